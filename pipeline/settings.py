@@ -1,0 +1,214 @@
+"""Every environment variable, typed, in one frozen object. Nothing else in the project reads the environment.
+
+Names, defaults and meanings are those of the contract, section 6. An empty value counts as unset.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+#: The secret that the running system's document publishes; receivers may still compare with it.
+PUBLISHED_POSTBACK_SECRET = "47/:6WT?v5edl|W}Dt&#TK5.hwe>3,"  # noqa: S105
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+T = TypeVar("T")
+
+
+class RenditionSize(NamedTuple):
+    """One rendition: its `name` letter for letter as configured, and its exact size in pixels."""
+
+    name: str
+    width: int
+    height: int
+
+
+#: The widest side a rendition may have: the largest that WebP can store.
+MAX_RENDITION_SIDE = 16_383
+
+
+def parse_rendition(text: str) -> RenditionSize:
+    """`250X250` as a `RenditionSize`; raises ValueError for anything else."""
+    match = re.fullmatch(r"([1-9]\d{0,4})[xX]([1-9]\d{0,4})", text)
+    if not match or max(width := int(match[1]), height := int(match[2])) > MAX_RENDITION_SIDE:
+        raise ValueError(f"{text!r} is not <width>x<height> with sides from 1 to {MAX_RENDITION_SIDE}")
+    return RenditionSize(text, width, height)
+
+
+def _renditions(items: tuple[RenditionSize, ...]) -> tuple[RenditionSize, ...]:
+    names = [item.name for item in items]
+    if not items or len(set(names)) < len(names):
+        raise ValueError("at least one rendition is needed, and each name once")
+    return items
+
+
+def _comma_separated(parse: Callable[[str], T]) -> BeforeValidator:
+    """Reads `a,b,c` as a tuple, each item by `parse`."""
+
+    def split(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(parse(item.strip()) for item in value.split(",") if item.strip())
+
+    return BeforeValidator(split)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= 14 * 86400:  # SQS keeps a message for 14 days at the most
+        raise ValueError("a delay is from 0 to 1209600 seconds")
+    return seconds
+
+
+def _url(*schemes: str) -> AfterValidator:
+    def check(value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in schemes or not (parts.netloc or parts.path):
+                raise ValueError(f"it must be a URL that starts with {' or '.join(s + '://' for s in schemes)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _signing_secret(value: SecretStr | None) -> SecretStr | None:
+    if value is not None:
+        from standardwebhooks import Webhook  # noqa: PLC0415 - only needed where the setting is used
+
+        try:
+            Webhook(value.get_secret_value())
+        except Exception:
+            raise ValueError("it must be a Standard Webhooks secret: whsec_ and base64") from None
+    return value
+
+
+Delays = Annotated[tuple[float, ...], NoDecode, _comma_separated(_seconds)]
+HttpUrl = Annotated[str | None, _url("http", "https")]
+Positive = Annotated[float, Field(gt=0, le=86400)]
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Build it with `get_settings()`; tests may build their own."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore", populate_by_name=True)
+
+    # AWS. Without keys of ours, boto3's own chain of credentials serves.
+    aws_region: str = "us-east-2"
+    aws_access_key_s3: SecretStr | None = None
+    aws_secret_key_s3: SecretStr | None = None
+    aws_access_key_sqs: SecretStr | None = None
+    aws_secret_key_sqs: SecretStr | None = None
+    aws_endpoint_url: HttpUrl = None
+    aws_endpoint_url_s3: HttpUrl = None
+    aws_endpoint_url_sqs: HttpUrl = None
+
+    # Queues.
+    queue_url: HttpUrl = None
+    queue_namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,60}$")] = "image-pipeline"
+    calls_to_update_list_sqs_queues: Annotated[int, Field(ge=1)] = 100_000
+
+    # Objects.
+    s3_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = "images-ch"
+    s3_prefix: str = "images-resized"
+    s3_acl: Literal["public-read", "private", "none", "authenticated-read", "bucket-owner-full-control"] = "public-read"
+    cache_control: str = "public, max-age=31536000, immutable"
+    public_base_url: HttpUrl = None
+    staging_url: Annotated[str | None, _url("s3", "file")] = None
+
+    # Images.
+    renditions: Annotated[
+        tuple[RenditionSize, ...], NoDecode, _comma_separated(parse_rendition), AfterValidator(_renditions)
+    ] = (RenditionSize("50x50", 50, 50), RenditionSize("250X250", 250, 250), RenditionSize("800x800", 800, 800))
+    resize_fit: Literal["cover", "contain", "fill"] = "cover"
+    max_source_bytes: Annotated[int, Field(ge=1)] = 52_428_800
+    max_source_pixels: Annotated[int, Field(ge=1)] = 178_000_000
+    max_decoded_pixels: Annotated[int, Field(ge=1)] = 50_000_000
+
+    # The network.
+    fetch_timeout: Positive = 12.0
+    fetch_total_timeout: Positive = 60.0
+    allowed_networks: Annotated[tuple[Network, ...], NoDecode, _comma_separated(ipaddress.ip_network)] = ()
+    fetch_retry_delays: Delays = (2, 10, 60, 300, 1800)
+    retry_delays: Delays = (1, 5, 30, 120, 600, 900, 900, 900)
+
+    # Postbacks.
+    postback_secret_key: SecretStr = SecretStr(PUBLISHED_POSTBACK_SECRET)
+    postback_signing_secret: Annotated[SecretStr | None, AfterValidator(_signing_secret)] = None
+    postback_timeout: Positive = 15.0
+    postback_retry_delays: Delays = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+
+    # MongoDB.
+    mongo_url: SecretStr | None = None
+    mongo_url_develop: SecretStr | None = None
+    mongo_url_production: SecretStr | None = None
+    db_environment: Annotated[Literal["DEVELOP", "PRODUCTION"], BeforeValidator(str.upper)] = Field(
+        default="DEVELOP", validation_alias=AliasChoices("db_environment", "environment")
+    )
+    sweep_channels_cron: str = "0 1 * * *"
+    sweep_episodes_cron: str = "0 1 * * *"
+    claim_seconds: Annotated[int, Field(ge=60)] = 21_600
+
+    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)] = "DEBUG"
+
+    @property
+    def staging(self) -> str:
+        """Where bytes wait between stages, as a URL that ends in a slash."""
+        return (self.staging_url or f"s3://{self.s3_bucket}/pipeline-staging/").rstrip("/") + "/"
+
+    @property
+    def public_url_base(self) -> str:
+        """What an object's key is appended to, to make its public URL (contract, section 4)."""
+        if self.public_base_url:
+            return self.public_base_url.rstrip("/")
+        endpoint = self.aws_endpoint_url_s3 or self.aws_endpoint_url or f"https://s3.{self.aws_region}.amazonaws.com"
+        return f"{endpoint.rstrip('/')}/{self.s3_bucket}"
+
+    @property
+    def sqs_endpoint(self) -> str | None:
+        """The endpoint of SQS where it is not AWS's own."""
+        return self.aws_endpoint_url_sqs or self.aws_endpoint_url
+
+    @property
+    def s3_endpoint(self) -> str | None:
+        """The endpoint of S3 where it is not AWS's own."""
+        return self.aws_endpoint_url_s3 or self.aws_endpoint_url
+
+    @property
+    def database_url(self) -> SecretStr | None:
+        """The URL of the database that sweeps work on, or None: sweeps are off."""
+        by_environment = {"DEVELOP": self.mongo_url_develop, "PRODUCTION": self.mongo_url_production}
+        return self.mongo_url or by_environment[self.db_environment]
+
+
+class SettingsError(Exception):
+    """An environment variable has a value that cannot be used; its text is one sentence that says so."""
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first thing wrong, as `RESIZE_FIT='crop': Input should be 'cover', 'contain' or 'fill'.`"""
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    field = Settings.model_fields.get(name)
+    is_secret = field is None or "SecretStr" in str(field.annotation)
+    shown = "" if is_secret else f"={str(first['input'])!r}"
+    return f"{name.upper()}{shown}: {first['msg'].removeprefix('Value error, ')}."
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """The settings of this process, read once from the environment.
+
+    Raises:
+        SettingsError: a variable's value is not accepted.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from None
