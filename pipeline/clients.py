@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
+from pipeline.errors import RetryableError
+from pipeline.guard import GuardedSession
 from pipeline.settings import Settings, get_settings
 
 if TYPE_CHECKING:
@@ -18,6 +23,12 @@ if TYPE_CHECKING:
 #: Connections kept open to one service: more than the threads of any process in the Procfile.
 POOL_SIZE = 64
 
+#: What S3 answers for a key that is not there: 403, where the caller may not list the bucket.
+MISSING_OBJECT = frozenset({"404", "NoSuchKey", "NotFound", "403", "AccessDenied", "Forbidden"})
+
+
+_DEFAULTS: dict[str, Any] = {"read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}}
+
 
 def aws_config(settings: Settings, **more: Any) -> Config:
     """What every AWS client shares. Times are in seconds; a caller that must be prompt may shorten them."""
@@ -26,7 +37,7 @@ def aws_config(settings: Settings, **more: Any) -> Config:
         max_pool_connections=POOL_SIZE,
         connect_timeout=5,
         tcp_keepalive=True,
-        **{"read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}} | more,
+        **_DEFAULTS | more,
     )
 
 
@@ -43,7 +54,7 @@ def sqs_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _credentials(key: SecretStr | None, secret: SecretStr | None) -> dict[str, str]:
+def _credentials(key: SecretStr | None, secret: SecretStr | None) -> dict[str, Any]:
     if not (key and secret):
         return {}
     return {"aws_access_key_id": key.get_secret_value(), "aws_secret_access_key": secret.get_secret_value()}
@@ -67,7 +78,29 @@ def sqs() -> SQSClient:
     return boto3.session.Session().client("sqs", **sqs_options(get_settings()))
 
 
+def aws_code(error: ClientError) -> str:
+    """The service's own name for what it refused: `NoSuchKey`, `AccessDenied`, ..."""
+    return str(error.response.get("Error", {}).get("Code", "Unknown"))
+
+
+@cache
+def http() -> GuardedSession:
+    """The session for URLs that strangers name; its requests belong inside `exchange()`."""
+    return GuardedSession(POOL_SIZE)
+
+
+@contextmanager
+def aws_trouble(service: str, doing: str) -> Iterator[None]:
+    """Turns what boto3 raises into a RetryableError `<service>_error` that says what was being done."""
+    try:
+        yield
+    except ClientError as error:
+        raise RetryableError(f"{service}_error", f"Could not {doing}: {service} said {aws_code(error)}.") from error
+    except BotoCoreError as error:
+        raise RetryableError(f"{service}_error", f"Could not {doing}: {type(error).__name__}.") from error
+
+
 def forget() -> None:
     """Drop every client and the settings, so that the next use reads the environment again (for tests)."""
-    for cached in (s3, sqs, get_settings):
+    for cached in (s3, sqs, http, get_settings):
         cached.cache_clear()

@@ -2,9 +2,9 @@
 
     PipelineError          has a code, and one sentence that may be shown to anybody
     ├── PermanentError     trying again cannot help: ends this source or delivery at once
-    │   └── Rejected       the input message itself is unusable: nothing is processed
+    │   ├── Rejected       the input message itself is unusable: nothing is processed
+    │   └── StagedMissing  bytes that should wait in staging are gone: the job starts again, once
     └── RetryableError     trying again may help, after a wait that its `retry` names
-        └── StagedMissing  bytes that should wait in staging are gone
 
 Codes are lower-case words for machines (`http_404`, `too_large`); they never change their meaning. Sentences are for
 people, name what was wrong and never hold a credential, a query string or a message body.
@@ -13,7 +13,8 @@ people, name what was wrong and never hold a credential, a query string or a mes
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TypedDict
+
+from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
 
 
 class ErrorInfo(TypedDict):
@@ -56,6 +57,13 @@ class Rejected(PermanentError):
     """The input message is unusable; it is kept in a dead-letter queue with this reason."""
 
 
+class StagedMissing(PermanentError):
+    """Bytes that should wait in staging are gone: expired, or removed because the job has already ended."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__("staged_missing", f"What should wait in staging is gone (key {key!r}).")
+
+
 class RetryableError(PipelineError):
     """Trying again may help.
 
@@ -68,10 +76,3 @@ class RetryableError(PipelineError):
         super().__init__(code, message)
         self.retry = retry
         self.retry_after = retry_after
-
-
-class StagedMissing(RetryableError):
-    """Bytes that should wait in staging are gone: expired, or removed because the job has already ended."""
-
-    def __init__(self, key: str) -> None:
-        super().__init__("staged_missing", f"The staged object {key!r} is gone.")

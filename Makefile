@@ -1,0 +1,89 @@
+# Everything is installed in .venv, from the locks in requirements/. `make` alone lists the targets.
+
+PYTHON ?= python3
+PM2 ?= pm2
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+	--custom-compile-command "make lock" $(UPGRADE)
+# The requirements in one table of pyproject.toml, a line each.
+REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))$(1), sep="\n")'
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup setup-dev demo run test lint lock \
+	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
+	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
+	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
+
+help: ## List the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-48s %s\n", $$1, $$2 }'
+
+setup: $(VENV)/.product ## Install the service in .venv
+
+setup-dev: $(VENV)/.dev $(VENV)/.servers ## Install also the tools of development and the embedded servers
+
+demo: setup-dev ## Run sample covers through the whole pipeline, on this machine alone
+	$(BIN)/image-pipeline demo
+
+run: setup-dev ## Run the service on the embedded servers until Ctrl-C
+	$(BIN)/image-pipeline local
+
+test: setup-dev ## Run all tests (ARGS="-k name" for some)
+	$(BIN)/pytest $(ARGS)
+
+lint: setup-dev ## Check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: $(BIN)/uv ## Remake the lock files from pyproject.toml (UPGRADE=--upgrade for the newest releases)
+	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - -o requirements/base.lock
+	$(COMPILE) pyproject.toml --extra dev --constraints requirements/base.lock -o requirements/dev.lock
+	$(call REQUIREMENTS,["project"]["optional-dependencies"]["servers"]) | $(COMPILE) - -o requirements/servers.lock
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"Python 3.11 or later is needed, not %d.%d: name one, as in make PYTHON=python3.13" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.product: requirements/base.lock pyproject.toml | $(VENV)/pyvenv.cfg
+	$(PIP) install --require-hashes -r requirements/base.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock pyproject.toml | $(VENV)/pyvenv.cfg
+	$(PIP) install --require-hashes -r requirements/dev.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.product
+
+# An environment of their own, for they hold the product's packages back; their commands are linked into .venv/bin.
+$(VENV)/.servers: requirements/servers.lock | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m venv $(VENV)/servers
+	$(VENV)/servers/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/servers.lock
+	ln -sf ../servers/bin/ministack ../servers/bin/secantusd-py $(BIN)/
+	@touch $@
+
+$(BIN)/uv: | $(VENV)/pyvenv.cfg
+	$(PIP) install uv
+
+# Only honcho is told to end (--no-treekill): it tells its processes itself, and kills them after 5 s, before pm2 would.
+pm2-image-consumer: setup ## Start the Procfile's processes under pm2
+	PATH="$(CURDIR)/$(BIN):$$PATH" LEVEL=INFO $(PM2) start $(BIN)/honcho --name image-consumer --interpreter none \
+		--kill-timeout 10000 --no-treekill -- start
+
+pm2-restart-image-consumer: ## Restart them
+	$(PM2) restart image-consumer
+
+pm2-delete-image-consumer: ## End them, and make pm2 forget them
+	$(PM2) delete image-consumer
+
+pm2-script-resize-images-from-channel pm2-script-resize-images-from-episodes:
+	@echo "Sweeps are not built yet: this will schedule them." >&2; exit 1
+
+pm2-delete-script-resize-images-from-channel: ## Make pm2 forget the earlier system's scheduled sweep of channels
+	$(PM2) delete resize-image-from-channel
+
+pm2-delete-script-resize-images-from-episodes: ## Make pm2 forget the earlier system's scheduled sweep of episodes
+	$(PM2) delete resize-image-from-episodes

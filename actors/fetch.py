@@ -1,0 +1,29 @@
+"""fetch: from a URL to bytes in staging."""
+
+from __future__ import annotations
+
+from pipeline.broker import advance, stage_actor
+from pipeline.download import download
+from pipeline.images import Recipe, identify
+from pipeline.job import Content, Job, Source
+from pipeline.publish import is_published
+from pipeline.settings import get_settings
+from pipeline.stages import FETCH
+from pipeline.staging import staging
+
+
+@stage_actor(FETCH)
+def fetch_image(job: Job) -> Job:
+    """Download each source. What is already published in every size is done; the rest goes to resize."""
+    return advance(job, FETCH, fetch)
+
+
+def fetch(job: Job, source: Source) -> Source:
+    settings = get_settings()
+    recipe = Recipe(settings.renditions, settings.resize_fit)
+    image = download(source.url)
+    extension = identify(image, max_pixels=settings.max_source_pixels).extension
+    content = Content(recipe.content_id(image), extension, recipe)
+    if is_published(job.folder, content):
+        return source.published(content)
+    return source.fetched(staging().put(image), content)

@@ -1,0 +1,48 @@
+"""notify: from a job that has ended to those who asked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from pipeline.broker import stage_actor
+from pipeline.errors import PipelineError
+from pipeline.job import Job, Payload, Unfinished, parse_json
+from pipeline.notifications import postback, redirect
+from pipeline.publish import image_info
+from pipeline.stages import NOTIFY
+from pipeline.staging import staging
+
+logger = logging.getLogger(__name__)
+
+#: How a result is delivered, by the name of the payload's field that asks for it.
+DELIVERIES: dict[str, Callable[[str, str, Payload], object]] = {
+    "redirect_queue": redirect,
+    "postback_url": postback,
+}
+
+
+@stage_actor(NOTIFY)
+def notify_result(job: Job) -> None:
+    """Deliver the result to each place that was asked; those that fail are tried again, each by itself."""
+    payload = parse_json(staging().get(job.payload_key)) if job.payload_key else job.payload or {}
+    result = job.result(payload, lambda content: image_info(job.folder, content))
+    failed: dict[str, PipelineError] = {}
+    for name in job.deliveries or [name for name in DELIVERIES if payload.get(name)]:
+        try:
+            DELIVERIES[name](job.report_id, payload[name], result)
+        except PipelineError as error:
+            failed[name] = error
+    if job.deliveries is None:
+        forget_bytes(job)
+    if failed:
+        raise Unfinished(*((replace(job, deliveries=(name,)), {name: error}) for name, error in failed.items()))
+
+
+def forget_bytes(job: Job) -> None:
+    """Remove what the job has in staging, but keep the bytes of a failed source: it may be sent through again."""
+    try:
+        staging().delete([key for source in job.sources if not source.error for key in source.staged_keys])
+    except PipelineError as error:  # they expire; the deliveries are made and must not be repeated for this
+        logger.warning("job %s: its bytes stay in staging until they expire: %s", job.id, error)

@@ -1,0 +1,28 @@
+"""resize: from a source's bytes to its renditions, both in staging."""
+
+from __future__ import annotations
+
+from pipeline.broker import advance, stage_actor
+from pipeline.images import render
+from pipeline.job import Job, Rendered, Source
+from pipeline.settings import get_settings
+from pipeline.stages import RESIZE
+from pipeline.staging import staging
+
+
+@stage_actor(RESIZE)
+def resize_image(job: Job) -> Job:
+    """Render every size of each source; the renditions of one wait in staging as one object."""
+    return advance(job, RESIZE, resize)
+
+
+def resize(job: Job, source: Source) -> Source:
+    settings = get_settings()
+    renditions = render(
+        staging().get(source.original),
+        source.known.recipe,
+        max_pixels=settings.max_source_pixels,
+        max_decoded_pixels=settings.max_decoded_pixels,
+    )
+    key = staging().put(b"".join(renditions.values()))
+    return source.resized(Rendered(key, {name: len(data) for name, data in renditions.items()}))

@@ -1,0 +1,20 @@
+"""upload: from staged renditions to public objects."""
+
+from __future__ import annotations
+
+from pipeline.broker import advance, stage_actor
+from pipeline.job import Job, Source
+from pipeline.publish import publish
+from pipeline.stages import UPLOAD
+from pipeline.staging import staging
+
+
+@stage_actor(UPLOAD)
+def upload_image(job: Job) -> Job:
+    """Put every rendition of each source under its final key."""
+    return advance(job, UPLOAD, upload)
+
+
+def upload(job: Job, source: Source) -> Source:
+    publish(job.folder, source.known, source.rendered.split(staging().get(source.rendered.key)))
+    return source.published(source.known)

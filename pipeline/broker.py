@@ -1,0 +1,199 @@
+"""Puts the running parts together: the broker that all actors share, and what makes a function a stage of the pipeline.
+
+Importing this module reads the settings and sets dramatiq's broker; it opens nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
+from typing import Any
+
+import dramatiq
+from dramatiq.encoder import JSONEncoder
+from dramatiq.errors import BrokerConnectionError
+from dramatiq.middleware import AgeLimit, CurrentMessage, ShutdownNotifications, TimeLimit
+from periodiq import PeriodiqMiddleware
+
+from pipeline import clients, logs
+from pipeline.errors import PipelineError, Rejected, StagedMissing
+from pipeline.job import MAX_PAYLOAD_BYTES, Job, Source, Unfinished, UnknownVersion, to_json
+from pipeline.middleware import Outcomes, Shutdowns, Unsettled
+from pipeline.publish import is_published
+from pipeline.settings import Settings, get_settings
+from pipeline.sqs import SQSBroker
+from pipeline.stages import Lane, Stage, stage_of_queue
+from pipeline.staging import staging
+from pipeline.wire import GROUP
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after its hour at which a periodic message is still run: a run picked up late is better than one missed.
+PERIODIC_SKIP_DELAY = 20 * 3600
+
+
+class Encoder(JSONEncoder):
+    """dramatiq's JSON, compact, and with `bson.ObjectId` as its 24 hex digits."""
+
+    def encode(self, data: dict[str, Any]) -> bytes:
+        return to_json(data).encode()
+
+
+class StageActor(dramatiq.Actor[..., None]):
+    """An actor of a stage: takes `send(payload)` as any actor does, and jobs from other stages by `send_job`."""
+
+    def __init__(self, fn: Callable[..., None], **declared: Any) -> None:
+        super().__init__(fn, **declared)
+        self.logger = logging.getLogger("dramatiq.actor")  # a logger of ours would show arguments at LEVEL=DEBUG
+
+    def message_with_options(
+        self, *, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> dramatiq.Message[None]:
+        """The message of `send(payload)`; a payload too long for a message is put into staging first."""
+        message = super().message_with_options(args=args, kwargs=kwargs, **options)
+        payload = _payload(message)
+        if payload is None or len(to_json(payload)) <= MAX_PAYLOAD_BYTES:
+            return message
+        try:
+            job = Job.accept(payload, job_id=message.message_id, stage_payload=staging().put)
+        except Rejected:
+            return message  # the worker makes it a dead letter, as it does with short ones
+        return message.copy(args=(), kwargs={"job": job.encode()})
+
+    def message_of(self, job: Job) -> dramatiq.Message[None]:
+        """The message that hands `job` to this stage, in the job's lane."""
+        stage = stage_of_queue(self.queue_name)
+        message = super().message_with_options(kwargs={"job": job.encode()})
+        return message.copy(queue_name=stage.queue(job.lane) if stage else self.queue_name, options={GROUP: job.folder})
+
+
+def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageActor]:
+    """Makes a function the actor of `stage`.
+
+    The function gets a job and returns it one step further: it is then sent to the stage that is due next. One that
+    returns None ends the job's way. What it raises is settled by `pipeline.middleware.Outcomes`.
+    """
+
+    def declare(fn: Callable[[Job], Job | None]) -> StageActor:
+        @wraps(fn)
+        def run(payload: Any = None, *, job: dict[str, Any] | None = None) -> None:
+            started = time.monotonic()
+            current = CurrentMessage.get_current_message()
+            try:
+                taken = _job(payload, job, current.message_id if current else "")
+                if further := fn(taken):
+                    pass_on(further)
+            except (PipelineError, BrokerConnectionError, Unfinished, UnknownVersion) as error:
+                raise Unsettled from error
+            except Exception as error:  # its text may hold what a customer sent: only the places are logged
+                places = "".join(traceback.format_tb(error.__traceback__))
+                logger.error("%s failed with an unexpected %s at\n%s", stage.name, type(error).__name__, places)
+                raise Unsettled from error
+            logs.log_stage(stage.name, taken.id, "done", seconds=time.monotonic() - started)
+
+        for queue in stage.queues:
+            broker.declare_queue(queue)
+        return StageActor(
+            run,
+            broker=broker,
+            actor_name=stage.actor,
+            queue_name=stage.name,
+            priority=0,
+            options={"time_limit": stage.time_limit * 1000},
+        )
+
+    return declare
+
+
+def advance(job: Job, stage: Stage, step: Callable[[Job, Source], Source]) -> Job:
+    """The job with every source that is due in `stage` taken one step further, side by side.
+
+    Raises:
+        Unfinished: some step raised; it holds the job as far as it came, and the errors.
+    """
+    due = [source for source in job.sources if source.due == stage.name]
+    further: dict[str, Source] = {}
+    errors: dict[str, PipelineError] = {}
+
+    def take(source: Source) -> None:
+        try:
+            further[source.url] = _step_or_restart(job, source, step)
+        except PipelineError as error:
+            errors[source.url] = error
+
+    if len(due) > 1:
+        with ThreadPoolExecutor(max_workers=len(due)) as pool:
+            list(pool.map(take, due))
+    else:
+        for source in due:
+            take(source)
+    job = job.with_sources(further)
+    if errors:
+        raise Unfinished((job, errors))
+    return job
+
+
+def _step_or_restart(job: Job, source: Source, step: Callable[[Job, Source], Source]) -> Source:
+    """One step; where its bytes are gone, go on if it is published already, else start again at fetch, once."""
+    try:
+        return step(job, source)
+    except StagedMissing:
+        if source.content and is_published(job.folder, source.content):
+            return source.published(source.content)
+        if source.restarted:
+            raise
+        return source.afresh()
+
+
+def pass_on(job: Job) -> None:
+    """Send a job to the stage that it is due in; returns once SQS has it."""
+    actor = broker.get_actor(job.due.actor)
+    assert isinstance(actor, StageActor)  # noqa: S101 - every stage's actor is one
+    broker.enqueue(actor.message_of(job))
+
+
+def job_of(message: dramatiq.Message[Any]) -> Job:
+    """The job in a message of a stage, or the new one that its payload asks for.
+
+    Raises:
+        Rejected, UnknownVersion: as `Job.accept` and `Job.decode` do.
+    """
+    return _job(_payload(message), message.kwargs.get("job"), message.message_id)
+
+
+def _payload(message: dramatiq.Message[Any]) -> Any:
+    return message.args[0] if message.args else message.kwargs.get("payload")
+
+
+def _job(payload: Any, job: dict[str, Any] | None, message_id: str) -> Job:
+    if job is not None:
+        return Job.decode(job)
+    return Job.accept(payload, job_id=message_id, stage_payload=staging().put)
+
+
+def make_broker(settings: Settings) -> SQSBroker:
+    """A broker by the settings."""
+    return SQSBroker(
+        namespace=settings.queue_namespace,
+        dead_letter_queue=lambda queue: f"{queue.removesuffix(f'_{Lane.BULK.value}')}_dlq",
+        options=lambda: clients.sqs_options(settings),
+        middleware=[
+            Outcomes(settings, job_of, pass_on),
+            Shutdowns(),
+            AgeLimit(),
+            TimeLimit(),
+            ShutdownNotifications(),
+            CurrentMessage(),
+            PeriodiqMiddleware(skip_delay=PERIODIC_SKIP_DELAY),
+        ],
+    )
+
+
+logs.set_levels(get_settings())
+dramatiq.set_encoder(Encoder())
+broker = make_broker(get_settings())
+dramatiq.set_broker(broker)

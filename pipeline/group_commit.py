@@ -1,0 +1,80 @@
+"""Group commit: callers that arrive while a batch is under way share the next one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+E = TypeVar("E")
+
+
+@dataclass(eq=False)
+class _Ticket(Generic[E]):
+    entry: E
+    size: int
+    settled: bool = False
+    error: Exception | None = None
+
+
+class GroupCommit(Generic[E]):
+    """Sends entries in batches, one batch at a time; the sender is whichever caller finds none under way.
+
+    The first entry goes at once; those submitted meanwhile by other threads travel together. No thread of its own, so
+    nothing to stop, and an entry is never accepted without somebody waiting for its outcome.
+
+    `commit` takes a batch of entries and returns an error or None for each, in order; what it raises is the outcome of
+    the whole batch.
+    """
+
+    def __init__(
+        self, commit: Callable[[list[E]], Sequence[Exception | None]], *, max_entries: int, max_bytes: int
+    ) -> None:
+        self._commit = commit
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._changed = threading.Condition()
+        self._waiting: list[_Ticket[E]] = []
+        self._under_way = False
+
+    def submit(self, entries: Sequence[tuple[E, int]]) -> list[Exception | None]:
+        """Commit `entries`, each with its size in bytes; returns an error or None for each once all have an outcome."""
+        tickets = [_Ticket(entry, size) for entry, size in entries]
+        with self._changed:
+            self._waiting.extend(tickets)
+            while not all(ticket.settled for ticket in tickets):
+                if self._under_way:
+                    self._changed.wait()
+                else:
+                    self._commit_next_batch()
+        return [ticket.error for ticket in tickets]
+
+    def _commit_next_batch(self) -> None:
+        batch = self._take_batch()
+        self._under_way = True
+        self._changed.release()
+        try:
+            errors = self._outcomes(batch)
+        finally:
+            self._changed.acquire()
+            self._under_way = False
+        for ticket, error in zip(batch, errors, strict=True):
+            ticket.error, ticket.settled = error, True
+        self._changed.notify_all()
+
+    def _take_batch(self) -> list[_Ticket[E]]:
+        count, size = 0, 0
+        for ticket in self._waiting[: self._max_entries]:
+            size += ticket.size
+            if count and size > self._max_bytes:
+                break
+            count += 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch
+
+    def _outcomes(self, batch: list[_Ticket[E]]) -> Sequence[Exception | None]:
+        try:
+            return self._commit([ticket.entry for ticket in batch])
+        except Exception as error:
+            return [error] * len(batch)

@@ -1,0 +1,229 @@
+"""Reaching URLs that strangers name: public addresses only, within a budget of time and bytes.
+
+The guard sits where a connection is opened, not where a URL is parsed: the name is resolved once, every address that
+DNS gave is judged, and the socket goes to one that passed. So no spelling of a URL, no redirect and no second answer of
+DNS gets around it, a connection kept open is one that was judged, and TLS still checks the name.
+"""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import logging
+import math
+import socket
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from http.client import HTTPResponse
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
+from requests.cookies import RequestsCookieJar
+from requests.utils import get_auth_from_url
+from requests_hardened.ip_filter import EXTRA_BLOCKED_NET_RANGES
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError
+
+from pipeline.errors import PermanentError
+from pipeline.settings import get_settings
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+USER_AGENT = "Mozilla/5.0 (compatible; image-pipeline)"
+
+#: Addresses of one name that are tried before giving up: enough for a dual-stack CDN, too few to scan with.
+MAX_ADDRESSES = 8
+
+#: All of IPv6 that IANA has given out for public use. Most translations of IPv4 addresses (`::a.b.c.d`, `::ffff:…`,
+#: `64:ff9b::…`) and all site-local, link-local and multicast addresses are outside of it.
+PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
+
+#: Public by their numbers, private by their use. From requests-hardened we take its list only: its adapter has no
+#: exceptions but loopback, connects to the first address of a name only, and keys pooled connections by address.
+BLOCKED = (
+    *EXTRA_BLOCKED_NET_RANGES,
+    ipaddress.ip_network("2001::/32"),  # Teredo, which carries an IPv4 address
+    ipaddress.ip_network("168.63.129.16/32"),  # Azure's host services, in every virtual machine
+)
+
+#: Bytes written between two looks at the clock: one TLS record.
+WRITE_SIZE = 16_384
+
+# A malformed header is logged there at warning with the whole URL, query included.
+logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
+
+
+def is_allowed(address: Address) -> bool:
+    """Whether a connection may go to `address`: it is public, or in ALLOWED_NETWORKS."""
+    if any(address in network for network in get_settings().allowed_networks):
+        return True
+    if address.version == 6 and address not in PUBLIC_IPV6:
+        return False
+    return address.is_global and not address.is_multicast and not any(address in network for network in BLOCKED)
+
+
+class Budget:
+    """What one exchange may cost: `seconds` from now, redirects included, and `wire_bytes` received, headers too."""
+
+    def __init__(self, *, seconds: float, wire_bytes: int) -> None:
+        self._deadline = time.monotonic() + seconds
+        self._left = wire_bytes
+
+    @property
+    def expired(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() >= self._deadline
+
+    @property
+    def overdrawn(self) -> bool:
+        """Whether more bytes came than were allowed."""
+        return self._left < 0
+
+    def wait(self, at_most: float | None) -> float:
+        """Seconds that the next wait may take; raises TimeoutError when none are left."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the time is up")
+        return min(left, at_most or math.inf)
+
+    def spend(self, size: int) -> None:
+        """Count `size` received bytes; raises OSError when they are too many."""
+        self._left -= size
+        if self.overdrawn:
+            raise OSError("too many bytes")
+
+
+_budget: ContextVar[Budget] = ContextVar("budget")
+
+
+@contextmanager
+def keeping_to(budget: Budget) -> Iterator[None]:
+    """What this thread does with a guarded session inside counts against `budget`."""
+    token = _budget.set(budget)
+    try:
+        yield
+    finally:
+        _budget.reset(token)
+
+
+class _Metered(io.RawIOBase):
+    """A socket's bytes, each wait for them and their number within the budget."""
+
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
+        self._sock, self._raw, self._idle, self._budget = sock, raw, sock.gettimeout(), _budget.get()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(self._budget.wait(self._idle))
+        size: int | None = self._raw.readinto(buffer)
+        self._budget.spend(size or 0)
+        return size
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(HTTPResponse):
+    # requests' timeout starts anew at each byte, in the headers too; http.client's own limits there are 100 headers of
+    # 64 KiB, and none on how often it skips a "100 Continue".
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_Metered(sock, self.fp.detach()))
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+    def _new_conn(self) -> socket.socket:
+        name = self._dns_host
+        failure: Exception = PermanentError("blocked_address", f"{self.host} does not lead to a public address.")
+        try:
+            for address in _addresses(self, name):
+                self._dns_host, self.timeout = str(address), _budget.get().wait(self.timeout)
+                try:
+                    return super()._new_conn()
+                except ConnectTimeoutError as error:  # refused and unreachable are its subclasses
+                    failure = error
+            raise failure
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, "the time is up") from error
+        finally:
+            self._dns_host = name  # the name that TLS checks
+
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        try:
+            for start in range(0, len(data), WRITE_SIZE):
+                self.sock.settimeout(_budget.get().wait(self.timeout))
+                super().send(data[start : start + WRITE_SIZE])
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, "the request was not taken in time") from error
+
+
+def _addresses(connection: HTTPConnection, name: str) -> list[Address]:
+    """The addresses of `name` that may be reached; the others are dropped, or DNS64 would make every name suspect."""
+    try:
+        answers = socket.getaddrinfo(name, connection.port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise NameResolutionError(connection.host, connection, error) from error
+    found = [ipaddress.ip_address(sockaddr[0]) for *_, sockaddr in answers]
+    return [address for address in found if is_allowed(address)][:MAX_ADDRESSES]
+
+
+class _TLSConnection(_Connection, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TLSPool(HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+
+
+def credentials(url: str) -> HTTPBasicAuth | None:
+    """The user and password in `url`, as UTF-8; requests by itself fails on those that are not Latin-1."""
+    user, password = get_auth_from_url(url)
+    return HTTPBasicAuth(user.encode(), password.encode()) if user or password else None
+
+
+class GuardedSession(requests.Session):
+    """A session for many threads that reaches allowed addresses only. Its requests belong inside `keeping_to()`.
+
+    It heeds no proxy variable and no .netrc, keeps no cookie and retries nothing. It never follows a redirect, whatever
+    is asked: requests would read the redirect's whole body.
+    """
+
+    def __init__(self, pool_size: int) -> None:
+        super().__init__()
+        self.trust_env = False
+        self.headers["User-Agent"] = USER_AGENT
+        self.cookies = RequestsCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+        adapter = _Adapter(pool_connections=pool_size, pool_maxsize=pool_size)
+        self.adapters.clear()
+        self.mount("https://", adapter)
+        self.mount("http://", adapter)
+
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        request.auth = request.auth or credentials(request.url)
+        return super().prepare_request(request)
+
+    def resolve_redirects(self, *_: Any, **__: Any) -> Generator[requests.Response]:
+        yield from ()

@@ -1,0 +1,150 @@
+"""The door for raw JSON: from the input queue, standard or FIFO, to the fetch stage.
+
+Receives in tens, hands each message over, and deletes it only once the hand-over is confirmed. What is no acceptable
+message goes to `<namespace>_ingest_dlq` with its reason: nothing is lost, and nothing loops.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from pipeline import clients
+from pipeline.actors import fetch_image
+from pipeline.broker import broker
+from pipeline.errors import PipelineError, Rejected
+from pipeline.job import Job, input_job_id, parse_json
+from pipeline.logs import log_stage
+from pipeline.stages import INGEST_DEAD_LETTER_QUEUE
+from pipeline.staging import staging
+from pipeline.wire import Entry, Reason, describe
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
+
+logger = logging.getLogger(__name__)
+
+#: Messages of one request.
+BATCH = 10
+
+#: Seconds of one poll.
+LONG_POLL = 20
+
+#: Seconds a received message is hidden: far longer than a hand-over takes, and soon over if this process dies.
+VISIBILITY = 60
+
+#: Seconds between attempts while SQS is in trouble: doubled from the first to the last.
+FIRST_BACKOFF, LAST_BACKOFF = 0.5, 15.0
+
+
+class Ingest:
+    """Takes messages from `queue_url` until `stop`."""
+
+    def __init__(self, queue_url: str) -> None:
+        self._queue_url = queue_url
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Finish the batch in hand, and take no more."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Take batches until told to stop. Trouble with SQS is waited out."""
+        backoff = FIRST_BACKOFF
+        while not self._stopping.is_set():
+            try:
+                self.take_batch()
+                backoff = FIRST_BACKOFF
+            except (BotoCoreError, ClientError) as error:
+                logger.warning("ingest: SQS is in trouble (%s); again in %.1f s.", describe(error), backoff)
+                self._stopping.wait(backoff)
+                backoff = min(backoff * 2, LAST_BACKOFF)
+
+    def take_batch(self) -> int:
+        """Receive up to ten messages and hand them over; returns how many are done and deleted."""
+        received = (
+            clients.sqs()
+            .receive_message(
+                QueueUrl=self._queue_url,
+                MaxNumberOfMessages=BATCH,
+                WaitTimeSeconds=LONG_POLL,
+                VisibilityTimeout=VISIBILITY,
+            )
+            .get("Messages", [])
+        )
+        if self._stopping.is_set():
+            self._give_back(received)
+            return 0
+        done = self._hand_over(received)
+        self._delete(done)
+        return len(done)
+
+    def _hand_over(self, received: Sequence[MessageTypeDef]) -> list[MessageTypeDef]:
+        """The messages that are safe elsewhere: at the fetch stage, or among the dead letters."""
+        done, jobs = [], []
+        for message in received:
+            try:
+                jobs.append((message, fetch_image.message_of(job_in(message))))
+            except Rejected as error:
+                if self._bury(message, error):
+                    done.append(message)
+            except PipelineError as error:
+                logger.warning("ingest: message %s comes back: %s", message["MessageId"], error)
+        failures = broker.enqueue_many([job for _, job in jobs])
+        for (message, _), failure in zip(jobs, failures, strict=True):
+            if failure is None:
+                done.append(message)
+            else:
+                logger.warning("ingest: message %s comes back: %s", message["MessageId"], failure)
+        return done
+
+    def _bury(self, message: MessageTypeDef, error: Rejected) -> bool:
+        """Whether a refused message is among the dead letters, its body in staging if it is too long for them."""
+        log_stage("ingest", input_job_id(message["MessageId"]), "rejected", str(error))
+        reason = Reason(error.code, error.message, stage="ingest")
+        try:
+            entry = Entry.of_dead_letter(message["Body"], reason)
+            if entry.is_too_large:
+                entry = Entry.of_dead_letter("{}", replace(reason, key=staging().put(message["Body"].encode())))
+            failure = broker.send(INGEST_DEAD_LETTER_QUEUE, [entry])[0]
+        except PipelineError as trouble:
+            failure = trouble
+        if failure:
+            logger.warning("ingest: message %s comes back: %s", message["MessageId"], failure)
+        return failure is None
+
+    def _delete(self, messages: Sequence[MessageTypeDef]) -> None:
+        if messages:
+            clients.sqs().delete_message_batch(
+                QueueUrl=self._queue_url,
+                Entries=[{"Id": str(i), "ReceiptHandle": m["ReceiptHandle"]} for i, m in enumerate(messages)],
+            )
+
+    def _give_back(self, messages: Sequence[MessageTypeDef]) -> None:
+        if messages:
+            clients.sqs().change_message_visibility_batch(
+                QueueUrl=self._queue_url,
+                Entries=[
+                    {"Id": str(i), "ReceiptHandle": m["ReceiptHandle"], "VisibilityTimeout": 0}
+                    for i, m in enumerate(messages)
+                ],
+            )
+
+
+def job_in(message: MessageTypeDef) -> Job:
+    """The job that an input message asks for; the same one each time SQS delivers it.
+
+    Raises:
+        Rejected: it asks for none.
+        RetryableError: its payload is long, and staging is in trouble.
+    """
+    try:
+        payload: Any = parse_json(message["Body"])
+    except (ValueError, RecursionError):
+        raise Rejected("not_json", "The message is not valid JSON.") from None
+    return Job.accept(payload, job_id=input_job_id(message["MessageId"]), stage_payload=staging().put)

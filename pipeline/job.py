@@ -1,0 +1,334 @@
+"""The job: what a message between stages carries. Parsing, validation and versioned encoding.
+
+A job is frozen; a stage makes a new one. Bytes never ride in it: they wait in staging under the keys it names.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from anyascii import anyascii
+from bson import ObjectId
+from pydantic import PlainSerializer, PlainValidator, TypeAdapter
+
+from pipeline.errors import ErrorInfo, PipelineError, Rejected, StagedMissing
+from pipeline.images import Recipe
+from pipeline.stages import FETCH, NOTIFY, RESIZE, STAGES, UPLOAD, Lane, Stage
+
+#: The layout of an encoded job. A worker leaves versions that it does not know to one that does.
+VERSION = 1
+
+#: A payload whose JSON is longer than this, in bytes, waits in staging (contract, section 1). SQS bills by 64 KiB.
+MAX_PAYLOAD_BYTES = 64 * 1024
+
+#: Longer than any browser or cache accepts; keeps one absurd URL from filling a message.
+MAX_URL_LENGTH = 8192
+
+#: The two fields of a payload that name a source image.
+IMAGE_FIELDS = ("image_url", "itunes_image")
+
+#: The namespace of ids made from the MessageIds of the input queue.
+_INPUT_IDS = uuid.uuid5(uuid.NAMESPACE_DNS, "input.image-pipeline")
+
+Payload = dict[str, Any]
+
+
+class UnknownVersion(Exception):
+    """An encoded job has a layout that this worker does not know; a newer worker will."""
+
+
+class Unfinished(Exception):
+    """A stage could not do all of its work.
+
+    Each of `parts` is a job to go on with by itself, and the errors that keep it from going on: by the URL of a
+    source, or by the name of a delivery.
+    """
+
+    def __init__(self, *parts: tuple[Job, dict[str, PipelineError]]) -> None:
+        super().__init__(*parts)
+        self.parts = parts
+
+    def __str__(self) -> str:
+        return " ".join(str(error) for _, errors in self.parts for error in errors.values())
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a source turned out to be, and what is to be made of it: together they name its objects."""
+
+    id: str  #: 32 hex digits for source bytes and recipe
+    extension: str  #: of the renditions, with its dot
+    recipe: Annotated[Recipe, PlainSerializer(Recipe.encode), PlainValidator(Recipe.decode)]
+
+    @property
+    def renditions(self) -> list[str]:
+        """The names of its renditions."""
+        return [rendition.name for rendition in self.recipe.renditions]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The renditions of one source, waiting in staging as one object: their bytes, one after the other."""
+
+    key: str = ""
+    sizes: dict[str, int] = field(default_factory=dict)  #: bytes of each, by its name, in the order they are stored
+
+    def split(self, blob: bytes) -> dict[str, bytes]:
+        """The renditions in `blob`, by name."""
+        parts, start = {}, 0
+        for name, size in self.sizes.items():
+            parts[name] = blob[start : start + size]
+            start += size
+        return parts
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source image, and what is known of it so far."""
+
+    url: str
+    fields: tuple[str, ...]  #: which of `IMAGE_FIELDS` name it: both, where they hold the same URL
+    due: str = FETCH.name  #: the stage that has to work on it next; `notify` once it is published or has failed
+    original: str = ""  #: staging key of its bytes
+    content: Content | None = None
+    rendered: Rendered = field(default_factory=Rendered)
+    restarted: bool = False  #: it was sent back to fetch once, because its bytes had gone from staging
+    error: ErrorInfo | None = None
+
+    def fetched(self, key: str, content: Content) -> Source:
+        """Its bytes wait in staging under `key`."""
+        return replace(self, due=RESIZE.name, original=key, content=content)
+
+    def resized(self, rendered: Rendered) -> Source:
+        """Its renditions wait in staging."""
+        return replace(self, due=UPLOAD.name, rendered=rendered)
+
+    def published(self, content: Content) -> Source:
+        """All its renditions are in the bucket."""
+        return replace(self, due=NOTIFY.name, content=content)
+
+    def failed(self, stage: Stage, error: PipelineError) -> Source:
+        """It ended for good in `stage`."""
+        return replace(self, due=NOTIFY.name, error=error.info(stage.name))
+
+    def afresh(self) -> Source:
+        """Back at fetch, as if nothing were known of it."""
+        return Source(url=self.url, fields=self.fields, restarted=True)
+
+    @property
+    def known(self) -> Content:
+        """Its content, for stages that cannot do without."""
+        if self.content is None:
+            raise StagedMissing("")
+        return self.content
+
+    @property
+    def staged_keys(self) -> list[str]:
+        """What it has in staging."""
+        return [key for key in (self.original, self.rendered.key) if key]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One accepted input message on its way through the stages."""
+
+    id: str  #: what the outside world knows the job by: the `webhook-id` of its postback
+    folder: str  #: where its objects go, under the prefix
+    sources: tuple[Source, ...]
+    payload: Payload | None = None  #: the input, untouched; None where it waits in staging
+    payload_key: str | None = None  #: where it waits
+    lane: Lane = Lane.LIVE
+    deliveries: tuple[str, ...] | None = None  #: the deliveries still to make; None: all that were asked for
+    redrives: int = 0  #: how often an operator sent it through again
+
+    @classmethod
+    def accept(cls, payload: object, *, job_id: str, stage_payload: Callable[[bytes], str]) -> Job:
+        """A new job for an input message. `stage_payload` puts one that is too long for a message into staging.
+
+        Raises:
+            Rejected: the payload breaks a rule of the contract's section 1; its sentence names the rule.
+        """
+        payload = validated(payload)
+        urls: dict[str, list[str]] = {}
+        for name in IMAGE_FIELDS:
+            if url := _present(payload, name):
+                urls.setdefault(url, []).append(name)
+        job = cls(
+            id=job_id,
+            folder=folder_name(payload.get("bucket_name")),
+            sources=tuple(_source(url, tuple(fields)) for url, fields in urls.items()),
+            payload=payload,
+        )
+        encoded = to_json(payload).encode()
+        if len(encoded) > MAX_PAYLOAD_BYTES:
+            return replace(job, payload=None, payload_key=stage_payload(encoded))
+        return job
+
+    @property
+    def due(self) -> Stage:
+        """The first stage that some source has still to pass."""
+        waiting = {source.due for source in self.sources}
+        return next((stage for stage in STAGES if stage.name in waiting), NOTIFY)
+
+    @property
+    def report_id(self) -> str:
+        """The id the result is reported under: a redriven job has one of its own (contract, section 4)."""
+        return f"{self.id}.r{self.redrives}" if self.redrives else self.id
+
+    def with_sources(self, further: Mapping[str, Source]) -> Job:
+        """The job with those sources replaced that `further` has, by their URLs."""
+        return replace(self, sources=tuple(further.get(source.url, source) for source in self.sources))
+
+    def urls_due(self, stage: Stage) -> list[str]:
+        """The sources that `stage` has to work on; none in `notify`, which works on the job as a whole."""
+        return [source.url for source in self.sources if source.due == stage.name and stage is not NOTIFY]
+
+    def with_errors(self, stage: Stage, errors: Mapping[str, PipelineError]) -> Job:
+        """The job with the sources that `errors` names by URL failed in `stage`."""
+        due = self.urls_due(stage)
+        failed = {s.url: s.failed(stage, errors[s.url]) for s in self.sources if s.url in due and s.url in errors}
+        return self.with_sources(failed)
+
+    def result(self, payload: Payload, info: Callable[[Content], dict[str, Any]]) -> Payload:
+        """What is reported of the job: `payload` and, for each image field, what `info` says or the error.
+
+        Contract, section 4. What the producer sent under the names that are ours is replaced.
+        """
+        ours = {f"{name}_{kind}" for name in IMAGE_FIELDS for kind in ("info", "error")} | {"postback_secret_key"}
+        result = {key: value for key, value in payload.items() if key not in ours}
+        for source in self.sources:
+            for name in source.fields:
+                result[f"{name}_info"] = None if source.error else info(source.known)
+                if source.error:
+                    result[f"{name}_error"] = source.error
+        return result
+
+    def encode(self) -> dict[str, Any]:
+        """The job as JSON types, what is at its default left out."""
+        encoded: dict[str, Any] = {"v": VERSION}
+        return encoded | _JOB.dump_python(self, mode="json", exclude_defaults=True)
+
+    @classmethod
+    def decode(cls, encoded: Mapping[str, Any]) -> Job:
+        """The job that `encode` made `encoded` from.
+
+        Raises:
+            UnknownVersion: another version of this program made it.
+        """
+        if encoded.get("v") != VERSION:
+            raise UnknownVersion(f"version {encoded.get('v')!r}, and only {VERSION} is known here")
+        job: Job = _JOB.validate_python({key: value for key, value in encoded.items() if key != "v"})
+        return job
+
+
+_JOB = TypeAdapter(Job)
+
+
+def input_job_id(message_id: str) -> str:
+    """The id of the job of an input message: the same each time SQS delivers it (contract, section 1)."""
+    return str(uuid.uuid5(_INPUT_IDS, message_id))
+
+
+def folder_name(bucket_name: str | None) -> str:
+    """The folder that `bucket_name` stands for, by the rules of the contract's section 3.
+
+    >>> folder_name("Mundo Cristão Podcasts"), folder_name(" a/b ?c&d "), folder_name("北京"), folder_name(None)
+    ('MUNDO_CRISTAO_PODCASTS', 'A--B_-C-D', 'BEIJING', 'custom')
+    """
+    name = anyascii((bucket_name or "").strip())
+    name = name.replace("/", "--").replace(" ", "_").replace("?", "-").replace("&", "-").upper()
+    name = re.sub(r"[^A-Z0-9_.-]", "-", name)[:128]
+    if not name:
+        return "custom"
+    return "-" if name in {".", ".."} else name
+
+
+def validated(payload: object) -> Payload:
+    """`payload` as the contract's section 1 wants it; the result can always be written as JSON.
+
+    Raises:
+        Rejected: with a code for the rule it breaks.
+    """
+    if not isinstance(payload, dict):
+        raise Rejected("not_an_object", f"The message is {_kind(payload)}, not a JSON object.")
+    for name in (*IMAGE_FIELDS, "bucket_name", "redirect_queue", "postback_url"):
+        if not isinstance(payload.get(name), str | None):
+            raise Rejected("bad_field", f"The field {name} holds {_kind(payload[name])}; it must be a string.")
+    if not any(_present(payload, name) for name in IMAGE_FIELDS):
+        raise Rejected("no_image", "The message names no image: image_url or itunes_image is needed.")
+    if not (payload.get("redirect_queue") or payload.get("postback_url")):
+        raise Rejected("no_destination", "The message asks for no result: redirect_queue or postback_url is needed.")
+    if payload.get("postback_url"):
+        _check_postback_url(payload["postback_url"])
+    try:
+        plain: Payload = parse_json(to_json(payload))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Rejected("not_json", f"The message cannot be written as JSON: {error}.") from None
+    return plain
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON strictly read: NaN, Infinity and numbers that would become infinite are refused, as receivers would.
+
+    Raises:
+        ValueError: it is not JSON (RecursionError where it is nested too deeply).
+    """
+    return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+
+
+def to_json(value: object) -> str:
+    """Compact JSON in ASCII, which SQS takes as it is; a `bson.ObjectId` becomes its 24 hex digits."""
+    return json.dumps(value, separators=(",", ":"), default=_plain, allow_nan=False)
+
+
+def _source(url: str, fields: tuple[str, ...]) -> Source:
+    source = Source(url=url[:MAX_URL_LENGTH], fields=fields)
+    if len(url) <= MAX_URL_LENGTH:
+        return source
+    too_long = PipelineError("bad_url", f"The URL has {len(url)} characters; {MAX_URL_LENGTH} is the most.")
+    return source.failed(FETCH, too_long)
+
+
+def _present(payload: Payload, name: str) -> str | None:
+    value = payload.get(name)
+    return None if value in {None, "", "N/A"} else value
+
+
+def _check_postback_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        good = False
+    if not good:
+        raise Rejected("bad_postback_url", "The field postback_url is no http or https URL.")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, ObjectId):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} has no form in JSON")
+
+
+def _no_constant(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return number
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else f"a {type(value).__name__}")

@@ -1,0 +1,203 @@
+"""What happens to a message whose stage did not go well (the one place where giving up is handled), and at shutdown."""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import dramatiq
+from dramatiq.common import iter_queue
+from dramatiq.errors import BrokerConnectionError
+from dramatiq.errors import Retry as DramatiqRetry
+from dramatiq.middleware import Shutdown, TimeLimitExceeded
+from dramatiq.worker import Worker
+
+from pipeline.consumer import SQSConsumer, SQSMessage
+from pipeline.errors import PipelineError, Rejected, Retry, RetryableError
+from pipeline.job import Job, Unfinished, UnknownVersion
+from pipeline.logs import log_stage
+from pipeline.settings import Settings
+from pipeline.stages import Stage, stage_of_queue
+from pipeline.wire import Reason, describe, encode
+
+if TYPE_CHECKING:
+    from pipeline.sqs import SQSBroker
+
+logger = logging.getLogger(__name__)
+
+#: The option that counts a message's failed attempts, by the list of delays that each followed.
+ATTEMPTS = "attempts"
+
+#: Seconds until a job of an unknown version is looked at again: by then a newer worker may have taken it.
+UNKNOWN_VERSION_DELAY = 30
+
+#: Seconds until a message comes back whose retry could not be sent.
+RELEASE_DELAY = 15
+
+#: A wait is drawn from this range around what the settings say, so that jobs that failed together come back apart.
+JITTER = (0.8, 1.2)
+
+#: The longest wait that the server of a source may ask for (contract, section 4).
+MAX_SOURCE_WAIT = 900
+
+
+class Unsettled(DramatiqRetry):
+    """What went wrong in a stage, its cause, is for `Outcomes` to settle.
+
+    To dramatiq it is a Retry: of anything else that an actor raises it logs the text, and what a customer sent in it.
+    """
+
+
+class Outcomes(dramatiq.Middleware):
+    """Retries, gives up, rejects or leaves a message whose actor raised.
+
+    Takes the place of dramatiq's Retries, which loses a message where its retry cannot be sent. Comes first in the list
+    of middleware: after-hooks run from the last to the first, so that no time limit can strike in the middle of it.
+
+    Parameters:
+        settings: the delays of retries.
+        job_of: the job in a message.
+        pass_on: sends a job to the stage that it is due in.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        job_of: Callable[[dramatiq.Message[Any]], Job],
+        pass_on: Callable[[Job], None],
+    ) -> None:
+        self._delays = {
+            Retry.SOURCE: settings.fetch_retry_delays,
+            Retry.SERVICE: settings.retry_delays,
+            Retry.POSTBACK: settings.postback_retry_delays,
+        }
+        self._job_of = job_of
+        self._pass_on = pass_on
+
+    def after_process_message(
+        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        stage = stage_of_queue(message.queue_name)
+        if exception is None or stage is None:
+            return
+        try:
+            self._settle(broker, message, stage, exception.__cause__ or exception)
+        except Exception as trouble:
+            logger.warning("%s is left to be received again: %s", message, describe(trouble))
+            message.release(after=RELEASE_DELAY)
+
+    def _settle(self, broker: SQSBroker, message: SQSMessage, stage: Stage, error: BaseException) -> None:
+        match error:
+            case Shutdown():
+                message.release()
+            case UnknownVersion():
+                logger.warning("%s has %s: left to another worker.", message, error)
+                broker.enqueue(message, delay=UNKNOWN_VERSION_DELAY * 1000)  # type: ignore[arg-type]
+            case Rejected():
+                log_stage(stage.name, message.message_id, "rejected", str(error))
+                message.fail_with(_reason(message, stage, error))
+            case Unfinished():
+                for job, errors in error.parts:
+                    self._go_on(broker, message, stage, job, errors)
+            case _:
+                job = self._job_of(message)  # type: ignore[arg-type]
+                trouble = as_pipeline_error(error)
+                self._go_on(broker, message, stage, job, dict.fromkeys(job.urls_due(stage) or [""], trouble))
+
+    def _go_on(
+        self, broker: SQSBroker, message: SQSMessage, stage: Stage, job: Job, errors: dict[str, PipelineError]
+    ) -> None:
+        """Give up what failed for good; send the job through the stage again after a wait, or on to the next."""
+        waits = {name: self._wait(message, error) for name, error in errors.items()}
+        given_up = {name: error for name, error in errors.items() if waits[name] is None}
+        if given_up:
+            reason = _reason(message, stage, *given_up.values())
+            log_stage(stage.name, job.id, "given_up", f"{reason.code}: {reason.message}")
+            broker.bury(message.queue_name, encode(message), reason)  # type: ignore[arg-type]
+            job = job.with_errors(stage, given_up)
+        if wait := max((wait for wait in waits.values() if wait is not None), default=None):
+            again = {name: error for name, error in errors.items() if name not in given_up}
+            log_stage(stage.name, job.id, "retry", f"in {wait:.1f} s: {Unfinished((job, again))}")
+            broker.enqueue(_next_attempt(message, job, again), delay=int(wait * 1000))
+        elif job.due is not stage:
+            self._pass_on(job)
+
+    def _wait(self, message: SQSMessage, error: PipelineError) -> float | None:
+        """Seconds until the next attempt; None if there is to be none."""
+        if not isinstance(error, RetryableError):
+            return None
+        delays, attempt = self._delays[error.retry], _attempts(message).get(error.retry, 0)
+        if attempt >= len(delays):
+            return None
+        asked = error.retry_after or 0
+        if error.retry is Retry.SOURCE:
+            asked = min(asked, MAX_SOURCE_WAIT)
+        return max(delays[attempt] * random.uniform(*JITTER), asked)  # noqa: S311 - no secret is drawn
+
+
+class Shutdowns(dramatiq.Middleware):
+    """Hands back what is held and not begun as soon as the process is told to stop."""
+
+    def before_worker_boot(self, broker: Any, worker: Worker) -> None:
+        """Take a second SIGTERM as the first: honcho signals the whole process group, dramatiq's master its workers
+        again, and dramatiq takes a second one as the wish to be killed."""
+        first = signal.getsignal(signal.SIGTERM)
+        if not callable(first):
+            return
+
+        def once(signum: int, frame: FrameType | None) -> None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            first(signum, frame)
+
+        signal.signal(signal.SIGTERM, once)
+
+    def before_worker_shutdown(self, broker: Any, worker: Worker) -> None:
+        """Give back at once, not only when the last running actor has ended."""
+        consumers = {name: thread.consumer for name, thread in worker.consumers.items() if thread.consumer}
+        for consumer in consumers.values():
+            if isinstance(consumer, SQSConsumer):
+                consumer.stop()
+        for item in iter_queue(worker.work_queue):
+            consumers[item.message.queue_name].requeue([item.message])
+
+
+def as_pipeline_error(error: BaseException) -> PipelineError:
+    """Any error as one with a code. What nobody foresaw is worth another attempt: another machine may do better."""
+    match error:
+        case PipelineError():
+            return error
+        case TimeLimitExceeded():
+            return RetryableError("time_limit", "The stage took longer than its time limit.")
+        case MemoryError():
+            return RetryableError("out_of_memory", "The stage ran out of memory.")
+        case BrokerConnectionError():
+            return RetryableError("sqs_error", "A message to the next stage could not be sent.")
+    return RetryableError("internal_error", f"The stage failed with an unexpected {type(error).__name__}.")
+
+
+def _attempts(message: SQSMessage) -> dict[str, int]:
+    return dict(message.options.get(ATTEMPTS, {}))
+
+
+def _next_attempt(message: SQSMessage, job: Job, errors: dict[str, PipelineError]) -> dramatiq.Message[Any]:
+    attempts = _attempts(message)
+    for retry in {error.retry for error in errors.values() if isinstance(error, RetryableError)}:
+        attempts[retry] = attempts.get(retry, 0) + 1
+    again: dramatiq.Message[Any] = message.copy(args=(), kwargs={"job": job.encode()}, options={ATTEMPTS: attempts})
+    return again
+
+
+def _reason(message: SQSMessage, stage: Stage, *errors: PipelineError) -> Reason:
+    return Reason(
+        code=errors[0].code,
+        message=" ".join(dict.fromkeys(error.message for error in errors)),
+        stage=stage.name,
+        attempts=sum(_attempts(message).values()) + 1,
+        first=message.message_timestamp / 1000,
+        last=time.time(),
+    )

@@ -1,0 +1,144 @@
+"""What the service needs to find in AWS: queues, the lifecycle rule of staging, and the bucket if told.
+
+Safe to repeat: what is there is compared, and only what differs is changed. `plan` looks, and returns what would be
+done; each step does it when called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from botocore.exceptions import ClientError
+
+from pipeline import clients
+from pipeline.queues import QueueSpec, differences, ensure_queue, find_queue
+from pipeline.settings import Settings
+from pipeline.stages import INGEST_DEAD_LETTER_QUEUE, STAGES, SWEEP_QUEUES
+from pipeline.staging import EXPIRY_DAYS
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import LifecycleRuleTypeDef
+
+#: The name of our rule among the bucket's own.
+LIFECYCLE_RULE = "image-pipeline-staging"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change: what it does, for people, and the doing of it."""
+
+    says: str
+    do: Callable[[], Any]
+
+
+def queue_specs(settings: Settings) -> list[QueueSpec]:
+    """Every queue of the service; dead-letter queues come before those that name them."""
+
+    def full(queue: str) -> str:
+        return f"{settings.queue_namespace}_{queue}"
+
+    dead = [QueueSpec(full(stage.dead_letter_queue)) for stage in STAGES]
+    lanes = [
+        QueueSpec(full(queue), dead_letters=full(stage.dead_letter_queue)) for stage in STAGES for queue in stage.queues
+    ]
+    sweeps = [
+        spec
+        for queue in SWEEP_QUEUES
+        for spec in (QueueSpec(full(f"{queue}_dlq")), QueueSpec(full(queue), dead_letters=full(f"{queue}_dlq")))
+    ]
+    return [*dead, *lanes, *sweeps, QueueSpec(full(INGEST_DEAD_LETTER_QUEUE))]
+
+
+def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Step]:
+    """The steps that are still to be done, each looked for only when it is its turn.
+
+    Raises:
+        RetryableError: AWS could not be asked; its sentence says what for.
+    """
+    with clients.aws_trouble("sqs", "look at the queues"):
+        for spec in queue_specs(settings):
+            yield from _queue_steps(spec)
+    if create_bucket:
+        with clients.aws_trouble("s3", "look at the bucket"):
+            yield from _bucket_steps(settings)
+    parts = urlsplit(settings.staging)
+    if parts.scheme == "s3":
+        with clients.aws_trouble("s3", "look at the bucket's lifecycle rules"):
+            yield from _lifecycle_steps(parts.netloc, parts.path.lstrip("/"))
+
+
+def _queue_steps(spec: QueueSpec) -> Iterator[Step]:
+    client = clients.sqs()
+    url = find_queue(client, spec.name)
+    if url is None:
+        yield Step(f"create queue {spec.name}", lambda: ensure_queue(client, spec))
+    elif wrong := differences(client, spec, url):
+        says = f"set {', '.join(sorted(wrong))} of queue {spec.name}"
+        yield Step(says, lambda: client.set_queue_attributes(QueueUrl=url, Attributes=wrong))
+
+
+def _bucket_steps(settings: Settings) -> Iterator[Step]:
+    client, bucket = clients.s3(), settings.s3_bucket
+    try:
+        client.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        if clients.aws_code(error) not in {"404", "NoSuchBucket"}:
+            raise
+    else:
+        return
+    here = {"LocationConstraint": settings.aws_region}
+    where: dict[str, Any] = {} if settings.aws_region == "us-east-1" else {"CreateBucketConfiguration": here}
+    yield Step(f"create bucket {bucket}", lambda: client.create_bucket(Bucket=bucket, **where))
+    if settings.s3_acl == "none":
+        return
+    yield Step(
+        f"allow ACLs in bucket {bucket}, as S3_ACL={settings.s3_acl} needs",
+        lambda: client.put_bucket_ownership_controls(
+            Bucket=bucket, OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerPreferred"}]}
+        ),
+    )
+    if settings.s3_acl == "public-read":
+        yield Step(
+            f"let ACLs of bucket {bucket} make objects public",
+            lambda: client.put_public_access_block(
+                Bucket=bucket,
+                PublicAccessBlockConfiguration={
+                    "BlockPublicAcls": False,
+                    "IgnorePublicAcls": False,
+                    "BlockPublicPolicy": True,
+                    "RestrictPublicBuckets": True,
+                },
+            ),
+        )
+
+
+def _lifecycle_steps(bucket: str, prefix: str) -> Iterator[Step]:
+    """Our rule, merged into the bucket's own: S3 replaces all of them at every put."""
+    client = clients.s3()
+    rule: LifecycleRuleTypeDef = {
+        "ID": LIFECYCLE_RULE,
+        "Status": "Enabled",
+        "Filter": {"Prefix": prefix},
+        "Expiration": {"Days": EXPIRY_DAYS},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+    }
+    try:
+        present = client.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    except ClientError as error:
+        if clients.aws_code(error) not in {"NoSuchLifecycleConfiguration", "NoSuchBucket"}:
+            raise
+        present = []
+    if any(_covers(theirs, rule) for theirs in present):
+        return
+    rules: list[Any] = [theirs for theirs in present if theirs.get("ID") != LIFECYCLE_RULE] + [rule]
+    yield Step(
+        f"expire s3://{bucket}/{prefix} after {EXPIRY_DAYS} days, beside {len(rules) - 1} other lifecycle rules",
+        lambda: client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules}),
+    )
+
+
+def _covers(theirs: Any, ours: LifecycleRuleTypeDef) -> bool:
+    return all(theirs.get(key) == value for key, value in ours.items())

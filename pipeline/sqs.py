@@ -1,0 +1,218 @@
+"""The sending half of the queue layer: dramatiq-sqs made safe and cheap by subclassing its broker.
+
+Knows no settings, no jobs and no stages. What differs from upstream, and why:
+
+- a send waits for SQS's answer, but travels in a batch with those of other threads (upstream: one request each);
+- delays of any length, by hops (upstream: more than 15 minutes raises, and the retry is lost with its message);
+- dead letters carry their reason as message attributes (upstream: the bare body, and only if asked);
+- everything is checked before it is sent, so that a test server which takes more than SQS does hides nothing;
+- no client, and no credentials looked up, before the first use (upstream: at construction, so at import);
+- bodies are plain JSON, a quarter smaller and readable in a console; upstream's base64 is still understood.
+
+The receiving half is `pipeline.consumer`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import dramatiq
+import dramatiq_sqs.broker as upstream
+from botocore.exceptions import BotoCoreError, ClientError
+from dramatiq.errors import QueueJoinTimeout, QueueNotFound
+from dramatiq_sqs.exceptions import MessageTooLarge
+
+from pipeline.consumer import SQSConsumer
+from pipeline.group_commit import GroupCommit
+from pipeline.queues import MAX_MESSAGE_BYTES, VISIBILITY_TIMEOUT, QueueSpec, ensure_queue
+from pipeline.wire import DUE, GROUP, MAX_BATCH, MAX_DELAY, Entry, Reason, SendFailed, describe, encode
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
+
+
+class SQSBroker(upstream.SQSBroker):
+    """A dramatiq broker on SQS.
+
+    Parameters:
+        namespace: the prefix of queue names: `<namespace>_<queue>`.
+        middleware: dramatiq middleware, in its order.
+        dead_letter_queue: the name, without the namespace, of a queue's dead-letter queue.
+        visibility_timeout: seconds a received message is hidden between two extensions.
+        clock: the Unix time in seconds, by which delays beyond 15 minutes are due.
+        options: a function that returns the arguments of the boto3 client, called at the first use.
+    """
+
+    def __init__(
+        self,
+        *,
+        namespace: str,
+        middleware: list[dramatiq.Middleware],
+        options: Callable[[], dict[str, Any]],
+        dead_letter_queue: Callable[[str], str] = "{}_dlq".format,
+        visibility_timeout: int = VISIBILITY_TIMEOUT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.queue_names: set[str] = set()  # before the middleware's hooks may declare some, as upstream has it
+        dramatiq.Broker.__init__(self, middleware=middleware)
+        self.namespace = namespace
+        self.visibility = visibility_timeout
+        self.dead_letter_queue = dead_letter_queue
+        self.clock = clock
+        self._options = options
+        self._lock = threading.Lock()
+        self._urls: dict[str, str] = {}
+        self._commits: dict[str, GroupCommit[Entry]] = {}
+
+    @cached_property
+    def client(self) -> SQSClient:
+        """The SQS client, shared by all threads (boto3's clients may be, its resources may not)."""
+        with self._lock:
+            return boto3.session.Session().client("sqs", **self._options())
+
+    def queue_url(self, queue_name: str) -> str:
+        """The URL of a declared queue or of a dead-letter queue; the queue is made if it is missing."""
+        if queue_name not in self._urls:
+            spec = QueueSpec(self.full_name(queue_name))
+            if queue_name in self.queue_names:
+                spec = replace(spec, dead_letters=self.full_name(self.dead_letter_queue(queue_name)))
+            self._urls[queue_name] = ensure_queue(self.client, spec)
+        return self._urls[queue_name]
+
+    def full_name(self, queue_name: str) -> str:
+        """The name SQS knows a queue by."""
+        return f"{self.namespace}_{queue_name}"
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 0) -> SQSConsumer:
+        """A consumer of `queue_name` that holds up to `prefetch` messages. It polls as long as SQS lets it: `timeout`
+        is dramatiq's own wait of a second, which would only make requests."""
+        if queue_name not in self.queue_names:
+            raise QueueNotFound(queue_name)
+        return SQSConsumer(self, queue_name, prefetch=prefetch)
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+        """Send one message, after `delay` milliseconds.
+
+        Raises:
+            SendFailed: SQS did not confirm it.
+            MessageTooLarge, ValueError: SQS would not take it.
+        """
+        if error := self.enqueue_many([message], delay=delay)[0]:
+            raise error
+        return message
+
+    def enqueue_many(
+        self, messages: Sequence[dramatiq.Message[Any]], *, delay: int | None = None
+    ) -> list[Exception | None]:
+        """Send messages, in batches; returns an error or None for each, in order, once SQS has answered for all."""
+        for message in messages:
+            if message.queue_name not in self.queue_names:
+                raise QueueNotFound(message.queue_name)
+            self.emit_before("enqueue", message, delay)
+        entries = [(message.queue_name, self._entry(message, delay or 0)) for message in messages]
+        errors: list[Exception | None] = [None] * len(messages)
+        for queue_name in {message.queue_name for message in messages}:
+            places = [place for place, (name, _) in enumerate(entries) if name == queue_name]
+            for place, error in zip(places, self.send(queue_name, [entries[p][1] for p in places]), strict=True):
+                errors[place] = error
+        for message, error in zip(messages, errors, strict=True):
+            if error is None:
+                self.emit_after("enqueue", message, delay)
+        return errors
+
+    def bury(self, queue_name: str, body: str, reason: Reason) -> None:
+        """Keep `body` in the dead-letter queue of `queue_name`, with its reason.
+
+        Raises:
+            SendFailed: SQS did not confirm it.
+            MessageTooLarge, ValueError: SQS would not take it.
+        """
+        entry = Entry.of_dead_letter(body, reason)
+        if error := self.send(self.dead_letter_queue(queue_name), [entry])[0]:
+            raise error
+
+    def send(self, queue_name: str, entries: Sequence[Entry]) -> list[Exception | None]:
+        """Send entries to a queue, in batches shared with other threads; returns an error or None for each."""
+        errors = [_problem(entry) for entry in entries]
+        good = [(entry, entry.size) for entry, error in zip(entries, errors, strict=True) if error is None]
+        outcomes = iter(self._commit_of(queue_name).submit(good))
+        return [error or next(outcomes) for error in errors]
+
+    def hop(self, message: dramatiq.Message[Any]) -> bool:
+        """Send a message that was received before it is due on its next hop; False if it is due.
+
+        Raises:
+            SendFailed: SQS did not confirm it.
+        """
+        remaining = message.options.get(DUE, 0) - int(self.clock() * 1000)
+        if remaining <= 0:
+            return False
+        if error := self.send(message.queue_name, [self._entry(message, remaining)])[0]:
+            raise error
+        return True
+
+    def join(self, queue_name: str, *, timeout: int | None = None) -> None:
+        """Wait until `queue_name` is empty, for `timeout` milliseconds at the most (for tests)."""
+        deadline = None if timeout is None else time.monotonic() + timeout / 1000
+        counts: list[QueueAttributeNameType] = [
+            "ApproximateNumberOfMessages",
+            "ApproximateNumberOfMessagesDelayed",
+            "ApproximateNumberOfMessagesNotVisible",
+        ]
+        url = self.queue_url(queue_name)
+        while True:
+            attributes = self.client.get_queue_attributes(QueueUrl=url, AttributeNames=counts)["Attributes"]
+            if not any(int(attributes[name]) for name in counts):
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                raise QueueJoinTimeout(queue_name)
+            time.sleep(0.2)
+
+    def _entry(self, message: dramatiq.Message[Any], delay: int) -> Entry:
+        options = {key: value for key, value in message.options.items() if key != DUE}
+        if delay > MAX_DELAY * 1000:
+            options[DUE] = int(self.clock() * 1000) + delay
+        return Entry(
+            body=encode(message, options=options),
+            delay=min(-(-delay // 1000), MAX_DELAY),
+            group=options.get(GROUP),
+        )
+
+    def _commit_of(self, queue_name: str) -> GroupCommit[Entry]:
+        with self._lock:
+            if queue_name not in self._commits:
+                self._commits[queue_name] = GroupCommit(
+                    lambda batch: self._send_batch(queue_name, batch),
+                    max_entries=MAX_BATCH,
+                    max_bytes=MAX_MESSAGE_BYTES,
+                )
+            return self._commits[queue_name]
+
+    def _send_batch(self, queue_name: str, batch: list[Entry]) -> list[Exception | None]:
+        try:
+            response = self.client.send_message_batch(
+                QueueUrl=self.queue_url(queue_name),
+                Entries=[entry.request(str(place)) for place, entry in enumerate(batch)],
+            )
+        except (BotoCoreError, ClientError) as error:
+            raise SendFailed(f"SQS did not confirm {len(batch)} messages: {describe(error)}") from error
+        refused = {failure["Id"]: failure["Code"] for failure in response.get("Failed", [])}
+        return [
+            SendFailed(f"SQS refused a message: {refused[str(place)]}") if str(place) in refused else None
+            for place in range(len(batch))
+        ]
+
+
+def _problem(entry: Entry) -> Exception | None:
+    try:
+        entry.check()
+    except (MessageTooLarge, ValueError) as error:
+        return error
+    return None

@@ -1,0 +1,154 @@
+"""Where bytes wait between stages (the claim-check pattern): a local folder, or S3. `STAGING_URL` chooses.
+
+Keys are random and unguessable. What a job leaves behind expires: in S3 by a lifecycle rule that `provision` sets, in
+a folder by the folder's own sweep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote, urlsplit
+
+from botocore.exceptions import ClientError
+
+from pipeline import clients
+from pipeline.errors import RetryableError, StagedMissing
+from pipeline.settings import get_settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
+
+#: Days after which a staged object is an orphan: as long as SQS keeps a message that could name it.
+EXPIRY_DAYS = 14
+
+#: Seconds between two looks for orphans in a local folder.
+SWEEP_INTERVAL = 3600
+
+
+class Staging(Protocol):
+    """Puts bytes away under a random key. Deleting twice is harmless."""
+
+    def put(self, data: bytes) -> str:
+        """Keep `data`; returns its key."""
+
+    def get(self, key: str) -> bytes:
+        """The bytes under `key`; raises StagedMissing where they are gone."""
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Forget `keys`, those already gone included."""
+
+
+def staging() -> Staging:
+    """The staging that the settings name."""
+    return _open(get_settings().staging)
+
+
+@cache
+def _open(url: str) -> Staging:
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return LocalStaging(Path(unquote(parts.path)))
+    return S3Staging(clients.s3(), bucket=parts.netloc, prefix=parts.path.lstrip("/"))
+
+
+def _new_key() -> str:
+    return secrets.token_hex(16)
+
+
+def _checked(key: str) -> str:
+    """`key`, as it came in a message, if it has the shape of ours: it becomes part of a path."""
+    if not re.fullmatch(r"[0-9a-f]{32}", key):
+        raise StagedMissing(key[:64])
+    return key
+
+
+class LocalStaging:
+    """A folder of this host: for one host, or for a file system that all hosts share."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._swept = 0.0
+
+    def put(self, data: bytes) -> str:
+        key = _new_key()
+        path = self._path(key)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+                file.write(data)
+            os.replace(file.name, path)
+        except OSError as error:
+            raise RetryableError("staging_error", f"The staging folder cannot be written: {error.strerror}.") from error
+        self._sweep_now_and_then()
+        return key
+
+    def get(self, key: str) -> bytes:
+        try:
+            return self._path(_checked(key)).read_bytes()
+        except FileNotFoundError:
+            raise StagedMissing(key) from None
+        except OSError as error:
+            raise RetryableError("staging_error", f"The staging folder cannot be read: {error.strerror}.") from error
+
+    def delete(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._path(_checked(key)).unlink(missing_ok=True)
+
+    def sweep(self, now: float | None = None) -> int:
+        """Remove what is older than `EXPIRY_DAYS`; returns how many files went."""
+        oldest = (time.time() if now is None else now) - EXPIRY_DAYS * 86400
+        removed = 0
+        for path in self._folder.glob("*/*"):
+            with contextlib.suppress(FileNotFoundError):  # another process sweeps the same folder
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+                    removed += 1
+        return removed
+
+    def _path(self, key: str) -> Path:
+        return self._folder / key[:2] / key
+
+    def _sweep_now_and_then(self) -> None:
+        if time.monotonic() - self._swept > SWEEP_INTERVAL or not self._swept:
+            self._swept = time.monotonic()
+            self.sweep()
+
+
+class S3Staging:
+    """A prefix of an S3 bucket: for any number of hosts. Objects are private."""
+
+    def __init__(self, client: S3Client, *, bucket: str, prefix: str) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._prefix = prefix
+
+    def put(self, data: bytes) -> str:
+        key = _new_key()
+        with clients.aws_trouble("s3", "stage an object"):
+            self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data)
+        return key
+
+    def get(self, key: str) -> bytes:
+        with clients.aws_trouble("s3", "read a staged object"):
+            try:
+                return self._client.get_object(Bucket=self._bucket, Key=self._prefix + _checked(key))["Body"].read()
+            except ClientError as error:
+                if clients.aws_code(error) in clients.MISSING_OBJECT:
+                    raise StagedMissing(key) from None
+                raise
+
+    def delete(self, keys: Sequence[str]) -> None:
+        if keys:
+            objects: list[ObjectIdentifierTypeDef] = [{"Key": self._prefix + _checked(key)} for key in keys]
+            with clients.aws_trouble("s3", "delete staged objects"):
+                self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})

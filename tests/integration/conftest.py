@@ -1,0 +1,41 @@
+"""The embedded stack for tests: real connections to real servers."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline import clients
+from pipeline.embedded import REGION, EmbeddedStack
+from pipeline.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
+    """SQS and S3, one for the whole run."""
+    with EmbeddedStack(tmp_path_factory.mktemp("stack"), with_mongo=False) as stack:
+        yield stack
+
+
+@pytest.fixture
+def aws(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """The environment of this test: queue names and a bucket of its own. Yields the variables, for child processes.
+
+    The bucket accepts ACLs. Any other variable of ours that the developer has set is unset.
+    """
+    unique = secrets.token_hex(4)
+    environ = stack.environ | {"QUEUE_NAMESPACE": f"test-{unique}", "S3_BUCKET": f"test-{unique}"}
+    for name in [*Settings.model_fields, "environment"]:
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    clients.forget()
+    clients.s3().create_bucket(
+        Bucket=environ["S3_BUCKET"],
+        CreateBucketConfiguration={"LocationConstraint": REGION},
+        ObjectOwnership="ObjectWriter",
+    )
+    yield environ
+    clients.forget()

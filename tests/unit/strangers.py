@@ -1,0 +1,125 @@
+"""Servers on loopback that behave as strangers may, byte for byte, and a DNS of made-up names."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+
+import pytest
+
+from pipeline import clients
+
+#: What one request is answered with, in pieces; `Stranger.stopped` may be waited for between them.
+Behaviour = Callable[["Stranger", "Request"], Iterable[bytes]]
+
+
+@dataclass
+class Request:
+    head: str
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        return self.head.split(" ")[1]
+
+    def header(self, name: str) -> str | None:
+        lines = (line.partition(": ") for line in self.head.split("\r\n"))
+        return next((value for key, _, value in lines if key.lower() == name.lower()), None)
+
+
+@dataclass
+class Stranger:
+    """A running server: its port, what it was asked, and how many connections it took."""
+
+    behave: Behaviour
+    listener: socket.socket
+    port: int
+    tls: ssl.SSLContext | None
+    connections: int = 0
+    requests: list[Request] = field(default_factory=list)
+    stopped: threading.Event = field(default_factory=threading.Event)
+    server_names: list[str | None] = field(default_factory=list)
+
+    def url(self, rest: str = "/cover.jpg", host: str = "127.0.0.1") -> str:
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}{rest}"
+
+    def accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
+
+    def serve(self, sock: socket.socket) -> None:
+        with suppress(OSError, ValueError):  # the client may go at any time
+            if self.tls:
+                sock = self.tls.wrap_socket(sock, server_side=True)
+            with closing(sock), sock.makefile("rb") as stream:
+                while head := b"".join(iter(stream.readline, b"\r\n")).decode("latin-1"):
+                    request = Request(head, b"")
+                    request.body = stream.read(int(request.header("content-length") or 0))
+                    self.requests.append(request)
+                    keep = False
+                    for piece in self.behave(self, request):
+                        sock.sendall(piece)
+                        keep = b"keep-alive" in piece
+                    if not keep:
+                        return
+
+
+@contextmanager
+def stranger(behave: Behaviour, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[Stranger]:
+    """A server that behaves so, until the end of the block."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, 0), family=family)
+    server = Stranger(behave, listener, listener.getsockname()[1], tls)
+    if tls:
+        tls.sni_callback = lambda _, name, __: server.server_names.append(name)
+    threading.Thread(target=server.accept, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.stopped.set()
+        server.listener.shutdown(socket.SHUT_RDWR)
+        server.listener.close()
+
+
+def answer(status: int = 200, body: bytes = b"", *headers: str, keep: bool = False) -> bytes:
+    """A well-formed answer; `keep` leaves the connection open."""
+    lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", *headers]
+    lines.append("Connection: keep-alive" if keep else "Connection: close")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def always(*pieces: bytes) -> Behaviour:
+    """Every request gets these bytes."""
+    return lambda _, __: pieces
+
+
+def settings(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    """The environment has these variables, and the next use of a client reads them."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    clients.forget()
+
+
+def dns(monkeypatch: pytest.MonkeyPatch, names: dict[str, list[list[str]]]) -> list[str]:
+    """These names lead to these addresses: a list for each time of asking, the last for ever. Gives the names asked."""
+    real, asked = socket.getaddrinfo, []
+
+    def getaddrinfo(host: str, port: int, *args: int, **options: int) -> object:
+        if host not in names:
+            return real(host, port, *args, **options | {"flags": socket.AI_NUMERICHOST})
+        answers = names[host]
+        addresses = answers[min(asked.count(host), len(answers) - 1)]
+        asked.append(host)
+        return [found for address in addresses for found in real(address, port, type=socket.SOCK_STREAM)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return asked

@@ -1,0 +1,209 @@
+"""Postbacks: what the receiver gets, and what becomes of its answers (contract, section 4)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import time
+import traceback
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from standardwebhooks import Webhook
+from strangers import Behaviour, Request, Stranger, always, answer, settings, stranger
+
+from pipeline import clients
+from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
+from pipeline.notifications import postback
+from pipeline.settings import PUBLISHED_POSTBACK_SECRET
+
+SECRET = "-".join(["not", "to", "be", "told"])  # so that no source line in a traceback holds it
+JOB = "3f1d7f3e-0a52-5a55-9a4b-3f0f6a4a9f10"
+RESULT = {
+    "title": "Mundo Cristão \U0001f399 \ud800 \ufffe",
+    "image_url": "http://example.com/a?b",
+    "image_url_info": None,
+}
+
+
+@pytest.fixture(autouse=True)
+def _small_limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.0/8", POSTBACK_TIMEOUT="0.3")
+    yield
+    clients.forget()
+
+
+def failure(behave: Behaviour) -> PipelineError:
+    """What comes of a postback to a receiver that behaves so."""
+    with stranger(behave) as server:
+        started = time.monotonic()
+        with pytest.raises(PipelineError) as caught:
+            postback(JOB, server.url(f"/hook?{SECRET}").replace("http://", f"http://{SECRET}:{SECRET}@"), RESULT)
+        assert time.monotonic() - started < 3
+    text = "".join(traceback.format_exception(caught.value))
+    assert SECRET not in text
+    assert PUBLISHED_POSTBACK_SECRET not in text
+    return caught.value
+
+
+class TestRequest:
+    def test_the_result_and_the_secret_under_the_jobs_id(self) -> None:
+        # Given a receiver
+        with stranger(always(answer(200))) as server:
+            # When a result is posted
+            postback(JOB, server.url("/hook?a=b"), RESULT)
+        # Then it got exactly that, as JSON
+        request = server.requests[0]
+        assert request.head.startswith("POST /hook?a=b HTTP/1.1")
+        assert request.header("content-type") == "application/json"
+        assert request.header("webhook-id") == JOB
+        assert json.loads(request.body) == RESULT | {"postback_secret_key": PUBLISHED_POSTBACK_SECRET}
+        assert b'": ' not in request.body
+        assert request.header("webhook-signature") is None
+
+    def test_the_secret_of_the_settings_replaces_one_that_was_sent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings(monkeypatch, POSTBACK_SECRET_KEY="ours")
+        with stranger(always(answer(200))) as server:
+            postback(JOB, server.url(), RESULT | {"postback_secret_key": "theirs"})
+        assert json.loads(server.requests[0].body)["postback_secret_key"] == "ours"
+
+    def test_a_signature_that_receivers_can_verify(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        secret = "whsec_" + base64.b64encode(b"k" * 32).decode()
+        settings(monkeypatch, POSTBACK_SIGNING_SECRET=secret)
+        with stranger(always(answer(200))) as server:
+            postback(JOB, server.url(), RESULT)
+        request = server.requests[0]
+        headers = {name: str(request.header(name)) for name in ("webhook-id", "webhook-timestamp", "webhook-signature")}
+        Webhook(secret).verify(request.body, headers)
+        assert abs(int(headers["webhook-timestamp"]) - time.time()) < 10
+
+    def test_a_repeat_has_the_same_id_and_body(self) -> None:
+        with stranger(always(answer(200))) as server:
+            postback(JOB, server.url(), RESULT)
+            postback(JOB, server.url(), RESULT)
+        first, second = server.requests
+        assert (first.body, first.header("webhook-id")) == (second.body, second.header("webhook-id"))
+
+    def test_credentials_are_sent(self) -> None:
+        with stranger(always(answer(200))) as server:
+            postback(JOB, server.url().replace("http://", "http://user:p%40ss%E2%82%AC@"), RESULT)
+        assert server.requests[0].header("authorization") == "Basic dXNlcjpwQHNz4oKs"
+
+    @pytest.mark.parametrize(
+        "response",
+        [
+            answer(200, b"thanks", keep=True),
+            answer(200, keep=True),
+            answer(201, keep=True),
+            b"HTTP/1.1 204 No Content\r\nConnection: keep-alive\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        ],
+        ids=["body", "no body", "created", "no content", "chunked"],
+    )
+    def test_a_connection_serves_again(self, response: bytes) -> None:
+        with stranger(always(response)) as server:
+            for _ in range(3):
+                postback(JOB, server.url(), RESULT)
+        assert (len(server.requests), server.connections) == (3, 1)
+
+
+class TestAnswer:
+    @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+    def test_2xx_is_success(self, status: int) -> None:
+        with stranger(always(answer(status))) as server:
+            postback(JOB, server.url(), RESULT)
+
+    @pytest.mark.parametrize("status", [301, 302, 304, 307, 308, 400, 401, 403, 404, 413, 422, 429, 500, 503, 999])
+    def test_any_other_is_retried_and_no_redirect_followed(self, status: int) -> None:
+        with stranger(always(answer(200))) as other:
+            error = failure(always(answer(status, b"", f"Location: {other.url()}")))
+        assert isinstance(error, RetryableError)
+        assert (error.code, error.retry, error.retry_after) == (f"http_{status}", Retry.POSTBACK, None)
+        assert other.connections == 0
+
+    def test_410_ends_it(self) -> None:
+        error = failure(always(answer(410)))
+        assert (type(error), error.code) == (PermanentError, "http_410")
+        assert error.message == "127.0.0.1/hook answered 410 Gone."
+
+    @pytest.mark.parametrize(
+        ("value", "seconds"),
+        [
+            ("7200", 7200),
+            ("99999999", 14 * 86400),
+            (format_datetime(datetime.now(UTC) + timedelta(days=2), usegmt=True), 2 * 86400),
+        ],
+    )
+    def test_retry_after_is_passed_on(self, value: str, seconds: float) -> None:
+        error = failure(always(answer(500, b"", f"Retry-After: {value}")))
+        assert isinstance(error, RetryableError)
+        assert error.retry_after == pytest.approx(seconds, abs=60)
+
+    def test_an_endless_body_after_a_success_is_not_read(self) -> None:
+        def behave(server: Stranger, _: Request) -> Iterator[bytes]:
+            yield b"HTTP/1.1 200 OK\r\n\r\n"
+            while not server.stopped.is_set():
+                yield b"x" * 65536
+
+        with stranger(behave) as server:
+            postback(JOB, server.url(), RESULT)
+
+    @pytest.mark.parametrize("body", [b"half", b""])
+    def test_a_body_that_never_ends_does_not_undo_a_success(self, body: bytes) -> None:
+        def behave(server: Stranger, _: Request) -> Iterator[bytes]:
+            yield b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + body
+            server.stopped.wait()
+
+        with stranger(behave) as server:
+            postback(JOB, server.url(), RESULT)
+
+    def test_silence_is_retried(self) -> None:
+        def behave(server: Stranger, _: Request) -> Iterator[bytes]:
+            server.stopped.wait()
+            yield b""
+
+        error = failure(behave)
+        assert isinstance(error, RetryableError)
+        assert (error.code, error.retry) == ("timeout", Retry.POSTBACK)
+
+    def test_a_drip_is_retried(self) -> None:
+        def behave(server: Stranger, _: Request) -> Iterator[bytes]:
+            while not server.stopped.wait(0.05):
+                yield b"H"
+
+        error = failure(behave)
+        assert (type(error), error.code) == (RetryableError, "timeout")
+
+    def test_endless_headers_are_retried(self) -> None:
+        def behave(server: Stranger, _: Request) -> Iterator[bytes]:
+            yield b"HTTP/1.1 200 OK\r\n"
+            while not server.stopped.is_set():
+                yield b"X-Header: " + b"x" * 60_000 + b"\r\n"
+
+        error = failure(behave)
+        assert (type(error), error.code) == (RetryableError, "unreachable")
+
+    def test_hanging_up_is_retried(self) -> None:
+        error = failure(always(b""))
+        assert (type(error), error.code) == (RetryableError, "unreachable")
+
+    @pytest.mark.parametrize(
+        ("url", "code"),
+        [
+            ("http://10.0.0.1/hook", "blocked_address"),
+            ("http://[::1]/hook", "blocked_address"),
+            ("ftp://a/", "bad_url"),
+        ],
+    )
+    def test_where_we_do_not_go_is_permanent(self, url: str, code: str) -> None:
+        with pytest.raises(PermanentError, match=code):
+            postback(JOB, url, RESULT)
+
+    def test_nothing_secret_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.INFO):
+            failure(always(answer(500)))
+        assert SECRET not in caplog.text
+        assert PUBLISHED_POSTBACK_SECRET not in caplog.text
