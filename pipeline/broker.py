@@ -22,7 +22,7 @@ from periodiq import PeriodiqMiddleware
 from pipeline import clients, logs
 from pipeline.errors import PipelineError, Rejected, StagedMissing
 from pipeline.job import MAX_PAYLOAD_BYTES, Job, Source, Unfinished, UnknownVersion, to_json
-from pipeline.middleware import Outcomes, Shutdowns, Unsettled
+from pipeline.middleware import Notices, Outcomes, Shutdowns, Unsettled
 from pipeline.publish import is_published
 from pipeline.settings import Settings, get_settings
 from pipeline.sqs import SQSBroker
@@ -183,6 +183,7 @@ def make_broker(settings: Settings) -> SQSBroker:
         options=lambda: clients.sqs_options(settings),
         middleware=[
             Outcomes(settings, job_of, pass_on),
+            Notices(settings),
             Shutdowns(),
             AgeLimit(),
             TimeLimit(),

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from PIL import ExifTags, IcoImagePlugin, Image, ImageCms
 from PIL.Image import Resampling, Transpose
@@ -38,8 +38,8 @@ ENCODER_SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "WEBP": {"quality": 82, "method": 2},
 }
 
+Fit = Literal["cover", "contain", "fill"]
 Size = tuple[int, int]  # width and height in pixels
-Extent = tuple[float, float]  # likewise, of a picture that ends within a pixel, as a JPEG decoded at 1/8 may
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
@@ -83,17 +83,13 @@ _BEGINNINGS: Final = {
     "ICO": rb"\0\0\x01\0",
 }
 
-_ICO_MAGIC: Final = b"\0\0\1\0"
-_PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
-_MAX_ICON_SIDE: Final = 256  # what one byte of an icon's directory can say
-
 
 @dataclass(frozen=True)
 class Recipe:
     """What to make of a source; raises ValueError for no rendition at all or an unknown fit."""
 
     renditions: tuple[RenditionSize, ...]
-    fit: str = "cover"  #: or `contain`: inside, padded; or `fill`: stretched. `cover` fills and crops around the centre
+    fit: Fit = "cover"  #: or `contain`: inside, padded; or `fill`: stretched. `cover` fills and crops around the centre
 
     def __post_init__(self) -> None:
         if not self.renditions:
@@ -107,8 +103,11 @@ class Recipe:
 
     @classmethod
     def decode(cls, data: Mapping[str, Any]) -> Recipe:
-        """The recipe that `encode` made `data` of; raises KeyError or ValueError for anything else."""
-        return cls(tuple(parse_rendition(name) for name in data["renditions"]), data["fit"])
+        """The recipe that `encode` made `data` of; raises ValueError for anything else."""
+        try:
+            return cls(tuple(parse_rendition(name) for name in data["renditions"]), data["fit"])
+        except (KeyError, TypeError):
+            raise ValueError(f"{data!r} is not a recipe") from None
 
     def content_id(self, source: bytes) -> str:
         """32 hex digits, the same for the same source and recipe: 128 bits of SHA-256 (contract, section 3)."""
@@ -175,7 +174,7 @@ def _open(source: bytes, max_pixels: int) -> Image.Image:
     """The image with its header read; its pixels are decoded when first used."""
     # Pillow allocates a WebP's canvas and a GIF's background while opening, and refuses only twice this limit.
     Image.MAX_IMAGE_PIXELS = max_pixels
-    image = _open_icon(source) if source.startswith(_ICO_MAGIC) else Image.open(BytesIO(source), formats=_ACCEPTED)
+    image = _open_icon(source) if source.startswith(b"\0\0\1\0") else Image.open(BytesIO(source), formats=_ACCEPTED)
     _check_size(image, max_pixels)
     return image
 
@@ -184,12 +183,12 @@ def _open_icon(source: bytes) -> Image.Image:
     """The largest picture of an icon. Pillow would decode it before anybody has seen how large it is."""
     entry = IcoImagePlugin.IcoFile(BytesIO(source)).entry[0]
     picture = source[entry.offset :]
-    if picture.startswith(_PNG_MAGIC):
+    if picture.startswith(b"\x89PNG"):
         image: Image.Image = Image.open(BytesIO(picture), formats=["PNG"])
         image.format = "ICO"
         return image
     width, double_height = struct.unpack_from("<ii", picture, 4)  # of a bitmap, and below it its mask
-    if max(abs(width), abs(double_height) // 2) > _MAX_ICON_SIDE:
+    if max(abs(width), abs(double_height) // 2) > 256:  # an icon's directory has a byte for each
         raise PermanentError("broken_image", f"The icon's picture claims to be {width} pixels wide; 256 is the most.")
     return Image.open(BytesIO(source), formats=["ICO"])
 
@@ -209,16 +208,13 @@ class _Picture(NamedTuple):
     """A decoded image, not yet turned upright nor in sRGB: both are cheaper on what is left after resizing."""
 
     image: Image.Image  #: in mode L, LA, RGB, RGBA or CMYK, and without metadata
-    extent: Extent
     turn: Transpose | None
     profile: bytes | None
 
 
+_LEVEL: Final = (Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM)
 _SIDEWAYS: Final = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
-#: By EXIF orientation; 1 is upright.
-_TURNS: Final = dict(
-    enumerate((Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM, *_SIDEWAYS), 2)
-)
+_TURNS: Final = dict(enumerate((*_LEVEL, *_SIDEWAYS), start=2))  # by EXIF orientation; 1 is upright
 
 
 def _turn(image: Image.Image) -> Transpose | None:
@@ -234,22 +230,20 @@ def _turn(image: Image.Image) -> Transpose | None:
 
 
 def _decode(image: Image.Image, recipe: Recipe, max_decoded_pixels: int) -> _Picture:
-    extent = _draft(image, recipe)
+    if _output_format(image) is JPEG:
+        _draft(image, recipe)
     _check_size(image, max_decoded_pixels)
     image.load()
-    turn, profile = _turn(image), image.info.get("icc_profile")
-    return _Picture(_plain(image), extent or image.size, turn, profile)
+    turn, profile = _turn(image), image.info.get("icc_profile")  # only now: a PNG may tell after its pixels
+    return _Picture(_plain(image), turn, profile)
 
 
-def _draft(image: Image.Image, recipe: Recipe) -> Extent | None:
-    """Has a JPEG decoded at the smallest of 1, 1/2, 1/4 and 1/8 that serves all renditions; its size then."""
-    if _OWN_FORMAT.get(str(image.format)) is not JPEG:
-        return None
+def _draft(image: Image.Image, recipe: Recipe) -> None:
+    """Has a JPEG decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that serves all renditions."""
     turn = _turn(image)
-    boxes = [_place(recipe.fit, image.size, rendition, turn) for rendition in recipe.renditions]
-    shrink = min(min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]) for box, size in boxes)
-    drafted = image.draft(None, (math.ceil(image.width / shrink), math.ceil(image.height / shrink)))
-    return drafted and drafted[1][2:]
+    places = [_place(recipe.fit, image.size, rendition, turn) for rendition in recipe.renditions]
+    shrink = min(min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]) for box, size in places)
+    image.draft(None, (math.ceil(image.width / shrink), math.ceil(image.height / shrink)))
 
 
 #: Modes that can be neither resized nor coloured as they are, and what they become.
@@ -280,19 +274,19 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return wide.point(lambda value: value * (255 / white) + 0.5).convert("L")
 
 
-def _cover(source: Extent, target: Size) -> tuple[Box, Size]:
+def _cover(source: Size, target: Size) -> tuple[Box, Size]:
     scale = min(source[0] / target[0], source[1] / target[1])
     # Never less than a pixel: Pillow's box is made of 32-bit floats and would vanish.
     left, top = (max(0, (side - max(1, scale * goal)) / 2) for side, goal in zip(source, target, strict=True))
     return (left, top, source[0] - left, source[1] - top), target
 
 
-def _contain(source: Extent, target: Size) -> tuple[Box, Size]:
+def _contain(source: Size, target: Size) -> tuple[Box, Size]:
     scale = max(source[0] / target[0], source[1] / target[1])
     return (0, 0, *source), (max(1, round(source[0] / scale)), max(1, round(source[1] / scale)))
 
 
-def _fill(source: Extent, target: Size) -> tuple[Box, Size]:
+def _fill(source: Size, target: Size) -> tuple[Box, Size]:
     return (0, 0, *source), target
 
 
@@ -300,7 +294,7 @@ def _fill(source: Extent, target: Size) -> tuple[Box, Size]:
 _FITS: Final = {"cover": _cover, "contain": _contain, "fill": _fill}
 
 
-def _place(fit: str, source: Extent, rendition: RenditionSize, turn: Transpose | None) -> tuple[Box, Size]:
+def _place(fit: str, source: Size, rendition: RenditionSize, turn: Transpose | None) -> tuple[Box, Size]:
     """As the fit says, in the source's own orientation: all is centred, and stays so however it is turned."""
     target = (rendition.width, rendition.height)
     return _FITS[fit](source, target[::-1] if turn in _SIDEWAYS else target)
@@ -313,7 +307,7 @@ def _resized(picture: _Picture, recipe: Recipe) -> Iterator[tuple[RenditionSize,
     """
     made: list[tuple[Box, Image.Image]] = []
     for rendition in sorted(recipe.renditions, key=lambda each: -each.width * each.height):
-        box, stored_size = _place(recipe.fit, picture.extent, rendition, picture.turn)
+        box, stored_size = _place(recipe.fit, picture.image.size, rendition, picture.turn)
         size = stored_size[::-1] if picture.turn in _SIDEWAYS else stored_size
         for other_box, other in reversed(made):
             is_same_part = all(math.isclose(a, b, abs_tol=0.01) for a, b in zip(box, other_box, strict=True))
@@ -377,14 +371,16 @@ def _encode(image: Image.Image, output: ImageFormat) -> bytes:
 
 
 def _with_palette(image: Image.Image) -> Image.Image:
-    """At most 256 colours, dithered; what is less than half opaque becomes transparent, the rest opaque."""
-    colour = image.convert("RGB")
+    """At most 256 colours; what is less than half opaque becomes transparent, the rest opaque.
+
+    Not dithered: Pillow's dithering turns white into grey, and a cover's plain areas into noise.
+    """
     if image.mode == "RGB":
-        return colour.quantize(palette=colour.quantize())
+        return image.quantize()
     hidden = image.getchannel("A").point(lambda alpha: 255 * (alpha < 128))
-    colour.paste((255, 255, 255), mask=hidden)  # takes no place in the palette
-    palette = colour.quantize(255)
-    result = colour.quantize(palette=palette)
+    colour = image.convert("RGB")
+    colour.paste((255, 255, 255), mask=hidden)  # one colour of the palette at most
+    result = colour.quantize(255)
     result.paste(255, mask=hidden)
     result.info["transparency"] = 255
     return result

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from anyascii import anyascii
 from bson import ObjectId
-from pydantic import PlainSerializer, PlainValidator, TypeAdapter
+from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 
 from pipeline.errors import ErrorInfo, PipelineError, Rejected, StagedMissing
 from pipeline.images import Recipe
@@ -213,19 +213,26 @@ class Job:
     def encode(self) -> dict[str, Any]:
         """The job as JSON types, what is at its default left out."""
         encoded: dict[str, Any] = {"v": VERSION}
-        return encoded | _JOB.dump_python(self, mode="json", exclude_defaults=True)
+        encoded.update(_JOB.dump_python(self, mode="json", exclude_defaults=True))
+        return encoded
 
     @classmethod
-    def decode(cls, encoded: Mapping[str, Any]) -> Job:
+    def decode(cls, encoded: object) -> Job:
         """The job that `encode` made `encoded` from.
 
         Raises:
             UnknownVersion: another version of this program made it.
+            Rejected: nothing of ours made it.
         """
-        if encoded.get("v") != VERSION:
-            raise UnknownVersion(f"version {encoded.get('v')!r}, and only {VERSION} is known here")
-        job: Job = _JOB.validate_python({key: value for key, value in encoded.items() if key != "v"})
-        return job
+        version = encoded.get("v") if isinstance(encoded, dict) else None
+        if not isinstance(version, int):
+            raise Rejected("bad_job", "The message holds no job.")
+        if version != VERSION:
+            raise UnknownVersion(f"a job of version {version}; only {VERSION} is known here")
+        try:
+            return _JOB.validate_python(encoded)
+        except (ValidationError, KeyError, TypeError):  # their text holds the values
+            raise Rejected("bad_job", "The message holds a job that cannot be read.") from None
 
 
 _JOB = TypeAdapter(Job)

@@ -21,8 +21,8 @@ from pipeline.consumer import SQSConsumer, SQSMessage
 from pipeline.errors import PipelineError, Rejected, Retry, RetryableError
 from pipeline.job import Job, Unfinished, UnknownVersion
 from pipeline.logs import log_stage
-from pipeline.settings import Settings
-from pipeline.stages import Stage, stage_of_queue
+from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
+from pipeline.stages import NOTIFY, SWEEP_QUEUES, Stage, stage_of_queue
 from pipeline.wire import Reason, describe, encode
 
 if TYPE_CHECKING:
@@ -41,9 +41,6 @@ RELEASE_DELAY = 15
 
 #: A wait is drawn from this range around what the settings say, so that jobs that failed together come back apart.
 JITTER = (0.8, 1.2)
-
-#: The longest wait that the server of a source may ask for (contract, section 4).
-MAX_SOURCE_WAIT = 900
 
 
 class Unsettled(DramatiqRetry):
@@ -87,6 +84,9 @@ class Outcomes(dramatiq.Middleware):
             return
         try:
             self._settle(broker, message, stage, exception.__cause__ or exception)
+        except Rejected as error:
+            log_stage(stage.name, message.message_id, "rejected", str(error))
+            message.fail_with(_reason(message, stage, error))
         except Exception as trouble:
             logger.warning("%s is left to be received again: %s", message, describe(trouble))
             message.release(after=RELEASE_DELAY)
@@ -99,8 +99,7 @@ class Outcomes(dramatiq.Middleware):
                 logger.warning("%s has %s: left to another worker.", message, error)
                 broker.enqueue(message, delay=UNKNOWN_VERSION_DELAY * 1000)  # type: ignore[arg-type]
             case Rejected():
-                log_stage(stage.name, message.message_id, "rejected", str(error))
-                message.fail_with(_reason(message, stage, error))
+                raise error
             case Unfinished():
                 for job, errors in error.parts:
                     self._go_on(broker, message, stage, job, errors)
@@ -113,17 +112,18 @@ class Outcomes(dramatiq.Middleware):
         self, broker: SQSBroker, message: SQSMessage, stage: Stage, job: Job, errors: dict[str, PipelineError]
     ) -> None:
         """Give up what failed for good; send the job through the stage again after a wait, or on to the next."""
-        waits = {name: self._wait(message, error) for name, error in errors.items()}
-        given_up = {name: error for name, error in errors.items() if waits[name] is None}
-        if given_up:
+        waits = {name: wait for name, error in errors.items() if (wait := self._wait(message, error)) is not None}
+        if given_up := {name: error for name, error in errors.items() if name not in waits}:
             reason = _reason(message, stage, *given_up.values())
             log_stage(stage.name, job.id, "given_up", f"{reason.code}: {reason.message}")
-            broker.bury(message.queue_name, encode(message), reason)  # type: ignore[arg-type]
+            broker.bury(message.queue_name, encode(_with_job(message, job)), reason)
             job = job.with_errors(stage, given_up)
-        if wait := max((wait for wait in waits.values() if wait is not None), default=None):
-            again = {name: error for name, error in errors.items() if name not in given_up}
+        if waits:
+            again = {name: errors[name] for name in waits}
+            wait = max(waits.values())
             log_stage(stage.name, job.id, "retry", f"in {wait:.1f} s: {Unfinished((job, again))}")
-            broker.enqueue(_next_attempt(message, job, again), delay=int(wait * 1000))
+            attempts = {ATTEMPTS: _count(message, again)}
+            broker.enqueue(_with_job(message, job, **attempts), delay=int(wait * 1000))
         elif job.due is not stage:
             self._pass_on(job)
 
@@ -134,10 +134,25 @@ class Outcomes(dramatiq.Middleware):
         delays, attempt = self._delays[error.retry], _attempts(message).get(error.retry, 0)
         if attempt >= len(delays):
             return None
-        asked = error.retry_after or 0
-        if error.retry is Retry.SOURCE:
-            asked = min(asked, MAX_SOURCE_WAIT)
-        return max(delays[attempt] * random.uniform(*JITTER), asked)  # noqa: S311 - no secret is drawn
+        jittered = delays[attempt] * random.uniform(*JITTER)  # noqa: S311 - no secret is drawn
+        return max(jittered, error.retry_after or 0)
+
+
+class Notices(dramatiq.Middleware):
+    """Says once, where a worker starts that it concerns, what a person should know of its settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def after_worker_boot(self, broker: Any, worker: Worker) -> None:
+        """Look at the settings that the worker's queues depend on."""
+        settings = self._settings
+        consumed = worker.consumer_whitelist or broker.get_declared_queues()
+        secret_is_published = settings.postback_secret_key.get_secret_value() == PUBLISHED_POSTBACK_SECRET
+        if NOTIFY.name in consumed and secret_is_published and not settings.sqs_endpoint:
+            logger.warning("POSTBACK_SECRET_KEY is not set: postbacks carry the published default.")
+        if consumed.intersection(SWEEP_QUEUES) and settings.database_url is None:
+            logger.info("No MongoDB variable is set: sweeps are off.")
 
 
 class Shutdowns(dramatiq.Middleware):
@@ -184,12 +199,18 @@ def _attempts(message: SQSMessage) -> dict[str, int]:
     return dict(message.options.get(ATTEMPTS, {}))
 
 
-def _next_attempt(message: SQSMessage, job: Job, errors: dict[str, PipelineError]) -> dramatiq.Message[Any]:
+def _count(message: SQSMessage, errors: dict[str, PipelineError]) -> dict[str, int]:
+    """The message's attempts, with one more of each kind that `errors` have."""
     attempts = _attempts(message)
     for retry in {error.retry for error in errors.values() if isinstance(error, RetryableError)}:
         attempts[retry] = attempts.get(retry, 0) + 1
-    again: dramatiq.Message[Any] = message.copy(args=(), kwargs={"job": job.encode()}, options={ATTEMPTS: attempts})
-    return again
+    return attempts
+
+
+def _with_job(message: SQSMessage, job: Job, **options: Any) -> dramatiq.Message[Any]:
+    """The message with `job` as far as it has come."""
+    changed: dramatiq.Message[Any] = message.copy(args=(), kwargs={"job": job.encode()}, options=options)
+    return changed
 
 
 def _reason(message: SQSMessage, stage: Stage, *errors: PipelineError) -> Reason:

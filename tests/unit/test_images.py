@@ -224,7 +224,7 @@ def test_contain_pads_with_nothing_or_white(name: str, expected: tuple[int, ...]
     for corner in ((0, 0), (39, 0), (0, 39), (39, 39), (20, 2), (20, 37)):
         assert is_near(image.getpixel(corner)[alpha_only], expected[alpha_only])
     for inside in ((0, 12), (39, 27), (20, 20)):
-        assert is_near(image.getpixel(inside), (*RED, 255))
+        assert is_near(image.getpixel(inside), (*RED, 255), 12)
 
 
 def test_contain_pads_a_gif_with_its_transparent_colour() -> None:
@@ -337,6 +337,10 @@ def test_cmyk_becomes_srgb(name: str, quality: int | None) -> None:
 
 def ramp(mode: str, top: float) -> Image.Image:
     """Grey of a quarter, a half, three quarters and all of `top`."""
+    if mode.startswith("I;16"):  # Pillow can't paste into it
+        high, low = ramp("L", 255).tobytes(), bytes(64 * 64)
+        ordered = zip(high, low, strict=True) if mode.endswith("B") else zip(low, high, strict=True)
+        return Image.frombytes(mode, (64, 64), bytes(byte for pair in ordered for byte in pair))
     image = Image.new(mode, (64, 64))
     for index, (x, y) in enumerate([(0, 0), (32, 0), (0, 32), (32, 32)]):
         value = top * (index + 1) / 4
@@ -391,7 +395,7 @@ def test_black_and_white() -> None:
 def test_lab_becomes_srgb() -> None:
     to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
     image = rendered(encoded(ImageCms.applyTransform(corners(), to_lab), "TIFF"))
-    assert_quarters(image, RED, GREEN, BLUE, YELLOW, tolerance=16)
+    assert_quarters(image, RED, GREEN, BLUE, YELLOW, tolerance=24)
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
@@ -688,10 +692,18 @@ def test_a_recipe_travels() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [{"renditions": [], "fit": "cover"}, {"renditions": ["50"], "fit": "cover"}, {"renditions": ["5x5"], "fit": ""}],
+    [
+        {"renditions": [], "fit": "cover"},
+        {"renditions": ["50"], "fit": "cover"},
+        {"renditions": [50], "fit": "cover"},
+        {"renditions": ["5x5"], "fit": ""},
+        {"renditions": ["5x5"], "fit": []},
+        {"renditions": ["5x5"]},
+        None,
+    ],
 )
 def test_a_bad_recipe_is_refused(data: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"rendition|not <width>|not one of"):
+    with pytest.raises(ValueError, match=r"rendition|not <width>|not one of|not a recipe"):
         Recipe.decode(data)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import socket
 import time
 import traceback
 from collections.abc import Iterator
@@ -168,6 +169,12 @@ class TestAnswer:
         error = failure(behave)
         assert isinstance(error, RetryableError)
         assert (error.code, error.retry) == ("timeout", Retry.POSTBACK)
+
+    def test_a_receiver_that_does_not_read_is_retried(self) -> None:
+        # Given one that accepts, and whose buffers are smaller than the result
+        with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(RetryableError) as caught:
+            postback(JOB, f"http://127.0.0.1:{server.getsockname()[1]}/hook", {"title": "x" * 20_000_000})
+        assert caught.value.code == "timeout"
 
     def test_a_drip_is_retried(self) -> None:
         def behave(server: Stranger, _: Request) -> Iterator[bytes]:

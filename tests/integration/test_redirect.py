@@ -1,0 +1,196 @@
+"""Results on the queue of a name that a message gave (contract, section 4)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from botocore.stub import Stubber
+
+from pipeline import clients
+from pipeline.errors import PermanentError, Retry, RetryableError
+from pipeline.notifications import MAX_SQS_MESSAGE, redirect
+
+JOB = "3f1d7f3e-0a52-5a55-9a4b-3f0f6a4a9f10"
+RESULT = {"title": "Mundo Cristão \ud800 \ufffe", "image_url_info": None}
+
+
+@pytest.fixture
+def name(aws: dict[str, str]) -> str:
+    """A name that no queue has yet."""
+    return f"{aws['QUEUE_NAMESPACE']}-Results"
+
+
+def create(name: str, **attributes: str) -> str:
+    if name.endswith(".fifo"):
+        attributes["FifoQueue"] = "true"
+    return clients.sqs().create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+
+
+def received(url: str) -> list[dict[str, Any]]:
+    """The messages that wait in the queue, ten at the most."""
+    everything: dict[str, Any] = {"MessageAttributeNames": ["All"], "AttributeNames": ["All"]}
+    answer = clients.sqs().receive_message(QueueUrl=url, MaxNumberOfMessages=10, **everything)
+    return [dict(message) for message in answer.get("Messages", [])]
+
+
+def look_ups() -> list[str]:
+    """The names that SQS is asked for from now on."""
+    asked: list[str] = []
+    clients.sqs().meta.events.register(
+        "provide-client-params.sqs.GetQueueUrl", lambda params, **_: asked.append(params["QueueName"])
+    )
+    return asked
+
+
+def test_the_result_without_the_secret_under_the_jobs_id(name: str) -> None:
+    # Given a queue
+    url = create(name)
+    # When a result is redirected to it, whose message had carried a secret
+    assert redirect(JOB, name, RESULT | {"postback_secret_key": "secret"})
+    # Then it is there as raw JSON
+    [message] = received(url)
+    assert json.loads(message["Body"]) == RESULT
+    assert message["MessageAttributes"]["job_id"]["StringValue"] == JOB
+    assert message["MessageAttributes"]["job_id"]["DataType"] == "String"
+
+
+def test_a_fifo_queue_takes_one_of_two_equal_jobs(name: str) -> None:
+    url = create(f"{name}.fifo")
+
+    assert [redirect(JOB, f"{name}.fifo", RESULT) for _ in range(2)] == [True, True]
+
+    [message] = received(url)
+    assert message["Attributes"]["MessageDeduplicationId"] == JOB
+    assert message["Attributes"]["MessageGroupId"] == JOB
+
+
+@pytest.mark.parametrize("other", ["{}s", "{}.fifo"])
+def test_a_queue_of_another_name_is_not_meant(name: str, other: str) -> None:
+    url = create(other.format(name))
+
+    assert not redirect(JOB, name, RESULT)
+    assert not redirect(JOB, name.lower(), RESULT)
+    assert received(url) == []
+
+
+def test_without_such_a_queue_nothing_fails(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="pipeline.notifications"):
+        assert redirect(JOB, name, RESULT) is False
+    assert caplog.messages == [f"job {JOB} is not redirected: there is no queue {name!r}"]
+
+
+@pytest.mark.parametrize(
+    "impossible", ["", ".fifo", "a b", "a\n", "ä", "x" * 81, "x" * 76 + ".fifo", "http://127.0.0.1/1/q", "a.fifo.fifo"]
+)
+def test_an_impossible_name_is_not_asked_for(name: str, impossible: str) -> None:
+    asked = look_ups()
+
+    assert redirect(JOB, impossible, RESULT) is False
+    assert asked == []
+
+
+def test_the_longest_names_are_possible(name: str) -> None:
+    longest = [name.ljust(80, "x"), name.ljust(75, "x") + ".fifo"]
+    for each in longest:
+        create(each)
+
+    assert [redirect(JOB, each, RESULT) for each in longest] == [True, True]
+
+
+class TestCache:
+    def test_a_name_that_was_found_is_not_asked_for_again(self, name: str) -> None:
+        create(name)
+        asked = look_ups()
+
+        assert all(redirect(JOB, name, RESULT) for _ in range(5))
+        assert asked == [name]
+
+    def test_a_miss_is_asked_for_again(self, name: str) -> None:
+        asked = look_ups()
+        assert not redirect(JOB, name, RESULT)
+        create(name)
+        assert redirect(JOB, name, RESULT)
+        assert asked == [name, name]
+
+    def test_it_is_emptied_after_a_number_of_look_ups(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        monkeypatch.setenv("CALLS_TO_UPDATE_LIST_SQS_QUEUES", "3")
+        clients.forget()
+        create(name)
+        asked = look_ups()
+
+        assert all(redirect(JOB, name, RESULT) for _ in range(7))
+        assert len(asked) == 3
+
+    def test_a_queue_deleted_meanwhile_is_asked_for_again_once(self, name: str) -> None:
+        # Given a queue that was found, and then deleted
+        url = create(name)
+        assert redirect(JOB, name, RESULT)
+        clients.sqs().delete_queue(QueueUrl=url)
+        asked = look_ups()
+        # When a result is redirected to it
+        sent = redirect(JOB, name, RESULT)
+        # Then SQS is asked once more, and there is none
+        assert (sent, asked) == (False, [name])
+
+    def test_a_queue_that_moved_is_found(self, name: str) -> None:
+        # Given a known URL that leads nowhere, of a queue that exists under another
+        sqs = clients.sqs()
+        with Stubber(sqs) as stub:
+            stub.add_response("get_queue_url", {"QueueUrl": f"{sqs.meta.endpoint_url}/000000000000/{name}-gone"})
+            stub.add_response("send_message", {"MessageId": "1", "MD5OfMessageBody": "1"})
+            redirect(JOB, name, RESULT)
+        url = create(name)
+        # When a result is redirected to it, then it is there
+        assert redirect(JOB, name, RESULT)
+        assert len(received(url)) == 1
+
+    def test_threads_share_it(self, name: str) -> None:
+        names = [f"{name}-{number}" for number in range(4)]
+        urls = [create(each) for each in names]
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(lambda number: redirect(JOB, names[number % 4], {"n": number}), range(32)))
+
+        numbers = [json.loads(message["Body"])["n"] for url in urls for message in received(url)]
+        assert sorted(numbers) == list(range(32))
+
+
+class TestErrors:
+    def test_the_largest_message_passes_and_one_byte_more_is_too_large(self, name: str) -> None:
+        url = create(name)
+        room = MAX_SQS_MESSAGE - len(f"job_idString{JOB}") - len('{"x":""}')
+
+        assert redirect(JOB, name, {"x": "x" * room})
+        with pytest.raises(PermanentError) as caught:
+            redirect(JOB, name, {"x": "x" * (room + 1)})
+
+        assert caught.value.code == "result_too_large"
+        assert len(received(url)) == 1
+
+    def test_a_queue_with_a_limit_of_its_own(self, name: str) -> None:
+        create(name, MaximumMessageSize="1024")
+        with pytest.raises(PermanentError, match="result_too_large"):
+            redirect(JOB, name, {"x": "x" * 1024})
+
+    @pytest.mark.parametrize("code", ["AccessDenied", "ThrottlingException", "InternalError", "InvalidClientTokenId"])
+    def test_what_sqs_refuses_is_retried(self, name: str, code: str) -> None:
+        with Stubber(clients.sqs()) as stub:
+            stub.add_client_error("get_queue_url", code, "no", 400)
+            with pytest.raises(RetryableError) as caught:
+                redirect(JOB, name, RESULT)
+        assert (caught.value.code, caught.value.retry) == ("sqs_error", Retry.SERVICE)
+        assert code in caught.value.message
+
+    def test_an_sqs_that_is_down_is_retried(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        for variable in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS"):
+            monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
+        clients.forget()
+        with pytest.raises(RetryableError, match="sqs_error"):
+            redirect(JOB, name, RESULT)

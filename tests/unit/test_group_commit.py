@@ -1,0 +1,79 @@
+"""Group commit: who travels with whom, and who hears of what."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from pipeline.group_commit import GroupCommit
+from tests.waiting import wait_for
+
+
+class Sender:
+    """Commits batches; holds each until it is let through, and remembers them."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.begun = threading.Semaphore(0)
+        self.let = threading.Semaphore(0)
+
+    def __call__(self, batch: list[str]) -> list[Exception | None]:
+        self.batches.append(batch)
+        self.begun.release()
+        assert self.let.acquire(timeout=10)
+        return [ValueError(entry) if entry.startswith("bad") else None for entry in batch]
+
+
+def test_the_first_goes_at_once_and_those_that_come_meanwhile_share_the_next_batch() -> None:
+    # Given a batch of one under way
+    sender = Sender()
+    group = GroupCommit(sender, max_entries=10, max_bytes=1000)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(group.submit, [("a", 1)])
+        assert sender.begun.acquire(timeout=10)
+        # When three more are submitted by other threads
+        others = [pool.submit(group.submit, [(entry, 1)]) for entry in "bcd"]
+        wait_for(lambda: len(group._waiting) == 3)
+        sender.let.release(2)
+        # Then they travel together, in one batch after the first.
+        assert [outcome.result(10) for outcome in (first, *others)] == [[None]] * 4
+    assert sender.batches[0] == ["a"]
+    assert [sorted(batch) for batch in sender.batches[1:]] == [["b", "c", "d"]]
+
+
+def test_an_entry_that_fails_fails_for_its_own_caller_only() -> None:
+    sender = Sender()
+    sender.let.release(10)
+    group = GroupCommit(sender, max_entries=10, max_bytes=1000)
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = {entry: pool.submit(group.submit, [(entry, 1)]) for entry in ("good", "bad1", "bad2")}
+        assert outcomes["good"].result(10) == [None]
+        assert [str(error) for error in outcomes["bad1"].result(10)] == ["bad1"]
+        assert [str(error) for error in outcomes["bad2"].result(10)] == ["bad2"]
+
+
+def test_batches_respect_the_number_of_entries_and_of_bytes() -> None:
+    sender = Sender()
+    sender.let.release(100)
+    group = GroupCommit(sender, max_entries=3, max_bytes=10)
+    assert group.submit([("a", 4), ("b", 4), ("c", 4), ("d", 1), ("e", 1), ("f", 1), ("g", 99), ("h", 1)]) == [None] * 8
+    assert sender.batches == [["a", "b"], ["c", "d", "e"], ["f"], ["g"], ["h"]]
+
+
+def test_what_the_commit_raises_is_everybodys_outcome_and_the_next_batch_goes_on() -> None:
+    failures = [OSError("down"), None]
+
+    def commit(batch: list[str]) -> list[Exception | None]:
+        if failure := failures.pop(0):
+            raise failure
+        return [None] * len(batch)
+
+    group = GroupCommit(commit, max_entries=2, max_bytes=10)
+    assert [str(error) for error in group.submit([("a", 1), ("b", 1)])] == ["down", "down"]
+    assert group.submit([("c", 1)]) == [None]
+
+
+def test_nothing_to_submit_sends_nothing() -> None:
+    sender = Sender()
+    assert GroupCommit(sender, max_entries=2, max_bytes=10).submit([]) == []
+    assert sender.batches == []

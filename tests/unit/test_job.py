@@ -1,0 +1,251 @@
+"""What a message may hold, and what a job makes of it (contract, sections 1, 3 and 4)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import PermanentError, Rejected
+from pipeline.images import Recipe
+from pipeline.job import (
+    MAX_PAYLOAD_BYTES,
+    MAX_URL_LENGTH,
+    Content,
+    Job,
+    Rendered,
+    UnknownVersion,
+    folder_name,
+    input_job_id,
+    parse_json,
+    to_json,
+    validated,
+)
+from pipeline.settings import parse_rendition
+from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
+
+COVER = "https://feeds.example/cover.jpg"
+OTHER = "https://feeds.example/other.png"
+ASKED = {"postback_url": "https://receiver.example/hook"}
+CONTENT = Content("0" * 32, ".jpeg", Recipe((parse_rendition("50x50"), parse_rendition("250X250"))))
+
+
+def accept(payload: Any, job_id: str = "job-1") -> Job:
+    return Job.accept(payload, job_id=job_id, stage_payload=lambda data: f"{len(data):032x}")
+
+
+@pytest.mark.parametrize(
+    ("bucket_name", "folder"),
+    [
+        ("Mundo Cristão Podcasts", "MUNDO_CRISTAO_PODCASTS"),
+        (" a/b ?c&d ", "A--B_-C-D"),
+        ("北京", "BEIJING"),
+        (None, "custom"),
+        ("", "custom"),
+        ("   ", "custom"),
+        (".", "-"),
+        ("..", "-"),
+        ("...", "..."),
+        ("straße", "STRASSE"),
+        ("../../etc", "..--..--ETC"),
+        ("a\tb\nc", "A-B-C"),
+        ("x" * 200, "X" * 128),
+        ("already_OK-1.2", "ALREADY_OK-1.2"),
+    ],
+)
+def test_folder_is_made_from_the_bucket_name_by_the_contracts_rules(bucket_name: str | None, folder: str) -> None:
+    assert folder_name(bucket_name) == folder
+
+
+@given(st.text())
+def test_any_folder_is_safe_in_a_key(bucket_name: str) -> None:
+    folder = folder_name(bucket_name)
+    assert folder == "custom" or set(folder) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+    assert 1 <= len(folder) <= 128
+    assert folder not in {".", ".."}
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        ([], "not_an_object"),
+        ("text", "not_an_object"),
+        (None, "not_an_object"),
+        (3, "not_an_object"),
+        (ASKED, "no_image"),
+        ({**ASKED, "image_url": "N/A", "itunes_image": ""}, "no_image"),
+        ({**ASKED, "image_url": None}, "no_image"),
+        ({"image_url": COVER}, "no_destination"),
+        ({"image_url": COVER, "postback_url": "", "redirect_queue": None}, "no_destination"),
+        ({**ASKED, "image_url": 7}, "bad_field"),
+        ({**ASKED, "image_url": COVER, "bucket_name": ["a"]}, "bad_field"),
+        ({"image_url": COVER, "redirect_queue": {}}, "bad_field"),
+        ({"image_url": COVER, "postback_url": "ftp://receiver.example/"}, "bad_postback_url"),
+        ({"image_url": COVER, "postback_url": "http://"}, "bad_postback_url"),
+        ({"image_url": COVER, "postback_url": "http://a:99999999/"}, "bad_postback_url"),
+        ({**ASKED, "image_url": COVER, "x": object()}, "not_json"),
+        ({**ASKED, "image_url": COVER, "x": float("nan")}, "not_json"),
+    ],
+)
+def test_a_payload_that_breaks_a_rule_is_rejected_with_its_code(payload: object, code: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        accept(payload)
+    assert caught.value.code == code
+    assert caught.value.message.endswith(".")
+
+
+def test_the_sentence_of_a_rejection_holds_nothing_that_was_sent() -> None:
+    with pytest.raises(Rejected) as caught:
+        validated({"image_url": COVER, "postback_url": "ftp://user:hunter2@receiver.example/?token=s3cr3t"})
+    assert "hunter2" not in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_an_object_id_travels_as_its_24_hex_digits() -> None:
+    job = accept({**ASKED, "_id": ObjectId("5f43a1e2c9d4f7a1b2c3d4e5"), "image_url": COVER})
+    assert job.payload == {**ASKED, "_id": "5f43a1e2c9d4f7a1b2c3d4e5", "image_url": COVER}
+
+
+def test_both_fields_with_one_url_are_one_source_and_two_urls_are_two() -> None:
+    assert [source.fields for source in accept({**ASKED, "image_url": COVER, "itunes_image": COVER}).sources] == [
+        ("image_url", "itunes_image")
+    ]
+    assert [source.url for source in accept({**ASKED, "image_url": COVER, "itunes_image": OTHER}).sources] == [
+        COVER,
+        OTHER,
+    ]
+    assert [source.fields for source in accept({**ASKED, "image_url": "N/A", "itunes_image": OTHER}).sources] == [
+        ("itunes_image",)
+    ]
+
+
+def test_a_long_payload_waits_in_staging_and_a_short_one_rides_along() -> None:
+    short = {**ASKED, "image_url": COVER, "x": "x" * 1000}
+    long = {**ASKED, "image_url": COVER, "x": "x" * MAX_PAYLOAD_BYTES}
+    assert accept(short).payload == short
+    assert accept(short).payload_key is None
+    assert accept(long).payload is None
+    assert accept(long).payload_key == f"{len(to_json(long)):032x}"
+
+
+def test_an_absurdly_long_url_fails_alone() -> None:
+    job = accept({**ASKED, "image_url": "https://a.example/" + "x" * MAX_URL_LENGTH, "itunes_image": OTHER})
+    assert [source.error and source.error["code"] for source in job.sources] == ["bad_url", None]
+    assert job.due is FETCH
+
+
+def test_a_job_is_due_where_its_slowest_source_is() -> None:
+    # Given a job with two sources
+    job = accept({**ASKED, "image_url": COVER, "itunes_image": OTHER})
+    first, second = job.sources
+    # When they take different ways, then it is due in the earlier stage, and at last in notify.
+    fetched = first.fetched("k", CONTENT)
+    assert job.with_sources({COVER: fetched}).due is FETCH
+    assert job.with_sources({COVER: fetched, OTHER: second.published(CONTENT)}).due is RESIZE
+    resized = fetched.resized(Rendered("r", {"50x50": 1}))
+    assert job.with_sources({COVER: resized, OTHER: second.fetched("k", CONTENT)}).due is RESIZE
+    assert job.with_sources({COVER: resized, OTHER: second.published(CONTENT)}).due is UPLOAD
+    failed = job.with_errors(FETCH, {COVER: PermanentError("http_404", "Gone."), OTHER: PermanentError("x", "X.")})
+    assert failed.due is NOTIFY
+
+
+@pytest.mark.parametrize("lane", list(Lane))
+def test_a_job_survives_the_trip_through_json(lane: Lane) -> None:
+    job = accept({**ASKED, "image_url": COVER, "itunes_image": OTHER, "n": [1, 2.5, None, {"ü": "\ud83d\ude00"}]})
+    first = job.sources[0].fetched("k" * 32, CONTENT).resized(Rendered("r" * 32, {"50x50": 7, "250X250": 9}))
+    job = job.with_sources({COVER: first}).with_errors(FETCH, {OTHER: PermanentError("http_404", "Gone.")})
+    for each in (job, Job(**{**job.__dict__, "lane": lane, "deliveries": ("postback_url",), "redrives": 2})):
+        assert Job.decode(json.loads(json.dumps(each.encode()))) == each
+
+
+def test_a_version_that_is_not_known_is_told_from_what_is_no_job() -> None:
+    encoded = accept({**ASKED, "image_url": COVER}).encode()
+    with pytest.raises(UnknownVersion):
+        Job.decode({**encoded, "v": 2})
+    for broken in (None, 3, [], {}, {"v": "1"}, {"v": 1}, {**encoded, "sources": 4}, {**encoded, "id": None}):
+        with pytest.raises(Rejected) as caught:
+            Job.decode(broken)
+        assert caught.value.code == "bad_job"
+
+
+def test_a_field_that_a_newer_worker_added_does_not_hurt() -> None:
+    job = accept({**ASKED, "image_url": COVER})
+    assert Job.decode({**job.encode(), "added_later": 1}) == job
+
+
+def test_the_result_is_the_payload_and_what_became_of_each_image() -> None:
+    # Given a payload that has fields of ours already
+    payload = {
+        **ASKED,
+        "_id": 5,
+        "image_url": COVER,
+        "itunes_image": OTHER,
+        "image_url_info": "theirs",
+        "itunes_image_error": "theirs",
+        "postback_secret_key": "theirs",
+        "more": {"kept": True},
+    }
+    job = accept(payload)
+    job = job.with_sources({COVER: job.sources[0].published(CONTENT)})
+    job = job.with_errors(FETCH, {OTHER: PermanentError("http_404", "Gone.")})
+    # When the result is made
+    result = job.result(payload, lambda content: {"of": content.id})
+    # Then ours replace theirs, and the rest is unchanged.
+    assert result == {
+        **ASKED,
+        "_id": 5,
+        "image_url": COVER,
+        "itunes_image": OTHER,
+        "more": {"kept": True},
+        "image_url_info": {"of": CONTENT.id},
+        "itunes_image_info": None,
+        "itunes_image_error": {"stage": "fetch", "code": "http_404", "message": "Gone."},
+    }
+
+
+def test_an_absent_image_gets_no_info() -> None:
+    payload = {**ASKED, "image_url": "N/A", "itunes_image": OTHER, "image_url_info": "theirs"}
+    job = accept(payload)
+    result = job.with_sources({OTHER: job.sources[0].published(CONTENT)}).result(payload, lambda _: {"done": True})
+    assert result == {**ASKED, "image_url": "N/A", "itunes_image": OTHER, "itunes_image_info": {"done": True}}
+
+
+def test_a_redriven_job_reports_under_an_id_of_its_own() -> None:
+    job = accept({**ASKED, "image_url": COVER})
+    assert [Job(**{**job.__dict__, "redrives": n}).report_id for n in (0, 1, 2)] == ["job-1", "job-1.r1", "job-1.r2"]
+
+
+def test_renditions_are_split_as_they_were_joined() -> None:
+    parts = {"50x50": b"abc", "250X250": b"", "800x800": b"defgh"}
+    rendered = Rendered("k", {name: len(data) for name, data in parts.items()})
+    assert rendered.split(b"".join(parts.values())) == parts
+
+
+def test_an_input_message_is_the_same_job_each_time_it_is_delivered() -> None:
+    assert input_job_id("a") == input_job_id("a") != input_job_id("b")
+
+
+@pytest.mark.parametrize("text", ["NaN", "[Infinity]", "-Infinity", "1e999", '{"a":}', "", "[" * 100_000])
+def test_what_receivers_could_not_read_is_no_json(text: str) -> None:
+    with pytest.raises((ValueError, RecursionError)):
+        parse_json(text)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=4))
+def test_anything_else_in_a_payload_comes_back_unchanged(extra: dict[str, Any]) -> None:
+    ours = {"image_url", "itunes_image", "bucket_name", "redirect_queue", "postback_url", "postback_secret_key"}
+    extra = {k: v for k, v in extra.items() if k not in ours and not k.endswith(("_info", "_error"))}
+    payload = {**extra, **ASKED, "image_url": COVER}
+    job = Job.decode(json.loads(json.dumps(accept(payload).encode())))
+    assert job.result(job.payload or {}, lambda _: {}) | {"image_url_info": {}} == {**payload, "image_url_info": {}}
