@@ -6,10 +6,14 @@ import logging
 import signal
 import sys
 import threading
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from pipeline.errors import PipelineError
 from pipeline.logs import LOG_FORMAT, set_levels
@@ -35,8 +39,9 @@ def main() -> None:
     try:
         app()
     except (SettingsError, PipelineError) as error:
-        complaints.print(f"[bold red]error:[/] {error}", highlight=False)
-        sys.exit(2)
+        sys.exit(_complain(error))
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell says of what Ctrl-C ended
 
 
 @app.command()
@@ -87,6 +92,137 @@ def provision(
         console.print(f"[green]done[/]  {step.says}", highlight=False)
     if not count:
         console.print("Everything is there already.")
+
+
+@app.command()
+def submit(
+    urls: Annotated[list[str] | None, typer.Argument(metavar="URL", help="Images, a job for each.")] = None,
+    *,
+    folder: Annotated[str | None, typer.Option(help="The folder in S3 (bucket_name).", metavar="NAME")] = None,
+    postback_url: Annotated[str | None, typer.Option(help="Where results are posted.", metavar="URL")] = None,
+    redirect_queue: Annotated[
+        str | None, typer.Option(help="The SQS queue that gets the results.", metavar="NAME")
+    ] = None,
+    file: Annotated[
+        typer.FileText | None,
+        typer.Option(
+            help="Full payloads, a JSON object on each line; - for standard input.", metavar="FILE", encoding="utf-8"
+        ),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the results, on a queue made for that, and show them.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds to wait at the most.", metavar="SECONDS", min=1, max=43200)
+    ] = 120,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines: each job when sent, and its end.")] = False,
+) -> None:
+    """Send images through the pipeline: to QUEUE_URL if it is set, else straight to the fetch stage.
+
+    All jobs are checked before the first is sent. The options for folder, postback and redirect hold for each line of
+    a file that does not say otherwise.
+
+    With --wait, the exit status is 1 if an image failed or has no result in time. The workers then need the right to
+    send to the queue `<QUEUE_NAMESPACE>_submit_<random>`, which is deleted at the end.
+    """
+    from pipeline import submit as jobs  # noqa: PLC0415 - boto3 is slow to import
+    from pipeline.submit_report import Report  # noqa: PLC0415
+
+    common = {"bucket_name": folder, "postback_url": postback_url, "redirect_queue": redirect_queue}
+    queue_name = jobs.queue_name() if wait else None
+    try:
+        if wait and redirect_queue:
+            raise jobs.SubmitError("--wait receives the results itself: leave out --redirect-queue.")
+        lines = jobs.numbered_lines(file) if file else {}
+        submissions = jobs.read(urls or [], lines, {name: value for name, value in common.items() if value})
+        jobs.check(submissions, waiting_on=queue_name)
+    except jobs.SubmitError as error:
+        _give_up(error)
+    with _until_a_signal(), Report(console, len(submissions), as_json=as_json, waiting=wait) as report:
+        if queue_name:
+            with jobs.result_queue(queue_name) as url:
+                jobs.send(submissions, report.sent)
+                jobs.wait(submissions, url, timeout, report.ended)
+        else:
+            jobs.send(submissions, report.sent)
+    report.summary(submissions)
+    if any(job.status not in {"sent", "done"} for job in submissions):
+        raise typer.Exit(1)
+
+
+@app.command()
+def local(
+    concurrency: Annotated[
+        str,
+        typer.Option(
+            "--concurrency", "-c", metavar="TYPE=N,...", help="Processes of a type: resize=4,fetch=2. Each has one."
+        ),
+    ] = "",
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept; by default .data.")] = None,
+) -> None:
+    """Run the whole service on this machine alone, until Ctrl-C.
+
+    Starts servers for SQS, S3 and MongoDB, creates what the service needs there, and runs the Procfile's processes. It
+    says what a second terminal needs to use it. Queues, objects and documents are kept for the next time.
+    """
+    from pipeline.embedded import DATA_DIR, EmbeddedStackError  # noqa: PLC0415
+    from pipeline.local import parse_concurrency, run  # noqa: PLC0415
+
+    try:
+        numbers = parse_concurrency(concurrency)
+        with _until_a_signal():
+            run(data_dir or DATA_DIR, numbers, console)
+    except (EmbeddedStackError, ValueError) as error:
+        _give_up(error)
+    except KeyboardInterrupt:
+        console.print("Everything has ended.")
+
+
+@app.command()
+def demo() -> None:
+    """Run sample covers through the whole pipeline on this machine, and check every outcome.
+
+    Starts the embedded servers and the Procfile's processes, sends a job by each way in, and shows how each went, with
+    a picture of what landed in S3. The exit status is 0 only if everything came out as it should.
+    """
+    from pipeline.demo import run  # noqa: PLC0415
+    from pipeline.embedded import DATA_DIR, EmbeddedStackError  # noqa: PLC0415
+
+    try:
+        with _until_a_signal():
+            good = run(DATA_DIR / "demo", console)
+    except EmbeddedStackError as error:
+        _give_up(error)
+    if not good:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _until_a_signal() -> Iterator[None]:
+    """What is inside is ended by KeyboardInterrupt at the first signal; later ones don't disturb its cleaning."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def stop(*_: object) -> None:
+        for signum in signals:
+            signal.signal(signum, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {signum: signal.signal(signum, stop) for signum in signals}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _complain(error: Exception) -> int:
+    """Say what is wrong; returns the exit status for it."""
+    complaints.print("[bold red]error:[/]", Text(str(error)), highlight=False, soft_wrap=True)
+    return 2
+
+
+def _give_up(error: Exception) -> NoReturn:
+    raise typer.Exit(_complain(error)) from None
 
 
 def _log_as_process() -> None:

@@ -57,7 +57,8 @@ class SQSMessage(dramatiq.MessageProxy):
         super().__init__(message)
         self.handle = handle
         self.receives = receives
-        self.held_since = self.extended_at = time.monotonic()
+        self.held_since = time.monotonic()
+        self.extend_at = 0.0
         self.release_after: int | None = None
         self.reason: Reason | None = None
 
@@ -191,8 +192,10 @@ class SQSConsumer(upstream.SQSConsumer):
             return
         receives = int(received.get("Attributes", {}).get("ApproximateReceiveCount", 1))
         held = SQSMessage(message, handle=handle, receives=receives)
+        held.extend_at = held.held_since + self.broker.visibility / 3
         with self._changed:
             self._held[handle] = held
+            self._changed.notify_all()
         self._ready.put(held)
 
     def _check(self, message: dramatiq.Message[Any]) -> None:
@@ -220,7 +223,8 @@ class SQSConsumer(upstream.SQSConsumer):
         backoff = FIRST_BACKOFF
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._done or self._closed.is_set(), self._until_next_extension())
+                if not (self._done or self._closed.is_set()):
+                    self._changed.wait(self._until_next_extension())
             if self._done and not self._closed.is_set():
                 self._closed.wait(DELETE_WAIT)
             if self._delete_done():
@@ -260,24 +264,23 @@ class SQSConsumer(upstream.SQSConsumer):
         return True
 
     def _until_next_extension(self) -> float:
-        """Seconds until the first held message needs to be extended: after a third of its visibility timeout."""
-        third = self.broker.visibility / 3
-        if not self._held:
-            return third
-        return max(0.0, min(held.extended_at for held in self._held.values()) + third - time.monotonic())
+        """Seconds until the first held message has to be extended, or might have to be."""
+        now = time.monotonic()
+        return max(0.0, min((held.extend_at - now for held in self._held.values()), default=self.broker.visibility))
 
     def _extend_held(self) -> None:
+        """Extend what is due, after a third of its visibility timeout; what was held for too long is let go."""
         now = time.monotonic()
-        third = self.broker.visibility / 3
         with self._changed:
-            held = list(self._held.values())
-        for message in held:
+            due = [held for held in self._held.values() if held.extend_at <= now]
+        for message in due:
             if now - message.held_since >= MAX_HOLD:
                 self._lose(message)
-        due = [m for m in held if now - m.extended_at >= third and now - m.held_since < MAX_HOLD]
+        due = [message for message in due if now - message.held_since < MAX_HOLD]
         for message in due:
-            message.extended_at = now
-        self._change_visibility(due, self.broker.visibility, self._lose)
+            message.extend_at = now + self.broker.visibility / 15  # sooner, if this attempt fails
+        for message in self._change_visibility(due, self.broker.visibility, self._lose):
+            message.extend_at = now + self.broker.visibility / 3
 
     def _lose(self, message: SQSMessage) -> None:
         """Held for too long, or its handle is stale: somebody else has the message, or will, and may delete it."""
@@ -293,8 +296,10 @@ class SQSConsumer(upstream.SQSConsumer):
         self._change_visibility(ours, seconds, lambda message: None)
 
     def _change_visibility(
-        self, messages: Sequence[SQSMessage], seconds: int, lost: Callable[[SQSMessage], None]
-    ) -> None:
+        self, messages: Sequence[SQSMessage], seconds: int, refused: Callable[[SQSMessage], None]
+    ) -> list[SQSMessage]:
+        """The messages for which SQS did it; `refused` is called with those whose handles are stale."""
+        changed: list[SQSMessage] = []
         for batch in batched(messages, MAX_BATCH):
             members = list(batch)
             try:
@@ -308,8 +313,11 @@ class SQSConsumer(upstream.SQSConsumer):
             except (BotoCoreError, ClientError) as error:
                 self.logger.warning("%s: cannot change visibility (%s).", self.queue_name, describe(error))
                 continue
+            changed += [members[int(success["Id"])] for success in response.get("Successful", [])]
             for failure in response.get("Failed", []):
-                lost(members[int(failure["Id"])])
+                if failure["SenderFault"]:
+                    refused(members[int(failure["Id"])])
+        return changed
 
 
 def _drain(ready: queue.SimpleQueue[SQSMessage]) -> list[SQSMessage]:

@@ -58,8 +58,8 @@ PNG = ImageFormat("PNG", ".png", "image/png", has_alpha=True)
 GIF = ImageFormat("GIF", ".gif", "image/gif", has_alpha=True)
 WEBP = ImageFormat("WEBP", ".webp", "image/webp", has_alpha=True)
 
-#: By Pillow's name of a source's format (MPO: several JPEGs in a row). Others become PNG if they have alpha, else JPEG.
-_OWN_FORMAT: Final = {"JPEG": JPEG, "MPO": JPEG, "PNG": PNG, "GIF": GIF, "WEBP": WEBP}
+#: By Pillow's name of a source's format. Others become PNG if they have alpha, else JPEG (MPO, a row of JPEGs, too).
+_OWN_FORMAT: Final = {known.name: known for known in (JPEG, PNG, GIF, WEBP)}
 
 #: Pillow opens 43 formats unless told; EPS among them starts Ghostscript.
 _ACCEPTED: Final = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "ICO")
@@ -207,7 +207,7 @@ def _output_format(image: Image.Image) -> ImageFormat:
 class _Picture(NamedTuple):
     """A decoded image, not yet turned upright nor in sRGB: both are cheaper on what is left after resizing."""
 
-    image: Image.Image  #: in mode L, LA, RGB, RGBA or CMYK, and without metadata
+    image: Image.Image  #: in mode L, LA, RGB, RGBA or CMYK
     turn: Transpose | None
     profile: bytes | None
 
@@ -218,9 +218,7 @@ _TURNS: Final = dict(enumerate((*_LEVEL, *_SIDEWAYS), start=2))  # by EXIF orien
 
 
 def _turn(image: Image.Image) -> Transpose | None:
-    """What makes the image upright; a broken EXIF block says nothing."""
-    if image.format == "TIFF":  # turned by Pillow as it decodes
-        return None
+    """What makes the image upright: nothing where EXIF is broken, nor after Pillow has decoded, and turned, a TIFF."""
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except MemoryError:
@@ -252,7 +250,7 @@ _WHITES: Final = (1.0, 255.0, 65_535.0, 4_294_967_295.0)
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """The image in mode L, LA, RGB, RGBA or CMYK, without metadata."""
+    """The image in mode L, LA, RGB, RGBA or CMYK."""
     if image.mode[0] in "IF":
         image = _eight_bits(image)
     if image.has_transparency_data:
@@ -261,7 +259,6 @@ def _plain(image: Image.Image) -> Image.Image:
             image = image.convert(image.mode[:-1])
     elif image.mode in _PLAIN_MODES:
         image = image.convert(_PLAIN_MODES[image.mode])
-    image.info = {}  # save() would write some of it: comments, profiles, transparency
     return image
 
 
@@ -276,8 +273,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _cover(source: Size, target: Size) -> tuple[Box, Size]:
     scale = min(source[0] / target[0], source[1] / target[1])
-    # Never less than a pixel: Pillow's box is made of 32-bit floats and would vanish.
-    left, top = (max(0, (side - max(1, scale * goal)) / 2) for side, goal in zip(source, target, strict=True))
+    left, top = (max(0, (side - scale * goal) / 2) for side, goal in zip(source, target, strict=True))
     return (left, top, source[0] - left, source[1] - top), target
 
 
@@ -333,7 +329,7 @@ _MODE_OF_PROFILE: Final = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
 def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """The image in mode RGB or RGBA and in sRGB; a profile that is broken, or of other colours, is as good as none."""
+    """The image in mode RGB or RGBA, in sRGB, and without metadata; a broken or unfit profile is as good as none."""
     colour = image if image.mode in ("L", "RGB", "CMYK") else image.convert(image.mode[:-1])
     result = None
     if profile:
@@ -348,7 +344,7 @@ def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     result = result or colour.convert("RGB")
     if image.mode in ("LA", "RGBA"):
         result.putalpha(image.getchannel("A"))
-    result.info = {}
+    result.info = {}  # save() would write some of it: comments, profiles, transparency
     return result
 
 
@@ -378,9 +374,7 @@ def _with_palette(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image.quantize()
     hidden = image.getchannel("A").point(lambda alpha: 255 * (alpha < 128))
-    colour = image.convert("RGB")
-    colour.paste((255, 255, 255), mask=hidden)  # one colour of the palette at most
-    result = colour.quantize(255)
+    result = image.convert("RGB").quantize(255)
     result.paste(255, mask=hidden)
     result.info["transparency"] = 255
     return result

@@ -25,7 +25,6 @@ from pipeline.errors import RetryableError, StagedMissing
 from pipeline.settings import get_settings
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 #: Days after which a staged object is an orphan: as long as SQS keeps a message that could name it.
@@ -58,7 +57,7 @@ def _open(url: str) -> Staging:
     parts = urlsplit(url)
     if parts.scheme == "file":
         return LocalStaging(Path(unquote(parts.path)))
-    return S3Staging(clients.s3(), bucket=parts.netloc, prefix=parts.path.lstrip("/"))
+    return S3Staging(bucket=parts.netloc, prefix=parts.path.lstrip("/"))
 
 
 def _new_key() -> str:
@@ -127,21 +126,20 @@ class LocalStaging:
 class S3Staging:
     """A prefix of an S3 bucket: for any number of hosts. Objects are private."""
 
-    def __init__(self, client: S3Client, *, bucket: str, prefix: str) -> None:
-        self._client = client
+    def __init__(self, *, bucket: str, prefix: str) -> None:
         self._bucket = bucket
         self._prefix = prefix
 
     def put(self, data: bytes) -> str:
         key = _new_key()
         with clients.aws_trouble("s3", "stage an object"):
-            self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data)
+            clients.s3().put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data)
         return key
 
     def get(self, key: str) -> bytes:
         with clients.aws_trouble("s3", "read a staged object"):
             try:
-                return self._client.get_object(Bucket=self._bucket, Key=self._prefix + _checked(key))["Body"].read()
+                return clients.s3().get_object(Bucket=self._bucket, Key=self._prefix + _checked(key))["Body"].read()
             except ClientError as error:
                 if clients.aws_code(error) in clients.MISSING_OBJECT:
                     raise StagedMissing(key) from None
@@ -151,4 +149,4 @@ class S3Staging:
         if keys:
             objects: list[ObjectIdentifierTypeDef] = [{"Key": self._prefix + _checked(key)} for key in keys]
             with clients.aws_trouble("s3", "delete staged objects"):
-                self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
+                clients.s3().delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import pytest
 
@@ -61,7 +62,7 @@ class Stranger:
             if self.tls:
                 sock = self.tls.wrap_socket(sock, server_side=True)
             with closing(sock), sock.makefile("rb") as stream:
-                while head := b"".join(iter(stream.readline, b"\r\n")).decode("latin-1"):
+                while head := "".join(takewhile(str.strip, (line.decode("latin-1") for line in stream))):
                     request = Request(head, b"")
                     request.body = stream.read(int(request.header("content-length") or 0))
                     self.requests.append(request)

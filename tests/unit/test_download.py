@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from strangers import Behaviour, Request, Stranger, always, answer, settings, stranger
 
 from pipeline import clients
 from pipeline.download import download
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
+from tests.unit.strangers import Behaviour, Request, Stranger, always, answer, settings, stranger
 
 MAX_BYTES = 100_000
 SECRET = "-".join(["not", "to", "be", "told"])  # so that no source line in a traceback holds it

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import trustme
 import urllib3.util.connection
-from strangers import Stranger, always, answer, dns, settings, stranger
 
 from pipeline import clients
 from pipeline.download import download
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
 from pipeline.exchange import exchange, shown
 from pipeline.guard import Budget, is_allowed
+from tests.unit.strangers import Stranger, always, answer, dns, settings, stranger
 
 OK = answer(200, b"picture", keep=True)
 

@@ -77,6 +77,13 @@ def png_header(width: int, height: int, *chunks: bytes, bits: int = 8, colours: 
     return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + body
 
 
+def tiled_tiff(side: int) -> bytes:
+    """A TIFF of one grey pixel, in a tile as large as you like."""
+    tags = {256: 1, 257: 1, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 134, 325: 9}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + zlib.compress(b"\0")
+
+
 def icon(picture: bytes, side: int = 0) -> bytes:
     """An icon of one picture."""
     entry = struct.pack("<BBBBHHII", side, side, 0, 0, 1, 32, len(picture), 22)
@@ -88,6 +95,13 @@ def profile_with_red_and_blue_exchanged() -> bytes:
     data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     # Given the directory of tags ends in entries of (signature, offset, size), exchanging two names is enough.
     return data.replace(b"rXYZ", b"?XYZ").replace(b"bXYZ", b"rXYZ").replace(b"?XYZ", b"bXYZ")
+
+
+def linear_profile() -> bytes:
+    """sRGB, but with values proportional to light."""
+    data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    start = data.index(b"para") + 8
+    return data[:start] + struct.pack(">HHi", 0, 0, 65536) + data[start + 8 :]
 
 
 def linear_grey_profile() -> bytes:
@@ -267,6 +281,18 @@ def test_renditions_of_different_shapes_are_cropped_each_from_the_source() -> No
 # Orientation
 
 
+def test_what_is_made_from_a_larger_rendition_is_upright_too() -> None:
+    # Given a JPEG that lies on its side
+    data = encoded(corners(512, 256), "JPEG", exif=exif(6), quality=95)
+    # When a wide rendition is made from a wider one
+    result = render(data, recipe("120x100", "30x20", fit="fill"), **LIMITS)
+    # Then both are upright and full
+    for part in result.values():
+        image = Image.open(io.BytesIO(part))
+        assert_quarters(image, BLUE, RED, YELLOW, GREEN, tolerance=60)
+        assert is_near(image.getpixel((0, 0)), BLUE, 60)
+
+
 @pytest.mark.parametrize("size", [(64, 32), (512, 256)])  # the second is decoded at a smaller scale
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
 @pytest.mark.parametrize(
@@ -280,14 +306,11 @@ def test_renditions_of_different_shapes_are_cropped_each_from_the_source() -> No
         (6, (BLUE, RED, YELLOW, GREEN)),
         (7, (YELLOW, GREEN, BLUE, RED)),
         (8, (GREEN, YELLOW, RED, BLUE)),
-        (9, (RED, GREEN, BLUE, YELLOW)),  # no such orientation
     ],
 )
 def test_orientation_is_applied(
     name: str, size: tuple[int, int], orientation: int, expected: tuple[tuple[int, ...], ...]
 ) -> None:
-    if (name, orientation) == ("AVIF", 9):
-        pytest.skip("Pillow refuses to write it")
     # Given a picture that is stored turned
     data = encoded(corners(*size), name, exif=exif(orientation), quality=95)
     # When it is stretched to a shape that is wide, and put inside a square
@@ -305,6 +328,12 @@ def test_orientation_is_applied(
     assert not is_near(filled[:3], WHITE)
 
 
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_is_ignored(orientation: int) -> None:
+    data = encoded(corners(), "WEBP", exif=exif(orientation), quality=95)
+    assert_quarters(rendered(data), RED, GREEN, BLUE, YELLOW, tolerance=30)
+
+
 def test_an_orientation_after_the_pixels_of_a_png_counts() -> None:
     data = encoded(corners(64, 32), "PNG")
     block = exif(3).tobytes().removeprefix(b"Exif\0\0")
@@ -313,9 +342,11 @@ def test_an_orientation_after_the_pixels_of_a_png_counts() -> None:
     assert_quarters(rendered(late, "60x20", "fill"), YELLOW, BLUE, GREEN, RED)
 
 
-def test_a_broken_exif_block_is_ignored() -> None:
-    data = encoded(corners(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff\xff", quality=95)
-    assert_quarters(rendered(data), RED, GREEN, BLUE, YELLOW, tolerance=16)
+@pytest.mark.parametrize("block", [b"MM\0*\xff\xff\xff\xff\xff", b"rubbish", b""])
+@pytest.mark.parametrize("name", ["JPEG", "WEBP"])
+def test_a_broken_exif_block_is_ignored(name: str, block: bytes) -> None:
+    data = encoded(corners(), name, exif=b"Exif\0\0" + block, quality=95)
+    assert_quarters(rendered(data), RED, GREEN, BLUE, YELLOW, tolerance=30)
 
 
 # Colours
@@ -392,6 +423,12 @@ def test_black_and_white() -> None:
         assert_quarters(rendered(encoded(source, name)), WHITE, BLACK, WHITE, BLACK)
 
 
+def test_black_and_white_mix_to_grey() -> None:
+    # Given a fine pattern of as much black as white
+    source = Image.frombytes("1", (64, 64), (b"\x55" * 8 + b"\xaa" * 8) * 32)
+    assert_quarters(rendered(encoded(source, "PNG"), "16x16"), *[GREY] * 4)
+
+
 def test_lab_becomes_srgb() -> None:
     to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
     image = rendered(encoded(ImageCms.applyTransform(corners(), to_lab), "TIFF"))
@@ -420,10 +457,11 @@ def test_a_profile_is_applied_to_a_palette() -> None:
     assert_quarters(rendered(data), BLUE, GREEN, RED, (0, 255, 255))
 
 
+@pytest.mark.parametrize("profile", [linear_grey_profile(), linear_profile()], ids=["grey", "colour"])
 @pytest.mark.parametrize("name", ["JPEG", "PNG"])
-def test_a_profile_for_grey_is_applied_to_grey(name: str) -> None:
+def test_a_profile_is_applied_to_grey(name: str, profile: bytes) -> None:
     # Given half of the light, which is much more than half of white in sRGB
-    data = encoded(Image.new("L", (64, 64), 128), name, icc_profile=linear_grey_profile())
+    data = encoded(Image.new("L", (64, 64), 128), name, icc_profile=profile)
     assert_quarters(rendered(data), *[(188,) * 3] * 4, tolerance=3)
 
 
@@ -591,15 +629,16 @@ def test_the_limit_of_pixels_is_exact(name: str) -> None:
         png_header(60_000, 60_000),
         icon(png_header(20_000, 20_000, colours=6)),
         b"GIF89a" + struct.pack("<HH", 65535, 65535) + b"\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\x08\1\0\0;",
+        tiled_tiff(60_000),
         b"RIFF\x7a\0\0\0WEBPVP8X\x0a\0\0\0\x10\0\0\0\xff\xff\0\xff\xff\0VP8L" + b"\0" * 100,
     ],
-    ids=["png", "icon", "gif", "webp"],
+    ids=["png", "icon", "gif", "tile of a tiff", "webp"],
 )
 def test_a_bomb_is_refused_by_its_header(source: bytes) -> None:
     with pytest.raises(PermanentError) as caught:
         identify(source, max_pixels=178_000_000)
     assert caught.value.code == "too_large"
-    assert "178000000" in caught.value.message or "x" in caught.value.message
+    assert "178000000" in caught.value.message
 
 
 def test_an_icon_of_a_huge_bitmap_is_refused() -> None:
@@ -623,7 +662,7 @@ def test_identify_decodes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         render(sources[1], recipe("5x5"), **LIMITS)
 
 
-def test_decoded_pixels_are_counted_after_the_scaled_decode() -> None:
+def test_decoded_pixels_are_counted_after_the_scaled_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a JPEG and a PNG of a million pixels, and room for a fifteenth of that
     source = corners(1000, 1000)
     limits = {"max_pixels": 1_000_000, "max_decoded_pixels": 65_000}
@@ -633,6 +672,7 @@ def test_decoded_pixels_are_counted_after_the_scaled_decode() -> None:
         RED, GREEN, BLUE, YELLOW, tolerance=20,
     )  # fmt: skip
     # But neither larger ones nor a PNG, which is not decoded to find out
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", None)
     for data, name in ((encoded(source, "JPEG"), "300x300"), (encoded(source, "PNG"), "200x200")):
         with pytest.raises(PermanentError) as caught:
             render(data, recipe(name), **limits)
@@ -647,7 +687,7 @@ def test_a_text_bomb_is_refused() -> None:
     assert caught.value.code == "broken_image"
 
 
-@pytest.mark.parametrize("where", ["load", "resize", "save"])
+@pytest.mark.parametrize("where", ["load", "getexif", "resize", "save"])
 def test_too_little_memory_is_worth_another_attempt(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     def fail(*_: object, **__: object) -> None:
         raise MemoryError

@@ -1,0 +1,128 @@
+"""The whole service on this machine alone: the embedded stack and the Procfile's processes, until told to stop."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from pipeline.processes import Supervisor
+from pipeline.standalone import PROCFILE, standalone
+
+#: The file in the data folder that holds what a second terminal needs, while the service runs.
+ENV_FILE = "local.env"
+
+#: The least of it, for people to see.
+SHOWN = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "QUEUE_URL")
+
+#: Of the processes, in the order of the Procfile.
+COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
+
+
+def parse_concurrency(text: str) -> dict[str, int]:
+    """`resize=4,fetch=2` as numbers of processes by their type.
+
+    Raises:
+        ValueError: it is not of that form, or names a type that the Procfile has not.
+    """
+    numbers = {}
+    for item in filter(None, text.split(",")):
+        name, _, number = (part.strip() for part in item.partition("="))
+        if not (name and number.isascii() and number.isdigit()):
+            raise ValueError(f"{item!r} is not of the form resize=4")
+        numbers[name] = int(number)
+    Supervisor(PROCFILE, lambda *_: None, concurrency=numbers)  # it knows the types, and starts nothing yet
+    return numbers
+
+
+def run(data_dir: Path, concurrency: Mapping[str, int], console: Console) -> None:
+    """Run the service until a signal raises KeyboardInterrupt. Nothing is left running afterwards.
+
+    Raises:
+        EmbeddedStackError: the stack cannot run.
+    """
+    console.print("Starting the embedded servers …", style="dim")
+    with standalone(data_dir, persist=True) as variables, _env_file(data_dir / ENV_FILE, variables) as env_file:
+        _explain(console, variables, data_dir, env_file)
+        with Supervisor(PROCFILE, Lines(console), concurrency=concurrency) as supervisor:
+            supervisor.start()
+            threading.Event().wait()
+
+
+class Lines:
+    """Prints what processes print, each line after its process's name in its colour."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._colours: dict[str, str] = {}
+
+    def __call__(self, name: str, text: str) -> None:
+        """Print one line. Never raises: a reader that has gone shall not end the service."""
+        process_type = name.partition(".")[0]
+        colour = self._colours.setdefault(process_type, COLOURS[len(self._colours) % len(COLOURS)])
+        with suppress(OSError):
+            self._console.print(Text.assemble((f"{name:<11} |", colour), " ", text), soft_wrap=True)
+
+
+@contextmanager
+def _env_file(path: Path, variables: Mapping[str, str]) -> Iterator[Path]:
+    """A file that a shell can read, for as long as what it tells of exists."""
+    path.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items()), encoding="utf-8")
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _explain(console: Console, variables: Mapping[str, str], data_dir: Path, env_file: Path) -> None:
+    """What runs where, and how to use it from another terminal."""
+    where = {
+        "SQS and S3": variables["AWS_ENDPOINT_URL"],
+        "MongoDB": variables["MONGO_URL"],
+        "QUEUE_URL": variables["QUEUE_URL"],
+        "S3_BUCKET": variables["S3_BUCKET"],
+        "Data": f"{_shown(data_dir)}, kept for the next time",
+    }
+    lines = [
+        "[bold]The service runs, on this machine alone. Ctrl-C ends it.[/]",
+        "",
+        *(f"  {name:<11} {value}" for name, value in where.items()),
+        "",
+        "[bold]In a second terminal[/]",
+        "",
+        f"  set -a; . {shlex.quote(_shown(env_file))}; set +a",
+        f"  {_command()} submit --wait https://example.org/cover.jpg",
+        "",
+        "The first of these lines does, among others,",
+        "",
+        *(f"  export {name}={shlex.quote(variables[name])}" for name in SHOWN),
+        "",
+    ]
+    if not os.environ.get("ALLOWED_NETWORKS"):
+        lines += ["Images and postbacks on this machine itself need ALLOWED_NETWORKS=127.0.0.0/8 set before.", ""]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _shown(path: Path) -> str:
+    """The path as seen from here, if it is below."""
+    with suppress(ValueError):
+        return str(path.resolve().relative_to(Path.cwd()))
+    return str(path)
+
+
+def _command() -> str:
+    """How `image-pipeline` is started in a terminal that has the same PATH."""
+    installed = Path(sys.executable).parent / "image-pipeline"
+    found = shutil.which(installed.name)
+    if found and Path(found).resolve() == installed.resolve():
+        return installed.name
+    return shlex.quote(_shown(installed))

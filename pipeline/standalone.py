@@ -1,0 +1,51 @@
+"""The service on the embedded stack, needing nothing from outside: what `local` and `demo` share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline import clients
+from pipeline.embedded import EmbeddedStack
+from pipeline.provision import plan
+from pipeline.settings import get_settings
+
+#: The Procfile of this checkout.
+PROCFILE = Path(__file__).resolve().parent.parent / "Procfile"
+
+#: The input queue, without the namespace.
+INPUT_QUEUE = "input.fifo"
+
+
+@contextmanager
+def standalone(data_dir: Path, *, persist: bool) -> Iterator[dict[str, str]]:
+    """The embedded stack, everything that `provision` makes, and an input queue.
+
+    Yields the variables that point a process of the product there. This process, and what it starts, has them already.
+
+    Raises:
+        EmbeddedStackError: the stack cannot run.
+    """
+    with EmbeddedStack(data_dir, persist=persist) as stack:
+        # Bytes wait in the stack's own bucket, whatever this environment says of another.
+        os.environ.update(stack.environ | {"STAGING_URL": ""})
+        clients.forget()
+        settings = get_settings()
+        for step in plan(settings, create_bucket=True):
+            with clients.aws_trouble("aws", step.says):
+                step.do()
+        chosen = {
+            "QUEUE_NAMESPACE": settings.queue_namespace,
+            "S3_BUCKET": settings.s3_bucket,
+            "QUEUE_URL": _input_queue(f"{settings.queue_namespace}_{INPUT_QUEUE}"),
+        }
+        os.environ.update(chosen)
+        clients.forget()
+        yield stack.environ | chosen
+
+
+def _input_queue(name: str) -> str:
+    with clients.aws_trouble("sqs", "create the input queue"):
+        return clients.sqs().create_queue(QueueName=name, Attributes={"FifoQueue": "true"})["QueueUrl"]

@@ -1,0 +1,106 @@
+"""One contract for every staging backend."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline import clients
+from pipeline.errors import StagedMissing
+from pipeline.settings import get_settings
+from pipeline.staging import EXPIRY_DAYS, LocalStaging, Staging, staging
+
+
+@pytest.fixture(params=["file", "s3"])
+def store(request: pytest.FixtureRequest, aws: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Staging:
+    """The staging that the settings choose."""
+    if request.param == "file":
+        monkeypatch.setenv("STAGING_URL", f"{(tmp_path / 'st ging').as_uri()}/")
+        get_settings.cache_clear()
+    return staging()
+
+
+def test_what_is_put_can_be_had_again_until_it_is_deleted(store: Staging) -> None:
+    # Given two objects
+    first, second = store.put(b"first"), store.put(b"\0" * 3_000_000)
+    # Then each can be had by its key, any number of times,
+    assert store.get(first) == store.get(first) == b"first"
+    assert store.get(second) == b"\0" * 3_000_000
+    # and once deleted it is missing, the other is not.
+    store.delete([first])
+    with pytest.raises(StagedMissing):
+        store.get(first)
+    assert len(store.get(second)) == 3_000_000
+
+
+def test_equal_bytes_have_keys_of_their_own_that_nobody_can_guess(store: Staging) -> None:
+    keys = {store.put(b"same") for _ in range(20)}
+    assert len(keys) == 20
+    assert all(len(key) == 32 and set(key) <= set("0123456789abcdef") for key in keys)
+
+
+def test_nothing_can_be_put(store: Staging) -> None:
+    assert store.get(store.put(b"")) == b""
+
+
+def test_deleting_what_is_gone_or_nothing_is_harmless(store: Staging) -> None:
+    key = store.put(b"x")
+    store.delete([key])
+    store.delete([key, "0" * 32])
+    store.delete([])
+
+
+@pytest.mark.parametrize("key", ["", "0" * 32, "../../etc/passwd", "0" * 31 + "/", "A" * 32, "0" * 33])
+def test_a_key_that_is_not_ours_is_missing(store: Staging, key: str) -> None:
+    with pytest.raises(StagedMissing):
+        store.get(key)
+
+
+def test_a_key_that_is_not_ours_deletes_nothing(store: Staging) -> None:
+    with pytest.raises(StagedMissing):
+        store.delete(["../x"])
+
+
+def test_objects_are_private_and_under_the_prefix(aws: dict[str, str]) -> None:
+    key = staging().put(b"private")
+    grants = clients.s3().get_object_acl(Bucket=aws["S3_BUCKET"], Key=f"pipeline-staging/{key}")["Grants"]
+    assert [grant["Grantee"].get("URI") for grant in grants] == [None]
+
+
+def test_files_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
+    store = LocalStaging(tmp_path / "staging")
+    key = store.put(b"private")
+    (path,) = (tmp_path / "staging").glob(f"*/{key}")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_orphans_in_a_folder_go_after_fourteen_days_and_not_before(tmp_path: Path) -> None:
+    # Given files of 13.9 and of 14.1 days
+    store = LocalStaging(tmp_path)
+    age: Callable[[str, float], None] = lambda key, days: os.utime(  # noqa: E731
+        tmp_path / key[:2] / key, times=(time.time() - days * 86400,) * 2
+    )
+    young, old = store.put(b"young"), store.put(b"old")
+    age(young, EXPIRY_DAYS - 0.1)
+    age(old, EXPIRY_DAYS + 0.1)
+    # When the folder is swept, then only the older one is gone.
+    assert store.sweep() == 1
+    assert store.get(young) == b"young"
+    with pytest.raises(StagedMissing):
+        store.get(old)
+    assert store.sweep() == 0
+
+
+def test_a_new_process_sweeps_when_it_first_puts(tmp_path: Path) -> None:
+    orphan = tmp_path / "00" / ("0" * 32)
+    orphan.parent.mkdir()
+    orphan.write_bytes(b"left behind")
+    os.utime(orphan, times=(0, 0))
+    LocalStaging(tmp_path).put(b"new")
+    assert not orphan.exists()

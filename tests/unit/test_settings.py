@@ -1,0 +1,145 @@
+"""Environment variables: names, defaults and what is said of a wrong value (contract, section 6)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from pipeline import clients
+from pipeline.settings import Settings, SettingsError, get_settings
+
+ROOT = Path(__file__).parents[2]
+
+#: Modules that hand the environment on to child processes; they read no setting from it.
+HANDS_ON = {"embedded.py", "processes.py", "local.py", "demo"}
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*Settings.model_fields, "environment"]:
+        monkeypatch.delenv(name.upper(), raising=False)
+    clients.forget()
+
+
+def test_the_defaults_are_the_contracts() -> None:
+    settings = get_settings()
+    assert settings.aws_region == "us-east-2"
+    assert settings.queue_namespace == "image-pipeline"
+    assert settings.calls_to_update_list_sqs_queues == 100_000
+    assert (settings.s3_bucket, settings.s3_prefix, settings.s3_acl) == ("images-ch", "images-resized", "public-read")
+    assert settings.cache_control == "public, max-age=31536000, immutable"
+    assert settings.staging == "s3://images-ch/pipeline-staging/"
+    assert settings.public_url_base == "https://s3.us-east-2.amazonaws.com/images-ch"
+    assert [tuple(size) for size in settings.renditions] == [("50x50", 50, 50), ("250X250", 250, 250), ("800x800", 800, 800)]
+    assert settings.resize_fit == "cover"
+    assert (settings.max_source_bytes, settings.max_source_pixels) == (52_428_800, 178_000_000)
+    assert settings.max_decoded_pixels == 50_000_000
+    assert (settings.fetch_timeout, settings.fetch_total_timeout, settings.postback_timeout) == (12, 60, 15)
+    assert settings.fetch_retry_delays == (2, 10, 60, 300, 1800)
+    assert settings.retry_delays == (1, 5, 30, 120, 600, 900, 900, 900)
+    assert settings.postback_retry_delays == (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+    assert settings.postback_secret_key.get_secret_value() == "47/:6WT?v5edl|W}Dt&#TK5.hwe>3,"
+    assert settings.claim_seconds == 21_600
+    assert settings.level == "DEBUG"
+    assert settings.database_url is None
+
+
+def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RENDITIONS", "")
+    monkeypatch.setenv("FETCH_TIMEOUT", "")
+    assert get_settings().fetch_timeout == 12
+
+
+def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RENDITIONS", "100X60, 1x1")
+    monkeypatch.setenv("ALLOWED_NETWORKS", "10.0.0.0/8,::1/128")
+    monkeypatch.setenv("POSTBACK_RETRY_DELAYS", "1,2.5")
+    settings = get_settings()
+    assert [size.name for size in settings.renditions] == ["100X60", "1x1"]
+    assert [str(network) for network in settings.allowed_networks] == ["10.0.0.0/8", "::1/128"]
+    assert settings.postback_retry_delays == (1, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("variables", "base"),
+    [
+        ({"PUBLIC_BASE_URL": "https://cdn.example/c/"}, "https://cdn.example/c"),
+        ({"AWS_ENDPOINT_URL": "http://a:1", "AWS_ENDPOINT_URL_S3": "http://b:2/"}, "http://b:2/images-ch"),
+        ({"AWS_ENDPOINT_URL": "http://a:1"}, "http://a:1/images-ch"),
+        ({"AWS_REGION": "eu-west-1", "S3_BUCKET": "mine"}, "https://s3.eu-west-1.amazonaws.com/mine"),
+    ],
+)
+def test_public_urls_begin_as_the_contract_says(
+    variables: dict[str, str], base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert get_settings().public_url_base == base
+
+
+def test_the_database_is_chosen_as_the_running_system_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def database() -> str | None:
+        clients.forget()
+        url = get_settings().database_url
+        return url and url.get_secret_value()
+
+    monkeypatch.setenv("MONGO_URL_DEVELOP", "mongodb://d/db")
+    monkeypatch.setenv("MONGO_URL_PRODUCTION", "mongodb://p/db")
+    assert database() == "mongodb://d/db"
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    assert database() == "mongodb://p/db"
+    monkeypatch.setenv("DB_ENVIRONMENT", "DEVELOP")
+    assert database() == "mongodb://d/db"
+    monkeypatch.setenv("MONGO_URL", "mongodb://m/db")
+    assert database() == "mongodb://m/db"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("RENDITIONS", "50", "<width>x<height>"),
+        ("RENDITIONS", "50x50,50x50", "each name once"),
+        ("RENDITIONS", "0x50", "<width>x<height>"),
+        ("RENDITIONS", "99999x1", "16383"),
+        ("RESIZE_FIT", "crop", "'cover'"),
+        ("S3_ACL", "public", "'public-read'"),
+        ("MAX_SOURCE_BYTES", "many", "integer"),
+        ("FETCH_TIMEOUT", "0", "greater than 0"),
+        ("FETCH_RETRY_DELAYS", "1,-2", "from 0"),
+        ("ALLOWED_NETWORKS", "10.0.0.0/33", "10.0.0.0/33"),
+        ("STAGING_URL", "ftp://x/", "s3://"),
+        ("QUEUE_URL", "my-queue", "https://"),
+        ("LEVEL", "LOUD", "'DEBUG'"),
+        ("CLAIM_SECONDS", "1", "60"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_accepted(
+    name: str, value: str, accepted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        get_settings()
+    sentence = str(caught.value)
+    assert sentence.startswith(f"{name}=")
+    assert value in sentence
+    assert accepted in sentence
+    assert "\n" not in sentence
+
+
+def test_the_value_of_a_secret_is_never_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTBACK_SIGNING_SECRET", "whsec_not base64 hunter2")
+    with pytest.raises(SettingsError) as caught:
+        get_settings()
+    assert "POSTBACK_SIGNING_SECRET" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in repr(Settings.model_construct())
+
+
+def test_nothing_else_reads_the_environment() -> None:
+    for path in [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("actors/*.py")]:
+        if path.name in HANDS_ON or path.parent.name in HANDS_ON:
+            continue
+        names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        assert not names & {"environ", "getenv", "environb"}, path
