@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline.processes import Supervisor
-from pipeline.standalone import PROCFILE, standalone
+from pipeline.standalone import PROCFILE, from_here, standalone
 
 #: The file in the data folder that holds what a second terminal needs, while the service runs.
 ENV_FILE = "local.env"
@@ -89,7 +89,7 @@ def _explain(console: Console, variables: Mapping[str, str], data_dir: Path, env
         "MongoDB": variables["MONGO_URL"],
         "QUEUE_URL": variables["QUEUE_URL"],
         "S3_BUCKET": variables["S3_BUCKET"],
-        "Data": f"{_shown(data_dir)}, kept for the next time",
+        "Data": f"{from_here(data_dir)}, kept for the next time",
     }
     lines = [
         "[bold]The service runs, on this machine alone. Ctrl-C ends it.[/]",
@@ -98,7 +98,7 @@ def _explain(console: Console, variables: Mapping[str, str], data_dir: Path, env
         "",
         "[bold]In a second terminal[/]",
         "",
-        f"  set -a; . {shlex.quote(_shown(env_file))}; set +a",
+        f"  set -a; . {shlex.quote(from_here(env_file))}; set +a",
         f"  {_command()} submit --wait https://example.org/cover.jpg",
         "",
         "The first of these lines does, among others,",
@@ -112,17 +112,10 @@ def _explain(console: Console, variables: Mapping[str, str], data_dir: Path, env
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _shown(path: Path) -> str:
-    """The path as seen from here, if it is below."""
-    with suppress(ValueError):
-        return str(path.resolve().relative_to(Path.cwd()))
-    return str(path)
-
-
 def _command() -> str:
     """How `image-pipeline` is started in a terminal that has the same PATH."""
     installed = Path(sys.executable).parent / "image-pipeline"
     found = shutil.which(installed.name)
     if found and Path(found).resolve() == installed.resolve():
         return installed.name
-    return shlex.quote(_shown(installed))
+    return shlex.quote(from_here(installed))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline import clients
@@ -49,3 +49,10 @@ def standalone(data_dir: Path, *, persist: bool) -> Iterator[dict[str, str]]:
 def _input_queue(name: str) -> str:
     with clients.aws_trouble("sqs", "create the input queue"):
         return clients.sqs().create_queue(QueueName=name, Attributes={"FifoQueue": "true"})["QueueUrl"]
+
+
+def from_here(path: Path) -> str:
+    """The path as people may type it: relative, if it is below the current folder."""
+    with suppress(ValueError):
+        return str(path.resolve().relative_to(Path.cwd()))
+    return str(path)

@@ -108,10 +108,10 @@ def high_ground() -> Image.Image:
     """A landscape as a camera takes it: wider than high, a little soft and grainy."""
     picture = _gradient("#5d8fc9", "#fde3b8", middle="#f3b38a")
     glow = Image.new("L", picture.size, 0)
-    _circle(ImageDraw.Draw(glow), (0.68, 0.42), 0.13, 235)
+    _circle(ImageDraw.Draw(glow), (0.74, 0.46), 0.13, 235)
     picture.paste("#fff6dc", mask=glow.filter(ImageFilter.GaussianBlur(_px(0.05))))
     draw = ImageDraw.Draw(picture)
-    _circle(draw, (0.68, 0.42), 0.055, "#fffdf2")
+    _circle(draw, (0.74, 0.46), 0.055, "#fffdf2")
     chance = random.Random(21)  # noqa: S311 - the same mountains each time
     for level, rough, colour in (
         (0.5, 0.16, "#a98aa8"),
@@ -121,7 +121,7 @@ def high_ground() -> Image.Image:
     ):
         ridge = _ridge(chance, level, rough)
         draw.polygon(_points([(0, 1), *ridge, (1, 1)]), fill=colour)
-    _title(draw, ["HIGH", "GROUND"], (0.5, 0.175), 0.1, "#ffffff", anchor="ma")
+    _title(draw, ["HIGH", "GROUND"], (0.42, 0.18), 0.095, "#ffffff", anchor="ma")
     grain = Image.effect_noise(picture.size, 14).convert("RGB")
     picture = ImageChops.overlay(picture, grain).filter(ImageFilter.GaussianBlur(_px(0.0007)))
     return picture.crop((0, SIDE // 8, SIDE, SIDE * 7 // 8))
@@ -139,7 +139,7 @@ def marginalia() -> Image.Image:
         _box(draw, (0.27, y, 0.27 + width, y + 0.008), "#d6cfc0")
     _box(draw, (0.2245, 0.08, 0.2275, 0.94), "#e8590c")
     draw.line(_points([(0.27, 0.548), (0.71, 0.548)]), fill="#ffd23f", width=_px(0.026))
-    _title(draw, ["*"], (0.163, 0.515), 0.16, "#e8590c", anchor="ma")
+    _title(draw, ["*"], (0.163, 0.475), 0.16, "#e8590c", anchor="ma")
     _title(draw, ["MARGI", "NALIA"], (0.27, 0.115), 0.115, "#212529")
     return picture
 

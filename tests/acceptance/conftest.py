@@ -1,0 +1,185 @@
+"""The whole service: the Procfile's processes on the embedded stack, and the two sides of the outside world."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import clients
+from pipeline.embedded import REGION, EmbeddedStack
+from pipeline.processes import Supervisor
+from pipeline.settings import Settings
+from tests.waiting import wait_for
+
+PROCFILE = Path(__file__).parents[2] / "Procfile"
+COUNTS = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]
+
+
+@dataclass
+class Post:
+    """One postback as it arrived."""
+
+    path: str
+    headers: dict[str, str]
+    raw: bytes
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return json.loads(self.raw)
+
+
+@dataclass
+class World:
+    """A web server of covers and of postbacks: what it serves, by path, and what it got."""
+
+    port: int = 0
+    files: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    answers: dict[str, list[int]] = field(default_factory=dict)  #: statuses for the next postbacks to a path
+    posts: list[Post] = field(default_factory=list)
+    fetches: list[str] = field(default_factory=list)
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def serve(self, path: str, data: bytes, status: int = 200) -> str:
+        self.files[path] = (status, data)
+        return self.url(path)
+
+    def posted(self, path: str) -> list[Post]:
+        return [post for post in self.posts if post.path == path]
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    world = World()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            world.fetches.append(self.path)
+            status, data = world.files.get(self.path.partition("?")[0], (404, b"not here"))
+            self.answer(status, data)
+
+        def do_POST(self) -> None:
+            raw = self.rfile.read(int(self.headers["Content-Length"]))
+            world.posts.append(Post(self.path, {k.lower(): v for k, v in self.headers.items()}, raw))
+            waiting = world.answers.get(self.path)
+            self.answer(waiting.pop(0) if waiting else 204, b"")
+
+        def answer(self, status: int, data: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    world.port = server.server_port
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield world
+    server.shutdown()
+    server.server_close()
+
+
+@dataclass
+class Service:
+    """The running processes, and the queues and objects they work on."""
+
+    environ: dict[str, str]
+    supervisor: Supervisor
+    lines: list[tuple[str, str]]
+
+    @property
+    def log(self) -> str:
+        return "\n".join(f"{name}: {text}" for name, text in self.lines)
+
+    def name(self, queue: str) -> str:
+        return f"{self.environ['QUEUE_NAMESPACE']}_{queue}"
+
+    def queue_url(self, name: str) -> str:
+        return clients.sqs().get_queue_url(QueueName=name)["QueueUrl"]
+
+    def counts(self, queue: str) -> tuple[int, int, int]:
+        """How many messages of a stage's queue wait, are in flight, and are delayed."""
+        url = self.queue_url(self.name(queue))
+        attributes = clients.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=COUNTS)["Attributes"]
+        waiting, in_flight, delayed = (int(attributes[name]) for name in COUNTS)
+        return waiting, in_flight, delayed
+
+    def take_all(self, url: str) -> list[dict[str, Any]]:
+        """Receive and delete what is in a queue: bodies, attributes and system attributes."""
+        taken: list[dict[str, Any]] = []
+        while received := clients.sqs().receive_message(
+            QueueUrl=url,
+            MaxNumberOfMessages=10,
+            WaitTimeSeconds=0,
+            MessageAttributeNames=["All"],
+            MessageSystemAttributeNames=["All"],
+        ).get("Messages", []):
+            for message in received:
+                attributes = {k: v["StringValue"] for k, v in message.get("MessageAttributes", {}).items()}
+                taken.append({"body": message["Body"], "attributes": attributes, "system": message["Attributes"]})
+                clients.sqs().delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return taken
+
+    def dead_letters(self, queue: str) -> list[dict[str, Any]]:
+        return self.take_all(self.queue_url(self.name(queue)))
+
+    def staged(self) -> int:
+        listed = clients.s3().list_objects_v2(Bucket=self.environ["S3_BUCKET"], Prefix="pipeline-staging/")
+        return listed["KeyCount"]
+
+
+@pytest.fixture(scope="session")
+def acceptance_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
+    with EmbeddedStack(tmp_path_factory.mktemp("acceptance"), with_mongo=False) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def service(acceptance_stack: EmbeddedStack, world: World) -> Iterator[Service]:
+    """The service with a namespace, a bucket and a FIFO input queue of its own; retries follow within seconds."""
+    unique = secrets.token_hex(4)
+    monkeypatch = pytest.MonkeyPatch()
+    for name in [*Settings.model_fields, "environment"]:
+        monkeypatch.delenv(name.upper(), raising=False)
+    ours = acceptance_stack.environ | {
+        "QUEUE_NAMESPACE": f"test-{unique}",
+        "S3_BUCKET": f"test-{unique}",
+        "ALLOWED_NETWORKS": "127.0.0.0/8",
+        "POSTBACK_SECRET_KEY": "a secret of the test",
+        "POSTBACK_SIGNING_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "FETCH_RETRY_DELAYS": "1,1",
+        "POSTBACK_RETRY_DELAYS": "1,1",
+        "LEVEL": "INFO",
+    }
+    for name, value in ours.items():
+        monkeypatch.setenv(name, value)
+    clients.forget()
+    clients.s3().create_bucket(
+        Bucket=ours["S3_BUCKET"],
+        CreateBucketConfiguration={"LocationConstraint": REGION},
+        ObjectOwnership="ObjectWriter",
+    )
+    queue = clients.sqs().create_queue(QueueName=f"input-{unique}.fifo", Attributes={"FifoQueue": "true"})
+    monkeypatch.setenv("QUEUE_URL", queue["QueueUrl"])
+    clients.forget()
+    lines: list[tuple[str, str]] = []
+    with Supervisor(PROCFILE, lambda name, text: lines.append((name, text)), environ=dict(os.environ)) as supervisor:
+        service = Service(dict(os.environ), supervisor, lines)
+        supervisor.start()
+        wait_for(lambda: service.log.count("Worker process is ready") >= 5, timeout=60)
+        yield service
+    monkeypatch.undo()
+    clients.forget()

@@ -1,0 +1,380 @@
+"""From a message to a postback, field by field as the contract has it."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import secrets
+import struct
+import zlib
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from PIL import Image, ImageOps
+from standardwebhooks import Webhook
+
+from pipeline import clients, send_message
+from pipeline.job import input_job_id
+from tests.acceptance.conftest import Service, World
+from tests.waiting import wait_for
+
+RED, BLUE = (220, 30, 30), (30, 30, 220)
+
+
+def picture(image_format: str, size: tuple[int, int] = (300, 200), mode: str = "RGB", **save: Any) -> bytes:
+    """A cover, red on its left half and blue on its right."""
+    image = Image.new("RGB", size, RED)
+    image.paste(BLUE, (size[0] // 2, 0, *size))
+    out = io.BytesIO()
+    image.convert(mode).save(out, image_format, **save)
+    return out.getvalue()
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG that only says it is so large."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    beginning = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return beginning + struct.pack(">I", 64) + b"IDAT" + b"\0" * 64
+
+
+def unique(path: str = "") -> str:
+    return f"/{secrets.token_hex(6)}{path}"
+
+
+def wait_for_post(world: World, path: str, count: int = 1, timeout: float = 40) -> Any:
+    posts = wait_for(lambda: (found := world.posted(path)) and len(found) >= count and found, timeout)
+    return posts[-1]
+
+
+def test_raw_json_on_the_fifo_queue_becomes_objects_a_postback_and_a_redirected_message(
+    service: Service, world: World
+) -> None:
+    # Given two covers, a redirect queue and a receiver
+    jpeg = world.serve(unique("/cover.jpg"), picture("JPEG"))
+    png = world.serve(unique("/alpha.png"), picture("PNG", mode="RGBA"))
+    redirect = clients.sqs().create_queue(QueueName=f"Channel-{secrets.token_hex(4)}")["QueueUrl"]
+    hook = unique("/hook")
+    payload = {
+        "_id": "5f43a1e2c9d4f7a1b2c3d4e5",
+        "image_url": jpeg,
+        "itunes_image": png,
+        "bucket_name": "Mundo Cristão Podcasts",
+        "redirect_queue": redirect.rsplit("/", 1)[-1],
+        "postback_url": world.url(hook),
+        "anything": {"else": [1, 2.5, None, "ü"]},
+    }
+    # When a producer puts it on the input queue as it does today
+    sent = clients.sqs().send_message(
+        QueueUrl=service.environ["QUEUE_URL"],
+        MessageBody=json.dumps(payload),
+        MessageGroupId="g",
+        MessageDeduplicationId=secrets.token_hex(8),
+    )
+    post = wait_for_post(world, hook)
+
+    # Then the result is the payload and, for each image, each rendition's URL and path,
+    base = f"{service.environ['AWS_ENDPOINT_URL']}/{service.environ['S3_BUCKET']}"
+    path = "images-resized/MUNDO_CRISTAO_PODCASTS/"
+    result = post.body
+    for field, extension in (("image_url_info", "jpeg"), ("itunes_image_info", "png")):
+        assert set(result[field]) == {"50x50", "250X250", "800x800"}
+        ids = set()
+        for name, rendition in result[field].items():
+            assert set(rendition) == {"url", "bucket_path"}
+            assert rendition["bucket_path"] == path
+            match = re.fullmatch(rf"{re.escape(f'{base}/{path}')}([0-9a-f]{{32}})_{name}\.{extension}", rendition["url"])
+            assert match, rendition["url"]
+            ids.add(match[1])
+        assert len(ids) == 1
+    infos = {key: result[key] for key in ("image_url_info", "itunes_image_info")}
+    assert result == payload | infos | {"postback_secret_key": "a secret of the test"}
+
+    # the postback proves itself,
+    assert post.headers["content-type"] == "application/json"
+    assert post.headers["webhook-id"] == input_job_id(sent["MessageId"])
+    assert Webhook(service.environ["POSTBACK_SIGNING_SECRET"]).verify(post.raw, post.headers) == result
+
+    # the redirected message is the same without the secret,
+    (message,) = wait_for(lambda: service.take_all(redirect))
+    assert json.loads(message["body"]) == payload | infos
+    assert message["attributes"] == {"job_id": input_job_id(sent["MessageId"])}
+
+    # every object is what its name says, with the contract's headers,
+    for field, image_format in (("image_url_info", "JPEG"), ("itunes_image_info", "PNG")):
+        for name, rendition in result[field].items():
+            key = rendition["url"].removeprefix(f"{base}/")
+            found = clients.s3().get_object(Bucket=service.environ["S3_BUCKET"], Key=key)
+            assert found["ContentType"] == f"image/{image_format.lower()}"
+            assert found["CacheControl"] == "public, max-age=31536000, immutable"
+            image = Image.open(io.BytesIO(found["Body"].read()))
+            image.load()
+            assert image.format == image_format
+            assert image.size == tuple(int(side) for side in name.lower().split("x"))
+            left, right = (image.convert("RGB").getpixel((x, image.height // 2)) for x in (0, image.width - 1))
+            assert all(abs(a - b) < 12 for a, b in zip(left + right, RED + BLUE, strict=True)), (left, right)
+            acl = clients.s3().get_object_acl(Bucket=service.environ["S3_BUCKET"], Key=key)
+            uris = {(grant["Grantee"].get("URI", ""), grant["Permission"]) for grant in acl["Grants"]}
+            assert ("http://acs.amazonaws.com/groups/global/AllUsers", "READ") in uris
+
+    # and nothing is left in staging or in the input queue.
+    wait_for(lambda: service.staged() == 0)
+    assert not service.take_all(service.environ["QUEUE_URL"])
+
+
+def test_the_documents_own_example(service: Service, world: World) -> None:
+    # Given the example of the running system's document, its redirect queue not there
+    hook = unique("/postback")
+    image_url = world.serve(unique("/img.png"), picture("PNG"))
+    # When it is sent as the document shows
+    send_message(
+        {
+            "_id": ObjectId("5f43a1e2c9d4f7a1b2c3d4e5"),
+            "image_url": image_url,
+            "bucket_name": "Test Bucket",
+            "redirect_queue": "ChannelImages",
+            "postback_url": world.url(hook),
+        }
+    )
+    # Then the postback has just the fields of the document's example, and the id as its hex digits.
+    result = wait_for_post(world, hook).body
+    assert list(result) == [
+        "_id",
+        "image_url",
+        "bucket_name",
+        "redirect_queue",
+        "postback_url",
+        "image_url_info",
+        "postback_secret_key",
+    ]
+    assert result["_id"] == "5f43a1e2c9d4f7a1b2c3d4e5"
+    assert result["image_url_info"]["50x50"]["bucket_path"] == "images-resized/TEST_BUCKET/"
+    assert "/images-resized/TEST_BUCKET/" in result["image_url_info"]["50x50"]["url"]
+
+
+def test_send_of_the_first_actor_is_a_way_in_and_its_message_id_is_the_jobs(service: Service, world: World) -> None:
+    from pipeline.actors import broker, fetch_image
+
+    broker.namespace = service.environ["QUEUE_NAMESPACE"]
+    hook = unique("/hook")
+    url = world.serve(unique("/a.webp"), picture("WEBP"))
+    message = fetch_image.send({"_id": ObjectId("5f43a1e2c9d4f7a1b2c3d4e5"), "image_url": url, "postback_url": world.url(hook)})
+    post = wait_for_post(world, hook)
+    assert post.headers["webhook-id"] == message.message_id
+    assert post.body["image_url_info"]["250X250"]["url"].endswith("_250X250.webp")
+    assert "/images-resized/custom/" in post.body["image_url_info"]["250X250"]["url"]
+
+
+def test_one_image_failing_never_costs_the_other(service: Service, world: World) -> None:
+    hook = unique("/hook")
+    good = world.serve(unique("/good.gif"), picture("GIF"))
+    send_message({"image_url": world.url("/missing.jpg?token=planted"), "itunes_image": good, "postback_url": world.url(hook)})
+    result = wait_for_post(world, hook).body
+    assert result["image_url_info"] is None
+    assert (result["image_url_error"]["stage"], result["image_url_error"]["code"]) == ("fetch", "http_404")
+    assert "planted" not in result["image_url_error"]["message"]
+    assert result["itunes_image_info"]["800x800"]["url"].endswith(".gif")
+    assert "itunes_image_error" not in result
+    (letter,) = wait_for(lambda: service.dead_letters("fetch_dlq"))
+    assert letter["attributes"]["stage"] == "fetch"
+    assert letter["attributes"]["error_code"] == "http_404"
+    assert letter["attributes"]["attempts"] == "1"
+
+
+def test_the_same_url_twice_is_fetched_and_stored_once(service: Service, world: World) -> None:
+    hook, path = unique("/hook"), unique("/same.jpg")
+    url = world.serve(path, picture("JPEG"))
+    send_message({"image_url": url, "itunes_image": url, "postback_url": world.url(hook)})
+    result = wait_for_post(world, hook).body
+    assert result["image_url_info"] == result["itunes_image_info"]
+    assert world.fetches.count(path) == 1
+
+
+def test_an_unchanged_cover_is_neither_decoded_nor_uploaded_again(service: Service, world: World) -> None:
+    # Given a cover that was published once
+    cover = picture("JPEG", (401, 307))
+    folder = f"Twice {secrets.token_hex(4)}"
+    first, second = unique("/hook"), unique("/hook")
+    send_message({"image_url": world.serve(unique(), cover), "bucket_name": folder, "postback_url": world.url(first)})
+    before = wait_for_post(world, first).body["image_url_info"]
+    # When the same bytes come again, from elsewhere
+    send_message({"image_url": world.serve(unique(), cover), "bucket_name": folder, "postback_url": world.url(second)})
+    post = wait_for_post(world, second)
+    # Then the URLs are the same, and the job went from fetch straight to notify.
+    assert post.body["image_url_info"] == before
+    job = post.headers["webhook-id"]
+    stages = lambda: set(re.findall(rf"stage=(\w+) job={job} outcome=done", service.log))  # noqa: E731
+    wait_for(lambda: "notify" in stages())
+    assert stages() == {"fetch", "notify"}
+
+
+def test_an_exif_rotated_photo_stands_upright(service: Service, world: World) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = picture("JPEG", (300, 300), exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(photo)))
+    hook = unique("/hook")
+    send_message({"image_url": world.serve(unique(), photo), "postback_url": world.url(hook)})
+    url = wait_for_post(world, hook).body["image_url_info"]["50x50"]["url"]
+    key = url.split(f"/{service.environ['S3_BUCKET']}/")[1]
+    stored = Image.open(clients.s3().get_object(Bucket=service.environ["S3_BUCKET"], Key=key)["Body"])
+    for corner in ((2, 2), (47, 2), (2, 47), (47, 47)):
+        wanted = upright.getpixel((corner[0] * 6, corner[1] * 6))
+        assert all(abs(a - b) < 30 for a, b in zip(stored.getpixel(corner), wanted, strict=True))
+    assert not stored.getexif()
+
+
+def test_a_postback_that_fails_is_retried_alone_with_the_same_id_and_body(service: Service, world: World) -> None:
+    # Given a receiver that answers 500, then 302, then well, and a redirect queue beside it
+    hook, path = unique("/hook"), unique("/once.jpg")
+    world.answers[hook] = [500, 302]
+    redirect = clients.sqs().create_queue(
+        QueueName=f"R-{secrets.token_hex(4)}.fifo", Attributes={"FifoQueue": "true"}
+    )["QueueUrl"]
+    url = world.serve(path, picture("JPEG"))
+    send_message({"image_url": url, "postback_url": world.url(hook), "redirect_queue": redirect.rsplit("/", 1)[-1]})
+    # When the third attempt is taken
+    wait_for_post(world, hook, count=3)
+    posts = world.posted(hook)
+    # Then all were the same message, the image was fetched once, and the redirected message was sent once.
+    assert len({(post.headers["webhook-id"], post.raw) for post in posts}) == 1
+    assert world.fetches.count(path) == 1
+    (message,) = service.take_all(redirect)
+    assert message["attributes"]["job_id"] == posts[0].headers["webhook-id"]
+    assert not service.dead_letters("notify_dlq")
+
+
+def test_a_postback_given_up_is_a_dead_letter_and_410_ends_it_at_once(service: Service, world: World) -> None:
+    gone, down = unique("/gone"), unique("/down")
+    world.answers[gone], world.answers[down] = [410], [500, 500, 500, 500]
+    for hook in (gone, down):
+        send_message({"image_url": world.serve(unique(), picture("JPEG")), "postback_url": world.url(hook)})
+    letters: list[Any] = []
+    wait_for(lambda: letters.extend(service.dead_letters("notify_dlq")) or len(letters) == 2)
+    reasons = {(letter["attributes"]["error_code"], letter["attributes"]["attempts"]) for letter in letters}
+    assert reasons == {("http_410", "1"), ("http_500", "3")}
+    assert (len(world.posted(gone)), len(world.posted(down))) == (1, 3)
+
+
+def test_a_source_that_is_down_is_retried_and_given_up_with_a_result(service: Service, world: World) -> None:
+    hook, path = unique("/hook"), unique("/down.jpg")
+    send_message({"image_url": world.serve(path, b"busy", status=503), "postback_url": world.url(hook)})
+    result = wait_for_post(world, hook).body
+    assert (result["image_url_error"]["stage"], result["image_url_error"]["code"]) == ("fetch", "http_503")
+    assert world.fetches.count(path) == 3
+    (letter,) = wait_for(lambda: service.dead_letters("fetch_dlq"))
+    assert letter["attributes"]["attempts"] == "3"
+    assert letter["attributes"]["first_at"] < letter["attributes"]["last_at"]
+
+
+def test_a_payload_over_64_kib_waits_in_staging(service: Service, world: World) -> None:
+    hook = unique("/hook")
+    big = {"notes": "x" * 200_000}
+    send_message({**big, "image_url": world.serve(unique(), picture("JPEG")), "postback_url": world.url(hook)})
+    assert wait_for_post(world, hook).body["notes"] == big["notes"]
+    (listed,) = wait_for(
+        lambda: clients.s3()
+        .list_objects_v2(Bucket=service.environ["S3_BUCKET"], Prefix="pipeline-staging/")
+        .get("Contents", [])
+    )
+    clients.s3().delete_object(Bucket=service.environ["S3_BUCKET"], Key=listed["Key"])
+
+
+def test_twenty_messages_with_every_kind_of_bad_input_mixed_in(service: Service, world: World) -> None:
+    # Given twenty messages at once: eleven good ones, and one of each kind of bad input
+    hook = unique("/hook")
+    answer = {"postback_url": world.url(hook)}
+    good = [
+        {**answer, "n": n, "image_url": world.serve(unique(f"/{n}.jpg"), picture("JPEG", (200 + n, 200)))}
+        for n in range(11)
+    ]
+    bad_images = {
+        "http_404": world.url("/nowhere.jpg"),
+        "not_an_image": world.serve(unique("/page.jpg"), b"<html><body>hello</body></html>"),
+        "broken_image": world.serve(unique("/cut.jpg"), picture("JPEG", (900, 900))[:2000]),
+        "too_large": world.serve(unique("/huge.png"), png_of(65_536, 65_536)),
+        "blocked_address": "http://10.0.0.1/cover.jpg",
+        "bad_url": "file:///etc/passwd",
+    }
+    bad_messages = {
+        "not_json": "{this is no JSON",
+        "no_image": json.dumps(answer),
+        "no_destination": json.dumps({"image_url": "http://a.example/b.jpg"}),
+    }
+    bodies = [*map(json.dumps, good), *bad_messages.values()]
+    bodies += [json.dumps({**answer, "code": code, "image_url": url}) for code, url in bad_images.items()]
+    assert len(bodies) == 20
+    pids = {name: service.supervisor.pid(name) for name in service.supervisor.names}
+    # When they are put on the queue, mixed
+    for body in sorted(bodies, key=hash):
+        clients.sqs().send_message(
+            QueueUrl=service.environ["QUEUE_URL"],
+            MessageBody=body,
+            MessageGroupId=secrets.token_hex(8),
+            MessageDeduplicationId=secrets.token_hex(8),
+        )
+    # Then every good one is answered well, and every bad image with its code,
+    wait_for_post(world, hook, count=17)
+    results = [post.body for post in world.posted(hook)]
+    assert sorted(result["n"] for result in results if result["image_url_info"]) == list(range(11))
+    failed = {result["code"]: result["image_url_error"]["code"] for result in results if not result["image_url_info"]}
+    assert failed == {code: code for code in bad_images}
+    # every bad one is in a dead-letter queue with its reason,
+    letters: list[Any] = []
+    wait_for(
+        lambda: letters.extend(
+            letter for queue in ("ingest_dlq", "fetch_dlq", "resize_dlq") for letter in service.dead_letters(queue)
+        )
+        or len(letters) >= 9
+    )
+    assert sorted(letter["attributes"]["error_code"] for letter in letters) == sorted([*bad_messages, *bad_images])
+    # and no stage was started again.
+    assert pids == {name: service.supervisor.pid(name) for name in service.supervisor.names}
+    assert not world.posted(hook)[17:]
+
+
+@pytest.mark.timeout(240)
+def test_sigterm_in_the_middle_of_work_loses_nothing(service: Service, world: World) -> None:
+    # Given forty jobs, some done, some in hand, some waiting
+    hook, folder = unique("/hook"), secrets.token_hex(4)
+    cover = picture("JPEG", (2000, 2000))
+    staged = service.staged()
+    for n in range(40):
+        url = world.serve(unique(f"/{n}.jpg"), cover + bytes([n]))
+        send_message({"n": n, "image_url": url, "bucket_name": folder, "postback_url": world.url(hook)})
+    wait_for_post(world, hook, count=3)
+    # When every process is told to stop, and started again
+    service.supervisor.stop()
+    assert len(world.posted(hook)) < 40
+    service.supervisor.start()
+    # Then every job is answered, and well.
+    posted = lambda: {post.body["n"]: post for post in world.posted(hook)}  # noqa: E731
+    wait_for(lambda: len(posted()) == 40, timeout=180)
+    assert all(post.body["image_url_info"] for post in posted().values())
+    assert len({post.headers["webhook-id"] for post in world.posted(hook)}) == 40
+    for stage in ("fetch", "resize", "upload", "notify"):
+        wait_for(lambda stage=stage: service.counts(stage) == (0, 0, 0), timeout=60)
+        assert not service.dead_letters(f"{stage}_dlq")
+    wait_for(lambda: service.staged() == staged)
+
+
+def test_no_secret_and_no_query_is_in_any_log(service: Service, world: World) -> None:
+    hook = unique("/hook")
+    url = world.serve(unique("/secret.jpg"), picture("JPEG")) + "?token=planted-token"
+    url = url.replace("http://", "http://user:planted-password@")
+    send_message({"image_url": url, "body": "planted-body", "postback_url": world.url(hook) + "?key=planted-key"})
+    wait_for(lambda: [post for post in world.posts if post.path.startswith(hook)])
+    for secret in ("planted", "a secret of the test", service.environ["POSTBACK_SIGNING_SECRET"]):
+        assert secret not in service.log
+
+
+@pytest.mark.parametrize("process", ["fetch.1", "ingest.1", "scheduler.1", "notify.1"])
+def test_an_idle_process_is_gone_within_four_seconds_of_sigterm(service: Service, process: str) -> None:
+    import time
+
+    started = time.monotonic()
+    service.supervisor.stop(process)
+    assert time.monotonic() - started < 4
+    service.supervisor.start(process)
+    wait_for(lambda: service.supervisor.pid(process))
