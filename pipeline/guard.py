@@ -48,7 +48,6 @@ PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
 #: exceptions but loopback, connects to the first address of a name only, and keys pooled connections by address.
 BLOCKED = (
     *EXTRA_BLOCKED_NET_RANGES,
-    ipaddress.ip_network("2001::/32"),  # Teredo, which carries an IPv4 address
     ipaddress.ip_network("168.63.129.16/32"),  # Azure's host services, in every virtual machine
 )
 

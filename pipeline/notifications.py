@@ -127,7 +127,7 @@ def _send(queue_name: str, message: dict[str, Any]) -> bool:
 
 
 def _too_large(queue_name: str) -> PermanentError:
-    return PermanentError("result_too_large", f"The result is too large for the queue {queue_name!r}.")
+    return PermanentError("result_too_large", f"The result is too large for the queue {queue_name[:100]!r}.")
 
 
 class _Queues:

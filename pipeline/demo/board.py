@@ -73,13 +73,13 @@ class Board:
     spinner: Spinner = field(default_factory=lambda: Spinner("dots", style="cyan"))
 
     def __rich__(self) -> Table:
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
-        table.add_column("Job", no_wrap=True)
-        table.add_column("Way in", no_wrap=True)
+        table = Table(box=box.SIMPLE_HEAD, padding=0)
+        table.add_column("Job", no_wrap=True, min_width=11)
+        table.add_column("Way in", no_wrap=True, min_width=16)
         table.add_column("Outcome", min_width=14)
         for stage in STAGES:
-            table.add_column(stage.name, justify="right", min_width=6)
-        table.add_column("total", justify="right", min_width=6)
+            table.add_column(stage.name, justify="right", no_wrap=True, min_width=6)
+        table.add_column("total", justify="right", no_wrap=True, min_width=5)
         for job in self.jobs:
             total = f"{job.seconds:.2f}" if job.seconds else ""
             table.add_row(job.name, f"[dim]{job.way}[/]", _outcome(job), *self._cells(job), f"[bold]{total}[/]")
@@ -96,7 +96,7 @@ class Board:
             elif seen:
                 yield "[red]✗[/]" if seen.outcome == "given_up" else f"[yellow]{seen.outcome}[/]"
             elif job.arrival or number <= furthest or not job.sent_at:
-                yield "[dim]–[/]"
+                yield "[dim]-[/]"
             elif number == furthest + 1 or (given_up and stage is NOTIFY):
                 yield self.spinner
             else:

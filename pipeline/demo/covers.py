@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
@@ -187,7 +188,7 @@ def _ridge(chance: random.Random, level: float, rough: float) -> list[Point]:
     heights = [level + chance.uniform(-rough, rough) / 3, level + chance.uniform(-rough, rough) / 3]
     while len(heights) < 200:
         rough *= 0.52
-        between = [(a + b) / 2 + chance.uniform(-rough, rough) for a, b in zip(heights, heights[1:], strict=False)]
+        between = [(a + b) / 2 + chance.uniform(-rough, rough) for a, b in pairwise(heights)]
         heights = [height for pair in zip(heights, between, strict=False) for height in pair] + heights[-1:]
     return [(place / (len(heights) - 1), height) for place, height in enumerate(heights)]
 

@@ -28,6 +28,7 @@ class Failure:
 
     stage: str
     code: str
+    about: str  #: what is wrong with the image
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def make(samples: Mapping[str, Sample], covers_url: str, postback_url: str, redi
         return DemoJob(name, way, name.upper().replace(" ", "_"), payload | {"bucket_name": name} | to, expected)
 
     post, redirect = {"postback_url": postback_url}, {"redirect_queue": redirect_queue}
-    # As a system that has long been there sends them: both images, an id of its own, and fields that are its own affair.
+    # As a system that has long been there sends them: both images, an id, and fields that are its own affair.
     theirs = post | {
         "_id": str(ObjectId()),
         "bucket_name": "Mundo Cristão",
@@ -104,8 +105,8 @@ def make(samples: Mapping[str, Sample], covers_url: str, postback_url: str, redi
         both,
         job("Slow Coffee", COMMAND, {}, image_url="slow-coffee.webp"),
         job("High Ground", SEND_MESSAGE, redirect, itunes_image="high-ground.jpg"),
-        job("Nowhere", RAW, post, image_url=("nowhere.jpg", Failure("fetch", "http_404"))),
-        job("Cut Short", ACTOR, post, image_url=("cut-short.jpg", Failure("resize", "broken_image"))),
+        job("Nowhere", RAW, post, image_url=("nowhere.jpg", Failure("fetch", "http_404", "not there"))),
+        job("Cut Short", ACTOR, post, image_url=("cut-short.jpg", Failure("resize", "broken_image", "truncated JPEG"))),
     ]
 
 

@@ -183,9 +183,12 @@ def _cards(jobs: Sequence[DemoJob], stored: Mapping[str, Mapping[str, Sequence[S
     for job in jobs:
         result = job.arrival.result if job.arrival else {}
         for name, outcome in job.expected.items():
-            title, about = (outcome.title, outcome.about) if isinstance(outcome, Sample) else (job.name, "a failure")
+            title = outcome.title if isinstance(outcome, Sample) else job.name
             renditions = [(each.name, each.image) for each in stored[job.name].get(name, [])]
             error = result.get(f"{name}_error") or {"code": "nothing", "message": "Nothing was found of this cover."}
             yield sheet.Card(
-                title, f"{about}, by {job.way}", renditions, None if renditions else (error["code"], error["message"])
+                title,
+                f"{outcome.about}, by {job.way}",
+                renditions,
+                None if renditions else (error["code"], error["message"]),
             )

@@ -36,7 +36,7 @@ def make() -> dict[str, Sample]:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = TURNED
     samples = [
-        _sample("night-train.jpg", "Night Train", "JPEG 3000×3000", "JPEG", 3000, quality=90),
+        _sample("night-train.jpg", "Night Train", "JPEG 3000x3000", "JPEG", 3000, quality=90),
         _sample("paper-boats.png", "Paper Boats", "PNG with alpha", "PNG", 1400),
         _sample("slow-coffee.webp", "Slow Coffee", "WebP", "WEBP", 1400, quality=90),
         _sample("pixel-tales.gif", "Pixel Tales", "GIF", "GIF", 640),

@@ -6,9 +6,12 @@ import base64
 import json
 import logging
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -174,6 +177,25 @@ class TestAnswer:
         # Given one that accepts, and whose buffers are smaller than the result
         with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(RetryableError) as caught:
             postback(JOB, f"http://127.0.0.1:{server.getsockname()[1]}/hook", {"title": "x" * 20_000_000})
+        assert caught.value.code == "timeout"
+
+    def test_a_receiver_that_reads_slowly_is_retried(self) -> None:
+        # Given one that never lets a single write time out, and would take 20 seconds for the whole
+        done = threading.Event()
+
+        def read(server: socket.socket) -> None:
+            sock, _ = server.accept()
+            with sock, suppress(OSError):
+                while not done.wait(0.05):
+                    sock.recv(50_000)
+
+        with ThreadPoolExecutor(1) as pool, socket.create_server(("127.0.0.1", 0)) as server:
+            pool.submit(read, server)
+            started = time.monotonic()
+            with pytest.raises(RetryableError) as caught:
+                postback(JOB, f"http://127.0.0.1:{server.getsockname()[1]}/hook", {"title": "x" * 20_000_000})
+            assert time.monotonic() - started < 3
+            done.set()
         assert caught.value.code == "timeout"
 
     def test_a_drip_is_retried(self) -> None:

@@ -1,0 +1,156 @@
+"""What goes wrong between the stages, and how jobs get over it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Any
+
+import pytest
+
+from pipeline import clients, send_message
+from pipeline.images import Recipe
+from pipeline.job import Content, Job, Rendered
+from pipeline.publish import publish
+from pipeline.settings import get_settings
+from tests.acceptance.conftest import Service, World
+from tests.acceptance.test_service import picture, unique, wait_for_post
+from tests.waiting import wait_for
+
+GONE = "0" * 32
+
+
+def send_job(service: Service, stage: str, actor: str, job: dict[str, Any]) -> str:
+    """Put a job on a stage's queue, as the stage before it does; returns the message's id."""
+    message = {
+        "queue_name": stage,
+        "actor_name": actor,
+        "args": [],
+        "kwargs": {"job": job},
+        "options": {},
+        "message_id": secrets.token_hex(8),
+        "message_timestamp": 1_700_000_000_000,
+    }
+    url = service.queue_url(service.name(stage))
+    clients.sqs().send_message(QueueUrl=url, MessageBody=json.dumps(message))
+    return str(message["message_id"])
+
+
+def job_at(world: World, hook: str, path: str) -> Job:
+    payload = {"image_url": world.url(path), "bucket_name": secrets.token_hex(4), "postback_url": world.url(hook)}
+    return Job.accept(payload, job_id=secrets.token_hex(8), stage_payload=lambda _: "")
+
+
+def content_of(cover: bytes) -> Content:
+    recipe = Recipe(get_settings().renditions, get_settings().resize_fit)
+    return Content(recipe.content_id(cover), ".jpeg", recipe)
+
+
+@pytest.mark.parametrize(("stage", "actor"), [("resize", "resize_image"), ("upload", "upload_image")])
+def test_a_job_whose_bytes_are_gone_starts_again_at_fetch(
+    service: Service, world: World, stage: str, actor: str
+) -> None:
+    # Given a job in the middle of its way, and nothing in staging
+    hook, path = unique("/hook"), unique("/cover.jpg")
+    cover = picture("JPEG")
+    world.serve(path, cover)
+    job = job_at(world, hook, path)
+    source = job.sources[0].fetched(GONE, content_of(cover))
+    if stage == "upload":
+        source = source.resized(Rendered(GONE, {"50x50": 1}))
+    # When its stage takes it, then it ends well all the same.
+    send_job(service, stage, actor, job.with_sources({source.url: source}).encode())
+    post = wait_for_post(world, hook)
+    assert post.body["image_url_info"]["800x800"]["url"]
+    assert post.headers["webhook-id"] == job.id
+    assert world.fetches.count(path) == 1
+
+
+def test_a_job_whose_bytes_are_gone_goes_on_if_its_renditions_are_published(service: Service, world: World) -> None:
+    hook, path = unique("/hook"), unique("/cover.jpg")
+    job = job_at(world, hook, path)
+    content = content_of(b"whatever it was")
+    publish(job.folder, content, dict.fromkeys(content.renditions, b"x"))
+    source = job.sources[0].fetched(GONE, content)
+    send_job(service, "resize", "resize_image", job.with_sources({source.url: source}).encode())
+    assert content.id in wait_for_post(world, hook).body["image_url_info"]["50x50"]["url"]
+    assert path not in world.fetches
+
+
+def test_bytes_that_are_gone_twice_end_the_job_with_a_result(service: Service, world: World) -> None:
+    hook, path = unique("/hook"), unique("/cover.jpg")
+    job = job_at(world, hook, path)
+    source = job.sources[0].afresh().fetched(GONE, content_of(b"x"))
+    send_job(service, "resize", "resize_image", job.with_sources({source.url: source}).encode())
+    error = wait_for_post(world, hook).body["image_url_error"]
+    assert (error["stage"], error["code"]) == ("resize", "staged_missing")
+    (letter,) = wait_for(lambda: service.dead_letters("resize_dlq"))
+    assert letter["attributes"]["error_code"] == "staged_missing"
+
+
+def test_a_job_of_a_newer_version_is_left_to_a_newer_worker(service: Service, world: World) -> None:
+    # Given a job that a newer release sent
+    job = {**job_at(world, unique("/hook"), unique()).encode(), "v": 99, "news": True}
+    message_id = send_job(service, "resize", "resize_image", job)
+    # When a worker of this release receives it, then it waits, whole, for another one, and is no dead letter.
+    wait_for(lambda: service.counts("resize") == (0, 0, 1))
+    assert f"resize_image[{message_id}]" in service.log
+    assert not service.dead_letters("resize_dlq")
+    clients.sqs().purge_queue(QueueUrl=service.queue_url(service.name("resize")))
+
+
+@pytest.mark.parametrize("job", [None, 3, {}, {"v": 1}, {"v": 1, "id": "x", "folder": "F", "sources": [{"url": 1}]}])
+def test_what_is_no_job_is_a_dead_letter_with_its_reason(service: Service, job: Any) -> None:
+    send_job(service, "upload", "upload_image", job)
+    (letter,) = wait_for(lambda: service.dead_letters("upload_dlq"))
+    assert letter["attributes"]["error_code"] in {"bad_job", "not_an_object"}
+    wait_for(lambda: service.counts("upload") == (0, 0, 0))
+
+
+def test_a_rejected_payload_of_send_is_a_dead_letter_of_fetch(service: Service) -> None:
+    from pipeline.actors import broker, fetch_image
+
+    broker.namespace = service.environ["QUEUE_NAMESPACE"]
+    broker._urls.clear()
+    fetch_image.send({"image_url": "N/A"})
+    (letter,) = wait_for(lambda: service.dead_letters("fetch_dlq"))
+    assert (letter["attributes"]["error_code"], letter["attributes"]["stage"]) == ("no_image", "fetch")
+    assert json.loads(letter["body"])["args"] == [{"image_url": "N/A"}]
+
+
+def test_a_source_that_is_down_for_a_while_costs_a_wait_and_nothing_else(service: Service, world: World) -> None:
+    # Given a source that answers 500
+    hook, path = unique("/hook"), unique("/late.jpg")
+    cover = picture("JPEG", (320, 320))
+    world.serve(path, b"busy", status=500)
+    send_message({"image_url": world.url(path), "postback_url": world.url(hook)})
+    wait_for(lambda: world.fetches.count(path) >= 1)
+    # When the source is well again before the retries are used up, then the job ends well.
+    world.serve(path, cover)
+    assert wait_for_post(world, hook).body["image_url_info"]["50x50"]["url"]
+
+
+@pytest.mark.timeout(180)
+def test_a_killed_worker_s_jobs_are_taken_over(service: Service, world: World) -> None:
+    # Given a job in the hands of a fetch worker: its source does not answer
+    import os
+    import signal
+    import socket
+
+    hook = unique("/hook")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/cover.jpg"
+        send_message({"image_url": url, "postback_url": world.url(hook)})
+        asked, _ = silent.accept()
+        # When the whole group of the worker is killed, and the source then answers its successor
+        os.killpg(service.supervisor.pid("fetch.1"), signal.SIGKILL)
+        asked.close()
+        silent.settimeout(100)
+        again, _ = silent.accept()
+        cover = picture("JPEG")
+        again.recv(65536)
+        again.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(cover) + cover)
+        again.close()
+    # Then the job ends well, under one id.
+    assert wait_for_post(world, hook).body["image_url_info"]["50x50"]["url"]
+    assert len(world.posted(hook)) == 1

@@ -1,0 +1,91 @@
+"""The finished objects: whether they are there, and how they are put (contract, section 3)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+
+from pipeline import clients, publish
+from pipeline.embedded import REGION
+from pipeline.errors import RetryableError
+from pipeline.images import Recipe
+from pipeline.job import Content
+from pipeline.settings import get_settings, parse_rendition
+
+CONTENT = Content("ab" * 16, ".webp", Recipe((parse_rendition("50x50"), parse_rendition("250X250"))))
+RENDITIONS = {"50x50": b"small", "250X250": b"larger"}
+
+
+@pytest.fixture(autouse=True)
+def _acls_not_known_to_be_disabled() -> None:
+    publish._acls_disabled.clear()
+
+
+def fail(operation: str, error: Exception) -> None:
+    """Make an S3 operation fail from now on."""
+
+    def raise_it(**_: Any) -> None:
+        raise error
+
+    clients.s3().meta.events.register(f"before-call.s3.{operation}", raise_it)
+
+
+def test_an_image_is_published_once_every_rendition_is_there(aws: dict[str, str]) -> None:
+    assert not publish.is_published("F", CONTENT)
+    publish.publish("F", CONTENT, {"50x50": b"small"})
+    assert not publish.is_published("F", CONTENT)
+    publish.publish("F", CONTENT, RENDITIONS)
+    assert publish.is_published("F", CONTENT)
+    assert not publish.is_published("G", CONTENT)
+
+
+def test_a_403_counts_as_absent_as_s3_gives_it_without_the_right_to_list(aws: dict[str, str]) -> None:
+    fail("HeadObject", ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "HeadObject"))
+    assert not publish.is_published("F", CONTENT)
+
+
+def test_trouble_with_s3_is_not_taken_for_an_absent_object(aws: dict[str, str]) -> None:
+    fail("HeadObject", EndpointConnectionError(endpoint_url="http://down"))
+    with pytest.raises(RetryableError) as caught:
+        publish.is_published("F", CONTENT)
+    assert caught.value.code == "s3_error"
+
+
+def test_keys_urls_and_headers_are_the_contracts(aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUBLIC_BASE_URL", "https://cdn.example/")
+    get_settings.cache_clear()
+    publish.publish("FOLDER", CONTENT, RENDITIONS)
+    info = publish.image_info("FOLDER", CONTENT)
+    key = f"images-resized/FOLDER/{CONTENT.id}_250X250.webp"
+    assert info["250X250"] == {"url": f"https://cdn.example/{key}", "bucket_path": "images-resized/FOLDER/"}
+    stored = clients.s3().get_object(Bucket=aws["S3_BUCKET"], Key=key)
+    assert stored["Body"].read() == b"larger"
+    assert (stored["ContentType"], stored["CacheControl"]) == ("image/webp", "public, max-age=31536000, immutable")
+
+
+def test_a_bucket_with_acls_disabled_is_warned_of_once_and_served(aws: dict[str, str], monkeypatch, caplog) -> None:
+    # Given a bucket as S3 makes them now, which refuses ACLs
+    bucket = f"{aws['S3_BUCKET']}-enforced"
+    clients.s3().create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    monkeypatch.setenv("S3_BUCKET", bucket)
+    get_settings.cache_clear()
+    with pytest.raises(ClientError, match="AccessControlListNotSupported"):
+        clients.s3().put_object(Bucket=bucket, Key="x", Body=b"", ACL="public-read")
+    # When renditions are put, then they are there, and it was said once.
+    with caplog.at_level(logging.WARNING, logger="pipeline"):
+        publish.publish("F", CONTENT, RENDITIONS)
+    assert publish.is_published("F", CONTENT)
+    assert caplog.text.count("ACLs disabled") == 1
+
+
+def test_no_acl_is_sent_where_the_settings_say_none(aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S3_ACL", "none")
+    get_settings.cache_clear()
+    sent: list[Any] = []
+    clients.s3().meta.events.register("before-parameter-build.s3.PutObject", lambda params, **_: sent.append(params))
+    publish.publish("F", CONTENT, RENDITIONS)
+    assert len(sent) == 2
+    assert not [params for params in sent if "ACL" in params]
