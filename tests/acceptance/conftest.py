@@ -120,13 +120,17 @@ class Service:
     def take_all(self, url: str) -> list[dict[str, Any]]:
         """Receive and delete what is in a queue: bodies, attributes and system attributes."""
         taken: list[dict[str, Any]] = []
-        while received := clients.sqs().receive_message(
-            QueueUrl=url,
-            MaxNumberOfMessages=10,
-            WaitTimeSeconds=0,
-            MessageAttributeNames=["All"],
-            MessageSystemAttributeNames=["All"],
-        ).get("Messages", []):
+        while (
+            received := clients.sqs()
+            .receive_message(
+                QueueUrl=url,
+                MaxNumberOfMessages=10,
+                WaitTimeSeconds=0,
+                MessageAttributeNames=["All"],
+                MessageSystemAttributeNames=["All"],
+            )
+            .get("Messages", [])
+        ):
             for message in received:
                 attributes = {k: v["StringValue"] for k, v in message.get("MessageAttributes", {}).items()}
                 taken.append({"body": message["Body"], "attributes": attributes, "system": message["Attributes"]})

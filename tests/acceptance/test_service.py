@@ -84,7 +84,9 @@ def test_raw_json_on_the_fifo_queue_becomes_objects_a_postback_and_a_redirected_
         for name, rendition in result[field].items():
             assert set(rendition) == {"url", "bucket_path"}
             assert rendition["bucket_path"] == path
-            match = re.fullmatch(rf"{re.escape(f'{base}/{path}')}([0-9a-f]{{32}})_{name}\.{extension}", rendition["url"])
+            match = re.fullmatch(
+                rf"{re.escape(f'{base}/{path}')}([0-9a-f]{{32}})_{name}\.{extension}", rendition["url"]
+            )
             assert match, rendition["url"]
             ids.add(match[1])
         assert len(ids) == 1
@@ -159,7 +161,9 @@ def test_send_of_the_first_actor_is_a_way_in_and_its_message_id_is_the_jobs(serv
     broker.namespace = service.environ["QUEUE_NAMESPACE"]
     hook = unique("/hook")
     url = world.serve(unique("/a.webp"), picture("WEBP"))
-    message = fetch_image.send({"_id": ObjectId("5f43a1e2c9d4f7a1b2c3d4e5"), "image_url": url, "postback_url": world.url(hook)})
+    message = fetch_image.send(
+        {"_id": ObjectId("5f43a1e2c9d4f7a1b2c3d4e5"), "image_url": url, "postback_url": world.url(hook)}
+    )
     post = wait_for_post(world, hook)
     assert post.headers["webhook-id"] == message.message_id
     assert post.body["image_url_info"]["250X250"]["url"].endswith("_250X250.webp")
@@ -169,7 +173,9 @@ def test_send_of_the_first_actor_is_a_way_in_and_its_message_id_is_the_jobs(serv
 def test_one_image_failing_never_costs_the_other(service: Service, world: World) -> None:
     hook = unique("/hook")
     good = world.serve(unique("/good.gif"), picture("GIF"))
-    send_message({"image_url": world.url("/missing.jpg?token=planted"), "itunes_image": good, "postback_url": world.url(hook)})
+    send_message(
+        {"image_url": world.url("/missing.jpg?token=planted"), "itunes_image": good, "postback_url": world.url(hook)}
+    )
     result = wait_for_post(world, hook).body
     assert result["image_url_info"] is None
     assert (result["image_url_error"]["stage"], result["image_url_error"]["code"]) == ("fetch", "http_404")
@@ -229,9 +235,9 @@ def test_a_postback_that_fails_is_retried_alone_with_the_same_id_and_body(servic
     # Given a receiver that answers 500, then 302, then well, and a redirect queue beside it
     hook, path = unique("/hook"), unique("/once.jpg")
     world.answers[hook] = [500, 302]
-    redirect = clients.sqs().create_queue(
-        QueueName=f"R-{secrets.token_hex(4)}.fifo", Attributes={"FifoQueue": "true"}
-    )["QueueUrl"]
+    redirect = clients.sqs().create_queue(QueueName=f"R-{secrets.token_hex(4)}.fifo", Attributes={"FifoQueue": "true"})[
+        "QueueUrl"
+    ]
     url = world.serve(path, picture("JPEG"))
     send_message({"image_url": url, "postback_url": world.url(hook), "redirect_queue": redirect.rsplit("/", 1)[-1]})
     # When the third attempt is taken
@@ -274,9 +280,11 @@ def test_a_payload_over_64_kib_waits_in_staging(service: Service, world: World) 
     send_message({**big, "image_url": world.serve(unique(), picture("JPEG")), "postback_url": world.url(hook)})
     assert wait_for_post(world, hook).body["notes"] == big["notes"]
     (listed,) = wait_for(
-        lambda: clients.s3()
-        .list_objects_v2(Bucket=service.environ["S3_BUCKET"], Prefix="pipeline-staging/")
-        .get("Contents", [])
+        lambda: (
+            clients.s3()
+            .list_objects_v2(Bucket=service.environ["S3_BUCKET"], Prefix="pipeline-staging/")
+            .get("Contents", [])
+        )
     )
     clients.s3().delete_object(Bucket=service.environ["S3_BUCKET"], Key=listed["Key"])
 
@@ -323,10 +331,12 @@ def test_twenty_messages_with_every_kind_of_bad_input_mixed_in(service: Service,
     # every bad one is in a dead-letter queue with its reason,
     letters: list[Any] = []
     wait_for(
-        lambda: letters.extend(
-            letter for queue in ("ingest_dlq", "fetch_dlq", "resize_dlq") for letter in service.dead_letters(queue)
+        lambda: (
+            letters.extend(
+                letter for queue in ("ingest_dlq", "fetch_dlq", "resize_dlq") for letter in service.dead_letters(queue)
+            )
+            or len(letters) >= 9
         )
-        or len(letters) >= 9
     )
     assert sorted(letter["attributes"]["error_code"] for letter in letters) == sorted([*bad_messages, *bad_images])
     # and no stage was started again.

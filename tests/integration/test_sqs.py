@@ -278,7 +278,9 @@ def test_a_failed_message_becomes_a_dead_letter_with_its_reason(broker, consume)
         "c2VjcmV0LXdvcmQ=",
         encode(message("secret-word", queue_name="elsewhere")),
         encode(message("secret-word", actor_name="unknown")),
-        encode(message("secret-word")).replace('"options":{}', '"options":null').replace('"options": {}', '"options": null'),
+        encode(message("secret-word"))
+        .replace('"options":{}', '"options":null')
+        .replace('"options": {}', '"options": null'),
     ],
 )
 def test_what_is_no_message_for_the_queue_becomes_a_dead_letter_once(broker, consume, caplog, body: str) -> None:

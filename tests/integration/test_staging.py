@@ -17,7 +17,9 @@ from pipeline.staging import EXPIRY_DAYS, LocalStaging, Staging, staging
 
 
 @pytest.fixture(params=["file", "s3"])
-def store(request: pytest.FixtureRequest, aws: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Staging:
+def store(
+    request: pytest.FixtureRequest, aws: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Staging:
     """The staging that the settings choose."""
     if request.param == "file":
         monkeypatch.setenv("STAGING_URL", f"{(tmp_path / 'st ging').as_uri()}/")
@@ -83,8 +85,10 @@ def test_files_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
 def test_orphans_in_a_folder_go_after_fourteen_days_and_not_before(tmp_path: Path) -> None:
     # Given files of 13.9 and of 14.1 days
     store = LocalStaging(tmp_path)
-    age: Callable[[str, float], None] = lambda key, days: os.utime(  # noqa: E731
-        tmp_path / key[:2] / key, times=(time.time() - days * 86400,) * 2
+    age: Callable[[str, float], None] = (
+        lambda key, days: os.utime(  # noqa: E731
+            tmp_path / key[:2] / key, times=(time.time() - days * 86400,) * 2
+        )
     )
     young, old = store.put(b"young"), store.put(b"old")
     age(young, EXPIRY_DAYS - 0.1)

@@ -32,7 +32,11 @@ def test_the_defaults_are_the_contracts() -> None:
     assert settings.cache_control == "public, max-age=31536000, immutable"
     assert settings.staging == "s3://images-ch/pipeline-staging/"
     assert settings.public_url_base == "https://s3.us-east-2.amazonaws.com/images-ch"
-    assert [tuple(size) for size in settings.renditions] == [("50x50", 50, 50), ("250X250", 250, 250), ("800x800", 800, 800)]
+    assert [tuple(size) for size in settings.renditions] == [
+        ("50x50", 50, 50),
+        ("250X250", 250, 250),
+        ("800x800", 800, 800),
+    ]
     assert settings.resize_fit == "cover"
     assert (settings.max_source_bytes, settings.max_source_pixels) == (52_428_800, 178_000_000)
     assert settings.max_decoded_pixels == 50_000_000

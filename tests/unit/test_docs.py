@@ -1,0 +1,283 @@
+"""The documents agree with the code, and the code with the drawing of the house."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from honcho.environ import parse_procfile
+from pydantic import SecretStr
+
+from pipeline import clients
+from pipeline.provision import queue_specs
+from pipeline.settings import RenditionSize, Settings, get_settings
+from pipeline.stages import STAGES, SWEEP_QUEUES
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+POLICIES = sorted(ROOT.glob("docs/iam/*.json"))
+PROCESSES = ("fetch", "resize", "upload", "notify", "sweep", "ingest", "scheduler")
+
+#: Every module: each imports only from lines above its own. What is in `pipeline.demo` is one module here.
+ORDER = [
+    "pipeline.errors",
+    "pipeline.settings",
+    "pipeline.images",
+    "pipeline.stages",
+    "pipeline.job",
+    "pipeline.logs",
+    "pipeline.guard",
+    "pipeline.clients",
+    "pipeline.queues",
+    "pipeline.wire",
+    "pipeline.group_commit",
+    "pipeline.exchange",
+    "pipeline.download",
+    "pipeline.notifications",
+    "pipeline.publish",
+    "pipeline.staging",
+    "pipeline.consumer",
+    "pipeline.sqs",
+    "pipeline.middleware",
+    "pipeline.broker",
+    "actors",
+    "actors.notify",
+    "actors.upload",
+    "actors.resize",
+    "actors.fetch",
+    "actors.sweeps",
+    "pipeline.actors",
+    "pipeline.inbox",
+    "pipeline",
+    "pipeline.ingest",
+    "pipeline.provision",
+    "pipeline.processes",
+    "pipeline.embedded",
+    "pipeline.standalone",
+    "pipeline.local",
+    "pipeline.demo",
+    "pipeline.submit",
+    "pipeline.submit_report",
+    "pipeline.cli",
+    "pipeline.__main__",
+]
+
+#: What an adapter may import of other adapters; it may import any of the vocabulary, and `clients`.
+ADAPTERS: dict[str, set[str]] = {
+    "pipeline.guard": set(),
+    "pipeline.exchange": {"pipeline.guard"},
+    "pipeline.download": {"pipeline.guard", "pipeline.exchange"},
+    "pipeline.notifications": {"pipeline.guard", "pipeline.exchange"},
+    "pipeline.publish": set(),
+    "pipeline.staging": set(),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in [*Settings.model_fields, "environment"]:
+        monkeypatch.delenv(name.upper(), raising=False)
+    clients.forget()
+    yield
+    clients.forget()
+
+
+def rows_under(heading: str) -> list[list[str]]:
+    """The cells of the table below a heading of the README, without its two first lines."""
+    section = re.split(r"^#+ ", README.split(f"\n## {heading}\n")[1], flags=re.MULTILINE)[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+
+
+def codes_in(cell: str) -> list[str]:
+    return [text.replace("\\|", "|") for text in re.findall(r"`([^`]+)`", cell)]
+
+
+# The variables.
+
+
+def as_written(value: object) -> str | None:
+    """A setting's value as a person writes it in the environment; None for none."""
+    if value is None or value == ():
+        return None
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, RenditionSize):
+        return value.name
+    if isinstance(value, tuple):
+        return ",".join(str(as_written(item)) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def test_the_readmes_variables_are_the_settings() -> None:
+    documented: dict[str, str | None] = {}
+    for names, defaults, meaning in rows_under("Variables"):
+        assert meaning
+        listed = codes_in(names)
+        values: list[str | None] = [*codes_in(defaults)] or [None]
+        assert len(values) in {1, len(listed)}, names
+        for name, value in zip(listed, values * (len(listed) // len(values)), strict=True):
+            assert name not in documented, f"{name} is documented twice"
+            documented[name] = value
+    defaults = {name.upper(): as_written(field.get_default()) for name, field in Settings.model_fields.items()}
+    defaults["STAGING_URL"] = get_settings().staging.replace(get_settings().s3_bucket, "<S3_BUCKET>")
+    assert documented == defaults
+
+
+# The processes.
+
+
+def test_the_procfile_has_a_process_for_each_stage_that_consumes_its_queues() -> None:
+    commands = parse_procfile((ROOT / "Procfile").read_text(encoding="utf-8")).processes
+    assert tuple(commands) == PROCESSES
+    consumed = {name: tuple(command.partition(" --queues ")[2].split()) for name, command in commands.items()}
+    expected = {stage.name: stage.queues for stage in STAGES} | {"sweep": SWEEP_QUEUES}
+    assert consumed == dict.fromkeys(PROCESSES, ()) | expected
+    assert commands["ingest"].endswith("image-pipeline ingest")
+    assert commands["scheduler"].endswith("periodiq pipeline.actors")
+
+
+# The house.
+
+
+def modules() -> dict[str, list[Path]]:
+    """The files of each module."""
+    found: dict[str, list[Path]] = {}
+    for path in [*sorted(ROOT.glob("pipeline/**/*.py")), *sorted(ROOT.glob("actors/*.py"))]:
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        found.setdefault("pipeline.demo" if name.startswith("pipeline.demo") else name, []).append(path)
+    return found
+
+
+def imports_of(path: Path, known: set[str]) -> set[str]:
+    """The modules of ours that a file imports, inside functions too, but for types only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    guarded = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    for_types = {id(inner) for node in guarded for inner in ast.walk(node)}
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} imports relatively"
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in known else str(node.module) for name in full}
+    ours = {name for name in names if name.partition(".")[0] in {"pipeline", "actors"}}
+    return {"pipeline.demo" if name.startswith("pipeline.demo") else name for name in ours}
+
+
+def test_imports_run_one_way() -> None:
+    found = modules()
+    assert set(found) == set(ORDER), "each module has its line in ORDER"
+    for place, name in enumerate(ORDER):
+        for path in found[name]:
+            below = imports_of(path, set(ORDER)) - set(ORDER[:place]) - {name}
+            assert not below, f"{path.relative_to(ROOT)} imports {', '.join(sorted(below))}, which is not above it"
+
+
+def test_adapters_do_not_import_each_other() -> None:
+    for name, allowed in ADAPTERS.items():
+        (path,) = modules()[name]
+        strange = (imports_of(path, set(ORDER)) & set(ADAPTERS)) - allowed
+        assert not strange, f"{name} imports {', '.join(sorted(strange))}"
+
+
+# The errors.
+
+RAISED = {"PipelineError", "PermanentError", "RetryableError", "Rejected", "Reason"}
+CODE = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def codes_raised() -> set[str]:
+    """Every code that the service can give: the first argument of an error's class, and what is made of parts."""
+    codes: set[str] = set()
+    doors = {"cli.py", "submit.py", "standalone.py"}  # theirs are for the person at the terminal
+    paths = [path for files in modules().values() for path in files if path.name not in doors]
+    for node in (node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+        parts: list[ast.expr] = []
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in RAISED or called == "super().__init__":
+                parts = node.args[:1]
+            elif called.endswith("aws_trouble") and isinstance(node.args[0], ast.Constant):
+                codes.add(f"{node.args[0].value}_error")
+        elif isinstance(node, ast.Tuple) and len(node.elts) > 1 and ast.unparse(node.elts[0]) in RAISED:
+            parts = node.elts[1:2]
+        elif isinstance(node, ast.JoinedStr) and ast.unparse(node).startswith("f'http_{"):
+            codes.add("http_<status>")
+        literals = [part.value for part in parts if isinstance(part, ast.Constant)]
+        codes |= {text for text in literals if isinstance(text, str) and CODE.fullmatch(text)}
+    return codes
+
+
+def test_the_readmes_errors_are_those_of_the_code() -> None:
+    rows = rows_under("Errors")
+    assert {code for row in rows for code in codes_in(row[0])} == codes_raised()
+    for row in rows:
+        stages = set(row[1].split(", "))
+        assert stages <= {"all", "ingest", *(stage.name for stage in STAGES)}, row
+
+
+# The rest of the documents.
+
+
+def test_relative_links_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if target.startswith(("http://", "https://")):
+                continue
+            path, _, anchor = target.partition("#")
+            linked = (document.parent / path) if path else document
+            assert linked.exists(), f"{document.name} links to {target}"
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), flags=re.MULTILINE)
+                anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+                assert anchor in anchors, f"{document.name} links to {target}"
+
+
+def test_examples_in_python_compile() -> None:
+    examples = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    assert examples
+    for example in examples:
+        compile(example, "README.md", "exec")
+
+
+def test_examples_in_json_parse() -> None:
+    for example in re.findall(r"^```json\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE):
+        json.loads(example)
+
+
+def test_each_process_has_a_policy_that_names_what_exists() -> None:
+    assert {path.stem for path in POLICIES} == {*PROCESSES, "provision", "producer"}
+    theirs = {"ImageQueue.fifo", "ChannelImages", "EpisodeImages.fifo"}  # the customer's, for example
+    patterns = {"*", "image-pipeline_*", "image-pipeline_submit_*"}
+    queues = {spec.name for spec in queue_specs(get_settings())} | theirs | patterns
+    bucket = "arn:aws:s3:::images-ch"
+    objects = {bucket, f"{bucket}/images-resized/*", f"{bucket}/pipeline-staging/*"}
+    for path in POLICIES:
+        for statement in json.loads(path.read_text(encoding="utf-8"))["Statement"]:
+            assert statement["Effect"] == "Allow"
+            assert all(re.fullmatch(r"(sqs|s3):[A-Z][A-Za-z]+", action) for action in statement["Action"])
+            resources = statement["Resource"]
+            for resource in [resources] if isinstance(resources, str) else resources:
+                known = resource.rpartition(":")[2] in queues if ":sqs:" in resource else resource in objects
+                assert known, f"{path.name} names {resource}"
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_a_stages_policy_allows_to_receive_from_its_queues_alone(stage) -> None:
+    statements = json.loads((ROOT / f"docs/iam/{stage.name}.json").read_text(encoding="utf-8"))["Statement"]
+    (consume,) = [statement for statement in statements if "sqs:ReceiveMessage" in statement["Action"]]
+    names = {resource.rpartition(":")[2] for resource in consume["Resource"]}
+    assert names == {f"image-pipeline_{queue}" for queue in stage.queues}
+    assert {"sqs:GetQueueUrl", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"} < set(consume["Action"])
