@@ -34,6 +34,10 @@ MAX_DELAY = MAX_DELAY_SECONDS
 #: The option that holds when a message is due (Unix time in ms), where that is further off than one delay reaches.
 DUE = "due"
 
+#: The option that holds how often a message was received before SQS began to count anew: it is suspected of killing its
+#: workers, and was sent again as a copy so that no receive counts but those in which it ran.
+RECEIVED = "received"
+
 #: The option that names a message's group: SQS fair queues keep one group's flood from starving the others.
 GROUP = "group"
 
@@ -115,12 +119,12 @@ class Entry:
         if self.group is not None and not _GROUP_ID.fullmatch(self.group):
             raise ValueError(f"{self.group!r} is no group id: 1 to 128 letters, digits and punctuation.")
 
-    def request(self, entry_id: str) -> SendMessageBatchRequestEntryTypeDef:
-        """The entry as SendMessageBatch wants it."""
+    def request(self, entry_id: str, *, grouped: bool) -> SendMessageBatchRequestEntryTypeDef:
+        """The entry as SendMessageBatch wants it; not `grouped`, for an endpoint that knows no fair queues."""
         request: SendMessageBatchRequestEntryTypeDef = {"Id": entry_id, "MessageBody": self.body}
         if self.delay:
             request["DelaySeconds"] = self.delay
-        if self.group:
+        if self.group and grouped:
             request["MessageGroupId"] = self.group
         if self.attributes:
             request["MessageAttributes"] = {
