@@ -185,7 +185,7 @@ def demo() -> None:
     Starts the embedded servers and the Procfile's processes, sends a job by each way in, and shows how each went, with
     a picture of what landed in S3. The exit status is 0 only if everything came out as it should.
     """
-    from pipeline.demo import run  # noqa: PLC0415
+    from pipeline.demo.run import run  # noqa: PLC0415
     from pipeline.embedded import DATA_DIR, EmbeddedStackError  # noqa: PLC0415
 
     try:

@@ -88,7 +88,8 @@ class Board:
     def _cells(self, job: DemoJob) -> Iterator[RenderableType]:
         passed = self.log.of(job)
         furthest = max((number for number, stage in enumerate(STAGES) if stage.name in passed), default=-1)
-        given_up = any(each.outcome == "given_up" for each in passed.values())
+        if len(job.expected) == 1 and any(each.outcome == "given_up" for each in passed.values()):
+            furthest = max(furthest, len(STAGES) - 2)  # nothing but to tell of it is left
         for number, stage in enumerate(STAGES):
             seen = passed.get(stage.name)
             if seen and seen.seconds is not None:
@@ -97,7 +98,7 @@ class Board:
                 yield "[red]✗[/]" if seen.outcome == "given_up" else f"[yellow]{seen.outcome}[/]"
             elif job.arrival or number <= furthest or not job.sent_at:
                 yield "[dim]-[/]"
-            elif number == furthest + 1 or (given_up and stage is NOTIFY):
+            elif number == furthest + 1:
                 yield self.spinner
             else:
                 yield ""
@@ -119,13 +120,13 @@ def _outcome(job: DemoJob) -> RenderableType:
 def whereabouts(jobs: Sequence[DemoJob]) -> Table:
     """Where the renditions of each job are, and why those that failed did."""
     base = f"{get_settings().public_url_base}/{get_settings().s3_prefix}/"
-    table = Table(box=None, padding=(0, 1), pad_edge=False, show_header=False)
+    table = Table(box=None, padding=(0, 1), show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("", Text(base, style="dim"))
     for job in jobs:
-        for line in _places(job, base):
-            table.add_row(job.name, line)
+        for number, line in enumerate(_places(job, base)):
+            table.add_row("" if number else job.name, line)
     return table
 
 
@@ -133,7 +134,7 @@ def _places(job: DemoJob, base: str) -> Iterator[Text]:
     for name in IMAGE_FIELDS:
         result = job.arrival.result if job.arrival else {}
         if error := result.get(f"{name}_error"):
-            yield Text(f"{error['message']} (its message: {error['stage']}_dlq)", style="red")
+            yield Text(f"{error['message']} Kept in {error['stage']}_dlq.", style="red")
         elif info := result.get(f"{name}_info"):
             yield Text(_shortened(info[next(iter(info))]["url"].removeprefix(base), list(info)))
 

@@ -23,6 +23,7 @@ from pipeline.demo.board import Board, WorkerLog, whereabouts
 from pipeline.demo.jobs import COMMAND, Arrivals, DemoJob
 from pipeline.demo.samples import Sample
 from pipeline.demo.web import Postback, cover_server, postback_server
+from pipeline.embedded import EmbeddedStackError
 from pipeline.processes import Supervisor
 from pipeline.settings import Settings, get_settings
 from pipeline.standalone import PROCFILE, from_here, standalone
@@ -45,7 +46,7 @@ def run(data_dir: Path, console: Console) -> bool:
     """Run it, with all it writes in `data_dir`; returns whether every outcome was the expected one.
 
     Raises:
-        EmbeddedStackError: the embedded servers cannot run.
+        EmbeddedStackError: the servers or the processes cannot run.
     """
     secret, signing_secret = secrets.token_hex(8), "whsec_" + "ZGVtbw" * 4
     _leave_out_own_settings()
@@ -69,9 +70,15 @@ def run(data_dir: Path, console: Console) -> bool:
         with _step(console, "The Procfile's processes are ready"):
             supervisor = stack.enter_context(Supervisor(PROCFILE, log))
             supervisor.start()
-            _wait_until(lambda: log.ready >= set(supervisor.names), READY_TIMEOUT)
+            if not _wait_until(lambda: log.ready >= set(supervisor.names), READY_TIMEOUT):
+                late = ", ".join(sorted(set(supervisor.names) - log.ready))
+                raise EmbeddedStackError(f"{late}: not ready after {READY_TIMEOUT:g} s; {from_here(log.path)} says why")
         stack.enter_context(_redirect_receiver(arrivals))
-        _run_jobs(jobs, Board(jobs, log), variables["QUEUE_URL"], arrivals, console, stack)
+        board = Board(jobs, log)
+        live = Live(board, console=console, refresh_per_second=12, transient=True)
+        with live, _sending(jobs, variables["QUEUE_URL"], arrivals):
+            _wait_for_all(jobs, log, arrivals)
+        console.print(board)
         with console.status("Looking at what landed in S3 …"):
             good = _conclude(jobs, data_dir, log, console)
         stack.enter_context(console.status("Stopping …"))
@@ -129,25 +136,28 @@ def _redirect_receiver(arrivals: Arrivals) -> Iterator[None]:
         receiver.join()
 
 
-def _run_jobs(
-    jobs: Sequence[DemoJob], board: Board, queue_url: str, arrivals: Arrivals, console: Console, stack: ExitStack
-) -> None:
-    """Send every job, and wait for the ends of all."""
+@contextmanager
+def _sending(jobs: Sequence[DemoJob], queue_url: str, arrivals: Arrivals) -> Iterator[None]:
+    """Send every job. Those sent by a command have it running for as long as the context."""
+    with ExitStack() as commands:
+        for job in sorted(jobs, key=lambda job: job.way != COMMAND):  # a command takes a second to start
+            if job.way == COMMAND:
+                commands.enter_context(scenario.submit(job, os.environ, arrivals))
+            else:
+                scenario.send(job, queue_url)
+        yield
+
+
+def _wait_for_all(jobs: Sequence[DemoJob], log: WorkerLog, arrivals: Arrivals) -> None:
+    """Wait until each job has its result, and the last stage its line about it."""
 
     def all_ended() -> bool:
         for job in jobs:
             job.arrival = job.arrival or arrivals.get(job.job_id)
         return all(job.arrival for job in jobs)
 
-    with Live(board, console=console, refresh_per_second=12, transient=True):
-        for job in sorted(jobs, key=lambda job: job.way != COMMAND):  # a command takes a second to start
-            if job.way == COMMAND:
-                stack.enter_context(scenario.submit(job, os.environ, arrivals))
-            else:
-                scenario.send(job, queue_url)
-        _wait_until(all_ended, JOBS_TIMEOUT)
-        _wait_until(lambda: all(board.log.has_ended(job) for job in jobs if job.arrival), LINE_TIMEOUT)
-    console.print(board)
+    _wait_until(all_ended, JOBS_TIMEOUT)
+    _wait_until(lambda: all(log.has_ended(job) for job in jobs if job.arrival), LINE_TIMEOUT)
 
 
 def _conclude(jobs: Sequence[DemoJob], data_dir: Path, log: WorkerLog, console: Console) -> bool:

@@ -1,0 +1,250 @@
+"""The command line, as its users start it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import boto3
+import pytest
+from PIL import Image
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.embedded import REGION, EmbeddedStack
+from pipeline.settings import Settings
+from tests.acceptance.conftest import Service, World
+from tests.waiting import wait_for
+
+CONTROL_CODE = re.compile(r"\x1b")
+
+
+def image_pipeline(
+    *arguments: str, environ: Mapping[str, str], stdin: str = "", timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline", *arguments]
+    return subprocess.run(
+        command, env=environ, input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+@pytest.fixture
+def environ(acceptance_stack: EmbeddedStack) -> dict[str, str]:
+    """What a process of this test gets: queue names and a bucket of its own, and nothing there yet but the bucket."""
+    ours = {name.upper() for name in [*Settings.model_fields, "environment"]}
+    unique = f"test-{secrets.token_hex(4)}"
+    theirs = {name: value for name, value in os.environ.items() if name not in ours}
+    environ = theirs | acceptance_stack.environ | {"QUEUE_NAMESPACE": unique, "S3_BUCKET": unique}
+    client("s3", environ).create_bucket(Bucket=unique, CreateBucketConfiguration={"LocationConstraint": REGION})
+    return environ
+
+
+def client(service: Literal["s3", "sqs"], environ: Mapping[str, str]) -> Any:
+    credentials = {"aws_access_key_id": "embedded", "aws_secret_access_key": "embedded"}
+    return boto3.client(service, region_name=REGION, endpoint_url=environ["AWS_ENDPOINT_URL"], **credentials)
+
+
+def queues(environ: Mapping[str, str], prefix: str = "") -> list[str]:
+    """The names of this test's queues."""
+    listed = client("sqs", environ).list_queues(QueueNamePrefix=environ["QUEUE_NAMESPACE"] + prefix)
+    return [url.rpartition("/")[2] for url in listed.get("QueueUrls", [])]
+
+
+def rules(environ: Mapping[str, str]) -> dict[str, int]:
+    """The lifecycle rules of this test's bucket, and their days."""
+    held = client("s3", environ).get_bucket_lifecycle_configuration(Bucket=environ["S3_BUCKET"])["Rules"]
+    return {rule["ID"]: rule["Expiration"]["Days"] for rule in held}
+
+
+def png() -> bytes:
+    buffer = BytesIO()
+    Image.radial_gradient("L").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_every_command_and_option_explains_itself() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    assert set(commands) >= {"submit", "provision", "local", "demo", "ingest"}
+    for name, command in commands.items():
+        assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
+        assert command.help, name
+        for option in command.params:
+            assert getattr(option, "help", None) or option.name == "help", f"{name} {option.name}"
+
+
+def test_submit_waits_and_shows_how_each_job_ended(service: Service, world: World) -> None:
+    # Given a good cover and one that is not there
+    cover, none = world.serve("/cli/cover.png", png()), world.url("/cli/none.png")
+    # When both are waited for
+    urls = [f"{cover}?token=SECRET", none]
+    done = image_pipeline("submit", *urls, "--folder", "A b", "--wait", environ=service.environ)
+    # Then the one's URLs and the other's error are shown, without control codes, and the status says that one failed
+    assert done.returncode == 1, done.stderr
+    assert not CONTROL_CODE.search(done.stdout)
+    assert "SECRET" not in done.stdout
+    for size in ("50x50", "250X250", "800x800"):
+        assert re.search(rf"  {size} +http://\S+/images-resized/A_B/[0-9a-f]{{32}}_{size}\.png\n", done.stdout)
+    assert "http_404 in fetch: 127.0.0.1/cli/none.png answered 404" in done.stdout
+    assert "1 done, 1 failed" in done.stdout
+    # And the queue that was made for it is gone
+    assert not queues(service.environ, "_submit")
+
+    # When a file is sent straight to the fetch stage, its results as JSON lines
+    direct = service.environ | {"QUEUE_URL": ""}
+    lines = "".join(json.dumps({"itunes_image": f"{cover}?{n}", "n": n}) + "\n\n" for n in range(3))
+    done = image_pipeline("submit", "--file", "-", "--wait", "--json", environ=direct, stdin=lines)
+    # Then each job is told of twice: when it was sent, and how it ended
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["status"] for each in told] == ["sent"] * 3 + ["done"] * 3
+    assert {each["job_id"] for each in told[:3]} == {each["job_id"] for each in told[3:]}
+    assert sorted(each["result"]["n"] for each in told[3:]) == [0, 1, 2]
+    assert all(set(each["result"]["itunes_image_info"]) == {"50x50", "250X250", "800x800"} for each in told[3:])
+
+
+def test_submit_that_is_not_answered_gives_up_and_deletes_its_queue(environ: dict[str, str]) -> None:
+    # Given no workers; When a job is waited for
+    done = image_pipeline("submit", "http://example.org/a.png", "--wait", "--timeout", "1", environ=environ)
+    # Then it is over soon
+    assert done.returncode == 1
+    assert "no result in time" in done.stdout
+    assert not queues(environ, "_submit")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_submit_that_is_interrupted_deletes_its_queue(environ: dict[str, str], signum: int) -> None:
+    # Given a job that is waited for
+    submit = [sys.executable, "-m", "pipeline", "submit", "http://example.org/a.png", "--wait", "--json"]
+    with subprocess.Popen(submit, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert json.loads(process.stdout.readline())["status"] == "sent"
+        assert queues(environ, "_submit")
+        # When it is told to end
+        process.send_signal(signum)
+        # Then it does
+        assert process.wait(10) == 130
+    assert not queues(environ, "_submit")
+
+
+def test_submit_prints_ids(environ: dict[str, str]) -> None:
+    # When jobs are sent and not waited for
+    urls = ["http://example.org/a.png", "http://example.org/b.png"]
+    done = image_pipeline("submit", *urls, "--redirect-queue", "results", environ=environ)
+    # Then there is a line for each
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^[0-9a-f-]{36}  (\S+)$", done.stdout, re.MULTILINE) == [
+        "example.org/a.png",
+        "example.org/b.png",
+    ]
+
+
+GOOD = '{"image_url": "http://example.org/a.png", "postback_url": "http://example.org/"}\n'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "complaint"),
+    [
+        ((), "", "nothing to submit"),
+        (("http://example.org/a.png",), "", "example.org/a.png: The message asks for no result"),
+        (("http://example.org/a.png", "--wait", "--redirect-queue", "x"), "", "leave out --redirect-queue"),
+        (("--file", "-"), GOOD + "{nonsense\n", "Line 2 of standard input is not JSON"),
+        (("--file", "-"), GOOD + "\n[1]\n", "Line 3 of standard input is not a JSON object"),
+        (("--file", "-"), GOOD + '{"image_url": 1}\n', "Line 2 of standard input: The field image_url holds a number"),
+        (
+            ("--file", "-", "--wait"),
+            '{"image_url": "a", "redirect_queue": "x"}',
+            "Line 1 of standard input: its redirect",
+        ),
+    ],
+)
+def test_submit_sends_nothing_if_anything_is_wrong(
+    environ: dict[str, str], arguments: tuple[str, ...], stdin: str, complaint: str
+) -> None:
+    done = image_pipeline("submit", *arguments, environ=environ, stdin=stdin)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+    assert not queues(environ)
+
+
+def test_provision_can_be_repeated_and_keeps_the_rules_of_others(environ: dict[str, str]) -> None:
+    # Given a bucket with a lifecycle rule of its own
+    theirs = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "logs/"}, "Expiration": {"Days": 3}}
+    client("s3", environ).put_bucket_lifecycle_configuration(
+        Bucket=environ["S3_BUCKET"], LifecycleConfiguration={"Rules": [theirs]}
+    )
+
+    # When a dry run is made, Then it says what it would do, and nothing has changed
+    done = image_pipeline("provision", "--dry-run", environ=environ)
+    assert done.returncode == 0, done.stderr
+    assert f"would create queue {environ['QUEUE_NAMESPACE']}_fetch\n" in done.stdout
+    assert not queues(environ)
+    assert rules(environ) == {"theirs": 3}
+
+    # When it is run, Then the queues are there, and its rule beside theirs
+    done = image_pipeline("provision", environ=environ)
+    assert done.returncode == 0, done.stderr
+    stages = ("fetch", "resize", "upload", "notify")
+    wanted = {f"{environ['QUEUE_NAMESPACE']}_{stage}{kind}" for stage in stages for kind in ("", "_bulk", "_dlq")}
+    assert set(queues(environ)) >= wanted
+    assert rules(environ) == {"theirs": 3, "image-pipeline-staging": 14}
+
+    # When it is run again, Then there is nothing to do
+    done = image_pipeline("provision", environ=environ)
+    assert (done.returncode, done.stdout) == (0, "Everything is there already.\n")
+
+
+def test_local_tells_where_things_are_and_leaves_nothing_running(environ: dict[str, str], tmp_path: Path) -> None:
+    # Given the service as `local` starts it
+    log, env_file = tmp_path / "output", tmp_path / "local.env"
+    local = [sys.executable, "-m", "pipeline", "local", "--data-dir", str(tmp_path), "-c", "resize=2,sweep=0"]
+    with log.open("w") as output, subprocess.Popen(local, env=environ, stdout=output, stderr=output) as process:
+        wait_for(lambda: "resize.2    | " in log.read_text() and "Taking messages" in log.read_text(), 60)
+        assert "sweep.1" not in log.read_text()
+        # Then a second terminal finds it
+        script = 'set -a; . "$1"; set +a; exec "$2" -m pipeline provision'
+        shell = ["sh", "-c", script, "sh", str(env_file), sys.executable]
+        elsewhere = {"PATH": os.environ["PATH"]}
+        done = subprocess.run(shell, env=elsewhere, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout == "Everything is there already.\n", done.stderr
+        children = descendants(process.pid)
+        assert len(children) > 8
+        # When it is interrupted, as by Ctrl-C
+        process.send_signal(signal.SIGINT)
+        # Then it ends well, and all that it started has ended
+        assert process.wait(30) == 0
+    assert log.read_text().endswith("Everything has ended.\n")
+    assert not env_file.exists()
+    wait_for(lambda: not [pid for pid in children if runs(pid)], 10)
+
+
+def test_local_refuses_what_the_procfile_has_not(environ: dict[str, str]) -> None:
+    done = image_pipeline("local", "-c", "resise=4", environ=environ)
+    assert done.returncode == 2
+    assert "has no resise, only fetch, resize" in done.stderr
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that `pid` started, and those that they did."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(child): int(parent) for child, parent in (line.split() for line in listed.splitlines())}
+    found = [pid]
+    for each in found:
+        found += [child for child, parent in parents.items() if parent == each]
+    return found[1:]
+
+
+def runs(pid: int) -> bool:
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state) and not state.startswith("Z")
