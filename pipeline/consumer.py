@@ -19,6 +19,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
@@ -27,13 +28,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
+from pipeline.errors import RetryableError
 from pipeline.holds import FIRST_BACKOFF, LAST_BACKOFF, Hold, Holds
-from pipeline.wire import DUE, MAX_BATCH, RECEIVED, Reason, decode, describe, encode
+from pipeline.wire import DUE, GROUP, MAX_BATCH, RECEIVED, Reason, decode, describe, encode, is_group
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
     from pipeline.sqs import SQSBroker
+
+Step = Callable[[], object]
 
 #: Seconds of the longest poll SQS allows.
 LONG_POLL = 20
@@ -120,7 +124,7 @@ class SQSConsumer(upstream.SQSConsumer):
         """Give messages back at once. A suspect goes back as a copy, that this receive does not count against it."""
         messages = list(messages)
         for message in messages:
-            if message.is_suspect and self._once(lambda message=message: self._send_back(message)):
+            if message.is_suspect and self._insist(partial(self._send_back, message)):
                 self.holds.done(message.hold)
             self.broker.end_alone(message)
         self.holds.give_back([message.hold for message in messages], 0)
@@ -160,7 +164,8 @@ class SQSConsumer(upstream.SQSConsumer):
                 backoff = min(backoff * 2, LAST_BACKOFF)
                 continue
             backoff = FIRST_BACKOFF
-            self._admit([(received, self.holds.add(received["ReceiptHandle"])) for received in response.get("Messages", [])])
+            received = response.get("Messages", [])
+            self._admit([(message, self.holds.add(message["ReceiptHandle"])) for message in received])
         self.requeue(_drain(self._ready))
 
     def _wait_for_room(self) -> int:
@@ -176,30 +181,32 @@ class SQSConsumer(upstream.SQSConsumer):
 
     def _admit(self, batch: list[tuple[MessageTypeDef, Hold]]) -> None:
         """Hand received messages to the worker; what it cannot have goes where it belongs, after the others."""
-        errands: list[tuple[Hold, Callable[[], object]]] = []
+        errands: list[tuple[Hold, Step]] = []
         for received, hold in batch:
             try:
                 message = self._decoded(received, hold)
             except ValueError as error:
                 self.logger.error("%s: a message is no job of this queue: %s.", self.queue_name, error)
                 reason = Reason("bad_message", f"The message is no job of this queue: {error}.", stage=self.queue_name)
-                errands.append((hold, lambda body=received["Body"], reason=reason: self._bury(body, reason)))
+                errands.append((hold, partial(self.broker.bury, self.queue_name, received["Body"], reason)))
                 continue
             if message.options.get(DUE, 0) > self.broker.clock() * 1000:
-                errands.append((hold, lambda message=message: self.broker.hop(message._message)))
+                errands.append((hold, partial(self.broker.hop, message._message)))
             elif message.receives >= GIVEN_UP_AT or (message.receives < SUSPECTED_AT and not self.broker.alone):
                 self._ready.put(message)
             elif message.receives < SUSPECTED_AT:
                 self.holds.give_back([hold], 0)  # received while a suspect waits to be alone
             elif message.is_suspect and self.broker.begin_alone(message):
-                self.logger.warning("%s: %s was received %d times: it runs alone.", self.queue_name, message, message.receives)
+                self.logger.warning("%s was received %d times: it runs alone.", message, message.receives)
                 self._suspect = message
                 self.requeue(_drain(self._ready))
             else:
-                errands.append((hold, lambda message=message: self._send_back(message, SUSPECT_DELAY)))
+                errands.append((hold, partial(self._send_back, message, SUSPECT_DELAY)))
         for hold, errand in errands:
             if self._insist(errand):
                 self.holds.done(hold)
+            else:
+                self.holds.give_back([hold], 0 if self._stopping.is_set() else self.broker.visibility)
 
     def _decoded(self, received: MessageTypeDef, hold: Hold) -> SQSMessage:
         message = decode(received["Body"])
@@ -210,6 +217,8 @@ class SQSConsumer(upstream.SQSConsumer):
         for option in (DUE, RECEIVED):
             if not isinstance(message.options.get(option, 0), int):
                 raise ValueError(f"its option {option} is no number")
+        if not is_group(message.options.get(GROUP, "none")):
+            raise ValueError("its option group is no group id")
         receives = int(received.get("Attributes", {}).get("ApproximateReceiveCount", 1))
         return SQSMessage(message, hold, receives=message.options.get(RECEIVED, 0) + receives)
 
@@ -217,32 +226,25 @@ class SQSConsumer(upstream.SQSConsumer):
         """Send a suspect again as a copy: SQS counts its receives anew, and this one is not counted."""
         self.broker.send_copy(message._message, delay=delay, **{RECEIVED: message.receives - 1})
 
-    def _bury(self, body: str, reason: Reason) -> None:
-        try:
-            self.broker.bury(self.queue_name, body, reason)
-        except (ValueError, RuntimeError) as error:  # SQS would not take it: its own redrive policy will
-            self.logger.error("%s: a dead letter cannot keep its reason: %s", self.queue_name, describe(error))
-            raise BrokerConnectionError("left to the redrive policy") from error
-
-    def _once(self, errand: Callable[[], object]) -> bool:
-        try:
-            errand()
-        except Exception as error:
-            self.logger.warning("%s: a message could not be sent (%s).", self.queue_name, describe(error))
-            return False
-        return True
-
-    def _insist(self, errand: Callable[[], object]) -> bool:
-        """Do `errand`, again and again while SQS is in trouble; False if the consumer stops before it is done.
+    def _insist(self, errand: Step) -> bool:
+        """Do `errand`, again and again while SQS is in trouble; False if the consumer stops before it is done, or if
+        SQS would never take it.
 
         Its message stays held meanwhile: to leave it would let SQS count receives that are nobody's fault.
         """
         backoff = FIRST_BACKOFF
-        while not self._once(errand):
-            if self._stopping.wait(backoff):
+        while True:
+            try:
+                errand()
+                return True
+            except (BrokerConnectionError, RetryableError) as trouble:
+                self.logger.warning("%s: %s Again in %.1f s.", self.queue_name, trouble, backoff)
+                if self._stopping.wait(backoff):
+                    return False
+                backoff = min(backoff * 2, LAST_BACKOFF)
+            except Exception as error:
+                self.logger.error("%s: a message cannot be sent (%s).", self.queue_name, describe(error))
                 return False
-            backoff = min(backoff * 2, LAST_BACKOFF)
-        return True
 
 
 def _drain(ready: queue.SimpleQueue[SQSMessage]) -> list[SQSMessage]:

@@ -6,7 +6,8 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from pipeline.sqs import SQSBroker
 
 logger = logging.getLogger(__name__)
+
+Part = tuple[Job, dict[str, PipelineError]]
+Step = Callable[[], object]
 
 #: The option that counts a message's failed attempts, by the list of delays that each followed.
 ATTEMPTS = "attempts"
@@ -87,71 +91,75 @@ class Outcomes(dramatiq.Middleware):
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Settle what went wrong. While SQS is in trouble the message is kept, and settling it is tried again."""
+        """Settle what went wrong. While SQS is in trouble the message is kept, and settling it goes on later."""
         if exception is None:
             return
         error = exception.__cause__ or exception
+        steps: Iterator[Step] | None = None
+        step: Step | None = None
         backoff = FIRST_BACKOFF
         while True:
             try:
-                self._settle(broker, message, error)
+                steps = steps or iter(self._steps(broker, message, error))
+                while step := step or next(steps, None):
+                    step()
+                    step = None
+                return
             except (BrokerConnectionError, RetryableError) as trouble:
                 logger.warning("%s cannot be settled (%s): next in %.1fs", message, trouble, backoff)
-                if not broker.stopping.wait(backoff):
-                    backoff = min(backoff * 2, LAST_BACKOFF)
-                    continue
-                message.release()
+                if broker.stopping.wait(backoff):
+                    message.release()
+                    return
+                backoff = min(backoff * 2, LAST_BACKOFF)
             except Exception as trouble:
                 logger.error("%s cannot be settled: %s", message, describe(trouble))
                 message.release(after=RELEASE_DELAY)
-            return
+                return
 
-    def _settle(self, broker: SQSBroker, message: SQSMessage, error: BaseException) -> None:
+    def _steps(self, broker: SQSBroker, message: SQSMessage, error: BaseException) -> list[Step]:
+        """What has to be done, one after the other and each once, for a message whose actor raised `error`."""
         stage = stage_of_queue(message.queue_name)
         if isinstance(error, Shutdown):
-            message.release()
-        elif stage is None:  # no job's: it is tried again as it is
-            message.release(after=RELEASE_DELAY)
-        elif isinstance(error, UnknownVersion):
+            return [message.release]
+        if stage is None:  # no job's: it is tried again as it is
+            return [partial(message.release, RELEASE_DELAY)]
+        if isinstance(error, UnknownVersion):
             logger.warning("%s has %s: left to another worker.", message, error)
-            broker.enqueue(message, delay=UNKNOWN_VERSION_DELAY * 1000)  # type: ignore[arg-type]
-        else:
-            try:
-                for job, errors in self._parts(message, stage, error):
-                    self._go_on(broker, message, stage, job, errors)
-            except Rejected as rejected:
-                log_stage(stage.name, message.message_id, "rejected", str(rejected))
-                message.fail_with(_reason(message, stage, rejected))
+            return [partial(broker.enqueue, message._message, delay=UNKNOWN_VERSION_DELAY * 1000)]
+        try:
+            parts = self._parts(message, stage, error)
+        except Rejected as rejected:
+            log_stage(stage.name, message.message_id, "rejected", str(rejected))
+            return [partial(message.fail_with, _reason(message, stage, rejected))]
+        return [step for job, errors in parts for step in self._steps_of(broker, message, stage, job, errors)]
 
-    def _parts(
-        self, message: SQSMessage, stage: Stage, error: BaseException
-    ) -> Sequence[tuple[Job, dict[str, PipelineError]]]:
-        """What is to be tried again, or given up, each by itself; raises Rejected where there is no job."""
+    def _parts(self, message: SQSMessage, stage: Stage, error: BaseException) -> Sequence[Part]:
+        """What is to be tried again or given up, each by itself; raises Rejected where there is no job."""
         if isinstance(error, Rejected):
             raise error
         if isinstance(error, Unfinished):
             return error.parts
-        job = self._job_of(message)  # type: ignore[arg-type]
+        job = self._job_of(message._message)
         return [(job, dict.fromkeys(job.urls_due(stage) or [""], as_pipeline_error(error)))]
 
-    def _go_on(
+    def _steps_of(
         self, broker: SQSBroker, message: SQSMessage, stage: Stage, job: Job, errors: dict[str, PipelineError]
-    ) -> None:
+    ) -> Iterator[Step]:
         """Give up what failed for good; send the job through the stage again after a wait, or on to the next."""
         waits = {name: wait for name, error in errors.items() if (wait := self._wait(message, error)) is not None}
         if given_up := {name: error for name, error in errors.items() if name not in waits}:
             reason = _reason(message, stage, *given_up.values())
             log_stage(stage.name, job.id, "given_up", f"{reason.code}: {reason.message}")
-            broker.bury(message.queue_name, encode(_with_job(message, job)), reason)
+            yield partial(broker.bury, message.queue_name, encode(_with_job(message, job)), reason)
             job = job.with_errors(stage, given_up)
         if waits:
             again = {name: errors[name] for name in waits}
             wait = max(waits.values())
             log_stage(stage.name, job.id, "retry", f"in {wait:.1f} s: {Unfinished((job, again))}")
             attempts = {ATTEMPTS: _count(message, again)}
-            broker.enqueue(_with_job(message, job, **attempts), delay=int(wait * 1000))
+            yield partial(broker.enqueue, _with_job(message, job, **attempts), delay=int(wait * 1000))
         elif job.due is not stage:
-            self._pass_on(job)
+            yield partial(self._pass_on, job)
 
     def _wait(self, message: SQSMessage, error: PipelineError) -> float | None:
         """Seconds until the next attempt; None if there is to be none."""

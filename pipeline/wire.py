@@ -116,7 +116,7 @@ class Entry:
             raise ValueError(f"A delay of {self.delay} s is not between 0 and {MAX_DELAY}.")
         if len(self.attributes) > MAX_ATTRIBUTES or not all(value for _, value in self.attributes):
             raise ValueError(f"SQS takes up to {MAX_ATTRIBUTES} attributes, none of them empty.")
-        if self.group is not None and not _GROUP_ID.fullmatch(self.group):
+        if self.group is not None and not is_group(self.group):
             raise ValueError(f"{self.group!r} is no group id: 1 to 128 letters, digits and punctuation.")
 
     def request(self, entry_id: str, *, grouped: bool) -> SendMessageBatchRequestEntryTypeDef:
@@ -132,6 +132,11 @@ class Entry:
                 for name, value in self.attributes
             }
         return request
+
+
+def is_group(value: object) -> bool:
+    """Whether SQS takes `value` as a MessageGroupId."""
+    return isinstance(value, str) and bool(_GROUP_ID.fullmatch(value))
 
 
 def encode(message: dramatiq.Message[Any], **changes: Any) -> str:
