@@ -181,6 +181,7 @@ def make_broker(settings: Settings) -> SQSBroker:
         namespace=settings.queue_namespace,
         dead_letter_queue=lambda queue: f"{queue.removesuffix(f'_{Lane.BULK.value}')}_dlq",
         options=lambda: clients.sqs_options(settings),
+        put_away=lambda body: staging().put(body),
         middleware=[
             Outcomes(settings, job_of, pass_on),
             Notices(settings),

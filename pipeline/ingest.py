@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+from dramatiq.errors import BrokerConnectionError
 
 from pipeline import clients
 from pipeline.actors import fetch_image
@@ -20,9 +20,8 @@ from pipeline.broker import broker
 from pipeline.errors import PipelineError, Rejected
 from pipeline.job import Job, input_job_id, parse_json
 from pipeline.logs import log_stage
-from pipeline.stages import INGEST_DEAD_LETTER_QUEUE
 from pipeline.staging import staging
-from pipeline.wire import Entry, Reason, describe
+from pipeline.wire import Reason, describe
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
@@ -104,19 +103,14 @@ class Ingest:
         return done
 
     def _bury(self, message: MessageTypeDef, error: Rejected) -> bool:
-        """Whether a refused message is among the dead letters, its body in staging if it is too long for them."""
+        """Whether a refused message is among the dead letters."""
         log_stage("ingest", input_job_id(message["MessageId"]), "rejected", str(error))
-        reason = Reason(error.code, error.message, stage="ingest")
         try:
-            entry = Entry.of_dead_letter(message["Body"], reason)
-            if entry.is_too_large:
-                entry = Entry.of_dead_letter("{}", replace(reason, key=staging().put(message["Body"].encode())))
-            failure = broker.send(INGEST_DEAD_LETTER_QUEUE, [entry])[0]
-        except PipelineError as trouble:
-            failure = trouble
-        if failure:
-            logger.warning("ingest: message %s comes back: %s", message["MessageId"], failure)
-        return failure is None
+            broker.bury("ingest", message["Body"], Reason(error.code, error.message, stage="ingest"))
+        except (BrokerConnectionError, PipelineError) as trouble:
+            logger.warning("ingest: message %s comes back: %s", message["MessageId"], trouble)
+            return False
+        return True
 
     def _delete(self, messages: Sequence[MessageTypeDef]) -> None:
         if messages:

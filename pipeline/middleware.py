@@ -6,7 +6,8 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,12 @@ import dramatiq
 from dramatiq.common import iter_queue
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.errors import Retry as DramatiqRetry
-from dramatiq.middleware import Shutdown, TimeLimitExceeded
+from dramatiq.middleware import MiddlewareError, Shutdown, TimeLimitExceeded
 from dramatiq.worker import Worker
 
-from pipeline.consumer import SQSConsumer, SQSMessage
-from pipeline.errors import PipelineError, Rejected, Retry, RetryableError
+from pipeline.consumer import GIVEN_UP_AT, SQSConsumer, SQSMessage
+from pipeline.errors import PermanentError, PipelineError, Rejected, Retry, RetryableError
+from pipeline.holds import FIRST_BACKOFF, LAST_BACKOFF
 from pipeline.job import Job, Unfinished, UnknownVersion
 from pipeline.logs import log_stage
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
@@ -30,20 +32,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Part = tuple[Job, dict[str, PipelineError]]
+Step = Callable[[], object]
+
 #: The option that counts a message's failed attempts, by the list of delays that each followed.
 ATTEMPTS = "attempts"
 
 #: Seconds until a job of an unknown version is looked at again: by then a newer worker may have taken it.
 UNKNOWN_VERSION_DELAY = 30
 
-#: Seconds until a message comes back whose retry could not be sent.
+#: Seconds until a message comes back that could not be settled.
 RELEASE_DELAY = 15
 
 #: A wait is drawn from this range around what the settings say, so that jobs that failed together come back apart.
 JITTER = (0.8, 1.2)
 
 
-class Unsettled(DramatiqRetry):
+class Unsettled(MiddlewareError, DramatiqRetry):
     """What went wrong in a stage, its cause, is for `Outcomes` to settle.
 
     To dramatiq it is a Retry: of anything else that an actor raises it logs the text, and what a customer sent in it.
@@ -76,56 +81,85 @@ class Outcomes(dramatiq.Middleware):
         self._job_of = job_of
         self._pass_on = pass_on
 
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        """Do not run what has killed its workers too often."""
+        if message.receives >= GIVEN_UP_AT:
+            raise Unsettled from PermanentError(
+                "worker_crashed", f"The worker died each of the {message.receives - 1} times that it had this job."
+            )
+
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        stage = stage_of_queue(message.queue_name)
-        if exception is None or stage is None:
+        """Settle what went wrong. While SQS is in trouble the message is kept, and settling it goes on later."""
+        if exception is None:
             return
+        error = exception.__cause__ or exception
+        steps: Iterator[Step] | None = None
+        step: Step | None = None
+        backoff = FIRST_BACKOFF
+        while True:
+            try:
+                steps = steps or iter(self._steps(broker, message, error))
+                while step := step or next(steps, None):
+                    step()
+                    step = None
+                return
+            except (BrokerConnectionError, RetryableError) as trouble:
+                logger.warning("%s cannot be settled (%s): next in %.1fs", message, trouble, backoff)
+                if broker.stopping.wait(backoff):
+                    message.release()
+                    return
+                backoff = min(backoff * 2, LAST_BACKOFF)
+            except Exception as trouble:
+                logger.error("%s cannot be settled: %s", message, describe(trouble))
+                message.release(after=RELEASE_DELAY)
+                return
+
+    def _steps(self, broker: SQSBroker, message: SQSMessage, error: BaseException) -> list[Step]:
+        """What has to be done, one after the other and each once, for a message whose actor raised `error`."""
+        stage = stage_of_queue(message.queue_name)
+        if isinstance(error, Shutdown):
+            return [message.release]
+        if stage is None:  # no job's: it is tried again as it is
+            return [partial(message.release, RELEASE_DELAY)]
+        if isinstance(error, UnknownVersion):
+            logger.warning("%s has %s: left to another worker.", message, error)
+            return [partial(broker.enqueue, message._message, delay=UNKNOWN_VERSION_DELAY * 1000)]
         try:
-            self._settle(broker, message, stage, exception.__cause__ or exception)
-        except Rejected as error:
-            log_stage(stage.name, message.message_id, "rejected", str(error))
-            message.fail_with(_reason(message, stage, error))
-        except Exception as trouble:
-            logger.warning("%s is left to be received again: %s", message, describe(trouble))
-            message.release(after=RELEASE_DELAY)
+            parts = self._parts(message, stage, error)
+        except Rejected as rejected:
+            log_stage(stage.name, message.message_id, "rejected", str(rejected))
+            return [partial(message.fail_with, _reason(message, stage, rejected))]
+        return [step for job, errors in parts for step in self._steps_of(broker, message, stage, job, errors)]
 
-    def _settle(self, broker: SQSBroker, message: SQSMessage, stage: Stage, error: BaseException) -> None:
-        match error:
-            case Shutdown():
-                message.release()
-            case UnknownVersion():
-                logger.warning("%s has %s: left to another worker.", message, error)
-                broker.enqueue(message, delay=UNKNOWN_VERSION_DELAY * 1000)  # type: ignore[arg-type]
-            case Rejected():
-                raise error
-            case Unfinished():
-                for job, errors in error.parts:
-                    self._go_on(broker, message, stage, job, errors)
-            case _:
-                job = self._job_of(message)  # type: ignore[arg-type]
-                trouble = as_pipeline_error(error)
-                self._go_on(broker, message, stage, job, dict.fromkeys(job.urls_due(stage) or [""], trouble))
+    def _parts(self, message: SQSMessage, stage: Stage, error: BaseException) -> Sequence[Part]:
+        """What is to be tried again or given up, each by itself; raises Rejected where there is no job."""
+        if isinstance(error, Rejected):
+            raise error
+        if isinstance(error, Unfinished):
+            return error.parts
+        job = self._job_of(message._message)
+        return [(job, dict.fromkeys(job.urls_due(stage) or [""], as_pipeline_error(error)))]
 
-    def _go_on(
+    def _steps_of(
         self, broker: SQSBroker, message: SQSMessage, stage: Stage, job: Job, errors: dict[str, PipelineError]
-    ) -> None:
+    ) -> Iterator[Step]:
         """Give up what failed for good; send the job through the stage again after a wait, or on to the next."""
         waits = {name: wait for name, error in errors.items() if (wait := self._wait(message, error)) is not None}
         if given_up := {name: error for name, error in errors.items() if name not in waits}:
             reason = _reason(message, stage, *given_up.values())
             log_stage(stage.name, job.id, "given_up", f"{reason.code}: {reason.message}")
-            broker.bury(message.queue_name, encode(_with_job(message, job)), reason)
+            yield partial(broker.bury, message.queue_name, encode(_with_job(message, job)), reason)
             job = job.with_errors(stage, given_up)
         if waits:
             again = {name: errors[name] for name in waits}
             wait = max(waits.values())
             log_stage(stage.name, job.id, "retry", f"in {wait:.1f} s: {Unfinished((job, again))}")
             attempts = {ATTEMPTS: _count(message, again)}
-            broker.enqueue(_with_job(message, job, **attempts), delay=int(wait * 1000))
+            yield partial(broker.enqueue, _with_job(message, job, **attempts), delay=int(wait * 1000))
         elif job.due is not stage:
-            self._pass_on(job)
+            yield partial(self._pass_on, job)
 
     def _wait(self, message: SQSMessage, error: PipelineError) -> float | None:
         """Seconds until the next attempt; None if there is to be none."""
@@ -173,6 +207,7 @@ class Shutdowns(dramatiq.Middleware):
 
     def before_worker_shutdown(self, broker: Any, worker: Worker) -> None:
         """Give back at once, not only when the last running actor has ended."""
+        broker.stopping.set()
         consumers = {name: thread.consumer for name, thread in worker.consumers.items() if thread.consumer}
         for consumer in consumers.values():
             if isinstance(consumer, SQSConsumer):

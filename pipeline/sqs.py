@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import boto3
 import dramatiq
@@ -28,10 +29,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq_sqs.exceptions import MessageTooLarge
 
-from pipeline.consumer import SQSConsumer
+from pipeline.consumer import SQSConsumer, SQSMessage
 from pipeline.group_commit import GroupCommit
 from pipeline.queues import MAX_MESSAGE_BYTES, VISIBILITY_TIMEOUT, QueueSpec, ensure_queue
-from pipeline.wire import DUE, GROUP, MAX_BATCH, MAX_DELAY, Entry, Reason, SendFailed, describe, encode
+from pipeline.wire import DUE, GROUP, MAX_BATCH, MAX_DELAY, RECEIVED, Entry, Reason, SendFailed, describe, encode
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -47,6 +48,7 @@ class SQSBroker(upstream.SQSBroker):
         dead_letter_queue: the name, without the namespace, of a queue's dead-letter queue.
         visibility_timeout: seconds a received message is hidden between two extensions.
         clock: the Unix time in seconds, by which delays beyond 15 minutes are due.
+        put_away: keeps a body that is too large for a dead letter with its reason, and returns the key of it.
         options: a function that returns the arguments of the boto3 client, called at the first use.
     """
 
@@ -59,6 +61,7 @@ class SQSBroker(upstream.SQSBroker):
         dead_letter_queue: Callable[[str], str] = "{}_dlq".format,
         visibility_timeout: int = VISIBILITY_TIMEOUT,
         clock: Callable[[], float] = time.time,
+        put_away: Callable[[bytes], str] | None = None,
     ) -> None:
         self.queue_names: set[str] = set()  # before the middleware's hooks may declare some, as upstream has it
         dramatiq.Broker.__init__(self, middleware=middleware)
@@ -66,6 +69,11 @@ class SQSBroker(upstream.SQSBroker):
         self.visibility = visibility_timeout
         self.dead_letter_queue = dead_letter_queue
         self.clock = clock
+        self.put_away = put_away
+        self.consumers: WeakSet[SQSConsumer] = WeakSet()
+        self.stopping = threading.Event()  # set when the process is told to stop
+        self._alone: SQSMessage | None = None
+        self._fair = True  # whether the endpoint takes message groups on standard queues
         self._options = options
         self._lock = threading.Lock()
         self._urls: dict[str, str] = {}
@@ -128,15 +136,16 @@ class SQSBroker(upstream.SQSBroker):
         return errors
 
     def bury(self, queue_name: str, body: str, reason: Reason) -> None:
-        """Keep `body` in the dead-letter queue of `queue_name`, with its reason.
+        """Keep `body` in the dead-letter queue of `queue_name`, with its reason; one too large for it is put away.
 
         Raises:
             SendFailed: SQS did not confirm it.
             MessageTooLarge, ValueError: SQS would not take it.
         """
         entry = Entry.of_dead_letter(body, reason)
-        if error := self.send(self.dead_letter_queue(queue_name), [entry])[0]:
-            raise error
+        if entry.is_too_large and self.put_away:
+            entry = Entry.of_dead_letter("{}", replace(reason, key=self.put_away(body.encode())))
+        self._send_one(self.dead_letter_queue(queue_name), entry)
 
     def send(self, queue_name: str, entries: Sequence[Entry]) -> list[Exception | None]:
         """Send entries to a queue, in batches shared with other threads; returns an error or None for each."""
@@ -145,18 +154,49 @@ class SQSBroker(upstream.SQSBroker):
         outcomes = iter(self._commit_of(queue_name).submit(good))
         return [error or next(outcomes) for error in errors]
 
-    def hop(self, message: dramatiq.Message[Any]) -> bool:
-        """Send a message that was received before it is due on its next hop; False if it is due.
+    def hop(self, message: dramatiq.Message[Any]) -> None:
+        """Send a message that was received before it is due on its next hop.
 
         Raises:
             SendFailed: SQS did not confirm it.
         """
-        remaining = message.options.get(DUE, 0) - int(self.clock() * 1000)
-        if remaining <= 0:
-            return False
-        if error := self.send(message.queue_name, [self._entry(message, remaining)])[0]:
-            raise error
-        return True
+        remaining = message.options[DUE] - int(self.clock() * 1000)
+        self._send_one(message.queue_name, self._entry(message, max(0, remaining)))
+
+    def send_copy(self, message: dramatiq.Message[Any], *, delay: int, **options: Any) -> None:
+        """Send a received message again, with `options` of the queue layer's own, after `delay` seconds.
+
+        Raises:
+            SendFailed: SQS did not confirm it.
+        """
+        self._send_one(message.queue_name, self._entry(message, delay * 1000, **options))
+
+    @property
+    def held(self) -> int:
+        """How many messages this process holds."""
+        return sum(len(consumer.holds) for consumer in list(self.consumers))
+
+    @property
+    def alone(self) -> bool:
+        """Whether a suspect runs alone in this process, or waits for it: nothing else is received meanwhile."""
+        return self._alone is not None
+
+    def begin_alone(self, message: SQSMessage) -> bool:
+        """Let `message` be the one that runs alone; False if there is one already."""
+        with self._lock:
+            if self._alone is not None:
+                return False
+            self._alone = message
+            return True
+
+    def end_alone(self, message: SQSMessage) -> None:
+        """Let the others go on, if `message` is the one that ran alone."""
+        with self._lock:
+            if self._alone is not message:
+                return
+            self._alone = None
+        for consumer in list(self.consumers):
+            consumer.wake()
 
     def join(self, queue_name: str, *, timeout: int | None = None) -> None:
         """Wait until `queue_name` is empty, for `timeout` milliseconds at the most (for tests)."""
@@ -175,15 +215,19 @@ class SQSBroker(upstream.SQSBroker):
                 raise QueueJoinTimeout(queue_name)
             time.sleep(0.2)
 
-    def _entry(self, message: dramatiq.Message[Any], delay: int) -> Entry:
-        options = {key: value for key, value in message.options.items() if key != DUE}
+    def _entry(self, message: dramatiq.Message[Any], delay: int, **own: Any) -> Entry:
         if delay > MAX_DELAY * 1000:
-            options[DUE] = int(self.clock() * 1000) + delay
+            own[DUE] = int(self.clock() * 1000) + delay
+        options = {key: value for key, value in message.options.items() if key not in {DUE, RECEIVED}}
         return Entry(
-            body=encode(message, options=options),
+            body=encode(message, options=options | own),
             delay=min(-(-delay // 1000), MAX_DELAY),
             group=options.get(GROUP),
         )
+
+    def _send_one(self, queue_name: str, entry: Entry) -> None:
+        if error := self.send(queue_name, [entry])[0]:
+            raise error
 
     def _commit_of(self, queue_name: str) -> GroupCommit[Entry]:
         with self._lock:
@@ -196,18 +240,31 @@ class SQSBroker(upstream.SQSBroker):
             return self._commits[queue_name]
 
     def _send_batch(self, queue_name: str, batch: list[Entry]) -> list[Exception | None]:
+        grouped = self._fair and any(entry.group for entry in batch)
         try:
             response = self.client.send_message_batch(
                 QueueUrl=self.queue_url(queue_name),
-                Entries=[entry.request(str(place)) for place, entry in enumerate(batch)],
+                Entries=[entry.request(str(place), grouped=grouped) for place, entry in enumerate(batch)],
             )
         except (BotoCoreError, ClientError) as error:
+            if grouped and "MessageGroupId" in str(error):
+                return self._without_groups(queue_name, batch)
             raise SendFailed(f"SQS did not confirm {len(batch)} messages: {describe(error)}") from error
-        refused = {failure["Id"]: failure["Code"] for failure in response.get("Failed", [])}
+        failures = {int(failure["Id"]): failure for failure in response.get("Failed", [])}
+        if grouped and any("MessageGroupId" in failure.get("Message", "") for failure in failures.values()):
+            places = sorted(failures)
+            again = dict(zip(places, self._without_groups(queue_name, [batch[p] for p in places]), strict=True))
+            return [again.get(place) for place in range(len(batch))]
         return [
-            SendFailed(f"SQS refused a message: {refused[str(place)]}") if str(place) in refused else None
+            SendFailed(f"SQS refused a message: {failures[place]['Code']}") if place in failures else None
             for place in range(len(batch))
         ]
+
+    def _without_groups(self, queue_name: str, batch: list[Entry]) -> list[Exception | None]:
+        """Send a batch to an endpoint that does not know fair queues, and never ask it again."""
+        self._fair = False
+        self.logger.warning("The SQS endpoint takes no message groups on standard queues: going on without.")
+        return self._send_batch(queue_name, batch)
 
 
 def _problem(entry: Entry) -> Exception | None:

@@ -34,6 +34,10 @@ MAX_DELAY = MAX_DELAY_SECONDS
 #: The option that holds when a message is due (Unix time in ms), where that is further off than one delay reaches.
 DUE = "due"
 
+#: The option that holds how often a message was received before SQS began to count anew: it is suspected of killing its
+#: workers, and was sent again as a copy so that no receive counts but those in which it ran.
+RECEIVED = "received"
+
 #: The option that names a message's group: SQS fair queues keep one group's flood from starving the others.
 GROUP = "group"
 
@@ -112,15 +116,15 @@ class Entry:
             raise ValueError(f"A delay of {self.delay} s is not between 0 and {MAX_DELAY}.")
         if len(self.attributes) > MAX_ATTRIBUTES or not all(value for _, value in self.attributes):
             raise ValueError(f"SQS takes up to {MAX_ATTRIBUTES} attributes, none of them empty.")
-        if self.group is not None and not _GROUP_ID.fullmatch(self.group):
+        if self.group is not None and not is_group(self.group):
             raise ValueError(f"{self.group!r} is no group id: 1 to 128 letters, digits and punctuation.")
 
-    def request(self, entry_id: str) -> SendMessageBatchRequestEntryTypeDef:
-        """The entry as SendMessageBatch wants it."""
+    def request(self, entry_id: str, *, grouped: bool) -> SendMessageBatchRequestEntryTypeDef:
+        """The entry as SendMessageBatch wants it; not `grouped`, for an endpoint that knows no fair queues."""
         request: SendMessageBatchRequestEntryTypeDef = {"Id": entry_id, "MessageBody": self.body}
         if self.delay:
             request["DelaySeconds"] = self.delay
-        if self.group:
+        if self.group and grouped:
             request["MessageGroupId"] = self.group
         if self.attributes:
             request["MessageAttributes"] = {
@@ -128,6 +132,11 @@ class Entry:
                 for name, value in self.attributes
             }
         return request
+
+
+def is_group(value: object) -> bool:
+    """Whether SQS takes `value` as a MessageGroupId."""
+    return isinstance(value, str) and bool(_GROUP_ID.fullmatch(value))
 
 
 def encode(message: dramatiq.Message[Any], **changes: Any) -> str:

@@ -189,7 +189,7 @@ def test_what_a_dead_consumer_held_is_soon_received_by_another(broker, consume) 
     broker.enqueue(message("taken over"))
     dead = consume()
     take(dead)
-    dead._closed.set()
+    dead.holds._closed.set()
     dead._stopping.set()
     # Then another one gets the message, as its second receiver.
     (again,) = take(consume())
@@ -214,7 +214,7 @@ def test_a_message_that_somebody_else_took_is_not_deleted_as_if_it_were_ours(bro
     assert mine.message_id == theirs.message_id
     # When the first hears that its handle is stale, and acknowledges the message all the same
     down.clear()
-    wait_for(lambda: mine.handle not in first._held)
+    wait_for(lambda: mine.hold not in first.holds)
     first.ack(mine)
     first.close()
     # Then the second still has it, and ends it.

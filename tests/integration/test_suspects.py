@@ -1,0 +1,125 @@
+"""Messages that may be what kills their workers: suspected, run alone, and given up; their neighbours are not blamed."""
+
+from __future__ import annotations
+
+from tests.integration.test_sqs import broker, clock, consume, count_requests, counts, message, take, wait_for
+
+__all__ = ["broker", "clock", "consume"]
+
+
+def die(consumer) -> None:
+    """End a consumer as a killed worker does: what it held comes back when its visibility timeout ends.
+
+    It holds as many as it may, or one that runs alone: so it has no poll under way that would go on receiving.
+    """
+    consumer._stopping.set()
+    consumer.holds._closed.set()
+    consumer.wake()
+    consumer.broker.consumers.discard(consumer)
+    consumer.broker._alone = None
+
+
+def test_a_message_received_four_times_runs_alone_and_the_sixth_receive_gives_it_up(broker, consume) -> None:
+    # Given a message whose workers die each time
+    broker.enqueue(message("kills"))
+    seen = []
+    for _ in range(5):
+        (held,) = take(worker := consume(prefetch=1))
+        seen.append((held.receives, held.is_suspect, broker.alone))
+        die(worker)
+    # Then it is nothing special three times, runs alone twice,
+    assert seen == [(1, False, False), (2, False, False), (3, False, False), (4, True, True), (5, True, True)]
+    # and at the sixth it is handed over to be given up, not to be run.
+    (held,) = take(consume(prefetch=1))
+    assert (held.receives, broker.alone) == (6, False)
+
+
+def test_neighbours_of_a_killer_run_alone_too_and_are_not_blamed(broker, consume) -> None:
+    # Given three messages that were always received together, in three workers that died
+    broker.enqueue_many([message(name) for name in ("first", "kills", "last")])
+    for _ in range(3):
+        take(worker := consume(prefetch=3), 3)
+        die(worker)
+    # When workers take them from then on, each of which dies of the killer
+    ended, receives, given_up = [], [], None
+    worker = consume(prefetch=3)
+    while not (given_up and len(ended) == 2):
+        (held,) = take(worker)
+        if held.receives >= 6:
+            given_up = held
+            worker.ack(held)
+        elif held.args == ("kills",):
+            receives.append(held.receives)
+            assert broker.held == 1  # alone
+            die(worker)
+            worker = consume(prefetch=3)
+        else:
+            assert broker.held == 1
+            worker.ack(held)
+            ended.append(held.args[0])
+    # Then the innocent ones ended, and only the killer counted on.
+    assert (sorted(ended), receives, given_up.args) == (["first", "last"], [4, 5], ("kills",))
+
+
+def test_nothing_is_received_beside_a_suspect_and_all_goes_on_after_it(broker, consume) -> None:
+    # Given a suspect that runs alone
+    broker.send_copy(message("suspect"), delay=0, received=3)
+    (suspect,) = take(worker := consume())
+    assert broker.alone
+    # When others are sent, then they wait,
+    broker.enqueue_many([message(n) for n in range(3)])
+    until = [next(worker) for _ in range(4)]
+    assert until == [None] * 4
+    # and they follow when it has ended.
+    worker.ack(suspect)
+    assert len(take(worker, 3)) == 3
+    assert not broker.alone
+
+
+def test_a_suspect_waits_until_what_is_in_hand_has_ended(broker, consume) -> None:
+    broker.enqueue(message("in hand"))
+    (in_hand,) = take(worker := consume())
+    broker.send_copy(message("suspect"), delay=0, received=3)
+    wait_for(lambda: broker.alone)
+    assert [next(worker) for _ in range(3)] == [None] * 3
+    worker.ack(in_hand)
+    (suspect,) = take(worker)
+    assert suspect.args == ("suspect",)
+
+
+def test_a_shutdown_is_not_counted_against_a_suspect(broker, consume) -> None:
+    broker.send_copy(message("suspect"), delay=0, received=4)
+    for _ in range(3):
+        (suspect,) = take(worker := consume())
+        assert suspect.receives == 5
+        worker.requeue([suspect])
+        worker.close()
+    wait_for(lambda: counts(broker) == (1, 0, 0))
+
+
+def test_an_endpoint_without_fair_queues_is_asked_for_them_once(broker) -> None:
+    from botocore.exceptions import ClientError
+
+    # Given an endpoint that refuses message groups on standard queues
+    def refuse(params, **_) -> None:
+        if any("MessageGroupId" in entry for entry in params["Entries"]):
+            text = "The request include parameter MessageGroupId which is not valid for this queue type"
+            raise ClientError({"Error": {"Code": "InvalidParameterValue", "Message": text}}, "SendMessageBatch")
+
+    broker.queue_url("work")
+    broker.client.meta.events.register("provide-client-params.sqs.SendMessageBatch", lambda params, **kw: refuse(params))
+    requests = count_requests(broker)
+    # When messages with groups are sent, then they are there, and groups are given up.
+    grouped = [message(n, options={"group": "FOLDER"}) for n in range(3)]
+    assert broker.enqueue_many(grouped) == [None] * 3
+    broker.enqueue(grouped[0])
+    assert counts(broker)[0] == 4
+    assert requests["SendMessageBatch"] == 2
+
+
+def test_a_group_travels_with_its_message(broker) -> None:
+    broker.enqueue(message("x", options={"group": "FOLDER"}))
+    received = broker.client.receive_message(
+        QueueUrl=broker.queue_url("work"), MessageSystemAttributeNames=["MessageGroupId"]
+    )
+    assert received["Messages"][0]["Attributes"]["MessageGroupId"] == "FOLDER"
