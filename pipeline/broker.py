@@ -19,12 +19,13 @@ from dramatiq.errors import BrokerConnectionError
 from dramatiq.middleware import AgeLimit, CurrentMessage, ShutdownNotifications, TimeLimit
 from periodiq import PeriodiqMiddleware
 
-from pipeline import clients, logs
+from pipeline import clients
 from pipeline.errors import PipelineError, Rejected, StagedMissing
 from pipeline.job import MAX_PAYLOAD_BYTES, Job, Source, Unfinished, UnknownVersion, to_json
-from pipeline.middleware import Notices, Outcomes, Shutdowns, Unsettled
+from pipeline.logs import log_stage, set_levels
+from pipeline.middleware import Notices, Outcomes, Shutdowns, Unsettled, as_pipeline_error
 from pipeline.publish import is_published
-from pipeline.settings import Settings, get_settings
+from pipeline.settings import Settings, get_settings, settings_or_exit
 from pipeline.sqs import SQSBroker
 from pipeline.stages import Lane, Stage, stage_of_queue
 from pipeline.staging import staging
@@ -80,20 +81,18 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
 
     def declare(fn: Callable[[Job], Job | None]) -> StageActor:
         @wraps(fn)
-        def run(payload: Any = None, *, job: dict[str, Any] | None = None) -> None:
+        def run(*_: Any, **__: Any) -> None:
             started = time.monotonic()
-            current = CurrentMessage.get_current_message()
             try:
-                taken = _job(payload, job, current.message_id if current else "")
-                if further := fn(taken):
+                job = job_of(current_message())
+                if further := fn(job):
                     pass_on(further)
             except (PipelineError, BrokerConnectionError, Unfinished, UnknownVersion) as error:
                 raise Unsettled from error
-            except Exception as error:  # its text may hold what a customer sent: only the places are logged
-                places = "".join(traceback.format_tb(error.__traceback__))
-                logger.error("%s failed with an unexpected %s at\n%s", stage.name, type(error).__name__, places)
+            except Exception as error:
+                log_places(stage, error)
                 raise Unsettled from error
-            logs.log_stage(stage.name, taken.id, "done", seconds=time.monotonic() - started)
+            log_stage(stage.name, job.id, "done", seconds=time.monotonic() - started)
 
         for queue in stage.queues:
             broker.declare_queue(queue)
@@ -124,6 +123,9 @@ def advance(job: Job, stage: Stage, step: Callable[[Job, Source], Source]) -> Jo
             further[source.url] = _step_or_restart(job, source, step)
         except PipelineError as error:
             errors[source.url] = error
+        except Exception as error:  # one image never costs the other
+            log_places(stage, error)
+            errors[source.url] = as_pipeline_error(error)
 
     if len(due) > 1:
         with ThreadPoolExecutor(max_workers=len(due)) as pool:
@@ -162,17 +164,29 @@ def job_of(message: dramatiq.Message[Any]) -> Job:
     Raises:
         Rejected, UnknownVersion: as `Job.accept` and `Job.decode` do.
     """
-    return _job(_payload(message), message.kwargs.get("job"), message.message_id)
+    if set(message.kwargs) == {"job"} and not message.args:
+        return Job.decode(message.kwargs["job"])
+    if len(message.args) + len(message.kwargs) != 1 or not message.kwargs.keys() <= {"payload"}:
+        raise Rejected("bad_job", "The message holds neither a payload nor a job.")
+    return Job.accept(_payload(message), job_id=message.message_id, stage_payload=staging().put)
+
+
+def current_message() -> dramatiq.Message[Any]:
+    """The message that this thread works on."""
+    message = CurrentMessage.get_current_message()
+    if message is None:
+        raise RuntimeError("a stage's actor runs in a worker only: use send()")
+    return message
 
 
 def _payload(message: dramatiq.Message[Any]) -> Any:
     return message.args[0] if message.args else message.kwargs.get("payload")
 
 
-def _job(payload: Any, job: dict[str, Any] | None, message_id: str) -> Job:
-    if job is not None:
-        return Job.decode(job)
-    return Job.accept(payload, job_id=message_id, stage_payload=staging().put)
+def log_places(stage: Stage, error: Exception) -> None:
+    """Log where something unforeseen happened, but not its text, which may hold what a customer sent."""
+    places = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("%s met an unexpected %s at\n%s", stage.name, type(error).__name__, places)
 
 
 def make_broker(settings: Settings) -> SQSBroker:
@@ -180,7 +194,7 @@ def make_broker(settings: Settings) -> SQSBroker:
     return SQSBroker(
         namespace=settings.queue_namespace,
         dead_letter_queue=lambda queue: f"{queue.removesuffix(f'_{Lane.BULK.value}')}_dlq",
-        options=lambda: clients.sqs_options(settings),
+        client=clients.sqs,
         put_away=lambda body: staging().put(body),
         middleware=[
             Outcomes(settings, job_of, pass_on),
@@ -195,7 +209,7 @@ def make_broker(settings: Settings) -> SQSBroker:
     )
 
 
-logs.set_levels(get_settings())
+set_levels(settings_or_exit())
 dramatiq.set_encoder(Encoder())
 broker = make_broker(get_settings())
 dramatiq.set_broker(broker)

@@ -51,18 +51,21 @@ def ingest() -> None:
     What is no acceptable message goes to the queue `<QUEUE_NAMESPACE>_ingest_dlq` with its reason.
     """
     _log_as_process()
+    told_to_stop = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: told_to_stop.set())
+    logger = logging.getLogger("pipeline.ingest")
     queue_url = get_settings().queue_url
-    if not queue_url:
-        raise SettingsError("QUEUE_URL is not set: ingest needs to know the input queue.")
+    if not queue_url:  # the Procfile's processes end together: one that has nothing to do waits
+        logger.warning("QUEUE_URL is not set: ingest is off. Name the input queue there.")
+        told_to_stop.wait()
+        return
     from pipeline.ingest import Ingest  # noqa: PLC0415 - declares the actors, which no other command needs
 
     taking = Ingest(queue_url)
     thread = threading.Thread(target=taking.run, name="ingest", daemon=True)
-    told_to_stop = threading.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: told_to_stop.set())
     thread.start()
-    logging.getLogger("pipeline").info("Taking messages from %s.", queue_url.rsplit("/", 1)[-1])
+    logger.info("Taking messages from %s.", queue_url.rsplit("/", 1)[-1])
     told_to_stop.wait()
     taking.stop()
     thread.join(STOP_GRACE)  # a long poll in hand is left to end with the process

@@ -41,19 +41,6 @@ def aws_config(settings: Settings, **more: Any) -> Config:
     )
 
 
-def sqs_options(settings: Settings) -> dict[str, Any]:
-    """The keyword arguments of an SQS client or resource.
-
-    SQS is tried once only: a send that was applied but whose answer was lost would be sent again by botocore, and the
-    queue layer retries by itself. Reading waits longer than the longest poll (20 s).
-    """
-    return {
-        **_credentials(settings.aws_access_key_sqs, settings.aws_secret_key_sqs),
-        "endpoint_url": settings.sqs_endpoint,
-        "config": aws_config(settings, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 1}),
-    }
-
-
 def _credentials(key: SecretStr | None, secret: SecretStr | None) -> dict[str, Any]:
     if not (key and secret):
         return {}
@@ -74,8 +61,18 @@ def s3() -> S3Client:
 
 @cache
 def sqs() -> SQSClient:
-    """The SQS client of everything but the stage queues, whose broker has its own."""
-    return boto3.session.Session().client("sqs", **sqs_options(get_settings()))
+    """The SQS client.
+
+    It tries once only: a send that was applied but whose answer was lost would be sent again by botocore, and the queue
+    layer retries by itself. It waits for an answer longer than the longest poll (20 s).
+    """
+    settings = get_settings()
+    return boto3.session.Session().client(
+        "sqs",
+        **_credentials(settings.aws_access_key_sqs, settings.aws_secret_key_sqs),
+        endpoint_url=settings.sqs_endpoint,
+        config=aws_config(settings, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 1}),
+    )
 
 
 def aws_code(error: ClientError) -> str:

@@ -24,13 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 import dramatiq
 import dramatiq_sqs.broker as upstream
-from botocore.exceptions import BotoCoreError, ClientError
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
 from pipeline.errors import RetryableError
 from pipeline.holds import FIRST_BACKOFF, LAST_BACKOFF, Hold, Holds
-from pipeline.wire import DUE, GROUP, MAX_BATCH, RECEIVED, Reason, decode, describe, encode, is_group
+from pipeline.wire import DUE, MAX_BATCH, RECEIVED, Reason, decode, describe, encode
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
@@ -158,14 +157,17 @@ class SQSConsumer(upstream.SQSConsumer):
                     VisibilityTimeout=self.broker.visibility,
                     MessageSystemAttributeNames=["ApproximateReceiveCount"],
                 )
-            except (BotoCoreError, ClientError) as error:
+            except Exception as error:  # of boto3, or of a parser below it: this thread must not end
                 self.logger.warning("%s: cannot receive (%s): next in %.1fs", self.queue_name, describe(error), backoff)
                 self._stopping.wait(backoff)
                 backoff = min(backoff * 2, LAST_BACKOFF)
                 continue
             backoff = FIRST_BACKOFF
-            received = response.get("Messages", [])
-            self._admit([(message, self.holds.add(message["ReceiptHandle"])) for message in received])
+            batch = [(message, self.holds.add(message["ReceiptHandle"])) for message in response.get("Messages", [])]
+            if self._stopping.is_set():
+                self.holds.give_back([hold for _, hold in batch], 0)
+            else:
+                self._admit(batch)
         self.requeue(_drain(self._ready))
 
     def _wait_for_room(self) -> int:
@@ -210,15 +212,12 @@ class SQSConsumer(upstream.SQSConsumer):
 
     def _decoded(self, received: MessageTypeDef, hold: Hold) -> SQSMessage:
         message = decode(received["Body"])
-        if message.queue_name != self.queue_name:
+        dead_letter_queue = self.broker.dead_letter_queue
+        if dead_letter_queue(message.queue_name) != dead_letter_queue(self.queue_name):
             raise ValueError(f"it names the queue {message.queue_name[:80]!r}")
+        message = message.copy(queue_name=self.queue_name)  # a dead letter may be sent again in the other lane
         if message.actor_name not in self.broker.actors:
             raise ValueError(f"no actor is called {message.actor_name[:80]!r}")
-        for option in (DUE, RECEIVED):
-            if not isinstance(message.options.get(option, 0), int):
-                raise ValueError(f"its option {option} is no number")
-        if not is_group(message.options.get(GROUP, "none")):
-            raise ValueError("its option group is no group id")
         receives = int(received.get("Attributes", {}).get("ApproximateReceiveCount", 1))
         return SQSMessage(message, hold, receives=message.options.get(RECEIVED, 0) + receives)
 

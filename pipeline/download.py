@@ -10,6 +10,7 @@ from pipeline import clients
 from pipeline.errors import PermanentError, Retry, RetryableError
 from pipeline.exchange import exchange, refusal, shown
 from pipeline.guard import Budget, credentials
+from pipeline.job import MAX_URL_LENGTH
 from pipeline.settings import get_settings
 
 MAX_REDIRECTS = 5
@@ -40,6 +41,8 @@ def download(url: str) -> bytes:
             `empty`, `bad_encoding`.
         RetryableError: `timeout`, `unreachable`, `tls_error`, `incomplete`, `http_<status>` of 408, 425, 429 and 5xx.
     """
+    if len(url) > MAX_URL_LENGTH:
+        raise PermanentError("bad_url", f"The URL is longer than {MAX_URL_LENGTH} characters.")
     settings = get_settings()
     # Headers and chunk sizes may take as much again as the body. More is an attack, like a gzip that yields nothing.
     budget = Budget(seconds=settings.fetch_total_timeout, wire_bytes=2 * settings.max_source_bytes + 2**20)

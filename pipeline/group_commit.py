@@ -53,15 +53,16 @@ class GroupCommit(Generic[E]):
     def _commit_next_batch(self) -> None:
         batch = self._take_batch()
         self._under_way = True
+        errors: Sequence[Exception | None] = [InterruptedError("the sender was interrupted")] * len(batch)
         self._changed.release()
         try:
             errors = self._outcomes(batch)
-        finally:
+        finally:  # the others are told also where a time limit strikes in the thread that sends for them
             self._changed.acquire()
             self._under_way = False
-        for ticket, error in zip(batch, errors, strict=True):
-            ticket.error, ticket.settled = error, True
-        self._changed.notify_all()
+            for ticket, error in zip(batch, errors, strict=True):
+                ticket.error, ticket.settled = error, True
+            self._changed.notify_all()
 
     def _take_batch(self) -> list[_Ticket[E]]:
         count, size = 0, 0

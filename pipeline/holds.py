@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import BotoCoreError, ClientError
 from dramatiq.logging import get_logger
 from dramatiq_sqs.utils import batched
 
@@ -121,7 +120,7 @@ class Holds:
                     QueueUrl=self._broker.queue_url(self._queue_name),
                     Entries=[{"Id": str(i), "ReceiptHandle": handle} for i, handle in enumerate(batch)],
                 )
-            except (BotoCoreError, ClientError) as error:
+            except Exception as error:  # of boto3, or of a parser below it
                 self.logger.warning("%s: cannot delete (%s); again soon.", self._queue_name, describe(error))
                 with self.changed:
                     self._done = handles[place:] + self._done
@@ -173,7 +172,7 @@ class Holds:
                         for i, hold in enumerate(members)
                     ],
                 )
-            except (BotoCoreError, ClientError) as error:
+            except Exception as error:  # of boto3, or of a parser below it
                 self.logger.warning("%s: cannot change visibility (%s).", self._queue_name, describe(error))
                 continue
             changed += [members[int(success["Id"])] for success in response.get("Successful", [])]

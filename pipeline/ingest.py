@@ -11,15 +11,15 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
 from dramatiq.errors import BrokerConnectionError
 
 from pipeline import clients
 from pipeline.actors import fetch_image
 from pipeline.broker import broker
-from pipeline.errors import PipelineError, Rejected
+from pipeline.errors import Rejected, RetryableError
 from pipeline.job import Job, input_job_id, parse_json
 from pipeline.logs import log_stage
+from pipeline.queues import VISIBILITY_TIMEOUT
 from pipeline.staging import staging
 from pipeline.wire import Reason, describe
 
@@ -35,7 +35,7 @@ BATCH = 10
 LONG_POLL = 20
 
 #: Seconds a received message is hidden: far longer than a hand-over takes, and soon over if this process dies.
-VISIBILITY = 60
+VISIBILITY = VISIBILITY_TIMEOUT
 
 #: Seconds between attempts while SQS is in trouble: doubled from the first to the last.
 FIRST_BACKOFF, LAST_BACKOFF = 0.5, 15.0
@@ -59,8 +59,8 @@ class Ingest:
             try:
                 self.take_batch()
                 backoff = FIRST_BACKOFF
-            except (BotoCoreError, ClientError) as error:
-                logger.warning("ingest: SQS is in trouble (%s); again in %.1f s.", describe(error), backoff)
+            except Exception as error:  # whatever it is, the messages come back, and may fare better
+                logger.warning("ingest: trouble with a batch (%s); again in %.1f s.", describe(error), backoff)
                 self._stopping.wait(backoff)
                 backoff = min(backoff * 2, LAST_BACKOFF)
 
@@ -92,8 +92,12 @@ class Ingest:
             except Rejected as error:
                 if self._bury(message, error):
                     done.append(message)
-            except PipelineError as error:
+            except RetryableError as error:
                 logger.warning("ingest: message %s comes back: %s", message["MessageId"], error)
+            except Exception as error:
+                unforeseen = Rejected("bad_message", f"The message cannot be handled ({type(error).__name__}).")
+                if self._bury(message, unforeseen):
+                    done.append(message)
         failures = broker.enqueue_many([job for _, job in jobs])
         for (message, _), failure in zip(jobs, failures, strict=True):
             if failure is None:
@@ -107,17 +111,19 @@ class Ingest:
         log_stage("ingest", input_job_id(message["MessageId"]), "rejected", str(error))
         try:
             broker.bury("ingest", message["Body"], Reason(error.code, error.message, stage="ingest"))
-        except (BrokerConnectionError, PipelineError) as trouble:
+        except (BrokerConnectionError, RetryableError) as trouble:
             logger.warning("ingest: message %s comes back: %s", message["MessageId"], trouble)
             return False
         return True
 
     def _delete(self, messages: Sequence[MessageTypeDef]) -> None:
         if messages:
-            clients.sqs().delete_message_batch(
+            response = clients.sqs().delete_message_batch(
                 QueueUrl=self._queue_url,
                 Entries=[{"Id": str(i), "ReceiptHandle": m["ReceiptHandle"]} for i, m in enumerate(messages)],
             )
+            for failure in response.get("Failed", []):
+                logger.warning("ingest: a message was handed over, but not deleted: %s", failure["Code"])
 
     def _give_back(self, messages: Sequence[MessageTypeDef]) -> None:
         if messages:

@@ -20,7 +20,8 @@ from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationErr
 
 from pipeline.errors import ErrorInfo, PipelineError, Rejected, StagedMissing
 from pipeline.images import Recipe
-from pipeline.stages import FETCH, NOTIFY, RESIZE, STAGES, UPLOAD, Lane, Stage
+from pipeline.settings import get_settings
+from pipeline.stages import FETCH, NOTIFY, RESIZE, STAGES, UPLOAD, Lane, Stage, own_queues
 
 #: The layout of an encoded job. A worker leaves versions that it does not know to one that does.
 VERSION = 1
@@ -28,7 +29,7 @@ VERSION = 1
 #: A payload whose JSON is longer than this, in bytes, waits in staging (contract, section 1). SQS bills by 64 KiB.
 MAX_PAYLOAD_BYTES = 64 * 1024
 
-#: Longer than any browser or cache accepts; keeps one absurd URL from filling a message.
+#: Longer than any browser or cache accepts. What is longer is cut to one more, and fails in fetch.
 MAX_URL_LENGTH = 8192
 
 #: The two fields of a payload that name a source image.
@@ -38,6 +39,19 @@ IMAGE_FIELDS = ("image_url", "itunes_image")
 _INPUT_IDS = uuid.uuid5(uuid.NAMESPACE_DNS, "input.image-pipeline")
 
 Payload = dict[str, Any]
+
+#: How deeply a payload may be nested: well below what every JSON library on its way takes.
+MAX_DEPTH = 100
+
+#: What SQS refuses in a body (not among the characters of XML 1.0), or UTF-8 cannot write; JSON escapes it.
+_ESCAPED = re.compile("[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def _object(value: object) -> Payload | None:
+    """Only json ever touches a payload: what is in it comes back as it was."""
+    if not isinstance(value, dict | None):
+        raise TypeError("a payload is an object")
+    return value
 
 
 class UnknownVersion(Exception):
@@ -142,7 +156,8 @@ class Job:
     id: str  #: what the outside world knows the job by: the `webhook-id` of its postback
     folder: str  #: where its objects go, under the prefix
     sources: tuple[Source, ...]
-    payload: Payload | None = None  #: the input, untouched; None where it waits in staging
+    #: The input, untouched; None where it waits in staging.
+    payload: Annotated[Payload | None, PlainValidator(_object)] = None
     payload_key: str | None = None  #: where it waits
     lane: Lane = Lane.LIVE
     deliveries: tuple[str, ...] | None = None  #: the deliveries still to make; None: all that were asked for
@@ -163,7 +178,7 @@ class Job:
         job = cls(
             id=job_id,
             folder=folder_name(payload.get("bucket_name")),
-            sources=tuple(_source(url, tuple(fields)) for url, fields in urls.items()),
+            sources=tuple(Source(url[: MAX_URL_LENGTH + 1], tuple(names)) for url, names in urls.items()),
             payload=payload,
         )
         encoded = to_json(payload).encode()
@@ -213,7 +228,9 @@ class Job:
     def encode(self) -> dict[str, Any]:
         """The job as JSON types, what is at its default left out."""
         encoded: dict[str, Any] = {"v": VERSION}
-        encoded.update(_JOB.dump_python(self, mode="json", exclude_defaults=True))
+        encoded.update(_JOB.dump_python(self, mode="json", exclude_defaults=True, exclude={"payload"}))
+        if self.payload is not None:
+            encoded["payload"] = self.payload
         return encoded
 
     @classmethod
@@ -272,8 +289,14 @@ def validated(payload: object) -> Payload:
         raise Rejected("no_image", "The message names no image: image_url or itunes_image is needed.")
     if not (payload.get("redirect_queue") or payload.get("postback_url")):
         raise Rejected("no_destination", "The message asks for no result: redirect_queue or postback_url is needed.")
+    if (payload.get("redirect_queue") or "") in _queues_of_ours():
+        raise Rejected(
+            "bad_redirect_queue", "The field redirect_queue names a queue of this service: it would go round."
+        )
     if payload.get("postback_url"):
         _check_postback_url(payload["postback_url"])
+    if _depth(payload) > MAX_DEPTH:
+        raise Rejected("too_deep", f"The message is nested more than {MAX_DEPTH} levels deep.")
     try:
         plain: Payload = parse_json(to_json(payload))
     except (TypeError, ValueError, RecursionError) as error:
@@ -291,21 +314,39 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def to_json(value: object) -> str:
-    """Compact JSON in ASCII, which SQS takes as it is; a `bson.ObjectId` becomes its 24 hex digits."""
-    return json.dumps(value, separators=(",", ":"), default=_plain, allow_nan=False)
+    """Compact JSON that SQS takes as it is; a `bson.ObjectId` becomes its 24 hex digits.
+
+    Raises:
+        TypeError, ValueError: `value` has no form in JSON.
+    """
+    text = json.dumps(value, separators=(",", ":"), default=_plain, allow_nan=False, ensure_ascii=False)
+    return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _source(url: str, fields: tuple[str, ...]) -> Source:
-    source = Source(url=url[:MAX_URL_LENGTH], fields=fields)
-    if len(url) <= MAX_URL_LENGTH:
-        return source
-    too_long = PipelineError("bad_url", f"The URL has {len(url)} characters; {MAX_URL_LENGTH} is the most.")
-    return source.failed(FETCH, too_long)
+def _depth(value: object) -> int:
+    """How deeply `value` is nested, counted up to one more than is allowed."""
+    depth, level = 0, [value]
+    while level and depth <= MAX_DEPTH:
+        depth += 1
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list | tuple)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return depth
 
 
 def _present(payload: Payload, name: str) -> str | None:
     value = payload.get(name)
     return None if value in {None, "", "N/A"} else value
+
+
+def _queues_of_ours() -> set[str]:
+    """Where a result would become an input again, or would be taken for a job."""
+    settings = get_settings()
+    stages = {f"{settings.queue_namespace}_{queue}" for queue in own_queues()}
+    return stages | ({settings.queue_url.rsplit("/", 1)[-1]} if settings.queue_url else set())
 
 
 def _check_postback_url(url: str) -> None:

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,10 @@ from pipeline.errors import PermanentError, PipelineError, Rejected, Retry, Retr
 from pipeline.holds import FIRST_BACKOFF, LAST_BACKOFF
 from pipeline.job import Job, Unfinished, UnknownVersion
 from pipeline.logs import log_stage
+from pipeline.queues import RETENTION
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
 from pipeline.stages import NOTIFY, SWEEP_QUEUES, Stage, stage_of_queue
-from pipeline.wire import Reason, describe, encode
+from pipeline.wire import ATTEMPTS, Reason, describe, encode
 
 if TYPE_CHECKING:
     from pipeline.sqs import SQSBroker
@@ -34,9 +36,6 @@ logger = logging.getLogger(__name__)
 
 Part = tuple[Job, dict[str, PipelineError]]
 Step = Callable[[], object]
-
-#: The option that counts a message's failed attempts, by the list of delays that each followed.
-ATTEMPTS = "attempts"
 
 #: Seconds until a job of an unknown version is looked at again: by then a newer worker may have taken it.
 UNKNOWN_VERSION_DELAY = 30
@@ -123,7 +122,7 @@ class Outcomes(dramatiq.Middleware):
             return [message.release]
         if stage is None:  # no job's: it is tried again as it is
             return [partial(message.release, RELEASE_DELAY)]
-        if isinstance(error, UnknownVersion):
+        if isinstance(error, UnknownVersion) and time.time() - message.message_timestamp / 1000 < RETENTION:
             logger.warning("%s has %s: left to another worker.", message, error)
             return [partial(broker.enqueue, message._message, delay=UNKNOWN_VERSION_DELAY * 1000)]
         try:
@@ -137,6 +136,8 @@ class Outcomes(dramatiq.Middleware):
         """What is to be tried again or given up, each by itself; raises Rejected where there is no job."""
         if isinstance(error, Rejected):
             raise error
+        if isinstance(error, UnknownVersion):
+            raise Rejected("unknown_version", f"No worker knew it for {RETENTION // 86400} days: {error}.")
         if isinstance(error, Unfinished):
             return error.parts
         job = self._job_of(message._message)
@@ -150,7 +151,9 @@ class Outcomes(dramatiq.Middleware):
         if given_up := {name: error for name, error in errors.items() if name not in waits}:
             reason = _reason(message, stage, *given_up.values())
             log_stage(stage.name, job.id, "given_up", f"{reason.code}: {reason.message}")
-            yield partial(broker.bury, message.queue_name, encode(_with_job(message, job)), reason)
+            redriven = replace(job, redrives=job.redrives + 1)  # what reports it, if an operator sends it again
+            letter = _with_job(message, redriven, **{ATTEMPTS: {}})
+            yield partial(broker.bury, message.queue_name, encode(letter), reason)
             job = job.with_errors(stage, given_up)
         if waits:
             again = {name: errors[name] for name in waits}
@@ -169,7 +172,10 @@ class Outcomes(dramatiq.Middleware):
         if attempt >= len(delays):
             return None
         jittered = delays[attempt] * random.uniform(*JITTER)  # noqa: S311 - no secret is drawn
-        return max(jittered, error.retry_after or 0)
+        if error.retry_after is None:
+            return jittered
+        # A source is asked again when it says; a postback's receiver may only ask for more time (contract, section 4).
+        return error.retry_after if error.retry is Retry.SOURCE else max(jittered, error.retry_after)
 
 
 class Notices(dramatiq.Middleware):

@@ -100,7 +100,7 @@ def redirect(job_id: str, queue_name: str, result: Mapping[str, Any]) -> bool:
         message |= {"MessageDeduplicationId": job_id, "MessageGroupId": job_id}
     if len(body) + len(f"job_idString{job_id}".encode()) > MAX_SQS_MESSAGE:
         raise _too_large(queue_name)
-    with clients.aws_trouble("sqs", f"send the result to the queue {queue_name!r}"):
+    with clients.aws_trouble("sqs", f"send the result to the queue {queue_name[:80]!r}"):
         sent = _send(queue_name, message)
     if not sent:
         logger.warning("job %s is not redirected: there is no queue %r", job_id, queue_name[:100])

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 LIFECYCLE_RULE = "image-pipeline-staging"
 
 
+#: The ownership of objects under which a bucket takes ACLs.
+ACLS_ALLOWED = [{"Rules": [{"ObjectOwnership": ownership}]} for ownership in ("BucketOwnerPreferred", "ObjectWriter")]
+
+#: How S3 says that a bucket, or a configuration of it, does not exist.
+NOT_THERE = frozenset({"404", "NoSuchBucket", "OwnershipControlsNotFoundError"})
+
+
 @dataclass(frozen=True)
 class Step:
     """One change: what it does, for people, and the doing of it."""
@@ -82,37 +89,51 @@ def _queue_steps(spec: QueueSpec) -> Iterator[Step]:
 
 def _bucket_steps(settings: Settings) -> Iterator[Step]:
     client, bucket = clients.s3(), settings.s3_bucket
-    try:
-        client.head_bucket(Bucket=bucket)
-    except ClientError as error:
-        if clients.aws_code(error) not in {"404", "NoSuchBucket"}:
-            raise
-    else:
-        return
-    here = {"LocationConstraint": settings.aws_region}
-    where: dict[str, Any] = {} if settings.aws_region == "us-east-1" else {"CreateBucketConfiguration": here}
-    yield Step(f"create bucket {bucket}", lambda: client.create_bucket(Bucket=bucket, **where))
+    if not _there(lambda: client.head_bucket(Bucket=bucket)):
+        here = {"LocationConstraint": settings.aws_region}
+        where: dict[str, Any] = {} if settings.aws_region == "us-east-1" else {"CreateBucketConfiguration": here}
+        yield Step(f"create bucket {bucket}", lambda: client.create_bucket(Bucket=bucket, **where))
     if settings.s3_acl == "none":
         return
-    yield Step(
-        f"allow ACLs in bucket {bucket}, as S3_ACL={settings.s3_acl} needs",
-        lambda: client.put_bucket_ownership_controls(
-            Bucket=bucket, OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerPreferred"}]}
-        ),
-    )
-    if settings.s3_acl == "public-read":
+    ownership: Any = {"Rules": [{"ObjectOwnership": "BucketOwnerPreferred"}]}
+    if not _there(lambda: client.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"] in ACLS_ALLOWED):
+        yield Step(
+            f"allow ACLs in bucket {bucket}, as S3_ACL={settings.s3_acl} needs",
+            lambda: client.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls=ownership),
+        )
+    if settings.s3_acl != "public-read":
+        return
+    public: Any = {
+        "BlockPublicAcls": False,
+        "IgnorePublicAcls": False,
+        "BlockPublicPolicy": True,
+        "RestrictPublicBuckets": True,
+    }
+    if not _there(lambda: _acls_may_be_public(bucket)):
         yield Step(
             f"let ACLs of bucket {bucket} make objects public",
-            lambda: client.put_public_access_block(
-                Bucket=bucket,
-                PublicAccessBlockConfiguration={
-                    "BlockPublicAcls": False,
-                    "IgnorePublicAcls": False,
-                    "BlockPublicPolicy": True,
-                    "RestrictPublicBuckets": True,
-                },
-            ),
+            lambda: client.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=public),
         )
+
+
+def _there(look: Callable[[], Any]) -> bool:
+    """Whether `look` finds what it looks for; a bucket or a configuration that is missing is none."""
+    try:
+        return bool(look())
+    except ClientError as error:
+        if clients.aws_code(error) in NOT_THERE:
+            return False
+        raise
+
+
+def _acls_may_be_public(bucket: str) -> bool:
+    try:
+        block = clients.s3().get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
+    except ClientError as error:
+        if clients.aws_code(error) == "NoSuchPublicAccessBlockConfiguration":
+            return True
+        raise
+    return not (block["BlockPublicAcls"] or block["IgnorePublicAcls"])
 
 
 def _lifecycle_steps(bucket: str, prefix: str) -> Iterator[Step]:
@@ -125,19 +146,29 @@ def _lifecycle_steps(bucket: str, prefix: str) -> Iterator[Step]:
         "Expiration": {"Days": EXPIRY_DAYS},
         "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
     }
+    found: dict[str, Any] = {"Rules": []}
     try:
-        present = client.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+        found = dict(client.get_bucket_lifecycle_configuration(Bucket=bucket))
     except ClientError as error:
         if clients.aws_code(error) not in {"NoSuchLifecycleConfiguration", "NoSuchBucket"}:
             raise
-        present = []
-    if any(_covers(theirs, rule) for theirs in present):
+    if any(_covers(theirs, rule) for theirs in found["Rules"]):
         return
-    rules: list[Any] = [theirs for theirs in present if theirs.get("ID") != LIFECYCLE_RULE] + [rule]
+    others = [_without_base_prefix(theirs) for theirs in found["Rules"] if theirs.get("ID") != LIFECYCLE_RULE]
+    kept = {name: found[name] for name in ("TransitionDefaultMinimumObjectSize",) if name in found}
     yield Step(
-        f"expire s3://{bucket}/{prefix} after {EXPIRY_DAYS} days, beside {len(rules) - 1} other lifecycle rules",
-        lambda: client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules}),
+        f"expire s3://{bucket}/{prefix} after {EXPIRY_DAYS} days, beside {len(others)} other lifecycle rules",
+        lambda: client.put_bucket_lifecycle_configuration(
+            Bucket=bucket, LifecycleConfiguration={"Rules": [*others, rule]}, **kept
+        ),
     )
+
+
+def _without_base_prefix(rule: Any) -> Any:
+    """A rule in the form that S3 takes beside ours: it refuses to mix `Filter` with the `Prefix` of older rules."""
+    if "Prefix" not in rule:
+        return rule
+    return {name: value for name, value in rule.items() if name != "Prefix"} | {"Filter": {"Prefix": rule["Prefix"]}}
 
 
 def _covers(theirs: Any, ours: LifecycleRuleTypeDef) -> bool:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import base64
 import ipaddress
 import re
+import sys
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 #: The secret that the running system's document publishes; receivers may still compare with it.
@@ -68,12 +70,23 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _cron(value: str) -> str:
+    from periodiq import cron  # noqa: PLC0415 - it brings all of dramatiq along
+
+    try:
+        cron(value)
+    except (ValueError, KeyError, IndexError):
+        raise ValueError("it must be five fields as cron has them, or @daily and the like") from None
+    return value
+
+
 def _url(*schemes: str) -> AfterValidator:
     def check(value: str | None) -> str | None:
         if value is not None:
             parts = urlsplit(value)
-            if parts.scheme not in schemes or not (parts.netloc or parts.path):
-                raise ValueError(f"it must be a URL that starts with {' or '.join(s + '://' for s in schemes)}")
+            if parts.scheme not in schemes or not (parts.netloc or parts.path) or "@" in parts.netloc:
+                starts = " or ".join(f"{scheme}://" for scheme in schemes)
+                raise ValueError(f"it must be a URL that starts with {starts} and holds no password")
         return value
 
     return AfterValidator(check)
@@ -82,12 +95,15 @@ def _url(*schemes: str) -> AfterValidator:
 def _signing_secret(value: SecretStr | None) -> SecretStr | None:
     if value is not None:
         try:
-            base64.b64decode(value.get_secret_value().removeprefix("whsec_"), validate=True)
+            size = len(base64.b64decode(value.get_secret_value().removeprefix("whsec_"), validate=True))
         except ValueError:
-            raise ValueError("it must be a Standard Webhooks secret: whsec_ and base64") from None
+            size = 0
+        if not 24 <= size <= 64:  # https://github.com/standard-webhooks/standard-webhooks/blob/main/spec
+            raise ValueError("it must be a Standard Webhooks secret: whsec_ and the base64 of 24 to 64 bytes")
     return value
 
 
+Cron = Annotated[str, AfterValidator(_cron)]
 Delays = Annotated[tuple[float, ...], NoDecode, _comma_separated(_seconds)]
 HttpUrl = Annotated[str | None, _url("http", "https")]
 Positive = Annotated[float, Field(gt=0, le=86400)]
@@ -99,7 +115,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore", populate_by_name=True)
 
     # AWS. Without keys of ours, boto3's own chain of credentials serves.
-    aws_region: str = "us-east-2"
+    aws_region: Annotated[str, Field(pattern=r"^[a-z0-9-]{4,32}$")] = "us-east-2"
     aws_access_key_s3: SecretStr | None = None
     aws_secret_key_s3: SecretStr | None = None
     aws_access_key_sqs: SecretStr | None = None
@@ -115,9 +131,9 @@ class Settings(BaseSettings):
 
     # Objects.
     s3_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = "images-ch"
-    s3_prefix: str = "images-resized"
+    s3_prefix: Annotated[str, Field(pattern=r"^[^/].*[^/]$")] = "images-resized"
     s3_acl: Literal["public-read", "private", "none", "authenticated-read", "bucket-owner-full-control"] = "public-read"
-    cache_control: str = "public, max-age=31536000, immutable"
+    cache_control: Annotated[str, Field(pattern=r"^[ -~]+$")] = "public, max-age=31536000, immutable"
     public_base_url: HttpUrl = None
     staging_url: Annotated[str | None, _url("s3", "file")] = None
 
@@ -150,11 +166,38 @@ class Settings(BaseSettings):
     db_environment: Annotated[Literal["DEVELOP", "PRODUCTION"], BeforeValidator(str.upper)] = Field(
         default="DEVELOP", validation_alias=AliasChoices("db_environment", "environment")
     )
-    sweep_channels_cron: str = "0 1 * * *"
-    sweep_episodes_cron: str = "0 1 * * *"
+    sweep_channels_cron: Cron = "0 1 * * *"
+    sweep_episodes_cron: Cron = "0 1 * * *"
     claim_seconds: Annotated[int, Field(ge=60)] = 21_600
 
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)] = "DEBUG"
+
+    @model_validator(mode="after")
+    def _keys_come_in_pairs(self) -> Settings:
+        for service in ("s3", "sqs"):
+            names = (f"aws_access_key_{service}", f"aws_secret_key_{service}")
+            given = [name.upper() for name in names if getattr(self, name)]
+            if len(given) == 1:
+                raise ValueError(f"{given[0]} is set alone: {names[0].upper()} and {names[1].upper()} belong together")
+        return self
+
+    @model_validator(mode="after")
+    def _staging_is_a_place_of_its_own(self) -> Settings:
+        """What is in staging expires, so nothing else may be there."""
+        parts = urlsplit(self.staging)
+        path = parts.path.strip("/")
+        if parts.scheme == "file":
+            good = bool(path) and not parts.netloc
+        else:
+            ours, public = f"{path}/", f"{self.s3_prefix}/"
+            overlaps = parts.netloc == self.s3_bucket and (ours.startswith(public) or public.startswith(ours))
+            good = bool(path and parts.netloc) and not overlaps
+        if not good:
+            raise ValueError(
+                f"STAGING_URL={self.staging!r}: what is there expires, so it must be a folder or a prefix of its "
+                "own, as file:///var/staging/ or s3://bucket/pipeline-staging/"
+            )
+        return self
 
     @property
     def staging(self) -> str:
@@ -193,11 +236,13 @@ class SettingsError(Exception):
 def _sentence(error: ValidationError) -> str:
     """The first thing wrong, as `RESIZE_FIT='crop': Input should be 'cover', 'contain' or 'fill'.`"""
     first = error.errors()[0]
-    name = str(first["loc"][0]) if first["loc"] else ""
+    says = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:  # more than one variable together, which the sentence names
+        return f"{says}."
+    name = str(first["loc"][0])
     field = Settings.model_fields.get(name)
-    is_secret = field is None or "SecretStr" in str(field.annotation)
-    shown = "" if is_secret else f"={str(first['input'])!r}"
-    return f"{name.upper()}{shown}: {first['msg'].removeprefix('Value error, ')}."
+    shown = "" if field and "SecretStr" in str(field.annotation) else f"={str(first['input'])!r}"
+    return f"{name.upper()}{shown}: {says}."
 
 
 @lru_cache
@@ -211,3 +256,13 @@ def get_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise SettingsError(_sentence(error)) from None
+
+
+def settings_or_exit() -> Settings:
+    """The settings; a program that is not of this project ends with one sentence where they are wrong."""
+    try:
+        return get_settings()
+    except SettingsError as error:
+        if Path(sys.argv[0]).name in {"dramatiq", "periodiq"}:
+            sys.exit(f"error: {error}")
+        raise

@@ -18,11 +18,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-import boto3
 import dramatiq
 import dramatiq_sqs.broker as upstream
 from botocore.exceptions import BotoCoreError, ClientError
@@ -49,7 +47,7 @@ class SQSBroker(upstream.SQSBroker):
         visibility_timeout: seconds a received message is hidden between two extensions.
         clock: the Unix time in seconds, by which delays beyond 15 minutes are due.
         put_away: keeps a body that is too large for a dead letter with its reason, and returns the key of it.
-        options: a function that returns the arguments of the boto3 client, called at the first use.
+        client: returns the SQS client that all threads share (boto3's clients may be shared, its resources may not).
     """
 
     def __init__(
@@ -57,7 +55,7 @@ class SQSBroker(upstream.SQSBroker):
         *,
         namespace: str,
         middleware: list[dramatiq.Middleware],
-        options: Callable[[], dict[str, Any]],
+        client: Callable[[], SQSClient],
         dead_letter_queue: Callable[[str], str] = "{}_dlq".format,
         visibility_timeout: int = VISIBILITY_TIMEOUT,
         clock: Callable[[], float] = time.time,
@@ -74,16 +72,15 @@ class SQSBroker(upstream.SQSBroker):
         self.stopping = threading.Event()  # set when the process is told to stop
         self._alone: SQSMessage | None = None
         self._fair = True  # whether the endpoint takes message groups on standard queues
-        self._options = options
+        self._client = client
         self._lock = threading.Lock()
         self._urls: dict[str, str] = {}
         self._commits: dict[str, GroupCommit[Entry]] = {}
 
-    @cached_property
+    @property
     def client(self) -> SQSClient:
-        """The SQS client, shared by all threads (boto3's clients may be, its resources may not)."""
-        with self._lock:
-            return boto3.session.Session().client("sqs", **self._options())
+        """The SQS client."""
+        return self._client()
 
     def queue_url(self, queue_name: str) -> str:
         """The URL of a declared queue or of a dead-letter queue; the queue is made if it is missing."""

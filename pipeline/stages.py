@@ -51,6 +51,13 @@ STAGES = (FETCH, RESIZE, UPLOAD, NOTIFY)
 INGEST_DEAD_LETTER_QUEUE = "ingest_dlq"
 
 
+def own_queues() -> set[str]:
+    """The names, without the namespace, of every queue of the service but the input queue."""
+    stages = {name for stage in STAGES for name in (*stage.queues, stage.dead_letter_queue)}
+    sweeps = {name for queue in SWEEP_QUEUES for name in (queue, f"{queue}_dlq")}
+    return {*stages, *sweeps, INGEST_DEAD_LETTER_QUEUE}
+
+
 def stage_of_queue(queue_name: str) -> Stage | None:
     """The stage that consumes `queue_name` (without the namespace), or None."""
     return next((stage for stage in STAGES if queue_name in stage.queues), None)

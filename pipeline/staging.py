@@ -34,6 +34,13 @@ EXPIRY_DAYS = 14
 SWEEP_INTERVAL = 3600
 
 
+#: How the name of a file begins that is still being written.
+PARTIAL = "staging-"
+
+_KEY = re.compile("[0-9a-f]{32}")
+_OURS = re.compile(f"{_KEY.pattern}|{PARTIAL}.*")
+
+
 class Staging(Protocol):
     """Puts bytes away under a random key. Deleting twice is harmless."""
 
@@ -66,7 +73,7 @@ def _new_key() -> str:
 
 def _checked(key: str) -> str:
     """`key`, as it came in a message, if it has the shape of ours: it becomes part of a path."""
-    if not re.fullmatch(r"[0-9a-f]{32}", key):
+    if not _KEY.fullmatch(key):
         raise StagedMissing(key[:64])
     return key
 
@@ -83,7 +90,7 @@ class LocalStaging:
         path = self._path(key)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=PARTIAL, delete=False) as file:
                 file.write(data)
             os.replace(file.name, path)
         except OSError as error:
@@ -100,15 +107,20 @@ class LocalStaging:
             raise RetryableError("staging_error", f"The staging folder cannot be read: {error.strerror}.") from error
 
     def delete(self, keys: Sequence[str]) -> None:
-        for key in keys:
-            self._path(_checked(key)).unlink(missing_ok=True)
+        for path in [self._path(_checked(key)) for key in keys]:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise RetryableError("staging_error", f"A staged file cannot be removed: {error.strerror}.") from error
 
     def sweep(self, now: float | None = None) -> int:
-        """Remove what is older than `EXPIRY_DAYS`; returns how many files went."""
+        """Remove what is ours and older than `EXPIRY_DAYS`; returns how many files went."""
         oldest = (time.time() if now is None else now) - EXPIRY_DAYS * 86400
         removed = 0
-        for path in self._folder.glob("*/*"):
-            with contextlib.suppress(FileNotFoundError):  # another process sweeps the same folder
+        for path in self._folder.glob("[0-9a-f][0-9a-f]/*"):
+            if not _OURS.fullmatch(path.name):
+                continue
+            with contextlib.suppress(OSError):  # another process sweeps the same folder
                 if path.stat().st_mtime < oldest:
                     path.unlink()
                     removed += 1

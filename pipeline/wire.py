@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from base64 import b64decode
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,9 @@ DUE = "due"
 #: The option that holds how often a message was received before SQS began to count anew: it is suspected of killing its
 #: workers, and was sent again as a copy so that no receive counts but those in which it ran.
 RECEIVED = "received"
+
+#: The option that counts a message's failed attempts, by the list of delays that each followed.
+ATTEMPTS = "attempts"
 
 #: The option that names a message's group: SQS fair queues keep one group's flood from starving the others.
 GROUP = "group"
@@ -154,11 +158,41 @@ def decode(body: str) -> dramatiq.Message[Any]:
         message = dramatiq.Message.decode(body.encode() if body.startswith("{") else b64decode(body, validate=True))
     except Exception as error:
         raise ValueError(f"it cannot be decoded ({type(error).__name__})") from None
-    shapes = {"queue_name": str, "actor_name": str, "kwargs": dict, "options": dict, "message_id": str}
-    for name, shape in shapes.items():
-        if not isinstance(getattr(message, name), shape):
-            raise ValueError(f"its field {name} is not of type {shape.__name__}")
+    for name, is_good in _FIELDS.items():
+        if not is_good(getattr(message, name)):
+            raise ValueError(f"its field {name} has no value of its kind")
+    for name, is_good in _OPTIONS.items():
+        if name in message.options and not is_good(message.options[name]):
+            raise ValueError(f"its option {name} has no value of its kind")
     return message
+
+
+def _is(*kinds: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is(int), value.values()))
+
+
+#: What a message's fields and options must be, so that nothing that reads them later can stumble. `eta` is how dramatiq
+#: delays messages in other brokers; here it would only hold a place.
+_FIELDS: dict[str, Callable[[object], bool]] = {
+    "queue_name": _is(str),
+    "actor_name": _is(str),
+    "args": _is(tuple),
+    "kwargs": _is(dict),
+    "options": _is(dict),
+    "message_id": _is(str),
+    "message_timestamp": _is(int),
+}
+_OPTIONS: dict[str, Callable[[object], bool]] = {
+    DUE: _is(int),
+    RECEIVED: _is(int),
+    GROUP: is_group,
+    ATTEMPTS: _counts,
+    "eta": lambda value: False,
+}
 
 
 def describe(error: Exception) -> str:

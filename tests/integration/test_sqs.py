@@ -18,7 +18,6 @@ from pipeline import clients
 from pipeline.consumer import SQSConsumer
 from pipeline.middleware import Shutdowns
 from pipeline.queues import MAX_MESSAGE_BYTES
-from pipeline.settings import get_settings
 from pipeline.sqs import SQSBroker
 from pipeline.wire import Entry, Reason, SendFailed, decode, encode
 from tests.waiting import wait_for
@@ -42,18 +41,18 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def broker(aws: dict[str, str], clock: Clock) -> Iterator[SQSBroker]:
+def broker(aws: dict[str, str], clock: Clock) -> SQSBroker:
     """A broker with one actor, `echo`, on the queue `work`; a message is hidden for 2 s."""
     broker = SQSBroker(
         namespace=aws["QUEUE_NAMESPACE"],
         middleware=[Shutdowns()],
-        options=lambda: clients.sqs_options(get_settings()),
+        client=clients.sqs,
         visibility_timeout=2,
         clock=clock,
     )
     broker.declare_queue("work")
     dramatiq.actor(lambda *args: None, actor_name="echo", queue_name="work", broker=broker)
-    yield broker
+    return broker
 
 
 @pytest.fixture
@@ -277,6 +276,13 @@ def test_a_failed_message_becomes_a_dead_letter_with_its_reason(broker, consume)
         "[1]",
         "c2VjcmV0LXdvcmQ=",
         encode(message("secret-word", queue_name="elsewhere")),
+        encode(message("secret-word", options={"due": "x"})),
+        encode(message("secret-word", options={"due": None})),
+        encode(message("secret-word", options={"due": 99999999999999, "group": "not good"})),
+        encode(message("secret-word", options={"received": [1]})),
+        encode(message("secret-word", options={"attempts": {"source": "x"}})),
+        encode(message("secret-word", options={"eta": 99999999999999})),
+        encode(message("secret-word", message_timestamp="now")),
         encode(message("secret-word", actor_name="unknown")),
         encode(message("secret-word"))
         .replace('"options":{}', '"options":null')
@@ -421,6 +427,19 @@ def test_a_worker_told_to_stop_gives_back_at_once_what_it_has_not_begun(broker) 
     stopping.join(10)
     assert not stopping.is_alive()
     wait_for(lambda: counts(broker) == (3, 0, 0))
+
+
+def test_a_body_too_large_for_its_reason_is_put_away_and_named(broker, consume) -> None:
+    # Given a body just under SQS's limit that is no message
+    kept: list[bytes] = []
+    broker.put_away = lambda body: kept.append(body) or "key-1"
+    body = "x" * MAX_MESSAGE_BYTES
+    broker.client.send_message(QueueUrl=broker.queue_url("work"), MessageBody=body)
+    consume()
+    # When it is made a dead letter, then that one names where the body is.
+    ((left, attributes),) = wait_for(lambda: dead_letters(broker))
+    assert (left, attributes["staging_key"], attributes["error_code"]) == ("{}", "key-1", "bad_message")
+    assert kept == [body.encode()]
 
 
 def test_missing_queues_are_made_with_their_dead_letters_and_existing_ones_left(broker) -> None:

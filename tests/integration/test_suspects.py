@@ -1,4 +1,4 @@
-"""Messages that may be what kills their workers: suspected, run alone, and given up; their neighbours are not blamed."""
+"""Messages that may be what kills their workers: suspected, run alone, given up; and neighbours not blamed."""
 
 from __future__ import annotations
 
@@ -107,7 +107,9 @@ def test_an_endpoint_without_fair_queues_is_asked_for_them_once(broker) -> None:
             raise ClientError({"Error": {"Code": "InvalidParameterValue", "Message": text}}, "SendMessageBatch")
 
     broker.queue_url("work")
-    broker.client.meta.events.register("provide-client-params.sqs.SendMessageBatch", lambda params, **kw: refuse(params))
+    broker.client.meta.events.register(
+        "provide-client-params.sqs.SendMessageBatch", lambda params, **kw: refuse(params)
+    )
     requests = count_requests(broker)
     # When messages with groups are sent, then they are there, and groups are given up.
     grouped = [message(n, options={"group": "FOLDER"}) for n in range(3)]

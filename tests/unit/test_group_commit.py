@@ -73,6 +73,34 @@ def test_what_the_commit_raises_is_everybodys_outcome_and_the_next_batch_goes_on
     assert group.submit([("c", 1)]) == [None]
 
 
+def test_others_are_told_where_the_sender_is_interrupted() -> None:
+    # Given a sender that a time limit strikes in the middle, with another thread waiting behind it
+    class TimeLimit(BaseException): ...
+
+    begun, go_on = threading.Event(), threading.Event()
+    batches: list[list[str]] = []
+
+    def commit(batch: list[str]) -> list[Exception | None]:
+        batches.append(batch)
+        if batch == ["first"]:
+            begun.set()
+            assert go_on.wait(10)
+            raise TimeLimit
+        return [None] * len(batch)
+
+    group = GroupCommit(commit, max_entries=10, max_bytes=10)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(group.submit, [("first", 1)])
+        assert begun.wait(10)
+        second = pool.submit(group.submit, [("second", 1)])
+        wait_for(lambda: len(group._waiting) == 1)
+        go_on.set()
+        # Then it is the sender's alone, and the other's entry is sent.
+        assert isinstance(first.exception(10), TimeLimit)
+        assert second.result(10) == [None]
+    assert batches == [["first"], ["second"]]
+
+
 def test_nothing_to_submit_sends_nothing() -> None:
     sender = Sender()
     assert GroupCommit(sender, max_entries=2, max_bytes=10).submit([]) == []

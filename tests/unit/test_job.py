@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from bson import ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.download import download
 from pipeline.errors import PermanentError, Rejected
 from pipeline.images import Recipe
 from pipeline.job import (
@@ -25,13 +27,20 @@ from pipeline.job import (
     to_json,
     validated,
 )
-from pipeline.settings import parse_rendition
+from pipeline.settings import get_settings, parse_rendition
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
 
 COVER = "https://feeds.example/cover.jpg"
 OTHER = "https://feeds.example/other.png"
 ASKED = {"postback_url": "https://receiver.example/hook"}
 CONTENT = Content("0" * 32, ".jpeg", Recipe((parse_rendition("50x50"), parse_rendition("250X250"))))
+
+
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
 
 
 def accept(payload: Any, job_id: str = "job-1") -> Job:
@@ -87,6 +96,10 @@ def test_any_folder_is_safe_in_a_key(bucket_name: str) -> None:
         ({"image_url": COVER, "postback_url": "ftp://receiver.example/"}, "bad_postback_url"),
         ({"image_url": COVER, "postback_url": "http://"}, "bad_postback_url"),
         ({"image_url": COVER, "postback_url": "http://a:99999999/"}, "bad_postback_url"),
+        ({"image_url": COVER, "redirect_queue": "image-pipeline_fetch"}, "bad_redirect_queue"),
+        ({"image_url": COVER, "redirect_queue": "image-pipeline_notify_dlq"}, "bad_redirect_queue"),
+        ({**ASKED, "image_url": COVER, "x": nested(120)}, "too_deep"),
+        ({**ASKED, "image_url": COVER, "x": nested(100_000)}, "too_deep"),
         ({**ASKED, "image_url": COVER, "x": object()}, "not_json"),
         ({**ASKED, "image_url": COVER, "x": float("nan")}, "not_json"),
     ],
@@ -133,9 +146,11 @@ def test_a_long_payload_waits_in_staging_and_a_short_one_rides_along() -> None:
 
 
 def test_an_absurdly_long_url_fails_alone() -> None:
-    job = accept({**ASKED, "image_url": "https://a.example/" + "x" * MAX_URL_LENGTH, "itunes_image": OTHER})
-    assert [source.error and source.error["code"] for source in job.sources] == ["bad_url", None]
-    assert job.due is FETCH
+    job = accept({**ASKED, "image_url": "https://a.example/" + "x" * 500_000, "itunes_image": OTHER})
+    assert [len(source.url) for source in job.sources] == [MAX_URL_LENGTH + 1, len(OTHER)]
+    with pytest.raises(PermanentError) as caught:
+        download(job.sources[0].url)
+    assert caught.value.code == "bad_url"
 
 
 def test_a_job_is_due_where_its_slowest_source_is() -> None:
@@ -223,6 +238,26 @@ def test_renditions_are_split_as_they_were_joined() -> None:
     parts = {"50x50": b"abc", "250X250": b"", "800x800": b"defgh"}
     rendered = Rendered("k", {name: len(data) for name, data in parts.items()})
     assert rendered.split(b"".join(parts.values())) == parts
+
+
+@pytest.mark.parametrize(
+    "extra", [{"\ud800": 1}, {"n": {"\ud800": ["\udfff", "\ufffe\uffff"]}}, {"x": nested(90)}, {"中": "文"}]
+)
+def test_odd_but_allowed_json_is_carried_unchanged(extra: dict[str, Any]) -> None:
+    payload = {**extra, **ASKED, "image_url": COVER}
+    text = to_json(accept(payload).encode())
+    assert Job.decode(parse_json(text.encode())).payload == payload
+    assert not re.search("[\ud800-\udfff\ufffe\uffff]", text)
+
+
+def test_a_result_never_goes_round_by_the_input_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUEUE_URL", "https://sqs.us-east-2.amazonaws.com/1234/ImageQueue.fifo")
+    get_settings.cache_clear()
+    with pytest.raises(Rejected) as caught:
+        accept({"image_url": COVER, "redirect_queue": "ImageQueue.fifo"})
+    assert caught.value.code == "bad_redirect_queue"
+    monkeypatch.undo()
+    get_settings.cache_clear()
 
 
 def test_an_input_message_is_the_same_job_each_time_it_is_delivered() -> None:

@@ -13,7 +13,7 @@ from pipeline.settings import Settings, SettingsError, get_settings
 ROOT = Path(__file__).parents[2]
 
 #: Modules that hand the environment on to child processes; they read no setting from it.
-HANDS_ON = {"embedded.py", "processes.py", "local.py", "demo"}
+HANDS_ON = {"embedded.py", "processes.py", "standalone.py", "local.py", "demo"}
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +114,14 @@ def test_the_database_is_chosen_as_the_running_system_does(monkeypatch: pytest.M
         ("FETCH_RETRY_DELAYS", "1,-2", "from 0"),
         ("ALLOWED_NETWORKS", "10.0.0.0/33", "10.0.0.0/33"),
         ("STAGING_URL", "ftp://x/", "s3://"),
+        ("STAGING_URL", "s3://images-ch", "of its own"),
+        ("STAGING_URL", "s3://images-ch/images-resized/x", "of its own"),
+        ("STAGING_URL", "s3:///staging", "of its own"),
+        ("STAGING_URL", "file:///", "of its own"),
+        ("STAGING_URL", "file://relative/x", "of its own"),
+        ("S3_PREFIX", "/", "pattern"),
+        ("AWS_REGION", "us east", "pattern"),
+        ("SWEEP_CHANNELS_CRON", "foo", "five fields"),
         ("QUEUE_URL", "my-queue", "https://"),
         ("LEVEL", "LOUD", "'DEBUG'"),
         ("CLAIM_SECONDS", "1", "60"),
@@ -139,6 +147,13 @@ def test_the_value_of_a_secret_is_never_said(monkeypatch: pytest.MonkeyPatch) ->
     assert "POSTBACK_SIGNING_SECRET" in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in repr(Settings.model_construct())
+
+
+def test_credentials_come_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_S3", "planted-key")
+    with pytest.raises(SettingsError, match="AWS_ACCESS_KEY_S3 and AWS_SECRET_KEY_S3 belong together") as caught:
+        get_settings()
+    assert "planted" not in str(caught.value)
 
 
 def test_nothing_else_reads_the_environment() -> None:
