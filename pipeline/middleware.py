@@ -84,7 +84,8 @@ class Outcomes(dramatiq.Middleware):
         """Do not run what has killed its workers too often."""
         if message.receives >= GIVEN_UP_AT:
             raise Unsettled from PermanentError(
-                "worker_crashed", f"The worker died each of the {message.receives - 1} times that it had this job."
+                "worker_crashed",
+                f"The job was received {message.receives} times, and no worker that had it lived to end it.",
             )
 
     def after_process_message(

@@ -7,6 +7,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -151,14 +152,15 @@ def acceptance_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embed
         yield stack
 
 
-@pytest.fixture(scope="module")
-def service(acceptance_stack: EmbeddedStack, world: World) -> Iterator[Service]:
+@contextmanager
+def running_service(stack: EmbeddedStack, procfile: Path = PROCFILE, **more: str) -> Iterator[Service]:
     """The service with a namespace, a bucket and a FIFO input queue of its own; retries follow within seconds."""
     unique = secrets.token_hex(4)
     monkeypatch = pytest.MonkeyPatch()
     for name in [*Settings.model_fields, "environment"]:
         monkeypatch.delenv(name.upper(), raising=False)
-    ours = acceptance_stack.environ | {
+    ours = {
+        **stack.environ,
         "QUEUE_NAMESPACE": f"test-{unique}",
         "S3_BUCKET": f"test-{unique}",
         "ALLOWED_NETWORKS": "127.0.0.0/8",
@@ -167,6 +169,7 @@ def service(acceptance_stack: EmbeddedStack, world: World) -> Iterator[Service]:
         "FETCH_RETRY_DELAYS": "1,1",
         "POSTBACK_RETRY_DELAYS": "1,1",
         "LEVEL": "INFO",
+        **more,
     }
     for name, value in ours.items():
         monkeypatch.setenv(name, value)
@@ -180,10 +183,17 @@ def service(acceptance_stack: EmbeddedStack, world: World) -> Iterator[Service]:
     monkeypatch.setenv("QUEUE_URL", queue["QueueUrl"])
     clients.forget()
     lines: list[tuple[str, str]] = []
-    with Supervisor(PROCFILE, lambda name, text: lines.append((name, text)), environ=dict(os.environ)) as supervisor:
+    with Supervisor(procfile, lambda name, text: lines.append((name, text)), environ=dict(os.environ)) as supervisor:
         service = Service(dict(os.environ), supervisor, lines)
         supervisor.start()
         wait_for(lambda: service.log.count("Worker process is ready") >= 5, timeout=60)
         yield service
     monkeypatch.undo()
     clients.forget()
+
+
+@pytest.fixture(scope="module")
+def service(acceptance_stack: EmbeddedStack, world: World) -> Iterator[Service]:
+    """The service as the Procfile has it."""
+    with running_service(acceptance_stack) as service:
+        yield service
