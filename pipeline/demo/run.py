@@ -48,7 +48,7 @@ def run(data_dir: Path, console: Console) -> bool:
     Raises:
         EmbeddedStackError: the servers or the processes cannot run.
     """
-    secret, signing_secret = secrets.token_hex(8), "whsec_" + "ZGVtbw" * 4
+    secret, signing_secret = secrets.token_hex(8), "whsec_" + "ZGVt" * 8
     _leave_out_own_settings()
     os.environ.update(
         ALLOWED_NETWORKS="127.0.0.0/8",  # the covers and the receiver of postbacks are on this machine
