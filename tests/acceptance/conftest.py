@@ -105,6 +105,14 @@ class Service:
     def log(self) -> str:
         return "\n".join(f"{name}: {text}" for name, text in self.lines)
 
+    def send(self, payload: dict[str, Any]) -> str:
+        """Send a payload to the first actor, as Python code of the customer's does; returns the message's id."""
+        from pipeline.actors import broker, fetch_image
+
+        broker.namespace = self.environ["QUEUE_NAMESPACE"]
+        broker._urls.clear()
+        return fetch_image.send(payload).message_id
+
     def name(self, queue: str) -> str:
         return f"{self.environ['QUEUE_NAMESPACE']}_{queue}"
 
@@ -171,25 +179,29 @@ def running_service(stack: EmbeddedStack, procfile: Path = PROCFILE, **more: str
         "LEVEL": "INFO",
         **more,
     }
-    for name, value in ours.items():
-        monkeypatch.setenv(name, value)
-    clients.forget()
-    clients.s3().create_bucket(
-        Bucket=ours["S3_BUCKET"],
-        CreateBucketConfiguration={"LocationConstraint": REGION},
-        ObjectOwnership="ObjectWriter",
-    )
-    queue = clients.sqs().create_queue(QueueName=f"input-{unique}.fifo", Attributes={"FifoQueue": "true"})
-    monkeypatch.setenv("QUEUE_URL", queue["QueueUrl"])
-    clients.forget()
-    lines: list[tuple[str, str]] = []
-    with Supervisor(procfile, lambda name, text: lines.append((name, text)), environ=dict(os.environ)) as supervisor:
-        service = Service(dict(os.environ), supervisor, lines)
-        supervisor.start()
-        wait_for(lambda: service.log.count("Worker process is ready") >= 5, timeout=60)
-        yield service
-    monkeypatch.undo()
-    clients.forget()
+    try:
+        for name, value in ours.items():
+            monkeypatch.setenv(name, value)
+        clients.forget()
+        clients.s3().create_bucket(
+            Bucket=ours["S3_BUCKET"],
+            CreateBucketConfiguration={"LocationConstraint": REGION},
+            ObjectOwnership="ObjectWriter",
+        )
+        queue = clients.sqs().create_queue(QueueName=f"input-{unique}.fifo", Attributes={"FifoQueue": "true"})
+        monkeypatch.setenv("QUEUE_URL", queue["QueueUrl"])
+        clients.forget()
+        lines: list[tuple[str, str]] = []
+        with Supervisor(
+            procfile, lambda name, text: lines.append((name, text)), environ=dict(os.environ)
+        ) as supervisor:
+            service = Service(dict(os.environ), supervisor, lines)
+            supervisor.start()
+            wait_for(lambda: service.log.count("Worker process is ready") >= 5, timeout=60)
+            yield service
+    finally:
+        monkeypatch.undo()
+        clients.forget()
 
 
 @pytest.fixture(scope="module")

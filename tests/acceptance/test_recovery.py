@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from tests.waiting import wait_for
 GONE = "0" * 32
 
 
-def send_job(service: Service, stage: str, actor: str, job: dict[str, Any]) -> str:
+def send_job(service: Service, stage: str, actor: str, job: Any, *, age: float = 0) -> str:
     """Put a job on a stage's queue, as the stage before it does; returns the message's id."""
     message = {
         "queue_name": stage,
@@ -29,7 +30,7 @@ def send_job(service: Service, stage: str, actor: str, job: dict[str, Any]) -> s
         "kwargs": {"job": job},
         "options": {},
         "message_id": secrets.token_hex(8),
-        "message_timestamp": 1_700_000_000_000,
+        "message_timestamp": int((time.time() - age) * 1000),
     }
     url = service.queue_url(service.name(stage))
     clients.sqs().send_message(QueueUrl=url, MessageBody=json.dumps(message))
@@ -97,6 +98,26 @@ def test_a_job_of_a_newer_version_is_left_to_a_newer_worker(service: Service, wo
     assert f"resize_image[{message_id}]" in service.log
     assert not service.dead_letters("resize_dlq")
     clients.sqs().purge_queue(QueueUrl=service.queue_url(service.name("resize")))
+    # One that nobody knew for longer than SQS keeps messages is a dead letter in the end.
+    send_job(service, "resize", "resize_image", job, age=15 * 86400)
+    (letter,) = wait_for(lambda: service.dead_letters("resize_dlq"))
+    assert letter["attributes"]["error_code"] == "unknown_version"
+
+
+def test_a_dead_letter_sent_again_reports_under_an_id_of_its_own(service: Service, world: World) -> None:
+    # Given a job that was given up, as its source was not there
+    hook, path = unique("/hook"), unique("/later.jpg")
+    send_message({"image_url": world.url(path), "postback_url": world.url(hook)})
+    failed = wait_for_post(world, hook)
+    (letter,) = wait_for(lambda: service.dead_letters("fetch_dlq"))
+    # When the source is there, and an operator puts the letter back on the queue as it is
+    world.serve(path, picture("JPEG"))
+    clients.sqs().send_message(QueueUrl=service.queue_url(service.name("fetch")), MessageBody=letter["body"])
+    # Then the success is reported under another id, so that nobody takes it for a repeat of the failure.
+    succeeded = wait_for_post(world, hook, count=2)
+    assert failed.body["image_url_error"]["code"] == "http_404"
+    assert succeeded.body["image_url_info"]["50x50"]["url"]
+    assert succeeded.headers["webhook-id"] == failed.headers["webhook-id"] + ".r1"
 
 
 @pytest.mark.parametrize("job", [None, 3, {}, {"v": 1}, {"v": 1, "id": "x", "folder": "F", "sources": [{"url": 1}]}])
@@ -108,11 +129,7 @@ def test_what_is_no_job_is_a_dead_letter_with_its_reason(service: Service, job: 
 
 
 def test_a_rejected_payload_of_send_is_a_dead_letter_of_fetch(service: Service) -> None:
-    from pipeline.actors import broker, fetch_image
-
-    broker.namespace = service.environ["QUEUE_NAMESPACE"]
-    broker._urls.clear()
-    fetch_image.send({"image_url": "N/A"})
+    service.send({"image_url": "N/A"})
     (letter,) = wait_for(lambda: service.dead_letters("fetch_dlq"))
     assert (letter["attributes"]["error_code"], letter["attributes"]["stage"]) == ("no_image", "fetch")
     assert json.loads(letter["body"])["args"] == [{"image_url": "N/A"}]

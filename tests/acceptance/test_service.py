@@ -156,16 +156,13 @@ def test_the_documents_own_example(service: Service, world: World) -> None:
 
 
 def test_send_of_the_first_actor_is_a_way_in_and_its_message_id_is_the_jobs(service: Service, world: World) -> None:
-    from pipeline.actors import broker, fetch_image
-
-    broker.namespace = service.environ["QUEUE_NAMESPACE"]
     hook = unique("/hook")
     url = world.serve(unique("/a.webp"), picture("WEBP"))
-    message = fetch_image.send(
+    message_id = service.send(
         {"_id": ObjectId("5f43a1e2c9d4f7a1b2c3d4e5"), "image_url": url, "postback_url": world.url(hook)}
     )
     post = wait_for_post(world, hook)
-    assert post.headers["webhook-id"] == message.message_id
+    assert post.headers["webhook-id"] == message_id
     assert post.body["image_url_info"]["250X250"]["url"].endswith("_250X250.webp")
     assert "/images-resized/custom/" in post.body["image_url_info"]["250X250"]["url"]
 

@@ -18,7 +18,7 @@ PROGRAM = """
 import signal, sys
 from pathlib import Path
 from pipeline.processes import Supervisor
-supervisor = Supervisor(Path(sys.argv[1]), lambda name, text: print(text, flush=True))
+supervisor = Supervisor(Path(sys.argv[1]), lambda name, text: print(text + "\\n", end="", flush=True))
 with supervisor:
     supervisor.start()
     signal.pause()
@@ -182,8 +182,11 @@ def test_no_process_outlives_its_supervisor(signal_number: int, tmp_path: Path) 
     program = [sys.executable, "-c", PROGRAM, str(procfile)]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
         assert parent.stdout
-        pids = [int(pid) for _ in range(2) for pid in parent.stdout.readline().split()]
-        assert len(pids) == 4
+        pids: list[int] = []
+        while len(pids) < 4:
+            line = parent.stdout.readline()
+            assert line
+            pids += map(int, line.split())
         assert all(map(runs, pids))
         parent.send_signal(signal_number)
         assert parent.wait(30) != 0
