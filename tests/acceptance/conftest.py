@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from pipeline import clients
-from pipeline.embedded import REGION, EmbeddedStack
+from pipeline.embedded import EmbeddedStack
 from pipeline.processes import Supervisor
-from pipeline.settings import Settings
+from pipeline.provision import plan
+from pipeline.settings import Settings, get_settings
 from tests.waiting import wait_for
 
 PROCFILE = Path(__file__).parents[2] / "Procfile"
@@ -183,11 +184,8 @@ def running_service(stack: EmbeddedStack, procfile: Path = PROCFILE, **more: str
         for name, value in ours.items():
             monkeypatch.setenv(name, value)
         clients.forget()
-        clients.s3().create_bucket(
-            Bucket=ours["S3_BUCKET"],
-            CreateBucketConfiguration={"LocationConstraint": REGION},
-            ObjectOwnership="ObjectWriter",
-        )
+        for step in plan(get_settings(), create_bucket=True):
+            step.do()
         queue = clients.sqs().create_queue(QueueName=f"input-{unique}.fifo", Attributes={"FifoQueue": "true"})
         monkeypatch.setenv("QUEUE_URL", queue["QueueUrl"])
         clients.forget()

@@ -341,6 +341,16 @@ def test_twenty_messages_with_every_kind_of_bad_input_mixed_in(service: Service,
     assert not world.posted(hook)[17:]
 
 
+def test_no_secret_and_no_query_is_in_any_log(service: Service, world: World) -> None:
+    hook = unique("/hook")
+    url = world.serve(unique("/secret.jpg"), picture("JPEG")) + "?token=planted-token"
+    url = url.replace("http://", "http://user:planted-password@")
+    send_message({"image_url": url, "body": "planted-body", "postback_url": world.url(hook) + "?key=planted-key"})
+    wait_for(lambda: [post for post in world.posts if post.path.startswith(hook)])
+    for secret in ("planted", "a secret of the test", service.environ["POSTBACK_SIGNING_SECRET"]):
+        assert secret not in service.log
+
+
 @pytest.mark.timeout(240)
 def test_sigterm_in_the_middle_of_work_loses_nothing(service: Service, world: World) -> None:
     # Given forty jobs, some done, some in hand, some waiting
@@ -364,16 +374,6 @@ def test_sigterm_in_the_middle_of_work_loses_nothing(service: Service, world: Wo
         wait_for(lambda stage=stage: service.counts(stage) == (0, 0, 0), timeout=60)
         assert not service.dead_letters(f"{stage}_dlq")
     wait_for(lambda: service.staged() == staged)
-
-
-def test_no_secret_and_no_query_is_in_any_log(service: Service, world: World) -> None:
-    hook = unique("/hook")
-    url = world.serve(unique("/secret.jpg"), picture("JPEG")) + "?token=planted-token"
-    url = url.replace("http://", "http://user:planted-password@")
-    send_message({"image_url": url, "body": "planted-body", "postback_url": world.url(hook) + "?key=planted-key"})
-    wait_for(lambda: [post for post in world.posts if post.path.startswith(hook)])
-    for secret in ("planted", "a secret of the test", service.environ["POSTBACK_SIGNING_SECRET"]):
-        assert secret not in service.log
 
 
 @pytest.mark.parametrize("process", ["fetch.1", "ingest.1", "scheduler.1", "notify.1"])
