@@ -45,7 +45,7 @@ class Encoder(JSONEncoder):
 
 
 class StageActor(dramatiq.Actor[..., None]):
-    """An actor of a stage: takes `send(payload)` as any actor does, and jobs from other stages by `send_job`."""
+    """An actor of a stage: takes `send(payload)` as any actor does, and jobs from other stages by `message_of`."""
 
     def __init__(self, fn: Callable[..., None], **declared: Any) -> None:
         super().__init__(fn, **declared)
@@ -57,7 +57,7 @@ class StageActor(dramatiq.Actor[..., None]):
         """The message of `send(payload)`; a payload too long for a message is put into staging first."""
         message = super().message_with_options(args=args, kwargs=kwargs, **options)
         payload = _payload(message)
-        if payload is None or len(to_json(payload)) <= MAX_PAYLOAD_BYTES:
+        if payload is None or len(to_json(payload).encode()) <= MAX_PAYLOAD_BYTES:
             return message
         try:
             job = Job.accept(payload, job_id=message.message_id, stage_payload=staging().put)

@@ -15,6 +15,7 @@ import shutil
 import socket
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -108,7 +109,7 @@ def _environ(aws_port: int, mongo_port: int | None) -> dict[str, str]:
     }
 
 
-class _Server:
+class _Server(ABC):
     """A server program: where it is, how it is started, and how one knows that it answers."""
 
     name: str
@@ -121,15 +122,16 @@ class _Server:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock
 
+    @abstractmethod
     def command(self) -> str:
-        raise NotImplementedError
+        """The command line that starts it, on its port."""
 
     def variables(self) -> Mapping[str, str]:
         return {}
 
+    @abstractmethod
     def answers(self) -> bool:
         """Whether this very server answers, not another that took its port."""
-        raise NotImplementedError
 
     def launch(self) -> None:
         self.port = _free_port()
