@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 PM2 ?= pm2
+SEEDS ?= 1 2 3
+JOBS ?= 1000
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -12,7 +14,7 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test lint lock \
+.PHONY: help setup setup-dev demo run test chaos lint bench-queues lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -33,10 +35,16 @@ run: setup-dev ## Run the service on the embedded servers until Ctrl-C
 test: setup-dev ## Run all tests (ARGS="-k name" for some)
 	$(BIN)/pytest $(ARGS)
 
+chaos: setup-dev ## Throw every fault at the service, and prove that no job is lost (JOBS=1000 SEEDS="1 2 3")
+	$(BIN)/python -m tests.chaos --jobs $(JOBS) --seed $(SEEDS)
+
 lint: setup-dev ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench-queues: setup-dev ## Compare the queue layer with plain dramatiq-sqs (ARGS="--rounds 5" for more)
+	$(BIN)/python benchmarks/queue_layer.py $(ARGS)
 
 lock: $(BIN)/uv ## Remake the lock files from pyproject.toml (UPGRADE=--upgrade for the newest releases)
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - -o requirements/base.lock

@@ -64,6 +64,11 @@ class SQSMessage(dramatiq.MessageProxy):
         """Whether it was received so often that it may be what kills its workers."""
         return RECEIVED in self.options
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it killed its workers too often, when it ran alone."""
+        return self.is_suspect and self.receives >= GIVEN_UP_AT
+
     def release(self, after: int = 0) -> None:
         """Leave the message, once its processing ends, to whoever receives it `after` so many seconds."""
         self.release_after = after
@@ -171,10 +176,14 @@ class SQSConsumer(upstream.SQSConsumer):
         self.requeue(_drain(self._ready))
 
     def _wait_for_room(self) -> int:
-        """How many messages there is room for, once there is; 0 once the consumer stops."""
+        """How many messages there is room for, once half of all places are free; 0 once the consumer stops.
+
+        While more than half are taken every worker thread has work, for dramatiq holds two messages for each; to fill
+        each place as it becomes free would cost a request for each message.
+        """
 
         def ready() -> bool:
-            has_room = len(self.holds) < self.prefetch and not self.broker.alone
+            has_room = len(self.holds) <= self.prefetch // 2 and not self.broker.alone
             return self._stopping.is_set() or has_room
 
         with self.holds.changed:
@@ -194,7 +203,7 @@ class SQSConsumer(upstream.SQSConsumer):
                 continue
             if message.options.get(DUE, 0) > self.broker.clock() * 1000:
                 errands.append((hold, partial(self.broker.hop, message._message)))
-            elif message.receives >= GIVEN_UP_AT or (message.receives < SUSPECTED_AT and not self.broker.alone):
+            elif message.is_given_up or (message.receives < SUSPECTED_AT and not self.broker.alone):
                 self._ready.put(message)
             elif message.receives < SUSPECTED_AT:
                 self.holds.give_back([hold], 0)  # received while a suspect waits to be alone
@@ -222,8 +231,12 @@ class SQSConsumer(upstream.SQSConsumer):
         return SQSMessage(message, hold, receives=message.options.get(RECEIVED, 0) + receives)
 
     def _send_back(self, message: SQSMessage, delay: int = 0) -> None:
-        """Send a suspect again as a copy: SQS counts its receives anew, and this one is not counted."""
-        self.broker.send_copy(message._message, delay=delay, **{RECEIVED: message.receives - 1})
+        """Send a suspect again as a copy: SQS counts its receives anew, and this one is not counted.
+
+        One that never ran alone has that still before it, however often it was received in vain.
+        """
+        received = message.receives if message.is_suspect else SUSPECTED_AT
+        self.broker.send_copy(message._message, delay=delay, **{RECEIVED: received - 1})
 
     def _insist(self, errand: Step) -> bool:
         """Do `errand`, again and again while SQS is in trouble; False if the consumer stops before it is done, or if

@@ -51,7 +51,7 @@ class Holds:
         self._queue_name = queue_name
         self.changed = threading.Condition()  # guards the next two
         self._held: dict[str, Hold] = {}
-        self._done: list[str] = []
+        self._done: list[Hold] = []  # still hidden from others until they are deleted
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"keep-{queue_name}", daemon=True)
         self._thread.start()
@@ -74,7 +74,7 @@ class Holds:
         """Delete the message soon, if it is still ours; its place is free at once."""
         with self.changed:
             if self._held.pop(hold.handle, None):
-                self._done.append(hold.handle)
+                self._done.append(hold)
             self.changed.notify_all()
 
     def give_back(self, holds: Sequence[Hold], after: int) -> None:
@@ -112,18 +112,18 @@ class Holds:
     def _delete_done(self) -> bool:
         """Delete what is done; False if SQS could not be asked."""
         with self.changed:
-            handles, self._done = self._done, []
-        for place in range(0, len(handles), MAX_BATCH):
-            batch = handles[place : place + MAX_BATCH]
+            done, self._done = self._done, []
+        for place in range(0, len(done), MAX_BATCH):
+            batch = done[place : place + MAX_BATCH]
             try:
                 response = self._broker.client.delete_message_batch(
                     QueueUrl=self._broker.queue_url(self._queue_name),
-                    Entries=[{"Id": str(i), "ReceiptHandle": handle} for i, handle in enumerate(batch)],
+                    Entries=[{"Id": str(i), "ReceiptHandle": hold.handle} for i, hold in enumerate(batch)],
                 )
             except Exception as error:  # of boto3, or of a parser below it
                 self.logger.warning("%s: cannot delete (%s); again soon.", self._queue_name, describe(error))
                 with self.changed:
-                    self._done = handles[place:] + self._done
+                    self._done = done[place:] + self._done
                 return False
             with self.changed:  # a fault of ours is a stale handle: somebody else has the message
                 failed = (failure for failure in response.get("Failed", []) if not failure["SenderFault"])
@@ -139,7 +139,7 @@ class Holds:
         """Extend what is due, after a third of its visibility timeout; what was held for too long is let go."""
         now = time.monotonic()
         with self.changed:
-            due = [hold for hold in self._held.values() if hold.extend_at <= now]
+            due = [hold for hold in (*self._held.values(), *self._done) if hold.extend_at <= now]
         self._lose([hold for hold in due if now - hold.since >= MAX_HOLD])
         due = [hold for hold in due if now - hold.since < MAX_HOLD]
         for hold in due:
@@ -156,6 +156,7 @@ class Holds:
         with self.changed:
             for hold in holds:
                 self._held.pop(hold.handle, None)
+            self._done = [hold for hold in self._done if hold not in holds]
             self.changed.notify_all()
 
     def _change_visibility(self, holds: Sequence[Hold], seconds: int) -> tuple[list[Hold], list[Hold]]:

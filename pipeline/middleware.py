@@ -19,7 +19,7 @@ from dramatiq.errors import Retry as DramatiqRetry
 from dramatiq.middleware import MiddlewareError, Shutdown, TimeLimitExceeded
 from dramatiq.worker import Worker
 
-from pipeline.consumer import GIVEN_UP_AT, SQSConsumer, SQSMessage
+from pipeline.consumer import SQSConsumer, SQSMessage
 from pipeline.errors import PermanentError, PipelineError, Rejected, Retry, RetryableError
 from pipeline.holds import FIRST_BACKOFF, LAST_BACKOFF
 from pipeline.job import Job, Unfinished, UnknownVersion
@@ -82,10 +82,10 @@ class Outcomes(dramatiq.Middleware):
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         """Do not run what has killed its workers too often."""
-        if message.receives >= GIVEN_UP_AT:
+        if message.is_given_up:
+            # Not how often: a result that is repeated has the same body.
             raise Unsettled from PermanentError(
-                "worker_crashed",
-                f"The job was received {message.receives} times, and no worker that had it lived to end it.",
+                "worker_crashed", "The job was received again and again, and no worker that had it lived to end it."
             )
 
     def after_process_message(

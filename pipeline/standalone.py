@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline import clients
 from pipeline.embedded import EmbeddedStack
 from pipeline.provision import plan
+from pipeline.queues import find_queue
 from pipeline.settings import get_settings
 
 #: The Procfile of this checkout.
@@ -48,6 +49,8 @@ def standalone(data_dir: Path, *, persist: bool) -> Iterator[dict[str, str]]:
 
 def _input_queue(name: str) -> str:
     with clients.aws_trouble("sqs", "create the input queue"):
+        if url := find_queue(clients.sqs(), name):  # kept from an earlier start, with what waits in it
+            return url
         return clients.sqs().create_queue(QueueName=name, Attributes={"FifoQueue": "true"})["QueueUrl"]
 
 

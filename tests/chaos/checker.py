@@ -1,0 +1,225 @@
+"""Proves the contract's promises (section 7) of a run, from what was sent and what came of it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from PIL import Image
+
+from pipeline import clients
+from pipeline.settings import get_settings
+from tests.chaos.orders import RENDITIONS, SECRET, SECRET_FORMS, Failed, Order, spoilt
+from tests.chaos.service import Line, Service
+from tests.chaos.world import World
+
+#: Seconds that the contract gives to take over what a dead worker held.
+TAKE_OVER = 60
+
+#: Parts of a second in which times are compared.
+TICKS = 10
+
+
+@dataclass
+class Verdict:
+    """What came of a run."""
+
+    lost: set[int] = field(default_factory=set)
+    corrupt: set[int] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+    numbers: Counter[str] = field(default_factory=Counter)
+    longest_take_over: float = 0.0
+
+
+class Checker:
+    """Holds what was sent against what came of it."""
+
+    def __init__(self, orders: list[Order], service: Service, world: World) -> None:
+        self.orders = orders
+        self.verdict = Verdict()
+        self._service = service
+        self._world = world
+        self._objects: dict[str, str] = {}  # what each key was found to be, once
+        self._redirected = {name: service.take_all(self._url(name)) for name in service.queues.values()}
+        self._letters = service.dead_letters()
+
+    def check(self) -> Verdict:
+        """All of it."""
+        self._check_posts()
+        self._check_redirected()
+        self._check_letters()
+        self._check_staging()
+        self._check_logs(self._service.lines)
+        self.verdict.longest_take_over = self._longest_take_over()
+        if self.verdict.longest_take_over > TAKE_OVER:
+            self.verdict.problems.append(f"a take-over took {self.verdict.longest_take_over:.0f} s")
+        return self.verdict
+
+    @staticmethod
+    def _url(name: str) -> str:
+        return clients.sqs().get_queue_url(QueueName=name)["QueueUrl"]
+
+    def _check_posts(self) -> None:
+        posts: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for post in self._world.posts:
+            posts[post.webhook_id].append(post.body)
+        self._check_results("postback", posts, {order.id: order for order in self.orders if order.posted})
+
+    def _check_redirected(self) -> None:
+        for name, messages in self._redirected.items():
+            results: dict[str, list[dict[str, Any]]] = defaultdict(list)
+            for message in messages:
+                results[message.get("job_id", "")].append(json.loads(message["body"]))
+            wanted = {order.id: order for order in self.orders if order.redirected == name}
+            self._check_results("redirected result", results, wanted)
+
+    def _check_results(self, what: str, found: dict[str, list[dict[str, Any]]], wanted: dict[str, Order]) -> None:
+        """One result for each order, as it has to be; repeats are the same."""
+        for order in (order for job, order in wanted.items() if job not in found):
+            self._lost(order, f"no {what}")
+        for job, results in found.items():
+            order = wanted.get(job)
+            if order is None:
+                self.verdict.problems.append(f"a {what} that nobody asked for: job {job}")
+                continue
+            self.verdict.numbers[f"{what}s repeated"] += len(results) - 1
+            if any(result != results[0] for result in results):
+                differing = [f"{name}={[r.get(name) for r in results]}" for name in _differing(results)]
+                self._corrupt(order, f"{what}s with different bodies: {'; '.join(differing)[:900]}")
+            self._check_result(order, results[0], what)
+
+    def _check_result(self, order: Order, result: dict[str, Any], what: str) -> None:
+        secret = {"postback_secret_key": f"{SECRET}-key"} if what == "postback" else {}
+        ours = {f"{name}_{kind}" for name in order.images for kind in ("info", "error")}
+        if {name: value for name, value in result.items() if name not in ours} != order.body | secret:
+            self._corrupt(order, f"{what} with other fields than were sent")
+        for name, image in order.images.items():
+            info, error = result.get(f"{name}_info"), result.get(f"{name}_error")
+            if isinstance(image, Failed):
+                if info is not None or not error or (error["stage"], error["code"]) != (image.stage, image.code):
+                    self._corrupt(order, f"{name}: {error} in place of {image}")
+            elif error or not info or set(info) != set(RENDITIONS):
+                self._corrupt(order, f"{name}: {error} in place of images")
+            else:
+                for rendition, where in info.items():
+                    if problem := self._problem_of(where["url"], image, RENDITIONS[rendition]):
+                        self._corrupt(order, f"{name}: {rendition} {problem}")
+
+    def _problem_of(self, url: str, image_format: str, size: tuple[int, int]) -> str:
+        """What is wrong with an object that was promised."""
+        settings = get_settings()
+        key = url.removeprefix(f"{settings.public_url_base}/")
+        if key not in self._objects:
+            try:
+                data = clients.s3().get_object(Bucket=settings.s3_bucket, Key=key)["Body"].read()
+                image = Image.open(io.BytesIO(data))
+                image.load()
+                self._objects[key] = f"{image.format} {image.size}"
+            except Exception as error:
+                self._objects[key] = f"is not there or no image ({type(error).__name__})"
+        found = self._objects[key]
+        return "" if found == f"{image_format} {size}" else f"at {key}: {found}"
+
+    def _check_letters(self) -> None:
+        wanted = {(order.n, *letter) for order in self.orders for letter in order.letters}
+        found = Counter((self._owner(letter), letter["queue"], letter.get("error_code")) for letter in self._letters)
+        for n, queue, code in wanted - set(found):
+            self._lost(self.orders[n], f"no dead letter {code} in {queue}")
+        for n, queue, code in set(found) - wanted:
+            about = f"a dead letter {code} in {queue} that was not planted"
+            if n is None:
+                self.verdict.problems.append(about)
+            else:
+                self._corrupt(self.orders[n], about)
+        self.verdict.numbers["dead letters"] = len(wanted)
+        self.verdict.numbers["dead letters repeated"] = sum(found.values()) - len(found)
+        for letter in self._letters:
+            if not letter.get("error_code") or not letter.get("error_message"):
+                self.verdict.problems.append(f"a dead letter in {letter['queue']} without a reason")
+
+    def _owner(self, letter: dict[str, Any]) -> int | None:
+        body = letter["body"]
+        return next((o.n for o in self.orders if o.marker in body or (o.id and f'"{o.id}"' in body)), None)
+
+    def _check_staging(self) -> None:
+        """The bytes of failed sources and long payloads may be there.
+
+        What a worker had put there and could tell nobody of is left to expire: that it is rare is checked here, and
+        that orders in calm leave nothing by the run.
+        """
+        kept = {spoilt("killer"), spoilt("broken")}
+        long = [order.marker.encode() for order in self.orders if order.kind == "long payload"]
+        for data in self._service.staged().values():
+            is_payload = data.startswith(b"{") and any(marker in data for marker in long)
+            self.verdict.numbers["staged objects left to expire"] += data not in kept and not is_payload
+        if self.verdict.numbers["staged objects left to expire"] > len(self.orders) // 2:
+            self.verdict.problems.append("staging is far from empty")
+
+    def _check_logs(self, lines: Iterable[Line]) -> None:
+        for line in lines:
+            if any(form in line.text for form in SECRET_FORMS):
+                self.verdict.problems.append(f"a secret in the log of {line.process}: {line.text[:300]}")
+
+    def _longest_take_over(self) -> float:
+        """From a kill to the next that is heard of a job in the same stage, less the time in which nobody could do it.
+
+        That is an upper bound, for the job may only have waited in the queue.
+        """
+        story: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
+        plain = {order.id for order in self.orders if order.kind in {"plain", "two images", "shared cover"}}
+        for line in self._service.lines:
+            if "stage=" in line.text and " job=" in line.text:
+                said = dict(word.split("=", 1) for word in line.text.split() if "=" in word)
+                if said.get("job") in plain:
+                    story[said["job"]].append((line.at, said["stage"], said["outcome"]))
+        idle = {kind: self._idle_ticks(kind) for _, kind in self._service.kills}
+        gaps = [0.0]
+        for events in story.values():
+            for (before, _, _), (after, stage, outcome) in pairwise(events):
+                kills = [at for at, kind in self._service.kills if kind == stage and before < at < after]
+                if kills and outcome == "done":
+                    gaps.append(len(_ticks(kills[0], after) - idle[stage]) / TICKS)
+        return max(gaps)
+
+    def _idle_ticks(self, kind: str) -> set[int]:
+        """When no process of a kind ran, or SQS and S3 were in trouble."""
+        end = self._service.lines[-1].at
+        down: dict[str, set[int]] = defaultdict(set)
+        for name in (name for name in self._service.supervisor.names if name.startswith(f"{kind}.")):
+            ended: float | None = None
+            for line in (line for line in self._service.lines if line.process == name):
+                if "it starts again" in line.text:
+                    ended = line.at
+                elif ended is not None and "process is ready" in line.text:
+                    down[name] |= _ticks(ended, line.at)
+                    ended = None
+            down[name] |= _ticks(ended, end) if ended is not None else set()
+        in_trouble = [_ticks(since, until) for since, until in self._service.proxy.troubled]
+        return set.intersection(*down.values()) | set().union(*in_trouble)
+
+    def _lost(self, order: Order, about: str) -> None:
+        self.verdict.lost.add(order.n)
+        self.verdict.problems.append(f"order {order.n} ({order.kind}, job {order.id}): {about}{self._story(order)}")
+
+    def _corrupt(self, order: Order, about: str) -> None:
+        self.verdict.corrupt.add(order.n)
+        self.verdict.problems.append(f"order {order.n} ({order.kind}, job {order.id}): {about}{self._story(order)}")
+
+    def _story(self, order: Order) -> str:
+        """What the logs say of an order."""
+        lines = [line for line in self._service.lines if order.id and order.id in line.text]
+        return "".join(f"\n    {line.at:.1f} {line.process}: {line.text[:240]}" for line in lines[-40:])
+
+
+def _ticks(since: float, until: float) -> set[int]:
+    return set(range(int(since * TICKS), int(until * TICKS)))
+
+
+def _differing(results: list[dict[str, Any]]) -> list[str]:
+    names = {name for result in results for name in result}
+    return sorted(name for name in names if len({json.dumps(r.get(name), sort_keys=True) for r in results}) > 1)

@@ -1,0 +1,399 @@
+"""A proxy in front of SQS and S3 that can be told to misbehave, as networks and services do.
+
+One thread runs it. Each connection of a client has one to the server behind it. Long polls are asked for in slices of a
+second, so that none goes on behind the proxy for a client that has died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Collection, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+from urllib.parse import urlsplit
+
+#: Seconds of a long poll that the server behind is asked for at a time.
+SLICE = 1
+
+#: What a receipt handle ends with that the proxy gave to a copy: each delivery has a handle of its own, as in SQS.
+COPY = re.compile(rb"~copy\d+")
+
+SENDS = frozenset({"SendMessage", "SendMessageBatch"})
+DELETES = frozenset({"DeleteMessage", "DeleteMessageBatch"})
+RECEIVES = frozenset({"ReceiveMessage"})
+S3 = frozenset({"GET", "PUT", "POST", "HEAD", "DELETE"})
+
+
+class Act(Enum):
+    """What the proxy does to a request."""
+
+    DELAY = auto()  #: hands it on late
+    CUT_BEFORE = auto()  #: ends the connection instead
+    CUT_MIDWAY = auto()  #: hands it on, and ends the connection in the middle of the answer
+    LOSE_ANSWER = auto()  #: hands it on, and ends the connection before the answer
+    UNAVAILABLE = auto()  #: answers 503
+    THROTTLE = auto()  #: answers that there are too many requests
+    EXPIRED = auto()  #: answers that the credentials have expired
+    REFUSE_ENTRIES = auto()  #: hands on a part of a batch, and answers that the others failed
+    REPEAT = auto()  #: delivers the messages of an answer again later
+    REORDER = auto()  #: shuffles the messages of an answer, and holds some back for a later one
+
+
+INSTEAD = {Act.CUT_BEFORE, Act.UNAVAILABLE, Act.THROTTLE, Act.EXPIRED}
+
+
+@dataclass(eq=False)
+class Trouble:
+    """Something that goes wrong with some requests, for as long as it is in force."""
+
+    act: Act
+    operations: Collection[str] = ()  #: of SQS by their names, of S3 by their methods; none: all
+    chance: float = 1.0
+    seconds: float = 0.0  #: the longest delay
+    copies: int = 1  #: how often more a message is delivered
+
+
+@dataclass
+class Request:
+    """One HTTP request."""
+
+    method: str
+    path: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    @property
+    def is_sqs(self) -> bool:
+        return any(name.lower() == "x-amz-target" for name, _ in self.headers)
+
+    @property
+    def operation(self) -> str:
+        """SendMessageBatch and the like; S3's by the method."""
+        target = next((value for name, value in self.headers if name.lower() == "x-amz-target"), None)
+        return target.rpartition(".")[2] if target else self.method
+
+
+@dataclass
+class Answer:
+    """One HTTP answer."""
+
+    status: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def encode(self, method: str) -> bytes:
+        headers = [(name, value) for name, value in self.headers if name.lower() != "transfer-encoding"]
+        if method != "HEAD" and not self.status.startswith("204"):
+            headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
+            headers.append(("Content-Length", str(len(self.body))))
+        return _head(f"HTTP/1.1 {self.status}", headers) + self.body
+
+
+class Proxy:
+    """The proxy, from entering the context to leaving it.
+
+    Args:
+        target: the URL of the server behind it.
+        rng: what chances are drawn from.
+        spare: requests and messages that hold this are let through as they come.
+    """
+
+    def __init__(self, target: str, rng: random.Random, spare: str = "") -> None:
+        parts = urlsplit(target)
+        self._target = (parts.hostname or "", parts.port or 80)
+        self._rng = rng
+        self._spare = spare
+        self._troubles: tuple[Trouble, ...] = ()
+        self._later: dict[str, deque[dict[str, Any]]] = {}
+        self._copies = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.port = 0
+        self.requests: Counter[str] = Counter()
+        self.acts: Counter[str] = Counter()
+        self.troubled: list[tuple[float, float]] = []  #: from when to when something was in force
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Proxy:
+        self._thread.start()
+        self._run(self._open())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._run(self._shut())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @contextmanager
+    def trouble(self, *troubles: Trouble) -> Iterator[None]:
+        """Let `troubles` be in force."""
+        self._troubles += troubles
+        since = time.monotonic()
+        try:
+            yield
+        finally:
+            self.troubled.append((since, time.monotonic()))
+            self._troubles = tuple(each for each in self._troubles if each not in troubles)
+
+    @contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """End all connections and refuse new ones."""
+        self._run(self._shut())
+        since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._run(self._open())
+            self.troubled.append((since, time.monotonic()))
+
+    def calm(self) -> None:
+        """No trouble any more; copies that are still to be delivered are forgotten."""
+        self._troubles = ()
+        self._later = {}
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
+
+    async def _open(self) -> None:
+        deadline = self._loop.time() + 10
+        while True:
+            try:
+                self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=512)
+                break
+            except OSError:
+                if self._loop.time() > deadline:
+                    raise
+                await asyncio.sleep(0.05)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _shut(self) -> None:
+        if self._server:
+            self._server.close()
+        for writer in list(self._writers):
+            writer.transport.abort()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=10)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self._tasks.add(task)
+        self._writers.add(writer)
+        upstream = _Upstream(self._target)
+        try:
+            while request := await _read_request(reader, writer):
+                self.requests[request.operation] += 1
+                data, goes_on = await self._handle(request, reader, upstream)
+                writer.write(data)
+                await writer.drain()
+                if not goes_on:
+                    break
+        except (OSError, asyncio.IncompleteReadError, ValueError):
+            pass
+        finally:
+            upstream.close()
+            writer.close()
+            self._writers.discard(writer)
+            self._tasks.discard(task)
+
+    async def _handle(self, request: Request, reader: asyncio.StreamReader, upstream: _Upstream) -> tuple[bytes, bool]:
+        """What to write to the client, and whether the connection goes on."""
+        acts = {}
+        for trouble in self._troubles:
+            if self._spare and self._spare.encode() in request.body:
+                break
+            concerned = not trouble.operations or request.operation in trouble.operations
+            if concerned and self._rng.random() < trouble.chance:
+                acts[trouble.act] = trouble
+        if late := acts.get(Act.DELAY):
+            self.acts[Act.DELAY.name] += 1
+            await asyncio.sleep(self._rng.uniform(0, late.seconds))
+        if instead := next((act for act in INSTEAD if act in acts), None):
+            self.acts[instead.name] += 1
+            if instead is Act.CUT_BEFORE:
+                return b"", False
+            return _error(instead, request).encode(request.method), True
+        request.body = COPY.sub(b"", request.body) if request.is_sqs else request.body
+        if request.operation in RECEIVES:
+            answer = await self._receive(request, reader, upstream, acts)
+        elif Act.REFUSE_ENTRIES in acts and request.operation.endswith("Batch"):
+            self.acts[Act.REFUSE_ENTRIES.name] += 1
+            answer = await self._refuse_entries(request, upstream)
+        else:
+            answer = await upstream.ask(request)
+        if Act.LOSE_ANSWER in acts:
+            self.acts[Act.LOSE_ANSWER.name] += 1
+            return b"", False
+        data = answer.encode(request.method)
+        if Act.CUT_MIDWAY in acts:
+            self.acts[Act.CUT_MIDWAY.name] += 1
+            return data[: len(data) // 2], False
+        return data, True
+
+    async def _receive(
+        self, request: Request, reader: asyncio.StreamReader, upstream: _Upstream, acts: dict[Act, Trouble]
+    ) -> Answer:
+        asked = json.loads(request.body)
+        deadline = self._loop.time() + asked.get("WaitTimeSeconds", 0)
+        room = asked.get("MaxNumberOfMessages", 1)
+        later = self._later.setdefault(asked["QueueUrl"], deque())
+        while True:
+            if later:
+                copies = [later.popleft() for _ in range(min(room, len(later)))]
+                return _json_answer({"Messages": copies})
+            remaining = max(0.0, deadline - self._loop.time())
+            request.body = json.dumps(asked | {"WaitTimeSeconds": int(min(SLICE, remaining))}).encode()
+            answer = await upstream.ask(request)
+            messages = json.loads(answer.body).get("Messages", []) if answer.status.startswith("200") else None
+            if messages:
+                return _json_answer({"Messages": self._delivered(messages, later, acts)})
+            if messages is None or remaining <= SLICE or reader.at_eof():
+                return answer
+
+    def _delivered(
+        self, messages: list[dict[str, Any]], later: deque[dict[str, Any]], acts: dict[Act, Trouble]
+    ) -> list[dict[str, Any]]:
+        """What is delivered of `messages` now; the rest is for `later`."""
+        if self._spare and any(self._spare in message["Body"] for message in messages):
+            return messages
+        if repeat := acts.get(Act.REPEAT):
+            for message in messages:
+                for _ in range(repeat.copies):
+                    self._copies += 1
+                    later.append(message | {"ReceiptHandle": f"{message['ReceiptHandle']}~copy{self._copies}"})
+                    self.acts[Act.REPEAT.name] += 1
+        if Act.REORDER in acts:
+            self.acts[Act.REORDER.name] += len(messages)
+            self._rng.shuffle(messages)
+            kept = len(messages) // 2
+            later.extend(messages[:kept])
+            messages = messages[kept:]
+        return messages
+
+    async def _refuse_entries(self, request: Request, upstream: _Upstream) -> Answer:
+        asked = json.loads(request.body)
+        refused = [entry for entry in asked["Entries"] if self._rng.random() < 0.5]
+        accepted = [entry for entry in asked["Entries"] if entry not in refused]
+        said: dict[str, Any] = {}
+        if accepted:
+            request.body = json.dumps(asked | {"Entries": accepted}).encode()
+            answer = await upstream.ask(request)
+            if not answer.status.startswith("200"):
+                return answer
+            said = json.loads(answer.body)
+        failures = [{"Id": entry["Id"], "Code": "InternalError", "SenderFault": False} for entry in refused]
+        return _json_answer(said | {"Failed": said.get("Failed", []) + failures})
+
+
+class _Upstream:
+    """A connection to the server behind, opened when first used, and again when it was closed meanwhile."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self._target = target
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, request: Request) -> Answer:
+        fresh = self._streams is None
+        try:
+            return await self._ask(request)
+        except (OSError, asyncio.IncompleteReadError):
+            self.close()
+            if fresh:
+                raise
+            return await self._ask(request)
+
+    async def _ask(self, request: Request) -> Answer:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(*self._target)
+        reader, writer = self._streams
+        dropped = {"content-length", "transfer-encoding", "expect", "connection"}
+        headers = [(name, value) for name, value in request.headers if name.lower() not in dropped]
+        if request.body or request.method in {"POST", "PUT"}:
+            headers.append(("Content-Length", str(len(request.body))))
+        writer.write(_head(f"{request.method} {request.path} HTTP/1.1", headers) + request.body)
+        await writer.drain()
+        start, headers = await _read_head(reader)
+        status = start.split(" ", 1)[1]
+        bodiless = request.method == "HEAD" or status[:3] in {"204", "304"}
+        answer = Answer(status, headers, b"" if bodiless else await _read_body(reader, headers))
+        if any(name.lower() == "connection" and value.lower() == "close" for name, value in headers):
+            self.close()
+        return answer
+
+    def close(self) -> None:
+        if self._streams:
+            self._streams[1].transport.abort()
+            self._streams = None
+
+
+async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request | None:
+    try:
+        start, headers = await _read_head(reader)
+    except asyncio.IncompleteReadError:
+        return None
+    method, path, _ = start.split(" ", 2)
+    if any(name.lower() == "expect" for name, _ in headers):
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    return Request(method, path, headers, await _read_body(reader, headers))
+
+
+async def _read_head(reader: asyncio.StreamReader) -> tuple[str, list[tuple[str, str]]]:
+    lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    pairs = (line.partition(":") for line in lines[1:] if line)
+    return lines[0], [(name, value.strip()) for name, _, value in pairs]
+
+
+async def _read_body(reader: asyncio.StreamReader, headers: list[tuple[str, str]]) -> bytes:
+    named = {name.lower(): value for name, value in headers}
+    if "chunked" not in named.get("transfer-encoding", "").lower():
+        return await reader.readexactly(int(named.get("content-length", 0)))
+    body = bytearray()
+    while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+        body += await reader.readexactly(size)
+        await reader.readexactly(2)
+    with suppress(asyncio.IncompleteReadError):
+        while await reader.readuntil(b"\r\n") != b"\r\n":
+            pass
+    return bytes(body)
+
+
+def _head(start: str, headers: list[tuple[str, str]]) -> bytes:
+    lines = [start, *(f"{name}: {value}" for name, value in headers)]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def _json_answer(said: dict[str, Any], status: str = "200 OK") -> Answer:
+    return Answer(status, [("Content-Type", "application/x-amz-json-1.0")], json.dumps(said).encode())
+
+
+_ERRORS = {
+    Act.UNAVAILABLE: ("503 Service Unavailable", "ServiceUnavailable"),
+    Act.THROTTLE: ("400 Bad Request", "RequestThrottled"),
+    Act.EXPIRED: ("403 Forbidden", "ExpiredToken"),
+}
+
+
+def _error(act: Act, request: Request) -> Answer:
+    """The answer that SQS or S3 gives in such a case."""
+    status, code = _ERRORS[act]
+    if request.is_sqs:
+        return _json_answer({"__type": f"com.amazonaws.sqs#{code}", "message": "by the proxy"}, status)
+    if act is Act.THROTTLE:
+        status, code = "503 Slow Down", "SlowDown"
+    body = b"" if request.method == "HEAD" else f"<Error><Code>{code}</Code><Message>m</Message></Error>".encode()
+    return Answer(status, [("Content-Type", "application/xml")], body)

@@ -1,0 +1,121 @@
+"""One run: orders flow, faults are thrown, then all is calm, and the checker has the word."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.embedded import EmbeddedStack
+from tests.chaos.checker import Checker, Verdict
+from tests.chaos.faults import Decks, endpoint_faults, least_duration, process_faults, stranger_faults
+from tests.chaos.orders import Order, order, plan
+from tests.chaos.proxy import Proxy
+from tests.chaos.service import Service, running_service
+from tests.chaos.world import World
+from tests.waiting import wait_for
+
+#: Orders a second, where there are many; few are spread over the time that the faults take.
+PACE = 6.0
+
+#: Seconds that the service may take to finish everything once all is calm.
+DRAIN = 240.0
+
+#: Orders at the end that must pass in calm, as if nothing had been.
+CANARIES = 10
+
+
+@dataclass
+class Report:
+    """What a run was, and what came of it."""
+
+    seed: int
+    jobs: int
+    seconds: float = 0.0
+    thrown: Counter[str] = field(default_factory=Counter)
+    acts: Counter[str] = field(default_factory=Counter)
+    restarts: int = 0
+    verdict: Verdict = field(default_factory=Verdict)
+    log: list[str] = field(default_factory=list)
+
+    @property
+    def is_good(self) -> bool:
+        return not self.verdict.problems
+
+
+def run(seed: int, jobs: int) -> Report:
+    """Run `jobs` orders and the faults of `seed`."""
+    rng = random.Random(seed)
+    report = Report(seed, jobs)
+    began = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        EmbeddedStack(Path(folder), with_mongo=False) as stack,
+        World() as world,
+        Proxy(stack.environ["AWS_ENDPOINT_URL"], random.Random(f"{seed} proxy"), spare="/kills") as proxy,
+        running_service(stack, proxy, Path(folder)) as service,
+    ):
+        orders = plan(jobs, world, service.queues, rng)
+        _storm(orders, service, world, report, rng)
+        _calm(orders, service, world, report, rng)
+        report.verdict.problems += _problems_of_draining(service)
+        report.seconds = time.monotonic() - began
+        report.acts = proxy.acts
+        report.restarts = sum("it starts again" in line.text for line in service.lines)
+        service.supervisor.stop()
+        verdict = Checker(orders, service, world).check()
+        verdict.problems[:0] = report.verdict.problems
+        report.verdict = verdict
+        report.log = [f"{line.at:.2f} {line.process}: {line.text}" for line in service.lines]
+    return report
+
+
+def _storm(orders: list[Order], service: Service, world: World, report: Report, rng: random.Random) -> None:
+    """Orders come in waves, while the faults are dealt."""
+    over = threading.Event()
+    chances = random.Random(f"{report.seed} processes")
+    decks = [endpoint_faults(service.proxy), process_faults(service, chances, over), stranger_faults(world)]
+    seconds = max(*map(least_duration, decks), len(orders) / PACE)
+    dealt = Decks(decks, report.seed, seconds, over)
+    try:
+        waiting, began = list(orders), time.monotonic()
+        while waiting:
+            wave = [waiting.pop(0) for _ in range(min(len(waiting), rng.randint(2, 16)))]
+            for each in wave:
+                service.send(each)
+            # The last wave comes a little before the last fault.
+            due = began + 0.9 * seconds * (1 - len(waiting) / len(orders))
+            over.wait(max(0.0, due - time.monotonic()))
+        dealt.join()
+    finally:
+        over.set()
+        service.proxy.calm()
+        report.thrown = dealt.thrown
+    killers = sum(each.kind == "kills its worker" for each in orders)
+    report.thrown["messages that kill their worker"] = killers
+
+
+def _calm(orders: list[Order], service: Service, world: World, report: Report, rng: random.Random) -> None:
+    """Everything ends by itself; then some last orders pass as if nothing had been."""
+    try:
+        wait_for(lambda: not service.unfinished(), timeout=DRAIN)
+        before = set(service.staged())
+        canaries = [order(len(orders) + n, "plain", world, service.queues, rng) for n in range(CANARIES)]
+        orders += canaries
+        for canary in canaries:
+            service.send(canary)
+        ids = {canary.id for canary in canaries}
+        wait_for(lambda: ids <= {post.webhook_id for post in list(world.posts)}, timeout=60)
+        wait_for(lambda: not service.unfinished(), timeout=60)
+        if set(service.staged()) != before:
+            report.verdict.problems.append("orders that passed in calm left something in staging")
+    except AssertionError as error:
+        report.verdict.problems.append(f"it does not come to an end: {error}")
+
+
+def _problems_of_draining(service: Service) -> list[str]:
+    return [f"the queue {name} is not empty: {counts}" for name, counts in service.unfinished().items()]

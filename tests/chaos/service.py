@@ -1,0 +1,230 @@
+"""The Procfile's processes behind the proxy, and the ways of a run to what is in the queues and in the bucket."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from pipeline import clients
+from pipeline.embedded import EmbeddedStack
+from pipeline.job import input_job_id
+from pipeline.processes import Supervisor
+from pipeline.provision import plan
+from pipeline.settings import Settings, get_settings
+from pipeline.stages import STAGES, own_queues
+from tests.chaos.orders import RENDITIONS, SECRET, Order
+from tests.chaos.proxy import Proxy
+from tests.waiting import wait_for
+
+ROOT = Path(__file__).parents[2]
+
+#: Two of each kind, so that one can take over from the other.
+CONCURRENCY = {"fetch": 2, "resize": 2, "upload": 2, "notify": 2, "ingest": 2, "sweep": 0, "scheduler": 0}
+
+COUNTS = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]
+ENDPOINTS = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_SQS"]
+
+#: Retries soon enough for a run, and enough of them that no fault of a run makes a job be given up.
+SOON = "0.5,1,1,2,2,3,3,4,4,5,5,5,5,5,5,8,8,8,8,8"
+
+#: Seconds, in place of 30, until a process that dies again and again is started again: shorter as visibility is.
+LONGEST_DELAY = 4.0
+
+
+@dataclass
+class Line:
+    """One line that a process printed."""
+
+    at: float
+    process: str
+    text: str
+
+
+@dataclass
+class Service:
+    """The running processes. This process itself talks to SQS and S3 past the proxy."""
+
+    proxy: Proxy
+    queues: dict[str, str]  #: the names of the queues for redirected results
+    lines: list[Line] = field(default_factory=list)
+    kills: list[tuple[float, str]] = field(default_factory=list)  #: when a worker of which stage was killed
+    supervisor: Supervisor = field(init=False)
+
+    def send(self, order: Order) -> None:
+        """Send an order by its door, and note its id."""
+        from pipeline.actors import fetch_image
+
+        if order.door == "send":
+            order.id = fetch_image.send(order.body).message_id
+        elif order.door == "queue":
+            body = order.body if isinstance(order.body, str) else json.dumps(order.body)
+            sent = clients.sqs().send_message(
+                QueueUrl=get_settings().queue_url or "",
+                MessageBody=body,
+                MessageGroupId=secrets.token_hex(8),
+                MessageDeduplicationId=secrets.token_hex(8),
+            )
+            order.id = input_job_id(sent["MessageId"])
+        else:
+            clients.sqs().send_message(QueueUrl=self.url(order.door), MessageBody=order.body)
+
+    def url(self, queue: str) -> str:
+        return clients.sqs().get_queue_url(QueueName=f"{get_settings().queue_namespace}_{queue}")["QueueUrl"]
+
+    def counts(self, url: str) -> list[int]:
+        """How many messages wait, are in flight, and are delayed."""
+        attributes = clients.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=COUNTS)["Attributes"]
+        return [int(attributes[name]) for name in COUNTS]
+
+    def unfinished(self) -> dict[str, list[int]]:
+        """The queues that are not empty, dead letters apart."""
+        urls = {queue: self.url(queue) for queue in own_queues() if not queue.endswith("_dlq")}
+        urls["input"] = get_settings().queue_url or ""
+        found = {name: self.counts(url) for name, url in urls.items()}
+        return {name: counts for name, counts in found.items() if any(counts)}
+
+    def is_busy(self, kind: str) -> bool:
+        """Whether a kind of process has messages in its hands."""
+        url = get_settings().queue_url or "" if kind == "ingest" else self.url(kind)
+        return self.counts(url)[1] > 0
+
+    def take_all(self, url: str) -> list[dict[str, Any]]:
+        """Receive and delete what is in a queue: bodies and attributes."""
+        taken = []
+        request: Any = {"MaxNumberOfMessages": 10, "WaitTimeSeconds": 0, "MessageAttributeNames": ["All"]}
+        while received := clients.sqs().receive_message(QueueUrl=url, **request).get("Messages", []):
+            for message in received:
+                attributes = {k: v["StringValue"] for k, v in message.get("MessageAttributes", {}).items()}
+                taken.append({"body": message["Body"], **attributes})
+                clients.sqs().delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return taken
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """What is in the dead-letter queues, with the name of each."""
+        queues = sorted(queue for queue in own_queues() if queue.endswith("_dlq"))
+        return [letter | {"queue": queue} for queue in queues for letter in self.take_all(self.url(queue))]
+
+    def staged(self) -> dict[str, bytes]:
+        """What waits in staging."""
+        bucket = get_settings().s3_bucket
+        pages = clients.s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="pipeline-staging/")
+        keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+        return {key: clients.s3().get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
+
+    def signal(self, kind: str, signum: int, rng: random.Random, *, group: bool = False) -> list[int]:
+        """Send a signal to a worker of a kind, or to the process with all its workers; returns their ids."""
+        names = [name for name in self.supervisor.names if name.startswith(f"{kind}.") and self.supervisor.pid(name)]
+        if not names:
+            return []
+        leader = self.supervisor.pid(rng.choice(names))
+        if leader is None:
+            return []
+        workers = _workers(leader)
+        chosen = [leader, *workers] if group else [leader if signum == signal.SIGTERM or not workers else workers[0]]
+        if signum == signal.SIGKILL:
+            self.kills.append((time.monotonic(), kind))
+        for pid in chosen:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signum)
+        return chosen
+
+    def proceed(self, pids: list[int]) -> None:
+        """Continue what was stopped."""
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def _workers(leader: int) -> list[int]:
+    """The worker processes of a dramatiq command."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    processes = [line.split(None, 2) for line in listed.splitlines()]
+    return [int(p[0]) for p in processes if int(p[1]) == leader and len(p) > 2 and "resource_tracker" not in p[2]]
+
+
+@contextmanager
+def running_service(stack: EmbeddedStack, proxy: Proxy, folder: Path) -> Iterator[Service]:
+    """The service with everything it needs, all of it its own."""
+    unique = secrets.token_hex(4)
+    kept = {k: v for k, v in os.environ.items() if k.lower() not in {*Settings.model_fields, "environment"}}
+    queues = {"standard": f"results-{unique}", "fifo": f"results-{unique}.fifo"}
+    ours = {
+        **stack.environ,
+        **dict.fromkeys(["AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY_S3", "AWS_SECRET_KEY_SQS"], f"{SECRET}-aws"),
+        "QUEUE_NAMESPACE": f"chaos-{unique}",
+        "S3_BUCKET": f"chaos-{unique}",
+        "PUBLIC_BASE_URL": "https://covers.example",
+        "ALLOWED_NETWORKS": "127.0.0.0/8",
+        "POSTBACK_SECRET_KEY": f"{SECRET}-key",
+        "POSTBACK_TIMEOUT": "3",
+        "FETCH_TIMEOUT": "3",
+        **dict.fromkeys(["FETCH_RETRY_DELAYS", "RETRY_DELAYS", "POSTBACK_RETRY_DELAYS"], SOON),
+        "RENDITIONS": ",".join(RENDITIONS),
+        "LEVEL": "DEBUG",
+        "PYTHONPATH": str(ROOT),
+    }
+    with (
+        mock.patch.dict(os.environ, {**kept, **ours}, clear=True),
+        mock.patch("pipeline.processes.LONGEST_DELAY", LONGEST_DELAY),
+    ):
+        clients.forget()
+        try:
+            for step in plan(get_settings(), create_bucket=True):
+                step.do()
+            for name in (f"input-{unique}.fifo", *queues.values()):
+                fifo = {"FifoQueue": "true"} if name.endswith(".fifo") else {}
+                url = clients.sqs().create_queue(QueueName=name, Attributes=fifo)["QueueUrl"]
+                if name.startswith("input"):
+                    os.environ["QUEUE_URL"] = url
+            clients.forget()
+            _point_broker_here()
+            service = Service(proxy, queues)
+            environ = {**os.environ, **dict.fromkeys(ENDPOINTS, proxy.url)}
+            with Supervisor(
+                _procfile(folder),
+                lambda name, text: service.lines.append(Line(time.monotonic(), name, text)),
+                environ=environ,
+                concurrency=CONCURRENCY,
+            ) as supervisor:
+                service.supervisor = supervisor
+                supervisor.start()
+                ready = len(STAGES) * 2
+                wait_for(lambda: sum("process is ready" in line.text for line in service.lines) >= ready, timeout=90)
+                yield service
+        finally:
+            clients.forget()
+    clients.forget()
+
+
+def _point_broker_here() -> None:
+    from pipeline.broker import broker
+
+    broker.namespace = get_settings().queue_namespace
+    broker._urls.clear()
+
+
+def _procfile(folder: Path) -> Path:
+    """The project's own, its workers with the harm of `tests.chaos.workers`."""
+    text = (ROOT / "Procfile").read_text()
+    changes = {
+        "dramatiq pipeline.actors --threads 2": "dramatiq pipeline.actors --processes 1 --threads 2",
+        "dramatiq pipeline.actors": "dramatiq pipeline.actors tests.chaos.workers",
+        "image-pipeline ingest": "python -m tests.chaos.workers",
+    }
+    for before, after in changes.items():
+        assert before in text
+        text = text.replace(before, after)
+    path = folder / "Procfile"
+    path.write_text(text)
+    return path

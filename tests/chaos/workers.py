@@ -1,0 +1,63 @@
+"""Loaded by the workers beside the actors: shorter visibility, and sources that do harm where they are resized.
+
+What a source does is in its path: `/kills` ends its worker, `/oom` runs out of memory at its first two attempts,
+`/robbed` loses what it has in staging, once. As a program it is `image-pipeline ingest` with a shorter visibility.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+#: Seconds, in place of 45: a dead worker's messages are taken over sooner, and a run ends in minutes.
+VISIBILITY = 6
+
+
+def plant() -> None:
+    """Put the harm in place of what the actors do."""
+    import actors.resize
+    import actors.upload
+    import pipeline.consumer
+    import pipeline.holds
+    from pipeline.broker import broker, current_message
+    from pipeline.staging import staging
+    from pipeline.wire import ATTEMPTS
+
+    broker.visibility = VISIBILITY
+    pipeline.holds.LAST_BACKOFF = pipeline.consumer.LAST_BACKOFF = VISIBILITY / 3  # as it is to 45 s
+    resize, upload = actors.resize.resize, actors.upload.upload
+
+    def harmful_resize(job: Any, source: Any) -> Any:
+        if "/kills" in source.url:
+            os._exit(9)
+        if "/oom" in source.url and current_message().options.get(ATTEMPTS, {}).get("service", 0) < 2:
+            raise MemoryError
+        return robbed("/robbed-source", source.original, resize)(job, source)
+
+    def harmful_upload(job: Any, source: Any) -> Any:
+        return robbed("/robbed-rendering", source.rendered.key, upload)(job, source)
+
+    def robbed(path: str, key: str, step: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def run(job: Any, source: Any) -> Any:
+            if path in source.url and not source.restarted:
+                staging().delete([key])
+            return step(job, replace(source))
+
+        return run
+
+    actors.resize.resize = harmful_resize
+    actors.upload.upload = harmful_upload
+
+
+if __name__ == "__main__":
+    import pipeline.ingest
+    from pipeline.cli import main
+
+    pipeline.ingest.VISIBILITY = VISIBILITY
+    sys.argv = ["image-pipeline", "ingest"]
+    main()
+else:
+    plant()

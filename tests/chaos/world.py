@@ -1,0 +1,145 @@
+"""The outside world of a run: a server of covers and one of postbacks, both of which have their bad days."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class Post:
+    """One postback that was accepted."""
+
+    webhook_id: str
+    path: str
+    raw: bytes
+    at: float
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return json.loads(self.raw)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+    def handle_error(self, *_: Any) -> None:  # a client that was killed
+        pass
+
+
+class World:
+    """Both servers, from entering the context to leaving it.
+
+    A path of sources tells how it behaves: `/hangs/…` does not answer the first time, `/busy/…` answers 503 twice. One
+    of postbacks: `/gone/…` answers 410, `/sulky/…` 500, then 302, and then takes it, `/late/…` takes it but answers too
+    late the first time.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}  #: by path
+        self.posts: list[Post] = []
+        self.mood = ""  #: of all receivers: "hangs up", "slow", "500", "302"
+        self.sources_busy = False
+        self._asked: Counter[str] = Counter()
+        self._servers: list[_Server] = []
+
+    def __enter__(self) -> World:
+        for method in (self._get, self._post):
+            server = _Server(("127.0.0.1", 0), _handler(method))
+            self._servers.append(server)
+            threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+    def source(self, path: str, user: str = "") -> str:
+        return f"http://{user}127.0.0.1:{self._servers[0].server_port}{path}"
+
+    def receiver(self, path: str) -> str:
+        return f"http://127.0.0.1:{self._servers[1].server_port}{path}"
+
+    @contextmanager
+    def receivers(self, mood: str) -> Iterator[None]:
+        """Let all receivers be in a mood."""
+        self.mood = mood
+        try:
+            yield
+        finally:
+            self.mood = ""
+
+    @contextmanager
+    def busy_sources(self) -> Iterator[None]:
+        """Let all sources answer 503."""
+        self.sources_busy = True
+        try:
+            yield
+        finally:
+            self.sources_busy = False
+
+    def _get(self, handler: BaseHTTPRequestHandler) -> None:
+        path = urlsplit(handler.path).path
+        self._asked[path] += 1
+        if self.sources_busy or (path.startswith("/busy/") and self._asked[path] <= 2):
+            _answer(handler, 503)
+        elif path.startswith("/hangs/") and self._asked[path] == 1:
+            time.sleep(8)
+        elif path in self.files:
+            _answer(handler, 200, self.files[path])
+        else:
+            _answer(handler, 404)
+
+    def _post(self, handler: BaseHTTPRequestHandler) -> None:
+        raw = handler.rfile.read(int(handler.headers["Content-Length"]))
+        path = urlsplit(handler.path).path
+        self._asked[path] += 1
+        if self.mood == "hangs up":
+            handler.close_connection = True
+            return
+        if self.mood == "slow":
+            time.sleep(1.5)
+        if path.startswith("/gone/"):
+            _answer(handler, 410)
+        elif self.mood in {"500", "302"}:
+            _answer(handler, int(self.mood))
+        elif path.startswith("/sulky/") and self._asked[path] <= 2:
+            _answer(handler, (500, 302)[self._asked[path] - 1])
+        else:
+            self.posts.append(Post(handler.headers["webhook-id"], path, raw, time.monotonic()))
+            if path.startswith("/late/") and self._asked[path] == 1:
+                time.sleep(8)
+            _answer(handler, 204)
+
+
+def _answer(handler: BaseHTTPRequestHandler, status: int, data: bytes = b"") -> None:
+    handler.send_response(status)
+    if status == 302:
+        handler.send_header("Location", "/elsewhere")
+    handler.send_header("Content-Length", str(len(data)))
+    handler.end_headers()
+    handler.wfile.write(data)
+
+
+def _handler(method: Any) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            method(self)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None: ...
+
+    return Handler
