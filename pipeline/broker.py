@@ -23,7 +23,7 @@ from pipeline import clients
 from pipeline.errors import PipelineError, Rejected, StagedMissing
 from pipeline.job import MAX_PAYLOAD_BYTES, Job, Source, Unfinished, UnknownVersion, to_json
 from pipeline.logs import log_stage, set_levels
-from pipeline.middleware import Notices, Outcomes, Shutdowns, Unsettled, as_pipeline_error
+from pipeline.middleware import Notices, Outcomes, Shutdowns, Suspects, Unsettled, as_pipeline_error
 from pipeline.publish import is_published
 from pipeline.settings import Settings, get_settings, settings_or_exit
 from pipeline.sqs import SQSBroker
@@ -199,6 +199,7 @@ def make_broker(settings: Settings) -> SQSBroker:
         middleware=[
             Outcomes(settings, job_of, pass_on),
             Notices(settings),
+            Suspects(),
             Shutdowns(),
             AgeLimit(),
             TimeLimit(),

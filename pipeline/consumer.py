@@ -193,14 +193,17 @@ class SQSConsumer(upstream.SQSConsumer):
     def _admit(self, batch: list[tuple[MessageTypeDef, Hold]]) -> None:
         """Hand received messages to the worker; what it cannot have goes where it belongs, after the others."""
         errands: list[tuple[Hold, Step]] = []
+        messages: list[SQSMessage] = []
         for received, hold in batch:
             try:
-                message = self._decoded(received, hold)
+                messages.append(self._decoded(received, hold))
             except ValueError as error:
                 self.logger.error("%s: a message is no job of this queue: %s.", self.queue_name, error)
                 reason = Reason("bad_message", f"The message is no job of this queue: {error}.", stage=self.queue_name)
                 errands.append((hold, partial(self.broker.bury, self.queue_name, received["Body"], reason)))
-                continue
+        # Suspects first: what comes with one may be the real killer, and must not begin while the suspect waits.
+        for message in sorted(messages, key=lambda message: not message.is_suspect):
+            hold = message.hold
             if message.options.get(DUE, 0) > self.broker.clock() * 1000:
                 errands.append((hold, partial(self.broker.hop, message._message)))
             elif message.is_given_up or (message.receives < SUSPECTED_AT and not self.broker.alone):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from pipeline.wire import SendFailed
+
 E = TypeVar("E")
 
 #: Seconds after a batch that the next one waits for as many entries as were there before it. Threads that have just
@@ -75,7 +77,7 @@ class GroupCommit(Generic[E]):
         try:
             self._wait_for_company()
             batch = self._take_batch()
-            errors = [InterruptedError("the sender was interrupted")] * len(batch)
+            errors = [SendFailed("the thread that sent for others was interrupted")] * len(batch)
             self._changed.release()
             try:
                 errors = self._outcomes(batch)

@@ -16,7 +16,7 @@ import dramatiq
 from dramatiq.common import iter_queue
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.errors import Retry as DramatiqRetry
-from dramatiq.middleware import MiddlewareError, Shutdown, TimeLimitExceeded
+from dramatiq.middleware import MiddlewareError, Shutdown, SkipMessage, TimeLimitExceeded
 from dramatiq.worker import Worker
 
 from pipeline.consumer import SQSConsumer, SQSMessage
@@ -194,6 +194,16 @@ class Notices(dramatiq.Middleware):
             logger.warning("POSTBACK_SECRET_KEY is not set: postbacks carry the published default.")
         if consumed.intersection(SWEEP_QUEUES) and settings.database_url is None:
             logger.info("No MongoDB variable is set: sweeps are off.")
+
+
+class Suspects(dramatiq.Middleware):
+    """Begins nothing beside a suspect: it might be the real killer, and the suspect be blamed for it."""
+
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        """Give back what was received and not begun when a suspect came."""
+        if broker.alone is not None and broker.alone is not message and not message.is_given_up:
+            message.release()
+            raise SkipMessage
 
 
 class Shutdowns(dramatiq.Middleware):

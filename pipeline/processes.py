@@ -27,7 +27,8 @@ from honcho.environ import expand_processes, parse_procfile
 STOP_TIMEOUT = 10.0
 
 #: Seconds before a died process is started again: doubled at each death, and the first again once it ran steadily.
-FIRST_DELAY, LONGEST_DELAY, STEADY = 0.5, 30.0, 30.0
+#: The longest is short, for a message that kills its workers is given up only after five of them.
+FIRST_DELAY, LONGEST_DELAY, STEADY = 0.5, 5.0, 30.0
 
 
 class Child:

@@ -70,7 +70,8 @@ class SQSBroker(upstream.SQSBroker):
         self.put_away = put_away
         self.consumers: WeakSet[SQSConsumer] = WeakSet()
         self.stopping = threading.Event()  # set when the process is told to stop
-        self._alone: SQSMessage | None = None
+        #: The suspect that runs alone in this process, or waits for it: nothing else is received or begun meanwhile.
+        self.alone: SQSMessage | None = None
         self._fair = True  # whether the endpoint takes message groups on standard queues
         self._client = client
         self._lock = threading.Lock()
@@ -173,25 +174,20 @@ class SQSBroker(upstream.SQSBroker):
         """How many messages this process holds."""
         return sum(len(consumer.holds) for consumer in list(self.consumers))
 
-    @property
-    def alone(self) -> bool:
-        """Whether a suspect runs alone in this process, or waits for it: nothing else is received meanwhile."""
-        return self._alone is not None
-
     def begin_alone(self, message: SQSMessage) -> bool:
         """Let `message` be the one that runs alone; False if there is one already."""
         with self._lock:
-            if self._alone is not None:
+            if self.alone is not None:
                 return False
-            self._alone = message
+            self.alone = message
             return True
 
     def end_alone(self, message: SQSMessage) -> None:
         """Let the others go on, if `message` is the one that ran alone."""
         with self._lock:
-            if self._alone is not message:
+            if self.alone is not message:
                 return
-            self._alone = None
+            self.alone = None
         for consumer in list(self.consumers):
             consumer.wake()
 

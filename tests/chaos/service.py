@@ -38,9 +38,6 @@ ENDPOINTS = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_SQS"]
 #: Retries soon enough for a run, and enough of them that no fault of a run makes a job be given up.
 SOON = "0.5,1,1,2,2,3,3,4,4,5,5,5,5,5,5,8,8,8,8,8"
 
-#: Seconds, in place of 30, until a process that dies again and again is started again: shorter as visibility is.
-LONGEST_DELAY = 4.0
-
 
 @dataclass
 class Line:
@@ -174,10 +171,7 @@ def running_service(stack: EmbeddedStack, proxy: Proxy, folder: Path) -> Iterato
         "LEVEL": "DEBUG",
         "PYTHONPATH": str(ROOT),
     }
-    with (
-        mock.patch.dict(os.environ, {**kept, **ours}, clear=True),
-        mock.patch("pipeline.processes.LONGEST_DELAY", LONGEST_DELAY),
-    ):
+    with mock.patch.dict(os.environ, {**kept, **ours}, clear=True):
         clients.forget()
         try:
             for step in plan(get_settings(), create_bucket=True):

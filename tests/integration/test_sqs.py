@@ -16,7 +16,7 @@ from dramatiq_sqs.exceptions import MessageTooLarge
 
 from pipeline import clients
 from pipeline.consumer import SQSConsumer
-from pipeline.middleware import Shutdowns
+from pipeline.middleware import Shutdowns, Suspects
 from pipeline.queues import MAX_MESSAGE_BYTES
 from pipeline.sqs import SQSBroker
 from pipeline.wire import Entry, Reason, SendFailed, decode, encode
@@ -45,7 +45,7 @@ def broker(aws: dict[str, str], clock: Clock) -> SQSBroker:
     """A broker with one actor, `echo`, on the queue `work`; a message is hidden for 2 s."""
     broker = SQSBroker(
         namespace=aws["QUEUE_NAMESPACE"],
-        middleware=[Shutdowns()],
+        middleware=[Suspects(), Shutdowns()],
         client=clients.sqs,
         visibility_timeout=2,
         clock=clock,

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import queue
+import threading
+
+import dramatiq
+from dramatiq.worker import Worker
+
+from pipeline.consumer import SQSMessage
+from pipeline.holds import Hold
 from tests.integration.test_sqs import broker, clock, consume, count_requests, counts, message, take, wait_for
 
 __all__ = ["broker", "clock", "consume"]
@@ -16,7 +24,7 @@ def die(consumer) -> None:
     consumer.holds._closed.set()
     consumer.wake()
     consumer.broker.consumers.discard(consumer)
-    consumer.broker._alone = None
+    consumer.broker.alone = None
 
 
 def test_a_message_received_four_times_runs_alone_and_the_sixth_receive_gives_it_up(broker, consume) -> None:
@@ -25,13 +33,13 @@ def test_a_message_received_four_times_runs_alone_and_the_sixth_receive_gives_it
     seen = []
     for _ in range(5):
         (held,) = take(worker := consume(prefetch=1))
-        seen.append((held.receives, held.is_suspect, broker.alone))
+        seen.append((held.receives, held.is_suspect, broker.alone is held))
         die(worker)
     # Then it is nothing special three times, runs alone twice,
     assert seen == [(1, False, False), (2, False, False), (3, False, False), (4, True, True), (5, True, True)]
     # and at the sixth it is handed over to be given up, not to be run.
     (held,) = take(consume(prefetch=1))
-    assert (held.receives, broker.alone) == (6, False)
+    assert (held.receives, broker.alone) == (6, None)
 
 
 def test_neighbours_of_a_killer_run_alone_too_and_are_not_blamed(broker, consume) -> None:
@@ -85,6 +93,63 @@ def test_a_suspect_waits_until_what_is_in_hand_has_ended(broker, consume) -> Non
     worker.ack(in_hand)
     (suspect,) = take(worker)
     assert suspect.args == ("suspect",)
+
+
+class Handed(queue.SimpleQueue):
+    """What a consumer has handed over, taken since or not."""
+
+    def __init__(self) -> None:
+        self.all: list[SQSMessage] = []
+
+    def put(self, item, block=True, timeout=None) -> None:
+        self.all.append(item)
+        super().put(item)
+
+
+def test_what_is_received_together_with_a_suspect_is_not_begun_beside_it(broker, consume) -> None:
+    # Given a suspect that follows others in one batch
+    worker = consume(prefetch=1)
+    broker.enqueue(message("in hand"))
+    (in_hand,) = take(worker)
+    broker.enqueue_many([message(n) for n in range(3)])
+    broker.send_copy(message("suspect"), delay=0, received=3)
+    worker.prefetch, worker._ready = 10, (handed := Handed())
+    # When they are received together, then the suspect runs first, and nothing else is there for a worker to begin;
+    worker.ack(in_hand)
+    (suspect,) = take(worker)
+    assert suspect.args == ("suspect",)
+    assert not handed.all
+    # the others follow when it has ended.
+    worker.ack(suspect)
+    assert len(take(worker, 3)) == 3
+
+
+def test_what_a_worker_has_not_begun_when_a_suspect_comes_is_given_back(broker) -> None:
+    # Given a worker with one thread, busy, and three messages behind the one in hand
+    busy, go_on, ran = threading.Event(), threading.Event(), []
+
+    def work(name: str) -> None:
+        ran.append(name)
+        busy.set()
+        assert go_on.wait(20)
+
+    dramatiq.actor(work, actor_name="work", queue_name="work", broker=broker)
+    broker.enqueue_many([message(f"m{n}", actor_name="work") for n in range(2)])
+    worker = Worker(broker, worker_threads=1, worker_timeout=100)
+    worker.start()
+    assert busy.wait(10)
+    wait_for(lambda: worker.work_queue.qsize() == 1)
+    # When a suspect comes
+    suspect = message("suspect", actor_name="work")
+    alone = SQSMessage(suspect.copy(options={"received": 3}), Hold("handle", 2), receives=4)
+    assert broker.begin_alone(alone)
+    go_on.set()
+    # Then what was not begun is back in the queue, and runs when the suspect has ended.
+    wait_for(lambda: broker.held == 0)
+    assert ran == ["m0"]
+    broker.end_alone(alone)
+    wait_for(lambda: ran == ["m0", "m1"])
+    worker.stop()
 
 
 def test_a_shutdown_is_not_counted_against_a_suspect(broker, consume) -> None:
