@@ -33,10 +33,11 @@ from rich.table import Table
 
 from pipeline import clients, embedded
 from pipeline.embedded import EmbeddedStack
-from pipeline.middleware import Outcomes, Shutdowns
+from pipeline.middleware import Outcomes, Shutdowns, Suspects
 from pipeline.processes import Child, command_line
 from pipeline.settings import get_settings
 from pipeline.sqs import SQSBroker
+from pipeline.trials import StagedTrials
 
 #: Each stage is one actor with a queue of its own, and sends the next; the last reports the job's end.
 STAGES = "abcd"
@@ -104,8 +105,10 @@ def ours(probe: Probe | None = None) -> dramatiq.Broker:
         SQSBroker(
             namespace=os.environ[NAMESPACE],
             client=lambda: client,
+            trials=StagedTrials(),
             middleware=[
                 Outcomes(get_settings(), job_of=_no_job, pass_on=_no_job),
+                Suspects(),
                 Shutdowns(),
                 AgeLimit(),
                 TimeLimit(),

@@ -29,6 +29,7 @@ from pipeline.settings import Settings, get_settings, settings_or_exit
 from pipeline.sqs import SQSBroker
 from pipeline.stages import Lane, Stage, stage_of_queue
 from pipeline.staging import staging
+from pipeline.trials import StagedTrials
 from pipeline.wire import GROUP
 
 logger = logging.getLogger(__name__)
@@ -195,6 +196,7 @@ def make_broker(settings: Settings) -> SQSBroker:
         namespace=settings.queue_namespace,
         dead_letter_queue=lambda queue: f"{queue.removesuffix(f'_{Lane.BULK.value}')}_dlq",
         client=clients.sqs,
+        trials=StagedTrials(),
         put_away=lambda body: staging().put(body),
         middleware=[
             Outcomes(settings, job_of, pass_on),

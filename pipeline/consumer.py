@@ -20,7 +20,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dramatiq
 import dramatiq_sqs.broker as upstream
@@ -29,7 +29,7 @@ from dramatiq.logging import get_logger
 
 from pipeline.errors import RetryableError
 from pipeline.holds import FIRST_BACKOFF, LAST_BACKOFF, Hold, Holds
-from pipeline.wire import DUE, MAX_BATCH, RECEIVED, Reason, decode, describe, encode
+from pipeline.wire import DUE, MAX_BATCH, SUSPECT, Reason, decode, describe, encode
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
@@ -41,12 +41,25 @@ Step = Callable[[], object]
 #: Seconds of the longest poll SQS allows.
 LONG_POLL = 20
 
-#: At this receive a message is suspected of killing its workers, and runs alone; at the other it is given up.
-#: A message is received once where nothing goes wrong; each shutdown of a worker that holds it costs one more.
-SUSPECTED_AT, GIVEN_UP_AT = 4, 6
+#: At this receive a message is suspected of killing its workers. It is received once where nothing goes wrong; each
+#: worker that ends while it holds it costs one more.
+SUSPECTED_AT = 4
+
+#: So often is a suspect begun alone before it is given up: at its sixth receive, where each ended a worker.
+TRIALS = 2
 
 #: Seconds until a suspect is looked at again that found another one before it.
 SUSPECT_DELAY = 5
+
+
+class Trials(Protocol):
+    """Remembers, for all workers, how often a suspect was begun alone and did not end."""
+
+    def count(self, message_id: str) -> int:
+        """How often."""
+
+    def record(self, message_id: str, count: int) -> None:
+        """Remember it; 0 forgets the message."""
 
 
 class SQSMessage(dramatiq.MessageProxy):
@@ -58,16 +71,17 @@ class SQSMessage(dramatiq.MessageProxy):
         self.receives = receives
         self.release_after: int | None = None
         self.reason: Reason | None = None
+        self.trials: int | None = None  #: how often it had been begun alone in vain, when it was begun so again
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it ended too many workers, when it ran alone."""
+        return self.trials is not None and self.trials >= TRIALS
 
     @property
     def is_suspect(self) -> bool:
         """Whether it was received so often that it may be what kills its workers."""
-        return RECEIVED in self.options
-
-    @property
-    def is_given_up(self) -> bool:
-        """Whether it killed its workers too often, when it ran alone."""
-        return self.is_suspect and self.receives >= GIVEN_UP_AT
+        return SUSPECT in self.options
 
     def release(self, after: int = 0) -> None:
         """Leave the message, once its processing ends, to whoever receives it `after` so many seconds."""
@@ -103,6 +117,7 @@ class SQSConsumer(upstream.SQSConsumer):
     def __next__(self) -> SQSMessage | None:  # type: ignore[override]
         if self._suspect and self.broker.held == 1:
             suspect, self._suspect = self._suspect, None
+            self._begin_trial(suspect)
             return suspect
         try:
             return self._ready.get(timeout=0.25)
@@ -115,7 +130,7 @@ class SQSConsumer(upstream.SQSConsumer):
             self.holds.done(message.hold)
         else:
             self.holds.give_back([message.hold], message.release_after)
-        self.broker.end_alone(message)
+        self._end_trial(message)
 
     def nack(self, message: SQSMessage) -> None:  # type: ignore[override]
         """Make the message a dead letter with its reason, then delete it."""
@@ -125,20 +140,18 @@ class SQSConsumer(upstream.SQSConsumer):
         self.ack(message)
 
     def requeue(self, messages: Iterable[SQSMessage]) -> None:  # type: ignore[override]
-        """Give messages back at once. A suspect goes back as a copy, that this receive does not count against it."""
+        """Give messages back at once."""
         messages = list(messages)
         for message in messages:
-            if message.is_suspect and self._insist(partial(self._send_back, message)):
-                self.holds.done(message.hold)
-            self.broker.end_alone(message)
+            message.release()
+            self._end_trial(message)
         self.holds.give_back([message.hold for message in messages], 0)
 
     def stop(self) -> None:
         """Receive nothing more, and give back what no worker thread has begun."""
         self._stopping.set()
         self.wake()
-        self.requeue([*_drain(self._ready), *filter(None, [self._suspect])])
-        self._suspect = None
+        self._requeue_untaken()
 
     def wake(self) -> None:
         """Look again at whether there is room to receive."""
@@ -173,7 +186,11 @@ class SQSConsumer(upstream.SQSConsumer):
                 self.holds.give_back([hold for _, hold in batch], 0)
             else:
                 self._admit(batch)
-        self.requeue(_drain(self._ready))
+        self._requeue_untaken()
+
+    def _requeue_untaken(self) -> None:
+        suspect, self._suspect = self._suspect, None
+        self.requeue([*_drain(self._ready), *filter(None, [suspect])])
 
     def _wait_for_room(self) -> int:
         """How many messages there is room for, once half of all places are free; 0 once the consumer stops.
@@ -206,16 +223,18 @@ class SQSConsumer(upstream.SQSConsumer):
             hold = message.hold
             if message.options.get(DUE, 0) > self.broker.clock() * 1000:
                 errands.append((hold, partial(self.broker.hop, message._message)))
-            elif message.is_given_up or (message.receives < SUSPECTED_AT and not self.broker.alone):
-                self._ready.put(message)
-            elif message.receives < SUSPECTED_AT:
-                self.holds.give_back([hold], 0)  # received while a suspect waits to be alone
+            elif message.receives >= SUSPECTED_AT:
+                # As a copy, of which SQS counts the receives anew: else it would reach the limit of the redrive policy.
+                again = partial(self.broker.send_copy, message._message, delay=SUSPECT_DELAY, **{SUSPECT: True})
+                errands.append((hold, again))
             elif message.is_suspect and self.broker.begin_alone(message):
-                self.logger.warning("%s was received %d times: it runs alone.", message, message.receives)
+                self.logger.warning("%s was received often, and no worker ended it: it runs alone.", message)
                 self._suspect = message
                 self.requeue(_drain(self._ready))
+            elif message.is_suspect or self.broker.alone:
+                self.holds.give_back([hold], SUSPECT_DELAY if message.is_suspect else 0)
             else:
-                errands.append((hold, partial(self._send_back, message, SUSPECT_DELAY)))
+                self._ready.put(message)
         for hold, errand in errands:
             if self._insist(errand):
                 self.holds.done(hold)
@@ -231,15 +250,26 @@ class SQSConsumer(upstream.SQSConsumer):
         if message.actor_name not in self.broker.actors:
             raise ValueError(f"no actor is called {message.actor_name[:80]!r}")
         receives = int(received.get("Attributes", {}).get("ApproximateReceiveCount", 1))
-        return SQSMessage(message, hold, receives=message.options.get(RECEIVED, 0) + receives)
+        return SQSMessage(message, hold, receives=receives)
 
-    def _send_back(self, message: SQSMessage, delay: int = 0) -> None:
-        """Send a suspect again as a copy: SQS counts its receives anew, and this one is not counted.
+    def _begin_trial(self, suspect: SQSMessage) -> None:
+        """Note that a suspect is begun alone. Its receives would not tell: some are of workers that ended otherwise."""
+        try:
+            suspect.trials = self.broker.trials.count(suspect.message_id)
+            if not suspect.is_given_up:
+                self.broker.trials.record(suspect.message_id, suspect.trials + 1)
+        except RetryableError as trouble:
+            self.logger.warning("%s runs alone, and that cannot be noted: %s", suspect, trouble)
 
-        One that never ran alone has that still before it, however often it was received in vain.
-        """
-        received = message.receives if message.is_suspect else SUSPECTED_AT
-        self.broker.send_copy(message._message, delay=delay, **{RECEIVED: received - 1})
+    def _end_trial(self, message: SQSMessage) -> None:
+        """Let the others go on, if the message ran alone. One that was left to another worker is not blamed for it."""
+        if message.trials is not None:
+            try:
+                ended = message.release_after is None
+                self.broker.trials.record(message.message_id, 0 if ended else message.trials)
+            except RetryableError as trouble:
+                self.logger.warning("%s ended, and that cannot be noted: %s", message, trouble)
+        self.broker.end_alone(message)
 
     def _insist(self, errand: Step) -> bool:
         """Do `errand`, again and again while SQS is in trouble; False if the consumer stops before it is done, or if

@@ -201,7 +201,7 @@ class Suspects(dramatiq.Middleware):
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         """Give back what was received and not begun when a suspect came."""
-        if broker.alone is not None and broker.alone is not message and not message.is_given_up:
+        if broker.alone is not None and broker.alone is not message:
             message.release()
             raise SkipMessage
 

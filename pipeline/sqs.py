@@ -27,10 +27,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq_sqs.exceptions import MessageTooLarge
 
-from pipeline.consumer import SQSConsumer, SQSMessage
+from pipeline.consumer import SQSConsumer, SQSMessage, Trials
 from pipeline.group_commit import GroupCommit
 from pipeline.queues import MAX_MESSAGE_BYTES, VISIBILITY_TIMEOUT, QueueSpec, ensure_queue
-from pipeline.wire import DUE, GROUP, MAX_BATCH, MAX_DELAY, RECEIVED, Entry, Reason, SendFailed, describe, encode
+from pipeline.wire import DUE, GROUP, MAX_BATCH, MAX_DELAY, SUSPECT, Entry, Reason, SendFailed, describe, encode
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -48,6 +48,7 @@ class SQSBroker(upstream.SQSBroker):
         clock: the Unix time in seconds, by which delays beyond 15 minutes are due.
         put_away: keeps a body that is too large for a dead letter with its reason, and returns the key of it.
         client: returns the SQS client that all threads share (boto3's clients may be shared, its resources may not).
+        trials: remembers how often a message that may be what kills its workers was begun alone.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class SQSBroker(upstream.SQSBroker):
         namespace: str,
         middleware: list[dramatiq.Middleware],
         client: Callable[[], SQSClient],
+        trials: Trials,
         dead_letter_queue: Callable[[str], str] = "{}_dlq".format,
         visibility_timeout: int = VISIBILITY_TIMEOUT,
         clock: Callable[[], float] = time.time,
@@ -68,6 +70,7 @@ class SQSBroker(upstream.SQSBroker):
         self.dead_letter_queue = dead_letter_queue
         self.clock = clock
         self.put_away = put_away
+        self.trials = trials
         self.consumers: WeakSet[SQSConsumer] = WeakSet()
         self.stopping = threading.Event()  # set when the process is told to stop
         #: The suspect that runs alone in this process, or waits for it: nothing else is received or begun meanwhile.
@@ -183,7 +186,7 @@ class SQSBroker(upstream.SQSBroker):
             return True
 
     def end_alone(self, message: SQSMessage) -> None:
-        """Let the others go on, if `message` is the one that ran alone."""
+        """Let the others go on, if `message` is the one that ran alone, or waited for it."""
         with self._lock:
             if self.alone is not message:
                 return
@@ -211,7 +214,7 @@ class SQSBroker(upstream.SQSBroker):
     def _entry(self, message: dramatiq.Message[Any], delay: int, **own: Any) -> Entry:
         if delay > MAX_DELAY * 1000:
             own[DUE] = int(self.clock() * 1000) + delay
-        options = {key: value for key, value in message.options.items() if key not in {DUE, RECEIVED}}
+        options = {key: value for key, value in message.options.items() if key not in {DUE, SUSPECT}}
         return Entry(
             body=encode(message, options=options | own),
             delay=min(-(-delay // 1000), MAX_DELAY),

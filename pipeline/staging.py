@@ -44,8 +44,8 @@ _OURS = re.compile(f"{_KEY.pattern}|{PARTIAL}.*")
 class Staging(Protocol):
     """Puts bytes away under a random key. Deleting twice is harmless."""
 
-    def put(self, data: bytes) -> str:
-        """Keep `data`; returns its key."""
+    def put(self, data: bytes, key: str = "") -> str:
+        """Keep `data`, under a new key or in place of what is under `key`; returns its key."""
 
     def get(self, key: str) -> bytes:
         """The bytes under `key`; raises StagedMissing where they are gone."""
@@ -85,8 +85,8 @@ class LocalStaging:
         self._folder = folder
         self._swept = 0.0
 
-    def put(self, data: bytes) -> str:
-        key = _new_key()
+    def put(self, data: bytes, key: str = "") -> str:
+        key = key or _new_key()
         path = self._path(key)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -142,8 +142,8 @@ class S3Staging:
         self._bucket = bucket
         self._prefix = prefix
 
-    def put(self, data: bytes) -> str:
-        key = _new_key()
+    def put(self, data: bytes, key: str = "") -> str:
+        key = key or _new_key()
         with clients.aws_trouble("s3", "stage an object"):
             clients.s3().put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data)
         return key

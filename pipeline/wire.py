@@ -35,9 +35,8 @@ MAX_DELAY = MAX_DELAY_SECONDS
 #: The option that holds when a message is due (Unix time in ms), where that is further off than one delay reaches.
 DUE = "due"
 
-#: The option that holds how often a message was received before SQS began to count anew: it is suspected of killing its
-#: workers, and was sent again as a copy so that no receive counts but those in which it ran.
-RECEIVED = "received"
+#: The option that marks a message that is suspected of killing its workers, and runs alone.
+SUSPECT = "suspect"
 
 #: The option that counts a message's failed attempts, by the list of delays that each followed.
 ATTEMPTS = "attempts"
@@ -188,7 +187,7 @@ _FIELDS: dict[str, Callable[[object], bool]] = {
 }
 _OPTIONS: dict[str, Callable[[object], bool]] = {
     DUE: _is(int),
-    RECEIVED: _is(int),
+    SUSPECT: lambda value: value is True,
     GROUP: is_group,
     ATTEMPTS: _counts,
     "eta": lambda value: False,

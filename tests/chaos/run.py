@@ -15,7 +15,7 @@ from tests.chaos.checker import Checker, Verdict
 from tests.chaos.faults import Decks, endpoint_faults, least_duration, process_faults, stranger_faults
 from tests.chaos.orders import Order, order, plan
 from tests.chaos.proxy import Proxy
-from tests.chaos.service import Service, running_service
+from tests.chaos.service import Service, harmful_procfile, running_service
 from tests.chaos.world import World
 from tests.waiting import wait_for
 
@@ -57,7 +57,7 @@ def run(seed: int, jobs: int) -> Report:
         EmbeddedStack(Path(folder), with_mongo=False) as stack,
         World() as world,
         Proxy(stack.environ["AWS_ENDPOINT_URL"], random.Random(f"{seed} proxy"), spare="/kills") as proxy,
-        running_service(stack, proxy, Path(folder)) as service,
+        running_service(stack, proxy, harmful_procfile(Path(folder))) as service,
     ):
         orders = plan(jobs, world, service.queues, rng)
         _storm(orders, service, world, report, rng)

@@ -9,7 +9,7 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,8 +151,10 @@ def _workers(leader: int) -> list[int]:
 
 
 @contextmanager
-def running_service(stack: EmbeddedStack, proxy: Proxy, folder: Path) -> Iterator[Service]:
-    """The service with everything it needs, all of it its own."""
+def running_service(
+    stack: EmbeddedStack, proxy: Proxy, procfile: Path, *, through: Iterable[str] = ENDPOINTS, **more: str
+) -> Iterator[Service]:
+    """The service with everything it needs, all of it its own; the endpoints of `through` lead to the proxy."""
     unique = secrets.token_hex(4)
     kept = {k: v for k, v in os.environ.items() if k.lower() not in {*Settings.model_fields, "environment"}}
     queues = {"standard": f"results-{unique}", "fifo": f"results-{unique}.fifo"}
@@ -170,6 +172,7 @@ def running_service(stack: EmbeddedStack, proxy: Proxy, folder: Path) -> Iterato
         "RENDITIONS": ",".join(RENDITIONS),
         "LEVEL": "DEBUG",
         "PYTHONPATH": str(ROOT),
+        **more,
     }
     with mock.patch.dict(os.environ, {**kept, **ours}, clear=True):
         clients.forget()
@@ -184,9 +187,9 @@ def running_service(stack: EmbeddedStack, proxy: Proxy, folder: Path) -> Iterato
             clients.forget()
             _point_broker_here()
             service = Service(proxy, queues)
-            environ = {**os.environ, **dict.fromkeys(ENDPOINTS, proxy.url)}
+            environ = {**os.environ, **dict.fromkeys(through, proxy.url)}
             with Supervisor(
-                _procfile(folder),
+                procfile,
                 lambda name, text: service.lines.append(Line(time.monotonic(), name, text)),
                 environ=environ,
                 concurrency=CONCURRENCY,
@@ -208,7 +211,7 @@ def _point_broker_here() -> None:
     broker._urls.clear()
 
 
-def _procfile(folder: Path) -> Path:
+def harmful_procfile(folder: Path) -> Path:
     """The project's own, its workers with the harm of `tests.chaos.workers`."""
     text = (ROOT / "Procfile").read_text()
     changes = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -40,6 +41,16 @@ def clock() -> Clock:
     return Clock()
 
 
+class MemoryTrials(Counter[str]):
+    """How often suspects were begun alone; what workers of a test share."""
+
+    def count(self, message_id: str) -> int:
+        return self[message_id]
+
+    def record(self, message_id: str, count: int) -> None:
+        self[message_id] = count
+
+
 @pytest.fixture
 def broker(aws: dict[str, str], clock: Clock) -> SQSBroker:
     """A broker with one actor, `echo`, on the queue `work`; a message is hidden for 2 s."""
@@ -47,6 +58,7 @@ def broker(aws: dict[str, str], clock: Clock) -> SQSBroker:
         namespace=aws["QUEUE_NAMESPACE"],
         middleware=[Suspects(), Shutdowns()],
         client=clients.sqs,
+        trials=MemoryTrials(),
         visibility_timeout=2,
         clock=clock,
     )
@@ -279,7 +291,7 @@ def test_a_failed_message_becomes_a_dead_letter_with_its_reason(broker, consume)
         encode(message("secret-word", options={"due": "x"})),
         encode(message("secret-word", options={"due": None})),
         encode(message("secret-word", options={"due": 99999999999999, "group": "not good"})),
-        encode(message("secret-word", options={"received": [1]})),
+        encode(message("secret-word", options={"suspect": [1]})),
         encode(message("secret-word", options={"attempts": {"source": "x"}})),
         encode(message("secret-word", options={"eta": 99999999999999})),
         encode(message("secret-word", message_timestamp="now")),

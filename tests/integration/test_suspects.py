@@ -6,6 +6,7 @@ import queue
 import threading
 
 import dramatiq
+import pytest
 from dramatiq.worker import Worker
 
 from pipeline.consumer import SQSMessage
@@ -13,6 +14,11 @@ from pipeline.holds import Hold
 from tests.integration.test_sqs import broker, clock, consume, count_requests, counts, message, take, wait_for
 
 __all__ = ["broker", "clock", "consume"]
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.consumer.SUSPECT_DELAY", 1)
 
 
 def die(consumer) -> None:
@@ -27,19 +33,21 @@ def die(consumer) -> None:
     consumer.broker.alone = None
 
 
-def test_a_message_received_four_times_runs_alone_and_the_sixth_receive_gives_it_up(broker, consume) -> None:
+def test_a_message_received_four_times_runs_alone_and_after_two_trials_is_given_up(broker, consume) -> None:
     # Given a message whose workers die each time
     broker.enqueue(message("kills"))
     seen = []
     for _ in range(5):
         (held,) = take(worker := consume(prefetch=1))
-        seen.append((held.receives, held.is_suspect, broker.alone is held))
+        seen.append((held.is_suspect, broker.alone is held, held.is_given_up))
         die(worker)
     # Then it is nothing special three times, runs alone twice,
-    assert seen == [(1, False, False), (2, False, False), (3, False, False), (4, True, True), (5, True, True)]
-    # and at the sixth it is handed over to be given up, not to be run.
-    (held,) = take(consume(prefetch=1))
-    assert (held.receives, broker.alone) == (6, None)
+    assert seen == [(False, False, False)] * 3 + [(True, True, False)] * 2
+    # and is handed over for the sixth time to be given up, not to be run.
+    (held,) = take(worker := consume(prefetch=1))
+    assert held.is_given_up
+    worker.ack(held)
+    assert not +broker.trials
 
 
 def test_neighbours_of_a_killer_run_alone_too_and_are_not_blamed(broker, consume) -> None:
@@ -49,29 +57,44 @@ def test_neighbours_of_a_killer_run_alone_too_and_are_not_blamed(broker, consume
         take(worker := consume(prefetch=3), 3)
         die(worker)
     # When workers take them from then on, each of which dies of the killer
-    ended, receives, given_up = [], [], None
+    ended, deaths, given_up = [], 0, None
     worker = consume(prefetch=3)
     while not (given_up and len(ended) == 2):
         (held,) = take(worker)
-        if held.receives >= 6:
+        assert broker.alone is held
+        assert broker.held == 1
+        if held.is_given_up:
             given_up = held
             worker.ack(held)
         elif held.args == ("kills",):
-            receives.append(held.receives)
-            assert broker.held == 1  # alone
+            deaths += 1
             die(worker)
             worker = consume(prefetch=3)
         else:
-            assert broker.held == 1
             worker.ack(held)
             ended.append(held.args[0])
-    # Then the innocent ones ended, and only the killer counted on.
-    assert (sorted(ended), receives, given_up.args) == (["first", "last"], [4, 5], ("kills",))
+    # Then the innocent ones ended, and only the killer was blamed.
+    assert (sorted(ended), deaths, given_up.args) == (["first", "last"], 2, ("kills",))
+
+
+def test_a_suspect_whose_workers_die_before_it_begins_is_not_blamed(broker, consume) -> None:
+    # Given a suspect, and workers that die while it waits for what they have in hand
+    broker.send_copy(message("suspect"), delay=0, suspect=True)
+    for _ in range(2):
+        worker = consume(prefetch=3)
+        wait_for(lambda: broker.alone is not None)
+        worker.holds.add("of another message that never ends")
+        assert next(worker) is None
+        die(worker)
+    # When one is free for it, then it runs, and nothing was held against it.
+    (suspect,) = take(worker := consume())
+    assert (suspect.receives, suspect.trials) == (3, 0)
+    worker.ack(suspect)
 
 
 def test_nothing_is_received_beside_a_suspect_and_all_goes_on_after_it(broker, consume) -> None:
     # Given a suspect that runs alone
-    broker.send_copy(message("suspect"), delay=0, received=3)
+    broker.send_copy(message("suspect"), delay=0, suspect=True)
     (suspect,) = take(worker := consume())
     assert broker.alone
     # When others are sent, then they wait,
@@ -87,7 +110,7 @@ def test_nothing_is_received_beside_a_suspect_and_all_goes_on_after_it(broker, c
 def test_a_suspect_waits_until_what_is_in_hand_has_ended(broker, consume) -> None:
     broker.enqueue(message("in hand"))
     (in_hand,) = take(worker := consume())
-    broker.send_copy(message("suspect"), delay=0, received=3)
+    broker.send_copy(message("suspect"), delay=0, suspect=True)
     wait_for(lambda: broker.alone)
     assert [next(worker) for _ in range(3)] == [None] * 3
     worker.ack(in_hand)
@@ -112,7 +135,7 @@ def test_what_is_received_together_with_a_suspect_is_not_begun_beside_it(broker,
     broker.enqueue(message("in hand"))
     (in_hand,) = take(worker)
     broker.enqueue_many([message(n) for n in range(3)])
-    broker.send_copy(message("suspect"), delay=0, received=3)
+    broker.send_copy(message("suspect"), delay=0, suspect=True)
     worker.prefetch, worker._ready = 10, (handed := Handed())
     # When they are received together, then the suspect runs first, and nothing else is there for a worker to begin;
     worker.ack(in_hand)
@@ -141,7 +164,7 @@ def test_what_a_worker_has_not_begun_when_a_suspect_comes_is_given_back(broker) 
     wait_for(lambda: worker.work_queue.qsize() == 1)
     # When a suspect comes
     suspect = message("suspect", actor_name="work")
-    alone = SQSMessage(suspect.copy(options={"received": 3}), Hold("handle", 2), receives=4)
+    alone = SQSMessage(suspect.copy(options={"suspect": True}), Hold("handle", 2), receives=1)
     assert broker.begin_alone(alone)
     go_on.set()
     # Then what was not begun is back in the queue, and runs when the suspect has ended.
@@ -153,13 +176,21 @@ def test_what_a_worker_has_not_begun_when_a_suspect_comes_is_given_back(broker) 
 
 
 def test_a_shutdown_is_not_counted_against_a_suspect(broker, consume) -> None:
-    broker.send_copy(message("suspect"), delay=0, received=4)
-    for _ in range(3):
+    # Given a suspect that was begun alone once, in vain
+    broker.trials.record("id of it", 1)
+    broker.send_copy(message("suspect", message_id="id of it"), delay=0, suspect=True)
+    # When workers that have begun it are told to stop, then that is not counted,
+    for _ in range(5):
         (suspect,) = take(worker := consume())
-        assert suspect.receives == 5
+        assert suspect.trials == 1
+        worker.stop()
         worker.requeue([suspect])
         worker.close()
     wait_for(lambda: counts(broker) == (1, 0, 0))
+    # and when it ends in the end, nothing is left of its trials.
+    (suspect,) = take(worker := consume())
+    worker.ack(suspect)
+    assert not +broker.trials
 
 
 def test_an_endpoint_without_fair_queues_is_asked_for_them_once(broker) -> None:

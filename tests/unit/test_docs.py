@@ -41,6 +41,7 @@ ORDER = [
     "pipeline.notifications",
     "pipeline.publish",
     "pipeline.staging",
+    "pipeline.trials",
     "pipeline.holds",
     "pipeline.consumer",
     "pipeline.sqs",

@@ -1,0 +1,30 @@
+"""How often suspects were begun alone, in either staging."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.settings import get_settings
+from pipeline.trials import StagedTrials
+
+
+@pytest.fixture(params=["s3", "file"])
+def trials(request, aws, tmp_path, monkeypatch) -> StagedTrials:
+    if request.param == "file":
+        monkeypatch.setenv("STAGING_URL", f"{tmp_path.as_uri()}/staging/")
+        get_settings.cache_clear()
+    return StagedTrials()
+
+
+def test_what_one_worker_notes_another_reads(trials: StagedTrials) -> None:
+    assert trials.count("one") == 0
+    trials.record("one", 1)
+    trials.record("one", 2)
+    assert (StagedTrials().count("one"), trials.count("other")) == (2, 0)
+
+
+def test_what_has_ended_leaves_nothing(trials: StagedTrials) -> None:
+    trials.record("one", 1)
+    trials.record("one", 0)
+    trials.record("never begun", 0)
+    assert trials.count("one") == 0
