@@ -44,8 +44,8 @@ def download(url: str) -> bytes:
     if len(url) > MAX_URL_LENGTH:
         raise PermanentError("bad_url", f"The URL is longer than {MAX_URL_LENGTH} characters.")
     settings = get_settings()
-    # Headers and chunk sizes may take as much again as the body. More is an attack, like a gzip that yields nothing.
-    budget = Budget(seconds=settings.fetch_total_timeout, wire_bytes=2 * settings.max_source_bytes + 2**20)
+    # Headers and chunk sizes may take a quarter of the body. More is an attack, like a gzip that yields nothing.
+    budget = Budget(seconds=settings.fetch_total_timeout, wire_bytes=settings.max_source_bytes * 5 // 4 + 2**20)
     try:
         with exchange(url, Retry.SOURCE, budget):
             return _follow(url, settings.fetch_timeout, settings.max_source_bytes)
@@ -66,7 +66,7 @@ def _follow(url: str, timeout: float, max_bytes: int) -> bytes:
             if target is None:
                 return _body(url, response, max_bytes)
         before, url = url, urljoin(url, target)
-        auth = credentials(url) or (None if session.should_strip_auth(before, url) else auth)  # type: ignore[no-untyped-call]
+        auth = credentials(url) or (None if session.should_strip_auth(before, url) else auth)
     raise PermanentError("too_many_redirects", f"{shown(start)} redirects more than {MAX_REDIRECTS} times.")
 
 

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from requests import RequestException, Response
-from requests.exceptions import ChunkedEncodingError, ContentDecodingError, SSLError, Timeout
+from requests.exceptions import ChunkedEncodingError, ContentDecodingError, InvalidHeader, SSLError, Timeout
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
@@ -33,14 +33,18 @@ def exchange(url: str, retry: Retry, budget: Budget) -> Iterator[None]:
         raise _as_ours(error, url, retry) from None  # the text of the original holds the query
 
 
-#: What to make of an error: the first kind that fits. A bad URL is a ValueError in all the libraries.
+_UNREACHABLE = (RetryableError, "unreachable", "{} could not be reached.")
+
+#: What to make of an error: the first kind that fits. A bad URL is a ValueError in all the libraries; so is an answer
+#: with two lengths.
 _FAILURES: dict[type[Exception] | tuple[type[Exception], ...], tuple[type[PipelineError], str, str]] = {
+    InvalidHeader: _UNREACHABLE,
     ValueError: (PermanentError, "bad_url", "{} is not an http or https URL that can be used."),
     ContentDecodingError: (PermanentError, "bad_encoding", "{} does not send the encoding that it names."),
     SSLError: (RetryableError, "tls_error", "{} could not be reached over TLS that can be trusted."),
     (Timeout, ReadTimeoutError): (RetryableError, "timeout", "{} did not answer in time."),
     ChunkedEncodingError: (RetryableError, "incomplete", "{} broke off before the end."),
-    Exception: (RetryableError, "unreachable", "{} could not be reached."),
+    Exception: _UNREACHABLE,
 }
 
 
@@ -69,7 +73,7 @@ def _retry_after(response: Response, longest: float) -> float | None:
         return min(float(value), longest)
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     seconds = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
     return min(max(seconds, 0.0), longest)

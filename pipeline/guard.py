@@ -12,18 +12,19 @@ import ipaddress
 import logging
 import math
 import socket
+import threading
 import time
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
-from http.client import HTTPResponse
-from http.cookiejar import DefaultCookiePolicy
+from http import HTTPStatus
+from http.client import HTTPResponse, IncompleteRead
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
-from requests.cookies import RequestsCookieJar
 from requests.utils import get_auth_from_url
 from requests_hardened.ip_filter import EXTRA_BLOCKED_NET_RANGES
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -49,7 +50,15 @@ PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
 BLOCKED = (
     *EXTRA_BLOCKED_NET_RANGES,
     ipaddress.ip_network("168.63.129.16/32"),  # Azure's host services, in every virtual machine
+    ipaddress.ip_network("2001::/23"),  # protocols: Teredo, a network's own gateways (RFC 7723); Pythons differ on them
 )
+
+#: Bytes of an answer before its body, interim answers included: as many as Chromium takes.
+#: https://source.chromium.org/chromium/chromium/src/+/main:net/http/http_stream_parser.h
+MAX_HEAD = 262_144
+
+#: Headers that are dropped unread. requests would parse them, at 18 s of CPU for 6 MB of Set-Cookie2, to keep nothing.
+COOKIES = ("Set-Cookie", "Set-Cookie2")
 
 #: Bytes written between two looks at the clock: one TLS record.
 WRITE_SIZE = 16_384
@@ -112,10 +121,11 @@ def keeping_to(budget: Budget) -> Iterator[None]:
 
 
 class _Metered(io.RawIOBase):
-    """A socket's bytes, each wait for them and their number within the budget."""
+    """A socket's bytes: each wait for them and their number within the budget, and at first no more than MAX_HEAD."""
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
         self._sock, self._raw, self._idle, self._budget = sock, raw, sock.gettimeout(), _budget.get()
+        self.left: float = MAX_HEAD
 
     def readable(self) -> bool:
         return True
@@ -124,6 +134,9 @@ class _Metered(io.RawIOBase):
         self._sock.settimeout(self._budget.wait(self._idle))
         size: int | None = self._raw.readinto(buffer)
         self._budget.spend(size or 0)
+        self.left -= size or 0
+        if self.left < 0:
+            raise OSError("too many bytes of headers")
         return size
 
     def close(self) -> None:
@@ -136,22 +149,45 @@ class _Response(HTTPResponse):
     # 64 KiB, and none on how often it skips a "100 Continue".
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_Metered(sock, self.fp.detach()))
+        self._metered = _Metered(sock, self.fp.detach())
+        self.fp = io.BufferedReader(self._metered)
+
+    def begin(self) -> None:
+        super().begin()
+        self._metered.left = math.inf  # the budget alone bounds the body
+        for name in COOKIES:
+            del self.headers[name]
+
+    # http.client takes any interim answer but 100 for the last one. The real one would then lie on the connection, for
+    # whoever uses it next. https://www.rfc-editor.org/rfc/rfc9110#section-15.2
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        return version, HTTPStatus.CONTINUE if 100 <= status < 200 else status, reason
+
+    # A chunk of size -1 would be all that follows, at once.
+    def _safe_read(self, amt: int) -> bytes:
+        if amt < 0:
+            raise IncompleteRead(b"")
+        data: bytes = super()._safe_read(amt)  # type: ignore[misc]
+        return data
 
 
 class _Connection(HTTPConnection):
     response_class = _Response
 
     def _new_conn(self) -> socket.socket:
-        name = self._dns_host
+        name, budget = self._dns_host, _budget.get()
         failure: Exception = PermanentError("blocked_address", f"{self.host} does not lead to a public address.")
         try:
-            for address in _addresses(self, name):
-                self._dns_host, self.timeout = str(address), _budget.get().wait(self.timeout)
+            for address in _addresses(self, name, budget.wait(self.timeout)):
+                self._dns_host, self.timeout = str(address), budget.wait(self.timeout)
                 try:
-                    return super()._new_conn()
+                    sock = super()._new_conn()
                 except ConnectTimeoutError as error:  # refused and unreachable are its subclasses
                     failure = error
+                    continue
+                sock.settimeout(budget.wait(self.timeout))  # for the whole of TLS's handshake
+                return sock
             raise failure
         except TimeoutError as error:
             raise ConnectTimeoutError(self, "the time is up") from error
@@ -169,14 +205,28 @@ class _Connection(HTTPConnection):
             raise ConnectTimeoutError(self, "the request was not taken in time") from error
 
 
-def _addresses(connection: HTTPConnection, name: str) -> list[Address]:
+def _addresses(connection: HTTPConnection, name: str, seconds: float) -> list[Address]:
     """The addresses of `name` that may be reached; the others are dropped, or DNS64 would make every name suspect."""
     try:
-        answers = socket.getaddrinfo(name, connection.port, type=socket.SOCK_STREAM)
+        answers = _look_up(name, connection.port).result(seconds)
     except socket.gaierror as error:
         raise NameResolutionError(connection.host, connection, error) from error
     found = [ipaddress.ip_address(sockaddr[0]) for *_, sockaddr in answers]
     return [address for address in found if is_allowed(address)][:MAX_ADDRESSES]
+
+
+def _look_up(name: str, port: int) -> Future[list[tuple[Any, ...]]]:
+    """What DNS will say: in a thread of its own, because the system's resolver heeds no time limit but its own."""
+    answers: Future[list[tuple[Any, ...]]] = Future()
+
+    def ask() -> None:
+        try:
+            answers.set_result(socket.getaddrinfo(name, port, type=socket.SOCK_STREAM))
+        except Exception as error:
+            answers.set_exception(error)
+
+    threading.Thread(target=ask, name="look-up", daemon=True).start()
+    return answers
 
 
 class _TLSConnection(_Connection, HTTPSConnection):
@@ -197,9 +247,19 @@ class _Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
 
 
+def _as_requested(url: str) -> str:
+    """`url` in the one spelling that goes out, in which all parsers find the same host; raises ValueError.
+
+    Of `http://a.example\\@b.example/`, requests asks a.example, while urllib.parse reads b.example.
+    """
+    request = requests.PreparedRequest()
+    request.prepare_url(url, None)
+    return str(request.url)
+
+
 def credentials(url: str) -> HTTPBasicAuth | None:
     """The user and password in `url`, as UTF-8; requests by itself fails on those that are not Latin-1."""
-    user, password = get_auth_from_url(url)
+    user, password = get_auth_from_url(_as_requested(url))
     return HTTPBasicAuth(user.encode(), password.encode()) if user or password else None
 
 
@@ -214,7 +274,6 @@ class GuardedSession(requests.Session):
         super().__init__()
         self.trust_env = False
         self.headers["User-Agent"] = USER_AGENT
-        self.cookies = RequestsCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
         adapter = _Adapter(pool_connections=pool_size, pool_maxsize=pool_size)
         self.adapters.clear()
         self.mount("https://", adapter)
@@ -223,6 +282,11 @@ class GuardedSession(requests.Session):
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         request.auth = request.auth or credentials(request.url)
         return super().prepare_request(request)
+
+    def should_strip_auth(self, old_url: str, new_url: str) -> bool:
+        """Whether credentials for `old_url` must not be sent to `new_url`."""
+        strip: bool = super().should_strip_auth(_as_requested(old_url), _as_requested(new_url))  # type: ignore[no-untyped-call]
+        return strip
 
     def resolve_redirects(self, *_: Any, **__: Any) -> Generator[requests.Response]:
         yield from ()

@@ -34,13 +34,15 @@ class Request:
 
 @dataclass
 class Stranger:
-    """A running server: its port, what it was asked, and how many connections it took."""
+    """A running server: its port, what it was asked, how many connections it took, and how many bytes it sent."""
 
     behave: Behaviour
     listener: socket.socket
     port: int
     tls: ssl.SSLContext | None
+    speaks_first: bool = False
     connections: int = 0
+    sent: int = 0
     requests: list[Request] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
     server_names: list[str | None] = field(default_factory=list)
@@ -62,24 +64,33 @@ class Stranger:
             if self.tls:
                 sock = self.tls.wrap_socket(sock, server_side=True)
             with closing(sock), sock.makefile("rb") as stream:
+                if self.speaks_first:
+                    self.answer(sock, Request("", b""))
                 while head := "".join(takewhile(str.strip, (line.decode("latin-1") for line in stream))):
                     request = Request(head, b"")
                     request.body = stream.read(int(request.header("content-length") or 0))
                     self.requests.append(request)
-                    keep = False
-                    for piece in self.behave(self, request):
-                        sock.sendall(piece)
-                        keep = b"keep-alive" in piece
-                    if not keep:
+                    if not self.answer(sock, request):
                         return
+
+    def answer(self, sock: socket.socket, request: Request) -> bool:
+        """Behave; whether the connection stays open."""
+        keep = False
+        for piece in self.behave(self, request):
+            sock.sendall(piece)
+            self.sent += len(piece)
+            keep = b"keep-alive" in piece
+        return keep
 
 
 @contextmanager
-def stranger(behave: Behaviour, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[Stranger]:
-    """A server that behaves so, until the end of the block."""
+def stranger(
+    behave: Behaviour, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None, speaks_first: bool = False
+) -> Iterator[Stranger]:
+    """A server that behaves so, until the end of the block; with `speaks_first` before it is asked anything."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, 0), family=family)
-    server = Stranger(behave, listener, listener.getsockname()[1], tls)
+    server = Stranger(behave, listener, listener.getsockname()[1], tls, speaks_first)
     if tls:
         tls.sni_callback = lambda _, name, __: server.server_names.append(name)
     threading.Thread(target=server.accept, daemon=True).start()
@@ -103,6 +114,27 @@ def always(*pieces: bytes) -> Behaviour:
     return lambda _, __: pieces
 
 
+def endless(head: bytes, piece: bytes, pause: float = 0) -> Behaviour:
+    """Every request gets `head`, and then `piece` for ever, with a `pause` of so many seconds before each."""
+
+    def behave(server: Stranger, _: Request) -> Iterator[bytes]:
+        yield head
+        while not server.stopped.wait(pause):
+            yield piece
+
+    return behave
+
+
+def stalled(*pieces: bytes) -> Behaviour:
+    """Every request gets these bytes, and then nothing more."""
+
+    def behave(server: Stranger, _: Request) -> Iterator[bytes]:
+        yield from pieces
+        server.stopped.wait()
+
+    return behave
+
+
 def settings(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
     """The environment has these variables, and the next use of a client reads them."""
     for name, value in variables.items():
@@ -124,3 +156,21 @@ def dns(monkeypatch: pytest.MonkeyPatch, names: dict[str, list[list[str]]]) -> l
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return asked
+
+
+def internet(monkeypatch: pytest.MonkeyPatch, hosts: dict[str, Stranger], *others: Stranger) -> list[str]:
+    """Every connection, whatever its address, leads to a server of the test; gives the addresses in their order.
+
+    `hosts` says which server is behind an address. All other addresses lead to the one of `others` that listens on
+    loopback in the same version of IP. Ports make no difference.
+    """
+    real, reached = socket.socket.connect, []
+    by_family = {other.listener.family: other for other in others}
+
+    def connect(sock: socket.socket, address: tuple[str, int]) -> None:
+        reached.append(address[0])
+        server = hosts.get(address[0]) or by_family[sock.family]
+        real(sock, server.listener.getsockname())
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    return reached
