@@ -168,7 +168,8 @@ class Checker:
     def _longest_take_over(self) -> float:
         """From a kill to the next that is heard of a job in the same stage, less the time in which nobody could do it.
 
-        That is an upper bound, for the job may only have waited in the queue.
+        That is an upper bound, for the job may only have waited in the queue. Where more workers of the stage died
+        meanwhile, each may have had it in hand: the time between two deaths counts.
         """
         story: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
         plain = {order.id for order in self.orders if order.kind in {"plain", "two images", "shared cover"}}
@@ -178,13 +179,20 @@ class Checker:
                 if said.get("job") in plain:
                     story[said["job"]].append((line.at, said["stage"], said["outcome"]))
         idle = {kind: self._idle_ticks(kind) for _, kind in self._service.kills}
+        deaths = {kind: self._deaths(kind) for kind in idle}
         gaps = [0.0]
         for events in story.values():
             for (before, _, _), (after, stage, outcome) in pairwise(events):
                 kills = [at for at, kind in self._service.kills if kind == stage and before < at < after]
                 if kills and outcome == "done":
-                    gaps.append(len(_ticks(kills[0], after) - idle[stage]) / TICKS)
+                    times = [kills[0], *(at for at in deaths[stage] if kills[0] < at < after), after]
+                    gaps += [len(_ticks(*pair) - idle[stage]) / TICKS for pair in pairwise(times)]
         return max(gaps)
+
+    def _deaths(self, kind: str) -> list[float]:
+        """When processes of a kind ended."""
+        lines = (line for line in self._service.lines if line.process.startswith(f"{kind}."))
+        return [line.at for line in lines if "it starts again" in line.text]
 
     def _idle_ticks(self, kind: str) -> set[int]:
         """When no process of a kind ran, or SQS and S3 were in trouble."""
