@@ -14,7 +14,7 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test chaos lint bench-queues lock \
+.PHONY: help setup setup-dev demo run test chaos lint sheets bench-queues lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -42,6 +42,9 @@ lint: setup-dev ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+sheets: setup-dev ## Make the contact sheets of docs/images.md anew
+	$(BIN)/python -m tests.sheets
 
 bench-queues: setup-dev ## Compare the queue layer with plain dramatiq-sqs (ARGS="--rounds 5" for more)
 	$(BIN)/python benchmarks/queue_layer.py $(ARGS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.broker import advance, stage_actor
-from pipeline.images import render
+from pipeline.confined import render
 from pipeline.job import Job, Rendered, Source
 from pipeline.settings import get_settings
 from pipeline.stages import RESIZE

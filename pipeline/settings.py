@@ -7,42 +7,23 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-import re
 import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from pipeline.renditions import RenditionSize, parse_rendition
 
 #: The secret that the running system's document publishes; receivers may still compare with it.
 PUBLISHED_POSTBACK_SECRET = "47/:6WT?v5edl|W}Dt&#TK5.hwe>3,"  # noqa: S105
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 T = TypeVar("T")
-
-
-class RenditionSize(NamedTuple):
-    """One rendition: its `name` letter for letter as configured, and its exact size in pixels."""
-
-    name: str
-    width: int
-    height: int
-
-
-#: The widest side a rendition may have: the largest that WebP can store.
-MAX_RENDITION_SIDE = 16_383
-
-
-def parse_rendition(text: str) -> RenditionSize:
-    """`250X250` as a `RenditionSize`; raises ValueError for anything else."""
-    match = re.fullmatch(r"([1-9]\d{0,4})[xX]([1-9]\d{0,4})", text)
-    if not match or max(width := int(match[1]), height := int(match[2])) > MAX_RENDITION_SIDE:
-        raise ValueError(f"{text!r} is not <width>x<height> with sides from 1 to {MAX_RENDITION_SIDE}")
-    return RenditionSize(text, width, height)
 
 
 def _renditions(items: tuple[RenditionSize, ...]) -> tuple[RenditionSize, ...]:

@@ -13,7 +13,8 @@ from pipeline.embedded import REGION
 from pipeline.errors import RetryableError
 from pipeline.images import Recipe
 from pipeline.job import Content
-from pipeline.settings import get_settings, parse_rendition
+from pipeline.renditions import parse_rendition
+from pipeline.settings import get_settings
 
 CONTENT = Content("ab" * 16, ".webp", Recipe((parse_rendition("50x50"), parse_rendition("250X250"))))
 RENDITIONS = {"50x50": b"small", "250X250": b"larger"}

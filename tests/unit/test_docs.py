@@ -14,7 +14,8 @@ from pydantic import SecretStr
 
 from pipeline import clients
 from pipeline.provision import queue_specs
-from pipeline.settings import RenditionSize, Settings, get_settings
+from pipeline.renditions import RenditionSize
+from pipeline.settings import Settings, get_settings
 from pipeline.stages import STAGES, SWEEP_QUEUES
 
 ROOT = Path(__file__).parents[2]
@@ -26,8 +27,14 @@ PROCESSES = ("fetch", "resize", "upload", "notify", "sweep", "ingest", "schedule
 #: Every module: each imports only from lines above its own. What is in `pipeline.demo` is one module here.
 ORDER = [
     "pipeline.errors",
+    "pipeline.renditions",
     "pipeline.settings",
+    "pipeline.containers",
+    "pipeline.colour",
+    "pipeline.openers",
+    "pipeline.decoding",
     "pipeline.images",
+    "pipeline.confined",
     "pipeline.stages",
     "pipeline.job",
     "pipeline.logs",

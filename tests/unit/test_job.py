@@ -27,7 +27,8 @@ from pipeline.job import (
     to_json,
     validated,
 )
-from pipeline.settings import get_settings, parse_rendition
+from pipeline.renditions import parse_rendition
+from pipeline.settings import get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
 
 COVER = "https://feeds.example/cover.jpg"

@@ -1,0 +1,239 @@
+"""Colours: from what a source's numbers mean to 8-bit sRGB.
+
+A profile is applied as browsers and Photoshop do: relative colorimetric, so that white stays white and colours that
+sRGB has stay what they are; with black point compensation, so that a press's darkest ink becomes black instead of grey.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from functools import cache
+from io import BytesIO
+from itertools import product
+from typing import Any, Final
+
+from PIL import Image, ImageCms
+
+Vector = tuple[float, ...]  # of three
+Matrix = tuple[Vector, ...]
+Conversion = Callable[[Image.Image], Image.Image]
+
+#: Pillow's mode for each colour space of a profile (ICC.1, table 19) that an image can have.
+_MODES: Final = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+#: Differences up to this many of 255 steps are rounding: a profile with no more is sRGB by another name.
+_ROUNDING: Final = 2
+
+
+def srgb_conversion(mode: str, profile: bytes | None) -> Conversion:
+    """What turns images of `mode`, without alpha, into RGB in sRGB.
+
+    `profile` is the source's; one that is broken or made for other colours counts as none. Without one, RGB and grey
+    are taken for sRGB, and CMYK for ink on coated paper.
+    """
+    plain = mode if mode in ("L", "CMYK", "LAB") else "RGB"
+    if plain == "LAB":
+        return _transform(ImageCms.createProfile("LAB"), "LAB")
+    if profile and (found := _embedded(profile, plain)):
+        return found
+    if plain == "CMYK":
+        return _transform(ImageCms.ImageCmsProfile(BytesIO(press_profile())), "CMYK")
+    return lambda image: image.convert("RGB")
+
+
+def _embedded(profile: bytes, mode: str) -> Conversion | None:
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        own = _MODES.get(source.profile.xcolor_space)
+        if own is None or (own != mode and (own, mode) != ("RGB", "L")):
+            return None
+        conversion = _transform(source, own)
+        return None if own == "RGB" and _changes_nothing(conversion) else conversion
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+
+
+def _transform(source: Any, mode: str) -> Conversion:
+    intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+    srgb = ImageCms.createProfile("sRGB")
+    transform = ImageCms.buildTransform(source, srgb, mode, "RGB", intent, flags)
+    return lambda image: transform.apply(image.convert(mode))
+
+
+def _changes_nothing(conversion: Conversion) -> bool:
+    """Whether 27 colours stay what they are: most profiles are sRGB's, and applying them would be for nothing."""
+    probe = bytes(channel for colour in product((16, 128, 240), repeat=3) for channel in colour)
+    result = conversion(Image.frombytes("RGB", (27, 1), probe)).tobytes()
+    return all(abs(before - after) <= _ROUNDING for before, after in zip(probe, result, strict=True))
+
+
+# The colours that a PNG tells in its own chunks
+
+
+#: By number of ITU-T H.273: x and y of white, red, green and blue.
+_PRIMARIES: Final = {
+    1: (0.3127, 0.3290, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060),  # BT.709, as sRGB
+    9: (0.3127, 0.3290, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),  # BT.2020
+    11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # DCI-P3
+    12: (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # Display P3
+}
+#: Likewise: the exponent of a curve without a straight part. 13 is sRGB's own; those of television look the same in it.
+_EXPONENTS: Final = {1: None, 4: 2.2, 5: 2.8, 6: None, 8: 1.0, 13: None, 14: None, 15: None}
+_SRGB_GAMMA: Final = 1 / 2.2  # as a gAMA chunk puts it
+
+
+def png_profile(chunks: Mapping[bytes, bytes], embedded: bytes | None) -> bytes | None:
+    """The profile that a PNG's chunks amount to, in the order of its specification: cICP, iCCP, sRGB, gAMA and cHRM.
+
+    None means sRGB. A gamma within 5 % of 1/2.2 counts as sRGB, as libpng has it: most that are written mean that.
+    """
+    primaries, curve, matrix, is_full = tuple(chunks.get(b"cICP", b"")) or (0, 0, 1, 0)
+    if primaries in _PRIMARIES and curve in _EXPONENTS and matrix == 0 and is_full:
+        return rgb_profile(_PRIMARIES[primaries], _EXPONENTS[curve])
+    if embedded or b"sRGB" in chunks or len(chunks.get(b"gAMA", b"")) != 4:
+        return embedded
+    gamma = struct.unpack(">I", chunks[b"gAMA"])[0] / 100_000
+    if not 0.01 <= gamma <= 10:
+        return None
+    chromaticities = _PRIMARIES[1]
+    if len(chunks.get(b"cHRM", b"")) == 32:
+        chromaticities = tuple(each / 100_000 for each in struct.unpack(">8I", chunks[b"cHRM"]))
+    is_srgb = abs(gamma / _SRGB_GAMMA - 1) < 0.05
+    try:
+        return rgb_profile(chromaticities, None if is_srgb else 1 / gamma)
+    except (ZeroDivisionError, struct.error):
+        return None
+
+
+def rgb_profile(chromaticities: tuple[float, ...], exponent: float | None) -> bytes:
+    """An ICC profile of an RGB space: x and y of white, red, green and blue; and its curve, sRGB's for None.
+
+    Raises ZeroDivisionError or struct.error for chromaticities that no light has.
+    """
+    white, *primaries = (_xyz(x, y) for x, y in zip(chromaticities[::2], chromaticities[1::2], strict=True))
+    amounts = _times(_inverse(_turned(primaries)), white)
+    columns = [tuple(amount * part for part in primary) for amount, primary in zip(amounts, primaries, strict=True)]
+    # ICC profiles speak of light as it looks under D50: von Kries' adaptation, with Bradford's cones.
+    seen, wanted = _times(_BRADFORD, white), _times(_BRADFORD, _D50)
+    gains = [after / before for before, after in zip(seen, wanted, strict=True)]
+    adapted = [
+        _times(
+            _inverse(_BRADFORD), tuple(gain * part for gain, part in zip(gains, _times(_BRADFORD, each), strict=True))
+        )
+        for each in columns
+    ]
+    if exponent is None:
+        curve = struct.pack(
+            ">4s4xHH5i", b"para", 3, 0, *map(_fixed, (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
+        )
+    else:
+        curve = struct.pack(">4s4xHHi", b"para", 0, 0, _fixed(exponent))
+    tags = {name: _xyz_tag(each) for name, each in zip((b"rXYZ", b"gXYZ", b"bXYZ"), adapted, strict=True)}
+    return _profile(b"mntr", b"RGB ", tags | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve))
+
+
+_D50: Final = (0.9642, 1.0, 0.8249)  # ICC.1, section 7.2.16
+_BRADFORD: Final = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
+
+
+def _xyz(x: float, y: float) -> Vector:
+    return x / y, 1.0, (1 - x - y) / y
+
+
+def _fixed(value: float) -> int:
+    return round(value * 65_536)
+
+
+def _xyz_tag(light: Vector) -> bytes:
+    return b"XYZ \0\0\0\0" + struct.pack(">3i", *map(_fixed, light))
+
+
+def _turned(matrix: list[Vector]) -> Matrix:
+    return tuple(zip(*matrix, strict=True))
+
+
+def _times(matrix: Matrix, vector: Vector) -> Vector:
+    return tuple(sum(a * b for a, b in zip(row, vector, strict=True)) for row in matrix)
+
+
+def _inverse(matrix: Matrix) -> Matrix:
+    (a, b, c), (d, e, f), (g, h, i) = matrix
+    cofactors = (
+        (e * i - f * h, c * h - b * i, b * f - c * e),
+        (f * g - d * i, a * i - c * g, c * d - a * f),
+        (d * h - e * g, b * g - a * h, a * e - b * d),
+    )
+    determinant = a * cofactors[0][0] + b * cofactors[1][0] + c * cofactors[2][0]
+    return tuple(tuple(each / determinant for each in row) for row in cofactors)
+
+
+# CMYK without a profile
+
+
+#: CIELAB of paper and of solid inks on it, by cyan, magenta, yellow; ISO 12647-2:2004, paper types 1 and 2.
+_INKS: Final = {
+    (0, 0, 0): (95, 0, -2),
+    (1, 0, 0): (55, -37, -50),
+    (0, 1, 0): (48, 74, -3),
+    (0, 0, 1): (91, -5, 93),
+    (0, 1, 1): (47, 68, 48),
+    (1, 0, 1): (50, -65, 27),
+    (1, 1, 0): (24, 22, -46),
+    (1, 1, 1): (23, 0, 0),
+}
+_BLACK_INK: Final = (16, 0, 0)
+#: Yule and Nielsen's n, by which dots of ink look larger than they are: 1.6 makes 50 % look like 64 %, as ISO says too.
+_DOT_GAIN: Final = 1.6
+_STEPS: Final = 7  # of each ink in the table; finer ones change no colour by more than 2 of 255
+
+
+@cache
+def press_profile() -> bytes:
+    """An ICC profile of CMYK ink on coated paper, by Neugebauer's equations; paper is white and black ink is black.
+
+    Without it, pure cyan would be the (0, 255, 255) of a screen, which no ink is.
+    """
+    paper, black = _light(_INKS[0, 0, 0]), _light(_BLACK_INK)
+    solids = {
+        inks: tuple(max(0.0, (part - k) / (w - k)) for part, w, k in zip(_light(lab), paper, black, strict=True))
+        for inks, lab in _INKS.items()
+    }
+    roots = {inks: tuple(part ** (1 / _DOT_GAIN) for part in light) for inks, light in solids.items()}
+    table: list[int] = []
+    levels = [step / (_STEPS - 1) for step in range(_STEPS)]
+    for *amounts, k in product(levels, repeat=4):
+        light = [0.0, 0.0, 0.0]
+        for inks, root in roots.items():
+            share = 1 - k
+            for ink, amount in zip(inks, amounts, strict=True):
+                share *= amount if ink else 1 - amount
+            for index in range(3):
+                light[index] += share * root[index]
+        table += [round(part**_DOT_GAIN * white * 32_768) for part, white in zip(light, _D50, strict=True)]
+    # lut16Type: 4 channels in, 3 out; no matrix, and curves of two points that change nothing
+    head = struct.pack(">4s4x3Bx9i2H", b"mft2", 4, 3, _STEPS, *_IDENTITY, 2, 2)
+    straight = struct.pack(">2H", 0, 65_535)
+    lut = head + straight * 4 + struct.pack(f">{len(table)}H", *table) + straight * 3
+    return _profile(b"prtr", b"CMYK", {b"A2B0": lut})
+
+
+_IDENTITY: Final = (65_536, 0, 0, 0, 65_536, 0, 0, 0, 65_536)
+
+
+def _light(lab: Vector) -> Vector:
+    """CIE XYZ of CIELAB, white being 1."""
+    middle = (lab[0] + 16) / 116
+    parts = (middle + lab[1] / 500, middle, middle - lab[2] / 200)
+    return tuple(part**3 if part > 6 / 29 else (part - 4 / 29) * 3 * (6 / 29) ** 2 for part in parts)
+
+
+def _profile(device: bytes, space: bytes, tags: Mapping[bytes, bytes]) -> bytes:
+    """An ICC profile of version 4.2 (ICC.1, section 7)."""
+    tags = {b"wtpt": _xyz_tag(_D50), **tags}
+    offset, directory, body = 132 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for name, data in tags.items():
+        directory += name + struct.pack(">2I", offset + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    header = struct.pack(">I4xI4s4s4s12x4s28x3i", offset + len(body), 0x04200000, device, space, b"XYZ ", b"acsp",
+                         *map(_fixed, _D50))  # fmt: skip
+    return header.ljust(128, b"\0") + directory + body

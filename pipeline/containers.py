@@ -1,0 +1,219 @@
+"""What a JPEG, PNG or TIFF file is made of, read without decoding a pixel.
+
+Pillow reads all of a file's metadata before it hands out the size: texts, profiles and Exif blocks of any size. Here a
+JPEG or PNG is reduced to what shows its first picture, and of the rest only orientation and colours are read. So a bomb
+of text is skipped instead of inflated, and an honest 5 MB of text or profile are no reason to refuse a cover.
+
+Nothing is raised for the sake of metadata: what is broken counts as absent. ValueError, IndexError or struct.error mean
+that there is no picture.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from math import ceil
+from typing import Final, NamedTuple
+
+#: An embedded profile is inflated up to here; larger ones are ignored. Those of printing presses have 0.5 to 3 MB.
+MAX_PROFILE_BYTES: Final = 16_777_216
+#: A TIFF's tag holds at most so many numbers, 65,535 strips of four planes: Pillow makes a Python object of each.
+MAX_TAG_VALUES: Final = 262_144
+
+
+def orientation(exif: bytes) -> int:
+    """What an Exif block says of the orientation: 1 (upright) to 8; 1 where it is broken or says nothing."""
+    block = memoryview(exif)[6:] if exif.startswith(b"Exif\0\0") else memoryview(exif)
+    order = {b"II": "<", b"MM": ">"}.get(bytes(block[:2]))
+    try:
+        (start,) = struct.unpack_from(f"{order}I", block, 4)
+        (count,) = struct.unpack_from(f"{order}H", block, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", block, entry)
+            if tag == 0x0112 and kind == 3:
+                return int(value) if value in range(1, 9) else 1
+    except struct.error:
+        pass
+    return 1
+
+
+# JPEG (ITU T.81, annex B)
+
+_STANDALONE: Final = {0x00, 0x01, *range(0xD0, 0xDA)}  # markers without a length; 0x00 is no marker but an escape
+_FRAMES: Final = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE: Final = {0xC2, 0xC6, 0xCA, 0xCE}
+_SCAN: Final = 0xDA
+_TABLES: Final = {0xC4, 0xCC, 0xDB, 0xDD}
+
+
+class Jpeg(NamedTuple):
+    """A JPEG reduced to its first picture."""
+
+    picture: bytes  #: without metadata, but with what says how its colours are coded
+    exif: bytes
+    profile: bytes | None
+    coefficients: (
+        int  #: bytes that libjpeg holds for the whole picture: 0 if it is coded in one pass from top to bottom
+    )
+    scans: int  #: passes over the picture, 1 if coded in one; at most, for it counts those of a second picture too
+
+
+def read_jpeg(source: bytes) -> Jpeg:
+    kept, exif, profile = [b"\xff\xd8"], b"", {}
+    components, in_memory = 0, 0
+    is_progressive = False
+    at = 2
+    while True:
+        at = source.index(b"\xff", at) + 1
+        marker = source[at]
+        if marker == 0xFF or marker in _STANDALONE:
+            continue
+        (length,) = struct.unpack_from(">H", source, at + 1)
+        segment = source[at + 3 : at + 1 + length]
+        if marker == _SCAN:
+            break
+        if marker in _FRAMES:
+            components, is_progressive = segment[5], marker in _PROGRESSIVE
+            in_memory = _coefficients(segment)
+        elif marker == 0xE1 and segment.startswith(b"Exif\0\0"):
+            exif = exif or segment
+        elif marker == 0xE2 and segment.startswith(b"ICC_PROFILE\0"):
+            profile[segment[12]] = segment[14:]
+        if marker in _FRAMES or marker in _TABLES or (marker, segment[:5]) in ((0xE0, b"JFIF\0"), (0xEE, b"Adobe")):
+            kept.append(b"\xff" + source[at : at + 1 + length])
+        at += 1 + length
+    has_passes = is_progressive or segment[0] < components
+    return Jpeg(
+        picture=b"".join([*kept, source[at - 1 :]]),
+        exif=exif,
+        profile=b"".join(profile[number] for number in sorted(profile)) or None,
+        coefficients=in_memory if has_passes else 0,
+        scans=source.count(b"\xff\xda", at - 1) if has_passes else 1,
+    )
+
+
+def _coefficients(frame: bytes) -> int:
+    """The bytes of all of a frame's coefficients: two for each, in blocks of 8 x 8, by sampling factors."""
+    height, width = struct.unpack_from(">HH", frame, 1)
+    factors = [divmod(frame[6 + 3 * index + 1], 16) for index in range(frame[5])]
+    across, down = max(each[0] for each in factors), max(each[1] for each in factors)
+    blocks = sum(horizontal * vertical for horizontal, vertical in factors)
+    return int(ceil(width / (8 * across)) * ceil(height / (8 * down)) * blocks * 64 * 2)
+
+
+# PNG (W3C Portable Network Graphics, third edition)
+
+_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+
+
+class Png(NamedTuple):
+    """A PNG reduced to its first picture."""
+
+    picture: bytes
+    size: tuple[int, int]  #: of the whole
+    place: tuple[int, int]  #: left and top of the picture in it: an animation's first frame may be smaller
+    exif: bytes
+    profile: bytes | None
+    colours: dict[bytes, bytes]  #: the chunks sRGB, cICP, gAMA and cHRM
+
+
+def read_png(source: bytes) -> Png:
+    header = source[16:29]
+    width, height, depth, kind = struct.unpack_from(">IIBB", header)
+    kept: list[bytes] = []
+    frame: list[bytes] = []
+    aside: dict[bytes, bytes] = {}
+    bounds: bytes | None = None  # of the frame that the animation begins with
+    has_pixels, is_animated, at = False, False, 8
+    for name, start, end in _chunks(source):
+        if name == b"tRNS":
+            kept.append(_chunk(name, _transparency(source[start:end], depth, kind)))
+        elif name in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
+            kept.append(source[start - 8 : end + 4])
+            has_pixels = has_pixels or name == b"IDAT"
+        elif name == b"acTL":
+            is_animated = not has_pixels and source[start : start + 4] != bytes(4)  # of no frames: not animated
+        elif name == b"fcTL" and is_animated:
+            if bounds is not None:
+                is_animated = False  # the second frame: no more of them
+            elif has_pixels:
+                bounds = source[start + 4 : start + 20]
+            else:
+                is_animated = False  # the default image is the first frame
+        elif name == b"fdAT" and is_animated and bounds:
+            frame.append(_chunk(b"IDAT", source[start + 4 : end]))
+        elif name in (b"eXIf", b"iCCP", b"sRGB", b"cICP", b"gAMA", b"cHRM"):
+            aside.setdefault(name, source[start:end])
+        at = end + 4
+    place, rest = (0, 0), source[at:]
+    if bounds and frame:
+        place, rest = struct.unpack_from(">II", bounds, 8), b""
+        first = _chunk(b"IHDR", bounds[:8] + header[8:])
+        kept = [first, *(chunk for chunk in kept if chunk[4:8] in (b"PLTE", b"tRNS")), *frame, _chunk(b"IEND", b"")]
+    return Png(
+        picture=b"".join([_SIGNATURE, *kept, rest]),
+        size=(width, height),
+        place=place,
+        exif=aside.pop(b"eXIf", b""),
+        profile=_inflated(aside.pop(b"iCCP", b"")),
+        colours=aside,
+    )
+
+
+def _chunks(source: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of each whole chunk, up to the last; a chunk that is cut off is none."""
+    at, total = 8, len(source)
+    while at + 12 <= total:
+        (length,) = struct.unpack_from(">I", source, at)
+        start, end = at + 8, at + 8 + length
+        if end + 4 > total:
+            return
+        name = source[at + 4 : start]
+        yield name, start, end
+        if name == b"IEND":
+            return
+        at = end + 4
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def _transparency(data: bytes, depth: int, kind: int) -> bytes:
+    """The transparent grey or colour as Pillow will decode it: it scales pixels to 8 bits (but not grey of 16)."""
+    if kind not in (0, 2) or (kind == 0 and depth in (1, 16)):
+        return data
+    scaled = [
+        value >> 8 if depth == 16 else value * 255 // (2**depth - 1) for (value,) in struct.iter_unpack(">H", data)
+    ]
+    return struct.pack(f">{len(scaled)}H", *scaled)
+
+
+def _inflated(chunk: bytes) -> bytes | None:
+    """The profile in an iCCP chunk: after a name, a zero and a method, which is zero too."""
+    inflater = zlib.decompressobj()
+    try:
+        profile = inflater.decompress(chunk[chunk.index(b"\0") + 2 :], MAX_PROFILE_BYTES)
+    except (ValueError, zlib.error):
+        return None
+    return profile if inflater.eof else None
+
+
+# TIFF (revision 6.0, section 2; BigTIFF by libtiff's description)
+
+_TEXT_TYPES: Final = {1, 2, 6, 7}  # bytes: not made into Python objects one by one
+
+
+def check_tiff(source: bytes) -> None:
+    """Raises ValueError if a tag of the first directory holds more than `MAX_TAG_VALUES` numbers."""
+    order = "<" if source.startswith(b"II") else ">"
+    is_big = 43 in source[2:4]
+    offset, head, entry = ("Q", "Q", "HHQ8x") if is_big else ("I", "H", "HHI4x")
+    (start,) = struct.unpack_from(order + offset, source, 8 if is_big else 4)
+    (count,) = struct.unpack_from(order + head, source, start)
+    start += struct.calcsize(order + head)
+    size = struct.calcsize(order + entry)
+    for tag, kind, values in struct.iter_unpack(order + entry, source[start : start + min(count, 65_536) * size]):
+        if values > MAX_TAG_VALUES and kind not in _TEXT_TYPES:
+            raise ValueError(f"tag {tag} holds {values} numbers")

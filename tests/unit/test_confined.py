@@ -1,0 +1,125 @@
+"""A child renders what could take a worker down: it is the child that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline import confined, images
+from pipeline.errors import PermanentError, RetryableError
+from tests.unit.pictures import LIMITS, corners, encoded, recipe
+
+
+@pytest.mark.parametrize("name", ["AVIF", "TIFF", "PNG"])
+def test_a_child_renders_what_we_would(name: str) -> None:
+    data = encoded(corners(), name)
+    wanted = recipe("40x40", "5X7", fit="contain")
+    assert confined.render(data, wanted, **LIMITS) == images.render(data, wanted, **LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [
+        (encoded(corners(), "AVIF")[:-40], "broken_image"),
+        (encoded(corners(2000, 2000), "TIFF"), "too_large"),
+        (encoded(corners(), "PNG")[:-40], "broken_image"),
+    ],
+)
+def test_errors_come_through(source: bytes, code: str) -> None:
+    with pytest.raises(PermanentError) as caught:
+        confined.render(source, recipe("5x5"), **LIMITS)
+    assert caught.value.code == code
+
+
+def lying_avif(side: int) -> bytes:
+    """An AVIF whose container claims 32 x 32 pixels, whatever its picture has."""
+    data = encoded(Image.new("RGB", (side, side)), "AVIF", speed=10)
+    true, false = struct.pack(">II", side, side), struct.pack(">II", 32, 32)
+    assert data.count(true) == 1
+    return data.replace(true, false)
+
+
+def test_a_picture_larger_than_its_container_ends_at_the_limit_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given an AVIF that takes far more than it says
+    data = lying_avif(5000)
+    assert images.identify(data, max_pixels=1024)
+    monkeypatch.setattr(confined, "MAX_DECODER_BYTES", 60_000_000)
+    # When it is rendered
+    with pytest.raises(PermanentError) as caught:
+        confined.render(data, recipe("5x5"), **LIMITS)
+    # Then the decoder has found no memory
+    assert caught.value.code in {"too_large", "broken_image"}
+    # And an honest one has all it needs
+    assert confined.render(encoded(corners(), "AVIF"), recipe("5x5"), **LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("cause", "error", "code"),
+    [
+        (signal.SIGSEGV, PermanentError, "broken_image"),
+        (signal.SIGABRT, PermanentError, "broken_image"),
+        (signal.SIGXCPU, PermanentError, "too_large"),
+        (signal.SIGKILL, RetryableError, "out_of_memory"),
+    ],
+)
+def test_a_child_that_dies_takes_nobody_with_it(
+    monkeypatch: pytest.MonkeyPatch, cause: signal.Signals, error: type[Exception], code: str
+) -> None:
+    # Given a decoder that ends its process
+    crash = ["-c", f"import os; os.kill(os.getpid(), {cause.value})"]
+    monkeypatch.setattr(confined, "CHILD", crash)
+    # Then its message knows
+    with pytest.raises(error) as caught:
+        confined.render(encoded(corners(), "TIFF"), recipe("5x5"), **LIMITS)
+    assert caught.value.code == code
+
+
+def test_what_the_limit_of_memory_ends_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    say = """import json; print(json.dumps({"error": ["out_of_memory", "There was not enough."]}))"""
+    monkeypatch.setattr(confined, "CHILD", ["-c", say])
+    with pytest.raises(PermanentError, match="850 MB") as caught:
+        confined.render(encoded(corners(), "TIFF"), recipe("5x5"), **LIMITS)
+    assert caught.value.code == "too_large"
+
+
+def test_a_child_has_a_limit_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confined, "CPU_SECONDS", 0)
+    with pytest.raises(PermanentError) as caught:
+        confined.render(encoded(corners(900, 900), "AVIF"), recipe("900x900"), **LIMITS)
+    assert caught.value.code == "too_large"
+
+
+def test_a_child_that_waits_too_long_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confined, "CHILD", ["-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr(confined, "TIMEOUT", 0.05)
+    with pytest.raises(RetryableError) as caught:
+        confined.render(encoded(corners(), "TIFF"), recipe("5x5"), **LIMITS)
+    assert caught.value.code == "time_limit"
+
+
+def test_what_fails_in_a_child_for_no_fault_of_the_image_is_a_defect_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confined, "CHILD", ["-c", "raise KeyError('who knows')"])
+    with pytest.raises(RuntimeError, match="who knows"):
+        confined.render(encoded(corners(), "TIFF"), recipe("5x5"), **LIMITS)
+
+
+def test_a_child_finds_its_code_wherever_we_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert confined.render(encoded(corners(), "TIFF"), recipe("5x5"), **LIMITS)
+
+
+def test_a_child_knows_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a child that says what its environment is
+    monkeypatch.setenv("AWS_SECRET_KEY_S3", "SECRET")
+    say = 'import json, os; print(json.dumps({"error": ["said", " ".join(os.environ)]}))'
+    monkeypatch.setattr(confined, "CHILD", ["-c", say])
+    with pytest.raises(PermanentError) as caught:
+        confined.render(encoded(corners(), "TIFF"), recipe("5x5"), **LIMITS)
+    # Then it has nothing of ours
+    assert "AWS_SECRET_KEY_S3" in os.environ
+    assert "AWS" not in caught.value.message

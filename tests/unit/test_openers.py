@@ -1,0 +1,344 @@
+"""What strangers send: what is no image, too large, broken or malicious ends in an error of ours."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zlib
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin, TiffImagePlugin
+
+from pipeline.errors import PermanentError, RetryableError
+from pipeline.images import identify, render
+from pipeline.openers import open_image
+from tests.unit.pictures import (
+    BLUE,
+    GREEN,
+    LIMITS,
+    RED,
+    YELLOW,
+    assert_quarters,
+    big_jpeg,
+    corners,
+    encoded,
+    icon,
+    png_chunk,
+    png_header,
+    recipe,
+    rendered,
+    tiled_tiff,
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [
+        (b"", "not_an_image"),
+        (b"\0" * 5000, "not_an_image"),
+        (b"BMW is a make of cars, and this is a text", "not_an_image"),
+        (b"<!doctype html><html><body>404</body></html>", "not_an_image"),
+        (b'{"error": "not found"}', "not_an_image"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "unsupported_format"),
+        (b"  <svg/>", "unsupported_format"),
+        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3", "unsupported_format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "unsupported_format"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "unsupported_format"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "unsupported_format"),
+        (b"8BPS\0\1" + b"\0" * 30, "unsupported_format"),
+        (encoded(Image.new("RGB", (8, 8)), "PPM"), "not_an_image"),
+        (encoded(Image.new("RGB", (8, 8)), "JPEG2000"), "unsupported_format"),
+        (b"\xff\xd8\xff", "broken_image"),
+        (b"\x89PNG\r\n\x1a\n", "broken_image"),
+        (b"GIF89a", "broken_image"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "broken_image"),
+        (b"\0\0\1\0\0\0", "broken_image"),
+        (b"\0\0\1\0", "broken_image"),
+        (b"II*\0\xff\xff\xff\xff", "broken_image"),
+    ],
+)
+def test_what_is_no_accepted_image_is_refused(source: bytes, code: str) -> None:
+    for attempt in (
+        lambda: identify(source, max_pixels=1_000_000),
+        lambda: render(source, recipe("50x50"), **LIMITS),
+    ):
+        with pytest.raises(PermanentError) as caught:
+            attempt()
+        assert caught.value.code == code
+        assert caught.value.message.endswith(".")
+        assert "BytesIO" not in caught.value.message
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "ICO"])
+def test_a_truncated_image_is_refused(name: str, share: float) -> None:
+    whole = encoded(Image.effect_noise((200, 200), 60).convert("RGB"), name)
+    assert render(whole, recipe("50x50"), **LIMITS)
+    with pytest.raises(PermanentError) as caught:
+        render(whole[: int(len(whole) * share)], recipe("50x50"), **LIMITS)
+    assert caught.value.code == "broken_image"
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "ICO"])
+def test_the_limit_of_pixels_is_exact(name: str) -> None:
+    data = encoded(corners(50, 40), name, **({"sizes": [(50, 40)]} if name == "ICO" else {}))
+    # Given just enough
+    assert identify(data, max_pixels=2000)
+    assert render(data, recipe("5x5"), max_pixels=2000, max_decoded_pixels=2000)
+    # Then one less is not
+    for attempt in (
+        lambda: identify(data, max_pixels=1999),
+        lambda: render(data, recipe("5x5"), max_pixels=1999, max_decoded_pixels=2000),
+    ):
+        with pytest.raises(PermanentError) as caught:
+            attempt()
+        assert caught.value.code == "too_large"
+        assert "1999" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        png_header(60_000, 60_000),
+        icon(png_header(20_000, 20_000, colours=6)),
+        b"GIF89a" + struct.pack("<HH", 65535, 65535) + b"\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\x08\1\0\0;",
+        tiled_tiff(60_000),
+        b"RIFF\x7a\0\0\0WEBPVP8X\x0a\0\0\0\x10\0\0\0\xff\xff\0\xff\xff\0VP8L" + b"\0" * 100,
+    ],
+    ids=["png", "icon", "gif", "tile of a tiff", "webp"],
+)
+def test_a_bomb_is_refused_by_its_header(source: bytes) -> None:
+    with pytest.raises(PermanentError) as caught:
+        identify(source, max_pixels=178_000_000)
+    assert caught.value.code == "too_large"
+    assert "178000000" in caught.value.message
+
+
+def test_an_icon_of_a_huge_bitmap_is_refused() -> None:
+    bitmap = struct.pack("<IiiHHIIiiII", 40, 9000, 18000, 1, 8, 1, 0, 0, 0, 0, 0) + bytes(100)
+    with pytest.raises(PermanentError) as caught:
+        identify(icon(bitmap), max_pixels=178_000_000)
+    assert caught.value.code == "broken_image"
+    assert "9000" in caught.value.message
+
+
+def test_identify_decodes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given that decoding is forbidden
+    def refuse(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    sources = [encoded(corners(), name) for name in ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "ICO")]
+    monkeypatch.setattr(ImageFile.ImageFile, "load", refuse)
+    # Then identify still knows each
+    assert {identify(source, max_pixels=4096).extension for source in sources} == {".jpeg", ".png", ".gif", ".webp"}
+    with pytest.raises(PermanentError):
+        render(sources[1], recipe("5x5"), **LIMITS)
+
+
+def test_decoded_pixels_are_counted_after_the_scaled_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a JPEG and a PNG of a million pixels, and room for a fifteenth of that
+    source = corners(1000, 1000)
+    limits = {"max_pixels": 1_000_000, "max_decoded_pixels": 65_000}
+    # Then a JPEG serves small renditions, from 1/4 of its size
+    assert_quarters(
+        Image.open(io.BytesIO(render(encoded(source, "JPEG"), recipe("200x200"), **limits)["200x200"])),
+        RED, GREEN, BLUE, YELLOW, tolerance=20,
+    )  # fmt: skip
+    # But neither larger ones nor a PNG, which is not decoded to find out
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", None)
+    for data, name in ((encoded(source, "JPEG"), "300x300"), (encoded(source, "PNG"), "200x200")):
+        with pytest.raises(PermanentError) as caught:
+            render(data, recipe(name), **limits)
+        assert caught.value.code == "too_large"
+        assert "65000" in caught.value.message
+
+
+def deflated_zeros(size: int) -> bytes:
+    """So many zeros by zlib, made of a block of a million that is repeated."""
+    deflater = zlib.compressobj(wbits=-15)
+    block = deflater.compress(bytes(1_000_000)) + deflater.flush(zlib.Z_FULL_FLUSH)
+    rest = deflater.compress(bytes(size % 1_000_000)) + deflater.flush()
+    # Given zeros, Adler's sum is 1 below and their number above.
+    return b"\x78\x9c" + block * (size // 1_000_000) + rest + struct.pack(">HH", size % 65_521, 1)
+
+
+def test_a_text_bomb_is_skipped() -> None:
+    # Given a gigabyte of zeros beside a PNG of one pixel
+    zeros = deflated_zeros(1_000_000_000)
+    bomb = png_header(1, 1, png_chunk(b"zTXt", b"a\0\0" + zeros), data=b"\0\0\0\0")
+    # Then it is a picture like any other, and nobody has read the text
+    tracemalloc.start()
+    try:
+        assert render(bomb, recipe("5x5"), **LIMITS)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("where", ["load", "resize", "save"])
+def test_too_little_memory_is_worth_another_attempt(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    data = encoded(corners(), "PNG")
+    monkeypatch.setattr(PngImagePlugin.PngImageFile if where == "load" else Image.Image, where, fail)
+    with pytest.raises(RetryableError) as caught:
+        render(data, recipe("5x5"), **LIMITS)
+    assert caught.value.code == "out_of_memory"
+
+
+SAMPLES = [encoded(corners(24, 16), name) for name in ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "ICO")]
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A good image with some of its bytes changed."""
+    data = bytearray(draw(st.sampled_from(SAMPLES)))
+    for place, value in draw(st.lists(st.tuples(st.integers(0, len(data) - 1), st.integers(0, 255)), max_size=8)):
+        data[place] = value
+    return bytes(data[: draw(st.integers(len(data) // 2, len(data)))])
+
+
+@settings(deadline=None, max_examples=300, derandomize=True)
+@given(source=st.one_of(st.binary(max_size=200), damaged()))
+def test_whatever_the_bytes_only_our_own_errors_come_out(source: bytes) -> None:
+    try:
+        result = render(source, recipe("5x5", fit="contain"), **LIMITS)
+    except (PermanentError, RetryableError):
+        return
+    assert Image.open(io.BytesIO(result["5x5"])).size == (5, 5)
+
+
+# What would take too much memory or time
+
+
+@pytest.mark.parametrize("is_progressive", [False, True])
+def test_what_a_progressive_jpeg_takes_is_known_from_its_header(is_progressive: bool) -> None:
+    # Given 178 megapixels without subsampling: six bytes each for coefficients, if they must all be held
+    data = bytearray(big_jpeg(13_340, 13_340, is_progressive=is_progressive))
+    factors = data.index(b"\xff\xc2" if is_progressive else b"\xff\xc0") + 11
+    data[factors] = 0x11
+    limits = {"max_pixels": 178_000_000, "max_decoded_pixels": 50_000_000}
+    # Then they are refused at once; coded from top to bottom it is only found to be incomplete
+    with pytest.raises(PermanentError) as caught:
+        render(bytes(data[: factors + 1000]), recipe("50x50"), **limits)
+    assert caught.value.code == ("too_large" if is_progressive else "broken_image")
+    if is_progressive:
+        assert "1079 MB" in caught.value.message
+
+
+def test_a_jpeg_of_a_scan_for_each_colour_is_held_whole_too() -> None:
+    # Given a sequential JPEG whose first scan has one of three colours
+    data = big_jpeg(13_340, 13_340)
+    scan = data.index(b"\xff\xda")
+    alone = data[:scan] + b"\xff\xda" + struct.pack(">HB", 8, 1) + data[scan + 5 : scan + 7] + b"\0\x3f\0"
+    opened = open_image(alone, 178_000_000)
+    # Then it needs 1.5 coefficients for each pixel, of two bytes, in whole blocks
+    assert opened.coefficients == 834 * 834 * 6 * 128
+    assert open_image(data, 178_000_000).coefficients == 0
+
+
+def test_a_jpeg_of_endless_passes_is_refused() -> None:
+    data = encoded(corners(), "JPEG", progressive=True)
+    scan = data.rindex(b"\xff\xda")
+    with pytest.raises(PermanentError, match="200 are accepted") as caught:
+        identify(data[:scan] + data[scan:-2] * 300, max_pixels=4096)
+    assert caught.value.code == "too_large"
+
+
+@pytest.mark.parametrize("size", [(70_000, 1), (1, 70_000)])
+def test_no_side_may_be_endless(size: tuple[int, int]) -> None:
+    with pytest.raises(PermanentError, match="65535 a side") as caught:
+        identify(png_header(*size), max_pixels=100_000)
+    assert caught.value.code == "too_large"
+
+
+def test_a_tiff_with_millions_of_numbers_in_a_tag_is_refused() -> None:
+    # Given a good image with a tag of ours, which would be as many objects before anything is checked
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags.tagtype[65_000] = 3
+    tags[65_000] = (1,) * 300_000
+    with pytest.raises(PermanentError) as caught:
+        identify(encoded(corners(), "TIFF", tiffinfo=tags), max_pixels=4096)
+    assert caught.value.code == "broken_image"
+
+
+@pytest.mark.parametrize(("compression", "is_accepted"), [("tiff_lzw", True), ("jpeg", True), ("lzma", False)])
+def test_a_tiff_of_an_odd_compression_is_refused(compression: str, is_accepted: bool) -> None:
+    data = encoded(corners(), "TIFF", compression=compression)
+    if is_accepted:
+        assert render(data, recipe("5x5"), **LIMITS)
+        return
+    with pytest.raises(PermanentError, match=compression) as caught:
+        identify(data, max_pixels=4096)
+    assert caught.value.code == "unsupported_format"
+
+
+def test_big_metadata_is_no_reason_to_refuse() -> None:
+    # Given megabytes of text and profile, in all the places where there may be some
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() + bytes(3_000_000)
+    text = PngImagePlugin.PngInfo()
+    text.add_text("history", "x" * 5_000_000, zip=True)
+    text.add_itxt("XML:com.adobe.xmp", "y" * 5_000_000, zip=True)
+    png = encoded(corners(), "PNG", pnginfo=text, icc_profile=profile)
+    jpeg = encoded(corners(), "JPEG", icc_profile=profile, comment=b"z" * 60_000)
+    # Then they are pictures like any other
+    for data in (png, jpeg):
+        assert len(render(data, recipe("40x40"), **LIMITS)) == 1
+
+
+def test_of_an_icon_the_largest_and_deepest_picture_counts() -> None:
+    # Given a small one, a large one of 16 colours, and a large one of all
+    pictures = [(16, 32, BLUE), (64, 4, RED), (64, 32, GREEN)]
+    files = [encoded(Image.new("RGB", (side, side), colour), "PNG") for side, _, colour in pictures]
+    offset, entries = 6 + 16 * len(files), b""
+    for (side, bits, _), data in zip(pictures, files, strict=True):
+        entries += struct.pack("<4B2H2I", side, side, 0, 0, 1, bits, len(data), offset)
+        offset += len(data)
+    icon_of_three = struct.pack("<3H", 0, 1, 3) + entries + b"".join(files)
+    assert_quarters(rendered(icon_of_three), *[GREEN] * 4)
+
+
+PROBE = """
+import sys
+from pipeline.images import Recipe, render
+from pipeline.renditions import parse_rendition
+
+recipe = Recipe(tuple(map(parse_rendition, ["50x50", "250x250", "800x800"])))
+made = render(sys.stdin.buffer.read(), recipe, max_pixels=178_000_000, max_decoded_pixels=50_000_000)
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
+
+
+def peak_memory(source: bytes) -> int:
+    """Bytes that a process took at the most to render `source` in the usual sizes."""
+    child = subprocess.run([sys.executable, "-c", PROBE], input=source, stdout=subprocess.PIPE, check=True)
+    return int(child.stdout) * 1024
+
+
+def flat_png(side: int, colours: int, channels: int) -> bytes:
+    body = deflated_zeros(side * (1 + channels * side))
+    head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, colours, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + png_chunk(b"IDAT", body) + png_chunk(b"IEND", b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="only Linux says what a process took")
+@pytest.mark.parametrize(
+    ("make", "megabytes"),
+    [
+        (lambda: big_jpeg(11_714, 11_714), 150),
+        (lambda: big_jpeg(11_714, 11_714, is_progressive=True), 600),
+        (lambda: flat_png(7_071, 6, 4), 600),
+    ],
+    ids=["a huge cover", "a huge progressive cover", "the largest PNG with alpha"],
+)
+def test_a_worker_stays_small(make: Callable[[], bytes], megabytes: int) -> None:
+    assert peak_memory(make()) < megabytes * 1_000_000
