@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
+from math import ceil
 from typing import Final
 
 from PIL import ExifTags, Image
 
+from pipeline import codecs
 from pipeline.openers import Opened
 
 #: Pixels that are converted at a time, so that no further copy of the whole is needed.
@@ -31,11 +33,20 @@ _STEPS_OF_KEYED: Final = {
 }
 
 
-def decode(opened: Opened) -> Image.Image:
+#: A WebP that may be shrunk is decoded at this many times what serves all renditions. To decode it at just that, as
+#: sharp does, costs 0.0016 SSIM; at twice it, 4 % more bytes for what nobody sees.
+WEBP_MARGIN: Final = 1.5
+
+
+def decode(opened: Opened, shrink: float = 1.0) -> Image.Image:
     """The pixels, in mode L, La, RGB, RGBa, CMYK, YCbCr or LAB: of 8 bits, and multiplied by alpha if there is any.
 
-    They are as they are stored: neither upright nor in sRGB, for both are cheaper on what is left after resizing.
+    They are as they are stored: neither upright nor in sRGB, for both are cheaper on what is left after resizing. They
+    may be up to `shrink` times smaller.
     """
+    fast = _decode_fast(opened, shrink)
+    if fast is not None:
+        return _plain(fast)
     opened.image.load()
     if opened.canvas is None or opened.box is None:
         return _plain(opened.image)
@@ -44,6 +55,19 @@ def decode(opened: Opened) -> Image.Image:
     steps = {"RGBa": (), "La": ("LA", "RGBA", "RGBa")}.get(part.mode, ("RGBA", "RGBa"))
     canvas.paste(_through(part, steps), opened.box)
     return canvas
+
+
+def _decode_fast(opened: Opened, shrink: float) -> Image.Image | None:
+    """The pixels by `codecs`, or None for what Pillow has to decode, or has to say what is wrong with."""
+    image, size = opened.image, opened.image.size
+    if opened.canvas or "transparency" in image.info:
+        return None
+    if opened.format == "PNG" and image.mode in ("RGB", "RGBA"):
+        return codecs.decode_png(opened.picture, size, image.mode)
+    if opened.format == "WEBP" and image.mode == "RGB" and shrink > WEBP_MARGIN:
+        width, height = (ceil(side * WEBP_MARGIN / shrink) for side in size)
+        return codecs.decode_webp(opened.picture, (width, height))
+    return None
 
 
 def _plain(image: Image.Image) -> Image.Image:

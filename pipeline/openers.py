@@ -34,10 +34,10 @@ ACCEPTED: Final = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "ICO")
 #: Bytes for each pixel that is decoded, as measured: the decoder's own, Pillow's, and what they become for resizing.
 _BYTES_A_PIXEL: Final[Mapping[str, int]] = {
     "JPEG": 4,  # and its coefficients
-    "PNG": 9,
+    "PNG": 13,
     "GIF": 6,
     "BMP": 9,
-    "ICO": 9,
+    "ICO": 13,
     "TIFF": 14,  # a strip or tile may be the whole image
     "WEBP": 17,  # two canvases; a copy of one in bytes
     "AVIF": 14,  # planes; RGBA; a copy of it in bytes. More of over 8 bits or in a grid, which Pillow does not tell
@@ -81,6 +81,7 @@ class Opened:
     """An image whose header has been read; its pixels are decoded when they are first used."""
 
     image: Image.Image
+    picture: bytes  #: what it was opened from
     format: str  #: one of `ACCEPTED`
     orientation: int = 1  #: as in EXIF, 1 to 8
     profile: bytes | None = None  #: ICC
@@ -155,7 +156,9 @@ def _tile(image: Image.Image) -> Size:
 
 def _open_any(source: bytes) -> Opened:
     image = Image.open(BytesIO(source), formats=ACCEPTED)
-    return Opened(image, str(image.format), orientation(image.info.get("exif", b"")), image.info.get("icc_profile"))
+    return Opened(
+        image, source, str(image.format), orientation(image.info.get("exif", b"")), image.info.get("icc_profile")
+    )
 
 
 def _open_jpeg(source: bytes) -> Opened:
@@ -163,19 +166,19 @@ def _open_jpeg(source: bytes) -> Opened:
     if jpeg.scans > MAX_SCANS:
         raise PermanentError("too_large", f"The JPEG is coded in {jpeg.scans} passes; {MAX_SCANS} are accepted.")
     image = Image.open(BytesIO(jpeg.picture), formats=["JPEG"])
-    return Opened(image, "JPEG", orientation(jpeg.exif), jpeg.profile, jpeg.coefficients)
+    return Opened(image, jpeg.picture, "JPEG", orientation(jpeg.exif), jpeg.profile, jpeg.coefficients)
 
 
 def _open_png(source: bytes) -> Opened:
     png = read_png(source)
     image = Image.open(BytesIO(png.picture), formats=["PNG"])
-    opened = Opened(image, "PNG", orientation(png.exif), png_profile(png.colours, png.profile))
+    opened = Opened(image, png.picture, "PNG", orientation(png.exif), png_profile(png.colours, png.profile))
     return _on_canvas(opened, png.size, (*png.place, png.place[0] + image.width, png.place[1] + image.height))
 
 
 def _open_gif(source: bytes) -> Opened:
     image = Image.open(BytesIO(source), formats=["GIF"])
-    return _on_canvas(Opened(image, "GIF"), image.size, image.tile[0].extents or (0, 0, *image.size))
+    return _on_canvas(Opened(image, source, "GIF"), image.size, image.tile[0].extents or (0, 0, *image.size))
 
 
 def _on_canvas(opened: Opened, size: Size, box: Box) -> Opened:
@@ -187,7 +190,7 @@ def _open_tiff(source: bytes) -> Opened:
     image = Image.open(BytesIO(source), formats=["TIFF"])
     if (compression := image.info["compression"]) not in _TIFF_COMPRESSIONS:
         raise PermanentError("unsupported_format", f"TIFF with the compression {compression} is not supported.")
-    return Opened(image, "TIFF", profile=image.info.get("icc_profile"))  # Pillow turns it while decoding
+    return Opened(image, source, "TIFF", profile=image.info.get("icc_profile"))  # Pillow turns it while decoding
 
 
 def _open_icon(source: bytes) -> Opened:
@@ -202,7 +205,8 @@ def _open_icon(source: bytes) -> Opened:
     if max(abs(wide), abs(double_height) // 2) > 256:  # an icon's directory has a byte for each
         raise PermanentError("broken_image", f"The icon's picture claims to be {wide} pixels wide; 256 is the most.")
     entry = struct.pack("<4B2H2I", width, height, *rest, len(picture), 22)
-    return Opened(Image.open(BytesIO(b"\0\0\1\0\1\0" + entry + picture), formats=["ICO"]), "ICO")
+    icon = b"\0\0\1\0\1\0" + entry + picture
+    return Opened(Image.open(BytesIO(icon), formats=["ICO"]), icon, "ICO")
 
 
 _OPENERS: Final[Mapping[str, Callable[[bytes], Opened]]] = {

@@ -31,6 +31,7 @@ ORDER = [
     "pipeline.settings",
     "pipeline.containers",
     "pipeline.colour",
+    "pipeline.codecs",
     "pipeline.openers",
     "pipeline.decoding",
     "pipeline.images",
