@@ -4,6 +4,7 @@ PYTHON ?= python3
 PM2 ?= pm2
 SEEDS ?= 1 2 3
 JOBS ?= 1000
+SECONDS ?= 10 60 300
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -14,7 +15,7 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test chaos lint sheets bench-queues lock \
+.PHONY: help setup setup-dev demo run test chaos outages lint sheets bench-queues lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -37,6 +38,9 @@ test: setup-dev ## Run all tests (ARGS="-k name" for some)
 
 chaos: setup-dev ## Throw every fault at the service, and prove that no job is lost (JOBS=1000 SEEDS="1 2 3")
 	$(BIN)/python -m tests.chaos --jobs $(JOBS) --seed $(SEEDS)
+
+outages: setup-dev ## Take SQS away in the middle of work, in four ways (SECONDS="10 60 300": 30 minutes)
+	$(BIN)/python -m tests.chaos.outages $(SECONDS)
 
 lint: setup-dev ## Check style, format and types
 	$(BIN)/ruff check .

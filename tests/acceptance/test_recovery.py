@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -152,10 +155,6 @@ def test_a_source_that_is_down_for_a_while_costs_a_wait_and_nothing_else(service
 @pytest.mark.timeout(180)
 def test_a_killed_worker_s_jobs_are_taken_over(service: Service, world: World) -> None:
     # Given a job in the hands of a fetch worker: its source does not answer
-    import os
-    import signal
-    import socket
-
     hook = unique("/hook")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/cover.jpg"
@@ -173,6 +172,28 @@ def test_a_killed_worker_s_jobs_are_taken_over(service: Service, world: World) -
     # Then the job ends well, under one id.
     assert wait_for_post(world, hook).body["image_url_info"]["50x50"]["url"]
     assert len(world.posted(hook)) == 1
+
+
+@pytest.mark.timeout(180)
+def test_a_job_whose_worker_is_killed_in_the_middle_of_a_resize_ends_within_a_minute(
+    acceptance_stack: EmbeddedStack, world: World, tmp_path: Path
+) -> None:
+    # Given a job in the middle of its resize
+    procfile, stalled = tmp_path / "Procfile", tmp_path / "stalled"
+    lines = PROCFILE.read_text()
+    procfile.write_text(lines.replace("dramatiq pipeline.actors", "dramatiq pipeline.actors tests.acceptance.stalling"))
+    hook, path = unique("/hook"), unique("/stalls.jpg")
+    cover = world.serve(path, picture("JPEG"))
+    with running_service(acceptance_stack, procfile, STALLED=str(stalled), PYTHONPATH=str(PROCFILE.parent)) as service:
+        send_message({"image_url": cover, "postback_url": world.url(hook)})
+        wait_for(stalled.exists)
+        # When its worker is killed with all that belongs to it, and another one starts
+        os.killpg(service.supervisor.pid("resize.1") or 0, signal.SIGKILL)
+        # Then the outcome is there within a minute, once.
+        assert wait_for_post(world, hook, timeout=60).body["image_url_info"]["50x50"]["url"]
+        wait_for(lambda: service.counts("notify") == (0, 0, 0))
+        assert len(world.posted(hook)) == 1
+        assert world.fetches.count(path) == 1
 
 
 @pytest.mark.timeout(240)
