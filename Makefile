@@ -15,7 +15,7 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test chaos outages lint sheets bench-queues lock \
+.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint sheets bench-queues lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -35,6 +35,9 @@ run: setup-dev ## Run the service on the embedded servers until Ctrl-C
 
 test: setup-dev ## Run all tests (ARGS="-k name" for some)
 	$(BIN)/pytest $(ARGS)
+
+test-corpus: setup-dev ## Render every file of a folder in a child with limits (DIR=folder, ARGS="--mutate 5" for broken copies)
+	$(BIN)/python -m tests.corpus $(DIR) $(ARGS)
 
 chaos: setup-dev ## Throw every fault at the service, and prove that no job is lost (JOBS=1000 SEEDS="1 2 3")
 	$(BIN)/python -m tests.chaos --jobs $(JOBS) --seed $(SEEDS)

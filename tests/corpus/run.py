@@ -1,0 +1,59 @@
+"""Every file of a folder, and broken copies of it, through children with limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+from tests.corpus.child import Child, Outcome
+from tests.corpus.mutate import mutated
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A file of the corpus, or a broken copy of one: `name` is enough to make it again."""
+
+    name: str
+    path: Path
+    seed: str = ""  #: of the copy; none is the file itself
+
+    def read(self) -> bytes:
+        """Its bytes."""
+        data = self.path.read_bytes()
+        return mutated(data, self.seed) if self.seed else data
+
+
+def samples(folder: Path, *, copies: int = 0, seed: int = 1) -> Iterator[Sample]:
+    """Every file below a folder in the order of names, each followed by so many broken copies."""
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
+        name = path.relative_to(folder).as_posix()
+        yield Sample(name, path)
+        for number in range(1, copies + 1):
+            yield Sample(f"{name}#{number}", path, seed=f"{seed} {name} {number}")
+
+
+def run(
+    todo: Sequence[Sample], *, jobs: int = 2, make_child: Callable[[], Child] = Child
+) -> Iterator[tuple[Sample, Outcome]]:
+    """What comes of each sample, in order, `jobs` of them at a time."""
+    children = [make_child() for _ in range(jobs)]
+    idle: SimpleQueue[Child] = SimpleQueue()
+    for child in children:
+        idle.put(child)
+
+    def render(sample: Sample) -> Outcome:
+        child = idle.get()
+        try:
+            return child.render(sample.read())
+        finally:
+            idle.put(child)
+
+    try:
+        with ThreadPoolExecutor(jobs) as pool:
+            yield from zip(todo, pool.map(render, todo), strict=True)
+    finally:
+        for child in children:
+            child.close()

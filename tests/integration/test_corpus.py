@@ -1,0 +1,293 @@
+"""The small corpus, rendered in children with limits; and that those children see what they are there to see."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.corpus import samples
+from tests.corpus.child import MIB, Child, Kind, Limits, Work
+from tests.corpus.mutate import mutated
+from tests.corpus.run import run
+from tests.corpus.run import samples as samples_in
+from tests.waiting import wait_for
+
+ROOT = Path(__file__).parents[2]
+NAME = "40x40.png"
+MakeChild = Callable[..., Child]
+
+
+@pytest.fixture
+def make_child() -> Iterator[MakeChild]:
+    made: list[Child] = []
+
+    def make(work: Work, limits: Limits | None = None) -> Child:
+        made.append(Child(limits or Limits(), work))
+        return made[-1]
+
+    yield make
+    for child in made:
+        child.close()
+
+
+# The small corpus
+
+
+def test_every_file_of_the_small_corpus_ends_as_it_should(tmp_path: Path) -> None:
+    # Given good and bad files of every kind
+    expected = samples.write(tmp_path)
+    # When they are rendered
+    results = run(list(samples_in(tmp_path)))
+    # Then the good ones have their renditions, and the bad ones their codes
+    assert {sample.name: (outcome.kind, outcome.detail) for sample, outcome in results} == expected
+
+
+def test_no_broken_copy_of_the_small_corpus_does_harm(tmp_path: Path) -> None:
+    # Given the good files of the small corpus
+    for name, data, _ in samples.good():
+        (tmp_path / name).write_bytes(data)
+    # When they and a broken copy of each are rendered
+    results = list(run(list(samples_in(tmp_path, copies=1))))
+    # Then none crashes, hangs, takes much memory or raises what has no code; and some are noticed to be broken.
+    assert [(sample.name, outcome) for sample, outcome in results if not outcome.kind.is_good] == []
+    assert {outcome.detail for _, outcome in results} >= {"broken_image", "not_an_image", "JPEG", "PNG"}
+
+
+# Sources that do harm: each of these stands for the rendering of one
+
+
+def crashes(source: bytes) -> dict[str, bytes]:
+    ctypes.string_at(0)
+    raise AssertionError
+
+
+def exits(source: bytes) -> dict[str, bytes]:
+    os._exit(3)
+
+
+def hangs(source: bytes) -> dict[str, bytes]:
+    time.sleep(600)
+    raise AssertionError
+
+
+def raises(source: bytes) -> dict[str, bytes]:
+    raise KeyError("tile")
+
+
+def leaves(source: bytes) -> dict[str, bytes]:
+    raise SystemExit
+
+
+def lacks_memory(source: bytes) -> dict[str, bytes]:
+    from pipeline.errors import RetryableError
+
+    raise RetryableError("out_of_memory", "There was not enough memory.")
+
+
+def has_another_hang(source: bytes) -> dict[str, bytes]:
+    subprocess.run(["sleep", source.decode()], check=True, start_new_session=True)
+    raise AssertionError
+
+
+def fills_memory(source: bytes) -> dict[str, bytes]:
+    kept = []
+    while True:
+        kept.append(b"x" * MIB)
+
+
+@pytest.mark.parametrize(
+    ("work", "kind", "detail"),
+    [
+        (crashes, Kind.CRASH, "SIGSEGV"),
+        (exits, Kind.CRASH, "exit 3"),
+        (raises, Kind.UNTYPED, "KeyError: 'tile'"),
+        (leaves, Kind.UNTYPED, "SystemExit: "),
+        (lacks_memory, Kind.MEMORY, "out_of_memory"),
+    ],
+)
+def test_harm_is_seen(make_child: MakeChild, work: Work, kind: Kind, detail: str) -> None:
+    # Given a child in which a source does harm
+    child = make_child(work)
+    # When it is given two of them
+    outcomes = [child.render(b"source") for _ in range(2)]
+    # Then both are seen for what they are: a child that is gone was replaced.
+    assert [outcome[:2] for outcome in outcomes] == [(kind, detail)] * 2
+    assert not kind.is_good
+
+
+def test_a_child_above_its_time_is_killed(make_child: MakeChild) -> None:
+    # Given a child in which a source never ends
+    child = make_child(hangs, Limits(seconds=0.2))
+    # When it is given one
+    outcome = child.render(b"source")
+    # Then it is killed.
+    assert outcome[:2] == (Kind.HANG, "over 0.2 s")
+    assert not outcome.kind.is_good
+
+
+def test_a_child_above_its_memory_is_killed(make_child: MakeChild) -> None:
+    # Given a child in which a source takes all the memory there is
+    child = make_child(fills_memory, Limits(memory=200 * MIB))
+    # When it is given one
+    outcome = child.render(b"source")
+    # Then it is killed, not far above its limit.
+    assert outcome.kind is Kind.MEMORY
+    assert 200 * MIB < outcome.peak < 1000 * MIB
+
+
+def test_what_a_child_has_started_ends_with_it(make_child: MakeChild) -> None:
+    # Given a source for which another process is started, which hangs
+    seconds = str(600 + os.getpid() / 1e7)  # a number that no other process has in its command
+    # When it is rendered
+    outcome = make_child(has_another_hang, Limits(seconds=0.5)).render(seconds.encode())
+    # Then nothing of it is left.
+    assert outcome.kind is Kind.HANG
+    wait_for(lambda: subprocess.run(["pgrep", "-f", f"^sleep {seconds}"], check=False).returncode == 1)
+
+
+# What a child measures
+
+
+def takes(source: bytes) -> dict[str, bytes]:
+    """Takes as many MiB as the source says, and gives them back."""
+    bytes(b"x" * (int(source) * MIB))
+    return {NAME: samples.encoded(samples.picture(size=(40, 40)), "PNG")}
+
+
+def keeps(source: bytes, kept: list[bytes] = []) -> dict[str, bytes]:  # noqa: B006 - that is what it is for
+    """As `takes`, and does not give them back."""
+    kept.append(b"x" * (int(source) * MIB))
+    return takes(b"0")
+
+
+def has_another_take(source: bytes) -> dict[str, bytes]:
+    """As `takes`, in a process of its own; it starts none for nothing."""
+    if int(source):
+        subprocess.run([sys.executable, "-c", f"b'x' * {int(source) * MIB}"], check=True)
+    return takes(b"0")
+
+
+@pytest.mark.parametrize("work", [takes, keeps, has_another_take])
+def test_a_peak_is_of_one_source_alone(make_child: MakeChild, work: Work) -> None:
+    # Given a child
+    child = make_child(work)
+    # When a source takes 300 MiB, and the next takes nothing
+    large, small = child.render(b"300"), child.render(b"0")
+    # Then each peak is its own's.
+    assert large.peak > 300 * MIB > 200 * MIB > small.peak
+    assert (large.kind, small.kind) == (Kind.OK, Kind.OK)
+
+
+def test_a_peak_too_short_to_be_killed_for_counts(make_child: MakeChild) -> None:
+    # Given a limit just above what a child holds that does nothing
+    limit = make_child(takes).render(b"0").peak + 4 * MIB
+    # When a source is above it for a moment
+    outcome = make_child(takes, Limits(memory=limit)).render(b"16")
+    # Then it is seen all the same.
+    assert outcome.kind is Kind.MEMORY
+    assert outcome.peak > limit
+
+
+# What renditions are checked for
+
+
+def wrong(name: str, source_format: str, **options: object) -> dict[str, bytes]:
+    return {name: samples.encoded(samples.picture(size=(40, 40)), source_format, **options)}
+
+
+def has_another_size(source: bytes) -> dict[str, bytes]:
+    return wrong("40x41.png", "PNG")
+
+
+def has_another_format(source: bytes) -> dict[str, bytes]:
+    return wrong("40x40.jpeg", "PNG")
+
+
+def is_cut(source: bytes) -> dict[str, bytes]:
+    return {name: data[:-40] for name, data in wrong("40x40.jpeg", "JPEG").items()}
+
+
+def has_sixteen_bits(source: bytes) -> dict[str, bytes]:
+    return {NAME: samples.encoded(samples.picture("I;16", (40, 40)), "PNG")}
+
+
+def has_exif(source: bytes) -> dict[str, bytes]:
+    return wrong("40x40.jpeg", "JPEG", exif=samples.exif())
+
+
+def has_a_comment(source: bytes) -> dict[str, bytes]:
+    return wrong("40x40.jpeg", "JPEG", comment="at home")
+
+
+def has_a_profile(source: bytes) -> dict[str, bytes]:
+    return wrong("40x40.webp", "WEBP", icc_profile=b"profile")
+
+
+def has_frames(source: bytes) -> dict[str, bytes]:
+    return wrong("40x40.gif", "GIF", save_all=True, append_images=[samples.picture("1", (40, 40))])
+
+
+@pytest.mark.parametrize(
+    ("work", "says"),
+    [
+        (has_another_size, "40x41.png: size (40, 40)"),
+        (has_another_format, "cannot identify"),
+        (is_cut, "truncated"),
+        (has_sixteen_bits, "mode I;16"),
+        (has_exif, "metadata"),
+        (has_a_comment, "metadata ['comment']"),
+        (has_a_profile, "metadata ['icc_profile']"),
+        (has_frames, "frames 2"),
+    ],
+)
+def test_a_rendition_that_is_not_as_it_should_be_is_seen(make_child: MakeChild, work: Work, says: str) -> None:
+    outcome = make_child(work).render(b"source")
+    assert outcome.kind is Kind.WRONG
+    assert says in outcome.detail
+
+
+# Copies and commands
+
+
+def test_a_copy_is_broken_in_the_same_places_at_each_run() -> None:
+    data = samples.encoded(samples.picture(), "PNG")
+    copies = [mutated(data, f"1 a.png {number}") for number in range(50)]
+    assert copies == [mutated(data, f"1 a.png {number}") for number in range(50)]
+    assert len({data, *copies}) > 45
+    assert mutated(b"", "1") == b""
+
+
+def test_the_command_fails_only_if_something_did_harm(tmp_path: Path) -> None:
+    # Given a folder within a folder, with one good file and one broken
+    (tmp_path / "in/covers").mkdir(parents=True)
+    (tmp_path / "in/covers/a.png").write_bytes(samples.encoded(samples.picture(), "PNG"))
+    (tmp_path / "in/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    command = [sys.executable, "-m", "tests.corpus", str(tmp_path / "in"), "--mutate", "2"]
+
+    def run_with(*options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    # When it is rendered, and then again with no memory to speak of
+    good = run_with("--log", str(tmp_path / "log"))
+    bad = run_with("--memory", "1", "--keep", str(tmp_path / "kept"))
+    # Then the first is good, and has counted all,
+    assert (good.returncode, good.stderr) == (0, "")
+    assert "6 files" in good.stdout
+    assert "broken_image" in good.stdout
+    assert "ok\tPNG\t" in (tmp_path / "log").read_text()
+    assert len((tmp_path / "log").read_text().splitlines()) == 6
+    # and the second is not, and has kept the files.
+    assert bad.returncode == 1
+    assert "over memory" in bad.stdout
+    assert len(list((tmp_path / "kept").iterdir())) == 6
+    # An empty folder is a mistake.
+    (tmp_path / "empty").mkdir()
+    command[3] = str(tmp_path / "empty")
+    assert run_with().returncode == 2
