@@ -15,7 +15,7 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint sheets bench-queues lock \
+.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint sheets bench-queues bench-images lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -56,10 +56,14 @@ sheets: setup-dev ## Make the contact sheets of docs/images.md anew
 bench-queues: setup-dev ## Compare the queue layer with plain dramatiq-sqs (ARGS="--rounds 5" for more)
 	$(BIN)/python benchmarks/queue_layer.py $(ARGS)
 
+bench-images: setup-dev ## Compare rendering with sharp, libvips, Pillow and ImageMagick (writes docs/performance.md)
+	$(BIN)/python benchmarks/images/bench.py $(ARGS)
+
 lock: $(BIN)/uv ## Remake the lock files from pyproject.toml (UPGRADE=--upgrade for the newest releases)
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - -o requirements/base.lock
 	$(COMPILE) pyproject.toml --extra dev --constraints requirements/base.lock -o requirements/dev.lock
 	$(call REQUIREMENTS,["project"]["optional-dependencies"]["servers"]) | $(COMPILE) - -o requirements/servers.lock
+	$(COMPILE) benchmarks/images/peers.in -o benchmarks/images/peers.lock
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \

@@ -1,0 +1,120 @@
+"""The peers, installed in a folder of their own that git ignores; normal use needs none of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import cached_property
+from pathlib import Path
+
+HERE = Path(__file__).parent
+FOLDER = HERE.parent / ".peers"
+
+#: A package of Debian's whose photographs the inputs are made of.
+PHOTOGRAPHS = "budgie-backgrounds"
+
+
+class Peers:
+    """What is installed of them; `missing` says of the others what they lack."""
+
+    def __init__(self) -> None:
+        FOLDER.mkdir(exist_ok=True)
+        self.missing: dict[str, str] = {}
+
+    @cached_property
+    def python(self) -> Path:
+        """The Python that has pyvips and Wand, and what measures and draws."""
+        python = FOLDER / "venv/bin/python"
+        lock = HERE / "peers.lock"
+        if not _is_made(FOLDER / "venv", lock):
+            _run(sys.executable, "-m", "venv", "--clear", FOLDER / "venv")
+            pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+            _run(*pip, "install", "--require-hashes", "-r", lock)
+            _set_made(FOLDER / "venv", lock)
+        return python
+
+    @cached_property
+    def node(self) -> str | None:
+        """The Node that has sharp."""
+        node, npm = shutil.which("node"), shutil.which("npm")
+        if not node or not npm:
+            self.missing["sharp"] = "it needs node and npm"
+            return None
+        lock, modules = HERE / "package-lock.json", FOLDER / "node_modules"
+        if not _is_made(modules, lock):
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(HERE / name, FOLDER)
+            try:
+                _run(npm, "ci", "--no-audit", "--no-fund", "--silent", cwd=FOLDER)
+            except subprocess.CalledProcessError:
+                self.missing["sharp"] = "npm could not install it"
+                return None
+            _set_made(modules, lock)
+        return node
+
+    @cached_property
+    def has_imagemagick(self) -> bool:
+        """Whether Wand finds ImageMagick, which comes from the system."""
+        if subprocess.run([self.python, "-c", "import wand.image"], capture_output=True, check=False).returncode:  # noqa: S603
+            self.missing["ImageMagick"] = "apt-get install imagemagick"
+            return False
+        return True
+
+    @cached_property
+    def photographs(self) -> Path:
+        """The folder of the photographs: a Debian package, unpacked and not installed."""
+        unpacked = FOLDER / "photographs"
+        if not unpacked.exists():
+            if not shutil.which("apt-get"):
+                raise SystemExit(f"The photographs are those of Debian's package {PHOTOGRAPHS}: apt-get is needed.")
+            _run("apt-get", "download", "-qq", "--option", "APT::Sandbox::User=root", PHOTOGRAPHS, cwd=FOLDER)
+            _run("dpkg-deb", "--extract", next(FOLDER.glob(f"{PHOTOGRAPHS}_*.deb")), unpacked)
+        return unpacked / "usr/share/backgrounds/budgie"
+
+    @cached_property
+    def sources(self) -> Path:
+        """The folder of the inputs."""
+        folder, script = FOLDER / "sources", HERE / "sources.py"
+        if not _is_made(folder, script):
+            folder.mkdir(exist_ok=True)
+            _run(self.python, script, self.photographs, folder)
+            _set_made(folder, script)
+        return folder
+
+
+def _run(*command: str | Path, cwd: Path | None = None) -> None:
+    subprocess.run(command, check=True, cwd=cwd, stdout=sys.stderr)  # noqa: S603
+
+
+def _is_made(folder: Path, recipe: Path) -> bool:
+    mark = folder / ".made-of"
+    return mark.exists() and mark.read_bytes() == recipe.read_bytes()
+
+
+def _set_made(folder: Path, recipe: Path) -> None:
+    (folder / ".made-of").write_bytes(recipe.read_bytes())
+
+
+#: One thread each, wherever a library asks.
+ONE_THREAD = dict.fromkeys(
+    ("VIPS_CONCURRENCY", "UV_THREADPOOL_SIZE", "OMP_NUM_THREADS", "MAGICK_THREAD_LIMIT", "RAYON_NUM_THREADS"), "1"
+)
+
+
+def commands(peers: Peers) -> dict[str, list[str | Path]]:
+    """How each contender that is there is started, by its name."""
+    script = HERE / "contenders.py"
+    found: dict[str, list[str | Path]] = {"this project": [sys.executable, script]}
+    if peers.node:
+        found |= {name: [peers.node, HERE / "sharp.mjs"] for name in ("sharp", "sharp, size by size")}
+    found |= {"pyvips": [peers.python, script], "Pillow": [sys.executable, script]}
+    if peers.has_imagemagick:
+        found["ImageMagick"] = [peers.python, script]
+    return {name: [*command, name] for name, command in found.items()}
+
+
+def environ() -> dict[str, str]:
+    """Of the contenders."""
+    return os.environ | ONE_THREAD | {"PEERS": str(FOLDER)}

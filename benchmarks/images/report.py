@@ -1,0 +1,228 @@
+"""The results of `bench.py` as tables and a plot: printed, and written to docs/performance.md and docs/performance.png.
+
+    python report.py RESULTS SOURCES RENDITIONS
+
+Quality is measured against the source decoded whole and resized by Pillow at LANCZOS: PSNR and SSIM of scikit-image, on
+the RGB values as they are stored (gamma-coded), SSIM as the mean of the three channels with windows of 7 x 7.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pyvips
+from contenders import SIDES
+from peers import FOLDER
+from PIL import Image
+from PIL import __version__ as pillow_version
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+mpl.use("agg")
+from matplotlib import pyplot as plt
+
+DOCS = Path(__file__).parents[2] / "docs"
+OURS, SHARP, PILLOW = "this project", "sharp", "Pillow"
+FORMATS = {"jpg": "JPEG", "webp": "WebP", "png": "PNG"}
+
+#: What rendering is to keep to: of sharp's CPU time, by format; SSIM less than sharp's; of plain Pillow's CPU time.
+CPU_OF_SHARP = {"jpg": 1.0, "webp": 1.0, "png": 1.2}
+SSIM_LOSS = 0.002
+CPU_OF_PILLOW = 1 / 6
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Of one rendition."""
+
+    ssim: float
+    psnr: float
+    bytes: int
+
+
+class Results:
+    """What was measured, by contender and source."""
+
+    def __init__(self, measured: Iterable[dict[str, Any]], sources: Path, renditions: Path) -> None:
+        self._cpu: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self._memory: dict[tuple[str, str], int] = defaultdict(int)
+        self._sources, self._renditions = sources, renditions
+        for each in measured:
+            key = (each["contender"], each["source"])
+            self._cpu[key] += each["cpu"]
+            self._memory[key] = max(self._memory[key], each["memory"])
+        self.contenders = list(dict.fromkeys(contender for contender, _ in self._cpu))
+        self.sources = list(dict.fromkeys(source for _, source in self._cpu))
+
+    def like(self, suffix: str, side: str = "") -> list[str]:
+        """The sources of a format, of one size or of all."""
+        return [each for each in self.sources if each.endswith(f".{suffix}") and f"-{side}" in each]
+
+    def cpu(self, contender: str, source: str) -> float:
+        """Milliseconds: the least of all runs, since whatever else runs on the machine only adds to them."""
+        return 1000 * min(self._cpu[contender, source])
+
+    def memory(self, contender: str, source: str) -> float:
+        """Megabytes."""
+        return self._memory[contender, source] / 1e6
+
+    @cache  # noqa: B019 - there is one
+    def quality(self, contender: str, source: str) -> dict[int, Quality]:
+        """Of each rendition, by its side."""
+        return {side: self._quality(contender, source, side) for side in SIDES}
+
+    def _quality(self, contender: str, source: str, side: int) -> Quality:
+        data = (self._renditions / source / contender / str(side)).read_bytes()
+        made, wanted = _pixels(data), self._reference(source)[side]
+        ssim = structural_similarity(wanted, made, channel_axis=2)
+        with np.errstate(divide="ignore"):
+            return Quality(ssim, peak_signal_noise_ratio(wanted, made), len(data))
+
+    @cache  # noqa: B019
+    def _reference(self, source: str) -> dict[int, Any]:
+        image = Image.open(self._sources / source).convert("RGB")
+        return {side: np.asarray(image.resize((side, side), Image.Resampling.LANCZOS)) for side in SIDES}
+
+    def bytes(self, contender: str, source: str) -> int:
+        """Of all renditions."""
+        return sum(each.bytes for each in self.quality(contender, source).values())
+
+
+def _pixels(data: bytes) -> Any:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def _rows(heading: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [heading, ["---"] + ["---:"] * (len(heading) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def cpu_table(results: Results) -> str:
+    """CPU time by format and size."""
+    rows = []
+    for suffix, title in FORMATS.items():
+        for side in sorted({re.search(r"-(\d+)", each)[1] for each in results.like(suffix)}, key=int):
+            sources = results.like(suffix, side)
+            cells = []
+            for contender in results.contenders:
+                taken = median(results.cpu(contender, each) for each in sources)
+                ratio = median(results.cpu(contender, each) / results.cpu(OURS, each) for each in sources)
+                cells.append(f"**{taken:.0f}**" if contender == OURS else f"{taken:.0f} ({ratio:.1f})")
+            rows.append([f"{title} {side} x {side}", *cells])
+    return _rows(["CPU ms per image (times ours)", *results.contenders], rows)
+
+
+def quality_table(results: Results) -> str:
+    """Quality, bytes and memory by format and contender."""
+    rows = []
+    for suffix, title in FORMATS.items():
+        sources = results.like(suffix)
+        for contender in results.contenders if sources else []:
+            made = [each for source in sources for each in results.quality(contender, source).values()]
+            large = max(results.memory(contender, source) for source in sources)
+            rows.append(
+                [
+                    f"{title}, {contender}",
+                    f"{median(each.ssim for each in made):.4f}",
+                    f"{median(each.psnr for each in made):.1f}".replace("inf", "exact"),
+                    f"{median(results.bytes(contender, source) for source in sources) / 1000:.0f}",
+                    f"{large:.0f}",
+                ]
+            )
+    return _rows(["of the renditions", "SSIM", "PSNR, dB", "kB, all three", "peak memory, MB"], rows)
+
+
+def goals_table(results: Results) -> str:
+    """What rendering is to keep to, and what it does."""
+    rows = []
+
+    def row(what: str, goal: str, value: float, shown: str, is_met: bool) -> None:
+        rows.append([what, goal, shown.format(value), "yes" if is_met else "**no**"])
+
+    for suffix, limit in CPU_OF_SHARP.items() if SHARP in results.contenders else ():
+        sources = results.like(suffix)
+        if not sources:
+            continue
+        title = FORMATS[suffix]
+        cpu = median(results.cpu(OURS, each) / results.cpu(SHARP, each) for each in sources)
+        row(f"{title}: CPU, of sharp's", f"at most {limit}", cpu, "{:.2f}", cpu <= limit)
+        mine, theirs = ([results.quality(who, each) for each in sources] for who in (OURS, SHARP))
+        ssim = median(a[side].ssim - b[side].ssim for a, b in zip(mine, theirs, strict=True) for side in SIDES)
+        row(f"{title}: SSIM, less sharp's", f"at least -{SSIM_LOSS}", ssim, "{:+.4f}", ssim >= -SSIM_LOSS)
+        size = median(results.bytes(OURS, each) / results.bytes(SHARP, each) for each in sources)
+        row(f"{title}: bytes, of sharp's", "at most 1", size, "{:.3f}", size <= 1)
+    if large := results.like("jpg", "3000"):
+        plain = median(results.cpu(OURS, each) / results.cpu(PILLOW, each) for each in large)
+        row("JPEG 3000 x 3000: CPU, of plain Pillow's", "at most 0.167", plain, "{:.3f}", plain <= CPU_OF_PILLOW)
+    return _rows(["median", "goal", "measured", "met"], rows) if rows else "Nothing here to hold against a goal."
+
+
+def plot(results: Results, path: Path) -> None:
+    """CPU time of 3000 x 3000, a panel for each format."""
+    figure, panels = plt.subplots(1, len(FORMATS), figsize=(11, 3.2), sharey=True, layout="constrained")
+    for panel, (suffix, title) in zip(panels, FORMATS.items(), strict=True):
+        sources = results.like(suffix, "3000")
+        taken = [median(results.cpu(who, each) for each in sources) for who in results.contenders]
+        colours = ["#1b7f5c" if who == OURS else "#b8bec6" for who in results.contenders]
+        bars = panel.barh(results.contenders, taken, color=colours, height=0.7)
+        panel.bar_label(bars, [f"{each:.0f} ms" for each in taken], padding=3, fontsize=9)
+        panel.set_title(title, loc="left", fontsize=11)
+        panel.set_xlim(0, 1.25 * max(taken))
+        panel.set_xticks([])
+        panel.tick_params(axis="y", length=0)
+        panel.spines[["top", "right", "bottom"]].set_visible(False)
+    panels[0].invert_yaxis()
+    figure.suptitle("CPU time to make 50x50, 250x250 and 800x800 of a 3000x3000 cover, one core", fontsize=12)
+    figure.savefig(path, dpi=130)
+
+
+def versions(contenders: list[str]) -> str:
+    """Of the contenders, and the CPU."""
+    sharp = FOLDER / "node_modules/sharp/package.json"
+    found = [f"sharp {json.loads(sharp.read_text())['version']}"] if SHARP in contenders else []
+    found.append(f"pyvips {pyvips.__version__} with libvips {'.'.join(str(pyvips.version(part)) for part in range(3))}")
+    found.append(f"Pillow {pillow_version}")
+    try:
+        from wand.version import MAGICK_VERSION  # noqa: PLC0415
+
+        found.append(" ".join(MAGICK_VERSION.split()[:2]))
+    except ImportError:
+        pass
+    cpuinfo = Path("/proc/cpuinfo")
+    cpu = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return ", ".join([*found, *([f"on an {cpu[1]}"] if cpu else [])])
+
+
+def main() -> None:
+    """Report."""
+    order, sources, renditions = map(Path, sys.argv[1:])
+    given = json.loads(order.read_text())
+    results = Results(given["results"], sources, renditions)
+    tables = [goals_table(results), cpu_table(results), quality_table(results)]
+    text = "\n\n".join([*tables, f"{versions(results.contenders)}."])
+    for name, need in given["missing"].items():
+        text += f"\n\n{name} is missing: {need}."
+    print(text)  # noqa: T201
+    if given["is_partial"]:
+        return
+    page = DOCS / "performance.md"
+    head, _, rest = page.read_text(encoding="utf-8").partition("<!-- bench-images -->\n")
+    tail = rest.partition("<!-- end of bench-images -->")[2]
+    marked = f"<!-- bench-images -->\n{text}\n<!-- end of bench-images -->"
+    page.write_text(head + marked + tail, encoding="utf-8")
+    plot(results, DOCS / "performance.png")
+
+
+if __name__ == "__main__":
+    main()
