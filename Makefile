@@ -101,11 +101,18 @@ pm2-restart-image-consumer: ## Restart them
 pm2-delete-image-consumer: ## End them, and make pm2 forget them
 	$(PM2) delete image-consumer
 
-pm2-script-resize-images-from-channel pm2-script-resize-images-from-episodes:
-	@echo "Sweeps are not built yet: this will schedule them." >&2; exit 1
+# As the scripts of these names did: on the production database, now and daily at 1. The scheduler does it without pm2.
+PM2_SWEEP = PATH="$(CURDIR)/$(BIN):$$PATH" LEVEL=INFO ENVIRONMENT=PRODUCTION $(PM2) start $(BIN)/image-pipeline \
+	--interpreter none --no-autorestart --cron '0 1 * * *'
 
-pm2-delete-script-resize-images-from-channel: ## Make pm2 forget the earlier system's scheduled sweep of channels
+pm2-script-resize-images-from-channel: setup ## Start a sweep of the channels daily at 1 under pm2
+	$(PM2_SWEEP) --name resize-image-from-channel -- sweep channels
+
+pm2-script-resize-images-from-episodes: setup ## Start a sweep of the episodes daily at 1 under pm2
+	$(PM2_SWEEP) --name resize-image-from-episodes -- sweep episodes
+
+pm2-delete-script-resize-images-from-channel: ## Make pm2 forget the daily sweep of channels
 	$(PM2) delete resize-image-from-channel
 
-pm2-delete-script-resize-images-from-episodes: ## Make pm2 forget the earlier system's scheduled sweep of episodes
+pm2-delete-script-resize-images-from-episodes: ## Make pm2 forget the daily sweep of episodes
 	$(PM2) delete resize-image-from-episodes

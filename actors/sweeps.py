@@ -1,24 +1,90 @@
-"""The nightly sweeps of MongoDB. They are off: this version only says so."""
+"""The nightly sweeps of MongoDB: every document whose cover changed becomes a job in the bulk lane."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import dramatiq
 from periodiq import cron
 
+from actors.fetch import fetch_image
+from pipeline import runs, walk
+from pipeline.broker import broker, current_message
+from pipeline.documents import CHANNELS, EPISODES, Swept
+from pipeline.errors import RetryableError
+from pipeline.job import Job
 from pipeline.settings import get_settings
 
 logger = logging.getLogger(__name__)
 
-
-@dramatiq.actor(queue_name="sweep_channels", periodic=cron(get_settings().sweep_channels_cron))
-def sweep_channels() -> None:
-    """Look for channels whose covers changed."""
-    logger.info("Sweeps are off: this version has none for channels.")
+#: Seconds until a page is taken again that MongoDB kept from being taken.
+TROUBLE_PAUSE = 30.0
 
 
-@dramatiq.actor(queue_name="sweep_episodes", periodic=cron(get_settings().sweep_episodes_cron))
-def sweep_episodes() -> None:
-    """Look for episodes whose covers changed."""
-    logger.info("Sweeps are off: this version has none for episodes.")
+@dramatiq.actor(queue_name=CHANNELS.queue, periodic=cron(get_settings().sweep_channels_cron))
+def sweep_channels(run: str | None = None, page: int = 0) -> None:
+    """Take one page of a run over the channels; without one, begin the run that the schedule asks for."""
+    _sweep(CHANNELS, run, page)
+
+
+@dramatiq.actor(queue_name=EPISODES.queue, periodic=cron(get_settings().sweep_episodes_cron))
+def sweep_episodes(run: str | None = None, page: int = 0) -> None:
+    """Take one page of a run over the episodes; without one, begin the run that the schedule asks for."""
+    _sweep(EPISODES, run, page)
+
+
+def send_page(swept: Swept, run: str, page: int = 0, *, wait: float = 0.0) -> None:
+    """Send the message that asks for a page of a run, after `wait` seconds."""
+    actor = broker.get_actor(swept.queue)
+    broker.enqueue(actor.message(run=run, page=page), delay=int(wait * 1000))
+
+
+def _sweep(swept: Swept, run: str | None, page: int) -> None:
+    if get_settings().database_url is None:
+        logger.info("No MongoDB variable is set: %s are not swept.", swept.name)
+        return
+    message = current_message()
+    try:
+        if run is None:
+            run, turn = _begin(swept, message)
+        else:
+            turn = walk.take_page(swept, run, page, by=message.message_id, hand_over=_hand_over)
+    except RetryableError as trouble:
+        if trouble.code != "mongo_error":
+            raise
+        logger.warning("The sweep of %s waits %g s: %s", swept.name, TROUBLE_PAUSE, trouble)
+        broker.enqueue(_as_sent(message), delay=int(TROUBLE_PAUSE * 1000))
+        return
+    if turn:
+        send_page(swept, run, turn.page, wait=turn.wait)
+
+
+def _begin(swept: Swept, message: dramatiq.Message[None]) -> tuple[str, walk.Turn | None]:
+    """Begin the run of the minute that the message was scheduled for, if no other message has."""
+    at = _scheduled_at(message)
+    run_id = runs.scheduled_id(swept, at)
+    run = runs.begin(swept, run_id, by=message.message_id, scheduled_for=at)
+    if run.advanced_by != message.message_id:
+        logger.info("The run %s has begun already.", run_id)
+        return run_id, None
+    return run_id, walk.Turn(0)
+
+
+def _scheduled_at(message: dramatiq.Message[None]) -> datetime:
+    """The minute of the schedule, as periodiq puts it into the message; else when the message was made."""
+    text = message.options.get("scheduled_at")
+    at = datetime.fromisoformat(text) if text else datetime.fromtimestamp(message.message_timestamp / 1000, UTC)
+    return at.astimezone(UTC).replace(second=0, microsecond=0)
+
+
+def _as_sent(message: dramatiq.Message[None]) -> dramatiq.Message[None]:
+    """A received message as it was sent, its id too: it is still the one that began or advanced the run."""
+    return dramatiq.Message(**message.asdict())
+
+
+def _hand_over(jobs: Sequence[Job]) -> None:
+    errors = broker.enqueue_many([fetch_image.message_of(job) for job in jobs])
+    if error := next((error for error in errors if error), None):
+        raise error

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from pipeline import sweep_commands
 from pipeline.errors import PipelineError
 from pipeline.logs import LOG_FORMAT, set_levels
 from pipeline.settings import SettingsError, get_settings
@@ -27,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(sweep_commands.app, name="sweep")
 console = Console()
 complaints = Console(stderr=True)
 
@@ -77,6 +79,8 @@ def provision(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
 ) -> None:
     """Create the queues with their dead-letter queues, and the lifecycle rule that empties staging.
+
+    With a MongoDB variable set, also the two indexes of the collection that the sweeps keep their state in.
 
     Safe to repeat: what is there is compared, and only what differs is changed. The bucket's other lifecycle rules
     are kept.

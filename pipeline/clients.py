@@ -8,8 +8,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import pymongo
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from pymongo import MongoClient, ReadPreference
+from pymongo.errors import PyMongoError
 
 from pipeline.errors import RetryableError
 from pipeline.guard import GuardedSession
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
     from pydantic import SecretStr
+    from pymongo.database import Database
 
 #: Connections kept open to one service: more than the threads of any process in the Procfile.
 POOL_SIZE = 64
@@ -86,6 +90,39 @@ def http() -> GuardedSession:
     return GuardedSession(POOL_SIZE)
 
 
+@cache
+def _mongo() -> MongoClient[dict[str, Any]]:
+    url = get_settings().database_url
+    if url is None:
+        raise RetryableError("mongo_error", "No MongoDB variable is set.")
+    return MongoClient(
+        url.get_secret_value(),
+        appname="image-pipeline",
+        tz_aware=True,
+        maxPoolSize=POOL_SIZE,
+        serverSelectionTimeoutMS=5000,
+        connectTimeoutMS=5000,
+    )
+
+
+def database() -> Database[dict[str, Any]]:
+    """The MongoDB database that the sweeps work on; reads go to the primary, whatever its URL says."""
+    return _mongo().get_default_database(read_preference=ReadPreference.PRIMARY)
+
+
+@contextmanager
+def mongo_trouble(doing: str, *, timeout: float = 10.0) -> Iterator[None]:
+    """Turns what pymongo raises into a RetryableError `mongo_error` that says what was being done.
+
+    All that is inside may take `timeout` seconds together.
+    """
+    try:
+        with pymongo.timeout(timeout):
+            yield
+    except PyMongoError as error:  # its text may hold hosts and documents
+        raise RetryableError("mongo_error", f"Could not {doing}: MongoDB gave {type(error).__name__}.") from error
+
+
 @contextmanager
 def aws_trouble(service: str, doing: str) -> Iterator[None]:
     """Turns what boto3 raises into a RetryableError `<service>_error` that says what was being done."""
@@ -99,5 +136,7 @@ def aws_trouble(service: str, doing: str) -> Iterator[None]:
 
 def forget() -> None:
     """Drop every client and the settings, so that the next use reads the environment again (for tests)."""
-    for cached in (s3, sqs, http, get_settings):
+    if _mongo.cache_info().currsize:
+        _mongo().close()
+    for cached in (s3, sqs, http, _mongo, get_settings):
         cached.cache_clear()

@@ -18,7 +18,7 @@ from anyascii import anyascii
 from bson import ObjectId
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 
-from pipeline.errors import ErrorInfo, PipelineError, Rejected, StagedMissing
+from pipeline.errors import ErrorInfo, PermanentError, PipelineError, Rejected, StagedMissing
 from pipeline.images import Recipe
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, STAGES, UPLOAD, Lane, Stage, own_queues
@@ -35,8 +35,9 @@ MAX_URL_LENGTH = 8192
 #: The two fields of a payload that name a source image.
 IMAGE_FIELDS = ("image_url", "itunes_image")
 
-#: The namespace of ids made from the MessageIds of the input queue.
+#: The namespaces of ids made from the MessageIds of the input queue, and from what a sweep found.
 _INPUT_IDS = uuid.uuid5(uuid.NAMESPACE_DNS, "input.image-pipeline")
+_SWEEP_IDS = uuid.uuid5(uuid.NAMESPACE_DNS, "sweep.image-pipeline")
 
 Payload = dict[str, Any]
 
@@ -115,6 +116,7 @@ class Source:
     rendered: Rendered = field(default_factory=Rendered)
     restarted: bool = False  #: it was sent back to fetch once, because its bytes had gone from staging
     error: ErrorInfo | None = None
+    given_up: bool = False  #: its error was not for good: another day may do better
 
     def fetched(self, key: str, content: Content) -> Source:
         """Its bytes wait in staging under `key`."""
@@ -129,8 +131,9 @@ class Source:
         return replace(self, due=NOTIFY.name, content=content)
 
     def failed(self, stage: Stage, error: PipelineError) -> Source:
-        """It ended for good in `stage`."""
-        return replace(self, due=NOTIFY.name, error=error.info(stage.name))
+        """It ended in `stage`: for good, or given up after retries."""
+        for_good = isinstance(error, PermanentError) and not isinstance(error, StagedMissing)
+        return replace(self, due=NOTIFY.name, error=error.info(stage.name), given_up=not for_good)
 
     def afresh(self) -> Source:
         """Back at fetch, as if nothing were known of it."""
@@ -150,6 +153,15 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """Which documents a job of a sweep is for."""
+
+    collection: str  #: where they are
+    run: str  #: the run whose claim they carry
+    cover: str  #: names them, and the URLs they had, in the run's state
+
+
+@dataclass(frozen=True)
 class Job:
     """One accepted input message on its way through the stages."""
 
@@ -162,6 +174,7 @@ class Job:
     lane: Lane = Lane.LIVE
     deliveries: tuple[str, ...] | None = None  #: the deliveries still to make; None: all that were asked for
     redrives: int = 0  #: how often an operator sent it through again
+    sweep: Sweep | None = None  #: set by a sweep alone: nothing in an input message can make a job write to MongoDB
 
     @classmethod
     def accept(cls, payload: object, *, job_id: str, stage_payload: Callable[[bytes], str]) -> Job:
@@ -171,20 +184,21 @@ class Job:
             Rejected: the payload breaks a rule of the contract's section 1; its sentence names the rule.
         """
         payload = validated(payload)
-        urls: dict[str, list[str]] = {}
-        for name in IMAGE_FIELDS:
-            if url := _present(payload, name):
-                urls.setdefault(url, []).append(name)
         job = cls(
             id=job_id,
             folder=folder_name(payload.get("bucket_name")),
-            sources=tuple(Source(url[: MAX_URL_LENGTH + 1], tuple(names)) for url, names in urls.items()),
+            sources=_sources({name: url for name in IMAGE_FIELDS if (url := present_url(payload.get(name)))}),
             payload=payload,
         )
         encoded = to_json(payload).encode()
         if len(encoded) > MAX_PAYLOAD_BYTES:
             return replace(job, payload=None, payload_key=stage_payload(encoded))
         return job
+
+    @classmethod
+    def of_sweep(cls, sweep: Sweep, *, job_id: str, folder: str, urls: Mapping[str, str]) -> Job:
+        """A job in the bulk lane for the images that documents name, by their fields. Nobody but they hears of it."""
+        return cls(id=job_id, folder=folder, sources=_sources(urls), payload={}, lane=Lane.BULK, sweep=sweep)
 
     @property
     def due(self) -> Stage:
@@ -255,9 +269,22 @@ class Job:
 _JOB = TypeAdapter(Job)
 
 
+def _sources(urls: Mapping[str, str]) -> tuple[Source, ...]:
+    """A source for each distinct URL of `urls`, which are by field."""
+    fields: dict[str, list[str]] = {}
+    for name, url in urls.items():
+        fields.setdefault(url, []).append(name)
+    return tuple(Source(url[: MAX_URL_LENGTH + 1], tuple(names)) for url, names in fields.items())
+
+
 def input_job_id(message_id: str) -> str:
     """The id of the job of an input message: the same each time SQS delivers it (contract, section 1)."""
     return str(uuid.uuid5(_INPUT_IDS, message_id))
+
+
+def sweep_job_id(collection: str, document: object, urls: Mapping[str, str], run: str) -> str:
+    """The id of a sweep's job: the same each time the same run meets the document (contract, section 1)."""
+    return str(uuid.uuid5(_SWEEP_IDS, json.dumps([collection, str(document), sorted(urls.items()), run])))
 
 
 def folder_name(bucket_name: str | None) -> str:
@@ -285,7 +312,7 @@ def validated(payload: object) -> Payload:
     for name in (*IMAGE_FIELDS, "bucket_name", "redirect_queue", "postback_url"):
         if not isinstance(payload.get(name), str | None):
             raise Rejected("bad_field", f"The field {name} holds {_kind(payload[name])}; it must be a string.")
-    if not any(_present(payload, name) for name in IMAGE_FIELDS):
+    if not any(present_url(payload.get(name)) for name in IMAGE_FIELDS):
         raise Rejected("no_image", "The message names no image: image_url or itunes_image is needed.")
     if not (payload.get("redirect_queue") or payload.get("postback_url")):
         raise Rejected("no_destination", "The message asks for no result: redirect_queue or postback_url is needed.")
@@ -337,9 +364,9 @@ def _depth(value: object) -> int:
     return depth
 
 
-def _present(payload: Payload, name: str) -> str | None:
-    value = payload.get(name)
-    return None if value in {None, "", "N/A"} else value
+def present_url(value: object) -> str | None:
+    """What an image field holds, or None where that counts as absent."""
+    return value if isinstance(value, str) and value not in {"", "N/A"} else None
 
 
 def _queues_of_ours() -> set[str]:

@@ -1,4 +1,4 @@
-"""What the service needs to find in AWS: queues, the lifecycle rule of staging, and the bucket if told.
+"""What the service needs to find: queues, the lifecycle rule of staging, the bucket if told, indexes in MongoDB.
 
 Safe to repeat: what is there is compared, and only what differs is changed. `plan` looks, and returns what would be
 done; each step does it when called.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from pipeline import clients
+from pipeline import clients, runs
 from pipeline.queues import QueueSpec, differences, ensure_queue, find_queue
 from pipeline.settings import Settings
 from pipeline.stages import INGEST_DEAD_LETTER_QUEUE, STAGES, SWEEP_QUEUES
@@ -63,7 +64,7 @@ def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Step]:
     """The steps that are still to be done, each looked for only when it is its turn.
 
     Raises:
-        RetryableError: AWS could not be asked; its sentence says what for.
+        RetryableError: AWS or MongoDB could not be asked; its sentence says what for.
     """
     with clients.aws_trouble("sqs", "look at the queues"):
         for spec in queue_specs(settings):
@@ -75,6 +76,8 @@ def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Step]:
     if parts.scheme == "s3":
         with clients.aws_trouble("s3", "look at the bucket's lifecycle rules"):
             yield from _lifecycle_steps(parts.netloc, parts.path.lstrip("/"))
+    if settings.database_url:
+        yield from _index_steps()
 
 
 def _queue_steps(spec: QueueSpec) -> Iterator[Step]:
@@ -162,6 +165,16 @@ def _lifecycle_steps(bucket: str, prefix: str) -> Iterator[Step]:
             Bucket=bucket, LifecycleConfiguration={"Rules": [*others, rule]}, **kept
         ),
     )
+
+
+def _index_steps() -> Iterator[Step]:
+    """The indexes of the runs' state. The customer's collections need none: they are walked by that of `_id`."""
+    for by, options, purpose in runs.missing_indexes():
+        yield Step(
+            f"index {runs.COLLECTION} in MongoDB by {by}: it {purpose} (channels and episodes are walked by _id, and "
+            "need no index)",
+            partial(runs.create_index, by, options),
+        )
 
 
 def _without_base_prefix(rule: Any) -> Any:

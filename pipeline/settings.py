@@ -84,8 +84,20 @@ def _signing_secret(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+def _mongo_url(value: SecretStr | None) -> SecretStr | None:
+    if value is not None:
+        try:
+            parts = urlsplit(value.get_secret_value())
+        except ValueError:
+            parts = urlsplit("")
+        if parts.scheme not in {"mongodb", "mongodb+srv"} or not parts.netloc or not parts.path.strip("/"):
+            raise ValueError("it must be mongodb:// or mongodb+srv:// with the name of its database in the path")
+    return value
+
+
 Cron = Annotated[str, AfterValidator(_cron)]
 Delays = Annotated[tuple[float, ...], NoDecode, _comma_separated(_seconds)]
+MongoUrl = Annotated[SecretStr | None, AfterValidator(_mongo_url)]
 HttpUrl = Annotated[str | None, _url("http", "https")]
 Positive = Annotated[float, Field(gt=0, le=86400)]
 
@@ -141,14 +153,15 @@ class Settings(BaseSettings):
     postback_retry_delays: Delays = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 
     # MongoDB.
-    mongo_url: SecretStr | None = None
-    mongo_url_develop: SecretStr | None = None
-    mongo_url_production: SecretStr | None = None
+    mongo_url: MongoUrl = None
+    mongo_url_develop: MongoUrl = None
+    mongo_url_production: MongoUrl = None
     db_environment: Annotated[Literal["DEVELOP", "PRODUCTION"], BeforeValidator(str.upper)] = Field(
         default="DEVELOP", validation_alias=AliasChoices("db_environment", "environment")
     )
     sweep_channels_cron: Cron = "0 1 * * *"
     sweep_episodes_cron: Cron = "0 1 * * *"
+    sweep_max_backlog: Annotated[int, Field(ge=1)] = 1000
     claim_seconds: Annotated[int, Field(ge=60)] = 21_600
 
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)] = "DEBUG"

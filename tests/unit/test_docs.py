@@ -49,6 +49,9 @@ ORDER = [
     "pipeline.notifications",
     "pipeline.publish",
     "pipeline.staging",
+    "pipeline.documents",
+    "pipeline.runs",
+    "pipeline.walk",
     "pipeline.trials",
     "pipeline.holds",
     "pipeline.consumer",
@@ -73,6 +76,8 @@ ORDER = [
     "pipeline.demo",
     "pipeline.submit",
     "pipeline.submit_report",
+    "pipeline.sweeping",
+    "pipeline.sweep_commands",
     "pipeline.cli",
     "pipeline.__main__",
 ]
@@ -85,6 +90,8 @@ ADAPTERS: dict[str, set[str]] = {
     "pipeline.notifications": {"pipeline.guard", "pipeline.exchange"},
     "pipeline.publish": set(),
     "pipeline.staging": set(),
+    "pipeline.documents": set(),
+    "pipeline.runs": {"pipeline.documents"},
 }
 
 

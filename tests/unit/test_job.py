@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.download import download
-from pipeline.errors import PermanentError, Rejected
+from pipeline.errors import PermanentError, PipelineError, Rejected, RetryableError, StagedMissing
 from pipeline.images import Recipe
 from pipeline.job import (
     MAX_PAYLOAD_BYTES,
@@ -20,6 +20,8 @@ from pipeline.job import (
     Content,
     Job,
     Rendered,
+    Source,
+    Sweep,
     UnknownVersion,
     folder_name,
     input_job_id,
@@ -286,3 +288,36 @@ def test_anything_else_in_a_payload_comes_back_unchanged(extra: dict[str, Any]) 
     job = Job.decode(json.loads(json.dumps(accept(payload).encode())))
     job = job.with_sources({COVER: job.sources[0].published(CONTENT)})
     assert job.result(job.payload or {}, lambda _: {}) == {**payload, "image_url_info": {}}
+
+
+# Sweeps.
+
+
+def test_nothing_in_an_input_message_makes_a_sweeps_job() -> None:
+    sweep = {"collection": "channels", "run": "r", "cover": "c"}
+    job = accept({"image_url": COVER, **ASKED, "sweep": sweep, "job": {"sweep": sweep}, "lane": "bulk"})
+
+    assert job.sweep is None
+    assert job.lane is Lane.LIVE
+    assert Job.decode(job.encode()).sweep is None
+
+
+def test_a_sweeps_job_travels_whole_in_the_bulk_lane() -> None:
+    sweep = Sweep("channels", "run", "cover")
+    job = Job.of_sweep(sweep, job_id="id", folder="F", urls={"image_url": "http://h/a", "itunes_image": "http://h/a"})
+
+    assert Job.decode(json.loads(json.dumps(job.encode()))) == job
+    assert (job.lane, job.payload, job.sweep) == (Lane.BULK, {}, sweep)
+    assert [source.fields for source in job.sources] == [("image_url", "itunes_image")]
+
+
+@pytest.mark.parametrize(
+    ("error", "given_up"),
+    [
+        (PermanentError("http_404", "gone"), False),
+        (RetryableError("timeout", "slow"), True),
+        (StagedMissing("key"), True),
+    ],
+)
+def test_a_failed_source_says_whether_another_day_may_do_better(error: PipelineError, given_up: bool) -> None:
+    assert Source("http://h/a", ("image_url",)).failed(FETCH, error).given_up is given_up

@@ -108,6 +108,7 @@ def test_the_database_is_chosen_as_the_running_system_does(monkeypatch: pytest.M
         ("RENDITIONS", "0x50", "<width>x<height>"),
         ("RENDITIONS", "99999x1", "16383"),
         ("RESIZE_FIT", "crop", "'cover'"),
+        ("SWEEP_MAX_BACKLOG", "0", "greater than or equal to 1"),
         ("S3_ACL", "public", "'public-read'"),
         ("MAX_SOURCE_BYTES", "many", "integer"),
         ("FETCH_TIMEOUT", "0", "greater than 0"),
@@ -138,6 +139,18 @@ def test_a_wrong_value_is_named_with_what_is_accepted(
     assert value in sentence
     assert accepted in sentence
     assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    "url", ["mongodb://user:hunter2@host", "mongodb://user:hunter2@host/?a=b", "http://hunter2/db"]
+)
+def test_a_mongodb_url_names_its_database(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MONGO_URL", url)
+    with pytest.raises(SettingsError) as caught:
+        get_settings()
+    assert str(caught.value).startswith("MONGO_URL: ")
+    assert "the name of its database in the path" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_the_value_of_a_secret_is_never_said(monkeypatch: pytest.MonkeyPatch) -> None:

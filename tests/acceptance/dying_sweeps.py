@@ -1,0 +1,44 @@
+"""Loaded by the sweeping worker beside the actors: it is killed once at each step of a page, and soon comes back."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import actors.sweeps
+from pipeline import documents, runs, walk
+from pipeline.broker import broker
+
+broker.visibility = 2
+walk.PAGE_SIZE = 10
+
+#: A file for each step at which the worker died already.
+DEATHS = Path(os.environ["DEATHS"])
+
+
+def dies_after(place: Any, name: str, calls: int) -> None:
+    """Let the process be killed when `name` has returned for the so-manyth time."""
+    work: Callable[..., Any] = getattr(place, name)
+    count = 0
+
+    def work_and_die(*args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        result = work(*args, **kwargs)
+        count += 1
+        note = DEATHS / name
+        if count == calls and not note.exists():
+            note.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(place, name, work_and_die)
+
+
+dies_after(documents, "claim", 2)
+dies_after(runs, "join", 1)
+dies_after(actors.sweeps, "_hand_over", 2)
+dies_after(runs, "advance", 1)
+dies_after(actors.sweeps, "send_page", 2)

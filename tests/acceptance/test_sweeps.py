@@ -1,0 +1,327 @@
+"""The sweeps, from documents to documents: the Procfile's processes on a real MongoDB server."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from pipeline import clients
+from pipeline.embedded import EmbeddedStack
+from tests.acceptance.conftest import PROCFILE, Service, World, running_service
+from tests.acceptance.test_cli import image_pipeline
+from tests.acceptance.test_service import picture, unique
+from tests.waiting import wait_for
+
+Documents = Database[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
+    with EmbeddedStack(tmp_path_factory.mktemp("sweeps")) as stack:
+        yield stack
+
+
+def database_url(stack: EmbeddedStack) -> str:
+    return f"{stack.environ['MONGO_URL']}_{secrets.token_hex(4)}"
+
+
+@contextmanager
+def documents(service: Service) -> Iterator[Documents]:
+    with MongoClient[dict[str, Any]](service.environ["MONGO_URL"], tz_aware=True) as client:
+        yield client.get_default_database()
+
+
+def procfile_with(folder: Path, process: str, module: str) -> Path:
+    """The Procfile, with a module of the tests loaded by the workers of one process."""
+    before, after = f"\n{process}: LEVEL=${{LEVEL:-INFO}} dramatiq pipeline.actors ", f"tests.acceptance.{module} "
+    text = PROCFILE.read_text(encoding="utf-8")
+    assert before in text
+    procfile = folder / "Procfile"
+    procfile.write_text(text.replace(before, before + after), encoding="utf-8")
+    return procfile
+
+
+@pytest.fixture(scope="module")
+def stoppable_notify(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Procfile, with workers of notify that can be stopped and started without a long wait for what they held."""
+    return procfile_with(tmp_path_factory.mktemp("procfile"), "notify", "brief_holds")
+
+
+@pytest.fixture(scope="module")
+def sweeping(stack: EmbeddedStack, stoppable_notify: Path) -> Iterator[Service]:
+    more = {"MONGO_URL": database_url(stack), "PYTHONPATH": str(PROCFILE.parent)}
+    with running_service(stack, stoppable_notify, **more) as service:
+        yield service
+
+
+@pytest.fixture
+def database(sweeping: Service) -> Iterator[Documents]:
+    with documents(sweeping) as database:
+        for name in ("channels", "episodes"):
+            database[name].drop()
+        yield database
+
+
+def sweep(service: Service, *arguments: str, timeout: float = 100) -> str:
+    done = image_pipeline("sweep", *arguments, environ=service.environ | {"COLUMNS": "300"}, timeout=timeout)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def objects(service: Service, folder: str) -> list[str]:
+    listed = clients.s3().list_objects_v2(Bucket=service.environ["S3_BUCKET"], Prefix=f"images-resized/{folder}/")
+    return [each["Key"] for each in listed.get("Contents", [])]
+
+
+def test_channels_end_as_the_contract_has_it(sweeping: Service, world: World, database: Documents) -> None:
+    # Given channels of every kind
+    good, other = (world.serve(unique("/cover.png"), picture("PNG", (200 + n, 200))) for n in (0, 1))
+    gone, down = world.url(unique("/gone.png")), world.serve(unique("/down.png"), b"later", 503)
+    ends = datetime(2999, 1, 1, tzinfo=UTC)
+    channels = {
+        "both": {"image_url": good, "itunes_image": other, "metadata": {"kept": 1, "error_detail": {"old": 1}}},
+        "same": {"image_url": good, "itunes_image": good},
+        "one": {"image_url": good, "itunes_image": gone, "lock": True},
+        "invalid": {"image_url": gone, "itunes_image": "N/A", "metadata": {"kept": 1}},
+        "failed": {"image_url": down, "itunes_image": gone, "metadata": None},
+        "expired": {"image_url": good, "lock": {"until": datetime(2001, 1, 1, tzinfo=UTC), "run": "dead"}},
+        "unchanged": {"image_url": good, "last_image_url": good},
+        "refused": {"image_url": "N/A", "itunes_image": good},
+        "marked": {"image_url": good, "metadata": {"image_is_valid": False}},
+        "claimed": {"image_url": good, "lock": {"until": ends, "run": "another"}},
+        "nothing": {"image_url": "", "itunes_image": None},
+    }
+    before = {name: {"_id": name, "title": f"The {name}", **channel} for name, channel in channels.items()}
+    database.channels.insert_many(before.values())
+
+    # When they are swept
+    said = sweep(sweeping, "channels", "--wait")
+
+    # Then each has ended as its images have,
+    after = {channel["_id"]: channel for channel in database.channels.find()}
+    for name in ("unchanged", "refused", "marked", "claimed", "nothing"):
+        assert after[name] == before[name]
+    assert not [name for name, channel in after.items() if "lock" in channel and name != "claimed"]
+    base = f"{sweeping.environ['AWS_ENDPOINT_URL']}/{sweeping.environ['S3_BUCKET']}/images-resized/THE_BOTH/"
+    for field, url in (("image_url", good), ("itunes_image", other)):
+        assert after["both"][f"last_{field}"] == url
+        info = after["both"][f"{field}_extra_images"]
+        assert set(info) == {"50x50", "250X250", "800x800"}
+        assert info["50x50"]["url"].startswith(base)
+        assert info["50x50"]["bucket_path"] == "images-resized/THE_BOTH/"
+    assert after["both"]["metadata"] == {"kept": 1, "image_is_valid": True}
+    assert after["same"]["image_url_extra_images"] == after["same"]["itunes_image_extra_images"]
+    assert after["expired"]["last_image_url"] == good
+
+    one = after["one"]
+    assert (one["last_image_url"], one["last_itunes_image"]) == (good, gone)
+    assert "itunes_image_extra_images" not in one
+    detail = one["metadata"].pop("error_detail")
+    assert (detail["field"], detail["stage"], detail["code"]) == ("itunes_image", "fetch", "http_404")
+    assert one["metadata"] == {"image_is_valid": True}
+
+    detail = after["invalid"]["metadata"].pop("error_detail")
+    assert (detail["field"], detail["code"]) == ("image_url", "http_404")
+    assert after["invalid"]["metadata"] == {"kept": 1, "image_is_valid": False}
+    assert "last_image_url" not in after["invalid"]
+
+    detail = after["failed"]["metadata"].pop("error_detail")
+    assert (detail["field"], detail["code"]) == ("image_url", "http_503")
+    assert after["failed"]["metadata"] == {"error": True}
+    assert not {"last_image_url", "last_itunes_image"} & set(after["failed"])
+
+    # the command says so,
+    assert "4 done, 1 invalid, 1 failed." in said
+    # and a second sweep finds nothing to do.
+    assert "0 done" in sweep(sweeping, "channels", "--wait")
+
+
+def test_episodes_of_one_channel_with_one_cover_cost_one_fetch(
+    sweeping: Service, world: World, database: Documents
+) -> None:
+    # Given 500 episodes with the same cover
+    path, title = unique("/cover.jpg"), f"Show {secrets.token_hex(4)}"
+    cover = world.serve(path, picture("JPEG"))
+    channel = database.channels.insert_one({"title": title, "image_url": "N/A"}).inserted_id
+    database.episodes.insert_many([{"n": n, "itunes_image": cover, "channel_id": channel} for n in range(500)])
+    resized = sweeping.log.count("stage=resize")
+
+    # When they are swept
+    said = sweep(sweeping, "episodes", "--wait")
+
+    # Then all of them have their renditions, for the price of one.
+    assert "500 done" in said
+    assert world.fetches.count(path) == 1
+    assert sweeping.log.count("stage=resize") == resized + 1
+    keys = objects(sweeping, title.replace(" ", "_").upper())
+    assert len(keys) == 3
+    urls = {
+        info["url"]
+        for episode in database.episodes.find({"last_itunes_image": cover, "metadata.image_is_valid": True})
+        for info in episode["itunes_image_extra_images"].values()
+    }
+    assert len(urls) == 3
+    assert database.episodes.count_documents({"last_itunes_image": cover, "lock": {"$exists": False}}) == 500
+
+
+def test_an_episode_without_its_channel_goes_to_custom(sweeping: Service, world: World, database: Documents) -> None:
+    cover = world.serve(unique("/cover.jpg"), picture("JPEG", (333, 300)))
+    database.episodes.insert_one({"itunes_image": cover, "channel_id": "nowhere"})
+
+    sweep(sweeping, "episodes", "--wait")
+
+    episode = database.episodes.find_one() or {}
+    assert episode["itunes_image_extra_images"]["50x50"]["bucket_path"] == "images-resized/CUSTOM/"
+
+
+def test_a_url_that_changed_during_the_job_is_swept_again(sweeping: Service, world: World, database: Documents) -> None:
+    # Given an episode whose job waits for notify
+    old, new = (world.serve(unique("/cover.jpg"), picture("JPEG", (400 + n, 300))) for n in (0, 1))
+    database.episodes.insert_one({"_id": 1, "itunes_image": old, "metadata": {"kept": 1}})
+    sweeping.supervisor.stop("notify.1")
+    try:
+        sweep(sweeping, "episodes")
+        wait_for(lambda: sum(sweeping.counts("notify_bulk")) == 1)
+        # When its URL changes meanwhile
+        database.episodes.update_one({"_id": 1}, {"$set": {"itunes_image": new}})
+    finally:
+        sweeping.supervisor.start("notify.1")
+
+    # Then nothing but the claim's end is written,
+    wait_for(lambda: "lock" not in (database.episodes.find_one() or {}), timeout=60)
+    assert database.episodes.find_one() == {"_id": 1, "itunes_image": new, "metadata": {"kept": 1}}
+    # and the next sweep takes the new one.
+    sweep(sweeping, "episodes", "--wait")
+    assert (database.episodes.find_one() or {})["last_itunes_image"] == new
+
+
+def test_a_message_of_the_schedule_begins_one_run_however_often_it_is_sent(
+    sweeping: Service, world: World, database: Documents
+) -> None:
+    # Given two schedulers at the same minute
+    from pipeline.actors import broker, sweep_channels
+
+    path = unique("/cover.jpg")
+    cover = world.serve(path, picture("JPEG", (410, 300)))
+    database.channels.insert_many([{"_id": n, "title": "A", "image_url": cover} for n in range(5)])
+    broker.namespace = sweeping.environ["QUEUE_NAMESPACE"]
+    broker._urls.clear()
+    # When each sends its message
+    minute = datetime.now(timezone(timedelta(hours=2))).replace(second=0, microsecond=0)
+    for seconds in (1.5, 7.25):
+        sweep_channels.send_with_options(scheduled_at=str(minute + timedelta(seconds=seconds)))
+    # Then there is one run, and each document is written once.
+    wait_for(lambda: database.channels.count_documents({"last_image_url": cover}) == 5, timeout=60)
+    run_id = f"channels-{minute.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
+    wait_for(lambda: f"The run {run_id} has begun already." in sweeping.log)
+    run = database.image_pipeline_sweeps.find_one({"_id": run_id}) or {}
+    assert (run["claimed"], run["scheduled_for"]) == (5, minute)
+    assert world.fetches.count(path) == 1
+
+
+@pytest.mark.timeout(240)
+def test_a_sweeping_worker_that_is_killed_again_and_again_loses_no_document(
+    stack: EmbeddedStack, world: World, tmp_path: Path
+) -> None:
+    # Given a worker that is killed at each step of a page
+    procfile = procfile_with(tmp_path, "sweep", "dying_sweeps")
+    more = {"MONGO_URL": database_url(stack), "DEATHS": str(tmp_path), "PYTHONPATH": str(PROCFILE.parent)}
+    with running_service(stack, procfile, **more) as service, documents(service) as database:
+        covers = [world.serve(unique(f"/{n}.jpg"), picture("JPEG", (100 + n, 100))) for n in range(20)]
+        database.episodes.insert_many([{"_id": n, "itunes_image": covers[n % 20]} for n in range(100)])
+        # When it sweeps
+        sweep(service, "episodes", "--wait", timeout=180)
+        # Then every document is done,
+        assert len(list(tmp_path.iterdir())) == 6, "it died of each step"
+        assert database.episodes.count_documents({"last_itunes_image": {"$in": covers}}) == 100
+        assert database.episodes.count_documents({"lock": {"$exists": True}}) == 0
+        # and only the pages in hand were handed over twice.
+        fetched = [world.fetches.count(cover.removeprefix(world.url(""))) for cover in covers]
+        assert min(fetched) == 1
+        assert max(fetched) <= 3
+        assert service.log.count("SIGKILL") + service.log.count("exited unexpectedly") >= 5
+
+
+class Line:
+    """A line to a server, that can be cut."""
+
+    def __init__(self, port: int) -> None:
+        self.target = port
+        self.cut = False
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                here, _ = self.listener.accept()
+            except OSError:
+                return
+            if self.cut:
+                here.close()
+                continue
+            there = socket.create_connection(("127.0.0.1", self.target))
+            self.open += [here, there]
+            for one, other in ((here, there), (there, here)):
+                threading.Thread(target=self._copy, args=(one, other), daemon=True).start()
+
+    def _copy(self, one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+        for each in (one, other):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def go_down(self) -> None:
+        self.cut = True
+        for each in self.open:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def come_up(self) -> None:
+        self.cut = False
+
+
+@pytest.mark.timeout(240)
+def test_mongodb_down_at_the_write_back_repeats_no_earlier_stage(
+    stack: EmbeddedStack, world: World, stoppable_notify: Path
+) -> None:
+    url = database_url(stack)
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    line = Line(port)
+    through = url.replace(f":{port}/", f":{line.port}/")
+    more = {"MONGO_URL": through, "RETRY_DELAYS": "1,1,1,1,1,1,1,1,1,1", "PYTHONPATH": str(PROCFILE.parent)}
+    with running_service(stack, stoppable_notify, **more) as service, MongoClient[dict[str, Any]](url) as client:
+        # Given a job of a sweep that waits for notify
+        database = client.get_default_database()
+        path = unique("/cover.jpg")
+        database.channels.insert_one({"_id": 1, "title": "A", "image_url": world.serve(path, picture("JPEG"))})
+        service.supervisor.stop("notify.1")
+        sweep(service, "channels")
+        wait_for(lambda: sum(service.counts("notify_bulk")) == 1)
+        # When MongoDB is down for a while
+        line.go_down()
+        service.supervisor.start("notify.1")
+        wait_for(lambda: service.log.count("mongo_error") >= 1, timeout=60)
+        assert "lock" in (database.channels.find_one() or {})
+        line.come_up()
+        # Then the document is written when it is back, and nothing is fetched or rendered again.
+        wait_for(lambda: "last_image_url" in (database.channels.find_one() or {}), timeout=60)
+        assert world.fetches.count(path) == 1
+        assert service.log.count("stage=resize") == 1
+        assert str(line.port) not in "".join(text for _, text in service.lines if "mongo_error" in text)
+        assert os.environ["MONGO_URL"] == through

@@ -1,0 +1,366 @@
+"""Which documents a sweep picks, claims, and how it writes back, row by row as the contract has it; a real server."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from bson import ObjectId
+from pymongo.errors import ExecutionTimeout
+
+from pipeline import documents
+from pipeline.documents import CHANNELS, EPISODES, Outcome
+
+SOON, PAST = datetime(2999, 1, 1, tzinfo=UTC), datetime(2001, 1, 1, tzinfo=UTC)
+INFO = {"50x50": {"url": "https://s3/x_50x50.png", "bucket_path": "images-resized/A/"}}
+NOT_FOUND = {"field": "image_url", "stage": "fetch", "code": "http_404", "message": "gone"}
+
+
+def read_all(swept, run="run", size=100):
+    """The ids of all stale documents, page by page."""
+    ids, after = [], []
+    while True:
+        found, after = documents.read(swept, run, after, size)
+        ids += [each.id for each in found]
+        if not after:
+            return ids
+
+
+def outcome(stored=(), errors=(), *, given_up=False) -> Outcome:
+    return {
+        "stored": dict.fromkeys(stored, INFO),
+        "errors": {name: NOT_FOUND | {"field": name} for name in errors},
+        "given_up": given_up,
+    }
+
+
+# What is picked.
+
+
+@pytest.mark.parametrize(
+    ("document", "urls"),
+    [
+        ({"image_url": "a"}, {"image_url": "a"}),
+        ({"image_url": "a", "last_image_url": "b"}, {"image_url": "a"}),
+        ({"image_url": "a", "last_image_url": "a"}, None),
+        ({"image_url": "a", "itunes_image": "b"}, {"image_url": "a", "itunes_image": "b"}),
+        ({"image_url": "a", "itunes_image": "a"}, {"image_url": "a", "itunes_image": "a"}),
+        ({"image_url": "a", "last_image_url": "a", "itunes_image": "b"}, {"itunes_image": "b"}),
+        ({"image_url": "a", "itunes_image": "N/A"}, {"image_url": "a"}),
+        ({"image_url": "a", "itunes_image": None}, {"image_url": "a"}),
+        ({"image_url": "N/A", "itunes_image": "b"}, None),
+        ({"itunes_image": "b"}, {"itunes_image": "b"}),
+        ({"image_url": "", "itunes_image": "b"}, {"itunes_image": "b"}),
+        ({"image_url": "", "last_image_url": "a"}, None),
+        ({"image_url": None}, None),
+        ({"image_url": 7}, None),
+        ({"image_url": ["a"]}, None),
+        ({}, None),
+        ({"image_url": "a", "metadata": None}, {"image_url": "a"}),
+        ({"image_url": "a", "metadata": "text"}, {"image_url": "a"}),
+        ({"image_url": "a", "metadata": {"image_is_valid": True}}, {"image_url": "a"}),
+        ({"image_url": "a", "metadata": {"image_is_valid": False}}, None),
+        ({"image_url": "a", "metadata": {"error": True}}, None),
+        ({"image_url": "a", "metadata": {"error": False}}, None),
+        ({"image_url": "a", "lock": True}, {"image_url": "a"}),
+        ({"image_url": "a", "lock": {"until": PAST, "run": "other"}}, {"image_url": "a"}),
+        ({"image_url": "a", "lock": {"until": SOON, "run": "other"}}, None),
+        ({"image_url": "a", "lock": {"until": SOON, "run": "run"}}, {"image_url": "a"}),
+    ],
+)
+def test_a_channel_is_picked(database, document, urls):
+    database.channels.insert_one(document)
+
+    found, _ = documents.read(CHANNELS, "run", [], 10)
+
+    assert [each.urls for each in found] == ([urls] if urls else [])
+    if not urls or "lock" not in document:
+        assert documents.count_stale(CHANNELS) == len(found) or document.get("image_url") == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("document", "picked"),
+    [
+        ({"itunes_image": "a"}, True),
+        ({"itunes_image": "a", "last_itunes_image": "b"}, True),
+        ({"itunes_image": "a", "last_itunes_image": "a"}, False),
+        ({"itunes_image": "N/A"}, False),
+        ({"itunes_image": ""}, False),
+        ({"itunes_image": "", "last_itunes_image": "a"}, False),
+        ({"itunes_image": None}, False),
+        ({"image_url": "a"}, False),
+        ({"itunes_image": "a", "image_url": "N/A"}, True),
+        ({"itunes_image": "a", "metadata": {"image_is_valid": False}}, False),
+        ({"itunes_image": "a", "metadata": {"error": True}}, False),
+    ],
+)
+def test_an_episode_is_picked(database, document, picked):
+    database.episodes.insert_one(document)
+
+    found, _ = documents.read(EPISODES, "run", [], 10)
+
+    assert [each.urls for each in found] == ([{"itunes_image": "a"}] if picked else [])
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_ids_of_any_type_are_walked_once_each(database, size):
+    ids = [7, -1, 2.5, "x", "", ObjectId(), {"a": 1}, None, PAST, True]
+    database.channels.insert_many([{"_id": id_, "image_url": "a"} for id_ in ids])
+    database.channels.insert_many([{"_id": n, "image_url": "N/A"} for n in range(100, 110)])
+
+    found = read_all(CHANNELS, size=size)
+
+    assert len(found) == len(ids)
+    assert all(id_ in found for id_ in ids)
+
+
+def test_where_a_look_takes_too_long_it_goes_by_windows(database, monkeypatch):
+    database.channels.insert_many([{"_id": n, "image_url": "a" if n % 10 == 0 else "N/A"} for n in range(100)])
+    monkeypatch.setattr(documents, "WINDOW", 7)
+
+    look = documents._look
+
+    def too_slow_without_a_bound(swept, run, after, until=None):
+        if until is None:
+            raise ExecutionTimeout("operation exceeded time limit")
+        return look(swept, run, after, until)
+
+    monkeypatch.setattr(documents, "_look", too_slow_without_a_bound)
+
+    assert read_all(CHANNELS, size=4) == list(range(0, 100, 10))
+
+
+# Claims.
+
+
+def test_a_claim_lasts_as_long_as_it_should_and_names_its_run(database, monkeypatch):
+    database.channels.insert_one({"_id": 1, "image_url": "a", "lock": True})
+    found, _ = documents.read(CHANNELS, "run", [], 10)
+
+    assert documents.claim(CHANNELS, "run", found) == found
+
+    lock = database.channels.find_one()["lock"]
+    assert lock["run"] == "run"
+    assert set(lock) == {"until", "run"}
+    assert abs(lock["until"] - datetime.now(UTC) - timedelta(seconds=21600)) < timedelta(minutes=2)
+    assert documents.count_stale(CHANNELS) == 0
+
+
+def test_of_two_runs_that_read_the_same_only_one_gets_a_document(database):
+    database.channels.insert_many([{"_id": n, "image_url": "a"} for n in range(20)])
+    mine, _ = documents.read(CHANNELS, "mine", [], 12)
+    theirs, _ = documents.read(CHANNELS, "theirs", [], 100)
+
+    got_mine = documents.claim(CHANNELS, "mine", mine)
+    got_theirs = documents.claim(CHANNELS, "theirs", theirs)
+
+    assert [each.id for each in got_mine] == list(range(12))
+    assert [each.id for each in got_theirs] == list(range(12, 20))
+
+
+def test_a_url_that_changed_since_it_was_read_is_not_claimed(database):
+    database.channels.insert_one({"_id": 1, "image_url": "a"})
+    found, _ = documents.read(CHANNELS, "run", [], 10)
+    database.channels.update_one({"_id": 1}, {"$set": {"image_url": "b"}})
+
+    assert documents.claim(CHANNELS, "run", found) == []
+    assert "lock" not in database.channels.find_one()
+
+
+# Folders.
+
+
+def test_folders_come_from_titles(database):
+    database.channels.insert_many(
+        [{"_id": 1, "title": "Mundo Cristão"}, {"_id": "two", "title": ""}, {"_id": 3, "title": None}]
+    )
+    database.episodes.insert_many(
+        [
+            {"_id": n, "itunes_image": "a", **channel}
+            for n, channel in enumerate([{"channel_id": 1}, {"channel_id": "two"}, {"channel_id": 99}, {}])
+        ]
+    )
+    database.channels.update_many({}, {"$set": {"image_url": "a"}})
+
+    episodes, _ = documents.read(EPISODES, "run", [], 10)
+    channels, _ = documents.read(CHANNELS, "run", [], 10)
+
+    assert list(documents.folders(EPISODES, episodes).values()) == ["MUNDO_CRISTAO", "CUSTOM", "CUSTOM", "CUSTOM"]
+    assert sorted(documents.folders(CHANNELS, channels).values()) == ["MUNDO_CRISTAO", "custom", "custom"]
+
+
+# Write-back.
+
+BOTH = {"image_url": "a", "itunes_image": "b"}
+ONE = {"image_url": "a"}
+VALID = {"metadata": {"image_is_valid": True}}
+
+
+@pytest.mark.parametrize(
+    ("urls", "how", "row", "after"),
+    [
+        pytest.param(
+            ONE,
+            outcome(["image_url"]),
+            "done",
+            {"last_image_url": "a", "image_url_extra_images": INFO, "metadata": {"kept": 1, "image_is_valid": True}},
+            id="stored",
+        ),
+        pytest.param(
+            BOTH,
+            outcome(["image_url", "itunes_image"]),
+            "done",
+            {
+                "last_image_url": "a",
+                "image_url_extra_images": INFO,
+                "last_itunes_image": "b",
+                "itunes_image_extra_images": INFO,
+                "metadata": {"kept": 1, "image_is_valid": True},
+            },
+            id="both stored",
+        ),
+        pytest.param(
+            BOTH,
+            outcome(["itunes_image"], ["image_url"]),
+            "done",
+            {
+                "last_image_url": "a",
+                "last_itunes_image": "b",
+                "itunes_image_extra_images": INFO,
+                "metadata": {"kept": 1, "image_is_valid": True, "error_detail": NOT_FOUND},
+            },
+            id="one stored, one failed",
+        ),
+        pytest.param(
+            ONE,
+            outcome([], ["image_url"]),
+            "invalid",
+            {"metadata": {"kept": 1, "image_is_valid": False, "error_detail": NOT_FOUND}},
+            id="failed for good",
+        ),
+        pytest.param(
+            BOTH,
+            outcome([], ["image_url", "itunes_image"], given_up=True),
+            "failed",
+            {"metadata": {"kept": 1, "error": True, "error_detail": NOT_FOUND}},
+            id="given up",
+        ),
+    ],
+)
+def test_each_outcome_is_written_in_its_row(database, urls, how, row, after):
+    before = {"_id": 1, **BOTH, "title": "T", "metadata": {"kept": 1}}
+    database.channels.insert_one({**before, "lock": {"until": SOON, "run": "run"}})
+
+    written = documents.write(CHANNELS, "run", urls, how, [1])
+
+    assert database.channels.find_one() == before | after
+    assert +written == {row: 1}
+
+
+def test_a_success_removes_the_marks_of_an_earlier_failure(database):
+    marks = {"error": True, "error_detail": NOT_FOUND, "note": "mine"}
+    database.channels.insert_one({"_id": 1, **ONE, "metadata": marks, "lock": {"run": "run"}})
+
+    documents.write(CHANNELS, "run", ONE, outcome(["image_url"]), [1])
+
+    assert database.channels.find_one()["metadata"] == {"note": "mine", "image_is_valid": True}
+
+
+@pytest.mark.parametrize("metadata", [None, "text", 5, [{"a": 1}]])
+@pytest.mark.parametrize("how", [outcome(["image_url"]), outcome([], ["image_url"])])
+def test_metadata_that_is_no_object_becomes_one(database, metadata, how):
+    database.channels.insert_one({"_id": 1, **ONE, "metadata": metadata, "lock": {"run": "run"}})
+
+    documents.write(CHANNELS, "run", ONE, how, [1])
+
+    found = database.channels.find_one()
+    assert found["metadata"]["image_is_valid"] is bool(how["stored"])
+    assert "lock" not in found
+
+
+@pytest.mark.parametrize(
+    "how", [outcome(["image_url"]), outcome([], ["image_url"]), outcome([], ["image_url"], given_up=True)]
+)
+def test_a_url_that_changed_meanwhile_is_not_marked(database, how):
+    database.channels.insert_one({"_id": 1, "image_url": "new", "metadata": {"kept": 1}, "lock": {"run": "run"}})
+
+    written = documents.write(CHANNELS, "run", ONE, how, [1])
+
+    assert database.channels.find_one() == {"_id": 1, "image_url": "new", "metadata": {"kept": 1}}
+    assert +written == {"changed": 1}
+
+
+@pytest.mark.parametrize(("changed", "held"), [("image_url", "itunes_image"), ("itunes_image", "image_url")])
+def test_of_two_fields_only_the_one_that_still_holds_its_url_is_marked(database, changed, held):
+    database.channels.insert_one({"_id": 1, **BOTH, changed: "new", "lock": {"run": "run"}})
+
+    documents.write(CHANNELS, "run", BOTH, outcome(["image_url", "itunes_image"]), [1])
+
+    assert database.channels.find_one() == {
+        "_id": 1,
+        **BOTH,
+        changed: "new",
+        f"last_{held}": BOTH[held],
+        f"{held}_extra_images": INFO,
+        **VALID,
+    }
+
+
+def test_a_failure_is_not_written_where_one_of_two_urls_changed(database):
+    """The new URL may be good, and a mark would keep the next sweep from it."""
+    database.channels.insert_one({"_id": 1, **BOTH, "itunes_image": "new", "lock": {"run": "run"}})
+
+    documents.write(CHANNELS, "run", BOTH, outcome([], ["image_url", "itunes_image"]), [1])
+
+    assert database.channels.find_one() == {"_id": 1, **BOTH, "itunes_image": "new"}
+
+
+def test_a_document_that_another_run_claimed_meanwhile_is_left_alone(database):
+    theirs = {"_id": 1, **ONE, "lock": {"until": SOON, "run": "theirs"}}
+    database.channels.insert_one(theirs)
+
+    written = documents.write(CHANNELS, "mine", ONE, outcome(["image_url"]), [1])
+
+    assert database.channels.find_one() == theirs
+    assert not +written
+
+
+def test_urls_and_texts_that_look_like_expressions_are_written_as_they_are(database):
+    urls = {"image_url": "$title"}
+    database.channels.insert_one({"_id": 1, **urls, "title": "T", "lock": {"run": "run"}})
+
+    documents.write(CHANNELS, "run", urls, outcome(["image_url"]), [1])
+
+    assert database.channels.find_one()["last_image_url"] == "$title"
+
+
+# Marks.
+
+
+def test_marks_are_counted_and_cleared_by_code_and_age(database):
+    now = datetime.now(UTC).replace(microsecond=0)
+    detail = {"field": "image_url", "stage": "fetch"}
+    database.channels.insert_many(
+        [
+            {
+                "_id": 1,
+                "metadata": {"image_is_valid": False, "error_detail": {**detail, "code": "http_404", "at": now}},
+            },
+            {"_id": 2, "metadata": {"error": True, "error_detail": {**detail, "code": "timeout", "at": now}}},
+            {
+                "_id": 3,
+                "metadata": {"error": True, "error_detail": {**detail, "code": "timeout", "at": PAST}, "kept": 1},
+            },
+            {"_id": 4, "metadata": {"error": True}},
+            {"_id": 5, "metadata": {"image_is_valid": True, "error_detail": {"code": "timeout", "at": PAST}}},
+            {"_id": 6},
+        ]
+    )
+
+    assert documents.count_marks(CHANNELS, documents.marked(None, None)) == {"timeout": 2, "http_404": 1, None: 1}
+    assert documents.clear_marks(CHANNELS, documents.marked("timeout", now - timedelta(days=7))) == 1
+    assert database.channels.find_one({"_id": 3})["metadata"] == {"kept": 1}
+    assert documents.clear_marks(CHANNELS, documents.marked(None, now - timedelta(days=7))) == 1
+    assert documents.clear_marks(CHANNELS, documents.marked(None, None)) == 2
+    assert database.channels.find_one({"_id": 5})["metadata"]["image_is_valid"] is True
+    assert documents.count_marks(CHANNELS, documents.marked(None, None)) == {}

@@ -1,0 +1,127 @@
+"""The commands `image-pipeline sweep ...` and what `provision` makes for them, on real servers."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline import runs, sweep_commands, walk
+from pipeline.cli import app
+from pipeline.documents import EPISODES
+from pipeline.provision import plan
+from pipeline.settings import get_settings
+from pipeline.sweeping import Progress, follow, parse_age, start
+
+OLD = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def sweep(database, monkeypatch):
+    """Runs `image-pipeline sweep` with these arguments; returns what it prints."""
+    from pipeline.actors import broker
+
+    monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
+    broker._urls.clear()
+    monkeypatch.setattr(sweep_commands.console, "width", 200)
+
+    def run(*arguments, status=0):
+        result = CliRunner().invoke(app, ["sweep", *arguments])
+        assert result.exit_code == status, result.output
+        return result.output
+
+    return run
+
+
+def test_a_dry_run_counts_shows_ten_and_claims_nothing(sweep, database):
+    database.channels.insert_one({"_id": 7, "title": "The Show"})
+    database.episodes.insert_many(
+        [
+            {"_id": n, "title": f"Episode {n}", "itunes_image": f"http://h/{n}?token=x", "channel_id": 7}
+            for n in range(25)
+        ]
+    )
+
+    shown = sweep("episodes", "--dry-run")
+
+    assert "25 episodes would be swept." in shown
+    assert len(re.findall(r"Episode \d+ .* THE_SHOW .* itunes_image: h/\d+", shown)) == 10
+    assert "token" not in shown
+    assert database.episodes.count_documents({"lock": {"$exists": True}}) == 0
+    assert database[runs.COLLECTION].count_documents({}) == 0
+    assert "3 episodes would be swept, of 25." in sweep("episodes", "--dry-run", "--limit", "3")
+
+
+def test_a_run_is_started_by_a_message_for_its_first_page(sweep, database):
+    from pipeline.actors import broker
+
+    database.episodes.insert_one({"itunes_image": "http://h/1"})
+
+    said = sweep("episodes", "--limit", "5")
+
+    (run_id,) = re.findall(r"episodes-manual-\w+", said)
+    run = runs.load(run_id)
+    assert run
+    assert (run.limit, run.page, run.collection) == (5, 0, "episodes")
+    body = broker.client.receive_message(QueueUrl=broker.queue_url("sweep_episodes"))["Messages"][0]["Body"]
+    assert run_id in body
+
+
+def test_following_a_run_ends_with_its_last_document(sweep, database):
+    database.episodes.insert_many([{"_id": n, "itunes_image": f"http://h/{n}"} for n in range(3)])
+    run = start(EPISODES, None)
+    jobs: list = []
+    looks = follow(run)
+
+    assert next(looks) == Progress()
+    walk.take_page(EPISODES, run, 0, by="x", hand_over=jobs.extend)
+    assert next(looks) == Progress(claimed=3)
+    for job in jobs:
+        walk.write_back(job.sweep, {"stored": {"itunes_image": {}}, "errors": {}, "given_up": False})
+    assert list(looks) == [Progress(done=3, claimed=3, over=True)]
+
+
+def marked(n, code, at):
+    detail = {"field": "itunes_image", "stage": "fetch", "code": code, "message": "m", "at": at}
+    return {"_id": n, "itunes_image": "http://h/1", "metadata": {"image_is_valid": False, "error_detail": detail}}
+
+
+def test_retry_shows_first_and_clears_only_what_was_asked_for(sweep, database):
+    now = datetime.now(UTC)
+    database.episodes.insert_many([marked(1, "http_404", now), marked(2, "http_404", OLD), marked(3, "timeout", OLD)])
+
+    shown = sweep("retry", "episodes")
+    assert re.search(r"2 +http_404\s+1 +timeout", shown)
+    assert "Nothing was changed" in shown
+    assert database.episodes.count_documents({"metadata.image_is_valid": False}) == 3
+
+    assert "the marks of 1 episodes" in sweep("retry", "episodes", "--code", "http_404", "--older-than", "7d", "--yes")
+    assert [each["_id"] for each in database.episodes.find({"metadata": {}})] == [2]
+    assert "No episodes have such a mark." in sweep("retry", "episodes", "--code", "http_500", "--yes")
+
+
+@pytest.mark.parametrize("age", ["", "7", "d", "7 d", "-7d", "7y", "99999999w"])
+def test_an_age_that_is_none_is_refused(sweep, age):
+    assert "no age" in sweep("retry", "episodes", "--older-than", age or "x", status=2)
+
+
+def test_ages():
+    ages = ["90s", "30m", "12h", "7d", "2w"]
+    assert [parse_age(age) / timedelta(seconds=1) for age in ages] == [90, 1800, 43200, 604800, 1209600]
+
+
+def test_provision_makes_the_indexes_once_and_says_so_before(database):
+    def steps():
+        return [step for step in plan(get_settings()) if "MongoDB" in step.says]
+
+    assert [re.findall(r"by (\w+)", step.says)[0] for step in steps()] == ["expires", "run"]
+    for step in steps():
+        step.do()
+
+    assert steps() == []
+    indexes = database[runs.COLLECTION].index_information()
+    assert indexes["expires_1"]["expireAfterSeconds"] == 0
+    assert indexes["run_1"]["partialFilterExpression"] == {"pending": True}
+    assert "channels" not in database.list_collection_names()

@@ -1,0 +1,308 @@
+"""A run's way along a collection: each stale document once, whatever is repeated, overlaps or dies in between."""
+
+from __future__ import annotations
+
+from collections import Counter
+from threading import Thread
+
+import pytest
+
+from pipeline import clients, documents, runs, walk
+from pipeline.documents import CHANNELS, EPISODES, Outcome
+from pipeline.errors import RetryableError
+from pipeline.job import Job
+from pipeline.stages import Lane
+
+INFO = {"50x50": {"url": "https://s3/x_50x50.png", "bucket_path": "images-resized/A/"}}
+
+
+class Walker:
+    """Takes the pages of a run, and keeps what was handed over."""
+
+    def __init__(self, swept, run="run", limit=None):
+        self.swept, self.run = swept, run
+        self.jobs: list[Job] = []
+        runs.begin(swept, run, limit=limit)
+
+    def take(self, page, by=None, hand_over=None):
+        return walk.take_page(
+            self.swept, self.run, page, by=by or f"message {page}", hand_over=hand_over or self.jobs.extend
+        )
+
+    def go(self):
+        """Take page after page, ending jobs whenever the run has to wait for them."""
+        page: int | None = 0
+        done = 0
+        while page is not None:
+            turn = self.take(page)
+            if turn and turn.wait:
+                for job in self.jobs[done:]:
+                    end(job)
+                done = len(self.jobs)
+            page = turn.page if turn else None
+        return self
+
+    @property
+    def record(self):
+        return runs.load(self.run)
+
+
+def end(job: Job, *, good=True):
+    fields = [name for source in job.sources for name in source.fields]
+    error = {"field": fields[0], "stage": "fetch", "code": "http_404", "message": "gone"}
+    how: Outcome = {
+        "stored": dict.fromkeys(fields, INFO) if good else {},
+        "errors": {} if good else dict.fromkeys(fields, error),
+        "given_up": False,
+    }
+    walk.write_back(job.sweep, how)
+
+
+@pytest.fixture
+def small_pages(monkeypatch):
+    monkeypatch.setattr(walk, "PAGE_SIZE", 4)
+
+
+def episodes(database, number, covers=None, channel=1):
+    database.episodes.insert_many(
+        [{"_id": n, "itunes_image": f"http://h/{n % (covers or number)}", "channel_id": channel} for n in range(number)]
+    )
+
+
+def test_each_stale_document_becomes_a_job_in_the_bulk_lane(database, small_pages):
+    database.channels.insert_one({"_id": 1, "title": "The Show", "image_url": "x", "last_image_url": "x"})
+    episodes(database, 10)
+
+    walker = Walker(EPISODES).go()
+
+    assert Counter(job.sources[0].url for job in walker.jobs) == {f"http://h/{n}": 1 for n in range(10)}
+    assert {(job.folder, job.lane, job.sources[0].fields) for job in walker.jobs} == {
+        ("THE_SHOW", Lane.BULK, ("itunes_image",))
+    }
+    assert (walker.record.claimed, walker.record.walked) == (10, True)
+    assert all(Job.decode(job.encode()) == job for job in walker.jobs)
+
+
+def test_the_same_cover_is_one_job_for_all_its_documents(database, small_pages):
+    episodes(database, 30, covers=3)
+
+    walker = Walker(EPISODES).go()
+    assert len(walker.jobs) == 3
+    for job in walker.jobs:
+        end(job)
+
+    assert database.episodes.count_documents({"last_itunes_image": {"$exists": True}, "lock": {"$exists": False}}) == 30
+    assert walker.record.counts == {"done": 30}
+    assert runs.under_way("run") == 0
+
+
+def test_the_same_cover_in_two_folders_is_two_jobs(database):
+    database.channels.insert_many([{"_id": n, "title": f"Show {n}"} for n in (1, 2)])
+    database.episodes.insert_many([{"_id": n, "itunes_image": "http://h/1", "channel_id": n} for n in (1, 2)])
+
+    assert {job.folder for job in Walker(EPISODES).go().jobs} == {"SHOW_1", "SHOW_2"}
+
+
+def test_what_comes_after_a_covers_job_has_ended_is_written_without_another(database, small_pages):
+    episodes(database, 8, covers=1)
+    walker = Walker(EPISODES)
+    walker.take(0)
+    end(walker.jobs[0], good=False)
+
+    assert walker.take(1) == walk.Turn(2)
+
+    assert len(walker.jobs) == 1
+    assert database.episodes.count_documents({"metadata.image_is_valid": False, "lock": {"$exists": False}}) == 8
+    assert walker.record.counts == {"invalid": 8}
+
+
+def test_a_repeated_page_message_does_not_fork_the_walk(database, small_pages):
+    episodes(database, 12)
+    walker = Walker(EPISODES)
+
+    first, repeated = walker.take(0, by="one"), walker.take(0, by="another")
+
+    assert first == walk.Turn(1)
+    assert repeated is None
+    assert len(walker.jobs) == 4
+
+
+def test_a_worker_that_died_before_sending_the_next_message_sends_it_when_it_comes_back(database, small_pages):
+    episodes(database, 12)
+    walker = Walker(EPISODES)
+    walker.take(0, by="one")
+
+    assert walker.take(0, by="one") == walk.Turn(1)
+    assert len(walker.jobs) == 4
+
+
+def test_a_worker_that_died_before_it_advanced_the_run_hands_its_page_over_again(database, small_pages):
+    episodes(database, 8, covers=4)
+    walker = Walker(EPISODES)
+
+    def dies(_jobs):
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        walker.take(0, hand_over=dies)
+    assert walker.take(0) == walk.Turn(1)
+    walker.go()
+
+    # Each job may be there twice for the page in hand, under the same id; no document is lost or written twice.
+    assert len({job.id for job in walker.jobs}) == 4
+    for job in walker.jobs:
+        end(job)
+    assert walker.record.counts == {"done": 8}
+    assert runs.under_way("run") == 0
+
+
+def test_two_that_take_the_same_page_at_once_do_not_lose_or_fork_it(database, small_pages):
+    episodes(database, 12)
+    walker = Walker(EPISODES)
+    turns: list[walk.Turn | None] = []
+    threads = [Thread(target=lambda n=n: turns.append(walker.take(0, by=f"message {n}"))) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert Counter(turns) == {walk.Turn(1): 1, None: 3}
+    assert len({job.id for job in walker.jobs}) == 4
+
+
+def test_two_runs_at_once_give_no_document_twice(database, small_pages):
+    episodes(database, 40)
+    walkers = [Walker(EPISODES, run) for run in ("one", "two")]
+    threads = [Thread(target=walker.go) for walker in walkers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    urls = [job.sources[0].url for walker in walkers for job in walker.jobs]
+    assert sorted(urls) == sorted(f"http://h/{n}" for n in range(40))
+
+
+def test_a_run_waits_while_too_many_of_its_jobs_are_under_way(database, monkeypatch):
+    monkeypatch.setenv("SWEEP_MAX_BACKLOG", "8")
+    clients.forget()
+    episodes(database, 30)
+    walker = Walker(EPISODES)
+
+    assert walker.take(0) == walk.Turn(1)
+    assert len(walker.jobs) == 8
+    assert walker.take(1) == walk.Turn(1, walk.PAUSE)
+    for job in walker.jobs[:3]:
+        end(job)
+    assert walker.take(1) == walk.Turn(2)
+    assert len(walker.jobs) == 11
+    assert runs.under_way("run") == 8
+
+
+def test_a_limit_ends_the_walk(database, small_pages):
+    episodes(database, 20)
+
+    walker = Walker(EPISODES, limit=6).go()
+
+    assert len(walker.jobs) == 6
+    assert database.episodes.count_documents({"lock": {"$exists": True}}) == 6
+    assert walker.record.walked
+
+
+def test_an_empty_collection_ends_the_walk(database):
+    walker = Walker(CHANNELS).go()
+
+    assert walker.jobs == []
+    assert walker.record.walked
+
+
+def test_writing_back_twice_counts_and_writes_once(database):
+    episodes(database, 5, covers=1)
+    walker = Walker(EPISODES).go()
+
+    end(walker.jobs[0])
+    end(walker.jobs[0], good=False)  # the first outcome stands
+
+    assert walker.record.counts == {"done": 5}
+    assert database.episodes.count_documents({"metadata.image_is_valid": True}) == 5
+
+
+def test_a_write_back_that_was_cut_off_is_made_good(database, monkeypatch):
+    episodes(database, 5, covers=1)
+    walker = Walker(EPISODES).go()
+
+    def dies(*_):
+        raise RetryableError("mongo_error", "down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(documents, "write", dies)
+        with pytest.raises(RetryableError):
+            end(walker.jobs[0])
+    assert runs.under_way("run") == 1
+    end(walker.jobs[0], good=False)  # the outcome stands that was set first
+
+    assert walker.record.counts == {"done": 5}
+    assert runs.under_way("run") == 0
+
+
+def test_a_job_that_outlived_the_runs_record_is_let_go(database):
+    episodes(database, 1)
+    walker = Walker(EPISODES).go()
+    database[runs.COLLECTION].delete_many({})
+
+    end(walker.jobs[0])
+
+    assert "last_itunes_image" not in database.episodes.find_one()
+
+
+def test_a_url_longer_than_a_job_takes_is_marked_all_the_same(database):
+    url = "http://h/" + "x" * 10_000
+    database.channels.insert_one({"_id": 1, "image_url": url})
+    walker = Walker(CHANNELS).go()
+
+    end(walker.jobs[0], good=False)
+
+    assert database.channels.find_one()["metadata"]["image_is_valid"] is False
+
+
+def test_the_ids_of_jobs_and_scheduled_runs_are_the_same_each_time(database):
+    at = walk.runs.datetime(2026, 3, 1, 4, 5, 59, tzinfo=walk.runs.UTC)
+    assert runs.scheduled_id(CHANNELS, at) == "channels-2026-03-01T04:05Z"
+    episodes(database, 1)
+    first = Walker(EPISODES, "a").go().jobs[0].id
+    database.episodes.update_one({}, {"$unset": {"lock": ""}})
+    database[runs.COLLECTION].delete_many({})
+    again = Walker(EPISODES, "a").go().jobs[0].id
+    database.episodes.update_one({}, {"$unset": {"lock": ""}})
+    other = Walker(EPISODES, "b").go().jobs[0].id
+
+    assert first == again != other
+
+
+def test_the_last_scheduled_run_is_found_among_others(database):
+    assert runs.last_scheduled(CHANNELS) is None
+    days = [walk.runs.datetime(2026, 3, day, 4, 5, tzinfo=walk.runs.UTC) for day in (2, 9, 1)]
+    for at in days:
+        runs.begin(CHANNELS, runs.scheduled_id(CHANNELS, at), by=str(at), scheduled_for=at)
+    runs.begin(CHANNELS, "channels-manual-1")
+    runs.begin(EPISODES, runs.scheduled_id(EPISODES, days[0].replace(year=2027)))
+
+    assert runs.last_scheduled(CHANNELS) == days[1]
+
+
+def test_a_run_that_is_recorded_stays_as_it_was(database):
+    runs.begin(CHANNELS, "run", by="one", limit=3)
+
+    assert runs.begin(CHANNELS, "run", by="two").advanced_by == "one"
+
+
+def test_mongodb_in_trouble_is_an_error_that_names_no_host(database, monkeypatch):
+    monkeypatch.setenv("MONGO_URL", "mongodb://user:secret@127.0.0.1:1/db?serverSelectionTimeoutMS=50")
+    clients.forget()
+
+    with pytest.raises(RetryableError) as caught:
+        runs.load("run")
+
+    assert caught.value.code == "mongo_error"
+    assert "127.0.0.1" not in str(caught.value)
+    assert "secret" not in str(caught.value)
