@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pipeline.broker import advance, stage_actor
 from pipeline.download import download
+from pipeline.hosts import manners
 from pipeline.images import Recipe, identify
 from pipeline.job import Content, Job, Source
 from pipeline.publish import is_published
@@ -21,7 +24,7 @@ def fetch_image(job: Job) -> Job:
 def fetch(job: Job, source: Source) -> Source:
     settings = get_settings()
     recipe = Recipe(settings.renditions, settings.resize_fit)
-    image = download(source.url)
+    image = download(source.url, partial(manners().turn, lane=job.lane))
     extension = identify(image, max_pixels=settings.max_source_pixels).extension
     content = Content(recipe.content_id(image), extension, recipe)
     if is_published(job.folder, content):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import dramatiq
-from periodiq import cron
+from dramatiq.actor import ActorDecorator
 
 from actors.fetch import fetch_image
 from pipeline import runs, walk
@@ -15,6 +15,8 @@ from pipeline.broker import broker, current_message
 from pipeline.documents import CHANNELS, EPISODES, Swept
 from pipeline.errors import RetryableError
 from pipeline.job import Job
+from pipeline.periodic import Periodic, PeriodicActor
+from pipeline.schedule import scheduled_time
 from pipeline.settings import get_settings
 
 logger = logging.getLogger(__name__)
@@ -23,13 +25,20 @@ logger = logging.getLogger(__name__)
 TROUBLE_PAUSE = 30.0
 
 
-@dramatiq.actor(queue_name=CHANNELS.queue, periodic=cron(get_settings().sweep_channels_cron))
+def _nightly(swept: Swept, expression: str) -> ActorDecorator:
+    def last_run() -> datetime | None:
+        return runs.last_scheduled(swept) if get_settings().database_url else None
+
+    return dramatiq.actor(actor_class=PeriodicActor, queue_name=swept.queue, periodic=Periodic(expression, last_run))
+
+
+@_nightly(CHANNELS, get_settings().sweep_channels_cron)
 def sweep_channels(run: str | None = None, page: int = 0) -> None:
     """Take one page of a run over the channels; without one, begin the run that the schedule asks for."""
     _sweep(CHANNELS, run, page)
 
 
-@dramatiq.actor(queue_name=EPISODES.queue, periodic=cron(get_settings().sweep_episodes_cron))
+@_nightly(EPISODES, get_settings().sweep_episodes_cron)
 def sweep_episodes(run: str | None = None, page: int = 0) -> None:
     """Take one page of a run over the episodes; without one, begin the run that the schedule asks for."""
     _sweep(EPISODES, run, page)
@@ -62,8 +71,8 @@ def _sweep(swept: Swept, run: str | None, page: int) -> None:
 
 
 def _begin(swept: Swept, message: dramatiq.Message[None]) -> tuple[str, walk.Turn | None]:
-    """Begin the run of the minute that the message was scheduled for, if no other message has."""
-    at = _scheduled_at(message)
+    """Begin the run that the message asks for, if no other message has."""
+    at = _asked_for(swept, message)
     run_id = runs.scheduled_id(swept, at)
     run = runs.begin(swept, run_id, by=message.message_id, scheduled_for=at)
     if run.advanced_by != message.message_id:
@@ -72,11 +81,11 @@ def _begin(swept: Swept, message: dramatiq.Message[None]) -> tuple[str, walk.Tur
     return run_id, walk.Turn(0)
 
 
-def _scheduled_at(message: dramatiq.Message[None]) -> datetime:
-    """The minute of the schedule, as periodiq puts it into the message; else when the message was made."""
-    text = message.options.get("scheduled_at")
-    at = datetime.fromisoformat(text) if text else datetime.fromtimestamp(message.message_timestamp / 1000, UTC)
-    return at.astimezone(UTC).replace(second=0, microsecond=0)
+def _asked_for(swept: Swept, message: dramatiq.Message[None]) -> datetime:
+    """The time of the schedule that the scheduler sent the message for, be it late; else when the message was made."""
+    if text := message.options.get("scheduled_at"):
+        return scheduled_time(str(broker.get_actor(swept.queue).options["periodic"]), datetime.fromisoformat(text))
+    return datetime.fromtimestamp(message.message_timestamp / 1000, UTC)
 
 
 def _as_sent(message: dramatiq.Message[None]) -> dramatiq.Message[None]:

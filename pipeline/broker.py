@@ -22,20 +22,19 @@ from periodiq import PeriodiqMiddleware
 from pipeline import clients
 from pipeline.errors import PipelineError, Rejected, StagedMissing
 from pipeline.job import MAX_PAYLOAD_BYTES, Job, Source, Unfinished, UnknownVersion, to_json
+from pipeline.lanes import Lanes
 from pipeline.logs import log_stage, set_levels
 from pipeline.middleware import Notices, Outcomes, Shutdowns, Suspects, Unsettled, as_pipeline_error
 from pipeline.publish import is_published
+from pipeline.queues import RETENTION
 from pipeline.settings import Settings, get_settings, settings_or_exit
 from pipeline.sqs import SQSBroker
-from pipeline.stages import Lane, Stage, stage_of_queue
+from pipeline.stages import BULK_QUEUES, Lane, Stage, stage_of_queue
 from pipeline.staging import staging
 from pipeline.trials import StagedTrials
 from pipeline.wire import GROUP
 
 logger = logging.getLogger(__name__)
-
-#: Seconds after its hour at which a periodic message is still run: a run picked up late is better than one missed.
-PERIODIC_SKIP_DELAY = 20 * 3600
 
 
 class Encoder(JSONEncoder):
@@ -198,16 +197,18 @@ def make_broker(settings: Settings) -> SQSBroker:
         client=clients.sqs,
         trials=StagedTrials(),
         put_away=lambda body: staging().put(body),
+        is_bulk=BULK_QUEUES.__contains__,
         middleware=[
             Outcomes(settings, job_of, pass_on),
             Notices(settings),
             Suspects(),
+            Lanes(),
             Shutdowns(),
             AgeLimit(),
             TimeLimit(),
             ShutdownNotifications(),
             CurrentMessage(),
-            PeriodiqMiddleware(skip_delay=PERIODIC_SKIP_DELAY),
+            PeriodiqMiddleware(skip_delay=RETENTION),  # a run picked up late is better than one missed
         ],
     )
 

@@ -99,13 +99,18 @@ class SQSMessage(dramatiq.MessageProxy):
 
 
 class SQSConsumer(upstream.SQSConsumer):
-    """Receives the messages of one queue for one dramatiq worker, and holds up to `prefetch` of them."""
+    """Receives the messages of one queue for one dramatiq worker, and holds up to `prefetch` of them.
 
-    def __init__(self, broker: SQSBroker, queue_name: str, *, prefetch: int) -> None:
+    One of a `bulk` queue receives nothing while other messages wait in this process: what it held and the worker's
+    threads did not begin would in the end be received again, for nobody's fault.
+    """
+
+    def __init__(self, broker: SQSBroker, queue_name: str, *, prefetch: int, bulk: bool = False) -> None:
         self.logger = get_logger(__name__, type(self))
         self.broker = broker
         self.queue_name = queue_name
         self.prefetch = prefetch
+        self.bulk = bulk
         self.holds = Holds(broker, queue_name)
         self._ready: queue.SimpleQueue[SQSMessage] = queue.SimpleQueue()
         self._suspect: SQSMessage | None = None  # waits until it can run alone
@@ -200,8 +205,9 @@ class SQSConsumer(upstream.SQSConsumer):
         """
 
         def ready() -> bool:
-            has_room = len(self.holds) <= self.prefetch // 2 and not self.broker.alone
-            return self._stopping.is_set() or has_room
+            has_room = len(self.holds) <= self.prefetch // 2
+            has_to_wait = self.broker.alone or (self.bulk and self.broker.live_waits)
+            return self._stopping.is_set() or (has_room and not has_to_wait)
 
         with self.holds.changed:
             self.holds.changed.wait_for(ready)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from urllib.parse import urljoin
 
 import requests
@@ -30,8 +32,8 @@ HEADERS = {
 CHUNK = 65_536
 
 
-def download(url: str) -> bytes:
-    """The bytes behind `url`, after at most 5 redirects.
+def download(url: str, turn: Callable[[str], AbstractContextManager[object]] = nullcontext) -> bytes:
+    """The bytes behind `url`, after at most 5 redirects; each request of them is made inside `turn(its URL)`.
 
     Bounds are FETCH_TIMEOUT to connect and between bytes, FETCH_TOTAL_TIMEOUT for everything, and MAX_SOURCE_BYTES,
     counted as they come out of any content encoding. Content-Length is not believed.
@@ -40,6 +42,7 @@ def download(url: str) -> bytes:
         PermanentError: `bad_url`, `blocked_address`, `http_<status>`, `too_large`, `too_slow`, `too_many_redirects`,
             `empty`, `bad_encoding`.
         RetryableError: `timeout`, `unreachable`, `tls_error`, `incomplete`, `http_<status>` of 408, 425, 429 and 5xx.
+        What `turn` raises.
     """
     if len(url) > MAX_URL_LENGTH:
         raise PermanentError("bad_url", f"The URL is longer than {MAX_URL_LENGTH} characters.")
@@ -47,8 +50,7 @@ def download(url: str) -> bytes:
     # Headers and chunk sizes may take a quarter of the body. More is an attack, like a gzip that yields nothing.
     budget = Budget(seconds=settings.fetch_total_timeout, wire_bytes=settings.max_source_bytes * 5 // 4 + 2**20)
     try:
-        with exchange(url, Retry.SOURCE, budget):
-            return _follow(url, settings.fetch_timeout, settings.max_source_bytes)
+        return _follow(url, turn, budget, settings.fetch_timeout, settings.max_source_bytes)
     except RetryableError as error:
         if budget.overdrawn:
             raise _too_large(url, settings.max_source_bytes) from None
@@ -58,15 +60,24 @@ def download(url: str) -> bytes:
         raise
 
 
-def _follow(url: str, timeout: float, max_bytes: int) -> bytes:
-    session, start, auth = clients.http(), url, credentials(url)
+def _follow(
+    start: str,
+    turn: Callable[[str], AbstractContextManager[object]],
+    budget: Budget,
+    timeout: float,
+    max_bytes: int,
+) -> bytes:
+    session, url, auth = clients.http(), start, None
     for _ in range(1 + MAX_REDIRECTS):
-        with session.get(url, headers=HEADERS, auth=auth, timeout=timeout, stream=True) as response:
-            target = session.get_redirect_target(response)
-            if target is None:
-                return _body(url, response, max_bytes)
-        before, url = url, urljoin(url, target)
-        auth = credentials(url) or (None if session.should_strip_auth(before, url) else auth)
+        with turn(url), exchange(start, Retry.SOURCE, budget):
+            auth = credentials(url) or auth
+            with session.get(url, headers=HEADERS, auth=auth, timeout=timeout, stream=True) as response:
+                target = session.get_redirect_target(response)
+                if target is None:
+                    return _body(url, response, max_bytes)
+            before, url = url, urljoin(url, target)
+            if session.should_strip_auth(before, url):
+                auth = None
     raise PermanentError("too_many_redirects", f"{shown(start)} redirects more than {MAX_REDIRECTS} times.")
 
 

@@ -5,6 +5,7 @@
     │   ├── Rejected       the input message itself is unusable: nothing is processed
     │   └── StagedMissing  bytes that should wait in staging are gone: the job starts again, once
     └── RetryableError     trying again may help, after a wait that its `retry` names
+        └── PutOff         nothing was tried: it was not this one's turn
 
 Codes are lower-case words for machines (`http_404`, `too_large`); they never change their meaning. Sentences are for
 people, name what was wrong and never hold a credential, a query string or a message body.
@@ -76,3 +77,11 @@ class RetryableError(PipelineError):
         super().__init__(code, message)
         self.retry = retry
         self.retry_after = retry_after
+
+
+class PutOff(RetryableError):
+    """It was not this one's turn: nothing was tried, and no attempt is counted. It comes again in `wait` seconds."""
+
+    def __init__(self, code: str, message: str, wait: float) -> None:
+        super().__init__(code, message, retry=Retry.SOURCE, retry_after=wait)
+        self.wait = wait

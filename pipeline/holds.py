@@ -40,6 +40,7 @@ class Hold:
         self.handle = handle
         self.since = time.monotonic()
         self.extend_at = self.since + visibility / 3
+        self.lost = False  #: somebody else has the message, or will
 
 
 class Holds:
@@ -155,6 +156,7 @@ class Holds:
             self.logger.warning("%s: lost %d messages to other workers.", self._queue_name, len(holds))
         with self.changed:
             for hold in holds:
+                hold.lost = True
                 self._held.pop(hold.handle, None)
             self._done = [hold for hold in self._done if hold not in holds]
             self.changed.notify_all()

@@ -20,7 +20,7 @@ from dramatiq.middleware import MiddlewareError, Shutdown, SkipMessage, TimeLimi
 from dramatiq.worker import Worker
 
 from pipeline.consumer import SQSConsumer, SQSMessage
-from pipeline.errors import PermanentError, PipelineError, Rejected, Retry, RetryableError
+from pipeline.errors import PermanentError, PipelineError, PutOff, Rejected, Retry, RetryableError
 from pipeline.holds import FIRST_BACKOFF, LAST_BACKOFF
 from pipeline.job import Job, Unfinished, UnknownVersion
 from pipeline.logs import log_stage
@@ -159,7 +159,8 @@ class Outcomes(dramatiq.Middleware):
         if waits:
             again = {name: errors[name] for name in waits}
             wait = max(waits.values())
-            log_stage(stage.name, job.id, "retry", f"in {wait:.1f} s: {Unfinished((job, again))}")
+            outcome = "put_off" if all(isinstance(error, PutOff) for error in again.values()) else "retry"
+            log_stage(stage.name, job.id, outcome, f"in {wait:.1f} s: {Unfinished((job, again))}")
             attempts = {ATTEMPTS: _count(message, again)}
             yield partial(broker.enqueue, _with_job(message, job, **attempts), delay=int(wait * 1000))
         elif job.due is not stage:
@@ -167,6 +168,8 @@ class Outcomes(dramatiq.Middleware):
 
     def _wait(self, message: SQSMessage, error: PipelineError) -> float | None:
         """Seconds until the next attempt; None if there is to be none."""
+        if isinstance(error, PutOff):
+            return error.wait
         if not isinstance(error, RetryableError):
             return None
         delays, attempt = self._delays[error.retry], _attempts(message).get(error.retry, 0)
@@ -254,7 +257,8 @@ def _attempts(message: SQSMessage) -> dict[str, int]:
 def _count(message: SQSMessage, errors: dict[str, PipelineError]) -> dict[str, int]:
     """The message's attempts, with one more of each kind that `errors` have."""
     attempts = _attempts(message)
-    for retry in {error.retry for error in errors.values() if isinstance(error, RetryableError)}:
+    made = [error for error in errors.values() if isinstance(error, RetryableError) and not isinstance(error, PutOff)]
+    for retry in {error.retry for error in made}:
         attempts[retry] = attempts.get(retry, 0) + 1
     return attempts
 

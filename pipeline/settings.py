@@ -18,6 +18,7 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, Secre
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline.renditions import RenditionSize, parse_rendition
+from pipeline.schedule import Schedule
 
 #: The secret that the running system's document publishes; receivers may still compare with it.
 PUBLISHED_POSTBACK_SECRET = "47/:6WT?v5edl|W}Dt&#TK5.hwe>3,"  # noqa: S105
@@ -52,12 +53,10 @@ def _seconds(text: str) -> float:
 
 
 def _cron(value: str) -> str:
-    from periodiq import cron  # noqa: PLC0415 - it brings all of dramatiq along
-
     try:
-        cron(value)
-    except (ValueError, KeyError, IndexError):
-        raise ValueError("it must be five fields as cron has them, or @daily and the like") from None
+        Schedule(value)
+    except ValueError as error:
+        raise ValueError(f"it must be five fields as cron has them, or @daily and the like ({error})") from None
     return value
 
 
@@ -142,6 +141,7 @@ class Settings(BaseSettings):
     # The network.
     fetch_timeout: Positive = 12.0
     fetch_total_timeout: Positive = 60.0
+    fetch_max_per_host: Annotated[int, Field(ge=1)] = 4
     allowed_networks: Annotated[tuple[Network, ...], NoDecode, _comma_separated(ipaddress.ip_network)] = ()
     fetch_retry_delays: Delays = (2, 10, 60, 300, 1800)
     retry_delays: Delays = (1, 5, 30, 120, 600, 900, 900, 900)

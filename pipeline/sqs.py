@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import dramatiq
 import dramatiq_sqs.broker as upstream
@@ -36,6 +35,12 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
+    from pipeline.lanes import LaneQueue
+
+#: A bulk queue's prefetch is this part of what dramatiq asks for, which is two messages for each thread: bulk messages
+#: take half of the threads at the most, and the others are free for who waits.
+BULK_SHARE = 4
+
 
 class SQSBroker(upstream.SQSBroker):
     """A dramatiq broker on SQS.
@@ -49,6 +54,7 @@ class SQSBroker(upstream.SQSBroker):
         put_away: keeps a body that is too large for a dead letter with its reason, and returns the key of it.
         client: returns the SQS client that all threads share (boto3's clients may be shared, its resources may not).
         trials: remembers how often a message that may be what kills its workers was begun alone.
+        is_bulk: whether a queue, by its name, holds messages that those of all other queues go before.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class SQSBroker(upstream.SQSBroker):
         visibility_timeout: int = VISIBILITY_TIMEOUT,
         clock: Callable[[], float] = time.time,
         put_away: Callable[[bytes], str] | None = None,
+        is_bulk: Callable[[str], bool] = lambda queue: False,
     ) -> None:
         self.queue_names: set[str] = set()  # before the middleware's hooks may declare some, as upstream has it
         dramatiq.Broker.__init__(self, middleware=middleware)
@@ -71,7 +78,9 @@ class SQSBroker(upstream.SQSBroker):
         self.clock = clock
         self.put_away = put_away
         self.trials = trials
-        self.consumers: WeakSet[SQSConsumer] = WeakSet()
+        self.is_bulk = is_bulk
+        self.line: LaneQueue | None = None  # what this process has received and not begun
+        self.consumers: set[SQSConsumer] = set()
         self.stopping = threading.Event()  # set when the process is told to stop
         #: The suspect that runs alone in this process, or waits for it: nothing else is received or begun meanwhile.
         self.alone: SQSMessage | None = None
@@ -100,11 +109,15 @@ class SQSBroker(upstream.SQSBroker):
         return f"{self.namespace}_{queue_name}"
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 0) -> SQSConsumer:
-        """A consumer of `queue_name` that holds up to `prefetch` messages. It polls as long as SQS lets it: `timeout`
-        is dramatiq's own wait of a second, which would only make requests."""
+        """A consumer of `queue_name` that holds up to `prefetch` messages; of a bulk queue, so few that half of the
+        threads stay free of them. It polls as long as SQS lets it: `timeout` is dramatiq's own wait of a second, which
+        would only make requests."""
         if queue_name not in self.queue_names:
             raise QueueNotFound(queue_name)
-        return SQSConsumer(self, queue_name, prefetch=prefetch)
+        bulk = self.is_bulk(queue_name)
+        if bulk:
+            prefetch = max(1, prefetch // BULK_SHARE)
+        return SQSConsumer(self, queue_name, prefetch=prefetch, bulk=bulk)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Send one message, after `delay` milliseconds.
@@ -191,6 +204,15 @@ class SQSBroker(upstream.SQSBroker):
             if self.alone is not message:
                 return
             self.alone = None
+        self.wake()
+
+    @property
+    def live_waits(self) -> bool:
+        """Whether this process has received a message that is not bulk, and not begun it."""
+        return self.line is not None and self.line.live > 0
+
+    def wake(self) -> None:
+        """Let every consumer look again at whether it may receive."""
         for consumer in list(self.consumers):
             consumer.wake()
 

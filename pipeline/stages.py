@@ -47,6 +47,9 @@ NOTIFY = Stage("notify", actor="notify_result", time_limit=300)
 #: In the order a job passes them.
 STAGES = (FETCH, RESIZE, UPLOAD, NOTIFY)
 
+#: The queues of the bulk lane.
+BULK_QUEUES = frozenset(stage.queue(Lane.BULK) for stage in STAGES)
+
 #: Where `ingest` keeps input messages that it had to refuse.
 INGEST_DEAD_LETTER_QUEUE = "ingest_dlq"
 

@@ -168,6 +168,7 @@ def running_service(
         "POSTBACK_SECRET_KEY": f"{SECRET}-key",
         "POSTBACK_TIMEOUT": "3",
         "FETCH_TIMEOUT": "3",
+        "FETCH_MAX_PER_HOST": "64",  # all sources of a run are on one
         **dict.fromkeys(["FETCH_RETRY_DELAYS", "RETRY_DELAYS", "POSTBACK_RETRY_DELAYS"], SOON),
         "RENDITIONS": ",".join(RENDITIONS),
         "LEVEL": "DEBUG",

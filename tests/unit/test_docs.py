@@ -28,6 +28,7 @@ PROCESSES = ("fetch", "resize", "upload", "notify", "sweep", "ingest", "schedule
 ORDER = [
     "pipeline.errors",
     "pipeline.renditions",
+    "pipeline.schedule",
     "pipeline.settings",
     "pipeline.containers",
     "pipeline.colour",
@@ -43,8 +44,10 @@ ORDER = [
     "pipeline.clients",
     "pipeline.queues",
     "pipeline.wire",
+    "pipeline.periodic",
     "pipeline.group_commit",
     "pipeline.exchange",
+    "pipeline.hosts",
     "pipeline.download",
     "pipeline.notifications",
     "pipeline.publish",
@@ -56,6 +59,7 @@ ORDER = [
     "pipeline.holds",
     "pipeline.consumer",
     "pipeline.sqs",
+    "pipeline.lanes",
     "pipeline.middleware",
     "pipeline.broker",
     "actors",
@@ -86,6 +90,7 @@ ORDER = [
 ADAPTERS: dict[str, set[str]] = {
     "pipeline.guard": set(),
     "pipeline.exchange": {"pipeline.guard"},
+    "pipeline.hosts": set(),
     "pipeline.download": {"pipeline.guard", "pipeline.exchange"},
     "pipeline.notifications": {"pipeline.guard", "pipeline.exchange"},
     "pipeline.publish": set(),
@@ -210,7 +215,7 @@ def test_adapters_do_not_import_each_other() -> None:
 
 # The errors.
 
-RAISED = {"PipelineError", "PermanentError", "RetryableError", "Rejected", "Reason"}
+RAISED = {"PipelineError", "PermanentError", "RetryableError", "PutOff", "Rejected", "Reason"}
 CODE = re.compile(r"[a-z][a-z0-9_]*")
 
 

@@ -1,0 +1,70 @@
+"""Manners towards hosts, as the running fetch stage has them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.embedded import EmbeddedStack
+from tests.acceptance.conftest import World, running_service
+from tests.acceptance.test_service import picture, unique, wait_for_post
+from tests.unit.strangers import Request, Stranger, answer, stranger
+from tests.waiting import wait_for
+
+
+class Gauge:
+    """A host whose answers wait at a gate; it counts the requests that are under way. A path that ends in `late` fails
+    at first."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self.open = threading.Event()
+        self.cover = picture("JPEG", (64, 64))
+        self.failed: set[str] = set()
+        self._lock = threading.Lock()
+
+    def behave(self, server: Stranger, request: Request) -> Iterator[bytes]:
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        assert self.open.wait(60)
+        with self._lock:
+            self.now -= 1
+        if request.path.endswith("late") and request.path not in self.failed:
+            self.failed.add(request.path)
+            yield answer(503)
+        else:
+            yield answer(200, self.cover)
+
+
+@pytest.mark.timeout(180)
+def test_a_slow_host_holds_four_threads_and_costs_nobody_an_attempt(
+    acceptance_stack: EmbeddedStack, world: World
+) -> None:
+    gauge, hook, other = Gauge(), unique("/hook"), unique("/other")
+    with (
+        stranger(gauge.behave) as slow,
+        running_service(acceptance_stack, FETCH_TIMEOUT="60", FETCH_RETRY_DELAYS="1") as service,
+    ):
+        # Given more jobs for one slow host than fetch has threads
+        for n in range(24):
+            path = f"/{n}/{'late' if n % 4 == 3 else 'cover'}"
+            service.send({"image_url": slow.url(path), "postback_url": world.url(hook)})
+        wait_for(lambda: gauge.now == 4)
+        # When one for another host comes, then it is served at once.
+        cover = world.serve(unique(), picture("JPEG", (32, 32)))
+        service.send({"image_url": cover, "postback_url": world.url(other)})
+        wait_for_post(world, other)
+        assert gauge.now == 4
+        # When all others were put off more often than they have attempts, and the host then answers, to some with 503,
+        wait_for(lambda: service.log.count("outcome=put_off") >= 60, timeout=90)
+        assert not world.posted(hook)
+        gauge.open.set()
+        # then all end well, with the one attempt more that they have, and never were there more than four at a time.
+        wait_for_post(world, hook, count=24, timeout=90)
+        assert all(post.body["image_url_info"] for post in world.posted(hook))
+        assert gauge.most == 4
+        assert (service.log.count("outcome=retry"), len(gauge.failed)) == (6, 6)
+        assert "received often" not in service.log

@@ -1,0 +1,88 @@
+"""The `periodiq` command as a process, with SQS behind a proxy."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import clients
+from pipeline.processes import Child, command_line
+from pipeline.provision import plan
+from pipeline.settings import get_settings
+from tests.chaos.proxy import Proxy
+from tests.waiting import wait_for
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def proxy(aws: dict[str, str]) -> Iterator[Proxy]:
+    for step in plan(get_settings()):
+        step.do()
+    with Proxy(aws["AWS_ENDPOINT_URL"], random.Random(0)) as proxy:
+        yield proxy
+
+
+@contextmanager
+def scheduler(proxy: Proxy, log: Path, *, last_run: datetime, schedule: str) -> Iterator[Child]:
+    """The command, its output in `log`."""
+    environ = os.environ | {
+        "AWS_ENDPOINT_URL_SQS": proxy.url,
+        "LAST_RUN": last_run.isoformat(),
+        "SCHEDULE": schedule,
+        "PYTHONPATH": str(ROOT),
+        "LEVEL": "INFO",
+    }
+    command = command_line(Path(sys.executable).with_name("periodiq"), "tests.integration.timetable")
+    with log.open("ab") as output:
+        child = Child(command, environ=environ, cwd=ROOT, output=output)
+        try:
+            yield child
+        finally:
+            child.stop()
+
+
+def messages() -> list[dict[str, Any]]:
+    """What is in the sweep's queue, taken out of it."""
+    url = clients.sqs().get_queue_url(QueueName=f"{get_settings().queue_namespace}_sweep_channels")["QueueUrl"]
+    received = clients.sqs().receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=0)
+    return [json.loads(message["Body"]) for message in received.get("Messages", [])]
+
+
+def test_a_run_that_was_missed_is_sent_once_when_sqs_is_there_again(proxy: Proxy, tmp_path: Path) -> None:
+    log, now = tmp_path / "log", datetime.now(UTC)
+    with ExitStack() as outage:
+        # Given a scheduler that was down for three days, and SQS that cannot be reached when it starts
+        outage.enter_context(proxy.unreachable())
+        with scheduler(proxy, log, last_run=now - timedelta(days=3), schedule="@daily") as child:
+            # Then it goes on, and tries again;
+            wait_for(lambda: len(re.findall("sweep cannot be sent", log.read_text())) >= 3)
+            assert not child.ended()
+            # and when SQS is back, the run is sent, once, and the scheduler waits for its hour.
+            outage.close()
+            (message,) = wait_for(messages)
+            assert message["actor_name"] == "sweep"
+            assert datetime.fromisoformat(message["options"]["scheduled_at"]) >= now - timedelta(seconds=1)
+            attempts = log.read_text().count("Scheduling")
+            time.sleep(1.5)  # longer than the first wait of the next attempts would be
+            assert (log.read_text().count("Scheduling"), child.ended(), messages()) == (attempts, False, [])
+
+
+def test_what_was_run_already_is_not_sent_again_at_a_start(proxy: Proxy, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with scheduler(proxy, log, last_run=datetime.now(UTC), schedule="@daily"):
+        wait_for(lambda: "@daily" in log.read_text())
+        time.sleep(1)  # it is asked at once
+    assert messages() == []
+    assert "Scheduling" not in log.read_text()

@@ -1,0 +1,24 @@
+"""What `periodiq` loads in a test: one actor, which was run last at LAST_RUN."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+
+import dramatiq
+
+from pipeline.broker import broker
+from pipeline.periodic import Periodic, PeriodicActor
+
+__all__ = ["broker"]
+
+
+def last_run() -> datetime:
+    return datetime.fromisoformat(os.environ["LAST_RUN"])
+
+
+@dramatiq.actor(
+    actor_class=PeriodicActor, queue_name="sweep_channels", periodic=Periodic(os.environ["SCHEDULE"], last_run)
+)
+def sweep() -> None:
+    """Do nothing."""

@@ -1,0 +1,165 @@
+"""When a periodic actor is due, as the scheduler asks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import dramatiq
+import pytest
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.errors import BrokerConnectionError
+from periodiq import PeriodiqMiddleware
+from periodiq import Scheduler as PeriodiqScheduler
+
+from pipeline.periodic import Periodic, PeriodicActor
+
+NIGHTLY = "0 1 * * *"
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+class Clock:
+    """The time that the tests make pass."""
+
+    def __init__(self, text: str) -> None:
+        self.now = at(text)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def nightly(last: str | None, clock: Clock | None = None) -> Periodic:
+    return Periodic(NIGHTLY, lambda: at(last) if last else None, clock=clock or Clock("2026-11-24 00:00"))
+
+
+def test_a_run_that_was_missed_is_due_once_however_many_were() -> None:
+    periodic = nightly("2026-11-20 01:00")
+    assert periodic.validate(at("2026-11-24 09:17"))
+    periodic.sent()
+    assert not periodic.validate(at("2026-11-24 09:18"))
+    assert periodic.next_valid_date(at("2026-11-24 09:18")) == at("2026-11-25 01:00")
+
+
+def test_what_was_run_is_not_due_again_when_the_scheduler_starts_again_within_its_minute() -> None:
+    assert not nightly("2026-11-24 01:00").validate(at("2026-11-24 01:00:30"))
+
+
+def test_a_date_without_a_zone_is_one_in_utc() -> None:
+    assert not Periodic(NIGHTLY, lambda: datetime(2026, 11, 24, 1)).validate(at("2026-11-24 09:00"))
+
+
+@pytest.mark.parametrize(
+    ("now", "due"), [("01:00:00", True), ("01:00:40", True), ("00:59:59", False), ("01:01", False)]
+)
+def test_where_no_run_is_known_what_is_due_in_this_minute_counts(now: str, due: bool) -> None:
+    assert nightly(None).validate(at(f"2026-11-24 {now}")) is due
+
+
+def test_where_the_last_run_cannot_be_asked_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    def last() -> datetime:
+        raise OSError("mongodb://user:password@host")
+
+    periodic = Periodic(NIGHTLY, last)
+    assert not periodic.validate(at("2026-11-24 09:00"))
+    assert periodic.validate(at("2026-11-25 01:00"))
+    (record,) = caplog.records
+    assert "OSError" in record.message
+    assert "password" not in record.message
+
+
+def test_a_clock_that_is_put_back_makes_nothing_due_twice() -> None:
+    periodic = nightly(None)
+    assert periodic.validate(at("2026-11-24 01:00:00"))
+    periodic.sent()
+    assert not periodic.validate(at("2026-11-24 00:58:00"))
+    assert not periodic.validate(at("2026-11-24 01:00:10"))
+
+
+def test_what_could_not_be_sent_stays_due_and_is_asked_for_after_growing_waits() -> None:
+    clock = Clock("2026-11-24 01:00:07")
+    periodic = nightly(None, clock)
+    waits = []
+    for _ in range(8):
+        assert periodic.validate(at("2026-11-24 01:00:05"))
+        periodic.not_sent()
+        waits.append((periodic.next_valid_date(at("2026-11-24 01:00:05")) - clock.now).total_seconds())
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+    # When it was sent in the end, the schedule goes on, and the waits begin anew.
+    periodic.sent()
+    assert periodic.next_valid_date(clock.now) == at("2026-11-25 01:00")
+    assert periodic.validate(at("2026-11-25 01:00"))
+    assert periodic.not_sent() == 1
+
+
+def test_a_time_that_passed_while_another_was_sent_is_not_in_the_past_for_the_scheduler() -> None:
+    clock = Clock("2026-11-24 01:05:00")
+    assert nightly(None, clock).next_valid_date(at("2026-11-24 00:59:00")) > clock.now
+
+
+class Recorder(StubBroker):
+    """A broker that takes messages when it is well."""
+
+    def __init__(self) -> None:
+        super().__init__(middleware=[PeriodiqMiddleware()])
+        self.well = True
+        self.taken: list[dramatiq.Message] = []
+
+    def enqueue(self, message, *, delay=None):
+        if not self.well:
+            raise BrokerConnectionError("down")
+        self.taken.append(message)
+        return message
+
+
+def sweep(broker: dramatiq.Broker, periodic: Periodic) -> PeriodicActor:
+    declared = dramatiq.actor(
+        actor_class=PeriodicActor, broker=broker, queue_name="sweep", actor_name="sweep", periodic=periodic
+    )(lambda: None)
+    assert isinstance(declared, PeriodicActor)
+    return declared
+
+
+def test_the_scheduler_is_not_told_of_trouble_and_any_other_caller_is(caplog: pytest.LogCaptureFixture) -> None:
+    broker, periodic = Recorder(), nightly("2026-11-20 01:00")
+    actor, now = sweep(broker, periodic), at("2026-11-24 09:17")
+    broker.well = False
+    # When the scheduler cannot send, then the run stays due;
+    assert periodic.validate(now)
+    actor.send_with_options(scheduled_at=str(now))
+    assert "sweep cannot be sent (BrokerConnectionError)" in caplog.text
+    assert periodic.validate(now)
+    with pytest.raises(BrokerConnectionError):
+        actor.send()
+    # and when it can, it is done.
+    broker.well = True
+    actor.send_with_options(scheduled_at=str(now))
+    assert not periodic.validate(now)
+    assert [message.options["scheduled_at"] for message in broker.taken] == [str(now)]
+
+
+def test_periodiqs_own_scheduler_takes_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given periodiq's scheduler, and an actor that missed a run
+    broker, alarms = Recorder(), []
+    monkeypatch.setattr("periodiq.alarm", alarms.append)
+    monkeypatch.setattr("periodiq.signal", lambda *_: None)
+    monkeypatch.setattr("periodiq.sleep", lambda _: None)
+    actor = sweep(broker, Periodic("@hourly", lambda: datetime.now(UTC) - timedelta(hours=3)))
+    # When it is asked twice, then the run is sent once, and the alarm is set to the next hour.
+    for _ in range(2):
+        PeriodiqScheduler([actor]).schedule()
+    assert len(broker.taken) == 1
+    assert len(alarms) == 2
+    assert all(0 < alarm <= 3600 for alarm in alarms)

@@ -1,0 +1,151 @@
+"""Schedules in cron's notation: known answers, and what changes of the clock do to them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pipeline.schedule import HOST_ZONE, Schedule, scheduled_time
+
+
+@pytest.fixture
+def zone(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
+    """The host's time zone, Berlin's where none is named."""
+    monkeypatch.setenv("TZ", getattr(request, "param", "Europe/Berlin"))
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+pytestmark = pytest.mark.usefixtures("zone")
+
+
+def local(text: str) -> datetime:
+    """A moment by the host's clock; `~` stands for the second of two equal hours."""
+    return datetime.fromisoformat(text.rstrip("~")).replace(tzinfo=HOST_ZONE, fold=text.endswith("~"))
+
+
+def following(expression: str, after: str, count: int = 1) -> list[str]:
+    schedule, found = Schedule(expression), [local(after)]
+    for _ in range(count):
+        found.append(schedule.following(found[-1]))
+    return [f"{moment.astimezone(HOST_ZONE):%a %Y-%m-%d %H:%M}" for moment in found[1:]]
+
+
+@pytest.mark.parametrize("sunday", ["0 0 * * 0", "0 0 * * 7", "0 0 * * sun", "0 0 * * SUN", "0 0 * * Sun", "@weekly"])
+def test_sunday_in_every_spelling(sunday: str) -> None:
+    assert following(sunday, "2026-11-24 02:33", 2) == ["Sun 2026-11-29 00:00", "Sun 2026-12-06 00:00"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "after", "expected"),
+    [
+        ("0 1 * * *", "2026-11-24 00:59", ["Tue 2026-11-24 01:00", "Wed 2026-11-25 01:00"]),
+        ("0 1 * * *", "2026-11-24 01:00", ["Wed 2026-11-25 01:00"]),
+        ("0 1,15 * * 1", "2026-11-24 14:00", ["Mon 2026-11-30 01:00", "Mon 2026-11-30 15:00", "Mon 2026-12-07 01:00"]),
+        ("*/20 5 * * *", "2026-11-24 05:10", ["Tue 2026-11-24 05:20", "Tue 2026-11-24 05:40", "Wed 2026-11-25 05:00"]),
+        ("10-50/20 * * * *", "2026-11-24 05:30", ["Tue 2026-11-24 05:50", "Tue 2026-11-24 06:10"]),
+        ("0 0 31 * *", "2026-11-24 00:00", ["Thu 2026-12-31 00:00", "Sun 2027-01-31 00:00", "Wed 2027-03-31 00:00"]),
+        ("0 0 29 2 *", "2026-11-24 00:00", ["Tue 2028-02-29 00:00", "Sun 2032-02-29 00:00"]),
+        ("59 23 30 4,jun *", "2026-11-24 00:00", ["Fri 2027-04-30 23:59", "Wed 2027-06-30 23:59"]),
+        ("0 12 * * mon-fri", "2026-11-27 12:00", ["Mon 2026-11-30 12:00", "Tue 2026-12-01 12:00"]),
+        ("0 12 * * 5-7", "2026-11-24 12:00", ["Fri 2026-11-27 12:00", "Sat 2026-11-28 12:00", "Sun 2026-11-29 12:00"]),
+        # Either day will do where both are restricted; both must fit where one begins with a star.
+        ("0 0 13 * fri", "2026-11-08 00:00", ["Fri 2026-11-13 00:00", "Fri 2026-11-20 00:00", "Fri 2026-11-27 00:00"]),
+        ("0 0 15 * fri", "2026-11-13 00:00", ["Sun 2026-11-15 00:00", "Fri 2026-11-20 00:00"]),
+        ("0 0 */2 * mon", "2026-11-01 00:00", ["Mon 2026-11-09 00:00", "Mon 2026-11-23 00:00"]),
+        ("@hourly", "2026-11-24 02:33", ["Tue 2026-11-24 03:00"]),
+        ("@daily", "2026-11-24 02:33", ["Wed 2026-11-25 00:00"]),
+        ("@midnight", "2026-11-24 02:33", ["Wed 2026-11-25 00:00"]),
+        ("@monthly", "2026-11-24 02:33", ["Tue 2026-12-01 00:00"]),
+        ("@yearly", "2026-11-24 02:33", ["Fri 2027-01-01 00:00"]),
+        ("@Annually", "2026-11-24 02:33", ["Fri 2027-01-01 00:00"]),
+        (" 0  1 * * * ", "2026-11-24 00:59", ["Tue 2026-11-24 01:00"]),
+    ],
+)
+def test_what_follows(expression: str, after: str, expected: list[str]) -> None:
+    assert following(expression, after, len(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    ("expression", "after", "expected"),
+    [
+        # On 29 March the clock goes from 2 to 3: a fixed hour that is skipped comes right after, once.
+        ("30 2 * * *", "2026-03-28 12:00", ["Sun 2026-03-29 03:00", "Mon 2026-03-30 02:30"]),
+        ("15,45 2 * * *", "2026-03-28 12:00", ["Sun 2026-03-29 03:00", "Mon 2026-03-30 02:15"]),
+        ("30 * * * *", "2026-03-29 01:00", ["Sun 2026-03-29 01:30", "Sun 2026-03-29 03:30"]),
+        # On 25 October it goes from 3 back to 2: a fixed hour comes once, every hour twice.
+        ("30 2 * * *", "2026-10-24 12:00", ["Sun 2026-10-25 02:30", "Mon 2026-10-26 02:30"]),
+        ("30 2 * * *", "2026-10-25 02:15~", ["Mon 2026-10-26 02:30"]),
+        ("30 * * * *", "2026-10-25 02:00", ["Sun 2026-10-25 02:30", "Sun 2026-10-25 02:30", "Sun 2026-10-25 03:30"]),
+    ],
+)
+def test_clocks_put_forward_and_back(expression: str, after: str, expected: list[str]) -> None:
+    assert following(expression, after, len(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ("2026-11-24 01:00", "2026-11-24 01:00"),
+        ("2026-11-24 00:59:59.9", "2026-11-23 01:00"),
+        ("2026-11-24 23:00", "2026-11-24 01:00"),
+    ],
+)
+def test_the_time_that_a_run_is_the_run_of(at: str, expected: str) -> None:
+    found = scheduled_time("0 1 * * *", local(at))
+    assert (found, found.tzinfo) == (local(expected).astimezone(UTC), UTC)
+
+
+def test_in_the_repeated_hour_the_last_time_is_that_of_the_same_day() -> None:
+    assert scheduled_time("30 2 * * *", local("2026-10-25 02:15~")) == local("2026-10-25 02:30").astimezone(UTC)
+    assert scheduled_time("30 2 * * *", local("2026-10-25 02:15")) == local("2026-10-24 02:30").astimezone(UTC)
+
+
+CHANGES = ["2026-03-28 18:00", "2026-10-24 18:00"]
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Beirut", "Antarctica/Troll"], indirect=True)
+@pytest.mark.parametrize("expression", ["*/20 * * * *", "0 0 * * *", "30 2 * * *", "0,30 0-3 * * *", "15 */2 * * sun"])
+@pytest.mark.parametrize("start", CHANGES)
+def test_latest_and_following_agree_at_every_moment(expression: str, start: str) -> None:
+    schedule = Schedule(expression)
+    moment = local(start).astimezone(UTC)
+    times = [schedule.latest(moment)]
+    while times[-1] < moment + timedelta(days=1.5):
+        times.append(schedule.following(times[-1]))
+    for minutes in range(0, 36 * 60, 19):
+        at = moment + timedelta(minutes=minutes)
+        before = max(each for each in times if each <= at)
+        assert schedule.latest(at) == before
+        assert schedule.following(at) == times[times.index(before) + 1] > at
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Beirut"], indirect=True)
+@pytest.mark.parametrize("start", CHANGES)
+def test_what_comes_every_so_often_goes_by_the_time_that_passes(start: str) -> None:
+    schedule, moment = Schedule("*/30 * * * *"), local(start).astimezone(UTC)
+    for _ in range(60):
+        assert schedule.following(moment) == moment + timedelta(minutes=30)
+        moment += timedelta(minutes=30)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *("", "foo", "* * * *", "* * * * * *", "@reboot", "@often"),
+        *("60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 8", "5-1 * * * *", "*/0 * * * *"),
+        *("0 0 31 2 *", "0 0 L * *", "0 0 * * 5L", "0 0 * * 5#2"),
+    ],
+)
+def test_what_is_no_schedule_is_refused(expression: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Schedule(expression)
+
+
+def test_a_schedule_is_shown_as_it_was_written() -> None:
+    assert str(Schedule("@Weekly")) == "@Weekly"
