@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from pipeline.settings import get_settings
 from tests.acceptance.conftest import PROCFILE, Service, World, running_service
 from tests.acceptance.test_cli import image_pipeline
 from tests.acceptance.test_service import picture, unique
+from tests.line import Line
 from tests.waiting import wait_for
 
 Documents = Database[dict[str, Any]]
@@ -254,49 +253,6 @@ def test_a_sweeping_worker_that_is_killed_again_and_again_loses_no_document(
         assert min(fetched) == 1
         assert max(fetched) <= 3
         assert service.log.count("SIGKILL") + service.log.count("exited unexpectedly") >= 5
-
-
-class Line:
-    """A line to a server, that can be cut."""
-
-    def __init__(self, port: int) -> None:
-        self.target = port
-        self.cut = False
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.open: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                here, _ = self.listener.accept()
-            except OSError:
-                return
-            if self.cut:
-                here.close()
-                continue
-            there = socket.create_connection(("127.0.0.1", self.target))
-            self.open += [here, there]
-            for one, other in ((here, there), (there, here)):
-                threading.Thread(target=self._copy, args=(one, other), daemon=True).start()
-
-    def _copy(self, one: socket.socket, other: socket.socket) -> None:
-        with suppress(OSError):
-            while data := one.recv(65536):
-                other.sendall(data)
-        for each in (one, other):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-    def go_down(self) -> None:
-        self.cut = True
-        for each in self.open:
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-    def come_up(self) -> None:
-        self.cut = False
 
 
 @pytest.mark.timeout(240)

@@ -39,14 +39,18 @@ class Verdict:
 class Checker:
     """Holds what was sent against what came of it."""
 
-    def __init__(self, orders: list[Order], service: Service, world: World) -> None:
+    def __init__(self, orders: list[Order], service: Service, world: World, *, swept_letters: int) -> None:
         self.orders = orders
         self.verdict = Verdict()
         self._service = service
         self._world = world
         self._objects: dict[str, str] = {}  # what each key was found to be, once
         self._redirected = {name: service.take_all(self._url(name)) for name in service.queues.values()}
-        self._letters = service.dead_letters()
+        letters = service.dead_letters()
+        self._letters = [letter for letter in letters if not _is_swept(letter)]
+        swept = {(each["error_code"], _job_of(each)) for each in letters if _is_swept(each)}
+        if swept_letters != len(swept) or {code for code, _ in swept} - {"http_404"}:
+            self.verdict.problems.append(f"{swept_letters} covers of documents are missing; dead letters: {swept}")
 
     def check(self) -> Verdict:
         """All of it."""
@@ -222,6 +226,15 @@ class Checker:
         """What the logs say of an order."""
         lines = [line for line in self._service.lines if order.id and order.id in line.text]
         return "".join(f"\n    {line.at:.1f} {line.process}: {line.text[:240]}" for line in lines[-40:])
+
+
+def _is_swept(letter: dict[str, Any]) -> bool:
+    return '"sweep":{' in letter["body"]
+
+
+def _job_of(letter: dict[str, Any]) -> str:
+    """The id of the job in a dead letter."""
+    return str(json.loads(letter["body"])["kwargs"]["job"]["id"])
 
 
 def _ticks(since: float, until: float) -> set[int]:

@@ -16,8 +16,9 @@ from typing import Any
 from tests.chaos.proxy import DELETES, RECEIVES, S3, SENDS, Act, Proxy, Trouble
 from tests.chaos.service import Service
 from tests.chaos.world import World
+from tests.line import Line
 
-KINDS = ("fetch", "resize", "upload", "notify", "ingest")
+KINDS = ("fetch", "resize", "upload", "notify", "ingest", "sweep")
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,11 @@ def process_faults(service: Service, rng: random.Random, over: threading.Event) 
     return faults
 
 
-def stranger_faults(world: World) -> list[Fault]:
-    """What goes wrong with sources and with receivers of postbacks."""
+def stranger_faults(world: World, line: Line) -> list[Fault]:
+    """What goes wrong with sources, with receivers of postbacks, and with MongoDB."""
     moods = [Fault(f"receivers: {mood}", 4, partial(world.receivers, mood)) for mood in ("500", "302")]
     moods += [Fault(f"receivers: {mood}", 5, partial(world.receivers, mood)) for mood in ("hangs up", "slow")]
-    return [*moods, Fault("sources answer 503", 4, world.busy_sources)]
+    return [*moods, Fault("sources answer 503", 4, world.busy_sources), Fault("MongoDB down", 6, line.down)]
 
 
 class Decks:

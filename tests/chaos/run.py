@@ -9,14 +9,19 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from pymongo import MongoClient
 
 from pipeline.embedded import EmbeddedStack
 from tests.chaos.checker import Checker, Verdict
+from tests.chaos.documents import BACKLOG, Documents
 from tests.chaos.faults import Decks, endpoint_faults, least_duration, process_faults, stranger_faults
 from tests.chaos.orders import Order, order, plan
 from tests.chaos.proxy import Proxy
 from tests.chaos.service import Service, harmful_procfile, running_service
 from tests.chaos.world import World
+from tests.line import Line
 from tests.waiting import wait_for
 
 #: Orders a second, where there are many; few are spread over the time that the faults take.
@@ -54,31 +59,43 @@ def run(seed: int, jobs: int) -> Report:
     began = time.monotonic()
     with (
         tempfile.TemporaryDirectory() as folder,
-        EmbeddedStack(Path(folder), with_mongo=False) as stack,
+        EmbeddedStack(Path(folder)) as stack,
         World() as world,
         Proxy(stack.environ["AWS_ENDPOINT_URL"], random.Random(f"{seed} proxy"), spare="/kills") as proxy,
-        running_service(stack, proxy, harmful_procfile(Path(folder))) as service,
+        MongoClient[dict[str, Any]](stack.environ["MONGO_URL"]) as mongo,
+        Line(mongo.address[1] if mongo.address else 0) as line,
+        running_service(
+            stack,
+            proxy,
+            harmful_procfile(Path(folder)),
+            MONGO_URL=f"mongodb://127.0.0.1:{line.port}/chaos",
+            SWEEP_MAX_BACKLOG=str(BACKLOG),
+        ) as service,
     ):
+        documents = Documents(mongo["chaos"], world, rng, jobs)
         orders = plan(jobs, world, service.queues, rng)
-        _storm(orders, service, world, report, rng)
+        _storm(orders, service, world, report, line=line, rng=rng)
         _calm(orders, service, world, report, rng)
         report.verdict.problems += _problems_of_draining(service)
         report.seconds = time.monotonic() - began
         report.acts = proxy.acts
         report.restarts = sum("it starts again" in line.text for line in service.lines)
         service.supervisor.stop()
-        verdict = Checker(orders, service, world).check()
-        verdict.problems[:0] = report.verdict.problems
+        verdict = Checker(orders, service, world, swept_letters=documents.letters).check()
+        verdict.problems[:0] = [*report.verdict.problems, *documents.problems()]
         report.verdict = verdict
         report.log = [f"{line.at:.2f} {line.process}: {line.text}" for line in service.lines]
     return report
 
 
-def _storm(orders: list[Order], service: Service, world: World, report: Report, rng: random.Random) -> None:
-    """Orders come in waves, while the faults are dealt."""
+def _storm(
+    orders: list[Order], service: Service, world: World, report: Report, *, line: Line, rng: random.Random
+) -> None:
+    """Orders come in waves and a sweep walks, while the faults are dealt."""
+    service.sweep()
     over = threading.Event()
     chances = random.Random(f"{report.seed} processes")
-    decks = [endpoint_faults(service.proxy), process_faults(service, chances, over), stranger_faults(world)]
+    decks = [endpoint_faults(service.proxy), process_faults(service, chances, over), stranger_faults(world, line)]
     seconds = max(*map(least_duration, decks), len(orders) / PACE)
     dealt = Decks(decks, report.seed, seconds, over)
     try:

@@ -30,7 +30,7 @@ from tests.waiting import wait_for
 ROOT = Path(__file__).parents[2]
 
 #: Two of each kind, so that one can take over from the other.
-CONCURRENCY = {"fetch": 2, "resize": 2, "upload": 2, "notify": 2, "ingest": 2, "sweep": 0, "scheduler": 0}
+CONCURRENCY = {"fetch": 2, "resize": 2, "upload": 2, "notify": 2, "ingest": 2, "sweep": 2, "scheduler": 0}
 
 COUNTS = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]
 ENDPOINTS = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_SQS"]
@@ -93,8 +93,15 @@ class Service:
 
     def is_busy(self, kind: str) -> bool:
         """Whether a kind of process has messages in its hands."""
-        url = get_settings().queue_url or "" if kind == "ingest" else self.url(kind)
+        own = {"sweep": "sweep_episodes"}
+        url = get_settings().queue_url or "" if kind == "ingest" else self.url(own.get(kind, kind))
         return self.counts(url)[1] > 0
+
+    def sweep(self) -> None:
+        """Begin a run over the episodes."""
+        from pipeline.actors import sweep_episodes
+
+        sweep_episodes.send()
 
     def take_all(self, url: str) -> list[dict[str, Any]]:
         """Receive and delete what is in a queue: bodies and attributes."""
@@ -197,7 +204,7 @@ def running_service(
             ) as supervisor:
                 service.supervisor = supervisor
                 supervisor.start()
-                ready = len(STAGES) * 2
+                ready = (len(STAGES) + 1) * 2
                 wait_for(lambda: sum("process is ready" in line.text for line in service.lines) >= ready, timeout=90)
                 yield service
         finally:
