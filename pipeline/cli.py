@@ -189,8 +189,8 @@ def local(
 def demo() -> None:
     """Run sample covers through the whole pipeline on this machine, and check every outcome.
 
-    Starts the embedded servers and the Procfile's processes, sends a job by each way in, and shows how each went, with
-    a picture of what landed in S3. The exit status is 0 only if everything came out as it should.
+    Starts the embedded servers and the Procfile's processes, sends a job by each way in, sweeps a few documents, and
+    shows how each went, with a picture of what landed in S3. The exit status is 0 only if all came out as it should.
     """
     from pipeline.demo.run import run  # noqa: PLC0415
     from pipeline.embedded import DATA_DIR, EmbeddedStackError  # noqa: PLC0415

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -59,6 +59,10 @@ class WorkerLog:
         """What the stages said of a job so far, by their names."""
         return dict(self._stages.get(job.job_id, {}))
 
+    def knows(self, job_id: str) -> bool:
+        """Whether any stage said something of a job."""
+        return job_id in self._stages
+
     def has_ended(self, job: DemoJob) -> bool:
         """Whether the job has left the last stage."""
         return NOTIFY.name in self.of(job)
@@ -112,9 +116,14 @@ def _outcome(job: DemoJob) -> RenderableType:
         if error := job.arrival.result.get(f"{name}_error"):
             parts.append(f"[red]{escape(str(error.get('code')))}[/]")
         elif info := job.arrival.result.get(f"{name}_info"):
-            extensions = {rendition["url"].rpartition(".")[2] for rendition in info.values()}
-            parts.append(f"{len(info)} {'/'.join(sorted(extensions))}")
+            parts.append(renditions(info))
     return Text.from_markup(" + ".join(parts) or "[red]nothing[/]")
+
+
+def renditions(info: Mapping[str, Mapping[str, str]]) -> str:
+    """`3 jpeg` for the renditions of an image."""
+    extensions = {rendition["url"].rpartition(".")[2] for rendition in info.values()}
+    return f"{len(info)} {'/'.join(sorted(extensions))}"
 
 
 def whereabouts(jobs: Sequence[DemoJob]) -> Table:
@@ -139,8 +148,8 @@ def _places(job: DemoJob, base: str) -> Iterator[Text]:
             yield Text(_shortened(info[next(iter(info))]["url"].removeprefix(base), list(info)))
 
 
-def _shortened(path: str, renditions: Sequence[str]) -> str:
+def _shortened(path: str, names: Sequence[str]) -> str:
     """`TEST/975b…f8ec_{50x50,250X250}.jpeg` for the path of a rendition."""
     folder, _, name = path.rpartition("/")
     digits, _, rest = name.partition("_")
-    return f"{folder}/{digits[:4]}…{digits[-4:]}_{{{','.join(renditions)}}}.{rest.rpartition('.')[2]}"
+    return f"{folder}/{digits[:4]}…{digits[-4:]}_{{{','.join(names)}}}.{rest.rpartition('.')[2]}"

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bson import ObjectId
 
 from pipeline import clients
 from pipeline.demo.samples import Sample
 from pipeline.inbox import send_message
-from pipeline.job import Payload, input_job_id
+from pipeline.job import IMAGE_FIELDS, Payload, input_job_id
 from pipeline.processes import Child, command_line
 
 
@@ -72,6 +73,11 @@ class DemoJob:
     def seconds(self) -> float | None:
         """From sending to the result."""
         return self.arrival.at - self.sent_at if self.arrival else None
+
+    @property
+    def infos(self) -> dict[str, Any]:
+        """The `…_info` of its result, by the payload's field; None where there is none."""
+        return {name: self.arrival.result.get(f"{name}_info") if self.arrival else None for name in IMAGE_FIELDS}
 
 
 SEND_MESSAGE, RAW, ACTOR, COMMAND = "send_message", "raw JSON", "fetch_image.send", "submit --wait"

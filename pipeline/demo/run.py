@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
@@ -18,21 +18,22 @@ from rich.text import Text
 
 from pipeline import clients
 from pipeline.demo import jobs as scenario
-from pipeline.demo import samples, sheet
+from pipeline.demo import samples, sheet, sweep_verdict, sweeps, verdict
 from pipeline.demo.board import Board, WorkerLog, whereabouts
-from pipeline.demo.jobs import COMMAND, Arrivals, DemoJob
+from pipeline.demo.jobs import COMMAND, Arrivals, DemoJob, Failure
+from pipeline.demo.ledger import ledger
 from pipeline.demo.samples import Sample
+from pipeline.demo.sweeps import DemoDocument
+from pipeline.demo.verdict import Stored
 from pipeline.demo.web import Postback, cover_server, postback_server
 from pipeline.embedded import EmbeddedStackError
 from pipeline.processes import Supervisor
 from pipeline.settings import Settings, get_settings
 from pipeline.standalone import PROCFILE, from_here, standalone
+from pipeline.sweeping import Progress
 
-if TYPE_CHECKING:
-    from pipeline.demo.verdict import Stored
-
-#: Seconds until the processes must be ready, and until every job must have ended.
-READY_TIMEOUT, JOBS_TIMEOUT = 60.0, 60.0
+#: Seconds until the processes must be ready, and until every job and both sweeps must have ended.
+READY_TIMEOUT, JOBS_TIMEOUT, SWEEPS_TIMEOUT = 60.0, 60.0, 60.0
 
 #: Seconds in which the last stage's line of a job must follow its result.
 LINE_TIMEOUT = 5.0
@@ -55,6 +56,7 @@ def run(data_dir: Path, console: Console) -> bool:
         POSTBACK_SECRET_KEY=secret,
         POSTBACK_SIGNING_SECRET=signing_secret,
         LEVEL="INFO",
+        **_no_scheduled_sweeps(),
     )
     arrivals = Arrivals()
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -79,10 +81,20 @@ def run(data_dir: Path, console: Console) -> bool:
         with live, _sending(jobs, variables["QUEUE_URL"], arrivals):
             _wait_for_all(jobs, log, arrivals)
         console.print(board)
+        console.print(whereabouts(jobs))
+        console.print()
+        documents = sweeps.make(covers, covers_url)
+        with _step(console, "Sweeps of MongoDB's channels and episodes have ended"):
+            progress = sweeps.sweep(documents, SWEEPS_TIMEOUT)
+        console.print(ledger(documents, progress))
         with console.status("Looking at what landed in S3 …"):
-            good = _conclude(jobs, data_dir, log, console)
+            stored, wrong = _examine(jobs, documents, progress, log)
+            picture = data_dir / "contact-sheet.png"
+            sheet.draw(list(_cards(jobs, stored)), "What landed\nin S3", SHEET_REMARKS).save(picture)
+        console.print(f"[bold]Contact sheet[/]  {from_here(picture)}", highlight=False, soft_wrap=True)
+        _say(wrong, jobs, documents, log, console)
         stack.enter_context(console.status("Stopping …"))
-        return good
+        return not wrong
 
 
 def _leave_out_own_settings() -> None:
@@ -90,6 +102,12 @@ def _leave_out_own_settings() -> None:
     for name in [*Settings.model_fields, "environment"]:
         for spelling in (name, name.upper()):
             os.environ.pop(spelling, None)
+
+
+def _no_scheduled_sweeps() -> dict[str, str]:
+    """Half a day from now is early enough for the scheduler: the demo starts its sweeps itself."""
+    hour = (datetime.now().astimezone().hour + 12) % 24
+    return dict.fromkeys(["SWEEP_CHANNELS_CRON", "SWEEP_EPISODES_CRON"], f"0 {hour} * * *")
 
 
 @contextmanager
@@ -160,33 +178,38 @@ def _wait_for_all(jobs: Sequence[DemoJob], log: WorkerLog, arrivals: Arrivals) -
     _wait_until(lambda: all(log.has_ended(job) for job in jobs if job.arrival), LINE_TIMEOUT)
 
 
-def _conclude(jobs: Sequence[DemoJob], data_dir: Path, log: WorkerLog, console: Console) -> bool:
-    """Check and show what came; returns whether it is all as expected."""
-    from pipeline.demo import verdict  # noqa: PLC0415 - reads the settings, which the stack has changed
-
+def _examine(
+    jobs: Sequence[DemoJob], documents: Sequence[DemoDocument], progress: Mapping[str, Progress], log: WorkerLog
+) -> tuple[dict[str, dict[str, list[Stored]]], list[str]]:
+    """What landed in S3 by the names of the jobs, and everything that is not as expected."""
     settings = get_settings()
-    stored = {job.name: verdict.fetch_back(job) for job in jobs}
+    stored = {job.name: verdict.fetch_back(job.infos) for job in jobs}
     letters = verdict.dead_letters(settings)
     wrong = [
         f"{job.name}: {difference}"
         for job in jobs
         for difference in verdict.differences(job, stored[job.name], letters.pop(job.job_id, None), settings)
     ]
+    wrong += sweep_verdict.differences(documents, progress, letters, log.knows, settings)
     wrong += [f"A dead letter that nobody expected: {letter}" for letter in letters.values()]
-    picture = data_dir / "contact-sheet.png"
-    sheet.draw(list(_cards(jobs, stored)), "What landed\nin S3", SHEET_REMARKS).save(picture)
-    console.print(whereabouts(jobs))
-    console.print()
-    console.print(f"[bold]Contact sheet[/]  {from_here(picture)}", highlight=False, soft_wrap=True)
+    return stored, wrong
+
+
+def _say(
+    wrong: Sequence[str], jobs: Sequence[DemoJob], documents: Sequence[DemoDocument], log: WorkerLog, console: Console
+) -> None:
     if not wrong:
-        failures = sum(isinstance(outcome, scenario.Failure) for job in jobs for outcome in job.expected.values())
-        console.print(f"[bold green]All {len(jobs)} outcomes are as expected, the {failures} failures included.[/]")
-        return True
+        expected = [each.expected for each in jobs] + [each.expected for each in documents]
+        failures = sum(isinstance(outcome, Failure) for outcomes in expected for outcome in outcomes.values())
+        console.print(
+            f"[bold green]All {len(jobs)} jobs and {len(documents)} documents are as expected, "
+            f"the {failures} failures included.[/]"
+        )
+        return
     console.print("[bold red]Not everything came out as it should:[/]")
     for line in wrong:
         console.print(Text(f"  {line}", style="red"), soft_wrap=True)
     console.print(f"What the processes said is in {from_here(log.path)}.", highlight=False, soft_wrap=True)
-    return False
 
 
 def _cards(jobs: Sequence[DemoJob], stored: Mapping[str, Mapping[str, Sequence[Stored]]]) -> Iterator[sheet.Card]:

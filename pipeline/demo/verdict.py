@@ -11,11 +11,9 @@ import requests
 from PIL import Image, ImageChops, ImageOps, ImageStat
 
 from pipeline import clients
-from pipeline.broker import job_of
 from pipeline.demo.jobs import COMMAND, DemoJob, Failure
 from pipeline.demo.samples import Sample
 from pipeline.errors import PipelineError
-from pipeline.job import IMAGE_FIELDS
 from pipeline.settings import Settings
 from pipeline.stages import INGEST_DEAD_LETTER_QUEUE, STAGES
 from pipeline.wire import decode
@@ -44,12 +42,11 @@ class DeadLetter:
     attempts: str
 
 
-def fetch_back(job: DemoJob) -> dict[str, list[Stored]]:
-    """The renditions of a job from where its result says they are, by the payload's field; those that can be read."""
+def fetch_back(infos: Mapping[str, Any]) -> dict[str, list[Stored]]:
+    """The renditions from where `infos`, by the image's field, say they are; those that can be read."""
     stored: dict[str, list[Stored]] = {}
-    for name in IMAGE_FIELDS:
-        info = (job.arrival.result.get(f"{name}_info") if job.arrival else None) or {}
-        for rendition, place in info.items():
+    for name, info in infos.items():
+        for rendition, place in (info or {}).items():
             response = requests.get(place["url"], timeout=10)
             if response.ok:
                 image = Image.open(BytesIO(response.content))
@@ -60,6 +57,8 @@ def fetch_back(job: DemoJob) -> dict[str, list[Stored]]:
 
 def dead_letters(settings: Settings) -> dict[str, DeadLetter]:
     """Every dead letter, by the id of its job."""
+    from pipeline.broker import job_of  # noqa: PLC0415 - reads the settings, which the stack has changed
+
     found: dict[str, DeadLetter] = {}
     for queue in [*(stage.dead_letter_queue for stage in STAGES), INGEST_DEAD_LETTER_QUEUE]:
         url = clients.sqs().get_queue_url(QueueName=f"{settings.queue_namespace}_{queue}")["QueueUrl"]
@@ -94,13 +93,18 @@ def differences(
         yield f"its result has too many or too few fields: {', '.join(sorted(strange))}"
     if changed := [name for name, value in job.payload.items() if name not in ours and result.get(name) != value]:
         yield f"its result does not return as they were: {', '.join(changed)}"
-    failures = [outcome for outcome in job.expected.values() if isinstance(outcome, Failure)]
     for name, outcome in job.expected.items():
         if isinstance(outcome, Failure):
             yield from _failure_differences(name, outcome, result)
         else:
-            yield from _info_differences(job, name, result.get(f"{name}_info"), settings)
-            yield from _image_differences(outcome, stored.get(name, []), settings)
+            yield from info_differences(f"{name}_info", job.infos[name], job.folder, settings)
+            yield from image_differences(outcome, stored.get(name, []), settings)
+    yield from letter_differences(job.expected, letter)
+
+
+def letter_differences(expected: Mapping[str, Sample | Failure], letter: DeadLetter | None) -> Iterator[str]:
+    """In what the dead letter of a job, if it has one, is not as expected of its images."""
+    failures = [outcome for outcome in expected.values() if isinstance(outcome, Failure)]
     wanted = DeadLetter(failures[0].stage, failures[0].code, "1") if failures else None
     if letter != wanted:
         yield f"its dead letter should be {wanted}, but is {letter}"
@@ -114,19 +118,21 @@ def _failure_differences(name: str, wanted: Failure, result: Mapping[str, Any]) 
         yield f"its {name}_error should be {wanted.code} in {wanted.stage} with a sentence, but is {error}"
 
 
-def _info_differences(job: DemoJob, name: str, info: Any, settings: Settings) -> Iterator[str]:
-    path = f"{settings.s3_prefix}/{job.folder}/"
+def info_differences(name: str, info: Any, folder: str, settings: Settings) -> Iterator[str]:
+    """In what the field `name` of a result or a document does not tell of renditions in this folder."""
+    path = f"{settings.s3_prefix}/{folder}/"
     names = [rendition.name for rendition in settings.renditions]
     if not isinstance(info, dict) or list(info) != names:
-        yield f"its {name}_info should name {', '.join(names)}, but is {info}"
+        yield f"its {name} should name {', '.join(names)}, but is {info}"
         return
     for rendition, place in info.items():
         good_url = str(place.get("url")).startswith(f"{settings.public_url_base}/{path}")
         if set(place) != {"url", "bucket_path"} or place["bucket_path"] != path or not good_url:
-            yield f"its {name}_info has a wrong {rendition}: {place}"
+            yield f"its {name} has a wrong {rendition}: {place}"
 
 
-def _image_differences(sample: Sample, stored: Sequence[Stored], settings: Settings) -> Iterator[str]:
+def image_differences(sample: Sample, stored: Sequence[Stored], settings: Settings) -> Iterator[str]:
+    """In what the renditions that were read back are not those of the sample."""
     by_name = {each.name: each for each in stored}
     for wanted in settings.renditions:
         if wanted.name not in by_name:

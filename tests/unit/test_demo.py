@@ -1,0 +1,117 @@
+"""What the demo says of swept documents: every difference is noticed, and only what changed is shown."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pipeline.demo import sweeps
+from pipeline.demo.ledger import ledger
+from pipeline.demo.samples import Sample
+from pipeline.demo.sweep_verdict import document_differences
+from pipeline.demo.sweeps import DemoDocument
+from pipeline.sweeping import Progress
+
+INFO = {"50x50": {"url": "http://s3/x_50x50.gif", "bucket_path": "images-resized/X/"}}
+DETAIL = {"field": "itunes_image", "stage": "fetch", "code": "http_404", "message": "Gone.", "at": datetime.now(UTC)}
+
+Break = Callable[[dict[str, Any]], object]
+
+
+class AnySamples(dict[str, Sample]):
+    """Samples without pictures: what they hold is not looked at here."""
+
+    def __missing__(self, file: str) -> Sample:
+        return Sample(file, "", "", "GIF", b"", None)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def documents() -> list[DemoDocument]:
+    """The demo's, each as it should be after the sweeps."""
+    documents = sweeps.make(AnySamples(), "http://covers/")
+    for each in documents:
+        each.after = copy.deepcopy(each.before)
+    radio, kitchen, _, *episodes, salt, _ = documents
+    after(radio, last_image_url="marginalia.jpg", last_itunes_image="pixel-tales.gif")
+    radio.after |= {"image_url_extra_images": INFO, "itunes_image_extra_images": INFO}
+    radio.after["metadata"]["image_is_valid"] = True
+    after(kitchen, last_image_url="slow-coffee.webp", last_itunes_image="nowhere.jpg")
+    kitchen.after |= {"image_url_extra_images": INFO}
+    kitchen.after |= {"metadata": {"image_is_valid": True, "error_detail": dict(DETAIL)}}
+    for each in episodes:
+        after(each, last_itunes_image="paper-boats.png")
+        each.after |= {"itunes_image_extra_images": INFO, "metadata": {"image_is_valid": True}}
+    salt.after |= {"metadata": {"image_is_valid": False, "error_detail": dict(DETAIL)}}
+    return documents
+
+
+def after(document: DemoDocument, **files: str) -> None:
+    document.after |= {name: f"http://covers/{file}" for name, file in files.items()}
+
+
+def named(documents: list[DemoDocument], title: str) -> DemoDocument:
+    return next(each for each in documents if each.title == title)
+
+
+def test_documents_as_they_should_be_have_no_differences(documents):
+    assert [difference for each in documents for difference in document_differences(each)] == []
+
+
+@pytest.mark.parametrize(
+    ("title", "go_wrong", "said"),
+    [
+        ("Radio Alba", lambda after: after.pop("last_image_url"), "last_image_url"),
+        ("Radio Alba", lambda after: after["metadata"].pop("language"), "metadata.language"),
+        ("Radio Alba", lambda after: after.update(lock={"run": "x"}), "lock"),
+        ("Radio Alba", lambda after: after["metadata"].update(error_detail=DETAIL), "metadata.error_detail"),
+        ("Kitchen Table", lambda after: after["metadata"].pop("error_detail"), "metadata.error_detail"),
+        ("Kitchen Table", lambda after: after["metadata"]["error_detail"].pop("at"), "metadata.error_detail"),
+        ("Kitchen Table", lambda after: after.update(itunes_image_extra_images=INFO), "itunes_image_extra_images"),
+        ("Salt", lambda after: after["metadata"].update(image_is_valid=True), "metadata.image_is_valid"),
+        ("Salt", lambda after: after.update(last_itunes_image="http://covers/nowhere.jpg"), "last_itunes_image"),
+        ("Old Maps", lambda after: after.update(metadata={"image_is_valid": True}), "metadata.image_is_valid"),
+        ("Sea Monsters", lambda after: after.pop("lock"), "lock"),
+        ("Sea Monsters", lambda after: after.clear(), "itunes_image"),
+    ],
+)
+def test_what_is_wrong_in_a_document_is_named(documents, title: str, go_wrong: Break, said: str):
+    document = named(documents, title)
+
+    go_wrong(document.after)
+
+    assert any(f"its {said} " in difference for difference in document_differences(document))
+
+
+def test_the_ledger_shows_what_changed_and_neighbours_alike_once(documents):
+    progress = {"channels": Progress(done=2, claimed=2, over=True), "episodes": Progress(3, 1, claimed=4, over=True)}
+    console = Console(width=80)
+
+    with console.capture() as captured:
+        console.print(ledger(documents, progress))
+    lines = [" ".join(line.split()) for line in captured.get().splitlines()]
+
+    assert "Radio Alba last_image_url old.jpg marginalia.jpg" in lines
+    assert lines[lines.index("Old Maps as it was") + 1] == "nothing new"
+    first = lines.index("Daybreak last_itunes_image - paper-boats.png")
+    assert lines[first + 1 : first + 4] == [
+        "The Harbour itunes_image_extra_images - 1 gif",
+        "Nightfall metadata.image_is_valid - true",
+        "one cover, one job",
+    ]
+    assert "episodes 4 claimed: 3 done, 1 invalid" in lines
+    assert not any("language" in line or "Sea Monsters lock" in line for line in lines)
+
+
+def test_a_neighbour_that_ended_otherwise_has_a_place_of_its_own(documents):
+    named(documents, "The Harbour").after["metadata"]["image_is_valid"] = False
+
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(ledger(documents, {"channels": Progress(), "episodes": Progress()}))
+
+    assert captured.get().count("one cover, one job") == 3
