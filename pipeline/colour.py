@@ -87,7 +87,8 @@ def png_profile(chunks: Mapping[bytes, bytes], embedded: bytes | None) -> bytes 
 
     None means sRGB. A gamma within 5 % of 1/2.2 counts as sRGB, as libpng has it: most that are written mean that.
     """
-    primaries, curve, matrix, is_full = tuple(chunks.get(b"cICP", b"")) or (0, 0, 1, 0)
+    coding_points = chunks.get(b"cICP", b"")
+    primaries, curve, matrix, is_full = tuple(coding_points) if len(coding_points) == 4 else (0, 0, 1, 0)
     if primaries in _PRIMARIES and curve in _EXPONENTS and matrix == 0 and is_full:
         return rgb_profile(_PRIMARIES[primaries], _EXPONENTS[curve])
     if embedded or b"sRGB" in chunks or len(chunks.get(b"gAMA", b"")) != 4:

@@ -1,9 +1,10 @@
 """Rendering with the risk taken out: what no header tells about is decoded in a child with limits of its own.
 
 A JPEG, PNG, GIF or WebP takes what its header says. An AVIF may hold a picture a thousand times the size that its
-container claims, and a TIFF almost anything, so their decoders run in a process of their own: it may run out of memory
-or time, or crash, and takes no worker with it. It has none of our environment, so no credentials. Starting it takes
-0.1 s of CPU: too much for every cover, and next to nothing on average, for hardly any cover is an AVIF or TIFF.
+container claims, and a TIFF almost anything; a BMP may be coded in runs, which Pillow decodes in Python for seconds. So
+their decoders run in a process of their own: it may run out of memory or time, or crash, and takes no worker with it.
+It has none of our environment, so no credentials. Starting it takes 0.1 s of CPU: too much for every cover, and next to
+nothing on average, for hardly any cover is of these formats.
 
     python -m pipeline.confined    the child: a line of JSON and the source in, a line of JSON and the renditions out
 """
@@ -27,7 +28,7 @@ from pipeline.openers import MAX_DECODER_BYTES, format_of
 #: What the interpreter is told; Pillow's warnings are for nobody.
 CHILD: Final = ("-W", "ignore", "-m", "pipeline.confined")
 #: Formats that are rendered in a child.
-CONFINED: Final = {"AVIF", "TIFF"}
+CONFINED: Final = {"AVIF", "TIFF", "BMP"}
 #: CPU time of a child, in seconds; the largest image that is accepted takes 3.
 CPU_SECONDS: Final = 60
 #: For a child that waits for a CPU, in seconds; less than the stage's time limit, which can't end it.

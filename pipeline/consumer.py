@@ -48,6 +48,10 @@ SUSPECTED_AT = 4
 #: So often is a suspect begun alone before it is given up: at its sixth receive, where each ended a worker.
 TRIALS = 2
 
+#: So often is a suspect sent again as a copy before it is given up, though it ended no worker: nobody could settle it.
+#: Each is received four times, at least some seconds apart.
+MAX_COPIES = 50
+
 #: Seconds until a suspect is looked at again that found another one before it.
 SUSPECT_DELAY = 5
 
@@ -75,13 +79,18 @@ class SQSMessage(dramatiq.MessageProxy):
 
     @property
     def is_given_up(self) -> bool:
-        """Whether it ended too many workers, when it ran alone."""
-        return self.trials is not None and self.trials >= TRIALS
+        """Whether it ended too many workers, when it ran alone, or was received far too often."""
+        return (self.trials or 0) >= TRIALS or self.copies >= MAX_COPIES
 
     @property
     def is_suspect(self) -> bool:
         """Whether it was received so often that it may be what kills its workers."""
         return SUSPECT in self.options
+
+    @property
+    def copies(self) -> int:
+        """How often it was sent again as a suspect."""
+        return int(self.options.get(SUSPECT, 0))
 
     def release(self, after: int = 0) -> None:
         """Leave the message, once its processing ends, to whoever receives it `after` so many seconds."""
@@ -113,6 +122,7 @@ class SQSConsumer(upstream.SQSConsumer):
         self.bulk = bulk
         self.holds = Holds(broker, queue_name)
         self._ready: queue.SimpleQueue[SQSMessage] = queue.SimpleQueue()
+        self._lock = threading.Lock()
         self._suspect: SQSMessage | None = None  # waits until it can run alone
         self._stopping = threading.Event()  # nothing more is received
         self._thread = threading.Thread(target=self._receive, name=f"receive-{queue_name}", daemon=True)
@@ -120,8 +130,9 @@ class SQSConsumer(upstream.SQSConsumer):
         self._thread.start()
 
     def __next__(self) -> SQSMessage | None:  # type: ignore[override]
-        if self._suspect and self.broker.held == 1:
-            suspect, self._suspect = self._suspect, None
+        if suspect := self._take_suspect(lambda suspect: suspect.hold.lost):
+            self.broker.end_alone(suspect)  # somebody else has it
+        elif suspect := self._take_suspect(lambda _: self.broker.held == 1):
             self._begin_trial(suspect)
             return suspect
         try:
@@ -193,8 +204,17 @@ class SQSConsumer(upstream.SQSConsumer):
                 self._admit(batch)
         self._requeue_untaken()
 
+    def _take_suspect(self, is_time: Callable[[SQSMessage], bool]) -> SQSMessage | None:
+        """The suspect that waits, if there is one and it is time; it waits no more then."""
+        with self._lock:
+            suspect = self._suspect
+            if suspect is None or not is_time(suspect):
+                return None
+            self._suspect = None
+            return suspect
+
     def _requeue_untaken(self) -> None:
-        suspect, self._suspect = self._suspect, None
+        suspect = self._take_suspect(lambda _: True)
         self.requeue([*_drain(self._ready), *filter(None, [suspect])])
 
     def _wait_for_room(self) -> int:
@@ -231,7 +251,9 @@ class SQSConsumer(upstream.SQSConsumer):
                 errands.append((hold, partial(self.broker.hop, message._message)))
             elif message.receives >= SUSPECTED_AT:
                 # As a copy, of which SQS counts the receives anew: else it would reach the limit of the redrive policy.
-                again = partial(self.broker.send_copy, message._message, delay=SUSPECT_DELAY, **{SUSPECT: True})
+                again = partial(
+                    self.broker.send_copy, message._message, delay=SUSPECT_DELAY, **{SUSPECT: message.copies + 1}
+                )
                 errands.append((hold, again))
             elif message.is_suspect and self.broker.begin_alone(message):
                 self.logger.warning("%s was received often, and no worker ended it: it runs alone.", message)
@@ -264,8 +286,8 @@ class SQSConsumer(upstream.SQSConsumer):
             suspect.trials = self.broker.trials.count(suspect.message_id)
             if not suspect.is_given_up:
                 self.broker.trials.record(suspect.message_id, suspect.trials + 1)
-        except RetryableError as trouble:
-            self.logger.warning("%s runs alone, and that cannot be noted: %s", suspect, trouble)
+        except Exception as trouble:  # it must run all the same, or the process would wait for it for ever
+            self.logger.warning("%s runs alone, and that cannot be noted (%s)", suspect, describe(trouble))
 
     def _end_trial(self, message: SQSMessage) -> None:
         """Let the others go on, if the message ran alone. One that was left to another worker is not blamed for it."""
@@ -273,8 +295,8 @@ class SQSConsumer(upstream.SQSConsumer):
             try:
                 ended = message.release_after is None
                 self.broker.trials.record(message.message_id, 0 if ended else message.trials)
-            except RetryableError as trouble:
-                self.logger.warning("%s ended, and that cannot be noted: %s", message, trouble)
+            except Exception as trouble:
+                self.logger.warning("%s ended, and that cannot be noted (%s)", message, describe(trouble))
         self.broker.end_alone(message)
 
     def _insist(self, errand: Step) -> bool:

@@ -119,6 +119,8 @@ class Png(NamedTuple):
 
 
 def read_png(source: bytes) -> Png:
+    if source[12:16] != b"IHDR":
+        raise ValueError("a PNG begins with its header")
     header = source[16:29]
     width, height, depth, kind = struct.unpack_from(">IIBB", header)
     kept: list[bytes] = []

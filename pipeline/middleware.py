@@ -121,6 +121,9 @@ class Outcomes(dramatiq.Middleware):
         stage = stage_of_queue(message.queue_name)
         if isinstance(error, Shutdown):
             return [message.release]
+        if stage is None and message.is_given_up:
+            reason = as_pipeline_error(error)
+            return [partial(message.fail_with, Reason(reason.code, reason.message, stage=message.queue_name))]
         if stage is None:  # no job's: it is tried again as it is
             return [partial(message.release, RELEASE_DELAY)]
         if isinstance(error, UnknownVersion) and time.time() - message.message_timestamp / 1000 < RETENTION:
@@ -232,8 +235,9 @@ class Shutdowns(dramatiq.Middleware):
         for consumer in consumers.values():
             if isinstance(consumer, SQSConsumer):
                 consumer.stop()
-        for item in iter_queue(worker.work_queue):
-            consumers[item.message.queue_name].requeue([item.message])
+        waiting = [item.message for item in iter_queue(worker.work_queue)]
+        for name, consumer in consumers.items():
+            consumer.requeue([message for message in waiting if message.queue_name == name])
 
 
 def as_pipeline_error(error: BaseException) -> PipelineError:

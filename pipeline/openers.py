@@ -51,7 +51,8 @@ _TIFF_COMPRESSIONS: Final = {
 
 #: How a source that Pillow can't open begins, and what a person would call it. Only the first kilobyte is looked at.
 _BEGINNINGS: Final = {
-    "HEIC": rb"....ftyp(?:hei|hev|(?:mif1|msf1).{4,40}?hei)",
+    "AVIF": rb"....ftyp(?:.{4}){0,16}?avi[fs]",  # before HEIC: some name both
+    "HEIC": rb"....ftyp(?:hei|hev|mif1|msf1)",
     "SVG": rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml.{,500}?|<!--.{,500}?|<!DOCTYPE svg.{,300}?)?<svg",
     "PDF": rb"%PDF-",
     "PostScript": rb"%!PS|\xc5\xd0\xd3\xc6",
@@ -62,8 +63,7 @@ _BEGINNINGS: Final = {
     "PNG": rb"\x89PNG",
     "GIF": rb"GIF8[79]a",
     "WEBP": rb"RIFF....WEBP",
-    "AVIF": rb"....ftyp(?:avi|mif1|msf1)",
-    "BMP": rb"BM.{4}\0{4}",
+    "BMP": rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0",  # the header's size, of each version
     "TIFF": rb"II\*\0|MM\0\*|II\+\0|MM\0\+",
     "ICO": rb"\0\0\x01\0",
 }
@@ -134,7 +134,7 @@ def open_image(source: bytes, max_pixels: int) -> Opened:
     """The image with its header read, of at most `max_pixels` pixels. What goes wrong is for `explained()`."""
     # Pillow allocates a WebP's canvas and a GIF's background while opening, and refuses only twice this limit.
     Image.MAX_IMAGE_PIXELS = max_pixels
-    opened = _OPENERS.get(str(format_of(source)), _open_any)(source)
+    opened = _OPENERS[str(format_of(source))](source)
     for size in (opened.image.size, opened.canvas, _tile(opened.image)):
         _check_size(size or (0, 0), max_pixels)
     return opened
@@ -155,7 +155,7 @@ def _tile(image: Image.Image) -> Size:
 
 
 def _open_any(source: bytes) -> Opened:
-    image = Image.open(BytesIO(source), formats=ACCEPTED)
+    image = Image.open(BytesIO(source), formats=[str(format_of(source))])
     return Opened(
         image, source, str(image.format), orientation(image.info.get("exif", b"")), image.info.get("icc_profile")
     )
@@ -209,10 +209,12 @@ def _open_icon(source: bytes) -> Opened:
     return Opened(Image.open(BytesIO(icon), formats=["ICO"]), icon, "ICO")
 
 
+#: By what the first bytes say, and nothing else: Pillow takes more for a TIFF or AVIF than `format_of` does.
 _OPENERS: Final[Mapping[str, Callable[[bytes], Opened]]] = {
     "JPEG": _open_jpeg,
     "PNG": _open_png,
     "GIF": _open_gif,
     "TIFF": _open_tiff,
     "ICO": _open_icon,
+    **dict.fromkeys(("WEBP", "AVIF", "BMP"), _open_any),
 }

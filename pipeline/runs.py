@@ -58,9 +58,9 @@ class Cover:
 
     run: str
     job: str  #: the id of its job
-    page: int  #: where the run met it first
     urls: dict[str, str]
     documents: list[Any]
+    handed_over: bool = False  #: whether its job is known to be on its way
     outcome: Outcome | None = None
 
 
@@ -163,7 +163,6 @@ def _joining(id_: str, cover: Cover, expires: datetime) -> UpdateOne:
     new = {
         "run": cover.run,
         "job": cover.job,
-        "page": cover.page,
         "urls": cover.urls,
         "pending": True,
         "expires": expires,
@@ -171,6 +170,14 @@ def _joining(id_: str, cover: Cover, expires: datetime) -> UpdateOne:
     return UpdateOne(
         {"_id": id_}, {"$setOnInsert": new, "$push": {"documents": {"$each": cover.documents}}}, upsert=True
     )
+
+
+def handed_over(covers: Sequence[str]) -> None:
+    """The jobs of `covers` are on their way: who meets one again has none to hand over."""
+    if covers:
+        with clients.mongo_trouble("record what was handed over", timeout=IN_BULK):
+            marks = [UpdateOne({"_id": id_}, {"$set": {"handed_over": True}}) for id_ in covers]
+            _collection().bulk_write(marks, ordered=False)
 
 
 def settle(cover: str, outcome: Outcome) -> Cover | None:
@@ -185,9 +192,9 @@ def _cover(found: Mapping[str, Any]) -> Cover:
     return Cover(
         run=found["run"],
         job=found["job"],
-        page=found["page"],
         urls=found["urls"],
         documents=found.get("documents", []),
+        handed_over=found.get("handed_over", False),
         outcome=found.get("outcome"),
     )
 

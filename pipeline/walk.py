@@ -75,14 +75,14 @@ def _lead(swept: Swept, run: Run, claimed: Sequence[Document], hand_over: Callab
         folder_of[cover_id] = folder
         if cover_id not in covers:
             job_id = sweep_job_id(swept.name, each.id, each.urls, run.id)
-            covers[cover_id] = Cover(run.id, job_id, run.page, each.urls, [])
+            covers[cover_id] = Cover(run.id, job_id, each.urls, [])
         covers[cover_id].documents.append(each.id)
     known = runs.join(covers)
-    # A page that is taken again hands its own covers over again: nobody knows whether it had come so far.
+    # A worker that died may have recorded a cover, and not handed it over; a page taken again may be of another size.
     to_send = {
         id_: known.get(id_, cover)
         for id_, cover in covers.items()
-        if id_ not in known or (known[id_].page == run.page and known[id_].outcome is None)
+        if id_ not in known or not (known[id_].handed_over or known[id_].outcome)
     }
     hand_over(
         [
@@ -90,6 +90,7 @@ def _lead(swept: Swept, run: Run, claimed: Sequence[Document], hand_over: Callab
             for id_, cover in to_send.items()
         ]
     )
+    runs.handed_over(list(to_send))
     for id_, cover in known.items():
         if cover.outcome is not None:
             _write(swept, cover, cover.outcome, covers[id_].documents)

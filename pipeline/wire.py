@@ -35,7 +35,8 @@ MAX_DELAY = MAX_DELAY_SECONDS
 #: The option that holds when a message is due (Unix time in ms), where that is further off than one delay reaches.
 DUE = "due"
 
-#: The option that marks a message that is suspected of killing its workers, and runs alone.
+#: The option of a message that is suspected of killing its workers, and runs alone: how often it was sent again as a
+#: copy, of which SQS counts the receives anew.
 SUSPECT = "suspect"
 
 #: The option that counts a message's failed attempts, by the list of delays that each followed.
@@ -187,7 +188,7 @@ _FIELDS: dict[str, Callable[[object], bool]] = {
 }
 _OPTIONS: dict[str, Callable[[object], bool]] = {
     DUE: _is(int),
-    SUSPECT: lambda value: value is True,
+    SUSPECT: _is(int),
     GROUP: is_group,
     ATTEMPTS: _counts,
     "eta": lambda value: False,
@@ -202,4 +203,7 @@ def describe(error: Exception) -> str:
 
 
 def _iso(seconds: float | None) -> str:
-    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    try:
+        return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):  # a message's own timestamp, in another unit than milliseconds
+        return ""

@@ -462,3 +462,10 @@ def test_missing_queues_are_made_with_their_dead_letters_and_existing_ones_left(
     assert int(policy["maxReceiveCount"]) == 10
     assert attributes["VisibilityTimeout"] == "45"
     assert attributes["MessageRetentionPeriod"] == str(14 * 86400)
+
+
+def test_a_dead_letter_of_a_message_with_an_absurd_timestamp_is_kept(broker, consume) -> None:
+    broker.bury("work", "{}", Reason("bad_job", "No job.", first=1.7e18, last=None))
+    ((_, attributes),) = dead_letters(broker)
+    assert attributes["error_code"] == "bad_job"
+    assert "first_at" not in attributes

@@ -79,7 +79,7 @@ def test_neighbours_of_a_killer_run_alone_too_and_are_not_blamed(broker, consume
 
 def test_a_suspect_whose_workers_die_before_it_begins_is_not_blamed(broker, consume) -> None:
     # Given a suspect, and workers that die while it waits for what they have in hand
-    broker.send_copy(message("suspect"), delay=0, suspect=True)
+    broker.send_copy(message("suspect"), delay=0, suspect=1)
     for _ in range(2):
         worker = consume(prefetch=3)
         wait_for(lambda: broker.alone is not None)
@@ -94,7 +94,7 @@ def test_a_suspect_whose_workers_die_before_it_begins_is_not_blamed(broker, cons
 
 def test_nothing_is_received_beside_a_suspect_and_all_goes_on_after_it(broker, consume) -> None:
     # Given a suspect that runs alone
-    broker.send_copy(message("suspect"), delay=0, suspect=True)
+    broker.send_copy(message("suspect"), delay=0, suspect=1)
     (suspect,) = take(worker := consume())
     assert broker.alone
     # When others are sent, then they wait,
@@ -110,7 +110,7 @@ def test_nothing_is_received_beside_a_suspect_and_all_goes_on_after_it(broker, c
 def test_a_suspect_waits_until_what_is_in_hand_has_ended(broker, consume) -> None:
     broker.enqueue(message("in hand"))
     (in_hand,) = take(worker := consume())
-    broker.send_copy(message("suspect"), delay=0, suspect=True)
+    broker.send_copy(message("suspect"), delay=0, suspect=1)
     wait_for(lambda: broker.alone)
     assert [next(worker) for _ in range(3)] == [None] * 3
     worker.ack(in_hand)
@@ -135,7 +135,7 @@ def test_what_is_received_together_with_a_suspect_is_not_begun_beside_it(broker,
     broker.enqueue(message("in hand"))
     (in_hand,) = take(worker)
     broker.enqueue_many([message(n) for n in range(3)])
-    broker.send_copy(message("suspect"), delay=0, suspect=True)
+    broker.send_copy(message("suspect"), delay=0, suspect=1)
     worker.prefetch, worker._ready = 10, (handed := Handed())
     # When they are received together, then the suspect runs first, and nothing else is there for a worker to begin;
     worker.ack(in_hand)
@@ -164,7 +164,7 @@ def test_what_a_worker_has_not_begun_when_a_suspect_comes_is_given_back(broker) 
     wait_for(lambda: worker.work_queue.qsize() == 1)
     # When a suspect comes
     suspect = message("suspect", actor_name="work")
-    alone = SQSMessage(suspect.copy(options={"suspect": True}), Hold("handle", 2), receives=1)
+    alone = SQSMessage(suspect.copy(options={"suspect": 1}), Hold("handle", 2), receives=1)
     assert broker.begin_alone(alone)
     go_on.set()
     # Then what was not begun is back in the queue, and runs when the suspect has ended.
@@ -178,7 +178,7 @@ def test_what_a_worker_has_not_begun_when_a_suspect_comes_is_given_back(broker) 
 def test_a_shutdown_is_not_counted_against_a_suspect(broker, consume) -> None:
     # Given a suspect that was begun alone once, in vain
     broker.trials.record("id of it", 1)
-    broker.send_copy(message("suspect", message_id="id of it"), delay=0, suspect=True)
+    broker.send_copy(message("suspect", message_id="id of it"), delay=0, suspect=1)
     # When workers that have begun it are told to stop, then that is not counted,
     for _ in range(5):
         (suspect,) = take(worker := consume())
@@ -191,6 +191,48 @@ def test_a_shutdown_is_not_counted_against_a_suspect(broker, consume) -> None:
     (suspect,) = take(worker := consume())
     worker.ack(suspect)
     assert not +broker.trials
+
+
+def test_a_suspect_that_somebody_else_has_is_forgotten(broker, consume) -> None:
+    # Given a suspect that waits for what is in hand
+    broker.enqueue(message("in hand"))
+    (in_hand,) = take(worker := consume())
+    broker.send_copy(message("suspect"), delay=0, suspect=1)
+    wait_for(lambda: worker._suspect)
+    # When its hold is lost, and what is in hand ends
+    worker.holds._lose([worker._suspect.hold])
+    broker.client.purge_queue(QueueUrl=broker.queue_url("work"))
+    worker.ack(in_hand)
+    # Then it is not begun, and others are received again.
+    broker.enqueue(message("next"))
+    (following,) = take(worker)
+    assert following.args == ("next",)
+    assert broker.alone is None
+
+
+def test_a_trial_that_cannot_be_noted_is_run_all_the_same(broker, consume, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("no number")
+
+    monkeypatch.setattr(broker.trials, "count", fail)
+    broker.send_copy(message("suspect"), delay=0, suspect=1)
+    (suspect,) = take(worker := consume())
+    worker.ack(suspect)
+    broker.enqueue(message("next"))
+    assert take(worker)[0].args == ("next",)
+
+
+def test_what_is_received_again_and_again_and_never_settled_is_given_up(broker, consume, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.consumer.MAX_COPIES", 2)
+    broker.send_copy(message("never settled"), delay=0, suspect=1)
+    given_up = False
+    while not given_up:
+        (held,) = take(worker := consume(prefetch=1))
+        given_up = held.is_given_up
+        held.release()
+        worker.ack(held)
+        worker.close()
+    assert held.copies == 2
 
 
 def test_an_endpoint_without_fair_queues_is_asked_for_them_once(broker) -> None:

@@ -96,6 +96,24 @@ def test_the_same_cover_is_one_job_for_all_its_documents(database, small_pages):
     assert runs.under_way("run") == 0
 
 
+def test_a_page_that_is_taken_again_with_fewer_documents_loses_none(database, monkeypatch):
+    # Given a worker that dies before it hands over what it has claimed
+    episodes(database, 6)
+    walker = Walker(EPISODES)
+
+    def die(_jobs):
+        raise SystemExit
+
+    monkeypatch.setattr(walk, "PAGE_SIZE", 4)
+    with pytest.raises(SystemExit):
+        walker.take(0, hand_over=die)
+    # When there is room for fewer at the next attempt
+    monkeypatch.setattr(walk, "PAGE_SIZE", 1)
+    walker.go()
+    # Then each has its job.
+    assert {job.sources[0].url for job in walker.jobs} == {f"http://h/{n}" for n in range(6)}
+
+
 def test_the_same_cover_in_two_folders_is_two_jobs(database):
     database.channels.insert_many([{"_id": n, "title": f"Show {n}"} for n in (1, 2)])
     database.episodes.insert_many([{"_id": n, "itunes_image": "http://h/1", "channel_id": n} for n in (1, 2)])

@@ -19,7 +19,7 @@ from PIL import Image, ImageCms, ImageFile, PngImagePlugin, TiffImagePlugin
 from pipeline import codecs
 from pipeline.errors import PermanentError, RetryableError
 from pipeline.images import identify, render
-from pipeline.openers import open_image
+from pipeline.openers import format_of, open_image
 from tests.unit.pictures import (
     BLUE,
     GREEN,
@@ -344,3 +344,38 @@ def flat_png(side: int, colours: int, channels: int) -> bytes:
 )
 def test_a_worker_stays_small(make: Callable[[], bytes], megabytes: int) -> None:
     assert peak_memory(make()) < megabytes * 1_000_000
+
+
+@pytest.mark.parametrize("magic", [b"II\0*", b"MM*\0"])
+def test_what_only_pillow_takes_for_a_tiff_is_not_opened(magic: bytes) -> None:
+    # Given a TIFF by a spelling that Pillow knows and no other program writes
+    data = magic + encoded(corners(), "TIFF")[4:]
+    for function in (lambda: identify(data, max_pixels=4096), lambda: render(data, recipe("5x5"), **LIMITS)):
+        with pytest.raises(PermanentError) as caught:
+            function()
+        assert caught.value.code == "not_an_image"
+
+
+def test_an_avif_that_names_heic_too_is_an_avif() -> None:
+    # Given an AVIF whose list of brands has one more
+    data = encoded(corners(), "AVIF")
+    size = int.from_bytes(data[:4], "big")
+    brands = b"mif1" + data[12:16] + b"heic" + data[16:size]
+    lying = (len(brands) + 8).to_bytes(4, "big") + b"ftyp" + brands + data[size:]
+    # Then it is known for what it is, and so decoded in a child
+    assert (format_of(data), format_of(lying)) == ("AVIF", "AVIF")
+
+
+def test_a_png_that_does_not_begin_with_its_header_is_broken() -> None:
+    data = encoded(corners(), "PNG")
+    text = struct.pack(">I", 13) + b"tEXt" + bytes(13) + struct.pack(">I", zlib.crc32(b"tEXt" + bytes(13)))
+    with pytest.raises(PermanentError) as caught:
+        identify(data[:8] + text + data[8:], max_pixels=4096)
+    assert caught.value.code == "broken_image"
+
+
+@pytest.mark.parametrize("size", [0, 3, 5])
+def test_a_cicp_chunk_of_another_length_is_ignored(size: int) -> None:
+    data = encoded(corners(), "PNG")
+    chunk = struct.pack(">I", size) + b"cICP" + bytes(size) + struct.pack(">I", zlib.crc32(b"cICP" + bytes(size)))
+    assert render(data[:33] + chunk + data[33:], recipe("5x5"), **LIMITS)
