@@ -137,7 +137,9 @@ def advance(run: Run, after: list[Any], *, by: str, claimed: int, walked: bool) 
 def under_way(run: str) -> int:
     """How many jobs of the run have been handed over and have not ended."""
     with clients.mongo_trouble("count the jobs under way", timeout=IN_BULK):
-        return _collection().count_documents({"run": run, "pending": True, "expires": {"$gt": datetime.now(UTC)}})
+        return _collection().count_documents(
+            {"run": run, "pending": True, "handed_over": True, "expires": {"$gt": datetime.now(UTC)}}
+        )
 
 
 def join(covers: Mapping[str, Cover]) -> dict[str, Cover]:

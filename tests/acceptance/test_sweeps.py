@@ -252,7 +252,6 @@ def test_a_sweeping_worker_that_is_killed_again_and_again_loses_no_document(
         fetched = [world.fetches.count(cover.removeprefix(world.url(""))) for cover in covers]
         assert min(fetched) == 1
         assert max(fetched) <= 3
-        assert service.log.count("SIGKILL") + service.log.count("exited unexpectedly") >= 5
 
 
 @pytest.mark.timeout(240)

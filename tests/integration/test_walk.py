@@ -11,6 +11,7 @@ from pipeline import clients, documents, runs, walk
 from pipeline.documents import CHANNELS, EPISODES, Outcome
 from pipeline.errors import RetryableError
 from pipeline.job import Job
+from pipeline.settings import get_settings
 from pipeline.stages import Lane
 
 INFO = {"50x50": {"url": "https://s3/x_50x50.png", "bucket_path": "images-resized/A/"}}
@@ -111,6 +112,23 @@ def test_a_page_that_is_taken_again_with_fewer_documents_loses_none(database, mo
     monkeypatch.setattr(walk, "PAGE_SIZE", 1)
     walker.go()
     # Then each has its job.
+    assert {job.sources[0].url for job in walker.jobs} == {f"http://h/{n}" for n in range(6)}
+
+
+def test_what_was_never_handed_over_takes_no_room(database, monkeypatch):
+    # Given a worker that dies with a page that fills the backlog
+    monkeypatch.setenv("SWEEP_MAX_BACKLOG", "4")
+    get_settings.cache_clear()
+    episodes(database, 6)
+    walker = Walker(EPISODES)
+
+    def die(_jobs):
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        walker.take(0, hand_over=die)
+    # When the page is taken again, then it does not wait for itself.
+    walker.go()
     assert {job.sources[0].url for job in walker.jobs} == {f"http://h/{n}" for n in range(6)}
 
 
