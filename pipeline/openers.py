@@ -63,7 +63,7 @@ _BEGINNINGS: Final = {
     "PNG": rb"\x89PNG",
     "GIF": rb"GIF8[79]a",
     "WEBP": rb"RIFF....WEBP",
-    "BMP": rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0",  # the header's size, of each version
+    "BMP": rb"BM(?:.{4}\0{4}|.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0)",  # or the size of a known header
     "TIFF": rb"II\*\0|MM\0\*|II\+\0|MM\0\+",
     "ICO": rb"\0\0\x01\0",
 }
