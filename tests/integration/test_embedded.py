@@ -19,6 +19,7 @@ from pipeline.embedded import EmbeddedStack, EmbeddedStackError
 #: A program that runs a stack, says where, and then waits to be killed.
 PROGRAM = """
 import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 from pathlib import Path
 from pipeline.embedded import EmbeddedStack
 with EmbeddedStack(Path(sys.argv[1])) as stack:

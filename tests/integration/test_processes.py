@@ -16,6 +16,7 @@ from pipeline.processes import Supervisor
 #: Starts a supervisor whose processes print their ids and those of a helper they start, and waits to be killed.
 PROGRAM = """
 import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 from pathlib import Path
 from pipeline.processes import Supervisor
 supervisor = Supervisor(Path(sys.argv[1]), lambda name, text: print(text + "\\n", end="", flush=True))
