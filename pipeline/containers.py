@@ -18,6 +18,8 @@ from typing import Final, NamedTuple
 
 #: An embedded profile is inflated up to here; larger ones are ignored. Those of printing presses have 0.5 to 3 MB.
 MAX_PROFILE_BYTES: Final = 16_777_216
+#: Bytes that pixels are inflated to at a time where they are only counted.
+_INFLATED_AT_A_TIME: Final = 1_048_576
 #: A TIFF's tag holds at most so many numbers, 65,535 strips of four planes: Pillow makes a Python object of each.
 MAX_TAG_VALUES: Final = 262_144
 
@@ -161,6 +163,28 @@ def read_png(source: bytes) -> Png:
         profile=_inflated(aside.pop(b"iCCP", b"")),
         colours=aside,
     )
+
+
+#: The passes of an interlaced PNG: left, top, and the steps to the right and down (PNG, third edition, section 8.2).
+_PASSES: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+
+
+def has_all_rows(png: bytes) -> bool:
+    """Whether the pixels of a PNG inflate to as many bytes as its header says; Pillow leaves missing rows black."""
+    width, height, depth, kind, _, _, is_interlaced = struct.unpack_from(">IIBBBBB", png, 16)
+    bits = depth * _CHANNELS[kind]
+    missing = 0
+    for left, top, right, down in _PASSES if is_interlaced else ((0, 0, 1, 1),):
+        columns, rows = ceil((width - left) / right), ceil((height - top) / down)
+        missing += rows * (1 + ceil(columns * bits / 8)) if columns > 0 and rows > 0 else 0
+    inflater = zlib.decompressobj()
+    for name, start, end in _chunks(png):
+        data = png[start:end] if name == b"IDAT" else b""
+        while data and missing > 0:
+            missing -= len(inflater.decompress(data, _INFLATED_AT_A_TIME))
+            data = inflater.unconsumed_tail
+    return missing <= 0
 
 
 def _chunks(source: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -10,6 +10,7 @@ from typing import Final
 from PIL import ExifTags, Image
 
 from pipeline import codecs
+from pipeline.containers import has_all_rows
 from pipeline.openers import Opened
 
 #: Pixels that are converted at a time, so that no further copy of the whole is needed.
@@ -47,6 +48,8 @@ def decode(opened: Opened, shrink: float = 1.0) -> Image.Image:
     fast = _decode_fast(opened, shrink)
     if fast is not None:
         return _plain(fast)
+    if opened.format == "PNG" and not has_all_rows(opened.picture):
+        raise ValueError("rows are missing")
     opened.image.load()
     if opened.canvas is None or opened.box is None:
         return _plain(opened.image)

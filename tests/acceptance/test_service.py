@@ -17,7 +17,6 @@ from standardwebhooks import Webhook
 
 from pipeline import clients, send_message
 from pipeline.job import input_job_id
-from pipeline.processes import STOP_TIMEOUT
 from tests.acceptance.conftest import Service, World
 from tests.waiting import wait_for
 
@@ -378,11 +377,11 @@ def test_sigterm_in_the_middle_of_work_loses_nothing(service: Service, world: Wo
 
 
 @pytest.mark.parametrize("process", ["fetch.1", "ingest.1", "scheduler.1", "notify.1"])
-def test_an_idle_process_ends_by_itself_on_sigterm(service: Service, process: str) -> None:
+def test_an_idle_process_is_gone_within_four_seconds_of_sigterm(service: Service, process: str) -> None:
     import time
 
     started = time.monotonic()
     service.supervisor.stop(process)
-    assert time.monotonic() - started < STOP_TIMEOUT, "it had to be killed"
+    assert time.monotonic() - started < 4
     service.supervisor.start(process)
     wait_for(lambda: service.supervisor.pid(process))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import datetime
 
@@ -11,6 +12,8 @@ from pipeline.broker import broker
 from pipeline.periodic import Periodic, PeriodicActor
 
 __all__ = ["broker"]
+
+logging.getLogger("periodiq").setLevel(logging.DEBUG)  # at which it says until when it sleeps
 
 
 def last_run() -> datetime:

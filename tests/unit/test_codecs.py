@@ -14,6 +14,12 @@ from tests.unit.pictures import encoded
 ROUNDING = 3
 
 
+@pytest.fixture(autouse=True)
+def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow's limit of pixels is global, and other tests leave theirs."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+
+
 def photograph(mode: str, size: tuple[int, int] = (300, 240)) -> Image.Image:
     """Something with slopes, edges and noise in every channel."""
     bands = [

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from pipeline import codecs
+from pipeline.containers import has_all_rows
 from pipeline.errors import PermanentError, RetryableError
 from pipeline.images import identify, render
 from pipeline.openers import format_of, open_image
@@ -379,3 +380,50 @@ def test_a_cicp_chunk_of_another_length_is_ignored(size: int) -> None:
     data = encoded(corners(), "PNG")
     chunk = struct.pack(">I", size) + b"cICP" + bytes(size) + struct.pack(">I", zlib.crc32(b"cICP" + bytes(size)))
     assert render(data[:33] + chunk + data[33:], recipe("5x5"), **LIMITS)
+
+
+#: Bytes of a row of 24 pixels, without its filter's, by Pillow's mode.
+ROWS = {"1": 3, "L": 24, "P": 24, "LA": 48, "RGB": 72, "RGBA": 96, "I;16": 48}
+
+
+@pytest.mark.parametrize("mode", ROWS)
+@pytest.mark.parametrize("rows", [0, 1, 15])
+def test_a_png_with_fewer_rows_than_it_says_is_broken(mode: str, rows: int) -> None:
+    # Given a PNG of 24 x 16 pixels whose stream ends well, and too soon
+    image = Image.new(mode, (24, 16))
+    if mode == "P":
+        image.putpalette(bytes(768))  # of a smaller one Pillow writes fewer bits
+    whole = encoded(image, "PNG")
+    stream = zlib.compress(bytes(1 + ROWS[mode]) * rows)
+    chunk = struct.pack(">I", len(stream)) + b"IDAT" + stream + struct.pack(">I", zlib.crc32(b"IDAT" + stream))
+    cut = whole[: whole.index(b"IDAT") - 4] + chunk + whole[-12:]
+    # Then the whole one is rendered, and this one is not.
+    assert render(whole, recipe("5x5"), **LIMITS)
+    with pytest.raises(PermanentError) as caught:
+        render(cut, recipe("5x5"), **LIMITS)
+    assert caught.value.code == "broken_image"
+
+
+#: Which pass of an interlaced PNG a pixel is in, repeated over the picture (PNG, third edition, section 8.2).
+PASSES = ("16462646", "77777777", "56565656", "77777777", "36463646", "77777777", "56565656", "77777777")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 1), (1, 5), (24, 16), (9, 7)])
+@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (6, 4)])
+def test_an_interlaced_png_has_all_the_rows_of_its_passes(size: tuple[int, int], kind: int, channels: int) -> None:
+    # Given an interlaced PNG: of each pass, a row has a byte for its filter, and what pixels of it are in the pass
+    width, height = size
+    rows = [[PASSES[y % 8][x % 8] for x in range(width)].count(each) for each in "1234567" for y in range(height)]
+    raw = b"".join(bytes(1 + columns * channels) for columns in rows if columns)
+    whole, cut = (interlaced(size, kind, zlib.compress(data)) for data in (raw, raw[:-1]))
+    # Then not one byte may be missing.
+    assert (has_all_rows(whole), has_all_rows(cut)) == (True, False)
+
+
+def interlaced(size: tuple[int, int], kind: int, stream: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", *size, 8, kind, 0, 0, 1)
+    chunks = ((b"IHDR", header), (b"IDAT", stream), (b"IEND", b""))
+    parts = (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
