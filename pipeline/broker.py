@@ -21,10 +21,11 @@ from periodiq import PeriodiqMiddleware
 
 from pipeline import clients
 from pipeline.errors import PipelineError, Rejected, StagedMissing
+from pipeline.events import Event, Verdict, listen, tell
 from pipeline.job import MAX_PAYLOAD_BYTES, Job, Source, Unfinished, UnknownVersion, to_json
 from pipeline.lanes import Lanes
-from pipeline.logs import log_stage, set_levels
-from pipeline.middleware import Notices, Outcomes, Shutdowns, Suspects, Unsettled, as_pipeline_error
+from pipeline.logs import log_event, set_levels
+from pipeline.middleware import Notices, Outcomes, Shutdowns, Suspects, Unsettled, as_pipeline_error, attempt_of
 from pipeline.publish import is_published
 from pipeline.queues import RETENTION
 from pipeline.settings import Settings, get_settings, settings_or_exit
@@ -82,9 +83,10 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
     def declare(fn: Callable[[Job], Job | None]) -> StageActor:
         @wraps(fn)
         def run(*_: Any, **__: Any) -> None:
-            started = time.monotonic()
+            began = time.monotonic()
+            message = current_message()
             try:
-                job = job_of(current_message())
+                job = job_of(message)
                 if further := fn(job):
                     pass_on(further)
             except (PipelineError, BrokerConnectionError, Unfinished, UnknownVersion) as error:
@@ -92,7 +94,17 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
             except Exception as error:
                 log_places(stage, error)
                 raise Unsettled from error
-            log_stage(stage.name, job.id, "done", seconds=time.monotonic() - started)
+            tell(
+                Event(
+                    stage.name,
+                    job.id,
+                    Verdict.DONE,
+                    seconds=time.monotonic() - began,
+                    attempt=attempt_of(message),
+                    job=further or job,
+                    worked_on=job.urls_due(stage),
+                )
+            )
 
         for queue in stage.queues:
             broker.declare_queue(queue)
@@ -214,6 +226,7 @@ def make_broker(settings: Settings) -> SQSBroker:
 
 
 set_levels(settings_or_exit())
+listen(log_event)
 dramatiq.set_encoder(Encoder())
 broker = make_broker(get_settings())
 dramatiq.set_broker(broker)

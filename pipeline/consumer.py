@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -73,6 +74,7 @@ class SQSMessage(dramatiq.MessageProxy):
         super().__init__(message)
         self.hold = hold
         self.receives = receives
+        self.began = time.monotonic()  #: when a worker thread took it; until then, when it was received
         self.release_after: int | None = None
         self.reason: Reason | None = None
         self.trials: int | None = None  #: how often it had been begun alone in vain, when it was begun so again

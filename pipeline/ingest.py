@@ -17,8 +17,8 @@ from pipeline import clients
 from pipeline.actors import fetch_image
 from pipeline.broker import broker
 from pipeline.errors import Rejected, RetryableError
+from pipeline.events import Event, Verdict, tell
 from pipeline.job import Job, input_job_id, parse_json
-from pipeline.logs import log_stage
 from pipeline.queues import VISIBILITY_TIMEOUT
 from pipeline.staging import staging
 from pipeline.wire import Reason, describe
@@ -108,7 +108,8 @@ class Ingest:
 
     def _bury(self, message: MessageTypeDef, error: Rejected) -> bool:
         """Whether a refused message is among the dead letters."""
-        log_stage("ingest", input_job_id(message["MessageId"]), "rejected", str(error))
+        job_id = input_job_id(message["MessageId"])
+        tell(Event("ingest", job_id, Verdict.REJECTED, code=error.code, message=error.message))
         try:
             broker.bury("ingest", message["Body"], Reason(error.code, error.message, stage="ingest"))
         except (BrokerConnectionError, RetryableError) as trouble:

@@ -215,9 +215,9 @@ class Job:
         """The job with those sources replaced that `further` has, by their URLs."""
         return replace(self, sources=tuple(further.get(source.url, source) for source in self.sources))
 
-    def urls_due(self, stage: Stage) -> list[str]:
+    def urls_due(self, stage: Stage) -> tuple[str, ...]:
         """The sources that `stage` has to work on; none in `notify`, which works on the job as a whole."""
-        return [source.url for source in self.sources if source.due == stage.name and stage is not NOTIFY]
+        return tuple(source.url for source in self.sources if source.due == stage.name and stage is not NOTIFY)
 
     def with_errors(self, stage: Stage, errors: Mapping[str, PipelineError]) -> Job:
         """The job with the sources that `errors` names by URL failed in `stage`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from pipeline.events import Event
 from pipeline.settings import Settings
 
 LOG_FORMAT = "[%(asctime)s] [%(process)d] [%(name)s] [%(levelname)s] %(message)s"
@@ -19,7 +20,16 @@ def set_levels(settings: Settings) -> None:
         logging.getLogger(name).setLevel(settings.level)
 
 
-def log_stage(stage: str, job_id: str, outcome: str, detail: str = "", seconds: float | None = None) -> None:
+def log_event(event: Event) -> None:
     """`stage=fetch job=… outcome=done seconds=0.123`; where it did not go well, with the reason for people."""
-    took = "" if seconds is None else f" seconds={seconds:.3f}"
-    _stages.info("stage=%s job=%s outcome=%s%s%s", stage, job_id, outcome, took, detail and f" {detail[:300]}")
+    wait = f" in {event.wait:.1f} s" if event.wait else ""
+    reason = f" {event.code}: {event.message[:300]}" if event.code else ""
+    _stages.info(
+        "stage=%s job=%s outcome=%s seconds=%.3f%s%s",
+        event.stage,
+        event.job_id,
+        event.verdict,
+        event.seconds,
+        wait,
+        reason,
+    )

@@ -21,9 +21,9 @@ from dramatiq.worker import Worker
 
 from pipeline.consumer import SQSConsumer, SQSMessage
 from pipeline.errors import PermanentError, PipelineError, PutOff, Rejected, Retry, RetryableError
+from pipeline.events import Event, Verdict, tell
 from pipeline.holds import FIRST_BACKOFF, LAST_BACKOFF
 from pipeline.job import Job, Unfinished, UnknownVersion
-from pipeline.logs import log_stage
 from pipeline.queues import RETENTION
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
 from pipeline.stages import NOTIFY, SWEEP_QUEUES, Stage, stage_of_queue
@@ -82,6 +82,7 @@ class Outcomes(dramatiq.Middleware):
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         """Do not run what has killed its workers too often."""
+        message.began = time.monotonic()
         if message.is_given_up:
             # Not how often: a result that is repeated has the same body.
             raise Unsettled from PermanentError(
@@ -132,7 +133,7 @@ class Outcomes(dramatiq.Middleware):
         try:
             parts = self._parts(message, stage, error)
         except Rejected as rejected:
-            log_stage(stage.name, message.message_id, "rejected", str(rejected))
+            _tell(message, stage, message.message_id, Verdict.REJECTED, rejected)
             return [partial(message.fail_with, _reason(message, stage, rejected))]
         return [step for job, errors in parts for step in self._steps_of(broker, message, stage, job, errors)]
 
@@ -154,16 +155,17 @@ class Outcomes(dramatiq.Middleware):
         waits = {name: wait for name, error in errors.items() if (wait := self._wait(message, error)) is not None}
         if given_up := {name: error for name, error in errors.items() if name not in waits}:
             reason = _reason(message, stage, *given_up.values())
-            log_stage(stage.name, job.id, "given_up", f"{reason.code}: {reason.message}")
+            failed = job.with_errors(stage, given_up)
+            _tell(message, stage, job.id, Verdict.GIVEN_UP, *given_up.values(), job=failed, worked_on=tuple(given_up))
             redriven = replace(job, redrives=job.redrives + 1)  # what reports it, if an operator sends it again
             letter = _with_job(message, redriven, **{ATTEMPTS: {}})
             yield partial(broker.bury, message.queue_name, encode(letter), reason)
-            job = job.with_errors(stage, given_up)
+            job = failed
         if waits:
             again = {name: errors[name] for name in waits}
             wait = max(waits.values())
-            outcome = "put_off" if all(isinstance(error, PutOff) for error in again.values()) else "retry"
-            log_stage(stage.name, job.id, outcome, f"in {wait:.1f} s: {Unfinished((job, again))}")
+            verdict = Verdict.PUT_OFF if all(isinstance(error, PutOff) for error in again.values()) else Verdict.RETRY
+            _tell(message, stage, job.id, verdict, *again.values(), wait=wait, job=job, worked_on=tuple(again))
             attempts = {ATTEMPTS: _count(message, again)}
             yield partial(broker.enqueue, _with_job(message, job, **attempts), delay=int(wait * 1000))
         elif job.due is not stage:
@@ -254,7 +256,12 @@ def as_pipeline_error(error: BaseException) -> PipelineError:
     return RetryableError("internal_error", f"The stage failed with an unexpected {type(error).__name__}.")
 
 
-def _attempts(message: SQSMessage) -> dict[str, int]:
+def attempt_of(message: dramatiq.Message[Any] | SQSMessage) -> int:
+    """Which attempt of its stage a message is, from 1."""
+    return sum(_attempts(message).values()) + 1
+
+
+def _attempts(message: dramatiq.Message[Any] | SQSMessage) -> dict[str, int]:
     return dict(message.options.get(ATTEMPTS, {}))
 
 
@@ -276,9 +283,32 @@ def _with_job(message: SQSMessage, job: Job, **options: Any) -> dramatiq.Message
 def _reason(message: SQSMessage, stage: Stage, *errors: PipelineError) -> Reason:
     return Reason(
         code=errors[0].code,
-        message=" ".join(dict.fromkeys(error.message for error in errors)),
+        message=_sentences(errors),
         stage=stage.name,
-        attempts=sum(_attempts(message).values()) + 1,
+        attempts=attempt_of(message),
         first=message.message_timestamp / 1000,
         last=time.time(),
     )
+
+
+def _tell(
+    message: SQSMessage, stage: Stage, job_id: str, verdict: Verdict, *errors: PipelineError, **more: Any
+) -> None:
+    """Tell of a turn that did not go well."""
+    tell(
+        Event(
+            stage.name,
+            job_id,
+            verdict,
+            seconds=time.monotonic() - message.began,
+            attempt=attempt_of(message),
+            code=errors[0].code,
+            message=_sentences(errors),
+            **more,
+        )
+    )
+
+
+def _sentences(errors: Sequence[PipelineError]) -> str:
+    """What the errors say for people, each sentence once."""
+    return " ".join(dict.fromkeys(error.message for error in errors))

@@ -39,6 +39,7 @@ ORDER = [
     "pipeline.confined",
     "pipeline.stages",
     "pipeline.job",
+    "pipeline.events",
     "pipeline.logs",
     "pipeline.guard",
     "pipeline.clients",

@@ -1,0 +1,70 @@
+"""What the stages say of each job: one event at each turn, told to whoever listens.
+
+The log, the metrics, the job log and the traces are listeners. None of them can cost a job: what one raises is logged
+by its type and ends there.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pipeline.job import Job
+
+logger = logging.getLogger(__name__)
+
+
+class Verdict(StrEnum):
+    """How a stage's work on a job ended."""
+
+    DONE = "done"
+    PUT_OFF = "put_off"  #: it was not its turn; nothing was tried
+    RETRY = "retry"  #: it failed, and comes again
+    GIVEN_UP = "given_up"  #: it failed for good: there is a dead letter
+    REJECTED = "rejected"  #: the message asks for nothing that can be done: there is a dead letter
+
+
+@dataclass(frozen=True)
+class Event:
+    """One turn of a job. Times are in seconds; `at`, when it ended, is Unix time."""
+
+    stage: str
+    job_id: str
+    verdict: Verdict
+    at: float = field(default_factory=time.time)
+    seconds: float = 0.0  #: how long the stage worked on it
+    attempt: int = 1
+    code: str = ""  #: of the error, where it did not go well
+    message: str = ""  #: its sentence for people
+    wait: float = 0.0  #: until it comes again
+    job: Job | None = None  #: as it is after this turn; None where the message holds none
+    worked_on: tuple[str, ...] = ()  #: the URLs of the sources it was about; in `notify`, the deliveries that failed
+
+
+Listener = Callable[[Event], None]
+
+_listeners: list[Listener] = []
+
+
+def listen(listener: Listener) -> None:
+    """Have `listener` told of every event of this process, in the thread that works on the job: it must be quick."""
+    if listener not in _listeners:
+        _listeners.append(listener)
+
+
+def forget(listener: Listener) -> None:
+    """Tell `listener` no more."""
+    if listener in _listeners:
+        _listeners.remove(listener)
+
+
+def tell(event: Event) -> None:
+    """Tell every listener. Never raises."""
+    for listener in tuple(_listeners):
+        try:
+            listener(event)
+        except Exception as error:
+            logger.warning("%s could not take an event (%s).", listener, type(error).__name__)
