@@ -44,6 +44,7 @@ ORDER = [
     "pipeline.guard",
     "pipeline.clients",
     "pipeline.queues",
+    "pipeline.depths",
     "pipeline.wire",
     "pipeline.periodic",
     "pipeline.group_commit",
