@@ -99,6 +99,7 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
                     stage.name,
                     job.id,
                     Verdict.DONE,
+                    arrived=message.message_timestamp / 1000,
                     seconds=time.monotonic() - began,
                     attempt=attempt_of(message),
                     job=further or job,

@@ -164,6 +164,10 @@ class Settings(BaseSettings):
     sweep_max_backlog: Annotated[int, Field(ge=1)] = 1000
     claim_seconds: Annotated[int, Field(ge=60)] = 21_600
 
+    # What is going on.
+    jobs_mongo_url: MongoUrl = None
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(str.lower)] = "text"
+
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)] = "DEBUG"
 
     @model_validator(mode="after")

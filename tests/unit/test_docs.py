@@ -54,6 +54,8 @@ ORDER = [
     "pipeline.notifications",
     "pipeline.publish",
     "pipeline.staging",
+    "pipeline.job_log",
+    "pipeline.job_stories",
     "pipeline.documents",
     "pipeline.runs",
     "pipeline.walk",
