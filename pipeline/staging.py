@@ -15,17 +15,13 @@ import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from botocore.exceptions import ClientError
-
-from pipeline import clients
+from pipeline import objects
 from pipeline.errors import RetryableError, StagedMissing
+from pipeline.objects import S3Error
 from pipeline.settings import get_settings
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 #: Days after which a staged object is an orphan: as long as SQS keeps a message that could name it.
 EXPIRY_DAYS = 14
@@ -144,21 +140,18 @@ class S3Staging:
 
     def put(self, data: bytes, key: str = "") -> str:
         key = key or _new_key()
-        with clients.aws_trouble("s3", "stage an object"):
-            clients.s3().put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data)
+        objects.put(self._bucket, self._prefix + key, data, doing="stage an object")
         return key
 
     def get(self, key: str) -> bytes:
-        with clients.aws_trouble("s3", "read a staged object"):
-            try:
-                return clients.s3().get_object(Bucket=self._bucket, Key=self._prefix + _checked(key))["Body"].read()
-            except ClientError as error:
-                if clients.aws_code(error) in clients.MISSING_OBJECT:
-                    raise StagedMissing(key) from None
-                raise
+        try:
+            return objects.get(self._bucket, self._prefix + _checked(key), doing="read a staged object")
+        except S3Error as error:
+            if error.is_absent:
+                raise StagedMissing(key) from None
+            raise
 
     def delete(self, keys: Sequence[str]) -> None:
         if keys:
-            objects: list[ObjectIdentifierTypeDef] = [{"Key": self._prefix + _checked(key)} for key in keys]
-            with clients.aws_trouble("s3", "delete staged objects"):
-                clients.s3().delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
+            ours = [self._prefix + _checked(key) for key in keys]
+            objects.delete(self._bucket, ours, doing="delete staged objects")

@@ -43,6 +43,7 @@ ORDER = [
     "pipeline.logs",
     "pipeline.guard",
     "pipeline.clients",
+    "pipeline.objects",
     "pipeline.queues",
     "pipeline.depths",
     "pipeline.wire",
