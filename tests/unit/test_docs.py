@@ -26,6 +26,7 @@ PROCESSES = ("fetch", "resize", "upload", "notify", "sweep", "ingest", "schedule
 
 #: Every module: each imports only from lines above its own. What is in `pipeline.demo` is one module here.
 ORDER = [
+    "pipeline.ages",
     "pipeline.errors",
     "pipeline.renditions",
     "pipeline.schedule",
@@ -87,6 +88,9 @@ ORDER = [
     "pipeline.submit",
     "pipeline.submit_report",
     "pipeline.sweep_commands",
+    "pipeline.letters",
+    "pipeline.dead_queues",
+    "pipeline.dead_letters",
     "pipeline.cli",
     "pipeline.__main__",
 ]
