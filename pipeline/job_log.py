@@ -5,6 +5,7 @@ A document of the collection `image_pipeline_jobs`, whose `_id` is the job's id 
     folder, lane, sweep    where its objects go; its lane; the collection and the run of a sweep
     began, updated         when it came to its first stage; its latest turn (a TTL index forgets the job 30 days later)
     failed, ended          its latest turn with a dead letter; its latest turn that ended a delivery
+    open                   true until it has ended: set where the document is made, never again
     redrives               how often an operator sent it through again
     sources                by number: `url` as host and path, `fields`, then `urls` of the renditions or the `error`
     turns                  the latest `MAX_TURNS`: `stage`, `verdict`, `at`, `seconds`, and where there is something to
@@ -16,8 +17,8 @@ The turns of one job come from several processes, in any order, so every update 
 add up to is worked out where it is read. Payloads, secrets and the queries of URLs are never stored.
 
 Operators used here and in `pipeline.job_stories`; MongoDB has them all since 4.2, and so has the embedded server:
-`$set`, `$min`, `$max`, `$inc`, `$push` with `$each` and `$slice`, upserts, in bulk; queries by equality, `$exists`,
-`$gte` and `$lt`; sort and limit; a TTL index and a sparse one.
+`$set`, `$setOnInsert`, `$unset`, `$min`, `$max`, `$inc`, `$push` with `$each` and `$slice`, upserts, in bulk; queries by
+equality, `$exists`, `$gte` and `$lt`; sort and limit; a TTL index, a sparse one, and a partial one by equality.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ MAX_MESSAGE = 500
 INDEXES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
     (JOBS, "updated", {"expireAfterSeconds": int(KEPT.total_seconds())}, "forgets jobs and finds the latest"),
     (JOBS, "failed", {"sparse": True}, "finds the latest failures"),
-    (JOBS, "began", {}, "finds the oldest job under way"),
+    (JOBS, "began", {"partialFilterExpression": {"open": True}}, "finds the oldest job under way"),
     (MINUTES, "at", {"expireAfterSeconds": int(KEPT.total_seconds())}, "forgets minutes"),
 )
 
@@ -130,6 +131,8 @@ def updates(entries: Iterable[Entry]) -> list[UpdateOne]:
 
 def _operators(update: dict[str, Any]) -> dict[str, Any]:
     push = {"turns": {"$each": update.pop("turns"), "$slice": -MAX_TURNS}}
+    # Whichever comes first, the end or another turn: afterwards the job is not open.
+    update |= {"$unset": {"open": ""}} if "ended" in update["$max"] else {"$setOnInsert": {"open": True}}
     return {name: values for name, values in update.items() if values} | {"$push": push}
 
 

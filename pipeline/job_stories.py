@@ -178,10 +178,11 @@ def per_minute(minutes: Iterable[Minute], now: datetime, over: timedelta = timed
 def oldest() -> dict[str, datetime]:
     """When the oldest job that is under way began, by the stage that it is due in.
 
-    Of jobs that have had a turn: what waits for its first stage is not in the log yet.
+    Of jobs that have had a turn: what waits for its first stage is not in the log yet. A job whose last turns the log
+    missed, while MongoDB was down, stays among them until it is forgotten.
     """
     with clients.mongo_trouble("read the job log"):
-        found = _jobs().find({"ended": {"$exists": False}}).sort("began", 1).limit(MOST_READ)
+        found = _jobs().find({"open": True}).sort("began", 1).limit(MOST_READ)
         began: dict[str, datetime] = {}
         for story in (_story(each) for each in found):
             began.setdefault(story.stage, story.began)

@@ -107,6 +107,14 @@ def test_a_job_under_way_is_in_the_stage_that_it_is_due_in(jobs):
         assert story.status == "under_way"
         assert story.stage == ("fetch", "resize", "upload", "notify")[number]
     assert list(job_stories.oldest()) == ["notify"]
+    write(good_story()[-1])
+    assert job_stories.oldest() == {}
+
+
+def test_a_job_whose_end_was_written_first_is_not_under_way(jobs):
+    write(*reversed(good_story()))
+    assert job_stories.oldest() == {}
+    assert job_stories.story("a-job").status == "done"
 
 
 def failed_story(start, stage=FETCH, code="http_404"):
