@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline import sweep_commands
+from pipeline.dashboard.command import dashboard
 from pipeline.errors import PipelineError
 from pipeline.logs import LOG_FORMAT, set_levels
 from pipeline.settings import SettingsError, get_settings
@@ -29,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(sweep_commands.app, name="sweep")
+app.command()(dashboard)
 console = Console()
 complaints = Console(stderr=True)
 

@@ -174,6 +174,9 @@ class Settings(BaseSettings):
     jobs_mongo_url: MongoUrl = None
     log_format: Annotated[Literal["text", "json"], BeforeValidator(str.lower)] = "text"
 
+    # The web page.
+    dashboard_token: Annotated[SecretStr | None, Field(min_length=16)] = None
+
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)] = "DEBUG"
 
     @model_validator(mode="after")

@@ -118,5 +118,3 @@ def _letter(letter: DeadLetter) -> LetterView:
         attempts=letter.attempts,
         last_at=letter.last_at,
     )
-
-

@@ -44,9 +44,10 @@ def bars(values: Sequence[float], label: str) -> Sparkline:
         return Sparkline("", "", label)
     top = max(values)
     step = WIDTH / len(values)
-    path = " ".join(
-        f"M{place * step + 0.3:.1f} {HEIGHT} v{-max(1.0, value / top * (HEIGHT - MARGIN)):.1f} h{step - 0.6:.1f} V{HEIGHT} Z"
-        for place, value in enumerate(values)
-        if value
-    )
-    return Sparkline("", path, label)
+    heights = [max(1.0, value / top * (HEIGHT - MARGIN)) if value else 0.0 for value in values]
+    drawn = [
+        f"M{place * step + 0.3:.1f} {HEIGHT} v{-height:.1f} h{step - 0.6:.1f} V{HEIGHT} Z"
+        for place, height in enumerate(heights)
+        if height
+    ]
+    return Sparkline("", " ".join(drawn), label)

@@ -37,7 +37,9 @@ def dashboard(
     settings = get_settings()
     token = settings.dashboard_token
     if token is None and not is_loopback(host):
-        raise SettingsError(f"--host {host} is reached from other machines: set DASHBOARD_TOKEN, 16 characters or more.")
+        raise SettingsError(
+            f"--host {host} is reached from other machines: set DASHBOARD_TOKEN, 16 characters or more."
+        )
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
     set_levels(settings)
     shown = f"[{host}]" if ":" in host else host

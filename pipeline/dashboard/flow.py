@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from pipeline.dashboard.charts import Sparkline, bars, sparkline
@@ -40,8 +40,8 @@ class StageCard:
     bulk: int  #: messages of sweeps that wait
     dead: int
     depth: Sparkline
-    rate: Sparkline | None  #: None without a job log
-    per_minute: str
+    rate: Sparkline | None = None  #: None without a job log
+    per_minute: str = ""
 
     @property
     def title(self) -> str:
@@ -63,24 +63,20 @@ def cards(
 ) -> list[StageCard]:
     """A card for ingest and for each stage, in the order a job passes them. `minutes` is None without a job log."""
     speeds = per_minute(minutes, now) if minutes is not None else {}
-    names = [INGEST, *(stage.name for stage in STAGES)]
-    return [_card(name, depths, history, minutes, speeds.get(name, 0.0), now) for name in names]
+    found = []
+    for name in (INGEST, *(stage.name for stage in STAGES)):
+        of_it = [depth for depth in depths if depth.stage == name]
+        past = history.of(name, buckets=DEPTH_PARTS, seconds=DEPTH_MINUTES * 60)
+        card = _card(name, of_it, past)
+        if minutes is not None and name != INGEST:  # ingest says only what it refuses
+            card = replace(card, rate=_rate(name, minutes, now), per_minute=_short(speeds.get(name, 0.0)))
+        found.append(card)
+    return found
 
 
-def _card(
-    name: str,
-    depths: Sequence[Depth],
-    history: History,
-    minutes: Sequence[Minute] | None,
-    speed: float,
-    now: datetime,
-) -> StageCard:
-    queues = [depth for depth in depths if depth.stage == name and depth.lane != DEAD]
-    buried = [depth for depth in depths if depth.stage == name and depth.lane == DEAD]
-    past = history.of(name, buckets=DEPTH_PARTS, seconds=DEPTH_MINUTES * 60)
+def _card(name: str, depths: Sequence[Depth], past: Sequence[int | None]) -> StageCard:
+    queues = [depth for depth in depths if depth.lane != DEAD]
     most = max((value for value in past if value is not None), default=0)
-    told = minutes is not None and name != INGEST  # ingest says only what it refuses
-    rate = _rate(name, minutes, now) if told and minutes is not None else None
     return StageCard(
         name=name,
         does=DOES[name],
@@ -89,15 +85,19 @@ def _card(
         in_flight=sum(queue.in_flight for queue in queues),
         delayed=sum(queue.delayed for queue in queues),
         bulk=sum(queue.waiting + queue.delayed for queue in queues if queue.lane == Lane.BULK),
-        dead=sum(queue.waiting + queue.in_flight + queue.delayed for queue in buried),
+        dead=sum(depth.waiting + depth.in_flight + depth.delayed for depth in depths if depth.lane == DEAD),
         depth=sparkline(past, f"waiting or delayed in the last {DEPTH_MINUTES} minutes: at most {most}"),
-        rate=rate,
-        per_minute=f"{speed:.0f}" if speed >= 10 or not speed else f"{speed:.1f}",
     )
+
+
+def _short(speed: float) -> str:
+    return f"{speed:.0f}" if speed >= 10 or not speed else f"{speed:.1f}"
 
 
 def _rate(name: str, minutes: Sequence[Minute], now: datetime) -> Sparkline:
     this_minute = now.replace(second=0, microsecond=0)
     by_minute = {minute.at: minute.count(name, Verdict.DONE) for minute in minutes}
     counts = [by_minute.get(this_minute - timedelta(minutes=back), 0) for back in reversed(range(RATE_MINUTES))]
-    return bars(counts, f"done in each of the last {RATE_MINUTES} minutes: {sum(counts)} together, at most {max(counts)}")
+    return bars(
+        counts, f"done in each of the last {RATE_MINUTES} minutes: {sum(counts)} together, at most {max(counts)}"
+    )

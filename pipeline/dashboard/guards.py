@@ -1,6 +1,6 @@
 """Who may look, and who may act.
 
-- The Host header must be one of ours, so that no stranger's name that resolves to this machine reaches it (DNS rebinding).
+- The Host header must be one of ours: no stranger's name that resolves to this machine reaches it (DNS rebinding).
 - Where a token is set, every page but the login wants it: as a cookie that the login sets, or as a bearer token.
 - What changes something is a POST from a page of ours: its origin is checked, and it carries a token of this process.
 - Every answer carries headers that keep a browser to this origin.
@@ -108,7 +108,7 @@ class Access:
         return bool(wanted) and hmac.compare_digest(given.encode(), wanted.encode())
 
     def session(self) -> str:
-        """A cookie's value that holds for `SESSION` seconds. It proves that the token was known, and is not the token."""
+        """A cookie's value that holds for `SESSION` seconds: a proof that the token was known, not the token."""
         until = str(int(time.time()) + SESSION)
         return f"{until}.{self._proof(until)}"
 

@@ -118,7 +118,7 @@ def of_story(story: Story) -> JobView:
         id=story.id,
         name=sources[0].name if sources else "a message that names no job",
         status=story.status,
-        folder=story.folder or "–",
+        folder=story.folder,
         lane=story.lane,
         began=story.began,
         updated=story.updated,
@@ -225,7 +225,7 @@ def _steps(story: Story) -> tuple[Step, ...]:
         elif story.status == "under_way" and (stage.name == story.stage or (not story.stage and place == 0)):
             state, said = "now", "under way"
         elif place < last or story.status != "under_way":
-            state, said = "skipped", "not needed" if place < last else "–"
+            state, said = "skipped", "not needed" if place < last else ""
         else:
             state, said = "todo", ""
         steps.append(Step(stage.name, state, said))

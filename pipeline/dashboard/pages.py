@@ -1,9 +1,12 @@
-"""The pages, and what their forms do. Pages are rendered from what the readings hold; one job is read when it is asked for."""
+"""The pages, and what their forms do.
+
+Pages are rendered from what the readings hold. Only single jobs, and those of a filter, are read when asked for.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,9 +23,11 @@ from pipeline import job_stories
 from pipeline.dashboard import causes, flow, jobs, pictures, words
 from pipeline.dashboard.guards import Access, checked_form, log_in, log_out
 from pipeline.dashboard.jobs import JobView
-from pipeline.dashboard.redrives import RATE, Redrives
-from pipeline.dashboard.sources import Sources
+from pipeline.dashboard.redrives import Redrives
+from pipeline.dashboard.sources import LETTERS, Sources
 from pipeline.dashboard.submissions import Submissions
+from pipeline.dead_letters import RATE
+from pipeline.depths import DEAD
 from pipeline.errors import PipelineError
 from pipeline.job_stories import Story
 from pipeline.objects import S3Error
@@ -147,11 +152,15 @@ class Pages:
     def failures(self, _: Request) -> Response:
         """What failed, by cause, with the dead letters."""
         self._sources.watched()
+        found = self._causes()
         return self._page(
             "failures.html",
             "/failures",
             letters=self._sources.letters.seen,
-            causes=self._causes(),
+            causes=found,
+            past=causes.past(found, self._sources.job_log.seen.value.failures),
+            dead=self._dead(),
+            read_at_most=LETTERS,
             redrive=self._redrives.latest,
             rate=RATE,
         )
@@ -176,9 +185,7 @@ class Pages:
             return PlainTextResponse(error.message, 404 if error.is_absent else 502)
         except PipelineError as error:
             return PlainTextResponse(error.message, 503)
-        return Response(
-            data, media_type=content_type, headers={"Cache-Control": f"private, max-age={PICTURE_AGE}"}
-        )
+        return Response(data, media_type=content_type, headers={"Cache-Control": f"private, max-age={PICTURE_AGE}"})
 
     # Actions.
 
@@ -200,7 +207,11 @@ class Pages:
         """Send the dead letters of one cause through again, in the background."""
         form = await checked_form(request, self._access)
         stage, code = (str(form.get(name) or "") for name in ("stage", "code"))
-        await run_in_threadpool(self._redrives.start, stage, code)
+        meant = next((cause for cause in self._causes() if (cause.stage, cause.code) == (stage, code)), None)
+        if meant is None:
+            raise HTTPException(404, "There is no such cause any more: its dead letters have gone.")
+        if not self._redrives.start(stage, code, meant.sendable):
+            raise HTTPException(409, "A redrive is under way: wait for its end.")
         return RedirectResponse("/failures", 303)
 
     def login(self, _: Request) -> Response:
@@ -244,11 +255,12 @@ class Pages:
         return [*ours, *told]
 
     def _causes(self) -> list[causes.Cause]:
-        return causes.group(
-            self._sources.letters.seen.value,
-            self._sources.job_log.seen.value.failures,
-            busy=self._redrives.busy,
-        )
+        return causes.group(self._sources.letters.seen.value, self._sources.job_log.seen.value.failures)
+
+    def _dead(self) -> int:
+        """How many dead letters there are, as SQS counts them."""
+        found = self._sources.queues.seen.value
+        return sum(depth.waiting + depth.in_flight for depth in found if depth.lane == DEAD)
 
     def _banners(self) -> list[Banner]:
         banners = []
@@ -292,13 +304,12 @@ class Pages:
         status, detail = 500, ""
         if isinstance(error, HTTPException):
             status, detail = error.status_code, error.detail
-        titles = {403: "Not done", 404: "There is no such page", 405: "Not that way"}
+        titles = {403: "Not done", 404: "It is not there", 405: "Not that way", 409: "Not now"}
         return self._error(status, titles.get(status, "That went wrong"), detail)
 
     def on_error(self, _: Request, error: Exception) -> Response:
         """A defect of ours; the log has the traceback."""
         logger.error("a page could not be made (%s)", type(error).__name__)
-        return self._error(500, "That went wrong", f"A defect of the dashboard's: {type(error).__name__}. Its log has more.")
-
-
-Handler = Callable[[Request, Exception], Response]
+        return self._error(
+            500, "That went wrong", f"A defect of the dashboard's: {type(error).__name__}. Its log has more."
+        )

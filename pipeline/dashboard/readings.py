@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from pipeline.errors import PipelineError
+from pipeline.settings import SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ class Reading(Generic[T]):
             self.seen = Seen(self._read(), datetime.now(UTC))
         except PipelineError as error:
             self.seen = replace(self.seen, trouble=error.message)
+        except SettingsError as error:
+            self.seen = replace(self.seen, trouble=str(error))
         except Exception as error:  # its text may hold hosts and documents
             logger.exception("could not read %s", self.name)
             self.seen = replace(self.seen, trouble=f"Could not read {self.name}: {type(error).__name__}.")

@@ -1,8 +1,8 @@
 """Jobs that were sent from the page, and what came of them.
 
 Like `submit --wait` it asks for results on a queue of its own, `<namespace>_submit_dashboard`, which it makes at the
-first job. A dashboard takes the results of its own jobs alone; what nobody takes expires within the hour. Where there is a
-job log, it tells more than the result does.
+first job. A dashboard takes the results of its own jobs alone; what nobody takes expires within the hour. Where there
+is a job log, it tells more than the result does.
 """
 
 from __future__ import annotations
@@ -48,13 +48,18 @@ class Submissions:
         """The job, if it was sent from here and is not forgotten."""
         return self._jobs.get(job_id)
 
+    def latest(self) -> list[Submission]:
+        """All of them, the latest first."""
+        with self._lock:
+            return list(reversed(self._jobs.values()))
+
     def send(self, url: str, *, folder: str = "", postback_url: str = "") -> Submission:
         """Send one image through the pipeline.
 
         Raises:
             SubmitError: it is not acceptable, or could not be sent; its text says why.
         """
-        if urlsplit_scheme(url) not in {"http", "https"}:
+        if _scheme(url) not in {"http", "https"}:
             raise SubmitError("An image's URL starts with http:// or https://.")
         wanted = {"bucket_name": folder, "postback_url": postback_url}
         common: Payload = {name: value for name, value in wanted.items() if value}
@@ -100,8 +105,8 @@ class Submissions:
                 time.sleep(TROUBLE_PAUSE)
 
     def _settle(self, queue_url: str, message: MessageTypeDef) -> None:
-        job_id = message.get("MessageAttributes", {}).get("job_id", {}).get("StringValue", "")
-        job = self._jobs.get(job_id)
+        attribute = message.get("MessageAttributes", {}).get("job_id")
+        job = self._jobs.get(attribute.get("StringValue", "")) if attribute else None
         if job is None:  # another dashboard's, or one whose sending is just being noted: it comes again
             return
         if job.status == "sent":
@@ -110,7 +115,7 @@ class Submissions:
             clients.sqs().delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
 
 
-def urlsplit_scheme(url: str) -> str:
+def _scheme(url: str) -> str:
     """The scheme of a URL; empty where it is none."""
     try:
         parts = urlsplit(url)
@@ -123,7 +128,9 @@ def _result_queue(name: str) -> str:
     """The URL of the queue for results, made if it is missing."""
     keep: dict[QueueAttributeNameType, str] = {"MessageRetentionPeriod": str(KEPT), "VisibilityTimeout": str(HIDDEN)}
     with clients.aws_trouble("sqs", f"create the queue {name} for the results"):
-        return find_queue(clients.sqs(), name) or clients.sqs().create_queue(QueueName=name, Attributes=keep)["QueueUrl"]
+        return (
+            find_queue(clients.sqs(), name) or clients.sqs().create_queue(QueueName=name, Attributes=keep)["QueueUrl"]
+        )
 
 
 def _receive(queue_url: str) -> list[MessageTypeDef]:
