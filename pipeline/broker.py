@@ -28,6 +28,7 @@ from pipeline.logs import log_event, set_levels
 from pipeline.middleware import Notices, Outcomes, Shutdowns, Suspects, Unsettled, as_pipeline_error, attempt_of
 from pipeline.publish import is_published
 from pipeline.queues import RETENTION
+from pipeline.recording import Recording
 from pipeline.settings import Settings, get_settings, settings_or_exit
 from pipeline.sqs import SQSBroker
 from pipeline.stages import BULK_QUEUES, Lane, Stage, stage_of_queue
@@ -216,6 +217,7 @@ def make_broker(settings: Settings) -> SQSBroker:
         middleware=[
             Outcomes(settings, job_of, pass_on),
             Notices(settings),
+            Recording(settings),
             Suspects(),
             Lanes(),
             Shutdowns(),

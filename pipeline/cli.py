@@ -65,14 +65,16 @@ def ingest() -> None:
         told_to_stop.wait()
         return
     from pipeline.ingest import Ingest  # noqa: PLC0415 - declares the actors, which no other command needs
+    from pipeline.recording import recording  # noqa: PLC0415
 
     taking = Ingest(queue_url)
     thread = threading.Thread(target=taking.run, name="ingest", daemon=True)
-    thread.start()
-    logger.info("Taking messages from %s.", queue_url.rsplit("/", 1)[-1])
-    told_to_stop.wait()
-    taking.stop()
-    thread.join(STOP_GRACE)  # a long poll in hand is left to end with the process
+    with recording(get_settings()):
+        thread.start()
+        logger.info("Taking messages from %s.", queue_url.rsplit("/", 1)[-1])
+        told_to_stop.wait()
+        taking.stop()
+        thread.join(STOP_GRACE)  # a long poll in hand is left to end with the process
 
 
 @app.command()

@@ -1,164 +1,180 @@
-"""The job log: one small document per job in MongoDB, where `JOBS_MONGO_URL` says so; `pipeline.job_stories` reads it.
+"""Writing the job log: a thread that puts what the working threads tell it into MongoDB, in batches.
 
-A document of the collection `image_pipeline_jobs`, whose `_id` is the job's id (also of its redrives, `<id>.r1`):
-
-    folder, lane, sweep    where its objects go; its lane; the collection and the run of a sweep
-    began, updated         when it came to its first stage; its latest turn (a TTL index forgets the job 30 days later)
-    failed, ended          its latest turn with a dead letter; its latest turn that ended a delivery
-    open                   true until it has ended: set where the document is made, never again
-    redrives               how often an operator sent it through again
-    sources                by number: `url` as host and path, `fields`, then `urls` of the renditions or the `error`
-    turns                  the latest `MAX_TURNS`: `stage`, `verdict`, `at`, `seconds`, and where there is something to
-                           say `attempt`, `code`, `message`, `waited`, `wait`, `redrive`, `deliveries`, `due`
-
-and one of `image_pipeline_minutes`, whose `_id` is a minute: the turns of all jobs in it, by stage and verdict.
-
-The turns of one job come from several processes, in any order, so every update commutes with every other. What they
-add up to is worked out where it is read. Payloads, secrets and the queries of URLs are never stored.
-
-Operators used here and in `pipeline.job_stories`; MongoDB has them all since 4.2, and so has the embedded server:
-`$set`, `$setOnInsert`, `$unset`, `$min`, `$max`, `$inc`, `$push` with `$each` and `$slice`, upserts, in bulk; queries by
-equality, `$exists`, `$gte` and `$lt`; sort and limit; a TTL index, a sparse one, and a partial one by equality.
+It is never in the way: to tell it takes microseconds, and while MongoDB is down it keeps the latest turns and lets the
+oldest go. A process that is killed takes with it what it was told in the last second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pymongo
 from pymongo import UpdateOne
+from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError, PyMongoError
 
-from pipeline.events import Event, Verdict
-from pipeline.exchange import shown
-from pipeline.job import Source
-from pipeline.publish import image_info
-from pipeline.stages import NOTIFY
+from pipeline import clients
+from pipeline.events import Event
+from pipeline.job_entries import INDEXES, JOBS, MINUTES, Entry, counts, entry_of, updates
 
-JOBS, MINUTES = "image_pipeline_jobs", "image_pipeline_minutes"
+logger = logging.getLogger(__name__)
 
-#: How long a job is remembered after its last turn, and a minute.
-KEPT = timedelta(days=30)
+#: Turns that wait for MongoDB at the most: about 1 kB each.
+ROOM = 10_000
 
-#: Turns of one job that are kept, the latest: more than all delays of retries together make.
-MAX_TURNS = 64
+#: Turns that are written at once at the most, and seconds that they are gathered for.
+BATCH, GATHER = 1000, 1.0
 
-#: Characters of an error's sentence.
-MAX_MESSAGE = 500
+#: Seconds that MongoDB may take for a batch.
+TIMEOUT = 10.0
 
-#: The indexes: of which collection, by what, its options, and what for.
-INDEXES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
-    (JOBS, "updated", {"expireAfterSeconds": int(KEPT.total_seconds())}, "forgets jobs and finds the latest"),
-    (JOBS, "failed", {"sparse": True}, "finds the latest failures"),
-    (JOBS, "began", {"partialFilterExpression": {"open": True}}, "finds the oldest job under way"),
-    (MINUTES, "at", {"expireAfterSeconds": int(KEPT.total_seconds())}, "forgets minutes"),
-)
+#: Seconds between attempts while MongoDB is in trouble: doubled from the first to the last.
+FIRST_BACKOFF, LAST_BACKOFF = 1.0, 30.0
+
+#: MongoDB's code where another process has just made the document: the same update finds it now.
+DUPLICATE_KEY = 11000
 
 
-@dataclass(frozen=True)
-class Entry:
-    """What one turn adds to the document of its job: values that do not change, and others that only grow."""
+class JobLog:
+    """A listener of `pipeline.events`. Its thread runs from `start` to `stop`.
 
-    job_id: str
-    turn: dict[str, Any]
-    known: dict[str, Any]  #: for `$set`
-    least: dict[str, Any]  #: for `$min`
-    most: dict[str, Any]  #: for `$max`
+    Parameters:
+        write: puts entries into the database; raises PyMongoError where it is in trouble.
+        room: how many turns are kept while it is.
+        gather: seconds to gather turns for one batch.
+    """
 
+    def __init__(
+        self,
+        write: Callable[[Sequence[Entry]], None] | None = None,
+        *,
+        room: int = ROOM,
+        gather: float = GATHER,
+    ) -> None:
+        self._write = write or write_entries
+        self._entries: deque[Entry] = deque(maxlen=room)
+        self._gather = gather
+        self._lock = threading.Lock()
+        self._some = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="job log", daemon=True)
+        self._in_trouble = False
+        self.lost = 0  #: turns for which there was no room
 
-def entry_of(event: Event) -> Entry:
-    """The entry for one event. Holds nothing of the payload."""
-    job, at = event.job, _time(event.at)
-    began = event.arrived or event.at - event.seconds
-    turn: dict[str, Any] = {"stage": event.stage, "verdict": event.verdict.value, "at": at}
-    turn["seconds"] = round(event.seconds, 3)
-    known: dict[str, Any] = {}
-    most: dict[str, Any] = {"updated": at}
-    if event.attempt > 1:
-        turn["attempt"] = event.attempt
-    if event.code:
-        turn |= {"code": event.code, "message": _storable(event.message[:MAX_MESSAGE])}
-    if event.arrived and event.attempt == 1 and not (job and job.redrives):
-        turn["waited"] = round(max(0.0, event.at - event.seconds - event.arrived), 3)
-    if event.wait:
-        turn["wait"] = round(event.wait, 1)
-    if event.verdict in {Verdict.GIVEN_UP, Verdict.REJECTED}:
-        most["failed"] = at
-    if _ends(event):
-        most["ended"] = at
-    if job:
-        known = {"folder": job.folder, "lane": job.lane.value}
-        if job.sweep:
-            known["sweep"] = {"collection": job.sweep.collection, "run": job.sweep.run}
-        for number, source in enumerate(job.sources):
-            known |= {f"sources.{number}.{name}": value for name, value in _facts(job.folder, source).items()}
-        if job.due.name != event.stage:
-            turn["due"] = job.due.name
-        if job.redrives:
-            turn["redrive"] = most["redrives"] = job.redrives
-        if event.stage == NOTIFY.name and (deliveries := event.worked_on or job.deliveries):
-            turn["deliveries"] = list(deliveries)
-    return Entry(event.job_id, turn, known, {"began": _time(began)}, most)
+    def __call__(self, event: Event) -> None:
+        """Take note of one turn."""
+        entry = entry_of(event)
+        with self._lock:
+            self.lost += len(self._entries) == self._entries.maxlen
+            self._entries.append(entry)
+        self._some.set()
 
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
 
-def _ends(event: Event) -> bool:
-    if event.stage == NOTIFY.name:
-        return event.verdict in {Verdict.DONE, Verdict.GIVEN_UP}
-    return event.verdict is Verdict.REJECTED
+    def stop(self, timeout: float) -> None:
+        """Write what is left, if that takes no longer than `timeout` seconds."""
+        self._stopping.set()
+        self._some.set()
+        self._thread.join(timeout)
+        if self._thread.is_alive() or self._entries:
+            logger.warning("The job log ends without its latest turns: MongoDB did not take them in time.")
 
+    def _run(self) -> None:
+        backoff = FIRST_BACKOFF
+        while not self._stopping.is_set():
+            self._some.wait()
+            self._stopping.wait(self._gather)
+            self._some.clear()
+            if self._write_all():
+                backoff = FIRST_BACKOFF
+                continue
+            self._some.set()
+            self._stopping.wait(backoff)
+            backoff = min(backoff * 2, LAST_BACKOFF)
+        self._write_all()  # what came in meanwhile
 
-def _facts(folder: str, source: Source) -> dict[str, Any]:
-    facts: dict[str, Any] = {"url": shown(source.url), "fields": list(source.fields)}
-    if source.error:
-        facts["error"] = {**source.error, "message": _storable(source.error["message"][:MAX_MESSAGE])}
-    elif source.due == NOTIFY.name and source.content:
-        facts["urls"] = {name: info["url"] for name, info in image_info(folder, source.content).items()}
-    return facts
+    def _write_all(self) -> bool:
+        """Whether all that is there was written."""
+        while batch := self._take():
+            try:
+                self._write(batch)
+            except PyMongoError as error:  # its text may hold hosts and documents
+                self._put_back(batch)
+                if not self._in_trouble:
+                    logger.warning("The job log waits: MongoDB gave %s. The jobs go on.", type(error).__name__)
+                self._in_trouble = True
+                return False
+            except Exception as error:
+                logger.error("The job log cannot write %d turns: %s", len(batch), type(error).__name__)
+        if self._in_trouble:
+            logger.info("The job log goes on. Turns lost since this process began: %d.", self.lost)
+        self._in_trouble = False
+        return True
 
+    def _take(self) -> list[Entry]:
+        with self._lock:
+            return [self._entries.popleft() for _ in range(min(BATCH, len(self._entries)))]
 
-def updates(entries: Iterable[Entry]) -> list[UpdateOne]:
-    """An update for each job that `entries` tell of: what it holds afterwards does not depend on their order."""
-    merged: dict[str, dict[str, Any]] = {}
-    for entry in entries:
-        update = merged.setdefault(entry.job_id, {"$set": {}, "$min": {}, "$max": {}, "turns": []})
-        update["$set"].update(entry.known)
-        update["$min"] |= {name: min(value, update["$min"].get(name, value)) for name, value in entry.least.items()}
-        update["$max"] |= {name: max(value, update["$max"].get(name, value)) for name, value in entry.most.items()}
-        update["turns"].append(entry.turn)
-    return [UpdateOne({"_id": job_id}, _operators(update), upsert=True) for job_id, update in merged.items()]
-
-
-def _operators(update: dict[str, Any]) -> dict[str, Any]:
-    push = {"turns": {"$each": update.pop("turns"), "$slice": -MAX_TURNS}}
-    # Whichever comes first, the end or another turn: afterwards the job is not open.
-    update |= {"$unset": {"open": ""}} if "ended" in update["$max"] else {"$setOnInsert": {"open": True}}
-    return {name: values for name, values in update.items() if values} | {"$push": push}
-
-
-def counts(entries: Iterable[Entry]) -> list[UpdateOne]:
-    """An update for each minute in which `entries` have a turn: how many, by stage and verdict."""
-    minutes: dict[datetime, dict[str, int]] = {}
-    for entry in entries:
-        turn = entry.turn
-        minute = minutes.setdefault(turn["at"].replace(second=0, microsecond=0), {})
-        name = f"{turn['stage']}.{turn['verdict']}"
-        minute[name] = minute.get(name, 0) + 1
-    return [
-        UpdateOne({"_id": at}, {"$set": {"at": at}, "$inc": {f"turns.{name}": n for name, n in numbers.items()}}, True)
-        for at, numbers in minutes.items()
-    ]
+    def _put_back(self, batch: Sequence[Entry]) -> None:
+        """Before what came meanwhile, as far as there is room: the oldest are lost."""
+        with self._lock:
+            room = (self._entries.maxlen or 0) - len(self._entries)
+            kept = batch[max(0, len(batch) - room) :]
+            self.lost += len(batch) - len(kept)
+            self._entries.extendleft(reversed(kept))
 
 
-def missing_indexes(there: Mapping[str, Iterable[str]]) -> list[tuple[str, str, dict[str, Any], str]]:
-    """Those of `INDEXES` that are not among the fields that each collection of `there` has indexes by."""
-    return [index for index in INDEXES if index[1] not in there.get(index[0], ())]
+def write_entries(entries: Sequence[Entry]) -> None:
+    """Put entries into the job log. Doing it twice adds nothing to a story.
+
+    Raises:
+        PyMongoError: MongoDB is in trouble.
+    """
+    database = clients.job_database()
+    with pymongo.timeout(TIMEOUT):
+        _bulk(database[JOBS], updates(entries))
+        _bulk(database[MINUTES], counts(entries))
 
 
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(round(seconds, 3), UTC)
+def _bulk(collection: Collection[dict[str, Any]], changes: Sequence[UpdateOne], *, again: bool = True) -> None:
+    try:
+        collection.bulk_write(changes, ordered=False)
+    except BulkWriteError as error:
+        errors = (error.details or {}).get("writeErrors", [])
+        raced = [changes[each["index"]] for each in errors if each["code"] == DUPLICATE_KEY]
+        refused = {each["code"] for each in errors} - {DUPLICATE_KEY}
+        if refused:  # trying again cannot help
+            logger.error("MongoDB refused %d updates of the job log, codes %s.", len(errors) - len(raced), refused)
+        if raced and again:
+            _bulk(collection, raced, again=False)
 
 
-def _storable(text: str) -> str:
-    """The text as UTF-8 can write it."""
-    return text.encode("utf-8", "replace").decode()
+def missing_indexes() -> list[tuple[str, str, dict[str, Any], str]]:
+    """Those of `pipeline.job_entries.INDEXES` that are not there.
+
+    Raises:
+        RetryableError: MongoDB could not be asked.
+    """
+    with clients.mongo_trouble("look at the indexes of the job log"):
+        there = {
+            (name, index["key"][0][0])
+            for name in (JOBS, MINUTES)
+            for index in clients.job_database()[name].index_information().values()
+        }
+    return [index for index in INDEXES if index[:2] not in there]
+
+
+def create_index(collection: str, by: str, options: Mapping[str, Any]) -> None:
+    """Make an index of `pipeline.job_entries.INDEXES`.
+
+    Raises:
+        RetryableError: MongoDB could not make it.
+    """
+    with clients.mongo_trouble(f"create the index of {collection} by {by}", timeout=600):
+        clients.job_database()[collection].create_index(by, **options)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import clients
 from pipeline.events import Verdict
-from pipeline.job_log import JOBS, MINUTES
+from pipeline.job_entries import JOBS, MINUTES
 from pipeline.stages import NOTIFY, STAGES
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pipeline.errors import PermanentError, RetryableError
 from pipeline.events import Event, Verdict
 from pipeline.images import Recipe
 from pipeline.job import Content, Job, Source, Sweep
-from pipeline.job_log import JOBS, MAX_TURNS, MINUTES, counts, entry_of, updates
+from pipeline.job_entries import JOBS, MAX_TURNS, MINUTES, counts, entry_of, updates
 from pipeline.renditions import RenditionSize
 from pipeline.settings import SettingsError
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
