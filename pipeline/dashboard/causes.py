@@ -111,7 +111,7 @@ def _cause(letters: Sequence[DeadLetter], recent: int) -> Cause:
 def _letter(letter: DeadLetter) -> LetterView:
     return LetterView(
         id=letter.id,
-        name=" and ".join(letter.urls) or "a message that holds no job",
+        name=" and ".join(letter.urls) or "a refused message",
         job_id=letter.job_id,
         message=letter.message,
         queue=letter.queue,

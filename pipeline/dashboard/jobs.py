@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
@@ -116,7 +116,7 @@ def of_story(story: Story) -> JobView:
         why = next((source.why for source in sources if source.why), "") or (troubles[-1].message if troubles else "")
     return JobView(
         id=story.id,
-        name=sources[0].name if sources else "a message that names no job",
+        name=sources[0].name if sources else "a refused message",
         status=story.status,
         folder=story.folder,
         lane=story.lane,
@@ -141,6 +141,9 @@ def of_submission(job: Submission) -> JobView:
         status = "partly"
     sent = datetime.fromtimestamp(job.sent_at, UTC)
     state = {"under_way": "todo", "done": "done"}.get(status, "skipped")
+    steps = [Step(stage.name, state, "") for stage in STAGES]
+    if status == "under_way":
+        steps[0] = replace(steps[0], state="now", words="under way")
     return JobView(
         id=job.job_id or "",
         name=sources[0].name if sources else job.place,
@@ -151,7 +154,7 @@ def of_submission(job: Submission) -> JobView:
         updated=sent,
         seconds=job.seconds,
         sources=sources,
-        steps=tuple(Step(stage.name, state, "") for stage in STAGES),
+        steps=tuple(steps),
         why=next((source.why for source in sources if source.why), ""),
         thumbnail=next((found for source in sources if (found := _thumbnail(source))), ""),
     )

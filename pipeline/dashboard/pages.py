@@ -161,7 +161,7 @@ class Pages:
             past=causes.past(found, self._sources.job_log.seen.value.failures),
             dead=self._dead(),
             read_at_most=LETTERS,
-            redrive=self._redrives.latest,
+            redrive=self._redrives.shown,
             rate=RATE,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,9 @@ from pipeline.errors import PipelineError
 from pipeline.letters import Filter
 
 logger = logging.getLogger(__name__)
+
+#: Seconds that one which has ended is shown.
+SHOWN = 300
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,13 @@ class Redrive:
     total: int  #: dead letters of that cause, when it began
     sent: int = 0
     left: tuple[str, ...] = ()  #: why some were left, for people
-    over: bool = False
+    over_at: float | None = None  #: when it ended, in Unix seconds
     trouble: str = ""
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.over_at is not None
 
     @property
     def title(self) -> str:
@@ -53,6 +62,13 @@ class Redrives:
         self._after = after
         self._lock = threading.Lock()
         self.latest: Redrive | None = None
+
+    @property
+    def shown(self) -> Redrive | None:
+        """The one that is under way, or ended a short while ago."""
+        latest = self.latest
+        recent = latest and (latest.over_at is None or time.time() - latest.over_at < SHOWN)
+        return latest if recent else None
 
     @property
     def busy(self) -> bool:
@@ -84,7 +100,7 @@ class Redrives:
             logger.exception("a redrive ended")
             trouble = f"{type(error).__name__}: the dashboard's log has more."
         if self.latest:
-            self.latest = replace(self.latest, over=True, trouble=trouble)
+            self.latest = replace(self.latest, over_at=time.time(), trouble=trouble)
         self._after()
 
     def _note(self, counts: Counts) -> None:

@@ -23,7 +23,9 @@ def span(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """How long something took: `0.23 s`, `4.1 s`, `3 min`."""
+    """How long something took: `23 ms`, `0.42 s`, `4.1 s`, `3 min`."""
+    if seconds < 0.1:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 1:
         return f"{seconds:.2f} s"
     return f"{seconds:.1f} s" if seconds < 60 else span(seconds)
