@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
@@ -18,9 +19,12 @@ from pipeline.dashboard.sources import Sources
 from pipeline.dashboard.submissions import Submissions
 from pipeline.settings import Settings
 
+#: Seconds that requests under way may take when it is told to stop.
+STOP_GRACE = 2
 
-def make_app(settings: Settings, access: Access) -> Starlette:
-    """The application; its sources are read from its start to its end."""
+
+def make_app(settings: Settings, access: Access) -> Guard:
+    """The application behind its guard; its sources are read from its start to its end."""
     sources = Sources(settings)
     redrives = Redrives(sources.reading_letters, after=sources.letters_changed)
     pages = Pages(settings, access, sources, Submissions(), redrives)
@@ -30,9 +34,23 @@ def make_app(settings: Settings, access: Access) -> Starlette:
         with sources.running():
             yield
 
-    return Starlette(
+    app = Starlette(
         routes=[*pages.routes(), Mount("/static", StaticFiles(directory=HERE / "static"))],
-        middleware=[Middleware(Guard, access=access)],
         exception_handlers={HTTPException: pages.on_http_error, 500: pages.on_error},
         lifespan=lifespan,
+    )
+    return Guard(app, access)  # around all of it: what Starlette answers to a defect passes no middleware of its own
+
+
+def server_config(app: Guard, **where: Any) -> uvicorn.Config:
+    """How uvicorn serves it: no header says what it is, no log names a query, and nothing is read from a proxy's."""
+    return uvicorn.Config(
+        app,
+        **where,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOP_GRACE,
+        ws="none",
     )

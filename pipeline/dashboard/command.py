@@ -11,9 +11,6 @@ import typer
 from pipeline.logs import LOG_FORMAT, set_levels
 from pipeline.settings import SettingsError, get_settings
 
-#: Seconds that requests under way may take when it is told to stop.
-STOP_GRACE = 2
-
 
 def dashboard(
     *,
@@ -31,7 +28,7 @@ def dashboard(
     """
     import uvicorn  # noqa: PLC0415 - slow to import, and needed by no other command
 
-    from pipeline.dashboard.app import make_app  # noqa: PLC0415
+    from pipeline.dashboard.app import make_app, server_config  # noqa: PLC0415
     from pipeline.dashboard.guards import Access, is_loopback  # noqa: PLC0415
 
     settings = get_settings()
@@ -45,15 +42,4 @@ def dashboard(
     shown = f"[{host}]" if ":" in host else host
     logging.getLogger(__name__).info("The dashboard: http://%s:%d/", shown, port)
     app = make_app(settings, Access.for_host(host, token, name or ()))
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        log_level="warning",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=STOP_GRACE,
-        ws="none",
-    )
+    uvicorn.Server(server_config(app, host=host, port=port)).run()

@@ -38,7 +38,8 @@ MAX_FIELDS = 40
 WRONG_TOKEN_PAUSE = 1.0
 
 #: What needs no token: the login, what it looks like, and whether this process lives.
-OPEN_PATHS = ("/login", "/static/", "/livez")
+OPEN_PATHS = frozenset({"/login", "/livez"})
+STATIC = "/static/"
 
 #: How browsers call this machine.
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -129,15 +130,15 @@ class Access:
 
 
 class Guard:
-    """The middleware around everything: refuses what has no business here, and sets the headers of what it lets in."""
+    """What is around `app`: refuses what has no business here, and sets the headers of what it lets in."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
-        self._app = app
+        self.app = app
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         if scope["type"] != "http":  # nothing here speaks anything else
             return
@@ -147,10 +148,10 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers[name] = value
-                headers.setdefault("Cache-Control", "no-store")
+                headers.setdefault("Cache-Control", "no-cache" if scope["path"].startswith(STATIC) else "no-store")
             await send(message)
 
-        answer = self._refusal(scope) or self._app
+        answer = self._refusal(scope) or self.app
         await answer(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
@@ -163,7 +164,7 @@ class Guard:
             return PlainTextResponse("Only GET and POST are known here.", 405, {"Allow": "GET, HEAD, POST"})
         if method == "POST" and (reason := _strange(headers)):
             return PlainTextResponse(reason, 403)
-        if path.startswith(OPEN_PATHS) or self._access.admits(headers):
+        if path in OPEN_PATHS or path.startswith(STATIC) or self._access.admits(headers):
             return None
         if method == "GET" and _bearer(headers) is None and "text/html" in headers.get("accept", ""):
             return RedirectResponse("/login", 303)

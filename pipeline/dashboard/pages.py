@@ -126,7 +126,7 @@ class Pages:
         outcome = outcome if outcome in OUTCOMES else ""
         banners: list[Banner] = []
         found = self._latest_jobs()
-        if self._with_job_log:
+        if self._with_job_log and not self._sources.job_log.seen.trouble:  # else each look would wait for it
             try:
                 found = [jobs.of_story(story) for story in job_stories.latest(MANY, failed=OUTCOMES[outcome])]
             except PipelineError as error:
@@ -145,8 +145,9 @@ class Pages:
             submission = self._submissions.get(job_id)
             view = jobs.of_submission(submission) if submission else None
         if view is None:
-            text = banners[0].text if banners else "Neither the job log nor this dashboard knows a job of that id."
-            return self._error(503 if banners else 404, "No such job", text)
+            trouble = self._sources.job_log.seen.trouble or (banners[0].text if banners else "")
+            text = trouble or "Neither the job log nor this dashboard knows a job of that id."
+            return self._error(503 if trouble else 404, "No such job", text)
         return self._page("job.html", "/jobs", banners=banners, job=view)
 
     def failures(self, _: Request) -> Response:
@@ -216,6 +217,8 @@ class Pages:
 
     def login(self, _: Request) -> Response:
         """The form that asks for the token."""
+        if self._access.token is None:
+            return RedirectResponse("/", 303)
         return self._render("login.html", 200, wrong="")
 
     async def let_in(self, request: Request) -> Response:
@@ -237,7 +240,12 @@ class Pages:
         return self._settings.jobs_mongo_url is not None
 
     def _story(self, job_id: str) -> Story | None:
-        return job_stories.story(job_id) if self._with_job_log else None
+        if not self._with_job_log:
+            return None
+        seen = self._sources.job_log.seen
+        if seen.trouble:  # it would only make this page wait, too
+            return next((story for story in seen.value.latest if story.id == job_id), None)
+        return job_stories.story(job_id)
 
     def _job(self, job_id: str) -> JobView | None:
         if story := self._story(job_id):
@@ -285,7 +293,7 @@ class Pages:
             status,
             page=page,
             banners=[*banners, *self._banners()],
-            namespace=self._settings.queue_namespace,
+            queues_of=self._settings.queue_namespace,
             bucket=self._settings.s3_bucket,
             with_job_log=self._with_job_log,
             now=datetime.now(UTC),
