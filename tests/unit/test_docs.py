@@ -87,6 +87,8 @@ ORDER = [
     "pipeline.letters",
     "pipeline.dead_queues",
     "pipeline.dead_letters",
+    "pipeline.signals",
+    "pipeline.dead_commands",
     "pipeline.cli",
     "pipeline.__main__",
 ]
