@@ -6,4 +6,4 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--uploads", type=int, default=150, help="Uploads that fail and are redriven in the test of it.")
+    parser.addoption("--uploads", type=int, default=200, help="Uploads that fail and are redriven in the test of it.")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -13,6 +16,7 @@ from pipeline.cli import app
 from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES, FETCH, NOTIFY, UPLOAD
 from tests.integration.dead import counts, job_at, letter_of, put, refused, sweep_job, taken
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -147,6 +151,25 @@ def test_a_redrive_that_sqs_refuses_says_so_and_fails(dead, monkeypatch):
     assert "Sent 0 letters through again" in shown
     assert "1 could not be sent and are where they were: SQS said no." in shown
     assert counts("upload_dlq") == (1, 0)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_redrive_that_is_interrupted_says_how_far_it_came_and_gives_the_rest_back(dead, signum):
+    # Given a redrive that would take long, half of whose letters are not meant
+    put(*(letter_of(job_at(), UPLOAD, "s3_error" if n < 300 else "bad_job") for n in range(600)))
+    command = [sys.executable, "-m", "pipeline", "dead", "redrive", "--code", "s3_error", "--rate", "20", "--yes"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # When it is interrupted in the middle
+    wait_for(lambda: counts("upload")[0] >= 20)
+    process.send_signal(signum)
+    said, _ = process.communicate(timeout=30)
+    # Then each letter was sent and is gone, or is visible as before.
+    assert process.returncode != 0
+    sent, hidden = counts("upload")
+    assert hidden == 0
+    assert 20 <= sent < 300
+    assert f"Sent {sent} letters through again" in said
+    assert counts("upload_dlq") == (600 - sent, 0)
 
 
 def test_a_purge_asks_and_deletes_what_is_meant(dead):
