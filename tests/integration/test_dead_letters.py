@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from pipeline import clients
 from pipeline.errors import RetryableError
@@ -184,7 +185,7 @@ def test_a_look_that_is_interrupted_gives_everything_back(dead, monkeypatch):
 
 
 def test_trouble_in_the_middle_gives_everything_back(dead, spoiled, monkeypatch):
-    monkeypatch.setattr("pipeline.dead_queues.PAUSES", ())
+    monkeypatch.setattr("pipeline.dead_queues.PAUSES", (0,))
     put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(25)))
 
     def failing(receive):
@@ -192,8 +193,6 @@ def test_trouble_in_the_middle_gives_everything_back(dead, spoiled, monkeypatch)
 
         def call(**request):
             if "upload" in request["QueueUrl"] and not answers:
-                from botocore.exceptions import EndpointConnectionError
-
                 raise EndpointConnectionError(endpoint_url="x")
             answers.pop() if "upload" in request["QueueUrl"] else None
             return receive(**request)
@@ -204,6 +203,22 @@ def test_trouble_in_the_middle_gives_everything_back(dead, spoiled, monkeypatch)
     with pytest.raises(RetryableError, match="read the queue"):
         dead.browse()
     assert counts("upload_dlq") == (25, 0)
+
+
+def test_what_cannot_be_given_back_is_said_and_comes_back_by_itself(dead, spoiled, monkeypatch, caplog):
+    monkeypatch.setattr("pipeline.dead_queues.PAUSES", (0,))
+    put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(25)))
+
+    def failing(_):
+        def call(**_):
+            raise EndpointConnectionError(endpoint_url="x")
+
+        return call
+
+    spoiled("change_message_visibility_batch", failing)
+    assert len(dead.browse()) == 25
+    assert "is hidden still, for SQS did not answer: for 60 s at the most." in caplog.text
+    assert counts("upload_dlq") == (0, 25)
 
 
 def test_a_namespace_without_queues_is_named(dead, monkeypatch):
