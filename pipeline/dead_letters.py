@@ -23,7 +23,7 @@ from pipeline.dead_queues import Reading, open_readings, read_through
 from pipeline.errors import PipelineError
 from pipeline.inbox import send_message
 from pipeline.job import parse_json
-from pipeline.letters import DEAD_LETTER_QUEUES, NO_REASON, DeadLetter, Filter, payload_of, read_letter, to_send
+from pipeline.letters import NO_REASON, DeadLetter, Filter, payload_of, read_letter, to_send
 from pipeline.settings import SettingsError, get_settings
 from pipeline.stages import INGEST_DEAD_LETTER_QUEUE
 from pipeline.staging import staging
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 __all__ = [
-    "DEAD_LETTER_QUEUES",
     "EVERYTHING",
     "NO_REASON",
     "RATE",
@@ -60,6 +59,8 @@ class Survey:
 
     #: Letters that the filter takes, by stage, code, and why a redrive would leave them (empty: it would not).
     groups: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    says: dict[tuple[str, str], str] = field(default_factory=dict)  #: the sentence of one of them, by stage and code
+    latest: list[DeadLetter] = field(default_factory=list)  #: the latest of them, as many as were asked for
     waiting: int = 0  #: letters in the queues, those included that the filter does not take; SQS's approximate count
     elsewhere: int = 0  #: letters that another reader holds, and nobody else can see meanwhile; approximate too
     newest: float = 0.0  #: when the newest letter that was found came, by SQS's clock, in Unix seconds
@@ -108,17 +109,24 @@ def browse(filter: Filter = EVERYTHING, limit: int | None = None) -> list[DeadLe
             stopped.set()
 
     _go_through(filter, take, stopped)
-    return sorted(found, key=lambda letter: letter.last_at, reverse=True)[:limit]
+    return _latest(found, limit)
 
 
-def survey(filter: Filter = EVERYTHING) -> Survey:
-    """Count the letters that `filter` takes: what a redrive or a purge would meet. Raises as `browse` does."""
+def survey(filter: Filter = EVERYTHING, keep: int = 0) -> Survey:
+    """Count the letters that `filter` takes: what a redrive or a purge would meet; and keep the latest ones.
+
+    Raises:
+        SettingsError, RetryableError: as `browse` does.
+    """
     found, lock = Survey(), Lock()
 
     def count(_: Reading, meant: list[_Pair]) -> None:
+        letters = [letter for letter, _ in meant]
         with lock:
-            found.groups.update((letter.stage, letter.code, letter.obstacle) for letter, _ in meant)
-            found.newest = max(found.newest, *(letter.sent_at for letter, _ in meant))
+            found.groups.update((letter.stage, letter.code, letter.obstacle) for letter in letters)
+            found.says |= {(letter.stage, letter.code): letter.message for letter in letters}
+            found.newest = max(found.newest, *(letter.sent_at for letter in letters))
+            found.latest = _latest([*found.latest, *letters], keep)
 
     readings = _go_through(filter, count, Event())
     found.waiting = sum(reading.waiting for reading in readings)
@@ -279,6 +287,10 @@ def _send_input(letter: DeadLetter) -> str | None:
     except PipelineError as error:
         return error.message
     return None
+
+
+def _latest(letters: list[DeadLetter], number: int | None) -> list[DeadLetter]:
+    return sorted(letters, key=lambda letter: (letter.last_at, letter.sent_at), reverse=True)[:number]
 
 
 def _staged(key: str) -> str:

@@ -9,6 +9,7 @@ Knows nothing of letters. Limits: https://docs.aws.amazon.com/AWSSimpleQueueServ
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor
@@ -28,10 +29,16 @@ from pipeline.wire import MAX_BATCH
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_sqs.type_defs import DeleteMessageBatchRequestEntryTypeDef, MessageTypeDef
+    from mypy_boto3_sqs.type_defs import (
+        ChangeMessageVisibilityBatchRequestEntryTypeDef,
+        DeleteMessageBatchRequestEntryTypeDef,
+        MessageTypeDef,
+    )
 
     #: Is called with messages that were received for the first time, from several threads.
     Handler = Callable[["Reading", list[MessageTypeDef]], None]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -135,11 +142,18 @@ class Reading:
         return refused
 
     def give_back(self) -> None:
-        """Make what is held visible again. What fails comes back by itself."""
+        """Make what is held visible again. Where SQS does not answer, that comes to pass by itself."""
         with self._lock:
             handles, self._handles = list(self._handles.values()), {}
+        failed = Event()
         with ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(self._show, map(list, batched(handles, MAX_BATCH))))
+            list(pool.map(partial(self._show, failed), batched(handles, MAX_BATCH)))
+        if failed.is_set():
+            logger.warning(
+                "What was read of the queue %s is hidden still, for SQS did not answer: for %d s at the most.",
+                self.name,
+                self._hide_for,
+            )
 
     def _look(self) -> tuple[int, int, float]:
         """How many messages are visible, how many others hold, and SQS's time."""
@@ -196,24 +210,20 @@ class Reading:
             self.delete(again)
         return fresh
 
-    def _show(self, handles: Sequence[str]) -> None:
+    def _show(self, failed: Event, handles: Iterable[str]) -> None:
+        if failed.is_set():
+            return
+        entries: list[ChangeMessageVisibilityBatchRequestEntryTypeDef] = [
+            {"Id": str(i), "ReceiptHandle": handle, "VisibilityTimeout": 0} for i, handle in enumerate(handles)
+        ]
+        change = partial(self._client.change_message_visibility_batch, QueueUrl=self.url, Entries=entries)
         try:
-            self._patiently(
-                f"make what was read of the queue {self.name} visible again",
-                partial(
-                    self._client.change_message_visibility_batch,
-                    QueueUrl=self.url,
-                    Entries=[
-                        {"Id": str(i), "ReceiptHandle": handle, "VisibilityTimeout": 0}
-                        for i, handle in enumerate(handles)
-                    ],
-                ),
-            )
+            self._patiently(f"give back what was read of the queue {self.name}", change, PAUSES[:1])
         except RetryableError:
-            self.complete = False
+            failed.set()
 
-    def _patiently(self, doing: str, call: Callable[[], T]) -> T:
-        for pause in (*PAUSES, None):
+    def _patiently(self, doing: str, call: Callable[[], T], pauses: Sequence[float] = PAUSES) -> T:
+        for pause in (*pauses, None):
             try:
                 with clients.aws_trouble("sqs", doing):
                     return call()

@@ -22,18 +22,11 @@ from pipeline.exchange import shown
 from pipeline.job import Job, UnknownVersion, parse_json
 from pipeline.queues import MAX_RECEIVES, RETENTION
 from pipeline.settings import get_settings
-from pipeline.stages import INGEST_DEAD_LETTER_QUEUE, NOTIFY, STAGES, SWEEP_QUEUES, stage_of_queue
+from pipeline.stages import DEAD_LETTER_QUEUES, INGEST_DEAD_LETTER_QUEUE, NOTIFY, SWEEP_QUEUES, stage_of_queue
 from pipeline.wire import ATTEMPTS, decode
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
-
-#: Where letters lie, by the name that commands call the stage by, in the order a job passes them.
-DEAD_LETTER_QUEUES: dict[str, str] = {
-    "ingest": INGEST_DEAD_LETTER_QUEUE,
-    **{stage.name: stage.dead_letter_queue for stage in STAGES},
-    **{queue: f"{queue}_dlq" for queue in SWEEP_QUEUES},
-}
 
 #: The code of a letter that holds none: SQS moved the message itself.
 NO_REASON = "no_reason"

@@ -157,10 +157,11 @@ class Outcomes(dramatiq.Middleware):
             reason = _reason(message, stage, *given_up.values())
             failed = job.with_errors(stage, given_up)
             _tell(message, stage, job.id, Verdict.GIVEN_UP, *given_up.values(), job=failed, worked_on=tuple(given_up))
-            redriven = replace(job, redrives=job.redrives + 1)  # what reports it, if an operator sends it again
+            # What reports it, if an operator sends it again: no other letter of this job under the same id.
+            redriven = replace(job, redrives=job.redrives + job.letters + 1, letters=0)
             letter = _with_job(message, redriven, **{ATTEMPTS: {}})
             yield partial(broker.bury, message.queue_name, encode(letter), reason)
-            job = failed
+            job = replace(failed, letters=job.letters + 1)
         if waits:
             again = {name: errors[name] for name in waits}
             wait = max(waits.values())
@@ -212,6 +213,23 @@ class Suspects(dramatiq.Middleware):
         if broker.alone is not None and broker.alone is not message:
             message.release()
             raise SkipMessage
+
+
+class AtWork(dramatiq.Middleware):
+    """Keeps what this process has begun and not ended: a send waits a little for those that may come of it.
+
+    Comes last in the list of middleware: before-hooks of others may let a message go unbegun.
+    """
+
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        """It is begun."""
+        broker.at_work.add(message.hold)
+
+    def after_process_message(
+        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        """It has ended, and sends nothing more, or not soon."""
+        broker.at_work.discard(message.hold)
 
 
 class Shutdowns(dramatiq.Middleware):

@@ -1,12 +1,13 @@
 """Where bytes wait between stages (the claim-check pattern): a local folder, or S3. `STAGING_URL` chooses.
 
-Keys are random and unguessable. What a job leaves behind expires: in S3 by a lifecycle rule that `provision` sets, in
+Keys are unguessable. What a job leaves behind expires: in S3 by a lifecycle rule that `provision` sets, in
 a folder by the folder's own sweep.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import secrets
@@ -38,7 +39,7 @@ _OURS = re.compile(f"{_KEY.pattern}|{PARTIAL}.*")
 
 
 class Staging(Protocol):
-    """Puts bytes away under a random key. Deleting twice is harmless."""
+    """Puts bytes away under a key that cannot be guessed. Deleting twice is harmless."""
 
     def put(self, data: bytes, key: str = "") -> str:
         """Keep `data`, under a new key or in place of what is under `key`; returns its key."""
@@ -61,6 +62,15 @@ def _open(url: str) -> Staging:
     if parts.scheme == "file":
         return LocalStaging(Path(unquote(parts.path)))
     return S3Staging(bucket=parts.netloc, prefix=parts.path.lstrip("/"))
+
+
+def staged_key(delivery: str, url: str, content: str) -> str:
+    """The key of what a stage makes of one source: the same each time its message is delivered.
+
+    So a stage that runs again puts the same bytes in the same place, and its next message is of no other. Nobody can
+    guess it who does not know `delivery`, SQS's own id for the message.
+    """
+    return hashlib.sha256("\0".join((delivery, url, content)).encode()).hexdigest()[:32]
 
 
 def _new_key() -> str:
