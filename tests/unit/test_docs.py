@@ -66,6 +66,7 @@ ORDER = [
     "pipeline.sqs",
     "pipeline.lanes",
     "pipeline.middleware",
+    "pipeline.traces",
     "pipeline.recording",
     "pipeline.broker",
     "actors",
