@@ -17,7 +17,7 @@ from rich.text import Text
 
 from pipeline import sweep_commands
 from pipeline.errors import PipelineError
-from pipeline.logs import LOG_FORMAT, set_levels
+from pipeline.logs import TEXT_FORMAT, set_up
 from pipeline.settings import SettingsError, get_settings
 
 app = typer.Typer(
@@ -236,8 +236,8 @@ def _give_up(error: Exception) -> NoReturn:
 
 def _log_as_process() -> None:
     """Logging for a long-running process, as dramatiq's own processes have it."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
-    set_levels(get_settings())
+    logging.basicConfig(level=logging.INFO, format=TEXT_FORMAT, stream=sys.stderr)
+    set_up(get_settings())
 
 
 if __name__ == "__main__":
