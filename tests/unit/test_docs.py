@@ -90,6 +90,9 @@ ORDER = [
     "pipeline.submit",
     "pipeline.submit_report",
     "pipeline.sweep_commands",
+    "pipeline.status",
+    "pipeline.status_view",
+    "pipeline.status_command",
     "pipeline.cli",
     "pipeline.__main__",
 ]
