@@ -83,7 +83,8 @@ def provision(
 ) -> None:
     """Create the queues with their dead-letter queues, and the lifecycle rule that empties staging.
 
-    With a MongoDB variable set, also the two indexes of the collection that the sweeps keep their state in.
+    With a MongoDB variable set, also the two indexes of the collection that the sweeps keep their state in; with
+    JOBS_MONGO_URL, the four of the job log.
 
     Safe to repeat: what is there is compared, and only what differs is changed. The bucket's other lifecycle rules
     are kept.
