@@ -25,7 +25,7 @@ from pipeline.errors import PipelineError, Rejected, StagedMissing
 from pipeline.events import Event, Verdict, listen, tell
 from pipeline.job import MAX_PAYLOAD_BYTES, Job, Source, Unfinished, UnknownVersion, to_json
 from pipeline.lanes import Lanes
-from pipeline.logs import log_event, set_levels
+from pipeline.logs import log_event, set_up
 from pipeline.middleware import AtWork, Notices, Outcomes, Shutdowns, Suspects, Unsettled, as_pipeline_error, attempt_of
 from pipeline.publish import is_published
 from pipeline.queues import RETENTION
@@ -239,7 +239,7 @@ def make_broker(settings: Settings) -> SQSBroker:
     )
 
 
-set_levels(settings_or_exit())
+set_up(settings_or_exit())
 listen(log_event)
 dramatiq.set_encoder(Encoder())
 broker = make_broker(get_settings())

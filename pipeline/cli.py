@@ -13,10 +13,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from pipeline import dead_commands, sweep_commands
-from pipeline.dashboard.command import dashboard
+from pipeline import dashboard_command, dead_commands, status_command, sweep_commands
 from pipeline.errors import PipelineError
-from pipeline.logs import LOG_FORMAT, set_levels
+from pipeline.logs import TEXT_FORMAT, set_up
 from pipeline.settings import SettingsError, get_settings
 from pipeline.signals import until_a_signal
 
@@ -29,8 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(sweep_commands.app, name="sweep")
-app.command()(dashboard)
 app.add_typer(dead_commands.app, name="dead")
+app.command()(status_command.status)
+app.command()(dashboard_command.dashboard)
 console = Console()
 complaints = Console(stderr=True)
 
@@ -84,7 +84,8 @@ def provision(
 ) -> None:
     """Create the queues with their dead-letter queues, and the lifecycle rule that empties staging.
 
-    With a MongoDB variable set, also the two indexes of the collection that the sweeps keep their state in.
+    With a MongoDB variable set, also the two indexes of the collection that the sweeps keep their state in; with
+    JOBS_MONGO_URL, the four of the job log.
 
     Safe to repeat: what is there is compared, and only what differs is changed. The bucket's other lifecycle rules
     are kept.
@@ -220,8 +221,8 @@ def _give_up(error: Exception) -> NoReturn:
 
 def _log_as_process() -> None:
     """Logging for a long-running process, as dramatiq's own processes have it."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
-    set_levels(get_settings())
+    logging.basicConfig(level=logging.INFO, format=TEXT_FORMAT, stream=sys.stderr)
+    set_up(get_settings())
 
 
 if __name__ == "__main__":

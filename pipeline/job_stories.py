@@ -166,13 +166,12 @@ def rates(since: datetime) -> list[Minute]:
 
 
 def per_minute(minutes: Iterable[Minute], now: datetime, over: timedelta = timedelta(minutes=5)) -> dict[str, float]:
-    """How many turns of each stage went well in a minute, on average of the last `over`."""
-    counted = [minute for minute in minutes if minute.at + timedelta(minutes=1) > now - over]
+    """How many turns of each stage went well in a minute, on average from the minute of `now - over` until `now`."""
+    since = (now - over).replace(second=0, microsecond=0)
+    counted = [minute for minute in minutes if since <= minute.at <= now]
     stages = {stage for minute in counted for stage in minute.turns}
-    return {
-        stage: sum(minute.count(stage, Verdict.DONE) for minute in counted) / (over / timedelta(minutes=1))
-        for stage in stages
-    }
+    span = (now - since) / timedelta(minutes=1)
+    return {stage: sum(minute.count(stage, Verdict.DONE) for minute in counted) / span for stage in stages}
 
 
 def oldest() -> dict[str, datetime]:

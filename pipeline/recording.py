@@ -37,6 +37,10 @@ def recorders(settings: Settings) -> list[Recorder]:
     found: list[Recorder] = []
     if settings.jobs_mongo_url:
         found.append(JobLog())
+    if settings.traces_endpoint:
+        from pipeline.traces import Traces  # noqa: PLC0415 - 10 MB that most processes do without
+
+        found.append(Traces(settings.traces_endpoint))
     return found
 
 

@@ -225,7 +225,9 @@ def test_rates_count_turns_by_minute(jobs):
     minutes = job_stories.rates(since)
     assert sum(minute.count("fetch", Verdict.DONE) for minute in minutes) == 3
     assert sum(minute.count("fetch") for minute in minutes) == 6
-    assert job_stories.per_minute(minutes, datetime.now(UTC))["notify"] == pytest.approx(3 / 5)
+    now = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
+    assert job_stories.per_minute(minutes, now, timedelta(minutes=4))["notify"] == pytest.approx(3 / 4)
+    assert job_stories.per_minute(minutes, now + timedelta(hours=1)) == {}
     assert job_stories.rates(datetime.now(UTC) + timedelta(minutes=2)) == []
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.logs import LOG_FORMAT, set_levels
+from pipeline.logs import TEXT_FORMAT, set_up
 from pipeline.settings import SettingsError, get_settings
 
 
@@ -37,8 +37,8 @@ def dashboard(
         raise SettingsError(
             f"--host {host} is reached from other machines: set DASHBOARD_TOKEN, 16 characters or more."
         )
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
-    set_levels(settings)
+    logging.basicConfig(level=logging.INFO, format=TEXT_FORMAT, stream=sys.stderr)
+    set_up(settings)
     shown = f"[{host}]" if ":" in host else host
     logging.getLogger(__name__).info("The dashboard: http://%s:%d/", shown, port)
     app = make_app(settings, Access.for_host(host, token, name or ()))
