@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 from typing import Annotated
 
@@ -39,7 +40,16 @@ def dashboard(
         )
     logging.basicConfig(level=logging.INFO, format=TEXT_FORMAT, stream=sys.stderr)
     set_up(settings)
-    shown = f"[{host}]" if ":" in host else host
-    logging.getLogger(__name__).info("The dashboard: http://%s:%d/", shown, port)
     app = make_app(settings, Access.for_host(host, token, name or ()))
-    uvicorn.Server(server_config(app, host=host, port=port)).run()
+    with _listening(host, port) as listener:
+        shown = f"[{host}]" if ":" in host else host
+        logging.getLogger(__name__).info("The dashboard: http://%s:%d/", shown, port)
+        uvicorn.Server(server_config(app)).run([listener])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]  # what Python adds names the address again
+        raise typer.BadParameter(f"{host}:{port} cannot be listened on: {reason}.", param_hint="--port") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -42,12 +41,12 @@ def make_app(settings: Settings, access: Access) -> Guard:
     return Guard(app, access)  # around all of it: what Starlette answers to a defect passes no middleware of its own
 
 
-def server_config(app: Guard, **where: Any) -> uvicorn.Config:
+def server_config(app: Guard) -> uvicorn.Config:
     """How uvicorn serves it: no header says what it is, no log names a query, and nothing is read from a proxy's."""
     return uvicorn.Config(
         app,
-        **where,
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,

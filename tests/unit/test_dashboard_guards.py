@@ -132,6 +132,13 @@ def test_a_short_token_is_refused(
     assert token[:15] not in str(result.exception)
 
 
+def test_a_port_that_is_taken_is_named(nothing_behind: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = CliRunner().invoke(command_line, ["dashboard", "--port", str(taken.getsockname()[1])])
+    assert result.exit_code == 2
+    assert "cannot be listened on: Address already in use." in " ".join(result.output.replace("│", "").split())
+
+
 # The token.
 
 

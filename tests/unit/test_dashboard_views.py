@@ -112,7 +112,7 @@ def test_the_flow_adds_up_both_lanes_and_tells_the_dead_apart() -> None:
     ingest, fetch, resize, _, notify = flow.cards(depths, History(), minutes, NOW)
     assert (ingest.waiting, ingest.known, ingest.rate) == (3, True, None)
     assert (fetch.waiting, fetch.in_flight, fetch.delayed, fetch.bulk, fetch.dead) == (45, 3, 11, 50, 7)
-    assert fetch.per_minute == "6.0"
+    assert fetch.per_minute == "5.5"  # in the last five minutes and a half
     assert fetch.rate is not None
     assert "30 together, at most 30" in fetch.rate.label
     assert (resize.known, notify.delayed) == (False, 9)
