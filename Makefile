@@ -15,7 +15,8 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint sheets bench bench-queues bench-images bench-lanes lock \
+.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint screenshots sheets bench bench-queues bench-images \
+	bench-lanes lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -49,6 +50,9 @@ lint: setup-dev ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+screenshots: setup-dev ## Remake the pictures of the dashboard in docs/, in a Chromium that is installed
+	$(BIN)/pytest tests/browser --need-browser --screenshots -k goes_through
 
 sheets: setup-dev ## Make the contact sheets of docs/images.md anew
 	$(BIN)/python -m tests.sheets
