@@ -39,7 +39,6 @@ ORDER = [
     "pipeline.confined",
     "pipeline.stages",
     "pipeline.logs",
-    "pipeline.logged",
     "pipeline.job",
     "pipeline.events",
     "pipeline.guard",
