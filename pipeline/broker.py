@@ -180,8 +180,10 @@ def pass_on(job: Job) -> None:
     broker.enqueue(actor.message_of(job))
 
 
-def job_of(message: dramatiq.Message[Any] | SQSMessage) -> Job:
+def job_of(message: dramatiq.Message[Any] | SQSMessage, stage_payload: Callable[[bytes], str] | None = None) -> Job:
     """The job in a message of a stage, or the new one that its payload asks for.
+
+    `stage_payload` puts a payload that is too long for a message into staging; by default it is put there.
 
     Raises:
         Rejected, UnknownVersion: as `Job.accept` and `Job.decode` do.
@@ -190,7 +192,7 @@ def job_of(message: dramatiq.Message[Any] | SQSMessage) -> Job:
         return Job.decode(message.kwargs["job"])
     if len(message.args) + len(message.kwargs) != 1 or not message.kwargs.keys() <= {"payload"}:
         raise Rejected("bad_job", "The message holds neither a payload nor a job.")
-    return Job.accept(_payload(message), job_id=message.message_id, stage_payload=staging().put)
+    return Job.accept(_payload(message), job_id=message.message_id, stage_payload=stage_payload or staging().put)
 
 
 def current_message() -> SQSMessage:

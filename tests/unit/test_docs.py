@@ -16,7 +16,7 @@ from pipeline import clients
 from pipeline.provision import queue_specs
 from pipeline.renditions import RenditionSize
 from pipeline.settings import Settings, get_settings
-from pipeline.stages import STAGES, SWEEP_QUEUES
+from pipeline.stages import DEAD_LETTER_QUEUES, STAGES, SWEEP_QUEUES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,6 +26,7 @@ PROCESSES = ("fetch", "resize", "upload", "notify", "sweep", "ingest", "schedule
 
 #: Every module: each imports only from lines above its own. What is in `pipeline.demo` is one module here.
 ORDER = [
+    "pipeline.ages",
     "pipeline.errors",
     "pipeline.renditions",
     "pipeline.schedule",
@@ -93,6 +94,11 @@ ORDER = [
     "pipeline.status",
     "pipeline.status_view",
     "pipeline.status_command",
+    "pipeline.letters",
+    "pipeline.dead_queues",
+    "pipeline.dead_letters",
+    "pipeline.signals",
+    "pipeline.dead_commands",
     "pipeline.cli",
     "pipeline.__main__",
 ]
@@ -291,7 +297,7 @@ def test_examples_in_json_parse() -> None:
 
 
 def test_each_process_has_a_policy_that_names_what_exists() -> None:
-    assert {path.stem for path in POLICIES} == {*PROCESSES, "provision", "producer"}
+    assert {path.stem for path in POLICIES} == {*PROCESSES, "provision", "producer", "operator"}
     theirs = {"ImageQueue.fifo", "ChannelImages", "EpisodeImages.fifo"}  # the customer's, for example
     patterns = {"*", "image-pipeline_*", "image-pipeline_submit_*"}
     queues = {spec.name for spec in queue_specs(get_settings())} | theirs | patterns
@@ -305,6 +311,22 @@ def test_each_process_has_a_policy_that_names_what_exists() -> None:
             for resource in [resources] if isinstance(resources, str) else resources:
                 known = resource.rpartition(":")[2] in queues if ":sqs:" in resource else resource in objects
                 assert known, f"{path.name} names {resource}"
+
+
+def test_an_operators_policy_allows_to_redrive_every_dead_letter_and_to_receive_nothing_else() -> None:
+    statements = json.loads((ROOT / "docs/iam/operator.json").read_text(encoding="utf-8"))["Statement"]
+
+    def queues_for(action: str) -> set[str]:
+        found = [statement["Resource"] for statement in statements if action in statement["Action"]]
+        names = {name for resource in found for name in ([resource] if isinstance(resource, str) else resource)}
+        return {name.rpartition(":")[2].removeprefix("image-pipeline_") for name in names}
+
+    dead = set(DEAD_LETTER_QUEUES.values())
+    alive = {*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES, "ImageQueue.fifo"}
+    for action in ("ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility"):
+        assert queues_for(f"sqs:{action}") == dead
+    assert queues_for("sqs:SendMessage") == alive
+    assert queues_for("sqs:GetQueueAttributes") == alive | dead
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
