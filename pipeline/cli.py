@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from pipeline import sweep_commands
+from pipeline import check_commands, sweep_commands
 from pipeline.errors import PipelineError
 from pipeline.logs import LOG_FORMAT, set_levels
 from pipeline.settings import SettingsError, get_settings
@@ -29,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(sweep_commands.app, name="sweep")
+app.command()(check_commands.check)
 console = Console()
 complaints = Console(stderr=True)
 

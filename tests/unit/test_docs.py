@@ -38,6 +38,7 @@ ORDER = [
     "pipeline.images",
     "pipeline.confined",
     "pipeline.stages",
+    "pipeline.iam",
     "pipeline.job",
     "pipeline.events",
     "pipeline.logs",
@@ -74,6 +75,13 @@ ORDER = [
     "pipeline",
     "pipeline.ingest",
     "pipeline.provision",
+    "pipeline.check_rows",
+    "pipeline.check_trouble",
+    "pipeline.check_settings",
+    "pipeline.check_queues",
+    "pipeline.check_objects",
+    "pipeline.check_database",
+    "pipeline.check",
     "pipeline.processes",
     "pipeline.embedded",
     "pipeline.standalone",
@@ -82,6 +90,7 @@ ORDER = [
     "pipeline.demo",
     "pipeline.submit",
     "pipeline.submit_report",
+    "pipeline.check_commands",
     "pipeline.sweep_commands",
     "pipeline.cli",
     "pipeline.__main__",
@@ -281,9 +290,9 @@ def test_examples_in_json_parse() -> None:
 
 
 def test_each_process_has_a_policy_that_names_what_exists() -> None:
-    assert {path.stem for path in POLICIES} == {*PROCESSES, "provision", "producer"}
+    assert {path.stem for path in POLICIES} == {*PROCESSES, "provision", "producer", "operator"}
     theirs = {"ImageQueue.fifo", "ChannelImages", "EpisodeImages.fifo"}  # the customer's, for example
-    patterns = {"*", "image-pipeline_*", "image-pipeline_submit_*"}
+    patterns = {"*", "image-pipeline_*", "image-pipeline_*_dlq", "image-pipeline_submit_*"}
     queues = {spec.name for spec in queue_specs(get_settings())} | theirs | patterns
     bucket = "arn:aws:s3:::images-ch"
     objects = {bucket, f"{bucket}/images-resized/*", f"{bucket}/pipeline-staging/*"}
