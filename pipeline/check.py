@@ -18,6 +18,7 @@ CHECKS: tuple[Check, ...] = (
     *check_queues.CHECKS,
     *check_objects.CHECKS,
     *check_database.CHECKS,
+    *check_objects.HOST_CHECKS,
     *check_settings.HOST_CHECKS,
 )
 

@@ -314,5 +314,8 @@ CHECKS = (
         "S3", "staging", "Writes, reads and deletes there, and reads as a stranger.", _staging, _STAGES | {"producer"}
     ),
     Check("S3", "expiry", "Reads the bucket's lifecycle rules.", _expiry, _STAGES | {"provision"}),
+)
+
+HOST_CHECKS = (
     Check("This host", "folder", "Writes and deletes a file in the staging folder.", _folder, _STAGES | {"producer"}),
 )
