@@ -12,7 +12,7 @@ from pipeline.job import Content, Job, Source
 from pipeline.publish import is_published
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
-from pipeline.staging import staging
+from pipeline.staging import staged_key, staging
 
 
 @stage_actor(FETCH)
@@ -21,7 +21,7 @@ def fetch_image(job: Job) -> Job:
     return advance(job, FETCH, fetch)
 
 
-def fetch(job: Job, source: Source) -> Source:
+def fetch(job: Job, source: Source, delivery: str) -> Source:
     settings = get_settings()
     recipe = Recipe(settings.renditions, settings.resize_fit)
     image = download(source.url, partial(manners().turn, lane=job.lane))
@@ -29,4 +29,4 @@ def fetch(job: Job, source: Source) -> Source:
     content = Content(recipe.content_id(image), extension, recipe)
     if is_published(job.folder, content):
         return source.published(content)
-    return source.fetched(staging().put(image), content)
+    return source.fetched(staging().put(image, staged_key(delivery, source.url, content.id)), content)

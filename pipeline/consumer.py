@@ -70,10 +70,11 @@ class Trials(Protocol):
 class SQSMessage(dramatiq.MessageProxy):
     """A received message. Shown in logs by actor and id alone: its arguments hold what customers sent."""
 
-    def __init__(self, message: dramatiq.Message[Any], hold: Hold, *, receives: int) -> None:
+    def __init__(self, message: dramatiq.Message[Any], hold: Hold, *, receives: int, sqs_id: str = "") -> None:
         super().__init__(message)
         self.hold = hold
         self.receives = receives
+        self.sqs_id = sqs_id  #: SQS's own id for it: the same each time it is received, and known to nobody else
         self.began = time.monotonic()  #: when a worker thread took it; until then, when it was received
         self.release_after: int | None = None
         self.reason: Reason | None = None
@@ -280,7 +281,7 @@ class SQSConsumer(upstream.SQSConsumer):
         if message.actor_name not in self.broker.actors:
             raise ValueError(f"no actor is called {message.actor_name[:80]!r}")
         receives = int(received.get("Attributes", {}).get("ApproximateReceiveCount", 1))
-        return SQSMessage(message, hold, receives=receives)
+        return SQSMessage(message, hold, receives=receives, sqs_id=received["MessageId"])
 
     def _begin_trial(self, suspect: SQSMessage) -> None:
         """Note that a suspect is begun alone. Its receives would not tell: some are of workers that ended otherwise."""
