@@ -12,9 +12,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 import requests
 
-from pipeline import clients
+from pipeline import clients, objects
 from pipeline.check_rows import Check, Context, Row, Status
 from pipeline.check_trouble import ELSEWHERE, Answer, ask, meaning, unforeseen
+from pipeline.errors import RetryableError
 from pipeline.iam import Place
 from pipeline.provision import lifecycle_steps
 from pipeline.publish import ACLS_DISABLED
@@ -74,11 +75,20 @@ def _bucket(context: Context, bucket: str, absent: str) -> Row:
         return Row(
             Status.FAIL,
             name,
-            f"It is in {where}, and AWS_REGION={settings.aws_region}: the URLs in results would lead nowhere.",
+            f"It is in {where}, and AWS_REGION={settings.aws_region}: nothing can be stored, and URLs lead nowhere.",
             f"Set AWS_REGION={region}, with the queues there too." if region else "Set AWS_REGION to the bucket's.",
         )
     if answer.error and not answer.denied and answer.code not in _NOT_FOUND:
         return Row(Status.FAIL, name, *unforeseen(answer, "S3", "read from it"))
+    try:  # everything so far was asked by boto3, for its names of what is wrong; images go another way
+        objects.exists(bucket, absent, doing="look for an object")
+    except RetryableError as error:
+        return Row(
+            Status.FAIL,
+            name,
+            f"boto3 reaches S3, and the client that moves images does not. {error.message}",
+            "It trusts public authorities and obeys https_proxy and no_proxy: look at those, and at AWS_REGION.",
+        )
     source = "AWS_ACCESS_KEY_S3" if settings.aws_access_key_s3 else "boto3's chain"
     where = settings.s3_endpoint or f"region {settings.aws_region}"
     return Row(Status.OK, name, f"S3 answers ({where}) and takes the credentials of {source}.")

@@ -97,6 +97,7 @@ GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
         Grant("TakeInput", _CONSUME, on_input=True),
         Grant("HandOverOrRefuse", (_FIND, _SEND), queues=(FETCH.queue(), INGEST_DEAD_LETTER_QUEUE)),
         Grant("StageLongPayloads", ("s3:PutObject",), place=Place.STAGING),
+        Grant("CountWhatWaits", (_FIND, "sqs:GetQueueAttributes"), queues=("*",), on_input=True),
     ),
     "scheduler": (Grant("SendPeriodicMessages", (_FIND, _SEND), queues=SWEEP_QUEUES),),
     "provision": (
@@ -127,8 +128,7 @@ GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
         ),
     ),
     "operator": (
-        Grant("LookAtQueues", (_FIND, "sqs:GetQueueAttributes"), queues=("*",)),
-        Grant("LookAtInput", ("sqs:GetQueueAttributes",), on_input=True),
+        Grant("CountWhatWaits", (_FIND, "sqs:GetQueueAttributes"), queues=("*",), on_input=True),
         Grant("DeadLetters", _CONSUME, queues=("*_dlq",)),
         Grant("Redrive", (_SEND,), queues=(*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES)),
         Grant("ReadStaging", ("s3:GetObject",), place=Place.STAGING),

@@ -306,6 +306,14 @@ BROKEN = [
         says=(("fail", BUCKET, "It is in eu-west-1, and AWS_REGION=us-east-2"),),
     ),
     Broken(
+        "a way to S3 that is boto3's alone",
+        process="upload",
+        s3=lambda request: (
+            None if "boto" in request.headers.get("user-agent", "boto").lower() else Refusal(407, "Proxy")
+        ),
+        says=(("fail", BUCKET, "boto3 reaches S3, and the client that moves images does not."),),
+    ),
+    Broken(
         "a bucket that has ACLs disabled",
         process="upload",
         change=disable_acls,
