@@ -15,7 +15,7 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint sheets bench bench-queues bench-images bench-lanes iam lock \
+.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint format sheets bench bench-queues bench-images bench-lanes iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -49,6 +49,10 @@ lint: setup-dev ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+format: setup-dev ## Mend what can be mended of style and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 sheets: setup-dev ## Make the contact sheets of docs/images.md anew
 	$(BIN)/python -m tests.sheets
