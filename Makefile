@@ -51,7 +51,7 @@ lint: setup-dev ## Check style, format and types
 	$(BIN)/mypy
 
 format: setup-dev ## Mend what can be mended of style and format
-	$(BIN)/ruff check --fix .
+	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format .
 
 sheets: setup-dev ## Make the contact sheets of docs/images.md anew
