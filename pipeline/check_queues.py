@@ -1,8 +1,8 @@
 """Checks of SQS: that it answers, each queue, and what may be done with it.
 
 Permissions are tried with requests that must fail for another reason, so that no message is sent, hidden or deleted:
-a batch whose one entry is wrong. SQS judges the entries of a batch one by one, after it let the caller in, so an answer
-about the entry shows the permission:
+a batch whose one entry is wrong. SQS reports on the entries of a batch one by one in an answer with status 200, so an
+answer about the entry means that the caller was let in:
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html
 To receive is tried on an empty queue alone: each receive of a message counts against it.
 """
@@ -25,11 +25,17 @@ from pipeline.stages import own_queues
 #: Requests at a time.
 THREADS = 8
 
-_RECEIVE, _SEND = "sqs:ReceiveMessage", "sqs:SendMessage"
+_RECEIVE, _SEND, _COUNT = "sqs:ReceiveMessage", "sqs:SendMessage", "sqs:GetQueueAttributes"
 
-#: A message that SQS refuses: it delays none by more than 900 s, and others refuse its character.
+#: A message that SQS refuses: it delays none by more than 900 s, and others refuse its character. All else is right.
 _WRONG_MESSAGE: Final = {"Id": "check", "MessageBody": "\x00 image-pipeline check", "DelaySeconds": 901}
+_OF_A_GROUP: Final = {"MessageGroupId": "check", "MessageDeduplicationId": "check"}
 _WRONG_HANDLE: Final = {"Id": "check", "ReceiptHandle": "image-pipeline check"}
+
+#: What SQS says of a request that is wrong in itself, where it does not say so of the entry.
+_WRONG: Final = frozenset(
+    {"InvalidParameterValue", "MissingParameter", "InvalidMessageContents", "ReceiptHandleIsInvalid"}
+)
 
 #: By the action that is tried: the request.
 _TRIES: Final[Mapping[str, Callable[[str], Any]]] = {
@@ -43,7 +49,7 @@ _TRIES: Final[Mapping[str, Callable[[str], Any]]] = {
     ),
     _SEND: lambda url: clients.sqs().send_message_batch(
         QueueUrl=url,
-        Entries=[_WRONG_MESSAGE],  # type: ignore[list-item]
+        Entries=[_WRONG_MESSAGE | (_OF_A_GROUP if url.endswith(".fifo") else {})],  # type: ignore[list-item]
     ),
     _RECEIVE: lambda url: clients.sqs().receive_message(
         QueueUrl=url, MaxNumberOfMessages=1, VisibilityTimeout=0, WaitTimeSeconds=0
@@ -62,8 +68,7 @@ class _Queue:
 
 def _answers(context: Context) -> Iterator[Row]:
     settings = context.settings
-    name = context.queues()[0] if context.queues() else f"{settings.queue_namespace}_fetch"
-    answer = ask(lambda: clients.sqs().get_queue_url(QueueName=name))
+    answer = ask(lambda: clients.sqs().get_queue_url(QueueName=context.queues()[0]))
     if answer.skew is not None:
         context.skews["SQS"] = answer.skew
     where = settings.sqs_endpoint or f"region {settings.aws_region}"
@@ -78,8 +83,8 @@ def _answers(context: Context) -> Iterator[Row]:
 
 def _there(context: Context) -> list[tuple[QueueSpec, Answer]]:
     """The queues that are needed, each with its URL, or None, as the answer's value."""
-    wanted = set(context.queues()) if context.process else None
-    specs = [spec for spec in queue_specs(context.settings) if wanted is None or spec.name in wanted]
+    wanted = context.queues()
+    specs = [spec for spec in queue_specs(context.settings) if spec.name in wanted]
     with ThreadPoolExecutor(THREADS) as pool:
         return list(
             zip(specs, pool.map(lambda spec: ask(lambda: find_queue(clients.sqs(), spec.name)), specs), strict=True)
@@ -99,10 +104,10 @@ def _queues(context: Context) -> Iterator[Row]:
         )
         return
     with ThreadPoolExecutor(THREADS) as pool:
-        yield from pool.map(lambda pair: _set_up(*pair), found)
+        yield from pool.map(lambda pair: _set_up(context, *pair), found)
 
 
-def _set_up(spec: QueueSpec, found: Answer) -> Row:
+def _set_up(context: Context, spec: QueueSpec, found: Answer) -> Row:
     """Whether a queue is there, and set up as `provision` does it."""
     if found.denied:
         return Row(Status.FAIL, spec.name, "The queue may not be looked up.", "Allow sqs:GetQueueUrl on it.")
@@ -111,11 +116,14 @@ def _set_up(spec: QueueSpec, found: Answer) -> Row:
     if not found.value:
         says = "The queue is not there, or it may not be looked up."
         return Row(Status.FAIL, spec.name, says, "`image-pipeline provision` creates it.")
-    return _compared(spec, ask(lambda: differences(clients.sqs(), spec, found.value)))
+    return _compared(context, spec, ask(lambda: differences(clients.sqs(), spec, found.value)))
 
 
-def _compared(spec: QueueSpec, answer: Answer) -> Row:
+def _compared(context: Context, spec: QueueSpec, answer: Answer) -> Row:
     """What is to be said of the attributes in which a queue differs."""
+    if answer.denied and spec.name in context.queues(_COUNT):
+        says = f"The queue is there; these credentials may not {_COUNT} of it."
+        return Row(Status.FAIL, spec.name, says, f"Allow it; `{context.policy}` prints the policy.")
     if answer.denied:
         says = "The queue is there; its attributes may not be read with these credentials."
         return Row(Status.SKIP, spec.name, says, "A worker need not; run `check` as an operator too.")
@@ -154,7 +162,7 @@ def _allowed(context: Context, queue: _Queue, actions: Iterable[str]) -> Row:
     tried = [action for action in actions if action != _RECEIVE or queue.waits is False]
     answers = {action: ask(lambda action=action: _TRIES[action](queue.url)) for action in tried}  # type: ignore[misc]
     refused = [action for action, answer in answers.items() if answer.denied]
-    strange = {action: answer for action, answer in answers.items() if answer.error and not answer.denied}
+    strange = {action: answer for action, answer in answers.items() if answer.error and answer.code not in _WRONG}
     if refused:
         return Row(
             Status.FAIL,
@@ -168,7 +176,7 @@ def _allowed(context: Context, queue: _Queue, actions: Iterable[str]) -> Row:
         return Row(
             Status.FAIL, queue.name, *(meaning(answer, "SQS", context.settings) or unforeseen(answer, "SQS", action))
         )
-    if _SEND in answers and answers[_SEND].value.get("Successful"):
+    if _SEND in answers and (answers[_SEND].value or {}).get("Successful"):
         return Row(
             Status.WARN,
             queue.name,

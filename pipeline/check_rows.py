@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fnmatch import fnmatchcase
 
 from pipeline.iam import GRANTS, PROCESSES, Grant, Place
 from pipeline.settings import Settings
+from pipeline.stages import own_queues
 
 
 class Status(StrEnum):
@@ -48,9 +50,10 @@ class Context:
         return [grant for process in sorted(self.processes) for grant in GRANTS[process]]
 
     def queues(self, action: str | None = None) -> list[str]:
-        """The service's queues that they need, or need `action` on, by their full names; patterns are left out."""
-        names = {name for grant in self.grants if action is None or action in grant.actions for name in grant.queues}
-        return [f"{self.settings.queue_namespace}_{name}" for name in sorted(names) if "*" not in name]
+        """The service's own queues that they need, or need `action` on, by their full names."""
+        patterns = [name for grant in self.grants if action in {None, *grant.actions} for name in grant.queues]
+        names = [name for name in sorted(own_queues()) if any(fnmatchcase(name, pattern) for pattern in patterns)]
+        return [f"{self.settings.queue_namespace}_{name}" for name in names]
 
     def takes_input(self, action: str) -> bool:
         """Whether they need `action` on the input queue."""

@@ -95,7 +95,7 @@ def _networks(context: Context) -> Iterator[Row]:
 
 def _memory(context: Context) -> Iterator[Row]:
     """Whether resize has room for the worst image in every thread."""
-    cores = len(os.sched_getaffinity(0))
+    cores = os.cpu_count() or 1  # by which dramatiq goes
     needs = cores * RESIZE_THREADS * MAX_DECODER_BYTES
     has = memory()
     figures = f"{cores} cores x {RESIZE_THREADS} threads x {MAX_DECODER_BYTES / 1e6:.0f} MB is {needs / 1e9:.1f} GB"

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from pipeline import check_database, clients
 from pipeline.check import Finding, findings
 from pipeline.cli import app
-from pipeline.embedded import REGION, EmbeddedStack
+from pipeline.embedded import EmbeddedStack
 from pipeline.provision import plan
 from pipeline.settings import Settings, get_settings
 from tests.refusing import Refusal, Request, Rule, refusing
@@ -89,7 +89,10 @@ def test_a_check_leaves_nothing_behind(service: dict[str, str]) -> None:
     assert "Contents" not in clients.s3().list_objects_v2(Bucket=service["S3_BUCKET"])
 
 
-@pytest.mark.parametrize("process", ["fetch", "resize", "upload", "notify", "sweep", "ingest", "scheduler", "operator"])
+@pytest.mark.parametrize(
+    "process",
+    ["fetch", "resize", "upload", "notify", "sweep", "ingest", "scheduler", "provision", "producer", "operator"],
+)
 def test_each_process_alone_is_green_too(process: str, service: dict[str, str]) -> None:
     assert bad(list(findings(process))) == []
 
@@ -280,6 +283,16 @@ BROKEN = [
             or sqs_refuses("AccessDeniedException", "DeleteMessage", "_fetch")(request)
         ),
         says=(("fail", "{QUEUE_NAMESPACE}_fetch", "may not sqs:DeleteMessage nor sqs:ReceiveMessage here"),),
+    ),
+    Broken(
+        "queues that may not be counted",
+        sqs=sqs_refuses("AccessDenied", "GetQueueAttributes", "_fetch_dlq"),
+        process="operator",
+        says=(
+            ("fail", "{QUEUE_NAMESPACE}_fetch_dlq", "may not sqs:GetQueueAttributes of it"),
+            ("fail", "{QUEUE_NAMESPACE}_fetch", "may not sqs:GetQueueAttributes of it"),
+            ("fail", "{QUEUE_NAMESPACE}_fetch_bulk", "may not sqs:GetQueueAttributes of it"),
+        ),
     ),
     Broken(
         "an input queue that is not there",
@@ -473,7 +486,3 @@ def test_no_secret_is_printed(service: dict[str, str], monkeypatch: pytest.Monke
     result = CliRunner().invoke(app, ["check", "--json"])
     assert "MongoDB does not answer" in result.output
     assert "hush" not in result.output
-
-
-def test_the_region_of_the_stack_is_the_default() -> None:
-    assert REGION == "us-east-2"  # what the sentences above expect
