@@ -29,6 +29,7 @@ REDIRECT_QUEUES: Final = ("ChannelImages", "EpisodeImages.fifo")
 _SQS_URL = re.compile(r"sqs\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?")
 _FIND = "sqs:GetQueueUrl"
 _SEND = "sqs:SendMessage"
+_COUNT = "sqs:GetQueueAttributes"
 _CONSUME = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility")
 
 
@@ -80,6 +81,8 @@ _REDIRECT = (
     Grant("Redirect", (_SEND,), theirs=REDIRECT_QUEUES, queues=("submit_*",)),
 )
 _DEAD_SWEEPS = tuple(f"{queue}_dlq" for queue in SWEEP_QUEUES)
+_DEAD = (*(stage.dead_letter_queue for stage in STAGES), INGEST_DEAD_LETTER_QUEUE, *_DEAD_SWEEPS)
+_WORK = (*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES)
 
 #: By process: those of the Procfile, then who else meets the queues.
 GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
@@ -97,13 +100,13 @@ GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
         Grant("TakeInput", _CONSUME, on_input=True),
         Grant("HandOverOrRefuse", (_FIND, _SEND), queues=(FETCH.queue(), INGEST_DEAD_LETTER_QUEUE)),
         Grant("StageLongPayloads", ("s3:PutObject",), place=Place.STAGING),
-        Grant("CountWhatWaits", (_FIND, "sqs:GetQueueAttributes"), queues=("*",), on_input=True),
+        Grant("CountWhatWaits", (_FIND, _COUNT), queues=("*",), on_input=True),
     ),
     "scheduler": (Grant("SendPeriodicMessages", (_FIND, _SEND), queues=SWEEP_QUEUES),),
     "provision": (
         Grant(
             "Queues",
-            (_FIND, "sqs:CreateQueue", "sqs:GetQueueAttributes", "sqs:SetQueueAttributes"),
+            (_FIND, "sqs:CreateQueue", _COUNT, "sqs:SetQueueAttributes"),
             queues=("*",),
         ),
         Grant(
@@ -128,10 +131,11 @@ GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
         ),
     ),
     "operator": (
-        Grant("CountWhatWaits", (_FIND, "sqs:GetQueueAttributes"), queues=("*",), on_input=True),
-        Grant("DeadLetters", _CONSUME, queues=("*_dlq",)),
-        Grant("Redrive", (_SEND,), queues=(*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES)),
-        Grant("ReadStaging", ("s3:GetObject",), place=Place.STAGING),
+        Grant("ReadAndDeleteDeadLetters", (_FIND, _COUNT, *_CONSUME), queues=_DEAD),
+        Grant("SendThroughAgain", (_FIND, _SEND), queues=_WORK),
+        Grant("SendInputAgain", (_SEND,), on_input=True),
+        Grant("CountMessages", (_FIND, _COUNT), queues=_WORK, on_input=True),
+        Grant("ReadLongPayloads", ("s3:GetObject",), place=Place.STAGING),
     ),
 }
 

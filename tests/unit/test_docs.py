@@ -336,7 +336,7 @@ def test_examples_in_json_parse() -> None:
 def test_each_process_has_a_policy_that_names_what_exists() -> None:
     assert {path.stem for path in POLICIES} == {*PROCESSES, "provision", "producer", "operator"}
     theirs = {"ImageQueue.fifo", "ChannelImages", "EpisodeImages.fifo"}  # the customer's, for example
-    patterns = {"*", "image-pipeline_*", "image-pipeline_*_dlq", "image-pipeline_submit_*"}
+    patterns = {"*", "image-pipeline_*", "image-pipeline_submit_*"}
     queues = {spec.name for spec in queue_specs(get_settings())} | theirs | patterns
     bucket = "arn:aws:s3:::images-ch"
     objects = {bucket, f"{bucket}/images-resized/*", f"{bucket}/pipeline-staging/*"}
