@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from os.path import commonprefix
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,8 +27,8 @@ asides = Console(stderr=True)
 #: By status: how it is drawn, and what it is called in the last line.
 MARKS = {"ok": ("✓", "green"), "skip": ("-", "dim"), "warn": ("!", "bold yellow"), "fail": ("✗", "bold red")}
 
-#: Subjects that one line names, of what is good and of the rest; of more, it says how many.
-SHOWN_GOOD, SHOWN = 1, 3
+#: Subjects that one line names; of more, it says how many.
+SHOWN = 3
 
 
 def _known(process: str | None) -> str | None:
@@ -109,9 +110,12 @@ def _folded(rows: Iterable[Row]) -> Iterator[tuple[Row, str]]:
         together.setdefault((row.status, row.says, row.do), []).append(row)
     for same in together.values():
         subjects = [row.subject for row in same]
-        shown = SHOWN if same[0].status != "ok" or len(subjects) <= SHOWN else SHOWN_GOOD
-        more = f" and {len(subjects) - shown} more" if len(subjects) > shown else ""
-        yield same[0], ", ".join(subjects[:shown]) + more
+        prefix = commonprefix(subjects)  # noqa: RUF071 - character by character
+        if len(subjects) > SHOWN and prefix and same[0].status == "ok":
+            yield same[0], f"{prefix}* ({len(subjects)})"
+        else:
+            more = [f"and {len(subjects) - SHOWN} more"] if len(subjects) > SHOWN else []
+            yield same[0], "\n".join([*subjects[:SHOWN], *more])
 
 
 def _print_policies(process: str | None) -> None:

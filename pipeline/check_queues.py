@@ -143,13 +143,15 @@ def _compared(context: Context, spec: QueueSpec, answer: Answer) -> Row:
 
 def _permissions(context: Context) -> Iterator[Row]:
     """Every action that is needed, on every queue that is there."""
-    queues = [_known(spec.name, answer.value) for spec, answer in _there(context) if answer.value]
     needed = {action: set(context.queues(action)) for action in _TRIES}
+
+    def tried(name: str, url: str) -> Row | None:
+        actions = [action for action in _TRIES if name in needed[action]]
+        return _allowed(context, _known(name, url), actions) if actions else None
+
     with ThreadPoolExecutor(THREADS) as pool:
-        yield from pool.map(
-            lambda queue: _allowed(context, queue, [action for action in _TRIES if queue.name in needed[action]]),
-            queues,
-        )
+        there = [(spec.name, answer.value) for spec, answer in _there(context) if answer.value]
+        yield from filter(None, pool.map(lambda queue: tried(*queue), there))
 
 
 def _known(name: str, url: str) -> _Queue:
@@ -228,7 +230,7 @@ def _input(context: Context) -> Iterator[Row]:
     yield replace(row, subject="QUEUE_URL")
 
 
-_INPUT = frozenset({"ingest", "producer"})
+_INPUT = frozenset({"ingest", "producer", "operator"})
 
 CHECKS = (
     Check("SQS", "answers", "Looks a queue up: the endpoint, the region, the credentials.", _answers, opens=True),

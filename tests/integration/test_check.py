@@ -455,6 +455,7 @@ def test_indexes_that_are_missing_are_named(database: Database[dict[str, Any]]) 
 def test_the_command_fails_and_says_what_to_do(service: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     healthy = CliRunner().invoke(app, ["check"])
     assert healthy.exit_code == 0, healthy.output
+    assert f"{service['QUEUE_NAMESPACE']}_* (17)" in healthy.output.replace("\n", "")
     delete_queue("resize_bulk")(service)
     delete_queue("fetch_bulk")(service)
 
