@@ -84,7 +84,7 @@ def _show(findings: Iterable[Finding]) -> list[Finding]:
         console.print(Text(group, "bold"))
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(width=3, justify="right")
-        table.add_column(width=min(34, console.width // 3), overflow="fold")
+        table.add_column(width=max(16, min(34, console.width - 46)), overflow="fold")
         table.add_column(ratio=1)
         for row, subjects in _folded(finding.row for finding in kept):
             mark, style = MARKS[row.status]
