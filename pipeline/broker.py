@@ -25,7 +25,9 @@ from pipeline.events import Event, Verdict, listen, tell
 from pipeline.job import MAX_PAYLOAD_BYTES, Job, Source, Unfinished, UnknownVersion, to_json
 from pipeline.lanes import Lanes
 from pipeline.logs import log_event, set_levels
+from pipeline.metrics import count_event
 from pipeline.middleware import Notices, Outcomes, Shutdowns, Suspects, Unsettled, as_pipeline_error, attempt_of
+from pipeline.operations import Operations
 from pipeline.publish import is_published
 from pipeline.queues import RETENTION
 from pipeline.settings import Settings, get_settings, settings_or_exit
@@ -212,6 +214,7 @@ def make_broker(settings: Settings) -> SQSBroker:
         is_bulk=BULK_QUEUES.__contains__,
         middleware=[
             Outcomes(settings, job_of, pass_on),
+            Operations(settings),
             Notices(settings),
             Suspects(),
             Lanes(),
@@ -227,6 +230,7 @@ def make_broker(settings: Settings) -> SQSBroker:
 
 set_levels(settings_or_exit())
 listen(log_event)
+listen(count_event)
 dramatiq.set_encoder(Encoder())
 broker = make_broker(get_settings())
 dramatiq.set_broker(broker)

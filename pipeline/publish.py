@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from pipeline import clients
 from pipeline.images import format_by_extension
 from pipeline.job import Content
+from pipeline.metrics import STORED_BYTES, STORED_RENDITIONS
 from pipeline.settings import get_settings
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def publish(folder: str, content: Content, renditions: Mapping[str, bytes]) -> N
     content_type = format_by_extension(content.extension).content_type
     for name, data in renditions.items():
         _put(object_key(folder, content, name), data, content_type)
+        STORED_RENDITIONS.inc()
+        STORED_BYTES.inc(len(data))
 
 
 def _exists(key: str) -> bool:

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    IPvAnyAddress,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline.renditions import RenditionSize, parse_rendition
@@ -163,6 +172,10 @@ class Settings(BaseSettings):
     sweep_episodes_cron: Cron = "0 1 * * *"
     sweep_max_backlog: Annotated[int, Field(ge=1)] = 1000
     claim_seconds: Annotated[int, Field(ge=60)] = 21_600
+
+    # Metrics and health, served by each process on the first free port from METRICS_PORT upwards; 0: not at all.
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9191
+    metrics_host: IPvAnyAddress = ipaddress.IPv4Address("127.0.0.1")
 
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)] = "DEBUG"
 

@@ -178,6 +178,7 @@ def running_service(stack: EmbeddedStack, procfile: Path = PROCFILE, **more: str
         "FETCH_RETRY_DELAYS": "1,1",
         "POSTBACK_RETRY_DELAYS": "1,1",
         "LEVEL": "INFO",
+        "METRICS_PORT": "0",  # a test that wants it says where
         **more,
     }
     try:
