@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from dramatiq.worker import Worker
@@ -30,8 +30,8 @@ LOOK_WITHIN = 300.0
 #: Seconds that a thread may have a message in hand: longer than any time limit, and then others have the message.
 WORK_WITHIN = MAX_HOLD
 
-#: How much later than it said the scheduler may look again; between two looks it may have to wait for SQS.
-TURN_WITHIN = timedelta(minutes=5)
+#: Seconds by which the scheduler may look later than it said; between two looks it may have to wait for SQS.
+TURN_WITHIN = 300.0
 
 
 class Health(Protocol):
@@ -132,9 +132,10 @@ class SchedulerHealth:
 
     def not_live(self) -> Iterator[str]:
         """Its loop should have turned again, and has not."""
-        looks = [periodic.next_look for periodic in self._periodics.values() if periodic.next_look]
-        if looks and self._clock() > min(looks) + TURN_WITHIN:
-            yield f"it should have looked at the schedules at {min(looks):%Y-%m-%d %H:%M:%S} UTC, and has not"
+        looks = [periodic.next_look.timestamp() for periodic in self._periodics.values() if periodic.next_look]
+        if looks and self._clock().timestamp() > min(looks) + TURN_WITHIN:
+            at = datetime.fromtimestamp(min(looks), UTC)
+            yield f"it should have looked at the schedules at {at:%Y-%m-%d %H:%M:%S} UTC, and has not"
 
     def not_ready(self) -> Iterator[str]:
         """Something is due that could not be sent."""

@@ -89,8 +89,9 @@ SWEEP_TAKEN = _gauge("sweep_taken_timestamp_seconds", "When a worker last took a
 
 _STATUS = re.compile("http_[1-5][0-9]{2}")
 
-#: Operations whose answer "not there" is an answer like any other. S3 says 403 where the caller may not list.
-_LOOKUPS = frozenset({"HeadObject", "GetObject"})
+#: The statuses of "not there", by the operations for which that is an answer like any other: a rendition that is new, a
+#: redirect queue that somebody named. S3 says 403 where the caller may not list, SQS 400.
+_MISSING = {"HeadObject": {403, 404}, "GetObject": {403, 404}, "GetQueueUrl": {400}}
 
 
 def count_event(event: Event) -> None:
@@ -132,7 +133,7 @@ def count_request(service: str, operation: str, status: int | None) -> None:
 def _result(operation: str, status: int | None) -> str:
     if status is None:
         return "no_answer"
-    if operation in _LOOKUPS and status in {403, 404}:
+    if status in _MISSING.get(operation, ()):
         return "missing"
     if status >= 500:
         return "failed"

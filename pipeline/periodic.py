@@ -76,7 +76,7 @@ class Periodic:
 
     def next_valid_date(self, now: datetime) -> datetime:
         """When to ask again: at the next time after `now`, or soon, where one is due that could not be sent."""
-        soonest = self._clock() + timedelta(seconds=max(self._wait if self._due else 0.0, SHORTEST_SLEEP))
+        soonest = self._clock() + timedelta(seconds=max(self._wait, SHORTEST_SLEEP))
         self.next_look = soonest if self._due else max(self._schedule.following(now), soonest)
         return self.next_look
 

@@ -81,6 +81,8 @@ def test_servers_cannot_make_series_without_end() -> None:
         ("DeleteObjects", 204, "ok"),
         ("HeadObject", 404, "missing"),
         ("HeadObject", 403, "missing"),
+        ("GetQueueUrl", 400, "missing"),
+        ("GetQueueUrl", 403, "refused"),
         ("PutObject", 403, "refused"),
         ("PutObject", 301, "refused"),
         ("PutObject", 503, "failed"),
