@@ -15,7 +15,7 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint sheets bench-queues bench-images bench-lanes lock \
+.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint sheets bench bench-queues bench-images bench-lanes lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -53,6 +53,9 @@ lint: setup-dev ## Check style, format and types
 sheets: setup-dev ## Make the contact sheets of docs/images.md anew
 	$(BIN)/python -m tests.sheets
 
+bench: setup-dev ## Compare the whole pipeline with what one would use instead (writes docs/performance.md; ARGS="--quick --only file")
+	$(BIN)/python benchmarks/end_to_end/bench.py $(ARGS)
+
 bench-queues: setup-dev ## Compare the queue layer with plain dramatiq-sqs (ARGS="--rounds 5" for more)
 	$(BIN)/python benchmarks/queue_layer.py $(ARGS)
 
@@ -67,6 +70,7 @@ lock: $(BIN)/uv ## Remake the lock files from pyproject.toml (UPGRADE=--upgrade 
 	$(COMPILE) pyproject.toml --extra dev --constraints requirements/base.lock -o requirements/dev.lock
 	$(call REQUIREMENTS,["project"]["optional-dependencies"]["servers"]) | $(COMPILE) - -o requirements/servers.lock
 	$(COMPILE) benchmarks/images/peers.in -o benchmarks/images/peers.lock
+	$(COMPILE) --constraints requirements/base.lock benchmarks/end_to_end/peers.in -o benchmarks/end_to_end/peers.lock
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \

@@ -13,7 +13,7 @@ from pipeline.metrics import UNCHANGED
 from pipeline.publish import is_published
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
-from pipeline.staging import staging
+from pipeline.staging import staged_key, staging
 
 
 @stage_actor(FETCH)
@@ -22,7 +22,7 @@ def fetch_image(job: Job) -> Job:
     return advance(job, FETCH, fetch)
 
 
-def fetch(job: Job, source: Source) -> Source:
+def fetch(job: Job, source: Source, delivery: str) -> Source:
     settings = get_settings()
     recipe = Recipe(settings.renditions, settings.resize_fit)
     image = download(source.url, partial(manners().turn, lane=job.lane))
@@ -31,4 +31,4 @@ def fetch(job: Job, source: Source) -> Source:
     if is_published(job.folder, content):
         UNCHANGED.labels(job.lane).inc()
         return source.published(content)
-    return source.fetched(staging().put(image), content)
+    return source.fetched(staging().put(image, staged_key(delivery, source.url, content.id)), content)

@@ -7,7 +7,7 @@ from pipeline.confined import render
 from pipeline.job import Job, Rendered, Source
 from pipeline.settings import get_settings
 from pipeline.stages import RESIZE
-from pipeline.staging import staging
+from pipeline.staging import staged_key, staging
 
 
 @stage_actor(RESIZE)
@@ -16,7 +16,7 @@ def resize_image(job: Job) -> Job:
     return advance(job, RESIZE, resize)
 
 
-def resize(job: Job, source: Source) -> Source:
+def resize(job: Job, source: Source, delivery: str) -> Source:
     settings = get_settings()
     renditions = render(
         staging().get(source.original),
@@ -24,5 +24,5 @@ def resize(job: Job, source: Source) -> Source:
         max_pixels=settings.max_source_pixels,
         max_decoded_pixels=settings.max_decoded_pixels,
     )
-    key = staging().put(b"".join(renditions.values()))
+    key = staging().put(b"".join(renditions.values()), staged_key(delivery, source.url, source.known.id))
     return source.resized(Rendered(key, {name: len(data) for name, data in renditions.items()}))

@@ -12,6 +12,7 @@ from dramatiq.actor import ActorDecorator
 from actors.fetch import fetch_image
 from pipeline import runs, walk
 from pipeline.broker import broker, current_message
+from pipeline.consumer import SQSMessage
 from pipeline.documents import CHANNELS, EPISODES, Swept
 from pipeline.errors import RetryableError
 from pipeline.job import Job
@@ -74,7 +75,7 @@ def _sweep(swept: Swept, run: str | None, page: int) -> None:
         send_page(swept, run, turn.page, wait=turn.wait)
 
 
-def _begin(swept: Swept, message: dramatiq.Message[None]) -> tuple[str, walk.Turn | None]:
+def _begin(swept: Swept, message: SQSMessage) -> tuple[str, walk.Turn | None]:
     """Begin the run that the message asks for, if no other message has."""
     at = _asked_for(swept, message)
     run_id = runs.scheduled_id(swept, at)
@@ -85,14 +86,14 @@ def _begin(swept: Swept, message: dramatiq.Message[None]) -> tuple[str, walk.Tur
     return run_id, walk.Turn(0)
 
 
-def _asked_for(swept: Swept, message: dramatiq.Message[None]) -> datetime:
+def _asked_for(swept: Swept, message: SQSMessage) -> datetime:
     """The time of the schedule that the scheduler sent the message for, be it late; else when the message was made."""
     if text := message.options.get("scheduled_at"):
         return scheduled_time(str(broker.get_actor(swept.queue).options["periodic"]), datetime.fromisoformat(text))
     return datetime.fromtimestamp(message.message_timestamp / 1000, UTC)
 
 
-def _as_sent(message: dramatiq.Message[None]) -> dramatiq.Message[None]:
+def _as_sent(message: SQSMessage) -> dramatiq.Message[None]:
     """A received message as it was sent, its id too: it is still the one that began or advanced the run."""
     return dramatiq.Message(**message.asdict())
 

@@ -1,6 +1,6 @@
 """What counting costs: CPU time of the metrics of one image, and of one scrape.
 
-    python benchmarks/metrics.py
+python benchmarks/metrics.py
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pipeline.events import Event, Verdict
 from pipeline.job import Job, Source
 from pipeline.stages import STAGES
 
-#: What one cover with three renditions makes: a turn in each stage, its chunks, and its requests where no batch is shared.
+#: What one cover with three renditions makes beside a turn in each stage: its chunks, its renditions, and its requests
+#: where no batch is shared.
 CHUNKS, RENDITIONS, REQUESTS = 8, 3, 20
 
 ROUNDS = 20_000

@@ -20,13 +20,14 @@ from dramatiq.middleware import AgeLimit, CurrentMessage, ShutdownNotifications,
 from periodiq import PeriodiqMiddleware
 
 from pipeline import clients
+from pipeline.consumer import SQSMessage
 from pipeline.errors import PipelineError, Rejected, StagedMissing
 from pipeline.events import Event, Verdict, listen, tell
 from pipeline.job import MAX_PAYLOAD_BYTES, Job, Source, Unfinished, UnknownVersion, to_json
 from pipeline.lanes import Lanes
 from pipeline.logs import log_event, set_levels
 from pipeline.metrics import count_event
-from pipeline.middleware import Notices, Outcomes, Shutdowns, Suspects, Unsettled, as_pipeline_error, attempt_of
+from pipeline.middleware import AtWork, Notices, Outcomes, Shutdowns, Suspects, Unsettled, as_pipeline_error, attempt_of
 from pipeline.operations import Operations
 from pipeline.publish import is_published
 from pipeline.queues import RETENTION
@@ -122,19 +123,26 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
     return declare
 
 
-def advance(job: Job, stage: Stage, step: Callable[[Job, Source], Source]) -> Job:
+Step = Callable[[Job, Source, str], Source]
+
+
+def advance(job: Job, stage: Stage, step: Step) -> Job:
     """The job with every source that is due in `stage` taken one step further, side by side.
+
+    `step` gets the job, the source, and an id that is the same each time this message is delivered: of it are made the
+    keys in staging, so that a stage that runs again leaves nothing behind.
 
     Raises:
         Unfinished: some step raised; it holds the job as far as it came, and the errors.
     """
     due = [source for source in job.sources if source.due == stage.name]
+    delivery = current_message().sqs_id
     further: dict[str, Source] = {}
     errors: dict[str, PipelineError] = {}
 
     def take(source: Source) -> None:
         try:
-            further[source.url] = _step_or_restart(job, source, step)
+            further[source.url] = _step_or_restart(job, source, delivery, step)
         except PipelineError as error:
             errors[source.url] = error
         except Exception as error:  # one image never costs the other
@@ -153,10 +161,10 @@ def advance(job: Job, stage: Stage, step: Callable[[Job, Source], Source]) -> Jo
     return job
 
 
-def _step_or_restart(job: Job, source: Source, step: Callable[[Job, Source], Source]) -> Source:
+def _step_or_restart(job: Job, source: Source, delivery: str, step: Step) -> Source:
     """One step; where its bytes are gone, go on if it is published already, else start again at fetch, once."""
     try:
-        return step(job, source)
+        return step(job, source, delivery)
     except StagedMissing:
         if source.content and is_published(job.folder, source.content):
             return source.published(source.content)
@@ -172,7 +180,7 @@ def pass_on(job: Job) -> None:
     broker.enqueue(actor.message_of(job))
 
 
-def job_of(message: dramatiq.Message[Any]) -> Job:
+def job_of(message: dramatiq.Message[Any] | SQSMessage) -> Job:
     """The job in a message of a stage, or the new one that its payload asks for.
 
     Raises:
@@ -185,15 +193,15 @@ def job_of(message: dramatiq.Message[Any]) -> Job:
     return Job.accept(_payload(message), job_id=message.message_id, stage_payload=staging().put)
 
 
-def current_message() -> dramatiq.Message[Any]:
+def current_message() -> SQSMessage:
     """The message that this thread works on."""
     message = CurrentMessage.get_current_message()
-    if message is None:
+    if not isinstance(message, SQSMessage):
         raise RuntimeError("a stage's actor runs in a worker only: use send()")
     return message
 
 
-def _payload(message: dramatiq.Message[Any]) -> Any:
+def _payload(message: dramatiq.Message[Any] | SQSMessage) -> Any:
     return message.args[0] if message.args else message.kwargs.get("payload")
 
 
@@ -224,6 +232,7 @@ def make_broker(settings: Settings) -> SQSBroker:
             ShutdownNotifications(),
             CurrentMessage(),
             PeriodiqMiddleware(skip_delay=RETENTION),  # a run picked up late is better than one missed
+            AtWork(),
         ],
     )
 

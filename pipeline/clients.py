@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +12,8 @@ import boto3
 import pymongo
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from obstore.auth.boto3 import Boto3CredentialProvider
+from obstore.store import S3Store
 from pymongo import MongoClient, ReadPreference
 from pymongo.errors import PyMongoError
 
@@ -22,6 +25,7 @@ from pipeline.settings import Settings, get_settings
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
+    from obstore.store import RetryConfig, S3Credential
     from pydantic import SecretStr
     from pymongo.database import Database
 
@@ -30,10 +34,15 @@ if TYPE_CHECKING:
 #: Connections kept open to one service: more than the threads of any process in the Procfile.
 POOL_SIZE = 64
 
-#: What S3 answers for a key that is not there: 403, where the caller may not list the bucket.
-MISSING_OBJECT = frozenset({"404", "NoSuchKey", "NotFound", "403", "AccessDenied", "Forbidden"})
+#: How long obstore uses what boto3 gave it: boto3 hands out temporary credentials that are good for 10 minutes or more.
+#: https://github.com/boto/botocore/blob/develop/botocore/credentials.py (RefreshableCredentials)
+CREDENTIALS_TTL = timedelta(minutes=5)
 
-
+_STORE_RETRIES: RetryConfig = {
+    "max_retries": 2,
+    "retry_timeout": timedelta(seconds=30),
+    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=2), "base": 2},
+}
 _DEFAULTS: dict[str, Any] = {"read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}}
 
 
@@ -65,6 +74,42 @@ def s3() -> S3Client:
         config=aws_config(settings, s3={"addressing_style": "path"} if settings.s3_endpoint else {}),
     )
     return _counted(client, "s3")
+
+
+@cache
+def store(bucket: str, acl: str = "") -> S3Store:
+    """The bucket to obstore; what is put there gets the canned `acl`, if one is named.
+
+    Everything is said, so that it asks no variables of its own. Its time limit holds for the whole of an answer.
+    """
+    settings = get_settings()
+    return S3Store(
+        bucket,
+        aws_endpoint_url_s3=settings.s3_endpoint or f"https://s3.{settings.aws_region}.amazonaws.com",
+        region=settings.aws_region,
+        virtual_hosted_style_request=False,
+        skip_signature=False,
+        disable_bulk_delete=True,  # S3 bills for DeleteObjects as for a PUT, and not for DELETE
+        credential_provider=_store_credentials(settings),
+        retry_config=_STORE_RETRIES,
+        client_options={
+            "allow_http": bool(settings.s3_endpoint),
+            "connect_timeout": timedelta(seconds=5),
+            "timeout": timedelta(seconds=30),
+            "default_headers": {"x-amz-acl": acl} if acl else {},
+        },
+    )
+
+
+def _store_credentials(settings: Settings) -> Callable[[], S3Credential]:
+    keys = _credentials(settings.aws_access_key_s3, settings.aws_secret_key_s3)
+    session = boto3.session.Session(region_name=settings.aws_region, **keys)
+    try:
+        return Boto3CredentialProvider(session, ttl=CREDENTIALS_TTL)
+    except ValueError:
+        raise RetryableError(
+            "s3_error", "There are no credentials for S3: no AWS_ACCESS_KEY_S3 is set, and boto3 finds none."
+        ) from None
 
 
 @cache
@@ -154,5 +199,5 @@ def forget() -> None:
     """Drop every client and the settings, so that the next use reads the environment again (for tests)."""
     if _mongo.cache_info().currsize:
         _mongo().close()
-    for cached in (s3, sqs, http, _mongo, get_settings):
+    for cached in (s3, store, sqs, http, _mongo, get_settings):
         cached.cache_clear()

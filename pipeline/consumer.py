@@ -42,6 +42,10 @@ Step = Callable[[], object]
 #: Seconds of the longest poll SQS allows.
 LONG_POLL = 20
 
+#: Seconds until the next receive where one brought less than half of what there is room for: while messages trickle in,
+#: each would else cost a request of its own. One that comes alone is received at once.
+COMPANY_WAIT = 0.1
+
 #: At this receive a message is suspected of killing its workers. It is received once where nothing goes wrong; each
 #: worker that ends while it holds it costs one more.
 SUSPECTED_AT = 4
@@ -70,10 +74,11 @@ class Trials(Protocol):
 class SQSMessage(dramatiq.MessageProxy):
     """A received message. Shown in logs by actor and id alone: its arguments hold what customers sent."""
 
-    def __init__(self, message: dramatiq.Message[Any], hold: Hold, *, receives: int) -> None:
+    def __init__(self, message: dramatiq.Message[Any], hold: Hold, *, receives: int, sqs_id: str = "") -> None:
         super().__init__(message)
         self.hold = hold
         self.receives = receives
+        self.sqs_id = sqs_id  #: SQS's own id for it: the same each time it is received, and known to nobody else
         self.began = time.monotonic()  #: when a worker thread took it; until then, when it was received
         self.release_after: int | None = None
         self.reason: Reason | None = None
@@ -210,8 +215,10 @@ class SQSConsumer(upstream.SQSConsumer):
             batch = [(message, self.holds.add(message["ReceiptHandle"])) for message in response.get("Messages", [])]
             if self._stopping.is_set():
                 self.holds.give_back([hold for _, hold in batch], 0)
-            else:
-                self._admit(batch)
+                continue
+            self._admit(batch)
+            if 0 < len(batch) < min(room, MAX_BATCH) / 2:
+                self._stopping.wait(COMPANY_WAIT)
         self._requeue_untaken()
 
     def _take_suspect(self, is_time: Callable[[SQSMessage], bool]) -> SQSMessage | None:
@@ -288,7 +295,7 @@ class SQSConsumer(upstream.SQSConsumer):
         if message.actor_name not in self.broker.actors:
             raise ValueError(f"no actor is called {message.actor_name[:80]!r}")
         receives = int(received.get("Attributes", {}).get("ApproximateReceiveCount", 1))
-        return SQSMessage(message, hold, receives=receives)
+        return SQSMessage(message, hold, receives=receives, sqs_id=received["MessageId"])
 
     def _begin_trial(self, suspect: SQSMessage) -> None:
         """Note that a suspect is begun alone. Its receives would not tell: some are of workers that ended otherwise."""

@@ -65,9 +65,7 @@ STORED_BYTES = _counter("stored_bytes_total", "Bytes of renditions put in the bu
 STORED_RENDITIONS = _counter("stored_renditions_total", "Renditions put in the bucket.")
 
 # AWS.
-REQUESTS = _counter(
-    "aws_requests_total", "Requests made to AWS, each attempt counted.", "service", "operation", "result"
-)
+REQUESTS = _counter("aws_requests_total", "Requests to AWS, by what came of them.", "service", "operation", "result")
 
 # Queues: asked of SQS by the process `ingest` alone.
 QUEUE_MESSAGES = _gauge("queue_messages", "Messages in a queue, as SQS counts them.", "queue", "stage", "lane", "state")
@@ -121,13 +119,13 @@ def bounded(code: str) -> str:
     return "http_other" if code.startswith("http_") and not _STATUS.fullmatch(code) else code
 
 
-def count_request(service: str, operation: str, status: int | None) -> None:
-    """Count one request to `service` (`s3`, `sqs`) by its HTTP `status`, None where there was no answer.
+def count_request(service: str, operation: str, status: int | None, requests: int = 1) -> None:
+    """Count requests to `service` (`s3`, `sqs`) by their HTTP `status`, None where there was no answer.
 
     The label `result` is `ok`, `missing` (looked for and not there), `refused` (3xx and 4xx), `failed` (5xx) or
     `no_answer`.
     """
-    REQUESTS.labels(service, operation, _result(operation, status)).inc()
+    REQUESTS.labels(service, operation, _result(operation, status)).inc(requests)
 
 
 def _result(operation: str, status: int | None) -> str:

@@ -6,18 +6,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
-
-from pipeline import clients
+from pipeline import objects
 from pipeline.images import format_by_extension
 from pipeline.job import Content
 from pipeline.metrics import STORED_BYTES, STORED_RENDITIONS
-from pipeline.settings import get_settings
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import PutObjectRequestTypeDef
+from pipeline.objects import S3Error
+from pipeline.settings import Settings, get_settings
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +48,9 @@ def is_published(folder: str, content: Content) -> bool:
     Raises:
         RetryableError: S3 could not be asked.
     """
-    return all(_exists(object_key(folder, content, name)) for name in content.renditions)
+    bucket = get_settings().s3_bucket
+    keys = (object_key(folder, content, name) for name in content.renditions)
+    return all(objects.exists(bucket, key, doing="look for a rendition") for key in keys)
 
 
 def publish(folder: str, content: Content, renditions: Mapping[str, bytes]) -> None:
@@ -62,41 +59,25 @@ def publish(folder: str, content: Content, renditions: Mapping[str, bytes]) -> N
     Raises:
         RetryableError: S3 could not be reached, or refused.
     """
-    content_type = format_by_extension(content.extension).content_type
+    settings = get_settings()
+    headers = {
+        "Content-Type": format_by_extension(content.extension).content_type,
+        "Cache-Control": settings.cache_control,
+    }
     for name, data in renditions.items():
-        _put(object_key(folder, content, name), data, content_type)
+        _put(settings, object_key(folder, content, name), data, headers)
         STORED_RENDITIONS.inc()
         STORED_BYTES.inc(len(data))
 
 
-def _exists(key: str) -> bool:
-    with clients.aws_trouble("s3", "look for a rendition"):
-        try:
-            clients.s3().head_object(Bucket=get_settings().s3_bucket, Key=key)
-        except ClientError as error:
-            if clients.aws_code(error) in clients.MISSING_OBJECT:
-                return False
+def _put(settings: Settings, key: str, data: bytes, headers: Mapping[str, str]) -> None:
+    acl = "" if settings.s3_acl == "none" or _acls_disabled.is_set() else settings.s3_acl
+    try:
+        objects.put(settings.s3_bucket, key, data, doing="store a rendition", headers=headers, acl=acl)
+    except S3Error as error:
+        if not acl or error.said != ACLS_DISABLED:
             raise
-        return True
-
-
-def _put(key: str, data: bytes, content_type: str) -> None:
-    settings = get_settings()
-    request: PutObjectRequestTypeDef = {
-        "Bucket": settings.s3_bucket,
-        "Key": key,
-        "Body": data,
-        "ContentType": content_type,
-        "CacheControl": settings.cache_control,
-    }
-    acl: Mapping[str, Any] = {} if settings.s3_acl == "none" or _acls_disabled.is_set() else {"ACL": settings.s3_acl}
-    with clients.aws_trouble("s3", "store a rendition"):
-        try:
-            clients.s3().put_object(**request, **acl)
-        except ClientError as error:
-            if not acl or clients.aws_code(error) != ACLS_DISABLED:
-                raise
-            if not _acls_disabled.is_set():
-                _acls_disabled.set()
-                logger.warning("The bucket %s has ACLs disabled: S3_ACL=none would say so.", settings.s3_bucket)
-            clients.s3().put_object(**request)
+        if not _acls_disabled.is_set():
+            _acls_disabled.set()
+            logger.warning("The bucket %s has ACLs disabled: S3_ACL=none would say so.", settings.s3_bucket)
+        objects.put(settings.s3_bucket, key, data, doing="store a rendition", headers=headers)

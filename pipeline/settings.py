@@ -110,6 +110,12 @@ HttpUrl = Annotated[str | None, _url("http", "https")]
 Positive = Annotated[float, Field(gt=0, le=86400)]
 
 
+def _segments(value: str) -> str:
+    if not all(part.strip(".") for part in value.split("/")):
+        raise ValueError("it must be one name or more with a / between each two, as images/resized")
+    return value
+
+
 class Settings(BaseSettings):
     """The settings of one process. Build it with `get_settings()`; tests may build their own."""
 
@@ -132,7 +138,7 @@ class Settings(BaseSettings):
 
     # Objects.
     s3_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = "images-ch"
-    s3_prefix: Annotated[str, Field(pattern=r"^[^/].*[^/]$")] = "images-resized"
+    s3_prefix: Annotated[str, AfterValidator(_segments)] = "images-resized"
     s3_acl: Literal["public-read", "private", "none", "authenticated-read", "bucket-owner-full-control"] = "public-read"
     cache_control: Annotated[str, Field(pattern=r"^[ -~]+$")] = "public, max-age=31536000, immutable"
     public_base_url: HttpUrl = None
@@ -198,7 +204,8 @@ class Settings(BaseSettings):
         else:
             ours, public = f"{path}/", f"{self.s3_prefix}/"
             overlaps = parts.netloc == self.s3_bucket and (ours.startswith(public) or public.startswith(ours))
-            good = bool(path and parts.netloc) and not overlaps
+            has_names = all(part.strip(".") for part in path.split("/"))
+            good = bool(parts.netloc) and has_names and not overlaps
         if not good:
             raise ValueError(
                 f"STAGING_URL={self.staging!r}: what is there expires, so it must be a folder or a prefix of its "

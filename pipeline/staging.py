@@ -1,12 +1,13 @@
 """Where bytes wait between stages (the claim-check pattern): a local folder, or S3. `STAGING_URL` chooses.
 
-Keys are random and unguessable. What a job leaves behind expires: in S3 by a lifecycle rule that `provision` sets, in
+Keys are unguessable. What a job leaves behind expires: in S3 by a lifecycle rule that `provision` sets, in
 a folder by the folder's own sweep.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import secrets
@@ -15,17 +16,13 @@ import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from botocore.exceptions import ClientError
-
-from pipeline import clients
+from pipeline import objects
 from pipeline.errors import RetryableError, StagedMissing
+from pipeline.objects import S3Error
 from pipeline.settings import get_settings
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 #: Days after which a staged object is an orphan: as long as SQS keeps a message that could name it.
 EXPIRY_DAYS = 14
@@ -42,7 +39,7 @@ _OURS = re.compile(f"{_KEY.pattern}|{PARTIAL}.*")
 
 
 class Staging(Protocol):
-    """Puts bytes away under a random key. Deleting twice is harmless."""
+    """Puts bytes away under a key that cannot be guessed. Deleting twice is harmless."""
 
     def put(self, data: bytes, key: str = "") -> str:
         """Keep `data`, under a new key or in place of what is under `key`; returns its key."""
@@ -65,6 +62,15 @@ def _open(url: str) -> Staging:
     if parts.scheme == "file":
         return LocalStaging(Path(unquote(parts.path)))
     return S3Staging(bucket=parts.netloc, prefix=parts.path.lstrip("/"))
+
+
+def staged_key(delivery: str, url: str, content: str) -> str:
+    """The key of what a stage makes of one source: the same each time its message is delivered.
+
+    So a stage that runs again puts the same bytes in the same place, and its next message is of no other. Nobody can
+    guess it who does not know `delivery`, SQS's own id for the message.
+    """
+    return hashlib.sha256("\0".join((delivery, url, content)).encode()).hexdigest()[:32]
 
 
 def _new_key() -> str:
@@ -144,21 +150,18 @@ class S3Staging:
 
     def put(self, data: bytes, key: str = "") -> str:
         key = key or _new_key()
-        with clients.aws_trouble("s3", "stage an object"):
-            clients.s3().put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data)
+        objects.put(self._bucket, self._prefix + key, data, doing="stage an object")
         return key
 
     def get(self, key: str) -> bytes:
-        with clients.aws_trouble("s3", "read a staged object"):
-            try:
-                return clients.s3().get_object(Bucket=self._bucket, Key=self._prefix + _checked(key))["Body"].read()
-            except ClientError as error:
-                if clients.aws_code(error) in clients.MISSING_OBJECT:
-                    raise StagedMissing(key) from None
-                raise
+        try:
+            return objects.get(self._bucket, self._prefix + _checked(key), doing="read a staged object")
+        except S3Error as error:
+            if error.is_absent:
+                raise StagedMissing(key) from None
+            raise
 
     def delete(self, keys: Sequence[str]) -> None:
         if keys:
-            objects: list[ObjectIdentifierTypeDef] = [{"Key": self._prefix + _checked(key)} for key in keys]
-            with clients.aws_trouble("s3", "delete staged objects"):
-                clients.s3().delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
+            ours = [self._prefix + _checked(key) for key in keys]
+            objects.delete(self._bucket, ours, doing="delete staged objects")

@@ -28,11 +28,11 @@ class Peers:
         """The Python that has pyvips and Wand, and what measures and draws."""
         python = FOLDER / "venv/bin/python"
         lock = HERE / "peers.lock"
-        if not _is_made(FOLDER / "venv", lock):
-            _run(sys.executable, "-m", "venv", "--clear", FOLDER / "venv")
+        if not is_made(FOLDER / "venv", lock):
+            run(sys.executable, "-m", "venv", "--clear", FOLDER / "venv")
             pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-            _run(*pip, "install", "--require-hashes", "-r", lock)
-            _set_made(FOLDER / "venv", lock)
+            run(*pip, "install", "--require-hashes", "-r", lock)
+            set_made(FOLDER / "venv", lock)
         return python
 
     @cached_property
@@ -43,15 +43,15 @@ class Peers:
             self.missing["sharp"] = "it needs node and npm"
             return None
         lock, modules = HERE / "package-lock.json", FOLDER / "node_modules"
-        if not _is_made(modules, lock):
+        if not is_made(modules, lock):
             for name in ("package.json", "package-lock.json"):
                 shutil.copy(HERE / name, FOLDER)
             try:
-                _run(npm, "ci", "--no-audit", "--no-fund", "--silent", cwd=FOLDER)
+                run(npm, "ci", "--no-audit", "--no-fund", "--silent", cwd=FOLDER)
             except subprocess.CalledProcessError:
                 self.missing["sharp"] = "npm could not install it"
                 return None
-            _set_made(modules, lock)
+            set_made(modules, lock)
         return node
 
     @cached_property
@@ -69,31 +69,34 @@ class Peers:
         if not unpacked.exists():
             if not shutil.which("apt-get"):
                 raise SystemExit(f"The photographs are those of Debian's package {PHOTOGRAPHS}: apt-get is needed.")
-            _run("apt-get", "download", "-qq", "--option", "APT::Sandbox::User=root", PHOTOGRAPHS, cwd=FOLDER)
-            _run("dpkg-deb", "--extract", next(FOLDER.glob(f"{PHOTOGRAPHS}_*.deb")), unpacked)
+            run("apt-get", "download", "-qq", "--option", "APT::Sandbox::User=root", PHOTOGRAPHS, cwd=FOLDER)
+            run("dpkg-deb", "--extract", next(FOLDER.glob(f"{PHOTOGRAPHS}_*.deb")), unpacked)
         return unpacked / "usr/share/backgrounds/budgie"
 
     @cached_property
     def sources(self) -> Path:
         """The folder of the inputs."""
         folder, script = FOLDER / "sources", HERE / "sources.py"
-        if not _is_made(folder, script):
+        if not is_made(folder, script):
             folder.mkdir(exist_ok=True)
-            _run(self.python, script, self.photographs, folder)
-            _set_made(folder, script)
+            run(self.python, script, self.photographs, folder)
+            set_made(folder, script)
         return folder
 
 
-def _run(*command: str | Path, cwd: Path | None = None) -> None:
+def run(*command: str | Path, cwd: Path | None = None) -> None:
+    """Run a command; what it prints is for people."""
     subprocess.run(command, check=True, cwd=cwd, stdout=sys.stderr)  # noqa: S603
 
 
-def _is_made(folder: Path, recipe: Path) -> bool:
+def is_made(folder: Path, recipe: Path) -> bool:
+    """Whether `folder` was made of `recipe`, a file, as it is now."""
     mark = folder / ".made-of"
     return mark.exists() and mark.read_bytes() == recipe.read_bytes()
 
 
-def _set_made(folder: Path, recipe: Path) -> None:
+def set_made(folder: Path, recipe: Path) -> None:
+    """Note that `folder` is made of `recipe`."""
     (folder / ".made-of").write_bytes(recipe.read_bytes())
 
 

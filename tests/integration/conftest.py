@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from pymongo.database import Database
 from pipeline import clients
 from pipeline.embedded import REGION, EmbeddedStack
 from pipeline.settings import Settings
+
+Request = tuple[str, str, dict[str, str]]  #: method, path and headers
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +40,48 @@ def aws(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[
     The bucket accepts ACLs. Any other variable of ours that the developer has set is unset.
     """
     yield from _environment(stack, monkeypatch)
+
+
+@pytest.fixture
+def s3_that_answers(
+    aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[int, str], list[Request]]]:
+    """Puts an S3 in the place of the stack's that gives every request the same status and error code.
+
+    Returns what it was asked.
+    """
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(status: int, code: str = "") -> list[Request]:
+        asked: list[Request] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                asked.append((self.command, self.path, dict(self.headers)))
+                body = f"<Error><Code>{code}</Code></Error>".encode() if code and self.command != "HEAD" else b""
+                self.send_response(status)
+                self.send_header("ETag", '"0"')
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_HEAD = do_PUT = do_POST = answer
+
+            def log_message(self, *_: Any) -> None: ...
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{servers[-1].server_port}")
+        clients.forget()
+        return asked
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture

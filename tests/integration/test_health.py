@@ -13,7 +13,7 @@ import pytest
 import requests
 from dramatiq.worker import Worker
 
-from pipeline import clients, health, operations
+from pipeline import clients, health, objects, operations
 from pipeline.consumer import SQSConsumer
 from pipeline.errors import RetryableError
 from pipeline.health import IngestHealth, SchedulerHealth, WorkerHealth
@@ -308,9 +308,15 @@ def test_each_request_to_aws_is_counted(aws: dict[str, str], line: Line) -> None
         labels = {"service": service, "operation": operation, "result": result}
         return REGISTRY.get_sample_value(f"{PREFIX}_aws_requests_total", labels) or 0
 
+    bucket = aws["S3_BUCKET"]
     cases: list[tuple[str, str, str, Callable[[], Any]]] = [
-        ("s3", "PutObject", "ok", lambda: clients.s3().put_object(Bucket=aws["S3_BUCKET"], Key="a", Body=b"x")),
-        ("s3", "HeadObject", "missing", lambda: clients.s3().head_object(Bucket=aws["S3_BUCKET"], Key="b")),
+        ("s3", "PutObject", "ok", lambda: objects.put(bucket, "a", b"x", doing="try")),
+        ("s3", "HeadObject", "ok", lambda: objects.exists(bucket, "a", doing="try")),
+        ("s3", "HeadObject", "missing", lambda: objects.exists(bucket, "b", doing="try")),
+        ("s3", "GetObject", "missing", lambda: objects.get(bucket, "b", doing="try")),
+        ("s3", "PutObject", "refused", lambda: objects.put(f"{bucket}-none", "a", b"x", doing="try")),
+        ("s3", "DeleteObject", "ok", lambda: objects.delete(bucket, ["a"], doing="try")),
+        ("s3", "ListObjectsV2", "ok", lambda: clients.s3().list_objects_v2(Bucket=bucket)),
         ("sqs", "GetQueueUrl", "missing", lambda: clients.sqs().get_queue_url(QueueName="none")),
         ("sqs", "ListQueues", "ok", lambda: clients.sqs().list_queues()),
     ]
@@ -318,7 +324,7 @@ def test_each_request_to_aws_is_counted(aws: dict[str, str], line: Line) -> None
         before = count(service, operation, result)
         try:
             request()
-        except clients.ClientError:
+        except (clients.ClientError, objects.S3Error):
             assert result != "ok"
         assert count(service, operation, result) == before + 1
     with line.down():

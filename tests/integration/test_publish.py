@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import ClientError
 
 from pipeline import clients, publish
 from pipeline.embedded import REGION
@@ -25,15 +24,6 @@ def _acls_not_known_to_be_disabled() -> None:
     publish._acls_disabled.clear()
 
 
-def fail(operation: str, error: Exception) -> None:
-    """Make an S3 operation fail from now on."""
-
-    def raise_it(**_: Any) -> None:
-        raise error
-
-    clients.s3().meta.events.register(f"before-call.s3.{operation}", raise_it)
-
-
 def test_an_image_is_published_once_every_rendition_is_there(aws: dict[str, str]) -> None:
     assert not publish.is_published("F", CONTENT)
     publish.publish("F", CONTENT, {"50x50": b"small"})
@@ -43,13 +33,13 @@ def test_an_image_is_published_once_every_rendition_is_there(aws: dict[str, str]
     assert not publish.is_published("G", CONTENT)
 
 
-def test_a_403_counts_as_absent_as_s3_gives_it_without_the_right_to_list(aws: dict[str, str]) -> None:
-    fail("HeadObject", ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "HeadObject"))
+def test_a_403_counts_as_absent_as_s3_gives_it_without_the_right_to_list(aws, s3_that_answers) -> None:
+    s3_that_answers(403)
     assert not publish.is_published("F", CONTENT)
 
 
-def test_trouble_with_s3_is_not_taken_for_an_absent_object(aws: dict[str, str]) -> None:
-    fail("HeadObject", EndpointConnectionError(endpoint_url="http://down"))
+def test_trouble_with_s3_is_not_taken_for_an_absent_object(aws, s3_that_answers) -> None:
+    s3_that_answers(400)
     with pytest.raises(RetryableError) as caught:
         publish.is_published("F", CONTENT)
     assert caught.value.code == "s3_error"
@@ -85,8 +75,17 @@ def test_a_bucket_with_acls_disabled_is_warned_of_once_and_served(aws: dict[str,
 def test_no_acl_is_sent_where_the_settings_say_none(aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S3_ACL", "none")
     get_settings.cache_clear()
-    sent: list[Any] = []
-    clients.s3().meta.events.register("before-parameter-build.s3.PutObject", lambda params, **_: sent.append(params))
     publish.publish("F", CONTENT, RENDITIONS)
-    assert len(sent) == 2
-    assert not [params for params in sent if "ACL" in params]
+    assert public_readers(aws) == {False}
+
+
+def test_objects_are_public_by_the_acl_of_the_settings(aws: dict[str, str]) -> None:
+    publish.publish("F", CONTENT, RENDITIONS)
+    assert public_readers(aws) == {True}
+
+
+def public_readers(aws: dict[str, str]) -> set[bool]:
+    """Whether everybody may read the objects that were published."""
+    keys = [f"images-resized/F/{CONTENT.id}_{name}.webp" for name in RENDITIONS]
+    acls = [clients.s3().get_object_acl(Bucket=aws["S3_BUCKET"], Key=key)["Grants"] for key in keys]
+    return {any("AllUsers" in grant["Grantee"].get("URI", "") for grant in grants) for grants in acls}

@@ -44,6 +44,7 @@ ORDER = [
     "pipeline.logs",
     "pipeline.guard",
     "pipeline.clients",
+    "pipeline.objects",
     "pipeline.queues",
     "pipeline.depths",
     "pipeline.wire",

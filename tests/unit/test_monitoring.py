@@ -21,6 +21,7 @@ from tests.unit.test_docs import PROCESSES, codes_in
 
 ROOT = Path(__file__).parents[2]
 MONITORING = (ROOT / "docs/monitoring.md").read_text(encoding="utf-8")
+OPERATING = ROOT / "docs/operating.md"
 RULES = ROOT / "deploy/prometheus/alerts.yml"
 DASHBOARD = Dashboard.model_validate_json((ROOT / "deploy/grafana/image-pipeline.json").read_text(encoding="utf-8"))
 PANELS = [panel for panel in DASHBOARD.panels if isinstance(panel, Panel)]
@@ -128,6 +129,16 @@ def test_an_alert_is_about_what_exists_and_says_what_to_do(rule) -> None:
     shown = set(re.findall(r"\$labels\.(\w+)", said["summary"]))
     kept = {label for names in re.findall(r"by \(([^)]*)\)", rule["expr"]) for label in names.split(", ")}
     assert shown <= (kept or set().union(*series().values()) | ADDED), "it shows labels that the expression drops"
+
+
+@pytest.mark.skipif(not OPERATING.exists(), reason="what to do when an alert fires is not written yet")
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
+def test_what_to_do_when_an_alert_fires_is_written(rule) -> None:
+    text = OPERATING.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-"): heading for heading in headings}
+    heading = anchors[rule["annotations"]["runbook_url"].partition("#")[2]]
+    assert f"`{rule['alert']}`" in re.split(r"^#+ ", text.split(f" {heading}\n")[1], flags=re.MULTILINE)[0]
 
 
 def test_the_alert_of_processes_knows_them_all() -> None:

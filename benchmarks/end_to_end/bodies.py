@@ -1,0 +1,47 @@
+"""The four stages without our queue layer: what each does to a job, for those who bring a queue of their own.
+
+They are the very functions that this project's actors call, in the same order, with the job encoded in the same way.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from actors.fetch import fetch
+from actors.notify import DELIVERIES, asked_for, forget_bytes
+from actors.resize import resize
+from actors.upload import upload
+from pipeline.job import Job, Source
+from pipeline.publish import image_info
+from pipeline.staging import staging
+
+Encoded = dict[str, Any]
+
+
+def accept(payload: Mapping[str, str]) -> Encoded:
+    """The job of an input message."""
+    return Job.accept(dict(payload), job_id=str(uuid.uuid4()), stage_payload=staging().put).encode()
+
+
+def _step(body: Callable[[Job, Source], Source]) -> Callable[[Encoded], Encoded]:
+    def step(encoded: Encoded) -> Encoded:
+        job = Job.decode(encoded)
+        return job.with_sources({source.url: body(job, source) for source in job.sources}).encode()
+
+    return step
+
+
+#: What happens between two queues, by stage.
+STEPS = {"fetch": _step(fetch), "resize": _step(resize), "upload": _step(upload)}
+
+
+def notify(encoded: Encoded) -> None:
+    """The last stage."""
+    job = Job.decode(encoded)
+    payload = job.payload or {}
+    result = job.result(payload, lambda content: image_info(job.folder, content))
+    for name in asked_for(job, payload):
+        DELIVERIES[name](job.report_id, payload[name], result)
+    forget_bytes(job)

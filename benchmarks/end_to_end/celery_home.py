@@ -1,0 +1,26 @@
+"""Celery with its SQS transport, installed beside the service's packages in a folder of its own that git ignores."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from pathlib import Path
+
+from peers import FOLDER, is_made, run, set_made
+
+HERE = Path(__file__).parent
+HOME = FOLDER / "celery"
+
+
+@cache
+def celery_bin() -> Path:
+    """The folder of its programs."""
+    lock, base = HERE / "peers.lock", HERE.parents[1] / "requirements/base.lock"
+    if not is_made(HOME, lock):
+        FOLDER.mkdir(exist_ok=True)
+        run(sys.executable, "-m", "venv", "--clear", HOME)
+        for each in (base, lock):
+            pip = [HOME / "bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+            run(*pip, "install", "--require-hashes", "-r", each)
+        set_made(HOME, lock)
+    return HOME / "bin"

@@ -1,0 +1,128 @@
+"""The contenders, as data: the processes that each runs, how it stages bytes, how a job is put on its first queue."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import dramatiq_sqs
+import dramatiq_stages
+from celery_home import celery_bin
+
+from pipeline import clients
+from pipeline.processes import command_line
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+Send = Callable[[Iterable[Mapping[str, str]]], None]
+
+
+@contextmanager
+def as_json(environ: Mapping[str, str]) -> Iterator[Send]:
+    """Raw JSON on the input queue, as producers send it: ten in a request."""
+    client = clients.sqs()
+
+    def send(payloads: Iterable[Mapping[str, str]]) -> None:
+        bodies = [json.dumps(each) for each in payloads]
+        for start in range(0, len(bodies), 10):
+            entries = [{"Id": str(i), "MessageBody": body} for i, body in enumerate(bodies[start : start + 10])]
+            answer = client.send_message_batch(QueueUrl=environ["QUEUE_URL"], Entries=entries)
+            if answer.get("Failed"):
+                raise RuntimeError(f"SQS refused a message: {answer['Failed'][0]}")
+
+    yield send
+
+
+@contextmanager
+def as_dramatiq(environ: Mapping[str, str]) -> Iterator[Send]:
+    """A message for the first actor of plain dramatiq-sqs."""
+    broker = dramatiq_sqs.SQSBroker(namespace=dramatiq_stages.namespace(environ))
+    broker.declare_queue("fetch")
+
+    def send(payloads: Iterable[Mapping[str, str]]) -> None:
+        for each in payloads:
+            message: dramatiq.Message[Any] = dramatiq.Message("fetch", "fetch", (each,), {}, {})
+            broker.enqueue(message)
+
+    yield send
+
+
+@contextmanager
+def as_celery(environ: Mapping[str, str]) -> Iterator[Send]:
+    """A message for the first task of Celery, by a process of Celery's environment."""
+    command = command_line(celery_bin() / "python", HERE / "celery_tasks.py")
+    own = {"AWS_SDK_UA_APP_ID": os.environ["AWS_SDK_UA_APP_ID"], "PYTHONPATH": f"{ROOT}:{HERE}"}
+    sender = subprocess.Popen(  # noqa: S602 - our own command
+        f"exec {command}",
+        shell=True,
+        env=os.environ | environ | own,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    words, answers = sender.stdin, sender.stdout
+    assert words is not None  # noqa: S101 - pipes
+    assert answers is not None  # noqa: S101
+
+    def send(payloads: Iterable[Mapping[str, str]]) -> None:
+        print(json.dumps(list(payloads)), file=words, flush=True)
+        if not answers.readline():
+            raise RuntimeError("the sender of Celery's tasks ended")
+
+    try:
+        yield send
+    finally:
+        words.close()
+        sender.wait()
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A contender."""
+
+    title: str
+    procfile: Path
+    staging: str  #: where bytes wait: `file` or `s3`
+    sending: Callable[[Mapping[str, str]], AbstractContextManager[Send]]
+    is_ours: bool = False
+    slowness: int = 1  #: so many times fewer jobs are enough to measure it
+
+    def environ(self, stack: Mapping[str, str]) -> dict[str, str]:
+        """The variables of its processes."""
+        own = {name: value for name, value in os.environ.items() if name != "AWS_SDK_UA_APP_ID"}
+        if self.title.startswith("Celery"):
+            own["PATH"] = f"{celery_bin()}{os.pathsep}{own.get('PATH', os.defpath)}"
+        return own | dict(stack) | {"PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"}
+
+
+ENTRANTS = {
+    "file": Entrant("this project, file://", ROOT / "Procfile", "file", as_json, is_ours=True),
+    "s3": Entrant("this project, s3://", ROOT / "Procfile", "s3", as_json, is_ours=True),
+    "plain": Entrant("plain consumer", HERE / "plain.procfile", "file", as_json, slowness=4),
+    "celery": Entrant("Celery, file://", HERE / "celery.procfile", "file", as_celery),
+    "celery-s3": Entrant("Celery, s3://", HERE / "celery.procfile", "s3", as_celery),
+    "dramatiq": Entrant("dramatiq-sqs, file://", HERE / "dramatiq.procfile", "file", as_dramatiq),
+    "dramatiq-s3": Entrant("dramatiq-sqs, s3://", HERE / "dramatiq.procfile", "s3", as_dramatiq),
+}
+
+_PROCESSES = re.compile(r"--processes[ =](\d+)")
+
+
+def ready_lines(command: str) -> tuple[str, int]:
+    """What a process of this command prints when it is ready, and how often; never, where it does not say."""
+    program = next((word for word in command.split() if "=" not in word and not word.startswith("$")), "")
+    if program == "dramatiq":
+        given = _PROCESSES.search(command)
+        return "Worker process is ready", int(given[1]) if given else os.cpu_count() or 1
+    if program == "celery":
+        return " ready.", 1
+    return "", 0

@@ -1,0 +1,42 @@
+"""Rendering alone: one process that renders covers again and again, as a resize worker does, and does nothing else.
+
+python rendering.py SECONDS COVER...    one line of JSON: CPU milliseconds an image, and how many there were
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from pipeline.confined import render
+from pipeline.images import Recipe
+from pipeline.settings import get_settings
+
+
+def main() -> None:
+    """Render the covers in turn for so long."""
+    seconds, covers = float(sys.argv[1]), [Path(each).read_bytes() for each in sys.argv[2:]]
+    settings = get_settings()
+    recipe = Recipe(settings.renditions, settings.resize_fit)
+
+    def once() -> None:
+        for cover in covers:
+            render(
+                cover,
+                recipe,
+                max_pixels=settings.max_source_pixels,
+                max_decoded_pixels=settings.max_decoded_pixels,
+            )
+
+    once()
+    images, began, cpu = 0, time.monotonic(), time.process_time()
+    while time.monotonic() - began < seconds:
+        once()
+        images += len(covers)
+    json.dump({"cpu": 1000 * (time.process_time() - cpu) / images, "images": images}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

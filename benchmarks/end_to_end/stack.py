@@ -1,0 +1,90 @@
+"""The embedded stack of one measurement: what `emulator.py` makes of ministack, and what a contender finds there."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import emulator
+
+from pipeline import clients, embedded
+from pipeline.embedded import EmbeddedStack
+from pipeline.processes import command_line
+from pipeline.provision import plan
+from pipeline.settings import Settings, get_settings
+
+#: The queue in which the jobs of contenders wait that take them as raw JSON, and the stages' queues of the others.
+INPUT, STAGES = "input", ("fetch", "resize", "upload", "notify")
+
+#: So much may one host serve at a time: all covers come from one here.
+PER_HOST = "64"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The servers, and the variables of a contender's processes."""
+
+    endpoint: str
+    environ: Mapping[str, str]
+
+    def counted(self) -> tuple[float, Counter[str]]:
+        """The CPU seconds that the emulator has used, and the requests it has answered, by kind."""
+        parts = urlsplit(self.endpoint)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+        try:
+            connection.request("GET", emulator.PATH)
+            answer: dict[str, Any] = json.load(connection.getresponse())
+            return float(answer["cpu"]), Counter(answer["requests"])
+        finally:
+            connection.close()
+
+
+def use_own_emulator() -> None:
+    """Have the embedded stack start `emulator.py`."""
+
+    def command(server: Any) -> str:
+        return command_line(server._program.resolve().with_name("python"), emulator.__file__)
+
+    embedded._Ministack.command = command  # type: ignore[method-assign,assignment]
+
+
+def clear_environment() -> None:
+    """Forget what this shell says of the service; what this process asks of the emulator is not counted."""
+    for name in [*Settings.model_fields, "environment"]:
+        os.environ.pop(name.upper(), None)
+    os.environ["AWS_SDK_UA_APP_ID"] = "bench"
+
+
+@contextmanager
+def running(folder: Path, staging: str) -> Iterator[Stack]:
+    """An empty stack in `folder`, with queues and bucket; bytes wait in `staging`, which is `file` or `s3`."""
+    namespace, bucket = f"bench-{secrets.token_hex(3)}", f"bench-{secrets.token_hex(3)}"
+    with EmbeddedStack(folder, with_mongo=False) as servers:
+        environ = servers.environ | {
+            "QUEUE_NAMESPACE": namespace,
+            "S3_BUCKET": bucket,
+            "STAGING_URL": f"file://{folder}/staging/" if staging == "file" else "",
+            "ALLOWED_NETWORKS": "127.0.0.0/8",
+            "FETCH_MAX_PER_HOST": PER_HOST,
+            "POSTBACK_SECRET_KEY": "a secret",
+            "LEVEL": "INFO",
+        }
+        os.environ |= environ
+        clients.forget()
+        for step in plan(get_settings(), create_bucket=True):
+            step.do()
+        for name in (INPUT, *STAGES):  # beside the service's own
+            url = clients.sqs().create_queue(QueueName=f"{namespace}-{name}")["QueueUrl"]
+            environ |= {"QUEUE_URL" if name == INPUT else f"BENCH_{name.upper()}_URL": url}
+        os.environ |= environ
+        clients.forget()
+        yield Stack(environ["AWS_ENDPOINT_URL"], environ)

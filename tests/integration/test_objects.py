@@ -1,0 +1,95 @@
+"""Objects by obstore: the same objects as by boto3, whatever the environment holds, and errors as ours."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline import clients, objects
+from pipeline.objects import S3Error
+
+
+def put(bucket: str, key: str, data: bytes = b"data", **more: str) -> None:
+    objects.put(bucket, key, data, doing="try", **more)
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "a b+c", "MÜNCHEN", "per%20cent", "star*", "hash#", "what?", "tilde~", "a&b=c", "[x]"]
+)
+def test_a_key_is_the_same_to_boto3(aws: dict[str, str], name: str) -> None:
+    key = f"folder/{name}.jpeg"
+    put(aws["S3_BUCKET"], key)
+    assert clients.s3().get_object(Bucket=aws["S3_BUCKET"], Key=key)["Body"].read() == b"data"
+    assert objects.get(aws["S3_BUCKET"], key, doing="try") == b"data"
+
+
+def test_an_object_is_there_until_it_is_deleted(aws: dict[str, str]) -> None:
+    bucket = aws["S3_BUCKET"]
+    assert not objects.exists(bucket, "a/b", doing="try")
+    put(bucket, "a/b")
+    assert objects.exists(bucket, "a/b", doing="try")
+    objects.delete(bucket, ["a/b", "a/never-there"], doing="try")
+    with pytest.raises(S3Error) as caught:
+        objects.get(bucket, "a/b", doing="try")
+    assert caught.value.is_absent
+
+
+def test_an_empty_object_is_kept(aws: dict[str, str]) -> None:
+    put(aws["S3_BUCKET"], "empty", b"")
+    assert objects.get(aws["S3_BUCKET"], "empty", doing="try") == b""
+
+
+def test_no_variable_of_the_library_is_heeded(aws, s3_that_answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given variables that would lead obstore elsewhere, or make it sign as somebody else
+    asked = s3_that_answers(200)
+    strange = {
+        "AWS_ENDPOINT": "http://127.0.0.1:9",
+        "AWS_SESSION_TOKEN": "somebody-elses",
+        "AWS_SKIP_SIGNATURE": "true",
+        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "true",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_ACCESS_KEY_S3": "OURS",
+        "AWS_SECRET_KEY_S3": "secret",
+    }
+    for variable, value in strange.items():
+        monkeypatch.setenv(variable, value)
+    clients.forget()
+    # when an object is put
+    put("bucket", "key", acl="public-read")
+    # then it goes where the settings say, signed by their keys for their region, its ACL included
+    ((method, path, headers),) = asked
+    headers = {name.lower(): value for name, value in headers.items()}
+    assert (method, path) == ("PUT", "/bucket/key")
+    assert "Credential=OURS/" in headers["authorization"]
+    assert "/us-east-2/s3/" in headers["authorization"]
+    assert "x-amz-acl" in headers["authorization"]
+    assert headers["x-amz-acl"] == "public-read"
+    assert "x-amz-security-token" not in headers
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "is_absent"),
+    [
+        ((403, "AccessDenied"), "AccessDenied", True),
+        ((404, "NoSuchKey"), "NoSuchKey", True),
+        ((404, "NoSuchBucket"), "NoSuchBucket", False),
+        ((400, "ExpiredToken"), "ExpiredToken", False),
+        ((400, ""), "status 400", False),
+        ((503, "SlowDown"), "SlowDown", False),
+    ],
+)
+def test_a_refusal_has_s3s_own_name(aws, s3_that_answers, answer, said: str, is_absent: bool) -> None:
+    s3_that_answers(*answer)
+    for request in (lambda: put("b", "k"), lambda: objects.get("b", "k", doing="try")):
+        with pytest.raises(S3Error) as caught:
+            request()
+        assert (caught.value.code, caught.value.said, caught.value.is_absent) == ("s3_error", said, is_absent)
+        assert str(caught.value) == f"s3_error: Could not try: s3 said {said}."
+
+
+def test_an_endpoint_that_is_down_is_an_error_of_s3(aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    clients.forget()
+    with pytest.raises(S3Error, match="could not be reached"):
+        put("b", "k")
+    with pytest.raises(S3Error, match="could not be reached"):
+        objects.delete("b", ["k"], doing="try")
