@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    IPvAnyAddress,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline.renditions import RenditionSize, parse_rendition
@@ -177,6 +186,9 @@ class Settings(BaseSettings):
     otel_exporter_otlp_endpoint: HttpUrl = None
     otel_exporter_otlp_traces_endpoint: HttpUrl = None
     log_format: Annotated[Literal["text", "json"], BeforeValidator(str.lower)] = "text"
+    # Metrics and health, served by each process on the first free port from METRICS_PORT upwards; 0: not at all.
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9191
+    metrics_host: IPvAnyAddress = ipaddress.IPv4Address("127.0.0.1")
 
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)] = "DEBUG"
 
