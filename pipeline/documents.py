@@ -9,11 +9,13 @@ Operators used here and in `pipeline.runs`; MongoDB has them all since 4.2, and 
 - `$match`, `$group` with `$sum`, `$sort`; a TTL index, and a partial one by equality
 
 A collection is walked along the index of `_id`, which every collection has. Bounds are `min` and `max`, not `$gt`: that
-one finds only ids of its own BSON type. An update names its document by `_id` and what it expects there by equality.
+one finds only ids of its own BSON type. An update names its document by `_id`, and what it expects there by equality,
+`$ne` and `$exists`, field by field.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
     from pymongo.collection import Collection
     from pymongo.cursor import Cursor
 
-#: Seconds that MongoDB may look for one page of stale documents; then it looks only at the next `WINDOW` documents.
+#: Seconds that MongoDB may look for one page of stale documents at once. Where they are so rare that it takes longer,
+#: the page is looked for in the next `WINDOW` documents, and the next, for `LONGEST_LOOK`: few are read twice.
+FIRST_LOOK = 20
 LONGEST_LOOK = 60
 WINDOW = 50_000
 
@@ -119,20 +123,30 @@ def read(swept: Swept, run: str, after: Sequence[Any], size: int) -> tuple[list[
 
     `after` and what is returned for it hold one id, or none for the beginning and the end.
     """
-    with clients.mongo_trouble(f"look for {swept.name}", timeout=2 * LONGEST_LOOK):
+    with clients.mongo_trouble(f"look for {swept.name}", timeout=FIRST_LOOK + 2 * LONGEST_LOOK):
         try:
-            with pymongo.timeout(LONGEST_LOOK):
+            with pymongo.timeout(FIRST_LOOK):
                 found = list(_look(swept, run, after).limit(size))
             reached = [found[-1]["_id"]] if len(found) == size else []
         except PyMongoError as error:
             if not error.timeout:
                 raise
-            reached, until = _window(swept, after)
-            found = list(_look(swept, run, after, until).limit(size))
-            if len(found) == size:
-                reached = [found[-1]["_id"]]
+            found, reached = _look_by_windows(swept, run, after, size)
     documents = (_document(swept, each) for each in found)
     return [document for document in documents if document.urls], reached
+
+
+def _look_by_windows(swept: Swept, run: str, after: Sequence[Any], size: int) -> tuple[list[dict[str, Any]], list[Any]]:
+    found: list[dict[str, Any]] = []
+    ends = time.monotonic() + LONGEST_LOOK
+    while True:
+        reached, until = _window(swept, after)
+        found += _look(swept, run, after, until).limit(size - len(found))
+        if len(found) == size:
+            return found, [found[-1]["_id"]]
+        if not reached or time.monotonic() >= ends:
+            return found, reached
+        after = reached
 
 
 def _look(swept: Swept, run: str, after: Sequence[Any], until: Sequence[Any] = ()) -> Cursor[dict[str, Any]]:
@@ -170,13 +184,14 @@ def _document(swept: Swept, found: Mapping[str, Any]) -> Document:
 
 
 def claim(swept: Swept, run: str, documents: Sequence[Document]) -> list[Document]:
-    """Claim `documents` for `run`; returns those that are its own now: no other run was faster, no URL changed."""
+    """Claim `documents` for `run`; returns those that are its own now.
+
+    Not so, if their URLs changed since they were read, or another run was faster: claimed them, or is done with them.
+    """
     if not documents:
         return []
     lock = {"until": datetime.now(UTC) + timedelta(seconds=get_settings().claim_seconds), "run": run}
-    updates = [
-        UpdateOne({"_id": each.id, "lock": each.lock, **each.urls}, {"$set": {"lock": lock}}) for each in documents
-    ]
+    updates = [UpdateOne(_as_read(each), {"$set": {"lock": lock}}) for each in documents]
     with clients.mongo_trouble(f"claim {swept.name}", timeout=IN_BULK):
         if _collection(swept).bulk_write(updates, ordered=False).matched_count == len(documents):
             return list(documents)
@@ -185,6 +200,13 @@ def claim(swept: Swept, run: str, documents: Sequence[Document]) -> list[Documen
             _key(each["_id"]) for each in _collection(swept).find({"_id": {"$in": ids}, "lock.run": run}, {"_id": 1})
         }
     return [each for each in documents if each.key in ours]
+
+
+def _as_read(document: Document) -> dict[str, Any]:
+    """The query for a stale document that nobody has claimed, changed or written to since it was read."""
+    stale = {f"last_{field}": {"$ne": url} for field, url in document.urls.items()}
+    unmarked = {"metadata.image_is_valid": {"$ne": False}, "metadata.error": {"$exists": False}}
+    return {"_id": document.id, "lock": document.lock, **document.urls, **stale, **unmarked}
 
 
 def folders(swept: Swept, documents: Sequence[Document]) -> dict[bytes, str]:

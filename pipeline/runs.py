@@ -135,10 +135,14 @@ def advance(run: Run, after: list[Any], *, by: str, claimed: int, walked: bool) 
 
 
 def under_way(run: str) -> int:
-    """How many jobs of the run have been handed over and have not ended."""
+    """How many jobs of the run have been handed over and have not ended; none for longer than a claim lasts.
+
+    One may never end, as where MongoDB was down for so long that its write-back was given up.
+    """
+    claimed_still = datetime.now(UTC) + timedelta(seconds=COVER_GRACE)
     with clients.mongo_trouble("count the jobs under way", timeout=IN_BULK):
         return _collection().count_documents(
-            {"run": run, "pending": True, "handed_over": True, "expires": {"$gt": datetime.now(UTC)}}
+            {"run": run, "pending": True, "handed_over": True, "expires": {"$gt": claimed_still}}
         )
 
 

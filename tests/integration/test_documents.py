@@ -128,6 +128,14 @@ def test_where_a_look_takes_too_long_it_goes_by_windows(database, monkeypatch):
     monkeypatch.setattr(documents, "_look", too_slow_without_a_bound)
 
     assert read_all(CHANNELS, size=4) == list(range(0, 100, 10))
+    # A page goes on from window to window,
+    found, _ = documents.read(CHANNELS, "run", [], 4)
+    assert [each.id for each in found] == [0, 10, 20, 30]
+    # but not for ever: what it has come to is where the next one begins.
+    monkeypatch.setattr(documents, "LONGEST_LOOK", 0)
+    found, reached = documents.read(CHANNELS, "run", [0], 4)
+    assert ([each.id for each in found], reached) == ([], [6])
+    assert read_all(CHANNELS, size=4) == list(range(0, 100, 10))
 
 
 # Claims.
@@ -165,6 +173,26 @@ def test_a_url_that_changed_since_it_was_read_is_not_claimed(database):
 
     assert documents.claim(CHANNELS, "run", found) == []
     assert "lock" not in database.channels.find_one()
+
+
+@pytest.mark.parametrize(
+    ("how", "mark"),
+    [
+        (outcome(["image_url"]), {"last_image_url": "a"}),
+        (outcome([], ["image_url"]), {"metadata.image_is_valid": False}),
+        (outcome([], ["image_url"], given_up=True), {"metadata.error": True}),
+    ],
+)
+def test_what_another_run_has_done_since_it_was_read_is_not_claimed(database, how, mark):
+    # Given a run that takes its time to read, and another that meanwhile does all
+    database.channels.insert_many([{"_id": 1, "image_url": "a"}, {"_id": 2, "image_url": "b"}])
+    slow, _ = documents.read(CHANNELS, "slow", [], 10)
+    fast, _ = documents.read(CHANNELS, "fast", [], 1)
+    documents.claim(CHANNELS, "fast", fast)
+    documents.write(CHANNELS, "fast", {"image_url": "a"}, how, [1])
+    # When the first one claims what it has read, then it gets the rest.
+    assert [each.id for each in documents.claim(CHANNELS, "slow", slow)] == [2]
+    assert database.channels.find_one({"_id": 1, "lock": {"$exists": False}, **mark})
 
 
 # Folders.
