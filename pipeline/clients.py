@@ -99,6 +99,8 @@ def _mongo() -> MongoClient[dict[str, Any]]:
         url.get_secret_value(),
         appname="image-pipeline",
         tz_aware=True,
+        datetime_conversion="DATETIME_AUTO",  # a date or a text that is none in Python keeps from reading no others
+        unicode_decode_error_handler="replace",
         maxPoolSize=POOL_SIZE,
         serverSelectionTimeoutMS=5000,
         connectTimeoutMS=5000,

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import bson
 import pymongo
+from bson import Int64
 from pymongo import UpdateOne
 from pymongo.errors import PyMongoError
 
@@ -81,7 +82,7 @@ class Document:
     urls: dict[str, str]  #: its stale images, by field
     title: object
     channel: object  #: the `_id` of an episode's channel
-    lock: object
+    seen: dict[str, object]  #: what else it was picked by: its claim, and the URLs that were processed last
 
     @property
     def key(self) -> bytes:
@@ -180,7 +181,8 @@ def _document(swept: Swept, found: Mapping[str, Any]) -> Document:
         for field in swept.fields
         if (url := present_url(found.get(field))) and url != found.get(f"last_{field}")
     }
-    return Document(found["_id"], urls, found.get("title"), found.get("channel_id"), found.get("lock"))
+    seen = {name: found.get(name) for name in ("lock", *(f"last_{field}" for field in urls))}
+    return Document(found["_id"], urls, found.get("title"), found.get("channel_id"), seen)
 
 
 def claim(swept: Swept, run: str, documents: Sequence[Document]) -> list[Document]:
@@ -204,20 +206,25 @@ def claim(swept: Swept, run: str, documents: Sequence[Document]) -> list[Documen
 
 def _as_read(document: Document) -> dict[str, Any]:
     """The query for a stale document that nobody has claimed, changed or written to since it was read."""
-    stale = {f"last_{field}": {"$ne": url} for field, url in document.urls.items()}
     unmarked = {"metadata.image_is_valid": {"$ne": False}, "metadata.error": {"$exists": False}}
-    return {"_id": document.id, "lock": document.lock, **document.urls, **stale, **unmarked}
+    return {"_id": document.id, **document.urls, **document.seen, **unmarked}
 
 
 def folders(swept: Swept, documents: Sequence[Document]) -> dict[bytes, str]:
     """The folder of each document by its key: from its own title, or for an episode from its channel's."""
     if swept is CHANNELS:
         return {each.key: _folder(each.title) or folder_name(None) for each in documents}
-    ids = {_key(each.channel): each.channel for each in documents}
+    ids = {_key(_plain(each.channel)): each.channel for each in documents}
     with clients.mongo_trouble("look up the titles of channels", timeout=IN_BULK):
         channels = _collection(CHANNELS).find({"_id": {"$in": list(ids.values())}}, {"title": 1})
-        titles = {_key(each["_id"]): _folder(each.get("title")) for each in channels}
-    return {each.key: titles.get(_key(each.channel)) or NO_CHANNEL for each in documents}
+        titles = {_key(_plain(each["_id"])): _folder(each.get("title")) for each in channels}
+    return {each.key: titles.get(_key(_plain(each.channel))) or NO_CHANNEL for each in documents}
+
+
+def _plain(value: object) -> object:
+    """A number as MongoDB compares it: 5, 5.0 and NumberLong(5) are the same to it."""
+    exact = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return int(value) if exact or isinstance(value, Int64) else value  # type: ignore[call-overload]
 
 
 def _folder(title: object) -> str | None:

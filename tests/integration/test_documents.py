@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import bson
 import pytest
-from bson import ObjectId
+from bson import Int64, ObjectId
+from bson.datetime_ms import DatetimeMS
 from pymongo.errors import ExecutionTimeout
 
-from pipeline import documents
+from pipeline import clients, documents
 from pipeline.documents import CHANNELS, EPISODES, Outcome
 
 SOON, PAST = datetime(2999, 1, 1, tzinfo=UTC), datetime(2001, 1, 1, tzinfo=UTC)
@@ -215,6 +217,38 @@ def test_folders_come_from_titles(database):
 
     assert list(documents.folders(EPISODES, episodes).values()) == ["MUNDO_CRISTAO", "CUSTOM", "CUSTOM", "CUSTOM"]
     assert sorted(documents.folders(CHANNELS, channels).values()) == ["MUNDO_CRISTAO", "custom", "custom"]
+
+
+@pytest.mark.parametrize("channel", [5, 5.0, Int64(5)])
+@pytest.mark.parametrize("named", [5, 5.0, Int64(5)])
+def test_numbers_that_are_equal_to_mongodb_name_the_same_channel(database, channel, named):
+    database.channels.insert_one({"_id": channel, "title": "Five"})
+    database.episodes.insert_one({"_id": 1, "itunes_image": "a", "channel_id": named})
+
+    found, _ = documents.read(EPISODES, "run", [], 10)
+
+    assert list(documents.folders(EPISODES, found).values()) == ["FIVE"]
+
+
+def test_a_date_beyond_those_of_python_can_be_read(database):
+    far_off = bson.encode({"until": DatetimeMS(2**60)})
+
+    assert bson.decode(far_off, clients.database().codec_options) == {"until": DatetimeMS(2**60)}
+
+
+@pytest.mark.parametrize("value", [7, ["a"], {"a": 1}, None, True, float("nan"), 1e300])
+def test_a_document_with_values_of_any_kind_keeps_no_other_from_its_sweep(database, value):
+    odd = {"title": value, "channel_id": value, "last_itunes_image": value, "lock": value}
+    database.episodes.insert_many([{"_id": 1, "itunes_image": "a", **odd}, {"_id": 2, "itunes_image": "b"}])
+
+    found, _ = documents.read(EPISODES, "run", [], 10)
+    claimed = documents.claim(EPISODES, "run", found)
+    folders = documents.folders(EPISODES, claimed)
+    documents.write(EPISODES, "run", {"itunes_image": "a"}, outcome(["itunes_image"]), [1])
+
+    assert [each.id for each in claimed] == [1, 2]
+    assert list(folders.values()) == ["CUSTOM", "CUSTOM"]
+    assert (database.episodes.find_one({"_id": 1}) or {})["last_itunes_image"] == "a"
 
 
 # Write-back.

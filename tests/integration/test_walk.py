@@ -150,6 +150,35 @@ def test_jobs_that_never_end_hold_a_run_up_for_no_longer_than_their_claims(datab
     assert len(walker.jobs) == 8
 
 
+def test_a_cover_that_too_many_documents_share_is_one_job_for_a_part_of_them(database, small_pages, monkeypatch):
+    # Given a cover that takes no more documents
+    monkeypatch.setattr(runs, "MAX_DOCUMENTS", 8)
+    episodes(database, 16, covers=1)
+    walker = Walker(EPISODES)
+    for page in range(4):
+        walker.take(page)
+    # Then each page after has a job of its own for it,
+    assert len({job.id for job in walker.jobs}) == len(walker.jobs) == 3
+    assert {job.sources[0].url for job in walker.jobs} == {"http://h/0"}
+    # and all documents are written.
+    for job in walker.jobs:
+        end(job)
+    assert walker.record.counts == {"done": 16}
+    assert database.episodes.count_documents({"last_itunes_image": "http://h/0", "lock": {"$exists": False}}) == 16
+    assert runs.under_way("run") == 0
+
+
+def test_two_that_record_a_cover_at_once_both_add_their_documents(database):
+    covers = [{"cover": runs.Cover("run", "job", {"itunes_image": "u"}, [n])} for n in range(8)]
+    threads = [Thread(target=runs.join, args=(each,)) for each in covers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(database[runs.COLLECTION].find_one({"_id": "cover"})["documents"]) == list(range(8))
+
+
 def test_the_same_cover_in_two_folders_is_two_jobs(database):
     database.channels.insert_many([{"_id": n, "title": f"Show {n}"} for n in (1, 2)])
     database.episodes.insert_many([{"_id": n, "itunes_image": "http://h/1", "channel_id": n} for n in (1, 2)])
