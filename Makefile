@@ -15,7 +15,7 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint sheets bench-queues bench-images bench-lanes lock \
+.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint sheets bench-queues bench-images bench-lanes bench-sweep lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -61,6 +61,9 @@ bench-images: setup-dev ## Compare rendering with sharp, libvips, Pillow and Ima
 
 bench-lanes: setup-dev ## Time live jobs without and with 20,000 bulk jobs waiting (ARGS="--bulk 2000" for fewer)
 	$(BIN)/python benchmarks/lanes.py $(ARGS)
+
+bench-sweep: setup-dev ## Sweep 100,000 episodes and check every one (ARGS="--episodes 10000" for fewer)
+	$(BIN)/python benchmarks/sweep.py $(ARGS)
 
 lock: $(BIN)/uv ## Remake the lock files from pyproject.toml (UPGRADE=--upgrade for the newest releases)
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - -o requirements/base.lock
