@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 #: Connections kept open to one service: more than the threads of any process in the Procfile.
 POOL_SIZE = 64
 
+#: Seconds in which MongoDB has to answer to what is no long work.
+MONGO_ANSWERS = 10.0
+
 #: What S3 answers for a key that is not there: 403, where the caller may not list the bucket.
 MISSING_OBJECT = frozenset({"404", "NoSuchKey", "NotFound", "403", "AccessDenied", "Forbidden"})
 
@@ -113,12 +116,16 @@ def database() -> Database[dict[str, Any]]:
 
 
 @contextmanager
-def mongo_trouble(doing: str, *, timeout: float = 10.0) -> Iterator[None]:
+def mongo_trouble(doing: str, *, timeout: float = MONGO_ANSWERS) -> Iterator[None]:
     """Turns what pymongo raises into a RetryableError `mongo_error` that says what was being done.
 
-    All that is inside may take `timeout` seconds together.
+    All that is inside may take `timeout` seconds together. Where that is long, MongoDB is asked first whether it is
+    there: pymongo would look for it all that time.
     """
     try:
+        if timeout > MONGO_ANSWERS:
+            with pymongo.timeout(MONGO_ANSWERS):
+                _mongo().admin.command("ping")
         with pymongo.timeout(timeout):
             yield
     except PyMongoError as error:  # its text may hold hosts and documents
