@@ -162,17 +162,26 @@ def join(covers: Mapping[str, Cover]) -> tuple[dict[str, Cover], list[str]]:
     if not covers:
         return {}, []
     with clients.mongo_trouble("record covers", timeout=IN_BULK):
-        new, refused = _add(covers)
+        ended = _find(list(covers), outcome={"$ne": None})
+        new, refused = _add({id_: cover for id_, cover in covers.items() if id_ not in ended})
         if refused:  # not those that somebody else recorded at the same moment: they are there now
             _, refused = _add({id_: covers[id_] for id_ in refused})
-        found = _collection().find({"_id": {"$in": [id_ for id_ in covers if id_ not in new]}}, {"documents": 0})
-        known = {each["_id"]: _cover(each) for each in found}
+        known = ended | _find([id_ for id_ in covers if id_ not in ended and id_ not in new])
     full = [id_ for id_ in refused if id_ in known and known[id_].outcome is None]
     return {id_: cover for id_, cover in known.items() if id_ not in full}, full
 
 
+def _find(ids: Sequence[str], **more: Any) -> dict[str, Cover]:
+    if not ids:
+        return {}
+    found = _collection().find({"_id": {"$in": ids}, **more}, {"documents": 0})
+    return {each["_id"]: _cover(each) for each in found}
+
+
 def _add(covers: Mapping[str, Cover]) -> tuple[set[str], list[str]]:
     """The ids of covers that are new, and of those that take no more documents: they are full, or have an outcome."""
+    if not covers:
+        return set(), []
     expires = datetime.now(UTC) + timedelta(seconds=get_settings().claim_seconds + COVER_GRACE)
     ids = list(covers)
     updates = [_joining(id_, cover, expires) for id_, cover in covers.items()]
