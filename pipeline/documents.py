@@ -2,8 +2,8 @@
 
 Operators used here and in `pipeline.runs`; MongoDB has them all since 4.2, and so has the embedded server:
 
-- queries: `$and`, `$exists`, `$expr` with `$ne`, `$gt`, `$gte`, `$in`, `$lt`, `$ne`, `$nin`, `$nor`, `$or`, `$type`, a
-  field of a subdocument, a whole subdocument; hint, limit, max, min, skip and sort by `_id`; maxTimeMS
+- queries: `$and`, `$eq`, `$exists`, `$expr` with `$ne`, `$gt`, `$gte`, `$in`, `$lt`, `$ne`, `$nin`, `$nor`, `$or`,
+  `$type`, a field of a subdocument, a whole subdocument; hint, limit, max, min, skip and sort by `_id`; maxTimeMS
 - updates: `$inc`, `$push` with `$each`, `$set`, `$setOnInsert`, `$unset`, upserts, in bulk; and as a pipeline: `$set`
   and `$unset` with `$cond`, `$eq`, `$literal`, `$type`
 - `$match`, `$group` with `$sum`, `$sort`; a TTL index, and a partial one by equality
@@ -15,6 +15,7 @@ one finds only ids of its own BSON type. An update names its document by `_id`, 
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -207,7 +208,8 @@ def claim(swept: Swept, run: str, documents: Sequence[Document]) -> list[Documen
 def _as_read(document: Document) -> dict[str, Any]:
     """The query for a stale document that nobody has claimed, changed or written to since it was read."""
     unmarked = {"metadata.image_is_valid": {"$ne": False}, "metadata.error": {"$exists": False}}
-    return {"_id": document.id, **document.urls, **document.seen, **unmarked}
+    seen = {name: {"$eq": value} for name, value in document.seen.items()}  # be it an object that looks like a query
+    return {"_id": document.id, **document.urls, **seen, **unmarked}
 
 
 def folders(swept: Swept, documents: Sequence[Document]) -> dict[bytes, str]:
@@ -216,7 +218,7 @@ def folders(swept: Swept, documents: Sequence[Document]) -> dict[bytes, str]:
         return {each.key: _folder(each.title) or folder_name(None) for each in documents}
     ids = {_key(_plain(each.channel)): each.channel for each in documents}
     with clients.mongo_trouble("look up the titles of channels", timeout=IN_BULK):
-        channels = _collection(CHANNELS).find({"_id": {"$in": list(ids.values())}}, {"title": 1})
+        channels = _collection(CHANNELS).find({"_id": {"$in": [*filter(_may_be_id, ids.values())]}}, {"title": 1})
         titles = {_key(_plain(each["_id"])): _folder(each.get("title")) for each in channels}
     return {each.key: titles.get(_key(_plain(each.channel))) or NO_CHANNEL for each in documents}
 
@@ -225,6 +227,13 @@ def _plain(value: object) -> object:
     """A number as MongoDB compares it: 5, 5.0 and NumberLong(5) are the same to it."""
     exact = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
     return int(value) if exact or isinstance(value, Int64) else value  # type: ignore[call-overload]
+
+
+def _may_be_id(value: object) -> bool:
+    """Whether MongoDB takes `value` for an id, and not for a part of a query."""
+    return not isinstance(value, bson.Regex | re.Pattern | bson.DBRef) and not (
+        isinstance(value, Mapping) and any(name.startswith("$") for name in value)
+    )
 
 
 def _folder(title: object) -> str | None:

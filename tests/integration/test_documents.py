@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import bson
 import pytest
-from bson import Int64, ObjectId
+from bson import Int64, ObjectId, Regex
 from bson.datetime_ms import DatetimeMS
 from pymongo.errors import ExecutionTimeout
 
@@ -236,7 +236,7 @@ def test_a_date_beyond_those_of_python_can_be_read(database):
     assert bson.decode(far_off, clients.database().codec_options) == {"until": DatetimeMS(2**60)}
 
 
-@pytest.mark.parametrize("value", [7, ["a"], {"a": 1}, None, True, float("nan"), 1e300])
+@pytest.mark.parametrize("value", [7, ["a"], {"a": 1}, {"$oid": "1"}, Regex("^x"), None, True, float("nan"), 1e300])
 def test_a_document_with_values_of_any_kind_keeps_no_other_from_its_sweep(database, value):
     odd = {"title": value, "channel_id": value, "last_itunes_image": value, "lock": value}
     database.episodes.insert_many([{"_id": 1, "itunes_image": "a", **odd}, {"_id": 2, "itunes_image": "b"}])
