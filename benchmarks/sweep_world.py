@@ -135,7 +135,14 @@ def serving() -> Iterator[World]:
 
         def log_message(self, *_: Any) -> None: ...
 
-    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(HOSTS)]
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 64
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that hangs up has read what it wanted."""
+
+    servers = [Server(("127.0.0.1", 0), Handler) for _ in range(HOSTS)]
     for server in servers:
         world.ports.append(server.server_port)
         threading.Thread(target=server.serve_forever, daemon=True).start()
