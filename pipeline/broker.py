@@ -25,12 +25,13 @@ from pipeline.errors import PipelineError, Rejected, StagedMissing
 from pipeline.events import Event, Verdict, listen, tell
 from pipeline.job import MAX_PAYLOAD_BYTES, Job, Source, Unfinished, UnknownVersion, to_json
 from pipeline.lanes import Lanes
-from pipeline.logs import log_event, set_levels
+from pipeline.logs import log_event, set_up
 from pipeline.metrics import count_event
 from pipeline.middleware import AtWork, Notices, Outcomes, Shutdowns, Suspects, Unsettled, as_pipeline_error, attempt_of
 from pipeline.operations import Operations
 from pipeline.publish import is_published
 from pipeline.queues import RETENTION
+from pipeline.recording import Recording
 from pipeline.settings import Settings, get_settings, settings_or_exit
 from pipeline.sqs import SQSBroker
 from pipeline.stages import BULK_QUEUES, Lane, Stage, stage_of_queue
@@ -102,6 +103,7 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
                     stage.name,
                     job.id,
                     Verdict.DONE,
+                    arrived=message.message_timestamp / 1000,
                     seconds=time.monotonic() - began,
                     attempt=attempt_of(message),
                     job=further or job,
@@ -180,8 +182,10 @@ def pass_on(job: Job) -> None:
     broker.enqueue(actor.message_of(job))
 
 
-def job_of(message: dramatiq.Message[Any] | SQSMessage) -> Job:
+def job_of(message: dramatiq.Message[Any] | SQSMessage, stage_payload: Callable[[bytes], str] | None = None) -> Job:
     """The job in a message of a stage, or the new one that its payload asks for.
+
+    `stage_payload` puts a payload that is too long for a message into staging; by default it is put there.
 
     Raises:
         Rejected, UnknownVersion: as `Job.accept` and `Job.decode` do.
@@ -190,7 +194,7 @@ def job_of(message: dramatiq.Message[Any] | SQSMessage) -> Job:
         return Job.decode(message.kwargs["job"])
     if len(message.args) + len(message.kwargs) != 1 or not message.kwargs.keys() <= {"payload"}:
         raise Rejected("bad_job", "The message holds neither a payload nor a job.")
-    return Job.accept(_payload(message), job_id=message.message_id, stage_payload=staging().put)
+    return Job.accept(_payload(message), job_id=message.message_id, stage_payload=stage_payload or staging().put)
 
 
 def current_message() -> SQSMessage:
@@ -224,6 +228,7 @@ def make_broker(settings: Settings) -> SQSBroker:
             Outcomes(settings, job_of, pass_on),
             Operations(settings),
             Notices(settings),
+            Recording(settings),
             Suspects(),
             Lanes(),
             Shutdowns(),
@@ -237,7 +242,7 @@ def make_broker(settings: Settings) -> SQSBroker:
     )
 
 
-set_levels(settings_or_exit())
+set_up(settings_or_exit())
 listen(log_event)
 listen(count_event)
 dramatiq.set_encoder(Encoder())

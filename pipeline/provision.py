@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from pipeline import clients, runs
+from pipeline import clients, job_log, runs
 from pipeline.queues import QueueSpec, differences, ensure_queue, find_queue
 from pipeline.settings import Settings
 from pipeline.stages import INGEST_DEAD_LETTER_QUEUE, STAGES, SWEEP_QUEUES
@@ -75,9 +75,15 @@ def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Step]:
     parts = urlsplit(settings.staging)
     if parts.scheme == "s3":
         with clients.aws_trouble("s3", "look at the bucket's lifecycle rules"):
-            yield from _lifecycle_steps(parts.netloc, parts.path.lstrip("/"))
+            yield from lifecycle_steps(parts.netloc, parts.path.lstrip("/"))
     if settings.database_url:
         yield from _index_steps()
+    if settings.jobs_mongo_url:
+        for collection, by, options, purpose in job_log.missing_indexes():
+            yield Step(
+                f"index {collection} in the MongoDB of the job log by {by}: it {purpose}",
+                partial(job_log.create_index, collection, by, options),
+            )
 
 
 def _queue_steps(spec: QueueSpec) -> Iterator[Step]:
@@ -139,7 +145,7 @@ def _acls_may_be_public(bucket: str) -> bool:
     return not (block["BlockPublicAcls"] or block["IgnorePublicAcls"])
 
 
-def _lifecycle_steps(bucket: str, prefix: str) -> Iterator[Step]:
+def lifecycle_steps(bucket: str, prefix: str) -> Iterator[Step]:
     """Our rule, merged into the bucket's own: S3 replaces all of them at every put."""
     client = clients.s3()
     rule: LifecycleRuleTypeDef = {

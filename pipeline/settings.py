@@ -6,7 +6,9 @@ Names, defaults and meanings are those of the contract, section 6. An empty valu
 from __future__ import annotations
 
 import base64
+import difflib
 import ipaddress
+import os
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -179,6 +181,11 @@ class Settings(BaseSettings):
     sweep_max_backlog: Annotated[int, Field(ge=1)] = 1000
     claim_seconds: Annotated[int, Field(ge=60)] = 21_600
 
+    # What is going on.
+    jobs_mongo_url: MongoUrl = None
+    otel_exporter_otlp_endpoint: HttpUrl = None
+    otel_exporter_otlp_traces_endpoint: HttpUrl = None
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(str.lower)] = "text"
     # Metrics and health, served by each process on the first free port from METRICS_PORT upwards; 0: not at all.
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9191
     metrics_host: IPvAnyAddress = ipaddress.IPv4Address("127.0.0.1")
@@ -237,6 +244,12 @@ class Settings(BaseSettings):
         return self.aws_endpoint_url_s3 or self.aws_endpoint_url
 
     @property
+    def traces_endpoint(self) -> str | None:
+        """Where traces go, or None: nowhere. https://opentelemetry.io/docs/specs/otel/protocol/exporter/"""
+        base = self.otel_exporter_otlp_endpoint
+        return self.otel_exporter_otlp_traces_endpoint or (f"{base.rstrip('/')}/v1/traces" if base else None)
+
+    @property
     def database_url(self) -> SecretStr | None:
         """The URL of the database that sweeps work on, or None: sweeps are off."""
         by_environment = {"DEVELOP": self.mongo_url_develop, "PRODUCTION": self.mongo_url_production}
@@ -244,18 +257,23 @@ class Settings(BaseSettings):
 
 
 class SettingsError(Exception):
-    """An environment variable has a value that cannot be used; its text is one sentence that says so."""
+    """An environment variable has a value that cannot be used; its text is one sentence that says so.
+
+    `args` holds a sentence for each wrong value.
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
-def _sentence(error: ValidationError) -> str:
-    """The first thing wrong, as `RESIZE_FIT='crop': Input should be 'cover', 'contain' or 'fill'.`"""
-    first = error.errors()[0]
-    says = first["msg"].removeprefix("Value error, ")
-    if not first["loc"]:  # more than one variable together, which the sentence names
+def _sentence(wrong: Any) -> str:
+    """One thing wrong, as `RESIZE_FIT='crop': Input should be 'cover', 'contain' or 'fill'.`"""
+    says = wrong["msg"].removeprefix("Value error, ")
+    if not wrong["loc"]:  # more than one variable together, which the sentence names
         return f"{says}."
-    name = str(first["loc"][0])
+    name = str(wrong["loc"][0])
     field = Settings.model_fields.get(name)
-    shown = "" if field and "SecretStr" in str(field.annotation) else f"={str(first['input'])!r}"
+    shown = "" if field and "SecretStr" in str(field.annotation) else f"={str(wrong['input'])!r}"
     return f"{name.upper()}{shown}: {says}."
 
 
@@ -269,7 +287,34 @@ def get_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError(_sentence(error)) from None
+        raise SettingsError(*map(_sentence, error.errors())) from None
+
+
+def beside_settings() -> list[tuple[str, str, str]]:
+    """What of the environment is likely meant for the settings, and does not reach them.
+
+    Each as its name, what is wrong and what to do; no value is shown.
+    """
+    known = {name.upper() for name in (*Settings.model_fields, "environment")}
+    given = {name.upper() for name, value in os.environ.items() if value}
+    found = []
+    for name in sorted(given - known):
+        meant = [] if name.startswith("AWS_") else difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if meant and meant[0] not in given:
+            found.append((name, f"No such variable is read; {meant[0]} is.", "Rename it if that is meant."))
+    region = os.environ.get("AWS_DEFAULT_REGION")
+    if region and region != get_settings().aws_region:
+        says = f"It is another region than AWS_REGION={get_settings().aws_region}, which alone is read."
+        found.append(("AWS_DEFAULT_REGION", says, "Set AWS_REGION."))
+    try:
+        lines = Path(".env").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return found
+    names = {line.removeprefix("export ").partition("=")[0].strip().upper() for line in lines if "=" in line}
+    if unread := sorted(names & known - given):
+        says = f"{', '.join(unread)} of this folder's .env is not in the environment: only honcho and systemd read it."
+        found.append((".env", says, "Load it first: `set -a; . ./.env; set +a`."))
+    return found
 
 
 def settings_or_exit() -> Settings:

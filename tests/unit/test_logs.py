@@ -1,0 +1,53 @@
+"""The log in its two forms, in processes of ours and of dramatiq's and periodiq's."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.events import Event, Verdict
+from pipeline.logs import JsonFormatter, log_event
+
+ROOT = Path(__file__).parents[2]
+FAILED = Event("fetch", "a-job", Verdict.RETRY, seconds=0.1234, attempt=2, code="timeout", message="No.", wait=2.04)
+
+
+@pytest.fixture
+def record(caplog) -> logging.LogRecord:
+    caplog.set_level(logging.INFO)
+    log_event(FAILED)
+    return caplog.records[0]
+
+
+def test_the_text_says_all_in_one_line(record) -> None:
+    assert record.getMessage() == "stage=fetch job=a-job outcome=retry seconds=0.123 in 2.0 s timeout: No."
+
+
+def test_json_says_it_by_fields_too(record) -> None:
+    line = json.loads(JsonFormatter().format(record))
+    assert {name: line[name] for name in ("stage", "job", "outcome", "seconds", "attempt", "code", "wait")} == {
+        "stage": "fetch",
+        "job": "a-job",
+        "outcome": "retry",
+        "seconds": 0.123,
+        "attempt": 2,
+        "code": "timeout",
+        "wait": 2.0,
+    }
+    assert line["message"] == record.getMessage()
+    assert (line["level"], line["logger"]) == ("INFO", "pipeline.stage")
+
+
+def test_a_traceback_and_strange_text_stay_in_one_line_of_json() -> None:
+    try:
+        raise ValueError("two\nlines \ud800")
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "", 0, "a\nb \ud800 %s", ("c",), sys.exc_info())
+    text = JsonFormatter().format(record)
+    assert "\n" not in text
+    assert text.encode("ascii")
+    assert "ValueError" in json.loads(text)["exception"]
