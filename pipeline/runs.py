@@ -56,6 +56,7 @@ class Run:
     claimed: int = 0  #: documents it has claimed
     walked: bool = False  #: whether it has come to the end
     counts: dict[str, int] = field(default_factory=dict)  #: documents by how they ended
+    started: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,16 @@ def _run(found: Mapping[str, Any]) -> Run:
         claimed=found["claimed"],
         walked=found["walked"],
         counts=dict(found.get("counts", {})),
+        started=found.get("started"),
     )
+
+
+def latest(swept: Swept, limit: int) -> list[Run]:
+    """The last runs over a collection, the latest first."""
+    with clients.mongo_trouble("look at the runs"):
+        ids = {"$gte": f"{swept.name}-", "$lt": f"{swept.name}."}  # "." follows "-", and covers have others
+        found = _collection().find({"_id": ids}, sort=[("started", -1)], limit=limit)
+        return [_run(each) for each in found]
 
 
 def advance(run: Run, after: list[Any], *, by: str, claimed: int, walked: bool) -> bool:
