@@ -26,7 +26,9 @@ from pipeline.events import Event, Verdict, listen, tell
 from pipeline.job import MAX_PAYLOAD_BYTES, Job, Source, Unfinished, UnknownVersion, to_json
 from pipeline.lanes import Lanes
 from pipeline.logs import log_event, set_up
+from pipeline.metrics import count_event
 from pipeline.middleware import AtWork, Notices, Outcomes, Shutdowns, Suspects, Unsettled, as_pipeline_error, attempt_of
+from pipeline.operations import Operations
 from pipeline.publish import is_published
 from pipeline.queues import RETENTION
 from pipeline.recording import Recording
@@ -224,6 +226,7 @@ def make_broker(settings: Settings) -> SQSBroker:
         is_bulk=BULK_QUEUES.__contains__,
         middleware=[
             Outcomes(settings, job_of, pass_on),
+            Operations(settings),
             Notices(settings),
             Recording(settings),
             Suspects(),
@@ -241,6 +244,7 @@ def make_broker(settings: Settings) -> SQSBroker:
 
 set_up(settings_or_exit())
 listen(log_event)
+listen(count_event)
 dramatiq.set_encoder(Encoder())
 broker = make_broker(get_settings())
 dramatiq.set_broker(broker)

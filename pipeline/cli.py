@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from pipeline import dashboard_command, dead_commands, status_command, sweep_commands
+from pipeline import check_commands, dashboard_command, dead_commands, status_command, sweep_commands
 from pipeline.errors import PipelineError
 from pipeline.logs import TEXT_FORMAT, set_up
 from pipeline.settings import SettingsError, get_settings
@@ -28,8 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(sweep_commands.app, name="sweep")
-app.add_typer(dead_commands.app, name="dead")
 app.command()(status_command.status)
+app.add_typer(dead_commands.app, name="dead")
+app.command()(check_commands.check)
 app.command()(dashboard_command.dashboard)
 console = Console()
 complaints = Console(stderr=True)
@@ -60,8 +61,11 @@ def ingest() -> None:
         signal.signal(signum, lambda *_: told_to_stop.set())
     logger = logging.getLogger("pipeline.ingest")
     queue_url = get_settings().queue_url
+    from pipeline.operations import serve_ingest  # noqa: PLC0415 - boto3 is slow to import
+
     if not queue_url:  # the Procfile's processes end together: one that has nothing to do waits
         logger.warning("QUEUE_URL is not set: ingest is off. Name the input queue there.")
+        serve_ingest(None, lambda: True)
         told_to_stop.wait()
         return
     from pipeline.ingest import Ingest  # noqa: PLC0415 - declares the actors, which no other command needs
@@ -71,6 +75,7 @@ def ingest() -> None:
     thread = threading.Thread(target=taking.run, name="ingest", daemon=True)
     with recording(get_settings()):
         thread.start()
+        serve_ingest(taking, thread.is_alive)
         logger.info("Taking messages from %s.", queue_url.rsplit("/", 1)[-1])
         told_to_stop.wait()
         taking.stop()

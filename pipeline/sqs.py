@@ -17,6 +17,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
 #: A bulk queue's prefetch is this part of what dramatiq asks for, which is two messages for each thread: bulk messages
 #: take half of the threads at the most, and the others are free for who waits.
 BULK_SHARE = 4
+
+#: Batches of one queue that are under way at a time, where there is enough to fill them, as a sweep's page has. One
+#: after the other, they would go at 60 % of the rate at which the endpoint takes them.
+SIDE_BY_SIDE = 8
 
 
 class SQSBroker(upstream.SQSBroker):
@@ -106,6 +111,10 @@ class SQSBroker(upstream.SQSBroker):
             self._urls[queue_name] = ensure_queue(self.client, spec)
         return self._urls[queue_name]
 
+    def has_found(self, queue_name: str) -> bool:
+        """Whether SQS has told the URL of a queue."""
+        return queue_name in self._urls
+
     def full_name(self, queue_name: str) -> str:
         """The name SQS knows a queue by."""
         return f"{self.namespace}_{queue_name}"
@@ -167,8 +176,16 @@ class SQSBroker(upstream.SQSBroker):
         """Send entries to a queue, in batches shared with other threads; returns an error or None for each."""
         errors = [_problem(entry) for entry in entries]
         good = [(entry, entry.size) for entry, error in zip(entries, errors, strict=True) if error is None]
-        outcomes = iter(self._commit_of(queue_name).submit(good))
+        outcomes = iter(self._submit(self._commit_of(queue_name), good))
         return [error or next(outcomes) for error in errors]
+
+    def _submit(self, commit: GroupCommit[Entry], entries: list[tuple[Entry, int]]) -> list[Exception | None]:
+        """Submit entries; those of more than a batch in several threads, because each waits for its batch."""
+        batches = [entries[place : place + MAX_BATCH] for place in range(0, len(entries), MAX_BATCH)]
+        if len(batches) <= 1:
+            return commit.submit(entries)
+        with ThreadPoolExecutor(min(len(batches), SIDE_BY_SIDE), thread_name_prefix="send") as pool:
+            return [outcome for outcomes in pool.map(commit.submit, batches) for outcome in outcomes]
 
     def hop(self, message: dramatiq.Message[Any]) -> None:
         """Send a message that was received before it is due on its next hop.
@@ -256,6 +273,7 @@ class SQSBroker(upstream.SQSBroker):
                     lambda batch: self._send_batch(queue_name, batch),
                     max_entries=MAX_BATCH,
                     max_bytes=MAX_MESSAGE_BYTES,
+                    side_by_side=SIDE_BY_SIDE,
                     expected=lambda: len(self.at_work),
                 )
             return self._commits[queue_name]
