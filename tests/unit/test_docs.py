@@ -256,8 +256,6 @@ def test_the_commands_of_the_documents_exist(document: Path) -> None:
     for words, options in commands_in(document.read_text(encoding="utf-8")):
         command: Any = get_command(app)
         written = f"{document.name}: image-pipeline {' '.join([*words, *options])}"
-        if words[0] == "dashboard" and "dashboard" not in command.commands:
-            continue  # its page comes with it
         for word in words:
             if not hasattr(command, "commands"):
                 break  # the rest are arguments
