@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from typer.testing import CliRunner
 
-from pipeline import runs, sweep_commands, walk
+from pipeline import clients, runs, sweep_commands, walk
 from pipeline.cli import app
 from pipeline.documents import EPISODES
 from pipeline.provision import plan
 from pipeline.settings import get_settings
-from pipeline.sweeping import Progress, follow, parse_age, start
+from pipeline.sweeping import Progress, follow, start
 
 OLD = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -83,6 +83,18 @@ def test_following_a_run_ends_with_its_last_document(sweep, database):
     assert list(looks) == [Progress(done=3, claimed=3, over=True)]
 
 
+@pytest.mark.parametrize("arguments", [("episodes", "--dry-run"), ("episodes", "--wait"), ("retry", "episodes")])
+def test_mongodb_that_is_not_there_is_said_soon(sweep, monkeypatch, arguments):
+    monkeypatch.setenv("MONGO_URL", "mongodb://127.0.0.1:1/db")
+    clients.forget()
+    monkeypatch.setattr(clients, "MONGO_ANSWERS", 0.2)
+
+    result = CliRunner().invoke(app, ["sweep", *arguments])
+
+    assert result.exit_code
+    assert "MongoDB gave" in str(result.exception)
+
+
 def marked(n, code, at):
     detail = {"field": "itunes_image", "stage": "fetch", "code": code, "message": "m", "at": at}
     return {"_id": n, "itunes_image": "http://h/1", "metadata": {"image_is_valid": False, "error_detail": detail}}
@@ -105,11 +117,6 @@ def test_retry_shows_first_and_clears_only_what_was_asked_for(sweep, database):
 @pytest.mark.parametrize("age", ["", "7", "d", "7 d", "-7d", "7y", "99999999w"])
 def test_an_age_that_is_none_is_refused(sweep, age):
     assert "no age" in sweep("retry", "episodes", "--older-than", age or "x", status=2)
-
-
-def test_ages():
-    ages = ["90s", "30m", "12h", "7d", "2w"]
-    assert [parse_age(age) / timedelta(seconds=1) for age in ages] == [90, 1800, 43200, 604800, 1209600]
 
 
 def test_provision_makes_the_indexes_once_and_says_so_before(database):
