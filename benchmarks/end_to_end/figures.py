@@ -79,6 +79,10 @@ class Figures:
         """Seconds from message to postback of every job of `idle` or `load`."""
         return [seconds for each in self._all(key, side) if phase in each for seconds in each[phase]["seconds"]]
 
+    def was_waited_for(self, side: int) -> bool:
+        """Whether waiting was measured on covers of this side."""
+        return any(self.waits(key, side, "idle") for key in self.contenders)
+
     def own_times(self, key: str, side: int) -> list[float]:
         """Seconds that the stages worked on each single job, as they say in their log."""
         return [seconds for each in self._all(key, side) if "idle" in each for seconds in each["idle"]["own"]]

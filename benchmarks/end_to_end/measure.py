@@ -7,11 +7,10 @@ import re
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from entrants import Entrant, Send, ready_lines
@@ -181,12 +180,15 @@ class Plan:
 
 
 def measure(entrant: Entrant, folder: Path, world: World, sides: list[int], plan: Plan) -> Iterator[dict[str, Any]]:
-    """One round of one contender: for each side a burst, single jobs, and a steady load."""
+    """One round of one contender: for each side a burst, for the largest also single jobs and a steady load."""
     with running(entrant, folder, world) as contender:
         contender.warm_up(sides)
         for side in sides:
             burst = contender.burst(side, max(10, plan.jobs // entrant.slowness))
             found: dict[str, Any] = {"side": side, "burst": asdict(burst)}
+            if side < max(sides):  # waiting is measured on the largest
+                yield found
+                continue
             if plan.idle:
                 found["idle"] = asdict(contender.idle(side, plan.idle))
             if plan.load_seconds:
@@ -194,8 +196,3 @@ def measure(entrant: Entrant, folder: Path, world: World, sides: list[int], plan
                 count = max(10, round(rate * plan.load_seconds))
                 found["load"] = asdict(contender.under_load(side, count, rate))
             yield found
-
-
-def by_mean(cpu: list[Mapping[str, float]]) -> dict[str, float]:
-    """The median over rounds of what each process type took."""
-    return {name: median(each.get(name, 0.0) for each in cpu) for name in cpu[0]} if cpu else {}
