@@ -7,25 +7,17 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
+import paper
 from entrants import ENTRANTS, ROOT
 from figures import Figures, goals, percentile
+from markdown import replace_marked, rows
 from peers import Peers
 from prices import DATE, PRICES, REGION, by_class
 
-PAGE, PLOT = ROOT / "docs/performance.md", ROOT / "docs/end-to-end.png"
-MARK, END = "<!-- bench -->\n", "<!-- end of bench -->"
-
-Row = list[str]
-
-
-def rows(heading: Row, body: Iterable[Row]) -> str:
-    """A table of Markdown, its first column of text."""
-    lines = [heading, ["---"] + ["---:"] * (len(heading) - 1), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+PAGE, SCALING, PLOT = (ROOT / "docs" / name for name in ("performance.md", "scaling.md", "end-to-end.png"))
 
 
 def _title(key: str) -> str:
@@ -168,7 +160,6 @@ def plot(figures: Figures, peers: Peers) -> None:
 
 def write(figures: Figures, peers: Peers) -> None:
     """Write the page and the plot."""
-    head, _, rest = PAGE.read_text(encoding="utf-8").partition(MARK)
-    tail = rest.partition(END)[2]
-    PAGE.write_text(f"{head}{MARK}{text(figures)}\n{END}{tail}", encoding="utf-8")
+    replace_marked(PAGE, "bench", text(figures))
+    replace_marked(SCALING, "bench", paper.text(figures, peers.sources))
     plot(figures, peers)
