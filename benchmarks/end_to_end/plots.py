@@ -37,7 +37,7 @@ def stacked(panel: Any, values: dict[str, dict[str, float]], unit: str) -> None:
     for place, total in enumerate(left):
         panel.text(total, place, f" {unit.format(total)}", va="center", fontsize=8)
     panel.set_xlim(0, 1.2 * max(left))
-    panel.legend(fontsize=7, frameon=False, loc="lower right")
+    panel.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=len(names))
 
 
 def waits(panel: Any, values: dict[str, dict[str, list[float]]]) -> None:
@@ -54,7 +54,7 @@ def waits(panel: Any, values: dict[str, dict[str, list[float]]]) -> None:
             panel.text(p95, place, f" {p50:.0f}, {p95:.0f}", va="center", fontsize=7)
     panel.set_yticks(range(len(values)), list(values))
     panel.set_xlim(0, 1.2 * max(p95 for each in values.values() for _, p95 in each.values()))
-    panel.legend(fontsize=7, frameon=False, loc="lower right")
+    panel.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=2)
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def main() -> None:
             for value, style in ((each["rendering"], "--"), (each["sharp"], ":")):
                 if value:
                     axis.axvline(value, color="#b03a2e", linestyle=style, linewidth=1)
-            title = f"CPU of an image, {each['side']} px (dashed: rendering alone; dotted: sharp's renditions)"
+            title = f"CPU of an image, {each['side']} px (dashed: rendering; dotted: sharp's)"
         elif "dollars" in what:
             stacked(axis, order["dollars"], "${:.2f}")
             title = "A million images at list prices"

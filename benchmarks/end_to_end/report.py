@@ -88,7 +88,10 @@ def waits_table(figures: Figures, side: int) -> str:
 
 def prices_table() -> str:
     """The list prices."""
-    body = [[each.what, each.per, f"{each.dollars:g}", f"[{each.source}]({each.source})"] for each in PRICES.values()]
+    body = [
+        [each.what, each.per, f"{each.dollars:g}", f"[{each.source.split('/')[3]}]({each.source})"]
+        for each in PRICES.values()
+    ]
     return rows([f"list prices, {REGION}, {DATE}", "for a", "US$", "source"], body)
 
 

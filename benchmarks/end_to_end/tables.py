@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from entrants import ENTRANTS
 from figures import Figures, goals
 from rich.table import Table
 
@@ -13,10 +12,10 @@ def summary(figures: Figures) -> Iterable[Table]:
     """One table of all figures for each side, one of CPU by process type, and the goals."""
     for side in figures.sides:
         shown = Table(title=f"JPEG covers of {side} x {side}: of each image, medians of {figures.rounds} rounds")
-        shown.add_column("")
+        shown.add_column("", no_wrap=True)
         columns = [figures.of(key, side) for key in figures.contenders]
         for key in figures.contenders:
-            shown.add_column(ENTRANTS[key].title, justify="right")
+            shown.add_column(key, justify="right", no_wrap=True)
         for name in _merged(columns):
             shown.add_row(name, *(each.get(name, "") for each in columns))
         yield shown
