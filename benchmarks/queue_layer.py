@@ -33,7 +33,7 @@ from rich.table import Table
 
 from pipeline import clients, embedded
 from pipeline.embedded import EmbeddedStack
-from pipeline.middleware import Outcomes, Shutdowns, Suspects
+from pipeline.middleware import AtWork, Outcomes, Shutdowns, Suspects
 from pipeline.processes import Child, command_line
 from pipeline.settings import get_settings
 from pipeline.sqs import SQSBroker
@@ -115,6 +115,7 @@ def ours(probe: Probe | None = None) -> dramatiq.Broker:
                 ShutdownNotifications(),
                 CurrentMessage(),
                 PeriodiqMiddleware(),
+                AtWork(),
             ],
         ),
         probe,

@@ -26,7 +26,7 @@ from pipeline.events import Event, Verdict, listen, tell
 from pipeline.job import MAX_PAYLOAD_BYTES, Job, Source, Unfinished, UnknownVersion, to_json
 from pipeline.lanes import Lanes
 from pipeline.logs import log_event, set_levels
-from pipeline.middleware import Notices, Outcomes, Shutdowns, Suspects, Unsettled, as_pipeline_error, attempt_of
+from pipeline.middleware import AtWork, Notices, Outcomes, Shutdowns, Suspects, Unsettled, as_pipeline_error, attempt_of
 from pipeline.publish import is_published
 from pipeline.queues import RETENTION
 from pipeline.settings import Settings, get_settings, settings_or_exit
@@ -229,6 +229,7 @@ def make_broker(settings: Settings) -> SQSBroker:
             ShutdownNotifications(),
             CurrentMessage(),
             PeriodiqMiddleware(skip_delay=RETENTION),  # a run picked up late is better than one missed
+            AtWork(),
         ],
     )
 

@@ -42,6 +42,10 @@ Step = Callable[[], object]
 #: Seconds of the longest poll SQS allows.
 LONG_POLL = 20
 
+#: Seconds until the next receive where one brought less than half of what there is room for: while messages trickle in,
+#: each would else cost a request of its own. One that comes alone is received at once.
+COMPANY_WAIT = 0.1
+
 #: At this receive a message is suspected of killing its workers. It is received once where nothing goes wrong; each
 #: worker that ends while it holds it costs one more.
 SUSPECTED_AT = 4
@@ -203,8 +207,10 @@ class SQSConsumer(upstream.SQSConsumer):
             batch = [(message, self.holds.add(message["ReceiptHandle"])) for message in response.get("Messages", [])]
             if self._stopping.is_set():
                 self.holds.give_back([hold for _, hold in batch], 0)
-            else:
-                self._admit(batch)
+                continue
+            self._admit(batch)
+            if 0 < len(batch) < min(room, MAX_BATCH) / 2:
+                self._stopping.wait(COMPANY_WAIT)
         self._requeue_untaken()
 
     def _take_suspect(self, is_time: Callable[[SQSMessage], bool]) -> SQSMessage | None:

@@ -29,7 +29,8 @@ HEADERS = {
     "Accept-Encoding": "identity",
 }
 
-CHUNK = 65_536
+#: Bytes that are read at a time.
+CHUNK = 262_144
 
 
 def download(url: str, turn: Callable[[str], AbstractContextManager[object]] = nullcontext) -> bytes:
@@ -86,14 +87,15 @@ def _body(url: str, response: requests.Response, max_bytes: int) -> bytes:
     if not 200 <= status < 300:
         later = Retry.SOURCE if status in LATER or 500 <= status < 600 else None
         raise refusal(url, response, later, LONGEST_RETRY_AFTER)
-    body = bytearray()
+    chunks, size = [], 0
     for chunk in response.iter_content(CHUNK):
-        body += chunk
-        if len(body) > max_bytes:
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > max_bytes:
             raise _too_large(url, max_bytes)
-    if not body:
+    if not size:
         raise PermanentError("empty", f"{shown(url)} is empty.")
-    return bytes(body)
+    return b"".join(chunks)
 
 
 def _too_large(url: str, max_bytes: int) -> PermanentError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -12,9 +11,9 @@ from pipeline.wire import SendFailed
 
 E = TypeVar("E")
 
-#: Seconds after a batch that the next one waits for as many entries as were there before it. Threads that have just
-#: been served come back within this time where they have little else to do; a single one never waits.
-COMPANY_WAIT = 0.01
+#: Seconds that a batch waits, at the most, for those who may soon have something to send too. One who works alone never
+#: waits. With the Procfile's processes under load it saves half of the requests (docs/performance.md).
+COMPANY_WAIT = 0.1
 
 
 @dataclass(eq=False)
@@ -28,13 +27,16 @@ class _Ticket(Generic[E]):
 class GroupCommit(Generic[E]):
     """Sends entries in batches, one batch at a time; the sender is whichever caller finds none under way.
 
-    The first entry goes at once; those submitted meanwhile by other threads travel together. A batch that follows
-    another closely waits a little for those who have just been served: else the threads fall into two crowds, of which
-    one works while the other one's batch is under way, and batches stay half as large. No thread of its own, so nothing
-    to stop, and an entry is never accepted without somebody waiting for its outcome.
+    Those submitted while a batch is under way travel together in the next one, and a batch waits a little for company
+    where some is to be expected. No thread of its own, so nothing to stop, and an entry is never accepted without
+    somebody waiting for its outcome.
 
-    `commit` takes a batch of entries and returns an error or None for each, in order; what it raises is the outcome of
-    the whole batch.
+    Parameters:
+        commit: takes a batch of entries and returns an error or None for each, in order; what it raises is the outcome
+            of the whole batch.
+        max_entries, max_bytes: of one batch.
+        expected: how many threads are at something that may end in an entry, those that wait here included.
+        company_wait: seconds to wait for so many at the most.
     """
 
     def __init__(
@@ -43,19 +45,19 @@ class GroupCommit(Generic[E]):
         *,
         max_entries: int,
         max_bytes: int,
+        expected: Callable[[], int] = lambda: 0,
         company_wait: float = COMPANY_WAIT,
     ) -> None:
         self._commit = commit
         self._max_entries = max_entries
         self._max_bytes = max_bytes
+        self._expected = expected
         self._company_wait = company_wait
         lock = threading.Lock()  # guards what follows
         self._changed = threading.Condition(lock)
         self._arrived = threading.Condition(lock)
         self._waiting: list[_Ticket[E]] = []
         self._under_way = False
-        self._crowd = 0  # entries that were there, sent or waiting, when the last batch ended, and when that was
-        self._ended = 0.0
 
     def submit(self, entries: Sequence[tuple[E, int]]) -> list[Exception | None]:
         """Commit `entries`, each with its size in bytes; returns an error or None for each once all have an outcome."""
@@ -85,16 +87,14 @@ class GroupCommit(Generic[E]):
                 self._changed.acquire()
         finally:  # the others are told also where a time limit strikes in the thread that sends for them
             self._under_way = False
-            self._crowd = min(len(batch) + len(self._waiting), self._max_entries)
-            self._ended = time.monotonic()
             for ticket, error in zip(batch, errors, strict=True):
                 ticket.error, ticket.settled = error, True
             self._changed.notify_all()
 
     def _wait_for_company(self) -> None:
-        left = self._ended + self._company_wait - time.monotonic()
-        if left > 0:
-            self._arrived.wait_for(lambda: len(self._waiting) >= self._crowd, left)
+        self._arrived.wait_for(
+            lambda: len(self._waiting) >= min(self._expected(), self._max_entries), self._company_wait
+        )
 
     def _take_batch(self) -> list[_Ticket[E]]:
         count, size = 0, 0

@@ -20,8 +20,9 @@ from pipeline.wire import MAX_BATCH, describe
 if TYPE_CHECKING:
     from pipeline.sqs import SQSBroker
 
-#: Seconds a delete waits for company. The message stays hidden meanwhile; a crash then only repeats a harmless stage.
-DELETE_WAIT = 0.1
+#: Seconds that deletes wait for a full batch. The messages stay hidden meanwhile, and a crash only repeats harmless
+#: stages.
+DELETE_WAIT = 1.0
 
 #: Seconds after which a held message is no longer extended: a worker that hangs loses it to another one.
 MAX_HOLD = 15 * 60
@@ -98,8 +99,9 @@ class Holds:
             with self.changed:
                 if not (self._done or self._closed.is_set()):
                     self.changed.wait(self._until_next_extension())
-            if self._done and not self._closed.is_set():
-                self._closed.wait(DELETE_WAIT)
+                if self._done:
+                    # Shorter where messages are hidden for short: they are extended only afterwards.
+                    self.changed.wait_for(self._has_full_batch, min(DELETE_WAIT, self._broker.visibility / 15))
             if self._delete_done():
                 backoff = FIRST_BACKOFF
             elif self._closed.wait(backoff):
@@ -109,6 +111,9 @@ class Holds:
             if self._closed.is_set() and not self._done:
                 return
             self._extend_held()
+
+    def _has_full_batch(self) -> bool:
+        return len(self._done) >= MAX_BATCH or self._closed.is_set()
 
     def _delete_done(self) -> bool:
         """Delete what is done; False if SQS could not be asked."""

@@ -214,6 +214,23 @@ class Suspects(dramatiq.Middleware):
             raise SkipMessage
 
 
+class AtWork(dramatiq.Middleware):
+    """Keeps what this process has begun and not ended: a send waits a little for those that may come of it.
+
+    Comes last in the list of middleware: before-hooks of others may let a message go unbegun.
+    """
+
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        """It is begun."""
+        broker.at_work.add(message.hold)
+
+    def after_process_message(
+        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        """It has ended, and sends nothing more, or not soon."""
+        broker.at_work.discard(message.hold)
+
+
 class Shutdowns(dramatiq.Middleware):
     """Hands back what is held and not begun as soon as the process is told to stop."""
 

@@ -28,6 +28,7 @@ from dramatiq_sqs.exceptions import MessageTooLarge
 
 from pipeline.consumer import SQSConsumer, SQSMessage, Trials
 from pipeline.group_commit import GroupCommit
+from pipeline.holds import Hold
 from pipeline.queues import MAX_MESSAGE_BYTES, VISIBILITY_TIMEOUT, QueueSpec, ensure_queue
 from pipeline.wire import DUE, GROUP, MAX_BATCH, MAX_DELAY, SUSPECT, Entry, Reason, SendFailed, describe, encode
 
@@ -82,6 +83,7 @@ class SQSBroker(upstream.SQSBroker):
         self.line: LaneQueue | None = None  # what this process has received and not begun
         self.consumers: set[SQSConsumer] = set()
         self.stopping = threading.Event()  # set when the process is told to stop
+        self.at_work: set[Hold] = set()  # begun in this process and not ended: each may soon send another message
         #: The suspect that runs alone in this process, or waits for it: nothing else is received or begun meanwhile.
         self.alone: SQSMessage | None = None
         self._fair = True  # whether the endpoint takes message groups on standard queues
@@ -254,6 +256,7 @@ class SQSBroker(upstream.SQSBroker):
                     lambda batch: self._send_batch(queue_name, batch),
                     max_entries=MAX_BATCH,
                     max_bytes=MAX_MESSAGE_BYTES,
+                    expected=lambda: len(self.at_work),
                 )
             return self._commits[queue_name]
 

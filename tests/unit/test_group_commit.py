@@ -107,31 +107,33 @@ def test_nothing_to_submit_sends_nothing() -> None:
     assert sender.batches == []
 
 
-def test_a_batch_that_follows_closely_waits_for_as_many_as_there_were_before() -> None:
-    # Given a batch of one, and three that came meanwhile
-    sender = Sender()
-    group = GroupCommit(sender, max_entries=10, max_bytes=1000, company_wait=10)
-    with ThreadPoolExecutor(4) as pool:
-        first = pool.submit(group.submit, [("a", 1)])
-        assert sender.begun.acquire(timeout=10)
-        others = [pool.submit(group.submit, [(entry, 1)]) for entry in "bcd"]
-        wait_for(lambda: len(group._waiting) == 3)
-        # When the one that was served comes back
-        sender.let.release()
-        assert first.result(10) == [None]
-        fifth = pool.submit(group.submit, [("e", 1)])
-        sender.let.release()
-        # Then it goes with them.
-        assert [outcome.result(10) for outcome in (*others, fifth)] == [[None]] * 4
-    assert [sorted(batch) for batch in sender.batches] == [["a"], ["b", "c", "d", "e"]]
-
-
-def test_who_comes_alone_after_a_crowd_goes_in_the_end_and_the_next_at_once() -> None:
+def test_a_batch_waits_for_those_that_are_expected() -> None:
+    # Given three at work
     sender = Sender()
     sender.let.release(10)
-    group = GroupCommit(sender, max_entries=2, max_bytes=1000, company_wait=0.2)
-    assert group.submit([("a", 1), ("b", 1)]) == [None] * 2
-    assert group.submit([("c", 1)]) == [None]
-    group._company_wait = 60
-    assert group.submit([("d", 1)]) == [None]
-    assert sender.batches == [["a", "b"], ["c"], ["d"]]
+    group = GroupCommit(sender, max_entries=10, max_bytes=1000, expected=lambda: 3, company_wait=10)
+    with ThreadPoolExecutor(3) as pool:
+        # When one after the other has something to send
+        outcomes = [pool.submit(group.submit, [(entry, 1)]) for entry in "abc"]
+        # Then it goes in one batch, as soon as the last one has come.
+        assert [outcome.result(5) for outcome in outcomes] == [[None]] * 3
+    assert [sorted(batch) for batch in sender.batches] == [["a", "b", "c"]]
+
+
+def test_one_that_is_alone_at_work_or_has_a_full_batch_never_waits() -> None:
+    sender = Sender()
+    sender.let.release(10)
+    at_work = ["only me"]
+    group = GroupCommit(sender, max_entries=2, max_bytes=1000, expected=lambda: len(at_work), company_wait=60)
+    assert group.submit([("a", 1)]) == [None]
+    at_work += ["another", "a third"]
+    assert group.submit([("b", 1), ("c", 1)]) == [None] * 2
+    assert sender.batches == [["a"], ["b", "c"]]
+
+
+def test_a_batch_goes_in_the_end_where_those_that_were_expected_do_not_come() -> None:
+    sender = Sender()
+    sender.let.release(10)
+    group = GroupCommit(sender, max_entries=10, max_bytes=1000, expected=lambda: 5, company_wait=0.05)
+    assert group.submit([("a", 1)]) == [None]
+    assert sender.batches == [["a"]]
