@@ -85,6 +85,7 @@ def store(bucket: str, acl: str = "") -> S3Store:
         region=settings.aws_region,
         virtual_hosted_style_request=False,
         skip_signature=False,
+        disable_bulk_delete=True,  # S3 bills for DeleteObjects as for a PUT, and not for DELETE
         credential_provider=_store_credentials(settings),
         retry_config=_STORE_RETRIES,
         client_options={

@@ -60,7 +60,7 @@ def exists(bucket: str, key: str, *, doing: str) -> bool:
 
 
 def delete(bucket: str, keys: Sequence[str], *, doing: str) -> None:
-    """Delete objects by one request, those already gone included; raises S3Error."""
+    """Delete objects, side by side, those already gone included; raises S3Error."""
     with _trouble(doing):
         obstore.delete(clients.store(bucket), list(keys))
 
