@@ -61,6 +61,11 @@ class Figures:
         rounds = [each["cpu"] for each in self.bursts(key, side)]
         return {name: median(each[name] for each in rounds) for name in rounds[0]}
 
+    def system_by_type(self, key: str, side: int) -> dict[str, float]:
+        """What of these the kernel took."""
+        rounds = [each["system"] for each in self.bursts(key, side)]
+        return {name: median(each[name] for each in rounds) for name in rounds[0]}
+
     def cpu(self, key: str, side: int) -> float:
         """CPU milliseconds of all of a contender's processes."""
         return median(sum(each["cpu"].values()) for each in self.bursts(key, side))
@@ -74,6 +79,10 @@ class Figures:
     def number(self, key: str, side: int, name: str) -> float:
         """The median of a burst's `rate`, `memory` or `emulator`."""
         return median(each[name] for each in self.bursts(key, side))
+
+    def jobs(self, key: str, side: int) -> int:
+        """Of a burst."""
+        return int(self.bursts(key, side)[0]["jobs"])
 
     def waits(self, key: str, side: int, phase: str) -> list[float]:
         """Seconds from message to postback of every job of `idle` or `load`."""
@@ -95,7 +104,11 @@ class Figures:
         """All figures of one contender, as text."""
         cpu, requests, cost = self.cpu(key, side), self.requests(key, side), self.dollars(key, side)
         shown = {"CPU ms": f"{cpu:.1f}"}
-        shown |= {f"  {name}": f"{each:.1f}" for name, each in self.cpu_by_type(key, side).items()}
+        system = self.system_by_type(key, side)
+        shown |= {
+            f"  {name} (in the kernel)": f"{each:.1f} ({system[name]:.1f})"
+            for name, each in self.cpu_by_type(key, side).items()
+        }
         if alone := self.rendering(side):
             shown["CPU, of rendering alone's"] = f"{cpu / alone:.2f}"
         shown["images/s, emulator included"] = f"{self.number(key, side, 'rate'):.1f}"

@@ -42,6 +42,7 @@ class Burst:
     jobs: int
     rate: float  #: images a second, from the first message sent to the last postback
     cpu: dict[str, float]  #: milliseconds, by process type
+    system: dict[str, float]  #: of these in the kernel
     emulator: float  #: milliseconds of the emulator's
     requests: dict[str, float]  #: by kind
     memory: int  #: bytes at the peak, all processes together
@@ -112,12 +113,15 @@ class Contender:
         if self.groups() != groups:
             raise RuntimeError(f"a process of {self.entrant.title} died")
         by_type: defaultdict[str, float] = defaultdict(float)
+        system: defaultdict[str, float] = defaultdict(float)
         for group, name in groups.items():
-            by_type[name] += 1000 * (used[group] - cpu[group]) / count
+            by_type[name] += 1000 * (used[group].total - cpu[group].total) / count
+            system[name] += 1000 * (used[group].system - cpu[group].system) / count
         return Burst(
             jobs=count,
             rate=count / (last - since),
             cpu=dict(by_type),
+            system=dict(system),
             emulator=1000 * (emulator_used - emulator) / count,
             requests={kind: (counted - requests)[kind] / count for kind in sorted(counted - requests)},
             memory=peak.bytes,

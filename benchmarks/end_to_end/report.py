@@ -105,6 +105,14 @@ def alone(figures: Figures) -> str:
     return f"CPU of rendering alone: {'. '.join(found)}."
 
 
+def rounds(figures: Figures) -> str:
+    """How much was measured."""
+    side = figures.sides[-1]
+    jobs = sorted({figures.jobs(key, side) for key in figures.contenders})
+    few = f", the plain consumer {jobs[0]}" if len(jobs) > 1 else ""
+    return f"Medians of {figures.rounds} rounds, with bursts of {jobs[-1]} jobs{few}."
+
+
 def machine() -> str:
     """Versions, and what it ran on."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
@@ -119,7 +127,7 @@ def machine() -> str:
 
 def text(figures: Figures) -> str:
     """All of it."""
-    parts = [goals_table(figures), alone(figures)]
+    parts = [goals_table(figures), alone(figures), rounds(figures)]
     parts += [main_table(figures, side) for side in figures.sides]
     parts += [waits_table(figures, side) for side in figures.sides if figures.was_waited_for(side)]
     parts += [

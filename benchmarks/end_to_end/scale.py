@@ -98,7 +98,7 @@ class Line:
     def _so_far(self, groups: dict[str, int]) -> tuple[int, float, float]:
         return (
             sum(map(len, self._done.values())),
-            sum(cpu_seconds(set(groups.values())).values()),
+            sum(used.total for used in cpu_seconds(set(groups.values())).values()),
             self._stack.counted()[0],
         )
 
