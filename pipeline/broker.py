@@ -25,10 +25,11 @@ from pipeline.errors import PipelineError, Rejected, StagedMissing
 from pipeline.events import Event, Verdict, listen, tell
 from pipeline.job import MAX_PAYLOAD_BYTES, Job, Source, Unfinished, UnknownVersion, to_json
 from pipeline.lanes import Lanes
-from pipeline.logs import log_event, set_levels
+from pipeline.logs import log_event, set_up
 from pipeline.middleware import AtWork, Notices, Outcomes, Shutdowns, Suspects, Unsettled, as_pipeline_error, attempt_of
 from pipeline.publish import is_published
 from pipeline.queues import RETENTION
+from pipeline.recording import Recording
 from pipeline.settings import Settings, get_settings, settings_or_exit
 from pipeline.sqs import SQSBroker
 from pipeline.stages import BULK_QUEUES, Lane, Stage, stage_of_queue
@@ -100,6 +101,7 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
                     stage.name,
                     job.id,
                     Verdict.DONE,
+                    arrived=message.message_timestamp / 1000,
                     seconds=time.monotonic() - began,
                     attempt=attempt_of(message),
                     job=further or job,
@@ -221,6 +223,7 @@ def make_broker(settings: Settings) -> SQSBroker:
         middleware=[
             Outcomes(settings, job_of, pass_on),
             Notices(settings),
+            Recording(settings),
             Suspects(),
             Lanes(),
             Shutdowns(),
@@ -234,7 +237,7 @@ def make_broker(settings: Settings) -> SQSBroker:
     )
 
 
-set_levels(settings_or_exit())
+set_up(settings_or_exit())
 listen(log_event)
 dramatiq.set_encoder(Encoder())
 broker = make_broker(get_settings())

@@ -15,9 +15,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from pipeline import sweep_commands
+from pipeline import status_command, sweep_commands
 from pipeline.errors import PipelineError
-from pipeline.logs import LOG_FORMAT, set_levels
+from pipeline.logs import TEXT_FORMAT, set_up
 from pipeline.settings import SettingsError, get_settings
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(sweep_commands.app, name="sweep")
+app.command()(status_command.status)
 console = Console()
 complaints = Console(stderr=True)
 
@@ -63,14 +64,16 @@ def ingest() -> None:
         told_to_stop.wait()
         return
     from pipeline.ingest import Ingest  # noqa: PLC0415 - declares the actors, which no other command needs
+    from pipeline.recording import recording  # noqa: PLC0415
 
     taking = Ingest(queue_url)
     thread = threading.Thread(target=taking.run, name="ingest", daemon=True)
-    thread.start()
-    logger.info("Taking messages from %s.", queue_url.rsplit("/", 1)[-1])
-    told_to_stop.wait()
-    taking.stop()
-    thread.join(STOP_GRACE)  # a long poll in hand is left to end with the process
+    with recording(get_settings()):
+        thread.start()
+        logger.info("Taking messages from %s.", queue_url.rsplit("/", 1)[-1])
+        told_to_stop.wait()
+        taking.stop()
+        thread.join(STOP_GRACE)  # a long poll in hand is left to end with the process
 
 
 @app.command()
@@ -80,7 +83,8 @@ def provision(
 ) -> None:
     """Create the queues with their dead-letter queues, and the lifecycle rule that empties staging.
 
-    With a MongoDB variable set, also the two indexes of the collection that the sweeps keep their state in.
+    With a MongoDB variable set, also the two indexes of the collection that the sweeps keep their state in; with
+    JOBS_MONGO_URL, the four of the job log.
 
     Safe to repeat: what is there is compared, and only what differs is changed. The bucket's other lifecycle rules
     are kept.
@@ -234,8 +238,8 @@ def _give_up(error: Exception) -> NoReturn:
 
 def _log_as_process() -> None:
     """Logging for a long-running process, as dramatiq's own processes have it."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
-    set_levels(get_settings())
+    logging.basicConfig(level=logging.INFO, format=TEXT_FORMAT, stream=sys.stderr)
+    set_up(get_settings())
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pymongo.errors import PyMongoError
 
 from pipeline.errors import RetryableError
 from pipeline.guard import GuardedSession
-from pipeline.settings import Settings, get_settings
+from pipeline.settings import Settings, SettingsError, get_settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -155,6 +155,30 @@ def database() -> Database[dict[str, Any]]:
     return _mongo().get_default_database(read_preference=ReadPreference.PRIMARY)
 
 
+@cache
+def _jobs_mongo() -> MongoClient[dict[str, Any]]:
+    url = get_settings().jobs_mongo_url
+    if url is None:
+        raise SettingsError("JOBS_MONGO_URL is not set: name there the MongoDB database that is to hold the job log.")
+    return MongoClient(
+        url.get_secret_value(),
+        appname="image-pipeline-jobs",
+        tz_aware=True,
+        maxPoolSize=8,  # one thread of a process writes; a dashboard's few read
+        serverSelectionTimeoutMS=5000,
+        connectTimeoutMS=5000,
+    )
+
+
+def job_database() -> Database[dict[str, Any]]:
+    """The MongoDB database of the job log.
+
+    Raises:
+        SettingsError: JOBS_MONGO_URL is not set.
+    """
+    return _jobs_mongo().get_default_database(read_preference=ReadPreference.PRIMARY)
+
+
 @contextmanager
 def mongo_trouble(doing: str, *, timeout: float = 10.0) -> Iterator[None]:
     """Turns what pymongo raises into a RetryableError `mongo_error` that says what was being done.
@@ -181,7 +205,8 @@ def aws_trouble(service: str, doing: str) -> Iterator[None]:
 
 def forget() -> None:
     """Drop every client and the settings, so that the next use reads the environment again (for tests)."""
-    if _mongo.cache_info().currsize:
-        _mongo().close()
-    for cached in (s3, store, sqs, http, _mongo, get_settings):
+    for mongo in (_mongo, _jobs_mongo):
+        if mongo.cache_info().currsize:
+            mongo().close()
+    for cached in (s3, store, sqs, http, _mongo, _jobs_mongo, get_settings):
         cached.cache_clear()

@@ -104,7 +104,7 @@ def _environ(aws_port: int, mongo_port: int | None) -> dict[str, str]:
         **dict.fromkeys(["AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY_S3", "AWS_SECRET_KEY_SQS"], "embedded"),
         "AWS_SESSION_TOKEN": "",
         "MONGO_URL": mongo_url,
-        **dict.fromkeys(["MONGO_URL_DEVELOP", "MONGO_URL_PRODUCTION"], ""),
+        **dict.fromkeys(["MONGO_URL_DEVELOP", "MONGO_URL_PRODUCTION", "JOBS_MONGO_URL"], ""),
         **dict.fromkeys(["no_proxy", "NO_PROXY"], "127.0.0.1,localhost"),
     }
 

@@ -35,6 +35,7 @@ class Event:
     job_id: str
     verdict: Verdict
     at: float = field(default_factory=time.time)
+    arrived: float = 0.0  #: when the job came to the stage, Unix time; 0: not known
     seconds: float = 0.0  #: how long the stage worked on it
     attempt: int = 1
     code: str = ""  #: of the error, where it did not go well

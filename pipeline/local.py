@@ -100,6 +100,7 @@ def _explain(console: Console, variables: Mapping[str, str], data_dir: Path, env
         "",
         f"  set -a; . {shlex.quote(from_here(env_file))}; set +a",
         f"  {_command()} submit --wait https://example.org/cover.jpg",
+        f"  {_command()} status --watch",
         "",
         "The first of these lines does, among others,",
         "",

@@ -317,6 +317,7 @@ def _tell(
             stage.name,
             job_id,
             verdict,
+            arrived=message.message_timestamp / 1000,
             seconds=time.monotonic() - message.began,
             attempt=attempt_of(message),
             code=errors[0].code,

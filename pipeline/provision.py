@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from pipeline import clients, runs
+from pipeline import clients, job_log, runs
 from pipeline.queues import QueueSpec, differences, ensure_queue, find_queue
 from pipeline.settings import Settings
 from pipeline.stages import INGEST_DEAD_LETTER_QUEUE, STAGES, SWEEP_QUEUES
@@ -78,6 +78,12 @@ def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Step]:
             yield from _lifecycle_steps(parts.netloc, parts.path.lstrip("/"))
     if settings.database_url:
         yield from _index_steps()
+    if settings.jobs_mongo_url:
+        for collection, by, options, purpose in job_log.missing_indexes():
+            yield Step(
+                f"index {collection} in the MongoDB of the job log by {by}: it {purpose}",
+                partial(job_log.create_index, collection, by, options),
+            )
 
 
 def _queue_steps(spec: QueueSpec) -> Iterator[Step]:

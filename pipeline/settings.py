@@ -170,6 +170,12 @@ class Settings(BaseSettings):
     sweep_max_backlog: Annotated[int, Field(ge=1)] = 1000
     claim_seconds: Annotated[int, Field(ge=60)] = 21_600
 
+    # What is going on.
+    jobs_mongo_url: MongoUrl = None
+    otel_exporter_otlp_endpoint: HttpUrl = None
+    otel_exporter_otlp_traces_endpoint: HttpUrl = None
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(str.lower)] = "text"
+
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)] = "DEBUG"
 
     @model_validator(mode="after")
@@ -222,6 +228,12 @@ class Settings(BaseSettings):
     def s3_endpoint(self) -> str | None:
         """The endpoint of S3 where it is not AWS's own."""
         return self.aws_endpoint_url_s3 or self.aws_endpoint_url
+
+    @property
+    def traces_endpoint(self) -> str | None:
+        """Where traces go, or None: nowhere. https://opentelemetry.io/docs/specs/otel/protocol/exporter/"""
+        base = self.otel_exporter_otlp_endpoint
+        return self.otel_exporter_otlp_traces_endpoint or (f"{base.rstrip('/')}/v1/traces" if base else None)
 
     @property
     def database_url(self) -> SecretStr | None:

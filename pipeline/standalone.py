@@ -31,7 +31,8 @@ def standalone(data_dir: Path, *, persist: bool) -> Iterator[dict[str, str]]:
     """
     with EmbeddedStack(data_dir, persist=persist) as stack:
         # Bytes wait in the stack's own bucket, whatever this environment says of another.
-        os.environ.update(stack.environ | {"STAGING_URL": ""})
+        variables = stack.environ | {"STAGING_URL": "", "JOBS_MONGO_URL": stack.environ["MONGO_URL"]}
+        os.environ.update(variables)
         clients.forget()
         settings = get_settings()
         for step in plan(settings, create_bucket=True):
@@ -44,7 +45,7 @@ def standalone(data_dir: Path, *, persist: bool) -> Iterator[dict[str, str]]:
         }
         os.environ.update(chosen)
         clients.forget()
-        yield stack.environ | chosen
+        yield variables | chosen
 
 
 def _input_queue(name: str) -> str:

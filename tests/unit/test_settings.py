@@ -144,14 +144,15 @@ def test_a_wrong_value_is_named_with_what_is_accepted(
     assert "\n" not in sentence
 
 
+@pytest.mark.parametrize("name", ["MONGO_URL", "JOBS_MONGO_URL"])
 @pytest.mark.parametrize(
     "url", ["mongodb://user:hunter2@host", "mongodb://user:hunter2@host/?a=b", "http://hunter2/db"]
 )
-def test_a_mongodb_url_names_its_database(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MONGO_URL", url)
+def test_a_mongodb_url_names_its_database(name: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, url)
     with pytest.raises(SettingsError) as caught:
         get_settings()
-    assert str(caught.value).startswith("MONGO_URL: ")
+    assert str(caught.value).startswith(f"{name}: ")
     assert "the name of its database in the path" in str(caught.value)
     assert "hunter2" not in str(caught.value)
 

@@ -1,0 +1,107 @@
+"""What it costs to keep a record of each turn: CPU milliseconds per image, of the job log, the traces and the log.
+
+    python benchmarks/records.py [--images 2000]
+
+Each image is one job of four turns. "Told" is what the working thread spends, "written" what the thread of the job log
+or of the traces spends beside it; MongoDB itself, the embedded server in a process of its own, is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipeline import clients
+from pipeline.embedded import EmbeddedStack
+from pipeline.events import Event, Verdict
+from pipeline.images import Recipe
+from pipeline.job import Content, Job, Source
+from pipeline.job_log import JobLog
+from pipeline.logs import JsonFormatter, log_event
+from pipeline.provision import plan
+from pipeline.settings import get_settings
+from pipeline.traces import Traces
+from tests.collector import collecting
+
+console = Console()
+
+
+def turns(number: int) -> list[Event]:
+    """The four turns of one image."""
+    recipe = Recipe(get_settings().renditions, "cover")
+    source = Source(f"https://example.org/covers/{number}.jpg", ("image_url",))
+    job = Job(str(uuid.uuid4()), "THE_SHOW", (source,), payload={"postback_url": "https://example.org/hook"})
+    content = Content(uuid.uuid4().hex, ".jpeg", recipe)
+    fetched = job.with_sources({source.url: source.fetched("a" * 32, content)})
+    published = job.with_sources({source.url: source.published(content)})
+    resized = fetched.with_sources({source.url: replace(fetched.sources[0], due="upload")})
+    stages = zip(("fetch", "resize", "upload", "notify"), (fetched, resized, published, published), strict=True)
+    now = time.time()
+    return [
+        Event(stage, job.id, Verdict.DONE, at=now, arrived=now - 0.2, seconds=0.1, job=of, worked_on=(source.url,))
+        for stage, of in stages
+    ]
+
+
+def measured(name: str, images: list[list[Event]], tell: Callable[[Event], None], finish: Callable[[], None]) -> None:
+    """Print the milliseconds of CPU per image: of telling, and of all else in this process until it is written."""
+    process, thread = time.process_time(), time.thread_time()
+    for stage in zip(*images, strict=True):  # each stage is a process of its own: no batch holds two turns of a job
+        for number, event in enumerate(stage):
+            tell(event)
+            if number % 4 == 0:
+                time.sleep(0.0005)  # the writing thread works beside
+    told = time.thread_time() - thread
+    finish()
+    all_of_it = time.process_time() - process
+    written = all_of_it - (time.thread_time() - thread)
+    each = 1000 / len(images)
+    console.print(f"{name:<12} told {told * each:.3f}   written {written * each:.3f}", highlight=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2000)
+    count = parser.parse_args().images
+    with tempfile.TemporaryDirectory() as folder, EmbeddedStack(Path(folder)) as stack, collecting() as collector:
+        os.environ.update(stack.environ | {"JOBS_MONGO_URL": stack.environ["MONGO_URL"]})
+        clients.forget()
+        for step in plan(get_settings(), create_bucket=True):
+            step.do()
+        images = [turns(number) for number in range(count)]
+        log = JobLog(room=4 * count)
+        log.start()
+        measured("job log", images, log, lambda: log.stop(120))
+        taken = clients.job_database()["image_pipeline_jobs"].count_documents({})
+        if taken != count:
+            sys.exit(f"only {taken} of {count} jobs were written")
+        with open(os.devnull, "w") as nowhere:
+            handler = logging.StreamHandler(nowhere)
+            logging.getLogger("pipeline").setLevel(logging.INFO)
+            logging.getLogger("pipeline").propagate = False
+            logging.getLogger("pipeline").addHandler(handler)
+            measured("log, text", images, log_event, lambda: None)
+            handler.setFormatter(JsonFormatter())
+            measured("log, json", images, log_event, lambda: None)
+        # Last, for its collector is in this process too: what that spends is part of "written".
+        traces = Traces(f"{collector.endpoint}/v1/traces")
+        traces.start()
+        measured("traces", images, traces, lambda: traces.stop(120))
+        if len(collector.spans) != 5 * count:
+            sys.exit("some spans were lost")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The depth of every queue, asked of a real SQS."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline import clients
+from pipeline.depths import Depth, depths, queue_names
+from pipeline.errors import RetryableError
+from pipeline.provision import plan
+from pipeline.settings import get_settings
+
+
+@pytest.fixture
+def provisioned(aws, monkeypatch):
+    """The namespace of queues that are all there, an input queue of its own with them."""
+    for step in plan(get_settings()):
+        step.do()
+    name = f"{aws['QUEUE_NAMESPACE']}-input"
+    monkeypatch.setenv("QUEUE_URL", clients.sqs().create_queue(QueueName=name)["QueueUrl"])
+    clients.forget()
+    return aws["QUEUE_NAMESPACE"]
+
+
+def url_of(name):
+    return clients.sqs().get_queue_url(QueueName=name)["QueueUrl"]
+
+
+def send(name, count, **options):
+    for _ in range(count):
+        clients.sqs().send_message(QueueUrl=url_of(name), MessageBody="{}", **options)
+
+
+def test_each_queue_has_its_row_with_what_waits_is_in_flight_and_is_delayed(provisioned):
+    # given messages in four queues: one of them received, one delayed, one a dead letter
+    send(f"{provisioned}_fetch", 3)
+    clients.sqs().receive_message(QueueUrl=url_of(f"{provisioned}_fetch"))
+    send(f"{provisioned}_resize_bulk", 1, DelaySeconds=600)
+    send(f"{provisioned}_upload_dlq", 1)
+    send(f"{provisioned}-input", 1)
+    # when they are asked for
+    found = depths()
+    # then every queue has its row, in the order of the way
+    assert [depth.queue for depth in found] == queue_names()
+    assert [depth.stage for depth in found[:5]] == ["ingest", "ingest", "fetch", "fetch", "fetch"]
+    assert [depth.lane for depth in found[:5]] == ["live", "dead", "live", "bulk", "dead"]
+    assert {depth for depth in found if depth.waiting or depth.in_flight or depth.delayed} == {
+        Depth(f"{provisioned}-input", "ingest", "live", 1, 0, 0),
+        Depth(f"{provisioned}_fetch", "fetch", "live", 2, 1, 0),
+        Depth(f"{provisioned}_resize_bulk", "resize", "bulk", 0, 0, 1),
+        Depth(f"{provisioned}_upload_dlq", "upload", "dead", 1, 0, 0),
+    }
+
+
+def test_a_queue_that_is_gone_has_no_row(provisioned):
+    assert len(depths()) == 18
+    clients.sqs().delete_queue(QueueUrl=url_of(f"{provisioned}_notify_bulk"))
+    assert {*queue_names()} - {depth.queue for depth in depths()} == {f"{provisioned}_notify_bulk"}
+
+
+def test_without_an_input_queue_there_is_no_row_for_it(aws):
+    assert not any(name.endswith("input") for name in queue_names())
+    assert depths() == []
+
+
+def test_trouble_with_sqs_is_said(aws, monkeypatch):
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    clients.forget()
+    with pytest.raises(RetryableError, match="Could not ask for the depth of the queues"):
+        depths()

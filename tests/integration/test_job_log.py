@@ -1,0 +1,169 @@
+"""The thread that writes the job log: in batches, through outages, and never in anybody's way."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from urllib.parse import urlsplit
+
+import pytest
+from pymongo.errors import AutoReconnect
+
+from pipeline import clients, job_log, job_stories
+from pipeline.events import Event, Verdict
+from pipeline.job_entries import JOBS, MINUTES
+from pipeline.job_log import JobLog, write_entries
+from pipeline.provision import plan
+from pipeline.settings import get_settings
+from tests.line import Line
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def jobs(database, monkeypatch):
+    """The job log in this test's database."""
+    monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())
+    clients.forget()
+    return database[JOBS]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(job_log, "FIRST_BACKOFF", 0.05)
+    monkeypatch.setattr(job_log, "LAST_BACKOFF", 0.05)
+
+
+def event(number=0, job_id=None, **more):
+    return Event("fetch", job_id or f"job-{number}", Verdict.DONE, at=time.time() + number / 1000, **more)
+
+
+def test_turns_are_written_in_batches_and_the_rest_at_the_end(jobs):
+    # given a log that gathers for a minute
+    batches = []
+    log = JobLog(lambda entries: (batches.append(len(entries)), write_entries(entries)), gather=60)
+    log.start()
+    # when it is told 1,200 turns of 300 jobs, and stopped
+    for number in range(1200):
+        log(event(number, f"job-{number % 300}"))
+    log.stop(20)
+    # then two requests wrote them all, and two more counted them
+    assert batches == [1000, 200]
+    assert jobs.count_documents({}) == 300
+    assert all(len(each["turns"]) == 4 for each in jobs.find())
+    minutes = clients.job_database()[MINUTES].find()
+    assert sum(each["turns"]["fetch"]["done"] for each in minutes) == 1200
+
+
+def test_an_outage_of_mongodb_is_said_once_and_waited_out(jobs, quick, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    with Line(urlsplit(get_settings().mongo_url.get_secret_value()).port) as line:
+        # given a log on a line that is down
+        url = re.sub(r":\d+/", f":{line.port}/", get_settings().mongo_url.get_secret_value())
+        monkeypatch.setenv("JOBS_MONGO_URL", f"{url}?serverSelectionTimeoutMS=50")
+        clients.forget()
+        line.go_down()
+        log = JobLog(gather=0.01)
+        log.start()
+        # when turns are told during it and after it
+        for number in range(10):
+            log(event(number))
+        wait_for(lambda: "The job log waits" in caplog.text)
+        for number in range(10, 20):
+            log(event(number))
+        line.come_up()
+        # then all of them are written
+        wait_for(lambda: jobs.count_documents({}) == 20)
+        wait_for(lambda: "The job log goes on" in caplog.text)
+        log.stop(5)
+    assert caplog.text.count("The job log waits") == 1
+    assert log.lost == 0
+
+
+def test_what_there_is_no_room_for_is_lost_the_oldest_first(quick):
+    written = []
+    up = threading.Event()
+
+    def write(entries):
+        if not up.is_set():
+            raise AutoReconnect("mongodb://user:hush@host")
+        written.extend(entry.job_id for entry in entries)
+
+    log = JobLog(write, room=5, gather=0.01)
+    log.start()
+    for number in range(12):
+        log(event(number))
+    up.set()
+    wait_for(lambda: len(written) == 5)
+    log.stop(5)
+    assert written == [f"job-{number}" for number in range(7, 12)]
+    assert log.lost == 7
+
+
+def test_the_end_does_not_wait_for_a_mongodb_that_does_not_answer(caplog):
+    never = threading.Event()
+    log = JobLog(lambda entries: never.wait(60), gather=0.01)
+    log.start()
+    log(event())
+    before = time.monotonic()
+    log.stop(0.1)
+    assert time.monotonic() - before < 30
+    assert "ends without its latest turns" in caplog.text
+    never.set()
+
+
+def test_what_cannot_be_written_is_not_tried_for_ever(jobs, caplog):
+    # given a turn that BSON cannot hold
+    log = JobLog(gather=0.01)
+    log.start()
+    log(Event("fetch", 2**70, Verdict.DONE))
+    wait_for(lambda: "cannot write" in caplog.text)
+    # when another comes, it is written
+    log(event(1))
+    wait_for(lambda: job_stories.story("job-1"))
+    log.stop(5)
+
+
+def test_many_processes_may_begin_the_same_story(jobs):
+    # given eight writers with a client of their own
+    from pymongo import MongoClient
+
+    from pipeline.job_entries import entry_of, updates
+
+    url = get_settings().jobs_mongo_url.get_secret_value()
+    together = threading.Barrier(8)
+
+    def write(number):
+        with MongoClient(url) as client:
+            together.wait()
+            changes = updates([entry_of(event(number, f"job-{n}")) for n in range(50)])
+            job_log._bulk(client.get_default_database()[JOBS], changes)
+
+    threads = [threading.Thread(target=write, args=[number]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # then each of the fifty has all eight turns
+    assert jobs.count_documents({}) == 50
+    assert all(len(each["turns"]) == 8 for each in jobs.find())
+
+
+def test_provision_makes_the_indexes_once_and_says_so_before(jobs):
+    def steps():
+        return [step for step in plan(get_settings()) if "job log" in step.says]
+
+    assert [re.findall(r"index (\w+) .* by (\w+)", step.says)[0] for step in steps()] == [
+        ("image_pipeline_jobs", "updated"),
+        ("image_pipeline_jobs", "failed"),
+        ("image_pipeline_jobs", "began"),
+        ("image_pipeline_minutes", "at"),
+    ]
+    for step in steps():
+        step.do()
+
+    assert steps() == []
+    indexes = jobs.index_information()
+    assert indexes["updated_1"]["expireAfterSeconds"] == 30 * 86400
+    assert indexes["began_1"]["partialFilterExpression"] == {"open": True}

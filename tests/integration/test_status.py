@@ -1,0 +1,184 @@
+"""`image-pipeline status` on real servers: the table, a job's story, and both as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline import clients, status_command
+from pipeline.cli import app
+from pipeline.events import Verdict
+from pipeline.provision import plan
+from pipeline.settings import get_settings
+from pipeline.stages import FETCH
+from tests.integration.test_job_stories import COVER, failed_story, good_story, job, turn, write
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def status(database, monkeypatch):
+    """Runs `image-pipeline status` with these arguments, the job log in this test's database; returns what it says."""
+    monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())
+    clients.forget()
+    for step in plan(get_settings()):
+        step.do()
+    for console in (status_command.console, status_command.complaints):
+        monkeypatch.setattr(console, "width", 200)
+
+    def run(*arguments, status=0):
+        result = CliRunner().invoke(app, ["status", *arguments])
+        assert result.exit_code == status, (result.output, result.exception)
+        return result.output
+
+    return run
+
+
+def send(queue, count=1):
+    url = clients.sqs().get_queue_url(QueueName=f"{get_settings().queue_namespace}_{queue}")["QueueUrl"]
+    for _ in range(count):
+        clients.sqs().send_message(QueueUrl=url, MessageBody="{}")
+
+
+def row(said, stage):
+    return next(line for line in said.splitlines() if line.strip().startswith(f"{stage} ")).split()
+
+
+def test_each_stage_is_a_row(status):
+    # given messages in queues, a job under way, and one that failed
+    send("fetch", 3)
+    send("fetch_bulk", 2)
+    send("upload_dlq")
+    write(*good_story()[:2], *failed_story(job(COVER, job_id="bad")))
+    send("resize")
+    # when it is asked for
+    said = status()
+    # then each stage has its counts, rate and oldest job
+    assert row(said, "fetch")[1:6] == ["3", "2", "0", "0", "0"]
+    assert row(said, "upload")[1:6] == ["0", "0", "0", "0", "1"]
+    assert float(row(said, "fetch")[6]) > 0
+    assert row(said, "resize")[-1] in {"s", "min"}
+    assert row(said, "sweep_channels")[-2:] == ["-", "-"]
+    assert re.search(r"1x +fetch +http_404 .* ago: example.org/cover.png answered 404 Not Found\.", said)
+    assert "1 dead letters" in said
+
+
+def test_without_a_job_log_what_it_would_tell_is_not_known(status, monkeypatch):
+    monkeypatch.setenv("JOBS_MONGO_URL", "")
+    clients.forget()
+    said = status()
+    assert row(said, "fetch")[-2:] == ["-", "-"]
+    assert "set JOBS_MONGO_URL" in said
+    assert "JOBS_MONGO_URL is not set" in str(CliRunner().invoke(app, ["status", "a-job"]).exception)
+
+
+def test_a_job_log_that_is_down_hides_no_queue(status, monkeypatch):
+    monkeypatch.setenv("JOBS_MONGO_URL", "mongodb://u:hush@127.0.0.1:1/none?serverSelectionTimeoutMS=50")
+    clients.forget()
+    said = status()
+    assert row(said, "fetch")[-2:] == ["-", "-"]
+    assert "Could not read the job log" in said
+    assert "hush" not in said
+
+
+def test_what_is_missing_is_said(status):
+    name = f"{get_settings().queue_namespace}_notify"
+    clients.sqs().delete_queue(QueueUrl=clients.sqs().get_queue_url(QueueName=name)["QueueUrl"])
+    clients.job_database()["image_pipeline_jobs"].drop_indexes()
+    said = status()
+    assert f"Queues that do not exist: 1 ({name})" in said
+    assert "lacks indexes" in said
+
+
+def test_a_jobs_story_is_told_by_its_beginning(status):
+    start = job(COVER, job_id="6fa459ea-ee8a-5ca4-894e-db77e160355e")
+    busy = [turn(FETCH, Verdict.PUT_OFF, n / 10, start, code="host_busy", message="Busy.", wait=1.0) for n in range(5)]
+    write(*busy, *good_story(start))
+
+    said = status("6fa459ea")
+
+    assert "6fa459ea-ee8a-5ca4-894e-db77e160355e  done" in said
+    assert "folder THE_SHOW, live lane" in said
+    assert re.search(r"^  50x50 +http://\S+/images-resized/THE_SHOW/c0ffee_50x50.png$", said, re.MULTILINE)
+    outcomes = re.findall(r"^ \d\d:\d\d:\d\d +(\w+) +(put off x \d|retry|done) +([\d.]+ s)", said, re.MULTILINE)
+    assert [(stage, outcome) for stage, outcome, _ in outcomes] == [
+        ("fetch", "put off x 5"),
+        ("fetch", "retry"),
+        ("fetch", "done"),
+        ("resize", "done"),
+        ("upload", "done"),
+        ("notify", "done"),
+    ]
+    assert "timeout: example.org did not answer in time. Again in 2.00 s." in said
+    assert "attempt 2" in said
+    assert "hush" not in said
+
+
+def test_a_beginning_that_is_not_one_jobs_is_refused(status):
+    write(*good_story(job(COVER, job_id="abc-1")), *good_story(job(COVER, job_id="abc-2")))
+    said = status("abc", status=1)
+    assert "More than one" in said
+    assert "abc-2" in said
+    assert "knows no job 'xyz'" in status("xyz", status=1)
+
+
+def test_what_a_stranger_put_into_an_id_does_not_reach_the_terminal(status):
+    write(*good_story(job(COVER, job_id="evil\x1b[2J[red]x")))
+    said = status("evil")
+    assert "\x1b" not in said
+    assert "evil?[2J[red]x" in said
+
+
+def test_both_are_there_as_json(status):
+    write(*failed_story(job(COVER)))
+    send("fetch")
+    found = json.loads(status("--json"))
+    (fetch,) = [stage for stage in found["stages"] if stage["stage"] == "fetch"]
+    assert (fetch["waiting"], fetch["oldest"]) == (1, None)
+    assert found["failures"][0]["code"] == "http_404"
+    story = json.loads(status("a-job", "--json"))
+    assert (story["status"], story["turns"][0]["verdict"]) == ("failed", "given_up")
+    assert datetime.fromisoformat(story["began"]).tzinfo
+
+
+def test_watching_looks_again_and_ctrl_c_ends_it_well(status):
+    # given somebody who watches, in a terminal
+    ours, theirs = pty.openpty()
+    command = Path(sys.executable).parent / "image-pipeline"
+    watching = subprocess.Popen(
+        [command, "status", "--watch"], stdout=theirs, stderr=theirs, env=os.environ | {"COLUMNS": "100"}
+    )
+    os.close(theirs)
+    shown = ""
+
+    def sees(text):
+        nonlocal shown
+        shown += os.read(ours, 65536).decode()
+        return re.search(text, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown))
+
+    try:
+        wait_for(lambda: sees(r"fetch +0 "), timeout=60)
+        # when a message comes, it is seen
+        send("fetch", 7)
+        wait_for(lambda: sees(r"fetch +7 "), timeout=60)
+    finally:
+        # and Ctrl-C ends it without a word
+        watching.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + 30
+        while watching.poll() is None and time.monotonic() < deadline:
+            try:
+                shown += os.read(ours, 65536).decode()
+            except OSError:  # the terminal has closed
+                break
+    assert watching.wait(30) == 0
+    assert "Traceback" not in shown

@@ -1,0 +1,124 @@
+"""Spans as a collector gets them: one trace for each job, whichever process made them."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import replace
+
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from pipeline.events import Event, Verdict
+from pipeline.job import Job, Source
+from pipeline.settings import Settings
+from pipeline.traces import Traces
+from tests.collector import attributes, collecting
+
+NOW = time.time()
+ID = "6fa459ea-ee8a-5ca4-894e-db77e160355e"
+
+
+def job(job_id=ID, **more):
+    return Job(
+        job_id, "F", (Source("https://example.org/a?token=hush", ("image_url",)),), payload={"k": "hush"}, **more
+    )
+
+
+def turn(stage, verdict, second, of, **more):
+    at = NOW + second
+    return Event(stage, of.id, verdict, at=at, arrived=NOW, seconds=0.25, job=of, **more)
+
+
+@pytest.fixture
+def told():
+    """Tells turns, each by a process of its own; returns the collector when all have ended."""
+    with collecting() as collector:
+
+        def tell(*events):
+            for event in events:
+                traces = Traces(f"{collector.endpoint}/v1/traces")
+                traces.start()
+                traces(event)
+                traces.stop(20)
+            return collector
+
+        yield tell
+
+
+def test_a_job_is_one_trace_whose_id_is_its_own(told):
+    collector = told(
+        turn("fetch", Verdict.RETRY, 1, job(), code="timeout", message="It did not answer.", wait=2.0),
+        turn("fetch", Verdict.DONE, 3, job(), attempt=2),
+        turn("resize", Verdict.DONE, 4, job()),
+        turn("notify", Verdict.DONE, 5, job()),
+    )
+    spans = collector.trace(uuid.UUID(ID).hex)
+    assert len(spans) == len(collector.spans) == 5
+    assert [span.name for span in spans] == ["job", "fetch", "fetch", "resize", "notify"]
+    root, first, *_ = spans
+    assert root.parent_span_id == b""
+    assert {span.parent_span_id for span in spans[1:]} == {root.span_id}
+    assert len({span.span_id for span in spans}) == 5
+    assert (root.start_time_unix_nano / 1e9, root.end_time_unix_nano / 1e9) == pytest.approx((NOW, NOW + 1))
+    assert (first.start_time_unix_nano / 1e9, first.end_time_unix_nano / 1e9) == pytest.approx((NOW + 0.75, NOW + 1))
+    assert first.status.message == "It did not answer."
+    assert first.kind == Span.SPAN_KIND_CONSUMER
+    found = attributes(first)
+    assert found["image_pipeline.outcome"] == "retry"
+    assert (found["image_pipeline.attempt"], found["error.type"]) == (1, "timeout")
+    assert attributes(spans[2])["image_pipeline.attempt"] == 2
+    assert collector.services == {"image-pipeline"}
+
+
+def test_an_id_that_is_no_uuid_makes_a_trace_too(told):
+    spans = told(turn("fetch", Verdict.DONE, 1, job("order 7")), turn("notify", Verdict.DONE, 2, job("order 7"))).spans
+    assert len({span.trace_id for span in spans}) == 1
+    assert len(spans) == 3
+
+
+def test_the_first_span_comes_once(told):
+    # given turns that were not the job's first, or tried nothing
+    again = replace(job(), redrives=1)
+    afresh = job().with_sources({job().sources[0].url: job().sources[0].afresh()})
+    collector = told(
+        turn("fetch", Verdict.PUT_OFF, 1, job()),
+        turn("fetch", Verdict.DONE, 2, again),
+        turn("fetch", Verdict.DONE, 3, afresh),
+        turn("upload", Verdict.DONE, 4, job()),
+    )
+    assert [span.name for span in collector.spans].count("job") == 0
+
+
+def test_a_rejected_message_is_a_trace(told):
+    spans = told(Event("ingest", ID, Verdict.REJECTED, at=NOW, code="no_image", message="None.")).spans
+    assert {span.name for span in spans} == {"job", "ingest"}
+
+
+def test_nothing_of_payloads_and_queries_is_sent(told):
+    assert "hush" not in str(told(turn("fetch", Verdict.DONE, 1, job())).spans)
+
+
+def test_an_endpoint_that_is_down_costs_nothing_and_is_said_once(caplog):
+    # given nobody at the endpoint
+    traces = Traces("http://127.0.0.1:1/v1/traces")
+    traces.start()
+    began = time.monotonic()
+    for number in range(3000):
+        traces(turn("fetch", Verdict.DONE, number, job()))
+    # when it ends
+    traces.stop(0.2)
+    # then it did not wait for the endpoint
+    assert time.monotonic() - began < 30
+    assert caplog.text.count("does not take traces") <= 1
+    assert "Transient" not in caplog.text
+
+
+def test_the_endpoint_is_found_as_the_specification_says():
+    def endpoint(**given):
+        return Settings(_env_file=None, **given).traces_endpoint
+
+    assert endpoint() is None
+    assert endpoint(otel_exporter_otlp_endpoint="http://localhost:4318/") == "http://localhost:4318/v1/traces"
+    only = {"otel_exporter_otlp_traces_endpoint": "https://collector/here"}
+    assert endpoint(otel_exporter_otlp_endpoint="http://localhost:4318", **only) == "https://collector/here"
