@@ -21,6 +21,7 @@ from usage import cpu_seconds, watching
 from world import World
 
 from pipeline.processes import Supervisor
+from pipeline.stages import STAGES
 
 #: Seconds until the processes are ready, until the jobs of a phase have ended, and after a phase's last postback until
 #: its deletes are made.
@@ -139,10 +140,11 @@ class Contender:
             [ended] = self._world.wait_for(jobs, TIMEOUT)
             waits.append(ended - since)
         time.sleep(SETTLE)
-        own: defaultdict[str, float] = defaultdict(float)
+        own: defaultdict[str, list[float]] = defaultdict(list)
         for job, seconds in self._turns:
-            own[job] += seconds
-        return Waits(waits, list(own.values()))
+            own[job].append(seconds)
+        whole = (turns for turns in own.values() if len(turns) == len(STAGES))  # not what is left of an earlier job
+        return Waits(waits, list(map(sum, whole)))
 
     def under_load(self, side: int, count: int, rate: float) -> Waits:
         """`count` jobs at chance moments, `rate` a second."""
