@@ -15,7 +15,8 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint sheets bench bench-scale bench-queues bench-images bench-lanes lock \
+.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint format sheets bench bench-scale bench-queues bench-images \
+	bench-lanes iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -50,6 +51,10 @@ lint: setup-dev ## Check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+format: setup-dev ## Mend what can be mended of style and format
+	$(BIN)/ruff check --fix --exit-zero --quiet .
+	$(BIN)/ruff format .
+
 sheets: setup-dev ## Make the contact sheets of docs/images.md anew
 	$(BIN)/python -m tests.sheets
 
@@ -67,6 +72,10 @@ bench-images: setup-dev ## Compare rendering with sharp, libvips, Pillow and Ima
 
 bench-lanes: setup-dev ## Time live jobs without and with 20,000 bulk jobs waiting (ARGS="--bulk 2000" for fewer)
 	$(BIN)/python benchmarks/lanes.py $(ARGS)
+
+iam: setup-dev ## Write the policies of docs/iam anew, for the default settings
+	for policy in docs/iam/*.json; do \
+		env -i $(BIN)/image-pipeline check --iam $$(basename $$policy .json) 2>/dev/null > $$policy || exit 1; done
 
 lock: $(BIN)/uv ## Remake the lock files from pyproject.toml (UPGRADE=--upgrade for the newest releases)
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - -o requirements/base.lock

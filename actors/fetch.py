@@ -9,6 +9,7 @@ from pipeline.download import download
 from pipeline.hosts import manners
 from pipeline.images import Recipe, identify
 from pipeline.job import Content, Job, Source
+from pipeline.metrics import UNCHANGED
 from pipeline.publish import is_published
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
@@ -28,5 +29,6 @@ def fetch(job: Job, source: Source, delivery: str) -> Source:
     extension = identify(image, max_pixels=settings.max_source_pixels).extension
     content = Content(recipe.content_id(image), extension, recipe)
     if is_published(job.folder, content):
+        UNCHANGED.labels(job.lane).inc()
         return source.published(content)
     return source.fetched(staging().put(image, staged_key(delivery, source.url, content.id)), content)

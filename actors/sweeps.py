@@ -16,6 +16,8 @@ from pipeline.consumer import SQSMessage
 from pipeline.documents import CHANNELS, EPISODES, Swept
 from pipeline.errors import RetryableError
 from pipeline.job import Job
+from pipeline.metrics import SWEEP_TAKEN
+from pipeline.operations import serve_scheduler
 from pipeline.periodic import Periodic, PeriodicActor
 from pipeline.schedule import scheduled_time
 from pipeline.settings import get_settings
@@ -30,7 +32,8 @@ def _nightly(swept: Swept, expression: str) -> ActorDecorator:
     def last_run() -> datetime | None:
         return runs.last_scheduled(swept) if get_settings().database_url else None
 
-    return dramatiq.actor(actor_class=PeriodicActor, queue_name=swept.queue, periodic=Periodic(expression, last_run))
+    periodic = Periodic(expression, last_run, begins=serve_scheduler)
+    return dramatiq.actor(actor_class=PeriodicActor, queue_name=swept.queue, periodic=periodic)
 
 
 @_nightly(CHANNELS, get_settings().sweep_channels_cron)
@@ -52,6 +55,7 @@ def send_page(swept: Swept, run: str, page: int = 0, *, wait: float = 0.0) -> No
 
 
 def _sweep(swept: Swept, run: str | None, page: int) -> None:
+    SWEEP_TAKEN.labels(swept.queue).set_to_current_time()
     if get_settings().database_url is None:
         logger.info("No MongoDB variable is set: %s are not swept.", swept.name)
         return

@@ -26,7 +26,9 @@ from pipeline.events import Event, Verdict, listen, tell
 from pipeline.job import MAX_PAYLOAD_BYTES, Job, Source, Unfinished, UnknownVersion, to_json
 from pipeline.lanes import Lanes
 from pipeline.logs import log_event, set_up
+from pipeline.metrics import count_event
 from pipeline.middleware import AtWork, Notices, Outcomes, Shutdowns, Suspects, Unsettled, as_pipeline_error, attempt_of
+from pipeline.operations import Operations
 from pipeline.publish import is_published
 from pipeline.queues import RETENTION
 from pipeline.recording import Recording
@@ -180,8 +182,10 @@ def pass_on(job: Job) -> None:
     broker.enqueue(actor.message_of(job))
 
 
-def job_of(message: dramatiq.Message[Any] | SQSMessage) -> Job:
+def job_of(message: dramatiq.Message[Any] | SQSMessage, stage_payload: Callable[[bytes], str] | None = None) -> Job:
     """The job in a message of a stage, or the new one that its payload asks for.
+
+    `stage_payload` puts a payload that is too long for a message into staging; by default it is put there.
 
     Raises:
         Rejected, UnknownVersion: as `Job.accept` and `Job.decode` do.
@@ -190,7 +194,7 @@ def job_of(message: dramatiq.Message[Any] | SQSMessage) -> Job:
         return Job.decode(message.kwargs["job"])
     if len(message.args) + len(message.kwargs) != 1 or not message.kwargs.keys() <= {"payload"}:
         raise Rejected("bad_job", "The message holds neither a payload nor a job.")
-    return Job.accept(_payload(message), job_id=message.message_id, stage_payload=staging().put)
+    return Job.accept(_payload(message), job_id=message.message_id, stage_payload=stage_payload or staging().put)
 
 
 def current_message() -> SQSMessage:
@@ -222,6 +226,7 @@ def make_broker(settings: Settings) -> SQSBroker:
         is_bulk=BULK_QUEUES.__contains__,
         middleware=[
             Outcomes(settings, job_of, pass_on),
+            Operations(settings),
             Notices(settings),
             Recording(settings),
             Suspects(),
@@ -239,6 +244,7 @@ def make_broker(settings: Settings) -> SQSBroker:
 
 set_up(settings_or_exit())
 listen(log_event)
+listen(count_event)
 dramatiq.set_encoder(Encoder())
 broker = make_broker(get_settings())
 dramatiq.set_broker(broker)

@@ -6,8 +6,6 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -15,10 +13,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from pipeline import status_command, sweep_commands
+from pipeline import check_commands, dead_commands, status_command, sweep_commands
 from pipeline.errors import PipelineError
 from pipeline.logs import TEXT_FORMAT, set_up
 from pipeline.settings import SettingsError, get_settings
+from pipeline.signals import until_a_signal
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +29,8 @@ app = typer.Typer(
 )
 app.add_typer(sweep_commands.app, name="sweep")
 app.command()(status_command.status)
+app.add_typer(dead_commands.app, name="dead")
+app.command()(check_commands.check)
 console = Console()
 complaints = Console(stderr=True)
 
@@ -59,8 +60,11 @@ def ingest() -> None:
         signal.signal(signum, lambda *_: told_to_stop.set())
     logger = logging.getLogger("pipeline.ingest")
     queue_url = get_settings().queue_url
+    from pipeline.operations import serve_ingest  # noqa: PLC0415 - boto3 is slow to import
+
     if not queue_url:  # the Procfile's processes end together: one that has nothing to do waits
         logger.warning("QUEUE_URL is not set: ingest is off. Name the input queue there.")
+        serve_ingest(None, lambda: True)
         told_to_stop.wait()
         return
     from pipeline.ingest import Ingest  # noqa: PLC0415 - declares the actors, which no other command needs
@@ -70,6 +74,7 @@ def ingest() -> None:
     thread = threading.Thread(target=taking.run, name="ingest", daemon=True)
     with recording(get_settings()):
         thread.start()
+        serve_ingest(taking, thread.is_alive)
         logger.info("Taking messages from %s.", queue_url.rsplit("/", 1)[-1])
         told_to_stop.wait()
         taking.stop()
@@ -149,7 +154,7 @@ def submit(
         jobs.check(submissions, waiting_on=queue_name)
     except jobs.SubmitError as error:
         _give_up(error)
-    with _until_a_signal(), Report(console, len(submissions), as_json=as_json, waiting=wait) as report:
+    with until_a_signal(), Report(console, len(submissions), as_json=as_json, waiting=wait) as report:
         if queue_name:
             with jobs.result_queue(queue_name) as url:
                 jobs.send(submissions, report.sent)
@@ -181,7 +186,7 @@ def local(
 
     try:
         numbers = parse_concurrency(concurrency)
-        with _until_a_signal():
+        with until_a_signal():
             run(data_dir or DATA_DIR, numbers, console)
     except (EmbeddedStackError, ValueError) as error:
         _give_up(error)
@@ -200,30 +205,12 @@ def demo() -> None:
     from pipeline.embedded import DATA_DIR, EmbeddedStackError  # noqa: PLC0415
 
     try:
-        with _until_a_signal():
+        with until_a_signal():
             good = run(DATA_DIR / "demo", console)
     except EmbeddedStackError as error:
         _give_up(error)
     if not good:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _until_a_signal() -> Iterator[None]:
-    """What is inside is ended by KeyboardInterrupt at the first signal; later ones don't disturb its cleaning."""
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def stop(*_: object) -> None:
-        for signum in signals:
-            signal.signal(signum, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {signum: signal.signal(signum, stop) for signum in signals}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def _complain(error: Exception) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3
 import pymongo
@@ -19,6 +19,7 @@ from pymongo.errors import PyMongoError
 
 from pipeline.errors import RetryableError
 from pipeline.guard import GuardedSession
+from pipeline.metrics import count_request
 from pipeline.settings import Settings, SettingsError, get_settings
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from obstore.store import RetryConfig, S3Credential
     from pydantic import SecretStr
     from pymongo.database import Database
+
+    Client = TypeVar("Client", S3Client, SQSClient)
 
 #: Connections kept open to one service: more than the threads of any process in the Procfile.
 POOL_SIZE = 64
@@ -64,12 +67,13 @@ def _credentials(key: SecretStr | None, secret: SecretStr | None) -> dict[str, A
 def s3() -> S3Client:
     """The S3 client."""
     settings = get_settings()
-    return boto3.session.Session().client(
+    client = boto3.session.Session().client(
         "s3",
         **_credentials(settings.aws_access_key_s3, settings.aws_secret_key_s3),
         endpoint_url=settings.s3_endpoint,
         config=aws_config(settings, s3={"addressing_style": "path"} if settings.s3_endpoint else {}),
     )
+    return _counted(client, "s3")
 
 
 @cache
@@ -116,12 +120,24 @@ def sqs() -> SQSClient:
     layer retries by itself. It waits for an answer longer than the longest poll (20 s).
     """
     settings = get_settings()
-    return boto3.session.Session().client(
+    client = boto3.session.Session().client(
         "sqs",
         **_credentials(settings.aws_access_key_sqs, settings.aws_secret_key_sqs),
         endpoint_url=settings.sqs_endpoint,
         config=aws_config(settings, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 1}),
     )
+    return _counted(client, "sqs")
+
+
+def _counted(client: Client, service: str) -> Client:
+    """The client, with each attempt of a request counted."""
+
+    def count(event_name: str, response_dict: Mapping[str, Any] | None, **_: Any) -> None:
+        status = None if response_dict is None else response_dict["status_code"]
+        count_request(service, event_name.rpartition(".")[2], status)
+
+    client.meta.events.register(f"response-received.{service}", count)
+    return client
 
 
 def aws_code(error: ClientError) -> str:

@@ -132,6 +132,7 @@ class SQSConsumer(upstream.SQSConsumer):
         self._lock = threading.Lock()
         self._suspect: SQSMessage | None = None  # waits until it can run alone
         self._stopping = threading.Event()  # nothing more is received
+        self.asking_since: float | None = time.monotonic()  #: since when SQS owes an answer; None: nothing was asked
         self._thread = threading.Thread(target=self._receive, name=f"receive-{queue_name}", daemon=True)
         broker.consumers.add(self)
         self._thread.start()
@@ -181,6 +182,11 @@ class SQSConsumer(upstream.SQSConsumer):
         with self.holds.changed:
             self.holds.changed.notify_all()
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether a thread that it cannot do without has ended, though nobody told it to stop."""
+        return not (self._stopping.is_set() or (self._thread.is_alive() and self.holds.is_kept))
+
     def close(self) -> None:
         """Stop, and see the deletes through."""
         self.stop()
@@ -190,6 +196,7 @@ class SQSConsumer(upstream.SQSConsumer):
     def _receive(self) -> None:
         backoff = FIRST_BACKOFF
         while room := self._wait_for_room():
+            self.asking_since = self.asking_since or time.monotonic()
             try:
                 response = self.broker.client.receive_message(
                     QueueUrl=self.broker.queue_url(self.queue_name),
@@ -203,6 +210,7 @@ class SQSConsumer(upstream.SQSConsumer):
                 self._stopping.wait(backoff)
                 backoff = min(backoff * 2, LAST_BACKOFF)
                 continue
+            self.asking_since = None
             backoff = FIRST_BACKOFF
             batch = [(message, self.holds.add(message["ReceiptHandle"])) for message in response.get("Messages", [])]
             if self._stopping.is_set():

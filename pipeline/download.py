@@ -13,6 +13,7 @@ from pipeline.errors import PermanentError, Retry, RetryableError
 from pipeline.exchange import exchange, refusal, shown
 from pipeline.guard import Budget, credentials
 from pipeline.job import MAX_URL_LENGTH
+from pipeline.metrics import FETCHED_BYTES
 from pipeline.settings import get_settings
 
 MAX_REDIRECTS = 5
@@ -89,6 +90,7 @@ def _body(url: str, response: requests.Response, max_bytes: int) -> bytes:
         raise refusal(url, response, later, LONGEST_RETRY_AFTER)
     chunks, size = [], 0
     for chunk in response.iter_content(CHUNK):
+        FETCHED_BYTES.inc(len(chunk))
         chunks.append(chunk)
         size += len(chunk)
         if size > max_bytes:

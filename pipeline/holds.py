@@ -55,6 +55,7 @@ class Holds:
         self._held: dict[str, Hold] = {}
         self._done: list[Hold] = []  # still hidden from others until they are deleted
         self._closed = threading.Event()
+        self.looked_at = time.monotonic()  #: when the thread that keeps them last looked
         self._thread = threading.Thread(target=self._keep, name=f"keep-{queue_name}", daemon=True)
         self._thread.start()
 
@@ -63,6 +64,17 @@ class Holds:
 
     def __contains__(self, hold: Hold) -> bool:
         return hold.handle in self._held
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the thread that keeps them runs."""
+        return self._thread.is_alive()
+
+    @property
+    def oldest(self) -> float | None:
+        """When the oldest was received; None where none is held."""
+        with self.changed:
+            return min((hold.since for hold in self._held.values()), default=None)
 
     def add(self, handle: str) -> Hold:
         """Hold the message that was just received with `handle`."""
@@ -96,6 +108,7 @@ class Holds:
     def _keep(self) -> None:
         backoff = FIRST_BACKOFF
         while True:
+            self.looked_at = time.monotonic()
             with self.changed:
                 if not (self._done or self._closed.is_set()):
                     self.changed.wait(self._until_next_extension())

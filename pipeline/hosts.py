@@ -77,6 +77,13 @@ class Manners:
         self._lock = threading.Lock()
         self._hosts: dict[str, Host] = {}
 
+    @property
+    def resting(self) -> int:
+        """How many hosts are left alone now."""
+        with self._lock:
+            now = self._clock()
+            return sum(now < host.rests_until for host in self._hosts.values() if host.rest)
+
     @contextmanager
     def turn(self, url: str, lane: Lane = Lane.LIVE) -> Iterator[None]:
         """One request to the host of `url` is made inside; how it ends, tells of the host.

@@ -7,7 +7,9 @@ message goes to `<namespace>_ingest_dlq` with its reason: nothing is lost, and n
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from pipeline.broker import broker
 from pipeline.errors import Rejected, RetryableError
 from pipeline.events import Event, Verdict, tell
 from pipeline.job import Job, input_job_id, parse_json
+from pipeline.metrics import count_hand_over
 from pipeline.queues import VISIBILITY_TIMEOUT
 from pipeline.staging import staging
 from pipeline.wire import Reason, describe
@@ -47,6 +50,12 @@ class Ingest:
     def __init__(self, queue_url: str) -> None:
         self._queue_url = queue_url
         self._stopping = threading.Event()
+        self.asking_since: float | None = -math.inf  #: since when SQS owes an answer: the first one always; None: none
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping.is_set()
 
     def stop(self) -> None:
         """Finish the batch in hand, and take no more."""
@@ -56,8 +65,10 @@ class Ingest:
         """Take batches until told to stop. Trouble with SQS is waited out."""
         backoff = FIRST_BACKOFF
         while not self._stopping.is_set():
+            self.asking_since = self.asking_since or time.monotonic()
             try:
                 self.take_batch()
+                self.asking_since = None
                 backoff = FIRST_BACKOFF
             except Exception as error:  # whatever it is, the messages come back, and may fare better
                 logger.warning("ingest: trouble with a batch (%s); again in %.1f s.", describe(error), backoff)
@@ -102,6 +113,7 @@ class Ingest:
         for (message, _), failure in zip(jobs, failures, strict=True):
             if failure is None:
                 done.append(message)
+                count_hand_over()
             else:
                 logger.warning("ingest: message %s comes back: %s", message["MessageId"], failure)
         return done

@@ -173,7 +173,8 @@ class Job:
     payload_key: str | None = None  #: where it waits
     lane: Lane = Lane.LIVE
     deliveries: tuple[str, ...] | None = None  #: the deliveries still to make; None: all that were asked for
-    redrives: int = 0  #: how often an operator sent it through again
+    redrives: int = 0  #: what its result is numbered with since an operator sent it through again; 0: nobody did
+    letters: int = 0  #: dead letters it has left on its way: a redrive of each is numbered apart
     sweep: Sweep | None = None  #: set by a sweep alone: nothing in an input message can make a job write to MongoDB
 
     @classmethod

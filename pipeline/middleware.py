@@ -157,10 +157,11 @@ class Outcomes(dramatiq.Middleware):
             reason = _reason(message, stage, *given_up.values())
             failed = job.with_errors(stage, given_up)
             _tell(message, stage, job.id, Verdict.GIVEN_UP, *given_up.values(), job=failed, worked_on=tuple(given_up))
-            redriven = replace(job, redrives=job.redrives + 1)  # what reports it, if an operator sends it again
+            # What reports it, if an operator sends it again: no other letter of this job under the same id.
+            redriven = replace(job, redrives=job.redrives + job.letters + 1, letters=0)
             letter = _with_job(message, redriven, **{ATTEMPTS: {}})
             yield partial(broker.bury, message.queue_name, encode(letter), reason)
-            job = failed
+            job = replace(failed, letters=job.letters + 1)
         if waits:
             again = {name: errors[name] for name in waits}
             wait = max(waits.values())

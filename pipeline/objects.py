@@ -15,6 +15,7 @@ from obstore.exceptions import BaseError, PermissionDeniedError
 
 from pipeline import clients
 from pipeline.errors import RetryableError
+from pipeline.metrics import count_request
 
 #: What S3 names in the body of a refusal.
 _CODE = re.compile(r"<Code>(\w+)</Code>")
@@ -37,20 +38,20 @@ def put(
 
     `doing` says for people what the request is for. Raises S3Error.
     """
-    with _trouble(doing):
+    with _request("PutObject", doing):
         obstore.put(clients.store(bucket, acl), key, data, attributes=dict(headers or {}), use_multipart=False)
 
 
 def get(bucket: str, key: str, *, doing: str) -> bytes:
     """The bytes under `key`; raises S3Error."""
-    with _trouble(doing):
+    with _request("GetObject", doing):
         return bytes(obstore.get(clients.store(bucket), key).bytes())
 
 
 def exists(bucket: str, key: str, *, doing: str) -> bool:
     """Whether there is an object under `key`; raises S3Error if S3 could not be asked."""
     try:
-        with _trouble(doing):
+        with _request("HeadObject", doing):
             obstore.head(clients.store(bucket), key)
     except S3Error as error:
         if error.is_absent:
@@ -61,18 +62,32 @@ def exists(bucket: str, key: str, *, doing: str) -> bool:
 
 def delete(bucket: str, keys: Sequence[str], *, doing: str) -> None:
     """Delete objects, side by side, those already gone included; raises S3Error."""
-    with _trouble(doing):
+    with _request("DeleteObject", doing, requests=len(keys)):
         obstore.delete(clients.store(bucket), list(keys))
 
 
 @contextmanager
-def _trouble(doing: str) -> Iterator[None]:
+def _request(operation: str, doing: str, requests: int = 1) -> Iterator[None]:
+    """Counts what is asked inside, by the name that S3 has for it, and turns what goes wrong into an S3Error."""
     try:
         yield
+        count_request("s3", operation, 200, requests)
     except (BaseError, FileNotFoundError) as error:  # their text holds the whole exchange
+        count_request("s3", operation, _status(error), requests)
         said = _said(str(error))
         is_absent = isinstance(error, FileNotFoundError | PermissionDeniedError) and said != "NoSuchBucket"
         raise S3Error(doing, said, is_absent=is_absent) from None
+
+
+def _status(error: Exception) -> int | None:
+    """The status of the answer, as far as the client tells it."""
+    match error:
+        case FileNotFoundError():
+            return 404
+        case PermissionDeniedError():
+            return 403
+    status = _STATUS.search(str(error))
+    return int(status[1]) if status else None
 
 
 def _said(text: str) -> str:

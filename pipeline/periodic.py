@@ -38,6 +38,7 @@ class Periodic:
         last_scheduled: the time of the schedule that was run last, or None where none is known (asked once, at first
             use). Where it is unknown or cannot be asked, only what is due from this very minute on counts.
         clock: the time.
+        begins: called once, at first use: nothing but a scheduler uses it.
 
     Raises:
         ValueError: `expression` is no schedule.
@@ -49,12 +50,16 @@ class Periodic:
         last_scheduled: Callable[[], datetime | None] = lambda: None,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        begins: Callable[[], None] = lambda: None,
     ) -> None:
         self._schedule = Schedule(expression)
         self._last_scheduled = last_scheduled
         self._clock = clock
+        self._begins = begins
         self._sent: datetime | None = None  # the time of the schedule up to which all is sent
         self._due: datetime | None = None
+        self.next_look: datetime | None = None  #: when a scheduler asks again, as it was told; None: it never asked
+        self.last_sent: datetime | None = None  #: the time of the schedule that this process sent last
         self._wait = 0.0
 
     def __str__(self) -> str:
@@ -63,6 +68,7 @@ class Periodic:
     def validate(self, now: datetime) -> bool:
         """Whether a time of the schedule has come, up to `now`, since the last one that was sent."""
         if self._sent is None:
+            self._begins()
             self._sent = self._begin(now)
         latest = self._schedule.latest(now)
         self._due = latest if latest > self._sent else None
@@ -70,12 +76,18 @@ class Periodic:
 
     def next_valid_date(self, now: datetime) -> datetime:
         """When to ask again: at the next time after `now`, or soon, where one is due that could not be sent."""
-        if self._due:
-            return self._clock() + timedelta(seconds=max(self._wait, SHORTEST_SLEEP))
-        return max(self._schedule.following(now), self._clock() + timedelta(seconds=SHORTEST_SLEEP))
+        soonest = self._clock() + timedelta(seconds=max(self._wait, SHORTEST_SLEEP))
+        self.next_look = soonest if self._due else max(self._schedule.following(now), soonest)
+        return self.next_look
+
+    @property
+    def overdue(self) -> float:
+        """Seconds since a time of the schedule that is not sent; 0 where none is."""
+        return (self._clock() - self._due).total_seconds() if self._due else 0.0
 
     def sent(self) -> None:
         """What was due is sent."""
+        self.last_sent = self._due or self.last_sent
         self._sent, self._due, self._wait = self._due or self._sent, None, 0.0
 
     def not_sent(self) -> float:

@@ -75,7 +75,7 @@ def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Step]:
     parts = urlsplit(settings.staging)
     if parts.scheme == "s3":
         with clients.aws_trouble("s3", "look at the bucket's lifecycle rules"):
-            yield from _lifecycle_steps(parts.netloc, parts.path.lstrip("/"))
+            yield from lifecycle_steps(parts.netloc, parts.path.lstrip("/"))
     if settings.database_url:
         yield from _index_steps()
     if settings.jobs_mongo_url:
@@ -145,7 +145,7 @@ def _acls_may_be_public(bucket: str) -> bool:
     return not (block["BlockPublicAcls"] or block["IgnorePublicAcls"])
 
 
-def _lifecycle_steps(bucket: str, prefix: str) -> Iterator[Step]:
+def lifecycle_steps(bucket: str, prefix: str) -> Iterator[Step]:
     """Our rule, merged into the bucket's own: S3 replaces all of them at every put."""
     client = clients.s3()
     rule: LifecycleRuleTypeDef = {

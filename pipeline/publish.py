@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pipeline import objects
 from pipeline.images import format_by_extension
 from pipeline.job import Content
+from pipeline.metrics import STORED_BYTES, STORED_RENDITIONS
 from pipeline.objects import S3Error
 from pipeline.settings import Settings, get_settings
 
@@ -65,6 +66,8 @@ def publish(folder: str, content: Content, renditions: Mapping[str, bytes]) -> N
     }
     for name, data in renditions.items():
         _put(settings, object_key(folder, content, name), data, headers)
+        STORED_RENDITIONS.inc()
+        STORED_BYTES.inc(len(data))
 
 
 def _put(settings: Settings, key: str, data: bytes, headers: Mapping[str, str]) -> None:

@@ -6,7 +6,9 @@ Names, defaults and meanings are those of the contract, section 6. An empty valu
 from __future__ import annotations
 
 import base64
+import difflib
 import ipaddress
+import os
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -14,7 +16,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    IPvAnyAddress,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline.renditions import RenditionSize, parse_rendition
@@ -175,6 +186,9 @@ class Settings(BaseSettings):
     otel_exporter_otlp_endpoint: HttpUrl = None
     otel_exporter_otlp_traces_endpoint: HttpUrl = None
     log_format: Annotated[Literal["text", "json"], BeforeValidator(str.lower)] = "text"
+    # Metrics and health, served by each process on the first free port from METRICS_PORT upwards; 0: not at all.
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9191
+    metrics_host: IPvAnyAddress = ipaddress.IPv4Address("127.0.0.1")
 
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)] = "DEBUG"
 
@@ -243,18 +257,23 @@ class Settings(BaseSettings):
 
 
 class SettingsError(Exception):
-    """An environment variable has a value that cannot be used; its text is one sentence that says so."""
+    """An environment variable has a value that cannot be used; its text is one sentence that says so.
+
+    `args` holds a sentence for each wrong value.
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
-def _sentence(error: ValidationError) -> str:
-    """The first thing wrong, as `RESIZE_FIT='crop': Input should be 'cover', 'contain' or 'fill'.`"""
-    first = error.errors()[0]
-    says = first["msg"].removeprefix("Value error, ")
-    if not first["loc"]:  # more than one variable together, which the sentence names
+def _sentence(wrong: Any) -> str:
+    """One thing wrong, as `RESIZE_FIT='crop': Input should be 'cover', 'contain' or 'fill'.`"""
+    says = wrong["msg"].removeprefix("Value error, ")
+    if not wrong["loc"]:  # more than one variable together, which the sentence names
         return f"{says}."
-    name = str(first["loc"][0])
+    name = str(wrong["loc"][0])
     field = Settings.model_fields.get(name)
-    shown = "" if field and "SecretStr" in str(field.annotation) else f"={str(first['input'])!r}"
+    shown = "" if field and "SecretStr" in str(field.annotation) else f"={str(wrong['input'])!r}"
     return f"{name.upper()}{shown}: {says}."
 
 
@@ -268,7 +287,34 @@ def get_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError(_sentence(error)) from None
+        raise SettingsError(*map(_sentence, error.errors())) from None
+
+
+def beside_settings() -> list[tuple[str, str, str]]:
+    """What of the environment is likely meant for the settings, and does not reach them.
+
+    Each as its name, what is wrong and what to do; no value is shown.
+    """
+    known = {name.upper() for name in (*Settings.model_fields, "environment")}
+    given = {name.upper() for name, value in os.environ.items() if value}
+    found = []
+    for name in sorted(given - known):
+        meant = [] if name.startswith("AWS_") else difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if meant and meant[0] not in given:
+            found.append((name, f"No such variable is read; {meant[0]} is.", "Rename it if that is meant."))
+    region = os.environ.get("AWS_DEFAULT_REGION")
+    if region and region != get_settings().aws_region:
+        says = f"It is another region than AWS_REGION={get_settings().aws_region}, which alone is read."
+        found.append(("AWS_DEFAULT_REGION", says, "Set AWS_REGION."))
+    try:
+        lines = Path(".env").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return found
+    names = {line.removeprefix("export ").partition("=")[0].strip().upper() for line in lines if "=" in line}
+    if unread := sorted(names & known - given):
+        says = f"{', '.join(unread)} of this folder's .env is not in the environment: only honcho and systemd read it."
+        found.append((".env", says, "Load it first: `set -a; . ./.env; set +a`."))
+    return found
 
 
 def settings_or_exit() -> Settings:

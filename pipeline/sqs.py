@@ -106,6 +106,10 @@ class SQSBroker(upstream.SQSBroker):
             self._urls[queue_name] = ensure_queue(self.client, spec)
         return self._urls[queue_name]
 
+    def has_found(self, queue_name: str) -> bool:
+        """Whether SQS has told the URL of a queue."""
+        return queue_name in self._urls
+
     def full_name(self, queue_name: str) -> str:
         """The name SQS knows a queue by."""
         return f"{self.namespace}_{queue_name}"

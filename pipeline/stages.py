@@ -56,9 +56,7 @@ INGEST_DEAD_LETTER_QUEUE = "ingest_dlq"
 
 def own_queues() -> set[str]:
     """The names, without the namespace, of every queue of the service but the input queue."""
-    stages = {name for stage in STAGES for name in (*stage.queues, stage.dead_letter_queue)}
-    sweeps = {name for queue in SWEEP_QUEUES for name in (queue, f"{queue}_dlq")}
-    return {*stages, *sweeps, INGEST_DEAD_LETTER_QUEUE}
+    return {*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES, *DEAD_LETTER_QUEUES.values()}
 
 
 def stage_of_queue(queue_name: str) -> Stage | None:
@@ -68,3 +66,10 @@ def stage_of_queue(queue_name: str) -> Stage | None:
 
 #: The queues of the two sweeps, each its own so that no backlog of images delays it.
 SWEEP_QUEUES = ("sweep_channels", "sweep_episodes")
+
+#: Where messages lie that were given up or refused, by what people call the place, in the order a job passes them.
+DEAD_LETTER_QUEUES: dict[str, str] = {
+    "ingest": INGEST_DEAD_LETTER_QUEUE,
+    **{stage.name: stage.dead_letter_queue for stage in STAGES},
+    **{queue: f"{queue}_dlq" for queue in SWEEP_QUEUES},
+}

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColu
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from pipeline.ages import parse_age
+
 if TYPE_CHECKING:
     from pipeline.documents import Swept
     from pipeline.sweeping import Progress
@@ -67,7 +69,6 @@ def retry(
     Shows first how many there are of each code. Changes nothing without --yes or your word.
     """
     from pipeline import documents  # noqa: PLC0415 - slow to import
-    from pipeline.sweeping import parse_age  # noqa: PLC0415
 
     swept = _swept(collection)
     try:

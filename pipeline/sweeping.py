@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 
 from pipeline import documents, runs
 from pipeline.documents import Document, Swept
@@ -15,8 +13,6 @@ from pipeline.errors import RetryableError
 
 #: Seconds between two looks at a run.
 LOOK_EVERY = 0.5
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @dataclass(frozen=True)
@@ -75,11 +71,3 @@ def follow(run: str) -> Iterator[Progress]:
         if over:
             return
         time.sleep(LOOK_EVERY)
-
-
-def parse_age(text: str) -> timedelta:
-    """`90s`, `30m`, `12h`, `7d` or `2w` as a time; raises ValueError for anything else."""
-    match = re.fullmatch(r"(\d{1,6})([smhdw])", text)
-    if not match:
-        raise ValueError(f"{text!r} is no age: write 90s, 30m, 12h, 7d or 2w")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -162,7 +162,9 @@ def acceptance_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embed
 
 
 @contextmanager
-def running_service(stack: EmbeddedStack, procfile: Path = PROCFILE, **more: str) -> Iterator[Service]:
+def running_service(
+    stack: EmbeddedStack, procfile: Path = PROCFILE, concurrency: Mapping[str, int] | None = None, **more: str
+) -> Iterator[Service]:
     """The service with a namespace, a bucket and a FIFO input queue of its own; retries follow within seconds."""
     unique = secrets.token_hex(4)
     monkeypatch = pytest.MonkeyPatch()
@@ -178,6 +180,7 @@ def running_service(stack: EmbeddedStack, procfile: Path = PROCFILE, **more: str
         "FETCH_RETRY_DELAYS": "1,1",
         "POSTBACK_RETRY_DELAYS": "1,1",
         "LEVEL": "INFO",
+        "METRICS_PORT": "0",  # a test that wants it says where
         **more,
     }
     try:
@@ -191,7 +194,10 @@ def running_service(stack: EmbeddedStack, procfile: Path = PROCFILE, **more: str
         clients.forget()
         lines: list[tuple[str, str]] = []
         with Supervisor(
-            procfile, lambda name, text: lines.append((name, text)), environ=dict(os.environ)
+            procfile,
+            lambda name, text: lines.append((name, text)),
+            environ=dict(os.environ),
+            concurrency=concurrency,
         ) as supervisor:
             service = Service(dict(os.environ), supervisor, lines)
             supervisor.start()

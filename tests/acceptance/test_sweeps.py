@@ -45,7 +45,7 @@ def documents(service: Service) -> Iterator[Documents]:
 
 def procfile_with(folder: Path, process: str, module: str) -> Path:
     """The Procfile, with a module of the tests loaded by the workers of one process."""
-    run = "LEVEL=${LEVEL:-INFO} python -m pipeline.logged dramatiq pipeline.actors "
+    run = "LEVEL=${LEVEL:-INFO} dramatiq pipeline.actors "
     before, after = f"\n{process}: {run}", f"tests.acceptance.{module} "
     text = PROCFILE.read_text(encoding="utf-8")
     assert before in text

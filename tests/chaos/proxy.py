@@ -42,12 +42,13 @@ class Act(Enum):
     UNAVAILABLE = auto()  #: answers 503
     THROTTLE = auto()  #: answers that there are too many requests
     EXPIRED = auto()  #: answers that the credentials have expired
+    FORBID = auto()  #: answers that it is not allowed
     REFUSE_ENTRIES = auto()  #: hands on a part of a batch, and answers that the others failed
     REPEAT = auto()  #: delivers the messages of an answer again later
     REORDER = auto()  #: shuffles the messages of an answer, and holds some back for a later one
 
 
-INSTEAD = {Act.CUT_BEFORE, Act.UNAVAILABLE, Act.THROTTLE, Act.EXPIRED}
+INSTEAD = {Act.CUT_BEFORE, Act.UNAVAILABLE, Act.THROTTLE, Act.EXPIRED, Act.FORBID}
 
 
 @dataclass(eq=False)
@@ -59,6 +60,7 @@ class Trouble:
     chance: float = 1.0
     seconds: float = 0.0  #: the longest delay
     copies: int = 1  #: how often more a message is delivered
+    path: str = ""  #: only where the request's path holds this
 
 
 @dataclass
@@ -218,7 +220,7 @@ class Proxy:
             if self._spare and self._spare.encode() in request.body:
                 break
             concerned = not trouble.operations or request.operation in trouble.operations
-            if concerned and self._rng.random() < trouble.chance:
+            if concerned and trouble.path in request.path and self._rng.random() < trouble.chance:
                 acts[trouble.act] = trouble
         if late := acts.get(Act.DELAY):
             self.acts[Act.DELAY.name] += 1
@@ -385,6 +387,7 @@ _ERRORS = {
     Act.UNAVAILABLE: ("503 Service Unavailable", "ServiceUnavailable"),
     Act.THROTTLE: ("400 Bad Request", "RequestThrottled"),
     Act.EXPIRED: ("403 Forbidden", "ExpiredToken"),
+    Act.FORBID: ("403 Forbidden", "AccessDenied"),
 }
 
 

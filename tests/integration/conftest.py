@@ -97,7 +97,11 @@ def database(stack_with_mongo: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -
 
 def _environment(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     unique = secrets.token_hex(4)
-    environ = stack.environ | {"QUEUE_NAMESPACE": f"test-{unique}", "S3_BUCKET": f"test-{unique}"}
+    environ = stack.environ | {
+        "QUEUE_NAMESPACE": f"test-{unique}",
+        "S3_BUCKET": f"test-{unique}",
+        "METRICS_PORT": "0",  # a test that wants it says where
+    }
     for name in [*Settings.model_fields, "environment"]:
         monkeypatch.delenv(name.upper(), raising=False)
     for name, value in environ.items():

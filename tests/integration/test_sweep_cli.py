@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from typer.testing import CliRunner
@@ -13,7 +13,7 @@ from pipeline.cli import app
 from pipeline.documents import EPISODES
 from pipeline.provision import plan
 from pipeline.settings import get_settings
-from pipeline.sweeping import Progress, follow, parse_age, start
+from pipeline.sweeping import Progress, follow, start
 
 OLD = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -105,11 +105,6 @@ def test_retry_shows_first_and_clears_only_what_was_asked_for(sweep, database):
 @pytest.mark.parametrize("age", ["", "7", "d", "7 d", "-7d", "7y", "99999999w"])
 def test_an_age_that_is_none_is_refused(sweep, age):
     assert "no age" in sweep("retry", "episodes", "--older-than", age or "x", status=2)
-
-
-def test_ages():
-    ages = ["90s", "30m", "12h", "7d", "2w"]
-    assert [parse_age(age) / timedelta(seconds=1) for age in ages] == [90, 1800, 43200, 604800, 1209600]
 
 
 def test_provision_makes_the_indexes_once_and_says_so_before(database):

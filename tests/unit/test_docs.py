@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from honcho.environ import parse_procfile
 from pydantic import SecretStr
 
@@ -16,16 +17,19 @@ from pipeline import clients
 from pipeline.provision import queue_specs
 from pipeline.renditions import RenditionSize
 from pipeline.settings import Settings, get_settings
-from pipeline.stages import STAGES, SWEEP_QUEUES
+from pipeline.stages import DEAD_LETTER_QUEUES, STAGES, SWEEP_QUEUES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+DEPLOYING = (ROOT / "docs/deploying.md").read_text(encoding="utf-8")
 POLICIES = sorted(ROOT.glob("docs/iam/*.json"))
 PROCESSES = ("fetch", "resize", "upload", "notify", "sweep", "ingest", "scheduler")
 
 #: Every module: each imports only from lines above its own. What is in `pipeline.demo` is one module here.
 ORDER = [
+    "pipeline.ages",
     "pipeline.errors",
     "pipeline.renditions",
     "pipeline.schedule",
@@ -39,9 +43,10 @@ ORDER = [
     "pipeline.confined",
     "pipeline.stages",
     "pipeline.logs",
-    "pipeline.logged",
+    "pipeline.iam",
     "pipeline.job",
     "pipeline.events",
+    "pipeline.metrics",
     "pipeline.guard",
     "pipeline.clients",
     "pipeline.objects",
@@ -70,6 +75,9 @@ ORDER = [
     "pipeline.middleware",
     "pipeline.traces",
     "pipeline.recording",
+    "pipeline.health",
+    "pipeline.ops_server",
+    "pipeline.operations",
     "pipeline.broker",
     "actors",
     "actors.notify",
@@ -82,6 +90,13 @@ ORDER = [
     "pipeline",
     "pipeline.ingest",
     "pipeline.provision",
+    "pipeline.check_rows",
+    "pipeline.check_trouble",
+    "pipeline.check_settings",
+    "pipeline.check_queues",
+    "pipeline.check_objects",
+    "pipeline.check_database",
+    "pipeline.check",
     "pipeline.processes",
     "pipeline.embedded",
     "pipeline.standalone",
@@ -90,10 +105,16 @@ ORDER = [
     "pipeline.demo",
     "pipeline.submit",
     "pipeline.submit_report",
+    "pipeline.check_commands",
     "pipeline.sweep_commands",
     "pipeline.status",
     "pipeline.status_view",
     "pipeline.status_command",
+    "pipeline.letters",
+    "pipeline.dead_queues",
+    "pipeline.dead_letters",
+    "pipeline.signals",
+    "pipeline.dead_commands",
     "pipeline.cli",
     "pipeline.__main__",
 ]
@@ -174,6 +195,46 @@ def test_the_procfile_has_a_process_for_each_stage_that_consumes_its_queues() ->
     assert consumed == dict.fromkeys(PROCESSES, ()) | expected
     assert commands["ingest"].endswith("image-pipeline ingest")
     assert commands["scheduler"].endswith("periodiq pipeline.actors")
+
+
+def commands() -> dict[str, str]:
+    """The Procfile's commands by process, without their variables."""
+    processes = parse_procfile((ROOT / "Procfile").read_text(encoding="utf-8")).processes
+    return {name: command.partition("} ")[2] for name, command in processes.items()}
+
+
+def blocks(language: str, text: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_guide_to_deploying_starts_what_the_procfile_starts() -> None:
+    rows = [line.split("|") for line in DEPLOYING.splitlines() if line.startswith("|")][2:]
+    assert {row[1].strip(): codes_in(row[2])[0] for row in rows} == commands()
+    # In containers resize is one process, so that its port is known.
+    started = commands() | {"resize": commands()["resize"].replace(" --threads", " --processes 1 --threads")}
+    (task,) = [json.loads(block) for block in blocks("json", DEPLOYING)]
+    assert " ".join(task["command"]) == started[task["name"]]
+    assert "/livez" in task["healthCheck"]["command"][-1]
+    (deployment,) = [yaml.safe_load(block) for block in blocks("yaml", DEPLOYING)]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert " ".join(container["command"]) == started[container["name"]]
+    assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert deployment["spec"]["selector"]["matchLabels"] == deployment["spec"]["template"]["metadata"]["labels"]
+
+
+def test_the_words_of_contributing_are_targets() -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):.*## ", MAKEFILE, flags=re.MULTILINE))
+    for document in DOCUMENTS:
+        named = set(re.findall(r"`make ([a-z0-9-]+)", document.read_text(encoding="utf-8")))
+        assert named <= targets, document.name
+
+
+def test_pre_commit_fetches_nothing_and_runs_what_lint_runs() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert repository["repo"] == "local"
+    programs = {hook["entry"].split()[0] for hook in repository["hooks"]}
+    assert programs == {".venv/bin/ruff", ".venv/bin/mypy"}
 
 
 # The house.
@@ -292,7 +353,7 @@ def test_examples_in_json_parse() -> None:
 
 
 def test_each_process_has_a_policy_that_names_what_exists() -> None:
-    assert {path.stem for path in POLICIES} == {*PROCESSES, "provision", "producer"}
+    assert {path.stem for path in POLICIES} == {*PROCESSES, "provision", "producer", "operator"}
     theirs = {"ImageQueue.fifo", "ChannelImages", "EpisodeImages.fifo"}  # the customer's, for example
     patterns = {"*", "image-pipeline_*", "image-pipeline_submit_*"}
     queues = {spec.name for spec in queue_specs(get_settings())} | theirs | patterns
@@ -306,6 +367,22 @@ def test_each_process_has_a_policy_that_names_what_exists() -> None:
             for resource in [resources] if isinstance(resources, str) else resources:
                 known = resource.rpartition(":")[2] in queues if ":sqs:" in resource else resource in objects
                 assert known, f"{path.name} names {resource}"
+
+
+def test_an_operators_policy_allows_to_redrive_every_dead_letter_and_to_receive_nothing_else() -> None:
+    statements = json.loads((ROOT / "docs/iam/operator.json").read_text(encoding="utf-8"))["Statement"]
+
+    def queues_for(action: str) -> set[str]:
+        found = [statement["Resource"] for statement in statements if action in statement["Action"]]
+        names = {name for resource in found for name in ([resource] if isinstance(resource, str) else resource)}
+        return {name.rpartition(":")[2].removeprefix("image-pipeline_") for name in names}
+
+    dead = set(DEAD_LETTER_QUEUES.values())
+    alive = {*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES, "ImageQueue.fifo"}
+    for action in ("ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility"):
+        assert queues_for(f"sqs:{action}") == dead
+    assert queues_for("sqs:SendMessage") == alive
+    assert queues_for("sqs:GetQueueAttributes") == alive | dead
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)

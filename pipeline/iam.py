@@ -1,0 +1,195 @@
+"""The least that each process must be allowed, as data; and the same as IAM policies, in the settings' own names.
+
+`check` tries what is granted here, `check --iam` prints it, and docs/iam holds it for the default settings.
+Actions and ARNs: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html and
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from pipeline.settings import Settings
+from pipeline.stages import FETCH, INGEST_DEAD_LETTER_QUEUE, NOTIFY, RESIZE, STAGES, SWEEP_QUEUES, UPLOAD, Lane, Stage
+
+#: What stands for an account that the settings do not tell: the one of AWS's own examples.
+ANY_ACCOUNT: Final = "123456789012"
+
+#: What stands for the input queue where QUEUE_URL is not set.
+ANY_INPUT_QUEUE: Final = "ImageQueue.fifo"
+
+#: Redirect queues, for example: which they are, only producers know.
+REDIRECT_QUEUES: Final = ("ChannelImages", "EpisodeImages.fifo")
+
+_SQS_URL = re.compile(r"sqs\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?")
+_FIND = "sqs:GetQueueUrl"
+_SEND = "sqs:SendMessage"
+_COUNT = "sqs:GetQueueAttributes"
+_CONSUME = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility")
+
+
+class Place(StrEnum):
+    """Where in S3."""
+
+    BUCKET = "bucket"  #: S3_BUCKET itself
+    RENDITIONS = "renditions"  #: what is under S3_PREFIX
+    STAGING = "staging"  #: what is under STAGING_URL, where that is in S3
+    STAGING_BUCKET = "staging bucket"  #: the bucket of it
+
+
+@dataclass(frozen=True)
+class Grant:
+    """One statement of a policy: actions on queues, or on a place in S3."""
+
+    sid: str
+    actions: tuple[str, ...]
+    queues: tuple[str, ...] = ()  #: of the service, without the namespace; `*` stands for anything
+    theirs: tuple[str, ...] = ()  #: other queues, by their full names
+    on_input: bool = False  #: on the input queue
+    place: Place | None = None
+
+
+@dataclass(frozen=True)
+class Input:
+    """The input queue as QUEUE_URL has it."""
+
+    name: str
+    region: str | None  #: None: the URL does not tell, for it is of another endpoint than AWS's
+    account: str | None
+
+
+def _stage(stage: Stage, *onward: Stage, places: tuple[Grant, ...]) -> tuple[Grant, ...]:
+    """What a stage's workers need: their queues, and to retry, pass on and give up."""
+    sends = [queue for each in STAGES if each in {stage, *onward} for queue in each.queues]
+    return (
+        Grant("Consume", (_FIND, *_CONSUME), queues=stage.queues),
+        Grant("RetryPassOnGiveUp", (_FIND, _SEND), queues=(*sends, stage.dead_letter_queue)),
+        *places,
+    )
+
+
+_STAGING = Grant("Staging", ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"), place=Place.STAGING)
+_LOOK = Grant("LookForRenditions", ("s3:GetObject",), place=Place.RENDITIONS)
+_PUBLISH = Grant("Publish", ("s3:GetObject", "s3:PutObject", "s3:PutObjectAcl"), place=Place.RENDITIONS)
+_REDIRECT = (
+    Grant("FindRedirectQueues", (_FIND,), theirs=("*",)),
+    Grant("Redirect", (_SEND,), theirs=REDIRECT_QUEUES, queues=("submit_*",)),
+)
+_DEAD_SWEEPS = tuple(f"{queue}_dlq" for queue in SWEEP_QUEUES)
+_DEAD = (*(stage.dead_letter_queue for stage in STAGES), INGEST_DEAD_LETTER_QUEUE, *_DEAD_SWEEPS)
+_WORK = (*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES)
+
+#: By process: those of the Procfile, then who else meets the queues.
+GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
+    "fetch": _stage(FETCH, RESIZE, UPLOAD, NOTIFY, places=(_STAGING, _LOOK)),
+    "resize": _stage(RESIZE, FETCH, UPLOAD, NOTIFY, places=(_STAGING, _LOOK)),
+    "upload": _stage(UPLOAD, FETCH, NOTIFY, places=(_STAGING, _PUBLISH)),
+    "notify": _stage(NOTIFY, places=(*_REDIRECT, _STAGING)),
+    "sweep": (
+        Grant("Consume", (_FIND, *_CONSUME), queues=SWEEP_QUEUES),
+        Grant("NextPageAndHandOver", (_FIND, _SEND), queues=(*SWEEP_QUEUES, FETCH.queue(Lane.BULK))),
+        Grant("GiveUp", (_FIND, _SEND), queues=_DEAD_SWEEPS),
+        _STAGING,
+    ),
+    "ingest": (
+        Grant("TakeInput", _CONSUME, on_input=True),
+        Grant("HandOverOrRefuse", (_FIND, _SEND), queues=(FETCH.queue(), INGEST_DEAD_LETTER_QUEUE)),
+        Grant("StageLongPayloads", ("s3:PutObject",), place=Place.STAGING),
+        Grant("CountWhatWaits", (_FIND, _COUNT), queues=("*",), on_input=True),
+    ),
+    "scheduler": (Grant("SendPeriodicMessages", (_FIND, _SEND), queues=SWEEP_QUEUES),),
+    "provision": (
+        Grant(
+            "Queues",
+            (_FIND, "sqs:CreateQueue", _COUNT, "sqs:SetQueueAttributes"),
+            queues=("*",),
+        ),
+        Grant(
+            "LifecycleRule",
+            ("s3:GetLifecycleConfiguration", "s3:PutLifecycleConfiguration"),
+            place=Place.STAGING_BUCKET,
+        ),
+        Grant(
+            "OnlyForCreateBucket",
+            ("s3:ListBucket", "s3:CreateBucket", "s3:PutBucketOwnershipControls", "s3:PutBucketPublicAccessBlock"),
+            place=Place.BUCKET,
+        ),
+    ),
+    "producer": (
+        Grant("SendMessage", (_SEND,), on_input=True),
+        Grant("OnlyForFetchImageSend", (_FIND, _SEND), queues=(FETCH.queue(),)),
+        Grant("OnlyForLongPayloadsOfFetchImageSend", ("s3:PutObject",), place=Place.STAGING),
+        Grant(
+            "OnlyForSubmitWait",
+            ("sqs:CreateQueue", "sqs:ReceiveMessage", "sqs:DeleteQueue"),
+            queues=("submit_*",),
+        ),
+    ),
+    "operator": (
+        Grant("ReadAndDeleteDeadLetters", (_FIND, _COUNT, *_CONSUME), queues=_DEAD),
+        Grant("SendThroughAgain", (_FIND, _SEND), queues=_WORK),
+        Grant("SendInputAgain", (_SEND,), on_input=True),
+        Grant("CountMessages", (_FIND, _COUNT), queues=_WORK, on_input=True),
+        Grant("ReadLongPayloads", ("s3:GetObject",), place=Place.STAGING),
+    ),
+}
+
+#: The processes of the Procfile.
+PROCESSES: Final = ("fetch", "resize", "upload", "notify", "sweep", "ingest", "scheduler")
+
+
+def input_queue(settings: Settings) -> Input | None:
+    """What QUEUE_URL tells of the input queue; None where it is not set."""
+    if not settings.queue_url:
+        return None
+    parts = urlsplit(settings.queue_url)
+    *_, account, name = ["", *parts.path.strip("/").split("/")]
+    aws = _SQS_URL.fullmatch(parts.hostname or "")
+    return Input(name, aws["region"] if aws else None, account if re.fullmatch(r"\d{12}", account) else None)
+
+
+def policy(process: str, settings: Settings) -> dict[str, Any]:
+    """The least policy of `process`, one of `GRANTS`, as a JSON object.
+
+    The account is QUEUE_URL's, else `ANY_ACCOUNT`. What does not apply is left out: staging in a folder, ACLs with
+    `S3_ACL=none`.
+    """
+    statements = []
+    for grant in GRANTS[process]:
+        resources = list(_resources(grant, settings))
+        actions = [name for name in grant.actions if settings.s3_acl != "none" or name != "s3:PutObjectAcl"]
+        if resources:
+            one_or_all = resources[0] if len(resources) == 1 else resources
+            statements.append({"Sid": grant.sid, "Effect": "Allow", "Action": actions, "Resource": one_or_all})
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _resources(grant: Grant, settings: Settings) -> Iterator[str]:
+    given = input_queue(settings)
+    account = (given and given.account) or ANY_ACCOUNT
+    partition = _partition(settings.aws_region)
+    sqs = f"arn:{partition}:sqs:{settings.aws_region}:{account}"
+    if grant.on_input:
+        region = (given and given.region) or settings.aws_region
+        yield f"arn:{partition}:sqs:{region}:{account}:{given.name if given else ANY_INPUT_QUEUE}"
+    yield from (f"{sqs}:{name}" for name in grant.theirs)
+    yield from (f"{sqs}:{settings.queue_namespace}_{name}" for name in grant.queues)
+    staging = urlsplit(settings.staging)
+    s3 = f"arn:{partition}:s3:::"
+    if grant.place is Place.BUCKET:
+        yield f"{s3}{settings.s3_bucket}"
+    elif grant.place is Place.RENDITIONS:
+        yield f"{s3}{settings.s3_bucket}/{settings.s3_prefix.strip('/')}/*"
+    elif grant.place and staging.scheme == "s3":
+        yield f"{s3}{staging.netloc}" + (f"{staging.path}*" if grant.place is Place.STAGING else "")
+
+
+def _partition(region: str) -> str:
+    """The part of AWS that a region belongs to, as ARNs name it."""
+    prefixes = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+    return next((name for prefix, name in prefixes.items() if region.startswith(prefix)), "aws")

@@ -1,0 +1,9 @@
+"""Loaded by a worker beside the actors: its polls are brief, and it is soon not ready without an answer."""
+
+from __future__ import annotations
+
+import pipeline.consumer
+import pipeline.health
+
+pipeline.consumer.LONG_POLL = 1
+pipeline.health.ANSWER_WITHIN = 4.0

@@ -1,0 +1,187 @@
+"""The metrics and health checks of the running service, as Prometheus and a probe see them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families as families
+
+from pipeline import clients
+from pipeline.embedded import EmbeddedStack
+from tests.acceptance.conftest import PROCFILE, Service, World, running_service
+from tests.acceptance.test_service import picture, unique, wait_for_post
+from tests.line import Line
+from tests.unit.test_ops_server import free_port
+from tests.waiting import wait_for
+
+#: How many processes of each type serve metrics: fetch is scaled by processes, resize has one for each core.
+EXPECTED = {
+    "fetch": 3,
+    "resize": os.cpu_count() or 1,
+    "upload": 1,
+    "notify": 1,
+    "sweep": 1,
+    "ingest": 1,
+    "scheduler": 1,
+}
+
+
+class Watch:
+    """What is said at every port that the processes named in their logs."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    def ports(self) -> list[tuple[str, int]]:
+        """The types of the processes, and their ports."""
+        found = re.findall(r"(\w+): metrics and health at http://127\.0\.0\.1:(\d+)", self.service.log)
+        return [(process, int(port)) for process, port in found]
+
+    def get(self, port: int, path: str) -> requests.Response:
+        return requests.get(f"http://127.0.0.1:{port}{path}", timeout=10)
+
+    def of(self, process: str) -> int:
+        return next(port for name, port in self.ports() if name == process)
+
+    def total(self, name: str, **labels: str) -> float:
+        """The sum of a metric over all processes, of those series that have the labels."""
+        return sum(
+            sample.value
+            for _, port in self.ports()
+            for family in families(self.get(port, "/metrics").text)
+            for sample in family.samples
+            if sample.name == f"image_pipeline_{name}" and labels.items() <= sample.labels.items()
+        )
+
+
+@pytest.fixture(scope="module")
+def line(acceptance_stack: EmbeddedStack) -> Iterator[Line]:
+    """The processes' line to SQS."""
+    with Line(int(acceptance_stack.environ["AWS_ENDPOINT_URL"].rpartition(":")[2])) as line:
+        yield line
+
+
+@pytest.fixture(scope="module")
+def watch(acceptance_stack: EmbeddedStack, line: Line, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+    procfile = tmp_path_factory.mktemp("watched") / "Procfile"
+    brief = "dramatiq pipeline.actors tests.acceptance.brief_polls"
+    procfile.write_text(PROCFILE.read_text().replace("dramatiq pipeline.actors", brief))
+    more = {
+        "METRICS_PORT": str(free_port()),
+        "AWS_ENDPOINT_URL_SQS": f"http://127.0.0.1:{line.port}",
+        "PYTHONPATH": str(PROCFILE.parent),
+    }
+    with running_service(acceptance_stack, procfile, concurrency={"fetch": 3}, **more) as service:
+        watch = Watch(service)
+        wait_for(lambda: len(watch.ports()) == sum(EXPECTED.values()), timeout=60)
+        yield watch
+
+
+def test_every_process_has_a_port_of_its_own_and_says_what_it_is(watch: Watch) -> None:
+    ports = watch.ports()
+    assert Counter(process for process, _ in ports) == EXPECTED
+    assert len({port for _, port in ports}) == len(ports)
+    for process, port in ports:
+        (info,) = [
+            sample.labels
+            for family in families(watch.get(port, "/metrics").text)
+            for sample in family.samples
+            if sample.name == "image_pipeline_process_info"
+        ]
+        assert info["process"] == process
+        if process in {"fetch", "resize", "upload", "notify"}:
+            assert info["queues"] == f"{process},{process}_bulk"
+        assert watch.get(port, "/livez").ok, process
+        if process != "ingest":  # which waits for the first answer, and a poll takes 20 s where nothing comes
+            wait_for(lambda port=port: watch.get(port, "/readyz").ok, timeout=30)
+
+
+def test_the_counts_are_those_of_the_jobs_that_were_sent(watch: Watch, world: World) -> None:
+    # Given three covers, one that is not there, and an input that is none
+    service, hook = watch.service, unique("/hook")
+    covers = {unique("/cover.png"): picture("PNG", size=(40 + place, 40)) for place in range(3)}
+    for path, cover in covers.items():
+        world.serve(path, cover)
+    gone = world.url(unique("/gone.png"))
+    before = watch.total("fetched_bytes_total")
+    for number, url in enumerate([*map(world.url, covers), gone]):
+        service.send({"image_url": url, "bucket_name": "watched", "postback_url": world.url(f"{hook}/{number}")})
+    clients.sqs().send_message(
+        QueueUrl=service.environ["QUEUE_URL"], MessageBody="no JSON", MessageGroupId="1", MessageDeduplicationId="1"
+    )
+    for number in range(4):
+        wait_for_post(world, f"{hook}/{number}")
+    # When one of them comes again, through the input queue
+    again = {"image_url": world.url(next(iter(covers))), "bucket_name": "watched", "postback_url": world.url(hook)}
+    clients.sqs().send_message(
+        QueueUrl=service.environ["QUEUE_URL"],
+        MessageBody=json.dumps(again),
+        MessageGroupId="1",
+        MessageDeduplicationId="2",
+    )
+    wait_for_post(world, hook)
+    assert watch.get(watch.of("ingest"), "/readyz").ok
+    # Then every process has counted what it did, and nothing else.
+    expected = {
+        ("jobs_total", "stage=ingest", "outcome=done"): 1,
+        ("jobs_total", "stage=ingest", "outcome=rejected"): 1,
+        ("jobs_total", "stage=fetch", "outcome=done"): 4,
+        ("jobs_total", "stage=fetch", "outcome=given_up"): 1,
+        ("jobs_total", "stage=resize", "outcome=done"): 3,
+        ("jobs_total", "stage=upload", "outcome=done"): 3,
+        ("jobs_total", "stage=notify", "outcome=done"): 5,
+        ("jobs_total", "lane=bulk"): 0,
+        ("jobs_total", "outcome=retry"): 0,
+        ("errors_total", "stage=fetch", "code=http_404"): 1,
+        ("errors_total", "stage=ingest", "code=not_json"): 1,
+        ("errors_total",): 2,
+        ("stage_seconds_count", "stage=resize", "lane=live"): 3,
+        ("stage_seconds_bucket", "stage=resize", "le=+Inf"): 3,
+        ("queue_wait_seconds_count", "stage=notify", "lane=live"): 5,
+        ("unchanged_sources_total", "lane=live"): 1,
+        ("stored_renditions_total",): 9,
+        ("aws_requests_total", "operation=HeadObject", "result=missing"): 3,
+        ("aws_requests_total", "operation=HeadObject", "result=ok"): 3,
+        ("dead_letters", "stage=ingest"): 1,
+        ("dead_letters", "stage=fetch"): 1,
+    }
+
+    def counted() -> dict[tuple[str, ...], float]:
+        return {
+            (name, *labels): watch.total(name, **dict(label.split("=") for label in labels))
+            for name, *labels in expected
+        }
+
+    wait_for(lambda: counted() == expected, timeout=30)
+    fetched = sum(map(len, covers.values())) + len(next(iter(covers.values())))
+    assert watch.total("fetched_bytes_total") - before == fetched
+    assert watch.total("stored_bytes_total") > 0
+    # Each rendition is a PUT, and so is each staged object: an original and its renditions, of three covers.
+    assert watch.total("aws_requests_total", operation="PutObject", result="ok") == 9 + 2 * 3
+
+
+def test_a_worker_is_not_ready_while_sqs_is_away_and_live_all_the_time(watch: Watch, line: Line) -> None:
+    workers = [port for process, port in watch.ports() if process not in {"ingest", "scheduler"}]
+    with line.down():
+        for port in workers:
+            wait_for(lambda port=port: watch.get(port, "/readyz").status_code == 503)
+            assert "no answer from SQS" in watch.get(port, "/readyz").text
+        assert all(watch.get(port, "/livez").ok for _, port in watch.ports())
+        assert watch.total("ready", process="upload") == 0
+        assert watch.total("live", process="upload") == 1
+    for port in workers:
+        wait_for(lambda port=port: watch.get(port, "/readyz").ok, timeout=30)
+    assert watch.total("aws_requests_total", service="sqs", result="no_answer") > 0
+
+
+def test_what_is_shown_names_no_url_and_no_secret(watch: Watch) -> None:
+    for _, port in watch.ports():
+        text = watch.get(port, "/metrics").text
+        assert "://" not in re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
+        assert watch.service.environ["POSTBACK_SECRET_KEY"] not in text

@@ -1,0 +1,89 @@
+"""Dead letters for tests, as the service makes them."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from typing import Any
+
+from pipeline import clients
+from pipeline.images import Recipe
+from pipeline.job import Content, Job, Rendered, Sweep
+from pipeline.settings import get_settings
+from pipeline.stages import Stage
+from pipeline.wire import Entry, Reason, encode
+
+
+def job_at(url: str = "http://example.org/cover.jpg?token=t", **more: Any) -> Job:
+    """A job whose source is due in upload, its renditions in staging."""
+    payload = {"image_url": url, "bucket_name": "Show", "postback_url": "http://hooks.example/in?key=k"} | more
+    job = Job.accept(payload, job_id="5f43a1e2-0000", stage_payload=lambda _: "0" * 32)
+    recipe = Recipe(get_settings().renditions, get_settings().resize_fit)
+    rendered = Rendered("1" * 32, {"50x50": 1})
+    sources = {
+        source.url: source.fetched("2" * 32, Content("a" * 32, ".jpeg", recipe)).resized(rendered)
+        for source in job.sources
+    }
+    return job.with_sources(sources)
+
+
+def sweep_job() -> Job:
+    sweep = Sweep("episodes", "run-1", "cover/run-1/x")
+    return Job.of_sweep(sweep, job_id="job-of-sweep", folder="F", urls={"itunes_image": "http://example.org/e.jpg"})
+
+
+Letter = tuple[str, Entry]  #: its queue, without the namespace, and the entry
+
+
+def letter_of(job: Job, stage: Stage, code: str = "s3_error", *, age: float = 0, said: bool = True) -> Letter:
+    """A letter of `job`, given up `age` seconds ago; not `said`: SQS moved it, and nobody said why."""
+    from pipeline.actors import broker
+
+    actor = broker.get_actor(stage.actor)
+    message = actor.message_of(replace(job, redrives=job.redrives + 1 if said else 0))  # type: ignore[attr-defined]
+    message = message.copy(options={"attempts": {"service": 8}, "suspect": 1})
+    gone = time.time() - age
+    reason = Reason(code, f"It failed with {code}.", stage=stage.name, attempts=9, first=gone - 60, last=gone)
+    body = encode(message)
+    return stage.dead_letter_queue, Entry.of_dead_letter(body, reason) if said else Entry(body)
+
+
+def put(*letters: Letter) -> None:
+    """Put letters where they belong."""
+    from pipeline.actors import broker
+
+    for queue in {queue for queue, _ in letters}:
+        errors = broker.send(queue, [entry for name, entry in letters if name == queue])
+        assert not any(errors), errors
+
+
+def refused(text: str, code: str) -> Letter:
+    """What `ingest` refused."""
+    return "ingest_dlq", Entry.of_dead_letter(text, Reason(code, "It was refused.", stage="ingest"))
+
+
+def counts(queue: str) -> tuple[int, int]:
+    """How many messages of a queue wait, and how many are hidden."""
+    from pipeline.actors import broker
+
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    attributes = clients.sqs().get_queue_attributes(QueueUrl=broker.queue_url(queue), AttributeNames=names)  # type: ignore[arg-type]
+    waiting, hidden = (int(attributes["Attributes"][name]) for name in names)  # type: ignore[index]
+    return waiting, hidden
+
+
+def taken(queue: str) -> list[dict[str, Any]]:
+    """The bodies of what is in a queue, which is empty then."""
+    from pipeline.actors import broker
+
+    url, bodies = broker.queue_url(queue), []
+    while (
+        found := clients.sqs()
+        .receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=0, MessageSystemAttributeNames=["All"])
+        .get("Messages")
+    ):
+        for message in found:
+            bodies.append(json.loads(message["Body"]) | {"group": message["Attributes"].get("MessageGroupId")})
+            clients.sqs().delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    return bodies

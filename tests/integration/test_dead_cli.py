@@ -1,0 +1,191 @@
+"""The commands `image-pipeline dead ...` on a real SQS endpoint."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline import clients, dead_commands, dead_queues
+from pipeline.cli import app
+from pipeline.settings import get_settings
+from pipeline.stages import DEAD_LETTER_QUEUES, FETCH, NOTIFY, UPLOAD
+from tests.integration.dead import counts, job_at, letter_of, put, refused, sweep_job, taken
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def dead(aws, monkeypatch):
+    """Runs `image-pipeline dead` with these arguments, at a terminal if it is to answer; returns what it prints."""
+    from pipeline.actors import broker
+
+    monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
+    monkeypatch.setattr(dead_queues, "POLL", 0)
+    monkeypatch.setattr(dead_commands.console, "width", 200)
+    broker._urls.clear()
+    for queue in DEAD_LETTER_QUEUES.values():
+        broker.queue_url(queue)
+
+    def run(*arguments, status=0, answer=None):
+        if answer is not None:
+            monkeypatch.setattr("typer.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)
+        result = CliRunner().invoke(app, ["dead", *arguments], input=answer)
+        assert result.exit_code == status, result.output
+        return result.output
+
+    yield run
+    broker._urls.clear()
+
+
+def letters():
+    """Forty failed uploads, a source that is gone, a receiver that is down, and an input that is no JSON."""
+    put(*(letter_of(job_at(f"http://one.example/{n}.jpg?token=t", n=n), UPLOAD, age=3 * 3600 + n) for n in range(40)))
+    put(
+        letter_of(job_at("http://two.example/[red]x"), FETCH, "http_404", age=90),
+        letter_of(job_at("http://two.example/y"), NOTIFY, "http_500", age=8 * 86400),
+        refused("{nope", "not_json"),
+    )
+
+
+def test_a_list_counts_by_stage_and_code_and_shows_the_latest(dead):
+    letters()
+
+    shown = dead("list", "--limit", "5")
+
+    rows = [line.split() for line in shown.splitlines()]
+    assert rows[1][:3] == ["ingest", "not_json", "1"]
+    assert [row[:3] for row in rows[2:5]] == [
+        ["fetch", "http_404", "1"],
+        ["upload", "s3_error", "40"],
+        ["notify", "http_500", "1"],
+    ]
+    assert "It failed with s3_error." in shown
+    (latest,) = [row for row in rows if "fetch" in row and re.fullmatch("9.s", row[3])]
+    assert latest[5] == "two.example/[red]x"
+    assert re.fullmatch("[0-9a-f]{8}", latest[0])
+    assert [row[3] for row in rows if row[1:3] == ["upload", "s3_error"]] == ["3h"] * 3
+    assert "The latest 5 of 43: --limit shows more." in shown
+    assert "token" not in shown
+    assert counts("upload_dlq") == (40, 0)
+
+
+def test_a_list_takes_filters_and_prints_json_lines(dead):
+    letters()
+    assert "There is no such letter." in dead("list", "--stage", "resize")
+    (line,) = dead("list", "--host", "two.example", "--older-than", "7d", "--json").splitlines()
+    assert json.loads(line).items() >= {"stage": "notify", "code": "http_500", "attempts": 9}.items()
+    assert len(dead("list", "--code", "s3_error", "--json").splitlines()) == 40
+    assert "'up' is no stage: write one of ingest, fetch" in dead("list", "--stage", "up", status=2)
+    assert "'7' is no age" in dead("list", "--older-than", "7", status=2)
+
+
+def test_a_letter_is_shown_whole_by_the_beginning_of_its_id(dead):
+    letters()
+    (line,) = dead("list", "--code", "http_500", "--json").splitlines()
+    letter = json.loads(line)
+
+    shown = dead("show", letter["id"][:8])
+
+    assert f"{letter['id']} in notify_dlq" in shown
+    for says in (
+        "http_500: It failed with http_500.",
+        "5f43a1e2-0000, folder SHOW, live lane",
+        "two.example/y (due in upload)",
+        "5f43a1e2-0000.r1",
+        "sends it to notify",
+    ):
+        assert says in shown
+    assert "hooks.example" not in shown
+    assert json.loads(dead("show", letter["id"], "--json")) == letter
+    shown = dead("show", letter["id"], "--payload")
+    assert '"postback_url": "http://hooks.example/in?…"' in shown
+    assert "key=k" not in shown
+
+
+def test_an_id_of_several_letters_or_of_none_is_said(dead):
+    letters()
+    assert "42 letters have such an id: name one of them." in dead("show", "5f43a1e2", status=1)
+    assert "There is no letter, and no job of one, whose id begins with 'abcdefgh'." in dead(
+        "show", "abcdefgh", status=1
+    )
+    assert "'abc' is no id: write at least 4 characters" in dead("show", "abc", status=2)
+
+
+def test_a_redrive_shows_what_it_would_do_and_does_it_when_told(dead):
+    letters()
+    put(letter_of(sweep_job(), UPLOAD))
+
+    shown = dead("redrive", "--stage", "upload", "--rate", "1000")
+    assert re.search(r"upload +s3_error +40 +sends them", shown)
+    assert re.search(r"upload +s3_error +1 +leaves them. It is a sweep's job, .*`image-pipeline sweep retry", shown)
+    assert "Nothing was changed: --yes sends them." in shown
+    assert counts("upload_dlq") == (41, 0)
+    assert counts("upload") == (0, 0)
+
+    shown = dead("redrive", "--stage", "upload", "--rate", "1000", answer="n\n")
+    assert "Send 40 letters through again, at most 1000 a second? [y/N]" in shown
+    assert "Nothing was changed." in shown
+    assert counts("upload_dlq") == (41, 0)
+
+    assert "Sent 10 letters through again in" in dead(
+        "redrive", "--stage", "upload", "--rate", "1000", "--limit", "10", answer="y\n"
+    )
+    assert "Sent 30 letters through again in" in dead("redrive", "--stage", "upload", "--rate", "1000", "--yes")
+    assert counts("upload_dlq") == (1, 0)
+    assert len({message["kwargs"]["job"]["payload"]["n"] for message in taken("upload")}) >= 30
+    assert "None of them can be sent through again." in dead("redrive", "--stage", "upload", "--yes")
+    assert "There is no such letter." in dead("redrive", "--stage", "resize", "--yes")
+
+
+def test_a_redrive_that_sqs_refuses_says_so_and_fails(dead, monkeypatch):
+    put(letter_of(job_at(), UPLOAD))
+    from pipeline.actors import broker
+
+    monkeypatch.setattr(broker, "enqueue_many", lambda messages: [RuntimeError("SQS said no.") for _ in messages])
+    shown = dead("redrive", "--yes", status=1)
+    assert "Sent 0 letters through again" in shown
+    assert "1 could not be sent and are where they were: SQS said no." in shown
+    assert counts("upload_dlq") == (1, 0)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_redrive_that_is_interrupted_says_how_far_it_came_and_gives_the_rest_back(dead, signum):
+    # Given a redrive that would take long, half of whose letters are not meant
+    put(*(letter_of(job_at(), UPLOAD, "s3_error" if n < 300 else "bad_job") for n in range(600)))
+    command = [sys.executable, "-m", "pipeline", "dead", "redrive", "--code", "s3_error", "--rate", "20", "--yes"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # When it is interrupted in the middle
+    wait_for(lambda: counts("upload")[0] >= 20)
+    process.send_signal(signum)
+    said, _ = process.communicate(timeout=30)
+    # Then each letter was sent and is gone, or is visible as before.
+    assert process.returncode != 0
+    sent, hidden = counts("upload")
+    assert hidden == 0
+    assert 20 <= sent < 300
+    assert f"Sent {sent} letters through again" in said
+    assert counts("upload_dlq") == (600 - sent, 0)
+
+
+def test_a_purge_asks_and_deletes_what_is_meant(dead):
+    letters()
+    assert "Nothing was changed: --yes deletes them." in dead("purge")
+    assert "Delete 43 letters for good? [y/N]" in dead("purge", answer="n\n")
+    assert "Deleted 1 letter." in dead("purge", "--stage", "ingest", "--yes")
+    (line,) = dead("list", "--code", "http_404", "--json").splitlines()
+    assert "Deleted 1 letter." in dead("purge", json.loads(line)["id"][:8], answer="y\n")
+    assert "Deleted 41 letters." in dead("purge", "--yes")
+    assert "There is no such letter." in dead("list")
+
+
+def test_letters_in_other_hands_are_said(dead):
+    letters()
+    from pipeline.actors import broker
+
+    clients.sqs().receive_message(QueueUrl=broker.queue_url("upload_dlq"), MaxNumberOfMessages=10, VisibilityTimeout=60)
+    assert "About 10 more are hidden" in dead("list")

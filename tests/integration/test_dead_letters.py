@@ -1,0 +1,433 @@
+"""Dead letters on a real SQS endpoint: reading them without losing one, sending them through again, deleting them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from pipeline import clients
+from pipeline.errors import RetryableError
+from pipeline.settings import SettingsError, get_settings
+from pipeline.stages import BULK_QUEUES, DEAD_LETTER_QUEUES, FETCH, NOTIFY, RESIZE, UPLOAD, Lane
+from pipeline.staging import staging
+from pipeline.wire import Entry, Reason
+from tests.integration.dead import counts, job_at, letter_of, put, refused, sweep_job, taken
+
+STAGED = "3" * 32
+
+
+@pytest.fixture(autouse=True)
+def broker(aws, monkeypatch):
+    """The service's broker, with the queues of this test; one poll waits as little as it can."""
+    from pipeline import dead_queues
+    from pipeline.actors import broker
+
+    monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
+    monkeypatch.setattr(dead_queues, "POLL", 0)
+    broker._urls.clear()
+    yield broker
+    broker._urls.clear()
+
+
+@pytest.fixture
+def dead(broker):
+    from pipeline import dead_letters
+
+    return dead_letters
+
+
+@pytest.fixture
+def spoiled(monkeypatch):
+    """`spoiled(name, wrapper)` puts `wrapper(call)` in the place of a call of the SQS client."""
+
+    def spoil(name, wrapper):
+        monkeypatch.setattr(clients.sqs(), name, wrapper(getattr(clients.sqs(), name)))
+
+    return spoil
+
+
+# Looking.
+
+
+def test_a_letter_says_what_became_of_its_job(dead):
+    put(letter_of(job_at(itunes_image="http://cdn.example/i.png"), UPLOAD, age=3600))
+
+    (letter,) = dead.browse()
+
+    assert (letter.queue, letter.stage, letter.code, letter.attempts) == ("upload_dlq", "upload", "s3_error", 9)
+    assert letter.message == "It failed with s3_error."
+    assert letter.last_at - letter.first_at == timedelta(seconds=60)
+    assert (letter.job_id, letter.report_id, letter.folder) == ("5f43a1e2-0000", "5f43a1e2-0000.r1", "SHOW")
+    assert (letter.target, letter.lane, letter.obstacle) == ("upload", "live", "")
+    assert letter.urls == ("example.org/cover.jpg", "cdn.example/i.png")
+    assert letter.hosts == ("example.org", "cdn.example")
+    assert timedelta(days=13) < letter.kept_until - letter.last_at < timedelta(days=15)
+
+
+def test_what_was_looked_at_is_there_as_before(dead):
+    put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(47)), letter_of(job_at(), FETCH, "http_404"))
+
+    for _ in range(12):  # more often than SQS's limit of receives in other queues
+        assert len(dead.browse()) == 48
+        assert (counts("upload_dlq"), counts("fetch_dlq")) == ((47, 0), (1, 0))
+
+
+def test_a_look_that_is_enough_ends_early_and_gives_all_back(dead):
+    put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(47)))
+    assert len(dead.browse(limit=5)) == 5
+    assert counts("upload_dlq") == (47, 0)
+
+
+def test_letters_are_found_by_stage_code_host_age_and_ids(dead):
+    put(
+        letter_of(job_at("http://one.example/a"), UPLOAD),
+        letter_of(job_at("http://img.two.example/a"), UPLOAD, age=8 * 86400),
+        letter_of(job_at("http://one.example/b"), NOTIFY, "http_500"),
+    )
+
+    def found(**by):
+        return sorted((letter.stage, *letter.urls) for letter in dead.browse(dead.Filter(**by)))
+
+    one, two, notified = (
+        ("upload", "one.example/a"),
+        ("upload", "img.two.example/a"),
+        ("notify", "one.example/b"),
+    )
+    assert found() == sorted([one, two, notified])
+    assert found(stage="upload") == sorted([one, two])
+    assert found(code="http_500") == [notified]
+    assert found(host="one.example") == sorted([one, notified])
+    assert found(host="two.EXAMPLE") == [two]
+    assert found(host="hooks.example") == [notified]
+    assert found(older_than=timedelta(days=7)) == [two]
+    assert found(stage="notify", host="two.example") == []
+    (letter,) = dead.browse(dead.Filter(stage="notify"))
+    assert found(ids=(letter.id[:8],)) == [notified]
+    assert len(found(ids=(letter.job_id,))) == 3
+    with pytest.raises(ValueError, match="'' is no id"):
+        dead.Filter(ids=("",))
+    with pytest.raises(ValueError, match="'uplaod' is no stage: write one of ingest, fetch"):
+        dead.Filter(stage="uplaod")
+
+
+def test_a_queue_that_grows_meanwhile_is_read_to_its_end_all_the_same(dead, spoiled):
+    # Given letters that come as fast as they are read
+    put(letter_of(job_at(), UPLOAD))
+    more = threading.Event()
+
+    def growing(receive):
+        def call(**request):
+            if more.is_set():
+                put(letter_of(job_at(), UPLOAD))
+            return receive(**request)
+
+        return call
+
+    spoiled("receive_message", growing)
+    survey = dead.survey()
+    more.set()
+    # When the letters of the first look are deleted, then only those are, and it ends.
+    assert dead.purge(dead.Filter(stage="upload"), until=survey.newest) == 1
+    more.clear()
+    assert counts("upload_dlq")[0] >= 1
+    assert counts("upload_dlq")[1] == 0
+
+
+def test_a_letter_that_sqs_delivers_twice_counts_once(dead, spoiled):
+    put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(3)))
+
+    def twice(receive):
+        last: list = []
+
+        def call(**request):
+            answer = receive(**request)
+            messages = answer.get("Messages", [])
+            answer["Messages"] = messages + [message for message in last if message not in messages]
+            last[:] = messages
+            return answer
+
+        return call
+
+    spoiled("receive_message", twice)
+    assert len(dead.browse()) == 3
+    counted = dead.redrive(rate=1000)
+    assert counted.sent == {("upload", "s3_error"): 3}
+    assert counts("upload") == (3, 0)
+    assert counts("upload_dlq") == (0, 0)
+
+
+def test_what_another_reader_holds_is_said(dead, broker):
+    put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(3)))
+    clients.sqs().receive_message(QueueUrl=broker.queue_url("upload_dlq"), VisibilityTimeout=30)
+    survey = dead.survey()
+    assert (survey.total, survey.elsewhere) == (2, 1)
+
+
+def test_a_look_that_is_interrupted_gives_everything_back(dead, monkeypatch):
+    put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(25)))
+    begun = threading.Event()
+
+    def interrupt(futures, **_):  # as Ctrl-C does, in the thread that waits for the others
+        begun.wait(10)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.dead_queues.wait_for_all", interrupt)
+    read = dead.read_letter
+    monkeypatch.setattr(dead, "read_letter", lambda *args: begun.set() or read(*args))
+    with pytest.raises(KeyboardInterrupt):
+        dead.browse()
+    assert counts("upload_dlq") == (25, 0)
+
+
+def test_trouble_in_the_middle_gives_everything_back(dead, spoiled, monkeypatch):
+    monkeypatch.setattr("pipeline.dead_queues.PAUSES", (0,))
+    put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(25)))
+
+    def failing(receive):
+        answers = [None, None]
+
+        def call(**request):
+            if "upload" in request["QueueUrl"] and not answers:
+                raise EndpointConnectionError(endpoint_url="x")
+            answers.pop() if "upload" in request["QueueUrl"] else None
+            return receive(**request)
+
+        return call
+
+    spoiled("receive_message", failing)
+    with pytest.raises(RetryableError, match="read the queue"):
+        dead.browse()
+    assert counts("upload_dlq") == (25, 0)
+
+
+def test_what_cannot_be_given_back_is_said_and_comes_back_by_itself(dead, spoiled, monkeypatch, caplog):
+    monkeypatch.setattr("pipeline.dead_queues.PAUSES", (0,))
+    put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(25)))
+
+    def failing(_):
+        def call(**_):
+            raise EndpointConnectionError(endpoint_url="x")
+
+        return call
+
+    spoiled("change_message_visibility_batch", failing)
+    assert len(dead.browse()) == 25
+    assert "is hidden still, for SQS did not answer: for 60 s at the most." in caplog.text
+    assert counts("upload_dlq") == (0, 25)
+
+
+def test_a_namespace_without_queues_is_named(dead, monkeypatch):
+    monkeypatch.setenv("QUEUE_NAMESPACE", "nobody")
+    clients.forget()
+    with pytest.raises(SettingsError, match=r"QUEUE_NAMESPACE='nobody': there is no queue nobody_ingest_dlq"):
+        dead.browse()
+
+
+# Sending through again.
+
+
+def test_a_redriven_job_is_sent_as_it_was_with_fresh_attempts_and_an_id_of_its_own(dead):
+    live, bulk = job_at(), replace(job_at(), lane=Lane.BULK)
+    put(letter_of(live, UPLOAD), letter_of(bulk, UPLOAD))
+
+    counted = dead.redrive(rate=1000)
+
+    assert (counted.sent, counted.left, counted.unsent, counted.kept) == ({("upload", "s3_error"): 2}, {}, {}, 0)
+    for queue, job in (("upload", live), ("upload_bulk", bulk)):
+        (message,) = taken(queue)
+        assert message["kwargs"]["job"] == replace(job, redrives=1).encode()
+        assert message["actor_name"] == "upload_image"
+        assert message["options"] == {"attempts": {}, "group": "SHOW"}
+    assert counts("upload_dlq") == (0, 0)
+
+
+def test_only_what_is_meant_is_sent_and_the_rest_is_there_as_before(dead):
+    put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD, ["s3_error", "staged_missing"][n % 2]) for n in range(24)))
+
+    assert dead.redrive(dead.Filter(code="staged_missing"), rate=1000).sent.total() == 12
+    assert counts("upload_dlq") == (12, 0)
+    assert {letter.code for letter in dead.browse()} == {"s3_error"}
+    assert dead.redrive(rate=1000, limit=5).sent.total() == 5
+    assert counts("upload_dlq") == (7, 0)
+    assert len(taken("upload")) == 17
+
+
+def test_what_fails_again_is_not_taken_again(dead, broker, monkeypatch):
+    # Given a stage that gives up each job at once
+    put(letter_of(job_at(), UPLOAD))
+    sent = broker.enqueue_many
+
+    def failing(messages):
+        errors = sent(messages)
+        put(*(letter_of(replace(job_at(), redrives=1), UPLOAD) for _ in messages))
+        return errors
+
+    monkeypatch.setattr(broker, "enqueue_many", failing)
+    # When its letters are redriven, then each goes once, and a new letter stays.
+    assert dead.redrive(rate=1000).sent.total() == 1
+    (letter,) = dead.browse()
+    assert letter.report_id.endswith(".r2")
+
+
+def test_a_letter_goes_only_after_its_message_was_confirmed(dead, broker, monkeypatch):
+    put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(4)))
+    sent = broker.enqueue_many
+    monkeypatch.setattr(
+        broker, "enqueue_many", lambda m: [*sent(m[:1]), *[RuntimeError("SQS said no.")] * (len(m) - 1)]
+    )
+
+    told: list = []
+    counted = dead.redrive(rate=1000, progress=lambda now: told.append(now.done))
+
+    assert (counted.sent.total(), counted.unsent) == (1, {"SQS said no.": 3})
+    assert told[-1] == 4
+    assert counts("upload_dlq") == (3, 0)
+    assert len(taken("upload")) == 1
+
+
+def test_a_letter_that_cannot_be_deleted_is_counted_and_stays(dead, spoiled):
+    put(letter_of(job_at(), UPLOAD))
+    refusal = {"Failed": [{"Id": "0", "Code": "InternalError", "SenderFault": False}]}
+    spoiled("delete_message_batch", lambda delete: lambda **_: refusal)
+    counted = dead.redrive(rate=1000)
+    assert (counted.sent.total(), counted.kept) == (1, 1)
+    assert counts("upload_dlq") == (1, 0)
+
+
+def test_what_would_be_refused_again_is_left_with_the_reason(dead, broker, monkeypatch):
+    monkeypatch.setenv("QUEUE_URL", broker.queue_url("in"))
+    clients.forget()
+    queue, entry = letter_of(job_at(), RESIZE, "bad_job")
+    put(
+        refused("{nope", "not_json"),
+        refused(json.dumps({"image_url": "N/A", "postback_url": "http://p/"}), "no_image"),
+        ("upload_dlq", Entry.of_dead_letter("hello", Reason("bad_message", "No job.", stage="upload"))),
+        (queue, replace(entry, body=entry.body.replace('"folder":"SHOW"', '"folder":5'))),
+    )
+
+    survey = dead.survey()
+    counted = dead.redrive(rate=1000)
+
+    assert survey.sendable == 0
+    assert sum(counted.left.values()) == survey.total == 4
+    assert set(counted.left) == {
+        "It would be refused again: It is not valid JSON.",
+        "It would be refused again: The message names no image: image_url or itunes_image is needed.",
+        "No worker would take it: it cannot be decoded (Error).",
+        "It would be refused again: The message holds a job that cannot be read.",
+    }
+    assert sum(counts(queue)[0] for queue in DEAD_LETTER_QUEUES.values()) == 4
+
+
+def test_input_whose_reason_has_gone_away_goes_to_the_input_queue(dead, monkeypatch):
+    queue = clients.sqs().create_queue(
+        QueueName=f"{get_settings().queue_namespace}-in.fifo", Attributes={"FifoQueue": "true"}
+    )["QueueUrl"]
+    payload = {"image_url": "http://h/x", "redirect_queue": "Named-like-ours-before", "n": 1.5}
+    put(refused(json.dumps(payload), "bad_redirect_queue"))
+    assert dead.survey().groups == {
+        ("ingest", "bad_redirect_queue", "QUEUE_URL is not set, and it came from there."): 1
+    }
+
+    monkeypatch.setenv("QUEUE_URL", queue)
+    clients.forget()
+    assert dead.redrive(rate=1000).sent == {("ingest", "bad_redirect_queue"): 1}
+
+    (message,) = clients.sqs().receive_message(QueueUrl=queue)["Messages"]
+    assert json.loads(message["Body"]) == payload
+    assert counts("ingest_dlq") == (0, 0)
+
+
+def test_a_body_that_waits_in_staging_is_fetched_from_there(dead, monkeypatch, broker):
+    monkeypatch.setenv("QUEUE_URL", broker.queue_url("in"))
+    clients.forget()
+    key = staging().put(json.dumps({"image_url": "http://h/big", "postback_url": "http://p/"}).encode())
+    for each in (key, STAGED):
+        reason = Reason("bad_redirect_queue", "It was refused.", stage="ingest", key=each)
+        put(("ingest_dlq", Entry.of_dead_letter("{}", reason)))
+
+    survey = dead.survey()
+
+    assert survey.sendable == 1
+    gone = f"What should wait in staging is gone (key {STAGED!r})."
+    gone = f"Its body, which was too large for a letter, cannot be read: {gone}"
+    assert {obstacle for *_, obstacle in survey.groups} == {"", gone}
+    assert dead.browse(dead.Filter(host="h"))[0].urls == ("h/big",)
+    assert dead.redrive(rate=1000).sent.total() == 1
+    assert taken("in")[0]["image_url"] == "http://h/big"
+
+
+def test_what_sqs_moved_itself_goes_again_under_its_own_id(dead):
+    put(letter_of(job_at(), UPLOAD, said=False))
+    (letter,) = dead.browse(dead.Filter(code=dead.NO_REASON))
+    assert (letter.attempts, letter.obstacle, letter.report_id) == (0, "", letter.job_id)
+    assert "SQS moved it here itself, after 10 receives" in letter.message
+    assert dead.redrive(rate=1000).sent.total() == 1
+    assert len(taken("upload")) == 1
+
+
+def test_jobs_of_sweeps_are_left_to_sweep_retry_but_for_their_write_back(dead):
+    put(*(letter_of(sweep_job(), stage, "mongo_error") for stage in (FETCH, UPLOAD, NOTIFY)))
+    put(letter_of(sweep_job(), RESIZE, said=False))  # of this one nobody told the documents
+
+    counted = dead.redrive(rate=1000)
+
+    assert counted.sent == {("notify", "mongo_error"): 1, ("resize", dead.NO_REASON): 1}
+    ((why, number),) = counted.left.items()
+    assert number == 2
+    assert "`image-pipeline sweep retry episodes`" in why
+    assert [len(taken(queue)) for queue in sorted(BULK_QUEUES)] == [0, 1, 1, 0]
+
+
+def test_the_page_of_a_sweep_can_be_sent_again(dead, broker):
+    message = broker.get_actor("sweep_channels").message(run="channels-1", page=3)
+    from pipeline.wire import encode
+
+    reason = Reason("worker_crashed", "It died.", stage="sweep_channels")
+    put(("sweep_channels_dlq", Entry.of_dead_letter(encode(message), reason)))
+    assert dead.redrive(dead.Filter(stage="sweep_channels"), rate=1000).sent.total() == 1
+    (sent,) = taken("sweep_channels")
+    assert sent["kwargs"] == {"run": "channels-1", "page": 3}
+
+
+def test_a_job_of_a_newer_release_is_left_to_it(dead):
+    queue, entry = letter_of(job_at(), UPLOAD, "unknown_version")
+    put((queue, replace(entry, body=entry.body.replace('"v":1', '"v":99'))))
+    assert dead.redrive(rate=1000).left == {
+        "This release cannot read it: a job of version 99; only 1 is known here. A newer one can.": 1
+    }
+
+
+# Deleting.
+
+
+def test_a_purge_deletes_what_is_meant(dead):
+    put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD, ["s3_error", "bad_job"][n % 2]) for n in range(24)))
+    told: list[int] = []
+    assert dead.purge(dead.Filter(code="bad_job"), progress=told.append) == 12
+    assert told[-1] == 12
+    assert counts("upload_dlq") == (12, 0)
+    assert {letter.code for letter in dead.browse()} == {"s3_error"}
+
+
+def test_the_pace_is_that_of_all_threads_together(dead):
+    now = [100.0]
+    waits: list[float] = []
+
+    class Stopped(threading.Event):
+        def wait(self, timeout=None):
+            waits.append(round(timeout, 3))
+            return False
+
+    pace = dead.Pace(20, Stopped(), clock=lambda: now[0])
+    assert pace.batch == 10
+    assert all(pace.wait(10) for _ in range(3))
+    now[0] += 10
+    assert pace.wait(1)
+    assert waits == [0, 0.5, 1, 0]
+    assert [dead.Pace(rate, Stopped()).batch for rate in (0.1, 1, 5.5, 200)] == [1, 1, 5, 10]

@@ -1,0 +1,334 @@
+"""What a process says of its health, and what its gauges show, as its threads work, wait, hang and end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dramatiq
+import pytest
+import requests
+from dramatiq.worker import Worker
+
+from pipeline import clients, health, objects, operations
+from pipeline.consumer import SQSConsumer
+from pipeline.errors import RetryableError
+from pipeline.health import IngestHealth, SchedulerHealth, WorkerHealth
+from pipeline.ingest import Ingest
+from pipeline.metrics import PREFIX, REGISTRY
+from pipeline.middleware import Shutdowns
+from pipeline.operations import Operations, QueueGauges
+from pipeline.periodic import Periodic
+from pipeline.provision import plan
+from pipeline.settings import Settings, get_settings
+from pipeline.sqs import SQSBroker
+from tests.integration.test_sqs import MemoryTrials, message
+from tests.line import Line
+from tests.unit.test_ops_server import free_port
+from tests.waiting import wait_for
+
+
+class Rig:
+    """A worker of one queue, `fetch`, whose messages last until the test lets them go on."""
+
+    def __init__(self, namespace: str, port: int) -> None:
+        self.port = port
+        self.go_on = threading.Event()
+        self.operations = Operations(Settings(metrics_port=port))
+        self.broker = SQSBroker(
+            namespace=namespace,
+            middleware=[self.operations, Shutdowns()],
+            client=clients.sqs,
+            trials=MemoryTrials(),
+        )
+        dramatiq.actor(self.work, actor_name="echo", queue_name="fetch", broker=self.broker)
+        self.worker = Worker(self.broker, worker_threads=2, worker_timeout=100)
+        self.worker.start()
+        self.health = WorkerHealth(self.broker, self.worker, lambda: list(self.operations._began.values()))
+
+    def work(self, name: str) -> None:
+        assert self.go_on.wait(60)
+
+    @property
+    def consumer(self) -> SQSConsumer:
+        (consumer,) = self.broker.consumers
+        return consumer
+
+    def send(self, *names: str) -> None:
+        assert not any(self.broker.enqueue_many([message(name, queue_name="fetch") for name in names]))
+
+    def get(self, path: str) -> requests.Response:
+        return requests.get(f"http://127.0.0.1:{self.port}{path}", timeout=10)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        self.get("/metrics")
+        return REGISTRY.get_sample_value(f"{PREFIX}_{name}", labels)
+
+
+@pytest.fixture
+def line(aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
+    """The line to SQS."""
+    with Line(int(aws["AWS_ENDPOINT_URL"].rpartition(":")[2])) as line:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", f"http://127.0.0.1:{line.port}")
+        clients.forget()
+        yield line
+
+
+@pytest.fixture
+def rig(line: Line, aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    monkeypatch.setattr("pipeline.consumer.LONG_POLL", 1)
+    rig = Rig(aws["QUEUE_NAMESPACE"], free_port())
+    wait_for(lambda: rig.broker.consumers)
+    yield rig
+    rig.go_on.set()
+    line.come_up()
+    rig.worker.stop()
+
+
+def test_a_worker_shows_what_it_has_in_hand_and_how_long_it_waited(rig: Rig) -> None:
+    waited = REGISTRY.get_sample_value(f"{PREFIX}_queue_wait_seconds_count", {"stage": "fetch", "lane": "live"}) or 0
+    rig.send("a", "b", "c")
+    wait_for(lambda: rig.value("held_messages", queue="fetch") == 3)
+    wait_for(lambda: rig.value("busy_threads", process="fetch") == 2)
+    assert rig.value("threads", process="fetch") == 2
+    wait_for(lambda: (rig.value("oldest_held_seconds", queue="fetch") or 0) > 0)
+    assert rig.value("queue_wait_seconds_count", stage="fetch", lane="live") == waited + 2
+    rig.go_on.set()
+    wait_for(lambda: rig.value("held_messages", queue="fetch") == 0)
+    wait_for(lambda: rig.value("busy_threads", process="fetch") == 0)
+    assert rig.value("oldest_held_seconds", queue="fetch") == 0
+    assert rig.value("queue_wait_seconds_count", stage="fetch", lane="live") == waited + 3
+
+
+def test_a_worker_is_ready_while_sqs_answers_and_live_all_the_time(
+    rig: Rig, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a worker that is ready as soon as it has found its queue
+    wait_for(lambda: rig.get("/readyz").ok)
+    # When SQS is away, then it is not ready after a while, says why, and is live;
+    monkeypatch.setattr(health, "ANSWER_WITHIN", 2.0)
+    with line.down():
+        wait_for(lambda: rig.get("/readyz").status_code == 503)
+        assert rig.get("/readyz").text == "fetch: no answer from SQS for more than 2 s\n"
+        assert rig.get("/livez").ok
+    # and when it is back, the worker is ready again at the first answer.
+    wait_for(lambda: rig.get("/readyz").ok)
+
+
+def test_a_worker_with_its_hands_full_is_ready_though_it_asks_for_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.send("a", "b", "c")
+    wait_for(lambda: len(rig.consumer.holds) == 3)  # more than half of four places
+    wait_for(lambda: rig.consumer.asking_since is None)
+    monkeypatch.setattr(health, "ANSWER_WITHIN", 0.0)
+    assert rig.get("/readyz").ok
+
+
+def test_a_worker_that_has_not_found_its_queue_is_not_ready(line: Line, aws: dict[str, str]) -> None:
+    with line.down():
+        rig = Rig(aws["QUEUE_NAMESPACE"], free_port())
+        try:
+            wait_for(lambda: rig.broker.consumers)
+            assert (rig.get("/readyz").text, rig.get("/livez").ok) == ("fetch: the queue is not reached yet\n", True)
+        finally:
+            line.come_up()
+            rig.worker.stop()
+
+
+def test_a_worker_that_is_told_to_stop_is_live_and_not_ready(rig: Rig) -> None:
+    rig.send("a")
+    wait_for(lambda: rig.operations._began)
+    rig.broker.emit_before("worker_shutdown", rig.worker)
+    assert (rig.get("/readyz").text, rig.get("/livez").ok) == ("it stops\n", True)
+
+
+def test_a_worker_is_stuck_when_every_thread_has_its_message_for_too_long(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a thread that hangs, and one that is free
+    rig.send("hangs")
+    wait_for(lambda: rig.operations._began)
+    monkeypatch.setattr(health, "WORK_WITHIN", -1.0)
+    assert rig.get("/livez").ok
+    # When the other one hangs too, then only a restart helps.
+    rig.send("hangs too")
+    wait_for(lambda: rig.get("/livez").status_code == 503)
+    assert "every thread has had its message in hand" in rig.get("/livez").text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_is_stuck_when_a_thread_of_its_consumer_has_ended(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(*_: Any) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(rig.consumer.holds, "_extend_held", dies)
+    rig.send("a")
+    rig.go_on.set()
+    wait_for(lambda: not rig.consumer.holds.is_kept)
+    assert rig.get("/livez").text == "fetch: a thread of its consumer has ended\n"
+
+
+def test_a_worker_is_stuck_when_what_it_holds_is_not_looked_at(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_for(lambda: not list(rig.health.not_live()))
+    monkeypatch.setattr(rig.consumer.holds, "looked_at", time.monotonic() - 301)
+    assert rig.get("/livez").text == "fetch: what is held has not been looked at for 300 s\n"
+
+
+def test_a_worker_is_stuck_when_one_of_its_threads_has_ended(rig: Rig) -> None:
+    rig.worker.workers[0].stop()
+    wait_for(lambda: not rig.worker.workers[0].is_alive())
+    assert rig.get("/livez").text == "1 of 3 threads of the worker have ended\n"
+
+
+def test_ingest_is_ready_from_the_first_answer_until_sqs_is_away(
+    line: Line, aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given ingest, and an input queue that cannot be reached yet
+    url = clients.sqs().create_queue(QueueName=f"{aws['QUEUE_NAMESPACE']}_input")["QueueUrl"]
+    monkeypatch.setattr("pipeline.ingest.LONG_POLL", 1)
+    line.go_down()
+    taking = Ingest(url)
+    thread = threading.Thread(target=taking.run, daemon=True)
+    thread.start()
+    watched = IngestHealth(taking, thread.is_alive)
+    assert list(watched.not_ready()) == ["the input queue: no answer from SQS for more than 60 s"]
+    # When it can, then it is ready,
+    line.come_up()
+    wait_for(lambda: not list(watched.not_ready()))
+    # until it is away for too long, or ingest is told to stop.
+    monkeypatch.setattr(health, "ANSWER_WITHIN", 1.5)
+    with line.down():
+        wait_for(lambda: list(watched.not_ready()))
+        assert not list(watched.not_live())
+    taking.stop()
+    assert list(watched.not_ready()) == ["it stops"]
+    thread.join(20)
+    assert not list(watched.not_live())
+
+
+def test_ingest_is_stuck_when_its_thread_has_ended_and_well_where_it_has_nothing_to_do(aws: dict[str, str]) -> None:
+    assert list(IngestHealth(Ingest("https://example.org/1/q"), lambda: False).not_live())
+    nothing = IngestHealth(None)
+    assert not [*nothing.not_live(), *nothing.not_ready()]
+
+
+def test_the_scheduler_is_live_as_long_as_its_loop_turns() -> None:
+    now = [datetime(2026, 11, 24, 0, 30, tzinfo=UTC)]
+    periodic = Periodic("0 1 * * *", clock=lambda: now[0])
+    watched = SchedulerHealth({"sweep_channels": periodic}, clock=lambda: now[0])
+    assert not list(watched.not_live()), "before its first turn"
+    periodic.validate(now[0])
+    looks_at = periodic.next_valid_date(now[0])
+    now[0] = looks_at + timedelta(minutes=4)
+    assert not list(watched.not_live())
+    now[0] = looks_at + timedelta(minutes=6)
+    (said,) = watched.not_live()
+    assert "2026-11-2" in said
+
+
+def test_the_scheduler_is_not_ready_while_it_cannot_send_what_is_due() -> None:
+    now = [datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC)]
+    periodic = Periodic("* * * * *", clock=lambda: now[0])
+    watched = SchedulerHealth({"sweep_channels": periodic}, clock=lambda: now[0])
+    assert periodic.validate(now[0])
+    periodic.not_sent()
+    now[0] += timedelta(seconds=90)
+    assert list(watched.not_ready()) == ["sweep_channels: due for 120 s, and not sent"]
+    operations._refresh_schedule({"sweep_channels": periodic})
+    assert REGISTRY.get_sample_value(f"{PREFIX}_schedule_overdue_seconds", {"sweep": "sweep_channels"}) == 120
+    periodic.sent()
+    assert not list(watched.not_ready())
+    operations._refresh_schedule({"sweep_channels": periodic})
+    sent = REGISTRY.get_sample_value(f"{PREFIX}_schedule_sent_timestamp_seconds", {"sweep": "sweep_channels"})
+    assert sent == datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp()
+
+
+def test_the_depth_of_the_queues_is_asked_now_and_then_and_gone_while_sqs_is(aws: dict[str, str], line: Line) -> None:
+    # Given a message that waits, and a dead letter
+    for step in plan(get_settings()):
+        step.do()
+    name = get_settings().queue_namespace
+    for queue in ("fetch", "fetch_dlq"):
+        url = clients.sqs().get_queue_url(QueueName=f"{name}_{queue}")["QueueUrl"]
+        clients.sqs().send_message(QueueUrl=url, MessageBody="x")
+    now, asked = [0.0], []
+
+    def ask():
+        asked.append(now[0])
+        return operations.depths()
+
+    gauges = QueueGauges(ask, clock=lambda: now[0])
+
+    def depth() -> tuple[float | None, float | None]:
+        gauges.refresh()
+        waiting = {"queue": f"{name}_fetch", "stage": "fetch", "lane": "live", "state": "waiting"}
+        dead = {"queue": f"{name}_fetch_dlq", "stage": "fetch"}
+        return tuple(
+            REGISTRY.get_sample_value(f"{PREFIX}_{gauge}", labels)
+            for gauge, labels in {"queue_messages": waiting, "dead_letters": dead}.items()
+        )
+
+    # When it is scraped often, then SQS is asked every 15 s;
+    assert (depth(), depth()) == ((1, 1), (1, 1))
+    now[0] = 14.9
+    assert (depth(), asked) == ((1, 1), [0.0])
+    # and while SQS does not answer, nothing is said.
+    line.go_down()
+    now[0] = 15.0
+    assert (depth(), asked) == ((None, None), [0.0, 15.0])
+    line.come_up()
+    now[0] = 30.0
+    assert depth() == (1, 1)
+
+
+def test_a_scrape_does_not_wait_for_ever_for_the_depth_of_the_queues(
+    monkeypatch: pytest.MonkeyPatch, aws: dict[str, str]
+) -> None:
+    monkeypatch.setattr(operations, "DEPTHS_PATIENCE", 0.1)
+    answers = threading.Event()
+
+    def ask() -> list[Any]:
+        answers.wait(60)
+        raise RetryableError("sqs_error", "Too late.")
+
+    gauges = QueueGauges(ask)
+    for _ in range(3):
+        gauges.refresh()
+    assert [thread.name for thread in threading.enumerate()].count("depths") == 1
+    answers.set()
+    wait_for(lambda: "depths" not in [thread.name for thread in threading.enumerate()])
+
+
+def test_each_request_to_aws_is_counted(aws: dict[str, str], line: Line) -> None:
+    def count(service: str, operation: str, result: str) -> float:
+        labels = {"service": service, "operation": operation, "result": result}
+        return REGISTRY.get_sample_value(f"{PREFIX}_aws_requests_total", labels) or 0
+
+    bucket = aws["S3_BUCKET"]
+    cases: list[tuple[str, str, str, Callable[[], Any]]] = [
+        ("s3", "PutObject", "ok", lambda: objects.put(bucket, "a", b"x", doing="try")),
+        ("s3", "HeadObject", "ok", lambda: objects.exists(bucket, "a", doing="try")),
+        ("s3", "HeadObject", "missing", lambda: objects.exists(bucket, "b", doing="try")),
+        ("s3", "GetObject", "missing", lambda: objects.get(bucket, "b", doing="try")),
+        ("s3", "PutObject", "refused", lambda: objects.put(f"{bucket}-none", "a", b"x", doing="try")),
+        ("s3", "DeleteObject", "ok", lambda: objects.delete(bucket, ["a"], doing="try")),
+        ("s3", "ListObjectsV2", "ok", lambda: clients.s3().list_objects_v2(Bucket=bucket)),
+        ("sqs", "GetQueueUrl", "missing", lambda: clients.sqs().get_queue_url(QueueName="none")),
+        ("sqs", "ListQueues", "ok", lambda: clients.sqs().list_queues()),
+    ]
+    for service, operation, result, request in cases:
+        before = count(service, operation, result)
+        try:
+            request()
+        except (clients.ClientError, objects.S3Error):
+            assert result != "ok"
+        assert count(service, operation, result) == before + 1
+    with line.down():
+        before = count("sqs", "ListQueues", "no_answer")
+        with pytest.raises(clients.BotoCoreError):
+            clients.sqs().list_queues()
+        assert count("sqs", "ListQueues", "no_answer") == before + 1

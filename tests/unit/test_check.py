@@ -1,0 +1,223 @@
+"""Checks that need no server: settings, this host, and what refusals mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore import exceptions as boto
+from botocore.exceptions import ClientError
+from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError
+
+from pipeline import check_database, check_settings, clients
+from pipeline.check import CHECKS, findings
+from pipeline.check_rows import Context, Row, Status
+from pipeline.check_trouble import ask, meaning
+from pipeline.iam import GRANTS
+from pipeline.settings import Settings
+
+EMULATOR = "http://127.0.0.1:4566"
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    for name in [*Settings.model_fields, "environment", "aws_default_region"]:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.chdir(tmp_path)
+    clients.forget()
+    yield
+    clients.forget()
+
+
+def rows(check: str, **settings: Any) -> list[Row]:
+    """What one check finds with these settings."""
+    (found,) = [each for each in CHECKS if each.name == check and each.group in {"Settings", "This host", "SQS"}]
+    return list(found.look(Context(Settings(**settings))))
+
+
+def said(found: list[Row]) -> list[tuple[Status, str]]:
+    return [(row.status, row.subject) for row in found if row.status in {Status.WARN, Status.FAIL}]
+
+
+# The settings.
+
+
+def test_the_published_secret_and_unsigned_postbacks_are_named() -> None:
+    assert said(rows("secrets")) == [(Status.WARN, "POSTBACK_SECRET_KEY"), (Status.WARN, "POSTBACK_SIGNING_SECRET")]
+    assert "published default" in rows("secrets")[0].says
+
+
+def test_secrets_of_ones_own_are_good_and_not_shown() -> None:
+    found = rows("secrets", postback_secret_key="mine-alone", postback_signing_secret="whsec_" + "QUJD" * 8)
+    assert said(found) == []
+    assert "mine" not in str(found)
+
+
+def test_on_this_machine_the_published_secret_does_no_harm() -> None:
+    assert said(rows("secrets", aws_endpoint_url=EMULATOR)) == []
+
+
+@pytest.mark.parametrize(
+    ("networks", "endpoint", "wrong"),
+    [
+        ("10.1.2.3/32", None, False),
+        ("0.0.0.0/0", EMULATOR, True),
+        ("::/0", None, True),
+        ("127.0.0.0/8", EMULATOR, False),
+        ("127.0.0.0/8", None, True),
+        ("10.0.0.0/8,169.254.169.254/32", None, True),
+    ],
+)
+def test_networks_that_let_strangers_in_are_named(networks: str, endpoint: str | None, wrong: bool) -> None:
+    found = rows("networks", allowed_networks=networks, aws_endpoint_url=endpoint)
+    assert bool(said(found)) is wrong
+
+
+def test_a_temporary_key_is_named() -> None:
+    found = rows("variables", aws_access_key_sqs="ASIAEXAMPLE", aws_secret_key_sqs="x")
+    assert said(found) == [(Status.FAIL, "AWS_ACCESS_KEY_SQS")]
+    assert "AWS_SESSION_TOKEN" in found[-1].do
+
+
+def test_a_name_with_a_typing_error_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTBACK_SECRETKEY", "hush")
+    found = rows("variables")
+    assert said(found) == [(Status.WARN, "POSTBACK_SECRETKEY")]
+    assert "POSTBACK_SECRET_KEY is" in found[-1].says
+    assert "hush" not in str(found)
+
+
+def test_a_region_that_is_not_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    assert said(rows("variables")) == [(Status.WARN, "AWS_DEFAULT_REGION")]
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    clients.forget()
+    assert said(rows("variables")) == []
+
+
+def test_a_file_that_was_not_loaded_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("export S3_BUCKET='pictures'\nQUEUE_URL=https://x/y\n# LEVEL=INFO\nOTHER=1\n")
+    found = rows("variables")
+    assert said(found) == [(Status.WARN, ".env")]
+    assert found[-1].says.startswith("QUEUE_URL, S3_BUCKET of this folder's .env")
+    monkeypatch.setenv("S3_BUCKET", "pictures")
+    monkeypatch.setenv("QUEUE_URL", "https://x/y")
+    assert said(rows("variables")) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "part"),
+    [
+        ("https://sqs.eu-west-1.amazonaws.com/123456789012/Input", "It is in eu-west-1, and AWS_REGION=us-east-2"),
+        ("https://sqs.us-east-2.amazonaws.com/123456789012/image-pipeline_fetch", "a queue of the service itself"),
+        (None, "ingest is off"),
+    ],
+)
+def test_an_input_queue_is_judged_by_its_url(url: str | None, part: str) -> None:
+    (row,) = rows("input", queue_url=url)
+    assert part in row.says
+
+
+def test_wrong_values_are_the_only_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_KEY_S3", "hush")
+    monkeypatch.setenv("S3_ACL", "open")
+    monkeypatch.setenv("MONGO_URL", "mongodb://me:hush@host")
+    found = [each.row for each in findings()]
+    assert [(row.status, row.subject) for row in found] == [
+        (Status.FAIL, "S3_ACL='open'"),
+        (Status.FAIL, "MONGO_URL"),
+    ]
+    assert "hush" not in str(found)
+
+
+# This host.
+
+
+def test_too_little_memory_for_resize_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check_settings, "memory", lambda: 1_000_000_000)
+    assert said(rows("memory")) == [(Status.WARN, "memory")]
+    monkeypatch.setattr(check_settings, "memory", lambda: 10**12)
+    assert said(rows("memory")) == []
+
+
+@pytest.mark.parametrize(
+    ("skew", "status"), [(-59, Status.OK), (61, Status.WARN), (-299, Status.WARN), (301, Status.FAIL)]
+)
+def test_the_clock_is_judged_by_its_distance(skew: float, status: Status) -> None:
+    (clock,) = [each for each in CHECKS if each.name == "clock"]
+    (row,) = clock.look(Context(Settings(), skews={"SQS": skew}))
+    assert row.status is status
+
+
+# What refusals mean.
+
+
+def client_error(code: str, message: str = "") -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": message}}, "GetQueueUrl")
+
+
+def raises(error: Exception) -> Any:
+    def call() -> None:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("error", "says", "do"),
+    [
+        (client_error("UnrecognizedClientException"), "does not know the access key", "AWS_ACCESS_KEY_SQS is not set"),
+        (client_error("InvalidSignatureException"), "does not fit", "Set its secret key anew"),
+        (client_error("SignatureDoesNotMatch", "Signature expired: 1 is now earlier than 2"), "clock", "Set the clock"),
+        (client_error("ExpiredToken"), "have expired", "restart the processes"),
+        (client_error("KMS.AccessDeniedException"), "the key that encrypts it", "kms:Decrypt"),
+        (client_error("RequestThrottled"), "busy", "Try again"),
+        (boto.NoCredentialsError(), "no credentials are set", "AWS_ACCESS_KEY_SQS and AWS_SECRET_KEY_SQS"),
+        (boto.EndpointConnectionError(endpoint_url="x"), "sqs.us-east-2.amazonaws.com", "Look at AWS_REGION"),
+        (boto.ConnectTimeoutError(endpoint_url="x"), "cannot be reached", "NAT"),
+        (boto.ReadTimeoutError(endpoint_url="x"), "cannot be reached", "NAT"),
+        (boto.SSLError(endpoint_url="x", error="y"), "TLS", "AWS_CA_BUNDLE"),
+        (boto.ProfileNotFound(profile="x"), "AWS_PROFILE", "Unset"),
+        (boto.CredentialRetrievalError(provider="x", error_msg="y"), "CredentialRetrievalError", "sts"),
+    ],
+)
+def test_each_refusal_says_what_to_do(error: Exception, says: str, do: str) -> None:
+    found = meaning(ask(raises(error)), "SQS", Settings())
+    assert found is not None
+    assert says in found[0]
+    assert do in found[1]
+
+
+def test_what_is_merely_not_allowed_or_not_there_is_an_answer() -> None:
+    for code in ("AccessDenied", "QueueDoesNotExist", "NoSuchKey"):
+        assert meaning(ask(raises(client_error(code))), "SQS", Settings()) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "part"),
+    [
+        (OperationFailure("secret", 18), "does not know the user or the password"),
+        (OperationFailure("secret", 8000), "does not know the user or the password"),
+        (OperationFailure("secret", 13), "The user may not update it."),
+        (OperationFailure("secret", 91), "MongoDB gave OperationFailure 91"),
+        (ServerSelectionTimeoutError("secret"), "does not answer"),
+    ],
+)
+def test_each_refusal_of_mongodb_is_named_without_its_text(error: PyMongoError, part: str) -> None:
+    row = check_database._trouble("channels", "update it", error)
+    assert row.status is Status.FAIL
+    assert part in row.says
+    assert "secret" not in f"{row.says} {row.do}"
+
+
+# The checks as data.
+
+
+def test_every_check_says_what_it_tries_and_concerns_somebody() -> None:
+    assert len({(check.group, check.name) for check in CHECKS}) == len(CHECKS)
+    for check in CHECKS:
+        assert check.tries.endswith(".")
+        assert check.processes
+        assert check.processes <= set(GRANTS)

@@ -1,0 +1,109 @@
+"""What is counted of the turns of jobs and of requests to AWS."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+
+from pipeline import metrics, operations
+from pipeline.events import Event, Verdict
+from pipeline.job import Job, Source
+from pipeline.stages import Lane
+
+JOB = Job(id="1", folder="F", sources=(Source("https://example.org/a.png", ("image_url",)),))
+
+
+def value(name: str, **labels: str) -> float:
+    return metrics.REGISTRY.get_sample_value(f"{metrics.PREFIX}_{name}", labels) or 0.0
+
+
+class Growth:
+    """By how much a series has grown since."""
+
+    def __init__(self, name: str, **labels: str) -> None:
+        self.name, self.labels = name, labels
+        self.before = value(name, **labels)
+
+    def __call__(self) -> float:
+        return value(self.name, **self.labels) - self.before
+
+
+def test_a_turn_is_counted_by_stage_lane_and_outcome_with_its_seconds() -> None:
+    turns = Growth("jobs_total", stage="upload", lane="bulk", outcome="done")
+    within = Growth("stage_seconds_bucket", stage="upload", lane="bulk", le="0.5")
+    not_within = Growth("stage_seconds_bucket", stage="upload", lane="bulk", le="0.25")
+    job = Job(id="1", folder="F", sources=JOB.sources, lane=Lane.BULK)
+    metrics.count_event(Event("upload", "1", Verdict.DONE, seconds=0.3, job=job))
+    assert (turns(), within(), not_within()) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("verdict", [Verdict.RETRY, Verdict.GIVEN_UP])
+def test_an_error_is_counted_by_its_code(verdict: Verdict) -> None:
+    errors = Growth("errors_total", stage="fetch", code="http_503")
+    turns = Growth("jobs_total", stage="fetch", lane="live", outcome=verdict.value)
+    metrics.count_event(Event("fetch", "1", verdict, seconds=1, code="http_503", job=JOB))
+    assert (errors(), turns()) == (1, 1)
+
+
+def test_what_was_put_off_is_no_error_and_took_no_time() -> None:
+    put_off = Growth("put_off_sources_total", code="host_busy")
+    errors = Growth("errors_total", stage="fetch", code="host_busy")
+    took = Growth("stage_seconds_count", stage="fetch", lane="live")
+    metrics.count_event(Event("fetch", "1", Verdict.PUT_OFF, code="host_busy", job=JOB, worked_on=("a", "b")))
+    assert (put_off(), errors(), took()) == (2, 0, 0)
+
+
+def test_what_was_rejected_is_an_error_and_took_no_time() -> None:
+    errors = Growth("errors_total", stage="ingest", code="not_json")
+    took = Growth("stage_seconds_count", stage="ingest", lane="live")
+    metrics.count_event(Event("ingest", "1", Verdict.REJECTED, code="not_json"))
+    assert (errors(), took()) == (1, 0)
+
+
+def test_servers_cannot_make_series_without_end() -> None:
+    for status in range(600, 1000):
+        metrics.count_event(Event("fetch", "1", Verdict.GIVEN_UP, code=f"http_{status}", job=JOB))
+    made = {
+        sample.labels["code"]
+        for family in metrics.ERRORS.collect()
+        for sample in family.samples
+        if sample.labels["code"].startswith("http_")
+    }
+    assert "http_other" in made
+    assert all(metrics.bounded(code) == code for code in made)
+
+
+@pytest.mark.parametrize(
+    ("operation", "status", "result"),
+    [
+        ("PutObject", 200, "ok"),
+        ("DeleteObjects", 204, "ok"),
+        ("HeadObject", 404, "missing"),
+        ("HeadObject", 403, "missing"),
+        ("GetQueueUrl", 400, "missing"),
+        ("GetQueueUrl", 403, "refused"),
+        ("PutObject", 403, "refused"),
+        ("PutObject", 301, "refused"),
+        ("PutObject", 503, "failed"),
+        ("PutObject", None, "no_answer"),
+    ],
+)
+def test_a_request_is_counted_by_what_came_of_it(operation: str, status: int | None, result: str) -> None:
+    requests = Growth("aws_requests_total", service="s3", operation=operation, result=result)
+    metrics.count_request("s3", operation, status)
+    assert requests() == 1
+
+
+def test_what_a_process_counts_is_there_before_anything_happens() -> None:
+    metrics.expect(["notify"])
+    for verdict in Verdict:
+        labels = {"stage": "notify", "lane": "bulk", "outcome": verdict.value}
+        assert metrics.REGISTRY.get_sample_value(f"{metrics.PREFIX}_jobs_total", labels) is not None
+
+
+@pytest.mark.parametrize("module", [metrics, operations])
+def test_the_examples_in_the_code_are_right(module) -> None:
+    outcome = doctest.testmod(module)
+    assert outcome.attempted
+    assert not outcome.failed

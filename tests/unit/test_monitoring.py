@@ -1,0 +1,213 @@
+"""The metrics as they are documented, drawn and watched: docs/monitoring.md, the Grafana dashboard, the alert rules."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+from prometheus_client.metrics import MetricWrapperBase
+
+from pipeline import metrics
+from tests.unit.grafana import Dashboard, Panel
+from tests.unit.test_docs import PROCESSES, codes_in
+
+ROOT = Path(__file__).parents[2]
+MONITORING = (ROOT / "docs/monitoring.md").read_text(encoding="utf-8")
+OPERATING = ROOT / "docs/operating.md"
+RULES = ROOT / "deploy/prometheus/alerts.yml"
+DASHBOARD = Dashboard.model_validate_json((ROOT / "deploy/grafana/image-pipeline.json").read_text(encoding="utf-8"))
+PANELS = [panel for panel in DASHBOARD.panels if isinstance(panel, Panel)]
+
+#: Of the client library, with the labels that Prometheus adds.
+FOREIGN = {"process_cpu_seconds_total": set(), "process_resident_memory_bytes": set()}
+ADDED = {"instance", "job"}
+
+
+def ours() -> dict[str, MetricWrapperBase]:
+    """Every metric by its name without the prefix, as a scrape has it."""
+    found = {}
+    for metric in vars(metrics).values():
+        if isinstance(metric, MetricWrapperBase):
+            suffix = "_total" if metric._type == "counter" else ""
+            found[f"{metric._name}{suffix}".removeprefix(f"{metrics.PREFIX}_")] = metric
+    return found
+
+
+def series() -> dict[str, set[str]]:
+    """The labels of every series that a scrape may have, by its whole name."""
+    known: dict[str, set[str]] = dict(FOREIGN)
+    for name, metric in ours().items():
+        labels = set(metric._labelnames)
+        if metric._type == "histogram":
+            known |= {f"{metrics.PREFIX}_{name}_{suffix}": labels for suffix in ("sum", "count")}
+            known[f"{metrics.PREFIX}_{name}_bucket"] = labels | {"le"}
+        else:
+            known[f"{metrics.PREFIX}_{name}"] = labels
+    return known
+
+
+def tables(heading: str) -> Iterator[list[str]]:
+    """The rows of the tables between a heading of the second level and the next, without the lines above them."""
+    section = re.split(r"^## ", MONITORING.split(f"\n## {heading}\n")[1], flags=re.MULTILINE)[0]
+    lines = section.splitlines()
+    for before, line in itertools.pairwise(lines):
+        if line.startswith("|") and before.startswith("|") and not line.startswith("|-"):
+            yield [cell.strip() for cell in line.split("|")[1:-1]]
+
+
+def alerts() -> list[dict[str, Any]]:
+    groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def check_query(query: str) -> None:
+    """A query can be parsed, and is about metrics and labels that exist."""
+    known, labels = series(), set[str]()
+    named: list[str] = []
+
+    def visit(part: Any) -> None:
+        if isinstance(part, promql_parser.VectorSelector):
+            assert part.name in known, f"{part.name} does not exist: {query}"
+            of_this = known[part.name] | ADDED
+            for matcher in part.matchers.matchers:
+                assert matcher.name in of_this, f"{part.name} has no label {matcher.name}"
+            labels.update(of_this)
+        elif isinstance(part, promql_parser.AggregateExpr) and part.modifier:
+            named.extend(part.modifier.labels)
+        elif isinstance(part, promql_parser.BinaryExpr) and part.modifier and part.modifier.matching:
+            named.extend(part.modifier.matching.labels)
+
+    promql_parser.walk(promql_parser.parse(query), visit)
+    assert labels >= set(named), f"{set(named) - labels} are no labels in {query}"
+
+
+# The documents.
+
+
+def test_every_metric_is_documented_with_its_labels_and_every_documented_one_exists() -> None:
+    documented: dict[str, tuple[str, tuple[str, ...]]] = {}
+    for names, kind, labels, meaning in tables("Metrics"):
+        assert meaning
+        for name in codes_in(names):
+            assert name not in documented, f"{name} is documented twice"
+            documented[name] = (kind, tuple(codes_in(labels)))
+    assert documented == {name: (metric._type, tuple(metric._labelnames)) for name, metric in ours().items()}
+
+
+def test_names_are_by_the_conventions() -> None:
+    for name, metric in ours().items():
+        assert re.fullmatch("[a-z][a-z_]*", name)
+        assert not re.search("_(milliseconds|ms|minutes|kb|mb|kilobytes)(_|$)", name), "base units only"
+        assert metric._documentation.endswith(".")
+        if metric._type == "histogram":
+            assert name.endswith("_seconds")
+
+
+def test_every_alert_is_documented_and_every_documented_one_exists() -> None:
+    documented = {codes_in(name)[0]: severity for name, severity, when in tables("Alerts") if when}
+    assert documented == {rule["alert"]: rule["labels"]["severity"] for rule in alerts()}
+
+
+# The alert rules.
+
+
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
+def test_an_alert_is_about_what_exists_and_says_what_to_do(rule) -> None:
+    check_query(rule["expr"])
+    assert rule["labels"]["severity"] in {"critical", "warning"}
+    said = rule["annotations"]
+    assert re.fullmatch(r"docs/operating\.md#[a-z0-9-]+", said["runbook_url"])
+    assert said["summary"].endswith(".")
+    shown = set(re.findall(r"\$labels\.(\w+)", said["summary"]))
+    kept = {label for names in re.findall(r"by \(([^)]*)\)", rule["expr"]) for label in names.split(", ")}
+    assert shown <= (kept or set().union(*series().values()) | ADDED), "it shows labels that the expression drops"
+
+
+@pytest.mark.skipif(not OPERATING.exists(), reason="what to do when an alert fires is not written yet")
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
+def test_what_to_do_when_an_alert_fires_is_written(rule) -> None:
+    text = OPERATING.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-"): heading for heading in headings}
+    heading = anchors[rule["annotations"]["runbook_url"].partition("#")[2]]
+    assert f"`{rule['alert']}`" in re.split(r"^#+ ", text.split(f" {heading}\n")[1], flags=re.MULTILINE)[0]
+
+
+def test_the_alert_of_processes_knows_them_all() -> None:
+    (rule,) = [rule for rule in alerts() if rule["alert"] == "ImagePipelineNoneReady"]
+    assert tuple(re.findall(r'absent\(image_pipeline_ready{process="(\w+)"}\)', rule["expr"])) == PROCESSES
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus's own tool is not here to ask")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["check", "rules", "deploy/prometheus/alerts.yml"],
+        ["check", "config", "deploy/prometheus/prometheus.yml"],
+        ["test", "rules", "tests/unit/alerts.test.yml"],
+    ],
+    ids=" ".join,
+)
+def test_promtool_accepts_the_rules_and_they_fire_when_they_should(command: list[str]) -> None:
+    run = subprocess.run(["promtool", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_prometheus_reads_the_rules_that_are_beside_its_configuration() -> None:
+    path = ROOT / "deploy/prometheus/prometheus.yml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert [path.with_name(name) for name in config["rule_files"]] == [RULES]
+    (job,) = config["scrape_configs"]
+    assert job["static_configs"][0]["targets"][0] == "127.0.0.1:9191"
+
+
+# The dashboard.
+
+
+def expressions(panel: Panel) -> list[str]:
+    """The queries of a panel, with values in the place of variables."""
+    variables = {variable.name: variable for variable in DASHBOARD.templating.list}
+    values = {name: variable.allValue or variable.current.get("value") for name, variable in variables.items()}
+    values["__rate_interval"] = "1m"
+
+    def value(match: re.Match[str]) -> str:
+        return str(values[match[1]])
+
+    return [re.sub(r"\$(\w+)", value, target.expr) for target in panel.targets]
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.title)
+def test_a_panel_asks_for_what_exists(panel: Panel) -> None:
+    for query in expressions(panel):
+        check_query(query)
+    assert len({target.refId for target in panel.targets}) == len(panel.targets)
+    for target in panel.targets:
+        assert target.range != target.instant
+        assert target.range == (panel.type == "timeseries")
+        kept = {label for names in re.findall(r"by \(([^)]*)\)", target.expr) for label in names.split(", ")}
+        assert set(re.findall(r"{{(\w+)}}", target.legendFormat)) <= kept
+
+
+def test_the_panels_are_apart_and_have_ids_of_their_own() -> None:
+    ids = [panel.id for panel in DASHBOARD.panels]
+    assert len(set(ids)) == len(ids)
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD.panels:
+        at = panel.gridPos
+        assert at.x + at.w <= 24, panel.title
+        cells = {(x, y) for x in range(at.x, at.x + at.w) for y in range(at.y, at.y + at.h)}
+        assert not taken & cells, f"{panel.title} covers another panel"
+        taken |= cells
+
+
+def test_the_dashboard_shows_every_metric_that_has_a_course() -> None:
+    shown = " ".join(target.expr for panel in PANELS for target in panel.targets)
+    assert {name for name in ours() if f"{metrics.PREFIX}_{name}" not in shown} == {"live"}

@@ -1,0 +1,146 @@
+"""The HTTP server of a process, and the ports that many processes share."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address
+
+import pytest
+import requests
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as families
+
+from pipeline import metrics, ops_server
+from pipeline.ops_server import OpsServer
+from pipeline.settings import Settings
+
+
+class Patient:
+    """A health that a test sets."""
+
+    def __init__(self) -> None:
+        self.ails: list[str] = []
+        self.waits: list[str] = []
+
+    def not_live(self) -> list[str]:
+        return self.ails
+
+    def not_ready(self) -> list[str]:
+        return self.waits
+
+
+@pytest.fixture(autouse=True)
+def _created(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prometheus_client.metrics._use_created", True)  # the server turns it off
+
+
+def free_port() -> int:
+    """A port with some free ones above it, most likely."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serving(port: int, health: Patient | None = None, **more) -> Iterator[int | None]:
+    server = OpsServer("fetch", ["fetch", "fetch_bulk"], health or Patient(), **more)
+    try:
+        yield server.start(Settings(metrics_port=port))
+    finally:
+        server.close()
+
+
+def get(port: int | None, path: str, **headers: str) -> requests.Response:
+    return requests.get(f"http://127.0.0.1:{port}{path}", headers=headers, timeout=10)
+
+
+def test_the_metrics_can_be_parsed_in_both_formats() -> None:
+    with serving(free_port()) as port:
+        plain = get(port, "/metrics")
+        modern = get(port, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert plain.headers["Content-Type"].startswith("text/plain; version=")
+    assert modern.headers["Content-Type"].startswith("application/openmetrics-text")
+    names = {family.name for family in families(plain.text)}
+    assert names == {family.name for family in openmetrics(modern.text)}
+    assert {f"{metrics.PREFIX}_jobs", f"{metrics.PREFIX}_stage_seconds", "process_cpu_seconds"} <= names
+    assert "_created" not in plain.text
+    (info,) = [f for f in families(plain.text) if f.name == f"{metrics.PREFIX}_process_info"]
+    assert {"fetch"} <= {s.labels["process"] for s in info.samples if s.labels["queues"] == "fetch,fetch_bulk"}
+
+
+def test_health_is_a_status_and_a_reason() -> None:
+    patient = Patient()
+    with serving(free_port(), patient) as port:
+        assert (get(port, "/livez").status_code, get(port, "/readyz").text) == (200, "ok\n")
+        patient.waits = ["fetch: no answer from SQS", "it stops"]
+        answer = get(port, "/readyz")
+        assert (answer.status_code, answer.text) == (503, "fetch: no answer from SQS\nit stops\n")
+        assert get(port, "/livez").status_code == 200
+        patient.ails = ["a thread has ended"]
+        assert get(port, "/livez?verbose").status_code == 503
+        samples = {s.name: s.value for f in families(get(port, "/metrics").text) for s in f.samples}
+        assert (samples["image_pipeline_live"], samples["image_pipeline_ready"]) == (0, 0)
+
+
+def test_other_paths_are_not_there() -> None:
+    with serving(free_port()) as port:
+        answer = get(port, "/")
+        assert (answer.status_code, answer.headers["Server"]) == (404, "image-pipeline")
+        assert requests.post(f"http://127.0.0.1:{port}/metrics", timeout=10).status_code == 501
+
+
+def test_processes_that_start_with_the_same_port_take_one_after_the_other() -> None:
+    first = free_port()
+    with ExitStack() as stack:
+        ports = [stack.enter_context(serving(first)) for _ in range(5)]
+        assert len(set(ports)) == 5
+        assert all(first <= port < first + ops_server.PORTS for port in ports if port)
+        assert all(get(port, "/livez").ok for port in ports)
+
+
+def test_a_process_that_finds_no_port_says_so_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ops_server, "PORTS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as taken, serving(taken.getsockname()[1]) as port:
+        assert port is None
+    assert "no port from" in caplog.text
+
+
+def test_a_host_that_is_not_this_one_is_said_and_the_process_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    server = OpsServer("fetch", [], Patient())
+    assert server.start(Settings(metrics_port=9191, metrics_host=ip_address("192.0.2.1"))) is None
+    assert "METRICS_HOST=192.0.2.1" in caplog.text
+
+
+def test_port_0_turns_it_off() -> None:
+    with serving(0) as port:
+        assert port is None
+
+
+def test_it_listens_on_loopback_unless_told_otherwise(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with serving(free_port()) as port:
+        assert f"fetch: metrics and health at http://127.0.0.1:{port}" in caplog.text
+        with socket.socket() as elsewhere:  # another address of this host is free, on the same port
+            elsewhere.bind(("127.0.0.2", port))
+
+
+def test_what_cannot_be_brought_up_to_date_costs_no_scrape(caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[str] = []
+
+    def broken() -> None:
+        raise RuntimeError("a secret")
+
+    with serving(free_port(), refresh=[broken, lambda: asked.append("the next")]) as port:
+        assert get(port, "/metrics").status_code == 200
+    assert asked == ["the next"]
+    assert "RuntimeError" in caplog.text
+    assert "a secret" not in caplog.text
+
+
+def test_a_client_that_sends_nothing_keeps_nobody_from_asking() -> None:
+    with serving(free_port()) as port, socket.create_connection(("127.0.0.1", port or 0)):
+        assert get(port, "/livez").ok
