@@ -14,6 +14,7 @@ import paper
 from entrants import ENTRANTS, ROOT
 from figures import Figures, goals, percentile
 from markdown import replace_marked, rows
+from measure import LOAD
 from peers import Peers
 from prices import DATE, PRICES, REGION, by_class
 
@@ -81,8 +82,9 @@ def waits_table(figures: Figures, side: int) -> str:
             waits = figures.waits(key, side, phase)
             shown += [f"{1000 * percentile(waits, p):.0f}" if waits else "" for p in (50, 95, 99)]
             shown.append(str(len(waits)))
-        body.append(shown)
+        body.append([*shown, f"{LOAD * figures.number(key, side, 'rate'):.1f}"])
     columns = [f"{phase}{what}" for phase in ("idle, ", "80 %, ") for what in ("p50", "p95", "p99", "jobs")]
+    columns.append("80 %, jobs/s")
     return rows([f"ms from message to postback, {side} x {side}", *columns], body)
 
 
@@ -110,7 +112,8 @@ def rounds(figures: Figures) -> str:
     side = figures.sides[-1]
     jobs = sorted({figures.jobs(key, side) for key in figures.contenders})
     few = f", the plain consumer {jobs[0]}" if len(jobs) > 1 else ""
-    return f"Medians of {figures.rounds} rounds, with bursts of {jobs[-1]} jobs{few}."
+    how = f"Medians of {figures.rounds} rounds" if figures.rounds > 1 else "One round"
+    return f"{how}, with bursts of {jobs[-1]} jobs{few}."
 
 
 def machine() -> str:

@@ -69,6 +69,7 @@ class Line:
         self._done.clear()
         with Supervisor(self._procfile, self._on_line, environ=self._environ, concurrency=counts) as supervisor:
             supervisor.start()
+            wait_for(lambda: all(supervisor.pid(each) for each in supervisor.names))
             yield {each: pid for each in supervisor.names if (pid := supervisor.pid(each))}
 
     def _on_line(self, name: str, text: str) -> None:
