@@ -15,8 +15,8 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint format screenshots sheets bench bench-queues \
-	bench-images bench-lanes bench-sweep iam lock \
+.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint format screenshots sheets bench bench-scale \
+	bench-queues bench-images bench-lanes bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -63,6 +63,9 @@ sheets: setup-dev ## Make the contact sheets of docs/images.md anew
 
 bench: setup-dev ## Compare the whole pipeline with what one would use instead (writes docs/performance.md; ARGS="--quick --only file")
 	$(BIN)/python benchmarks/end_to_end/bench.py $(ARGS)
+
+bench-scale: setup-dev ## Images a second of each stage, from one process to the cores (writes docs/scaling.md)
+	$(BIN)/python benchmarks/end_to_end/scale.py $(ARGS)
 
 bench-queues: setup-dev ## Compare the queue layer with plain dramatiq-sqs (ARGS="--rounds 5" for more)
 	$(BIN)/python benchmarks/queue_layer.py $(ARGS)

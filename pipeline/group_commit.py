@@ -25,17 +25,16 @@ class _Ticket(Generic[E]):
 
 
 class GroupCommit(Generic[E]):
-    """Sends entries in batches; the sender is whichever caller finds none under way, or finds enough for a full one.
+    """Sends entries in batches, one batch at a time; the sender is whichever caller finds none under way.
 
     Those submitted while a batch is under way travel together in the next one, and a batch waits a little for company
-    where some is to be expected. Only full batches go side by side: they have nobody to wait for. No thread of its own,
-    so nothing to stop, and an entry is never accepted without somebody waiting for its outcome.
+    where some is to be expected. No thread of its own, so nothing to stop, and an entry is never accepted without
+    somebody waiting for its outcome.
 
     Parameters:
         commit: takes a batch of entries and returns an error or None for each, in order; what it raises is the outcome
             of the whole batch.
         max_entries, max_bytes: of one batch.
-        side_by_side: batches under way at a time at the most.
         expected: how many threads are at something that may end in an entry, those that wait here included.
         company_wait: seconds to wait for so many at the most.
     """
@@ -46,21 +45,19 @@ class GroupCommit(Generic[E]):
         *,
         max_entries: int,
         max_bytes: int,
-        side_by_side: int = 1,
         expected: Callable[[], int] = lambda: 0,
         company_wait: float = COMPANY_WAIT,
     ) -> None:
         self._commit = commit
         self._max_entries = max_entries
         self._max_bytes = max_bytes
-        self._side_by_side = side_by_side
         self._expected = expected
         self._company_wait = company_wait
         lock = threading.Lock()  # guards what follows
         self._changed = threading.Condition(lock)
         self._arrived = threading.Condition(lock)
         self._waiting: list[_Ticket[E]] = []
-        self._under_way = 0
+        self._under_way = False
 
     def submit(self, entries: Sequence[tuple[E, int]]) -> list[Exception | None]:
         """Commit `entries`, each with its size in bytes; returns an error or None for each once all have an outcome."""
@@ -69,26 +66,19 @@ class GroupCommit(Generic[E]):
             self._waiting.extend(tickets)
             self._arrived.notify()
             while not all(ticket.settled for ticket in tickets):
-                if self._may_go():
-                    self._commit_next_batch()
-                else:
+                if self._under_way:
                     self._changed.wait()
+                else:
+                    self._commit_next_batch()
         return [ticket.error for ticket in tickets]
 
-    def _may_go(self) -> bool:
-        if not self._under_way:
-            return True
-        return self._under_way < self._side_by_side and len(self._waiting) >= self._max_entries
-
     def _commit_next_batch(self) -> None:
-        self._under_way += 1
+        self._under_way = True
         batch: list[_Ticket[E]] = []
         errors: Sequence[Exception | None] = []
         try:
             self._wait_for_company()
             batch = self._take_batch()
-            if not batch:  # others took what was there
-                return
             errors = [SendFailed("the thread that sent for others was interrupted")] * len(batch)
             self._changed.release()
             try:
@@ -96,7 +86,7 @@ class GroupCommit(Generic[E]):
             finally:
                 self._changed.acquire()
         finally:  # the others are told also where a time limit strikes in the thread that sends for them
-            self._under_way -= 1
+            self._under_way = False
             for ticket, error in zip(batch, errors, strict=True):
                 ticket.error, ticket.settled = error, True
             self._changed.notify_all()

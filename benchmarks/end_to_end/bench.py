@@ -22,9 +22,11 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "images"))
 
 import measure  # noqa: E402
+import report  # noqa: E402
 import stack  # noqa: E402
 import world  # noqa: E402
 from entrants import ENTRANTS, ROOT  # noqa: E402
+from figures import Figures  # noqa: E402
 from peers import Peers, commands, environ  # noqa: E402
 from rich.console import Console  # noqa: E402
 from tables import summary  # noqa: E402
@@ -98,19 +100,22 @@ def main() -> None:
     options = arguments()
     stack.clear_environment()
     stack.use_own_emulator()
-    console = Console(width=150)
+    console, peers = Console(width=150), Peers()
     if options.show:
         results = json.loads(options.show.read_text())
     else:
         results = []
-        for key, found in measured(options, Peers()):
+        for key, found in measured(options, peers):
             results.append({"what": key, **found})
             burst = found.get("burst")
             line = f"{sum(burst['cpu'].values()):.1f} ms/image, {burst['rate']:.1f} images/s" if burst else ""
             console.print(f"[dim]{key} {found['side']} {line}[/dim]")
             if options.save:
                 options.save.write_text(json.dumps(results))
-    console.print(*summary(results), sep="\n")
+    figures = Figures(results)
+    console.print(*summary(figures), sep="\n")
+    if figures.contenders == list(ENTRANTS) and figures.sides == list(SIDES) and not options.quick:
+        report.write(figures, peers)
 
 
 if __name__ == "__main__":

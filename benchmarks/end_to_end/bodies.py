@@ -25,10 +25,10 @@ def accept(payload: Mapping[str, str]) -> Encoded:
     return Job.accept(dict(payload), job_id=str(uuid.uuid4()), stage_payload=staging().put).encode()
 
 
-def _step(body: Callable[[Job, Source], Source]) -> Callable[[Encoded], Encoded]:
+def _step(body: Callable[[Job, Source, str], Source]) -> Callable[[Encoded], Encoded]:
     def step(encoded: Encoded) -> Encoded:
-        job = Job.decode(encoded)
-        return job.with_sources({source.url: body(job, source) for source in job.sources}).encode()
+        job, delivery = Job.decode(encoded), str(uuid.uuid4())
+        return job.with_sources({source.url: body(job, source, delivery) for source in job.sources}).encode()
 
     return step
 

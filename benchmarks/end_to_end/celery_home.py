@@ -15,12 +15,12 @@ HOME = FOLDER / "celery"
 @cache
 def celery_bin() -> Path:
     """The folder of its programs."""
-    lock, base = HERE / "peers.lock", HERE.parents[1] / "requirements/base.lock"
-    if not is_made(HOME, lock):
+    locks = HERE.parents[1] / "requirements/base.lock", HERE / "peers.lock"
+    if not is_made(HOME, *locks):
         FOLDER.mkdir(exist_ok=True)
         run(sys.executable, "-m", "venv", "--clear", HOME)
-        for each in (base, lock):
+        for each in locks:
             pip = [HOME / "bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
             run(*pip, "install", "--require-hashes", "-r", each)
-        set_made(HOME, lock)
+        set_made(HOME, *locks)
     return HOME / "bin"

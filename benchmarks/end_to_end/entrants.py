@@ -119,10 +119,10 @@ _PROCESSES = re.compile(r"--processes[ =](\d+)")
 
 def ready_lines(command: str) -> tuple[str, int]:
     """What a process of this command prints when it is ready, and how often; never, where it does not say."""
-    program = next((word for word in command.split() if "=" not in word and not word.startswith("$")), "")
-    if program == "dramatiq":
+    words = command.split()
+    if "dramatiq" in words:
         given = _PROCESSES.search(command)
         return "Worker process is ready", int(given[1]) if given else os.cpu_count() or 1
-    if program == "celery":
+    if "celery" in words:
         return " ready.", 1
     return "", 0

@@ -7,11 +7,10 @@ import re
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from entrants import Entrant, Send, ready_lines
@@ -22,6 +21,7 @@ from usage import cpu_seconds, watching
 from world import World
 
 from pipeline.processes import Supervisor
+from pipeline.stages import STAGES
 
 #: Seconds until the processes are ready, until the jobs of a phase have ended, and after a phase's last postback until
 #: its deletes are made.
@@ -41,8 +41,9 @@ class Burst:
     """Many jobs at once; of each image, unless said otherwise."""
 
     jobs: int
-    rate: float  #: images a second, from a tenth of them done to nine tenths
+    rate: float  #: images a second, from the first message sent to the last postback
     cpu: dict[str, float]  #: milliseconds, by process type
+    system: dict[str, float]  #: of these in the kernel
     emulator: float  #: milliseconds of the emulator's
     requests: dict[str, float]  #: by kind
     memory: int  #: bytes at the peak, all processes together
@@ -99,26 +100,29 @@ class Contender:
     def _at_once(self, side: int, count: int) -> list[float]:
         jobs = self._world.payloads(side, count)
         self._send(jobs.values())
-        return sorted(self._world.wait_for(jobs, TIMEOUT))
+        return self._world.wait_for(jobs, TIMEOUT)
 
     def burst(self, side: int, count: int) -> Burst:
         """`count` jobs at once."""
         groups = self.groups()
         cpu, (emulator, requests) = cpu_seconds(groups), self._stack.counted()
         with watching(lambda: groups) as peak:
-            ended = self._at_once(side, count)
+            since = time.monotonic()
+            last = max(self._at_once(side, count))
             time.sleep(SETTLE)
         used, (emulator_used, counted) = cpu_seconds(groups), self._stack.counted()
         if self.groups() != groups:
             raise RuntimeError(f"a process of {self.entrant.title} died")
         by_type: defaultdict[str, float] = defaultdict(float)
+        system: defaultdict[str, float] = defaultdict(float)
         for group, name in groups.items():
-            by_type[name] += 1000 * (used[group] - cpu[group]) / count
-        first, last = count // 10, count - 1 - count // 10
+            by_type[name] += 1000 * (used[group].total - cpu[group].total) / count
+            system[name] += 1000 * (used[group].system - cpu[group].system) / count
         return Burst(
             jobs=count,
-            rate=(last - first) / (ended[last] - ended[first]),
+            rate=count / (last - since),
             cpu=dict(by_type),
+            system=dict(system),
             emulator=1000 * (emulator_used - emulator) / count,
             requests={kind: (counted - requests)[kind] / count for kind in sorted(counted - requests)},
             memory=peak.bytes,
@@ -136,10 +140,11 @@ class Contender:
             [ended] = self._world.wait_for(jobs, TIMEOUT)
             waits.append(ended - since)
         time.sleep(SETTLE)
-        own: defaultdict[str, float] = defaultdict(float)
+        own: defaultdict[str, list[float]] = defaultdict(list)
         for job, seconds in self._turns:
-            own[job] += seconds
-        return Waits(waits, list(own.values()))
+            own[job].append(seconds)
+        whole = (turns for turns in own.values() if len(turns) == len(STAGES))  # not what is left of an earlier job
+        return Waits(waits, list(map(sum, whole)))
 
     def under_load(self, side: int, count: int, rate: float) -> Waits:
         """`count` jobs at chance moments, `rate` a second."""
@@ -181,12 +186,15 @@ class Plan:
 
 
 def measure(entrant: Entrant, folder: Path, world: World, sides: list[int], plan: Plan) -> Iterator[dict[str, Any]]:
-    """One round of one contender: for each side a burst, single jobs, and a steady load."""
+    """One round of one contender: for each side a burst, for the largest also single jobs and a steady load."""
     with running(entrant, folder, world) as contender:
         contender.warm_up(sides)
         for side in sides:
             burst = contender.burst(side, max(10, plan.jobs // entrant.slowness))
             found: dict[str, Any] = {"side": side, "burst": asdict(burst)}
+            if side < max(sides):  # waiting is measured on the largest
+                yield found
+                continue
             if plan.idle:
                 found["idle"] = asdict(contender.idle(side, plan.idle))
             if plan.load_seconds:
@@ -194,8 +202,3 @@ def measure(entrant: Entrant, folder: Path, world: World, sides: list[int], plan
                 count = max(10, round(rate * plan.load_seconds))
                 found["load"] = asdict(contender.under_load(side, count, rate))
             yield found
-
-
-def by_mean(cpu: list[Mapping[str, float]]) -> dict[str, float]:
-    """The median over rounds of what each process type took."""
-    return {name: median(each.get(name, 0.0) for each in cpu) for name in cpu[0]} if cpu else {}

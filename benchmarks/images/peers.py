@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -89,15 +90,19 @@ def run(*command: str | Path, cwd: Path | None = None) -> None:
     subprocess.run(command, check=True, cwd=cwd, stdout=sys.stderr)  # noqa: S603
 
 
-def is_made(folder: Path, recipe: Path) -> bool:
-    """Whether `folder` was made of `recipe`, a file, as it is now."""
+def is_made(folder: Path, *recipes: Path) -> bool:
+    """Whether `folder` was made of these files as they are now."""
     mark = folder / ".made-of"
-    return mark.exists() and mark.read_bytes() == recipe.read_bytes()
+    return mark.exists() and mark.read_bytes() == _joined(recipes)
 
 
-def set_made(folder: Path, recipe: Path) -> None:
-    """Note that `folder` is made of `recipe`."""
-    (folder / ".made-of").write_bytes(recipe.read_bytes())
+def set_made(folder: Path, *recipes: Path) -> None:
+    """Note that `folder` is made of these files."""
+    (folder / ".made-of").write_bytes(_joined(recipes))
+
+
+def _joined(recipes: Iterable[Path]) -> bytes:
+    return b"".join(recipe.read_bytes() for recipe in recipes)
 
 
 #: One thread each, wherever a library asks.

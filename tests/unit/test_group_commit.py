@@ -137,21 +137,3 @@ def test_a_batch_goes_in_the_end_where_those_that_were_expected_do_not_come() ->
     group = GroupCommit(sender, max_entries=10, max_bytes=1000, expected=lambda: 5, company_wait=0.05)
     assert group.submit([("a", 1)]) == [None]
     assert sender.batches == [["a"]]
-
-
-def test_full_batches_go_side_by_side_and_others_wait_their_turn() -> None:
-    # Given two full batches that are submitted by two threads
-    sender = Sender()
-    group = GroupCommit(sender, max_entries=2, max_bytes=1000, side_by_side=2)
-    with ThreadPoolExecutor(3) as pool:
-        full = [pool.submit(group.submit, [(entry, 1) for entry in pair]) for pair in ("ab", "cd")]
-        # Then both are under way at once
-        assert sender.begun.acquire(timeout=10)
-        assert sender.begun.acquire(timeout=10)
-        # And one that is not full waits for them
-        single = pool.submit(group.submit, [("e", 1)])
-        wait_for(lambda: len(group._waiting) == 1)
-        assert not sender.begun.acquire(timeout=0.1)
-        sender.let.release(3)
-        assert [outcome.result(10) for outcome in (*full, single)] == [[None] * 2, [None] * 2, [None]]
-    assert sorted(map(sorted, sender.batches)) == [["a", "b"], ["c", "d"], ["e"]]

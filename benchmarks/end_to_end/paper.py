@@ -1,0 +1,117 @@
+"""On paper: what many machines would need, by what one was measured to need. Written to docs/scaling.md."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from statistics import mean
+
+from entrants import ROOT
+from figures import Figures
+from markdown import rows
+from prices import by_class
+
+#: The contender whose figures are used: bytes wait in S3, for many hosts share them.
+KEY = "s3"
+
+#: How busy CPUs may be, so that chance does not make queues; `make bench` measures waiting at 80 % of all there is.
+BUSY = 0.7
+
+#: Hours of a night.
+NIGHT = 8
+
+#: Seconds that a thread waits for others in each stage. Not measured, for it depends on them: a download of a cover;
+#: reading and staging in S3; that and three objects one after the other; a receiver's answer and a delete.
+WAITS = {"fetch": 1.0, "resize": 0.1, "upload": 0.2, "notify": 0.3}
+
+#: dramatiq takes so many messages for each thread of a worker.
+PREFETCH = 2
+
+#: S3's and SQS's quotas: requests a second for each prefix, and messages in flight of a standard queue.
+#: https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html
+#: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+PUTS, GETS, IN_FLIGHT = 3500, 5500, 120_000
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A load to plan for."""
+
+    title: str
+    rate: float  #: images a second
+    images: float  #: in the time that the cost is shown for
+    time: str
+
+
+AIMS = (
+    Aim("1,000 images/s", 1000, 1000 * 86_400, "a day"),
+    Aim("ten million a night", 10_000_000 / (NIGHT * 3600), 10_000_000, "a night"),
+)
+
+
+def threads() -> dict[str, int]:
+    """Threads of one process of each stage, by the Procfile."""
+    procfile = (ROOT / "Procfile").read_text(encoding="utf-8")
+    return {name: int(count) for name, count in re.findall(r"^(\w+):.*--threads[ =](\d+)", procfile, re.MULTILINE)}
+
+
+def processes(rate: float, cpu_ms: float, wait: float, per_process: int) -> tuple[float, int]:
+    """vCPUs that a stage keeps busy, and processes: enough for its CPU and for threads that wait (Little's law)."""
+    cpus = rate * cpu_ms / 1000
+    waiting = rate * (wait + cpu_ms / 1000)
+    return cpus, max(ceil(cpus / BUSY), ceil(waiting / per_process / BUSY))
+
+
+def workers(figures: Figures, side: int, aim: Aim) -> str:
+    """The table of one load."""
+    own, cpu = threads(), figures.cpu_by_type(KEY, side)
+    body, total, count = [], 0.0, 0
+    for stage, milliseconds in cpu.items():
+        if stage in WAITS or stage == "ingest":
+            wait, each = WAITS.get(stage, 0.0), own.get(stage, 1)
+            cpus, needed = processes(aim.rate, milliseconds, wait, each)
+            total, count = total + cpus / BUSY, count + needed
+            shown = [f"{milliseconds:.1f}", f"{cpus / BUSY:.1f}", f"{wait:g} s", str(each), str(needed)]
+            body.append([stage, *shown])
+    body.append(["together", f"{sum(cpu.values()):.1f}", f"{total:.1f}", "", "", str(count)])
+    heading = [f"{aim.title}, {side} px", "CPU ms an image", f"vCPUs, {BUSY:.0%} busy", "waits", "threads", "processes"]
+    return rows(heading, body)
+
+
+def traffic(figures: Figures, side: int, cover: float) -> str:
+    """Requests, bytes and cost of all loads; `cover` is the bytes of one."""
+    classes, cost = by_class(figures.requests(KEY, side)), figures.dollars(KEY, side)
+    own = threads()
+    body = []
+    for aim in AIMS:
+        held = {
+            stage: processes(aim.rate, ms, WAITS[stage], own[stage])[1] * own[stage] * PREFETCH
+            for stage, ms in figures.cpu_by_type(KEY, side).items()
+            if stage in WAITS
+        }
+        dollars = {name: each * aim.images / 1e6 for name, each in (cost | {"cpu": cost["cpu"] / BUSY}).items()}
+        body.append(
+            [
+                f"{aim.title}, {side} px",
+                f"{aim.rate * classes['sqs']:,.0f}",
+                f"{aim.rate * (classes['put'] + classes['free']):,.0f}",
+                f"{aim.rate * classes['get']:,.0f}",
+                f"{max(held.values()):,}",
+                f"{8 * aim.rate * cover / 1e9:.1f}",
+                f"{sum(dollars.values()):,.0f} {aim.time}",
+                f"{dollars['s3']:,.0f} + {dollars['sqs']:,.0f} + {dollars['cpu']:,.0f}",
+            ]
+        )
+    heading = ["", "SQS/s", "S3 PUT-class and DELETE/s", "S3 GET-class/s", "in flight, one queue"]
+    return rows([*heading, "Gbit/s of covers", "$", "S3 + SQS + CPU"], body)
+
+
+def text(figures: Figures, sources: Path) -> str:
+    """All tables of the page."""
+    parts = []
+    for side in figures.sides:
+        cover = mean(path.stat().st_size for path in sources.glob(f"*-{side}.jpg"))
+        parts += [workers(figures, side, aim) for aim in AIMS] + [traffic(figures, side, cover)]
+    return "\n\n".join(parts)
