@@ -15,8 +15,8 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint format sheets bench bench-scale bench-queues bench-images \
-	bench-lanes bench-sweep iam lock \
+.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint format screenshots sheets bench bench-scale bench-queues \
+	bench-images bench-lanes bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -54,6 +54,9 @@ lint: setup-dev ## Check style, format and types
 format: setup-dev ## Mend what can be mended of style and format
 	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format .
+
+screenshots: setup-dev ## Remake the pictures of the dashboard in docs/, in a Chromium that is installed
+	$(BIN)/pytest tests/browser --need-browser --screenshots -k goes_through
 
 sheets: setup-dev ## Make the contact sheets of docs/images.md anew
 	$(BIN)/python -m tests.sheets

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
@@ -32,6 +33,7 @@ def make_app(settings: Settings, access: Access) -> Guard:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         with sources.running():
             yield
+            await run_in_threadpool(redrives.stop)
 
     app = Starlette(
         routes=[*pages.routes(), Mount("/static", StaticFiles(directory=HERE / "static"))],

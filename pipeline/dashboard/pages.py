@@ -113,6 +113,9 @@ class Pages:
             flow=flow.cards(self._sources.queues.seen.value, self._sources.history, minutes, now),
             jobs=self._latest_jobs()[:FEW],
             causes=self._causes(),
+            letters=self._sources.letters.seen,
+            job_log=log,
+            runs=self._sources.sweeps.seen,
             sweeps=self._sources.sweeps.seen.value,
             with_database=self._settings.database_url is not None,
             wrong=wrong,
@@ -131,7 +134,14 @@ class Pages:
                 found = [jobs.of_story(story) for story in job_stories.latest(MANY, failed=OUTCOMES[outcome])]
             except PipelineError as error:
                 banners.append(Banner("bad", "The job log does not answer", error.message))
-        return self._page("jobs.html", "/jobs", banners=banners, jobs=found[:MANY], outcome=outcome)
+        return self._page(
+            "jobs.html",
+            "/jobs",
+            banners=banners,
+            jobs=found[:MANY],
+            outcome=outcome,
+            job_log=self._sources.job_log.seen,
+        )
 
     def job(self, request: Request) -> Response:
         """One job's story."""
@@ -169,8 +179,9 @@ class Pages:
     def sweeps(self, _: Request) -> Response:
         """The runs of the sweeps."""
         self._sources.watched()
+        seen = self._sources.sweeps.seen
         with_database = self._settings.database_url is not None
-        return self._page("sweeps.html", "/sweeps", sweeps=self._sources.sweeps.seen.value, with_database=with_database)
+        return self._page("sweeps.html", "/sweeps", runs=seen, sweeps=seen.value, with_database=with_database)
 
     def picture(self, request: Request) -> Response:
         """A rendition of a job that is known here, read from the bucket."""

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Seconds without a page asked for after which nobody looks on, and between two reads then.
+#: Seconds without a page asked for after which nobody looks on, and between two reads of what is read then too.
 WATCHED, IDLE = 60.0, 30.0
 
 #: Samples of the history, at one each 5 s: an hour.
@@ -39,11 +39,12 @@ class Seen(Generic[T]):
 
 
 class Reading(Generic[T]):
-    """One source: how to ask it, and how often, in seconds."""
+    """One source: how to ask it, how often, in seconds, and whether also while nobody looks on."""
 
-    def __init__(self, name: str, read: Callable[[], T], empty: T, every: float) -> None:
+    def __init__(self, name: str, read: Callable[[], T], empty: T, every: float, *, always: bool = False) -> None:
         self.name = name
         self.every = every
+        self.always = always
         self._read = read
         self.seen: Seen[T] = Seen(empty)
 
@@ -61,7 +62,7 @@ class Reading(Generic[T]):
 
 
 class Readers:
-    """Threads that keep `readings` fresh while somebody looks on, and seldom read while nobody does."""
+    """Threads that keep `readings` fresh while somebody looks on; while nobody does, few are read, and seldom."""
 
     def __init__(self, readings: list[Reading[object]]) -> None:
         self._readings = readings
@@ -101,10 +102,15 @@ class Readers:
             asked, began = self._asked, time.monotonic()
             reading.look()
             with self._condition:
-                watched = time.monotonic() - self._watched_at <= WATCHED
-                due = began + (reading.every if watched else max(IDLE, reading.every))
-                while not self._stopping and self._asked == asked and (left := due - time.monotonic()) > 0:
+                while not self._stopping and self._asked == asked and (left := self._due(reading, began)) > 0:
                     self._condition.wait(left)
+
+    def _due(self, reading: Reading[object], began: float) -> float:
+        """Seconds until a reading is to be read again that was read at `began`."""
+        now = time.monotonic()
+        if now - self._watched_at <= WATCHED:
+            return began + reading.every - now
+        return began + IDLE - now if reading.always else IDLE
 
 
 class History:

@@ -15,8 +15,8 @@ from pipeline.letters import Filter
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that one which has ended is shown.
-SHOWN = 300
+#: Seconds that one which has ended is shown, and that one under way may take to end when the dashboard does.
+SHOWN, STOP_GRACE = 300, 5.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,10 @@ class Redrive:
         return " ".join([sent, *self.left, self.trouble]).strip()
 
 
+class _Stopped(Exception):
+    """The dashboard ends."""
+
+
 class Redrives:
     """Starts redrives. `reading` is held while the dead letters are read: two readers would hide them from each other.
 
@@ -61,6 +65,8 @@ class Redrives:
         self._reading = reading
         self._after = after
         self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
         self.latest: Redrive | None = None
 
     @property
@@ -86,14 +92,23 @@ class Redrives:
             if self.busy:
                 return False
             self.latest = Redrive(stage, code, total)
-        threading.Thread(target=self._run, args=[wanted], name="redrive", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, args=[wanted], name="redrive", daemon=True)
+        self._thread.start()
         return True
+
+    def stop(self) -> None:
+        """End the one under way after the letters in hand; what it has not sent is visible to others again."""
+        self._stopping.set()
+        if self._thread:
+            self._thread.join(STOP_GRACE)
 
     def _run(self, wanted: Filter) -> None:
         trouble = ""
         try:
             with self._reading:
                 self._note(redrive(wanted, rate=RATE, progress=self._note))
+        except _Stopped:
+            trouble = "The dashboard was ended: the rest is still there."
         except PipelineError as error:
             trouble = error.message
         except Exception as error:
@@ -104,6 +119,9 @@ class Redrives:
         self._after()
 
     def _note(self, counts: Counts) -> None:
+        """Note how far it is. What this raises ends the redrive, which gives back what it has not sent."""
         if self.latest:
             left = [f"{number:,} left: {why}" for why, number in (counts.left + counts.unsent).most_common(3)]
             self.latest = replace(self.latest, sent=counts.sent.total(), left=tuple(left))
+        if self._stopping.is_set():
+            raise _Stopped

@@ -50,7 +50,7 @@ class Sources:
         self.history = History()
         self.reading_letters = Lock()  #: held by whoever reads the dead-letter queues: it hides them from others
         self._letters_were: tuple[list[int], float] | None = None  #: how many there were when they were read, and when
-        self.queues: Reading[list[Depth]] = Reading("the queues", self._depths, [], QUEUES_EVERY)
+        self.queues: Reading[list[Depth]] = Reading("the queues", self._depths, [], QUEUES_EVERY, always=True)
         self.job_log: Reading[JobLog] = Reading("the job log", _job_log, JobLog(), JOBS_EVERY)
         self.letters: Reading[list[DeadLetter]] = Reading("the dead letters", self._letters, [], LETTERS_EVERY)
         self.sweeps: Reading[list[RunView]] = Reading("the sweeps", sweeps.read, [], SWEEPS_EVERY)

@@ -92,7 +92,19 @@ def test_a_check_leaves_nothing_behind(service: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(
     "process",
-    ["fetch", "resize", "upload", "notify", "sweep", "ingest", "scheduler", "provision", "producer", "operator"],
+    [
+        "fetch",
+        "resize",
+        "upload",
+        "notify",
+        "sweep",
+        "ingest",
+        "scheduler",
+        "provision",
+        "producer",
+        "operator",
+        "dashboard",
+    ],
 )
 def test_each_process_alone_is_green_too(process: str, service: dict[str, str]) -> None:
     assert bad(list(findings(process))) == []

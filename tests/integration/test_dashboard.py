@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -284,6 +285,30 @@ def test_dead_letters_of_a_cause_are_sent_through_again(with_everything: Any) ->
         assert site.post("/redrive", {"stage": "nowhere", "code": "timeout"}).status_code == 404
 
 
+def test_a_redrive_under_way_ends_with_the_dashboard_and_gives_the_rest_back(
+    with_everything: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given more dead letters than a slow redrive sends in a moment
+    for number in range(25):
+        bury(a_job(f"https://example.org/{number}.png", f"job-{number:02}"), "http_404", "It answered 404.")
+    monkeypatch.setattr("pipeline.dashboard.redrives.RATE", 10.0)
+    with serving() as site:
+        wait_for_text(site, "/failures", "Redrive 25")
+        site.post("/redrive", {"stage": "fetch", "code": "http_404"})
+        # When the dashboard ends in the middle of it
+        wait_for(lambda: re.search(r"Redriving .* [1-9]\d* dead letters? sent", site.text("/failures")))
+    # Then each letter is either sent or there for others, at once
+    attributes = {}
+    for name in ("fetch", "fetch_dlq"):
+        attributes[name] = clients.sqs().get_queue_attributes(QueueUrl=queue_url(name), AttributeNames=["All"])[
+            "Attributes"
+        ]
+    sent, left = (int(attributes[name]["ApproximateNumberOfMessages"]) for name in ("fetch", "fetch_dlq"))
+    assert sent + left == 25
+    assert 0 < sent < 25
+    assert attributes["fetch_dlq"]["ApproximateNumberOfMessagesNotVisible"] == "0"
+
+
 # With pieces missing.
 
 
@@ -325,7 +350,7 @@ def test_with_sqs_down_it_says_so_and_keeps_the_last_numbers(
 def test_with_no_queues_at_all_it_still_answers(aws: dict[str, str]) -> None:
     with serving() as site:
         assert site.text("/").count("\N{EN DASH} waiting") == 5
-        assert "Nothing has failed for good." in site.text("/failures")
+        wait_for_text(site, "/failures", "Nothing has failed for good.")
 
 
 def test_pages_do_not_wait_for_a_job_log_that_does_not_answer(

@@ -350,3 +350,27 @@ def test_readings_are_read_at_once_when_something_was_changed() -> None:
         readers.watched()
         readers.refresh()
         wait_for(lambda: count == 2)
+
+
+def test_while_nobody_looks_on_only_what_has_a_history_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given two readings, and nobody who looks on
+    monkeypatch.setattr("pipeline.dashboard.readings.WATCHED", -1)
+    monkeypatch.setattr("pipeline.dashboard.readings.IDLE", 0.01)
+    counts = {"always": 0, "seldom": 0}
+
+    def counting(name: str) -> Any:
+        def read() -> int:
+            counts[name] += 1
+            return counts[name]
+
+        return read
+
+    readings: list[Any] = [Reading(name, counting(name), 0, 0.01, always=name == "always") for name in counts]
+    readers = Readers(readings)
+    with readers.running():
+        # Then one is read again and again, the other once
+        wait_for(lambda: counts["always"] > 5)
+        assert counts["seldom"] == 1
+        # until somebody does
+        readers.watched()
+        wait_for(lambda: counts["seldom"] > 1)
