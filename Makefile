@@ -15,8 +15,8 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint format screenshots sheets bench bench-scale \
-	bench-queues bench-images bench-lanes bench-sweep iam lock \
+.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint format screenshots sheets bench bench-scale bench-queues \
+	bench-images bench-lanes bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
