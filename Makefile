@@ -15,8 +15,8 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint format sheets bench bench-scale bench-queues bench-images \
-	bench-lanes iam lock \
+.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint format screenshots sheets bench bench-scale bench-queues \
+	bench-images bench-lanes bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -55,6 +55,9 @@ format: setup-dev ## Mend what can be mended of style and format
 	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format .
 
+screenshots: setup-dev ## Remake the pictures of the dashboard in docs/, in a Chromium that is installed
+	$(BIN)/pytest tests/browser --need-browser --screenshots -k goes_through
+
 sheets: setup-dev ## Make the contact sheets of docs/images.md anew
 	$(BIN)/python -m tests.sheets
 
@@ -76,6 +79,9 @@ bench-lanes: setup-dev ## Time live jobs without and with 20,000 bulk jobs waiti
 iam: setup-dev ## Write the policies of docs/iam anew, for the default settings
 	for policy in docs/iam/*.json; do \
 		env -i $(BIN)/image-pipeline check --iam $$(basename $$policy .json) 2>/dev/null > $$policy || exit 1; done
+
+bench-sweep: setup-dev ## Sweep 100,000 episodes and check every one (ARGS="--episodes 10000" for fewer)
+	$(BIN)/python benchmarks/sweep.py $(ARGS)
 
 lock: $(BIN)/uv ## Remake the lock files from pyproject.toml (UPGRADE=--upgrade for the newest releases)
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - -o requirements/base.lock

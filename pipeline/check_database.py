@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 import pymongo
 from bson import ObjectId
 from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError
 
-from pipeline import clients, runs
+from pipeline import clients, job_log, runs
 from pipeline.check_rows import Check, Context, Row, Status
 from pipeline.documents import SWEPT
 from pipeline.errors import RetryableError
+from pipeline.job_entries import JOBS
 
 #: Seconds for each request.
 TIMEOUT: Final = 10
@@ -85,6 +87,29 @@ def _indexes(context: Context) -> Iterator[Row]:
         yield Row(Status.OK, runs.COLLECTION, "Its indexes are there.")
 
 
+def _job_log(context: Context) -> Iterator[Row]:
+    if context.settings.jobs_mongo_url is None:
+        yield Row(Status.SKIP, JOBS, "JOBS_MONGO_URL is not set: there is no job log.")
+        return
+    try:
+        with pymongo.timeout(TIMEOUT):
+            jobs = clients.job_database()[JOBS]
+            jobs.find_one({"_id": ""})
+            jobs.update_one({"_id": ""}, {"$unset": {"image_pipeline_check": ""}})
+        missing = [f"{collection} by {by}" for collection, by, *_ in job_log.missing_indexes()]
+    except PyMongoError as error:
+        yield replace(_trouble(JOBS, "read and update it", error), status=Status.WARN)  # no job waits for it
+        return
+    except RetryableError as error:
+        yield Row(Status.SKIP, JOBS, f"Its indexes may not be looked at. {error.message}")
+        return
+    if missing:
+        says = f"There is no index of {' nor of '.join(missing)}: jobs are not forgotten after 30 days."
+        yield Row(Status.WARN, JOBS, says, "`image-pipeline provision` makes it.")
+    else:
+        yield Row(Status.OK, JOBS, "The job log may be read and updated, and its indexes are there.")
+
+
 def _trouble(subject: str, doing: str, error: PyMongoError) -> Row:
     """What MongoDB's refusal means. The error's own text is not shown: it may hold hosts and documents."""
     code: Any = error.code if isinstance(error, OperationFailure) else None
@@ -102,6 +127,7 @@ def _trouble(subject: str, doing: str, error: PyMongoError) -> Row:
 
 
 _SWEEPING = frozenset({"notify", "sweep", "scheduler"})
+_LOGGING = frozenset({"fetch", "resize", "upload", "notify", "ingest", "operator", "provision"})
 
 CHECKS = (
     Check(
@@ -114,4 +140,5 @@ CHECKS = (
     ),
     Check("MongoDB", "collections", "Reads a document of each collection, and updates none.", _collections, _SWEEPING),
     Check("MongoDB", "indexes", "Looks for the indexes of the sweeps' state.", _indexes, _SWEEPING | {"provision"}),
+    Check("Job log", "job log", "Asks for a job that is not there, and looks for the indexes.", _job_log, _LOGGING),
 )

@@ -230,7 +230,7 @@ def _input(context: Context) -> Iterator[Row]:
     yield replace(row, subject="QUEUE_URL")
 
 
-_INPUT = frozenset({"ingest", "producer", "operator"})
+_INPUT = frozenset({"ingest", "producer", "operator", "dashboard"})
 
 CHECKS = (
     Check("SQS", "answers", "Looks a queue up: the endpoint, the region, the credentials.", _answers, opens=True),

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from pipeline import check_commands, dead_commands, status_command, sweep_commands
+from pipeline import check_commands, dashboard_command, dead_commands, status_command, sweep_commands
 from pipeline.errors import PipelineError
 from pipeline.logs import TEXT_FORMAT, set_up
 from pipeline.settings import SettingsError, get_settings
@@ -31,6 +31,7 @@ app.add_typer(sweep_commands.app, name="sweep")
 app.command()(status_command.status)
 app.add_typer(dead_commands.app, name="dead")
 app.command()(check_commands.check)
+app.command()(dashboard_command.dashboard)
 console = Console()
 complaints = Console(stderr=True)
 

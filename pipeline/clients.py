@@ -38,6 +38,10 @@ POOL_SIZE = 64
 #: https://github.com/boto/botocore/blob/develop/botocore/credentials.py (RefreshableCredentials)
 CREDENTIALS_TTL = timedelta(minutes=5)
 
+#: Seconds in which MongoDB has to answer to what is no long work.
+MONGO_ANSWERS = 10.0
+
+
 _STORE_RETRIES: RetryConfig = {
     "max_retries": 2,
     "retry_timeout": timedelta(seconds=30),
@@ -160,6 +164,8 @@ def _mongo() -> MongoClient[dict[str, Any]]:
         url.get_secret_value(),
         appname="image-pipeline",
         tz_aware=True,
+        datetime_conversion="DATETIME_AUTO",  # a date or a text that is none in Python keeps from reading no others
+        unicode_decode_error_handler="replace",
         maxPoolSize=POOL_SIZE,
         serverSelectionTimeoutMS=5000,
         connectTimeoutMS=5000,
@@ -196,12 +202,18 @@ def job_database() -> Database[dict[str, Any]]:
 
 
 @contextmanager
-def mongo_trouble(doing: str, *, timeout: float = 10.0) -> Iterator[None]:
+def mongo_trouble(
+    doing: str, *, timeout: float = MONGO_ANSWERS, where: Callable[[], Database[dict[str, Any]]] = database
+) -> Iterator[None]:
     """Turns what pymongo raises into a RetryableError `mongo_error` that says what was being done.
 
-    All that is inside may take `timeout` seconds together.
+    All that is inside may take `timeout` seconds together. Where that is long, the database `where` it is done is asked
+    first whether it is there: pymongo would look for it all that time.
     """
     try:
+        if timeout > MONGO_ANSWERS:
+            with pymongo.timeout(MONGO_ANSWERS):
+                where().command("ping")
         with pymongo.timeout(timeout):
             yield
     except PyMongoError as error:  # its text may hold hosts and documents

@@ -2,18 +2,21 @@
 
 Operators used here and in `pipeline.runs`; MongoDB has them all since 4.2, and so has the embedded server:
 
-- queries: `$and`, `$exists`, `$expr` with `$ne`, `$gt`, `$gte`, `$in`, `$lt`, `$ne`, `$nin`, `$nor`, `$or`, `$type`, a
-  field of a subdocument, a whole subdocument; hint, limit, max, min, skip and sort by `_id`; maxTimeMS
+- queries: `$and`, `$eq`, `$exists`, `$expr` with `$ne`, `$gt`, `$gte`, `$in`, `$lt`, `$ne`, `$nin`, `$nor`, `$or`,
+  `$type`, a field of a subdocument, a whole subdocument; hint, limit, max, min, skip and sort by `_id`; maxTimeMS
 - updates: `$inc`, `$push` with `$each`, `$set`, `$setOnInsert`, `$unset`, upserts, in bulk; and as a pipeline: `$set`
   and `$unset` with `$cond`, `$eq`, `$literal`, `$type`
 - `$match`, `$group` with `$sum`, `$sort`; a TTL index, and a partial one by equality
 
 A collection is walked along the index of `_id`, which every collection has. Bounds are `min` and `max`, not `$gt`: that
-one finds only ids of its own BSON type. An update names its document by `_id` and what it expects there by equality.
+one finds only ids of its own BSON type. An update names its document by `_id`, and what it expects there by equality,
+`$ne` and `$exists`, field by field.
 """
 
 from __future__ import annotations
 
+import re
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import bson
 import pymongo
+from bson import Int64
 from pymongo import UpdateOne
 from pymongo.errors import PyMongoError
 
@@ -34,7 +38,9 @@ if TYPE_CHECKING:
     from pymongo.collection import Collection
     from pymongo.cursor import Cursor
 
-#: Seconds that MongoDB may look for one page of stale documents; then it looks only at the next `WINDOW` documents.
+#: Seconds that MongoDB may look for one page of stale documents at once. Where they are so rare that it takes longer,
+#: the page is looked for in the next `WINDOW` documents, and the next, for `LONGEST_LOOK`: few are read twice.
+FIRST_LOOK = 20
 LONGEST_LOOK = 60
 WINDOW = 50_000
 
@@ -77,7 +83,7 @@ class Document:
     urls: dict[str, str]  #: its stale images, by field
     title: object
     channel: object  #: the `_id` of an episode's channel
-    lock: object
+    seen: dict[str, object]  #: what else it was picked by: its claim, and the URLs that were processed last
 
     @property
     def key(self) -> bytes:
@@ -119,20 +125,30 @@ def read(swept: Swept, run: str, after: Sequence[Any], size: int) -> tuple[list[
 
     `after` and what is returned for it hold one id, or none for the beginning and the end.
     """
-    with clients.mongo_trouble(f"look for {swept.name}", timeout=2 * LONGEST_LOOK):
+    with clients.mongo_trouble(f"look for {swept.name}", timeout=FIRST_LOOK + 2 * LONGEST_LOOK):
         try:
-            with pymongo.timeout(LONGEST_LOOK):
+            with pymongo.timeout(FIRST_LOOK):
                 found = list(_look(swept, run, after).limit(size))
             reached = [found[-1]["_id"]] if len(found) == size else []
         except PyMongoError as error:
             if not error.timeout:
                 raise
-            reached, until = _window(swept, after)
-            found = list(_look(swept, run, after, until).limit(size))
-            if len(found) == size:
-                reached = [found[-1]["_id"]]
+            found, reached = _look_by_windows(swept, run, after, size)
     documents = (_document(swept, each) for each in found)
     return [document for document in documents if document.urls], reached
+
+
+def _look_by_windows(swept: Swept, run: str, after: Sequence[Any], size: int) -> tuple[list[dict[str, Any]], list[Any]]:
+    found: list[dict[str, Any]] = []
+    ends = time.monotonic() + LONGEST_LOOK
+    while True:
+        reached, until = _window(swept, after)
+        found += _look(swept, run, after, until).limit(size - len(found))
+        if len(found) == size:
+            return found, [found[-1]["_id"]]
+        if not reached or time.monotonic() >= ends:
+            return found, reached
+        after = reached
 
 
 def _look(swept: Swept, run: str, after: Sequence[Any], until: Sequence[Any] = ()) -> Cursor[dict[str, Any]]:
@@ -166,17 +182,19 @@ def _document(swept: Swept, found: Mapping[str, Any]) -> Document:
         for field in swept.fields
         if (url := present_url(found.get(field))) and url != found.get(f"last_{field}")
     }
-    return Document(found["_id"], urls, found.get("title"), found.get("channel_id"), found.get("lock"))
+    seen = {name: found.get(name) for name in ("lock", *(f"last_{field}" for field in urls))}
+    return Document(found["_id"], urls, found.get("title"), found.get("channel_id"), seen)
 
 
 def claim(swept: Swept, run: str, documents: Sequence[Document]) -> list[Document]:
-    """Claim `documents` for `run`; returns those that are its own now: no other run was faster, no URL changed."""
+    """Claim `documents` for `run`; returns those that are its own now.
+
+    Not so, if their URLs changed since they were read, or another run was faster: claimed them, or is done with them.
+    """
     if not documents:
         return []
     lock = {"until": datetime.now(UTC) + timedelta(seconds=get_settings().claim_seconds), "run": run}
-    updates = [
-        UpdateOne({"_id": each.id, "lock": each.lock, **each.urls}, {"$set": {"lock": lock}}) for each in documents
-    ]
+    updates = [UpdateOne(_as_read(each), {"$set": {"lock": lock}}) for each in documents]
     with clients.mongo_trouble(f"claim {swept.name}", timeout=IN_BULK):
         if _collection(swept).bulk_write(updates, ordered=False).matched_count == len(documents):
             return list(documents)
@@ -187,15 +205,35 @@ def claim(swept: Swept, run: str, documents: Sequence[Document]) -> list[Documen
     return [each for each in documents if each.key in ours]
 
 
+def _as_read(document: Document) -> dict[str, Any]:
+    """The query for a stale document that nobody has claimed, changed or written to since it was read."""
+    unmarked = {"metadata.image_is_valid": {"$ne": False}, "metadata.error": {"$exists": False}}
+    seen = {name: {"$eq": value} for name, value in document.seen.items()}  # be it an object that looks like a query
+    return {"_id": document.id, **document.urls, **seen, **unmarked}
+
+
 def folders(swept: Swept, documents: Sequence[Document]) -> dict[bytes, str]:
     """The folder of each document by its key: from its own title, or for an episode from its channel's."""
     if swept is CHANNELS:
         return {each.key: _folder(each.title) or folder_name(None) for each in documents}
-    ids = {_key(each.channel): each.channel for each in documents}
+    ids = {_key(_plain(each.channel)): each.channel for each in documents}
     with clients.mongo_trouble("look up the titles of channels", timeout=IN_BULK):
-        channels = _collection(CHANNELS).find({"_id": {"$in": list(ids.values())}}, {"title": 1})
-        titles = {_key(each["_id"]): _folder(each.get("title")) for each in channels}
-    return {each.key: titles.get(_key(each.channel)) or NO_CHANNEL for each in documents}
+        channels = _collection(CHANNELS).find({"_id": {"$in": [*filter(_may_be_id, ids.values())]}}, {"title": 1})
+        titles = {_key(_plain(each["_id"])): _folder(each.get("title")) for each in channels}
+    return {each.key: titles.get(_key(_plain(each.channel))) or NO_CHANNEL for each in documents}
+
+
+def _plain(value: object) -> object:
+    """A number as MongoDB compares it: 5, 5.0 and NumberLong(5) are the same to it."""
+    exact = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return int(value) if exact or isinstance(value, Int64) else value  # type: ignore[call-overload]
+
+
+def _may_be_id(value: object) -> bool:
+    """Whether MongoDB takes `value` for an id, and not for a part of a query."""
+    return not isinstance(value, bson.Regex | re.Pattern | bson.DBRef) and not (
+        isinstance(value, Mapping) and any(name.startswith("$") for name in value)
+    )
 
 
 def _folder(title: object) -> str | None:

@@ -83,6 +83,13 @@ _REDIRECT = (
 _DEAD_SWEEPS = tuple(f"{queue}_dlq" for queue in SWEEP_QUEUES)
 _DEAD = (*(stage.dead_letter_queue for stage in STAGES), INGEST_DEAD_LETTER_QUEUE, *_DEAD_SWEEPS)
 _WORK = (*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES)
+_OPERATOR = (
+    Grant("ReadAndDeleteDeadLetters", (_FIND, _COUNT, *_CONSUME), queues=_DEAD),
+    Grant("SendThroughAgain", (_FIND, _SEND), queues=_WORK),
+    Grant("SendInputAgain", (_SEND,), on_input=True),
+    Grant("CountMessages", (_FIND, _COUNT), queues=_WORK, on_input=True),
+    Grant("ReadLongPayloads", ("s3:GetObject",), place=Place.STAGING),
+)
 
 #: By process: those of the Procfile, then who else meets the queues.
 GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
@@ -130,12 +137,15 @@ GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
             queues=("submit_*",),
         ),
     ),
-    "operator": (
-        Grant("ReadAndDeleteDeadLetters", (_FIND, _COUNT, *_CONSUME), queues=_DEAD),
-        Grant("SendThroughAgain", (_FIND, _SEND), queues=_WORK),
-        Grant("SendInputAgain", (_SEND,), on_input=True),
-        Grant("CountMessages", (_FIND, _COUNT), queues=_WORK, on_input=True),
-        Grant("ReadLongPayloads", ("s3:GetObject",), place=Place.STAGING),
+    "operator": _OPERATOR,
+    "dashboard": (
+        *_OPERATOR,
+        Grant("ShowThumbnails", ("s3:GetObject",), place=Place.RENDITIONS),
+        Grant(
+            "ResultsOfWhatItSubmits",
+            (_FIND, "sqs:CreateQueue", "sqs:ReceiveMessage", "sqs:DeleteMessage"),
+            queues=("submit_*",),
+        ),
     ),
 }
 

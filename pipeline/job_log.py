@@ -176,5 +176,6 @@ def create_index(collection: str, by: str, options: Mapping[str, Any]) -> None:
     Raises:
         RetryableError: MongoDB could not make it.
     """
-    with clients.mongo_trouble(f"create the index of {collection} by {by}", timeout=600):
+    doing = f"create the index of {collection} by {by}"
+    with clients.mongo_trouble(doing, timeout=600, where=clients.job_database):
         clients.job_database()[collection].create_index(by, **options)

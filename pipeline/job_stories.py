@@ -181,10 +181,10 @@ def oldest() -> dict[str, datetime]:
     missed, while MongoDB was down, stays among them until it is forgotten.
     """
     with clients.mongo_trouble("read the job log"):
-        found = _jobs().find({"open": True}).sort("began", 1).limit(MOST_READ)
+        found = _jobs().find({"open": True}, {"began": 1, "turns": 1}).sort("began", 1).limit(MOST_READ)
         began: dict[str, datetime] = {}
-        for story in (_story(each) for each in found):
-            began.setdefault(story.stage, story.began)
+        for each in found:
+            began.setdefault(_due(list(_turns(each))), each["began"])
             if len(began) == len(STAGES):
                 break
     return began
@@ -267,6 +267,9 @@ def _stage(turns: Sequence[Turn], status: Status) -> str:
     if status in FAILED:
         dead = (turn for turn in turns if turn.verdict in {Verdict.GIVEN_UP, Verdict.REJECTED})
         return next((turn.stage for turn in dead), NOTIFY.name)
-    if status == "done" or not turns:
-        return NOTIFY.name
+    return NOTIFY.name if status == "done" else _due(turns)
+
+
+def _due(turns: Sequence[Turn]) -> str:
+    """The stage that a job which is under way is due in."""
     return turns[-1].due or turns[-1].stage

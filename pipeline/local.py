@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from pipeline.embedded import EmbeddedStackError
 from pipeline.processes import Supervisor
 from pipeline.standalone import PROCFILE, from_here, standalone
 
 #: The file in the data folder that holds what a second terminal needs, while the service runs.
 ENV_FILE = "local.env"
+
+#: Where the dashboard listens: on the first of these ports that is free.
+DASHBOARD_PORTS = range(8480, 8580)
 
 #: The least of it, for people to see.
 SHOWN = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "QUEUE_URL")
@@ -51,10 +56,19 @@ def run(data_dir: Path, concurrency: Mapping[str, int], console: Console) -> Non
     """
     console.print("Starting the embedded servers …", style="dim")
     with standalone(data_dir, persist=True) as variables, _env_file(data_dir / ENV_FILE, variables) as env_file:
-        _explain(console, variables, data_dir, env_file)
-        with Supervisor(PROCFILE, Lines(console), concurrency=concurrency) as supervisor:
+        port = _dashboard_port()
+        _explain(console, variables | {"DASHBOARD": f"http://127.0.0.1:{port}/"}, data_dir, env_file)
+        beside = {"dashboard": f"LEVEL=${{LEVEL:-INFO}} image-pipeline dashboard --port {port}"}
+        with Supervisor(PROCFILE, Lines(console), concurrency=concurrency, beside=beside) as supervisor:
             supervisor.start()
             threading.Event().wait()
+
+
+def _dashboard_port() -> int:
+    for port in DASHBOARD_PORTS:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise EmbeddedStackError(f"no port from {DASHBOARD_PORTS[0]} to {DASHBOARD_PORTS[-1]} is free for the dashboard")
 
 
 class Lines:
@@ -85,6 +99,7 @@ def _env_file(path: Path, variables: Mapping[str, str]) -> Iterator[Path]:
 def _explain(console: Console, variables: Mapping[str, str], data_dir: Path, env_file: Path) -> None:
     """What runs where, and how to use it from another terminal."""
     where = {
+        "Dashboard": variables["DASHBOARD"],
         "SQS and S3": variables["AWS_ENDPOINT_URL"],
         "MongoDB": variables["MONGO_URL"],
         "QUEUE_URL": variables["QUEUE_URL"],

@@ -44,7 +44,7 @@ class Operations(dramatiq.Middleware):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._began: dict[int, float] = {}  # by thread: when it began the message that it has in hand
-        self._server: OpsServer | None = None
+        self.server: OpsServer | None = None  #: ends with the process, so that it answers to the last
 
     def after_worker_boot(self, broker: Any, worker: Worker) -> None:
         """Serve metrics and health checks."""
@@ -55,13 +55,8 @@ class Operations(dramatiq.Middleware):
         refresh: list[Refresh] = [partial(self._refresh, broker, worker, process)]
         if FETCH.name in queues:
             refresh.append(lambda: metrics.RESTING_HOSTS.set(manners().resting))
-        self._server = OpsServer(process, queues, health, refresh)
-        self._server.start(self._settings)
-
-    def after_worker_shutdown(self, broker: Any, worker: Worker) -> None:
-        """End the server."""
-        if self._server:
-            self._server.close()
+        self.server = OpsServer(process, queues, health, refresh)
+        self.server.start(self._settings)
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         """Note that a thread begins a message, and how long that has waited, if it comes to the stage anew."""

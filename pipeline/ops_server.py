@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -52,7 +52,7 @@ class OpsServer:
         self._refresh = tuple(refresh)
         self._lock = threading.Lock()
         self._server: _Server | None = None
-        metrics.PROCESS.labels(process, ",".join(queues), version("image-pipeline")).set(1)
+        metrics.PROCESS.labels(process, ",".join(queues), _version()).set(1)
 
     def start(self, settings: Settings) -> int | None:
         """Serve, in threads of its own; returns the port, or None where METRICS_PORT is 0, or no port is free."""
@@ -109,6 +109,13 @@ class OpsServer:
                 if error.errno != errno.EADDRINUSE:
                     raise
         raise OSError(errno.EADDRINUSE, f"no port from {first} to {port} is free")
+
+
+def _version() -> str:
+    try:
+        return version("image-pipeline")
+    except PackageNotFoundError:  # run from a checkout that was not installed
+        return "unknown"
 
 
 def _verdict(wrong: list[str]) -> tuple[int, str, bytes]:

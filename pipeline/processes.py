@@ -182,6 +182,7 @@ class Supervisor:
             line when one died. It must not raise.
         environ: the environment of the processes, by default that of this one.
         concurrency: how many of a process type to run, where that is not one: `{"resize": 2, "ingest": 0}`.
+        beside: commands that are run beside the Procfile's, by their process types.
 
     Raises:
         ValueError: `concurrency` names a process type that the Procfile has not.
@@ -194,6 +195,7 @@ class Supervisor:
         *,
         environ: Mapping[str, str] | None = None,
         concurrency: Mapping[str, int] | None = None,
+        beside: Mapping[str, str] | None = None,
     ) -> None:
         environ = dict(os.environ if environ is None else environ)
         environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environ.get("PATH", os.defpath)])
@@ -201,6 +203,7 @@ class Supervisor:
         types = parse_procfile(procfile.read_text(encoding="utf-8")).processes  # type: ignore[no-untyped-call]
         if unknown := set(concurrency or ()) - set(types):
             raise ValueError(f"{procfile} has no {', '.join(sorted(unknown))}, only {', '.join(types)}")
+        types = types | dict(beside or {})
         self._processes = {
             each.name: _Process(each.name, _Program(each.cmd, each.env, procfile.resolve().parent), on_line)
             for each in expand_processes(types, concurrency=concurrency, env=environ)  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pymongo import UpdateOne
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from pipeline import clients
 from pipeline.documents import IN_BULK, Outcome, Swept
@@ -29,6 +29,12 @@ RUN_DAYS = 90
 
 #: Seconds that a cover is kept after the claims of its documents have ended: a job may be late.
 COVER_GRACE = 86_400
+
+#: Documents of a cover from which on it takes no more: a record of MongoDB's holds 16 MB, and one job writes to all.
+MAX_DOCUMENTS = 20_000
+
+#: The code of the error that a key is there already.
+DUPLICATE_KEY = 11000
 
 #: The indexes of the collection: what each is by, its options, and what for.
 INDEXES: tuple[tuple[str, dict[str, Any], str], ...] = (
@@ -50,6 +56,7 @@ class Run:
     claimed: int = 0  #: documents it has claimed
     walked: bool = False  #: whether it has come to the end
     counts: dict[str, int] = field(default_factory=dict)  #: documents by how they ended
+    started: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,16 @@ def _run(found: Mapping[str, Any]) -> Run:
         claimed=found["claimed"],
         walked=found["walked"],
         counts=dict(found.get("counts", {})),
+        started=found.get("started"),
     )
+
+
+def latest(swept: Swept, limit: int) -> list[Run]:
+    """The last runs over a collection, the latest first."""
+    with clients.mongo_trouble("look at the runs"):
+        ids = {"$gte": f"{swept.name}-", "$lt": f"{swept.name}."}  # "." follows "-", and covers have others
+        found = _collection().find({"_id": ids}, sort=[("started", -1)], limit=limit)
+        return [_run(each) for each in found]
 
 
 def advance(run: Run, after: list[Any], *, by: str, claimed: int, walked: bool) -> bool:
@@ -135,33 +151,62 @@ def advance(run: Run, after: list[Any], *, by: str, claimed: int, walked: bool) 
 
 
 def under_way(run: str) -> int:
-    """How many jobs of the run have been handed over and have not ended."""
+    """How many jobs of the run have been handed over and have not ended; none for longer than a claim lasts.
+
+    One may never end, as where MongoDB was down for so long that its write-back was given up.
+    """
+    claimed_still = datetime.now(UTC) + timedelta(seconds=COVER_GRACE)
     with clients.mongo_trouble("count the jobs under way", timeout=IN_BULK):
         return _collection().count_documents(
-            {"run": run, "pending": True, "handed_over": True, "expires": {"$gt": datetime.now(UTC)}}
+            {"run": run, "pending": True, "handed_over": True, "expires": {"$gt": claimed_still}}
         )
 
 
-def join(covers: Mapping[str, Cover]) -> dict[str, Cover]:
-    """Add the documents of `covers` to those that are recorded, recording what is new; returns the ones that are not.
+def join(covers: Mapping[str, Cover]) -> tuple[dict[str, Cover], list[str]]:
+    """Add the documents of `covers` to those that are recorded, recording what is new.
 
-    These are as they are recorded; whether one has an outcome is looked up after its documents were added. So of the
-    one who adds documents and the one who sets the outcome, at least one sees what the other did.
+    Returns those that are not new, and the ids of those that are full: their documents were not added. They are as they
+    are recorded; whether one has an outcome is looked up after its documents were added, and to one that has, none are.
+    So of the one who adds documents and the one who sets the outcome, at least one sees what the other did.
     """
     if not covers:
+        return {}, []
+    with clients.mongo_trouble("record covers", timeout=IN_BULK):
+        ended = _find(list(covers), outcome={"$ne": None})
+        new, refused = _add({id_: cover for id_, cover in covers.items() if id_ not in ended})
+        if refused:  # not those that somebody else recorded at the same moment: they are there now
+            _, refused = _add({id_: covers[id_] for id_ in refused})
+        known = ended | _find([id_ for id_ in covers if id_ not in ended and id_ not in new])
+    full = [id_ for id_ in refused if id_ in known and known[id_].outcome is None]
+    return {id_: cover for id_, cover in known.items() if id_ not in full}, full
+
+
+def _find(ids: Sequence[str], **more: Any) -> dict[str, Cover]:
+    if not ids:
         return {}
+    found = _collection().find({"_id": {"$in": ids}, **more}, {"documents": 0})
+    return {each["_id"]: _cover(each) for each in found}
+
+
+def _add(covers: Mapping[str, Cover]) -> tuple[set[str], list[str]]:
+    """The ids of covers that are new, and of those that take no more documents: they are full, or have an outcome."""
+    if not covers:
+        return set(), []
     expires = datetime.now(UTC) + timedelta(seconds=get_settings().claim_seconds + COVER_GRACE)
     ids = list(covers)
-    with clients.mongo_trouble("record covers", timeout=IN_BULK):
-        result = _collection().bulk_write(
-            [_joining(id_, cover, expires) for id_, cover in covers.items()], ordered=False
-        )
-        known = [ids[place] for place in range(len(ids)) if place not in (result.upserted_ids or {})]
-        found = _collection().find({"_id": {"$in": known}}, {"documents": 0})
-        return {each["_id"]: _cover(each) for each in found}
+    updates = [_joining(id_, cover, expires) for id_, cover in covers.items()]
+    try:
+        result: Mapping[str, Any] = _collection().bulk_write(updates, ordered=False).bulk_api_result
+    except BulkWriteError as error:
+        result = error.details or {}
+        if any(each["code"] != DUPLICATE_KEY for each in result["writeErrors"]) or result["writeConcernErrors"]:
+            raise
+    new = {ids[each["index"]] for each in result["upserted"]}
+    return new, [ids[each["index"]] for each in result["writeErrors"]]
 
 
 def _joining(id_: str, cover: Cover, expires: datetime) -> UpdateOne:
+    """The update that adds documents; for a cover that takes none it is an insert, which fails for the same id."""
     new = {
         "run": cover.run,
         "job": cover.job,
@@ -169,8 +214,11 @@ def _joining(id_: str, cover: Cover, expires: datetime) -> UpdateOne:
         "pending": True,
         "expires": expires,
     }
+    takes_more = {"outcome": None, f"documents.{MAX_DOCUMENTS - 1}": {"$exists": False}}
     return UpdateOne(
-        {"_id": id_}, {"$setOnInsert": new, "$push": {"documents": {"$each": cover.documents}}}, upsert=True
+        {"_id": id_, **takes_more},
+        {"$setOnInsert": new, "$push": {"documents": {"$each": cover.documents}}},
+        upsert=True,
     )
 
 

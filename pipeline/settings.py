@@ -190,6 +190,9 @@ class Settings(BaseSettings):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9191
     metrics_host: IPvAnyAddress = ipaddress.IPv4Address("127.0.0.1")
 
+    # The web page.
+    dashboard_token: Annotated[SecretStr | None, Field(min_length=16)] = None
+
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)] = "DEBUG"
 
     @model_validator(mode="after")

@@ -63,7 +63,8 @@ class Traces:
         self._provider = TracerProvider(
             sampler=ALWAYS_ON, resource=resource, id_generator=self._ids, shutdown_on_exit=False
         )
-        self._provider.add_span_processor(BatchSpanProcessor(_Exporter(self._endpoint)))
+        self._exporter = _Exporter(self._endpoint)
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("pipeline")
 
     def stop(self, timeout: float) -> None:
@@ -71,6 +72,8 @@ class Traces:
         ending = threading.Thread(target=self._provider.shutdown, name="traces end", daemon=True)
         ending.start()
         ending.join(timeout)
+        if ending.is_alive():
+            self._exporter.shutdown()  # or it would go on trying
 
     def __call__(self, event: Event) -> None:
         """Make the span of one turn, and before the first one that of the job."""

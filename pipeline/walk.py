@@ -77,7 +77,11 @@ def _lead(swept: Swept, run: Run, claimed: Sequence[Document], hand_over: Callab
             job_id = sweep_job_id(swept.name, each.id, each.urls, run.id)
             covers[cover_id] = Cover(run.id, job_id, each.urls, [])
         covers[cover_id].documents.append(each.id)
-    known = runs.join(covers)
+    known, full = runs.join(covers)
+    for id_ in full:  # what this page has of it becomes a cover of its own
+        own = f"{id_}/{run.page}"
+        covers[own], folder_of[own] = covers.pop(id_), folder_of[id_]
+        known |= runs.join({own: covers[own]})[0]
     # A worker that died may have recorded a cover, and not handed it over; a page taken again may be of another size.
     to_send = {
         id_: known.get(id_, cover)

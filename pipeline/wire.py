@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import time
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
@@ -94,7 +95,7 @@ class Entry:
         """A dead letter, its reason beside it."""
         return cls(body, attributes=tuple(reason.attributes().items()))
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes that SQS counts: the body, and each attribute's name, type and value."""
         named = sum(len(name.encode()) + len("String") + len(value.encode()) for name, value in self.attributes)
@@ -136,6 +137,20 @@ class Entry:
                 for name, value in self.attributes
             }
         return request
+
+
+def in_batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """`entries` in their order, as many in each list as SQS takes in one request."""
+    batch: list[Entry] = []
+    size = 0
+    for entry in entries:
+        if len(batch) == MAX_BATCH or (batch and size + entry.size > MAX_MESSAGE_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(entry)
+        size += entry.size
+    if batch:
+        yield batch
 
 
 def is_group(value: object) -> bool:

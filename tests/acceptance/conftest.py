@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -48,6 +48,7 @@ class World:
     answers: dict[str, list[int]] = field(default_factory=dict)  #: statuses for the next postbacks to a path
     posts: list[Post] = field(default_factory=list)
     fetches: list[str] = field(default_factory=list)
+    held: dict[str, threading.Event] = field(default_factory=dict)  #: paths that answer once their event is set
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -55,6 +56,15 @@ class World:
     def serve(self, path: str, data: bytes, status: int = 200) -> str:
         self.files[path] = (status, data)
         return self.url(path)
+
+    @contextmanager
+    def holding(self, path: str) -> Iterator[Callable[[], None]]:
+        """Requests to a path wait inside, until what this yields is called."""
+        released = self.held[path] = threading.Event()
+        try:
+            yield released.set
+        finally:
+            released.set()
 
     def posted(self, path: str) -> list[Post]:
         return [post for post in self.posts if post.path == path]
@@ -69,14 +79,20 @@ def world() -> Iterator[World]:
 
         def do_GET(self) -> None:
             world.fetches.append(self.path)
+            self.hold()
             status, data = world.files.get(self.path.partition("?")[0], (404, b"not here"))
             self.answer(status, data)
 
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers["Content-Length"]))
             world.posts.append(Post(self.path, {k.lower(): v for k, v in self.headers.items()}, raw))
+            self.hold()
             waiting = world.answers.get(self.path)
             self.answer(waiting.pop(0) if waiting else 204, b"")
+
+        def hold(self) -> None:
+            if event := world.held.get(self.path.partition("?")[0]):
+                event.wait(60)
 
         def answer(self, status: int, data: bytes) -> None:
             self.send_response(status)

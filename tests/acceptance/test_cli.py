@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import boto3
 import pytest
+import requests
 from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -74,7 +75,7 @@ def png() -> bytes:
 
 def test_every_command_and_option_explains_itself() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    assert set(commands) >= {"submit", "provision", "local", "demo", "ingest"}
+    assert set(commands) >= {"submit", "provision", "local", "demo", "ingest", "dashboard"}
     for name, command in commands.items():
         assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
         assert command.help, name
@@ -218,6 +219,10 @@ def test_local_tells_where_things_are_and_leaves_nothing_running(environ: dict[s
         elsewhere = {"PATH": os.environ["PATH"]}
         done = subprocess.run(shell, env=elsewhere, capture_output=True, text=True, timeout=60, check=False)
         assert done.stdout == "Everything is there already.\n", done.stderr
+        # and its page, where it says
+        (address,) = re.findall(r"^  Dashboard +(http://127\.0\.0\.1:\d+/)$", log.read_text(), flags=re.MULTILINE)
+        wait_for(lambda: "The dashboard: http" in log.read_text(), 60)
+        assert f"Queues <code>{environ['QUEUE_NAMESPACE']}_" in requests.get(address, timeout=30).text
         children = descendants(process.pid)
         assert len(children) > 8
         # When it is interrupted, as by Ctrl-C

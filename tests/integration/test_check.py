@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator
@@ -91,10 +92,35 @@ def test_a_check_leaves_nothing_behind(service: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(
     "process",
-    ["fetch", "resize", "upload", "notify", "sweep", "ingest", "scheduler", "provision", "producer", "operator"],
+    [
+        "fetch",
+        "resize",
+        "upload",
+        "notify",
+        "sweep",
+        "ingest",
+        "scheduler",
+        "provision",
+        "producer",
+        "operator",
+        "dashboard",
+    ],
 )
 def test_each_process_alone_is_green_too(process: str, service: dict[str, str]) -> None:
     assert bad(list(findings(process))) == []
+
+
+def test_a_job_log_wants_its_indexes(database: Database[dict[str, Any]], aws_of_database: None, monkeypatch) -> None:
+    def of_the_job_log() -> list[tuple[str, str]]:
+        return [(each.row.status, each.row.says) for each in findings("operator") if each.group == "Job log"]
+
+    monkeypatch.setenv("JOBS_MONGO_URL", os.environ["MONGO_URL"])
+    clients.forget()
+    ((status, says),) = of_the_job_log()
+    assert status == "warn"
+    assert "no index of image_pipeline_jobs by updated" in says
+    provision()
+    assert [status for status, _ in of_the_job_log()] == ["ok"]
 
 
 def test_a_database_is_tried_and_left_as_it_is(database: Database[dict[str, Any]], aws_of_database: None) -> None:
@@ -402,6 +428,12 @@ BROKEN = [
         process="sweep",
         variables={"MONGO_URL": f"mongodb://user:secret@{closed_port()}/images"},
         says=(("fail", "MongoDB", "does not answer, or has no primary"),),
+    ),
+    Broken(
+        "a job log that is down",
+        process="fetch",
+        variables={"JOBS_MONGO_URL": f"mongodb://user:secret@{closed_port()}/jobs"},
+        says=(("warn", "image_pipeline_jobs", "does not answer, or has no primary"),),
     ),
     Broken(
         "every stranger's URL let in",

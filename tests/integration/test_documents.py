@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import bson
 import pytest
-from bson import ObjectId
+from bson import Int64, ObjectId, Regex
+from bson.datetime_ms import DatetimeMS
 from pymongo.errors import ExecutionTimeout
 
-from pipeline import documents
+from pipeline import clients, documents
 from pipeline.documents import CHANNELS, EPISODES, Outcome
 
 SOON, PAST = datetime(2999, 1, 1, tzinfo=UTC), datetime(2001, 1, 1, tzinfo=UTC)
@@ -128,6 +130,14 @@ def test_where_a_look_takes_too_long_it_goes_by_windows(database, monkeypatch):
     monkeypatch.setattr(documents, "_look", too_slow_without_a_bound)
 
     assert read_all(CHANNELS, size=4) == list(range(0, 100, 10))
+    # A page goes on from window to window,
+    found, _ = documents.read(CHANNELS, "run", [], 4)
+    assert [each.id for each in found] == [0, 10, 20, 30]
+    # but not for ever: what it has come to is where the next one begins.
+    monkeypatch.setattr(documents, "LONGEST_LOOK", 0)
+    found, reached = documents.read(CHANNELS, "run", [0], 4)
+    assert ([each.id for each in found], reached) == ([], [6])
+    assert read_all(CHANNELS, size=4) == list(range(0, 100, 10))
 
 
 # Claims.
@@ -167,6 +177,26 @@ def test_a_url_that_changed_since_it_was_read_is_not_claimed(database):
     assert "lock" not in database.channels.find_one()
 
 
+@pytest.mark.parametrize(
+    ("how", "mark"),
+    [
+        (outcome(["image_url"]), {"last_image_url": "a"}),
+        (outcome([], ["image_url"]), {"metadata.image_is_valid": False}),
+        (outcome([], ["image_url"], given_up=True), {"metadata.error": True}),
+    ],
+)
+def test_what_another_run_has_done_since_it_was_read_is_not_claimed(database, how, mark):
+    # Given a run that takes its time to read, and another that meanwhile does all
+    database.channels.insert_many([{"_id": 1, "image_url": "a"}, {"_id": 2, "image_url": "b"}])
+    slow, _ = documents.read(CHANNELS, "slow", [], 10)
+    fast, _ = documents.read(CHANNELS, "fast", [], 1)
+    documents.claim(CHANNELS, "fast", fast)
+    documents.write(CHANNELS, "fast", {"image_url": "a"}, how, [1])
+    # When the first one claims what it has read, then it gets the rest.
+    assert [each.id for each in documents.claim(CHANNELS, "slow", slow)] == [2]
+    assert database.channels.find_one({"_id": 1, "lock": {"$exists": False}, **mark})
+
+
 # Folders.
 
 
@@ -187,6 +217,38 @@ def test_folders_come_from_titles(database):
 
     assert list(documents.folders(EPISODES, episodes).values()) == ["MUNDO_CRISTAO", "CUSTOM", "CUSTOM", "CUSTOM"]
     assert sorted(documents.folders(CHANNELS, channels).values()) == ["MUNDO_CRISTAO", "custom", "custom"]
+
+
+@pytest.mark.parametrize("channel", [5, 5.0, Int64(5)])
+@pytest.mark.parametrize("named", [5, 5.0, Int64(5)])
+def test_numbers_that_are_equal_to_mongodb_name_the_same_channel(database, channel, named):
+    database.channels.insert_one({"_id": channel, "title": "Five"})
+    database.episodes.insert_one({"_id": 1, "itunes_image": "a", "channel_id": named})
+
+    found, _ = documents.read(EPISODES, "run", [], 10)
+
+    assert list(documents.folders(EPISODES, found).values()) == ["FIVE"]
+
+
+def test_a_date_beyond_those_of_python_can_be_read(database):
+    far_off = bson.encode({"until": DatetimeMS(2**60)})
+
+    assert bson.decode(far_off, clients.database().codec_options) == {"until": DatetimeMS(2**60)}
+
+
+@pytest.mark.parametrize("value", [7, ["a"], {"a": 1}, {"$oid": "1"}, Regex("^x"), None, True, float("nan"), 1e300])
+def test_a_document_with_values_of_any_kind_keeps_no_other_from_its_sweep(database, value):
+    odd = {"title": value, "channel_id": value, "last_itunes_image": value, "lock": value}
+    database.episodes.insert_many([{"_id": 1, "itunes_image": "a", **odd}, {"_id": 2, "itunes_image": "b"}])
+
+    found, _ = documents.read(EPISODES, "run", [], 10)
+    claimed = documents.claim(EPISODES, "run", found)
+    folders = documents.folders(EPISODES, claimed)
+    documents.write(EPISODES, "run", {"itunes_image": "a"}, outcome(["itunes_image"]), [1])
+
+    assert [each.id for each in claimed] == [1, 2]
+    assert list(folders.values()) == ["CUSTOM", "CUSTOM"]
+    assert (database.episodes.find_one({"_id": 1}) or {})["last_itunes_image"] == "a"
 
 
 # Write-back.

@@ -52,6 +52,11 @@ class Rig:
     def work(self, name: str) -> None:
         assert self.go_on.wait(60)
 
+    def stop(self) -> None:
+        self.worker.stop()
+        assert self.operations.server
+        self.operations.server.close()
+
     @property
     def consumer(self) -> SQSConsumer:
         (consumer,) = self.broker.consumers
@@ -85,7 +90,7 @@ def rig(line: Line, aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Ite
     yield rig
     rig.go_on.set()
     line.come_up()
-    rig.worker.stop()
+    rig.stop()
 
 
 def test_a_worker_shows_what_it_has_in_hand_and_how_long_it_waited(rig: Rig) -> None:
@@ -136,7 +141,7 @@ def test_a_worker_that_has_not_found_its_queue_is_not_ready(line: Line, aws: dic
             assert (rig.get("/readyz").text, rig.get("/livez").ok) == ("fetch: the queue is not reached yet\n", True)
         finally:
             line.come_up()
-            rig.worker.stop()
+            rig.stop()
 
 
 def test_a_worker_that_is_told_to_stop_is_live_and_not_ready(rig: Rig) -> None:

@@ -72,6 +72,16 @@ def runs(pid: int) -> bool:
     return bool(state) and not state.startswith("Z")
 
 
+def test_commands_may_run_beside_those_of_the_procfile(
+    supervise: Callable[..., Supervisor], recorder: Recorder
+) -> None:
+    supervisor = supervise("one: echo first; sleep 60", beside={"other": "NAME=second sh -c 'echo $NAME; sleep 60'"})
+    supervisor.start()
+    wait_for(recorder.has("second"))
+    assert supervisor.names == ("one.1", "other.1")
+    assert ("other.1", "second") in recorder.lines
+
+
 def test_each_line_arrives_with_the_name_of_its_process(
     supervise: Callable[..., Supervisor], recorder: Recorder
 ) -> None:

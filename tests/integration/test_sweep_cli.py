@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from typer.testing import CliRunner
 
-from pipeline import runs, sweep_commands, walk
+from pipeline import clients, runs, sweep_commands, walk
 from pipeline.cli import app
 from pipeline.documents import EPISODES
 from pipeline.provision import plan
@@ -81,6 +81,18 @@ def test_following_a_run_ends_with_its_last_document(sweep, database):
     for job in jobs:
         walk.write_back(job.sweep, {"stored": {"itunes_image": {}}, "errors": {}, "given_up": False})
     assert list(looks) == [Progress(done=3, claimed=3, over=True)]
+
+
+@pytest.mark.parametrize("arguments", [("episodes", "--dry-run"), ("episodes", "--wait"), ("retry", "episodes")])
+def test_mongodb_that_is_not_there_is_said_soon(sweep, monkeypatch, arguments):
+    monkeypatch.setenv("MONGO_URL", "mongodb://127.0.0.1:1/db")
+    clients.forget()
+    monkeypatch.setattr(clients, "MONGO_ANSWERS", 0.2)
+
+    result = CliRunner().invoke(app, ["sweep", *arguments])
+
+    assert result.exit_code
+    assert "MongoDB gave" in str(result.exception)
 
 
 def marked(n, code, at):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import timedelta
 from threading import Thread
 
 import pytest
@@ -130,6 +131,52 @@ def test_what_was_never_handed_over_takes_no_room(database, monkeypatch):
     # When the page is taken again, then it does not wait for itself.
     walker.go()
     assert {job.sources[0].url for job in walker.jobs} == {f"http://h/{n}" for n in range(6)}
+
+
+def test_jobs_that_never_end_hold_a_run_up_for_no_longer_than_their_claims(database, monkeypatch):
+    # Given a backlog full of jobs whose write-back was given up
+    monkeypatch.setenv("SWEEP_MAX_BACKLOG", "4")
+    get_settings.cache_clear()
+    episodes(database, 8)
+    walker = Walker(EPISODES)
+    walker.take(0)
+    assert walker.take(1) == walk.Turn(1, walk.PAUSE)
+    # When the claims of their documents have ended
+    passed = timedelta(seconds=get_settings().claim_seconds)
+    for cover in list(database[runs.COLLECTION].find({"pending": True})):
+        database[runs.COLLECTION].update_one({"_id": cover["_id"]}, {"$set": {"expires": cover["expires"] - passed}})
+    # Then the run goes on.
+    assert walker.take(1) == walk.Turn(2)
+    assert len(walker.jobs) == 8
+
+
+def test_a_cover_that_too_many_documents_share_is_one_job_for_a_part_of_them(database, small_pages, monkeypatch):
+    # Given a cover that takes no more documents
+    monkeypatch.setattr(runs, "MAX_DOCUMENTS", 8)
+    episodes(database, 16, covers=1)
+    walker = Walker(EPISODES)
+    for page in range(4):
+        walker.take(page)
+    # Then each page after has a job of its own for it,
+    assert len({job.id for job in walker.jobs}) == len(walker.jobs) == 3
+    assert {job.sources[0].url for job in walker.jobs} == {"http://h/0"}
+    # and all documents are written.
+    for job in walker.jobs:
+        end(job)
+    assert walker.record.counts == {"done": 16}
+    assert database.episodes.count_documents({"last_itunes_image": "http://h/0", "lock": {"$exists": False}}) == 16
+    assert runs.under_way("run") == 0
+
+
+def test_two_that_record_a_cover_at_once_both_add_their_documents(database):
+    covers = [{"cover": runs.Cover("run", "job", {"itunes_image": "u"}, [n])} for n in range(8)]
+    threads = [Thread(target=runs.join, args=(each,)) for each in covers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(database[runs.COLLECTION].find_one({"_id": "cover"})["documents"]) == list(range(8))
 
 
 def test_the_same_cover_in_two_folders_is_two_jobs(database):

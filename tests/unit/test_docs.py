@@ -7,13 +7,16 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from honcho.environ import parse_procfile
 from pydantic import SecretStr
+from typer.main import get_command
 
 from pipeline import clients
+from pipeline.cli import app
 from pipeline.provision import queue_specs
 from pipeline.renditions import RenditionSize
 from pipeline.settings import Settings, get_settings
@@ -115,6 +118,22 @@ ORDER = [
     "pipeline.dead_letters",
     "pipeline.signals",
     "pipeline.dead_commands",
+    "pipeline.dashboard",
+    "pipeline.dashboard.words",
+    "pipeline.dashboard.charts",
+    "pipeline.dashboard.readings",
+    "pipeline.dashboard.guards",
+    "pipeline.dashboard.flow",
+    "pipeline.dashboard.jobs",
+    "pipeline.dashboard.causes",
+    "pipeline.dashboard.sweeps",
+    "pipeline.dashboard.pictures",
+    "pipeline.dashboard.submissions",
+    "pipeline.dashboard.redrives",
+    "pipeline.dashboard.sources",
+    "pipeline.dashboard.pages",
+    "pipeline.dashboard.app",
+    "pipeline.dashboard_command",
     "pipeline.cli",
     "pipeline.__main__",
 ]
@@ -221,6 +240,28 @@ def test_the_guide_to_deploying_starts_what_the_procfile_starts() -> None:
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert deployment["spec"]["selector"]["matchLabels"] == deployment["spec"]["template"]["metadata"]["labels"]
+
+
+def commands_in(text: str) -> list[tuple[list[str], set[str]]]:
+    """Every `image-pipeline ...` in code: the words behind it, and the names of the options."""
+    lines = re.findall(r"(?:^|`)(?:\S*/)?image-pipeline ([a-z][^`\n#|;]*)", text, flags=re.MULTILINE)
+    split = [line.split() for line in lines]
+    return [
+        ([word for word in words if word[0] != "-"], {word for word in words if word[:2] == "--"}) for words in split
+    ]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_the_commands_of_the_documents_exist(document: Path) -> None:
+    for words, options in commands_in(document.read_text(encoding="utf-8")):
+        command: Any = get_command(app)
+        written = f"{document.name}: image-pipeline {' '.join([*words, *options])}"
+        for word in words:
+            if not hasattr(command, "commands"):
+                break  # the rest are arguments
+            assert word in command.commands, written
+            command = command.commands[word]
+        assert options <= {name for option in command.params for name in option.opts}, written
 
 
 def test_the_words_of_contributing_are_targets() -> None:
@@ -353,7 +394,7 @@ def test_examples_in_json_parse() -> None:
 
 
 def test_each_process_has_a_policy_that_names_what_exists() -> None:
-    assert {path.stem for path in POLICIES} == {*PROCESSES, "provision", "producer", "operator"}
+    assert {path.stem for path in POLICIES} == {*PROCESSES, "provision", "producer", "operator", "dashboard"}
     theirs = {"ImageQueue.fifo", "ChannelImages", "EpisodeImages.fifo"}  # the customer's, for example
     patterns = {"*", "image-pipeline_*", "image-pipeline_submit_*"}
     queues = {spec.name for spec in queue_specs(get_settings())} | theirs | patterns

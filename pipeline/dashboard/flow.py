@@ -1,0 +1,103 @@
+"""The stages as the page draws them: what waits before each, what is dead behind it, and how fast it works."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from pipeline.dashboard.charts import Sparkline, bars, sparkline
+from pipeline.dashboard.readings import History
+from pipeline.depths import DEAD, INGEST, Depth
+from pipeline.events import Verdict
+from pipeline.job_stories import Minute, per_minute
+from pipeline.stages import STAGES, Lane
+
+#: What each does, for somebody who has never read the code.
+DOES = {
+    INGEST: "Takes messages from the input queue and makes each a job",
+    "fetch": "Downloads the source",
+    "resize": "Renders every size",
+    "upload": "Puts the renditions into the bucket",
+    "notify": "Tells whoever asked",
+}
+
+#: What a chart shows: minutes, and the parts they are drawn in.
+DEPTH_MINUTES, DEPTH_PARTS = 10, 60
+RATE_MINUTES = 30
+
+
+@dataclass(frozen=True)
+class StageCard:
+    """One stage. Counts are of both lanes together, but `bulk`, of which `waiting` is a part."""
+
+    name: str
+    does: str
+    known: bool  #: whether there is a queue of it
+    waiting: int
+    in_flight: int
+    delayed: int
+    bulk: int  #: messages of sweeps that wait
+    dead: int
+    depth: Sparkline
+    rate: Sparkline | None = None  #: None without a job log
+    per_minute: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its name as a heading."""
+        return self.name.capitalize()
+
+
+def waiting_by_stage(depths: Sequence[Depth]) -> dict[str, int]:
+    """What waits or is delayed before each stage, for the history."""
+    counted: dict[str, int] = {}
+    for depth in depths:
+        if depth.lane != DEAD:
+            counted[depth.stage] = counted.get(depth.stage, 0) + depth.waiting + depth.delayed
+    return counted
+
+
+def cards(
+    depths: Sequence[Depth], history: History, minutes: Sequence[Minute] | None, now: datetime
+) -> list[StageCard]:
+    """A card for ingest and for each stage, in the order a job passes them. `minutes` is None without a job log."""
+    speeds = per_minute(minutes, now) if minutes is not None else {}
+    found = []
+    for name in (INGEST, *(stage.name for stage in STAGES)):
+        of_it = [depth for depth in depths if depth.stage == name]
+        past = history.of(name, buckets=DEPTH_PARTS, seconds=DEPTH_MINUTES * 60)
+        card = _card(name, of_it, past)
+        if minutes is not None and name != INGEST:  # ingest says only what it refuses
+            card = replace(card, rate=_rate(name, minutes, now), per_minute=_short(speeds.get(name, 0.0)))
+        found.append(card)
+    return found
+
+
+def _card(name: str, depths: Sequence[Depth], past: Sequence[int | None]) -> StageCard:
+    queues = [depth for depth in depths if depth.lane != DEAD]
+    most = max((value for value in past if value is not None), default=0)
+    return StageCard(
+        name=name,
+        does=DOES[name],
+        known=bool(queues),
+        waiting=sum(queue.waiting for queue in queues),
+        in_flight=sum(queue.in_flight for queue in queues),
+        delayed=sum(queue.delayed for queue in queues),
+        bulk=sum(queue.waiting + queue.delayed for queue in queues if queue.lane == Lane.BULK),
+        dead=sum(depth.waiting + depth.in_flight + depth.delayed for depth in depths if depth.lane == DEAD),
+        depth=sparkline(past, f"waiting or delayed in the last {DEPTH_MINUTES} minutes: at most {most}"),
+    )
+
+
+def _short(speed: float) -> str:
+    return f"{speed:.0f}" if speed >= 10 or not speed else f"{speed:.1f}"
+
+
+def _rate(name: str, minutes: Sequence[Minute], now: datetime) -> Sparkline:
+    this_minute = now.replace(second=0, microsecond=0)
+    by_minute = {minute.at: minute.count(name, Verdict.DONE) for minute in minutes}
+    counts = [by_minute.get(this_minute - timedelta(minutes=back), 0) for back in reversed(range(RATE_MINUTES))]
+    return bars(
+        counts, f"done in each of the last {RATE_MINUTES} minutes: {sum(counts)} together, at most {max(counts)}"
+    )

@@ -1,0 +1,247 @@
+"""Jobs as the pages show them: told by the job log, or by what this dashboard itself sent and got back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from urllib.parse import quote, urlsplit
+
+from pipeline.dashboard.words import duration, span
+from pipeline.events import Verdict
+from pipeline.exchange import shown
+from pipeline.job import IMAGE_FIELDS, folder_name, present_url
+from pipeline.job_stories import Status, Story, StorySource, Turn
+from pipeline.stages import STAGES
+from pipeline.submit import Submission
+
+WORDS: dict[Status, str] = {
+    "under_way": "under way",
+    "done": "done",
+    "failed": "failed",
+    "rejected": "rejected",
+    "partly": "partly failed",
+}
+
+#: What a verdict looks like, and says.
+TURNS: dict[Verdict, tuple[str, str]] = {
+    Verdict.DONE: ("done", "done"),
+    Verdict.PUT_OFF: ("retry", "waits for its turn"),
+    Verdict.RETRY: ("retry", "tries again"),
+    Verdict.GIVEN_UP: ("failed", "gave up"),
+    Verdict.REJECTED: ("failed", "rejected"),
+}
+
+#: The side of a rendition that a list shows, in pixels; the nearest is taken.
+THUMBNAIL = 250
+
+#: Renditions with sides up to this are shown small, and up to that in the middle.
+SMALL, MIDDLE = 64, 150
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage on a job's way: `state` is done, now, retry, failed, skipped or todo."""
+
+    name: str
+    state: str
+    words: str
+
+
+@dataclass(frozen=True)
+class RenditionView:
+    """One rendition: where this dashboard shows it, and its public URL, where that is one."""
+
+    name: str
+    picture: str
+    link: str
+    size: str  #: s, m or l
+
+
+@dataclass(frozen=True)
+class SourceView:
+    """One image of a job."""
+
+    name: str  #: host and path
+    fields: tuple[str, ...]
+    why: str  #: it failed, for people
+    renditions: tuple[RenditionView, ...]
+
+
+@dataclass(frozen=True)
+class TurnView:
+    """One turn in a job's timeline."""
+
+    stage: str
+    state: str
+    words: str
+    attempt: int
+    seconds: float
+    at: datetime
+    why: str
+
+
+@dataclass(frozen=True)
+class JobView:
+    """One job. Times are in UTC, `seconds` from its beginning to its end, None while it is under way."""
+
+    id: str
+    name: str
+    status: Status
+    folder: str
+    lane: str
+    began: datetime | None
+    updated: datetime | None
+    seconds: float | None
+    sources: tuple[SourceView, ...]
+    steps: tuple[Step, ...]
+    turns: tuple[TurnView, ...] = ()
+    why: str = ""
+    thumbnail: str = ""
+
+    @property
+    def words(self) -> str:
+        """Its status for people."""
+        return WORDS[self.status]
+
+
+def of_story(story: Story) -> JobView:
+    """A job as the job log tells it."""
+    sources = tuple(_source(story.id, number, source) for number, source in enumerate(story.sources))
+    ended = story.status != "under_way"
+    troubles = [turn for turn in story.turns if turn.verdict is not Verdict.DONE]
+    why = ""
+    if story.status != "done":
+        why = next((source.why for source in sources if source.why), "") or (troubles[-1].message if troubles else "")
+    return JobView(
+        id=story.id,
+        name=sources[0].name if sources else "a refused message",
+        status=story.status,
+        folder=story.folder,
+        lane=story.lane,
+        began=story.began,
+        updated=story.updated,
+        seconds=(story.updated - story.began).total_seconds() if ended else None,
+        sources=sources,
+        steps=_steps(story),
+        turns=tuple(map(_turn, story.turns)),
+        why=why,
+        thumbnail=next((found for source in sources if (found := _thumbnail(source))), ""),
+    )
+
+
+def of_submission(job: Submission) -> JobView:
+    """A job that this dashboard sent, as far as its result tells."""
+    sources = tuple(
+        _source(job.job_id or "", number, source) for number, source in enumerate(_sources_of(job.payload, job.result))
+    )
+    status: Status = {"done": "done", "failed": "failed"}.get(job.status, "under_way")  # type: ignore[assignment]
+    if status == "failed" and any(source.renditions for source in sources):
+        status = "partly"
+    sent = datetime.fromtimestamp(job.sent_at, UTC)
+    state = {"under_way": "todo", "done": "done"}.get(status, "skipped")
+    steps = [Step(stage.name, state, "") for stage in STAGES]
+    if status == "under_way":
+        steps[0] = replace(steps[0], state="now", words="under way")
+    return JobView(
+        id=job.job_id or "",
+        name=sources[0].name if sources else job.place,
+        status=status,
+        folder=folder_name(job.payload.get("bucket_name")),
+        lane="live",
+        began=sent,
+        updated=sent,
+        seconds=job.seconds,
+        sources=sources,
+        steps=tuple(steps),
+        why=next((source.why for source in sources if source.why), ""),
+        thumbnail=next((found for source in sources if (found := _thumbnail(source))), ""),
+    )
+
+
+def urls_of(job_id: str, story: Story | None, submission: Submission | None, number: int) -> Mapping[str, str]:
+    """The public URLs of the renditions of a job's image, by name: as they were stored, wherever that is known from."""
+    for sources in (
+        story.sources if story else (),
+        _sources_of(submission.payload, submission.result) if submission else (),
+    ):
+        if number < len(sources) and sources[number].urls:
+            return sources[number].urls
+    return {}
+
+
+def _sources_of(payload: Mapping[str, object], result: Mapping[str, object] | None) -> Sequence[StorySource]:
+    found = []
+    for name in IMAGE_FIELDS:
+        if url := present_url(payload.get(name)):
+            info, error = (result or {}).get(f"{name}_info"), (result or {}).get(f"{name}_error")
+            urls = {size: each["url"] for size, each in info.items()} if isinstance(info, dict) else {}
+            found.append(StorySource(shown(url), (name,), urls, error if isinstance(error, dict) else None))
+    return found
+
+
+def _source(job_id: str, number: int, source: StorySource) -> SourceView:
+    why = source.error.get("message", "") if source.error else ""
+    renditions = [
+        RenditionView(name, _picture(job_id, number, name), _link(url), _size(name))
+        for name, url in sorted(source.urls.items(), key=lambda item: _side(item[0]))
+    ]
+    return SourceView(source.url, source.fields, why, tuple(renditions))
+
+
+def _picture(job_id: str, number: int, name: str) -> str:
+    return f"/thumbnails/{quote(job_id, safe='')}/{number}/{quote(name, safe='')}"
+
+
+def _link(url: str) -> str:
+    """The URL, where it may be a link."""
+    try:
+        return url if urlsplit(url).scheme in {"http", "https"} else ""
+    except ValueError:
+        return ""
+
+
+def _side(name: str) -> int:
+    """The longer side that a rendition's name says, in pixels."""
+    return max((int(side) for side in re.findall(r"\d{1,6}", name)), default=0)
+
+
+def _size(name: str) -> str:
+    return "s" if _side(name) <= SMALL else "m" if _side(name) <= MIDDLE else "l"
+
+
+def _thumbnail(source: SourceView) -> str:
+    nearest = min(source.renditions, key=lambda each: abs(_side(each.name) - THUMBNAIL), default=None)
+    return nearest.picture if nearest else ""
+
+
+def _steps(story: Story) -> tuple[Step, ...]:
+    latest = {turn.stage: turn for turn in story.turns}
+    last = max((place for place, stage in enumerate(STAGES) if stage.name in latest), default=-1)
+    steps = []
+    for place, stage in enumerate(STAGES):
+        turn = latest.get(stage.name)
+        if turn is not None:
+            state, words = TURNS[turn.verdict]
+            said = duration(turn.seconds) if state == "done" else words
+        elif story.status == "under_way" and (stage.name == story.stage or (not story.stage and place == 0)):
+            state, said = "now", "under way"
+        elif place < last or story.status != "under_way":
+            state, said = "skipped", "not needed" if place < last else ""
+        else:
+            state, said = "todo", ""
+        steps.append(Step(stage.name, state, said))
+    return tuple(steps)
+
+
+def _turn(turn: Turn) -> TurnView:
+    state, words = TURNS[turn.verdict]
+    if turn.wait:
+        words = f"{words} in {span(turn.wait)}"
+    if turn.redrive:
+        words = f"{words}, redriven"
+    if turn.deliveries:
+        words = f"{words} ({', '.join(turn.deliveries)})"
+    why = f"{turn.code}: {turn.message}" if turn.code else turn.message
+    return TurnView(turn.stage, state, words, turn.attempt, turn.seconds, turn.at, why)

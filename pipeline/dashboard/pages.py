@@ -1,0 +1,334 @@
+"""The pages, and what their forms do.
+
+Pages are rendered from what the readings hold. Only single jobs, and those of a filter, are read when asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from pipeline import job_stories
+from pipeline.dashboard import causes, flow, jobs, pictures, words
+from pipeline.dashboard.guards import Access, checked_form, log_in, log_out
+from pipeline.dashboard.jobs import JobView
+from pipeline.dashboard.redrives import Redrives
+from pipeline.dashboard.sources import LETTERS, Sources
+from pipeline.dashboard.submissions import Submissions
+from pipeline.dead_letters import RATE
+from pipeline.depths import DEAD
+from pipeline.errors import PipelineError
+from pipeline.job_stories import Story
+from pipeline.objects import S3Error
+from pipeline.settings import Settings
+from pipeline.submit import SubmitError
+
+logger = logging.getLogger(__name__)
+
+HERE = Path(__file__).parent
+
+#: Jobs that the overview lists, and that the page of jobs does.
+FEW, MANY = 12, 100
+
+#: Seconds that a browser keeps a rendition.
+PICTURE_AGE = 3600
+
+#: What the filters of the jobs page mean to the job log.
+OUTCOMES = {"": None, "failed": True, "well": False}
+
+
+@dataclass(frozen=True)
+class Banner:
+    """What a person should know before all else: `kind` is bad or note."""
+
+    kind: str
+    title: str
+    text: str
+
+
+class Pages:
+    """The answers to requests."""
+
+    def __init__(
+        self, settings: Settings, access: Access, sources: Sources, submissions: Submissions, redrives: Redrives
+    ) -> None:
+        self._settings = settings
+        self._access = access
+        self._sources = sources
+        self._submissions = submissions
+        self._redrives = redrives
+        self._templates = Environment(
+            loader=FileSystemLoader(HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters.update(
+            ago=words.ago, clock=words.clock, number=words.number, seconds=words.duration, plural=words.plural
+        )
+
+    def routes(self) -> Iterable[Route]:
+        """Every page and every action."""
+        yield Route("/", self.overview)
+        yield Route("/jobs", self.jobs)
+        yield Route("/jobs/{job_id}", self.job)
+        yield Route("/thumbnails/{job_id}/{number:int}/{name}", self.picture)
+        yield Route("/failures", self.failures)
+        yield Route("/sweeps", self.sweeps)
+        yield Route("/submit", self.submit, methods=["POST"])
+        yield Route("/redrive", self.redrive, methods=["POST"])
+        yield Route("/login", self.login, methods=["GET"])
+        yield Route("/login", self.let_in, methods=["POST"])
+        yield Route("/logout", self.logout, methods=["POST"])
+        yield Route("/livez", lambda _: PlainTextResponse("ok"))
+
+    # Pages.
+
+    def overview(self, _: Request) -> Response:
+        """Everything at a glance."""
+        return self._overview()
+
+    def _overview(self, *, status: int = 200, wrong: str = "", form: Mapping[str, str] | None = None) -> Response:
+        self._sources.watched()
+        log = self._sources.job_log.seen
+        minutes = log.value.minutes if self._with_job_log else None
+        now = datetime.now(UTC)
+        return self._page(
+            "overview.html",
+            "/",
+            status=status,
+            queues=self._sources.queues.seen,
+            flow=flow.cards(self._sources.queues.seen.value, self._sources.history, minutes, now),
+            jobs=self._latest_jobs()[:FEW],
+            causes=self._causes(),
+            letters=self._sources.letters.seen,
+            job_log=log,
+            runs=self._sources.sweeps.seen,
+            sweeps=self._sources.sweeps.seen.value,
+            with_database=self._settings.database_url is not None,
+            wrong=wrong,
+            form=form or dict.fromkeys(("url", "folder", "postback_url"), ""),
+        )
+
+    def jobs(self, request: Request) -> Response:
+        """The latest jobs, all or by outcome."""
+        self._sources.watched()
+        outcome = request.query_params.get("outcome", "")
+        outcome = outcome if outcome in OUTCOMES else ""
+        banners: list[Banner] = []
+        found = self._latest_jobs()
+        if self._with_job_log and not self._sources.job_log.seen.trouble:  # else each look would wait for it
+            try:
+                found = [jobs.of_story(story) for story in job_stories.latest(MANY, failed=OUTCOMES[outcome])]
+            except PipelineError as error:
+                banners.append(Banner("bad", "The job log does not answer", error.message))
+        return self._page(
+            "jobs.html",
+            "/jobs",
+            banners=banners,
+            jobs=found[:MANY],
+            outcome=outcome,
+            job_log=self._sources.job_log.seen,
+        )
+
+    def job(self, request: Request) -> Response:
+        """One job's story."""
+        self._sources.watched()
+        job_id = request.path_params["job_id"]
+        banners: list[Banner] = []
+        try:
+            view = self._job(job_id)
+        except PipelineError as error:
+            banners.append(Banner("bad", "The job log does not answer", error.message))
+            submission = self._submissions.get(job_id)
+            view = jobs.of_submission(submission) if submission else None
+        if view is None:
+            trouble = self._sources.job_log.seen.trouble or (banners[0].text if banners else "")
+            text = trouble or "Neither the job log nor this dashboard knows a job of that id."
+            return self._error(503 if trouble else 404, "No such job", text)
+        return self._page("job.html", "/jobs", banners=banners, job=view)
+
+    def failures(self, _: Request) -> Response:
+        """What failed, by cause, with the dead letters."""
+        self._sources.watched()
+        found = self._causes()
+        return self._page(
+            "failures.html",
+            "/failures",
+            letters=self._sources.letters.seen,
+            causes=found,
+            past=causes.past(found, self._sources.job_log.seen.value.failures),
+            dead=self._dead(),
+            read_at_most=LETTERS,
+            redrive=self._redrives.shown,
+            rate=RATE,
+        )
+
+    def sweeps(self, _: Request) -> Response:
+        """The runs of the sweeps."""
+        self._sources.watched()
+        seen = self._sources.sweeps.seen
+        with_database = self._settings.database_url is not None
+        return self._page("sweeps.html", "/sweeps", runs=seen, sweeps=seen.value, with_database=with_database)
+
+    def picture(self, request: Request) -> Response:
+        """A rendition of a job that is known here, read from the bucket."""
+        job_id, number, name = (request.path_params[key] for key in ("job_id", "number", "name"))
+        try:
+            story = self._story(job_id)
+            url = jobs.urls_of(job_id, story, self._submissions.get(job_id), number).get(name)
+            key = pictures.key_of(url) if url else None
+            if key is None:
+                return PlainTextResponse("There is no such rendition.", 404)
+            data, content_type = pictures.read(key)
+        except S3Error as error:
+            return PlainTextResponse(error.message, 404 if error.is_absent else 502)
+        except PipelineError as error:
+            return PlainTextResponse(error.message, 503)
+        return Response(data, media_type=content_type, headers={"Cache-Control": f"private, max-age={PICTURE_AGE}"})
+
+    # Actions.
+
+    async def submit(self, request: Request) -> Response:
+        """Send an image through, and go to its page."""
+        form = await checked_form(request, self._access)
+        given = {name: str(form.get(name) or "").strip() for name in ("url", "folder", "postback_url")}
+        try:
+            job = await run_in_threadpool(
+                self._submissions.send, given["url"], folder=given["folder"], postback_url=given["postback_url"]
+            )
+        except (SubmitError, PipelineError) as error:
+            wrong = str(error)
+            return await run_in_threadpool(lambda: self._overview(status=422, wrong=wrong, form=given))
+        self._sources.refresh()
+        return RedirectResponse(f"/jobs/{job.job_id}", 303)
+
+    async def redrive(self, request: Request) -> Response:
+        """Send the dead letters of one cause through again, in the background."""
+        form = await checked_form(request, self._access)
+        stage, code = (str(form.get(name) or "") for name in ("stage", "code"))
+        meant = next((cause for cause in self._causes() if (cause.stage, cause.code) == (stage, code)), None)
+        if meant is None:
+            raise HTTPException(404, "There is no such cause any more: its dead letters have gone.")
+        if not self._redrives.start(stage, code, meant.sendable):
+            raise HTTPException(409, "A redrive is under way: wait for its end.")
+        return RedirectResponse("/failures", 303)
+
+    def login(self, _: Request) -> Response:
+        """The form that asks for the token."""
+        if self._access.token is None:
+            return RedirectResponse("/", 303)
+        return self._render("login.html", 200, wrong="")
+
+    async def let_in(self, request: Request) -> Response:
+        """Let somebody in who gives the token."""
+        form = await checked_form(request, self._access)
+        scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
+        response = await log_in(str(form.get("token") or ""), self._access, over_tls=scheme == "https")
+        return response or self._render("login.html", 401, wrong="That is not the token.")
+
+    async def logout(self, request: Request) -> Response:
+        """Forget somebody."""
+        await checked_form(request, self._access)
+        return log_out()
+
+    # What they share.
+
+    @property
+    def _with_job_log(self) -> bool:
+        return self._settings.jobs_mongo_url is not None
+
+    def _story(self, job_id: str) -> Story | None:
+        if not self._with_job_log:
+            return None
+        seen = self._sources.job_log.seen
+        if seen.trouble:  # it would only make this page wait, too
+            return next((story for story in seen.value.latest if story.id == job_id), None)
+        return job_stories.story(job_id)
+
+    def _job(self, job_id: str) -> JobView | None:
+        if story := self._story(job_id):
+            return jobs.of_story(story)
+        submission = self._submissions.get(job_id)
+        return jobs.of_submission(submission) if submission else None
+
+    def _latest_jobs(self) -> list[JobView]:
+        """The job log's, after what was sent from here and is not there yet."""
+        told = [jobs.of_story(story) for story in self._sources.job_log.seen.value.latest]
+        known = {job.id for job in told}
+        ours = [jobs.of_submission(job) for job in self._submissions.latest() if job.job_id not in known]
+        if self._with_job_log:
+            ours = [job for job in ours if job.status == "under_way"]
+        return [*ours, *told]
+
+    def _causes(self) -> list[causes.Cause]:
+        return causes.group(self._sources.letters.seen.value, self._sources.job_log.seen.value.failures)
+
+    def _dead(self) -> int:
+        """How many dead letters there are, as SQS counts them."""
+        found = self._sources.queues.seen.value
+        return sum(depth.waiting + depth.in_flight for depth in found if depth.lane == DEAD)
+
+    def _banners(self) -> list[Banner]:
+        banners = []
+        titles: Mapping[str, str] = {
+            "queues": "SQS does not answer",
+            "job_log": "The job log does not answer",
+            "letters": "The dead letters cannot be read",
+            "sweeps": "The sweeps cannot be read",
+        }
+        for name, title in titles.items():
+            seen = getattr(self._sources, name).seen
+            if seen.trouble:
+                since = f" What is shown is from {words.clock(seen.at)}." if seen.at else ""
+                banners.append(Banner("bad", title, f"{seen.trouble}{since}"))
+        return banners
+
+    def _page(
+        self, template: str, page: str, *, status: int = 200, banners: Iterable[Banner] = (), **values: Any
+    ) -> Response:
+        return self._render(
+            template,
+            status,
+            page=page,
+            banners=[*banners, *self._banners()],
+            queues_of=self._settings.queue_namespace,
+            bucket=self._settings.s3_bucket,
+            with_job_log=self._with_job_log,
+            now=datetime.now(UTC),
+            **values,
+        )
+
+    def _render(self, template: str, status: int, **values: Any) -> Response:
+        common = {"page": "", "csrf": self._access.csrf, "with_token": self._access.token is not None}
+        return HTMLResponse(self._templates.get_template(template).render(common | values), status)
+
+    def _error(self, status: int, title: str, text: str) -> Response:
+        return self._render("error.html", status, page="/none", title=title, text=text)
+
+    def on_http_error(self, _: Request, error: Exception) -> Response:
+        """What Starlette or a guard refused."""
+        status, detail = 500, ""
+        if isinstance(error, HTTPException):
+            status, detail = error.status_code, error.detail
+        titles = {403: "Not done", 404: "It is not there", 405: "Not that way", 409: "Not now"}
+        return self._error(status, titles.get(status, "That went wrong"), detail)
+
+    def on_error(self, _: Request, error: Exception) -> Response:
+        """A defect of ours; the log has the traceback."""
+        logger.error("a page could not be made (%s)", type(error).__name__)
+        return self._error(
+            500, "That went wrong", f"A defect of the dashboard's: {type(error).__name__}. Its log has more."
+        )

@@ -1,0 +1,77 @@
+"""The runs of the sweeps as the page shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pipeline import runs
+from pipeline.dashboard.words import plural
+from pipeline.documents import SWEPT
+from pipeline.runs import Run
+from pipeline.sweeping import Progress
+
+#: Runs of each collection that are shown.
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run. Counts are of documents, but `under_way`, which is of jobs."""
+
+    id: str
+    collection: str
+    started: datetime | None
+    claimed: int
+    done: int
+    invalid: int
+    failed: int
+    changed: int
+    ended: int
+    under_way: int
+    over: bool
+
+    @property
+    def status(self) -> str:
+        """How its state looks."""
+        return "done" if self.over else "under_way"
+
+    @property
+    def words(self) -> str:
+        """Its state for people."""
+        return "over" if self.over else "under way"
+
+    @property
+    def counts(self) -> str:
+        """How many documents ended in which way."""
+        told = [(self.done, "done"), (self.invalid, "invalid"), (self.failed, "failed"), (self.changed, "changed")]
+        ended = ", ".join(f"{count:,} {word}" for count, word in told if count) or "none ended yet"
+        return f"{plural(self.claimed, 'document')} claimed: {ended}" if self.claimed else "nothing had changed"
+
+
+def read() -> list[RunView]:
+    """The latest runs of both collections, the latest first.
+
+    Raises:
+        RetryableError: MongoDB is in trouble.
+    """
+    found = [_view(run) for swept in SWEPT.values() for run in runs.latest(swept, SHOWN)]
+    return sorted(found, key=lambda run: run.started.timestamp() if run.started else 0.0, reverse=True)
+
+
+def _view(run: Run) -> RunView:
+    under_way = runs.under_way(run.id)
+    progress = Progress(**run.counts, claimed=run.claimed, over=run.walked and not under_way)
+    return RunView(
+        id=run.id,
+        collection=run.collection,
+        started=run.started,
+        claimed=progress.claimed,
+        done=progress.done,
+        invalid=progress.invalid,
+        failed=progress.failed,
+        changed=progress.changed,
+        ended=progress.ended,
+        under_way=under_way,
+        over=progress.over,
+    )

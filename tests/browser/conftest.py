@@ -1,0 +1,114 @@
+"""The service as `image-pipeline local` runs it, a web server of covers, and Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from pipeline.demo.samples import make
+from pipeline.processes import Child, command_line
+from pipeline.settings import Settings
+from tests.acceptance.conftest import World, world
+from tests.conftest import BROWSER
+from tests.waiting import wait_for
+
+__all__ = ["world"]
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+#: The pictures that the documents show.
+KEPT = {"overview-1440-light", "overview-390-dark", "job-1440-dark", "failures-390-light"}
+
+#: What Chromium may do: show pages. It asks nothing of its maker, and needs no sandbox for pages of ours.
+SWITCHES = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@dataclass
+class Local:
+    """The running service: what it printed, and where its dashboard is."""
+
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def log(self) -> str:
+        return "\n".join(self.lines)
+
+    @property
+    def dashboard(self) -> str:
+        """The address that it printed, without the slash; empty before."""
+        match = re.search(r"^  Dashboard +(http://127\.0\.0\.1:\d+)/$", self.log, flags=re.MULTILINE)
+        return match[1] if match else ""
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    """`image-pipeline local`, as `make run` starts it, with its dashboard; retries follow within seconds."""
+    ours = {name.upper() for name in [*Settings.model_fields, "environment"]}
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
+    settings = {"ALLOWED_NETWORKS": "127.0.0.0/8", "FETCH_RETRY_DELAYS": "1,1", "POSTBACK_RETRY_DELAYS": "1,1"}
+    command = command_line(
+        sys.executable, "-m", "pipeline", "local", "--data-dir", tmp_path_factory.mktemp("local"), "-c", "scheduler=0"
+    )
+    child = Child(command, environ=kept | settings, cwd=DOCS.parent, output=subprocess.PIPE)
+    local = Local()
+
+    def read() -> None:
+        for line in child.output or ():
+            local.lines.append(line.rstrip("\n"))
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        wait_for(lambda: local.log.count("Worker process is ready") >= 5, timeout=120)
+        wait_for(lambda: "The dashboard: http" in local.log, timeout=60)
+        yield local
+    finally:
+        child.stop(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def covers(world: World) -> dict[str, str]:
+    """The demo's covers on the web server: their URLs by file name."""
+    return {sample.file: world.serve(f"/covers/{sample.file}", sample.data) for sample in make().values()}
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=SWITCHES)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def shot(request: pytest.FixtureRequest, page: Page, tmp_path: Path) -> Callable[[str], None]:
+    """Takes a picture of what is seen of the page: for the documents with --screenshots, else for nobody."""
+    remake = request.config.getoption("--screenshots")
+    look = request.node.callspec.id
+
+    def take(name: str) -> None:
+        page.mouse.move(0, 0)
+        raw = tmp_path / "raw.png"
+        page.screenshot(path=raw, animations="disabled")
+        small = Image.open(raw).convert("RGB").quantize(192, dither=Image.Dither.NONE)
+        for_docs = remake and f"{name}-{look}" in KEPT
+        small.save((DOCS if for_docs else tmp_path) / f"dashboard-{name}-{look}.png", optimize=True)
+
+    return take

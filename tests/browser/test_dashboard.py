@@ -1,0 +1,310 @@
+"""The dashboard in a real browser, on a phone and on a desk, by day and by night."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+
+from tests.acceptance.conftest import World
+from tests.browser.conftest import Local
+
+pytestmark = pytest.mark.timeout(300)
+
+#: For what the service does in the meantime, in milliseconds.
+PATIENCE = 60_000
+
+LOOKS = [(width, scheme) for width in (390, 1440) for scheme in ("light", "dark")]
+
+#: Text whose colour stands out too little from what is behind it (WCAG 2.2, 1.4.3): 4.5, or 3 where it is large.
+FAINT = """() => {
+  const channels = (text) => (text.match(/[\\d.]+/g) ?? []).map(Number);
+  const luminance = ([r, g, b]) => [r, g, b].map((value) => value / 255)
+    .map((value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, value, place) => sum + value * [0.2126, 0.7152, 0.0722][place], 0);
+  const behind = (element) => {
+    for (let each = element; each; each = each.parentElement) {
+      const colour = channels(getComputedStyle(each).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement, text = walker.currentNode.textContent.trim();
+    if (!text || !element.checkVisibility() || element.closest(".hidden, .skip")) continue;
+    const style = getComputedStyle(element);
+    const [one, other] = [luminance(channels(style.color)), luminance(behind(element))].sort((a, b) => b - a);
+    const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+    const ratio = (one + 0.05) / (other + 0.05);
+    if (ratio < (large ? 3 : 4.5)) found.push(`${text.slice(0, 40)}: ${ratio.toFixed(2)}`);
+  }
+  return found;
+}"""
+
+#: Whether what has the focus shows it.
+SHOWS_FOCUS = """() => {
+  const element = document.activeElement;
+  return [undefined, "::after"].some((part) => {
+    const style = getComputedStyle(element, part);
+    return style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+  });
+}"""
+
+#: Controls without a name for those who do not see them.
+NAMELESS = """() => [...document.querySelectorAll("a, button, input:not([type=hidden]), summary, img, svg[role=img]")]
+  .filter((each) => each.checkVisibility())
+  .filter((each) => !(each.ariaLabel || each.textContent.trim() || each.labels?.length || each.hasAttribute("alt")))
+  .map((each) => each.outerHTML.slice(0, 120))"""
+
+
+@pytest.fixture
+def context(browser: Browser, local: Local, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
+    """A visitor, at the width and in the colours that the test names."""
+    width, scheme = getattr(request, "param", (1440, "light"))
+    context = browser.new_context(
+        viewport={"width": width, "height": 1240 if width > 1000 else 844},
+        color_scheme=scheme,
+        base_url=local.dashboard,
+        reduced_motion="reduce",
+    )
+    context.set_default_timeout(PATIENCE)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, local: Local) -> Iterator[Page]:
+    """A page that asks nothing of the outside and breaks no rule of its own."""
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("request", lambda request: request.url.startswith(local.dashboard) or wrong.append(request.url))
+    page.on("console", lambda message: message.type == "error" and wrong.append(f"{message.location}: {message.text}"))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    yield page
+    assert not [each for each in wrong if "/jobs/unknown" not in each]
+
+
+def submit(page: Page, url: str, folder: str, postback_url: str = "") -> None:
+    """Submit an image by keyboard alone."""
+    page.goto("/")
+    page.get_by_label("Send an image through").focus()
+    page.keyboard.type(url)
+    page.keyboard.press("Tab")  # the button
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # opens the rest of the form
+    page.keyboard.press("Tab")
+    page.keyboard.type(folder)
+    page.keyboard.press("Tab")
+    page.keyboard.type(postback_url)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/jobs/*")
+
+
+def step(page: Page, name: str) -> Locator:
+    """A stage of the job's way."""
+    return page.locator(".track li").filter(has_text=name)
+
+
+def look_over(page: Page) -> None:
+    """What holds of every page: it fits, its text can be read, and its controls have names."""
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it is wider than the window"
+    assert page.evaluate(FAINT) == []
+    assert page.evaluate(NAMELESS) == []
+
+
+def is_picture(picture: Locator) -> None:
+    """It has arrived, and can be seen."""
+    expect(picture).to_be_visible()
+    expect(picture).to_have_js_property("complete", True)
+    assert picture.evaluate("each => each.naturalWidth") > 0
+
+
+@pytest.mark.parametrize("context", LOOKS, indirect=True, ids=lambda look: f"{look[0]}-{look[1]}")
+def test_an_image_goes_through_and_a_failing_one_is_mended_and_redriven(
+    page: Page, world: World, covers: dict[str, str], shot: Callable[[str], None]
+) -> None:
+    folder = f"/{secrets.token_hex(4)}"  # what is the same in the same folder is not rendered again
+    for file in ("high-ground.jpg", "slow-coffee.webp", "marginalia.jpg"):
+        submit(page, covers[file], "What others sent")
+    _goes_through(page, world, folder, shot)
+    job = _fails(page, world, folder, shot)
+    _is_redriven(page, world, folder, shot)
+    # Then the job has succeeded
+    page.goto(job)
+    expect(page.get_by_role("status").filter(has_text="done")).to_be_visible(timeout=PATIENCE)
+    is_picture(page.get_by_alt_text("later.png in 250X250"))
+    expect(page.locator(".timeline")).to_contain_text("gave up")
+    expect(page.locator(".timeline")).to_contain_text("redriven")
+    # and the other pages fit and can be read, too
+    for path in ("/jobs", "/jobs?outcome=failed", "/failures", "/sweeps", "/jobs/unknown"):
+        page.goto(path)
+        look_over(page)
+
+
+def _goes_through(page: Page, world: World, folder: str, shot: Callable[[str], None]) -> None:
+    # Given an image whose host and whose receiver take their time
+    cover, hook = f"{folder}/night-train.jpg", f"{folder}/hook"
+    world.serve(cover, world.files["/covers/night-train.jpg"][1])
+    with world.holding(cover) as host_answers, world.holding(hook) as receiver_answers:
+        # When it is submitted on the page
+        submit(page, world.url(cover), f"Stories{folder}", world.url(hook))
+        # Then it is seen in fetch,
+        expect(page.get_by_role("heading", level=1)).to_contain_text("night-train.jpg")
+        expect(step(page, "fetch")).to_have_class("now")
+        look_over(page)
+        # after that past resize and upload, with its renditions, and in notify,
+        host_answers()
+        for stage in ("fetch", "resize", "upload"):
+            expect(step(page, stage)).to_have_class("done", timeout=PATIENCE)
+        expect(step(page, "notify")).to_have_class("now")
+        is_picture(page.get_by_alt_text("night-train.jpg in 250X250"))
+        # and at last done
+        receiver_answers()
+        expect(step(page, "notify")).to_have_class("done", timeout=PATIENCE)
+        expect(page.get_by_role("status").filter(has_text="done")).to_be_visible()
+    look_over(page)
+    shot("job")
+
+
+def _fails(page: Page, world: World, folder: str, shot: Callable[[str], None]) -> str:
+    # When an image is submitted that is not there
+    submit(page, world.url(f"{folder}/later.png"), f"Stories{folder}")
+    # Then its page says that it failed, and why
+    expect(page.get_by_role("status").filter(has_text="failed")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".sources")).to_contain_text("answered 404 Not Found")
+    job = page.url
+    # and the overview shows it, the one before with its thumbnail, and the cause
+    page.get_by_role("link", name="Overview").click()
+    row = page.get_by_role("listitem").filter(has=page.get_by_role("link", name=f"{folder}/night-train.jpg"))
+    is_picture(row.get_by_role("presentation").first)
+    expect(page.locator("#brief-causes")).to_contain_text("http_404", timeout=PATIENCE)
+    expect(page.locator("#flow li").filter(has_text="Fetch")).to_contain_text("1 dead", timeout=PATIENCE)
+    look_over(page)
+    shot("overview")
+    return job
+
+
+def _is_redriven(page: Page, world: World, folder: str, shot: Callable[[str], None]) -> None:
+    # When somebody looks at the cause
+    page.get_by_role("link", name="Look, and redrive").click()
+    cause = page.get_by_role("article", name=re.compile("fetch.*http_404"))
+    cause.get_by_text("Its dead letters").click()
+    expect(cause.get_by_role("link", name=f"{folder}/later.png")).to_be_visible(timeout=PATIENCE)
+    # and the source is mended, and the cause redriven, by keyboard
+    world.serve(f"{folder}/later.png", world.files["/covers/paper-boats.png"][1])
+    cause.locator("summary", has_text="Redrive").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(cause.get_by_role("button", name="Yes, redrive")).to_be_focused()
+    look_over(page)
+    shot("failures")
+    page.keyboard.press("Enter")
+    # Then the page says so, and the cause goes
+    expect(page.get_by_text("Redrove http_404 in fetch")).to_be_visible(timeout=PATIENCE)
+    expect(cause).to_have_count(0, timeout=PATIENCE)
+    look_over(page)
+
+
+def test_every_control_is_reached_by_keyboard_and_shows_its_focus(
+    page: Page, world: World, covers: dict[str, str]
+) -> None:
+    submit(page, covers["pixel-tales.gif"], "Keys")
+    expect(page.get_by_role("status").filter(has_text="done")).to_be_visible(timeout=PATIENCE)
+    page.goto("/")
+    expect(page.locator(".job")).not_to_have_count(0, timeout=PATIENCE)
+    page.get_by_role("button", name="Live").click()  # nothing changes meanwhile
+    page.reload()
+    expected = page.locator("a:visible, button:visible, input:visible:not([type=hidden]), summary:visible").count()
+    reached = set()
+    for _ in range(expected):
+        page.keyboard.press("Tab")
+        assert page.evaluate(SHOWS_FOCUS), page.evaluate("document.activeElement.outerHTML.slice(0, 120)")
+        reached.add(page.evaluate("document.activeElement.outerHTML"))
+    assert len(reached) >= expected - 1  # two links may look the same
+    # and the first of them leads past the top
+    page.reload()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+
+
+def live_requests(page: Page) -> list[str]:
+    asked: list[str] = []
+    page.on("request", lambda request: "x-live" in request.headers and asked.append(request.url))
+    return asked
+
+
+def test_the_page_keeps_itself_fresh_while_it_is_looked_at_and_not_otherwise(page: Page) -> None:
+    # Given a page whose time the test moves
+    page.clock.install()
+    asked = live_requests(page)
+    page.goto("/")
+
+    def after(seconds: int) -> int:
+        before = len(asked)
+        for _ in range(seconds):
+            page.clock.run_for(1000)
+            page.evaluate("new Promise(requestAnimationFrame)")
+            page.wait_for_load_state("networkidle")
+        return len(asked) - before
+
+    # When it is looked at, then it asks every two seconds
+    assert after(10) >= 3
+    # and not at all while it is hidden,
+    hide = "Object.defineProperty(document, 'hidden', { get: () => %s, configurable: true });"
+    page.evaluate(hide % "true" + "document.dispatchEvent(new Event('visibilitychange'))")
+    assert after(10) == 0
+    # and at once when it is shown again
+    page.evaluate(hide % "false" + "document.dispatchEvent(new Event('visibilitychange'))")
+    assert after(1) == 1
+    # When somebody stops it, then it stops, on other pages too
+    page.get_by_role("button", name="Live").click()
+    expect(page.get_by_role("button", name="Paused")).to_have_attribute("aria-pressed", "true")
+    assert after(10) == 0
+    page.goto("/failures")
+    assert after(10) == 0
+    page.get_by_role("button", name="Paused").click()
+    assert after(10) >= 3
+
+
+def test_a_refresh_moves_neither_the_focus_nor_what_is_open_nor_what_is_typed(page: Page) -> None:
+    page.clock.install()
+    asked = live_requests(page)
+    page.goto("/")
+    page.get_by_text("Folder and postback").click()
+    page.get_by_label("Folder", exact=False).first.fill("half a na")
+    page.locator(".job a, .empty").first.evaluate("each => { each.tabIndex = 0; each.focus(); window.before = each }")
+    place = page.evaluate("[window.before.getBoundingClientRect().top, scrollY]")
+    for _ in range(5):
+        page.clock.run_for(1000)
+        page.wait_for_load_state("networkidle")
+    assert asked
+    assert page.evaluate("document.activeElement === window.before")
+    assert page.evaluate("[window.before.getBoundingClientRect().top, scrollY]") == place
+    expect(page.get_by_label("Folder", exact=False).first).to_have_value("half a na")
+    expect(page.get_by_label("Postback URL")).to_be_visible()
+
+
+def test_it_says_when_the_dashboard_does_not_answer(context: BrowserContext, local: Local) -> None:
+    page = context.new_page()
+    page.clock.install()
+    page.goto("/")
+    page.route("**/*", lambda route: route.abort())
+    said = page.get_by_role("status").filter(has_text="The dashboard does not answer")
+
+    def shown() -> bool:
+        page.clock.run_for(3000)
+        return said.is_visible()
+
+    assert any(shown() for _ in range(20))
+    page.unroute("**/*")
+    for _ in range(20):
+        page.clock.run_for(10_000)
+        if not said.is_visible():
+            break
+    expect(said).to_have_count(0)

@@ -1,0 +1,91 @@
+"""The dashboard on a real socket, and what a browser would read on its pages."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from typing import Any
+
+import requests
+import uvicorn
+
+from pipeline.dashboard.app import make_app, server_config
+from pipeline.dashboard.guards import Access
+from pipeline.settings import get_settings
+from tests.waiting import wait_for
+
+
+@dataclass
+class Site:
+    """A dashboard that runs, and a visitor."""
+
+    port: int
+    access: Access
+    app: Any
+
+    def url(self, path: str = "/") -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def get(self, path: str = "/", **headers: str) -> requests.Response:
+        headers = {"Accept": "text/html"} | {name.replace("_", "-"): value for name, value in headers.items()}
+        return requests.get(self.url(path), headers=headers, timeout=30, allow_redirects=False)
+
+    def post(self, path: str, fields: dict[str, str] | None = None, **headers: str) -> requests.Response:
+        """A form of the dashboard's own, as a browser sends it; `fields` and `headers` may say otherwise."""
+        data = {"csrf": self.access.csrf} | (fields or {})
+        headers = {"Origin": self.url("").rstrip("/"), "Sec-Fetch-Site": "same-origin"} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
+        return requests.post(self.url(path), data=data, headers=headers, timeout=30, allow_redirects=False)
+
+    def text(self, path: str = "/") -> str:
+        """What a person reads on a page."""
+        return Page(self.get(path).text).text
+
+
+@contextmanager
+def serving(access: Access | None = None) -> Iterator[Site]:
+    """A dashboard on a free port, by the settings of this process."""
+    access = access or Access.for_host("127.0.0.1", None)
+    app = make_app(get_settings(), access)
+    inner: Any = app.app
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(server_config(app))
+        thread = threading.Thread(target=server.run, args=[[listener]], daemon=True)
+        thread.start()
+        wait_for(lambda: server.started)
+        site = Site(listener.getsockname()[1], access, inner)
+        try:
+            yield site
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+
+class Page(HTMLParser):
+    """A page as a browser takes it: its text, and its elements with their attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self._texts: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        self._texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self._texts)).strip()
+
+    def values(self, attribute: str) -> list[str]:
+        """The values of an attribute, wherever it is."""
+        return [attributes[attribute] for _, attributes in self.elements if attribute in attributes]

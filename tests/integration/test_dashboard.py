@@ -1,0 +1,383 @@
+"""The dashboard on real queues, a real bucket and a real job log: with all of them, and with some missing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from pipeline import clients, runs
+from pipeline.documents import CHANNELS
+from pipeline.errors import RetryableError
+from pipeline.events import Event, Verdict
+from pipeline.images import Recipe
+from pipeline.job import Content, Job, Source, input_job_id
+from pipeline.job_log import JOBS, MINUTES, counts, entry_of, updates
+from pipeline.provision import plan
+from pipeline.publish import publish
+from pipeline.renditions import RenditionSize
+from pipeline.settings import get_settings
+from pipeline.stages import FETCH
+from tests.dashboard import Page, Site, serving
+from tests.line import Line
+from tests.unit.pictures import corners, encoded
+from tests.waiting import wait_for
+
+#: What strangers write into titles, URLs and error messages.
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "javascript:alert(1)",
+    "{{ 1234567 * 7 }}{% raw %}",
+    "</title></textarea></style>-->",
+]
+
+CONTENT = Content(
+    "c3f4bf4256853026cf94fa6df2b1c366",
+    ".png",
+    Recipe((RenditionSize("50x50", 50, 50), RenditionSize("250X250", 250, 250)), "cover"),
+)
+
+
+@pytest.fixture
+def with_everything(database: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Queues, a bucket, a database for sweeps and a job log; an input queue. Yields the database."""
+    monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())  # type: ignore[union-attr]
+    _provision(monkeypatch)
+    yield database
+    clients.forget()
+
+
+@pytest.fixture
+def queues_alone(aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Queues and a bucket: neither a job log nor a database."""
+    _provision(monkeypatch)
+    return aws
+
+
+def _provision(monkeypatch: pytest.MonkeyPatch) -> None:
+    clients.forget()
+    for step in plan(get_settings(), create_bucket=True):
+        step.do()
+    made = clients.sqs().create_queue(QueueName=f"{get_settings().queue_namespace}_input")
+    monkeypatch.setenv("QUEUE_URL", made["QueueUrl"])
+    clients.forget()
+
+
+def queue_url(name: str) -> str:
+    return clients.sqs().get_queue_url(QueueName=f"{get_settings().queue_namespace}_{name}")["QueueUrl"]
+
+
+def log(*events: Event) -> None:
+    """Write events to the job log."""
+    entries = [entry_of(event) for event in events]
+    clients.job_database()[JOBS].bulk_write(updates(entries), ordered=False)
+    clients.job_database()[MINUTES].bulk_write(counts(entries), ordered=False)
+
+
+def bury(job: Job, code: str, message: str) -> None:
+    """A dead letter of fetch, as the workers leave them."""
+    from pipeline.actors import broker, fetch_image
+    from pipeline.wire import Reason
+
+    broker.namespace = get_settings().queue_namespace
+    broker._urls.clear()
+    broker.bury("fetch", fetch_image.message_of(job).encode().decode(), Reason(code, message, stage="fetch"))
+
+
+def a_job(url: str = "https://example.org/cover.png", job_id: str = "job-1", folder: str = "SHOW") -> Job:
+    payload = {"image_url": url, "postback_url": "https://example.org/hook?token=hush", "title": HOSTILE[0]}
+    return Job(job_id, folder, (Source(url, ("image_url",)),), payload=payload)
+
+
+def done(job: Job) -> list[Event]:
+    published = replace(job, sources=tuple(source.published(CONTENT) for source in job.sources))
+    return [Event("fetch", job.id, Verdict.DONE, job=published), Event("notify", job.id, Verdict.DONE, job=published)]
+
+
+def wait_for_text(site: Site, path: str, *wanted: str) -> str:
+    """The text of a page, once it says all that."""
+    return wait_for(lambda: (text := site.text(path)) and all(each in text for each in wanted) and text)
+
+
+# With everything.
+
+
+def test_what_strangers_wrote_is_shown_as_text_and_nothing_else(with_everything: Any) -> None:
+    # Given jobs, dead letters and a folder that hold what strangers wrote
+    for number, text in enumerate(HOSTILE):
+        job = a_job(f"https://example.org/{text}?token=hush", f"hostile-{number}", folder=text)
+        failed = job.with_errors(FETCH, {})
+        log(Event("fetch", job.id, Verdict.GIVEN_UP, code=f"code_{number}", message=text, job=failed), *done(job))
+        bury(replace(job, folder="X"), f"code_{number} {text}"[:60].encode("ascii", "ignore").decode(), text)
+    with serving() as site:
+        wait_for_text(site, "/failures", "code_0", "code_5")
+        wait_for_text(site, "/jobs", "example.org/")
+        # When every page is taken as a browser does
+        for path in ["/", "/jobs", "/jobs?outcome=failed", "/failures", *(f"/jobs/hostile-{n}" for n in range(6))]:
+            answer = site.get(path)
+            page = Page(answer.text)
+            # Then it holds no element, attribute or link but ours
+            assert answer.status_code == 200, path
+            assert [a for tag, a in page.elements if tag == "script"] == [{"src": "/static/dashboard.js", "defer": ""}]
+            assert {tag for tag, _ in page.elements}.isdisjoint({"iframe", "object", "textarea", "style", "base"})
+            for tag, attributes in page.elements:
+                assert not any(name.startswith("on") for name in attributes), (path, tag, attributes)
+                assert attributes.get("src", "/").startswith("/"), (path, tag, attributes)
+                link = attributes.get("href", "/")
+                assert link.startswith(("/", "#")) or urlsplit(link).scheme in {"http", "https"}, (path, link)
+            assert "8641969" not in page.text, path  # no template in a title is run
+            # and no query of a URL
+            assert "hush" not in answer.text, path
+        # while people read it as it was written
+        assert HOSTILE[0] in site.text("/failures")
+        assert HOSTILE[0] in site.text("/jobs/hostile-0")
+
+
+def test_links_to_renditions_tell_the_other_site_nothing(with_everything: Any) -> None:
+    log(*done(a_job()))
+    with serving() as site:
+        page = Page(site.get("/jobs/job-1").text)
+    links = [a for tag, a in page.elements if tag == "a" and a["href"].startswith("http")]
+    assert len(links) == 2
+    assert {link["rel"] for link in links} == {"noreferrer noopener"}
+
+
+def test_a_thumbnail_comes_from_the_bucket_through_the_dashboard(with_everything: Any) -> None:
+    # Given a job whose renditions are in a bucket
+    picture = encoded(corners(), "PNG")
+    publish("SHOW", CONTENT, {"50x50": picture, "250X250": picture})
+    log(*done(a_job()))
+    with serving() as site:
+        # When the page names its thumbnail
+        text = wait_for(lambda: (html := site.get("/").text) and "/thumbnails/" in html and html)
+        (thumbnail,) = [src for src in Page(text).values("src") if src.startswith("/thumbnails/")]
+        answer = site.get(thumbnail)
+        # Then the dashboard gives it, as a picture and as nothing else
+        assert thumbnail == "/thumbnails/job-1/0/250X250"
+        assert answer.content == picture
+        assert answer.headers["content-type"] == "image/png"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        # and nothing that the job log does not name
+        for path in ("job-1/0/800x800", "job-1/1/50x50", "job-2/0/50x50", "job-1/0/..%2f..%2fx", "job-1/-1/50x50"):
+            assert site.get(f"/thumbnails/{path}").status_code == 404, path
+
+
+def test_a_rendition_that_has_gone_from_the_bucket_is_not_found(with_everything: Any) -> None:
+    log(*done(a_job()))
+    with serving() as site:
+        assert site.get("/thumbnails/job-1/0/250X250").status_code == 404
+
+
+def test_the_flow_the_jobs_and_their_filter(with_everything: Any) -> None:
+    # Given one job that went well, one that failed, and messages that wait
+    good, bad = a_job("https://example.org/good.png", "good"), a_job("https://example.org/bad.png", "bad")
+    error = {"stage": "fetch", "code": "http_404", "message": "It answered 404."}
+    failed = replace(bad, sources=(replace(bad.sources[0], due="notify", error=error),))  # type: ignore[arg-type]
+    gone = Event("fetch", "bad", Verdict.GIVEN_UP, code="http_404", message="It answered 404.", job=failed)
+    log(*done(good), gone, Event("notify", "bad", Verdict.DONE, job=failed))
+    for _ in range(3):
+        clients.sqs().send_message(QueueUrl=queue_url("resize"), MessageBody="x")
+    with serving() as site:
+        # Then the overview tells of all of it
+        text = wait_for_text(site, "/", "example.org/good.png", "3 waiting")
+        assert "Ingest" in text
+        assert "It answered 404." in text
+        # and the filter of what it says
+        assert "good.png" not in site.text("/jobs?outcome=failed")
+        assert "bad.png" in site.text("/jobs?outcome=failed")
+        assert "bad.png" not in site.text("/jobs?outcome=well")
+        assert "bad.png" in site.text("/jobs?outcome=nonsense")
+        # and a job's page of its story
+        story = site.text("/jobs/bad")
+        assert "fetch gave up" in story
+        assert "http_404: It answered 404." in story
+        # and a job that nobody knows is not found
+        assert site.get("/jobs/unknown").status_code == 404
+
+
+def test_the_sweeps_runs_are_shown_with_their_counts(with_everything: Any) -> None:
+    run = runs.begin(CHANNELS, "channels-manual-0123")
+    runs.advance(run, ["x"], by="m", claimed=7, walked=False)
+    with serving() as site:
+        text = wait_for_text(site, "/sweeps", "channels-manual-0123")
+        assert "under way" in text
+        assert "7 documents claimed: none ended yet" in wait_for_text(site, "/", "7 documents")
+
+
+# Actions.
+
+
+def test_an_image_is_sent_and_its_result_is_taken(queues_alone: dict[str, str]) -> None:
+    with serving() as site:
+        # When a visitor submits an image
+        form = {"url": "https://example.org/cover.jpg?token=hush", "folder": "A <b>show</b>", "postback_url": ""}
+        answer = site.post("/submit", form)
+        # Then the page of the job is next, the message is on the input queue and asks for its result here
+        assert answer.status_code == 303
+        received = clients.sqs().receive_message(QueueUrl=get_settings().queue_url or "", WaitTimeSeconds=5)
+        (message,) = received["Messages"]
+        assert answer.headers["location"] == f"/jobs/{input_job_id(message['MessageId'])}"
+        queue = f"{get_settings().queue_namespace}_submit_dashboard"
+        payload = {"bucket_name": "A <b>show</b>", "image_url": form["url"], "redirect_queue": queue}
+        assert json.loads(message["Body"]) == payload
+        page = answer.headers["location"]
+        assert "under way" in site.text(page)
+        assert "The job log, which would tell of each stage, is off" in site.text(page)
+        # and when the result comes, the page has it
+        result = payload | {"image_url_info": {"250X250": {"url": "https://cdn.example.org/x", "bucket_path": "p/"}}}
+        clients.sqs().send_message(
+            QueueUrl=clients.sqs().get_queue_url(QueueName=queue)["QueueUrl"],
+            MessageBody=json.dumps(result),
+            MessageAttributes={"job_id": {"DataType": "String", "StringValue": page.rpartition("/")[2]}},
+        )
+        wait_for_text(site, page, "done")
+        assert f"{page.replace('/jobs/', '/thumbnails/')}/0/250X250" in site.get(page).text
+        assert "hush" not in site.get(page).text
+
+
+def test_what_is_no_image_is_not_sent_and_the_form_says_why(aws: dict[str, str]) -> None:
+    with serving() as site:
+        for url in ("", "nonsense", "javascript:alert(1)", "file:///etc/passwd", "http://", "http://["):
+            answer = site.post("/submit", {"url": url, "folder": '"><script>'})
+            page = Page(answer.text)
+            assert answer.status_code == 422, url
+            assert "An image's URL starts with http:// or https://." in page.text
+            assert url in page.values("value")
+            assert '"><script>' in page.values("value")
+        answer = site.post("/submit", {"url": "https://example.org/a.png", "postback_url": "nonsense"})
+        assert answer.status_code == 422
+        assert "postback_url is no http or https URL" in Page(answer.text).text
+
+
+def test_dead_letters_of_a_cause_are_sent_through_again(with_everything: Any) -> None:
+    # Given dead letters of two causes
+    for number in range(3):
+        bury(a_job(f"https://example.org/{number}.png", f"job-{number}"), "http_404", "It answered 404.")
+    bury(a_job(job_id="other"), "timeout", "It did not answer in time.")
+    with serving() as site:
+        wait_for_text(site, "/failures", "fetch · http_404", "fetch · timeout", "Redrive 3")
+        # When one is redriven
+        answer = site.post("/redrive", {"stage": "fetch", "code": "http_404"})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/failures")
+        # Then its letters, and no others, are on the stage's queue again
+        text = wait_for_text(site, "/failures", "Redrove http_404 in fetch", "3 dead letters sent through again.")
+        assert "fetch · timeout" in text
+        taken: list[str] = []
+        while (
+            received := clients.sqs()
+            .receive_message(QueueUrl=queue_url("fetch"), MaxNumberOfMessages=10, WaitTimeSeconds=1)
+            .get("Messages")
+        ):
+            taken += [json.loads(message["Body"])["kwargs"]["job"]["id"] for message in received]
+        assert sorted(taken) == ["job-0", "job-1", "job-2"]
+        # and the page has them no more
+        wait_for(lambda: "fetch · http_404" not in site.text("/failures"))
+        # and asking for them again is told to be too late
+        assert site.post("/redrive", {"stage": "fetch", "code": "http_404"}).status_code == 404
+        assert site.post("/redrive", {"stage": "nowhere", "code": "timeout"}).status_code == 404
+
+
+def test_a_redrive_under_way_ends_with_the_dashboard_and_gives_the_rest_back(
+    with_everything: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given more dead letters than a slow redrive sends in a moment
+    for number in range(25):
+        bury(a_job(f"https://example.org/{number}.png", f"job-{number:02}"), "http_404", "It answered 404.")
+    monkeypatch.setattr("pipeline.dashboard.redrives.RATE", 10.0)
+    with serving() as site:
+        wait_for_text(site, "/failures", "Redrive 25")
+        site.post("/redrive", {"stage": "fetch", "code": "http_404"})
+        # When the dashboard ends in the middle of it
+        wait_for(lambda: re.search(r"Redriving .* [1-9]\d* dead letters? sent", site.text("/failures")))
+    # Then each letter is either sent or there for others, at once
+    attributes = {}
+    for name in ("fetch", "fetch_dlq"):
+        attributes[name] = clients.sqs().get_queue_attributes(QueueUrl=queue_url(name), AttributeNames=["All"])[
+            "Attributes"
+        ]
+    sent, left = (int(attributes[name]["ApproximateNumberOfMessages"]) for name in ("fetch", "fetch_dlq"))
+    assert sent + left == 25
+    assert 0 < sent < 25
+    assert attributes["fetch_dlq"]["ApproximateNumberOfMessagesNotVisible"] == "0"
+
+
+# With pieces missing.
+
+
+def test_without_a_job_log_it_says_how_to_have_one_and_shows_the_rest(queues_alone: dict[str, str]) -> None:
+    bury(a_job(), "http_404", "It answered 404.")
+    clients.sqs().send_message(QueueUrl=queue_url("resize"), MessageBody="x")
+    with serving() as site:
+        text = wait_for_text(site, "/", "1 waiting", "1 dead")
+        assert "The job log is off." in text
+        assert "JOBS_MONGO_URL" in text
+        assert "Sweeps are off." in text
+        assert "It answered 404." in wait_for_text(site, "/failures", "fetch · http_404")
+        for path in ("/jobs", "/sweeps"):
+            assert "off" in site.text(path)
+
+
+def test_with_sqs_down_it_says_so_and_keeps_the_last_numbers(
+    queues_alone: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a dashboard whose line to SQS is cut after it has read something
+    clients.sqs().send_message(QueueUrl=queue_url("resize"), MessageBody="x")
+    with Line(urlsplit(queues_alone["AWS_ENDPOINT_URL"]).port or 0) as line:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", f"http://127.0.0.1:{line.port}")
+        clients.forget()
+        with serving() as site:
+            wait_for_text(site, "/", "1 waiting")
+            with line.down():
+                # Then it says so, and what it knew
+                text = wait_for_text(site, "/", "SQS does not answer", "What is shown is from")
+                assert "1 waiting" in text
+                # and a submission says why it was not sent
+                answer = site.post("/submit", {"url": "https://example.org/a.png"})
+                assert answer.status_code == 422
+                assert "Could not create the queue" in Page(answer.text).text
+            # and all is well when SQS is back
+            wait_for(lambda: "SQS does not answer" not in site.text("/"))
+
+
+def test_with_no_queues_at_all_it_still_answers(aws: dict[str, str]) -> None:
+    with serving() as site:
+        assert site.text("/").count("\N{EN DASH} waiting") == 5
+        wait_for_text(site, "/failures", "Nothing has failed for good.")
+
+
+def test_pages_do_not_wait_for_a_job_log_that_does_not_answer(
+    aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a dashboard that has heard that MongoDB does not answer
+    monkeypatch.setenv("JOBS_MONGO_URL", "mongodb://127.0.0.1:9/jobs")
+    clients.forget()
+    asked: list[str] = []
+
+    def no_answer(*_: Any, **__: Any) -> None:
+        asked.append("the job log")
+        raise RetryableError("mongo_error", "Could not read the job log.")
+
+    for name in ("latest", "story", "failures", "rates"):
+        monkeypatch.setattr(f"pipeline.job_stories.{name}", no_answer)
+    with serving() as site:
+        wait_for_text(site, "/", "The job log does not answer")
+        # When its pages are asked for, then they answer without asking again
+        asked.clear()
+        monkeypatch.setattr("pipeline.job_stories.latest", lambda *_, **__: wait_for(lambda: False))
+        assert "The job log does not answer" in site.text("/jobs?outcome=failed")
+        assert site.get("/jobs/some").status_code == 503
+        assert asked == []
+
+
+def test_the_login_of_a_dashboard_that_needs_none_leads_to_the_overview(aws: dict[str, str]) -> None:
+    with serving() as site:
+        assert site.get("/login").headers["location"] == "/"
+        assert requests.get(site.url("/livez"), timeout=10).text == "ok"

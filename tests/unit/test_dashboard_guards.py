@@ -1,0 +1,346 @@
+"""Who may look at the dashboard, and who may act: on a real socket, with nothing behind it."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from pydantic import SecretStr
+from starlette.routing import Route
+from typer.testing import CliRunner
+
+from pipeline import clients
+from pipeline.cli import app as command_line
+from pipeline.dashboard import guards
+from pipeline.dashboard.guards import COOKIE, MAX_FORM, SESSION, Access, is_loopback
+from pipeline.settings import Settings, SettingsError
+from tests.dashboard import Page, Site, serving
+from tests.waiting import wait_for
+
+TOKEN = "a token of 24 characters"
+HUSH = "hush-9f3b"
+
+
+@pytest.fixture(scope="module")
+def nothing_behind() -> Iterator[pytest.MonkeyPatch]:
+    """Settings that name an AWS where nobody listens, and secrets."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in [*Settings.model_fields, "environment"]:
+            monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.setattr(guards, "WRONG_TOKEN_PAUSE", 0)
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{closed_port()}",
+            "AWS_ACCESS_KEY_S3": "key",
+            "AWS_SECRET_KEY_S3": f"{HUSH}-s3",
+            "AWS_ACCESS_KEY_SQS": "key",
+            "AWS_SECRET_KEY_SQS": f"{HUSH}-sqs",
+            "POSTBACK_SECRET_KEY": f"{HUSH}-postback",
+        }.items():
+            monkeypatch.setenv(name, value)
+        clients.forget()
+        yield monkeypatch
+    clients.forget()
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def site(nothing_behind: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A dashboard without a token."""
+    with serving() as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def locked(nothing_behind: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A dashboard that wants a token."""
+    with serving(Access.for_host("127.0.0.1", SecretStr(TOKEN))) as site:
+        yield site
+
+
+# The name it goes by.
+
+
+@pytest.mark.parametrize(
+    ("listens_on", "host", "known"),
+    [
+        ("127.0.0.1", "127.0.0.1:8480", True),
+        ("127.0.0.1", "localhost:8480", True),
+        ("127.0.0.1", "LOCALHOST", True),
+        ("127.0.0.1", "[::1]:8480", True),
+        ("127.0.0.1", "rebound.example.org:8480", False),
+        ("127.0.0.1", "127.0.0.1.example.org", False),
+        ("127.0.0.1", "localhost.example.org", False),
+        ("127.0.0.1", "user@127.0.0.1", True),  # the name is what follows the @
+        ("127.0.0.1", "127.0.0.1@example.org", False),
+        ("127.0.0.1", "10.0.0.5:8480", False),
+        ("127.0.0.1", "", False),
+        ("127.0.0.1", "[::1", False),
+        ("127.0.0.1", "localhost:port", False),
+        ("10.0.0.5", "10.0.0.5:8480", True),
+        ("10.0.0.5", "10.0.0.6:8480", False),
+        ("0.0.0.0", "10.0.0.6:8480", True),  # an address is no name that a stranger could point here
+        ("::", "[fe80::1]:8480", True),
+        ("0.0.0.0", "rebound.example.org", False),
+        ("0.0.0.0", "covers.example.org", True),
+    ],
+)
+def test_only_hosts_of_ours_are_known(listens_on: str, host: str, known: bool) -> None:
+    access = Access.for_host(listens_on, None, ["Covers.example.org"] if listens_on == "0.0.0.0" else [])
+    assert access.knows(host) is known
+
+
+@pytest.mark.parametrize("path", ["/", "/login", "/livez", "/static/dashboard.css", "/nowhere"])
+def test_a_strangers_name_is_refused_everywhere(site: Site, path: str) -> None:
+    answer = site.get(path, Host=f"rebound.example.org:{site.port}")
+    assert answer.status_code == 421
+    assert "Stages" not in answer.text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
+def test_loopback_is_told_from_what_others_reach(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "example.org", "192.168.1.1"])
+def test_any_other_address_needs_a_token(nothing_behind: pytest.MonkeyPatch, host: str) -> None:
+    assert not is_loopback(host)
+    result = CliRunner().invoke(command_line, ["dashboard", "--host", host])
+    assert isinstance(result.exception, SettingsError)
+    assert "DASHBOARD_TOKEN" in str(result.exception)
+
+
+@pytest.mark.parametrize("token", ["short", "15 characters .."])
+def test_a_short_token_is_refused(
+    nothing_behind: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("DASHBOARD_TOKEN", token[:15])
+    clients.get_settings.cache_clear()
+    result = CliRunner().invoke(command_line, ["dashboard"])
+    clients.get_settings.cache_clear()
+    assert isinstance(result.exception, SettingsError)
+    assert "DASHBOARD_TOKEN" in str(result.exception)
+    assert token[:15] not in str(result.exception)
+
+
+def test_a_port_that_is_taken_is_named(nothing_behind: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = CliRunner().invoke(command_line, ["dashboard", "--port", str(taken.getsockname()[1])])
+    assert result.exit_code == 2
+    assert "cannot be listened on: Address already in use." in " ".join(result.output.replace("│", "").split())
+
+
+# The token.
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs", "/jobs/x", "/failures", "/sweeps", "/nowhere", "/thumbnails/x/0/50x50"])
+def test_without_the_token_pages_lead_to_the_login(locked: Site, path: str) -> None:
+    answer = locked.get(path)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+    assert locked.get(path, Accept="application/json").status_code == 401
+
+
+def test_who_gives_the_token_is_let_in_by_a_cookie_that_does_not_tell_it(locked: Site) -> None:
+    # When a visitor gives the token
+    answer = locked.post("/login", {"token": TOKEN})
+    # Then a cookie that scripts and other sites' pages cannot use lets them in
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "samesite=strict" in cookie.lower()
+    assert TOKEN not in cookie
+    given = cookie.partition(";")[0]
+    assert locked.get("/", Cookie=given).status_code == 200
+    # and logging out makes the browser forget it
+    out = locked.post("/logout", Cookie=given)
+    assert out.headers["location"] == "/login"
+    assert f'{COOKIE}=""' in out.headers["set-cookie"]
+    assert "Max-Age=0" in out.headers["set-cookie"]
+
+
+@pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1], f"{TOKEN} ", TOKEN.upper(), "täken"])
+def test_a_wrong_token_lets_nobody_in(locked: Site, token: str) -> None:
+    answer = locked.post("/login", {"token": token})
+    assert answer.status_code == 401
+    assert "set-cookie" not in answer.headers
+    assert "That is not the token." in Page(answer.text).text
+
+
+def test_the_cookie_is_marked_secure_behind_tls(locked: Site) -> None:
+    answer = locked.post("/login", {"token": TOKEN}, X_Forwarded_Proto="https")
+    assert "secure" in answer.headers["set-cookie"].lower()
+
+
+def test_cookies_that_are_old_or_made_up_let_nobody_in(locked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = locked.access.session()
+    until, _, proof = good.partition(".")
+    other = Access.for_host("127.0.0.1", SecretStr("another token, as long"))
+    monkeypatch.setattr(guards, "SESSION", -SESSION)
+    old = locked.access.session()
+    for value in ("", ".", until, f"{int(until) + 1}.{proof}", f".{proof}", other.session(), old, f"{good}0", TOKEN):
+        assert locked.get("/", Cookie=f"{COOKIE}={value}").status_code == 303, value
+    assert locked.get("/", Cookie=f"{COOKIE}={good}").status_code == 200
+    assert int(old.partition(".")[0]) < time.time()
+
+
+def test_programs_may_give_the_token_as_a_bearer(locked: Site) -> None:
+    assert locked.get("/", Authorization=f"Bearer {TOKEN}").status_code == 200
+    assert locked.get("/", Authorization="Bearer wrong").status_code == 401
+    assert locked.get("/", Authorization=f"Basic {TOKEN}").status_code == 303
+    # and then need no form of ours
+    answer = locked.post("/submit", {"csrf": "", "url": "nonsense"}, Authorization=f"Bearer {TOKEN}")
+    assert answer.status_code == 422
+
+
+def test_a_good_cookie_does_not_help_a_wrong_bearer(locked: Site) -> None:
+    cookie = f"{COOKIE}={locked.access.session()}"
+    assert locked.get("/", Cookie=cookie, Authorization="Bearer wrong").status_code == 401
+
+
+# Posts from elsewhere.
+
+
+def actions(site: Site) -> list[str]:
+    return [route.path for route in site.app.routes if isinstance(route, Route) and "POST" in (route.methods or ())]
+
+
+ELSEWHERE: list[dict[str, str]] = [
+    {"Sec_Fetch_Site": "cross-site"},
+    {"Sec_Fetch_Site": "same-site"},
+    {"Sec_Fetch_Site": "none"},
+    {"Origin": "https://example.org"},
+    {"Origin": "null"},
+    {"Origin": "http://127.0.0.1:1"},
+    {"Origin": ""},
+]
+
+
+@pytest.mark.parametrize("headers", ELSEWHERE, ids=str)
+def test_no_action_takes_a_post_from_elsewhere(site: Site, headers: dict[str, str]) -> None:
+    assert set(actions(site)) == {"/submit", "/redrive", "/login", "/logout"}
+    for path in actions(site):
+        assert site.post(path, **headers).status_code == 403, path
+
+
+@pytest.mark.parametrize("csrf", ["", "wrong", "ä"])
+def test_no_action_takes_a_form_without_this_processs_token(site: Site, csrf: str) -> None:
+    for path in actions(site):
+        answer = site.post(path, {"csrf": csrf})
+        assert answer.status_code == 403, path
+        assert "Load the page once more" in Page(answer.text).text
+    form_without = requests.post(site.url("/redrive"), data={"stage": "fetch"}, timeout=30)
+    assert form_without.status_code == 403
+
+
+def test_a_token_of_another_process_is_no_good(site: Site) -> None:
+    with serving() as other:
+        assert other.access.csrf != site.access.csrf
+        assert site.post("/submit", {"csrf": other.access.csrf}).status_code == 403
+
+
+def test_actions_answer_to_nothing_but_posts(site: Site) -> None:
+    for path in ("/submit", "/redrive", "/logout"):
+        assert site.get(path).status_code == 405, path
+    for method in ("PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"):
+        assert requests.request(method, site.url("/"), timeout=30).status_code == 405, method
+
+
+def test_a_form_that_is_too_large_or_does_not_say_is_refused(site: Site) -> None:
+    assert site.post("/submit", {"url": "x" * MAX_FORM}).status_code == 403
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+    connection.request("POST", "/submit", body=iter([b"url=x"]), encode_chunked=True)
+    assert connection.getresponse().status == 403
+    connection.close()
+
+
+def test_a_form_with_a_file_is_refused(site: Site) -> None:
+    answer = requests.post(site.url("/submit"), data={"csrf": site.access.csrf}, files={"url": ("a", b"b")}, timeout=30)
+    assert answer.status_code == 400
+
+
+# What every answer carries.
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/jobs", "/failures", "/sweeps", "/nowhere", "/login", "/livez", "/static/dashboard.js"]
+)
+@pytest.mark.parametrize("host", ["127.0.0.1", "rebound.example.org"])
+def test_every_answer_keeps_browsers_to_this_origin(site: Site, path: str, host: str) -> None:
+    headers = site.get(path, Host=host).headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "same-origin"
+    assert "server" not in headers
+    assert headers["cache-control"] == ("no-cache" if path.startswith("/static") else "no-store")
+
+
+def test_a_defect_of_ours_is_answered_behind_the_same_guard(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError(HUSH)
+
+    monkeypatch.setattr("pipeline.dashboard.flow.cards", broken)
+    answer = site.get("/")
+    assert answer.status_code == 500
+    assert "A defect of the dashboard's: RuntimeError" in Page(answer.text).text
+    assert HUSH not in answer.text
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+
+
+PAGES = ["/", "/jobs", "/jobs?outcome=failed", "/jobs/none", "/failures", "/sweeps", "/login", "/nowhere"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_ask_nothing_of_the_outside_and_hold_no_inline_code(site: Site, path: str) -> None:
+    page = Page(site.get(path).text)
+    for tag, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on") or name == "style"], (tag, attributes)
+        for name in ("src", "href", "action"):
+            assert attributes.get(name, "/").startswith(("/", "#")), (tag, attributes)
+    scripts = [attributes for tag, attributes in page.elements if tag == "script"]
+    assert scripts == ([{"src": "/static/dashboard.js", "defer": ""}] if scripts else [])
+
+
+def test_no_page_shows_a_secret(nothing_behind: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given databases that do not answer, whose URLs hold passwords
+    for name in ("MONGO_URL", "JOBS_MONGO_URL"):
+        monkeypatch.setenv(name, f"mongodb://user:{HUSH}-{name.lower()}@127.0.0.1:{closed_port()}/db")
+    clients.forget()
+    with serving(Access.for_host("127.0.0.1", SecretStr(TOKEN))) as site:
+        # When the page has heard so
+        wait_for(lambda: "The sweeps cannot be read" in site.get("/", Authorization=f"Bearer {TOKEN}").text)
+        # Then it says what is wrong, and no secret
+        for path in PAGES:
+            answer = site.get(path, Authorization=f"Bearer {TOKEN}")
+            assert HUSH not in answer.text, path
+            assert TOKEN not in answer.text, path
+    clients.forget()
+
+
+@pytest.mark.parametrize(
+    "path", ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static//etc/passwd"]
+)
+def test_only_the_files_of_the_page_are_served(site: Site, path: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    assert answer.status == 404
+    assert b"import" not in answer.read()
+    connection.close()
+
+
+def test_it_says_that_it_lives(locked: Site) -> None:
+    answer: Any = locked.get("/livez")
+    assert (answer.status_code, answer.text) == (200, "ok")

@@ -1,0 +1,376 @@
+"""What the dashboard makes of depths, stories and dead letters, and how it words and draws them."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pipeline import clients
+from pipeline.dashboard import causes, flow, jobs, pictures, words
+from pipeline.dashboard.charts import HEIGHT, WIDTH, bars, sparkline
+from pipeline.dashboard.readings import History, Readers, Reading
+from pipeline.dashboard.redrives import Redrives
+from pipeline.depths import Depth
+from pipeline.errors import RetryableError
+from pipeline.events import Verdict
+from pipeline.job_stories import Failure, Minute, Status, Story, StorySource, Turn
+from pipeline.letters import DeadLetter
+from pipeline.settings import Settings, SettingsError
+from pipeline.submit import Submission
+from tests.waiting import wait_for
+
+NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
+CONTENT_ID = "c3f4bf4256853026cf94fa6df2b1c366"
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in [*Settings.model_fields, "environment"]:
+        monkeypatch.delenv(name.upper(), raising=False)
+    clients.forget()
+    yield
+    clients.forget()
+
+
+# Words.
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-5, "just now"),
+        (1, "just now"),
+        (12, "12 s ago"),
+        (180, "3 min ago"),
+        (7200, "2 h ago"),
+        (5 * 86400, "5 days ago"),
+    ],
+)
+def test_how_long_ago(seconds: float, said: str) -> None:
+    assert words.ago(NOW - timedelta(seconds=seconds), NOW) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0, "0 ms"), (0.0234, "23 ms"), (0.42, "0.42 s"), (4.13, "4.1 s"), (180, "3 min")]
+)
+def test_how_long_it_took(seconds: float, said: str) -> None:
+    assert words.duration(seconds) == said
+
+
+def test_one_and_many() -> None:
+    assert words.plural(1, "dead letter") == "1 dead letter"
+    assert words.plural(2000, "dead letter") == "2,000 dead letters"
+
+
+# Charts.
+
+
+def points(path: str) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", path)]
+
+
+def test_a_sparkline_goes_from_zero_below_to_its_largest_above_and_keeps_inside() -> None:
+    drawn = points(sparkline([0, None, 50, 100], "").line)
+    assert [x for x, _ in drawn] == pytest.approx([0, WIDTH / 3, WIDTH * 2 / 3, WIDTH], abs=0.1)
+    ground, carried, half, top = (y for _, y in drawn)
+    assert ground == carried > half > top
+    assert half == pytest.approx((ground + top) / 2)
+    assert all(0 <= y <= HEIGHT for _, y in drawn)
+
+
+@pytest.mark.parametrize("values", [[], [1], [None, None], [None, 3, None]])
+def test_too_little_to_draw_is_not_drawn(values: list[float | None]) -> None:
+    assert sparkline(values, "words") == sparkline([], "words")
+
+
+def test_bars_are_as_high_as_they_are_much_and_none_is_invisible() -> None:
+    heights = [-float(v) for v in re.findall(r"v(-?[\d.]+)", bars([0, 1, 1000, 500], "").area)]
+    assert len(heights) == 3
+    assert heights[0] == 1.0
+    assert heights[1] == pytest.approx(2 * heights[2])
+    assert bars([0, 0], "").area == ""
+
+
+# The flow.
+
+
+def test_the_flow_adds_up_both_lanes_and_tells_the_dead_apart() -> None:
+    depths = [
+        Depth("in", "ingest", "live", 3, 0, 0),
+        Depth("f", "fetch", "live", 5, 2, 1),
+        Depth("fb", "fetch", "bulk", 40, 1, 10),
+        Depth("fd", "fetch", "dead", 6, 1, 0),
+        Depth("n", "notify", "live", 0, 0, 9),
+    ]
+    minutes = [Minute(NOW.replace(second=0) - timedelta(minutes=2), {"fetch": {"done": 30, "retry": 4}})]
+    ingest, fetch, resize, _, notify = flow.cards(depths, History(), minutes, NOW)
+    assert (ingest.waiting, ingest.known, ingest.rate) == (3, True, None)
+    assert (fetch.waiting, fetch.in_flight, fetch.delayed, fetch.bulk, fetch.dead) == (45, 3, 11, 50, 7)
+    assert fetch.per_minute == "5.5"  # in the last five minutes and a half
+    assert fetch.rate is not None
+    assert "30 together, at most 30" in fetch.rate.label
+    assert (resize.known, notify.delayed) == (False, 9)
+    assert flow.waiting_by_stage(depths) == {"ingest": 3, "fetch": 56, "notify": 9}
+
+
+def test_without_a_job_log_the_flow_has_no_rates() -> None:
+    assert [card.rate for card in flow.cards([], History(), None, NOW)] == [None] * 5
+
+
+def test_the_history_has_the_most_of_each_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    history = History()
+    for at, waiting in ((1001, 7), (1004, 3), (1025, 5), (1038, 1)):
+        monkeypatch.setattr(time, "time", lambda at=at: at)
+        history.add({"fetch": waiting})
+    monkeypatch.setattr(time, "time", lambda: 1040)
+    assert history.of("fetch", buckets=4, seconds=40) == [7, None, 5, 1]
+    assert history.of("resize", buckets=4, seconds=40) == [None] * 4
+
+
+# Jobs.
+
+
+def turn(stage: str, verdict: Verdict, second: float, **more: Any) -> Turn:
+    return Turn(stage, verdict, NOW + timedelta(seconds=second), 0.5, **more)
+
+
+def story(status: Status, stage: str, *turns: Turn, **more: Any) -> Story:
+    sources = more.pop("sources", (StorySource("example.org/cover.jpg", ("image_url",)),))
+    return Story("a-job", status, stage, NOW, NOW + timedelta(seconds=4), "SHOW", "live", sources=sources, turns=turns)
+
+
+def states(view: jobs.JobView) -> list[str]:
+    return [step.state for step in view.steps]
+
+
+def test_a_jobs_steps_follow_its_turns() -> None:
+    done, retry, up = Verdict.DONE, Verdict.RETRY, Verdict.GIVEN_UP
+    fetched = turn("fetch", done, 1)
+    expected: list[tuple[Story, list[str]]] = [
+        (story("under_way", "fetch"), ["now", "todo", "todo", "todo"]),
+        (story("under_way", "fetch", turn("fetch", retry, 1, wait=10.0)), ["retry", "todo", "todo", "todo"]),
+        (story("under_way", "resize", fetched), ["done", "now", "todo", "todo"]),
+        (story("under_way", "notify", fetched), ["done", "todo", "todo", "now"]),
+        (story("done", "notify", fetched, turn("notify", done, 2)), ["done", "skipped", "skipped", "done"]),
+        (story("failed", "fetch", turn("fetch", up, 1), turn("notify", done, 2)),
+         ["failed", "skipped", "skipped", "done"]),
+        (story("done", "notify", turn("fetch", up, 1), turn("notify", done, 2), turn("fetch", done, 8, redrive=1),
+               turn("resize", done, 9), turn("upload", done, 10), turn("notify", done, 11)), ["done"] * 4),
+        (story("rejected", "ingest", turn("ingest", Verdict.REJECTED, 1), sources=()), ["skipped"] * 4),
+    ]  # fmt: skip
+    for told, wanted in expected:
+        assert states(jobs.of_story(told)) == wanted, told
+
+
+def test_a_job_says_why_it_failed_and_how_long_it_took() -> None:
+    error = {"stage": "fetch", "code": "http_404", "message": "It answered 404."}
+    failed = jobs.of_story(
+        story("failed", "fetch", sources=(StorySource("example.org/a", ("image_url",), error=error),))
+    )
+    assert (failed.why, failed.seconds, failed.words) == ("It answered 404.", 4.0, "failed")
+    retry = turn("fetch", Verdict.RETRY, 1, code="timeout", message="It did not answer.", wait=10.0)
+    trying = jobs.of_story(story("under_way", "fetch", retry))
+    assert (trying.why, trying.seconds) == ("It did not answer.", None)
+    assert trying.turns[0].words == "tries again in 10 s"
+    assert trying.turns[0].why == "timeout: It did not answer."
+
+
+def test_the_thumbnail_is_the_rendition_nearest_to_250_pixels() -> None:
+    urls = {name: f"https://cdn.example.org/{name}" for name in ("800x800", "50x50", "250X250")}
+    view = jobs.of_story(story("done", "notify", sources=(StorySource("example.org/a", ("image_url",), urls),)))
+    assert view.thumbnail == "/thumbnails/a-job/0/250X250"
+    assert [each.name for each in view.sources[0].renditions] == ["50x50", "250X250", "800x800"]
+
+
+def test_only_web_addresses_become_links() -> None:
+    urls = {"50x50": "javascript:alert(1)", "250X250": "data:text/html,x", "800x800": "https://cdn.example.org/a"}
+    view = jobs.of_story(story("done", "notify", sources=(StorySource("example.org/a", ("image_url",), urls),)))
+    assert [each.link for each in view.sources[0].renditions] == ["", "", "https://cdn.example.org/a"]
+
+
+def test_a_job_that_was_sent_from_here_is_told_by_its_result() -> None:
+    payload = {"image_url": "https://user:pw@example.org/a.png?token=1", "bucket_name": "A show"}
+    job = Submission(payload, "example.org/a.png", "sent", "an-id", sent_at=NOW.timestamp())
+    view = jobs.of_submission(job)
+    assert (view.status, view.name, view.folder, states(view)) == (
+        "under_way", "example.org/a.png", "A_SHOW", ["now", "todo", "todo", "todo"],
+    )  # fmt: skip
+    job.ended(payload | {"image_url_info": {"250X250": {"url": "https://cdn.example.org/x", "bucket_path": "p/"}}})
+    view = jobs.of_submission(job)
+    assert (view.status, view.thumbnail, states(view)) == ("done", "/thumbnails/an-id/0/250X250", ["done"] * 4)
+    assert jobs.urls_of("an-id", None, job, 0) == {"250X250": "https://cdn.example.org/x"}
+    assert jobs.urls_of("an-id", None, job, 1) == {}
+
+
+# Pictures.
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://s3.us-east-2.amazonaws.com/images-ch/images-resized/SHOW/{CONTENT_ID}_250X250.jpeg",
+        f"https://cdn.example.org/images-resized/SHOW/{CONTENT_ID}_250X250.jpeg",
+        f"https://cdn.example.org/covers/images-resized/SHOW/{CONTENT_ID}_250X250.jpeg?v=1",
+    ],
+)
+def test_a_renditions_key_is_known_by_its_url(url: str) -> None:
+    assert pictures.key_of(url) == f"images-resized/SHOW/{CONTENT_ID}_250X250.jpeg"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "http://[",
+        "https://cdn.example.org/",
+        f"https://cdn.example.org/pipeline-staging/{CONTENT_ID}",
+        f"https://cdn.example.org/other/SHOW/{CONTENT_ID}_250X250.jpeg",
+        f"https://cdn.example.org/images-resized/{CONTENT_ID}_250X250.jpeg",
+        f"https://cdn.example.org/images-resized/../pipeline-staging/{CONTENT_ID}_250X250.jpeg",
+        f"https://cdn.example.org/images-resized/SHOW/../../{CONTENT_ID}_250X250.jpeg",
+        f"https://cdn.example.org/images-resized/SHOW/{CONTENT_ID}_250X250.html",
+        f"https://cdn.example.org/images-resized/SHOW/{CONTENT_ID}_250X250.jpeg%00.html",
+        "https://cdn.example.org/images-resized/SHOW/secrets.json",
+    ],
+)
+def test_nothing_else_of_the_bucket_has_a_key(url: str) -> None:
+    assert pictures.key_of(url) is None
+
+
+# Failures.
+
+
+def letter(
+    number: int, code: str = "http_404", *, stage: str = "fetch", host: str = "example.org", **more: Any
+) -> DeadLetter:
+    at = NOW - timedelta(minutes=number)
+    return DeadLetter(f"letter-{number}", f"{stage}_dlq", stage, code, f"sentence {number}", 1, at, at, at.timestamp(),
+                      hosts=(host,), **more)  # fmt: skip
+
+
+def test_letters_of_one_stage_and_code_are_one_cause() -> None:
+    letters = [letter(1), letter(2, "timeout"), letter(3, host="other.org"), letter(4), letter(5, stage="upload")]
+    failures = [
+        Failure("fetch", "http_404", 9, NOW, "older", ()),
+        Failure("notify", "http_500", 2, NOW, "mended", ("job-1",)),
+    ]
+    found = causes.group(letters, failures)
+    assert [(cause.key, cause.count) for cause in found] == [
+        ("fetch-http-404", 3), ("fetch-timeout", 1), ("upload-http-404", 1),
+    ]  # fmt: skip
+    first = found[0]
+    assert (first.message, first.hosts, first.recent) == ("sentence 1", ("example.org (2)", "other.org"), 9)
+    assert [each.code for each in causes.past(found, failures)] == ["http_500"]
+
+
+def test_a_cause_says_what_a_redrive_would_leave() -> None:
+    (cause,) = causes.group([letter(1), letter(2, obstacle="It would be refused again.")])
+    assert (cause.count, cause.sendable, cause.obstacle) == (2, 1, "It would be refused again.")
+
+
+@pytest.mark.parametrize("code", ['"><script>', "../..", "", "ÄÖ"])
+def test_a_causes_key_is_safe_in_an_address(code: str) -> None:
+    assert re.fullmatch(r"[a-z0-9-]+", causes.key_of("fetch", code))
+
+
+def test_one_redrive_at_a_time_and_its_trouble_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a redrive that waits for the dead letters, which somebody reads
+    reading, ended = threading.Lock(), threading.Event()
+    redrives = Redrives(reading, ended.set)
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise RetryableError("sqs_error", "SQS said no.")
+
+    monkeypatch.setattr("pipeline.dashboard.redrives.redrive", refused)
+    with reading:
+        assert redrives.start("fetch", "http_404", 3)
+        # Then a second one does not begin
+        assert not redrives.start("fetch", "timeout", 1)
+        assert redrives.shown
+        assert redrives.shown.title == "Redriving http_404 in fetch …"
+    # and what goes wrong is said
+    wait_for(ended.is_set)
+    assert redrives.shown
+    assert not redrives.busy
+    assert redrives.shown.text == "0 dead letters sent through again. SQS said no."
+    with pytest.raises(ValueError, match="no stage"):
+        redrives.start("nowhere", "x", 1)
+
+
+# Readings.
+
+
+def test_a_reading_keeps_what_was_said_before_the_trouble() -> None:
+    answers: list[Any] = [
+        [1],
+        RetryableError("sqs_error", "SQS said no."),
+        SettingsError("X is not set."),
+        ValueError("hush"),
+        [2],
+    ]
+
+    def read() -> list[int]:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    reading: Reading[list[int]] = Reading("the thing", read, [], 1)
+    told = []
+    for _ in range(5):
+        reading.look()
+        told.append((reading.seen.value, reading.seen.trouble))
+    assert told == [
+        ([1], ""),
+        ([1], "SQS said no."),
+        ([1], "X is not set."),
+        ([1], "Could not read the thing: ValueError."),
+        ([2], ""),
+    ]
+
+
+def test_readings_are_read_at_once_when_something_was_changed() -> None:
+    count = 0
+
+    def read() -> int:
+        nonlocal count
+        count += 1
+        return count
+
+    reading: Reading[Any] = Reading("the thing", read, 0, 3600)
+    readers = Readers([reading])
+    with readers.running():
+        wait_for(lambda: count == 1)
+        readers.watched()
+        readers.refresh()
+        wait_for(lambda: count == 2)
+
+
+def test_while_nobody_looks_on_only_what_has_a_history_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given two readings, and nobody who looks on
+    monkeypatch.setattr("pipeline.dashboard.readings.WATCHED", -1)
+    monkeypatch.setattr("pipeline.dashboard.readings.IDLE", 0.01)
+    counts = {"always": 0, "seldom": 0}
+
+    def counting(name: str) -> Any:
+        def read() -> int:
+            counts[name] += 1
+            return counts[name]
+
+        return read
+
+    readings: list[Any] = [Reading(name, counting(name), 0, 0.01, always=name == "always") for name in counts]
+    readers = Readers(readings)
+    with readers.running():
+        # Then one is read again and again, the other once
+        wait_for(lambda: counts["always"] > 5)
+        assert counts["seldom"] == 1
+        # until somebody does
+        readers.watched()
+        wait_for(lambda: counts["seldom"] > 1)

@@ -1,0 +1,24 @@
+"""What goes into one request to SQS."""
+
+from __future__ import annotations
+
+from pipeline.queues import MAX_MESSAGE_BYTES
+from pipeline.wire import Entry, in_batches
+
+
+def sizes(entries: list[Entry]) -> list[list[int]]:
+    return [[entry.size for entry in batch] for batch in in_batches(entries)]
+
+
+def test_a_batch_has_ten_entries_at_the_most() -> None:
+    assert sizes([Entry("x")] * 23) == [[1] * 10, [1] * 10, [1] * 3]
+
+
+def test_a_batch_has_one_mebibyte_at_the_most() -> None:
+    half = MAX_MESSAGE_BYTES // 2
+    batches = sizes([Entry("x" * half), Entry("x" * half), Entry("x"), Entry("x" * MAX_MESSAGE_BYTES), Entry("x")])
+    assert batches == [[half, half], [1], [MAX_MESSAGE_BYTES], [1]]
+
+
+def test_nothing_is_no_batch() -> None:
+    assert sizes([]) == []
