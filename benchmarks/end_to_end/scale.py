@@ -34,8 +34,8 @@ from pipeline import clients  # noqa: E402
 from pipeline.processes import Supervisor  # noqa: E402
 from pipeline.stages import STAGES  # noqa: E402
 
-#: Jobs that each process has done before it counts, and jobs beyond those counted, for what is given back at a stop.
-BEGIN, SLACK = 5, 40
+#: Jobs that each process has done before it counts.
+BEGIN = 5
 
 _DONE = re.compile(r"stage=(\w+) job=\S+ outcome=done")
 
@@ -85,13 +85,19 @@ class Line:
             for each in clients.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"].values()
         )
 
-    def rate(self, stage: str, processes: int, count: int) -> Rate:
-        """Measure a stage in front of which at least `count` jobs wait for each process, and some more."""
+    def rate(self, stage: str, processes: int, jobs: int) -> Rate:
+        """Measure a stage that does the `jobs` in front of it, from when each process has begun to nine tenths."""
         with self.running(stage, processes) as groups:
-            wait_for(lambda: all(len(self._done[name]) >= BEGIN for name in groups))
+            wait_for(
+                lambda: all(len(self._done[name]) >= BEGIN for name in groups) or self._so_far(groups)[0] > jobs / 2
+            )
             before, since = self._so_far(groups), time.monotonic()
-            wait_for(lambda: self._so_far(groups)[0] >= before[0] + count * processes)
+            wait_for(lambda: self._so_far(groups)[0] >= jobs * 0.9)
             after, seconds = self._so_far(groups), time.monotonic() - since
+            wait_for(lambda: self._so_far(groups)[0] >= jobs)
+            time.sleep(SETTLE)
+        if before[0] > jobs / 2:
+            sys.exit(f"{stage} was done before all of its processes had begun: give it more --jobs")
         done = after[0] - before[0]
         cpu, emulator = (1000 * (b - a) / done for a, b in zip(before[1:], after[1:], strict=True))
         return Rate(stage, processes, done / seconds, cpu, emulator)
@@ -103,10 +109,10 @@ class Line:
             self._stack.counted()[0],
         )
 
-    def finish(self, name: str, queue: str, count: int) -> None:
-        """Have a process type do what still waits, until `count` jobs are in the queue behind it."""
-        with self.running(name, 1):
-            wait_for(lambda: self.waiting(queue) >= count)
+    def hand_over(self, jobs: int) -> None:
+        """Have `ingest` bring jobs to the first stage."""
+        with self.running("ingest", 1):
+            wait_for(lambda: self.waiting("fetch") >= jobs)
             time.sleep(SETTLE)
 
 
@@ -126,22 +132,19 @@ def wait_for(condition: Any) -> None:
 
 
 def measured(options: argparse.Namespace, folder: Path) -> Iterator[Rate]:
-    """Stage by stage, on jobs that all pass one stage after the other."""
-    counts = range(1, options.processes + 1)
-    jobs = sum((options.jobs + BEGIN) * count + SLACK for count in counts)
+    """Stage after stage, each on the jobs that the one before it has done; and all again with one process more."""
     with (
         world.serving(Peers().sources, [options.size]) as shown,
         stack.running(folder, options.staging) as running,
         as_json(running.environ) as send,
     ):
         line = Line(running, ENTRANTS[options.staging], folder)
-        send(shown.payloads(options.size, jobs).values())
-        line.finish("ingest", "fetch", jobs)
-        for stage, following in zip(STAGES, [*STAGES[1:], None], strict=True):
-            for count in counts:
-                yield line.rate(stage.name, count, options.jobs)
-            if following:
-                line.finish(stage.name, following.name, jobs)
+        for count in range(1, options.processes + 1):
+            jobs = options.jobs * count
+            send(shown.payloads(options.size, jobs).values())
+            line.hand_over(jobs)
+            for stage in STAGES:
+                yield line.rate(stage.name, count, jobs)
 
 
 def main() -> None:
@@ -149,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cores = os.cpu_count() or 1
     parser.add_argument("--processes", type=int, default=cores, help="up to so many (default: the cores, %(default)s)")
-    parser.add_argument("--jobs", type=int, default=100, help="jobs for each process (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=150, help="jobs for each process (default: %(default)s)")
     parser.add_argument("--size", type=int, default=3000, help="side of the covers (default: %(default)s)")
     parser.add_argument(
         "--staging", choices=["file", "s3"], default="s3", help="where bytes wait (default: %(default)s)"
@@ -157,12 +160,24 @@ def main() -> None:
     options = parser.parse_args()
     stack.clear_environment()
     stack.use_own_emulator()
-    body = []
+    found = []
     with tempfile.TemporaryDirectory() as folder:
         for rate in measured(options, Path(folder)):
             print(rate)  # noqa: T201
-            figures = [f"{rate.images:.1f}", f"{rate.cpu:.1f}", f"{rate.emulator:.1f}"]
-            body.append([rate.stage, str(rate.processes), *figures, f"{1000 / rate.cpu:.0f}"])
+            found.append(rate)
+    body = [
+        [
+            each.stage,
+            str(each.processes),
+            f"{each.images:.1f}",
+            f"{each.cpu:.1f}",
+            f"{each.emulator:.1f}",
+            f"{1000 / each.cpu:.0f}",
+        ]
+        for stage in STAGES
+        for each in found
+        if each.stage == stage.name
+    ]
     heading = ["stage", "processes", "images/s", "CPU ms an image", "emulator's ms", "images a CPU second"]
     table = rows(heading, body)
     print(table)  # noqa: T201
