@@ -33,7 +33,8 @@ def make_app(settings: Settings, access: Access) -> Guard:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         with sources.running():
             yield
-            await run_in_threadpool(redrives.stop)
+        for end in (redrives.stop, sources.let_go):  # what they hold of the dead letters, others can see again at once
+            await run_in_threadpool(end)
 
     app = Starlette(
         routes=[*pages.routes(), Mount("/static", StaticFiles(directory=HERE / "static"))],

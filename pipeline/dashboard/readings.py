@@ -71,6 +71,11 @@ class Readers:
         self._asked = 0  #: how often somebody wanted everything at once
         self._watched_at = time.monotonic()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing more is to be read."""
+        return self._stopping
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """They read inside. A read that hangs is not waited for at the end."""

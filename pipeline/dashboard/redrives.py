@@ -106,6 +106,8 @@ class Redrives:
         trouble = ""
         try:
             with self._reading:
+                if self._stopping.is_set():
+                    raise _Stopped
                 self._note(redrive(wanted, rate=RATE, progress=self._note))
         except _Stopped:
             trouble = "The dashboard was ended: the rest is still there."

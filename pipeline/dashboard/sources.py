@@ -27,6 +27,9 @@ QUEUES_EVERY, JOBS_EVERY, LETTERS_EVERY, SWEEPS_EVERY = 5.0, 2.0, 5.0, 5.0
 #: many seconds.
 LETTERS_AGE = 120.0
 
+#: Seconds that a reading of dead letters under way may take to end when the dashboard does.
+STOP_GRACE = 5.0
+
 #: Jobs, and dead letters, that are read at the most.
 JOBS, LETTERS = 50, 500
 
@@ -73,6 +76,8 @@ class Sources:
             found: list[DeadLetter] = []
         else:
             with self.reading_letters:
+                if self._readers.stopping:
+                    return self.letters.seen.value
                 found = browse(limit=LETTERS)
         self._letters_were = (numbers, monotonic())
         return found
@@ -87,6 +92,11 @@ class Sources:
         """They are read inside."""
         with self._readers.running():
             yield
+
+    def let_go(self) -> None:
+        """After the end: wait until a reading of the dead letters that was under way has given them back."""
+        if self.reading_letters.acquire(timeout=STOP_GRACE):
+            self.reading_letters.release()
 
     def watched(self) -> None:
         """Somebody looks on."""

@@ -291,7 +291,7 @@ def test_a_redrive_under_way_ends_with_the_dashboard_and_gives_the_rest_back(
     # Given more dead letters than a slow redrive sends in a moment
     for number in range(25):
         bury(a_job(f"https://example.org/{number}.png", f"job-{number:02}"), "http_404", "It answered 404.")
-    monkeypatch.setattr("pipeline.dashboard.redrives.RATE", 10.0)
+    monkeypatch.setattr("pipeline.dashboard.redrives.RATE", 5.0)
     with serving() as site:
         wait_for_text(site, "/failures", "Redrive 25")
         site.post("/redrive", {"stage": "fetch", "code": "http_404"})
