@@ -20,9 +20,10 @@ from pipeline.processes import Child, command_line
 from pipeline.settings import Settings
 from tests.acceptance.conftest import World, world
 from tests.conftest import BROWSER
+from tests.integration.conftest import aws, stack
 from tests.waiting import wait_for
 
-__all__ = ["world"]
+__all__ = ["aws", "stack", "world"]
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from pydantic import SecretStr
 
+from pipeline.dashboard.guards import Access
 from tests.acceptance.conftest import World
 from tests.browser.conftest import Local
+from tests.dashboard import serving
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -308,3 +311,30 @@ def test_it_says_when_the_dashboard_does_not_answer(context: BrowserContext, loc
         if not said.is_visible():
             break
     expect(said).to_have_count(0)
+
+
+def test_a_visitor_without_the_token_logs_in(browser: Browser, aws: dict[str, str]) -> None:
+    # Given a dashboard that wants a token
+    token = "a token of 24 characters"
+    with serving(Access.for_host("127.0.0.1", SecretStr(token))) as site:
+        context = browser.new_context(base_url=site.url("").rstrip("/"))
+        page = context.new_page()
+        # When somebody comes, then they are asked for it, and a wrong one lets nobody in
+        page.goto("/jobs")
+        expect(page.get_by_label("Token")).to_be_focused()
+        look_over(page)
+        page.keyboard.type("another token, as long")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_have_text("That is not the token.")
+        look_over(page)
+        # and the right one does, until they log out; no script sees the cookie
+        page.keyboard.type(token)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Stages")).to_be_visible()
+        look_over(page)
+        assert page.evaluate("document.cookie") == ""
+        page.get_by_role("button", name="Log out").click()
+        expect(page.get_by_label("Token")).to_be_visible()
+        page.goto("/")
+        expect(page.get_by_label("Token")).to_be_visible()
+        context.close()

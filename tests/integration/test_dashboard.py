@@ -349,7 +349,7 @@ def test_with_sqs_down_it_says_so_and_keeps_the_last_numbers(
 
 def test_with_no_queues_at_all_it_still_answers(aws: dict[str, str]) -> None:
     with serving() as site:
-        assert site.text("/").count("\N{EN DASH} waiting") == 5
+        assert site.text("/").count("\N{EN DASH} waiting in flight \N{EN DASH} delayed \N{EN DASH}") == 5
         wait_for_text(site, "/failures", "Nothing has failed for good.")
 
 
