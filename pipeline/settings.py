@@ -276,7 +276,9 @@ def _sentence(wrong: Any) -> str:
         return f"{says}."
     name = str(wrong["loc"][0])
     field = Settings.model_fields.get(name)
-    shown = "" if field and "SecretStr" in str(field.annotation) else f"={str(wrong['input'])!r}"
+    value = str(wrong["input"])
+    is_secret = (field and "SecretStr" in str(field.annotation)) or "@" in value  # a URL with a password in it
+    shown = "" if is_secret else f"={value!r}"
     return f"{name.upper()}{shown}: {says}."
 
 

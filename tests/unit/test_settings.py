@@ -166,6 +166,14 @@ def test_the_value_of_a_secret_is_never_said(monkeypatch: pytest.MonkeyPatch) ->
     assert "hunter2" not in repr(Settings.model_construct())
 
 
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "PUBLIC_BASE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"])
+def test_the_password_in_a_url_is_never_said(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "https://me:hunter2@host.example/path")
+    with pytest.raises(SettingsError, match=f"^{name}: .*holds no password") as caught:
+        get_settings()
+    assert "hunter2" not in str(caught.value)
+
+
 def test_credentials_come_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_S3", "planted-key")
     with pytest.raises(SettingsError, match="AWS_ACCESS_KEY_S3 and AWS_SECRET_KEY_S3 belong together") as caught:
