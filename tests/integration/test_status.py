@@ -70,7 +70,16 @@ def test_each_stage_is_a_row(status):
     assert row(said, "resize")[-1] in {"s", "min"}
     assert row(said, "sweep_channels")[-2:] == ["-", "-"]
     assert re.search(r"1x +fetch +http_404 .* ago: example.org/cover.png answered 404 Not Found\.", said)
-    assert "1 dead letters" in said
+    assert "1 dead letter:" in said
+
+
+def test_a_narrow_terminal_shows_how_often_where_and_what(status, monkeypatch):
+    # given a failure whose sentence is longer than a line
+    write(*failed_story(job(COVER)))
+    monkeypatch.setattr(status_command.console, "width", 60)
+
+    # when / then its stage and code are whole beside the sentence, which takes more lines
+    assert re.search(r"^ *1x +fetch +http_404 +\S", status(), re.MULTILINE)
 
 
 def test_without_a_job_log_what_it_would_tell_is_not_known(status, monkeypatch):
