@@ -54,6 +54,19 @@ def test_a_dry_run_counts_shows_ten_and_claims_nothing(sweep, database):
     assert "3 episodes would be swept, of 25." in sweep("episodes", "--dry-run", "--limit", "3")
 
 
+def test_what_strangers_called_their_channels_does_not_steer_the_terminal(sweep, database, monkeypatch):
+    # given a title with control sequences and a mark that turns the writing, an id, and a terminal of 80 columns
+    title = "[bold]\x1b[2J\x1b]0;pwned\x07\u202eshow"
+    made = database.channels.insert_one({"title": title, "image_url": "http://h/a.jpg"}).inserted_id
+    monkeypatch.setattr(sweep_commands.console, "width", 80)
+
+    shown = sweep("channels", "--dry-run")
+
+    assert not [char for char in shown if not char.isprintable() and char != "\n"]
+    assert "[bold]?[2J" in shown
+    assert str(made) in shown  # whole, so that it can be looked up
+
+
 def test_a_run_is_started_by_a_message_for_its_first_page(sweep, database):
     from pipeline.actors import broker
 
