@@ -327,7 +327,8 @@ def beside_settings() -> list[tuple[str, str, str]]:
         lines = Path(".env").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return found
-    names = {line.removeprefix("export ").partition("=")[0].strip().upper() for line in lines if "=" in line}
+    pairs = (line.removeprefix("export ").partition("=") for line in lines)
+    names = {name.strip().upper() for name, _, value in pairs if value.strip().strip("'\"")}
     if unread := sorted(names & known - given):
         says = f"{', '.join(unread)} of this folder's .env is not in the environment: only honcho and systemd read it."
         found.append((".env", says, "Load it first: `set -a; . ./.env; set +a`."))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from typer.testing import CliRunner
 
-from pipeline import clients, runs, sweep_commands, walk
+from pipeline import cli, clients, runs, sweep_commands, walk
 from pipeline.cli import app
 from pipeline.documents import EPISODES
 from pipeline.provision import plan
@@ -145,3 +145,19 @@ def test_provision_makes_the_indexes_once_and_says_so_before(database):
     assert indexes["expires_1"]["expireAfterSeconds"] == 0
     assert indexes["run_1"]["partialFilterExpression"] == {"pending": True}
     assert "channels" not in database.list_collection_names()
+
+
+def test_trouble_with_a_service_leads_to_the_command_that_explains_it(monkeypatch, capsys):
+    # given no database
+    for name in ("MONGO_URL", "MONGO_URL_DEVELOP", "MONGO_URL_PRODUCTION"):
+        monkeypatch.delenv(name, raising=False)
+    clients.forget()
+    monkeypatch.setattr("sys.argv", ["image-pipeline", "sweep", "channels", "--dry-run"])
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "No MongoDB variable is set." in said
+    assert "`image-pipeline check` says what is set up wrong" in said
