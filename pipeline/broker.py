@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
@@ -91,8 +92,7 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
             message = current_message()
             try:
                 job = job_of(message)
-                if further := fn(job):
-                    pass_on(further)
+                further = fn(job)
             except (PipelineError, BrokerConnectionError, Unfinished, UnknownVersion) as error:
                 raise Unsettled from error
             except Exception as error:
@@ -110,6 +110,14 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
                     worked_on=job.urls_due(stage),
                 )
             )
+            if further:
+                try:
+                    pass_on(further)
+                except BrokerConnectionError:  # the work is done, and only the hand-over is tried again
+                    raise Unsettled from Unfinished((further, {}))
+                except Exception as error:
+                    log_places(stage, error)
+                    raise Unsettled from error
 
         for queue in stage.queues:
             broker.declare_queue(queue)
@@ -172,6 +180,8 @@ def _step_or_restart(job: Job, source: Source, delivery: str, step: Step) -> Sou
             return source.published(source.content)
         if source.restarted:
             raise
+        with suppress(PipelineError):  # what is left of it expires
+            staging().delete(source.staged_keys)
         return source.afresh()
 
 

@@ -35,6 +35,9 @@ app.command()(dashboard_command.dashboard)
 console = Console()
 complaints = Console(stderr=True)
 
+#: Errors whose cause may be in the settings.
+SET_UP = {"aws_error", "sqs_error", "s3_error", "mongo_error"}
+
 #: Seconds that `ingest` gives its batch in hand when it is told to stop: honcho kills after five.
 STOP_GRACE = 3.0
 
@@ -44,7 +47,10 @@ def main() -> None:
     try:
         app()
     except (SettingsError, PipelineError) as error:
-        sys.exit(_complain(error))
+        status = _complain(error)
+        if isinstance(error, PipelineError) and error.code in SET_UP:
+            complaints.print("`image-pipeline check` says what is set up wrong, if anything is.")
+        sys.exit(status)
     except KeyboardInterrupt:
         sys.exit(130)  # as a shell says of what Ctrl-C ended
 

@@ -54,7 +54,8 @@ class EmbeddedStack:
         with_mongo: start MongoDB too.
 
     Raises (on entering):
-        EmbeddedStackError: a server is not installed or does not start, or another stack uses the folder.
+        EmbeddedStackError: a server is not installed or does not start, the folder cannot be written, or another stack
+            uses it.
     """
 
     def __init__(self, data_dir: Path = DATA_DIR, *, persist: bool = False, with_mongo: bool = True) -> None:
@@ -70,7 +71,7 @@ class EmbeddedStack:
         return dict(self._environ)
 
     def __enter__(self) -> EmbeddedStack:
-        with ExitStack() as undo:
+        with _writing(self._data_dir), ExitStack() as undo:
             lock = undo.enter_context(_locked(self._data_dir))
             folder = self._data_dir / ("state" if self._persist else "scratch")
             if not self._persist:
@@ -236,6 +237,16 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """What the system refuses inside is said in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise EmbeddedStackError(f"{folder} cannot be written ({reason}): choose another data folder") from error
 
 
 @contextmanager

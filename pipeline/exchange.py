@@ -16,6 +16,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
 from pipeline.guard import Budget, keeping_to
+from pipeline.plain_text import printable
 
 
 @contextmanager
@@ -88,4 +89,4 @@ def shown(url: str) -> str:
     except ValueError:
         clear = False
     text = f"{parts.hostname}{parts.path}" if clear and parts.hostname else "the URL"
-    return "".join(char if char.isprintable() else "?" for char in text)[:200]
+    return printable(text)[:200]

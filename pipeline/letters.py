@@ -20,6 +20,7 @@ from pipeline.broker import job_of
 from pipeline.errors import PipelineError, Rejected
 from pipeline.exchange import shown
 from pipeline.job import Job, UnknownVersion, parse_json
+from pipeline.plain_text import printable
 from pipeline.queues import MAX_RECEIVES, RETENTION
 from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES, INGEST_DEAD_LETTER_QUEUE, NOTIFY, SWEEP_QUEUES, stage_of_queue
@@ -231,7 +232,7 @@ def _urls_of(job: Job, stage: str) -> list[str]:
 
 def _host(url: str) -> str:
     try:
-        return urlsplit(url).hostname or ""
+        return printable(urlsplit(url).hostname or "")
     except ValueError:
         return ""
 
@@ -272,7 +273,7 @@ def shown_payload(text: str) -> str:
         clean = json.dumps(_without_secrets(parse_json(text)), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
         clean = _URL.sub(lambda match: _bare(match[0]), _SECRET_PAIR.sub(rf'\1"{HIDDEN}"', text))
-    return "".join(char if char.isprintable() or char == "\n" else "?" for char in clean)
+    return printable(clean, but="\n")
 
 
 def _without_secrets(value: Any) -> Any:

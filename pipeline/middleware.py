@@ -169,7 +169,7 @@ class Outcomes(dramatiq.Middleware):
             _tell(message, stage, job.id, verdict, *again.values(), wait=wait, job=job, worked_on=tuple(again))
             attempts = {ATTEMPTS: _count(message, again)}
             yield partial(broker.enqueue, _with_job(message, job, **attempts), delay=int(wait * 1000))
-        elif job.due is not stage:
+        elif not errors or job.due is not stage:
             yield partial(self._pass_on, job)
 
     def _wait(self, message: SQSMessage, error: PipelineError) -> float | None:

@@ -34,6 +34,9 @@ from pipeline.schedule import Schedule
 #: The secret that the running system's document publishes; receivers may still compare with it.
 PUBLISHED_POSTBACK_SECRET = "47/:6WT?v5edl|W}Dt&#TK5.hwe>3,"  # noqa: S105
 
+#: Characters of a DASHBOARD_TOKEN at the least.
+SHORTEST_TOKEN = 16
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 T = TypeVar("T")
 
@@ -91,6 +94,12 @@ def _signing_secret(value: SecretStr | None) -> SecretStr | None:
             size = 0
         if not 24 <= size <= 64:  # https://github.com/standard-webhooks/standard-webhooks/blob/main/spec
             raise ValueError("it must be a Standard Webhooks secret: whsec_ and the base64 of 24 to 64 bytes")
+    return value
+
+
+def _token(value: SecretStr | None) -> SecretStr | None:
+    if value is not None and len(value.get_secret_value()) < SHORTEST_TOKEN:
+        raise ValueError(f"it must be at least {SHORTEST_TOKEN} characters")
     return value
 
 
@@ -191,7 +200,7 @@ class Settings(BaseSettings):
     metrics_host: IPvAnyAddress = ipaddress.IPv4Address("127.0.0.1")
 
     # The web page.
-    dashboard_token: Annotated[SecretStr | None, Field(min_length=16)] = None
+    dashboard_token: Annotated[SecretStr | None, AfterValidator(_token)] = None
 
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)] = "DEBUG"
 
@@ -276,6 +285,9 @@ def _sentence(wrong: Any) -> str:
         return f"{says}."
     name = str(wrong["loc"][0])
     field = Settings.model_fields.get(name)
+    if field and isinstance(field.validation_alias, AliasChoices):  # as it is written where it was set
+        aliases = map(str, field.validation_alias.choices)
+        name = next((alias for alias in aliases if os.environ.get(alias.upper())), name)
     value = str(wrong["input"])
     is_secret = (field and "SecretStr" in str(field.annotation)) or "@" in value  # a URL with a password in it
     shown = "" if is_secret else f"={value!r}"
@@ -315,7 +327,8 @@ def beside_settings() -> list[tuple[str, str, str]]:
         lines = Path(".env").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return found
-    names = {line.removeprefix("export ").partition("=")[0].strip().upper() for line in lines if "=" in line}
+    pairs = (line.removeprefix("export ").partition("=") for line in lines)
+    names = {name.strip().upper() for name, _, value in pairs if value.strip().strip("'\"")}
     if unread := sorted(names & known - given):
         says = f"{', '.join(unread)} of this folder's .env is not in the environment: only honcho and systemd read it."
         found.append((".env", says, "Load it first: `set -a; . ./.env; set +a`."))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urljoin, urlsplit
 
 from pipeline import clients
 from pipeline.embedded import EmbeddedStack
@@ -50,9 +51,11 @@ def standalone(data_dir: Path, *, persist: bool) -> Iterator[dict[str, str]]:
 
 def _input_queue(name: str) -> str:
     with clients.aws_trouble("sqs", "create the input queue"):
-        if url := find_queue(clients.sqs(), name):  # kept from an earlier start, with what waits in it
-            return url
-        return clients.sqs().create_queue(QueueName=name, Attributes={"FifoQueue": "true"})["QueueUrl"]
+        url = find_queue(clients.sqs(), name)  # kept from an earlier start, with what waits in it
+        if not url:
+            url = clients.sqs().create_queue(QueueName=name, Attributes={"FifoQueue": "true"})["QueueUrl"]
+    # One that was kept says the port of its own start.
+    return urljoin(str(get_settings().aws_endpoint_url_sqs), urlsplit(url).path)
 
 
 def from_here(path: Path) -> str:

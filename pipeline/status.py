@@ -76,7 +76,7 @@ def _hints(found: Iterable[Depth]) -> Iterable[str]:
     found = list(found)
     dead = sum(depth.waiting + depth.in_flight for depth in found if depth.lane == DEAD)
     if dead:
-        yield f"{dead:,} dead letters: `image-pipeline dead list` tells of them."
+        yield f"{dead:,} dead letter{'' if dead == 1 else 's'}: `image-pipeline dead list` tells more."
     missing = sorted(set(queue_names()) - {depth.queue for depth in found})
     if missing:
         names = f"{missing[0]}, for one" if len(missing) > 1 else missing[0]

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from pipeline.events import Verdict
 from pipeline.job_stories import Failure, Story, StorySource, Turn
+from pipeline.plain_text import printable
 from pipeline.status import StageStatus, Status
 
 #: How an outcome is drawn.
@@ -64,9 +65,9 @@ def _failures(failures: list[Failure], now: datetime) -> RenderableType:
     table = Table(box=None, show_header=False, pad_edge=False)
     for justify in ("right", "left", "left"):
         table.add_column(justify=justify, no_wrap=True)
-    table.add_column(overflow="ellipsis", no_wrap=True)
+    table.add_column(overflow="fold")  # the one that gives way where the terminal is narrow
     for failure in failures[:CAUSES]:
-        said = f"{_span(now - failure.at)} ago: {_clean(failure.message)}"
+        said = f"{_span(now - failure.at)} ago: {printable(failure.message)}"
         table.add_row(f"{failure.count:,}x", failure.stage, Text(failure.code, style="red"), Text(said))
     if len(failures) > CAUSES:
         table.add_row("", "", "", f"and {len(failures) - CAUSES} other causes")
@@ -75,7 +76,7 @@ def _failures(failures: list[Failure], now: datetime) -> RenderableType:
 
 def of_story(story: Story) -> RenderableType:
     """One job from its first turn to its last."""
-    head = Text.assemble((_clean(story.id), "bold"), "  ", (story.status.replace("_", " "), STYLES[story.status]))
+    head = Text.assemble((printable(story.id), "bold"), "  ", (story.status.replace("_", " "), STYLES[story.status]))
     if story.status != "done":
         head.append(f", {'due' if story.status == 'under_way' else 'failed'} in {story.stage}", STYLES[story.status])
     facts = [f"folder {story.folder}" if story.folder else "", f"{story.lane} lane" if story.lane else ""]
@@ -90,9 +91,9 @@ def of_story(story: Story) -> RenderableType:
 
 
 def _source(source: StorySource) -> RenderableType:
-    lines = [Text.assemble((", ".join(source.fields), "bold"), f"  {_clean(source.url)}")]
+    lines = [Text.assemble((", ".join(source.fields), "bold"), f"  {printable(source.url)}")]
     if source.error:
-        lines.append(Text(f"  {source.error['code']}: {_clean(source.error['message'])}", style="red"))
+        lines.append(Text(f"  {source.error['code']}: {printable(source.error['message'])}", style="red"))
     # A URL is never broken by us: a terminal wraps it where it must, and it can be copied.
     lines += [Text(f"  {name:<9} {url}", no_wrap=True, overflow="ignore") for name, url in source.urls.items()]
     return Group(*lines)
@@ -131,15 +132,10 @@ def _note(turn: Turn) -> Text:
         parts.append(", ".join(turn.deliveries))
     said = "; ".join(parts)
     if turn.code:
-        said += f"{'; ' if said else ''}{turn.code}: {_clean(turn.message)}"
+        said += f"{'; ' if said else ''}{turn.code}: {printable(turn.message)}"
     if turn.wait:
         said += f" Again in {_span(timedelta(seconds=turn.wait))}."
     return Text(said)
-
-
-def _clean(text: str) -> str:
-    """What a stranger's text holds for the terminal itself does not get there."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _span(span: timedelta) -> str:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.ages import parse_age
 
@@ -111,16 +111,18 @@ def _sweep(collection: Collection, *, dry_run: bool, limit: int | None, wait: bo
 def _show(swept: Swept, limit: int | None) -> None:
     from pipeline import documents, sweeping  # noqa: PLC0415
     from pipeline.exchange import shown  # noqa: PLC0415
+    from pipeline.plain_text import printable  # noqa: PLC0415
 
     total = documents.count_stale(swept)
     count = min(total, limit or total)
     console.print(
         f"{count:,} {swept.name} would be swept{f', of {total:,}' if count < total else ''}.", highlight=False
     )
-    table = Table("_id", "Title", "Folder", "Changed")
+    table = Table(Column("_id", no_wrap=True, overflow="fold"), "Title", "Folder", Column("Changed", overflow="fold"))
     for document, folder in sweeping.sample(swept, min(SHOWN, limit or SHOWN)):
         changed = "\n".join(f"{field}: {shown(url)}" for field, url in document.urls.items())
-        table.add_row(*(escape(str(cell)) for cell in (document.id, document.title or "", folder, changed)))
+        cells = (str(document.id), str(document.title or ""), folder, changed)
+        table.add_row(*(escape(printable(cell, but="\n")) for cell in cells))
     if table.rows:
         console.print(table)
 

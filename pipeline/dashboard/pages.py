@@ -88,6 +88,7 @@ class Pages:
         yield Route("/failures", self.failures)
         yield Route("/sweeps", self.sweeps)
         yield Route("/submit", self.submit, methods=["POST"])
+        yield Route("/submit", lambda _: RedirectResponse("/", 303))  # what was refused is shown there, and freshens
         yield Route("/redrive", self.redrive, methods=["POST"])
         yield Route("/login", self.login, methods=["GET"])
         yield Route("/login", self.let_in, methods=["POST"])

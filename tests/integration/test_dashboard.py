@@ -255,6 +255,9 @@ def test_what_is_no_image_is_not_sent_and_the_form_says_why(aws: dict[str, str])
         answer = site.post("/submit", {"url": "https://example.org/a.png", "postback_url": "nonsense"})
         assert answer.status_code == 422
         assert "postback_url is no http or https URL" in Page(answer.text).text
+        # and the page freshens itself, or is loaded again, from where it was sent to
+        again = site.get("/submit")
+        assert (again.status_code, again.headers["location"]) == (303, "/")
 
 
 def test_dead_letters_of_a_cause_are_sent_through_again(with_everything: Any) -> None:

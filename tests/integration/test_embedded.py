@@ -15,6 +15,7 @@ from pymongo import MongoClient
 
 from pipeline import clients, embedded
 from pipeline.embedded import EmbeddedStack, EmbeddedStackError
+from pipeline.standalone import standalone
 
 #: A program that runs a stack, says where, and then waits to be killed.
 PROGRAM = """
@@ -111,6 +112,30 @@ def test_a_persistent_stack_keeps_what_it_was_given(tmp_path: Path, monkeypatch:
                     queue = clients.sqs().get_queue_url(QueueName="kept")["QueueUrl"]
                     assert clients.sqs().receive_message(QueueUrl=queue)["Messages"][0]["Body"] == "kept"
     clients.forget()
+
+
+def test_the_input_queue_that_was_kept_is_named_by_where_it_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    started = []
+    for _ in range(2):
+        with standalone(tmp_path, persist=True) as variables:
+            assert variables["QUEUE_URL"].startswith(f"{variables['AWS_ENDPOINT_URL_SQS']}/")
+            clients.sqs().get_queue_attributes(QueueUrl=variables["QUEUE_URL"])
+            started.append(variables["QUEUE_URL"])
+    assert started[0].rpartition("/")[2] == started[1].rpartition("/")[2]
+    clients.forget()
+
+
+@pytest.mark.parametrize("folder", ["file", "file/below"])
+def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(EmbeddedStackError, match=r"file.* cannot be written \(.*another"),
+        EmbeddedStack(tmp_path / folder),
+    ):
+        pass
 
 
 def test_a_taken_port_is_exchanged_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from pipeline.events import Verdict
 from pipeline.provision import plan
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
-from tests.integration.test_job_stories import COVER, failed_story, good_story, job, turn, write
+from tests.integration.test_job_stories import COVER, begin, failed_story, good_story, job, turn, write
 from tests.waiting import wait_for
 
 
@@ -31,6 +31,7 @@ def status(database, monkeypatch):
     """Runs `image-pipeline status` with these arguments, the job log in this test's database; returns what it says."""
     monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())
     clients.forget()
+    begin()
     for step in plan(get_settings()):
         step.do()
     for console in (status_command.console, status_command.complaints):
@@ -70,7 +71,16 @@ def test_each_stage_is_a_row(status):
     assert row(said, "resize")[-1] in {"s", "min"}
     assert row(said, "sweep_channels")[-2:] == ["-", "-"]
     assert re.search(r"1x +fetch +http_404 .* ago: example.org/cover.png answered 404 Not Found\.", said)
-    assert "1 dead letters" in said
+    assert "1 dead letter:" in said
+
+
+def test_a_narrow_terminal_shows_how_often_where_and_what(status, monkeypatch):
+    # given a failure whose sentence is longer than a line
+    write(*failed_story(job(COVER)))
+    monkeypatch.setattr(status_command.console, "width", 60)
+
+    # when / then its stage and code are whole beside the sentence, which takes more lines
+    assert re.search(r"^ *1x +fetch +http_404 +\S", status(), re.MULTILINE)
 
 
 def test_without_a_job_log_what_it_would_tell_is_not_known(status, monkeypatch):

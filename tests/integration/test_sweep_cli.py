@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from typer.testing import CliRunner
 
-from pipeline import clients, runs, sweep_commands, walk
+from pipeline import cli, clients, runs, sweep_commands, walk
 from pipeline.cli import app
 from pipeline.documents import EPISODES
 from pipeline.provision import plan
@@ -52,6 +52,19 @@ def test_a_dry_run_counts_shows_ten_and_claims_nothing(sweep, database):
     assert database.episodes.count_documents({"lock": {"$exists": True}}) == 0
     assert database[runs.COLLECTION].count_documents({}) == 0
     assert "3 episodes would be swept, of 25." in sweep("episodes", "--dry-run", "--limit", "3")
+
+
+def test_what_strangers_called_their_channels_does_not_steer_the_terminal(sweep, database, monkeypatch):
+    # given a title with control sequences and a mark that turns the writing, an id, and a terminal of 80 columns
+    title = "[bold]\x1b[2J\x1b]0;pwned\x07\u202eshow"
+    made = database.channels.insert_one({"title": title, "image_url": "http://h/a.jpg"}).inserted_id
+    monkeypatch.setattr(sweep_commands.console, "width", 80)
+
+    shown = sweep("channels", "--dry-run")
+
+    assert not [char for char in shown if not char.isprintable() and char != "\n"]
+    assert "[bold]?[2J" in shown
+    assert str(made) in shown  # whole, so that it can be looked up
 
 
 def test_a_run_is_started_by_a_message_for_its_first_page(sweep, database):
@@ -132,3 +145,19 @@ def test_provision_makes_the_indexes_once_and_says_so_before(database):
     assert indexes["expires_1"]["expireAfterSeconds"] == 0
     assert indexes["run_1"]["partialFilterExpression"] == {"pending": True}
     assert "channels" not in database.list_collection_names()
+
+
+def test_trouble_with_a_service_leads_to_the_command_that_explains_it(monkeypatch, capsys):
+    # given no database
+    for name in ("MONGO_URL", "MONGO_URL_DEVELOP", "MONGO_URL_PRODUCTION"):
+        monkeypatch.delenv(name, raising=False)
+    clients.forget()
+    monkeypatch.setattr("sys.argv", ["image-pipeline", "sweep", "channels", "--dry-run"])
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "No MongoDB variable is set." in said
+    assert "`image-pipeline check` says what is set up wrong" in said

@@ -98,7 +98,9 @@ def test_a_region_that_is_not_read_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_file_that_was_not_loaded_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".env").write_text("export S3_BUCKET='pictures'\nQUEUE_URL=https://x/y\n# LEVEL=INFO\nOTHER=1\n")
+    (tmp_path / ".env").write_text(
+        "export S3_BUCKET='pictures'\nQUEUE_URL=https://x/y\n# LEVEL=INFO\nOTHER=1\nMONGO_URL=''\n"
+    )
     found = rows("variables")
     assert said(found) == [(Status.WARN, ".env")]
     assert found[-1].says.startswith("QUEUE_URL, S3_BUCKET of this folder's .env")

@@ -129,6 +129,7 @@ def test_a_short_token_is_refused(
     clients.get_settings.cache_clear()
     assert isinstance(result.exception, SettingsError)
     assert "DASHBOARD_TOKEN" in str(result.exception)
+    assert "16 characters" in str(result.exception)
     assert token[:15] not in str(result.exception)
 
 
@@ -248,8 +249,9 @@ def test_a_token_of_another_process_is_no_good(site: Site) -> None:
 
 
 def test_actions_answer_to_nothing_but_posts(site: Site) -> None:
-    for path in ("/submit", "/redrive", "/logout"):
+    for path in ("/redrive", "/logout"):
         assert site.get(path).status_code == 405, path
+    assert site.get("/submit").headers["location"] == "/"  # does nothing but lead back
     for method in ("PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"):
         assert requests.request(method, site.url("/"), timeout=30).status_code == 405, method
 

@@ -58,6 +58,7 @@ ORDER = [
     "pipeline.wire",
     "pipeline.periodic",
     "pipeline.group_commit",
+    "pipeline.plain_text",
     "pipeline.exchange",
     "pipeline.hosts",
     "pipeline.download",

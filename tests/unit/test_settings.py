@@ -100,6 +100,14 @@ def test_the_database_is_chosen_as_the_running_system_does(monkeypatch: pytest.M
     assert database() == "mongodb://m/db"
 
 
+@pytest.mark.parametrize("name", ["ENVIRONMENT", "DB_ENVIRONMENT"])
+def test_an_alias_is_named_as_it_was_set(monkeypatch, name):
+    monkeypatch.setenv(name, "staging")
+    clients.forget()
+    with pytest.raises(SettingsError, match=f"^{name}='STAGING': "):
+        get_settings()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "accepted"),
     [
