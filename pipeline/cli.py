@@ -186,7 +186,8 @@ def local(
     """Run the whole service on this machine alone, until Ctrl-C.
 
     Starts servers for SQS, S3 and MongoDB, creates what the service needs there, and runs the Procfile's processes. It
-    says what a second terminal needs to use it. Queues, objects and documents are kept for the next time.
+    says what a second terminal needs to use it. Queues, objects and documents are kept for the next time where it is
+    left to end in order.
     """
     from pipeline.embedded import DATA_DIR, EmbeddedStackError  # noqa: PLC0415
     from pipeline.local import parse_concurrency, run  # noqa: PLC0415
