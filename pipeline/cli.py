@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 import threading
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -44,6 +45,8 @@ STOP_GRACE = 3.0
 
 def main() -> None:
     """Run the command line; what a person can mend is said in one sentence, without a traceback."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a mark that the terminal does not have ends nothing
     try:
         app()
     except (SettingsError, PipelineError) as error:
