@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 import threading
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -44,6 +45,8 @@ STOP_GRACE = 3.0
 
 def main() -> None:
     """Run the command line; what a person can mend is said in one sentence, without a traceback."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a mark that the terminal does not have ends nothing
     try:
         app()
     except (SettingsError, PipelineError) as error:
@@ -186,7 +189,8 @@ def local(
     """Run the whole service on this machine alone, until Ctrl-C.
 
     Starts servers for SQS, S3 and MongoDB, creates what the service needs there, and runs the Procfile's processes. It
-    says what a second terminal needs to use it. Queues, objects and documents are kept for the next time.
+    says what a second terminal needs to use it. Queues, objects and documents are kept for the next time where it is
+    left to end in order.
     """
     from pipeline.embedded import DATA_DIR, EmbeddedStackError  # noqa: PLC0415
     from pipeline.local import parse_concurrency, run  # noqa: PLC0415

@@ -78,7 +78,7 @@ def list_(
         _show_groups(found)
         _show_letters(found.latest)
     else:
-        console.print("There is no such letter.")
+        console.print(_nothing(meant))
     if found.total > len(found.latest):
         console.print(f"The latest {len(found.latest):,} of {found.total:,}: --limit shows more.", highlight=False)
     _show_limits(found)
@@ -145,7 +145,7 @@ def redrive(
     with until_a_signal():
         found = dead_letters.survey(meant)
     if not found.total:
-        console.print("There is no such letter.")
+        console.print(_nothing(meant))
         _show_limits(found)
         return
     _show_groups(found, redriven=True)
@@ -193,7 +193,7 @@ def purge(
     with until_a_signal():
         found = dead_letters.survey(meant)
     if not found.total:
-        console.print("There is no such letter.")
+        console.print(_nothing(meant))
         _show_limits(found)
         return
     _show_groups(found)
@@ -230,6 +230,10 @@ def _filter(
         return Filter(stage=stage, code=code, host=host, older_than=age, ids=tuple(ids))
     except (ValueError, OverflowError) as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def _nothing(meant: Filter) -> str:
+    return "There is no such letter." if any(vars(meant).values()) else "No dead letter was found."
 
 
 def _is_wanted(yes: bool, question: str, hint: str) -> bool:

@@ -129,10 +129,11 @@ class Pages:
         outcome = request.query_params.get("outcome", "")
         outcome = outcome if outcome in OUTCOMES else ""
         banners: list[Banner] = []
-        found = self._latest_jobs()
+        failed = OUTCOMES[outcome]
+        found = [job for job in self._latest_jobs() if failed in {None, job.status in job_stories.FAILED}]
         if self._with_job_log and not self._sources.job_log.seen.trouble:  # else each look would wait for it
             try:
-                found = [jobs.of_story(story) for story in job_stories.latest(MANY, failed=OUTCOMES[outcome])]
+                found = [jobs.of_story(story) for story in job_stories.latest(MANY, failed=failed)]
             except PipelineError as error:
                 banners.append(Banner("bad", "The job log does not answer", error.message))
         return self._page(

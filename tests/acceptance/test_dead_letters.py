@@ -150,7 +150,7 @@ def test_each_letter_of_a_job_is_redriven_under_an_id_of_its_own_and_carries_bot
     # The delivery that failed can be made still: it is the first result.
     dead("redrive", "--stage", "notify", "--yes")
     assert wait_for_post(world, hook, count=4).body["itunes_image_error"]["code"] == "s3_error"
-    assert "There is no such letter." in dead("list")
+    assert "No dead letter was found." in dead("list")
     wait_for(lambda: impatient.staged() == 0)
 
 

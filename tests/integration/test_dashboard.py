@@ -176,7 +176,7 @@ def test_a_rendition_that_has_gone_from_the_bucket_is_not_found(with_everything:
         assert site.get("/thumbnails/job-1/0/250X250").status_code == 404
 
 
-def test_the_flow_the_jobs_and_their_filter(with_everything: Any) -> None:
+def test_the_flow_the_jobs_and_their_filter(with_everything: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given one job that went well, one that failed, and messages that wait
     good, bad = a_job("https://example.org/good.png", "good"), a_job("https://example.org/bad.png", "bad")
     error = {"stage": "fetch", "code": "http_404", "message": "It answered 404."}
@@ -201,6 +201,15 @@ def test_the_flow_the_jobs_and_their_filter(with_everything: Any) -> None:
         assert "http_404: It answered 404." in story
         # and a job that nobody knows is not found
         assert site.get("/jobs/unknown").status_code == 404
+        # and where the job log does not answer any more, the filter is one of what it said
+        monkeypatch.setattr("pipeline.job_stories.latest", no_job_log)
+        assert "good.png" in wait_for_text(site, "/jobs?outcome=well", "The job log does not answer")
+        assert "bad.png" not in site.text("/jobs?outcome=well")
+        assert "good.png" not in site.text("/jobs?outcome=failed")
+
+
+def no_job_log(*_: Any, **__: Any) -> Any:
+    raise RetryableError("mongo_error", "Could not read the job log.")
 
 
 def test_the_sweeps_runs_are_shown_with_their_counts(with_everything: Any) -> None:

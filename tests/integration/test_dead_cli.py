@@ -180,7 +180,7 @@ def test_a_purge_asks_and_deletes_what_is_meant(dead):
     (line,) = dead("list", "--code", "http_404", "--json").splitlines()
     assert "Deleted 1 letter." in dead("purge", json.loads(line)["id"][:8], answer="y\n")
     assert "Deleted 41 letters." in dead("purge", "--yes")
-    assert "There is no such letter." in dead("list")
+    assert "No dead letter was found." in dead("list")
 
 
 def test_letters_in_other_hands_are_said(dead):

@@ -138,6 +138,17 @@ def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path, folder: str) 
         pass
 
 
+def test_a_terminal_without_unicode_gets_what_it_can_show(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [str(Path(sys.executable).with_name("image-pipeline")), "local", "--data-dir", str(tmp_path / "file")]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
+    assert ended.stdout == "Starting the embedded servers ?\n"
+    assert "cannot be written" in ended.stderr
+    assert ended.returncode == 2
+
+
 def test_a_taken_port_is_exchanged_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         free = embedded._free_port()
