@@ -47,7 +47,7 @@ def status(
     from pipeline.job_stories import story  # noqa: PLC0415
     from pipeline.status import look  # noqa: PLC0415
 
-    if job is None:
+    if not job:
         _show(look, view.of_stages, watch=watch, as_json=as_json)
     else:
         job_id = _id_of(job)
