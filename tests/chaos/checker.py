@@ -161,7 +161,7 @@ class Checker:
         for data in self._service.staged().values():
             is_payload = data.startswith(b"{") and any(marker in data for marker in long)
             self.verdict.numbers["staged objects left to expire"] += data not in kept and not is_payload
-        if self.verdict.numbers["staged objects left to expire"] > len(self.orders) // 2:
+        if self.verdict.numbers["staged objects left to expire"] > len(self.orders) // 10:
             self.verdict.problems.append("staging is far from empty")
 
     def _check_logs(self, lines: Iterable[Line]) -> None:
