@@ -37,17 +37,17 @@ def take_page(
     """Claim the stale documents of one page, hand their jobs over, and advance the run; returns whose turn is next.
 
     Doing it twice is harmless: only the first of two that take the same page advances the run, and None says that the
-    other's way ends here. `by` is the id of the message that asks: if it is the one that advanced the run, and its
-    worker died before it could send the next message, it gets to send it.
+    other's way ends here. `by` is the id of the message that asks: if it is the one that advanced the run, it gets to
+    send the next message, as often as it is delivered: the worker that advanced the run may have died before it could.
 
     Raises:
         RetryableError: MongoDB is in trouble. The page can be taken again.
     """
     run = runs.load(run_id)
-    if run is None or run.walked:
+    if run is None or run.page != page:
+        return _next_of(run, by)
+    if run.walked:
         return None
-    if run.page != page:
-        return Turn(run.page) if run.advanced_by == by else None
     backlog = get_settings().sweep_max_backlog
     room = backlog - runs.under_way(run_id)
     if room < max(1, min(PAGE_SIZE, backlog) // 4):
@@ -59,9 +59,14 @@ def take_page(
     _lead(swept, run, claimed, hand_over)
     walked = not after or (run.limit is not None and run.claimed + len(claimed) >= run.limit)
     if not runs.advance(run, after, by=by, claimed=len(claimed), walked=walked):
-        return None
+        return _next_of(runs.load(run_id), by)
     logger.info("run=%s page=%d claimed=%d%s", run_id, page, len(claimed), " end" if walked else "")
     return None if walked else Turn(page + 1)
+
+
+def _next_of(run: Run | None, by: str) -> Turn | None:
+    """The page that is next, if the message `by` is the one that made it so."""
+    return Turn(run.page) if run and not run.walked and run.advanced_by == by else None
 
 
 def _lead(swept: Swept, run: Run, claimed: Sequence[Document], hand_over: Callable[[Sequence[Job]], None]) -> None:

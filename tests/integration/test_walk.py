@@ -389,3 +389,18 @@ def test_mongodb_in_trouble_is_an_error_that_names_no_host(database, monkeypatch
     assert caught.value.code == "mongo_error"
     assert "127.0.0.1" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_message_delivered_twice_sends_the_next_page_whichever_copy_advanced_the_run(database, small_pages):
+    # Given a message whose second copy is at work on a page while the first one advances the run, and dies
+    episodes(database, 10)
+    walker = Walker(EPISODES)
+
+    def overtaken(jobs):
+        walker.jobs.extend(jobs)
+        assert walker.take(0, by="one message") == walk.Turn(1)
+
+    # When the second copy comes to its end, then it sends the next message: with it, SQS forgets the first copy too
+    assert walker.take(0, by="one message", hand_over=overtaken) == walk.Turn(1)
+    # And another message for the same page does not.
+    assert walker.take(0, by="another message") is None
