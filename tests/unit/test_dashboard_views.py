@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from pipeline import clients
 from pipeline.dashboard import causes, flow, jobs, pictures, words
 from pipeline.dashboard.charts import HEIGHT, WIDTH, bars, sparkline
 from pipeline.dashboard.readings import History, Readers, Reading
@@ -21,7 +19,7 @@ from pipeline.errors import RetryableError
 from pipeline.events import Verdict
 from pipeline.job_stories import Failure, Minute, Status, Story, StorySource, Turn
 from pipeline.letters import DeadLetter
-from pipeline.settings import Settings, SettingsError
+from pipeline.settings import SettingsError
 from pipeline.submit import Submission
 from tests.waiting import wait_for
 
@@ -29,13 +27,7 @@ NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
 CONTENT_ID = "c3f4bf4256853026cf94fa6df2b1c366"
 
 
-@pytest.fixture(autouse=True)
-def _no_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in [*Settings.model_fields, "environment"]:
-        monkeypatch.delenv(name.upper(), raising=False)
-    clients.forget()
-    yield
-    clients.forget()
+pytestmark = pytest.mark.usefixtures("no_variables")
 
 
 # Words.

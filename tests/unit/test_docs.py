@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from honcho.environ import parse_procfile
 from pydantic import SecretStr
 from typer.main import get_command
 
-from pipeline import clients
 from pipeline.cli import app
 from pipeline.provision import queue_specs
 from pipeline.renditions import RenditionSize
@@ -153,13 +151,7 @@ ADAPTERS: dict[str, set[str]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _no_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in [*Settings.model_fields, "environment"]:
-        monkeypatch.delenv(name.upper(), raising=False)
-    clients.forget()
-    yield
-    clients.forget()
+pytestmark = pytest.mark.usefixtures("no_variables")
 
 
 def rows_under(heading: str) -> list[list[str]]:

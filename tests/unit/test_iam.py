@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from pipeline import clients
 from pipeline.cli import app
 from pipeline.iam import GRANTS, PROCESSES, policy
 from pipeline.settings import Settings
@@ -18,13 +16,7 @@ from pipeline.settings import Settings
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def _no_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in [*Settings.model_fields, "environment"]:
-        monkeypatch.delenv(name.upper(), raising=False)
-    clients.forget()
-    yield
-    clients.forget()
+pytestmark = pytest.mark.usefixtures("no_variables")
 
 
 def resources(document: dict[str, Any]) -> set[str]:
