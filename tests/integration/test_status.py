@@ -166,7 +166,12 @@ def test_watching_looks_again_and_ctrl_c_ends_it_well(status):
     ours, theirs = pty.openpty()
     command = Path(sys.executable).parent / "image-pipeline"
     watching = subprocess.Popen(
-        [command, "status", "--watch"], stdout=theirs, stderr=theirs, env=os.environ | {"COLUMNS": "100"}
+        [command, "status", "--watch"],
+        stdout=theirs,
+        stderr=theirs,
+        env=os.environ | {"COLUMNS": "100"},
+        # A job in the background inherits that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     os.close(theirs)
     shown = ""
