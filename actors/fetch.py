@@ -22,7 +22,7 @@ def fetch_image(job: Job) -> Job:
     return advance(job, FETCH, fetch)
 
 
-def fetch(job: Job, source: Source, delivery: str) -> Source:
+def fetch(job: Job, source: Source) -> Source:
     settings = get_settings()
     recipe = Recipe(settings.renditions, settings.resize_fit)
     image = download(source.url, partial(manners().turn, lane=job.lane))
@@ -31,4 +31,4 @@ def fetch(job: Job, source: Source, delivery: str) -> Source:
     if is_published(job.folder, content):
         UNCHANGED.labels(job.lane).inc()
         return source.published(content)
-    return source.fetched(staging().put(image, staged_key(delivery, source.url, content.id)), content)
+    return source.fetched(staging().put(image, staged_key(job, FETCH, source, content)), content)

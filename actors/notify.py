@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from pipeline.broker import stage_actor
+from pipeline.broker import current_message, stage_actor
 from pipeline.documents import Outcome
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RetryableError
 from pipeline.job import Job, Payload, Unfinished, parse_json
+from pipeline.middleware import attempt_of
 from pipeline.notifications import postback, redirect
 from pipeline.publish import image_info
+from pipeline.settings import get_settings
 from pipeline.stages import NOTIFY
 from pipeline.staging import staging
 from pipeline.walk import write_back
@@ -28,23 +30,26 @@ DELIVERIES: dict[str, Callable[[str, str, Payload], object]] = {
 #: The delivery of a sweep's job, its only one.
 DOCUMENT = "document"
 
+#: Comes after the deliveries, and is tried again as they are: the bytes of the job in staging are forgotten.
+CLEAN_UP = "clean-up"
+
 
 @stage_actor(NOTIFY)
 def notify_result(job: Job) -> None:
-    """Deliver the result to each place that was asked; those that fail are tried again, each by itself."""
+    """Deliver the result to each place that was asked, then forget the bytes; what fails is tried again by itself."""
     payload = parse_json(staging().get(job.payload_key)) if job.payload_key else job.payload or {}
     result = job.result(payload, lambda content: image_info(job.folder, content))
     failed: dict[str, PipelineError] = {}
-    for name in job.deliveries or asked_for(job, payload):
+    for name in job.deliveries or [*asked_for(job, payload), CLEAN_UP]:
         try:
-            if job.sweep:
+            if name == CLEAN_UP:
+                forget_bytes(job)
+            elif job.sweep:
                 write_back(job.sweep, outcome(job, result))
             else:
                 DELIVERIES[name](job.report_id, payload[name], result)
         except PipelineError as error:
             failed[name] = error
-    if job.deliveries is None:
-        forget_bytes(job)
     if failed:
         raise Unfinished(*((replace(job, deliveries=(name,)), {name: error}) for name, error in failed.items()))
 
@@ -70,8 +75,15 @@ def outcome(job: Job, result: Payload) -> Outcome:
 
 
 def forget_bytes(job: Job) -> None:
-    """Remove what the job has in staging, but keep the bytes of a failed source: it may be sent through again."""
+    """Remove what the job has in staging, but keep the bytes of a failed source: it may be sent through again.
+
+    Raises:
+        RetryableError: staging is in trouble. The last attempt only logs it: what is left expires, and is worth no dead
+            letter.
+    """
     try:
         staging().delete([key for source in job.sources if not source.error for key in source.staged_keys])
-    except PipelineError as error:  # they expire; the deliveries are made and must not be repeated for this
+    except PipelineError as error:
+        if isinstance(error, RetryableError) and attempt_of(current_message()) <= len(get_settings().retry_delays):
+            raise
         logger.warning("job %s: its bytes stay in staging until they expire: %s", job.id, error)

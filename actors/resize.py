@@ -16,7 +16,7 @@ def resize_image(job: Job) -> Job:
     return advance(job, RESIZE, resize)
 
 
-def resize(job: Job, source: Source, delivery: str) -> Source:
+def resize(job: Job, source: Source) -> Source:
     settings = get_settings()
     renditions = render(
         staging().get(source.original),
@@ -24,5 +24,5 @@ def resize(job: Job, source: Source, delivery: str) -> Source:
         max_pixels=settings.max_source_pixels,
         max_decoded_pixels=settings.max_decoded_pixels,
     )
-    key = staging().put(b"".join(renditions.values()), staged_key(delivery, source.url, source.known.id))
+    key = staging().put(b"".join(renditions.values()), staged_key(job, RESIZE, source, source.known))
     return source.resized(Rendered(key, {name: len(data) for name, data in renditions.items()}))

@@ -15,6 +15,6 @@ def upload_image(job: Job) -> Job:
     return advance(job, UPLOAD, upload)
 
 
-def upload(job: Job, source: Source, _delivery: str) -> Source:
+def upload(job: Job, source: Source) -> Source:
     publish(job.folder, source.known, source.rendered.split(staging().get(source.rendered.key)))
     return source.published(source.known)

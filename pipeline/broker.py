@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
@@ -24,7 +24,7 @@ from pipeline import clients
 from pipeline.consumer import SQSMessage
 from pipeline.errors import PipelineError, Rejected, StagedMissing
 from pipeline.events import Event, Verdict, listen, tell
-from pipeline.job import MAX_PAYLOAD_BYTES, Job, Source, Unfinished, UnknownVersion, to_json
+from pipeline.job import MAX_PAYLOAD_BYTES, Job, Rendered, Source, Unfinished, UnknownVersion, to_json
 from pipeline.lanes import Lanes
 from pipeline.logs import log_event, set_up
 from pipeline.metrics import count_event
@@ -35,8 +35,8 @@ from pipeline.queues import RETENTION
 from pipeline.recording import Recording
 from pipeline.settings import Settings, get_settings, settings_or_exit
 from pipeline.sqs import SQSBroker
-from pipeline.stages import BULK_QUEUES, Lane, Stage, stage_of_queue
-from pipeline.staging import staging
+from pipeline.stages import BULK_QUEUES, FETCH, NOTIFY, RESIZE, Lane, Stage, stage_of_queue
+from pipeline.staging import staged_key, staging
 from pipeline.trials import StagedTrials
 from pipeline.wire import GROUP
 
@@ -133,26 +133,26 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
     return declare
 
 
-Step = Callable[[Job, Source, str], Source]
+Step = Callable[[Job, Source], Source]
 
 
 def advance(job: Job, stage: Stage, step: Step) -> Job:
     """The job with every source that is due in `stage` taken one step further, side by side.
 
-    `step` gets the job, the source, and an id that is the same each time this message is delivered: of it are made the
-    keys in staging, so that a stage that runs again leaves nothing behind.
-
     Raises:
         Unfinished: some step raised; it holds the job as far as it came, and the errors.
     """
+    message = current_message()
+    job = job if job.ticket else replace(job, ticket=message.sqs_id)
     due = [source for source in job.sources if source.due == stage.name]
-    delivery = current_message().sqs_id
+    is_repeated = message.receives > 1 or attempt_of(message) > 1
     further: dict[str, Source] = {}
     errors: dict[str, PipelineError] = {}
 
     def take(source: Source) -> None:
         try:
-            further[source.url] = _step_or_restart(job, source, delivery, step)
+            after = _step_or_restart(job, source, step)
+            further[source.url] = _with_all_keys(job, after) if is_repeated or source.restarted else after
         except PipelineError as error:
             errors[source.url] = error
         except Exception as error:  # one image never costs the other
@@ -171,18 +171,29 @@ def advance(job: Job, stage: Stage, step: Step) -> Job:
     return job
 
 
-def _step_or_restart(job: Job, source: Source, delivery: str, step: Step) -> Source:
+def _step_or_restart(job: Job, source: Source, step: Step) -> Source:
     """One step; where its bytes are gone, go on if it is published already, else start again at fetch, once."""
     try:
-        return step(job, source, delivery)
+        return step(job, source)
     except StagedMissing:
         if source.content and is_published(job.folder, source.content):
             return source.published(source.content)
         if source.restarted:
             raise
-        with suppress(PipelineError):  # what is left of it expires
-            staging().delete(source.staged_keys)
         return source.afresh()
+
+
+def _with_all_keys(job: Job, source: Source) -> Source:
+    """The source, if it is done, with every key that an earlier attempt may have put something under unknown to this
+    one: `notify` deletes them."""
+    if source.due != NOTIFY.name:
+        return source
+    original, rendered = (staged_key(job, stage, source, source.known) for stage in (FETCH, RESIZE))
+    return replace(
+        source,
+        original=source.original or original,
+        rendered=source.rendered if source.rendered.key else Rendered(rendered),
+    )
 
 
 def pass_on(job: Job) -> None:

@@ -96,7 +96,13 @@ class Rendered:
     sizes: dict[str, int] = field(default_factory=dict)  #: bytes of each, by its name, in the order they are stored
 
     def split(self, blob: bytes) -> dict[str, bytes]:
-        """The renditions in `blob`, by name."""
+        """The renditions in `blob`, by name.
+
+        Raises:
+            StagedMissing: other bytes are there, as a worker with other libraries may have put in their place.
+        """
+        if len(blob) != sum(self.sizes.values()):
+            raise StagedMissing(self.key)
         parts, start = {}, 0
         for name, size in self.sizes.items():
             parts[name] = blob[start : start + size]
@@ -173,6 +179,7 @@ class Job:
     payload_key: str | None = None  #: where it waits
     lane: Lane = Lane.LIVE
     deliveries: tuple[str, ...] | None = None  #: the deliveries still to make; None: all that were asked for
+    ticket: str = ""  #: what its keys in staging are made of, known to nobody else: SQS's id of its first message
     redrives: int = 0  #: what its result is numbered with since an operator sent it through again; 0: nobody did
     letters: int = 0  #: dead letters it has left on its way: a redrive of each is numbered apart
     sweep: Sweep | None = None  #: set by a sweep alone: nothing in an input message can make a job write to MongoDB

@@ -21,8 +21,10 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline import objects
 from pipeline.errors import RetryableError, StagedMissing
+from pipeline.job import Content, Job, Source
 from pipeline.objects import S3Error
 from pipeline.settings import get_settings
+from pipeline.stages import Stage
 
 #: Days after which a staged object is an orphan: as long as SQS keeps a message that could name it.
 EXPIRY_DAYS = 14
@@ -64,13 +66,13 @@ def _open(url: str) -> Staging:
     return S3Staging(bucket=parts.netloc, prefix=parts.path.lstrip("/"))
 
 
-def staged_key(delivery: str, url: str, content: str) -> str:
-    """The key of what a stage makes of one source: the same each time its message is delivered.
+def staged_key(job: Job, stage: Stage, source: Source, content: Content) -> str:
+    """The key of what `stage` makes of one source of `job`: the same however often it does so.
 
-    So a stage that runs again puts the same bytes in the same place, and its next message is of no other. Nobody can
-    guess it who does not know `delivery`, SQS's own id for the message.
+    So a stage that runs again puts the same bytes in the same place, and there is one to delete. Nobody can guess the
+    key who does not know the job's ticket.
     """
-    return hashlib.sha256("\0".join((delivery, url, content)).encode()).hexdigest()[:32]
+    return hashlib.sha256("\0".join((job.ticket, stage.name, source.url, content.id)).encode()).hexdigest()[:32]
 
 
 def _new_key() -> str:

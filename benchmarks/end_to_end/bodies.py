@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from actors.fetch import fetch
@@ -22,13 +23,14 @@ Encoded = dict[str, Any]
 
 def accept(payload: Mapping[str, str]) -> Encoded:
     """The job of an input message."""
-    return Job.accept(dict(payload), job_id=str(uuid.uuid4()), stage_payload=staging().put).encode()
+    job = Job.accept(dict(payload), job_id=str(uuid.uuid4()), stage_payload=staging().put)
+    return replace(job, ticket=str(uuid.uuid4())).encode()
 
 
-def _step(body: Callable[[Job, Source, str], Source]) -> Callable[[Encoded], Encoded]:
+def _step(body: Callable[[Job, Source], Source]) -> Callable[[Encoded], Encoded]:
     def step(encoded: Encoded) -> Encoded:
-        job, delivery = Job.decode(encoded), str(uuid.uuid4())
-        return job.with_sources({source.url: body(job, source, delivery) for source in job.sources}).encode()
+        job = Job.decode(encoded)
+        return job.with_sources({source.url: body(job, source) for source in job.sources}).encode()
 
     return step
 

@@ -13,10 +13,10 @@ broker.visibility = 2
 resize = actors.resize.resize
 
 
-def resize_or_die(job: Any, source: Any, delivery: str) -> Any:
+def resize_or_die(job: Any, source: Any) -> Any:
     if "kills" in source.url:
         os._exit(9)
-    return resize(job, source, delivery)
+    return resize(job, source)
 
 
 actors.resize.resize = resize_or_die

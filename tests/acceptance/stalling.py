@@ -16,11 +16,11 @@ resize = actors.resize.resize
 stalled = Path(os.environ["STALLED"])
 
 
-def resize_or_stall(job: Any, source: Any, delivery: str) -> Any:
+def resize_or_stall(job: Any, source: Any) -> Any:
     if "stalls" in source.url and not stalled.exists():
         stalled.touch()
         threading.Event().wait()
-    return resize(job, source, delivery)
+    return resize(job, source)
 
 
 actors.resize.resize = resize_or_stall

@@ -30,21 +30,21 @@ def plant() -> None:
     pipeline.holds.LAST_BACKOFF = pipeline.consumer.LAST_BACKOFF = VISIBILITY / 3  # as it is to 45 s
     resize, upload = actors.resize.resize, actors.upload.upload
 
-    def harmful_resize(job: Any, source: Any, delivery: str) -> Any:
+    def harmful_resize(job: Any, source: Any) -> Any:
         if "/kills" in source.url:
             os._exit(9)
         if "/oom" in source.url and current_message().options.get(ATTEMPTS, {}).get("service", 0) < 2:
             raise MemoryError
-        return robbed("/robbed-source", source.original, resize)(job, source, delivery)
+        return robbed("/robbed-source", source.original, resize)(job, source)
 
-    def harmful_upload(job: Any, source: Any, delivery: str) -> Any:
-        return robbed("/robbed-rendering", source.rendered.key, upload)(job, source, delivery)
+    def harmful_upload(job: Any, source: Any) -> Any:
+        return robbed("/robbed-rendering", source.rendered.key, upload)(job, source)
 
     def robbed(path: str, key: str, step: Callable[..., Any]) -> Callable[..., Any]:
-        def run(job: Any, source: Any, delivery: str) -> Any:
+        def run(job: Any, source: Any) -> Any:
             if path in source.url and not source.restarted:
                 staging().delete([key])
-            return step(job, replace(source), delivery)
+            return step(job, replace(source))
 
         return run
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from dramatiq import Worker
 from pymongo import MongoClient
 from pymongo.database import Database
 
 from pipeline import clients
 from pipeline.embedded import REGION, EmbeddedStack
-from pipeline.settings import Settings
+from pipeline.settings import Settings, get_settings
 
 Request = tuple[str, str, dict[str, str]]  #: method, path and headers
 
@@ -93,6 +95,24 @@ def database(stack_with_mongo: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -
         clients.forget()
         with MongoClient[dict[str, Any]](url, tz_aware=True) as client:
             yield client.get_default_database()
+
+
+@contextmanager
+def worker_of(*stages: str) -> Iterator[None]:
+    """A worker in this process, for the queues of stages in this test's namespace."""
+    from pipeline.actors import broker
+
+    broker.namespace = get_settings().queue_namespace
+    broker._urls.clear()
+    broker.stopping.clear()
+    worker = Worker(broker, queues=set(stages), worker_threads=1)
+    worker.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        broker.stopping.clear()
+        broker._urls.clear()
 
 
 def _environment(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:

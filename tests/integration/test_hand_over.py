@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from dramatiq import Worker
 from PIL import Image
 
 from pipeline import clients
+from tests.integration.conftest import worker_of
 from tests.waiting import wait_for
 
 
@@ -47,8 +47,6 @@ def test_a_hand_over_that_fails_is_tried_again_and_the_work_is_not(aws, fetched,
     clients.forget()
     from pipeline.actors import broker, fetch_image
 
-    broker.namespace = aws["QUEUE_NAMESPACE"]
-    broker._urls.clear()
     left = [1, 2]
 
     def refuse(model: Any, params: Any, **_: Any) -> None:
@@ -57,10 +55,7 @@ def test_a_hand_over_that_fails_is_tried_again_and_the_work_is_not(aws, fetched,
             raise EndpointConnectionError(endpoint_url="http://down")
 
     clients.sqs().meta.events.register("before-call.sqs", refuse)
-    worker = Worker(broker, queues={"fetch"}, worker_threads=1)
-    broker.stopping.clear()
-    worker.start()
-    try:
+    with worker_of("fetch"):
         # When a job comes
         fetch_image.send({"image_url": url, "postback_url": url})
         # Then resize has it in the end, the source was asked once, and nothing waits in vain in staging
@@ -69,10 +64,6 @@ def test_a_hand_over_that_fails_is_tried_again_and_the_work_is_not(aws, fetched,
         assert (left, requests) == ([], ["/cover.jpg"])
         staged = clients.s3().list_objects_v2(Bucket=aws["S3_BUCKET"], Prefix="pipeline-staging/")
         assert staged["KeyCount"] == 1
-    finally:
-        worker.stop()
-        broker.stopping.clear()
-        broker._urls.clear()
 
 
 def depth(url: str) -> int:

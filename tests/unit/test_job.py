@@ -243,6 +243,11 @@ def test_renditions_are_split_as_they_were_joined() -> None:
     assert rendered.split(b"".join(parts.values())) == parts
 
 
+def test_renditions_are_not_split_by_the_sizes_of_others() -> None:
+    with pytest.raises(StagedMissing):
+        Rendered("k", {"50x50": 3}).split(b"abcd")
+
+
 @pytest.mark.parametrize(
     "extra", [{"\ud800": 1}, {"n": {"\ud800": ["\udfff", "\ufffe\uffff"]}}, {"x": nested(90)}, {"中": "文"}]
 )

@@ -1,0 +1,94 @@
+"""What jobs leave in staging once they have ended, on the embedded SQS and S3: nothing."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+import dramatiq
+
+from actors.notify import CLEAN_UP
+from pipeline import clients
+from pipeline.events import Event, Verdict, forget, listen
+from pipeline.images import Recipe
+from pipeline.job import Content, Job, Rendered
+from pipeline.publish import publish
+from pipeline.settings import get_settings
+from pipeline.stages import FETCH, NOTIFY, RESIZE, Stage
+from pipeline.staging import staged_key, staging
+from pipeline.wire import ATTEMPTS
+from tests.integration.conftest import worker_of
+from tests.waiting import wait_for
+
+
+def a_job(results: str) -> Job:
+    """A job that redirects its result to the queue `results`; its image is published."""
+    clients.sqs().create_queue(QueueName=results)
+    payload = {"image_url": "http://127.0.0.1:9/cover.jpg", "redirect_queue": results}
+    job = Job.accept(payload, job_id=secrets.token_hex(8), stage_payload=lambda _: "")
+    recipe = Recipe(get_settings().renditions, get_settings().resize_fit)
+    content = Content(recipe.content_id(secrets.token_bytes(8)), ".jpeg", recipe)
+    publish(job.folder, content, dict.fromkeys(content.renditions, b"x"))
+    return replace(job.with_sources({s.url: s.published(content) for s in job.sources}), ticket=secrets.token_hex(8))
+
+
+def send(job: Job, stage: Stage, *, attempts: int = 0) -> None:
+    """Send `job` to a stage that tried it so often already."""
+    from pipeline.actors import broker
+
+    message: dramatiq.Message[None] = broker.get_actor(stage.actor).message_of(job)
+    broker.enqueue(message.copy(options={ATTEMPTS: {"service": attempts}} if attempts else {}))
+
+
+def staged() -> int:
+    return clients.s3().list_objects_v2(Bucket=get_settings().s3_bucket, Prefix="pipeline-staging/")["KeyCount"]
+
+
+def results_in(queue: str) -> int:
+    name = "ApproximateNumberOfMessages"
+    url = clients.sqs().get_queue_url(QueueName=queue)["QueueUrl"]
+    return int(clients.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name])
+
+
+def test_what_an_attempt_staged_before_it_died_is_deleted_by_those_that_follow(aws) -> None:
+    # Given a job whose first resize ended between staging and hand-over, and which another delivery saw through
+    done = a_job(f"results-{secrets.token_hex(4)}")
+    (source,) = done.sources
+    keys = {stage.name: staged_key(done, stage, source, source.known) for stage in (FETCH, RESIZE)}
+    staging().put(b"renditions", keys["resize"])
+    again = replace(source, due="resize", original=keys["fetch"])
+    with worker_of("resize", "notify"):
+        # When its message is received again
+        send(done.with_sources({source.url: again}), RESIZE, attempts=1)
+        # Then the job ends, and nothing of it is left.
+        wait_for(lambda: results_in(done.payload["redirect_queue"]) == 1)
+        wait_for(lambda: staged() == 0)
+
+
+def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(aws, tmp_path: Path, monkeypatch) -> None:
+    # Given staging that does not let go of a job's bytes: a folder is in the place of the file
+    monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
+    clients.forget()
+    results = f"results-{secrets.token_hex(4)}"
+    done = a_job(results)
+    (source,) = done.sources
+    key = staged_key(done, RESIZE, source, source.known)
+    staged_file = tmp_path / key[:2] / key
+    staged_file.mkdir(parents=True)
+    turns: list[Event] = []
+    listen(turns.append)
+    try:
+        with worker_of("notify"):
+            # When the job ends, and staging is well again only after that
+            send(done.with_sources({source.url: replace(source, rendered=Rendered(key))}), NOTIFY)
+            wait_for(lambda: turns)
+            staged_file.rmdir()
+            staged_file.write_bytes(b"renditions")
+            # Then its bytes are deleted, and it was delivered once.
+            wait_for(lambda: not staged_file.exists())
+            wait_for(lambda: [turn.verdict for turn in turns] == [Verdict.RETRY, Verdict.DONE])
+    finally:
+        forget(turns.append)
+    assert turns[0].worked_on == (CLEAN_UP,)
+    assert results_in(results) == 1
