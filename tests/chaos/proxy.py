@@ -124,6 +124,7 @@ class Proxy:
         self.port = 0
         self.requests: Counter[str] = Counter()
         self.acts: Counter[str] = Counter()
+        self.puts: dict[str, float] = {}  #: when something was last put under each path of S3
         self.troubled: list[tuple[float, float]] = []  #: from when to when something was in force
 
     @property
@@ -238,6 +239,8 @@ class Proxy:
             answer = await self._refuse_entries(request, upstream)
         else:
             answer = await upstream.ask(request)
+        if request.operation == "PUT":
+            self.puts[urlsplit(request.path).path] = time.monotonic()
         if Act.LOSE_ANSWER in acts:
             self.acts[Act.LOSE_ANSWER.name] += 1
             return b"", False
