@@ -15,7 +15,7 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint format screenshots sheets bench bench-scale bench-queues \
+.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint format screenshots sheets bench bench-scale bench-threads bench-queues \
 	bench-images bench-lanes bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
@@ -66,6 +66,9 @@ bench: setup-dev ## Compare the whole pipeline with what one would use instead (
 
 bench-scale: setup-dev ## Images a second of each stage, from one process to the cores (writes docs/scaling.md)
 	$(BIN)/python benchmarks/end_to_end/scale.py $(ARGS)
+
+bench-threads: setup-dev ## Compare numbers of processes and threads of each stage (writes docs/scaling.md)
+	$(BIN)/python benchmarks/end_to_end/vary.py $(ARGS)
 
 bench-queues: setup-dev ## Compare the queue layer with plain dramatiq-sqs (ARGS="--rounds 5" for more)
 	$(BIN)/python benchmarks/queue_layer.py $(ARGS)

@@ -18,10 +18,12 @@ class World:
 
     Args:
         covers: JPEG files by picture, which is the file's name without its suffix: `animals-3000`.
+        delay: seconds until it answers.
     """
 
-    def __init__(self, covers: Mapping[str, bytes]) -> None:
+    def __init__(self, covers: Mapping[str, bytes], delay: float = 0.0) -> None:
         self._covers = covers
+        self.delay = delay
         self._arrived: dict[str, float] = {}
         self._news = threading.Condition()
         self.port = 0
@@ -67,10 +69,10 @@ class World:
 
 
 @contextmanager
-def serving(sources: Path, sides: Iterable[int]) -> Iterator[World]:
-    """A world with the JPEG files of `sources` that have one of these sides."""
+def serving(sources: Path, sides: Iterable[int], delay: float = 0.0) -> Iterator[World]:
+    """A world with the JPEG files of `sources` that have one of these sides; it answers after `delay` seconds."""
     names = [path for side in sides for path in sorted(sources.glob(f"*-{side}.jpg"))]
-    world = World({path.stem: path.read_bytes() for path in names})
+    world = World({path.stem: path.read_bytes() for path in names}, delay)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -85,6 +87,7 @@ def serving(sources: Path, sides: Iterable[int]) -> Iterator[World]:
             world.arrive(self.path.rpartition("/")[2])
 
         def _answer(self, status: int, parts: Iterable[bytes | memoryview]) -> None:
+            time.sleep(world.delay)
             parts = list(parts)
             self.send_response(status)
             self.send_header("Content-Length", str(sum(map(len, parts))))

@@ -37,6 +37,7 @@ ORDER = [
     "pipeline.settings",
     "pipeline.containers",
     "pipeline.colour",
+    "pipeline.memory",
     "pipeline.codecs",
     "pipeline.openers",
     "pipeline.decoding",

@@ -1,0 +1,151 @@
+"""How many processes and threads a stage should have: the Procfile with one stage changed, again and again.
+
+`make bench-threads` has covers and postbacks come from hosts that take their time to answer, as those on the internet
+do, and measures each variant as `make bench` measures contenders: a burst, single jobs, and the same steady load for
+all. It prints a table and writes it to docs/scaling.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, median
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent / "images"))
+
+import stack  # noqa: E402
+import world  # noqa: E402
+from entrants import ENTRANTS, ROOT  # noqa: E402
+from figures import percentile  # noqa: E402
+from markdown import replace_marked, rows  # noqa: E402
+from measure import Burst, running  # noqa: E402
+from peers import Peers  # noqa: E402
+
+PROCFILE = (ROOT / "Procfile").read_text(encoding="utf-8")
+CORES = os.cpu_count() or 1
+
+#: Processes and threads of each stage that are tried, all other stages being as in the Procfile.
+VARIANTS: dict[str, list[tuple[int, int]]] = {
+    "fetch": [(1, 4), (1, 8), (1, 16), (1, 32), (2, 8)],
+    "resize": [(1, 1), (1, CORES), (CORES, 1), (CORES, 2), (CORES, 4), (2 * CORES, 1)],
+    "upload": [(1, 2), (1, 4), (1, 8), (1, 16), (2, 4)],
+    "notify": [(1, 4), (1, 8), (1, 16), (1, 32), (2, 8)],
+}
+
+
+@dataclass
+class Figures:
+    """What a variant did in one round."""
+
+    burst: Burst
+    idle: list[float]  #: seconds from message to postback
+    load: list[float]
+
+    @property
+    def cpu(self) -> float:
+        """Milliseconds of an image."""
+        return sum(self.burst.cpu.values())
+
+    @property
+    def sqs(self) -> float:
+        """Requests of an image."""
+        return sum(count for kind, count in self.burst.requests.items() if kind.startswith("sqs"))
+
+
+def procfile_with(stage: str, processes: int, threads: int) -> str:
+    """The Procfile with so many processes and threads of one stage."""
+    command = rf"^({stage}: .*dramatiq pipeline\.actors)(?: --processes \d+)? --threads \d+"
+    text, found = re.subn(command, rf"\1 --processes {processes} --threads {threads}", PROCFILE, flags=re.MULTILINE)
+    if found != 1:
+        raise ValueError(f"the Procfile has no line for {stage} with --threads")
+    return text
+
+
+def chosen(stage: str) -> tuple[int, int]:
+    """The processes and threads that a stage has in the Procfile."""
+    line = re.search(rf"^{stage}: .*", PROCFILE, re.MULTILINE)
+    given = dict(re.findall(r"--(processes|threads) (\d+)", line[0] if line else ""))
+    return int(given.get("processes", CORES)), int(given["threads"])
+
+
+def measured(procfile: str, options: argparse.Namespace, shown: world.World) -> Figures:
+    """One round of a variant."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "Procfile"
+        path.write_text(procfile, encoding="utf-8")
+        with running(replace(ENTRANTS[options.staging], procfile=path), Path(folder), shown) as variant:
+            variant.warm_up([options.size])
+            burst = variant.burst(options.size, options.jobs)
+            idle = variant.idle(options.size, options.idle)
+            load = variant.under_load(options.size, round(options.load * options.rate), options.rate)
+            return Figures(burst, idle.seconds, load.seconds)
+
+
+def table(found: dict[tuple[str, int, int], list[Figures]]) -> str:
+    """A row for each variant, what the Procfile has in bold."""
+    heading = ["stage", "processes x threads", "images/s", "CPU ms", "SQS", "MB", "idle, p50", "load, p50", "load, p95"]
+    body = []
+    for (stage, processes, threads), rounds in found.items():
+        idle, load = ([each for one in rounds for each in getattr(one, name)] for name in ("idle", "load"))
+        cells = [
+            f"{processes} x {threads}",
+            f"{median(each.burst.rate for each in rounds):.1f}",
+            f"{median(each.cpu for each in rounds):.1f}",
+            f"{median(each.sqs for each in rounds):.2f}",
+            f"{mean(each.burst.memory for each in rounds) / 1e6:.0f}",
+            *(f"{1000 * percentile(waits, at):.0f}" for waits, at in ((idle, 50), (load, 50), (load, 95))),
+        ]
+        is_chosen = (processes, threads) == chosen(stage)
+        body.append([stage, *(f"**{cell}**" if is_chosen else cell for cell in cells)])
+    return rows(heading, body)
+
+
+def variants(stages: list[str]) -> Iterator[tuple[str, int, int]]:
+    """Each stage's, those that are the same on this machine once."""
+    for stage in stages:
+        for processes, threads in dict.fromkeys(VARIANTS[stage]):
+            yield stage, processes, threads
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="stages (default: all)")
+    parser.add_argument("--size", type=int, default=3000, help="side of the covers (default: %(default)s)")
+    parser.add_argument("--delay", type=float, default=0.2, help="seconds until a host answers (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=240, help="jobs of a burst (default: %(default)s)")
+    parser.add_argument("--idle", type=int, default=8, help="single jobs (default: %(default)s)")
+    parser.add_argument("--load", type=float, default=8.0, help="seconds of steady load (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=20.0, help="jobs a second of it (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of all variants in turn (default: %(default)s)")
+    parser.add_argument("--staging", choices=["file", "s3"], default="file", help="where bytes wait (default: file)")
+    options = parser.parse_args()
+    stack.clear_environment()
+    stack.use_own_emulator()
+    found: dict[tuple[str, int, int], list[Figures]] = {}
+    with world.serving(Peers().sources, [options.size], options.delay) as shown:
+        for _ in range(options.rounds):
+            for variant in variants(options.only):
+                figures = measured(procfile_with(*variant), options, shown)
+                found.setdefault(variant, []).append(figures)
+                print(variant, f"{figures.burst.rate:.1f} images/s, {figures.cpu:.1f} ms", flush=True)  # noqa: T201
+    said = (
+        f"Medians of {options.rounds} rounds: bursts of {options.jobs} covers of {options.size} px, "
+        f"{options.staging}:// staging, hosts that answer after {1000 * options.delay:g} ms; waiting in ms, *load* "
+        f"being {options.rate:g} jobs a second. In bold: the Procfile's, on this machine of {CORES} cores."
+    )
+    shown_table = table(found)
+    print(shown_table)  # noqa: T201
+    if options.only == list(VARIANTS):
+        replace_marked(ROOT / "docs/scaling.md", "bench-threads", f"{shown_table}\n\n{said}")
+
+
+if __name__ == "__main__":
+    main()
