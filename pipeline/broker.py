@@ -27,6 +27,7 @@ from pipeline.events import Event, Verdict, listen, tell
 from pipeline.job import MAX_PAYLOAD_BYTES, Job, Rendered, Source, Unfinished, UnknownVersion, to_json
 from pipeline.lanes import Lanes
 from pipeline.logs import log_event, set_up
+from pipeline.memory import KeptMemory
 from pipeline.metrics import count_event
 from pipeline.middleware import AtWork, Notices, Outcomes, Shutdowns, Suspects, Unsettled, as_pipeline_error, attempt_of
 from pipeline.operations import Operations
@@ -253,6 +254,7 @@ def make_broker(settings: Settings) -> SQSBroker:
             Suspects(),
             Lanes(),
             Shutdowns(),
+            KeptMemory(),
             AgeLimit(),
             TimeLimit(),
             ShutdownNotifications(),

@@ -17,16 +17,16 @@ from ctypes import c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from functools import cache
 from typing import Any, Final
 
-from PIL import Image, _webp
+from PIL import Image, _imaging, _webp
 from PIL.Image import Resampling
-
-from pipeline import memory
 
 cykooz: Any = None
 with suppress(ImportError):  # no wheel for Linux on ARM: there Pillow makes the same pictures, more slowly
     import cykooz_resizer as cykooz
 
-memory.keep_freed_blocks()
+# Pillow keeps so many blocks of 16 MiB for the next image. To have the system clear new pages for every image took a
+# fifth of its CPU. https://pillow.readthedocs.io/en/stable/reference/block_allocator.html
+_imaging.set_blocks_max(2)
 
 Size = tuple[int, int]  # width and height in pixels
 Box = tuple[float, float, float, float]  # left, top, right, bottom

@@ -38,7 +38,7 @@ def srgb_conversion(mode: str, profile: bytes | None) -> Conversion:
         return found
     if plain == "CMYK":
         return _transform(ImageCms.ImageCmsProfile(BytesIO(press_profile())), "CMYK")
-    return lambda image: image.convert("RGB")
+    return lambda image: image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _embedded(profile: bytes, mode: str) -> Conversion | None:

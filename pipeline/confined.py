@@ -4,7 +4,7 @@ A JPEG, PNG, GIF or WebP takes what its header says. An AVIF may hold a picture 
 container claims, and a TIFF almost anything; a BMP may be coded in runs, which Pillow decodes in Python for seconds. So
 their decoders run in a process of their own: it may run out of memory or time, or crash, and takes no worker with it.
 It has none of our environment, so no credentials. Starting it takes 0.1 s of CPU: too much for every cover, and next to
-nothing on average, for hardly any cover is of these formats.
+nothing on average, for hardly any cover is of these formats. A worker has one such process at a time.
 
     python -m pipeline.confined    the child: a line of JSON and the source in, a line of JSON and the renditions out
 """
@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Final
 from pipeline import images
 from pipeline.errors import PermanentError, PipelineError, RetryableError
 from pipeline.images import Recipe
-from pipeline.openers import MAX_DECODER_BYTES, format_of
+from pipeline.openers import MAX_DECODER_BYTES, ONE_LARGE, format_of
 
 #: What the interpreter is told; Pillow's warnings are for nobody.
 CHILD: Final = ("-W", "ignore", "-m", "pipeline.confined")
@@ -43,15 +43,16 @@ def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels
     pixels = {"max_pixels": max_pixels, "max_decoded_pixels": max_decoded_pixels}
     order = {"limits": limits, "recipe": recipe.encode(), "pixels": pixels}
     try:
-        child = subprocess.run(  # noqa: S603 - our own interpreter and module
-            [sys.executable, *CHILD],
-            input=json.dumps(order).encode() + b"\n" + source,
-            capture_output=True,  # libtiff has much to say about what is broken
-            env={"PYTHONPATH": str(Path(__file__).parents[1])},
-            start_new_session=True,  # a Ctrl-C is for the worker, which finishes what it has
-            timeout=TIMEOUT,
-            check=False,
-        )
+        with ONE_LARGE:
+            child = subprocess.run(  # noqa: S603 - our own interpreter and module
+                [sys.executable, *CHILD],
+                input=json.dumps(order).encode() + b"\n" + source,
+                capture_output=True,  # libtiff has much to say about what is broken
+                env={"PYTHONPATH": str(Path(__file__).parents[1])},
+                start_new_session=True,  # a Ctrl-C is for the worker, which finishes what it has
+                timeout=TIMEOUT,
+                check=False,
+            )
     except subprocess.TimeoutExpired as error:
         raise RetryableError("time_limit", f"Decoding the image did not end within {TIMEOUT} seconds.") from error
     if child.returncode < 0:

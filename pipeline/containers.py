@@ -87,7 +87,7 @@ def read_jpeg(source: bytes) -> Jpeg:
         at += 1 + length
     has_passes = is_progressive or segment[0] < components
     return Jpeg(
-        picture=b"".join([*kept, source[at - 1 :]]),
+        picture=b"".join([*kept, memoryview(source)[at - 1 :]]),
         exif=exif,
         profile=b"".join(profile[number] for number in sorted(profile)) or None,
         coefficients=in_memory if has_passes else 0,

@@ -127,7 +127,8 @@ def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels
     with explained(source):
         opened = open_image(source, max_pixels)
         output = _output_format(opened)
-        made = dict(_resized(_decoded(opened, recipe, max_decoded_pixels), recipe))
+        made = _made(opened, recipe, max_decoded_pixels)
+        del opened  # with its pixels: encoding takes a while
         return {each.name: _encode(_framed(made[each], each, output), output) for each in recipe.renditions}
 
 
@@ -151,15 +152,18 @@ _TURNS: Final = dict(enumerate((*_LEVEL, *_SIDEWAYS), start=2))  # by EXIF orien
 _WITHOUT_ALPHA: Final = {"La": "L", "RGBa": "RGB"}
 
 
-def _decoded(opened: Opened, recipe: Recipe, max_decoded_pixels: int) -> _Picture:
+def _made(opened: Opened, recipe: Recipe, max_decoded_pixels: int) -> dict[RenditionSize, Image.Image]:
+    """The pictures of all renditions, not yet padded; what they were made from is forgotten."""
     turn = _TURNS.get(opened.orientation)
     width, height = opened.image.size
     shrink = _shrink((width, height), recipe, turn)
     if opened.format == "JPEG":  # 1, 1/2, 1/4 or 1/8 of its size
         opened.image.draft(None, (math.ceil(width / shrink), math.ceil(height / shrink)))
     opened.check_decoding(max_decoded_pixels)
-    image = decode(opened, shrink)
-    return _Picture(image, turn, srgb_conversion(_WITHOUT_ALPHA.get(image.mode, image.mode), opened.profile))
+    with opened.its_turn():
+        image = decode(opened, shrink)
+        to_srgb = srgb_conversion(_WITHOUT_ALPHA.get(image.mode, image.mode), opened.profile)
+        return dict(_resized(_Picture(image, turn, to_srgb), recipe))
 
 
 def _shrink(size: Size, recipe: Recipe, turn: Transpose | None) -> float:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import struct
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Final
@@ -23,6 +24,10 @@ from pipeline.errors import PermanentError, PipelineError, RetryableError
 #: What decoding may hold, in bytes: 1 GiB less 100 MB for the process, and less twice MAX_SOURCE_BYTES (50 MB), for the
 #: source may be copied.
 MAX_DECODER_BYTES: Final = 850_000_000
+#: What takes more to decode, in bytes, waits for its turn: threads of a worker share its memory. A PNG of 5000 x 5000
+#: takes as much, a JPEG of 3000 x 3000 a tenth.
+LARGE: Final = 100_000_000
+ONE_LARGE: Final = threading.Lock()
 #: Neither side is longer: as long as a JPEG's or GIF's can be.
 MAX_SIDE: Final = 65_535
 #: A JPEG's passes over its picture. Encoders write 10; each takes 10 ms at 178 megapixels, and 250 bytes make one.
@@ -93,14 +98,24 @@ class Opened:
     def has_alpha(self) -> bool:
         return bool(self.image.has_transparency_data or self.canvas)
 
+    @property
+    def decoder_bytes(self) -> int:
+        """The memory that decoding it takes, at the scale that it is decoded at."""
+        width, height = self.canvas or self.image.size
+        return width * height * _BYTES_A_PIXEL[self.format] + self.coefficients
+
     def check_decoding(self, max_decoded_pixels: int) -> None:
         """Raises `too_large` for what would take too many pixels or too much memory to decode."""
         _check_size(self.image.size, max_decoded_pixels)
-        width, height = self.canvas or self.image.size
-        needed = width * height * _BYTES_A_PIXEL[self.format] + self.coefficients
-        if needed > MAX_DECODER_BYTES:
-            megabytes = f"{needed // 1_000_000} MB of memory; {MAX_DECODER_BYTES // 1_000_000} MB are accepted"
+        if self.decoder_bytes > MAX_DECODER_BYTES:
+            megabytes = (
+                f"{self.decoder_bytes // 1_000_000} MB of memory; {MAX_DECODER_BYTES // 1_000_000} MB are accepted"
+            )
             raise PermanentError("too_large", f"Decoding the {self.format} image would take {megabytes}.")
+
+    def its_turn(self) -> AbstractContextManager[object]:
+        """What to decode it in: of images that take much memory, a process has one at a time."""
+        return ONE_LARGE if self.decoder_bytes > LARGE else nullcontext()
 
 
 @contextmanager

@@ -35,20 +35,22 @@ SIDES = (1400, 3000)
 
 
 def rendering_alone(sources: Path, side: int, seconds: float) -> dict[str, Any]:
-    """CPU milliseconds of rendering an image: on one core while the others idle, and on all at once."""
+    """CPU milliseconds of rendering an image: on one core while the others idle, and on all at once; and on one with
+    the memory of a worker."""
     covers = sorted(sources.glob(f"*-{side}.jpg"))
-    command = [sys.executable, HERE / "rendering.py", str(seconds), *covers]
+    command = [sys.executable, HERE / "rendering.py", str(seconds)]
 
-    def once(_: int) -> float:
+    def once(*more: str) -> float:
         done = subprocess.run(  # noqa: S603
-            command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, check=True
+            [*command, *more, *covers], env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, check=True
         )
         return float(json.loads(done.stdout)["cpu"])
 
     cores = os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as pool:
-        together = list(pool.map(once, range(cores)))
-    return {"side": side, "alone": once(0), "on all cores": sum(together) / cores}
+        together = [each.result() for each in [pool.submit(once) for _ in range(cores)]]
+    alone, as_worker = once(), once("--as-worker")
+    return {"side": side, "alone": alone, "on all cores": sum(together) / cores, "as a worker": as_worker}
 
 
 def sharp_alone(peers: Peers, side: int) -> float | None:

@@ -1,7 +1,8 @@
 """The embedded SQS and S3, made fit for measuring: ministack that counts requests, and wakes long polls at once.
 
-    python emulator.py    in the servers' environment: ministack, with the variables that it reads
+    python emulator.py [DELAY]    in the servers' environment: ministack, with the variables that it reads
 
+It takes each request up only after `DELAY` seconds, 0 by default, as if there were a network in between.
 Counted at the wire, requests are those of any client library. `GET /_bench/requests` answers them by kind, as JSON,
 with the CPU seconds of the emulator itself. Those of a client with the application id `bench` are not counted: they are
 the benchmark's own. As SQS does, a long poll answers when a message comes; ministack alone looks ten times a second.
@@ -40,8 +41,9 @@ App = Callable[[dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Aw
 class Counting:
     """An ASGI application around ministack's."""
 
-    def __init__(self, app: App, wakes: Wakes) -> None:
+    def __init__(self, app: App, wakes: Wakes, delay: float) -> None:
         self._app = app
+        self._delay = delay
         self._wakes = wakes
         self._requests: Counter[str] = Counter()
 
@@ -69,6 +71,7 @@ class Counting:
             sizes[1] += len(message.get("body", b""))
             await send(message)
 
+        await asyncio.sleep(self._delay)
         await self._app(scope, received, sent)
         kind = _kind(scope, headers, bytes(body))
         if "SendMessage" in kind:
@@ -131,7 +134,7 @@ def main() -> None:
 
     wakes = Wakes(asyncio)
     sqs.asyncio = wakes
-    app.app = Counting(app.app, wakes)
+    app.app = Counting(app.app, wakes, float(sys.argv.pop()) if len(sys.argv) > 1 else 0.0)
     app.main()
 
 

@@ -1,6 +1,7 @@
-"""Rendering alone: one process that renders covers again and again, as a resize worker does, and does nothing else.
+"""Rendering alone: one process that renders covers again and again, and does nothing else.
 
-python rendering.py SECONDS COVER...    one line of JSON: CPU milliseconds an image, and how many there were
+python rendering.py SECONDS COVER...              one line of JSON: CPU milliseconds an image, and how many there were
+python rendering.py SECONDS --as-worker COVER...  with the memory of a worker process (pipeline.memory)
 """
 
 from __future__ import annotations
@@ -12,12 +13,18 @@ from pathlib import Path
 
 from pipeline.confined import render
 from pipeline.images import Recipe
+from pipeline.memory import KeptMemory
 from pipeline.settings import get_settings
+
+AS_WORKER = "--as-worker"
 
 
 def main() -> None:
     """Render the covers in turn for so long."""
-    seconds, covers = float(sys.argv[1]), [Path(each).read_bytes() for each in sys.argv[2:]]
+    covers = [Path(each).read_bytes() for each in sys.argv[2:] if each != AS_WORKER]
+    seconds = float(sys.argv[1])
+    if AS_WORKER in sys.argv:
+        KeptMemory().before_worker_boot(None, None)
     settings = get_settings()
     recipe = Recipe(settings.renditions, settings.resize_fit)
 

@@ -102,8 +102,9 @@ def alone(figures: Figures) -> str:
     found = []
     for side in figures.sides:
         of_sharp = f"; sharp, {taken:.1f} ms" if (taken := figures.sharp(side)) else ""
-        both = figures.rendering(side, "on all cores") or 0
-        found.append(f"{side} px: {figures.rendering(side) or 0:.1f} ms, {both:.1f} on all cores at once{of_sharp}")
+        alone, both, kept = (figures.rendering(side, how) or 0 for how in ("alone", "on all cores", "as a worker"))
+        said = f"{side} px: {alone:.1f} ms, {both:.1f} on all cores at once, {kept:.1f} with the memory of a worker"
+        found.append(f"{said}{of_sharp}")
     return f"CPU of rendering alone: {'. '.join(found)}."
 
 

@@ -48,11 +48,11 @@ class Stack:
             connection.close()
 
 
-def use_own_emulator() -> None:
-    """Have the embedded stack start `emulator.py`."""
+def use_own_emulator(delay: float = 0.0) -> None:
+    """Have the embedded stack start `emulator.py`, which answers after `delay` seconds."""
 
     def command(server: Any) -> str:
-        return command_line(server._program.resolve().with_name("python"), emulator.__file__)
+        return command_line(server._program.resolve().with_name("python"), emulator.__file__, delay)
 
     embedded._Ministack.command = command  # type: ignore[method-assign,assignment]
 

@@ -1,8 +1,8 @@
 """How many processes and threads a stage should have: the Procfile with one stage changed, again and again.
 
-`make bench-threads` has covers and postbacks come from hosts that take their time to answer, as those on the internet
-do, and measures each variant as `make bench` measures contenders: a burst, single jobs, and the same steady load for
-all. It prints a table and writes it to docs/scaling.md.
+`make bench-threads` has hosts, SQS and S3 take their time to answer, as real ones do, and measures each variant as
+`make bench` measures contenders: a burst, single jobs, and the same steady load for all. It prints a table and writes
+it to docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CORES = os.cpu_count() or 1
 #: Processes and threads of each stage that are tried, all other stages being as in the Procfile.
 VARIANTS: dict[str, list[tuple[int, int]]] = {
     "fetch": [(1, 4), (1, 8), (1, 16), (1, 32), (2, 8)],
-    "resize": [(1, 1), (1, CORES), (CORES, 1), (CORES, 2), (CORES, 4), (2 * CORES, 1)],
+    "resize": [(1, CORES), (CORES, 1), (CORES, 2), (CORES, 3), (CORES, 4), (CORES, 6), (2 * CORES, 2)],
     "upload": [(1, 2), (1, 4), (1, 8), (1, 16), (2, 4)],
     "notify": [(1, 4), (1, 8), (1, 16), (1, 32), (2, 8)],
 }
@@ -120,15 +120,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="stages (default: all)")
     parser.add_argument("--size", type=int, default=3000, help="side of the covers (default: %(default)s)")
     parser.add_argument("--delay", type=float, default=0.2, help="seconds until a host answers (default: %(default)s)")
+    parser.add_argument("--aws", type=float, default=0.02, help="the same for SQS and S3 (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=240, help="jobs of a burst (default: %(default)s)")
     parser.add_argument("--idle", type=int, default=8, help="single jobs (default: %(default)s)")
     parser.add_argument("--load", type=float, default=8.0, help="seconds of steady load (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=20.0, help="jobs a second of it (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="rounds of all variants in turn (default: %(default)s)")
-    parser.add_argument("--staging", choices=["file", "s3"], default="file", help="where bytes wait (default: file)")
+    parser.add_argument("--staging", choices=["file", "s3"], default="s3", help="where bytes wait (default: s3)")
     options = parser.parse_args()
     stack.clear_environment()
-    stack.use_own_emulator()
+    stack.use_own_emulator(options.aws)
     found: dict[tuple[str, int, int], list[Figures]] = {}
     with world.serving(Peers().sources, [options.size], options.delay) as shown:
         for _ in range(options.rounds):
@@ -138,8 +139,9 @@ def main() -> None:
                 print(variant, f"{figures.burst.rate:.1f} images/s, {figures.cpu:.1f} ms", flush=True)  # noqa: T201
     said = (
         f"Medians of {options.rounds} rounds: bursts of {options.jobs} covers of {options.size} px, "
-        f"{options.staging}:// staging, hosts that answer after {1000 * options.delay:g} ms; waiting in ms, *load* "
-        f"being {options.rate:g} jobs a second. In bold: the Procfile's, on this machine of {CORES} cores."
+        f"{options.staging}:// staging, hosts that answer after {1000 * options.delay:g} ms, SQS and S3 after "
+        f"{1000 * options.aws:g}; waiting in ms, *load* being {options.rate:g} jobs a second. In bold: the Procfile's, "
+        f"on this machine of {CORES} cores."
     )
     shown_table = table(found)
     print(shown_table)  # noqa: T201

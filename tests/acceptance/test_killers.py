@@ -20,8 +20,8 @@ def test_a_job_that_kills_its_workers_is_given_up_and_told_of_and_all_others_end
     # Given workers of resize that a certain source kills
     root = PROCFILE.parent
     lines = PROCFILE.read_text().replace(
-        "dramatiq pipeline.actors --threads 2",
-        "dramatiq pipeline.actors tests.acceptance.killing --processes 1 --threads 2",
+        "dramatiq pipeline.actors --threads 4",
+        "dramatiq pipeline.actors tests.acceptance.killing --processes 1 --threads 4",
     )
     assert "killing" in lines
     procfile = tmp_path / "Procfile"

@@ -223,7 +223,7 @@ def harmful_procfile(folder: Path) -> Path:
     """The project's own, its workers with the harm of `tests.chaos.workers`."""
     text = (ROOT / "Procfile").read_text()
     changes = {
-        "dramatiq pipeline.actors --threads 2": "dramatiq pipeline.actors --processes 1 --threads 2",
+        "dramatiq pipeline.actors --threads 4": "dramatiq pipeline.actors --processes 1 --threads 4",
         "dramatiq pipeline.actors": "dramatiq pipeline.actors tests.chaos.workers",
         "image-pipeline ingest": "python -m tests.chaos.workers",
     }

@@ -1,0 +1,34 @@
+"""Freed memory stays with a worker, and with nobody who only sends."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+#: Renders nothing: takes and frees a block as an image does, and counts the pages that the system had to clear for it.
+PROGRAM = """
+import resource
+from pipeline.actors import broker
+from pipeline.memory import KeptMemory
+if {boots}:
+    next(each for each in broker.middleware if isinstance(each, KeptMemory)).before_worker_boot(broker, None)
+def cleared():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = bytearray(9_000_000)
+    block[:: 4096] = bytes(len(block[:: 4096]))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+cleared()
+print(cleared())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is another one")
+@pytest.mark.parametrize(("boots", "least", "most"), [(True, 0, 200), (False, 2000, 5000)])
+def test_a_worker_keeps_the_memory_of_its_last_image(boots: bool, least: int, most: int, no_variables: None) -> None:
+    # When a block of an image's size is taken again by a worker, or by a process that only sends
+    done = subprocess.run([sys.executable, "-c", PROGRAM.format(boots=boots)], capture_output=True, check=True)
+    # Then the worker gets what it had, and the other new pages.
+    assert least <= int(done.stdout) <= most
