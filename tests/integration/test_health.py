@@ -25,7 +25,7 @@ from pipeline.periodic import Periodic
 from pipeline.provision import plan
 from pipeline.settings import Settings, get_settings
 from pipeline.sqs import SQSBroker
-from tests.integration.test_sqs import MemoryTrials, message
+from tests.integration.echo import MemoryTrials, message
 from tests.line import Line
 from tests.unit.test_ops_server import free_port
 from tests.waiting import wait_for

@@ -14,7 +14,7 @@ from pipeline import clients
 from pipeline.lanes import Lanes
 from pipeline.middleware import Shutdowns, Suspects
 from pipeline.sqs import SQSBroker
-from tests.integration.test_sqs import MemoryTrials, count_requests, counts, message
+from tests.integration.echo import MemoryTrials, count_requests, counts, message
 from tests.waiting import wait_for
 
 

@@ -1,0 +1,148 @@
+"""The queue layer against a real SQS endpoint: what is refused, what fails, and what becomes a dead letter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+from dramatiq_sqs.exceptions import MessageTooLarge
+
+from pipeline.queues import MAX_MESSAGE_BYTES
+from pipeline.wire import Entry, Reason, SendFailed, decode, encode
+from tests.integration.echo import broker, clock, consume, count_requests, counts, dead_letters, message, take
+from tests.waiting import wait_for
+
+__all__ = ["broker", "clock", "consume"]  # fixtures
+
+
+def test_a_failed_message_becomes_a_dead_letter_with_its_reason(broker, consume) -> None:
+    sent = broker.enqueue(message("bad"))
+    (received,) = take(consumer := consume())
+    reason = Reason("too_large", "It is too large.", stage="work", attempts=3, first=0.0, last=90.0)
+    received.fail_with(reason)
+    assert received.failed
+    consumer.nack(received)
+    ((body, attributes),) = wait_for(lambda: dead_letters(broker))
+    assert decode(body).message_id == sent.message_id
+    assert attributes == {
+        "stage": "work",
+        "error_code": "too_large",
+        "error_message": "It is too large.",
+        "attempts": "3",
+        "first_at": "1970-01-01T00:00:00+00:00",
+        "last_at": "1970-01-01T00:01:30+00:00",
+    }
+    wait_for(lambda: counts(broker) == (0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "no json, and secret-word",
+        "{}",
+        '{"secret-word": 1}',
+        "[1]",
+        "c2VjcmV0LXdvcmQ=",
+        encode(message("secret-word", queue_name="elsewhere")),
+        encode(message("secret-word", options={"due": "x"})),
+        encode(message("secret-word", options={"due": None})),
+        encode(message("secret-word", options={"due": 99999999999999, "group": "not good"})),
+        encode(message("secret-word", options={"suspect": [1]})),
+        encode(message("secret-word", options={"attempts": {"source": "x"}})),
+        encode(message("secret-word", options={"eta": 99999999999999})),
+        encode(message("secret-word", message_timestamp="now")),
+        encode(message("secret-word", actor_name="unknown")),
+        encode(message("secret-word"))
+        .replace('"options":{}', '"options":null')
+        .replace('"options": {}', '"options": null'),
+    ],
+)
+def test_what_is_no_message_for_the_queue_becomes_a_dead_letter_once(broker, consume, caplog, body: str) -> None:
+    # Given a body that cannot be worked on, and a good one behind it
+    broker.client.send_message(QueueUrl=broker.queue_url("work"), MessageBody=body)
+    broker.enqueue(message("good"))
+    # When they are received
+    consumer = consume()
+    assert take(consumer)[0].args == ("good",)
+    # Then the bad one is a dead letter with a reason, once, and the log holds nothing of it.
+    ((kept, attributes),) = wait_for(lambda: dead_letters(broker))
+    assert kept == body
+    assert attributes["error_code"] == "bad_message"
+    wait_for(lambda: counts(broker) == (0, 1, 0))
+    assert "secret-word" not in caplog.text
+    assert "secret-word" not in attributes["error_message"]
+
+
+def test_what_sqs_would_refuse_is_not_sent(broker) -> None:
+    broker.queue_url("work")
+    requests = count_requests(broker)
+    with pytest.raises(MessageTooLarge):
+        broker.enqueue(message("x" * MAX_MESSAGE_BYTES))
+    refused = [
+        Entry("x", delay=901),
+        Entry("x", group="g" * 129),
+        Entry("x", group="a b"),
+        Entry("x", attributes=(("name", ""),)),
+        Entry("x", attributes=tuple((f"a{n}", "v") for n in range(11))),
+        Entry(""),
+        Entry("\x00"),
+    ]
+    assert [type(error) for error in broker.send("work", refused)] == [ValueError] * len(refused)
+    assert requests == {}
+
+
+def test_one_entry_that_is_refused_does_not_keep_the_others(broker) -> None:
+    errors = broker.enqueue_many([message("a"), message("x" * MAX_MESSAGE_BYTES), message("b")])
+    assert [type(error) for error in errors] == [type(None), MessageTooLarge, type(None)]
+    assert counts(broker)[0] == 2
+
+
+def test_a_send_that_is_not_confirmed_raises_at_its_caller(broker) -> None:
+    broker.queue_url("work")
+
+    def refuse(**_: Any) -> None:
+        raise EndpointConnectionError(endpoint_url="http://down")
+
+    broker.client.meta.events.register("before-call.sqs.SendMessageBatch", refuse)
+    with pytest.raises(SendFailed):
+        broker.enqueue(message("a"))
+
+
+def test_trouble_while_receiving_and_deleting_is_waited_out(broker, consume) -> None:
+    # Given SQS failing the first requests of each kind
+    broker.enqueue_many([message(n) for n in range(3)])
+    left = {"ReceiveMessage": 2, "DeleteMessageBatch": 2}
+
+    def refuse(model: Any, **_: Any) -> None:
+        if left.get(model.name, 0):
+            left[model.name] -= 1
+            raise EndpointConnectionError(endpoint_url="http://down")
+
+    broker.client.meta.events.register("before-call.sqs", refuse)
+    # When messages are received and acknowledged, then all is well in the end.
+    consumer = consume()
+    for each in take(consumer, 3):
+        consumer.ack(each)
+    wait_for(lambda: counts(broker) == (0, 0, 0))
+    assert left == {"ReceiveMessage": 0, "DeleteMessageBatch": 0}
+
+
+def test_a_body_too_large_for_its_reason_is_put_away_and_named(broker, consume) -> None:
+    # Given a body just under SQS's limit that is no message
+    kept: list[bytes] = []
+    broker.put_away = lambda body: kept.append(body) or "key-1"
+    body = "x" * MAX_MESSAGE_BYTES
+    broker.client.send_message(QueueUrl=broker.queue_url("work"), MessageBody=body)
+    consume()
+    # When it is made a dead letter, then that one names where the body is.
+    ((left, attributes),) = wait_for(lambda: dead_letters(broker))
+    assert (left, attributes["staging_key"], attributes["error_code"]) == ("{}", "key-1", "bad_message")
+    assert kept == [body.encode()]
+
+
+def test_a_dead_letter_of_a_message_with_an_absurd_timestamp_is_kept(broker, consume) -> None:
+    broker.bury("work", "{}", Reason("bad_job", "No job.", first=1.7e18, last=None))
+    ((_, attributes),) = dead_letters(broker)
+    assert attributes["error_code"] == "bad_job"
+    assert "first_at" not in attributes
