@@ -13,7 +13,7 @@ from pipeline.metrics import UNCHANGED
 from pipeline.publish import is_published
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
-from pipeline.staging import staged_key, staging
+from pipeline.staging import staging
 
 
 @stage_actor(FETCH)
@@ -31,4 +31,4 @@ def fetch(job: Job, source: Source) -> Source:
     if is_published(job.folder, content):
         UNCHANGED.labels(job.lane).inc()
         return source.published(content)
-    return source.fetched(staging().put(image, staged_key(job, FETCH, source, content)), content)
+    return source.fetched(staging().put(image, job.staged_key(FETCH, source, content)), content)

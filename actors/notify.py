@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
-from pipeline.broker import current_message, stage_actor
+from pipeline.broker import stage_actor
 from pipeline.documents import Outcome
-from pipeline.errors import PipelineError, RetryableError
-from pipeline.job import Job, Payload, Unfinished, parse_json
-from pipeline.middleware import attempt_of
+from pipeline.errors import PipelineError
+from pipeline.job import CLEAN_UP, Job, Payload, Unfinished, parse_json
 from pipeline.notifications import postback, redirect
 from pipeline.publish import image_info
-from pipeline.settings import get_settings
 from pipeline.stages import NOTIFY
 from pipeline.staging import staging
 from pipeline.walk import write_back
-
-logger = logging.getLogger(__name__)
 
 #: How a result is delivered, by the name of the payload's field that asks for it.
 DELIVERIES: dict[str, Callable[[str, str, Payload], object]] = {
@@ -30,33 +26,38 @@ DELIVERIES: dict[str, Callable[[str, str, Payload], object]] = {
 #: The delivery of a sweep's job, its only one.
 DOCUMENT = "document"
 
-#: Comes after the deliveries, and is tried again as they are: the bytes of the job in staging are forgotten.
-CLEAN_UP = "clean-up"
-
 
 @stage_actor(NOTIFY)
 def notify_result(job: Job) -> None:
-    """Deliver the result to each place that was asked, then forget the bytes; what fails is tried again by itself."""
-    payload = parse_json(staging().get(job.payload_key)) if job.payload_key else job.payload or {}
-    result = job.result(payload, lambda content: image_info(job.folder, content))
+    """Deliver the result to each place that was asked, then clean up; what fails is tried again, each by itself."""
     failed: dict[str, PipelineError] = {}
-    for name in job.deliveries or [*asked_for(job, payload), CLEAN_UP]:
+    for name, errand in errands(job).items():
         try:
-            if name == CLEAN_UP:
-                forget_bytes(job)
-            elif job.sweep:
-                write_back(job.sweep, outcome(job, result))
-            else:
-                DELIVERIES[name](job.report_id, payload[name], result)
+            errand()
         except PipelineError as error:
             failed[name] = error
     if failed:
         raise Unfinished(*((replace(job, deliveries=(name,)), {name: error}) for name, error in failed.items()))
 
 
-def asked_for(job: Job, payload: Payload) -> list[str]:
-    """The deliveries to make. Only a sweep makes one to MongoDB, and what a sweep asks for is nothing else."""
-    return [DOCUMENT] if job.sweep else [name for name in DELIVERIES if payload.get(name)]
+def errands(job: Job) -> dict[str, Callable[[], object]]:
+    """What is still to be done, by name: the deliveries, and the clean-up after them.
+
+    Only a sweep makes a delivery to MongoDB, and what a sweep asks for is nothing else.
+    """
+    clean: dict[str, Callable[[], object]] = {CLEAN_UP: partial(clean_up, job)}
+    if job.deliveries == (CLEAN_UP,):
+        return clean
+    payload = parse_json(staging().get(job.payload_key)) if job.payload_key else job.payload or {}
+    result = job.result(payload, lambda content: image_info(job.folder, content))
+    asked: dict[str, Callable[[], object]] = {
+        name: partial(deliver, job.report_id, payload[name], result)
+        for name, deliver in DELIVERIES.items()
+        if payload.get(name)
+    }
+    if job.sweep:
+        asked = {DOCUMENT: partial(write_back, job.sweep, outcome(job, result))}
+    return asked | clean if job.deliveries is None else {name: asked[name] for name in job.deliveries}
 
 
 def outcome(job: Job, result: Payload) -> Outcome:
@@ -74,16 +75,6 @@ def outcome(job: Job, result: Payload) -> Outcome:
     }
 
 
-def forget_bytes(job: Job) -> None:
-    """Remove what the job has in staging, but keep the bytes of a failed source: it may be sent through again.
-
-    Raises:
-        RetryableError: staging is in trouble. The last attempt only logs it: what is left expires, and is worth no dead
-            letter.
-    """
-    try:
-        staging().delete([key for source in job.sources if not source.error for key in source.staged_keys])
-    except PipelineError as error:
-        if isinstance(error, RetryableError) and attempt_of(current_message()) <= len(get_settings().retry_delays):
-            raise
-        logger.warning("job %s: its bytes stay in staging until they expire: %s", job.id, error)
+def clean_up(job: Job) -> None:
+    """Delete what the job has in staging, but keep the bytes of a failed source: it may be sent through again."""
+    staging().delete([key for source in job.sources if not source.error for key in source.staged_keys])

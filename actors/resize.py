@@ -7,7 +7,7 @@ from pipeline.confined import render
 from pipeline.job import Job, Rendered, Source
 from pipeline.settings import get_settings
 from pipeline.stages import RESIZE
-from pipeline.staging import staged_key, staging
+from pipeline.staging import staging
 
 
 @stage_actor(RESIZE)
@@ -24,5 +24,6 @@ def resize(job: Job, source: Source) -> Source:
         max_pixels=settings.max_source_pixels,
         max_decoded_pixels=settings.max_decoded_pixels,
     )
-    key = staging().put(b"".join(renditions.values()), staged_key(job, RESIZE, source, source.known))
-    return source.resized(Rendered(key, {name: len(data) for name, data in renditions.items()}))
+    blob = b"".join(renditions.values())
+    key = staging().put(blob, job.staged_key(RESIZE, source, source.known))
+    return source.resized(Rendered.of(key, renditions, blob))

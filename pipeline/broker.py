@@ -22,14 +22,23 @@ from periodiq import PeriodiqMiddleware
 
 from pipeline import clients
 from pipeline.consumer import SQSMessage
-from pipeline.errors import PipelineError, Rejected, StagedMissing
+from pipeline.errors import PipelineError, Rejected, StagedMissing, without_frames
 from pipeline.events import Event, Verdict, listen, tell
 from pipeline.job import MAX_PAYLOAD_BYTES, Job, Rendered, Source, Unfinished, UnknownVersion, to_json
 from pipeline.lanes import Lanes
 from pipeline.logs import log_event, set_up
-from pipeline.memory import KeptMemory
 from pipeline.metrics import count_event
-from pipeline.middleware import AtWork, Notices, Outcomes, Shutdowns, Suspects, Unsettled, as_pipeline_error, attempt_of
+from pipeline.middleware import (
+    AtWork,
+    KeptMemory,
+    Notices,
+    Outcomes,
+    Shutdowns,
+    Suspects,
+    Unsettled,
+    as_pipeline_error,
+    attempt_of,
+)
 from pipeline.operations import Operations
 from pipeline.publish import is_published
 from pipeline.queues import RETENTION
@@ -37,7 +46,7 @@ from pipeline.recording import Recording
 from pipeline.settings import Settings, get_settings, settings_or_exit
 from pipeline.sqs import SQSBroker
 from pipeline.stages import BULK_QUEUES, FETCH, NOTIFY, RESIZE, Lane, Stage, stage_of_queue
-from pipeline.staging import staged_key, staging
+from pipeline.staging import staging
 from pipeline.trials import StagedTrials
 from pipeline.wire import GROUP
 
@@ -144,21 +153,19 @@ def advance(job: Job, stage: Stage, step: Step) -> Job:
         Unfinished: some step raised; it holds the job as far as it came, and the errors.
     """
     message = current_message()
-    job = job if job.ticket else replace(job, ticket=message.sqs_id)
     due = [source for source in job.sources if source.due == stage.name]
-    is_repeated = message.receives > 1 or attempt_of(message) > 1
+    is_repeated = message.receives > 1 or message.is_suspect or attempt_of(message) > 1
     further: dict[str, Source] = {}
     errors: dict[str, PipelineError] = {}
 
     def take(source: Source) -> None:
         try:
             after = _step_or_restart(job, source, step)
-            further[source.url] = _with_all_keys(job, after) if is_repeated or source.restarted else after
-        except PipelineError as error:
-            errors[source.url] = error
+            further[source.url] = _with_all_keys(job, after) if is_repeated else after
         except Exception as error:  # one image never costs the other
-            log_places(stage, error)
-            errors[source.url] = as_pipeline_error(error)
+            if not isinstance(error, PipelineError):
+                log_places(stage, error)
+            errors[source.url] = without_frames(as_pipeline_error(error))
 
     if len(due) > 1:
         with ThreadPoolExecutor(max_workers=len(due)) as pool:
@@ -185,11 +192,11 @@ def _step_or_restart(job: Job, source: Source, step: Step) -> Source:
 
 
 def _with_all_keys(job: Job, source: Source) -> Source:
-    """The source, if it is done, with every key that an earlier attempt may have put something under unknown to this
-    one: `notify` deletes them."""
+    """A source that is done, naming also what earlier attempts may have staged of the same content and this one does
+    not know of: `notify` deletes it."""
     if source.due != NOTIFY.name:
         return source
-    original, rendered = (staged_key(job, stage, source, source.known) for stage in (FETCH, RESIZE))
+    original, rendered = (job.staged_key(stage, source, source.known) for stage in (FETCH, RESIZE))
     return replace(
         source,
         original=source.original or original,
@@ -205,7 +212,7 @@ def pass_on(job: Job) -> None:
 
 
 def job_of(message: dramatiq.Message[Any] | SQSMessage, stage_payload: Callable[[bytes], str] | None = None) -> Job:
-    """The job in a message of a stage, or the new one that its payload asks for.
+    """The job in a message of a stage, or the new one that its payload asks for; a received one has its ticket.
 
     `stage_payload` puts a payload that is too long for a message into staging; by default it is put there.
 
@@ -213,10 +220,12 @@ def job_of(message: dramatiq.Message[Any] | SQSMessage, stage_payload: Callable[
         Rejected, UnknownVersion: as `Job.accept` and `Job.decode` do.
     """
     if set(message.kwargs) == {"job"} and not message.args:
-        return Job.decode(message.kwargs["job"])
-    if len(message.args) + len(message.kwargs) != 1 or not message.kwargs.keys() <= {"payload"}:
+        job = Job.decode(message.kwargs["job"])
+    elif len(message.args) + len(message.kwargs) != 1 or not message.kwargs.keys() <= {"payload"}:
         raise Rejected("bad_job", "The message holds neither a payload nor a job.")
-    return Job.accept(_payload(message), job_id=message.message_id, stage_payload=stage_payload or staging().put)
+    else:
+        job = Job.accept(_payload(message), job_id=message.message_id, stage_payload=stage_payload or staging().put)
+    return replace(job, ticket=message.sqs_id) if isinstance(message, SQSMessage) and not job.ticket else job
 
 
 def current_message() -> SQSMessage:

@@ -4,7 +4,7 @@ A JPEG, PNG, GIF or WebP takes what its header says. An AVIF may hold a picture 
 container claims, and a TIFF almost anything; a BMP may be coded in runs, which Pillow decodes in Python for seconds. So
 their decoders run in a process of their own: it may run out of memory or time, or crash, and takes no worker with it.
 It has none of our environment, so no credentials. Starting it takes 0.1 s of CPU: too much for every cover, and next to
-nothing on average, for hardly any cover is of these formats. A worker has one such process at a time.
+nothing on average, for hardly any cover is of these formats. A worker process has one child at a time.
 
     python -m pipeline.confined    the child: a line of JSON and the source in, a line of JSON and the renditions out
 """
@@ -30,9 +30,10 @@ CHILD: Final = ("-W", "ignore", "-m", "pipeline.confined")
 #: Formats that are rendered in a child.
 CONFINED: Final = {"AVIF", "TIFF", "BMP"}
 #: CPU time of a child, in seconds; the largest image that is accepted takes 3.
-CPU_SECONDS: Final = 60
-#: For a child that waits for a CPU, in seconds; less than the stage's time limit, which can't end it.
-TIMEOUT: Final = 240
+CPU_SECONDS: Final = 30
+#: For a child that waits for a CPU, in seconds; so that four threads, which wait for one another, take less than the
+#: stage's time limit, which can't end them.
+TIMEOUT: Final = 60
 
 
 def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels: int) -> dict[str, bytes]:

@@ -30,7 +30,7 @@ from dramatiq.logging import get_logger
 
 from pipeline.errors import RetryableError
 from pipeline.holds import FIRST_BACKOFF, LAST_BACKOFF, Hold, Holds
-from pipeline.wire import DUE, MAX_BATCH, SUSPECT, Reason, decode, describe, encode
+from pipeline.wire import DUE, FIRST, MAX_BATCH, SUSPECT, Reason, decode, describe, encode
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
@@ -78,7 +78,7 @@ class SQSMessage(dramatiq.MessageProxy):
         super().__init__(message)
         self.hold = hold
         self.receives = receives
-        self.sqs_id = sqs_id  #: SQS's own id for it: the same each time it is received, and known to nobody else
+        self.sqs_id = sqs_id  #: SQS's own id for it: the same each time it or a copy is received; known to nobody else
         self.began = time.monotonic()  #: when a worker thread took it; until then, when it was received
         self.release_after: int | None = None
         self.reason: Reason | None = None
@@ -268,10 +268,8 @@ class SQSConsumer(upstream.SQSConsumer):
                 errands.append((hold, partial(self.broker.hop, message._message)))
             elif message.receives >= SUSPECTED_AT:
                 # As a copy, of which SQS counts the receives anew: else it would reach the limit of the redrive policy.
-                again = partial(
-                    self.broker.send_copy, message._message, delay=SUSPECT_DELAY, **{SUSPECT: message.copies + 1}
-                )
-                errands.append((hold, again))
+                marks: dict[str, Any] = {SUSPECT: message.copies + 1, FIRST: message.sqs_id}
+                errands.append((hold, partial(self.broker.send_copy, message._message, delay=SUSPECT_DELAY, **marks)))
             elif message.is_suspect and self.broker.begin_alone(message):
                 self.logger.warning("%s was received often, and no worker ended it: it runs alone.", message)
                 self._suspect = message
@@ -295,7 +293,8 @@ class SQSConsumer(upstream.SQSConsumer):
         if message.actor_name not in self.broker.actors:
             raise ValueError(f"no actor is called {message.actor_name[:80]!r}")
         receives = int(received.get("Attributes", {}).get("ApproximateReceiveCount", 1))
-        return SQSMessage(message, hold, receives=receives, sqs_id=received["MessageId"])
+        sqs_id = message.options.get(FIRST) or received["MessageId"]
+        return SQSMessage(message, hold, receives=receives, sqs_id=sqs_id)
 
     def _begin_trial(self, suspect: SQSMessage) -> None:
         """Note that a suspect is begun alone. Its receives would not tell: some are of workers that ended otherwise."""

@@ -50,6 +50,12 @@ class PipelineError(Exception):
         return {"stage": stage, "code": self.code, "message": self.message}
 
 
+def without_frames(error: PipelineError) -> PipelineError:
+    """The error alone: the frames that its traceback and causes hold keep whatever their functions worked on."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
+
+
 class PermanentError(PipelineError):
     """Trying again cannot help."""
 

@@ -5,10 +5,12 @@ A job is frozen; a stage makes a new one. Bytes never ride in it: they wait in s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 import uuid
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -38,6 +40,9 @@ IMAGE_FIELDS = ("image_url", "itunes_image")
 #: The namespaces of ids made from the MessageIds of the input queue, and from what a sweep found.
 _INPUT_IDS = uuid.uuid5(uuid.NAMESPACE_DNS, "input.image-pipeline")
 _SWEEP_IDS = uuid.uuid5(uuid.NAMESPACE_DNS, "sweep.image-pipeline")
+
+#: What comes after the deliveries, and is tried again as they are: the job's bytes in staging are deleted.
+CLEAN_UP = "clean-up"
 
 Payload = dict[str, Any]
 
@@ -94,14 +99,20 @@ class Rendered:
 
     key: str = ""
     sizes: dict[str, int] = field(default_factory=dict)  #: bytes of each, by its name, in the order they are stored
+    crc: int | None = None  #: CRC-32 of the object
+
+    @classmethod
+    def of(cls, key: str, renditions: Mapping[str, bytes], blob: bytes) -> Rendered:
+        """Of `renditions`, which together are `blob`, staged under `key`."""
+        return cls(key, {name: len(data) for name, data in renditions.items()}, zlib.crc32(blob))
 
     def split(self, blob: bytes) -> dict[str, bytes]:
         """The renditions in `blob`, by name.
 
         Raises:
-            StagedMissing: other bytes are there, as a worker with other libraries may have put in their place.
+            StagedMissing: `blob` is another, as a worker with other libraries may have put in its place.
         """
-        if len(blob) != sum(self.sizes.values()):
+        if zlib.crc32(blob) != self.crc:
             raise StagedMissing(self.key)
         parts, start = {}, 0
         for name, size in self.sizes.items():
@@ -121,6 +132,7 @@ class Source:
     content: Content | None = None
     rendered: Rendered = field(default_factory=Rendered)
     restarted: bool = False  #: it was sent back to fetch once, because its bytes had gone from staging
+    former: tuple[str, ...] = ()  #: staging keys from before that
     error: ErrorInfo | None = None
     given_up: bool = False  #: its error was not for good: another day may do better
 
@@ -142,8 +154,8 @@ class Source:
         return replace(self, due=NOTIFY.name, error=error.info(stage.name), given_up=not for_good)
 
     def afresh(self) -> Source:
-        """Back at fetch, as if nothing were known of it."""
-        return Source(url=self.url, fields=self.fields, restarted=True)
+        """Back at fetch, as if nothing were known of it but what it may have left in staging."""
+        return Source(url=self.url, fields=self.fields, restarted=True, former=tuple(self.staged_keys))
 
     @property
     def known(self) -> Content:
@@ -154,8 +166,8 @@ class Source:
 
     @property
     def staged_keys(self) -> list[str]:
-        """What it has in staging."""
-        return [key for key in (self.original, self.rendered.key) if key]
+        """What it has in staging, and may have there."""
+        return [key for key in (self.original, self.rendered.key, *self.former) if key]
 
 
 @dataclass(frozen=True)
@@ -218,6 +230,15 @@ class Job:
     def report_id(self) -> str:
         """The id the result is reported under: a redriven job has one of its own (contract, section 4)."""
         return f"{self.id}.r{self.redrives}" if self.redrives else self.id
+
+    def staged_key(self, stage: Stage, source: Source, content: Content) -> str:
+        """The key in staging of what `stage` makes of `source`: the same however often it does so.
+
+        So a stage that runs again puts the same bytes in the same place, and there is one to delete. Nobody can guess
+        the key who does not know the ticket.
+        """
+        parts = (self.ticket, stage.name, source.url, content.id)
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
     def with_sources(self, further: Mapping[str, Source]) -> Job:
         """The job with those sources replaced that `further` has, by their URLs."""

@@ -32,7 +32,7 @@ from pymongo import UpdateOne
 
 from pipeline.events import Event, Verdict
 from pipeline.exchange import shown
-from pipeline.job import Source
+from pipeline.job import CLEAN_UP, Source
 from pipeline.publish import image_info
 from pipeline.stages import NOTIFY
 
@@ -110,7 +110,7 @@ def _believable(event: Event) -> float:
 
 def _ends(event: Event) -> bool:
     if event.stage == NOTIFY.name:
-        return event.verdict in {Verdict.DONE, Verdict.GIVEN_UP}
+        return event.verdict in {Verdict.DONE, Verdict.GIVEN_UP} or event.worked_on == (CLEAN_UP,)
     return event.verdict is Verdict.REJECTED
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import clients
 from pipeline.events import Verdict
+from pipeline.job import CLEAN_UP
 from pipeline.job_entries import JOBS, MINUTES
 from pipeline.stages import NOTIFY, STAGES
 
@@ -247,7 +248,8 @@ def _status(turns: Sequence[Turn], sources: Sequence[StorySource]) -> Status:
 def _deliveries(turns: Sequence[Turn]) -> dict[str, Verdict] | None:
     """How each delivery stands, as far as some went apart from the others; None: notify has had no turn.
 
-    Of the latest redrive alone. A turn that went well without a name made all that were left.
+    Of the latest redrive alone. A turn that went well without a name made all that were left; one with a name shows
+    that it went on after one that failed as a whole. The clean-up after the deliveries is none of them.
     """
     latest = max((turn.redrive for turn in turns), default=0)
     ours = [turn for turn in turns if turn.stage == NOTIFY.name and turn.redrive == latest]
@@ -259,7 +261,10 @@ def _deliveries(turns: Sequence[Turn]) -> dict[str, Verdict] | None:
             deliveries.clear()
         else:
             verdict = Verdict.RETRY if turn.verdict is Verdict.PUT_OFF else turn.verdict
+            if turn.deliveries:
+                deliveries.pop("", None)
             deliveries |= dict.fromkeys(turn.deliveries or ("",), verdict)
+    deliveries.pop(CLEAN_UP, None)
     return deliveries
 
 

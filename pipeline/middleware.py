@@ -23,7 +23,8 @@ from pipeline.consumer import SQSConsumer, SQSMessage
 from pipeline.errors import PermanentError, PipelineError, PutOff, Rejected, Retry, RetryableError
 from pipeline.events import Event, Verdict, tell
 from pipeline.holds import FIRST_BACKOFF, LAST_BACKOFF
-from pipeline.job import Job, Unfinished, UnknownVersion
+from pipeline.job import CLEAN_UP, Job, Unfinished, UnknownVersion
+from pipeline.memory import keep_freed_blocks
 from pipeline.queues import RETENTION
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
 from pipeline.stages import NOTIFY, SWEEP_QUEUES, Stage, stage_of_queue
@@ -69,7 +70,7 @@ class Outcomes(dramatiq.Middleware):
     def __init__(
         self,
         settings: Settings,
-        job_of: Callable[[dramatiq.Message[Any]], Job],
+        job_of: Callable[[SQSMessage], Job],
         pass_on: Callable[[Job], None],
     ) -> None:
         self._delays = {
@@ -145,15 +146,18 @@ class Outcomes(dramatiq.Middleware):
             raise Rejected("unknown_version", f"No worker knew it for {RETENTION // 86400} days: {error}.")
         if isinstance(error, Unfinished):
             return error.parts
-        job = self._job_of(message._message)
-        return [(job, dict.fromkeys(job.urls_due(stage) or [""], as_pipeline_error(error)))]
+        job = self._job_of(message)
+        return [(job, dict.fromkeys(job.urls_due(stage) or job.deliveries or [""], as_pipeline_error(error)))]
 
     def _steps_of(
         self, broker: SQSBroker, message: SQSMessage, stage: Stage, job: Job, errors: dict[str, PipelineError]
     ) -> Iterator[Step]:
         """Give up what failed for good; send the job through the stage again after a wait, or on to the next."""
         waits = {name: wait for name, error in errors.items() if (wait := self._wait(message, error)) is not None}
-        if given_up := {name: error for name, error in errors.items() if name not in waits}:
+        given_up = {name: error for name, error in errors.items() if name not in waits}
+        if left := given_up.pop(CLEAN_UP, None):  # it expires, and is worth no dead letter
+            logger.warning("job %s: its bytes stay in staging until they expire: %s", job.id, left)
+        if given_up:
             reason = _reason(message, stage, *given_up.values())
             failed = job.with_errors(stage, given_up)
             _tell(message, stage, job.id, Verdict.GIVEN_UP, *given_up.values(), job=failed, worked_on=tuple(given_up))
@@ -230,6 +234,15 @@ class AtWork(dramatiq.Middleware):
     ) -> None:
         """It has ended, and sends nothing more, or not soon."""
         broker.at_work.discard(message.hold)
+
+
+class KeptMemory(dramatiq.Middleware):
+    """Has a worker process keep its memory between images. Not done by importing anything: it concerns the whole
+    process, which may be a customer's own that only sends jobs."""
+
+    def before_worker_boot(self, broker: Any, worker: Any) -> None:
+        """Set it, before there is a thread that works."""
+        keep_freed_blocks()
 
 
 class Shutdowns(dramatiq.Middleware):

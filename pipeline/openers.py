@@ -1,7 +1,7 @@
 """Opening what strangers send: an allow-list of decoders, and every limit checked before a pixel is decoded.
 
-One thing is global, because Pillow made it so: its limit of pixels, set each time an image is opened, which guards what
-Pillow allocates before we have seen a size. Ours are the exact limits.
+Two things are global. Pillow's limit of pixels, set each time an image is opened, guards what Pillow allocates before
+we have seen a size; ours are the exact limits. And large images are decoded one at a time in each process.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from pipeline.colour import png_profile
 from pipeline.containers import check_tiff, orientation, read_jpeg, read_png
 from pipeline.errors import PermanentError, PipelineError, RetryableError
 
-#: What decoding may hold, in bytes: 1 GiB less 100 MB for the process, and less twice MAX_SOURCE_BYTES (50 MB), for the
-#: source may be copied.
+#: What decoding one image may hold, in bytes: 1 GiB less 100 MB for the process, and less twice MAX_SOURCE_BYTES
+#: (50 MB), for the source may be copied.
 MAX_DECODER_BYTES: Final = 850_000_000
-#: What takes more to decode, in bytes, waits for its turn: threads of a worker share its memory. A PNG of 5000 x 5000
-#: takes as much, a JPEG of 3000 x 3000 a tenth.
-LARGE: Final = 100_000_000
+#: Bytes from which on an image waits until no other of its size is being decoded: threads of a worker share its memory.
+#: A PNG of 3500 x 3500 takes as much, of 3000 x 3000 less. With four threads it is 850 MB for one, 160 for each of the
+#: others, and 100 for each one's source: below 2 GB.
+LARGE: Final = 160_000_000
+#: Held while one is decoded and resized, and while a child process decodes.
 ONE_LARGE: Final = threading.Lock()
 #: Neither side is longer: as long as a JPEG's or GIF's can be.
 MAX_SIDE: Final = 65_535
@@ -107,15 +109,18 @@ class Opened:
     def check_decoding(self, max_decoded_pixels: int) -> None:
         """Raises `too_large` for what would take too many pixels or too much memory to decode."""
         _check_size(self.image.size, max_decoded_pixels)
-        if self.decoder_bytes > MAX_DECODER_BYTES:
-            megabytes = (
-                f"{self.decoder_bytes // 1_000_000} MB of memory; {MAX_DECODER_BYTES // 1_000_000} MB are accepted"
-            )
+        if (needed := self.decoder_bytes) > MAX_DECODER_BYTES:
+            megabytes = f"{needed // 1_000_000} MB of memory; {MAX_DECODER_BYTES // 1_000_000} MB are accepted"
             raise PermanentError("too_large", f"Decoding the {self.format} image would take {megabytes}.")
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it takes so much memory that a process decodes one such at a time."""
+        return self.decoder_bytes > LARGE
+
     def its_turn(self) -> AbstractContextManager[object]:
-        """What to decode it in: of images that take much memory, a process has one at a time."""
-        return ONE_LARGE if self.decoder_bytes > LARGE else nullcontext()
+        """To be held while it is decoded and resized."""
+        return ONE_LARGE if self.is_large else nullcontext()
 
 
 @contextmanager

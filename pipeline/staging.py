@@ -7,7 +7,6 @@ a folder by the folder's own sweep.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import secrets
@@ -21,10 +20,8 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline import objects
 from pipeline.errors import RetryableError, StagedMissing
-from pipeline.job import Content, Job, Source
 from pipeline.objects import S3Error
 from pipeline.settings import get_settings
-from pipeline.stages import Stage
 
 #: Days after which a staged object is an orphan: as long as SQS keeps a message that could name it.
 EXPIRY_DAYS = 14
@@ -64,15 +61,6 @@ def _open(url: str) -> Staging:
     if parts.scheme == "file":
         return LocalStaging(Path(unquote(parts.path)))
     return S3Staging(bucket=parts.netloc, prefix=parts.path.lstrip("/"))
-
-
-def staged_key(job: Job, stage: Stage, source: Source, content: Content) -> str:
-    """The key of what `stage` makes of one source of `job`: the same however often it does so.
-
-    So a stage that runs again puts the same bytes in the same place, and there is one to delete. Nobody can guess the
-    key who does not know the job's ticket.
-    """
-    return hashlib.sha256("\0".join((job.ticket, stage.name, source.url, content.id)).encode()).hexdigest()[:32]
 
 
 def _new_key() -> str:

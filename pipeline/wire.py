@@ -40,6 +40,9 @@ DUE = "due"
 #: copy, of which SQS counts the receives anew.
 SUSPECT = "suspect"
 
+#: The option of such a copy: SQS's id of the message that it is a copy of.
+FIRST = "first"
+
 #: The option that counts a message's failed attempts, by the list of delays that each followed.
 ATTEMPTS = "attempts"
 
@@ -204,6 +207,7 @@ _FIELDS: dict[str, Callable[[object], bool]] = {
 _OPTIONS: dict[str, Callable[[object], bool]] = {
     DUE: _is(int),
     SUSPECT: _is(int),
+    FIRST: _is(str),
     GROUP: is_group,
     ATTEMPTS: _counts,
     "eta": lambda value: False,

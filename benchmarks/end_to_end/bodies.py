@@ -11,11 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from actors.fetch import fetch
-from actors.notify import DELIVERIES, asked_for, forget_bytes
+from actors.notify import errands
 from actors.resize import resize
 from actors.upload import upload
 from pipeline.job import Job, Source
-from pipeline.publish import image_info
 from pipeline.staging import staging
 
 Encoded = dict[str, Any]
@@ -41,9 +40,5 @@ STEPS = {"fetch": _step(fetch), "resize": _step(resize), "upload": _step(upload)
 
 def notify(encoded: Encoded) -> None:
     """The last stage."""
-    job = Job.decode(encoded)
-    payload = job.payload or {}
-    result = job.result(payload, lambda content: image_info(job.folder, content))
-    for name in asked_for(job, payload):
-        DELIVERIES[name](job.report_id, payload[name], result)
-    forget_bytes(job)
+    for errand in errands(Job.decode(encoded)).values():
+        errand()

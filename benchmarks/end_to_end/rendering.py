@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.confined import render
 from pipeline.images import Recipe
-from pipeline.memory import KeptMemory
+from pipeline.memory import keep_freed_blocks
 from pipeline.settings import get_settings
 
 AS_WORKER = "--as-worker"
@@ -24,7 +24,7 @@ def main() -> None:
     covers = [Path(each).read_bytes() for each in sys.argv[2:] if each != AS_WORKER]
     seconds = float(sys.argv[1])
     if AS_WORKER in sys.argv:
-        KeptMemory().before_worker_boot(None, None)
+        keep_freed_blocks()
     settings = get_settings()
     recipe = Recipe(settings.renditions, settings.resize_fit)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -155,24 +155,29 @@ class Checker:
         return next((o.n for o in self.orders if o.marker in body or (o.id and f'"{o.id}"' in body)), None)
 
     def _check_staging(self) -> None:
-        """Nothing is there but what a dead letter names, and long payloads, which only expire.
+        """Nothing is there but what a dead letter needs for a redrive, and long payloads, which only expire.
 
-        And but for what a worker put there and died before it could tell of it, if another delivery of its message saw
-        the job through meanwhile: nobody knows of that.
+        And but for what a worker put there and was killed before it could tell of it, if another delivery of its
+        message saw the job through meanwhile: nobody knows of that.
         """
-        named = "".join(letter["body"] for letter in self._letters)
+        needed = {key for letter in self._letters for key in _keys_needed(letter)}
         long = [order.marker.encode() for order in self.orders if order.kind == "long payload"]
-        self.verdict.numbers["staged objects of killed workers"] = 0
-        deaths = [at for stage in (FETCH, RESIZE) for at in self._deaths(stage.name)]
-        for path, data in self._service.staged().items():
-            key = path.rpartition("/")[2]
-            if key in named or (data.startswith(b"{") and any(marker in data for marker in long)):
-                continue
-            self.verdict.numbers["staged objects of killed workers"] += 1
-            put = next(at for where, at in self._service.proxy.puts.items() if where.endswith(path))
+        left = {
+            path: data
+            for path, data in self._service.staged().items()
+            if path.rpartition("/")[2] not in needed
+            and not (data.startswith(b"{") and any(marker in data for marker in long))
+        }
+        self.verdict.numbers["staged objects of killed workers"] = len(left)
+        deaths = [at for at, kind in self._service.kills if kind in {FETCH.name, RESIZE.name}]
+        deaths += self._deaths(RESIZE.name) if left else []  # some orders end their worker
+        for path, data in left.items():
+            put = next((at for where, at in self._service.proxy.puts.items() if where.endswith(path)), 0.0)
             if not any(put <= death < put + HAND_OVER for death in deaths):
                 about = f"{path} is left in staging, {len(data)} bytes put at {put:.1f}"
-                self.verdict.problems.append(f"{about}, and no worker died soon after")
+                self.verdict.problems.append(f"{about}, and no worker was killed soon after")
+        if len(left) > len(self.orders) // 200:
+            self.verdict.problems.append(f"{len(left)} objects are left in staging")
 
     def _check_logs(self, lines: Iterable[Line]) -> None:
         for line in lines:
@@ -240,6 +245,19 @@ class Checker:
 
 def _is_swept(letter: dict[str, Any]) -> bool:
     return '"sweep":{' in letter["body"]
+
+
+def _keys_needed(letter: dict[str, Any]) -> Iterator[str]:
+    """What the job in a dead letter has in staging that its redrive works on."""
+    yield letter.get("staging_key", "")
+    try:
+        sources = json.loads(letter["body"])["kwargs"]["job"]["sources"]
+    except (ValueError, KeyError, TypeError):  # it holds none
+        return
+    for source in sources:
+        if source.get("due", FETCH.name) == letter.get("stage"):
+            yield source.get("original", "")
+            yield source.get("rendered", {}).get("key", "")
 
 
 def _job_of(letter: dict[str, Any]) -> str:

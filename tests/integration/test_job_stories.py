@@ -13,7 +13,7 @@ from pipeline import clients, job_stories
 from pipeline.errors import PermanentError, RetryableError
 from pipeline.events import Event, Verdict
 from pipeline.images import Recipe
-from pipeline.job import Content, Job, Source, Sweep
+from pipeline.job import CLEAN_UP, Content, Job, Source, Sweep
 from pipeline.job_entries import JOBS, MAX_TURNS, MINUTES, counts, entry_of, updates
 from pipeline.renditions import RenditionSize
 from pipeline.settings import SettingsError
@@ -177,6 +177,22 @@ def test_deliveries_end_each_by_itself(jobs):
     write(turn(NOTIFY, Verdict.GIVEN_UP, 3, parts["postback_url"], code="http_500", worked_on=("postback_url",)))
     story = job_stories.story("a-job")
     assert (story.status, story.stage) == ("partly", "notify")
+
+
+def test_a_job_that_is_delivered_has_ended_though_its_bytes_cannot_be_deleted_yet(jobs):
+    # Given a job whose first turn in notify failed as a whole, as its payload could not be read
+    start = job(COVER)
+    stored = start.with_sources({COVER: start.sources[0].published(CONTENT)})
+    write(turn(NOTIFY, Verdict.RETRY, 1, stored, code="s3_error"))
+    assert job_stories.story("a-job").status == "under_way"
+    # When it is delivered, and only the clean-up is tried again
+    cleaning = replace(stored, deliveries=(CLEAN_UP,))
+    write(turn(NOTIFY, Verdict.RETRY, 2, stored, code="s3_error", worked_on=(CLEAN_UP,)))
+    # Then it is done, then and when that is.
+    for further in ([], [turn(NOTIFY, Verdict.DONE, 3, cleaning)]):
+        write(*further)
+        story = job_stories.story("a-job")
+        assert story.status == "done"
 
 
 def test_a_rejected_message_has_a_story_without_a_job(jobs):

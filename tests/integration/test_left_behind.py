@@ -8,17 +8,17 @@ from pathlib import Path
 
 import dramatiq
 
-from actors.notify import CLEAN_UP
 from pipeline import clients
 from pipeline.events import Event, Verdict, forget, listen
 from pipeline.images import Recipe
-from pipeline.job import Content, Job, Rendered
+from pipeline.job import CLEAN_UP, Content, Job, Rendered
 from pipeline.publish import publish
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, Stage
-from pipeline.staging import staged_key, staging
+from pipeline.staging import staging
 from pipeline.wire import ATTEMPTS
 from tests.integration.conftest import worker_of
+from tests.integration.echo import COUNTS
 from tests.waiting import wait_for
 
 
@@ -45,24 +45,28 @@ def staged() -> int:
     return clients.s3().list_objects_v2(Bucket=get_settings().s3_bucket, Prefix="pipeline-staging/")["KeyCount"]
 
 
-def results_in(queue: str) -> int:
-    name = "ApproximateNumberOfMessages"
+def messages_in(queue: str) -> int:
+    """How many messages wait, are in flight, or are delayed."""
     url = clients.sqs().get_queue_url(QueueName=queue)["QueueUrl"]
-    return int(clients.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name])
+    return sum(map(int, clients.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=COUNTS)["Attributes"].values()))
+
+
+def messages_of(queue: str) -> int:
+    return messages_in(f"{get_settings().queue_namespace}_{queue}")
 
 
 def test_what_an_attempt_staged_before_it_died_is_deleted_by_those_that_follow(aws) -> None:
     # Given a job whose first resize ended between staging and hand-over, and which another delivery saw through
     done = a_job(f"results-{secrets.token_hex(4)}")
     (source,) = done.sources
-    keys = {stage.name: staged_key(done, stage, source, source.known) for stage in (FETCH, RESIZE)}
+    keys = {stage.name: done.staged_key(stage, source, source.known) for stage in (FETCH, RESIZE)}
     staging().put(b"renditions", keys["resize"])
     again = replace(source, due="resize", original=keys["fetch"])
     with worker_of("resize", "notify"):
         # When its message is received again
         send(done.with_sources({source.url: again}), RESIZE, attempts=1)
         # Then the job ends, and nothing of it is left.
-        wait_for(lambda: results_in(done.payload["redirect_queue"]) == 1)
+        wait_for(lambda: messages_in(done.payload["redirect_queue"]) == 1)
         wait_for(lambda: staged() == 0)
 
 
@@ -73,7 +77,7 @@ def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(aws
     results = f"results-{secrets.token_hex(4)}"
     done = a_job(results)
     (source,) = done.sources
-    key = staged_key(done, RESIZE, source, source.known)
+    key = done.staged_key(RESIZE, source, source.known)
     staged_file = tmp_path / key[:2] / key
     staged_file.mkdir(parents=True)
     turns: list[Event] = []
@@ -91,4 +95,22 @@ def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(aws
     finally:
         forget(turns.append)
     assert turns[0].worked_on == (CLEAN_UP,)
-    assert results_in(results) == 1
+    assert messages_in(results) == 1
+
+
+def test_bytes_that_can_never_be_deleted_are_no_dead_letter(aws, tmp_path: Path, monkeypatch, caplog) -> None:
+    # Given a job that is delivered, whose clean-up failed as often as it is tried again
+    monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
+    clients.forget()
+    done = a_job(f"results-{secrets.token_hex(4)}")
+    (source,) = done.sources
+    key = done.staged_key(RESIZE, source, source.known)
+    (tmp_path / key[:2] / key).mkdir(parents=True)
+    job = replace(done.with_sources({source.url: replace(source, rendered=Rendered(key))}), deliveries=(CLEAN_UP,))
+    with worker_of("notify"):
+        # When it fails once more
+        send(job, NOTIFY, attempts=len(get_settings().retry_delays))
+        # Then the log says so, and there is neither a message nor a dead letter.
+        wait_for(lambda: f"job {job.id}: its bytes stay in staging" in caplog.text)
+        wait_for(lambda: messages_of("notify") == 0)
+        assert messages_of("notify_dlq") == 0

@@ -239,13 +239,14 @@ def test_a_redriven_job_reports_under_an_id_of_its_own() -> None:
 
 def test_renditions_are_split_as_they_were_joined() -> None:
     parts = {"50x50": b"abc", "250X250": b"", "800x800": b"defgh"}
-    rendered = Rendered("k", {name: len(data) for name, data in parts.items()})
-    assert rendered.split(b"".join(parts.values())) == parts
+    blob = b"".join(parts.values())
+    assert Rendered.of("k", parts, blob).split(blob) == parts
 
 
 def test_renditions_are_not_split_by_the_sizes_of_others() -> None:
+    rendered = Rendered.of("k", {"50x50": b"abc", "250X250": b"de"}, b"abcde")
     with pytest.raises(StagedMissing):
-        Rendered("k", {"50x50": 3}).split(b"abcd")
+        rendered.split(b"xyzuv")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 PROGRAM = """
 import resource
 from pipeline.actors import broker
-from pipeline.memory import KeptMemory
+from pipeline.middleware import KeptMemory
 if {boots}:
     next(each for each in broker.middleware if isinstance(each, KeptMemory)).before_worker_boot(broker, None)
 def cleared():
