@@ -137,11 +137,11 @@ def main() -> None:
                 figures = measured(procfile_with(*variant), options, shown)
                 found.setdefault(variant, []).append(figures)
                 print(variant, f"{figures.burst.rate:.1f} images/s, {figures.cpu:.1f} ms", flush=True)  # noqa: T201
+    rounds = "One round" if options.rounds == 1 else f"Medians of {options.rounds} rounds"
     said = (
-        f"Medians of {options.rounds} rounds: bursts of {options.jobs} covers of {options.size} px, "
-        f"{options.staging}:// staging, hosts that answer after {1000 * options.delay:g} ms, SQS and S3 after "
-        f"{1000 * options.aws:g}; waiting in ms, *load* being {options.rate:g} jobs a second. In bold: the Procfile's, "
-        f"on this machine of {CORES} cores."
+        f"{rounds}: bursts of {options.jobs} covers of {options.size} px, {options.staging}:// staging, hosts that "
+        f"answer after {1000 * options.delay:g} ms, SQS and S3 after {1000 * options.aws:g}; waiting in ms, *load* "
+        f"being {options.rate:g} jobs a second. In bold: the Procfile's, on this machine of {CORES} cores."
     )
     shown_table = table(found)
     print(shown_table)  # noqa: T201
