@@ -27,8 +27,8 @@ from pipeline.stages import STAGES
 #: its deletes are made.
 READY, TIMEOUT, SETTLE = 90.0, 600.0, 1.5
 
-#: Jobs of the warming up, and seconds between two single jobs: a random part, so that none falls into step with polls.
-WARM_UP, PAUSE = 48, 1.0
+#: Seconds between two single jobs: a random part, so that none falls into step with polls.
+PAUSE = 1.0
 
 #: Of the images a second that a burst showed, what a contender is given when it is measured under load.
 LOAD = 0.8
@@ -91,10 +91,13 @@ class Contender:
         pids = {self.supervisor.pid(name): name.partition(".")[0] for name in self.supervisor.names}
         return {pid: name for pid, name in pids.items() if pid}
 
-    def warm_up(self, sides: list[int]) -> None:
-        """Have every process open its connections and load its libraries."""
-        for side in sides:
-            self._at_once(side, max(8, WARM_UP // self.entrant.slowness))
+    def warm_up(self, side: int, count: int) -> None:
+        """Do `count` jobs at once that nobody measures.
+
+        Every process opens its connections and loads its libraries, and memory and page cache come to what a burst of
+        so many needs: as they are where a worker has run for hours.
+        """
+        self._at_once(side, count)
         time.sleep(SETTLE)
 
     def _at_once(self, side: int, count: int) -> list[float]:
@@ -188,9 +191,10 @@ class Plan:
 def measure(entrant: Entrant, folder: Path, world: World, sides: list[int], plan: Plan) -> Iterator[dict[str, Any]]:
     """One round of one contender: for each side a burst, for the largest also single jobs and a steady load."""
     with running(entrant, folder, world) as contender:
-        contender.warm_up(sides)
+        jobs = max(10, plan.jobs // entrant.slowness)
         for side in sides:
-            burst = contender.burst(side, max(10, plan.jobs // entrant.slowness))
+            contender.warm_up(side, jobs)
+            burst = contender.burst(side, jobs)
             found: dict[str, Any] = {"side": side, "burst": asdict(burst)}
             if side < max(sides):  # waiting is measured on the largest
                 yield found

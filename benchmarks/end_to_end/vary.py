@@ -81,7 +81,7 @@ def measured(procfile: str, options: argparse.Namespace, shown: world.World) -> 
         path = Path(folder) / "Procfile"
         path.write_text(procfile, encoding="utf-8")
         with running(replace(ENTRANTS[options.staging], procfile=path), Path(folder), shown) as variant:
-            variant.warm_up([options.size])
+            variant.warm_up(options.size, options.jobs)
             burst = variant.burst(options.size, options.jobs)
             idle = variant.idle(options.size, options.idle)
             load = variant.under_load(options.size, round(options.load * options.rate), options.rate)
