@@ -10,7 +10,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.check_rows import Check, Context, Row, Status
-from pipeline.openers import MAX_DECODER_BYTES
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings, beside_settings
 
 #: Seconds that a clock may be off. Receivers of signed postbacks allow 5 min (the tolerance of Standard Webhooks'
@@ -18,8 +17,9 @@ from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings, beside_settin
 SKEW_WARN: Final = 60
 SKEW_FAIL: Final = 300
 
-#: Threads of each process of resize, as the Procfile has them; it starts a process for each core.
-RESIZE_THREADS: Final = 2
+#: Bytes for each process of resize, which starts one for each core: the largest image that is accepted, one at a time,
+#: and what its other threads hold (docs/deploying.md).
+RESIZE_BYTES: Final = 2_000_000_000
 
 #: The networks that a stranger's URL should never reach: this host, and the metadata service of a cloud.
 _NEVER = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "::1/128", "169.254.0.0/16", "fe80::/10"))
@@ -94,18 +94,18 @@ def _networks(context: Context) -> Iterator[Row]:
 
 
 def _memory(context: Context) -> Iterator[Row]:
-    """Whether resize has room for the worst image in every thread."""
+    """Whether every process of resize has room for the worst image."""
     cores = os.cpu_count() or 1  # by which dramatiq goes
-    needs = cores * RESIZE_THREADS * MAX_DECODER_BYTES
+    needs = cores * RESIZE_BYTES
     has = memory()
-    figures = f"{cores} cores x {RESIZE_THREADS} threads x {MAX_DECODER_BYTES / 1e6:.0f} MB is {needs / 1e9:.1f} GB"
+    figures = f"{cores} processes of {RESIZE_BYTES / 1e9:.0f} GB, one for each core"
     if needs > has:
         yield Row(
             Status.WARN,
             "memory",
-            f"Resize may need more than there is, if every thread meets the worst image: {figures}; this host has "
+            f"Resize may need more than there is, if each process meets the worst image: {figures}; this host has "
             f"{has / 1e9:.1f} GB.",
-            "Lower MAX_DECODED_PIXELS and MAX_SOURCE_PIXELS, or start resize with `--processes 1` or `--threads 1`.",
+            "Lower MAX_DECODED_PIXELS and MAX_SOURCE_PIXELS, or start resize with fewer `--processes`.",
         )
     else:
         yield Row(Status.OK, "memory", f"Enough for resize: {figures}, of {has / 1e9:.1f} GB.")

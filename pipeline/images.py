@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, NamedTuple
 from PIL import Image
 from PIL.Image import Transpose
 
-from pipeline import codecs, memory
+from pipeline import codecs
 from pipeline.colour import Conversion, srgb_conversion
 from pipeline.decoding import decode
 from pipeline.openers import Opened, explained, open_image
@@ -128,10 +128,7 @@ def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels
         opened = open_image(source, max_pixels)
         output = _output_format(opened)
         made = _made(opened, recipe, max_decoded_pixels)
-        is_large = opened.is_large
         del opened  # with its pixels: encoding takes a while
-        if is_large:
-            memory.give_back()
         return {each.name: _encode(_framed(made[each], each, output), output) for each in recipe.renditions}
 
 

@@ -24,7 +24,7 @@ from pipeline.errors import PermanentError, PipelineError, PutOff, Rejected, Ret
 from pipeline.events import Event, Verdict, tell
 from pipeline.holds import FIRST_BACKOFF, LAST_BACKOFF
 from pipeline.job import CLEAN_UP, Job, Unfinished, UnknownVersion
-from pipeline.memory import keep_freed_blocks
+from pipeline.memory import give_back, keep_freed_blocks
 from pipeline.queues import RETENTION
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
 from pipeline.stages import NOTIFY, SWEEP_QUEUES, Stage, stage_of_queue
@@ -243,6 +243,12 @@ class KeptMemory(dramatiq.Middleware):
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
         """Set it, before there is a thread that works."""
         keep_freed_blocks()
+
+    def after_process_message(
+        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        """Keep no more than the next image is likely to need."""
+        give_back()
 
 
 class Shutdowns(dramatiq.Middleware):

@@ -113,14 +113,9 @@ class Opened:
             megabytes = f"{needed // 1_000_000} MB of memory; {MAX_DECODER_BYTES // 1_000_000} MB are accepted"
             raise PermanentError("too_large", f"Decoding the {self.format} image would take {megabytes}.")
 
-    @property
-    def is_large(self) -> bool:
-        """Whether it takes so much memory that a process decodes one such at a time."""
-        return self.decoder_bytes > LARGE
-
     def its_turn(self) -> AbstractContextManager[object]:
-        """To be held while it is decoded and resized."""
-        return ONE_LARGE if self.is_large else nullcontext()
+        """To be held while it is decoded and resized: of large images, a process has one at a time."""
+        return ONE_LARGE if self.decoder_bytes > LARGE else nullcontext()
 
 
 @contextmanager

@@ -148,7 +148,7 @@ def goals(figures: Figures) -> Iterator[Goal]:
                 yield Goal(f"{title}: CPU, of rendering alone's", goal, f"{cpu / alone:.2f}", cpu / alone <= limit)
             if kept := figures.rendering(side, "as a worker"):
                 yield Goal(
-                    f"{title}: CPU, of rendering alone's with the memory of a worker",
+                    f"{title}: CPU, of rendering alone's with a worker's malloc settings",
                     "reported",
                     f"{cpu / kept:.2f}",
                     is_met=True,

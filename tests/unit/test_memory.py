@@ -32,3 +32,27 @@ def test_a_worker_keeps_the_memory_of_its_last_image(boots: bool, least: int, mo
     done = subprocess.run([sys.executable, "-c", PROGRAM.format(boots=boots)], capture_output=True, check=True)
     # Then the worker gets what it had, and the other new pages.
     assert least <= int(done.stdout) <= most
+
+
+LARGE = """
+from pipeline.memory import give_back, keep_freed_blocks
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 // 10**6
+keep_freed_blocks()
+source = b"x" * 10_000_000
+blocks = [bytearray(source) for _ in range(60)]
+del blocks[::2]
+before = resident()
+give_back()
+print(before, resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is another one")
+def test_what_large_images_freed_goes_back_to_the_system(no_variables: None) -> None:
+    # Given a process that freed 300 MB between 300 that stay, when it looks
+    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, check=True)
+    # Then nothing of them is kept.
+    before, after = map(int, done.stdout.split())
+    assert before > 600
+    assert after < 400
