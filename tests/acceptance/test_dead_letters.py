@@ -109,7 +109,8 @@ def test_uploads_that_failed_go_through_again_without_a_request_to_their_sources
 
     # no source was asked again, and nothing is left: no letter, no message, no staged byte.
     assert len(world.fetches) == fetches
-    assert all(impatient.counts(queue) == (0, 0, 0) for queue in ("upload_dlq", "upload", "notify_dlq", "fetch_dlq"))
+    queues = ("upload_dlq", "upload", "notify_dlq", "fetch_dlq")
+    wait_for(lambda: all(impatient.counts(queue) == (0, 0, 0) for queue in queues))
     wait_for(lambda: impatient.staged() == 0)
 
 

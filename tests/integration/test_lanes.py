@@ -87,7 +87,7 @@ def test_a_live_message_is_the_next_to_begin_whatever_was_held_before(broker, wo
     wait_for(lambda: worker.work_queue.qsize() >= 5)
     # When live ones come
     send(broker, "work", ["live 1", "live 2"])
-    wait_for(lambda: held(broker, "work") == 2)
+    wait_for(lambda: worker.work_queue.live == 2)
     # Then they are begun next, each as soon as the thread is free,
     for n in range(2, 5):
         work.let(1)
