@@ -14,16 +14,14 @@ from PIL import Image
 
 from pipeline import clients
 from pipeline.settings import get_settings
-from pipeline.stages import FETCH, RESIZE
+from pipeline.stages import FETCH
 from tests.chaos.orders import RENDITIONS, SECRET, SECRET_FORMS, Failed, Order
 from tests.chaos.service import Line, Service
+from tests.chaos.traces import RESTARTS, Traces
 from tests.chaos.world import World
 
 #: Seconds that the contract gives to take over what a dead worker held.
 TAKE_OVER = 60
-
-#: Seconds in which a worker hands over what it staged, an outage of SQS in between.
-HAND_OVER = 20
 
 #: Parts of a second in which times are compared.
 TICKS = 10
@@ -157,27 +155,23 @@ class Checker:
     def _check_staging(self) -> None:
         """Nothing is there but what a dead letter needs for a redrive, and long payloads, which only expire.
 
-        And but for what a worker put there and was killed before it could tell of it, if another delivery of its
-        message saw the job through meanwhile: nobody knows of that.
+        And but for what a worker put there and could not tell of before it ended, if another delivery of its message
+        saw the job through meanwhile: nobody knows of that.
         """
         needed = {key for letter in self._letters for key in _keys_needed(letter)}
         long = [order.marker.encode() for order in self.orders if order.kind == "long payload"]
         left = {
-            path: data
+            key: data
             for path, data in self._service.staged().items()
-            if path.rpartition("/")[2] not in needed
+            if (key := path.rpartition("/")[2]) not in needed
             and not (data.startswith(b"{") and any(marker in data for marker in long))
         }
-        self.verdict.numbers["staged objects of killed workers"] = len(left)
-        deaths = [at for at, kind in self._service.kills if kind in {FETCH.name, RESIZE.name}]
-        deaths += self._deaths(RESIZE.name) if left else []  # some orders end their worker
-        for path, data in left.items():
-            put = next((at for where, at in self._service.proxy.puts.items() if where.endswith(path)), 0.0)
-            if not any(put <= death < put + HAND_OVER for death in deaths):
-                about = f"{path} is left in staging, {len(data)} bytes put at {put:.1f}"
-                self.verdict.problems.append(f"{about}, and no worker was killed soon after")
-        if len(left) > len(self.orders) // 200:
-            self.verdict.problems.append(f"{len(left)} objects are left in staging")
+        self.verdict.numbers["staged objects of ended workers"] = len(left)
+        traces = Traces(self._service.lines)
+        for key, data in left.items():
+            if not traces.was_cut_off(key):
+                about = f"{key} is left in staging, {len(data)} bytes"
+                self.verdict.problems.append(f"{about}{_shown(traces.story(key))}")
 
     def _check_logs(self, lines: Iterable[Line]) -> None:
         for line in lines:
@@ -211,7 +205,7 @@ class Checker:
     def _deaths(self, kind: str) -> list[float]:
         """When processes of a kind ended."""
         lines = (line for line in self._service.lines if line.process.startswith(f"{kind}."))
-        return [line.at for line in lines if "it starts again" in line.text]
+        return [line.at for line in lines if RESTARTS in line.text]
 
     def _idle_ticks(self, kind: str) -> set[int]:
         """When no process of a kind ran, or SQS and S3 were in trouble."""
@@ -220,7 +214,7 @@ class Checker:
         for name in (name for name in self._service.supervisor.names if name.startswith(f"{kind}.")):
             ended: float | None = None
             for line in (line for line in self._service.lines if line.process == name):
-                if "it starts again" in line.text:
+                if RESTARTS in line.text:
                     ended = line.at
                 elif ended is not None and "process is ready" in line.text:
                     down[name] |= _ticks(ended, line.at)
@@ -240,7 +234,7 @@ class Checker:
     def _story(self, order: Order) -> str:
         """What the logs say of an order."""
         lines = [line for line in self._service.lines if order.id and order.id in line.text]
-        return "".join(f"\n    {line.at:.1f} {line.process}: {line.text[:240]}" for line in lines[-40:])
+        return _shown(lines)
 
 
 def _is_swept(letter: dict[str, Any]) -> bool:
@@ -263,6 +257,10 @@ def _keys_needed(letter: dict[str, Any]) -> Iterator[str]:
 def _job_of(letter: dict[str, Any]) -> str:
     """The id of the job in a dead letter."""
     return str(json.loads(letter["body"])["kwargs"]["job"]["id"])
+
+
+def _shown(lines: list[Line]) -> str:
+    return "".join(f"\n    {line.at:.1f} {line.process}: {line.text[:240]}" for line in lines[-40:])
 
 
 def _ticks(since: float, until: float) -> set[int]:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from tests.chaos.traces import watch
+
 #: Seconds, in place of 45: a dead worker's messages are taken over sooner, and a run ends in minutes.
 VISIBILITY = 6
 
@@ -64,3 +66,4 @@ if __name__ == "__main__":
     main()
 else:
     plant()
+    watch()
