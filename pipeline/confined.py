@@ -4,7 +4,10 @@ A JPEG, PNG, GIF or WebP takes what its header says. An AVIF may hold a picture 
 container claims, and a TIFF almost anything; a BMP may be coded in runs, which Pillow decodes in Python for seconds. So
 their decoders run in a process of their own: it may run out of memory or time, or crash, and takes no worker with it.
 It has none of our environment, so no credentials. Starting it takes 0.1 s of CPU: too much for every cover, and next to
-nothing on average, for hardly any cover is of these formats. A worker process has one child at a time.
+nothing on average, for hardly any cover is of these formats.
+
+A process renders one image at a time, itself or in a child: the other threads wait for S3 and SQS meanwhile. Two at a
+time on one core would only push each other out of its caches, and take the memory of two (docs/performance.md).
 
     python -m pipeline.confined    the child: a line of JSON and the source in, a line of JSON and the renditions out
 """
@@ -17,13 +20,14 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from pipeline import images
 from pipeline.errors import PermanentError, PipelineError, RetryableError
 from pipeline.images import Recipe
-from pipeline.openers import MAX_DECODER_BYTES, ONE_LARGE, format_of
+from pipeline.openers import MAX_DECODER_BYTES, format_of
 
 #: What the interpreter is told; Pillow's warnings are for nobody.
 CHILD: Final = ("-W", "ignore", "-m", "pipeline.confined")
@@ -35,25 +39,31 @@ CPU_SECONDS: Final = 30
 #: stage's time limit, which can't end them.
 TIMEOUT: Final = 60
 
+_ONE_AT_A_TIME: Final = threading.Lock()
+
 
 def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels: int) -> dict[str, bytes]:
-    """As `images.render`, and raises the same; also RetryableError `time_limit`."""
-    if format_of(source) not in CONFINED:
-        return images.render(source, recipe, max_pixels=max_pixels, max_decoded_pixels=max_decoded_pixels)
+    """As `images.render`, and raises the same; also RetryableError `time_limit`. One at a time in each process."""
+    how = {"max_pixels": max_pixels, "max_decoded_pixels": max_decoded_pixels}
+    with _ONE_AT_A_TIME:
+        if format_of(source) in CONFINED:
+            return _render_in_child(source, recipe, how)
+        return images.render(source, recipe, **how)
+
+
+def _render_in_child(source: bytes, recipe: Recipe, how: dict[str, int]) -> dict[str, bytes]:
     limits = {"DATA": MAX_DECODER_BYTES, "CPU": CPU_SECONDS, "CORE": 0}
-    pixels = {"max_pixels": max_pixels, "max_decoded_pixels": max_decoded_pixels}
-    order = {"limits": limits, "recipe": recipe.encode(), "pixels": pixels}
+    order = {"limits": limits, "recipe": recipe.encode(), "how": how}
     try:
-        with ONE_LARGE:
-            child = subprocess.run(  # noqa: S603 - our own interpreter and module
-                [sys.executable, *CHILD],
-                input=json.dumps(order).encode() + b"\n" + source,
-                capture_output=True,  # libtiff has much to say about what is broken
-                env={"PYTHONPATH": str(Path(__file__).parents[1])},
-                start_new_session=True,  # a Ctrl-C is for the worker, which finishes what it has
-                timeout=TIMEOUT,
-                check=False,
-            )
+        child = subprocess.run(  # noqa: S603 - our own interpreter and module
+            [sys.executable, *CHILD],
+            input=json.dumps(order).encode() + b"\n" + source,
+            capture_output=True,  # libtiff has much to say about what is broken
+            env={"PYTHONPATH": str(Path(__file__).parents[1])},
+            start_new_session=True,  # a Ctrl-C is for the worker, which finishes what it has
+            timeout=TIMEOUT,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
         raise RetryableError("time_limit", f"Decoding the image did not end within {TIMEOUT} seconds.") from error
     if child.returncode < 0:
@@ -96,7 +106,7 @@ def main(asked: BinaryIO, answered: BinaryIO) -> None:
     recipe, source = Recipe.decode(order["recipe"]), asked.read()
     made: dict[str, bytes] = {}
     try:
-        made = images.render(source, recipe, **order["pixels"])
+        made = images.render(source, recipe, **order["how"])
         answer: dict[str, Any] = {"sizes": {name: len(data) for name, data in made.items()}}
     except PipelineError as error:
         answer = {"error": [error.code, error.message]}

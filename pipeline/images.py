@@ -3,7 +3,7 @@
     identify()   what the renditions will be encoded as, read from the header alone
     render()     open ─► decode ─► resize ─► upright ─► sRGB ─► pad ─► encode
 
-Pure: no network, no files, no settings. Large images are decoded one at a time in each process.
+Pure: no network, no files, no settings.
 """
 
 from __future__ import annotations
@@ -160,10 +160,9 @@ def _made(opened: Opened, recipe: Recipe, max_decoded_pixels: int) -> dict[Rendi
     if opened.format == "JPEG":  # 1, 1/2, 1/4 or 1/8 of its size
         opened.image.draft(None, (math.ceil(width / shrink), math.ceil(height / shrink)))
     opened.check_decoding(max_decoded_pixels)
-    with opened.its_turn():
-        image = decode(opened, shrink)
-        to_srgb = srgb_conversion(_WITHOUT_ALPHA.get(image.mode, image.mode), opened.profile)
-        return dict(_resized(_Picture(image, turn, to_srgb), recipe))
+    image = decode(opened, shrink)
+    to_srgb = srgb_conversion(_WITHOUT_ALPHA.get(image.mode, image.mode), opened.profile)
+    return dict(_resized(_Picture(image, turn, to_srgb), recipe))
 
 
 def _shrink(size: Size, recipe: Recipe, turn: Transpose | None) -> float:

@@ -23,7 +23,7 @@ _M_ARENA_MAX: Final = -8
 #: have 16 MiB at the most, so all that it holds is kept.
 LARGE_BLOCK: Final = 32 * 2**20
 
-#: Bytes that are kept, at the end of the heap and in all. More than four threads free between covers of 3000 x 3000.
+#: Bytes that are kept, at the end of the heap and in all. More than is freed after a cover of 3000 x 3000.
 KEPT: Final = 128 * 2**20
 
 #: Bytes from which on a process looks how much of it is free, which takes 1 ms. Ordinary covers leave it at half that.

@@ -1,16 +1,15 @@
 """Opening what strangers send: an allow-list of decoders, and every limit checked before a pixel is decoded.
 
-Two things are global. Pillow's limit of pixels, set each time an image is opened, guards what Pillow allocates before
-we have seen a size; ours are the exact limits. And large images are decoded one at a time in each process.
+One thing is global. Pillow's limit of pixels, set each time an image is opened, guards what Pillow allocates before
+we have seen a size; ours are the exact limits.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Final
@@ -24,12 +23,6 @@ from pipeline.errors import PermanentError, PipelineError, RetryableError
 #: What decoding one image may hold, in bytes: 1 GiB less 100 MB for the process, and less twice MAX_SOURCE_BYTES
 #: (50 MB), for the source may be copied.
 MAX_DECODER_BYTES: Final = 850_000_000
-#: Bytes from which on an image waits until no other of its size is being decoded: threads of a worker share its memory.
-#: A PNG of 3500 x 3500 takes as much, of 3000 x 3000 less. With four threads it is 850 MB for one, 160 for each of the
-#: others, and 100 for each one's source: below 2 GB.
-LARGE: Final = 160_000_000
-#: Held while one is decoded and resized, and while a child process decodes.
-ONE_LARGE: Final = threading.Lock()
 #: Neither side is longer: as long as a JPEG's or GIF's can be.
 MAX_SIDE: Final = 65_535
 #: A JPEG's passes over its picture. Encoders write 10; each takes 10 ms at 178 megapixels, and 250 bytes make one.
@@ -113,10 +106,6 @@ class Opened:
             megabytes = f"{needed // 1_000_000} MB of memory; {MAX_DECODER_BYTES // 1_000_000} MB are accepted"
             raise PermanentError("too_large", f"Decoding the {self.format} image would take {megabytes}.")
 
-    def its_turn(self) -> AbstractContextManager[object]:
-        """To be held while it is decoded and resized: of large images, a process has one at a time."""
-        return ONE_LARGE if self.decoder_bytes > LARGE else nullcontext()
-
 
 @contextmanager
 def explained(source: bytes) -> Iterator[None]:
@@ -181,6 +170,7 @@ def _open_jpeg(source: bytes) -> Opened:
     if jpeg.scans > MAX_SCANS:
         raise PermanentError("too_large", f"The JPEG is coded in {jpeg.scans} passes; {MAX_SCANS} are accepted.")
     image = Image.open(BytesIO(jpeg.picture), formats=["JPEG"])
+    image.decodermaxblock = len(jpeg.picture)  # all of it at once, not 64 KiB and what was left of the last
     return Opened(image, jpeg.picture, "JPEG", orientation(jpeg.exif), jpeg.profile, jpeg.coefficients)
 
 
