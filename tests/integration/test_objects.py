@@ -64,6 +64,7 @@ def test_no_variable_of_the_library_is_heeded(aws, s3_that_answers, monkeypatch:
     assert "x-amz-acl" in headers["authorization"]
     assert headers["x-amz-acl"] == "public-read"
     assert "x-amz-security-token" not in headers
+    assert headers["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD"  # hashing takes longer than sending
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from dramatiq.worker import Worker
 
+from pipeline import clients
 from tests.integration.echo import Clock, broker, clock, consume, count_requests, counts, message, take
 from tests.waiting import wait_for
 
@@ -37,6 +38,18 @@ def test_upstreams_base64_bodies_are_understood(broker, consume) -> None:
     body = b64encode(sent.encode()).decode()
     broker.client.send_message(QueueUrl=broker.queue_url("work"), MessageBody=body)
     assert take(consume())[0].args == ("from an older release",)
+
+
+def test_the_application_that_the_operator_names_is_in_the_requests(aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given the variable that AWS's SDKs read
+    monkeypatch.setenv("AWS_SDK_UA_APP_ID", "covers")
+    clients.forget()
+    client, said = clients.sqs(), []
+    client.meta.events.register("before-send.sqs", lambda request, **_: said.append(request.headers["User-Agent"]))
+    # When something is asked of SQS
+    client.list_queues()
+    # Then it says who asks, and for what.
+    assert [name.decode().split()[:2] for name in said] == [["image-pipeline", "app/covers"]]
 
 
 def test_many_messages_travel_in_batches_of_ten(broker) -> None:
