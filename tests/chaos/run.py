@@ -79,7 +79,7 @@ def run(seed: int, jobs: int) -> Report:
         report.verdict.problems += _problems_of_draining(service)
         report.seconds = time.monotonic() - began
         report.acts = proxy.acts
-        report.restarts = sum("it starts again" in line.text for line in service.lines)
+        report.restarts = sum(line.is_end for line in service.lines)
         service.supervisor.stop()
         verdict = Checker(orders, service, world, swept_letters=documents.letters).check()
         verdict.problems[:0] = [*report.verdict.problems, *documents.problems()]

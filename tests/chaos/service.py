@@ -47,6 +47,16 @@ class Line:
     process: str
     text: str
 
+    @property
+    def kind(self) -> str:
+        """What the process does: fetch, resize, …"""
+        return self.process.partition(".")[0]
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it is the supervisor's, of a process that ended."""
+        return "it starts again" in self.text
+
 
 @dataclass
 class Service:

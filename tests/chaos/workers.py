@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from tests.chaos.traces import watch
+from tests.chaos.staging_log import watch
 
 #: Seconds, in place of 45: a dead worker's messages are taken over sooner, and a run ends in minutes.
 VISIBILITY = 6

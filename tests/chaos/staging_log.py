@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tests.chaos.service import Line
 
-#: What the supervisor says of a process that ended.
-RESTARTS = "it starts again"
-
 _STAGES = "stages {key} for {job}"
 _HANDS_OVER = "has handed over {job}"
 
@@ -44,21 +41,29 @@ def watch() -> None:
     Job.staged_key, S3Staging.put, SQSBroker.enqueue = noting_key, logging_put, logging_enqueue  # type: ignore[method-assign]
 
 
-class Traces:
+class StagingLog:
     """What the lines of a run say of staging."""
 
     def __init__(self, lines: list[Line]) -> None:
         self._lines = lines
 
     def was_cut_off(self, key: str) -> bool:
-        """Whether the worker that put `key` last ended before it had handed the job over."""
-        puts = self._puts(key)
-        if not puts:
+        """Whether a worker that put `key` ended before it had handed the job over, and another had done so by then.
+
+        Only then does nobody know of what it put: after a put that is told of, or done again, `key` is cleaned up.
+        """
+        return any(self._was_cut_off(put) for put in self._puts(key))
+
+    def _was_cut_off(self, put: Line) -> bool:
+        hands_over = _HANDS_OVER.format(job=_job(put))
+        own = [line for line in self._lines if line.process == put.process and line.at >= put.at]
+        last = next((line for line in own if line.is_end or hands_over in line.text), None)
+        if last is None or not last.is_end:
             return False
-        put = puts[-1]
-        ends = (_HANDS_OVER.format(job=_job(put)), RESTARTS)
-        after = (line.text for line in self._lines if line.process == put.process and line.at >= put.at)
-        return RESTARTS in next((text for text in after if any(end in text for end in ends)), "")
+        return any(
+            hands_over in line.text and line.at <= last.at and line.process != put.process and line.kind == put.kind
+            for line in self._lines
+        )
 
     def story(self, key: str) -> list[Line]:
         """What was said of the jobs that `key` was put for."""
