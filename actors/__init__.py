@@ -1,1 +1,1 @@
-"""The stages: one actor a file, each reading its message, doing one thing, and handing the job to the next."""
+"""The stages, one actor a file: each reads its message, does one thing, hands the job on. And the sweeps."""

@@ -23,6 +23,7 @@ def fetch_image(job: Job) -> Job:
 
 
 def fetch(job: Job, source: Source) -> Source:
+    """One source, downloaded and staged, or found to be published already."""
     settings = get_settings()
     recipe = Recipe(settings.renditions, settings.resize_fit)
     image = download(source.url, partial(manners().turn, lane=job.lane))

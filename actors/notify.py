@@ -43,7 +43,7 @@ def notify_result(job: Job) -> None:
 def errands(job: Job) -> dict[str, Callable[[], object]]:
     """What is still to be done, by name: the deliveries, and the clean-up after them.
 
-    Only a sweep makes a delivery to MongoDB, and what a sweep asks for is nothing else.
+    A sweep's job has one delivery, to MongoDB. No message from outside can ask for that.
     """
     clean: dict[str, Callable[[], object]] = {CLEAN_UP: partial(clean_up, job)}
     if job.deliveries == (CLEAN_UP,):

@@ -17,6 +17,7 @@ def resize_image(job: Job) -> Job:
 
 
 def resize(job: Job, source: Source) -> Source:
+    """One source, rendered."""
     settings = get_settings()
     renditions = render(
         staging().get(source.original),

@@ -16,5 +16,6 @@ def upload_image(job: Job) -> Job:
 
 
 def upload(job: Job, source: Source) -> Source:
+    """One source, published."""
     publish(job.folder, source.known, source.rendered.split(staging().get(source.rendered.key)))
     return source.published(source.known)

@@ -19,7 +19,7 @@ SKEW_FAIL: Final = 300
 
 #: Bytes for each process of resize, which starts one for each core: the largest image that is accepted, one at a time,
 #: and the sources of its threads (docs/deploying.md).
-RESIZE_BYTES: Final = 1_500_000_000
+RESIZE_BYTES: Final = 2_000_000_000
 
 #: The networks that a stranger's URL should never reach: this host, and the metadata service of a cloud.
 _NEVER = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "::1/128", "169.254.0.0/16", "fe80::/10"))
@@ -98,7 +98,7 @@ def _memory(context: Context) -> Iterator[Row]:
     cores = os.cpu_count() or 1  # by which dramatiq goes
     needs = cores * RESIZE_BYTES
     has = memory()
-    figures = f"{cores} processes of {RESIZE_BYTES / 1e9:g} GB, one for each core"
+    figures = f"{cores} processes of {RESIZE_BYTES / 1e9:.0f} GB, one for each core"
     if needs > has:
         yield Row(
             Status.WARN,

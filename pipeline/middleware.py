@@ -244,7 +244,8 @@ class KeptMemory(dramatiq.Middleware):
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
         """Set it, before there is a thread that works."""
         keep_freed_blocks()
-        gc.freeze()  # modules and clients stay: without it, each full collection looks at them all, 50 ms long
+        gc.collect()
+        gc.freeze()  # modules stay: without it, each full collection looks at them all
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 
 from pipeline import clients, objects
@@ -64,7 +66,19 @@ def test_no_variable_of_the_library_is_heeded(aws, s3_that_answers, monkeypatch:
     assert "x-amz-acl" in headers["authorization"]
     assert headers["x-amz-acl"] == "public-read"
     assert "x-amz-security-token" not in headers
-    assert headers["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD"  # hashing takes longer than sending
+    assert headers["x-amz-content-sha256"] == sha256(b"data").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "is_unsigned"), [("", True), ("https://s3.example.com", True), ("http://127.0.0.1:9", False)]
+)
+def test_a_body_is_signed_where_no_tls_guards_it(
+    aws, monkeypatch: pytest.MonkeyPatch, endpoint: str, is_unsigned: bool
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+    clients.forget()
+    assert clients.store("bucket").config["unsigned_payload"] == str(is_unsigned).lower()
 
 
 @pytest.mark.parametrize(

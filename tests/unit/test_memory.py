@@ -10,7 +10,7 @@ import pytest
 
 #: Renders nothing: takes and frees a block as an image does, and counts the pages that the system had to clear for it.
 PROGRAM = """
-import resource
+import gc, resource
 from pipeline.actors import broker
 from pipeline.middleware import KeptMemory
 if {boots}:
@@ -21,7 +21,7 @@ def cleared():
     block[:: 4096] = bytes(len(block[:: 4096]))
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 cleared()
-print(cleared())
+print(cleared(), gc.get_freeze_count() > 0)
 """
 
 
@@ -30,8 +30,10 @@ print(cleared())
 def test_a_worker_keeps_the_memory_of_its_last_image(boots: bool, least: int, most: int, no_variables: None) -> None:
     # When a block of an image's size is taken again by a worker, or by a process that only sends
     done = subprocess.run([sys.executable, "-c", PROGRAM.format(boots=boots)], capture_output=True, check=True)
-    # Then the worker gets what it had, and the other new pages.
-    assert least <= int(done.stdout) <= most
+    # Then the worker gets what it had, and the other new pages; and only the worker's modules are left to themselves.
+    pages, is_frozen = done.stdout.split()
+    assert least <= int(pages) <= most
+    assert is_frozen == str(boots).encode()
 
 
 LARGE = """

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
 from io import BytesIO
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from pipeline import confined, images
+from pipeline import confined
 from pipeline.errors import PermanentError
 from pipeline.images import Recipe
 from pipeline.renditions import parse_rendition
+from tests.waiting import wait_for
 
 
 def picture(image_format: str) -> bytes:
@@ -27,28 +28,40 @@ def rendered(source: bytes) -> list[str]:
     return list(confined.render(source, recipe, max_pixels=10**6, max_decoded_pixels=10**6))
 
 
+class Turns:
+    """A lock in the place of the process's, that says who asked for it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.asked = 0
+
+    def acquire(self, **options: Any) -> bool:
+        self.asked += 1
+        return self.lock.acquire(**options)
+
+    def release(self) -> None:
+        self.lock.release()
+
+
 @pytest.mark.parametrize("image_format", ["JPEG", "TIFF"])
 def test_an_image_waits_for_the_one_before_it(monkeypatch: pytest.MonkeyPatch, image_format: str) -> None:
     # Given an image that a thread is rendering
-    begun, go_on = threading.Event(), threading.Event()
-
-    def slow(*_: object, **__: object) -> dict[str, bytes]:
-        begun.set()
-        assert go_on.wait(30)
-        return {}
-
+    turns = Turns()
+    monkeypatch.setattr(confined, "_ONE_AT_A_TIME", turns)
+    turns.lock.acquire()
+    begun: list[object] = []
+    for module, function in ((confined.images, "render"), (confined.subprocess, "run")):
+        real = getattr(module, function)
+        monkeypatch.setattr(module, function, lambda *a, real=real, **k: begun.append(real) or real(*a, **k))
     with ThreadPoolExecutor() as pool:
-        with monkeypatch.context() as patched:
-            patched.setattr(images, "render", slow)
-            first = pool.submit(rendered, picture("PNG"))
-            assert begun.wait(30)
         # When another thread has one to render, itself or in a child process
         second = pool.submit(rendered, picture(image_format))
-        # Then it waits until the first has ended.
-        with pytest.raises(NotYet):
-            second.result(timeout=0.5)
-        go_on.set()
-        assert (first.result(30), second.result(30)) == ([], ["8x8"])
+        wait_for(lambda: turns.asked or second.done())
+        # Then it begins when the first has ended, and not before.
+        assert not begun
+        turns.release()
+        assert second.result(30) == ["8x8"]
+    assert begun
 
 
 def test_a_broken_image_keeps_nobody_waiting() -> None:
