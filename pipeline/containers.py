@@ -10,6 +10,7 @@ that there is no picture.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -42,9 +43,13 @@ def orientation(exif: bytes) -> int:
 
 # JPEG (ITU T.81, annex B)
 
-_STANDALONE: Final = {0x00, 0x01, *range(0xD0, 0xDA)}  # markers without a length; 0x00 is no marker but an escape
+#: A marker with a length. The others are 0x01 and 0xD0 to 0xD9; 0x00 is no marker but an escape, and 0xFF fills.
+_MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")
+#: A JPEG has at most so many segments before its picture. Real ones have tens.
+_MAX_SEGMENTS: Final = 10_000
 _FRAMES: Final = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE: Final = {0xC2, 0xC6, 0xCA, 0xCE}
+_ARITHMETIC: Final = {*range(0xC9, 0xD0)} - {0xCC}
 _SCAN: Final = 0xDA
 _TABLES: Final = {0xC4, 0xCC, 0xDB, 0xDD}
 
@@ -59,40 +64,48 @@ class Jpeg(NamedTuple):
         int  #: bytes that libjpeg holds for the whole picture: 0 if it is coded in one pass from top to bottom
     )
     scans: int  #: passes over the picture, 1 if coded in one; at most, for it counts those of a second picture too
+    is_arithmetic: bool  #: whether it is coded by arithmetic instead of Huffman's tables
 
 
 def read_jpeg(source: bytes) -> Jpeg:
     kept, exif, profile = [b"\xff\xd8"], b"", {}
     components, in_memory = 0, 0
-    is_progressive = False
-    at = 2
-    while True:
-        at = source.index(b"\xff", at) + 1
-        marker = source[at]
-        if marker == 0xFF or marker in _STANDALONE:
-            continue
-        (length,) = struct.unpack_from(">H", source, at + 1)
-        segment = source[at + 3 : at + 1 + length]
+    is_progressive = is_arithmetic = False
+    for at, marker, segment in _segments(source):
         if marker == _SCAN:
             break
         if marker in _FRAMES:
-            components, is_progressive = segment[5], marker in _PROGRESSIVE
+            components, is_progressive, is_arithmetic = segment[5], marker in _PROGRESSIVE, marker in _ARITHMETIC
             in_memory = _coefficients(segment)
         elif marker == 0xE1 and segment.startswith(b"Exif\0\0"):
             exif = exif or segment
         elif marker == 0xE2 and segment.startswith(b"ICC_PROFILE\0"):
             profile[segment[12]] = segment[14:]
         if marker in _FRAMES or marker in _TABLES or (marker, segment[:5]) in ((0xE0, b"JFIF\0"), (0xEE, b"Adobe")):
-            kept.append(b"\xff" + source[at : at + 1 + length])
-        at += 1 + length
+            kept.append(source[at : at + 4 + len(segment)])
     has_passes = is_progressive or segment[0] < components
     return Jpeg(
-        picture=b"".join([*kept, memoryview(source)[at - 1 :]]),
+        picture=b"".join([*kept, memoryview(source)[at:]]),
         exif=exif,
         profile=b"".join(profile[number] for number in sorted(profile)) or None,
         coefficients=in_memory if has_passes else 0,
-        scans=source.count(b"\xff\xda", at - 1) if has_passes else 1,
+        scans=source.count(b"\xff\xda", at) if has_passes else 1,
+        is_arithmetic=is_arithmetic,
     )
+
+
+def _segments(source: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Where each segment begins, its marker, and what it holds. Raises ValueError where the next one should be."""
+    at = 2
+    for _ in range(_MAX_SEGMENTS):
+        found = _MARKER.search(source, at)
+        if not found:
+            raise ValueError("the JPEG ends before its picture")
+        at = found.start()
+        (length,) = struct.unpack_from(">H", source, at + 2)
+        yield at, source[at + 1], source[at + 4 : at + 2 + length]
+        at += 2 + length
+    raise ValueError(f"the JPEG has over {_MAX_SEGMENTS} segments before its picture")
 
 
 def _coefficients(frame: bytes) -> int:

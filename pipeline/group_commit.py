@@ -12,7 +12,7 @@ from pipeline.wire import SendFailed
 E = TypeVar("E")
 
 #: Seconds that a batch waits, at the most, for those who may soon have something to send too. One who works alone never
-#: waits. With the Procfile's processes under load it saves half of the requests (docs/performance.md).
+#: waits. With the Procfile's processes under load it saves half of the requests.
 COMPANY_WAIT = 0.1
 
 

@@ -2,7 +2,7 @@
 
 dramatiq puts what it receives from all queues into one line, by the priority of the actor and by the time of arrival.
 Here bulk messages are at its end, whenever they came; among those of a lane the order is dramatiq's. So a live message
-waits for a thread to end what it has in hand, and for no more.
+waits for a thread to end what it has in hand, which in resize may wait for its turn.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The memory of a process that works on images: what one freed, the next one uses.
 
 The C library gives large blocks back to the system when they are freed, and the system clears every page of them again
-for the next image: 3 ms of CPU for a cover of 3000 x 3000, of 47 (docs/performance.md). Where there is no glibc,
+for the next image: 3 to 4 ms of CPU for a cover of 3000 x 3000, of 46 (docs/performance.md). Where there is no glibc,
 nothing here does anything.
 """
 

@@ -1,7 +1,7 @@
 """Objects in S3 on every image's way: stored, read, looked for and deleted by obstore.
 
-A request costs it 0.1 ms of CPU, and boto3 1 ms (docs/performance.md). It gets everything from `clients`: credentials,
-endpoint and limits are those that boto3 would use, whatever variables of its own the environment holds.
+A request costs it 0.1 ms of CPU, and boto3 1 ms. It gets everything from `clients`: credentials, endpoint and limits
+are those that boto3 would use, whatever variables of its own the environment holds.
 """
 
 from __future__ import annotations

@@ -25,8 +25,10 @@ from pipeline.errors import PermanentError, PipelineError, RetryableError
 MAX_DECODER_BYTES: Final = 850_000_000
 #: Neither side is longer: as long as a JPEG's or GIF's can be.
 MAX_SIDE: Final = 65_535
-#: A JPEG's passes over its picture. Encoders write 10; each takes 10 ms at 178 megapixels, and 250 bytes make one.
+#: A JPEG's passes over its picture; encoders write 10, and 250 bytes make one.
 MAX_SCANS: Final = 200
+#: Pixels of all passes together: 14 of 178 megapixels. A pass that refines takes 0.65 s for a thousand million.
+MAX_SCANNED_PIXELS: Final = 2_500_000_000
 
 #: Pillow opens 43 formats unless told; EPS among them starts Ghostscript.
 ACCEPTED: Final = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "ICO")
@@ -169,7 +171,12 @@ def _open_jpeg(source: bytes) -> Opened:
     jpeg = read_jpeg(source)
     if jpeg.scans > MAX_SCANS:
         raise PermanentError("too_large", f"The JPEG is coded in {jpeg.scans} passes; {MAX_SCANS} are accepted.")
+    if jpeg.is_arithmetic:  # takes six times as long, and no browser shows it
+        raise PermanentError("unsupported_format", "The JPEG is coded by arithmetic; only Huffman coding is accepted.")
     image = Image.open(BytesIO(jpeg.picture), formats=["JPEG"])
+    if jpeg.scans * image.width * image.height > MAX_SCANNED_PIXELS:
+        passes = f"{jpeg.scans} passes over {image.width} x {image.height} pixels"
+        raise PermanentError("too_large", f"The JPEG is coded in {passes}; {MAX_SCANNED_PIXELS} pixels are accepted.")
     image.decodermaxblock = len(jpeg.picture)  # all of it at once, not 64 KiB and what was left of the last
     return Opened(image, jpeg.picture, "JPEG", orientation(jpeg.exif), jpeg.profile, jpeg.coefficients)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from pipeline import codecs
-from pipeline.containers import has_all_rows
+from pipeline.containers import has_all_rows, read_jpeg
 from pipeline.errors import PermanentError, RetryableError
 from pipeline.images import identify, render
 from pipeline.openers import format_of, open_image
@@ -255,6 +255,34 @@ def test_a_jpeg_of_endless_passes_is_refused() -> None:
     with pytest.raises(PermanentError, match="200 are accepted") as caught:
         identify(data[:scan] + data[scan:-2] * 300, max_pixels=4096)
     assert caught.value.code == "too_large"
+
+
+def test_a_large_jpeg_may_have_fewer_passes() -> None:
+    # Given 178 megapixels in twice as many passes as an encoder writes
+    data = big_jpeg(13_340, 13_340, is_progressive=True)
+    scan = data.rindex(b"\xff\xda")
+    passes = 20 - data.count(b"\xff\xda")
+    # Then they are refused at once, and with half as many not.
+    with pytest.raises(PermanentError, match="20 passes over 13340 x 13340 pixels") as caught:
+        open_image(data[:scan] + data[scan:-2] * (passes + 1), 178_000_000)
+    assert caught.value.code == "too_large"
+    assert open_image(data[:scan] + data[scan:-2] * (passes - 9), 178_000_000).image.width == 13_340
+
+
+def test_a_jpeg_that_no_browser_shows_is_refused() -> None:
+    data = encoded(corners(), "JPEG").replace(b"\xff\xc0", b"\xff\xc9", 1)
+    with pytest.raises(PermanentError, match="coded by arithmetic") as caught:
+        identify(data, max_pixels=4096)
+    assert caught.value.code == "unsupported_format"
+
+
+def test_what_fills_a_jpeg_is_skipped_and_empty_segments_are_counted() -> None:
+    data = encoded(corners(), "JPEG")
+    filled = data[:2] + b"\xff" * 1_000_000 + b"\x00\xff\x01" + data[2:]
+    assert read_jpeg(filled) == read_jpeg(data)
+    with pytest.raises(PermanentError) as caught:
+        identify(data[:2] + b"\xff\xfe\0\2" * 10_000 + data[2:], max_pixels=4096)
+    assert caught.value.code == "broken_image"
 
 
 @pytest.mark.parametrize("size", [(70_000, 1), (1, 70_000)])
