@@ -53,14 +53,14 @@ def rendering_alone(sources: Path, side: int, seconds: float) -> dict[str, Any]:
     return {"side": side, "alone": alone, "on all cores": sum(together) / cores, "as a worker": as_worker}
 
 
-def sharp_alone(peers: Peers, side: int) -> float | None:
+def sharp_alone(peers: Peers, side: int, seconds: float) -> float | None:
     """CPU milliseconds in which sharp makes the renditions of an image, the mean of the covers; None without sharp."""
     if not peers.node:
         return None
     taken = []
     for cover in sorted(peers.sources.glob(f"*-{side}.jpg")):
         with tempfile.TemporaryDirectory() as folder:
-            command = [*commands(peers)["sharp"], cover, folder, "10"]
+            command = [*commands(peers)["sharp"], cover, folder, "1000", str(seconds)]
             done = subprocess.run(command, env=environ(), stdout=subprocess.PIPE, check=True)  # noqa: S603
         cpu = json.loads(done.stdout)["cpu"]
         taken.append(1000 * sum(cpu) / len(cpu))
@@ -89,7 +89,7 @@ def measured(options: argparse.Namespace, peers: Peers) -> Iterator[tuple[str, d
         for number in range(1 if options.quick else options.rounds):
             for side in options.size:
                 yield "rendering", rendering_alone(peers.sources, side, 2.0)
-                if not options.quick and (taken := sharp_alone(peers, side)):
+                if not options.quick and (taken := sharp_alone(peers, side, 2.0)):
                     yield "sharp", {"side": side, "cpu": taken}
             for key in options.only:
                 with tempfile.TemporaryDirectory() as folder:

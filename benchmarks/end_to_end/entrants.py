@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import dramatiq
 import dramatiq_sqs
 import dramatiq_stages
 from celery_home import celery_bin
 
-from pipeline import clients
 from pipeline.processes import command_line
 
 HERE = Path(__file__).parent
@@ -29,7 +29,7 @@ Send = Callable[[Iterable[Mapping[str, str]]], None]
 @contextmanager
 def as_json(environ: Mapping[str, str]) -> Iterator[Send]:
     """Raw JSON on the input queue, as producers send it: ten in a request."""
-    client = clients.sqs()
+    client = boto3.session.Session().client("sqs", region_name=environ["AWS_REGION"])
 
     def send(payloads: Iterable[Mapping[str, str]]) -> None:
         bodies = [json.dumps(each) for each in payloads]

@@ -27,7 +27,10 @@ def _title(key: str) -> str:
 
 def goals_table(figures: Figures) -> str:
     """What is promised, and what was measured."""
-    body = [[each.what, each.goal, each.shown, "yes" if each.is_met else "**no**"] for each in goals(figures)]
+    body = [
+        [each.what, each.goal, each.shown, f"**{each.verdict}**" if each.is_met is False else each.verdict]
+        for each in goals(figures)
+    ]
     return rows(["promise", "goal", "measured", "met"], body)
 
 

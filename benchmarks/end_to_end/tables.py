@@ -25,7 +25,9 @@ def summary(figures: Figures) -> Iterable[Table]:
         for heading in ("goal", "measured", "met"):
             shown.add_column(heading, justify="right")
         for row in rows:
-            shown.add_row(row.what, row.goal, row.shown, "yes" if row.is_met else "[bold red]no[/]")
+            shown.add_row(
+                row.what, row.goal, row.shown, f"[bold red]{row.verdict}[/]" if row.is_met is False else row.verdict
+            )
         yield shown
 
 

@@ -1,4 +1,4 @@
-// As contenders.py, for sharp: node sharp.mjs NAME SOURCE FOLDER RUNS
+// As contenders.py, for sharp: node sharp.mjs NAME SOURCE FOLDER RUNS [SECONDS]
 //   sharp               decoded once, to the largest size; the others are made from that
 //   sharp, size by size as its documentation shows it: from the source for each size
 
@@ -6,13 +6,12 @@ import fs from "node:fs";
 import path from "node:path";
 import { createRequire } from "node:module";
 
-const [name, source, folder, runs] = process.argv.slice(2);
+const [name, source, folder, runs, enough = 0.5] = process.argv.slice(2);
 const sharp = createRequire(path.join(process.env.PEERS, "package.json"))("sharp");
 sharp.concurrency(1);
 sharp.cache(false);
 
 const SIDES = [800, 250, 50];
-const ENOUGH = 0.5;
 
 async function once(data, format) {
   const largest = await sharp(data).resize(SIDES[0], SIDES[0]).raw().toBuffer({ resolveWithObject: true });
@@ -41,7 +40,7 @@ const { format } = await sharp(data).metadata();
 const before = peakBytes();
 const cpu = [];
 let made = await render(data, format);
-while (cpu.length < Number(runs) && cpu.reduce((a, b) => a + b, 0) < ENOUGH) {
+while (cpu.length < Number(runs) && cpu.reduce((a, b) => a + b, 0) < Number(enough)) {
   const start = process.cpuUsage();
   made = await render(data, format);
   const { user, system } = process.cpuUsage(start);
