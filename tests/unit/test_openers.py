@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from pipeline import codecs
-from pipeline.containers import has_all_rows, read_jpeg
+from pipeline.containers import has_all_rows
 from pipeline.errors import PermanentError, RetryableError
 from pipeline.images import identify, render
-from pipeline.openers import format_of, open_image
+from pipeline.openers import format_of
 from tests.unit.pictures import (
     BLUE,
     GREEN,
@@ -221,68 +221,6 @@ def test_whatever_the_bytes_only_our_own_errors_come_out(source: bytes) -> None:
 
 
 # What would take too much memory or time
-
-
-@pytest.mark.parametrize("is_progressive", [False, True])
-def test_what_a_progressive_jpeg_takes_is_known_from_its_header(is_progressive: bool) -> None:
-    # Given 178 megapixels without subsampling: six bytes each for coefficients, if they must all be held
-    data = bytearray(big_jpeg(13_340, 13_340, is_progressive=is_progressive))
-    factors = data.index(b"\xff\xc2" if is_progressive else b"\xff\xc0") + 11
-    data[factors] = 0x11
-    limits = {"max_pixels": 178_000_000, "max_decoded_pixels": 50_000_000}
-    # Then they are refused at once; coded from top to bottom it is only found to be incomplete
-    with pytest.raises(PermanentError) as caught:
-        render(bytes(data[: factors + 1000]), recipe("50x50"), **limits)
-    assert caught.value.code == ("too_large" if is_progressive else "broken_image")
-    if is_progressive:
-        assert "1079 MB" in caught.value.message
-
-
-def test_a_jpeg_of_a_scan_for_each_colour_is_held_whole_too() -> None:
-    # Given a sequential JPEG whose first scan has one of three colours
-    data = big_jpeg(13_340, 13_340)
-    scan = data.index(b"\xff\xda")
-    alone = data[:scan] + b"\xff\xda" + struct.pack(">HB", 8, 1) + data[scan + 5 : scan + 7] + b"\0\x3f\0"
-    opened = open_image(alone, 178_000_000)
-    # Then it needs 1.5 coefficients for each pixel, of two bytes, in whole blocks
-    assert opened.coefficients == 834 * 834 * 6 * 128
-    assert open_image(data, 178_000_000).coefficients == 0
-
-
-def test_a_jpeg_of_endless_passes_is_refused() -> None:
-    data = encoded(corners(), "JPEG", progressive=True)
-    scan = data.rindex(b"\xff\xda")
-    with pytest.raises(PermanentError, match="200 are accepted") as caught:
-        identify(data[:scan] + data[scan:-2] * 300, max_pixels=4096)
-    assert caught.value.code == "too_large"
-
-
-def test_a_large_jpeg_may_have_fewer_passes() -> None:
-    # Given 178 megapixels in twice as many passes as an encoder writes
-    data = big_jpeg(13_340, 13_340, is_progressive=True)
-    scan = data.rindex(b"\xff\xda")
-    passes = 20 - data.count(b"\xff\xda")
-    # Then they are refused at once, and with half as many not.
-    with pytest.raises(PermanentError, match="20 passes over 13340 x 13340 pixels") as caught:
-        open_image(data[:scan] + data[scan:-2] * (passes + 1), 178_000_000)
-    assert caught.value.code == "too_large"
-    assert open_image(data[:scan] + data[scan:-2] * (passes - 9), 178_000_000).image.width == 13_340
-
-
-def test_a_jpeg_that_no_browser_shows_is_refused() -> None:
-    data = encoded(corners(), "JPEG").replace(b"\xff\xc0", b"\xff\xc9", 1)
-    with pytest.raises(PermanentError, match="coded by arithmetic") as caught:
-        identify(data, max_pixels=4096)
-    assert caught.value.code == "unsupported_format"
-
-
-def test_what_fills_a_jpeg_is_skipped_and_empty_segments_are_counted() -> None:
-    data = encoded(corners(), "JPEG")
-    filled = data[:2] + b"\xff" * 1_000_000 + b"\x00\xff\x01" + data[2:]
-    assert read_jpeg(filled) == read_jpeg(data)
-    with pytest.raises(PermanentError) as caught:
-        identify(data[:2] + b"\xff\xfe\0\2" * 10_000 + data[2:], max_pixels=4096)
-    assert caught.value.code == "broken_image"
 
 
 @pytest.mark.parametrize("size", [(70_000, 1), (1, 70_000)])
