@@ -6,6 +6,7 @@ import io
 
 import pytest
 from PIL import Image, ImageChops
+from PIL.Image import Resampling
 
 from pipeline import codecs
 from tests.unit.pictures import encoded
@@ -35,15 +36,17 @@ def difference(one: Image.Image, other: Image.Image) -> int:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_what_becomes_smaller_is_as_pillows_lanczos_makes_it(mode: str) -> None:
+@pytest.mark.parametrize("kernel", [Resampling.LANCZOS, Resampling.BICUBIC])
+def test_what_becomes_smaller_is_as_pillow_makes_it(mode: str, kernel: Resampling) -> None:
     image, box = photograph(mode), (10.5, 0.0, 290.25, 240.0)
-    expected = image.resize((100, 90), Image.Resampling.LANCZOS, box=box)
-    assert difference(codecs.resize(image, (100, 90), box), expected) <= ROUNDING
+    expected = image.resize((100, 90), kernel, box=box)
+    assert difference(codecs.resize(image, (100, 90), box, kernel), expected) <= ROUNDING
 
 
 def test_what_is_multiplied_by_alpha_stays_so() -> None:
     image = photograph("RGBA").convert("RGBa")
-    made, expected = codecs.resize(image, (60, 40), (0, 0, 300, 240)), image.resize((60, 40), Image.Resampling.LANCZOS)
+    made = codecs.resize(image, (60, 40), (0, 0, 300, 240), Resampling.LANCZOS)
+    expected = image.resize((60, 40), Resampling.LANCZOS)
     assert made.mode == "RGBa"
     assert difference(made.convert("RGBA").getchannel("A"), expected.convert("RGBA").getchannel("A")) <= ROUNDING
 
@@ -51,14 +54,15 @@ def test_what_is_multiplied_by_alpha_stays_so() -> None:
 @pytest.mark.parametrize("size", [(600, 480), (600, 100), (100, 600)])
 def test_what_becomes_larger_is_as_pillows_bicubic_makes_it(size: tuple[int, int]) -> None:
     image = photograph("RGB")
-    expected = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-    assert difference(codecs.resize(image, size, (0, 0, 300, 240)), expected) == 0
+    expected = image.resize(size, Resampling.BICUBIC, reducing_gap=2.0)
+    assert difference(codecs.resize(image, size, (0, 0, 300, 240), Resampling.LANCZOS), expected) == 0
 
 
 def test_without_its_wheel_pillow_resizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    fast = codecs.resize(photograph("RGB"), (100, 80), (0, 0, 300, 240))
+    asked = ((100, 80), (0, 0, 300, 240), Resampling.LANCZOS)
+    fast = codecs.resize(photograph("RGB"), *asked)
     monkeypatch.setattr(codecs, "cykooz", None)
-    assert difference(codecs.resize(photograph("RGB"), (100, 80), (0, 0, 300, 240)), fast) <= ROUNDING
+    assert difference(codecs.resize(photograph("RGB"), *asked), fast) <= ROUNDING
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
@@ -77,7 +81,7 @@ def test_a_webp_is_decoded_smaller() -> None:
     image = photograph("RGB")
     made = codecs.decode_webp(encoded(image, "WEBP", quality=95), (150, 120))
     assert made is not None
-    assert difference(made, image.resize((150, 120), Image.Resampling.BOX)) < 60
+    assert difference(made, image.resize((150, 120), Resampling.BOX)) < 60
 
 
 @pytest.mark.parametrize("data", [b"", b"RIFF....WEBP", encoded(photograph("RGB"), "WEBP")[:-300]])
