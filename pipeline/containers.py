@@ -120,6 +120,8 @@ def _coefficients(frame: bytes) -> int:
 # PNG (W3C Portable Network Graphics, third edition)
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+#: A PNG has at most so many chunks: 50 MB in pieces of 500 bytes. Encoders write 8 KiB or more at a time.
+_MAX_CHUNKS: Final = 100_000
 
 
 class Png(NamedTuple):
@@ -201,9 +203,14 @@ def has_all_rows(png: bytes) -> bool:
 
 
 def _chunks(source: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each whole chunk, up to the last; a chunk that is cut off is none."""
+    """Name, start and end of each whole chunk, up to the last; a chunk that is cut off is none.
+
+    Raises ValueError where there are too many.
+    """
     at, total = 8, len(source)
-    while at + 12 <= total:
+    for _ in range(_MAX_CHUNKS):
+        if at + 12 > total:
+            return
         (length,) = struct.unpack_from(">I", source, at)
         start, end = at + 8, at + 8 + length
         if end + 4 > total:
@@ -213,6 +220,7 @@ def _chunks(source: bytes) -> Iterator[tuple[bytes, int, int]]:
         if name == b"IEND":
             return
         at = end + 4
+    raise ValueError(f"the PNG has over {_MAX_CHUNKS} chunks")
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

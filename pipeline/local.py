@@ -22,6 +22,9 @@ from pipeline.standalone import PROCFILE, from_here, standalone
 #: The file in the data folder that holds what a second terminal needs, while the service runs.
 ENV_FILE = "local.env"
 
+#: What the service runs by, and `check` in a second terminal has to know. No secrets: they are not written.
+CARRIED = ("ALLOWED_NETWORKS",)
+
 #: Where the dashboard listens: on the first of these ports that is free.
 DASHBOARD_PORTS = range(8480, 8580)
 
@@ -89,7 +92,8 @@ class Lines:
 @contextmanager
 def _env_file(path: Path, variables: Mapping[str, str]) -> Iterator[Path]:
     """A file that a shell can read, for as long as what it tells of exists."""
-    path.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items()), encoding="utf-8")
+    told = {**{name: os.environ[name] for name in CARRIED if name in os.environ}, **variables}
+    path.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in told.items()), encoding="utf-8")
     try:
         yield path
     finally:

@@ -208,6 +208,7 @@ def test_provision_can_be_repeated_and_keeps_the_rules_of_others(environ: dict[s
 
 def test_local_tells_where_things_are_and_leaves_nothing_running(environ: dict[str, str], tmp_path: Path) -> None:
     # Given the service as `local` starts it
+    environ |= {"ALLOWED_NETWORKS": "127.0.0.0/8,10.0.0.0/8"}
     log, env_file = tmp_path / "output", tmp_path / "local.env"
     local = [sys.executable, "-m", "pipeline", "local", "--data-dir", str(tmp_path), "-c", "resize=2,sweep=0"]
     with log.open("w") as output, subprocess.Popen(local, env=environ, stdout=output, stderr=output) as process:
@@ -219,6 +220,7 @@ def test_local_tells_where_things_are_and_leaves_nothing_running(environ: dict[s
         elsewhere = {"PATH": os.environ["PATH"]}
         done = subprocess.run(shell, env=elsewhere, capture_output=True, text=True, timeout=60, check=False)
         assert done.stdout == "Everything is there already.\n", done.stderr
+        assert "ALLOWED_NETWORKS=127.0.0.0/8,10.0.0.0/8\n" in env_file.read_text()
         # and its page, where it says
         (address,) = re.findall(r"^  Dashboard +(http://127\.0\.0\.1:\d+/)$", log.read_text(), flags=re.MULTILINE)
         wait_for(lambda: "The dashboard: http" in log.read_text(), 60)
