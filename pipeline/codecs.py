@@ -3,7 +3,6 @@
     resize()        with SIMD, by cykooz-resizer: 3000 x 3000 to 800 x 800 by LANCZOS in 9 ms instead of 63
     decode_png()    by kornia-rs: inflates and unfilters in half of Pillow's time, in memory-safe code
     encode_png()    by kornia-rs: 20 ms at 800 x 800, as Pillow's level 4 takes 69 for the same bytes
-    encode_jpeg()   by Pillow, at a quality between two of libjpeg's
     decode_webp()   at a smaller size, by the libwebp inside Pillow, which offers it no other way
 
 A decoder returns None for whatever it does not take, most broken files among them: Pillow then decodes, or says what
@@ -16,15 +15,13 @@ import ctypes
 from contextlib import suppress
 from ctypes import c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from functools import cache
-from io import BytesIO
 from typing import Any, Final
 
 from PIL import Image, _imaging, _webp
 from PIL.Image import Resampling
-from PIL.JpegImagePlugin import JpegImageFile
 
 cykooz: Any = None
-with suppress(ImportError):  # no wheel for Linux on ARM: there Pillow makes the same pictures, more slowly
+with suppress(ImportError):  # no wheel for Linux on ARM: there Pillow makes much the same pictures, more slowly
     import cykooz_resizer as cykooz
 
 # Pillow keeps so many blocks of 16 MiB for the next image. To have the system clear new pages for every image took a
@@ -74,28 +71,6 @@ def encode_png(image: Image.Image, *, level: int) -> bytes:
     """An image of mode RGB or RGBA as PNG. Level 2 is the fastest that is good on both photographs and flat colours."""
     pixels = _kornia().image.Image.frombytes(image.tobytes(), *image.size, len(image.mode))
     return bytes(pixels.encode("png", compress_level=level))
-
-
-def encode_jpeg(image: Image.Image, *, quality: float, has_full_colour: bool) -> bytes:
-    """An image of mode RGB as JPEG, at a `quality` from 50 to 100 as libjpeg means it, whole or not.
-
-    Colours are kept at half the resolution each way, or in full.
-    """
-    buffer = BytesIO()
-    image.save(buffer, "JPEG", qtables=_quantization(quality), subsampling="4:4:4" if has_full_colour else "4:2:0")
-    return buffer.getvalue()
-
-
-@cache
-def _quantization(quality: float) -> list[list[int]]:
-    """The tables for luminance and colour, as `jpeg_set_quality` of libjpeg scales them: those of quality 50 are the
-    standard's own (ITU-T T.81, annex K). https://github.com/libjpeg-turbo/libjpeg-turbo/blob/main/src/jcparam.c"""
-    buffer = BytesIO()
-    Image.new("RGB", (8, 8)).save(buffer, "JPEG", quality=50)
-    buffer.seek(0)
-    standard = JpegImageFile(buffer).quantization
-    percent = 200 - 2 * quality
-    return [[min(255, max(1, int((step * percent + 50) // 100))) for step in standard[place]] for place in (0, 1)]
 
 
 def decode_webp(source: bytes, size: Size) -> Image.Image | None:

@@ -72,18 +72,6 @@ def test_a_png_is_decoded_and_encoded_pixel_for_pixel(mode: str) -> None:
     assert difference(Image.open(io.BytesIO(codecs.encode_png(image, level=2))), image) == 0
 
 
-@pytest.mark.parametrize("quality", [50, 79, 80, 100])
-def test_a_jpeg_of_a_whole_quality_is_what_pillow_makes_of_it(quality: int) -> None:
-    image = photograph("RGB")
-    assert codecs.encode_jpeg(image, quality=quality, has_full_colour=False) == encoded(image, "JPEG", quality=quality)
-
-
-def test_a_jpeg_may_have_a_quality_between_two() -> None:
-    image = photograph("RGB")
-    sizes = [len(codecs.encode_jpeg(image, quality=each, has_full_colour=True)) for each in (79, 79.5, 80)]
-    assert sizes[0] < sizes[1] < sizes[2]
-
-
 @pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", encoded(photograph("RGB"), "PNG")[:-300], b"no image"])
 def test_a_broken_png_is_left_to_pillow(data: bytes) -> None:
     assert codecs.decode_png(data, (300, 240), "RGB") is None

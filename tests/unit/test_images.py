@@ -8,7 +8,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from pipeline import images
-from pipeline.images import Recipe, format_by_extension, identify, render
+from pipeline.images import OPTIMIZED_SIDE, Recipe, format_by_extension, identify, render
 from tests.unit.pictures import (
     BLACK,
     BLUE,
@@ -344,10 +344,32 @@ def test_any_difference_makes_another_id(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_ids_stay_what_they_are() -> None:
     """Fails when ids change for all covers at once: then RECIPE_VERSION or the encoder settings did, on purpose."""
-    assert recipe("50x50", "250X250", "800x800").content_id(b"source") == "20ede6cba6991b830d785c1c73870f50"
+    assert recipe("50x50", "250X250", "800x800").content_id(b"source") == "528cccfa5ffd657c4690f35372234a05"
 
 
 def test_the_same_input_gives_the_same_bytes() -> None:
     for name in ("JPEG", "PNG", "GIF", "WEBP"):
         data = encoded(corners(100, 80), name)
         assert render(data, recipe("50x50", "20x20"), **LIMITS) == render(data, recipe("50x50", "20x20"), **LIMITS)
+
+
+def test_only_small_renditions_have_huffman_tables_of_their_own() -> None:
+    # Given two covers, each at a size up to OPTIMIZED_SIDE and a larger one
+    size = (OPTIMIZED_SIDE + 44, OPTIMIZED_SIDE + 44)
+    flat, noisy = Image.new("RGB", size, "navy"), Image.effect_noise(size, 80).convert("RGB")
+    names = (f"{OPTIMIZED_SIDE}x20", f"{OPTIMIZED_SIDE + 1}x20")
+    made = [render(encoded(each, "JPEG"), recipe(*names), **LIMITS) for each in (flat, noisy)]
+    # Then the small ones differ in their tables, and the large ones have the standard's
+    small, large = ([huffman_tables(each[name]) for each in made] for name in names)
+    assert small[0] != small[1]
+    assert large[0] == large[1] == huffman_tables(encoded(flat, "JPEG"))
+
+
+def huffman_tables(jpeg: bytes) -> bytes:
+    """What its DHT segments hold."""
+    found, at = b"", 2
+    while jpeg[at + 1] != 0xDA:
+        length = int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        found += jpeg[at + 4 : at + 2 + length] if jpeg[at + 1] == 0xC4 else b""
+        at += 2 + length
+    return found
