@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import subprocess
 import tempfile
@@ -129,7 +130,8 @@ def machine() -> str:
         f"{name} {found[1]}" for name in ("celery", "kombu") if (found := re.search(f"^{name}==(\\S+)", lock, re.M))
     ]
     ours = [f"{name} {version(name)}" for name in ("dramatiq", "dramatiq-sqs", "boto3", "obstore", "Pillow")]
-    return f"{', '.join([*ours, *peers])}; {os.cpu_count()} cores{f' of an {cpu[1]}' if cpu else ''}."
+    python = f"Python {platform.python_version()}"
+    return f"{', '.join([python, *ours, *peers])}; {os.cpu_count()} cores{f' of an {cpu[1]}' if cpu else ''}."
 
 
 def text(figures: Figures) -> str:
