@@ -35,7 +35,16 @@ def stacked(panel: Any, values: dict[str, dict[str, float]], unit: str) -> None:
         panel.barh(list(values), widths, left=left, height=0.7, color=COLOURS[name], label=name)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     for place, total in enumerate(left):
-        panel.text(total, place, f" {unit.format(total)}", va="center", fontsize=8)
+        above_lines = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        panel.annotate(
+            unit.format(total),
+            (total, place),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            bbox=above_lines,
+        )
     panel.set_xlim(0, 1.2 * max(left))
     panel.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=len(names))
 
