@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 import boto3
 import pymongo
@@ -50,6 +51,35 @@ _STORE_RETRIES: RetryConfig = {
 _DEFAULTS: dict[str, Any] = {"read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}}
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Shared(Generic[P, T]):
+    """A function whose result is made once for each set of arguments, however many threads ask first: `functools.cache`
+    has each of them make one, and the last replaces the others."""
+
+    def __init__(self, make: Callable[P, T]) -> None:
+        self._make = make
+        self._made: dict[Any, T] = {}
+        self._lock = threading.Lock()
+        update_wrapper(self, make)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        made, key = self._made, (args, tuple(kwargs.items()))
+        if key not in made:
+            with self._lock:
+                if key not in made:
+                    made[key] = self._make(*args, **kwargs)
+        return made[key]
+
+    def forget(self) -> list[T]:
+        """Drop what was made, and return it."""
+        with self._lock:
+            made, self._made = list(self._made.values()), {}
+        return made
+
+
 def aws_config(settings: Settings, **more: Any) -> Config:
     """What every AWS client shares. Times are in seconds; a caller that must be prompt may shorten them."""
     return Config(
@@ -68,7 +98,7 @@ def _credentials(key: SecretStr | None, secret: SecretStr | None) -> dict[str, A
     return {"aws_access_key_id": key.get_secret_value(), "aws_secret_access_key": secret.get_secret_value()}
 
 
-@cache
+@_Shared
 def s3() -> S3Client:
     """The S3 client."""
     settings = get_settings()
@@ -81,7 +111,7 @@ def s3() -> S3Client:
     return _counted(client, "s3")
 
 
-@cache
+@_Shared
 def store(bucket: str, acl: str = "") -> S3Store:
     """The bucket to obstore; what is put there gets the canned `acl`, if one is named.
 
@@ -119,7 +149,7 @@ def _store_credentials(settings: Settings) -> Callable[[], S3Credential]:
         ) from None
 
 
-@cache
+@_Shared
 def sqs() -> SQSClient:
     """The SQS client.
 
@@ -152,13 +182,13 @@ def aws_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", "Unknown"))
 
 
-@cache
+@_Shared
 def http() -> GuardedSession:
     """The session for URLs that strangers name; its requests belong inside `exchange()`."""
     return GuardedSession(POOL_SIZE)
 
 
-@cache
+@_Shared
 def _mongo() -> MongoClient[dict[str, Any]]:
     url = get_settings().database_url
     if url is None:
@@ -180,7 +210,7 @@ def database() -> Database[dict[str, Any]]:
     return _mongo().get_default_database(read_preference=ReadPreference.PRIMARY)
 
 
-@cache
+@_Shared
 def _jobs_mongo() -> MongoClient[dict[str, Any]]:
     url = get_settings().jobs_mongo_url
     if url is None:
@@ -236,8 +266,8 @@ def aws_trouble(service: str, doing: str) -> Iterator[None]:
 
 def forget() -> None:
     """Drop every client and the settings, so that the next use reads the environment again (for tests)."""
-    for mongo in (_mongo, _jobs_mongo):
-        if mongo.cache_info().currsize:
-            mongo().close()
-    for cached in (s3, store, sqs, http, _mongo, _jobs_mongo, get_settings):
-        cached.cache_clear()
+    for mongo in (*_mongo.forget(), *_jobs_mongo.forget()):
+        mongo.close()
+    for shared in (s3, store, sqs, http):
+        shared.forget()
+    get_settings.cache_clear()
