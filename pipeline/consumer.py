@@ -140,7 +140,7 @@ class SQSConsumer(upstream.SQSConsumer):
     def __next__(self) -> SQSMessage | None:  # type: ignore[override]
         if suspect := self._take_suspect(lambda suspect: suspect.hold.lost):
             self.broker.end_alone(suspect)  # somebody else has it
-        elif suspect := self._take_suspect(lambda _: self.broker.held == 1):
+        elif suspect := self._take_suspect(lambda _: self.broker.holds_one):
             self._begin_trial(suspect)
             return suspect
         try:

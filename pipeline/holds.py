@@ -54,6 +54,7 @@ class Holds:
         self.changed = threading.Condition()  # guards the next two
         self._held: dict[str, Hold] = {}
         self._done: list[Hold] = []  # still hidden from others until they are deleted
+        self._deleting = False
         self._closed = threading.Event()
         self.looked_at = time.monotonic()  #: when the thread that keeps them last looked
         self._thread = threading.Thread(target=self._keep, name=f"keep-{queue_name}", daemon=True)
@@ -69,6 +70,12 @@ class Holds:
     def is_kept(self) -> bool:
         """Whether the thread that keeps them runs."""
         return self._thread.is_alive()
+
+    @property
+    def has_undeleted(self) -> bool:
+        """Whether some are done and not known to be deleted: if this process died, they would come again."""
+        with self.changed:
+            return self._deleting or bool(self._done)
 
     @property
     def oldest(self) -> float | None:
@@ -131,7 +138,13 @@ class Holds:
     def _delete_done(self) -> bool:
         """Delete what is done; False if SQS could not be asked."""
         with self.changed:
-            done, self._done = self._done, []
+            done, self._done, self._deleting = self._done, [], bool(self._done)
+        try:
+            return self._delete(done)
+        finally:
+            self._deleting = False
+
+    def _delete(self, done: list[Hold]) -> bool:
         for place in range(0, len(done), MAX_BATCH):
             batch = done[place : place + MAX_BATCH]
             try:

@@ -220,6 +220,12 @@ class SQSBroker(upstream.SQSBroker):
         """How many messages this process holds."""
         return sum(len(consumer.holds) for consumer in list(self.consumers))
 
+    @property
+    def holds_one(self) -> bool:
+        """Whether the death of this process would bring back one message, and no other."""
+        holds = [consumer.holds for consumer in list(self.consumers)]
+        return sum(map(len, holds)) == 1 and not any(each.has_undeleted for each in holds)
+
     def begin_alone(self, message: SQSMessage) -> bool:
         """Let `message` be the one that runs alone; False if there is one already."""
         with self._lock:

@@ -7,6 +7,7 @@ import threading
 
 import dramatiq
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from dramatiq.worker import Worker
 
 from pipeline.consumer import SQSMessage
@@ -49,6 +50,31 @@ def test_a_message_received_four_times_runs_alone_and_after_two_trials_is_given_
     assert held.is_given_up
     worker.ack(held)
     assert not +broker.trials
+
+
+def test_a_suspect_waits_for_deletes_that_its_worker_would_take_along(broker, consume) -> None:
+    # Given a message whose workers died, sent again as a suspect's copy while SQS takes no deletes
+    broker.enqueue(message("kills"))
+    for _ in range(3):
+        take(worker := consume(prefetch=1))
+        die(worker)
+    deletes_fail = threading.Event()
+    deletes_fail.set()
+
+    def refuse(**_) -> None:
+        if deletes_fail.is_set():
+            raise EndpointConnectionError(endpoint_url="http://down")
+
+    broker.client.meta.events.register("before-call.sqs.DeleteMessageBatch", refuse)
+    worker = consume(prefetch=1)
+    wait_for(lambda: broker.alone)
+    # When it could run alone but for the delete, then it waits;
+    assert [next(worker) for _ in range(4)] == [None] * 4
+    # and once that is through, its death would bring back nothing but itself.
+    deletes_fail.clear()
+    (held,) = take(worker)
+    assert (broker.alone is held, counts(broker)) == (True, (0, 1, 0))
+    worker.ack(held)
 
 
 def test_neighbours_of_a_killer_run_alone_too_and_are_not_blamed(broker, consume) -> None:
