@@ -223,8 +223,7 @@ class SQSBroker(upstream.SQSBroker):
     @property
     def holds_one(self) -> bool:
         """Whether the death of this process would bring back one message, and no other."""
-        holds = [consumer.holds for consumer in list(self.consumers)]
-        return sum(map(len, holds)) == 1 and not any(each.has_undeleted for each in holds)
+        return self.held == 1 and not any(consumer.holds.has_undeleted for consumer in list(self.consumers))
 
     def begin_alone(self, message: SQSMessage) -> bool:
         """Let `message` be the one that runs alone; False if there is one already."""
