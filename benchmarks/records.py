@@ -33,7 +33,7 @@ from pipeline.logs import JsonFormatter, log_event
 from pipeline.provision import plan
 from pipeline.settings import get_settings
 from pipeline.traces import Traces
-from tests.collector import collecting
+from tests.support.trace_collector import collecting
 
 console = Console()
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageFont
 
 from pipeline.colour import press_profile, rgb_profile, srgb_conversion
 from pipeline.images import render
-from tests.unit.pictures import encoded, exif, linear_grey_profile, png_chunk, png_header, recipe
+from tests.support.pictures import encoded, exif, linear_grey_profile, png_chunk, png_header, recipe
 
 SIDE = 112
 GAP = 12

@@ -20,7 +20,7 @@ from pipeline.embedded import EmbeddedStack
 from pipeline.processes import Supervisor
 from pipeline.provision import plan
 from pipeline.settings import Settings, get_settings
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 PROCFILE = Path(__file__).parents[2] / "Procfile"
 COUNTS = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]

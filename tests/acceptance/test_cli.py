@@ -25,7 +25,7 @@ from pipeline.cli import app
 from pipeline.embedded import REGION, EmbeddedStack
 from pipeline.settings import Settings
 from tests.acceptance.conftest import Service, World
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 CONTROL_CODE = re.compile(r"\x1b")
 

@@ -19,7 +19,7 @@ from pipeline.embedded import EmbeddedStack
 from tests.acceptance.conftest import Service, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.chaos.proxy import Act, Proxy, Trouble
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 from pipeline.embedded import EmbeddedStack
 from tests.acceptance.conftest import World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
-from tests.unit.strangers import Request, Stranger, answer, stranger
-from tests.waiting import wait_for
+from tests.support.untrusted_servers import Request, Stranger, answer, stranger
+from tests.support.waiting import wait_for
 
 
 class Gauge:

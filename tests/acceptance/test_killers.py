@@ -10,7 +10,7 @@ from pipeline import send_message
 from pipeline.embedded import EmbeddedStack
 from tests.acceptance.conftest import PROCFILE, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 
 @pytest.mark.timeout(240)
@@ -21,7 +21,7 @@ def test_a_job_that_kills_its_workers_is_given_up_and_told_of_and_all_others_end
     root = PROCFILE.parent
     lines = PROCFILE.read_text().replace(
         "dramatiq pipeline.actors --threads 4",
-        "dramatiq pipeline.actors tests.acceptance.killing --processes 1 --threads 4",
+        "dramatiq pipeline.actors tests.support.killing --processes 1 --threads 4",
     )
     assert "killing" in lines
     procfile = tmp_path / "Procfile"

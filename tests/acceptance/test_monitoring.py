@@ -16,9 +16,9 @@ from pipeline import clients
 from pipeline.embedded import EmbeddedStack
 from tests.acceptance.conftest import PROCFILE, Service, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
-from tests.line import Line
+from tests.support.line import Line
+from tests.support.waiting import wait_for
 from tests.unit.test_ops_server import free_port
-from tests.waiting import wait_for
 
 #: How many processes of each type serve metrics: fetch is scaled by processes, resize has one for each core.
 EXPECTED = {
@@ -70,7 +70,7 @@ def line(acceptance_stack: EmbeddedStack) -> Iterator[Line]:
 @pytest.fixture(scope="module")
 def watch(acceptance_stack: EmbeddedStack, line: Line, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     procfile = tmp_path_factory.mktemp("watched") / "Procfile"
-    brief = "dramatiq pipeline.actors tests.acceptance.brief_polls"
+    brief = "dramatiq pipeline.actors tests.support.brief_polls"
     procfile.write_text(PROCFILE.read_text().replace("dramatiq pipeline.actors", brief))
     more = {
         "METRICS_PORT": str(free_port()),

@@ -21,7 +21,7 @@ from pipeline.publish import publish
 from pipeline.settings import get_settings
 from tests.acceptance.conftest import PROCFILE, Service, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 GONE = "0" * 32
 
@@ -181,7 +181,7 @@ def test_a_job_whose_worker_is_killed_in_the_middle_of_a_resize_ends_within_a_mi
     # Given a job in the middle of its resize
     procfile, stalled = tmp_path / "Procfile", tmp_path / "stalled"
     lines = PROCFILE.read_text()
-    procfile.write_text(lines.replace("dramatiq pipeline.actors", "dramatiq pipeline.actors tests.acceptance.stalling"))
+    procfile.write_text(lines.replace("dramatiq pipeline.actors", "dramatiq pipeline.actors tests.support.stalling"))
     hook, path = unique("/hook"), unique("/stalls.jpg")
     cover = world.serve(path, picture("JPEG"))
     with running_service(acceptance_stack, procfile, STALLED=str(stalled), PYTHONPATH=str(PROCFILE.parent)) as service:
@@ -205,7 +205,7 @@ def test_a_retry_due_in_two_hours_survives_a_restart_of_every_process(
     clock.write_text("0")
     lines = PROCFILE.read_text()
     procfile.write_text(
-        lines.replace("dramatiq pipeline.actors", "dramatiq pipeline.actors tests.acceptance.moving_clock")
+        lines.replace("dramatiq pipeline.actors", "dramatiq pipeline.actors tests.support.moving_clock")
     )
     hook, path = unique("/hook"), unique("/down.jpg")
     world.serve(path, b"busy", status=503)

@@ -18,7 +18,7 @@ from standardwebhooks import Webhook
 from pipeline import clients, send_message
 from pipeline.job import input_job_id
 from tests.acceptance.conftest import Service, World
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
 

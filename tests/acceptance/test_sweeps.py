@@ -22,8 +22,8 @@ from pipeline.settings import get_settings
 from tests.acceptance.conftest import PROCFILE, Service, World, running_service
 from tests.acceptance.test_cli import image_pipeline
 from tests.acceptance.test_service import picture, unique
-from tests.line import Line
-from tests.waiting import wait_for
+from tests.support.line import Line
+from tests.support.waiting import wait_for
 
 Documents = Database[dict[str, Any]]
 
@@ -47,7 +47,7 @@ def documents(service: Service) -> Iterator[Documents]:
 def procfile_with(folder: Path, process: str, module: str) -> Path:
     """The Procfile, with a module of the tests loaded by the workers of one process."""
     run = "LEVEL=${LEVEL:-INFO} dramatiq pipeline.actors "
-    before, after = f"\n{process}: {run}", f"tests.acceptance.{module} "
+    before, after = f"\n{process}: {run}", f"tests.support.{module} "
     text = PROCFILE.read_text(encoding="utf-8")
     assert before in text
     procfile = folder / "Procfile"

@@ -19,9 +19,9 @@ from pipeline.job_stories import Story
 from tests.acceptance.conftest import PROCFILE, Service, World, running_service
 from tests.acceptance.test_cli import image_pipeline
 from tests.acceptance.test_service import picture, unique, wait_for_post
-from tests.collector import Collector, attributes, collecting
-from tests.line import Line
-from tests.waiting import wait_for
+from tests.support.line import Line
+from tests.support.trace_collector import Collector, attributes, collecting
+from tests.support.waiting import wait_for
 
 STAGES = ["fetch", "resize", "upload", "notify"]
 

@@ -21,7 +21,7 @@ from pipeline.settings import Settings
 from tests.acceptance.conftest import World, world
 from tests.conftest import BROWSER
 from tests.integration.conftest import aws, stack
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 __all__ = ["aws", "stack", "world"]
 

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from pipeline.dashboard.guards import Access
 from tests.acceptance.conftest import World
 from tests.browser.conftest import Local
-from tests.dashboard import serving
+from tests.support.dashboard import serving
 
 pytestmark = pytest.mark.timeout(300)
 

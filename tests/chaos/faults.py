@@ -16,7 +16,7 @@ from typing import Any
 from tests.chaos.proxy import DELETES, RECEIVES, S3, SENDS, Act, Proxy, Trouble
 from tests.chaos.service import Service
 from tests.chaos.world import World
-from tests.line import Line
+from tests.support.line import Line
 
 KINDS = ("fetch", "resize", "upload", "notify", "ingest", "sweep")
 

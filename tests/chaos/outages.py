@@ -26,7 +26,7 @@ from tests.chaos.orders import Order, order
 from tests.chaos.proxy import Act, Proxy, Trouble
 from tests.chaos.service import ROOT, Service, running_service
 from tests.chaos.world import World
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 #: Ways for SQS to be away.
 WAYS: dict[str, Callable[[Proxy], AbstractContextManager[Any]]] = {

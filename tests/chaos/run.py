@@ -21,8 +21,8 @@ from tests.chaos.orders import Order, order, plan
 from tests.chaos.proxy import Proxy
 from tests.chaos.service import Service, harmful_procfile, running_service
 from tests.chaos.world import World
-from tests.line import Line
-from tests.waiting import wait_for
+from tests.support.line import Line
+from tests.support.waiting import wait_for
 
 #: Orders a second, where there are many; few are spread over the time that the faults take.
 PACE = 6.0

@@ -25,7 +25,7 @@ from pipeline.settings import Settings, get_settings
 from pipeline.stages import STAGES, own_queues
 from tests.chaos.orders import RENDITIONS, SECRET, Order
 from tests.chaos.proxy import Proxy
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 

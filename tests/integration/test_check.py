@@ -22,8 +22,8 @@ from pipeline.cli import app
 from pipeline.embedded import EmbeddedStack
 from pipeline.provision import plan
 from pipeline.settings import Settings, get_settings
-from tests.integration.broken import BROKEN, Broken, closed_port, delete_queue
-from tests.refusing import refusing
+from tests.support.broken import BROKEN, Broken, closed_port, delete_queue
+from tests.support.refusing import refusing
 
 
 @pytest.fixture(scope="module")

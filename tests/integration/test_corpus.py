@@ -17,7 +17,7 @@ from tests.corpus.child import MIB, Child, Kind, Limits, Work
 from tests.corpus.mutate import mutated
 from tests.corpus.run import run
 from tests.corpus.run import samples as samples_in
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 NAME = "40x40.png"

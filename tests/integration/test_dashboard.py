@@ -24,10 +24,10 @@ from pipeline.publish import publish
 from pipeline.renditions import RenditionSize
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
-from tests.dashboard import Page, Site, serving
-from tests.line import Line
-from tests.unit.pictures import corners, encoded
-from tests.waiting import wait_for
+from tests.support.dashboard import Page, Site, serving
+from tests.support.line import Line
+from tests.support.pictures import corners, encoded
+from tests.support.waiting import wait_for
 
 #: What strangers write into titles, URLs and error messages.
 HOSTILE = [

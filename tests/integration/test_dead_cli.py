@@ -15,8 +15,8 @@ from pipeline import clients, dead_commands, dead_queues
 from pipeline.cli import app
 from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES, FETCH, NOTIFY, UPLOAD
-from tests.integration.dead import counts, job_at, letter_of, put, refused, sweep_job, taken
-from tests.waiting import wait_for
+from tests.support.dead import counts, job_at, letter_of, put, refused, sweep_job, taken
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture

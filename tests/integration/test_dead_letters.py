@@ -16,7 +16,7 @@ from pipeline.settings import SettingsError, get_settings
 from pipeline.stages import BULK_QUEUES, DEAD_LETTER_QUEUES, FETCH, NOTIFY, RESIZE, UPLOAD, Lane
 from pipeline.staging import staging
 from pipeline.wire import Entry, Reason
-from tests.integration.dead import counts, job_at, letter_of, put, refused, sweep_job, taken
+from tests.support.dead import counts, job_at, letter_of, put, refused, sweep_job, taken
 
 STAGED = "3" * 32
 

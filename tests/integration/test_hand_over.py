@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline import clients
 from tests.integration.conftest import worker_of
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture

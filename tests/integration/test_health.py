@@ -25,10 +25,10 @@ from pipeline.periodic import Periodic
 from pipeline.provision import plan
 from pipeline.settings import Settings, get_settings
 from pipeline.sqs import SQSBroker
-from tests.integration.echo import MemoryTrials, message
-from tests.line import Line
+from tests.support.echo import MemoryTrials, message
+from tests.support.line import Line
+from tests.support.waiting import wait_for
 from tests.unit.test_ops_server import free_port
-from tests.waiting import wait_for
 
 
 class Rig:

@@ -17,8 +17,8 @@ from pipeline.job_entries import JOBS, MINUTES
 from pipeline.job_log import JobLog, write_entries
 from pipeline.provision import plan
 from pipeline.settings import get_settings
-from tests.line import Line
-from tests.waiting import wait_for
+from tests.support.line import Line
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture

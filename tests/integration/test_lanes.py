@@ -14,8 +14,8 @@ from pipeline import clients
 from pipeline.lanes import Lanes
 from pipeline.middleware import Shutdowns, Suspects
 from pipeline.sqs import SQSBroker
-from tests.integration.echo import MemoryTrials, count_requests, counts, message
-from tests.waiting import wait_for
+from tests.support.echo import MemoryTrials, count_requests, counts, message
+from tests.support.waiting import wait_for
 
 
 class Work:

@@ -18,8 +18,8 @@ from pipeline.stages import FETCH, NOTIFY, RESIZE, Stage
 from pipeline.staging import staging
 from pipeline.wire import ATTEMPTS
 from tests.integration.conftest import worker_of
-from tests.integration.echo import COUNTS
-from tests.waiting import wait_for
+from tests.support.echo import COUNTS
+from tests.support.waiting import wait_for
 
 
 def a_job(results: str) -> Job:

@@ -20,7 +20,7 @@ from pipeline.processes import Child, command_line
 from pipeline.provision import plan
 from pipeline.settings import get_settings
 from tests.chaos.proxy import Proxy
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +43,7 @@ def scheduler(proxy: Proxy, log: Path, *, last_run: datetime, schedule: str) -> 
         "PYTHONPATH": str(ROOT),
         "LEVEL": "INFO",
     }
-    command = command_line(Path(sys.executable).with_name("periodiq"), "tests.integration.timetable")
+    command = command_line(Path(sys.executable).with_name("periodiq"), "tests.support.timetable")
     with log.open("ab") as output:
         child = Child(command, environ=environ, cwd=ROOT, output=output)
         try:

@@ -13,8 +13,8 @@ from botocore.exceptions import EndpointConnectionError
 from dramatiq.worker import Worker
 
 from pipeline import clients
-from tests.integration.echo import Clock, broker, clock, consume, count_requests, counts, message, take
-from tests.waiting import wait_for
+from tests.support.echo import Clock, broker, clock, consume, count_requests, counts, message, take
+from tests.support.waiting import wait_for
 
 __all__ = ["broker", "clock", "consume"]  # fixtures
 

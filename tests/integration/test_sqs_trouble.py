@@ -10,8 +10,8 @@ from dramatiq_sqs.exceptions import MessageTooLarge
 
 from pipeline.queues import MAX_MESSAGE_BYTES
 from pipeline.wire import Entry, Reason, SendFailed, decode, encode
-from tests.integration.echo import broker, clock, consume, count_requests, counts, dead_letters, message, take
-from tests.waiting import wait_for
+from tests.support.echo import broker, clock, consume, count_requests, counts, dead_letters, message, take
+from tests.support.waiting import wait_for
 
 __all__ = ["broker", "clock", "consume"]  # fixtures
 

@@ -23,7 +23,7 @@ from pipeline.provision import plan
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
 from tests.integration.test_job_stories import COVER, begin, failed_story, good_story, job, turn, write
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture

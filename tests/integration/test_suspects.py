@@ -12,8 +12,8 @@ from dramatiq.worker import Worker
 
 from pipeline.consumer import SQSMessage
 from pipeline.holds import Hold
-from tests.integration.echo import broker, clock, consume, count_requests, counts, message, take
-from tests.waiting import wait_for
+from tests.support.echo import broker, clock, consume, count_requests, counts, message, take
+from tests.support.waiting import wait_for
 
 __all__ = ["broker", "clock", "consume"]
 

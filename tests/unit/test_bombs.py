@@ -22,7 +22,7 @@ import pytest
 from pipeline import clients, guard
 from pipeline.download import download
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
-from tests.unit.strangers import (
+from tests.support.untrusted_servers import (
     Behaviour,
     Request,
     Stranger,

@@ -9,7 +9,7 @@ from PIL import Image, ImageChops
 from PIL.Image import Resampling
 
 from pipeline import codecs
-from tests.unit.pictures import encoded
+from tests.support.pictures import encoded
 
 #: The greatest difference of a channel between two implementations of the same filter.
 ROUNDING = 3

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from pipeline import colour
-from tests.unit.pictures import (
+from tests.support.pictures import (
     BLACK,
     BLUE,
     CYAN_INK,

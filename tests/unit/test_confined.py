@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline import confined, images
 from pipeline.errors import PermanentError, RetryableError
-from tests.unit.pictures import LIMITS, corners, encoded, recipe
+from tests.support.pictures import LIMITS, corners, encoded, recipe
 
 
 @pytest.mark.parametrize("name", ["AVIF", "TIFF", "PNG"])

@@ -19,8 +19,8 @@ from pipeline.cli import app as command_line
 from pipeline.dashboard import guards
 from pipeline.dashboard.guards import COOKIE, MAX_FORM, SESSION, Access, is_loopback
 from pipeline.settings import Settings, SettingsError
-from tests.dashboard import Page, Site, serving
-from tests.waiting import wait_for
+from tests.support.dashboard import Page, Site, serving
+from tests.support.waiting import wait_for
 
 TOKEN = "a token of 24 characters"
 HUSH = "hush-9f3b"

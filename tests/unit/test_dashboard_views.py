@@ -21,7 +21,7 @@ from pipeline.job_stories import Failure, Minute, Status, Story, StorySource, Tu
 from pipeline.letters import DeadLetter
 from pipeline.settings import SettingsError
 from pipeline.submit import Submission
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
 CONTENT_ID = "c3f4bf4256853026cf94fa6df2b1c366"

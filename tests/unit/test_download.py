@@ -17,7 +17,7 @@ from pipeline import clients
 from pipeline.download import download
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
 from pipeline.images import identify
-from tests.unit.strangers import (
+from tests.support.untrusted_servers import (
     Behaviour,
     Request,
     Stranger,

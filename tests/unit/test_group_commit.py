@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.group_commit import GroupCommit
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 
 class Sender:

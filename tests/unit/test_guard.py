@@ -21,7 +21,7 @@ from pipeline.download import download
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
 from pipeline.exchange import exchange, shown
 from pipeline.guard import Budget, is_allowed
-from tests.unit.strangers import Stranger, always, answer, dns, internet, settings, stranger
+from tests.support.untrusted_servers import Stranger, always, answer, dns, internet, settings, stranger
 
 OK = answer(200, b"picture", keep=True)
 

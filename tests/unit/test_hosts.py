@@ -16,8 +16,8 @@ from pipeline.download import download
 from pipeline.errors import PermanentError, PipelineError, PutOff, Retry, RetryableError
 from pipeline.hosts import FIRST_REST, LONGEST_REST, LONGEST_WAIT, MAX_FAILURES, PATIENCE, Manners
 from pipeline.stages import Lane
-from tests.unit.strangers import Request, Stranger, always, answer, settings, stranger
-from tests.waiting import wait_for
+from tests.support.untrusted_servers import Request, Stranger, always, answer, settings, stranger
+from tests.support.waiting import wait_for
 
 URL, OTHER = "https://covers.example/a.jpg", "https://other.example/a.jpg"
 

@@ -9,7 +9,7 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from pipeline import images
 from pipeline.images import OPTIMIZED_SIDE, Recipe, format_by_extension, identify, render
-from tests.unit.pictures import (
+from tests.support.pictures import (
     BLACK,
     BLUE,
     GREEN,

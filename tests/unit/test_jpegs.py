@@ -10,7 +10,7 @@ from pipeline.containers import read_jpeg
 from pipeline.errors import PermanentError
 from pipeline.images import identify, render
 from pipeline.openers import open_image
-from tests.unit.pictures import big_jpeg, corners, encoded, recipe
+from tests.support.pictures import big_jpeg, corners, encoded, recipe
 
 
 @pytest.mark.parametrize("is_progressive", [False, True])

@@ -16,7 +16,7 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 from pipeline import metrics
-from tests.unit.grafana import Dashboard, Panel
+from tests.support.grafana import Dashboard, Panel
 from tests.unit.test_docs import PROCESSES, codes_in
 
 ROOT = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ from pipeline import clients
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
 from pipeline.notifications import postback
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET
-from tests.unit.strangers import Behaviour, Request, Stranger, always, answer, settings, stranger
+from tests.support.untrusted_servers import Behaviour, Request, Stranger, always, answer, settings, stranger
 
 SECRET = "-".join(["not", "to", "be", "told"])  # so that no source line in a traceback holds it
 JOB = "3f1d7f3e-0a52-5a55-9a4b-3f0f6a4a9f10"

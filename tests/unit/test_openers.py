@@ -21,7 +21,7 @@ from pipeline.containers import has_all_rows
 from pipeline.errors import PermanentError, RetryableError
 from pipeline.images import identify, render
 from pipeline.openers import format_of
-from tests.unit.pictures import (
+from tests.support.pictures import (
     BLUE,
     GREEN,
     LIMITS,

@@ -14,8 +14,8 @@ from pipeline.events import Event, Verdict
 from pipeline.job import Job, Source
 from pipeline.settings import Settings
 from pipeline.traces import Traces
-from tests.collector import attributes, collecting
-from tests.waiting import wait_for
+from tests.support.trace_collector import attributes, collecting
+from tests.support.waiting import wait_for
 
 NOW = time.time()
 ID = "6fa459ea-ee8a-5ca4-894e-db77e160355e"

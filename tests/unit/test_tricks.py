@@ -1,8 +1,8 @@
 """Tricks to make the service reach what is not public. Servers really listen wherever they aim: none is reached.
 
-The tests have an internet of their own (`strangers.internet`): behind one public address is a server that serves, and
-redirects wherever it is told to; behind every other address on earth is one that must not be reached. So a trick that
-gets past the guard gets an answer, and a test proves that each does with the guard off.
+The tests have an internet of their own (`untrusted_servers.internet`): behind one public address is a server that
+serves, and redirects wherever it is told to; behind every other address on earth is one that must not be reached. So a
+trick that gets past the guard gets an answer, and a test proves that each does with the guard off.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pipeline import clients
 from pipeline.download import download
 from pipeline.errors import PermanentError, PipelineError, RetryableError
 from pipeline.notifications import postback
-from tests.unit.strangers import Request, Stranger, always, answer, dns, internet, settings, stranger
-from tests.waiting import wait_for
+from tests.support.untrusted_servers import Request, Stranger, always, answer, dns, internet, settings, stranger
+from tests.support.waiting import wait_for
 
 PUBLIC = "8.8.8.8"
 

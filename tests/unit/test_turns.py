@@ -14,7 +14,7 @@ from pipeline import confined
 from pipeline.errors import PermanentError
 from pipeline.images import Recipe
 from pipeline.renditions import parse_rendition
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 
 def picture(image_format: str) -> bytes:

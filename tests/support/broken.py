@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from pipeline import clients
-from tests.refusing import Refusal, Request, Rule
+from tests.support.refusing import Refusal, Request, Rule
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pipeline import clients
 from pipeline.consumer import SQSConsumer
 from pipeline.middleware import Shutdowns, Suspects
 from pipeline.sqs import SQSBroker
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 COUNTS = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]
 

@@ -17,7 +17,7 @@ import uvicorn
 from pipeline.dashboard.app import make_app, server_config
 from pipeline.dashboard.guards import Access
 from pipeline.settings import get_settings
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 
 @dataclass
