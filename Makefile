@@ -86,10 +86,10 @@ iam: setup-dev ## Write the policies of docs/iam anew, for the default settings
 bench-sweep: setup-dev ## Sweep 100,000 episodes and check every one (ARGS="--episodes 10000" for fewer)
 	$(BIN)/python benchmarks/sweep.py $(ARGS)
 
-lock: $(BIN)/uv ## Remake the lock files from pyproject.toml (UPGRADE=--upgrade for the newest releases)
+lock: setup-dev ## Remake the lock files from pyproject.toml (UPGRADE=--upgrade for the newest releases)
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - -o requirements/base.lock
-	$(COMPILE) pyproject.toml --extra dev --constraints requirements/base.lock -o requirements/dev.lock
-	$(call REQUIREMENTS,["project"]["optional-dependencies"]["servers"]) | $(COMPILE) - -o requirements/servers.lock
+	$(COMPILE) pyproject.toml --group dev --constraints requirements/base.lock -o requirements/dev.lock
+	$(call REQUIREMENTS,["dependency-groups"]["servers"]) | $(COMPILE) - -o requirements/servers.lock
 	$(COMPILE) benchmarks/images/peers.in -o benchmarks/images/peers.lock
 	$(COMPILE) --constraints requirements/base.lock benchmarks/end_to_end/peers.in -o benchmarks/end_to_end/peers.lock
 
@@ -114,9 +114,6 @@ $(VENV)/.servers: requirements/servers.lock | $(VENV)/pyvenv.cfg
 	$(VENV)/servers/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/servers.lock
 	ln -sf ../servers/bin/ministack ../servers/bin/secantusd-py $(BIN)/
 	@touch $@
-
-$(BIN)/uv: | $(VENV)/pyvenv.cfg
-	$(PIP) install uv
 
 # Only honcho is told to end (--no-treekill): it tells its processes itself, and kills them after 5 s, before pm2 would.
 pm2-image-consumer: setup ## Start the Procfile's processes under pm2
