@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 
-from pipeline.broker import advance, stage_actor
-from pipeline.download import download
-from pipeline.hosts import manners
-from pipeline.images import Recipe, identify
+from pipeline.images.render import Recipe, identify
 from pipeline.job import Content, Job, Source
 from pipeline.metrics import UNCHANGED
-from pipeline.publish import is_published
+from pipeline.net.download import download
+from pipeline.net.host_limits import manners
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
-from pipeline.staging import staging
+from pipeline.storage.publish import is_published
+from pipeline.storage.staging import staging
+from pipeline.worker.broker import advance, stage_actor
 
 
 @stage_actor(FETCH)

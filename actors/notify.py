@@ -7,15 +7,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-from pipeline.broker import stage_actor
-from pipeline.documents import Outcome
 from pipeline.errors import PipelineError
 from pipeline.job import CLEAN_UP, Job, Payload, Unfinished, parse_json
-from pipeline.notifications import postback, redirect
-from pipeline.publish import image_info
+from pipeline.net.notifications import postback, redirect
 from pipeline.stages import NOTIFY
-from pipeline.staging import staging
-from pipeline.walk import write_back
+from pipeline.storage.publish import image_info
+from pipeline.storage.staging import staging
+from pipeline.sweeps.documents import Outcome
+from pipeline.sweeps.sweep import write_back
+from pipeline.worker.broker import stage_actor
 
 #: How a result is delivered, by the name of the payload's field that asks for it.
 DELIVERIES: dict[str, Callable[[str, str, Payload], object]] = {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pipeline.broker import advance, stage_actor
-from pipeline.confined import render
+from pipeline.images.sandbox import render
 from pipeline.job import Job, Rendered, Source
 from pipeline.settings import get_settings
 from pipeline.stages import RESIZE
-from pipeline.staging import staging
+from pipeline.storage.staging import staging
+from pipeline.worker.broker import advance, stage_actor
 
 
 @stage_actor(RESIZE)

@@ -10,17 +10,18 @@ import dramatiq
 from dramatiq.actor import ActorDecorator
 
 from actors.fetch import fetch_image
-from pipeline import runs, walk
-from pipeline.broker import broker, current_message
-from pipeline.consumer import SQSMessage
-from pipeline.documents import CHANNELS, EPISODES, Swept
 from pipeline.errors import RetryableError
 from pipeline.job import Job
 from pipeline.metrics import SWEEP_TAKEN
-from pipeline.operations import serve_scheduler
-from pipeline.periodic import Periodic, PeriodicActor
 from pipeline.schedule import scheduled_time
 from pipeline.settings import get_settings
+from pipeline.sqs.consumer import SQSMessage
+from pipeline.sweeps import run_state as runs
+from pipeline.sweeps import sweep as walk
+from pipeline.sweeps.documents import CHANNELS, EPISODES, Swept
+from pipeline.worker.broker import broker, current_message
+from pipeline.worker.instrumentation import serve_scheduler
+from pipeline.worker.periodic import Periodic, PeriodicActor
 
 logger = logging.getLogger(__name__)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pipeline.broker import advance, stage_actor
 from pipeline.job import Job, Source
-from pipeline.publish import publish
 from pipeline.stages import UPLOAD
-from pipeline.staging import staging
+from pipeline.storage.publish import publish
+from pipeline.storage.staging import staging
+from pipeline.worker.broker import advance, stage_actor
 
 
 @stage_actor(UPLOAD)

@@ -29,11 +29,11 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import clients
-from pipeline.embedded import EmbeddedStack
+from pipeline.clients import shared as clients
 from pipeline.job import Job
-from pipeline.processes import Supervisor
-from pipeline.provision import plan
+from pipeline.local.embedded import EmbeddedStack
+from pipeline.local.supervisor import Supervisor
+from pipeline.ops.provision import plan
 from pipeline.settings import Settings, get_settings
 from pipeline.stages import FETCH, STAGES, Lane
 

@@ -31,13 +31,14 @@ from periodiq import PeriodiqMiddleware
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import clients, embedded
-from pipeline.embedded import EmbeddedStack
-from pipeline.middleware import AtWork, Outcomes, Shutdowns, Suspects
-from pipeline.processes import Child, command_line
+from pipeline.clients import shared as clients
+from pipeline.local import embedded
+from pipeline.local.embedded import EmbeddedStack
+from pipeline.local.supervisor import Child, command_line
 from pipeline.settings import get_settings
-from pipeline.sqs import SQSBroker
-from pipeline.trials import StagedTrials
+from pipeline.sqs.broker import SQSBroker
+from pipeline.worker.crash_counter import StagedTrials
+from pipeline.worker.middleware import AtWork, Outcomes, Shutdowns, Suspects
 
 #: Each stage is one actor with a queue of its own, and sends the next; the last reports the job's end.
 STAGES = "abcd"
@@ -97,7 +98,7 @@ class Probe(dramatiq.Middleware):
 
 
 def ours(probe: Probe | None = None) -> dramatiq.Broker:
-    """This project's broker, put together as `pipeline.broker` does, with what every stage's worker has."""
+    """This project's broker, put together as `pipeline.worker.broker` does, with what every stage's worker has."""
     probe = probe or Probe()
     client = clients.sqs()
     probe.count(client)

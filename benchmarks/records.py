@@ -23,16 +23,16 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline import clients
-from pipeline.embedded import EmbeddedStack
+from pipeline.clients import shared as clients
 from pipeline.events import Event, Verdict
-from pipeline.images import Recipe
+from pipeline.images.render import Recipe
 from pipeline.job import Content, Job, Source
-from pipeline.job_log import JobLog
-from pipeline.logs import JsonFormatter, log_event
-from pipeline.provision import plan
+from pipeline.local.embedded import EmbeddedStack
+from pipeline.monitoring.job_log.writer import JobLog
+from pipeline.monitoring.logs import JsonFormatter, log_event
+from pipeline.monitoring.traces import Traces
+from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
-from pipeline.traces import Traces
 from tests.support.trace_collector import collecting
 
 console = Console()

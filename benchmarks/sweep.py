@@ -34,14 +34,16 @@ from rich.table import Table
 from sweep_check import Check, bystanders
 from sweep_world import bystander, channel, episode, serving
 
-from pipeline import clients, runs, sweeping
-from pipeline.documents import EPISODES
-from pipeline.embedded import EmbeddedStack
+from pipeline.clients import shared as clients
 from pipeline.job import Job, Sweep, sweep_job_id
-from pipeline.processes import Supervisor
-from pipeline.provision import plan
+from pipeline.local.embedded import EmbeddedStack
+from pipeline.local.supervisor import Supervisor
+from pipeline.ops import sweeps as sweeping
+from pipeline.ops.provision import plan
 from pipeline.settings import Settings, get_settings
 from pipeline.stages import FETCH, STAGES, Lane
+from pipeline.sweeps import run_state as runs
+from pipeline.sweeps.documents import EPISODES
 
 HERE = Path(__file__).parent
 PROCFILE = HERE.parent / "Procfile"

@@ -16,7 +16,7 @@ from typing import Any
 import pymongo.monitoring
 
 import actors.sweeps
-from pipeline import walk
+from pipeline.sweeps import sweep as walk
 
 FILE = os.environ["SWEEP_TIMES"]
 

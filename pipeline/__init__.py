@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.inbox import send_message
+    from pipeline.producer import send_message
 
 __all__ = ["send_message"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "send_message":  # imported when asked for: the package itself stays light
-        from pipeline.inbox import send_message  # noqa: PLC0415
+        from pipeline.producer import send_message  # noqa: PLC0415
 
         return send_message
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,7 @@ from actors.notify import notify_result
 from actors.resize import resize_image
 from actors.sweeps import sweep_channels, sweep_episodes
 from actors.upload import upload_image
-from pipeline.broker import broker
+from pipeline.worker.broker import broker
 
 __all__ = [
     "broker",

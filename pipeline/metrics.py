@@ -2,7 +2,7 @@
 
 Names and units by Prometheus's conventions: https://prometheus.io/docs/practices/naming/. The registry is our own, so a
 producer's program that imports the actors finds none of this among its own metrics. Counting opens nothing: what serves
-the numbers is `pipeline.ops_server`.
+the numbers is `pipeline.monitoring.http_server`.
 
 Every label's values are bounded: they come from the code, but for HTTP statuses, of which there are 500.
 """

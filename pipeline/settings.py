@@ -28,7 +28,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from pipeline.renditions import RenditionSize, parse_rendition
+from pipeline.recipe import RenditionSize, parse_rendition
 from pipeline.schedule import Schedule
 
 #: The secret that the running system's document publishes; receivers may still compare with it.

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageFont
 
-from pipeline.colour import press_profile, rgb_profile, srgb_conversion
-from pipeline.images import render
+from pipeline.images.colour import press_profile, rgb_profile, srgb_conversion
+from pipeline.images.render import render
 from tests.support.pictures import encoded, exif, linear_grey_profile, png_chunk, png_header, recipe
 
 SIDE = 112

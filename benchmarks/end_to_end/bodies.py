@@ -15,7 +15,7 @@ from actors.notify import errands
 from actors.resize import resize
 from actors.upload import upload
 from pipeline.job import Job, Source
-from pipeline.staging import staging
+from pipeline.storage.staging import staging
 
 Encoded = dict[str, Any]
 

@@ -18,7 +18,7 @@ import dramatiq_sqs
 import dramatiq_stages
 from celery_home import celery_bin
 
-from pipeline.processes import command_line
+from pipeline.local.supervisor import command_line
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -20,7 +20,7 @@ from stack import running as running_stack
 from usage import cpu_seconds, watching
 from world import World
 
-from pipeline.processes import Supervisor
+from pipeline.local.supervisor import Supervisor
 from pipeline.stages import STAGES
 
 #: Seconds until the processes are ready, until the jobs of a phase have ended, and after a phase's last postback until

@@ -1,7 +1,7 @@
 """Rendering alone: one process that renders covers again and again, and does nothing else.
 
 python rendering.py SECONDS COVER...              one line of JSON: CPU milliseconds an image, and how many there were
-python rendering.py SECONDS --as-worker COVER...  with the memory of a worker process (pipeline.memory)
+python rendering.py SECONDS --as-worker COVER...  with the memory of a worker process (pipeline.worker.malloc)
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.confined import render
-from pipeline.images import Recipe
-from pipeline.memory import keep_freed_blocks
+from pipeline.images.render import Recipe
+from pipeline.images.sandbox import render
 from pipeline.settings import get_settings
+from pipeline.worker.malloc import keep_freed_blocks
 
 AS_WORKER = "--as-worker"
 

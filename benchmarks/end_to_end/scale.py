@@ -30,8 +30,8 @@ from measure import SETTLE, TIMEOUT  # noqa: E402
 from peers import Peers  # noqa: E402
 from usage import cpu_seconds  # noqa: E402
 
-from pipeline import clients  # noqa: E402
-from pipeline.processes import Supervisor  # noqa: E402
+from pipeline.clients import shared as clients  # noqa: E402
+from pipeline.local.supervisor import Supervisor  # noqa: E402
 from pipeline.stages import STAGES  # noqa: E402
 
 #: Jobs that each process has done before it counts.

@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 
 import emulator
 
-from pipeline import clients, embedded
-from pipeline.embedded import EmbeddedStack
-from pipeline.processes import command_line
-from pipeline.provision import plan
+from pipeline.clients import shared as clients
+from pipeline.local import embedded
+from pipeline.local.embedded import EmbeddedStack
+from pipeline.local.supervisor import command_line
+from pipeline.ops.provision import plan
 from pipeline.settings import Settings, get_settings
 
 #: The queue in which the jobs of contenders wait that take them as raw JSON, and the stages' queues of the others.

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from pipeline.dashboard.guards import Access, Guard
+from pipeline.dashboard.auth import Access, Guard
 from pipeline.dashboard.pages import HERE, Pages
 from pipeline.dashboard.redrives import Redrives
 from pipeline.dashboard.sources import Sources

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipeline.job_stories import Failure
-from pipeline.letters import DeadLetter
+from pipeline.monitoring.job_log.reader import Failure
+from pipeline.ops.dead_letters.letter import DeadLetter
 
 #: Dead letters, and hosts, of one cause that are shown.
 LETTERS, HOSTS = 20, 6

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 
 from pipeline.dashboard.charts import Sparkline, bars, sparkline
 from pipeline.dashboard.readings import History
-from pipeline.depths import DEAD, INGEST, Depth
 from pipeline.events import Verdict
-from pipeline.job_stories import Minute, per_minute
+from pipeline.monitoring.job_log.reader import Minute, per_minute
+from pipeline.monitoring.queue_depths import DEAD, INGEST, Depth
 from pipeline.stages import STAGES, Lane
 
 #: What each does, for somebody who has never read the code.

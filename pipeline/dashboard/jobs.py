@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
-from pipeline.dashboard.words import duration, span
+from pipeline.dashboard.filters import duration, span
 from pipeline.events import Verdict
-from pipeline.exchange import shown
 from pipeline.job import IMAGE_FIELDS, folder_name, present_url
-from pipeline.job_stories import Status, Story, StorySource, Turn
+from pipeline.monitoring.job_log.reader import Status, Story, StorySource, Turn
+from pipeline.net.http_errors import shown
+from pipeline.ops.submit import Submission
 from pipeline.stages import STAGES
-from pipeline.submit import Submission
 
 WORDS: dict[Status, str] = {
     "under_way": "under way",

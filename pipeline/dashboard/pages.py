@@ -19,20 +19,22 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from pipeline import job_stories
-from pipeline.dashboard import causes, flow, jobs, pictures, words
-from pipeline.dashboard.guards import Access, checked_form, log_in, log_out
+from pipeline.dashboard import causes, flow, jobs
+from pipeline.dashboard import filters as words
+from pipeline.dashboard import thumbnails as pictures
+from pipeline.dashboard.auth import Access, checked_form, log_in, log_out
 from pipeline.dashboard.jobs import JobView
 from pipeline.dashboard.redrives import Redrives
 from pipeline.dashboard.sources import LETTERS, Sources
 from pipeline.dashboard.submissions import Submissions
-from pipeline.dead_letters import RATE
-from pipeline.depths import DEAD
 from pipeline.errors import PipelineError
-from pipeline.job_stories import Story
-from pipeline.objects import S3Error
+from pipeline.monitoring.job_log import reader as job_stories
+from pipeline.monitoring.job_log.reader import Story
+from pipeline.monitoring.queue_depths import DEAD
+from pipeline.ops.dead_letters.actions import RATE
+from pipeline.ops.submit import SubmitError
 from pipeline.settings import Settings
-from pipeline.submit import SubmitError
+from pipeline.storage.s3 import S3Error
 
 logger = logging.getLogger(__name__)
 

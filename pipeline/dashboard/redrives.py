@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pipeline.dashboard.words import plural
-from pipeline.dead_letters import RATE, Counts, redrive
+from pipeline.dashboard.filters import plural
 from pipeline.errors import PipelineError
-from pipeline.letters import Filter
+from pipeline.ops.dead_letters.actions import RATE, Counts, redrive
+from pipeline.ops.dead_letters.letter import Filter
 
 logger = logging.getLogger(__name__)
 

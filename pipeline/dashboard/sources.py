@@ -10,14 +10,14 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
-from pipeline import job_stories
 from pipeline.dashboard import flow, sweeps
 from pipeline.dashboard.readings import History, Readers, Reading
 from pipeline.dashboard.sweeps import RunView
-from pipeline.dead_letters import browse
-from pipeline.depths import DEAD, Depth, depths
-from pipeline.job_stories import Failure, Minute, Story
-from pipeline.letters import DeadLetter
+from pipeline.monitoring.job_log import reader as job_stories
+from pipeline.monitoring.job_log.reader import Failure, Minute, Story
+from pipeline.monitoring.queue_depths import DEAD, Depth, depths
+from pipeline.ops.dead_letters.actions import browse
+from pipeline.ops.dead_letters.letter import DeadLetter
 from pipeline.settings import Settings
 
 #: Seconds between two reads of each.

@@ -15,12 +15,13 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pipeline import clients, submit
+from pipeline.clients import shared as clients
 from pipeline.errors import PipelineError
 from pipeline.job import Payload
-from pipeline.queues import find_queue
+from pipeline.ops import submit
+from pipeline.ops.submit import Submission, SubmitError
 from pipeline.settings import get_settings
-from pipeline.submit import Submission, SubmitError
+from pipeline.sqs.queues import find_queue
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import QueueAttributeNameType

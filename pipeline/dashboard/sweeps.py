@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipeline import runs
-from pipeline.dashboard.words import plural
-from pipeline.documents import SWEPT
-from pipeline.runs import Run
-from pipeline.sweeping import Progress
+from pipeline.dashboard.filters import plural
+from pipeline.ops.sweeps import Progress
+from pipeline.sweeps import run_state as runs
+from pipeline.sweeps.documents import SWEPT
+from pipeline.sweeps.run_state import Run
 
 #: Runs of each collection that are shown.
 SHOWN = 10

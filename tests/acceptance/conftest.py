@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import clients
-from pipeline.embedded import EmbeddedStack
-from pipeline.processes import Supervisor
-from pipeline.provision import plan
+from pipeline.clients import shared as clients
+from pipeline.local.embedded import EmbeddedStack
+from pipeline.local.supervisor import Supervisor
+from pipeline.ops.provision import plan
 from pipeline.settings import Settings, get_settings
 from tests.support.waiting import wait_for
 

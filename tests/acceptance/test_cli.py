@@ -21,8 +21,8 @@ from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from pipeline.cli import app
-from pipeline.embedded import REGION, EmbeddedStack
+from pipeline.cli.app import app
+from pipeline.local.embedded import REGION, EmbeddedStack
 from pipeline.settings import Settings
 from tests.acceptance.conftest import Service, World
 from tests.support.waiting import wait_for

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.embedded import EmbeddedStack
+from pipeline.local.embedded import EmbeddedStack
 from tests.acceptance.conftest import Service, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.chaos.proxy import Act, Proxy, Trouble

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.embedded import EmbeddedStack
+from pipeline.local.embedded import EmbeddedStack
 from tests.acceptance.conftest import World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.untrusted_servers import Request, Stranger, answer, stranger

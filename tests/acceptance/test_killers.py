@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import send_message
-from pipeline.embedded import EmbeddedStack
+from pipeline.local.embedded import EmbeddedStack
 from tests.acceptance.conftest import PROCFILE, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.waiting import wait_for

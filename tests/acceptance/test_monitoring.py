@@ -12,8 +12,8 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families as families
 
-from pipeline import clients
-from pipeline.embedded import EmbeddedStack
+from pipeline.clients import shared as clients
+from pipeline.local.embedded import EmbeddedStack
 from tests.acceptance.conftest import PROCFILE, Service, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.line import Line

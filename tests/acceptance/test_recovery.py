@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from pipeline import clients, send_message
-from pipeline.embedded import EmbeddedStack
-from pipeline.images import Recipe
+from pipeline import send_message
+from pipeline.clients import shared as clients
+from pipeline.images.render import Recipe
 from pipeline.job import Content, Job, Rendered
-from pipeline.publish import publish
+from pipeline.local.embedded import EmbeddedStack
 from pipeline.settings import get_settings
+from pipeline.storage.publish import publish
 from tests.acceptance.conftest import PROCFILE, Service, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.waiting import wait_for

@@ -15,7 +15,8 @@ from bson import ObjectId
 from PIL import Image, ImageOps
 from standardwebhooks import Webhook
 
-from pipeline import clients, send_message
+from pipeline import send_message
+from pipeline.clients import shared as clients
 from pipeline.job import input_job_id
 from tests.acceptance.conftest import Service, World
 from tests.support.waiting import wait_for

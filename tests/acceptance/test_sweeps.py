@@ -15,8 +15,8 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from pipeline import clients
-from pipeline.embedded import EmbeddedStack
+from pipeline.clients import shared as clients
+from pipeline.local.embedded import EmbeddedStack
 from pipeline.schedule import scheduled_time
 from pipeline.settings import get_settings
 from tests.acceptance.conftest import PROCFILE, Service, World, running_service

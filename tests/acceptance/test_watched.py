@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from pipeline import job_stories, send_message
-from pipeline.embedded import EmbeddedStack
+from pipeline import send_message
 from pipeline.job import input_job_id
-from pipeline.job_stories import Story
+from pipeline.local.embedded import EmbeddedStack
+from pipeline.monitoring.job_log import reader as job_stories
+from pipeline.monitoring.job_log.reader import Story
 from tests.acceptance.conftest import PROCFILE, Service, World, running_service
 from tests.acceptance.test_cli import image_pipeline
 from tests.acceptance.test_service import picture, unique, wait_for_post

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from pipeline.demo.samples import make
-from pipeline.processes import Child, command_line
+from pipeline.local.demo.samples import make
+from pipeline.local.supervisor import Child, command_line
 from pipeline.settings import Settings
 from tests.acceptance.conftest import World, world
 from tests.conftest import BROWSER

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from pydantic import SecretStr
 
-from pipeline.dashboard.guards import Access
+from pipeline.dashboard.auth import Access
 from tests.acceptance.conftest import World
 from tests.browser.conftest import Local
 from tests.support.dashboard import serving

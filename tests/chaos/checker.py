@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline import clients
+from pipeline.clients import shared as clients
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
 from tests.chaos.orders import RENDITIONS, SECRET, SECRET_FORMS, Failed, Order

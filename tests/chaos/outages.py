@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.embedded import EmbeddedStack
+from pipeline.local.embedded import EmbeddedStack
 from tests.chaos.orders import Order, order
 from tests.chaos.proxy import Act, Proxy, Trouble
 from tests.chaos.service import ROOT, Service, running_service

@@ -20,7 +20,7 @@ from enum import Enum, auto
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.consumer import SUSPECTED_AT
+from pipeline.sqs.consumer import SUSPECTED_AT
 
 #: Seconds of a long poll that the server behind is asked for at a time.
 SLICE = 1

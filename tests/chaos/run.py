@@ -13,7 +13,7 @@ from typing import Any
 
 from pymongo import MongoClient
 
-from pipeline.embedded import EmbeddedStack
+from pipeline.local.embedded import EmbeddedStack
 from tests.chaos.checker import Checker, Verdict
 from tests.chaos.documents import BACKLOG, Documents
 from tests.chaos.faults import Decks, endpoint_faults, least_duration, process_faults, stranger_faults

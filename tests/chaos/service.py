@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from pipeline import clients
-from pipeline.embedded import EmbeddedStack
+from pipeline.clients import shared as clients
 from pipeline.job import input_job_id
-from pipeline.processes import Supervisor
-from pipeline.provision import plan
+from pipeline.local.embedded import EmbeddedStack
+from pipeline.local.supervisor import Supervisor
+from pipeline.ops.provision import plan
 from pipeline.settings import Settings, get_settings
 from pipeline.stages import STAGES, own_queues
 from tests.chaos.orders import RENDITIONS, SECRET, Order
@@ -223,7 +223,7 @@ def running_service(
 
 
 def _point_broker_here() -> None:
-    from pipeline.broker import broker
+    from pipeline.worker.broker import broker
 
     broker.namespace = get_settings().queue_namespace
     broker._urls.clear()

@@ -15,8 +15,8 @@ _HANDS_OVER = "has handed over {job}"
 def watch() -> None:
     """Have this worker log what it puts in staging for a job, before it does, and a job that it has handed over."""
     from pipeline.job import Job
-    from pipeline.sqs import SQSBroker
-    from pipeline.staging import S3Staging
+    from pipeline.sqs.broker import SQSBroker
+    from pipeline.storage.staging import S3Staging
 
     logger = logging.getLogger("pipeline.chaos")
     staged_key, put, enqueue = Job.staged_key, S3Staging.put, SQSBroker.enqueue

@@ -21,16 +21,16 @@ def plant() -> None:
     """Put the harm in place of what the actors do."""
     import actors.resize
     import actors.upload
-    import pipeline.consumer
-    import pipeline.holds
-    from pipeline import objects
-    from pipeline.broker import broker, current_message
+    import pipeline.sqs.consumer
+    import pipeline.sqs.leases
     from pipeline.settings import get_settings
-    from pipeline.staging import staging
-    from pipeline.wire import ATTEMPTS
+    from pipeline.sqs.wire import ATTEMPTS
+    from pipeline.storage import s3 as objects
+    from pipeline.storage.staging import staging
+    from pipeline.worker.broker import broker, current_message
 
     broker.visibility = VISIBILITY
-    pipeline.holds.LAST_BACKOFF = pipeline.consumer.LAST_BACKOFF = VISIBILITY / 3  # as it is to 45 s
+    pipeline.sqs.leases.LAST_BACKOFF = pipeline.sqs.consumer.LAST_BACKOFF = VISIBILITY / 3  # as it is to 45 s
     resize, upload = actors.resize.resize, actors.upload.upload
 
     def harmful_resize(job: Any, source: Any) -> Any:
@@ -58,10 +58,10 @@ def plant() -> None:
 
 
 if __name__ == "__main__":
-    import pipeline.ingest
-    from pipeline.cli import main
+    import pipeline.worker.ingest
+    from pipeline.cli.app import main
 
-    pipeline.ingest.VISIBILITY = VISIBILITY
+    pipeline.worker.ingest.VISIBILITY = VISIBILITY
     sys.argv = ["image-pipeline", "ingest"]
     main()
 else:

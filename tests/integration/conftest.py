@@ -14,8 +14,8 @@ from dramatiq import Worker
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from pipeline import clients
-from pipeline.embedded import REGION, EmbeddedStack
+from pipeline.clients import shared as clients
+from pipeline.local.embedded import REGION, EmbeddedStack
 from pipeline.settings import Settings, get_settings
 
 Request = tuple[str, str, dict[str, str]]  #: method, path and headers

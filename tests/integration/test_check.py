@@ -16,11 +16,12 @@ import pytest
 from pymongo.database import Database
 from typer.testing import CliRunner
 
-from pipeline import check_database, clients
-from pipeline.check import Finding, findings
-from pipeline.cli import app
-from pipeline.embedded import EmbeddedStack
-from pipeline.provision import plan
+from pipeline.cli.app import app
+from pipeline.clients import shared as clients
+from pipeline.local.embedded import EmbeddedStack
+from pipeline.ops.checks import mongo as check_database
+from pipeline.ops.checks.run import Finding, findings
+from pipeline.ops.provision import plan
 from pipeline.settings import Settings, get_settings
 from tests.support.broken import BROKEN, Broken, closed_port, delete_queue
 from tests.support.refusing import refusing

@@ -12,18 +12,19 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from pipeline import clients, runs
-from pipeline.documents import CHANNELS
+from pipeline.clients import shared as clients
 from pipeline.errors import RetryableError
 from pipeline.events import Event, Verdict
-from pipeline.images import Recipe
+from pipeline.images.render import Recipe
 from pipeline.job import Content, Job, Source, input_job_id
-from pipeline.job_log import JOBS, MINUTES, counts, entry_of, updates
-from pipeline.provision import plan
-from pipeline.publish import publish
-from pipeline.renditions import RenditionSize
+from pipeline.monitoring.job_log.writer import JOBS, MINUTES, counts, entry_of, updates
+from pipeline.ops.provision import plan
+from pipeline.recipe import RenditionSize
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
+from pipeline.storage.publish import publish
+from pipeline.sweeps import run_state as runs
+from pipeline.sweeps.documents import CHANNELS
 from tests.support.dashboard import Page, Site, serving
 from tests.support.line import Line
 from tests.support.pictures import corners, encoded
@@ -85,7 +86,7 @@ def log(*events: Event) -> None:
 def bury(job: Job, code: str, message: str) -> None:
     """A dead letter of fetch, as the workers leave them."""
     from pipeline.actors import broker, fetch_image
-    from pipeline.wire import Reason
+    from pipeline.sqs.wire import Reason
 
     broker.namespace = get_settings().queue_namespace
     broker._urls.clear()
@@ -202,7 +203,7 @@ def test_the_flow_the_jobs_and_their_filter(with_everything: Any, monkeypatch: p
         # and a job that nobody knows is not found
         assert site.get("/jobs/unknown").status_code == 404
         # and where the job log does not answer any more, the filter is one of what it said
-        monkeypatch.setattr("pipeline.job_stories.latest", no_job_log)
+        monkeypatch.setattr("pipeline.monitoring.job_log.reader.latest", no_job_log)
         assert "good.png" in wait_for_text(site, "/jobs?outcome=well", "The job log does not answer")
         assert "bad.png" not in site.text("/jobs?outcome=well")
         assert "good.png" not in site.text("/jobs?outcome=failed")
@@ -378,12 +379,12 @@ def test_pages_do_not_wait_for_a_job_log_that_does_not_answer(
         raise RetryableError("mongo_error", "Could not read the job log.")
 
     for name in ("latest", "story", "failures", "rates"):
-        monkeypatch.setattr(f"pipeline.job_stories.{name}", no_answer)
+        monkeypatch.setattr(f"pipeline.monitoring.job_log.reader.{name}", no_answer)
     with serving() as site:
         wait_for_text(site, "/", "The job log does not answer")
         # When its pages are asked for, then they answer without asking again
         asked.clear()
-        monkeypatch.setattr("pipeline.job_stories.latest", lambda *_, **__: wait_for(lambda: False))
+        monkeypatch.setattr("pipeline.monitoring.job_log.reader.latest", lambda *_, **__: wait_for(lambda: False))
         assert "The job log does not answer" in site.text("/jobs?outcome=failed")
         assert site.get("/jobs/some").status_code == 503
         assert asked == []

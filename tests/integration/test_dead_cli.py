@@ -11,8 +11,10 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from pipeline import clients, dead_commands, dead_queues
-from pipeline.cli import app
+from pipeline.cli import dead as dead_commands
+from pipeline.cli.app import app
+from pipeline.clients import shared as clients
+from pipeline.ops.dead_letters import reader as dead_queues
 from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES, FETCH, NOTIFY, UPLOAD
 from tests.support.dead import counts, job_at, letter_of, put, refused, sweep_job, taken

@@ -10,12 +10,12 @@ from datetime import timedelta
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from pipeline import clients
+from pipeline.clients import shared as clients
 from pipeline.errors import RetryableError
 from pipeline.settings import SettingsError, get_settings
+from pipeline.sqs.wire import Entry, Reason
 from pipeline.stages import BULK_QUEUES, DEAD_LETTER_QUEUES, FETCH, NOTIFY, RESIZE, UPLOAD, Lane
-from pipeline.staging import staging
-from pipeline.wire import Entry, Reason
+from pipeline.storage.staging import staging
 from tests.support.dead import counts, job_at, letter_of, put, refused, sweep_job, taken
 
 STAGED = "3" * 32
@@ -24,8 +24,8 @@ STAGED = "3" * 32
 @pytest.fixture(autouse=True)
 def broker(aws, monkeypatch):
     """The service's broker, with the queues of this test; one poll waits as little as it can."""
-    from pipeline import dead_queues
     from pipeline.actors import broker
+    from pipeline.ops.dead_letters import reader as dead_queues
 
     monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
     monkeypatch.setattr(dead_queues, "POLL", 0)
@@ -36,7 +36,7 @@ def broker(aws, monkeypatch):
 
 @pytest.fixture
 def dead(broker):
-    from pipeline import dead_letters
+    from pipeline.ops.dead_letters import actions as dead_letters
 
     return dead_letters
 
@@ -176,7 +176,7 @@ def test_a_look_that_is_interrupted_gives_everything_back(dead, monkeypatch):
         begun.wait(10)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.dead_queues.wait_for_all", interrupt)
+    monkeypatch.setattr("pipeline.ops.dead_letters.reader.wait_for_all", interrupt)
     read = dead.read_letter
     monkeypatch.setattr(dead, "read_letter", lambda *args: begun.set() or read(*args))
     with pytest.raises(KeyboardInterrupt):
@@ -185,7 +185,7 @@ def test_a_look_that_is_interrupted_gives_everything_back(dead, monkeypatch):
 
 
 def test_trouble_in_the_middle_gives_everything_back(dead, spoiled, monkeypatch):
-    monkeypatch.setattr("pipeline.dead_queues.PAUSES", (0,))
+    monkeypatch.setattr("pipeline.ops.dead_letters.reader.PAUSES", (0,))
     put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(25)))
 
     def failing(receive):
@@ -206,7 +206,7 @@ def test_trouble_in_the_middle_gives_everything_back(dead, spoiled, monkeypatch)
 
 
 def test_what_cannot_be_given_back_is_said_and_comes_back_by_itself(dead, spoiled, monkeypatch, caplog):
-    monkeypatch.setattr("pipeline.dead_queues.PAUSES", (0,))
+    monkeypatch.setattr("pipeline.ops.dead_letters.reader.PAUSES", (0,))
     put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(25)))
 
     def failing(_):
@@ -386,7 +386,7 @@ def test_jobs_of_sweeps_are_left_to_sweep_retry_but_for_their_write_back(dead):
 
 def test_the_page_of_a_sweep_can_be_sent_again(dead, broker):
     message = broker.get_actor("sweep_channels").message(run="channels-1", page=3)
-    from pipeline.wire import encode
+    from pipeline.sqs.wire import encode
 
     reason = Reason("worker_crashed", "It died.", stage="sweep_channels")
     put(("sweep_channels_dlq", Entry.of_dead_letter(encode(message), reason)))

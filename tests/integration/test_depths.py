@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline import clients
-from pipeline.depths import Depth, depths, queue_names
+from pipeline.clients import shared as clients
 from pipeline.errors import RetryableError
-from pipeline.provision import plan
+from pipeline.monitoring.queue_depths import Depth, depths, queue_names
+from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 
 

@@ -10,8 +10,9 @@ from bson import Int64, ObjectId, Regex
 from bson.datetime_ms import DatetimeMS
 from pymongo.errors import ExecutionTimeout
 
-from pipeline import clients, documents
-from pipeline.documents import CHANNELS, EPISODES, Outcome
+from pipeline.clients import shared as clients
+from pipeline.sweeps import documents
+from pipeline.sweeps.documents import CHANNELS, EPISODES, Outcome
 
 SOON, PAST = datetime(2999, 1, 1, tzinfo=UTC), datetime(2001, 1, 1, tzinfo=UTC)
 INFO = {"50x50": {"url": "https://s3/x_50x50.png", "bucket_path": "images-resized/A/"}}

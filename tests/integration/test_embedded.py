@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from pipeline import clients, embedded
-from pipeline.embedded import EmbeddedStack, EmbeddedStackError
-from pipeline.standalone import standalone
+from pipeline.clients import shared as clients
+from pipeline.local import embedded
+from pipeline.local.embedded import EmbeddedStack, EmbeddedStackError
+from pipeline.local.standalone import standalone
 
 #: A program that runs a stack, says where, and then waits to be killed.
 PROGRAM = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 from pathlib import Path
-from pipeline.embedded import EmbeddedStack
+from pipeline.local.embedded import EmbeddedStack
 with EmbeddedStack(Path(sys.argv[1])) as stack:
     print(stack.environ["AWS_ENDPOINT_URL"], stack.environ["MONGO_URL"], flush=True)
     signal.pause()

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from PIL import Image
 
-from pipeline import clients
+from pipeline.clients import shared as clients
 from tests.integration.conftest import worker_of
 from tests.support.waiting import wait_for
 

@@ -13,18 +13,21 @@ import pytest
 import requests
 from dramatiq.worker import Worker
 
-from pipeline import clients, health, objects, operations
-from pipeline.consumer import SQSConsumer
+from pipeline.clients import shared as clients
 from pipeline.errors import RetryableError
-from pipeline.health import IngestHealth, SchedulerHealth, WorkerHealth
-from pipeline.ingest import Ingest
 from pipeline.metrics import PREFIX, REGISTRY
-from pipeline.middleware import Shutdowns
-from pipeline.operations import Operations, QueueGauges
-from pipeline.periodic import Periodic
-from pipeline.provision import plan
+from pipeline.monitoring import health
+from pipeline.monitoring.health import IngestHealth, SchedulerHealth, WorkerHealth
+from pipeline.ops.provision import plan
 from pipeline.settings import Settings, get_settings
-from pipeline.sqs import SQSBroker
+from pipeline.sqs.broker import SQSBroker
+from pipeline.sqs.consumer import SQSConsumer
+from pipeline.storage import s3 as objects
+from pipeline.worker import instrumentation as operations
+from pipeline.worker.ingest import Ingest
+from pipeline.worker.instrumentation import Operations, QueueGauges
+from pipeline.worker.middleware import Shutdowns
+from pipeline.worker.periodic import Periodic
 from tests.support.echo import MemoryTrials, message
 from tests.support.line import Line
 from tests.support.waiting import wait_for
@@ -84,7 +87,7 @@ def line(aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]
 
 @pytest.fixture
 def rig(line: Line, aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    monkeypatch.setattr("pipeline.consumer.LONG_POLL", 1)
+    monkeypatch.setattr("pipeline.sqs.consumer.LONG_POLL", 1)
     rig = Rig(aws["QUEUE_NAMESPACE"], free_port())
     wait_for(lambda: rig.broker.consumers)
     yield rig
@@ -194,7 +197,7 @@ def test_ingest_is_ready_from_the_first_answer_until_sqs_is_away(
 ) -> None:
     # Given ingest, and an input queue that cannot be reached yet
     url = clients.sqs().create_queue(QueueName=f"{aws['QUEUE_NAMESPACE']}_input")["QueueUrl"]
-    monkeypatch.setattr("pipeline.ingest.LONG_POLL", 1)
+    monkeypatch.setattr("pipeline.worker.ingest.LONG_POLL", 1)
     line.go_down()
     taking = Ingest(url)
     thread = threading.Thread(target=taking.run, daemon=True)

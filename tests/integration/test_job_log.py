@@ -11,11 +11,13 @@ from urllib.parse import urlsplit
 import pytest
 from pymongo.errors import AutoReconnect
 
-from pipeline import clients, job_log, job_stories
+from pipeline.clients import shared as clients
 from pipeline.events import Event, Verdict
-from pipeline.job_entries import JOBS, MINUTES
-from pipeline.job_log import JobLog, write_entries
-from pipeline.provision import plan
+from pipeline.monitoring.job_log import reader as job_stories
+from pipeline.monitoring.job_log import writer as job_log
+from pipeline.monitoring.job_log.schema import JOBS, MINUTES
+from pipeline.monitoring.job_log.writer import JobLog, write_entries
+from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from tests.support.line import Line
 from tests.support.waiting import wait_for
@@ -129,7 +131,7 @@ def test_many_processes_may_begin_the_same_story(jobs):
     # given eight writers with a client of their own
     from pymongo import MongoClient
 
-    from pipeline.job_entries import entry_of, updates
+    from pipeline.monitoring.job_log.schema import entry_of, updates
 
     url = get_settings().jobs_mongo_url.get_secret_value()
     together = threading.Barrier(8)

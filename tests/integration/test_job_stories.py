@@ -9,13 +9,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline import clients, job_stories
+from pipeline.clients import shared as clients
 from pipeline.errors import PermanentError, RetryableError
 from pipeline.events import Event, Verdict
-from pipeline.images import Recipe
+from pipeline.images.render import Recipe
 from pipeline.job import CLEAN_UP, Content, Job, Source, Sweep
-from pipeline.job_entries import JOBS, MAX_TURNS, MINUTES, counts, entry_of, updates
-from pipeline.renditions import RenditionSize
+from pipeline.monitoring.job_log import reader as job_stories
+from pipeline.monitoring.job_log.schema import JOBS, MAX_TURNS, MINUTES, counts, entry_of, updates
+from pipeline.recipe import RenditionSize
 from pipeline.settings import SettingsError
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
 

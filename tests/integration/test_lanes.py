@@ -10,10 +10,10 @@ import dramatiq
 import pytest
 from dramatiq.worker import Worker
 
-from pipeline import clients
-from pipeline.lanes import Lanes
-from pipeline.middleware import Shutdowns, Suspects
-from pipeline.sqs import SQSBroker
+from pipeline.clients import shared as clients
+from pipeline.sqs.broker import SQSBroker
+from pipeline.sqs.lanes import Lanes
+from pipeline.worker.middleware import Shutdowns, Suspects
 from tests.support.echo import MemoryTrials, count_requests, counts, message
 from tests.support.waiting import wait_for
 

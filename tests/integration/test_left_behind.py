@@ -8,15 +8,15 @@ from pathlib import Path
 
 import dramatiq
 
-from pipeline import clients
+from pipeline.clients import shared as clients
 from pipeline.events import Event, Verdict, forget, listen
-from pipeline.images import Recipe
+from pipeline.images.render import Recipe
 from pipeline.job import CLEAN_UP, Content, Job, Rendered
-from pipeline.publish import publish
 from pipeline.settings import get_settings
+from pipeline.sqs.wire import ATTEMPTS
 from pipeline.stages import FETCH, NOTIFY, RESIZE, Stage
-from pipeline.staging import staging
-from pipeline.wire import ATTEMPTS
+from pipeline.storage.publish import publish
+from pipeline.storage.staging import staging
 from tests.integration.conftest import worker_of
 from tests.support.echo import COUNTS
 from tests.support.waiting import wait_for

@@ -6,8 +6,9 @@ from hashlib import sha256
 
 import pytest
 
-from pipeline import clients, objects
-from pipeline.objects import S3Error
+from pipeline.clients import shared as clients
+from pipeline.storage import s3 as objects
+from pipeline.storage.s3 import S3Error
 
 
 def put(bucket: str, key: str, data: bytes = b"data", **more: str) -> None:

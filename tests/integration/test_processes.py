@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import processes
-from pipeline.processes import Supervisor
+from pipeline.local import supervisor as processes
+from pipeline.local.supervisor import Supervisor
 
 #: Starts a supervisor whose processes print their ids and those of a helper they start, and waits to be killed.
 PROGRAM = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 from pathlib import Path
-from pipeline.processes import Supervisor
+from pipeline.local.supervisor import Supervisor
 supervisor = Supervisor(Path(sys.argv[1]), lambda name, text: print(text + "\\n", end="", flush=True))
 with supervisor:
     supervisor.start()

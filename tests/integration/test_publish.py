@@ -7,13 +7,14 @@ import logging
 import pytest
 from botocore.exceptions import ClientError
 
-from pipeline import clients, publish
-from pipeline.embedded import REGION
+from pipeline.clients import shared as clients
 from pipeline.errors import RetryableError
-from pipeline.images import Recipe
+from pipeline.images.render import Recipe
 from pipeline.job import Content
-from pipeline.renditions import parse_rendition
+from pipeline.local.embedded import REGION
+from pipeline.recipe import parse_rendition
 from pipeline.settings import get_settings
+from pipeline.storage import publish
 
 CONTENT = Content("ab" * 16, ".webp", Recipe((parse_rendition("50x50"), parse_rendition("250X250"))))
 RENDITIONS = {"50x50": b"small", "250X250": b"larger"}

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from botocore.stub import Stubber
 
-from pipeline import clients
+from pipeline.clients import shared as clients
 from pipeline.errors import PermanentError, Retry, RetryableError
-from pipeline.notifications import MAX_SQS_MESSAGE, redirect
+from pipeline.net.notifications import MAX_SQS_MESSAGE, redirect
 
 JOB = "3f1d7f3e-0a52-5a55-9a4b-3f0f6a4a9f10"
 RESULT = {"title": "Mundo Cristão \ud800 \ufffe", "image_url_info": None}
@@ -79,7 +79,7 @@ def test_a_queue_of_another_name_is_not_meant(name: str, other: str) -> None:
 
 
 def test_without_such_a_queue_nothing_fails(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, logger="pipeline.notifications"):
+    with caplog.at_level(logging.WARNING, logger="pipeline.net.notifications"):
         assert redirect(JOB, name, RESULT) is False
     assert caplog.messages == [f"job {JOB} is not redirected: there is no queue {name!r}"]
 

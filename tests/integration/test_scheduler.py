@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from pipeline import clients
-from pipeline.processes import Child, command_line
-from pipeline.provision import plan
+from pipeline.clients import shared as clients
+from pipeline.local.supervisor import Child, command_line
+from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from tests.chaos.proxy import Proxy
 from tests.support.waiting import wait_for

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from dramatiq.worker import Worker
 
-from pipeline import clients
+from pipeline.clients import shared as clients
 from tests.support.echo import Clock, broker, clock, consume, count_requests, counts, message, take
 from tests.support.waiting import wait_for
 

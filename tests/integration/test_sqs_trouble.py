@@ -8,8 +8,8 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from dramatiq_sqs.exceptions import MessageTooLarge
 
-from pipeline.queues import MAX_MESSAGE_BYTES
-from pipeline.wire import Entry, Reason, SendFailed, decode, encode
+from pipeline.sqs.queues import MAX_MESSAGE_BYTES
+from pipeline.sqs.wire import Entry, Reason, SendFailed, decode, encode
 from tests.support.echo import broker, clock, consume, count_requests, counts, dead_letters, message, take
 from tests.support.waiting import wait_for
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import clients
+from pipeline.clients import shared as clients
 from pipeline.errors import StagedMissing
 from pipeline.settings import get_settings
-from pipeline.staging import EXPIRY_DAYS, LocalStaging, Staging, staging
+from pipeline.storage.staging import EXPIRY_DAYS, LocalStaging, Staging, staging
 
 
 @pytest.fixture(params=["file", "s3"])

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline import clients, status_command
-from pipeline.cli import app
+from pipeline.cli import status as status_command
+from pipeline.cli.app import app
+from pipeline.clients import shared as clients
 from pipeline.events import Verdict
-from pipeline.provision import plan
+from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
 from tests.integration.test_job_stories import COVER, begin, failed_story, good_story, job, turn, write

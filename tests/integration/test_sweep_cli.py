@@ -8,12 +8,16 @@ from datetime import UTC, datetime
 import pytest
 from typer.testing import CliRunner
 
-from pipeline import cli, clients, runs, sweep_commands, walk
-from pipeline.cli import app
-from pipeline.documents import EPISODES
-from pipeline.provision import plan
+from pipeline.cli import app as cli
+from pipeline.cli import sweep as sweep_commands
+from pipeline.cli.app import app
+from pipeline.clients import shared as clients
+from pipeline.ops.provision import plan
+from pipeline.ops.sweeps import Progress, follow, start
 from pipeline.settings import get_settings
-from pipeline.sweeping import Progress, follow, start
+from pipeline.sweeps import run_state as runs
+from pipeline.sweeps import sweep as walk
+from pipeline.sweeps.documents import EPISODES
 
 OLD = datetime(2020, 1, 1, tzinfo=UTC)
 

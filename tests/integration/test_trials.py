@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.settings import get_settings
-from pipeline.trials import StagedTrials
+from pipeline.worker.crash_counter import StagedTrials
 
 
 @pytest.fixture(params=["s3", "file"])

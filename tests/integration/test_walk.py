@@ -8,12 +8,15 @@ from threading import Thread
 
 import pytest
 
-from pipeline import clients, documents, runs, walk
-from pipeline.documents import CHANNELS, EPISODES, Outcome
+from pipeline.clients import shared as clients
 from pipeline.errors import RetryableError
 from pipeline.job import Job
 from pipeline.settings import get_settings
 from pipeline.stages import Lane
+from pipeline.sweeps import documents
+from pipeline.sweeps import run_state as runs
+from pipeline.sweeps import sweep as walk
+from pipeline.sweeps.documents import CHANNELS, EPISODES, Outcome
 
 INFO = {"50x50": {"url": "https://s3/x_50x50.png", "bucket_path": "images-resized/A/"}}
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from pipeline.broker import broker
+from pipeline.worker.broker import broker
 
 broker.visibility = 2

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pipeline.consumer
-import pipeline.health
+import pipeline.monitoring.health
+import pipeline.sqs.consumer
 
-pipeline.consumer.LONG_POLL = 1
-pipeline.health.ANSWER_WITHIN = 4.0
+pipeline.sqs.consumer.LONG_POLL = 1
+pipeline.monitoring.health.ANSWER_WITHIN = 4.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from pipeline import clients
+from pipeline.clients import shared as clients
 from tests.support.refusing import Refusal, Request, Rule
 
 

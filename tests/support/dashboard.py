@@ -15,7 +15,7 @@ import requests
 import uvicorn
 
 from pipeline.dashboard.app import make_app, server_config
-from pipeline.dashboard.guards import Access
+from pipeline.dashboard.auth import Access
 from pipeline.settings import get_settings
 from tests.support.waiting import wait_for
 

@@ -7,12 +7,12 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from pipeline import clients
-from pipeline.images import Recipe
+from pipeline.clients import shared as clients
+from pipeline.images.render import Recipe
 from pipeline.job import Content, Job, Rendered, Sweep
 from pipeline.settings import get_settings
+from pipeline.sqs.wire import Entry, Reason, encode
 from pipeline.stages import Stage
-from pipeline.wire import Entry, Reason, encode
 
 
 def job_at(url: str = "http://example.org/cover.jpg?token=t", **more: Any) -> Job:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import actors.sweeps
-from pipeline import documents, runs, walk
-from pipeline.broker import broker
-from pipeline.documents import Document
+from pipeline.sweeps import documents
+from pipeline.sweeps import run_state as runs
+from pipeline.sweeps import sweep as walk
+from pipeline.sweeps.documents import Document
+from pipeline.worker.broker import broker
 
 broker.visibility = 2
 walk.PAGE_SIZE = 10

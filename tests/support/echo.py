@@ -10,10 +10,10 @@ from typing import Any
 import dramatiq
 import pytest
 
-from pipeline import clients
-from pipeline.consumer import SQSConsumer
-from pipeline.middleware import Shutdowns, Suspects
-from pipeline.sqs import SQSBroker
+from pipeline.clients import shared as clients
+from pipeline.sqs.broker import SQSBroker
+from pipeline.sqs.consumer import SQSConsumer
+from pipeline.worker.middleware import Shutdowns, Suspects
 from tests.support.waiting import wait_for
 
 COUNTS = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]

@@ -9,8 +9,8 @@ import os
 import time
 from pathlib import Path
 
-import pipeline.sqs
-from pipeline.broker import broker
+import pipeline.sqs.broker
+from pipeline.worker.broker import broker
 
 
 def now() -> float:
@@ -19,4 +19,4 @@ def now() -> float:
 
 broker.clock = now
 broker.visibility = 2
-pipeline.sqs.MAX_DELAY = 2
+pipeline.sqs.broker.MAX_DELAY = 2

@@ -8,8 +8,8 @@ from datetime import datetime
 
 import dramatiq
 
-from pipeline.broker import broker
-from pipeline.periodic import Periodic, PeriodicActor
+from pipeline.worker.broker import broker
+from pipeline.worker.periodic import Periodic, PeriodicActor
 
 __all__ = ["broker"]
 

@@ -12,7 +12,7 @@ from itertools import takewhile
 
 import pytest
 
-from pipeline import clients
+from pipeline.clients import shared as clients
 
 #: What one request is answered with, in pieces; `Stranger.stopped` may be waited for between them.
 Behaviour = Callable[["Stranger", "Request"], Iterable[bytes]]

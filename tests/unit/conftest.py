@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline import clients
+from pipeline.clients import shared as clients
 from pipeline.settings import Settings
 
 

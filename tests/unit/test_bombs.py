@@ -19,9 +19,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline import clients, guard
-from pipeline.download import download
+from pipeline.clients import shared as clients
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
+from pipeline.net import guard
+from pipeline.net.download import download
 from tests.support.untrusted_servers import (
     Behaviour,
     Request,

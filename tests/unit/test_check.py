@@ -11,11 +11,13 @@ from botocore import exceptions as boto
 from botocore.exceptions import ClientError
 from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError
 
-from pipeline import check_database, check_settings, clients
-from pipeline.check import CHECKS, findings
-from pipeline.check_rows import Context, Row, Status
-from pipeline.check_trouble import ask, meaning
-from pipeline.iam import GRANTS
+from pipeline.clients import shared as clients
+from pipeline.ops.checks import mongo as check_database
+from pipeline.ops.checks import settings as check_settings
+from pipeline.ops.checks.aws_answers import ask, meaning
+from pipeline.ops.checks.model import Context, Row, Status
+from pipeline.ops.checks.run import CHECKS, findings
+from pipeline.ops.iam import GRANTS
 from pipeline.settings import Settings
 
 EMULATOR = "http://127.0.0.1:4566"

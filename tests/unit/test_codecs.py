@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageChops
 from PIL.Image import Resampling
 
-from pipeline import codecs
+from pipeline.images import codecs
 from tests.support.pictures import encoded
 
 #: The greatest difference of a channel between two implementations of the same filter.

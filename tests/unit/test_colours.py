@@ -8,7 +8,7 @@ import zlib
 import pytest
 from PIL import Image, ImageCms
 
-from pipeline import colour
+from pipeline.images import colour
 from tests.support.pictures import (
     BLACK,
     BLUE,

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline import confined, images
 from pipeline.errors import PermanentError, RetryableError
+from pipeline.images import render as images
+from pipeline.images import sandbox as confined
 from tests.support.pictures import LIMITS, corners, encoded, recipe
 
 

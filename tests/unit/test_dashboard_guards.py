@@ -14,10 +14,10 @@ from pydantic import SecretStr
 from starlette.routing import Route
 from typer.testing import CliRunner
 
-from pipeline import clients
-from pipeline.cli import app as command_line
-from pipeline.dashboard import guards
-from pipeline.dashboard.guards import COOKIE, MAX_FORM, SESSION, Access, is_loopback
+from pipeline.cli.app import app as command_line
+from pipeline.clients import shared as clients
+from pipeline.dashboard import auth as guards
+from pipeline.dashboard.auth import COOKIE, MAX_FORM, SESSION, Access, is_loopback
 from pipeline.settings import Settings, SettingsError
 from tests.support.dashboard import Page, Site, serving
 from tests.support.waiting import wait_for

@@ -10,17 +10,19 @@ from typing import Any
 
 import pytest
 
-from pipeline.dashboard import causes, flow, jobs, pictures, words
+from pipeline.dashboard import causes, flow, jobs
+from pipeline.dashboard import filters as words
+from pipeline.dashboard import thumbnails as pictures
 from pipeline.dashboard.charts import HEIGHT, WIDTH, bars, sparkline
 from pipeline.dashboard.readings import History, Readers, Reading
 from pipeline.dashboard.redrives import Redrives
-from pipeline.depths import Depth
 from pipeline.errors import RetryableError
 from pipeline.events import Verdict
-from pipeline.job_stories import Failure, Minute, Status, Story, StorySource, Turn
-from pipeline.letters import DeadLetter
+from pipeline.monitoring.job_log.reader import Failure, Minute, Status, Story, StorySource, Turn
+from pipeline.monitoring.queue_depths import Depth
+from pipeline.ops.dead_letters.letter import DeadLetter
+from pipeline.ops.submit import Submission
 from pipeline.settings import SettingsError
-from pipeline.submit import Submission
 from tests.support.waiting import wait_for
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)

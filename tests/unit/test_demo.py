@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline.demo import sweeps
-from pipeline.demo.ledger import ledger
-from pipeline.demo.samples import Sample
-from pipeline.demo.sweep_verdict import document_differences
-from pipeline.demo.sweeps import DemoDocument
-from pipeline.sweeping import Progress
+from pipeline.local.demo import sweeps
+from pipeline.local.demo.ledger import ledger
+from pipeline.local.demo.samples import Sample
+from pipeline.local.demo.sweep_verdict import document_differences
+from pipeline.local.demo.sweeps import DemoDocument
+from pipeline.ops.sweeps import Progress
 
 INFO = {"50x50": {"url": "http://s3/x_50x50.gif", "bucket_path": "images-resized/X/"}}
 DETAIL = {"field": "itunes_image", "stage": "fetch", "code": "http_404", "message": "Gone.", "at": datetime.now(UTC)}

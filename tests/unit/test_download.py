@@ -13,10 +13,10 @@ from email.utils import format_datetime
 
 import pytest
 
-from pipeline import clients
-from pipeline.download import download
+from pipeline.clients import shared as clients
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
-from pipeline.images import identify
+from pipeline.images.render import identify
+from pipeline.net.download import download
 from tests.support.untrusted_servers import (
     Behaviour,
     Request,

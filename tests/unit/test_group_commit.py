@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline.group_commit import GroupCommit
+from pipeline.sqs.group_commit import GroupCommit
 from tests.support.waiting import wait_for
 
 

@@ -16,11 +16,11 @@ import pytest
 import trustme
 import urllib3.util.connection
 
-from pipeline import clients
-from pipeline.download import download
+from pipeline.clients import shared as clients
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
-from pipeline.exchange import exchange, shown
-from pipeline.guard import Budget, is_allowed
+from pipeline.net.download import download
+from pipeline.net.guard import Budget, is_allowed
+from pipeline.net.http_errors import exchange, shown
 from tests.support.untrusted_servers import Stranger, always, answer, dns, internet, settings, stranger
 
 OK = answer(200, b"picture", keep=True)

@@ -11,10 +11,11 @@ from functools import partial
 
 import pytest
 
-from pipeline import clients, hosts
-from pipeline.download import download
+from pipeline.clients import shared as clients
 from pipeline.errors import PermanentError, PipelineError, PutOff, Retry, RetryableError
-from pipeline.hosts import FIRST_REST, LONGEST_REST, LONGEST_WAIT, MAX_FAILURES, PATIENCE, Manners
+from pipeline.net import host_limits as hosts
+from pipeline.net.download import download
+from pipeline.net.host_limits import FIRST_REST, LONGEST_REST, LONGEST_WAIT, MAX_FAILURES, PATIENCE, Manners
 from pipeline.stages import Lane
 from tests.support.untrusted_servers import Request, Stranger, always, answer, settings, stranger
 from tests.support.waiting import wait_for

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import app
-from pipeline.iam import GRANTS, PROCESSES, policy
+from pipeline.cli.app import app
+from pipeline.ops.iam import GRANTS, PROCESSES, policy
 from pipeline.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ import io
 import pytest
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
-from pipeline import images
-from pipeline.images import OPTIMIZED_SIDE, Recipe, format_by_extension, identify, render
+from pipeline.images import render as images
+from pipeline.images.render import OPTIMIZED_SIDE, Recipe, format_by_extension, identify, render
 from tests.support.pictures import (
     BLACK,
     BLUE,

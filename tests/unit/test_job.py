@@ -11,9 +11,8 @@ from bson import ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.download import download
 from pipeline.errors import PermanentError, PipelineError, Rejected, RetryableError, StagedMissing
-from pipeline.images import Recipe
+from pipeline.images.render import Recipe
 from pipeline.job import (
     MAX_PAYLOAD_BYTES,
     MAX_URL_LENGTH,
@@ -29,7 +28,8 @@ from pipeline.job import (
     to_json,
     validated,
 )
-from pipeline.renditions import parse_rendition
+from pipeline.net.download import download
+from pipeline.recipe import parse_rendition
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
 

@@ -6,10 +6,10 @@ import struct
 
 import pytest
 
-from pipeline.containers import read_jpeg
 from pipeline.errors import PermanentError
-from pipeline.images import identify, render
-from pipeline.openers import open_image
+from pipeline.images.containers import read_jpeg
+from pipeline.images.opening import open_image
+from pipeline.images.render import identify, render
 from tests.support.pictures import big_jpeg, corners, encoded, recipe
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import clients
-from pipeline.letters import DeadLetter, read_letter, shown_payload
+from pipeline.clients import shared as clients
+from pipeline.ops.dead_letters.letter import DeadLetter, read_letter, shown_payload
 
 
 @pytest.fixture(autouse=True)

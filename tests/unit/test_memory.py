@@ -12,7 +12,7 @@ import pytest
 PROGRAM = """
 import gc, resource
 from pipeline.actors import broker
-from pipeline.middleware import KeptMemory
+from pipeline.worker.middleware import KeptMemory
 if {boots}:
     next(each for each in broker.middleware if isinstance(each, KeptMemory)).before_worker_boot(broker, None)
 def cleared():
@@ -37,7 +37,7 @@ def test_a_worker_keeps_the_memory_of_its_last_image(boots: bool, least: int, mo
 
 
 LARGE = """
-from pipeline.memory import give_back, keep_freed_blocks
+from pipeline.worker.malloc import give_back, keep_freed_blocks
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 // 10**6
 keep_freed_blocks()

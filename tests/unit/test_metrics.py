@@ -6,10 +6,11 @@ import doctest
 
 import pytest
 
-from pipeline import metrics, operations
+from pipeline import metrics
 from pipeline.events import Event, Verdict
 from pipeline.job import Job, Source
 from pipeline.stages import Lane
+from pipeline.worker import instrumentation as operations
 
 JOB = Job(id="1", folder="F", sources=(Source("https://example.org/a.png", ("image_url",)),))
 

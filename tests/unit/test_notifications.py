@@ -18,9 +18,9 @@ from email.utils import format_datetime
 import pytest
 from standardwebhooks import Webhook
 
-from pipeline import clients
+from pipeline.clients import shared as clients
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
-from pipeline.notifications import postback
+from pipeline.net.notifications import postback
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET
 from tests.support.untrusted_servers import Behaviour, Request, Stranger, always, answer, settings, stranger
 

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin, TiffImagePlugin
 
-from pipeline import codecs
-from pipeline.containers import has_all_rows
 from pipeline.errors import PermanentError, RetryableError
-from pipeline.images import identify, render
-from pipeline.openers import format_of
+from pipeline.images import codecs
+from pipeline.images.containers import has_all_rows
+from pipeline.images.opening import format_of
+from pipeline.images.render import identify, render
 from tests.support.pictures import (
     BLUE,
     GREEN,
@@ -278,8 +278,8 @@ def test_of_an_icon_the_largest_and_deepest_picture_counts() -> None:
 
 PROBE = """
 import sys
-from pipeline.images import Recipe, render
-from pipeline.renditions import parse_rendition
+from pipeline.images.render import Recipe, render
+from pipeline.recipe import parse_rendition
 
 recipe = Recipe(tuple(map(parse_rendition, ["50x50", "250x250", "800x800"])))
 made = render(sys.stdin.buffer.read(), recipe, max_pixels=178_000_000, max_decoded_pixels=50_000_000)

@@ -13,8 +13,9 @@ import requests
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as families
 
-from pipeline import metrics, ops_server
-from pipeline.ops_server import OpsServer
+from pipeline import metrics
+from pipeline.monitoring import http_server as ops_server
+from pipeline.monitoring.http_server import OpsServer
 from pipeline.settings import Settings
 
 

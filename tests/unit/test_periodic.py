@@ -13,7 +13,7 @@ from dramatiq.errors import BrokerConnectionError
 from periodiq import PeriodiqMiddleware
 from periodiq import Scheduler as PeriodiqScheduler
 
-from pipeline.periodic import Periodic, PeriodicActor
+from pipeline.worker.periodic import Periodic, PeriodicActor
 
 NIGHTLY = "0 1 * * *"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import clients
+from pipeline.clients import shared as clients
 from pipeline.settings import Settings, SettingsError, get_settings
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from pipeline.events import Event, Verdict
 from pipeline.job import Job, Source
+from pipeline.monitoring.traces import Traces
 from pipeline.settings import Settings
-from pipeline.traces import Traces
 from tests.support.trace_collector import attributes, collecting
 from tests.support.waiting import wait_for
 

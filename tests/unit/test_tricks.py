@@ -13,10 +13,10 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from pipeline import clients
-from pipeline.download import download
+from pipeline.clients import shared as clients
 from pipeline.errors import PermanentError, PipelineError, RetryableError
-from pipeline.notifications import postback
+from pipeline.net.download import download
+from pipeline.net.notifications import postback
 from tests.support.untrusted_servers import Request, Stranger, always, answer, dns, internet, settings, stranger
 from tests.support.waiting import wait_for
 

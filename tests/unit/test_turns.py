@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline import confined
 from pipeline.errors import PermanentError
-from pipeline.images import Recipe
-from pipeline.renditions import parse_rendition
+from pipeline.images import sandbox as confined
+from pipeline.images.render import Recipe
+from pipeline.recipe import parse_rendition
 from tests.support.waiting import wait_for
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.queues import MAX_MESSAGE_BYTES
-from pipeline.wire import Entry, in_batches
+from pipeline.sqs.queues import MAX_MESSAGE_BYTES
+from pipeline.sqs.wire import Entry, in_batches
 
 
 def sizes(entries: list[Entry]) -> list[list[int]]:

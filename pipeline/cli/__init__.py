@@ -1,0 +1,1 @@
+"""The command line, `image-pipeline`: one file per command."""

@@ -1,0 +1,104 @@
+"""What `submit` shows of the jobs it sent: for people, or as JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from pipeline.job import IMAGE_FIELDS, Payload
+from pipeline.ops.submit import Status, Submission
+
+WORDS: dict[Status, str] = {
+    "done": "done",
+    "failed": "failed",
+    "unsent": "not sent",
+    "no_result": "without a result",
+    "sent": "sent",
+}
+
+
+class Report:
+    """Prints jobs as they are sent and as they end; a bar shows the progress where `console` is a terminal.
+
+    Use it as a context manager around both.
+    """
+
+    def __init__(self, console: Console, jobs: int, *, as_json: bool, waiting: bool) -> None:
+        self._console = console
+        self._as_json = as_json
+        self._waiting = waiting
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self._bar = Progress(
+            *columns, TimeElapsedColumn(), console=console, transient=True, disable=as_json or not console.is_terminal
+        )
+        self._sending = self._bar.add_task("sent", total=jobs)
+        self._ending = self._bar.add_task("ended", total=jobs) if waiting else None
+
+    def __enter__(self) -> Report:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def sent(self, job: Submission) -> None:
+        """A job was sent, or could not be."""
+        self._bar.advance(self._sending)
+        if self._as_json:
+            self._json(job)
+        elif job.error or not self._waiting:
+            self._print(job)
+
+    def ended(self, job: Submission) -> None:
+        """A job that was sent has its result, or will not get it here."""
+        if self._ending is not None:
+            self._bar.advance(self._ending)
+        if self._as_json:
+            self._json(job)
+        else:
+            self._print(job)
+
+    def summary(self, jobs: Sequence[Submission]) -> None:
+        """How many ended in which way."""
+        if not self._as_json and len(jobs) > 1:
+            counts = Counter(job.status for job in jobs)
+            self._console.print(
+                ", ".join(f"{counts[status]} {word}" for status, word in WORDS.items() if counts[status])
+            )
+
+    def _json(self, job: Submission) -> None:
+        self._console.out(json.dumps(job.as_dict()), highlight=False)
+
+    def _print(self, job: Submission) -> None:
+        for line in _lines(job):
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def _lines(job: Submission) -> Iterator[str]:
+    place = escape(job.place)
+    match job.status:
+        case "sent":
+            yield f"{job.job_id}  [dim]{place}[/]"
+        case "unsent":
+            yield f"[red]✗[/] {place}  not sent: {escape(job.error.message if job.error else '')}"
+        case "no_result":
+            yield f"[red]✗[/] {place}  no result in time; the job, {job.job_id}, may still end, its result unseen"
+        case _:
+            mark = "[green]✓[/]" if job.status == "done" else "[red]✗[/]"
+            yield f"{mark} [bold]{place}[/]  {job.seconds:.1f} s  [dim]{job.job_id}[/]"
+            yield from _images(job.result or {})
+
+
+def _images(result: Payload) -> Iterator[str]:
+    for name in IMAGE_FIELDS:
+        if error := result.get(f"{name}_error"):
+            yield f"    {name}  [red]{error['code']}[/] in {error['stage']}: {escape(error['message'])}"
+        renditions = result.get(f"{name}_info") or {}
+        width = max(map(len, renditions), default=0)
+        for size, rendition in renditions.items():
+            yield f"    {name}  {size:<{width}}  {escape(rendition['url'])}"

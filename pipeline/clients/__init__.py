@@ -1,0 +1,1 @@
+"""Shared clients, each created when it is first used."""

@@ -1,0 +1,1 @@
+"""Images: bytes in, renditions out. No network, no settings, no queues."""

@@ -1,0 +1,155 @@
+"""What people see of the jobs: how far each is, and at last how each went."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from rich import box
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.job import IMAGE_FIELDS
+from pipeline.local.demo.jobs import DemoJob
+from pipeline.settings import get_settings
+from pipeline.stages import NOTIFY, STAGES
+
+#: What each process prints once it works.
+READY = re.compile(r"Worker process is ready|Taking messages|Registered periodic actors")
+
+#: The line that a stage writes for a job: `stage=fetch job=… outcome=done seconds=0.123`.
+STAGE_LINE = re.compile(
+    r"stage=(?P<stage>\w+) job=(?P<job>\S+) outcome=(?P<outcome>\w+)(?: seconds=(?P<seconds>[\d.]+))?"
+)
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What a stage said of a job."""
+
+    outcome: str
+    seconds: float | None
+
+
+class WorkerLog:
+    """Keeps every line that the processes print in a file, and what they say of jobs and of being ready."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.ready: set[str] = set()  #: the processes that work
+        self._file: TextIO = path.open("w", encoding="utf-8", buffering=1)
+        self._stages: dict[str, dict[str, Passed]] = {}
+
+    def __call__(self, process: str, text: str) -> None:
+        """One line of a process."""
+        self._file.write(f"{process:<11} | {text}\n")
+        if READY.search(text):
+            self.ready.add(process)
+        if line := STAGE_LINE.search(text):
+            seconds = float(line["seconds"]) if line["seconds"] else None
+            self._stages.setdefault(line["job"], {})[line["stage"]] = Passed(line["outcome"], seconds)
+
+    def of(self, job: DemoJob) -> dict[str, Passed]:
+        """What the stages said of a job so far, by their names."""
+        return dict(self._stages.get(job.job_id, {}))
+
+    def knows(self, job_id: str) -> bool:
+        """Whether any stage said something of a job."""
+        return job_id in self._stages
+
+    def has_ended(self, job: DemoJob) -> bool:
+        """Whether the job has left the last stage."""
+        return NOTIFY.name in self.of(job)
+
+
+@dataclass(frozen=True)
+class Board:
+    """The table of all jobs; drawn anew each time it is shown, so that it can be live."""
+
+    jobs: Sequence[DemoJob]
+    log: WorkerLog
+    spinner: Spinner = field(default_factory=lambda: Spinner("dots", style="cyan"))
+
+    def __rich__(self) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, padding=0)
+        table.add_column("Job", no_wrap=True, min_width=11)
+        table.add_column("Way in", no_wrap=True, min_width=16)
+        table.add_column("Outcome", min_width=14)
+        for stage in STAGES:
+            table.add_column(stage.name, justify="right", no_wrap=True, min_width=6)
+        table.add_column("total", justify="right", no_wrap=True, min_width=5)
+        for job in self.jobs:
+            total = f"{job.seconds:.2f}" if job.seconds else ""
+            table.add_row(job.name, f"[dim]{job.way}[/]", _outcome(job), *self._cells(job), f"[bold]{total}[/]")
+        return table
+
+    def _cells(self, job: DemoJob) -> Iterator[RenderableType]:
+        passed = self.log.of(job)
+        furthest = max((number for number, stage in enumerate(STAGES) if stage.name in passed), default=-1)
+        if len(job.expected) == 1 and any(each.outcome == "given_up" for each in passed.values()):
+            furthest = max(furthest, len(STAGES) - 2)  # nothing but to tell of it is left
+        for number, stage in enumerate(STAGES):
+            seen = passed.get(stage.name)
+            if seen and seen.seconds is not None:
+                yield f"[green]{seen.seconds:.2f}[/]"
+            elif seen:
+                yield "[red]✗[/]" if seen.outcome == "given_up" else f"[yellow]{seen.outcome}[/]"
+            elif job.arrival or number <= furthest or not job.sent_at:
+                yield "[dim]-[/]"
+            elif number == furthest + 1:
+                yield self.spinner
+            else:
+                yield ""
+
+
+def _outcome(job: DemoJob) -> RenderableType:
+    if not job.arrival:
+        return Text("on its way" if job.sent_at else "not sent", style="dim")
+    parts = []
+    for name in IMAGE_FIELDS:
+        if error := job.arrival.result.get(f"{name}_error"):
+            parts.append(f"[red]{escape(str(error.get('code')))}[/]")
+        elif info := job.arrival.result.get(f"{name}_info"):
+            parts.append(renditions(info))
+    return Text.from_markup(" + ".join(parts) or "[red]nothing[/]")
+
+
+def renditions(info: Mapping[str, Mapping[str, str]]) -> str:
+    """`3 jpeg` for the renditions of an image."""
+    extensions = {rendition["url"].rpartition(".")[2] for rendition in info.values()}
+    return f"{len(info)} {'/'.join(sorted(extensions))}"
+
+
+def whereabouts(jobs: Sequence[DemoJob]) -> Table:
+    """Where the renditions of each job are, and why those that failed did."""
+    base = f"{get_settings().public_url_base}/{get_settings().s3_prefix}/"
+    table = Table(box=None, padding=(0, 1), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("", Text(base, style="dim"))
+    for job in jobs:
+        for number, line in enumerate(_places(job, base)):
+            table.add_row("" if number else job.name, line)
+    return table
+
+
+def _places(job: DemoJob, base: str) -> Iterator[Text]:
+    for name in IMAGE_FIELDS:
+        result = job.arrival.result if job.arrival else {}
+        if error := result.get(f"{name}_error"):
+            yield Text(f"{error['message']} Kept in {error['stage']}_dlq.", style="red")
+        elif info := result.get(f"{name}_info"):
+            yield Text(_shortened(info[next(iter(info))]["url"].removeprefix(base), list(info)))
+
+
+def _shortened(path: str, names: Sequence[str]) -> str:
+    """`TEST/975b…f8ec_{50x50,250X250}.jpeg` for the path of a rendition."""
+    folder, _, name = path.rpartition("/")
+    digits, _, rest = name.partition("_")
+    return f"{folder}/{digits[:4]}…{digits[-4:]}_{{{','.join(names)}}}.{rest.rpartition('.')[2]}"

@@ -1,0 +1,87 @@
+"""The contact sheet: what landed in S3, as one picture."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw
+
+from pipeline.local.demo.covers import font
+
+COLUMNS, MARGIN, GAP = 3, 48, 40
+LARGE, MEDIUM, SMALL = 400, 250, 50  #: sides as shown: the large one at half its size
+CARD = (LARGE + 16 + MEDIUM, LARGE + 84)
+
+GROUND, INK, FAINT, ALARM, PALE = "#f6f5f2", "#1c1b1a", "#77736c", "#b3261e", "#fbe9e7"
+SQUARE = 10  #: side of the checkerboard's squares
+SQUARES = ("#ffffff", "#dcdad5")
+
+Point = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One cover: its renditions, or why there are none."""
+
+    title: str
+    caption: str
+    renditions: Sequence[tuple[str, Image.Image]] = ()
+    error: tuple[str, str] | None = None  #: code and sentence
+
+
+def draw(cards: Sequence[Card], heading: str, remarks: Sequence[str]) -> Image.Image:
+    """The sheet; its first place has the heading and the remarks."""
+    rows = -(-(len(cards) + 1) // COLUMNS)
+    width = 2 * MARGIN + COLUMNS * CARD[0] + (COLUMNS - 1) * GAP
+    sheet = Image.new("RGB", (width, 2 * MARGIN + rows * CARD[1] + (rows - 1) * GAP), GROUND)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((MARGIN, MARGIN + 96), heading, font=font(64), fill=INK, stroke_width=1, stroke_fill=INK, spacing=14)
+    pen.text((MARGIN, MARGIN + 270), "\n".join(remarks), font=font(24), fill=FAINT, spacing=12)
+    for place, card in enumerate(cards, 1):
+        row, column = divmod(place, COLUMNS)
+        _draw_card(sheet, (MARGIN + column * (CARD[0] + GAP), MARGIN + row * (CARD[1] + GAP)), card)
+    return sheet
+
+
+def _draw_card(sheet: Image.Image, at: Point, card: Card) -> None:
+    x, y = at
+    pen = ImageDraw.Draw(sheet)
+    pen.text((x, y + LARGE + 14), card.title, font=font(30), fill=INK, stroke_width=0.5, stroke_fill=INK)
+    pen.text((x, y + LARGE + 54), card.caption, font=font(21), fill=FAINT)
+    if card.error:
+        _draw_error(pen, at, *card.error)
+        return
+    places = {LARGE: (x, y), MEDIUM: (x + LARGE + 16, y), SMALL: (x + LARGE + 16, y + LARGE - SMALL)}
+    by_size = sorted(card.renditions, key=lambda rendition: -rendition[1].width)
+    for (name, image), (side, place) in zip(by_size, places.items(), strict=False):
+        _paste(sheet, image if image.width == side else image.resize((side, side)), place)
+        if side == MEDIUM:
+            pen.text((place[0], place[1] + side + 8), name, font=font(20), fill=FAINT)
+        elif side == SMALL:
+            pen.text((place[0] + side + 12, place[1] + 14), name, font=font(20), fill=FAINT)
+
+
+def _draw_error(pen: ImageDraw.ImageDraw, at: Point, code: str, sentence: str) -> None:
+    x, y = at
+    pen.rounded_rectangle((x, y, x + CARD[0], y + LARGE), 16, fill=PALE)
+    middle, arm = (x + CARD[0] // 2, y + 110), 34
+    for direction in (-1, 1):
+        ends = [(middle[0] - arm, middle[1] - arm * direction), (middle[0] + arm, middle[1] + arm * direction)]
+        pen.line(ends, fill=ALARM, width=12)
+    pen.text((middle[0], y + 180), code, font=font(40), fill=ALARM, anchor="ma", stroke_width=0.5, stroke_fill=ALARM)
+    wrapped = "\n".join(textwrap.wrap(sentence, 46))
+    pen.multiline_text((middle[0], y + 248), wrapped, font=font(24), fill=INK, anchor="ma", align="center", spacing=8)
+
+
+def _paste(sheet: Image.Image, image: Image.Image, at: Point) -> None:
+    """The image on a checkerboard, where it has anything transparent."""
+    image = image.convert("RGBA")
+    ground = Image.new("RGBA", image.size, SQUARES[0])
+    pen = ImageDraw.Draw(ground)
+    for row in range(0, image.height, SQUARE):
+        for column in range((row // SQUARE) % 2 * SQUARE, image.width, 2 * SQUARE):
+            pen.rectangle((column, row, column + SQUARE - 1, row + SQUARE - 1), fill=SQUARES[1])
+    ground.alpha_composite(image)
+    sheet.paste(ground.convert("RGB"), at)

@@ -1,0 +1,166 @@
+"""Whether what came is what should have come; each difference is a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import requests
+from PIL import Image, ImageChops, ImageOps, ImageStat
+
+from pipeline.clients import shared as clients
+from pipeline.errors import PipelineError
+from pipeline.local.demo.jobs import COMMAND, DemoJob, Failure
+from pipeline.local.demo.samples import Sample
+from pipeline.settings import Settings
+from pipeline.sqs.wire import decode
+from pipeline.stages import INGEST_DEAD_LETTER_QUEUE, STAGES
+
+#: What a rendition may differ from the picture that a person sees in the source: the mean of 0 to 255, seen coarsely.
+#: Good ones differ by up to 6, for a JPEG of 50x50 has few colours; one that lies on its side by 35 or more.
+MAX_DIFFERENCE = 12.0
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One rendition, fetched from its public URL."""
+
+    name: str
+    url: str
+    headers: Mapping[str, str]
+    image: Image.Image
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message that a stage gave up, with its reason."""
+
+    stage: str
+    code: str
+    attempts: str
+
+
+def fetch_back(infos: Mapping[str, Any]) -> dict[str, list[Stored]]:
+    """The renditions from where `infos`, by the image's field, say they are; those that can be read."""
+    stored: dict[str, list[Stored]] = {}
+    for name, info in infos.items():
+        for rendition, place in (info or {}).items():
+            response = requests.get(place["url"], timeout=10)
+            if response.ok:
+                image = Image.open(BytesIO(response.content))
+                image.load()
+                stored.setdefault(name, []).append(Stored(rendition, place["url"], response.headers, image))
+    return stored
+
+
+def dead_letters(settings: Settings) -> dict[str, DeadLetter]:
+    """Every dead letter, by the id of its job."""
+    from pipeline.worker.broker import job_of  # noqa: PLC0415 - reads the settings, which the stack has changed
+
+    found: dict[str, DeadLetter] = {}
+    for queue in [*(stage.dead_letter_queue for stage in STAGES), INGEST_DEAD_LETTER_QUEUE]:
+        url = clients.sqs().get_queue_url(QueueName=f"{settings.queue_namespace}_{queue}")["QueueUrl"]
+        received = clients.sqs().receive_message(
+            QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=0, MessageAttributeNames=["All"]
+        )
+        for message in received.get("Messages", []):
+            said = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
+            try:
+                job_id = job_of(decode(message["Body"])).id
+            except (PipelineError, ValueError):
+                job_id = message["MessageId"]
+            letter = DeadLetter(said.get("stage", ""), said.get("error_code", ""), said.get("attempts", ""))
+            found[job_id] = letter
+    return found
+
+
+def differences(
+    job: DemoJob, stored: Mapping[str, Sequence[Stored]], letter: DeadLetter | None, settings: Settings
+) -> Iterator[str]:
+    """In what the outcome of a job is not as expected."""
+    if job.arrival is None:
+        yield "it has no result"
+        return
+    yield from job.arrival.complaints
+    result = job.arrival.result
+    ours = {f"{name}_info" for name in job.expected}
+    ours |= {f"{name}_error" for name, outcome in job.expected.items() if isinstance(outcome, Failure)}
+    ours |= {"postback_secret_key"} if "postback_url" in job.payload else set()
+    ours |= {"redirect_queue"} if job.way == COMMAND else set()
+    if strange := set(result) ^ (set(job.payload) | ours):
+        yield f"its result has too many or too few fields: {', '.join(sorted(strange))}"
+    if changed := [name for name, value in job.payload.items() if name not in ours and result.get(name) != value]:
+        yield f"its result does not return as they were: {', '.join(changed)}"
+    for name, outcome in job.expected.items():
+        if isinstance(outcome, Failure):
+            yield from _failure_differences(name, outcome, result)
+        else:
+            yield from info_differences(f"{name}_info", job.infos[name], job.folder, settings)
+            yield from image_differences(outcome, stored.get(name, []), settings)
+    yield from letter_differences(job.expected, letter)
+
+
+def letter_differences(expected: Mapping[str, Sample | Failure], letter: DeadLetter | None) -> Iterator[str]:
+    """In what the dead letter of a job, if it has one, is not as expected of its images."""
+    failures = [outcome for outcome in expected.values() if isinstance(outcome, Failure)]
+    wanted = DeadLetter(failures[0].stage, failures[0].code, "1") if failures else None
+    if letter != wanted:
+        yield f"its dead letter should be {wanted}, but is {letter}"
+
+
+def _failure_differences(name: str, wanted: Failure, result: Mapping[str, Any]) -> Iterator[str]:
+    error = result.get(f"{name}_error") or {}
+    if result.get(f"{name}_info", error) is not None:
+        yield f"its {name}_info should be null"
+    if (error.get("stage"), error.get("code")) != (wanted.stage, wanted.code) or not error.get("message"):
+        yield f"its {name}_error should be {wanted.code} in {wanted.stage} with a sentence, but is {error}"
+
+
+def info_differences(name: str, info: Any, folder: str, settings: Settings) -> Iterator[str]:
+    """In what the field `name` of a result or a document does not tell of renditions in this folder."""
+    path = f"{settings.s3_prefix}/{folder}/"
+    names = [rendition.name for rendition in settings.renditions]
+    if not isinstance(info, dict) or list(info) != names:
+        yield f"its {name} should name {', '.join(names)}, but is {info}"
+        return
+    for rendition, place in info.items():
+        good_url = str(place.get("url")).startswith(f"{settings.public_url_base}/{path}")
+        if set(place) != {"url", "bucket_path"} or place["bucket_path"] != path or not good_url:
+            yield f"its {name} has a wrong {rendition}: {place}"
+
+
+def image_differences(sample: Sample, stored: Sequence[Stored], settings: Settings) -> Iterator[str]:
+    """In what the renditions that were read back are not those of the sample."""
+    by_name = {each.name: each for each in stored}
+    for wanted in settings.renditions:
+        if wanted.name not in by_name:
+            yield f"{sample.title} {wanted.name} is not where its URL says"
+            continue
+        headers, image = by_name[wanted.name].headers, by_name[wanted.name].image
+        if image.size != (wanted.width, wanted.height):
+            yield f"{sample.title} {wanted.name} has {image.width}x{image.height} pixels"
+        if image.format != sample.format or headers.get("Content-Type") != sample.content_type:
+            yield f"{sample.title} {wanted.name} is {image.format} ({headers.get('Content-Type')}), not {sample.format}"
+        if headers.get("Cache-Control") != settings.cache_control:
+            yield f"{sample.title} {wanted.name} has the Cache-Control {headers.get('Cache-Control')!r}"
+        if image.getexif():
+            yield f"{sample.title} {wanted.name} still has EXIF data"
+        if (distance := _distance(image, sample.picture)) > MAX_DIFFERENCE:
+            yield f"{sample.title} {wanted.name} does not look like its source (it differs by {distance:.0f} of 255)"
+
+
+def _distance(image: Image.Image, picture: Image.Image) -> float:
+    """How far the image is from the picture, filled and centre-cropped to its size."""
+    wanted = ImageOps.fit(picture.convert("RGBA"), image.size, Image.Resampling.LANCZOS)
+    difference = ImageChops.difference(_coarse(image.convert("RGBA")), _coarse(wanted))
+    return max(ImageStat.Stat(difference).mean)
+
+
+def _coarse(image: Image.Image) -> Image.Image:
+    """Its colours on grey and its alpha, in so few pixels that fine lines and grain make no difference."""
+    ground = Image.new("RGBA", image.size, "grey")
+    ground.alpha_composite(image)
+    ground.putalpha(image.getchannel("A"))
+    return ground.resize((16, 16), Image.Resampling.BOX)

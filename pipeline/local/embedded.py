@@ -1,0 +1,268 @@
+"""The embedded stack, for development and tests: SQS, S3 and MongoDB as child processes on free loopback ports.
+
+The servers, ministack and SecantusDB, are programs of an environment of their own (`make setup-dev`); nothing here
+imports them. They end with this process, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import secrets
+import shutil
+import socket
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+from pipeline.local.supervisor import STOP_TIMEOUT, Child, command_line
+
+#: The data folder of this checkout, which git ignores.
+DATA_DIR = Path(__file__).resolve().parents[2] / ".data"
+
+REGION = "us-east-2"
+DATABASE = "image_service"
+
+#: Seconds that a server may take until it answers, and that an earlier stack's servers may take to end.
+START_TIMEOUT = 60.0
+LOCK_TIMEOUT = STOP_TIMEOUT + 5
+
+#: How often a server that ends while it starts is tried again, on another port: its port may have been taken meanwhile.
+ATTEMPTS = 4
+
+
+class EmbeddedStackError(Exception):
+    """The embedded stack cannot run; its text says why, and what to do."""
+
+
+class EmbeddedStack:
+    """The servers, from entering the context to leaving it.
+
+    Args:
+        data_dir: the folder of everything the servers write, their logs included; one stack at a time uses it.
+        persist: keep queues, objects and documents for the next stack in this folder that persists; else each starts
+            empty.
+        with_mongo: start MongoDB too.
+
+    Raises (on entering):
+        EmbeddedStackError: a server is not installed or does not start, the folder cannot be written, or another stack
+            uses it.
+    """
+
+    def __init__(self, data_dir: Path = DATA_DIR, *, persist: bool = False, with_mongo: bool = True) -> None:
+        self._data_dir = data_dir.resolve()
+        self._persist = persist
+        self._with_mongo = with_mongo
+        self._exit = ExitStack()
+        self._environ: dict[str, str] = {}
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The variables that point a process of the product to this stack, and away from any other."""
+        return dict(self._environ)
+
+    def __enter__(self) -> EmbeddedStack:
+        with _writing(self._data_dir), ExitStack() as undo:
+            lock = undo.enter_context(_locked(self._data_dir))
+            folder = self._data_dir / ("state" if self._persist else "scratch")
+            if not self._persist:
+                shutil.rmtree(folder, ignore_errors=True)
+            servers: list[_Server] = [_Ministack(self._data_dir, folder, lock, self._persist)]
+            if self._with_mongo:
+                servers.append(_Secantus(self._data_dir, folder, lock))
+            # Both start before either is waited for. What is not kept needs no time to be written.
+            for server in servers:
+                server.launch()
+                undo.callback(server.stop, STOP_TIMEOUT if self._persist else 0)
+            for server in servers:
+                server.wait_until_it_answers()
+            self._environ = _environ(servers[0].port, servers[1].port if self._with_mongo else None)
+            self._exit = undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+
+def _environ(aws_port: int, mongo_port: int | None) -> dict[str, str]:
+    endpoint = f"http://127.0.0.1:{aws_port}"
+    mongo_url = f"mongodb://127.0.0.1:{mongo_port}/{DATABASE}" if mongo_port else ""
+    return {
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        # Each in every form, so that none of a developer's own environment wins: an empty value counts as unset.
+        **dict.fromkeys(["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_SQS"], endpoint),
+        **dict.fromkeys(["AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY_S3", "AWS_ACCESS_KEY_SQS"], "embedded"),
+        **dict.fromkeys(["AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY_S3", "AWS_SECRET_KEY_SQS"], "embedded"),
+        "AWS_SESSION_TOKEN": "",
+        "MONGO_URL": mongo_url,
+        **dict.fromkeys(["MONGO_URL_DEVELOP", "MONGO_URL_PRODUCTION", "JOBS_MONGO_URL"], ""),
+        **dict.fromkeys(["no_proxy", "NO_PROXY"], "127.0.0.1,localhost"),
+    }
+
+
+class _Server(ABC):
+    """A server program: where it is, how it is started, and how one knows that it answers."""
+
+    name: str
+
+    def __init__(self, data_dir: Path, folder: Path, lock: int) -> None:
+        self._program = _find(self.name)
+        self._log = data_dir / f"{self.name}.log"
+        self._log.unlink(missing_ok=True)
+        self._folder = folder / self.name
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = lock
+
+    @abstractmethod
+    def command(self) -> str:
+        """The command line that starts it, on its port."""
+
+    def variables(self) -> Mapping[str, str]:
+        return {}
+
+    @abstractmethod
+    def answers(self) -> bool:
+        """Whether this very server answers, not another that took its port."""
+
+    def launch(self) -> None:
+        self.port = _free_port()
+        # What the developer's environment says is not for the servers, whose variables have names as common as AUTH.
+        kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+        environ = {**kept, "HOME": str(self._folder), "TMPDIR": str(self._folder), **self.variables()}
+        with self._log.open("ab") as log:
+            # Inheriting the lock, the servers hold the folder for as long as they write to it.
+            self.child = Child(self.command(), environ=environ, cwd=self._folder, output=log, pass_fds=[self._lock])
+
+    def wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        attempts = 1
+        while not self.answers():
+            if self.child.ended():
+                status = self.child.wait()
+                if attempts == ATTEMPTS:
+                    raise EmbeddedStackError(f"{self.name} ended with status {status}{self._said()}")
+                attempts += 1
+                self.launch()
+            elif time.monotonic() > deadline:
+                raise EmbeddedStackError(f"{self.name} did not answer within {START_TIMEOUT:g} s{self._said()}")
+            time.sleep(0.05)
+
+    def stop(self, timeout: float) -> None:
+        self.child.stop(timeout)
+
+    def _said(self) -> str:
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join([f"; the end of its log, {self._log}:", *lines[-10:]])
+
+
+class _Ministack(_Server):
+    name = "ministack"
+
+    def __init__(self, data_dir: Path, folder: Path, lock: int, persist: bool) -> None:
+        super().__init__(data_dir, folder, lock)
+        self._persist = persist
+        self._edition = f"embedded-{secrets.token_hex(8)}"  # it shows in the health answer, which tells it from others
+
+    def command(self) -> str:
+        return command_line(self._program)
+
+    def variables(self) -> Mapping[str, str]:
+        persist = "1" if self._persist else "0"
+        return {
+            "BIND_HOST": "127.0.0.1",
+            "GATEWAY_PORT": str(self.port),
+            "MINISTACK_HOST": "127.0.0.1",
+            "MINISTACK_REGION": REGION,
+            "MINISTACK_EDITION": self._edition,
+            "SERVICES": "sqs,s3",
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+            "DOCKER_HOST": f"unix://{self._folder}/none",  # else it removes containers it takes for its own
+            "PERSIST_STATE": persist,
+            "STATE_DIR": str(self._folder / "state"),
+            "S3_PERSIST": persist,
+            "S3_DATA_DIR": str(self._folder / "s3"),
+        }
+
+    def answers(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        try:
+            connection.request("GET", "/_ministack/health")
+            return bool(json.load(connection.getresponse())["edition"] == self._edition)
+        except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+            return False
+        finally:
+            connection.close()
+
+
+class _Secantus(_Server):
+    name = "secantusd-py"
+
+    def command(self) -> str:
+        address = ("--host", "127.0.0.1", "--port", str(self.port))
+        return command_line(
+            self._program, *address, "--standalone", "--storage-path", self._folder, "--cache-size", "256M"
+        )
+
+    def answers(self) -> bool:
+        client: MongoClient[dict[str, Any]]
+        with MongoClient("127.0.0.1", self.port, serverSelectionTimeoutMS=2000, directConnection=True) as client:
+            try:
+                client.admin.command("ping")
+                return bool(client.admin.command("serverStatus")["pid"] == self.child.pid)
+            except (PyMongoError, LookupError):
+                return False
+
+
+def _find(program: str) -> Path:
+    """The program, beside this Python or in the servers' environment within this one's."""
+    for folder in (Path(sys.executable).parent, Path(sys.prefix) / "servers" / "bin"):
+        if (folder / program).exists():
+            return folder / program
+    raise EmbeddedStackError(f"{program}, a server of the embedded stack, is not installed here: run `make setup-dev`")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """What the system refuses inside is said in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise EmbeddedStackError(f"{folder} cannot be written ({reason}): choose another data folder") from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Hold the folder for one stack; waits a little for the servers of one that was killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    with (folder / "lock").open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise EmbeddedStackError(
+                        f"another embedded stack uses {folder}: stop it, or choose another data folder"
+                    ) from None
+                time.sleep(0.05)
+        yield file.fileno()

@@ -1,0 +1,141 @@
+"""The whole service on this machine alone: the embedded stack and the Procfile's processes, until told to stop."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from pipeline.local.embedded import EmbeddedStackError
+from pipeline.local.standalone import PROCFILE, from_here, standalone
+from pipeline.local.supervisor import Supervisor
+
+#: The file in the data folder that holds what a second terminal needs, while the service runs.
+ENV_FILE = "local.env"
+
+#: What the service runs by, and `check` in a second terminal has to know. No secrets: they are not written.
+CARRIED = ("ALLOWED_NETWORKS",)
+
+#: Where the dashboard listens: on the first of these ports that is free.
+DASHBOARD_PORTS = range(8480, 8580)
+
+#: The least of it, for people to see.
+SHOWN = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "QUEUE_URL")
+
+#: Of the processes, in the order of the Procfile.
+COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
+
+
+def parse_concurrency(text: str) -> dict[str, int]:
+    """`resize=4,fetch=2` as numbers of processes by their type.
+
+    Raises:
+        ValueError: it is not of that form, or names a type that the Procfile has not.
+    """
+    numbers = {}
+    for item in filter(None, text.split(",")):
+        name, _, number = (part.strip() for part in item.partition("="))
+        if not (name and number.isascii() and number.isdigit()):
+            raise ValueError(f"{item!r} is not of the form resize=4")
+        numbers[name] = int(number)
+    Supervisor(PROCFILE, lambda *_: None, concurrency=numbers)  # it knows the types, and starts nothing yet
+    return numbers
+
+
+def run(data_dir: Path, concurrency: Mapping[str, int], console: Console) -> None:
+    """Run the service until a signal raises KeyboardInterrupt. Nothing is left running afterwards.
+
+    Raises:
+        EmbeddedStackError: the stack cannot run.
+    """
+    console.print("Starting the embedded servers …", style="dim")
+    with standalone(data_dir, persist=True) as variables, _env_file(data_dir / ENV_FILE, variables) as env_file:
+        port = _dashboard_port()
+        _explain(console, variables | {"DASHBOARD": f"http://127.0.0.1:{port}/"}, data_dir, env_file)
+        beside = {"dashboard": f"LEVEL=${{LEVEL:-INFO}} image-pipeline dashboard --port {port}"}
+        with Supervisor(PROCFILE, Lines(console), concurrency=concurrency, beside=beside) as supervisor:
+            supervisor.start()
+            threading.Event().wait()
+
+
+def _dashboard_port() -> int:
+    for port in DASHBOARD_PORTS:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise EmbeddedStackError(f"no port from {DASHBOARD_PORTS[0]} to {DASHBOARD_PORTS[-1]} is free for the dashboard")
+
+
+class Lines:
+    """Prints what processes print, each line after its process's name in its colour."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._colours: dict[str, str] = {}
+
+    def __call__(self, name: str, text: str) -> None:
+        """Print one line. Never raises: a reader that has gone shall not end the service."""
+        process_type = name.partition(".")[0]
+        colour = self._colours.setdefault(process_type, COLOURS[len(self._colours) % len(COLOURS)])
+        with suppress(OSError):
+            self._console.print(Text.assemble((f"{name:<11} |", colour), " ", text), soft_wrap=True)
+
+
+@contextmanager
+def _env_file(path: Path, variables: Mapping[str, str]) -> Iterator[Path]:
+    """A file that a shell can read, for as long as what it tells of exists."""
+    told = {**{name: os.environ[name] for name in CARRIED if name in os.environ}, **variables}
+    path.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in told.items()), encoding="utf-8")
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _explain(console: Console, variables: Mapping[str, str], data_dir: Path, env_file: Path) -> None:
+    """What runs where, and how to use it from another terminal."""
+    where = {
+        "Dashboard": variables["DASHBOARD"],
+        "SQS and S3": variables["AWS_ENDPOINT_URL"],
+        "MongoDB": variables["MONGO_URL"],
+        "QUEUE_URL": variables["QUEUE_URL"],
+        "S3_BUCKET": variables["S3_BUCKET"],
+        "Data": f"{from_here(data_dir)}, kept for the next time",
+    }
+    lines = [
+        "[bold]The service runs, on this machine alone. Ctrl-C ends it.[/]",
+        "",
+        *(f"  {name:<11} {value}" for name, value in where.items()),
+        "",
+        "[bold]In a second terminal[/]",
+        "",
+        f"  set -a; . {shlex.quote(from_here(env_file))}; set +a",
+        f"  {_command()} submit --wait https://example.org/cover.jpg",
+        f"  {_command()} status --watch",
+        "",
+        "The first of these lines does, among others,",
+        "",
+        *(f"  export {name}={shlex.quote(variables[name])}" for name in SHOWN),
+        "",
+    ]
+    if not os.environ.get("ALLOWED_NETWORKS"):
+        lines += ["Images and postbacks on this machine itself need ALLOWED_NETWORKS=127.0.0.0/8 set before.", ""]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _command() -> str:
+    """How `image-pipeline` is started in a terminal that has the same PATH."""
+    installed = Path(sys.executable).parent / "image-pipeline"
+    found = shutil.which(installed.name)
+    if found and Path(found).resolve() == installed.resolve():
+        return installed.name
+    return shlex.quote(from_here(installed))

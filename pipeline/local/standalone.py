@@ -1,0 +1,65 @@
+"""The service on the embedded stack, needing nothing from outside: what `local` and `demo` share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+from pipeline.clients import shared as clients
+from pipeline.local.embedded import EmbeddedStack
+from pipeline.ops.provision import plan
+from pipeline.settings import get_settings
+from pipeline.sqs.queues import find_queue
+
+#: The Procfile of this checkout.
+PROCFILE = Path(__file__).resolve().parents[2] / "Procfile"
+
+#: The input queue, without the namespace.
+INPUT_QUEUE = "input.fifo"
+
+
+@contextmanager
+def standalone(data_dir: Path, *, persist: bool) -> Iterator[dict[str, str]]:
+    """The embedded stack, everything that `provision` makes, and an input queue.
+
+    Yields the variables that point a process of the product there. This process, and what it starts, has them already.
+
+    Raises:
+        EmbeddedStackError: the stack cannot run.
+    """
+    with EmbeddedStack(data_dir, persist=persist) as stack:
+        # Bytes wait in the stack's own bucket, whatever this environment says of another.
+        variables = stack.environ | {"STAGING_URL": "", "JOBS_MONGO_URL": stack.environ["MONGO_URL"]}
+        os.environ.update(variables)
+        clients.forget()
+        settings = get_settings()
+        for step in plan(settings, create_bucket=True):
+            with clients.aws_trouble("aws", step.says):
+                step.do()
+        chosen = {
+            "QUEUE_NAMESPACE": settings.queue_namespace,
+            "S3_BUCKET": settings.s3_bucket,
+            "QUEUE_URL": _input_queue(f"{settings.queue_namespace}_{INPUT_QUEUE}"),
+        }
+        os.environ.update(chosen)
+        clients.forget()
+        yield variables | chosen
+
+
+def _input_queue(name: str) -> str:
+    with clients.aws_trouble("sqs", "create the input queue"):
+        url = find_queue(clients.sqs(), name)  # kept from an earlier start, with what waits in it
+        if not url:
+            url = clients.sqs().create_queue(QueueName=name, Attributes={"FifoQueue": "true"})["QueueUrl"]
+    # One that was kept says the port of its own start.
+    return urljoin(str(get_settings().aws_endpoint_url_sqs), urlsplit(url).path)
+
+
+def from_here(path: Path) -> str:
+    """The path as people may type it: relative, if it is below the current folder."""
+    with suppress(ValueError):
+        return str(path.resolve().relative_to(Path.cwd()))
+    return str(path)

@@ -1,0 +1,158 @@
+"""The small HTTP server of each process: `/metrics`, `/livez` and `/readyz`, on loopback unless told otherwise.
+
+It listens on the first free port from METRICS_PORT upwards, so that any number of processes may run on one host. It is
+never in the way: where no port is free the process goes on without.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import socketserver
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from http.server import BaseHTTPRequestHandler
+from importlib.metadata import PackageNotFoundError, version
+from ipaddress import IPv6Address
+from typing import Any
+
+import prometheus_client
+from prometheus_client.exposition import choose_encoder
+
+from pipeline import metrics
+from pipeline.monitoring.health import Health
+from pipeline.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: So many ports are tried.
+PORTS = 100
+
+#: Seconds that a client may take to send its request, and to take the answer.
+CLIENT_TIMEOUT = 10.0
+
+Refresh = Callable[[], None]
+
+
+class OpsServer:
+    """What a process tells of itself.
+
+    Parameters:
+        process: its type: `fetch`, ..., `ingest`, `scheduler`.
+        queues: those it consumes.
+        health: what it knows of itself.
+        refresh: each brings gauges up to date, and is called at each scrape; what it raises costs only its own.
+    """
+
+    def __init__(self, process: str, queues: Iterable[str], health: Health, refresh: Iterable[Refresh] = ()) -> None:
+        self._process = process
+        self._health = health
+        self._refresh = tuple(refresh)
+        self._lock = threading.Lock()
+        self._server: _Server | None = None
+        metrics.PROCESS.labels(process, ",".join(queues), _version()).set(1)
+
+    def start(self, settings: Settings) -> int | None:
+        """Serve, in threads of its own; returns the port, or None where METRICS_PORT is 0, or no port is free."""
+        if not settings.metrics_port:
+            return None
+        host = settings.metrics_host
+        try:
+            self._server = self._listen(str(host), settings.metrics_port)
+        except OSError as error:
+            logger.warning("No metrics and no health checks: METRICS_HOST=%s: %s.", host, error.strerror or error)
+            return None
+        # Else a time beside each count, for which nobody asked.
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+        threading.Thread(target=self._server.serve_forever, name="ops-server", daemon=True).start()
+        port: int = self._server.server_address[1]
+        shown = f"[{host}]" if isinstance(host, IPv6Address) else host
+        logger.info("%s: metrics and health at http://%s:%d", self._process, shown, port)
+        return port
+
+    def close(self) -> None:
+        """Serve nothing more."""
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+
+    def answer(self, path: str, accept: str) -> tuple[int, str, bytes]:
+        """The status, content type and body for a GET of `path`, by a client that accepts the types `accept`."""
+        match path:
+            case "/metrics":
+                encode, content_type = choose_encoder(accept)
+                with self._lock:  # gauges are cleared and set
+                    self._bring_up_to_date()
+                    return 200, content_type, encode(metrics.REGISTRY)
+            case "/livez":
+                return _verdict(list(self._health.not_live()))
+            case "/readyz":
+                return _verdict(list(self._health.not_ready()))
+        return 404, "text/plain; charset=utf-8", b"/metrics, /livez and /readyz are here.\n"
+
+    def _bring_up_to_date(self) -> None:
+        metrics.LIVE.labels(self._process).set(not list(self._health.not_live()))
+        metrics.READY.labels(self._process).set(not list(self._health.not_ready()))
+        for refresh in self._refresh:
+            try:
+                refresh()
+            except Exception as error:
+                logger.warning("Some metrics could not be taken (%s).", type(error).__name__)
+
+    def _listen(self, host: str, first: int) -> _Server:
+        for port in range(first, min(first + PORTS, 65536)):
+            try:
+                return _Server((host, port), self.answer)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+        raise OSError(errno.EADDRINUSE, f"no port from {first} to {port} is free")
+
+
+def _version() -> str:
+    try:
+        return version("image-pipeline")
+    except PackageNotFoundError:  # run from a checkout that was not installed
+        return "unknown"
+
+
+def _verdict(wrong: list[str]) -> tuple[int, str, bytes]:
+    text = "".join(f"{sentence}\n" for sentence in wrong) or "ok\n"
+    return 503 if wrong else 200, "text/plain; charset=utf-8", text.encode()
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], answer: Callable[[str, str], tuple[int, str, bytes]]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.answer = answer
+        super().__init__(address, _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):  # a client that goes away is nothing to talk of
+            logger.warning("A request for metrics or health failed (%s).", type(error).__name__)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = CLIENT_TIMEOUT
+    server: _Server
+
+    def do_GET(self) -> None:
+        status, content_type, body = self.server.answer(self.path.partition("?")[0], self.headers.get("Accept", ""))
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def version_string(self) -> str:
+        return "image-pipeline"
+
+    def log_message(self, *_: Any) -> None:
+        """A scrape is nothing to log."""

@@ -1,0 +1,1 @@
+"""The job log in MongoDB: its schema, its writer and its reader."""

@@ -1,0 +1,102 @@
+"""What is going on: the stages with what waits in their queues, how fast they work, and what failed lately."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pipeline.errors import RetryableError
+from pipeline.monitoring.job_log import reader as job_stories
+from pipeline.monitoring.job_log import writer as job_log
+from pipeline.monitoring.job_log.reader import Failure
+from pipeline.monitoring.queue_depths import DEAD, Depth, depths, queue_names
+from pipeline.settings import get_settings
+from pipeline.stages import STAGES, Lane
+
+#: What a rate is the average of, and how far back failures are looked for.
+RATE_OVER = timedelta(minutes=2)
+FAILURES_OVER = timedelta(hours=1)
+
+#: The stages that tell of every job that passes them.
+WITH_TURNS = frozenset(stage.name for stage in STAGES)
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One stage. Counts are messages, as SQS counts them; those in flight and delayed of both lanes."""
+
+    stage: str
+    waiting: int
+    bulk: int  #: that wait in the lane of the sweeps
+    in_flight: int
+    delayed: int
+    dead: int
+    per_minute: float | None = None  #: turns that went well; None: not known, for `ingest` and sweeps tell of none
+    oldest: datetime | None = None  #: when the oldest job began that is due here; None: none is known
+
+
+@dataclass(frozen=True)
+class Status:
+    """The stages in the order of the way, failures of the last hour, and what a person should know."""
+
+    at: datetime
+    stages: list[StageStatus]
+    failures: list[Failure]
+    hints: list[str]
+
+
+def look() -> Status:
+    """Look once at the queues, and at the job log where there is one.
+
+    Raises:
+        RetryableError: SQS could not be asked. A job log that cannot be asked is a hint.
+    """
+    now = datetime.now(UTC)
+    found = depths()
+    hints = list(_hints(found))
+    rates: dict[str, float] | None = None
+    oldest: dict[str, datetime] = {}
+    failures: list[Failure] = []
+    if get_settings().jobs_mongo_url is None:
+        hints.append("Rates, the oldest jobs and failures need the job log: set JOBS_MONGO_URL.")
+    else:
+        try:
+            rates = job_stories.per_minute(job_stories.rates(now - RATE_OVER), now, RATE_OVER)
+            oldest = job_stories.oldest()
+            failures = job_stories.failures(now - FAILURES_OVER)
+            if job_log.missing_indexes():
+                hints.append("The job log lacks indexes and forgets nothing: `image-pipeline provision` makes them.")
+        except RetryableError as trouble:
+            hints.append(f"The job log: {trouble.message}")
+    stages = dict.fromkeys(depth.stage for depth in found)
+    return Status(now, [_stage(stage, found, rates, oldest) for stage in stages], failures, hints)
+
+
+def _hints(found: Iterable[Depth]) -> Iterable[str]:
+    found = list(found)
+    dead = sum(depth.waiting + depth.in_flight for depth in found if depth.lane == DEAD)
+    if dead:
+        yield f"{dead:,} dead letter{'' if dead == 1 else 's'}: `image-pipeline dead list` tells more."
+    missing = sorted(set(queue_names()) - {depth.queue for depth in found})
+    if missing:
+        names = f"{missing[0]}, for one" if len(missing) > 1 else missing[0]
+        yield f"Queues that do not exist: {len(missing)} ({names}). `image-pipeline provision` makes them."
+
+
+def _stage(
+    stage: str, found: Iterable[Depth], rates: dict[str, float] | None, oldest: dict[str, datetime]
+) -> StageStatus:
+    ours = [depth for depth in found if depth.stage == stage]
+    alive = [depth for depth in ours if depth.lane != DEAD]
+    busy = any(depth.waiting or depth.in_flight or depth.delayed for depth in alive)
+    return StageStatus(
+        stage=stage,
+        waiting=sum(depth.waiting for depth in alive if depth.lane == Lane.LIVE),
+        bulk=sum(depth.waiting for depth in alive if depth.lane == Lane.BULK),
+        in_flight=sum(depth.in_flight for depth in alive),
+        delayed=sum(depth.delayed for depth in alive),
+        dead=sum(depth.waiting + depth.in_flight for depth in ours if depth.lane == DEAD),
+        per_minute=rates.get(stage, 0.0) if rates is not None and stage in WITH_TURNS else None,
+        oldest=oldest.get(stage) if busy else None,  # where the queues are empty, the log only missed its end
+    )

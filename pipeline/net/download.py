@@ -1,0 +1,104 @@
+"""One source image from a URL that a stranger named: bounded in time, bytes and redirects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from urllib.parse import urljoin
+
+import requests
+
+from pipeline.clients import shared as clients
+from pipeline.errors import PermanentError, Retry, RetryableError
+from pipeline.job import MAX_URL_LENGTH
+from pipeline.metrics import FETCHED_BYTES
+from pipeline.net.guard import Budget, credentials
+from pipeline.net.http_errors import exchange, refusal, shown
+from pipeline.settings import get_settings
+
+MAX_REDIRECTS = 5
+
+#: The longest wait that a Retry-After may ask for, in seconds (contract, section 4).
+LONGEST_RETRY_AFTER = 900.0
+
+#: Statuses below 500 that say "later". https://www.rfc-editor.org/rfc/rfc9110#section-15.5
+LATER = frozenset({408, 425, 429})
+
+#: Images gain nothing from a content encoding. AVIF is not named: the original is wanted, not what a CDN makes of it.
+HEADERS = {
+    "Accept": "image/jpeg,image/png,image/webp,image/gif,image/*;q=0.8,*/*;q=0.5",
+    "Accept-Encoding": "identity",
+}
+
+#: Bytes that are read at a time.
+CHUNK = 262_144
+
+
+def download(url: str, turn: Callable[[str], AbstractContextManager[object]] = nullcontext) -> bytes:
+    """The bytes behind `url`, after at most 5 redirects; each request of them is made inside `turn(its URL)`.
+
+    Bounds are FETCH_TIMEOUT to connect and between bytes, FETCH_TOTAL_TIMEOUT for everything, and MAX_SOURCE_BYTES,
+    counted as they come out of any content encoding. Content-Length is not believed.
+
+    Raises:
+        PermanentError: `bad_url`, `blocked_address`, `http_<status>`, `too_large`, `too_slow`, `too_many_redirects`,
+            `empty`, `bad_encoding`.
+        RetryableError: `timeout`, `unreachable`, `tls_error`, `incomplete`, `http_<status>` of 408, 425, 429 and 5xx.
+        What `turn` raises.
+    """
+    if len(url) > MAX_URL_LENGTH:
+        raise PermanentError("bad_url", f"The URL is longer than {MAX_URL_LENGTH} characters.")
+    settings = get_settings()
+    # Headers and chunk sizes may take a quarter of the body. More is an attack, like a gzip that yields nothing.
+    budget = Budget(seconds=settings.fetch_total_timeout, wire_bytes=settings.max_source_bytes * 5 // 4 + 2**20)
+    try:
+        return _follow(url, turn, budget, settings.fetch_timeout, settings.max_source_bytes)
+    except RetryableError as error:
+        if budget.overdrawn:
+            raise _too_large(url, settings.max_source_bytes) from None
+        if budget.expired and error.code == "timeout":
+            message = f"{shown(url)} took longer than {settings.fetch_total_timeout:g} seconds."
+            raise PermanentError("too_slow", message) from None
+        raise
+
+
+def _follow(
+    start: str,
+    turn: Callable[[str], AbstractContextManager[object]],
+    budget: Budget,
+    timeout: float,
+    max_bytes: int,
+) -> bytes:
+    session, url, auth = clients.http(), start, None
+    for _ in range(1 + MAX_REDIRECTS):
+        with turn(url), exchange(start, Retry.SOURCE, budget):
+            auth = credentials(url) or auth
+            with session.get(url, headers=HEADERS, auth=auth, timeout=timeout, stream=True) as response:
+                target = session.get_redirect_target(response)
+                if target is None:
+                    return _body(url, response, max_bytes)
+            before, url = url, urljoin(url, target)
+            if session.should_strip_auth(before, url):
+                auth = None
+    raise PermanentError("too_many_redirects", f"{shown(start)} redirects more than {MAX_REDIRECTS} times.")
+
+
+def _body(url: str, response: requests.Response, max_bytes: int) -> bytes:
+    status = response.status_code
+    if not 200 <= status < 300:
+        later = Retry.SOURCE if status in LATER or 500 <= status < 600 else None
+        raise refusal(url, response, later, LONGEST_RETRY_AFTER)
+    chunks, size = [], 0
+    for chunk in response.iter_content(CHUNK):
+        FETCHED_BYTES.inc(len(chunk))
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > max_bytes:
+            raise _too_large(url, max_bytes)
+    if not size:
+        raise PermanentError("empty", f"{shown(url)} is empty.")
+    return b"".join(chunks)
+
+
+def _too_large(url: str, max_bytes: int) -> PermanentError:
+    return PermanentError("too_large", f"{shown(url)} is larger than {max_bytes:,} bytes.")

@@ -1,0 +1,169 @@
+"""Telling others how a job ended: a POST to a URL, or a message to an SQS queue."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+from standardwebhooks import Webhook
+from urllib3.exceptions import HTTPError
+
+from pipeline.clients import shared as clients
+from pipeline.errors import PermanentError, Retry
+from pipeline.net.guard import Budget
+from pipeline.net.http_errors import exchange, refusal
+from pipeline.settings import get_settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+logger = logging.getLogger(__name__)
+
+#: The longest wait that a receiver's Retry-After may ask for, in seconds: SQS keeps a message no longer than 14 days.
+LONGEST_RETRY_AFTER = 14 * 86400.0
+
+#: Bytes of an answer's body that are read, so that the connection can serve again, and bytes of the answer altogether.
+MAX_ANSWER_BODY = 16_384
+MAX_ANSWER = 262_144
+
+#: Bytes of one SQS message, its attributes counted.
+#: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+MAX_SQS_MESSAGE = 1_048_576
+
+#: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html
+QUEUE_NAME = re.compile(r"(?=.{1,80}\Z)[A-Za-z0-9_-]+(\.fifo)?")
+
+SECRET_FIELD = "postback_secret_key"  # noqa: S105 - the name of a field
+
+
+def _json(result: Mapping[str, Any]) -> str:
+    # In ASCII: SQS refuses U+FFFE and U+FFFF, and UTF-8 has no lone surrogates.
+    return json.dumps(result, separators=(",", ":"))
+
+
+def postback(job_id: str, url: str, result: Mapping[str, Any]) -> None:
+    """POST `result` and the secret to `url`, under the `job_id` as webhook-id (contract, section 4).
+
+    POSTBACK_TIMEOUT bounds the connecting and each wait, twice that the whole.
+
+    Raises:
+        PermanentError: `http_410`, `bad_url`, `blocked_address`.
+        RetryableError: any other status that is not 2xx (`http_<status>`), `timeout`, `unreachable`, `tls_error`,
+            `incomplete`; `retry_after` is what the receiver asked for.
+    """
+    settings = get_settings()
+    body = _json({**result, SECRET_FIELD: settings.postback_secret_key.get_secret_value()})
+    headers = {"Content-Type": "application/json", "webhook-id": job_id, **_signature(job_id, body)}
+    budget = Budget(seconds=2 * settings.postback_timeout, wire_bytes=MAX_ANSWER)
+    timeout = settings.postback_timeout
+    with (
+        exchange(url, Retry.POSTBACK, budget),
+        clients.http().post(url, data=body.encode(), headers=headers, timeout=timeout, stream=True) as response,
+    ):
+        with suppress(HTTPError):  # the status is known
+            response.raw.read(MAX_ANSWER_BODY)
+        if not 200 <= response.status_code < 300:
+            raise refusal(url, response, Retry.POSTBACK if response.status_code != 410 else None, LONGEST_RETRY_AFTER)
+
+
+def _signature(job_id: str, body: str) -> dict[str, str]:
+    """The signature and its time, which is now, as in https://www.standardwebhooks.com; empty without a secret."""
+    secret = get_settings().postback_signing_secret
+    if secret is None:
+        return {}
+    now = datetime.now(UTC)
+    signature = Webhook(secret.get_secret_value()).sign(job_id, now, body)
+    return {"webhook-timestamp": str(int(now.timestamp())), "webhook-signature": signature}
+
+
+def redirect(job_id: str, queue_name: str, result: Mapping[str, Any]) -> bool:
+    """Send `result`, without the secret, to the SQS queue of exactly that name; False if there is none.
+
+    Raises:
+        PermanentError: `result_too_large`.
+        RetryableError: `sqs_error`.
+    """
+    body = _json({key: value for key, value in result.items() if key != SECRET_FIELD})
+    message: dict[str, Any] = {
+        "MessageBody": body,
+        "MessageAttributes": {"job_id": {"DataType": "String", "StringValue": job_id}},
+    }
+    if queue_name.endswith(".fifo"):
+        message |= {"MessageDeduplicationId": job_id, "MessageGroupId": job_id}
+    if len(body) + len(f"job_idString{job_id}".encode()) > MAX_SQS_MESSAGE:
+        raise _too_large(queue_name)
+    with clients.aws_trouble("sqs", f"send the result to the queue {queue_name[:80]!r}"):
+        sent = _send(queue_name, message)
+    if not sent:
+        logger.warning("job %s is not redirected: there is no queue %r", job_id, queue_name[:100])
+    return sent
+
+
+def _send(queue_name: str, message: dict[str, Any]) -> bool:
+    sqs = clients.sqs()
+    queues = _queues(sqs)
+    for _ in range(2):  # a queue whose URL is known may have gone, and may have come back
+        url = queues.url(queue_name)
+        if url is None:
+            return False
+        try:
+            sqs.send_message(QueueUrl=url, **message)
+            return True
+        except sqs.exceptions.QueueDoesNotExist:
+            queues.forget(queue_name)
+        except ClientError as error:
+            if "must be shorter than" in str(error):  # the limit that the queue's owner set
+                raise _too_large(queue_name) from None
+            raise
+    return False
+
+
+def _too_large(queue_name: str) -> PermanentError:
+    return PermanentError("result_too_large", f"The result is too large for the queue {queue_name[:100]!r}.")
+
+
+class _Queues:
+    """The URLs of queues by name, as far as they were found; all forgotten after a number of look-ups."""
+
+    def __init__(self, sqs: SQSClient) -> None:
+        self._sqs = sqs
+        self._urls: dict[str, str] = {}
+        self._look_ups = 0
+        self._lock = threading.Lock()
+
+    def url(self, name: str) -> str | None:
+        with self._lock:
+            if self._look_ups >= get_settings().calls_to_update_list_sqs_queues:
+                self._urls.clear()
+                self._look_ups = 0
+            self._look_ups += 1
+            known = self._urls.get(name)
+        return known or self._ask(name)
+
+    def _ask(self, name: str) -> str | None:
+        if not QUEUE_NAME.fullmatch(name):
+            return None
+        try:
+            url = self._sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        except self._sqs.exceptions.QueueDoesNotExist:
+            return None
+        with self._lock:
+            self._urls[name] = url
+        return url
+
+    def forget(self, name: str) -> None:
+        with self._lock:
+            self._urls.pop(name, None)
+
+
+@lru_cache(maxsize=1)
+def _queues(sqs: SQSClient) -> _Queues:
+    return _Queues(sqs)

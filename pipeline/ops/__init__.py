@@ -1,0 +1,1 @@
+"""What an operator does: provision, check, submit jobs, redrive dead letters, start sweeps."""

@@ -1,0 +1,1 @@
+"""Dead letters: read them, send them through again, purge them."""

@@ -1,0 +1,222 @@
+"""Sending jobs from the command line, and waiting for how they end."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from pipeline.clients import shared as clients
+from pipeline.errors import PipelineError, Rejected, RetryableError
+from pipeline.job import IMAGE_FIELDS, Payload, input_job_id, parse_json, validated
+from pipeline.net.http_errors import shown
+from pipeline.producer import send_message
+from pipeline.settings import get_settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
+
+#: Jobs that are sent side by side.
+SENDERS = 8
+
+#: The longest wait for results, in seconds.
+LONGEST_WAIT = 12 * 3600.0
+
+#: Seconds of one poll, SQS's most, and between polls while SQS is in trouble.
+LONG_POLL, TROUBLE_PAUSE = 20, 1.0
+
+
+Status = Literal["unsent", "sent", "done", "failed", "no_result"]
+
+
+class SubmitError(Exception):
+    """What was asked for cannot be done, and nothing was sent; its text names each thing that is wrong, a line each."""
+
+
+@dataclass
+class Submission:
+    """One job, from the command line to its end."""
+
+    payload: Payload
+    place: str  #: where it was read: `example.org/cover.jpg` or `Line 3 of jobs.jsonl`
+    status: Status = "unsent"
+    job_id: str | None = None
+    result: Payload | None = None  #: what a redirect queue gets
+    error: PipelineError | None = None  #: why it was not sent
+    sent_at: float = field(default=0.0, repr=False)
+    seconds: float | None = None  #: from sending to the result
+
+    def ended(self, result: Payload) -> None:
+        """Take its result."""
+        failed = any(f"{name}_error" in result for name in IMAGE_FIELDS)
+        self.status, self.result, self.seconds = "failed" if failed else "done", result, time.time() - self.sent_at
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its JSON line."""
+        line: dict[str, Any] = {"job_id": self.job_id, "status": self.status}
+        if self.seconds is not None:
+            line["seconds"] = round(self.seconds, 3)
+        if self.error:
+            line["error"] = {"code": self.error.code, "message": self.error.message}
+        return line | ({"result": self.result} if self.result else {})
+
+
+def read(urls: Sequence[str], lines: Mapping[str, str], common: Payload) -> list[Submission]:
+    """What is to be sent: a job for each URL, and each of `lines`, full payloads by the place they were read at.
+
+    A payload's own fields win over those of `common`.
+
+    Raises:
+        SubmitError: a line is no JSON object.
+    """
+    submissions = [Submission(common | {"image_url": url}, shown(url)) for url in urls]
+    wrong = []
+    for place, line in lines.items():
+        try:
+            payload = parse_json(line)
+        except (ValueError, RecursionError) as error:
+            why = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
+            wrong.append(f"{place} is not JSON: {why}.")
+            continue
+        if isinstance(payload, dict):
+            submissions.append(Submission(common | payload, place))
+        else:
+            wrong.append(f"{place} is not a JSON object.")
+    if wrong:
+        raise SubmitError("\n".join(wrong))
+    if not submissions:
+        raise SubmitError("There is nothing to submit: give URLs, or a file with --file.")
+    return submissions
+
+
+def check(submissions: Sequence[Submission], *, waiting_on: str | None = None) -> None:
+    """Validate every job before any is sent; where `waiting_on` names a queue, each is made to answer there.
+
+    Raises:
+        SubmitError: some are not acceptable.
+    """
+    wrong = []
+    for each in submissions:
+        if waiting_on and each.payload.get("redirect_queue"):
+            wrong.append(f"{each.place}: its redirect_queue gets the result, so it cannot be waited for here as well.")
+            continue
+        if waiting_on:
+            each.payload = each.payload | {"redirect_queue": waiting_on}
+        try:
+            each.payload = validated(each.payload)
+        except Rejected as error:
+            help_ = " On the command line: --postback-url, --redirect-queue or --wait."
+            wrong.append(f"{each.place}: {error.message}{help_ if error.code == 'no_destination' else ''}")
+    if wrong:
+        raise SubmitError("\n".join(wrong))
+
+
+def send(submissions: Sequence[Submission], on_sent: Callable[[Submission], None]) -> None:
+    """Send each job: through QUEUE_URL where it is set, else straight to the fetch stage."""
+    put = _through_queue() if get_settings().queue_url else _to_fetch()
+
+    def send_one(each: Submission) -> Submission:
+        each.sent_at = time.time()
+        try:
+            each.job_id, each.status = put(each.payload), "sent"
+        except PipelineError as error:
+            each.error = error
+        return each
+
+    pool = ThreadPoolExecutor(SENDERS)
+    try:
+        for each in pool.map(send_one, submissions):
+            on_sent(each)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _through_queue() -> Callable[[Payload], str]:
+    clients.sqs()  # made before several threads want it
+    return lambda payload: input_job_id(send_message(payload))
+
+
+def _to_fetch() -> Callable[[Payload], str]:
+    from dramatiq.errors import BrokerError  # noqa: PLC0415 - slow to import, and needless with QUEUE_URL
+
+    from pipeline.actors import fetch_image  # noqa: PLC0415
+
+    def put(payload: Payload) -> str:
+        try:
+            return fetch_image.send(payload).message_id
+        except BrokerError as error:
+            raise RetryableError("sqs_error", f"Could not send to the fetch stage: {error}") from error
+
+    return put
+
+
+def queue_name() -> str:
+    """A name for a queue that only this command will use."""
+    return f"{get_settings().queue_namespace}_submit_{secrets.token_hex(6)}"
+
+
+@contextmanager
+def result_queue(name: str) -> Iterator[str]:
+    """The URL of a queue `name` that exists for as long as the context."""
+    keep: dict[QueueAttributeNameType, str] = {
+        "MessageRetentionPeriod": str(14 * 86400),
+        "VisibilityTimeout": str(int(LONGEST_WAIT)),
+    }
+    with clients.aws_trouble("sqs", f"create the queue {name} for the results"):
+        url = clients.sqs().create_queue(QueueName=name, Attributes=keep)["QueueUrl"]
+    try:
+        yield url
+    finally:
+        with clients.aws_trouble("sqs", f"delete the queue {name}, which was for the results"):
+            clients.sqs().delete_queue(QueueUrl=url)
+
+
+def wait(submissions: Sequence[Submission], url: str, timeout: float, on_end: Callable[[Submission], None]) -> None:
+    """Wait until each job that was sent has its result from the queue at `url`, at most `timeout` seconds."""
+    waiting = {each.job_id: each for each in submissions if each.status == "sent"}
+    deadline = time.monotonic() + timeout
+    while waiting and (left := deadline - time.monotonic()) > 0:
+        try:
+            received = _receive(url, min(LONG_POLL, ceil(left)))
+        except RetryableError:  # it may pass before the deadline
+            time.sleep(min(TROUBLE_PAUSE, left))
+            continue
+        # They stay hidden for as long as anybody waits, and go with the queue: to delete them would help nobody.
+        for message in received:
+            attribute = message.get("MessageAttributes", {}).get("job_id")
+            if attribute and (each := waiting.pop(attribute.get("StringValue"), None)):
+                each.ended(json.loads(message["Body"]))
+                on_end(each)
+    for each in waiting.values():
+        each.status = "no_result"
+        on_end(each)
+
+
+def _receive(url: str, seconds: int) -> list[MessageTypeDef]:
+    with clients.aws_trouble("sqs", "receive results"):
+        response = clients.sqs().receive_message(
+            QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=seconds, MessageAttributeNames=["job_id"]
+        )
+    return response.get("Messages", [])
+
+
+def numbered_lines(file: TextIO) -> dict[str, str]:
+    """The lines of a JSON-lines file that are not blank, by their places in it.
+
+    Raises:
+        SubmitError: it is not UTF-8.
+    """
+    name = "standard input" if file.name == "<stdin>" else Path(file.name).name
+    try:
+        lines = file.read().split("\n")  # and nowhere else: JSON strings may hold other line ends
+    except UnicodeDecodeError:
+        raise SubmitError(f"{name} is not UTF-8 text.") from None
+    return {f"Line {number} of {name}": line for number, line in enumerate(lines, 1) if line.strip()}

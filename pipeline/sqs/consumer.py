@@ -1,0 +1,345 @@
+"""The receiving half of the queue layer: dramatiq-sqs's consumer made safe and cheap by subclassing it.
+
+What differs from upstream, and why:
+
+- a received message is hidden for 45 s, and extended in batches while it is held: a killed worker's messages are soon
+  taken over (upstream: hidden for 12 h, and never extended);
+- long polls of 20 s in a thread of their own, so that a consumer stops at once (upstream: polls of 1 s, and a sleep);
+- deletes are batched; an acknowledged message gives its place back at once, whatever becomes of its delete (upstream:
+  one request each, and one that fails leaks its place until nothing is received any more);
+- trouble with SQS is waited out here (upstream: raises into dramatiq's threads);
+- what is no message for this queue becomes a dead letter with its reason (upstream: is logged whole and comes back,
+  or ends the thread that meets it);
+- a message that may be what kills its workers runs alone, and is given up in the end (upstream: comes back for ever);
+- a message can be *released*: neither done nor failed, but left to whoever receives it next.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import dramatiq
+import dramatiq_sqs.broker as upstream
+from dramatiq.errors import BrokerConnectionError
+from dramatiq.logging import get_logger
+
+from pipeline.errors import RetryableError
+from pipeline.sqs.leases import FIRST_BACKOFF, LAST_BACKOFF, Hold, Holds
+from pipeline.sqs.wire import DUE, FIRST, MAX_BATCH, SUSPECT, Reason, decode, describe, encode
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
+
+    from pipeline.sqs.broker import SQSBroker
+
+Step = Callable[[], object]
+
+#: Seconds of the longest poll SQS allows.
+LONG_POLL = 20
+
+#: Seconds until the next receive where one brought less than half of what there is room for: while messages trickle in,
+#: each would else cost a request of its own. One that comes alone is received at once.
+COMPANY_WAIT = 0.1
+
+#: At this receive a message is suspected of killing its workers. It is received once where nothing goes wrong; each
+#: worker that ends while it holds it costs one more.
+SUSPECTED_AT = 4
+
+#: So often is a suspect begun alone before it is given up: at its sixth receive, where each ended a worker.
+TRIALS = 2
+
+#: So often is a suspect sent again as a copy before it is given up, though it ended no worker: nobody could settle it.
+#: Each is received four times, at least some seconds apart.
+MAX_COPIES = 50
+
+#: Seconds until a suspect is looked at again that found another one before it.
+SUSPECT_DELAY = 5
+
+
+class Trials(Protocol):
+    """Remembers, for all workers, how often a suspect was begun alone and did not end."""
+
+    def count(self, message_id: str) -> int:
+        """How often."""
+
+    def record(self, message_id: str, count: int) -> None:
+        """Remember it; 0 forgets the message."""
+
+
+class SQSMessage(dramatiq.MessageProxy):
+    """A received message. Shown in logs by actor and id alone: its arguments hold what customers sent."""
+
+    def __init__(self, message: dramatiq.Message[Any], hold: Hold, *, receives: int, sqs_id: str = "") -> None:
+        super().__init__(message)
+        self.hold = hold
+        self.receives = receives
+        self.sqs_id = sqs_id  #: SQS's own id for it: the same each time it or a copy is received; known to nobody else
+        self.began = time.monotonic()  #: when a worker thread took it; until then, when it was received
+        self.release_after: int | None = None
+        self.reason: Reason | None = None
+        self.trials: int | None = None  #: how often it had been begun alone in vain, when it was begun so again
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it ended too many workers, when it ran alone, or was received far too often."""
+        return (self.trials or 0) >= TRIALS or self.copies >= MAX_COPIES
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it was received so often that it may be what kills its workers."""
+        return SUSPECT in self.options
+
+    @property
+    def copies(self) -> int:
+        """How often it was sent again as a suspect."""
+        return int(self.options.get(SUSPECT, 0))
+
+    def release(self, after: int = 0) -> None:
+        """Leave the message, once its processing ends, to whoever receives it `after` so many seconds."""
+        self.release_after = after
+
+    def fail_with(self, reason: Reason) -> None:
+        """Make the message a dead letter, once its processing ends, for `reason`."""
+        self.reason = reason
+        self.fail()
+
+    def __str__(self) -> str:
+        return f"{self.actor_name}[{self.message_id}]"
+
+    __repr__ = __str__
+
+
+class SQSConsumer(upstream.SQSConsumer):
+    """Receives the messages of one queue for one dramatiq worker, and holds up to `prefetch` of them.
+
+    One of a `bulk` queue receives nothing while other messages wait in this process: what it held and the worker's
+    threads did not begin would in the end be received again, for nobody's fault.
+    """
+
+    def __init__(self, broker: SQSBroker, queue_name: str, *, prefetch: int, bulk: bool = False) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.broker = broker
+        self.queue_name = queue_name
+        self.prefetch = prefetch
+        self.bulk = bulk
+        self.holds = Holds(broker, queue_name)
+        self._ready: queue.SimpleQueue[SQSMessage] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._suspect: SQSMessage | None = None  # waits until it can run alone
+        self._stopping = threading.Event()  # nothing more is received
+        self.asking_since: float | None = time.monotonic()  #: since when SQS owes an answer; None: nothing was asked
+        self._thread = threading.Thread(target=self._receive, name=f"receive-{queue_name}", daemon=True)
+        broker.consumers.add(self)
+        self._thread.start()
+
+    def __next__(self) -> SQSMessage | None:  # type: ignore[override]
+        if suspect := self._take_suspect(lambda suspect: suspect.hold.lost):
+            self.broker.end_alone(suspect)  # somebody else has it
+        elif suspect := self._take_suspect(lambda _: self.broker.holds_one):
+            self._begin_trial(suspect)
+            return suspect
+        try:
+            return self._ready.get(timeout=0.25)
+        except queue.Empty:
+            return None
+
+    def ack(self, message: SQSMessage) -> None:  # type: ignore[override]
+        """Delete the message soon; or make it visible again, if it was released."""
+        if message.release_after is None:
+            self.holds.done(message.hold)
+        else:
+            self.holds.give_back([message.hold], message.release_after)
+        self._end_trial(message)
+
+    def nack(self, message: SQSMessage) -> None:  # type: ignore[override]
+        """Make the message a dead letter with its reason, then delete it."""
+        reason = message.reason or Reason("failed", "The message was rejected by dramatiq.", stage=self.queue_name)
+        if not self._insist(lambda: self.broker.bury(self.queue_name, encode(message._message), reason)):
+            message.release()
+        self.ack(message)
+
+    def requeue(self, messages: Iterable[SQSMessage]) -> None:  # type: ignore[override]
+        """Give messages back at once."""
+        messages = list(messages)
+        for message in messages:
+            message.release()
+            self._end_trial(message)
+        self.holds.give_back([message.hold for message in messages], 0)
+
+    def stop(self) -> None:
+        """Receive nothing more, and give back what no worker thread has begun."""
+        self._stopping.set()
+        self.wake()
+        self._requeue_untaken()
+
+    def wake(self) -> None:
+        """Look again at whether there is room to receive."""
+        with self.holds.changed:
+            self.holds.changed.notify_all()
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether a thread that it cannot do without has ended, though nobody told it to stop."""
+        return not (self._stopping.is_set() or (self._thread.is_alive() and self.holds.is_kept))
+
+    def close(self) -> None:
+        """Stop, and see the deletes through."""
+        self.stop()
+        self.broker.consumers.discard(self)
+        self.holds.close()
+
+    def _receive(self) -> None:
+        backoff = FIRST_BACKOFF
+        while room := self._wait_for_room():
+            self.asking_since = self.asking_since or time.monotonic()
+            try:
+                response = self.broker.client.receive_message(
+                    QueueUrl=self.broker.queue_url(self.queue_name),
+                    MaxNumberOfMessages=min(room, MAX_BATCH),
+                    WaitTimeSeconds=LONG_POLL,
+                    VisibilityTimeout=self.broker.visibility,
+                    MessageSystemAttributeNames=["ApproximateReceiveCount"],
+                )
+            except Exception as error:  # of boto3, or of a parser below it: this thread must not end
+                self.logger.warning("%s: cannot receive (%s): next in %.1fs", self.queue_name, describe(error), backoff)
+                self._stopping.wait(backoff)
+                backoff = min(backoff * 2, LAST_BACKOFF)
+                continue
+            self.asking_since = None
+            backoff = FIRST_BACKOFF
+            batch = [(message, self.holds.add(message["ReceiptHandle"])) for message in response.get("Messages", [])]
+            if self._stopping.is_set():
+                self.holds.give_back([hold for _, hold in batch], 0)
+                continue
+            self._admit(batch)
+            if 0 < len(batch) < min(room, MAX_BATCH) / 2:
+                self._stopping.wait(COMPANY_WAIT)
+        self._requeue_untaken()
+
+    def _take_suspect(self, is_time: Callable[[SQSMessage], bool]) -> SQSMessage | None:
+        """The suspect that waits, if there is one and it is time; it waits no more then."""
+        with self._lock:
+            suspect = self._suspect
+            if suspect is None or not is_time(suspect):
+                return None
+            self._suspect = None
+            return suspect
+
+    def _requeue_untaken(self) -> None:
+        suspect = self._take_suspect(lambda _: True)
+        self.requeue([*_drain(self._ready), *filter(None, [suspect])])
+
+    def _wait_for_room(self) -> int:
+        """How many messages there is room for, once half of all places are free; 0 once the consumer stops.
+
+        While more than half are taken every worker thread has work, for dramatiq holds two messages for each; to fill
+        each place as it becomes free would cost a request for each message.
+        """
+
+        def ready() -> bool:
+            has_room = len(self.holds) <= self.prefetch // 2
+            has_to_wait = self.broker.alone or (self.bulk and self.broker.live_waits)
+            return self._stopping.is_set() or (has_room and not has_to_wait)
+
+        with self.holds.changed:
+            self.holds.changed.wait_for(ready)
+            return 0 if self._stopping.is_set() else self.prefetch - len(self.holds)
+
+    def _admit(self, batch: list[tuple[MessageTypeDef, Hold]]) -> None:
+        """Hand received messages to the worker; what it cannot have goes where it belongs, after the others."""
+        errands: list[tuple[Hold, Step]] = []
+        messages: list[SQSMessage] = []
+        for received, hold in batch:
+            try:
+                messages.append(self._decoded(received, hold))
+            except ValueError as error:
+                self.logger.error("%s: a message is no job of this queue: %s.", self.queue_name, error)
+                reason = Reason("bad_message", f"The message is no job of this queue: {error}.", stage=self.queue_name)
+                errands.append((hold, partial(self.broker.bury, self.queue_name, received["Body"], reason)))
+        # Suspects first: what comes with one may be the real killer, and must not begin while the suspect waits.
+        for message in sorted(messages, key=lambda message: not message.is_suspect):
+            hold = message.hold
+            if message.options.get(DUE, 0) > self.broker.clock() * 1000:
+                errands.append((hold, partial(self.broker.hop, message._message)))
+            elif message.receives >= SUSPECTED_AT:
+                # As a copy, of which SQS counts the receives anew: else it would reach the limit of the redrive policy.
+                marks: dict[str, Any] = {SUSPECT: message.copies + 1, FIRST: message.sqs_id}
+                errands.append((hold, partial(self.broker.send_copy, message._message, delay=SUSPECT_DELAY, **marks)))
+            elif message.is_suspect and self.broker.begin_alone(message):
+                self.logger.warning("%s was received often, and no worker ended it: it runs alone.", message)
+                self._suspect = message
+                self.requeue(_drain(self._ready))
+            elif message.is_suspect or self.broker.alone:
+                self.holds.give_back([hold], SUSPECT_DELAY if message.is_suspect else 0)
+            else:
+                self._ready.put(message)
+        for hold, errand in errands:
+            if self._insist(errand):
+                self.holds.done(hold)
+            else:
+                self.holds.give_back([hold], 0 if self._stopping.is_set() else self.broker.visibility)
+
+    def _decoded(self, received: MessageTypeDef, hold: Hold) -> SQSMessage:
+        message = decode(received["Body"])
+        dead_letter_queue = self.broker.dead_letter_queue
+        if dead_letter_queue(message.queue_name) != dead_letter_queue(self.queue_name):
+            raise ValueError(f"it names the queue {message.queue_name[:80]!r}")
+        message = message.copy(queue_name=self.queue_name)  # a dead letter may be sent again in the other lane
+        if message.actor_name not in self.broker.actors:
+            raise ValueError(f"no actor is called {message.actor_name[:80]!r}")
+        receives = int(received.get("Attributes", {}).get("ApproximateReceiveCount", 1))
+        sqs_id = message.options.get(FIRST) or received["MessageId"]
+        return SQSMessage(message, hold, receives=receives, sqs_id=sqs_id)
+
+    def _begin_trial(self, suspect: SQSMessage) -> None:
+        """Note that a suspect is begun alone. Its receives would not tell: some are of workers that ended otherwise."""
+        try:
+            suspect.trials = self.broker.trials.count(suspect.message_id)
+            if not suspect.is_given_up:
+                self.broker.trials.record(suspect.message_id, suspect.trials + 1)
+        except Exception as trouble:  # it must run all the same, or the process would wait for it for ever
+            self.logger.warning("%s runs alone, and that cannot be noted (%s)", suspect, describe(trouble))
+
+    def _end_trial(self, message: SQSMessage) -> None:
+        """Let the others go on, if the message ran alone. One that was left to another worker is not blamed for it."""
+        if message.trials is not None:
+            try:
+                ended = message.release_after is None
+                self.broker.trials.record(message.message_id, 0 if ended else message.trials)
+            except Exception as trouble:
+                self.logger.warning("%s ended, and that cannot be noted (%s)", message, describe(trouble))
+        self.broker.end_alone(message)
+
+    def _insist(self, errand: Step) -> bool:
+        """Do `errand`, again and again while SQS is in trouble; False if the consumer stops before it is done, or if
+        SQS would never take it.
+
+        Its message stays held meanwhile: to leave it would let SQS count receives that are nobody's fault.
+        """
+        backoff = FIRST_BACKOFF
+        while True:
+            try:
+                errand()
+                return True
+            except (BrokerConnectionError, RetryableError) as trouble:
+                self.logger.warning("%s: %s Again in %.1f s.", self.queue_name, trouble, backoff)
+                if self._stopping.wait(backoff):
+                    return False
+                backoff = min(backoff * 2, LAST_BACKOFF)
+            except Exception as error:
+                self.logger.error("%s: a message cannot be sent (%s).", self.queue_name, describe(error))
+                return False
+
+
+def _drain(ready: queue.SimpleQueue[SQSMessage]) -> list[SQSMessage]:
+    drained = []
+    while True:
+        try:
+            drained.append(ready.get_nowait())
+        except queue.Empty:
+            return drained

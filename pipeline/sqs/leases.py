@@ -1,0 +1,214 @@
+"""What a consumer holds: received messages, hidden from others until they are done, or given back.
+
+One thread keeps them: it extends what is held, in batches, and deletes what is done, in batches. A message that was
+held for too long, or whose receipt handle turned out to be stale, is somebody else's: it is no longer extended, and not
+deleted.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dramatiq.logging import get_logger
+from dramatiq_sqs.utils import batched
+
+from pipeline.sqs.wire import MAX_BATCH, describe
+
+if TYPE_CHECKING:
+    from pipeline.sqs.broker import SQSBroker
+
+#: Seconds that deletes wait for a full batch. The messages stay hidden meanwhile, and a crash only repeats harmless
+#: stages.
+DELETE_WAIT = 1.0
+
+#: Seconds after which a held message is no longer extended: a worker that hangs loses it to another one.
+MAX_HOLD = 15 * 60
+
+#: Seconds between attempts while SQS is in trouble: doubled from the first to the last.
+FIRST_BACKOFF, LAST_BACKOFF = 0.5, 15.0
+
+#: Seconds that closing waits for deletes to be confirmed; those that are not are repeated by whoever receives them.
+CLOSE_TIMEOUT = 2.0
+
+
+class Hold:
+    """One received message, by its receipt handle. Times are monotonic, in seconds."""
+
+    def __init__(self, handle: str, visibility: float) -> None:
+        self.handle = handle
+        self.since = time.monotonic()
+        self.extend_at = self.since + visibility / 3
+        self.lost = False  #: somebody else has the message, or will
+
+
+class Holds:
+    """The messages of one queue that this process holds."""
+
+    def __init__(self, broker: SQSBroker, queue_name: str) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self._broker = broker
+        self._queue_name = queue_name
+        self.changed = threading.Condition()  # guards the next two
+        self._held: dict[str, Hold] = {}
+        self._done: list[Hold] = []  # still hidden from others until they are deleted
+        self._deleting = False
+        self._closed = threading.Event()
+        self.looked_at = time.monotonic()  #: when the thread that keeps them last looked
+        self._thread = threading.Thread(target=self._keep, name=f"keep-{queue_name}", daemon=True)
+        self._thread.start()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __contains__(self, hold: Hold) -> bool:
+        return hold.handle in self._held
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the thread that keeps them runs."""
+        return self._thread.is_alive()
+
+    @property
+    def has_undeleted(self) -> bool:
+        """Whether some are done and not known to be deleted: if this process died, they would come again."""
+        with self.changed:
+            return self._deleting or bool(self._done)
+
+    @property
+    def oldest(self) -> float | None:
+        """When the oldest was received; None where none is held."""
+        with self.changed:
+            return min((hold.since for hold in self._held.values()), default=None)
+
+    def add(self, handle: str) -> Hold:
+        """Hold the message that was just received with `handle`."""
+        hold = Hold(handle, self._broker.visibility)
+        with self.changed:
+            self._held[handle] = hold
+            self.changed.notify_all()
+        return hold
+
+    def done(self, hold: Hold) -> None:
+        """Delete the message soon, if it is still ours; its place is free at once."""
+        with self.changed:
+            if self._held.pop(hold.handle, None):
+                self._done.append(hold)
+            self.changed.notify_all()
+
+    def give_back(self, holds: Sequence[Hold], after: int) -> None:
+        """Let messages be received again in `after` seconds. What fails comes back by its visibility timeout."""
+        with self.changed:
+            ours = [hold for hold in holds if self._held.pop(hold.handle, None)]
+            self.changed.notify_all()
+        self._change_visibility(ours, after)
+
+    def close(self) -> None:
+        """Extend nothing more, and see the deletes through, for `CLOSE_TIMEOUT` seconds at the most."""
+        self._closed.set()
+        with self.changed:
+            self.changed.notify_all()
+        self._thread.join(CLOSE_TIMEOUT)
+
+    def _keep(self) -> None:
+        backoff = FIRST_BACKOFF
+        while True:
+            self.looked_at = time.monotonic()
+            with self.changed:
+                if not (self._done or self._closed.is_set()):
+                    self.changed.wait(self._until_next_extension())
+                if self._done:
+                    # Shorter where messages are hidden for short: they are extended only afterwards.
+                    self.changed.wait_for(self._has_full_batch, min(DELETE_WAIT, self._broker.visibility / 15))
+            if self._delete_done():
+                backoff = FIRST_BACKOFF
+            elif self._closed.wait(backoff):
+                return
+            else:
+                backoff = min(backoff * 2, LAST_BACKOFF)
+            if self._closed.is_set() and not self._done:
+                return
+            self._extend_held()
+
+    def _has_full_batch(self) -> bool:
+        return len(self._done) >= MAX_BATCH or self._closed.is_set()
+
+    def _delete_done(self) -> bool:
+        """Delete what is done; False if SQS could not be asked."""
+        with self.changed:
+            done, self._done, self._deleting = self._done, [], bool(self._done)
+        try:
+            return self._delete(done)
+        finally:
+            self._deleting = False
+
+    def _delete(self, done: list[Hold]) -> bool:
+        for place in range(0, len(done), MAX_BATCH):
+            batch = done[place : place + MAX_BATCH]
+            try:
+                response = self._broker.client.delete_message_batch(
+                    QueueUrl=self._broker.queue_url(self._queue_name),
+                    Entries=[{"Id": str(i), "ReceiptHandle": hold.handle} for i, hold in enumerate(batch)],
+                )
+            except Exception as error:  # of boto3, or of a parser below it
+                self.logger.warning("%s: cannot delete (%s); again soon.", self._queue_name, describe(error))
+                with self.changed:
+                    self._done = done[place:] + self._done
+                return False
+            with self.changed:  # a fault of ours is a stale handle: somebody else has the message
+                failed = (failure for failure in response.get("Failed", []) if not failure["SenderFault"])
+                self._done.extend(batch[int(failure["Id"])] for failure in failed)
+        return True
+
+    def _until_next_extension(self) -> float:
+        """Seconds until the first held message has to be extended, or might have to be."""
+        now = time.monotonic()
+        return max(0.0, min((hold.extend_at - now for hold in self._held.values()), default=self._broker.visibility))
+
+    def _extend_held(self) -> None:
+        """Extend what is due, after a third of its visibility timeout; what was held for too long is let go."""
+        now = time.monotonic()
+        with self.changed:
+            due = [hold for hold in (*self._held.values(), *self._done) if hold.extend_at <= now]
+        self._lose([hold for hold in due if now - hold.since >= MAX_HOLD])
+        due = [hold for hold in due if now - hold.since < MAX_HOLD]
+        for hold in due:
+            hold.extend_at = now + self._broker.visibility / 15  # sooner, if this attempt fails
+        changed, stale = self._change_visibility(due, self._broker.visibility)
+        for hold in changed:
+            hold.extend_at = now + self._broker.visibility / 3
+        self._lose(stale)
+
+    def _lose(self, holds: Sequence[Hold]) -> None:
+        """Held for too long, or stale: somebody else has the message, or will, and may delete it."""
+        if holds:
+            self.logger.warning("%s: lost %d messages to other workers.", self._queue_name, len(holds))
+        with self.changed:
+            for hold in holds:
+                hold.lost = True
+                self._held.pop(hold.handle, None)
+            self._done = [hold for hold in self._done if hold not in holds]
+            self.changed.notify_all()
+
+    def _change_visibility(self, holds: Sequence[Hold], seconds: int) -> tuple[list[Hold], list[Hold]]:
+        """Those for which SQS did it, and those whose handles are stale."""
+        changed: list[Hold] = []
+        stale: list[Hold] = []
+        for batch in batched(holds, MAX_BATCH):
+            members = list(batch)
+            try:
+                response = self._broker.client.change_message_visibility_batch(
+                    QueueUrl=self._broker.queue_url(self._queue_name),
+                    Entries=[
+                        {"Id": str(i), "ReceiptHandle": hold.handle, "VisibilityTimeout": seconds}
+                        for i, hold in enumerate(members)
+                    ],
+                )
+            except Exception as error:  # of boto3, or of a parser below it
+                self.logger.warning("%s: cannot change visibility (%s).", self._queue_name, describe(error))
+                continue
+            changed += [members[int(success["Id"])] for success in response.get("Successful", [])]
+            stale += [members[int(failure["Id"])] for failure in response.get("Failed", []) if failure["SenderFault"]]
+        return changed, stale

@@ -1,0 +1,279 @@
+"""The state of the sweeps' runs: the collection `image_pipeline_sweeps`, beside the customer's own.
+
+A *run* is one walk over a collection. A *cover* is what documents of a run have in common that name the same images and
+go to the same folder: one job for all of them. Both expire by a TTL index, which `provision` makes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from pipeline.clients import shared as clients
+from pipeline.settings import get_settings
+from pipeline.sweeps.documents import IN_BULK, Outcome, Swept
+
+if TYPE_CHECKING:
+    from pymongo.collection import Collection
+
+COLLECTION = "image_pipeline_sweeps"
+
+#: Days that the record of a run is kept.
+RUN_DAYS = 90
+
+#: Seconds that a cover is kept after the claims of its documents have ended: a job may be late.
+COVER_GRACE = 86_400
+
+#: Documents of a cover from which on it takes no more: a record of MongoDB's holds 16 MB, and one job writes to all.
+MAX_DOCUMENTS = 20_000
+
+#: The code of the error that a key is there already.
+DUPLICATE_KEY = 11000
+
+#: The indexes of the collection: what each is by, its options, and what for.
+INDEXES: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("expires", {"expireAfterSeconds": 0}, "forgets what has ended"),
+    ("run", {"partialFilterExpression": {"pending": True}}, "counts the jobs under way"),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it was read."""
+
+    id: str
+    collection: str
+    page: int = 0  #: the page to take next
+    after: list[Any] = field(default_factory=list)  #: the last id of the page before; empty at the beginning
+    advanced_by: str = ""  #: the id of the message that made `page` the next one
+    limit: int | None = None  #: documents it may claim
+    claimed: int = 0  #: documents it has claimed
+    walked: bool = False  #: whether it has come to the end
+    counts: dict[str, int] = field(default_factory=dict)  #: documents by how they ended
+    started: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Cover:
+    """What documents of a run have in common, and how its job ended, if it has."""
+
+    run: str
+    job: str  #: the id of its job
+    urls: dict[str, str]
+    documents: list[Any]
+    handed_over: bool = False  #: whether its job is known to be on its way
+    outcome: Outcome | None = None
+
+
+def scheduled_id(swept: Swept, at: datetime) -> str:
+    """The id of the run for a minute of the schedule: the same, whoever sends it and how often."""
+    return f"{swept.name}-{at.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
+
+
+def last_scheduled(swept: Swept) -> datetime | None:
+    """The minute, in UTC, of the last scheduled run; None if there has been none."""
+    with clients.mongo_trouble("look for the last run"):  # ids that go on with a digit are those of scheduled runs
+        ids = {"$gte": f"{swept.name}-0", "$lt": f"{swept.name}-:"}
+        found = _collection().find_one({"_id": ids}, sort=[("_id", -1)])
+    return found["scheduled_for"] if found else None
+
+
+def begin(
+    swept: Swept, run: str, *, by: str = "", scheduled_for: datetime | None = None, limit: int | None = None
+) -> Run:
+    """Record a run that begins; where it is recorded already, nothing changes. Returns it as it is recorded."""
+    now = datetime.now(UTC)
+    record = {
+        "_id": run,
+        "collection": swept.name,
+        "page": 0,
+        "after": [],
+        "advanced_by": by,
+        "limit": limit,
+        "claimed": 0,
+        "walked": False,
+        "started": now,
+        "scheduled_for": scheduled_for,
+        "expires": now + timedelta(days=RUN_DAYS),
+    }
+    with clients.mongo_trouble("begin a run"):
+        try:
+            _collection().insert_one(record)
+        except DuplicateKeyError:
+            record = _collection().find_one({"_id": run}) or record
+    return _run(record)
+
+
+def load(run: str) -> Run | None:
+    """The run, or None where there is none."""
+    with clients.mongo_trouble("look at the run"):
+        found = _collection().find_one({"_id": run})
+    return _run(found) if found else None
+
+
+def _run(found: Mapping[str, Any]) -> Run:
+    return Run(
+        id=found["_id"],
+        collection=found["collection"],
+        page=found["page"],
+        after=found["after"],
+        advanced_by=found["advanced_by"],
+        limit=found["limit"],
+        claimed=found["claimed"],
+        walked=found["walked"],
+        counts=dict(found.get("counts", {})),
+        started=found.get("started"),
+    )
+
+
+def latest(swept: Swept, limit: int) -> list[Run]:
+    """The last runs over a collection, the latest first."""
+    with clients.mongo_trouble("look at the runs"):
+        ids = {"$gte": f"{swept.name}-", "$lt": f"{swept.name}."}  # "." follows "-", and covers have others
+        found = _collection().find({"_id": ids}, sort=[("started", -1)], limit=limit)
+        return [_run(each) for each in found]
+
+
+def advance(run: Run, after: list[Any], *, by: str, claimed: int, walked: bool) -> bool:
+    """Make the page after `run.page` the next, if nobody else has; returns whether it was this one that did."""
+    changes = {"page": run.page + 1, "after": after, "advanced_by": by, "walked": walked}
+    if walked:
+        changes["ended"] = datetime.now(UTC)
+    with clients.mongo_trouble("advance the run"):
+        update = {"$set": changes, "$inc": {"claimed": claimed}}
+        return _collection().update_one({"_id": run.id, "page": run.page}, update).matched_count == 1
+
+
+def under_way(run: str) -> int:
+    """How many jobs of the run have been handed over and have not ended; none for longer than a claim lasts.
+
+    One may never end, as where MongoDB was down for so long that its write-back was given up.
+    """
+    claimed_still = datetime.now(UTC) + timedelta(seconds=COVER_GRACE)
+    with clients.mongo_trouble("count the jobs under way", timeout=IN_BULK):
+        return _collection().count_documents(
+            {"run": run, "pending": True, "handed_over": True, "expires": {"$gt": claimed_still}}
+        )
+
+
+def join(covers: Mapping[str, Cover]) -> tuple[dict[str, Cover], list[str]]:
+    """Add the documents of `covers` to those that are recorded, recording what is new.
+
+    Returns those that are not new, and the ids of those that are full: their documents were not added. They are as they
+    are recorded; whether one has an outcome is looked up after its documents were added, and to one that has, none are.
+    So of the one who adds documents and the one who sets the outcome, at least one sees what the other did.
+    """
+    if not covers:
+        return {}, []
+    with clients.mongo_trouble("record covers", timeout=IN_BULK):
+        ended = _find(list(covers), outcome={"$ne": None})
+        new, refused = _add({id_: cover for id_, cover in covers.items() if id_ not in ended})
+        if refused:  # not those that somebody else recorded at the same moment: they are there now
+            _, refused = _add({id_: covers[id_] for id_ in refused})
+        known = ended | _find([id_ for id_ in covers if id_ not in ended and id_ not in new])
+    full = [id_ for id_ in refused if id_ in known and known[id_].outcome is None]
+    return {id_: cover for id_, cover in known.items() if id_ not in full}, full
+
+
+def _find(ids: Sequence[str], **more: Any) -> dict[str, Cover]:
+    if not ids:
+        return {}
+    found = _collection().find({"_id": {"$in": ids}, **more}, {"documents": 0})
+    return {each["_id"]: _cover(each) for each in found}
+
+
+def _add(covers: Mapping[str, Cover]) -> tuple[set[str], list[str]]:
+    """The ids of covers that are new, and of those that take no more documents: they are full, or have an outcome."""
+    if not covers:
+        return set(), []
+    expires = datetime.now(UTC) + timedelta(seconds=get_settings().claim_seconds + COVER_GRACE)
+    ids = list(covers)
+    updates = [_joining(id_, cover, expires) for id_, cover in covers.items()]
+    try:
+        result: Mapping[str, Any] = _collection().bulk_write(updates, ordered=False).bulk_api_result
+    except BulkWriteError as error:
+        result = error.details or {}
+        if any(each["code"] != DUPLICATE_KEY for each in result["writeErrors"]) or result["writeConcernErrors"]:
+            raise
+    new = {ids[each["index"]] for each in result["upserted"]}
+    return new, [ids[each["index"]] for each in result["writeErrors"]]
+
+
+def _joining(id_: str, cover: Cover, expires: datetime) -> UpdateOne:
+    """The update that adds documents; for a cover that takes none it is an insert, which fails for the same id."""
+    new = {
+        "run": cover.run,
+        "job": cover.job,
+        "urls": cover.urls,
+        "pending": True,
+        "expires": expires,
+    }
+    takes_more = {"outcome": None, f"documents.{MAX_DOCUMENTS - 1}": {"$exists": False}}
+    return UpdateOne(
+        {"_id": id_, **takes_more},
+        {"$setOnInsert": new, "$push": {"documents": {"$each": cover.documents}}},
+        upsert=True,
+    )
+
+
+def handed_over(covers: Sequence[str]) -> None:
+    """The jobs of `covers` are on their way: who meets one again has none to hand over."""
+    if covers:
+        with clients.mongo_trouble("record what was handed over", timeout=IN_BULK):
+            marks = [UpdateOne({"_id": id_}, {"$set": {"handed_over": True}}) for id_ in covers]
+            _collection().bulk_write(marks, ordered=False)
+
+
+def settle(cover: str, outcome: Outcome) -> Cover | None:
+    """Set how the job of `cover` ended, unless it is set already; returns the cover, or None where it has expired."""
+    with clients.mongo_trouble("set the outcome of a cover"):
+        _collection().update_one({"_id": cover, "outcome": None}, {"$set": {"outcome": outcome}})
+        found = _collection().find_one({"_id": cover})
+    return _cover(found) if found else None
+
+
+def _cover(found: Mapping[str, Any]) -> Cover:
+    return Cover(
+        run=found["run"],
+        job=found["job"],
+        urls=found["urls"],
+        documents=found.get("documents", []),
+        handed_over=found.get("handed_over", False),
+        outcome=found.get("outcome"),
+    )
+
+
+def ended(cover: str) -> None:
+    """The documents of `cover` are written: its job is under way no more."""
+    with clients.mongo_trouble("end a cover"):
+        _collection().update_one({"_id": cover}, {"$unset": {"pending": ""}})
+
+
+def count(run: str, written: Counter[str]) -> None:
+    """Add to the run's counts; a worker that is killed just before may leave some out."""
+    if total := {f"counts.{name}": number for name, number in written.items() if number}:
+        with clients.mongo_trouble("count what was written"):
+            _collection().update_one({"_id": run}, {"$inc": total})
+
+
+def missing_indexes() -> Sequence[tuple[str, dict[str, Any], str]]:
+    """Those of `INDEXES` that are not there."""
+    with clients.mongo_trouble("look at the indexes"):
+        there = {tuple(name for name, _ in index["key"]) for index in _collection().index_information().values()}
+    return [index for index in INDEXES if (index[0],) not in there]
+
+
+def create_index(by: str, options: Mapping[str, Any]) -> None:
+    """Make an index of `INDEXES`."""
+    with clients.mongo_trouble(f"create the index of {COLLECTION} by {by}", timeout=600):
+        _collection().create_index(by, **options)
+
+
+def _collection() -> Collection[dict[str, Any]]:
+    return clients.database()[COLLECTION]

@@ -1,0 +1,130 @@
+"""A sweep's walk: page by page along a collection, each stale document claimed and handed over once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.job import Job, Sweep, sweep_job_id
+from pipeline.settings import get_settings
+from pipeline.sweeps import documents
+from pipeline.sweeps import run_state as runs
+from pipeline.sweeps.documents import SWEPT, Document, Outcome, Swept
+from pipeline.sweeps.run_state import Cover, Run
+
+logger = logging.getLogger(__name__)
+
+#: Documents of one page at the most: what is read, claimed and handed over together, and what a killed worker repeats.
+PAGE_SIZE = 1000
+
+#: Seconds until a run that has too many jobs under way looks again.
+PAUSE = 2.0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The page whose turn it is, after a wait in seconds."""
+
+    page: int
+    wait: float = 0.0
+
+
+def take_page(
+    swept: Swept, run_id: str, page: int, *, by: str, hand_over: Callable[[Sequence[Job]], None]
+) -> Turn | None:
+    """Claim the stale documents of one page, hand their jobs over, and advance the run; returns whose turn is next.
+
+    Doing it twice is harmless: only the first of two that take the same page advances the run, and None says that the
+    other's way ends here. `by` is the id of the message that asks: if it is the one that advanced the run, it gets to
+    send the next message, as often as it is delivered: the worker that advanced the run may have died before it could.
+
+    Raises:
+        RetryableError: MongoDB is in trouble. The page can be taken again.
+    """
+    run = runs.load(run_id)
+    if run is None or run.page != page:
+        return _next_of(run, by)
+    if run.walked:
+        return None
+    backlog = get_settings().sweep_max_backlog
+    room = backlog - runs.under_way(run_id)
+    if room < max(1, min(PAGE_SIZE, backlog) // 4):
+        return Turn(page, PAUSE)
+    left = PAGE_SIZE if run.limit is None else run.limit - run.claimed
+    size = min(PAGE_SIZE, room, left)
+    found, after = documents.read(swept, run_id, run.after, size)
+    claimed = documents.claim(swept, run_id, found)
+    _lead(swept, run, claimed, hand_over)
+    walked = not after or (run.limit is not None and run.claimed + len(claimed) >= run.limit)
+    if not runs.advance(run, after, by=by, claimed=len(claimed), walked=walked):
+        return _next_of(runs.load(run_id), by)
+    logger.info("run=%s page=%d claimed=%d%s", run_id, page, len(claimed), " end" if walked else "")
+    return None if walked else Turn(page + 1)
+
+
+def _next_of(run: Run | None, by: str) -> Turn | None:
+    """The page that is next, if the message `by` is the one that made it so."""
+    return Turn(run.page) if run and not run.walked and run.advanced_by == by else None
+
+
+def _lead(swept: Swept, run: Run, claimed: Sequence[Document], hand_over: Callable[[Sequence[Job]], None]) -> None:
+    """Hand over a job for each cover that is new; what comes after a cover's job has ended is written at once."""
+    folders = documents.folders(swept, claimed)
+    covers: dict[str, Cover] = {}
+    folder_of: dict[str, str] = {}
+    for each in claimed:
+        folder = folders[each.key]
+        cover_id = _cover_id(run.id, folder, each.urls)
+        folder_of[cover_id] = folder
+        if cover_id not in covers:
+            job_id = sweep_job_id(swept.name, each.id, each.urls, run.id)
+            covers[cover_id] = Cover(run.id, job_id, each.urls, [])
+        covers[cover_id].documents.append(each.id)
+    known, full = runs.join(covers)
+    for id_ in full:  # what this page has of it becomes a cover of its own
+        own = f"{id_}/{run.page}"
+        covers[own], folder_of[own] = covers.pop(id_), folder_of[id_]
+        known |= runs.join({own: covers[own]})[0]
+    # A worker that died may have recorded a cover, and not handed it over; a page taken again may be of another size.
+    to_send = {
+        id_: known.get(id_, cover)
+        for id_, cover in covers.items()
+        if id_ not in known or not (known[id_].handed_over or known[id_].outcome)
+    }
+    hand_over(
+        [
+            Job.of_sweep(Sweep(swept.name, run.id, id_), job_id=cover.job, folder=folder_of[id_], urls=cover.urls)
+            for id_, cover in to_send.items()
+        ]
+    )
+    runs.handed_over(list(to_send))
+    for id_, cover in known.items():
+        if cover.outcome is not None:
+            _write(swept, cover, cover.outcome, covers[id_].documents)
+
+
+def _cover_id(run: str, folder: str, urls: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps([folder, sorted(urls.items())]).encode()).hexdigest()[:32]
+    return f"cover/{run}/{digest}"
+
+
+def write_back(sweep: Sweep, outcome: Outcome) -> None:
+    """Write how a job of a sweep ended to all its documents (contract, section 5). Doing it twice is harmless.
+
+    Raises:
+        RetryableError: MongoDB is in trouble.
+    """
+    cover = runs.settle(sweep.cover, outcome)
+    if cover is None:
+        logger.warning("run %s: a job ended after its documents' claims: the next run has them.", sweep.run)
+        return
+    if cover.outcome is not None:
+        _write(SWEPT[sweep.collection], cover, cover.outcome, cover.documents)
+    runs.ended(sweep.cover)
+
+
+def _write(swept: Swept, cover: Cover, outcome: Outcome, ids: Sequence[object]) -> None:
+    runs.count(cover.run, documents.write(swept, cover.run, cover.urls, outcome, ids))

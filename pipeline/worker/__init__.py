@@ -1,0 +1,1 @@
+"""Dramatiq put together: the broker, stage actors, settlement of failures, middleware, ingest and periodic tasks."""

@@ -1,0 +1,175 @@
+"""Gives each process its metrics and health checks, where it really runs: nothing here starts at import.
+
+A dramatiq worker gets them by the middleware `Operations`, `ingest` and the scheduler by a call when they begin.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import dramatiq
+from dramatiq.worker import Worker
+
+from pipeline import metrics
+from pipeline.errors import PipelineError
+from pipeline.monitoring.health import Health, IngestHealth, SchedulerHealth, WorkerHealth
+from pipeline.monitoring.http_server import OpsServer, Refresh
+from pipeline.monitoring.queue_depths import DEAD, INGEST, Depth, depths
+from pipeline.net.host_limits import manners
+from pipeline.settings import Settings, get_settings
+from pipeline.sqs.wire import ATTEMPTS, SUSPECT
+from pipeline.stages import BULK_QUEUES, FETCH, STAGES, Lane, stage_of_queue
+from pipeline.worker.periodic import Periodic
+
+if TYPE_CHECKING:
+    from pipeline.worker.ingest import Ingest
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for which the depth of the queues is not asked again: it costs a request for each queue.
+DEPTHS_AGE = 15.0
+
+#: Seconds that a scrape waits for it; Prometheus gives up after ten.
+DEPTHS_PATIENCE = 5.0
+
+
+class Operations(dramatiq.Middleware):
+    """Watches a worker. It comes after `Outcomes`, whose waiting for SQS is not a thread's hanging."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._began: dict[int, float] = {}  # by thread: when it began the message that it has in hand
+        self.server: OpsServer | None = None  #: ends with the process, so that it answers to the last
+
+    def after_worker_boot(self, broker: Any, worker: Worker) -> None:
+        """Serve metrics and health checks."""
+        queues = sorted(worker.consumer_whitelist or broker.get_declared_queues())
+        process = process_type(queues)
+        health = WorkerHealth(broker, worker, lambda: list(self._began.values()))
+        metrics.expect(stage.name for stage in STAGES if set(stage.queues).intersection(queues))
+        refresh: list[Refresh] = [partial(self._refresh, broker, worker, process)]
+        if FETCH.name in queues:
+            refresh.append(lambda: metrics.RESTING_HOSTS.set(manners().resting))
+        self.server = OpsServer(process, queues, health, refresh)
+        self.server.start(self._settings)
+
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        """Note that a thread begins a message, and how long that has waited, if it comes to the stage anew."""
+        self._began[threading.get_ident()] = time.monotonic()
+        stage = stage_of_queue(message.queue_name)
+        if stage and not {ATTEMPTS, SUSPECT} & message.options.keys():
+            lane = Lane.BULK if message.queue_name in BULK_QUEUES else Lane.LIVE
+            waited = max(0.0, time.time() - message.message_timestamp / 1000)
+            metrics.QUEUE_WAIT_SECONDS.labels(stage.name, lane).observe(waited)
+
+    def after_process_message(
+        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        """Note that the thread is free."""
+        self._began.pop(threading.get_ident(), None)
+
+    def after_skip_message(self, broker: Any, message: Any) -> None:
+        """Note that the thread is free."""
+        self._began.pop(threading.get_ident(), None)
+
+    def _refresh(self, broker: Any, worker: Worker, process: str) -> None:
+        metrics.THREADS.labels(process).set(len(worker.workers))
+        metrics.BUSY_THREADS.labels(process).set(len(self._began))
+        now = time.monotonic()
+        for consumer in list(broker.consumers):
+            oldest = consumer.holds.oldest
+            metrics.HELD_MESSAGES.labels(consumer.queue_name).set(len(consumer.holds))
+            metrics.OLDEST_HELD_SECONDS.labels(consumer.queue_name).set(now - oldest if oldest else 0)
+
+
+def process_type(queues: Iterable[str]) -> str:
+    """What a worker is called that consumes `queues`: by its stages, in their order.
+
+    >>> process_type(["upload_bulk", "upload"]), process_type(["sweep_channels"]), process_type(["fetch", "resize"])
+    ('upload', 'sweep', 'fetch+resize')
+    """
+    names = {stage.name if (stage := stage_of_queue(queue)) else queue.partition("_")[0] for queue in queues}
+    order = [stage.name for stage in STAGES]
+    return "+".join(sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name)))
+
+
+def serve_ingest(taking: Ingest | None, runs: Callable[[], bool]) -> None:
+    """Serve the metrics and health checks of `ingest`, and the depth of all queues: there is one of it.
+
+    Parameters:
+        taking: the `Ingest` that takes messages, or None where there is no input queue.
+        runs: whether its thread runs.
+    """
+    settings = get_settings()
+    queues = [settings.queue_url.rsplit("/", 1)[-1]] if settings.queue_url else []
+    metrics.expect_ingest()
+    OpsServer(INGEST, queues, IngestHealth(taking, runs), [QueueGauges().refresh]).start(settings)
+
+
+def serve_scheduler() -> None:
+    """Serve the metrics and health checks of the scheduler. Harmless to repeat: each of its actors asks for it once."""
+    if not _scheduler_began.is_set():
+        _scheduler_began.set()
+        actors = dramatiq.get_broker().actors.values()
+        periodics = {actor.actor_name: actor.options["periodic"] for actor in actors if "periodic" in actor.options}
+        health: Health = SchedulerHealth(periodics)
+        OpsServer("scheduler", [], health, [partial(_refresh_schedule, periodics)]).start(get_settings())
+
+
+_scheduler_began = threading.Event()
+
+
+def _refresh_schedule(periodics: Mapping[str, Periodic]) -> None:
+    for name, periodic in periodics.items():
+        metrics.SCHEDULE_OVERDUE.labels(name).set(periodic.overdue)
+        if periodic.last_sent:
+            metrics.SCHEDULE_SENT.labels(name).set(periodic.last_sent.timestamp())
+
+
+class QueueGauges:
+    """The depth of every queue, as gauges. Where SQS does not tell, they are gone until it does.
+
+    Parameters:
+        ask: asks SQS.
+        clock: seconds.
+    """
+
+    def __init__(self, ask: Callable[[], list[Depth]] = depths, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._asked = -DEPTHS_AGE
+        self._known: list[Depth] = []
+        self._thread: threading.Thread | None = None
+
+    def refresh(self) -> None:
+        """Set the gauges to what SQS said at most `DEPTHS_AGE` seconds ago; waits `DEPTHS_PATIENCE` for its answer."""
+        if self._clock() - self._asked >= DEPTHS_AGE and not (self._thread and self._thread.is_alive()):
+            self._asked = self._clock()
+            self._thread = threading.Thread(target=self._take, name="depths", daemon=True)
+            self._thread.start()
+        if self._thread:
+            self._thread.join(DEPTHS_PATIENCE)
+        known = [] if self._thread and self._thread.is_alive() else self._known
+        metrics.QUEUE_MESSAGES.clear()
+        metrics.DEAD_LETTERS.clear()
+        for depth in known:
+            if depth.lane == DEAD:
+                metrics.DEAD_LETTERS.labels(depth.queue, depth.stage).set(depth.waiting + depth.in_flight)
+            for state in ("waiting", "in_flight", "delayed"):
+                gauge = metrics.QUEUE_MESSAGES.labels(depth.queue, depth.stage, depth.lane, state)
+                gauge.set(getattr(depth, state))
+
+    def _take(self) -> None:
+        try:
+            self._known = self._ask()
+        except PipelineError as error:
+            self._known = []
+            logger.warning("The depth of the queues is not known: %s", error)
+        except Exception as error:
+            self._known = []
+            logger.warning("The depth of the queues is not known (%s).", type(error).__name__)
