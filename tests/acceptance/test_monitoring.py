@@ -18,7 +18,7 @@ from tests.acceptance.conftest import PROCFILE, Service, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.line import Line
 from tests.support.waiting import wait_for
-from tests.unit.test_ops_server import free_port
+from tests.unit.monitoring.test_http_server import free_port
 
 #: How many processes of each type serve metrics: fetch is scaled by processes, resize has one for each core.
 EXPECTED = {

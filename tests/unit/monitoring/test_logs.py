@@ -12,7 +12,7 @@ import pytest
 from pipeline.events import Event, Verdict
 from pipeline.monitoring.logs import JsonFormatter, log_event
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FAILED = Event("fetch", "a-job", Verdict.RETRY, seconds=0.1234, attempt=2, code="timeout", message="No.", wait=2.04)
 
 

@@ -19,7 +19,7 @@ from pipeline import metrics
 from tests.support.grafana import Dashboard, Panel
 from tests.unit.test_docs import PROCESSES, codes_in
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MONITORING = (ROOT / "docs/monitoring.md").read_text(encoding="utf-8")
 OPERATING = ROOT / "docs/operating.md"
 RULES = ROOT / "deploy/prometheus/alerts.yml"
@@ -151,7 +151,7 @@ def test_the_alert_of_processes_knows_them_all() -> None:
     [
         ["check", "rules", "deploy/prometheus/alerts.yml"],
         ["check", "config", "deploy/prometheus/prometheus.yml"],
-        ["test", "rules", "tests/unit/alerts.test.yml"],
+        ["test", "rules", "tests/unit/monitoring/alerts.test.yml"],
     ],
     ids=" ".join,
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks/end_to_end"))
+sys.path.append(str(Path(__file__).parents[3] / "benchmarks/end_to_end"))
 
 import emulator
 import prices

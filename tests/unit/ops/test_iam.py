@@ -13,7 +13,7 @@ from pipeline.cli.app import app
 from pipeline.ops.iam import GRANTS, PROCESSES, policy
 from pipeline.settings import Settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 pytestmark = pytest.mark.usefixtures("no_variables")

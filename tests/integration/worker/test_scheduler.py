@@ -22,7 +22,7 @@ from pipeline.settings import get_settings
 from tests.chaos.proxy import Proxy
 from tests.support.waiting import wait_for
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.corpus.run import run
 from tests.corpus.run import samples as samples_in
 from tests.support.waiting import wait_for
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAME = "40x40.png"
 MakeChild = Callable[..., Child]
 

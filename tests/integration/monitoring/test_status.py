@@ -23,7 +23,7 @@ from pipeline.events import Verdict
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
-from tests.integration.test_job_stories import COVER, begin, failed_story, good_story, job, turn, write
+from tests.integration.monitoring.test_job_log_reader import COVER, begin, failed_story, good_story, job, turn, write
 from tests.support.waiting import wait_for
 
 

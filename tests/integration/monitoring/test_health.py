@@ -31,7 +31,7 @@ from pipeline.worker.periodic import Periodic
 from tests.support.echo import MemoryTrials, message
 from tests.support.line import Line
 from tests.support.waiting import wait_for
-from tests.unit.test_ops_server import free_port
+from tests.unit.monitoring.test_http_server import free_port
 
 
 class Rig:

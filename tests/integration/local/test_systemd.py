@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from honcho.environ import parse_procfile
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
