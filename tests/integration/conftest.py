@@ -36,7 +36,7 @@ def stack_with_mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embed
 
 
 @pytest.fixture
-def aws(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+def environment(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """The environment of this test: queue names and a bucket of its own. Yields the variables, for child processes.
 
     The bucket accepts ACLs. Any other variable of ours that the developer has set is unset.
@@ -88,7 +88,7 @@ def s3_that_answers(
 
 @pytest.fixture
 def database(stack_with_mongo: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database[dict[str, Any]]]:
-    """The same as `aws` with a database of this test's own, which it yields."""
+    """The same as `environment` with a database of this test's own, which it yields."""
     for _ in _environment(stack_with_mongo, monkeypatch):
         url = f"{stack_with_mongo.environ['MONGO_URL']}_{secrets.token_hex(4)}"
         monkeypatch.setenv("MONGO_URL", url)

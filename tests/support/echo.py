@@ -48,7 +48,7 @@ class MemoryTrials(Counter[str]):
 def broker(aws: dict[str, str], clock: Clock) -> SQSBroker:
     """A broker with one actor, `echo`, on the queue `work`; a message is hidden for 2 s."""
     broker = SQSBroker(
-        namespace=aws["QUEUE_NAMESPACE"],
+        namespace=environment["QUEUE_NAMESPACE"],
         middleware=[Suspects(), Shutdowns()],
         client=clients.sqs,
         trials=MemoryTrials(),

@@ -22,7 +22,7 @@ from tests.support.waiting import wait_for
 
 
 @pytest.fixture
-def dead(aws, monkeypatch):
+def dead(environment, monkeypatch):
     """Runs `image-pipeline dead` with these arguments, at a terminal if it is to answer; returns what it prints."""
     from pipeline.actors import broker
 

@@ -60,7 +60,7 @@ def with_everything(database: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 def queues_alone(aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Queues and a bucket: neither a job log nor a database."""
     _provision(monkeypatch)
-    return aws
+    return environment
 
 
 def _provision(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def test_both_servers_answer(tmp_path: Path) -> None:
     assert (tmp_path / "ministack.log").exists()
 
 
-@pytest.mark.usefixtures("aws")
+@pytest.mark.usefixtures("environment")
 def test_sqs_and_s3_answer_through_the_clients_of_the_product() -> None:
     bucket = clients.get_settings().s3_bucket
     clients.s3().put_object(Bucket=bucket, Key="a", Body=b"b", ACL="public-read")

@@ -79,7 +79,7 @@ class Rig:
 @pytest.fixture
 def line(aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
     """The line to SQS."""
-    with Line(int(aws["AWS_ENDPOINT_URL"].rpartition(":")[2])) as line:
+    with Line(int(environment["AWS_ENDPOINT_URL"].rpartition(":")[2])) as line:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", f"http://127.0.0.1:{line.port}")
         clients.forget()
         yield line
@@ -88,7 +88,7 @@ def line(aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]
 @pytest.fixture
 def rig(line: Line, aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     monkeypatch.setattr("pipeline.sqs.consumer.LONG_POLL", 1)
-    rig = Rig(aws["QUEUE_NAMESPACE"], free_port())
+    rig = Rig(environment["QUEUE_NAMESPACE"], free_port())
     wait_for(lambda: rig.broker.consumers)
     yield rig
     rig.go_on.set()
@@ -138,7 +138,7 @@ def test_a_worker_with_its_hands_full_is_ready_though_it_asks_for_nothing(
 
 def test_a_worker_that_has_not_found_its_queue_is_not_ready(line: Line, aws: dict[str, str]) -> None:
     with line.down():
-        rig = Rig(aws["QUEUE_NAMESPACE"], free_port())
+        rig = Rig(environment["QUEUE_NAMESPACE"], free_port())
         try:
             wait_for(lambda: rig.broker.consumers)
             assert (rig.get("/readyz").text, rig.get("/livez").ok) == ("fetch: the queue is not reached yet\n", True)
@@ -196,7 +196,7 @@ def test_ingest_is_ready_from_the_first_answer_until_sqs_is_away(
     line: Line, aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given ingest, and an input queue that cannot be reached yet
-    url = clients.sqs().create_queue(QueueName=f"{aws['QUEUE_NAMESPACE']}_input")["QueueUrl"]
+    url = clients.sqs().create_queue(QueueName=f"{environment['QUEUE_NAMESPACE']}_input")["QueueUrl"]
     monkeypatch.setattr("pipeline.worker.ingest.LONG_POLL", 1)
     line.go_down()
     taking = Ingest(url)
@@ -316,7 +316,7 @@ def test_each_request_to_aws_is_counted(aws: dict[str, str], line: Line) -> None
         labels = {"service": service, "operation": operation, "result": result}
         return REGISTRY.get_sample_value(f"{PREFIX}_aws_requests_total", labels) or 0
 
-    bucket = aws["S3_BUCKET"]
+    bucket = environment["S3_BUCKET"]
     cases: list[tuple[str, str, str, Callable[[], Any]]] = [
         ("s3", "PutObject", "ok", lambda: objects.put(bucket, "a", b"x", doing="try")),
         ("s3", "HeadObject", "ok", lambda: objects.exists(bucket, "a", doing="try")),

@@ -262,7 +262,7 @@ def test_ids_are_found_by_their_beginning(jobs):
     assert job_stories.story("abc") is None
 
 
-def test_without_a_job_log_it_is_said_what_to_set(aws):
+def test_without_a_job_log_it_is_said_what_to_set(environment):
     with pytest.raises(SettingsError, match="JOBS_MONGO_URL is not set"):
         job_stories.latest()
 

@@ -12,14 +12,14 @@ from pipeline.settings import get_settings
 
 
 @pytest.fixture
-def provisioned(aws, monkeypatch):
+def provisioned(environment, monkeypatch):
     """The namespace of queues that are all there, an input queue of its own with them."""
     for step in plan(get_settings()):
         step.do()
-    name = f"{aws['QUEUE_NAMESPACE']}-input"
+    name = f"{environment['QUEUE_NAMESPACE']}-input"
     monkeypatch.setenv("QUEUE_URL", clients.sqs().create_queue(QueueName=name)["QueueUrl"])
     clients.forget()
-    return aws["QUEUE_NAMESPACE"]
+    return environment["QUEUE_NAMESPACE"]
 
 
 def url_of(name):
@@ -58,12 +58,12 @@ def test_a_queue_that_is_gone_has_no_row(provisioned):
     assert {*queue_names()} - {depth.queue for depth in depths()} == {f"{provisioned}_notify_bulk"}
 
 
-def test_without_an_input_queue_there_is_no_row_for_it(aws):
+def test_without_an_input_queue_there_is_no_row_for_it(environment):
     assert not any(name.endswith("input") for name in queue_names())
     assert depths() == []
 
 
-def test_trouble_with_sqs_is_said(aws, monkeypatch):
+def test_trouble_with_sqs_is_said(environment, monkeypatch):
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     clients.forget()

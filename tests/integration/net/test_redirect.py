@@ -22,7 +22,7 @@ RESULT = {"title": "Mundo Cristão \ud800 \ufffe", "image_url_info": None}
 @pytest.fixture
 def name(aws: dict[str, str]) -> str:
     """A name that no queue has yet."""
-    return f"{aws['QUEUE_NAMESPACE']}-Results"
+    return f"{environment['QUEUE_NAMESPACE']}-Results"
 
 
 def create(name: str, **attributes: str) -> str:

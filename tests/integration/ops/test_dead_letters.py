@@ -22,7 +22,7 @@ STAGED = "3" * 32
 
 
 @pytest.fixture(autouse=True)
-def broker(aws, monkeypatch):
+def broker(environment, monkeypatch):
     """The service's broker, with the queues of this test; one poll waits as little as it can."""
     from pipeline.actors import broker
     from pipeline.ops.dead_letters import reader as dead_queues

@@ -40,7 +40,7 @@ def test_upstreams_base64_bodies_are_understood(broker, consume) -> None:
     assert take(consume())[0].args == ("from an older release",)
 
 
-def test_a_request_says_who_asks(aws) -> None:
+def test_a_request_says_who_asks(environment) -> None:
     # Given a client
     client, said = clients.sqs(), []
     client.meta.events.register("before-send.sqs", lambda request, **_: said.append(request.headers["User-Agent"]))

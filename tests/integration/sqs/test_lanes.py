@@ -41,7 +41,7 @@ def work() -> Work:
 @pytest.fixture
 def broker(aws: dict[str, str], work: Work) -> SQSBroker:
     broker = SQSBroker(
-        namespace=aws["QUEUE_NAMESPACE"],
+        namespace=environment["QUEUE_NAMESPACE"],
         middleware=[Suspects(), Lanes(), Shutdowns()],
         client=clients.sqs,
         trials=MemoryTrials(),

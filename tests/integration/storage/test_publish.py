@@ -34,12 +34,12 @@ def test_an_image_is_published_once_every_rendition_is_there(aws: dict[str, str]
     assert not publish.is_published("G", CONTENT)
 
 
-def test_a_403_counts_as_absent_as_s3_gives_it_without_the_right_to_list(aws, s3_that_answers) -> None:
+def test_a_403_counts_as_absent_as_s3_gives_it_without_the_right_to_list(environment, s3_that_answers) -> None:
     s3_that_answers(403)
     assert not publish.is_published("F", CONTENT)
 
 
-def test_trouble_with_s3_is_not_taken_for_an_absent_object(aws, s3_that_answers) -> None:
+def test_trouble_with_s3_is_not_taken_for_an_absent_object(environment, s3_that_answers) -> None:
     s3_that_answers(400)
     with pytest.raises(RetryableError) as caught:
         publish.is_published("F", CONTENT)
@@ -53,14 +53,14 @@ def test_keys_urls_and_headers_are_the_contracts(aws: dict[str, str], monkeypatc
     info = publish.image_info("FOLDER", CONTENT)
     key = f"images-resized/FOLDER/{CONTENT.id}_250X250.webp"
     assert info["250X250"] == {"url": f"https://cdn.example/{key}", "bucket_path": "images-resized/FOLDER/"}
-    stored = clients.s3().get_object(Bucket=aws["S3_BUCKET"], Key=key)
+    stored = clients.s3().get_object(Bucket=environment["S3_BUCKET"], Key=key)
     assert stored["Body"].read() == b"larger"
     assert (stored["ContentType"], stored["CacheControl"]) == ("image/webp", "public, max-age=31536000, immutable")
 
 
 def test_a_bucket_with_acls_disabled_is_warned_of_once_and_served(aws: dict[str, str], monkeypatch, caplog) -> None:
     # Given a bucket as S3 makes them now, which refuses ACLs
-    bucket = f"{aws['S3_BUCKET']}-enforced"
+    bucket = f"{environment['S3_BUCKET']}-enforced"
     clients.s3().create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     monkeypatch.setenv("S3_BUCKET", bucket)
     get_settings.cache_clear()
@@ -77,16 +77,16 @@ def test_no_acl_is_sent_where_the_settings_say_none(aws: dict[str, str], monkeyp
     monkeypatch.setenv("S3_ACL", "none")
     get_settings.cache_clear()
     publish.publish("F", CONTENT, RENDITIONS)
-    assert public_readers(aws) == {False}
+    assert public_readers(environment) == {False}
 
 
 def test_objects_are_public_by_the_acl_of_the_settings(aws: dict[str, str]) -> None:
     publish.publish("F", CONTENT, RENDITIONS)
-    assert public_readers(aws) == {True}
+    assert public_readers(environment) == {True}
 
 
 def public_readers(aws: dict[str, str]) -> set[bool]:
     """Whether everybody may read the objects that were published."""
     keys = [f"images-resized/F/{CONTENT.id}_{name}.webp" for name in RENDITIONS]
-    acls = [clients.s3().get_object_acl(Bucket=aws["S3_BUCKET"], Key=key)["Grants"] for key in keys]
+    acls = [clients.s3().get_object_acl(Bucket=environment["S3_BUCKET"], Key=key)["Grants"] for key in keys]
     return {any("AllUsers" in grant["Grantee"].get("URI", "") for grant in grants) for grants in acls}

@@ -20,13 +20,13 @@ def put(bucket: str, key: str, data: bytes = b"data", **more: str) -> None:
 )
 def test_a_key_is_the_same_to_boto3(aws: dict[str, str], name: str) -> None:
     key = f"folder/{name}.jpeg"
-    put(aws["S3_BUCKET"], key)
-    assert clients.s3().get_object(Bucket=aws["S3_BUCKET"], Key=key)["Body"].read() == b"data"
-    assert objects.get(aws["S3_BUCKET"], key, doing="try") == b"data"
+    put(environment["S3_BUCKET"], key)
+    assert clients.s3().get_object(Bucket=environment["S3_BUCKET"], Key=key)["Body"].read() == b"data"
+    assert objects.get(environment["S3_BUCKET"], key, doing="try") == b"data"
 
 
 def test_an_object_is_there_until_it_is_deleted(aws: dict[str, str]) -> None:
-    bucket = aws["S3_BUCKET"]
+    bucket = environment["S3_BUCKET"]
     assert not objects.exists(bucket, "a/b", doing="try")
     put(bucket, "a/b")
     assert objects.exists(bucket, "a/b", doing="try")
@@ -37,11 +37,11 @@ def test_an_object_is_there_until_it_is_deleted(aws: dict[str, str]) -> None:
 
 
 def test_an_empty_object_is_kept(aws: dict[str, str]) -> None:
-    put(aws["S3_BUCKET"], "empty", b"")
-    assert objects.get(aws["S3_BUCKET"], "empty", doing="try") == b""
+    put(environment["S3_BUCKET"], "empty", b"")
+    assert objects.get(environment["S3_BUCKET"], "empty", doing="try") == b""
 
 
-def test_no_variable_of_the_library_is_heeded(aws, s3_that_answers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_variable_of_the_library_is_heeded(environment, s3_that_answers, monkeypatch: pytest.MonkeyPatch) -> None:
     # given variables that would lead obstore elsewhere, or make it sign as somebody else
     asked = s3_that_answers(200)
     strange = {
@@ -74,7 +74,7 @@ def test_no_variable_of_the_library_is_heeded(aws, s3_that_answers, monkeypatch:
     ("endpoint", "is_unsigned"), [("", True), ("https://s3.example.com", True), ("http://127.0.0.1:9", False)]
 )
 def test_a_body_is_signed_where_no_tls_guards_it(
-    aws, monkeypatch: pytest.MonkeyPatch, endpoint: str, is_unsigned: bool
+    environment, monkeypatch: pytest.MonkeyPatch, endpoint: str, is_unsigned: bool
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
@@ -93,7 +93,7 @@ def test_a_body_is_signed_where_no_tls_guards_it(
         ((503, "SlowDown"), "SlowDown", False),
     ],
 )
-def test_a_refusal_has_s3s_own_name(aws, s3_that_answers, answer, said: str, is_absent: bool) -> None:
+def test_a_refusal_has_s3s_own_name(environment, s3_that_answers, answer, said: str, is_absent: bool) -> None:
     s3_that_answers(*answer)
     for request in (lambda: put("b", "k"), lambda: objects.get("b", "k", doing="try")):
         with pytest.raises(S3Error) as caught:
@@ -102,7 +102,7 @@ def test_a_refusal_has_s3s_own_name(aws, s3_that_answers, answer, said: str, is_
         assert str(caught.value) == f"s3_error: Could not try: s3 said {said}."
 
 
-def test_an_endpoint_that_is_down_is_an_error_of_s3(aws, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_that_is_down_is_an_error_of_s3(environment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     clients.forget()
     with pytest.raises(S3Error, match="could not be reached"):

@@ -69,7 +69,7 @@ def test_a_key_that_is_not_ours_deletes_nothing(store: Staging) -> None:
 
 def test_objects_are_private_and_under_the_prefix(aws: dict[str, str]) -> None:
     key = staging().put(b"private")
-    grants = clients.s3().get_object_acl(Bucket=aws["S3_BUCKET"], Key=f"pipeline-staging/{key}")["Grants"]
+    grants = clients.s3().get_object_acl(Bucket=environment["S3_BUCKET"], Key=f"pipeline-staging/{key}")["Grants"]
     assert [grant["Grantee"].get("URI") for grant in grants] == [None]
 
 

@@ -9,7 +9,7 @@ from pipeline.worker.crash_counter import StagedTrials
 
 
 @pytest.fixture(params=["s3", "file"])
-def trials(request, aws, tmp_path, monkeypatch) -> StagedTrials:
+def trials(request, environment, tmp_path, monkeypatch) -> StagedTrials:
     if request.param == "file":
         monkeypatch.setenv("STAGING_URL", f"{tmp_path.as_uri()}/staging/")
         get_settings.cache_clear()

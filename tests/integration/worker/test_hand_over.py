@@ -40,7 +40,7 @@ def fetched() -> Iterator[tuple[str, list[str]]]:
     server.server_close()
 
 
-def test_a_hand_over_that_fails_is_tried_again_and_the_work_is_not(aws, fetched, monkeypatch) -> None:
+def test_a_hand_over_that_fails_is_tried_again_and_the_work_is_not(environment, fetched, monkeypatch) -> None:
     # Given a worker of fetch, and SQS that does not take what it sends to resize, twice
     url, requests = fetched
     monkeypatch.setenv("ALLOWED_NETWORKS", "127.0.0.0/8")
@@ -62,7 +62,7 @@ def test_a_hand_over_that_fails_is_tried_again_and_the_work_is_not(aws, fetched,
         resize = broker.queue_url("resize")
         wait_for(lambda: depth(resize) == 1)
         assert (left, requests) == ([], ["/cover.jpg"])
-        staged = clients.s3().list_objects_v2(Bucket=aws["S3_BUCKET"], Prefix="pipeline-staging/")
+        staged = clients.s3().list_objects_v2(Bucket=environment["S3_BUCKET"], Prefix="pipeline-staging/")
         assert staged["KeyCount"] == 1
 
 

@@ -55,7 +55,7 @@ def messages_of(queue: str) -> int:
     return messages_in(f"{get_settings().queue_namespace}_{queue}")
 
 
-def test_what_an_attempt_staged_before_it_died_is_deleted_by_those_that_follow(aws) -> None:
+def test_what_an_attempt_staged_before_it_died_is_deleted_by_those_that_follow(environment) -> None:
     # Given a job whose first resize ended between staging and hand-over, and which another delivery saw through
     done = a_job(f"results-{secrets.token_hex(4)}")
     (source,) = done.sources
@@ -70,7 +70,9 @@ def test_what_an_attempt_staged_before_it_died_is_deleted_by_those_that_follow(a
         wait_for(lambda: staged() == 0)
 
 
-def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(aws, tmp_path: Path, monkeypatch) -> None:
+def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(
+    environment, tmp_path: Path, monkeypatch
+) -> None:
     # Given staging that does not let go of a job's bytes: a folder is in the place of the file
     monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
     clients.forget()
@@ -98,7 +100,7 @@ def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(aws
     assert messages_in(results) == 1
 
 
-def test_bytes_that_can_never_be_deleted_are_no_dead_letter(aws, tmp_path: Path, monkeypatch, caplog) -> None:
+def test_bytes_that_can_never_be_deleted_are_no_dead_letter(environment, tmp_path: Path, monkeypatch, caplog) -> None:
     # Given a job that is delivered, whose clean-up failed as often as it is tried again
     monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
     clients.forget()

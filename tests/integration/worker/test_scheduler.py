@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[3]
 def proxy(aws: dict[str, str]) -> Iterator[Proxy]:
     for step in plan(get_settings()):
         step.do()
-    with Proxy(aws["AWS_ENDPOINT_URL"], random.Random(0)) as proxy:
+    with Proxy(environment["AWS_ENDPOINT_URL"], random.Random(0)) as proxy:
         yield proxy
 
 
