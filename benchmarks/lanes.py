@@ -29,7 +29,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy
 from pipeline.job import Job
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.local.supervisor import Supervisor
@@ -254,7 +254,7 @@ def main() -> None:
             "POSTBACK_SECRET_KEY": "a secret",
             "LEVEL": "INFO",
         }
-        clients.forget()
+        lazy.forget()
         for step in plan(get_settings(), create_bucket=True):
             step.do()
         bench = Bench(shown)

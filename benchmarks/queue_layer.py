@@ -31,7 +31,7 @@ from periodiq import PeriodiqMiddleware
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.local import embedded
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.local.supervisor import Child, command_line
@@ -100,7 +100,7 @@ class Probe(dramatiq.Middleware):
 def ours(probe: Probe | None = None) -> dramatiq.Broker:
     """This project's broker, put together as `pipeline.worker.broker` does, with what every stage's worker has."""
     probe = probe or Probe()
-    client = clients.sqs()
+    client = aws.sqs()
     probe.count(client)
     return _with_stages(
         SQSBroker(

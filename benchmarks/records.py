@@ -23,7 +23,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy, mongo
 from pipeline.events import Event, Verdict
 from pipeline.images.render import Recipe
 from pipeline.job import Content, Job, Source
@@ -77,14 +77,14 @@ def main() -> None:
     count = parser.parse_args().images
     with tempfile.TemporaryDirectory() as folder, EmbeddedStack(Path(folder)) as stack, collecting() as collector:
         os.environ.update(stack.environ | {"JOBS_MONGO_URL": stack.environ["MONGO_URL"]})
-        clients.forget()
+        lazy.forget()
         for step in plan(get_settings(), create_bucket=True):
             step.do()
         images = [turns(number) for number in range(count)]
         log = JobLog(room=4 * count)
         log.start()
         measured("job log", images, log, lambda: log.stop(120))
-        taken = clients.job_database()["image_pipeline_jobs"].count_documents({})
+        taken = mongo.job_database()["image_pipeline_jobs"].count_documents({})
         if taken != count:
             sys.exit(f"only {taken} of {count} jobs were written")
         with open(os.devnull, "w") as nowhere:

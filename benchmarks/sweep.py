@@ -34,7 +34,7 @@ from rich.table import Table
 from sweep_check import Check, bystanders
 from sweep_world import bystander, channel, episode, serving
 
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy
 from pipeline.job import Job, Sweep, sweep_job_id
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.local.supervisor import Supervisor
@@ -156,11 +156,11 @@ def environment(stack: EmbeddedStack) -> Iterator[None]:
         "POSTBACK_SECRET_KEY": "a secret",
         "LEVEL": "INFO",
     }
-    clients.forget()
+    lazy.forget()
     for step in plan(get_settings(), create_bucket=True):
         step.do()
     yield
-    clients.forget()
+    lazy.forget()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.errors import Rejected
 from pipeline.job import to_json, validated
 from pipeline.settings import SettingsError, get_settings
@@ -35,5 +35,5 @@ def send_message(payload: dict[str, Any], queue_url: str | None = None) -> str:
     request: SendMessageRequestTypeDef = {"QueueUrl": url, "MessageBody": body}
     if url.endswith(".fifo"):
         request |= {"MessageGroupId": uuid.uuid4().hex, "MessageDeduplicationId": uuid.uuid4().hex}
-    with clients.aws_trouble("sqs", "send the message"):
-        return clients.sqs().send_message(**request)["MessageId"]
+    with aws.aws_errors("sqs", "send the message"):
+        return aws.sqs().send_message(**request)["MessageId"]

@@ -30,7 +30,7 @@ from measure import SETTLE, TIMEOUT  # noqa: E402
 from peers import Peers  # noqa: E402
 from usage import cpu_seconds  # noqa: E402
 
-from pipeline.clients import shared as clients  # noqa: E402
+from pipeline.clients import aws  # noqa: E402
 from pipeline.local.supervisor import Supervisor  # noqa: E402
 from pipeline.stages import STAGES  # noqa: E402
 
@@ -78,11 +78,11 @@ class Line:
 
     def waiting(self, queue: str) -> int:
         """How many messages there are in a queue, those in flight too."""
-        url = clients.sqs().get_queue_url(QueueName=f"{self._environ['QUEUE_NAMESPACE']}_{queue}")["QueueUrl"]
+        url = aws.sqs().get_queue_url(QueueName=f"{self._environ['QUEUE_NAMESPACE']}_{queue}")["QueueUrl"]
         names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         return sum(
             int(each)
-            for each in clients.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"].values()
+            for each in aws.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"].values()
         )
 
     def rate(self, stage: str, processes: int, jobs: int) -> Rate:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import emulator
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws, lazy
 from pipeline.local import embedded
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.local.supervisor import command_line
@@ -80,12 +80,12 @@ def running(folder: Path, staging: str) -> Iterator[Stack]:
             "LEVEL": "INFO",
         }
         os.environ |= environ
-        clients.forget()
+        lazy.forget()
         for step in plan(get_settings(), create_bucket=True):
             step.do()
         for name in (INPUT, *STAGES):  # beside the service's own
-            url = clients.sqs().create_queue(QueueName=f"{namespace}-{name}")["QueueUrl"]
+            url = aws.sqs().create_queue(QueueName=f"{namespace}-{name}")["QueueUrl"]
             environ |= {"QUEUE_URL" if name == INPUT else f"BENCH_{name.upper()}_URL": url}
         os.environ |= environ
-        clients.forget()
+        lazy.forget()
         yield Stack(environ["AWS_ENDPOINT_URL"], environ)

@@ -108,7 +108,7 @@ def provision(
     Safe to repeat: what is there is compared, and only what differs is changed. The bucket's other lifecycle rules
     are kept.
     """
-    from pipeline.clients import shared as clients  # noqa: PLC0415 - boto3 is slow to import
+    from pipeline.clients import aws  # noqa: PLC0415 - boto3 is slow to import
     from pipeline.ops.provision import plan  # noqa: PLC0415
 
     count = 0
@@ -117,7 +117,7 @@ def provision(
         if dry_run:
             console.print(f"[yellow]would[/] {step.says}", highlight=False)
             continue
-        with clients.aws_trouble("aws", step.says):
+        with aws.aws_errors("aws", step.says):
             step.do()
         console.print(f"[green]done[/]  {step.says}", highlight=False)
     if not count:

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.errors import PipelineError
 from pipeline.job import Payload
 from pipeline.ops import submit
@@ -112,8 +112,8 @@ class Submissions:
             return
         if job.status == "sent":
             job.ended(json.loads(message["Body"]))
-        with clients.aws_trouble("sqs", "delete a result"):
-            clients.sqs().delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
+        with aws.aws_errors("sqs", "delete a result"):
+            aws.sqs().delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
 
 
 def _scheme(url: str) -> str:
@@ -128,15 +128,13 @@ def _scheme(url: str) -> str:
 def _result_queue(name: str) -> str:
     """The URL of the queue for results, made if it is missing."""
     keep: dict[QueueAttributeNameType, str] = {"MessageRetentionPeriod": str(KEPT), "VisibilityTimeout": str(HIDDEN)}
-    with clients.aws_trouble("sqs", f"create the queue {name} for the results"):
-        return (
-            find_queue(clients.sqs(), name) or clients.sqs().create_queue(QueueName=name, Attributes=keep)["QueueUrl"]
-        )
+    with aws.aws_errors("sqs", f"create the queue {name} for the results"):
+        return find_queue(aws.sqs(), name) or aws.sqs().create_queue(QueueName=name, Attributes=keep)["QueueUrl"]
 
 
 def _receive(queue_url: str) -> list[MessageTypeDef]:
-    with clients.aws_trouble("sqs", "receive results"):
-        response = clients.sqs().receive_message(
+    with aws.aws_errors("sqs", "receive results"):
+        response = aws.sqs().receive_message(
             QueueUrl=queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=POLL, MessageAttributeNames=["job_id"]
         )
     return response.get("Messages", [])

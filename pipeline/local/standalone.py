@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws, lazy
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
@@ -34,10 +34,10 @@ def standalone(data_dir: Path, *, persist: bool) -> Iterator[dict[str, str]]:
         # Bytes wait in the stack's own bucket, whatever this environment says of another.
         variables = stack.environ | {"STAGING_URL": "", "JOBS_MONGO_URL": stack.environ["MONGO_URL"]}
         os.environ.update(variables)
-        clients.forget()
+        lazy.forget()
         settings = get_settings()
         for step in plan(settings, create_bucket=True):
-            with clients.aws_trouble("aws", step.says):
+            with aws.aws_errors("aws", step.says):
                 step.do()
         chosen = {
             "QUEUE_NAMESPACE": settings.queue_namespace,
@@ -45,15 +45,15 @@ def standalone(data_dir: Path, *, persist: bool) -> Iterator[dict[str, str]]:
             "QUEUE_URL": _input_queue(f"{settings.queue_namespace}_{INPUT_QUEUE}"),
         }
         os.environ.update(chosen)
-        clients.forget()
+        lazy.forget()
         yield variables | chosen
 
 
 def _input_queue(name: str) -> str:
-    with clients.aws_trouble("sqs", "create the input queue"):
-        url = find_queue(clients.sqs(), name)  # kept from an earlier start, with what waits in it
+    with aws.aws_errors("sqs", "create the input queue"):
+        url = find_queue(aws.sqs(), name)  # kept from an earlier start, with what waits in it
         if not url:
-            url = clients.sqs().create_queue(QueueName=name, Attributes={"FifoQueue": "true"})["QueueUrl"]
+            url = aws.sqs().create_queue(QueueName=name, Attributes={"FifoQueue": "true"})["QueueUrl"]
     # One that was kept says the port of its own start.
     return urljoin(str(get_settings().aws_endpoint_url_sqs), urlsplit(url).path)
 

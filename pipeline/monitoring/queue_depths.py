@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from botocore.exceptions import ClientError
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.settings import get_settings
 from pipeline.sqs.queues import MISSING_QUEUE, find_queue
 from pipeline.stages import INGEST_DEAD_LETTER_QUEUE, STAGES, SWEEP_QUEUES, Lane
@@ -55,7 +55,7 @@ def depths() -> list[Depth]:
     Raises:
         RetryableError: SQS could not be asked.
     """
-    with clients.aws_trouble("sqs", "ask for the depth of the queues"), ThreadPoolExecutor(THREADS) as pool:
+    with aws.aws_errors("sqs", "ask for the depth of the queues"), ThreadPoolExecutor(THREADS) as pool:
         return [depth for depth in pool.map(_ask, _queues()) if depth]
 
 
@@ -83,7 +83,7 @@ def _queues() -> Iterator[_Queue]:
 
 
 def _ask(queue: _Queue) -> Depth | None:
-    client = clients.sqs()
+    client = aws.sqs()
     try:
         url = queue.url or _url(client, queue.name)
         if url is None:
@@ -97,7 +97,7 @@ def _ask(queue: _Queue) -> Depth | None:
             ],
         )["Attributes"]
     except ClientError as error:
-        if clients.aws_code(error) in MISSING_QUEUE:
+        if aws.aws_code(error) in MISSING_QUEUE:
             return None
         raise
     return Depth(

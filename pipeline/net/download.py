@@ -8,12 +8,12 @@ from urllib.parse import urljoin
 
 import requests
 
-from pipeline.clients import shared as clients
 from pipeline.errors import PermanentError, Retry, RetryableError
 from pipeline.job import MAX_URL_LENGTH
 from pipeline.metrics import FETCHED_BYTES
 from pipeline.net.guard import Budget, credentials
 from pipeline.net.http_errors import exchange, refusal, shown
+from pipeline.net.session import http
 from pipeline.settings import get_settings
 
 MAX_REDIRECTS = 5
@@ -69,7 +69,7 @@ def _follow(
     timeout: float,
     max_bytes: int,
 ) -> bytes:
-    session, url, auth = clients.http(), start, None
+    session, url, auth = http(), start, None
     for _ in range(1 + MAX_REDIRECTS):
         with turn(url), exchange(start, Retry.SOURCE, budget):
             auth = credentials(url) or auth

@@ -16,10 +16,11 @@ from botocore.exceptions import ClientError
 from standardwebhooks import Webhook
 from urllib3.exceptions import HTTPError
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.errors import PermanentError, Retry
 from pipeline.net.guard import Budget
 from pipeline.net.http_errors import exchange, refusal
+from pipeline.net.session import http
 from pipeline.settings import get_settings
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def postback(job_id: str, url: str, result: Mapping[str, Any]) -> None:
     timeout = settings.postback_timeout
     with (
         exchange(url, Retry.POSTBACK, budget),
-        clients.http().post(url, data=body.encode(), headers=headers, timeout=timeout, stream=True) as response,
+        http().post(url, data=body.encode(), headers=headers, timeout=timeout, stream=True) as response,
     ):
         with suppress(HTTPError):  # the status is known
             response.raw.read(MAX_ANSWER_BODY)
@@ -100,7 +101,7 @@ def redirect(job_id: str, queue_name: str, result: Mapping[str, Any]) -> bool:
         message |= {"MessageDeduplicationId": job_id, "MessageGroupId": job_id}
     if len(body) + len(f"job_idString{job_id}".encode()) > MAX_SQS_MESSAGE:
         raise _too_large(queue_name)
-    with clients.aws_trouble("sqs", f"send the result to the queue {queue_name[:80]!r}"):
+    with aws.aws_errors("sqs", f"send the result to the queue {queue_name[:80]!r}"):
         sent = _send(queue_name, message)
     if not sent:
         logger.warning("job %s is not redirected: there is no queue %r", job_id, queue_name[:100])
@@ -108,7 +109,7 @@ def redirect(job_id: str, queue_name: str, result: Mapping[str, Any]) -> bool:
 
 
 def _send(queue_name: str, message: dict[str, Any]) -> bool:
-    sqs = clients.sqs()
+    sqs = aws.sqs()
     queues = _queues(sqs)
     for _ in range(2):  # a queue whose URL is known may have gone, and may have come back
         url = queues.url(queue_name)

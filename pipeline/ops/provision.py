@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.monitoring.job_log import writer as job_log
 from pipeline.settings import Settings
 from pipeline.sqs.queues import QueueSpec, differences, ensure_queue, find_queue
@@ -68,15 +68,15 @@ def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Step]:
     Raises:
         RetryableError: AWS or MongoDB could not be asked; its sentence says what for.
     """
-    with clients.aws_trouble("sqs", "look at the queues"):
+    with aws.aws_errors("sqs", "look at the queues"):
         for spec in queue_specs(settings):
             yield from _queue_steps(spec)
     if create_bucket:
-        with clients.aws_trouble("s3", "look at the bucket"):
+        with aws.aws_errors("s3", "look at the bucket"):
             yield from _bucket_steps(settings)
     parts = urlsplit(settings.staging)
     if parts.scheme == "s3":
-        with clients.aws_trouble("s3", "look at the bucket's lifecycle rules"):
+        with aws.aws_errors("s3", "look at the bucket's lifecycle rules"):
             yield from lifecycle_steps(parts.netloc, parts.path.lstrip("/"))
     if settings.database_url:
         yield from _index_steps()
@@ -89,7 +89,7 @@ def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Step]:
 
 
 def _queue_steps(spec: QueueSpec) -> Iterator[Step]:
-    client = clients.sqs()
+    client = aws.sqs()
     url = find_queue(client, spec.name)
     if url is None:
         yield Step(f"create queue {spec.name}", lambda: ensure_queue(client, spec))
@@ -99,7 +99,7 @@ def _queue_steps(spec: QueueSpec) -> Iterator[Step]:
 
 
 def _bucket_steps(settings: Settings) -> Iterator[Step]:
-    client, bucket = clients.s3(), settings.s3_bucket
+    client, bucket = aws.s3(), settings.s3_bucket
     if not _there(lambda: client.head_bucket(Bucket=bucket)):
         here = {"LocationConstraint": settings.aws_region}
         where: dict[str, Any] = {} if settings.aws_region == "us-east-1" else {"CreateBucketConfiguration": here}
@@ -132,16 +132,16 @@ def _there(look: Callable[[], Any]) -> bool:
     try:
         return bool(look())
     except ClientError as error:
-        if clients.aws_code(error) in NOT_THERE:
+        if aws.aws_code(error) in NOT_THERE:
             return False
         raise
 
 
 def _acls_may_be_public(bucket: str) -> bool:
     try:
-        block = clients.s3().get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
+        block = aws.s3().get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
     except ClientError as error:
-        if clients.aws_code(error) == "NoSuchPublicAccessBlockConfiguration":
+        if aws.aws_code(error) == "NoSuchPublicAccessBlockConfiguration":
             return True
         raise
     return not (block["BlockPublicAcls"] or block["IgnorePublicAcls"])
@@ -149,7 +149,7 @@ def _acls_may_be_public(bucket: str) -> bool:
 
 def lifecycle_steps(bucket: str, prefix: str) -> Iterator[Step]:
     """Our rule, merged into the bucket's own: S3 replaces all of them at every put."""
-    client = clients.s3()
+    client = aws.s3()
     rule: LifecycleRuleTypeDef = {
         "ID": LIFECYCLE_RULE,
         "Status": "Enabled",
@@ -161,7 +161,7 @@ def lifecycle_steps(bucket: str, prefix: str) -> Iterator[Step]:
     try:
         found = dict(client.get_bucket_lifecycle_configuration(Bucket=bucket))
     except ClientError as error:
-        if clients.aws_code(error) not in {"NoSuchLifecycleConfiguration", "NoSuchBucket"}:
+        if aws.aws_code(error) not in {"NoSuchLifecycleConfiguration", "NoSuchBucket"}:
             raise
     if any(_covers(theirs, rule) for theirs in found["Rules"]):
         return

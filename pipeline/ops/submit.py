@@ -13,7 +13,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.errors import PipelineError, Rejected, RetryableError
 from pipeline.job import IMAGE_FIELDS, Payload, input_job_id, parse_json, validated
 from pipeline.net.http_errors import shown
@@ -140,7 +140,7 @@ def send(submissions: Sequence[Submission], on_sent: Callable[[Submission], None
 
 
 def _through_queue() -> Callable[[Payload], str]:
-    clients.sqs()  # made before several threads want it
+    aws.sqs()  # made before several threads want it
     return lambda payload: input_job_id(send_message(payload))
 
 
@@ -170,13 +170,13 @@ def result_queue(name: str) -> Iterator[str]:
         "MessageRetentionPeriod": str(14 * 86400),
         "VisibilityTimeout": str(int(LONGEST_WAIT)),
     }
-    with clients.aws_trouble("sqs", f"create the queue {name} for the results"):
-        url = clients.sqs().create_queue(QueueName=name, Attributes=keep)["QueueUrl"]
+    with aws.aws_errors("sqs", f"create the queue {name} for the results"):
+        url = aws.sqs().create_queue(QueueName=name, Attributes=keep)["QueueUrl"]
     try:
         yield url
     finally:
-        with clients.aws_trouble("sqs", f"delete the queue {name}, which was for the results"):
-            clients.sqs().delete_queue(QueueUrl=url)
+        with aws.aws_errors("sqs", f"delete the queue {name}, which was for the results"):
+            aws.sqs().delete_queue(QueueUrl=url)
 
 
 def wait(submissions: Sequence[Submission], url: str, timeout: float, on_end: Callable[[Submission], None]) -> None:
@@ -201,8 +201,8 @@ def wait(submissions: Sequence[Submission], url: str, timeout: float, on_end: Ca
 
 
 def _receive(url: str, seconds: int) -> list[MessageTypeDef]:
-    with clients.aws_trouble("sqs", "receive results"):
-        response = clients.sqs().receive_message(
+    with aws.aws_errors("sqs", "receive results"):
+        response = aws.sqs().receive_message(
             QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=seconds, MessageAttributeNames=["job_id"]
         )
     return response.get("Messages", [])

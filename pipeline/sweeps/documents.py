@@ -29,7 +29,7 @@ from bson import Int64
 from pymongo import UpdateOne
 from pymongo.errors import PyMongoError
 
-from pipeline.clients import shared as clients
+from pipeline.clients import mongo
 from pipeline.job import IMAGE_FIELDS, folder_name, present_url
 from pipeline.settings import get_settings
 from pipeline.stages import SWEEP_QUEUES
@@ -116,7 +116,7 @@ def stale(swept: Swept, run: str, now: datetime) -> dict[str, Any]:
 
 def count_stale(swept: Swept) -> int:
     """How many documents a run that starts now would pick; reads the whole collection."""
-    with clients.mongo_trouble(f"count {swept.name}", timeout=WHOLE_COLLECTION):
+    with mongo.mongo_errors(f"count {swept.name}", timeout=WHOLE_COLLECTION):
         return _collection(swept).count_documents(stale(swept, "", datetime.now(UTC)))
 
 
@@ -125,7 +125,7 @@ def read(swept: Swept, run: str, after: Sequence[Any], size: int) -> tuple[list[
 
     `after` and what is returned for it hold one id, or none for the beginning and the end.
     """
-    with clients.mongo_trouble(f"look for {swept.name}", timeout=FIRST_LOOK + 2 * LONGEST_LOOK):
+    with mongo.mongo_errors(f"look for {swept.name}", timeout=FIRST_LOOK + 2 * LONGEST_LOOK):
         try:
             with pymongo.timeout(FIRST_LOOK):
                 found = list(_look(swept, run, after).limit(size))
@@ -195,7 +195,7 @@ def claim(swept: Swept, run: str, documents: Sequence[Document]) -> list[Documen
         return []
     lock = {"until": datetime.now(UTC) + timedelta(seconds=get_settings().claim_seconds), "run": run}
     updates = [UpdateOne(_as_read(each), {"$set": {"lock": lock}}) for each in documents]
-    with clients.mongo_trouble(f"claim {swept.name}", timeout=IN_BULK):
+    with mongo.mongo_errors(f"claim {swept.name}", timeout=IN_BULK):
         if _collection(swept).bulk_write(updates, ordered=False).matched_count == len(documents):
             return list(documents)
         ids = [each.id for each in documents]
@@ -217,7 +217,7 @@ def folders(swept: Swept, documents: Sequence[Document]) -> dict[bytes, str]:
     if swept is CHANNELS:
         return {each.key: _folder(each.title) or folder_name(None) for each in documents}
     ids = {_key(_plain(each.channel)): each.channel for each in documents}
-    with clients.mongo_trouble("look up the titles of channels", timeout=IN_BULK):
+    with mongo.mongo_errors("look up the titles of channels", timeout=IN_BULK):
         channels = _collection(CHANNELS).find({"_id": {"$in": [*filter(_may_be_id, ids.values())]}}, {"title": 1})
         titles = {_key(_plain(each["_id"])): _folder(each.get("title")) for each in channels}
     return {each.key: titles.get(_key(_plain(each.channel))) or NO_CHANNEL for each in documents}
@@ -248,7 +248,7 @@ def write(swept: Swept, run: str, urls: Mapping[str, str], outcome: Outcome, ids
     """
     written: Counter[str] = Counter()
     row = "done" if outcome["stored"] else "failed" if outcome["given_up"] else "invalid"
-    with clients.mongo_trouble(f"write to {swept.name}", timeout=IN_BULK):
+    with mongo.mongo_errors(f"write to {swept.name}", timeout=IN_BULK):
         for held in _guards(urls, outcome):
             changes = _changes(held, outcome)
             written[row if held else "changed"] += _write(swept, run, ids, held, changes)
@@ -325,14 +325,14 @@ def count_marks(swept: Swept, query: Mapping[str, Any]) -> dict[str | None, int]
         {"$group": {"_id": "$metadata.error_detail.code", "count": {"$sum": 1}}},
         {"$sort": {"count": -1}},
     ]
-    with clients.mongo_trouble(f"count the marks in {swept.name}", timeout=WHOLE_COLLECTION):
+    with mongo.mongo_errors(f"count the marks in {swept.name}", timeout=WHOLE_COLLECTION):
         return {each["_id"]: each["count"] for each in _collection(swept).aggregate(stages)}
 
 
 def clear_marks(swept: Swept, query: Mapping[str, Any]) -> int:
     """Remove the marks that `query` finds, so that the next sweep picks their documents; returns how many."""
     marks = {f"metadata.{name}": "" for name in ("error", "error_detail", "image_is_valid")}
-    with clients.mongo_trouble(f"clear the marks in {swept.name}", timeout=WHOLE_COLLECTION):
+    with mongo.mongo_errors(f"clear the marks in {swept.name}", timeout=WHOLE_COLLECTION):
         return _collection(swept).update_many(query, {"$unset": marks}).modified_count
 
 
@@ -341,4 +341,4 @@ def _key(value: object) -> bytes:
 
 
 def _collection(swept: Swept) -> Collection[dict[str, Any]]:
-    return clients.database()[swept.name]
+    return mongo.database()[swept.name]

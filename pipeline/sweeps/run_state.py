@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from pipeline.clients import shared as clients
+from pipeline.clients import mongo
 from pipeline.settings import get_settings
 from pipeline.sweeps.documents import IN_BULK, Outcome, Swept
 
@@ -78,7 +78,7 @@ def scheduled_id(swept: Swept, at: datetime) -> str:
 
 def last_scheduled(swept: Swept) -> datetime | None:
     """The minute, in UTC, of the last scheduled run; None if there has been none."""
-    with clients.mongo_trouble("look for the last run"):  # ids that go on with a digit are those of scheduled runs
+    with mongo.mongo_errors("look for the last run"):  # ids that go on with a digit are those of scheduled runs
         ids = {"$gte": f"{swept.name}-0", "$lt": f"{swept.name}-:"}
         found = _collection().find_one({"_id": ids}, sort=[("_id", -1)])
     return found["scheduled_for"] if found else None
@@ -102,7 +102,7 @@ def begin(
         "scheduled_for": scheduled_for,
         "expires": now + timedelta(days=RUN_DAYS),
     }
-    with clients.mongo_trouble("begin a run"):
+    with mongo.mongo_errors("begin a run"):
         try:
             _collection().insert_one(record)
         except DuplicateKeyError:
@@ -112,7 +112,7 @@ def begin(
 
 def load(run: str) -> Run | None:
     """The run, or None where there is none."""
-    with clients.mongo_trouble("look at the run"):
+    with mongo.mongo_errors("look at the run"):
         found = _collection().find_one({"_id": run})
     return _run(found) if found else None
 
@@ -134,7 +134,7 @@ def _run(found: Mapping[str, Any]) -> Run:
 
 def latest(swept: Swept, limit: int) -> list[Run]:
     """The last runs over a collection, the latest first."""
-    with clients.mongo_trouble("look at the runs"):
+    with mongo.mongo_errors("look at the runs"):
         ids = {"$gte": f"{swept.name}-", "$lt": f"{swept.name}."}  # "." follows "-", and covers have others
         found = _collection().find({"_id": ids}, sort=[("started", -1)], limit=limit)
         return [_run(each) for each in found]
@@ -145,7 +145,7 @@ def advance(run: Run, after: list[Any], *, by: str, claimed: int, walked: bool) 
     changes = {"page": run.page + 1, "after": after, "advanced_by": by, "walked": walked}
     if walked:
         changes["ended"] = datetime.now(UTC)
-    with clients.mongo_trouble("advance the run"):
+    with mongo.mongo_errors("advance the run"):
         update = {"$set": changes, "$inc": {"claimed": claimed}}
         return _collection().update_one({"_id": run.id, "page": run.page}, update).matched_count == 1
 
@@ -156,7 +156,7 @@ def under_way(run: str) -> int:
     One may never end, as where MongoDB was down for so long that its write-back was given up.
     """
     claimed_still = datetime.now(UTC) + timedelta(seconds=COVER_GRACE)
-    with clients.mongo_trouble("count the jobs under way", timeout=IN_BULK):
+    with mongo.mongo_errors("count the jobs under way", timeout=IN_BULK):
         return _collection().count_documents(
             {"run": run, "pending": True, "handed_over": True, "expires": {"$gt": claimed_still}}
         )
@@ -171,7 +171,7 @@ def join(covers: Mapping[str, Cover]) -> tuple[dict[str, Cover], list[str]]:
     """
     if not covers:
         return {}, []
-    with clients.mongo_trouble("record covers", timeout=IN_BULK):
+    with mongo.mongo_errors("record covers", timeout=IN_BULK):
         ended = _find(list(covers), outcome={"$ne": None})
         new, refused = _add({id_: cover for id_, cover in covers.items() if id_ not in ended})
         if refused:  # not those that somebody else recorded at the same moment: they are there now
@@ -225,14 +225,14 @@ def _joining(id_: str, cover: Cover, expires: datetime) -> UpdateOne:
 def handed_over(covers: Sequence[str]) -> None:
     """The jobs of `covers` are on their way: who meets one again has none to hand over."""
     if covers:
-        with clients.mongo_trouble("record what was handed over", timeout=IN_BULK):
+        with mongo.mongo_errors("record what was handed over", timeout=IN_BULK):
             marks = [UpdateOne({"_id": id_}, {"$set": {"handed_over": True}}) for id_ in covers]
             _collection().bulk_write(marks, ordered=False)
 
 
 def settle(cover: str, outcome: Outcome) -> Cover | None:
     """Set how the job of `cover` ended, unless it is set already; returns the cover, or None where it has expired."""
-    with clients.mongo_trouble("set the outcome of a cover"):
+    with mongo.mongo_errors("set the outcome of a cover"):
         _collection().update_one({"_id": cover, "outcome": None}, {"$set": {"outcome": outcome}})
         found = _collection().find_one({"_id": cover})
     return _cover(found) if found else None
@@ -251,29 +251,29 @@ def _cover(found: Mapping[str, Any]) -> Cover:
 
 def ended(cover: str) -> None:
     """The documents of `cover` are written: its job is under way no more."""
-    with clients.mongo_trouble("end a cover"):
+    with mongo.mongo_errors("end a cover"):
         _collection().update_one({"_id": cover}, {"$unset": {"pending": ""}})
 
 
 def count(run: str, written: Counter[str]) -> None:
     """Add to the run's counts; a worker that is killed just before may leave some out."""
     if total := {f"counts.{name}": number for name, number in written.items() if number}:
-        with clients.mongo_trouble("count what was written"):
+        with mongo.mongo_errors("count what was written"):
             _collection().update_one({"_id": run}, {"$inc": total})
 
 
 def missing_indexes() -> Sequence[tuple[str, dict[str, Any], str]]:
     """Those of `INDEXES` that are not there."""
-    with clients.mongo_trouble("look at the indexes"):
+    with mongo.mongo_errors("look at the indexes"):
         there = {tuple(name for name, _ in index["key"]) for index in _collection().index_information().values()}
     return [index for index in INDEXES if (index[0],) not in there]
 
 
 def create_index(by: str, options: Mapping[str, Any]) -> None:
     """Make an index of `INDEXES`."""
-    with clients.mongo_trouble(f"create the index of {COLLECTION} by {by}", timeout=600):
+    with mongo.mongo_errors(f"create the index of {COLLECTION} by {by}", timeout=600):
         _collection().create_index(by, **options)
 
 
 def _collection() -> Collection[dict[str, Any]]:
-    return clients.database()[COLLECTION]
+    return mongo.database()[COLLECTION]

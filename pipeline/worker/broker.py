@@ -20,7 +20,7 @@ from dramatiq.errors import BrokerConnectionError
 from dramatiq.middleware import AgeLimit, CurrentMessage, ShutdownNotifications, TimeLimit
 from periodiq import PeriodiqMiddleware
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.errors import PipelineError, Rejected, StagedMissing, without_frames
 from pipeline.events import Event, Verdict, listen, tell
 from pipeline.job import MAX_PAYLOAD_BYTES, Job, Rendered, Source, Unfinished, UnknownVersion, to_json
@@ -251,7 +251,7 @@ def make_broker(settings: Settings) -> SQSBroker:
     return SQSBroker(
         namespace=settings.queue_namespace,
         dead_letter_queue=lambda queue: f"{queue.removesuffix(f'_{Lane.BULK.value}')}_dlq",
-        client=clients.sqs,
+        client=aws.sqs,
         trials=StagedTrials(),
         put_away=lambda body: staging().put(body),
         is_bulk=BULK_QUEUES.__contains__,

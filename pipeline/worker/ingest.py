@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dramatiq.errors import BrokerConnectionError
 
 from pipeline.actors import fetch_image
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.errors import Rejected, RetryableError
 from pipeline.events import Event, Verdict, tell
 from pipeline.job import Job, input_job_id, parse_json
@@ -78,7 +78,7 @@ class Ingest:
     def take_batch(self) -> int:
         """Receive up to ten messages and hand them over; returns how many are done and deleted."""
         received = (
-            clients.sqs()
+            aws.sqs()
             .receive_message(
                 QueueUrl=self._queue_url,
                 MaxNumberOfMessages=BATCH,
@@ -131,7 +131,7 @@ class Ingest:
 
     def _delete(self, messages: Sequence[MessageTypeDef]) -> None:
         if messages:
-            response = clients.sqs().delete_message_batch(
+            response = aws.sqs().delete_message_batch(
                 QueueUrl=self._queue_url,
                 Entries=[{"Id": str(i), "ReceiptHandle": m["ReceiptHandle"]} for i, m in enumerate(messages)],
             )
@@ -140,7 +140,7 @@ class Ingest:
 
     def _give_back(self, messages: Sequence[MessageTypeDef]) -> None:
         if messages:
-            clients.sqs().change_message_visibility_batch(
+            aws.sqs().change_message_visibility_batch(
                 QueueUrl=self._queue_url,
                 Entries=[
                     {"Id": str(i), "ReceiptHandle": m["ReceiptHandle"], "VisibilityTimeout": 0}

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws, lazy
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.local.supervisor import Supervisor
 from pipeline.ops.provision import plan
@@ -134,12 +134,12 @@ class Service:
         return f"{self.environ['QUEUE_NAMESPACE']}_{queue}"
 
     def queue_url(self, name: str) -> str:
-        return clients.sqs().get_queue_url(QueueName=name)["QueueUrl"]
+        return aws.sqs().get_queue_url(QueueName=name)["QueueUrl"]
 
     def counts(self, queue: str) -> tuple[int, int, int]:
         """How many messages of a stage's queue wait, are in flight, and are delayed."""
         url = self.queue_url(self.name(queue))
-        attributes = clients.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=COUNTS)["Attributes"]
+        attributes = aws.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=COUNTS)["Attributes"]
         waiting, in_flight, delayed = (int(attributes[name]) for name in COUNTS)
         return waiting, in_flight, delayed
 
@@ -147,7 +147,7 @@ class Service:
         """Receive and delete what is in a queue: bodies, attributes and system attributes."""
         taken: list[dict[str, Any]] = []
         while (
-            received := clients.sqs()
+            received := aws.sqs()
             .receive_message(
                 QueueUrl=url,
                 MaxNumberOfMessages=10,
@@ -160,14 +160,14 @@ class Service:
             for message in received:
                 attributes = {k: v["StringValue"] for k, v in message.get("MessageAttributes", {}).items()}
                 taken.append({"body": message["Body"], "attributes": attributes, "system": message["Attributes"]})
-                clients.sqs().delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+                aws.sqs().delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return taken
 
     def dead_letters(self, queue: str) -> list[dict[str, Any]]:
         return self.take_all(self.queue_url(self.name(queue)))
 
     def staged(self) -> int:
-        listed = clients.s3().list_objects_v2(Bucket=self.environ["S3_BUCKET"], Prefix="pipeline-staging/")
+        listed = aws.s3().list_objects_v2(Bucket=self.environ["S3_BUCKET"], Prefix="pipeline-staging/")
         return listed["KeyCount"]
 
 
@@ -202,12 +202,12 @@ def running_service(
     try:
         for name, value in ours.items():
             monkeypatch.setenv(name, value)
-        clients.forget()
+        lazy.forget()
         for step in plan(get_settings(), create_bucket=True):
             step.do()
-        queue = clients.sqs().create_queue(QueueName=f"input-{unique}.fifo", Attributes={"FifoQueue": "true"})
+        queue = aws.sqs().create_queue(QueueName=f"input-{unique}.fifo", Attributes={"FifoQueue": "true"})
         monkeypatch.setenv("QUEUE_URL", queue["QueueUrl"])
-        clients.forget()
+        lazy.forget()
         lines: list[tuple[str, str]] = []
         with Supervisor(
             procfile,
@@ -221,7 +221,7 @@ def running_service(
             yield service
     finally:
         monkeypatch.undo()
-        clients.forget()
+        lazy.forget()
 
 
 @pytest.fixture(scope="module")

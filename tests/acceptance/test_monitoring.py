@@ -12,7 +12,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families as families
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.local.embedded import EmbeddedStack
 from tests.acceptance.conftest import PROCFILE, Service, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
@@ -112,14 +112,14 @@ def test_the_counts_are_those_of_the_jobs_that_were_sent(watch: Watch, world: Wo
     before = watch.total("fetched_bytes_total")
     for number, url in enumerate([*map(world.url, covers), gone]):
         service.send({"image_url": url, "bucket_name": "watched", "postback_url": world.url(f"{hook}/{number}")})
-    clients.sqs().send_message(
+    aws.sqs().send_message(
         QueueUrl=service.environ["QUEUE_URL"], MessageBody="no JSON", MessageGroupId="1", MessageDeduplicationId="1"
     )
     for number in range(4):
         wait_for_post(world, f"{hook}/{number}")
     # When one of them comes again, through the input queue
     again = {"image_url": world.url(next(iter(covers))), "bucket_name": "watched", "postback_url": world.url(hook)}
-    clients.sqs().send_message(
+    aws.sqs().send_message(
         QueueUrl=service.environ["QUEUE_URL"],
         MessageBody=json.dumps(again),
         MessageGroupId="1",

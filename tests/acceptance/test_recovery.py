@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline import send_message
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.images.render import Recipe
 from pipeline.job import Content, Job, Rendered
 from pipeline.local.embedded import EmbeddedStack
@@ -39,7 +39,7 @@ def send_job(service: Service, stage: str, actor: str, job: Any, *, age: float =
         "message_timestamp": int((time.time() - age) * 1000),
     }
     url = service.queue_url(service.name(stage))
-    clients.sqs().send_message(QueueUrl=url, MessageBody=json.dumps(message))
+    aws.sqs().send_message(QueueUrl=url, MessageBody=json.dumps(message))
     return str(message["message_id"])
 
 
@@ -103,7 +103,7 @@ def test_a_job_of_a_newer_version_is_left_to_a_newer_worker(service: Service, wo
     wait_for(lambda: service.counts("resize") == (0, 0, 1))
     assert f"resize_image[{message_id}]" in service.log
     assert not service.dead_letters("resize_dlq")
-    clients.sqs().purge_queue(QueueUrl=service.queue_url(service.name("resize")))
+    aws.sqs().purge_queue(QueueUrl=service.queue_url(service.name("resize")))
     # One that nobody knew for longer than SQS keeps messages is a dead letter in the end.
     send_job(service, "resize", "resize_image", job, age=15 * 86400)
     (letter,) = wait_for(lambda: service.dead_letters("resize_dlq"))
@@ -118,7 +118,7 @@ def test_a_dead_letter_sent_again_reports_under_an_id_of_its_own(service: Servic
     (letter,) = wait_for(lambda: service.dead_letters("fetch_dlq"))
     # When the source is there, and an operator puts the letter back on the queue as it is
     world.serve(path, picture("JPEG"))
-    clients.sqs().send_message(QueueUrl=service.queue_url(service.name("fetch")), MessageBody=letter["body"])
+    aws.sqs().send_message(QueueUrl=service.queue_url(service.name("fetch")), MessageBody=letter["body"])
     # Then the success is reported under another id, so that nobody takes it for a repeat of the failure.
     succeeded = wait_for_post(world, hook, count=2)
     assert failed.body["image_url_error"]["code"] == "http_404"

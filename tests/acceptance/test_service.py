@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from standardwebhooks import Webhook
 
 from pipeline import send_message
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.job import input_job_id
 from tests.acceptance.conftest import Service, World
 from tests.support.waiting import wait_for
@@ -55,7 +55,7 @@ def test_raw_json_on_the_fifo_queue_becomes_objects_a_postback_and_a_redirected_
     # Given two covers, a redirect queue and a receiver
     jpeg = world.serve(unique("/cover.jpg"), picture("JPEG"))
     png = world.serve(unique("/alpha.png"), picture("PNG", mode="RGBA"))
-    redirect = clients.sqs().create_queue(QueueName=f"Channel-{secrets.token_hex(4)}")["QueueUrl"]
+    redirect = aws.sqs().create_queue(QueueName=f"Channel-{secrets.token_hex(4)}")["QueueUrl"]
     hook = unique("/hook")
     payload = {
         "_id": "5f43a1e2c9d4f7a1b2c3d4e5",
@@ -67,7 +67,7 @@ def test_raw_json_on_the_fifo_queue_becomes_objects_a_postback_and_a_redirected_
         "anything": {"else": [1, 2.5, None, "ü"]},
     }
     # When a producer puts it on the input queue as it does today
-    sent = clients.sqs().send_message(
+    sent = aws.sqs().send_message(
         QueueUrl=service.environ["QUEUE_URL"],
         MessageBody=json.dumps(payload),
         MessageGroupId="g",
@@ -108,7 +108,7 @@ def test_raw_json_on_the_fifo_queue_becomes_objects_a_postback_and_a_redirected_
     for field, image_format in (("image_url_info", "JPEG"), ("itunes_image_info", "PNG")):
         for name, rendition in result[field].items():
             key = rendition["url"].removeprefix(f"{base}/")
-            found = clients.s3().get_object(Bucket=service.environ["S3_BUCKET"], Key=key)
+            found = aws.s3().get_object(Bucket=service.environ["S3_BUCKET"], Key=key)
             assert found["ContentType"] == f"image/{image_format.lower()}"
             assert found["CacheControl"] == "public, max-age=31536000, immutable"
             image = Image.open(io.BytesIO(found["Body"].read()))
@@ -117,7 +117,7 @@ def test_raw_json_on_the_fifo_queue_becomes_objects_a_postback_and_a_redirected_
             assert image.size == tuple(int(side) for side in name.lower().split("x"))
             left, right = (image.convert("RGB").getpixel((x, image.height // 2)) for x in (0, image.width - 1))
             assert all(abs(a - b) < 12 for a, b in zip(left + right, RED + BLUE, strict=True)), (left, right)
-            acl = clients.s3().get_object_acl(Bucket=service.environ["S3_BUCKET"], Key=key)
+            acl = aws.s3().get_object_acl(Bucket=service.environ["S3_BUCKET"], Key=key)
             uris = {(grant["Grantee"].get("URI", ""), grant["Permission"]) for grant in acl["Grants"]}
             assert ("http://acs.amazonaws.com/groups/global/AllUsers", "READ") in uris
 
@@ -222,7 +222,7 @@ def test_an_exif_rotated_photo_stands_upright(service: Service, world: World) ->
     send_message({"image_url": world.serve(unique(), photo), "postback_url": world.url(hook)})
     url = wait_for_post(world, hook).body["image_url_info"]["50x50"]["url"]
     key = url.split(f"/{service.environ['S3_BUCKET']}/")[1]
-    stored = Image.open(clients.s3().get_object(Bucket=service.environ["S3_BUCKET"], Key=key)["Body"])
+    stored = Image.open(aws.s3().get_object(Bucket=service.environ["S3_BUCKET"], Key=key)["Body"])
     for corner in ((2, 2), (47, 2), (2, 47), (47, 47)):
         wanted = upright.getpixel((corner[0] * 6, corner[1] * 6))
         assert all(abs(a - b) < 30 for a, b in zip(stored.getpixel(corner), wanted, strict=True))
@@ -233,7 +233,7 @@ def test_a_postback_that_fails_is_retried_alone_with_the_same_id_and_body(servic
     # Given a receiver that answers 500, then 302, then well, and a redirect queue beside it
     hook, path = unique("/hook"), unique("/once.jpg")
     world.answers[hook] = [500, 302]
-    redirect = clients.sqs().create_queue(QueueName=f"R-{secrets.token_hex(4)}.fifo", Attributes={"FifoQueue": "true"})[
+    redirect = aws.sqs().create_queue(QueueName=f"R-{secrets.token_hex(4)}.fifo", Attributes={"FifoQueue": "true"})[
         "QueueUrl"
     ]
     url = world.serve(path, picture("JPEG"))
@@ -279,12 +279,12 @@ def test_a_payload_over_64_kib_waits_in_staging(service: Service, world: World) 
     assert wait_for_post(world, hook).body["notes"] == big["notes"]
     (listed,) = wait_for(
         lambda: (
-            clients.s3()
+            aws.s3()
             .list_objects_v2(Bucket=service.environ["S3_BUCKET"], Prefix="pipeline-staging/")
             .get("Contents", [])
         )
     )
-    clients.s3().delete_object(Bucket=service.environ["S3_BUCKET"], Key=listed["Key"])
+    aws.s3().delete_object(Bucket=service.environ["S3_BUCKET"], Key=listed["Key"])
 
 
 def test_twenty_messages_with_every_kind_of_bad_input_mixed_in(service: Service, world: World) -> None:
@@ -314,7 +314,7 @@ def test_twenty_messages_with_every_kind_of_bad_input_mixed_in(service: Service,
     pids = {name: service.supervisor.pid(name) for name in service.supervisor.names}
     # When they are put on the queue, mixed
     for body in sorted(bodies, key=hash):
-        clients.sqs().send_message(
+        aws.sqs().send_message(
             QueueUrl=service.environ["QUEUE_URL"],
             MessageBody=body,
             MessageGroupId=secrets.token_hex(8),

@@ -15,7 +15,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.schedule import scheduled_time
 from pipeline.settings import get_settings
@@ -83,7 +83,7 @@ def sweep(service: Service, *arguments: str, timeout: float = 100) -> str:
 
 
 def objects(service: Service, folder: str) -> list[str]:
-    listed = clients.s3().list_objects_v2(Bucket=service.environ["S3_BUCKET"], Prefix=f"images-resized/{folder}/")
+    listed = aws.s3().list_objects_v2(Bucket=service.environ["S3_BUCKET"], Prefix=f"images-resized/{folder}/")
     return [each["Key"] for each in listed.get("Contents", [])]
 
 

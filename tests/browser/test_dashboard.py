@@ -313,7 +313,7 @@ def test_it_says_when_the_dashboard_does_not_answer(context: BrowserContext, loc
     expect(said).to_have_count(0)
 
 
-def test_a_visitor_without_the_token_logs_in(browser: Browser, aws: dict[str, str]) -> None:
+def test_a_visitor_without_the_token_logs_in(browser: Browser, environment: dict[str, str]) -> None:
     # Given a dashboard that wants a token
     token = "a token of 24 characters"
     with serving(Access.for_host("127.0.0.1", SecretStr(token))) as site:

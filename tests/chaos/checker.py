@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
 from tests.chaos.orders import RENDITIONS, SECRET, SECRET_FORMS, Failed, Order
@@ -68,7 +68,7 @@ class Checker:
 
     @staticmethod
     def _url(name: str) -> str:
-        return clients.sqs().get_queue_url(QueueName=name)["QueueUrl"]
+        return aws.sqs().get_queue_url(QueueName=name)["QueueUrl"]
 
     def _check_posts(self) -> None:
         posts: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -122,7 +122,7 @@ class Checker:
         key = url.removeprefix(f"{settings.public_url_base}/")
         if key not in self._objects:
             try:
-                data = clients.s3().get_object(Bucket=settings.s3_bucket, Key=key)["Body"].read()
+                data = aws.s3().get_object(Bucket=settings.s3_bucket, Key=key)["Body"].read()
                 image = Image.open(io.BytesIO(data))
                 image.load()
                 self._objects[key] = f"{image.format} {image.size}"

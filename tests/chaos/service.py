@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws, lazy
 from pipeline.job import input_job_id
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.local.supervisor import Supervisor
@@ -76,7 +76,7 @@ class Service:
             order.id = fetch_image.send(order.body).message_id
         elif order.door == "queue":
             body = order.body if isinstance(order.body, str) else json.dumps(order.body)
-            sent = clients.sqs().send_message(
+            sent = aws.sqs().send_message(
                 QueueUrl=get_settings().queue_url or "",
                 MessageBody=body,
                 MessageGroupId=secrets.token_hex(8),
@@ -84,14 +84,14 @@ class Service:
             )
             order.id = input_job_id(sent["MessageId"])
         else:
-            clients.sqs().send_message(QueueUrl=self.url(order.door), MessageBody=order.body)
+            aws.sqs().send_message(QueueUrl=self.url(order.door), MessageBody=order.body)
 
     def url(self, queue: str) -> str:
-        return clients.sqs().get_queue_url(QueueName=f"{get_settings().queue_namespace}_{queue}")["QueueUrl"]
+        return aws.sqs().get_queue_url(QueueName=f"{get_settings().queue_namespace}_{queue}")["QueueUrl"]
 
     def counts(self, url: str) -> list[int]:
         """How many messages wait, are in flight, and are delayed."""
-        attributes = clients.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=COUNTS)["Attributes"]
+        attributes = aws.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=COUNTS)["Attributes"]
         return [int(attributes[name]) for name in COUNTS]
 
     def unfinished(self) -> dict[str, list[int]]:
@@ -117,11 +117,11 @@ class Service:
         """Receive and delete what is in a queue: bodies and attributes."""
         taken = []
         request: Any = {"MaxNumberOfMessages": 10, "WaitTimeSeconds": 0, "MessageAttributeNames": ["All"]}
-        while received := clients.sqs().receive_message(QueueUrl=url, **request).get("Messages", []):
+        while received := aws.sqs().receive_message(QueueUrl=url, **request).get("Messages", []):
             for message in received:
                 attributes = {k: v["StringValue"] for k, v in message.get("MessageAttributes", {}).items()}
                 taken.append({"body": message["Body"], **attributes})
-                clients.sqs().delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+                aws.sqs().delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return taken
 
     def dead_letters(self) -> list[dict[str, Any]]:
@@ -132,9 +132,9 @@ class Service:
     def staged(self) -> dict[str, bytes]:
         """What waits in staging."""
         bucket = get_settings().s3_bucket
-        pages = clients.s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="pipeline-staging/")
+        pages = aws.s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="pipeline-staging/")
         keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
-        return {key: clients.s3().get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
+        return {key: aws.s3().get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
 
     def signal(self, kind: str, signum: int, rng: random.Random, *, group: bool = False) -> list[int]:
         """Send a signal to a worker of a kind, or to the process with all its workers; returns their ids."""
@@ -193,16 +193,16 @@ def running_service(
         **more,
     }
     with mock.patch.dict(os.environ, {**kept, **ours}, clear=True):
-        clients.forget()
+        lazy.forget()
         try:
             for step in plan(get_settings(), create_bucket=True):
                 step.do()
             for name in (f"input-{unique}.fifo", *queues.values()):
                 fifo = {"FifoQueue": "true"} if name.endswith(".fifo") else {}
-                url = clients.sqs().create_queue(QueueName=name, Attributes=fifo)["QueueUrl"]
+                url = aws.sqs().create_queue(QueueName=name, Attributes=fifo)["QueueUrl"]
                 if name.startswith("input"):
                     os.environ["QUEUE_URL"] = url
-            clients.forget()
+            lazy.forget()
             _point_broker_here()
             service = Service(proxy, queues)
             environ = {**os.environ, **dict.fromkeys(through, proxy.url)}
@@ -218,8 +218,8 @@ def running_service(
                 wait_for(lambda: sum("process is ready" in line.text for line in service.lines) >= ready, timeout=90)
                 yield service
         finally:
-            clients.forget()
-    clients.forget()
+            lazy.forget()
+    lazy.forget()
 
 
 def _point_broker_here() -> None:

@@ -14,7 +14,7 @@ from dramatiq import Worker
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws, lazy
 from pipeline.local.embedded import REGION, EmbeddedStack
 from pipeline.settings import Settings, get_settings
 
@@ -46,7 +46,7 @@ def environment(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 @pytest.fixture
 def s3_that_answers(
-    aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[int, str], list[Request]]]:
     """Puts an S3 in the place of the stack's that gives every request the same status and error code.
 
@@ -77,7 +77,7 @@ def s3_that_answers(
         servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
         threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{servers[-1].server_port}")
-        clients.forget()
+        lazy.forget()
         return asked
 
     yield start
@@ -92,7 +92,7 @@ def database(stack_with_mongo: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -
     for _ in _environment(stack_with_mongo, monkeypatch):
         url = f"{stack_with_mongo.environ['MONGO_URL']}_{secrets.token_hex(4)}"
         monkeypatch.setenv("MONGO_URL", url)
-        clients.forget()
+        lazy.forget()
         with MongoClient[dict[str, Any]](url, tz_aware=True) as client:
             yield client.get_default_database()
 
@@ -126,11 +126,11 @@ def _environment(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Itera
         monkeypatch.delenv(name.upper(), raising=False)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    clients.forget()
-    clients.s3().create_bucket(
+    lazy.forget()
+    aws.s3().create_bucket(
         Bucket=environ["S3_BUCKET"],
         CreateBucketConfiguration={"LocationConstraint": REGION},
         ObjectOwnership="ObjectWriter",
     )
     yield environ
-    clients.forget()
+    lazy.forget()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from tests.support.refusing import Refusal, Request, Rule
 
 
@@ -64,27 +64,27 @@ def closed_port() -> str:
 
 
 def delete_queue(name: str) -> Callable[[dict[str, str]], Any]:
-    return lambda service: clients.sqs().delete_queue(QueueUrl=queue_url(service, name))
+    return lambda service: aws.sqs().delete_queue(QueueUrl=queue_url(service, name))
 
 
 def set_attribute(name: str, attribute: Any, value: str) -> Callable[[dict[str, str]], Any]:
-    return lambda service: clients.sqs().set_queue_attributes(
+    return lambda service: aws.sqs().set_queue_attributes(
         QueueUrl=queue_url(service, name), Attributes={attribute: value}
     )
 
 
 def queue_url(service: dict[str, str], name: str) -> str:
-    return clients.sqs().get_queue_url(QueueName=f"{service['QUEUE_NAMESPACE']}_{name}")["QueueUrl"]
+    return aws.sqs().get_queue_url(QueueName=f"{service['QUEUE_NAMESPACE']}_{name}")["QueueUrl"]
 
 
 def disable_acls(service: dict[str, str]) -> None:
-    clients.s3().put_bucket_ownership_controls(
+    aws.s3().put_bucket_ownership_controls(
         Bucket=service["S3_BUCKET"], OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
     )
 
 
 def delete_lifecycle(service: dict[str, str]) -> None:
-    clients.s3().delete_bucket_lifecycle(Bucket=service["S3_BUCKET"])
+    aws.s3().delete_bucket_lifecycle(Bucket=service["S3_BUCKET"])
 
 
 BUCKET = "bucket {S3_BUCKET}"

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.images.render import Recipe
 from pipeline.job import Content, Job, Rendered, Sweep
 from pipeline.settings import get_settings
@@ -68,7 +68,7 @@ def counts(queue: str) -> tuple[int, int]:
     from pipeline.actors import broker
 
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    attributes = clients.sqs().get_queue_attributes(QueueUrl=broker.queue_url(queue), AttributeNames=names)  # type: ignore[arg-type]
+    attributes = aws.sqs().get_queue_attributes(QueueUrl=broker.queue_url(queue), AttributeNames=names)  # type: ignore[arg-type]
     waiting, hidden = (int(attributes["Attributes"][name]) for name in names)  # type: ignore[index]
     return waiting, hidden
 
@@ -79,11 +79,11 @@ def taken(queue: str) -> list[dict[str, Any]]:
 
     url, bodies = broker.queue_url(queue), []
     while (
-        found := clients.sqs()
+        found := aws.sqs()
         .receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=0, MessageSystemAttributeNames=["All"])
         .get("Messages")
     ):
         for message in found:
             bodies.append(json.loads(message["Body"]) | {"group": message["Attributes"].get("MessageGroupId")})
-            clients.sqs().delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            aws.sqs().delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
     return bodies

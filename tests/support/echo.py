@@ -10,7 +10,7 @@ from typing import Any
 import dramatiq
 import pytest
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.consumer import SQSConsumer
 from pipeline.worker.middleware import Shutdowns, Suspects
@@ -45,12 +45,12 @@ class MemoryTrials(Counter[str]):
 
 
 @pytest.fixture
-def broker(aws: dict[str, str], clock: Clock) -> SQSBroker:
+def broker(environment: dict[str, str], clock: Clock) -> SQSBroker:
     """A broker with one actor, `echo`, on the queue `work`; a message is hidden for 2 s."""
     broker = SQSBroker(
         namespace=environment["QUEUE_NAMESPACE"],
         middleware=[Suspects(), Shutdowns()],
-        client=clients.sqs,
+        client=aws.sqs,
         trials=MemoryTrials(),
         visibility_timeout=2,
         clock=clock,

@@ -12,7 +12,7 @@ from itertools import takewhile
 
 import pytest
 
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy
 
 #: What one request is answered with, in pieces; `Stranger.stopped` may be waited for between them.
 Behaviour = Callable[["Stranger", "Request"], Iterable[bytes]]
@@ -139,7 +139,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
     """The environment has these variables, and the next use of a client reads them."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    clients.forget()
+    lazy.forget()
 
 
 def dns(monkeypatch: pytest.MonkeyPatch, names: dict[str, list[list[str]]]) -> list[str]:

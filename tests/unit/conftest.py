@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy
 from pipeline.settings import Settings
 
 
@@ -15,6 +15,6 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No variable of ours is set, whatever the developer's environment holds."""
     for name in [*Settings.model_fields, "environment"]:
         monkeypatch.delenv(name.upper(), raising=False)
-    clients.forget()
+    lazy.forget()
     yield
-    clients.forget()
+    lazy.forget()

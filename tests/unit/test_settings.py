@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy
 from pipeline.settings import Settings, SettingsError, get_settings
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,7 @@ HANDS_ON = {"embedded.py", "processes.py", "standalone.py", "local.py", "demo"}
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*Settings.model_fields, "environment"]:
         monkeypatch.delenv(name.upper(), raising=False)
-    clients.forget()
+    lazy.forget()
 
 
 def test_the_defaults_are_the_contracts() -> None:
@@ -85,7 +85,7 @@ def test_public_urls_begin_as_the_contract_says(
 
 def test_the_database_is_chosen_as_the_running_system_does(monkeypatch: pytest.MonkeyPatch) -> None:
     def database() -> str | None:
-        clients.forget()
+        lazy.forget()
         url = get_settings().database_url
         return url and url.get_secret_value()
 
@@ -103,7 +103,7 @@ def test_the_database_is_chosen_as_the_running_system_does(monkeypatch: pytest.M
 @pytest.mark.parametrize("name", ["ENVIRONMENT", "DB_ENVIRONMENT"])
 def test_an_alias_is_named_as_it_was_set(monkeypatch, name):
     monkeypatch.setenv(name, "staging")
-    clients.forget()
+    lazy.forget()
     with pytest.raises(SettingsError, match=f"^{name}='STAGING': "):
         get_settings()
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.job import IMAGE_FIELDS, Payload, input_job_id
 from pipeline.local.demo.samples import Sample
 from pipeline.local.supervisor import Child, command_line
@@ -126,7 +126,7 @@ def send(job: DemoJob, queue_url: str) -> None:
 
         job.job_id = fetch_image.send(job.payload).message_id
     else:
-        sent = clients.sqs().send_message(
+        sent = aws.sqs().send_message(
             QueueUrl=queue_url,
             MessageBody=json.dumps(job.payload),
             MessageGroupId=uuid.uuid4().hex,
@@ -172,7 +172,7 @@ def _read(job: DemoJob, output: Iterable[str], arrivals: Arrivals) -> None:
 def receive(url: str, until: threading.Event, arrivals: Arrivals) -> None:
     """Take the results from the redirect queue."""
     while not until.is_set():
-        received = clients.sqs().receive_message(
+        received = aws.sqs().receive_message(
             QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1, MessageAttributeNames=["All"]
         )
         for message in received.get("Messages", []):

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.local.demo import jobs as scenario
 from pipeline.local.demo import samples, sheet, sweep_verdict, sweeps, verdict
 from pipeline.local.demo.board import Board, WorkerLog, whereabouts
@@ -143,7 +143,7 @@ def _checking(secret: str, arrivals: Arrivals) -> Callable[[Postback], None]:
 
 @contextmanager
 def _redirect_receiver(arrivals: Arrivals) -> Iterator[None]:
-    url = clients.sqs().create_queue(QueueName=REDIRECT_QUEUE)["QueueUrl"]
+    url = aws.sqs().create_queue(QueueName=REDIRECT_QUEUE)["QueueUrl"]
     enough = threading.Event()
     receiver = threading.Thread(target=scenario.receive, args=[url, enough, arrivals], name="redirect", daemon=True)
     receiver.start()

@@ -10,7 +10,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from pipeline.clients import shared as clients
+from pipeline.clients import mongo
 from pipeline.job import sweep_job_id
 from pipeline.local.demo.jobs import Failure
 from pipeline.local.demo.samples import Sample
@@ -131,7 +131,7 @@ def sweep(documents: Sequence[DemoDocument], timeout: float) -> dict[str, Progre
     Returns how far each run has come, by its collection: to its end, unless that took more than `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
-    database = clients.database()
+    database = mongo.database()
     for name in SWEPT:
         database[name].insert_many([each.before for each in documents if each.swept.name == name])
     runs = {name: sweeping.start(swept, limit=None) for name, swept in SWEPT.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import requests
 from PIL import Image, ImageChops, ImageOps, ImageStat
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.errors import PipelineError
 from pipeline.local.demo.jobs import COMMAND, DemoJob, Failure
 from pipeline.local.demo.samples import Sample
@@ -61,8 +61,8 @@ def dead_letters(settings: Settings) -> dict[str, DeadLetter]:
 
     found: dict[str, DeadLetter] = {}
     for queue in [*(stage.dead_letter_queue for stage in STAGES), INGEST_DEAD_LETTER_QUEUE]:
-        url = clients.sqs().get_queue_url(QueueName=f"{settings.queue_namespace}_{queue}")["QueueUrl"]
-        received = clients.sqs().receive_message(
+        url = aws.sqs().get_queue_url(QueueName=f"{settings.queue_namespace}_{queue}")["QueueUrl"]
+        received = aws.sqs().receive_message(
             QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=0, MessageAttributeNames=["All"]
         )
         for message in received.get("Messages", []):

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.clients import shared as clients
+from pipeline.clients import mongo
 from pipeline.events import Verdict
 from pipeline.job import CLEAN_UP
 from pipeline.monitoring.job_log.schema import JOBS, MINUTES
@@ -115,7 +115,7 @@ def latest(limit: int = 50, *, failed: bool | None = None, stage: str | None = N
 
     `failed`: only those that failed, at least partly; or False, only the others. `stage`: only those of `Story.stage`.
     """
-    with clients.mongo_trouble("read the job log"):
+    with mongo.mongo_errors("read the job log"):
         query = {"failed": {"$exists": True}} if failed else {}
         found = _jobs().find(query).sort("failed" if failed else "updated", -1).limit(MOST_READ)
         stories = (_story(each) for each in found)
@@ -127,21 +127,21 @@ def latest(limit: int = 50, *, failed: bool | None = None, stage: str | None = N
 
 def story(job_id: str) -> Story | None:
     """The story of a job by its id, or by that of a redrive of it; None where the log has none."""
-    with clients.mongo_trouble("read the job log"):
+    with mongo.mongo_errors("read the job log"):
         found = _jobs().find_one({"_id": re.sub(r"\.r\d+$", "", job_id)})
     return _story(found) if found else None
 
 
 def matching(prefix: str, limit: int = 10) -> list[str]:
     """The first ids of jobs that begin with `prefix`."""
-    with clients.mongo_trouble("read the job log"):
+    with mongo.mongo_errors("read the job log"):
         query = {"_id": {"$gte": prefix, "$lt": f"{prefix}\uffff"}}
         return [each["_id"] for each in _jobs().find(query, {"_id": 1}).sort("_id", 1).limit(limit)]
 
 
 def failures(since: datetime) -> list[Failure]:
     """What ended as a dead letter since then, grouped by stage and code, the most frequent first."""
-    with clients.mongo_trouble("read the job log"):
+    with mongo.mongo_errors("read the job log"):
         query = {"failed": {"$gte": since}}
         found = _jobs().find(query, {"turns": 1}).sort("failed", -1).limit(MOST_READ)
         groups: dict[tuple[str, str], list[tuple[str, Turn]]] = {}
@@ -160,9 +160,9 @@ def _failure(stage: str, code: str, members: Sequence[tuple[str, Turn]]) -> Fail
 
 def rates(since: datetime) -> list[Minute]:
     """The minutes from that of `since` on, the oldest first; one in which nothing happened is not among them."""
-    with clients.mongo_trouble("read the job log"):
+    with mongo.mongo_errors("read the job log"):
         query = {"at": {"$gte": since.astimezone(UTC).replace(second=0, microsecond=0)}}
-        found = clients.job_database()[MINUTES].find(query).sort("at", 1)
+        found = mongo.job_database()[MINUTES].find(query).sort("at", 1)
         return [Minute(each["at"], each.get("turns", {})) for each in found]
 
 
@@ -181,7 +181,7 @@ def oldest() -> dict[str, datetime]:
     Of jobs that have had a turn: what waits for its first stage is not in the log yet. A job whose last turns the log
     missed, while MongoDB was down, stays among them until it is forgotten.
     """
-    with clients.mongo_trouble("read the job log"):
+    with mongo.mongo_errors("read the job log"):
         found = _jobs().find({"open": True}, {"began": 1, "turns": 1}).sort("began", 1).limit(MOST_READ)
         began: dict[str, datetime] = {}
         for each in found:
@@ -192,7 +192,7 @@ def oldest() -> dict[str, datetime]:
 
 
 def _jobs() -> Collection[dict[str, Any]]:
-    return clients.job_database()[JOBS]
+    return mongo.job_database()[JOBS]
 
 
 def _story(found: Mapping[str, Any]) -> Story:

@@ -17,7 +17,7 @@ from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, PyMongoError
 
-from pipeline.clients import shared as clients
+from pipeline.clients import mongo
 from pipeline.events import Event
 from pipeline.monitoring.job_log.schema import INDEXES, JOBS, MINUTES, Entry, counts, entry_of, updates
 
@@ -136,7 +136,7 @@ def write_entries(entries: Sequence[Entry]) -> None:
     Raises:
         PyMongoError: MongoDB is in trouble.
     """
-    database = clients.job_database()
+    database = mongo.job_database()
     with pymongo.timeout(TIMEOUT):
         _bulk(database[JOBS], updates(entries))
         _bulk(database[MINUTES], counts(entries))
@@ -161,11 +161,11 @@ def missing_indexes() -> list[tuple[str, str, dict[str, Any], str]]:
     Raises:
         RetryableError: MongoDB could not be asked.
     """
-    with clients.mongo_trouble("look at the indexes of the job log"):
+    with mongo.mongo_errors("look at the indexes of the job log"):
         there = {
             (name, index["key"][0][0])
             for name in (JOBS, MINUTES)
-            for index in clients.job_database()[name].index_information().values()
+            for index in mongo.job_database()[name].index_information().values()
         }
     return [index for index in INDEXES if index[:2] not in there]
 
@@ -177,5 +177,5 @@ def create_index(collection: str, by: str, options: Mapping[str, Any]) -> None:
         RetryableError: MongoDB could not make it.
     """
     doing = f"create the index of {collection} by {by}"
-    with clients.mongo_trouble(doing, timeout=600, where=clients.job_database):
-        clients.job_database()[collection].create_index(by, **options)
+    with mongo.mongo_errors(doing, timeout=600, where=mongo.job_database):
+        mongo.job_database()[collection].create_index(by, **options)

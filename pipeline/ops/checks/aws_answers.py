@@ -15,7 +15,7 @@ from typing import Any, Final
 from botocore import exceptions as boto
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.settings import Settings
 
 #: How SQS and S3 say that the caller is known, but may not do this.
@@ -103,7 +103,7 @@ class Answer:
     @property
     def code(self) -> str:
         """The service's code of a refusal; empty where it did not refuse."""
-        return clients.aws_code(self.error) if isinstance(self.error, ClientError) else ""
+        return aws.aws_code(self.error) if isinstance(self.error, ClientError) else ""
 
     @property
     def skew(self) -> float | None:

@@ -10,7 +10,7 @@ import pymongo
 from bson import ObjectId
 from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError
 
-from pipeline.clients import shared as clients
+from pipeline.clients import mongo
 from pipeline.errors import RetryableError
 from pipeline.monitoring.job_log import writer as job_log
 from pipeline.monitoring.job_log.schema import JOBS
@@ -33,7 +33,7 @@ def _answers(context: Context) -> Iterator[Row]:
         return
     try:
         with pymongo.timeout(TIMEOUT):
-            database = clients.database()
+            database = mongo.database()
             database.command("ping")
             database[runs.COLLECTION].find_one({"_id": ObjectId()})  # a ping needs no user
     except PyMongoError as error:
@@ -51,7 +51,7 @@ def _collections(context: Context) -> Iterator[Row]:
 
 def _collection(name: str) -> Row:
     """Reads one document, and updates none: a filter that nothing matches."""
-    database = clients.database()
+    database = mongo.database()
     doing = "read it"
     try:
         with pymongo.timeout(TIMEOUT):
@@ -95,7 +95,7 @@ def _job_log(context: Context) -> Iterator[Row]:
         return
     try:
         with pymongo.timeout(TIMEOUT):
-            jobs = clients.job_database()[JOBS]
+            jobs = mongo.job_database()[JOBS]
             jobs.find_one({"_id": ""})
             jobs.update_one({"_id": ""}, {"$unset": {"image_pipeline_check": ""}})
         missing = [f"{collection} by {by}" for collection, by, *_ in job_log.missing_indexes()]

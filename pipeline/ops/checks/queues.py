@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.ops.checks.aws_answers import Answer, ask, meaning, unforeseen
 from pipeline.ops.checks.model import Check, Context, Row, Status
 from pipeline.ops.iam import input_queue
@@ -39,19 +39,19 @@ _WRONG: Final = frozenset(
 
 #: By the action that is tried: the request.
 _TRIES: Final[Mapping[str, Callable[[str], Any]]] = {
-    "sqs:DeleteMessage": lambda url: clients.sqs().delete_message_batch(
+    "sqs:DeleteMessage": lambda url: aws.sqs().delete_message_batch(
         QueueUrl=url,
         Entries=[_WRONG_HANDLE],  # type: ignore[list-item]
     ),
-    "sqs:ChangeMessageVisibility": lambda url: clients.sqs().change_message_visibility_batch(
+    "sqs:ChangeMessageVisibility": lambda url: aws.sqs().change_message_visibility_batch(
         QueueUrl=url,
         Entries=[_WRONG_HANDLE | {"VisibilityTimeout": 0}],  # type: ignore[list-item]
     ),
-    _SEND: lambda url: clients.sqs().send_message_batch(
+    _SEND: lambda url: aws.sqs().send_message_batch(
         QueueUrl=url,
         Entries=[_WRONG_MESSAGE | (_OF_A_GROUP if url.endswith(".fifo") else {})],  # type: ignore[list-item]
     ),
-    _RECEIVE: lambda url: clients.sqs().receive_message(
+    _RECEIVE: lambda url: aws.sqs().receive_message(
         QueueUrl=url, MaxNumberOfMessages=1, VisibilityTimeout=0, WaitTimeSeconds=0
     ),
 }
@@ -68,7 +68,7 @@ class _Queue:
 
 def _answers(context: Context) -> Iterator[Row]:
     settings = context.settings
-    answer = ask(lambda: clients.sqs().get_queue_url(QueueName=context.queues()[0]))
+    answer = ask(lambda: aws.sqs().get_queue_url(QueueName=context.queues()[0]))
     if answer.skew is not None:
         context.skews["SQS"] = answer.skew
     where = settings.sqs_endpoint or f"region {settings.aws_region}"
@@ -87,7 +87,7 @@ def _there(context: Context) -> list[tuple[QueueSpec, Answer]]:
     specs = [spec for spec in queue_specs(context.settings) if spec.name in wanted]
     with ThreadPoolExecutor(THREADS) as pool:
         return list(
-            zip(specs, pool.map(lambda spec: ask(lambda: find_queue(clients.sqs(), spec.name)), specs), strict=True)
+            zip(specs, pool.map(lambda spec: ask(lambda: find_queue(aws.sqs(), spec.name)), specs), strict=True)
         )
 
 
@@ -116,7 +116,7 @@ def _set_up(context: Context, spec: QueueSpec, found: Answer) -> Row:
     if not found.value:
         says = "The queue is not there, or it may not be looked up."
         return Row(Status.FAIL, spec.name, says, "`image-pipeline provision` creates it.")
-    return _compared(context, spec, ask(lambda: differences(clients.sqs(), spec, found.value)))
+    return _compared(context, spec, ask(lambda: differences(aws.sqs(), spec, found.value)))
 
 
 def _compared(context: Context, spec: QueueSpec, answer: Answer) -> Row:
@@ -156,7 +156,7 @@ def _permissions(context: Context) -> Iterator[Row]:
 
 def _known(name: str, url: str) -> _Queue:
     names: Any = ["ApproximateNumberOfMessages"]
-    answer = ask(lambda: clients.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"])
+    answer = ask(lambda: aws.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"])
     return _Queue(name, url, None if answer.error else answer.value.get(names[0], "0") != "0")
 
 

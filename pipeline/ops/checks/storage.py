@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import requests
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.errors import RetryableError
 from pipeline.ops.checks.aws_answers import ELSEWHERE, Answer, ask, meaning, unforeseen
 from pipeline.ops.checks.model import Check, Context, Row, Status
@@ -56,7 +56,7 @@ def _answers(context: Context) -> Iterator[Row]:
 def _bucket(context: Context, bucket: str, absent: str) -> Row:
     settings = context.settings
     name = f"bucket {bucket}"
-    answer = ask(lambda: clients.s3().get_object(Bucket=bucket, Key=absent))
+    answer = ask(lambda: aws.s3().get_object(Bucket=bucket, Key=absent))
     if answer.skew is not None:
         context.skews["S3"] = answer.skew
     if wrong := meaning(answer, "S3", settings):
@@ -69,7 +69,7 @@ def _bucket(context: Context, bucket: str, absent: str) -> Row:
             "There is no such bucket.",
             f"Look at {variable}; `image-pipeline provision --create-bucket` creates S3_BUCKET.",
         )
-    head = ask(lambda: clients.s3().head_bucket(Bucket=bucket))  # tells the region, even where it is refused
+    head = ask(lambda: aws.s3().head_bucket(Bucket=bucket))  # tells the region, even where it is refused
     region = head.headers.get("x-amz-bucket-region") or answer.headers.get("x-amz-bucket-region")
     if (region and region != settings.aws_region) or answer.code in ELSEWHERE:
         where = region or "another region"
@@ -129,14 +129,14 @@ def _renditions(context: Context) -> Iterator[Row]:
         yield _readable(context, key)
         yield _public(settings, key)
     finally:
-        gone = ask(lambda: clients.s3().delete_object(Bucket=settings.s3_bucket, Key=key))
+        gone = ask(lambda: aws.s3().delete_object(Bucket=settings.s3_bucket, Key=key))
     if gone.error:  # upload need not be allowed to delete
         yield Row(Status.SKIP, "renditions", f"The small object {key} stays there: it may not be deleted, nor need be.")
 
 
 def _seen(settings: Settings, absent: str) -> Row:
     """Whether who only looks for renditions may."""
-    if ask(lambda: clients.s3().head_object(Bucket=settings.s3_bucket, Key=absent)).code in _NOT_FOUND:
+    if ask(lambda: aws.s3().head_object(Bucket=settings.s3_bucket, Key=absent)).code in _NOT_FOUND:
         return Row(Status.OK, "renditions", "They may be looked for.")
     return Row(
         Status.SKIP,
@@ -148,7 +148,7 @@ def _seen(settings: Settings, absent: str) -> Row:
 
 
 def _readable(context: Context, key: str) -> Row:
-    answer = ask(lambda: clients.s3().head_object(Bucket=context.settings.s3_bucket, Key=key))
+    answer = ask(lambda: aws.s3().head_object(Bucket=context.settings.s3_bucket, Key=key))
     if answer.denied:
         return Row(
             Status.FAIL,
@@ -211,10 +211,10 @@ def _staging(context: Context) -> Iterator[Row]:
         yield _refused(context, answer, "staging", where)
         return
     refused = []
-    if "s3:GetObject" in needed and ask(lambda: clients.s3().get_object(Bucket=bucket, Key=key)).error:
+    if "s3:GetObject" in needed and ask(lambda: aws.s3().get_object(Bucket=bucket, Key=key)).error:
         refused.append("s3:GetObject")  # its lack looks like a missing object to the service
     public = _open_to_all(context.settings, bucket, key)
-    gone = ask(lambda: clients.s3().delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key}]}))
+    gone = ask(lambda: aws.s3().delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key}]}))
     if "s3:DeleteObject" in needed and (gone.error or gone.value.get("Errors")):
         refused.append("s3:DeleteObject")
     if refused:
@@ -298,7 +298,7 @@ def _expiry(context: Context) -> Iterator[Row]:
 
 def _put(bucket: str, key: str, **more: Any) -> Answer:
     return ask(
-        lambda: clients.s3().put_object(
+        lambda: aws.s3().put_object(
             Bucket=bucket, Key=key, Body=_BODY, ContentType="text/plain", CacheControl="no-store", **more
         )
     )

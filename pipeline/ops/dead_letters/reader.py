@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 from botocore.exceptions import ClientError
 from dramatiq_sqs.utils import batched
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.errors import RetryableError
 from pipeline.sqs.queues import find_queue
 from pipeline.sqs.wire import MAX_BATCH
@@ -157,7 +157,7 @@ class Reading:
 
     def _look(self) -> tuple[int, int, float]:
         """How many messages are visible, how many others hold, and SQS's time."""
-        with clients.aws_trouble("sqs", f"look at the queue {self.name}"):
+        with aws.aws_errors("sqs", f"look at the queue {self.name}"):
             answer = self._client.get_queue_attributes(
                 QueueUrl=self.url,
                 AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
@@ -181,7 +181,7 @@ class Reading:
                 MessageSystemAttributeNames=["All"],
             )
         except ClientError as error:
-            if clients.aws_code(error) not in _OVER_QUOTA:
+            if aws.aws_code(error) not in _OVER_QUOTA:
                 raise
             self.complete = False
             return []
@@ -225,7 +225,7 @@ class Reading:
     def _patiently(self, doing: str, call: Callable[[], T], pauses: Sequence[float] = PAUSES) -> T:
         for pause in (*pauses, None):
             try:
-                with clients.aws_trouble("sqs", doing):
+                with aws.aws_errors("sqs", doing):
                     return call()
             except RetryableError:
                 if pause is None:
@@ -242,10 +242,10 @@ def open_readings(
     Raises:
         RetryableError: SQS refuses, or cannot be reached.
     """
-    client = clients.sqs()
+    client = aws.sqs()
 
     def open_one(name: str) -> Reading | None:
-        with clients.aws_trouble("sqs", f"find the queue {name}"):
+        with aws.aws_errors("sqs", f"find the queue {name}"):
             url = find_queue(client, name)
         return Reading(client, name, url, stopped=stopped, until=until, rate=rate) if url else None
 

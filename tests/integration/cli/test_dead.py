@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import dead as dead_commands
 from pipeline.cli.app import app
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.ops.dead_letters import reader as dead_queues
 from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES, FETCH, NOTIFY, UPLOAD
@@ -189,5 +189,5 @@ def test_letters_in_other_hands_are_said(dead):
     letters()
     from pipeline.actors import broker
 
-    clients.sqs().receive_message(QueueUrl=broker.queue_url("upload_dlq"), MaxNumberOfMessages=10, VisibilityTimeout=60)
+    aws.sqs().receive_message(QueueUrl=broker.queue_url("upload_dlq"), MaxNumberOfMessages=10, VisibilityTimeout=60)
     assert "About 10 more are hidden" in dead("list")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from pipeline.cli import app as cli
 from pipeline.cli import sweep as sweep_commands
 from pipeline.cli.app import app
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy, mongo
 from pipeline.ops.provision import plan
 from pipeline.ops.sweeps import Progress, follow, start
 from pipeline.settings import get_settings
@@ -103,8 +103,8 @@ def test_following_a_run_ends_with_its_last_document(sweep, database):
 @pytest.mark.parametrize("arguments", [("episodes", "--dry-run"), ("episodes", "--wait"), ("retry", "episodes")])
 def test_mongodb_that_is_not_there_is_said_soon(sweep, monkeypatch, arguments):
     monkeypatch.setenv("MONGO_URL", "mongodb://127.0.0.1:1/db")
-    clients.forget()
-    monkeypatch.setattr(clients, "MONGO_ANSWERS", 0.2)
+    lazy.forget()
+    monkeypatch.setattr(mongo, "MONGO_ANSWERS", 0.2)
 
     result = CliRunner().invoke(app, ["sweep", *arguments])
 
@@ -155,7 +155,7 @@ def test_trouble_with_a_service_leads_to_the_command_that_explains_it(monkeypatc
     # given no database
     for name in ("MONGO_URL", "MONGO_URL_DEVELOP", "MONGO_URL_PRODUCTION"):
         monkeypatch.delenv(name, raising=False)
-    clients.forget()
+    lazy.forget()
     monkeypatch.setattr("sys.argv", ["image-pipeline", "sweep", "channels", "--dry-run"])
 
     with pytest.raises(SystemExit) as ended:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws, lazy, mongo
 from pipeline.errors import RetryableError
 from pipeline.events import Event, Verdict
 from pipeline.images.render import Recipe
@@ -53,34 +53,34 @@ def with_everything(database: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())  # type: ignore[union-attr]
     _provision(monkeypatch)
     yield database
-    clients.forget()
+    lazy.forget()
 
 
 @pytest.fixture
-def queues_alone(aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def queues_alone(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Queues and a bucket: neither a job log nor a database."""
     _provision(monkeypatch)
     return environment
 
 
 def _provision(monkeypatch: pytest.MonkeyPatch) -> None:
-    clients.forget()
+    lazy.forget()
     for step in plan(get_settings(), create_bucket=True):
         step.do()
-    made = clients.sqs().create_queue(QueueName=f"{get_settings().queue_namespace}_input")
+    made = aws.sqs().create_queue(QueueName=f"{get_settings().queue_namespace}_input")
     monkeypatch.setenv("QUEUE_URL", made["QueueUrl"])
-    clients.forget()
+    lazy.forget()
 
 
 def queue_url(name: str) -> str:
-    return clients.sqs().get_queue_url(QueueName=f"{get_settings().queue_namespace}_{name}")["QueueUrl"]
+    return aws.sqs().get_queue_url(QueueName=f"{get_settings().queue_namespace}_{name}")["QueueUrl"]
 
 
 def log(*events: Event) -> None:
     """Write events to the job log."""
     entries = [entry_of(event) for event in events]
-    clients.job_database()[JOBS].bulk_write(updates(entries), ordered=False)
-    clients.job_database()[MINUTES].bulk_write(counts(entries), ordered=False)
+    mongo.job_database()[JOBS].bulk_write(updates(entries), ordered=False)
+    mongo.job_database()[MINUTES].bulk_write(counts(entries), ordered=False)
 
 
 def bury(job: Job, code: str, message: str) -> None:
@@ -185,7 +185,7 @@ def test_the_flow_the_jobs_and_their_filter(with_everything: Any, monkeypatch: p
     gone = Event("fetch", "bad", Verdict.GIVEN_UP, code="http_404", message="It answered 404.", job=failed)
     log(*done(good), gone, Event("notify", "bad", Verdict.DONE, job=failed))
     for _ in range(3):
-        clients.sqs().send_message(QueueUrl=queue_url("resize"), MessageBody="x")
+        aws.sqs().send_message(QueueUrl=queue_url("resize"), MessageBody="x")
     with serving() as site:
         # Then the overview tells of all of it
         text = wait_for_text(site, "/", "example.org/good.png", "3 waiting")
@@ -232,7 +232,7 @@ def test_an_image_is_sent_and_its_result_is_taken(queues_alone: dict[str, str]) 
         answer = site.post("/submit", form)
         # Then the page of the job is next, the message is on the input queue and asks for its result here
         assert answer.status_code == 303
-        received = clients.sqs().receive_message(QueueUrl=get_settings().queue_url or "", WaitTimeSeconds=5)
+        received = aws.sqs().receive_message(QueueUrl=get_settings().queue_url or "", WaitTimeSeconds=5)
         (message,) = received["Messages"]
         assert answer.headers["location"] == f"/jobs/{input_job_id(message['MessageId'])}"
         queue = f"{get_settings().queue_namespace}_submit_dashboard"
@@ -243,8 +243,8 @@ def test_an_image_is_sent_and_its_result_is_taken(queues_alone: dict[str, str]) 
         assert "The job log, which would tell of each stage, is off" in site.text(page)
         # and when the result comes, the page has it
         result = payload | {"image_url_info": {"250X250": {"url": "https://cdn.example.org/x", "bucket_path": "p/"}}}
-        clients.sqs().send_message(
-            QueueUrl=clients.sqs().get_queue_url(QueueName=queue)["QueueUrl"],
+        aws.sqs().send_message(
+            QueueUrl=aws.sqs().get_queue_url(QueueName=queue)["QueueUrl"],
             MessageBody=json.dumps(result),
             MessageAttributes={"job_id": {"DataType": "String", "StringValue": page.rpartition("/")[2]}},
         )
@@ -253,7 +253,7 @@ def test_an_image_is_sent_and_its_result_is_taken(queues_alone: dict[str, str]) 
         assert "hush" not in site.get(page).text
 
 
-def test_what_is_no_image_is_not_sent_and_the_form_says_why(aws: dict[str, str]) -> None:
+def test_what_is_no_image_is_not_sent_and_the_form_says_why(environment: dict[str, str]) -> None:
     with serving() as site:
         for url in ("", "nonsense", "javascript:alert(1)", "file:///etc/passwd", "http://", "http://["):
             answer = site.post("/submit", {"url": url, "folder": '"><script>'})
@@ -285,7 +285,7 @@ def test_dead_letters_of_a_cause_are_sent_through_again(with_everything: Any) ->
         assert "fetch · timeout" in text
         taken: list[str] = []
         while (
-            received := clients.sqs()
+            received := aws.sqs()
             .receive_message(QueueUrl=queue_url("fetch"), MaxNumberOfMessages=10, WaitTimeSeconds=1)
             .get("Messages")
         ):
@@ -313,7 +313,7 @@ def test_a_redrive_under_way_ends_with_the_dashboard_and_gives_the_rest_back(
     # Then each letter is either sent or there for others, at once
     attributes = {}
     for name in ("fetch", "fetch_dlq"):
-        attributes[name] = clients.sqs().get_queue_attributes(QueueUrl=queue_url(name), AttributeNames=["All"])[
+        attributes[name] = aws.sqs().get_queue_attributes(QueueUrl=queue_url(name), AttributeNames=["All"])[
             "Attributes"
         ]
     sent, left = (int(attributes[name]["ApproximateNumberOfMessages"]) for name in ("fetch", "fetch_dlq"))
@@ -327,7 +327,7 @@ def test_a_redrive_under_way_ends_with_the_dashboard_and_gives_the_rest_back(
 
 def test_without_a_job_log_it_says_how_to_have_one_and_shows_the_rest(queues_alone: dict[str, str]) -> None:
     bury(a_job(), "http_404", "It answered 404.")
-    clients.sqs().send_message(QueueUrl=queue_url("resize"), MessageBody="x")
+    aws.sqs().send_message(QueueUrl=queue_url("resize"), MessageBody="x")
     with serving() as site:
         text = wait_for_text(site, "/", "1 waiting", "1 dead")
         assert "The job log is off." in text
@@ -342,10 +342,10 @@ def test_with_sqs_down_it_says_so_and_keeps_the_last_numbers(
     queues_alone: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a dashboard whose line to SQS is cut after it has read something
-    clients.sqs().send_message(QueueUrl=queue_url("resize"), MessageBody="x")
+    aws.sqs().send_message(QueueUrl=queue_url("resize"), MessageBody="x")
     with Line(urlsplit(queues_alone["AWS_ENDPOINT_URL"]).port or 0) as line:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", f"http://127.0.0.1:{line.port}")
-        clients.forget()
+        lazy.forget()
         with serving() as site:
             wait_for_text(site, "/", "1 waiting")
             with line.down():
@@ -360,18 +360,18 @@ def test_with_sqs_down_it_says_so_and_keeps_the_last_numbers(
             wait_for(lambda: "SQS does not answer" not in site.text("/"))
 
 
-def test_with_no_queues_at_all_it_still_answers(aws: dict[str, str]) -> None:
+def test_with_no_queues_at_all_it_still_answers(environment: dict[str, str]) -> None:
     with serving() as site:
         assert site.text("/").count("\N{EN DASH} waiting in flight \N{EN DASH} delayed \N{EN DASH}") == 5
         wait_for_text(site, "/failures", "Nothing has failed for good.")
 
 
 def test_pages_do_not_wait_for_a_job_log_that_does_not_answer(
-    aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a dashboard that has heard that MongoDB does not answer
     monkeypatch.setenv("JOBS_MONGO_URL", "mongodb://127.0.0.1:9/jobs")
-    clients.forget()
+    lazy.forget()
     asked: list[str] = []
 
     def no_answer(*_: Any, **__: Any) -> None:
@@ -390,7 +390,7 @@ def test_pages_do_not_wait_for_a_job_log_that_does_not_answer(
         assert asked == []
 
 
-def test_the_login_of_a_dashboard_that_needs_none_leads_to_the_overview(aws: dict[str, str]) -> None:
+def test_the_login_of_a_dashboard_that_needs_none_leads_to_the_overview(environment: dict[str, str]) -> None:
     with serving() as site:
         assert site.get("/login").headers["location"] == "/"
         assert requests.get(site.url("/livez"), timeout=10).text == "ok"

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws, lazy
 from pipeline.local import embedded
 from pipeline.local.embedded import EmbeddedStack, EmbeddedStackError
 from pipeline.local.standalone import standalone
+from pipeline.settings import get_settings
 
 #: A program that runs a stack, says where, and then waits to be killed.
 PROGRAM = """
@@ -68,12 +69,12 @@ def test_both_servers_answer(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("environment")
 def test_sqs_and_s3_answer_through_the_clients_of_the_product() -> None:
-    bucket = clients.get_settings().s3_bucket
-    clients.s3().put_object(Bucket=bucket, Key="a", Body=b"b", ACL="public-read")
-    assert clients.s3().get_object(Bucket=bucket, Key="a")["Body"].read() == b"b"
-    queue = clients.sqs().create_queue(QueueName="answers")["QueueUrl"]
-    clients.sqs().send_message(QueueUrl=queue, MessageBody="c")
-    assert clients.sqs().receive_message(QueueUrl=queue)["Messages"][0]["Body"] == "c"
+    bucket = get_settings().s3_bucket
+    aws.s3().put_object(Bucket=bucket, Key="a", Body=b"b", ACL="public-read")
+    assert aws.s3().get_object(Bucket=bucket, Key="a")["Body"].read() == b"b"
+    queue = aws.sqs().create_queue(QueueName="answers")["QueueUrl"]
+    aws.sqs().send_message(QueueUrl=queue, MessageBody="c")
+    assert aws.sqs().receive_message(QueueUrl=queue)["Messages"][0]["Body"] == "c"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there are all of 127.0.0.0/8 addresses of this machine")
@@ -95,24 +96,22 @@ def test_a_persistent_stack_keeps_what_it_was_given(tmp_path: Path, monkeypatch:
         with EmbeddedStack(tmp_path, persist=True) as stack:
             for name, value in stack.environ.items():
                 monkeypatch.setenv(name, value)
-            clients.forget()
+            lazy.forget()
             database: MongoClient[dict[str, Any]]
             with MongoClient(stack.environ["MONGO_URL"]) as database:
                 documents = database.get_default_database()["channels"]
                 if first:
                     documents.insert_one({"title": "kept"})
-                    clients.s3().create_bucket(
-                        Bucket="kept", CreateBucketConfiguration={"LocationConstraint": "us-east-2"}
-                    )
-                    clients.s3().put_object(Bucket="kept", Key="a", Body=b"kept")
-                    queue = clients.sqs().create_queue(QueueName="kept")["QueueUrl"]
-                    clients.sqs().send_message(QueueUrl=queue, MessageBody="kept")
+                    aws.s3().create_bucket(Bucket="kept", CreateBucketConfiguration={"LocationConstraint": "us-east-2"})
+                    aws.s3().put_object(Bucket="kept", Key="a", Body=b"kept")
+                    queue = aws.sqs().create_queue(QueueName="kept")["QueueUrl"]
+                    aws.sqs().send_message(QueueUrl=queue, MessageBody="kept")
                 else:
                     assert documents.count_documents({"title": "kept"}) == 1
-                    assert clients.s3().get_object(Bucket="kept", Key="a")["Body"].read() == b"kept"
-                    queue = clients.sqs().get_queue_url(QueueName="kept")["QueueUrl"]
-                    assert clients.sqs().receive_message(QueueUrl=queue)["Messages"][0]["Body"] == "kept"
-    clients.forget()
+                    assert aws.s3().get_object(Bucket="kept", Key="a")["Body"].read() == b"kept"
+                    queue = aws.sqs().get_queue_url(QueueName="kept")["QueueUrl"]
+                    assert aws.sqs().receive_message(QueueUrl=queue)["Messages"][0]["Body"] == "kept"
+    lazy.forget()
 
 
 def test_the_input_queue_that_was_kept_is_named_by_where_it_is_now(
@@ -123,10 +122,10 @@ def test_the_input_queue_that_was_kept_is_named_by_where_it_is_now(
     for _ in range(2):
         with standalone(tmp_path, persist=True) as variables:
             assert variables["QUEUE_URL"].startswith(f"{variables['AWS_ENDPOINT_URL_SQS']}/")
-            clients.sqs().get_queue_attributes(QueueUrl=variables["QUEUE_URL"])
+            aws.sqs().get_queue_attributes(QueueUrl=variables["QUEUE_URL"])
             started.append(variables["QUEUE_URL"])
     assert started[0].rpartition("/")[2] == started[1].rpartition("/")[2]
-    clients.forget()
+    lazy.forget()
 
 
 @pytest.mark.parametrize("folder", ["file", "file/below"])

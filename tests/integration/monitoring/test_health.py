@@ -11,9 +11,10 @@ from typing import Any
 import dramatiq
 import pytest
 import requests
+from botocore.exceptions import BotoCoreError, ClientError
 from dramatiq.worker import Worker
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws, lazy
 from pipeline.errors import RetryableError
 from pipeline.metrics import PREFIX, REGISTRY
 from pipeline.monitoring import health
@@ -44,7 +45,7 @@ class Rig:
         self.broker = SQSBroker(
             namespace=namespace,
             middleware=[self.operations, Shutdowns()],
-            client=clients.sqs,
+            client=aws.sqs,
             trials=MemoryTrials(),
         )
         dramatiq.actor(self.work, actor_name="echo", queue_name="fetch", broker=self.broker)
@@ -77,16 +78,16 @@ class Rig:
 
 
 @pytest.fixture
-def line(aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
+def line(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
     """The line to SQS."""
     with Line(int(environment["AWS_ENDPOINT_URL"].rpartition(":")[2])) as line:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", f"http://127.0.0.1:{line.port}")
-        clients.forget()
+        lazy.forget()
         yield line
 
 
 @pytest.fixture
-def rig(line: Line, aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+def rig(line: Line, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     monkeypatch.setattr("pipeline.sqs.consumer.LONG_POLL", 1)
     rig = Rig(environment["QUEUE_NAMESPACE"], free_port())
     wait_for(lambda: rig.broker.consumers)
@@ -136,7 +137,7 @@ def test_a_worker_with_its_hands_full_is_ready_though_it_asks_for_nothing(
     assert rig.get("/readyz").ok
 
 
-def test_a_worker_that_has_not_found_its_queue_is_not_ready(line: Line, aws: dict[str, str]) -> None:
+def test_a_worker_that_has_not_found_its_queue_is_not_ready(line: Line, environment: dict[str, str]) -> None:
     with line.down():
         rig = Rig(environment["QUEUE_NAMESPACE"], free_port())
         try:
@@ -193,10 +194,10 @@ def test_a_worker_is_stuck_when_one_of_its_threads_has_ended(rig: Rig) -> None:
 
 
 def test_ingest_is_ready_from_the_first_answer_until_sqs_is_away(
-    line: Line, aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    line: Line, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given ingest, and an input queue that cannot be reached yet
-    url = clients.sqs().create_queue(QueueName=f"{environment['QUEUE_NAMESPACE']}_input")["QueueUrl"]
+    url = aws.sqs().create_queue(QueueName=f"{environment['QUEUE_NAMESPACE']}_input")["QueueUrl"]
     monkeypatch.setattr("pipeline.worker.ingest.LONG_POLL", 1)
     line.go_down()
     taking = Ingest(url)
@@ -218,7 +219,9 @@ def test_ingest_is_ready_from_the_first_answer_until_sqs_is_away(
     assert not list(watched.not_live())
 
 
-def test_ingest_is_stuck_when_its_thread_has_ended_and_well_where_it_has_nothing_to_do(aws: dict[str, str]) -> None:
+def test_ingest_is_stuck_when_its_thread_has_ended_and_well_where_it_has_nothing_to_do(
+    environment: dict[str, str],
+) -> None:
     assert list(IngestHealth(Ingest("https://example.org/1/q"), lambda: False).not_live())
     nothing = IngestHealth(None)
     assert not [*nothing.not_live(), *nothing.not_ready()]
@@ -255,14 +258,16 @@ def test_the_scheduler_is_not_ready_while_it_cannot_send_what_is_due() -> None:
     assert sent == datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp()
 
 
-def test_the_depth_of_the_queues_is_asked_now_and_then_and_gone_while_sqs_is(aws: dict[str, str], line: Line) -> None:
+def test_the_depth_of_the_queues_is_asked_now_and_then_and_gone_while_sqs_is(
+    environment: dict[str, str], line: Line
+) -> None:
     # Given a message that waits, and a dead letter
     for step in plan(get_settings()):
         step.do()
     name = get_settings().queue_namespace
     for queue in ("fetch", "fetch_dlq"):
-        url = clients.sqs().get_queue_url(QueueName=f"{name}_{queue}")["QueueUrl"]
-        clients.sqs().send_message(QueueUrl=url, MessageBody="x")
+        url = aws.sqs().get_queue_url(QueueName=f"{name}_{queue}")["QueueUrl"]
+        aws.sqs().send_message(QueueUrl=url, MessageBody="x")
     now, asked = [0.0], []
 
     def ask():
@@ -294,7 +299,7 @@ def test_the_depth_of_the_queues_is_asked_now_and_then_and_gone_while_sqs_is(aws
 
 
 def test_a_scrape_does_not_wait_for_ever_for_the_depth_of_the_queues(
-    monkeypatch: pytest.MonkeyPatch, aws: dict[str, str]
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
     monkeypatch.setattr(operations, "DEPTHS_PATIENCE", 0.1)
     answers = threading.Event()
@@ -311,7 +316,7 @@ def test_a_scrape_does_not_wait_for_ever_for_the_depth_of_the_queues(
     wait_for(lambda: "depths" not in [thread.name for thread in threading.enumerate()])
 
 
-def test_each_request_to_aws_is_counted(aws: dict[str, str], line: Line) -> None:
+def test_each_request_to_aws_is_counted(environment: dict[str, str], line: Line) -> None:
     def count(service: str, operation: str, result: str) -> float:
         labels = {"service": service, "operation": operation, "result": result}
         return REGISTRY.get_sample_value(f"{PREFIX}_aws_requests_total", labels) or 0
@@ -324,19 +329,19 @@ def test_each_request_to_aws_is_counted(aws: dict[str, str], line: Line) -> None
         ("s3", "GetObject", "missing", lambda: objects.get(bucket, "b", doing="try")),
         ("s3", "PutObject", "refused", lambda: objects.put(f"{bucket}-none", "a", b"x", doing="try")),
         ("s3", "DeleteObject", "ok", lambda: objects.delete(bucket, ["a"], doing="try")),
-        ("s3", "ListObjectsV2", "ok", lambda: clients.s3().list_objects_v2(Bucket=bucket)),
-        ("sqs", "GetQueueUrl", "missing", lambda: clients.sqs().get_queue_url(QueueName="none")),
-        ("sqs", "ListQueues", "ok", lambda: clients.sqs().list_queues()),
+        ("s3", "ListObjectsV2", "ok", lambda: aws.s3().list_objects_v2(Bucket=bucket)),
+        ("sqs", "GetQueueUrl", "missing", lambda: aws.sqs().get_queue_url(QueueName="none")),
+        ("sqs", "ListQueues", "ok", lambda: aws.sqs().list_queues()),
     ]
     for service, operation, result, request in cases:
         before = count(service, operation, result)
         try:
             request()
-        except (clients.ClientError, objects.S3Error):
+        except (ClientError, objects.S3Error):
             assert result != "ok"
         assert count(service, operation, result) == before + 1
     with line.down():
         before = count("sqs", "ListQueues", "no_answer")
-        with pytest.raises(clients.BotoCoreError):
-            clients.sqs().list_queues()
+        with pytest.raises(BotoCoreError):
+            aws.sqs().list_queues()
         assert count("sqs", "ListQueues", "no_answer") == before + 1

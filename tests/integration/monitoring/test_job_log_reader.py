@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy, mongo
 from pipeline.errors import PermanentError, RetryableError
 from pipeline.events import Event, Verdict
 from pipeline.images.render import Recipe
@@ -17,7 +17,7 @@ from pipeline.job import CLEAN_UP, Content, Job, Source, Sweep
 from pipeline.monitoring.job_log import reader as job_stories
 from pipeline.monitoring.job_log.schema import JOBS, MAX_TURNS, MINUTES, counts, entry_of, updates
 from pipeline.recipe import RenditionSize
-from pipeline.settings import SettingsError
+from pipeline.settings import SettingsError, get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
 
 BEGAN = 0.0  #: when the stories of a test began: a minute before it
@@ -36,8 +36,8 @@ def begin() -> None:
 def jobs(database, monkeypatch):
     """The job log in this test's database."""
     begin()
-    monkeypatch.setenv("JOBS_MONGO_URL", clients.get_settings().mongo_url.get_secret_value())
-    clients.forget()
+    monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())
+    lazy.forget()
     return database
 
 
@@ -45,8 +45,8 @@ def write(*events):
     """Each event by itself, as if each came from another process."""
     for event in events:
         entries = [entry_of(event)]
-        clients.job_database()[JOBS].bulk_write(updates(entries), ordered=False)
-        clients.job_database()[MINUTES].bulk_write(counts(entries), ordered=False)
+        mongo.job_database()[JOBS].bulk_write(updates(entries), ordered=False)
+        mongo.job_database()[MINUTES].bulk_write(counts(entries), ordered=False)
 
 
 def job(*urls, job_id="a-job", **more):
@@ -98,8 +98,8 @@ def test_a_story_is_the_same_in_whatever_order_its_turns_come(jobs):
 
 def test_turns_written_together_or_twice_are_told_once(jobs):
     entries = [entry_of(event) for event in good_story()]
-    clients.job_database()[JOBS].bulk_write(updates(entries))
-    clients.job_database()[JOBS].bulk_write(updates(entries[2:]))
+    mongo.job_database()[JOBS].bulk_write(updates(entries))
+    mongo.job_database()[JOBS].bulk_write(updates(entries[2:]))
     assert len(job_stories.story("a-job").turns) == 5
 
 
@@ -269,6 +269,6 @@ def test_without_a_job_log_it_is_said_what_to_set(environment):
 
 def test_trouble_with_mongodb_is_said(jobs, monkeypatch):
     monkeypatch.setenv("JOBS_MONGO_URL", "mongodb://127.0.0.1:1/none?serverSelectionTimeoutMS=50")
-    clients.forget()
+    lazy.forget()
     with pytest.raises(RetryableError, match="Could not read the job log"):
         job_stories.latest()

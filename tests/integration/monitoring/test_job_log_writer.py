@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from pymongo.errors import AutoReconnect
 
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy, mongo
 from pipeline.events import Event, Verdict
 from pipeline.monitoring.job_log import reader as job_stories
 from pipeline.monitoring.job_log import writer as job_log
@@ -27,7 +27,7 @@ from tests.support.waiting import wait_for
 def jobs(database, monkeypatch):
     """The job log in this test's database."""
     monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())
-    clients.forget()
+    lazy.forget()
     return database[JOBS]
 
 
@@ -54,7 +54,7 @@ def test_turns_are_written_in_batches_and_the_rest_at_the_end(jobs):
     assert batches == [1000, 200]
     assert jobs.count_documents({}) == 300
     assert all(len(each["turns"]) == 4 for each in jobs.find())
-    minutes = clients.job_database()[MINUTES].find()
+    minutes = mongo.job_database()[MINUTES].find()
     assert sum(each["turns"]["fetch"]["done"] for each in minutes) == 1200
 
 
@@ -64,7 +64,7 @@ def test_an_outage_of_mongodb_is_said_once_and_waited_out(jobs, quick, monkeypat
         # given a log on a line that is down
         url = re.sub(r":\d+/", f":{line.port}/", get_settings().mongo_url.get_secret_value())
         monkeypatch.setenv("JOBS_MONGO_URL", f"{url}?serverSelectionTimeoutMS=50")
-        clients.forget()
+        lazy.forget()
         line.go_down()
         log = JobLog(gather=0.01)
         log.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws, lazy
 from pipeline.errors import RetryableError
 from pipeline.monitoring.queue_depths import Depth, depths, queue_names
 from pipeline.ops.provision import plan
@@ -17,24 +17,24 @@ def provisioned(environment, monkeypatch):
     for step in plan(get_settings()):
         step.do()
     name = f"{environment['QUEUE_NAMESPACE']}-input"
-    monkeypatch.setenv("QUEUE_URL", clients.sqs().create_queue(QueueName=name)["QueueUrl"])
-    clients.forget()
+    monkeypatch.setenv("QUEUE_URL", aws.sqs().create_queue(QueueName=name)["QueueUrl"])
+    lazy.forget()
     return environment["QUEUE_NAMESPACE"]
 
 
 def url_of(name):
-    return clients.sqs().get_queue_url(QueueName=name)["QueueUrl"]
+    return aws.sqs().get_queue_url(QueueName=name)["QueueUrl"]
 
 
 def send(name, count, **options):
     for _ in range(count):
-        clients.sqs().send_message(QueueUrl=url_of(name), MessageBody="{}", **options)
+        aws.sqs().send_message(QueueUrl=url_of(name), MessageBody="{}", **options)
 
 
 def test_each_queue_has_its_row_with_what_waits_is_in_flight_and_is_delayed(provisioned):
     # given messages in four queues: one of them received, one delayed, one a dead letter
     send(f"{provisioned}_fetch", 3)
-    clients.sqs().receive_message(QueueUrl=url_of(f"{provisioned}_fetch"))
+    aws.sqs().receive_message(QueueUrl=url_of(f"{provisioned}_fetch"))
     send(f"{provisioned}_resize_bulk", 1, DelaySeconds=600)
     send(f"{provisioned}_upload_dlq", 1)
     send(f"{provisioned}-input", 1)
@@ -54,7 +54,7 @@ def test_each_queue_has_its_row_with_what_waits_is_in_flight_and_is_delayed(prov
 
 def test_a_queue_that_is_gone_has_no_row(provisioned):
     assert len(depths()) == 18
-    clients.sqs().delete_queue(QueueUrl=url_of(f"{provisioned}_notify_bulk"))
+    aws.sqs().delete_queue(QueueUrl=url_of(f"{provisioned}_notify_bulk"))
     assert {*queue_names()} - {depth.queue for depth in depths()} == {f"{provisioned}_notify_bulk"}
 
 
@@ -66,6 +66,6 @@ def test_without_an_input_queue_there_is_no_row_for_it(environment):
 def test_trouble_with_sqs_is_said(environment, monkeypatch):
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    clients.forget()
+    lazy.forget()
     with pytest.raises(RetryableError, match="Could not ask for the depth of the queues"):
         depths()

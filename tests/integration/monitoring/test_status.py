@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import status as status_command
 from pipeline.cli.app import app
-from pipeline.clients import shared as clients
+from pipeline.clients import aws, lazy, mongo
 from pipeline.events import Verdict
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
@@ -31,7 +31,7 @@ from tests.support.waiting import wait_for
 def status(database, monkeypatch):
     """Runs `image-pipeline status` with these arguments, the job log in this test's database; returns what it says."""
     monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())
-    clients.forget()
+    lazy.forget()
     begin()
     for step in plan(get_settings()):
         step.do()
@@ -47,9 +47,9 @@ def status(database, monkeypatch):
 
 
 def send(queue, count=1):
-    url = clients.sqs().get_queue_url(QueueName=f"{get_settings().queue_namespace}_{queue}")["QueueUrl"]
+    url = aws.sqs().get_queue_url(QueueName=f"{get_settings().queue_namespace}_{queue}")["QueueUrl"]
     for _ in range(count):
-        clients.sqs().send_message(QueueUrl=url, MessageBody="{}")
+        aws.sqs().send_message(QueueUrl=url, MessageBody="{}")
 
 
 def row(said, stage):
@@ -86,7 +86,7 @@ def test_a_narrow_terminal_shows_how_often_where_and_what(status, monkeypatch):
 
 def test_without_a_job_log_what_it_would_tell_is_not_known(status, monkeypatch):
     monkeypatch.setenv("JOBS_MONGO_URL", "")
-    clients.forget()
+    lazy.forget()
     said = status()
     assert row(said, "fetch")[-2:] == ["-", "-"]
     assert "set JOBS_MONGO_URL" in said
@@ -95,7 +95,7 @@ def test_without_a_job_log_what_it_would_tell_is_not_known(status, monkeypatch):
 
 def test_a_job_log_that_is_down_hides_no_queue(status, monkeypatch):
     monkeypatch.setenv("JOBS_MONGO_URL", "mongodb://u:hush@127.0.0.1:1/none?serverSelectionTimeoutMS=50")
-    clients.forget()
+    lazy.forget()
     said = status()
     assert row(said, "fetch")[-2:] == ["-", "-"]
     assert "Could not read the job log" in said
@@ -104,8 +104,8 @@ def test_a_job_log_that_is_down_hides_no_queue(status, monkeypatch):
 
 def test_what_is_missing_is_said(status):
     name = f"{get_settings().queue_namespace}_notify"
-    clients.sqs().delete_queue(QueueUrl=clients.sqs().get_queue_url(QueueName=name)["QueueUrl"])
-    clients.job_database()["image_pipeline_jobs"].drop_indexes()
+    aws.sqs().delete_queue(QueueUrl=aws.sqs().get_queue_url(QueueName=name)["QueueUrl"])
+    mongo.job_database()["image_pipeline_jobs"].drop_indexes()
     said = status()
     assert f"Queues that do not exist: 1 ({name})" in said
     assert "lacks indexes" in said

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.stub import Stubber
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws, lazy
 from pipeline.errors import PermanentError, Retry, RetryableError
 from pipeline.net.notifications import MAX_SQS_MESSAGE, redirect
 
@@ -20,7 +20,7 @@ RESULT = {"title": "Mundo Cristão \ud800 \ufffe", "image_url_info": None}
 
 
 @pytest.fixture
-def name(aws: dict[str, str]) -> str:
+def name(environment: dict[str, str]) -> str:
     """A name that no queue has yet."""
     return f"{environment['QUEUE_NAMESPACE']}-Results"
 
@@ -28,20 +28,20 @@ def name(aws: dict[str, str]) -> str:
 def create(name: str, **attributes: str) -> str:
     if name.endswith(".fifo"):
         attributes["FifoQueue"] = "true"
-    return clients.sqs().create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+    return aws.sqs().create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
 
 
 def received(url: str) -> list[dict[str, Any]]:
     """The messages that wait in the queue, ten at the most."""
     everything: dict[str, Any] = {"MessageAttributeNames": ["All"], "AttributeNames": ["All"]}
-    answer = clients.sqs().receive_message(QueueUrl=url, MaxNumberOfMessages=10, **everything)
+    answer = aws.sqs().receive_message(QueueUrl=url, MaxNumberOfMessages=10, **everything)
     return [dict(message) for message in answer.get("Messages", [])]
 
 
 def look_ups() -> list[str]:
     """The names that SQS is asked for from now on."""
     asked: list[str] = []
-    clients.sqs().meta.events.register(
+    aws.sqs().meta.events.register(
         "provide-client-params.sqs.GetQueueUrl", lambda params, **_: asked.append(params["QueueName"])
     )
     return asked
@@ -119,7 +119,7 @@ class TestCache:
 
     def test_it_is_emptied_after_a_number_of_look_ups(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         monkeypatch.setenv("CALLS_TO_UPDATE_LIST_SQS_QUEUES", "3")
-        clients.forget()
+        lazy.forget()
         create(name)
         asked = look_ups()
 
@@ -130,7 +130,7 @@ class TestCache:
         # Given a queue that was found, and then deleted
         url = create(name)
         assert redirect(JOB, name, RESULT)
-        clients.sqs().delete_queue(QueueUrl=url)
+        aws.sqs().delete_queue(QueueUrl=url)
         asked = look_ups()
         # When a result is redirected to it
         sent = redirect(JOB, name, RESULT)
@@ -139,7 +139,7 @@ class TestCache:
 
     def test_a_queue_that_moved_is_found(self, name: str) -> None:
         # Given a known URL that leads nowhere, of a queue that exists under another
-        sqs = clients.sqs()
+        sqs = aws.sqs()
         with Stubber(sqs) as stub:
             stub.add_response("get_queue_url", {"QueueUrl": f"{sqs.meta.endpoint_url}/000000000000/{name}-gone"})
             stub.add_response("send_message", {"MessageId": "1", "MD5OfMessageBody": "1"})
@@ -179,7 +179,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("code", ["AccessDenied", "ThrottlingException", "InternalError", "InvalidClientTokenId"])
     def test_what_sqs_refuses_is_retried(self, name: str, code: str) -> None:
-        with Stubber(clients.sqs()) as stub:
+        with Stubber(aws.sqs()) as stub:
             stub.add_client_error("get_queue_url", code, "no", 400)
             with pytest.raises(RetryableError) as caught:
                 redirect(JOB, name, RESULT)
@@ -191,6 +191,6 @@ class TestErrors:
             port = server.getsockname()[1]
         for variable in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS"):
             monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
-        clients.forget()
+        lazy.forget()
         with pytest.raises(RetryableError, match="sqs_error"):
             redirect(JOB, name, RESULT)

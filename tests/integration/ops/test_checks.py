@@ -17,7 +17,7 @@ from pymongo.database import Database
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
-from pipeline.clients import shared as clients
+from pipeline.clients import aws, lazy
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.ops.checks import mongo as check_database
 from pipeline.ops.checks.run import Finding, findings
@@ -35,7 +35,7 @@ def provisioned(stack: EmbeddedStack) -> Iterator[dict[str, str]]:
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, variables)
         provision()
-        queue = clients.sqs().create_queue(QueueName=f"{unique}_input.fifo", Attributes={"FifoQueue": "true"})
+        queue = aws.sqs().create_queue(QueueName=f"{unique}_input.fifo", Attributes={"FifoQueue": "true"})
         yield variables | {"QUEUE_URL": queue["QueueUrl"]}
 
 
@@ -44,7 +44,7 @@ def service(provisioned: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Ite
     """The same for one test."""
     set_environment(monkeypatch, provisioned)
     yield provisioned
-    clients.forget()
+    lazy.forget()
 
 
 def set_environment(patch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
@@ -52,7 +52,7 @@ def set_environment(patch: pytest.MonkeyPatch, variables: dict[str, str]) -> Non
         patch.delenv(name.upper(), raising=False)
     for name, value in variables.items():
         patch.setenv(name, value)
-    clients.forget()
+    lazy.forget()
 
 
 def provision() -> None:
@@ -79,15 +79,15 @@ def test_a_healthy_set_up_is_all_green(service: dict[str, str]) -> None:
 
 
 def test_a_check_leaves_nothing_behind(service: dict[str, str]) -> None:
-    queue = clients.sqs().get_queue_url(QueueName=f"{service['QUEUE_NAMESPACE']}_fetch")["QueueUrl"]
-    clients.sqs().send_message(QueueUrl=queue, MessageBody="{}")
+    queue = aws.sqs().get_queue_url(QueueName=f"{service['QUEUE_NAMESPACE']}_fetch")["QueueUrl"]
+    aws.sqs().send_message(QueueUrl=queue, MessageBody="{}")
     found = list(findings())
     assert bad(found) == []
     assert any(row.subject.endswith("_fetch") and "messages wait" in row.says for row in (each.row for each in found))
-    (message,) = clients.sqs().receive_message(QueueUrl=queue, AttributeNames=["ApproximateReceiveCount"])["Messages"]
+    (message,) = aws.sqs().receive_message(QueueUrl=queue, AttributeNames=["ApproximateReceiveCount"])["Messages"]
     assert (message["Body"], message["Attributes"]["ApproximateReceiveCount"]) == ("{}", "1")
-    clients.sqs().delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
-    assert "Contents" not in clients.s3().list_objects_v2(Bucket=service["S3_BUCKET"])
+    aws.sqs().delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+    assert "Contents" not in aws.s3().list_objects_v2(Bucket=service["S3_BUCKET"])
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_job_log_wants_its_indexes(database: Database[dict[str, Any]], aws_of_
         return [(each.row.status, each.row.says) for each in findings("operator") if each.group == "Job log"]
 
     monkeypatch.setenv("JOBS_MONGO_URL", os.environ["MONGO_URL"])
-    clients.forget()
+    lazy.forget()
     ((status, says),) = of_the_job_log()
     assert status == "warn"
     assert "no index of image_pipeline_jobs by updated" in says
@@ -158,7 +158,7 @@ def test_what_is_broken_is_named_rightly_and_nothing_else(
             if rule or date:
                 url = servers.enter_context(refusing(service[name], rule or (lambda _: None), date=date))
                 monkeypatch.setenv(name, url)
-        clients.forget()
+        lazy.forget()
 
         # when
         found = bad(list(findings(broken.process)))
@@ -213,7 +213,7 @@ def test_no_secret_is_printed(service: dict[str, str], monkeypatch: pytest.Monke
     monkeypatch.setenv("POSTBACK_SECRET_KEY", "hush-hush")
     monkeypatch.setenv("MONGO_URL", f"mongodb://me:hush-hush@{closed_port()}/images")
     monkeypatch.setattr(check_database, "TIMEOUT", 0.5)
-    clients.forget()
+    lazy.forget()
     result = CliRunner().invoke(app, ["check", "--json"])
     assert "MongoDB does not answer" in result.output
     assert "hush" not in result.output

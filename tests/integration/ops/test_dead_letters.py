@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws, lazy
 from pipeline.errors import RetryableError
 from pipeline.settings import SettingsError, get_settings
 from pipeline.sqs.wire import Entry, Reason
@@ -46,7 +46,7 @@ def spoiled(monkeypatch):
     """`spoiled(name, wrapper)` puts `wrapper(call)` in the place of a call of the SQS client."""
 
     def spoil(name, wrapper):
-        monkeypatch.setattr(clients.sqs(), name, wrapper(getattr(clients.sqs(), name)))
+        monkeypatch.setattr(aws.sqs(), name, wrapper(getattr(aws.sqs(), name)))
 
     return spoil
 
@@ -163,7 +163,7 @@ def test_a_letter_that_sqs_delivers_twice_counts_once(dead, spoiled):
 
 def test_what_another_reader_holds_is_said(dead, broker):
     put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(3)))
-    clients.sqs().receive_message(QueueUrl=broker.queue_url("upload_dlq"), VisibilityTimeout=30)
+    aws.sqs().receive_message(QueueUrl=broker.queue_url("upload_dlq"), VisibilityTimeout=30)
     survey = dead.survey()
     assert (survey.total, survey.elsewhere) == (2, 1)
 
@@ -223,7 +223,7 @@ def test_what_cannot_be_given_back_is_said_and_comes_back_by_itself(dead, spoile
 
 def test_a_namespace_without_queues_is_named(dead, monkeypatch):
     monkeypatch.setenv("QUEUE_NAMESPACE", "nobody")
-    clients.forget()
+    lazy.forget()
     with pytest.raises(SettingsError, match=r"QUEUE_NAMESPACE='nobody': there is no queue nobody_ingest_dlq"):
         dead.browse()
 
@@ -301,7 +301,7 @@ def test_a_letter_that_cannot_be_deleted_is_counted_and_stays(dead, spoiled):
 
 def test_what_would_be_refused_again_is_left_with_the_reason(dead, broker, monkeypatch):
     monkeypatch.setenv("QUEUE_URL", broker.queue_url("in"))
-    clients.forget()
+    lazy.forget()
     queue, entry = letter_of(job_at(), RESIZE, "bad_job")
     put(
         refused("{nope", "not_json"),
@@ -325,7 +325,7 @@ def test_what_would_be_refused_again_is_left_with_the_reason(dead, broker, monke
 
 
 def test_input_whose_reason_has_gone_away_goes_to_the_input_queue(dead, monkeypatch):
-    queue = clients.sqs().create_queue(
+    queue = aws.sqs().create_queue(
         QueueName=f"{get_settings().queue_namespace}-in.fifo", Attributes={"FifoQueue": "true"}
     )["QueueUrl"]
     payload = {"image_url": "http://h/x", "redirect_queue": "Named-like-ours-before", "n": 1.5}
@@ -335,17 +335,17 @@ def test_input_whose_reason_has_gone_away_goes_to_the_input_queue(dead, monkeypa
     }
 
     monkeypatch.setenv("QUEUE_URL", queue)
-    clients.forget()
+    lazy.forget()
     assert dead.redrive(rate=1000).sent == {("ingest", "bad_redirect_queue"): 1}
 
-    (message,) = clients.sqs().receive_message(QueueUrl=queue)["Messages"]
+    (message,) = aws.sqs().receive_message(QueueUrl=queue)["Messages"]
     assert json.loads(message["Body"]) == payload
     assert counts("ingest_dlq") == (0, 0)
 
 
 def test_a_body_that_waits_in_staging_is_fetched_from_there(dead, monkeypatch, broker):
     monkeypatch.setenv("QUEUE_URL", broker.queue_url("in"))
-    clients.forget()
+    lazy.forget()
     key = staging().put(json.dumps({"image_url": "http://h/big", "postback_url": "http://p/"}).encode())
     for each in (key, STAGED):
         reason = Reason("bad_redirect_queue", "It was refused.", stage="ingest", key=each)

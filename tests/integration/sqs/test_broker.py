@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from dramatiq.worker import Worker
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from tests.support.echo import Clock, broker, clock, consume, count_requests, counts, message, take
 from tests.support.waiting import wait_for
 
@@ -42,7 +42,7 @@ def test_upstreams_base64_bodies_are_understood(broker, consume) -> None:
 
 def test_a_request_says_who_asks(environment) -> None:
     # Given a client
-    client, said = clients.sqs(), []
+    client, said = aws.sqs(), []
     client.meta.events.register("before-send.sqs", lambda request, **_: said.append(request.headers["User-Agent"]))
     # When something is asked of SQS
     client.list_queues()

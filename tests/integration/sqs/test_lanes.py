@@ -10,7 +10,7 @@ import dramatiq
 import pytest
 from dramatiq.worker import Worker
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.lanes import Lanes
 from pipeline.worker.middleware import Shutdowns, Suspects
@@ -39,11 +39,11 @@ def work() -> Work:
 
 
 @pytest.fixture
-def broker(aws: dict[str, str], work: Work) -> SQSBroker:
+def broker(environment: dict[str, str], work: Work) -> SQSBroker:
     broker = SQSBroker(
         namespace=environment["QUEUE_NAMESPACE"],
         middleware=[Suspects(), Lanes(), Shutdowns()],
-        client=clients.sqs,
+        client=aws.sqs,
         trials=MemoryTrials(),
         is_bulk="work_bulk".__eq__,
     )

@@ -7,7 +7,7 @@ import logging
 import pytest
 from botocore.exceptions import ClientError
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.errors import RetryableError
 from pipeline.images.render import Recipe
 from pipeline.job import Content
@@ -25,7 +25,7 @@ def _acls_not_known_to_be_disabled() -> None:
     publish._acls_disabled.clear()
 
 
-def test_an_image_is_published_once_every_rendition_is_there(aws: dict[str, str]) -> None:
+def test_an_image_is_published_once_every_rendition_is_there(environment: dict[str, str]) -> None:
     assert not publish.is_published("F", CONTENT)
     publish.publish("F", CONTENT, {"50x50": b"small"})
     assert not publish.is_published("F", CONTENT)
@@ -46,26 +46,28 @@ def test_trouble_with_s3_is_not_taken_for_an_absent_object(environment, s3_that_
     assert caught.value.code == "s3_error"
 
 
-def test_keys_urls_and_headers_are_the_contracts(aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_urls_and_headers_are_the_contracts(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PUBLIC_BASE_URL", "https://cdn.example/")
     get_settings.cache_clear()
     publish.publish("FOLDER", CONTENT, RENDITIONS)
     info = publish.image_info("FOLDER", CONTENT)
     key = f"images-resized/FOLDER/{CONTENT.id}_250X250.webp"
     assert info["250X250"] == {"url": f"https://cdn.example/{key}", "bucket_path": "images-resized/FOLDER/"}
-    stored = clients.s3().get_object(Bucket=environment["S3_BUCKET"], Key=key)
+    stored = aws.s3().get_object(Bucket=environment["S3_BUCKET"], Key=key)
     assert stored["Body"].read() == b"larger"
     assert (stored["ContentType"], stored["CacheControl"]) == ("image/webp", "public, max-age=31536000, immutable")
 
 
-def test_a_bucket_with_acls_disabled_is_warned_of_once_and_served(aws: dict[str, str], monkeypatch, caplog) -> None:
+def test_a_bucket_with_acls_disabled_is_warned_of_once_and_served(
+    environment: dict[str, str], monkeypatch, caplog
+) -> None:
     # Given a bucket as S3 makes them now, which refuses ACLs
     bucket = f"{environment['S3_BUCKET']}-enforced"
-    clients.s3().create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    aws.s3().create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     monkeypatch.setenv("S3_BUCKET", bucket)
     get_settings.cache_clear()
     with pytest.raises(ClientError, match="AccessControlListNotSupported"):
-        clients.s3().put_object(Bucket=bucket, Key="x", Body=b"", ACL="public-read")
+        aws.s3().put_object(Bucket=bucket, Key="x", Body=b"", ACL="public-read")
     # When renditions are put, then they are there, and it was said once.
     with caplog.at_level(logging.WARNING, logger="pipeline"):
         publish.publish("F", CONTENT, RENDITIONS)
@@ -73,20 +75,22 @@ def test_a_bucket_with_acls_disabled_is_warned_of_once_and_served(aws: dict[str,
     assert caplog.text.count("ACLs disabled") == 1
 
 
-def test_no_acl_is_sent_where_the_settings_say_none(aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_acl_is_sent_where_the_settings_say_none(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("S3_ACL", "none")
     get_settings.cache_clear()
     publish.publish("F", CONTENT, RENDITIONS)
     assert public_readers(environment) == {False}
 
 
-def test_objects_are_public_by_the_acl_of_the_settings(aws: dict[str, str]) -> None:
+def test_objects_are_public_by_the_acl_of_the_settings(environment: dict[str, str]) -> None:
     publish.publish("F", CONTENT, RENDITIONS)
     assert public_readers(environment) == {True}
 
 
-def public_readers(aws: dict[str, str]) -> set[bool]:
+def public_readers(environment: dict[str, str]) -> set[bool]:
     """Whether everybody may read the objects that were published."""
     keys = [f"images-resized/F/{CONTENT.id}_{name}.webp" for name in RENDITIONS]
-    acls = [clients.s3().get_object_acl(Bucket=environment["S3_BUCKET"], Key=key)["Grants"] for key in keys]
+    acls = [aws.s3().get_object_acl(Bucket=environment["S3_BUCKET"], Key=key)["Grants"] for key in keys]
     return {any("AllUsers" in grant["Grantee"].get("URI", "") for grant in grants) for grants in acls}

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws, lazy
 from pipeline.storage import s3 as objects
 from pipeline.storage.s3 import S3Error
 
@@ -18,14 +18,14 @@ def put(bucket: str, key: str, data: bytes = b"data", **more: str) -> None:
 @pytest.mark.parametrize(
     "name", ["plain", "a b+c", "MÜNCHEN", "per%20cent", "star*", "hash#", "what?", "tilde~", "a&b=c", "[x]"]
 )
-def test_a_key_is_the_same_to_boto3(aws: dict[str, str], name: str) -> None:
+def test_a_key_is_the_same_to_boto3(environment: dict[str, str], name: str) -> None:
     key = f"folder/{name}.jpeg"
     put(environment["S3_BUCKET"], key)
-    assert clients.s3().get_object(Bucket=environment["S3_BUCKET"], Key=key)["Body"].read() == b"data"
+    assert aws.s3().get_object(Bucket=environment["S3_BUCKET"], Key=key)["Body"].read() == b"data"
     assert objects.get(environment["S3_BUCKET"], key, doing="try") == b"data"
 
 
-def test_an_object_is_there_until_it_is_deleted(aws: dict[str, str]) -> None:
+def test_an_object_is_there_until_it_is_deleted(environment: dict[str, str]) -> None:
     bucket = environment["S3_BUCKET"]
     assert not objects.exists(bucket, "a/b", doing="try")
     put(bucket, "a/b")
@@ -36,7 +36,7 @@ def test_an_object_is_there_until_it_is_deleted(aws: dict[str, str]) -> None:
     assert caught.value.is_absent
 
 
-def test_an_empty_object_is_kept(aws: dict[str, str]) -> None:
+def test_an_empty_object_is_kept(environment: dict[str, str]) -> None:
     put(environment["S3_BUCKET"], "empty", b"")
     assert objects.get(environment["S3_BUCKET"], "empty", doing="try") == b""
 
@@ -55,7 +55,7 @@ def test_no_variable_of_the_library_is_heeded(environment, s3_that_answers, monk
     }
     for variable, value in strange.items():
         monkeypatch.setenv(variable, value)
-    clients.forget()
+    lazy.forget()
     # when an object is put
     put("bucket", "key", acl="public-read")
     # then it goes where the settings say, signed by their keys for their region, its ACL included
@@ -78,8 +78,8 @@ def test_a_body_is_signed_where_no_tls_guards_it(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
-    clients.forget()
-    assert clients.store("bucket").config["unsigned_payload"] == str(is_unsigned).lower()
+    lazy.forget()
+    assert aws.store("bucket").config["unsigned_payload"] == str(is_unsigned).lower()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_refusal_has_s3s_own_name(environment, s3_that_answers, answer, said: 
 
 def test_an_endpoint_that_is_down_is_an_error_of_s3(environment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    clients.forget()
+    lazy.forget()
     with pytest.raises(S3Error, match="could not be reached"):
         put("b", "k")
     with pytest.raises(S3Error, match="could not be reached"):

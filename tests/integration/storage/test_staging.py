@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.errors import StagedMissing
 from pipeline.settings import get_settings
 from pipeline.storage.staging import EXPIRY_DAYS, LocalStaging, Staging, staging
@@ -17,7 +17,7 @@ from pipeline.storage.staging import EXPIRY_DAYS, LocalStaging, Staging, staging
 
 @pytest.fixture(params=["file", "s3"])
 def store(
-    request: pytest.FixtureRequest, aws: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Staging:
     """The staging that the settings choose."""
     if request.param == "file":
@@ -67,9 +67,9 @@ def test_a_key_that_is_not_ours_deletes_nothing(store: Staging) -> None:
         store.delete(["../x"])
 
 
-def test_objects_are_private_and_under_the_prefix(aws: dict[str, str]) -> None:
+def test_objects_are_private_and_under_the_prefix(environment: dict[str, str]) -> None:
     key = staging().put(b"private")
-    grants = clients.s3().get_object_acl(Bucket=environment["S3_BUCKET"], Key=f"pipeline-staging/{key}")["Grants"]
+    grants = aws.s3().get_object_acl(Bucket=environment["S3_BUCKET"], Key=f"pipeline-staging/{key}")["Grants"]
     assert [grant["Grantee"].get("URI") for grant in grants] == [None]
 
 

@@ -10,7 +10,7 @@ from bson import Int64, ObjectId, Regex
 from bson.datetime_ms import DatetimeMS
 from pymongo.errors import ExecutionTimeout
 
-from pipeline.clients import shared as clients
+from pipeline.clients import mongo
 from pipeline.sweeps import documents
 from pipeline.sweeps.documents import CHANNELS, EPISODES, Outcome
 
@@ -234,7 +234,7 @@ def test_numbers_that_are_equal_to_mongodb_name_the_same_channel(database, chann
 def test_a_date_beyond_those_of_python_can_be_read(database):
     far_off = bson.encode({"until": DatetimeMS(2**60)})
 
-    assert bson.decode(far_off, clients.database().codec_options) == {"until": DatetimeMS(2**60)}
+    assert bson.decode(far_off, mongo.database().codec_options) == {"until": DatetimeMS(2**60)}
 
 
 @pytest.mark.parametrize("value", [7, ["a"], {"a": 1}, {"$oid": "1"}, Regex("^x"), None, True, float("nan"), 1e300])

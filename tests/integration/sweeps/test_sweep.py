@@ -8,7 +8,7 @@ from threading import Thread
 
 import pytest
 
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy
 from pipeline.errors import RetryableError
 from pipeline.job import Job
 from pipeline.settings import get_settings
@@ -271,7 +271,7 @@ def test_two_runs_at_once_give_no_document_twice(database, small_pages):
 
 def test_a_run_waits_while_too_many_of_its_jobs_are_under_way(database, monkeypatch):
     monkeypatch.setenv("SWEEP_MAX_BACKLOG", "8")
-    clients.forget()
+    lazy.forget()
     episodes(database, 30)
     walker = Walker(EPISODES)
 
@@ -384,7 +384,7 @@ def test_a_run_that_is_recorded_stays_as_it_was(database):
 
 def test_mongodb_in_trouble_is_an_error_that_names_no_host(database, monkeypatch):
     monkeypatch.setenv("MONGO_URL", "mongodb://user:secret@127.0.0.1:1/db?serverSelectionTimeoutMS=50")
-    clients.forget()
+    lazy.forget()
 
     with pytest.raises(RetryableError) as caught:
         runs.load("run")

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from PIL import Image
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws, lazy
 from tests.integration.conftest import worker_of
 from tests.support.waiting import wait_for
 
@@ -44,7 +44,7 @@ def test_a_hand_over_that_fails_is_tried_again_and_the_work_is_not(environment, 
     # Given a worker of fetch, and SQS that does not take what it sends to resize, twice
     url, requests = fetched
     monkeypatch.setenv("ALLOWED_NETWORKS", "127.0.0.0/8")
-    clients.forget()
+    lazy.forget()
     from pipeline.actors import broker, fetch_image
 
     left = [1, 2]
@@ -54,7 +54,7 @@ def test_a_hand_over_that_fails_is_tried_again_and_the_work_is_not(environment, 
             left.pop()
             raise EndpointConnectionError(endpoint_url="http://down")
 
-    clients.sqs().meta.events.register("before-call.sqs", refuse)
+    aws.sqs().meta.events.register("before-call.sqs", refuse)
     with worker_of("fetch"):
         # When a job comes
         fetch_image.send({"image_url": url, "postback_url": url})
@@ -62,10 +62,10 @@ def test_a_hand_over_that_fails_is_tried_again_and_the_work_is_not(environment, 
         resize = broker.queue_url("resize")
         wait_for(lambda: depth(resize) == 1)
         assert (left, requests) == ([], ["/cover.jpg"])
-        staged = clients.s3().list_objects_v2(Bucket=environment["S3_BUCKET"], Prefix="pipeline-staging/")
+        staged = aws.s3().list_objects_v2(Bucket=environment["S3_BUCKET"], Prefix="pipeline-staging/")
         assert staged["KeyCount"] == 1
 
 
 def depth(url: str) -> int:
     name = "ApproximateNumberOfMessages"
-    return int(clients.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name])
+    return int(aws.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dramatiq
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws, lazy
 from pipeline.events import Event, Verdict, forget, listen
 from pipeline.images.render import Recipe
 from pipeline.job import CLEAN_UP, Content, Job, Rendered
@@ -24,7 +24,7 @@ from tests.support.waiting import wait_for
 
 def a_job(results: str) -> Job:
     """A job that redirects its result to the queue `results`; its image is published."""
-    clients.sqs().create_queue(QueueName=results)
+    aws.sqs().create_queue(QueueName=results)
     payload = {"image_url": "http://127.0.0.1:9/cover.jpg", "redirect_queue": results}
     job = Job.accept(payload, job_id=secrets.token_hex(8), stage_payload=lambda _: "")
     recipe = Recipe(get_settings().renditions, get_settings().resize_fit)
@@ -42,13 +42,13 @@ def send(job: Job, stage: Stage, *, attempts: int = 0) -> None:
 
 
 def staged() -> int:
-    return clients.s3().list_objects_v2(Bucket=get_settings().s3_bucket, Prefix="pipeline-staging/")["KeyCount"]
+    return aws.s3().list_objects_v2(Bucket=get_settings().s3_bucket, Prefix="pipeline-staging/")["KeyCount"]
 
 
 def messages_in(queue: str) -> int:
     """How many messages wait, are in flight, or are delayed."""
-    url = clients.sqs().get_queue_url(QueueName=queue)["QueueUrl"]
-    return sum(map(int, clients.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=COUNTS)["Attributes"].values()))
+    url = aws.sqs().get_queue_url(QueueName=queue)["QueueUrl"]
+    return sum(map(int, aws.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=COUNTS)["Attributes"].values()))
 
 
 def messages_of(queue: str) -> int:
@@ -75,7 +75,7 @@ def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(
 ) -> None:
     # Given staging that does not let go of a job's bytes: a folder is in the place of the file
     monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
-    clients.forget()
+    lazy.forget()
     results = f"results-{secrets.token_hex(4)}"
     done = a_job(results)
     (source,) = done.sources
@@ -103,7 +103,7 @@ def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(
 def test_bytes_that_can_never_be_deleted_are_no_dead_letter(environment, tmp_path: Path, monkeypatch, caplog) -> None:
     # Given a job that is delivered, whose clean-up failed as often as it is tried again
     monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
-    clients.forget()
+    lazy.forget()
     done = a_job(f"results-{secrets.token_hex(4)}")
     (source,) = done.sources
     key = done.staged_key(RESIZE, source, source.known)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws
 from pipeline.local.supervisor import Child, command_line
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def proxy(aws: dict[str, str]) -> Iterator[Proxy]:
+def proxy(environment: dict[str, str]) -> Iterator[Proxy]:
     for step in plan(get_settings()):
         step.do()
     with Proxy(environment["AWS_ENDPOINT_URL"], random.Random(0)) as proxy:
@@ -60,8 +60,8 @@ def sleeps_until(log: Path) -> datetime:
 
 def messages() -> list[dict[str, Any]]:
     """What is in the sweep's queue, taken out of it."""
-    url = clients.sqs().get_queue_url(QueueName=f"{get_settings().queue_namespace}_sweep_channels")["QueueUrl"]
-    received = clients.sqs().receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=0)
+    url = aws.sqs().get_queue_url(QueueName=f"{get_settings().queue_namespace}_sweep_channels")["QueueUrl"]
+    received = aws.sqs().receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=0)
     return [json.loads(message["Body"]) for message in received.get("Messages", [])]
 
 

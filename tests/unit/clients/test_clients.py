@@ -7,24 +7,24 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.clients import shared as clients
+from pipeline.clients import aws, lazy
 
 
 def test_threads_that_ask_first_at_once_share_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given that no thread has asked yet
     monkeypatch.setenv("AWS_REGION", "us-east-1")
-    clients.forget()
+    lazy.forget()
     together = threading.Barrier(8)
 
     def ask(_: int) -> int:
         together.wait()
-        return id(clients.sqs())
+        return id(aws.sqs())
 
     # When eight ask at once, then they have the same, until it is forgotten
     with ThreadPoolExecutor(8) as pool:
         asked = set(pool.map(ask, range(8)))
-    assert asked == {id(clients.sqs())}
-    before = clients.sqs()
-    clients.forget()
-    assert clients.sqs() is not before
-    clients.forget()
+    assert asked == {id(aws.sqs())}
+    before = aws.sqs()
+    lazy.forget()
+    assert aws.sqs() is not before
+    lazy.forget()

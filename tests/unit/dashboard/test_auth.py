@@ -15,10 +15,10 @@ from starlette.routing import Route
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app as command_line
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy
 from pipeline.dashboard import auth as guards
 from pipeline.dashboard.auth import COOKIE, MAX_FORM, SESSION, Access, is_loopback
-from pipeline.settings import Settings, SettingsError
+from pipeline.settings import Settings, SettingsError, get_settings
 from tests.support.dashboard import Page, Site, serving
 from tests.support.waiting import wait_for
 
@@ -42,9 +42,9 @@ def nothing_behind() -> Iterator[pytest.MonkeyPatch]:
             "POSTBACK_SECRET_KEY": f"{HUSH}-postback",
         }.items():
             monkeypatch.setenv(name, value)
-        clients.forget()
+        lazy.forget()
         yield monkeypatch
-    clients.forget()
+    lazy.forget()
 
 
 def closed_port() -> int:
@@ -124,9 +124,9 @@ def test_a_short_token_is_refused(
     nothing_behind: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch, token: str
 ) -> None:
     monkeypatch.setenv("DASHBOARD_TOKEN", token[:15])
-    clients.get_settings.cache_clear()
+    get_settings.cache_clear()
     result = CliRunner().invoke(command_line, ["dashboard"])
-    clients.get_settings.cache_clear()
+    get_settings.cache_clear()
     assert isinstance(result.exception, SettingsError)
     assert "DASHBOARD_TOKEN" in str(result.exception)
     assert "16 characters" in str(result.exception)
@@ -319,7 +319,7 @@ def test_no_page_shows_a_secret(nothing_behind: pytest.MonkeyPatch, monkeypatch:
     # Given databases that do not answer, whose URLs hold passwords
     for name in ("MONGO_URL", "JOBS_MONGO_URL"):
         monkeypatch.setenv(name, f"mongodb://user:{HUSH}-{name.lower()}@127.0.0.1:{closed_port()}/db")
-    clients.forget()
+    lazy.forget()
     with serving(Access.for_host("127.0.0.1", SecretStr(TOKEN))) as site:
         # When the page has heard so
         wait_for(lambda: "The sweeps cannot be read" in site.get("/", Authorization=f"Bearer {TOKEN}").text)
@@ -328,7 +328,7 @@ def test_no_page_shows_a_secret(nothing_behind: pytest.MonkeyPatch, monkeypatch:
             answer = site.get(path, Authorization=f"Bearer {TOKEN}")
             assert HUSH not in answer.text, path
             assert TOKEN not in answer.text, path
-    clients.forget()
+    lazy.forget()
 
 
 @pytest.mark.parametrize(

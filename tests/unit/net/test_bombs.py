@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
 from pipeline.net import guard
 from pipeline.net.download import download
@@ -162,7 +162,7 @@ SILENCES: dict[str, Behaviour] = {
 def _limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     limits(monkeypatch)
     yield
-    clients.forget()
+    lazy.forget()
 
 
 def limits(monkeypatch: pytest.MonkeyPatch, *, wait: float = LONG, total: float = LONG) -> None:

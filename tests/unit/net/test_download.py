@@ -13,7 +13,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
 from pipeline.images.render import identify
 from pipeline.net.download import download
@@ -45,7 +45,7 @@ def _small_limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         MAX_SOURCE_BYTES=str(MAX_BYTES),
     )
     yield
-    clients.forget()
+    lazy.forget()
 
 
 def failure(behave: Behaviour, path: str = "/cover.jpg") -> PipelineError:

@@ -16,11 +16,12 @@ import pytest
 import trustme
 import urllib3.util.connection
 
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
 from pipeline.net.download import download
 from pipeline.net.guard import Budget, is_allowed
 from pipeline.net.http_errors import exchange, shown
+from pipeline.net.session import http
 from tests.support.untrusted_servers import Stranger, always, answer, dns, internet, settings, stranger
 
 OK = answer(200, b"picture", keep=True)
@@ -40,7 +41,7 @@ BAD_URLS = [
 def _loopback_is_allowed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.1/32", FETCH_TIMEOUT="2", FETCH_TOTAL_TIMEOUT="5")
     yield
-    clients.forget()
+    lazy.forget()
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ class TestTLS:
         """A throwaway authority that the session trusts."""
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-        monkeypatch.setattr(clients.http(), "verify", str(tmp_path / "ca.pem"))
+        monkeypatch.setattr(http(), "verify", str(tmp_path / "ca.pem"))
         return authority
 
     def context(self, authority: trustme.CA, *names: str, **made: datetime) -> ssl.SSLContext:
@@ -284,7 +285,7 @@ class TestSession:
         self, monkeypatch: pytest.MonkeyPatch, name: str, scheme: str, obeyed: bool
     ) -> None:
         # Given a proxy in the environment
-        monkeypatch.setattr(clients.http(), "trust_env", obeyed)
+        monkeypatch.setattr(http(), "trust_env", obeyed)
         with stranger(always(answer(502))) as proxy, stranger(always(OK), speaks_first=scheme == "https") as server:
             monkeypatch.setenv("no_proxy", "")
             monkeypatch.setenv(name, proxy.url("/"))
@@ -300,7 +301,7 @@ class TestSession:
         monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
         with stranger(always(OK)) as server:
             download(server.url())
-            monkeypatch.setattr(clients.http(), "trust_env", True)
+            monkeypatch.setattr(http(), "trust_env", True)
             download(server.url())
         # The second shows that requests would have found it
         assert [request.header("authorization") for request in server.requests] == [None, "Basic dXNlcjpzZWNyZXQ="]
@@ -323,7 +324,7 @@ class TestSession:
         assert parsed == []
 
     def test_many_threads_share_it_and_connections_are_used_again(self) -> None:
-        clients.http()  # which threads that all begin at once would make more than once
+        http()  # which threads that all begin at once would make more than once
         with stranger(always(OK)) as server, ThreadPoolExecutor(8) as pool:
             bodies = list(pool.map(lambda _: download(server.url()), range(200)))
         assert bodies == [b"picture"] * 200
@@ -342,14 +343,14 @@ class TestSession:
 
         budget = Budget(seconds=5, wire_bytes=2**20)
         with stranger(behave) as server, exchange(server.url(), Retry.SOURCE, budget):
-            response = clients.http().get(server.url(), stream=True, allow_redirects=True)
+            response = http().get(server.url(), stream=True, allow_redirects=True)
             response.close()
         assert response.status_code == 302
         assert (len(server.requests), budget.overdrawn) == (1, False)
 
     def test_it_does_nothing_outside_of_an_exchange(self) -> None:
         with stranger(always(OK)) as server, pytest.raises(LookupError):
-            clients.http().get(server.url())
+            http().get(server.url())
         assert server.connections == 0
 
     def test_ipv6_works(self, monkeypatch: pytest.MonkeyPatch) -> None:

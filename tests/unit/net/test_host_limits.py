@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, PutOff, Retry, RetryableError
 from pipeline.net import host_limits as hosts
 from pipeline.net.download import download
@@ -37,7 +37,7 @@ class Clock:
 def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(hosts, "JITTER", (1.0, 1.0))
     yield
-    clients.forget()
+    lazy.forget()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from email.utils import format_datetime
 import pytest
 from standardwebhooks import Webhook
 
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
 from pipeline.net.notifications import postback
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET
@@ -37,7 +37,7 @@ RESULT = {
 def _small_limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.0/8", POSTBACK_TIMEOUT="0.3")
     yield
-    clients.forget()
+    lazy.forget()
 
 
 def failure(behave: Behaviour) -> PipelineError:

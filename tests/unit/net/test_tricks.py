@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, RetryableError
 from pipeline.net.download import download
 from pipeline.net.notifications import postback
@@ -280,7 +280,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     inside = always(answer(200, b"a secret from inside"))
     with stranger(serve) as outside, stranger(inside) as ipv4, stranger(inside, host="::1") as ipv6:
         yield World(outside, (ipv4, ipv6), internet(monkeypatch, {PUBLIC: outside}, ipv4, ipv6))
-    clients.forget()
+    lazy.forget()
 
 
 def fetched(url: str) -> str:

@@ -11,7 +11,7 @@ from botocore import exceptions as boto
 from botocore.exceptions import ClientError
 from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError
 
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy
 from pipeline.ops.checks import mongo as check_database
 from pipeline.ops.checks import settings as check_settings
 from pipeline.ops.checks.aws_answers import ask, meaning
@@ -28,9 +28,9 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
     for name in [*Settings.model_fields, "environment", "aws_default_region"]:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.chdir(tmp_path)
-    clients.forget()
+    lazy.forget()
     yield
-    clients.forget()
+    lazy.forget()
 
 
 def rows(check: str, **settings: Any) -> list[Row]:
@@ -95,7 +95,7 @@ def test_a_region_that_is_not_read_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     assert said(rows("variables")) == [(Status.WARN, "AWS_DEFAULT_REGION")]
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
-    clients.forget()
+    lazy.forget()
     assert said(rows("variables")) == []
 
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.clients import shared as clients
+from pipeline.clients import lazy
 from pipeline.ops.dead_letters.letter import DeadLetter, read_letter, shown_payload
 
 
 @pytest.fixture(autouse=True)
 def _settings(monkeypatch):
     monkeypatch.setenv("QUEUE_URL", "http://127.0.0.1/in")
-    clients.forget()
+    lazy.forget()
     yield
-    clients.forget()
+    lazy.forget()
 
 
 def letter(body: str = "{}", queue: str = "upload_dlq", **said: str) -> DeadLetter:

@@ -1,34 +1,28 @@
-"""Lazy clients, one of each kind per process, shared by its threads. Nothing is opened at import."""
+"""Clients of S3 and SQS, one of each kind per process, shared by its threads."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3
-import pymongo
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store
-from pymongo import MongoClient, ReadPreference
-from pymongo.errors import PyMongoError
 
+from pipeline.clients.lazy import Lazy
 from pipeline.errors import RetryableError
 from pipeline.metrics import count_request
-from pipeline.net.guard import GuardedSession
-from pipeline.settings import Settings, SettingsError, get_settings
+from pipeline.settings import Settings, get_settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
     from obstore.store import RetryConfig, S3Credential
     from pydantic import SecretStr
-    from pymongo.database import Database
 
     Client = TypeVar("Client", S3Client, SQSClient)
 
@@ -39,45 +33,12 @@ POOL_SIZE = 64
 #: https://github.com/boto/botocore/blob/develop/botocore/credentials.py (RefreshableCredentials)
 CREDENTIALS_TTL = timedelta(minutes=5)
 
-#: Seconds in which MongoDB has to answer to what is no long work.
-MONGO_ANSWERS = 10.0
-
-
 _STORE_RETRIES: RetryConfig = {
     "max_retries": 2,
     "retry_timeout": timedelta(seconds=30),
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=2), "base": 2},
 }
 _DEFAULTS: dict[str, Any] = {"read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}}
-
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class _Shared(Generic[P, T]):
-    """A function whose result is made once for each set of arguments, however many threads ask first: `functools.cache`
-    has each of them make one, and the last replaces the others."""
-
-    def __init__(self, make: Callable[P, T]) -> None:
-        self._make = make
-        self._made: dict[Any, T] = {}
-        self._lock = threading.Lock()
-        update_wrapper(self, make)
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        made, key = self._made, (args, tuple(kwargs.items()))
-        if key not in made:
-            with self._lock:
-                if key not in made:
-                    made[key] = self._make(*args, **kwargs)
-        return made[key]
-
-    def forget(self) -> list[T]:
-        """Drop what was made, and return it."""
-        with self._lock:
-            made, self._made = list(self._made.values()), {}
-        return made
 
 
 def aws_config(settings: Settings, **more: Any) -> Config:
@@ -98,7 +59,7 @@ def _credentials(key: SecretStr | None, secret: SecretStr | None) -> dict[str, A
     return {"aws_access_key_id": key.get_secret_value(), "aws_secret_access_key": secret.get_secret_value()}
 
 
-@_Shared
+@Lazy
 def s3() -> S3Client:
     """The S3 client."""
     settings = get_settings()
@@ -111,7 +72,7 @@ def s3() -> S3Client:
     return _counted(client, "s3")
 
 
-@_Shared
+@Lazy
 def store(bucket: str, acl: str = "") -> S3Store:
     """The bucket to obstore; what is put there gets the canned `acl`, if one is named.
 
@@ -149,7 +110,7 @@ def _store_credentials(settings: Settings) -> Callable[[], S3Credential]:
         ) from None
 
 
-@_Shared
+@Lazy
 def sqs() -> SQSClient:
     """The SQS client.
 
@@ -182,79 +143,8 @@ def aws_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", "Unknown"))
 
 
-@_Shared
-def http() -> GuardedSession:
-    """The session for URLs that strangers name; its requests belong inside `exchange()`."""
-    return GuardedSession(POOL_SIZE)
-
-
-@_Shared
-def _mongo() -> MongoClient[dict[str, Any]]:
-    url = get_settings().database_url
-    if url is None:
-        raise RetryableError("mongo_error", "No MongoDB variable is set.")
-    return MongoClient(
-        url.get_secret_value(),
-        appname="image-pipeline",
-        tz_aware=True,
-        datetime_conversion="DATETIME_AUTO",  # a date or a text that is none in Python keeps from reading no others
-        unicode_decode_error_handler="replace",
-        maxPoolSize=POOL_SIZE,
-        serverSelectionTimeoutMS=5000,
-        connectTimeoutMS=5000,
-    )
-
-
-def database() -> Database[dict[str, Any]]:
-    """The MongoDB database that the sweeps work on; reads go to the primary, whatever its URL says."""
-    return _mongo().get_default_database(read_preference=ReadPreference.PRIMARY)
-
-
-@_Shared
-def _jobs_mongo() -> MongoClient[dict[str, Any]]:
-    url = get_settings().jobs_mongo_url
-    if url is None:
-        raise SettingsError("JOBS_MONGO_URL is not set: name there the MongoDB database that is to hold the job log.")
-    return MongoClient(
-        url.get_secret_value(),
-        appname="image-pipeline-jobs",
-        tz_aware=True,
-        maxPoolSize=8,  # one thread of a process writes; a dashboard's few read
-        serverSelectionTimeoutMS=5000,
-        connectTimeoutMS=5000,
-    )
-
-
-def job_database() -> Database[dict[str, Any]]:
-    """The MongoDB database of the job log.
-
-    Raises:
-        SettingsError: JOBS_MONGO_URL is not set.
-    """
-    return _jobs_mongo().get_default_database(read_preference=ReadPreference.PRIMARY)
-
-
 @contextmanager
-def mongo_trouble(
-    doing: str, *, timeout: float = MONGO_ANSWERS, where: Callable[[], Database[dict[str, Any]]] = database
-) -> Iterator[None]:
-    """Turns what pymongo raises into a RetryableError `mongo_error` that says what was being done.
-
-    All that is inside may take `timeout` seconds together. Where that is long, the database `where` it is done is asked
-    first whether it is there: pymongo would look for it all that time.
-    """
-    try:
-        if timeout > MONGO_ANSWERS:
-            with pymongo.timeout(MONGO_ANSWERS):
-                where().command("ping")
-        with pymongo.timeout(timeout):
-            yield
-    except PyMongoError as error:  # its text may hold hosts and documents
-        raise RetryableError("mongo_error", f"Could not {doing}: MongoDB gave {type(error).__name__}.") from error
-
-
-@contextmanager
-def aws_trouble(service: str, doing: str) -> Iterator[None]:
+def aws_errors(service: str, doing: str) -> Iterator[None]:
     """Turns what boto3 raises into a RetryableError `<service>_error` that says what was being done."""
     try:
         yield
@@ -262,12 +152,3 @@ def aws_trouble(service: str, doing: str) -> Iterator[None]:
         raise RetryableError(f"{service}_error", f"Could not {doing}: {service} said {aws_code(error)}.") from error
     except BotoCoreError as error:
         raise RetryableError(f"{service}_error", f"Could not {doing}: {type(error).__name__}.") from error
-
-
-def forget() -> None:
-    """Drop every client and the settings, so that the next use reads the environment again (for tests)."""
-    for mongo in (*_mongo.forget(), *_jobs_mongo.forget()):
-        mongo.close()
-    for shared in (s3, store, sqs, http):
-        shared.forget()
-    get_settings.cache_clear()
