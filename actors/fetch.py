@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from pipeline.images.render import Recipe, identify
+from pipeline.images.content_id import content_id
+from pipeline.images.render import identify
 from pipeline.job import Content, Job, Source
 from pipeline.metrics import UNCHANGED
 from pipeline.net.download import download
 from pipeline.net.host_limits import manners
+from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
 from pipeline.storage.publish import is_published
@@ -28,7 +30,7 @@ def fetch(job: Job, source: Source) -> Source:
     recipe = Recipe(settings.renditions, settings.resize_fit)
     image = download(source.url, partial(manners().turn, lane=job.lane))
     extension = identify(image, max_pixels=settings.max_source_pixels).extension
-    content = Content(recipe.content_id(image), extension, recipe)
+    content = Content(content_id(image, recipe), extension, recipe)
     if is_published(job.folder, content):
         UNCHANGED.labels(job.lane).inc()
         return source.published(content)

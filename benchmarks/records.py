@@ -25,13 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.clients import lazy, mongo
 from pipeline.events import Event, Verdict
-from pipeline.images.render import Recipe
 from pipeline.job import Content, Job, Source
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.monitoring.job_log.writer import JobLog
 from pipeline.monitoring.logs import JsonFormatter, log_event
 from pipeline.monitoring.traces import Traces
 from pipeline.ops.provision import plan
+from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 from tests.support.trace_collector import collecting
 

@@ -21,7 +21,7 @@ from bson import ObjectId
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 
 from pipeline.errors import ErrorInfo, PermanentError, PipelineError, Rejected, StagedMissing
-from pipeline.images.render import Recipe
+from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, STAGES, UPLOAD, Lane, Stage, own_queues
 

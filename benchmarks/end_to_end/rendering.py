@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.images.render import Recipe
 from pipeline.images.sandbox import render
+from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 from pipeline.worker.malloc import keep_freed_blocks
 

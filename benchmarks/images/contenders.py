@@ -30,8 +30,8 @@ Render = Callable[[bytes], Renditions]
 
 def ours() -> Render:
     """`pipeline.images.render.render`, with the service's own defaults."""
-    from pipeline.images.render import Recipe, render  # noqa: PLC0415
-    from pipeline.recipe import parse_rendition  # noqa: PLC0415
+    from pipeline.images.render import render  # noqa: PLC0415
+    from pipeline.recipe import Recipe, parse_rendition  # noqa: PLC0415
     from pipeline.settings import Settings  # noqa: PLC0415
 
     recipe = Recipe(tuple(parse_rendition(f"{side}x{side}") for side in SIDES))

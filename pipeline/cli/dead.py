@@ -16,8 +16,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pipeline.cli.durations import parse_age, shown_age
 from pipeline.cli.signals import until_a_signal
-from pipeline.durations import parse_age, shown_age
 from pipeline.stages import DEAD_LETTER_QUEUES
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColu
 from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
-from pipeline.durations import parse_age
+from pipeline.cli.durations import parse_age
 
 if TYPE_CHECKING:
     from pipeline.ops.sweeps import Progress

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from pipeline.images.render import format_by_extension
+from pipeline.images.formats import format_by_extension
 from pipeline.settings import get_settings
 from pipeline.storage import s3 as objects
 

@@ -8,13 +8,10 @@ Pure: no network, no files, no settings.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from io import BytesIO
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from PIL import Image
 from PIL.Image import Resampling, Transpose
@@ -22,21 +19,9 @@ from PIL.Image import Resampling, Transpose
 from pipeline.images import codecs
 from pipeline.images.colour import Conversion, srgb_conversion
 from pipeline.images.decoding import decode
+from pipeline.images.formats import ENCODER_SETTINGS, GIF, JPEG, OWN_FORMAT, PNG, ImageFormat
 from pipeline.images.opening import Opened, explained, open_image
-from pipeline.recipe import RenditionSize, parse_rendition
-
-#: Raised by hand when the same input shall give other bytes; every cover then gets new URLs.
-RECIPE_VERSION: Final = 3
-
-#: What the encoders are told, by format. Measured against sharp at its quality 80 (docs/performance.md): JPEG has 2 %
-#: fewer bytes at 0.0007 more SSIM (0.0016 less at 800 x 800); progressive would save 3 % for 5 ms. WebP 79.5 has 1 %
-#: fewer bytes at 0.0005 less SSIM; method 2 takes half the time of 4 and has, at the same bytes, 0.0035 less.
-ENCODER_SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "JPEG": {"quality": 80},
-    "PNG": {"level": 2},
-    "GIF": {"optimize": True},
-    "WEBP": {"quality": 79.5, "method": 4},
-}
+from pipeline.recipe import Recipe, RenditionSize
 
 #: JPEGs up to this side get Huffman tables of their own: 0.3 to 0.5 KB less, a fifth of a 50 x 50. An 800 x 800 would
 #: have 1.3 KB (1.3 %) less, for 2 ms of CPU.
@@ -47,70 +32,8 @@ OPTIMIZED_SIDE: Final = 256
 #: at 800 x 800.
 FULL_COLOUR_SIDE: Final = 100
 
-Fit = Literal["cover", "contain", "fill"]
 Size = tuple[int, int]  # width and height in pixels
 Box = tuple[float, float, float, float]  # left, top, right, bottom
-
-
-@dataclass(frozen=True)
-class ImageFormat:
-    """A format that renditions are encoded in."""
-
-    name: str  #: Pillow's name
-    extension: str
-    content_type: str
-    has_alpha: bool
-    #: What makes pictures smaller for it. LANCZOS overshoots at edges, which JPEG spends bytes on: at the same bytes,
-    #: BICUBIC (Catmull-Rom) has as much SSIM at 800 x 800 and 0.003 to 0.005 more below, even against what LANCZOS
-    #: makes of the source, and takes 1 to 2 ms less. In WebP, edges beside nothing would darken more.
-    kernel: Resampling = Resampling.LANCZOS
-
-
-JPEG = ImageFormat("JPEG", ".jpeg", "image/jpeg", has_alpha=False, kernel=Resampling.BICUBIC)
-PNG = ImageFormat("PNG", ".png", "image/png", has_alpha=True)
-GIF = ImageFormat("GIF", ".gif", "image/gif", has_alpha=True)
-WEBP = ImageFormat("WEBP", ".webp", "image/webp", has_alpha=True)
-
-#: By a source's format. Others become PNG if they have alpha, else JPEG.
-_OWN_FORMAT: Final = {known.name: known for known in (JPEG, PNG, GIF, WEBP)}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What to make of a source; raises ValueError for no rendition at all or an unknown fit."""
-
-    renditions: tuple[RenditionSize, ...]
-    fit: Fit = "cover"  #: or `contain`: inside, padded; or `fill`: stretched. `cover` fills and crops around the centre
-
-    def __post_init__(self) -> None:
-        if not self.renditions:
-            raise ValueError("a recipe needs at least one rendition")
-        if self.fit not in _FITS:
-            raise ValueError(f"{self.fit!r} is not one of {', '.join(_FITS)}")
-
-    def encode(self) -> dict[str, Any]:
-        """This recipe as messages carry it: `{"renditions": ["50x50", ...], "fit": "cover"}`."""
-        return {"renditions": [rendition.name for rendition in self.renditions], "fit": self.fit}
-
-    @classmethod
-    def decode(cls, data: Mapping[str, Any]) -> Recipe:
-        """The recipe that `encode` made `data` of; raises ValueError for anything else."""
-        try:
-            return cls(tuple(parse_rendition(name) for name in data["renditions"]), data["fit"])
-        except (KeyError, TypeError):
-            raise ValueError(f"{data!r} is not a recipe") from None
-
-    def content_id(self, source: bytes) -> str:
-        """32 hex digits, the same for the same source and recipe: 128 bits of SHA-256 (contract, section 3)."""
-        head = json.dumps([RECIPE_VERSION, self.encode(), ENCODER_SETTINGS], sort_keys=True).encode()
-        digest = hashlib.sha256(head + b"\0")  # JSON holds no zero byte: the source begins after the first
-        digest.update(source)
-        return digest.hexdigest()[:32]
-
-
-def format_by_extension(extension: str) -> ImageFormat:
-    """The format of `.jpeg`, `.png`, `.gif` or `.webp`; raises KeyError for another."""
-    return {known.extension: known for known in _OWN_FORMAT.values()}[extension]
 
 
 def identify(source: bytes, *, max_pixels: int) -> ImageFormat:
@@ -141,7 +64,7 @@ def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels
 
 
 def _output_format(opened: Opened) -> ImageFormat:
-    return _OWN_FORMAT.get(opened.format) or (PNG if opened.has_alpha else JPEG)
+    return OWN_FORMAT.get(opened.format) or (PNG if opened.has_alpha else JPEG)
 
 
 class _Picture(NamedTuple):

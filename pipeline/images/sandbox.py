@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, Final
 from pipeline.errors import PermanentError, PipelineError, RetryableError
 from pipeline.images import render as images
 from pipeline.images.opening import MAX_DECODER_BYTES, format_of
-from pipeline.images.render import Recipe
+from pipeline.recipe import Recipe
 
 #: What the interpreter is told; Pillow's warnings are for nobody.
 CHILD: Final = ("-W", "ignore", "-m", "pipeline.images.sandbox")

@@ -17,8 +17,6 @@ from pipeline.sqs.leases import MAX_HOLD
 
 if TYPE_CHECKING:
     from pipeline.sqs.broker import SQSBroker
-    from pipeline.worker.ingest import Ingest
-    from pipeline.worker.periodic import Periodic
 
 #: Seconds that SQS may owe an answer until a process is not ready: three of the longest polls.
 ANSWER_WITHIN = 60.0
@@ -32,6 +30,26 @@ WORK_WITHIN = MAX_HOLD
 
 #: Seconds by which the scheduler may look later than it said; between two looks it may have to wait for SQS.
 TURN_WITHIN = 300.0
+
+
+class Receiver(Protocol):
+    """What `ingest` is doing, as far as its health is concerned."""
+
+    asking_since: float | None  #: since when SQS owes an answer, in monotonic seconds; None: it owes none
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop."""
+
+
+class Scheduled(Protocol):
+    """A periodic task, as far as its health is concerned."""
+
+    next_look: datetime | None  #: when the scheduler looks at it next; None before its first look
+
+    @property
+    def overdue(self) -> float:
+        """Seconds since a run was due that could not be sent."""
 
 
 class Health(Protocol):
@@ -99,7 +117,7 @@ class IngestHealth:
         taking: what it does, and `runs` whether its thread runs; None for nothing.
     """
 
-    def __init__(self, taking: Ingest | None, runs: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, taking: Receiver | None, runs: Callable[[], bool] = lambda: True) -> None:
         self._taking = taking
         self._runs = runs
 
@@ -125,7 +143,7 @@ class SchedulerHealth:
     """
 
     def __init__(
-        self, periodics: Mapping[str, Periodic], clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self, periodics: Mapping[str, Scheduled], clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
         self._periodics = periodics
         self._clock = clock

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Mapping
 
-from pipeline.images.render import format_by_extension
+from pipeline.images.formats import format_by_extension
 from pipeline.job import Content
 from pipeline.metrics import STORED_BYTES, STORED_RENDITIONS
 from pipeline.settings import Settings, get_settings

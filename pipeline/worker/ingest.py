@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from dramatiq.errors import BrokerConnectionError
 
-from pipeline.actors import fetch_image
 from pipeline.clients import aws
 from pipeline.errors import Rejected, RetryableError
 from pipeline.events import Event, Verdict, tell
@@ -24,7 +23,8 @@ from pipeline.metrics import count_hand_over
 from pipeline.sqs.queues import VISIBILITY_TIMEOUT
 from pipeline.sqs.wire import Reason, describe
 from pipeline.storage.staging import staging
-from pipeline.worker.broker import broker
+from pipeline.stages import FETCH
+from pipeline.worker.broker import broker, message_of
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
@@ -99,7 +99,7 @@ class Ingest:
         done, jobs = [], []
         for message in received:
             try:
-                jobs.append((message, fetch_image.message_of(job_in(message))))
+                jobs.append((message, message_of(job_in(message))))
             except Rejected as error:
                 if self._bury(message, error):
                     done.append(message)

@@ -15,9 +15,10 @@ import pytest
 
 from pipeline import send_message
 from pipeline.clients import aws
-from pipeline.images.render import Recipe
+from pipeline.images.content_id import content_id
 from pipeline.job import Content, Job, Rendered
 from pipeline.local.embedded import EmbeddedStack
+from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 from pipeline.storage.publish import publish
 from tests.acceptance.conftest import PROCFILE, Service, World, running_service
@@ -50,7 +51,7 @@ def job_at(world: World, hook: str, path: str) -> Job:
 
 def content_of(cover: bytes) -> Content:
     recipe = Recipe(get_settings().renditions, get_settings().resize_fit)
-    return Content(recipe.content_id(cover), ".jpeg", recipe)
+    return Content(content_id(cover, recipe), ".jpeg", recipe)
 
 
 @pytest.mark.parametrize(("stage", "actor"), [("resize", "resize_image"), ("upload", "upload_image")])

@@ -10,7 +10,9 @@ from PIL import Image
 
 from actors.resize import render  # the stage's own, in a module as large as a worker's
 from pipeline.errors import PermanentError
-from pipeline.images.render import Recipe, format_by_extension, identify
+from pipeline.images.formats import format_by_extension
+from pipeline.images.render import identify
+from pipeline.recipe import Recipe
 from pipeline.settings import get_settings, parse_rendition
 
 #: Modes of 8 bits a channel.

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.clients import aws
-from pipeline.images.render import Recipe
 from pipeline.job import Content, Job, Rendered, Sweep
+from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 from pipeline.sqs.wire import Entry, Reason, encode
 from pipeline.stages import Stage

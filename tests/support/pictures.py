@@ -8,8 +8,8 @@ import zlib
 
 from PIL import ExifTags, Image, ImageCms
 
-from pipeline.images.render import Recipe, render
-from pipeline.recipe import parse_rendition
+from pipeline.images.render import render
+from pipeline.recipe import Recipe, parse_rendition
 
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
 WHITE, BLACK, GREY = (255, 255, 255), (0, 0, 0), (128, 128, 128)

@@ -30,7 +30,7 @@ PROCESSES = ("fetch", "resize", "upload", "notify", "sweep", "ingest", "schedule
 
 #: Every module: each imports only from lines above its own. What is in `pipeline.local.demo` is one module here.
 ORDER = [
-    "pipeline.durations",
+    "pipeline.cli.durations",
     "pipeline.errors",
     "pipeline.recipe",
     "pipeline.schedule",

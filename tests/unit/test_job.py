@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import PermanentError, PipelineError, Rejected, RetryableError, StagedMissing
-from pipeline.images.render import Recipe
 from pipeline.job import (
     MAX_PAYLOAD_BYTES,
     MAX_URL_LENGTH,
@@ -29,7 +28,7 @@ from pipeline.job import (
     validated,
 )
 from pipeline.net.download import download
-from pipeline.recipe import parse_rendition
+from pipeline.recipe import Recipe, parse_rendition
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
 

@@ -15,11 +15,10 @@ import requests
 from pipeline.clients import aws, lazy, mongo
 from pipeline.errors import RetryableError
 from pipeline.events import Event, Verdict
-from pipeline.images.render import Recipe
 from pipeline.job import Content, Job, Source, input_job_id
 from pipeline.monitoring.job_log.writer import JOBS, MINUTES, counts, entry_of, updates
 from pipeline.ops.provision import plan
-from pipeline.recipe import RenditionSize
+from pipeline.recipe import Recipe, RenditionSize
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
 from pipeline.storage.publish import publish

@@ -12,11 +12,10 @@ import pytest
 from pipeline.clients import lazy, mongo
 from pipeline.errors import PermanentError, RetryableError
 from pipeline.events import Event, Verdict
-from pipeline.images.render import Recipe
 from pipeline.job import CLEAN_UP, Content, Job, Source, Sweep
 from pipeline.monitoring.job_log import reader as job_stories
 from pipeline.monitoring.job_log.schema import JOBS, MAX_TURNS, MINUTES, counts, entry_of, updates
-from pipeline.recipe import RenditionSize
+from pipeline.recipe import Recipe, RenditionSize
 from pipeline.settings import SettingsError, get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
 

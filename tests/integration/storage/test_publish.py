@@ -9,10 +9,9 @@ from botocore.exceptions import ClientError
 
 from pipeline.clients import aws
 from pipeline.errors import RetryableError
-from pipeline.images.render import Recipe
 from pipeline.job import Content
 from pipeline.local.embedded import REGION
-from pipeline.recipe import parse_rendition
+from pipeline.recipe import Recipe, parse_rendition
 from pipeline.settings import get_settings
 from pipeline.storage import publish
 

@@ -10,8 +10,9 @@ import dramatiq
 
 from pipeline.clients import aws, lazy
 from pipeline.events import Event, Verdict, forget, listen
-from pipeline.images.render import Recipe
+from pipeline.images.content_id import content_id
 from pipeline.job import CLEAN_UP, Content, Job, Rendered
+from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 from pipeline.sqs.wire import ATTEMPTS
 from pipeline.stages import FETCH, NOTIFY, RESIZE, Stage
@@ -28,7 +29,7 @@ def a_job(results: str) -> Job:
     payload = {"image_url": "http://127.0.0.1:9/cover.jpg", "redirect_queue": results}
     job = Job.accept(payload, job_id=secrets.token_hex(8), stage_payload=lambda _: "")
     recipe = Recipe(get_settings().renditions, get_settings().resize_fit)
-    content = Content(recipe.content_id(secrets.token_bytes(8)), ".jpeg", recipe)
+    content = Content(content_id(secrets.token_bytes(8), recipe), ".jpeg", recipe)
     publish(job.folder, content, dict.fromkeys(content.renditions, b"x"))
     return replace(job.with_sources({s.url: s.published(content) for s in job.sources}), ticket=secrets.token_hex(8))
 

@@ -12,8 +12,7 @@ from PIL import Image
 
 from pipeline.errors import PermanentError
 from pipeline.images import sandbox as confined
-from pipeline.images.render import Recipe
-from pipeline.recipe import parse_rendition
+from pipeline.recipe import Recipe, parse_rendition
 from tests.support.waiting import wait_for
 
 

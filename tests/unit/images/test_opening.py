@@ -278,7 +278,8 @@ def test_of_an_icon_the_largest_and_deepest_picture_counts() -> None:
 
 PROBE = """
 import sys
-from pipeline.images.render import Recipe, render
+from pipeline.recipe import Recipe
+from pipeline.images.render import render
 from pipeline.recipe import parse_rendition
 
 recipe = Recipe(tuple(map(parse_rendition, ["50x50", "250x250", "800x800"])))

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline.durations import parse_age, shown_age
+from pipeline.cli.durations import parse_age, shown_age
 
 
 def test_ages_are_read():
