@@ -50,6 +50,7 @@ lint: setup-dev ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: setup-dev ## Mend what can be mended of style and format
 	$(BIN)/ruff check --fix --exit-zero --quiet .

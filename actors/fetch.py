@@ -15,7 +15,8 @@ from pipeline.settings import get_settings
 from pipeline.stages import FETCH
 from pipeline.storage.publish import is_published
 from pipeline.storage.staging import staging
-from pipeline.worker.broker import advance, stage_actor
+from pipeline.worker.stage import advance
+from pipeline.worker.stage_actor import stage_actor
 
 
 @stage_actor(FETCH)

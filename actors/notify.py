@@ -15,7 +15,7 @@ from pipeline.storage.publish import image_info
 from pipeline.storage.staging import staging
 from pipeline.sweeps.documents import Outcome
 from pipeline.sweeps.sweep import write_back
-from pipeline.worker.broker import stage_actor
+from pipeline.worker.stage_actor import stage_actor
 
 #: How a result is delivered, by the name of the payload's field that asks for it.
 DELIVERIES: dict[str, Callable[[str, str, Payload], object]] = {

@@ -7,7 +7,8 @@ from pipeline.job import Job, Rendered, Source
 from pipeline.settings import get_settings
 from pipeline.stages import RESIZE
 from pipeline.storage.staging import staging
-from pipeline.worker.broker import advance, stage_actor
+from pipeline.worker.stage import advance
+from pipeline.worker.stage_actor import stage_actor
 
 
 @stage_actor(RESIZE)

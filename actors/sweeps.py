@@ -15,13 +15,14 @@ from pipeline.job import Job
 from pipeline.metrics import SWEEP_TAKEN
 from pipeline.schedule import scheduled_time
 from pipeline.settings import get_settings
-from pipeline.sqs.consumer import SQSMessage
+from pipeline.sqs.message import SQSMessage
 from pipeline.sweeps import run_state as runs
 from pipeline.sweeps import sweep as walk
 from pipeline.sweeps.documents import CHANNELS, EPISODES, Swept
-from pipeline.worker.broker import broker, current_message
 from pipeline.worker.instrumentation import serve_scheduler
+from pipeline.worker.messages import current_message
 from pipeline.worker.periodic import Periodic, PeriodicActor
+from pipeline.worker.stage_actor import our_broker
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,8 @@ def sweep_episodes(run: str | None = None, page: int = 0) -> None:
 
 def send_page(swept: Swept, run: str, page: int = 0, *, wait: float = 0.0) -> None:
     """Send the message that asks for a page of a run, after `wait` seconds."""
-    actor = broker.get_actor(swept.queue)
-    broker.enqueue(actor.message(run=run, page=page), delay=int(wait * 1000))
+    actor = our_broker().get_actor(swept.queue)
+    our_broker().enqueue(actor.message(run=run, page=page), delay=int(wait * 1000))
 
 
 def _sweep(swept: Swept, run: str | None, page: int) -> None:
@@ -70,7 +71,7 @@ def _sweep(swept: Swept, run: str | None, page: int) -> None:
         if trouble.code != "mongo_error":
             raise
         logger.warning("The sweep of %s waits %g s: %s", swept.name, TROUBLE_PAUSE, trouble)
-        broker.enqueue(_as_sent(message), delay=int(TROUBLE_PAUSE * 1000))
+        our_broker().enqueue(_as_sent(message), delay=int(TROUBLE_PAUSE * 1000))
         return
     if turn:
         send_page(swept, run, turn.page, wait=turn.wait)
@@ -88,9 +89,11 @@ def _begin(swept: Swept, message: SQSMessage) -> tuple[str, walk.Turn | None]:
 
 
 def _asked_for(swept: Swept, message: SQSMessage) -> datetime:
-    """The time of the schedule that the scheduler sent the message for, be it late; else when the message was made."""
+    """The scheduled time for which the message was sent, however late; without one, when the message was made."""
     if text := message.options.get("scheduled_at"):
-        return scheduled_time(str(broker.get_actor(swept.queue).options["periodic"]), datetime.fromisoformat(text))
+        return scheduled_time(
+            str(our_broker().get_actor(swept.queue).options["periodic"]), datetime.fromisoformat(text)
+        )
     return datetime.fromtimestamp(message.message_timestamp / 1000, UTC)
 
 
@@ -100,6 +103,6 @@ def _as_sent(message: SQSMessage) -> dramatiq.Message[None]:
 
 
 def _hand_over(jobs: Sequence[Job]) -> None:
-    errors = broker.enqueue_many([fetch_image.message_of(job) for job in jobs])
+    errors = our_broker().enqueue_many([fetch_image.message_of(job) for job in jobs])
     if error := next((error for error in errors if error), None):
         raise error

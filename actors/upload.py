@@ -6,7 +6,8 @@ from pipeline.job import Job, Source
 from pipeline.stages import UPLOAD
 from pipeline.storage.publish import publish
 from pipeline.storage.staging import staging
-from pipeline.worker.broker import advance, stage_actor
+from pipeline.worker.stage import advance
+from pipeline.worker.stage_actor import stage_actor
 
 
 @stage_actor(UPLOAD)

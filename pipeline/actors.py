@@ -1,11 +1,15 @@
-"""What `dramatiq pipeline.actors` and `periodiq pipeline.actors` load: the broker, and every actor."""
+"""Loaded by `dramatiq pipeline.actors` and `periodiq pipeline.actors`: the broker, and every actor on it."""
 
-from actors.fetch import fetch_image
-from actors.notify import notify_result
-from actors.resize import resize_image
-from actors.sweeps import sweep_channels, sweep_episodes
-from actors.upload import upload_image
-from pipeline.worker.broker import broker
+from pipeline.settings import settings_or_exit
+from pipeline.worker.broker import build
+
+broker = build(settings_or_exit())
+
+from actors.fetch import fetch_image  # noqa: E402 - the actors are declared on the broker
+from actors.notify import notify_result  # noqa: E402
+from actors.resize import resize_image  # noqa: E402
+from actors.sweeps import sweep_channels, sweep_episodes  # noqa: E402
+from actors.upload import upload_image  # noqa: E402
 
 __all__ = [
     "broker",

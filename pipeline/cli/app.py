@@ -81,8 +81,9 @@ def ingest() -> None:
         serve_ingest(None, lambda: True)
         told_to_stop.wait()
         return
+    import pipeline.actors  # noqa: PLC0415, F401 - builds the broker and declares the actors, which no other command needs
     from pipeline.monitoring.recorders import recording  # noqa: PLC0415
-    from pipeline.worker.ingest import Ingest  # noqa: PLC0415 - declares the actors, which no other command needs
+    from pipeline.worker.ingest import Ingest  # noqa: PLC0415
 
     taking = Ingest(queue_url)
     thread = threading.Thread(target=taking.run, name="ingest", daemon=True)

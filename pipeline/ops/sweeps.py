@@ -48,6 +48,7 @@ def start(swept: Swept, limit: int | None) -> str:
     """
     from dramatiq.errors import BrokerError  # noqa: PLC0415 - slow to import, and not needed for a look
 
+    import pipeline.actors  # noqa: PLC0415, F401 - builds the broker, on which the actors are declared
     from actors.sweeps import send_page  # noqa: PLC0415
 
     run = f"{swept.name}-manual-{secrets.token_hex(6)}"

@@ -29,9 +29,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq_sqs.exceptions import MessageTooLarge
 
-from pipeline.sqs.consumer import SQSConsumer, SQSMessage, Trials
+from pipeline.sqs.consumer import SQSConsumer, Trials
 from pipeline.sqs.group_commit import GroupCommit
 from pipeline.sqs.leases import Hold
+from pipeline.sqs.message import SQSMessage
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES, VISIBILITY_TIMEOUT, QueueSpec, ensure_queue
 from pipeline.sqs.wire import (
     DUE,

@@ -29,13 +29,13 @@ from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
 from pipeline.errors import RetryableError
-from pipeline.sqs.leases import FIRST_BACKOFF, LAST_BACKOFF, Hold, Holds
+from pipeline.sqs.leases import FIRST_BACKOFF, LAST_BACKOFF, Hold, Holds, LeasedQueue
+from pipeline.sqs.message import SQSMessage
 from pipeline.sqs.wire import DUE, FIRST, MAX_BATCH, SUSPECT, Reason, decode, describe, encode
 
 if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef
-
-    from pipeline.sqs.broker import SQSBroker
 
 Step = Callable[[], object]
 
@@ -49,13 +49,6 @@ COMPANY_WAIT = 0.1
 #: At this receive a message is suspected of killing its workers. It is received once where nothing goes wrong; each
 #: worker that ends while it holds it costs one more.
 SUSPECTED_AT = 4
-
-#: So often is a suspect begun alone before it is given up: at its sixth receive, where each ended a worker.
-TRIALS = 2
-
-#: So often is a suspect sent again as a copy before it is given up, though it ended no worker: nobody could settle it.
-#: Each is received four times, at least some seconds apart.
-MAX_COPIES = 50
 
 #: Seconds until a suspect is looked at again that found another one before it.
 SUSPECT_DELAY = 5
@@ -71,47 +64,37 @@ class Trials(Protocol):
         """Remember it; 0 forgets the message."""
 
 
-class SQSMessage(dramatiq.MessageProxy):
-    """A received message. Shown in logs by actor and id alone: its arguments hold what customers sent."""
+class Process(Protocol):
+    """The process that a consumer receives for, as far as consumers share its state: the broker."""
 
-    def __init__(self, message: dramatiq.Message[Any], hold: Hold, *, receives: int, sqs_id: str = "") -> None:
-        super().__init__(message)
-        self.hold = hold
-        self.receives = receives
-        self.sqs_id = sqs_id  #: SQS's own id for it: the same each time it or a copy is received; known to nobody else
-        self.began = time.monotonic()  #: when a worker thread took it; until then, when it was received
-        self.release_after: int | None = None
-        self.reason: Reason | None = None
-        self.trials: int | None = None  #: how often it had been begun alone in vain, when it was begun so again
+    actors: dict[str, Any]
+    consumers: set[SQSConsumer]
+    dead_letter_queue: Callable[[str], str]
+    visibility: int
+    clock: Callable[[], float]
+    trials: Trials
+    alone: SQSMessage | None
 
     @property
-    def is_given_up(self) -> bool:
-        """Whether it ended too many workers, when it ran alone, or was received far too often."""
-        return (self.trials or 0) >= TRIALS or self.copies >= MAX_COPIES
+    def client(self) -> SQSClient: ...
 
     @property
-    def is_suspect(self) -> bool:
-        """Whether it was received so often that it may be what kills its workers."""
-        return SUSPECT in self.options
+    def holds_one(self) -> bool: ...
 
     @property
-    def copies(self) -> int:
-        """How often it was sent again as a suspect."""
-        return int(self.options.get(SUSPECT, 0))
+    def live_waits(self) -> bool: ...
 
-    def release(self, after: int = 0) -> None:
-        """Leave the message, once its processing ends, to whoever receives it `after` so many seconds."""
-        self.release_after = after
+    def queue_url(self, queue_name: str) -> str: ...
 
-    def fail_with(self, reason: Reason) -> None:
-        """Make the message a dead letter, once its processing ends, for `reason`."""
-        self.reason = reason
-        self.fail()
+    def bury(self, queue_name: str, body: str, reason: Reason) -> None: ...
 
-    def __str__(self) -> str:
-        return f"{self.actor_name}[{self.message_id}]"
+    def hop(self, message: dramatiq.Message[Any]) -> None: ...
 
-    __repr__ = __str__
+    def send_copy(self, message: dramatiq.Message[Any], *, delay: int, **options: Any) -> None: ...
+
+    def begin_alone(self, message: SQSMessage) -> bool: ...
+
+    def end_alone(self, message: SQSMessage) -> None: ...
 
 
 class SQSConsumer(upstream.SQSConsumer):
@@ -121,13 +104,15 @@ class SQSConsumer(upstream.SQSConsumer):
     threads did not begin would in the end be received again, for nobody's fault.
     """
 
-    def __init__(self, broker: SQSBroker, queue_name: str, *, prefetch: int, bulk: bool = False) -> None:
+    def __init__(self, broker: Process, queue_name: str, *, prefetch: int, bulk: bool = False) -> None:
         self.logger = get_logger(__name__, type(self))
         self.broker = broker
         self.queue_name = queue_name
         self.prefetch = prefetch
         self.bulk = bulk
-        self.holds = Holds(broker, queue_name)
+        self.holds = Holds(
+            LeasedQueue(queue_name, partial(broker.queue_url, queue_name), lambda: broker.client, broker.visibility)
+        )
         self._ready: queue.SimpleQueue[SQSMessage] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._suspect: SQSMessage | None = None  # waits until it can run alone

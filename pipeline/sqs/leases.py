@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dramatiq.logging import get_logger
@@ -18,7 +19,7 @@ from dramatiq_sqs.utils import batched
 from pipeline.sqs.wire import MAX_BATCH, describe
 
 if TYPE_CHECKING:
-    from pipeline.sqs.broker import SQSBroker
+    from mypy_boto3_sqs import SQSClient
 
 #: Seconds that deletes wait for a full batch. The messages stay hidden meanwhile, and a crash only repeats harmless
 #: stages.
@@ -44,20 +45,29 @@ class Hold:
         self.lost = False  #: somebody else has the message, or will
 
 
+@dataclass(frozen=True)
+class LeasedQueue:
+    """The queue whose messages are leased: its name, and how it is reached."""
+
+    name: str
+    url: Callable[[], str]
+    client: Callable[[], SQSClient]
+    visibility: int  #: seconds a received message is hidden between two extensions
+
+
 class Holds:
     """The messages of one queue that this process holds."""
 
-    def __init__(self, broker: SQSBroker, queue_name: str) -> None:
+    def __init__(self, queue: LeasedQueue) -> None:
         self.logger = get_logger(__name__, type(self))
-        self._broker = broker
-        self._queue_name = queue_name
+        self._queue = queue
         self.changed = threading.Condition()  # guards the next two
         self._held: dict[str, Hold] = {}
         self._done: list[Hold] = []  # still hidden from others until they are deleted
         self._deleting = False
         self._closed = threading.Event()
         self.looked_at = time.monotonic()  #: when the thread that keeps them last looked
-        self._thread = threading.Thread(target=self._keep, name=f"keep-{queue_name}", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name=f"keep-{queue.name}", daemon=True)
         self._thread.start()
 
     def __len__(self) -> int:
@@ -85,7 +95,7 @@ class Holds:
 
     def add(self, handle: str) -> Hold:
         """Hold the message that was just received with `handle`."""
-        hold = Hold(handle, self._broker.visibility)
+        hold = Hold(handle, self._queue.visibility)
         with self.changed:
             self._held[handle] = hold
             self.changed.notify_all()
@@ -121,7 +131,7 @@ class Holds:
                     self.changed.wait(self._until_next_extension())
                 if self._done:
                     # Shorter where messages are hidden for short: they are extended only afterwards.
-                    self.changed.wait_for(self._has_full_batch, min(DELETE_WAIT, self._broker.visibility / 15))
+                    self.changed.wait_for(self._has_full_batch, min(DELETE_WAIT, self._queue.visibility / 15))
             if self._delete_done():
                 backoff = FIRST_BACKOFF
             elif self._closed.wait(backoff):
@@ -148,12 +158,12 @@ class Holds:
         for place in range(0, len(done), MAX_BATCH):
             batch = done[place : place + MAX_BATCH]
             try:
-                response = self._broker.client.delete_message_batch(
-                    QueueUrl=self._broker.queue_url(self._queue_name),
+                response = self._queue.client().delete_message_batch(
+                    QueueUrl=self._queue.url(),
                     Entries=[{"Id": str(i), "ReceiptHandle": hold.handle} for i, hold in enumerate(batch)],
                 )
             except Exception as error:  # of boto3, or of a parser below it
-                self.logger.warning("%s: cannot delete (%s); again soon.", self._queue_name, describe(error))
+                self.logger.warning("%s: cannot delete (%s); again soon.", self._queue.name, describe(error))
                 with self.changed:
                     self._done = done[place:] + self._done
                 return False
@@ -165,7 +175,7 @@ class Holds:
     def _until_next_extension(self) -> float:
         """Seconds until the first held message has to be extended, or might have to be."""
         now = time.monotonic()
-        return max(0.0, min((hold.extend_at - now for hold in self._held.values()), default=self._broker.visibility))
+        return max(0.0, min((hold.extend_at - now for hold in self._held.values()), default=self._queue.visibility))
 
     def _extend_held(self) -> None:
         """Extend what is due, after a third of its visibility timeout; what was held for too long is let go."""
@@ -175,16 +185,16 @@ class Holds:
         self._lose([hold for hold in due if now - hold.since >= MAX_HOLD])
         due = [hold for hold in due if now - hold.since < MAX_HOLD]
         for hold in due:
-            hold.extend_at = now + self._broker.visibility / 15  # sooner, if this attempt fails
-        changed, stale = self._change_visibility(due, self._broker.visibility)
+            hold.extend_at = now + self._queue.visibility / 15  # sooner, if this attempt fails
+        changed, stale = self._change_visibility(due, self._queue.visibility)
         for hold in changed:
-            hold.extend_at = now + self._broker.visibility / 3
+            hold.extend_at = now + self._queue.visibility / 3
         self._lose(stale)
 
     def _lose(self, holds: Sequence[Hold]) -> None:
         """Held for too long, or stale: somebody else has the message, or will, and may delete it."""
         if holds:
-            self.logger.warning("%s: lost %d messages to other workers.", self._queue_name, len(holds))
+            self.logger.warning("%s: lost %d messages to other workers.", self._queue.name, len(holds))
         with self.changed:
             for hold in holds:
                 hold.lost = True
@@ -199,15 +209,15 @@ class Holds:
         for batch in batched(holds, MAX_BATCH):
             members = list(batch)
             try:
-                response = self._broker.client.change_message_visibility_batch(
-                    QueueUrl=self._broker.queue_url(self._queue_name),
+                response = self._queue.client().change_message_visibility_batch(
+                    QueueUrl=self._queue.url(),
                     Entries=[
                         {"Id": str(i), "ReceiptHandle": hold.handle, "VisibilityTimeout": seconds}
                         for i, hold in enumerate(members)
                     ],
                 )
             except Exception as error:  # of boto3, or of a parser below it
-                self.logger.warning("%s: cannot change visibility (%s).", self._queue_name, describe(error))
+                self.logger.warning("%s: cannot change visibility (%s).", self._queue.name, describe(error))
                 continue
             changed += [members[int(success["Id"])] for success in response.get("Successful", [])]
             stale += [members[int(failure["Id"])] for failure in response.get("Failed", []) if failure["SenderFault"]]

@@ -23,8 +23,7 @@ from pipeline.metrics import count_hand_over
 from pipeline.sqs.queues import VISIBILITY_TIMEOUT
 from pipeline.sqs.wire import Reason, describe
 from pipeline.storage.staging import staging
-from pipeline.stages import FETCH
-from pipeline.worker.broker import broker, message_of
+from pipeline.worker.stage_actor import message_of, our_broker
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
@@ -109,7 +108,7 @@ class Ingest:
                 unforeseen = Rejected("bad_message", f"The message cannot be handled ({type(error).__name__}).")
                 if self._bury(message, unforeseen):
                     done.append(message)
-        failures = broker.enqueue_many([job for _, job in jobs])
+        failures = our_broker().enqueue_many([job for _, job in jobs])
         for (message, _), failure in zip(jobs, failures, strict=True):
             if failure is None:
                 done.append(message)
@@ -123,7 +122,7 @@ class Ingest:
         job_id = input_job_id(message["MessageId"])
         tell(Event("ingest", job_id, Verdict.REJECTED, code=error.code, message=error.message))
         try:
-            broker.bury("ingest", message["Body"], Reason(error.code, error.message, stage="ingest"))
+            our_broker().bury("ingest", message["Body"], Reason(error.code, error.message, stage="ingest"))
         except (BrokerConnectionError, RetryableError) as trouble:
             logger.warning("ingest: message %s comes back: %s", message["MessageId"], trouble)
             return False

@@ -223,7 +223,7 @@ def running_service(
 
 
 def _point_broker_here() -> None:
-    from pipeline.worker.broker import broker
+    from pipeline.actors import broker
 
     broker.namespace = get_settings().queue_namespace
     broker._urls.clear()

@@ -23,11 +23,12 @@ def plant() -> None:
     import actors.upload
     import pipeline.sqs.consumer
     import pipeline.sqs.leases
+    from pipeline.actors import broker
     from pipeline.settings import get_settings
     from pipeline.sqs.wire import ATTEMPTS
     from pipeline.storage import s3 as objects
     from pipeline.storage.staging import staging
-    from pipeline.worker.broker import broker, current_message
+    from pipeline.worker.messages import current_message
 
     broker.visibility = VISIBILITY
     pipeline.sqs.leases.LAST_BACKOFF = pipeline.sqs.consumer.LAST_BACKOFF = VISIBILITY / 3  # as it is to 45 s

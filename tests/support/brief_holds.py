@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from pipeline.worker.broker import broker
+from pipeline.actors import broker
 
 broker.visibility = 2

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import actors.sweeps
+from pipeline.actors import broker
 from pipeline.sweeps import documents
 from pipeline.sweeps import run_state as runs
 from pipeline.sweeps import sweep as walk
 from pipeline.sweeps.documents import Document
-from pipeline.worker.broker import broker
 
 broker.visibility = 2
 walk.PAGE_SIZE = 10

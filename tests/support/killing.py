@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import actors.resize
-from pipeline.worker.broker import broker
+from pipeline.actors import broker
 
 broker.visibility = 2
 

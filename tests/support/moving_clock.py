@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pipeline.sqs.broker
-from pipeline.worker.broker import broker
+from pipeline.actors import broker
 
 
 def now() -> float:

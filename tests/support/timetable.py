@@ -8,7 +8,7 @@ from datetime import datetime
 
 import dramatiq
 
-from pipeline.worker.broker import broker
+from pipeline.actors import broker
 from pipeline.worker.periodic import Periodic, PeriodicActor
 
 __all__ = ["broker"]

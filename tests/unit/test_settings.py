@@ -13,7 +13,7 @@ from pipeline.settings import Settings, SettingsError, get_settings
 ROOT = Path(__file__).parents[2]
 
 #: Modules that hand the environment on to child processes; they read no setting from it.
-HANDS_ON = {"embedded.py", "processes.py", "standalone.py", "local.py", "demo"}
+HANDS_ON = {"local", "demo"}
 
 
 @pytest.fixture(autouse=True)

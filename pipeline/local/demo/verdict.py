@@ -57,7 +57,7 @@ def fetch_back(infos: Mapping[str, Any]) -> dict[str, list[Stored]]:
 
 def dead_letters(settings: Settings) -> dict[str, DeadLetter]:
     """Every dead letter, by the id of its job."""
-    from pipeline.worker.broker import job_of  # noqa: PLC0415 - reads the settings, which the stack has changed
+    from pipeline.worker.messages import job_of  # noqa: PLC0415 - reads the settings, which the stack has changed
 
     found: dict[str, DeadLetter] = {}
     for queue in [*(stage.dead_letter_queue for stage in STAGES), INGEST_DEAD_LETTER_QUEUE]:

@@ -24,7 +24,7 @@ from pipeline.sqs.queues import MAX_RECEIVES, RETENTION
 from pipeline.sqs.wire import ATTEMPTS, decode
 from pipeline.stages import DEAD_LETTER_QUEUES, INGEST_DEAD_LETTER_QUEUE, NOTIFY, SWEEP_QUEUES, stage_of_queue
 from pipeline.text import printable
-from pipeline.worker.broker import job_of
+from pipeline.worker.messages import job_of
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef

@@ -10,8 +10,8 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from dramatiq.worker import Worker
 
-from pipeline.sqs.consumer import SQSMessage
 from pipeline.sqs.leases import Hold
+from pipeline.sqs.message import SQSMessage
 from tests.support.echo import broker, clock, consume, count_requests, counts, message, take
 from tests.support.waiting import wait_for
 
@@ -250,7 +250,7 @@ def test_a_trial_that_cannot_be_noted_is_run_all_the_same(broker, consume, monke
 
 
 def test_what_is_received_again_and_again_and_never_settled_is_given_up(broker, consume, monkeypatch) -> None:
-    monkeypatch.setattr("pipeline.sqs.consumer.MAX_COPIES", 2)
+    monkeypatch.setattr("pipeline.sqs.message.MAX_COPIES", 2)
     broker.send_copy(message("never settled"), delay=0, suspect=1)
     given_up = False
     while not given_up:

@@ -7,7 +7,6 @@ import io
 import pytest
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
-from pipeline.images import render as images
 from pipeline.images.content_id import RECIPE_VERSION, content_id
 from pipeline.images.formats import ENCODER_SETTINGS, format_by_extension
 from pipeline.images.render import OPTIMIZED_SIDE, identify, render

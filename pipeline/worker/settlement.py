@@ -1,0 +1,252 @@
+"""Settles a message whose stage did not go well: retry, give up, reject or release. Giving up is handled only here."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import dramatiq
+from dramatiq.errors import BrokerConnectionError
+from dramatiq.errors import Retry as DramatiqRetry
+from dramatiq.middleware import MiddlewareError, Shutdown, TimeLimitExceeded
+
+from pipeline.errors import PermanentError, PipelineError, PutOff, Rejected, Retry, RetryableError
+from pipeline.events import Event, Verdict, tell
+from pipeline.job import CLEAN_UP, Job, Unfinished, UnknownVersion
+from pipeline.settings import Settings
+from pipeline.sqs.leases import FIRST_BACKOFF, LAST_BACKOFF
+from pipeline.sqs.message import SQSMessage
+from pipeline.sqs.queues import RETENTION
+from pipeline.sqs.wire import ATTEMPTS, Reason, describe, encode
+from pipeline.stages import Stage, stage_of_queue
+from pipeline.worker.messages import attempt_of, attempts_of
+
+if TYPE_CHECKING:
+    from pipeline.sqs.broker import SQSBroker
+
+logger = logging.getLogger(__name__)
+
+Part = tuple[Job, dict[str, PipelineError]]
+Step = Callable[[], object]
+
+#: Seconds until a job of an unknown version is looked at again: by then a newer worker may have taken it.
+UNKNOWN_VERSION_DELAY = 30
+
+#: Seconds until a message comes back that could not be settled.
+RELEASE_DELAY = 15
+
+#: A wait is drawn from this range around what the settings say, so that jobs that failed together come back apart.
+JITTER = (0.8, 1.2)
+
+
+class Unsettled(MiddlewareError, DramatiqRetry):
+    """What went wrong in a stage, its cause, is for `Outcomes` to settle.
+
+    To dramatiq it is a Retry: of anything else that an actor raises it logs the text, and what a customer sent in it.
+    """
+
+
+class Outcomes(dramatiq.Middleware):
+    """Retries, gives up, rejects or leaves a message whose actor raised.
+
+    Takes the place of dramatiq's Retries, which loses a message where its retry cannot be sent. Comes first in the list
+    of middleware: after-hooks run from the last to the first, so that no time limit can strike in the middle of it.
+
+    Parameters:
+        settings: the delays of retries.
+        job_of: the job in a message.
+        pass_on: sends a job to the stage that it is due in.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        job_of: Callable[[SQSMessage], Job],
+        pass_on: Callable[[Job], None],
+    ) -> None:
+        self._delays = {
+            Retry.SOURCE: settings.fetch_retry_delays,
+            Retry.SERVICE: settings.retry_delays,
+            Retry.POSTBACK: settings.postback_retry_delays,
+        }
+        self._job_of = job_of
+        self._pass_on = pass_on
+
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        """Do not run what has killed its workers too often."""
+        message.began = time.monotonic()
+        if message.is_given_up:
+            # Not how often: a result that is repeated has the same body.
+            raise Unsettled from PermanentError(
+                "worker_crashed", "The job was received again and again, and no worker that had it lived to end it."
+            )
+
+    def after_process_message(
+        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        """Settle what went wrong. While SQS is in trouble the message is kept, and settling it goes on later."""
+        if exception is None:
+            return
+        error = exception.__cause__ or exception
+        steps: Iterator[Step] | None = None
+        step: Step | None = None
+        backoff = FIRST_BACKOFF
+        while True:
+            try:
+                steps = steps or iter(self._steps(broker, message, error))
+                while step := step or next(steps, None):
+                    step()
+                    step = None
+                return
+            except (BrokerConnectionError, RetryableError) as trouble:
+                logger.warning("%s cannot be settled (%s): next in %.1fs", message, trouble, backoff)
+                if broker.stopping.wait(backoff):
+                    message.release()
+                    return
+                backoff = min(backoff * 2, LAST_BACKOFF)
+            except Exception as trouble:
+                logger.error("%s cannot be settled: %s", message, describe(trouble))
+                message.release(after=RELEASE_DELAY)
+                return
+
+    def _steps(self, broker: SQSBroker, message: SQSMessage, error: BaseException) -> list[Step]:
+        """What has to be done, one after the other and each once, for a message whose actor raised `error`."""
+        stage = stage_of_queue(message.queue_name)
+        if isinstance(error, Shutdown):
+            return [message.release]
+        if stage is None and message.is_given_up:
+            reason = as_pipeline_error(error)
+            return [partial(message.fail_with, Reason(reason.code, reason.message, stage=message.queue_name))]
+        if stage is None:  # no job's: it is tried again as it is
+            return [partial(message.release, RELEASE_DELAY)]
+        if isinstance(error, UnknownVersion) and time.time() - message.message_timestamp / 1000 < RETENTION:
+            logger.warning("%s has %s: left to another worker.", message, error)
+            return [partial(broker.enqueue, message._message, delay=UNKNOWN_VERSION_DELAY * 1000)]
+        try:
+            parts = self._parts(message, stage, error)
+        except Rejected as rejected:
+            _tell(message, stage, message.message_id, Verdict.REJECTED, rejected)
+            return [partial(message.fail_with, _reason(message, stage, rejected))]
+        return [step for job, errors in parts for step in self._steps_of(broker, message, stage, job, errors)]
+
+    def _parts(self, message: SQSMessage, stage: Stage, error: BaseException) -> Sequence[Part]:
+        """What is to be tried again or given up, each by itself; raises Rejected where there is no job."""
+        if isinstance(error, Rejected):
+            raise error
+        if isinstance(error, UnknownVersion):
+            raise Rejected("unknown_version", f"No worker knew it for {RETENTION // 86400} days: {error}.")
+        if isinstance(error, Unfinished):
+            return error.parts
+        job = self._job_of(message)
+        return [(job, dict.fromkeys(job.urls_due(stage) or job.deliveries or [""], as_pipeline_error(error)))]
+
+    def _steps_of(
+        self, broker: SQSBroker, message: SQSMessage, stage: Stage, job: Job, errors: dict[str, PipelineError]
+    ) -> Iterator[Step]:
+        """Give up what failed for good; send the job through the stage again after a wait, or on to the next."""
+        waits = {name: wait for name, error in errors.items() if (wait := self._wait(message, error)) is not None}
+        given_up = {name: error for name, error in errors.items() if name not in waits}
+        if left := given_up.pop(CLEAN_UP, None):  # it expires, and is worth no dead letter
+            logger.warning("job %s: its bytes stay in staging until they expire: %s", job.id, left)
+        if given_up:
+            reason = _reason(message, stage, *given_up.values())
+            failed = job.with_errors(stage, given_up)
+            _tell(message, stage, job.id, Verdict.GIVEN_UP, *given_up.values(), job=failed, worked_on=tuple(given_up))
+            # What reports it, if an operator sends it again: no other letter of this job under the same id.
+            redriven = replace(job, redrives=job.redrives + job.letters + 1, letters=0)
+            letter = _with_job(message, redriven, **{ATTEMPTS: {}})
+            yield partial(broker.bury, message.queue_name, encode(letter), reason)
+            job = replace(failed, letters=job.letters + 1)
+        if waits:
+            again = {name: errors[name] for name in waits}
+            wait = max(waits.values())
+            verdict = Verdict.PUT_OFF if all(isinstance(error, PutOff) for error in again.values()) else Verdict.RETRY
+            _tell(message, stage, job.id, verdict, *again.values(), wait=wait, job=job, worked_on=tuple(again))
+            attempts = {ATTEMPTS: _count(message, again)}
+            yield partial(broker.enqueue, _with_job(message, job, **attempts), delay=int(wait * 1000))
+        elif not errors or job.due is not stage:
+            yield partial(self._pass_on, job)
+
+    def _wait(self, message: SQSMessage, error: PipelineError) -> float | None:
+        """Seconds until the next attempt; None if there is to be none."""
+        if isinstance(error, PutOff):
+            return error.wait
+        if not isinstance(error, RetryableError):
+            return None
+        delays, attempt = self._delays[error.retry], attempts_of(message).get(error.retry, 0)
+        if attempt >= len(delays):
+            return None
+        jittered = delays[attempt] * random.uniform(*JITTER)  # noqa: S311 - no secret is drawn
+        if error.retry_after is None:
+            return jittered
+        # A source is asked again when it says; a postback's receiver may only ask for more time (contract, section 4).
+        return error.retry_after if error.retry is Retry.SOURCE else max(jittered, error.retry_after)
+
+
+def as_pipeline_error(error: BaseException) -> PipelineError:
+    """Any error as one with a code. What nobody foresaw is worth another attempt: another machine may do better."""
+    match error:
+        case PipelineError():
+            return error
+        case TimeLimitExceeded():
+            return RetryableError("time_limit", "The stage took longer than its time limit.")
+        case MemoryError():
+            return RetryableError("out_of_memory", "The stage ran out of memory.")
+        case BrokerConnectionError():
+            return RetryableError("sqs_error", "A message to the next stage could not be sent.")
+    return RetryableError("internal_error", f"The stage failed with an unexpected {type(error).__name__}.")
+
+
+def _count(message: SQSMessage, errors: dict[str, PipelineError]) -> dict[str, int]:
+    """The message's attempts, with one more of each kind that `errors` have."""
+    attempts = attempts_of(message)
+    made = [error for error in errors.values() if isinstance(error, RetryableError) and not isinstance(error, PutOff)]
+    for retry in {error.retry for error in made}:
+        attempts[retry] = attempts.get(retry, 0) + 1
+    return attempts
+
+
+def _with_job(message: SQSMessage, job: Job, **options: Any) -> dramatiq.Message[Any]:
+    """The message with `job` as far as it has come."""
+    changed: dramatiq.Message[Any] = message.copy(args=(), kwargs={"job": job.encode()}, options=options)
+    return changed
+
+
+def _reason(message: SQSMessage, stage: Stage, *errors: PipelineError) -> Reason:
+    return Reason(
+        code=errors[0].code,
+        message=_sentences(errors),
+        stage=stage.name,
+        attempts=attempt_of(message),
+        first=message.message_timestamp / 1000,
+        last=time.time(),
+    )
+
+
+def _tell(
+    message: SQSMessage, stage: Stage, job_id: str, verdict: Verdict, *errors: PipelineError, **more: Any
+) -> None:
+    """Tell of a turn that did not go well."""
+    tell(
+        Event(
+            stage.name,
+            job_id,
+            verdict,
+            arrived=message.message_timestamp / 1000,
+            seconds=time.monotonic() - message.began,
+            attempt=attempt_of(message),
+            code=errors[0].code,
+            message=_sentences(errors),
+            **more,
+        )
+    )
+
+
+def _sentences(errors: Sequence[PipelineError]) -> str:
+    """What the errors say for people, each sentence once."""
+    return " ".join(dict.fromkeys(error.message for error in errors))

@@ -1,0 +1,84 @@
+"""One stage's work on a job: every source that is due, side by side."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from pipeline.errors import PipelineError, StagedMissing, without_frames
+from pipeline.job import Job, Rendered, Source, Unfinished
+from pipeline.stages import FETCH, NOTIFY, RESIZE, Stage
+from pipeline.storage.publish import is_published
+from pipeline.worker.messages import attempt_of, current_message
+from pipeline.worker.settlement import as_pipeline_error
+
+logger = logging.getLogger(__name__)
+
+StageFunction = Callable[[Job, Source], Source]
+
+
+def advance(job: Job, stage: Stage, work: StageFunction) -> Job:
+    """The job with every source that is due in `stage` taken one step further, side by side.
+
+    Raises:
+        Unfinished: some of it raised; it holds the job as far as it came, and the errors.
+    """
+    message = current_message()
+    due = [source for source in job.sources if source.due == stage.name]
+    is_repeated = message.receives > 1 or message.is_suspect or attempt_of(message) > 1
+    further: dict[str, Source] = {}
+    errors: dict[str, PipelineError] = {}
+
+    def take(source: Source) -> None:
+        try:
+            after = _run(work, job, source)
+            further[source.url] = _with_all_keys(job, after) if is_repeated else after
+        except Exception as error:  # one image never costs the other
+            if not isinstance(error, PipelineError):
+                log_places(stage, error)
+            errors[source.url] = without_frames(as_pipeline_error(error))
+
+    if len(due) > 1:
+        with ThreadPoolExecutor(max_workers=len(due)) as pool:
+            list(pool.map(take, due))
+    else:
+        for source in due:
+            take(source)
+    job = job.with_sources(further)
+    if errors:
+        raise Unfinished((job, errors))
+    return job
+
+
+def _run(work: StageFunction, job: Job, source: Source) -> Source:
+    """Work on one source. If its bytes are gone, go on where it is published, else start again at fetch, once."""
+    try:
+        return work(job, source)
+    except StagedMissing:
+        if source.content and is_published(job.folder, source.content):
+            return source.published(source.content)
+        if source.restarted:
+            raise
+        return source.afresh()
+
+
+def _with_all_keys(job: Job, source: Source) -> Source:
+    """A source that is done, naming also what earlier attempts may have staged of the same content and this one does
+    not know of: `notify` deletes it."""
+    if source.due != NOTIFY.name:
+        return source
+    original, rendered = (job.staged_key(stage, source, source.known) for stage in (FETCH, RESIZE))
+    return replace(
+        source,
+        original=source.original or original,
+        rendered=source.rendered if source.rendered.key else Rendered(rendered),
+    )
+
+
+def log_places(stage: Stage, error: Exception) -> None:
+    """Log where something unforeseen happened, but not its text, which may hold what a customer sent."""
+    places = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("%s met an unexpected %s at\n%s", stage.name, type(error).__name__, places)

@@ -1,0 +1,131 @@
+"""Makes a function the dramatiq actor of a stage, and hands jobs from one stage to the next."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import dramatiq
+from dramatiq.errors import BrokerConnectionError
+
+from pipeline.errors import PipelineError, Rejected
+from pipeline.events import Event, Verdict, tell
+from pipeline.job import MAX_PAYLOAD_BYTES, Job, Unfinished, UnknownVersion, to_json
+from pipeline.sqs.broker import SQSBroker
+from pipeline.sqs.wire import GROUP
+from pipeline.stages import Stage, stage_of_queue
+from pipeline.storage.staging import staging
+from pipeline.worker.messages import attempt_of, current_message, job_of, payload_of
+from pipeline.worker.settlement import Unsettled
+from pipeline.worker.stage import log_places
+
+
+class StageActor(dramatiq.Actor[..., None]):
+    """An actor of a stage: takes `send(payload)` as any actor does, and jobs from other stages by `message_of`."""
+
+    def __init__(self, fn: Callable[..., None], **declared: Any) -> None:
+        super().__init__(fn, **declared)
+        self.logger = logging.getLogger("dramatiq.actor")  # a logger of ours would show arguments at LEVEL=DEBUG
+
+    def message_with_options(
+        self, *, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> dramatiq.Message[None]:
+        """The message of `send(payload)`; a payload too long for a message is put into staging first."""
+        message = super().message_with_options(args=args, kwargs=kwargs, **options)
+        payload = payload_of(message)
+        if payload is None or len(to_json(payload).encode()) <= MAX_PAYLOAD_BYTES:
+            return message
+        try:
+            job = Job.accept(payload, job_id=message.message_id, stage_payload=staging().put)
+        except Rejected:
+            return message  # the worker makes it a dead letter, as it does with short ones
+        return message.copy(args=(), kwargs={"job": job.encode()})
+
+    def message_of(self, job: Job) -> dramatiq.Message[None]:
+        """The message that hands `job` to this stage, in the job's lane."""
+        stage = stage_of_queue(self.queue_name)
+        message = super().message_with_options(kwargs={"job": job.encode()})
+        return message.copy(queue_name=stage.queue(job.lane) if stage else self.queue_name, options={GROUP: job.folder})
+
+
+def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageActor]:
+    """Makes a function the actor of `stage`.
+
+    The function gets a job and returns it one step further: it is then sent to the stage that is due next. One that
+    returns None ends the job's way. What it raises is settled by `pipeline.worker.settlement.Outcomes`.
+    """
+
+    def declare(fn: Callable[[Job], Job | None]) -> StageActor:
+        @wraps(fn)
+        def run(*_: Any, **__: Any) -> None:
+            began = time.monotonic()
+            message = current_message()
+            try:
+                job = job_of(message)
+                further = fn(job)
+            except (PipelineError, BrokerConnectionError, Unfinished, UnknownVersion) as error:
+                raise Unsettled from error
+            except Exception as error:
+                log_places(stage, error)
+                raise Unsettled from error
+            tell(
+                Event(
+                    stage.name,
+                    job.id,
+                    Verdict.DONE,
+                    arrived=message.message_timestamp / 1000,
+                    seconds=time.monotonic() - began,
+                    attempt=attempt_of(message),
+                    job=further or job,
+                    worked_on=job.urls_due(stage),
+                )
+            )
+            if further:
+                try:
+                    pass_on(further)
+                except BrokerConnectionError:  # the work is done, and only the hand-over is tried again
+                    raise Unsettled from Unfinished((further, {}))
+                except Exception as error:
+                    log_places(stage, error)
+                    raise Unsettled from error
+
+        broker = our_broker()
+        for queue in stage.queues:
+            broker.declare_queue(queue)
+        return StageActor(
+            run,
+            broker=broker,
+            actor_name=stage.actor,
+            queue_name=stage.name,
+            priority=0,
+            options={"time_limit": stage.time_limit * 1000},
+        )
+
+    return declare
+
+
+def message_of(job: Job) -> dramatiq.Message[None]:
+    """The message that hands a job to the stage in which it is due."""
+    actor = our_broker().get_actor(job.due.actor)
+    assert isinstance(actor, StageActor)  # noqa: S101 - every stage's actor is one
+    return actor.message_of(job)
+
+
+def pass_on(job: Job) -> None:
+    """Send a job to the stage in which it is due; returns once SQS has confirmed it."""
+    our_broker().enqueue(message_of(job))
+
+
+def our_broker() -> SQSBroker:
+    """The broker that `pipeline.worker.broker.build` made, dramatiq's global one.
+
+    Raises:
+        RuntimeError: another broker is set, or none.
+    """
+    broker = dramatiq.get_broker()
+    if not isinstance(broker, SQSBroker):
+        raise RuntimeError("The broker is not built: import pipeline.actors first.")
+    return broker
