@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import pipeline.actors  # noqa: F401 - builds the broker, on which the actors are declared
 from actors.fetch import fetch
 from actors.notify import errands
 from actors.resize import resize

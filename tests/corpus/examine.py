@@ -8,6 +8,7 @@ from typing import Final
 
 from PIL import Image
 
+import pipeline.actors  # noqa: F401 - builds the broker, on which the actors are declared
 from actors.resize import render  # the stage's own, in a module as large as a worker's
 from pipeline.errors import PermanentError
 from pipeline.images.formats import format_by_extension
