@@ -9,7 +9,7 @@ from pipeline.images.render import identify
 from pipeline.job import Content, Job, Source
 from pipeline.metrics import UNCHANGED
 from pipeline.net.download import download
-from pipeline.net.host_limits import manners
+from pipeline.net.host_limits import host_limiter
 from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
@@ -29,7 +29,7 @@ def fetch(job: Job, source: Source) -> Source:
     """One source, downloaded and staged, or found to be published already."""
     settings = get_settings()
     recipe = Recipe(settings.renditions, settings.resize_fit)
-    image = download(source.url, partial(manners().turn, lane=job.lane))
+    image = download(source.url, partial(host_limiter().slot, lane=job.lane))
     extension = identify(image, max_pixels=settings.max_source_pixels).extension
     content = Content(content_id(image, recipe), extension, recipe)
     if is_published(job.folder, content):

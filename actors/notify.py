@@ -13,7 +13,7 @@ from pipeline.net.notifications import postback, redirect
 from pipeline.stages import NOTIFY
 from pipeline.storage.publish import image_info
 from pipeline.storage.staging import staging
-from pipeline.sweeps.documents import Outcome
+from pipeline.sweeps.documents import WriteBack
 from pipeline.sweeps.sweep import write_back
 from pipeline.worker.stage_actor import stage_actor
 
@@ -31,16 +31,16 @@ DOCUMENT = "document"
 def notify_result(job: Job) -> None:
     """Deliver the result to each place that was asked, then clean up; what fails is tried again, each by itself."""
     failed: dict[str, PipelineError] = {}
-    for name, errand in errands(job).items():
+    for name, deliver_one in pending_deliveries(job).items():
         try:
-            errand()
+            deliver_one()
         except PipelineError as error:
             failed[name] = error
     if failed:
         raise Unfinished(*((replace(job, deliveries=(name,)), {name: error}) for name, error in failed.items()))
 
 
-def errands(job: Job) -> dict[str, Callable[[], object]]:
+def pending_deliveries(job: Job) -> dict[str, Callable[[], object]]:
     """What is still to be done, by name: the deliveries, and the clean-up after them.
 
     A sweep's job has one delivery, to MongoDB. No message from outside can ask for that.
@@ -60,7 +60,7 @@ def errands(job: Job) -> dict[str, Callable[[], object]]:
     return asked | clean if job.deliveries is None else {name: asked[name] for name in job.deliveries}
 
 
-def outcome(job: Job, result: Payload) -> Outcome:
+def outcome(job: Job, result: Payload) -> WriteBack:
     """How a sweep's job ended, by image field. What was given up comes first among the errors: it says why to wait."""
     now = datetime.now(UTC)
     failed = sorted((source for source in job.sources if source.error), key=lambda source: not source.given_up)

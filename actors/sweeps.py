@@ -16,8 +16,7 @@ from pipeline.metrics import SWEEP_TAKEN
 from pipeline.schedule import scheduled_time
 from pipeline.settings import get_settings
 from pipeline.sqs.message import SQSMessage
-from pipeline.sweeps import run_state as runs
-from pipeline.sweeps import sweep as walk
+from pipeline.sweeps import run_state, sweep
 from pipeline.sweeps.documents import CHANNELS, EPISODES, Swept
 from pipeline.worker.instrumentation import serve_scheduler
 from pipeline.worker.messages import current_message
@@ -32,7 +31,7 @@ TROUBLE_PAUSE = 30.0
 
 def _nightly(swept: Swept, expression: str) -> ActorDecorator:
     def last_run() -> datetime | None:
-        return runs.last_scheduled(swept) if get_settings().database_url else None
+        return run_state.last_scheduled(swept) if get_settings().database_url else None
 
     periodic = Periodic(expression, last_run, begins=serve_scheduler)
     return dramatiq.actor(actor_class=PeriodicActor, queue_name=swept.queue, periodic=periodic)
@@ -64,28 +63,28 @@ def _sweep(swept: Swept, run: str | None, page: int) -> None:
     message = current_message()
     try:
         if run is None:
-            run, turn = _begin(swept, message)
+            run, next_page = _begin(swept, message)
         else:
-            turn = walk.take_page(swept, run, page, by=message.message_id, hand_over=_hand_over)
+            next_page = sweep.take_page(swept, run, page, by=message.message_id, hand_over=_hand_over)
     except RetryableError as trouble:
         if trouble.code != "mongo_error":
             raise
         logger.warning("The sweep of %s waits %g s: %s", swept.name, TROUBLE_PAUSE, trouble)
         our_broker().enqueue(_as_sent(message), delay=int(TROUBLE_PAUSE * 1000))
         return
-    if turn:
-        send_page(swept, run, turn.page, wait=turn.wait)
+    if next_page:
+        send_page(swept, run, next_page.page, wait=next_page.wait)
 
 
-def _begin(swept: Swept, message: SQSMessage) -> tuple[str, walk.Turn | None]:
+def _begin(swept: Swept, message: SQSMessage) -> tuple[str, sweep.NextPage | None]:
     """Begin the run that the message asks for, if no other message has."""
     at = _asked_for(swept, message)
-    run_id = runs.scheduled_id(swept, at)
-    run = runs.begin(swept, run_id, by=message.message_id, scheduled_for=at)
+    run_id = run_state.scheduled_id(swept, at)
+    run = run_state.begin(swept, run_id, by=message.message_id, scheduled_for=at)
     if run.advanced_by != message.message_id:
         logger.info("The run %s has begun already.", run_id)
         return run_id, None
-    return run_id, walk.Turn(0)
+    return run_id, sweep.NextPage(0)
 
 
 def _asked_for(swept: Swept, message: SQSMessage) -> datetime:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from prometheus_client import generate_latest
 
 from pipeline import metrics
-from pipeline.events import Event, Verdict
+from pipeline.events import Event, Outcome
 from pipeline.job import Job, Source
 from pipeline.stages import STAGES
 
@@ -26,7 +26,7 @@ JOB = Job(id="1", folder="F", sources=(Source("https://example.org/a.png", ("ima
 
 def turns() -> None:
     for stage in STAGES:
-        metrics.count_event(Event(stage.name, "1", Verdict.DONE, seconds=0.1, job=JOB))
+        metrics.count_event(Event(stage.name, "1", Outcome.DONE, seconds=0.1, job=JOB))
 
 
 def waits() -> None:

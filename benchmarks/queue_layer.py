@@ -38,7 +38,7 @@ from pipeline.local.supervisor import Child, command_line
 from pipeline.settings import get_settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.worker.crash_counter import StagedTrials
-from pipeline.worker.middleware import AtWork, Outcomes, Shutdowns, Suspects
+from pipeline.worker.middleware import AtWork, Settlement, Shutdowns, Suspects
 
 #: Each stage is one actor with a queue of its own, and sends the next; the last reports the job's end.
 STAGES = "abcd"
@@ -108,7 +108,7 @@ def ours(probe: Probe | None = None) -> dramatiq.Broker:
             client=lambda: client,
             trials=StagedTrials(),
             middleware=[
-                Outcomes(get_settings(), job_of=_no_job, pass_on=_no_job),
+                Settlement(get_settings(), job_of=_no_job, pass_on=_no_job),
                 Suspects(),
                 Shutdowns(),
                 AgeLimit(),

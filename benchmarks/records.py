@@ -24,7 +24,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.clients import lazy, mongo
-from pipeline.events import Event, Verdict
+from pipeline.events import Event, Outcome
 from pipeline.job import Content, Job, Source
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.monitoring.job_log.writer import JobLog
@@ -50,17 +50,17 @@ def turns(number: int) -> list[Event]:
     stages = zip(("fetch", "resize", "upload", "notify"), (fetched, resized, published, published), strict=True)
     now = time.time()
     return [
-        Event(stage, job.id, Verdict.DONE, at=now, arrived=now - 0.2, seconds=0.1, job=of, worked_on=(source.url,))
+        Event(stage, job.id, Outcome.DONE, at=now, arrived=now - 0.2, seconds=0.1, job=of, worked_on=(source.url,))
         for stage, of in stages
     ]
 
 
-def measured(name: str, images: list[list[Event]], tell: Callable[[Event], None], finish: Callable[[], None]) -> None:
+def measured(name: str, images: list[list[Event]], emit: Callable[[Event], None], finish: Callable[[], None]) -> None:
     """Print the milliseconds of CPU per image: of telling, and of all else in this process until it is written."""
     process, thread = time.process_time(), time.thread_time()
     for stage in zip(*images, strict=True):  # each stage is a process of its own: no batch holds two turns of a job
         for number, event in enumerate(stage):
-            tell(event)
+            emit(event)
             if number % 4 == 0:
                 time.sleep(0.0005)  # the writing thread works beside
     told = time.thread_time() - thread

@@ -42,7 +42,7 @@ from pipeline.ops import sweeps as sweeping
 from pipeline.ops.provision import plan
 from pipeline.settings import Settings, get_settings
 from pipeline.stages import FETCH, STAGES, Lane
-from pipeline.sweeps import run_state as runs
+from pipeline.sweeps import run_state
 from pipeline.sweeps.documents import EPISODES
 
 HERE = Path(__file__).parent
@@ -205,7 +205,7 @@ def _run(supervisor: Supervisor, swept: Swept) -> None:
         while True:
             time.sleep(LOOK_EVERY)
             now = time.monotonic()
-            found = runs.load(run)
+            found = run_state.load(run)
             assert found is not None  # noqa: S101 - it has been recorded
             if found.counts != swept.counts:
                 swept.counts, moved = found.counts, now

@@ -16,7 +16,7 @@ from typing import Any
 import pymongo.monitoring
 
 import actors.sweeps
-from pipeline.sweeps import sweep as walk
+from pipeline.sweeps import sweep
 
 FILE = os.environ["SWEEP_TIMES"]
 
@@ -59,4 +59,4 @@ def timed(place: Any, name: str, what: str) -> None:
 
 pymongo.monitoring.register(Commands())
 timed(actors.sweeps, "_hand_over", "hand-over")
-timed(walk, "take_page", "page")
+timed(sweep, "take_page", "page")

@@ -85,7 +85,7 @@ class RetryableError(PipelineError):
         self.retry_after = retry_after
 
 
-class PutOff(RetryableError):
+class Snoozed(RetryableError):
     """It was not this one's turn: nothing was tried, and no attempt is counted. It comes again in `wait` seconds."""
 
     def __init__(self, code: str, message: str, wait: float) -> None:

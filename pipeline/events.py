@@ -17,11 +17,11 @@ from pipeline.job import Job
 logger = logging.getLogger(__name__)
 
 
-class Verdict(StrEnum):
+class Outcome(StrEnum):
     """How a stage's work on a job ended."""
 
     DONE = "done"
-    PUT_OFF = "put_off"  #: it was not its turn; nothing was tried
+    SNOOZED = "put_off"  #: it was not its turn; nothing was tried
     RETRY = "retry"  #: it failed, and comes again
     GIVEN_UP = "given_up"  #: it failed for good: there is a dead letter
     REJECTED = "rejected"  #: the message asks for nothing that can be done: there is a dead letter
@@ -33,7 +33,7 @@ class Event:
 
     stage: str
     job_id: str
-    verdict: Verdict
+    verdict: Outcome
     at: float = field(default_factory=time.time)
     arrived: float = 0.0  #: when the job came to the stage, Unix time; 0: not known
     seconds: float = 0.0  #: how long the stage worked on it
@@ -45,27 +45,27 @@ class Event:
     worked_on: tuple[str, ...] = ()  #: the URLs of the sources it was about; in `notify`, the deliveries that failed
 
 
-Listener = Callable[[Event], None]
+Subscriber = Callable[[Event], None]
 
-_listeners: list[Listener] = []
-
-
-def listen(listener: Listener) -> None:
-    """Have `listener` told of every event of this process, in the thread that works on the job: it must be quick."""
-    if listener not in _listeners:
-        _listeners.append(listener)
+_subscribers: list[Subscriber] = []
 
 
-def forget(listener: Listener) -> None:
-    """Tell `listener` no more."""
-    if listener in _listeners:
-        _listeners.remove(listener)
+def subscribe(subscriber: Subscriber) -> None:
+    """Have `subscriber` told of every event of this process, in the thread that works on the job: it must be quick."""
+    if subscriber not in _subscribers:
+        _subscribers.append(subscriber)
 
 
-def tell(event: Event) -> None:
+def unsubscribe(subscriber: Subscriber) -> None:
+    """Tell `subscriber` no more."""
+    if subscriber in _subscribers:
+        _subscribers.remove(subscriber)
+
+
+def emit(event: Event) -> None:
     """Tell every listener. Never raises."""
-    for listener in tuple(_listeners):
+    for subscriber in tuple(_subscribers):
         try:
-            listener(event)
+            subscriber(event)
         except Exception as error:
-            logger.warning("%s could not take an event (%s).", listener, type(error).__name__)
+            logger.warning("%s could not take an event (%s).", subscriber, type(error).__name__)

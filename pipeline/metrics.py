@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 
-from pipeline.events import Event, Verdict
+from pipeline.events import Event, Outcome
 from pipeline.stages import FETCH, Lane
 
 PREFIX = "image_pipeline"
@@ -58,7 +58,7 @@ QUEUE_WAIT_SECONDS = _histogram(
 
 # Images.
 UNCHANGED = _counter("unchanged_sources_total", "Sources whose renditions were all published already.", "lane")
-PUT_OFF = _counter("put_off_sources_total", "Times that a source's host had no turn for it, by why.", "code")
+SNOOZED = _counter("put_off_sources_total", "Times that a source's host had no turn for it, by why.", "code")
 RESTING_HOSTS = _gauge("resting_hosts", "Hosts that are left alone for a while, because they only failed.")
 FETCHED_BYTES = _counter("fetched_bytes_total", "Bytes of sources downloaded, those of failed downloads included.")
 STORED_BYTES = _counter("stored_bytes_total", "Bytes of renditions put in the bucket.")
@@ -96,10 +96,10 @@ def count_event(event: Event) -> None:
     """Count one turn of a job: a listener of `pipeline.events`."""
     lane = event.job.lane if event.job else Lane.LIVE
     JOBS.labels(event.stage, lane, event.verdict).inc()
-    if event.verdict is Verdict.PUT_OFF:
-        PUT_OFF.labels(event.code).inc(len(event.worked_on))
+    if event.verdict is Outcome.SNOOZED:
+        SNOOZED.labels(event.code).inc(len(event.worked_on))
         return
-    if event.verdict is not Verdict.REJECTED:  # on which nothing was done
+    if event.verdict is not Outcome.REJECTED:  # on which nothing was done
         STAGE_SECONDS.labels(event.stage, lane).observe(event.seconds)
     if event.code:
         ERRORS.labels(event.stage, bounded(event.code)).inc()
@@ -107,7 +107,7 @@ def count_event(event: Event) -> None:
 
 def count_hand_over() -> None:
     """Count one message that `ingest` handed to the fetch stage."""
-    JOBS.labels("ingest", Lane.LIVE, Verdict.DONE).inc()
+    JOBS.labels("ingest", Lane.LIVE, Outcome.DONE).inc()
 
 
 def bounded(code: str) -> str:
@@ -144,7 +144,7 @@ def expect(stages: Iterable[str]) -> None:
         for lane in Lane:
             STAGE_SECONDS.labels(stage, lane)
             QUEUE_WAIT_SECONDS.labels(stage, lane)
-            for verdict in Verdict:
+            for verdict in Outcome:
                 JOBS.labels(stage, lane, verdict)
             if stage == FETCH.name:
                 UNCHANGED.labels(lane)
@@ -152,5 +152,5 @@ def expect(stages: Iterable[str]) -> None:
 
 def expect_ingest() -> None:
     """The same for what `ingest` counts."""
-    for verdict in (Verdict.DONE, Verdict.REJECTED):
+    for verdict in (Outcome.DONE, Outcome.REJECTED):
         JOBS.labels("ingest", Lane.LIVE, verdict)

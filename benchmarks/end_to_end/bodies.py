@@ -12,7 +12,7 @@ from typing import Any
 
 import pipeline.actors  # noqa: F401 - builds the broker, on which the actors are declared
 from actors.fetch import fetch
-from actors.notify import errands
+from actors.notify import pending_deliveries
 from actors.resize import resize
 from actors.upload import upload
 from pipeline.job import Job, Source
@@ -41,5 +41,5 @@ STEPS = {"fetch": _step(fetch), "resize": _step(resize), "upload": _step(upload)
 
 def notify(encoded: Encoded) -> None:
     """The last stage."""
-    for errand in errands(Job.decode(encoded)).values():
-        errand()
+    for deliver_one in pending_deliveries(Job.decode(encoded)).values():
+        deliver_one()

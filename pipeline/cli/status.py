@@ -44,21 +44,21 @@ def status(
     With JOB, tell its story: when each stage worked on it, how long, how it ended and why, and the URLs.
     """
     from pipeline.cli import status_view as view  # noqa: PLC0415 - boto3 is slow to import
-    from pipeline.monitoring.job_log.reader import story  # noqa: PLC0415
+    from pipeline.monitoring.job_log.reader import history  # noqa: PLC0415
     from pipeline.monitoring.status import look  # noqa: PLC0415
 
     if not job:
         _show(look, view.of_stages, watch=watch, as_json=as_json)
     else:
         job_id = _id_of(job)
-        _show(lambda: story(job_id), view.of_story, watch=watch, as_json=as_json)
+        _show(lambda: history(job_id), view.of_history, watch=watch, as_json=as_json)
 
 
 def _id_of(asked: str) -> str:
     """The one job whose id is `asked`, or begins so."""
-    from pipeline.monitoring.job_log.reader import matching, story  # noqa: PLC0415
+    from pipeline.monitoring.job_log.reader import history, matching  # noqa: PLC0415
 
-    if found := story(asked):
+    if found := history(asked):
         return found.id
     ids = matching(asked, MANY + 1)
     if len(ids) == 1:

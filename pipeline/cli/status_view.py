@@ -12,8 +12,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.events import Verdict
-from pipeline.monitoring.job_log.reader import Failure, Story, StorySource, Turn
+from pipeline.events import Outcome
+from pipeline.monitoring.job_log.reader import Attempt, Failure, HistorySource, JobHistory
 from pipeline.monitoring.status import StageStatus, Status
 from pipeline.text import printable
 
@@ -74,23 +74,27 @@ def _failures(failures: list[Failure], now: datetime) -> RenderableType:
     return Padding(table, (0, 0, 1, 0))
 
 
-def of_story(story: Story) -> RenderableType:
+def of_history(history: JobHistory) -> RenderableType:
     """One job from its first turn to its last."""
-    head = Text.assemble((printable(story.id), "bold"), "  ", (story.status.replace("_", " "), STYLES[story.status]))
-    if story.status != "done":
-        head.append(f", {'due' if story.status == 'under_way' else 'failed'} in {story.stage}", STYLES[story.status])
-    facts = [f"folder {story.folder}" if story.folder else "", f"{story.lane} lane" if story.lane else ""]
-    if story.sweep:
-        facts.append(f"run {story.sweep['run']}")
-    if story.redrives:
-        facts.append("sent through again " + ("once" if story.redrives == 1 else f"{story.redrives} times"))
-    took = f"{_span(story.updated - story.began)} until the last turn"
-    when = f"began {story.began.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {took}"
+    head = Text.assemble(
+        (printable(history.id), "bold"), "  ", (history.status.replace("_", " "), STYLES[history.status])
+    )
+    if history.status != "done":
+        head.append(
+            f", {'due' if history.status == 'under_way' else 'failed'} in {history.stage}", STYLES[history.status]
+        )
+    facts = [f"folder {history.folder}" if history.folder else "", f"{history.lane} lane" if history.lane else ""]
+    if history.sweep:
+        facts.append(f"run {history.sweep['run']}")
+    if history.redrives:
+        facts.append("sent through again " + ("once" if history.redrives == 1 else f"{history.redrives} times"))
+    took = f"{_span(history.updated - history.began)} until the last turn"
+    when = f"began {history.began.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {took}"
     lines = [head, Text(", ".join(filter(None, facts))), Text(when, style="dim")]
-    return Group(*lines, Text(), *(_source(source) for source in story.sources), _turns(story))
+    return Group(*lines, Text(), *(_source(source) for source in history.sources), _attempts(history))
 
 
-def _source(source: StorySource) -> RenderableType:
+def _source(source: HistorySource) -> RenderableType:
     lines = [Text.assemble((", ".join(source.fields), "bold"), f"  {printable(source.url)}")]
     if source.error:
         lines.append(Text(f"  {source.error['code']}: {printable(source.error['message'])}", style="red"))
@@ -99,7 +103,7 @@ def _source(source: StorySource) -> RenderableType:
     return Group(*lines)
 
 
-def _turns(story: Story) -> RenderableType:
+def _attempts(history: JobHistory) -> RenderableType:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("Time, UTC", no_wrap=True)
     table.add_column("Stage", no_wrap=True)
@@ -108,7 +112,7 @@ def _turns(story: Story) -> RenderableType:
     table.add_column("Waited", justify="right", no_wrap=True)
     table.add_column("")
     day = None
-    for _, group in groupby(story.turns, key=lambda turn: (turn.stage, turn.verdict is Verdict.PUT_OFF or turn.at)):
+    for _, group in groupby(history.turns, key=lambda turn: (turn.stage, turn.verdict is Outcome.SNOOZED or turn.at)):
         turns = list(group)
         last = turns[-1]
         at = last.at.astimezone(UTC)
@@ -122,7 +126,7 @@ def _turns(story: Story) -> RenderableType:
     return table
 
 
-def _note(turn: Turn) -> Text:
+def _note(turn: Attempt) -> Text:
     parts = []
     if turn.redrive:
         parts.append(f"sent through again (.r{turn.redrive})")

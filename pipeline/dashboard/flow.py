@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from pipeline.dashboard.charts import Sparkline, bars, sparkline
 from pipeline.dashboard.readings import History
-from pipeline.events import Verdict
+from pipeline.events import Outcome
 from pipeline.monitoring.job_log.reader import Minute, per_minute
 from pipeline.monitoring.queue_depths import DEAD, INGEST, Depth
 from pipeline.stages import STAGES, Lane
@@ -96,7 +96,7 @@ def _short(speed: float) -> str:
 
 def _rate(name: str, minutes: Sequence[Minute], now: datetime) -> Sparkline:
     this_minute = now.replace(second=0, microsecond=0)
-    by_minute = {minute.at: minute.count(name, Verdict.DONE) for minute in minutes}
+    by_minute = {minute.at: minute.count(name, Outcome.DONE) for minute in minutes}
     counts = [by_minute.get(this_minute - timedelta(minutes=back), 0) for back in reversed(range(RATE_MINUTES))]
     return bars(
         counts, f"done in each of the last {RATE_MINUTES} minutes: {sum(counts)} together, at most {max(counts)}"

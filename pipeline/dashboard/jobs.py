@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
 from pipeline.dashboard.filters import duration, span
-from pipeline.events import Verdict
+from pipeline.events import Outcome
 from pipeline.job import IMAGE_FIELDS, folder_name, present_url
-from pipeline.monitoring.job_log.reader import Status, Story, StorySource, Turn
+from pipeline.monitoring.job_log.reader import Attempt, HistorySource, JobHistory, Status
 from pipeline.net.http_errors import shown
 from pipeline.ops.submit import Submission
 from pipeline.stages import STAGES
@@ -25,12 +25,12 @@ WORDS: dict[Status, str] = {
 }
 
 #: What a verdict looks like, and says.
-TURNS: dict[Verdict, tuple[str, str]] = {
-    Verdict.DONE: ("done", "done"),
-    Verdict.PUT_OFF: ("retry", "waits for its turn"),
-    Verdict.RETRY: ("retry", "tries again"),
-    Verdict.GIVEN_UP: ("failed", "gave up"),
-    Verdict.REJECTED: ("failed", "rejected"),
+TURNS: dict[Outcome, tuple[str, str]] = {
+    Outcome.DONE: ("done", "done"),
+    Outcome.SNOOZED: ("retry", "waits for its turn"),
+    Outcome.RETRY: ("retry", "tries again"),
+    Outcome.GIVEN_UP: ("failed", "gave up"),
+    Outcome.REJECTED: ("failed", "rejected"),
 }
 
 #: The side of a rendition that a list shows, in pixels; the nearest is taken.
@@ -70,7 +70,7 @@ class SourceView:
 
 
 @dataclass(frozen=True)
-class TurnView:
+class AttemptView:
     """One turn in a job's timeline."""
 
     stage: str
@@ -96,7 +96,7 @@ class JobView:
     seconds: float | None
     sources: tuple[SourceView, ...]
     steps: tuple[Step, ...]
-    turns: tuple[TurnView, ...] = ()
+    turns: tuple[AttemptView, ...] = ()
     why: str = ""
     thumbnail: str = ""
 
@@ -106,26 +106,26 @@ class JobView:
         return WORDS[self.status]
 
 
-def of_story(story: Story) -> JobView:
+def of_history(history: JobHistory) -> JobView:
     """A job as the job log tells it."""
-    sources = tuple(_source(story.id, number, source) for number, source in enumerate(story.sources))
-    ended = story.status != "under_way"
-    troubles = [turn for turn in story.turns if turn.verdict is not Verdict.DONE]
+    sources = tuple(_source(history.id, number, source) for number, source in enumerate(history.sources))
+    ended = history.status != "under_way"
+    troubles = [turn for turn in history.turns if turn.verdict is not Outcome.DONE]
     why = ""
-    if story.status != "done":
+    if history.status != "done":
         why = next((source.why for source in sources if source.why), "") or (troubles[-1].message if troubles else "")
     return JobView(
-        id=story.id,
+        id=history.id,
         name=sources[0].name if sources else "a refused message",
-        status=story.status,
-        folder=story.folder,
-        lane=story.lane,
-        began=story.began,
-        updated=story.updated,
-        seconds=(story.updated - story.began).total_seconds() if ended else None,
+        status=history.status,
+        folder=history.folder,
+        lane=history.lane,
+        began=history.began,
+        updated=history.updated,
+        seconds=(history.updated - history.began).total_seconds() if ended else None,
         sources=sources,
-        steps=_steps(story),
-        turns=tuple(map(_turn, story.turns)),
+        steps=_steps(history),
+        turns=tuple(map(_turn, history.turns)),
         why=why,
         thumbnail=next((found for source in sources if (found := _thumbnail(source))), ""),
     )
@@ -160,10 +160,10 @@ def of_submission(job: Submission) -> JobView:
     )
 
 
-def urls_of(job_id: str, story: Story | None, submission: Submission | None, number: int) -> Mapping[str, str]:
+def urls_of(job_id: str, history: JobHistory | None, submission: Submission | None, number: int) -> Mapping[str, str]:
     """The public URLs of the renditions of a job's image, by name: as they were stored, wherever that is known from."""
     for sources in (
-        story.sources if story else (),
+        history.sources if history else (),
         _sources_of(submission.payload, submission.result) if submission else (),
     ):
         if number < len(sources) and sources[number].urls:
@@ -171,17 +171,17 @@ def urls_of(job_id: str, story: Story | None, submission: Submission | None, num
     return {}
 
 
-def _sources_of(payload: Mapping[str, object], result: Mapping[str, object] | None) -> Sequence[StorySource]:
+def _sources_of(payload: Mapping[str, object], result: Mapping[str, object] | None) -> Sequence[HistorySource]:
     found = []
     for name in IMAGE_FIELDS:
         if url := present_url(payload.get(name)):
             info, error = (result or {}).get(f"{name}_info"), (result or {}).get(f"{name}_error")
             urls = {size: each["url"] for size, each in info.items()} if isinstance(info, dict) else {}
-            found.append(StorySource(shown(url), (name,), urls, error if isinstance(error, dict) else None))
+            found.append(HistorySource(shown(url), (name,), urls, error if isinstance(error, dict) else None))
     return found
 
 
-def _source(job_id: str, number: int, source: StorySource) -> SourceView:
+def _source(job_id: str, number: int, source: HistorySource) -> SourceView:
     why = source.error.get("message", "") if source.error else ""
     renditions = [
         RenditionView(name, _picture(job_id, number, name), _link(url), _size(name))
@@ -216,8 +216,8 @@ def _thumbnail(source: SourceView) -> str:
     return nearest.picture if nearest else ""
 
 
-def _steps(story: Story) -> tuple[Step, ...]:
-    latest = {turn.stage: turn for turn in story.turns}
+def _steps(history: JobHistory) -> tuple[Step, ...]:
+    latest = {turn.stage: turn for turn in history.turns}
     last = max((place for place, stage in enumerate(STAGES) if stage.name in latest), default=-1)
     steps = []
     for place, stage in enumerate(STAGES):
@@ -225,9 +225,9 @@ def _steps(story: Story) -> tuple[Step, ...]:
         if turn is not None:
             state, words = TURNS[turn.verdict]
             said = duration(turn.seconds) if state == "done" else words
-        elif story.status == "under_way" and (stage.name == story.stage or (not story.stage and place == 0)):
+        elif history.status == "under_way" and (stage.name == history.stage or (not history.stage and place == 0)):
             state, said = "now", "under way"
-        elif place < last or story.status != "under_way":
+        elif place < last or history.status != "under_way":
             state, said = "skipped", "not needed" if place < last else ""
         else:
             state, said = "todo", ""
@@ -235,7 +235,7 @@ def _steps(story: Story) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _turn(turn: Turn) -> TurnView:
+def _turn(turn: Attempt) -> AttemptView:
     state, words = TURNS[turn.verdict]
     if turn.wait:
         words = f"{words} in {span(turn.wait)}"
@@ -244,4 +244,4 @@ def _turn(turn: Turn) -> TurnView:
     if turn.deliveries:
         words = f"{words} ({', '.join(turn.deliveries)})"
     why = f"{turn.code}: {turn.message}" if turn.code else turn.message
-    return TurnView(turn.stage, state, words, turn.attempt, turn.seconds, turn.at, why)
+    return AttemptView(turn.stage, state, words, turn.attempt, turn.seconds, turn.at, why)

@@ -28,8 +28,8 @@ from pipeline.dashboard.redrives import Redrives
 from pipeline.dashboard.sources import LETTERS, Sources
 from pipeline.dashboard.submissions import Submissions
 from pipeline.errors import PipelineError
-from pipeline.monitoring.job_log import reader as job_stories
-from pipeline.monitoring.job_log.reader import Story
+from pipeline.monitoring.job_log import reader as job_log_reader
+from pipeline.monitoring.job_log.reader import JobHistory
 from pipeline.monitoring.queue_depths import DEAD
 from pipeline.ops.dead_letters.actions import RATE
 from pipeline.ops.submit import SubmitError
@@ -132,10 +132,10 @@ class Pages:
         outcome = outcome if outcome in OUTCOMES else ""
         banners: list[Banner] = []
         failed = OUTCOMES[outcome]
-        found = [job for job in self._latest_jobs() if failed in {None, job.status in job_stories.FAILED}]
+        found = [job for job in self._latest_jobs() if failed in {None, job.status in job_log_reader.FAILED}]
         if self._with_job_log and not self._sources.job_log.seen.trouble:  # else each look would wait for it
             try:
-                found = [jobs.of_story(story) for story in job_stories.latest(MANY, failed=failed)]
+                found = [jobs.of_history(history) for history in job_log_reader.latest(MANY, failed=failed)]
             except PipelineError as error:
                 banners.append(Banner("bad", "The job log does not answer", error.message))
         return self._page(
@@ -191,8 +191,8 @@ class Pages:
         """A rendition of a job that is known here, read from the bucket."""
         job_id, number, name = (request.path_params[key] for key in ("job_id", "number", "name"))
         try:
-            story = self._story(job_id)
-            url = jobs.urls_of(job_id, story, self._submissions.get(job_id), number).get(name)
+            history = self._history(job_id)
+            url = jobs.urls_of(job_id, history, self._submissions.get(job_id), number).get(name)
             key = pictures.key_of(url) if url else None
             if key is None:
                 return PlainTextResponse("There is no such rendition.", 404)
@@ -254,23 +254,23 @@ class Pages:
     def _with_job_log(self) -> bool:
         return self._settings.jobs_mongo_url is not None
 
-    def _story(self, job_id: str) -> Story | None:
+    def _history(self, job_id: str) -> JobHistory | None:
         if not self._with_job_log:
             return None
         seen = self._sources.job_log.seen
         if seen.trouble:  # it would only make this page wait, too
-            return next((story for story in seen.value.latest if story.id == job_id), None)
-        return job_stories.story(job_id)
+            return next((history for history in seen.value.latest if history.id == job_id), None)
+        return job_log_reader.history(job_id)
 
     def _job(self, job_id: str) -> JobView | None:
-        if story := self._story(job_id):
-            return jobs.of_story(story)
+        if history := self._history(job_id):
+            return jobs.of_history(history)
         submission = self._submissions.get(job_id)
         return jobs.of_submission(submission) if submission else None
 
     def _latest_jobs(self) -> list[JobView]:
         """The job log's, after what was sent from here and is not there yet."""
-        told = [jobs.of_story(story) for story in self._sources.job_log.seen.value.latest]
+        told = [jobs.of_history(history) for history in self._sources.job_log.seen.value.latest]
         known = {job.id for job in told}
         ours = [jobs.of_submission(job) for job in self._submissions.latest() if job.job_id not in known]
         if self._with_job_log:

@@ -13,8 +13,8 @@ from typing import Any
 from pipeline.dashboard import flow, sweeps
 from pipeline.dashboard.readings import History, Readers, Reading
 from pipeline.dashboard.sweeps import RunView
-from pipeline.monitoring.job_log import reader as job_stories
-from pipeline.monitoring.job_log.reader import Failure, Minute, Story
+from pipeline.monitoring.job_log import reader as job_log_reader
+from pipeline.monitoring.job_log.reader import Failure, JobHistory, Minute
 from pipeline.monitoring.queue_depths import DEAD, Depth, depths
 from pipeline.ops.dead_letters.actions import browse
 from pipeline.ops.dead_letters.letter import DeadLetter
@@ -41,7 +41,7 @@ FAILURES_SINCE, RATES_SINCE = timedelta(days=1), timedelta(minutes=flow.RATE_MIN
 class JobLog:
     """What the job log says at a glance."""
 
-    latest: Sequence[Story] = ()
+    latest: Sequence[JobHistory] = ()
     failures: Sequence[Failure] = ()
     minutes: Sequence[Minute] = ()
 
@@ -110,7 +110,7 @@ class Sources:
 def _job_log() -> JobLog:
     now = datetime.now(UTC)
     return JobLog(
-        latest=job_stories.latest(JOBS),
-        failures=job_stories.failures(now - FAILURES_SINCE),
-        minutes=job_stories.rates(now - RATES_SINCE),
+        latest=job_log_reader.latest(JOBS),
+        failures=job_log_reader.failures(now - FAILURES_SINCE),
+        minutes=job_log_reader.rates(now - RATES_SINCE),
     )

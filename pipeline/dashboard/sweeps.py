@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pipeline.dashboard.filters import plural
 from pipeline.ops.sweeps import Progress
-from pipeline.sweeps import run_state as runs
+from pipeline.sweeps import run_state
 from pipeline.sweeps.documents import SWEPT
 from pipeline.sweeps.run_state import Run
 
@@ -55,12 +55,12 @@ def read() -> list[RunView]:
     Raises:
         RetryableError: MongoDB is in trouble.
     """
-    found = [_view(run) for swept in SWEPT.values() for run in runs.latest(swept, SHOWN)]
+    found = [_view(run) for swept in SWEPT.values() for run in run_state.latest(swept, SHOWN)]
     return sorted(found, key=lambda run: run.started.timestamp() if run.started else 0.0, reverse=True)
 
 
 def _view(run: Run) -> RunView:
-    under_way = runs.under_way(run.id)
+    under_way = run_state.under_way(run.id)
     progress = Progress(**run.counts, claimed=run.claimed, over=run.walked and not under_way)
     return RunView(
         id=run.id,

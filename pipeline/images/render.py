@@ -71,13 +71,13 @@ class _Picture(NamedTuple):
     """A decoded image, not yet turned upright nor in sRGB: both are cheaper on what is left after resizing."""
 
     image: Image.Image
-    turn: Transpose | None
+    transpose: Transpose | None
     to_srgb: Conversion
 
 
 _LEVEL: Final = (Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM)
 _SIDEWAYS: Final = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
-_TURNS: Final = dict(enumerate((*_LEVEL, *_SIDEWAYS), start=2))  # by EXIF orientation; 1 is upright
+_TRANSPOSES: Final = dict(enumerate((*_LEVEL, *_SIDEWAYS), start=2))  # by EXIF orientation; 1 is upright
 
 #: The mode of what is left of an image when its alpha is taken away.
 _WITHOUT_ALPHA: Final = {"La": "L", "RGBa": "RGB"}
@@ -87,20 +87,20 @@ def _made(
     opened: Opened, recipe: Recipe, kernel: Resampling, max_decoded_pixels: int
 ) -> dict[RenditionSize, Image.Image]:
     """The pictures of all renditions, not yet padded; what they were made from is forgotten."""
-    turn = _TURNS.get(opened.orientation)
+    transpose = _TRANSPOSES.get(opened.orientation)
     width, height = opened.image.size
-    shrink = _shrink((width, height), recipe, turn)
+    shrink = _shrink((width, height), recipe, transpose)
     if opened.format == "JPEG":  # 1, 1/2, 1/4 or 1/8 of its size
         opened.image.draft(None, (math.ceil(width / shrink), math.ceil(height / shrink)))
     opened.check_decoding(max_decoded_pixels)
     image = decode(opened, shrink)
     to_srgb = srgb_conversion(_WITHOUT_ALPHA.get(image.mode, image.mode), opened.profile)
-    return dict(_resized(_Picture(image, turn, to_srgb), recipe, kernel))
+    return dict(_resized(_Picture(image, transpose, to_srgb), recipe, kernel))
 
 
-def _shrink(size: Size, recipe: Recipe, turn: Transpose | None) -> float:
+def _shrink(size: Size, recipe: Recipe, transpose: Transpose | None) -> float:
     """How many times larger an image is than what serves all renditions."""
-    places = [_place(recipe.fit, size, rendition, turn) for rendition in recipe.renditions]
+    places = [_place(recipe.fit, size, rendition, transpose) for rendition in recipe.renditions]
     return min(min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]) for box, size in places)
 
 
@@ -123,10 +123,10 @@ def _fill(source: Size, target: Size) -> tuple[Box, Size]:
 _FITS: Final = {"cover": _cover, "contain": _contain, "fill": _fill}
 
 
-def _place(fit: str, source: Size, rendition: RenditionSize, turn: Transpose | None) -> tuple[Box, Size]:
+def _place(fit: str, source: Size, rendition: RenditionSize, transpose: Transpose | None) -> tuple[Box, Size]:
     """As the fit says, in the source's own orientation: all is centred, and stays so however it is turned."""
     target = (rendition.width, rendition.height)
-    return _FITS[fit](source, target[::-1] if turn in _SIDEWAYS else target)
+    return _FITS[fit](source, target[::-1] if transpose in _SIDEWAYS else target)
 
 
 def _resized(picture: _Picture, recipe: Recipe, kernel: Resampling) -> Iterator[tuple[RenditionSize, Image.Image]]:
@@ -136,8 +136,8 @@ def _resized(picture: _Picture, recipe: Recipe, kernel: Resampling) -> Iterator[
     """
     made: list[tuple[Box, Image.Image]] = []
     for rendition in sorted(recipe.renditions, key=lambda each: -each.width * each.height):
-        box, stored_size = _place(recipe.fit, picture.image.size, rendition, picture.turn)
-        size = stored_size[::-1] if picture.turn in _SIDEWAYS else stored_size
+        box, stored_size = _place(recipe.fit, picture.image.size, rendition, picture.transpose)
+        size = stored_size[::-1] if picture.transpose in _SIDEWAYS else stored_size
         for other_box, other in reversed(made):
             is_same_part = all(math.isclose(a, b, abs_tol=0.01) for a, b in zip(box, other_box, strict=True))
             if is_same_part and other.width >= 2 * size[0] and other.height >= 2 * size[1]:
@@ -145,7 +145,7 @@ def _resized(picture: _Picture, recipe: Recipe, kernel: Resampling) -> Iterator[
                 break
         else:
             image = _in_srgb(codecs.resize(picture.image, stored_size, box, kernel), picture.to_srgb)
-            image = image if picture.turn is None else image.transpose(picture.turn)
+            image = image if picture.transpose is None else image.transpose(picture.transpose)
         made.append((box, image))
         yield rendition, image
 

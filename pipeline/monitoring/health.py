@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dramatiq.worker import Worker
 
-from pipeline.sqs.leases import MAX_HOLD
+from pipeline.sqs.leases import MAX_LEASE
 
 if TYPE_CHECKING:
     from pipeline.sqs.broker import SQSBroker
@@ -26,7 +26,7 @@ ANSWER_WITHIN = 60.0
 LOOK_WITHIN = 300.0
 
 #: Seconds that a thread may have a message in hand: longer than any time limit, and then others have the message.
-WORK_WITHIN = MAX_HOLD
+WORK_WITHIN = MAX_LEASE
 
 #: Seconds by which the scheduler may look later than it said; between two looks it may have to wait for SQS.
 TURN_WITHIN = 300.0
@@ -91,7 +91,7 @@ class WorkerHealth:
         for consumer in list(self._broker.consumers):
             if consumer.is_broken:
                 yield f"{consumer.queue_name}: a thread of its consumer has ended"
-            elif now - consumer.holds.looked_at > LOOK_WITHIN:
+            elif now - consumer.leases.looked_at > LOOK_WITHIN:
                 yield f"{consumer.queue_name}: what is held has not been looked at for {LOOK_WITHIN:g} s"
         hanging = sum(now - began > WORK_WITHIN for began in self._in_hand())
         if hanging >= len(self._worker.workers) > 0:

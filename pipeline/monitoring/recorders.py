@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import dramatiq
 
-from pipeline.events import Event, forget, listen
+from pipeline.events import Event, subscribe, unsubscribe
 from pipeline.monitoring.job_log.writer import JobLog
 from pipeline.settings import Settings
 
@@ -75,11 +75,11 @@ def _start(settings: Settings) -> list[Recorder]:
     started = recorders(settings)
     for recorder in started:
         recorder.start()
-        listen(recorder)
+        subscribe(recorder)
     return started
 
 
 def _stop(started: Sequence[Recorder]) -> None:
     for recorder in started:
-        forget(recorder)
+        unsubscribe(recorder)
         recorder.stop(STOP_TIMEOUT)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pipeline.errors import RetryableError
-from pipeline.monitoring.job_log import reader as job_stories
-from pipeline.monitoring.job_log import writer as job_log
+from pipeline.monitoring.job_log import reader as job_log_reader
+from pipeline.monitoring.job_log import writer as job_log_writer
 from pipeline.monitoring.job_log.reader import Failure
 from pipeline.monitoring.queue_depths import DEAD, Depth, depths, queue_names
 from pipeline.settings import get_settings
@@ -19,7 +19,7 @@ RATE_OVER = timedelta(minutes=2)
 FAILURES_OVER = timedelta(hours=1)
 
 #: The stages that tell of every job that passes them.
-WITH_TURNS = frozenset(stage.name for stage in STAGES)
+WITH_ATTEMPTS = frozenset(stage.name for stage in STAGES)
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ def look() -> Status:
         hints.append("Rates, the oldest jobs and failures need the job log: set JOBS_MONGO_URL.")
     else:
         try:
-            rates = job_stories.per_minute(job_stories.rates(now - RATE_OVER), now, RATE_OVER)
-            oldest = job_stories.oldest()
-            failures = job_stories.failures(now - FAILURES_OVER)
-            if job_log.missing_indexes():
+            rates = job_log_reader.per_minute(job_log_reader.rates(now - RATE_OVER), now, RATE_OVER)
+            oldest = job_log_reader.oldest()
+            failures = job_log_reader.failures(now - FAILURES_OVER)
+            if job_log_writer.missing_indexes():
                 hints.append("The job log lacks indexes and forgets nothing: `image-pipeline provision` makes them.")
         except RetryableError as trouble:
             hints.append(f"The job log: {trouble.message}")
@@ -97,6 +97,6 @@ def _stage(
         in_flight=sum(depth.in_flight for depth in alive),
         delayed=sum(depth.delayed for depth in alive),
         dead=sum(depth.waiting + depth.in_flight for depth in ours if depth.lane == DEAD),
-        per_minute=rates.get(stage, 0.0) if rates is not None and stage in WITH_TURNS else None,
+        per_minute=rates.get(stage, 0.0) if rates is not None and stage in WITH_ATTEMPTS else None,
         oldest=oldest.get(stage) if busy else None,  # where the queues are empty, the log only missed its end
     )

@@ -28,7 +28,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status,
 from opentelemetry.trace import set_span_in_context as within
 from opentelemetry.util.types import Attributes
 
-from pipeline.events import Event, Verdict
+from pipeline.events import Event, Outcome
 from pipeline.stages import FETCH
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ SERVICE = "image-pipeline"
 COMPLAIN_EVERY = 600.0
 
 #: What is no failure of the turn.
-GOOD = frozenset({Verdict.DONE, Verdict.PUT_OFF})
+GOOD = frozenset({Outcome.DONE, Outcome.SNOOZED})
 
 
 class Traces:
@@ -99,9 +99,9 @@ def _is_first(event: Event) -> bool:
     """Whether this is the turn that the span `job` comes with: a later process cannot know that there was one."""
     job = event.job
     if job is None:
-        return event.verdict is Verdict.REJECTED
+        return event.verdict is Outcome.REJECTED
     afresh = any(source.restarted for source in job.sources) or job.redrives
-    tried = event.attempt == 1 and event.verdict is not Verdict.PUT_OFF
+    tried = event.attempt == 1 and event.verdict is not Outcome.SNOOZED
     return event.stage == FETCH.name and tried and not afresh
 
 

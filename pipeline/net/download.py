@@ -12,7 +12,7 @@ from pipeline.errors import PermanentError, Retry, RetryableError
 from pipeline.job import MAX_URL_LENGTH
 from pipeline.metrics import FETCHED_BYTES
 from pipeline.net.guard import Budget, credentials
-from pipeline.net.http_errors import exchange, refusal, shown
+from pipeline.net.http_errors import http_errors, refusal, shown
 from pipeline.net.session import http
 from pipeline.settings import get_settings
 
@@ -34,8 +34,8 @@ HEADERS = {
 CHUNK = 262_144
 
 
-def download(url: str, turn: Callable[[str], AbstractContextManager[object]] = nullcontext) -> bytes:
-    """The bytes behind `url`, after at most 5 redirects; each request of them is made inside `turn(its URL)`.
+def download(url: str, slot: Callable[[str], AbstractContextManager[object]] = nullcontext) -> bytes:
+    """The bytes behind `url`, after at most 5 redirects; each request of them is made inside `slot(its URL)`.
 
     Bounds are FETCH_TIMEOUT to connect and between bytes, FETCH_TOTAL_TIMEOUT for everything, and MAX_SOURCE_BYTES,
     counted as they come out of any content encoding. Content-Length is not believed.
@@ -44,7 +44,7 @@ def download(url: str, turn: Callable[[str], AbstractContextManager[object]] = n
         PermanentError: `bad_url`, `blocked_address`, `http_<status>`, `too_large`, `too_slow`, `too_many_redirects`,
             `empty`, `bad_encoding`.
         RetryableError: `timeout`, `unreachable`, `tls_error`, `incomplete`, `http_<status>` of 408, 425, 429 and 5xx.
-        What `turn` raises.
+        What `slot` raises.
     """
     if len(url) > MAX_URL_LENGTH:
         raise PermanentError("bad_url", f"The URL is longer than {MAX_URL_LENGTH} characters.")
@@ -52,7 +52,7 @@ def download(url: str, turn: Callable[[str], AbstractContextManager[object]] = n
     # Headers and chunk sizes may take a quarter of the body. More is an attack, like a gzip that yields nothing.
     budget = Budget(seconds=settings.fetch_total_timeout, wire_bytes=settings.max_source_bytes * 5 // 4 + 2**20)
     try:
-        return _follow(url, turn, budget, settings.fetch_timeout, settings.max_source_bytes)
+        return _follow(url, slot, budget, settings.fetch_timeout, settings.max_source_bytes)
     except RetryableError as error:
         if budget.overdrawn:
             raise _too_large(url, settings.max_source_bytes) from None
@@ -64,14 +64,14 @@ def download(url: str, turn: Callable[[str], AbstractContextManager[object]] = n
 
 def _follow(
     start: str,
-    turn: Callable[[str], AbstractContextManager[object]],
+    slot: Callable[[str], AbstractContextManager[object]],
     budget: Budget,
     timeout: float,
     max_bytes: int,
 ) -> bytes:
     session, url, auth = http(), start, None
     for _ in range(1 + MAX_REDIRECTS):
-        with turn(url), exchange(start, Retry.SOURCE, budget):
+        with slot(url), http_errors(start, Retry.SOURCE, budget):
             auth = credentials(url) or auth
             with session.get(url, headers=HEADERS, auth=auth, timeout=timeout, stream=True) as response:
                 target = session.get_redirect_target(response)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from urllib.parse import urlsplit
 
-from pipeline.errors import PipelineError, PutOff, Retry, RetryableError
+from pipeline.errors import PipelineError, Retry, RetryableError, Snoozed
 from pipeline.settings import get_settings
 from pipeline.stages import Lane
 
@@ -63,7 +63,7 @@ class Host:
     booked: dict[Lane, float] = field(default_factory=dict)  #: until when those who were put off have all come again
 
 
-class Manners:
+class HostLimiter:
     """Whose turn it is, in one process.
 
     Parameters:
@@ -78,14 +78,14 @@ class Manners:
         self._hosts: dict[str, Host] = {}
 
     @property
-    def resting(self) -> int:
+    def open_circuits(self) -> int:
         """How many hosts are left alone now."""
         with self._lock:
             now = self._clock()
             return sum(now < host.rests_until for host in self._hosts.values() if host.rest)
 
     @contextmanager
-    def turn(self, url: str, lane: Lane = Lane.LIVE) -> Iterator[None]:
+    def slot(self, url: str, lane: Lane = Lane.LIVE) -> Iterator[None]:
         """One request to the host of `url` is made inside; how it ends, tells of the host.
 
         Raises (on entering):
@@ -116,10 +116,10 @@ class Manners:
                     message = f"{name} has been failing for more than an hour, and is asked but now and then."
                     raise RetryableError("host_down", message, retry=Retry.SOURCE)
                 wait = max(0.0, host.rests_until - now) + self._book(host, lane, now)
-                raise PutOff("host_resting", f"{name} failed too often in a row, and is left alone for a while.", wait)
+                raise Snoozed("host_resting", f"{name} failed too often in a row, and is left alone for a while.", wait)
             if host.busy >= self._limit[lane]:
                 wait = self._book(host, lane, now)
-                raise PutOff("host_busy", f"{name} has as many requests at a time as are allowed.", wait)
+                raise Snoozed("host_busy", f"{name} has as many requests at a time as are allowed.", wait)
             host.busy += 1
             host.asked = now
             return host
@@ -155,9 +155,9 @@ class Manners:
 
 
 @cache
-def manners() -> Manners:
+def host_limiter() -> HostLimiter:
     """Those of this process, by the settings."""
-    return Manners(get_settings().fetch_max_per_host)
+    return HostLimiter(get_settings().fetch_max_per_host)
 
 
 def _host_of(url: str) -> str:
@@ -172,6 +172,6 @@ def _host_of(url: str) -> str:
 
 def _tells(error: PipelineError) -> bool | None:
     """Whether a request that ended so shows that the host is well; None where it tells nothing."""
-    if error.code in NOT_ASKED or isinstance(error, PutOff):
+    if error.code in NOT_ASKED or isinstance(error, Snoozed):
         return None
     return error.code not in FAILURES and not error.code.startswith("http_5")

@@ -20,7 +20,7 @@ from pipeline.text import printable
 
 
 @contextmanager
-def exchange(url: str, retry: Retry, budget: Budget) -> Iterator[None]:
+def http_errors(url: str, retry: Retry, budget: Budget) -> Iterator[None]:
     """What the guarded session does inside keeps to `budget`, and what goes wrong there becomes an error of ours.
 
     Raises:

@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError
 from pipeline.clients import aws
 from pipeline.errors import PermanentError, Retry
 from pipeline.net.guard import Budget
-from pipeline.net.http_errors import exchange, refusal
+from pipeline.net.http_errors import http_errors, refusal
 from pipeline.net.session import http
 from pipeline.settings import get_settings
 
@@ -66,7 +66,7 @@ def postback(job_id: str, url: str, result: Mapping[str, Any]) -> None:
     budget = Budget(seconds=2 * settings.postback_timeout, wire_bytes=MAX_ANSWER)
     timeout = settings.postback_timeout
     with (
-        exchange(url, Retry.POSTBACK, budget),
+        http_errors(url, Retry.POSTBACK, budget),
         http().post(url, data=body.encode(), headers=headers, timeout=timeout, stream=True) as response,
     ):
         with suppress(HTTPError):  # the status is known

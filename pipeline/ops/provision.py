@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from pipeline.clients import aws
-from pipeline.monitoring.job_log import writer as job_log
+from pipeline.monitoring.job_log import writer as job_log_writer
 from pipeline.settings import Settings
 from pipeline.sqs.queues import QueueSpec, differences, ensure_queue, find_queue
 from pipeline.stages import INGEST_DEAD_LETTER_QUEUE, STAGES, SWEEP_QUEUES
 from pipeline.storage.staging import EXPIRY_DAYS
-from pipeline.sweeps import run_state as runs
+from pipeline.sweeps import run_state
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import LifecycleRuleTypeDef
@@ -81,10 +81,10 @@ def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Step]:
     if settings.database_url:
         yield from _index_steps()
     if settings.jobs_mongo_url:
-        for collection, by, options, purpose in job_log.missing_indexes():
+        for collection, by, options, purpose in job_log_writer.missing_indexes():
             yield Step(
                 f"index {collection} in the MongoDB of the job log by {by}: it {purpose}",
-                partial(job_log.create_index, collection, by, options),
+                partial(job_log_writer.create_index, collection, by, options),
             )
 
 
@@ -177,11 +177,11 @@ def lifecycle_steps(bucket: str, prefix: str) -> Iterator[Step]:
 
 def _index_steps() -> Iterator[Step]:
     """The indexes of the runs' state. The customer's collections need none: they are walked by that of `_id`."""
-    for by, options, purpose in runs.missing_indexes():
+    for by, options, purpose in run_state.missing_indexes():
         yield Step(
-            f"index {runs.COLLECTION} in MongoDB by {by}: it {purpose} (channels and episodes are walked by _id, and "
-            "need no index)",
-            partial(runs.create_index, by, options),
+            f"index {run_state.COLLECTION} in MongoDB by {by}: it {purpose} (channels and "
+            "episodes are read by _id and need no index)",
+            partial(run_state.create_index, by, options),
         )
 
 

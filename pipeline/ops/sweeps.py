@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.errors import RetryableError
-from pipeline.sweeps import documents
-from pipeline.sweeps import run_state as runs
+from pipeline.sweeps import documents, run_state
 from pipeline.sweeps.documents import Document, Swept
 
 #: Seconds between two looks at a run.
@@ -52,7 +51,7 @@ def start(swept: Swept, limit: int | None) -> str:
     from actors.sweeps import send_page  # noqa: PLC0415
 
     run = f"{swept.name}-manual-{secrets.token_hex(6)}"
-    runs.begin(swept, run, limit=limit)
+    run_state.begin(swept, run, limit=limit)
     try:
         send_page(swept, run)
     except BrokerError as error:
@@ -63,12 +62,12 @@ def start(swept: Swept, limit: int | None) -> str:
 def follow(run: str) -> Iterator[Progress]:
     """Look at a run until it is over: walked to its end, and every document written."""
     while True:
-        found = runs.load(run)
+        found = run_state.load(run)
         if found is None:
             return
-        over = found.walked and not runs.under_way(run)
+        over = found.walked and not run_state.under_way(run)
         if over:
-            found = runs.load(run) or found  # counts are written before a job is under way no more
+            found = run_state.load(run) or found  # counts are written before a job is under way no more
         yield Progress(**found.counts, claimed=found.claimed, over=over)
         if over:
             return

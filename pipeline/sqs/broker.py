@@ -31,7 +31,7 @@ from dramatiq_sqs.exceptions import MessageTooLarge
 
 from pipeline.sqs.consumer import SQSConsumer, Trials
 from pipeline.sqs.group_commit import GroupCommit
-from pipeline.sqs.leases import Hold
+from pipeline.sqs.leases import Lease
 from pipeline.sqs.message import SQSMessage
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES, VISIBILITY_TIMEOUT, QueueSpec, ensure_queue
 from pipeline.sqs.wire import (
@@ -103,7 +103,7 @@ class SQSBroker(upstream.SQSBroker):
         self.line: LaneQueue | None = None  # what this process has received and not begun
         self.consumers: set[SQSConsumer] = set()
         self.stopping = threading.Event()  # set when the process is told to stop
-        self.at_work: set[Hold] = set()  # begun in this process and not ended: each may soon send another message
+        self.at_work: set[Lease] = set()  # begun in this process and not ended: each may soon send another message
         #: The suspect that runs alone in this process, or waits for it: nothing else is received or begun meanwhile.
         self.alone: SQSMessage | None = None
         self._fair = True  # whether the endpoint takes message groups on standard queues
@@ -135,7 +135,7 @@ class SQSBroker(upstream.SQSBroker):
         return f"{self.namespace}_{queue_name}"
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 0) -> SQSConsumer:
-        """A consumer of `queue_name` that holds up to `prefetch` messages; of a bulk queue, so few that half of the
+        """A consumer of `queue_name` that leases up to `prefetch` messages; of a bulk queue, so few that half of the
         threads stay free of them. It polls as long as SQS lets it: `timeout` is dramatiq's own wait of a second, which
         would only make requests."""
         if queue_name not in self.queue_names:
@@ -219,12 +219,12 @@ class SQSBroker(upstream.SQSBroker):
     @property
     def held(self) -> int:
         """How many messages this process holds."""
-        return sum(len(consumer.holds) for consumer in list(self.consumers))
+        return sum(len(consumer.leases) for consumer in list(self.consumers))
 
     @property
     def holds_one(self) -> bool:
         """Whether the death of this process would bring back one message, and no other."""
-        return self.held == 1 and not any(consumer.holds.has_undeleted for consumer in list(self.consumers))
+        return self.held == 1 and not any(consumer.leases.has_undeleted for consumer in list(self.consumers))
 
     def begin_alone(self, message: SQSMessage) -> bool:
         """Let `message` be the one that runs alone; False if there is one already."""

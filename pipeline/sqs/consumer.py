@@ -29,7 +29,7 @@ from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
 from pipeline.errors import RetryableError
-from pipeline.sqs.leases import FIRST_BACKOFF, LAST_BACKOFF, Hold, Holds, LeasedQueue
+from pipeline.sqs.leases import FIRST_BACKOFF, LAST_BACKOFF, Lease, LeasedQueue, Leases
 from pipeline.sqs.message import SQSMessage
 from pipeline.sqs.wire import DUE, FIRST, MAX_BATCH, SUSPECT, Reason, decode, describe, encode
 
@@ -110,7 +110,7 @@ class SQSConsumer(upstream.SQSConsumer):
         self.queue_name = queue_name
         self.prefetch = prefetch
         self.bulk = bulk
-        self.holds = Holds(
+        self.leases = Leases(
             LeasedQueue(queue_name, partial(broker.queue_url, queue_name), lambda: broker.client, broker.visibility)
         )
         self._ready: queue.SimpleQueue[SQSMessage] = queue.SimpleQueue()
@@ -123,7 +123,7 @@ class SQSConsumer(upstream.SQSConsumer):
         self._thread.start()
 
     def __next__(self) -> SQSMessage | None:  # type: ignore[override]
-        if suspect := self._take_suspect(lambda suspect: suspect.hold.lost):
+        if suspect := self._take_suspect(lambda suspect: suspect.lease.lost):
             self.broker.end_alone(suspect)  # somebody else has it
         elif suspect := self._take_suspect(lambda _: self.broker.holds_one):
             self._begin_trial(suspect)
@@ -136,9 +136,9 @@ class SQSConsumer(upstream.SQSConsumer):
     def ack(self, message: SQSMessage) -> None:  # type: ignore[override]
         """Delete the message soon; or make it visible again, if it was released."""
         if message.release_after is None:
-            self.holds.done(message.hold)
+            self.leases.done(message.lease)
         else:
-            self.holds.give_back([message.hold], message.release_after)
+            self.leases.give_back([message.lease], message.release_after)
         self._end_trial(message)
 
     def nack(self, message: SQSMessage) -> None:  # type: ignore[override]
@@ -154,7 +154,7 @@ class SQSConsumer(upstream.SQSConsumer):
         for message in messages:
             message.release()
             self._end_trial(message)
-        self.holds.give_back([message.hold for message in messages], 0)
+        self.leases.give_back([message.lease for message in messages], 0)
 
     def stop(self) -> None:
         """Receive nothing more, and give back what no worker thread has begun."""
@@ -164,19 +164,19 @@ class SQSConsumer(upstream.SQSConsumer):
 
     def wake(self) -> None:
         """Look again at whether there is room to receive."""
-        with self.holds.changed:
-            self.holds.changed.notify_all()
+        with self.leases.changed:
+            self.leases.changed.notify_all()
 
     @property
     def is_broken(self) -> bool:
         """Whether a thread that it cannot do without has ended, though nobody told it to stop."""
-        return not (self._stopping.is_set() or (self._thread.is_alive() and self.holds.is_kept))
+        return not (self._stopping.is_set() or (self._thread.is_alive() and self.leases.is_kept))
 
     def close(self) -> None:
         """Stop, and see the deletes through."""
         self.stop()
         self.broker.consumers.discard(self)
-        self.holds.close()
+        self.leases.close()
 
     def _receive(self) -> None:
         backoff = FIRST_BACKOFF
@@ -197,9 +197,9 @@ class SQSConsumer(upstream.SQSConsumer):
                 continue
             self.asking_since = None
             backoff = FIRST_BACKOFF
-            batch = [(message, self.holds.add(message["ReceiptHandle"])) for message in response.get("Messages", [])]
+            batch = [(message, self.leases.add(message["ReceiptHandle"])) for message in response.get("Messages", [])]
             if self._stopping.is_set():
-                self.holds.give_back([hold for _, hold in batch], 0)
+                self.leases.give_back([lease for _, lease in batch], 0)
                 continue
             self._admit(batch)
             if 0 < len(batch) < min(room, MAX_BATCH) / 2:
@@ -227,49 +227,49 @@ class SQSConsumer(upstream.SQSConsumer):
         """
 
         def ready() -> bool:
-            has_room = len(self.holds) <= self.prefetch // 2
+            has_room = len(self.leases) <= self.prefetch // 2
             has_to_wait = self.broker.alone or (self.bulk and self.broker.live_waits)
             return self._stopping.is_set() or (has_room and not has_to_wait)
 
-        with self.holds.changed:
-            self.holds.changed.wait_for(ready)
-            return 0 if self._stopping.is_set() else self.prefetch - len(self.holds)
+        with self.leases.changed:
+            self.leases.changed.wait_for(ready)
+            return 0 if self._stopping.is_set() else self.prefetch - len(self.leases)
 
-    def _admit(self, batch: list[tuple[MessageTypeDef, Hold]]) -> None:
+    def _admit(self, batch: list[tuple[MessageTypeDef, Lease]]) -> None:
         """Hand received messages to the worker; what it cannot have goes where it belongs, after the others."""
-        errands: list[tuple[Hold, Step]] = []
+        deferred: list[tuple[Lease, Step]] = []
         messages: list[SQSMessage] = []
-        for received, hold in batch:
+        for received, lease in batch:
             try:
-                messages.append(self._decoded(received, hold))
+                messages.append(self._decoded(received, lease))
             except ValueError as error:
                 self.logger.error("%s: a message is no job of this queue: %s.", self.queue_name, error)
                 reason = Reason("bad_message", f"The message is no job of this queue: {error}.", stage=self.queue_name)
-                errands.append((hold, partial(self.broker.bury, self.queue_name, received["Body"], reason)))
+                deferred.append((lease, partial(self.broker.bury, self.queue_name, received["Body"], reason)))
         # Suspects first: what comes with one may be the real killer, and must not begin while the suspect waits.
         for message in sorted(messages, key=lambda message: not message.is_suspect):
-            hold = message.hold
+            lease = message.lease
             if message.options.get(DUE, 0) > self.broker.clock() * 1000:
-                errands.append((hold, partial(self.broker.hop, message._message)))
+                deferred.append((lease, partial(self.broker.hop, message._message)))
             elif message.receives >= SUSPECTED_AT:
                 # As a copy, of which SQS counts the receives anew: else it would reach the limit of the redrive policy.
                 marks: dict[str, Any] = {SUSPECT: message.copies + 1, FIRST: message.sqs_id}
-                errands.append((hold, partial(self.broker.send_copy, message._message, delay=SUSPECT_DELAY, **marks)))
+                deferred.append((lease, partial(self.broker.send_copy, message._message, delay=SUSPECT_DELAY, **marks)))
             elif message.is_suspect and self.broker.begin_alone(message):
                 self.logger.warning("%s was received often, and no worker ended it: it runs alone.", message)
                 self._suspect = message
                 self.requeue(_drain(self._ready))
             elif message.is_suspect or self.broker.alone:
-                self.holds.give_back([hold], SUSPECT_DELAY if message.is_suspect else 0)
+                self.leases.give_back([lease], SUSPECT_DELAY if message.is_suspect else 0)
             else:
                 self._ready.put(message)
-        for hold, errand in errands:
+        for lease, errand in deferred:
             if self._insist(errand):
-                self.holds.done(hold)
+                self.leases.done(lease)
             else:
-                self.holds.give_back([hold], 0 if self._stopping.is_set() else self.broker.visibility)
+                self.leases.give_back([lease], 0 if self._stopping.is_set() else self.broker.visibility)
 
-    def _decoded(self, received: MessageTypeDef, hold: Hold) -> SQSMessage:
+    def _decoded(self, received: MessageTypeDef, lease: Lease) -> SQSMessage:
         message = decode(received["Body"])
         dead_letter_queue = self.broker.dead_letter_queue
         if dead_letter_queue(message.queue_name) != dead_letter_queue(self.queue_name):
@@ -279,7 +279,7 @@ class SQSConsumer(upstream.SQSConsumer):
             raise ValueError(f"no actor is called {message.actor_name[:80]!r}")
         receives = int(received.get("Attributes", {}).get("ApproximateReceiveCount", 1))
         sqs_id = message.options.get(FIRST) or received["MessageId"]
-        return SQSMessage(message, hold, receives=receives, sqs_id=sqs_id)
+        return SQSMessage(message, lease, receives=receives, sqs_id=sqs_id)
 
     def _begin_trial(self, suspect: SQSMessage) -> None:
         """Note that a suspect is begun alone. Its receives would not tell: some are of workers that ended otherwise."""

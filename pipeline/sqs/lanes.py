@@ -53,5 +53,5 @@ class Lanes(dramatiq.Middleware):
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         """Leave what was let go meanwhile to whoever has it now."""
-        if message.hold.lost:
+        if message.lease.lost:
             raise SkipMessage

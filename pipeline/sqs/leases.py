@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DELETE_WAIT = 1.0
 
 #: Seconds after which a held message is no longer extended: a worker that hangs loses it to another one.
-MAX_HOLD = 15 * 60
+MAX_LEASE = 15 * 60
 
 #: Seconds between attempts while SQS is in trouble: doubled from the first to the last.
 FIRST_BACKOFF, LAST_BACKOFF = 0.5, 15.0
@@ -35,7 +35,7 @@ FIRST_BACKOFF, LAST_BACKOFF = 0.5, 15.0
 CLOSE_TIMEOUT = 2.0
 
 
-class Hold:
+class Lease:
     """One received message, by its receipt handle. Times are monotonic, in seconds."""
 
     def __init__(self, handle: str, visibility: float) -> None:
@@ -55,15 +55,15 @@ class LeasedQueue:
     visibility: int  #: seconds a received message is hidden between two extensions
 
 
-class Holds:
+class Leases:
     """The messages of one queue that this process holds."""
 
     def __init__(self, queue: LeasedQueue) -> None:
         self.logger = get_logger(__name__, type(self))
         self._queue = queue
         self.changed = threading.Condition()  # guards the next two
-        self._held: dict[str, Hold] = {}
-        self._done: list[Hold] = []  # still hidden from others until they are deleted
+        self._held: dict[str, Lease] = {}
+        self._done: list[Lease] = []  # still hidden from others until they are deleted
         self._deleting = False
         self._closed = threading.Event()
         self.looked_at = time.monotonic()  #: when the thread that keeps them last looked
@@ -73,8 +73,8 @@ class Holds:
     def __len__(self) -> int:
         return len(self._held)
 
-    def __contains__(self, hold: Hold) -> bool:
-        return hold.handle in self._held
+    def __contains__(self, lease: Lease) -> bool:
+        return lease.handle in self._held
 
     @property
     def is_kept(self) -> bool:
@@ -91,27 +91,27 @@ class Holds:
     def oldest(self) -> float | None:
         """When the oldest was received; None where none is held."""
         with self.changed:
-            return min((hold.since for hold in self._held.values()), default=None)
+            return min((lease.since for lease in self._held.values()), default=None)
 
-    def add(self, handle: str) -> Hold:
+    def add(self, handle: str) -> Lease:
         """Hold the message that was just received with `handle`."""
-        hold = Hold(handle, self._queue.visibility)
+        lease = Lease(handle, self._queue.visibility)
         with self.changed:
-            self._held[handle] = hold
+            self._held[handle] = lease
             self.changed.notify_all()
-        return hold
+        return lease
 
-    def done(self, hold: Hold) -> None:
+    def done(self, lease: Lease) -> None:
         """Delete the message soon, if it is still ours; its place is free at once."""
         with self.changed:
-            if self._held.pop(hold.handle, None):
-                self._done.append(hold)
+            if self._held.pop(lease.handle, None):
+                self._done.append(lease)
             self.changed.notify_all()
 
-    def give_back(self, holds: Sequence[Hold], after: int) -> None:
+    def give_back(self, leases: Sequence[Lease], after: int) -> None:
         """Let messages be received again in `after` seconds. What fails comes back by its visibility timeout."""
         with self.changed:
-            ours = [hold for hold in holds if self._held.pop(hold.handle, None)]
+            ours = [lease for lease in leases if self._held.pop(lease.handle, None)]
             self.changed.notify_all()
         self._change_visibility(ours, after)
 
@@ -154,13 +154,13 @@ class Holds:
         finally:
             self._deleting = False
 
-    def _delete(self, done: list[Hold]) -> bool:
+    def _delete(self, done: list[Lease]) -> bool:
         for place in range(0, len(done), MAX_BATCH):
             batch = done[place : place + MAX_BATCH]
             try:
                 response = self._queue.client().delete_message_batch(
                     QueueUrl=self._queue.url(),
-                    Entries=[{"Id": str(i), "ReceiptHandle": hold.handle} for i, hold in enumerate(batch)],
+                    Entries=[{"Id": str(i), "ReceiptHandle": lease.handle} for i, lease in enumerate(batch)],
                 )
             except Exception as error:  # of boto3, or of a parser below it
                 self.logger.warning("%s: cannot delete (%s); again soon.", self._queue.name, describe(error))
@@ -175,45 +175,45 @@ class Holds:
     def _until_next_extension(self) -> float:
         """Seconds until the first held message has to be extended, or might have to be."""
         now = time.monotonic()
-        return max(0.0, min((hold.extend_at - now for hold in self._held.values()), default=self._queue.visibility))
+        return max(0.0, min((lease.extend_at - now for lease in self._held.values()), default=self._queue.visibility))
 
     def _extend_held(self) -> None:
         """Extend what is due, after a third of its visibility timeout; what was held for too long is let go."""
         now = time.monotonic()
         with self.changed:
-            due = [hold for hold in (*self._held.values(), *self._done) if hold.extend_at <= now]
-        self._lose([hold for hold in due if now - hold.since >= MAX_HOLD])
-        due = [hold for hold in due if now - hold.since < MAX_HOLD]
-        for hold in due:
-            hold.extend_at = now + self._queue.visibility / 15  # sooner, if this attempt fails
+            due = [lease for lease in (*self._held.values(), *self._done) if lease.extend_at <= now]
+        self._lose([lease for lease in due if now - lease.since >= MAX_LEASE])
+        due = [lease for lease in due if now - lease.since < MAX_LEASE]
+        for lease in due:
+            lease.extend_at = now + self._queue.visibility / 15  # sooner, if this attempt fails
         changed, stale = self._change_visibility(due, self._queue.visibility)
-        for hold in changed:
-            hold.extend_at = now + self._queue.visibility / 3
+        for lease in changed:
+            lease.extend_at = now + self._queue.visibility / 3
         self._lose(stale)
 
-    def _lose(self, holds: Sequence[Hold]) -> None:
+    def _lose(self, leases: Sequence[Lease]) -> None:
         """Held for too long, or stale: somebody else has the message, or will, and may delete it."""
-        if holds:
-            self.logger.warning("%s: lost %d messages to other workers.", self._queue.name, len(holds))
+        if leases:
+            self.logger.warning("%s: lost %d messages to other workers.", self._queue.name, len(leases))
         with self.changed:
-            for hold in holds:
-                hold.lost = True
-                self._held.pop(hold.handle, None)
-            self._done = [hold for hold in self._done if hold not in holds]
+            for lease in leases:
+                lease.lost = True
+                self._held.pop(lease.handle, None)
+            self._done = [lease for lease in self._done if lease not in leases]
             self.changed.notify_all()
 
-    def _change_visibility(self, holds: Sequence[Hold], seconds: int) -> tuple[list[Hold], list[Hold]]:
+    def _change_visibility(self, leases: Sequence[Lease], seconds: int) -> tuple[list[Lease], list[Lease]]:
         """Those for which SQS did it, and those whose handles are stale."""
-        changed: list[Hold] = []
-        stale: list[Hold] = []
-        for batch in batched(holds, MAX_BATCH):
+        changed: list[Lease] = []
+        stale: list[Lease] = []
+        for batch in batched(leases, MAX_BATCH):
             members = list(batch)
             try:
                 response = self._queue.client().change_message_visibility_batch(
                     QueueUrl=self._queue.url(),
                     Entries=[
-                        {"Id": str(i), "ReceiptHandle": hold.handle, "VisibilityTimeout": seconds}
-                        for i, hold in enumerate(members)
+                        {"Id": str(i), "ReceiptHandle": lease.handle, "VisibilityTimeout": seconds}
+                        for i, lease in enumerate(members)
                     ],
                 )
             except Exception as error:  # of boto3, or of a parser below it

@@ -7,7 +7,7 @@ from typing import Any
 
 import dramatiq
 
-from pipeline.sqs.leases import Hold
+from pipeline.sqs.leases import Lease
 from pipeline.sqs.wire import SUSPECT, Reason
 
 #: So often is a suspect begun alone before it is given up: at its sixth receive, where each ended a worker.
@@ -21,9 +21,9 @@ MAX_COPIES = 50
 class SQSMessage(dramatiq.MessageProxy):
     """A received message. Shown in logs by actor and id alone: its arguments hold what customers sent."""
 
-    def __init__(self, message: dramatiq.Message[Any], hold: Hold, *, receives: int, sqs_id: str = "") -> None:
+    def __init__(self, message: dramatiq.Message[Any], lease: Lease, *, receives: int, sqs_id: str = "") -> None:
         super().__init__(message)
-        self.hold = hold
+        self.lease = lease
         self.receives = receives
         self.sqs_id = sqs_id  #: SQS's own id for it: the same each time it or a copy is received; known to nobody else
         self.began = time.monotonic()  #: when a worker thread took it; until then, when it was received

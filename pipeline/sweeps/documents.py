@@ -91,7 +91,7 @@ class Document:
         return _key(self.id)
 
 
-class Outcome(TypedDict):
+class WriteBack(TypedDict):
     """How a job of a sweep ended, by image field."""
 
     stored: dict[str, Any]  #: the `…_info` of those that are stored
@@ -240,7 +240,7 @@ def _folder(title: object) -> str | None:
     return folder_name(title) if isinstance(title, str) and title.strip() else None
 
 
-def write(swept: Swept, run: str, urls: Mapping[str, str], outcome: Outcome, ids: Sequence[Any]) -> Counter[str]:
+def write(swept: Swept, run: str, urls: Mapping[str, str], outcome: WriteBack, ids: Sequence[Any]) -> Counter[str]:
     """Write `outcome` to those documents of `ids` that still carry the claim of `run`, and release it.
 
     Each is written as far as it still holds the `urls` that were processed. Returns how many are `done`, `invalid`
@@ -257,7 +257,7 @@ def write(swept: Swept, run: str, urls: Mapping[str, str], outcome: Outcome, ids
     return written
 
 
-def _guards(urls: Mapping[str, str], outcome: Outcome) -> Iterator[dict[str, str]]:
+def _guards(urls: Mapping[str, str], outcome: WriteBack) -> Iterator[dict[str, str]]:
     """What a document may still hold, the most first: the first that fits releases the claim, so no other does."""
     yield dict(urls)
     if outcome["stored"] and len(urls) > 1:
@@ -265,7 +265,7 @@ def _guards(urls: Mapping[str, str], outcome: Outcome) -> Iterator[dict[str, str
     yield {}
 
 
-def _changes(held: Mapping[str, str], outcome: Outcome) -> list[dict[str, Any]]:
+def _changes(held: Mapping[str, str], outcome: WriteBack) -> list[dict[str, Any]]:
     """The update of a document that holds `held`: a pipeline, for `metadata` may be no object in old documents."""
     unset = ["lock"]
     if not held:

@@ -17,7 +17,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from pipeline.clients import mongo
 from pipeline.settings import get_settings
-from pipeline.sweeps.documents import IN_BULK, Outcome, Swept
+from pipeline.sweeps.documents import IN_BULK, Swept, WriteBack
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
@@ -68,7 +68,7 @@ class Cover:
     urls: dict[str, str]
     documents: list[Any]
     handed_over: bool = False  #: whether its job is known to be on its way
-    outcome: Outcome | None = None
+    outcome: WriteBack | None = None
 
 
 def scheduled_id(swept: Swept, at: datetime) -> str:
@@ -230,7 +230,7 @@ def handed_over(covers: Sequence[str]) -> None:
             _collection().bulk_write(marks, ordered=False)
 
 
-def settle(cover: str, outcome: Outcome) -> Cover | None:
+def settle(cover: str, outcome: WriteBack) -> Cover | None:
     """Set how the job of `cover` ended, unless it is set already; returns the cover, or None where it has expired."""
     with mongo.mongo_errors("set the outcome of a cover"):
         _collection().update_one({"_id": cover, "outcome": None}, {"$set": {"outcome": outcome}})

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from pipeline.job import Job, Sweep, sweep_job_id
 from pipeline.settings import get_settings
-from pipeline.sweeps import documents
-from pipeline.sweeps import run_state as runs
-from pipeline.sweeps.documents import SWEPT, Document, Outcome, Swept
+from pipeline.sweeps import documents, run_state
+from pipeline.sweeps.documents import SWEPT, Document, Swept, WriteBack
 from pipeline.sweeps.run_state import Cover, Run
 
 logger = logging.getLogger(__name__)
@@ -25,7 +24,7 @@ PAUSE = 2.0
 
 
 @dataclass(frozen=True)
-class Turn:
+class NextPage:
     """The page whose turn it is, after a wait in seconds."""
 
     page: int
@@ -34,7 +33,7 @@ class Turn:
 
 def take_page(
     swept: Swept, run_id: str, page: int, *, by: str, hand_over: Callable[[Sequence[Job]], None]
-) -> Turn | None:
+) -> NextPage | None:
     """Claim the stale documents of one page, hand their jobs over, and advance the run; returns whose turn is next.
 
     Doing it twice is harmless: only the first of two that take the same page advances the run, and None says that the
@@ -44,30 +43,30 @@ def take_page(
     Raises:
         RetryableError: MongoDB is in trouble. The page can be taken again.
     """
-    run = runs.load(run_id)
+    run = run_state.load(run_id)
     if run is None or run.page != page:
         return _next_of(run, by)
     if run.walked:
         return None
     backlog = get_settings().sweep_max_backlog
-    room = backlog - runs.under_way(run_id)
+    room = backlog - run_state.under_way(run_id)
     if room < max(1, min(PAGE_SIZE, backlog) // 4):
-        return Turn(page, PAUSE)
+        return NextPage(page, PAUSE)
     left = PAGE_SIZE if run.limit is None else run.limit - run.claimed
     size = min(PAGE_SIZE, room, left)
     found, after = documents.read(swept, run_id, run.after, size)
     claimed = documents.claim(swept, run_id, found)
     _lead(swept, run, claimed, hand_over)
     walked = not after or (run.limit is not None and run.claimed + len(claimed) >= run.limit)
-    if not runs.advance(run, after, by=by, claimed=len(claimed), walked=walked):
-        return _next_of(runs.load(run_id), by)
+    if not run_state.advance(run, after, by=by, claimed=len(claimed), walked=walked):
+        return _next_of(run_state.load(run_id), by)
     logger.info("run=%s page=%d claimed=%d%s", run_id, page, len(claimed), " end" if walked else "")
-    return None if walked else Turn(page + 1)
+    return None if walked else NextPage(page + 1)
 
 
-def _next_of(run: Run | None, by: str) -> Turn | None:
+def _next_of(run: Run | None, by: str) -> NextPage | None:
     """The page that is next, if the message `by` is the one that made it so."""
-    return Turn(run.page) if run and not run.walked and run.advanced_by == by else None
+    return NextPage(run.page) if run and not run.walked and run.advanced_by == by else None
 
 
 def _lead(swept: Swept, run: Run, claimed: Sequence[Document], hand_over: Callable[[Sequence[Job]], None]) -> None:
@@ -83,11 +82,11 @@ def _lead(swept: Swept, run: Run, claimed: Sequence[Document], hand_over: Callab
             job_id = sweep_job_id(swept.name, each.id, each.urls, run.id)
             covers[cover_id] = Cover(run.id, job_id, each.urls, [])
         covers[cover_id].documents.append(each.id)
-    known, full = runs.join(covers)
+    known, full = run_state.join(covers)
     for id_ in full:  # what this page has of it becomes a cover of its own
         own = f"{id_}/{run.page}"
         covers[own], folder_of[own] = covers.pop(id_), folder_of[id_]
-        known |= runs.join({own: covers[own]})[0]
+        known |= run_state.join({own: covers[own]})[0]
     # A worker that died may have recorded a cover, and not handed it over; a page taken again may be of another size.
     to_send = {
         id_: known.get(id_, cover)
@@ -100,7 +99,7 @@ def _lead(swept: Swept, run: Run, claimed: Sequence[Document], hand_over: Callab
             for id_, cover in to_send.items()
         ]
     )
-    runs.handed_over(list(to_send))
+    run_state.handed_over(list(to_send))
     for id_, cover in known.items():
         if cover.outcome is not None:
             _write(swept, cover, cover.outcome, covers[id_].documents)
@@ -111,20 +110,20 @@ def _cover_id(run: str, folder: str, urls: Mapping[str, str]) -> str:
     return f"cover/{run}/{digest}"
 
 
-def write_back(sweep: Sweep, outcome: Outcome) -> None:
+def write_back(sweep: Sweep, outcome: WriteBack) -> None:
     """Write how a job of a sweep ended to all its documents (contract, section 5). Doing it twice is harmless.
 
     Raises:
         RetryableError: MongoDB is in trouble.
     """
-    cover = runs.settle(sweep.cover, outcome)
+    cover = run_state.settle(sweep.cover, outcome)
     if cover is None:
         logger.warning("run %s: a job ended after its documents' claims: the next run has them.", sweep.run)
         return
     if cover.outcome is not None:
         _write(SWEPT[sweep.collection], cover, cover.outcome, cover.documents)
-    runs.ended(sweep.cover)
+    run_state.ended(sweep.cover)
 
 
-def _write(swept: Swept, cover: Cover, outcome: Outcome, ids: Sequence[object]) -> None:
-    runs.count(cover.run, documents.write(swept, cover.run, cover.urls, outcome, ids))
+def _write(swept: Swept, cover: Cover, outcome: WriteBack, ids: Sequence[object]) -> None:
+    run_state.count(cover.run, documents.write(swept, cover.run, cover.urls, outcome, ids))

@@ -10,7 +10,7 @@ from dramatiq.middleware import AgeLimit, CurrentMessage, ShutdownNotifications,
 from periodiq import PeriodiqMiddleware
 
 from pipeline.clients import aws
-from pipeline.events import listen
+from pipeline.events import subscribe
 from pipeline.job import to_json
 from pipeline.metrics import count_event
 from pipeline.monitoring.logs import log_event, set_up
@@ -25,7 +25,7 @@ from pipeline.worker.crash_counter import StagedTrials
 from pipeline.worker.instrumentation import Operations
 from pipeline.worker.messages import job_of
 from pipeline.worker.middleware import AtWork, KeptMemory, Notices, Shutdowns, Suspects
-from pipeline.worker.settlement import Outcomes
+from pipeline.worker.settlement import Settlement
 from pipeline.worker.stage_actor import pass_on
 
 
@@ -42,8 +42,8 @@ def build(settings: Settings) -> SQSBroker:
     Also sets up logging, and subscribes logs and metrics to the events of jobs. Opens no connection.
     """
     set_up(settings)
-    listen(log_event)
-    listen(count_event)
+    subscribe(log_event)
+    subscribe(count_event)
     dramatiq.set_encoder(Encoder())
     broker = _make(settings)
     dramatiq.set_broker(broker)
@@ -59,7 +59,7 @@ def _make(settings: Settings) -> SQSBroker:
         put_away=lambda body: staging().put(body),
         is_bulk=BULK_QUEUES.__contains__,
         middleware=[
-            Outcomes(settings, job_of, pass_on),
+            Settlement(settings, job_of, pass_on),
             Operations(settings),
             Notices(settings),
             Recording(settings),

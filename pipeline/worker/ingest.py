@@ -17,7 +17,7 @@ from dramatiq.errors import BrokerConnectionError
 
 from pipeline.clients import aws
 from pipeline.errors import Rejected, RetryableError
-from pipeline.events import Event, Verdict, tell
+from pipeline.events import Event, Outcome, emit
 from pipeline.job import Job, input_job_id, parse_json
 from pipeline.metrics import count_hand_over
 from pipeline.sqs.queues import VISIBILITY_TIMEOUT
@@ -120,7 +120,7 @@ class Ingest:
     def _bury(self, message: MessageTypeDef, error: Rejected) -> bool:
         """Whether a refused message is among the dead letters."""
         job_id = input_job_id(message["MessageId"])
-        tell(Event("ingest", job_id, Verdict.REJECTED, code=error.code, message=error.message))
+        emit(Event("ingest", job_id, Outcome.REJECTED, code=error.code, message=error.message))
         try:
             our_broker().bury("ingest", message["Body"], Reason(error.code, error.message, stage="ingest"))
         except (BrokerConnectionError, RetryableError) as trouble:

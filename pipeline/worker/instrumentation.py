@@ -20,7 +20,7 @@ from pipeline.errors import PipelineError
 from pipeline.monitoring.health import Health, IngestHealth, SchedulerHealth, WorkerHealth
 from pipeline.monitoring.http_server import OpsServer, Refresh
 from pipeline.monitoring.queue_depths import DEAD, INGEST, Depth, depths
-from pipeline.net.host_limits import manners
+from pipeline.net.host_limits import host_limiter
 from pipeline.settings import Settings, get_settings
 from pipeline.sqs.wire import ATTEMPTS, SUSPECT
 from pipeline.stages import BULK_QUEUES, FETCH, STAGES, Lane, stage_of_queue
@@ -39,7 +39,7 @@ DEPTHS_PATIENCE = 5.0
 
 
 class Operations(dramatiq.Middleware):
-    """Watches a worker. It comes after `Outcomes`, whose waiting for SQS is not a thread's hanging."""
+    """Watches a worker. It comes after `Settlement`, whose waiting for SQS is not a thread's hanging."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -54,7 +54,7 @@ class Operations(dramatiq.Middleware):
         metrics.expect(stage.name for stage in STAGES if set(stage.queues).intersection(queues))
         refresh: list[Refresh] = [partial(self._refresh, broker, worker, process)]
         if FETCH.name in queues:
-            refresh.append(lambda: metrics.RESTING_HOSTS.set(manners().resting))
+            refresh.append(lambda: metrics.RESTING_HOSTS.set(host_limiter().open_circuits))
         self.server = OpsServer(process, queues, health, refresh)
         self.server.start(self._settings)
 
@@ -82,8 +82,8 @@ class Operations(dramatiq.Middleware):
         metrics.BUSY_THREADS.labels(process).set(len(self._began))
         now = time.monotonic()
         for consumer in list(broker.consumers):
-            oldest = consumer.holds.oldest
-            metrics.HELD_MESSAGES.labels(consumer.queue_name).set(len(consumer.holds))
+            oldest = consumer.leases.oldest
+            metrics.HELD_MESSAGES.labels(consumer.queue_name).set(len(consumer.leases))
             metrics.OLDEST_HELD_SECONDS.labels(consumer.queue_name).set(now - oldest if oldest else 0)
 
 

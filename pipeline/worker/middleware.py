@@ -56,13 +56,13 @@ class AtWork(dramatiq.Middleware):
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         """It is begun."""
-        broker.at_work.add(message.hold)
+        broker.at_work.add(message.lease)
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """It has ended, and sends nothing more, or not soon."""
-        broker.at_work.discard(message.hold)
+        broker.at_work.discard(message.lease)
 
 
 class KeptMemory(dramatiq.Middleware):

@@ -15,8 +15,8 @@ from dramatiq.errors import BrokerConnectionError
 from dramatiq.errors import Retry as DramatiqRetry
 from dramatiq.middleware import MiddlewareError, Shutdown, TimeLimitExceeded
 
-from pipeline.errors import PermanentError, PipelineError, PutOff, Rejected, Retry, RetryableError
-from pipeline.events import Event, Verdict, tell
+from pipeline.errors import PermanentError, PipelineError, Rejected, Retry, RetryableError, Snoozed
+from pipeline.events import Event, Outcome, emit
 from pipeline.job import CLEAN_UP, Job, Unfinished, UnknownVersion
 from pipeline.settings import Settings
 from pipeline.sqs.leases import FIRST_BACKOFF, LAST_BACKOFF
@@ -45,13 +45,13 @@ JITTER = (0.8, 1.2)
 
 
 class Unsettled(MiddlewareError, DramatiqRetry):
-    """What went wrong in a stage, its cause, is for `Outcomes` to settle.
+    """What went wrong in a stage, its cause, is for `Settlement` to settle.
 
     To dramatiq it is a Retry: of anything else that an actor raises it logs the text, and what a customer sent in it.
     """
 
 
-class Outcomes(dramatiq.Middleware):
+class Settlement(dramatiq.Middleware):
     """Retries, gives up, rejects or leaves a message whose actor raised.
 
     Takes the place of dramatiq's Retries, which loses a message where its retry cannot be sent. Comes first in the list
@@ -130,7 +130,7 @@ class Outcomes(dramatiq.Middleware):
         try:
             parts = self._parts(message, stage, error)
         except Rejected as rejected:
-            _tell(message, stage, message.message_id, Verdict.REJECTED, rejected)
+            _emit(message, stage, message.message_id, Outcome.REJECTED, rejected)
             return [partial(message.fail_with, _reason(message, stage, rejected))]
         return [step for job, errors in parts for step in self._steps_of(broker, message, stage, job, errors)]
 
@@ -156,7 +156,7 @@ class Outcomes(dramatiq.Middleware):
         if given_up:
             reason = _reason(message, stage, *given_up.values())
             failed = job.with_errors(stage, given_up)
-            _tell(message, stage, job.id, Verdict.GIVEN_UP, *given_up.values(), job=failed, worked_on=tuple(given_up))
+            _emit(message, stage, job.id, Outcome.GIVEN_UP, *given_up.values(), job=failed, worked_on=tuple(given_up))
             # What reports it, if an operator sends it again: no other letter of this job under the same id.
             redriven = replace(job, redrives=job.redrives + job.letters + 1, letters=0)
             letter = _with_job(message, redriven, **{ATTEMPTS: {}})
@@ -165,8 +165,8 @@ class Outcomes(dramatiq.Middleware):
         if waits:
             again = {name: errors[name] for name in waits}
             wait = max(waits.values())
-            verdict = Verdict.PUT_OFF if all(isinstance(error, PutOff) for error in again.values()) else Verdict.RETRY
-            _tell(message, stage, job.id, verdict, *again.values(), wait=wait, job=job, worked_on=tuple(again))
+            verdict = Outcome.SNOOZED if all(isinstance(error, Snoozed) for error in again.values()) else Outcome.RETRY
+            _emit(message, stage, job.id, verdict, *again.values(), wait=wait, job=job, worked_on=tuple(again))
             attempts = {ATTEMPTS: _count(message, again)}
             yield partial(broker.enqueue, _with_job(message, job, **attempts), delay=int(wait * 1000))
         elif not errors or job.due is not stage:
@@ -174,7 +174,7 @@ class Outcomes(dramatiq.Middleware):
 
     def _wait(self, message: SQSMessage, error: PipelineError) -> float | None:
         """Seconds until the next attempt; None if there is to be none."""
-        if isinstance(error, PutOff):
+        if isinstance(error, Snoozed):
             return error.wait
         if not isinstance(error, RetryableError):
             return None
@@ -205,7 +205,7 @@ def as_pipeline_error(error: BaseException) -> PipelineError:
 def _count(message: SQSMessage, errors: dict[str, PipelineError]) -> dict[str, int]:
     """The message's attempts, with one more of each kind that `errors` have."""
     attempts = attempts_of(message)
-    made = [error for error in errors.values() if isinstance(error, RetryableError) and not isinstance(error, PutOff)]
+    made = [error for error in errors.values() if isinstance(error, RetryableError) and not isinstance(error, Snoozed)]
     for retry in {error.retry for error in made}:
         attempts[retry] = attempts.get(retry, 0) + 1
     return attempts
@@ -228,11 +228,11 @@ def _reason(message: SQSMessage, stage: Stage, *errors: PipelineError) -> Reason
     )
 
 
-def _tell(
-    message: SQSMessage, stage: Stage, job_id: str, verdict: Verdict, *errors: PipelineError, **more: Any
+def _emit(
+    message: SQSMessage, stage: Stage, job_id: str, verdict: Outcome, *errors: PipelineError, **more: Any
 ) -> None:
     """Tell of a turn that did not go well."""
-    tell(
+    emit(
         Event(
             stage.name,
             job_id,

@@ -12,7 +12,7 @@ import dramatiq
 from dramatiq.errors import BrokerConnectionError
 
 from pipeline.errors import PipelineError, Rejected
-from pipeline.events import Event, Verdict, tell
+from pipeline.events import Event, Outcome, emit
 from pipeline.job import MAX_PAYLOAD_BYTES, Job, Unfinished, UnknownVersion, to_json
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.wire import GROUP
@@ -55,7 +55,7 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
     """Makes a function the actor of `stage`.
 
     The function gets a job and returns it one step further: it is then sent to the stage that is due next. One that
-    returns None ends the job's way. What it raises is settled by `pipeline.worker.settlement.Outcomes`.
+    returns None ends the job's way. What it raises is settled by `pipeline.worker.settlement.Settlement`.
     """
 
     def declare(fn: Callable[[Job], Job | None]) -> StageActor:
@@ -71,11 +71,11 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
             except Exception as error:
                 log_places(stage, error)
                 raise Unsettled from error
-            tell(
+            emit(
                 Event(
                     stage.name,
                     job.id,
-                    Verdict.DONE,
+                    Outcome.DONE,
                     arrived=message.message_timestamp / 1000,
                     seconds=time.monotonic() - began,
                     attempt=attempt_of(message),

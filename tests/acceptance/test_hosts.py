@@ -10,7 +10,7 @@ import pytest
 from pipeline.local.embedded import EmbeddedStack
 from tests.acceptance.conftest import World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
-from tests.support.untrusted_servers import Request, Stranger, answer, stranger
+from tests.support.untrusted_servers import Remote, Request, answer, remote
 from tests.support.waiting import wait_for
 
 
@@ -25,7 +25,7 @@ class Gauge:
         self.failed: set[str] = set()
         self._lock = threading.Lock()
 
-    def behave(self, server: Stranger, request: Request) -> Iterator[bytes]:
+    def behave(self, server: Remote, request: Request) -> Iterator[bytes]:
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
@@ -45,7 +45,7 @@ def test_a_slow_host_holds_four_threads_and_costs_nobody_an_attempt(
 ) -> None:
     gauge, hook, other = Gauge(), unique("/hook"), unique("/other")
     with (
-        stranger(gauge.behave) as slow,
+        remote(gauge.behave) as slow,
         running_service(acceptance_stack, FETCH_TIMEOUT="60", FETCH_RETRY_DELAYS="1") as service,
     ):
         # Given more jobs for one slow host than fetch has threads

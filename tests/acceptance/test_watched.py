@@ -15,8 +15,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from pipeline import send_message
 from pipeline.job import input_job_id
 from pipeline.local.embedded import EmbeddedStack
-from pipeline.monitoring.job_log import reader as job_stories
-from pipeline.monitoring.job_log.reader import Story
+from pipeline.monitoring.job_log import reader as job_log_reader
+from pipeline.monitoring.job_log.reader import JobHistory
 from tests.acceptance.conftest import PROCFILE, Service, World, running_service
 from tests.acceptance.test_cli import image_pipeline
 from tests.acceptance.test_service import picture, unique, wait_for_post
@@ -35,10 +35,11 @@ class Watched:
     mongo: Line
     traces: Collector
 
-    def story(self, job_id: str) -> Story:
+    def history(self, job_id: str) -> JobHistory:
         """The job's story, once it has ended."""
         return wait_for(
-            lambda: (story := job_stories.story(job_id)) and story.status != "under_way" and story, timeout=60
+            lambda: (history := job_log_reader.history(job_id)) and history.status != "under_way" and history,
+            timeout=60,
         )
 
 
@@ -72,11 +73,11 @@ def test_a_job_leaves_one_story_and_one_trace(watched: Watched, world: World) ->
     job_id = send(world, path, hook)
     result = wait_for_post(world, hook).body
     # Then its story is complete
-    story = watched.story(job_id)
-    assert (story.status, story.folder, story.lane) == ("done", "WATCHED", "live")
-    assert [turn.stage for turn in story.turns] == STAGES
-    assert all(turn.verdict == "done" and turn.waited is not None for turn in story.turns)
-    (source,) = story.sources
+    history = watched.history(job_id)
+    assert (history.status, history.folder, history.lane) == ("done", "WATCHED", "live")
+    assert [turn.stage for turn in history.turns] == STAGES
+    assert all(turn.verdict == "done" and turn.waited is not None for turn in history.turns)
+    (source,) = history.sources
     assert source.url == f"127.0.0.1{path}"
     assert source.urls == {name: each["url"] for name, each in result["image_url_info"].items()}
     # and a person can read it
@@ -87,7 +88,7 @@ def test_a_job_leaves_one_story_and_one_trace(watched: Watched, world: World) ->
     spans = wait_for(lambda: len(spans := watched.traces.trace(uuid.UUID(job_id).hex)) == 5 and spans)
     assert [span.name for span in spans] == ["job", *STAGES]
     assert {span.parent_span_id for span in spans[1:]} == {spans[0].span_id}
-    assert "hush" not in str(story) + str(spans)
+    assert "hush" not in str(history) + str(spans)
 
 
 def test_a_job_that_fails_says_where_and_why(watched: Watched, world: World) -> None:
@@ -95,10 +96,10 @@ def test_a_job_that_fails_says_where_and_why(watched: Watched, world: World) -> 
     world.serve(path, b"gone", status=404)
     job_id = send(world, path, hook)
     wait_for_post(world, hook)
-    story = watched.story(job_id)
-    assert (story.status, story.stage) == ("failed", "fetch")
-    assert [turn.verdict for turn in story.turns] == ["given_up", "done"]
-    (failure,) = [each for each in job_stories.failures(story.began) if job_id in each.job_ids]
+    history = watched.history(job_id)
+    assert (history.status, history.stage) == ("failed", "fetch")
+    assert [turn.verdict for turn in history.turns] == ["given_up", "done"]
+    (failure,) = [each for each in job_log_reader.failures(history.began) if job_id in each.job_ids]
     assert (failure.stage, failure.code) == ("fetch", "http_404")
     spans = wait_for(lambda: len(spans := watched.traces.trace(uuid.UUID(job_id).hex)) == 3 and spans)
     (failed,) = [span for span in spans if span.name == "fetch"]
@@ -117,7 +118,7 @@ def test_mongodb_away_in_the_middle_costs_no_job_and_no_story(watched: Watched, 
             wait_for_post(world, hook)
         wait_for(lambda: "The job log waits" in watched.service.log, timeout=60)
     # When it can be reached again, their stories are told
-    assert [watched.story(job_id).status for job_id in ids] == ["done"] * 8
+    assert [watched.history(job_id).status for job_id in ids] == ["done"] * 8
     wait_for(lambda: "The job log goes on" in watched.service.log, timeout=60)
 
 
@@ -132,9 +133,9 @@ def test_every_line_of_the_workers_is_json_and_the_last_turns_are_written_at_the
     # When all processes are stopped at once
     watched.service.supervisor.stop()
     # Then its story is complete all the same
-    story = job_stories.story(job_id)
-    assert story
-    assert [turn.stage for turn in story.turns] == STAGES
+    history = job_log_reader.history(job_id)
+    assert history
+    assert [turn.stage for turn in history.turns] == STAGES
     # and all that was ever said is objects, but for what dramatiq and periodiq say before they load the project
     before = ("[dramatiq.MainProcess]", "Starting Periodiq")
     said = [(name, json.loads(text)) for name, text in watched.service.lines if not any(b in text for b in before)]

@@ -28,7 +28,7 @@ TICKS = 10
 
 
 @dataclass
-class Verdict:
+class Outcome:
     """What came of a run."""
 
     lost: set[int] = field(default_factory=set)
@@ -43,7 +43,7 @@ class Checker:
 
     def __init__(self, orders: list[Order], service: Service, world: World, *, swept_letters: int) -> None:
         self.orders = orders
-        self.verdict = Verdict()
+        self.verdict = Outcome()
         self._service = service
         self._world = world
         self._objects: dict[str, str] = {}  # what each key was found to be, once
@@ -54,7 +54,7 @@ class Checker:
         if swept_letters != len(swept) or {code for code, _ in swept} - {"http_404"}:
             self.verdict.problems.append(f"{swept_letters} covers of documents are missing; dead letters: {swept}")
 
-    def check(self) -> Verdict:
+    def check(self) -> Outcome:
         """All of it."""
         self._check_posts()
         self._check_redirected()
@@ -171,7 +171,7 @@ class Checker:
         self.verdict.numbers["staged objects of ended workers"] = len(excused)
         for key in left.keys() - excused:
             about = f"{key} is left in staging, {len(left[key])} bytes"
-            self.verdict.problems.append(f"{about}{_shown(log.story(key))}")
+            self.verdict.problems.append(f"{about}{_shown(log.history(key))}")
         if len(excused) > len(self.orders) // 200:
             self.verdict.problems.append(f"{len(excused)} objects of ended workers are left in staging")
 
@@ -186,17 +186,17 @@ class Checker:
         That is an upper bound, for the job may only have waited in the queue. Where more workers of the stage died
         meanwhile, each may have had it in hand: the time between two deaths counts.
         """
-        story: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
+        history: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
         plain = {order.id for order in self.orders if order.kind in {"plain", "two images", "shared cover"}}
         for line in self._service.lines:
             if "stage=" in line.text and " job=" in line.text:
                 said = dict(word.split("=", 1) for word in line.text.split() if "=" in word)
                 if said.get("job") in plain:
-                    story[said["job"]].append((line.at, said["stage"], said["outcome"]))
+                    history[said["job"]].append((line.at, said["stage"], said["outcome"]))
         idle = {kind: self._idle_ticks(kind) for _, kind in self._service.kills}
         deaths = {kind: self._deaths(kind) for kind in idle}
         gaps = [0.0]
-        for events in story.values():
+        for events in history.values():
             for (before, _, _), (after, stage, outcome) in pairwise(events):
                 kills = [at for at, kind in self._service.kills if kind == stage and before < at < after]
                 if kills and outcome == "done":
@@ -226,13 +226,13 @@ class Checker:
 
     def _lost(self, order: Order, about: str) -> None:
         self.verdict.lost.add(order.n)
-        self.verdict.problems.append(f"order {order.n} ({order.kind}, job {order.id}): {about}{self._story(order)}")
+        self.verdict.problems.append(f"order {order.n} ({order.kind}, job {order.id}): {about}{self._history(order)}")
 
     def _corrupt(self, order: Order, about: str) -> None:
         self.verdict.corrupt.add(order.n)
-        self.verdict.problems.append(f"order {order.n} ({order.kind}, job {order.id}): {about}{self._story(order)}")
+        self.verdict.problems.append(f"order {order.n} ({order.kind}, job {order.id}): {about}{self._history(order)}")
 
-    def _story(self, order: Order) -> str:
+    def _history(self, order: Order) -> str:
         """What the logs say of an order."""
         lines = [line for line in self._service.lines if order.id and order.id in line.text]
         return _shown(lines)

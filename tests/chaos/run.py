@@ -14,7 +14,7 @@ from typing import Any
 from pymongo import MongoClient
 
 from pipeline.local.embedded import EmbeddedStack
-from tests.chaos.checker import Checker, Verdict
+from tests.chaos.checker import Checker, Outcome
 from tests.chaos.documents import BACKLOG, Documents
 from tests.chaos.faults import Decks, endpoint_faults, least_duration, process_faults, stranger_faults
 from tests.chaos.orders import Order, order, plan
@@ -44,7 +44,7 @@ class Report:
     thrown: Counter[str] = field(default_factory=Counter)
     acts: Counter[str] = field(default_factory=Counter)
     restarts: int = 0
-    verdict: Verdict = field(default_factory=Verdict)
+    verdict: Outcome = field(default_factory=Outcome)
     log: list[str] = field(default_factory=list)
 
     @property

@@ -65,7 +65,7 @@ class StagingLog:
             for line in self._lines
         )
 
-    def story(self, key: str) -> list[Line]:
+    def history(self, key: str) -> list[Line]:
         """What was said of the jobs that `key` was put for."""
         jobs = {_job(line) for line in self._puts(key)}
         return [line for line in self._lines if any(job in line.text for job in jobs)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
-from tests.corpus.child import Child, Outcome
+from tests.corpus.child import Child, WriteBack
 from tests.corpus.mutate import mutated
 
 
@@ -37,14 +37,14 @@ def samples(folder: Path, *, copies: int = 0, seed: int = 1) -> Iterator[Sample]
 
 def run(
     todo: Sequence[Sample], *, jobs: int = 2, make_child: Callable[[], Child] = Child
-) -> Iterator[tuple[Sample, Outcome]]:
+) -> Iterator[tuple[Sample, WriteBack]]:
     """What comes of each sample, in order, `jobs` of them at a time."""
     children = [make_child() for _ in range(jobs)]
     idle: SimpleQueue[Child] = SimpleQueue()
     for child in children:
         idle.put(child)
 
-    def render(sample: Sample) -> Outcome:
+    def render(sample: Sample) -> WriteBack:
         child = idle.get()
         try:
             return child.render(sample.read())

@@ -11,13 +11,11 @@ from typing import Any
 
 import actors.sweeps
 from pipeline.actors import broker
-from pipeline.sweeps import documents
-from pipeline.sweeps import run_state as runs
-from pipeline.sweeps import sweep as walk
+from pipeline.sweeps import documents, run_state, sweep
 from pipeline.sweeps.documents import Document
 
 broker.visibility = 2
-walk.PAGE_SIZE = 10
+sweep.PAGE_SIZE = 10
 
 #: A file for each step at which the worker died already: the ids of the documents of the page that was in hand.
 DEATHS = Path(os.environ["DEATHS"])
@@ -56,7 +54,7 @@ def take_in_hand(claim: Callable[..., list[Document]]) -> Callable[..., list[Doc
 
 documents.claim = take_in_hand(documents.claim)
 dies_after(documents, "claim", 2)
-dies_after(runs, "join", 1)
+dies_after(run_state, "join", 1)
 dies_after(actors.sweeps, "_hand_over", 2)
-dies_after(runs, "advance", 1)
+dies_after(run_state, "advance", 1)
 dies_after(actors.sweeps, "send_page", 2)

@@ -14,8 +14,8 @@ import pytest
 
 from pipeline.clients import lazy
 
-#: What one request is answered with, in pieces; `Stranger.stopped` may be waited for between them.
-Behaviour = Callable[["Stranger", "Request"], Iterable[bytes]]
+#: What one request is answered with, in pieces; `Remote.stopped` may be waited for between them.
+Behaviour = Callable[["Remote", "Request"], Iterable[bytes]]
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Request:
 
 
 @dataclass
-class Stranger:
+class Remote:
     """A running server: its port, what it was asked, how many connections it took, and how many bytes it sent."""
 
     behave: Behaviour
@@ -84,13 +84,13 @@ class Stranger:
 
 
 @contextmanager
-def stranger(
+def remote(
     behave: Behaviour, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None, speaks_first: bool = False
-) -> Iterator[Stranger]:
+) -> Iterator[Remote]:
     """A server that behaves so, until the end of the block; with `speaks_first` before it is asked anything."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, 0), family=family)
-    server = Stranger(behave, listener, listener.getsockname()[1], tls, speaks_first)
+    server = Remote(behave, listener, listener.getsockname()[1], tls, speaks_first)
     if tls:
         tls.sni_callback = lambda _, name, __: server.server_names.append(name)
     threading.Thread(target=server.accept, daemon=True).start()
@@ -117,7 +117,7 @@ def always(*pieces: bytes) -> Behaviour:
 def endless(head: bytes, piece: bytes, pause: float = 0) -> Behaviour:
     """Every request gets `head`, and then `piece` for ever, with a `pause` of so many seconds before each."""
 
-    def behave(server: Stranger, _: Request) -> Iterator[bytes]:
+    def behave(server: Remote, _: Request) -> Iterator[bytes]:
         yield head
         while not server.stopped.wait(pause):
             yield piece
@@ -128,7 +128,7 @@ def endless(head: bytes, piece: bytes, pause: float = 0) -> Behaviour:
 def stalled(*pieces: bytes) -> Behaviour:
     """Every request gets these bytes, and then nothing more."""
 
-    def behave(server: Stranger, _: Request) -> Iterator[bytes]:
+    def behave(server: Remote, _: Request) -> Iterator[bytes]:
         yield from pieces
         server.stopped.wait()
 
@@ -158,7 +158,7 @@ def dns(monkeypatch: pytest.MonkeyPatch, names: dict[str, list[list[str]]]) -> l
     return asked
 
 
-def internet(monkeypatch: pytest.MonkeyPatch, hosts: dict[str, Stranger], *others: Stranger) -> list[str]:
+def internet(monkeypatch: pytest.MonkeyPatch, hosts: dict[str, Remote], *others: Remote) -> list[str]:
     """Every connection, whatever its address, leads to a server of the test; gives the addresses in their order.
 
     `hosts` says which server is behind an address. All other addresses lead to the one of `others` that listens on

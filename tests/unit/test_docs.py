@@ -153,7 +153,7 @@ def test_pre_commit_fetches_nothing_and_runs_what_lint_runs() -> None:
 
 # The errors.
 
-RAISED = {"PipelineError", "PermanentError", "RetryableError", "PutOff", "Rejected", "Reason"}
+RAISED = {"PipelineError", "PermanentError", "RetryableError", "Snoozed", "Rejected", "Reason"}
 CODE = re.compile(r"[a-z][a-z0-9_]*")
 
 

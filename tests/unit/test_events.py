@@ -7,26 +7,26 @@ from contextlib import contextmanager
 
 import pytest
 
-from pipeline.events import Event, Listener, Verdict, forget, listen, tell
+from pipeline.events import Event, Outcome, Subscriber, emit, subscribe, unsubscribe
 
 
 @contextmanager
-def listening(*listeners: Listener) -> Iterator[None]:
-    for listener in listeners:
-        listen(listener)
+def listening(*listeners: Subscriber) -> Iterator[None]:
+    for subscriber in listeners:
+        subscribe(subscriber)
     try:
         yield
     finally:
-        for listener in listeners:
-            forget(listener)
+        for subscriber in listeners:
+            unsubscribe(subscriber)
 
 
 def test_every_listener_is_told() -> None:
     heard: list[Event] = []
-    event = Event("fetch", "a-job", Verdict.DONE)
+    event = Event("fetch", "a-job", Outcome.DONE)
     with listening(heard.append):
-        tell(event)
-    tell(event)
+        emit(event)
+    emit(event)
     assert heard == [event]
 
 
@@ -38,7 +38,7 @@ def test_a_listener_that_fails_keeps_nobody_from_hearing(caplog: pytest.LogCaptu
     heard: list[Event] = []
     with listening(failing, heard.append):
         # when something is told
-        tell(Event("fetch", "a-job", Verdict.DONE))
+        emit(Event("fetch", "a-job", Outcome.DONE))
     # then the others hear it, and the log says by its type what went wrong
     assert len(heard) == 1
     assert "RuntimeError" in caplog.text

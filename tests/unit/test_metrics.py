@@ -7,7 +7,7 @@ import doctest
 import pytest
 
 from pipeline import metrics
-from pipeline.events import Event, Verdict
+from pipeline.events import Event, Outcome
 from pipeline.job import Job, Source
 from pipeline.stages import Lane
 from pipeline.worker import instrumentation as operations
@@ -35,12 +35,12 @@ def test_a_turn_is_counted_by_stage_lane_and_outcome_with_its_seconds() -> None:
     within = Growth("stage_seconds_bucket", stage="upload", lane="bulk", le="0.5")
     not_within = Growth("stage_seconds_bucket", stage="upload", lane="bulk", le="0.25")
     job = Job(id="1", folder="F", sources=JOB.sources, lane=Lane.BULK)
-    metrics.count_event(Event("upload", "1", Verdict.DONE, seconds=0.3, job=job))
+    metrics.count_event(Event("upload", "1", Outcome.DONE, seconds=0.3, job=job))
     assert (turns(), within(), not_within()) == (1, 1, 0)
 
 
-@pytest.mark.parametrize("verdict", [Verdict.RETRY, Verdict.GIVEN_UP])
-def test_an_error_is_counted_by_its_code(verdict: Verdict) -> None:
+@pytest.mark.parametrize("verdict", [Outcome.RETRY, Outcome.GIVEN_UP])
+def test_an_error_is_counted_by_its_code(verdict: Outcome) -> None:
     errors = Growth("errors_total", stage="fetch", code="http_503")
     turns = Growth("jobs_total", stage="fetch", lane="live", outcome=verdict.value)
     metrics.count_event(Event("fetch", "1", verdict, seconds=1, code="http_503", job=JOB))
@@ -51,20 +51,20 @@ def test_what_was_put_off_is_no_error_and_took_no_time() -> None:
     put_off = Growth("put_off_sources_total", code="host_busy")
     errors = Growth("errors_total", stage="fetch", code="host_busy")
     took = Growth("stage_seconds_count", stage="fetch", lane="live")
-    metrics.count_event(Event("fetch", "1", Verdict.PUT_OFF, code="host_busy", job=JOB, worked_on=("a", "b")))
+    metrics.count_event(Event("fetch", "1", Outcome.SNOOZED, code="host_busy", job=JOB, worked_on=("a", "b")))
     assert (put_off(), errors(), took()) == (2, 0, 0)
 
 
 def test_what_was_rejected_is_an_error_and_took_no_time() -> None:
     errors = Growth("errors_total", stage="ingest", code="not_json")
     took = Growth("stage_seconds_count", stage="ingest", lane="live")
-    metrics.count_event(Event("ingest", "1", Verdict.REJECTED, code="not_json"))
+    metrics.count_event(Event("ingest", "1", Outcome.REJECTED, code="not_json"))
     assert (errors(), took()) == (1, 0)
 
 
 def test_servers_cannot_make_series_without_end() -> None:
     for status in range(600, 1000):
-        metrics.count_event(Event("fetch", "1", Verdict.GIVEN_UP, code=f"http_{status}", job=JOB))
+        metrics.count_event(Event("fetch", "1", Outcome.GIVEN_UP, code=f"http_{status}", job=JOB))
     made = {
         sample.labels["code"]
         for family in metrics.ERRORS.collect()
@@ -98,7 +98,7 @@ def test_a_request_is_counted_by_what_came_of_it(operation: str, status: int | N
 
 def test_what_a_process_counts_is_there_before_anything_happens() -> None:
     metrics.expect(["notify"])
-    for verdict in Verdict:
+    for verdict in Outcome:
         labels = {"stage": "notify", "lane": "bulk", "outcome": verdict.value}
         assert metrics.REGISTRY.get_sample_value(f"{metrics.PREFIX}_jobs_total", labels) is not None
 

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.clients import mongo
-from pipeline.events import Verdict
+from pipeline.events import Outcome
 from pipeline.job import CLEAN_UP
 from pipeline.monitoring.job_log.schema import JOBS, MINUTES
 from pipeline.stages import NOTIFY, STAGES
@@ -31,11 +31,11 @@ EXAMPLES = 5
 
 
 @dataclass(frozen=True)
-class Turn:
+class Attempt:
     """One turn of a job in a stage. Times are in UTC, spans in seconds."""
 
     stage: str
-    verdict: Verdict
+    verdict: Outcome
     at: datetime  #: when it ended
     seconds: float  #: how long the stage worked on it
     attempt: int = 1
@@ -48,11 +48,11 @@ class Turn:
     due: str = ""  #: the stage that the job was due in then, where that is another
 
 
-_TURN_FIELDS = frozenset(each.name for each in fields(Turn))
+_ATTEMPT_FIELDS = frozenset(each.name for each in fields(Attempt))
 
 
 @dataclass(frozen=True)
-class StorySource:
+class HistorySource:
     """One image of a job: `urls` of its renditions by their names once it is stored, or why it is not."""
 
     url: str  #: host and path
@@ -62,7 +62,7 @@ class StorySource:
 
 
 @dataclass(frozen=True)
-class Story:
+class JobHistory:
     """What is known of one job.
 
     Its status is `done` once every image is stored and every delivery made, `failed` where no image is stored,
@@ -78,8 +78,8 @@ class Story:
     lane: str = ""
     sweep: dict[str, str] | None = None  #: `collection` and `run`
     redrives: int = 0
-    sources: tuple[StorySource, ...] = ()
-    turns: tuple[Turn, ...] = ()  #: the oldest first
+    sources: tuple[HistorySource, ...] = ()
+    turns: tuple[Attempt, ...] = ()  #: the oldest first
 
 
 @dataclass(frozen=True)
@@ -101,35 +101,40 @@ class Minute:
     at: datetime
     turns: dict[str, dict[str, int]]
 
-    def count(self, stage: str, *verdicts: Verdict) -> int:
+    def count(self, stage: str, *verdicts: Outcome) -> int:
         """The turns of `stage` with one of `verdicts`, or all."""
         found = self.turns.get(stage, {})
-        return sum(found.get(verdict, 0) for verdict in verdicts or Verdict)
+        return sum(found.get(verdict, 0) for verdict in verdicts or Outcome)
 
 
 FAILED: frozenset[Status] = frozenset({"failed", "rejected", "partly"})
 
 
-def latest(limit: int = 50, *, failed: bool | None = None, stage: str | None = None) -> list[Story]:
-    """The jobs with the latest turns, the latest first.
+def latest(limit: int = 50, *, failed: bool | None = None, stage: str | None = None) -> list[JobHistory]:
+    """List the jobs with the latest attempts, the latest first.
 
-    `failed`: only those that failed, at least partly; or False, only the others. `stage`: only those of `Story.stage`.
+    Args:
+        limit: how many jobs are returned.
+        failed: True for jobs that failed, even partly; False for all others; None for both.
+        stage: only jobs whose `JobHistory.stage` it is.
     """
     with mongo.mongo_errors("read the job log"):
         query = {"failed": {"$exists": True}} if failed else {}
         found = _jobs().find(query).sort("failed" if failed else "updated", -1).limit(MOST_READ)
-        stories = (_story(each) for each in found)
+        histories = (_history(each) for each in found)
         wanted = (
-            story for story in stories if failed in {None, story.status in FAILED} and stage in {None, story.stage}
+            history
+            for history in histories
+            if failed in {None, history.status in FAILED} and stage in {None, history.stage}
         )
         return list(islice(wanted, limit))
 
 
-def story(job_id: str) -> Story | None:
+def history(job_id: str) -> JobHistory | None:
     """The story of a job by its id, or by that of a redrive of it; None where the log has none."""
     with mongo.mongo_errors("read the job log"):
         found = _jobs().find_one({"_id": re.sub(r"\.r\d+$", "", job_id)})
-    return _story(found) if found else None
+    return _history(found) if found else None
 
 
 def matching(prefix: str, limit: int = 10) -> list[str]:
@@ -144,15 +149,15 @@ def failures(since: datetime) -> list[Failure]:
     with mongo.mongo_errors("read the job log"):
         query = {"failed": {"$gte": since}}
         found = _jobs().find(query, {"turns": 1}).sort("failed", -1).limit(MOST_READ)
-        groups: dict[tuple[str, str], list[tuple[str, Turn]]] = {}
+        groups: dict[tuple[str, str], list[tuple[str, Attempt]]] = {}
         for each in found:
-            for turn in _turns(each):
-                if turn.verdict in {Verdict.GIVEN_UP, Verdict.REJECTED} and turn.at >= since:
+            for turn in _attempts(each):
+                if turn.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED} and turn.at >= since:
                     groups.setdefault((turn.stage, turn.code), []).append((each["_id"], turn))
     return sorted((_failure(*cause, members) for cause, members in groups.items()), key=lambda each: -each.count)
 
 
-def _failure(stage: str, code: str, members: Sequence[tuple[str, Turn]]) -> Failure:
+def _failure(stage: str, code: str, members: Sequence[tuple[str, Attempt]]) -> Failure:
     members = sorted(members, key=lambda member: member[1].at, reverse=True)
     ids = tuple(dict.fromkeys(job_id for job_id, _ in members))
     return Failure(stage, code, len(members), members[0][1].at, members[0][1].message, ids[:EXAMPLES])
@@ -172,7 +177,7 @@ def per_minute(minutes: Iterable[Minute], now: datetime, over: timedelta = timed
     counted = [minute for minute in minutes if since <= minute.at <= now]
     stages = {stage for minute in counted for stage in minute.turns}
     span = (now - since) / timedelta(minutes=1)
-    return {stage: sum(minute.count(stage, Verdict.DONE) for minute in counted) / span for stage in stages}
+    return {stage: sum(minute.count(stage, Outcome.DONE) for minute in counted) / span for stage in stages}
 
 
 def oldest() -> dict[str, datetime]:
@@ -185,7 +190,7 @@ def oldest() -> dict[str, datetime]:
         found = _jobs().find({"open": True}, {"began": 1, "turns": 1}).sort("began", 1).limit(MOST_READ)
         began: dict[str, datetime] = {}
         for each in found:
-            began.setdefault(_due(list(_turns(each))), each["began"])
+            began.setdefault(_due(list(_attempts(each))), each["began"])
             if len(began) == len(STAGES):
                 break
     return began
@@ -195,12 +200,12 @@ def _jobs() -> Collection[dict[str, Any]]:
     return mongo.job_database()[JOBS]
 
 
-def _story(found: Mapping[str, Any]) -> Story:
-    turns = tuple(_turns(found))
+def _history(found: Mapping[str, Any]) -> JobHistory:
+    turns = tuple(_attempts(found))
     numbered = sorted(found.get("sources", {}).items(), key=lambda item: int(item[0]))
     sources = tuple(_source(each) for _, each in numbered)
     status = _status(turns, sources)
-    return Story(
+    return JobHistory(
         id=found["_id"],
         status=status,
         stage=_stage(turns, status),
@@ -215,37 +220,37 @@ def _story(found: Mapping[str, Any]) -> Story:
     )
 
 
-def _turns(found: Mapping[str, Any]) -> Iterator[Turn]:
+def _attempts(found: Mapping[str, Any]) -> Iterator[Attempt]:
     """The turns in the order of time. One that was written twice, for the answer was lost, is told once."""
     seen = set()
     for each in sorted(found["turns"], key=lambda turn: turn["at"]):
-        values = {name: value for name, value in each.items() if name in _TURN_FIELDS}
-        values |= {"verdict": Verdict(each["verdict"]), "deliveries": tuple(each.get("deliveries", ()))}
-        turn = Turn(**values)
+        values = {name: value for name, value in each.items() if name in _ATTEMPT_FIELDS}
+        values |= {"verdict": Outcome(each["verdict"]), "deliveries": tuple(each.get("deliveries", ()))}
+        turn = Attempt(**values)
         if turn not in seen:
             seen.add(turn)
             yield turn
 
 
-def _source(found: Mapping[str, Any]) -> StorySource:
+def _source(found: Mapping[str, Any]) -> HistorySource:
     """What was stored after a redrive has an error no more."""
     urls = found.get("urls", {})
-    return StorySource(found["url"], tuple(found["fields"]), urls, None if urls else found.get("error"))
+    return HistorySource(found["url"], tuple(found["fields"]), urls, None if urls else found.get("error"))
 
 
-def _status(turns: Sequence[Turn], sources: Sequence[StorySource]) -> Status:
-    if any(turn.verdict is Verdict.REJECTED for turn in turns):
+def _status(turns: Sequence[Attempt], sources: Sequence[HistorySource]) -> Status:
+    if any(turn.verdict is Outcome.REJECTED for turn in turns):
         return "rejected"
     deliveries = _deliveries(turns)
-    if deliveries is None or Verdict.RETRY in deliveries.values():
+    if deliveries is None or Outcome.RETRY in deliveries.values():
         return "under_way"
     failed = sum(source.error is not None for source in sources)
     if failed and failed == len(sources):
         return "failed"
-    return "partly" if failed or Verdict.GIVEN_UP in deliveries.values() else "done"
+    return "partly" if failed or Outcome.GIVEN_UP in deliveries.values() else "done"
 
 
-def _deliveries(turns: Sequence[Turn]) -> dict[str, Verdict] | None:
+def _deliveries(turns: Sequence[Attempt]) -> dict[str, Outcome] | None:
     """How each delivery stands, as far as some went apart from the others; None: notify has had no turn.
 
     Of the latest redrive alone. A turn that went well without a name made all that were left; one with a name shows
@@ -255,12 +260,12 @@ def _deliveries(turns: Sequence[Turn]) -> dict[str, Verdict] | None:
     ours = [turn for turn in turns if turn.stage == NOTIFY.name and turn.redrive == latest]
     if not ours:
         return None
-    deliveries: dict[str, Verdict] = {}
+    deliveries: dict[str, Outcome] = {}
     for turn in ours:
-        if turn.verdict is Verdict.DONE and not turn.deliveries:
+        if turn.verdict is Outcome.DONE and not turn.deliveries:
             deliveries.clear()
         else:
-            verdict = Verdict.RETRY if turn.verdict is Verdict.PUT_OFF else turn.verdict
+            verdict = Outcome.RETRY if turn.verdict is Outcome.SNOOZED else turn.verdict
             if turn.deliveries:
                 deliveries.pop("", None)
             deliveries |= dict.fromkeys(turn.deliveries or ("",), verdict)
@@ -268,13 +273,13 @@ def _deliveries(turns: Sequence[Turn]) -> dict[str, Verdict] | None:
     return deliveries
 
 
-def _stage(turns: Sequence[Turn], status: Status) -> str:
+def _stage(turns: Sequence[Attempt], status: Status) -> str:
     if status in FAILED:
-        dead = (turn for turn in turns if turn.verdict in {Verdict.GIVEN_UP, Verdict.REJECTED})
+        dead = (turn for turn in turns if turn.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED})
         return next((turn.stage for turn in dead), NOTIFY.name)
     return NOTIFY.name if status == "done" else _due(turns)
 
 
-def _due(turns: Sequence[Turn]) -> str:
+def _due(turns: Sequence[Attempt]) -> str:
     """The stage that a job which is under way is due in."""
     return turns[-1].due or turns[-1].stage

@@ -8,8 +8,8 @@ A document of the collection `image_pipeline_jobs`, whose `_id` is the job's id 
     open                   true until it has ended: set where the document is made, never again
     redrives               how often an operator sent it through again
     sources                by number: `url` as host and path, `fields`, then `urls` of the renditions or the `error`
-    turns                  the latest `MAX_TURNS`: `stage`, `verdict`, `at`, `seconds`, and where there is something to
-                           say `attempt`, `code`, `message`, `waited`, `wait`, `redrive`, `deliveries`, `due`
+    turns                  the latest `MAX_ATTEMPTS`: `stage`, `verdict`, `at`, `seconds`, and where they are known
+                           `attempt`, `code`, `message`, `waited`, `wait`, `redrive`, `deliveries`, `due`
 
 and one of `image_pipeline_minutes`, whose `_id` is a minute: the turns of all jobs in it, by stage and verdict.
 
@@ -30,7 +30,7 @@ from typing import Any
 
 from pymongo import UpdateOne
 
-from pipeline.events import Event, Verdict
+from pipeline.events import Event, Outcome
 from pipeline.job import CLEAN_UP, Source
 from pipeline.net.http_errors import shown
 from pipeline.stages import NOTIFY
@@ -42,7 +42,7 @@ JOBS, MINUTES = "image_pipeline_jobs", "image_pipeline_minutes"
 KEPT = timedelta(days=30)
 
 #: Turns of one job that are kept, the latest: more than all delays of retries together make.
-MAX_TURNS = 64
+MAX_ATTEMPTS = 64
 
 #: Characters of an error's sentence.
 MAX_MESSAGE = 500
@@ -84,7 +84,7 @@ def entry_of(event: Event) -> Entry:
         turn["waited"] = round(max(0.0, event.at - event.seconds - arrived), 3)
     if event.wait:
         turn["wait"] = round(event.wait, 1)
-    if event.verdict in {Verdict.GIVEN_UP, Verdict.REJECTED}:
+    if event.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED}:
         most["failed"] = at
     if _ends(event):
         most["ended"] = at
@@ -110,8 +110,8 @@ def _believable(event: Event) -> float:
 
 def _ends(event: Event) -> bool:
     if event.stage == NOTIFY.name:
-        return event.verdict in {Verdict.DONE, Verdict.GIVEN_UP} or event.worked_on == (CLEAN_UP,)
-    return event.verdict is Verdict.REJECTED
+        return event.verdict in {Outcome.DONE, Outcome.GIVEN_UP} or event.worked_on == (CLEAN_UP,)
+    return event.verdict is Outcome.REJECTED
 
 
 def _facts(folder: str, source: Source) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def updates(entries: Iterable[Entry]) -> list[UpdateOne]:
 
 
 def _operators(update: dict[str, Any]) -> dict[str, Any]:
-    push = {"turns": {"$each": update.pop("turns"), "$slice": -MAX_TURNS}}
+    push = {"turns": {"$each": update.pop("turns"), "$slice": -MAX_ATTEMPTS}}
     # Whichever comes first, the end or another turn: afterwards the job is not open.
     update |= {"$unset": {"open": ""}} if "ended" in update["$max"] else {"$setOnInsert": {"open": True}}
     return {name: values for name, values in update.items() if values} | {"$push": push}

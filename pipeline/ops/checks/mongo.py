@@ -12,10 +12,10 @@ from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeou
 
 from pipeline.clients import mongo
 from pipeline.errors import RetryableError
-from pipeline.monitoring.job_log import writer as job_log
+from pipeline.monitoring.job_log import writer as job_log_writer
 from pipeline.monitoring.job_log.schema import JOBS
 from pipeline.ops.checks.model import Check, Context, Row, Status
-from pipeline.sweeps import run_state as runs
+from pipeline.sweeps import run_state
 from pipeline.sweeps.documents import SWEPT
 
 #: Seconds for each request.
@@ -35,7 +35,7 @@ def _answers(context: Context) -> Iterator[Row]:
         with pymongo.timeout(TIMEOUT):
             database = mongo.database()
             database.command("ping")
-            database[runs.COLLECTION].find_one({"_id": ObjectId()})  # a ping needs no user
+            database[run_state.COLLECTION].find_one({"_id": ObjectId()})  # a ping needs no user
     except PyMongoError as error:
         yield _trouble("MongoDB", "ask it", error)
     else:
@@ -45,7 +45,7 @@ def _answers(context: Context) -> Iterator[Row]:
 def _collections(context: Context) -> Iterator[Row]:
     if context.settings.database_url is None:
         return
-    for name in (*SWEPT, runs.COLLECTION):
+    for name in (*SWEPT, run_state.COLLECTION):
         yield _collection(name)
 
 
@@ -74,19 +74,19 @@ def _indexes(context: Context) -> Iterator[Row]:
     if context.settings.database_url is None:
         return
     try:
-        missing = [by for by, *_ in runs.missing_indexes()]
+        missing = [by for by, *_ in run_state.missing_indexes()]
     except RetryableError as error:
-        yield Row(Status.SKIP, runs.COLLECTION, f"Its indexes may not be looked at. {error.message}")
+        yield Row(Status.SKIP, run_state.COLLECTION, f"Its indexes may not be looked at. {error.message}")
         return
     if missing:
         yield Row(
             Status.WARN,
-            runs.COLLECTION,
+            run_state.COLLECTION,
             f"It has no index by {' nor by '.join(missing)}: sweeps get slower, and what has ended stays.",
             "`image-pipeline provision` makes it.",
         )
     else:
-        yield Row(Status.OK, runs.COLLECTION, "Its indexes are there.")
+        yield Row(Status.OK, run_state.COLLECTION, "Its indexes are there.")
 
 
 def _job_log(context: Context) -> Iterator[Row]:
@@ -98,7 +98,7 @@ def _job_log(context: Context) -> Iterator[Row]:
             jobs = mongo.job_database()[JOBS]
             jobs.find_one({"_id": ""})
             jobs.update_one({"_id": ""}, {"$unset": {"image_pipeline_check": ""}})
-        missing = [f"{collection} by {by}" for collection, by, *_ in job_log.missing_indexes()]
+        missing = [f"{collection} by {by}" for collection, by, *_ in job_log_writer.missing_indexes()]
     except PyMongoError as error:
         yield replace(_trouble(JOBS, "read and update it", error), status=Status.WARN)  # no job waits for it
         return

@@ -15,9 +15,9 @@ from pipeline.clients import lazy, mongo
 from pipeline.ops.provision import plan
 from pipeline.ops.sweeps import Progress, follow, start
 from pipeline.settings import get_settings
-from pipeline.sweeps import run_state as runs
-from pipeline.sweeps import sweep as walk
+from pipeline.sweeps import run_state
 from pipeline.sweeps.documents import EPISODES
+from pipeline.sweeps.sweep import take_page
 
 OLD = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -54,7 +54,7 @@ def test_a_dry_run_counts_shows_ten_and_claims_nothing(sweep, database):
     assert len(re.findall(r"Episode \d+ .* THE_SHOW .* itunes_image: h/\d+", shown)) == 10
     assert "token" not in shown
     assert database.episodes.count_documents({"lock": {"$exists": True}}) == 0
-    assert database[runs.COLLECTION].count_documents({}) == 0
+    assert database[run_state.COLLECTION].count_documents({}) == 0
     assert "3 episodes would be swept, of 25." in sweep("episodes", "--dry-run", "--limit", "3")
 
 
@@ -79,7 +79,7 @@ def test_a_run_is_started_by_a_message_for_its_first_page(sweep, database):
     said = sweep("episodes", "--limit", "5")
 
     (run_id,) = re.findall(r"episodes-manual-\w+", said)
-    run = runs.load(run_id)
+    run = run_state.load(run_id)
     assert run
     assert (run.limit, run.page, run.collection) == (5, 0, "episodes")
     body = broker.client.receive_message(QueueUrl=broker.queue_url("sweep_episodes"))["Messages"][0]["Body"]
@@ -93,10 +93,10 @@ def test_following_a_run_ends_with_its_last_document(sweep, database):
     looks = follow(run)
 
     assert next(looks) == Progress()
-    walk.take_page(EPISODES, run, 0, by="x", hand_over=jobs.extend)
+    take_page(EPISODES, run, 0, by="x", hand_over=jobs.extend)
     assert next(looks) == Progress(claimed=3)
     for job in jobs:
-        walk.write_back(job.sweep, {"stored": {"itunes_image": {}}, "errors": {}, "given_up": False})
+        sweep.write_back(job.sweep, {"stored": {"itunes_image": {}}, "errors": {}, "given_up": False})
     assert list(looks) == [Progress(done=3, claimed=3, over=True)]
 
 
@@ -145,7 +145,7 @@ def test_provision_makes_the_indexes_once_and_says_so_before(database):
         step.do()
 
     assert steps() == []
-    indexes = database[runs.COLLECTION].index_information()
+    indexes = database[run_state.COLLECTION].index_information()
     assert indexes["expires_1"]["expireAfterSeconds"] == 0
     assert indexes["run_1"]["partialFilterExpression"] == {"pending": True}
     assert "channels" not in database.list_collection_names()

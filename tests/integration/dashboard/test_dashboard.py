@@ -14,7 +14,7 @@ import requests
 
 from pipeline.clients import aws, lazy, mongo
 from pipeline.errors import RetryableError
-from pipeline.events import Event, Verdict
+from pipeline.events import Event, Outcome
 from pipeline.job import Content, Job, Source, input_job_id
 from pipeline.monitoring.job_log.writer import JOBS, MINUTES, counts, entry_of, updates
 from pipeline.ops.provision import plan
@@ -22,7 +22,7 @@ from pipeline.recipe import Recipe, RenditionSize
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
 from pipeline.storage.publish import publish
-from pipeline.sweeps import run_state as runs
+from pipeline.sweeps import run_state
 from pipeline.sweeps.documents import CHANNELS
 from tests.support.dashboard import Page, Site, serving
 from tests.support.line import Line
@@ -99,7 +99,7 @@ def a_job(url: str = "https://example.org/cover.png", job_id: str = "job-1", fol
 
 def done(job: Job) -> list[Event]:
     published = replace(job, sources=tuple(source.published(CONTENT) for source in job.sources))
-    return [Event("fetch", job.id, Verdict.DONE, job=published), Event("notify", job.id, Verdict.DONE, job=published)]
+    return [Event("fetch", job.id, Outcome.DONE, job=published), Event("notify", job.id, Outcome.DONE, job=published)]
 
 
 def wait_for_text(site: Site, path: str, *wanted: str) -> str:
@@ -115,7 +115,7 @@ def test_what_strangers_wrote_is_shown_as_text_and_nothing_else(with_everything:
     for number, text in enumerate(HOSTILE):
         job = a_job(f"https://example.org/{text}?token=hush", f"hostile-{number}", folder=text)
         failed = job.with_errors(FETCH, {})
-        log(Event("fetch", job.id, Verdict.GIVEN_UP, code=f"code_{number}", message=text, job=failed), *done(job))
+        log(Event("fetch", job.id, Outcome.GIVEN_UP, code=f"code_{number}", message=text, job=failed), *done(job))
         bury(replace(job, folder="X"), f"code_{number} {text}"[:60].encode("ascii", "ignore").decode(), text)
     with serving() as site:
         wait_for_text(site, "/failures", "code_0", "code_5")
@@ -181,8 +181,8 @@ def test_the_flow_the_jobs_and_their_filter(with_everything: Any, monkeypatch: p
     good, bad = a_job("https://example.org/good.png", "good"), a_job("https://example.org/bad.png", "bad")
     error = {"stage": "fetch", "code": "http_404", "message": "It answered 404."}
     failed = replace(bad, sources=(replace(bad.sources[0], due="notify", error=error),))  # type: ignore[arg-type]
-    gone = Event("fetch", "bad", Verdict.GIVEN_UP, code="http_404", message="It answered 404.", job=failed)
-    log(*done(good), gone, Event("notify", "bad", Verdict.DONE, job=failed))
+    gone = Event("fetch", "bad", Outcome.GIVEN_UP, code="http_404", message="It answered 404.", job=failed)
+    log(*done(good), gone, Event("notify", "bad", Outcome.DONE, job=failed))
     for _ in range(3):
         aws.sqs().send_message(QueueUrl=queue_url("resize"), MessageBody="x")
     with serving() as site:
@@ -196,9 +196,9 @@ def test_the_flow_the_jobs_and_their_filter(with_everything: Any, monkeypatch: p
         assert "bad.png" not in site.text("/jobs?outcome=well")
         assert "bad.png" in site.text("/jobs?outcome=nonsense")
         # and a job's page of its story
-        story = site.text("/jobs/bad")
-        assert "fetch gave up" in story
-        assert "http_404: It answered 404." in story
+        history = site.text("/jobs/bad")
+        assert "fetch gave up" in history
+        assert "http_404: It answered 404." in history
         # and a job that nobody knows is not found
         assert site.get("/jobs/unknown").status_code == 404
         # and where the job log does not answer any more, the filter is one of what it said
@@ -213,8 +213,8 @@ def no_job_log(*_: Any, **__: Any) -> Any:
 
 
 def test_the_sweeps_runs_are_shown_with_their_counts(with_everything: Any) -> None:
-    run = runs.begin(CHANNELS, "channels-manual-0123")
-    runs.advance(run, ["x"], by="m", claimed=7, walked=False)
+    run = run_state.begin(CHANNELS, "channels-manual-0123")
+    run_state.advance(run, ["x"], by="m", claimed=7, walked=False)
     with serving() as site:
         text = wait_for_text(site, "/sweeps", "channels-manual-0123")
         assert "under way" in text

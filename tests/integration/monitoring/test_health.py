@@ -131,7 +131,7 @@ def test_a_worker_with_its_hands_full_is_ready_though_it_asks_for_nothing(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig.send("a", "b", "c")
-    wait_for(lambda: len(rig.consumer.holds) == 3)  # more than half of four places
+    wait_for(lambda: len(rig.consumer.leases) == 3)  # more than half of four places
     wait_for(lambda: rig.consumer.asking_since is None)
     monkeypatch.setattr(health, "ANSWER_WITHIN", 0.0)
     assert rig.get("/readyz").ok
@@ -174,16 +174,16 @@ def test_a_worker_is_stuck_when_a_thread_of_its_consumer_has_ended(rig: Rig, mon
     def dies(*_: Any) -> None:
         raise SystemExit
 
-    monkeypatch.setattr(rig.consumer.holds, "_extend_held", dies)
+    monkeypatch.setattr(rig.consumer.leases, "_extend_held", dies)
     rig.send("a")
     rig.go_on.set()
-    wait_for(lambda: not rig.consumer.holds.is_kept)
+    wait_for(lambda: not rig.consumer.leases.is_kept)
     assert rig.get("/livez").text == "fetch: a thread of its consumer has ended\n"
 
 
 def test_a_worker_is_stuck_when_what_it_holds_is_not_looked_at(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     wait_for(lambda: not list(rig.health.not_live()))
-    monkeypatch.setattr(rig.consumer.holds, "looked_at", time.monotonic() - 301)
+    monkeypatch.setattr(rig.consumer.leases, "looked_at", time.monotonic() - 301)
     assert rig.get("/livez").text == "fetch: what is held has not been looked at for 300 s\n"
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from pipeline.clients import lazy, mongo
 from pipeline.errors import PermanentError, RetryableError
-from pipeline.events import Event, Verdict
+from pipeline.events import Event, Outcome
 from pipeline.job import CLEAN_UP, Content, Job, Source, Sweep
-from pipeline.monitoring.job_log import reader as job_stories
-from pipeline.monitoring.job_log.schema import JOBS, MAX_TURNS, MINUTES, counts, entry_of, updates
+from pipeline.monitoring.job_log import reader as job_log_reader
+from pipeline.monitoring.job_log.schema import JOBS, MAX_ATTEMPTS, MINUTES, counts, entry_of, updates
 from pipeline.recipe import Recipe, RenditionSize
 from pipeline.settings import SettingsError, get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
@@ -60,18 +60,18 @@ def turn(stage, verdict, second, of, **more):
     return Event(stage.name, of.id, verdict, at=at, arrived=at - 1, seconds=0.5, job=of, **more)
 
 
-def good_story(start=None):
+def good_history(start=None):
     start = start or job(COVER)
     source = start.sources[0]
     fetched = start.with_sources({source.url: source.fetched("key", CONTENT)})
     published = start.with_sources({source.url: source.published(CONTENT)})
     resized = fetched.with_sources({source.url: replace(fetched.sources[0], due=UPLOAD.name)})
     return [
-        turn(FETCH, Verdict.RETRY, 1, start, code="timeout", message="example.org did not answer in time.", wait=2.0),
-        turn(FETCH, Verdict.DONE, 4, fetched, attempt=2, worked_on=(source.url,)),
-        turn(RESIZE, Verdict.DONE, 5, resized),
-        turn(UPLOAD, Verdict.DONE, 6, published),
-        turn(NOTIFY, Verdict.DONE, 7, published),
+        turn(FETCH, Outcome.RETRY, 1, start, code="timeout", message="example.org did not answer in time.", wait=2.0),
+        turn(FETCH, Outcome.DONE, 4, fetched, attempt=2, worked_on=(source.url,)),
+        turn(RESIZE, Outcome.DONE, 5, resized),
+        turn(UPLOAD, Outcome.DONE, 6, published),
+        turn(NOTIFY, Outcome.DONE, 7, published),
     ]
 
 
@@ -79,87 +79,87 @@ def test_a_story_is_the_same_in_whatever_order_its_turns_come(jobs):
     told = []
     for shuffled in range(6):
         start = job(COVER, job_id=f"job-{shuffled}")
-        events = good_story(start)
+        events = good_history(start)
         random.Random(shuffled).shuffle(events)
         write(*events)
-        told.append(replace(job_stories.story(start.id), id=""))
-    assert all(story == told[0] for story in told)
-    story = told[0]
-    assert (story.status, story.stage, story.folder, story.lane) == ("done", "notify", "THE_SHOW", "live")
-    assert [turn.stage for turn in story.turns] == ["fetch", "fetch", "resize", "upload", "notify"]
-    assert (story.updated - story.began).total_seconds() == pytest.approx(7, abs=0.01)
-    first = story.turns[0]
-    assert (first.verdict, first.code, first.attempt, first.wait) == (Verdict.RETRY, "timeout", 1, 2.0)
+        told.append(replace(job_log_reader.history(start.id), id=""))
+    assert all(history == told[0] for history in told)
+    history = told[0]
+    assert (history.status, history.stage, history.folder, history.lane) == ("done", "notify", "THE_SHOW", "live")
+    assert [turn.stage for turn in history.turns] == ["fetch", "fetch", "resize", "upload", "notify"]
+    assert (history.updated - history.began).total_seconds() == pytest.approx(7, abs=0.01)
+    first = history.turns[0]
+    assert (first.verdict, first.code, first.attempt, first.wait) == (Outcome.RETRY, "timeout", 1, 2.0)
     assert (first.seconds, first.waited) == (0.5, 0.5)
-    assert story.sources[0].url == "example.org/cover.png"
-    assert story.sources[0].urls["50x50"].endswith("/images-resized/THE_SHOW/c0ffee_50x50.png")
+    assert history.sources[0].url == "example.org/cover.png"
+    assert history.sources[0].urls["50x50"].endswith("/images-resized/THE_SHOW/c0ffee_50x50.png")
 
 
 def test_turns_written_together_or_twice_are_told_once(jobs):
-    entries = [entry_of(event) for event in good_story()]
+    entries = [entry_of(event) for event in good_history()]
     mongo.job_database()[JOBS].bulk_write(updates(entries))
     mongo.job_database()[JOBS].bulk_write(updates(entries[2:]))
-    assert len(job_stories.story("a-job").turns) == 5
+    assert len(job_log_reader.history("a-job").turns) == 5
 
 
 def test_nothing_of_payloads_queries_and_credentials_is_stored(jobs):
-    write(*good_story())
+    write(*good_history())
     assert "hush" not in str(list(jobs[JOBS].find()))
 
 
 def test_a_job_under_way_is_in_the_stage_that_it_is_due_in(jobs):
-    for number, event in enumerate(good_story()[:-1]):
+    for number, event in enumerate(good_history()[:-1]):
         write(event)
-        story = job_stories.story("a-job")
-        assert story.status == "under_way"
-        assert story.stage == ("fetch", "resize", "upload", "notify")[number]
-    assert list(job_stories.oldest()) == ["notify"]
-    write(good_story()[-1])
-    assert job_stories.oldest() == {}
+        history = job_log_reader.history("a-job")
+        assert history.status == "under_way"
+        assert history.stage == ("fetch", "resize", "upload", "notify")[number]
+    assert list(job_log_reader.oldest()) == ["notify"]
+    write(good_history()[-1])
+    assert job_log_reader.oldest() == {}
 
 
 def test_a_job_whose_end_was_written_first_is_not_under_way(jobs):
-    write(*reversed(good_story()))
-    assert job_stories.oldest() == {}
-    assert job_stories.story("a-job").status == "done"
+    write(*reversed(good_history()))
+    assert job_log_reader.oldest() == {}
+    assert job_log_reader.history("a-job").status == "done"
 
 
-def failed_story(start, stage=FETCH, code="http_404"):
+def failed_history(start, stage=FETCH, code="http_404"):
     error = PermanentError(code, "example.org/cover.png answered 404 Not Found.")
     source = replace(start.sources[0], due=stage.name)
     failed = start.with_sources({source.url: source}).with_errors(stage, {source.url: error})
     return [
-        turn(stage, Verdict.GIVEN_UP, 2, failed, code=error.code, message=error.message),
-        turn(NOTIFY, Verdict.DONE, 3, failed),
+        turn(stage, Outcome.GIVEN_UP, 2, failed, code=error.code, message=error.message),
+        turn(NOTIFY, Outcome.DONE, 3, failed),
     ]
 
 
 def test_a_job_whose_only_image_failed_has_failed_and_is_done_once_a_redrive_stored_it(jobs):
     # given a job that failed
     start = job(COVER)
-    write(*failed_story(start))
-    story = job_stories.story("a-job")
-    assert (story.status, story.stage, story.redrives) == ("failed", "fetch", 0)
-    assert story.sources[0].error["code"] == "http_404"
+    write(*failed_history(start))
+    history = job_log_reader.history("a-job")
+    assert (history.status, history.stage, history.redrives) == ("failed", "fetch", 0)
+    assert history.sources[0].error["code"] == "http_404"
     # when an operator sends it through again
     source = start.sources[0]
     again = replace(start, redrives=1).with_sources({source.url: source.published(CONTENT)})
-    write(turn(FETCH, Verdict.DONE, 40, again))
+    write(turn(FETCH, Outcome.DONE, 40, again))
     # then the same story goes on
-    story = job_stories.story("a-job.r1")
-    assert (story.id, story.status, story.redrives) == ("a-job", "under_way", 1)
-    write(turn(NOTIFY, Verdict.DONE, 41, again))
-    story = job_stories.story("a-job")
-    assert (story.status, story.sources[0].error) == ("done", None)
-    assert job_stories.latest(failed=True) == []
+    history = job_log_reader.history("a-job.r1")
+    assert (history.id, history.status, history.redrives) == ("a-job", "under_way", 1)
+    write(turn(NOTIFY, Outcome.DONE, 41, again))
+    history = job_log_reader.history("a-job")
+    assert (history.status, history.sources[0].error) == ("done", None)
+    assert job_log_reader.latest(failed=True) == []
 
 
 def test_one_image_of_two_that_failed_makes_it_partly(jobs):
     start = job(COVER, OTHER)
     half = start.with_sources({OTHER: start.sources[1].published(CONTENT)})
-    write(*failed_story(half))
-    story = job_stories.story("a-job")
-    assert (story.status, [bool(source.error) for source in story.sources]) == ("partly", [True, False])
+    write(*failed_history(half))
+    history = job_log_reader.history("a-job")
+    assert (history.status, [bool(source.error) for source in history.sources]) == ("partly", [True, False])
 
 
 def test_deliveries_end_each_by_itself(jobs):
@@ -168,106 +168,106 @@ def test_deliveries_end_each_by_itself(jobs):
     stored = start.with_sources({COVER: start.sources[0].published(CONTENT)})
     parts = {name: replace(stored, deliveries=(name,)) for name in ("redirect_queue", "postback_url")}
     for name, part in parts.items():
-        write(turn(NOTIFY, Verdict.RETRY, 1, stored if part is None else part, code="x", worked_on=(name,)))
-    assert job_stories.story("a-job").status == "under_way"
+        write(turn(NOTIFY, Outcome.RETRY, 1, stored if part is None else part, code="x", worked_on=(name,)))
+    assert job_log_reader.history("a-job").status == "under_way"
     # when one is made, the job is still under way
-    write(turn(NOTIFY, Verdict.DONE, 2, parts["redirect_queue"], attempt=2))
-    assert job_stories.story("a-job").status == "under_way"
+    write(turn(NOTIFY, Outcome.DONE, 2, parts["redirect_queue"], attempt=2))
+    assert job_log_reader.history("a-job").status == "under_way"
     # and when the other is given up, it has ended, partly
-    write(turn(NOTIFY, Verdict.GIVEN_UP, 3, parts["postback_url"], code="http_500", worked_on=("postback_url",)))
-    story = job_stories.story("a-job")
-    assert (story.status, story.stage) == ("partly", "notify")
+    write(turn(NOTIFY, Outcome.GIVEN_UP, 3, parts["postback_url"], code="http_500", worked_on=("postback_url",)))
+    history = job_log_reader.history("a-job")
+    assert (history.status, history.stage) == ("partly", "notify")
 
 
 def test_a_job_that_is_delivered_has_ended_though_its_bytes_cannot_be_deleted_yet(jobs):
     # Given a job whose first turn in notify failed as a whole, as its payload could not be read
     start = job(COVER)
     stored = start.with_sources({COVER: start.sources[0].published(CONTENT)})
-    write(turn(NOTIFY, Verdict.RETRY, 1, stored, code="s3_error"))
-    assert job_stories.story("a-job").status == "under_way"
+    write(turn(NOTIFY, Outcome.RETRY, 1, stored, code="s3_error"))
+    assert job_log_reader.history("a-job").status == "under_way"
     # When it is delivered, and only the clean-up is tried again
     cleaning = replace(stored, deliveries=(CLEAN_UP,))
-    write(turn(NOTIFY, Verdict.RETRY, 2, stored, code="s3_error", worked_on=(CLEAN_UP,)))
+    write(turn(NOTIFY, Outcome.RETRY, 2, stored, code="s3_error", worked_on=(CLEAN_UP,)))
     # Then it is done, then and when that is.
-    for further in ([], [turn(NOTIFY, Verdict.DONE, 3, cleaning)]):
+    for further in ([], [turn(NOTIFY, Outcome.DONE, 3, cleaning)]):
         write(*further)
-        story = job_stories.story("a-job")
-        assert story.status == "done"
+        history = job_log_reader.history("a-job")
+        assert history.status == "done"
 
 
 def test_a_rejected_message_has_a_story_without_a_job(jobs):
-    write(Event("ingest", "refused", Verdict.REJECTED, at=BEGAN, code="not_json", message="It is no JSON."))
-    story = job_stories.story("refused")
-    assert (story.status, story.stage, story.sources, story.folder) == ("rejected", "ingest", (), "")
+    write(Event("ingest", "refused", Outcome.REJECTED, at=BEGAN, code="not_json", message="It is no JSON."))
+    history = job_log_reader.history("refused")
+    assert (history.status, history.stage, history.sources, history.folder) == ("rejected", "ingest", (), "")
 
 
 def test_a_sweeps_job_names_its_run(jobs):
     sweep = Sweep("channels", "channels-2026-01-01T01:00Z", "a cover")
-    write(*good_story(job(COVER, lane=Lane.BULK, sweep=sweep)))
-    story = job_stories.story("a-job")
-    assert (story.lane, story.sweep) == ("bulk", {"collection": "channels", "run": sweep.run})
+    write(*good_history(job(COVER, lane=Lane.BULK, sweep=sweep)))
+    history = job_log_reader.history("a-job")
+    assert (history.lane, history.sweep) == ("bulk", {"collection": "channels", "run": sweep.run})
 
 
 def test_only_the_latest_turns_are_kept(jobs):
     start = job(COVER)
-    write(*(turn(FETCH, Verdict.PUT_OFF, n, start, code="host_busy", wait=1.0) for n in range(MAX_TURNS + 5)))
-    turns = job_stories.story("a-job").turns
-    assert len(turns) == MAX_TURNS
+    write(*(turn(FETCH, Outcome.SNOOZED, n, start, code="host_busy", wait=1.0) for n in range(MAX_ATTEMPTS + 5)))
+    turns = job_log_reader.history("a-job").turns
+    assert len(turns) == MAX_ATTEMPTS
     assert turns[-1].at > turns[0].at
 
 
 def test_the_latest_jobs_can_be_told_apart_by_how_and_where_they_ended(jobs):
     for number in range(4):
-        write(*failed_story(job(COVER, job_id=f"failed-{number}"), UPLOAD if number else FETCH))
-    write(*good_story(job(COVER, job_id="good")))
-    assert [story.id for story in job_stories.latest(1)] == ["good"]
-    assert len(job_stories.latest()) == 5
-    assert [story.id for story in job_stories.latest(failed=False)] == ["good"]
-    assert {story.id for story in job_stories.latest(failed=True, stage="upload")} == {
+        write(*failed_history(job(COVER, job_id=f"failed-{number}"), UPLOAD if number else FETCH))
+    write(*good_history(job(COVER, job_id="good")))
+    assert [history.id for history in job_log_reader.latest(1)] == ["good"]
+    assert len(job_log_reader.latest()) == 5
+    assert [history.id for history in job_log_reader.latest(failed=False)] == ["good"]
+    assert {history.id for history in job_log_reader.latest(failed=True, stage="upload")} == {
         "failed-1",
         "failed-2",
         "failed-3",
     }
-    assert [story.id for story in job_stories.latest(stage="fetch")] == ["failed-0"]
+    assert [history.id for history in job_log_reader.latest(stage="fetch")] == ["failed-0"]
 
 
 def test_failures_are_grouped_by_their_cause(jobs):
     for number in range(7):
-        write(*failed_story(job(COVER, job_id=f"job-{number}"), code="http_404" if number else "too_large"))
-    many, few = job_stories.failures(datetime.now(UTC) - timedelta(hours=1))
+        write(*failed_history(job(COVER, job_id=f"job-{number}"), code="http_404" if number else "too_large"))
+    many, few = job_log_reader.failures(datetime.now(UTC) - timedelta(hours=1))
     assert (many.stage, many.code, many.count, len(many.job_ids)) == ("fetch", "http_404", 6, 5)
     assert (few.code, few.count, few.job_ids) == ("too_large", 1, ("job-0",))
     assert many.message == "example.org/cover.png answered 404 Not Found."
-    assert job_stories.failures(datetime.now(UTC)) == []
+    assert job_log_reader.failures(datetime.now(UTC)) == []
 
 
 def test_rates_count_turns_by_minute(jobs):
     for number in range(3):
-        write(*good_story(job(COVER, job_id=f"job-{number}")))
+        write(*good_history(job(COVER, job_id=f"job-{number}")))
     since = datetime.now(UTC) - timedelta(minutes=10)
-    minutes = job_stories.rates(since)
-    assert sum(minute.count("fetch", Verdict.DONE) for minute in minutes) == 3
+    minutes = job_log_reader.rates(since)
+    assert sum(minute.count("fetch", Outcome.DONE) for minute in minutes) == 3
     assert sum(minute.count("fetch") for minute in minutes) == 6
     now = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
-    assert job_stories.per_minute(minutes, now, timedelta(minutes=4))["notify"] == pytest.approx(3 / 4)
-    assert job_stories.per_minute(minutes, now + timedelta(hours=1)) == {}
-    assert job_stories.rates(datetime.now(UTC) + timedelta(minutes=2)) == []
+    assert job_log_reader.per_minute(minutes, now, timedelta(minutes=4))["notify"] == pytest.approx(3 / 4)
+    assert job_log_reader.per_minute(minutes, now + timedelta(hours=1)) == {}
+    assert job_log_reader.rates(datetime.now(UTC) + timedelta(minutes=2)) == []
 
 
 def test_ids_are_found_by_their_beginning(jobs):
     for name in ("abc-1", "abc-2", "abd-1"):
-        write(*good_story(job(COVER, job_id=name)))
-    assert job_stories.matching("abc") == ["abc-1", "abc-2"]
-    assert job_stories.story("abc") is None
+        write(*good_history(job(COVER, job_id=name)))
+    assert job_log_reader.matching("abc") == ["abc-1", "abc-2"]
+    assert job_log_reader.history("abc") is None
 
 
 def test_without_a_job_log_it_is_said_what_to_set(environment):
     with pytest.raises(SettingsError, match="JOBS_MONGO_URL is not set"):
-        job_stories.latest()
+        job_log_reader.latest()
 
 
 def test_trouble_with_mongodb_is_said(jobs, monkeypatch):
     monkeypatch.setenv("JOBS_MONGO_URL", "mongodb://127.0.0.1:1/none?serverSelectionTimeoutMS=50")
     lazy.forget()
     with pytest.raises(RetryableError, match="Could not read the job log"):
-        job_stories.latest()
+        job_log_reader.latest()

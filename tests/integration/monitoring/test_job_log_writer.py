@@ -12,9 +12,9 @@ import pytest
 from pymongo.errors import AutoReconnect
 
 from pipeline.clients import lazy, mongo
-from pipeline.events import Event, Verdict
-from pipeline.monitoring.job_log import reader as job_stories
-from pipeline.monitoring.job_log import writer as job_log
+from pipeline.events import Event, Outcome
+from pipeline.monitoring.job_log import reader as job_log_reader
+from pipeline.monitoring.job_log import writer as job_log_writer
 from pipeline.monitoring.job_log.schema import JOBS, MINUTES
 from pipeline.monitoring.job_log.writer import JobLog, write_entries
 from pipeline.ops.provision import plan
@@ -33,12 +33,12 @@ def jobs(database, monkeypatch):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(job_log, "FIRST_BACKOFF", 0.05)
-    monkeypatch.setattr(job_log, "LAST_BACKOFF", 0.05)
+    monkeypatch.setattr(job_log_writer, "FIRST_BACKOFF", 0.05)
+    monkeypatch.setattr(job_log_writer, "LAST_BACKOFF", 0.05)
 
 
 def event(number=0, job_id=None, **more):
-    return Event("fetch", job_id or f"job-{number}", Verdict.DONE, at=time.time() + number / 1000, **more)
+    return Event("fetch", job_id or f"job-{number}", Outcome.DONE, at=time.time() + number / 1000, **more)
 
 
 def test_turns_are_written_in_batches_and_the_rest_at_the_end(jobs):
@@ -119,11 +119,11 @@ def test_what_cannot_be_written_is_not_tried_for_ever(jobs, caplog):
     # given a turn that BSON cannot hold
     log = JobLog(gather=0.01)
     log.start()
-    log(Event("fetch", 2**70, Verdict.DONE))
+    log(Event("fetch", 2**70, Outcome.DONE))
     wait_for(lambda: "cannot write" in caplog.text)
     # when another comes, it is written
     log(event(1))
-    wait_for(lambda: job_stories.story("job-1"))
+    wait_for(lambda: job_log_reader.history("job-1"))
     log.stop(5)
 
 
@@ -140,7 +140,7 @@ def test_many_processes_may_begin_the_same_story(jobs):
         with MongoClient(url) as client:
             together.wait()
             changes = updates([entry_of(event(number, f"job-{n}")) for n in range(50)])
-            job_log._bulk(client.get_default_database()[JOBS], changes)
+            job_log_writer._bulk(client.get_default_database()[JOBS], changes)
 
     threads = [threading.Thread(target=write, args=[number]) for number in range(8)]
     for thread in threads:

@@ -19,11 +19,19 @@ from typer.testing import CliRunner
 from pipeline.cli import status as status_command
 from pipeline.cli.app import app
 from pipeline.clients import aws, lazy, mongo
-from pipeline.events import Verdict
+from pipeline.events import Outcome
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
-from tests.integration.monitoring.test_job_log_reader import COVER, begin, failed_story, good_story, job, turn, write
+from tests.integration.monitoring.test_job_log_reader import (
+    COVER,
+    begin,
+    failed_history,
+    good_history,
+    job,
+    turn,
+    write,
+)
 from tests.support.waiting import wait_for
 
 
@@ -61,7 +69,7 @@ def test_each_stage_is_a_row(status):
     send("fetch", 3)
     send("fetch_bulk", 2)
     send("upload_dlq")
-    write(*good_story()[:2], *failed_story(job(COVER, job_id="bad")))
+    write(*good_history()[:2], *failed_history(job(COVER, job_id="bad")))
     send("resize")
     # when it is asked for
     said = status()
@@ -77,7 +85,7 @@ def test_each_stage_is_a_row(status):
 
 def test_a_narrow_terminal_shows_how_often_where_and_what(status, monkeypatch):
     # given a failure whose sentence is longer than a line
-    write(*failed_story(job(COVER)))
+    write(*failed_history(job(COVER)))
     monkeypatch.setattr(status_command.console, "width", 60)
 
     # when / then its stage and code are whole beside the sentence, which takes more lines
@@ -113,8 +121,8 @@ def test_what_is_missing_is_said(status):
 
 def test_a_jobs_story_is_told_by_its_beginning(status):
     start = job(COVER, job_id="6fa459ea-ee8a-5ca4-894e-db77e160355e")
-    busy = [turn(FETCH, Verdict.PUT_OFF, n / 10, start, code="host_busy", message="Busy.", wait=1.0) for n in range(5)]
-    write(*busy, *good_story(start))
+    busy = [turn(FETCH, Outcome.SNOOZED, n / 10, start, code="host_busy", message="Busy.", wait=1.0) for n in range(5)]
+    write(*busy, *good_history(start))
 
     said = status("6fa459ea")
 
@@ -136,7 +144,7 @@ def test_a_jobs_story_is_told_by_its_beginning(status):
 
 
 def test_a_beginning_that_is_not_one_jobs_is_refused(status):
-    write(*good_story(job(COVER, job_id="abc-1")), *good_story(job(COVER, job_id="abc-2")))
+    write(*good_history(job(COVER, job_id="abc-1")), *good_history(job(COVER, job_id="abc-2")))
     said = status("abc", status=1)
     assert "More than one" in said
     assert "abc-2" in said
@@ -144,22 +152,22 @@ def test_a_beginning_that_is_not_one_jobs_is_refused(status):
 
 
 def test_what_a_stranger_put_into_an_id_does_not_reach_the_terminal(status):
-    write(*good_story(job(COVER, job_id="evil\x1b[2J[red]x")))
+    write(*good_history(job(COVER, job_id="evil\x1b[2J[red]x")))
     said = status("evil")
     assert "\x1b" not in said
     assert "evil?[2J[red]x" in said
 
 
 def test_both_are_there_as_json(status):
-    write(*failed_story(job(COVER)))
+    write(*failed_history(job(COVER)))
     send("fetch")
     found = json.loads(status("--json"))
     (fetch,) = [stage for stage in found["stages"] if stage["stage"] == "fetch"]
     assert (fetch["waiting"], fetch["oldest"]) == (1, None)
     assert found["failures"][0]["code"] == "http_404"
-    story = json.loads(status("a-job", "--json"))
-    assert (story["status"], story["turns"][0]["verdict"]) == ("failed", "given_up")
-    assert datetime.fromisoformat(story["began"]).tzinfo
+    history = json.loads(status("a-job", "--json"))
+    assert (history["status"], history["turns"][0]["verdict"]) == ("failed", "given_up")
+    assert datetime.fromisoformat(history["began"]).tzinfo
 
 
 def test_watching_looks_again_and_ctrl_c_ends_it_well(status):

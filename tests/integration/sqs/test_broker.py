@@ -108,7 +108,7 @@ def test_what_a_dead_consumer_held_is_soon_received_by_another(broker, consume) 
     broker.enqueue(message("taken over"))
     dead = consume()
     take(dead)
-    dead.holds._closed.set()
+    dead.leases._closed.set()
     dead._stopping.set()
     # Then another one gets the message, as its second receiver.
     (again,) = take(consume())
@@ -133,7 +133,7 @@ def test_a_message_that_somebody_else_took_is_not_deleted_as_if_it_were_ours(bro
     assert mine.message_id == theirs.message_id
     # When the first hears that its handle is stale, and acknowledges the message all the same
     down.clear()
-    wait_for(lambda: mine.hold not in first.holds)
+    wait_for(lambda: mine.lease not in first.leases)
     first.ack(mine)
     first.close()
     # Then the second still has it, and ends it.

@@ -73,7 +73,7 @@ def send(broker: SQSBroker, queue: str, names: list[str]) -> None:
 
 
 def held(broker: SQSBroker, queue: str) -> int:
-    return sum(len(consumer.holds) for consumer in broker.consumers if consumer.queue_name == queue)
+    return sum(len(consumer.leases) for consumer in broker.consumers if consumer.queue_name == queue)
 
 
 def test_a_live_message_is_the_next_to_begin_whatever_was_held_before(broker, work, start) -> None:
@@ -121,11 +121,11 @@ def test_nothing_bulk_is_received_while_live_messages_wait(broker, work, start) 
     bulk.wake()
     # Then none is received but by the poll that was open before,
     time.sleep(0.7)
-    assert len(bulk.holds) <= 1
+    assert len(bulk.leases) <= 1
     # and more are as soon as no live one waits, even before the thread is free;
     work.let(1)
     wait_for(lambda: len(work.begun) == 2)
-    wait_for(lambda: len(bulk.holds) > 1, timeout=5)
+    wait_for(lambda: len(bulk.leases) > 1, timeout=5)
     assert all(name.startswith("live") for name in work.begun)
     # all are done in the end.
     work.let(100)
@@ -153,7 +153,7 @@ def test_what_was_lost_while_it_waited_is_not_begun(broker, work, start) -> None
     (consumer,) = [each for each in broker.consumers if each.bulk]
     # When it is let go, as after 15 minutes,
     consumer.stop()
-    consumer.holds._lose(list(consumer.holds._held.values()))
+    consumer.leases._lose(list(consumer.leases._held.values()))
     work.let(10)
     # then it is not begun, and not deleted: it is another worker's.
     wait_for(lambda: worker.work_queue.unfinished_tasks == 0)

@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from dramatiq.worker import Worker
 
-from pipeline.sqs.leases import Hold
+from pipeline.sqs.leases import Lease
 from pipeline.sqs.message import SQSMessage
 from tests.support.echo import broker, clock, consume, count_requests, counts, message, take
 from tests.support.waiting import wait_for
@@ -29,7 +29,7 @@ def die(consumer) -> None:
     It holds as many as it may, or one that runs alone: so it has no poll under way that would go on receiving.
     """
     consumer._stopping.set()
-    consumer.holds._closed.set()
+    consumer.leases._closed.set()
     consumer.wake()
     consumer.broker.consumers.discard(consumer)
     consumer.broker.alone = None
@@ -110,7 +110,7 @@ def test_a_suspect_whose_workers_die_before_it_begins_is_not_blamed(broker, cons
     for _ in range(2):
         worker = consume(prefetch=3)
         wait_for(lambda: broker.alone is not None)
-        worker.holds.add("of another message that never ends")
+        worker.leases.add("of another message that never ends")
         assert next(worker) is None
         die(worker)
     # When one is free for it, then it runs, and nothing was held against it.
@@ -191,7 +191,7 @@ def test_what_a_worker_has_not_begun_when_a_suspect_comes_is_given_back(broker) 
     wait_for(lambda: worker.work_queue.qsize() == 1)
     # When a suspect comes
     suspect = message("suspect", actor_name="work")
-    alone = SQSMessage(suspect.copy(options={"suspect": 1}), Hold("handle", 2), receives=1)
+    alone = SQSMessage(suspect.copy(options={"suspect": 1}), Lease("handle", 2), receives=1)
     assert broker.begin_alone(alone)
     go_on.set()
     # Then what was not begun is back in the queue, and runs when the suspect has ended.
@@ -227,7 +227,7 @@ def test_a_suspect_that_somebody_else_has_is_forgotten(broker, consume) -> None:
     broker.send_copy(message("suspect"), delay=0, suspect=1)
     wait_for(lambda: worker._suspect)
     # When its hold is lost, and what is in hand ends
-    worker.holds._lose([worker._suspect.hold])
+    worker.leases._lose([worker._suspect.lease])
     broker.client.purge_queue(QueueUrl=broker.queue_url("work"))
     worker.ack(in_hand)
     # Then it is not begun, and others are received again.

@@ -12,7 +12,7 @@ from pymongo.errors import ExecutionTimeout
 
 from pipeline.clients import mongo
 from pipeline.sweeps import documents
-from pipeline.sweeps.documents import CHANNELS, EPISODES, Outcome
+from pipeline.sweeps.documents import CHANNELS, EPISODES, WriteBack
 
 SOON, PAST = datetime(2999, 1, 1, tzinfo=UTC), datetime(2001, 1, 1, tzinfo=UTC)
 INFO = {"50x50": {"url": "https://s3/x_50x50.png", "bucket_path": "images-resized/A/"}}
@@ -29,7 +29,7 @@ def read_all(swept, run="run", size=100):
             return ids
 
 
-def outcome(stored=(), errors=(), *, given_up=False) -> Outcome:
+def outcome(stored=(), errors=(), *, given_up=False) -> WriteBack:
     return {
         "stored": dict.fromkeys(stored, INFO),
         "errors": {name: NOT_FOUND | {"field": name} for name in errors},

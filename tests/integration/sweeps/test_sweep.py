@@ -13,10 +13,8 @@ from pipeline.errors import RetryableError
 from pipeline.job import Job
 from pipeline.settings import get_settings
 from pipeline.stages import Lane
-from pipeline.sweeps import documents
-from pipeline.sweeps import run_state as runs
-from pipeline.sweeps import sweep as walk
-from pipeline.sweeps.documents import CHANNELS, EPISODES, Outcome
+from pipeline.sweeps import documents, run_state, sweep
+from pipeline.sweeps.documents import CHANNELS, EPISODES, WriteBack
 
 INFO = {"50x50": {"url": "https://s3/x_50x50.png", "bucket_path": "images-resized/A/"}}
 
@@ -27,10 +25,10 @@ class Walker:
     def __init__(self, swept, run="run", limit=None):
         self.swept, self.run = swept, run
         self.jobs: list[Job] = []
-        runs.begin(swept, run, limit=limit)
+        run_state.begin(swept, run, limit=limit)
 
     def take(self, page, by=None, hand_over=None):
-        return walk.take_page(
+        return sweep.take_page(
             self.swept, self.run, page, by=by or f"message {page}", hand_over=hand_over or self.jobs.extend
         )
 
@@ -39,33 +37,33 @@ class Walker:
         page: int | None = 0
         done = 0
         while page is not None:
-            turn = self.take(page)
-            if turn and turn.wait:
+            next_page = self.take(page)
+            if next_page and next_page.wait:
                 for job in self.jobs[done:]:
                     end(job)
                 done = len(self.jobs)
-            page = turn.page if turn else None
+            page = next_page.page if next_page else None
         return self
 
     @property
     def record(self):
-        return runs.load(self.run)
+        return run_state.load(self.run)
 
 
 def end(job: Job, *, good=True):
     fields = [name for source in job.sources for name in source.fields]
     error = {"field": fields[0], "stage": "fetch", "code": "http_404", "message": "gone"}
-    how: Outcome = {
+    how: WriteBack = {
         "stored": dict.fromkeys(fields, INFO) if good else {},
         "errors": {} if good else dict.fromkeys(fields, error),
         "given_up": False,
     }
-    walk.write_back(job.sweep, how)
+    sweep.write_back(job.sweep, how)
 
 
 @pytest.fixture
 def small_pages(monkeypatch):
-    monkeypatch.setattr(walk, "PAGE_SIZE", 4)
+    monkeypatch.setattr(sweep, "PAGE_SIZE", 4)
 
 
 def episodes(database, number, covers=None, channel=1):
@@ -98,7 +96,7 @@ def test_the_same_cover_is_one_job_for_all_its_documents(database, small_pages):
 
     assert database.episodes.count_documents({"last_itunes_image": {"$exists": True}, "lock": {"$exists": False}}) == 30
     assert walker.record.counts == {"done": 30}
-    assert runs.under_way("run") == 0
+    assert run_state.under_way("run") == 0
 
 
 def test_a_page_that_is_taken_again_with_fewer_documents_loses_none(database, monkeypatch):
@@ -109,11 +107,11 @@ def test_a_page_that_is_taken_again_with_fewer_documents_loses_none(database, mo
     def die(_jobs):
         raise SystemExit
 
-    monkeypatch.setattr(walk, "PAGE_SIZE", 4)
+    monkeypatch.setattr(sweep, "PAGE_SIZE", 4)
     with pytest.raises(SystemExit):
         walker.take(0, hand_over=die)
     # When there is room for fewer at the next attempt
-    monkeypatch.setattr(walk, "PAGE_SIZE", 1)
+    monkeypatch.setattr(sweep, "PAGE_SIZE", 1)
     walker.go()
     # Then each has its job.
     assert {job.sources[0].url for job in walker.jobs} == {f"http://h/{n}" for n in range(6)}
@@ -143,19 +141,21 @@ def test_jobs_that_never_end_hold_a_run_up_for_no_longer_than_their_claims(datab
     episodes(database, 8)
     walker = Walker(EPISODES)
     walker.take(0)
-    assert walker.take(1) == walk.Turn(1, walk.PAUSE)
+    assert walker.take(1) == sweep.NextPage(1, sweep.PAUSE)
     # When the claims of their documents have ended
     passed = timedelta(seconds=get_settings().claim_seconds)
-    for cover in list(database[runs.COLLECTION].find({"pending": True})):
-        database[runs.COLLECTION].update_one({"_id": cover["_id"]}, {"$set": {"expires": cover["expires"] - passed}})
+    for cover in list(database[run_state.COLLECTION].find({"pending": True})):
+        database[run_state.COLLECTION].update_one(
+            {"_id": cover["_id"]}, {"$set": {"expires": cover["expires"] - passed}}
+        )
     # Then the run goes on.
-    assert walker.take(1) == walk.Turn(2)
+    assert walker.take(1) == sweep.NextPage(2)
     assert len(walker.jobs) == 8
 
 
 def test_a_cover_that_too_many_documents_share_is_one_job_for_a_part_of_them(database, small_pages, monkeypatch):
     # Given a cover that takes no more documents
-    monkeypatch.setattr(runs, "MAX_DOCUMENTS", 8)
+    monkeypatch.setattr(run_state, "MAX_DOCUMENTS", 8)
     episodes(database, 16, covers=1)
     walker = Walker(EPISODES)
     for page in range(4):
@@ -168,18 +168,18 @@ def test_a_cover_that_too_many_documents_share_is_one_job_for_a_part_of_them(dat
         end(job)
     assert walker.record.counts == {"done": 16}
     assert database.episodes.count_documents({"last_itunes_image": "http://h/0", "lock": {"$exists": False}}) == 16
-    assert runs.under_way("run") == 0
+    assert run_state.under_way("run") == 0
 
 
 def test_two_that_record_a_cover_at_once_both_add_their_documents(database):
-    covers = [{"cover": runs.Cover("run", "job", {"itunes_image": "u"}, [n])} for n in range(8)]
-    threads = [Thread(target=runs.join, args=(each,)) for each in covers]
+    covers = [{"cover": run_state.Cover("run", "job", {"itunes_image": "u"}, [n])} for n in range(8)]
+    threads = [Thread(target=run_state.join, args=(each,)) for each in covers]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert sorted(database[runs.COLLECTION].find_one({"_id": "cover"})["documents"]) == list(range(8))
+    assert sorted(database[run_state.COLLECTION].find_one({"_id": "cover"})["documents"]) == list(range(8))
 
 
 def test_the_same_cover_in_two_folders_is_two_jobs(database):
@@ -195,7 +195,7 @@ def test_what_comes_after_a_covers_job_has_ended_is_written_without_another(data
     walker.take(0)
     end(walker.jobs[0], good=False)
 
-    assert walker.take(1) == walk.Turn(2)
+    assert walker.take(1) == sweep.NextPage(2)
 
     assert len(walker.jobs) == 1
     assert database.episodes.count_documents({"metadata.image_is_valid": False, "lock": {"$exists": False}}) == 8
@@ -208,7 +208,7 @@ def test_a_repeated_page_message_does_not_fork_the_walk(database, small_pages):
 
     first, repeated = walker.take(0, by="one"), walker.take(0, by="another")
 
-    assert first == walk.Turn(1)
+    assert first == sweep.NextPage(1)
     assert repeated is None
     assert len(walker.jobs) == 4
 
@@ -218,7 +218,7 @@ def test_a_worker_that_died_before_sending_the_next_message_sends_it_when_it_com
     walker = Walker(EPISODES)
     walker.take(0, by="one")
 
-    assert walker.take(0, by="one") == walk.Turn(1)
+    assert walker.take(0, by="one") == sweep.NextPage(1)
     assert len(walker.jobs) == 4
 
 
@@ -231,7 +231,7 @@ def test_a_worker_that_died_before_it_advanced_the_run_hands_its_page_over_again
 
     with pytest.raises(ConnectionError):
         walker.take(0, hand_over=dies)
-    assert walker.take(0) == walk.Turn(1)
+    assert walker.take(0) == sweep.NextPage(1)
     walker.go()
 
     # Each job may be there twice for the page in hand, under the same id; no document is lost or written twice.
@@ -239,20 +239,20 @@ def test_a_worker_that_died_before_it_advanced_the_run_hands_its_page_over_again
     for job in walker.jobs:
         end(job)
     assert walker.record.counts == {"done": 8}
-    assert runs.under_way("run") == 0
+    assert run_state.under_way("run") == 0
 
 
 def test_two_that_take_the_same_page_at_once_do_not_lose_or_fork_it(database, small_pages):
     episodes(database, 12)
     walker = Walker(EPISODES)
-    turns: list[walk.Turn | None] = []
+    turns: list[sweep.NextPage | None] = []
     threads = [Thread(target=lambda n=n: turns.append(walker.take(0, by=f"message {n}"))) for n in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert Counter(turns) == {walk.Turn(1): 1, None: 3}
+    assert Counter(turns) == {sweep.NextPage(1): 1, None: 3}
     assert len({job.id for job in walker.jobs}) == 4
 
 
@@ -275,14 +275,14 @@ def test_a_run_waits_while_too_many_of_its_jobs_are_under_way(database, monkeypa
     episodes(database, 30)
     walker = Walker(EPISODES)
 
-    assert walker.take(0) == walk.Turn(1)
+    assert walker.take(0) == sweep.NextPage(1)
     assert len(walker.jobs) == 8
-    assert walker.take(1) == walk.Turn(1, walk.PAUSE)
+    assert walker.take(1) == sweep.NextPage(1, sweep.PAUSE)
     for job in walker.jobs[:3]:
         end(job)
-    assert walker.take(1) == walk.Turn(2)
+    assert walker.take(1) == sweep.NextPage(2)
     assert len(walker.jobs) == 11
-    assert runs.under_way("run") == 8
+    assert run_state.under_way("run") == 8
 
 
 def test_a_limit_ends_the_walk(database, small_pages):
@@ -324,17 +324,17 @@ def test_a_write_back_that_was_cut_off_is_made_good(database, monkeypatch):
         patch.setattr(documents, "write", dies)
         with pytest.raises(RetryableError):
             end(walker.jobs[0])
-    assert runs.under_way("run") == 1
+    assert run_state.under_way("run") == 1
     end(walker.jobs[0], good=False)  # the outcome stands that was set first
 
     assert walker.record.counts == {"done": 5}
-    assert runs.under_way("run") == 0
+    assert run_state.under_way("run") == 0
 
 
 def test_a_job_that_outlived_the_runs_record_is_let_go(database):
     episodes(database, 1)
     walker = Walker(EPISODES).go()
-    database[runs.COLLECTION].delete_many({})
+    database[run_state.COLLECTION].delete_many({})
 
     end(walker.jobs[0])
 
@@ -352,12 +352,12 @@ def test_a_url_longer_than_a_job_takes_is_marked_all_the_same(database):
 
 
 def test_the_ids_of_jobs_and_scheduled_runs_are_the_same_each_time(database):
-    at = walk.runs.datetime(2026, 3, 1, 4, 5, 59, tzinfo=walk.runs.UTC)
-    assert runs.scheduled_id(CHANNELS, at) == "channels-2026-03-01T04:05Z"
+    at = sweep.run_state.datetime(2026, 3, 1, 4, 5, 59, tzinfo=sweep.run_state.UTC)
+    assert run_state.scheduled_id(CHANNELS, at) == "channels-2026-03-01T04:05Z"
     episodes(database, 1)
     first = Walker(EPISODES, "a").go().jobs[0].id
     database.episodes.update_one({}, {"$unset": {"lock": ""}})
-    database[runs.COLLECTION].delete_many({})
+    database[run_state.COLLECTION].delete_many({})
     again = Walker(EPISODES, "a").go().jobs[0].id
     database.episodes.update_one({}, {"$unset": {"lock": ""}})
     other = Walker(EPISODES, "b").go().jobs[0].id
@@ -366,20 +366,20 @@ def test_the_ids_of_jobs_and_scheduled_runs_are_the_same_each_time(database):
 
 
 def test_the_last_scheduled_run_is_found_among_others(database):
-    assert runs.last_scheduled(CHANNELS) is None
-    days = [walk.runs.datetime(2026, 3, day, 4, 5, tzinfo=walk.runs.UTC) for day in (2, 9, 1)]
+    assert run_state.last_scheduled(CHANNELS) is None
+    days = [sweep.run_state.datetime(2026, 3, day, 4, 5, tzinfo=sweep.run_state.UTC) for day in (2, 9, 1)]
     for at in days:
-        runs.begin(CHANNELS, runs.scheduled_id(CHANNELS, at), by=str(at), scheduled_for=at)
-    runs.begin(CHANNELS, "channels-manual-1")
-    runs.begin(EPISODES, runs.scheduled_id(EPISODES, days[0].replace(year=2027)))
+        run_state.begin(CHANNELS, run_state.scheduled_id(CHANNELS, at), by=str(at), scheduled_for=at)
+    run_state.begin(CHANNELS, "channels-manual-1")
+    run_state.begin(EPISODES, run_state.scheduled_id(EPISODES, days[0].replace(year=2027)))
 
-    assert runs.last_scheduled(CHANNELS) == days[1]
+    assert run_state.last_scheduled(CHANNELS) == days[1]
 
 
 def test_a_run_that_is_recorded_stays_as_it_was(database):
-    runs.begin(CHANNELS, "run", by="one", limit=3)
+    run_state.begin(CHANNELS, "run", by="one", limit=3)
 
-    assert runs.begin(CHANNELS, "run", by="two").advanced_by == "one"
+    assert run_state.begin(CHANNELS, "run", by="two").advanced_by == "one"
 
 
 def test_mongodb_in_trouble_is_an_error_that_names_no_host(database, monkeypatch):
@@ -387,7 +387,7 @@ def test_mongodb_in_trouble_is_an_error_that_names_no_host(database, monkeypatch
     lazy.forget()
 
     with pytest.raises(RetryableError) as caught:
-        runs.load("run")
+        run_state.load("run")
 
     assert caught.value.code == "mongo_error"
     assert "127.0.0.1" not in str(caught.value)
@@ -401,9 +401,9 @@ def test_a_message_delivered_twice_sends_the_next_page_whichever_copy_advanced_t
 
     def overtaken(jobs):
         walker.jobs.extend(jobs)
-        assert walker.take(0, by="one message") == walk.Turn(1)
+        assert walker.take(0, by="one message") == sweep.NextPage(1)
 
     # When the second copy comes to its end, then it sends the next message: with it, SQS forgets the first copy too
-    assert walker.take(0, by="one message", hand_over=overtaken) == walk.Turn(1)
+    assert walker.take(0, by="one message", hand_over=overtaken) == sweep.NextPage(1)
     # And another message for the same page does not.
     assert walker.take(0, by="another message") is None

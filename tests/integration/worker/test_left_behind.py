@@ -9,7 +9,7 @@ from pathlib import Path
 import dramatiq
 
 from pipeline.clients import aws, lazy
-from pipeline.events import Event, Verdict, forget, listen
+from pipeline.events import Event, Outcome, subscribe, unsubscribe
 from pipeline.images.content_id import content_id
 from pipeline.job import CLEAN_UP, Content, Job, Rendered
 from pipeline.recipe import Recipe
@@ -76,7 +76,7 @@ def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(
 ) -> None:
     # Given staging that does not let go of a job's bytes: a folder is in the place of the file
     monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
-    lazy.forget()
+    lazy.unsubscribe()
     results = f"results-{secrets.token_hex(4)}"
     done = a_job(results)
     (source,) = done.sources
@@ -84,7 +84,7 @@ def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(
     staged_file = tmp_path / key[:2] / key
     staged_file.mkdir(parents=True)
     turns: list[Event] = []
-    listen(turns.append)
+    subscribe(turns.append)
     try:
         with worker_of("notify"):
             # When the job ends, and staging is well again only after that
@@ -94,9 +94,9 @@ def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(
             staged_file.write_bytes(b"renditions")
             # Then its bytes are deleted, and it was delivered once.
             wait_for(lambda: not staged_file.exists())
-            wait_for(lambda: [turn.verdict for turn in turns] == [Verdict.RETRY, Verdict.DONE])
+            wait_for(lambda: [turn.verdict for turn in turns] == [Outcome.RETRY, Outcome.DONE])
     finally:
-        forget(turns.append)
+        unsubscribe(turns.append)
     assert turns[0].worked_on == (CLEAN_UP,)
     assert messages_in(results) == 1
 
@@ -104,7 +104,7 @@ def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(
 def test_bytes_that_can_never_be_deleted_are_no_dead_letter(environment, tmp_path: Path, monkeypatch, caplog) -> None:
     # Given a job that is delivered, whose clean-up failed as often as it is tried again
     monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
-    lazy.forget()
+    lazy.unsubscribe()
     done = a_job(f"results-{secrets.token_hex(4)}")
     (source,) = done.sources
     key = done.staged_key(RESIZE, source, source.known)

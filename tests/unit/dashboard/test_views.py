@@ -17,8 +17,8 @@ from pipeline.dashboard.charts import HEIGHT, WIDTH, bars, sparkline
 from pipeline.dashboard.readings import History, Readers, Reading
 from pipeline.dashboard.redrives import Redrives
 from pipeline.errors import RetryableError
-from pipeline.events import Verdict
-from pipeline.monitoring.job_log.reader import Failure, Minute, Status, Story, StorySource, Turn
+from pipeline.events import Outcome
+from pipeline.monitoring.job_log.reader import Attempt, Failure, HistorySource, JobHistory, Minute, Status
 from pipeline.monitoring.queue_depths import Depth
 from pipeline.ops.dead_letters.letter import DeadLetter
 from pipeline.ops.submit import Submission
@@ -130,13 +130,15 @@ def test_the_history_has_the_most_of_each_part(monkeypatch: pytest.MonkeyPatch) 
 # Jobs.
 
 
-def turn(stage: str, verdict: Verdict, second: float, **more: Any) -> Turn:
-    return Turn(stage, verdict, NOW + timedelta(seconds=second), 0.5, **more)
+def turn(stage: str, verdict: Outcome, second: float, **more: Any) -> Attempt:
+    return Attempt(stage, verdict, NOW + timedelta(seconds=second), 0.5, **more)
 
 
-def story(status: Status, stage: str, *turns: Turn, **more: Any) -> Story:
-    sources = more.pop("sources", (StorySource("example.org/cover.jpg", ("image_url",)),))
-    return Story("a-job", status, stage, NOW, NOW + timedelta(seconds=4), "SHOW", "live", sources=sources, turns=turns)
+def history(status: Status, stage: str, *turns: Attempt, **more: Any) -> JobHistory:
+    sources = more.pop("sources", (HistorySource("example.org/cover.jpg", ("image_url",)),))
+    return JobHistory(
+        "a-job", status, stage, NOW, NOW + timedelta(seconds=4), "SHOW", "live", sources=sources, turns=turns
+    )
 
 
 def states(view: jobs.JobView) -> list[str]:
@@ -144,32 +146,32 @@ def states(view: jobs.JobView) -> list[str]:
 
 
 def test_a_jobs_steps_follow_its_turns() -> None:
-    done, retry, up = Verdict.DONE, Verdict.RETRY, Verdict.GIVEN_UP
+    done, retry, up = Outcome.DONE, Outcome.RETRY, Outcome.GIVEN_UP
     fetched = turn("fetch", done, 1)
-    expected: list[tuple[Story, list[str]]] = [
-        (story("under_way", "fetch"), ["now", "todo", "todo", "todo"]),
-        (story("under_way", "fetch", turn("fetch", retry, 1, wait=10.0)), ["retry", "todo", "todo", "todo"]),
-        (story("under_way", "resize", fetched), ["done", "now", "todo", "todo"]),
-        (story("under_way", "notify", fetched), ["done", "todo", "todo", "now"]),
-        (story("done", "notify", fetched, turn("notify", done, 2)), ["done", "skipped", "skipped", "done"]),
-        (story("failed", "fetch", turn("fetch", up, 1), turn("notify", done, 2)),
+    expected: list[tuple[JobHistory, list[str]]] = [
+        (history("under_way", "fetch"), ["now", "todo", "todo", "todo"]),
+        (history("under_way", "fetch", turn("fetch", retry, 1, wait=10.0)), ["retry", "todo", "todo", "todo"]),
+        (history("under_way", "resize", fetched), ["done", "now", "todo", "todo"]),
+        (history("under_way", "notify", fetched), ["done", "todo", "todo", "now"]),
+        (history("done", "notify", fetched, turn("notify", done, 2)), ["done", "skipped", "skipped", "done"]),
+        (history("failed", "fetch", turn("fetch", up, 1), turn("notify", done, 2)),
          ["failed", "skipped", "skipped", "done"]),
-        (story("done", "notify", turn("fetch", up, 1), turn("notify", done, 2), turn("fetch", done, 8, redrive=1),
+        (history("done", "notify", turn("fetch", up, 1), turn("notify", done, 2), turn("fetch", done, 8, redrive=1),
                turn("resize", done, 9), turn("upload", done, 10), turn("notify", done, 11)), ["done"] * 4),
-        (story("rejected", "ingest", turn("ingest", Verdict.REJECTED, 1), sources=()), ["skipped"] * 4),
+        (history("rejected", "ingest", turn("ingest", Outcome.REJECTED, 1), sources=()), ["skipped"] * 4),
     ]  # fmt: skip
     for told, wanted in expected:
-        assert states(jobs.of_story(told)) == wanted, told
+        assert states(jobs.of_history(told)) == wanted, told
 
 
 def test_a_job_says_why_it_failed_and_how_long_it_took() -> None:
     error = {"stage": "fetch", "code": "http_404", "message": "It answered 404."}
-    failed = jobs.of_story(
-        story("failed", "fetch", sources=(StorySource("example.org/a", ("image_url",), error=error),))
+    failed = jobs.of_history(
+        history("failed", "fetch", sources=(HistorySource("example.org/a", ("image_url",), error=error),))
     )
     assert (failed.why, failed.seconds, failed.words) == ("It answered 404.", 4.0, "failed")
-    retry = turn("fetch", Verdict.RETRY, 1, code="timeout", message="It did not answer.", wait=10.0)
-    trying = jobs.of_story(story("under_way", "fetch", retry))
+    retry = turn("fetch", Outcome.RETRY, 1, code="timeout", message="It did not answer.", wait=10.0)
+    trying = jobs.of_history(history("under_way", "fetch", retry))
     assert (trying.why, trying.seconds) == ("It did not answer.", None)
     assert trying.turns[0].words == "tries again in 10 s"
     assert trying.turns[0].why == "timeout: It did not answer."
@@ -177,14 +179,14 @@ def test_a_job_says_why_it_failed_and_how_long_it_took() -> None:
 
 def test_the_thumbnail_is_the_rendition_nearest_to_250_pixels() -> None:
     urls = {name: f"https://cdn.example.org/{name}" for name in ("800x800", "50x50", "250X250")}
-    view = jobs.of_story(story("done", "notify", sources=(StorySource("example.org/a", ("image_url",), urls),)))
+    view = jobs.of_history(history("done", "notify", sources=(HistorySource("example.org/a", ("image_url",), urls),)))
     assert view.thumbnail == "/thumbnails/a-job/0/250X250"
     assert [each.name for each in view.sources[0].renditions] == ["50x50", "250X250", "800x800"]
 
 
 def test_only_web_addresses_become_links() -> None:
     urls = {"50x50": "javascript:alert(1)", "250X250": "data:text/html,x", "800x800": "https://cdn.example.org/a"}
-    view = jobs.of_story(story("done", "notify", sources=(StorySource("example.org/a", ("image_url",), urls),)))
+    view = jobs.of_history(history("done", "notify", sources=(HistorySource("example.org/a", ("image_url",), urls),)))
     assert [each.link for each in view.sources[0].renditions] == ["", "", "https://cdn.example.org/a"]
 
 

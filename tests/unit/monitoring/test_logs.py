@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.events import Event, Verdict
+from pipeline.events import Event, Outcome
 from pipeline.monitoring.logs import JsonFormatter, log_event
 
 ROOT = Path(__file__).parents[3]
-FAILED = Event("fetch", "a-job", Verdict.RETRY, seconds=0.1234, attempt=2, code="timeout", message="No.", wait=2.04)
+FAILED = Event("fetch", "a-job", Outcome.RETRY, seconds=0.1234, attempt=2, code="timeout", message="No.", wait=2.04)
 
 
 @pytest.fixture

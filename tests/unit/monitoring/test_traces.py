@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from pipeline.events import Event, Verdict
+from pipeline.events import Event, Outcome
 from pipeline.job import Job, Source
 from pipeline.monitoring.traces import Traces
 from pipeline.settings import Settings
@@ -37,7 +37,7 @@ def told():
     """Tells turns, each by a process of its own; returns the collector when all have ended."""
     with collecting() as collector:
 
-        def tell(*events):
+        def emit(*events):
             for event in events:
                 traces = Traces(f"{collector.endpoint}/v1/traces")
                 traces.start()
@@ -45,15 +45,15 @@ def told():
                 traces.stop(20)
             return collector
 
-        yield tell
+        yield emit
 
 
 def test_a_job_is_one_trace_whose_id_is_its_own(told):
     collector = told(
-        turn("fetch", Verdict.RETRY, 1, job(), code="timeout", message="It did not answer.", wait=2.0),
-        turn("fetch", Verdict.DONE, 3, job(), attempt=2),
-        turn("resize", Verdict.DONE, 4, job()),
-        turn("notify", Verdict.DONE, 5, job()),
+        turn("fetch", Outcome.RETRY, 1, job(), code="timeout", message="It did not answer.", wait=2.0),
+        turn("fetch", Outcome.DONE, 3, job(), attempt=2),
+        turn("resize", Outcome.DONE, 4, job()),
+        turn("notify", Outcome.DONE, 5, job()),
     )
     spans = collector.trace(uuid.UUID(ID).hex)
     assert len(spans) == len(collector.spans) == 5
@@ -74,7 +74,7 @@ def test_a_job_is_one_trace_whose_id_is_its_own(told):
 
 
 def test_an_id_that_is_no_uuid_makes_a_trace_too(told):
-    spans = told(turn("fetch", Verdict.DONE, 1, job("order 7")), turn("notify", Verdict.DONE, 2, job("order 7"))).spans
+    spans = told(turn("fetch", Outcome.DONE, 1, job("order 7")), turn("notify", Outcome.DONE, 2, job("order 7"))).spans
     assert len({span.trace_id for span in spans}) == 1
     assert len(spans) == 3
 
@@ -84,21 +84,21 @@ def test_the_first_span_comes_once(told):
     again = replace(job(), redrives=1)
     afresh = job().with_sources({job().sources[0].url: job().sources[0].afresh()})
     collector = told(
-        turn("fetch", Verdict.PUT_OFF, 1, job()),
-        turn("fetch", Verdict.DONE, 2, again),
-        turn("fetch", Verdict.DONE, 3, afresh),
-        turn("upload", Verdict.DONE, 4, job()),
+        turn("fetch", Outcome.SNOOZED, 1, job()),
+        turn("fetch", Outcome.DONE, 2, again),
+        turn("fetch", Outcome.DONE, 3, afresh),
+        turn("upload", Outcome.DONE, 4, job()),
     )
     assert [span.name for span in collector.spans].count("job") == 0
 
 
 def test_a_rejected_message_is_a_trace(told):
-    spans = told(Event("ingest", ID, Verdict.REJECTED, at=NOW, code="no_image", message="None.")).spans
+    spans = told(Event("ingest", ID, Outcome.REJECTED, at=NOW, code="no_image", message="None.")).spans
     assert {span.name for span in spans} == {"job", "ingest"}
 
 
 def test_nothing_of_payloads_and_queries_is_sent(told):
-    assert "hush" not in str(told(turn("fetch", Verdict.DONE, 1, job())).spans)
+    assert "hush" not in str(told(turn("fetch", Outcome.DONE, 1, job())).spans)
 
 
 def test_an_endpoint_that_is_down_costs_nothing_and_is_said_once(caplog):
@@ -107,7 +107,7 @@ def test_an_endpoint_that_is_down_costs_nothing_and_is_said_once(caplog):
     traces.start()
     began = time.monotonic()
     for number in range(3000):
-        traces(turn("fetch", Verdict.DONE, number, job()))
+        traces(turn("fetch", Outcome.DONE, number, job()))
     # when it ends
     traces.stop(0.2)
     # then it did not wait for the endpoint, and nothing goes on trying

@@ -25,16 +25,16 @@ from pipeline.net import guard
 from pipeline.net.download import download
 from tests.support.untrusted_servers import (
     Behaviour,
+    Remote,
     Request,
-    Stranger,
     always,
     answer,
     dns,
     endless,
     internet,
+    remote,
     settings,
     stalled,
-    stranger,
 )
 
 MAX_BYTES = 100_000
@@ -188,14 +188,14 @@ def end_of(url: str) -> PipelineError:
 class TestTooMuch:
     @pytest.mark.parametrize(("behave", "code"), TOO_MUCH.values(), ids=TOO_MUCH)
     def test_it_ends_by_its_size(self, behave: Behaviour, code: str) -> None:
-        with stranger(behave) as server:
+        with remote(behave) as server:
             assert end_of(server.url()).code == code
         assert server.sent < MAX_SENT * server.connections
 
     @pytest.mark.parametrize("name", ["gzip bomb in five gzips", "deflate bomb", "endless chunk of negative size"])
     def test_it_takes_little_memory(self, name: str) -> None:
         # Given what would be 20 million bytes, or what a read of everything would be
-        with stranger(TOO_MUCH[name][0]) as server:
+        with remote(TOO_MUCH[name][0]) as server:
             tracemalloc.start()
             # When it is fetched
             end_of(server.url())
@@ -207,15 +207,15 @@ class TestTooMuch:
     def test_six_requests_are_made_of_endless_redirects(self) -> None:
         numbers = itertools.count()
 
-        def behave(_: Stranger, request: Request) -> Iterator[bytes]:
+        def behave(_: Remote, request: Request) -> Iterator[bytes]:
             yield answer(302, b"", f"Location: /{next(numbers)}")
 
-        with stranger(behave) as server:
+        with remote(behave) as server:
             error = end_of(server.url())
         assert (type(error), error.code, len(server.requests)) == (PermanentError, "too_many_redirects", 6)
 
     def test_it_is_too_large_for_good(self) -> None:
-        with stranger(endless(HEAD + b"\r\n", PIECE)) as server:
+        with remote(endless(HEAD + b"\r\n", PIECE)) as server:
             assert type(end_of(server.url())) is PermanentError
 
 
@@ -223,23 +223,23 @@ class TestTooSlow:
     @pytest.mark.parametrize("behave", DRIPS.values(), ids=DRIPS)
     def test_a_drip_ends_by_the_total_time(self, monkeypatch: pytest.MonkeyPatch, behave: Behaviour) -> None:
         limits(monkeypatch, total=0.3)
-        with stranger(behave) as server:
+        with remote(behave) as server:
             error = end_of(server.url())
         assert (type(error), error.code) == (PermanentError, "too_slow")
 
     def test_so_do_slow_redirects(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def behave(server: Stranger, _: Request) -> Iterator[bytes]:
+        def behave(server: Remote, _: Request) -> Iterator[bytes]:
             server.stopped.wait(0.1)
             yield answer(302, b"", "Location: /next")
 
         limits(monkeypatch, total=0.3)
-        with stranger(behave) as server:
+        with remote(behave) as server:
             assert end_of(server.url()).code == "too_slow"
 
     @pytest.mark.parametrize("behave", SILENCES.values(), ids=SILENCES)
     def test_silence_ends_by_the_time_between_bytes(self, monkeypatch: pytest.MonkeyPatch, behave: Behaviour) -> None:
         limits(monkeypatch, wait=0.2)
-        with stranger(behave) as server:
+        with remote(behave) as server:
             error = end_of(server.url())
         assert isinstance(error, RetryableError)
         assert (error.code, error.retry) == ("timeout", Retry.SOURCE)
@@ -272,7 +272,7 @@ class TestHandshake:
     )
     def test_each_ends_within_its_limit(self, monkeypatch: pytest.MonkeyPatch, behave: Behaviour, code: str) -> None:
         limits(monkeypatch, wait=0.3)
-        with stranger(behave, speaks_first=True) as server:
+        with remote(behave, speaks_first=True) as server:
             error = end_of(server.url().replace("http:", "https:"))
         assert isinstance(error, RetryableError)
         assert (error.code, error.retry) == (code, Retry.SOURCE)
@@ -282,7 +282,7 @@ class TestHandshake:
         # Given a server that is silent, and whose connection took nearly all of the time
         passed = [0.0]
         monkeypatch.setattr(guard, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0]))
-        with stranger(stalled(), speaks_first=True) as server:
+        with remote(stalled(), speaks_first=True) as server:
             internet(monkeypatch, {"127.0.0.1": server})
             connect = socket.socket.connect
 

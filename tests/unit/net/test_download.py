@@ -19,15 +19,15 @@ from pipeline.images.render import identify
 from pipeline.net.download import download
 from tests.support.untrusted_servers import (
     Behaviour,
+    Remote,
     Request,
-    Stranger,
     always,
     answer,
     dns,
     internet,
+    remote,
     settings,
     stalled,
-    stranger,
 )
 
 MAX_BYTES = 100_000
@@ -50,7 +50,7 @@ def _small_limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def failure(behave: Behaviour, path: str = "/cover.jpg") -> PipelineError:
     """What comes of a download from a server that behaves so; it takes no longer than the limits allow."""
-    with stranger(behave) as server:
+    with remote(behave) as server:
         started = time.monotonic()
         with pytest.raises(PipelineError) as caught:
             download(server.url(f"{path}?{SECRET}").replace("http://", f"http://{SECRET}:{SECRET}@"))
@@ -61,7 +61,7 @@ def failure(behave: Behaviour, path: str = "/cover.jpg") -> PipelineError:
 
 class TestWhatComesBack:
     def test_the_bytes_with_a_request_that_says_who_asks(self) -> None:
-        with stranger(always(answer(200, b"picture"))) as server:
+        with remote(always(answer(200, b"picture"))) as server:
             assert download(server.url("/a%20b.jpg?size=1#part")) == b"picture"
         request = server.requests[0]
         assert request.path == "/a%20b.jpg?size=1"
@@ -84,29 +84,29 @@ class TestWhatComesBack:
         ids=["chunked", "until closed", "gzip", "100 Continue", "103", "no encoding", "negative length", "more"],
     )
     def test_the_bytes_however_they_are_framed(self, response: bytes) -> None:
-        with stranger(always(response)) as server:
+        with remote(always(response)) as server:
             assert download(server.url()) == b"picture"
 
     def test_a_body_of_exactly_the_limit(self) -> None:
-        with stranger(always(answer(200, b"x" * MAX_BYTES))) as server:
+        with remote(always(answer(200, b"x" * MAX_BYTES))) as server:
             assert len(download(server.url())) == MAX_BYTES
 
     def test_credentials_are_sent_and_percent_escapes_resolved(self) -> None:
-        with stranger(always(answer(200, b"picture"))) as server:
+        with remote(always(answer(200, b"picture"))) as server:
             download(server.url().replace("http://", "http://user:p%40ss%E2%82%AC@"))
         assert server.requests[0].header("authorization") == "Basic dXNlcjpwQHNz4oKs"
 
 
 class TestRedirects:
     def hops(self, number: int) -> Behaviour:
-        def behave(_: Stranger, request: Request) -> Iterator[bytes]:
+        def behave(_: Remote, request: Request) -> Iterator[bytes]:
             hop = int(request.path.strip("/").partition("?")[0])
             yield answer(301, b"", f"Location: {hop + 1}") if hop < number else answer(200, b"picture")
 
         return behave
 
     def test_five_are_followed(self) -> None:
-        with stranger(self.hops(5)) as server:
+        with remote(self.hops(5)) as server:
             assert download(server.url("/0")) == b"picture"
 
     def test_a_sixth_is_not(self) -> None:
@@ -116,19 +116,19 @@ class TestRedirects:
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     def test_all_kinds_are_followed(self, status: int) -> None:
         with (
-            stranger(always(answer(200, b"picture"))) as there,
-            stranger(always(answer(status, b"moved", f"Location: {there.url('/cafÃ©')}"))) as here,  # UTF-8 bytes
+            remote(always(answer(200, b"picture"))) as there,
+            remote(always(answer(status, b"moved", f"Location: {there.url('/cafÃ©')}"))) as here,  # UTF-8 bytes
         ):
             assert download(here.url()) == b"picture"
         assert there.requests[0].path == "/caf%C3%A9"
 
     def test_credentials_stay_with_their_host(self) -> None:
-        with stranger(always(answer(200, b"picture"))) as other:
+        with remote(always(answer(200, b"picture"))) as other:
 
-            def behave(server: Stranger, request: Request) -> Iterator[bytes]:
+            def behave(server: Remote, request: Request) -> Iterator[bytes]:
                 yield answer(302, b"", f"Location: {server.url('/2') if request.path == '/1' else other.url()}")
 
-            with stranger(behave) as server:
+            with remote(behave) as server:
                 download(server.url("/1").replace("http://", "http://user:pass@"))
         assert [request.header("authorization") for request in server.requests] == ["Basic dXNlcjpwYXNz"] * 2
         assert other.requests[0].header("authorization") is None
@@ -155,12 +155,12 @@ class TestRedirects:
         self, monkeypatch: pytest.MonkeyPatch, location: str, sent: bool
     ) -> None:
         # Given a server of two names, of which one asks for credentials and redirects
-        def behave(_: Stranger, request: Request) -> Iterator[bytes]:
+        def behave(_: Remote, request: Request) -> Iterator[bytes]:
             yield answer(302, b"", f"Location: {location}") if request.path == "/start" else answer(200, b"picture")
 
         names = ["a.example", "b.example", "b.a.example", "a.example.b.example"]
         dns(monkeypatch, {name: [["8.8.8.8"]] for name in names})
-        with stranger(behave) as server:
+        with remote(behave) as server:
             internet(monkeypatch, {"8.8.8.8": server})
             # When the redirect is followed
             download("http://user:pass@a.example/start")
@@ -171,9 +171,9 @@ class TestRedirects:
         assert (str(end.header("host")).lower() in {"a.example", "a.example:80"}) is sent
 
     def test_credentials_in_a_location_are_for_its_host(self) -> None:
-        with stranger(always(answer(200, b"picture"))) as other:
+        with remote(always(answer(200, b"picture"))) as other:
             location = other.url().replace("http://", "http://other:word@")
-            with stranger(always(answer(302, b"", f"Location: {location}"))) as server:
+            with remote(always(answer(302, b"", f"Location: {location}"))) as server:
                 download(server.url().replace("http://", "http://user:pass@"))
         assert other.requests[0].header("authorization") == "Basic b3RoZXI6d29yZA=="
 
@@ -199,7 +199,7 @@ class TestStatuses:
         """Gone, forbidden, not an image, too large, and down for now."""
 
         def code(status: int, body: bytes = b"") -> str:
-            with stranger(always(answer(status, body))) as server, pytest.raises(PipelineError) as caught:
+            with remote(always(answer(status, body))) as server, pytest.raises(PipelineError) as caught:
                 identify(download(server.url()), max_pixels=1)
             return caught.value.code
 

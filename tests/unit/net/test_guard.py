@@ -20,9 +20,9 @@ from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
 from pipeline.net.download import download
 from pipeline.net.guard import Budget, is_allowed
-from pipeline.net.http_errors import exchange, shown
+from pipeline.net.http_errors import http_errors, shown
 from pipeline.net.session import http
-from tests.support.untrusted_servers import Stranger, always, answer, dns, internet, settings, stranger
+from tests.support.untrusted_servers import Remote, always, answer, dns, internet, remote, settings
 
 OK = answer(200, b"picture", keep=True)
 
@@ -97,7 +97,7 @@ class TestPinning:
     def test_a_second_answer_of_dns_is_never_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # Given a name that is allowed when it is checked, and would be private when it is asked again
         asked = dns(monkeypatch, {"rebind.example": [["127.0.0.1"], ["127.0.0.2"]]})
-        with stranger(always(OK)) as server:
+        with remote(always(OK)) as server:
             # When it is fetched
             body = download(server.url(host="rebind.example"))
         # Then the connection went to the address that was checked, after one question
@@ -106,7 +106,7 @@ class TestPinning:
     def test_a_connection_goes_to_the_address_and_speaks_of_the_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # Given a name
         dns(monkeypatch, {"a.example": [["8.8.8.8"]]})
-        with stranger(always(OK)) as server:
+        with remote(always(OK)) as server:
             reached = internet(monkeypatch, {"8.8.8.8": server})
             # When it is fetched
             download("http://a.example/x")
@@ -126,7 +126,7 @@ class TestPinning:
     def test_the_next_address_is_tried_when_the_first_refuses(self, monkeypatch: pytest.MonkeyPatch) -> None:
         settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.0/8")
         dns(monkeypatch, {"two.example": [["127.0.0.3", "127.0.0.1"]]})
-        with stranger(always(OK)) as server:  # it listens on 127.0.0.1 only
+        with remote(always(OK)) as server:  # it listens on 127.0.0.1 only
             assert download(server.url(host="two.example")) == b"picture"
 
     def test_a_name_with_a_thousand_addresses_is_no_scanner(
@@ -141,7 +141,7 @@ class TestPinning:
     def test_every_connection_after_the_first_is_checked_anew(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # Given a name that turns private after the first download, whose connection was closed
         dns(monkeypatch, {"later.example": [["127.0.0.1"], ["127.0.0.2"]]})
-        with stranger(always(answer(200, b"picture"))) as server:
+        with remote(always(answer(200, b"picture"))) as server:
             download(server.url(host="later.example"))
             # When it is fetched again
             error = failure(server.url(host="later.example"))
@@ -157,32 +157,30 @@ class TestAllowedNetworks:
         settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.2/32")
 
     @pytest.fixture
-    def closed(self) -> Iterator[Stranger]:
-        with stranger(always(OK), host="127.0.0.3") as server:
+    def closed(self) -> Iterator[Remote]:
+        with remote(always(OK), host="127.0.0.3") as server:
             yield server
         assert server.connections == 0
 
     @pytest.mark.parametrize("host", ["127.0.0.2", "127.2", "0x7f000002", "open.example"])
     def test_what_is_in_them_is_reached(self, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
         dns(monkeypatch, {"open.example": [["127.0.0.2"]]})
-        with stranger(always(OK), host="127.0.0.2") as server:
+        with remote(always(OK), host="127.0.0.2") as server:
             assert download(server.url(host=host)) == b"picture"
 
     @pytest.mark.parametrize("host", ["127.0.0.3", "[::ffff:127.0.0.3]", "[::ffff:127.0.0.2]", "closed.example"])
-    def test_what_is_beside_them_is_not(self, monkeypatch: pytest.MonkeyPatch, closed: Stranger, host: str) -> None:
+    def test_what_is_beside_them_is_not(self, monkeypatch: pytest.MonkeyPatch, closed: Remote, host: str) -> None:
         dns(monkeypatch, {"closed.example": [["127.0.0.3"]]})
         assert failure(closed.url(host=host)).code == "blocked_address"
 
     def test_of_a_names_addresses_those_in_them_are_tried(
-        self, monkeypatch: pytest.MonkeyPatch, closed: Stranger
+        self, monkeypatch: pytest.MonkeyPatch, closed: Remote
     ) -> None:
         dns(monkeypatch, {"both.example": [["127.0.0.3", "127.0.0.2"]]})
         assert failure(closed.url(host="both.example")).code == "unreachable"  # nobody listens there on this port
 
-    def test_what_is_in_them_does_not_lead_beside_them(self, closed: Stranger) -> None:
-        with stranger(
-            always(answer(302, b"", f"Location: {closed.url(host='127.0.0.3')}")), host="127.0.0.2"
-        ) as server:
+    def test_what_is_in_them_does_not_lead_beside_them(self, closed: Remote) -> None:
+        with remote(always(answer(302, b"", f"Location: {closed.url(host='127.0.0.3')}")), host="127.0.0.2") as server:
             assert failure(server.url(host="127.0.0.2")).code == "blocked_address"
 
 
@@ -204,7 +202,7 @@ class TestTLS:
         self, monkeypatch: pytest.MonkeyPatch, authority: trustme.CA
     ) -> None:
         dns(monkeypatch, {"a.example": [["127.0.0.1"]]})
-        with stranger(always(OK), tls=self.context(authority, "a.example")) as server:
+        with remote(always(OK), tls=self.context(authority, "a.example")) as server:
             assert download(server.url(host="a.example")) == b"picture"
         assert server.server_names == ["a.example"]
         assert server.requests[0].header("host") == f"a.example:{server.port}"
@@ -214,7 +212,7 @@ class TestTLS:
     ) -> None:
         # Given two names at one address, and an open connection that was verified for the first
         dns(monkeypatch, {"a.example": [["127.0.0.1"]], "b.example": [["127.0.0.1"]]})
-        with stranger(always(OK), tls=self.context(authority, "a.example")) as server:
+        with remote(always(OK), tls=self.context(authority, "a.example")) as server:
             download(server.url(host="a.example"))
             download(server.url(host="a.example"))
             assert server.connections == 1
@@ -241,7 +239,7 @@ class TestTLS:
         self, monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, names: list[str], made: dict[str, datetime]
     ) -> None:
         dns(monkeypatch, {"a.example": [["127.0.0.1"]]})
-        with stranger(always(OK), tls=self.context(authority, *names, **made)) as server:
+        with remote(always(OK), tls=self.context(authority, *names, **made)) as server:
             error = failure(server.url("/x?token=1", host="a.example"))
         assert (type(error), error.code, error.message) == (
             RetryableError,
@@ -254,7 +252,7 @@ class TestTLS:
     def test_an_unknown_authority_is_refused(self, request: pytest.FixtureRequest, trusted: str) -> None:
         if trusted == "another":
             request.getfixturevalue("authority")
-        with stranger(always(OK), tls=self.context(trustme.CA(), "127.0.0.1")) as server:
+        with remote(always(OK), tls=self.context(trustme.CA(), "127.0.0.1")) as server:
             assert failure(server.url()).code == "tls_error"
         assert server.requests == []
 
@@ -265,7 +263,7 @@ class TestTLS:
         authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
         for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
             monkeypatch.setenv(name, str(tmp_path / "ca.pem"))
-        with stranger(always(OK), tls=self.context(authority, "127.0.0.1")) as server:
+        with remote(always(OK), tls=self.context(authority, "127.0.0.1")) as server:
             assert failure(server.url()).code == "tls_error"
         assert server.requests == []
 
@@ -286,7 +284,10 @@ class TestSession:
     ) -> None:
         # Given a proxy in the environment
         monkeypatch.setattr(http(), "trust_env", obeyed)
-        with stranger(always(answer(502))) as proxy, stranger(always(OK), speaks_first=scheme == "https") as server:
+        with (
+            remote(always(answer(502))) as proxy,
+            remote(always(OK), speaks_first=scheme == "https") as server,
+        ):
             monkeypatch.setenv("no_proxy", "")
             monkeypatch.setenv(name, proxy.url("/"))
             # When something is fetched
@@ -299,7 +300,7 @@ class TestSession:
         (tmp_path / ".netrc").write_text("machine 127.0.0.1 login user password secret\n")
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
-        with stranger(always(OK)) as server:
+        with remote(always(OK)) as server:
             download(server.url())
             monkeypatch.setattr(http(), "trust_env", True)
             download(server.url())
@@ -307,7 +308,7 @@ class TestSession:
         assert [request.header("authorization") for request in server.requests] == [None, "Basic dXNlcjpzZWNyZXQ="]
 
     def test_cookies_are_not_kept(self) -> None:
-        with stranger(always(answer(200, b"picture", "Set-Cookie: id=1; Path=/", keep=True))) as server:
+        with remote(always(answer(200, b"picture", "Set-Cookie: id=1; Path=/", keep=True))) as server:
             download(server.url())
             download(server.url())
         assert [request.header("cookie") for request in server.requests] == [None, None]
@@ -317,7 +318,7 @@ class TestSession:
         parsed: list[object] = []
         monkeypatch.setattr(cookiejar, "split_header_words", parsed.append)
         bomb = ["Set-Cookie: a=b", *["Set-Cookie2: " + "a;" * 30_000] * 3]
-        with stranger(always(answer(200, b"picture", *bomb))) as server:
+        with remote(always(answer(200, b"picture", *bomb))) as server:
             # When the answer is read
             assert download(server.url()) == b"picture"
         # Then nobody has looked at them
@@ -325,42 +326,45 @@ class TestSession:
 
     def test_many_threads_share_it_and_connections_are_used_again(self) -> None:
         http()  # which threads that all begin at once would make more than once
-        with stranger(always(OK)) as server, ThreadPoolExecutor(8) as pool:
+        with remote(always(OK)) as server, ThreadPoolExecutor(8) as pool:
             bodies = list(pool.map(lambda _: download(server.url()), range(200)))
         assert bodies == [b"picture"] * 200
         assert server.connections <= 8
 
     def test_nothing_is_retried(self) -> None:
-        with stranger(always(b"")) as server:
+        with remote(always(b"")) as server:
             assert failure(server.url()).code == "unreachable"
         assert server.connections == 1
 
     def test_a_redirect_is_never_followed_nor_its_body_read(self) -> None:
-        def behave(server: Stranger, _: object) -> Iterator[bytes]:
+        def behave(server: Remote, _: object) -> Iterator[bytes]:
             yield b"HTTP/1.1 302 Found\r\nLocation: /there\r\n\r\n"
             while not server.stopped.is_set():
                 yield b"x" * 65536
 
         budget = Budget(seconds=5, wire_bytes=2**20)
-        with stranger(behave) as server, exchange(server.url(), Retry.SOURCE, budget):
+        with remote(behave) as server, http_errors(server.url(), Retry.SOURCE, budget):
             response = http().get(server.url(), stream=True, allow_redirects=True)
             response.close()
         assert response.status_code == 302
         assert (len(server.requests), budget.overdrawn) == (1, False)
 
     def test_it_does_nothing_outside_of_an_exchange(self) -> None:
-        with stranger(always(OK)) as server, pytest.raises(LookupError):
+        with remote(always(OK)) as server, pytest.raises(LookupError):
             http().get(server.url())
         assert server.connections == 0
 
     def test_ipv6_works(self, monkeypatch: pytest.MonkeyPatch) -> None:
         settings(monkeypatch, ALLOWED_NETWORKS="::1")
-        with stranger(always(OK), host="::1") as server:
+        with remote(always(OK), host="::1") as server:
             assert download(server.url(host="[::1]")) == b"picture"
         assert server.requests[0].header("host") == f"[::1]:{server.port}"
 
     def test_no_query_is_logged_when_headers_are_malformed(self, caplog: pytest.LogCaptureFixture) -> None:
-        with caplog.at_level(logging.INFO), stranger(always(b"HTTP/1.1 200 OK\r\nbad header\r\n\r\nx")) as server:
+        with (
+            caplog.at_level(logging.INFO),
+            remote(always(b"HTTP/1.1 200 OK\r\nbad header\r\n\r\nx")) as server,
+        ):
             download(server.url("/x?token=1"))
         assert "token" not in caplog.text
 

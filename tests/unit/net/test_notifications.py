@@ -22,7 +22,15 @@ from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
 from pipeline.net.notifications import postback
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET
-from tests.support.untrusted_servers import Behaviour, Request, Stranger, always, answer, settings, stranger
+from tests.support.untrusted_servers import (
+    Behaviour,
+    Remote,
+    Request,
+    always,
+    answer,
+    remote,
+    settings,
+)
 
 SECRET = "-".join(["not", "to", "be", "told"])  # so that no source line in a traceback holds it
 JOB = "3f1d7f3e-0a52-5a55-9a4b-3f0f6a4a9f10"
@@ -42,7 +50,7 @@ def _small_limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def failure(behave: Behaviour) -> PipelineError:
     """What comes of a postback to a receiver that behaves so."""
-    with stranger(behave) as server:
+    with remote(behave) as server:
         started = time.monotonic()
         with pytest.raises(PipelineError) as caught:
             postback(JOB, server.url(f"/hook?{SECRET}").replace("http://", f"http://{SECRET}:{SECRET}@"), RESULT)
@@ -56,7 +64,7 @@ def failure(behave: Behaviour) -> PipelineError:
 class TestRequest:
     def test_the_result_and_the_secret_under_the_jobs_id(self) -> None:
         # Given a receiver
-        with stranger(always(answer(200))) as server:
+        with remote(always(answer(200))) as server:
             # When a result is posted
             postback(JOB, server.url("/hook?a=b"), RESULT)
         # Then it got exactly that, as JSON
@@ -70,14 +78,14 @@ class TestRequest:
 
     def test_the_secret_of_the_settings_replaces_one_that_was_sent(self, monkeypatch: pytest.MonkeyPatch) -> None:
         settings(monkeypatch, POSTBACK_SECRET_KEY="ours")
-        with stranger(always(answer(200))) as server:
+        with remote(always(answer(200))) as server:
             postback(JOB, server.url(), RESULT | {"postback_secret_key": "theirs"})
         assert json.loads(server.requests[0].body)["postback_secret_key"] == "ours"
 
     def test_a_signature_that_receivers_can_verify(self, monkeypatch: pytest.MonkeyPatch) -> None:
         secret = "whsec_" + base64.b64encode(b"k" * 32).decode()
         settings(monkeypatch, POSTBACK_SIGNING_SECRET=secret)
-        with stranger(always(answer(200))) as server:
+        with remote(always(answer(200))) as server:
             postback(JOB, server.url(), RESULT)
         request = server.requests[0]
         headers = {name: str(request.header(name)) for name in ("webhook-id", "webhook-timestamp", "webhook-signature")}
@@ -85,14 +93,14 @@ class TestRequest:
         assert abs(int(headers["webhook-timestamp"]) - time.time()) < 10
 
     def test_a_repeat_has_the_same_id_and_body(self) -> None:
-        with stranger(always(answer(200))) as server:
+        with remote(always(answer(200))) as server:
             postback(JOB, server.url(), RESULT)
             postback(JOB, server.url(), RESULT)
         first, second = server.requests
         assert (first.body, first.header("webhook-id")) == (second.body, second.header("webhook-id"))
 
     def test_credentials_are_sent(self) -> None:
-        with stranger(always(answer(200))) as server:
+        with remote(always(answer(200))) as server:
             postback(JOB, server.url().replace("http://", "http://user:p%40ss%E2%82%AC@"), RESULT)
         assert server.requests[0].header("authorization") == "Basic dXNlcjpwQHNz4oKs"
 
@@ -108,7 +116,7 @@ class TestRequest:
         ids=["body", "no body", "created", "no content", "chunked"],
     )
     def test_a_connection_serves_again(self, response: bytes) -> None:
-        with stranger(always(response)) as server:
+        with remote(always(response)) as server:
             for _ in range(3):
                 postback(JOB, server.url(), RESULT)
         assert (len(server.requests), server.connections) == (3, 1)
@@ -117,12 +125,12 @@ class TestRequest:
 class TestAnswer:
     @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
     def test_2xx_is_success(self, status: int) -> None:
-        with stranger(always(answer(status))) as server:
+        with remote(always(answer(status))) as server:
             postback(JOB, server.url(), RESULT)
 
     @pytest.mark.parametrize("status", [301, 302, 304, 307, 308, 400, 401, 403, 404, 413, 422, 429, 500, 503, 999])
     def test_any_other_is_retried_and_no_redirect_followed(self, status: int) -> None:
-        with stranger(always(answer(200))) as other:
+        with remote(always(answer(200))) as other:
             error = failure(always(answer(status, b"", f"Location: {other.url()}")))
         assert isinstance(error, RetryableError)
         assert (error.code, error.retry, error.retry_after) == (f"http_{status}", Retry.POSTBACK, None)
@@ -149,25 +157,25 @@ class TestAnswer:
         assert error.retry_after == pytest.approx(seconds, abs=60)
 
     def test_an_endless_body_after_a_success_is_not_read(self) -> None:
-        def behave(server: Stranger, _: Request) -> Iterator[bytes]:
+        def behave(server: Remote, _: Request) -> Iterator[bytes]:
             yield b"HTTP/1.1 200 OK\r\n\r\n"
             while not server.stopped.is_set():
                 yield b"x" * 65536
 
-        with stranger(behave) as server:
+        with remote(behave) as server:
             postback(JOB, server.url(), RESULT)
 
     @pytest.mark.parametrize("body", [b"half", b""])
     def test_a_body_that_never_ends_does_not_undo_a_success(self, body: bytes) -> None:
-        def behave(server: Stranger, _: Request) -> Iterator[bytes]:
+        def behave(server: Remote, _: Request) -> Iterator[bytes]:
             yield b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + body
             server.stopped.wait()
 
-        with stranger(behave) as server:
+        with remote(behave) as server:
             postback(JOB, server.url(), RESULT)
 
     def test_silence_is_retried(self) -> None:
-        def behave(server: Stranger, _: Request) -> Iterator[bytes]:
+        def behave(server: Remote, _: Request) -> Iterator[bytes]:
             server.stopped.wait()
             yield b""
 
@@ -202,7 +210,7 @@ class TestAnswer:
         assert caught.value.code == "timeout"
 
     def test_a_drip_is_retried(self) -> None:
-        def behave(server: Stranger, _: Request) -> Iterator[bytes]:
+        def behave(server: Remote, _: Request) -> Iterator[bytes]:
             while not server.stopped.wait(0.05):
                 yield b"H"
 
@@ -210,7 +218,7 @@ class TestAnswer:
         assert (type(error), error.code) == (RetryableError, "timeout")
 
     def test_endless_headers_are_retried(self) -> None:
-        def behave(server: Stranger, _: Request) -> Iterator[bytes]:
+        def behave(server: Remote, _: Request) -> Iterator[bytes]:
             yield b"HTTP/1.1 200 OK\r\n"
             while not server.stopped.is_set():
                 yield b"X-Header: " + b"x" * 60_000 + b"\r\n"

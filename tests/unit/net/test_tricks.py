@@ -17,7 +17,16 @@ from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, RetryableError
 from pipeline.net.download import download
 from pipeline.net.notifications import postback
-from tests.support.untrusted_servers import Request, Stranger, always, answer, dns, internet, settings, stranger
+from tests.support.untrusted_servers import (
+    Remote,
+    Request,
+    always,
+    answer,
+    dns,
+    internet,
+    remote,
+    settings,
+)
 from tests.support.waiting import wait_for
 
 PUBLIC = "8.8.8.8"
@@ -251,7 +260,7 @@ REDIRECTS = [
 ]
 
 
-def serve(_: Stranger, request: Request) -> Iterator[bytes]:
+def serve(_: Remote, request: Request) -> Iterator[bytes]:
     """`/<status>?<target>` is answered with that status and target, all else with something."""
     path, _, target = request.path.partition("?")
     if target and path[1:].isdigit():
@@ -265,8 +274,8 @@ def serve(_: Stranger, request: Request) -> Iterator[bytes]:
 class World:
     """What is outside, what must not be reached, and the addresses to which a connection was made."""
 
-    outside: Stranger
-    inside: tuple[Stranger, Stranger]
+    outside: Remote
+    inside: tuple[Remote, Remote]
     reached: list[str]
 
     @property
@@ -278,7 +287,11 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     settings(monkeypatch, ALLOWED_NETWORKS="", FETCH_TIMEOUT="5", FETCH_TOTAL_TIMEOUT="10", POSTBACK_TIMEOUT="5")
     inside = always(answer(200, b"a secret from inside"))
-    with stranger(serve) as outside, stranger(inside) as ipv4, stranger(inside, host="::1") as ipv6:
+    with (
+        remote(serve) as outside,
+        remote(inside) as ipv4,
+        remote(inside, host="::1") as ipv6,
+    ):
         yield World(outside, (ipv4, ipv6), internet(monkeypatch, {PUBLIC: outside}, ipv4, ipv6))
     lazy.forget()
 
