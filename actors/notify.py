@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from functools import partial
 
 from pipeline.errors import PipelineError
-from pipeline.job import CLEAN_UP, Job, Payload, Unfinished, parse_json
+from pipeline.job import CLEAN_UP, Job, Unfinished
 from pipeline.net.notifications import postback, redirect
+from pipeline.payload import Payload, parse_json
 from pipeline.stages import NOTIFY
 from pipeline.storage.publish import image_info
 from pipeline.storage.staging import staging

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.clients import aws
 from pipeline.errors import Rejected
-from pipeline.job import to_json, validated
+from pipeline.payload import to_json, validated
 from pipeline.settings import SettingsError, get_settings
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES
-from pipeline.sqs.wire import Entry
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import SendMessageRequestTypeDef
@@ -26,9 +25,9 @@ def send_message(payload: dict[str, Any], queue_url: str | None = None) -> str:
         SettingsError: neither `queue_url` nor QUEUE_URL names a queue.
         RetryableError: SQS could not be reached, or refused; whether it has the message is not known.
     """
-    body = to_json(validated(payload))
-    if Entry(body).is_too_large:
-        raise Rejected("too_large", f"The message has {len(body.encode())} bytes; SQS takes {MAX_MESSAGE_BYTES}.")
+    body = to_json(validated(payload, get_settings().own_queues))
+    if (size := len(body.encode())) > MAX_MESSAGE_BYTES:
+        raise Rejected("too_large", f"The message has {size} bytes; SQS takes {MAX_MESSAGE_BYTES}.")
     url = queue_url or get_settings().queue_url
     if not url:
         raise SettingsError("QUEUE_URL is not set: name the input queue there, or as queue_url.")

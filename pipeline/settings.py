@@ -11,7 +11,7 @@ import ipaddress
 import os
 import sys
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -30,6 +30,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline.recipe import RenditionSize, parse_rendition
 from pipeline.schedule import Schedule
+from pipeline.stages import own_queues
 
 #: The secret that the running system's document publishes; receivers may still compare with it.
 PUBLISHED_POSTBACK_SECRET = "47/:6WT?v5edl|W}Dt&#TK5.hwe>3,"  # noqa: S105
@@ -254,6 +255,12 @@ class Settings(BaseSettings):
     def s3_endpoint(self) -> str | None:
         """The endpoint of S3 where it is not AWS's own."""
         return self.aws_endpoint_url_s3 or self.aws_endpoint_url
+
+    @cached_property
+    def own_queues(self) -> frozenset[str]:
+        """The full names of all queues of this service, the input queue included."""
+        own = {f"{self.queue_namespace}_{queue}" for queue in own_queues()}
+        return frozenset(own | ({self.queue_url.rsplit("/", 1)[-1]} if self.queue_url else set()))
 
     @property
     def traces_endpoint(self) -> str | None:

@@ -16,6 +16,7 @@ from actors.notify import pending_deliveries
 from actors.resize import resize
 from actors.upload import upload
 from pipeline.job import Job, Source
+from pipeline.settings import get_settings
 from pipeline.storage.staging import staging
 
 Encoded = dict[str, Any]
@@ -23,7 +24,9 @@ Encoded = dict[str, Any]
 
 def accept(payload: Mapping[str, str]) -> Encoded:
     """The job of an input message."""
-    job = Job.accept(dict(payload), job_id=str(uuid.uuid4()), stage_payload=staging().put)
+    job = Job.accept(
+        dict(payload), job_id=str(uuid.uuid4()), own_queues=get_settings().own_queues, stage_payload=staging().put
+    )
     return replace(job, ticket=str(uuid.uuid4())).encode()
 
 

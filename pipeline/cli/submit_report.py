@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from pipeline.job import IMAGE_FIELDS, Payload
 from pipeline.ops.submit import Status, Submission
+from pipeline.payload import IMAGE_FIELDS, Payload
 
 WORDS: dict[Status, str] = {
     "done": "done",

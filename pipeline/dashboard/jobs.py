@@ -10,10 +10,10 @@ from urllib.parse import quote, urlsplit
 
 from pipeline.dashboard.filters import duration, span
 from pipeline.events import Outcome
-from pipeline.job import IMAGE_FIELDS, folder_name, present_url
 from pipeline.monitoring.job_log.reader import Attempt, HistorySource, JobHistory, Status
 from pipeline.net.http_errors import shown
 from pipeline.ops.submit import Submission
+from pipeline.payload import IMAGE_FIELDS, folder_name, present_url
 from pipeline.stages import STAGES
 
 WORDS: dict[Status, str] = {

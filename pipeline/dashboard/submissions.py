@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 from pipeline.clients import aws
 from pipeline.errors import PipelineError
-from pipeline.job import Payload
 from pipeline.ops import submit
 from pipeline.ops.submit import Submission, SubmitError
+from pipeline.payload import Payload
 from pipeline.settings import get_settings
 from pipeline.sqs.queues import find_queue
 

@@ -9,11 +9,11 @@ from urllib.parse import urljoin
 import requests
 
 from pipeline.errors import PermanentError, Retry, RetryableError
-from pipeline.job import MAX_URL_LENGTH
 from pipeline.metrics import FETCHED_BYTES
 from pipeline.net.guard import Budget, credentials
 from pipeline.net.http_errors import http_errors, refusal, shown
 from pipeline.net.session import http
+from pipeline.payload import MAX_URL_LENGTH
 from pipeline.settings import get_settings
 
 MAX_REDIRECTS = 5

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from pipeline.clients import aws
 from pipeline.errors import PipelineError, Rejected, RetryableError
-from pipeline.job import IMAGE_FIELDS, Payload, input_job_id, parse_json, validated
+from pipeline.job import input_job_id
 from pipeline.net.http_errors import shown
+from pipeline.payload import IMAGE_FIELDS, Payload, parse_json, validated
 from pipeline.producer import send_message
 from pipeline.settings import get_settings
 
@@ -111,7 +112,7 @@ def check(submissions: Sequence[Submission], *, waiting_on: str | None = None) -
         if waiting_on:
             each.payload = each.payload | {"redirect_queue": waiting_on}
         try:
-            each.payload = validated(each.payload)
+            each.payload = validated(each.payload, get_settings().own_queues)
         except Rejected as error:
             help_ = " On the command line: --postback-url, --redirect-queue or --wait."
             wrong.append(f"{each.place}: {error.message}{help_ if error.code == 'no_destination' else ''}")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError
 
-from pipeline.clients import aws
+from pipeline.clients.object_store import store
 from pipeline.errors import RetryableError
 from pipeline.metrics import count_request
 
@@ -39,20 +39,20 @@ def put(
     `doing` says for people what the request is for. Raises S3Error.
     """
     with _request("PutObject", doing):
-        obstore.put(aws.store(bucket, acl), key, data, attributes=dict(headers or {}), use_multipart=False)
+        obstore.put(store(bucket, acl), key, data, attributes=dict(headers or {}), use_multipart=False)
 
 
 def get(bucket: str, key: str, *, doing: str) -> bytes:
     """The bytes under `key`; raises S3Error."""
     with _request("GetObject", doing):
-        return bytes(obstore.get(aws.store(bucket), key).bytes())
+        return bytes(obstore.get(store(bucket), key).bytes())
 
 
 def exists(bucket: str, key: str, *, doing: str) -> bool:
     """Whether there is an object under `key`; raises S3Error if S3 could not be asked."""
     try:
         with _request("HeadObject", doing):
-            obstore.head(aws.store(bucket), key)
+            obstore.head(store(bucket), key)
     except S3Error as error:
         if error.is_absent:
             return False
@@ -63,7 +63,7 @@ def exists(bucket: str, key: str, *, doing: str) -> bool:
 def delete(bucket: str, keys: Sequence[str], *, doing: str) -> None:
     """Delete objects, side by side, those already gone included; raises S3Error."""
     with _request("DeleteObject", doing, requests=len(keys)):
-        obstore.delete(aws.store(bucket), list(keys))
+        obstore.delete(store(bucket), list(keys))
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from pymongo import UpdateOne
 from pymongo.errors import PyMongoError
 
 from pipeline.clients import mongo
-from pipeline.job import IMAGE_FIELDS, folder_name, present_url
+from pipeline.payload import IMAGE_FIELDS, folder_name, present_url
 from pipeline.settings import get_settings
 from pipeline.stages import SWEEP_QUEUES
 

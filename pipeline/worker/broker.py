@@ -11,10 +11,10 @@ from periodiq import PeriodiqMiddleware
 
 from pipeline.clients import aws
 from pipeline.events import subscribe
-from pipeline.job import to_json
 from pipeline.metrics import count_event
 from pipeline.monitoring.logs import log_event, set_up
 from pipeline.monitoring.recorders import Recording
+from pipeline.payload import to_json
 from pipeline.settings import Settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.lanes import Lanes

@@ -18,8 +18,10 @@ from dramatiq.errors import BrokerConnectionError
 from pipeline.clients import aws
 from pipeline.errors import Rejected, RetryableError
 from pipeline.events import Event, Outcome, emit
-from pipeline.job import Job, input_job_id, parse_json
+from pipeline.job import Job, input_job_id
 from pipeline.metrics import count_hand_over
+from pipeline.payload import parse_json
+from pipeline.settings import get_settings
 from pipeline.sqs.queues import VISIBILITY_TIMEOUT
 from pipeline.sqs.wire import Reason, describe
 from pipeline.storage.staging import staging
@@ -159,4 +161,9 @@ def job_in(message: MessageTypeDef) -> Job:
         payload: Any = parse_json(message["Body"])
     except (ValueError, RecursionError):
         raise Rejected("not_json", "The message is not valid JSON.") from None
-    return Job.accept(payload, job_id=input_job_id(message["MessageId"]), stage_payload=staging().put)
+    return Job.accept(
+        payload,
+        job_id=input_job_id(message["MessageId"]),
+        own_queues=get_settings().own_queues,
+        stage_payload=staging().put,
+    )

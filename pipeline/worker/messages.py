@@ -11,6 +11,7 @@ from dramatiq.middleware import CurrentMessage
 
 from pipeline.errors import Rejected
 from pipeline.job import Job
+from pipeline.settings import get_settings
 from pipeline.sqs.message import SQSMessage
 from pipeline.sqs.wire import ATTEMPTS
 from pipeline.storage.staging import staging
@@ -29,7 +30,12 @@ def job_of(message: dramatiq.Message[Any] | SQSMessage, stage_payload: Callable[
     elif len(message.args) + len(message.kwargs) != 1 or not message.kwargs.keys() <= {"payload"}:
         raise Rejected("bad_job", "The message holds neither a payload nor a job.")
     else:
-        job = Job.accept(payload_of(message), job_id=message.message_id, stage_payload=stage_payload or staging().put)
+        job = Job.accept(
+            payload_of(message),
+            job_id=message.message_id,
+            own_queues=get_settings().own_queues,
+            stage_payload=stage_payload or staging().put,
+        )
     return replace(job, ticket=message.sqs_id) if isinstance(message, SQSMessage) and not job.ticket else job
 
 

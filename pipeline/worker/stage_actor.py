@@ -13,7 +13,9 @@ from dramatiq.errors import BrokerConnectionError
 
 from pipeline.errors import PipelineError, Rejected
 from pipeline.events import Event, Outcome, emit
-from pipeline.job import MAX_PAYLOAD_BYTES, Job, Unfinished, UnknownVersion, to_json
+from pipeline.job import Job, Unfinished, UnknownVersion
+from pipeline.payload import MAX_PAYLOAD_BYTES, to_json
+from pipeline.settings import get_settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.wire import GROUP
 from pipeline.stages import Stage, stage_of_queue
@@ -39,7 +41,9 @@ class StageActor(dramatiq.Actor[..., None]):
         if payload is None or len(to_json(payload).encode()) <= MAX_PAYLOAD_BYTES:
             return message
         try:
-            job = Job.accept(payload, job_id=message.message_id, stage_payload=staging().put)
+            job = Job.accept(
+                payload, job_id=message.message_id, own_queues=get_settings().own_queues, stage_payload=staging().put
+            )
         except Rejected:
             return message  # the worker makes it a dead letter, as it does with short ones
         return message.copy(args=(), kwargs={"job": job.encode()})

@@ -12,22 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import PermanentError, PipelineError, Rejected, RetryableError, StagedMissing
-from pipeline.job import (
-    MAX_PAYLOAD_BYTES,
-    MAX_URL_LENGTH,
-    Content,
-    Job,
-    Rendered,
-    Source,
-    Sweep,
-    UnknownVersion,
-    folder_name,
-    input_job_id,
-    parse_json,
-    to_json,
-    validated,
-)
+from pipeline.job import Content, Job, Rendered, Source, Sweep, UnknownVersion, input_job_id
 from pipeline.net.download import download
+from pipeline.payload import MAX_PAYLOAD_BYTES, MAX_URL_LENGTH, folder_name, parse_json, to_json, validated
 from pipeline.recipe import Recipe, parse_rendition
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
@@ -46,7 +33,9 @@ def nested(levels: int) -> list[Any]:
 
 
 def accept(payload: Any, job_id: str = "job-1") -> Job:
-    return Job.accept(payload, job_id=job_id, stage_payload=lambda data: f"{len(data):032x}")
+    return Job.accept(
+        payload, job_id=job_id, own_queues=get_settings().own_queues, stage_payload=lambda data: f"{len(data):032x}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,7 +104,7 @@ def test_a_payload_that_breaks_a_rule_is_rejected_with_its_code(payload: object,
 
 def test_the_sentence_of_a_rejection_holds_nothing_that_was_sent() -> None:
     with pytest.raises(Rejected) as caught:
-        validated({"image_url": COVER, "postback_url": "ftp://user:hunter2@receiver.example/?token=s3cr3t"})
+        validated({"image_url": COVER, "postback_url": "ftp://user:hunter2@receiver.example/?token=s3cr3t"}, ())
     assert "hunter2" not in str(caught.value)
     assert "s3cr3t" not in str(caught.value)
 

@@ -15,8 +15,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.job import IMAGE_FIELDS
 from pipeline.local.demo.jobs import DemoJob
+from pipeline.payload import IMAGE_FIELDS
 from pipeline.settings import get_settings
 from pipeline.stages import NOTIFY, STAGES
 

@@ -17,9 +17,10 @@ from typing import Any
 from bson import ObjectId
 
 from pipeline.clients import aws
-from pipeline.job import IMAGE_FIELDS, Payload, input_job_id
+from pipeline.job import input_job_id
 from pipeline.local.demo.samples import Sample
 from pipeline.local.supervisor import Child, command_line
+from pipeline.payload import IMAGE_FIELDS, Payload
 from pipeline.producer import send_message
 
 

@@ -20,9 +20,9 @@ from dramatiq_sqs.utils import batched
 
 from pipeline.actors import broker
 from pipeline.errors import PipelineError
-from pipeline.job import parse_json
 from pipeline.ops.dead_letters.letter import NO_REASON, DeadLetter, Filter, payload_of, read_letter, to_send
 from pipeline.ops.dead_letters.reader import Reading, open_readings, read_through
+from pipeline.payload import parse_json
 from pipeline.producer import send_message
 from pipeline.settings import SettingsError, get_settings
 from pipeline.sqs.wire import MAX_BATCH

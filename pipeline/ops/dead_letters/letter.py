@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 import dramatiq
 
 from pipeline.errors import PipelineError, Rejected
-from pipeline.job import Job, UnknownVersion, parse_json
+from pipeline.job import Job, UnknownVersion
 from pipeline.net.http_errors import shown
+from pipeline.payload import parse_json
 from pipeline.settings import get_settings
 from pipeline.sqs.queues import MAX_RECEIVES, RETENTION
 from pipeline.sqs.wire import ATTEMPTS, decode
@@ -179,7 +180,7 @@ def _input(body: str) -> _Content:
     url = get_settings().queue_url
     target = url.rsplit("/", 1)[-1] if url else ""
     try:
-        job = Job.accept(parse_json(body), job_id="", stage_payload=lambda _: "")
+        job = Job.accept(parse_json(body), job_id="", own_queues=get_settings().own_queues, stage_payload=lambda _: "")
     except (ValueError, RecursionError):
         return _Content(target, _refused("It is not valid JSON."))
     except Rejected as error:

@@ -7,6 +7,7 @@ from hashlib import sha256
 import pytest
 
 from pipeline.clients import aws, lazy
+from pipeline.clients.object_store import store
 from pipeline.storage import s3 as objects
 from pipeline.storage.s3 import S3Error
 
@@ -79,7 +80,7 @@ def test_a_body_is_signed_where_no_tls_guards_it(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
     lazy.forget()
-    assert aws.store("bucket").config["unsigned_payload"] == str(is_unsigned).lower()
+    assert store("bucket").config["unsigned_payload"] == str(is_unsigned).lower()
 
 
 @pytest.mark.parametrize(
