@@ -1,6 +1,6 @@
 """The four stages as Celery tasks over its SQS transport: what `celery --app celery_tasks worker` loads.
 
-python celery_tasks.py    the sender: a line of JSON with payloads in, a line out when they are sent
+python celery_tasks.py    the sender: a line of JSON with a payload in, a line out when it is sent
 """
 
 from __future__ import annotations
@@ -71,8 +71,7 @@ def fetch(payload: dict[str, Any]) -> None:
 def main() -> None:
     """Send what is asked for."""
     for line in sys.stdin:
-        for payload in json.loads(line):
-            fetch.delay(payload)
+        fetch.delay(json.loads(line))
         print("sent", flush=True)  # noqa: T201
 
 
