@@ -21,6 +21,9 @@ PUTS = {"file": 3.1, "s3": 5.1}
 SQS = 3.5
 TIMES, MORE = 1.5, 0.1
 
+#: The side of the covers that the promises on rendering and on the plain consumer are about.
+LARGE = 3000
+
 #: A contender falls behind where jobs wait longer by more than so many seconds with each second: it does less than nine
 #: tenths of the rate.
 GROWTH = 0.1
@@ -141,20 +144,20 @@ class Goal:
 def goals(figures: Figures) -> Iterator[Goal]:
     """What the project promises, as far as it was measured."""
     ours = [key for key in figures.contenders if ENTRANTS[key].is_ours]
-    small, large = figures.sides[0], figures.sides[-1]
     for side in figures.sides:
         for key in ours:
             cpu = figures.cpu(key, side)
             suffix = "-s3" if key == "s3" else ""
-            if side == large:
+            if side == LARGE:
                 share = cpu / figures.rendering(side)
                 yield Goal(f"{side} px: CPU, of rendering alone's", key, OF_RENDERING[key], share)
             if sharp := figures.sharp(side):
                 yield Goal(f"{side} px: CPU, of sharp's renditions alone", key, 1, cpu / sharp)
             for rival, limit in {"plain": OF_PLAIN, f"celery{suffix}": 1, f"dramatiq{suffix}": 1}.items():
-                if rival in figures.contenders and (rival != "plain" or side == large):
-                    name = ENTRANTS[rival].title.partition(",")[0]
+                if rival in figures.contenders and (rival != "plain" or side == LARGE):
+                    name = ENTRANTS[rival].title.partition(",")[0].replace("plain", "the plain")
                     yield Goal(f"{side} px: CPU, of {name}'s", key, limit, cpu / figures.cpu(rival, side))
+    small = figures.sides[0]  # where rates are measured
     for key in ours:
         requests = [figures.classes(key, side) for side in figures.sides]
         yield Goal("S3 PUT-class requests", key, PUTS[key], max(each["put"] for each in requests))
