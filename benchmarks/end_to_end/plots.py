@@ -70,13 +70,13 @@ def grouped(panel: Any, values: dict[str, dict[str, list[float]]]) -> None:
 def main() -> None:
     """Draw."""
     order = json.loads(Path(sys.argv[1]).read_text())
-    figure, axes = plt.subplots(2, 2, figsize=(12, 8), layout="constrained")
+    figure, axes = plt.subplots(2, 2, figsize=(13, 8), layout="constrained")
     for axis, each in zip(axes[0], order["sides"], strict=True):
         stacked(axis, each["cpu"], "{:.0f} ms")
         for value, style in ((each["rendering"], "--"), (each["sharp"], ":")):
             if value:
                 axis.axvline(value, color="#b03a2e", linestyle=style, linewidth=1)
-        title = f"CPU of an image at saturation, {each['side']} px (dashed: rendering; dotted: sharp's)"
+        title = f"CPU of an image at saturation, {each['side']} px (dashed: rendering; dotted: sharp)"
         axis.set_title(title, loc="left", fontsize=9)
     for axis, (title, values) in zip(axes[1], order["grouped"].items(), strict=True):
         grouped(axis, values)

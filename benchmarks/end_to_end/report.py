@@ -33,40 +33,30 @@ def _title(key: str) -> str:
 
 
 def _listed(parts: list[str]) -> str:
-    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
 
 
-def _paragraph(sentences: list[str]) -> str:
-    return textwrap.fill(" ".join(sentences), width=120, break_long_words=False, break_on_hyphens=False)
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, width=120, break_long_words=False, break_on_hyphens=False)
 
 
 def cost(figures: Figures) -> str:
     """The cost of an image at each load, in words: for README.md and docs/performance.md."""
-    small, large = figures.sides[0], figures.sides[-1]
-    shown = []
-    for phase in [*figures.steady, SATURATION]:
-        if phase != LOADED:
-            sqs = figures.classes(OURS, small, phase)["sqs"]
-            dollars = sum(figures.dollars(OURS, small, phase).values())
-            place = "at saturation" if phase == SATURATION else f"at {phase}"
-            shown.append(f"{sqs:.1f} requests and ${dollars:.2f} {place}")
-    throughput = figures.number(OURS, small, "rate")
+    small = figures.sides[0]
+    phases = [*(each for each in figures.steady if each != LOADED), SATURATION]
+    sqs = [f"{figures.classes(OURS, small, each)['sqs']:.1f} at {each}" for each in phases]
+    price = [f"${sum(figures.dollars(OURS, small, each).values()):.2f}" for each in phases]
+    of_plain = [f"{figures.cpu(OURS, each) / figures.cpu(PLAIN, each):.2f}" for each in figures.sides]
+    shares = [f"{figures.cpu(OURS, each) / sharp:.2f}" for each in figures.sides if (sharp := figures.sharp(each))]
+    of_sharp = f", and {_listed(shares)} of sharp's for the renditions alone" if shares else ""
     python = ".".join(platform.python_version_tuple()[:2])
     return _paragraph(
-        [
-            "The cost of an image depends on the load, because jobs share requests. These are the SQS requests of "
-            f"an image and the price of a million, with covers of {small} pixels and `file://` staging: "
-            f"{_listed(shown)} (here {throughput:.0f} images/s).",
-            f"At saturation, its CPU is {_shares(figures, small)}; at {large} pixels, {_shares(figures, large)} "
-            f"(Python {python}).",
-        ]
+        f"The cost of an image depends on the load, because jobs share requests. Its SQS requests are {_listed(sqs)} "
+        f"({figures.number(OURS, small, 'rate'):.0f}/s here), and a million images cost {_listed(price)} "
+        f"({small} pixels, `file://` staging, AWS's list prices for requests and CPU). "
+        f"At saturation and with {_listed([*map(str, figures.sides)])} pixels, its CPU is {_listed(of_plain)} "
+        f"of a plain Pillow consumer's{of_sharp} (Python {python})."
     )
-
-
-def _shares(figures: Figures, side: int) -> str:
-    cpu, sharp = figures.cpu(OURS, side), figures.sharp(side)
-    of_sharp = f" and {cpu / sharp:.2f} of what sharp takes for the renditions alone" if sharp else ""
-    return f"{cpu / figures.cpu(PLAIN, side):.2f} of a plain consumer's that resizes with Pillow{of_sharp}"
 
 
 def compared(figures: Figures) -> str:
@@ -80,13 +70,10 @@ def compared(figures: Figures) -> str:
         shown.append(f"{ours:.0f} ms instead of {theirs:.0f} at {phase}")
     ours, theirs = (figures.classes(key, side)["sqs"] for key in (OURS, DRAMATIQ))
     memory = figures.number(OURS, side, "memory") / figures.number(DRAMATIQ, side, "memory")
-    waiting = f"Half of all jobs take {_listed(shown)}. " if len(shown) > 1 else ""
     return _paragraph(
-        [
-            f"Compared with plain dramatiq-sqs (`file://`, {side} pixels): {waiting}"
-            f"At saturation, an image takes {ours:.1f} SQS requests instead of {theirs:.1f}. "
-            f"All processes together take {memory:.1f} times its memory."
-        ]
+        f"Compared with plain dramatiq-sqs (`file://`, {side} pixels): the p50 is {_listed(shown)}. "
+        f"At saturation, an image takes {ours:.1f} SQS requests instead of {theirs:.1f}. "
+        f"All processes together take {memory:.1f} times its memory."
     )
 
 
@@ -198,7 +185,7 @@ def rounds(figures: Figures) -> str:
     """How much was measured, and with which delay."""
     side = figures.sides[-1]
     jobs = sorted({int(figures.number(key, side, "jobs")) for key in figures.contenders})
-    few = f", or {jobs[0]} where those take long" if len(jobs) > 1 else ""
+    few = f", fewer for slow contenders ({jobs[0]} at least)" if len(jobs) > 1 else ""
     how = f"Medians of {figures.rounds} rounds" if figures.rounds > 1 else "One round"
     sqs, s3 = figures.delay
     return f"{how}, with bursts of {jobs[-1]} jobs{few}. SQS answered after {sqs:g} ms, S3 after {s3:g}."

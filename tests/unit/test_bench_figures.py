@@ -137,3 +137,17 @@ def test_processes_are_enough_for_cpu_and_for_threads_that_wait() -> None:
     # then CPUs are 70 % busy at most, and each waiting job has a thread
     assert busy == (3.5, 5)
     assert waiting == (3.5, 37)
+
+
+def test_the_sentence_on_cost_names_the_load_of_each_figure() -> None:
+    # given a service that shares more requests the more it does, and one that takes five times the CPU
+    phases = {"2/s": phase(2.0, [0.1] * 30, 12.0), "saturation": phase(62.0, [1.0] * 100, 2.0)}
+    plain = phase(8.0, [5.0] * 40, 2.0) | {"cpu": {"consumer": 180.0}}
+    figures = results(("file", phases), ("plain", {"saturation": plain}))
+    # when its cost is put in words
+    said = " ".join(report.cost(figures).split())
+    # then requests and dollars are given with their load
+    assert "Its SQS requests are 12.0 at 2/s and 2.0 at saturation (62/s here)" in said
+    assert "a million images cost $20.20 and $16.20 (1400 pixels, `file://` staging," in said
+    # and CPU as a share
+    assert "its CPU is 0.20 of a plain Pillow consumer's (Python" in said
