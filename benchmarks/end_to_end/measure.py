@@ -45,7 +45,7 @@ def at(rate: float) -> str:
 
 
 #: The name of the phase with its share of the contender's own throughput.
-LOADED = f"{LOAD:.0%}"
+LOADED = f"{100 * LOAD:.0f} %"
 
 
 @dataclass
