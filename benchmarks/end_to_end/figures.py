@@ -90,6 +90,10 @@ class Figures:
         rounds = [each["phases"].get(phase) for each in self._all(key, side)]
         return median(growth(each["sent"], each["waits"]) if each else inf for each in rounds) > GROWTH
 
+    def kept(self, key: str, side: int) -> list[str]:
+        """The phases of equal rates in which a contender kept up."""
+        return [each for each in self.steady if each != LOADED and not self.falls_behind(key, side, each)]
+
     def cpu_by_type(self, key: str, side: int, phase: str = SATURATION) -> dict[str, float]:
         """CPU milliseconds of each process type."""
         rounds = [each["cpu"] for each in self.phases(key, side, phase)]

@@ -17,7 +17,7 @@ import paper
 from entrants import ENTRANTS, ROOT
 from figures import Figures, Goal, goals, percentile
 from markdown import replace_marked, rows
-from measure import LOADED, SATURATION
+from measure import SATURATION
 from peers import Peers
 from prices import DATE, PRICES, REGION
 
@@ -43,7 +43,7 @@ def _paragraph(text: str) -> str:
 def cost(figures: Figures) -> str:
     """The cost of an image at each load, in words: for README.md and docs/performance.md."""
     small = figures.sides[0]
-    phases = [*(each for each in figures.steady if each != LOADED), SATURATION]
+    phases = [*figures.kept(OURS, small), SATURATION]
     sqs = [f"{figures.classes(OURS, small, each)['sqs']:.1f} at {each}" for each in phases]
     price = [f"${sum(figures.dollars(OURS, small, each).values()):.2f}" for each in phases]
     of_plain = [f"{figures.cpu(OURS, each) / figures.cpu(PLAIN, each):.2f}" for each in figures.sides]
@@ -63,16 +63,16 @@ def compared(figures: Figures) -> str:
     """Waiting, requests and memory beside plain dramatiq-sqs, in words."""
     side = figures.sides[0]
     shown = []
-    for phase in figures.steady:
-        if phase == LOADED or any(figures.falls_behind(key, side, phase) for key in (OURS, DRAMATIQ)):
-            continue
-        ours, theirs = (1000 * percentile(figures.waits(key, side, phase), 50) for key in (OURS, DRAMATIQ))
-        shown.append(f"{ours:.0f} ms instead of {theirs:.0f} at {phase}")
+    for phase in figures.kept(OURS, side):
+        if phase in figures.kept(DRAMATIQ, side):
+            ours, theirs = (1000 * percentile(figures.waits(key, side, phase), 50) for key in (OURS, DRAMATIQ))
+            shown.append(f"{ours:.0f} ms instead of {theirs:.0f} at {phase}")
     ours, theirs = (figures.classes(key, side)["sqs"] for key in (OURS, DRAMATIQ))
     memory = figures.number(OURS, side, "memory") / figures.number(DRAMATIQ, side, "memory")
+    p50 = f"the p50 is {_listed(shown)}. At" if shown else "at"
     return _paragraph(
-        f"Compared with plain dramatiq-sqs (`file://`, {side} pixels): the p50 is {_listed(shown)}. "
-        f"At saturation, an image takes {ours:.1f} SQS requests instead of {theirs:.1f}. "
+        f"Compared with plain dramatiq-sqs (`file://`, {side} pixels): {p50} saturation, an image takes "
+        f"{ours:.1f} SQS requests instead of {theirs:.1f}. "
         f"All processes together take {memory:.1f} times its memory."
     )
 
@@ -219,7 +219,7 @@ def plot(figures: Figures, peers: Peers) -> None:
     waits, sqs = {}, {}
     for key in figures.contenders:
         title = ENTRANTS[key].title
-        kept = [each for each in figures.steady if each != LOADED and not figures.falls_behind(key, small, each)]
+        kept = figures.kept(key, small)
         waits[title] = {
             phase: [1000 * percentile(figures.waits(key, small, phase), p) for p in (50, 95)] for phase in kept
         }
