@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import signal
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -36,6 +38,9 @@ LOAD, LOAD_SECONDS = 0.8, 8.0
 #: A contender is not given a rate so many times above its throughput: it cannot keep up, and the jobs would only queue.
 HOPELESS = 1.2
 
+#: When each job was sent, and when its postback came.
+Times = tuple[list[float], list[float]]
+
 _TURN = re.compile(r"stage=(\w+) job=(\S+) outcome=done seconds=([\d.]+)")
 
 
@@ -53,9 +58,9 @@ class Phase:
     """Some jobs done; figures are for each job, unless stated otherwise."""
 
     jobs: int
-    rate: float  #: jobs a second, from the first message sent to the last postback
-    sent: list[float]  #: seconds from the beginning of the phase, of each job
-    waits: list[float]  #: seconds from before its message is sent until its postback, of each job
+    rate: float  #: jobs a second, from the first one sent to the last postback
+    sent: list[float]  #: seconds from the first one, of each job; in a burst, all are sent when the contender begins
+    waits: list[float]  #: seconds from before it is sent until its postback, of each job
     own: list[float]  #: seconds that the stages worked on it, as logged, of each job that was logged whole
     cpu: dict[str, float]  #: milliseconds, by process type
     requests: dict[str, float]  #: by kind
@@ -108,37 +113,51 @@ class Contender:
         Every process opens its connections and loads its libraries, and memory and page cache grow to the needs of such
         a burst, as in workers that have run for hours.
         """
-        self._do(side, [0.0] * count)
+        self._at_once(side, count)
         time.sleep(SETTLE)
 
-    def _do(self, side: int, due: Sequence[float]) -> tuple[list[float], list[float]]:
-        """Send a job at each moment; returns when they were sent, and when their postbacks came."""
+    def burst(self, side: int, count: int) -> Phase:
+        """Measure `count` jobs that all wait on the first queue when the contender begins."""
+        groups = self.groups()
+        with watching(lambda: groups) as peak:
+            phase = self._phase(lambda: self._at_once(side, count))
+        return replace(phase, memory=peak.bytes)
+
+    def steady(self, side: int, due: Sequence[float]) -> Phase:
+        """Measure jobs that are sent at these moments."""
+        return self._phase(lambda: self._spread(side, due))
+
+    def _at_once(self, side: int, count: int) -> Times:
+        """The contender is stopped while jobs are sent: otherwise a slow producer would limit a fast contender."""
+        jobs = self._world.payloads(side, count)
+        groups = self.groups()
+        for group in groups:
+            os.killpg(group, signal.SIGSTOP)
+        try:
+            for payload in jobs.values():
+                self._send(payload)
+        finally:
+            for group in groups:
+                os.killpg(group, signal.SIGCONT)
+        released = time.monotonic()
+        return [released] * count, self._world.wait_for(jobs, TIMEOUT)
+
+    def _spread(self, side: int, due: Sequence[float]) -> Times:
         began, sent = time.monotonic(), {}
         for moment, (job, payload) in zip(due, self._world.payloads(side, len(due)).items(), strict=True):
             time.sleep(max(0.0, began + moment - time.monotonic()))
             sent[job] = time.monotonic()
             self._send(payload)
-        ended = self._world.wait_for(sent, TIMEOUT)
-        return [each - began for each in sent.values()], [each - began for each in ended]
+        return list(sent.values()), self._world.wait_for(sent, TIMEOUT)
 
-    def burst(self, side: int, count: int) -> Phase:
-        """Measure `count` jobs sent at once."""
+    def _phase(self, do: Callable[[], Times]) -> Phase:
         groups = self.groups()
-        with watching(lambda: groups) as peak:
-            phase = self._phase(side, [0.0] * count)
-        return replace(phase, memory=peak.bytes)
-
-    def steady(self, side: int, rate: float, seconds: float) -> Phase:
-        """Measure `rate` jobs a second at random moments."""
-        return self._phase(side, moments(rate, seconds))
-
-    def _phase(self, side: int, due: Sequence[float]) -> Phase:
-        groups, count = self.groups(), len(due)
         self._turns.clear()
         cpu, (_, requests) = cpu_seconds(groups), self._stack.counted()
-        sent, ended = self._do(side, due)
+        sent, ended = do()
         time.sleep(SETTLE)
         used, (_, counted) = cpu_seconds(groups), self._stack.counted()
+        count, began = len(sent), min(sent)
         if self.groups() != groups:
             raise RuntimeError(f"a process of {self.entrant.title} died")
         by_type: defaultdict[str, float] = defaultdict(float)
@@ -149,8 +168,8 @@ class Contender:
             own[job].append(seconds)
         return Phase(
             jobs=count,
-            rate=count / (max(ended) - min(sent)),
-            sent=sent,
+            rate=count / (max(ended) - began),
+            sent=[each - began for each in sent],
             waits=[end - since for since, end in zip(sent, ended, strict=True)],
             own=[sum(turns) for turns in own.values() if len(turns) == len(STAGES)],
             cpu=dict(by_type),
@@ -188,6 +207,6 @@ def measure(entrant: Entrant, folder: Path, world: World, sides: list[int], jobs
             if side == min(sides) and not quick:
                 for rate, seconds in RATES.items():
                     if rate < HOPELESS * burst.rate:
-                        phases[at(rate)] = contender.steady(side, rate, seconds)
-                phases[LOADED] = contender.steady(side, LOAD * burst.rate, LOAD_SECONDS)
+                        phases[at(rate)] = contender.steady(side, moments(rate, seconds))
+                phases[LOADED] = contender.steady(side, moments(LOAD * burst.rate, LOAD_SECONDS))
             yield {"side": side, "phases": {name: asdict(phase) for name, phase in phases.items()}}

@@ -25,7 +25,7 @@ import world  # noqa: E402
 from entrants import ENTRANTS, ROOT  # noqa: E402
 from figures import percentile  # noqa: E402
 from markdown import replace_marked, rows  # noqa: E402
-from measure import Phase, running  # noqa: E402
+from measure import Phase, moments, running  # noqa: E402
 from peers import Peers  # noqa: E402
 
 PROCFILE = (ROOT / "Procfile").read_text(encoding="utf-8")
@@ -83,8 +83,8 @@ def measured(procfile: str, options: argparse.Namespace, shown: world.World) -> 
         with running(replace(ENTRANTS[options.staging], procfile=path), Path(folder), shown) as variant:
             variant.warm_up(options.size, options.jobs)
             burst = variant.burst(options.size, options.jobs)
-            idle = [variant.burst(options.size, 1).waits[0] for _ in range(options.idle)]
-            return Figures(burst, idle, variant.steady(options.size, options.rate, options.load).waits)
+            idle = [variant.steady(options.size, [0.0]).waits[0] for _ in range(options.idle)]
+            return Figures(burst, idle, variant.steady(options.size, moments(options.rate, options.load)).waits)
 
 
 def table(found: dict[tuple[str, int, int], list[Figures]]) -> str:
