@@ -54,7 +54,6 @@ class World:
     cover: bytes
     port: int = 0
     arrived: dict[str, float] = field(default_factory=dict)  #: when each job's postback came
-    bulk: int = 0  #: bulk covers that were fetched
     ended: int = 0  #: bulk jobs that passed the last stage
 
     def url(self, path: str) -> str:
@@ -78,7 +77,6 @@ def world(side: int) -> Iterator[World]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            shown.bulk += self.path.startswith("/bulk")
             self.answer(200, shown.bytes_of(self.path))
 
         def do_POST(self) -> None:

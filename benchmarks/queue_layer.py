@@ -31,14 +31,18 @@ from periodiq import PeriodiqMiddleware
 from rich.console import Console
 from rich.table import Table
 
+sys.path.append(str(Path(__file__).parent / "end_to_end"))
+
+from stack import use_own_emulator
+
 from pipeline.clients import aws
-from pipeline.local import embedded
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.local.supervisor import Child, command_line
 from pipeline.settings import get_settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.worker.crash_counter import StagedTrials
-from pipeline.worker.middleware import AtWork, Settlement, Shutdowns, Suspects
+from pipeline.worker.middleware import AtWork, Shutdowns, Suspects
+from pipeline.worker.settlement import Settlement
 
 #: Each stage is one actor with a queue of its own, and sends the next; the last reports the job's end.
 STAGES = "abcd"
@@ -337,26 +341,6 @@ def table(rounds: dict[str, list[Round]]) -> Table:
     return shown
 
 
-def _look_often() -> None:
-    """Let the emulator look for messages of a long poll 200 times a second, not ten times.
-
-    Up to 0.1 s a stage would hide all differences in latency, and make receives fuller than those of SQS are.
-    """
-
-    def command(server: Any) -> str:
-        return command_line(server._program.resolve().with_name("python"), "-c", _MINISTACK, server._program)
-
-    embedded._Ministack.command = command  # type: ignore[assignment,method-assign]
-
-
-_MINISTACK = """
-import asyncio, runpy, sys
-sleep = asyncio.sleep
-asyncio.sleep = lambda delay, result=None: sleep(0.005 if delay == 0.1 else delay, result)
-runpy.run_path(sys.argv.pop(1), run_name="__main__")
-"""
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -365,7 +349,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of both brokers in turn (default: %(default)s)")
     parser.add_argument("--threads", type=int, nargs=4, default=[8] * 4, metavar="N", help="of each stage (default: 8)")
     options = parser.parse_args()
-    _look_often()
+    use_own_emulator()
     rounds: dict[str, list[Round]] = {name: [] for name in BROKERS}
     with tempfile.TemporaryDirectory() as temporary, EmbeddedStack(Path(temporary), with_mongo=False) as stack:
         os.environ |= stack.environ

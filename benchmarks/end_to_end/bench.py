@@ -1,8 +1,9 @@
-"""What an image costs from end to end: this project, and what one would use instead, on the embedded SQS and S3.
+"""The cost of an image from end to end: this project beside its alternatives, on the embedded SQS and S3.
 
 `make bench` has all contenders do the same jobs in turn, several times: a message in, three renditions in S3, one
-postback. It measures CPU, requests, memory, throughput and waiting, prints them, and writes docs/performance.md. With
-`--quick` there is one burst of jobs and no report: CPU by process type, in about half a minute.
+postback. It measures CPU, requests, memory, throughput and waiting, at saturation and at equal rates, and prints them.
+A run of everything also writes docs/performance.md, docs/scaling.md, a paragraph of README.md and a plot. `--quick`
+measures saturation alone, in about half a minute for a contender.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,9 +31,12 @@ from entrants import ENTRANTS, ROOT  # noqa: E402
 from figures import Figures  # noqa: E402
 from peers import Peers, commands, environ  # noqa: E402
 from rich.console import Console  # noqa: E402
-from tables import summary  # noqa: E402
+from rich.markdown import Markdown  # noqa: E402
 
 SIDES = (1400, 3000)
+
+#: Milliseconds until SQS and S3 answer.
+DELAY = [10.0, 20.0]
 
 
 def rendering_alone(sources: Path, side: int, seconds: float) -> dict[str, Any]:
@@ -73,50 +78,52 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=ENTRANTS, default=list(ENTRANTS), help="contenders (default: all)")
     parser.add_argument("--size", nargs="+", type=int, choices=SIDES, default=list(SIDES), help="sides of the covers")
     parser.add_argument("--jobs", type=int, default=160, help="jobs of a burst (default: %(default)s)")
-    parser.add_argument("--idle", type=int, default=15, help="single jobs of a round (default: %(default)s)")
-    parser.add_argument("--load", type=float, default=10.0, help="seconds of steady load (default: %(default)s)")
+    delay = "milliseconds until they answer (default: 10 20)"
+    parser.add_argument("--delay", nargs=2, type=float, metavar=("SQS", "S3"), default=DELAY, help=delay)
     parser.add_argument("--rounds", type=int, default=3, help="rounds of all contenders in turn (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="one burst each; nothing is written")
+    parser.add_argument("--quick", action="store_true", help="one burst each, and no rates; nothing is written")
     parser.add_argument("--save", type=Path, help="a file for the results, as JSON")
     parser.add_argument("--show", type=Path, help="a file of results: show and report them, and measure nothing")
     return parser.parse_args()
 
 
-def measured(options: argparse.Namespace, peers: Peers) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What is measured, as it comes: `rendering`, `sharp`, or a contender's key, and the figures."""
-    plan = measure.Plan(options.jobs, 0 if options.quick else options.idle, 0.0 if options.quick else options.load)
+def measured(options: argparse.Namespace, peers: Peers) -> Iterator[dict[str, Any]]:
+    """The measurements, as they come: `what` is `rendering`, `sharp`, or a contender's key."""
     with world.serving(peers.sources, options.size) as shown:
         for number in range(1 if options.quick else options.rounds):
             for side in options.size:
-                yield "rendering", rendering_alone(peers.sources, side, 2.0)
+                yield {"what": "rendering", **rendering_alone(peers.sources, side, 2.0)}
                 if not options.quick and (taken := sharp_alone(peers, side, 2.0)):
-                    yield "sharp", {"side": side, "cpu": taken}
+                    yield {"what": "sharp", "side": side, "cpu": taken}
             for key in options.only:
                 with tempfile.TemporaryDirectory() as folder:
-                    for found in measure.measure(ENTRANTS[key], Path(folder), shown, options.size, plan):
-                        yield key, {"round": number, **found}
+                    what = ENTRANTS[key], Path(folder), shown
+                    for found in measure.measure(*what, options.size, options.jobs, quick=options.quick):
+                        yield {"what": key, "round": number, **found}
 
 
 def main() -> None:
     """Measure and report."""
     options = arguments()
     stack.clear_environment()
-    stack.use_own_emulator()
+    stack.use_own_emulator(*(each / 1000 for each in options.delay))
     console, peers = Console(width=150), Peers()
     if options.show:
         results = json.loads(options.show.read_text())
     else:
         results = []
-        for key, found in measured(options, peers):
-            results.append({"what": key, **found})
-            burst = found.get("burst")
+        began = time.monotonic()
+        for found in measured(options, peers):
+            results.append({"delay": options.delay, **found})
+            burst = found.get("phases", {}).get(measure.SATURATION)
             line = f"{sum(burst['cpu'].values()):.1f} ms/image, {burst['rate']:.1f} images/s" if burst else ""
-            console.print(f"[dim]{key} {found['side']} {line}[/dim]")
+            console.print(f"[dim]{time.monotonic() - began:4.0f} s  {found['what']} {found['side']} {line}[/dim]")
             if options.save:
                 options.save.write_text(json.dumps(results))
     figures = Figures(results)
-    console.print(*summary(figures), sep="\n")
-    if figures.contenders == list(ENTRANTS) and figures.sides == list(SIDES) and not options.quick:
+    console.print(Markdown("\n\n".join(report.tables(figures))))
+    is_whole = figures.contenders == list(ENTRANTS) and figures.sides == list(SIDES) and figures.delay == DELAY
+    if is_whole and figures.steady:
         report.write(figures, peers)
 
 

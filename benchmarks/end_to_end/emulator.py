@@ -1,11 +1,12 @@
 """The embedded SQS and S3, made fit for measuring: ministack that counts requests, and wakes long polls at once.
 
-    python emulator.py [DELAY]    in the servers' environment: ministack, with the variables that it reads
+    python emulator.py SQS S3    in the servers' environment: ministack, with the variables that it reads
 
-It takes each request up only after `DELAY` seconds, 0 by default, as if there were a network in between.
-Counted at the wire, requests are those of any client library. `GET /_bench/requests` answers them by kind, as JSON,
-with the CPU seconds of the emulator itself. Those of a client with the application id `bench` are not counted: they are
-the benchmark's own. As SQS does, a long poll answers when a message comes; ministack alone looks ten times a second.
+It handles each request to SQS or S3 only after so many seconds, as if there were a network in between. Requests are
+counted at the wire, whatever client library sent them. `GET /_bench/requests` returns the counts by kind, as JSON, with
+the CPU seconds of the emulator itself. Requests of a client with the application id `bench` are the benchmark's own:
+they are neither counted nor delayed. As with SQS, a long poll returns as soon as a message arrives; ministack alone
+looks ten times a second.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ App = Callable[[dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Aw
 class Counting:
     """An ASGI application around ministack's."""
 
-    def __init__(self, app: App, wakes: Wakes, delay: float) -> None:
+    def __init__(self, app: App, wakes: Wakes, delays: dict[str, float]) -> None:
         self._app = app
-        self._delay = delay
+        self._delays = delays
         self._wakes = wakes
         self._requests: Counter[str] = Counter()
 
@@ -71,14 +72,22 @@ class Counting:
             sizes[1] += len(message.get("body", b""))
             await send(message)
 
-        await asyncio.sleep(self._delay)
+        is_own = OWN in headers.get(b"user-agent", b"")
+        if not is_own:
+            await asyncio.sleep(self._delays[_service(scope, headers)])
         await self._app(scope, received, sent)
         kind = _kind(scope, headers, bytes(body))
         if "SendMessage" in kind:
             self._wakes.wake()
-        if OWN not in headers.get(b"user-agent", b""):
+        if not is_own:
             chunks = max(1, -(-max(sizes) // CHUNK)) if kind.startswith("sqs") else 1
             self._requests[kind] += chunks
+
+
+def _service(scope: dict[str, Any], headers: dict[bytes, bytes]) -> str:
+    """`sqs` or `s3`, from the head of a request."""
+    is_form = b"x-www-form-urlencoded" in headers.get(b"content-type", b"")
+    return "sqs" if b"x-amz-target" in headers or is_form or b"Action=" in scope["query_string"] else "s3"
 
 
 def _kind(scope: dict[str, Any], headers: dict[bytes, bytes], body: bytes) -> str:
@@ -134,7 +143,9 @@ def main() -> None:
 
     wakes = Wakes(asyncio)
     sqs.asyncio = wakes
-    app.app = Counting(app.app, wakes, float(sys.argv.pop()) if len(sys.argv) > 1 else 0.0)
+    _, to_sqs, to_s3 = sys.argv
+    del sys.argv[1:]  # ministack reads it too
+    app.app = Counting(app.app, wakes, {"sqs": float(to_sqs), "s3": float(to_s3)})
     app.main()
 
 

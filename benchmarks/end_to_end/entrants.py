@@ -6,7 +6,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,21 +23,17 @@ from pipeline.local.supervisor import command_line
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-Send = Callable[[Iterable[Mapping[str, str]]], None]
+#: Puts one job on the first queue, in one request to SQS: all producers do the same, so that none has an advantage.
+Send = Callable[[Mapping[str, str]], None]
 
 
 @contextmanager
 def as_json(environ: Mapping[str, str]) -> Iterator[Send]:
-    """Raw JSON on the input queue, as producers send it: ten in a request."""
+    """Raw JSON on the input queue."""
     client = boto3.session.Session().client("sqs", region_name=environ["AWS_REGION"])
 
-    def send(payloads: Iterable[Mapping[str, str]]) -> None:
-        bodies = [json.dumps(each) for each in payloads]
-        for start in range(0, len(bodies), 10):
-            entries = [{"Id": str(i), "MessageBody": body} for i, body in enumerate(bodies[start : start + 10])]
-            answer = client.send_message_batch(QueueUrl=environ["QUEUE_URL"], Entries=entries)
-            if answer.get("Failed"):
-                raise RuntimeError(f"SQS refused a message: {answer['Failed'][0]}")
+    def send(payload: Mapping[str, str]) -> None:
+        client.send_message(QueueUrl=environ["QUEUE_URL"], MessageBody=json.dumps(payload))
 
     yield send
 
@@ -48,10 +44,9 @@ def as_dramatiq(environ: Mapping[str, str]) -> Iterator[Send]:
     broker = dramatiq_sqs.SQSBroker(namespace=dramatiq_stages.namespace(environ))
     broker.declare_queue("fetch")
 
-    def send(payloads: Iterable[Mapping[str, str]]) -> None:
-        for each in payloads:
-            message: dramatiq.Message[Any] = dramatiq.Message("fetch", "fetch", (each,), {}, {})
-            broker.enqueue(message)
+    def send(payload: Mapping[str, str]) -> None:
+        message: dramatiq.Message[Any] = dramatiq.Message("fetch", "fetch", (payload,), {}, {})
+        broker.enqueue(message)
 
     yield send
 
@@ -73,8 +68,8 @@ def as_celery(environ: Mapping[str, str]) -> Iterator[Send]:
     assert words is not None  # noqa: S101 - pipes
     assert answers is not None  # noqa: S101
 
-    def send(payloads: Iterable[Mapping[str, str]]) -> None:
-        print(json.dumps(list(payloads)), file=words, flush=True)
+    def send(payload: Mapping[str, str]) -> None:
+        print(json.dumps(payload), file=words, flush=True)
         if not answers.readline():
             raise RuntimeError("the sender of Celery's tasks ended")
 
@@ -107,9 +102,9 @@ class Entrant:
 ENTRANTS = {
     "file": Entrant("this project, file://", ROOT / "Procfile", "file", as_json, is_ours=True),
     "s3": Entrant("this project, s3://", ROOT / "Procfile", "s3", as_json, is_ours=True),
-    "plain": Entrant("plain consumer", HERE / "plain.procfile", "file", as_json, slowness=4),
-    "celery": Entrant("Celery, file://", HERE / "celery.procfile", "file", as_celery),
-    "celery-s3": Entrant("Celery, s3://", HERE / "celery.procfile", "s3", as_celery),
+    "plain": Entrant("plain consumer", HERE / "plain.procfile", "file", as_json, slowness=8),
+    "celery": Entrant("Celery, file://", HERE / "celery.procfile", "file", as_celery, slowness=2),
+    "celery-s3": Entrant("Celery, s3://", HERE / "celery.procfile", "s3", as_celery, slowness=2),
     "dramatiq": Entrant("dramatiq-sqs, file://", HERE / "dramatiq.procfile", "file", as_dramatiq),
     "dramatiq-s3": Entrant("dramatiq-sqs, s3://", HERE / "dramatiq.procfile", "s3", as_dramatiq),
 }

@@ -1,22 +1,32 @@
-"""What was measured, brought together over the rounds: figures for tables, and the goals."""
+"""The measurements of all rounds, combined: figures for tables, and the promises."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from statistics import median, quantiles
 from typing import Any
 
 from entrants import ENTRANTS
+from measure import LOADED, RATES, SATURATION, at
 from prices import by_class, dollars
 
-#: What is promised: see `goals`. Of (c)'s CPU; of rendering's; requests; of the stages' own times, and seconds more.
+#: The promises, see `goals`: CPU as a share of the plain consumer's and of rendering's; requests at saturation; how
+#: many times the stages' own work a job may take at the lowest rate, and seconds more.
 OF_PLAIN = 0.2
 OF_RENDERING = {"file": 1.5, "s3": 1.8}
 PUTS = {"file": 3.1, "s3": 5.1}
 SQS = 3.5
 TIMES, MORE = 1.5, 0.1
+
+#: The side of the covers that the promises on rendering and on the plain consumer are about.
+LARGE = 3000
+
+#: A contender falls behind where jobs wait longer by more than so many seconds with each second: it does less than nine
+#: tenths of the rate.
+GROWTH = 0.1
 
 Result = dict[str, Any]
 
@@ -26,119 +36,113 @@ def percentile(values: list[float], percent: int) -> float:
     return quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else values[0]
 
 
+def growth(sent: list[float], waits: list[float]) -> float:
+    """Seconds by which jobs wait longer with each second: the medians of the last and the first third compared.
+
+    Args:
+        sent: when each job was sent, in order.
+        waits: for how long it waited.
+    """
+    third = max(1, len(sent) // 3)
+    apart = median(sent[-third:]) - median(sent[:third])
+    return (median(waits[-third:]) - median(waits[:third])) / apart if apart else 0.0
+
+
 class Figures:
-    """Medians over rounds, by contender and side."""
+    """Medians over rounds, by contender, side and phase."""
 
     def __init__(self, results: list[Result]) -> None:
         self._results = results
         self.sides = sorted({each["side"] for each in results})
         self.contenders = [key for key in ENTRANTS if any(each["what"] == key for each in results)]
+        #: Milliseconds until SQS and S3 answered.
+        self.delay: list[float] = results[0]["delay"]
 
     @cached_property
     def rounds(self) -> int:
         """How many there were."""
         return 1 + max(each.get("round", 0) for each in self._results)
 
+    @cached_property
+    def steady(self) -> list[str]:
+        """The names of the phases that have a rate, as far as any contender did them."""
+        names = [*map(at, RATES), LOADED]
+        return [name for name in names if any(name in each.get("phases", {}) for each in self._results)]
+
     def _all(self, what: str, side: int) -> list[Result]:
         return [each for each in self._results if each["what"] == what and each["side"] == side]
 
-    def rendering(self, side: int, how: str = "alone") -> float | None:
+    def rendering(self, side: int, how: str = "alone") -> float:
         """CPU milliseconds of rendering alone."""
-        found = [each[how] for each in self._all("rendering", side)]
-        return median(found) if found else None
+        return median(each[how] for each in self._all("rendering", side))
 
     def sharp(self, side: int) -> float | None:
         """CPU milliseconds of sharp's renditions alone."""
         found = [each["cpu"] for each in self._all("sharp", side)]
         return median(found) if found else None
 
-    def bursts(self, key: str, side: int) -> list[Result]:
-        """Of every round."""
-        return [each["burst"] for each in self._all(key, side)]
+    def phases(self, key: str, side: int, phase: str = SATURATION) -> list[Result]:
+        """That phase of every round that has it."""
+        return [each["phases"][phase] for each in self._all(key, side) if phase in each["phases"]]
 
-    def cpu_by_type(self, key: str, side: int) -> dict[str, float]:
+    def falls_behind(self, key: str, side: int, phase: str) -> bool:
+        """Whether a contender could not keep up with a phase's rate, or was not given it, in most rounds."""
+        rounds = [each["phases"].get(phase) for each in self._all(key, side)]
+        return median(growth(each["sent"], each["waits"]) if each else inf for each in rounds) > GROWTH
+
+    def kept(self, key: str, side: int) -> list[str]:
+        """The phases of equal rates in which a contender kept up."""
+        return [each for each in self.steady if each != LOADED and not self.falls_behind(key, side, each)]
+
+    def cpu_by_type(self, key: str, side: int, phase: str = SATURATION) -> dict[str, float]:
         """CPU milliseconds of each process type."""
-        rounds = [each["cpu"] for each in self.bursts(key, side)]
+        rounds = [each["cpu"] for each in self.phases(key, side, phase)]
         return {name: median(each[name] for each in rounds) for name in rounds[0]}
 
-    def system_by_type(self, key: str, side: int) -> dict[str, float]:
-        """What of these the kernel took."""
-        rounds = [each["system"] for each in self.bursts(key, side)]
-        return {name: median(each[name] for each in rounds) for name in rounds[0]}
-
-    def cpu(self, key: str, side: int) -> float:
+    def cpu(self, key: str, side: int, phase: str = SATURATION) -> float:
         """CPU milliseconds of all of a contender's processes."""
-        return median(sum(each["cpu"].values()) for each in self.bursts(key, side))
+        return median(sum(each["cpu"].values()) for each in self.phases(key, side, phase))
 
-    def requests(self, key: str, side: int) -> dict[str, float]:
+    def requests(self, key: str, side: int, phase: str = SATURATION) -> dict[str, float]:
         """Requests by kind."""
-        rounds = [each["requests"] for each in self.bursts(key, side)]
+        rounds = [each["requests"] for each in self.phases(key, side, phase)]
         kinds = sorted({kind for each in rounds for kind in each})
         return {kind: median(each.get(kind, 0.0) for each in rounds) for kind in kinds}
 
-    def number(self, key: str, side: int, name: str) -> float:
-        """The median of a burst's `rate`, `memory` or `emulator`."""
-        return median(each[name] for each in self.bursts(key, side))
+    def classes(self, key: str, side: int, phase: str = SATURATION) -> dict[str, float]:
+        """Requests by class of price: `sqs`, `put`, `get` and `free`."""
+        return by_class(self.requests(key, side, phase))
 
-    def jobs(self, key: str, side: int) -> int:
-        """Of a burst."""
-        return int(self.bursts(key, side)[0]["jobs"])
+    def number(self, key: str, side: int, name: str) -> float:
+        """The `jobs`, `rate` or `memory` of a burst."""
+        return median(each[name] for each in self.phases(key, side))
 
     def waits(self, key: str, side: int, phase: str) -> list[float]:
-        """Seconds from message to postback of every job of `idle` or `load`."""
-        return [seconds for each in self._all(key, side) if phase in each for seconds in each[phase]["seconds"]]
+        """Seconds from message to postback of every job."""
+        return [seconds for each in self.phases(key, side, phase) for seconds in each["waits"]]
 
-    def was_waited_for(self, side: int) -> bool:
-        """Whether waiting was measured on covers of this side."""
-        return any(self.waits(key, side, "idle") for key in self.contenders)
+    def own_times(self, key: str, side: int, phase: str) -> list[float]:
+        """Seconds that the stages worked on each job, as they log it."""
+        return [seconds for each in self.phases(key, side, phase) for seconds in each["own"]]
 
-    def own_times(self, key: str, side: int) -> list[float]:
-        """Seconds that the stages worked on each single job, as they say in their log."""
-        return [seconds for each in self._all(key, side) if "idle" in each for seconds in each["idle"]["own"]]
-
-    def dollars(self, key: str, side: int) -> dict[str, float]:
-        """What a million images cost."""
-        return dollars(self.requests(key, side), self.cpu(key, side))
-
-    def of(self, key: str, side: int) -> dict[str, str]:
-        """All figures of one contender, as text."""
-        cpu, requests, cost = self.cpu(key, side), self.requests(key, side), self.dollars(key, side)
-        shown = {"CPU ms": f"{cpu:.1f}"}
-        system = self.system_by_type(key, side)
-        shown |= {
-            f"  {name} (in the kernel)": f"{each:.1f} ({system[name]:.1f})"
-            for name, each in self.cpu_by_type(key, side).items()
-        }
-        if alone := self.rendering(side):
-            shown["CPU, of rendering alone's"] = f"{cpu / alone:.2f}"
-        shown["images/s, emulator included"] = f"{self.number(key, side, 'rate'):.1f}"
-        shown["  CPU ms of the emulator"] = f"{self.number(key, side, 'emulator'):.1f}"
-        classes = by_class(requests)
-        for name, title in {"sqs": "SQS requests", "put": "S3 PUT-class requests", "get": "S3 GET-class"}.items():
-            shown[title] = f"{classes[name]:.2f}"
-        shown |= {f"  {kind}": f"{count:.2f}" for kind, count in requests.items() if count >= 0.005}
-        shown["$ per million images"] = f"{sum(cost.values()):.2f}"
-        shown |= {f"  {name}": f"{each:.2f}" for name, each in cost.items()}
-        shown["peak memory, MB"] = f"{self.number(key, side, 'memory') / 1e6:.0f}"
-        for phase, title in {"idle": "idle", "load": "at 80 % load"}.items():
-            if waits := self.waits(key, side, phase):
-                shown |= {f"{title}, p{p}, ms": f"{1000 * percentile(waits, p):.0f}" for p in (50, 95, 99)}
-        return shown
+    def dollars(self, key: str, side: int, phase: str = SATURATION) -> dict[str, float]:
+        """The cost of a million images."""
+        return dollars(self.requests(key, side, phase), self.cpu(key, side, phase))
 
 
 @dataclass(frozen=True)
 class Goal:
     """One promise, and what was measured of it."""
 
-    what: str
-    goal: str
-    shown: str
-    is_met: bool | None  #: None where there is no goal
+    promise: str
+    key: str  #: of the contender, one of ours
+    limit: float
+    measured: float
 
     @property
-    def verdict(self) -> str:
-        """Whether it is met, in a word."""
-        return {True: "yes", False: "no", None: "–"}[self.is_met]  # noqa: RUF001 - an en dash
+    def is_met(self) -> bool:
+        """Whether the promise is kept."""
+        return self.measured <= self.limit
 
 
 def goals(figures: Figures) -> Iterator[Goal]:
@@ -146,40 +150,23 @@ def goals(figures: Figures) -> Iterator[Goal]:
     ours = [key for key in figures.contenders if ENTRANTS[key].is_ours]
     for side in figures.sides:
         for key in ours:
-            title, cpu = f"{ENTRANTS[key].title}, {side}", figures.cpu(key, side)
-            if alone := figures.rendering(side):
-                limit = OF_RENDERING[key]
-                goal, is_met = (f"at most {limit}", cpu / alone <= limit) if side == 3000 else ("reported", None)
-                yield Goal(f"{title}: CPU, of rendering alone's", goal, f"{cpu / alone:.2f}", is_met)
-            if kept := figures.rendering(side, "as a worker"):
-                yield Goal(
-                    f"{title}: CPU, of rendering alone's with a worker's malloc settings",
-                    "reported",
-                    f"{cpu / kept:.2f}",
-                    is_met=None,
-                )
+            cpu = figures.cpu(key, side)
+            suffix = "-s3" if key == "s3" else ""
+            if side == LARGE:
+                share = cpu / figures.rendering(side)
+                yield Goal(f"{side} px: CPU, of rendering alone's", key, OF_RENDERING[key], share)
             if sharp := figures.sharp(side):
-                yield Goal(f"{title}: CPU, of sharp's renditions alone", "below 1", f"{cpu / sharp:.2f}", cpu < sharp)
-            if "plain" in figures.contenders and side == 3000:
-                ratio = cpu / figures.cpu("plain", side)
-                yield Goal(
-                    f"{title}: CPU, of the plain consumer's", f"at most {OF_PLAIN}", f"{ratio:.2f}", ratio <= OF_PLAIN
-                )
-            for peer in ("celery", "dramatiq"):
-                rival = peer + ("-s3" if key == "s3" else "")
-                if rival in figures.contenders:
-                    ratio = cpu / figures.cpu(rival, side)
-                    yield Goal(f"{title}: CPU, of {ENTRANTS[rival].title}", "below 1", f"{ratio:.2f}", ratio < 1)
-            classes = by_class(figures.requests(key, side))
-            yield Goal(
-                f"{title}: S3 PUT-class requests",
-                f"at most {PUTS[key]}",
-                f"{classes['put']:.2f}",
-                classes["put"] <= PUTS[key],
-            )
-            yield Goal(f"{title}: SQS requests", f"at most {SQS}", f"{classes['sqs']:.2f}", classes["sqs"] <= SQS)
-            if waits := figures.waits(key, side, "idle"):
-                limit, half = TIMES * median(figures.own_times(key, side)) + MORE, median(waits)
-                yield Goal(
-                    f"{title}: idle p50", f"at most {1000 * limit:.0f} ms", f"{1000 * half:.0f} ms", half <= limit
-                )
+                yield Goal(f"{side} px: CPU, of sharp's renditions alone", key, 1, cpu / sharp)
+            for rival, limit in {"plain": OF_PLAIN, f"celery{suffix}": 1, f"dramatiq{suffix}": 1}.items():
+                if rival in figures.contenders and (rival != "plain" or side == LARGE):
+                    name = ENTRANTS[rival].title.partition(",")[0].replace("plain", "the plain")
+                    yield Goal(f"{side} px: CPU, of {name}'s", key, limit, cpu / figures.cpu(rival, side))
+    small = figures.sides[0]  # where rates are measured
+    for key in ours:
+        requests = [figures.classes(key, side) for side in figures.sides]
+        yield Goal("S3 PUT-class requests", key, PUTS[key], max(each["put"] for each in requests))
+        yield Goal("SQS requests, at saturation", key, SQS, max(each["sqs"] for each in requests))
+        phase = at(min(RATES))
+        if waits := figures.waits(key, small, phase):
+            limit = TIMES * median(figures.own_times(key, small, phase)) + MORE
+            yield Goal(f"{small} px, {phase}: p50, ms", key, 1000 * limit, 1000 * median(waits))

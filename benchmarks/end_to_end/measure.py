@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import signal
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,34 +29,48 @@ from pipeline.stages import STAGES
 #: its deletes are made.
 READY, TIMEOUT, SETTLE = 90.0, 600.0, 1.5
 
-#: Seconds between two single jobs: a random part, so that none falls into step with polls.
-PAUSE = 1.0
+#: The phases: all jobs at once; the same rates of jobs a second for all contenders, and for how many seconds; and this
+#: share of the contender's own throughput.
+SATURATION = "saturation"
+RATES = {2: 15.0, 10: 10.0, 20: 8.0}
+LOAD, LOAD_SECONDS = 0.8, 8.0
 
-#: Of the images a second that a burst showed, what a contender is given when it is measured under load.
-LOAD = 0.8
+#: A contender is not given a rate so many times above its throughput: it cannot keep up, and the jobs would only queue.
+HOPELESS = 1.2
+
+#: When each job was sent, and when its postback came.
+Times = tuple[list[float], list[float]]
 
 _TURN = re.compile(r"stage=(\w+) job=(\S+) outcome=done seconds=([\d.]+)")
 
 
+def at(rate: float) -> str:
+    """The name of the phase with that rate."""
+    return f"{rate:g}/s"
+
+
+#: The name of the phase with its share of the contender's own throughput.
+LOADED = f"{100 * LOAD:.0f} %"
+
+
 @dataclass
-class Burst:
-    """Many jobs at once; of each image, unless said otherwise."""
+class Phase:
+    """Some jobs done; figures are for each job, unless stated otherwise."""
 
     jobs: int
-    rate: float  #: images a second, from the first message sent to the last postback
+    rate: float  #: jobs a second, from the first one sent to the last postback
+    sent: list[float]  #: seconds from the first one, of each job; in a burst, all are sent when the contender begins
+    waits: list[float]  #: seconds from before it is sent until its postback, of each job
+    own: list[float]  #: seconds that the stages worked on it, as logged, of each job that was logged whole
     cpu: dict[str, float]  #: milliseconds, by process type
-    system: dict[str, float]  #: of these in the kernel
-    emulator: float  #: milliseconds of the emulator's
     requests: dict[str, float]  #: by kind
-    memory: int  #: bytes at the peak, all processes together
+    memory: int = 0  #: bytes at the peak, all processes together; only of bursts
 
 
-@dataclass
-class Waits:
-    """Seconds from message to postback, of single jobs."""
-
-    seconds: list[float]
-    own: list[float] = field(default_factory=list)  #: the stages' own times of each, together
+def moments(rate: float, seconds: float) -> list[float]:
+    """Random moments, `rate` of them a second, within so many seconds: the same for all contenders."""
+    chance = random.Random(rate)  # noqa: S311 - not a secret
+    return sorted(chance.uniform(0, seconds) for _ in range(max(10, round(rate * seconds))))
 
 
 class Contender:
@@ -92,76 +108,73 @@ class Contender:
         return {pid: name for pid, name in pids.items() if pid}
 
     def warm_up(self, side: int, count: int) -> None:
-        """Do `count` jobs at once that nobody measures.
+        """Do `count` jobs at once without measuring them.
 
-        Every process opens its connections and loads its libraries, and memory and page cache come to what a burst of
-        so many needs: as they are where a worker has run for hours.
+        Every process opens its connections and loads its libraries, and memory and page cache grow to the needs of such
+        a burst, as in workers that have run for hours.
         """
         self._at_once(side, count)
         time.sleep(SETTLE)
 
-    def _at_once(self, side: int, count: int) -> list[float]:
-        jobs = self._world.payloads(side, count)
-        self._send(jobs.values())
-        return self._world.wait_for(jobs, TIMEOUT)
-
-    def burst(self, side: int, count: int) -> Burst:
-        """`count` jobs at once."""
+    def burst(self, side: int, count: int) -> Phase:
+        """Measure `count` jobs that all wait on the first queue when the contender begins."""
         groups = self.groups()
-        cpu, (emulator, requests) = cpu_seconds(groups), self._stack.counted()
         with watching(lambda: groups) as peak:
-            since = time.monotonic()
-            last = max(self._at_once(side, count))
-            time.sleep(SETTLE)
-        used, (emulator_used, counted) = cpu_seconds(groups), self._stack.counted()
+            phase = self._phase(lambda: self._at_once(side, count))
+        return replace(phase, memory=peak.bytes)
+
+    def steady(self, side: int, due: Sequence[float]) -> Phase:
+        """Measure jobs that are sent at these moments."""
+        return self._phase(lambda: self._spread(side, due))
+
+    def _at_once(self, side: int, count: int) -> Times:
+        """The contender is stopped while jobs are sent: otherwise a slow producer would limit a fast contender."""
+        jobs = self._world.payloads(side, count)
+        groups = self.groups()
+        for group in groups:
+            os.killpg(group, signal.SIGSTOP)
+        try:
+            for payload in jobs.values():
+                self._send(payload)
+        finally:
+            for group in groups:
+                os.killpg(group, signal.SIGCONT)
+        released = time.monotonic()
+        return [released] * count, self._world.wait_for(jobs, TIMEOUT)
+
+    def _spread(self, side: int, due: Sequence[float]) -> Times:
+        began, sent = time.monotonic(), {}
+        for moment, (job, payload) in zip(due, self._world.payloads(side, len(due)).items(), strict=True):
+            time.sleep(max(0.0, began + moment - time.monotonic()))
+            sent[job] = time.monotonic()
+            self._send(payload)
+        return list(sent.values()), self._world.wait_for(sent, TIMEOUT)
+
+    def _phase(self, do: Callable[[], Times]) -> Phase:
+        groups = self.groups()
+        self._turns.clear()
+        cpu, (_, requests) = cpu_seconds(groups), self._stack.counted()
+        sent, ended = do()
+        time.sleep(SETTLE)
+        used, (_, counted) = cpu_seconds(groups), self._stack.counted()
+        count, began = len(sent), min(sent)
         if self.groups() != groups:
             raise RuntimeError(f"a process of {self.entrant.title} died")
         by_type: defaultdict[str, float] = defaultdict(float)
-        system: defaultdict[str, float] = defaultdict(float)
         for group, name in groups.items():
-            by_type[name] += 1000 * (used[group].total - cpu[group].total) / count
-            system[name] += 1000 * (used[group].system - cpu[group].system) / count
-        return Burst(
-            jobs=count,
-            rate=count / (last - since),
-            cpu=dict(by_type),
-            system=dict(system),
-            emulator=1000 * (emulator_used - emulator) / count,
-            requests={kind: (counted - requests)[kind] / count for kind in sorted(counted - requests)},
-            memory=peak.bytes,
-        )
-
-    def idle(self, side: int, count: int) -> Waits:
-        """`count` single jobs, each after a pause."""
-        self._turns.clear()
-        waits = []
-        for _ in range(count):
-            time.sleep(random.uniform(0.1, PAUSE))  # noqa: S311 - no secret is drawn
-            jobs = self._world.payloads(side, 1)
-            since = time.monotonic()
-            self._send(jobs.values())
-            [ended] = self._world.wait_for(jobs, TIMEOUT)
-            waits.append(ended - since)
-        time.sleep(SETTLE)
+            by_type[name] += 1000 * (used[group] - cpu[group]) / count
         own: defaultdict[str, list[float]] = defaultdict(list)
         for job, seconds in self._turns:
             own[job].append(seconds)
-        whole = (turns for turns in own.values() if len(turns) == len(STAGES))  # not what is left of an earlier job
-        return Waits(waits, list(map(sum, whole)))
-
-    def under_load(self, side: int, count: int, rate: float) -> Waits:
-        """`count` jobs at chance moments, `rate` a second."""
-        chance = random.Random(count)  # noqa: S311 - the same moments for all
-        sent = {}
-        due = time.monotonic()
-        for job, payload in self._world.payloads(side, count).items():
-            due += chance.expovariate(rate)
-            time.sleep(max(0.0, due - time.monotonic()))
-            sent[job] = time.monotonic()
-            self._send([payload])
-        ended = self._world.wait_for(sent, TIMEOUT)
-        time.sleep(SETTLE)
-        return Waits([end - since for end, since in zip(ended, sent.values(), strict=True)])
+        return Phase(
+            jobs=count,
+            rate=count / (max(ended) - began),
+            sent=[each - began for each in sent],
+            waits=[end - since for since, end in zip(sent, ended, strict=True)],
+            own=[sum(turns) for turns in own.values() if len(turns) == len(STAGES)],
+            cpu=dict(by_type),
+            requests={kind: (counted - requests)[kind] / count for kind in sorted(counted - requests)},
+        )
 
 
 @contextmanager
@@ -179,30 +192,21 @@ def running(entrant: Entrant, folder: Path, world: World) -> Iterator[Contender]
                 raise SystemExit(f"{entrant.title}: {error}") from None
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How much is measured of each contender and side in a round."""
+def measure(entrant: Entrant, folder: Path, world: World, sides: list[int], jobs: int, *, quick: bool) -> Iterator[Any]:
+    """One round of one contender: for each side a burst, for the smallest also the rates, unless it is to be quick.
 
-    jobs: int
-    idle: int
-    load_seconds: float
-
-
-def measure(entrant: Entrant, folder: Path, world: World, sides: list[int], plan: Plan) -> Iterator[dict[str, Any]]:
-    """One round of one contender: for each side a burst, for the largest also single jobs and a steady load."""
+    Yields:
+        For each side the phases by name.
+    """
+    jobs = max(10, jobs // entrant.slowness)
     with running(entrant, folder, world) as contender:
-        jobs = max(10, plan.jobs // entrant.slowness)
-        for side in sides:
-            contender.warm_up(side, jobs)
+        contender.warm_up(max(sides), jobs)
+        for side in sorted(sides, reverse=True):
             burst = contender.burst(side, jobs)
-            found: dict[str, Any] = {"side": side, "burst": asdict(burst)}
-            if side < max(sides):  # waiting is measured on the largest
-                yield found
-                continue
-            if plan.idle:
-                found["idle"] = asdict(contender.idle(side, plan.idle))
-            if plan.load_seconds:
-                rate = LOAD * burst.rate
-                count = max(10, round(rate * plan.load_seconds))
-                found["load"] = asdict(contender.under_load(side, count, rate))
-            yield found
+            phases = {SATURATION: burst}
+            if side == min(sides) and not quick:
+                for rate, seconds in RATES.items():
+                    if rate < HOPELESS * burst.rate:
+                        phases[at(rate)] = contender.steady(side, moments(rate, seconds))
+                phases[LOADED] = contender.steady(side, moments(LOAD * burst.rate, LOAD_SECONDS))
+            yield {"side": side, "phases": {name: asdict(phase) for name, phase in phases.items()}}

@@ -11,10 +11,15 @@ from statistics import mean
 from entrants import ROOT
 from figures import Figures
 from markdown import rows
-from prices import by_class
+from measure import SATURATION, at
+from prices import dollars
 
-#: The contender whose figures are used: bytes wait in S3, for many hosts share them.
+#: The contender whose figures are used: bytes wait in S3, because many hosts share them.
 KEY = "s3"
+
+#: Images a second whose requests are used: each process of a large fleet sees about so many, and shares requests
+#: accordingly.
+RATE = 20
 
 #: How busy CPUs may be, so that chance does not make queues; `make bench` measures waiting at 80 % of all there is.
 BUSY = 0.7
@@ -82,7 +87,10 @@ def workers(figures: Figures, side: int, aim: Aim) -> str:
 
 def traffic(figures: Figures, side: int, cover: float) -> str:
     """Requests, bytes and cost of all loads; `cover` is the bytes of one."""
-    classes, cost = by_class(figures.requests(KEY, side)), figures.dollars(KEY, side)
+    small = figures.sides[0]  # where rates are measured; the number of requests does not depend on the size
+    phase = SATURATION if figures.falls_behind(KEY, small, at(RATE)) else at(RATE)
+    classes = figures.classes(KEY, small, phase)
+    cost = dollars(figures.requests(KEY, small, phase), figures.cpu(KEY, side))
     own = threads()
     body = []
     for aim in AIMS:
@@ -91,7 +99,7 @@ def traffic(figures: Figures, side: int, cover: float) -> str:
             for stage, ms in figures.cpu_by_type(KEY, side).items()
             if stage in WAITS
         }
-        dollars = {name: each * aim.images / 1e6 for name, each in (cost | {"cpu": cost["cpu"] / BUSY}).items()}
+        paid = {name: each * aim.images / 1e6 for name, each in (cost | {"cpu": cost["cpu"] / BUSY}).items()}
         body.append(
             [
                 f"{aim.title}, {side} px",
@@ -100,8 +108,8 @@ def traffic(figures: Figures, side: int, cover: float) -> str:
                 f"{aim.rate * classes['get']:,.0f}",
                 f"{max(held.values()):,}",
                 f"{8 * aim.rate * cover / 1e9:.1f}",
-                f"{sum(dollars.values()):,.0f} {aim.time}",
-                f"{dollars['s3']:,.0f} + {dollars['sqs']:,.0f} + {dollars['cpu']:,.0f}",
+                f"{sum(paid.values()):,.0f} {aim.time}",
+                f"{paid['s3']:,.0f} + {paid['sqs']:,.0f} + {paid['cpu']:,.0f}",
             ]
         )
     heading = ["", "SQS/s", "S3 PUT-class and DELETE/s", "S3 GET-class/s", "in flight, one queue"]

@@ -12,7 +12,7 @@ import matplotlib as mpl
 mpl.use("agg")
 from matplotlib import pyplot as plt
 
-#: The colours of process types, and of what a million images cost.
+#: The colours of process types.
 COLOURS = {
     "resize": "#1b7f5c",
     "fetch": "#5aa9a3",
@@ -20,10 +20,10 @@ COLOURS = {
     "notify": "#c9b458",
     "ingest": "#d98c5f",
     "consumer": "#8c939c",
-    "s3": "#5aa9a3",
-    "sqs": "#c9b458",
-    "cpu": "#1b7f5c",
 }
+
+#: The colours of phases, the lowest rate first.
+SHADES = ("#c9b458", "#9fc9c3", "#5aa9a3", "#1b7f5c")
 
 
 def stacked(panel: Any, values: dict[str, dict[str, float]], unit: str) -> None:
@@ -49,49 +49,39 @@ def stacked(panel: Any, values: dict[str, dict[str, float]], unit: str) -> None:
     panel.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=len(names))
 
 
-def waits(panel: Any, values: dict[str, dict[str, list[float]]]) -> None:
-    """Two bars for each contender, to p50, with a line to p95."""
-    for offset, (phase, colour) in enumerate((("idle", "#9fc9c3"), ("load", "#1b7f5c"))):
+def grouped(panel: Any, values: dict[str, dict[str, list[float]]]) -> None:
+    """A bar for each phase of each contender, with a line to a second value if there is one."""
+    phases = list(dict.fromkeys(phase for each in values.values() for phase in each))
+    height = 0.8 / len(phases)
+    for number, (phase, colour) in enumerate(zip(phases, SHADES, strict=False)):
         found = [(place, each[phase]) for place, each in enumerate(values.values()) if phase in each]
-        places = [place + 0.36 * offset - 0.18 for place, _ in found]
-        label = "idle" if phase == "idle" else "at 80 % load"
-        panel.barh(
-            places, [p50 for _, (p50, _) in found], height=0.34, color=colour, label=f"{label}: p50, line to p95"
-        )
-        for place, (_, (p50, p95)) in zip(places, found, strict=True):
-            panel.plot([p50, p95], [place, place], color="#444", linewidth=1)
-            panel.text(p95, place, f" {p50:.0f}, {p95:.0f}", va="center", fontsize=7)
+        places = [place + height * (number + 0.5) - 0.4 for place, _ in found]
+        panel.barh(places, [each[0] for _, each in found], height=0.9 * height, color=colour, label=phase)
+        for place, (_, each) in zip(places, found, strict=True):
+            if len(each) > 1:
+                panel.plot(each, [place, place], color="#444", linewidth=1)
+            text = ", ".join(f"{value:.0f}" if value >= 20 else f"{value:.1f}" for value in each)
+            panel.text(each[-1], place, f" {text}", va="center", fontsize=6)
     panel.set_yticks(range(len(values)), list(values))
-    panel.set_xlim(0, 1.2 * max(p95 for each in values.values() for _, p95 in each.values()))
-    panel.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=2)
+    panel.set_xlim(0, 1.2 * max(max(each) for phases in values.values() for each in phases.values()))
+    panel.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=len(phases))
 
 
 def main() -> None:
     """Draw."""
     order = json.loads(Path(sys.argv[1]).read_text())
-    panels = [*({"side": each} for each in order["sides"]), {"dollars": True}]
-    if any(order["waits"].values()):
-        panels.append({"waits": True})
-    figure, axes = plt.subplots(
-        (len(panels) + 1) // 2, 2, figsize=(12, 3.4 * ((len(panels) + 1) // 2)), layout="constrained"
-    )
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    for axis, what in zip(axes.flat, panels, strict=False):
-        if "side" in what:
-            each = what["side"]
-            stacked(axis, each["cpu"], "{:.0f} ms")
-            for value, style in ((each["rendering"], "--"), (each["sharp"], ":")):
-                if value:
-                    axis.axvline(value, color="#b03a2e", linestyle=style, linewidth=1)
-            title = f"CPU of an image, {each['side']} px (dashed: rendering; dotted: sharp's)"
-        elif "dollars" in what:
-            stacked(axis, order["dollars"], "${:.2f}")
-            title = "A million images at list prices"
-        else:
-            waits(axis, order["waits"])
-            title = "From message to postback, ms"
+    figure, axes = plt.subplots(2, 2, figsize=(13, 8), layout="constrained")
+    for axis, each in zip(axes[0], order["sides"], strict=True):
+        stacked(axis, each["cpu"], "{:.0f} ms")
+        for value, style in ((each["rendering"], "--"), (each["sharp"], ":")):
+            if value:
+                axis.axvline(value, color="#b03a2e", linestyle=style, linewidth=1)
+        title = f"CPU of an image at saturation, {each['side']} px (dashed: rendering; dotted: sharp)"
         axis.set_title(title, loc="left", fontsize=9)
+    for axis, (title, values) in zip(axes[1], order["grouped"].items(), strict=True):
+        grouped(axis, values)
+        axis.set_title(title, loc="left", fontsize=9)
+    for axis in axes.flat:
         axis.invert_yaxis()
         axis.tick_params(axis="both", labelsize=8, length=0)
         axis.spines[["top", "right"]].set_visible(False)

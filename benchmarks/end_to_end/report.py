@@ -1,4 +1,4 @@
-"""The results as Markdown, written between the marks of docs/performance.md, with a plot beside it."""
+"""The results as Markdown, written between the marks of README.md and the documents, with a plot beside them."""
 
 from __future__ import annotations
 
@@ -8,88 +8,157 @@ import platform
 import re
 import subprocess
 import tempfile
+import textwrap
+from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
 
 import paper
 from entrants import ENTRANTS, ROOT
-from figures import Figures, goals, percentile
+from figures import Figures, Goal, goals, percentile
 from markdown import replace_marked, rows
-from measure import LOAD
+from measure import SATURATION
 from peers import Peers
-from prices import DATE, PRICES, REGION, by_class
+from prices import DATE, PRICES, REGION
 
-PAGE, SCALING, PLOT = (ROOT / "docs" / name for name in ("performance.md", "scaling.md", "end-to-end.png"))
+README, PAGE, SCALING = (ROOT / name for name in ("README.md", "docs/performance.md", "docs/scaling.md"))
+PLOT = ROOT / "docs/end-to-end.png"
+
+#: The contender of which the sentences speak, and those it is compared with in them.
+OURS, PLAIN, DRAMATIQ = "file", "plain", "dramatiq"
 
 
 def _title(key: str) -> str:
     return f"**{ENTRANTS[key].title}**" if ENTRANTS[key].is_ours else ENTRANTS[key].title
 
 
+def _listed(parts: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, width=120, break_long_words=False, break_on_hyphens=False)
+
+
+def cost(figures: Figures) -> str:
+    """The cost of an image at each load, in words: for README.md and docs/performance.md."""
+    small = figures.sides[0]
+    phases = [*figures.kept(OURS, small), SATURATION]
+    sqs = [f"{figures.classes(OURS, small, each)['sqs']:.1f} at {each}" for each in phases]
+    price = [f"${sum(figures.dollars(OURS, small, each).values()):.2f}" for each in phases]
+    of_plain = [f"{figures.cpu(OURS, each) / figures.cpu(PLAIN, each):.2f}" for each in figures.sides]
+    shares = [f"{figures.cpu(OURS, each) / sharp:.2f}" for each in figures.sides if (sharp := figures.sharp(each))]
+    of_sharp = f", and {_listed(shares)} of sharp's for the renditions alone" if shares else ""
+    python = ".".join(platform.python_version_tuple()[:2])
+    return _paragraph(
+        f"The cost of an image depends on the load, because jobs share requests. Its SQS requests are {_listed(sqs)} "
+        f"({figures.number(OURS, small, 'rate'):.0f}/s here), and a million images cost {_listed(price)} "
+        f"({small} pixels, `file://` staging, AWS's list prices for requests and CPU). "
+        f"At saturation and with {_listed([*map(str, figures.sides)])} pixels, its CPU is {_listed(of_plain)} "
+        f"of a plain Pillow consumer's{of_sharp} (Python {python})."
+    )
+
+
+def compared(figures: Figures) -> str:
+    """Waiting, requests and memory beside plain dramatiq-sqs, in words."""
+    side = figures.sides[0]
+    shown = []
+    for phase in figures.kept(OURS, side):
+        if phase in figures.kept(DRAMATIQ, side):
+            ours, theirs = (1000 * percentile(figures.waits(key, side, phase), 50) for key in (OURS, DRAMATIQ))
+            shown.append(f"{ours:.0f} ms instead of {theirs:.0f} at {phase}")
+    ours, theirs = (figures.classes(key, side)["sqs"] for key in (OURS, DRAMATIQ))
+    memory = figures.number(OURS, side, "memory") / figures.number(DRAMATIQ, side, "memory")
+    p50 = f"the p50 is {_listed(shown)}. At" if shown else "at"
+    return _paragraph(
+        f"Compared with plain dramatiq-sqs (`file://`, {side} pixels): {p50} saturation, an image takes "
+        f"{ours:.1f} SQS requests instead of {theirs:.1f}. "
+        f"All processes together take {memory:.1f} times its memory."
+    )
+
+
 def goals_table(figures: Figures) -> str:
-    """What is promised, and what was measured."""
-    body = [
-        [each.what, each.goal, each.shown, f"**{each.verdict}**" if each.is_met is False else each.verdict]
-        for each in goals(figures)
-    ]
-    return rows(["promise", "goal", "measured", "met"], body)
+    """A row for each promise: the measurements with both kinds of staging, and their limits."""
+    promises: defaultdict[str, dict[str, Goal]] = defaultdict(dict)
+    for goal in goals(figures):
+        promises[goal.promise][goal.key] = goal
+    body = []
+    for promise, found in promises.items():
+        cells = []
+        for key in ("file", "s3"):
+            goal = found.get(key)
+            cells += [_number(goal.measured), _number(goal.limit)] if goal else ["", ""]
+        is_met = all(goal.is_met for goal in found.values())
+        body.append([promise, *cells, "yes" if is_met else "**no**"])
+    return rows(["promise, of each image", "file://", "at most", "s3://", "at most", "met"], body)
 
 
-def main_table(figures: Figures, side: int) -> str:
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2f}"
+
+
+def saturation_table(figures: Figures, side: int) -> str:
     """A row for each contender."""
     body = []
     for key in figures.contenders:
-        cpu, classes = figures.cpu(key, side), by_class(figures.requests(key, side))
-        alone = figures.rendering(side)
-        cost = figures.dollars(key, side)
+        cpu, classes, dollars = figures.cpu(key, side), figures.classes(key, side), figures.dollars(key, side)
         body.append(
             [
                 _title(key),
                 f"{cpu:.1f}",
-                f"{cpu / alone:.2f}" if alone else "",
+                f"{cpu / figures.rendering(side):.2f}",
                 *(f"{classes[name]:.2f}" for name in ("sqs", "put", "get")),
-                f"{sum(cost.values()):.2f}",
-                f"{cost['cpu']:.2f}",
+                f"{sum(dollars.values()):.2f}",
+                f"{dollars['cpu']:.2f}",
                 f"{figures.number(key, side, 'rate'):.1f}",
-                f"{figures.number(key, side, 'emulator'):.1f}",
                 f"{figures.number(key, side, 'memory') / 1e6:.0f}",
             ]
         )
-    heading = [f"{side} x {side}, of each image", "CPU ms", "of rendering", "SQS", "S3 PUT", "S3 GET"]
-    heading += ["$ a million", "of it CPU", "images/s", "emulator's ms", "memory, MB"]
-    return rows(heading, body)
+    heading = [f"at saturation, {side} px, of each image", "CPU ms", "of rendering", "SQS", "S3 PUT", "S3 GET"]
+    return rows([*heading, "$ a million", "of it CPU", "images/s", "memory, MB"], body)
+
+
+def waits_table(figures: Figures) -> str:
+    """Waiting at each rate; a contender that falls behind has its throughput instead."""
+    side = figures.sides[0]
+    body = []
+    for key in figures.contenders:
+        throughput = figures.number(key, side, "rate")
+        cells = []
+        for phase in figures.steady:
+            if figures.falls_behind(key, side, phase):
+                cells.append("falls behind")
+            else:
+                waits = figures.waits(key, side, phase)
+                cells.append(", ".join(f"{1000 * percentile(waits, p):.0f}" for p in (50, 95, 99)))
+        body.append([_title(key), *cells, f"{throughput:.1f}"])
+    heading = [f"ms from message to postback, {side} px: p50, p95, p99", *figures.steady]
+    return rows([*heading, "saturation, images/s"], body)
+
+
+def cost_table(figures: Figures) -> str:
+    """SQS requests and dollars at each rate."""
+    side = figures.sides[0]
+    body = []
+    for key in figures.contenders:
+        cells = []
+        for phase in [*figures.steady, SATURATION]:
+            if phase != SATURATION and figures.falls_behind(key, side, phase):
+                cells.append("falls behind")
+            else:
+                dollars = sum(figures.dollars(key, side, phase).values())
+                cells.append(f"{figures.classes(key, side, phase)['sqs']:.1f}, {dollars:.2f}")
+        body.append([_title(key), *cells])
+    return rows([f"SQS requests of an image, and $ a million, {side} px", *figures.steady, SATURATION], body)
 
 
 def cpu_table(figures: Figures, side: int) -> str:
     """CPU by process type."""
-    found = {key: figures.cpu_by_type(key, side) for key in figures.contenders if key != "plain"}
+    found = {key: figures.cpu_by_type(key, side) for key in figures.contenders if key != PLAIN}
     names = dict.fromkeys(name for each in found.values() for name in each)
     names = [name for name in names if any(each.get(name, 0) >= 0.05 for each in found.values())]
     body = [[_title(key), *(f"{each.get(name, 0):.1f}" for name in names)] for key, each in found.items()]
-    return rows([f"CPU ms, {side} x {side}", *names], body)
-
-
-def requests_table(figures: Figures, side: int) -> str:
-    """Requests by kind."""
-    found = {key: figures.requests(key, side) for key in figures.contenders}
-    kinds = sorted({kind for each in found.values() for kind, count in each.items() if count >= 0.005}, reverse=True)
-    body = [[kind, *(f"{each.get(kind, 0):.2f}" for each in found.values())] for kind in kinds]
-    return rows([f"requests, {side} x {side}", *map(_title, found)], body)
-
-
-def waits_table(figures: Figures, side: int) -> str:
-    """From message to postback."""
-    body = []
-    for key in figures.contenders:
-        shown = [_title(key)]
-        for phase in ("idle", "load"):
-            waits = figures.waits(key, side, phase)
-            shown += [f"{1000 * percentile(waits, p):.0f}" if waits else "" for p in (50, 95, 99)]
-            shown.append(str(len(waits)))
-        body.append([*shown, f"{LOAD * figures.number(key, side, 'rate'):.1f}"])
-    columns = [f"{phase}{what}" for phase in ("idle, ", "80 %, ") for what in ("p50", "p95", "p99", "jobs")]
-    columns.append("80 %, jobs/s")
-    return rows([f"ms from message to postback, {side} x {side}", *columns], body)
+    return rows([f"CPU ms at saturation, {side} px", *names], body)
 
 
 def prices_table() -> str:
@@ -106,19 +175,20 @@ def alone(figures: Figures) -> str:
     found = []
     for side in figures.sides:
         of_sharp = f"; sharp, {taken:.1f} ms" if (taken := figures.sharp(side)) else ""
-        alone, both, kept = (figures.rendering(side, how) or 0 for how in ("alone", "on all cores", "as a worker"))
+        alone, both, kept = (figures.rendering(side, how) for how in ("alone", "on all cores", "as a worker"))
         said = f"{side} px: {alone:.1f} ms, {both:.1f} on all cores at once, {kept:.1f} with a worker's malloc settings"
         found.append(f"{said}{of_sharp}")
     return f"CPU of rendering alone: {'. '.join(found)}."
 
 
 def rounds(figures: Figures) -> str:
-    """How much was measured."""
+    """How much was measured, and with which delay."""
     side = figures.sides[-1]
-    jobs = sorted({figures.jobs(key, side) for key in figures.contenders})
-    few = f", the plain consumer {jobs[0]}" if len(jobs) > 1 else ""
+    jobs = sorted({int(figures.number(key, side, "jobs")) for key in figures.contenders})
+    few = f", fewer for slow contenders ({jobs[0]} at least)" if len(jobs) > 1 else ""
     how = f"Medians of {figures.rounds} rounds" if figures.rounds > 1 else "One round"
-    return f"{how}, with bursts of {jobs[-1]} jobs{few}."
+    sqs, s3 = figures.delay
+    return f"{how}, with bursts of {jobs[-1]} jobs{few}. SQS answered after {sqs:g} ms, S3 after {s3:g}."
 
 
 def machine() -> str:
@@ -134,22 +204,26 @@ def machine() -> str:
     return f"{', '.join([python, *ours, *peers])}; {os.cpu_count()} cores{f' of an {cpu[1]}' if cpu else ''}."
 
 
-def text(figures: Figures) -> str:
-    """All of it."""
+def tables(figures: Figures) -> list[str]:
+    """All that can be shown of any run."""
     parts = [goals_table(figures), alone(figures), rounds(figures)]
-    parts += [main_table(figures, side) for side in figures.sides]
-    parts += [waits_table(figures, side) for side in figures.sides if figures.was_waited_for(side)]
-    parts += [
-        cpu_table(figures, figures.sides[-1]),
-        requests_table(figures, figures.sides[-1]),
-        prices_table(),
-        machine(),
-    ]
-    return "\n\n".join(parts)
+    parts += [saturation_table(figures, side) for side in figures.sides]
+    if figures.steady:
+        parts += [waits_table(figures), cost_table(figures)]
+    return [*parts, cpu_table(figures, figures.sides[-1])]
 
 
 def plot(figures: Figures, peers: Peers) -> None:
     """Drawn in the peers' environment, which has what draws."""
+    small = figures.sides[0]
+    waits, sqs = {}, {}
+    for key in figures.contenders:
+        title = ENTRANTS[key].title
+        kept = figures.kept(key, small)
+        waits[title] = {
+            phase: [1000 * percentile(figures.waits(key, small, phase), p) for p in (50, 95)] for phase in kept
+        }
+        sqs[title] = {phase: [figures.classes(key, small, phase)["sqs"]] for phase in [*kept, SATURATION]}
     order = {
         "out": str(PLOT),
         "sides": [
@@ -161,14 +235,9 @@ def plot(figures: Figures, peers: Peers) -> None:
             }
             for side in figures.sides
         ],
-        "dollars": {ENTRANTS[key].title: figures.dollars(key, figures.sides[-1]) for key in figures.contenders},
-        "waits": {
-            ENTRANTS[key].title: {
-                phase: [1000 * percentile(waits, p) for p in (50, 95)]
-                for phase in ("idle", "load")
-                if (waits := figures.waits(key, figures.sides[-1], phase))
-            }
-            for key in figures.contenders
+        "grouped": {
+            f"SQS requests of an image, {small} px": sqs,
+            f"From message to postback, {small} px, ms: p50, line to p95": waits,
         },
         "ours": [each.title for each in ENTRANTS.values() if each.is_ours],
     }
@@ -179,7 +248,9 @@ def plot(figures: Figures, peers: Peers) -> None:
 
 
 def write(figures: Figures, peers: Peers) -> None:
-    """Write the page and the plot."""
-    replace_marked(PAGE, "bench", text(figures))
+    """Write the pages and the plot."""
+    parts = [cost(figures), compared(figures), *tables(figures), prices_table(), machine()]
+    replace_marked(README, "bench", cost(figures))
+    replace_marked(PAGE, "bench", "\n\n".join(parts))
     replace_marked(SCALING, "bench", paper.text(figures, peers.sources))
     plot(figures, peers)

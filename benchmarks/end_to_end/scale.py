@@ -105,7 +105,7 @@ class Line:
     def _so_far(self, groups: dict[str, int]) -> tuple[int, float, float]:
         return (
             sum(map(len, self._done.values())),
-            sum(used.total for used in cpu_seconds(set(groups.values())).values()),
+            sum(cpu_seconds(set(groups.values())).values()),
             self._stack.counted()[0],
         )
 
@@ -141,7 +141,8 @@ def measured(options: argparse.Namespace, folder: Path) -> Iterator[Rate]:
         line = Line(running, ENTRANTS[options.staging], folder)
         for count in range(1, options.processes + 1):
             jobs = options.jobs * count
-            send(shown.payloads(options.size, jobs).values())
+            for payload in shown.payloads(options.size, jobs).values():
+                send(payload)
             line.hand_over(jobs)
             for stage in STAGES:
                 yield line.rate(stage.name, count, jobs)

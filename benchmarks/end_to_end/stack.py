@@ -49,11 +49,11 @@ class Stack:
             connection.close()
 
 
-def use_own_emulator(delay: float = 0.0) -> None:
-    """Have the embedded stack start `emulator.py`, which answers after `delay` seconds."""
+def use_own_emulator(sqs: float = 0.0, s3: float = 0.0) -> None:
+    """Have the embedded stack start `emulator.py`, whose SQS and S3 answer after so many seconds."""
 
     def command(server: Any) -> str:
-        return command_line(server._program.resolve().with_name("python"), emulator.__file__, delay)
+        return command_line(server._program.resolve().with_name("python"), emulator.__file__, sqs, s3)
 
     embedded._Ministack.command = command  # type: ignore[method-assign,assignment]
 

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -24,20 +23,12 @@ def processes(groups: Collection[int]) -> Iterator[tuple[int, int, list[int]]]:
                 yield group, int(path.parent.name), [int(each) for each in fields[11:15]]
 
 
-class Cpu(NamedTuple):
-    """Seconds."""
-
-    total: float
-    system: float  #: of the total
-
-
-def cpu_seconds(groups: Collection[int]) -> dict[int, Cpu]:
-    """The time of each group: of its processes, and of those that they have waited for."""
-    used = dict.fromkeys(groups, (0, 0))
-    for group, _, (user, system, dead_user, dead_system) in processes(groups):
-        total, of_system = used[group]
-        used[group] = total + user + system + dead_user + dead_system, of_system + system + dead_system
-    return {group: Cpu(total / TICKS, system / TICKS) for group, (total, system) in used.items()}
+def cpu_seconds(groups: Collection[int]) -> dict[int, float]:
+    """The CPU time of each group: of its processes, and of those that they have waited for."""
+    used = dict.fromkeys(groups, 0)
+    for group, _, ticks in processes(groups):
+        used[group] += sum(ticks)
+    return {group: ticks / TICKS for group, ticks in used.items()}
 
 
 def memory_bytes(groups: Collection[int]) -> int:

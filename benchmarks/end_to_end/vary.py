@@ -25,7 +25,7 @@ import world  # noqa: E402
 from entrants import ENTRANTS, ROOT  # noqa: E402
 from figures import percentile  # noqa: E402
 from markdown import replace_marked, rows  # noqa: E402
-from measure import Burst, running  # noqa: E402
+from measure import Phase, moments, running  # noqa: E402
 from peers import Peers  # noqa: E402
 
 PROCFILE = (ROOT / "Procfile").read_text(encoding="utf-8")
@@ -44,7 +44,7 @@ VARIANTS: dict[str, list[tuple[int, int]]] = {
 class Figures:
     """What a variant did in one round."""
 
-    burst: Burst
+    burst: Phase
     idle: list[float]  #: seconds from message to postback
     load: list[float]
 
@@ -83,9 +83,8 @@ def measured(procfile: str, options: argparse.Namespace, shown: world.World) -> 
         with running(replace(ENTRANTS[options.staging], procfile=path), Path(folder), shown) as variant:
             variant.warm_up(options.size, options.jobs)
             burst = variant.burst(options.size, options.jobs)
-            idle = variant.idle(options.size, options.idle)
-            load = variant.under_load(options.size, round(options.load * options.rate), options.rate)
-            return Figures(burst, idle.seconds, load.seconds)
+            idle = [variant.steady(options.size, [0.0]).waits[0] for _ in range(options.idle)]
+            return Figures(burst, idle, variant.steady(options.size, moments(options.rate, options.load)).waits)
 
 
 def table(found: dict[tuple[str, int, int], list[Figures]]) -> str:
@@ -129,7 +128,7 @@ def main() -> None:
     parser.add_argument("--staging", choices=["file", "s3"], default="s3", help="where bytes wait (default: s3)")
     options = parser.parse_args()
     stack.clear_environment()
-    stack.use_own_emulator(options.aws)
+    stack.use_own_emulator(options.aws, options.aws)
     found: dict[tuple[str, int, int], list[Figures]] = {}
     with world.serving(Peers().sources, [options.size], options.delay) as shown:
         for _ in range(options.rounds):

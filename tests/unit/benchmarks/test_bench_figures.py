@@ -1,0 +1,153 @@
+"""How `make bench` combines and judges its measurements: the figures of docs/performance.md rest on this."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path += [str(Path(__file__).parents[3] / "benchmarks" / name) for name in ("end_to_end", "images")]
+
+import emulator
+import measure
+import report
+from figures import Figures, growth
+from paper import processes
+
+SENT = [each / 10 for each in range(100)]  # ten jobs a second
+
+
+def phase(rate: float, waits: list[float], sqs: float) -> dict[str, Any]:
+    """A phase as it is kept: a job takes 36 ms of CPU and three objects."""
+    requests = {"sqs SendMessage": sqs, "s3 PutObject": 3.0}
+    sent = SENT[: len(waits)]
+    figures = {"sent": sent, "waits": waits, "own": [0.05] * len(waits), "cpu": {"resize": 36.0}, "memory": 10**8}
+    return {"jobs": len(waits), "rate": rate, "requests": requests, **figures}
+
+
+def results(*contenders: tuple[str, dict[str, Any]], side: int = 1400) -> Figures:
+    """Rounds of contenders with these phases, with rendering of 30 ms."""
+    rendering = {"what": "rendering", "side": side, "alone": 30.0, "on all cores": 31.0, "as a worker": 27.0}
+    measured = [{"what": key, "side": side, "round": 0, "phases": phases} for key, phases in contenders]
+    return Figures([{"delay": [10, 20], **each} for each in (rendering, *measured)])
+
+
+class TestRates:
+    def test_all_contenders_are_sent_jobs_at_the_same_moments(self) -> None:
+        # when the moments of a rate are drawn twice
+        first, second = measure.moments(10, 8.0), measure.moments(10, 8.0)
+        # then they are the same, in order, as many as the rate says, and within the time
+        assert first == second == sorted(first)
+        assert len(first) == 80
+        assert 0 <= first[0] < first[-1] <= 8.0
+
+    @pytest.mark.parametrize(
+        ("waits", "expected"),
+        [
+            pytest.param([0.3] * 100, 0.0, id="constant"),
+            pytest.param([0.3 + 0.25 * each for each in SENT], 0.25, id="four fifths of the rate are done"),
+            pytest.param([0.3] * 95 + [45.0] * 5, 0.0, id="few received a second time"),
+            pytest.param([0.3], 0.0, id="a single job"),
+        ],
+    )
+    def test_growth_is_how_much_longer_jobs_wait_with_each_second(self, waits: list[float], expected: float) -> None:
+        # given jobs sent ten times a second, when the last third is compared with the first
+        found = growth(SENT[: len(waits)], waits)
+        # then the backlog's growth shows, and single late jobs do not
+        assert found == pytest.approx(expected)
+
+    def test_a_contender_that_cannot_keep_up_has_no_figure_of_that_rate(self) -> None:
+        # given one contender that keeps up, one whose jobs wait longer and longer, and one that was not given the rate
+        burst = phase(62.0, [1.0] * 100, 2.0)
+        figures = results(
+            ("file", {"saturation": burst, "10/s": phase(10.0, [0.25] * 100, 8.0)}),
+            ("celery", {"saturation": burst, "10/s": phase(8.2, [0.1 + 0.2 * each for each in SENT], 9.0)}),
+            ("plain", {"saturation": burst}),
+        )
+        # when the tables of waiting and of cost are made
+        waits, cost = (table(figures).splitlines()[2:] for table in (report.waits_table, report.cost_table))
+        # then only the first has figures: p50, p95 and p99; requests and dollars
+        assert waits[0] == "| **this project, file://** | 250, 250, 250 | 62.0 |"
+        assert cost[0] == "| **this project, file://** | 8.0, 18.60 | 2.0, 16.20 |"
+        # and the others fall behind
+        assert [line.split(" | ")[1] for line in (*waits[1:], *cost[1:])] == ["falls behind"] * 4
+
+
+class TestPromises:
+    def test_a_promise_that_is_not_kept_is_marked(self) -> None:
+        # given a service that renders within its promise and takes too many requests
+        figures = results(("file", {"saturation": phase(62.0, [1.0] * 10, 4.0)}), side=3000)
+        # when the table of promises is made
+        lines = report.goals_table(figures).splitlines()
+        # then each promise has its measurement and its limit, and the broken one stands out
+        assert "| 3000 px: CPU, of rendering alone's | 1.20 | 1.50 |  |  | yes |" in lines
+        assert "| SQS requests, at saturation | 4.00 | 3.50 |  |  | **no** |" in lines
+
+    def test_only_promises_are_in_the_table(self) -> None:
+        # given figures of two contenders
+        burst = phase(62.0, [1.0] * 10, 2.0)
+        figures = results(("file", {"saturation": burst, "2/s": burst}), ("celery", {"saturation": burst}))
+        # when the table of promises is made
+        lines = report.goals_table(figures).splitlines()[2:]
+        # then every row has a limit
+        assert len(lines) == 4
+        assert all(line.split(" | ")[2] for line in lines)
+
+
+class TestDelays:
+    @pytest.mark.parametrize(
+        ("headers", "query", "expected"),
+        [
+            pytest.param({b"x-amz-target": b"AmazonSQS.SendMessage"}, b"", [0.01], id="sqs, as JSON"),
+            pytest.param({b"content-type": b"application/x-www-form-urlencoded"}, b"", [0.01], id="sqs, as a form"),
+            pytest.param({}, b"Action=ReceiveMessage", [0.01], id="sqs, as a query"),
+            pytest.param({b"content-type": b"image/jpeg"}, b"", [0.02], id="s3"),
+            pytest.param({b"user-agent": b"Boto3/1 app/bench", b"x-amz-target": b"AmazonSQS.A"}, b"", [], id="our own"),
+        ],
+    )
+    def test_each_service_has_its_delay_and_producers_have_none(
+        self, monkeypatch: pytest.MonkeyPatch, headers: dict[bytes, bytes], query: bytes, expected: list[float]
+    ) -> None:
+        # given an emulator whose SQS takes 10 ms and whose S3 takes 20, and a clock that does not wait
+        slept: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            slept.append(seconds)
+
+        async def application(*_: Any) -> None: ...
+
+        monkeypatch.setattr(emulator.asyncio, "sleep", sleep)
+        counting = emulator.Counting(application, emulator.Wakes(asyncio), {"sqs": 0.01, "s3": 0.02})
+        # when a request arrives
+        scope = {"type": "http", "method": "POST", "path": "/x/y", "query_string": query, "headers": headers.items()}
+        asyncio.run(counting(scope, None, None))
+        # then it waits for its service, unless a producer of the benchmark sent it, and is counted likewise
+        assert slept == expected
+        assert Counter(counting._requests).total() == len(expected)
+
+
+def test_processes_are_enough_for_cpu_and_for_threads_that_wait() -> None:
+    # given 100 images a second of 35 ms CPU, in processes of four threads
+    # when the processes of a stage that waits little, and of one that waits a second, are counted
+    busy, waiting = processes(100, 35.0, 0.0, 4), processes(100, 35.0, 1.0, 4)
+    # then CPUs are 70 % busy at most, and each waiting job has a thread
+    assert busy == (3.5, 5)
+    assert waiting == (3.5, 37)
+
+
+def test_the_sentence_on_cost_names_the_load_of_each_figure() -> None:
+    # given a service that shares more requests the more it does, and one that takes five times the CPU
+    phases = {"2/s": phase(2.0, [0.1] * 30, 12.0), "saturation": phase(62.0, [1.0] * 100, 2.0)}
+    plain = phase(8.0, [5.0] * 40, 2.0) | {"cpu": {"consumer": 180.0}}
+    figures = results(("file", phases), ("plain", {"saturation": plain}))
+    # when its cost is put in words
+    said = " ".join(report.cost(figures).split())
+    # then requests and dollars are given with their load
+    assert "Its SQS requests are 12.0 at 2/s and 2.0 at saturation (62/s here)" in said
+    assert "a million images cost $20.20 and $16.20 (1400 pixels, `file://` staging," in said
+    # and CPU as a share
+    assert "its CPU is 0.20 of a plain Pillow consumer's (Python" in said
