@@ -16,6 +16,7 @@ import dramatiq
 from dramatiq.worker import Worker
 
 from pipeline import metrics
+from pipeline.codecs import fast_paths
 from pipeline.depths import DEAD, INGEST, Depth, depths
 from pipeline.errors import PipelineError
 from pipeline.health import Health, IngestHealth, SchedulerHealth, WorkerHealth
@@ -23,7 +24,7 @@ from pipeline.hosts import manners
 from pipeline.ops_server import OpsServer, Refresh
 from pipeline.periodic import Periodic
 from pipeline.settings import Settings, get_settings
-from pipeline.stages import BULK_QUEUES, FETCH, STAGES, Lane, stage_of_queue
+from pipeline.stages import BULK_QUEUES, FETCH, RESIZE, STAGES, Lane, stage_of_queue
 from pipeline.wire import ATTEMPTS, SUSPECT
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Operations(dramatiq.Middleware):
         refresh: list[Refresh] = [partial(self._refresh, broker, worker, process)]
         if FETCH.name in queues:
             refresh.append(lambda: metrics.RESTING_HOSTS.set(manners().resting))
+        if set(RESIZE.queues).intersection(queues):
+            logger.info("Images: %s", ", ".join(f"{work} by {library}" for work, library in fast_paths().items()))
         self.server = OpsServer(process, queues, health, refresh)
         self.server.start(self._settings)
 

@@ -38,6 +38,7 @@ ORDER = [
     "pipeline.containers",
     "pipeline.colour",
     "pipeline.memory",
+    "pipeline.libwebp",
     "pipeline.codecs",
     "pipeline.openers",
     "pipeline.decoding",
