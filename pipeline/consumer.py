@@ -76,6 +76,7 @@ class SQSMessage(dramatiq.MessageProxy):
 
     def __init__(self, message: dramatiq.Message[Any], hold: Hold, *, receives: int, sqs_id: str = "") -> None:
         super().__init__(message)
+        self.original = message
         self.hold = hold
         self.receives = receives
         self.sqs_id = sqs_id  #: SQS's own id for it: the same each time it or a copy is received; known to nobody else
@@ -159,7 +160,7 @@ class SQSConsumer(upstream.SQSConsumer):
     def nack(self, message: SQSMessage) -> None:  # type: ignore[override]
         """Make the message a dead letter with its reason, then delete it."""
         reason = message.reason or Reason("failed", "The message was rejected by dramatiq.", stage=self.queue_name)
-        if not self._insist(lambda: self.broker.bury(self.queue_name, encode(message._message), reason)):
+        if not self._insist(lambda: self.broker.bury(self.queue_name, encode(message.original), reason)):
             message.release()
         self.ack(message)
 
@@ -265,11 +266,11 @@ class SQSConsumer(upstream.SQSConsumer):
         for message in sorted(messages, key=lambda message: not message.is_suspect):
             hold = message.hold
             if message.options.get(DUE, 0) > self.broker.clock() * 1000:
-                errands.append((hold, partial(self.broker.hop, message._message)))
+                errands.append((hold, partial(self.broker.hop, message.original)))
             elif message.receives >= SUSPECTED_AT:
                 # As a copy, of which SQS counts the receives anew: else it would reach the limit of the redrive policy.
                 marks: dict[str, Any] = {SUSPECT: message.copies + 1, FIRST: message.sqs_id}
-                errands.append((hold, partial(self.broker.send_copy, message._message, delay=SUSPECT_DELAY, **marks)))
+                errands.append((hold, partial(self.broker.send_copy, message.original, delay=SUSPECT_DELAY, **marks)))
             elif message.is_suspect and self.broker.begin_alone(message):
                 self.logger.warning("%s was received often, and no worker ended it: it runs alone.", message)
                 self._suspect = message
