@@ -1,11 +1,21 @@
-# Everything is installed in .venv, from the locks in requirements/. `make` alone lists the targets.
+# Everything is installed in .venv (or in the folder that VENV names), from the locks in requirements/. `make` alone lists
+# the targets.
 
 PYTHON ?= python3
 PM2 ?= pm2
 SEEDS ?= 1 2 3
 JOBS ?= 1000
 SECONDS ?= 10 60 300
-VENV := .venv
+# One environment for each Python: where PYTHON names another one than .venv has, it is .venv-3.13, or the like.
+VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+ASKED = $(shell $(PYTHON) $(VERSION))
+MADE = $(shell test ! -x .venv/bin/python || .venv/bin/python $(VERSION))
+ifeq ($(origin PYTHON),file)
+VENV ?= .venv
+else
+VENV ?= $(if $(filter-out $(ASKED),$(MADE)),.venv-$(ASKED),.venv)
+endif
+VENV := $(VENV)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
@@ -13,9 +23,12 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-
 # The requirements in one table of pyproject.toml, a line each.
 REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))$(1), sep="\n")'
 
+IMAGE_TESTS := tests/unit/images tests/unit/net/test_bombs.py tests/unit/ops/test_checks.py tests/unit/worker/test_malloc.py \
+	tests/integration/images
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint format screenshots sheets bench bench-scale bench-threads bench-queues \
+.PHONY: help setup setup-dev demo run test test-fallbacks smoke test-corpus chaos outages lint format screenshots sheets bench bench-scale bench-threads bench-queues \
 	bench-images bench-lanes bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
@@ -36,6 +49,13 @@ run: setup-dev ## Run the service on the embedded servers until Ctrl-C
 
 test: setup-dev ## Run all tests (ARGS="-k name" for some)
 	$(BIN)/pytest $(ARGS)
+
+test-fallbacks: setup-dev ## Run the tests of images without each of the fast libraries, and without all of them
+	for packages in numpy kornia_rs cykooz_resizer numpy,kornia_rs,cykooz_resizer; do \
+		TESTS_WITHOUT=$$packages PYTHONPATH=tests/support/missing $(BIN)/pytest $(IMAGE_TESTS) $(ARGS) || exit 1; done
+
+smoke: $(VENV)/.dev ## Build the wheel, install it in a fresh environment, and render with it (PYTHON=python3.13 for another)
+	$(BIN)/python -m tests.smoke
 
 test-corpus: setup-dev ## Render every file of a folder in a child with limits (DIR=folder, ARGS="--mutate 5" for broken copies)
 	$(BIN)/python -m tests.corpus $(DIR) $(ARGS)

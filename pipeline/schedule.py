@@ -7,8 +7,10 @@ they are put back, it comes once. Schedules of every hour or minute go by the ti
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import islice
 
 from cronsim import CronSim, CronSimError
 
@@ -23,8 +25,15 @@ NICKNAMES = {
     "@hourly": "0 * * * *",
 }
 
-#: Longer than any clock is put back (2 h, at Troll): from so far after a moment the last time before it is looked for.
+#: Longer than any clock is put back (2 h, at Troll): two times by the clock on the wall that are further apart come in
+#: their order.
 AROUND = timedelta(hours=3)
+
+#: Minutes: no clock skips more than a day (Samoa did, in 2011).
+LONGEST_GAP = 24 * 60 + 1
+
+#: Times looked at before giving up: more than come within twice `AROUND`, at one a minute.
+LIMIT = 1000
 
 
 class Schedule:
@@ -42,25 +51,44 @@ class Schedule:
             raise ValueError("not five fields")
         if "L" in fields[2] or {"L", "#"} & set(fields[4]):  # cronsim's, not cron's
             raise ValueError("Bad day")
+        # Where the hour and the minute are fixed, what the clock skips or repeats still comes once.
+        self._is_fixed = not fields[0].startswith("*") and not fields[1].startswith("*")
         try:
             self.following(datetime.now(UTC))
-        except (CronSimError, StopIteration) as error:
-            raise ValueError(str(error) or "it never comes") from None
+        except CronSimError as error:
+            raise ValueError(str(error)) from None
 
     def __str__(self) -> str:
         return self._expression
 
     def latest(self, at: datetime) -> datetime:
-        """The last time at or before `at`, in UTC."""
-        return next(time for time in self._times(at + AROUND, reverse=True) if time <= at)
+        """The last time at or before `at`, in UTC; raises ValueError where there is none."""
+        return self._nearest(at, -1, lambda moment: moment <= at)
 
     def following(self, after: datetime) -> datetime:
-        """The first time after `after`, in UTC."""
-        return next(time for time in self._times(after) if time > after)
+        """The first time after `after`, in UTC; raises ValueError where there is none."""
+        return self._nearest(after, 1, lambda moment: moment > after)
 
-    def _times(self, start: datetime, *, reverse: bool = False) -> Iterable[datetime]:
-        times = CronSim(self._fields, start.astimezone(HOST_ZONE), reverse=reverse)
-        return (time.astimezone(UTC) for time in times)
+    def _nearest(self, moment: datetime, direction: int, is_beyond: Callable[[datetime], bool]) -> datetime:
+        # cronsim gets times without a zone: with one, it can go round in circles where the clock skips an hour.
+        start = moment.astimezone(HOST_ZONE).replace(tzinfo=None) - direction * AROUND
+        found: list[tuple[datetime, datetime]] = []  # in UTC, and by the clock on the wall
+        for wall in islice(CronSim(self._fields, start, reverse=direction < 0), LIMIT):
+            if found and (wall - found[0][1]) * direction > AROUND:
+                break
+            found += [(each, wall) for each in self._moments(wall) if is_beyond(each)]
+        if not found:
+            raise ValueError("it never comes")
+        return min(found, key=lambda each: (each[0] - moment) * direction)[0]
+
+    def _moments(self, wall: datetime) -> list[datetime]:
+        """When the schedule's time `wall` comes, in UTC: mostly once; where clocks change perhaps never, or twice."""
+        if not self._is_fixed:
+            return _moments_of(wall)
+        for minutes in range(LONGEST_GAP):
+            if moments := _moments_of(wall + timedelta(minutes=minutes)):
+                return moments[:1]
+        return []
 
 
 def scheduled_time(expression: str, at: datetime) -> datetime:
@@ -69,25 +97,48 @@ def scheduled_time(expression: str, at: datetime) -> datetime:
 
 
 class _HostZone(tzinfo):
-    """The host's local time as its C library knows it, which is what cron goes by: TZ, or /etc/localtime."""
+    """The host's local time as its C library knows it, which is what cron goes by: TZ, or /etc/localtime.
+
+    Of what the library offers, only the way from UTC is used. The other way is PEP 495's: for a time that is skipped or
+    repeated, `fold` chooses between the offsets before and after the change. Pythons differ on skipped times in
+    `datetime.astimezone()` without a zone (https://github.com/python/cpython/issues/83861).
+    """
 
     def utcoffset(self, moment: datetime | None) -> timedelta | None:
-        return _by_the_c_library(moment).utcoffset() if moment else None
+        if moment is None:
+            return None
+        wall = moment.replace(tzinfo=UTC)
+        before, after = (_offset(wall + days) for days in (-PROBE, PROBE))
+        holds_before, holds_after = (_offset(wall - offset) == offset for offset in (before, after))
+        if holds_before == holds_after:
+            return after if moment.fold else before
+        return before if holds_before else after
 
     def dst(self, moment: datetime | None) -> None:
         return None
 
-    def tzname(self, moment: datetime | None) -> str | None:
-        return _by_the_c_library(moment).tzname() if moment else None
+    def tzname(self, moment: datetime | None) -> None:
+        return None
 
     def fromutc(self, moment: datetime) -> datetime:
-        there = moment.replace(tzinfo=UTC).astimezone()
-        local = there.replace(tzinfo=self, fold=0)
-        return local if local.utcoffset() == there.utcoffset() else local.replace(fold=1)
+        offset = _offset(moment.replace(tzinfo=UTC))
+        local = (moment + offset).replace(fold=0)
+        return local if local.utcoffset() == offset else local.replace(fold=1)
 
 
-def _by_the_c_library(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=None).astimezone()
+#: From so far before and after a time, the offsets around it are taken: further than any clock is from UTC or is put
+#: forward (24 h, when Samoa skipped a day), and nearer than two changes of a clock ever are to each other.
+PROBE = timedelta(days=2)
+
+
+def _offset(moment: datetime) -> timedelta:
+    return timedelta(seconds=time.localtime(moment.timestamp()).tm_gmtoff)
 
 
 HOST_ZONE = _HostZone()
+
+
+def _moments_of(wall: datetime) -> list[datetime]:
+    """The moments, in UTC, at which the host's clock shows `wall`: none where it skips it, two where it repeats it."""
+    moments = {wall.replace(tzinfo=HOST_ZONE, fold=fold).astimezone(UTC) for fold in (0, 1)}
+    return sorted(each for each in moments if each.astimezone(HOST_ZONE).replace(tzinfo=None) == wall)

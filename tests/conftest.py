@@ -1,11 +1,14 @@
-"""The tests that need a browser: run where one is installed, and said not to be where none is."""
+"""The tests that need a browser, run where one is installed; and packages that can be left out."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+
+from tests.support.missing.sitecustomize import WITHOUT
 
 #: Chromium by the names that systems install it under.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -20,6 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(packages): is about these, and left out where TESTS_WITHOUT names one")
     if config.getoption("--need-browser") and not BROWSER:
         raise pytest.UsageError(f"no browser is installed: none of {', '.join(BROWSERS)} is in the PATH")
 
@@ -33,5 +37,10 @@ def pytest_report_header() -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not BROWSER:
         left_out = [item for item in items if item.path.is_relative_to(BROWSER_TESTS)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+    missing = frozenset(os.environ.get(WITHOUT, "").split(","))
+    left_out = [item for item in items if any(missing.intersection(mark.args) for mark in item.iter_markers("needs"))]
+    if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

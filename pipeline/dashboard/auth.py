@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 from starlette.datastructures import FormData, Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -134,6 +135,9 @@ class Guard:
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app = app
+        self._limited = RequestBodyLimitMiddleware(
+            app, MAX_FORM
+        )  # counts what comes, whatever a request says of itself
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -151,7 +155,7 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-cache" if scope["path"].startswith(STATIC) else "no-store")
             await send(message)
 
-        answer = self._refusal(scope) or self.app
+        answer = self._refusal(scope) or self._limited
         await answer(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:

@@ -19,7 +19,6 @@ from ipaddress import IPv6Address
 from typing import Any
 
 import prometheus_client
-from prometheus_client.exposition import choose_encoder
 
 from pipeline import metrics
 from pipeline.monitoring.health import Health
@@ -82,10 +81,9 @@ class OpsServer:
         """The status, content type and body for a GET of `path`, by a client that accepts the types `accept`."""
         match path:
             case "/metrics":
-                encode, content_type = choose_encoder(accept)
                 with self._lock:  # gauges are cleared and set
                     self._bring_up_to_date()
-                    return 200, content_type, encode(metrics.REGISTRY)
+                    return _scraped(accept)
             case "/livez":
                 return _verdict(list(self._health.not_live()))
             case "/readyz":
@@ -116,6 +114,15 @@ def _version() -> str:
         return version("image-pipeline")
     except PackageNotFoundError:  # run from a checkout that was not installed
         return "unknown"
+
+
+def _scraped(accept: str) -> tuple[int, str, bytes]:
+    """The metrics, in the format that a client prefers who accepts the types `accept`."""
+    head: dict[str, str] = {}
+    app = prometheus_client.make_wsgi_app(metrics.REGISTRY, disable_compression=True)
+    request = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "HTTP_ACCEPT": accept}
+    body = b"".join(app(request, lambda _, headers: head.update(headers)))
+    return 200, head["Content-Type"], body
 
 
 def _verdict(wrong: list[str]) -> tuple[int, str, bytes]:

@@ -7,6 +7,8 @@ DNS gets around it, a connection kept open is one that was judged, and TLS still
 
 from __future__ import annotations
 
+import http.client
+import inspect
 import io
 import ipaddress
 import logging
@@ -14,7 +16,7 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,10 +28,10 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
 from requests.utils import get_auth_from_url
-from requests_hardened.ip_filter import EXTRA_BLOCKED_NET_RANGES
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError
+from urllib3.poolmanager import PoolManager
 
 from pipeline.errors import PermanentError
 from pipeline.settings import get_settings
@@ -41,16 +43,40 @@ USER_AGENT = "Mozilla/5.0 (compatible; image-pipeline)"
 #: Addresses of one name that are tried before giving up: enough for a dual-stack CDN, too few to scan with.
 MAX_ADDRESSES = 8
 
-#: All of IPv6 that IANA has given out for public use. Most translations of IPv4 addresses (`::a.b.c.d`, `::ffff:…`,
-#: `64:ff9b::…`) and all site-local, link-local and multicast addresses are outside of it.
-PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
-
-#: Public by their numbers, private by their use. From requests-hardened we take its list only: its adapter has no
-#: exceptions but loopback, connects to the first address of a name only, and keys pooled connections by address.
-BLOCKED = (
-    *EXTRA_BLOCKED_NET_RANGES,
-    ipaddress.ip_network("168.63.129.16/32"),  # Azure's host services, in every virtual machine
-    ipaddress.ip_network("2001::/23"),  # protocols: Teredo, a network's own gateways (RFC 7723); Pythons differ on them
+#: What is not public: all that IANA has not given out for public use, and what is public by its number only. Complete,
+#: because Pythons differ on `is_global`. https://www.iana.org/assignments/iana-ipv4-special-registry,
+#: https://www.iana.org/assignments/iana-ipv6-special-registry
+NOT_PUBLIC = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "0.0.0.0/8",  # this network (RFC 791, section 3.2)
+        "10.0.0.0/8",  # private use (RFC 1918)
+        "100.64.0.0/10",  # carriers' own networks (RFC 6598)
+        "127.0.0.0/8",  # loopback (RFC 1122, section 3.2.1.3)
+        "168.63.129.16/32",  # Azure's host services, in every virtual machine
+        "169.254.0.0/16",  # link local (RFC 3927), and the metadata services of clouds
+        "172.16.0.0/12",  # private use (RFC 1918)
+        "192.0.0.0/24",  # protocols (RFC 6890, section 2.1)
+        "192.0.2.0/24",  # documentation (RFC 5737)
+        "192.88.99.0/24",  # relays from 6to4, deprecated (RFC 7526)
+        "192.168.0.0/16",  # private use (RFC 1918)
+        "198.18.0.0/15",  # benchmarks (RFC 2544)
+        "198.51.100.0/24",  # documentation (RFC 5737)
+        "203.0.113.0/24",  # documentation (RFC 5737)
+        "224.0.0.0/4",  # multicast (RFC 5771)
+        "240.0.0.0/4",  # reserved (RFC 1112, section 4), and broadcast (RFC 919)
+        # Of IPv6, only 2000::/3 is for public use (RFC 4291, section 2.4). Outside of it are loopback (::1), most ways
+        # to write an IPv4 address (::a.b.c.d, ::ffff:a.b.c.d, 64:ff9b::/96 and 64:ff9b:1::/48), discarding (100::/64),
+        # segment routing (5f00::/16), unique local (fc00::/7), link local (fe80::/10), site local (fec0::/10) and
+        # multicast (ff00::/8). https://www.iana.org/assignments/ipv6-address-space
+        "::/3",
+        "4000::/2",
+        "8000::/1",
+        "2001::/23",  # protocols (RFC 2928): Teredo, ORCHID, benchmarks, a network's own gateways (RFC 7723)
+        "2001:db8::/32",  # documentation (RFC 3849)
+        "2002::/16",  # 6to4, an IPv4 address inside (RFC 3056)
+        "3fff::/20",  # documentation (RFC 9637)
+    )
 )
 
 #: Bytes of an answer before its body, interim answers included: as many as Chromium takes.
@@ -71,9 +97,7 @@ def is_allowed(address: Address) -> bool:
     """Whether a connection may go to `address`: it is public, or in ALLOWED_NETWORKS."""
     if any(address in network for network in get_settings().allowed_networks):
         return True
-    if address.version == 6 and address not in PUBLIC_IPV6:
-        return False
-    return address.is_global and not address.is_multicast and not any(address in network for network in BLOCKED)
+    return not any(address in network for network in NOT_PUBLIC)
 
 
 class Budget:
@@ -290,3 +314,28 @@ class GuardedSession(requests.Session):
 
     def resolve_redirects(self, *_: Any, **__: Any) -> Generator[requests.Response]:
         yield from ()
+
+
+# A library that gave another name to what is overridden here would connect unguarded. So nothing starts then.
+
+for _ours in (_Response, _Connection, _TLSConnection, _Pool, _TLSPool, _Adapter, GuardedSession):
+    for _name in vars(_ours):
+        if not _name.startswith("__") and not any(hasattr(base, _name) for base in _ours.__bases__):
+            raise ImportError(f"{_ours.__bases__[0].__qualname__} has no {_name} that the guard could override")
+
+_CALLS: tuple[tuple[Callable[..., Any], str], ...] = (
+    (HTTPConnection.connect, "_new_conn"),
+    (HTTPSConnection.connect, "_new_conn"),
+    (HTTPConnection._new_conn, "_dns_host"),
+    (http.client.HTTPConnection._send_output, "send"),  # type: ignore[attr-defined]
+    (HTTPResponse.begin, "_read_status"),
+    (HTTPResponse._read_chunked, "_safe_read"),  # type: ignore[attr-defined]
+    (HTTPConnectionPool._new_conn, "ConnectionCls"),
+    (PoolManager._new_pool, "pool_classes_by_scheme"),
+    (HTTPAdapter.__init__, "init_poolmanager"),
+    (requests.Session.request, "prepare_request"),
+    (requests.Session.send, "resolve_redirects"),
+)
+for _caller, _name in _CALLS:
+    if _name not in inspect.unwrap(_caller).__code__.co_names:
+        raise ImportError(f"{_caller.__qualname__} does not use {_name}, which the guard overrides")

@@ -144,7 +144,7 @@ class SQSConsumer(upstream.SQSConsumer):
     def nack(self, message: SQSMessage) -> None:  # type: ignore[override]
         """Make the message a dead letter with its reason, then delete it."""
         reason = message.reason or Reason("failed", "The message was rejected by dramatiq.", stage=self.queue_name)
-        if not self._insist(lambda: self.broker.bury(self.queue_name, encode(message._message), reason)):
+        if not self._insist(lambda: self.broker.bury(self.queue_name, encode(message.original), reason)):
             message.release()
         self.ack(message)
 
@@ -250,11 +250,11 @@ class SQSConsumer(upstream.SQSConsumer):
         for message in sorted(messages, key=lambda message: not message.is_suspect):
             lease = message.lease
             if message.options.get(DUE, 0) > self.broker.clock() * 1000:
-                deferred.append((lease, partial(self.broker.hop, message._message)))
+                deferred.append((lease, partial(self.broker.hop, message.original)))
             elif message.receives >= SUSPECTED_AT:
                 # As a copy, of which SQS counts the receives anew: else it would reach the limit of the redrive policy.
                 marks: dict[str, Any] = {SUSPECT: message.copies + 1, FIRST: message.sqs_id}
-                deferred.append((lease, partial(self.broker.send_copy, message._message, delay=SUSPECT_DELAY, **marks)))
+                deferred.append((lease, partial(self.broker.send_copy, message.original, delay=SUSPECT_DELAY, **marks)))
             elif message.is_suspect and self.broker.begin_alone(message):
                 self.logger.warning("%s was received often, and no worker ended it: it runs alone.", message)
                 self._suspect = message

@@ -23,6 +23,7 @@ class SQSMessage(dramatiq.MessageProxy):
 
     def __init__(self, message: dramatiq.Message[Any], lease: Lease, *, receives: int, sqs_id: str = "") -> None:
         super().__init__(message)
+        self.original = message
         self.lease = lease
         self.receives = receives
         self.sqs_id = sqs_id  #: SQS's own id for it: the same each time it or a copy is received; known to nobody else

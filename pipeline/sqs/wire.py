@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import dramatiq
 from botocore.exceptions import ClientError
 from dramatiq.errors import BrokerConnectionError
-from dramatiq.message import get_encoder
 from dramatiq_sqs.broker import MAX_DELAY_SECONDS
 from dramatiq_sqs.exceptions import MessageTooLarge
 
@@ -163,7 +162,7 @@ def is_group(value: object) -> bool:
 
 def encode(message: dramatiq.Message[Any], **changes: Any) -> str:
     """A message, some of its fields changed, as the body of an SQS message."""
-    return get_encoder().encode(message.asdict() | changes).decode()
+    return dramatiq.get_encoder().encode(message.asdict() | changes).decode()
 
 
 def decode(body: str) -> dramatiq.Message[Any]:

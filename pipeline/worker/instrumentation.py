@@ -17,13 +17,14 @@ from dramatiq.worker import Worker
 
 from pipeline import metrics
 from pipeline.errors import PipelineError
+from pipeline.images.codecs import fast_paths
 from pipeline.monitoring.health import Health, IngestHealth, SchedulerHealth, WorkerHealth
 from pipeline.monitoring.http_server import OpsServer, Refresh
 from pipeline.monitoring.queue_depths import DEAD, INGEST, Depth, depths
 from pipeline.net.host_limits import host_limiter
 from pipeline.settings import Settings, get_settings
 from pipeline.sqs.wire import ATTEMPTS, SUSPECT
-from pipeline.stages import BULK_QUEUES, FETCH, STAGES, Lane, stage_of_queue
+from pipeline.stages import BULK_QUEUES, FETCH, RESIZE, STAGES, Lane, stage_of_queue
 from pipeline.worker.periodic import Periodic
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Operations(dramatiq.Middleware):
         refresh: list[Refresh] = [partial(self._refresh, broker, worker, process)]
         if FETCH.name in queues:
             refresh.append(lambda: metrics.RESTING_HOSTS.set(host_limiter().open_circuits))
+        if set(RESIZE.queues).intersection(queues):
+            logger.info("Images: %s", ", ".join(f"{work} by {library}" for work, library in fast_paths().items()))
         self.server = OpsServer(process, queues, health, refresh)
         self.server.start(self._settings)
 

@@ -126,7 +126,7 @@ class Settlement(dramatiq.Middleware):
             return [partial(message.release, RELEASE_DELAY)]
         if isinstance(error, UnknownVersion) and time.time() - message.message_timestamp / 1000 < RETENTION:
             logger.warning("%s has %s: left to another worker.", message, error)
-            return [partial(broker.enqueue, message._message, delay=UNKNOWN_VERSION_DELAY * 1000)]
+            return [partial(broker.enqueue, message.original, delay=UNKNOWN_VERSION_DELAY * 1000)]
         try:
             parts = self._parts(message, stage, error)
         except Rejected as rejected:

@@ -6,7 +6,7 @@ import io
 import struct
 import zlib
 
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageChops, ImageCms
 
 from pipeline.images.render import render
 from pipeline.recipe import Recipe, parse_rendition
@@ -131,3 +131,17 @@ def linear_grey_profile() -> bytes:
     header += struct.pack(">6H", 2024, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
     header += struct.pack(">iii", 63190, 65536, 54061)
     return header.ljust(128, b"\0") + directory + body
+
+
+def photograph(mode: str, size: tuple[int, int] = (300, 240)) -> Image.Image:
+    """Something with slopes, edges and noise in every channel."""
+    bands = [
+        Image.linear_gradient("L").rotate(90 * n).resize(size).point(lambda value, n=n: (value * (n + 2)) % 256)
+        for n in range(len(Image.new(mode, (1, 1)).getbands()))
+    ]
+    return Image.merge(mode, bands) if len(bands) > 1 else bands[0]
+
+
+def difference(one: Image.Image, other: Image.Image) -> int:
+    assert (one.mode, one.size) == (other.mode, other.size)
+    return max(band.getextrema()[1] for band in ImageChops.difference(one, other).split())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from pipeline import schedule as schedules
 from pipeline.schedule import HOST_ZONE, Schedule, scheduled_time
 
 
@@ -132,6 +136,77 @@ def test_what_comes_every_so_often_goes_by_the_time_that_passes(start: str) -> N
     for _ in range(60):
         assert schedule.following(moment) == moment + timedelta(minutes=30)
         moment += timedelta(minutes=30)
+
+
+def is_shown(moment: datetime, weekday: int, every: int) -> bool:
+    return moment.isoweekday() == weekday and moment.hour % every == 0
+
+
+@pytest.mark.parametrize(
+    ("zone", "expression", "weekday", "every"),
+    [
+        ("Asia/Beirut", "0 */6 * * 0", 7, 6),  # a Sunday without the hour from 0 to 1
+        ("Africa/Cairo", "0 * * * 5", 5, 1),  # a Friday without it
+        ("Africa/Cairo", "0 */6 * * 5", 5, 6),
+        ("America/Nuuk", "0 * * * 6", 6, 1),  # a Saturday without the hour from 23 to 24
+        ("Antarctica/Troll", "0 */2 * * sun", 7, 2),  # two hours skipped, two repeated
+        ("Europe/Berlin", "0 * * * sun", 7, 1),
+    ],
+    indirect=["zone"],
+)
+def test_a_whole_year_is_as_the_clock_on_the_wall_shows_it(
+    zone: None, expression: str, weekday: int, every: int
+) -> None:
+    # Given every hour of a year, by the database of zones
+    hours = [datetime(2025, 12, 31, tzinfo=UTC) + timedelta(hours=n) for n in range(367 * 24)]
+    here = ZoneInfo(os.environ["TZ"])
+    expected = [hour for hour in hours if is_shown(hour.astimezone(here), weekday, every)]
+    # When the schedule is followed through it, forwards and backwards
+    schedule = Schedule(expression)
+    forwards, backwards = [schedule.following(hours[0])], [schedule.latest(hours[-1])]
+    for _ in expected[1:]:
+        forwards.append(schedule.following(forwards[-1]))
+        backwards.append(schedule.latest(backwards[-1] - timedelta(seconds=1)))
+    # Then it came at each such hour, and at no other
+    assert (forwards, backwards[::-1]) == (expected, expected)
+
+
+@pytest.mark.parametrize(
+    ("zone", "expression", "after", "expected"),
+    [
+        # A fixed hour that is skipped comes right after, however long the gap is.
+        ("Asia/Beirut", "30 0 * * *", "2026-03-28 12:00", ["Sun 2026-03-29 01:00", "Mon 2026-03-30 00:30"]),
+        ("America/Nuuk", "30 23 * * 6", "2026-03-28 12:00", ["Sun 2026-03-29 00:00", "Sat 2026-04-04 23:30"]),
+        ("Pacific/Apia", "0 1 * * *", "2011-12-29 12:00", ["Sat 2011-12-31 00:00", "Sat 2011-12-31 01:00"]),
+    ],
+    indirect=["zone"],
+)
+def test_skipped_times_elsewhere(zone: None, expression: str, after: str, expected: list[str]) -> None:
+    assert following(expression, after, len(expected)) == expected
+
+
+@pytest.mark.parametrize("answers", [[], [datetime(2026, 11, 24, 1)]])
+def test_a_search_ends_even_where_cronsim_gets_nowhere(
+    monkeypatch: pytest.MonkeyPatch, answers: list[datetime]
+) -> None:
+    # Given a schedule, and a cronsim that has no more times, or the same one without end
+    schedule = Schedule("0 1 * * *")
+    monkeypatch.setattr(schedules, "CronSim", lambda *_, **__: cycle(answers))
+    # Then it is an error after a while
+    with pytest.raises(ValueError, match="never comes"):
+        schedule.following(datetime(2026, 11, 25, tzinfo=UTC))
+    with pytest.raises(ValueError, match="never comes"):
+        schedule.latest(datetime(2026, 11, 23, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Beirut", "Antarctica/Troll", "America/Nuuk"], indirect=True)
+def test_the_hosts_zone_agrees_with_the_database_of_zones(zone: None) -> None:
+    here = ZoneInfo(os.environ["TZ"])
+    for hours in range(366 * 24):
+        wall = datetime(2026, 1, 1) + timedelta(hours=hours, minutes=30)
+        for fold in (0, 1):
+            ours, theirs = (wall.replace(tzinfo=each, fold=fold) for each in (HOST_ZONE, here))
+            assert ours.utcoffset() == theirs.utcoffset()
 
 
 @pytest.mark.parametrize(

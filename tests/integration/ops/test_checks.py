@@ -74,7 +74,7 @@ def test_a_healthy_set_up_is_all_green(service: dict[str, str]) -> None:
     assert bad(found) == []
     assert {finding.check for finding in found if finding.row.status == "ok"} == {
         *("variables", "secrets", "networks", "answers", "queues", "permissions", "input"),
-        *("renditions", "staging", "expiry", "memory", "clock"),
+        *("renditions", "staging", "expiry", "memory", "codecs", "clock"),
     }
 
 

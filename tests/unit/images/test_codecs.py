@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+import os
+import subprocess
+import sys
 
 import pytest
-from PIL import Image, ImageChops
+from PIL import Image
 from PIL.Image import Resampling
 
 from pipeline.images import codecs
-from tests.support.pictures import encoded
+from tests.support.missing import sitecustomize
+from tests.support.pictures import difference, encoded, photograph
 
 #: The greatest difference of a channel between two implementations of the same filter.
 ROUNDING = 3
@@ -19,20 +24,6 @@ ROUNDING = 3
 def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow's limit of pixels is global, and other tests leave theirs."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-
-
-def photograph(mode: str, size: tuple[int, int] = (300, 240)) -> Image.Image:
-    """Something with slopes, edges and noise in every channel."""
-    bands = [
-        Image.linear_gradient("L").rotate(90 * n).resize(size).point(lambda value, n=n: (value * (n + 2)) % 256)
-        for n in range(len(Image.new(mode, (1, 1)).getbands()))
-    ]
-    return Image.merge(mode, bands) if len(bands) > 1 else bands[0]
-
-
-def difference(one: Image.Image, other: Image.Image) -> int:
-    assert (one.mode, one.size) == (other.mode, other.size)
-    return max(band.getextrema()[1] for band in ImageChops.difference(one, other).split())
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
@@ -61,34 +52,112 @@ def test_what_becomes_larger_is_as_pillows_bicubic_makes_it(size: tuple[int, int
 def test_without_its_wheel_pillow_resizes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ((100, 80), (0, 0, 300, 240), Resampling.LANCZOS)
     fast = codecs.resize(photograph("RGB"), *asked)
-    monkeypatch.setattr(codecs, "cykooz", None)
+    monkeypatch.setattr(codecs, "_shrink", None)
     assert difference(codecs.resize(photograph("RGB"), *asked), fast) <= ROUNDING
 
 
+@pytest.mark.needs("kornia_rs", "numpy")
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_a_png_is_decoded_and_encoded_pixel_for_pixel(mode: str) -> None:
+def test_a_png_is_decoded_pixel_for_pixel(mode: str) -> None:
     image = photograph(mode)
     assert difference(codecs.decode_png(encoded(image, "PNG"), image.size, mode), image) == 0
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_png_is_encoded_pixel_for_pixel(mode: str) -> None:
+    image = photograph(mode)
     assert difference(Image.open(io.BytesIO(codecs.encode_png(image, level=2))), image) == 0
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_without_its_wheel_pillow_decodes_and_encodes_png(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    # Given a picture, encoded by what is installed
+    image = photograph(mode)
+    fast = codecs.encode_png(image, level=2)
+    monkeypatch.setattr(codecs, "_png_codec", lambda: None)
+    # When Pillow is left alone with it, then decoding is its own, and what it encodes is as good and about as large
+    assert codecs.decode_png(fast, image.size, mode) is None
+    slow = codecs.encode_png(image, level=2)
+    assert difference(Image.open(io.BytesIO(slow)), image) == 0
+    assert len(slow) <= 1.2 * len(fast)
+
+
+def broken(*_: object, **__: object) -> None:
+    raise TypeError("takes other arguments now")
+
+
+@pytest.mark.needs("kornia_rs", "numpy")
+@pytest.mark.parametrize("where", ["io.decode_image_png_u8", "image.Image"])
+@pytest.mark.parametrize("change", ["moved", "other arguments", "other pixels"])
+def test_a_kornia_that_has_changed_is_not_used(monkeypatch: pytest.MonkeyPatch, where: str, change: str) -> None:
+    # Given a function of kornia-rs that is gone, or takes other arguments, or makes something else
+    room, name = where.split(".")
+    module = getattr(importlib.import_module("kornia_rs"), room)
+    if change == "moved":
+        monkeypatch.delattr(module, name)
+    else:
+        monkeypatch.setattr(module, name, broken if change == "other arguments" else lambda *_, **__: bytes(24))
+    # When it is looked for, then Pillow takes its place
+    assert codecs._found("kornia-rs", codecs._load_kornia) is None
+
+
+@pytest.mark.needs("cykooz_resizer")
+@pytest.mark.parametrize("name", ["Resizer", "ResizeAlg", "FilterType", "CropBox", "ResizeOptions"])
+def test_a_resizer_that_has_changed_is_not_used(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    module = importlib.import_module("cykooz_resizer")
+    assert codecs._found("cykooz-resizer", codecs._load_cykooz) is not None
+    monkeypatch.delattr(module, name)
+    assert codecs._found("cykooz-resizer", codecs._load_cykooz) is None
+
+
+class PanicException(BaseException):
+    """By its name, what a panic in Rust is in Python."""
+
+
+@pytest.mark.parametrize("error", [ImportError, AttributeError, OSError, ValueError, PanicException])
+def test_a_library_may_fail_in_any_way(error: type[BaseException]) -> None:
+    def load() -> None:
+        raise error
+
+    assert codecs._found("it", load) is None
+
+
+def test_an_interrupt_is_no_failure_of_a_library() -> None:
+    def load() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        codecs._found("it", load)
+
+
+@pytest.mark.needs("kornia_rs", "numpy", "cykooz_resizer")
+def test_all_of_an_ordinary_installation_is_fast() -> None:
+    assert codecs.fast_paths() == {"PNG": "kornia-rs", "resizing": "cykooz-resizer", "WebP": "libwebp"}
+
+
+PROGRAM = """
+from pipeline.images import codecs
+print(sorted(set(codecs.fast_paths().values())))
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "used"),
+    [
+        ("kornia_rs", ["Pillow", "cykooz-resizer", "libwebp"]),
+        ("numpy", ["Pillow", "cykooz-resizer", "libwebp"]),
+        ("cykooz_resizer", ["Pillow", "kornia-rs", "libwebp"]),
+        ("kornia_rs,numpy,cykooz_resizer", ["Pillow", "libwebp"]),
+    ],
+)
+@pytest.mark.needs("kornia_rs", "numpy", "cykooz_resizer")
+def test_a_missing_package_is_replaced_by_pillow(missing: str, used: list[str]) -> None:
+    environment = {**os.environ, sitecustomize.WITHOUT: missing, "PYTHONPATH": sitecustomize.FOLDER}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, check=True, text=True)
+    assert done.stdout == f"{used}\n"
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", encoded(photograph("RGB"), "PNG")[:-300], b"no image"])
 def test_a_broken_png_is_left_to_pillow(data: bytes) -> None:
     assert codecs.decode_png(data, (300, 240), "RGB") is None
-
-
-def test_a_webp_is_decoded_smaller() -> None:
-    image = photograph("RGB")
-    made = codecs.decode_webp(encoded(image, "WEBP", quality=95), (150, 120))
-    assert made is not None
-    assert difference(made, image.resize((150, 120), Resampling.BOX)) < 60
-
-
-@pytest.mark.parametrize("data", [b"", b"RIFF....WEBP", encoded(photograph("RGB"), "WEBP")[:-300]])
-def test_a_broken_webp_is_left_to_pillow(data: bytes) -> None:
-    assert codecs.decode_webp(data, (150, 120)) is None
-
-
-def test_where_pillows_library_cannot_be_found_pillow_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codecs, "_libwebp", None)
-    assert codecs.decode_webp(encoded(photograph("RGB"), "WEBP"), (150, 120)) is None

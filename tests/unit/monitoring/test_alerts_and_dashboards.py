@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import re
 import shutil
 import subprocess
@@ -13,9 +14,14 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
+from dramatiq import Worker
+from dramatiq.brokers.stub import StubBroker
 from prometheus_client.metrics import MetricWrapperBase
 
 from pipeline import metrics
+from pipeline.images import codecs
+from pipeline.settings import Settings
+from pipeline.worker.instrumentation import Operations
 from tests.support.grafana import Dashboard, Panel
 from tests.unit.test_docs import PROCESSES, codes_in
 
@@ -210,3 +216,14 @@ def test_the_panels_are_apart_and_have_ids_of_their_own() -> None:
 def test_the_dashboard_shows_every_metric_that_has_a_course() -> None:
     shown = " ".join(target.expr for panel in PANELS for target in panel.targets)
     assert {name for name in ours() if f"{metrics.PREFIX}_{name}" not in shown} == {"live"}
+
+
+@pytest.mark.parametrize(("queue", "is_said"), [("resize", True), ("resize_bulk", True), ("fetch", False)])
+def test_a_worker_that_renders_logs_what_works_on_pixels(
+    caplog: pytest.LogCaptureFixture, queue: str, is_said: bool, no_variables: None
+) -> None:
+    broker = StubBroker()
+    with caplog.at_level(logging.INFO, "pipeline"):
+        Operations(Settings(metrics_port=0)).after_worker_boot(broker, Worker(broker, queues={queue}))
+    expected = ", ".join(f"{work} by {library}" for work, library in codecs.fast_paths().items())
+    assert (f"Images: {expected}" in caplog.text) is is_said

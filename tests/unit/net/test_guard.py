@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import logging
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,12 +21,22 @@ import urllib3.util.connection
 from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
 from pipeline.net.download import download
-from pipeline.net.guard import Budget, is_allowed
+from pipeline.net.guard import NOT_PUBLIC, Budget, is_allowed
 from pipeline.net.http_errors import http_errors, shown
 from pipeline.net.session import http
 from tests.support.untrusted_servers import Remote, always, answer, dns, internet, remote, settings
 
 OK = answer(200, b"picture", keep=True)
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: https://github.com/python/cpython/issues/113171, and what was changed for it.
+DOUBTED = [
+    *("192.0.0.0/29", "192.0.0.9/32", "192.0.0.10/32", "192.0.0.170/31", "255.255.255.255/32", "::1/128", "::/128"),
+    *("::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "100:0:0:1::/64", "2001::/32", "2001:1::1/128"),
+    *("2001:1::2/128", "2001:1::3/128", "2001:2::/48", "2001:3::/32", "2001:4:112::/48", "2001:10::/28"),
+    *("2001:20::/28", "2001:30::/28", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8"),
+]
 
 BAD_URLS = [
     "",
@@ -73,6 +85,22 @@ class TestAddresses:
     @pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "172.32.0.1", "2606:4700::1111", "2a00:1450:4001::1"])
     def test_a_public_address_is_allowed(self, address: str) -> None:
         assert is_allowed(ipaddress.ip_address(address))
+
+    @pytest.mark.parametrize("network", NOT_PUBLIC, ids=str)
+    def test_no_address_of_a_network_that_is_not_public_is_allowed(self, network: Network) -> None:
+        addresses = (network[0], network[network.num_addresses // 2], network[-1])
+        assert not any(map(is_allowed, addresses))
+
+    def test_what_python_does_not_take_for_public_is_not_allowed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings(monkeypatch, ALLOWED_NETWORKS="")
+        # Given the ends of all networks that any Python has had its doubts about, and what is just outside of them
+        networks = [*NOT_PUBLIC, *map(ipaddress.ip_network, DOUBTED)]
+        ends = [int(end) + step for network in networks for end in (network[0], network[-1]) for step in (-1, 0, 1)]
+        found = [ipaddress.IPv4Address(end) for end in ends if 0 <= end < 2**32]
+        found += [ipaddress.IPv6Address(end) for end in ends if 2**32 <= end < 2**128]
+        # Then each that this Python takes for another than a public one is refused, and there are public ones
+        assert [each for each in found if is_allowed(each) and (not each.is_global or each.is_multicast)] == []
+        assert sum(map(is_allowed, found)) > 20
 
     @pytest.mark.parametrize(
         ("networks", "address", "allowed"),
@@ -386,3 +414,35 @@ class TestSession:
 )
 def test_a_url_is_shown_by_host_and_path_only(url: str, text: str) -> None:
     assert shown(url) == text
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("urllib3.connection.HTTPConnection", "_new_conn"),
+        ("urllib3.connectionpool.HTTPConnectionPool", "ConnectionCls"),
+        ("http.client.HTTPResponse", "_safe_read"),
+        ("http.client.HTTPResponse", "_read_status"),
+        ("http.client.HTTPConnection", "response_class"),
+        ("requests.adapters.HTTPAdapter", "init_poolmanager"),
+        ("requests.sessions.SessionRedirectMixin", "resolve_redirects"),
+    ],
+)
+def test_nothing_starts_with_a_library_that_renamed_what_is_overridden(place: str, name: str) -> None:
+    # Given a library in which it has another name
+    module, _, owner = place.rpartition(".")
+    rename = f"from {module} import {owner} as owner; owner.renamed = owner.{name}; del owner.{name}"
+    # When the guard is imported
+    program = f"import urllib3.connectionpool, requests.adapters; {rename}; import pipeline.net.guard"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    # Then it says so instead
+    assert done.returncode == 1
+    assert f" has no {name} that the guard could override" in done.stderr
+
+
+def test_nothing_starts_with_a_library_that_does_not_call_what_is_overridden() -> None:
+    change = "from urllib3.connection import HTTPConnection as c; c.connect = lambda self: self.dial()"
+    program = f"{change}; import pipeline.net.guard"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "does not use _new_conn, which the guard overrides" in done.stderr

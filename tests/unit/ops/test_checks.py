@@ -139,6 +139,23 @@ def test_wrong_values_are_the_only_finding(monkeypatch: pytest.MonkeyPatch) -> N
 # This host.
 
 
+def test_what_works_on_pixels_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check_settings, "fast_paths", lambda: {"PNG": "kornia-rs", "WebP": "Pillow"})
+    assert said(rows("codecs")) == [(Status.WARN, "WebP")]
+    assert [row.says for row in rows("codecs")] == [
+        "By kornia-rs.",
+        "By Pillow, not by the faster library: the pictures are as good.",
+    ]
+
+
+def test_where_there_is_no_wheel_its_lack_is_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check_settings, "fast_paths", lambda: {"resizing": "Pillow"})
+    monkeypatch.setattr(check_settings, "_LACKS_RESIZER", False)
+    assert said(rows("codecs")) == [(Status.WARN, "resizing")]
+    monkeypatch.setattr(check_settings, "_LACKS_RESIZER", True)
+    assert said(rows("codecs")) == []
+
+
 def test_too_little_memory_for_resize_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_settings, "memory", lambda: 1_000_000_000)
     assert said(rows("memory")) == [(Status.WARN, "memory")]

@@ -1,0 +1,83 @@
+"""A built wheel, installed alone in a fresh environment, works: `make smoke`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("pipeline", "actors")
+
+#: Run by the fresh environment's Python, where nothing of the checkout can be imported.
+PROGRAM = """
+import io
+from PIL import Image
+import pipeline, pipeline.actors
+from pipeline.images import codecs, sandbox
+from pipeline.recipe import Recipe
+assert "site-packages" in pipeline.__file__, pipeline.__file__
+for name in ("PNG", "WEBP", "JPEG", "AVIF"):
+    source = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(source, name)
+    recipe = Recipe.decode({"renditions": ["50x50", "250X250"], "fit": "cover"})
+    made = sandbox.render(source.getvalue(), recipe, max_pixels=10**6, max_decoded_pixels=10**6)
+    assert Image.open(io.BytesIO(made["250X250"])).size == (250, 250)
+print(", ".join(f"{work} by {library}" for work, library in codecs.fast_paths().items()))
+"""
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """What a command prints; it sees no variable of ours."""
+    environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
+    done = subprocess.run(command, cwd=cwd, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout
+
+
+def files() -> set[str]:
+    """All that a package of ours consists of."""
+    found = {path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()}
+    return {str(path.relative_to(ROOT)) for path in found if "__pycache__" not in path.parts}
+
+
+def build(folder: Path) -> Path:
+    """The wheel, of a copy: what an earlier build left beside the code would be packed again."""
+    copy = folder / "copy"
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
+    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, copy, cwd=folder)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def main() -> None:
+    """Build, look at, install and use it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        wheel = build(folder)
+        packed = set(zipfile.ZipFile(wheel).namelist())
+        if missing := files() - packed:
+            sys.exit(f"not in the wheel: {', '.join(sorted(missing))}")
+        venv.create(folder / "venv", with_pip=True)
+        binaries = folder / "venv/bin"
+        install = (binaries / "python", "-m", "pip", "--disable-pip-version-check", "--quiet", "install")
+        run(*install, "--require-hashes", "-r", ROOT / "requirements/base.lock", cwd=folder)
+        run(*install, "--no-deps", wheel, cwd=folder)
+        run(binaries / "python", "-m", "pip", "check", cwd=folder)
+        if "sweep" not in run(binaries / "image-pipeline", "--help", cwd=folder):
+            sys.exit("image-pipeline --help does not name its commands")
+        fast = run(binaries / "python", "-c", PROGRAM, cwd=folder).strip()
+        python = ".".join(map(str, sys.version_info[:3]))
+        print(f"{wheel.name} works on Python {python}: {len(files())} files, {fast}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Makes packages missing: importing them fails in this process, and in every Python that it starts, as if uninstalled.
+
+    TESTS_WITHOUT=kornia_rs,numpy PYTHONPATH=tests/support/missing pytest
+
+Python imports this module by itself, when it starts. Where a child is given an environment of its own, the two
+variables are added to it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+#: The variable that names the packages, separated by commas.
+WITHOUT = "TESTS_WITHOUT"
+
+FOLDER = str(Path(__file__).parent)
+
+
+class Missing:
+    """A finder that stands before all others, and says that some packages do not exist."""
+
+    def __init__(self, packages: frozenset[str]) -> None:
+        self.packages = packages
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name.partition(".")[0] in self.packages:
+            raise ModuleNotFoundError(f"No module named {name!r} (left out by --without)", name=name)
+
+
+def leave_out(packages: str) -> None:
+    """Make `packages` missing, here and in all processes that are started from here."""
+    sys.meta_path.insert(0, Missing(frozenset(packages.split(","))))
+    os.environ |= _with_ours(os.environ, packages)
+    start = subprocess.Popen.__init__
+
+    def start_without(self: Any, *args: Any, env: Any = None, **options: Any) -> None:
+        start(self, *args, env=env if env is None else _with_ours(env, packages), **options)
+
+    subprocess.Popen.__init__ = start_without  # type: ignore[method-assign, assignment]
+
+
+def _with_ours(environment: Any, packages: str) -> dict[str, str]:
+    path = [FOLDER, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**environment, WITHOUT: packages, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
+
+
+if __name__ == "sitecustomize" and os.environ.get(WITHOUT):
+    leave_out(os.environ[WITHOUT])

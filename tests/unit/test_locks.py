@@ -1,0 +1,78 @@
+"""The lock files are those of pyproject.toml: offline, and without changing a file."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+DEPENDENCIES = PROJECT["project"]["dependencies"]
+BUILD = PROJECT["build-system"]["requires"]
+GROUPS = PROJECT["dependency-groups"]
+
+#: What each lock is made from, as `make lock` does it.
+LOCKED = {"base": [*DEPENDENCIES, *BUILD], "dev": [*DEPENDENCIES, *GROUPS["dev"]], "servers": GROUPS["servers"]}
+
+
+class Pin(NamedTuple):
+    """What a lock has of a package: the version and the comments after it, and under what condition."""
+
+    version: Version
+    marker: str
+    via: str
+
+
+def pins(lock: str) -> dict[str, Pin]:
+    text = (ROOT / f"requirements/{lock}.lock").read_text(encoding="utf-8")
+    entries = re.findall(r"^([\w.-]+)(?:\[.*\])?==([^\s;]+)(.*)\n((?:[ ].*\n?)*)", text, re.MULTILINE)
+    return {canonicalize_name(name): Pin(Version(version), marker, rest) for name, version, marker, rest in entries}
+
+
+def wrong(lock: str, requirements: list[str]) -> list[str]:
+    """The requirements that a lock does not meet."""
+    pinned = pins(lock)
+    found = []
+    for text in requirements:
+        requirement = Requirement(text)
+        pin = pinned.get(canonicalize_name(requirement.name))
+        if (
+            pin is None
+            or not requirement.specifier.contains(pin.version, prereleases=True)
+            or bool(requirement.marker) != ("sys_platform" in pin.marker or "platform_machine" in pin.marker)
+        ):
+            found.append(text)
+    return found
+
+
+@pytest.mark.parametrize("lock", LOCKED)
+def test_a_lock_meets_what_pyproject_requires(lock: str) -> None:
+    assert wrong(lock, LOCKED[lock]) == [], "`make lock` remakes the locks"
+
+
+@pytest.mark.parametrize("lock", ["base", "dev"])
+def test_a_lock_has_nothing_that_pyproject_required_once(lock: str) -> None:
+    required = {canonicalize_name(Requirement(text).name) for text in DEPENDENCIES}
+    named = {name for name, pin in pins(lock).items() if re.search(r"image-pipeline \(pyproject\.toml\)", pin.via)}
+    assert named == required, "`make lock` remakes the locks"
+
+
+def test_both_locks_agree() -> None:
+    base, dev = pins("base"), pins("dev")
+    assert {name: dev[name].version for name in base} == {name: pin.version for name, pin in base.items()}
+
+
+def test_a_requirement_that_no_lock_meets_is_seen() -> None:
+    newest = pins("base")["pillow"].version
+    assert wrong("base", [f"Pillow>{newest}", "not-there", "requests; sys_platform == 'win32'"]) == [
+        f"Pillow>{newest}",
+        "not-there",
+        "requests; sys_platform == 'win32'",
+    ]
