@@ -15,7 +15,7 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint format screenshots sheets bench bench-scale bench-threads bench-queues \
+.PHONY: help setup setup-dev demo run check test test-corpus chaos outages lint format screenshots sheets bench bench-scale bench-threads bench-queues \
 	bench-images bench-lanes bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
@@ -34,8 +34,11 @@ demo: setup-dev ## Run sample covers through the whole pipeline, on this machine
 run: setup-dev ## Run the service on the embedded servers until Ctrl-C
 	$(BIN)/image-pipeline local
 
-test: setup-dev ## Run all tests (ARGS="-k name" for some)
-	$(BIN)/pytest $(ARGS)
+check: setup-dev lint ## Check style, format and types, and run the unit tests: the inner loop
+	$(BIN)/pytest -n auto tests/unit $(ARGS)
+
+test: setup-dev ## Run all tests in parallel and in random order (ARGS="-k name" for some)
+	$(BIN)/pytest -n auto $(ARGS)
 
 test-corpus: setup-dev ## Render every file of a folder in a child with limits (DIR=folder, ARGS="--mutate 5" for broken copies)
 	$(BIN)/python -m tests.corpus $(DIR) $(ARGS)
