@@ -37,8 +37,10 @@ run: setup-dev ## Run the service on the embedded servers until Ctrl-C
 check: setup-dev lint ## Check style, format and types, and run the unit tests: the inner loop
 	$(BIN)/pytest -n auto tests/unit $(ARGS)
 
-test: setup-dev ## Run all tests in parallel and in random order (ARGS="-k name" for some)
-	$(BIN)/pytest -n auto $(ARGS)
+test: setup-dev ## Run all tests in parallel and in random order, and say what they cover (ARGS="-k name" for some)
+	$(BIN)/coverage erase
+	status=0; $(BIN)/coverage run -m pytest -n auto $(ARGS) || status=$$?; \
+		$(BIN)/coverage combine --quiet; $(BIN)/python -m tests.coverage; exit $$status
 
 test-corpus: setup-dev ## Render every file of a folder in a child with limits (DIR=folder, ARGS="--mutate 5" for broken copies)
 	$(BIN)/python -m tests.corpus $(DIR) $(ARGS)

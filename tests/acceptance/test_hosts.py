@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.embedded import EmbeddedStack
-from tests.acceptance.conftest import World, running_service
+from tests.acceptance.conftest import STAGES_ALONE, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.untrusted_servers import Request, Stranger, answer, stranger
 from tests.support.waiting import wait_for
@@ -44,9 +44,10 @@ def test_a_slow_host_holds_four_threads_and_costs_nobody_an_attempt(
     acceptance_stack: EmbeddedStack, world: World
 ) -> None:
     gauge, hook, other = Gauge(), unique("/hook"), unique("/other")
+    settings = {"FETCH_TIMEOUT": "60", "FETCH_RETRY_DELAYS": "1"}
     with (
         stranger(gauge.behave) as slow,
-        running_service(acceptance_stack, FETCH_TIMEOUT="60", FETCH_RETRY_DELAYS="1") as service,
+        running_service(acceptance_stack, concurrency=STAGES_ALONE, **settings) as service,
     ):
         # Given more jobs for one slow host than fetch has threads
         for n in range(24):
