@@ -48,7 +48,7 @@ def dead(*arguments: str, status: int = 0) -> str:
     """What `image-pipeline dead` prints in a process of its own."""
     command = [sys.executable, "-m", "pipeline", "dead", *arguments]
     done = subprocess.run(
-        command, env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True, timeout=100, check=False
+        command, env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout

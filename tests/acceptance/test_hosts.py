@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
-import pytest
-
 from pipeline.embedded import EmbeddedStack
 from tests.acceptance.conftest import STAGES_ALONE, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
@@ -39,7 +37,6 @@ class Gauge:
             yield answer(200, self.cover)
 
 
-@pytest.mark.timeout(180)
 def test_a_slow_host_holds_four_threads_and_costs_nobody_an_attempt(
     acceptance_stack: EmbeddedStack, world: World
 ) -> None:

@@ -6,8 +6,6 @@ import os
 import signal
 from pathlib import Path
 
-import pytest
-
 from pipeline import send_message
 from pipeline.embedded import EmbeddedStack
 from tests.acceptance.conftest import PROCFILE, STAGES_ALONE, World, running_service
@@ -15,7 +13,6 @@ from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.waiting import wait_for
 
 
-@pytest.mark.timeout(180)
 def test_a_job_whose_worker_is_killed_in_the_middle_of_a_resize_ends_within_a_minute(
     acceptance_stack: EmbeddedStack, world: World, tmp_path: Path
 ) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from pipeline import send_message
 from pipeline.embedded import EmbeddedStack
 from tests.acceptance.conftest import PROCFILE, STAGES_ALONE, World, running_service
@@ -13,7 +11,6 @@ from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.waiting import wait_for
 
 
-@pytest.mark.timeout(240)
 def test_a_job_that_kills_its_workers_is_given_up_and_told_of_and_all_others_end_well(
     acceptance_stack: EmbeddedStack, world: World, tmp_path: Path
 ) -> None:

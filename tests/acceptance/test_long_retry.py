@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from pipeline import send_message
 from pipeline.embedded import EmbeddedStack
 from tests.acceptance.conftest import PROCFILE, World, running_service
@@ -13,7 +11,6 @@ from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.waiting import wait_for
 
 
-@pytest.mark.timeout(240)
 def test_a_retry_due_in_two_hours_survives_a_restart_of_every_process(
     acceptance_stack: EmbeddedStack, world: World, tmp_path: Path
 ) -> None:

@@ -150,7 +150,6 @@ def test_a_source_that_is_down_for_a_while_costs_a_wait_and_nothing_else(service
     assert wait_for_post(world, hook).body["image_url_info"]["50x50"]["url"]
 
 
-@pytest.mark.timeout(180)
 def test_a_killed_worker_s_jobs_are_taken_over(service: Service, world: World) -> None:
     # Given a job in the hands of a fetch worker: its source does not answer
     hook = unique("/hook")
