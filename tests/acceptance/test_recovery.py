@@ -112,7 +112,7 @@ def test_a_dead_letter_sent_again_reports_under_an_id_of_its_own(service: Servic
     hook, path = unique("/hook"), unique("/later.jpg")
     send_message({"image_url": world.url(path), "postback_url": world.url(hook)})
     failed = wait_for_post(world, hook)
-    (letter,) = wait_for(lambda: service.dead_letters("fetch_dlq"))
+    (letter,) = wait_for(lambda: [each for each in service.dead_letters("fetch_dlq") if path in each["body"]])
     # When the source is there, and an operator puts the letter back on the queue as it is
     world.serve(path, picture("JPEG"))
     clients.sqs().send_message(QueueUrl=service.queue_url(service.name("fetch")), MessageBody=letter["body"])

@@ -7,8 +7,10 @@ import json
 import re
 import secrets
 import struct
+import threading
 import time
 import zlib
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -357,12 +359,19 @@ def test_sigterm_in_the_middle_of_work_loses_nothing(service: Service, world: Wo
     hook, folder = unique("/hook"), secrets.token_hex(4)
     cover = picture("JPEG", (2000, 2000))
     staged = service.staged()
-    for n in range(40):
-        url = world.serve(unique(f"/{n}.jpg"), cover + bytes([n]))
-        send_message({"n": n, "image_url": url, "bucket_name": folder, "postback_url": world.url(hook)})
-    wait_for_post(world, hook, count=3)
-    # When every process is told to stop, and started again
-    service.supervisor.stop()
+    with ExitStack() as held:
+        for n in range(40):
+            path = unique(f"/{n}.jpg")
+            if n >= 20:  # the sources of these answer only when all are stopping
+                held.enter_context(world.holding(path))
+            url = world.serve(path, cover + bytes([n]))
+            send_message({"n": n, "image_url": url, "bucket_name": folder, "postback_url": world.url(hook)})
+        wait_for_post(world, hook, count=3)
+        # When every process is told to stop, and started again
+        stopping = threading.Thread(target=service.supervisor.stop)
+        stopping.start()
+        wait_for(lambda: service.supervisor.pid("ingest.1") is None)
+    stopping.join()
     assert len(world.posted(hook)) < 40
     service.supervisor.start()
     # Then every job is answered, and well.
