@@ -28,7 +28,7 @@ IMAGE_TESTS := tests/unit/images tests/unit/net/test_bombs.py tests/unit/ops/tes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test test-fallbacks smoke test-corpus chaos outages lint format screenshots sheets bench bench-scale bench-threads bench-queues \
+.PHONY: help setup setup-dev demo run check test test-fallbacks smoke test-corpus chaos outages lint format screenshots sheets bench bench-scale bench-threads bench-queues \
 	bench-images bench-lanes bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
@@ -47,8 +47,13 @@ demo: setup-dev ## Run sample covers through the whole pipeline, on this machine
 run: setup-dev ## Run the service on the embedded servers until Ctrl-C
 	$(BIN)/image-pipeline local
 
-test: setup-dev ## Run all tests (ARGS="-k name" for some)
-	$(BIN)/pytest $(ARGS)
+check: setup-dev lint ## Check style, format and types, and run the unit tests: the inner loop
+	$(BIN)/pytest -n auto tests/unit $(ARGS)
+
+test: setup-dev ## Run all tests in parallel and in random order, and say what they cover (ARGS="-k name" for some)
+	$(BIN)/coverage erase
+	status=0; $(BIN)/coverage run -m pytest -n auto $(ARGS) || status=$$?; \
+		$(BIN)/coverage combine --quiet; $(BIN)/python -m tests.coverage; exit $$status
 
 test-fallbacks: setup-dev ## Run the tests of images without each of the fast libraries, and without all of them
 	for packages in numpy kornia_rs cykooz_resizer numpy,kornia_rs,cykooz_resizer; do \

@@ -1,20 +1,38 @@
-"""The tests that need a browser, run where one is installed; and packages that can be left out."""
+"""How the tests are ordered and spread over workers; what needs a browser; packages that can be left out."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.missing.sitecustomize import WITHOUT
+
+TESTS = Path(__file__).parent
+
+#: Tests mostly wait.
+WORKERS_PER_CORE = 3
 
 #: Chromium by the names that systems install it under.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-BROWSER_TESTS = Path(__file__).parent / "browser"
+BROWSER_TESTS = TESTS / "browser"
+
+#: The folders in the order of their tests: the longest first, so that no worker is left alone with one at the end.
+FOLDERS = ("chaos", "browser", "acceptance", "integration", "unit")
+
+#: Folders whose modules start a service for all of their tests, so one worker runs all tests of a module.
+WITH_SERVICES = ("tests/browser/", "tests/acceptance/")
+
+# The same examples on every run; a failure prints how to repeat it.
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,3 +62,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    items.sort(key=lambda item: FOLDERS.index(_folder(item)))
+
+
+@pytest.hookimpl(optionalhook=True)  # there is none with `-p no:xdist`
+def pytest_xdist_auto_num_workers() -> int:
+    """How many workers `-n auto` starts."""
+    return WORKERS_PER_CORE * (os.cpu_count() or 1)
+
+
+class Spread(LoadScopeScheduling):
+    """Gives each worker that is free the next test, or all tests of the next module that starts a service."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.partition("::")[0] if nodeid.startswith(WITH_SERVICES) else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)  # there is none with `-p no:xdist`
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    config.option.loadscopereorder = False  # the order is that of the collection
+    return Spread(config, log)
+
+
+def _folder(item: pytest.Item) -> str:
+    """The folder below tests/ that a test is in."""
+    return item.path.relative_to(TESTS).parts[0]

@@ -72,13 +72,14 @@ def job_database() -> Database[dict[str, Any]]:
 
 @contextmanager
 def mongo_errors(
-    doing: str, *, timeout: float = MONGO_ANSWERS, where: Callable[[], Database[dict[str, Any]]] = database
+    doing: str, *, timeout: float | None = None, where: Callable[[], Database[dict[str, Any]]] = database
 ) -> Iterator[None]:
     """Turns what pymongo raises into a RetryableError `mongo_error` that says what was being done.
 
-    All that is inside may take `timeout` seconds together. Where that is long, the database `where` it is done is asked
-    first whether it is there: pymongo would look for it all that time.
+    All that is inside may take `timeout` seconds together, by default `MONGO_ANSWERS`. Where that is long, the database
+    `where` it is done is asked first whether it is there: pymongo would look for it all that time.
     """
+    timeout = timeout or MONGO_ANSWERS
     try:
         if timeout > MONGO_ANSWERS:
             with pymongo.timeout(MONGO_ANSWERS):

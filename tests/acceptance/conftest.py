@@ -122,6 +122,11 @@ class Service:
     def log(self) -> str:
         return "\n".join(f"{name}: {text}" for name, text in self.lines)
 
+    def is_ready(self) -> bool:
+        """Whether the workers of every stage that runs have begun."""
+        ready = {name for name, text in list(self.lines) if "Worker process is ready" in text}
+        return ready >= {name for name in self.supervisor.names if not name.startswith(("ingest", "scheduler"))}
+
     def send(self, payload: dict[str, Any]) -> str:
         """Send a payload to the first actor, as Python code of the customer's does; returns the message's id."""
         from pipeline.actors import broker, fetch_image
@@ -177,6 +182,10 @@ def acceptance_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embed
         yield stack
 
 
+#: The stages alone, for tests of what they do to jobs.
+STAGES_ALONE = {"sweep": 0, "scheduler": 0}
+
+
 @contextmanager
 def running_service(
     stack: EmbeddedStack, procfile: Path = PROCFILE, concurrency: Mapping[str, int] | None = None, **more: str
@@ -217,7 +226,7 @@ def running_service(
         ) as supervisor:
             service = Service(dict(os.environ), supervisor, lines)
             supervisor.start()
-            wait_for(lambda: service.log.count("Worker process is ready") >= 5, timeout=60)
+            wait_for(service.is_ready, timeout=120)
             yield service
     finally:
         monkeypatch.undo()

@@ -31,7 +31,7 @@ CONTROL_CODE = re.compile(r"\x1b")
 
 
 def image_pipeline(
-    *arguments: str, environ: Mapping[str, str], stdin: str = "", timeout: float = 60
+    *arguments: str, environ: Mapping[str, str], stdin: str = "", timeout: float = 200
 ) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pipeline", *arguments]
     return subprocess.run(
@@ -133,7 +133,7 @@ def test_submit_that_is_interrupted_deletes_its_queue(environ: dict[str, str], s
         # When it is told to end
         process.send_signal(signum)
         # Then it does
-        assert process.wait(10) == 130
+        assert process.wait(60) == 130
     assert not queues(environ, "_submit")
 
 
@@ -218,7 +218,7 @@ def test_local_tells_where_things_are_and_leaves_nothing_running(environ: dict[s
         script = 'set -a; . "$1"; set +a; exec "$2" -m pipeline provision'
         shell = ["sh", "-c", script, "sh", str(env_file), sys.executable]
         elsewhere = {"PATH": os.environ["PATH"]}
-        done = subprocess.run(shell, env=elsewhere, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(shell, env=elsewhere, capture_output=True, text=True, timeout=200, check=False)
         assert done.stdout == "Everything is there already.\n", done.stderr
         assert "ALLOWED_NETWORKS=127.0.0.0/8,10.0.0.0/8\n" in env_file.read_text()
         # and its page, where it says
@@ -230,10 +230,10 @@ def test_local_tells_where_things_are_and_leaves_nothing_running(environ: dict[s
         # When it is interrupted, as by Ctrl-C
         process.send_signal(signal.SIGINT)
         # Then it ends well, and all that it started has ended
-        assert process.wait(30) == 0
+        assert process.wait(100) == 0
     assert log.read_text().endswith("Everything has ended.\n")
     assert not env_file.exists()
-    wait_for(lambda: not [pid for pid in children if runs(pid)], 10)
+    wait_for(lambda: not [pid for pid in children if runs(pid)])
 
 
 def test_local_refuses_what_the_procfile_has_not(environ: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.local.embedded import EmbeddedStack
-from tests.acceptance.conftest import Service, World, running_service
+from tests.acceptance.conftest import STAGES_ALONE, Service, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.chaos.proxy import Act, Proxy, Trouble
 from tests.support.waiting import wait_for
@@ -35,6 +35,7 @@ def impatient(acceptance_stack: EmbeddedStack, proxy: Proxy) -> Iterator[Service
     more = {"RETRY_DELAYS": ",", "FETCH_RETRY_DELAYS": ",", "POSTBACK_RETRY_DELAYS": ","}
     with running_service(
         acceptance_stack,
+        concurrency=STAGES_ALONE,
         AWS_ENDPOINT_URL_S3=proxy.url,
         RENDITIONS="50x50",
         FETCH_MAX_PER_HOST="16",
@@ -47,7 +48,7 @@ def dead(*arguments: str, status: int = 0) -> str:
     """What `image-pipeline dead` prints in a process of its own."""
     command = [sys.executable, "-m", "pipeline", "dead", *arguments]
     done = subprocess.run(
-        command, env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True, timeout=100, check=False
+        command, env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout

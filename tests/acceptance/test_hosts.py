@@ -5,10 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
-import pytest
-
 from pipeline.local.embedded import EmbeddedStack
-from tests.acceptance.conftest import World, running_service
+from tests.acceptance.conftest import STAGES_ALONE, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.untrusted_servers import Remote, Request, answer, remote
 from tests.support.waiting import wait_for
@@ -39,14 +37,14 @@ class Gauge:
             yield answer(200, self.cover)
 
 
-@pytest.mark.timeout(180)
 def test_a_slow_host_holds_four_threads_and_costs_nobody_an_attempt(
     acceptance_stack: EmbeddedStack, world: World
 ) -> None:
     gauge, hook, other = Gauge(), unique("/hook"), unique("/other")
+    settings = {"FETCH_TIMEOUT": "60", "FETCH_RETRY_DELAYS": "1"}
     with (
         remote(gauge.behave) as slow,
-        running_service(acceptance_stack, FETCH_TIMEOUT="60", FETCH_RETRY_DELAYS="1") as service,
+        running_service(acceptance_stack, concurrency=STAGES_ALONE, **settings) as service,
     ):
         # Given more jobs for one slow host than fetch has threads
         for n in range(24):

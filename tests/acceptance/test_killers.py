@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from pipeline import send_message
 from pipeline.local.embedded import EmbeddedStack
-from tests.acceptance.conftest import PROCFILE, World, running_service
+from tests.acceptance.conftest import PROCFILE, STAGES_ALONE, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.waiting import wait_for
 
 
-@pytest.mark.timeout(240)
 def test_a_job_that_kills_its_workers_is_given_up_and_told_of_and_all_others_end_well(
     acceptance_stack: EmbeddedStack, world: World, tmp_path: Path
 ) -> None:
@@ -27,7 +24,7 @@ def test_a_job_that_kills_its_workers_is_given_up_and_told_of_and_all_others_end
     procfile = tmp_path / "Procfile"
     procfile.write_text(lines)
     killer, hook = unique("/killer"), unique("/hook")
-    with running_service(acceptance_stack, procfile, PYTHONPATH=str(root)) as service:
+    with running_service(acceptance_stack, procfile, STAGES_ALONE, PYTHONPATH=str(root)) as service:
         # When it is sent among twenty others
         send_message(
             {"image_url": world.serve(unique("/kills.jpg"), picture("JPEG")), "postback_url": world.url(killer)}

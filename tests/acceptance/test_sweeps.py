@@ -76,7 +76,7 @@ def database(sweeping: Service) -> Iterator[Documents]:
         yield database
 
 
-def sweep(service: Service, *arguments: str, timeout: float = 100) -> str:
+def sweep(service: Service, *arguments: str, timeout: float = 200) -> str:
     done = image_pipeline("sweep", *arguments, environ=service.environ | {"COLUMNS": "300"}, timeout=timeout)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -234,7 +234,6 @@ def test_a_message_of_the_schedule_begins_one_run_however_often_it_is_sent(
     assert world.fetches.count(path) == 1
 
 
-@pytest.mark.timeout(240)
 def test_a_sweeping_worker_that_is_killed_again_and_again_loses_no_document(
     stack: EmbeddedStack, world: World, tmp_path: Path
 ) -> None:
@@ -259,7 +258,6 @@ def test_a_sweeping_worker_that_is_killed_again_and_again_loses_no_document(
             assert 1 <= world.fetches.count(cover.removeprefix(world.url(""))) <= 1 + repeats
 
 
-@pytest.mark.timeout(240)
 def test_mongodb_down_at_the_write_back_repeats_no_earlier_stage(
     stack: EmbeddedStack, world: World, stoppable_notify: Path
 ) -> None:

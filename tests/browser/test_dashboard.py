@@ -275,14 +275,21 @@ def test_the_page_keeps_itself_fresh_while_it_is_looked_at_and_not_otherwise(pag
     assert after(10) >= 3
 
 
-def test_a_refresh_moves_neither_the_focus_nor_what_is_open_nor_what_is_typed(page: Page) -> None:
+def test_a_refresh_moves_neither_the_focus_nor_what_is_open_nor_what_is_typed(
+    page: Page, world: World, covers: dict[str, str]
+) -> None:
+    # Given a job that has ended, and half a form
+    submit(page, covers["pixel-tales.gif"], "Typed")
+    expect(page.get_by_role("status").filter(has_text="done")).to_be_visible(timeout=PATIENCE)
     page.clock.install()
     asked = live_requests(page)
     page.goto("/")
+    expect(page.locator(".job")).not_to_have_count(0, timeout=PATIENCE)
     page.get_by_text("Folder and postback").click()
     page.get_by_label("Folder", exact=False).first.fill("half a na")
-    page.locator(".job a, .empty").first.evaluate("each => { each.tabIndex = 0; each.focus(); window.before = each }")
+    page.locator(".job a").first.evaluate("each => { each.tabIndex = 0; each.focus(); window.before = each }")
     place = page.evaluate("[window.before.getBoundingClientRect().top, scrollY]")
+    # When the page is refreshed, then all of it stays
     for _ in range(5):
         page.clock.run_for(1000)
         page.wait_for_load_state("networkidle")

@@ -23,7 +23,6 @@ def test_whatever_dies_and_fails_each_job_has_one_outcome() -> None:
     assert len(report.thrown) >= 35, report.thrown
 
 
-@pytest.mark.timeout(300)
 def test_an_outage_of_sqs_heals_by_itself_and_does_not_keep_a_process_from_stopping() -> None:
     outcome = outage("refused", 10)
     assert (outcome.lost, outcome.dead_letters) == (0, 0), outcome

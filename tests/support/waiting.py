@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], timeout: float = 20.0) -> T:
+def wait_for(condition: Callable[[], T], timeout: float = 60.0) -> T:
     """What `condition` returns, once that is true; fails after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):

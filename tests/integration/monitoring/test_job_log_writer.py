@@ -63,7 +63,8 @@ def test_an_outage_of_mongodb_is_said_once_and_waited_out(jobs, quick, monkeypat
     with Line(urlsplit(get_settings().mongo_url.get_secret_value()).port) as line:
         # given a log on a line that is down
         url = re.sub(r":\d+/", f":{line.port}/", get_settings().mongo_url.get_secret_value())
-        monkeypatch.setenv("JOBS_MONGO_URL", f"{url}?serverSelectionTimeoutMS=50")
+        monkeypatch.setenv("JOBS_MONGO_URL", url)
+        monkeypatch.setattr(job_log_writer, "TIMEOUT", 0.2)
         lazy.forget()
         line.go_down()
         log = JobLog(gather=0.01)

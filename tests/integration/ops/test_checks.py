@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 from pymongo.database import Database
+from rich.console import Console
 from typer.testing import CliRunner
 
+from pipeline.cli import check as check_commands
 from pipeline.cli.app import app
 from pipeline.clients import aws, lazy
 from pipeline.local.embedded import EmbeddedStack
@@ -144,11 +146,16 @@ def aws_of_database(database: Database[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name.replace(" ", "-"))
 def test_what_is_broken_is_named_rightly_and_nothing_else(
-    broken: Broken, service: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    broken: Broken, service: dict[str, str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    def mend() -> None:
+        set_environment(monkeypatch, service)
+        provision()
+
     # given
     monkeypatch.setattr(check_database, "TIMEOUT", 0.5)
     if broken.change:
+        request.addfinalizer(mend)  # other tests use this set-up too
         broken.change(service)
     for name, value in broken.variables.items():
         monkeypatch.setenv(name, value.format(**service))
@@ -170,8 +177,7 @@ def test_what_is_broken_is_named_rightly_and_nothing_else(
         assert part in sentences
         assert "secret@" not in sentences
     if broken.change:
-        set_environment(monkeypatch, service)
-        provision()
+        mend()
         assert bad(list(findings(broken.process))) == []  # `provision` mends it, as is said
 
 
@@ -182,21 +188,24 @@ def test_indexes_that_are_missing_are_named(database: Database[dict[str, Any]]) 
 # The command.
 
 
-def test_the_command_fails_and_says_what_to_do(service: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_fails_and_says_what_to_do(
+    service: dict[str, str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setattr(check_commands, "console", Console(width=300))
     healthy = CliRunner().invoke(app, ["check"])
     assert healthy.exit_code == 0, healthy.output
     assert f"{service['QUEUE_NAMESPACE']}_* (17)" in healthy.output.replace("\n", "")
+    request.addfinalizer(provision)  # other tests use this set-up too
     delete_queue("resize_bulk")(service)
     delete_queue("fetch_bulk")(service)
 
-    result = CliRunner().invoke(app, ["check"], env={"COLUMNS": "300"})
+    result = CliRunner().invoke(app, ["check"])
 
     assert result.exit_code == 1
     line = f"{service['QUEUE_NAMESPACE']}_fetch_bulk"
     assert line in result.output
     assert result.output.count("`image-pipeline provision` creates it.") == 1  # two queues, one line
     assert "2 wrong" in result.output
-    provision()
 
 
 def test_json_has_a_line_for_each_finding(service: dict[str, str]) -> None:

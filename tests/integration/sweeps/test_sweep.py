@@ -8,7 +8,7 @@ from threading import Thread
 
 import pytest
 
-from pipeline.clients import lazy
+from pipeline.clients import lazy, mongo
 from pipeline.errors import RetryableError
 from pipeline.job import Job
 from pipeline.settings import get_settings
@@ -383,7 +383,8 @@ def test_a_run_that_is_recorded_stays_as_it_was(database):
 
 
 def test_mongodb_in_trouble_is_an_error_that_names_no_host(database, monkeypatch):
-    monkeypatch.setenv("MONGO_URL", "mongodb://user:secret@127.0.0.1:1/db?serverSelectionTimeoutMS=50")
+    monkeypatch.setenv("MONGO_URL", "mongodb://user:secret@127.0.0.1:1/db")
+    monkeypatch.setattr(mongo, "MONGO_ANSWERS", 0.2)
     lazy.forget()
 
     with pytest.raises(RetryableError) as caught:

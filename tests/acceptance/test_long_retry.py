@@ -1,0 +1,50 @@
+"""A retry that is due only after every process was started again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline import send_message
+from pipeline.local.embedded import EmbeddedStack
+from tests.acceptance.conftest import PROCFILE, World, running_service
+from tests.acceptance.test_service import picture, unique, wait_for_post
+from tests.support.waiting import wait_for
+
+
+def test_a_retry_due_in_two_hours_survives_a_restart_of_every_process(
+    acceptance_stack: EmbeddedStack, world: World, tmp_path: Path
+) -> None:
+    # Given workers whose clock the test moves, and a source that is down, to be asked again in two hours
+    clock, procfile = tmp_path / "clock", tmp_path / "Procfile"
+    clock.write_text("0")
+    lines = PROCFILE.read_text()
+    procfile.write_text(
+        lines.replace("dramatiq pipeline.actors", "dramatiq pipeline.actors tests.support.moving_clock")
+    )
+    hook, path = unique("/hook"), unique("/down.jpg")
+    world.serve(path, b"busy", status=503)
+    settings = {"FETCH_RETRY_DELAYS": "7200", "CLOCK_FILE": str(clock), "PYTHONPATH": str(PROCFILE.parent)}
+    with running_service(acceptance_stack, procfile, **settings) as service:
+        send_message({"image_url": world.url(path), "postback_url": world.url(hook)})
+        wait_for(lambda: "outcome=retry" in service.log)
+        world.serve(path, picture("JPEG"))
+
+        def restart_and_pass_a_job() -> None:
+            service.supervisor.stop()
+            service.supervisor.start()
+            canary = unique("/canary")
+            cover = world.serve(unique(), picture("JPEG", (64, 64)))
+            service.send({"image_url": cover, "postback_url": world.url(canary)})
+            wait_for_post(world, canary, timeout=90)
+
+        # When every process is started again, and an hour and a half passes (a fifth of the wait is left to chance),
+        restart_and_pass_a_job()
+        clock.write_text("5400")
+        restart_and_pass_a_job()
+        # then the source was not asked again;
+        wait_for(lambda: service.counts("fetch") == (0, 0, 1))
+        assert world.fetches.count(path) == 1
+        # and when its time has come, the job ends well.
+        clock.write_text("8700")
+        assert wait_for_post(world, hook).body["image_url_info"]["50x50"]["url"]
+        assert world.fetches.count(path) == 2

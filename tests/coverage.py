@@ -1,0 +1,38 @@
+"""python -m tests.coverage: how much of the product the last `make test` ran, in a few lines."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from coverage import Coverage
+
+#: Modules below this are listed, in percent of their lines and branches together.
+LISTED_BELOW = 90.0
+
+
+def measured() -> dict[str, Any]:
+    """Coverage's own JSON report of the data in `.coverage`."""
+    data = Coverage()
+    data.load()
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        data.json_report(outfile=str(report))
+        return dict(json.loads(report.read_text(encoding="utf-8")))
+
+
+def lines(report: dict[str, Any]) -> list[str]:
+    """The total, and the modules below `LISTED_BELOW` with the least covered first."""
+    total = report["totals"]
+    shown = [
+        f"Covered: {total['percent_statements_covered']:.1f} % of {total['num_statements']:,} lines, "
+        f"{total['percent_branches_covered']:.1f} % of {total['num_branches']:,} branches"
+    ]
+    parts = sorted((file["summary"]["percent_covered"], name) for name, file in report["files"].items())
+    return shown + [f"  {percent:5.1f} %  {name}" for percent, name in parts if percent < LISTED_BELOW]
+
+
+if __name__ == "__main__":
+    print(*lines(measured()), sep="\n")  # noqa: T201
