@@ -1,4 +1,4 @@
-"""The documents agree with the code, and the code with the drawing of the house."""
+"""The documents agree with the code and with each other."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ from pipeline.settings import Settings, get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES, STAGES, SWEEP_QUEUES
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
+README = ROOT / "README.md"
+PAGES = sorted(ROOT.glob("docs/*.md"))
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES, ROOT / "benchmarks/README.md"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-DEPLOYING = (ROOT / "docs/deploying.md").read_text(encoding="utf-8")
+DEPLOYING = ROOT / "docs/deploying.md"
 POLICIES = sorted(ROOT.glob("docs/iam/*.json"))
 PROCESSES = ("fetch", "resize", "upload", "notify", "sweep", "ingest", "scheduler")
 
 pytestmark = pytest.mark.usefixtures("no_variables")
 
 
-def rows_under(heading: str) -> list[list[str]]:
-    """The cells of the table below a heading of the README, without its two first lines."""
-    section = re.split(r"^#+ ", README.split(f"\n## {heading}\n")[1], flags=re.MULTILINE)[0]
+def rows_under(page: str, heading: str) -> list[list[str]]:
+    """Return the cells of the table below a heading of a page, without the table's head."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    section = re.split(r"^#+ ", text.split(f"\n## {heading}\n")[1], flags=re.MULTILINE)[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
 
@@ -58,9 +60,9 @@ def as_written(value: object) -> str | None:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def test_the_readmes_variables_are_the_settings() -> None:
+def test_the_documented_variables_are_the_settings() -> None:
     documented: dict[str, str | None] = {}
-    for names, defaults, meaning in rows_under("Variables"):
+    for names, defaults, meaning in rows_under("configuration.md", "Variables"):
         assert meaning
         listed = codes_in(names)
         values: list[str | None] = [*codes_in(defaults)] or [None]
@@ -97,14 +99,15 @@ def blocks(language: str, text: str) -> list[str]:
 
 
 def test_the_guide_to_deploying_starts_what_the_procfile_starts() -> None:
-    rows = [line.split("|") for line in DEPLOYING.splitlines() if line.startswith("|")][2:]
-    assert {row[1].strip(): codes_in(row[2])[0] for row in rows} == commands()
+    text = DEPLOYING.read_text(encoding="utf-8")
+    rows = rows_under(DEPLOYING.name, "Processes")
+    assert {row[0]: codes_in(row[1])[0] for row in rows} == commands()
     # In containers resize is one process, so that its port is known.
     started = commands() | {"resize": commands()["resize"].replace(" --threads", " --processes 1 --threads")}
-    (task,) = [json.loads(block) for block in blocks("json", DEPLOYING)]
+    (task,) = [json.loads(block) for block in blocks("json", text)]
     assert " ".join(task["command"]) == started[task["name"]]
     assert "/livez" in task["healthCheck"]["command"][-1]
-    (deployment,) = [yaml.safe_load(block) for block in blocks("yaml", DEPLOYING)]
+    (deployment,) = [yaml.safe_load(block) for block in blocks("yaml", text)]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert " ".join(container["command"]) == started[container["name"]]
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
@@ -121,9 +124,17 @@ def commands_in(text: str) -> list[tuple[list[str], set[str]]]:
     ]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+WITH_COMMANDS = {
+    ROOT / "docs" / f"{name}.md"
+    for name in ("dead-letters", "deploying", "messages", "monitoring", "operating", "sweeps")
+}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
 def test_the_commands_of_the_documents_exist(document: Path) -> None:
-    for words, options in commands_in(document.read_text(encoding="utf-8")):
+    found = commands_in(document.read_text(encoding="utf-8"))
+    assert found or document not in WITH_COMMANDS
+    for words, options in found:
         command: Any = get_command(app)
         written = f"{document.name}: image-pipeline {' '.join([*words, *options])}"
         for word in words:
@@ -136,9 +147,12 @@ def test_the_commands_of_the_documents_exist(document: Path) -> None:
 
 def test_the_words_of_contributing_are_targets() -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):.*## ", MAKEFILE, flags=re.MULTILINE))
-    for document in DOCUMENTS:
-        named = set(re.findall(r"`make ([a-z0-9-]+)", document.read_text(encoding="utf-8")))
-        assert named <= targets, document.name
+    named = {
+        document.name: set(re.findall(r"`make ([a-z0-9-]+)", document.read_text(encoding="utf-8")))
+        for document in DOCUMENTS
+    }
+    assert named["CONTRIBUTING.md"] >= {"run", "demo", "test", "lint", "docs"}
+    assert {name: words - targets for name, words in named.items() if words - targets} == {}
 
 
 def test_pre_commit_fetches_nothing_and_runs_what_lint_runs() -> None:
@@ -146,9 +160,6 @@ def test_pre_commit_fetches_nothing_and_runs_what_lint_runs() -> None:
     assert repository["repo"] == "local"
     programs = {hook["entry"].split()[0] for hook in repository["hooks"]}
     assert programs == {".venv/bin/ruff", ".venv/bin/mypy"}
-
-
-# The house.
 
 
 # The errors.
@@ -180,8 +191,8 @@ def codes_raised() -> set[str]:
     return codes
 
 
-def test_the_readmes_errors_are_those_of_the_code() -> None:
-    rows = rows_under("Errors")
+def test_the_documented_errors_are_those_of_the_code() -> None:
+    rows = rows_under("errors.md", "Codes")
     assert {code for row in rows for code in codes_in(row[0])} == codes_raised()
     for row in rows:
         stages = set(row[1].split(", "))
@@ -191,30 +202,80 @@ def test_the_readmes_errors_are_those_of_the_code() -> None:
 # The rest of the documents.
 
 
-def test_relative_links_lead_somewhere() -> None:
-    for document in DOCUMENTS:
-        text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-        for target in re.findall(r"\]\(([^)\s]+)\)", text):
-            if target.startswith(("http://", "https://")):
-                continue
-            path, _, anchor = target.partition("#")
-            linked = (document.parent / path) if path else document
-            assert linked.exists(), f"{document.name} links to {target}"
-            if anchor:
-                headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), flags=re.MULTILINE)
-                anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-                assert anchor in anchors, f"{document.name} links to {target}"
+def prose(document: Path) -> str:
+    """Return a document's text without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def links_of(document: Path) -> list[str]:
+    """Return the relative targets of a document's links and images."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", prose(document))
+    return [target for target in targets if not target.startswith(("http://", "https://"))]
+
+
+def anchors_of(document: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", prose(document), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
+def test_relative_links_lead_somewhere(document: Path) -> None:
+    links = links_of(document)
+    assert links or document.name == "CHANGELOG.md"
+    for target in links:
+        path, _, anchor = target.partition("#")
+        linked = (document.parent / path) if path else document
+        assert linked.is_file(), f"{document.name} links to {target}"
+        assert not anchor or anchor in anchors_of(linked), f"{document.name} links to {target}"
+
+
+def test_documents_link_to_pages_and_not_out_of_the_site() -> None:
+    """A page of docs/ links to Markdown in docs/ alone: the site has no other pages."""
+    for page in PAGES:
+        for target in links_of(page):
+            path = target.partition("#")[0]
+            assert not path.endswith(".md") or "/" not in path, f"{page.name} links to {target}"
+
+
+def test_the_paths_that_documents_name_exist() -> None:
+    named = [
+        (document, path)
+        for document in DOCUMENTS
+        for path in re.findall(
+            r"`((?:pipeline|actors|tests|benchmarks|docs|deploy|requirements)/[\w./-]+)`", prose(document)
+        )
+    ]
+    assert {path for _, path in named} >= {"pipeline/settings.py", "pipeline/net/guard.py"}
+    for document, path in named:
+        assert (ROOT / path).exists(), f"{document.name} names {path}"
+
+
+def test_every_page_is_in_the_index_once_and_one_click_from_the_readme() -> None:
+    pages = {page.name for page in PAGES} - {"index.md"}
+    listed = [target for target in links_of(ROOT / "docs/index.md") if target.endswith(".md")]
+    assert sorted(listed) == sorted(pages)
+    assert {target.partition("#")[0] for target in links_of(README)} >= {f"docs/{name}" for name in pages}
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 180
+
+
+def examples(language: str) -> list[tuple[Path, str]]:
+    return [
+        (document, block) for document in DOCUMENTS for block in blocks(language, document.read_text(encoding="utf-8"))
+    ]
 
 
 def test_examples_in_python_compile() -> None:
-    examples = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-    assert examples
-    for example in examples:
-        compile(example, "README.md", "exec")
+    assert {document.name for document, _ in examples("python")} >= {"README.md", "messages.md", "postbacks.md"}
+    for document, example in examples("python"):
+        compile(example, document.name, "exec")
 
 
 def test_examples_in_json_parse() -> None:
-    for example in re.findall(r"^```json\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE):
+    assert {document.name for document, _ in examples("json")} >= {"README.md", "messages.md", "deploying.md"}
+    for _, example in examples("json"):
         json.loads(example)
 
 
