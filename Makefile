@@ -1,12 +1,11 @@
-# Everything is installed in .venv (or in the folder that VENV names), from the locks in requirements/. `make` alone lists
-# the targets.
+# Everything is installed in .venv, or in the folder VENV, from the locks in requirements/. `make` alone lists the targets.
 
 PYTHON ?= python3
 PM2 ?= pm2
 SEEDS ?= 1 2 3
 JOBS ?= 1000
 SECONDS ?= 10 60 300
-# One environment for each Python: where PYTHON names another one than .venv has, it is .venv-3.13, or the like.
+# One environment for each Python. If PYTHON differs from that of .venv, the environment is .venv-3.13 or the like.
 VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 ASKED = $(shell $(PYTHON) $(VERSION))
 MADE = $(shell test ! -x .venv/bin/python || .venv/bin/python $(VERSION))
@@ -20,7 +19,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock" $(UPGRADE)
-# The requirements in one table of pyproject.toml, a line each.
+# Print the requirements of one table of pyproject.toml, one on each line.
 REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))$(1), sep="\n")'
 
 IMAGE_TESTS := tests/unit/images tests/unit/net/test_bombs.py tests/unit/ops/test_checks.py tests/unit/worker/test_malloc.py \
@@ -28,7 +27,7 @@ IMAGE_TESTS := tests/unit/images tests/unit/net/test_bombs.py tests/unit/ops/tes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run check test test-fallbacks smoke test-corpus chaos outages lint format screenshots sheets bench bench-scale bench-threads bench-queues \
+.PHONY: help setup setup-dev demo run check test test-fallbacks smoke test-corpus chaos outages lint format docs screenshots sheets bench bench-scale bench-threads bench-queues \
 	bench-images bench-lanes bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
@@ -39,58 +38,62 @@ help: ## List the targets
 
 setup: $(VENV)/.product ## Install the service in .venv
 
-setup-dev: $(VENV)/.dev $(VENV)/.servers ## Install also the tools of development and the embedded servers
+setup-dev: $(VENV)/.dev $(VENV)/.servers ## Also install the development tools and the embedded servers
 
-demo: setup-dev ## Run sample covers through the whole pipeline, on this machine alone
+demo: setup-dev ## Run sample covers through the whole pipeline on this machine
 	$(BIN)/image-pipeline demo
 
 run: setup-dev ## Run the service on the embedded servers until Ctrl-C
 	$(BIN)/image-pipeline local
 
-check: setup-dev lint ## Check style, format and types, and run the unit tests: the inner loop
+check: setup-dev lint ## Check style, format and types, and run the unit tests
 	$(BIN)/pytest -n auto tests/unit $(ARGS)
 
-test: setup-dev ## Run all tests in parallel and in random order, and say what they cover (ARGS="-k name" for some)
+test: setup-dev ## Run all tests in parallel and in random order, and report their coverage (ARGS="-k name" for some)
 	$(BIN)/coverage erase
 	status=0; $(BIN)/coverage run -m pytest -n auto $(ARGS) || status=$$?; \
 		$(BIN)/coverage combine --quiet; $(BIN)/python -m tests.coverage; exit $$status
 
-test-fallbacks: setup-dev ## Run the tests of images without each of the fast libraries, and without all of them
+test-fallbacks: setup-dev ## Run the tests of images without each of the fast libraries, and without all
 	for packages in numpy kornia_rs cykooz_resizer numpy,kornia_rs,cykooz_resizer; do \
 		TESTS_WITHOUT=$$packages PYTHONPATH=tests/support/missing $(BIN)/pytest $(IMAGE_TESTS) $(ARGS) || exit 1; done
 
 smoke: $(VENV)/.dev ## Build the wheel, install it in a fresh environment, and render with it (PYTHON=python3.13 for another)
 	$(BIN)/python -m tests.smoke
 
-test-corpus: setup-dev ## Render every file of a folder in a child with limits (DIR=folder, ARGS="--mutate 5" for broken copies)
+test-corpus: setup-dev ## Render every file of a folder in a child process with limits (DIR=folder, ARGS="--mutate 5" for broken copies)
 	$(BIN)/python -m tests.corpus $(DIR) $(ARGS)
 
-chaos: setup-dev ## Throw every fault at the service, and prove that no job is lost (JOBS=1000 SEEDS="1 2 3")
+chaos: setup-dev ## Cause every kind of fault, and prove that no job is lost (JOBS=1000 SEEDS="1 2 3")
 	$(BIN)/python -m tests.chaos --jobs $(JOBS) --seed $(SEEDS)
 
-outages: setup-dev ## Take SQS away in the middle of work, in four ways (SECONDS="10 60 300": 30 minutes)
+outages: setup-dev ## Take SQS away during work, in four ways (SECONDS="10 60 300": 30 minutes)
 	$(BIN)/python -m tests.chaos.outages $(SECONDS)
 
-lint: setup-dev ## Check style, format and types
+lint: setup-dev ## Check style, format, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: setup-dev ## Mend what can be mended of style and format
+format: setup-dev ## Fix style and format where possible
 	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format .
 
-screenshots: setup-dev ## Remake the pictures of the dashboard in docs/, in a Chromium that is installed
+docs: $(VENV)/.docs ## Build the documents as a searchable site in docs/_build/html; a broken link fails
+	$(VENV)/docs/bin/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+screenshots: setup-dev ## Retake the pictures of the dashboard in docs/; needs Chromium
 	$(BIN)/pytest tests/browser --need-browser --screenshots -k goes_through
 
-sheets: setup-dev ## Make the contact sheets of docs/images.md anew
+sheets: setup-dev ## Redraw the contact sheets of docs/images.md
 	$(BIN)/python -m tests.sheets
 
-bench: setup-dev ## Compare the whole pipeline with what one would use instead (writes docs/performance.md; ARGS="--quick --only file")
+bench: setup-dev ## Compare the whole pipeline with alternatives (writes docs/performance.md; ARGS="--quick --only file")
 	$(BIN)/python benchmarks/end_to_end/bench.py $(ARGS)
 
-bench-scale: setup-dev ## Images a second of each stage, from one process to the cores (writes docs/scaling.md)
+bench-scale: setup-dev ## Measure the images a second of each stage (writes docs/scaling.md)
 	$(BIN)/python benchmarks/end_to_end/scale.py $(ARGS)
 
 bench-threads: setup-dev ## Compare numbers of processes and threads of each stage (writes docs/scaling.md)
@@ -102,26 +105,27 @@ bench-queues: setup-dev ## Compare the queue layer with plain dramatiq-sqs (ARGS
 bench-images: setup-dev ## Compare rendering with sharp, libvips, Pillow and ImageMagick (writes docs/performance.md)
 	$(BIN)/python benchmarks/images/bench.py $(ARGS)
 
-bench-lanes: setup-dev ## Time live jobs without and with 20,000 bulk jobs waiting (ARGS="--bulk 2000" for fewer)
+bench-lanes: setup-dev ## Time live jobs with and without 20,000 waiting bulk jobs (ARGS="--bulk 2000" for fewer)
 	$(BIN)/python benchmarks/lanes.py $(ARGS)
 
-iam: setup-dev ## Write the policies of docs/iam anew, for the default settings
+iam: setup-dev ## Rewrite the policies of docs/iam for the default settings
 	for policy in docs/iam/*.json; do \
 		env -i $(BIN)/image-pipeline check --iam $$(basename $$policy .json) 2>/dev/null > $$policy || exit 1; done
 
-bench-sweep: setup-dev ## Sweep 100,000 episodes and check every one (ARGS="--episodes 10000" for fewer)
+bench-sweep: setup-dev ## Sweep 100,000 episodes and check each (ARGS="--episodes 10000" for fewer)
 	$(BIN)/python benchmarks/sweep.py $(ARGS)
 
-lock: setup-dev ## Remake the lock files from pyproject.toml (UPGRADE=--upgrade for the newest releases)
+lock: setup-dev ## Rewrite the lock files from pyproject.toml (UPGRADE=--upgrade for the newest releases)
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - -o requirements/base.lock
 	$(COMPILE) pyproject.toml --group dev --constraints requirements/base.lock -o requirements/dev.lock
 	$(call REQUIREMENTS,["dependency-groups"]["servers"]) | $(COMPILE) - -o requirements/servers.lock
+	$(call REQUIREMENTS,["dependency-groups"]["docs"]) | $(COMPILE) - -o requirements/docs.lock
 	$(COMPILE) benchmarks/images/peers.in -o benchmarks/images/peers.lock
 	$(COMPILE) --constraints requirements/base.lock benchmarks/end_to_end/peers.in -o benchmarks/end_to_end/peers.lock
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
-		"Python 3.11 or later is needed, not %d.%d: name one, as in make PYTHON=python3.13" % sys.version_info[:2])'
+		"Python 3.11 or later is needed, not %d.%d. Choose one: make PYTHON=python3.13" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.product: requirements/base.lock pyproject.toml | $(VENV)/pyvenv.cfg
@@ -134,14 +138,20 @@ $(VENV)/.dev: requirements/dev.lock pyproject.toml | $(VENV)/pyvenv.cfg
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.product
 
-# An environment of their own, for they hold the product's packages back; their commands are linked into .venv/bin.
+# The site generator has its own environment, because the service does not need its packages.
+$(VENV)/.docs: requirements/docs.lock | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m venv $(VENV)/docs
+	$(VENV)/docs/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/docs.lock
+	@touch $@
+
+# The servers have their own environment, because they require older packages. Their commands are linked into .venv/bin.
 $(VENV)/.servers: requirements/servers.lock | $(VENV)/pyvenv.cfg
 	$(BIN)/python -m venv $(VENV)/servers
 	$(VENV)/servers/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/servers.lock
 	ln -sf ../servers/bin/ministack ../servers/bin/secantusd-py $(BIN)/
 	@touch $@
 
-# Only honcho is told to end (--no-treekill): it tells its processes itself, and kills them after 5 s, before pm2 would.
+# pm2 stops honcho only (--no-treekill). honcho stops its own processes, and kills them after 5 s, before pm2 would.
 pm2-image-consumer: setup ## Start the Procfile's processes under pm2
 	PATH="$(CURDIR)/$(BIN):$$PATH" LEVEL=INFO $(PM2) start $(BIN)/honcho --name image-consumer --interpreter none \
 		--kill-timeout 10000 --no-treekill -- start
@@ -149,10 +159,10 @@ pm2-image-consumer: setup ## Start the Procfile's processes under pm2
 pm2-restart-image-consumer: ## Restart them
 	$(PM2) restart image-consumer
 
-pm2-delete-image-consumer: ## End them, and make pm2 forget them
+pm2-delete-image-consumer: ## Stop them and remove them from pm2
 	$(PM2) delete image-consumer
 
-# As the scripts of these names did: on the production database, now and daily at 1. The scheduler does it without pm2.
+# Like the earlier scripts of these names: on the production database, now and daily at 1. The scheduler does the same without pm2.
 PM2_SWEEP = PATH="$(CURDIR)/$(BIN):$$PATH" LEVEL=INFO ENVIRONMENT=PRODUCTION $(PM2) start $(BIN)/image-pipeline \
 	--interpreter none --no-autorestart --cron '0 1 * * *'
 
@@ -162,8 +172,8 @@ pm2-script-resize-images-from-channel: setup ## Start a sweep of the channels da
 pm2-script-resize-images-from-episodes: setup ## Start a sweep of the episodes daily at 1 under pm2
 	$(PM2_SWEEP) --name resize-image-from-episodes -- sweep episodes
 
-pm2-delete-script-resize-images-from-channel: ## Make pm2 forget the daily sweep of channels
+pm2-delete-script-resize-images-from-channel: ## Remove the daily sweep of channels from pm2
 	$(PM2) delete resize-image-from-channel
 
-pm2-delete-script-resize-images-from-episodes: ## Make pm2 forget the daily sweep of episodes
+pm2-delete-script-resize-images-from-episodes: ## Remove the daily sweep of episodes from pm2
 	$(PM2) delete resize-image-from-episodes

@@ -242,7 +242,7 @@ def test_the_paths_that_documents_name_exist() -> None:
         (document, path)
         for document in DOCUMENTS
         for path in re.findall(
-            r"`((?:pipeline|actors|tests|benchmarks|docs|deploy|requirements)/\w[\w./-]*)`", prose(document)
+            r"`((?:pipeline|actors|tests|benchmarks|docs|deploy|requirements)/[a-zA-Z][\w./-]*)`", prose(document)
         )
     ]
     assert {path for _, path in named} >= {"pipeline/settings.py", "pipeline/net/guard.py"}
