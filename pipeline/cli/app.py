@@ -28,7 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="Podcast covers from any feed to every size your apps need, in four SQS-backed stages.",
-    epilog="Settings are environment variables; the README lists them.",
+    epilog="Settings are environment variables; docs/configuration.md lists them.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )

@@ -281,7 +281,7 @@ def test_examples_in_json_parse() -> None:
 
 def test_each_process_has_a_policy_that_names_what_exists() -> None:
     assert {path.stem for path in POLICIES} == {*PROCESSES, "provision", "producer", "operator", "dashboard"}
-    theirs = {"ImageQueue.fifo", "ChannelImages", "EpisodeImages.fifo"}  # the customer's, for example
+    theirs = {"ImageQueue.fifo", "ChannelImages", "EpisodeImages.fifo"}  # examples of the customer's own queues
     patterns = {"*", "image-pipeline_*", "image-pipeline_submit_*"}
     queues = {spec.name for spec in queue_specs(get_settings())} | theirs | patterns
     bucket = "arn:aws:s3:::images-ch"
