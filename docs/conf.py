@@ -11,6 +11,7 @@ release = _PROJECT["version"]
 project_copyright = "the contributors"
 extensions = ["myst_parser"]
 exclude_patterns = ["_build", "systemd", "iam"]
+templates_path = ["_templates"]
 nitpicky = True
 
 # Anchors of headings, as GitHub makes them, so that links work there and in the site.
@@ -18,9 +19,11 @@ myst_heading_anchors = 4
 
 html_theme = "shibuya"
 html_title = project
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
-html_theme_options = {"accent_color": "blue", "globaltoc_expand_depth": 1}
+html_theme_options = {"accent_color": "blue", "show_ai_links": False}
 
 
 def _add_navigation(app, docname, source):
