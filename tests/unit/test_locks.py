@@ -19,7 +19,12 @@ BUILD = PROJECT["build-system"]["requires"]
 GROUPS = PROJECT["dependency-groups"]
 
 #: What each lock is made from, as `make lock` does it.
-LOCKED = {"base": [*DEPENDENCIES, *BUILD], "dev": [*DEPENDENCIES, *GROUPS["dev"]], "servers": GROUPS["servers"]}
+LOCKED = {
+    "base": [*DEPENDENCIES, *BUILD],
+    "dev": [*DEPENDENCIES, *GROUPS["dev"]],
+    "servers": GROUPS["servers"],
+    "docs": GROUPS["docs"],
+}
 
 
 class Pin(NamedTuple):
