@@ -1,4 +1,4 @@
-"""The Procfile as systemd units, as the README has them written and as systemd reads them."""
+"""The Procfile as systemd units, as docs/deploying.md has them written and as systemd reads them."""
 
 from __future__ import annotations
 
