@@ -245,6 +245,11 @@ def commands_in(text: str) -> list[tuple[list[str], set[str]]]:
     ]
 
 
+def test_the_documents_name_every_command() -> None:
+    found = {words[0] for document in DOCUMENTS for words, _ in commands_in(document.read_text(encoding="utf-8"))}
+    assert found == set(get_command(app).commands) - {"demo", "local"}  # theirs are `make demo` and `make run`
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_the_commands_of_the_documents_exist(document: Path) -> None:
     for words, options in commands_in(document.read_text(encoding="utf-8")):
@@ -383,7 +388,9 @@ def test_examples_in_python_compile() -> None:
 
 
 def test_examples_in_json_parse() -> None:
-    for example in re.findall(r"^```json\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE):
+    examples = [example for document in DOCUMENTS for example in blocks("json", document.read_text(encoding="utf-8"))]
+    assert len(examples) >= 3
+    for example in examples:
         json.loads(example)
 
 

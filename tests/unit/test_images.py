@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import pytest
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
@@ -247,6 +248,16 @@ def test_an_orientation_after_the_pixels_of_a_png_counts() -> None:
     end = png_chunk(b"IEND", b"")
     late = data.removesuffix(end) + png_chunk(b"eXIf", block) + end
     assert_quarters(rendered(late, "60x20", "fill"), YELLOW, BLUE, GREEN, RED)
+
+
+def test_of_several_exif_blocks_in_a_jpeg_the_first_counts() -> None:
+    # Given a JPEG with two blocks, as an editor leaves that adds its own behind the camera's
+    data = encoded(corners(64, 32), "JPEG", exif=exif(3), quality=95)
+    block = exif(6).tobytes()
+    picture = data.index(b"\xff\xdb")
+    twice = data[:picture] + b"\xff\xe1" + struct.pack(">H", 2 + len(block)) + block + data[picture:]
+    assert twice.count(b"Exif\0\0") == 2
+    assert_quarters(rendered(twice, "60x20", "fill"), YELLOW, BLUE, GREEN, RED, tolerance=30)
 
 
 @pytest.mark.parametrize("block", [b"MM\0*\xff\xff\xff\xff\xff", b"rubbish", b""])

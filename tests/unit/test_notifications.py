@@ -20,7 +20,7 @@ from standardwebhooks import Webhook
 
 from pipeline import clients
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
-from pipeline.notifications import postback
+from pipeline.notifications import MAX_ANSWER_BODY, postback
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET
 from tests.support.untrusted_servers import Behaviour, Request, Stranger, always, answer, settings, stranger
 
@@ -148,14 +148,17 @@ class TestAnswer:
         assert isinstance(error, RetryableError)
         assert error.retry_after == pytest.approx(seconds, abs=60)
 
-    def test_an_endless_body_after_a_success_is_not_read(self) -> None:
-        def behave(server: Stranger, _: Request) -> Iterator[bytes]:
-            yield b"HTTP/1.1 200 OK\r\n\r\n"
-            while not server.stopped.is_set():
-                yield b"x" * 65536
+    def test_an_endless_body_after_a_success_is_not_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Given a receiver that sends as much of a body as is read, and then keeps us waiting for more
+        settings(monkeypatch, POSTBACK_TIMEOUT="60")
 
-        with stranger(behave) as server:
-            postback(JOB, server.url(), RESULT)
+        def behave(server: Stranger, _: Request) -> Iterator[bytes]:
+            yield b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * MAX_ANSWER_BODY
+            server.stopped.wait()
+
+        # When a result is posted, then that is a success at once, and nobody waits for the rest.
+        with ThreadPoolExecutor(1) as pool, stranger(behave) as server:
+            pool.submit(postback, JOB, server.url(), RESULT).result(timeout=20)
 
     @pytest.mark.parametrize("body", [b"half", b""])
     def test_a_body_that_never_ends_does_not_undo_a_success(self, body: bytes) -> None:
