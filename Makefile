@@ -15,7 +15,7 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run test test-corpus chaos outages lint format screenshots sheets bench bench-scale bench-threads bench-queues \
+.PHONY: help setup setup-dev demo run test test-corpus mutants chaos outages lint format screenshots sheets bench bench-scale bench-threads bench-queues \
 	bench-images bench-lanes bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
@@ -39,6 +39,9 @@ test: setup-dev ## Run all tests (ARGS="-k name" for some)
 
 test-corpus: setup-dev ## Render every file of a folder in a child with limits (DIR=folder, ARGS="--mutate 5" for broken copies)
 	$(BIN)/python -m tests.corpus $(DIR) $(ARGS)
+
+mutants: setup-dev ## Change the code in small ways, and see whether the tests notice (ARGS="--seed 1 --area job", ARGS=--all)
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 chaos: setup-dev ## Throw every fault at the service, and prove that no job is lost (JOBS=1000 SEEDS="1 2 3")
 	$(BIN)/python -m tests.chaos --jobs $(JOBS) --seed $(SEEDS)

@@ -1,0 +1,82 @@
+"""What `make mutants` changes, and what it leaves alone."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import libcst as cst
+
+#: The files of each area. A module that moves is followed here, and in equivalent.toml.
+AREAS: dict[str, tuple[str, ...]] = {
+    "job": ("pipeline/job.py",),
+    "images": (
+        "pipeline/images.py",
+        "pipeline/renditions.py",
+        "pipeline/codecs.py",
+        "pipeline/colour.py",
+        "pipeline/containers.py",
+        "pipeline/openers.py",
+        "pipeline/decoding.py",
+        "pipeline/confined.py",
+    ),
+    "storage": ("pipeline/objects.py", "pipeline/staging.py", "pipeline/publish.py"),
+    "notify": ("actors/notify.py", "pipeline/notifications.py", "pipeline/exchange.py"),
+    "sweeps": (
+        "pipeline/walk.py",
+        "pipeline/runs.py",
+        "pipeline/documents.py",
+        "pipeline/sweeping.py",
+        "actors/sweeps.py",
+    ),
+    "dead letters": ("pipeline/letters.py", "pipeline/dead_queues.py", "pipeline/dead_letters.py"),
+}
+
+FILES = {file: area for area, files in AREAS.items() for file in files}
+
+#: Mutants that no test can kill, by file, the line as it was and as it became; each with the reason.
+_EQUIVALENT = Path(__file__).with_name("equivalent.toml")
+
+
+@cache
+def equivalents() -> dict[tuple[str, str, str], str]:
+    """The reasons why mutants are as good as the code, by file, line and mutated line."""
+    entries = tomllib.loads(_EQUIVALENT.read_text(encoding="utf-8")).get("mutant", [])
+    return {(entry["file"], entry["was"], entry["becomes"]): entry["why"] for entry in entries}
+
+
+def is_left_out(original: cst.CSTNode, mutated: cst.CSTNode, parents: dict[cst.CSTNode, cst.CSTNode]) -> bool:
+    """Whether a mutation is not worth a test.
+
+    It changes wording for people alone (a text that holds a space, with what is put into it, and what a logger is
+    given), because tests compare codes. Or it takes `strict` from a `zip`, which only guards against our own mistakes.
+    """
+    if isinstance(original, cst.Call) and isinstance(mutated, cst.Call):
+        kept = {id(argument.value) for argument in mutated.args}
+        lost = [argument for argument in original.args if id(argument.value) not in kept]
+        if lost and all(_is_prose(argument.value) or _is_strict(argument) for argument in lost):
+            return True
+    node = original
+    while node in parents and not isinstance(node, cst.BaseSmallStatement | cst.BaseCompoundStatement):
+        if _is_prose(node) or _is_strict(node) or _is_logging(node):
+            return True
+        node = parents[node]
+    return False
+
+
+def _is_prose(node: cst.CSTNode) -> bool:
+    is_text = isinstance(node, cst.SimpleString | cst.FormattedString | cst.ConcatenatedString)
+    return is_text and " " in _code(node).strip()
+
+
+def _is_strict(node: cst.CSTNode) -> bool:
+    return isinstance(node, cst.Arg) and node.keyword is not None and node.keyword.value == "strict"
+
+
+def _is_logging(node: cst.CSTNode) -> bool:
+    return isinstance(node, cst.Call) and _code(node.func).startswith("logger.")
+
+
+def _code(node: cst.CSTNode) -> str:
+    return cst.Module([]).code_for_node(node)
