@@ -82,18 +82,18 @@ def test_files_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
 
 
 def test_orphans_in_a_folder_go_after_fourteen_days_and_not_before(tmp_path: Path) -> None:
-    # Given files of 13.9 and of 14.1 days
+    # Given files of 13.9, 14.1 and 15 days
     store = LocalStaging(tmp_path)
-    young, old = store.put(b"young"), store.put(b"old")
-    for key, days in ((young, EXPIRY_DAYS - 0.1), (old, EXPIRY_DAYS + 0.1)):
+    young, old, older = (store.put(data) for data in (b"young", b"old", b"older"))
+    for key, days in ((young, EXPIRY_DAYS - 0.1), (old, EXPIRY_DAYS + 0.1), (older, EXPIRY_DAYS + 1)):
         os.utime(tmp_path / key[:2] / key, times=(time.time() - days * 86400,) * 2)
     # and files of others beside them
     for theirs in ("documents/thesis.docx", "ab/thesis.docx", "ab/cd/thesis.docx", "thesis.docx"):
         (tmp_path / theirs).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / theirs).write_bytes(b"theirs")
         os.utime(tmp_path / theirs, times=(0, 0))
-    # When the folder is swept, then only the older one is gone.
-    assert store.sweep() == 1
+    # When the folder is swept, then only the older ones are gone.
+    assert store.sweep() == 2
     assert len(list(tmp_path.rglob("thesis.docx"))) == 4
     assert store.get(young) == b"young"
     with pytest.raises(StagedMissing):

@@ -200,13 +200,6 @@ def test_edges_do_not_darken(name: str, tolerance: int) -> None:
     assert all(is_near(pixel[:3], RED, tolerance) for pixel in edge)
 
 
-@pytest.mark.parametrize("alpha", [1, 127, 128, 254])
-def test_alpha_is_kept_however_much_of_it_there_is(alpha: int) -> None:
-    image = rendered(encoded(Image.new("RGBA", (64, 64), (*RED, alpha)), "PNG"))
-    assert image.mode == "RGBA"
-    assert image.getchannel("A").getextrema() == (alpha, alpha)
-
-
 def test_an_opaque_alpha_channel_is_dropped() -> None:
     assert rendered(encoded(corners().convert("RGBA"), "PNG")).mode == "RGB"
 

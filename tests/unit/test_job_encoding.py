@@ -9,7 +9,18 @@ from bson import ObjectId
 
 from pipeline.errors import PermanentError, Rejected, RetryableError, StagedMissing
 from pipeline.images import Recipe
-from pipeline.job import MAX_DEPTH, Content, Job, Rendered, Source, Unfinished, input_job_id, sweep_job_id, to_json
+from pipeline.job import (
+    MAX_DEPTH,
+    Content,
+    Job,
+    Rendered,
+    Source,
+    Unfinished,
+    input_job_id,
+    sweep_job_id,
+    to_json,
+    validated,
+)
 from pipeline.renditions import parse_rendition
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
 
@@ -125,6 +136,26 @@ def test_ids_stay_what_they_are() -> None:
     id_, urls = ObjectId("5f43a1e2c9d4f7a1b2c3d4e5"), {"itunes_image": "b", "image_url": "a"}
     assert input_job_id("message-1") == "f04452ed-668f-530c-910d-fb0e192d29a7"
     assert sweep_job_id("channels", id_, urls, "run-1") == "185431bb-34a3-5e4b-a638-c377fe61b5c2"
+    # And where a worker of another release finds, and deletes, what this one staged.
+    job = replace(accept(PAYLOAD), ticket="ticket-1")
+    assert job.staged_key(RESIZE, job.sources[0], CONTENT) == "2a78012305b0e6c72f0b4f3eadcf7de5"
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ([], "a list"),
+        ("text", "a string"),
+        (True, "a boolean"),
+        (None, "null"),
+        (7, "a number"),
+        (7.5, "a number"),
+        ((), "a tuple"),
+    ],
+)
+def test_what_is_no_object_is_named(value: object, kind: str) -> None:
+    with pytest.raises(Rejected, match=f"The message is {kind}, not a JSON object"):
+        validated(value)
 
 
 def test_json_is_compact_and_escapes_no_more_than_sqs_wants() -> None:
