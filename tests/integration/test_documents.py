@@ -12,6 +12,7 @@ from pymongo.errors import ExecutionTimeout
 
 from pipeline import clients, documents
 from pipeline.documents import CHANNELS, EPISODES, Outcome
+from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
 
 SOON, PAST = datetime(2999, 1, 1, tzinfo=UTC), datetime(2001, 1, 1, tzinfo=UTC)
 INFO = {"50x50": {"url": "https://s3/x_50x50.png", "bucket_path": "images-resized/A/"}}
@@ -79,29 +80,6 @@ def test_a_channel_is_picked(database, document, urls):
 
 
 @pytest.mark.parametrize(
-    ("document", "count"),
-    [
-        ({"image_url": "a"}, 1),
-        ({"image_url": "a", "last_image_url": "a"}, 0),
-        ({"image_url": "a", "last_image_url": "a", "itunes_image": "b"}, 1),
-        ({"image_url": "N/A", "itunes_image": "b"}, 0),
-        ({"image_url": "", "itunes_image": "b"}, 1),
-        ({"image_url": 7}, 0),
-        ({"image_url": ["a"]}, 1),  # to MongoDB a list of texts has their type; what is read of it is left
-        ({"image_url": "a", "metadata": {"image_is_valid": False}}, 0),
-        ({"image_url": "a", "metadata": {"error": True}}, 0),
-        ({"image_url": "a", "lock": True}, 1),
-        ({"image_url": "a", "lock": {"until": PAST, "run": "other"}}, 1),
-        ({"image_url": "a", "lock": {"until": SOON, "run": "other"}}, 0),
-    ],
-)
-def test_a_stale_channel_is_counted(database, document, count):
-    database.channels.insert_one(document)
-
-    assert documents.count_stale(CHANNELS) == count
-
-
-@pytest.mark.parametrize(
     ("document", "picked"),
     [
         ({"itunes_image": "a"}, True),
@@ -164,6 +142,7 @@ def test_where_a_look_takes_too_long_it_goes_by_windows(database, monkeypatch):
 # Claims.
 
 
+@pytest.mark.usefixtures("far_from_greenwich")
 def test_a_claim_lasts_as_long_as_it_should_and_names_its_run(database, monkeypatch):
     database.channels.insert_one({"_id": 1, "image_url": "a", "lock": True})
     found, _ = documents.read(CHANNELS, "run", [], 10)

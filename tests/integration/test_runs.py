@@ -11,6 +11,9 @@ from pipeline import runs
 from pipeline.documents import CHANNELS, EPISODES
 from pipeline.runs import COVER_GRACE, INDEXES, RUN_DAYS, Cover
 from pipeline.settings import get_settings
+from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.usefixtures("far_from_greenwich")
 
 AT = datetime(2026, 11, 24, 1, tzinfo=UTC)
 OUTCOME = {"stored": {"itunes_image": {}}, "errors": {}, "given_up": False}

@@ -127,6 +127,14 @@ def test_a_page_whose_jobs_sqs_refuses_is_taken_again(worker, monkeypatch):
     assert {source["url"] for job in jobs() for source in job["sources"]} == {"http://h/0", "http://h/1"}
 
 
+def test_a_page_is_asked_for_at_once_or_after_a_wait(monkeypatch):
+    sent = []
+    monkeypatch.setattr(sweeps.broker, "enqueue", lambda message, delay: sent.append((message.kwargs, delay)))
+    sweeps.send_page(CHANNELS, "run")
+    sweeps.send_page(EPISODES, "run", 3, wait=2.5)
+    assert sent == [({"run": "run", "page": 0}, 0), ({"run": "run", "page": 3}, 2500)]
+
+
 def test_without_mongodb_nothing_is_swept(worker, monkeypatch):
     monkeypatch.delenv("MONGO_URL")
     clients.forget()

@@ -22,6 +22,7 @@ from pipeline import clients
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
 from pipeline.notifications import MAX_ANSWER_BODY, postback
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET
+from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
 from tests.support.untrusted_servers import Behaviour, Request, Stranger, always, answer, settings, stranger
 
 SECRET = "-".join(["not", "to", "be", "told"])  # so that no source line in a traceback holds it
@@ -83,6 +84,24 @@ class TestRequest:
         headers = {name: str(request.header(name)) for name in ("webhook-id", "webhook-timestamp", "webhook-signature")}
         Webhook(secret).verify(request.body, headers)
         assert abs(int(headers["webhook-timestamp"]) - time.time()) < 10
+
+    @pytest.mark.usefixtures("far_from_greenwich")
+    def test_a_signature_has_the_time_that_everybody_has(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        secret = "whsec_" + base64.b64encode(b"k" * 32).decode()
+        settings(monkeypatch, POSTBACK_SIGNING_SECRET=secret)
+        with stranger(always(answer(200))) as server:
+            postback(JOB, server.url(), RESULT)
+        request = server.requests[0]
+        headers = {name: str(request.header(name)) for name in ("webhook-id", "webhook-timestamp", "webhook-signature")}
+        Webhook(secret).verify(request.body, headers)
+
+    def test_each_wait_has_the_timeout_of_the_settings(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        session, asked = clients.http(), []
+        post = session.post
+        monkeypatch.setattr(session, "post", lambda url, **how: asked.append(how["timeout"]) or post(url, **how))
+        with stranger(always(answer(200))) as server:
+            postback(JOB, server.url(), RESULT)
+        assert asked == [0.3]
 
     def test_a_repeat_has_the_same_id_and_body(self) -> None:
         with stranger(always(answer(200))) as server:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from pipeline.job import CLEAN_UP, Content, Job, Rendered, Sweep, Unfinished
 from pipeline.renditions import parse_rendition
 from pipeline.stages import FETCH, UPLOAD
 from pipeline.staging import LocalStaging, staging
+from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
 
 COVER = "https://feeds.example/cover.jpg"
 OTHER = "https://feeds.example/other.png"
@@ -74,6 +76,7 @@ class TestOutcome:
         assert outcome["given_up"]
         assert outcome["stored"] == {}
 
+    @pytest.mark.usefixtures("far_from_greenwich")
     def test_a_stored_image_and_one_that_failed_for_good(self) -> None:
         job = a_sweeps_job()
         (good, _) = job.sources
@@ -88,6 +91,7 @@ class TestOutcome:
             "code": "http_404",
             "message": "Gone.",
         }.items() <= error.items()
+        assert abs(error["at"] - datetime.now(UTC)) < timedelta(minutes=1)
 
 
 class TestErrands:
