@@ -48,7 +48,7 @@ TESTS = ("tests/unit", "tests/integration")
 BUDGET = 120.0
 LIMIT = 240
 #: Seconds that one test may take: a mutant that waits forever is killed by it.
-TEST_TIMEOUT = 30
+TEST_TIMEOUT = 60
 
 
 @dataclass
@@ -173,7 +173,7 @@ def copy(folder: str) -> Path:
 
 def run(copied: Path, tests: list[str]) -> str:
     """How tests end in a copy: `survived`, `killed` or `hung`."""
-    options = ["-q", "-x", "-p", "no:randomly", "-p", "no:cacheprovider", "-o", f"timeout={TEST_TIMEOUT}"]
+    options = ["-q", "-x", "-n", "0", "-p", "no:randomly", "-p", "no:cacheprovider", "-o", f"timeout={TEST_TIMEOUT}"]
     child = subprocess.Popen(
         [sys.executable, "-m", "pytest", *options, *tests],
         cwd=copied,
