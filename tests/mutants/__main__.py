@@ -124,13 +124,21 @@ def _tree(file: str) -> ast.Module:
 
 
 def _places(file: str, line: int) -> list[tuple[int, int]]:
-    """The statement around a line, without those inside it, and the function around that: first and last lines."""
+    """The statement around a line, without those inside it, and the function around that: first and last lines.
+
+    None outside a function, and not a function's own head: they ran when the module was imported, by whatever test.
+    """
     around = [n for n in ast.walk(_tree(file)) if isinstance(n, ast.stmt) and n.lineno <= line <= (n.end_lineno or 0)]
     around.sort(key=lambda node: (node.end_lineno or 0) - node.lineno)
-    statement, body = around[0], getattr(around[0], "body", None)
-    places = [(statement.lineno, max(statement.lineno, body[0].lineno - 1) if body else statement.end_lineno or 0)]
-    function = next((node for node in around if isinstance(node, ast.FunctionDef)), statement)
-    return [*places, (function.lineno, function.end_lineno or 0)]
+    function = next((node for node in around if isinstance(node, ast.FunctionDef)), None)
+    if not function:
+        return []
+    statement, whole = around[0], (function.body[0].lineno, function.end_lineno or 0)
+    if statement is function:
+        return [whole]
+    body = getattr(statement, "body", None)
+    end = max(statement.lineno, body[0].lineno - 1) if body else statement.end_lineno or 0
+    return [(statement.lineno, end), whole]
 
 
 def reach(processes: int) -> Reach:
