@@ -2,13 +2,14 @@
 
 The changes are mutmut's: this takes its operators, and leaves its runner. That one keeps all mutants of a file in the
 file itself and picks one by a variable of the environment, which children with an environment of their own
-(`confined`) do not have; it has no samples; and its tests run in forks of a process that embedded servers do not
-survive. Here each mutant is a file in a copy of the repository, so whatever starts there has it.
+(`confined`) do not have; and it has no samples. Here each mutant is a file in a copy of the repository, so whatever
+starts there has it.
 
 First all unit and integration tests run once, and it is noted which of them reach which line (kept in .mutants until a
 file of Python changes). Then a sample of each area's mutants, drawn by a seed, is put in one by one: the tests that
-reach the statement run, the fastest first, up to the first that fails. As in mutmut, only the code of functions
-without decorators is changed. Exits with 1 where fewer than `--least` percent were killed.
+reach the statement run, the fastest first, up to the first that fails. What is changed is the code of functions without
+decorators, and the bodies of classes; constants of modules are not. Exits with 1 where fewer than `--least` percent
+were killed.
 """
 
 from __future__ import annotations
