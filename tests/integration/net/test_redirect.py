@@ -149,6 +149,17 @@ class TestCache:
         assert redirect(JOB, name, RESULT)
         assert len(received(url)) == 1
 
+    def test_a_queue_that_is_found_and_yet_gone_is_none(self, name: str) -> None:
+        # Given an SQS that still finds a queue it has deleted, as it may for a minute
+        sqs = aws.sqs()
+        with Stubber(sqs) as stub:
+            for _ in range(2):
+                stub.add_response("get_queue_url", {"QueueUrl": f"{sqs.meta.endpoint_url}/000000000000/{name}"})
+                stub.add_client_error("send_message", "QueueDoesNotExist")
+            # When a result is redirected to it, then there is none.
+            assert not redirect(JOB, name, RESULT)
+            stub.assert_no_pending_responses()
+
     def test_threads_share_it(self, name: str) -> None:
         names = [f"{name}-{number}" for number in range(4)]
         urls = [create(each) for each in names]

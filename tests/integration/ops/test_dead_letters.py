@@ -257,6 +257,14 @@ def test_only_what_is_meant_is_sent_and_the_rest_is_there_as_before(dead):
     assert len(taken("upload")) == 17
 
 
+def test_a_limit_is_that_of_all_letters_together(dead):
+    # Given more letters than SQS gives at once, of two stages
+    put(*(letter_of(job_at(f"http://h/{n}"), [UPLOAD, NOTIFY][n % 2]) for n in range(48)))
+    # When up to 13 are sent, then just as many are.
+    assert dead.redrive(rate=1000, limit=13).sent.total() == 13
+    assert sum(counts(queue)[0] for queue in ("upload_dlq", "notify_dlq")) == 35
+
+
 def test_what_fails_again_is_not_taken_again(dead, broker, monkeypatch):
     # Given a stage that gives up each job at once
     put(letter_of(job_at(), UPLOAD))

@@ -189,6 +189,28 @@ def test_the_same_cover_in_two_folders_is_two_jobs(database):
     assert {job.folder for job in Walker(EPISODES).go().jobs} == {"SHOW_1", "SHOW_2"}
 
 
+def test_a_cover_whose_job_has_ended_is_not_sent_again_with_its_page(database, small_pages, monkeypatch):
+    # Given a worker that died after it had handed a page's jobs over and before it could say so
+    episodes(database, 4, covers=2)
+    walker = Walker(EPISODES)
+
+    def dies(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_state, "handed_over", dies)
+        with pytest.raises(KeyboardInterrupt):
+            walker.take(0)
+    # When one of the jobs ends, and the page is taken again
+    first, second = walker.jobs
+    end(first)
+    walker.jobs.clear()
+    database.episodes.update_many({}, {"$unset": {"last_itunes_image": ""}})
+    walker.take(0)
+    # Then only the job that has not ended is sent again.
+    assert walker.jobs == [second]
+
+
 def test_what_comes_after_a_covers_job_has_ended_is_written_without_another(database, small_pages):
     episodes(database, 8, covers=1)
     walker = Walker(EPISODES)
