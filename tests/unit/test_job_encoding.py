@@ -145,7 +145,7 @@ def test_ids_stay_what_they_are() -> None:
 )
 def test_what_is_no_object_is_named(value: object, kind: str) -> None:
     with pytest.raises(Rejected, match=f"The message is {kind}, not a JSON object"):
-        validated(value)
+        validated(value, ())
 
 
 def test_json_is_compact_and_escapes_no_more_than_sqs_wants() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.sweeps import documents
 from pipeline.sweeps.documents import CHANNELS
-from tests.integration.test_documents import PAST, SOON, read_all
+from tests.integration.sweeps.test_documents import PAST, SOON, read_all
 from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+import pipeline.actors  # builds the broker, on which the actors are declared
 from actors import sweeps
 from pipeline.clients import lazy
 from pipeline.errors import RetryableError
@@ -104,7 +105,7 @@ def test_a_page_that_mongodb_keeps_from_being_taken_is_taken_later_by_the_same_m
 
 def test_a_run_that_has_to_wait_asks_again_later(worker, monkeypatch):
     sent = []
-    monkeypatch.setattr(sweep, "take_page", lambda *_, **__: sweep.Turn(4, 2.5))
+    monkeypatch.setattr(sweep, "take_page", lambda *_, **__: sweep.NextPage(4, 2.5))
     monkeypatch.setattr(sweeps, "send_page", lambda *page, **wait: sent.append((*page, wait)))
     sweeps.sweep_channels.send(run="channels-1", page=3)
     wait_for(lambda: sent)
@@ -114,7 +115,7 @@ def test_a_run_that_has_to_wait_asks_again_later(worker, monkeypatch):
 def test_a_page_whose_jobs_sqs_refuses_is_taken_again(worker, monkeypatch):
     # Given SQS that takes the first of two jobs alone, once
     worker.episodes.insert_many([{"_id": n, "itunes_image": f"http://h/{n}"} for n in range(2)])
-    enqueue_many, refused = sweeps.broker.enqueue_many, []
+    enqueue_many, refused = pipeline.actors.broker.enqueue_many, []
 
     def refuses_once(messages, **options):
         if refused or len(messages) < 2:
@@ -122,7 +123,7 @@ def test_a_page_whose_jobs_sqs_refuses_is_taken_again(worker, monkeypatch):
         refused.append(RetryableError("sqs_error", "SQS is busy."))
         return [*enqueue_many(messages[:1]), refused[0]]
 
-    monkeypatch.setattr(sweeps.broker, "enqueue_many", refuses_once)
+    monkeypatch.setattr(pipeline.actors.broker, "enqueue_many", refuses_once)
     monkeypatch.setattr(settlement, "RELEASE_DELAY", 0)
     # When a run is started, then it ends only once both are sent.
     run = sweeping.start(EPISODES, limit=None)
@@ -132,7 +133,7 @@ def test_a_page_whose_jobs_sqs_refuses_is_taken_again(worker, monkeypatch):
 
 def test_a_page_is_asked_for_at_once_or_after_a_wait(monkeypatch):
     sent = []
-    monkeypatch.setattr(sweeps.broker, "enqueue", lambda message, delay: sent.append((message.kwargs, delay)))
+    monkeypatch.setattr(pipeline.actors.broker, "enqueue", lambda message, delay: sent.append((message.kwargs, delay)))
     sweeps.send_page(CHANNELS, "run")
     sweeps.send_page(EPISODES, "run", 3, wait=2.5)
     assert sent == [({"run": "run", "page": 0}, 0), ({"run": "run", "page": 3}, 2500)]

@@ -24,7 +24,7 @@ def test_a_receiver_may_ask_for_a_longer_wait_but_not_for_a_shorter_one(
 ) -> None:
     # Given a job that has ended, and a receiver that is down and says when it will be up
     monkeypatch.setenv("ALLOWED_NETWORKS", "127.0.0.0/8")
-    lazy.unsubscribe()
+    lazy.forget()
     turns: list[Event] = []
     with remote(always(answer(503, b"", f"Retry-After: {asked}"))) as receiver:
         payload = {"image_url": "http://127.0.0.1:9/cover.jpg", "postback_url": receiver.url("/hook")}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import pipeline.actors  # noqa: F401 - builds the broker, on which the actors are declared
 from actors import notify
 from pipeline.clients import lazy
 from pipeline.errors import PermanentError, RetryableError, StagedMissing
