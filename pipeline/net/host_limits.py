@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from urllib.parse import urlsplit
 
+from pipeline.backoff import Backoff
 from pipeline.errors import PipelineError, Retry, RetryableError, Snoozed
 from pipeline.settings import get_settings
 from pipeline.stages import Lane
@@ -55,7 +56,7 @@ class Host:
 
     busy: int = 0  #: requests under way
     failures: int = 0  #: in a row
-    rest: float = 0.0  #: how long it is left alone, this time; 0: not at all
+    rest: Backoff = field(default_factory=lambda: Backoff(FIRST_REST, LONGEST_REST))  #: how long it is left alone
     rests_since: float = 0.0  #: when it was first left alone, in this row
     rests_until: float = 0.0
     takes: float = USUAL_TIME  #: seconds of a request, lately
@@ -82,7 +83,7 @@ class HostLimiter:
         """How many hosts are left alone now."""
         with self._lock:
             now = self._clock()
-            return sum(now < host.rests_until for host in self._hosts.values() if host.rest)
+            return sum(now < host.rests_until for host in self._hosts.values() if host.rest.wait)
 
     @contextmanager
     def slot(self, url: str, lane: Lane = Lane.LIVE) -> Iterator[None]:
@@ -111,7 +112,7 @@ class HostLimiter:
         with self._lock:
             now = self._clock()
             host = self._hosts.get(name) or self._meet(name, now)
-            if host.rest and (host.busy or now < host.rests_until):  # after its rest, one request goes first
+            if host.rest.wait and (host.busy or now < host.rests_until):  # after its rest, one request goes first
                 if now - host.rests_since > PATIENCE:
                     message = f"{name} has been failing for more than an hour, and is asked but now and then."
                     raise RetryableError("host_down", message, retry=Retry.SOURCE)
@@ -135,7 +136,8 @@ class HostLimiter:
             host.busy -= 1
             host.takes += (took - host.takes) / 4
             if is_well:
-                host.failures, host.rest = 0, 0.0
+                host.failures = 0
+                host.rest.reset()
             elif is_well is False:
                 self._failed(host)
 
@@ -143,9 +145,8 @@ class HostLimiter:
         now = self._clock()
         host.failures += 1
         if host.failures >= MAX_FAILURES and now >= host.rests_until:  # not those that began before its rest
-            host.rests_since = host.rests_since if host.rest else now
-            host.rest = min(max(2 * host.rest, FIRST_REST), LONGEST_REST)
-            host.rests_until = now + host.rest
+            host.rests_since = host.rests_since if host.rest.wait else now
+            host.rests_until = now + host.rest.next()
 
     def _meet(self, name: str, now: float) -> Host:
         if len(self._hosts) >= MANY_HOSTS:

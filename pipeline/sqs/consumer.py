@@ -28,6 +28,7 @@ import dramatiq_sqs.broker as upstream
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
+from pipeline.backoff import Backoff
 from pipeline.errors import RetryableError
 from pipeline.sqs.leases import FIRST_BACKOFF, LAST_BACKOFF, Lease, LeasedQueue, Leases
 from pipeline.sqs.message import SQSMessage
@@ -179,7 +180,7 @@ class SQSConsumer(upstream.SQSConsumer):
         self.leases.close()
 
     def _receive(self) -> None:
-        backoff = FIRST_BACKOFF
+        backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
         while room := self._wait_for_room():
             self.asking_since = self.asking_since or time.monotonic()
             try:
@@ -191,12 +192,12 @@ class SQSConsumer(upstream.SQSConsumer):
                     MessageSystemAttributeNames=["ApproximateReceiveCount"],
                 )
             except Exception as error:  # of boto3, or of a parser below it: this thread must not end
-                self.logger.warning("%s: cannot receive (%s): next in %.1fs", self.queue_name, describe(error), backoff)
-                self._stopping.wait(backoff)
-                backoff = min(backoff * 2, LAST_BACKOFF)
+                wait = backoff.next()
+                self.logger.warning("%s: cannot receive (%s): next in %.1fs", self.queue_name, describe(error), wait)
+                self._stopping.wait(wait)
                 continue
             self.asking_since = None
-            backoff = FIRST_BACKOFF
+            backoff.reset()
             batch = [(message, self.leases.add(message["ReceiptHandle"])) for message in response.get("Messages", [])]
             if self._stopping.is_set():
                 self.leases.give_back([lease for _, lease in batch], 0)
@@ -306,16 +307,16 @@ class SQSConsumer(upstream.SQSConsumer):
 
         Its message stays held meanwhile: to leave it would let SQS count receives that are nobody's fault.
         """
-        backoff = FIRST_BACKOFF
+        backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
         while True:
             try:
                 errand()
                 return True
             except (BrokerConnectionError, RetryableError) as trouble:
-                self.logger.warning("%s: %s Again in %.1f s.", self.queue_name, trouble, backoff)
-                if self._stopping.wait(backoff):
+                wait = backoff.next()
+                self.logger.warning("%s: %s Again in %.1f s.", self.queue_name, trouble, wait)
+                if self._stopping.wait(wait):
                     return False
-                backoff = min(backoff * 2, LAST_BACKOFF)
             except Exception as error:
                 self.logger.error("%s: a message cannot be sent (%s).", self.queue_name, describe(error))
                 return False

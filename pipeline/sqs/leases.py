@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from dramatiq.logging import get_logger
 from dramatiq_sqs.utils import batched
 
+from pipeline.backoff import Backoff
 from pipeline.sqs.wire import MAX_BATCH, describe
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Leases:
         self._thread.join(CLOSE_TIMEOUT)
 
     def _keep(self) -> None:
-        backoff = FIRST_BACKOFF
+        backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
         while True:
             self.looked_at = time.monotonic()
             with self.changed:
@@ -133,11 +134,9 @@ class Leases:
                     # Shorter where messages are hidden for short: they are extended only afterwards.
                     self.changed.wait_for(self._has_full_batch, min(DELETE_WAIT, self._queue.visibility / 15))
             if self._delete_done():
-                backoff = FIRST_BACKOFF
-            elif self._closed.wait(backoff):
+                backoff.reset()
+            elif self._closed.wait(backoff.next()):
                 return
-            else:
-                backoff = min(backoff * 2, LAST_BACKOFF)
             if self._closed.is_set() and not self._done:
                 return
             self._extend_held()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dramatiq.errors import BrokerConnectionError
 
+from pipeline.backoff import Backoff
 from pipeline.clients import aws
 from pipeline.errors import Rejected, RetryableError
 from pipeline.events import Event, Outcome, emit
@@ -22,6 +23,7 @@ from pipeline.job import Job, input_job_id
 from pipeline.metrics import count_hand_over
 from pipeline.payload import parse_json
 from pipeline.settings import get_settings
+from pipeline.sqs.leases import FIRST_BACKOFF, LAST_BACKOFF
 from pipeline.sqs.queues import VISIBILITY_TIMEOUT
 from pipeline.sqs.wire import Reason, describe
 from pipeline.storage.staging import staging
@@ -40,9 +42,6 @@ LONG_POLL = 20
 
 #: Seconds a received message is hidden: far longer than a hand-over takes, and soon over if this process dies.
 VISIBILITY = VISIBILITY_TIMEOUT
-
-#: Seconds between attempts while SQS is in trouble: doubled from the first to the last.
-FIRST_BACKOFF, LAST_BACKOFF = 0.5, 15.0
 
 
 class Ingest:
@@ -64,17 +63,17 @@ class Ingest:
 
     def run(self) -> None:
         """Take batches until told to stop. Trouble with SQS is waited out."""
-        backoff = FIRST_BACKOFF
+        backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
         while not self._stopping.is_set():
             self.asking_since = self.asking_since or time.monotonic()
             try:
                 self.take_batch()
                 self.asking_since = None
-                backoff = FIRST_BACKOFF
+                backoff.reset()
             except Exception as error:  # whatever it is, the messages come back, and may fare better
-                logger.warning("ingest: trouble with a batch (%s); again in %.1f s.", describe(error), backoff)
-                self._stopping.wait(backoff)
-                backoff = min(backoff * 2, LAST_BACKOFF)
+                wait = backoff.next()
+                logger.warning("ingest: trouble with a batch (%s); again in %.1f s.", describe(error), wait)
+                self._stopping.wait(wait)
 
     def take_batch(self) -> int:
         """Receive up to ten messages and hand them over; returns how many are done and deleted."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import dramatiq
 
+from pipeline.backoff import Backoff
 from pipeline.schedule import Schedule
 from pipeline.sqs.wire import describe
 
@@ -60,7 +61,7 @@ class Periodic:
         self._due: datetime | None = None
         self.next_look: datetime | None = None  #: when a scheduler asks again, as it was told; None: it never asked
         self.last_sent: datetime | None = None  #: the time of the schedule that this process sent last
-        self._wait = 0.0
+        self._backoff = Backoff(FIRST_WAIT, LAST_WAIT)
 
     def __str__(self) -> str:
         return str(self._schedule)
@@ -76,7 +77,7 @@ class Periodic:
 
     def next_valid_date(self, now: datetime) -> datetime:
         """When to ask again: at the next time after `now`, or soon, where one is due that could not be sent."""
-        soonest = self._clock() + timedelta(seconds=max(self._wait, SHORTEST_SLEEP))
+        soonest = self._clock() + timedelta(seconds=max(self._backoff.wait, SHORTEST_SLEEP))
         self.next_look = soonest if self._due else max(self._schedule.following(now), soonest)
         return self.next_look
 
@@ -88,12 +89,12 @@ class Periodic:
     def sent(self) -> None:
         """What was due is sent."""
         self.last_sent = self._due or self.last_sent
-        self._sent, self._due, self._wait = self._due or self._sent, None, 0.0
+        self._sent, self._due = self._due or self._sent, None
+        self._backoff.reset()
 
     def not_sent(self) -> float:
         """What was due could not be sent; returns the seconds until the next attempt."""
-        self._wait = min(max(2 * self._wait, FIRST_WAIT), LAST_WAIT)
-        return self._wait
+        return self._backoff.next()
 
     def _begin(self, now: datetime) -> datetime:
         try:

@@ -15,6 +15,7 @@ from dramatiq.errors import BrokerConnectionError
 from dramatiq.errors import Retry as DramatiqRetry
 from dramatiq.middleware import MiddlewareError, Shutdown, TimeLimitExceeded
 
+from pipeline.backoff import Backoff
 from pipeline.errors import PermanentError, PipelineError, Rejected, Retry, RetryableError, Snoozed
 from pipeline.events import Event, Outcome, emit
 from pipeline.job import CLEAN_UP, Job, Unfinished, UnknownVersion
@@ -95,7 +96,7 @@ class Settlement(dramatiq.Middleware):
         error = exception.__cause__ or exception
         steps: Iterator[Step] | None = None
         step: Step | None = None
-        backoff = FIRST_BACKOFF
+        backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
         while True:
             try:
                 steps = steps or iter(self._steps(broker, message, error))
@@ -104,11 +105,11 @@ class Settlement(dramatiq.Middleware):
                     step = None
                 return
             except (BrokerConnectionError, RetryableError) as trouble:
-                logger.warning("%s cannot be settled (%s): next in %.1fs", message, trouble, backoff)
-                if broker.stopping.wait(backoff):
+                wait = backoff.next()
+                logger.warning("%s cannot be settled (%s): next in %.1fs", message, trouble, wait)
+                if broker.stopping.wait(wait):
                     message.release()
                     return
-                backoff = min(backoff * 2, LAST_BACKOFF)
             except Exception as trouble:
                 logger.error("%s cannot be settled: %s", message, describe(trouble))
                 message.release(after=RELEASE_DELAY)

@@ -193,7 +193,7 @@ class TestRests:
         rests = []
         fail(host_limiter)
         for _ in range(6):
-            rests.append(host_limiter._hosts["covers.example"].rest)
+            rests.append(host_limiter._hosts["covers.example"].rest.wait)
             clock.now += rests[-1]
             fail(host_limiter, 1)
         assert rests == [30, 60, 120, 240, 300, 300]
@@ -207,7 +207,7 @@ class TestRests:
         fail(host_limiter)
         for slot in under_way:
             slot.__exit__(RetryableError, failing("timeout"), None)
-        assert host_limiter._hosts["covers.example"].rest == FIRST_REST
+        assert host_limiter._hosts["covers.example"].rest.wait == FIRST_REST
 
     def test_nobody_goes_first_while_a_request_from_before_its_rest_is_under_way(
         self, host_limiter: HostLimiter, clock: Clock
