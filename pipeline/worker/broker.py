@@ -19,7 +19,7 @@ from pipeline.settings import Settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.lanes import Lanes
 from pipeline.sqs.queues import RETENTION
-from pipeline.stages import BULK_QUEUES, Lane
+from pipeline.stages import BULK_QUEUES, dead_letter_queue_of
 from pipeline.storage.staging import staging
 from pipeline.worker.crash_counter import StagedTrials
 from pipeline.worker.instrumentation import Operations
@@ -53,7 +53,7 @@ def build(settings: Settings) -> SQSBroker:
 def _make(settings: Settings) -> SQSBroker:
     return SQSBroker(
         namespace=settings.queue_namespace,
-        dead_letter_queue=lambda queue: f"{queue.removesuffix(f'_{Lane.BULK.value}')}_dlq",
+        dead_letter_queue=dead_letter_queue_of,
         client=aws.sqs,
         trials=StagedTrials(),
         put_away=lambda body: staging().put(body),

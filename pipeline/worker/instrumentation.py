@@ -109,7 +109,7 @@ def serve_ingest(taking: Ingest | None, runs: Callable[[], bool]) -> None:
         runs: whether its thread runs.
     """
     settings = get_settings()
-    queues = [settings.queue_url.rsplit("/", 1)[-1]] if settings.queue_url else []
+    queues = [settings.input_queue_name] if settings.input_queue_name else []
     metrics.expect_ingest()
     OpsServer(INGEST, queues, IngestHealth(taking, runs), [QueueGauges().refresh]).start(settings)
 

@@ -55,7 +55,7 @@ def messages_in(queue: str) -> int:
 
 
 def messages_of(queue: str) -> int:
-    return messages_in(f"{get_settings().queue_namespace}_{queue}")
+    return messages_in(get_settings().full_queue_name(queue))
 
 
 def test_what_an_attempt_staged_before_it_died_is_deleted_by_those_that_follow(environment) -> None:
