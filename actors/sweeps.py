@@ -26,14 +26,14 @@ from pipeline.worker.stage_actor import our_broker
 logger = logging.getLogger(__name__)
 
 #: Seconds until a page is taken again that MongoDB kept from being taken.
-TROUBLE_PAUSE = 30.0
+MONGO_RETRY_DELAY = 30.0
 
 
 def _nightly(swept: Swept, expression: str) -> ActorDecorator:
     def last_run() -> datetime | None:
         return run_state.last_scheduled(swept) if get_settings().database_url else None
 
-    periodic = Periodic(expression, last_run, begins=serve_scheduler)
+    periodic = Periodic(expression, last_run, on_first_use=serve_scheduler)
     return dramatiq.actor(actor_class=PeriodicActor, queue_name=swept.queue, periodic=periodic)
 
 
@@ -66,11 +66,11 @@ def _sweep(swept: Swept, run: str | None, page: int) -> None:
             run, next_page = _begin(swept, message)
         else:
             next_page = sweep.take_page(swept, run, page, by=message.message_id, hand_over=_hand_over)
-    except RetryableError as trouble:
-        if trouble.code != "mongo_error":
+    except RetryableError as error:
+        if error.code != "mongo_error":
             raise
-        logger.warning("The sweep of %s waits %g s: %s", swept.name, TROUBLE_PAUSE, trouble)
-        our_broker().enqueue(_as_sent(message), delay=int(TROUBLE_PAUSE * 1000))
+        logger.warning("The sweep of %s waits %g s: %s", swept.name, MONGO_RETRY_DELAY, error)
+        our_broker().enqueue(_as_sent(message), delay=int(MONGO_RETRY_DELAY * 1000))
         return
     if next_page:
         send_page(swept, run, next_page.page, wait=next_page.wait)

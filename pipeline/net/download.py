@@ -22,7 +22,7 @@ MAX_REDIRECTS = 5
 LONGEST_RETRY_AFTER = 900.0
 
 #: Statuses below 500 that say "later". https://www.rfc-editor.org/rfc/rfc9110#section-15.5
-LATER = frozenset({408, 425, 429})
+RETRY_LATER = frozenset({408, 425, 429})
 
 #: Images gain nothing from a content encoding. AVIF is not named: the original is wanted, not what a CDN makes of it.
 HEADERS = {
@@ -31,7 +31,7 @@ HEADERS = {
 }
 
 #: Bytes that are read at a time.
-CHUNK = 262_144
+CHUNK_BYTES = 262_144
 
 
 def download(url: str, slot: Callable[[str], AbstractContextManager[object]] = nullcontext) -> bytes:
@@ -86,10 +86,10 @@ def _follow(
 def _body(url: str, response: requests.Response, max_bytes: int) -> bytes:
     status = response.status_code
     if not 200 <= status < 300:
-        later = Retry.SOURCE if status in LATER or 500 <= status < 600 else None
+        later = Retry.SOURCE if status in RETRY_LATER or 500 <= status < 600 else None
         raise refusal(url, response, later, LONGEST_RETRY_AFTER)
     chunks, size = [], 0
-    for chunk in response.iter_content(CHUNK):
+    for chunk in response.iter_content(CHUNK_BYTES):
         FETCHED_BYTES.inc(len(chunk))
         chunks.append(chunk)
         size += len(chunk)

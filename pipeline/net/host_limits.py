@@ -25,29 +25,29 @@ MAX_FAILURES = 20
 
 #: Seconds that it is left alone: doubled from the first time to the last, each time that the one request after it fails
 #: too. The longest is well within what SQS delays a message by.
-FIRST_REST, LONGEST_REST = 30.0, 300.0
+FIRST_OPEN_TIME, LONGEST_OPEN_TIME = 30.0, 300.0
 
 #: Seconds for which a host may be down until those who come are told so, which is an attempt of theirs: every job ends.
-PATIENCE = 3600.0
+HOST_DOWN_AFTER = 3600.0
 
 #: Seconds that a request takes, as long as nothing is known of a host.
-USUAL_TIME = 0.5
+ASSUMED_REQUEST_TIME = 0.5
 
 #: Seconds after which one who found no turn comes again, at the most: a live job, for which somebody waits, and a bulk
 #: one. In between they come one by one, as fast as the host has worked so far.
-LONGEST_WAIT = {Lane.LIVE: 30.0, Lane.BULK: 120.0}
+MAX_SNOOZE = {Lane.LIVE: 30.0, Lane.BULK: 120.0}
 
 #: A wait is drawn from this range around what it should be, so that those who wait come apart.
 JITTER = (0.8, 1.2)
 
 #: Errors that are the host's own failure. Any other answer than these and 5xx shows that it is well.
-FAILURES = frozenset({"unreachable", "timeout", "tls_error", "incomplete"})
+HOST_FAILURES = frozenset({"unreachable", "timeout", "tls_error", "incomplete"})
 
 #: Errors that say nothing of the host: it was not asked.
-NOT_ASKED = frozenset({"bad_url", "blocked_address"})
+NEUTRAL_ERRORS = frozenset({"bad_url", "blocked_address"})
 
 #: So many hosts are remembered before those that have not been asked for long are forgotten.
-MANY_HOSTS = 10_000
+MAX_HOSTS = 10_000
 
 
 @dataclass
@@ -56,12 +56,16 @@ class Host:
 
     busy: int = 0  #: requests under way
     failures: int = 0  #: in a row
-    rest: Backoff = field(default_factory=lambda: Backoff(FIRST_REST, LONGEST_REST))  #: how long it is left alone
-    rests_since: float = 0.0  #: when it was first left alone, in this row
-    rests_until: float = 0.0
-    takes: float = USUAL_TIME  #: seconds of a request, lately
-    asked: float = 0.0  #: when the last request began
-    booked: dict[Lane, float] = field(default_factory=dict)  #: until when those who were put off have all come again
+    open_time: Backoff = field(
+        default_factory=lambda: Backoff(FIRST_OPEN_TIME, LONGEST_OPEN_TIME)
+    )  #: how long it is left alone
+    open_since: float = 0.0  #: when it was first left alone, in this row
+    open_until: float = 0.0
+    request_time: float = ASSUMED_REQUEST_TIME  #: seconds of a request, lately
+    last_request: float = 0.0  #: when the last request began
+    booked_until: dict[Lane, float] = field(
+        default_factory=dict
+    )  #: until when those who were put off have all come again
 
 
 class HostLimiter:
@@ -83,7 +87,7 @@ class HostLimiter:
         """How many hosts are left alone now."""
         with self._lock:
             now = self._clock()
-            return sum(now < host.rests_until for host in self._hosts.values() if host.rest.wait)
+            return sum(now < host.open_until for host in self._hosts.values() if host.open_time.wait)
 
     @contextmanager
     def slot(self, url: str, lane: Lane = Lane.LIVE) -> Iterator[None]:
@@ -98,60 +102,60 @@ class HostLimiter:
             yield
             return
         host = self._begin(name, lane)
-        began, is_well = self._clock(), None
+        began, is_healthy = self._clock(), None
         try:
             yield
-            is_well = True
+            is_healthy = True
         except PipelineError as error:
-            is_well = _tells(error)
+            is_healthy = _health_after(error)
             raise
         finally:
-            self._end(host, is_well, self._clock() - began)
+            self._end(host, is_healthy, self._clock() - began)
 
     def _begin(self, name: str, lane: Lane) -> Host:
         with self._lock:
             now = self._clock()
-            host = self._hosts.get(name) or self._meet(name, now)
-            if host.rest.wait and (host.busy or now < host.rests_until):  # after its rest, one request goes first
-                if now - host.rests_since > PATIENCE:
+            host = self._hosts.get(name) or self._add(name, now)
+            if host.open_time.wait and (host.busy or now < host.open_until):  # after its rest, one request goes first
+                if now - host.open_since > HOST_DOWN_AFTER:
                     message = f"{name} has been failing for more than an hour, and is asked but now and then."
                     raise RetryableError("host_down", message, retry=Retry.SOURCE)
-                wait = max(0.0, host.rests_until - now) + self._book(host, lane, now)
+                wait = max(0.0, host.open_until - now) + self._snooze_time(host, lane, now)
                 raise Snoozed("host_resting", f"{name} failed too often in a row, and is left alone for a while.", wait)
             if host.busy >= self._limit[lane]:
-                wait = self._book(host, lane, now)
+                wait = self._snooze_time(host, lane, now)
                 raise Snoozed("host_busy", f"{name} has as many requests at a time as are allowed.", wait)
             host.busy += 1
-            host.asked = now
+            host.last_request = now
             return host
 
-    def _book(self, host: Host, lane: Lane, now: float) -> float:
+    def _snooze_time(self, host: Host, lane: Lane, now: float) -> float:
         """Seconds until one more may come: those of a lane come one by one, as fast as the host works."""
-        step = host.takes / self._limit[lane]
-        host.booked[lane] = min(max(now, host.booked.get(lane, now)) + step, now + LONGEST_WAIT[lane])
-        return (host.booked[lane] - now) * random.uniform(*JITTER)  # noqa: S311 - no secret is drawn
+        step = host.request_time / self._limit[lane]
+        host.booked_until[lane] = min(max(now, host.booked_until.get(lane, now)) + step, now + MAX_SNOOZE[lane])
+        return (host.booked_until[lane] - now) * random.uniform(*JITTER)  # noqa: S311 - no secret is drawn
 
-    def _end(self, host: Host, is_well: bool | None, took: float) -> None:
+    def _end(self, host: Host, is_healthy: bool | None, took: float) -> None:
         with self._lock:
             host.busy -= 1
-            host.takes += (took - host.takes) / 4
-            if is_well:
+            host.request_time += (took - host.request_time) / 4
+            if is_healthy:
                 host.failures = 0
-                host.rest.reset()
-            elif is_well is False:
+                host.open_time.reset()
+            elif is_healthy is False:
                 self._failed(host)
 
     def _failed(self, host: Host) -> None:
         now = self._clock()
         host.failures += 1
-        if host.failures >= MAX_FAILURES and now >= host.rests_until:  # not those that began before its rest
-            host.rests_since = host.rests_since if host.rest.wait else now
-            host.rests_until = now + host.rest.next()
+        if host.failures >= MAX_FAILURES and now >= host.open_until:  # not those that began before its rest
+            host.open_since = host.open_since if host.open_time.wait else now
+            host.open_until = now + host.open_time.next()
 
-    def _meet(self, name: str, now: float) -> Host:
-        if len(self._hosts) >= MANY_HOSTS:
-            lately = now - LONGEST_REST
-            self._hosts = {name: host for name, host in self._hosts.items() if host.busy or host.asked > lately}
+    def _add(self, name: str, now: float) -> Host:
+        if len(self._hosts) >= MAX_HOSTS:
+            lately = now - LONGEST_OPEN_TIME
+            self._hosts = {name: host for name, host in self._hosts.items() if host.busy or host.last_request > lately}
         return self._hosts.setdefault(name, Host())
 
 
@@ -171,8 +175,8 @@ def _host_of(url: str) -> str:
     return name if port in {None, 80, 443} else f"{name}:{port}"
 
 
-def _tells(error: PipelineError) -> bool | None:
+def _health_after(error: PipelineError) -> bool | None:
     """Whether a request that ended so shows that the host is well; None where it tells nothing."""
-    if error.code in NOT_ASKED or isinstance(error, Snoozed):
+    if error.code in NEUTRAL_ERRORS or isinstance(error, Snoozed):
         return None
-    return error.code not in FAILURES and not error.code.startswith("http_5")
+    return error.code not in HOST_FAILURES and not error.code.startswith("http_5")

@@ -31,7 +31,7 @@ def http_errors(url: str, retry: Retry, budget: Budget) -> Iterator[None]:
         with keeping_to(budget):
             yield
     except (RequestException, HTTPError, ValueError) as error:
-        raise _as_ours(error, url, retry) from None  # the text of the original holds the query
+        raise _translate(error, url, retry) from None  # the text of the original holds the query
 
 
 _UNREACHABLE = (RetryableError, "unreachable", "{} could not be reached.")
@@ -49,7 +49,7 @@ _FAILURES: dict[type[Exception] | tuple[type[Exception], ...], tuple[type[Pipeli
 }
 
 
-def _as_ours(error: Exception, url: str, retry: Retry) -> PipelineError:
+def _translate(error: Exception, url: str, retry: Retry) -> PipelineError:
     if error.args and isinstance(error.args[0], ReadTimeoutError):  # how requests tells of a stalled body
         error = error.args[0]
     kind, code, sentence = next(ours for theirs, ours in _FAILURES.items() if isinstance(error, theirs))

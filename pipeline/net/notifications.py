@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 LONGEST_RETRY_AFTER = 14 * 86400.0
 
 #: Bytes of an answer's body that are read, so that the connection can serve again, and bytes of the answer altogether.
-MAX_ANSWER_BODY = 16_384
-MAX_ANSWER = 262_144
+MAX_RESPONSE_BODY = 16_384
+MAX_RESPONSE = 262_144
 
 #: Bytes of one SQS message, its attributes counted.
 #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
@@ -63,14 +63,14 @@ def postback(job_id: str, url: str, result: Mapping[str, Any]) -> None:
     settings = get_settings()
     body = _json({**result, SECRET_FIELD: settings.postback_secret_key.get_secret_value()})
     headers = {"Content-Type": "application/json", "webhook-id": job_id, **_signature(job_id, body)}
-    budget = Budget(seconds=2 * settings.postback_timeout, wire_bytes=MAX_ANSWER)
+    budget = Budget(seconds=2 * settings.postback_timeout, wire_bytes=MAX_RESPONSE)
     timeout = settings.postback_timeout
     with (
         http_errors(url, Retry.POSTBACK, budget),
         http().post(url, data=body.encode(), headers=headers, timeout=timeout, stream=True) as response,
     ):
         with suppress(HTTPError):  # the status is known
-            response.raw.read(MAX_ANSWER_BODY)
+            response.raw.read(MAX_RESPONSE_BODY)
         if not 200 <= response.status_code < 300:
             raise refusal(url, response, Retry.POSTBACK if response.status_code != 410 else None, LONGEST_RETRY_AFTER)
 
@@ -110,7 +110,7 @@ def redirect(job_id: str, queue_name: str, result: Mapping[str, Any]) -> bool:
 
 def _send(queue_name: str, message: dict[str, Any]) -> bool:
     sqs = aws.sqs()
-    queues = _queues(sqs)
+    queues = _queue_urls(sqs)
     for _ in range(2):  # a queue whose URL is known may have gone, and may have come back
         url = queues.url(queue_name)
         if url is None:
@@ -131,7 +131,7 @@ def _too_large(queue_name: str) -> PermanentError:
     return PermanentError("result_too_large", f"The result is too large for the queue {queue_name[:100]!r}.")
 
 
-class _Queues:
+class _QueueUrls:
     """The URLs of queues by name, as far as they were found; all forgotten after a number of look-ups."""
 
     def __init__(self, sqs: SQSClient) -> None:
@@ -166,5 +166,5 @@ class _Queues:
 
 
 @lru_cache(maxsize=1)
-def _queues(sqs: SQSClient) -> _Queues:
-    return _Queues(sqs)
+def _queue_urls(sqs: SQSClient) -> _QueueUrls:
+    return _QueueUrls(sqs)

@@ -40,8 +40,8 @@ from pipeline.sqs.wire import (
     MAX_BATCH,
     MAX_DELAY,
     SUSPECT,
-    Entry,
     Reason,
+    SendEntry,
     SendFailed,
     describe,
     encode,
@@ -56,11 +56,11 @@ if TYPE_CHECKING:
 
 #: A bulk queue's prefetch is this part of what dramatiq asks for, which is two messages for each thread: bulk messages
 #: take half of the threads at the most, and the others are free for who waits.
-BULK_SHARE = 4
+BULK_PREFETCH_DIVISOR = 4
 
 #: Batches of one call that are under way at a time, where there is more than one, as a sweep's page has. One after the
 #: other, they would go at 60 % of the rate at which the endpoint takes them.
-SIDE_BY_SIDE = 8
+MAX_PARALLEL_BATCHES = 8
 
 
 class SQSBroker(upstream.SQSBroker):
@@ -88,7 +88,7 @@ class SQSBroker(upstream.SQSBroker):
         dead_letter_queue: Callable[[str], str] = "{}_dlq".format,
         visibility_timeout: int = VISIBILITY_TIMEOUT,
         clock: Callable[[], float] = time.time,
-        put_away: Callable[[bytes], str] | None = None,
+        claim_check: Callable[[bytes], str] | None = None,
         is_bulk: Callable[[str], bool] = lambda queue: False,
     ) -> None:
         self.queue_names: set[str] = set()  # before the middleware's hooks may declare some, as upstream has it
@@ -97,20 +97,20 @@ class SQSBroker(upstream.SQSBroker):
         self.visibility = visibility_timeout
         self.dead_letter_queue = dead_letter_queue
         self.clock = clock
-        self.put_away = put_away
+        self.claim_check = claim_check
         self.trials = trials
         self.is_bulk = is_bulk
         self.line: LaneQueue | None = None  # what this process has received and not begun
         self.consumers: set[SQSConsumer] = set()
         self.stopping = threading.Event()  # set when the process is told to stop
-        self.at_work: set[Lease] = set()  # begun in this process and not ended: each may soon send another message
+        self.in_progress: set[Lease] = set()  # begun in this process and not ended: each may soon send another message
         #: The suspect that runs alone in this process, or waits for it: nothing else is received or begun meanwhile.
         self.alone: SQSMessage | None = None
         self._fair = True  # whether the endpoint takes message groups on standard queues
         self._client = client
         self._lock = threading.Lock()
         self._urls: dict[str, str] = {}
-        self._commits: dict[str, GroupCommit[Entry]] = {}
+        self._commits: dict[str, GroupCommit[SendEntry]] = {}
 
     @property
     def client(self) -> SQSClient:
@@ -126,7 +126,7 @@ class SQSBroker(upstream.SQSBroker):
             self._urls[queue_name] = ensure_queue(self.client, spec)
         return self._urls[queue_name]
 
-    def has_found(self, queue_name: str) -> bool:
+    def knows_url(self, queue_name: str) -> bool:
         """Whether SQS has told the URL of a queue."""
         return queue_name in self._urls
 
@@ -142,7 +142,7 @@ class SQSBroker(upstream.SQSBroker):
             raise QueueNotFound(queue_name)
         bulk = self.is_bulk(queue_name)
         if bulk:
-            prefetch = max(1, prefetch // BULK_SHARE)
+            prefetch = max(1, prefetch // BULK_PREFETCH_DIVISOR)
         return SQSConsumer(self, queue_name, prefetch=prefetch, bulk=bulk)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
@@ -182,21 +182,21 @@ class SQSBroker(upstream.SQSBroker):
             SendFailed: SQS did not confirm it.
             MessageTooLarge, ValueError: SQS would not take it.
         """
-        entry = Entry.of_dead_letter(body, reason)
-        if entry.is_too_large and self.put_away:
-            entry = Entry.of_dead_letter("{}", replace(reason, key=self.put_away(body.encode())))
+        entry = SendEntry.of_dead_letter(body, reason)
+        if entry.is_too_large and self.claim_check:
+            entry = SendEntry.of_dead_letter("{}", replace(reason, key=self.claim_check(body.encode())))
         self._send_one(self.dead_letter_queue(queue_name), entry)
 
-    def send(self, queue_name: str, entries: Sequence[Entry]) -> list[Exception | None]:
+    def send(self, queue_name: str, entries: Sequence[SendEntry]) -> list[Exception | None]:
         """Send entries to a queue; returns an error or None for each. Few share a batch with those of other threads."""
-        errors = [_problem(entry) for entry in entries]
+        errors = [_error_in(entry) for entry in entries]
         good = [entry for entry, error in zip(entries, errors, strict=True) if error is None]
         batches = list(in_batches(good))
         if len(batches) <= 1:
             outcomes = iter(self._commit_of(queue_name).submit([(entry, entry.size) for entry in good]))
         else:  # they have nobody to wait for
-            with ThreadPoolExecutor(min(len(batches), SIDE_BY_SIDE), thread_name_prefix="send") as pool:
-                outcomes = chain.from_iterable(pool.map(partial(self._send_alone, queue_name), batches))
+            with ThreadPoolExecutor(min(len(batches), MAX_PARALLEL_BATCHES), thread_name_prefix="send") as pool:
+                outcomes = chain.from_iterable(pool.map(partial(self._try_batch, queue_name), batches))
         return [error or next(outcomes) for error in errors]
 
     def hop(self, message: dramatiq.Message[Any]) -> None:
@@ -217,14 +217,14 @@ class SQSBroker(upstream.SQSBroker):
         self._send_one(message.queue_name, self._entry(message, delay * 1000, **options))
 
     @property
-    def held(self) -> int:
+    def lease_count(self) -> int:
         """How many messages this process holds."""
         return sum(len(consumer.leases) for consumer in list(self.consumers))
 
     @property
-    def holds_one(self) -> bool:
+    def has_single_lease(self) -> bool:
         """Whether the death of this process would bring back one message, and no other."""
-        return self.held == 1 and not any(consumer.leases.has_undeleted for consumer in list(self.consumers))
+        return self.lease_count == 1 and not any(consumer.leases.has_undeleted for consumer in list(self.consumers))
 
     def begin_alone(self, message: SQSMessage) -> bool:
         """Let `message` be the one that runs alone; False if there is one already."""
@@ -269,38 +269,38 @@ class SQSBroker(upstream.SQSBroker):
                 raise QueueJoinTimeout(queue_name)
             time.sleep(0.2)
 
-    def _entry(self, message: dramatiq.Message[Any], delay: int, **own: Any) -> Entry:
+    def _entry(self, message: dramatiq.Message[Any], delay: int, **own: Any) -> SendEntry:
         if delay > MAX_DELAY * 1000:
             own[DUE] = int(self.clock() * 1000) + delay
         options = {key: value for key, value in message.options.items() if key not in {DUE, SUSPECT}}
-        return Entry(
+        return SendEntry(
             body=encode(message, options=options | own),
             delay=min(-(-delay // 1000), MAX_DELAY),
             group=options.get(GROUP),
         )
 
-    def _send_one(self, queue_name: str, entry: Entry) -> None:
+    def _send_one(self, queue_name: str, entry: SendEntry) -> None:
         if error := self.send(queue_name, [entry])[0]:
             raise error
 
-    def _commit_of(self, queue_name: str) -> GroupCommit[Entry]:
+    def _commit_of(self, queue_name: str) -> GroupCommit[SendEntry]:
         with self._lock:
             if queue_name not in self._commits:
                 self._commits[queue_name] = GroupCommit(
                     lambda batch: self._send_batch(queue_name, batch),
                     max_entries=MAX_BATCH,
                     max_bytes=MAX_MESSAGE_BYTES,
-                    expected=lambda: len(self.at_work),
+                    expected=lambda: len(self.in_progress),
                 )
             return self._commits[queue_name]
 
-    def _send_alone(self, queue_name: str, batch: list[Entry]) -> Sequence[Exception | None]:
+    def _try_batch(self, queue_name: str, batch: list[SendEntry]) -> Sequence[Exception | None]:
         try:
             return self._send_batch(queue_name, batch)
         except Exception as error:
             return [error] * len(batch)
 
-    def _send_batch(self, queue_name: str, batch: list[Entry]) -> list[Exception | None]:
+    def _send_batch(self, queue_name: str, batch: list[SendEntry]) -> list[Exception | None]:
         grouped = self._fair and any(entry.group for entry in batch)
         try:
             response = self.client.send_message_batch(
@@ -309,26 +309,26 @@ class SQSBroker(upstream.SQSBroker):
             )
         except (BotoCoreError, ClientError) as error:
             if grouped and "MessageGroupId" in str(error):
-                return self._without_groups(queue_name, batch)
+                return self._resend_ungrouped(queue_name, batch)
             raise SendFailed(f"SQS did not confirm {len(batch)} messages: {describe(error)}") from error
         failures = {int(failure["Id"]): failure for failure in response.get("Failed", [])}
         if grouped and any("MessageGroupId" in failure.get("Message", "") for failure in failures.values()):
             places = sorted(failures)
-            again = dict(zip(places, self._without_groups(queue_name, [batch[p] for p in places]), strict=True))
+            again = dict(zip(places, self._resend_ungrouped(queue_name, [batch[p] for p in places]), strict=True))
             return [again.get(place) for place in range(len(batch))]
         return [
             SendFailed(f"SQS refused a message: {failures[place]['Code']}") if place in failures else None
             for place in range(len(batch))
         ]
 
-    def _without_groups(self, queue_name: str, batch: list[Entry]) -> list[Exception | None]:
+    def _resend_ungrouped(self, queue_name: str, batch: list[SendEntry]) -> list[Exception | None]:
         """Send a batch to an endpoint that does not know fair queues, and never ask it again."""
         self._fair = False
         self.logger.warning("The SQS endpoint takes no message groups on standard queues: going on without.")
         return self._send_batch(queue_name, batch)
 
 
-def _problem(entry: Entry) -> Exception | None:
+def _error_in(entry: SendEntry) -> Exception | None:
     try:
         entry.check()
     except (MessageTooLarge, ValueError) as error:

@@ -32,7 +32,7 @@ from pipeline.backoff import Backoff
 from pipeline.errors import RetryableError
 from pipeline.sqs.leases import FIRST_BACKOFF, LAST_BACKOFF, Lease, LeasedQueue, Leases
 from pipeline.sqs.message import SQSMessage
-from pipeline.sqs.wire import DUE, FIRST, MAX_BATCH, SUSPECT, Reason, decode, describe, encode
+from pipeline.sqs.wire import COPY_OF, DUE, MAX_BATCH, SUSPECT, Reason, decode, describe, encode
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -45,11 +45,11 @@ LONG_POLL = 20
 
 #: Seconds until the next receive where one brought less than half of what there is room for: while messages trickle in,
 #: each would else cost a request of its own. One that comes alone is received at once.
-COMPANY_WAIT = 0.1
+PARTIAL_BATCH_PAUSE = 0.1
 
 #: At this receive a message is suspected of killing its workers. It is received once where nothing goes wrong; each
 #: worker that ends while it holds it costs one more.
-SUSPECTED_AT = 4
+SUSPECT_AT_RECEIVE = 4
 
 #: Seconds until a suspect is looked at again that found another one before it.
 SUSPECT_DELAY = 5
@@ -65,7 +65,7 @@ class Trials(Protocol):
         """Remember it; 0 forgets the message."""
 
 
-class Process(Protocol):
+class ReceivingBroker(Protocol):
     """The process that a consumer receives for, as far as consumers share its state: the broker."""
 
     actors: dict[str, Any]
@@ -80,7 +80,7 @@ class Process(Protocol):
     def client(self) -> SQSClient: ...
 
     @property
-    def holds_one(self) -> bool: ...
+    def has_single_lease(self) -> bool: ...
 
     @property
     def live_waits(self) -> bool: ...
@@ -105,7 +105,7 @@ class SQSConsumer(upstream.SQSConsumer):
     threads did not begin would in the end be received again, for nobody's fault.
     """
 
-    def __init__(self, broker: Process, queue_name: str, *, prefetch: int, bulk: bool = False) -> None:
+    def __init__(self, broker: ReceivingBroker, queue_name: str, *, prefetch: int, bulk: bool = False) -> None:
         self.logger = get_logger(__name__, type(self))
         self.broker = broker
         self.queue_name = queue_name
@@ -124,9 +124,9 @@ class SQSConsumer(upstream.SQSConsumer):
         self._thread.start()
 
     def __next__(self) -> SQSMessage | None:  # type: ignore[override]
-        if suspect := self._take_suspect(lambda suspect: suspect.lease.lost):
+        if suspect := self._pop_suspect(lambda suspect: suspect.lease.lost):
             self.broker.end_alone(suspect)  # somebody else has it
-        elif suspect := self._take_suspect(lambda _: self.broker.holds_one):
+        elif suspect := self._pop_suspect(lambda _: self.broker.has_single_lease):
             self._begin_trial(suspect)
             return suspect
         try:
@@ -145,7 +145,7 @@ class SQSConsumer(upstream.SQSConsumer):
     def nack(self, message: SQSMessage) -> None:  # type: ignore[override]
         """Make the message a dead letter with its reason, then delete it."""
         reason = message.reason or Reason("failed", "The message was rejected by dramatiq.", stage=self.queue_name)
-        if not self._insist(lambda: self.broker.bury(self.queue_name, encode(message.original), reason)):
+        if not self._retry_until_done(lambda: self.broker.bury(self.queue_name, encode(message.original), reason)):
             message.release()
         self.ack(message)
 
@@ -161,7 +161,7 @@ class SQSConsumer(upstream.SQSConsumer):
         """Receive nothing more, and give back what no worker thread has begun."""
         self._stopping.set()
         self.wake()
-        self._requeue_untaken()
+        self._requeue_unstarted()
 
     def wake(self) -> None:
         """Look again at whether there is room to receive."""
@@ -171,7 +171,7 @@ class SQSConsumer(upstream.SQSConsumer):
     @property
     def is_broken(self) -> bool:
         """Whether a thread that it cannot do without has ended, though nobody told it to stop."""
-        return not (self._stopping.is_set() or (self._thread.is_alive() and self.leases.is_kept))
+        return not (self._stopping.is_set() or (self._thread.is_alive() and self.leases.is_running))
 
     def close(self) -> None:
         """Stop, and see the deletes through."""
@@ -204,10 +204,10 @@ class SQSConsumer(upstream.SQSConsumer):
                 continue
             self._admit(batch)
             if 0 < len(batch) < min(room, MAX_BATCH) / 2:
-                self._stopping.wait(COMPANY_WAIT)
-        self._requeue_untaken()
+                self._stopping.wait(PARTIAL_BATCH_PAUSE)
+        self._requeue_unstarted()
 
-    def _take_suspect(self, is_time: Callable[[SQSMessage], bool]) -> SQSMessage | None:
+    def _pop_suspect(self, is_time: Callable[[SQSMessage], bool]) -> SQSMessage | None:
         """The suspect that waits, if there is one and it is time; it waits no more then."""
         with self._lock:
             suspect = self._suspect
@@ -216,8 +216,8 @@ class SQSConsumer(upstream.SQSConsumer):
             self._suspect = None
             return suspect
 
-    def _requeue_untaken(self) -> None:
-        suspect = self._take_suspect(lambda _: True)
+    def _requeue_unstarted(self) -> None:
+        suspect = self._pop_suspect(lambda _: True)
         self.requeue([*_drain(self._ready), *filter(None, [suspect])])
 
     def _wait_for_room(self) -> int:
@@ -252,9 +252,9 @@ class SQSConsumer(upstream.SQSConsumer):
             lease = message.lease
             if message.options.get(DUE, 0) > self.broker.clock() * 1000:
                 deferred.append((lease, partial(self.broker.hop, message.original)))
-            elif message.receives >= SUSPECTED_AT:
+            elif message.receives >= SUSPECT_AT_RECEIVE:
                 # As a copy, of which SQS counts the receives anew: else it would reach the limit of the redrive policy.
-                marks: dict[str, Any] = {SUSPECT: message.copies + 1, FIRST: message.sqs_id}
+                marks: dict[str, Any] = {SUSPECT: message.copies + 1, COPY_OF: message.sqs_id}
                 deferred.append((lease, partial(self.broker.send_copy, message.original, delay=SUSPECT_DELAY, **marks)))
             elif message.is_suspect and self.broker.begin_alone(message):
                 self.logger.warning("%s was received often, and no worker ended it: it runs alone.", message)
@@ -264,8 +264,8 @@ class SQSConsumer(upstream.SQSConsumer):
                 self.leases.give_back([lease], SUSPECT_DELAY if message.is_suspect else 0)
             else:
                 self._ready.put(message)
-        for lease, errand in deferred:
-            if self._insist(errand):
+        for lease, action in deferred:
+            if self._retry_until_done(action):
                 self.leases.done(lease)
             else:
                 self.leases.give_back([lease], 0 if self._stopping.is_set() else self.broker.visibility)
@@ -279,7 +279,7 @@ class SQSConsumer(upstream.SQSConsumer):
         if message.actor_name not in self.broker.actors:
             raise ValueError(f"no actor is called {message.actor_name[:80]!r}")
         receives = int(received.get("Attributes", {}).get("ApproximateReceiveCount", 1))
-        sqs_id = message.options.get(FIRST) or received["MessageId"]
+        sqs_id = message.options.get(COPY_OF) or received["MessageId"]
         return SQSMessage(message, lease, receives=receives, sqs_id=sqs_id)
 
     def _begin_trial(self, suspect: SQSMessage) -> None:
@@ -288,8 +288,8 @@ class SQSConsumer(upstream.SQSConsumer):
             suspect.trials = self.broker.trials.count(suspect.message_id)
             if not suspect.is_given_up:
                 self.broker.trials.record(suspect.message_id, suspect.trials + 1)
-        except Exception as trouble:  # it must run all the same, or the process would wait for it for ever
-            self.logger.warning("%s runs alone, and that cannot be noted (%s)", suspect, describe(trouble))
+        except Exception as error:  # it must run all the same, or the process would wait for it for ever
+            self.logger.warning("%s runs alone, and that cannot be noted (%s)", suspect, describe(error))
 
     def _end_trial(self, message: SQSMessage) -> None:
         """Let the others go on, if the message ran alone. One that was left to another worker is not blamed for it."""
@@ -297,12 +297,12 @@ class SQSConsumer(upstream.SQSConsumer):
             try:
                 ended = message.release_after is None
                 self.broker.trials.record(message.message_id, 0 if ended else message.trials)
-            except Exception as trouble:
-                self.logger.warning("%s ended, and that cannot be noted (%s)", message, describe(trouble))
+            except Exception as error:
+                self.logger.warning("%s ended, and that cannot be noted (%s)", message, describe(error))
         self.broker.end_alone(message)
 
-    def _insist(self, errand: Step) -> bool:
-        """Do `errand`, again and again while SQS is in trouble; False if the consumer stops before it is done, or if
+    def _retry_until_done(self, action: Step) -> bool:
+        """Do `action`, again and again while SQS is in trouble; False if the consumer stops before it is done, or if
         SQS would never take it.
 
         Its message stays held meanwhile: to leave it would let SQS count receives that are nobody's fault.
@@ -310,11 +310,11 @@ class SQSConsumer(upstream.SQSConsumer):
         backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
         while True:
             try:
-                errand()
+                action()
                 return True
-            except (BrokerConnectionError, RetryableError) as trouble:
+            except (BrokerConnectionError, RetryableError) as error:
                 wait = backoff.next()
-                self.logger.warning("%s: %s Again in %.1f s.", self.queue_name, trouble, wait)
+                self.logger.warning("%s: %s Again in %.1f s.", self.queue_name, error, wait)
                 if self._stopping.wait(wait):
                     return False
             except Exception as error:

@@ -13,7 +13,7 @@ E = TypeVar("E")
 
 #: Seconds that a batch waits, at the most, for those who may soon have something to send too. One who works alone never
 #: waits. With the Procfile's processes under load it saves half of the requests.
-COMPANY_WAIT = 0.1
+BATCH_WINDOW = 0.1
 
 
 @dataclass(eq=False)
@@ -46,13 +46,13 @@ class GroupCommit(Generic[E]):
         max_entries: int,
         max_bytes: int,
         expected: Callable[[], int] = lambda: 0,
-        company_wait: float = COMPANY_WAIT,
+        window: float = BATCH_WINDOW,
     ) -> None:
         self._commit = commit
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._expected = expected
-        self._company_wait = company_wait
+        self._window = window
         lock = threading.Lock()  # guards what follows
         self._changed = threading.Condition(lock)
         self._arrived = threading.Condition(lock)
@@ -77,7 +77,7 @@ class GroupCommit(Generic[E]):
         batch: list[_Ticket[E]] = []
         errors: Sequence[Exception | None] = []
         try:
-            self._wait_for_company()
+            self._wait_for_more()
             batch = self._take_batch()
             errors = [SendFailed("the thread that sent for others was interrupted")] * len(batch)
             self._changed.release()
@@ -91,10 +91,8 @@ class GroupCommit(Generic[E]):
                 ticket.error, ticket.settled = error, True
             self._changed.notify_all()
 
-    def _wait_for_company(self) -> None:
-        self._arrived.wait_for(
-            lambda: len(self._waiting) >= min(self._expected(), self._max_entries), self._company_wait
-        )
+    def _wait_for_more(self) -> None:
+        self._arrived.wait_for(lambda: len(self._waiting) >= min(self._expected(), self._max_entries), self._window)
 
     def _take_batch(self) -> list[_Ticket[E]]:
         count, size = 0, 0

@@ -63,22 +63,22 @@ class Leases:
         self.logger = get_logger(__name__, type(self))
         self._queue = queue
         self.changed = threading.Condition()  # guards the next two
-        self._held: dict[str, Lease] = {}
+        self._leases: dict[str, Lease] = {}
         self._done: list[Lease] = []  # still hidden from others until they are deleted
         self._deleting = False
         self._closed = threading.Event()
-        self.looked_at = time.monotonic()  #: when the thread that keeps them last looked
-        self._thread = threading.Thread(target=self._keep, name=f"keep-{queue.name}", daemon=True)
+        self.last_pass = time.monotonic()  #: when the thread that keeps them last looked
+        self._thread = threading.Thread(target=self._run, name=f"keep-{queue.name}", daemon=True)
         self._thread.start()
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._leases)
 
     def __contains__(self, lease: Lease) -> bool:
-        return lease.handle in self._held
+        return lease.handle in self._leases
 
     @property
-    def is_kept(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the thread that keeps them runs."""
         return self._thread.is_alive()
 
@@ -92,27 +92,27 @@ class Leases:
     def oldest(self) -> float | None:
         """When the oldest was received; None where none is held."""
         with self.changed:
-            return min((lease.since for lease in self._held.values()), default=None)
+            return min((lease.since for lease in self._leases.values()), default=None)
 
     def add(self, handle: str) -> Lease:
         """Hold the message that was just received with `handle`."""
         lease = Lease(handle, self._queue.visibility)
         with self.changed:
-            self._held[handle] = lease
+            self._leases[handle] = lease
             self.changed.notify_all()
         return lease
 
     def done(self, lease: Lease) -> None:
         """Delete the message soon, if it is still ours; its place is free at once."""
         with self.changed:
-            if self._held.pop(lease.handle, None):
+            if self._leases.pop(lease.handle, None):
                 self._done.append(lease)
             self.changed.notify_all()
 
     def give_back(self, leases: Sequence[Lease], after: int) -> None:
         """Let messages be received again in `after` seconds. What fails comes back by its visibility timeout."""
         with self.changed:
-            ours = [lease for lease in leases if self._held.pop(lease.handle, None)]
+            ours = [lease for lease in leases if self._leases.pop(lease.handle, None)]
             self.changed.notify_all()
         self._change_visibility(ours, after)
 
@@ -123,10 +123,10 @@ class Leases:
             self.changed.notify_all()
         self._thread.join(CLOSE_TIMEOUT)
 
-    def _keep(self) -> None:
+    def _run(self) -> None:
         backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
         while True:
-            self.looked_at = time.monotonic()
+            self.last_pass = time.monotonic()
             with self.changed:
                 if not (self._done or self._closed.is_set()):
                     self.changed.wait(self._until_next_extension())
@@ -139,7 +139,7 @@ class Leases:
                 return
             if self._closed.is_set() and not self._done:
                 return
-            self._extend_held()
+            self._extend_due()
 
     def _has_full_batch(self) -> bool:
         return len(self._done) >= MAX_BATCH or self._closed.is_set()
@@ -174,13 +174,13 @@ class Leases:
     def _until_next_extension(self) -> float:
         """Seconds until the first held message has to be extended, or might have to be."""
         now = time.monotonic()
-        return max(0.0, min((lease.extend_at - now for lease in self._held.values()), default=self._queue.visibility))
+        return max(0.0, min((lease.extend_at - now for lease in self._leases.values()), default=self._queue.visibility))
 
-    def _extend_held(self) -> None:
+    def _extend_due(self) -> None:
         """Extend what is due, after a third of its visibility timeout; what was held for too long is let go."""
         now = time.monotonic()
         with self.changed:
-            due = [lease for lease in (*self._held.values(), *self._done) if lease.extend_at <= now]
+            due = [lease for lease in (*self._leases.values(), *self._done) if lease.extend_at <= now]
         self._lose([lease for lease in due if now - lease.since >= MAX_LEASE])
         due = [lease for lease in due if now - lease.since < MAX_LEASE]
         for lease in due:
@@ -197,7 +197,7 @@ class Leases:
         with self.changed:
             for lease in leases:
                 lease.lost = True
-                self._held.pop(lease.handle, None)
+                self._leases.pop(lease.handle, None)
             self._done = [lease for lease in self._done if lease not in leases]
             self.changed.notify_all()
 

@@ -11,7 +11,7 @@ from pipeline.sqs.leases import Lease
 from pipeline.sqs.wire import SUSPECT, Reason
 
 #: So often is a suspect begun alone before it is given up: at its sixth receive, where each ended a worker.
-TRIALS = 2
+MAX_TRIALS = 2
 
 #: So often is a suspect sent again as a copy before it is given up, though it ended no worker: nobody could settle it.
 #: Each is received four times, at least some seconds apart.
@@ -35,7 +35,7 @@ class SQSMessage(dramatiq.MessageProxy):
     @property
     def is_given_up(self) -> bool:
         """Whether it ended too many workers, when it ran alone, or was received far too often."""
-        return (self.trials or 0) >= TRIALS or self.copies >= MAX_COPIES
+        return (self.trials or 0) >= MAX_TRIALS or self.copies >= MAX_COPIES
 
     @property
     def is_suspect(self) -> bool:

@@ -40,7 +40,7 @@ DUE = "due"
 SUSPECT = "suspect"
 
 #: The option of such a copy: SQS's id of the message that it is a copy of.
-FIRST = "first"
+COPY_OF = "first"
 
 #: The option that counts a message's failed attempts, by the list of delays that each followed.
 ATTEMPTS = "attempts"
@@ -84,7 +84,7 @@ class Reason:
 
 
 @dataclass(frozen=True)
-class Entry:
+class SendEntry:
     """One message as SQS is to take it."""
 
     body: str
@@ -93,7 +93,7 @@ class Entry:
     attributes: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def of_dead_letter(cls, body: str, reason: Reason) -> Entry:
+    def of_dead_letter(cls, body: str, reason: Reason) -> SendEntry:
         """A dead letter, its reason beside it."""
         return cls(body, attributes=tuple(reason.attributes().items()))
 
@@ -141,9 +141,9 @@ class Entry:
         return request
 
 
-def in_batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+def in_batches(entries: Iterable[SendEntry]) -> Iterator[list[SendEntry]]:
     """`entries` in their order, as many in each list as SQS takes in one request."""
-    batch: list[Entry] = []
+    batch: list[SendEntry] = []
     size = 0
     for entry in entries:
         if len(batch) == MAX_BATCH or (batch and size + entry.size > MAX_MESSAGE_BYTES):
@@ -206,7 +206,7 @@ _FIELDS: dict[str, Callable[[object], bool]] = {
 _OPTIONS: dict[str, Callable[[object], bool]] = {
     DUE: _is(int),
     SUSPECT: _is(int),
-    FIRST: _is(str),
+    COPY_OF: _is(str),
     GROUP: is_group,
     ATTEMPTS: _counts,
     "eta": lambda value: False,

@@ -22,9 +22,9 @@ from pipeline.sqs.queues import RETENTION
 from pipeline.stages import BULK_QUEUES, dead_letter_queue_of
 from pipeline.storage.staging import staging
 from pipeline.worker.crash_counter import StagedTrials
-from pipeline.worker.instrumentation import Operations
+from pipeline.worker.instrumentation import Instrumentation
 from pipeline.worker.messages import job_of
-from pipeline.worker.middleware import AtWork, KeptMemory, Notices, Shutdowns, Suspects
+from pipeline.worker.middleware import GracefulShutdown, InProgress, KeepMemory, StartupNotices, Suspects
 from pipeline.worker.settlement import Settlement
 from pipeline.worker.stage_actor import pass_on
 
@@ -56,22 +56,22 @@ def _make(settings: Settings) -> SQSBroker:
         dead_letter_queue=dead_letter_queue_of,
         client=aws.sqs,
         trials=StagedTrials(),
-        put_away=lambda body: staging().put(body),
+        claim_check=lambda body: staging().put(body),
         is_bulk=BULK_QUEUES.__contains__,
         middleware=[
             Settlement(settings, job_of, pass_on),
-            Operations(settings),
-            Notices(settings),
+            Instrumentation(settings),
+            StartupNotices(settings),
             Recording(settings),
             Suspects(),
             Lanes(),
-            Shutdowns(),
-            KeptMemory(),
+            GracefulShutdown(),
+            KeepMemory(),
             AgeLimit(),
             TimeLimit(),
             ShutdownNotifications(),
             CurrentMessage(),
             PeriodiqMiddleware(skip_delay=RETENTION),  # a run picked up late is better than one missed
-            AtWork(),
+            InProgress(),
         ],
     )

@@ -124,8 +124,8 @@ class Ingest:
         emit(Event("ingest", job_id, Outcome.REJECTED, code=error.code, message=error.message))
         try:
             our_broker().bury("ingest", message["Body"], Reason(error.code, error.message, stage="ingest"))
-        except (BrokerConnectionError, RetryableError) as trouble:
-            logger.warning("ingest: message %s comes back: %s", message["MessageId"], trouble)
+        except (BrokerConnectionError, RetryableError) as failure:
+            logger.warning("ingest: message %s comes back: %s", message["MessageId"], failure)
             return False
         return True
 

@@ -1,6 +1,6 @@
 """Gives each process its metrics and health checks, where it really runs: nothing here starts at import.
 
-A dramatiq worker gets them by the middleware `Operations`, `ingest` and the scheduler by a call when they begin.
+A dramatiq worker gets them by the middleware `Instrumentation`, `ingest` and the scheduler by a call when they begin.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Seconds for which the depth of the queues is not asked again: it costs a request for each queue.
-DEPTHS_AGE = 15.0
+DEPTHS_MAX_AGE = 15.0
 
 #: Seconds that a scrape waits for it; Prometheus gives up after ten.
-DEPTHS_PATIENCE = 5.0
+DEPTHS_TIMEOUT = 5.0
 
 
-class Operations(dramatiq.Middleware):
+class Instrumentation(dramatiq.Middleware):
     """Watches a worker. It comes after `Settlement`, whose waiting for SQS is not a thread's hanging."""
 
     def __init__(self, settings: Settings) -> None:
@@ -145,18 +145,18 @@ class QueueGauges:
     def __init__(self, ask: Callable[[], list[Depth]] = depths, clock: Callable[[], float] = time.monotonic) -> None:
         self._ask = ask
         self._clock = clock
-        self._asked = -DEPTHS_AGE
+        self._asked = -DEPTHS_MAX_AGE
         self._known: list[Depth] = []
         self._thread: threading.Thread | None = None
 
     def refresh(self) -> None:
-        """Set the gauges to what SQS said at most `DEPTHS_AGE` seconds ago; waits `DEPTHS_PATIENCE` for its answer."""
-        if self._clock() - self._asked >= DEPTHS_AGE and not (self._thread and self._thread.is_alive()):
+        """Set the gauges from an answer of SQS that is at most `DEPTHS_MAX_AGE` old."""
+        if self._clock() - self._asked >= DEPTHS_MAX_AGE and not (self._thread and self._thread.is_alive()):
             self._asked = self._clock()
             self._thread = threading.Thread(target=self._take, name="depths", daemon=True)
             self._thread.start()
         if self._thread:
-            self._thread.join(DEPTHS_PATIENCE)
+            self._thread.join(DEPTHS_TIMEOUT)
         known = [] if self._thread and self._thread.is_alive() else self._known
         metrics.QUEUE_MESSAGES.clear()
         metrics.DEAD_LETTERS.clear()

@@ -21,7 +21,7 @@ from pipeline.worker.malloc import give_back, keep_freed_blocks
 logger = logging.getLogger(__name__)
 
 
-class Notices(dramatiq.Middleware):
+class StartupNotices(dramatiq.Middleware):
     """Says once, where a worker starts that it concerns, what a person should know of its settings."""
 
     def __init__(self, settings: Settings) -> None:
@@ -48,7 +48,7 @@ class Suspects(dramatiq.Middleware):
             raise SkipMessage
 
 
-class AtWork(dramatiq.Middleware):
+class InProgress(dramatiq.Middleware):
     """Keeps what this process has begun and not ended: a send waits a little for those that may come of it.
 
     Comes last in the list of middleware: before-hooks of others may let a message go unbegun.
@@ -56,16 +56,16 @@ class AtWork(dramatiq.Middleware):
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         """It is begun."""
-        broker.at_work.add(message.lease)
+        broker.in_progress.add(message.lease)
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """It has ended, and sends nothing more, or not soon."""
-        broker.at_work.discard(message.lease)
+        broker.in_progress.discard(message.lease)
 
 
-class KeptMemory(dramatiq.Middleware):
+class KeepMemory(dramatiq.Middleware):
     """Has a worker process keep its memory between images. Not done by importing anything: it concerns the whole
     process, which may be a customer's own that only sends jobs."""
 
@@ -82,7 +82,7 @@ class KeptMemory(dramatiq.Middleware):
         give_back()
 
 
-class Shutdowns(dramatiq.Middleware):
+class GracefulShutdown(dramatiq.Middleware):
     """Hands back what is held and not begun as soon as the process is told to stop."""
 
     def before_worker_boot(self, broker: Any, worker: Worker) -> None:

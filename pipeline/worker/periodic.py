@@ -24,11 +24,11 @@ from pipeline.sqs.wire import describe
 logger = logging.getLogger(__name__)
 
 #: Seconds until the next attempt to send: doubled from the first to the last.
-FIRST_WAIT, LAST_WAIT = 1.0, 60.0
+FIRST_BACKOFF, LAST_BACKOFF = 1.0, 60.0
 
 #: Seconds from now, at the least, that the scheduler is told to sleep: it takes a time that has passed while it sent as
 #: one to begin anew at, and does so one call deeper each time.
-SHORTEST_SLEEP = 0.5
+MIN_SLEEP = 0.5
 
 
 class Periodic:
@@ -51,17 +51,17 @@ class Periodic:
         last_scheduled: Callable[[], datetime | None] = lambda: None,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        begins: Callable[[], None] = lambda: None,
+        on_first_use: Callable[[], None] = lambda: None,
     ) -> None:
         self._schedule = Schedule(expression)
         self._last_scheduled = last_scheduled
         self._clock = clock
-        self._begins = begins
+        self._on_first_use = on_first_use
         self._sent: datetime | None = None  # the time of the schedule up to which all is sent
         self._due: datetime | None = None
-        self.next_look: datetime | None = None  #: when a scheduler asks again, as it was told; None: it never asked
+        self.next_check: datetime | None = None  #: when a scheduler asks again, as it was told; None: it never asked
         self.last_sent: datetime | None = None  #: the time of the schedule that this process sent last
-        self._backoff = Backoff(FIRST_WAIT, LAST_WAIT)
+        self._backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
 
     def __str__(self) -> str:
         return str(self._schedule)
@@ -69,7 +69,7 @@ class Periodic:
     def validate(self, now: datetime) -> bool:
         """Whether a time of the schedule has come, up to `now`, since the last one that was sent."""
         if self._sent is None:
-            self._begins()
+            self._on_first_use()
             self._sent = self._begin(now)
         latest = self._schedule.latest(now)
         self._due = latest if latest > self._sent else None
@@ -77,9 +77,9 @@ class Periodic:
 
     def next_valid_date(self, now: datetime) -> datetime:
         """When to ask again: at the next time after `now`, or soon, where one is due that could not be sent."""
-        soonest = self._clock() + timedelta(seconds=max(self._backoff.wait, SHORTEST_SLEEP))
-        self.next_look = soonest if self._due else max(self._schedule.following(now), soonest)
-        return self.next_look
+        soonest = self._clock() + timedelta(seconds=max(self._backoff.wait, MIN_SLEEP))
+        self.next_check = soonest if self._due else max(self._schedule.following(now), soonest)
+        return self.next_check
 
     @property
     def overdue(self) -> float:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Part = tuple[Job, dict[str, PipelineError]]
-Step = Callable[[], object]
+Action = Callable[[], object]
 
 #: Seconds until a job of an unknown version is looked at again: by then a newer worker may have taken it.
 UNKNOWN_VERSION_DELAY = 30
@@ -94,28 +94,28 @@ class Settlement(dramatiq.Middleware):
         if exception is None:
             return
         error = exception.__cause__ or exception
-        steps: Iterator[Step] | None = None
-        step: Step | None = None
+        actions: Iterator[Action] | None = None
+        action: Action | None = None
         backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
         while True:
             try:
-                steps = steps or iter(self._steps(broker, message, error))
-                while step := step or next(steps, None):
-                    step()
-                    step = None
+                actions = actions or iter(self._actions(broker, message, error))
+                while action := action or next(actions, None):
+                    action()
+                    action = None
                 return
-            except (BrokerConnectionError, RetryableError) as trouble:
+            except (BrokerConnectionError, RetryableError) as failure:
                 wait = backoff.next()
-                logger.warning("%s cannot be settled (%s): next in %.1fs", message, trouble, wait)
+                logger.warning("%s cannot be settled (%s): next in %.1fs", message, failure, wait)
                 if broker.stopping.wait(wait):
                     message.release()
                     return
-            except Exception as trouble:
-                logger.error("%s cannot be settled: %s", message, describe(trouble))
+            except Exception as failure:
+                logger.error("%s cannot be settled: %s", message, describe(failure))
                 message.release(after=RELEASE_DELAY)
                 return
 
-    def _steps(self, broker: SQSBroker, message: SQSMessage, error: BaseException) -> list[Step]:
+    def _actions(self, broker: SQSBroker, message: SQSMessage, error: BaseException) -> list[Action]:
         """What has to be done, one after the other and each once, for a message whose actor raised `error`."""
         stage = stage_of_queue(message.queue_name)
         if isinstance(error, Shutdown):
@@ -133,7 +133,7 @@ class Settlement(dramatiq.Middleware):
         except Rejected as rejected:
             _emit(message, stage, message.message_id, Outcome.REJECTED, rejected)
             return [partial(message.fail_with, _reason(message, stage, rejected))]
-        return [step for job, errors in parts for step in self._steps_of(broker, message, stage, job, errors)]
+        return [action for job, errors in parts for action in self._actions_for(broker, message, stage, job, errors)]
 
     def _parts(self, message: SQSMessage, stage: Stage, error: BaseException) -> Sequence[Part]:
         """What is to be tried again or given up, each by itself; raises Rejected where there is no job."""
@@ -146,9 +146,9 @@ class Settlement(dramatiq.Middleware):
         job = self._job_of(message)
         return [(job, dict.fromkeys(job.urls_due(stage) or job.deliveries or [""], as_pipeline_error(error)))]
 
-    def _steps_of(
+    def _actions_for(
         self, broker: SQSBroker, message: SQSMessage, stage: Stage, job: Job, errors: dict[str, PipelineError]
-    ) -> Iterator[Step]:
+    ) -> Iterator[Action]:
         """Give up what failed for good; send the job through the stage again after a wait, or on to the next."""
         waits = {name: wait for name, error in errors.items() if (wait := self._wait(message, error)) is not None}
         given_up = {name: error for name, error in errors.items() if name not in waits}
@@ -166,8 +166,8 @@ class Settlement(dramatiq.Middleware):
         if waits:
             again = {name: errors[name] for name in waits}
             wait = max(waits.values())
-            verdict = Outcome.SNOOZED if all(isinstance(error, Snoozed) for error in again.values()) else Outcome.RETRY
-            _emit(message, stage, job.id, verdict, *again.values(), wait=wait, job=job, worked_on=tuple(again))
+            outcome = Outcome.SNOOZED if all(isinstance(error, Snoozed) for error in again.values()) else Outcome.RETRY
+            _emit(message, stage, job.id, outcome, *again.values(), wait=wait, job=job, worked_on=tuple(again))
             attempts = {ATTEMPTS: _count(message, again)}
             yield partial(broker.enqueue, _with_job(message, job, **attempts), delay=int(wait * 1000))
         elif not errors or job.due is not stage:
@@ -230,14 +230,14 @@ def _reason(message: SQSMessage, stage: Stage, *errors: PipelineError) -> Reason
 
 
 def _emit(
-    message: SQSMessage, stage: Stage, job_id: str, verdict: Outcome, *errors: PipelineError, **more: Any
+    message: SQSMessage, stage: Stage, job_id: str, outcome: Outcome, *errors: PipelineError, **more: Any
 ) -> None:
     """Tell of a turn that did not go well."""
     emit(
         Event(
             stage.name,
             job_id,
-            verdict,
+            outcome,
             arrived=message.message_timestamp / 1000,
             seconds=time.monotonic() - message.began,
             attempt=attempt_of(message),

@@ -38,7 +38,7 @@ def advance(job: Job, stage: Stage, work: StageFunction) -> Job:
             further[source.url] = _with_all_keys(job, after) if is_repeated else after
         except Exception as error:  # one image never costs the other
             if not isinstance(error, PipelineError):
-                log_places(stage, error)
+                log_traceback(stage, error)
             errors[source.url] = without_frames(as_pipeline_error(error))
 
     if len(due) > 1:
@@ -78,7 +78,7 @@ def _with_all_keys(job: Job, source: Source) -> Source:
     )
 
 
-def log_places(stage: Stage, error: Exception) -> None:
+def log_traceback(stage: Stage, error: Exception) -> None:
     """Log where something unforeseen happened, but not its text, which may hold what a customer sent."""
     places = "".join(traceback.format_tb(error.__traceback__))
     logger.error("%s met an unexpected %s at\n%s", stage.name, type(error).__name__, places)

@@ -22,7 +22,7 @@ from pipeline.stages import Stage, stage_of_queue
 from pipeline.storage.staging import staging
 from pipeline.worker.messages import attempt_of, current_message, job_of, payload_of
 from pipeline.worker.settlement import Unsettled
-from pipeline.worker.stage import log_places
+from pipeline.worker.stage import log_traceback
 
 
 class StageActor(dramatiq.Actor[..., None]):
@@ -73,7 +73,7 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
             except (PipelineError, BrokerConnectionError, Unfinished, UnknownVersion) as error:
                 raise Unsettled from error
             except Exception as error:
-                log_places(stage, error)
+                log_traceback(stage, error)
                 raise Unsettled from error
             emit(
                 Event(
@@ -93,7 +93,7 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
                 except BrokerConnectionError:  # the work is done, and only the hand-over is tried again
                     raise Unsettled from Unfinished((further, {}))
                 except Exception as error:
-                    log_places(stage, error)
+                    log_traceback(stage, error)
                     raise Unsettled from error
 
         broker = our_broker()

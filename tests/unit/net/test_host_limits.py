@@ -15,7 +15,14 @@ from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError, Snoozed
 from pipeline.net import host_limits as hosts
 from pipeline.net.download import download
-from pipeline.net.host_limits import FIRST_REST, LONGEST_REST, LONGEST_WAIT, MAX_FAILURES, PATIENCE, HostLimiter
+from pipeline.net.host_limits import (
+    FIRST_OPEN_TIME,
+    HOST_DOWN_AFTER,
+    LONGEST_OPEN_TIME,
+    MAX_FAILURES,
+    MAX_SNOOZE,
+    HostLimiter,
+)
 from pipeline.stages import Lane
 from tests.support.untrusted_servers import Remote, Request, always, answer, remote, settings
 from tests.support.waiting import wait_for
@@ -134,7 +141,7 @@ class TestWhenToComeAgain:
             for _ in range(4):
                 under_way.enter_context(host_limiter.slot(URL))
             waits = [put_off(host_limiter, lane=lane).wait for _ in range(2000)]
-        assert max(waits) == LONGEST_WAIT[lane]
+        assert max(waits) == MAX_SNOOZE[lane]
 
     def test_bulk_jobs_that_wait_do_not_make_a_live_one_wait_longer(self, host_limiter: HostLimiter) -> None:
         with ExitStack() as under_way:
@@ -154,7 +161,7 @@ class TestRests:
         clock.now += 10
         error = put_off(host_limiter)
         assert error.code == "host_resting"
-        assert FIRST_REST - 10 <= error.wait < FIRST_REST - 9
+        assert FIRST_OPEN_TIME - 10 <= error.wait < FIRST_OPEN_TIME - 9
         ask(host_limiter, url=OTHER)
 
     @pytest.mark.parametrize("code", ["http_404", "http_429", "not_an_image", "too_large", "empty"])
@@ -181,7 +188,7 @@ class TestRests:
         self, host_limiter: HostLimiter, clock: Clock
     ) -> None:
         fail(host_limiter)
-        clock.now += FIRST_REST
+        clock.now += FIRST_OPEN_TIME
         with host_limiter.slot(URL):
             put_off(host_limiter)
         with host_limiter.slot(URL), host_limiter.slot(URL):
@@ -193,7 +200,7 @@ class TestRests:
         rests = []
         fail(host_limiter)
         for _ in range(6):
-            rests.append(host_limiter._hosts["covers.example"].rest.wait)
+            rests.append(host_limiter._hosts["covers.example"].open_time.wait)
             clock.now += rests[-1]
             fail(host_limiter, 1)
         assert rests == [30, 60, 120, 240, 300, 300]
@@ -207,20 +214,20 @@ class TestRests:
         fail(host_limiter)
         for slot in under_way:
             slot.__exit__(RetryableError, failing("timeout"), None)
-        assert host_limiter._hosts["covers.example"].rest.wait == FIRST_REST
+        assert host_limiter._hosts["covers.example"].open_time.wait == FIRST_OPEN_TIME
 
     def test_nobody_goes_first_while_a_request_from_before_its_rest_is_under_way(
         self, host_limiter: HostLimiter, clock: Clock
     ) -> None:
         with host_limiter.slot(URL):
             fail(host_limiter)
-            clock.now += FIRST_REST
+            clock.now += FIRST_OPEN_TIME
             put_off(host_limiter)
         ask(host_limiter)
 
     def test_a_thread_that_is_ended_tells_nothing(self, host_limiter: HostLimiter, clock: Clock) -> None:
         fail(host_limiter)
-        clock.now += FIRST_REST
+        clock.now += FIRST_OPEN_TIME
         with pytest.raises(KeyboardInterrupt), host_limiter.slot(URL):
             raise KeyboardInterrupt
         with host_limiter.slot(URL):
@@ -230,16 +237,16 @@ class TestRests:
         self, host_limiter: HostLimiter, clock: Clock
     ) -> None:
         fail(host_limiter)
-        until = clock.now + PATIENCE
+        until = clock.now + HOST_DOWN_AFTER
         while clock.now <= until:
-            clock.now += LONGEST_REST
+            clock.now += LONGEST_OPEN_TIME
             fail(host_limiter, 1)
         with pytest.raises(RetryableError) as caught:
             ask(host_limiter)
         assert (caught.value.code, caught.value.retry) == ("host_down", Retry.SOURCE)
         assert not isinstance(caught.value, Snoozed)
         # It is still asked now and then.
-        clock.now += LONGEST_REST
+        clock.now += LONGEST_OPEN_TIME
         ask(host_limiter)
         ask(host_limiter)
 
@@ -247,9 +254,9 @@ class TestRests:
 def test_hosts_that_were_not_asked_for_long_are_forgotten(
     host_limiter: HostLimiter, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "MANY_HOSTS", 100)
+    monkeypatch.setattr(hosts, "MAX_HOSTS", 100)
     for n in range(1000):
-        clock.now += LONGEST_REST / 50
+        clock.now += LONGEST_OPEN_TIME / 50
         ask(host_limiter, url=f"https://host-{n}.example/")
     assert len(host_limiter._hosts) <= 100
 

@@ -13,9 +13,9 @@ PROGRAM = """
 import gc, resource
 frozen = gc.get_freeze_count()  # Python 3.12 has some from its start
 from pipeline.actors import broker
-from pipeline.worker.middleware import KeptMemory
+from pipeline.worker.middleware import KeepMemory
 if {boots}:
-    next(each for each in broker.middleware if isinstance(each, KeptMemory)).before_worker_boot(broker, None)
+    next(each for each in broker.middleware if isinstance(each, KeepMemory)).before_worker_boot(broker, None)
 def cleared():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     block = bytearray(9_000_000)
