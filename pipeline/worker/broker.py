@@ -1,4 +1,4 @@
-"""Puts the running parts together: the broker that all actors share."""
+"""The composition of the worker: the broker that all actors share, with its middleware."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from pipeline.worker.stage_actor import pass_on
 
 
 class Encoder(JSONEncoder):
-    """dramatiq's JSON, compact, and with `bson.ObjectId` as its 24 hex digits."""
+    """Encodes messages as compact JSON, and a `bson.ObjectId` as its 24 hex digits."""
 
     def encode(self, data: dict[str, Any]) -> bytes:
         return to_json(data).encode()
 
 
 def build(settings: Settings) -> SQSBroker:
-    """Make the broker by the settings, and dramatiq's global one of it.
+    """Build the broker from the settings and make it dramatiq's global broker.
 
-    Also sets up logging, and subscribes logs and metrics to the events of jobs. Opens no connection.
+    It also sets up logging, and subscribes logs and metrics to the events of jobs. It opens no connection.
     """
     set_up(settings)
     subscribe(log_event)
@@ -71,7 +71,7 @@ def _make(settings: Settings) -> SQSBroker:
             TimeLimit(),
             ShutdownNotifications(),
             CurrentMessage(),
-            PeriodiqMiddleware(skip_delay=RETENTION),  # a run picked up late is better than one missed
+            PeriodiqMiddleware(skip_delay=RETENTION),  # a late run is better than a missed one
             InProgress(),
         ],
     )
