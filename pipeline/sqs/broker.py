@@ -266,7 +266,7 @@ class SQSBroker(upstream.SQSBroker):
         self.wake()
 
     @property
-    def live_waits(self) -> bool:
+    def has_live_waiting(self) -> bool:
         """Whether a live message is waiting for a thread of this process."""
         return self.work_queue is not None and self.work_queue.live > 0
 

@@ -82,7 +82,7 @@ class ReceivingBroker(Protocol):
     def has_single_lease(self) -> bool: ...
 
     @property
-    def live_waits(self) -> bool: ...
+    def has_live_waiting(self) -> bool: ...
 
     def queue_url(self, queue_name: str) -> str: ...
 
@@ -139,9 +139,9 @@ class SQSConsumer(upstream.SQSConsumer):
     def ack(self, message: SQSMessage) -> None:  # type: ignore[override]
         """Delete the message with the next batch, or make it visible again if it was released."""
         if message.release_after is None:
-            self.leases.done(message.lease)
+            self.leases.complete(message.lease)
         else:
-            self.leases.give_back([message.lease], message.release_after)
+            self.leases.release([message.lease], message.release_after)
         self._end_trial(message)
 
     def nack(self, message: SQSMessage) -> None:  # type: ignore[override]
@@ -157,7 +157,7 @@ class SQSConsumer(upstream.SQSConsumer):
         for message in messages:
             message.release()
             self._end_trial(message)
-        self.leases.give_back([message.lease for message in messages], 0)
+        self.leases.release([message.lease for message in messages], 0)
 
     def stop(self) -> None:
         """Stop receiving, and make visible again all messages that no worker thread has started."""
@@ -204,7 +204,7 @@ class SQSConsumer(upstream.SQSConsumer):
             backoff.reset()
             batch = [(message, self.leases.add(message["ReceiptHandle"])) for message in response.get("Messages", [])]
             if self._stopping.is_set():
-                self.leases.give_back([lease for _, lease in batch], 0)
+                self.leases.release([lease for _, lease in batch], 0)
                 continue
             self._admit(batch)
             if 0 < len(batch) < min(room, MAX_BATCH) / 2:
@@ -233,7 +233,7 @@ class SQSConsumer(upstream.SQSConsumer):
 
         def ready() -> bool:
             has_room = len(self.leases) <= self.prefetch // 2
-            has_to_wait = self.broker.alone or (self.bulk and self.broker.live_waits)
+            has_to_wait = self.broker.alone or (self.bulk and self.broker.has_live_waiting)
             return self._stopping.is_set() or (has_room and not has_to_wait)
 
         with self.leases.changed:
@@ -265,14 +265,14 @@ class SQSConsumer(upstream.SQSConsumer):
                 self._suspect = message
                 self.requeue(_drain(self._ready))
             elif message.is_suspect or self.broker.alone:
-                self.leases.give_back([lease], SUSPECT_DELAY if message.is_suspect else 0)
+                self.leases.release([lease], SUSPECT_DELAY if message.is_suspect else 0)
             else:
                 self._ready.put(message)
         for lease, action in deferred:
             if self._retry_until_done(action):
-                self.leases.done(lease)
+                self.leases.complete(lease)
             else:
-                self.leases.give_back([lease], 0 if self._stopping.is_set() else self.broker.visibility)
+                self.leases.release([lease], 0 if self._stopping.is_set() else self.broker.visibility)
 
     def _decoded(self, received: MessageTypeDef, lease: Lease) -> SQSMessage:
         message = decode(received["Body"])

@@ -121,14 +121,14 @@ class Leases:
             self.changed.notify_all()
         return lease
 
-    def done(self, lease: Lease) -> None:
+    def complete(self, lease: Lease) -> None:
         """End a lease at once, and delete its message with the next batch unless the lease was lost."""
         with self.changed:
             if self._leases.pop(lease.handle, None):
                 self._done.append(lease)
             self.changed.notify_all()
 
-    def give_back(self, leases: Sequence[Lease], after: int) -> None:
+    def release(self, leases: Sequence[Lease], after: int) -> None:
         """End leases and make their messages visible in `after` seconds.
 
         If the request fails, the messages become visible when their visibility timeout ends.

@@ -58,7 +58,7 @@ class SQSMessage(dramatiq.MessageProxy):
         return int(self.options.get(SUSPECT, 0))
 
     def release(self, after: int = 0) -> None:
-        """Make the message visible again `after` seconds, once its processing ends."""
+        """Make the message visible again, `after` seconds after its processing ends."""
         self.release_after = after
 
     def fail_with(self, reason: Reason) -> None:

@@ -85,7 +85,7 @@ class Ingest:
             .get("Messages", [])
         )
         if self._stopping.is_set():
-            self._give_back(received)
+            self._release(received)
             return 0
         done = self._hand_over(received)
         self._delete(done)
@@ -135,7 +135,7 @@ class Ingest:
             for failure in response.get("Failed", []):
                 logger.warning("ingest: a message was handed over but not deleted: %s", failure["Code"])
 
-    def _give_back(self, messages: Sequence[MessageTypeDef]) -> None:
+    def _release(self, messages: Sequence[MessageTypeDef]) -> None:
         if messages:
             aws.sqs().change_message_visibility_batch(
                 QueueUrl=self._queue_url,

@@ -51,7 +51,7 @@ class _Mallinfo(ctypes.Structure):
     _fields_ = [(f"field{number}", ctypes.c_size_t) for number in range(10)]
 
 
-def give_back() -> None:
+def trim() -> None:
     """Return free memory to the system if it exceeds `KEPT`, as it does after large images.
 
     glibc alone never returns memory below the end of the heap.

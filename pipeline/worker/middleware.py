@@ -16,7 +16,7 @@ from dramatiq.worker import Worker
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
 from pipeline.sqs.consumer import SQSConsumer
 from pipeline.stages import NOTIFY, SWEEP_QUEUES
-from pipeline.worker.malloc import give_back, keep_freed_blocks
+from pipeline.worker.malloc import keep_freed_blocks, trim
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class KeepMemory(dramatiq.Middleware):
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        give_back()
+        trim()
 
 
 class GracefulShutdown(dramatiq.Middleware):

@@ -114,7 +114,7 @@ def test_nothing_bulk_is_received_while_live_messages_wait(broker, work, start) 
     # Given a worker with one thread, live messages in hand and behind it, and room for many bulk ones
     send(broker, "work", ["live 1", "live 2"])
     start(1)
-    wait_for(lambda: work.begun and broker.live_waits)
+    wait_for(lambda: work.begun and broker.has_live_waiting)
     send(broker, "work_bulk", [f"bulk {n}" for n in range(30)])
     (bulk,) = [consumer for consumer in broker.consumers if consumer.bulk]
     bulk.prefetch = 20
