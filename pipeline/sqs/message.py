@@ -22,6 +22,7 @@ class SQSMessage(dramatiq.MessageProxy):
     """A received message. Logs show only its actor and id, because its arguments may be confidential.
 
     Attributes:
+        original: The dramatiq message.
         lease: The lease on the message.
         receives: How often SQS has delivered it.
         sqs_id: The SQS id of the message, or of the original if this is a copy. Producers do not know it.
