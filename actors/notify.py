@@ -57,12 +57,15 @@ def pending_deliveries(job: Job) -> dict[str, Callable[[], object]]:
         if payload.get(name)
     }
     if job.sweep:
-        asked = {DOCUMENT: partial(write_back, job.sweep, outcome(job, result))}
+        asked = {DOCUMENT: partial(write_back, job.sweep, to_write_back(job, result))}
     return asked | clean if job.deliveries is None else {name: asked[name] for name in job.deliveries}
 
 
-def outcome(job: Job, result: Payload) -> WriteBack:
-    """Return the outcome of a sweep's job by image field. Errors that were given up come first, because they decide."""
+def to_write_back(job: Job, result: Payload) -> WriteBack:
+    """Return what a sweep's job writes to its documents, by image field.
+
+    Errors that were given up come first, because the document shows only the first error.
+    """
     now = datetime.now(UTC)
     failed = sorted((source for source in job.sources if source.error), key=lambda source: not source.given_up)
     return {

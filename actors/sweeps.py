@@ -97,7 +97,7 @@ def _asked_for(swept: Swept, message: SQSMessage) -> datetime:
 
 
 def _as_sent(message: SQSMessage) -> dramatiq.Message[None]:
-    """Return a received message as it was sent, with its id, which identifies it as the one that advanced the run."""
+    """Return a received message as it was sent, with its id, by which the run knows the message that advanced it."""
     return dramatiq.Message(**message.asdict())
 
 

@@ -36,7 +36,7 @@ class GroupCommit(Generic[E]):
             becomes the outcome of the whole batch.
         max_entries: Entries per batch.
         max_bytes: Bytes per batch.
-        expected: Returns how many threads may soon submit an entry, including those that wait here.
+        expected: Returns how many threads may soon submit an entry, including threads that already wait here.
         window: How long a batch waits for that many entries, in seconds.
     """
 

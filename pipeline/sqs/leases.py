@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: actors are idempotent.
 DELETE_WAIT = 1.0
 
-#: Seconds after which a lease is no longer extended, so that another worker takes over from one that hangs.
+#: Seconds after which a lease is no longer extended, so that another worker takes over if this one hangs.
 MAX_LEASE = 15 * 60
 
 #: Seconds between attempts while SQS fails, doubled from the first to the last.

@@ -92,7 +92,7 @@ class Ingest:
         return len(done)
 
     def _hand_over(self, received: Sequence[MessageTypeDef]) -> list[MessageTypeDef]:
-        """Hand messages over; returns those that reached the fetch stage or the dead-letter queue."""
+        """Hand messages over; returns the messages that reached the fetch stage or the dead-letter queue."""
         done, jobs = [], []
         for message in received:
             try:
