@@ -90,7 +90,7 @@ def ingest() -> None:
     with recording(get_settings()):
         thread.start()
         serve_ingest(taking, thread.is_alive)
-        logger.info("Taking messages from %s.", queue_url.rsplit("/", 1)[-1])
+        logger.info("Taking messages from %s.", get_settings().input_queue_name)
         told_to_stop.wait()
         taking.stop()
         thread.join(STOP_GRACE)  # a long poll in hand is left to end with the process

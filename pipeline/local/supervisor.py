@@ -23,6 +23,8 @@ from typing import IO, NamedTuple
 
 from honcho.environ import expand_processes, parse_procfile
 
+from pipeline.backoff import Backoff
+
 #: How long a process may take to end by itself after SIGTERM, in seconds.
 STOP_TIMEOUT = 10.0
 
@@ -145,7 +147,7 @@ class _Process:
             self._thread.join()
 
     def _run(self) -> None:
-        delay = FIRST_DELAY
+        backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
         while True:
             started = time.monotonic()
             with self._lock:
@@ -157,12 +159,12 @@ class _Process:
             status = child.wait()
             reader.join(1)  # a process that left the group may hold the pipe open
             if time.monotonic() - started >= STEADY:
-                delay = FIRST_DELAY
+                backoff.reset()
+            delay = backoff.next()
             if not self._stopping.is_set():
                 self._on_line(self._name, f"{_ending(status)}; it starts again in {delay:g} s")
             if self._stopping.wait(delay):
                 return
-            delay = min(2 * delay, LONGEST_DELAY)
 
     def _read(self, output: IO[str]) -> None:
         with output:

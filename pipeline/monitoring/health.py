@@ -45,7 +45,7 @@ class Receiver(Protocol):
 class Scheduled(Protocol):
     """A periodic task, as far as its health is concerned."""
 
-    next_look: datetime | None  #: when the scheduler looks at it next; None before its first look
+    next_check: datetime | None  #: when the scheduler looks at it next; None before its first look
 
     @property
     def overdue(self) -> float:
@@ -91,7 +91,7 @@ class WorkerHealth:
         for consumer in list(self._broker.consumers):
             if consumer.is_broken:
                 yield f"{consumer.queue_name}: a thread of its consumer has ended"
-            elif now - consumer.leases.looked_at > LOOK_WITHIN:
+            elif now - consumer.leases.last_pass > LOOK_WITHIN:
                 yield f"{consumer.queue_name}: what is held has not been looked at for {LOOK_WITHIN:g} s"
         hanging = sum(now - began > WORK_WITHIN for began in self._in_hand())
         if hanging >= len(self._worker.workers) > 0:
@@ -104,7 +104,7 @@ class WorkerHealth:
             return
         receiving = {consumer.queue_name: consumer for consumer in list(self._broker.consumers)}
         for name in self._worker.consumers:
-            if name not in receiving or not self._broker.has_found(name):
+            if name not in receiving or not self._broker.knows_url(name):
                 yield f"{name}: the queue is not reached yet"
             else:
                 yield from _owes(name, receiving[name].asking_since)
@@ -150,7 +150,7 @@ class SchedulerHealth:
 
     def not_live(self) -> Iterator[str]:
         """Its loop should have turned again, and has not."""
-        looks = [periodic.next_look.timestamp() for periodic in self._periodics.values() if periodic.next_look]
+        looks = [periodic.next_check.timestamp() for periodic in self._periodics.values() if periodic.next_check]
         if looks and self._clock().timestamp() > min(looks) + TURN_WITHIN:
             at = datetime.fromtimestamp(min(looks), UTC)
             yield f"it should have looked at the schedules at {at:%Y-%m-%d %H:%M:%S} UTC, and has not"

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from pipeline.clients import aws
 from pipeline.settings import get_settings
 from pipeline.sqs.queues import MISSING_QUEUE, find_queue
-from pipeline.stages import INGEST_DEAD_LETTER_QUEUE, STAGES, SWEEP_QUEUES, Lane
+from pipeline.stages import INGEST_DEAD_LETTER_QUEUE, STAGES, SWEEP_QUEUES, Lane, dead_letter_queue_of
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -66,12 +66,9 @@ def queue_names() -> list[str]:
 
 def _queues() -> Iterator[_Queue]:
     settings = get_settings()
-
-    def full(queue: str) -> str:
-        return f"{settings.queue_namespace}_{queue}"
-
-    if settings.queue_url:
-        yield _Queue(settings.queue_url.rsplit("/", 1)[-1], INGEST, Lane.LIVE.value, settings.queue_url)
+    full = settings.full_queue_name
+    if settings.input_queue_name:
+        yield _Queue(settings.input_queue_name, INGEST, Lane.LIVE.value, settings.queue_url)
     yield _Queue(full(INGEST_DEAD_LETTER_QUEUE), INGEST, DEAD)
     for stage in STAGES:
         for lane in Lane:
@@ -79,7 +76,7 @@ def _queues() -> Iterator[_Queue]:
         yield _Queue(full(stage.dead_letter_queue), stage.name, DEAD)
     for sweep in SWEEP_QUEUES:
         yield _Queue(full(sweep), sweep, Lane.BULK.value)
-        yield _Queue(full(f"{sweep}_dlq"), sweep, DEAD)
+        yield _Queue(full(dead_letter_queue_of(sweep)), sweep, DEAD)
 
 
 def _ask(queue: _Queue) -> Depth | None:

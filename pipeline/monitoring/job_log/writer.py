@@ -17,6 +17,7 @@ from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, PyMongoError
 
+from pipeline.backoff import Backoff
 from pipeline.clients import mongo
 from pipeline.events import Event
 from pipeline.monitoring.job_log.schema import INDEXES, JOBS, MINUTES, Entry, counts, entry_of, updates
@@ -86,17 +87,16 @@ class JobLog:
             logger.warning("The job log ends without its latest turns: MongoDB did not take them in time.")
 
     def _run(self) -> None:
-        backoff = FIRST_BACKOFF
+        backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
         while not self._stopping.is_set():
             self._some.wait()
             self._stopping.wait(self._gather)
             self._some.clear()
             if self._write_all():
-                backoff = FIRST_BACKOFF
+                backoff.reset()
                 continue
             self._some.set()
-            self._stopping.wait(backoff)
-            backoff = min(backoff * 2, LAST_BACKOFF)
+            self._stopping.wait(backoff.next())
         self._write_all()  # what came in meanwhile
 
     def _write_all(self) -> bool:

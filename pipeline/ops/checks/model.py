@@ -53,7 +53,7 @@ class Context:
         """The service's own queues that they need, or need `action` on, by their full names."""
         patterns = [name for grant in self.grants if action in {None, *grant.actions} for name in grant.queues]
         names = [name for name in sorted(own_queues()) if any(fnmatchcase(name, pattern) for pattern in patterns)]
-        return [f"{self.settings.queue_namespace}_{name}" for name in names]
+        return [self.settings.full_queue_name(name) for name in names]
 
     def takes_input(self, action: str) -> bool:
         """Whether they need `action` on the input queue."""

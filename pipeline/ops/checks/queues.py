@@ -206,7 +206,7 @@ def _input(context: Context) -> Iterator[Row]:
             "Name the input queue there if producers use one.",
         )
         return
-    own = {f"{settings.queue_namespace}_{name}" for name in own_queues()}
+    own = {settings.full_queue_name(name) for name in own_queues()}
     if queue.name in own:
         yield Row(
             Status.FAIL,

@@ -55,7 +55,7 @@ def status(database, monkeypatch):
 
 
 def send(queue, count=1):
-    url = aws.sqs().get_queue_url(QueueName=f"{get_settings().queue_namespace}_{queue}")["QueueUrl"]
+    url = aws.sqs().get_queue_url(QueueName=get_settings().full_queue_name(queue))["QueueUrl"]
     for _ in range(count):
         aws.sqs().send_message(QueueUrl=url, MessageBody="{}")
 

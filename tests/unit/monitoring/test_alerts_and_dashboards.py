@@ -21,7 +21,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from pipeline import metrics
 from pipeline.images import codecs
 from pipeline.settings import Settings
-from pipeline.worker.instrumentation import Operations
+from pipeline.worker.instrumentation import Instrumentation
 from tests.support.grafana import Dashboard, Panel
 from tests.unit.test_docs import PROCESSES, codes_in
 
@@ -224,6 +224,6 @@ def test_a_worker_that_renders_logs_what_works_on_pixels(
 ) -> None:
     broker = StubBroker()
     with caplog.at_level(logging.INFO, "pipeline"):
-        Operations(Settings(metrics_port=0)).after_worker_boot(broker, Worker(broker, queues={queue}))
+        Instrumentation(Settings(metrics_port=0)).after_worker_boot(broker, Worker(broker, queues={queue}))
     expected = ", ".join(f"{work} by {library}" for work, library in codecs.fast_paths().items())
     assert (f"Images: {expected}" in caplog.text) is is_said
