@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import dramatiq
 
 from pipeline.events import Event, subscribe, unsubscribe
-from pipeline.monitoring.job_log.writer import JobLog
+from pipeline.monitoring.job_log.writer import JobLogWriter
 from pipeline.settings import Settings
 
 #: Seconds that each may take at the end: honcho kills a process 5 s after it was told to stop.
@@ -36,7 +36,7 @@ def recorders(settings: Settings) -> list[Recorder]:
     """Those that the settings ask for."""
     found: list[Recorder] = []
     if settings.jobs_mongo_url:
-        found.append(JobLog())
+        found.append(JobLogWriter())
     if settings.traces_endpoint:
         from pipeline.monitoring.traces import Traces  # noqa: PLC0415 - 10 MB that most processes do without
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pipeline.errors import RetryableError
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log import writer as job_log_writer
-from pipeline.monitoring.job_log.reader import Failure
+from pipeline.monitoring.job_log.reader import FailureGroup
 from pipeline.monitoring.queue_depths import DEAD, Depth, depths, queue_names
 from pipeline.settings import get_settings
 from pipeline.stages import STAGES, Lane
@@ -37,16 +37,16 @@ class StageStatus:
 
 
 @dataclass(frozen=True)
-class Status:
+class ServiceStatus:
     """The stages in the order of the way, failures of the last hour, and what a person should know."""
 
     at: datetime
     stages: list[StageStatus]
-    failures: list[Failure]
+    failures: list[FailureGroup]
     hints: list[str]
 
 
-def look() -> Status:
+def look() -> ServiceStatus:
     """Look once at the queues, and at the job log where there is one.
 
     Raises:
@@ -57,7 +57,7 @@ def look() -> Status:
     hints = list(_hints(found))
     rates: dict[str, float] | None = None
     oldest: dict[str, datetime] = {}
-    failures: list[Failure] = []
+    failures: list[FailureGroup] = []
     if get_settings().jobs_mongo_url is None:
         hints.append("Rates, the oldest jobs and failures need the job log: set JOBS_MONGO_URL.")
     else:
@@ -70,7 +70,7 @@ def look() -> Status:
         except RetryableError as trouble:
             hints.append(f"The job log: {trouble.message}")
     stages = dict.fromkeys(depth.stage for depth in found)
-    return Status(now, [_stage(stage, found, rates, oldest) for stage in stages], failures, hints)
+    return ServiceStatus(now, [_stage(stage, found, rates, oldest) for stage in stages], failures, hints)
 
 
 def _hints(found: Iterable[Depth]) -> Iterable[str]:

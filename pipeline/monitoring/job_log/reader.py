@@ -21,7 +21,7 @@ from pipeline.stages import NOTIFY, STAGES
 if TYPE_CHECKING:
     from pymongo.collection import Collection
 
-Status = Literal["under_way", "done", "failed", "rejected", "partly"]
+JobStatus = Literal["under_way", "done", "failed", "rejected", "partly"]
 
 #: Failures and jobs that one look reads at the most, the latest: what a person is told does not wait for all of them.
 MOST_READ = 10_000
@@ -42,7 +42,7 @@ class Attempt:
     code: str = ""
     message: str = ""
     waited: float | None = None  #: of a first attempt: from the job's arrival in the stage until it began
-    wait: float = 0.0  #: until the next turn, where one was to follow
+    wait: float = 0.0  #: until the next attempt, where one was to follow
     redrive: int = 0  #: 1 where an operator had sent the job through again, 2 after another time
     deliveries: tuple[str, ...] = ()  #: of notify, where it was about some only
     due: str = ""  #: the stage that the job was due in then, where that is another
@@ -70,7 +70,7 @@ class JobHistory:
     """
 
     id: str
-    status: Status
+    status: JobStatus
     stage: str  #: where it failed first; else where it is due; `notify` where it is done
     began: datetime
     updated: datetime
@@ -83,7 +83,7 @@ class JobHistory:
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailureGroup:
     """Dead letters with one cause."""
 
     stage: str
@@ -99,15 +99,15 @@ class Minute:
     """How many turns each stage had in one minute, by verdict."""
 
     at: datetime
-    turns: dict[str, dict[str, int]]
+    attempts: dict[str, dict[str, int]]
 
     def count(self, stage: str, *verdicts: Outcome) -> int:
         """The turns of `stage` with one of `verdicts`, or all."""
-        found = self.turns.get(stage, {})
+        found = self.attempts.get(stage, {})
         return sum(found.get(verdict, 0) for verdict in verdicts or Outcome)
 
 
-FAILED: frozenset[Status] = frozenset({"failed", "rejected", "partly"})
+FAILED: frozenset[JobStatus] = frozenset({"failed", "rejected", "partly"})
 
 
 def latest(limit: int = 50, *, failed: bool | None = None, stage: str | None = None) -> list[JobHistory]:
@@ -144,23 +144,23 @@ def matching(prefix: str, limit: int = 10) -> list[str]:
         return [each["_id"] for each in _jobs().find(query, {"_id": 1}).sort("_id", 1).limit(limit)]
 
 
-def failures(since: datetime) -> list[Failure]:
+def failures(since: datetime) -> list[FailureGroup]:
     """What ended as a dead letter since then, grouped by stage and code, the most frequent first."""
     with mongo.mongo_errors("read the job log"):
         query = {"failed": {"$gte": since}}
         found = _jobs().find(query, {"turns": 1}).sort("failed", -1).limit(MOST_READ)
         groups: dict[tuple[str, str], list[tuple[str, Attempt]]] = {}
         for each in found:
-            for turn in _attempts(each):
-                if turn.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED} and turn.at >= since:
-                    groups.setdefault((turn.stage, turn.code), []).append((each["_id"], turn))
+            for attempt in _attempts(each):
+                if attempt.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED} and attempt.at >= since:
+                    groups.setdefault((attempt.stage, attempt.code), []).append((each["_id"], attempt))
     return sorted((_failure(*cause, members) for cause, members in groups.items()), key=lambda each: -each.count)
 
 
-def _failure(stage: str, code: str, members: Sequence[tuple[str, Attempt]]) -> Failure:
+def _failure(stage: str, code: str, members: Sequence[tuple[str, Attempt]]) -> FailureGroup:
     members = sorted(members, key=lambda member: member[1].at, reverse=True)
     ids = tuple(dict.fromkeys(job_id for job_id, _ in members))
-    return Failure(stage, code, len(members), members[0][1].at, members[0][1].message, ids[:EXAMPLES])
+    return FailureGroup(stage, code, len(members), members[0][1].at, members[0][1].message, ids[:EXAMPLES])
 
 
 def rates(since: datetime) -> list[Minute]:
@@ -175,7 +175,7 @@ def per_minute(minutes: Iterable[Minute], now: datetime, over: timedelta = timed
     """How many turns of each stage went well in a minute, on average from the minute of `now - over` until `now`."""
     since = (now - over).replace(second=0, microsecond=0)
     counted = [minute for minute in minutes if since <= minute.at <= now]
-    stages = {stage for minute in counted for stage in minute.turns}
+    stages = {stage for minute in counted for stage in minute.attempts}
     span = (now - since) / timedelta(minutes=1)
     return {stage: sum(minute.count(stage, Outcome.DONE) for minute in counted) / span for stage in stages}
 
@@ -183,7 +183,7 @@ def per_minute(minutes: Iterable[Minute], now: datetime, over: timedelta = timed
 def oldest() -> dict[str, datetime]:
     """When the oldest job that is under way began, by the stage that it is due in.
 
-    Of jobs that have had a turn: what waits for its first stage is not in the log yet. A job whose last turns the log
+    Of jobs that have had an attempt: what waits for its first stage is not in the log. A job whose last turns the log
     missed, while MongoDB was down, stays among them until it is forgotten.
     """
     with mongo.mongo_errors("read the job log"):
@@ -201,14 +201,14 @@ def _jobs() -> Collection[dict[str, Any]]:
 
 
 def _history(found: Mapping[str, Any]) -> JobHistory:
-    turns = tuple(_attempts(found))
+    attempts = tuple(_attempts(found))
     numbered = sorted(found.get("sources", {}).items(), key=lambda item: int(item[0]))
     sources = tuple(_source(each) for _, each in numbered)
-    status = _status(turns, sources)
+    status = _status(attempts, sources)
     return JobHistory(
         id=found["_id"],
         status=status,
-        stage=_stage(turns, status),
+        stage=_stage(attempts, status),
         began=found["began"],
         updated=found["updated"],
         folder=found.get("folder", ""),
@@ -216,20 +216,20 @@ def _history(found: Mapping[str, Any]) -> JobHistory:
         sweep=found.get("sweep"),
         redrives=found.get("redrives", 0),
         sources=sources,
-        turns=turns,
+        turns=attempts,
     )
 
 
 def _attempts(found: Mapping[str, Any]) -> Iterator[Attempt]:
     """The turns in the order of time. One that was written twice, for the answer was lost, is told once."""
     seen = set()
-    for each in sorted(found["turns"], key=lambda turn: turn["at"]):
+    for each in sorted(found["turns"], key=lambda attempt: attempt["at"]):
         values = {name: value for name, value in each.items() if name in _ATTEMPT_FIELDS}
         values |= {"verdict": Outcome(each["verdict"]), "deliveries": tuple(each.get("deliveries", ()))}
-        turn = Attempt(**values)
-        if turn not in seen:
-            seen.add(turn)
-            yield turn
+        attempt = Attempt(**values)
+        if attempt not in seen:
+            seen.add(attempt)
+            yield attempt
 
 
 def _source(found: Mapping[str, Any]) -> HistorySource:
@@ -238,10 +238,10 @@ def _source(found: Mapping[str, Any]) -> HistorySource:
     return HistorySource(found["url"], tuple(found["fields"]), urls, None if urls else found.get("error"))
 
 
-def _status(turns: Sequence[Attempt], sources: Sequence[HistorySource]) -> Status:
-    if any(turn.verdict is Outcome.REJECTED for turn in turns):
+def _status(attempts: Sequence[Attempt], sources: Sequence[HistorySource]) -> JobStatus:
+    if any(attempt.verdict is Outcome.REJECTED for attempt in attempts):
         return "rejected"
-    deliveries = _deliveries(turns)
+    deliveries = _deliveries(attempts)
     if deliveries is None or Outcome.RETRY in deliveries.values():
         return "under_way"
     failed = sum(source.error is not None for source in sources)
@@ -250,36 +250,36 @@ def _status(turns: Sequence[Attempt], sources: Sequence[HistorySource]) -> Statu
     return "partly" if failed or Outcome.GIVEN_UP in deliveries.values() else "done"
 
 
-def _deliveries(turns: Sequence[Attempt]) -> dict[str, Outcome] | None:
+def _deliveries(attempts: Sequence[Attempt]) -> dict[str, Outcome] | None:
     """How each delivery stands, as far as some went apart from the others; None: notify has had no turn.
 
-    Of the latest redrive alone. A turn that went well without a name made all that were left; one with a name shows
+    Of the latest redrive alone. An attempt that went well without a name made all that were left; one with a name shows
     that it went on after one that failed as a whole. The clean-up after the deliveries is none of them.
     """
-    latest = max((turn.redrive for turn in turns), default=0)
-    ours = [turn for turn in turns if turn.stage == NOTIFY.name and turn.redrive == latest]
+    latest = max((attempt.redrive for attempt in attempts), default=0)
+    ours = [attempt for attempt in attempts if attempt.stage == NOTIFY.name and attempt.redrive == latest]
     if not ours:
         return None
     deliveries: dict[str, Outcome] = {}
-    for turn in ours:
-        if turn.verdict is Outcome.DONE and not turn.deliveries:
+    for attempt in ours:
+        if attempt.verdict is Outcome.DONE and not attempt.deliveries:
             deliveries.clear()
         else:
-            verdict = Outcome.RETRY if turn.verdict is Outcome.SNOOZED else turn.verdict
-            if turn.deliveries:
+            verdict = Outcome.RETRY if attempt.verdict is Outcome.SNOOZED else attempt.verdict
+            if attempt.deliveries:
                 deliveries.pop("", None)
-            deliveries |= dict.fromkeys(turn.deliveries or ("",), verdict)
+            deliveries |= dict.fromkeys(attempt.deliveries or ("",), verdict)
     deliveries.pop(CLEAN_UP, None)
     return deliveries
 
 
-def _stage(turns: Sequence[Attempt], status: Status) -> str:
+def _stage(attempts: Sequence[Attempt], status: JobStatus) -> str:
     if status in FAILED:
-        dead = (turn for turn in turns if turn.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED})
-        return next((turn.stage for turn in dead), NOTIFY.name)
-    return NOTIFY.name if status == "done" else _due(turns)
+        dead = (attempt for attempt in attempts if attempt.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED})
+        return next((attempt.stage for attempt in dead), NOTIFY.name)
+    return NOTIFY.name if status == "done" else _due(attempts)
 
 
-def _due(turns: Sequence[Attempt]) -> str:
+def _due(attempts: Sequence[Attempt]) -> str:
     """The stage that a job which is under way is due in."""
-    return turns[-1].due or turns[-1].stage
+    return attempts[-1].due or attempts[-1].stage

@@ -3,8 +3,8 @@
 A document of the collection `image_pipeline_jobs`, whose `_id` is the job's id (also of its redrives, `<id>.r1`):
 
     folder, lane, sweep    where its objects go; its lane; the collection and the run of a sweep
-    began, updated         when it came to its first stage; its latest turn (a TTL index forgets the job 30 days later)
-    failed, ended          its latest turn with a dead letter; its latest turn that ended a delivery
+    began, updated         when it came to its first stage; its latest attempt (a TTL index forgets it 30 days later)
+    failed, ended          its latest attempt with a dead letter; its latest attempt that ended a delivery
     open                   true until it has ended: set where the document is made, never again
     redrives               how often an operator sent it through again
     sources                by number: `url` as host and path, `fields`, then `urls` of the renditions or the `error`
@@ -57,33 +57,33 @@ INDEXES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
 
 
 @dataclass(frozen=True)
-class Entry:
+class LogEntry:
     """What one turn adds to the document of its job: values that do not change, and others that only grow."""
 
     job_id: str
-    turn: dict[str, Any]
+    attempt: dict[str, Any]
     known: dict[str, Any]  #: for `$set`
     least: dict[str, Any]  #: for `$min`
     most: dict[str, Any]  #: for `$max`
 
 
-def entry_of(event: Event) -> Entry:
+def entry_of(event: Event) -> LogEntry:
     """The entry for one event. Holds nothing of the payload."""
     job, at = event.job, _time(event.at)
     arrived = _believable(event)
     began = arrived or event.at - event.seconds
-    turn: dict[str, Any] = {"stage": event.stage, "verdict": event.verdict.value, "at": at}
-    turn["seconds"] = round(event.seconds, 3)
+    attempt: dict[str, Any] = {"stage": event.stage, "verdict": event.verdict.value, "at": at}
+    attempt["seconds"] = round(event.seconds, 3)
     known: dict[str, Any] = {}
     most: dict[str, Any] = {"updated": at}
     if event.attempt > 1:
-        turn["attempt"] = event.attempt
+        attempt["attempt"] = event.attempt
     if event.code:
-        turn |= {"code": event.code, "message": _storable(event.message[:MAX_MESSAGE])}
+        attempt |= {"code": event.code, "message": _storable(event.message[:MAX_MESSAGE])}
     if arrived and event.attempt == 1 and not (job and job.redrives):
-        turn["waited"] = round(max(0.0, event.at - event.seconds - arrived), 3)
+        attempt["waited"] = round(max(0.0, event.at - event.seconds - arrived), 3)
     if event.wait:
-        turn["wait"] = round(event.wait, 1)
+        attempt["wait"] = round(event.wait, 1)
     if event.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED}:
         most["failed"] = at
     if _ends(event):
@@ -95,12 +95,12 @@ def entry_of(event: Event) -> Entry:
         for number, source in enumerate(job.sources):
             known |= {f"sources.{number}.{name}": value for name, value in _facts(job.folder, source).items()}
         if job.due.name != event.stage:
-            turn["due"] = job.due.name
+            attempt["due"] = job.due.name
         if job.redrives:
-            turn["redrive"] = most["redrives"] = job.redrives
+            attempt["redrive"] = most["redrives"] = job.redrives
         if event.stage == NOTIFY.name and (deliveries := event.worked_on or job.deliveries):
-            turn["deliveries"] = list(deliveries)
-    return Entry(event.job_id, turn, known, {"began": _time(began)}, most)
+            attempt["deliveries"] = list(deliveries)
+    return LogEntry(event.job_id, attempt, known, {"began": _time(began)}, most)
 
 
 def _believable(event: Event) -> float:
@@ -123,7 +123,7 @@ def _facts(folder: str, source: Source) -> dict[str, Any]:
     return facts
 
 
-def updates(entries: Iterable[Entry]) -> list[UpdateOne]:
+def updates(entries: Iterable[LogEntry]) -> list[UpdateOne]:
     """An update for each job that `entries` tell of: what it holds afterwards does not depend on their order."""
     merged: dict[str, dict[str, Any]] = {}
     for entry in entries:
@@ -131,7 +131,7 @@ def updates(entries: Iterable[Entry]) -> list[UpdateOne]:
         update["$set"].update(entry.known)
         update["$min"] |= {name: min(value, update["$min"].get(name, value)) for name, value in entry.least.items()}
         update["$max"] |= {name: max(value, update["$max"].get(name, value)) for name, value in entry.most.items()}
-        update["turns"].append(entry.turn)
+        update["turns"].append(entry.attempt)
     return [UpdateOne({"_id": job_id}, _operators(update), upsert=True) for job_id, update in merged.items()]
 
 
@@ -142,13 +142,13 @@ def _operators(update: dict[str, Any]) -> dict[str, Any]:
     return {name: values for name, values in update.items() if values} | {"$push": push}
 
 
-def counts(entries: Iterable[Entry]) -> list[UpdateOne]:
+def counts(entries: Iterable[LogEntry]) -> list[UpdateOne]:
     """An update for each minute in which `entries` have a turn: how many, by stage and verdict."""
     minutes: dict[datetime, dict[str, int]] = {}
     for entry in entries:
-        turn = entry.turn
-        minute = minutes.setdefault(turn["at"].replace(second=0, microsecond=0), {})
-        name = f"{turn['stage']}.{turn['verdict']}"
+        attempt = entry.attempt
+        minute = minutes.setdefault(attempt["at"].replace(second=0, microsecond=0), {})
+        name = f"{attempt['stage']}.{attempt['verdict']}"
         minute[name] = minute.get(name, 0) + 1
     return [
         UpdateOne({"_id": at}, {"$set": {"at": at}, "$inc": {f"turns.{name}": n for name, n in numbers.items()}}, True)

@@ -19,15 +19,15 @@ from pymongo.errors import BulkWriteError, PyMongoError
 
 from pipeline.clients import mongo
 from pipeline.events import Event
-from pipeline.monitoring.job_log.schema import INDEXES, JOBS, MINUTES, Entry, counts, entry_of, updates
+from pipeline.monitoring.job_log.schema import INDEXES, JOBS, MINUTES, LogEntry, counts, entry_of, updates
 
 logger = logging.getLogger(__name__)
 
 #: Turns that wait for MongoDB at the most: about 1 kB each.
-ROOM = 10_000
+CAPACITY = 10_000
 
 #: Turns that are written at once at the most, and seconds that they are gathered for.
-BATCH, GATHER = 1000, 1.0
+BATCH, BATCH_WINDOW = 1000, 1.0
 
 #: Seconds that MongoDB may take for a batch.
 TIMEOUT = 10.0
@@ -39,25 +39,25 @@ FIRST_BACKOFF, LAST_BACKOFF = 1.0, 30.0
 DUPLICATE_KEY = 11000
 
 
-class JobLog:
+class JobLogWriter:
     """A listener of `pipeline.events`. Its thread runs from `start` to `stop`.
 
     Parameters:
         write: puts entries into the database; raises PyMongoError where it is in trouble.
-        room: how many turns are kept while it is.
-        gather: seconds to gather turns for one batch.
+        capacity: how many turns are kept while it is.
+        batch_window: seconds to gather turns for one batch.
     """
 
     def __init__(
         self,
-        write: Callable[[Sequence[Entry]], None] | None = None,
+        write: Callable[[Sequence[LogEntry]], None] | None = None,
         *,
-        room: int = ROOM,
-        gather: float = GATHER,
+        capacity: int = CAPACITY,
+        batch_window: float = BATCH_WINDOW,
     ) -> None:
         self._write = write or write_entries
-        self._entries: deque[Entry] = deque(maxlen=room)
-        self._gather = gather
+        self._entries: deque[LogEntry] = deque(maxlen=capacity)
+        self._batch_window = batch_window
         self._lock = threading.Lock()
         self._some = threading.Event()
         self._stopping = threading.Event()
@@ -89,7 +89,7 @@ class JobLog:
         backoff = FIRST_BACKOFF
         while not self._stopping.is_set():
             self._some.wait()
-            self._stopping.wait(self._gather)
+            self._stopping.wait(self._batch_window)
             self._some.clear()
             if self._write_all():
                 backoff = FIRST_BACKOFF
@@ -117,11 +117,11 @@ class JobLog:
         self._in_trouble = False
         return True
 
-    def _take(self) -> list[Entry]:
+    def _take(self) -> list[LogEntry]:
         with self._lock:
             return [self._entries.popleft() for _ in range(min(BATCH, len(self._entries)))]
 
-    def _put_back(self, batch: Sequence[Entry]) -> None:
+    def _put_back(self, batch: Sequence[LogEntry]) -> None:
         """Before what came meanwhile, as far as there is room: the oldest are lost."""
         with self._lock:
             room = (self._entries.maxlen or 0) - len(self._entries)
@@ -130,7 +130,7 @@ class JobLog:
             self._entries.extendleft(reversed(kept))
 
 
-def write_entries(entries: Sequence[Entry]) -> None:
+def write_entries(entries: Sequence[LogEntry]) -> None:
     """Put entries into the job log. Doing it twice adds nothing to a story.
 
     Raises:

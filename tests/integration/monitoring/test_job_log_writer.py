@@ -16,7 +16,7 @@ from pipeline.events import Event, Outcome
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log import writer as job_log_writer
 from pipeline.monitoring.job_log.schema import JOBS, MINUTES
-from pipeline.monitoring.job_log.writer import JobLog, write_entries
+from pipeline.monitoring.job_log.writer import JobLogWriter, write_entries
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from tests.support.line import Line
@@ -44,7 +44,7 @@ def event(number=0, job_id=None, **more):
 def test_turns_are_written_in_batches_and_the_rest_at_the_end(jobs):
     # given a log that gathers for a minute
     batches = []
-    log = JobLog(lambda entries: (batches.append(len(entries)), write_entries(entries)), gather=60)
+    log = JobLogWriter(lambda entries: (batches.append(len(entries)), write_entries(entries)), batch_window=60)
     log.start()
     # when it is told 1,200 turns of 300 jobs, and stopped
     for number in range(1200):
@@ -67,7 +67,7 @@ def test_an_outage_of_mongodb_is_said_once_and_waited_out(jobs, quick, monkeypat
         monkeypatch.setattr(job_log_writer, "TIMEOUT", 0.2)
         lazy.forget()
         line.go_down()
-        log = JobLog(gather=0.01)
+        log = JobLogWriter(batch_window=0.01)
         log.start()
         # when turns are told during it and after it
         for number in range(10):
@@ -93,7 +93,7 @@ def test_what_there_is_no_room_for_is_lost_the_oldest_first(quick):
             raise AutoReconnect("mongodb://user:hush@host")
         written.extend(entry.job_id for entry in entries)
 
-    log = JobLog(write, room=5, gather=0.01)
+    log = JobLogWriter(write, capacity=5, batch_window=0.01)
     log.start()
     for number in range(12):
         log(event(number))
@@ -106,7 +106,7 @@ def test_what_there_is_no_room_for_is_lost_the_oldest_first(quick):
 
 def test_the_end_does_not_wait_for_a_mongodb_that_does_not_answer(caplog):
     never = threading.Event()
-    log = JobLog(lambda entries: never.wait(60), gather=0.01)
+    log = JobLogWriter(lambda entries: never.wait(60), batch_window=0.01)
     log.start()
     log(event())
     before = time.monotonic()
@@ -118,7 +118,7 @@ def test_the_end_does_not_wait_for_a_mongodb_that_does_not_answer(caplog):
 
 def test_what_cannot_be_written_is_not_tried_for_ever(jobs, caplog):
     # given a turn that BSON cannot hold
-    log = JobLog(gather=0.01)
+    log = JobLogWriter(batch_window=0.01)
     log.start()
     log(Event("fetch", 2**70, Outcome.DONE))
     wait_for(lambda: "cannot write" in caplog.text)
