@@ -1,6 +1,6 @@
-"""Reading the job log: the story of each job, told by its turns; what failed, and how fast each stage works.
+"""Read the job log: job histories, failures, and the throughput of each stage.
 
-Everything here raises SettingsError where JOBS_MONGO_URL is not set, and RetryableError where MongoDB cannot be asked.
+Every function raises SettingsError if JOBS_MONGO_URL is not set, and RetryableError if MongoDB cannot be reached.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 
 JobStatus = Literal["under_way", "done", "failed", "rejected", "partly"]
 
-#: Failures and jobs that one look reads at the most, the latest: what a person is told does not wait for all of them.
+#: Maximum number of jobs one query reads, latest first, so that a person never waits for a full scan.
 MOST_READ = 10_000
 
-#: Job ids that a failure gives as examples.
+#: Example job ids in a failure group.
 EXAMPLES = 5
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One turn of a job in a stage. Times are in UTC, spans in seconds."""
+    """One attempt of a stage at a job. Times are in UTC, durations in seconds."""
 
     stage: str
     verdict: Outcome
-    at: datetime  #: when it ended
-    seconds: float  #: how long the stage worked on it
+    at: datetime  #: end of the attempt
+    seconds: float  #: duration of the work
     attempt: int = 1
     code: str = ""
     message: str = ""
-    waited: float | None = None  #: of a first attempt: from the job's arrival in the stage until it began
-    wait: float = 0.0  #: until the next attempt, where one was to follow
-    redrive: int = 0  #: 1 where an operator had sent the job through again, 2 after another time
-    deliveries: tuple[str, ...] = ()  #: of notify, where it was about some only
-    due: str = ""  #: the stage that the job was due in then, where that is another
+    waited: float | None = None  #: for a first attempt: time between arrival in the stage and start
+    wait: float = 0.0  #: delay before the next attempt, if one was scheduled
+    redrive: int = 0  #: number of redrives at that time
+    deliveries: tuple[str, ...] = ()  #: in notify: the deliveries concerned, if not all
+    due: str = ""  #: stage the job was due in afterwards, if different
 
 
 _ATTEMPT_FIELDS = frozenset(each.name for each in fields(Attempt))
@@ -53,7 +53,7 @@ _ATTEMPT_FIELDS = frozenset(each.name for each in fields(Attempt))
 
 @dataclass(frozen=True)
 class HistorySource:
-    """One image of a job: `urls` of its renditions by their names once it is stored, or why it is not."""
+    """One source image of a job: `urls` by rendition name once stored, else the error."""
 
     url: str  #: host and path
     fields: tuple[str, ...] = ()
@@ -63,15 +63,15 @@ class HistorySource:
 
 @dataclass(frozen=True)
 class JobHistory:
-    """What is known of one job.
+    """The history of one job.
 
-    Its status is `done` once every image is stored and every delivery made, `failed` where no image is stored,
-    `partly` where some image or some delivery failed, `rejected` where it asked for nothing that can be done.
+    The status is `done` once all images are stored and all deliveries made, `failed` if no image was stored, `partly`
+    if some image or delivery failed, and `rejected` if the message was invalid.
     """
 
     id: str
     status: JobStatus
-    stage: str  #: where it failed first; else where it is due; `notify` where it is done
+    stage: str  #: first stage that failed; else the stage it is due in; `notify` once done
     began: datetime
     updated: datetime
     folder: str = ""
@@ -79,30 +79,30 @@ class JobHistory:
     sweep: dict[str, str] | None = None  #: `collection` and `run`
     redrives: int = 0
     sources: tuple[HistorySource, ...] = ()
-    turns: tuple[Attempt, ...] = ()  #: the oldest first
+    turns: tuple[Attempt, ...] = ()  #: oldest first
 
 
 @dataclass(frozen=True)
 class FailureGroup:
-    """Dead letters with one cause."""
+    """Dead letters with the same stage and error code. All but the count come from the latest ones."""
 
     stage: str
     code: str
     count: int
-    at: datetime  #: the latest
-    message: str  #: its sentence
-    job_ids: tuple[str, ...]  #: of the latest few
+    at: datetime
+    message: str
+    job_ids: tuple[str, ...]  #: at most `EXAMPLES`
 
 
 @dataclass(frozen=True)
 class Minute:
-    """How many turns each stage had in one minute, by verdict."""
+    """The number of attempts in one minute, by stage and outcome."""
 
     at: datetime
     attempts: dict[str, dict[str, int]]
 
     def count(self, stage: str, *verdicts: Outcome) -> int:
-        """The turns of `stage` with one of `verdicts`, or all."""
+        """Count the attempts of `stage` with one of the `verdicts`, or all attempts if none is given."""
         found = self.attempts.get(stage, {})
         return sum(found.get(verdict, 0) for verdict in verdicts or Outcome)
 
@@ -111,12 +111,12 @@ FAILED: frozenset[JobStatus] = frozenset({"failed", "rejected", "partly"})
 
 
 def latest(limit: int = 50, *, failed: bool | None = None, stage: str | None = None) -> list[JobHistory]:
-    """List the jobs with the latest attempts, the latest first.
+    """List the jobs with the latest attempts, latest first.
 
     Args:
-        limit: how many jobs are returned.
+        limit: maximum number of jobs.
         failed: True for jobs that failed, even partly; False for all others; None for both.
-        stage: only jobs whose `JobHistory.stage` it is.
+        stage: only jobs whose `JobHistory.stage` is this.
     """
     with mongo.mongo_errors("read the job log"):
         query = {"failed": {"$exists": True}} if failed else {}
@@ -131,21 +131,21 @@ def latest(limit: int = 50, *, failed: bool | None = None, stage: str | None = N
 
 
 def history(job_id: str) -> JobHistory | None:
-    """The story of a job by its id, or by that of a redrive of it; None where the log has none."""
+    """Return the history of a job by its id or the id of a redrive, or None if it is unknown."""
     with mongo.mongo_errors("read the job log"):
         found = _jobs().find_one({"_id": re.sub(r"\.r\d+$", "", job_id)})
     return _history(found) if found else None
 
 
 def matching(prefix: str, limit: int = 10) -> list[str]:
-    """The first ids of jobs that begin with `prefix`."""
+    """List the first `limit` job ids that start with `prefix`."""
     with mongo.mongo_errors("read the job log"):
         query = {"_id": {"$gte": prefix, "$lt": f"{prefix}\uffff"}}
         return [each["_id"] for each in _jobs().find(query, {"_id": 1}).sort("_id", 1).limit(limit)]
 
 
 def failures(since: datetime) -> list[FailureGroup]:
-    """What ended as a dead letter since then, grouped by stage and code, the most frequent first."""
+    """Group the dead letters since `since` by stage and code, most frequent first."""
     with mongo.mongo_errors("read the job log"):
         query = {"failed": {"$gte": since}}
         found = _jobs().find(query, {"turns": 1}).sort("failed", -1).limit(MOST_READ)
@@ -164,7 +164,7 @@ def _failure(stage: str, code: str, members: Sequence[tuple[str, Attempt]]) -> F
 
 
 def rates(since: datetime) -> list[Minute]:
-    """The minutes from that of `since` on, the oldest first; one in which nothing happened is not among them."""
+    """List the minutes with attempts from the minute of `since` on, oldest first."""
     with mongo.mongo_errors("read the job log"):
         query = {"at": {"$gte": since.astimezone(UTC).replace(second=0, microsecond=0)}}
         found = mongo.job_database()[MINUTES].find(query).sort("at", 1)
@@ -172,7 +172,7 @@ def rates(since: datetime) -> list[Minute]:
 
 
 def per_minute(minutes: Iterable[Minute], now: datetime, over: timedelta = timedelta(minutes=5)) -> dict[str, float]:
-    """How many turns of each stage went well in a minute, on average from the minute of `now - over` until `now`."""
+    """Return each stage's successful attempts per minute, averaged from the minute of `now - over` until `now`."""
     since = (now - over).replace(second=0, microsecond=0)
     counted = [minute for minute in minutes if since <= minute.at <= now]
     stages = {stage for minute in counted for stage in minute.attempts}
@@ -181,10 +181,10 @@ def per_minute(minutes: Iterable[Minute], now: datetime, over: timedelta = timed
 
 
 def oldest() -> dict[str, datetime]:
-    """When the oldest job that is under way began, by the stage that it is due in.
+    """Return when the oldest unfinished job began, by the stage it is due in.
 
-    Of jobs that have had an attempt: what waits for its first stage is not in the log. A job whose last turns the log
-    missed, while MongoDB was down, stays among them until it is forgotten.
+    A job is unknown before its first attempt. If the log missed a job's last attempts while MongoDB was down, the job
+    counts as unfinished until it expires.
     """
     with mongo.mongo_errors("read the job log"):
         found = _jobs().find({"open": True}, {"began": 1, "turns": 1}).sort("began", 1).limit(MOST_READ)
@@ -221,7 +221,7 @@ def _history(found: Mapping[str, Any]) -> JobHistory:
 
 
 def _attempts(found: Mapping[str, Any]) -> Iterator[Attempt]:
-    """The turns in the order of time. One that was written twice, for the answer was lost, is told once."""
+    """Yield the attempts in order of time, without the duplicates of a write whose answer was lost."""
     seen = set()
     for each in sorted(found["turns"], key=lambda attempt: attempt["at"]):
         values = {name: value for name, value in each.items() if name in _ATTEMPT_FIELDS}
@@ -233,8 +233,7 @@ def _attempts(found: Mapping[str, Any]) -> Iterator[Attempt]:
 
 
 def _source(found: Mapping[str, Any]) -> HistorySource:
-    """What was stored after a redrive has an error no more."""
-    urls = found.get("urls", {})
+    urls = found.get("urls", {})  # a source stored by a redrive still has the error of the first attempt
     return HistorySource(found["url"], tuple(found["fields"]), urls, None if urls else found.get("error"))
 
 
@@ -251,10 +250,10 @@ def _status(attempts: Sequence[Attempt], sources: Sequence[HistorySource]) -> Jo
 
 
 def _deliveries(attempts: Sequence[Attempt]) -> dict[str, Outcome] | None:
-    """How each delivery stands, as far as some went apart from the others; None: notify has had no turn.
+    """Return the state of each delivery in the latest redrive, or None before the first attempt of notify.
 
-    Of the latest redrive alone. An attempt that went well without a name made all that were left; one with a name shows
-    that it went on after one that failed as a whole. The clean-up after the deliveries is none of them.
+    A successful attempt without delivery names completed all that were left. An attempt with names supersedes an
+    earlier one that failed as a whole. The clean-up after the deliveries is not a delivery.
     """
     latest = max((attempt.redrive for attempt in attempts), default=0)
     ours = [attempt for attempt in attempts if attempt.stage == NOTIFY.name and attempt.redrive == latest]
@@ -281,5 +280,5 @@ def _stage(attempts: Sequence[Attempt], status: JobStatus) -> str:
 
 
 def _due(attempts: Sequence[Attempt]) -> str:
-    """The stage that a job which is under way is due in."""
+    """Return the stage an unfinished job is due in."""
     return attempts[-1].due or attempts[-1].stage

@@ -1,22 +1,24 @@
-"""What the job log holds: one small document per job, and what each turn of a job adds to it.
+"""Schema of the job log: one small document per job, extended by each attempt.
 
-A document of the collection `image_pipeline_jobs`, whose `_id` is the job's id (also of its redrives, `<id>.r1`):
+The collection `image_pipeline_jobs` holds one document per job. Its `_id` is the job's id; a redrive, reported as
+`<id>.r1`, shares the document. Its fields:
 
-    folder, lane, sweep    where its objects go; its lane; the collection and the run of a sweep
-    began, updated         when it came to its first stage; its latest attempt (a TTL index forgets it 30 days later)
-    failed, ended          its latest attempt with a dead letter; its latest attempt that ended a delivery
-    open                   true until it has ended: set where the document is made, never again
-    redrives               how often an operator sent it through again
+    folder, lane, sweep    folder of its objects; lane; collection and run of its sweep
+    began, updated         time it reached its first stage; time of the latest attempt (a TTL index deletes the job
+                           30 days later)
+    failed, ended          time of the latest attempt that left a dead letter; of the latest that ended a delivery
+    open                   true until the job ends; set only when the document is created
+    redrives               number of redrives
     sources                by number: `url` as host and path, `fields`, then `urls` of the renditions or the `error`
-    turns                  the latest `MAX_ATTEMPTS`: `stage`, `verdict`, `at`, `seconds`, and where they are known
+    turns                  the latest `MAX_ATTEMPTS` attempts: `stage`, `verdict`, `at`, `seconds`, and where known
                            `attempt`, `code`, `message`, `waited`, `wait`, `redrive`, `deliveries`, `due`
 
-and one of `image_pipeline_minutes`, whose `_id` is a minute: the turns of all jobs in it, by stage and verdict.
+The collection `image_pipeline_minutes` holds one document per minute: the number of attempts by stage and outcome.
 
-The turns of one job come from several processes, in any order, so every update commutes with every other. What they
-add up to is worked out where it is read. Payloads, secrets and the queries of URLs are never stored.
+Attempts of one job arrive from several processes in any order, so all updates commute; the reader derives the status.
+Payloads, secrets and query strings of URLs are never stored.
 
-Operators used here and in the reader; MongoDB has them all since 4.2, and so has the embedded server:
+The writer and the reader use these operators, which MongoDB 4.2 and the embedded server support:
 `$set`, `$setOnInsert`, `$unset`, `$min`, `$max`, `$inc`, `$push` with `$each` and `$slice`, upserts, in bulk; queries
 by equality, `$exists`, `$gte` and `$lt`; sort and limit; a TTL index, a sparse one, and a partial one by equality.
 """
@@ -38,37 +40,45 @@ from pipeline.storage.publish import image_info
 
 JOBS, MINUTES = "image_pipeline_jobs", "image_pipeline_minutes"
 
-#: How long a job is remembered after its last turn, and a minute.
+#: Retention of a job after its last attempt, and of a minute.
 KEPT = timedelta(days=30)
 
-#: Turns of one job that are kept, the latest: more than all delays of retries together make.
+#: Latest attempts kept per job: more than all retries of all stages add up to.
 MAX_ATTEMPTS = 64
 
-#: Characters of an error's sentence.
+#: Maximum length of an error message, in characters.
 MAX_MESSAGE = 500
 
-#: The indexes: of which collection, by what, its options, and what for.
+#: Indexes: collection, field, options, and purpose.
 INDEXES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
-    (JOBS, "updated", {"expireAfterSeconds": int(KEPT.total_seconds())}, "forgets jobs and finds the latest"),
+    (JOBS, "updated", {"expireAfterSeconds": int(KEPT.total_seconds())}, "expires jobs and finds the latest"),
     (JOBS, "failed", {"sparse": True}, "finds the latest failures"),
     (JOBS, "began", {"partialFilterExpression": {"open": True}}, "finds the oldest job under way"),
-    (MINUTES, "at", {"expireAfterSeconds": int(KEPT.total_seconds())}, "forgets minutes"),
+    (MINUTES, "at", {"expireAfterSeconds": int(KEPT.total_seconds())}, "expires minutes"),
 )
 
 
 @dataclass(frozen=True)
 class LogEntry:
-    """What one turn adds to the document of its job: values that do not change, and others that only grow."""
+    """Everything one attempt adds to the document of its job.
+
+    Attributes:
+        job_id: id of the job.
+        attempt: the new element of `turns`.
+        known: constant values, for `$set`.
+        least: values for `$min`.
+        most: values for `$max`.
+    """
 
     job_id: str
     attempt: dict[str, Any]
-    known: dict[str, Any]  #: for `$set`
-    least: dict[str, Any]  #: for `$min`
-    most: dict[str, Any]  #: for `$max`
+    known: dict[str, Any]
+    least: dict[str, Any]
+    most: dict[str, Any]
 
 
 def entry_of(event: Event) -> LogEntry:
-    """The entry for one event. Holds nothing of the payload."""
+    """Build the entry for an event. It contains nothing of the payload."""
     job, at = event.job, _time(event.at)
     arrived = _believable(event)
     began = arrived or event.at - event.seconds
@@ -104,7 +114,7 @@ def entry_of(event: Event) -> LogEntry:
 
 
 def _believable(event: Event) -> float:
-    """When the job came to the stage; 0 where its message, which anybody may have made, tells of no such time."""
+    """Return when the job reached the stage, or 0 if the time in its message is implausible. Anyone may have written it."""
     return event.arrived if event.at - KEPT.total_seconds() < event.arrived <= event.at else 0.0
 
 
@@ -124,7 +134,7 @@ def _facts(folder: str, source: Source) -> dict[str, Any]:
 
 
 def updates(entries: Iterable[LogEntry]) -> list[UpdateOne]:
-    """An update for each job that `entries` tell of: what it holds afterwards does not depend on their order."""
+    """Return one update per job. The result in the database does not depend on the order of `entries`."""
     merged: dict[str, dict[str, Any]] = {}
     for entry in entries:
         update = merged.setdefault(entry.job_id, {"$set": {}, "$min": {}, "$max": {}, "turns": []})
@@ -137,13 +147,13 @@ def updates(entries: Iterable[LogEntry]) -> list[UpdateOne]:
 
 def _operators(update: dict[str, Any]) -> dict[str, Any]:
     push = {"turns": {"$each": update.pop("turns"), "$slice": -MAX_ATTEMPTS}}
-    # Whichever comes first, the end or another turn: afterwards the job is not open.
+    # The end may be written before an earlier attempt. Either way the job must not be open afterwards.
     update |= {"$unset": {"open": ""}} if "ended" in update["$max"] else {"$setOnInsert": {"open": True}}
     return {name: values for name, values in update.items() if values} | {"$push": push}
 
 
 def counts(entries: Iterable[LogEntry]) -> list[UpdateOne]:
-    """An update for each minute in which `entries` have a turn: how many, by stage and verdict."""
+    """Return one update per minute that adds the number of attempts by stage and outcome."""
     minutes: dict[datetime, dict[str, int]] = {}
     for entry in entries:
         attempt = entry.attempt
@@ -161,5 +171,5 @@ def _time(seconds: float) -> datetime:
 
 
 def _storable(text: str) -> str:
-    """The text as UTF-8 can write it."""
+    """Replace the lone surrogates that UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()

@@ -72,15 +72,15 @@ def test_an_outage_of_mongodb_is_said_once_and_waited_out(jobs, quick, monkeypat
         # when turns are told during it and after it
         for number in range(10):
             log(event(number))
-        wait_for(lambda: "The job log waits" in caplog.text)
+        wait_for(lambda: "The job log is delayed" in caplog.text)
         for number in range(10, 20):
             log(event(number))
         line.come_up()
         # then all of them are written
         wait_for(lambda: jobs.count_documents({}) == 20)
-        wait_for(lambda: "The job log goes on" in caplog.text)
+        wait_for(lambda: "The job log is being written again" in caplog.text)
         log.stop(5)
-    assert caplog.text.count("The job log waits") == 1
+    assert caplog.text.count("The job log is delayed") == 1
     assert log.lost == 0
 
 
