@@ -114,7 +114,7 @@ def entry_of(event: Event) -> LogEntry:
 
 
 def _believable(event: Event) -> float:
-    """Return when the job reached the stage, or 0 if the time in its message is implausible. Anyone may have written it."""
+    """Return when the job reached the stage, or 0 if its message, which anyone may write, has an implausible time."""
     return event.arrived if event.at - KEPT.total_seconds() < event.arrived <= event.at else 0.0
 
 
