@@ -39,19 +39,19 @@ if TYPE_CHECKING:
     from pymongo.cursor import Cursor
 
 #: Seconds that MongoDB may look for one page of stale documents at once. Where they are so rare that it takes longer,
-#: the page is looked for in the next `WINDOW` documents, and the next, for `LONGEST_LOOK`: few are read twice.
-FIRST_LOOK = 20
-LONGEST_LOOK = 60
+#: the page is looked for in the next `WINDOW` documents, and the next, for `WINDOWS_TIMEOUT`: few are read twice.
+PAGE_TIMEOUT = 20
+WINDOWS_TIMEOUT = 60
 WINDOW = 50_000
 
 #: Seconds for what concerns many documents at once.
-IN_BULK = 60.0
+BULK_TIMEOUT = 60.0
 
 #: Seconds for what a person asked for, and reads a whole collection.
-WHOLE_COLLECTION = 3600.0
+SCAN_TIMEOUT = 3600.0
 
 #: Documents that one bulk write changes at the most.
-BULK = 1000
+BULK_SIZE = 1000
 
 #: The folder of an episode whose channel is not there, or has no title.
 NO_CHANNEL = "CUSTOM"
@@ -116,7 +116,7 @@ def stale(swept: Swept, run: str, now: datetime) -> dict[str, Any]:
 
 def count_stale(swept: Swept) -> int:
     """How many documents a run that starts now would pick; reads the whole collection."""
-    with mongo.mongo_errors(f"count {swept.name}", timeout=WHOLE_COLLECTION):
+    with mongo.mongo_errors(f"count {swept.name}", timeout=SCAN_TIMEOUT):
         return _collection(swept).count_documents(stale(swept, "", datetime.now(UTC)))
 
 
@@ -125,25 +125,25 @@ def read(swept: Swept, run: str, after: Sequence[Any], size: int) -> tuple[list[
 
     `after` and what is returned for it hold one id, or none for the beginning and the end.
     """
-    with mongo.mongo_errors(f"look for {swept.name}", timeout=FIRST_LOOK + 2 * LONGEST_LOOK):
+    with mongo.mongo_errors(f"look for {swept.name}", timeout=PAGE_TIMEOUT + 2 * WINDOWS_TIMEOUT):
         try:
-            with pymongo.timeout(FIRST_LOOK):
-                found = list(_look(swept, run, after).limit(size))
+            with pymongo.timeout(PAGE_TIMEOUT):
+                found = list(_find_stale(swept, run, after).limit(size))
             reached = [found[-1]["_id"]] if len(found) == size else []
         except PyMongoError as error:
             if not error.timeout:
                 raise
-            found, reached = _look_by_windows(swept, run, after, size)
+            found, reached = _read_by_windows(swept, run, after, size)
     documents = (_document(swept, each) for each in found)
     return [document for document in documents if document.urls], reached
 
 
-def _look_by_windows(swept: Swept, run: str, after: Sequence[Any], size: int) -> tuple[list[dict[str, Any]], list[Any]]:
+def _read_by_windows(swept: Swept, run: str, after: Sequence[Any], size: int) -> tuple[list[dict[str, Any]], list[Any]]:
     found: list[dict[str, Any]] = []
-    ends = time.monotonic() + LONGEST_LOOK
+    ends = time.monotonic() + WINDOWS_TIMEOUT
     while True:
         reached, until = _window(swept, after)
-        found += _look(swept, run, after, until).limit(size - len(found))
+        found += _find_stale(swept, run, after, until).limit(size - len(found))
         if len(found) == size:
             return found, [found[-1]["_id"]]
         if not reached or time.monotonic() >= ends:
@@ -151,18 +151,18 @@ def _look_by_windows(swept: Swept, run: str, after: Sequence[Any], size: int) ->
         after = reached
 
 
-def _look(swept: Swept, run: str, after: Sequence[Any], until: Sequence[Any] = ()) -> Cursor[dict[str, Any]]:
+def _find_stale(swept: Swept, run: str, after: Sequence[Any], until: Sequence[Any] = ()) -> Cursor[dict[str, Any]]:
     query = stale(swept, run, datetime.now(UTC))
     if after:
         query["_id"] = {"$ne": after[0]}
     fields = {name: 1 for field in swept.fields for name in (field, f"last_{field}")}
-    return _walk(swept, after, until, query, fields | {"title": 1, "channel_id": 1, "lock": 1})
+    return _scan(swept, after, until, query, fields | {"title": 1, "channel_id": 1, "lock": 1})
 
 
-def _walk(
+def _scan(
     swept: Swept, after: Sequence[Any], until: Sequence[Any], query: dict[str, Any], fields: dict[str, int]
 ) -> Cursor[dict[str, Any]]:
-    cursor = _collection(swept).find(query, fields).sort("_id", 1).hint([("_id", 1)]).batch_size(BULK)
+    cursor = _collection(swept).find(query, fields).sort("_id", 1).hint([("_id", 1)]).batch_size(BULK_SIZE)
     if after:
         cursor = cursor.min([("_id", after[0])])
     if until:
@@ -172,7 +172,7 @@ def _walk(
 
 def _window(swept: Swept, after: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """The last id of the next `WINDOW` documents, and the one behind it, a bound; none where there are fewer."""
-    ids = [each["_id"] for each in _walk(swept, after, (), {}, {"_id": 1}).skip(WINDOW - 1).limit(2)]
+    ids = [each["_id"] for each in _scan(swept, after, (), {}, {"_id": 1}).skip(WINDOW - 1).limit(2)]
     return (ids[:1], ids[1:]) if len(ids) == 2 else ([], [])
 
 
@@ -195,7 +195,7 @@ def claim(swept: Swept, run: str, documents: Sequence[Document]) -> list[Documen
         return []
     lock = {"until": datetime.now(UTC) + timedelta(seconds=get_settings().claim_seconds), "run": run}
     updates = [UpdateOne(_as_read(each), {"$set": {"lock": lock}}) for each in documents]
-    with mongo.mongo_errors(f"claim {swept.name}", timeout=IN_BULK):
+    with mongo.mongo_errors(f"claim {swept.name}", timeout=BULK_TIMEOUT):
         if _collection(swept).bulk_write(updates, ordered=False).matched_count == len(documents):
             return list(documents)
         ids = [each.id for each in documents]
@@ -217,7 +217,7 @@ def folders(swept: Swept, documents: Sequence[Document]) -> dict[bytes, str]:
     if swept is CHANNELS:
         return {each.key: _folder(each.title) or folder_name(None) for each in documents}
     ids = {_key(_plain(each.channel)): each.channel for each in documents}
-    with mongo.mongo_errors("look up the titles of channels", timeout=IN_BULK):
+    with mongo.mongo_errors("look up the titles of channels", timeout=BULK_TIMEOUT):
         channels = _collection(CHANNELS).find({"_id": {"$in": [*filter(_may_be_id, ids.values())]}}, {"title": 1})
         titles = {_key(_plain(each["_id"])): _folder(each.get("title")) for each in channels}
     return {each.key: titles.get(_key(_plain(each.channel))) or NO_CHANNEL for each in documents}
@@ -248,7 +248,7 @@ def write(swept: Swept, run: str, urls: Mapping[str, str], outcome: WriteBack, i
     """
     written: Counter[str] = Counter()
     row = "done" if outcome["stored"] else "failed" if outcome["given_up"] else "invalid"
-    with mongo.mongo_errors(f"write to {swept.name}", timeout=IN_BULK):
+    with mongo.mongo_errors(f"write to {swept.name}", timeout=BULK_TIMEOUT):
         for held in _guards(urls, outcome):
             changes = _changes(held, outcome)
             written[row if held else "changed"] += _write(swept, run, ids, held, changes)
@@ -296,8 +296,10 @@ def _changes(held: Mapping[str, str], outcome: WriteBack) -> list[dict[str, Any]
 
 def _write(swept: Swept, run: str, ids: Sequence[Any], held: Mapping[str, str], changes: list[dict[str, Any]]) -> int:
     count = 0
-    for start in range(0, len(ids), BULK):
-        updates = [UpdateOne({"_id": each, "lock.run": run, **held}, changes) for each in ids[start : start + BULK]]
+    for start in range(0, len(ids), BULK_SIZE):
+        updates = [
+            UpdateOne({"_id": each, "lock.run": run, **held}, changes) for each in ids[start : start + BULK_SIZE]
+        ]
         count += _collection(swept).bulk_write(updates, ordered=False).matched_count
     return count
 
@@ -325,14 +327,14 @@ def count_marks(swept: Swept, query: Mapping[str, Any]) -> dict[str | None, int]
         {"$group": {"_id": "$metadata.error_detail.code", "count": {"$sum": 1}}},
         {"$sort": {"count": -1}},
     ]
-    with mongo.mongo_errors(f"count the marks in {swept.name}", timeout=WHOLE_COLLECTION):
+    with mongo.mongo_errors(f"count the marks in {swept.name}", timeout=SCAN_TIMEOUT):
         return {each["_id"]: each["count"] for each in _collection(swept).aggregate(stages)}
 
 
 def clear_marks(swept: Swept, query: Mapping[str, Any]) -> int:
     """Remove the marks that `query` finds, so that the next sweep picks their documents; returns how many."""
     marks = {f"metadata.{name}": "" for name in ("error", "error_detail", "image_is_valid")}
-    with mongo.mongo_errors(f"clear the marks in {swept.name}", timeout=WHOLE_COLLECTION):
+    with mongo.mongo_errors(f"clear the marks in {swept.name}", timeout=SCAN_TIMEOUT):
         return _collection(swept).update_many(query, {"$unset": marks}).modified_count
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from pipeline.clients import mongo
 from pipeline.settings import get_settings
-from pipeline.sweeps.documents import IN_BULK, Swept, WriteBack
+from pipeline.sweeps.documents import BULK_TIMEOUT, Swept, WriteBack
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
@@ -28,7 +28,7 @@ COLLECTION = "image_pipeline_sweeps"
 RUN_DAYS = 90
 
 #: Seconds that a cover is kept after the claims of its documents have ended: a job may be late.
-COVER_GRACE = 86_400
+GROUP_GRACE = 86_400
 
 #: Documents of a cover from which on it takes no more: a record of MongoDB's holds 16 MB, and one job writes to all.
 MAX_DOCUMENTS = 20_000
@@ -60,15 +60,34 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Cover:
-    """What documents of a run have in common, and how its job ended, if it has."""
+class DocumentGroup:
+    """Documents of a run with the same image URLs and folder. One job serves all of them.
 
+    Attributes:
+        id: its `_id` in the run state.
+        run: id of the run.
+        job: id of the job.
+        urls: image URLs by field.
+        documents: ids of the documents.
+        folder: folder of the job's objects. It is not recorded, because only the job needs it.
+        handed_over: whether the job is known to have been sent.
+        outcome: how the job ended, if it has.
+    """
+
+    id: str
     run: str
-    job: str  #: the id of its job
+    job: str
     urls: dict[str, str]
     documents: list[Any]
-    handed_over: bool = False  #: whether its job is known to be on its way
+    folder: str = ""
+    handed_over: bool = False
     outcome: WriteBack | None = None
+
+    def as_recorded(self, recorded: DocumentGroup | None) -> DocumentGroup:
+        """Return the group with the job and its state as they are recorded, if it is."""
+        if recorded is None:
+            return self
+        return replace(self, job=recorded.job, handed_over=recorded.handed_over, outcome=recorded.outcome)
 
 
 def scheduled_id(swept: Swept, at: datetime) -> str:
@@ -155,91 +174,105 @@ def under_way(run: str) -> int:
 
     One may never end, as where MongoDB was down for so long that its write-back was given up.
     """
-    claimed_still = datetime.now(UTC) + timedelta(seconds=COVER_GRACE)
-    with mongo.mongo_errors("count the jobs under way", timeout=IN_BULK):
+    claimed_still = datetime.now(UTC) + timedelta(seconds=GROUP_GRACE)
+    with mongo.mongo_errors("count the jobs under way", timeout=BULK_TIMEOUT):
         return _collection().count_documents(
             {"run": run, "pending": True, "handed_over": True, "expires": {"$gt": claimed_still}}
         )
 
 
-def join(covers: Mapping[str, Cover]) -> tuple[dict[str, Cover], list[str]]:
-    """Add the documents of `covers` to those that are recorded, recording what is new.
+def join(groups: Sequence[DocumentGroup], page: int) -> list[DocumentGroup]:
+    """Record the documents of one page, adding them to the groups that exist already.
 
-    Returns those that are not new, and the ids of those that are full: their documents were not added. They are as they
-    are recorded; whether one has an outcome is looked up after its documents were added, and to one that has, none are.
-    So of the one who adds documents and the one who sets the outcome, at least one sees what the other did.
+    A group with an outcome takes no more documents. Outcomes are read again after documents were added, so either the
+    sweep sees the outcome or whoever settles the group sees the documents.
+
+    Args:
+        groups: the page's documents.
+        page: number of the page. Documents whose group is full become a group of their own, named after the page.
+
+    Returns:
+        The groups with the documents of this page alone, and with the job, `handed_over` and `outcome` as recorded.
     """
-    if not covers:
-        return {}, []
-    with mongo.mongo_errors("record covers", timeout=IN_BULK):
-        ended = _find(list(covers), outcome={"$ne": None})
-        new, refused = _add({id_: cover for id_, cover in covers.items() if id_ not in ended})
-        if refused:  # not those that somebody else recorded at the same moment: they are there now
-            _, refused = _add({id_: covers[id_] for id_ in refused})
-        known = ended | _find([id_ for id_ in covers if id_ not in ended and id_ not in new])
-    full = [id_ for id_ in refused if id_ in known and known[id_].outcome is None]
-    return {id_: cover for id_, cover in known.items() if id_ not in full}, full
+    joined, full = _join(groups)
+    return joined + _join([replace(group, id=f"{group.id}/{page}") for group in full])[0]
 
 
-def _find(ids: Sequence[str], **more: Any) -> dict[str, Cover]:
+def _join(groups: Sequence[DocumentGroup]) -> tuple[list[DocumentGroup], list[DocumentGroup]]:
+    """Return the groups as they are recorded now, and the groups that are full."""
+    if not groups:
+        return [], []
+    with mongo.mongo_errors("record groups of documents", timeout=BULK_TIMEOUT):
+        settled = _find([group.id for group in groups], outcome={"$ne": None})
+        unsettled = [group for group in groups if group.id not in settled]
+        new, refused = _add(unsettled)
+        if refused:  # perhaps only because another process inserted the group at the same moment
+            _, refused = _add([group for group in unsettled if group.id in refused])
+        recorded = settled | _find([group.id for group in unsettled if group.id not in new])
+    full = {id_ for id_ in refused if id_ in recorded and recorded[id_].outcome is None}
+    joined = [group.as_recorded(recorded.get(group.id)) for group in groups if group.id not in full]
+    return joined, [group for group in groups if group.id in full]
+
+
+def _find(ids: Sequence[str], **more: Any) -> dict[str, DocumentGroup]:
     if not ids:
         return {}
     found = _collection().find({"_id": {"$in": ids}, **more}, {"documents": 0})
-    return {each["_id"]: _cover(each) for each in found}
+    return {each["_id"]: _group(each) for each in found}
 
 
-def _add(covers: Mapping[str, Cover]) -> tuple[set[str], list[str]]:
-    """The ids of covers that are new, and of those that take no more documents: they are full, or have an outcome."""
-    if not covers:
-        return set(), []
-    expires = datetime.now(UTC) + timedelta(seconds=get_settings().claim_seconds + COVER_GRACE)
-    ids = list(covers)
-    updates = [_joining(id_, cover, expires) for id_, cover in covers.items()]
+def _add(groups: Sequence[DocumentGroup]) -> tuple[set[str], set[str]]:
+    """Return the ids of new groups, and of groups that refuse documents: they are full, or have an outcome."""
+    if not groups:
+        return set(), set()
+    expires = datetime.now(UTC) + timedelta(seconds=get_settings().claim_seconds + GROUP_GRACE)
+    updates = [_joining(group, expires) for group in groups]
     try:
         result: Mapping[str, Any] = _collection().bulk_write(updates, ordered=False).bulk_api_result
     except BulkWriteError as error:
         result = error.details or {}
         if any(each["code"] != DUPLICATE_KEY for each in result["writeErrors"]) or result["writeConcernErrors"]:
             raise
-    new = {ids[each["index"]] for each in result["upserted"]}
-    return new, [ids[each["index"]] for each in result["writeErrors"]]
+    new, refused = ({groups[each["index"]].id for each in result[name]} for name in ("upserted", "writeErrors"))
+    return new, refused
 
 
-def _joining(id_: str, cover: Cover, expires: datetime) -> UpdateOne:
-    """The update that adds documents; for a cover that takes none it is an insert, which fails for the same id."""
+def _joining(group: DocumentGroup, expires: datetime) -> UpdateOne:
+    """Return the update that adds documents. If the group takes no more, it is an insert of an id that exists."""
     new = {
-        "run": cover.run,
-        "job": cover.job,
-        "urls": cover.urls,
+        "run": group.run,
+        "job": group.job,
+        "urls": group.urls,
         "pending": True,
         "expires": expires,
     }
     takes_more = {"outcome": None, f"documents.{MAX_DOCUMENTS - 1}": {"$exists": False}}
     return UpdateOne(
-        {"_id": id_, **takes_more},
-        {"$setOnInsert": new, "$push": {"documents": {"$each": cover.documents}}},
+        {"_id": group.id, **takes_more},
+        {"$setOnInsert": new, "$push": {"documents": {"$each": group.documents}}},
         upsert=True,
     )
 
 
-def handed_over(covers: Sequence[str]) -> None:
-    """The jobs of `covers` are on their way: who meets one again has none to hand over."""
-    if covers:
-        with mongo.mongo_errors("record what was handed over", timeout=IN_BULK):
-            marks = [UpdateOne({"_id": id_}, {"$set": {"handed_over": True}}) for id_ in covers]
+def handed_over(groups: Sequence[DocumentGroup]) -> None:
+    """Record that the jobs of `groups` were sent, so that no other page sends them again."""
+    if groups:
+        with mongo.mongo_errors("record the jobs handed over", timeout=BULK_TIMEOUT):
+            marks = [UpdateOne({"_id": group.id}, {"$set": {"handed_over": True}}) for group in groups]
             _collection().bulk_write(marks, ordered=False)
 
 
-def settle(cover: str, outcome: WriteBack) -> Cover | None:
-    """Set how the job of `cover` ended, unless it is set already; returns the cover, or None where it has expired."""
-    with mongo.mongo_errors("set the outcome of a cover"):
-        _collection().update_one({"_id": cover, "outcome": None}, {"$set": {"outcome": outcome}})
-        found = _collection().find_one({"_id": cover})
-    return _cover(found) if found else None
+def settle(group_id: str, outcome: WriteBack) -> DocumentGroup | None:
+    """Record how the job of a group ended, unless that is recorded; return the group, or None if it has expired."""
+    with mongo.mongo_errors("record the outcome of a group of documents"):
+        _collection().update_one({"_id": group_id, "outcome": None}, {"$set": {"outcome": outcome}})
+        found = _collection().find_one({"_id": group_id})
+    return _group(found) if found else None
 
 
-def _cover(found: Mapping[str, Any]) -> Cover:
-    return Cover(
+def _group(found: Mapping[str, Any]) -> DocumentGroup:
+    return DocumentGroup(
+        id=found["_id"],
         run=found["run"],
         job=found["job"],
         urls=found["urls"],

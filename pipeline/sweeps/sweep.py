@@ -12,7 +12,7 @@ from pipeline.job import Job, Sweep, sweep_job_id
 from pipeline.settings import get_settings
 from pipeline.sweeps import documents, run_state
 from pipeline.sweeps.documents import SWEPT, Document, Swept, WriteBack
-from pipeline.sweeps.run_state import Cover, Run
+from pipeline.sweeps.run_state import DocumentGroup, Run
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def take_page(
     size = min(PAGE_SIZE, room, left)
     found, after = documents.read(swept, run_id, run.after, size)
     claimed = documents.claim(swept, run_id, found)
-    _lead(swept, run, claimed, hand_over)
+    _hand_over_page(swept, run, claimed, hand_over)
     walked = not after or (run.limit is not None and run.claimed + len(claimed) >= run.limit)
     if not run_state.advance(run, after, by=by, claimed=len(claimed), walked=walked):
         return _next_of(run_state.load(run_id), by)
@@ -69,45 +69,41 @@ def _next_of(run: Run | None, by: str) -> NextPage | None:
     return NextPage(run.page) if run and not run.walked and run.advanced_by == by else None
 
 
-def _lead(swept: Swept, run: Run, claimed: Sequence[Document], hand_over: Callable[[Sequence[Job]], None]) -> None:
-    """Hand over a job for each cover that is new; what comes after a cover's job has ended is written at once."""
+def _hand_over_page(
+    swept: Swept, run: Run, claimed: Sequence[Document], hand_over: Callable[[Sequence[Job]], None]
+) -> None:
+    """Hand over the job of each new group. Documents of a group whose job has ended are written at once."""
+    groups = run_state.join(_grouped(swept, run, claimed), run.page)
+    # A worker may have died between recording a group and handing its job over.
+    due = [group for group in groups if not (group.handed_over or group.outcome)]
+    hand_over([_job_of(swept, group) for group in due])
+    run_state.handed_over(due)
+    for group in groups:
+        if group.outcome is not None:
+            _write(swept, group, group.outcome)
+
+
+def _grouped(swept: Swept, run: Run, claimed: Sequence[Document]) -> list[DocumentGroup]:
     folders = documents.folders(swept, claimed)
-    covers: dict[str, Cover] = {}
-    folder_of: dict[str, str] = {}
+    groups: dict[str, DocumentGroup] = {}
     for each in claimed:
         folder = folders[each.key]
-        cover_id = _cover_id(run.id, folder, each.urls)
-        folder_of[cover_id] = folder
-        if cover_id not in covers:
+        group_id = _group_id(run.id, folder, each.urls)
+        if group_id not in groups:
             job_id = sweep_job_id(swept.name, each.id, each.urls, run.id)
-            covers[cover_id] = Cover(run.id, job_id, each.urls, [])
-        covers[cover_id].documents.append(each.id)
-    known, full = run_state.join(covers)
-    for id_ in full:  # what this page has of it becomes a cover of its own
-        own = f"{id_}/{run.page}"
-        covers[own], folder_of[own] = covers.pop(id_), folder_of[id_]
-        known |= run_state.join({own: covers[own]})[0]
-    # A worker that died may have recorded a cover, and not handed it over; a page taken again may be of another size.
-    to_send = {
-        id_: known.get(id_, cover)
-        for id_, cover in covers.items()
-        if id_ not in known or not (known[id_].handed_over or known[id_].outcome)
-    }
-    hand_over(
-        [
-            Job.of_sweep(Sweep(swept.name, run.id, id_), job_id=cover.job, folder=folder_of[id_], urls=cover.urls)
-            for id_, cover in to_send.items()
-        ]
-    )
-    run_state.handed_over(list(to_send))
-    for id_, cover in known.items():
-        if cover.outcome is not None:
-            _write(swept, cover, cover.outcome, covers[id_].documents)
+            groups[group_id] = DocumentGroup(group_id, run.id, job_id, each.urls, [], folder)
+        groups[group_id].documents.append(each.id)
+    return list(groups.values())
 
 
-def _cover_id(run: str, folder: str, urls: Mapping[str, str]) -> str:
+def _group_id(run: str, folder: str, urls: Mapping[str, str]) -> str:
     digest = hashlib.sha256(json.dumps([folder, sorted(urls.items())]).encode()).hexdigest()[:32]
     return f"cover/{run}/{digest}"
+
+
+def _job_of(swept: Swept, group: DocumentGroup) -> Job:
+    sweep = Sweep(swept.name, group.run, group.id)
+    return Job.of_sweep(sweep, job_id=group.job, folder=group.folder, urls=group.urls)
 
 
 def write_back(sweep: Sweep, outcome: WriteBack) -> None:
@@ -116,14 +112,15 @@ def write_back(sweep: Sweep, outcome: WriteBack) -> None:
     Raises:
         RetryableError: MongoDB is in trouble.
     """
-    cover = run_state.settle(sweep.cover, outcome)
-    if cover is None:
+    group = run_state.settle(sweep.cover, outcome)
+    if group is None:
         logger.warning("run %s: a job ended after its documents' claims: the next run has them.", sweep.run)
         return
-    if cover.outcome is not None:
-        _write(SWEPT[sweep.collection], cover, cover.outcome, cover.documents)
+    if group.outcome is not None:
+        _write(SWEPT[sweep.collection], group, group.outcome)
     run_state.ended(sweep.cover)
 
 
-def _write(swept: Swept, cover: Cover, outcome: WriteBack, ids: Sequence[object]) -> None:
-    run_state.count(cover.run, documents.write(swept, cover.run, cover.urls, outcome, ids))
+def _write(swept: Swept, group: DocumentGroup, outcome: WriteBack) -> None:
+    written = documents.write(swept, group.run, group.urls, outcome, group.documents)
+    run_state.count(group.run, written)

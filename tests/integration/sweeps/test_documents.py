@@ -121,21 +121,21 @@ def test_where_a_look_takes_too_long_it_goes_by_windows(database, monkeypatch):
     database.channels.insert_many([{"_id": n, "image_url": "a" if n % 10 == 0 else "N/A"} for n in range(100)])
     monkeypatch.setattr(documents, "WINDOW", 7)
 
-    look = documents._look
+    look = documents._find_stale
 
     def too_slow_without_a_bound(swept, run, after, until=None):
         if until is None:
             raise ExecutionTimeout("operation exceeded time limit")
         return look(swept, run, after, until)
 
-    monkeypatch.setattr(documents, "_look", too_slow_without_a_bound)
+    monkeypatch.setattr(documents, "_find_stale", too_slow_without_a_bound)
 
     assert read_all(CHANNELS, size=4) == list(range(0, 100, 10))
     # A page goes on from window to window,
     found, _ = documents.read(CHANNELS, "run", [], 4)
     assert [each.id for each in found] == [0, 10, 20, 30]
     # but not for ever: what it has come to is where the next one begins.
-    monkeypatch.setattr(documents, "LONGEST_LOOK", 0)
+    monkeypatch.setattr(documents, "WINDOWS_TIMEOUT", 0)
     found, reached = documents.read(CHANNELS, "run", [0], 4)
     assert ([each.id for each in found], reached) == ([], [6])
     assert read_all(CHANNELS, size=4) == list(range(0, 100, 10))

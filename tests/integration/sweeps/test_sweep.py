@@ -172,8 +172,8 @@ def test_a_cover_that_too_many_documents_share_is_one_job_for_a_part_of_them(dat
 
 
 def test_two_that_record_a_cover_at_once_both_add_their_documents(database):
-    covers = [{"cover": run_state.Cover("run", "job", {"itunes_image": "u"}, [n])} for n in range(8)]
-    threads = [Thread(target=run_state.join, args=(each,)) for each in covers]
+    groups = [run_state.DocumentGroup("cover", "run", "job", {"itunes_image": "u"}, [n]) for n in range(8)]
+    threads = [Thread(target=run_state.join, args=([each], 0)) for each in groups]
     for thread in threads:
         thread.start()
     for thread in threads:
