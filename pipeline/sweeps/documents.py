@@ -1,6 +1,6 @@
-"""The customer's documents: which are stale, claiming them, and writing back how it ended (contract, section 5).
+"""Find stale documents of the customer, claim them, and write results back to them (contract, section 5).
 
-Operators used here and in `pipeline.sweeps.run_state`; MongoDB has them all since 4.2, and so has the embedded server:
+This module and `pipeline.sweeps.run_state` use these operators, which MongoDB 4.2 and the embedded server support:
 
 - queries: `$and`, `$eq`, `$exists`, `$expr` with `$ne`, `$gt`, `$gte`, `$in`, `$lt`, `$ne`, `$nin`, `$nor`, `$or`,
   `$type`, a field of a subdocument, a whole subdocument; hint, limit, max, min, skip and sort by `_id`; maxTimeMS
@@ -8,9 +8,9 @@ Operators used here and in `pipeline.sweeps.run_state`; MongoDB has them all sin
   and `$unset` with `$cond`, `$eq`, `$literal`, `$type`
 - `$match`, `$group` with `$sum`, `$sort`; a TTL index, and a partial one by equality
 
-A collection is walked along the index of `_id`, which every collection has. Bounds are `min` and `max`, not `$gt`: that
-one finds only ids of its own BSON type. An update names its document by `_id`, and what it expects there by equality,
-`$ne` and `$exists`, field by field.
+Collections are scanned along the index of `_id`, which every collection has. Bounds are `min` and `max`, because `$gt`
+matches only ids of its own BSON type. Updates select a document by `_id` and its expected values field by field, by
+equality, `$ne` and `$exists`.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ if TYPE_CHECKING:
     from pymongo.collection import Collection
     from pymongo.cursor import Cursor
 
-#: Seconds that MongoDB may look for one page of stale documents at once. Where they are so rare that it takes longer,
-#: the page is looked for in the next `WINDOW` documents, and the next, for `WINDOWS_TIMEOUT`: few are read twice.
+#: Timeout of the query for one page, in seconds. If stale documents are too rare for that, the page is searched window
+#: by window, `WINDOW` documents each, for up to `WINDOWS_TIMEOUT` seconds. A retry then rereads at most one window.
 PAGE_TIMEOUT = 20
 WINDOWS_TIMEOUT = 60
 WINDOW = 50_000
 
-#: Seconds for what concerns many documents at once.
+#: Timeout of operations on many documents, in seconds.
 BULK_TIMEOUT = 60.0
 
-#: Seconds for what a person asked for, and reads a whole collection.
+#: Timeout of commands that scan a whole collection, in seconds.
 SCAN_TIMEOUT = 3600.0
 
-#: Documents that one bulk write changes at the most.
+#: Maximum number of documents per bulk write.
 BULK_SIZE = 1000
 
-#: The folder of an episode whose channel is not there, or has no title.
+#: Folder of episodes whose channel is missing or has no title.
 NO_CHANNEL = "CUSTOM"
 
 
@@ -62,8 +62,8 @@ class Swept:
     """A collection that is swept."""
 
     name: str
-    queue: str  #: of its sweep, without the namespace; the sweep's actor has the same name
-    fields: tuple[str, ...]  #: of `IMAGE_FIELDS`, those it has
+    queue: str  #: queue of its sweep, without the namespace; also the name of the sweep's actor
+    fields: tuple[str, ...]  #: the `IMAGE_FIELDS` its documents have
 
 
 CHANNELS, EPISODES = (
@@ -77,30 +77,30 @@ SWEPT = {swept.name: swept for swept in (CHANNELS, EPISODES)}
 
 @dataclass(frozen=True)
 class Document:
-    """A stale document, as it was read."""
+    """A stale document as it was read."""
 
     id: Any  #: of any BSON type
-    urls: dict[str, str]  #: its stale images, by field
+    urls: dict[str, str]  #: stale image URLs by field
     title: object
-    channel: object  #: the `_id` of an episode's channel
-    seen: dict[str, object]  #: what else it was picked by: its claim, and the URLs that were processed last
+    channel: object  #: `_id` of an episode's channel
+    seen: dict[str, object]  #: its claim and the URLs processed last, which the query also matched
 
     @property
     def key(self) -> bytes:
-        """Its id as something that can be a key in Python."""
+        """The id in a hashable form."""
         return _key(self.id)
 
 
 class WriteBack(TypedDict):
-    """How a job of a sweep ended, by image field."""
+    """The result of a job, to be written to its documents. Keys are image fields."""
 
-    stored: dict[str, Any]  #: the `…_info` of those that are stored
-    errors: dict[str, dict[str, Any]]  #: the `error_detail` of those that are not
-    given_up: bool  #: some failed only after retries: another day may do better
+    stored: dict[str, Any]  #: the `…_info` of stored images
+    errors: dict[str, dict[str, Any]]  #: the `error_detail` of failed images
+    given_up: bool  #: some image failed only after retries, so a later sweep may succeed
 
 
 def stale(swept: Swept, run: str, now: datetime) -> dict[str, Any]:
-    """The query for the documents that a sweep picks: stale, without a mark, and not claimed by another run."""
+    """Return the query for stale documents that have no error mark and no claim of another run."""
     differs: list[dict[str, Any]] = [
         {field: {"$type": "string", "$nin": ["", "N/A"]}, "$expr": {"$ne": [f"${field}", f"$last_{field}"]}}
         for field in swept.fields
@@ -115,17 +115,24 @@ def stale(swept: Swept, run: str, now: datetime) -> dict[str, Any]:
 
 
 def count_stale(swept: Swept) -> int:
-    """How many documents a run that starts now would pick; reads the whole collection."""
+    """Count the documents that a run would pick now. This scans the whole collection."""
     with mongo.mongo_errors(f"count {swept.name}", timeout=SCAN_TIMEOUT):
         return _collection(swept).count_documents(stale(swept, "", datetime.now(UTC)))
 
 
 def read(swept: Swept, run: str, after: Sequence[Any], size: int) -> tuple[list[Document], list[Any]]:
-    """The next stale documents in the order of `_id`, `size` at the most, and where the next page begins.
+    """Read a page of stale documents in the order of `_id`.
 
-    `after` and what is returned for it hold one id, or none for the beginning and the end.
+    Args:
+        swept: the collection.
+        run: id of the run, whose own claims are ignored.
+        after: the last id of the previous page; empty for the first page.
+        size: maximum number of documents.
+
+    Returns:
+        The documents, and `after` for the next page; empty at the end of the collection.
     """
-    with mongo.mongo_errors(f"look for {swept.name}", timeout=PAGE_TIMEOUT + 2 * WINDOWS_TIMEOUT):
+    with mongo.mongo_errors(f"read stale {swept.name}", timeout=PAGE_TIMEOUT + 2 * WINDOWS_TIMEOUT):
         try:
             with pymongo.timeout(PAGE_TIMEOUT):
                 found = list(_find_stale(swept, run, after).limit(size))
@@ -171,7 +178,7 @@ def _scan(
 
 
 def _window(swept: Swept, after: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """The last id of the next `WINDOW` documents, and the one behind it, a bound; none where there are fewer."""
+    """Return the last id of the next `WINDOW` documents and the id after it, the upper bound; empty at the end."""
     ids = [each["_id"] for each in _scan(swept, after, (), {}, {"_id": 1}).skip(WINDOW - 1).limit(2)]
     return (ids[:1], ids[1:]) if len(ids) == 2 else ([], [])
 
@@ -187,9 +194,11 @@ def _document(swept: Swept, found: Mapping[str, Any]) -> Document:
 
 
 def claim(swept: Swept, run: str, documents: Sequence[Document]) -> list[Document]:
-    """Claim `documents` for `run`; returns those that are its own now.
+    """Claim documents for a run.
 
-    Not so, if their URLs changed since they were read, or another run was faster: claimed them, or is done with them.
+    Returns:
+        The documents that are claimed now, without documents whose URLs changed since they were read, or which
+        another run has claimed or finished meanwhile.
     """
     if not documents:
         return []
@@ -206,31 +215,31 @@ def claim(swept: Swept, run: str, documents: Sequence[Document]) -> list[Documen
 
 
 def _as_read(document: Document) -> dict[str, Any]:
-    """The query for a stale document that nobody has claimed, changed or written to since it was read."""
+    """Return the query that matches a document only if its claim, URLs and marks have not changed since it was read."""
     unmarked = {"metadata.image_is_valid": {"$ne": False}, "metadata.error": {"$exists": False}}
-    seen = {name: {"$eq": value} for name, value in document.seen.items()}  # be it an object that looks like a query
+    seen = {name: {"$eq": value} for name, value in document.seen.items()}  # a value may look like a query
     return {"_id": document.id, **document.urls, **seen, **unmarked}
 
 
 def folders(swept: Swept, documents: Sequence[Document]) -> dict[bytes, str]:
-    """The folder of each document by its key: from its own title, or for an episode from its channel's."""
+    """Return each document's folder by its key: from its own title, or from its channel's for an episode."""
     if swept is CHANNELS:
         return {each.key: _folder(each.title) or folder_name(None) for each in documents}
     ids = {_key(_plain(each.channel)): each.channel for each in documents}
-    with mongo.mongo_errors("look up the titles of channels", timeout=BULK_TIMEOUT):
+    with mongo.mongo_errors("read the titles of channels", timeout=BULK_TIMEOUT):
         channels = _collection(CHANNELS).find({"_id": {"$in": [*filter(_may_be_id, ids.values())]}}, {"title": 1})
         titles = {_key(_plain(each["_id"])): _folder(each.get("title")) for each in channels}
     return {each.key: titles.get(_key(_plain(each.channel))) or NO_CHANNEL for each in documents}
 
 
 def _plain(value: object) -> object:
-    """A number as MongoDB compares it: 5, 5.0 and NumberLong(5) are the same to it."""
+    """Normalize a number, because 5, 5.0 and NumberLong(5) are equal in MongoDB."""
     exact = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
     return int(value) if exact or isinstance(value, Int64) else value  # type: ignore[call-overload]
 
 
 def _may_be_id(value: object) -> bool:
-    """Whether MongoDB takes `value` for an id, and not for a part of a query."""
+    """Return whether MongoDB treats `value` as an id rather than as part of a query."""
     return not isinstance(value, bson.Regex | re.Pattern | bson.DBRef) and not (
         isinstance(value, Mapping) and any(name.startswith("$") for name in value)
     )
@@ -241,10 +250,13 @@ def _folder(title: object) -> str | None:
 
 
 def write(swept: Swept, run: str, urls: Mapping[str, str], outcome: WriteBack, ids: Sequence[Any]) -> Counter[str]:
-    """Write `outcome` to those documents of `ids` that still carry the claim of `run`, and release it.
+    """Write the result of a job to its documents and release their claims.
 
-    Each is written as far as it still holds the `urls` that were processed. Returns how many are `done`, `invalid`
-    and `failed` (given up after retries) now, and how many had `changed`.
+    Documents without the claim of `run` are skipped. Images are written only if their URL is still the one processed.
+
+    Returns:
+        The number of documents now `done`, `invalid` and `failed` (given up after retries), and of those whose URLs had
+        `changed`.
     """
     written: Counter[str] = Counter()
     row = "done" if outcome["stored"] else "failed" if outcome["given_up"] else "invalid"
@@ -258,7 +270,7 @@ def write(swept: Swept, run: str, urls: Mapping[str, str], outcome: WriteBack, i
 
 
 def _guards(urls: Mapping[str, str], outcome: WriteBack) -> Iterator[dict[str, str]]:
-    """What a document may still hold, the most first: the first that fits releases the claim, so no other does."""
+    """Yield the URLs a document may still hold, all of them first. The first match releases the claim."""
     yield dict(urls)
     if outcome["stored"] and len(urls) > 1:
         yield from ({field: url} for field, url in urls.items())
@@ -266,7 +278,7 @@ def _guards(urls: Mapping[str, str], outcome: WriteBack) -> Iterator[dict[str, s
 
 
 def _changes(held: Mapping[str, str], outcome: WriteBack) -> list[dict[str, Any]]:
-    """The update of a document that holds `held`: a pipeline, for `metadata` may be no object in old documents."""
+    """Return the update of a document that holds `held`. In old documents `metadata` may not be an object."""
     unset = ["lock"]
     if not held:
         return [{"$unset": unset}]
@@ -304,13 +316,15 @@ def _write(swept: Swept, run: str, ids: Sequence[Any], held: Mapping[str, str], 
     return count
 
 
-# Marks: what a sweep wrote of covers that failed.
+# Marks: the errors that a sweep wrote to documents.
 
 
 def marked(code: str | None, before: datetime | None) -> dict[str, Any]:
-    """The query for documents that a sweep leaves alone because of an error: of this code, marked before this time.
+    """Return the query for documents with an error mark, which sweeps skip.
 
-    A mark without a time is older than any.
+    Args:
+        code: match only this error code.
+        before: match only marks older than this; a mark without a time counts as older.
     """
     query: dict[str, Any] = {"$or": [{"metadata.error": {"$exists": True}}, {"metadata.image_is_valid": False}]}
     if code:
@@ -321,7 +335,7 @@ def marked(code: str | None, before: datetime | None) -> dict[str, Any]:
 
 
 def count_marks(swept: Swept, query: Mapping[str, Any]) -> dict[str | None, int]:
-    """How many documents have a mark that `query` finds, by code, the most first; None: they have no code."""
+    """Count the marks that match `query` by error code (None: no code), most frequent first."""
     stages: list[dict[str, Any]] = [
         {"$match": dict(query)},
         {"$group": {"_id": "$metadata.error_detail.code", "count": {"$sum": 1}}},
@@ -332,7 +346,7 @@ def count_marks(swept: Swept, query: Mapping[str, Any]) -> dict[str | None, int]
 
 
 def clear_marks(swept: Swept, query: Mapping[str, Any]) -> int:
-    """Remove the marks that `query` finds, so that the next sweep picks their documents; returns how many."""
+    """Remove the marks that match `query`, so that sweeps pick the documents again. Returns their number."""
     marks = {f"metadata.{name}": "" for name in ("error", "error_detail", "image_is_valid")}
     with mongo.mongo_errors(f"clear the marks in {swept.name}", timeout=SCAN_TIMEOUT):
         return _collection(swept).update_many(query, {"$unset": marks}).modified_count

@@ -1,16 +1,16 @@
-"""The state of the sweeps' runs: the collection `image_pipeline_sweeps`, beside the customer's own.
+"""State of sweep runs, in the collection `image_pipeline_sweeps` of the customer's database.
 
-A *run* is one walk over a collection. A *cover* is what documents of a run have in common that name the same images and
-go to the same folder: one job for all of them. Both expire by a TTL index, which `provision` makes.
+A *run* is one pass over a collection. A *document group* is the documents of a run with the same image URLs and folder,
+which share one job. Both expire by a TTL index, which `provision` creates.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 COLLECTION = "image_pipeline_sweeps"
 
-#: Days that the record of a run is kept.
+#: Retention of runs, in days.
 RUN_DAYS = 90
 
-#: Seconds that a cover is kept after the claims of its documents have ended: a job may be late.
+#: Seconds that a group is kept after the claims of its documents expire, because its job may be late.
 GROUP_GRACE = 86_400
 
-#: Documents of a cover from which on it takes no more: a record of MongoDB's holds 16 MB, and one job writes to all.
+#: Maximum number of documents in a group. A MongoDB document holds 16 MB, and one job writes to all of the group.
 MAX_DOCUMENTS = 20_000
 
-#: The code of the error that a key is there already.
+#: MongoDB's error code for a key that already exists.
 DUPLICATE_KEY = 11000
 
-#: The indexes of the collection: what each is by, its options, and what for.
+#: Indexes: field, options, and purpose.
 INDEXES: tuple[tuple[str, dict[str, Any], str], ...] = (
-    ("expires", {"expireAfterSeconds": 0}, "forgets what has ended"),
+    ("expires", {"expireAfterSeconds": 0}, "expires runs and groups"),
     ("run", {"partialFilterExpression": {"pending": True}}, "counts the jobs under way"),
 )
 
@@ -49,13 +49,13 @@ class Run:
 
     id: str
     collection: str
-    page: int = 0  #: the page to take next
-    after: list[Any] = field(default_factory=list)  #: the last id of the page before; empty at the beginning
-    advanced_by: str = ""  #: the id of the message that made `page` the next one
-    limit: int | None = None  #: documents it may claim
-    claimed: int = 0  #: documents it has claimed
-    walked: bool = False  #: whether it has come to the end
-    counts: dict[str, int] = field(default_factory=dict)  #: documents by how they ended
+    page: int = 0  #: number of the next page
+    after: list[Any] = field(default_factory=list)  #: last id of the previous page; empty at the beginning
+    advanced_by: str = ""  #: id of the message that advanced the run to `page`
+    limit: int | None = None  #: maximum number of documents to claim
+    claimed: int = 0  #: number of documents claimed so far
+    walked: bool = False  #: whether the last page was taken
+    counts: dict[str, int] = field(default_factory=dict)  #: finished documents by result
     started: datetime | None = None
 
 
@@ -78,7 +78,7 @@ class DocumentGroup:
     run: str
     job: str
     urls: dict[str, str]
-    documents: list[Any]
+    documents: list[Any] = field(default_factory=list)
     folder: str = ""
     handed_over: bool = False
     outcome: WriteBack | None = None
@@ -90,14 +90,17 @@ class DocumentGroup:
         return replace(self, job=recorded.job, handed_over=recorded.handed_over, outcome=recorded.outcome)
 
 
+Record = TypeVar("Record", Run, DocumentGroup)
+
+
 def scheduled_id(swept: Swept, at: datetime) -> str:
-    """The id of the run for a minute of the schedule: the same, whoever sends it and how often."""
+    """Return the id of the run scheduled for a minute. Repeated messages thus share one run."""
     return f"{swept.name}-{at.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
 
 
 def last_scheduled(swept: Swept) -> datetime | None:
-    """The minute, in UTC, of the last scheduled run; None if there has been none."""
-    with mongo.mongo_errors("look for the last run"):  # ids that go on with a digit are those of scheduled runs
+    """Return the minute, in UTC, of the last scheduled run, or None."""
+    with mongo.mongo_errors("read the last run"):  # only ids of scheduled runs have a digit here
         ids = {"$gte": f"{swept.name}-0", "$lt": f"{swept.name}-:"}
         found = _collection().find_one({"_id": ids}, sort=[("_id", -1)])
     return found["scheduled_for"] if found else None
@@ -106,7 +109,7 @@ def last_scheduled(swept: Swept) -> datetime | None:
 def begin(
     swept: Swept, run: str, *, by: str = "", scheduled_for: datetime | None = None, limit: int | None = None
 ) -> Run:
-    """Record a run that begins; where it is recorded already, nothing changes. Returns it as it is recorded."""
+    """Record a new run, unless it is recorded already, and return the run as recorded."""
     now = datetime.now(UTC)
     record = {
         "_id": run,
@@ -126,41 +129,26 @@ def begin(
             _collection().insert_one(record)
         except DuplicateKeyError:
             record = _collection().find_one({"_id": run}) or record
-    return _run(record)
+    return _read(Run, record)
 
 
 def load(run: str) -> Run | None:
-    """The run, or None where there is none."""
-    with mongo.mongo_errors("look at the run"):
+    """Return the run, or None if it does not exist."""
+    with mongo.mongo_errors("read the run"):
         found = _collection().find_one({"_id": run})
-    return _run(found) if found else None
-
-
-def _run(found: Mapping[str, Any]) -> Run:
-    return Run(
-        id=found["_id"],
-        collection=found["collection"],
-        page=found["page"],
-        after=found["after"],
-        advanced_by=found["advanced_by"],
-        limit=found["limit"],
-        claimed=found["claimed"],
-        walked=found["walked"],
-        counts=dict(found.get("counts", {})),
-        started=found.get("started"),
-    )
+    return _read(Run, found) if found else None
 
 
 def latest(swept: Swept, limit: int) -> list[Run]:
-    """The last runs over a collection, the latest first."""
-    with mongo.mongo_errors("look at the runs"):
-        ids = {"$gte": f"{swept.name}-", "$lt": f"{swept.name}."}  # "." follows "-", and covers have others
+    """List the latest runs over a collection, latest first."""
+    with mongo.mongo_errors("read the runs"):
+        ids = {"$gte": f"{swept.name}-", "$lt": f"{swept.name}."}  # "." follows "-"; ids of groups begin differently
         found = _collection().find({"_id": ids}, sort=[("started", -1)], limit=limit)
-        return [_run(each) for each in found]
+        return [_read(Run, each) for each in found]
 
 
 def advance(run: Run, after: list[Any], *, by: str, claimed: int, walked: bool) -> bool:
-    """Make the page after `run.page` the next, if nobody else has; returns whether it was this one that did."""
+    """Advance the run to the page after `run.page`. Returns False if another message has already done so."""
     changes = {"page": run.page + 1, "after": after, "advanced_by": by, "walked": walked}
     if walked:
         changes["ended"] = datetime.now(UTC)
@@ -170,9 +158,9 @@ def advance(run: Run, after: list[Any], *, by: str, claimed: int, walked: bool) 
 
 
 def under_way(run: str) -> int:
-    """How many jobs of the run have been handed over and have not ended; none for longer than a claim lasts.
+    """Count the jobs of the run that were handed over and have not ended.
 
-    One may never end, as where MongoDB was down for so long that its write-back was given up.
+    Jobs whose claims have expired do not count. A job never ends if its write-back was given up, for example.
     """
     claimed_still = datetime.now(UTC) + timedelta(seconds=GROUP_GRACE)
     with mongo.mongo_errors("count the jobs under way", timeout=BULK_TIMEOUT):
@@ -218,7 +206,7 @@ def _find(ids: Sequence[str], **more: Any) -> dict[str, DocumentGroup]:
     if not ids:
         return {}
     found = _collection().find({"_id": {"$in": ids}, **more}, {"documents": 0})
-    return {each["_id"]: _group(each) for each in found}
+    return {each["_id"]: _read(DocumentGroup, each) for each in found}
 
 
 def _add(groups: Sequence[DocumentGroup]) -> tuple[set[str], set[str]]:
@@ -239,13 +227,7 @@ def _add(groups: Sequence[DocumentGroup]) -> tuple[set[str], set[str]]:
 
 def _joining(group: DocumentGroup, expires: datetime) -> UpdateOne:
     """Return the update that adds documents. If the group takes no more, it is an insert of an id that exists."""
-    new = {
-        "run": group.run,
-        "job": group.job,
-        "urls": group.urls,
-        "pending": True,
-        "expires": expires,
-    }
+    new = {"run": group.run, "job": group.job, "urls": group.urls, "pending": True, "expires": expires}
     takes_more = {"outcome": None, f"documents.{MAX_DOCUMENTS - 1}": {"$exists": False}}
     return UpdateOne(
         {"_id": group.id, **takes_more},
@@ -267,45 +249,38 @@ def settle(group_id: str, outcome: WriteBack) -> DocumentGroup | None:
     with mongo.mongo_errors("record the outcome of a group of documents"):
         _collection().update_one({"_id": group_id, "outcome": None}, {"$set": {"outcome": outcome}})
         found = _collection().find_one({"_id": group_id})
-    return _group(found) if found else None
+    return _read(DocumentGroup, found) if found else None
 
 
-def _group(found: Mapping[str, Any]) -> DocumentGroup:
-    return DocumentGroup(
-        id=found["_id"],
-        run=found["run"],
-        job=found["job"],
-        urls=found["urls"],
-        documents=found.get("documents", []),
-        handed_over=found.get("handed_over", False),
-        outcome=found.get("outcome"),
-    )
-
-
-def ended(cover: str) -> None:
-    """The documents of `cover` are written: its job is under way no more."""
-    with mongo.mongo_errors("end a cover"):
-        _collection().update_one({"_id": cover}, {"$unset": {"pending": ""}})
+def ended(group_id: str) -> None:
+    """Record that all documents of a group are written, so that its job no longer counts as under way."""
+    with mongo.mongo_errors("record the end of a group of documents"):
+        _collection().update_one({"_id": group_id}, {"$unset": {"pending": ""}})
 
 
 def count(run: str, written: Counter[str]) -> None:
-    """Add to the run's counts; a worker that is killed just before may leave some out."""
+    """Add to the run's counts. A worker killed just before this leaves its documents uncounted."""
     if total := {f"counts.{name}": number for name, number in written.items() if number}:
         with mongo.mongo_errors("count what was written"):
             _collection().update_one({"_id": run}, {"$inc": total})
 
 
 def missing_indexes() -> Sequence[tuple[str, dict[str, Any], str]]:
-    """Those of `INDEXES` that are not there."""
-    with mongo.mongo_errors("look at the indexes"):
+    """List the elements of `INDEXES` that do not exist."""
+    with mongo.mongo_errors("read the indexes"):
         there = {tuple(name for name, _ in index["key"]) for index in _collection().index_information().values()}
     return [index for index in INDEXES if (index[0],) not in there]
 
 
 def create_index(by: str, options: Mapping[str, Any]) -> None:
-    """Make an index of `INDEXES`."""
+    """Create an index of `INDEXES`."""
     with mongo.mongo_errors(f"create the index of {COLLECTION} by {by}", timeout=600):
         _collection().create_index(by, **options)
+
+
+def _read(record_type: type[Record], found: Mapping[str, Any]) -> Record:
+    names = {each.name for each in fields(record_type)}
+    return record_type(id=found["_id"], **{name: value for name, value in found.items() if name in names})
 
 
 def _collection() -> Collection[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A sweep's walk: page by page along a collection, each stale document claimed and handed over once."""
+"""Sweep a collection page by page: claim each stale document and hand over one job per document group."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pipeline.sweeps.run_state import DocumentGroup, Run
 
 logger = logging.getLogger(__name__)
 
-#: Documents of one page at the most: what is read, claimed and handed over together, and what a killed worker repeats.
+#: Maximum number of documents per page. A page is read, claimed and handed over as a whole, and repeated as a whole.
 PAGE_SIZE = 1000
 
-#: Seconds until a run that has too many jobs under way looks again.
+#: Seconds until a run with too many jobs under way checks again.
 PAUSE = 2.0
 
 
 @dataclass(frozen=True)
 class NextPage:
-    """The page whose turn it is, after a wait in seconds."""
+    """The page to take next, after `wait` seconds."""
 
     page: int
     wait: float = 0.0
@@ -34,14 +34,23 @@ class NextPage:
 def take_page(
     swept: Swept, run_id: str, page: int, *, by: str, hand_over: Callable[[Sequence[Job]], None]
 ) -> NextPage | None:
-    """Claim the stale documents of one page, hand their jobs over, and advance the run; returns whose turn is next.
+    """Claim the stale documents of one page, hand over their jobs, and advance the run.
 
-    Doing it twice is harmless: only the first of two that take the same page advances the run, and None says that the
-    other's way ends here. `by` is the id of the message that asks: if it is the one that advanced the run, it gets to
-    send the next message, as often as it is delivered: the worker that advanced the run may have died before it could.
+    Taking a page twice is harmless, because only the first message advances the run. If that message is delivered
+    again, it gets the next page again, because its worker may have died before it could send the next message.
+
+    Args:
+        swept: the collection.
+        run_id: id of the run.
+        page: number of the page.
+        by: id of the message that asks for the page.
+        hand_over: sends jobs to the fetch stage.
+
+    Returns:
+        The next page, for which the caller sends a message; None if another message does, or at the end of the run.
 
     Raises:
-        RetryableError: MongoDB is in trouble. The page can be taken again.
+        RetryableError: MongoDB failed. The page can be taken again.
     """
     run = run_state.load(run_id)
     if run is None or run.page != page:
@@ -65,7 +74,7 @@ def take_page(
 
 
 def _next_of(run: Run | None, by: str) -> NextPage | None:
-    """The page that is next, if the message `by` is the one that made it so."""
+    """Return the next page if the message `by` advanced the run to it."""
     return NextPage(run.page) if run and not run.walked and run.advanced_by == by else None
 
 
@@ -107,14 +116,16 @@ def _job_of(swept: Swept, group: DocumentGroup) -> Job:
 
 
 def write_back(sweep: Sweep, outcome: WriteBack) -> None:
-    """Write how a job of a sweep ended to all its documents (contract, section 5). Doing it twice is harmless.
+    """Write how a job of a sweep ended to all its documents (contract, section 5). Repeating it is harmless.
 
     Raises:
-        RetryableError: MongoDB is in trouble.
+        RetryableError: MongoDB failed.
     """
     group = run_state.settle(sweep.cover, outcome)
     if group is None:
-        logger.warning("run %s: a job ended after its documents' claims: the next run has them.", sweep.run)
+        logger.warning(
+            "Run %s: a job ended after the claims of its documents. The next run picks them again.", sweep.run
+        )
         return
     if group.outcome is not None:
         _write(SWEPT[sweep.collection], group, group.outcome)
