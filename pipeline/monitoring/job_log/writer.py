@@ -112,7 +112,7 @@ class JobLogWriter:
                 self._in_trouble = True
                 return False
             except Exception as error:
-                logger.error("The job log failed to write %d attempts: %s", len(batch), type(error).__name__)
+                logger.error("The job log failed to write a batch of %d: %s", len(batch), type(error).__name__)
         if self._in_trouble:
             logger.info("The job log is being written again. Attempts lost since this process started: %d.", self.lost)
         self._in_trouble = False
