@@ -116,7 +116,7 @@ def test_what_is_missing_is_said(status):
     aws.sqs().delete_queue(QueueUrl=aws.sqs().get_queue_url(QueueName=name)["QueueUrl"])
     mongo.job_database()["image_pipeline_jobs"].drop_indexes()
     said = status()
-    assert f"Queues that do not exist: 1 ({name})" in said
+    assert f"Missing queues: 1 ({name})" in said
     assert "lacks indexes" in said
 
 

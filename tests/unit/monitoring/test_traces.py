@@ -113,7 +113,7 @@ def test_an_endpoint_that_is_down_costs_nothing_and_is_said_once(caplog):
     # then it did not wait for the endpoint, and nothing goes on trying
     wait_for(lambda: not [thread for thread in threading.enumerate() if "BatchSpan" in thread.name])
     assert time.monotonic() - began < 30
-    assert caplog.text.count("does not take traces") <= 1
+    assert caplog.text.count("does not accept traces") <= 1
     assert "Transient" not in caplog.text
 
 
