@@ -1,4 +1,4 @@
-"""Clients of S3 and SQS, one of each kind per process, shared by its threads."""
+"""boto3 clients of S3 and SQS. The threads of a process share one of each."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
     Client = TypeVar("Client", S3Client, SQSClient)
 
-#: Connections kept open to one service: more than the threads of any process in the Procfile.
+#: Maximum number of open connections per service: more than any process in the Procfile has threads.
 POOL_SIZE = 64
 
 _DEFAULTS: dict[str, Any] = {"read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}}
 
 
 def aws_config(settings: Settings, **more: Any) -> Config:
-    """What every AWS client shares. Times are in seconds; a caller that must be prompt may shorten them."""
+    """Return the configuration shared by all AWS clients. `more` overrides it; timeouts are in seconds."""
     return Config(
         region_name=settings.aws_region,
-        user_agent="image-pipeline",  # else botocore works it out for each request, a tenth of the CPU of one to SQS
+        user_agent="image-pipeline",  # otherwise botocore builds it per request, a tenth of the CPU of one to SQS
         max_pool_connections=POOL_SIZE,
         connect_timeout=5,
         tcp_keepalive=True,
@@ -39,7 +39,7 @@ def aws_config(settings: Settings, **more: Any) -> Config:
 
 
 def credentials(key: SecretStr | None, secret: SecretStr | None) -> dict[str, Any]:
-    """Return the keyword arguments of a boto3 client or session; none where boto3 is to look for credentials itself."""
+    """Return keyword arguments for a boto3 client or session; empty if boto3 should find credentials itself."""
     if not (key and secret):
         return {}
     return {"aws_access_key_id": key.get_secret_value(), "aws_secret_access_key": secret.get_secret_value()}
@@ -47,7 +47,7 @@ def credentials(key: SecretStr | None, secret: SecretStr | None) -> dict[str, An
 
 @Lazy
 def s3() -> S3Client:
-    """The S3 client."""
+    """Create the S3 client."""
     settings = get_settings()
     import boto3.session  # noqa: PLC0415 - half of the CPU that a producer's import would cost
 
@@ -62,10 +62,10 @@ def s3() -> S3Client:
 
 @Lazy
 def sqs() -> SQSClient:
-    """The SQS client.
+    """Create the SQS client.
 
-    It tries once only: a send that was applied but whose answer was lost would be sent again by botocore, and the queue
-    layer retries by itself. It waits for an answer longer than the longest poll (20 s).
+    It does not retry, because botocore would repeat a send whose answer was lost. The queue layer has its own retries.
+    The read timeout is longer than the longest poll (20 s).
     """
     settings = get_settings()
     import boto3.session  # noqa: PLC0415 - half of the CPU that a producer's import would cost
@@ -80,7 +80,7 @@ def sqs() -> SQSClient:
 
 
 def _counted(client: Client, service: str) -> Client:
-    """The client, with each attempt of a request counted."""
+    """Count each HTTP request of `client`, retries included."""
 
     def count(event_name: str, response_dict: Mapping[str, Any] | None, **_: Any) -> None:
         from pipeline.metrics import count_request  # noqa: PLC0415 - a producer pays for it only once it sends
@@ -93,16 +93,18 @@ def _counted(client: Client, service: str) -> Client:
 
 
 def aws_code(error: ClientError) -> str:
-    """The service's own name for what it refused: `NoSuchKey`, `AccessDenied`, ..."""
+    """Return the error code of an AWS response, such as `NoSuchKey` or `AccessDenied`."""
     return str(error.response.get("Error", {}).get("Code", "Unknown"))
 
 
 @contextmanager
 def aws_errors(service: str, doing: str) -> Iterator[None]:
-    """Turns what boto3 raises into a RetryableError `<service>_error` that says what was being done."""
+    """Translate errors of boto3 to a RetryableError `<service>_error` with the message "Could not <doing>: ..."."""
     try:
         yield
     except ClientError as error:
-        raise RetryableError(f"{service}_error", f"Could not {doing}: {service} said {aws_code(error)}.") from error
+        raise RetryableError(
+            f"{service}_error", f"Could not {doing}: {service.upper()} answered {aws_code(error)}."
+        ) from error
     except BotoCoreError as error:
         raise RetryableError(f"{service}_error", f"Could not {doing}: {type(error).__name__}.") from error

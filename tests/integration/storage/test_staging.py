@@ -93,12 +93,12 @@ def test_orphans_in_a_folder_go_after_fourteen_days_and_not_before(tmp_path: Pat
         (tmp_path / theirs).write_bytes(b"theirs")
         os.utime(tmp_path / theirs, times=(0, 0))
     # When the folder is swept, then only the older one is gone.
-    assert store.sweep() == 1
+    assert store.clean_up() == 1
     assert len(list(tmp_path.rglob("thesis.docx"))) == 4
     assert store.get(young) == b"young"
     with pytest.raises(StagedMissing):
         store.get(old)
-    assert store.sweep() == 0
+    assert store.clean_up() == 0
 
 
 def test_a_new_process_sweeps_when_it_first_puts(tmp_path: Path) -> None:
