@@ -249,7 +249,7 @@ def _folder(title: object) -> str | None:
     return folder_name(title) if isinstance(title, str) and title.strip() else None
 
 
-def write(swept: Swept, run: str, urls: Mapping[str, str], outcome: WriteBack, ids: Sequence[Any]) -> Counter[str]:
+def write(swept: Swept, run: str, urls: Mapping[str, str], result: WriteBack, ids: Sequence[Any]) -> Counter[str]:
     """Write the result of a job to its documents and release their claims.
 
     Documents without the claim of `run` are skipped. Images are written only if their URL is still the one processed.
@@ -259,43 +259,43 @@ def write(swept: Swept, run: str, urls: Mapping[str, str], outcome: WriteBack, i
         `changed`.
     """
     written: Counter[str] = Counter()
-    row = "done" if outcome["stored"] else "failed" if outcome["given_up"] else "invalid"
+    row = "done" if result["stored"] else "failed" if result["given_up"] else "invalid"
     with mongo.mongo_errors(f"write to {swept.name}", timeout=BULK_TIMEOUT):
-        for held in _guards(urls, outcome):
-            changes = _changes(held, outcome)
+        for held in _guards(urls, result):
+            changes = _changes(held, result)
             written[row if held else "changed"] += _write(swept, run, ids, held, changes)
             if sum(written.values()) == len(ids):
                 break
     return written
 
 
-def _guards(urls: Mapping[str, str], outcome: WriteBack) -> Iterator[dict[str, str]]:
+def _guards(urls: Mapping[str, str], result: WriteBack) -> Iterator[dict[str, str]]:
     """Yield the URLs a document may still hold, all of them first. The first match releases the claim."""
     yield dict(urls)
-    if outcome["stored"] and len(urls) > 1:
+    if result["stored"] and len(urls) > 1:
         yield from ({field: url} for field, url in urls.items())
     yield {}
 
 
-def _changes(held: Mapping[str, str], outcome: WriteBack) -> list[dict[str, Any]]:
+def _changes(held: Mapping[str, str], result: WriteBack) -> list[dict[str, Any]]:
     """Return the update of a document that holds `held`. In old documents `metadata` may not be an object."""
     unset = ["lock"]
     if not held:
         return [{"$unset": unset}]
     values: dict[str, Any] = {}
-    if outcome["stored"]:
+    if result["stored"]:
         for field, url in held.items():
             values[f"last_{field}"] = url
-            if field in outcome["stored"]:
-                values[f"{field}_extra_images"] = outcome["stored"][field]
+            if field in result["stored"]:
+                values[f"{field}_extra_images"] = result["stored"][field]
         values["metadata.image_is_valid"] = True
         unset.append("metadata.error")
-    elif outcome["given_up"]:
+    elif result["given_up"]:
         values["metadata.error"] = True
     else:
         values["metadata.image_is_valid"] = False
-    if outcome["errors"]:
-        values["metadata.error_detail"] = next(iter(outcome["errors"].values()))
+    if result["errors"]:
+        values["metadata.error_detail"] = next(iter(result["errors"].values()))
     else:
         unset.append("metadata.error_detail")
     is_object = {"$eq": [{"$type": "$metadata"}, "object"]}

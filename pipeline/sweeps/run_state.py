@@ -71,7 +71,7 @@ class DocumentGroup:
         documents: ids of the documents.
         folder: folder of the job's objects. It is not recorded, because only the job needs it.
         handed_over: whether the job is known to have been sent.
-        outcome: how the job ended, if it has.
+        outcome: result of the job, once it has ended.
     """
 
     id: str
@@ -83,10 +83,8 @@ class DocumentGroup:
     handed_over: bool = False
     outcome: WriteBack | None = None
 
-    def as_recorded(self, recorded: DocumentGroup | None) -> DocumentGroup:
-        """Return the group with the job and its state as they are recorded, if it is."""
-        if recorded is None:
-            return self
+    def as_recorded(self, recorded: DocumentGroup) -> DocumentGroup:
+        """Return the group with the job, `handed_over` and `outcome` of the record."""
         return replace(self, job=recorded.job, handed_over=recorded.handed_over, outcome=recorded.outcome)
 
 
@@ -160,7 +158,7 @@ def advance(run: Run, after: list[Any], *, by: str, claimed: int, walked: bool) 
 def under_way(run: str) -> int:
     """Count the jobs of the run that were handed over and have not ended.
 
-    Jobs whose claims have expired do not count. A job never ends if its write-back was given up, for example.
+    Jobs whose claims have expired do not count, because a job never ends if its write-back was given up.
     """
     claimed_still = datetime.now(UTC) + timedelta(seconds=GROUP_GRACE)
     with mongo.mongo_errors("count the jobs under way", timeout=BULK_TIMEOUT):
@@ -172,8 +170,8 @@ def under_way(run: str) -> int:
 def join(groups: Sequence[DocumentGroup], page: int) -> list[DocumentGroup]:
     """Record the documents of one page, adding them to the groups that exist already.
 
-    A group with an outcome takes no more documents. Outcomes are read again after documents were added, so either the
-    sweep sees the outcome or whoever settles the group sees the documents.
+    A group with an outcome takes no more documents. Outcomes are read after documents were added. So either the sweep
+    sees the outcome, or the process that settles the group sees the documents.
 
     Args:
         groups: the page's documents.
@@ -187,7 +185,7 @@ def join(groups: Sequence[DocumentGroup], page: int) -> list[DocumentGroup]:
 
 
 def _join(groups: Sequence[DocumentGroup]) -> tuple[list[DocumentGroup], list[DocumentGroup]]:
-    """Return the groups as they are recorded now, and the groups that are full."""
+    """Record the groups. Returns them as they are recorded now, and apart from them the groups that are full."""
     if not groups:
         return [], []
     with mongo.mongo_errors("record groups of documents", timeout=BULK_TIMEOUT):
@@ -198,7 +196,7 @@ def _join(groups: Sequence[DocumentGroup]) -> tuple[list[DocumentGroup], list[Do
             _, refused = _add([group for group in unsettled if group.id in refused])
         recorded = settled | _find([group.id for group in unsettled if group.id not in new])
     full = {id_ for id_ in refused if id_ in recorded and recorded[id_].outcome is None}
-    joined = [group.as_recorded(recorded.get(group.id)) for group in groups if group.id not in full]
+    joined = [group.as_recorded(recorded.get(group.id, group)) for group in groups if group.id not in full]
     return joined, [group for group in groups if group.id in full]
 
 
@@ -210,7 +208,7 @@ def _find(ids: Sequence[str], **more: Any) -> dict[str, DocumentGroup]:
 
 
 def _add(groups: Sequence[DocumentGroup]) -> tuple[set[str], set[str]]:
-    """Return the ids of new groups, and of groups that refuse documents: they are full, or have an outcome."""
+    """Add documents. Returns the ids of new groups, and of groups that refused them: full, or with an outcome."""
     if not groups:
         return set(), set()
     expires = datetime.now(UTC) + timedelta(seconds=get_settings().claim_seconds + GROUP_GRACE)
@@ -226,7 +224,7 @@ def _add(groups: Sequence[DocumentGroup]) -> tuple[set[str], set[str]]:
 
 
 def _joining(group: DocumentGroup, expires: datetime) -> UpdateOne:
-    """Return the update that adds documents. If the group takes no more, it is an insert of an id that exists."""
+    """Return the update that adds documents. If the group takes no more, it becomes an insert and fails."""
     new = {"run": group.run, "job": group.job, "urls": group.urls, "pending": True, "expires": expires}
     takes_more = {"outcome": None, f"documents.{MAX_DOCUMENTS - 1}": {"$exists": False}}
     return UpdateOne(
@@ -244,10 +242,10 @@ def handed_over(groups: Sequence[DocumentGroup]) -> None:
             _collection().bulk_write(marks, ordered=False)
 
 
-def settle(group_id: str, outcome: WriteBack) -> DocumentGroup | None:
-    """Record how the job of a group ended, unless that is recorded; return the group, or None if it has expired."""
+def settle(group_id: str, result: WriteBack) -> DocumentGroup | None:
+    """Record the result of a group's job, unless one is recorded. Returns the group, or None if it has expired."""
     with mongo.mongo_errors("record the outcome of a group of documents"):
-        _collection().update_one({"_id": group_id, "outcome": None}, {"$set": {"outcome": outcome}})
+        _collection().update_one({"_id": group_id, "outcome": None}, {"$set": {"outcome": result}})
         found = _collection().find_one({"_id": group_id})
     return _read(DocumentGroup, found) if found else None
 
@@ -261,7 +259,7 @@ def ended(group_id: str) -> None:
 def count(run: str, written: Counter[str]) -> None:
     """Add to the run's counts. A worker killed just before this leaves its documents uncounted."""
     if total := {f"counts.{name}": number for name, number in written.items() if number}:
-        with mongo.mongo_errors("count what was written"):
+        with mongo.mongo_errors("count the documents written"):
             _collection().update_one({"_id": run}, {"$inc": total})
 
 

@@ -115,13 +115,13 @@ def _job_of(swept: Swept, group: DocumentGroup) -> Job:
     return Job.of_sweep(sweep, job_id=group.job, folder=group.folder, urls=group.urls)
 
 
-def write_back(sweep: Sweep, outcome: WriteBack) -> None:
+def write_back(sweep: Sweep, result: WriteBack) -> None:
     """Write how a job of a sweep ended to all its documents (contract, section 5). Repeating it is harmless.
 
     Raises:
         RetryableError: MongoDB failed.
     """
-    group = run_state.settle(sweep.cover, outcome)
+    group = run_state.settle(sweep.cover, result)
     if group is None:
         logger.warning(
             "Run %s: a job ended after the claims of its documents. The next run picks them again.", sweep.run
@@ -132,6 +132,6 @@ def write_back(sweep: Sweep, outcome: WriteBack) -> None:
     run_state.ended(sweep.cover)
 
 
-def _write(swept: Swept, group: DocumentGroup, outcome: WriteBack) -> None:
-    written = documents.write(swept, group.run, group.urls, outcome, group.documents)
+def _write(swept: Swept, group: DocumentGroup, result: WriteBack) -> None:
+    written = documents.write(swept, group.run, group.urls, result, group.documents)
     run_state.count(group.run, written)
