@@ -5,8 +5,8 @@ Recorders need a thread, so they start in the worker process. Dramatiq's master 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import dramatiq
@@ -47,11 +47,16 @@ def recorders(settings: Settings) -> list[Recorder]:
 @contextmanager
 def recording(settings: Settings) -> Iterator[None]:
     """Record the events emitted inside the context."""
-    started = _start(settings)
+    started = recorders(settings)
+    for recorder in started:
+        recorder.start()
+        subscribe(recorder)
     try:
         yield
     finally:
-        _stop(started)
+        for recorder in started:
+            unsubscribe(recorder)
+            recorder.stop(STOP_TIMEOUT)
 
 
 class Recording(dramatiq.Middleware):
@@ -59,25 +64,10 @@ class Recording(dramatiq.Middleware):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._started: Sequence[Recorder] = ()
+        self._recording = ExitStack()
 
     def after_process_boot(self, broker: Any) -> None:
-        self._started = _start(self._settings)
+        self._recording.enter_context(recording(self._settings))
 
     def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
-        _stop(self._started)
-        self._started = ()
-
-
-def _start(settings: Settings) -> list[Recorder]:
-    started = recorders(settings)
-    for recorder in started:
-        recorder.start()
-        subscribe(recorder)
-    return started
-
-
-def _stop(started: Sequence[Recorder]) -> None:
-    for recorder in started:
-        unsubscribe(recorder)
-        recorder.stop(STOP_TIMEOUT)
+        self._recording.close()

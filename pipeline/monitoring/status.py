@@ -66,7 +66,7 @@ def read_status() -> ServiceStatus:
             oldest = job_log_reader.oldest()
             failures = job_log_reader.failures(now - FAILURES_OVER)
             if job_log_writer.missing_indexes():
-                hints.append("The job log lacks indexes and never expires: `image-pipeline provision` creates them.")
+                hints.append("The job log lacks indexes, so jobs never expire. Run `image-pipeline provision`.")
         except RetryableError as trouble:
             hints.append(f"The job log: {trouble.message}")
     stages = dict.fromkeys(depth.stage for depth in found)

@@ -3,9 +3,9 @@
 Messages carry no trace context. The trace id is the job's id, the 128 bits of a UUID, so that producers can find the
 trace of a job. All spans are children of the span `job`, whose id is derived from the job's id too.
 
-The span `job` ends with the job's first attempt, because a job may take days and its trace should be visible before.
-Later spans outlive this parent, as is usual with messaging. If a worker dies during the first attempt, the next attempt
-sends the span `job` again.
+The span `job` lasts from the job's arrival to the end of its first attempt. A job may take days, and its trace should
+be visible before. Later spans outlive this parent, as is usual with messaging. If a worker dies during the first
+attempt, the next attempt sends the span `job` again.
 """
 
 from __future__ import annotations

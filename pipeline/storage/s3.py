@@ -92,7 +92,7 @@ def _request(operation: str, doing: str, requests: int = 1) -> Iterator[None]:
     try:
         yield
         count_request("s3", operation, 200, requests)
-    except (BaseError, FileNotFoundError) as error:  # their message contains the whole response
+    except (BaseError, FileNotFoundError) as error:  # their messages contain the whole response
         count_request("s3", operation, _status(error), requests)
         reason = _reason(str(error))
         is_absent = isinstance(error, FileNotFoundError | PermissionDeniedError) and reason != "NoSuchBucket"

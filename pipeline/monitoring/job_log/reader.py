@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 JobStatus = Literal["under_way", "done", "failed", "rejected", "partly"]
 
 #: Maximum number of jobs one query reads, latest first, so that a person never waits for a full scan.
-MOST_READ = 10_000
+MAX_READ = 10_000
 
 #: Example job ids in a failure group.
 EXAMPLES = 5
@@ -120,7 +120,7 @@ def latest(limit: int = 50, *, failed: bool | None = None, stage: str | None = N
     """
     with mongo.mongo_errors("read the job log"):
         query = {"failed": {"$exists": True}} if failed else {}
-        found = _jobs().find(query).sort("failed" if failed else "updated", -1).limit(MOST_READ)
+        found = _jobs().find(query).sort("failed" if failed else "updated", -1).limit(MAX_READ)
         histories = (_history(each) for each in found)
         wanted = (
             history
@@ -148,7 +148,7 @@ def failures(since: datetime) -> list[FailureGroup]:
     """Group the dead letters since `since` by stage and code, most frequent first."""
     with mongo.mongo_errors("read the job log"):
         query = {"failed": {"$gte": since}}
-        found = _jobs().find(query, {"turns": 1}).sort("failed", -1).limit(MOST_READ)
+        found = _jobs().find(query, {"turns": 1}).sort("failed", -1).limit(MAX_READ)
         groups: dict[tuple[str, str], list[tuple[str, Attempt]]] = {}
         for each in found:
             for attempt in _attempts(each):
@@ -187,7 +187,7 @@ def oldest() -> dict[str, datetime]:
     counts as unfinished until it expires.
     """
     with mongo.mongo_errors("read the job log"):
-        found = _jobs().find({"open": True}, {"began": 1, "turns": 1}).sort("began", 1).limit(MOST_READ)
+        found = _jobs().find({"open": True}, {"began": 1, "turns": 1}).sort("began", 1).limit(MAX_READ)
         began: dict[str, datetime] = {}
         for each in found:
             began.setdefault(_due(list(_attempts(each))), each["began"])

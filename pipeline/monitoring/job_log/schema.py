@@ -41,7 +41,7 @@ from pipeline.storage.publish import image_info
 JOBS, MINUTES = "image_pipeline_jobs", "image_pipeline_minutes"
 
 #: Retention of a job after its last attempt, and of a minute.
-KEPT = timedelta(days=30)
+RETENTION = timedelta(days=30)
 
 #: Latest attempts kept per job: more than all retries of all stages add up to.
 MAX_ATTEMPTS = 64
@@ -51,10 +51,10 @@ MAX_MESSAGE = 500
 
 #: Indexes: collection, field, options, and purpose.
 INDEXES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
-    (JOBS, "updated", {"expireAfterSeconds": int(KEPT.total_seconds())}, "expires jobs and finds the latest"),
+    (JOBS, "updated", {"expireAfterSeconds": int(RETENTION.total_seconds())}, "expires jobs and finds the latest"),
     (JOBS, "failed", {"sparse": True}, "finds the latest failures"),
     (JOBS, "began", {"partialFilterExpression": {"open": True}}, "finds the oldest job under way"),
-    (MINUTES, "at", {"expireAfterSeconds": int(KEPT.total_seconds())}, "expires minutes"),
+    (MINUTES, "at", {"expireAfterSeconds": int(RETENTION.total_seconds())}, "expires minutes"),
 )
 
 
@@ -80,7 +80,7 @@ class LogEntry:
 def entry_of(event: Event) -> LogEntry:
     """Build the entry for an event. It contains nothing of the payload."""
     job, at = event.job, _time(event.at)
-    arrived = _believable(event)
+    arrived = _plausible_arrival(event)
     began = arrived or event.at - event.seconds
     attempt: dict[str, Any] = {"stage": event.stage, "verdict": event.verdict.value, "at": at}
     attempt["seconds"] = round(event.seconds, 3)
@@ -113,9 +113,9 @@ def entry_of(event: Event) -> LogEntry:
     return LogEntry(event.job_id, attempt, known, {"began": _time(began)}, most)
 
 
-def _believable(event: Event) -> float:
+def _plausible_arrival(event: Event) -> float:
     """Return when the job reached the stage, or 0 if its message, which anyone may write, has an implausible time."""
-    return event.arrived if event.at - KEPT.total_seconds() < event.arrived <= event.at else 0.0
+    return event.arrived if event.at - RETENTION.total_seconds() < event.arrived <= event.at else 0.0
 
 
 def _ends(event: Event) -> bool:
