@@ -268,7 +268,7 @@ def test_without_a_job_log_it_is_said_what_to_set(environment):
 
 def test_trouble_with_mongodb_is_said(jobs, monkeypatch):
     monkeypatch.setenv("JOBS_MONGO_URL", "mongodb://127.0.0.1:1/none")
-    monkeypatch.setattr(mongo, "MONGO_ANSWERS", 0.2)
+    monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
     lazy.forget()
     with pytest.raises(RetryableError, match="Could not read the job log"):
         job_log_reader.latest()

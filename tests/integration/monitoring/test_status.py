@@ -103,7 +103,7 @@ def test_without_a_job_log_what_it_would_tell_is_not_known(status, monkeypatch):
 
 def test_a_job_log_that_is_down_hides_no_queue(status, monkeypatch):
     monkeypatch.setenv("JOBS_MONGO_URL", "mongodb://u:hush@127.0.0.1:1/none")
-    monkeypatch.setattr(mongo, "MONGO_ANSWERS", 0.2)
+    monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
     lazy.forget()
     said = status()
     assert row(said, "fetch")[-2:] == ["-", "-"]

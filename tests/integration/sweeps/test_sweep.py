@@ -384,7 +384,7 @@ def test_a_run_that_is_recorded_stays_as_it_was(database):
 
 def test_mongodb_in_trouble_is_an_error_that_names_no_host(database, monkeypatch):
     monkeypatch.setenv("MONGO_URL", "mongodb://user:secret@127.0.0.1:1/db")
-    monkeypatch.setattr(mongo, "MONGO_ANSWERS", 0.2)
+    monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
     lazy.forget()
 
     with pytest.raises(RetryableError) as caught:
