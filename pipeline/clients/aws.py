@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
     from pydantic import SecretStr
-
-    Client = TypeVar("Client", S3Client, SQSClient)
 
 #: Maximum number of open connections per service: more than any process in the Procfile has threads.
 POOL_SIZE = 64
@@ -49,15 +47,10 @@ def credentials(key: SecretStr | None, secret: SecretStr | None) -> dict[str, An
 def s3() -> S3Client:
     """Create the S3 client."""
     settings = get_settings()
-    import boto3.session  # noqa: PLC0415 - half of the CPU that a producer's import would cost
-
-    client = boto3.session.Session().client(
-        "s3",
-        **credentials(settings.aws_access_key_s3, settings.aws_secret_key_s3),
-        endpoint_url=settings.s3_endpoint,
-        config=aws_config(settings, s3={"addressing_style": "path"} if settings.s3_endpoint else {}),
-    )
-    return _counted(client, "s3")
+    keys = credentials(settings.aws_access_key_s3, settings.aws_secret_key_s3)
+    config = aws_config(settings, s3={"addressing_style": "path"} if settings.s3_endpoint else {})
+    client: S3Client = _client("s3", **keys, endpoint_url=settings.s3_endpoint, config=config)
+    return client
 
 
 @Lazy
@@ -68,19 +61,15 @@ def sqs() -> SQSClient:
     The read timeout is longer than the longest poll (20 s).
     """
     settings = get_settings()
+    keys = credentials(settings.aws_access_key_sqs, settings.aws_secret_key_sqs)
+    config = aws_config(settings, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 1})
+    client: SQSClient = _client("sqs", **keys, endpoint_url=settings.sqs_endpoint, config=config)
+    return client
+
+
+def _client(service: str, **options: Any) -> Any:
+    """Create a boto3 client that counts its HTTP requests, retries included."""
     import boto3.session  # noqa: PLC0415 - half of the CPU that a producer's import would cost
-
-    client = boto3.session.Session().client(
-        "sqs",
-        **credentials(settings.aws_access_key_sqs, settings.aws_secret_key_sqs),
-        endpoint_url=settings.sqs_endpoint,
-        config=aws_config(settings, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 1}),
-    )
-    return _counted(client, "sqs")
-
-
-def _counted(client: Client, service: str) -> Client:
-    """Count each HTTP request of `client`, retries included."""
 
     def count(event_name: str, response_dict: Mapping[str, Any] | None, **_: Any) -> None:
         from pipeline.metrics import count_request  # noqa: PLC0415 - a producer pays for it only once it sends
@@ -88,6 +77,7 @@ def _counted(client: Client, service: str) -> Client:
         status = None if response_dict is None else response_dict["status_code"]
         count_request(service, event_name.rpartition(".")[2], status)
 
+    client = boto3.session.Session().client(service, **options)  # type: ignore[call-overload]
     client.meta.events.register(f"response-received.{service}", count)
     return client
 
@@ -103,8 +93,7 @@ def aws_errors(service: str, doing: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        raise RetryableError(
-            f"{service}_error", f"Could not {doing}: {service.upper()} answered {aws_code(error)}."
-        ) from error
+        answer = f"{service.upper()} answered {aws_code(error)}"
+        raise RetryableError(f"{service}_error", f"Could not {doing}: {answer}.") from error
     except BotoCoreError as error:
         raise RetryableError(f"{service}_error", f"Could not {doing}: {type(error).__name__}.") from error

@@ -77,7 +77,7 @@ class Traces:
     def __call__(self, event: Event) -> None:
         """Create the span of an attempt, and before the first attempt the span of the job."""
         if _is_first(event):
-            self._ids.next = _trace_id(event.job_id), _job_span_id(event.job_id)
+            self._ids.next.ids = _trace_id(event.job_id), _job_span_id(event.job_id)
             began = event.arrived or event.at - event.seconds
             span = self._tracer.start_span("job", attributes=_job_attributes(event), start_time=_nanoseconds(began))
             span.end(_nanoseconds(event.at))
@@ -150,27 +150,22 @@ def _nanoseconds(seconds: float) -> int:
     return int(seconds * 1e9)
 
 
+class _RootIds(threading.local):
+    ids: tuple[int, int] | None = None  #: trace id and span id
+
+
 class _Ids(IdGenerator):
-    """Generates random ids, except for the next root span of this thread if `next` is set."""
+    """Generates random ids, except for the next root span of a thread that has set `next.ids`."""
 
     def __init__(self) -> None:
         self._random = RandomIdGenerator()
-        self._next = threading.local()
-
-    @property
-    def next(self) -> tuple[int, int] | None:
-        """Trace id and span id of the next root span of this thread."""
-        return getattr(self._next, "ids", None)
-
-    @next.setter
-    def next(self, ids: tuple[int, int]) -> None:
-        self._next.ids = ids
+        self.next = _RootIds()
 
     def generate_trace_id(self) -> int:
-        return self.next[0] if self.next else self._random.generate_trace_id()
+        return self.next.ids[0] if self.next.ids else self._random.generate_trace_id()
 
     def generate_span_id(self) -> int:
-        ids, self._next.ids = self.next, None
+        ids, self.next.ids = self.next.ids, None
         return ids[1] if ids else self._random.generate_span_id()
 
 

@@ -3,7 +3,8 @@
 A request costs obstore 0.1 ms of CPU and boto3 1 ms. `clients` gives it the credentials, endpoint and timeouts that
 boto3 would use, so obstore reads no environment variables of its own.
 
-The argument `doing` of each function completes the sentence "Could not ..." of its S3Error.
+The argument `doing` of each function completes the sentence "Could not ..." of the S3Error that
+it raises if S3 refuses or cannot be reached.
 """
 
 from __future__ import annotations
@@ -41,31 +42,19 @@ class S3Error(RetryableError):
 def put(
     bucket: str, key: str, data: bytes, *, doing: str, headers: Mapping[str, str] | None = None, acl: str = ""
 ) -> None:
-    """Store an object with HTTP `headers` and, if given, a canned `acl`.
-
-    Raises:
-        S3Error: S3 refused, or could not be reached.
-    """
+    """Store an object with HTTP `headers` and, if given, a canned `acl`."""
     with _request("PutObject", doing):
         obstore.put(store(bucket, acl), key, data, attributes=dict(headers or {}), use_multipart=False)
 
 
 def get(bucket: str, key: str, *, doing: str) -> bytes:
-    """Read an object.
-
-    Raises:
-        S3Error: S3 refused, or could not be reached; `is_absent` if there is no such object.
-    """
+    """Read an object."""
     with _request("GetObject", doing):
         return bytes(obstore.get(store(bucket), key).bytes())
 
 
 def exists(bucket: str, key: str, *, doing: str) -> bool:
-    """Return whether an object exists.
-
-    Raises:
-        S3Error: S3 refused, or could not be reached.
-    """
+    """Return whether an object exists."""
     try:
         with _request("HeadObject", doing):
             obstore.head(store(bucket), key)
@@ -77,11 +66,7 @@ def exists(bucket: str, key: str, *, doing: str) -> bool:
 
 
 def delete(bucket: str, keys: Sequence[str], *, doing: str) -> None:
-    """Delete objects in parallel. Missing objects are ignored.
-
-    Raises:
-        S3Error: S3 refused, or could not be reached.
-    """
+    """Delete objects in parallel. Missing objects are ignored."""
     with _request("DeleteObject", doing, requests=len(keys)):
         obstore.delete(store(bucket), list(keys))
 

@@ -66,12 +66,8 @@ class Swept:
     fields: tuple[str, ...]  #: the `IMAGE_FIELDS` its documents have
 
 
-CHANNELS, EPISODES = (
-    Swept(name, queue, fields)
-    for name, queue, fields in zip(
-        ("channels", "episodes"), SWEEP_QUEUES, (IMAGE_FIELDS, ("itunes_image",)), strict=True
-    )
-)
+CHANNELS = Swept("channels", SWEEP_QUEUES[0], IMAGE_FIELDS)
+EPISODES = Swept("episodes", SWEEP_QUEUES[1], ("itunes_image",))
 SWEPT = {swept.name: swept for swept in (CHANNELS, EPISODES)}
 
 

@@ -82,6 +82,10 @@ class JobHistory:
     turns: tuple[Attempt, ...] = ()  #: oldest first
 
 
+#: The fields of a history that are read as they are stored.
+_HISTORY_FACTS = ("began", "updated", "folder", "lane", "sweep", "redrives")
+
+
 @dataclass(frozen=True)
 class FailureGroup:
     """Dead letters with the same stage and error code. All but the count come from the latest ones."""
@@ -205,19 +209,8 @@ def _history(found: Mapping[str, Any]) -> JobHistory:
     numbered = sorted(found.get("sources", {}).items(), key=lambda item: int(item[0]))
     sources = tuple(_source(each) for _, each in numbered)
     status = _status(attempts, sources)
-    return JobHistory(
-        id=found["_id"],
-        status=status,
-        stage=_stage(attempts, status),
-        began=found["began"],
-        updated=found["updated"],
-        folder=found.get("folder", ""),
-        lane=found.get("lane", ""),
-        sweep=found.get("sweep"),
-        redrives=found.get("redrives", 0),
-        sources=sources,
-        turns=attempts,
-    )
+    facts = {name: found[name] for name in _HISTORY_FACTS if name in found}
+    return JobHistory(found["_id"], status, _stage(attempts, status), sources=sources, turns=attempts, **facts)
 
 
 def _attempts(found: Mapping[str, Any]) -> Iterator[Attempt]:
