@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: Maximum number of open connections: more than any process in the Procfile has threads.
 POOL_SIZE = 64
 
+#: Error code of MongoDB for a key that already exists.
+DUPLICATE_KEY = 11000
+
 #: Timeout of a short request, in seconds.
 SHORT_TIMEOUT = 10.0
 

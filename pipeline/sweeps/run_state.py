@@ -33,9 +33,6 @@ GROUP_GRACE = 86_400
 #: Maximum number of documents in a group. A MongoDB document holds 16 MB, and one job writes to all of the group.
 MAX_DOCUMENTS = 20_000
 
-#: MongoDB's error code for a key that already exists.
-DUPLICATE_KEY = 11000
-
 #: Indexes: field, options, and purpose.
 INDEXES: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("expires", {"expireAfterSeconds": 0}, "expires runs and groups"),
@@ -217,7 +214,7 @@ def _add(groups: Sequence[DocumentGroup]) -> tuple[set[str], set[str]]:
         result: Mapping[str, Any] = _collection().bulk_write(updates, ordered=False).bulk_api_result
     except BulkWriteError as error:
         result = error.details or {}
-        if any(each["code"] != DUPLICATE_KEY for each in result["writeErrors"]) or result["writeConcernErrors"]:
+        if any(each["code"] != mongo.DUPLICATE_KEY for each in result["writeErrors"]) or result["writeConcernErrors"]:
             raise
     new, refused = ({groups[each["index"]].id for each in result[name]} for name in ("upserted", "writeErrors"))
     return new, refused

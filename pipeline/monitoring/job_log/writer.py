@@ -35,9 +35,6 @@ TIMEOUT = 10.0
 #: Seconds between writes while MongoDB fails: doubled from the first to the last.
 FIRST_BACKOFF, LAST_BACKOFF = 1.0, 30.0
 
-#: MongoDB's code when another process has just inserted the document. The same update then succeeds.
-DUPLICATE_KEY = 11000
-
 
 class JobLogWriter:
     """Subscribes to `pipeline.events` and writes from a thread that runs between `start` and `stop`.
@@ -148,8 +145,9 @@ def _bulk(collection: Collection[dict[str, Any]], changes: Sequence[UpdateOne], 
         collection.bulk_write(changes, ordered=False)
     except BulkWriteError as error:
         errors = (error.details or {}).get("writeErrors", [])
-        raced = [changes[each["index"]] for each in errors if each["code"] == DUPLICATE_KEY]
-        refused = {each["code"] for each in errors} - {DUPLICATE_KEY}
+        # Another process has just inserted the document, so the same update succeeds now.
+        raced = [changes[each["index"]] for each in errors if each["code"] == mongo.DUPLICATE_KEY]
+        refused = {each["code"] for each in errors} - {mongo.DUPLICATE_KEY}
         if refused:  # a retry cannot help
             logger.error("MongoDB rejected %d updates of the job log with codes %s.", len(errors) - len(raced), refused)
         if raced and again:

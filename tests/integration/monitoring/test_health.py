@@ -1,4 +1,4 @@
-"""What a process says of its health, and what its gauges show, as its threads work, wait, hang and end."""
+"""Health and gauges of a process, as its threads work, wait, hang and end."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_a_worker_is_stuck_when_a_thread_of_its_consumer_has_ended(rig: Rig, mon
     assert rig.get("/livez").text == "fetch: a thread of its consumer has ended\n"
 
 
-def test_a_worker_is_stuck_when_what_it_holds_is_not_looked_at(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_is_stuck_when_what_it_holds_is_not_checked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     wait_for(lambda: not list(rig.health.not_live()))
     monkeypatch.setattr(rig.consumer.leases, "looked_at", time.monotonic() - 301)
     assert rig.get("/livez").text == "fetch: leases have not been checked for 300 s\n"
@@ -230,11 +230,11 @@ def test_ingest_is_stuck_when_its_thread_has_ended_and_well_where_it_has_nothing
     assert not [*nothing.not_live(), *nothing.not_ready()]
 
 
-def test_the_scheduler_is_live_as_long_as_its_loop_turns() -> None:
+def test_the_scheduler_is_live_as_long_as_its_loop_runs() -> None:
     now = [datetime(2026, 11, 24, 0, 30, tzinfo=UTC)]
     periodic = Periodic("0 1 * * *", clock=lambda: now[0])
     watched = SchedulerHealth({"sweep_channels": periodic}, clock=lambda: now[0])
-    assert not list(watched.not_live()), "before its first turn"
+    assert not list(watched.not_live()), "before its first check"
     periodic.validate(now[0])
     looks_at = periodic.next_valid_date(now[0])
     now[0] = looks_at + timedelta(minutes=4)
@@ -301,7 +301,7 @@ def test_the_depth_of_the_queues_is_asked_now_and_then_and_gone_while_sqs_is(
     assert depth() == (1, 1)
 
 
-def test_a_scrape_does_not_wait_for_ever_for_the_depth_of_the_queues(
+def test_a_scrape_does_not_wait_forever_for_the_depth_of_the_queues(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
     monkeypatch.setattr(operations, "DEPTHS_PATIENCE", 0.1)

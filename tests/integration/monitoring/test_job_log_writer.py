@@ -41,12 +41,12 @@ def event(number=0, job_id=None, **more):
     return Event("fetch", job_id or f"job-{number}", Outcome.DONE, at=time.time() + number / 1000, **more)
 
 
-def test_turns_are_written_in_batches_and_the_rest_at_the_end(jobs):
+def test_attempts_are_written_in_batches_and_the_rest_at_the_end(jobs):
     # given a log that gathers for a minute
     batches = []
     log = JobLogWriter(lambda entries: (batches.append(len(entries)), write_entries(entries)), batch_window=60)
     log.start()
-    # when it is told 1,200 turns of 300 jobs, and stopped
+    # when it is told 1,200 attempts of 300 jobs, and stopped
     for number in range(1200):
         log(event(number, f"job-{number % 300}"))
     log.stop(20)
@@ -69,7 +69,7 @@ def test_an_outage_of_mongodb_is_said_once_and_waited_out(jobs, quick, monkeypat
         line.go_down()
         log = JobLogWriter(batch_window=0.01)
         log.start()
-        # when turns are told during it and after it
+        # when attempts are told during it and after it
         for number in range(10):
             log(event(number))
         wait_for(lambda: "The job log is delayed" in caplog.text)
@@ -116,8 +116,8 @@ def test_the_end_does_not_wait_for_a_mongodb_that_does_not_answer(caplog):
     never.set()
 
 
-def test_what_cannot_be_written_is_not_tried_for_ever(jobs, caplog):
-    # given a turn that BSON cannot hold
+def test_what_cannot_be_written_is_not_tried_forever(jobs, caplog):
+    # given an attempt that BSON cannot hold
     log = JobLogWriter(batch_window=0.01)
     log.start()
     log(Event("fetch", 2**70, Outcome.DONE))
@@ -128,7 +128,7 @@ def test_what_cannot_be_written_is_not_tried_for_ever(jobs, caplog):
     log.stop(5)
 
 
-def test_many_processes_may_begin_the_same_story(jobs):
+def test_many_processes_may_begin_the_same_history(jobs):
     # given eight writers with a client of their own
     from pymongo import MongoClient
 
@@ -148,7 +148,7 @@ def test_many_processes_may_begin_the_same_story(jobs):
         thread.start()
     for thread in threads:
         thread.join()
-    # then each of the fifty has all eight turns
+    # then each of the fifty has all eight attempts
     assert jobs.count_documents({}) == 50
     assert all(len(each["turns"]) == 8 for each in jobs.find())
 

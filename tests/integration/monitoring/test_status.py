@@ -1,4 +1,4 @@
-"""`image-pipeline status` on real servers: the table, a job's story, and both as JSON."""
+"""`image-pipeline status` on real servers: the table, a job's history, and both as JSON."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from pipeline.settings import get_settings
 from pipeline.stages import FETCH
 from tests.integration.monitoring.test_job_log_reader import (
     COVER,
+    attempt,
     begin,
     failed_history,
     good_history,
     job,
-    turn,
     write,
 )
 from tests.support.waiting import wait_for
@@ -120,9 +120,11 @@ def test_what_is_missing_is_said(status):
     assert "lacks indexes" in said
 
 
-def test_a_jobs_story_is_told_by_its_beginning(status):
+def test_a_jobs_history_is_told_by_its_beginning(status):
     start = job(COVER, job_id="6fa459ea-ee8a-5ca4-894e-db77e160355e")
-    busy = [turn(FETCH, Outcome.SNOOZED, n / 10, start, code="host_busy", message="Busy.", wait=1.0) for n in range(5)]
+    busy = [
+        attempt(FETCH, Outcome.SNOOZED, n / 10, start, code="host_busy", message="Busy.", wait=1.0) for n in range(5)
+    ]
     write(*busy, *good_history(start))
 
     said = status("6fa459ea")

@@ -202,7 +202,7 @@ def test_what_comes_after_a_covers_job_has_ended_is_written_without_another(data
     assert walker.record.counts == {"invalid": 8}
 
 
-def test_a_repeated_page_message_does_not_fork_the_walk(database, small_pages):
+def test_a_repeated_page_message_does_not_fork_the_run(database, small_pages):
     episodes(database, 12)
     walker = Walker(EPISODES)
 
@@ -245,14 +245,14 @@ def test_a_worker_that_died_before_it_advanced_the_run_hands_its_page_over_again
 def test_two_that_take_the_same_page_at_once_do_not_lose_or_fork_it(database, small_pages):
     episodes(database, 12)
     walker = Walker(EPISODES)
-    turns: list[sweep.NextPage | None] = []
-    threads = [Thread(target=lambda n=n: turns.append(walker.take(0, by=f"message {n}"))) for n in range(4)]
+    answers: list[sweep.NextPage | None] = []
+    threads = [Thread(target=lambda n=n: answers.append(walker.take(0, by=f"message {n}"))) for n in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert Counter(turns) == {sweep.NextPage(1): 1, None: 3}
+    assert Counter(answers) == {sweep.NextPage(1): 1, None: 3}
     assert len({job.id for job in walker.jobs}) == 4
 
 
@@ -285,7 +285,7 @@ def test_a_run_waits_while_too_many_of_its_jobs_are_under_way(database, monkeypa
     assert run_state.under_way("run") == 8
 
 
-def test_a_limit_ends_the_walk(database, small_pages):
+def test_a_limit_ends_the_sweep(database, small_pages):
     episodes(database, 20)
 
     walker = Walker(EPISODES, limit=6).go()
@@ -295,7 +295,7 @@ def test_a_limit_ends_the_walk(database, small_pages):
     assert walker.record.walked
 
 
-def test_an_empty_collection_ends_the_walk(database):
+def test_an_empty_collection_ends_the_sweep(database):
     walker = Walker(CHANNELS).go()
 
     assert walker.jobs == []
@@ -331,7 +331,7 @@ def test_a_write_back_that_was_cut_off_is_made_good(database, monkeypatch):
     assert run_state.under_way("run") == 0
 
 
-def test_a_job_that_outlived_the_runs_record_is_let_go(database):
+def test_a_job_that_outlived_the_runs_record_is_ignored(database):
     episodes(database, 1)
     walker = Walker(EPISODES).go()
     database[run_state.COLLECTION].delete_many({})
