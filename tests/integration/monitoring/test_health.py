@@ -200,6 +200,8 @@ def test_ingest_is_ready_from_the_first_answer_until_sqs_is_away(
     line: Line, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given ingest, and an input queue that cannot be reached yet
+    import pipeline.actors  # noqa: F401 - builds the broker that ingest sends with
+
     url = aws.sqs().create_queue(QueueName=f"{environment['QUEUE_NAMESPACE']}_input")["QueueUrl"]
     monkeypatch.setattr("pipeline.worker.ingest.LONG_POLL", 1)
     line.go_down()
