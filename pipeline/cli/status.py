@@ -45,10 +45,10 @@ def status(
     """
     from pipeline.cli import status_view as view  # noqa: PLC0415 - boto3 is slow to import
     from pipeline.monitoring.job_log.reader import history  # noqa: PLC0415
-    from pipeline.monitoring.status import look  # noqa: PLC0415
+    from pipeline.monitoring.status import read_status  # noqa: PLC0415
 
     if not job:
-        _show(look, view.of_stages, watch=watch, as_json=as_json)
+        _show(read_status, view.of_stages, watch=watch, as_json=as_json)
     else:
         job_id = _id_of(job)
         _show(lambda: history(job_id), view.of_history, watch=watch, as_json=as_json)

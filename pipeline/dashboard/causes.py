@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipeline.monitoring.job_log.reader import Failure
+from pipeline.monitoring.job_log.reader import FailureGroup
 from pipeline.ops.dead_letters.letter import DeadLetter
 
 #: Dead letters, and hosts, of one cause that are shown.
@@ -71,7 +71,7 @@ def key_of(stage: str, code: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"{stage}-{code}".lower()).strip("-")
 
 
-def group(letters: Sequence[DeadLetter], failures: Sequence[Failure] = ()) -> list[Cause]:
+def group(letters: Sequence[DeadLetter], failures: Sequence[FailureGroup] = ()) -> list[Cause]:
     """The letters by cause, the most frequent first. `letters` has the latest first."""
     groups: dict[tuple[str, str], list[DeadLetter]] = {}
     for letter in letters:
@@ -81,7 +81,7 @@ def group(letters: Sequence[DeadLetter], failures: Sequence[Failure] = ()) -> li
     return sorted(causes, key=lambda cause: (-cause.count, cause.key))
 
 
-def past(causes: Sequence[Cause], failures: Sequence[Failure]) -> list[Past]:
+def past(causes: Sequence[Cause], failures: Sequence[FailureGroup]) -> list[Past]:
     """The failures of the last day that are none of `causes`."""
     present = {(cause.stage, cause.code) for cause in causes}
     return [

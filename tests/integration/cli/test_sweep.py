@@ -17,7 +17,7 @@ from pipeline.ops.sweeps import Progress, follow, start
 from pipeline.settings import get_settings
 from pipeline.sweeps import run_state
 from pipeline.sweeps.documents import EPISODES
-from pipeline.sweeps.sweep import take_page
+from pipeline.sweeps.sweep import take_page, write_back
 
 OLD = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -96,7 +96,7 @@ def test_following_a_run_ends_with_its_last_document(sweep, database):
     take_page(EPISODES, run, 0, by="x", hand_over=jobs.extend)
     assert next(looks) == Progress(claimed=3)
     for job in jobs:
-        sweep.write_back(job.sweep, {"stored": {"itunes_image": {}}, "errors": {}, "given_up": False})
+        write_back(job.sweep, {"stored": {"itunes_image": {}}, "errors": {}, "given_up": False})
     assert list(looks) == [Progress(done=3, claimed=3, over=True)]
 
 
@@ -104,12 +104,12 @@ def test_following_a_run_ends_with_its_last_document(sweep, database):
 def test_mongodb_that_is_not_there_is_said_soon(sweep, monkeypatch, arguments):
     monkeypatch.setenv("MONGO_URL", "mongodb://127.0.0.1:1/db")
     lazy.forget()
-    monkeypatch.setattr(mongo, "MONGO_ANSWERS", 0.2)
+    monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
 
     result = CliRunner().invoke(app, ["sweep", *arguments])
 
     assert result.exit_code
-    assert "MongoDB gave" in str(result.exception)
+    assert "MongoDB raised" in str(result.exception)
 
 
 def marked(n, code, at):

@@ -1,4 +1,4 @@
-"""What a process says of its health, and what its gauges show, as its threads work, wait, hang and end."""
+"""Health and gauges of a process, as its threads work, wait, hang and end."""
 
 from __future__ import annotations
 
@@ -142,7 +142,10 @@ def test_a_worker_that_has_not_found_its_queue_is_not_ready(line: Line, environm
         rig = Rig(environment["QUEUE_NAMESPACE"], free_port())
         try:
             wait_for(lambda: rig.broker.consumers)
-            assert (rig.get("/readyz").text, rig.get("/livez").ok) == ("fetch: the queue is not reached yet\n", True)
+            assert (rig.get("/readyz").text, rig.get("/livez").ok) == (
+                "fetch: the queue has not been reached yet\n",
+                True,
+            )
         finally:
             line.come_up()
             rig.stop()
@@ -152,7 +155,7 @@ def test_a_worker_that_is_told_to_stop_is_live_and_not_ready(rig: Rig) -> None:
     rig.send("a")
     wait_for(lambda: rig.instrumentation._began)
     rig.broker.emit_before("worker_shutdown", rig.worker)
-    assert (rig.get("/readyz").text, rig.get("/livez").ok) == ("it stops\n", True)
+    assert (rig.get("/readyz").text, rig.get("/livez").ok) == ("it is stopping\n", True)
 
 
 def test_a_worker_is_stuck_when_every_thread_has_its_message_for_too_long(
@@ -166,7 +169,7 @@ def test_a_worker_is_stuck_when_every_thread_has_its_message_for_too_long(
     # When the other one hangs too, then only a restart helps.
     rig.send("hangs too")
     wait_for(lambda: rig.get("/livez").status_code == 503)
-    assert "every thread has had its message in hand" in rig.get("/livez").text
+    assert "every thread has been processing its message" in rig.get("/livez").text
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -181,10 +184,10 @@ def test_a_worker_is_stuck_when_a_thread_of_its_consumer_has_ended(rig: Rig, mon
     assert rig.get("/livez").text == "fetch: a thread of its consumer has ended\n"
 
 
-def test_a_worker_is_stuck_when_what_it_holds_is_not_looked_at(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_is_stuck_when_what_it_holds_is_not_checked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     wait_for(lambda: not list(rig.health.not_live()))
     monkeypatch.setattr(rig.consumer.leases, "last_pass", time.monotonic() - 301)
-    assert rig.get("/livez").text == "fetch: what is held has not been looked at for 300 s\n"
+    assert rig.get("/livez").text == "fetch: leases have not been checked for 300 s\n"
 
 
 def test_a_worker_is_stuck_when_one_of_its_threads_has_ended(rig: Rig) -> None:
@@ -197,6 +200,8 @@ def test_ingest_is_ready_from_the_first_answer_until_sqs_is_away(
     line: Line, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given ingest, and an input queue that cannot be reached yet
+    import pipeline.actors  # noqa: F401 - builds the broker that ingest sends with
+
     url = aws.sqs().create_queue(QueueName=f"{environment['QUEUE_NAMESPACE']}_input")["QueueUrl"]
     monkeypatch.setattr("pipeline.worker.ingest.LONG_POLL", 1)
     line.go_down()
@@ -214,7 +219,7 @@ def test_ingest_is_ready_from_the_first_answer_until_sqs_is_away(
         wait_for(lambda: list(watched.not_ready()))
         assert not list(watched.not_live())
     taking.stop()
-    assert list(watched.not_ready()) == ["it stops"]
+    assert list(watched.not_ready()) == ["it is stopping"]
     thread.join(20)
     assert not list(watched.not_live())
 
@@ -227,11 +232,11 @@ def test_ingest_is_stuck_when_its_thread_has_ended_and_well_where_it_has_nothing
     assert not [*nothing.not_live(), *nothing.not_ready()]
 
 
-def test_the_scheduler_is_live_as_long_as_its_loop_turns() -> None:
+def test_the_scheduler_is_live_as_long_as_its_loop_runs() -> None:
     now = [datetime(2026, 11, 24, 0, 30, tzinfo=UTC)]
     periodic = Periodic("0 1 * * *", clock=lambda: now[0])
     watched = SchedulerHealth({"sweep_channels": periodic}, clock=lambda: now[0])
-    assert not list(watched.not_live()), "before its first turn"
+    assert not list(watched.not_live()), "before its first check"
     periodic.validate(now[0])
     looks_at = periodic.next_valid_date(now[0])
     now[0] = looks_at + timedelta(minutes=4)
@@ -248,7 +253,7 @@ def test_the_scheduler_is_not_ready_while_it_cannot_send_what_is_due() -> None:
     assert periodic.validate(now[0])
     periodic.not_sent()
     now[0] += timedelta(seconds=90)
-    assert list(watched.not_ready()) == ["sweep_channels: due for 120 s, and not sent"]
+    assert list(watched.not_ready()) == ["sweep_channels: due for 120 s and not sent"]
     instrumentation._refresh_schedule({"sweep_channels": periodic})
     assert REGISTRY.get_sample_value(f"{PREFIX}_schedule_overdue_seconds", {"sweep": "sweep_channels"}) == 120
     periodic.sent()
@@ -298,7 +303,7 @@ def test_the_depth_of_the_queues_is_asked_now_and_then_and_gone_while_sqs_is(
     assert depth() == (1, 1)
 
 
-def test_a_scrape_does_not_wait_for_ever_for_the_depth_of_the_queues(
+def test_a_scrape_does_not_wait_forever_for_the_depth_of_the_queues(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
     monkeypatch.setattr(instrumentation, "DEPTHS_TIMEOUT", 0.1)

@@ -122,8 +122,8 @@ def test_a_refusal_has_s3s_own_name(environment, s3_that_answers, answer, said: 
     for request in (lambda: put("b", "k"), lambda: objects.get("b", "k", doing="try")):
         with pytest.raises(S3Error) as caught:
             request()
-        assert (caught.value.code, caught.value.said, caught.value.is_absent) == ("s3_error", said, is_absent)
-        assert str(caught.value) == f"s3_error: Could not try: s3 said {said}."
+        assert (caught.value.code, caught.value.reason, caught.value.is_absent) == ("s3_error", said, is_absent)
+        assert str(caught.value) == f"s3_error: Could not try: S3 answered {said}."
 
 
 def test_an_endpoint_that_is_down_is_an_error_of_s3(environment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,16 +92,16 @@ def test_orphans_in_a_folder_go_after_fourteen_days_and_not_before(tmp_path: Pat
         (tmp_path / theirs).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / theirs).write_bytes(b"theirs")
         os.utime(tmp_path / theirs, times=(0, 0))
-    # When the folder is swept, then only the older ones are gone.
-    assert store.sweep() == 2
+    # When the folder is cleaned up, then only the older ones are gone.
+    assert store.clean_up() == 2
     assert len(list(tmp_path.rglob("thesis.docx"))) == 4
     assert store.get(young) == b"young"
     with pytest.raises(StagedMissing):
         store.get(old)
-    assert store.sweep() == 0
+    assert store.clean_up() == 0
 
 
-def test_a_new_process_sweeps_when_it_first_puts(tmp_path: Path) -> None:
+def test_a_new_process_cleans_up_when_it_first_puts(tmp_path: Path) -> None:
     orphan = tmp_path / "00" / ("0" * 32)
     orphan.parent.mkdir()
     orphan.write_bytes(b"left behind")

@@ -38,7 +38,7 @@ def outcome(stored=(), errors=(), *, given_up=False) -> WriteBack:
     }
 
 
-# What is picked.
+# Documents that are picked.
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_an_episode_is_picked(database, document, picked):
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
-def test_ids_of_any_type_are_walked_once_each(database, size):
+def test_ids_of_any_type_are_read_once_each(database, size):
     ids = [7, -1, 2.5, "x", "", ObjectId(), {"a": 1}, None, PAST, True]
     database.channels.insert_many([{"_id": id_, "image_url": "a"} for id_ in ids])
     database.channels.insert_many([{"_id": n, "image_url": "N/A"} for n in range(100, 110)])
@@ -116,25 +116,25 @@ def test_ids_of_any_type_are_walked_once_each(database, size):
     assert all(id_ in found for id_ in ids)
 
 
-def test_where_a_look_takes_too_long_it_goes_by_windows(database, monkeypatch):
+def test_a_query_that_takes_too_long_is_split_into_windows(database, monkeypatch):
     database.channels.insert_many([{"_id": n, "image_url": "a" if n % 10 == 0 else "N/A"} for n in range(100)])
     monkeypatch.setattr(documents, "WINDOW", 7)
 
-    look = documents._look
+    look = documents._find_stale
 
     def too_slow_without_a_bound(swept, run, after, until=None):
         if until is None:
             raise ExecutionTimeout("operation exceeded time limit")
         return look(swept, run, after, until)
 
-    monkeypatch.setattr(documents, "_look", too_slow_without_a_bound)
+    monkeypatch.setattr(documents, "_find_stale", too_slow_without_a_bound)
 
     assert read_all(CHANNELS, size=4) == list(range(0, 100, 10))
     # A page goes on from window to window,
     found, _ = documents.read(CHANNELS, "run", [], 4)
     assert [each.id for each in found] == [0, 10, 20, 30]
-    # but not for ever: what it has come to is where the next one begins.
-    monkeypatch.setattr(documents, "LONGEST_LOOK", 0)
+    # but not forever: what it has come to is where the next one begins.
+    monkeypatch.setattr(documents, "WINDOWS_TIMEOUT", 0)
     found, reached = documents.read(CHANNELS, "run", [0], 4)
     assert ([each.id for each in found], reached) == ([], [6])
     assert read_all(CHANNELS, size=4) == list(range(0, 100, 10))
@@ -331,7 +331,7 @@ def test_a_success_removes_the_marks_of_an_earlier_failure(database):
 
 @pytest.mark.parametrize("metadata", [None, "text", 5, [{"a": 1}]])
 @pytest.mark.parametrize("how", [outcome(["image_url"]), outcome([], ["image_url"])])
-def test_metadata_that_is_no_object_becomes_one(database, metadata, how):
+def test_metadata_that_is_not_an_object_becomes_one(database, metadata, how):
     database.channels.insert_one({"_id": 1, **ONE, "metadata": metadata, "lock": {"run": "run"}})
 
     documents.write(CHANNELS, "run", ONE, how, [1])

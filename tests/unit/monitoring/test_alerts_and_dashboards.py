@@ -92,7 +92,7 @@ def check_query(query: str) -> None:
             named.extend(part.modifier.matching.labels)
 
     promql_parser.walk(promql_parser.parse(query), visit)
-    assert labels >= set(named), f"{set(named) - labels} are no labels in {query}"
+    assert labels >= set(named), f"{set(named) - labels} are not labels in {query}"
 
 
 # The documents.
