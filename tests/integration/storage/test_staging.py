@@ -12,7 +12,7 @@ import pytest
 from pipeline.clients import aws
 from pipeline.errors import Retry, RetryableError, StagedMissing
 from pipeline.settings import get_settings
-from pipeline.storage.staging import EXPIRY_DAYS, SWEEP_INTERVAL, LocalStaging, Staging, staging
+from pipeline.storage.staging import CLEAN_UP_INTERVAL, EXPIRY_DAYS, LocalStaging, Staging, staging
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -133,10 +133,10 @@ def test_a_process_sweeps_no_more_than_once_an_hour(tmp_path: Path, monkeypatch)
     orphan.write_bytes(b"left behind")
     os.utime(orphan, times=(0, 0))
     # When it puts more within the hour, then it does not look again; later it does.
-    monkeypatch.setattr(time, "monotonic", lambda: now + SWEEP_INTERVAL - 60)
+    monkeypatch.setattr(time, "monotonic", lambda: now + CLEAN_UP_INTERVAL - 60)
     store.put(b"second")
     assert orphan.exists()
-    monkeypatch.setattr(time, "monotonic", lambda: now + SWEEP_INTERVAL + 60)
+    monkeypatch.setattr(time, "monotonic", lambda: now + CLEAN_UP_INTERVAL + 60)
     store.put(b"third")
     assert not orphan.exists()
 

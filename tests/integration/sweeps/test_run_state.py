@@ -10,7 +10,7 @@ import pytest
 from pipeline.settings import get_settings
 from pipeline.sweeps import run_state
 from pipeline.sweeps.documents import CHANNELS, EPISODES
-from pipeline.sweeps.run_state import COVER_GRACE, INDEXES, RUN_DAYS, Cover
+from pipeline.sweeps.run_state import GROUP_GRACE, INDEXES, RUN_DAYS, DocumentGroup
 from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.usefixtures("far_from_greenwich")
@@ -23,8 +23,8 @@ def near(found: datetime, expected: datetime) -> bool:
     return abs(found - expected) < timedelta(minutes=2)
 
 
-def cover(*ids: object) -> Cover:
-    return Cover("run", "job-1", {"itunes_image": "http://h/1"}, list(ids))
+def cover(*ids: object) -> DocumentGroup:
+    return DocumentGroup("run", "job-1", {"itunes_image": "http://h/1"}, list(ids))
 
 
 def test_a_run_is_recorded_with_all_that_is_known_of_it(database):
@@ -104,7 +104,7 @@ def test_a_cover_is_recorded_and_expires_some_time_after_its_claims(database):
     assert run_state.join({"cover/run/1": cover(1, 2)}) == ({}, [])
 
     (record,) = database.image_pipeline_sweeps.find()
-    seconds = get_settings().claim_seconds + COVER_GRACE
+    seconds = get_settings().claim_seconds + GROUP_GRACE
     assert near(record.pop("expires"), datetime.now(UTC) + timedelta(seconds=seconds))
     assert record == {
         "_id": "cover/run/1",
@@ -135,7 +135,7 @@ def test_a_cover_that_is_known_takes_documents_until_it_has_an_outcome(database)
 def test_jobs_are_under_way_from_their_hand_over_to_their_end(database):
     covers = {f"cover/run/{n}": cover(n) for n in range(3)}
     run_state.join(covers)
-    run_state.join({"cover/other/1": Cover("other", "job-2", {}, [1])})
+    run_state.join({"cover/other/1": DocumentGroup("other", "job-2", {}, [1])})
     assert run_state.under_way("run") == 0
 
     run_state.handed_over([])
@@ -147,7 +147,7 @@ def test_jobs_are_under_way_from_their_hand_over_to_their_end(database):
     assert run_state.under_way("run") == 1
     assert run_state.under_way("other") == 1
     # And none for longer than its claims last.
-    late = datetime.now(UTC) + timedelta(seconds=COVER_GRACE - 60)
+    late = datetime.now(UTC) + timedelta(seconds=GROUP_GRACE - 60)
     database.image_pipeline_sweeps.update_one({"_id": "cover/run/1"}, {"$set": {"expires": late}})
     assert run_state.under_way("run") == 0
 

@@ -20,7 +20,7 @@ from standardwebhooks import Webhook
 
 from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
-from pipeline.net.notifications import MAX_ANSWER_BODY, postback
+from pipeline.net.notifications import MAX_RESPONSE_BODY, postback
 from pipeline.net.session import http
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET
 from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
@@ -173,7 +173,7 @@ class TestAnswer:
         settings(monkeypatch, POSTBACK_TIMEOUT="60")
 
         def behave(server: Remote, _: Request) -> Iterator[bytes]:
-            yield b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * MAX_ANSWER_BODY
+            yield b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * MAX_RESPONSE_BODY
             server.stopped.wait()
 
         # When a result is posted, then that is a success at once, and nobody waits for the rest.
