@@ -120,8 +120,8 @@ def test_what_was_being_written_when_a_process_died_goes_after_fourteen_days(tmp
     with pytest.raises(KeyboardInterrupt):
         store.put(b"partial")
     # When the folder is swept later, then it is gone.
-    assert store.sweep(time.time() + EXPIRY_DAYS * 86400 - 60) == 0
-    assert store.sweep(time.time() + EXPIRY_DAYS * 86400 + 60) == 1
+    assert store.clean_up(time.time() + EXPIRY_DAYS * 86400 - 60) == 0
+    assert store.clean_up(time.time() + EXPIRY_DAYS * 86400 + 60) == 1
 
 
 def test_a_process_sweeps_no_more_than_once_an_hour(tmp_path: Path, monkeypatch) -> None:
