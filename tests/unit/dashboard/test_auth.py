@@ -18,7 +18,8 @@ from pipeline.cli.app import app as command_line
 from pipeline.clients import lazy, mongo
 from pipeline.dashboard import auth as guards
 from pipeline.dashboard.auth import COOKIE, MAX_FORM, SESSION, Access, is_loopback
-from pipeline.settings import Settings, SettingsError, get_settings
+from pipeline.errors import SettingsError
+from pipeline.settings import Settings, get_settings
 from tests.support.dashboard import Page, Site, serving
 from tests.support.waiting import wait_for
 
@@ -135,9 +136,12 @@ def test_a_short_token_is_refused(
 
 def test_a_port_that_is_taken_is_named(nothing_behind: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        result = CliRunner().invoke(command_line, ["dashboard", "--port", str(taken.getsockname()[1])])
+        port = taken.getsockname()[1]
+        result = CliRunner().invoke(command_line, ["dashboard", "--port", str(port)])
     assert result.exit_code == 2
-    assert "cannot be listened on: Address already in use." in " ".join(result.output.replace("│", "").split())
+    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use." in " ".join(
+        result.output.replace("│", "").split()
+    )
 
 
 # The token.
