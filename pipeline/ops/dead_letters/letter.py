@@ -111,8 +111,8 @@ class Filter:
         """The dead-letter queues to look in, without the namespace."""
         return [DEAD_LETTER_QUEUES[self.stage]] if self.stage else list(DEAD_LETTER_QUEUES.values())
 
-    def takes(self, letter: DeadLetter, now: datetime) -> bool:
-        """Whether `letter` is meant, at the time `now`."""
+    def matches(self, letter: DeadLetter, now: datetime) -> bool:
+        """Whether a letter matches at the time `now`."""
         return (
             self.stage in {None, letter.stage}
             and self.code in {None, letter.code}

@@ -11,8 +11,8 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from pipeline.clients import aws, lazy
-from pipeline.errors import RetryableError
-from pipeline.settings import SettingsError, get_settings
+from pipeline.errors import RetryableError, SettingsError
+from pipeline.settings import get_settings
 from pipeline.sqs.wire import Entry, Reason
 from pipeline.stages import BULK_QUEUES, DEAD_LETTER_QUEUES, FETCH, NOTIFY, RESIZE, UPLOAD, Lane
 from pipeline.storage.staging import staging
@@ -25,10 +25,10 @@ STAGED = "3" * 32
 def broker(environment, monkeypatch):
     """The service's broker, with the queues of this test; one poll waits as little as it can."""
     from pipeline.actors import broker
-    from pipeline.ops.dead_letters import reader as dead_queues
+    from pipeline.ops.dead_letters import reader
 
     monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
-    monkeypatch.setattr(dead_queues, "POLL", 0)
+    monkeypatch.setattr(reader, "POLL", 0)
     broker._urls.clear()
     yield broker
     broker._urls.clear()
@@ -165,7 +165,7 @@ def test_what_another_reader_holds_is_said(dead, broker):
     put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(3)))
     aws.sqs().receive_message(QueueUrl=broker.queue_url("upload_dlq"), VisibilityTimeout=30)
     survey = dead.survey()
-    assert (survey.total, survey.elsewhere) == (2, 1)
+    assert (survey.total, survey.hidden) == (2, 1)
 
 
 def test_a_look_that_is_interrupted_gives_everything_back(dead, monkeypatch):
@@ -217,7 +217,7 @@ def test_what_cannot_be_given_back_is_said_and_comes_back_by_itself(dead, spoile
 
     spoiled("change_message_visibility_batch", failing)
     assert len(dead.browse()) == 25
-    assert "is hidden still, for SQS did not answer: for 60 s at the most." in caplog.text
+    assert "stay hidden for up to 60 s." in caplog.text
     assert counts("upload_dlq") == (0, 25)
 
 
@@ -282,7 +282,7 @@ def test_a_letter_goes_only_after_its_message_was_confirmed(dead, broker, monkey
     )
 
     told: list = []
-    counted = dead.redrive(rate=1000, progress=lambda now: told.append(now.done))
+    counted = dead.redrive(rate=1000, progress=lambda now: told.append(now.attempted))
 
     assert (counted.sent.total(), counted.unsent) == (1, {"SQS said no.": 3})
     assert told[-1] == 4
