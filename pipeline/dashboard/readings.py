@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
-from pipeline.errors import PipelineError
-from pipeline.settings import SettingsError
+from pipeline.errors import PipelineError, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ class Seen(Generic[T]):
     trouble: str = ""  #: why it says nothing now, for people; empty while it does
 
 
-class Reading(Generic[T]):
+class PolledValue(Generic[T]):
     """One source: how to ask it, how often, in seconds, and whether also while nobody looks on."""
 
     def __init__(self, name: str, read: Callable[[], T], empty: T, every: float, *, always: bool = False) -> None:
@@ -64,7 +63,7 @@ class Reading(Generic[T]):
 class Readers:
     """Threads that keep `readings` fresh while somebody looks on; while nobody does, few are read, and seldom."""
 
-    def __init__(self, readings: list[Reading[object]]) -> None:
+    def __init__(self, readings: list[PolledValue[object]]) -> None:
         self._readings = readings
         self._condition = threading.Condition()
         self._stopping = False
@@ -102,7 +101,7 @@ class Readers:
             self._asked += 1
             self._condition.notify_all()
 
-    def _keep(self, reading: Reading[object]) -> None:
+    def _keep(self, reading: PolledValue[object]) -> None:
         while not self._stopping:
             asked, began = self._asked, time.monotonic()
             reading.look()
@@ -110,7 +109,7 @@ class Readers:
                 while not self._stopping and self._asked == asked and (left := self._due(reading, began)) > 0:
                     self._condition.wait(left)
 
-    def _due(self, reading: Reading[object], began: float) -> float:
+    def _due(self, reading: PolledValue[object], began: float) -> float:
         """Seconds until a reading is to be read again that was read at `began`."""
         now = time.monotonic()
         if now - self._watched_at <= WATCHED:

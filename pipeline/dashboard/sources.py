@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from pipeline.dashboard import flow, sweeps
-from pipeline.dashboard.readings import History, Readers, Reading
+from pipeline.dashboard.readings import History, PolledValue, Readers
 from pipeline.dashboard.sweeps import RunView
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log.reader import Failure, JobHistory, Minute
@@ -38,7 +38,7 @@ FAILURES_SINCE, RATES_SINCE = timedelta(days=1), timedelta(minutes=flow.RATE_MIN
 
 
 @dataclass(frozen=True)
-class JobLog:
+class JobLogView:
     """What the job log says at a glance."""
 
     latest: Sequence[JobHistory] = ()
@@ -53,11 +53,11 @@ class Sources:
         self.history = History()
         self.reading_letters = Lock()  #: held by whoever reads the dead-letter queues: it hides them from others
         self._letters_were: tuple[list[int], float] | None = None  #: how many there were when they were read, and when
-        self.queues: Reading[list[Depth]] = Reading("the queues", self._depths, [], QUEUES_EVERY, always=True)
-        self.job_log: Reading[JobLog] = Reading("the job log", _job_log, JobLog(), JOBS_EVERY)
-        self.letters: Reading[list[DeadLetter]] = Reading("the dead letters", self._letters, [], LETTERS_EVERY)
-        self.sweeps: Reading[list[RunView]] = Reading("the sweeps", sweeps.read, [], SWEEPS_EVERY)
-        asked: list[Reading[Any]] = [self.queues, self.letters]
+        self.queues: PolledValue[list[Depth]] = PolledValue("the queues", self._depths, [], QUEUES_EVERY, always=True)
+        self.job_log: PolledValue[JobLogView] = PolledValue("the job log", _job_log, JobLogView(), JOBS_EVERY)
+        self.letters: PolledValue[list[DeadLetter]] = PolledValue("the dead letters", self._letters, [], LETTERS_EVERY)
+        self.sweeps: PolledValue[list[RunView]] = PolledValue("the sweeps", sweeps.read, [], SWEEPS_EVERY)
+        asked: list[PolledValue[Any]] = [self.queues, self.letters]
         asked += [self.job_log] if settings.jobs_mongo_url else []
         asked += [self.sweeps] if settings.database_url else []
         self._readers = Readers(asked)
@@ -107,9 +107,9 @@ class Sources:
         self._readers.refresh()
 
 
-def _job_log() -> JobLog:
+def _job_log() -> JobLogView:
     now = datetime.now(UTC)
-    return JobLog(
+    return JobLogView(
         latest=job_log_reader.latest(JOBS),
         failures=job_log_reader.failures(now - FAILURES_SINCE),
         minutes=job_log_reader.rates(now - RATES_SINCE),

@@ -36,9 +36,9 @@ def standalone(data_dir: Path, *, persist: bool) -> Iterator[dict[str, str]]:
         os.environ.update(variables)
         lazy.forget()
         settings = get_settings()
-        for step in plan(settings, create_bucket=True):
-            with aws.aws_errors("aws", step.says):
-                step.do()
+        for change in plan(settings, create_bucket=True):
+            with aws.aws_errors("aws", change.message):
+                change.apply()
         chosen = {
             "QUEUE_NAMESPACE": settings.queue_namespace,
             "S3_BUCKET": settings.s3_bucket,

@@ -37,11 +37,11 @@ NOT_THERE = frozenset({"404", "NoSuchBucket", "OwnershipControlsNotFoundError"})
 
 
 @dataclass(frozen=True)
-class Step:
+class Change:
     """One change: what it does, for people, and the doing of it."""
 
-    says: str
-    do: Callable[[], Any]
+    message: str
+    apply: Callable[[], Any]
 
 
 def queue_specs(settings: Settings) -> list[QueueSpec]:
@@ -62,7 +62,7 @@ def queue_specs(settings: Settings) -> list[QueueSpec]:
     return [*dead, *lanes, *sweeps, QueueSpec(full(INGEST_DEAD_LETTER_QUEUE))]
 
 
-def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Step]:
+def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Change]:
     """The steps that are still to be done, each looked for only when it is its turn.
 
     Raises:
@@ -82,33 +82,33 @@ def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Step]:
         yield from _index_steps()
     if settings.jobs_mongo_url:
         for collection, by, options, purpose in job_log_writer.missing_indexes():
-            yield Step(
+            yield Change(
                 f"index {collection} in the MongoDB of the job log by {by}: it {purpose}",
                 partial(job_log_writer.create_index, collection, by, options),
             )
 
 
-def _queue_steps(spec: QueueSpec) -> Iterator[Step]:
+def _queue_steps(spec: QueueSpec) -> Iterator[Change]:
     client = aws.sqs()
     url = find_queue(client, spec.name)
     if url is None:
-        yield Step(f"create queue {spec.name}", lambda: ensure_queue(client, spec))
+        yield Change(f"create queue {spec.name}", lambda: ensure_queue(client, spec))
     elif wrong := differences(client, spec, url):
-        says = f"set {', '.join(sorted(wrong))} of queue {spec.name}"
-        yield Step(says, lambda: client.set_queue_attributes(QueueUrl=url, Attributes=wrong))
+        message = f"set {', '.join(sorted(wrong))} of queue {spec.name}"
+        yield Change(message, lambda: client.set_queue_attributes(QueueUrl=url, Attributes=wrong))
 
 
-def _bucket_steps(settings: Settings) -> Iterator[Step]:
+def _bucket_steps(settings: Settings) -> Iterator[Change]:
     client, bucket = aws.s3(), settings.s3_bucket
     if not _there(lambda: client.head_bucket(Bucket=bucket)):
         here = {"LocationConstraint": settings.aws_region}
         where: dict[str, Any] = {} if settings.aws_region == "us-east-1" else {"CreateBucketConfiguration": here}
-        yield Step(f"create bucket {bucket}", lambda: client.create_bucket(Bucket=bucket, **where))
+        yield Change(f"create bucket {bucket}", lambda: client.create_bucket(Bucket=bucket, **where))
     if settings.s3_acl == "none":
         return
     ownership: Any = {"Rules": [{"ObjectOwnership": "BucketOwnerPreferred"}]}
     if not _there(lambda: client.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"] in ACLS_ALLOWED):
-        yield Step(
+        yield Change(
             f"allow ACLs in bucket {bucket}, as S3_ACL={settings.s3_acl} needs",
             lambda: client.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls=ownership),
         )
@@ -121,7 +121,7 @@ def _bucket_steps(settings: Settings) -> Iterator[Step]:
         "RestrictPublicBuckets": True,
     }
     if not _there(lambda: _acls_may_be_public(bucket)):
-        yield Step(
+        yield Change(
             f"let ACLs of bucket {bucket} make objects public",
             lambda: client.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=public),
         )
@@ -147,7 +147,7 @@ def _acls_may_be_public(bucket: str) -> bool:
     return not (block["BlockPublicAcls"] or block["IgnorePublicAcls"])
 
 
-def lifecycle_steps(bucket: str, prefix: str) -> Iterator[Step]:
+def lifecycle_steps(bucket: str, prefix: str) -> Iterator[Change]:
     """Our rule, merged into the bucket's own: S3 replaces all of them at every put."""
     client = aws.s3()
     rule: LifecycleRuleTypeDef = {
@@ -167,7 +167,7 @@ def lifecycle_steps(bucket: str, prefix: str) -> Iterator[Step]:
         return
     others = [_without_base_prefix(theirs) for theirs in found["Rules"] if theirs.get("ID") != LIFECYCLE_RULE]
     kept = {name: found[name] for name in ("TransitionDefaultMinimumObjectSize",) if name in found}
-    yield Step(
+    yield Change(
         f"expire s3://{bucket}/{prefix} after {EXPIRY_DAYS} days, beside {len(others)} other lifecycle rules",
         lambda: client.put_bucket_lifecycle_configuration(
             Bucket=bucket, LifecycleConfiguration={"Rules": [*others, rule]}, **kept
@@ -175,10 +175,10 @@ def lifecycle_steps(bucket: str, prefix: str) -> Iterator[Step]:
     )
 
 
-def _index_steps() -> Iterator[Step]:
+def _index_steps() -> Iterator[Change]:
     """The indexes of the runs' state. The customer's collections need none: they are walked by that of `_id`."""
     for by, options, purpose in run_state.missing_indexes():
-        yield Step(
+        yield Change(
             f"index {run_state.COLLECTION} in MongoDB by {by}: it {purpose} (channels and "
             "episodes are read by _id and need no index)",
             partial(run_state.create_index, by, options),

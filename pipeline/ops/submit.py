@@ -35,7 +35,7 @@ LONGEST_WAIT = 12 * 3600.0
 LONG_POLL, TROUBLE_PAUSE = 20, 1.0
 
 
-Status = Literal["unsent", "sent", "done", "failed", "no_result"]
+SubmissionStatus = Literal["unsent", "sent", "done", "failed", "no_result"]
 
 
 class SubmitError(Exception):
@@ -48,7 +48,7 @@ class Submission:
 
     payload: Payload
     place: str  #: where it was read: `example.org/cover.jpg` or `Line 3 of jobs.jsonl`
-    status: Status = "unsent"
+    status: SubmissionStatus = "unsent"
     job_id: str | None = None
     result: Payload | None = None  #: what a redirect queue gets
     error: PipelineError | None = None  #: why it was not sent

@@ -195,8 +195,8 @@ def running_service(
     with mock.patch.dict(os.environ, {**kept, **ours}, clear=True):
         lazy.forget()
         try:
-            for step in plan(get_settings(), create_bucket=True):
-                step.do()
+            for change in plan(get_settings(), create_bucket=True):
+                change.apply()
             for name in (f"input-{unique}.fifo", *queues.values()):
                 fifo = {"FifoQueue": "true"} if name.endswith(".fifo") else {}
                 url = aws.sqs().create_queue(QueueName=name, Attributes=fifo)["QueueUrl"]

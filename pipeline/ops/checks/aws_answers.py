@@ -153,11 +153,11 @@ def meaning(answer: Answer, service: str, settings: Settings) -> tuple[str, str]
         signed_late = "signature expired" in text or "signature not yet current" in text
         found = _SKEW if signed_late else _ANSWERS.get(answer.code)
     else:
-        found = next(((says, do) for kind, says, do in _NO_ANSWER if isinstance(answer.error, kind)), None)
+        found = next(((message, hint) for kind, message, hint in _NO_ANSWER if isinstance(answer.error, kind)), None)
     if not found:
         return None
-    says, do = (text.format(**words) for text in found)
-    return f"{service} {says}", do
+    message, hint = (text.format(**words) for text in found)
+    return f"{service} {message}", hint
 
 
 def unforeseen(answer: Answer, service: str, doing: str) -> tuple[str, str]:

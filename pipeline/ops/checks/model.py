@@ -12,7 +12,7 @@ from pipeline.settings import Settings
 from pipeline.stages import own_queues
 
 
-class Status(StrEnum):
+class CheckStatus(StrEnum):
     """How a row reads."""
 
     OK = "ok"
@@ -25,10 +25,10 @@ class Status(StrEnum):
 class Row:
     """One finding: of what, what is so, and what to do about it; whole sentences, without markup."""
 
-    status: Status
+    status: CheckStatus
     subject: str
-    says: str
-    do: str = ""
+    message: str
+    hint: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pipeline.clients import mongo
 from pipeline.errors import RetryableError
 from pipeline.monitoring.job_log import writer as job_log_writer
 from pipeline.monitoring.job_log.schema import JOBS
-from pipeline.ops.checks.model import Check, Context, Row, Status
+from pipeline.ops.checks.model import Check, CheckStatus, Context, Row
 from pipeline.sweeps import run_state
 from pipeline.sweeps.documents import SWEPT
 
@@ -29,7 +29,7 @@ _ROLE = "Give the user the role readWrite on that database."
 
 def _answers(context: Context) -> Iterator[Row]:
     if context.settings.database_url is None:
-        yield Row(Status.SKIP, "MongoDB", "No MongoDB variable is set: sweeps are off.")
+        yield Row(CheckStatus.SKIP, "MongoDB", "No MongoDB variable is set: sweeps are off.")
         return
     try:
         with pymongo.timeout(TIMEOUT):
@@ -39,7 +39,7 @@ def _answers(context: Context) -> Iterator[Row]:
     except PyMongoError as error:
         yield _trouble("MongoDB", "ask it", error)
     else:
-        yield Row(Status.OK, "MongoDB", f"It answers, and takes the credentials; the database is {database.name}.")
+        yield Row(CheckStatus.OK, "MongoDB", f"It answers, and takes the credentials; the database is {database.name}.")
 
 
 def _collections(context: Context) -> Iterator[Row]:
@@ -62,12 +62,12 @@ def _collection(name: str) -> Row:
         return _trouble(name, doing, error)
     if found is None and name in SWEPT:
         return Row(
-            Status.SKIP,
+            CheckStatus.SKIP,
             name,
             "It may be read and updated, but is empty or not there: there is nothing to sweep.",
             "If there should be, the URL names another database.",
         )
-    return Row(Status.OK, name, "It may be read and updated.")
+    return Row(CheckStatus.OK, name, "It may be read and updated.")
 
 
 def _indexes(context: Context) -> Iterator[Row]:
@@ -76,22 +76,22 @@ def _indexes(context: Context) -> Iterator[Row]:
     try:
         missing = [by for by, *_ in run_state.missing_indexes()]
     except RetryableError as error:
-        yield Row(Status.SKIP, run_state.COLLECTION, f"Its indexes may not be looked at. {error.message}")
+        yield Row(CheckStatus.SKIP, run_state.COLLECTION, f"Its indexes may not be looked at. {error.message}")
         return
     if missing:
         yield Row(
-            Status.WARN,
+            CheckStatus.WARN,
             run_state.COLLECTION,
             f"It has no index by {' nor by '.join(missing)}: sweeps get slower, and what has ended stays.",
             "`image-pipeline provision` makes it.",
         )
     else:
-        yield Row(Status.OK, run_state.COLLECTION, "Its indexes are there.")
+        yield Row(CheckStatus.OK, run_state.COLLECTION, "Its indexes are there.")
 
 
 def _job_log(context: Context) -> Iterator[Row]:
     if context.settings.jobs_mongo_url is None:
-        yield Row(Status.SKIP, JOBS, "JOBS_MONGO_URL is not set: there is no job log.")
+        yield Row(CheckStatus.SKIP, JOBS, "JOBS_MONGO_URL is not set: there is no job log.")
         return
     try:
         with pymongo.timeout(TIMEOUT):
@@ -100,32 +100,35 @@ def _job_log(context: Context) -> Iterator[Row]:
             jobs.update_one({"_id": ""}, {"$unset": {"image_pipeline_check": ""}})
         missing = [f"{collection} by {by}" for collection, by, *_ in job_log_writer.missing_indexes()]
     except PyMongoError as error:
-        yield replace(_trouble(JOBS, "read and update it", error), status=Status.WARN)  # no job waits for it
+        yield replace(_trouble(JOBS, "read and update it", error), status=CheckStatus.WARN)  # no job waits for it
         return
     except RetryableError as error:
-        yield Row(Status.SKIP, JOBS, f"Its indexes may not be looked at. {error.message}")
+        yield Row(CheckStatus.SKIP, JOBS, f"Its indexes may not be looked at. {error.message}")
         return
     if missing:
-        says = f"There is no index of {' nor of '.join(missing)}: jobs are not forgotten after 30 days."
-        yield Row(Status.WARN, JOBS, says, "`image-pipeline provision` makes it.")
+        message = f"There is no index of {' nor of '.join(missing)}: jobs are not forgotten after 30 days."
+        yield Row(CheckStatus.WARN, JOBS, message, "`image-pipeline provision` makes it.")
     else:
-        yield Row(Status.OK, JOBS, "The job log may be read and updated, and its indexes are there.")
+        yield Row(CheckStatus.OK, JOBS, "The job log may be read and updated, and its indexes are there.")
 
 
 def _trouble(subject: str, doing: str, error: PyMongoError) -> Row:
     """What MongoDB's refusal means. The error's own text is not shown: it may hold hosts and documents."""
     code: Any = error.code if isinstance(error, OperationFailure) else None
     if code in _UNKNOWN_USER:
-        says, do = "MongoDB does not know the user or the password.", "Look at both in the URL, and at its authSource."
+        message, hint = (
+            "MongoDB does not know the user or the password.",
+            "Look at both in the URL, and at its authSource.",
+        )
     elif code == _DENIED:
-        says, do = f"The user may not {doing}.", _ROLE
+        message, hint = f"The user may not {doing}.", _ROLE
     elif isinstance(error, ServerSelectionTimeoutError) or error.timeout:
-        says = "MongoDB does not answer, or has no primary."
-        do = "Look at the host and port in the URL, at TLS, and whether this host is let in; jobs of sweeps wait."
+        message = "MongoDB does not answer, or has no primary."
+        hint = "Look at the host and port in the URL, at TLS, and whether this host is let in; jobs of sweeps wait."
     else:
-        says = f"Could not {doing}: MongoDB gave {type(error).__name__}{f' {code}' if code else ''}."
-        do = "Look at the URL, and at MongoDB's log."
-    return Row(Status.FAIL, subject, says, do)
+        message = f"Could not {doing}: MongoDB gave {type(error).__name__}{f' {code}' if code else ''}."
+        hint = "Look at the URL, and at MongoDB's log."
+    return Row(CheckStatus.FAIL, subject, message, hint)
 
 
 _SWEEPING = frozenset({"notify", "sweep", "scheduler"})

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from pipeline.clients import aws
 from pipeline.ops.checks.aws_answers import Answer, ask, meaning, unforeseen
-from pipeline.ops.checks.model import Check, Context, Row, Status
+from pipeline.ops.checks.model import Check, CheckStatus, Context, Row
 from pipeline.ops.iam import input_queue
 from pipeline.ops.provision import queue_specs
 from pipeline.sqs.queues import MISSING_QUEUE, QueueSpec, differences, find_queue
@@ -74,11 +74,11 @@ def _answers(context: Context) -> Iterator[Row]:
     where = settings.sqs_endpoint or f"region {settings.aws_region}"
     source = "AWS_ACCESS_KEY_SQS" if settings.aws_access_key_sqs else "boto3's chain"
     if wrong := meaning(answer, "SQS", settings):
-        yield Row(Status.FAIL, "SQS", *wrong)
+        yield Row(CheckStatus.FAIL, "SQS", *wrong)
     elif answer.error and not answer.denied and answer.code not in MISSING_QUEUE:
-        yield Row(Status.FAIL, "SQS", *unforeseen(answer, "SQS", "look a queue up"))
+        yield Row(CheckStatus.FAIL, "SQS", *unforeseen(answer, "SQS", "look a queue up"))
     else:
-        yield Row(Status.OK, "SQS", f"It answers ({where}) and takes the credentials of {source}.")
+        yield Row(CheckStatus.OK, "SQS", f"It answers ({where}) and takes the credentials of {source}.")
 
 
 def _there(context: Context) -> list[tuple[QueueSpec, Answer]]:
@@ -96,7 +96,7 @@ def _queues(context: Context) -> Iterator[Row]:
     missing = [spec for spec, answer in found if answer.error is None and answer.value is None]
     if found and len(missing) == len(found):
         yield Row(
-            Status.FAIL,
+            CheckStatus.FAIL,
             f"{context.settings.queue_namespace}_*",
             f"None of the {len(found)} queues is there, or they may not be looked up.",
             f"Look at QUEUE_NAMESPACE={context.settings.queue_namespace} and AWS_REGION={context.settings.aws_region}; "
@@ -110,35 +110,35 @@ def _queues(context: Context) -> Iterator[Row]:
 def _set_up(context: Context, spec: QueueSpec, found: Answer) -> Row:
     """Whether a queue is there, and set up as `provision` does it."""
     if found.denied:
-        return Row(Status.FAIL, spec.name, "The queue may not be looked up.", "Allow sqs:GetQueueUrl on it.")
+        return Row(CheckStatus.FAIL, spec.name, "The queue may not be looked up.", "Allow sqs:GetQueueUrl on it.")
     if found.error:
-        return Row(Status.FAIL, spec.name, *unforeseen(found, "SQS", "look it up"))
+        return Row(CheckStatus.FAIL, spec.name, *unforeseen(found, "SQS", "look it up"))
     if not found.value:
-        says = "The queue is not there, or it may not be looked up."
-        return Row(Status.FAIL, spec.name, says, "`image-pipeline provision` creates it.")
+        message = "The queue is not there, or it may not be looked up."
+        return Row(CheckStatus.FAIL, spec.name, message, "`image-pipeline provision` creates it.")
     return _compared(context, spec, ask(lambda: differences(aws.sqs(), spec, found.value)))
 
 
 def _compared(context: Context, spec: QueueSpec, answer: Answer) -> Row:
     """What is to be said of the attributes in which a queue differs."""
     if answer.denied and spec.name in context.queues(_COUNT):
-        says = f"The queue is there; these credentials may not {_COUNT} of it."
-        return Row(Status.FAIL, spec.name, says, f"Allow it; `{context.policy}` prints the policy.")
+        message = f"The queue is there; these credentials may not {_COUNT} of it."
+        return Row(CheckStatus.FAIL, spec.name, message, f"Allow it; `{context.policy}` prints the policy.")
     if answer.denied:
-        says = "The queue is there; its attributes may not be read with these credentials."
-        return Row(Status.SKIP, spec.name, says, "A worker need not; run `check` as an operator too.")
+        message = "The queue is there; its attributes may not be read with these credentials."
+        return Row(CheckStatus.SKIP, spec.name, message, "A worker need not; run `check` as an operator too.")
     if answer.error:
-        return Row(Status.FAIL, spec.name, *unforeseen(answer, "SQS", "tell its attributes"))
+        return Row(CheckStatus.FAIL, spec.name, *unforeseen(answer, "SQS", "tell its attributes"))
     wrong = dict(answer.value)
     mend = "`image-pipeline provision` sets it right."
     if "RedrivePolicy" in wrong:
         to = f"to {spec.dead_letters}"
-        says = f"The redrive policy {to} is missing or another: what kills its workers comes back for ever."
-        return Row(Status.FAIL, spec.name, says, mend)
+        message = f"The redrive policy {to} is missing or another: what kills its workers comes back for ever."
+        return Row(CheckStatus.FAIL, spec.name, message, mend)
     if wrong:
-        says = ", ".join(f"{name} is not {value}" for name, value in sorted(wrong.items()))
-        return Row(Status.WARN, spec.name, f"The queue is set up otherwise: {says}.", mend)
-    return Row(Status.OK, spec.name, "There, and set up as `provision` does it.")
+        message = ", ".join(f"{name} is not {value}" for name, value in sorted(wrong.items()))
+        return Row(CheckStatus.WARN, spec.name, f"The queue is set up otherwise: {message}.", mend)
+    return Row(CheckStatus.OK, spec.name, "There, and set up as `provision` does it.")
 
 
 def _permissions(context: Context) -> Iterator[Row]:
@@ -167,20 +167,22 @@ def _allowed(context: Context, queue: _Queue, actions: Iterable[str]) -> Row:
     strange = {action: answer for action, answer in answers.items() if answer.error and answer.code not in _WRONG}
     if refused:
         return Row(
-            Status.FAIL,
+            CheckStatus.FAIL,
             queue.name,
             f"These credentials may not {' nor '.join(refused)} here.",
             f"Allow it; `{context.policy}` prints the policy.",
         )
     for action, answer in strange.items():
         if answer.code in MISSING_QUEUE:
-            return Row(Status.FAIL, queue.name, "There is no such queue.", "Look at its name, region and account.")
+            return Row(CheckStatus.FAIL, queue.name, "There is no such queue.", "Look at its name, region and account.")
         return Row(
-            Status.FAIL, queue.name, *(meaning(answer, "SQS", context.settings) or unforeseen(answer, "SQS", action))
+            CheckStatus.FAIL,
+            queue.name,
+            *(meaning(answer, "SQS", context.settings) or unforeseen(answer, "SQS", action)),
         )
     if _SEND in answers and (answers[_SEND].value or {}).get("Successful"):
         return Row(
-            Status.WARN,
+            CheckStatus.WARN,
             queue.name,
             "The endpoint took a message that SQS refuses.",
             "A message `image-pipeline check` will be a dead letter: purge it.",
@@ -191,8 +193,8 @@ def _allowed(context: Context, queue: _Queue, actions: Iterable[str]) -> Row:
             if queue.waits
             else "it may not be asked if it is empty"
         )
-        return Row(Status.SKIP, queue.name, f"To receive was not tried: {why}. The rest is allowed.")
-    return Row(Status.OK, queue.name, "What its processes do with it is allowed.")
+        return Row(CheckStatus.SKIP, queue.name, f"To receive was not tried: {why}. The rest is allowed.")
+    return Row(CheckStatus.OK, queue.name, "What its processes do with it is allowed.")
 
 
 def _input(context: Context) -> Iterator[Row]:
@@ -200,7 +202,7 @@ def _input(context: Context) -> Iterator[Row]:
     queue = input_queue(settings)
     if queue is None or not settings.queue_url:
         yield Row(
-            Status.SKIP,
+            CheckStatus.SKIP,
             "QUEUE_URL",
             "It is not set: ingest is off.",
             "Name the input queue there if producers use one.",
@@ -209,7 +211,7 @@ def _input(context: Context) -> Iterator[Row]:
     own = {f"{settings.queue_namespace}_{name}" for name in own_queues()}
     if queue.name in own:
         yield Row(
-            Status.FAIL,
+            CheckStatus.FAIL,
             "QUEUE_URL",
             f"It names {queue.name}, a queue of the service itself: ingest would take its jobs for input.",
             "Name the queue that producers send to.",
@@ -217,7 +219,7 @@ def _input(context: Context) -> Iterator[Row]:
         return
     if queue.region and queue.region != settings.aws_region and not settings.sqs_endpoint:
         yield Row(
-            Status.FAIL,
+            CheckStatus.FAIL,
             "QUEUE_URL",
             f"It is in {queue.region}, and AWS_REGION={settings.aws_region}: SQS is asked in the wrong region.",
             "Make the two agree.",
@@ -225,8 +227,8 @@ def _input(context: Context) -> Iterator[Row]:
         return
     actions = [action for action in _TRIES if context.takes_input(action)]
     row = _allowed(context, _known(queue.name, settings.queue_url), actions)
-    if row.status is Status.OK:
-        row = replace(row, says=f"{queue.name} is there, and what is done with it is allowed.")
+    if row.status is CheckStatus.OK:
+        row = replace(row, message=f"{queue.name} is there, and what is done with it is allowed.")
     yield replace(row, subject="QUEUE_URL")
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pipeline.errors import SettingsError
 from pipeline.ops.checks import mongo as check_database
 from pipeline.ops.checks import queues as check_queues
 from pipeline.ops.checks import settings as check_settings
 from pipeline.ops.checks import storage as check_objects
-from pipeline.ops.checks.model import Check, Context, Row, Status
-from pipeline.settings import SettingsError, get_settings
+from pipeline.ops.checks.model import Check, CheckStatus, Context, Row
+from pipeline.settings import get_settings
 
 #: All, in the order they are made.
 CHECKS: tuple[Check, ...] = (
@@ -45,8 +46,10 @@ def findings(process: str | None = None) -> Iterator[Finding]:
         context = Context(get_settings(), process)
     except SettingsError as error:
         for sentence in error.args:
-            name, _, says = str(sentence).partition(": ")
-            row = Row(Status.FAIL, name, says or sentence, "Every process stops at its start until it is mended.")
+            name, _, message = str(sentence).partition(": ")
+            row = Row(
+                CheckStatus.FAIL, name, message or sentence, "Every process stops at its start until it is mended."
+            )
             yield Finding("Settings", "variables", row)
         return
     closed: set[str] = set()
@@ -57,7 +60,7 @@ def findings(process: str | None = None) -> Iterator[Finding]:
         for row in check.look(context):
             statuses.append(row.status)
             yield Finding(check.group, check.name, row)
-        if check.opens and statuses and set(statuses) == {Status.FAIL}:
+        if check.opens and statuses and set(statuses) == {CheckStatus.FAIL}:
             closed.add(check.group)
-            says = "Not looked at, because of the line above."
-            yield Finding(check.group, check.name, Row(Status.SKIP, "the rest", says))
+            message = "Not looked at, because of the line above."
+            yield Finding(check.group, check.name, Row(CheckStatus.SKIP, "the rest", message))

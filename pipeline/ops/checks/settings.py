@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.images.codecs import fast_paths
-from pipeline.ops.checks.model import Check, Context, Row, Status
+from pipeline.ops.checks.model import Check, CheckStatus, Context, Row
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings, beside_settings
 
 #: Seconds that a clock may be off. Receivers of signed postbacks allow 5 min (the tolerance of Standard Webhooks'
@@ -33,14 +33,14 @@ _NEVER = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "::1/128",
 
 def _variables(context: Context) -> Iterator[Row]:
     given = context.settings.model_fields_set
-    yield Row(Status.OK, "variables", f"{len(given)} are set, and every value is accepted.")
-    for name, says, do in beside_settings():
-        yield Row(Status.WARN, name, says, do)
+    yield Row(CheckStatus.OK, "variables", f"{len(given)} are set, and every value is accepted.")
+    for name, message, hint in beside_settings():
+        yield Row(CheckStatus.WARN, name, message, hint)
     for service in ("S3", "SQS"):
         key = getattr(context.settings, f"aws_access_key_{service.lower()}")
         if key and key.get_secret_value().startswith("ASIA"):
             yield Row(
-                Status.FAIL,
+                CheckStatus.FAIL,
                 f"AWS_ACCESS_KEY_{service}",
                 "It is a temporary key (ASIA…), which works only with a session token, and this variable has none.",
                 "Unset it, and set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; or use a role.",
@@ -51,27 +51,27 @@ def _secrets(context: Context) -> Iterator[Row]:
     settings = context.settings
     published = settings.postback_secret_key.get_secret_value() == PUBLISHED_POSTBACK_SECRET
     if _is_local(settings):
-        says = "Nobody outside sees it: SQS is on this machine."
-        yield Row(Status.OK, "POSTBACK_SECRET_KEY", says)
+        message = "Nobody outside sees it: SQS is on this machine."
+        yield Row(CheckStatus.OK, "POSTBACK_SECRET_KEY", message)
         return
     if published:
         yield Row(
-            Status.WARN,
+            CheckStatus.WARN,
             "POSTBACK_SECRET_KEY",
             "It is the published default: anybody can forge a postback.",
             "Set a secret of your own, in the receivers too.",
         )
     else:
-        yield Row(Status.OK, "POSTBACK_SECRET_KEY", "It is not the published default.")
+        yield Row(CheckStatus.OK, "POSTBACK_SECRET_KEY", "It is not the published default.")
     if settings.postback_signing_secret is None:
         yield Row(
-            Status.WARN,
+            CheckStatus.WARN,
             "POSTBACK_SIGNING_SECRET",
             "Postbacks are not signed: whoever saw one can forge the next.",
             'Set it to the output of `echo "whsec_$(openssl rand -base64 32)"`, and let the receivers verify.',
         )
     else:
-        yield Row(Status.OK, "POSTBACK_SIGNING_SECRET", "Postbacks are signed.")
+        yield Row(CheckStatus.OK, "POSTBACK_SIGNING_SECRET", "Postbacks are signed.")
 
 
 def _networks(context: Context) -> Iterator[Row]:
@@ -87,16 +87,16 @@ def _networks(context: Context) -> Iterator[Row]:
         opened = ", ".join(str(network) for network in (wide or inward))
         what = "everything" if wide else "this host or the cloud's metadata service, which hands out credentials"
         yield Row(
-            Status.WARN,
+            CheckStatus.WARN,
             name,
             f"{opened} lets every stranger's URL reach {what}.",
             "Name single hosts that you trust, as 10.1.2.3/32.",
         )
     elif settings.allowed_networks:
         opened = ", ".join(map(str, settings.allowed_networks))
-        yield Row(Status.OK, name, f"Beside public addresses, URLs reach {opened}.")
+        yield Row(CheckStatus.OK, name, f"Beside public addresses, URLs reach {opened}.")
     else:
-        yield Row(Status.OK, name, "URLs reach public addresses only.")
+        yield Row(CheckStatus.OK, name, "URLs reach public addresses only.")
 
 
 def _memory(context: Context) -> Iterator[Row]:
@@ -107,24 +107,24 @@ def _memory(context: Context) -> Iterator[Row]:
     figures = f"{cores} processes of {RESIZE_BYTES / 1e9:.0f} GB, one for each core"
     if needs > has:
         yield Row(
-            Status.WARN,
+            CheckStatus.WARN,
             "memory",
             f"Resize may need more than there is, if each process meets the worst image: {figures}; this host has "
             f"{has / 1e9:.1f} GB.",
             "Lower MAX_DECODED_PIXELS and MAX_SOURCE_PIXELS, or start resize with fewer `--processes`.",
         )
     else:
-        yield Row(Status.OK, "memory", f"Enough for resize: {figures}, of {has / 1e9:.1f} GB.")
+        yield Row(CheckStatus.OK, "memory", f"Enough for resize: {figures}, of {has / 1e9:.1f} GB.")
 
 
 def _codecs(_: Context) -> Iterator[Row]:
     """Which libraries do the work on pixels; without the fast ones, an image takes two to four times the CPU."""
     for work, library in fast_paths().items():
         if library != "Pillow" or (work == "resizing" and _LACKS_RESIZER):
-            yield Row(Status.OK, work, f"By {library}.")
+            yield Row(CheckStatus.OK, work, f"By {library}.")
         else:
-            do = "Install the package with all it requires; `LEVEL=DEBUG` logs why one that is installed is not used."
-            yield Row(Status.WARN, work, "By Pillow, not by the faster library: the pictures are as good.", do)
+            hint = "Install the package with all it requires; `LEVEL=DEBUG` logs why one that is installed is not used."
+            yield Row(CheckStatus.WARN, work, "By Pillow, not by the faster library: the pictures are as good.", hint)
 
 
 def memory() -> int:
@@ -143,18 +143,18 @@ def memory() -> int:
 def _clock(context: Context) -> Iterator[Row]:
     """By the Date of the answers that opened SQS and S3; refusals have one too."""
     if not context.skews:
-        yield Row(Status.SKIP, "clock", "Nothing that answered told the time.")
+        yield Row(CheckStatus.SKIP, "clock", "Nothing that answered told the time.")
     for service, skew in context.skews.items():
         name = f"clock ({service})"
-        says = f"This host is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} {service}"
-        do = "Set the clock: `timedatectl set-ntp true`, or chronyd."
+        message = f"This host is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} {service}"
+        hint = "Set the clock: `timedatectl set-ntp true`, or chronyd."
         if abs(skew) > SKEW_FAIL:
-            says += ": receivers refuse signed postbacks, and beyond 15 min AWS refuses all."
-            yield Row(Status.FAIL, name, says, do)
+            message += ": receivers refuse signed postbacks, and beyond 15 min AWS refuses all."
+            yield Row(CheckStatus.FAIL, name, message, hint)
         elif abs(skew) > SKEW_WARN:
-            yield Row(Status.WARN, name, f"{says}; beyond {SKEW_FAIL} s signatures are refused.", do)
+            yield Row(CheckStatus.WARN, name, f"{message}; beyond {SKEW_FAIL} s signatures are refused.", hint)
         else:
-            yield Row(Status.OK, name, f"It agrees within {max(1, abs(skew)):.0f} s.")
+            yield Row(CheckStatus.OK, name, f"It agrees within {max(1, abs(skew)):.0f} s.")
 
 
 def _is_local(settings: Settings) -> bool:

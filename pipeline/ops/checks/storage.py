@@ -15,7 +15,7 @@ import requests
 from pipeline.clients import aws
 from pipeline.errors import RetryableError
 from pipeline.ops.checks.aws_answers import ELSEWHERE, Answer, ask, meaning, unforeseen
-from pipeline.ops.checks.model import Check, Context, Row, Status
+from pipeline.ops.checks.model import Check, CheckStatus, Context, Row
 from pipeline.ops.iam import Place
 from pipeline.ops.provision import lifecycle_steps
 from pipeline.settings import Settings
@@ -48,7 +48,7 @@ def _answers(context: Context) -> Iterator[Row]:
     if (staging := _staging_bucket(settings)) and context.may(Place.STAGING):
         places.setdefault(*staging)
     if not places:
-        yield Row(Status.SKIP, "S3", "Nothing of it is needed.")
+        yield Row(CheckStatus.SKIP, "S3", "Nothing of it is needed.")
     for bucket, prefix in places.items():
         yield _bucket(context, bucket, f"{prefix}image-pipeline-check-{secrets.token_hex(4)}")
 
@@ -60,11 +60,11 @@ def _bucket(context: Context, bucket: str, absent: str) -> Row:
     if answer.skew is not None:
         context.skews["S3"] = answer.skew
     if wrong := meaning(answer, "S3", settings):
-        return Row(Status.FAIL, name, *wrong)
+        return Row(CheckStatus.FAIL, name, *wrong)
     if answer.code == "NoSuchBucket":
         variable = "S3_BUCKET" if bucket == settings.s3_bucket else "STAGING_URL"
         return Row(
-            Status.FAIL,
+            CheckStatus.FAIL,
             name,
             "There is no such bucket.",
             f"Look at {variable}; `image-pipeline provision --create-bucket` creates S3_BUCKET.",
@@ -74,25 +74,25 @@ def _bucket(context: Context, bucket: str, absent: str) -> Row:
     if (region and region != settings.aws_region) or answer.code in ELSEWHERE:
         where = region or "another region"
         return Row(
-            Status.FAIL,
+            CheckStatus.FAIL,
             name,
             f"It is in {where}, and AWS_REGION={settings.aws_region}: nothing can be stored, and URLs lead nowhere.",
             f"Set AWS_REGION={region}, with the queues there too." if region else "Set AWS_REGION to the bucket's.",
         )
     if answer.error and not answer.denied and answer.code not in _NOT_FOUND:
-        return Row(Status.FAIL, name, *unforeseen(answer, "S3", "read from it"))
+        return Row(CheckStatus.FAIL, name, *unforeseen(answer, "S3", "read from it"))
     try:  # everything so far was asked by boto3, for its names of what is wrong; images go another way
         objects.exists(bucket, absent, doing="look for an object")
     except RetryableError as error:
         return Row(
-            Status.FAIL,
+            CheckStatus.FAIL,
             name,
             f"boto3 reaches S3, and the client that moves images does not. {error.message}",
             "It trusts public authorities and obeys https_proxy and no_proxy: look at those, and at AWS_REGION.",
         )
     source = "AWS_ACCESS_KEY_S3" if settings.aws_access_key_s3 else "boto3's chain"
     where = settings.s3_endpoint or f"region {settings.aws_region}"
-    return Row(Status.OK, name, f"S3 answers ({where}) and takes the credentials of {source}.")
+    return Row(CheckStatus.OK, name, f"S3 answers ({where}) and takes the credentials of {source}.")
 
 
 def _renditions(context: Context) -> Iterator[Row]:
@@ -106,7 +106,7 @@ def _renditions(context: Context) -> Iterator[Row]:
     answer = _put(settings.s3_bucket, key, **acl)
     if acl and answer.code == ACLS_DISABLED:
         yield Row(
-            Status.WARN,
+            CheckStatus.WARN,
             "renditions",
             f"The bucket has ACLs disabled, so S3_ACL={settings.s3_acl} does nothing; renditions are stored without.",
             "Set S3_ACL=none, and open the prefix by a bucket policy or a CDN.",
@@ -116,7 +116,7 @@ def _renditions(context: Context) -> Iterator[Row]:
         answer = _put(settings.s3_bucket, key)
         if not answer.error:
             yield Row(
-                Status.FAIL,
+                CheckStatus.FAIL,
                 "renditions",
                 f"They may be written, but not with S3_ACL={settings.s3_acl}: Block Public Access, or no "
                 "s3:PutObjectAcl.",
@@ -131,15 +131,17 @@ def _renditions(context: Context) -> Iterator[Row]:
     finally:
         gone = ask(lambda: aws.s3().delete_object(Bucket=settings.s3_bucket, Key=key))
     if gone.error:  # upload need not be allowed to delete
-        yield Row(Status.SKIP, "renditions", f"The small object {key} stays there: it may not be deleted, nor need be.")
+        yield Row(
+            CheckStatus.SKIP, "renditions", f"The small object {key} stays there: it may not be deleted, nor need be."
+        )
 
 
 def _seen(settings: Settings, absent: str) -> Row:
     """Whether who only looks for renditions may."""
     if ask(lambda: aws.s3().head_object(Bucket=settings.s3_bucket, Key=absent)).code in _NOT_FOUND:
-        return Row(Status.OK, "renditions", "They may be looked for.")
+        return Row(CheckStatus.OK, "renditions", "They may be looked for.")
     return Row(
-        Status.SKIP,
+        CheckStatus.SKIP,
         "renditions",
         "S3 gives 403 for an absent one, as it does without s3:ListBucket; that does not tell whether s3:GetObject is "
         "allowed.",
@@ -151,14 +153,16 @@ def _readable(context: Context, key: str) -> Row:
     answer = ask(lambda: aws.s3().head_object(Bucket=context.settings.s3_bucket, Key=key))
     if answer.denied:
         return Row(
-            Status.FAIL,
+            CheckStatus.FAIL,
             "renditions",
             "They may not be looked for: each cover would be rendered and stored anew each time.",
             f"Allow s3:GetObject; `{context.policy}` prints the policy.",
         )
     if answer.error:
-        return Row(Status.FAIL, "renditions", *unforeseen(answer, "S3", "look for one"))
-    return Row(Status.OK, "renditions", f"They may be written and looked for, under {context.settings.s3_prefix}/.")
+        return Row(CheckStatus.FAIL, "renditions", *unforeseen(answer, "S3", "look for one"))
+    return Row(
+        CheckStatus.OK, "renditions", f"They may be written and looked for, under {context.settings.s3_prefix}/."
+    )
 
 
 def _public(settings: Settings, key: str) -> Row:
@@ -167,10 +171,10 @@ def _public(settings: Settings, key: str) -> Row:
     subject = "public URL"
     status = _status(url)
     if status == requests.codes.ok:
-        return Row(Status.OK, subject, f"{settings.public_url_base}/… can be read by anybody.")
+        return Row(CheckStatus.OK, subject, f"{settings.public_url_base}/… can be read by anybody.")
     if status is None:
         return Row(
-            Status.WARN,
+            CheckStatus.WARN,
             subject,
             f"{settings.public_url_base} cannot be reached from here.",
             "Look at PUBLIC_BASE_URL; if only this host may not go there, it does no harm.",
@@ -179,9 +183,9 @@ def _public(settings: Settings, key: str) -> Row:
         settings.s3_acl in {"private", "authenticated-read", "bucket-owner-full-control"}
         and not settings.public_base_url
     ):
-        return Row(Status.OK, subject, f"A stranger gets {status}, as S3_ACL={settings.s3_acl} says.")
+        return Row(CheckStatus.OK, subject, f"A stranger gets {status}, as S3_ACL={settings.s3_acl} says.")
     return Row(
-        Status.WARN,
+        CheckStatus.WARN,
         subject,
         f"A stranger who asks for {settings.public_url_base}/… gets {status}: nobody will see the covers.",
         "Open the prefix: a bucket policy, an ACL that S3_ACL names, or a CDN whose address PUBLIC_BASE_URL is.",
@@ -204,7 +208,7 @@ def _staging(context: Context) -> Iterator[Row]:
     bucket, prefix = place
     where, key, needed = f"s3://{bucket}/{prefix}", prefix + secrets.token_hex(16), context.may(Place.STAGING)
     if "s3:PutObject" not in needed:
-        yield Row(Status.SKIP, "staging", "To write there is not needed, and was not tried.")
+        yield Row(CheckStatus.SKIP, "staging", "To write there is not needed, and was not tried.")
         return
     answer = _put(bucket, key)
     if answer.error:
@@ -219,20 +223,20 @@ def _staging(context: Context) -> Iterator[Row]:
         refused.append("s3:DeleteObject")
     if refused:
         yield Row(
-            Status.FAIL,
+            CheckStatus.FAIL,
             "staging",
             f"These credentials may not {' nor '.join(refused)} in {where}.",
             f"Allow it; `{context.policy}` prints the policy.",
         )
     if public:
         yield Row(
-            Status.FAIL,
+            CheckStatus.FAIL,
             "staging",
             f"Anybody can read what is staged in {where}.",
             "Narrow the bucket policy to the final prefix, or give STAGING_URL a bucket of its own.",
         )
     if not (refused or public):
-        yield Row(Status.OK, "staging", f"What waits in {where} may be written, read and deleted, and is private.")
+        yield Row(CheckStatus.OK, "staging", f"What waits in {where} may be written, read and deleted, and is private.")
 
 
 def _open_to_all(settings: Settings, bucket: str, key: str) -> bool:
@@ -259,16 +263,16 @@ def _folder(context: Context) -> Iterator[Row]:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         yield Row(
-            Status.FAIL,
+            CheckStatus.FAIL,
             str(folder),
             f"The staging folder cannot be written: {error.strerror}.",
             "Give it to the user who runs the processes (`chown`), or name another in STAGING_URL.",
         )
         return
     if free < FREE:
-        yield Row(Status.WARN, str(folder), f"Only {free / 1e6:,.0f} MB are free there.", "Make room, or use S3.")
+        yield Row(CheckStatus.WARN, str(folder), f"Only {free / 1e6:,.0f} MB are free there.", "Make room, or use S3.")
     else:
-        yield Row(Status.OK, str(folder), f"The staging folder can be written, and has {free / 1e9:,.1f} GB free.")
+        yield Row(CheckStatus.OK, str(folder), f"The staging folder can be written, and has {free / 1e9:,.1f} GB free.")
 
 
 def _expiry(context: Context) -> Iterator[Row]:
@@ -278,22 +282,22 @@ def _expiry(context: Context) -> Iterator[Row]:
     answer = ask(lambda: list(lifecycle_steps(*place)))
     if answer.denied:
         yield Row(
-            Status.SKIP,
+            CheckStatus.SKIP,
             "expiry",
             "The bucket's lifecycle rules may not be read with these credentials.",
             "A worker need not; run `check` with the credentials of `provision` too.",
         )
     elif answer.error:
-        yield Row(Status.FAIL, "expiry", *unforeseen(answer, "S3", "tell the bucket's lifecycle rules"))
+        yield Row(CheckStatus.FAIL, "expiry", *unforeseen(answer, "S3", "tell the bucket's lifecycle rules"))
     elif answer.value:
         yield Row(
-            Status.WARN,
+            CheckStatus.WARN,
             "expiry",
             "No lifecycle rule expires what is left in staging: it grows for ever.",
             "`image-pipeline provision` adds the rule, and keeps the bucket's others.",
         )
     else:
-        yield Row(Status.OK, "expiry", f"What is left in staging expires after {EXPIRY_DAYS} days.")
+        yield Row(CheckStatus.OK, "expiry", f"What is left in staging expires after {EXPIRY_DAYS} days.")
 
 
 def _put(bucket: str, key: str, **more: Any) -> Answer:
@@ -306,9 +310,11 @@ def _put(bucket: str, key: str, **more: Any) -> Answer:
 
 def _refused(context: Context, answer: Answer, subject: str, where: str) -> Row:
     if answer.denied:
-        says = f"These credentials may not s3:PutObject in {where}."
-        return Row(Status.FAIL, subject, says, f"Allow it; `{context.policy}` prints the policy.")
-    return Row(Status.FAIL, subject, *(meaning(answer, "S3", context.settings) or unforeseen(answer, "S3", "write")))
+        message = f"These credentials may not s3:PutObject in {where}."
+        return Row(CheckStatus.FAIL, subject, message, f"Allow it; `{context.policy}` prints the policy.")
+    return Row(
+        CheckStatus.FAIL, subject, *(meaning(answer, "S3", context.settings) or unforeseen(answer, "S3", "write"))
+    )
 
 
 _LOOKS = frozenset({"fetch", "resize", "upload"})

@@ -64,8 +64,8 @@ def queues_alone(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -
 
 def _provision(monkeypatch: pytest.MonkeyPatch) -> None:
     lazy.forget()
-    for step in plan(get_settings(), create_bucket=True):
-        step.do()
+    for change in plan(get_settings(), create_bucket=True):
+        change.apply()
     made = aws.sqs().create_queue(QueueName=f"{get_settings().queue_namespace}_input")
     monkeypatch.setenv("QUEUE_URL", made["QueueUrl"])
     lazy.forget()

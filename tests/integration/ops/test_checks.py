@@ -58,14 +58,16 @@ def set_environment(patch: pytest.MonkeyPatch, variables: dict[str, str]) -> Non
 
 
 def provision() -> None:
-    for step in plan(get_settings(), create_bucket=True):
-        step.do()
+    for change in plan(get_settings(), create_bucket=True):
+        change.apply()
 
 
 def bad(found: list[Finding]) -> list[tuple[str, str, str]]:
     """Status, subject and sentences of what is not good."""
     rows = [finding.row for finding in found]
-    return [(row.status.value, row.subject, f"{row.says} {row.do}") for row in rows if row.status in {"warn", "fail"}]
+    return [
+        (row.status.value, row.subject, f"{row.message} {row.hint}") for row in rows if row.status in {"warn", "fail"}
+    ]
 
 
 # Nothing is wrong.
@@ -85,7 +87,9 @@ def test_a_check_leaves_nothing_behind(service: dict[str, str]) -> None:
     aws.sqs().send_message(QueueUrl=queue, MessageBody="{}")
     found = list(findings())
     assert bad(found) == []
-    assert any(row.subject.endswith("_fetch") and "messages wait" in row.says for row in (each.row for each in found))
+    assert any(
+        row.subject.endswith("_fetch") and "messages wait" in row.message for row in (each.row for each in found)
+    )
     (message,) = aws.sqs().receive_message(QueueUrl=queue, AttributeNames=["ApproximateReceiveCount"])["Messages"]
     assert (message["Body"], message["Attributes"]["ApproximateReceiveCount"]) == ("{}", "1")
     aws.sqs().delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
@@ -114,7 +118,7 @@ def test_each_process_alone_is_green_too(process: str, service: dict[str, str]) 
 
 def test_a_job_log_wants_its_indexes(database: Database[dict[str, Any]], aws_of_database: None, monkeypatch) -> None:
     def of_the_job_log() -> list[tuple[str, str]]:
-        return [(each.row.status, each.row.says) for each in findings("operator") if each.group == "Job log"]
+        return [(each.row.status, each.row.message) for each in findings("operator") if each.group == "Job log"]
 
     monkeypatch.setenv("JOBS_MONGO_URL", os.environ["MONGO_URL"])
     lazy.forget()

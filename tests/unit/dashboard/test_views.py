@@ -14,15 +14,14 @@ from pipeline.dashboard import causes, flow, jobs
 from pipeline.dashboard import filters as words
 from pipeline.dashboard import thumbnails as pictures
 from pipeline.dashboard.charts import HEIGHT, WIDTH, bars, sparkline
-from pipeline.dashboard.readings import History, Readers, Reading
+from pipeline.dashboard.readings import History, PolledValue, Readers
 from pipeline.dashboard.redrives import Redrives
-from pipeline.errors import RetryableError
+from pipeline.errors import RetryableError, SettingsError
 from pipeline.events import Outcome
 from pipeline.monitoring.job_log.reader import Attempt, Failure, HistorySource, JobHistory, Minute, Status
 from pipeline.monitoring.queue_depths import Depth
 from pipeline.ops.dead_letters.letter import DeadLetter
 from pipeline.ops.submit import Submission
-from pipeline.settings import SettingsError
 from tests.support.waiting import wait_for
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
@@ -317,7 +316,7 @@ def test_a_reading_keeps_what_was_said_before_the_trouble() -> None:
             raise answer
         return answer
 
-    reading: Reading[list[int]] = Reading("the thing", read, [], 1)
+    reading: PolledValue[list[int]] = PolledValue("the thing", read, [], 1)
     told = []
     for _ in range(5):
         reading.look()
@@ -339,7 +338,7 @@ def test_readings_are_read_at_once_when_something_was_changed() -> None:
         count += 1
         return count
 
-    reading: Reading[Any] = Reading("the thing", read, 0, 3600)
+    reading: PolledValue[Any] = PolledValue("the thing", read, 0, 3600)
     readers = Readers([reading])
     with readers.running():
         wait_for(lambda: count == 1)
@@ -361,7 +360,7 @@ def test_while_nobody_looks_on_only_what_has_a_history_is_read(monkeypatch: pyte
 
         return read
 
-    readings: list[Any] = [Reading(name, counting(name), 0, 0.01, always=name == "always") for name in counts]
+    readings: list[Any] = [PolledValue(name, counting(name), 0, 0.01, always=name == "always") for name in counts]
     readers = Readers(readings)
     with readers.running():
         # Then one is read again and again, the other once
