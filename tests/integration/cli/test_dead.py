@@ -28,7 +28,7 @@ def dead(environment, monkeypatch):
 
     monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
     monkeypatch.setattr(reader, "POLL", 0)
-    monkeypatch.setattr(terminal.console, "width", 200)
+    monkeypatch.setattr(terminal.console, "_width", 200)
     broker._urls.clear()
     for queue in DEAD_LETTER_QUEUES.values():
         broker.queue_url(queue)
@@ -82,7 +82,7 @@ def test_a_list_takes_filters_and_prints_json_lines(dead):
     (line,) = dead("list", "--host", "two.example", "--older-than", "7d", "--json").splitlines()
     assert json.loads(line).items() >= {"stage": "notify", "code": "http_500", "attempts": 9}.items()
     assert len(dead("list", "--code", "s3_error", "--json").splitlines()) == 40
-    assert "'up' is no stage: write one of ingest, fetch" in dead("list", "--stage", "up", status=2)
+    assert "'up' is not a stage: write one of ingest, fetch" in dead("list", "--stage", "up", status=2)
     assert "'7' is not an age" in dead("list", "--older-than", "7", status=2)
 
 
@@ -113,7 +113,7 @@ def test_an_id_of_several_letters_or_of_none_is_said(dead):
     letters()
     assert "42 letters match this id: choose one of them." in dead("show", "5f43a1e2", status=1)
     assert "No letter has an id, or a job id, that begins with 'abcdefgh'." in dead("show", "abcdefgh", status=1)
-    assert "'abc' is no id: write at least 4 characters" in dead("show", "abc", status=2)
+    assert "'abc' is too short: write at least 4 characters" in dead("show", "abc", status=2)
 
 
 def test_a_redrive_shows_what_it_would_do_and_does_it_when_told(dead):
@@ -122,7 +122,7 @@ def test_a_redrive_shows_what_it_would_do_and_does_it_when_told(dead):
 
     shown = dead("redrive", "--stage", "upload", "--rate", "1000")
     assert re.search(r"upload +s3_error +40 +sends them", shown)
-    assert re.search(r"upload +s3_error +1 +leaves them. It is a sweep's job, .*`image-pipeline sweep retry", shown)
+    assert re.search(r"upload +s3_error +1 +leaves them. It is a job of a sweep\. .*`image-pipeline sweep retry", shown)
     assert "Nothing was changed: --yes sends them." in shown
     assert counts("upload_dlq") == (41, 0)
     assert counts("upload") == (0, 0)

@@ -29,7 +29,7 @@ def sweep(database, monkeypatch):
 
     monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
     broker._urls.clear()
-    monkeypatch.setattr(terminal.console, "width", 200)
+    monkeypatch.setattr(terminal.console, "_width", 200)
 
     def run(*arguments, status=0):
         result = CliRunner().invoke(app, ["sweep", *arguments])
@@ -62,7 +62,7 @@ def test_what_strangers_called_their_channels_does_not_steer_the_terminal(sweep,
     # given a title with control sequences and a mark that turns the writing, an id, and a terminal of 80 columns
     title = "[bold]\x1b[2J\x1b]0;pwned\x07\u202eshow"
     made = database.channels.insert_one({"title": title, "image_url": "http://h/a.jpg"}).inserted_id
-    monkeypatch.setattr(terminal.console, "width", 80)
+    monkeypatch.setattr(terminal.console, "_width", 80)
 
     shown = sweep("channels", "--dry-run")
 

@@ -44,7 +44,7 @@ def status(database, monkeypatch):
     for change in plan(get_settings()):
         change.apply()
     for console in (terminal.console, terminal.error_console):
-        monkeypatch.setattr(console, "width", 200)
+        monkeypatch.setattr(console, "_width", 200)
 
     def run(*arguments, status=0):
         result = CliRunner().invoke(app, ["status", *arguments])
@@ -86,7 +86,7 @@ def test_each_stage_is_a_row(status):
 def test_a_narrow_terminal_shows_how_often_where_and_what(status, monkeypatch):
     # given a failure whose sentence is longer than a line
     write(*failed_history(job(COVER)))
-    monkeypatch.setattr(terminal.console, "width", 60)
+    monkeypatch.setattr(terminal.console, "_width", 60)
 
     # when / then its stage and code are whole beside the sentence, which takes more lines
     assert re.search(r"^ *1x +fetch +http_404 +\S", status(), re.MULTILINE)

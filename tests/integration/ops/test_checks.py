@@ -21,7 +21,7 @@ from pipeline.cli import check as check_commands
 from pipeline.cli.app import app
 from pipeline.clients import aws, lazy
 from pipeline.local.embedded import EmbeddedStack
-from pipeline.ops.checks import mongo as check_database
+from pipeline.ops.checks import mongo
 from pipeline.ops.checks.run import Finding, findings
 from pipeline.ops.provision import plan
 from pipeline.settings import Settings, get_settings
@@ -124,7 +124,7 @@ def test_a_job_log_wants_its_indexes(database: Database[dict[str, Any]], aws_of_
     lazy.forget()
     ((status, says),) = of_the_job_log()
     assert status == "warn"
-    assert "no index of image_pipeline_jobs by updated" in says
+    assert "lacks the index of image_pipeline_jobs by updated" in says
     provision()
     assert [status for status, _ in of_the_job_log()] == ["ok"]
 
@@ -157,7 +157,7 @@ def test_what_is_broken_is_named_rightly_and_nothing_else(
         provision()
 
     # given
-    monkeypatch.setattr(check_database, "TIMEOUT", 0.5)
+    monkeypatch.setattr(mongo, "TIMEOUT", 0.5)
     if broken.change:
         request.addfinalizer(mend)  # other tests use this set-up too
         broken.change(service)
@@ -209,7 +209,7 @@ def test_the_command_fails_and_says_what_to_do(
     line = f"{service['QUEUE_NAMESPACE']}_fetch_bulk"
     assert line in result.output
     assert result.output.count("`image-pipeline provision` creates it.") == 1  # two queues, one line
-    assert "2 wrong" in result.output
+    assert "2 failed" in result.output
 
 
 def test_json_has_a_line_for_each_finding(service: dict[str, str]) -> None:
@@ -225,7 +225,7 @@ def test_no_secret_is_printed(service: dict[str, str], monkeypatch: pytest.Monke
     monkeypatch.setenv("AWS_SECRET_KEY_S3", "hush-hush")
     monkeypatch.setenv("POSTBACK_SECRET_KEY", "hush-hush")
     monkeypatch.setenv("MONGO_URL", f"mongodb://me:hush-hush@{closed_port()}/images")
-    monkeypatch.setattr(check_database, "TIMEOUT", 0.5)
+    monkeypatch.setattr(mongo, "TIMEOUT", 0.5)
     lazy.forget()
     result = CliRunner().invoke(app, ["check", "--json"])
     assert "MongoDB does not answer" in result.output

@@ -109,9 +109,9 @@ def test_letters_are_found_by_stage_code_host_age_and_ids(dead):
     (letter,) = dead.browse(dead.Filter(stage="notify"))
     assert found(ids=(letter.id[:8],)) == [notified]
     assert len(found(ids=(letter.job_id,))) == 3
-    with pytest.raises(ValueError, match="'' is no id"):
+    with pytest.raises(ValueError, match="'' is too short"):
         dead.Filter(ids=("",))
-    with pytest.raises(ValueError, match="'uplaod' is no stage: write one of ingest, fetch"):
+    with pytest.raises(ValueError, match="'uplaod' is not a stage: write one of ingest, fetch"):
         dead.Filter(stage="uplaod")
 
 
@@ -316,10 +316,10 @@ def test_what_would_be_refused_again_is_left_with_the_reason(dead, broker, monke
     assert survey.sendable == 0
     assert sum(counted.left.values()) == survey.total == 4
     assert set(counted.left) == {
-        "It would be refused again: It is not valid JSON.",
-        "It would be refused again: The message names no image: image_url or itunes_image is needed.",
-        "No worker would take it: it cannot be decoded (Error).",
-        "It would be refused again: The message holds a job that cannot be read.",
+        "It would be rejected again: It is not valid JSON.",
+        "It would be rejected again: The message names no image: image_url or itunes_image is needed.",
+        "No worker would accept it: it cannot be decoded (Error).",
+        "It would be rejected again: The message holds a job that cannot be read.",
     }
     assert sum(counts(queue)[0] for queue in DEAD_LETTER_QUEUES.values()) == 4
 
@@ -330,9 +330,7 @@ def test_input_whose_reason_has_gone_away_goes_to_the_input_queue(dead, monkeypa
     )["QueueUrl"]
     payload = {"image_url": "http://h/x", "redirect_queue": "Named-like-ours-before", "n": 1.5}
     put(refused(json.dumps(payload), "bad_redirect_queue"))
-    assert dead.survey().groups == {
-        ("ingest", "bad_redirect_queue", "QUEUE_URL is not set, and it came from there."): 1
-    }
+    assert dead.survey().groups == {("ingest", "bad_redirect_queue", "QUEUE_URL, which it came from, is not set."): 1}
 
     monkeypatch.setenv("QUEUE_URL", queue)
     lazy.forget()
@@ -355,7 +353,7 @@ def test_a_body_that_waits_in_staging_is_fetched_from_there(dead, monkeypatch, b
 
     assert survey.sendable == 1
     gone = f"What should wait in staging is gone (key {STAGED!r})."
-    gone = f"Its body, which was too large for a letter, cannot be read: {gone}"
+    gone = f"Its body, which was too large for SQS, cannot be read: {gone}"
     assert {obstacle for *_, obstacle in survey.groups} == {"", gone}
     assert dead.browse(dead.Filter(host="h"))[0].urls == ("h/big",)
     assert dead.redrive(rate=1000).sent.total() == 1
@@ -366,7 +364,7 @@ def test_what_sqs_moved_itself_goes_again_under_its_own_id(dead):
     put(letter_of(job_at(), UPLOAD, said=False))
     (letter,) = dead.browse(dead.Filter(code=dead.NO_REASON))
     assert (letter.attempts, letter.obstacle, letter.report_id) == (0, "", letter.job_id)
-    assert "SQS moved it here itself, after 10 receives" in letter.message
+    assert "SQS moved it here after 10 receives" in letter.message
     assert dead.redrive(rate=1000).sent.total() == 1
     assert len(taken("upload")) == 1
 
@@ -399,7 +397,7 @@ def test_a_job_of_a_newer_release_is_left_to_it(dead):
     queue, entry = letter_of(job_at(), UPLOAD, "unknown_version")
     put((queue, replace(entry, body=entry.body.replace('"v":1', '"v":99'))))
     assert dead.redrive(rate=1000).left == {
-        "This release cannot read it: a job of version 99; only 1 is known here. A newer one can.": 1
+        "This release cannot read it: a job of version 99; only 1 is known here. A newer release can.": 1
     }
 
 
