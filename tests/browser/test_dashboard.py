@@ -196,7 +196,7 @@ def _is_redriven(page: Page, world: World, folder: str, shot: Callable[[str], No
     # When somebody looks at the cause
     page.get_by_role("link", name="Look, and redrive").click()
     cause = page.get_by_role("article", name=re.compile("fetch.*http_404"))
-    cause.get_by_text("Its dead letters").click()
+    cause.get_by_text("Dead letters", exact=True).click()
     expect(cause.get_by_role("link", name=f"{folder}/later.png")).to_be_visible(timeout=PATIENCE)
     # and the source is mended, and the cause redriven, by keyboard
     world.serve(f"{folder}/later.png", world.files["/covers/paper-boats.png"][1])
@@ -332,7 +332,7 @@ def test_a_visitor_without_the_token_logs_in(browser: Browser, environment: dict
         look_over(page)
         page.keyboard.type("another token, as long")
         page.keyboard.press("Enter")
-        expect(page.get_by_role("alert")).to_have_text("That is not the token.")
+        expect(page.get_by_role("alert")).to_have_text("This token is wrong.")
         look_over(page)
         # and the right one does, until they log out; no script sees the cookie
         page.keyboard.type(token)
