@@ -55,7 +55,7 @@ class Line:
     @property
     def is_end(self) -> bool:
         """Whether it is the supervisor's, of a process that ended."""
-        return "it starts again" in self.text
+        return "restarting in" in self.text
 
 
 @dataclass
