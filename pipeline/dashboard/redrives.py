@@ -73,7 +73,7 @@ class Redrives:
 
     @property
     def shown(self) -> Redrive | None:
-        """The running redrive, or one that ended recently."""
+        """The running redrive, or the latest if it ended recently."""
         latest = self.latest
         recent = latest and (latest.over_at is None or time.time() - latest.over_at < SHOWN)
         return latest if recent else None

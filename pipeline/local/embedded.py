@@ -78,7 +78,7 @@ class EmbeddedStack:
             servers: list[_Server] = [_Ministack(self._data_dir, folder, lock, self._persist)]
             if self._with_mongo:
                 servers.append(_Secantus(self._data_dir, folder, lock))
-            # Both start before the first wait. Without persistence, there is no state to write at the end.
+            # Both start before the first wait. Without persistence, nothing is written at the end.
             for server in servers:
                 server.launch()
                 undo.callback(server.stop, STOP_TIMEOUT if self._persist else 0)

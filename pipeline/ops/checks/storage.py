@@ -199,7 +199,7 @@ def _public(settings: Settings, key: str) -> Row:
 
 
 def _status(url: str) -> int | None:
-    """Return the status of a request without credentials; None if there is no answer."""
+    """Return the status of a request without credentials; None without an answer."""
     try:
         with requests.get(url, timeout=TIMEOUT, stream=True) as response:
             return response.status_code
