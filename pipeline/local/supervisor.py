@@ -1,7 +1,8 @@
 """Child processes that never outlive this process, and a supervisor for a Procfile.
 
 Each child leads its own session and process group. When this process ends, even by `kill -9`, a small *guardian*
-process ends the remaining groups. It reads from a pipe that only this process can write to, so it sees its end. Each child registers its group in that pipe before it executes its program, so that no program ever runs unguarded.
+process ends the remaining groups. It reads from a pipe that only this process can write to, so it sees its end. Each
+child registers its group in that pipe before it executes its program, so that no program ever runs unguarded.
 """
 
 from __future__ import annotations
