@@ -8,7 +8,16 @@ import typer
 
 from pipeline.cli.submit_report import Report
 from pipeline.cli.terminal import console, fail, interruptible, new_app
-from pipeline.ops import submit as jobs
+from pipeline.ops.submit import (
+    SubmitError,
+    numbered_lines,
+    queue_name,
+    read_submissions,
+    result_queue,
+    send,
+    validate,
+    wait_for_results,
+)
 
 app = new_app()
 
@@ -45,22 +54,22 @@ def submit(
     send to the queue `<QUEUE_NAMESPACE>_submit_<random>`, which is deleted at the end.
     """
     common = {"bucket_name": folder, "postback_url": postback_url, "redirect_queue": redirect_queue}
-    queue_name = jobs.queue_name() if wait else None
+    queue = queue_name() if wait else None
     try:
         if wait and redirect_queue:
-            raise jobs.SubmitError("--wait receives the results itself: leave out --redirect-queue.")
-        lines = jobs.numbered_lines(file) if file else {}
-        submissions = jobs.read(urls or [], lines, {name: value for name, value in common.items() if value})
-        jobs.check(submissions, waiting_on=queue_name)
-    except jobs.SubmitError as error:
+            raise SubmitError("--wait receives the results itself: leave out --redirect-queue.")
+        lines = numbered_lines(file) if file else {}
+        submissions = read_submissions(urls or [], lines, {name: value for name, value in common.items() if value})
+        validate(submissions, waiting_on=queue)
+    except SubmitError as error:
         fail(error)
     with interruptible(), Report(console, len(submissions), as_json=as_json, waiting=wait) as report:
-        if queue_name:
-            with jobs.result_queue(queue_name) as url:
-                jobs.send(submissions, report.sent)
-                jobs.wait(submissions, url, timeout, report.ended)
+        if queue:
+            with result_queue(queue) as url:
+                send(submissions, report.sent)
+                wait_for_results(submissions, url, timeout, report.ended)
         else:
-            jobs.send(submissions, report.sent)
+            send(submissions, report.sent)
     report.summary(submissions)
     if any(job.status not in {"sent", "done"} for job in submissions):
         raise typer.Exit(1)

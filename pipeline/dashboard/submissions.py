@@ -63,9 +63,9 @@ class Submissions:
             raise SubmitError("The URL of an image must start with http:// or https://.")
         fields = {"bucket_name": folder, "postback_url": postback_url}
         common: Payload = {name: value for name, value in fields.items() if value}
-        submissions = submit.read([url], {}, common)
+        submissions = submit.read_submissions([url], {}, common)
         name = f"{get_settings().queue_namespace}_submit_dashboard"
-        submit.check(submissions, waiting_on=name)
+        submit.validate(submissions, waiting_on=name)
         (job,) = submissions
         try:
             queue_url = _result_queue(name)

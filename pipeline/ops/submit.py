@@ -69,7 +69,7 @@ class Submission:
         return line | ({"result": self.result} if self.result else {})
 
 
-def read(urls: Sequence[str], lines: Mapping[str, str], common: Payload) -> list[Submission]:
+def read_submissions(urls: Sequence[str], lines: Mapping[str, str], common: Payload) -> list[Submission]:
     """Make the submissions from URLs and from lines of JSON.
 
     Args:
@@ -100,7 +100,7 @@ def read(urls: Sequence[str], lines: Mapping[str, str], common: Payload) -> list
     return submissions
 
 
-def check(submissions: Sequence[Submission], *, waiting_on: str | None = None) -> None:
+def validate(submissions: Sequence[Submission], *, waiting_on: str | None = None) -> None:
     """Validate all jobs before any is sent.
 
     Args:
@@ -186,7 +186,9 @@ def result_queue(name: str) -> Iterator[str]:
             aws.sqs().delete_queue(QueueUrl=url)
 
 
-def wait(submissions: Sequence[Submission], url: str, timeout: float, on_end: Callable[[Submission], None]) -> None:
+def wait_for_results(
+    submissions: Sequence[Submission], url: str, timeout: float, on_end: Callable[[Submission], None]
+) -> None:
     """Wait up to `timeout` seconds for the results of all sent jobs in the queue at `url`; call `on_end` for each."""
     waiting = {each.job_id: each for each in submissions if each.status == "sent"}
     deadline = time.monotonic() + timeout

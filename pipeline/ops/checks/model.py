@@ -31,6 +31,22 @@ class Row:
     hint: str = ""
 
 
+def ok(subject: str, message: str) -> Row:
+    return Row(CheckStatus.OK, subject, message)
+
+
+def skip(subject: str, message: str, hint: str = "") -> Row:
+    return Row(CheckStatus.SKIP, subject, message, hint)
+
+
+def warn(subject: str, message: str, hint: str) -> Row:
+    return Row(CheckStatus.WARN, subject, message, hint)
+
+
+def fail(subject: str, message: str, hint: str) -> Row:
+    return Row(CheckStatus.FAIL, subject, message, hint)
+
+
 @dataclass(frozen=True)
 class Context:
     """The settings to check, for one process or for all processes of the Procfile."""

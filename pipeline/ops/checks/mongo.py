@@ -14,7 +14,7 @@ from pipeline.clients import mongo
 from pipeline.errors import RetryableError
 from pipeline.monitoring.job_log import writer as job_log_writer
 from pipeline.monitoring.job_log.schema import JOBS
-from pipeline.ops.checks.model import Check, CheckStatus, Context, Row
+from pipeline.ops.checks.model import Check, CheckStatus, Context, Row, fail, ok, skip, warn
 from pipeline.sweeps import run_state
 from pipeline.sweeps.documents import SWEPT
 
@@ -29,7 +29,7 @@ _ROLE = "Grant the user the role readWrite on that database."
 
 def _answers(context: Context) -> Iterator[Row]:
     if context.settings.database_url is None:
-        yield Row(CheckStatus.SKIP, "MongoDB", "No MongoDB variable is set, so sweeps are off.")
+        yield skip("MongoDB", "No MongoDB variable is set, so sweeps are off.")
         return
     try:
         with pymongo.timeout(TIMEOUT):
@@ -39,9 +39,7 @@ def _answers(context: Context) -> Iterator[Row]:
     except PyMongoError as error:
         yield _failed("MongoDB", "ask it", error)
     else:
-        yield Row(
-            CheckStatus.OK, "MongoDB", f"It answers and accepts the credentials; the database is {database.name}."
-        )
+        yield ok("MongoDB", f"It answers and accepts the credentials; the database is {database.name}.")
 
 
 def _collections(context: Context) -> Iterator[Row]:
@@ -63,13 +61,12 @@ def _collection(name: str) -> Row:
     except PyMongoError as error:
         return _failed(name, doing, error)
     if found is None and name in SWEPT:
-        return Row(
-            CheckStatus.SKIP,
+        return skip(
             name,
             "It can be read and updated, but it is empty or missing: there is nothing to sweep.",
             "If you expect documents there, the URL names the wrong database.",
         )
-    return Row(CheckStatus.OK, name, "It can be read and updated.")
+    return ok(name, "It can be read and updated.")
 
 
 def _indexes(context: Context) -> Iterator[Row]:
@@ -78,22 +75,21 @@ def _indexes(context: Context) -> Iterator[Row]:
     try:
         missing = [by for by, *_ in run_state.missing_indexes()]
     except RetryableError as error:
-        yield Row(CheckStatus.SKIP, run_state.COLLECTION, f"Its indexes cannot be listed. {error.message}")
+        yield skip(run_state.COLLECTION, f"Its indexes cannot be listed. {error.message}")
         return
     if missing:
-        yield Row(
-            CheckStatus.WARN,
+        yield warn(
             run_state.COLLECTION,
             f"It lacks the index by {' and by '.join(missing)}: sweeps become slower, and old runs are never deleted.",
             "`image-pipeline provision` creates it.",
         )
     else:
-        yield Row(CheckStatus.OK, run_state.COLLECTION, "Its indexes exist.")
+        yield ok(run_state.COLLECTION, "Its indexes exist.")
 
 
 def _job_log(context: Context) -> Iterator[Row]:
     if context.settings.jobs_mongo_url is None:
-        yield Row(CheckStatus.SKIP, JOBS, "JOBS_MONGO_URL is not set, so the job log is off.")
+        yield skip(JOBS, "JOBS_MONGO_URL is not set, so the job log is off.")
         return
     try:
         with pymongo.timeout(TIMEOUT):
@@ -107,13 +103,13 @@ def _job_log(context: Context) -> Iterator[Row]:
         )  # jobs do not wait for the job log
         return
     except RetryableError as error:
-        yield Row(CheckStatus.SKIP, JOBS, f"Its indexes cannot be listed. {error.message}")
+        yield skip(JOBS, f"Its indexes cannot be listed. {error.message}")
         return
     if missing:
         message = f"It lacks the index of {' and of '.join(missing)}: jobs are not deleted after 30 days."
-        yield Row(CheckStatus.WARN, JOBS, message, "`image-pipeline provision` creates it.")
+        yield warn(JOBS, message, "`image-pipeline provision` creates it.")
     else:
-        yield Row(CheckStatus.OK, JOBS, "The job log can be read and updated, and its indexes exist.")
+        yield ok(JOBS, "The job log can be read and updated, and its indexes exist.")
 
 
 def _failed(subject: str, doing: str, error: PyMongoError) -> Row:
@@ -132,7 +128,7 @@ def _failed(subject: str, doing: str, error: PyMongoError) -> Row:
     else:
         message = f"Could not {doing}: MongoDB returned {type(error).__name__}{f' {code}' if code else ''}."
         hint = "Check the URL and MongoDB's log."
-    return Row(CheckStatus.FAIL, subject, message, hint)
+    return fail(subject, message, hint)
 
 
 _SWEEPING = frozenset({"notify", "sweep", "scheduler"})

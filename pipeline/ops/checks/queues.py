@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from pipeline.clients import aws
 from pipeline.ops.checks.aws_answers import Answer, ask, meaning, unexpected
-from pipeline.ops.checks.model import Check, CheckStatus, Context, Row
+from pipeline.ops.checks.model import Check, CheckStatus, Context, Row, fail, ok, skip, warn
 from pipeline.ops.iam import input_queue
 from pipeline.ops.provision import queue_specs
 from pipeline.sqs.queues import MISSING_QUEUE, QueueSpec, differences, find_queue
@@ -74,11 +74,11 @@ def _answers(context: Context) -> Iterator[Row]:
     where = settings.sqs_endpoint or f"region {settings.aws_region}"
     source = "AWS_ACCESS_KEY_SQS" if settings.aws_access_key_sqs else "boto3's chain"
     if wrong := meaning(answer, "SQS", settings):
-        yield Row(CheckStatus.FAIL, "SQS", *wrong)
+        yield fail("SQS", *wrong)
     elif answer.error and not answer.denied and answer.code not in MISSING_QUEUE:
-        yield Row(CheckStatus.FAIL, "SQS", *unexpected(answer, "SQS", "look up a queue"))
+        yield fail("SQS", *unexpected(answer, "SQS", "look up a queue"))
     else:
-        yield Row(CheckStatus.OK, "SQS", f"It answers ({where}) and accepts the credentials of {source}.")
+        yield ok("SQS", f"It answers ({where}) and accepts the credentials of {source}.")
 
 
 def _find(context: Context) -> list[tuple[QueueSpec, Answer]]:
@@ -95,8 +95,7 @@ def _queues(context: Context) -> Iterator[Row]:
     found = _find(context)
     missing = [spec for spec, answer in found if answer.error is None and answer.value is None]
     if found and len(missing) == len(found):
-        yield Row(
-            CheckStatus.FAIL,
+        yield fail(
             f"{context.settings.queue_namespace}_*",
             f"None of the {len(found)} queues exists, or looking them up is not permitted.",
             f"Check QUEUE_NAMESPACE={context.settings.queue_namespace} and AWS_REGION={context.settings.aws_region}; "
@@ -110,14 +109,12 @@ def _queues(context: Context) -> Iterator[Row]:
 def _configured(context: Context, spec: QueueSpec, found: Answer) -> Row:
     """Check that a queue exists and is configured as `provision` does it."""
     if found.denied:
-        return Row(
-            CheckStatus.FAIL, spec.name, "Looking up the queue is not permitted.", "Allow sqs:GetQueueUrl on it."
-        )
+        return fail(spec.name, "Looking up the queue is not permitted.", "Allow sqs:GetQueueUrl on it.")
     if found.error:
-        return Row(CheckStatus.FAIL, spec.name, *unexpected(found, "SQS", "look it up"))
+        return fail(spec.name, *unexpected(found, "SQS", "look it up"))
     if not found.value:
         message = "The queue is missing, or looking it up is not permitted."
-        return Row(CheckStatus.FAIL, spec.name, message, "`image-pipeline provision` creates it.")
+        return fail(spec.name, message, "`image-pipeline provision` creates it.")
     return _compared(context, spec, ask(lambda: differences(aws.sqs(), spec, found.value)))
 
 
@@ -125,22 +122,22 @@ def _compared(context: Context, spec: QueueSpec, answer: Answer) -> Row:
     """Report the attributes that differ from those of `provision`."""
     if answer.denied and spec.name in context.queues(_COUNT):
         message = f"The queue exists, but these credentials do not permit {_COUNT} on it."
-        return Row(CheckStatus.FAIL, spec.name, message, f"Allow it; `{context.policy}` prints the policy.")
+        return fail(spec.name, message, f"Allow it; `{context.policy}` prints the policy.")
     if answer.denied:
         message = "The queue exists, but these credentials do not permit reading its attributes."
-        return Row(CheckStatus.SKIP, spec.name, message, "A worker does not need that; run `check` as an operator too.")
+        return skip(spec.name, message, "A worker does not need that; run `check` as an operator too.")
     if answer.error:
-        return Row(CheckStatus.FAIL, spec.name, *unexpected(answer, "SQS", "return its attributes"))
+        return fail(spec.name, *unexpected(answer, "SQS", "return its attributes"))
     wrong = dict(answer.value)
     fix = "`image-pipeline provision` fixes it."
     if "RedrivePolicy" in wrong:
         to = f"to {spec.dead_letters}"
         message = f"The redrive policy {to} is missing or different: a message that kills its workers returns forever."
-        return Row(CheckStatus.FAIL, spec.name, message, fix)
+        return fail(spec.name, message, fix)
     if wrong:
         message = ", ".join(f"{name} is not {value}" for name, value in sorted(wrong.items()))
-        return Row(CheckStatus.WARN, spec.name, f"The configuration differs: {message}.", fix)
-    return Row(CheckStatus.OK, spec.name, "It exists, and is configured as `provision` does it.")
+        return warn(spec.name, f"The configuration differs: {message}.", fix)
+    return ok(spec.name, "It exists, and is configured as `provision` does it.")
 
 
 def _permissions(context: Context) -> Iterator[Row]:
@@ -168,23 +165,17 @@ def _allowed(context: Context, queue: _Queue, actions: Iterable[str]) -> Row:
     refused = [action for action, answer in answers.items() if answer.denied]
     failed = {action: answer for action, answer in answers.items() if answer.error and answer.code not in _WRONG}
     if refused:
-        return Row(
-            CheckStatus.FAIL,
+        return fail(
             queue.name,
             f"These credentials do not permit {' and '.join(refused)} here.",
             f"Allow it; `{context.policy}` prints the policy.",
         )
     for action, answer in failed.items():
         if answer.code in MISSING_QUEUE:
-            return Row(CheckStatus.FAIL, queue.name, "There is no such queue.", "Check its name, region and account.")
-        return Row(
-            CheckStatus.FAIL,
-            queue.name,
-            *(meaning(answer, "SQS", context.settings) or unexpected(answer, "SQS", action)),
-        )
+            return fail(queue.name, "There is no such queue.", "Check its name, region and account.")
+        return fail(queue.name, *(meaning(answer, "SQS", context.settings) or unexpected(answer, "SQS", action)))
     if _SEND in answers and (answers[_SEND].value or {}).get("Successful"):
-        return Row(
-            CheckStatus.WARN,
+        return warn(
             queue.name,
             "The endpoint accepted a message that SQS refuses.",
             "The message `image-pipeline check` will become a dead letter: purge it.",
@@ -195,16 +186,15 @@ def _allowed(context: Context, queue: _Queue, actions: Iterable[str]) -> Row:
             if queue.waits
             else "counting its messages is not permitted"
         )
-        return Row(CheckStatus.SKIP, queue.name, f"Receiving was not tested: {why}. All other actions are permitted.")
-    return Row(CheckStatus.OK, queue.name, "All actions that the processes need are permitted.")
+        return skip(queue.name, f"Receiving was not tested: {why}. All other actions are permitted.")
+    return ok(queue.name, "All actions that the processes need are permitted.")
 
 
 def _input(context: Context) -> Iterator[Row]:
     settings = context.settings
     queue = input_queue(settings)
     if queue is None or not settings.queue_url:
-        yield Row(
-            CheckStatus.SKIP,
+        yield skip(
             "QUEUE_URL",
             "It is not set, so ingest is off.",
             "Set it to the URL of the input queue if producers use one.",
@@ -212,16 +202,14 @@ def _input(context: Context) -> Iterator[Row]:
         return
     own = {f"{settings.queue_namespace}_{name}" for name in own_queues()}
     if queue.name in own:
-        yield Row(
-            CheckStatus.FAIL,
+        yield fail(
             "QUEUE_URL",
             f"It names {queue.name}, a queue of the service itself: ingest would read its jobs as input.",
             "Set it to the queue that producers send to.",
         )
         return
     if queue.region and queue.region != settings.aws_region and not settings.sqs_endpoint:
-        yield Row(
-            CheckStatus.FAIL,
+        yield fail(
             "QUEUE_URL",
             f"It is in {queue.region}, but AWS_REGION={settings.aws_region}: requests go to the wrong region.",
             "Make them agree.",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import SettingsError
 from pipeline.ops.checks import mongo, queues, settings, storage
-from pipeline.ops.checks.model import Check, CheckStatus, Context, Row
+from pipeline.ops.checks.model import Check, CheckStatus, Context, Row, fail, skip
 from pipeline.settings import get_settings
 
 #: All checks, in the order in which they run.
@@ -44,7 +44,7 @@ def findings(process: str | None = None) -> Iterator[Finding]:
     except SettingsError as error:
         for sentence in error.args:
             name, _, message = str(sentence).partition(": ")
-            row = Row(CheckStatus.FAIL, name, message or sentence, "Every process stops at its start until you fix it.")
+            row = fail(name, message or sentence, "Every process stops at its start until you fix it.")
             yield Finding("Settings", "variables", row)
         return
     closed: set[str] = set()
@@ -58,4 +58,4 @@ def findings(process: str | None = None) -> Iterator[Finding]:
         if check.opens and statuses and set(statuses) == {CheckStatus.FAIL}:
             closed.add(check.group)
             message = "Skipped because of the line above."
-            yield Finding(check.group, check.name, Row(CheckStatus.SKIP, "the rest", message))
+            yield Finding(check.group, check.name, skip("the rest", message))

@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.images.codecs import fast_paths
-from pipeline.ops.checks.model import Check, CheckStatus, Context, Row
+from pipeline.ops.checks.model import Check, Context, Row, fail, ok, skip, warn
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings, beside_settings
 
 #: Allowed clock skew in seconds. Receivers of signed postbacks allow 5 min (the tolerance of the Standard Webhooks
@@ -33,14 +33,13 @@ _FORBIDDEN = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "::1/1
 
 def _variables(context: Context) -> Iterator[Row]:
     given = context.settings.model_fields_set
-    yield Row(CheckStatus.OK, "variables", f"{len(given)} are set, and every value is valid.")
+    yield ok("variables", f"{len(given)} are set, and every value is valid.")
     for name, message, hint in beside_settings():
-        yield Row(CheckStatus.WARN, name, message, hint)
+        yield warn(name, message, hint)
     for service in ("S3", "SQS"):
         key = getattr(context.settings, f"aws_access_key_{service.lower()}")
         if key and key.get_secret_value().startswith("ASIA"):
-            yield Row(
-                CheckStatus.FAIL,
+            yield fail(
                 f"AWS_ACCESS_KEY_{service}",
                 "It is a temporary key (ASIA…), which works only together with a session token.",
                 "Unset it, and set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; or use a role.",
@@ -50,26 +49,24 @@ def _variables(context: Context) -> Iterator[Row]:
 def _secrets(context: Context) -> Iterator[Row]:
     settings = context.settings
     if _is_local(settings):
-        yield Row(CheckStatus.OK, "POSTBACK_SECRET_KEY", "It is only used on this machine, where SQS runs.")
+        yield ok("POSTBACK_SECRET_KEY", "It is only used on this machine, where SQS runs.")
         return
     if settings.postback_secret_key.get_secret_value() == PUBLISHED_POSTBACK_SECRET:
-        yield Row(
-            CheckStatus.WARN,
+        yield warn(
             "POSTBACK_SECRET_KEY",
             "It is the published default, with which anyone can forge a postback.",
             "Set your own secret, here and in the receivers.",
         )
     else:
-        yield Row(CheckStatus.OK, "POSTBACK_SECRET_KEY", "It is not the published default.")
+        yield ok("POSTBACK_SECRET_KEY", "It is not the published default.")
     if settings.postback_signing_secret is None:
-        yield Row(
-            CheckStatus.WARN,
+        yield warn(
             "POSTBACK_SIGNING_SECRET",
             "Postbacks are not signed: anyone who has seen one can forge another.",
             'Set it to the output of `echo "whsec_$(openssl rand -base64 32)"`, and verify it in the receivers.',
         )
     else:
-        yield Row(CheckStatus.OK, "POSTBACK_SIGNING_SECRET", "Postbacks are signed.")
+        yield ok("POSTBACK_SIGNING_SECRET", "Postbacks are signed.")
 
 
 def _networks(context: Context) -> Iterator[Row]:
@@ -84,17 +81,16 @@ def _networks(context: Context) -> Iterator[Row]:
     if wide or (inward and not _is_local(settings)):
         opened = ", ".join(str(network) for network in (wide or inward))
         reached = "everything" if wide else "this host or the cloud's metadata service, which returns credentials"
-        yield Row(
-            CheckStatus.WARN,
+        yield warn(
             name,
             f"{opened} lets untrusted URLs reach {reached}.",
             "List only hosts that you trust, such as 10.1.2.3/32.",
         )
     elif settings.allowed_networks:
         opened = ", ".join(map(str, settings.allowed_networks))
-        yield Row(CheckStatus.OK, name, f"URLs reach public addresses and {opened}.")
+        yield ok(name, f"URLs reach public addresses and {opened}.")
     else:
-        yield Row(CheckStatus.OK, name, "URLs reach only public addresses.")
+        yield ok(name, "URLs reach only public addresses.")
 
 
 def _memory(context: Context) -> Iterator[Row]:
@@ -104,27 +100,24 @@ def _memory(context: Context) -> Iterator[Row]:
     has = memory()
     figures = f"{cores} processes of {RESIZE_BYTES / 1e9:.0f} GB, one per core"
     if needs > has:
-        yield Row(
-            CheckStatus.WARN,
+        yield warn(
             "memory",
             f"It is too small if every resize process gets the largest image at once: {figures}; this host has "
             f"{has / 1e9:.1f} GB.",
             "Lower MAX_DECODED_PIXELS and MAX_SOURCE_PIXELS, or start resize with fewer `--processes`.",
         )
     else:
-        yield Row(CheckStatus.OK, "memory", f"It is enough for resize: {figures}, of {has / 1e9:.1f} GB.")
+        yield ok("memory", f"It is enough for resize: {figures}, of {has / 1e9:.1f} GB.")
 
 
 def _codecs(_: Context) -> Iterator[Row]:
     """Report the libraries that process pixels. Without the fast ones, an image takes two to four times the CPU."""
     for work, library in fast_paths().items():
         if library != "Pillow" or (work == "resizing" and _LACKS_RESIZER):
-            yield Row(CheckStatus.OK, work, f"By {library}.")
+            yield ok(work, f"By {library}.")
         else:
             hint = "Install the package with all dependencies; `LEVEL=DEBUG` logs why an installed library is unused."
-            yield Row(
-                CheckStatus.WARN, work, "By Pillow instead of the faster library; the images are equally good.", hint
-            )
+            yield warn(work, "By Pillow instead of the faster library; the images are equally good.", hint)
 
 
 def memory() -> int:
@@ -143,18 +136,18 @@ def memory() -> int:
 def _clock(context: Context) -> Iterator[Row]:
     """Compare the clock with the Date header of the first responses of SQS and S3; errors have one too."""
     if not context.skews:
-        yield Row(CheckStatus.SKIP, "clock", "No response contained the time.")
+        yield skip("clock", "No response contained the time.")
     for service, skew in context.skews.items():
         name = f"clock ({service})"
         message = f"This host is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} {service}"
         hint = "Set the clock: `timedatectl set-ntp true`, or chronyd."
         if abs(skew) > SKEW_FAIL:
             message += ": receivers reject signed postbacks, and beyond 15 min AWS rejects all requests."
-            yield Row(CheckStatus.FAIL, name, message, hint)
+            yield fail(name, message, hint)
         elif abs(skew) > SKEW_WARN:
-            yield Row(CheckStatus.WARN, name, f"{message}; beyond {SKEW_FAIL} s, signatures are rejected.", hint)
+            yield warn(name, f"{message}; beyond {SKEW_FAIL} s, signatures are rejected.", hint)
         else:
-            yield Row(CheckStatus.OK, name, f"It agrees within {max(1, abs(skew)):.0f} s.")
+            yield ok(name, f"It agrees within {max(1, abs(skew)):.0f} s.")
 
 
 def _is_local(settings: Settings) -> bool:

@@ -15,7 +15,7 @@ import requests
 from pipeline.clients import aws
 from pipeline.errors import RetryableError
 from pipeline.ops.checks.aws_answers import ELSEWHERE, Answer, ask, meaning, unexpected
-from pipeline.ops.checks.model import Check, CheckStatus, Context, Row
+from pipeline.ops.checks.model import Check, Context, Row, fail, ok, skip, warn
 from pipeline.ops.iam import Place
 from pipeline.ops.provision import lifecycle_changes
 from pipeline.settings import Settings
@@ -48,7 +48,7 @@ def _answers(context: Context) -> Iterator[Row]:
     if (staging := _staging_bucket(settings)) and context.actions_in(Place.STAGING):
         places.setdefault(*staging)
     if not places:
-        yield Row(CheckStatus.SKIP, "S3", "The processes do not need it.")
+        yield skip("S3", "The processes do not need it.")
     for bucket, prefix in places.items():
         yield _bucket(context, bucket, f"{prefix}image-pipeline-check-{secrets.token_hex(4)}")
 
@@ -60,11 +60,10 @@ def _bucket(context: Context, bucket: str, absent: str) -> Row:
     if answer.skew is not None:
         context.skews["S3"] = answer.skew
     if wrong := meaning(answer, "S3", settings):
-        return Row(CheckStatus.FAIL, name, *wrong)
+        return fail(name, *wrong)
     if answer.code == "NoSuchBucket":
         variable = "S3_BUCKET" if bucket == settings.s3_bucket else "STAGING_URL"
-        return Row(
-            CheckStatus.FAIL,
+        return fail(
             name,
             "There is no such bucket.",
             f"Check {variable}; `image-pipeline provision --create-bucket` creates S3_BUCKET.",
@@ -73,8 +72,7 @@ def _bucket(context: Context, bucket: str, absent: str) -> Row:
     region = head.headers.get("x-amz-bucket-region") or answer.headers.get("x-amz-bucket-region")
     if (region and region != settings.aws_region) or answer.code in ELSEWHERE:
         where = region or "another region"
-        return Row(
-            CheckStatus.FAIL,
+        return fail(
             name,
             f"It is in {where}, but AWS_REGION={settings.aws_region}: nothing can be stored, and URLs do not work.",
             f"Set AWS_REGION={region}, with the queues there too."
@@ -82,19 +80,18 @@ def _bucket(context: Context, bucket: str, absent: str) -> Row:
             else "Set AWS_REGION to the bucket's region.",
         )
     if answer.error and not answer.denied and answer.code not in _NOT_FOUND:
-        return Row(CheckStatus.FAIL, name, *unexpected(answer, "S3", "read from it"))
+        return fail(name, *unexpected(answer, "S3", "read from it"))
     try:  # the requests above use boto3 for its error codes, but images use another client
         s3.exists(bucket, absent, doing="look for an object")
     except RetryableError as error:
-        return Row(
-            CheckStatus.FAIL,
+        return fail(
             name,
             f"boto3 reaches S3, but the client that transfers images does not. {error.message}",
             "It trusts public certificate authorities and uses https_proxy and no_proxy: check them and AWS_REGION.",
         )
     source = "AWS_ACCESS_KEY_S3" if settings.aws_access_key_s3 else "boto3's chain"
     where = settings.s3_endpoint or f"region {settings.aws_region}"
-    return Row(CheckStatus.OK, name, f"S3 answers ({where}) and accepts the credentials of {source}.")
+    return ok(name, f"S3 answers ({where}) and accepts the credentials of {source}.")
 
 
 def _renditions(context: Context) -> Iterator[Row]:
@@ -107,8 +104,7 @@ def _renditions(context: Context) -> Iterator[Row]:
     acl = {} if settings.s3_acl == "none" else {"ACL": settings.s3_acl}
     answer = _put(settings.s3_bucket, key, **acl)
     if acl and answer.code == ACLS_DISABLED:
-        yield Row(
-            CheckStatus.WARN,
+        yield warn(
             "renditions",
             f"The bucket has ACLs disabled, so S3_ACL={settings.s3_acl} has no effect; renditions are stored without.",
             "Set S3_ACL=none, and make the prefix public with a bucket policy or a CDN.",
@@ -117,8 +113,7 @@ def _renditions(context: Context) -> Iterator[Row]:
     elif acl and answer.denied:
         answer = _put(settings.s3_bucket, key)
         if not answer.error:
-            yield Row(
-                CheckStatus.FAIL,
+            yield fail(
                 "renditions",
                 f"They can be written, but not with S3_ACL={settings.s3_acl}: Block Public Access is on, or "
                 "s3:PutObjectAcl is missing.",
@@ -133,19 +128,14 @@ def _renditions(context: Context) -> Iterator[Row]:
     finally:
         gone = ask(lambda: aws.s3().delete_object(Bucket=settings.s3_bucket, Key=key))
     if gone.error:  # upload does not need the permission to delete
-        yield Row(
-            CheckStatus.SKIP,
-            "renditions",
-            f"The small object {key} remains because deleting is not permitted, nor needed.",
-        )
+        yield skip("renditions", f"The small object {key} remains because deleting is not permitted, nor needed.")
 
 
 def _findable(settings: Settings, absent: str) -> Row:
     """Check that a process that only looks for renditions can do so."""
     if ask(lambda: aws.s3().head_object(Bucket=settings.s3_bucket, Key=absent)).code in _NOT_FOUND:
-        return Row(CheckStatus.OK, "renditions", "They can be looked for.")
-    return Row(
-        CheckStatus.SKIP,
+        return ok("renditions", "They can be looked for.")
+    return skip(
         "renditions",
         "S3 answers 403 for a missing object, as it does without s3:ListBucket, so it is unknown whether "
         "s3:GetObject is permitted.",
@@ -156,17 +146,14 @@ def _findable(settings: Settings, absent: str) -> Row:
 def _readable(context: Context, key: str) -> Row:
     answer = ask(lambda: aws.s3().head_object(Bucket=context.settings.s3_bucket, Key=key))
     if answer.denied:
-        return Row(
-            CheckStatus.FAIL,
+        return fail(
             "renditions",
             "Looking for them is not permitted: each cover would be rendered and stored again every time.",
             f"Allow s3:GetObject; `{context.policy}` prints the policy.",
         )
     if answer.error:
-        return Row(CheckStatus.FAIL, "renditions", *unexpected(answer, "S3", "look for one"))
-    return Row(
-        CheckStatus.OK, "renditions", f"They can be written and looked for, under {context.settings.s3_prefix}/."
-    )
+        return fail("renditions", *unexpected(answer, "S3", "look for one"))
+    return ok("renditions", f"They can be written and looked for, under {context.settings.s3_prefix}/.")
 
 
 def _public(settings: Settings, key: str) -> Row:
@@ -175,10 +162,9 @@ def _public(settings: Settings, key: str) -> Row:
     subject = "public URL"
     status = _status(url)
     if status == requests.codes.ok:
-        return Row(CheckStatus.OK, subject, f"{settings.public_url_base}/… is publicly readable.")
+        return ok(subject, f"{settings.public_url_base}/… is publicly readable.")
     if status is None:
-        return Row(
-            CheckStatus.WARN,
+        return warn(
             subject,
             f"{settings.public_url_base} cannot be reached from here.",
             "Check PUBLIC_BASE_URL; if only this host has no access to it, ignore this.",
@@ -187,11 +173,8 @@ def _public(settings: Settings, key: str) -> Row:
         settings.s3_acl in {"private", "authenticated-read", "bucket-owner-full-control"}
         and not settings.public_base_url
     ):
-        return Row(
-            CheckStatus.OK, subject, f"An anonymous request gets {status}, as S3_ACL={settings.s3_acl} requires."
-        )
-    return Row(
-        CheckStatus.WARN,
+        return ok(subject, f"An anonymous request gets {status}, as S3_ACL={settings.s3_acl} requires.")
+    return warn(
         subject,
         f"An anonymous request to {settings.public_url_base}/… gets {status}: the covers are not public.",
         "Make the prefix public: with a bucket policy, with S3_ACL, or with a CDN as PUBLIC_BASE_URL.",
@@ -214,7 +197,7 @@ def _staging(context: Context) -> Iterator[Row]:
     bucket, prefix = place
     where, key, needed = f"s3://{bucket}/{prefix}", prefix + secrets.token_hex(16), context.actions_in(Place.STAGING)
     if "s3:PutObject" not in needed:
-        yield Row(CheckStatus.SKIP, "staging", "Writing there is not needed, and was not tested.")
+        yield skip("staging", "Writing there is not needed, and was not tested.")
         return
     answer = _put(bucket, key)
     if answer.error:
@@ -228,21 +211,19 @@ def _staging(context: Context) -> Iterator[Row]:
     if "s3:DeleteObject" in needed and (gone.error or gone.value.get("Errors")):
         refused.append("s3:DeleteObject")
     if refused:
-        yield Row(
-            CheckStatus.FAIL,
+        yield fail(
             "staging",
             f"These credentials do not permit {' and '.join(refused)} in {where}.",
             f"Allow it; `{context.policy}` prints the policy.",
         )
     if public:
-        yield Row(
-            CheckStatus.FAIL,
+        yield fail(
             "staging",
             f"The objects in {where} are publicly readable.",
             "Restrict the bucket policy to the final prefix, or use another bucket for STAGING_URL.",
         )
     if not (refused or public):
-        yield Row(CheckStatus.OK, "staging", f"Objects in {where} can be written, read and deleted, and are private.")
+        yield ok("staging", f"Objects in {where} can be written, read and deleted, and are private.")
 
 
 def _open_to_all(settings: Settings, bucket: str, key: str) -> bool:
@@ -268,19 +249,16 @@ def _folder(context: Context) -> Iterator[Row]:
             file.write(_BODY)
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        yield Row(
-            CheckStatus.FAIL,
+        yield fail(
             str(folder),
             f"The staging folder is not writable: {error.strerror}.",
             "Give it to the user of the processes (`chown`), or set another folder in STAGING_URL.",
         )
         return
     if free < FREE:
-        yield Row(
-            CheckStatus.WARN, str(folder), f"Only {free / 1e6:,.0f} MB are free there.", "Free some space, or use S3."
-        )
+        yield warn(str(folder), f"Only {free / 1e6:,.0f} MB are free there.", "Free some space, or use S3.")
     else:
-        yield Row(CheckStatus.OK, str(folder), f"The staging folder is writable, and has {free / 1e9:,.1f} GB free.")
+        yield ok(str(folder), f"The staging folder is writable, and has {free / 1e9:,.1f} GB free.")
 
 
 def _expiry(context: Context) -> Iterator[Row]:
@@ -289,23 +267,21 @@ def _expiry(context: Context) -> Iterator[Row]:
         return
     answer = ask(lambda: list(lifecycle_changes(*place)))
     if answer.denied:
-        yield Row(
-            CheckStatus.SKIP,
+        yield skip(
             "expiry",
             "These credentials do not permit reading the bucket's lifecycle rules.",
             "A worker does not need that; run `check` with the credentials of `provision` too.",
         )
     elif answer.error:
-        yield Row(CheckStatus.FAIL, "expiry", *unexpected(answer, "S3", "return the bucket's lifecycle rules"))
+        yield fail("expiry", *unexpected(answer, "S3", "return the bucket's lifecycle rules"))
     elif answer.value:
-        yield Row(
-            CheckStatus.WARN,
+        yield warn(
             "expiry",
             "No lifecycle rule expires objects in staging, so it keeps growing.",
             "`image-pipeline provision` adds the rule, and keeps the other rules of the bucket.",
         )
     else:
-        yield Row(CheckStatus.OK, "expiry", f"Objects in staging expire after {EXPIRY_DAYS} days.")
+        yield ok("expiry", f"Objects in staging expire after {EXPIRY_DAYS} days.")
 
 
 def _put(bucket: str, key: str, **more: Any) -> Answer:
@@ -319,10 +295,8 @@ def _put(bucket: str, key: str, **more: Any) -> Answer:
 def _refused(context: Context, answer: Answer, subject: str, where: str) -> Row:
     if answer.denied:
         message = f"These credentials do not permit s3:PutObject in {where}."
-        return Row(CheckStatus.FAIL, subject, message, f"Allow it; `{context.policy}` prints the policy.")
-    return Row(
-        CheckStatus.FAIL, subject, *(meaning(answer, "S3", context.settings) or unexpected(answer, "S3", "write"))
-    )
+        return fail(subject, message, f"Allow it; `{context.policy}` prints the policy.")
+    return fail(subject, *(meaning(answer, "S3", context.settings) or unexpected(answer, "S3", "write")))
 
 
 _LOOKS = frozenset({"fetch", "resize", "upload"})

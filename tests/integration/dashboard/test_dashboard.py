@@ -377,7 +377,7 @@ def test_pages_do_not_wait_for_a_job_log_that_does_not_answer(
         asked.append("the job log")
         raise RetryableError("mongo_error", "Could not read the job log.")
 
-    for name in ("latest", "story", "failures", "rates"):
+    for name in ("latest", "history", "failures", "rates"):
         monkeypatch.setattr(f"pipeline.monitoring.job_log.reader.{name}", no_answer)
     with serving() as site:
         wait_for_text(site, "/", "The job log does not answer")
