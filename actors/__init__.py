@@ -1,1 +1,1 @@
-"""The stages, one actor a file: each reads its message, does one thing, hands the job on. And the sweeps."""
+"""The actors of the four stages, one file each, and those of the sweeps."""

@@ -1,4 +1,4 @@
-"""fetch: from a URL to bytes in staging."""
+"""The fetch stage: downloads each source into staging."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from pipeline.worker.stage_actor import stage_actor
 
 @stage_actor(FETCH)
 def fetch_image(job: Job) -> Job:
-    """Download each source. What is already published in every size is done; the rest goes to resize."""
+    """Download each source. A source that is already published in every size skips resize and upload."""
     return advance(job, FETCH, fetch)
 
 
 def fetch(job: Job, source: Source) -> Source:
-    """One source, downloaded and staged, or found to be published already."""
+    """Download and stage one source, or find that it is already published."""
     settings = get_settings()
     recipe = Recipe(settings.renditions, settings.resize_fit)
     image = download(source.url, partial(host_limiter().slot, lane=job.lane))

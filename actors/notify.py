@@ -1,4 +1,4 @@
-"""notify: from a job that has ended to those who asked, or to the documents that a sweep found."""
+"""The notify stage: delivers the result of a job, or writes it back to the document that a sweep found."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from pipeline.sweeps.documents import WriteBack
 from pipeline.sweeps.sweep import write_back
 from pipeline.worker.stage_actor import stage_actor
 
-#: How a result is delivered, by the name of the payload's field that asks for it.
+#: The function that delivers a result, by the payload field that requests it.
 DELIVERIES: dict[str, Callable[[str, str, Payload], object]] = {
     "redirect_queue": redirect,
     "postback_url": postback,
 }
 
-#: The delivery of a sweep's job, its only one.
+#: The only delivery of a sweep's job.
 DOCUMENT = "document"
 
 
 @stage_actor(NOTIFY)
 def notify_result(job: Job) -> None:
-    """Deliver the result to each place that was asked, then clean up; what fails is tried again, each by itself."""
+    """Make each requested delivery, then delete the job's staged bytes. Deliveries that fail are retried separately."""
     failed: dict[str, PipelineError] = {}
     for name, deliver_one in pending_deliveries(job).items():
         try:
@@ -42,9 +42,9 @@ def notify_result(job: Job) -> None:
 
 
 def pending_deliveries(job: Job) -> dict[str, Callable[[], object]]:
-    """What is still to be done, by name: the deliveries, and the clean-up after them.
+    """Return the deliveries that are still to be made, by name, and the clean-up after them.
 
-    A sweep's job has one delivery, to MongoDB. No message from outside can ask for that.
+    A sweep's job has one delivery, to MongoDB. No message from outside can request it.
     """
     clean: dict[str, Callable[[], object]] = {CLEAN_UP: partial(clean_up, job)}
     if job.deliveries == (CLEAN_UP,):
@@ -57,12 +57,15 @@ def pending_deliveries(job: Job) -> dict[str, Callable[[], object]]:
         if payload.get(name)
     }
     if job.sweep:
-        asked = {DOCUMENT: partial(write_back, job.sweep, outcome(job, result))}
+        asked = {DOCUMENT: partial(write_back, job.sweep, to_write_back(job, result))}
     return asked | clean if job.deliveries is None else {name: asked[name] for name in job.deliveries}
 
 
-def outcome(job: Job, result: Payload) -> WriteBack:
-    """How a sweep's job ended, by image field. What was given up comes first among the errors: it says why to wait."""
+def to_write_back(job: Job, result: Payload) -> WriteBack:
+    """Return what a sweep's job writes to its documents, by image field.
+
+    Errors that were given up come first, because the document shows only the first error.
+    """
     now = datetime.now(UTC)
     failed = sorted((source for source in job.sources if source.error), key=lambda source: not source.given_up)
     return {
@@ -77,5 +80,5 @@ def outcome(job: Job, result: Payload) -> WriteBack:
 
 
 def clean_up(job: Job) -> None:
-    """Delete what the job has in staging, but keep the bytes of a failed source: it may be sent through again."""
+    """Delete the staged bytes of the job, except those of failed sources, which a redrive may need."""
     staging().delete([key for source in job.sources if not source.error for key in source.staged_keys])

@@ -1,4 +1,4 @@
-"""resize: from a source's bytes to its renditions, both in staging."""
+"""The resize stage: renders each staged source to all sizes, also in staging."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pipeline.worker.stage_actor import stage_actor
 
 @stage_actor(RESIZE)
 def resize_image(job: Job) -> Job:
-    """Render every size of each source; the renditions of one wait in staging as one object."""
+    """Render every size of each source. The renditions of a source are staged as one object."""
     return advance(job, RESIZE, resize)
 
 
 def resize(job: Job, source: Source) -> Source:
-    """One source, rendered."""
+    """Render one source."""
     settings = get_settings()
     renditions = render(
         staging().get(source.original),

@@ -1,4 +1,4 @@
-"""The nightly sweeps of MongoDB: every document whose cover changed becomes a job in the bulk lane."""
+"""The nightly sweeps of MongoDB: every document with a changed cover becomes a job in the bulk lane."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from pipeline.worker.stage_actor import our_broker
 
 logger = logging.getLogger(__name__)
 
-#: Seconds until a page is taken again that MongoDB kept from being taken.
-TROUBLE_PAUSE = 30.0
+#: Seconds until a page is retried after an error of MongoDB.
+MONGO_RETRY_DELAY = 30.0
 
 
 def _nightly(swept: Swept, expression: str) -> ActorDecorator:
     def last_run() -> datetime | None:
         return run_state.last_scheduled(swept) if get_settings().database_url else None
 
-    periodic = Periodic(expression, last_run, begins=serve_scheduler)
+    periodic = Periodic(expression, last_run, on_first_use=serve_scheduler)
     return dramatiq.actor(actor_class=PeriodicActor, queue_name=swept.queue, periodic=periodic)
 
 
 @_nightly(CHANNELS, get_settings().sweep_channels_cron)
 def sweep_channels(run: str | None = None, page: int = 0) -> None:
-    """Take one page of a run over the channels; without one, begin the run that the schedule asks for."""
+    """Take one page of a run over the channels, or begin the scheduled run if `run` is None."""
     _sweep(CHANNELS, run, page)
 
 
 @_nightly(EPISODES, get_settings().sweep_episodes_cron)
 def sweep_episodes(run: str | None = None, page: int = 0) -> None:
-    """Take one page of a run over the episodes; without one, begin the run that the schedule asks for."""
+    """Take one page of a run over the episodes, or begin the scheduled run if `run` is None."""
     _sweep(EPISODES, run, page)
 
 
 def send_page(swept: Swept, run: str, page: int = 0, *, wait: float = 0.0) -> None:
-    """Send the message that asks for a page of a run, after `wait` seconds."""
+    """Send the message for a page of a run, to be received after `wait` seconds."""
     actor = our_broker().get_actor(swept.queue)
     our_broker().enqueue(actor.message(run=run, page=page), delay=int(wait * 1000))
 
@@ -58,7 +58,7 @@ def send_page(swept: Swept, run: str, page: int = 0, *, wait: float = 0.0) -> No
 def _sweep(swept: Swept, run: str | None, page: int) -> None:
     SWEEP_TAKEN.labels(swept.queue).set_to_current_time()
     if get_settings().database_url is None:
-        logger.info("No MongoDB variable is set: %s are not swept.", swept.name)
+        logger.info("No MongoDB variable is set. The %s are not swept.", swept.name)
         return
     message = current_message()
     try:
@@ -66,18 +66,18 @@ def _sweep(swept: Swept, run: str | None, page: int) -> None:
             run, next_page = _begin(swept, message)
         else:
             next_page = sweep.take_page(swept, run, page, by=message.message_id, hand_over=_hand_over)
-    except RetryableError as trouble:
-        if trouble.code != "mongo_error":
+    except RetryableError as error:
+        if error.code != "mongo_error":
             raise
-        logger.warning("The sweep of %s waits %g s: %s", swept.name, TROUBLE_PAUSE, trouble)
-        our_broker().enqueue(_as_sent(message), delay=int(TROUBLE_PAUSE * 1000))
+        logger.warning("The sweep of %s is retried in %g s: %s", swept.name, MONGO_RETRY_DELAY, error)
+        our_broker().enqueue(_as_sent(message), delay=int(MONGO_RETRY_DELAY * 1000))
         return
     if next_page:
         send_page(swept, run, next_page.page, wait=next_page.wait)
 
 
 def _begin(swept: Swept, message: SQSMessage) -> tuple[str, sweep.NextPage | None]:
-    """Begin the run that the message asks for, if no other message has."""
+    """Begin the run that the message asks for, unless another message has begun it."""
     at = _asked_for(swept, message)
     run_id = run_state.scheduled_id(swept, at)
     run = run_state.begin(swept, run_id, by=message.message_id, scheduled_for=at)
@@ -88,7 +88,7 @@ def _begin(swept: Swept, message: SQSMessage) -> tuple[str, sweep.NextPage | Non
 
 
 def _asked_for(swept: Swept, message: SQSMessage) -> datetime:
-    """The scheduled time for which the message was sent, however late; without one, when the message was made."""
+    """Return the scheduled time that the message was sent for, or the message's own time if it was not scheduled."""
     if text := message.options.get("scheduled_at"):
         return scheduled_time(
             str(our_broker().get_actor(swept.queue).options["periodic"]), datetime.fromisoformat(text)
@@ -97,7 +97,7 @@ def _asked_for(swept: Swept, message: SQSMessage) -> datetime:
 
 
 def _as_sent(message: SQSMessage) -> dramatiq.Message[None]:
-    """A received message as it was sent, its id too: it is still the one that began or advanced the run."""
+    """Return a received message as it was sent, with its id, by which the run knows the message that advanced it."""
     return dramatiq.Message(**message.asdict())
 
 

@@ -41,7 +41,7 @@ from pipeline.local.supervisor import Child, command_line
 from pipeline.settings import get_settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.worker.crash_counter import StagedTrials
-from pipeline.worker.middleware import AtWork, Shutdowns, Suspects
+from pipeline.worker.middleware import GracefulShutdown, InProgress, Suspects
 from pipeline.worker.settlement import Settlement
 
 #: Each stage is one actor with a queue of its own, and sends the next; the last reports the job's end.
@@ -114,13 +114,13 @@ def ours(probe: Probe | None = None) -> dramatiq.Broker:
             middleware=[
                 Settlement(get_settings(), job_of=_no_job, pass_on=_no_job),
                 Suspects(),
-                Shutdowns(),
+                GracefulShutdown(),
                 AgeLimit(),
                 TimeLimit(),
                 ShutdownNotifications(),
                 CurrentMessage(),
                 PeriodiqMiddleware(),
-                AtWork(),
+                InProgress(),
             ],
         ),
         probe,

@@ -27,7 +27,7 @@ from pipeline.clients import lazy, mongo
 from pipeline.events import Event, Outcome
 from pipeline.job import Content, Job, Source
 from pipeline.local.embedded import EmbeddedStack
-from pipeline.monitoring.job_log.writer import JobLog
+from pipeline.monitoring.job_log.writer import JobLogWriter
 from pipeline.monitoring.logs import JsonFormatter, log_event
 from pipeline.monitoring.traces import Traces
 from pipeline.ops.provision import plan
@@ -81,7 +81,7 @@ def main() -> None:
         for change in plan(get_settings(), create_bucket=True):
             change.apply()
         images = [turns(number) for number in range(count)]
-        log = JobLog(room=4 * count)
+        log = JobLogWriter(capacity=4 * count)
         log.start()
         measured("job log", images, log, lambda: log.stop(120))
         taken = mongo.job_database()["image_pipeline_jobs"].count_documents({})

@@ -235,6 +235,15 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def input_queue_name(self) -> str | None:
+        """The name of the queue at QUEUE_URL, or None where that is not set."""
+        return self.queue_url.rsplit("/", 1)[-1] if self.queue_url else None
+
+    def full_queue_name(self, queue: str) -> str:
+        """Return the name that `queue`, one of the service's own, has in SQS."""
+        return f"{self.queue_namespace}_{queue}"
+
+    @property
     def staging(self) -> str:
         """Where bytes wait between stages, as a URL that ends in a slash."""
         return (self.staging_url or f"s3://{self.s3_bucket}/pipeline-staging/").rstrip("/") + "/"
@@ -260,8 +269,8 @@ class Settings(BaseSettings):
     @cached_property
     def own_queues(self) -> frozenset[str]:
         """The full names of all queues of this service, the input queue included."""
-        own = {f"{self.queue_namespace}_{queue}" for queue in own_queues()}
-        return frozenset(own | ({self.queue_url.rsplit("/", 1)[-1]} if self.queue_url else set()))
+        own = {self.full_queue_name(queue) for queue in own_queues()}
+        return frozenset(own | ({self.input_queue_name} if self.input_queue_name else set()))
 
     @property
     def traces_endpoint(self) -> str | None:

@@ -13,6 +13,11 @@ class Lane(StrEnum):
     BULK = "bulk"  #: a sweep's
 
 
+def dead_letter_queue_of(queue: str) -> str:
+    """Return the name of the dead-letter queue that both lanes of `queue` share, all without the namespace."""
+    return f"{queue.removesuffix(f'_{Lane.BULK.value}')}_dlq"
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage: the actor that does its work, and how long that may take.
@@ -36,7 +41,7 @@ class Stage:
     @property
     def dead_letter_queue(self) -> str:
         """Where messages of both lanes end that the stage gave up."""
-        return f"{self.name}_dlq"
+        return dead_letter_queue_of(self.name)
 
 
 FETCH = Stage("fetch", actor="fetch_image", time_limit=300)
@@ -51,7 +56,7 @@ STAGES = (FETCH, RESIZE, UPLOAD, NOTIFY)
 BULK_QUEUES = frozenset(stage.queue(Lane.BULK) for stage in STAGES)
 
 #: Where `ingest` keeps input messages that it had to refuse.
-INGEST_DEAD_LETTER_QUEUE = "ingest_dlq"
+INGEST_DEAD_LETTER_QUEUE = dead_letter_queue_of("ingest")
 
 
 def own_queues() -> set[str]:
@@ -71,5 +76,5 @@ SWEEP_QUEUES = ("sweep_channels", "sweep_episodes")
 DEAD_LETTER_QUEUES: dict[str, str] = {
     "ingest": INGEST_DEAD_LETTER_QUEUE,
     **{stage.name: stage.dead_letter_queue for stage in STAGES},
-    **{queue: f"{queue}_dlq" for queue in SWEEP_QUEUES},
+    **{queue: dead_letter_queue_of(queue) for queue in SWEEP_QUEUES},
 }

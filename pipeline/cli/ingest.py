@@ -47,7 +47,7 @@ def ingest() -> None:
     with recording(settings):
         thread.start()
         serve_ingest(worker, thread.is_alive)
-        logger.info("Taking messages from %s.", settings.queue_url.rsplit("/", 1)[-1])
+        logger.info("Taking messages from %s.", settings.input_queue_name)
         stop.wait()
         worker.stop()
         thread.join(STOP_TIMEOUT)  # a long poll that still runs ends with the process

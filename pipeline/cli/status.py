@@ -19,7 +19,7 @@ from pipeline.cli import status_view
 from pipeline.cli.terminal import console, fail, new_app
 from pipeline.errors import PipelineError
 from pipeline.monitoring.job_log.reader import history, matching
-from pipeline.monitoring.status import look
+from pipeline.monitoring.status import read_status
 
 app = new_app()
 
@@ -50,7 +50,7 @@ def status(
     URLs.
     """
     if not job:
-        _show(look, status_view.of_stages, watch=watch, as_json=as_json)
+        _show(read_status, status_view.of_stages, watch=watch, as_json=as_json)
     else:
         job_id = _find_id(job)
         _show(lambda: history(job_id), status_view.of_history, watch=watch, as_json=as_json)

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.events import Outcome
-from pipeline.monitoring.job_log.reader import Attempt, Failure, HistorySource, JobHistory
-from pipeline.monitoring.status import StageStatus, Status
+from pipeline.monitoring.job_log.reader import Attempt, FailureGroup, HistorySource, JobHistory
+from pipeline.monitoring.status import ServiceStatus, StageStatus
 from pipeline.text import format_duration, plural, printable
 
 #: The style of each outcome.
@@ -35,7 +35,7 @@ MAX_CAUSES = 5
 UNKNOWN = "-"
 
 
-def of_stages(status: Status) -> RenderableType:
+def of_stages(status: ServiceStatus) -> RenderableType:
     """Draw the stages as a table, then the failures of the last hour and hints."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("Stage", no_wrap=True)
@@ -61,7 +61,7 @@ def _cells(stage: StageStatus, now: datetime) -> Iterator[Text]:
     yield Text(_age(stage.oldest, now) if stage.oldest else UNKNOWN, style="" if stage.oldest else "dim")
 
 
-def _failures(failures: list[Failure], now: datetime) -> RenderableType:
+def _failures(failures: list[FailureGroup], now: datetime) -> RenderableType:
     table = Table(box=None, show_header=False, pad_edge=False)
     for justify in ("right", "left", "left"):
         table.add_column(justify=justify, no_wrap=True)

@@ -1,4 +1,4 @@
-"""Functions whose result is made once per process, when it is first asked for."""
+"""Functions whose result is created once per process, at the first call."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _all: list[Lazy[..., Any]] = []
 
 
 class Lazy(Generic[P, T]):
-    """A function whose result is made once for each set of arguments, however many threads ask at the same time.
+    """Decorates a function so that it runs once per set of arguments, even if many threads call it at the same time.
 
-    `functools.cache` would let each of those threads make one, and keep the last.
+    With `functools.cache`, each of these threads would create a result, and only the last would be kept.
     """
 
     def __init__(self, make: Callable[P, T]) -> None:
@@ -37,7 +37,7 @@ class Lazy(Generic[P, T]):
         return made[key]
 
     def forget(self) -> None:
-        """Drop all results. MongoDB clients among them are closed; the others close with their last reference."""
+        """Drop all results. MongoDB clients are closed; other clients close when they are garbage-collected."""
         with self._lock:
             made, self._made = self._made, {}
         for each in made.values():
@@ -46,7 +46,7 @@ class Lazy(Generic[P, T]):
 
 
 def forget() -> None:
-    """Drop every client and the settings, so that the next use reads the environment again."""
+    """Drop all clients and the settings, so that the environment is read again."""
     for lazy in _all:
         lazy.forget()
     get_settings.cache_clear()

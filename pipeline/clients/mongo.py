@@ -1,4 +1,4 @@
-"""Clients of MongoDB: the customer's database that is swept, and the job log's."""
+"""MongoDB clients: of the customer's database, which is swept, and of the job log."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from pipeline.settings import get_settings
 if TYPE_CHECKING:
     from pymongo.database import Database
 
-#: Connections kept open: more than the threads of any process in the Procfile.
+#: Maximum number of open connections: more than any process in the Procfile has threads.
 POOL_SIZE = 64
 
-#: Seconds in which MongoDB has to answer a short request.
-MONGO_ANSWERS = 10.0
+#: Error code of MongoDB for a key that already exists.
+DUPLICATE_KEY = 11000
+
+#: Timeout of a short request, in seconds.
+SHORT_TIMEOUT = 10.0
 
 
 @Lazy
@@ -33,7 +36,7 @@ def _mongo() -> MongoClient[dict[str, Any]]:
         url.get_secret_value(),
         appname="image-pipeline",
         tz_aware=True,
-        datetime_conversion="DATETIME_AUTO",  # a date or a text that is none in Python keeps from reading no others
+        datetime_conversion="DATETIME_AUTO",  # dates and texts invalid in Python must not fail a whole query
         unicode_decode_error_handler="replace",
         maxPoolSize=POOL_SIZE,
         serverSelectionTimeoutMS=5000,
@@ -42,7 +45,7 @@ def _mongo() -> MongoClient[dict[str, Any]]:
 
 
 def database() -> Database[dict[str, Any]]:
-    """The MongoDB database that the sweeps work on; reads go to the primary, whatever its URL says."""
+    """Return the customer's database. Reads go to the primary, even if its URL has another read preference."""
     return _mongo().get_default_database(read_preference=ReadPreference.PRIMARY)
 
 
@@ -50,19 +53,19 @@ def database() -> Database[dict[str, Any]]:
 def _jobs_mongo() -> MongoClient[dict[str, Any]]:
     url = get_settings().jobs_mongo_url
     if url is None:
-        raise SettingsError("JOBS_MONGO_URL is not set: name there the MongoDB database that is to hold the job log.")
+        raise SettingsError("JOBS_MONGO_URL is not set. Set it to the URL of the MongoDB database for the job log.")
     return MongoClient(
         url.get_secret_value(),
         appname="image-pipeline-jobs",
         tz_aware=True,
-        maxPoolSize=8,  # one thread of a process writes; a dashboard's few read
+        maxPoolSize=8,  # one thread writes, and a few of the dashboard read
         serverSelectionTimeoutMS=5000,
         connectTimeoutMS=5000,
     )
 
 
 def job_database() -> Database[dict[str, Any]]:
-    """The MongoDB database of the job log.
+    """Return the database of the job log.
 
     Raises:
         SettingsError: JOBS_MONGO_URL is not set.
@@ -74,17 +77,20 @@ def job_database() -> Database[dict[str, Any]]:
 def mongo_errors(
     doing: str, *, timeout: float | None = None, where: Callable[[], Database[dict[str, Any]]] = database
 ) -> Iterator[None]:
-    """Turns what pymongo raises into a RetryableError `mongo_error` that says what was being done.
+    """Translate errors of pymongo to a RetryableError `mongo_error` with the message "Could not <doing>: ...".
 
-    All that is inside may take `timeout` seconds together, by default `MONGO_ANSWERS`. Where that is long, the database
-    `where` it is done is asked first whether it is there: pymongo would look for it all that time.
+    Args:
+        doing: completes the message.
+        timeout: seconds for all operations inside the context together; default `SHORT_TIMEOUT`.
+        where: returns the database. With a long `timeout` it is pinged first, because pymongo would search for an
+            unreachable server for all that time.
     """
-    timeout = timeout or MONGO_ANSWERS
+    timeout = timeout or SHORT_TIMEOUT
     try:
-        if timeout > MONGO_ANSWERS:
-            with pymongo.timeout(MONGO_ANSWERS):
+        if timeout > SHORT_TIMEOUT:
+            with pymongo.timeout(SHORT_TIMEOUT):
                 where().command("ping")
         with pymongo.timeout(timeout):
             yield
-    except PyMongoError as error:  # its text may hold hosts and documents
-        raise RetryableError("mongo_error", f"Could not {doing}: MongoDB gave {type(error).__name__}.") from error
+    except PyMongoError as error:  # its message may contain hosts and documents
+        raise RetryableError("mongo_error", f"Could not {doing}: MongoDB raised {type(error).__name__}.") from error

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipeline.monitoring.job_log.reader import Failure
+from pipeline.monitoring.job_log.reader import FailureGroup
 from pipeline.ops.dead_letters.letter import DeadLetter
 
 #: Maximum number of dead letters and of hosts to show per cause.
@@ -71,7 +71,7 @@ def key_of(stage: str, code: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"{stage}-{code}".lower()).strip("-")
 
 
-def group(letters: Sequence[DeadLetter], failures: Sequence[Failure] = ()) -> list[Cause]:
+def group(letters: Sequence[DeadLetter], failures: Sequence[FailureGroup] = ()) -> list[Cause]:
     """Group letters, given latest first, by cause; return the most frequent cause first."""
     groups: dict[tuple[str, str], list[DeadLetter]] = {}
     for letter in letters:
@@ -81,7 +81,7 @@ def group(letters: Sequence[DeadLetter], failures: Sequence[Failure] = ()) -> li
     return sorted(causes, key=lambda cause: (-cause.count, cause.key))
 
 
-def past(causes: Sequence[Cause], failures: Sequence[Failure]) -> list[PastCause]:
+def past(causes: Sequence[Cause], failures: Sequence[FailureGroup]) -> list[PastCause]:
     """Return the failures of the last day that are not among `causes`."""
     present = {(cause.stage, cause.code) for cause in causes}
     return [

@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
 from pipeline.events import Outcome
-from pipeline.monitoring.job_log.reader import Attempt, HistorySource, JobHistory, Status
+from pipeline.monitoring.job_log.reader import Attempt, HistorySource, JobHistory, JobStatus
 from pipeline.net.http_errors import shown
 from pipeline.ops.submit import Submission
 from pipeline.payload import IMAGE_FIELDS, folder_name, present_url
 from pipeline.stages import STAGES
 from pipeline.text import format_duration
 
-WORDS: dict[Status, str] = {
+WORDS: dict[JobStatus, str] = {
     "under_way": "under way",
     "done": "done",
     "failed": "failed",
@@ -88,7 +88,7 @@ class JobView:
 
     id: str
     name: str
-    status: Status
+    status: JobStatus
     folder: str
     lane: str
     began: datetime | None
@@ -136,7 +136,7 @@ def of_submission(job: Submission) -> JobView:
     sources = tuple(
         _source(job.job_id or "", number, source) for number, source in enumerate(_sources_of(job.payload, job.result))
     )
-    status: Status = {"done": "done", "failed": "failed"}.get(job.status, "under_way")  # type: ignore[assignment]
+    status: JobStatus = {"done": "done", "failed": "failed"}.get(job.status, "under_way")  # type: ignore[assignment]
     if status == "failed" and any(source.renditions for source in sources):
         status = "partly"
     sent = datetime.fromtimestamp(job.sent_at, UTC)

@@ -14,7 +14,7 @@ from pipeline.dashboard import flow, sweeps
 from pipeline.dashboard.polling import DepthHistory, PolledValue, Poller
 from pipeline.dashboard.sweeps import RunView
 from pipeline.monitoring.job_log import reader as job_log_reader
-from pipeline.monitoring.job_log.reader import Failure, JobHistory, Minute
+from pipeline.monitoring.job_log.reader import FailureGroup, JobHistory, Minute
 from pipeline.monitoring.queue_depths import DEAD, Depth, depths
 from pipeline.ops.dead_letters.actions import browse
 from pipeline.ops.dead_letters.letter import DeadLetter
@@ -42,7 +42,7 @@ class JobLogView:
     """The part of the job log that the pages show."""
 
     latest: Sequence[JobHistory] = ()
-    failures: Sequence[Failure] = ()
+    failures: Sequence[FailureGroup] = ()
     minutes: Sequence[Minute] = ()
 
 

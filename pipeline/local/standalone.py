@@ -47,7 +47,7 @@ def standalone(data_dir: Path, *, persist: bool) -> Iterator[dict[str, str]]:
         chosen = {
             "QUEUE_NAMESPACE": settings.queue_namespace,
             "S3_BUCKET": settings.s3_bucket,
-            "QUEUE_URL": _input_queue(f"{settings.queue_namespace}_{INPUT_QUEUE}"),
+            "QUEUE_URL": _input_queue(settings.full_queue_name(INPUT_QUEUE)),
         }
         os.environ.update(chosen)
         lazy.forget()

@@ -22,6 +22,8 @@ from typing import IO, NamedTuple
 
 from honcho.environ import expand_processes, parse_procfile
 
+from pipeline.backoff import Backoff
+
 #: Seconds that a process may take to end after SIGTERM.
 STOP_TIMEOUT = 10.0
 
@@ -145,7 +147,7 @@ class _Process:
             self._thread.join()
 
     def _run(self) -> None:
-        delay = FIRST_DELAY
+        backoff = Backoff(FIRST_DELAY, MAX_DELAY)
         while True:
             started = time.monotonic()
             with self._lock:
@@ -157,12 +159,12 @@ class _Process:
             status = child.wait()
             reader.join(1)  # a process that has left the group may keep the pipe open
             if time.monotonic() - started >= STEADY:
-                delay = FIRST_DELAY
+                backoff.reset()
+            delay = backoff.next()
             if not self._stopping.is_set():
                 self._on_line(self._name, f"{_ending(status)}; restarting in {delay:g} s")
             if self._stopping.wait(delay):
                 return
-            delay = min(2 * delay, MAX_DELAY)
 
     def _read(self, output: IO[str]) -> None:
         with output:

@@ -1,1 +1,1 @@
-"""What the service reports about itself: logs, traces, metrics over HTTP, health, queue depths and the job log."""
+"""Reports of the service about itself: logs, traces, metrics over HTTP, health, queue depths and the job log."""

@@ -1,7 +1,7 @@
-"""Whether a process is well, for those who restart it (liveness), and whether it takes work (readiness).
+"""Liveness and readiness of a process.
 
-Liveness is about this process alone: what only a restart can help. SQS being away is none of that: it makes a process
-not ready, for as long as it lasts.
+A process is not live when only a restart would help. It is not ready while it cannot take work, for example during an
+outage of SQS, which a restart would not end.
 """
 
 from __future__ import annotations
@@ -18,61 +18,62 @@ from pipeline.sqs.leases import MAX_LEASE
 if TYPE_CHECKING:
     from pipeline.sqs.broker import SQSBroker
 
-#: Seconds that SQS may owe an answer until a process is not ready: three of the longest polls.
+#: Seconds without an answer from SQS after which a process is not ready: three of the longest polls.
 ANSWER_WITHIN = 60.0
 
-#: Seconds without a look at what is held after which the thread that keeps it hangs. Each of its requests may take 35 s
-#: while SQS is in trouble, and it makes a few in a row.
-LOOK_WITHIN = 300.0
+#: Seconds after which the thread that extends leases counts as hung if it has not checked them. Each request may take
+#: 35 s while SQS fails, and the thread makes a few in a row.
+LEASE_CHECK_WITHIN = 300.0
 
-#: Seconds that a thread may have a message in hand: longer than any time limit, and then others have the message.
+#: Seconds that a thread may process one message: longer than any time limit. Then SQS gives it to another worker.
 WORK_WITHIN = MAX_LEASE
 
-#: Seconds by which the scheduler may look later than it said; between two looks it may have to wait for SQS.
-TURN_WITHIN = 300.0
+#: Seconds by which the scheduler may be late, because it may have to wait for SQS between two checks.
+SCHEDULE_WITHIN = 300.0
 
 
 class Receiver(Protocol):
-    """What `ingest` is doing, as far as its health is concerned."""
+    """The state of `ingest` that its health depends on."""
 
-    asking_since: float | None  #: since when SQS owes an answer, in monotonic seconds; None: it owes none
+    asking_since: float | None  #: start of the pending request to SQS, in monotonic seconds; None: none is pending
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it was told to stop."""
+        """Whether it was asked to stop."""
 
 
 class Scheduled(Protocol):
-    """A periodic task, as far as its health is concerned."""
+    """The state of a periodic task that the scheduler's health depends on."""
 
-    next_look: datetime | None  #: when the scheduler looks at it next; None before its first look
+    next_check: datetime | None  #: when the scheduler checks it next; None before the first check
 
     @property
     def overdue(self) -> float:
-        """Seconds since a run was due that could not be sent."""
+        """Seconds that a due run has been waiting to be sent; 0: none is."""
 
 
 class Health(Protocol):
-    """What a process knows of itself. Both give the sentences that say what is wrong: none where all is well."""
+    """The health of a process. Both methods return one sentence per problem."""
 
     def not_live(self) -> Iterable[str]:
-        """Why only a restart would help."""
+        """Describe the problems that only a restart would solve."""
 
     def not_ready(self) -> Iterable[str]:
-        """Why it takes no work now."""
+        """Describe why the process takes no work now."""
 
 
-def _owes(what: str, since: float | None) -> Iterator[str]:
+def _unanswered(what: str, since: float | None) -> Iterator[str]:
     if since is not None and time.monotonic() - since > ANSWER_WITHIN:
         yield f"{what}: no answer from SQS for more than {ANSWER_WITHIN:g} s"
 
 
 class WorkerHealth:
-    """That of a dramatiq worker.
+    """Health of a dramatiq worker.
 
-    Parameters:
-        broker, worker: what runs in the process.
-        in_hand: when each thread began the message that it has in hand, in monotonic seconds.
+    Args:
+        broker: the broker of the process.
+        worker: the worker of the process.
+        in_hand: returns when each busy thread began its message, in monotonic seconds.
     """
 
     def __init__(self, broker: SQSBroker, worker: Worker, in_hand: Callable[[], Iterable[float]]) -> None:
@@ -81,8 +82,7 @@ class WorkerHealth:
         self._in_hand = in_hand
 
     def not_live(self) -> Iterator[str]:
-        """A thread that it cannot do without has ended, or hangs. A worker that stops is live until it has ended."""
-        if self._broker.stopping.is_set():
+        if self._broker.stopping.is_set():  # its threads are ending
             return
         threads = [*self._worker.workers, *self._worker.consumers.values()]
         if ended := sum(not thread.is_alive() for thread in threads):
@@ -91,55 +91,53 @@ class WorkerHealth:
         for consumer in list(self._broker.consumers):
             if consumer.is_broken:
                 yield f"{consumer.queue_name}: a thread of its consumer has ended"
-            elif now - consumer.leases.looked_at > LOOK_WITHIN:
-                yield f"{consumer.queue_name}: what is held has not been looked at for {LOOK_WITHIN:g} s"
+            elif now - consumer.leases.last_pass > LEASE_CHECK_WITHIN:
+                yield f"{consumer.queue_name}: leases have not been checked for {LEASE_CHECK_WITHIN:g} s"
         hanging = sum(now - began > WORK_WITHIN for began in self._in_hand())
         if hanging >= len(self._worker.workers) > 0:
-            yield f"every thread has had its message in hand for more than {WORK_WITHIN:g} s"
+            yield f"every thread has been processing its message for more than {WORK_WITHIN:g} s"
 
     def not_ready(self) -> Iterator[str]:
-        """It stops, has not found a queue yet, or SQS does not answer."""
         if self._broker.stopping.is_set():
-            yield "it stops"
+            yield "it is stopping"
             return
         receiving = {consumer.queue_name: consumer for consumer in list(self._broker.consumers)}
         for name in self._worker.consumers:
-            if name not in receiving or not self._broker.has_found(name):
-                yield f"{name}: the queue is not reached yet"
+            if name not in receiving or not self._broker.knows_url(name):
+                yield f"{name}: the queue has not been reached yet"
             else:
-                yield from _owes(name, receiving[name].asking_since)
+                yield from _unanswered(name, receiving[name].asking_since)
 
 
 class IngestHealth:
-    """That of `ingest`. Where it has no input queue it has nothing to do, and that is well.
+    """Health of `ingest`. Without an input queue it is healthy and idle.
 
-    Parameters:
-        taking: what it does, and `runs` whether its thread runs; None for nothing.
+    Args:
+        receiver: receives from the input queue; None if there is no input queue.
+        runs: returns whether the thread of `receiver` is alive.
     """
 
-    def __init__(self, taking: Receiver | None, runs: Callable[[], bool] = lambda: True) -> None:
-        self._taking = taking
+    def __init__(self, receiver: Receiver | None, runs: Callable[[], bool] = lambda: True) -> None:
+        self._receiver = receiver
         self._runs = runs
 
     def not_live(self) -> Iterator[str]:
-        """Its thread has ended, though nobody told it to stop."""
-        if self._taking and not (self._taking.is_stopping or self._runs()):
-            yield "the thread that takes messages has ended"
+        if self._receiver and not (self._receiver.is_stopping or self._runs()):
+            yield "the thread that receives messages has ended"
 
     def not_ready(self) -> Iterator[str]:
-        """It stops, or SQS does not answer."""
-        if self._taking and self._taking.is_stopping:
-            yield "it stops"
-        elif self._taking:
-            yield from _owes("the input queue", self._taking.asking_since)
+        if self._receiver and self._receiver.is_stopping:
+            yield "it is stopping"
+        elif self._receiver:
+            yield from _unanswered("the input queue", self._receiver.asking_since)
 
 
 class SchedulerHealth:
-    """That of the scheduler.
+    """Health of the scheduler.
 
-    Parameters:
-        periodics: what it sends by the clock, by the names of the actors.
-        clock: the time.
+    Args:
+        periodics: periodic tasks by the names of their actors.
+        clock: returns the current time.
     """
 
     def __init__(
@@ -149,14 +147,12 @@ class SchedulerHealth:
         self._clock = clock
 
     def not_live(self) -> Iterator[str]:
-        """Its loop should have turned again, and has not."""
-        looks = [periodic.next_look.timestamp() for periodic in self._periodics.values() if periodic.next_look]
-        if looks and self._clock().timestamp() > min(looks) + TURN_WITHIN:
-            at = datetime.fromtimestamp(min(looks), UTC)
-            yield f"it should have looked at the schedules at {at:%Y-%m-%d %H:%M:%S} UTC, and has not"
+        checks = [periodic.next_check.timestamp() for periodic in self._periodics.values() if periodic.next_check]
+        if checks and self._clock().timestamp() > min(checks) + SCHEDULE_WITHIN:
+            at = datetime.fromtimestamp(min(checks), UTC)
+            yield f"the schedules have not been checked since they were due at {at:%Y-%m-%d %H:%M:%S} UTC"
 
     def not_ready(self) -> Iterator[str]:
-        """Something is due that could not be sent."""
         for name, periodic in self._periodics.items():
             if periodic.overdue > ANSWER_WITHIN:
-                yield f"{name}: due for {periodic.overdue:.0f} s, and not sent"
+                yield f"{name}: due for {periodic.overdue:.0f} s and not sent"

@@ -1,7 +1,7 @@
-"""The small HTTP server of each process: `/metrics`, `/livez` and `/readyz`, on loopback unless told otherwise.
+"""HTTP server of each process for `/metrics`, `/livez` and `/readyz`.
 
-It listens on the first free port from METRICS_PORT upwards, so that any number of processes may run on one host. It is
-never in the way: where no port is free the process goes on without.
+It listens on METRICS_HOST, by default loopback, at the first free port from METRICS_PORT upwards. Many processes can
+thus share a host. If no port is free, the process runs without the server.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from pipeline.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: So many ports are tried.
+#: Number of ports to try.
 PORTS = 100
 
-#: Seconds that a client may take to send its request, and to take the answer.
+#: Timeout for a client to send its request, and to receive the answer, in seconds.
 CLIENT_TIMEOUT = 10.0
 
 Refresh = Callable[[], None]
 
 
 class OpsServer:
-    """What a process tells of itself.
+    """Serves the metrics and the health of a process.
 
-    Parameters:
-        process: its type: `fetch`, ..., `ingest`, `scheduler`.
-        queues: those it consumes.
-        health: what it knows of itself.
-        refresh: each brings gauges up to date, and is called at each scrape; what it raises costs only its own.
+    Args:
+        process: type of the process: `fetch`, ..., `ingest`, `scheduler`.
+        queues: names of the queues it consumes.
+        health: its liveness and readiness.
+        refresh: functions that update gauges before each scrape. If one raises, the others still run.
     """
 
     def __init__(self, process: str, queues: Iterable[str], health: Health, refresh: Iterable[Refresh] = ()) -> None:
@@ -54,7 +54,7 @@ class OpsServer:
         metrics.PROCESS.labels(process, ",".join(queues), _version()).set(1)
 
     def start(self, settings: Settings) -> int | None:
-        """Serve, in threads of its own; returns the port, or None where METRICS_PORT is 0, or no port is free."""
+        """Serve in background threads; return the port, or None if METRICS_PORT is 0 or no port is free."""
         if not settings.metrics_port:
             return None
         host = settings.metrics_host
@@ -63,7 +63,7 @@ class OpsServer:
         except OSError as error:
             logger.warning("No metrics and no health checks: METRICS_HOST=%s: %s.", host, error.strerror or error)
             return None
-        # Else a time beside each count, for which nobody asked.
+        # By default each counter comes with a second series, its creation time.
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         threading.Thread(target=self._server.serve_forever, name="ops-server", daemon=True).start()
         port: int = self._server.server_address[1]
@@ -72,32 +72,31 @@ class OpsServer:
         return port
 
     def close(self) -> None:
-        """Serve nothing more."""
         if self._server:
             self._server.shutdown()
             self._server.server_close()
 
     def answer(self, path: str, accept: str) -> tuple[int, str, bytes]:
-        """The status, content type and body for a GET of `path`, by a client that accepts the types `accept`."""
+        """Return the status, content type and body for a GET of `path` with the header `Accept: <accept>`."""
         match path:
             case "/metrics":
-                with self._lock:  # gauges are cleared and set
-                    self._bring_up_to_date()
+                with self._lock:  # refreshing clears gauges before it sets them
+                    self._refresh_gauges()
                     return _scraped(accept)
             case "/livez":
-                return _verdict(list(self._health.not_live()))
+                return _health_answer(list(self._health.not_live()))
             case "/readyz":
-                return _verdict(list(self._health.not_ready()))
-        return 404, "text/plain; charset=utf-8", b"/metrics, /livez and /readyz are here.\n"
+                return _health_answer(list(self._health.not_ready()))
+        return 404, "text/plain; charset=utf-8", b"This server has /metrics, /livez and /readyz.\n"
 
-    def _bring_up_to_date(self) -> None:
+    def _refresh_gauges(self) -> None:
         metrics.LIVE.labels(self._process).set(not list(self._health.not_live()))
         metrics.READY.labels(self._process).set(not list(self._health.not_ready()))
         for refresh in self._refresh:
             try:
                 refresh()
             except Exception as error:
-                logger.warning("Some metrics could not be taken (%s).", type(error).__name__)
+                logger.warning("Some metrics could not be refreshed (%s).", type(error).__name__)
 
     def _listen(self, host: str, first: int) -> _Server:
         for port in range(first, min(first + PORTS, 65536)):
@@ -112,12 +111,12 @@ class OpsServer:
 def _version() -> str:
     try:
         return version("image-pipeline")
-    except PackageNotFoundError:  # run from a checkout that was not installed
+    except PackageNotFoundError:  # running from a checkout that is not installed
         return "unknown"
 
 
 def _scraped(accept: str) -> tuple[int, str, bytes]:
-    """The metrics, in the format that a client prefers who accepts the types `accept`."""
+    """Return the metrics in the format that the header `Accept` prefers."""
     head: dict[str, str] = {}
     app = prometheus_client.make_wsgi_app(metrics.REGISTRY, disable_compression=True)
     request = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "HTTP_ACCEPT": accept}
@@ -125,9 +124,9 @@ def _scraped(accept: str) -> tuple[int, str, bytes]:
     return 200, head["Content-Type"], body
 
 
-def _verdict(wrong: list[str]) -> tuple[int, str, bytes]:
-    text = "".join(f"{sentence}\n" for sentence in wrong) or "ok\n"
-    return 503 if wrong else 200, "text/plain; charset=utf-8", text.encode()
+def _health_answer(problems: list[str]) -> tuple[int, str, bytes]:
+    text = "".join(f"{sentence}\n" for sentence in problems) or "ok\n"
+    return 503 if problems else 200, "text/plain; charset=utf-8", text.encode()
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
@@ -141,7 +140,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
-        if not isinstance(error, OSError):  # a client that goes away is nothing to talk of
+        if not isinstance(error, OSError):  # a client that disconnects is not worth a line
             logger.warning("A request for metrics or health failed (%s).", type(error).__name__)
 
 
@@ -162,4 +161,4 @@ class _Handler(BaseHTTPRequestHandler):
         return "image-pipeline"
 
     def log_message(self, *_: Any) -> None:
-        """A scrape is nothing to log."""
+        """Log nothing about scrapes."""

@@ -1,4 +1,4 @@
-"""The log: levels, the one line that every stage writes for every job, and its two forms, text and JSON."""
+"""Logging: levels, formats (text or JSON), and the line for each attempt of a stage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _stages = logging.getLogger("pipeline.stage")
 
 
 class JsonFormatter(logging.Formatter):
-    """A line as a JSON object: `time`, `level`, `logger`, `process`, `message`, what an event tells, a traceback."""
+    """Formats a record as a JSON object.
+
+    Its keys are `time`, `level`, `logger`, `process`, `message`, the fields of an event, and `exception` (a traceback).
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -36,9 +39,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up(settings: Settings) -> None:
-    """The levels, and the form of LOG_FORMAT for what the process has for handlers: dramatiq's and periodiq's too.
+    """Set levels, and apply LOG_FORMAT to the existing handlers, including those of dramatiq and periodiq.
 
-    The project's own loggers are at LEVEL; libraries stay at INFO: their debug lines hold bodies and secrets.
+    The project's loggers use LEVEL. Libraries stay at INFO because their debug lines contain bodies and secrets.
     """
     for name in ("boto3", "botocore", "dramatiq", "periodiq", "pymongo", "requests", "s3transfer", "urllib3"):
         logging.getLogger(name).setLevel(logging.INFO)
@@ -49,15 +52,15 @@ def set_up(settings: Settings) -> None:
 
 
 def use_json() -> None:
-    """Have what handles all loggers of this process write JSON."""
+    """Make all root handlers of this process write JSON."""
     for handler in logging.getLogger().handlers:
         handler.setFormatter(JsonFormatter())
 
 
 def log_event(event: Event) -> None:
-    """`stage=fetch job=… outcome=done seconds=0.123`; where it did not go well, with the reason for people.
+    """Log an attempt as `stage=fetch job=… outcome=done seconds=0.123`, followed by the error, if any.
 
-    In JSON also as `job`, `stage`, `outcome`, `seconds` and `attempt`, and then `code` and `wait`.
+    JSON lines also have the keys `job`, `stage`, `outcome`, `seconds` and `attempt`, and for errors `code` and `wait`.
     """
     wait = f" in {event.wait:.1f} s" if event.wait else ""
     reason = f" {event.code}: {event.message[:300]}" if event.code else ""

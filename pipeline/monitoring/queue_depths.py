@@ -1,4 +1,4 @@
-"""How much waits in every queue of the service, as SQS counts it: approximately, and a few seconds late."""
+"""Depth of every queue of the service. SQS counts are approximate and a few seconds old."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from botocore.exceptions import ClientError
 from pipeline.clients import aws
 from pipeline.settings import get_settings
 from pipeline.sqs.queues import MISSING_QUEUE, find_queue
-from pipeline.stages import INGEST_DEAD_LETTER_QUEUE, STAGES, SWEEP_QUEUES, Lane
+from pipeline.stages import INGEST_DEAD_LETTER_QUEUE, STAGES, SWEEP_QUEUES, Lane, dead_letter_queue_of
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-#: The stage that the input queue is before, and the lane of dead-letter queues.
+#: The `stage` of the input queue, and the `lane` of dead-letter queues.
 INGEST, DEAD = "ingest", "dead"
 
-#: Queues that are asked at the same time.
+#: Number of queues queried in parallel.
 THREADS = 8
 
 
 @dataclass(frozen=True)
 class Depth:
-    """The messages of one queue, in SQS's three counts."""
+    """The message counts of one queue."""
 
-    queue: str  #: its full name
-    stage: str  #: which consumes it, or gave its messages up: `fetch`, ..., `ingest`, `sweep_channels`, ...
+    queue: str  #: full name
+    stage: str  #: its consumer, or the stage that gave its messages up: `fetch`, ..., `ingest`, `sweep_channels`, ...
     lane: str  #: `live`, `bulk`, or `dead` for a dead-letter queue
-    waiting: int  #: to be received
-    in_flight: int  #: received and neither deleted nor visible again
-    delayed: int  #: not to be received before their time: retries, and jobs whose host has no turn for them
+    waiting: int  #: ready to be received
+    in_flight: int  #: received, and neither deleted nor visible again
+    delayed: int  #: due later: retries and snoozed jobs
 
 
 @dataclass(frozen=True)
@@ -42,36 +42,33 @@ class _Queue:
     name: str
     stage: str
     lane: str
-    url: str | None = None  #: where it is known
+    url: str | None = None  #: None: to be looked up
 
 
-#: The URLs of queues by their names, for each client.
+#: Queue URLs by name, for each client.
 _urls: WeakKeyDictionary[SQSClient, dict[str, str]] = WeakKeyDictionary()
 
 
 def depths() -> list[Depth]:
-    """The depth of every queue that `queue_names` lists and that exists, in that order. Only URLs are cached.
+    """Return the depth of each existing queue, in the order of `queue_names`. Only URLs are cached.
 
     Raises:
-        RetryableError: SQS could not be asked.
+        RetryableError: SQS could not be reached.
     """
-    with aws.aws_errors("sqs", "ask for the depth of the queues"), ThreadPoolExecutor(THREADS) as pool:
+    with aws.aws_errors("sqs", "read the depths of the queues"), ThreadPoolExecutor(THREADS) as pool:
         return [depth for depth in pool.map(_ask, _queues()) if depth]
 
 
 def queue_names() -> list[str]:
-    """The full names of QUEUE_URL, where it is set, and of every queue that `pipeline.stages` names."""
+    """List the full names of all queues: the input queue, if QUEUE_URL is set, and all of `pipeline.stages`."""
     return [queue.name for queue in _queues()]
 
 
 def _queues() -> Iterator[_Queue]:
     settings = get_settings()
-
-    def full(queue: str) -> str:
-        return f"{settings.queue_namespace}_{queue}"
-
-    if settings.queue_url:
-        yield _Queue(settings.queue_url.rsplit("/", 1)[-1], INGEST, Lane.LIVE.value, settings.queue_url)
+    full = settings.full_queue_name
+    if settings.input_queue_name:
+        yield _Queue(settings.input_queue_name, INGEST, Lane.LIVE.value, settings.queue_url)
     yield _Queue(full(INGEST_DEAD_LETTER_QUEUE), INGEST, DEAD)
     for stage in STAGES:
         for lane in Lane:
@@ -79,7 +76,7 @@ def _queues() -> Iterator[_Queue]:
         yield _Queue(full(stage.dead_letter_queue), stage.name, DEAD)
     for sweep in SWEEP_QUEUES:
         yield _Queue(full(sweep), sweep, Lane.BULK.value)
-        yield _Queue(full(f"{sweep}_dlq"), sweep, DEAD)
+        yield _Queue(full(dead_letter_queue_of(sweep)), sweep, DEAD)
 
 
 def _ask(queue: _Queue) -> Depth | None:

@@ -1,44 +1,44 @@
-"""Who keeps a record of each turn, for as long as a process works: the job log, and the traces.
+"""Recorders of attempts, which run as long as a worker process: the job log and traces.
 
-They need a thread, so they start in the process that works: dramatiq's master imports the same modules, and forks.
+Recorders need a thread, so they start in the worker process. Dramatiq's master imports the same modules, but forks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import dramatiq
 
 from pipeline.events import Event, subscribe, unsubscribe
-from pipeline.monitoring.job_log.writer import JobLog
+from pipeline.monitoring.job_log.writer import JobLogWriter
 from pipeline.settings import Settings
 
-#: Seconds that each may take at the end: honcho kills a process 5 s after it was told to stop.
+#: Seconds that each recorder may take to stop: honcho kills a process 5 s after asking it to stop.
 STOP_TIMEOUT = 1.0
 
 
 class Recorder(Protocol):
-    """A listener with a beginning and an end."""
+    """An event subscriber that is started and stopped."""
 
     def __call__(self, event: Event) -> None:
-        """Take note of one turn, quickly."""
+        """Record an attempt, in microseconds."""
 
     def start(self) -> None:
-        """Begin, in the process that works."""
+        """Start, in the worker process."""
 
     def stop(self, timeout: float) -> None:
-        """Hand on what is left, if that takes no longer than `timeout` seconds."""
+        """Deliver the remaining records, for at most `timeout` seconds."""
 
 
 def recorders(settings: Settings) -> list[Recorder]:
-    """Those that the settings ask for."""
+    """Create the recorders that the settings enable."""
     found: list[Recorder] = []
     if settings.jobs_mongo_url:
-        found.append(JobLog())
+        found.append(JobLogWriter())
     if settings.traces_endpoint:
-        from pipeline.monitoring.traces import Traces  # noqa: PLC0415 - 10 MB that most processes do without
+        from pipeline.monitoring.traces import Traces  # noqa: PLC0415 - costs 10 MB, and is rarely enabled
 
         found.append(Traces(settings.traces_endpoint))
     return found
@@ -46,40 +46,28 @@ def recorders(settings: Settings) -> list[Recorder]:
 
 @contextmanager
 def recording(settings: Settings) -> Iterator[None]:
-    """Keep records of what is told inside."""
-    started = _start(settings)
-    try:
-        yield
-    finally:
-        _stop(started)
-
-
-class Recording(dramatiq.Middleware):
-    """Keeps records from the boot of a worker process until its last actor has ended."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._started: Sequence[Recorder] = ()
-
-    def after_process_boot(self, broker: Any) -> None:
-        """Begin: this is a worker process, and it forks no more."""
-        self._started = _start(self._settings)
-
-    def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
-        """End: no thread works any more."""
-        _stop(self._started)
-        self._started = ()
-
-
-def _start(settings: Settings) -> list[Recorder]:
+    """Record the events emitted inside the context."""
     started = recorders(settings)
     for recorder in started:
         recorder.start()
         subscribe(recorder)
-    return started
+    try:
+        yield
+    finally:
+        for recorder in started:
+            unsubscribe(recorder)
+            recorder.stop(STOP_TIMEOUT)
 
 
-def _stop(started: Sequence[Recorder]) -> None:
-    for recorder in started:
-        unsubscribe(recorder)
-        recorder.stop(STOP_TIMEOUT)
+class Recording(dramatiq.Middleware):
+    """Records from the boot of a worker process until its last actor has ended."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._recording = ExitStack()
+
+    def after_process_boot(self, broker: Any) -> None:
+        self._recording.enter_context(recording(self._settings))
+
+    def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
+        self._recording.close()

@@ -1,4 +1,4 @@
-"""What is going on: the stages with what waits in their queues, how fast they work, and what failed lately."""
+"""Status of the service: queue depths and throughput of each stage, and recent failures."""
 
 from __future__ import annotations
 
@@ -9,55 +9,55 @@ from datetime import UTC, datetime, timedelta
 from pipeline.errors import RetryableError
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log import writer as job_log_writer
-from pipeline.monitoring.job_log.reader import Failure
+from pipeline.monitoring.job_log.reader import FailureGroup
 from pipeline.monitoring.queue_depths import DEAD, Depth, depths, queue_names
 from pipeline.settings import get_settings
 from pipeline.stages import STAGES, Lane
 
-#: What a rate is the average of, and how far back failures are looked for.
+#: Interval over which rates are averaged, and over which failures are listed.
 RATE_OVER = timedelta(minutes=2)
 FAILURES_OVER = timedelta(hours=1)
 
-#: The stages that tell of every job that passes them.
+#: The stages that emit an event for each attempt; `ingest` and sweeps emit none.
 WITH_ATTEMPTS = frozenset(stage.name for stage in STAGES)
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """One stage. Counts are messages, as SQS counts them; those in flight and delayed of both lanes."""
+    """One stage. Counts are SQS's numbers of messages; `in_flight` and `delayed` include both lanes."""
 
     stage: str
     waiting: int
-    bulk: int  #: that wait in the lane of the sweeps
+    bulk: int  #: waiting in the bulk lane
     in_flight: int
     delayed: int
     dead: int
-    per_minute: float | None = None  #: turns that went well; None: not known, for `ingest` and sweeps tell of none
-    oldest: datetime | None = None  #: when the oldest job began that is due here; None: none is known
+    per_minute: float | None = None  #: successful attempts; None: unknown
+    oldest: datetime | None = None  #: when the oldest job due here began; None: unknown
 
 
 @dataclass(frozen=True)
-class Status:
-    """The stages in the order of the way, failures of the last hour, and what a person should know."""
+class ServiceStatus:
+    """The stages in the order jobs pass them, failures of the last hour, and hints for people."""
 
     at: datetime
     stages: list[StageStatus]
-    failures: list[Failure]
+    failures: list[FailureGroup]
     hints: list[str]
 
 
-def look() -> Status:
-    """Look once at the queues, and at the job log where there is one.
+def read_status() -> ServiceStatus:
+    """Read the queues, and the job log if there is one. If the job log cannot be read, a hint explains why.
 
     Raises:
-        RetryableError: SQS could not be asked. A job log that cannot be asked is a hint.
+        RetryableError: SQS could not be reached.
     """
     now = datetime.now(UTC)
     found = depths()
     hints = list(_hints(found))
     rates: dict[str, float] | None = None
     oldest: dict[str, datetime] = {}
-    failures: list[Failure] = []
+    failures: list[FailureGroup] = []
     if get_settings().jobs_mongo_url is None:
         hints.append("Rates, the oldest jobs and failures need the job log: set JOBS_MONGO_URL.")
     else:
@@ -66,22 +66,22 @@ def look() -> Status:
             oldest = job_log_reader.oldest()
             failures = job_log_reader.failures(now - FAILURES_OVER)
             if job_log_writer.missing_indexes():
-                hints.append("The job log lacks indexes and forgets nothing: `image-pipeline provision` makes them.")
+                hints.append("The job log lacks indexes, so jobs never expire. Run `image-pipeline provision`.")
         except RetryableError as trouble:
             hints.append(f"The job log: {trouble.message}")
     stages = dict.fromkeys(depth.stage for depth in found)
-    return Status(now, [_stage(stage, found, rates, oldest) for stage in stages], failures, hints)
+    return ServiceStatus(now, [_stage(stage, found, rates, oldest) for stage in stages], failures, hints)
 
 
 def _hints(found: Iterable[Depth]) -> Iterable[str]:
     found = list(found)
     dead = sum(depth.waiting + depth.in_flight for depth in found if depth.lane == DEAD)
     if dead:
-        yield f"{dead:,} dead letter{'' if dead == 1 else 's'}: `image-pipeline dead list` tells more."
+        yield f"{dead:,} dead letter{'' if dead == 1 else 's'}: see `image-pipeline dead list`."
     missing = sorted(set(queue_names()) - {depth.queue for depth in found})
     if missing:
-        names = f"{missing[0]}, for one" if len(missing) > 1 else missing[0]
-        yield f"Queues that do not exist: {len(missing)} ({names}). `image-pipeline provision` makes them."
+        names = f"{missing[0]}, ..." if len(missing) > 1 else missing[0]
+        yield f"Missing queues: {len(missing)} ({names}). `image-pipeline provision` creates them."
 
 
 def _stage(
@@ -98,5 +98,5 @@ def _stage(
         delayed=sum(depth.delayed for depth in alive),
         dead=sum(depth.waiting + depth.in_flight for depth in ours if depth.lane == DEAD),
         per_minute=rates.get(stage, 0.0) if rates is not None and stage in WITH_ATTEMPTS else None,
-        oldest=oldest.get(stage) if busy else None,  # where the queues are empty, the log only missed its end
+        oldest=oldest.get(stage) if busy else None,  # with empty queues, the log has missed the end of that job
     )

@@ -1,11 +1,11 @@
-"""One OpenTelemetry trace for each job, where an endpoint is set: a span for each turn, made from its event.
+"""OpenTelemetry traces: one trace per job, with one span per attempt, if an endpoint is set.
 
-Nothing of it rides in messages. The id of the trace is that of the job, a UUID's 128 bits, so a trace is found by the
-id that a producer knows; every span but the first has as parent the span `job`, whose id follows from the job's too.
+Messages carry no trace context. The trace id is the job's id, the 128 bits of a UUID, so that producers can find the
+trace of a job. All spans are children of the span `job`, whose id is derived from the job's id too.
 
-The span `job` lasts from the job's arrival to the end of its first attempt. So it is there while the job is under way,
-be that for days, and what follows are its children that outlive it, as usual where work goes on by messages.
-A worker that dies within the first attempt makes the next one send that span again.
+The span `job` lasts from the job's arrival to the end of its first attempt. A job may take days, and its trace should
+be visible before. Later spans outlive this parent, as is usual with messaging. If a worker dies during the first
+attempt, the next attempt sends the span `job` again.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from pipeline.stages import FETCH
 
 logger = logging.getLogger(__name__)
 
-#: The service that the spans are of, where OTEL_SERVICE_NAME names no other.
+#: Service name of the spans, unless OTEL_SERVICE_NAME is set.
 SERVICE = "image-pipeline"
 
-#: Seconds between two complaints that an endpoint takes no spans.
-COMPLAIN_EVERY = 600.0
+#: Seconds between two warnings that the endpoint refuses spans.
+WARN_EVERY = 600.0
 
-#: What is no failure of the turn.
-GOOD = frozenset({Outcome.DONE, Outcome.SNOOZED})
+#: Outcomes that do not mark a span as an error.
+NOT_FAILED = frozenset({Outcome.DONE, Outcome.SNOOZED})
 
 
 class Traces:
-    """A listener of `pipeline.events` that sends spans from `start` to `stop`.
+    """Subscribes to `pipeline.events` and sends spans between `start` and `stop`.
 
-    Parameters:
-        endpoint: where OTLP over HTTP is taken, the path `/v1/traces` or the like included.
+    Args:
+        endpoint: URL for OTLP over HTTP, including the path (usually `/v1/traces`).
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -55,8 +55,7 @@ class Traces:
         self._ids = _Ids()
 
     def start(self) -> None:
-        """Begin. The thread that sends is the SDK's own."""
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it complains at every attempt
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it logs every failed export
         resource = Resource.create()
         if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
             resource = resource.merge(Resource({SERVICE_NAME: SERVICE}))
@@ -68,44 +67,44 @@ class Traces:
         self._tracer = self._provider.get_tracer("pipeline")
 
     def stop(self, timeout: float) -> None:
-        """Send what is left, if that takes no longer than `timeout` seconds."""
+        """Send the remaining spans, for at most `timeout` seconds."""
         ending = threading.Thread(target=self._provider.shutdown, name="traces end", daemon=True)
         ending.start()
         ending.join(timeout)
         if ending.is_alive():
-            self._exporter.shutdown()  # or it would go on trying
+            self._exporter.shutdown()  # ends its retries
 
     def __call__(self, event: Event) -> None:
-        """Make the span of one turn, and before the first one that of the job."""
+        """Create the span of an attempt, and before the first attempt the span of the job."""
         if _is_first(event):
-            self._ids.next = _trace_id(event.job_id), _job_span_id(event.job_id)
+            self._ids.next.ids = _trace_id(event.job_id), _job_span_id(event.job_id)
             began = event.arrived or event.at - event.seconds
-            span = self._tracer.start_span("job", attributes=_of_job(event), start_time=_nanoseconds(began))
+            span = self._tracer.start_span("job", attributes=_job_attributes(event), start_time=_nanoseconds(began))
             span.end(_nanoseconds(event.at))
         parent = SpanContext(_trace_id(event.job_id), _job_span_id(event.job_id), True, TraceFlags(TraceFlags.SAMPLED))
         span = self._tracer.start_span(
             event.stage,
             context=within(NonRecordingSpan(parent)),
             kind=SpanKind.CONSUMER,
-            attributes=_of_turn(event),
+            attributes=_attempt_attributes(event),
             start_time=_nanoseconds(event.at - event.seconds),
         )
-        if event.verdict not in GOOD:
+        if event.verdict not in NOT_FAILED:
             span.set_status(Status(StatusCode.ERROR, event.message))
         span.end(_nanoseconds(event.at))
 
 
 def _is_first(event: Event) -> bool:
-    """Whether this is the turn that the span `job` comes with: a later process cannot know that there was one."""
+    """Return whether this is the job's first attempt, which sends the span `job`."""
     job = event.job
     if job is None:
         return event.verdict is Outcome.REJECTED
-    afresh = any(source.restarted for source in job.sources) or job.redrives
+    restarted = any(source.restarted for source in job.sources) or job.redrives
     tried = event.attempt == 1 and event.verdict is not Outcome.SNOOZED
-    return event.stage == FETCH.name and tried and not afresh
+    return event.stage == FETCH.name and tried and not restarted
 
 
-def _of_job(event: Event) -> Attributes:
+def _job_attributes(event: Event) -> Attributes:
     job = event.job
     found = {"image_pipeline.job": event.job_id}
     if job:
@@ -115,7 +114,7 @@ def _of_job(event: Event) -> Attributes:
     return found
 
 
-def _of_turn(event: Event) -> Attributes:
+def _attempt_attributes(event: Event) -> Attributes:
     found: dict[str, str | int | float] = {
         "image_pipeline.job": event.job_id,
         "image_pipeline.stage": event.stage,
@@ -134,9 +133,9 @@ def _of_turn(event: Event) -> Attributes:
 def _trace_id(job_id: str) -> int:
     try:
         number = uuid.UUID(job_id).int
-    except ValueError:  # an id that is not ours
+    except ValueError:  # the id was not made by this service
         number = _hash(job_id, 16)
-    return number or _hash(job_id, 16)  # 0 is no id
+    return number or _hash(job_id, 16)  # 0 is not a valid id
 
 
 def _job_span_id(job_id: str) -> int:
@@ -151,43 +150,38 @@ def _nanoseconds(seconds: float) -> int:
     return int(seconds * 1e9)
 
 
+class _RootIds(threading.local):
+    ids: tuple[int, int] | None = None  #: trace id and span id
+
+
 class _Ids(IdGenerator):
-    """Random ids, but for the one span of this thread that `next` was set for: its trace's and its own."""
+    """Generates random ids, except for the next root span of a thread that has set `next.ids`."""
 
     def __init__(self) -> None:
         self._random = RandomIdGenerator()
-        self._next = threading.local()
-
-    @property
-    def next(self) -> tuple[int, int] | None:
-        """The ids of the next span that has no parent."""
-        return getattr(self._next, "ids", None)
-
-    @next.setter
-    def next(self, ids: tuple[int, int]) -> None:
-        self._next.ids = ids
+        self.next = _RootIds()
 
     def generate_trace_id(self) -> int:
-        return self.next[0] if self.next else self._random.generate_trace_id()
+        return self.next.ids[0] if self.next.ids else self._random.generate_trace_id()
 
     def generate_span_id(self) -> int:
-        ids, self._next.ids = self.next, None
+        ids, self.next.ids = self.next.ids, None
         return ids[1] if ids else self._random.generate_span_id()
 
 
 class _Exporter(SpanExporter):
-    """The exporter of the SDK, that complains once in a while where an endpoint takes nothing."""
+    """Wraps the SDK's exporter and warns now and then if the endpoint refuses spans."""
 
     def __init__(self, endpoint: str) -> None:
         self._exporter = OTLPSpanExporter(endpoint)
-        self._where = urlsplit(endpoint).netloc
+        self._host = urlsplit(endpoint).netloc
         self._silent_until = 0.0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         result = self._exporter.export(spans)
         if result is SpanExportResult.FAILURE and time.monotonic() > self._silent_until:
-            self._silent_until = time.monotonic() + COMPLAIN_EVERY
-            logger.warning("%s does not take traces: some are lost. The jobs go on.", self._where)
+            self._silent_until = time.monotonic() + WARN_EVERY
+            logger.warning("%s does not accept traces. Some are lost; jobs go on.", self._host)
         return result
 
     def shutdown(self) -> None:

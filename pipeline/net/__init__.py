@@ -1,1 +1,1 @@
-"""Other people's servers: the address guard, downloads, the host limiter and notifications."""
+"""Requests to servers that we do not run: the address guard, downloads, the host limiter and notifications."""

@@ -1,4 +1,4 @@
-"""One source image from a URL that a stranger named: bounded in time, bytes and redirects."""
+"""Downloads of source images from untrusted URLs, with limits on time, bytes and redirects."""
 
 from __future__ import annotations
 
@@ -18,38 +18,42 @@ from pipeline.settings import get_settings
 
 MAX_REDIRECTS = 5
 
-#: The longest wait that a Retry-After may ask for, in seconds (contract, section 4).
+#: The longest Retry-After that is obeyed, in seconds (contract, section 4).
 LONGEST_RETRY_AFTER = 900.0
 
-#: Statuses below 500 that say "later". https://www.rfc-editor.org/rfc/rfc9110#section-15.5
-LATER = frozenset({408, 425, 429})
+#: Statuses below 500 that are worth a retry. https://www.rfc-editor.org/rfc/rfc9110#section-15.5
+RETRY_LATER = frozenset({408, 425, 429})
 
-#: Images gain nothing from a content encoding. AVIF is not named: the original is wanted, not what a CDN makes of it.
+#: Images gain nothing from a content encoding. AVIF is not listed, because a CDN would convert the original to it.
 HEADERS = {
     "Accept": "image/jpeg,image/png,image/webp,image/gif,image/*;q=0.8,*/*;q=0.5",
     "Accept-Encoding": "identity",
 }
 
-#: Bytes that are read at a time.
-CHUNK = 262_144
+#: How many bytes are read at a time.
+CHUNK_BYTES = 262_144
 
 
 def download(url: str, slot: Callable[[str], AbstractContextManager[object]] = nullcontext) -> bytes:
-    """The bytes behind `url`, after at most 5 redirects; each request of them is made inside `slot(its URL)`.
+    """Download the bytes at `url`, following up to 5 redirects.
 
-    Bounds are FETCH_TIMEOUT to connect and between bytes, FETCH_TOTAL_TIMEOUT for everything, and MAX_SOURCE_BYTES,
-    counted as they come out of any content encoding. Content-Length is not believed.
+    FETCH_TIMEOUT limits the connecting and each wait for bytes, FETCH_TOTAL_TIMEOUT limits the whole download, and
+    MAX_SOURCE_BYTES limits the bytes after any content encoding. Content-Length is not trusted.
+
+    Args:
+        url: The untrusted URL.
+        slot: Returns a context manager for a URL. Each request, redirects included, runs inside one. Errors of `slot`
+            are passed on.
 
     Raises:
         PermanentError: `bad_url`, `blocked_address`, `http_<status>`, `too_large`, `too_slow`, `too_many_redirects`,
             `empty`, `bad_encoding`.
         RetryableError: `timeout`, `unreachable`, `tls_error`, `incomplete`, `http_<status>` of 408, 425, 429 and 5xx.
-        What `slot` raises.
     """
     if len(url) > MAX_URL_LENGTH:
         raise PermanentError("bad_url", f"The URL is longer than {MAX_URL_LENGTH} characters.")
     settings = get_settings()
-    # Headers and chunk sizes may take a quarter of the body. More is an attack, like a gzip that yields nothing.
+    # Headers and chunk sizes may add a quarter to the body. More is an attack, such as a gzip stream without content.
     budget = Budget(seconds=settings.fetch_total_timeout, wire_bytes=settings.max_source_bytes * 5 // 4 + 2**20)
     try:
         return _follow(url, slot, budget, settings.fetch_timeout, settings.max_source_bytes)
@@ -86,10 +90,10 @@ def _follow(
 def _body(url: str, response: requests.Response, max_bytes: int) -> bytes:
     status = response.status_code
     if not 200 <= status < 300:
-        later = Retry.SOURCE if status in LATER or 500 <= status < 600 else None
+        later = Retry.SOURCE if status in RETRY_LATER or 500 <= status < 600 else None
         raise refusal(url, response, later, LONGEST_RETRY_AFTER)
     chunks, size = [], 0
-    for chunk in response.iter_content(CHUNK):
+    for chunk in response.iter_content(CHUNK_BYTES):
         FETCHED_BYTES.inc(len(chunk))
         chunks.append(chunk)
         size += len(chunk)

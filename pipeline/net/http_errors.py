@@ -1,4 +1,4 @@
-"""One exchange with a server that a stranger named: its limits, and its failures as errors of ours."""
+"""Errors of requests to untrusted servers, translated to the pipeline's errors, within a budget."""
 
 from __future__ import annotations
 
@@ -21,46 +21,58 @@ from pipeline.text import printable
 
 @contextmanager
 def http_errors(url: str, retry: Retry, budget: Budget) -> Iterator[None]:
-    """What the guarded session does inside keeps to `budget`, and what goes wrong there becomes an error of ours.
+    """Apply `budget` to the requests of the guarded session inside the block, and translate their errors.
+
+    Args:
+        url: The URL for the error messages.
+        retry: The delays that a retryable error follows.
+        budget: The limits on time and bytes.
 
     Raises:
         PermanentError: `bad_url`, `blocked_address`, `bad_encoding`.
-        RetryableError: `timeout`, `unreachable`, `tls_error`, `incomplete`; it follows `retry`.
+        RetryableError: `timeout`, `unreachable`, `tls_error`, `incomplete`.
     """
     try:
         with keeping_to(budget):
             yield
     except (RequestException, HTTPError, ValueError) as error:
-        raise _as_ours(error, url, retry) from None  # the text of the original holds the query
+        raise _translate(error, url, retry) from None  # the original error quotes the query string
 
 
 _UNREACHABLE = (RetryableError, "unreachable", "{} could not be reached.")
 
-#: What to make of an error: the first kind that fits. A bad URL is a ValueError in all the libraries; so is an answer
-#: with two lengths.
-_FAILURES: dict[type[Exception] | tuple[type[Exception], ...], tuple[type[PipelineError], str, str]] = {
+#: The translation of each error type; the first match counts. All libraries raise ValueError for a bad URL, and
+#: InvalidHeader, a ValueError too, for a response with two lengths.
+_TRANSLATIONS: dict[type[Exception] | tuple[type[Exception], ...], tuple[type[PipelineError], str, str]] = {
     InvalidHeader: _UNREACHABLE,
-    ValueError: (PermanentError, "bad_url", "{} is not an http or https URL that can be used."),
-    ContentDecodingError: (PermanentError, "bad_encoding", "{} does not send the encoding that it names."),
-    SSLError: (RetryableError, "tls_error", "{} could not be reached over TLS that can be trusted."),
+    ValueError: (PermanentError, "bad_url", "{} is not a usable http or https URL."),
+    ContentDecodingError: (PermanentError, "bad_encoding", "{} did not send the content encoding that it declared."),
+    SSLError: (RetryableError, "tls_error", "{} could not be reached over trusted TLS."),
     (Timeout, ReadTimeoutError): (RetryableError, "timeout", "{} did not answer in time."),
-    ChunkedEncodingError: (RetryableError, "incomplete", "{} broke off before the end."),
+    ChunkedEncodingError: (RetryableError, "incomplete", "{} closed the connection before the end of the response."),
     Exception: _UNREACHABLE,
 }
 
 
-def _as_ours(error: Exception, url: str, retry: Retry) -> PipelineError:
-    if error.args and isinstance(error.args[0], ReadTimeoutError):  # how requests tells of a stalled body
+def _translate(error: Exception, url: str, retry: Retry) -> PipelineError:
+    if error.args and isinstance(error.args[0], ReadTimeoutError):  # requests reports a stalled body this way
         error = error.args[0]
-    kind, code, sentence = next(ours for theirs, ours in _FAILURES.items() if isinstance(error, theirs))
+    kind, code, sentence = next(ours for theirs, ours in _TRANSLATIONS.items() if isinstance(error, theirs))
     message = sentence.format(shown(url))
     return RetryableError(code, message, retry=retry) if kind is RetryableError else kind(code, message)
 
 
 def refusal(url: str, response: Response, later: Retry | None, longest: float = 0) -> PipelineError:
-    """The error `http_<status>`: permanent, or where `later` is given, retryable after the wait that was asked for."""
+    """Return the error `http_<status>` of a response.
+
+    Args:
+        url: The URL for the message.
+        response: The response.
+        later: The delays that a retry follows; None makes the error permanent.
+        longest: The longest Retry-After to obey, in seconds.
+    """
     status = response.status_code
-    phrase = f" {HTTPStatus(status).phrase}" if status in list(HTTPStatus) else ""  # not the server's own words
+    phrase = f" {HTTPStatus(status).phrase}" if status in list(HTTPStatus) else ""  # never quotes the server
     code, message = f"http_{status}", f"{shown(url)} answered {status}{phrase}."
     if later is None:
         return PermanentError(code, message)
@@ -68,7 +80,7 @@ def refusal(url: str, response: Response, later: Retry | None, longest: float = 
 
 
 def _retry_after(response: Response, longest: float) -> float | None:
-    """The seconds that a Retry-After header asks for, as a number or a date, at most `longest`; None without one."""
+    """Return the seconds of a Retry-After header, a number or a date, up to `longest`; None without a valid header."""
     value = response.headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,15}", value):
         return min(float(value), longest)
@@ -81,10 +93,10 @@ def _retry_after(response: Response, longest: float) -> float | None:
 
 
 def shown(url: str) -> str:
-    """`url` as host and path: what logs and errors may hold of it (contract, section 7). Never raises."""
+    """Return the host and path of `url`, which logs and errors may show (contract, section 7). Never raises."""
     try:
         parts = urlsplit(url)
-        # A password with an unescaped slash passes for a port and a path: http://user:12/34@host/
+        # A password with an unescaped slash looks like a port and a path: http://user:12/34@host/
         clear = parts.port is None or "@" in parts.netloc or "@" not in parts.path
     except ValueError:
         clear = False

@@ -1,4 +1,4 @@
-"""Telling others how a job ended: a POST to a URL, or a message to an SQS queue."""
+"""Delivery of results: a POST to a URL, or a message to an SQS queue."""
 
 from __future__ import annotations
 
@@ -22,22 +22,19 @@ from pipeline.net.guard import Budget
 from pipeline.net.http_errors import http_errors, refusal
 from pipeline.net.session import http
 from pipeline.settings import get_settings
+from pipeline.sqs.queues import MAX_MESSAGE_BYTES, RETENTION
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 logger = logging.getLogger(__name__)
 
-#: The longest wait that a receiver's Retry-After may ask for, in seconds: SQS keeps a message no longer than 14 days.
-LONGEST_RETRY_AFTER = 14 * 86400.0
+#: The longest Retry-After of a receiver that is obeyed, in seconds: SQS keeps a message for 14 days.
+LONGEST_RETRY_AFTER = float(RETENTION)
 
-#: Bytes of an answer's body that are read, so that the connection can serve again, and bytes of the answer altogether.
-MAX_ANSWER_BODY = 16_384
-MAX_ANSWER = 262_144
-
-#: Bytes of one SQS message, its attributes counted.
-#: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
-MAX_SQS_MESSAGE = 1_048_576
+#: Bytes of a response body that are read so that the connection can be reused, and bytes of the whole response.
+MAX_RESPONSE_BODY = 16_384
+MAX_RESPONSE = 262_144
 
 #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html
 QUEUE_NAME = re.compile(r"(?=.{1,80}\Z)[A-Za-z0-9_-]+(\.fifo)?")
@@ -46,37 +43,37 @@ SECRET_FIELD = "postback_secret_key"  # noqa: S105 - the name of a field
 
 
 def _json(result: Mapping[str, Any]) -> str:
-    # In ASCII: SQS refuses U+FFFE and U+FFFF, and UTF-8 has no lone surrogates.
+    # ASCII, because SQS refuses U+FFFE and U+FFFF, and UTF-8 cannot encode lone surrogates.
     return json.dumps(result, separators=(",", ":"))
 
 
 def postback(job_id: str, url: str, result: Mapping[str, Any]) -> None:
-    """POST `result` and the secret to `url`, under the `job_id` as webhook-id (contract, section 4).
+    """POST `result` and the secret to `url`, with `job_id` as the webhook-id (contract, section 4).
 
-    POSTBACK_TIMEOUT bounds the connecting and each wait, twice that the whole.
+    POSTBACK_TIMEOUT limits the connecting and each wait; twice that limits the whole request.
 
     Raises:
         PermanentError: `http_410`, `bad_url`, `blocked_address`.
-        RetryableError: any other status that is not 2xx (`http_<status>`), `timeout`, `unreachable`, `tls_error`,
-            `incomplete`; `retry_after` is what the receiver asked for.
+        RetryableError: `http_<status>` for all other statuses except 2xx, `timeout`, `unreachable`, `tls_error`,
+            `incomplete`. Its `retry_after` is the receiver's Retry-After.
     """
     settings = get_settings()
     body = _json({**result, SECRET_FIELD: settings.postback_secret_key.get_secret_value()})
     headers = {"Content-Type": "application/json", "webhook-id": job_id, **_signature(job_id, body)}
-    budget = Budget(seconds=2 * settings.postback_timeout, wire_bytes=MAX_ANSWER)
+    budget = Budget(seconds=2 * settings.postback_timeout, wire_bytes=MAX_RESPONSE)
     timeout = settings.postback_timeout
     with (
         http_errors(url, Retry.POSTBACK, budget),
         http().post(url, data=body.encode(), headers=headers, timeout=timeout, stream=True) as response,
     ):
-        with suppress(HTTPError):  # the status is known
-            response.raw.read(MAX_ANSWER_BODY)
+        with suppress(HTTPError):  # the status decides, not the body
+            response.raw.read(MAX_RESPONSE_BODY)
         if not 200 <= response.status_code < 300:
             raise refusal(url, response, Retry.POSTBACK if response.status_code != 410 else None, LONGEST_RETRY_AFTER)
 
 
 def _signature(job_id: str, body: str) -> dict[str, str]:
-    """The signature and its time, which is now, as in https://www.standardwebhooks.com; empty without a secret."""
+    """Return the headers of a signature made now (https://www.standardwebhooks.com), or none without a secret."""
     secret = get_settings().postback_signing_secret
     if secret is None:
         return {}
@@ -86,7 +83,7 @@ def _signature(job_id: str, body: str) -> dict[str, str]:
 
 
 def redirect(job_id: str, queue_name: str, result: Mapping[str, Any]) -> bool:
-    """Send `result`, without the secret, to the SQS queue of exactly that name; False if there is none.
+    """Send `result`, without the secret, to the SQS queue with exactly this name; returns False if it does not exist.
 
     Raises:
         PermanentError: `result_too_large`.
@@ -99,19 +96,19 @@ def redirect(job_id: str, queue_name: str, result: Mapping[str, Any]) -> bool:
     }
     if queue_name.endswith(".fifo"):
         message |= {"MessageDeduplicationId": job_id, "MessageGroupId": job_id}
-    if len(body) + len(f"job_idString{job_id}".encode()) > MAX_SQS_MESSAGE:
+    if len(body) + len(f"job_idString{job_id}".encode()) > MAX_MESSAGE_BYTES:
         raise _too_large(queue_name)
     with aws.aws_errors("sqs", f"send the result to the queue {queue_name[:80]!r}"):
         sent = _send(queue_name, message)
     if not sent:
-        logger.warning("job %s is not redirected: there is no queue %r", job_id, queue_name[:100])
+        logger.warning("job %s is not redirected, because the queue %r does not exist", job_id, queue_name[:100])
     return sent
 
 
 def _send(queue_name: str, message: dict[str, Any]) -> bool:
     sqs = aws.sqs()
-    queues = _queues(sqs)
-    for _ in range(2):  # a queue whose URL is known may have gone, and may have come back
+    queues = _queue_urls(sqs)
+    for _ in range(2):  # a known queue may have been deleted, and created again
         url = queues.url(queue_name)
         if url is None:
             return False
@@ -121,7 +118,7 @@ def _send(queue_name: str, message: dict[str, Any]) -> bool:
         except sqs.exceptions.QueueDoesNotExist:
             queues.forget(queue_name)
         except ClientError as error:
-            if "must be shorter than" in str(error):  # the limit that the queue's owner set
+            if "must be shorter than" in str(error):  # the queue's owner has set a lower limit
                 raise _too_large(queue_name) from None
             raise
     return False
@@ -131,8 +128,8 @@ def _too_large(queue_name: str) -> PermanentError:
     return PermanentError("result_too_large", f"The result is too large for the queue {queue_name[:100]!r}.")
 
 
-class _Queues:
-    """The URLs of queues by name, as far as they were found; all forgotten after a number of look-ups."""
+class _QueueUrls:
+    """A cache of queue URLs by name, emptied after `calls_to_update_list_sqs_queues` look-ups."""
 
     def __init__(self, sqs: SQSClient) -> None:
         self._sqs = sqs
@@ -166,5 +163,5 @@ class _Queues:
 
 
 @lru_cache(maxsize=1)
-def _queues(sqs: SQSClient) -> _Queues:
-    return _Queues(sqs)
+def _queue_urls(sqs: SQSClient) -> _QueueUrls:
+    return _QueueUrls(sqs)

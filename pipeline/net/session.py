@@ -1,15 +1,15 @@
-"""The HTTP session for URLs from messages."""
+"""The HTTP session for untrusted URLs."""
 
 from __future__ import annotations
 
 from pipeline.clients.lazy import Lazy
 from pipeline.net.guard import GuardedSession
 
-#: Connections kept open: more than the threads of any process in the Procfile.
+#: How many connections stay open: more than any process in the Procfile has threads.
 POOL_SIZE = 64
 
 
 @Lazy
 def http() -> GuardedSession:
-    """The session for untrusted URLs; its requests belong inside `http_errors`."""
+    """Return the shared session for untrusted URLs. Its requests belong inside `http_errors`."""
     return GuardedSession(POOL_SIZE)

@@ -15,7 +15,18 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from pipeline.settings import Settings
-from pipeline.stages import FETCH, INGEST_DEAD_LETTER_QUEUE, NOTIFY, RESIZE, STAGES, SWEEP_QUEUES, UPLOAD, Lane, Stage
+from pipeline.stages import (
+    FETCH,
+    INGEST_DEAD_LETTER_QUEUE,
+    NOTIFY,
+    RESIZE,
+    STAGES,
+    SWEEP_QUEUES,
+    UPLOAD,
+    Lane,
+    Stage,
+    dead_letter_queue_of,
+)
 
 #: Placeholder for an unknown account, from AWS's own examples.
 ANY_ACCOUNT: Final = "123456789012"
@@ -80,7 +91,7 @@ _REDIRECT = (
     Grant("FindRedirectQueues", (_FIND,), theirs=("*",)),
     Grant("Redirect", (_SEND,), theirs=REDIRECT_QUEUES, queues=("submit_*",)),
 )
-_DEAD_SWEEPS = tuple(f"{queue}_dlq" for queue in SWEEP_QUEUES)
+_DEAD_SWEEPS = tuple(dead_letter_queue_of(queue) for queue in SWEEP_QUEUES)
 _DEAD = (*(stage.dead_letter_queue for stage in STAGES), INGEST_DEAD_LETTER_QUEUE, *_DEAD_SWEEPS)
 _WORK = (*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES)
 _OPERATOR = (
@@ -195,7 +206,7 @@ def _resources(grant: Grant, settings: Settings) -> Iterator[str]:
         region = (given and given.region) or settings.aws_region
         yield f"arn:{partition}:sqs:{region}:{account}:{given.name if given else ANY_INPUT_QUEUE}"
     yield from (f"{sqs}:{name}" for name in grant.theirs)
-    yield from (f"{sqs}:{settings.queue_namespace}_{name}" for name in grant.queues)
+    yield from (f"{sqs}:{settings.full_queue_name(name)}" for name in grant.queues)
     staging = urlsplit(settings.staging)
     s3 = f"arn:{partition}:s3:::"
     if grant.place is Place.BUCKET:

@@ -18,7 +18,7 @@ from pipeline.clients import aws
 from pipeline.monitoring.job_log import writer as job_log_writer
 from pipeline.settings import Settings
 from pipeline.sqs.queues import QueueSpec, differences, ensure_queue, find_queue
-from pipeline.stages import INGEST_DEAD_LETTER_QUEUE, STAGES, SWEEP_QUEUES
+from pipeline.stages import DEAD_LETTER_QUEUES, STAGES, SWEEP_QUEUES, dead_letter_queue_of
 from pipeline.storage.staging import EXPIRY_DAYS
 from pipeline.sweeps import run_state
 
@@ -45,20 +45,10 @@ class Change:
 
 def queue_specs(settings: Settings) -> list[QueueSpec]:
     """Return all queues of the service, each dead-letter queue before the queues that use it."""
-
-    def full(queue: str) -> str:
-        return f"{settings.queue_namespace}_{queue}"
-
-    dead = [QueueSpec(full(stage.dead_letter_queue)) for stage in STAGES]
-    lanes = [
-        QueueSpec(full(queue), dead_letters=full(stage.dead_letter_queue)) for stage in STAGES for queue in stage.queues
-    ]
-    sweeps = [
-        spec
-        for queue in SWEEP_QUEUES
-        for spec in (QueueSpec(full(f"{queue}_dlq")), QueueSpec(full(queue), dead_letters=full(f"{queue}_dlq")))
-    ]
-    return [*dead, *lanes, *sweeps, QueueSpec(full(INGEST_DEAD_LETTER_QUEUE))]
+    full = settings.full_queue_name
+    dead = [QueueSpec(full(queue)) for queue in DEAD_LETTER_QUEUES.values()]
+    consumed = [*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES]
+    return [*dead, *(QueueSpec(full(queue), dead_letters=full(dead_letter_queue_of(queue))) for queue in consumed)]
 
 
 def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Change]:

@@ -1,1 +1,1 @@
-"""The queue layer on dramatiq-sqs. It knows no settings, jobs or stages."""
+"""The queue layer: dramatiq-sqs, made safe and cheap. It does not depend on the rest of the product."""

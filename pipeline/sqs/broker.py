@@ -1,13 +1,17 @@
-"""The sending half of the queue layer: dramatiq-sqs made safe and cheap by subclassing its broker.
+"""The sending half of the queue layer: dramatiq-sqs, with a safer and cheaper broker.
 
-Knows no settings, no jobs and no stages. What differs from upstream, and why:
+`SQSBroker` subclasses the upstream broker and differs in these points:
 
-- a send waits for SQS's answer, but travels in a batch with those of other threads (upstream: one request each);
-- delays of any length, by hops (upstream: more than 15 minutes raises, and the retry is lost with its message);
-- dead letters carry their reason as message attributes (upstream: the bare body, and only if asked);
-- everything is checked before it is sent, so that a test server which takes more than SQS does hides nothing;
-- no client, and no credentials looked up, before the first use (upstream: at construction, so at import);
-- bodies are plain JSON, a quarter smaller and readable in a console; upstream's base64 is still understood.
+- Sending waits for SQS to confirm, and shares a batch with the sends of other threads. Upstream makes one request for
+  each message.
+- Delays may be of any length: a message hops through the queue until it is due. Upstream raises above 15 minutes, and
+  a retry with such a delay is lost.
+- Dead letters carry their reason in message attributes. Upstream keeps only the body, and only on request.
+- Every message is checked against the limits of SQS before it is sent, because test servers accept more than SQS does.
+- No client is made and no credentials are looked up before the first use. Upstream does both in the constructor,
+  usually at import.
+- Bodies are plain JSON: 25 % smaller than upstream's base64, and readable in the AWS console. Upstream's bodies are
+  still accepted.
 
 The receiving half is `pipeline.sqs.consumer`.
 """
@@ -40,8 +44,8 @@ from pipeline.sqs.wire import (
     MAX_BATCH,
     MAX_DELAY,
     SUSPECT,
-    Entry,
     Reason,
+    SendEntry,
     SendFailed,
     describe,
     encode,
@@ -54,28 +58,34 @@ if TYPE_CHECKING:
 
     from pipeline.sqs.lanes import LaneQueue
 
-#: A bulk queue's prefetch is this part of what dramatiq asks for, which is two messages for each thread: bulk messages
-#: take half of the threads at the most, and the others are free for who waits.
-BULK_SHARE = 4
+#: Divides the prefetch of a bulk queue. dramatiq asks for two messages per thread, so bulk messages occupy at most half
+#: of the threads, and the others stay free for live messages.
+BULK_PREFETCH_DIVISOR = 4
 
-#: Batches of one call that are under way at a time, where there is more than one, as a sweep's page has. One after the
-#: other, they would go at 60 % of the rate at which the endpoint takes them.
-SIDE_BY_SIDE = 8
+#: How many batches of one call are sent in parallel. Sent in sequence, they reach only 60 % of the endpoint's rate.
+MAX_PARALLEL_BATCHES = 8
 
 
 class SQSBroker(upstream.SQSBroker):
     """A dramatiq broker on SQS.
 
-    Parameters:
-        namespace: the prefix of queue names: `<namespace>_<queue>`.
-        middleware: dramatiq middleware, in its order.
-        dead_letter_queue: the name, without the namespace, of a queue's dead-letter queue.
-        visibility_timeout: seconds a received message is hidden between two extensions.
-        clock: the Unix time in seconds, by which delays beyond 15 minutes are due.
-        put_away: keeps a body that is too large for a dead letter with its reason, and returns the key of it.
-        client: returns the SQS client that all threads share (boto3's clients may be shared, its resources may not).
-        trials: remembers how often a message that may be what kills its workers was begun alone.
-        is_bulk: whether a queue, by its name, holds messages that those of all other queues go before.
+    Args:
+        namespace: The prefix of queue names: `<namespace>_<queue>`.
+        middleware: dramatiq middleware, in order.
+        client: Returns the SQS client that all threads share. boto3 clients are thread-safe; its resources are not.
+        trials: Counts, for all workers, how often a suspect ran alone without finishing.
+        dead_letter_queue: Maps a queue to its dead-letter queue, both without the namespace.
+        visibility_timeout: How long a received message stays hidden unless its lease is extended, in seconds.
+        clock: Returns Unix time in seconds. Delays beyond 15 minutes are due by this clock.
+        claim_check: Stores a body that is too large to share a dead letter with its reason, and returns its key.
+        is_bulk: Whether the messages of a queue give way to those of all other queues.
+
+    Attributes:
+        stopping: Set once the process is told to stop.
+        in_progress: The leases of messages that this process is working on. Each may soon lead to another send.
+        alone: The suspect that runs alone in this process, or waits to. No other message is received or started
+            until it ends.
+        work_queue: The messages that this process has received and not started.
     """
 
     def __init__(
@@ -88,37 +98,36 @@ class SQSBroker(upstream.SQSBroker):
         dead_letter_queue: Callable[[str], str] = "{}_dlq".format,
         visibility_timeout: int = VISIBILITY_TIMEOUT,
         clock: Callable[[], float] = time.time,
-        put_away: Callable[[bytes], str] | None = None,
+        claim_check: Callable[[bytes], str] | None = None,
         is_bulk: Callable[[str], bool] = lambda queue: False,
     ) -> None:
-        self.queue_names: set[str] = set()  # before the middleware's hooks may declare some, as upstream has it
+        self.queue_names: set[str] = set()  # set first, because hooks of the middleware may declare queues
         dramatiq.Broker.__init__(self, middleware=middleware)
         self.namespace = namespace
         self.visibility = visibility_timeout
         self.dead_letter_queue = dead_letter_queue
         self.clock = clock
-        self.put_away = put_away
+        self.claim_check = claim_check
         self.trials = trials
         self.is_bulk = is_bulk
-        self.line: LaneQueue | None = None  # what this process has received and not begun
+        self.work_queue: LaneQueue | None = None
         self.consumers: set[SQSConsumer] = set()
-        self.stopping = threading.Event()  # set when the process is told to stop
-        self.at_work: set[Lease] = set()  # begun in this process and not ended: each may soon send another message
-        #: The suspect that runs alone in this process, or waits for it: nothing else is received or begun meanwhile.
+        self.stopping = threading.Event()
+        self.in_progress: set[Lease] = set()
         self.alone: SQSMessage | None = None
-        self._fair = True  # whether the endpoint takes message groups on standard queues
+        self._fair = True  # whether the endpoint accepts message groups on standard queues
         self._client = client
         self._lock = threading.Lock()
         self._urls: dict[str, str] = {}
-        self._commits: dict[str, GroupCommit[Entry]] = {}
+        self._commits: dict[str, GroupCommit[SendEntry]] = {}
 
     @property
     def client(self) -> SQSClient:
-        """The SQS client."""
+        """The SQS client that all threads share."""
         return self._client()
 
     def queue_url(self, queue_name: str) -> str:
-        """The URL of a declared queue or of a dead-letter queue; the queue is made if it is missing."""
+        """Return the URL of a declared queue or of a dead-letter queue, and create the queue if it does not exist."""
         if queue_name not in self._urls:
             spec = QueueSpec(self.full_name(queue_name))
             if queue_name in self.queue_names:
@@ -126,31 +135,34 @@ class SQSBroker(upstream.SQSBroker):
             self._urls[queue_name] = ensure_queue(self.client, spec)
         return self._urls[queue_name]
 
-    def has_found(self, queue_name: str) -> bool:
-        """Whether SQS has told the URL of a queue."""
+    def knows_url(self, queue_name: str) -> bool:
+        """Return whether the URL of a queue is known without asking SQS."""
         return queue_name in self._urls
 
     def full_name(self, queue_name: str) -> str:
-        """The name SQS knows a queue by."""
+        """Return the name of a queue in SQS."""
         return f"{self.namespace}_{queue_name}"
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 0) -> SQSConsumer:
-        """A consumer of `queue_name` that leases up to `prefetch` messages; of a bulk queue, so few that half of the
-        threads stay free of them. It polls as long as SQS lets it: `timeout` is dramatiq's own wait of a second, which
-        would only make requests."""
+        """Return a consumer of `queue_name` that leases up to `prefetch` messages, or a part of them for a bulk queue.
+
+        `timeout` is ignored: dramatiq asks for polls of one second, and the longest poll that SQS allows costs fewer
+        requests.
+        """
         if queue_name not in self.queue_names:
             raise QueueNotFound(queue_name)
         bulk = self.is_bulk(queue_name)
         if bulk:
-            prefetch = max(1, prefetch // BULK_SHARE)
+            prefetch = max(1, prefetch // BULK_PREFETCH_DIVISOR)
         return SQSConsumer(self, queue_name, prefetch=prefetch, bulk=bulk)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
-        """Send one message, after `delay` milliseconds.
+        """Send one message, to be received after `delay` milliseconds.
 
         Raises:
-            SendFailed: SQS did not confirm it.
-            MessageTooLarge, ValueError: SQS would not take it.
+            SendFailed: SQS did not confirm the message.
+            MessageTooLarge: The message exceeds the size limit of SQS.
+            ValueError: The message breaks another limit of SQS.
         """
         if error := self.enqueue_many([message], delay=delay)[0]:
             raise error
@@ -159,7 +171,11 @@ class SQSBroker(upstream.SQSBroker):
     def enqueue_many(
         self, messages: Sequence[dramatiq.Message[Any]], *, delay: int | None = None
     ) -> list[Exception | None]:
-        """Send messages, in batches; returns an error or None for each, in order, once SQS has answered for all."""
+        """Send messages in batches and wait until SQS has answered for all of them.
+
+        Returns:
+            An error or None for each message, in order.
+        """
         for message in messages:
             if message.queue_name not in self.queue_names:
                 raise QueueNotFound(message.queue_name)
@@ -176,58 +192,65 @@ class SQSBroker(upstream.SQSBroker):
         return errors
 
     def bury(self, queue_name: str, body: str, reason: Reason) -> None:
-        """Keep `body` in the dead-letter queue of `queue_name`, with its reason; one too large for it is put away.
+        """Send `body` to the dead-letter queue of `queue_name`, with `reason` in its attributes.
+
+        A body that leaves no room for the reason goes to `claim_check`, and the dead letter carries its key instead.
 
         Raises:
-            SendFailed: SQS did not confirm it.
-            MessageTooLarge, ValueError: SQS would not take it.
+            SendFailed: SQS did not confirm the dead letter.
+            MessageTooLarge: The dead letter exceeds the size limit of SQS.
+            ValueError: The dead letter breaks another limit of SQS.
         """
-        entry = Entry.of_dead_letter(body, reason)
-        if entry.is_too_large and self.put_away:
-            entry = Entry.of_dead_letter("{}", replace(reason, key=self.put_away(body.encode())))
+        entry = SendEntry.of_dead_letter(body, reason)
+        if entry.is_too_large and self.claim_check:
+            entry = SendEntry.of_dead_letter("{}", replace(reason, key=self.claim_check(body.encode())))
         self._send_one(self.dead_letter_queue(queue_name), entry)
 
-    def send(self, queue_name: str, entries: Sequence[Entry]) -> list[Exception | None]:
-        """Send entries to a queue; returns an error or None for each. Few share a batch with those of other threads."""
-        errors = [_problem(entry) for entry in entries]
+    def send(self, queue_name: str, entries: Sequence[SendEntry]) -> list[Exception | None]:
+        """Send entries to a queue; entries that fit into one batch share it with those of other threads.
+
+        Returns:
+            An error or None for each entry, in order.
+        """
+        errors = [_error_in(entry) for entry in entries]
         good = [entry for entry, error in zip(entries, errors, strict=True) if error is None]
         batches = list(in_batches(good))
         if len(batches) <= 1:
             outcomes = iter(self._commit_of(queue_name).submit([(entry, entry.size) for entry in good]))
-        else:  # they have nobody to wait for
-            with ThreadPoolExecutor(min(len(batches), SIDE_BY_SIDE), thread_name_prefix="send") as pool:
-                outcomes = chain.from_iterable(pool.map(partial(self._send_alone, queue_name), batches))
+        else:  # full batches gain nothing from waiting for other threads
+            with ThreadPoolExecutor(min(len(batches), MAX_PARALLEL_BATCHES), thread_name_prefix="send") as pool:
+                outcomes = chain.from_iterable(pool.map(partial(self._try_batch, queue_name), batches))
         return [error or next(outcomes) for error in errors]
 
     def hop(self, message: dramatiq.Message[Any]) -> None:
-        """Send a message that was received before it is due on its next hop.
+        """Send a message again that was received before it is due, with as much of its delay as SQS allows.
 
         Raises:
-            SendFailed: SQS did not confirm it.
+            SendFailed: SQS did not confirm the message.
         """
         remaining = message.options[DUE] - int(self.clock() * 1000)
         self._send_one(message.queue_name, self._entry(message, max(0, remaining)))
 
     def send_copy(self, message: dramatiq.Message[Any], *, delay: int, **options: Any) -> None:
-        """Send a received message again, with `options` of the queue layer's own, after `delay` seconds.
+        """Send a received message again after `delay` seconds, with internal `options` of the queue layer.
 
         Raises:
-            SendFailed: SQS did not confirm it.
+            SendFailed: SQS did not confirm the message.
         """
         self._send_one(message.queue_name, self._entry(message, delay * 1000, **options))
 
     @property
-    def held(self) -> int:
-        """How many messages this process holds."""
+    def lease_count(self) -> int:
+        """How many messages this process leases."""
         return sum(len(consumer.leases) for consumer in list(self.consumers))
 
     @property
-    def holds_one(self) -> bool:
-        """Whether the death of this process would bring back one message, and no other."""
-        return self.held == 1 and not any(consumer.leases.has_undeleted for consumer in list(self.consumers))
+    def has_single_lease(self) -> bool:
+        """Whether SQS would redeliver exactly one message if this process died now."""
+        return self.lease_count == 1 and not any(consumer.leases.has_undeleted for consumer in list(self.consumers))
 
     def begin_alone(self, message: SQSMessage) -> bool:
-        """Let `message` be the one that runs alone; False if there is one already."""
+        """Reserve this process for `message`; returns False if another message has already reserved it."""
         with self._lock:
             if self.alone is not None:
                 return False
@@ -235,7 +258,7 @@ class SQSBroker(upstream.SQSBroker):
             return True
 
     def end_alone(self, message: SQSMessage) -> None:
-        """Let the others go on, if `message` is the one that ran alone, or waited for it."""
+        """Allow other messages again, if this process was reserved for `message`."""
         with self._lock:
             if self.alone is not message:
                 return
@@ -243,17 +266,21 @@ class SQSBroker(upstream.SQSBroker):
         self.wake()
 
     @property
-    def live_waits(self) -> bool:
-        """Whether this process has received a message that is not bulk, and not begun it."""
-        return self.line is not None and self.line.live > 0
+    def has_live_waiting(self) -> bool:
+        """Whether a live message is waiting for a thread of this process."""
+        return self.work_queue is not None and self.work_queue.live > 0
 
     def wake(self) -> None:
-        """Let every consumer look again at whether it may receive."""
+        """Make every consumer check again whether it may receive."""
         for consumer in list(self.consumers):
             consumer.wake()
 
     def join(self, queue_name: str, *, timeout: int | None = None) -> None:
-        """Wait until `queue_name` is empty, for `timeout` milliseconds at the most (for tests)."""
+        """Wait until `queue_name` is empty. For tests.
+
+        Raises:
+            QueueJoinTimeout: The queue was not empty after `timeout` milliseconds.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout / 1000
         counts: list[QueueAttributeNameType] = [
             "ApproximateNumberOfMessages",
@@ -269,38 +296,38 @@ class SQSBroker(upstream.SQSBroker):
                 raise QueueJoinTimeout(queue_name)
             time.sleep(0.2)
 
-    def _entry(self, message: dramatiq.Message[Any], delay: int, **own: Any) -> Entry:
+    def _entry(self, message: dramatiq.Message[Any], delay: int, **own: Any) -> SendEntry:
         if delay > MAX_DELAY * 1000:
             own[DUE] = int(self.clock() * 1000) + delay
         options = {key: value for key, value in message.options.items() if key not in {DUE, SUSPECT}}
-        return Entry(
+        return SendEntry(
             body=encode(message, options=options | own),
             delay=min(-(-delay // 1000), MAX_DELAY),
             group=options.get(GROUP),
         )
 
-    def _send_one(self, queue_name: str, entry: Entry) -> None:
+    def _send_one(self, queue_name: str, entry: SendEntry) -> None:
         if error := self.send(queue_name, [entry])[0]:
             raise error
 
-    def _commit_of(self, queue_name: str) -> GroupCommit[Entry]:
+    def _commit_of(self, queue_name: str) -> GroupCommit[SendEntry]:
         with self._lock:
             if queue_name not in self._commits:
                 self._commits[queue_name] = GroupCommit(
                     lambda batch: self._send_batch(queue_name, batch),
                     max_entries=MAX_BATCH,
                     max_bytes=MAX_MESSAGE_BYTES,
-                    expected=lambda: len(self.at_work),
+                    expected=lambda: len(self.in_progress),
                 )
             return self._commits[queue_name]
 
-    def _send_alone(self, queue_name: str, batch: list[Entry]) -> Sequence[Exception | None]:
+    def _try_batch(self, queue_name: str, batch: list[SendEntry]) -> Sequence[Exception | None]:
         try:
             return self._send_batch(queue_name, batch)
         except Exception as error:
             return [error] * len(batch)
 
-    def _send_batch(self, queue_name: str, batch: list[Entry]) -> list[Exception | None]:
+    def _send_batch(self, queue_name: str, batch: list[SendEntry]) -> list[Exception | None]:
         grouped = self._fair and any(entry.group for entry in batch)
         try:
             response = self.client.send_message_batch(
@@ -309,26 +336,26 @@ class SQSBroker(upstream.SQSBroker):
             )
         except (BotoCoreError, ClientError) as error:
             if grouped and "MessageGroupId" in str(error):
-                return self._without_groups(queue_name, batch)
+                return self._resend_ungrouped(queue_name, batch)
             raise SendFailed(f"SQS did not confirm {len(batch)} messages: {describe(error)}") from error
         failures = {int(failure["Id"]): failure for failure in response.get("Failed", [])}
         if grouped and any("MessageGroupId" in failure.get("Message", "") for failure in failures.values()):
             places = sorted(failures)
-            again = dict(zip(places, self._without_groups(queue_name, [batch[p] for p in places]), strict=True))
+            again = dict(zip(places, self._resend_ungrouped(queue_name, [batch[p] for p in places]), strict=True))
             return [again.get(place) for place in range(len(batch))]
         return [
             SendFailed(f"SQS refused a message: {failures[place]['Code']}") if place in failures else None
             for place in range(len(batch))
         ]
 
-    def _without_groups(self, queue_name: str, batch: list[Entry]) -> list[Exception | None]:
-        """Send a batch to an endpoint that does not know fair queues, and never ask it again."""
+    def _resend_ungrouped(self, queue_name: str, batch: list[SendEntry]) -> list[Exception | None]:
+        """Send a batch without message groups, and remember that the endpoint does not support fair queues."""
         self._fair = False
-        self.logger.warning("The SQS endpoint takes no message groups on standard queues: going on without.")
+        self.logger.warning("This SQS endpoint does not support fair queues. Messages are sent without a group.")
         return self._send_batch(queue_name, batch)
 
 
-def _problem(entry: Entry) -> Exception | None:
+def _error_in(entry: SendEntry) -> Exception | None:
     try:
         entry.check()
     except (MessageTooLarge, ValueError) as error:

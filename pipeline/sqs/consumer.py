@@ -1,17 +1,18 @@
-"""The receiving half of the queue layer: dramatiq-sqs's consumer made safe and cheap by subclassing it.
+"""The receiving half of the queue layer: dramatiq-sqs, with a safer and cheaper consumer.
 
-What differs from upstream, and why:
+`SQSConsumer` subclasses the upstream consumer and differs in these points:
 
-- a received message is hidden for 45 s, and extended in batches while it is held: a killed worker's messages are soon
-  taken over (upstream: hidden for 12 h, and never extended);
-- long polls of 20 s in a thread of their own, so that a consumer stops at once (upstream: polls of 1 s, and a sleep);
-- deletes are batched; an acknowledged message gives its place back at once, whatever becomes of its delete (upstream:
-  one request each, and one that fails leaks its place until nothing is received any more);
-- trouble with SQS is waited out here (upstream: raises into dramatiq's threads);
-- what is no message for this queue becomes a dead letter with its reason (upstream: is logged whole and comes back,
-  or ends the thread that meets it);
-- a message that may be what kills its workers runs alone, and is given up in the end (upstream: comes back for ever);
-- a message can be *released*: neither done nor failed, but left to whoever receives it next.
+- A received message is hidden for 45 s, and its lease is extended in batches, so the messages of a killed worker are
+  soon redelivered. Upstream hides a message for 12 h and never extends that.
+- A thread of its own makes long polls of 20 s, so the consumer can stop at once. Upstream polls for 1 s and sleeps.
+- Deletes are batched, and an acknowledged message frees its place in the prefetch at once. Upstream makes one request
+  per delete; each that fails leaks a place, until the consumer receives nothing.
+- Errors of SQS are retried here. Upstream raises them into dramatiq's threads.
+- A message that this queue cannot process becomes a dead letter with a reason. Upstream logs the whole message and
+  receives it again, or the thread that decodes it ends.
+- A message that may be killing its workers runs alone, and becomes a dead letter in the end. Upstream receives it
+  endlessly.
+- A message can be *released*: it is neither done nor failed, and another receive gets it.
 """
 
 from __future__ import annotations
@@ -28,44 +29,43 @@ import dramatiq_sqs.broker as upstream
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
+from pipeline.backoff import Backoff
 from pipeline.errors import RetryableError
 from pipeline.sqs.leases import FIRST_BACKOFF, LAST_BACKOFF, Lease, LeasedQueue, Leases
 from pipeline.sqs.message import SQSMessage
-from pipeline.sqs.wire import DUE, FIRST, MAX_BATCH, SUSPECT, Reason, decode, describe, encode
+from pipeline.sqs.wire import COPY_OF, DUE, MAX_BATCH, SUSPECT, Reason, decode, describe, encode
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
-Step = Callable[[], object]
-
-#: Seconds of the longest poll SQS allows.
+#: The longest poll that SQS allows, in seconds.
 LONG_POLL = 20
 
-#: Seconds until the next receive where one brought less than half of what there is room for: while messages trickle in,
-#: each would else cost a request of its own. One that comes alone is received at once.
-COMPANY_WAIT = 0.1
+#: Seconds to wait after a receive that fills less than half of a batch. Messages that trickle in then share a request.
+#: A message that arrives during a long poll is still received at once.
+PARTIAL_BATCH_PAUSE = 0.1
 
-#: At this receive a message is suspected of killing its workers. It is received once where nothing goes wrong; each
-#: worker that ends while it holds it costs one more.
-SUSPECTED_AT = 4
+#: The receive at which a message becomes suspected of killing its workers. One receive is normal, and each worker that
+#: dies while it leases the message adds one.
+SUSPECT_AT_RECEIVE = 4
 
-#: Seconds until a suspect is looked at again that found another one before it.
+#: Seconds until a suspect is received again if another suspect already runs alone in this process.
 SUSPECT_DELAY = 5
 
 
 class Trials(Protocol):
-    """Remembers, for all workers, how often a suspect was begun alone and did not end."""
+    """A store, shared by all workers, of how often each suspect ran alone without finishing."""
 
     def count(self, message_id: str) -> int:
-        """How often."""
+        """Return the number of trials that did not finish."""
 
     def record(self, message_id: str, count: int) -> None:
-        """Remember it; 0 forgets the message."""
+        """Store the number of trials; 0 removes the message."""
 
 
-class Process(Protocol):
-    """The process that a consumer receives for, as far as consumers share its state: the broker."""
+class ReceivingBroker(Protocol):
+    """The part of the broker that its consumers use, including the state that all of them share."""
 
     actors: dict[str, Any]
     consumers: set[SQSConsumer]
@@ -79,10 +79,10 @@ class Process(Protocol):
     def client(self) -> SQSClient: ...
 
     @property
-    def holds_one(self) -> bool: ...
+    def has_single_lease(self) -> bool: ...
 
     @property
-    def live_waits(self) -> bool: ...
+    def has_live_waiting(self) -> bool: ...
 
     def queue_url(self, queue_name: str) -> str: ...
 
@@ -98,13 +98,16 @@ class Process(Protocol):
 
 
 class SQSConsumer(upstream.SQSConsumer):
-    """Receives the messages of one queue for one dramatiq worker, and holds up to `prefetch` of them.
+    """Receives the messages of one queue for one dramatiq worker, and leases up to `prefetch` of them.
 
-    One of a `bulk` queue receives nothing while other messages wait in this process: what it held and the worker's
-    threads did not begin would in the end be received again, for nobody's fault.
+    A consumer of a bulk queue does not receive while live messages are waiting in this process. Prefetched bulk
+    messages would time out before they start, and SQS would count those receives against them.
+
+    Attributes:
+        asking_since: When the request that SQS has not answered yet began, in monotonic seconds; None if there is none.
     """
 
-    def __init__(self, broker: Process, queue_name: str, *, prefetch: int, bulk: bool = False) -> None:
+    def __init__(self, broker: ReceivingBroker, queue_name: str, *, prefetch: int, bulk: bool = False) -> None:
         self.logger = get_logger(__name__, type(self))
         self.broker = broker
         self.queue_name = queue_name
@@ -115,17 +118,17 @@ class SQSConsumer(upstream.SQSConsumer):
         )
         self._ready: queue.SimpleQueue[SQSMessage] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._suspect: SQSMessage | None = None  # waits until it can run alone
-        self._stopping = threading.Event()  # nothing more is received
-        self.asking_since: float | None = time.monotonic()  #: since when SQS owes an answer; None: nothing was asked
+        self._suspect: SQSMessage | None = None  # waits until it may run alone
+        self._stopping = threading.Event()
+        self.asking_since: float | None = time.monotonic()
         self._thread = threading.Thread(target=self._receive, name=f"receive-{queue_name}", daemon=True)
         broker.consumers.add(self)
         self._thread.start()
 
     def __next__(self) -> SQSMessage | None:  # type: ignore[override]
-        if suspect := self._take_suspect(lambda suspect: suspect.lease.lost):
-            self.broker.end_alone(suspect)  # somebody else has it
-        elif suspect := self._take_suspect(lambda _: self.broker.holds_one):
+        if suspect := self._pop_suspect(lambda suspect: suspect.lease.lost):
+            self.broker.end_alone(suspect)  # another worker has it
+        elif suspect := self._pop_suspect(lambda _: self.broker.has_single_lease):
             self._begin_trial(suspect)
             return suspect
         try:
@@ -134,52 +137,52 @@ class SQSConsumer(upstream.SQSConsumer):
             return None
 
     def ack(self, message: SQSMessage) -> None:  # type: ignore[override]
-        """Delete the message soon; or make it visible again, if it was released."""
+        """Delete the message with the next batch, or make it visible again if it was released."""
         if message.release_after is None:
-            self.leases.done(message.lease)
+            self.leases.complete(message.lease)
         else:
-            self.leases.give_back([message.lease], message.release_after)
+            self.leases.release([message.lease], message.release_after)
         self._end_trial(message)
 
     def nack(self, message: SQSMessage) -> None:  # type: ignore[override]
-        """Make the message a dead letter with its reason, then delete it."""
-        reason = message.reason or Reason("failed", "The message was rejected by dramatiq.", stage=self.queue_name)
-        if not self._insist(lambda: self.broker.bury(self.queue_name, encode(message.original), reason)):
+        """Send the message to the dead-letter queue with its reason, then delete it."""
+        reason = message.reason or Reason("failed", "dramatiq rejected the message.", stage=self.queue_name)
+        if not self._retry_until_done(lambda: self.broker.bury(self.queue_name, encode(message.original), reason)):
             message.release()
         self.ack(message)
 
     def requeue(self, messages: Iterable[SQSMessage]) -> None:  # type: ignore[override]
-        """Give messages back at once."""
+        """Make messages visible again at once."""
         messages = list(messages)
         for message in messages:
             message.release()
             self._end_trial(message)
-        self.leases.give_back([message.lease for message in messages], 0)
+        self.leases.release([message.lease for message in messages], 0)
 
     def stop(self) -> None:
-        """Receive nothing more, and give back what no worker thread has begun."""
+        """Stop receiving, and make visible again all messages that no worker thread has started."""
         self._stopping.set()
         self.wake()
-        self._requeue_untaken()
+        self._requeue_unstarted()
 
     def wake(self) -> None:
-        """Look again at whether there is room to receive."""
+        """Check again whether there is room to receive."""
         with self.leases.changed:
             self.leases.changed.notify_all()
 
     @property
     def is_broken(self) -> bool:
-        """Whether a thread that it cannot do without has ended, though nobody told it to stop."""
-        return not (self._stopping.is_set() or (self._thread.is_alive() and self.leases.is_kept))
+        """Whether one of its threads died although the consumer was not stopped."""
+        return not (self._stopping.is_set() or (self._thread.is_alive() and self.leases.is_running))
 
     def close(self) -> None:
-        """Stop, and see the deletes through."""
+        """Stop, and wait for pending deletes."""
         self.stop()
         self.broker.consumers.discard(self)
         self.leases.close()
 
     def _receive(self) -> None:
-        backoff = FIRST_BACKOFF
+        backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
         while room := self._wait_for_room():
             self.asking_since = self.asking_since or time.monotonic()
             try:
@@ -190,24 +193,26 @@ class SQSConsumer(upstream.SQSConsumer):
                     VisibilityTimeout=self.broker.visibility,
                     MessageSystemAttributeNames=["ApproximateReceiveCount"],
                 )
-            except Exception as error:  # of boto3, or of a parser below it: this thread must not end
-                self.logger.warning("%s: cannot receive (%s): next in %.1fs", self.queue_name, describe(error), backoff)
-                self._stopping.wait(backoff)
-                backoff = min(backoff * 2, LAST_BACKOFF)
+            except Exception as error:  # from boto3 or a parser below it; this thread must survive
+                wait = backoff.next()
+                self.logger.warning(
+                    "%s: cannot receive (%s). Next attempt in %.1f s.", self.queue_name, describe(error), wait
+                )
+                self._stopping.wait(wait)
                 continue
             self.asking_since = None
-            backoff = FIRST_BACKOFF
+            backoff.reset()
             batch = [(message, self.leases.add(message["ReceiptHandle"])) for message in response.get("Messages", [])]
             if self._stopping.is_set():
-                self.leases.give_back([lease for _, lease in batch], 0)
+                self.leases.release([lease for _, lease in batch], 0)
                 continue
             self._admit(batch)
             if 0 < len(batch) < min(room, MAX_BATCH) / 2:
-                self._stopping.wait(COMPANY_WAIT)
-        self._requeue_untaken()
+                self._stopping.wait(PARTIAL_BATCH_PAUSE)
+        self._requeue_unstarted()
 
-    def _take_suspect(self, is_time: Callable[[SQSMessage], bool]) -> SQSMessage | None:
-        """The suspect that waits, if there is one and it is time; it waits no more then."""
+    def _pop_suspect(self, is_time: Callable[[SQSMessage], bool]) -> SQSMessage | None:
+        """Return the waiting suspect, and stop waiting for it, if there is one and `is_time` accepts it."""
         with self._lock:
             suspect = self._suspect
             if suspect is None or not is_time(suspect):
@@ -215,20 +220,20 @@ class SQSConsumer(upstream.SQSConsumer):
             self._suspect = None
             return suspect
 
-    def _requeue_untaken(self) -> None:
-        suspect = self._take_suspect(lambda _: True)
+    def _requeue_unstarted(self) -> None:
+        suspect = self._pop_suspect(lambda _: True)
         self.requeue([*_drain(self._ready), *filter(None, [suspect])])
 
     def _wait_for_room(self) -> int:
-        """How many messages there is room for, once half of all places are free; 0 once the consumer stops.
+        """Wait until half of the prefetch is free; returns the number of free places, or 0 once the consumer stops.
 
-        While more than half are taken every worker thread has work, for dramatiq holds two messages for each; to fill
-        each place as it becomes free would cost a request for each message.
+        dramatiq prefetches two messages per thread, so every thread has work while more than half of the places are
+        taken. Filling each place as it becomes free would cost one request per message.
         """
 
         def ready() -> bool:
             has_room = len(self.leases) <= self.prefetch // 2
-            has_to_wait = self.broker.alone or (self.bulk and self.broker.live_waits)
+            has_to_wait = self.broker.alone or (self.bulk and self.broker.has_live_waiting)
             return self._stopping.is_set() or (has_room and not has_to_wait)
 
         with self.leases.changed:
@@ -236,86 +241,91 @@ class SQSConsumer(upstream.SQSConsumer):
             return 0 if self._stopping.is_set() else self.prefetch - len(self.leases)
 
     def _admit(self, batch: list[tuple[MessageTypeDef, Lease]]) -> None:
-        """Hand received messages to the worker; what it cannot have goes where it belongs, after the others."""
-        deferred: list[tuple[Lease, Step]] = []
+        """Hand received messages to the worker, then bury, delay or release the ones that it cannot run now."""
+        deferred: list[tuple[Lease, Callable[[], object]]] = []
         messages: list[SQSMessage] = []
         for received, lease in batch:
             try:
                 messages.append(self._decoded(received, lease))
             except ValueError as error:
-                self.logger.error("%s: a message is no job of this queue: %s.", self.queue_name, error)
-                reason = Reason("bad_message", f"The message is no job of this queue: {error}.", stage=self.queue_name)
+                self.logger.error("%s: received a message that is not for this queue: %s.", self.queue_name, error)
+                reason = Reason("bad_message", f"The message is not for this queue: {error}.", stage=self.queue_name)
                 deferred.append((lease, partial(self.broker.bury, self.queue_name, received["Body"], reason)))
-        # Suspects first: what comes with one may be the real killer, and must not begin while the suspect waits.
+        # Suspects come first, so that no message of the same batch, perhaps the real killer, starts while one waits.
         for message in sorted(messages, key=lambda message: not message.is_suspect):
             lease = message.lease
             if message.options.get(DUE, 0) > self.broker.clock() * 1000:
                 deferred.append((lease, partial(self.broker.hop, message.original)))
-            elif message.receives >= SUSPECTED_AT:
-                # As a copy, of which SQS counts the receives anew: else it would reach the limit of the redrive policy.
-                marks: dict[str, Any] = {SUSPECT: message.copies + 1, FIRST: message.sqs_id}
+            elif message.receives >= SUSPECT_AT_RECEIVE:
+                # A copy has a receive count of its own; the original would reach the limit of the redrive policy.
+                marks: dict[str, Any] = {SUSPECT: message.copies + 1, COPY_OF: message.sqs_id}
                 deferred.append((lease, partial(self.broker.send_copy, message.original, delay=SUSPECT_DELAY, **marks)))
             elif message.is_suspect and self.broker.begin_alone(message):
-                self.logger.warning("%s was received often, and no worker ended it: it runs alone.", message)
+                self.logger.warning("%s was received often, and no worker finished it. It runs alone.", message)
                 self._suspect = message
                 self.requeue(_drain(self._ready))
             elif message.is_suspect or self.broker.alone:
-                self.leases.give_back([lease], SUSPECT_DELAY if message.is_suspect else 0)
+                self.leases.release([lease], SUSPECT_DELAY if message.is_suspect else 0)
             else:
                 self._ready.put(message)
-        for lease, errand in deferred:
-            if self._insist(errand):
-                self.leases.done(lease)
+        for lease, action in deferred:
+            if self._retry_until_done(action):
+                self.leases.complete(lease)
             else:
-                self.leases.give_back([lease], 0 if self._stopping.is_set() else self.broker.visibility)
+                self.leases.release([lease], 0 if self._stopping.is_set() else self.broker.visibility)
 
     def _decoded(self, received: MessageTypeDef, lease: Lease) -> SQSMessage:
         message = decode(received["Body"])
         dead_letter_queue = self.broker.dead_letter_queue
         if dead_letter_queue(message.queue_name) != dead_letter_queue(self.queue_name):
             raise ValueError(f"it names the queue {message.queue_name[:80]!r}")
-        message = message.copy(queue_name=self.queue_name)  # a dead letter may be sent again in the other lane
+        message = message.copy(queue_name=self.queue_name)  # a dead letter may be redriven to the other lane
         if message.actor_name not in self.broker.actors:
             raise ValueError(f"no actor is called {message.actor_name[:80]!r}")
         receives = int(received.get("Attributes", {}).get("ApproximateReceiveCount", 1))
-        sqs_id = message.options.get(FIRST) or received["MessageId"]
+        sqs_id = message.options.get(COPY_OF) or received["MessageId"]
         return SQSMessage(message, lease, receives=receives, sqs_id=sqs_id)
 
     def _begin_trial(self, suspect: SQSMessage) -> None:
-        """Note that a suspect is begun alone. Its receives would not tell: some are of workers that ended otherwise."""
+        """Count a trial of a suspect before it starts.
+
+        The receive count is not enough, because it includes workers that ended for other reasons.
+        """
         try:
             suspect.trials = self.broker.trials.count(suspect.message_id)
             if not suspect.is_given_up:
                 self.broker.trials.record(suspect.message_id, suspect.trials + 1)
-        except Exception as trouble:  # it must run all the same, or the process would wait for it for ever
-            self.logger.warning("%s runs alone, and that cannot be noted (%s)", suspect, describe(trouble))
+        except Exception as error:  # the suspect must run anyway, or this process would wait forever
+            self.logger.warning("%s runs alone, but the trial cannot be recorded (%s).", suspect, describe(error))
 
     def _end_trial(self, message: SQSMessage) -> None:
-        """Let the others go on, if the message ran alone. One that was left to another worker is not blamed for it."""
+        """Allow other messages again if this one ran alone. A trial that ended in a release does not count."""
         if message.trials is not None:
             try:
                 ended = message.release_after is None
                 self.broker.trials.record(message.message_id, 0 if ended else message.trials)
-            except Exception as trouble:
-                self.logger.warning("%s ended, and that cannot be noted (%s)", message, describe(trouble))
+            except Exception as error:
+                self.logger.warning(
+                    "%s ended, but the end of the trial cannot be recorded (%s).", message, describe(error)
+                )
         self.broker.end_alone(message)
 
-    def _insist(self, errand: Step) -> bool:
-        """Do `errand`, again and again while SQS is in trouble; False if the consumer stops before it is done, or if
-        SQS would never take it.
+    def _retry_until_done(self, action: Callable[[], object]) -> bool:
+        """Run `action`, and retry it while SQS fails. The message stays leased, so that SQS counts no further receives.
 
-        Its message stays held meanwhile: to leave it would let SQS count receives that are nobody's fault.
+        Returns:
+            False if the consumer stopped before the action succeeded, or if SQS will never accept it.
         """
-        backoff = FIRST_BACKOFF
+        backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
         while True:
             try:
-                errand()
+                action()
                 return True
-            except (BrokerConnectionError, RetryableError) as trouble:
-                self.logger.warning("%s: %s Again in %.1f s.", self.queue_name, trouble, backoff)
-                if self._stopping.wait(backoff):
+            except (BrokerConnectionError, RetryableError) as error:
+                wait = backoff.next()
+                self.logger.warning("%s: %s Next attempt in %.1f s.", self.queue_name, error, wait)
+                if self._stopping.wait(wait):
                     return False
-                backoff = min(backoff * 2, LAST_BACKOFF)
             except Exception as error:
                 self.logger.error("%s: a message cannot be sent (%s).", self.queue_name, describe(error))
                 return False

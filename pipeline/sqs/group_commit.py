@@ -1,4 +1,4 @@
-"""Group commit: callers that arrive while a batch is under way share the next one."""
+"""Group commit: callers that arrive while a batch is being sent share the next batch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pipeline.sqs.wire import SendFailed
 
 E = TypeVar("E")
 
-#: Seconds that a batch waits, at the most, for those who may soon have something to send too. One who works alone never
-#: waits. With the Procfile's processes under load it saves half of the requests.
-COMPANY_WAIT = 0.1
+#: The longest time that a batch waits for other threads that may soon send, in seconds. A thread that works alone never
+#: waits. Under load this halves the number of requests.
+BATCH_WINDOW = 0.1
 
 
 @dataclass(eq=False)
@@ -25,18 +25,19 @@ class _Ticket(Generic[E]):
 
 
 class GroupCommit(Generic[E]):
-    """Sends entries in batches, one batch at a time; the sender is whichever caller finds none under way.
+    """Sends entries in batches, one batch at a time, from whichever calling thread finds no batch being sent.
 
-    Those submitted while a batch is under way travel together in the next one, and a batch waits a little for company
-    where some is to be expected. No thread of its own, so nothing to stop, and an entry is never accepted without
-    somebody waiting for its outcome.
+    Entries submitted during a batch travel together in the next one, and a batch waits briefly if more entries are
+    expected. The class has no thread of its own, so there is nothing to stop, and every accepted entry has a caller
+    that waits for its outcome.
 
-    Parameters:
-        commit: takes a batch of entries and returns an error or None for each, in order; what it raises is the outcome
-            of the whole batch.
-        max_entries, max_bytes: of one batch.
-        expected: how many threads are at something that may end in an entry, those that wait here included.
-        company_wait: seconds to wait for so many at the most.
+    Args:
+        commit: Sends a batch of entries and returns an error or None for each, in order. An exception that it raises
+            becomes the outcome of the whole batch.
+        max_entries: Entries per batch.
+        max_bytes: Bytes per batch.
+        expected: Returns how many threads may soon submit an entry, including threads that already wait here.
+        window: How long a batch waits for that many entries, in seconds.
     """
 
     def __init__(
@@ -46,21 +47,28 @@ class GroupCommit(Generic[E]):
         max_entries: int,
         max_bytes: int,
         expected: Callable[[], int] = lambda: 0,
-        company_wait: float = COMPANY_WAIT,
+        window: float = BATCH_WINDOW,
     ) -> None:
         self._commit = commit
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._expected = expected
-        self._company_wait = company_wait
-        lock = threading.Lock()  # guards what follows
+        self._window = window
+        lock = threading.Lock()  # guards the four attributes below
         self._changed = threading.Condition(lock)
         self._arrived = threading.Condition(lock)
         self._waiting: list[_Ticket[E]] = []
         self._under_way = False
 
     def submit(self, entries: Sequence[tuple[E, int]]) -> list[Exception | None]:
-        """Commit `entries`, each with its size in bytes; returns an error or None for each once all have an outcome."""
+        """Commit entries and wait for their outcomes.
+
+        Args:
+            entries: Each entry with its size in bytes.
+
+        Returns:
+            An error or None for each entry, in order.
+        """
         tickets = [_Ticket(entry, size) for entry, size in entries]
         with self._changed:
             self._waiting.extend(tickets)
@@ -77,24 +85,22 @@ class GroupCommit(Generic[E]):
         batch: list[_Ticket[E]] = []
         errors: Sequence[Exception | None] = []
         try:
-            self._wait_for_company()
+            self._wait_for_more()
             batch = self._take_batch()
-            errors = [SendFailed("the thread that sent for others was interrupted")] * len(batch)
+            errors = [SendFailed("the thread that sent the batch was interrupted")] * len(batch)
             self._changed.release()
             try:
                 errors = self._outcomes(batch)
             finally:
                 self._changed.acquire()
-        finally:  # the others are told also where a time limit strikes in the thread that sends for them
+        finally:  # the other threads must also wake up if a time limit interrupts the thread that sends for them
             self._under_way = False
             for ticket, error in zip(batch, errors, strict=True):
                 ticket.error, ticket.settled = error, True
             self._changed.notify_all()
 
-    def _wait_for_company(self) -> None:
-        self._arrived.wait_for(
-            lambda: len(self._waiting) >= min(self._expected(), self._max_entries), self._company_wait
-        )
+    def _wait_for_more(self) -> None:
+        self._arrived.wait_for(lambda: len(self._waiting) >= min(self._expected(), self._max_entries), self._window)
 
     def _take_batch(self) -> list[_Ticket[E]]:
         count, size = 0, 0

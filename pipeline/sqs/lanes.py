@@ -1,8 +1,8 @@
-"""Two lanes in one worker: a message of a bulk queue is begun only where no other one waits.
+"""Two lanes in one worker: a bulk message starts only when no live message is waiting.
 
-dramatiq puts what it receives from all queues into one line, by the priority of the actor and by the time of arrival.
-Here bulk messages are at its end, whenever they came; among those of a lane the order is dramatiq's. So a live message
-waits for a thread to end what it has in hand, which in resize may wait for its turn.
+dramatiq keeps the messages of all queues in one work queue, ordered by the actor's priority and by arrival. Here all
+bulk messages are at its end, and dramatiq's order applies within each lane. A live message may still wait until a
+thread finishes its current message.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ from dramatiq.worker import Worker
 
 
 class LaneQueue(PriorityQueue[Any]):
-    """The line of messages that wait for a worker's threads.
+    """The messages that wait for a worker's threads.
 
-    Parameters:
-        is_bulk: whether a queue is of the bulk lane, by its name.
-        relieved: called when the last waiting message that is not bulk was taken.
+    Args:
+        is_bulk: Whether a queue belongs to the bulk lane.
+        on_live_empty: Called when a thread takes the last waiting live message.
+
+    Attributes:
+        live: The number of waiting live messages.
     """
 
-    def __init__(self, is_bulk: Callable[[str], bool], relieved: Callable[[], None]) -> None:
+    def __init__(self, is_bulk: Callable[[str], bool], on_live_empty: Callable[[], None]) -> None:
         super().__init__()
         self._is_bulk = is_bulk
-        self._relieved = relieved
-        self.live = 0  #: messages that wait and are not bulk
+        self._on_live_empty = on_live_empty
+        self.live = 0
 
     def _put(self, item: Any) -> None:
         bulk = self._is_bulk(item.message.queue_name)
@@ -40,18 +43,18 @@ class LaneQueue(PriorityQueue[Any]):
         bulk, item = heappop(self.queue)
         self.live -= not bulk
         if not (bulk or self.live):
-            self._relieved()
+            self._on_live_empty()
         return item
 
 
 class Lanes(dramatiq.Middleware):
-    """Gives a worker its `LaneQueue` before its threads start, and begins nothing that waited in it for too long."""
+    """Gives a worker its `LaneQueue`, and skips messages whose lease was lost while they waited in it."""
 
     def before_worker_boot(self, broker: Any, worker: Worker) -> None:
-        """Take the place of dramatiq's line."""
-        broker.line = worker.work_queue = LaneQueue(broker.is_bulk, broker.wake)
+        """Replace dramatiq's work queue before the threads start."""
+        broker.work_queue = worker.work_queue = LaneQueue(broker.is_bulk, broker.wake)
 
     def before_process_message(self, broker: Any, message: Any) -> None:
-        """Leave what was let go meanwhile to whoever has it now."""
+        """Skip a message that another worker has received meanwhile."""
         if message.lease.lost:
             raise SkipMessage

@@ -1,6 +1,6 @@
-"""The SQS queues: how each is set up, and the making of those that are missing.
+"""The attributes of the SQS queues, and the creation of missing queues.
 
-Sources of the limits: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+Source of the limits: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
-#: Seconds a received message is hidden: what a dead worker holds is taken over by another after this time.
+#: Seconds that a received message is hidden. The messages of a dead worker are redelivered after this time.
 VISIBILITY_TIMEOUT = 45
 
-#: Receives after which SQS itself moves a message to the dead letters: the backstop behind all handling of ours.
+#: Receives after which SQS itself moves a message to the dead-letter queue, in case all other handling fails.
 MAX_RECEIVES = 10
 
-#: Seconds SQS keeps a message: its longest, 14 days.
+#: Seconds that SQS keeps a message: 14 days, its maximum.
 RETENTION = 14 * 86400
 
-#: Bytes of body and attributes together.
+#: Bytes of a message, its body and attributes together.
 MAX_MESSAGE_BYTES = 1024 * 1024
 
 MISSING_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
@@ -33,13 +33,18 @@ MISSING_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoes
 
 @dataclass(frozen=True)
 class QueueSpec:
-    """One queue: its full name, and the full name of its dead-letter queue where it has one."""
+    """A queue that should exist.
+
+    Attributes:
+        name: The full name of the queue.
+        dead_letters: The full name of its dead-letter queue, if it has one.
+    """
 
     name: str
     dead_letters: str | None = None
 
     def attributes(self, dead_letters_arn: str | None) -> dict[QueueAttributeNameType, str]:
-        """The attributes SQS should hold for it."""
+        """Return the attributes that the queue should have."""
         wanted: dict[QueueAttributeNameType, str] = {
             "MessageRetentionPeriod": str(RETENTION),
             "VisibilityTimeout": str(VISIBILITY_TIMEOUT),
@@ -53,7 +58,7 @@ class QueueSpec:
 
 
 def find_queue(client: SQSClient, name: str) -> str | None:
-    """The URL of the queue `name`, or None where there is none."""
+    """Return the URL of the queue `name`, or None if it does not exist."""
     try:
         return client.get_queue_url(QueueName=name)["QueueUrl"]
     except ClientError as error:
@@ -63,25 +68,28 @@ def find_queue(client: SQSClient, name: str) -> str | None:
 
 
 def ensure_queue(client: SQSClient, spec: QueueSpec) -> str:
-    """The URL of the queue, made with its dead-letter queue if it is missing. One that exists is left as it is."""
+    """Return the URL of a queue, and create it and its dead-letter queue if it does not exist.
+
+    The attributes of an existing queue are left as they are.
+    """
     if url := find_queue(client, spec.name):
         return url
     arn = queue_arn(client, ensure_queue(client, QueueSpec(spec.dead_letters))) if spec.dead_letters else None
     try:
         return client.create_queue(QueueName=spec.name, Attributes=spec.attributes(arn))["QueueUrl"]
     except ClientError:
-        if url := find_queue(client, spec.name):  # another process made it meanwhile
+        if url := find_queue(client, spec.name):  # another process has created it meanwhile
             return url
         raise
 
 
 def queue_arn(client: SQSClient, url: str) -> str:
-    """The ARN of the queue at `url`."""
+    """Return the ARN of the queue at `url`."""
     return client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
 
 
 def differences(client: SQSClient, spec: QueueSpec, url: str) -> dict[QueueAttributeNameType, str]:
-    """The attributes in which the queue at `url` is not as `spec` says, with the values they should have."""
+    """Return the attributes of the queue at `url` that differ from `spec`, with the values that they should have."""
     arn = None
     if spec.dead_letters and (dead_letters_url := find_queue(client, spec.dead_letters)):
         arn = queue_arn(client, dead_letters_url)
@@ -96,5 +104,5 @@ def _same(present: str | None, wanted: str) -> bool:
 
 
 def _numbers_as_text(policy: Mapping[str, object]) -> dict[str, str]:
-    """A redrive policy to compare: SQS takes the count as number or text and gives it back as it likes."""
+    """Return a redrive policy with text values only, because SQS returns the count as a number or as text."""
     return {key: str(value) for key, value in policy.items()}

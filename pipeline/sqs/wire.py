@@ -1,6 +1,6 @@
-"""What travels through SQS: entries checked against its limits, the reasons of dead letters, and bodies.
+"""The wire format: entries checked against the limits of SQS, reasons of dead letters, and message bodies.
 
-Sources of the limits: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+Source of the limits: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 """
 
 from __future__ import annotations
@@ -25,41 +25,51 @@ from pipeline.sqs.queues import MAX_MESSAGE_BYTES
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
-#: Entries of one batch, and attributes of one message, at the most.
+#: Entries per batch, and attributes per message.
 MAX_BATCH = 10
 MAX_ATTRIBUTES = 10
 
-#: The longest DelaySeconds.
+#: The longest DelaySeconds, in seconds.
 MAX_DELAY = MAX_DELAY_SECONDS
 
-#: The option that holds when a message is due (Unix time in ms), where that is further off than one delay reaches.
+#: Message option: when the message is due, in Unix milliseconds, if one delay does not reach that far.
 DUE = "due"
 
-#: The option of a message that is suspected of killing its workers, and runs alone: how often it was sent again as a
-#: copy, of which SQS counts the receives anew.
+#: Message option of a suspect, which runs alone because it may be killing its workers: how many copies of it were sent.
+#: SQS counts the receives of each copy from 1.
 SUSPECT = "suspect"
 
-#: The option of such a copy: SQS's id of the message that it is a copy of.
-FIRST = "first"
+#: Message option of such a copy: the SQS id of the original message.
+COPY_OF = "first"
 
-#: The option that counts a message's failed attempts, by the list of delays that each followed.
+#: Message option: the number of failed attempts, by the kind of retry that followed each.
 ATTEMPTS = "attempts"
 
-#: The option that names a message's group: SQS fair queues keep one group's flood from starving the others.
+#: Message option: the message group. SQS fair queues keep the backlog of one group from delaying the others.
 GROUP = "group"
 
-#: What SQS takes in bodies and attributes (the XML 1.0 characters); anything else is replaced.
+#: Characters that SQS refuses in bodies and attributes, because they are not XML 1.0 characters.
 _REFUSED_CHARACTERS = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _GROUP_ID = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
 
 
 class SendFailed(BrokerConnectionError):
-    """SQS did not confirm a message; it may or may not be there."""
+    """SQS did not confirm a message, which may or may not have been sent."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a message is a dead letter. Times are Unix time in seconds."""
+    """Why a message is a dead letter.
+
+    Attributes:
+        code: The error code.
+        message: A sentence for people.
+        stage: The queue or stage that gave the message up.
+        attempts: How many attempts were made.
+        first: When the message was first sent, in Unix seconds.
+        last: When the last attempt failed, in Unix seconds; by default now.
+        key: The key of a body that was stored elsewhere, because it left no room for the reason.
+    """
 
     code: str
     message: str
@@ -67,10 +77,10 @@ class Reason:
     attempts: int = 1
     first: float | None = None
     last: float | None = None
-    key: str = ""  #: where the body waits in staging, if it was too large to keep beside its reason
+    key: str = ""
 
     def attributes(self) -> dict[str, str]:
-        """The message attributes of the dead letter; SQS takes no empty ones."""
+        """Return the message attributes of the dead letter. SQS refuses empty values, so those are left out."""
         named = {
             "stage": self.stage,
             "error_code": self.code,
@@ -84,8 +94,15 @@ class Reason:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One message as SQS is to take it."""
+class SendEntry:
+    """One message of a request to SQS.
+
+    Attributes:
+        body: The message body.
+        delay: Seconds until the message can be received.
+        group: The message group, for fair queues.
+        attributes: The names and values of message attributes, all of them strings.
+    """
 
     body: str
     delay: int = 0
@@ -93,41 +110,45 @@ class Entry:
     attributes: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def of_dead_letter(cls, body: str, reason: Reason) -> Entry:
-        """A dead letter, its reason beside it."""
+    def of_dead_letter(cls, body: str, reason: Reason) -> SendEntry:
+        """Return the entry of a dead letter, with its reason in the attributes."""
         return cls(body, attributes=tuple(reason.attributes().items()))
 
     @cached_property
     def size(self) -> int:
-        """Bytes that SQS counts: the body, and each attribute's name, type and value."""
+        """The size that SQS counts, in bytes: the body, and the name, type and value of each attribute."""
         named = sum(len(name.encode()) + len("String") + len(value.encode()) for name, value in self.attributes)
         return len(self.body.encode()) + named
 
     @property
     def is_too_large(self) -> bool:
-        """Whether SQS would refuse it for its size."""
+        """Whether the entry exceeds the size limit of SQS."""
         return self.size > MAX_MESSAGE_BYTES
 
     def check(self) -> None:
-        """Raises what SQS would refuse it for.
+        """Check the entry against the limits of SQS.
 
         Raises:
-            MessageTooLarge: body and attributes are over 1 MiB.
-            ValueError: any other limit is broken.
+            MessageTooLarge: The body and attributes exceed 1 MiB.
+            ValueError: The entry breaks another limit.
         """
         if self.is_too_large:
-            raise MessageTooLarge(f"A message of {self.size} bytes is too large: SQS takes {MAX_MESSAGE_BYTES}.")
+            raise MessageTooLarge(
+                f"A message of {self.size} bytes is too large. SQS accepts up to {MAX_MESSAGE_BYTES} bytes."
+            )
         if not self.body or _REFUSED_CHARACTERS.search(self.body):
-            raise ValueError("The body is empty or holds a character that SQS refuses.")
+            raise ValueError("The body is empty or contains a character that SQS refuses.")
         if not 0 <= self.delay <= MAX_DELAY:
             raise ValueError(f"A delay of {self.delay} s is not between 0 and {MAX_DELAY}.")
         if len(self.attributes) > MAX_ATTRIBUTES or not all(value for _, value in self.attributes):
-            raise ValueError(f"SQS takes up to {MAX_ATTRIBUTES} attributes, none of them empty.")
+            raise ValueError(f"SQS accepts up to {MAX_ATTRIBUTES} attributes, none of them empty.")
         if self.group is not None and not is_group(self.group):
-            raise ValueError(f"{self.group!r} is no group id: 1 to 128 letters, digits and punctuation.")
+            raise ValueError(
+                f"{self.group!r} is not a message group id: 1 to 128 letters, digits and punctuation marks."
+            )
 
     def request(self, entry_id: str, *, grouped: bool) -> SendMessageBatchRequestEntryTypeDef:
-        """The entry as SendMessageBatch wants it; not `grouped`, for an endpoint that knows no fair queues."""
+        """Return the entry for SendMessageBatch, without its group unless `grouped`."""
         request: SendMessageBatchRequestEntryTypeDef = {"Id": entry_id, "MessageBody": self.body}
         if self.delay:
             request["DelaySeconds"] = self.delay
@@ -141,9 +162,9 @@ class Entry:
         return request
 
 
-def in_batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """`entries` in their order, as many in each list as SQS takes in one request."""
-    batch: list[Entry] = []
+def in_batches(entries: Iterable[SendEntry]) -> Iterator[list[SendEntry]]:
+    """Yield entries in order, in lists that each fit into one request."""
+    batch: list[SendEntry] = []
     size = 0
     for entry in entries:
         if len(batch) == MAX_BATCH or (batch and size + entry.size > MAX_MESSAGE_BYTES):
@@ -156,20 +177,20 @@ def in_batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
 
 
 def is_group(value: object) -> bool:
-    """Whether SQS takes `value` as a MessageGroupId."""
+    """Return whether SQS accepts `value` as a MessageGroupId."""
     return isinstance(value, str) and bool(_GROUP_ID.fullmatch(value))
 
 
 def encode(message: dramatiq.Message[Any], **changes: Any) -> str:
-    """A message, some of its fields changed, as the body of an SQS message."""
+    """Return the SQS message body of a message, with some of its fields changed."""
     return dramatiq.get_encoder().encode(message.asdict() | changes).decode()
 
 
 def decode(body: str) -> dramatiq.Message[Any]:
-    """The message in a body, ours or upstream's.
+    """Return the message in a body, in this package's format or in upstream's.
 
     Raises:
-        ValueError: the body is no dramatiq message; its text names no part of the body.
+        ValueError: The body is not a dramatiq message. The error does not quote any of it.
     """
     try:
         message = dramatiq.Message.decode(body.encode() if body.startswith("{") else b64decode(body, validate=True))
@@ -177,10 +198,10 @@ def decode(body: str) -> dramatiq.Message[Any]:
         raise ValueError(f"it cannot be decoded ({type(error).__name__})") from None
     for name, is_good in _FIELDS.items():
         if not is_good(getattr(message, name)):
-            raise ValueError(f"its field {name} has no value of its kind")
+            raise ValueError(f"its field {name} has a value of the wrong type")
     for name, is_good in _OPTIONS.items():
         if name in message.options and not is_good(message.options[name]):
-            raise ValueError(f"its option {name} has no value of its kind")
+            raise ValueError(f"its option {name} has a value of the wrong type")
     return message
 
 
@@ -192,8 +213,8 @@ def _counts(value: object) -> bool:
     return isinstance(value, dict) and all(map(_is(int), value.values()))
 
 
-#: What a message's fields and options must be, so that nothing that reads them later can stumble. `eta` is how dramatiq
-#: delays messages in other brokers; here it would only hold a place.
+#: Checks of a message's fields and options, so that later code can rely on their types. dramatiq's other brokers delay
+#: messages by `eta`; here such a message would only occupy a place in the prefetch.
 _FIELDS: dict[str, Callable[[object], bool]] = {
     "queue_name": _is(str),
     "actor_name": _is(str),
@@ -206,7 +227,7 @@ _FIELDS: dict[str, Callable[[object], bool]] = {
 _OPTIONS: dict[str, Callable[[object], bool]] = {
     DUE: _is(int),
     SUSPECT: _is(int),
-    FIRST: _is(str),
+    COPY_OF: _is(str),
     GROUP: is_group,
     ATTEMPTS: _counts,
     "eta": lambda value: False,
@@ -214,7 +235,7 @@ _OPTIONS: dict[str, Callable[[object], bool]] = {
 
 
 def describe(error: Exception) -> str:
-    """An error of boto3 in a few words, without the request."""
+    """Return the error code of an AWS error, or the type of any other error. Neither reveals the request."""
     if isinstance(error, ClientError):
         return str(error.response.get("Error", {}).get("Code", "Unknown"))
     return type(error).__name__
@@ -223,5 +244,5 @@ def describe(error: Exception) -> str:
 def _iso(seconds: float | None) -> str:
     try:
         return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError):  # a message's own timestamp, in another unit than milliseconds
+    except (ValueError, OverflowError, OSError):  # a message may carry a timestamp that is not in milliseconds
         return ""

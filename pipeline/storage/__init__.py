@@ -1,1 +1,1 @@
-"""Objects in S3 and bytes in staging."""
+"""S3 objects: published renditions, and staging between the stages."""

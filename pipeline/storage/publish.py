@@ -1,5 +1,4 @@
-"""The finished renditions: their keys, headers, public URLs, and whether they are there
-already (contract, section 3)."""
+"""Publish renditions to S3: keys, headers and public URLs (contract, section 3)."""
 
 from __future__ import annotations
 
@@ -11,30 +10,29 @@ from pipeline.images.formats import format_by_extension
 from pipeline.job import Content
 from pipeline.metrics import STORED_BYTES, STORED_RENDITIONS
 from pipeline.settings import Settings, get_settings
-from pipeline.storage import s3 as objects
+from pipeline.storage import s3
 from pipeline.storage.s3 import S3Error
 
 logger = logging.getLogger(__name__)
 
-#: How S3 says that a bucket has ACLs disabled.
+#: S3's error code for a bucket with ACLs disabled.
 ACLS_DISABLED = "AccessControlListNotSupported"
 
-#: Set for the life of the process once the bucket refused an ACL.
+#: Set once the bucket has refused an ACL; not reset before the process ends.
 _acls_disabled = threading.Event()
 
 
 def bucket_path(folder: str) -> str:
-    """The folder's path in the bucket, with its slash: `images-resized/TEST/`."""
+    """Return the path of a folder in the bucket with a trailing slash, such as `images-resized/TEST/`."""
     return f"{get_settings().s3_prefix.strip('/')}/{folder}/"
 
 
 def object_key(folder: str, content: Content, rendition: str) -> str:
-    """The key of one rendition."""
     return f"{bucket_path(folder)}{content.id}_{rendition}{content.extension}"
 
 
 def image_info(folder: str, content: Content) -> dict[str, dict[str, str]]:
-    """What a result says of one image: for each rendition its `url` and `bucket_path`."""
+    """Return the `…_info` of a result: `url` and `bucket_path` by rendition name."""
     base = get_settings().public_url_base
     return {
         name: {"url": f"{base}/{object_key(folder, content, name)}", "bucket_path": bucket_path(folder)}
@@ -43,21 +41,21 @@ def image_info(folder: str, content: Content) -> dict[str, dict[str, str]]:
 
 
 def is_published(folder: str, content: Content) -> bool:
-    """Whether every rendition is in the bucket: one request each, up to the first that is not.
+    """Return whether every rendition is in the bucket. Sends one request each until one is missing.
 
     Raises:
-        RetryableError: S3 could not be asked.
+        RetryableError: S3 refused, or could not be reached.
     """
     bucket = get_settings().s3_bucket
     keys = (object_key(folder, content, name) for name in content.renditions)
-    return all(objects.exists(bucket, key, doing="look for a rendition") for key in keys)
+    return all(s3.exists(bucket, key, doing="check a rendition") for key in keys)
 
 
 def publish(folder: str, content: Content, renditions: Mapping[str, bytes]) -> None:
-    """Put every rendition where its URL says it is.
+    """Store every rendition under its key.
 
     Raises:
-        RetryableError: S3 could not be reached, or refused.
+        RetryableError: S3 refused, or could not be reached.
     """
     settings = get_settings()
     headers = {
@@ -73,11 +71,13 @@ def publish(folder: str, content: Content, renditions: Mapping[str, bytes]) -> N
 def _put(settings: Settings, key: str, data: bytes, headers: Mapping[str, str]) -> None:
     acl = "" if settings.s3_acl == "none" or _acls_disabled.is_set() else settings.s3_acl
     try:
-        objects.put(settings.s3_bucket, key, data, doing="store a rendition", headers=headers, acl=acl)
+        s3.put(settings.s3_bucket, key, data, doing="store a rendition", headers=headers, acl=acl)
     except S3Error as error:
-        if not acl or error.said != ACLS_DISABLED:
+        if not acl or error.reason != ACLS_DISABLED:
             raise
         if not _acls_disabled.is_set():
             _acls_disabled.set()
-            logger.warning("The bucket %s has ACLs disabled: S3_ACL=none would say so.", settings.s3_bucket)
-        objects.put(settings.s3_bucket, key, data, doing="store a rendition", headers=headers)
+            logger.warning(
+                "The bucket %s has ACLs disabled. Set S3_ACL=none to avoid this warning.", settings.s3_bucket
+            )
+        s3.put(settings.s3_bucket, key, data, doing="store a rendition", headers=headers)

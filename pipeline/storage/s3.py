@@ -1,7 +1,10 @@
-"""Objects in S3 on every image's way: stored, read, looked for and deleted by obstore.
+"""S3 requests made for every image: put, get, exists and delete, with obstore.
 
-A request costs it 0.1 ms of CPU, and boto3 1 ms. It gets everything from `clients`: credentials, endpoint and limits
-are those that boto3 would use, whatever variables of its own the environment holds.
+A request costs obstore 0.1 ms of CPU and boto3 1 ms. `clients` gives it the credentials, endpoint and timeouts that
+boto3 would use, so obstore reads no environment variables of its own.
+
+The argument `doing` of each function completes the sentence "Could not ..." of the S3Error that
+it raises if S3 refuses or cannot be reached.
 """
 
 from __future__ import annotations
@@ -17,39 +20,41 @@ from pipeline.clients.object_store import store
 from pipeline.errors import RetryableError
 from pipeline.metrics import count_request
 
-#: What S3 names in the body of a refusal.
+#: The error code in the body of an S3 response.
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
 
 
 class S3Error(RetryableError):
-    """S3 refused, or could not be reached."""
+    """S3 refused, or could not be reached.
 
-    def __init__(self, doing: str, said: str, *, is_absent: bool) -> None:
-        super().__init__("s3_error", f"Could not {doing}: s3 said {said}.")
-        self.said = said  #: S3's own name for it, as `AccessDenied`; or what is known in its place
-        self.is_absent = is_absent  #: there is no such object, or S3 does not say: the caller may not list the bucket
+    Attributes:
+        reason: S3's error code, such as `AccessDenied`, or a description if there is none.
+        is_absent: the object does not exist, or S3 may not reveal that because the caller may not list the bucket.
+    """
+
+    def __init__(self, doing: str, reason: str, *, is_absent: bool) -> None:
+        super().__init__("s3_error", f"Could not {doing}: S3 answered {reason}.")
+        self.reason = reason
+        self.is_absent = is_absent
 
 
 def put(
     bucket: str, key: str, data: bytes, *, doing: str, headers: Mapping[str, str] | None = None, acl: str = ""
 ) -> None:
-    """Store `data` under `key`, with HTTP `headers`, and a canned `acl` if one is named.
-
-    `doing` says for people what the request is for. Raises S3Error.
-    """
+    """Store an object with HTTP `headers` and, if given, a canned `acl`."""
     with _request("PutObject", doing):
         obstore.put(store(bucket, acl), key, data, attributes=dict(headers or {}), use_multipart=False)
 
 
 def get(bucket: str, key: str, *, doing: str) -> bytes:
-    """The bytes under `key`; raises S3Error."""
+    """Read an object."""
     with _request("GetObject", doing):
         return bytes(obstore.get(store(bucket), key).bytes())
 
 
 def exists(bucket: str, key: str, *, doing: str) -> bool:
-    """Whether there is an object under `key`; raises S3Error if S3 could not be asked."""
+    """Return whether an object exists."""
     try:
         with _request("HeadObject", doing):
             obstore.head(store(bucket), key)
@@ -61,26 +66,25 @@ def exists(bucket: str, key: str, *, doing: str) -> bool:
 
 
 def delete(bucket: str, keys: Sequence[str], *, doing: str) -> None:
-    """Delete objects, side by side, those already gone included; raises S3Error."""
+    """Delete objects in parallel. Missing objects are ignored."""
     with _request("DeleteObject", doing, requests=len(keys)):
         obstore.delete(store(bucket), list(keys))
 
 
 @contextmanager
 def _request(operation: str, doing: str, requests: int = 1) -> Iterator[None]:
-    """Counts what is asked inside, by the name that S3 has for it, and turns what goes wrong into an S3Error."""
+    """Count the requests made inside the context, and translate errors to S3Error."""
     try:
         yield
         count_request("s3", operation, 200, requests)
-    except (BaseError, FileNotFoundError) as error:  # their text holds the whole exchange
+    except (BaseError, FileNotFoundError) as error:  # their messages contain the whole response
         count_request("s3", operation, _status(error), requests)
-        said = _said(str(error))
-        is_absent = isinstance(error, FileNotFoundError | PermissionDeniedError) and said != "NoSuchBucket"
-        raise S3Error(doing, said, is_absent=is_absent) from None
+        reason = _reason(str(error))
+        is_absent = isinstance(error, FileNotFoundError | PermissionDeniedError) and reason != "NoSuchBucket"
+        raise S3Error(doing, reason, is_absent=is_absent) from None
 
 
 def _status(error: Exception) -> int | None:
-    """The status of the answer, as far as the client tells it."""
     match error:
         case FileNotFoundError():
             return 404
@@ -90,8 +94,8 @@ def _status(error: Exception) -> int | None:
     return int(status[1]) if status else None
 
 
-def _said(text: str) -> str:
-    """S3's own name for what it refused; else the status of its answer; else that there was none."""
+def _reason(text: str) -> str:
+    """Return the S3 error code in an error message; else the status; else that there was no response."""
     if named := _CODE.search(text):
         return named[1]
     status = _STATUS.search(text)

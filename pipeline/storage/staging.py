@@ -1,7 +1,7 @@
-"""Where bytes wait between stages (the claim-check pattern): a local folder, or S3. `STAGING_URL` chooses.
+"""Staging of bytes between stages (the claim-check pattern), in S3 or a local folder. STAGING_URL selects it.
 
-Keys are unguessable. What a job leaves behind expires: in S3 by a lifecycle rule that `provision` sets, in
-a folder by the folder's own sweep.
+Keys cannot be guessed. Orphans expire: in S3 by a lifecycle rule that `provision` sets, in a folder by the clean-up in
+`LocalStaging.put`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import RetryableError, StagedMissing
 from pipeline.settings import get_settings
-from pipeline.storage import s3 as objects
+from pipeline.storage import s3
 from pipeline.storage.s3 import S3Error
 
-#: Days after which a staged object is an orphan: as long as SQS keeps a message that could name it.
+#: Age in days at which a staged object is an orphan: SQS keeps no message longer that could refer to it.
 EXPIRY_DAYS = 14
 
-#: Seconds between two looks for orphans in a local folder.
-SWEEP_INTERVAL = 3600
+#: Seconds between two clean-ups of a local folder.
+CLEAN_UP_INTERVAL = 3600
 
-
-#: How the name of a file begins that is still being written.
+#: Prefix of files that are still being written.
 PARTIAL = "staging-"
 
 _KEY = re.compile("[0-9a-f]{32}")
@@ -38,20 +37,24 @@ _OURS = re.compile(f"{_KEY.pattern}|{PARTIAL}.*")
 
 
 class Staging(Protocol):
-    """Puts bytes away under a key that cannot be guessed. Deleting twice is harmless."""
+    """Stores bytes under keys that cannot be guessed."""
 
     def put(self, data: bytes, key: str = "") -> str:
-        """Keep `data`, under a new key or in place of what is under `key`; returns its key."""
+        """Store `data` under `key`, replacing what is there, or under a new key. Returns the key."""
 
     def get(self, key: str) -> bytes:
-        """The bytes under `key`; raises StagedMissing where they are gone."""
+        """Read the bytes under `key`.
+
+        Raises:
+            StagedMissing: there are none.
+        """
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Forget `keys`, those already gone included."""
+        """Delete `keys`. Missing keys are ignored."""
 
 
 def staging() -> Staging:
-    """The staging that the settings name."""
+    """Return the staging selected by the settings."""
     return _open(get_settings().staging)
 
 
@@ -68,18 +71,18 @@ def _new_key() -> str:
 
 
 def _checked(key: str) -> str:
-    """`key`, as it came in a message, if it has the shape of ours: it becomes part of a path."""
+    """Return a key from a message, which becomes part of a path, if it has the form of our keys."""
     if not _KEY.fullmatch(key):
         raise StagedMissing(key[:64])
     return key
 
 
 class LocalStaging:
-    """A folder of this host: for one host, or for a file system that all hosts share."""
+    """Staging in a folder, either of a single host or of a file system that all hosts share."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._swept = 0.0
+        self._cleaned_up = 0.0
 
     def put(self, data: bytes, key: str = "") -> str:
         key = key or _new_key()
@@ -91,7 +94,7 @@ class LocalStaging:
             os.replace(file.name, path)
         except OSError as error:
             raise RetryableError("staging_error", f"The staging folder cannot be written: {error.strerror}.") from error
-        self._sweep_now_and_then()
+        self._clean_up_now_and_then()
         return key
 
     def get(self, key: str) -> bytes:
@@ -109,14 +112,14 @@ class LocalStaging:
             except OSError as error:
                 raise RetryableError("staging_error", f"A staged file cannot be removed: {error.strerror}.") from error
 
-    def sweep(self, now: float | None = None) -> int:
-        """Remove what is ours and older than `EXPIRY_DAYS`; returns how many files went."""
+    def clean_up(self, now: float | None = None) -> int:
+        """Remove our files older than `EXPIRY_DAYS`; return their number."""
         oldest = (time.time() if now is None else now) - EXPIRY_DAYS * 86400
         removed = 0
         for path in self._folder.glob("[0-9a-f][0-9a-f]/*"):
             if not _OURS.fullmatch(path.name):
                 continue
-            with contextlib.suppress(OSError):  # another process sweeps the same folder
+            with contextlib.suppress(OSError):  # another process may clean up the same folder
                 if path.stat().st_mtime < oldest:
                     path.unlink()
                     removed += 1
@@ -125,14 +128,14 @@ class LocalStaging:
     def _path(self, key: str) -> Path:
         return self._folder / key[:2] / key
 
-    def _sweep_now_and_then(self) -> None:
-        if time.monotonic() - self._swept > SWEEP_INTERVAL or not self._swept:
-            self._swept = time.monotonic()
-            self.sweep()
+    def _clean_up_now_and_then(self) -> None:
+        if time.monotonic() - self._cleaned_up > CLEAN_UP_INTERVAL or not self._cleaned_up:
+            self._cleaned_up = time.monotonic()
+            self.clean_up()
 
 
 class S3Staging:
-    """A prefix of an S3 bucket: for any number of hosts. Objects are private."""
+    """Staging under a prefix of an S3 bucket, for any number of hosts. Objects are private."""
 
     def __init__(self, *, bucket: str, prefix: str) -> None:
         self._bucket = bucket
@@ -140,12 +143,12 @@ class S3Staging:
 
     def put(self, data: bytes, key: str = "") -> str:
         key = key or _new_key()
-        objects.put(self._bucket, self._prefix + key, data, doing="stage an object")
+        s3.put(self._bucket, self._prefix + key, data, doing="stage an object")
         return key
 
     def get(self, key: str) -> bytes:
         try:
-            return objects.get(self._bucket, self._prefix + _checked(key), doing="read a staged object")
+            return s3.get(self._bucket, self._prefix + _checked(key), doing="read a staged object")
         except S3Error as error:
             if error.is_absent:
                 raise StagedMissing(key) from None
@@ -154,4 +157,4 @@ class S3Staging:
     def delete(self, keys: Sequence[str]) -> None:
         if keys:
             ours = [self._prefix + _checked(key) for key in keys]
-            objects.delete(self._bucket, ours, doing="delete staged objects")
+            s3.delete(self._bucket, ours, doing="delete staged objects")

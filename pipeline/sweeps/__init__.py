@@ -1,1 +1,1 @@
-"""Sweeps of MongoDB: the documents, the state of a run, and the sweep itself."""
+"""Sweeps of MongoDB: the documents, the state of runs, and the sweep itself."""

@@ -1,6 +1,6 @@
-"""The customer's documents: which are stale, claiming them, and writing back how it ended (contract, section 5).
+"""Find stale documents of the customer, claim them, and write results back to them (contract, section 5).
 
-Operators used here and in `pipeline.sweeps.run_state`; MongoDB has them all since 4.2, and so has the embedded server:
+This module and `pipeline.sweeps.run_state` use these operators, which MongoDB 4.2 and the embedded server support:
 
 - queries: `$and`, `$eq`, `$exists`, `$expr` with `$ne`, `$gt`, `$gte`, `$in`, `$lt`, `$ne`, `$nin`, `$nor`, `$or`,
   `$type`, a field of a subdocument, a whole subdocument; hint, limit, max, min, skip and sort by `_id`; maxTimeMS
@@ -8,9 +8,9 @@ Operators used here and in `pipeline.sweeps.run_state`; MongoDB has them all sin
   and `$unset` with `$cond`, `$eq`, `$literal`, `$type`
 - `$match`, `$group` with `$sum`, `$sort`; a TTL index, and a partial one by equality
 
-A collection is walked along the index of `_id`, which every collection has. Bounds are `min` and `max`, not `$gt`: that
-one finds only ids of its own BSON type. An update names its document by `_id`, and what it expects there by equality,
-`$ne` and `$exists`, field by field.
+Collections are scanned along the index of `_id`, which every collection has. Bounds are `min` and `max`, because `$gt`
+matches only ids of its own BSON type. Updates select a document by `_id` and its expected values field by field, by
+equality, `$ne` and `$exists`.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ if TYPE_CHECKING:
     from pymongo.collection import Collection
     from pymongo.cursor import Cursor
 
-#: Seconds that MongoDB may look for one page of stale documents at once. Where they are so rare that it takes longer,
-#: the page is looked for in the next `WINDOW` documents, and the next, for `LONGEST_LOOK`: few are read twice.
-FIRST_LOOK = 20
-LONGEST_LOOK = 60
+#: Timeout of the query for one page, in seconds. If stale documents are too rare for that, the page is searched window
+#: by window, `WINDOW` documents each, for up to `WINDOWS_TIMEOUT` seconds. A retry then rereads at most one window.
+PAGE_TIMEOUT = 20
+WINDOWS_TIMEOUT = 60
 WINDOW = 50_000
 
-#: Seconds for what concerns many documents at once.
-IN_BULK = 60.0
+#: Timeout of operations on many documents, in seconds.
+BULK_TIMEOUT = 60.0
 
-#: Seconds for what a person asked for, and reads a whole collection.
-WHOLE_COLLECTION = 3600.0
+#: Timeout of commands that scan a whole collection, in seconds.
+SCAN_TIMEOUT = 3600.0
 
-#: Documents that one bulk write changes at the most.
-BULK = 1000
+#: Maximum number of documents per bulk write.
+BULK_SIZE = 1000
 
-#: The folder of an episode whose channel is not there, or has no title.
+#: Folder of episodes whose channel is missing or has no title.
 NO_CHANNEL = "CUSTOM"
 
 
@@ -62,45 +62,41 @@ class Swept:
     """A collection that is swept."""
 
     name: str
-    queue: str  #: of its sweep, without the namespace; the sweep's actor has the same name
-    fields: tuple[str, ...]  #: of `IMAGE_FIELDS`, those it has
+    queue: str  #: queue of its sweep, without the namespace; also the name of the sweep's actor
+    fields: tuple[str, ...]  #: the `IMAGE_FIELDS` its documents have
 
 
-CHANNELS, EPISODES = (
-    Swept(name, queue, fields)
-    for name, queue, fields in zip(
-        ("channels", "episodes"), SWEEP_QUEUES, (IMAGE_FIELDS, ("itunes_image",)), strict=True
-    )
-)
+CHANNELS = Swept("channels", SWEEP_QUEUES[0], IMAGE_FIELDS)
+EPISODES = Swept("episodes", SWEEP_QUEUES[1], ("itunes_image",))
 SWEPT = {swept.name: swept for swept in (CHANNELS, EPISODES)}
 
 
 @dataclass(frozen=True)
 class Document:
-    """A stale document, as it was read."""
+    """A stale document as it was read."""
 
     id: Any  #: of any BSON type
-    urls: dict[str, str]  #: its stale images, by field
+    urls: dict[str, str]  #: stale image URLs by field
     title: object
-    channel: object  #: the `_id` of an episode's channel
-    seen: dict[str, object]  #: what else it was picked by: its claim, and the URLs that were processed last
+    channel: object  #: `_id` of an episode's channel
+    seen: dict[str, object]  #: its claim and the URLs processed last, which the query also matched
 
     @property
     def key(self) -> bytes:
-        """Its id as something that can be a key in Python."""
+        """The id in a hashable form."""
         return _key(self.id)
 
 
 class WriteBack(TypedDict):
-    """How a job of a sweep ended, by image field."""
+    """The result of a job, to be written to its documents. Keys are image fields."""
 
-    stored: dict[str, Any]  #: the `…_info` of those that are stored
-    errors: dict[str, dict[str, Any]]  #: the `error_detail` of those that are not
-    given_up: bool  #: some failed only after retries: another day may do better
+    stored: dict[str, Any]  #: the `…_info` of stored images
+    errors: dict[str, dict[str, Any]]  #: the `error_detail` of failed images
+    given_up: bool  #: some image failed only after retries, so a later sweep may succeed
 
 
 def stale(swept: Swept, run: str, now: datetime) -> dict[str, Any]:
-    """The query for the documents that a sweep picks: stale, without a mark, and not claimed by another run."""
+    """Return the query for stale documents that have no error mark and no claim of another run."""
     differs: list[dict[str, Any]] = [
         {field: {"$type": "string", "$nin": ["", "N/A"]}, "$expr": {"$ne": [f"${field}", f"$last_{field}"]}}
         for field in swept.fields
@@ -115,35 +111,42 @@ def stale(swept: Swept, run: str, now: datetime) -> dict[str, Any]:
 
 
 def count_stale(swept: Swept) -> int:
-    """How many documents a run that starts now would pick; reads the whole collection."""
-    with mongo.mongo_errors(f"count {swept.name}", timeout=WHOLE_COLLECTION):
+    """Count the documents that a run would pick now. This scans the whole collection."""
+    with mongo.mongo_errors(f"count {swept.name}", timeout=SCAN_TIMEOUT):
         return _collection(swept).count_documents(stale(swept, "", datetime.now(UTC)))
 
 
 def read(swept: Swept, run: str, after: Sequence[Any], size: int) -> tuple[list[Document], list[Any]]:
-    """The next stale documents in the order of `_id`, `size` at the most, and where the next page begins.
+    """Read a page of stale documents in the order of `_id`.
 
-    `after` and what is returned for it hold one id, or none for the beginning and the end.
+    Args:
+        swept: the collection.
+        run: id of the run, whose own claims are ignored.
+        after: the last id of the previous page; empty for the first page.
+        size: maximum number of documents.
+
+    Returns:
+        The documents, and `after` for the next page; empty at the end of the collection.
     """
-    with mongo.mongo_errors(f"look for {swept.name}", timeout=FIRST_LOOK + 2 * LONGEST_LOOK):
+    with mongo.mongo_errors(f"read stale {swept.name}", timeout=PAGE_TIMEOUT + 2 * WINDOWS_TIMEOUT):
         try:
-            with pymongo.timeout(FIRST_LOOK):
-                found = list(_look(swept, run, after).limit(size))
+            with pymongo.timeout(PAGE_TIMEOUT):
+                found = list(_find_stale(swept, run, after).limit(size))
             reached = [found[-1]["_id"]] if len(found) == size else []
         except PyMongoError as error:
             if not error.timeout:
                 raise
-            found, reached = _look_by_windows(swept, run, after, size)
+            found, reached = _read_by_windows(swept, run, after, size)
     documents = (_document(swept, each) for each in found)
     return [document for document in documents if document.urls], reached
 
 
-def _look_by_windows(swept: Swept, run: str, after: Sequence[Any], size: int) -> tuple[list[dict[str, Any]], list[Any]]:
+def _read_by_windows(swept: Swept, run: str, after: Sequence[Any], size: int) -> tuple[list[dict[str, Any]], list[Any]]:
     found: list[dict[str, Any]] = []
-    ends = time.monotonic() + LONGEST_LOOK
+    ends = time.monotonic() + WINDOWS_TIMEOUT
     while True:
         reached, until = _window(swept, after)
-        found += _look(swept, run, after, until).limit(size - len(found))
+        found += _find_stale(swept, run, after, until).limit(size - len(found))
         if len(found) == size:
             return found, [found[-1]["_id"]]
         if not reached or time.monotonic() >= ends:
@@ -151,18 +154,18 @@ def _look_by_windows(swept: Swept, run: str, after: Sequence[Any], size: int) ->
         after = reached
 
 
-def _look(swept: Swept, run: str, after: Sequence[Any], until: Sequence[Any] = ()) -> Cursor[dict[str, Any]]:
+def _find_stale(swept: Swept, run: str, after: Sequence[Any], until: Sequence[Any] = ()) -> Cursor[dict[str, Any]]:
     query = stale(swept, run, datetime.now(UTC))
     if after:
         query["_id"] = {"$ne": after[0]}
     fields = {name: 1 for field in swept.fields for name in (field, f"last_{field}")}
-    return _walk(swept, after, until, query, fields | {"title": 1, "channel_id": 1, "lock": 1})
+    return _scan(swept, after, until, query, fields | {"title": 1, "channel_id": 1, "lock": 1})
 
 
-def _walk(
+def _scan(
     swept: Swept, after: Sequence[Any], until: Sequence[Any], query: dict[str, Any], fields: dict[str, int]
 ) -> Cursor[dict[str, Any]]:
-    cursor = _collection(swept).find(query, fields).sort("_id", 1).hint([("_id", 1)]).batch_size(BULK)
+    cursor = _collection(swept).find(query, fields).sort("_id", 1).hint([("_id", 1)]).batch_size(BULK_SIZE)
     if after:
         cursor = cursor.min([("_id", after[0])])
     if until:
@@ -171,8 +174,8 @@ def _walk(
 
 
 def _window(swept: Swept, after: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """The last id of the next `WINDOW` documents, and the one behind it, a bound; none where there are fewer."""
-    ids = [each["_id"] for each in _walk(swept, after, (), {}, {"_id": 1}).skip(WINDOW - 1).limit(2)]
+    """Return the last id of the next `WINDOW` documents and the id after it, the upper bound; empty at the end."""
+    ids = [each["_id"] for each in _scan(swept, after, (), {}, {"_id": 1}).skip(WINDOW - 1).limit(2)]
     return (ids[:1], ids[1:]) if len(ids) == 2 else ([], [])
 
 
@@ -187,15 +190,17 @@ def _document(swept: Swept, found: Mapping[str, Any]) -> Document:
 
 
 def claim(swept: Swept, run: str, documents: Sequence[Document]) -> list[Document]:
-    """Claim `documents` for `run`; returns those that are its own now.
+    """Claim documents for a run.
 
-    Not so, if their URLs changed since they were read, or another run was faster: claimed them, or is done with them.
+    Returns:
+        The documents that are claimed now, without documents whose URLs changed since they were read, or which
+        another run has claimed or finished meanwhile.
     """
     if not documents:
         return []
     lock = {"until": datetime.now(UTC) + timedelta(seconds=get_settings().claim_seconds), "run": run}
     updates = [UpdateOne(_as_read(each), {"$set": {"lock": lock}}) for each in documents]
-    with mongo.mongo_errors(f"claim {swept.name}", timeout=IN_BULK):
+    with mongo.mongo_errors(f"claim {swept.name}", timeout=BULK_TIMEOUT):
         if _collection(swept).bulk_write(updates, ordered=False).matched_count == len(documents):
             return list(documents)
         ids = [each.id for each in documents]
@@ -206,31 +211,31 @@ def claim(swept: Swept, run: str, documents: Sequence[Document]) -> list[Documen
 
 
 def _as_read(document: Document) -> dict[str, Any]:
-    """The query for a stale document that nobody has claimed, changed or written to since it was read."""
+    """Return the query that matches a document only if its claim, URLs and marks have not changed since it was read."""
     unmarked = {"metadata.image_is_valid": {"$ne": False}, "metadata.error": {"$exists": False}}
-    seen = {name: {"$eq": value} for name, value in document.seen.items()}  # be it an object that looks like a query
+    seen = {name: {"$eq": value} for name, value in document.seen.items()}  # a value may look like a query
     return {"_id": document.id, **document.urls, **seen, **unmarked}
 
 
 def folders(swept: Swept, documents: Sequence[Document]) -> dict[bytes, str]:
-    """The folder of each document by its key: from its own title, or for an episode from its channel's."""
+    """Return each document's folder by its key: from its own title, or from its channel's for an episode."""
     if swept is CHANNELS:
         return {each.key: _folder(each.title) or folder_name(None) for each in documents}
     ids = {_key(_plain(each.channel)): each.channel for each in documents}
-    with mongo.mongo_errors("look up the titles of channels", timeout=IN_BULK):
+    with mongo.mongo_errors("read the titles of channels", timeout=BULK_TIMEOUT):
         channels = _collection(CHANNELS).find({"_id": {"$in": [*filter(_may_be_id, ids.values())]}}, {"title": 1})
         titles = {_key(_plain(each["_id"])): _folder(each.get("title")) for each in channels}
     return {each.key: titles.get(_key(_plain(each.channel))) or NO_CHANNEL for each in documents}
 
 
 def _plain(value: object) -> object:
-    """A number as MongoDB compares it: 5, 5.0 and NumberLong(5) are the same to it."""
+    """Normalize a number, because 5, 5.0 and NumberLong(5) are equal in MongoDB."""
     exact = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
     return int(value) if exact or isinstance(value, Int64) else value  # type: ignore[call-overload]
 
 
 def _may_be_id(value: object) -> bool:
-    """Whether MongoDB takes `value` for an id, and not for a part of a query."""
+    """Return whether MongoDB treats `value` as an id rather than as part of a query."""
     return not isinstance(value, bson.Regex | re.Pattern | bson.DBRef) and not (
         isinstance(value, Mapping) and any(name.startswith("$") for name in value)
     )
@@ -240,50 +245,53 @@ def _folder(title: object) -> str | None:
     return folder_name(title) if isinstance(title, str) and title.strip() else None
 
 
-def write(swept: Swept, run: str, urls: Mapping[str, str], outcome: WriteBack, ids: Sequence[Any]) -> Counter[str]:
-    """Write `outcome` to those documents of `ids` that still carry the claim of `run`, and release it.
+def write(swept: Swept, run: str, urls: Mapping[str, str], result: WriteBack, ids: Sequence[Any]) -> Counter[str]:
+    """Write the result of a job to its documents and release their claims.
 
-    Each is written as far as it still holds the `urls` that were processed. Returns how many are `done`, `invalid`
-    and `failed` (given up after retries) now, and how many had `changed`.
+    Documents without the claim of `run` are skipped. Images are written only if their URL is still the one processed.
+
+    Returns:
+        The number of documents now `done`, `invalid` and `failed` (given up after retries), and of those whose URLs had
+        `changed`.
     """
     written: Counter[str] = Counter()
-    row = "done" if outcome["stored"] else "failed" if outcome["given_up"] else "invalid"
-    with mongo.mongo_errors(f"write to {swept.name}", timeout=IN_BULK):
-        for held in _guards(urls, outcome):
-            changes = _changes(held, outcome)
+    row = "done" if result["stored"] else "failed" if result["given_up"] else "invalid"
+    with mongo.mongo_errors(f"write to {swept.name}", timeout=BULK_TIMEOUT):
+        for held in _guards(urls, result):
+            changes = _changes(held, result)
             written[row if held else "changed"] += _write(swept, run, ids, held, changes)
             if sum(written.values()) == len(ids):
                 break
     return written
 
 
-def _guards(urls: Mapping[str, str], outcome: WriteBack) -> Iterator[dict[str, str]]:
-    """What a document may still hold, the most first: the first that fits releases the claim, so no other does."""
+def _guards(urls: Mapping[str, str], result: WriteBack) -> Iterator[dict[str, str]]:
+    """Yield the URLs a document may still hold, all of them first. The first match releases the claim."""
     yield dict(urls)
-    if outcome["stored"] and len(urls) > 1:
+    if result["stored"] and len(urls) > 1:
         yield from ({field: url} for field, url in urls.items())
     yield {}
 
 
-def _changes(held: Mapping[str, str], outcome: WriteBack) -> list[dict[str, Any]]:
-    """The update of a document that holds `held`: a pipeline, for `metadata` may be no object in old documents."""
+def _changes(held: Mapping[str, str], result: WriteBack) -> list[dict[str, Any]]:
+    """Return the update of a document that holds `held`. In old documents `metadata` may not be an object."""
     unset = ["lock"]
     if not held:
         return [{"$unset": unset}]
     values: dict[str, Any] = {}
-    if outcome["stored"]:
+    if result["stored"]:
         for field, url in held.items():
             values[f"last_{field}"] = url
-            if field in outcome["stored"]:
-                values[f"{field}_extra_images"] = outcome["stored"][field]
+            if field in result["stored"]:
+                values[f"{field}_extra_images"] = result["stored"][field]
         values["metadata.image_is_valid"] = True
         unset.append("metadata.error")
-    elif outcome["given_up"]:
+    elif result["given_up"]:
         values["metadata.error"] = True
     else:
         values["metadata.image_is_valid"] = False
-    if outcome["errors"]:
-        values["metadata.error_detail"] = next(iter(outcome["errors"].values()))
+    if result["errors"]:
+        values["metadata.error_detail"] = next(iter(result["errors"].values()))
     else:
         unset.append("metadata.error_detail")
     is_object = {"$eq": [{"$type": "$metadata"}, "object"]}
@@ -296,19 +304,23 @@ def _changes(held: Mapping[str, str], outcome: WriteBack) -> list[dict[str, Any]
 
 def _write(swept: Swept, run: str, ids: Sequence[Any], held: Mapping[str, str], changes: list[dict[str, Any]]) -> int:
     count = 0
-    for start in range(0, len(ids), BULK):
-        updates = [UpdateOne({"_id": each, "lock.run": run, **held}, changes) for each in ids[start : start + BULK]]
+    for start in range(0, len(ids), BULK_SIZE):
+        updates = [
+            UpdateOne({"_id": each, "lock.run": run, **held}, changes) for each in ids[start : start + BULK_SIZE]
+        ]
         count += _collection(swept).bulk_write(updates, ordered=False).matched_count
     return count
 
 
-# Marks: what a sweep wrote of covers that failed.
+# Marks: the errors that a sweep wrote to documents.
 
 
 def marked(code: str | None, before: datetime | None) -> dict[str, Any]:
-    """The query for documents that a sweep leaves alone because of an error: of this code, marked before this time.
+    """Return the query for documents with an error mark, which sweeps skip.
 
-    A mark without a time is older than any.
+    Args:
+        code: match only this error code.
+        before: match only marks older than this; a mark without a time counts as older.
     """
     query: dict[str, Any] = {"$or": [{"metadata.error": {"$exists": True}}, {"metadata.image_is_valid": False}]}
     if code:
@@ -319,20 +331,20 @@ def marked(code: str | None, before: datetime | None) -> dict[str, Any]:
 
 
 def count_marks(swept: Swept, query: Mapping[str, Any]) -> dict[str | None, int]:
-    """How many documents have a mark that `query` finds, by code, the most first; None: they have no code."""
+    """Count the marks that match `query` by error code (None: no code), most frequent first."""
     stages: list[dict[str, Any]] = [
         {"$match": dict(query)},
         {"$group": {"_id": "$metadata.error_detail.code", "count": {"$sum": 1}}},
         {"$sort": {"count": -1}},
     ]
-    with mongo.mongo_errors(f"count the marks in {swept.name}", timeout=WHOLE_COLLECTION):
+    with mongo.mongo_errors(f"count the marks in {swept.name}", timeout=SCAN_TIMEOUT):
         return {each["_id"]: each["count"] for each in _collection(swept).aggregate(stages)}
 
 
 def clear_marks(swept: Swept, query: Mapping[str, Any]) -> int:
-    """Remove the marks that `query` finds, so that the next sweep picks their documents; returns how many."""
+    """Remove the marks that match `query`, so that sweeps pick the documents again. Returns their number."""
     marks = {f"metadata.{name}": "" for name in ("error", "error_detail", "image_is_valid")}
-    with mongo.mongo_errors(f"clear the marks in {swept.name}", timeout=WHOLE_COLLECTION):
+    with mongo.mongo_errors(f"clear the marks in {swept.name}", timeout=SCAN_TIMEOUT):
         return _collection(swept).update_many(query, {"$unset": marks}).modified_count
 
 

@@ -1,44 +1,41 @@
-"""The state of the sweeps' runs: the collection `image_pipeline_sweeps`, beside the customer's own.
+"""State of sweep runs, in the collection `image_pipeline_sweeps` of the customer's database.
 
-A *run* is one walk over a collection. A *cover* is what documents of a run have in common that name the same images and
-go to the same folder: one job for all of them. Both expire by a TTL index, which `provision` makes.
+A *run* is one pass over a collection. A *document group* is the documents of a run with the same image URLs and folder,
+which share one job. Both expire by a TTL index, which `provision` creates.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from pipeline.clients import mongo
 from pipeline.settings import get_settings
-from pipeline.sweeps.documents import IN_BULK, Swept, WriteBack
+from pipeline.sweeps.documents import BULK_TIMEOUT, Swept, WriteBack
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
 
 COLLECTION = "image_pipeline_sweeps"
 
-#: Days that the record of a run is kept.
+#: Retention of runs, in days.
 RUN_DAYS = 90
 
-#: Seconds that a cover is kept after the claims of its documents have ended: a job may be late.
-COVER_GRACE = 86_400
+#: Seconds that a group is kept after the claims of its documents expire, because its job may be late.
+GROUP_GRACE = 86_400
 
-#: Documents of a cover from which on it takes no more: a record of MongoDB's holds 16 MB, and one job writes to all.
+#: Maximum number of documents in a group. A MongoDB document holds 16 MB, and one job writes to all of the group.
 MAX_DOCUMENTS = 20_000
 
-#: The code of the error that a key is there already.
-DUPLICATE_KEY = 11000
-
-#: The indexes of the collection: what each is by, its options, and what for.
+#: Indexes: field, options, and purpose.
 INDEXES: tuple[tuple[str, dict[str, Any], str], ...] = (
-    ("expires", {"expireAfterSeconds": 0}, "forgets what has ended"),
+    ("expires", {"expireAfterSeconds": 0}, "expires runs and groups"),
     ("run", {"partialFilterExpression": {"pending": True}}, "counts the jobs under way"),
 )
 
@@ -49,36 +46,56 @@ class Run:
 
     id: str
     collection: str
-    page: int = 0  #: the page to take next
-    after: list[Any] = field(default_factory=list)  #: the last id of the page before; empty at the beginning
-    advanced_by: str = ""  #: the id of the message that made `page` the next one
-    limit: int | None = None  #: documents it may claim
-    claimed: int = 0  #: documents it has claimed
-    walked: bool = False  #: whether it has come to the end
-    counts: dict[str, int] = field(default_factory=dict)  #: documents by how they ended
+    page: int = 0  #: number of the next page
+    after: list[Any] = field(default_factory=list)  #: last id of the previous page; empty at the beginning
+    advanced_by: str = ""  #: id of the message that advanced the run to `page`
+    limit: int | None = None  #: maximum number of documents to claim
+    claimed: int = 0  #: number of documents claimed so far
+    walked: bool = False  #: whether the last page was taken
+    counts: dict[str, int] = field(default_factory=dict)  #: finished documents by result
     started: datetime | None = None
 
 
 @dataclass(frozen=True)
-class Cover:
-    """What documents of a run have in common, and how its job ended, if it has."""
+class DocumentGroup:
+    """Documents of a run with the same image URLs and folder. One job serves all of them.
 
+    Attributes:
+        id: its `_id` in the run state.
+        run: id of the run.
+        job: id of the job.
+        urls: image URLs by field.
+        documents: ids of the documents.
+        folder: folder of the job's objects. It is not recorded, because only the job needs it.
+        handed_over: whether the job is known to have been sent.
+        outcome: result of the job, once it has ended.
+    """
+
+    id: str
     run: str
-    job: str  #: the id of its job
+    job: str
     urls: dict[str, str]
-    documents: list[Any]
-    handed_over: bool = False  #: whether its job is known to be on its way
+    documents: list[Any] = field(default_factory=list)
+    folder: str = ""
+    handed_over: bool = False
     outcome: WriteBack | None = None
+
+    def as_recorded(self, recorded: DocumentGroup) -> DocumentGroup:
+        """Return the group with the job, `handed_over` and `outcome` of the record."""
+        return replace(self, job=recorded.job, handed_over=recorded.handed_over, outcome=recorded.outcome)
+
+
+Record = TypeVar("Record", Run, DocumentGroup)
 
 
 def scheduled_id(swept: Swept, at: datetime) -> str:
-    """The id of the run for a minute of the schedule: the same, whoever sends it and how often."""
+    """Return the id of the run scheduled for a minute. Repeated messages thus share one run."""
     return f"{swept.name}-{at.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
 
 
 def last_scheduled(swept: Swept) -> datetime | None:
-    """The minute, in UTC, of the last scheduled run; None if there has been none."""
-    with mongo.mongo_errors("look for the last run"):  # ids that go on with a digit are those of scheduled runs
+    """Return the minute, in UTC, of the last scheduled run, or None."""
+    with mongo.mongo_errors("read the last run"):  # only ids of scheduled runs have a digit here
         ids = {"$gte": f"{swept.name}-0", "$lt": f"{swept.name}-:"}
         found = _collection().find_one({"_id": ids}, sort=[("_id", -1)])
     return found["scheduled_for"] if found else None
@@ -87,7 +104,7 @@ def last_scheduled(swept: Swept) -> datetime | None:
 def begin(
     swept: Swept, run: str, *, by: str = "", scheduled_for: datetime | None = None, limit: int | None = None
 ) -> Run:
-    """Record a run that begins; where it is recorded already, nothing changes. Returns it as it is recorded."""
+    """Record a new run, unless it is recorded already, and return the run as recorded."""
     now = datetime.now(UTC)
     record = {
         "_id": run,
@@ -107,41 +124,26 @@ def begin(
             _collection().insert_one(record)
         except DuplicateKeyError:
             record = _collection().find_one({"_id": run}) or record
-    return _run(record)
+    return _read(Run, record)
 
 
 def load(run: str) -> Run | None:
-    """The run, or None where there is none."""
-    with mongo.mongo_errors("look at the run"):
+    """Return the run, or None if it does not exist."""
+    with mongo.mongo_errors("read the run"):
         found = _collection().find_one({"_id": run})
-    return _run(found) if found else None
-
-
-def _run(found: Mapping[str, Any]) -> Run:
-    return Run(
-        id=found["_id"],
-        collection=found["collection"],
-        page=found["page"],
-        after=found["after"],
-        advanced_by=found["advanced_by"],
-        limit=found["limit"],
-        claimed=found["claimed"],
-        walked=found["walked"],
-        counts=dict(found.get("counts", {})),
-        started=found.get("started"),
-    )
+    return _read(Run, found) if found else None
 
 
 def latest(swept: Swept, limit: int) -> list[Run]:
-    """The last runs over a collection, the latest first."""
-    with mongo.mongo_errors("look at the runs"):
-        ids = {"$gte": f"{swept.name}-", "$lt": f"{swept.name}."}  # "." follows "-", and covers have others
+    """List the latest runs over a collection, latest first."""
+    with mongo.mongo_errors("read the runs"):
+        ids = {"$gte": f"{swept.name}-", "$lt": f"{swept.name}."}  # "." follows "-"; ids of groups begin differently
         found = _collection().find({"_id": ids}, sort=[("started", -1)], limit=limit)
-        return [_run(each) for each in found]
+        return [_read(Run, each) for each in found]
 
 
 def advance(run: Run, after: list[Any], *, by: str, claimed: int, walked: bool) -> bool:
-    """Make the page after `run.page` the next, if nobody else has; returns whether it was this one that did."""
+    """Advance the run to the page after `run.page`. Returns False if another message has already done so."""
     changes = {"page": run.page + 1, "after": after, "advanced_by": by, "walked": walked}
     if walked:
         changes["ended"] = datetime.now(UTC)
@@ -151,128 +153,129 @@ def advance(run: Run, after: list[Any], *, by: str, claimed: int, walked: bool) 
 
 
 def under_way(run: str) -> int:
-    """How many jobs of the run have been handed over and have not ended; none for longer than a claim lasts.
+    """Count the jobs of the run that were handed over and have not ended.
 
-    One may never end, as where MongoDB was down for so long that its write-back was given up.
+    Jobs whose claims have expired do not count, because a job never ends if its write-back was given up.
     """
-    claimed_still = datetime.now(UTC) + timedelta(seconds=COVER_GRACE)
-    with mongo.mongo_errors("count the jobs under way", timeout=IN_BULK):
+    claimed_still = datetime.now(UTC) + timedelta(seconds=GROUP_GRACE)
+    with mongo.mongo_errors("count the jobs under way", timeout=BULK_TIMEOUT):
         return _collection().count_documents(
             {"run": run, "pending": True, "handed_over": True, "expires": {"$gt": claimed_still}}
         )
 
 
-def join(covers: Mapping[str, Cover]) -> tuple[dict[str, Cover], list[str]]:
-    """Add the documents of `covers` to those that are recorded, recording what is new.
+def join(groups: Sequence[DocumentGroup], page: int) -> list[DocumentGroup]:
+    """Record the documents of one page, adding them to the groups that exist already.
 
-    Returns those that are not new, and the ids of those that are full: their documents were not added. They are as they
-    are recorded; whether one has an outcome is looked up after its documents were added, and to one that has, none are.
-    So of the one who adds documents and the one who sets the outcome, at least one sees what the other did.
+    A group with an outcome takes no more documents. Outcomes are read after documents were added. So either the sweep
+    sees the outcome, or the process that settles the group sees the documents.
+
+    Args:
+        groups: the page's documents.
+        page: number of the page. Documents whose group is full become a group of their own, named after the page.
+
+    Returns:
+        The groups with the documents of this page alone, and with the job, `handed_over` and `outcome` as recorded.
     """
-    if not covers:
-        return {}, []
-    with mongo.mongo_errors("record covers", timeout=IN_BULK):
-        ended = _find(list(covers), outcome={"$ne": None})
-        new, refused = _add({id_: cover for id_, cover in covers.items() if id_ not in ended})
-        if refused:  # not those that somebody else recorded at the same moment: they are there now
-            _, refused = _add({id_: covers[id_] for id_ in refused})
-        known = ended | _find([id_ for id_ in covers if id_ not in ended and id_ not in new])
-    full = [id_ for id_ in refused if id_ in known and known[id_].outcome is None]
-    return {id_: cover for id_, cover in known.items() if id_ not in full}, full
+    joined, full = _join(groups)
+    return joined + _join([replace(group, id=f"{group.id}/{page}") for group in full])[0]
 
 
-def _find(ids: Sequence[str], **more: Any) -> dict[str, Cover]:
+def _join(groups: Sequence[DocumentGroup]) -> tuple[list[DocumentGroup], list[DocumentGroup]]:
+    """Record the groups. Returns them as they are recorded now, and apart from them the groups that are full."""
+    if not groups:
+        return [], []
+    with mongo.mongo_errors("record groups of documents", timeout=BULK_TIMEOUT):
+        settled = _find([group.id for group in groups], outcome={"$ne": None})
+        unsettled = [group for group in groups if group.id not in settled]
+        new, refused = _add(unsettled)
+        if refused:  # perhaps only because another process inserted the group at the same moment
+            _, refused = _add([group for group in unsettled if group.id in refused])
+        recorded = settled | _find([group.id for group in unsettled if group.id not in new])
+    full = {id_ for id_ in refused if id_ in recorded and recorded[id_].outcome is None}
+    joined = [group.as_recorded(recorded.get(group.id, group)) for group in groups if group.id not in full]
+    return joined, [group for group in groups if group.id in full]
+
+
+def _find(ids: Sequence[str], **more: Any) -> dict[str, DocumentGroup]:
     if not ids:
         return {}
     found = _collection().find({"_id": {"$in": ids}, **more}, {"documents": 0})
-    return {each["_id"]: _cover(each) for each in found}
+    return {each["_id"]: _read(DocumentGroup, each) for each in found}
 
 
-def _add(covers: Mapping[str, Cover]) -> tuple[set[str], list[str]]:
-    """The ids of covers that are new, and of those that take no more documents: they are full, or have an outcome."""
-    if not covers:
-        return set(), []
-    expires = datetime.now(UTC) + timedelta(seconds=get_settings().claim_seconds + COVER_GRACE)
-    ids = list(covers)
-    updates = [_joining(id_, cover, expires) for id_, cover in covers.items()]
+def _add(groups: Sequence[DocumentGroup]) -> tuple[set[str], set[str]]:
+    """Add documents. Returns the ids of new groups, and of groups that refused them: full, or with an outcome."""
+    if not groups:
+        return set(), set()
+    expires = datetime.now(UTC) + timedelta(seconds=get_settings().claim_seconds + GROUP_GRACE)
+    updates = [_joining(group, expires) for group in groups]
     try:
         result: Mapping[str, Any] = _collection().bulk_write(updates, ordered=False).bulk_api_result
     except BulkWriteError as error:
         result = error.details or {}
-        if any(each["code"] != DUPLICATE_KEY for each in result["writeErrors"]) or result["writeConcernErrors"]:
+        if any(each["code"] != mongo.DUPLICATE_KEY for each in result["writeErrors"]) or result["writeConcernErrors"]:
             raise
-    new = {ids[each["index"]] for each in result["upserted"]}
-    return new, [ids[each["index"]] for each in result["writeErrors"]]
+    new, refused = ({groups[each["index"]].id for each in result[name]} for name in ("upserted", "writeErrors"))
+    return new, refused
 
 
-def _joining(id_: str, cover: Cover, expires: datetime) -> UpdateOne:
-    """The update that adds documents; for a cover that takes none it is an insert, which fails for the same id."""
-    new = {
-        "run": cover.run,
-        "job": cover.job,
-        "urls": cover.urls,
-        "pending": True,
-        "expires": expires,
-    }
+def _joining(group: DocumentGroup, expires: datetime) -> UpdateOne:
+    """Return the update that adds documents. If the group takes no more, it becomes an insert and fails."""
+    new = {"run": group.run, "job": group.job, "urls": group.urls, "pending": True, "expires": expires}
     takes_more = {"outcome": None, f"documents.{MAX_DOCUMENTS - 1}": {"$exists": False}}
     return UpdateOne(
-        {"_id": id_, **takes_more},
-        {"$setOnInsert": new, "$push": {"documents": {"$each": cover.documents}}},
+        {"_id": group.id, **takes_more},
+        {"$setOnInsert": new, "$push": {"documents": {"$each": group.documents}}},
         upsert=True,
     )
 
 
-def handed_over(covers: Sequence[str]) -> None:
-    """The jobs of `covers` are on their way: who meets one again has none to hand over."""
-    if covers:
-        with mongo.mongo_errors("record what was handed over", timeout=IN_BULK):
-            marks = [UpdateOne({"_id": id_}, {"$set": {"handed_over": True}}) for id_ in covers]
+def handed_over(groups: Sequence[DocumentGroup]) -> None:
+    """Record that the jobs of `groups` were sent, so that no other page sends them again."""
+    if groups:
+        with mongo.mongo_errors("record the jobs handed over", timeout=BULK_TIMEOUT):
+            marks = [UpdateOne({"_id": group.id}, {"$set": {"handed_over": True}}) for group in groups]
             _collection().bulk_write(marks, ordered=False)
 
 
-def settle(cover: str, outcome: WriteBack) -> Cover | None:
-    """Set how the job of `cover` ended, unless it is set already; returns the cover, or None where it has expired."""
-    with mongo.mongo_errors("set the outcome of a cover"):
-        _collection().update_one({"_id": cover, "outcome": None}, {"$set": {"outcome": outcome}})
-        found = _collection().find_one({"_id": cover})
-    return _cover(found) if found else None
+def settle(group_id: str, result: WriteBack) -> DocumentGroup | None:
+    """Record the result of a group's job, unless one is recorded. Returns the group, or None if it has expired."""
+    with mongo.mongo_errors("record the outcome of a group of documents"):
+        _collection().update_one({"_id": group_id, "outcome": None}, {"$set": {"outcome": result}})
+        found = _collection().find_one({"_id": group_id})
+    return _read(DocumentGroup, found) if found else None
 
 
-def _cover(found: Mapping[str, Any]) -> Cover:
-    return Cover(
-        run=found["run"],
-        job=found["job"],
-        urls=found["urls"],
-        documents=found.get("documents", []),
-        handed_over=found.get("handed_over", False),
-        outcome=found.get("outcome"),
-    )
-
-
-def ended(cover: str) -> None:
-    """The documents of `cover` are written: its job is under way no more."""
-    with mongo.mongo_errors("end a cover"):
-        _collection().update_one({"_id": cover}, {"$unset": {"pending": ""}})
+def ended(group_id: str) -> None:
+    """Record that all documents of a group are written, so that its job no longer counts as under way."""
+    with mongo.mongo_errors("record the end of a group of documents"):
+        _collection().update_one({"_id": group_id}, {"$unset": {"pending": ""}})
 
 
 def count(run: str, written: Counter[str]) -> None:
-    """Add to the run's counts; a worker that is killed just before may leave some out."""
+    """Add to the run's counts. A worker killed just before this leaves its documents uncounted."""
     if total := {f"counts.{name}": number for name, number in written.items() if number}:
-        with mongo.mongo_errors("count what was written"):
+        with mongo.mongo_errors("count the documents written"):
             _collection().update_one({"_id": run}, {"$inc": total})
 
 
 def missing_indexes() -> Sequence[tuple[str, dict[str, Any], str]]:
-    """Those of `INDEXES` that are not there."""
-    with mongo.mongo_errors("look at the indexes"):
+    """List the elements of `INDEXES` that do not exist."""
+    with mongo.mongo_errors("read the indexes"):
         there = {tuple(name for name, _ in index["key"]) for index in _collection().index_information().values()}
     return [index for index in INDEXES if (index[0],) not in there]
 
 
 def create_index(by: str, options: Mapping[str, Any]) -> None:
-    """Make an index of `INDEXES`."""
+    """Create an index of `INDEXES`."""
     with mongo.mongo_errors(f"create the index of {COLLECTION} by {by}", timeout=600):
         _collection().create_index(by, **options)
+
+
+def _read(record_type: type[Record], found: Mapping[str, Any]) -> Record:
+    names = {each.name for each in fields(record_type)}
+    return record_type(id=found["_id"], **{name: value for name, value in found.items() if name in names})
 
 
 def _collection() -> Collection[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A sweep's walk: page by page along a collection, each stale document claimed and handed over once."""
+"""Sweep a collection page by page: claim each stale document and hand over one job per document group."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pipeline.job import Job, Sweep, sweep_job_id
 from pipeline.settings import get_settings
 from pipeline.sweeps import documents, run_state
 from pipeline.sweeps.documents import SWEPT, Document, Swept, WriteBack
-from pipeline.sweeps.run_state import Cover, Run
+from pipeline.sweeps.run_state import DocumentGroup, Run
 
 logger = logging.getLogger(__name__)
 
-#: Documents of one page at the most: what is read, claimed and handed over together, and what a killed worker repeats.
+#: Maximum number of documents per page. A page is read, claimed and handed over as a whole, and repeated as a whole.
 PAGE_SIZE = 1000
 
-#: Seconds until a run that has too many jobs under way looks again.
+#: Seconds until a run with too many jobs under way checks again.
 PAUSE = 2.0
 
 
 @dataclass(frozen=True)
 class NextPage:
-    """The page whose turn it is, after a wait in seconds."""
+    """The page to take next, after `wait` seconds."""
 
     page: int
     wait: float = 0.0
@@ -34,14 +34,23 @@ class NextPage:
 def take_page(
     swept: Swept, run_id: str, page: int, *, by: str, hand_over: Callable[[Sequence[Job]], None]
 ) -> NextPage | None:
-    """Claim the stale documents of one page, hand their jobs over, and advance the run; returns whose turn is next.
+    """Claim the stale documents of one page, hand over their jobs, and advance the run.
 
-    Doing it twice is harmless: only the first of two that take the same page advances the run, and None says that the
-    other's way ends here. `by` is the id of the message that asks: if it is the one that advanced the run, it gets to
-    send the next message, as often as it is delivered: the worker that advanced the run may have died before it could.
+    Taking a page twice is harmless, because only the first message advances the run. If that message is delivered
+    again, it gets the next page again, because its worker may have died before it could send the next message.
+
+    Args:
+        swept: the collection.
+        run_id: id of the run.
+        page: number of the page.
+        by: id of the message that asks for the page.
+        hand_over: sends jobs to the fetch stage.
+
+    Returns:
+        The next page, for which the caller sends a message; None if another message does, or at the end of the run.
 
     Raises:
-        RetryableError: MongoDB is in trouble. The page can be taken again.
+        RetryableError: MongoDB failed. The page can be taken again.
     """
     run = run_state.load(run_id)
     if run is None or run.page != page:
@@ -56,7 +65,7 @@ def take_page(
     size = min(PAGE_SIZE, room, left)
     found, after = documents.read(swept, run_id, run.after, size)
     claimed = documents.claim(swept, run_id, found)
-    _lead(swept, run, claimed, hand_over)
+    _hand_over_page(swept, run, claimed, hand_over)
     walked = not after or (run.limit is not None and run.claimed + len(claimed) >= run.limit)
     if not run_state.advance(run, after, by=by, claimed=len(claimed), walked=walked):
         return _next_of(run_state.load(run_id), by)
@@ -65,65 +74,64 @@ def take_page(
 
 
 def _next_of(run: Run | None, by: str) -> NextPage | None:
-    """The page that is next, if the message `by` is the one that made it so."""
+    """Return the next page if the message `by` advanced the run to it."""
     return NextPage(run.page) if run and not run.walked and run.advanced_by == by else None
 
 
-def _lead(swept: Swept, run: Run, claimed: Sequence[Document], hand_over: Callable[[Sequence[Job]], None]) -> None:
-    """Hand over a job for each cover that is new; what comes after a cover's job has ended is written at once."""
+def _hand_over_page(
+    swept: Swept, run: Run, claimed: Sequence[Document], hand_over: Callable[[Sequence[Job]], None]
+) -> None:
+    """Hand over the job of each new group. Documents of a group whose job has ended are written at once."""
+    groups = run_state.join(_grouped(swept, run, claimed), run.page)
+    # A worker may have died between recording a group and handing its job over.
+    due = [group for group in groups if not (group.handed_over or group.outcome)]
+    hand_over([_job_of(swept, group) for group in due])
+    run_state.handed_over(due)
+    for group in groups:
+        if group.outcome is not None:
+            _write(swept, group, group.outcome)
+
+
+def _grouped(swept: Swept, run: Run, claimed: Sequence[Document]) -> list[DocumentGroup]:
     folders = documents.folders(swept, claimed)
-    covers: dict[str, Cover] = {}
-    folder_of: dict[str, str] = {}
+    groups: dict[str, DocumentGroup] = {}
     for each in claimed:
         folder = folders[each.key]
-        cover_id = _cover_id(run.id, folder, each.urls)
-        folder_of[cover_id] = folder
-        if cover_id not in covers:
+        group_id = _group_id(run.id, folder, each.urls)
+        if group_id not in groups:
             job_id = sweep_job_id(swept.name, each.id, each.urls, run.id)
-            covers[cover_id] = Cover(run.id, job_id, each.urls, [])
-        covers[cover_id].documents.append(each.id)
-    known, full = run_state.join(covers)
-    for id_ in full:  # what this page has of it becomes a cover of its own
-        own = f"{id_}/{run.page}"
-        covers[own], folder_of[own] = covers.pop(id_), folder_of[id_]
-        known |= run_state.join({own: covers[own]})[0]
-    # A worker that died may have recorded a cover, and not handed it over; a page taken again may be of another size.
-    to_send = {
-        id_: known.get(id_, cover)
-        for id_, cover in covers.items()
-        if id_ not in known or not (known[id_].handed_over or known[id_].outcome)
-    }
-    hand_over(
-        [
-            Job.of_sweep(Sweep(swept.name, run.id, id_), job_id=cover.job, folder=folder_of[id_], urls=cover.urls)
-            for id_, cover in to_send.items()
-        ]
-    )
-    run_state.handed_over(list(to_send))
-    for id_, cover in known.items():
-        if cover.outcome is not None:
-            _write(swept, cover, cover.outcome, covers[id_].documents)
+            groups[group_id] = DocumentGroup(group_id, run.id, job_id, each.urls, [], folder)
+        groups[group_id].documents.append(each.id)
+    return list(groups.values())
 
 
-def _cover_id(run: str, folder: str, urls: Mapping[str, str]) -> str:
+def _group_id(run: str, folder: str, urls: Mapping[str, str]) -> str:
     digest = hashlib.sha256(json.dumps([folder, sorted(urls.items())]).encode()).hexdigest()[:32]
     return f"cover/{run}/{digest}"
 
 
-def write_back(sweep: Sweep, outcome: WriteBack) -> None:
-    """Write how a job of a sweep ended to all its documents (contract, section 5). Doing it twice is harmless.
+def _job_of(swept: Swept, group: DocumentGroup) -> Job:
+    sweep = Sweep(swept.name, group.run, group.id)
+    return Job.of_sweep(sweep, job_id=group.job, folder=group.folder, urls=group.urls)
+
+
+def write_back(sweep: Sweep, result: WriteBack) -> None:
+    """Write how a job of a sweep ended to all its documents (contract, section 5). Repeating it is harmless.
 
     Raises:
-        RetryableError: MongoDB is in trouble.
+        RetryableError: MongoDB failed.
     """
-    cover = run_state.settle(sweep.cover, outcome)
-    if cover is None:
-        logger.warning("run %s: a job ended after its documents' claims: the next run has them.", sweep.run)
+    group = run_state.settle(sweep.cover, result)
+    if group is None:
+        logger.warning(
+            "Run %s: a job ended after the claims of its documents. The next run picks them again.", sweep.run
+        )
         return
-    if cover.outcome is not None:
-        _write(SWEPT[sweep.collection], cover, cover.outcome, cover.documents)
+    if group.outcome is not None:
+        _write(SWEPT[sweep.collection], group, group.outcome)
     run_state.ended(sweep.cover)
 
 
-def _write(swept: Swept, cover: Cover, outcome: WriteBack, ids: Sequence[object]) -> None:
-    run_state.count(cover.run, documents.write(swept, cover.run, cover.urls, outcome, ids))
+def _write(swept: Swept, group: DocumentGroup, result: WriteBack) -> None:
+    written = documents.write(swept, group.run, group.urls, result, group.documents)
+    run_state.count(group.run, written)

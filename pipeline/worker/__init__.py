@@ -1,1 +1,1 @@
-"""Dramatiq put together: the broker, stage actors, settlement of failures, middleware, ingest and periodic tasks."""
+"""The dramatiq worker: the broker, stage actors, settlement of failures, middleware, ingest and periodic tasks."""

@@ -1,4 +1,4 @@
-"""Puts the running parts together: the broker that all actors share."""
+"""The composition of the worker: the broker that all actors share, with its middleware."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from pipeline.settings import Settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.lanes import Lanes
 from pipeline.sqs.queues import RETENTION
-from pipeline.stages import BULK_QUEUES, Lane
+from pipeline.stages import BULK_QUEUES, dead_letter_queue_of
 from pipeline.storage.staging import staging
 from pipeline.worker.crash_counter import StagedTrials
-from pipeline.worker.instrumentation import Operations
+from pipeline.worker.instrumentation import Instrumentation
 from pipeline.worker.messages import job_of
-from pipeline.worker.middleware import AtWork, KeptMemory, Notices, Shutdowns, Suspects
+from pipeline.worker.middleware import GracefulShutdown, InProgress, KeepMemory, StartupNotices, Suspects
 from pipeline.worker.settlement import Settlement
 from pipeline.worker.stage_actor import pass_on
 
 
 class Encoder(JSONEncoder):
-    """dramatiq's JSON, compact, and with `bson.ObjectId` as its 24 hex digits."""
+    """Encodes messages as compact JSON, and a `bson.ObjectId` as its 24 hex digits."""
 
     def encode(self, data: dict[str, Any]) -> bytes:
         return to_json(data).encode()
 
 
 def build(settings: Settings) -> SQSBroker:
-    """Make the broker by the settings, and dramatiq's global one of it.
+    """Build the broker from the settings and make it dramatiq's global broker.
 
-    Also sets up logging, and subscribes logs and metrics to the events of jobs. Opens no connection.
+    It also sets up logging, and subscribes logs and metrics to the events of jobs. It opens no connection.
     """
     set_up(settings)
     subscribe(log_event)
@@ -53,25 +53,25 @@ def build(settings: Settings) -> SQSBroker:
 def _make(settings: Settings) -> SQSBroker:
     return SQSBroker(
         namespace=settings.queue_namespace,
-        dead_letter_queue=lambda queue: f"{queue.removesuffix(f'_{Lane.BULK.value}')}_dlq",
+        dead_letter_queue=dead_letter_queue_of,
         client=aws.sqs,
         trials=StagedTrials(),
-        put_away=lambda body: staging().put(body),
+        claim_check=lambda body: staging().put(body),
         is_bulk=BULK_QUEUES.__contains__,
         middleware=[
             Settlement(settings, job_of, pass_on),
-            Operations(settings),
-            Notices(settings),
+            Instrumentation(settings),
+            StartupNotices(settings),
             Recording(settings),
             Suspects(),
             Lanes(),
-            Shutdowns(),
-            KeptMemory(),
+            GracefulShutdown(),
+            KeepMemory(),
             AgeLimit(),
             TimeLimit(),
             ShutdownNotifications(),
             CurrentMessage(),
-            PeriodiqMiddleware(skip_delay=RETENTION),  # a run picked up late is better than one missed
-            AtWork(),
+            PeriodiqMiddleware(skip_delay=RETENTION),  # a late run is better than a missed one
+            InProgress(),
         ],
     )

@@ -1,4 +1,4 @@
-"""How often suspects were begun alone, kept in staging: what one worker began, another has to judge."""
+"""The trials of suspects, stored in staging because another worker continues the count."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pipeline.storage.staging import staging
 
 
 class StagedTrials:
-    """A number for each message that is suspected of killing its workers (`pipeline.sqs.consumer.Trials`).
+    """Implements `pipeline.sqs.consumer.Trials` with one small object per suspect.
 
-    Both raise RetryableError where staging is in trouble.
+    Both methods raise RetryableError if staging fails.
     """
 
     def count(self, message_id: str) -> int:
-        """How often the message was begun alone and did not end."""
+        """Return the number of trials that did not finish."""
         try:
             return int(staging().get(_key(message_id)))
         except StagedMissing:
             return 0
 
     def record(self, message_id: str, count: int) -> None:
-        """Remember it; 0 forgets the message."""
+        """Store the number of trials; 0 removes the message."""
         if count:
             staging().put(str(count).encode(), _key(message_id))
         else:

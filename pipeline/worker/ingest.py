@@ -1,7 +1,7 @@
-"""The door for raw JSON: from the input queue, standard or FIFO, to the fetch stage.
+"""Ingest: moves raw JSON from the input queue, standard or FIFO, to the fetch stage.
 
-Receives in tens, hands each message over, and deletes it only once the hand-over is confirmed. What is no acceptable
-message goes to `<namespace>_ingest_dlq` with its reason: nothing is lost, and nothing loops.
+It receives up to ten messages at a time, and deletes a message only after its hand-over is confirmed. Unacceptable
+messages go to `<namespace>_ingest_dlq` with a reason, so no message is lost and none is retried forever.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dramatiq.errors import BrokerConnectionError
 
+from pipeline.backoff import Backoff
 from pipeline.clients import aws
 from pipeline.errors import Rejected, RetryableError
 from pipeline.events import Event, Outcome, emit
@@ -22,8 +23,10 @@ from pipeline.job import Job, input_job_id
 from pipeline.metrics import count_hand_over
 from pipeline.payload import parse_json
 from pipeline.settings import get_settings
+from pipeline.sqs.consumer import LONG_POLL
+from pipeline.sqs.leases import FIRST_BACKOFF, LAST_BACKOFF
 from pipeline.sqs.queues import VISIBILITY_TIMEOUT
-from pipeline.sqs.wire import Reason, describe
+from pipeline.sqs.wire import MAX_BATCH, Reason, describe
 from pipeline.storage.staging import staging
 from pipeline.worker.stage_actor import message_of, our_broker
 
@@ -32,71 +35,64 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Messages of one request.
-BATCH = 10
-
-#: Seconds of one poll.
-LONG_POLL = 20
-
-#: Seconds a received message is hidden: far longer than a hand-over takes, and soon over if this process dies.
-VISIBILITY = VISIBILITY_TIMEOUT
-
-#: Seconds between attempts while SQS is in trouble: doubled from the first to the last.
-FIRST_BACKOFF, LAST_BACKOFF = 0.5, 15.0
-
 
 class Ingest:
-    """Takes messages from `queue_url` until `stop`."""
+    """Moves messages from the queue at `queue_url` to the fetch stage until `stop`.
+
+    Attributes:
+        asking_since: When the request that SQS has not answered yet began, in monotonic seconds; None if there is none.
+            It is minus infinity until the first answer.
+    """
 
     def __init__(self, queue_url: str) -> None:
         self._queue_url = queue_url
         self._stopping = threading.Event()
-        self.asking_since: float | None = -math.inf  #: since when SQS owes an answer: the first one always; None: none
+        self.asking_since: float | None = -math.inf
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it was told to stop."""
+        """Whether `stop` was called."""
         return self._stopping.is_set()
 
     def stop(self) -> None:
-        """Finish the batch in hand, and take no more."""
+        """Finish the current batch and receive no more."""
         self._stopping.set()
 
     def run(self) -> None:
-        """Take batches until told to stop. Trouble with SQS is waited out."""
-        backoff = FIRST_BACKOFF
+        """Move batches until `stop`, and retry after errors of SQS."""
+        backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
         while not self._stopping.is_set():
             self.asking_since = self.asking_since or time.monotonic()
             try:
                 self.take_batch()
                 self.asking_since = None
-                backoff = FIRST_BACKOFF
-            except Exception as error:  # whatever it is, the messages come back, and may fare better
-                logger.warning("ingest: trouble with a batch (%s); again in %.1f s.", describe(error), backoff)
-                self._stopping.wait(backoff)
-                backoff = min(backoff * 2, LAST_BACKOFF)
+                backoff.reset()
+            except Exception as error:  # whatever failed, SQS redelivers the messages
+                wait = backoff.next()
+                logger.warning("ingest: a batch failed (%s). Next attempt in %.1f s.", describe(error), wait)
+                self._stopping.wait(wait)
 
     def take_batch(self) -> int:
-        """Receive up to ten messages and hand them over; returns how many are done and deleted."""
+        """Receive up to ten messages and hand them over; returns how many were handed over or buried."""
         received = (
             aws.sqs()
             .receive_message(
                 QueueUrl=self._queue_url,
-                MaxNumberOfMessages=BATCH,
+                MaxNumberOfMessages=MAX_BATCH,
                 WaitTimeSeconds=LONG_POLL,
-                VisibilityTimeout=VISIBILITY,
+                VisibilityTimeout=VISIBILITY_TIMEOUT,
             )
             .get("Messages", [])
         )
         if self._stopping.is_set():
-            self._give_back(received)
+            self._release(received)
             return 0
         done = self._hand_over(received)
         self._delete(done)
         return len(done)
 
     def _hand_over(self, received: Sequence[MessageTypeDef]) -> list[MessageTypeDef]:
-        """The messages that are safe elsewhere: at the fetch stage, or among the dead letters."""
+        """Hand messages over; returns the messages that reached the fetch stage or the dead-letter queue."""
         done, jobs = [], []
         for message in received:
             try:
@@ -105,7 +101,7 @@ class Ingest:
                 if self._bury(message, error):
                     done.append(message)
             except RetryableError as error:
-                logger.warning("ingest: message %s comes back: %s", message["MessageId"], error)
+                logger.warning("ingest: message %s will be received again: %s", message["MessageId"], error)
             except Exception as error:
                 unforeseen = Rejected("bad_message", f"The message cannot be handled ({type(error).__name__}).")
                 if self._bury(message, unforeseen):
@@ -116,17 +112,17 @@ class Ingest:
                 done.append(message)
                 count_hand_over()
             else:
-                logger.warning("ingest: message %s comes back: %s", message["MessageId"], failure)
+                logger.warning("ingest: message %s will be received again: %s", message["MessageId"], failure)
         return done
 
     def _bury(self, message: MessageTypeDef, error: Rejected) -> bool:
-        """Whether a refused message is among the dead letters."""
+        """Send a rejected message to the dead-letter queue; returns whether SQS confirmed it."""
         job_id = input_job_id(message["MessageId"])
         emit(Event("ingest", job_id, Outcome.REJECTED, code=error.code, message=error.message))
         try:
             our_broker().bury("ingest", message["Body"], Reason(error.code, error.message, stage="ingest"))
-        except (BrokerConnectionError, RetryableError) as trouble:
-            logger.warning("ingest: message %s comes back: %s", message["MessageId"], trouble)
+        except (BrokerConnectionError, RetryableError) as failure:
+            logger.warning("ingest: message %s will be received again: %s", message["MessageId"], failure)
             return False
         return True
 
@@ -137,9 +133,9 @@ class Ingest:
                 Entries=[{"Id": str(i), "ReceiptHandle": m["ReceiptHandle"]} for i, m in enumerate(messages)],
             )
             for failure in response.get("Failed", []):
-                logger.warning("ingest: a message was handed over, but not deleted: %s", failure["Code"])
+                logger.warning("ingest: a message was handed over but not deleted: %s", failure["Code"])
 
-    def _give_back(self, messages: Sequence[MessageTypeDef]) -> None:
+    def _release(self, messages: Sequence[MessageTypeDef]) -> None:
         if messages:
             aws.sqs().change_message_visibility_batch(
                 QueueUrl=self._queue_url,
@@ -151,11 +147,11 @@ class Ingest:
 
 
 def job_in(message: MessageTypeDef) -> Job:
-    """The job that an input message asks for; the same one each time SQS delivers it.
+    """Return the job that an input message asks for. A redelivered message gives the same job.
 
     Raises:
-        Rejected: it asks for none.
-        RetryableError: its payload is long, and staging is in trouble.
+        Rejected: The message does not contain an acceptable payload.
+        RetryableError: Its payload is long, and staging failed.
     """
     try:
         payload: Any = parse_json(message["Body"])

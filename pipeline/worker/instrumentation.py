@@ -1,6 +1,6 @@
-"""Gives each process its metrics and health checks, where it really runs: nothing here starts at import.
+"""Metrics and health checks of each kind of process. Importing this module starts nothing.
 
-A dramatiq worker gets them by the middleware `Operations`, `ingest` and the scheduler by a call when they begin.
+Dramatiq workers get them from the middleware `Instrumentation`. `ingest` and the scheduler call a function at startup.
 """
 
 from __future__ import annotations
@@ -32,23 +32,29 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for which the depth of the queues is not asked again: it costs a request for each queue.
-DEPTHS_AGE = 15.0
+#: Seconds between two requests for the depth of each queue.
+DEPTHS_MAX_AGE = 15.0
 
-#: Seconds that a scrape waits for it; Prometheus gives up after ten.
-DEPTHS_PATIENCE = 5.0
+#: Seconds that a scrape waits for the depths. Prometheus gives up after ten.
+DEPTHS_TIMEOUT = 5.0
 
 
-class Operations(dramatiq.Middleware):
-    """Watches a worker. It comes after `Settlement`, whose waiting for SQS is not a thread's hanging."""
+class Instrumentation(dramatiq.Middleware):
+    """Serves the metrics and health checks of a worker.
+
+    It comes after `Settlement`, so that a thread that waits there for SQS does not count as stuck.
+
+    Attributes:
+        server: The HTTP server, once the worker has booted. It answers until the process ends.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._began: dict[int, float] = {}  # by thread: when it began the message that it has in hand
-        self.server: OpsServer | None = None  #: ends with the process, so that it answers to the last
+        self._began: dict[int, float] = {}  # when each thread started its current message
+        self.server: OpsServer | None = None
 
     def after_worker_boot(self, broker: Any, worker: Worker) -> None:
-        """Serve metrics and health checks."""
+        """Start the HTTP server."""
         queues = sorted(worker.consumer_whitelist or broker.get_declared_queues())
         process = process_type(queues)
         health = WorkerHealth(broker, worker, lambda: list(self._began.values()))
@@ -62,7 +68,7 @@ class Operations(dramatiq.Middleware):
         self.server.start(self._settings)
 
     def before_process_message(self, broker: Any, message: Any) -> None:
-        """Note that a thread begins a message, and how long that has waited, if it comes to the stage anew."""
+        """Record that a thread starts a message, and for a first attempt how long the message has waited."""
         self._began[threading.get_ident()] = time.monotonic()
         stage = stage_of_queue(message.queue_name)
         if stage and not {ATTEMPTS, SUSPECT} & message.options.keys():
@@ -73,11 +79,11 @@ class Operations(dramatiq.Middleware):
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Note that the thread is free."""
+        """Record that the thread is free."""
         self._began.pop(threading.get_ident(), None)
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
-        """Note that the thread is free."""
+        """Record that the thread is free."""
         self._began.pop(threading.get_ident(), None)
 
     def _refresh(self, broker: Any, worker: Worker, process: str) -> None:
@@ -91,7 +97,7 @@ class Operations(dramatiq.Middleware):
 
 
 def process_type(queues: Iterable[str]) -> str:
-    """What a worker is called that consumes `queues`: by its stages, in their order.
+    """Return the name of a worker that consumes `queues`: its stages, in the order of the flow.
 
     >>> process_type(["upload_bulk", "upload"]), process_type(["sweep_channels"]), process_type(["fetch", "resize"])
     ('upload', 'sweep', 'fetch+resize')
@@ -101,21 +107,23 @@ def process_type(queues: Iterable[str]) -> str:
     return "+".join(sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name)))
 
 
-def serve_ingest(taking: Ingest | None, runs: Callable[[], bool]) -> None:
-    """Serve the metrics and health checks of `ingest`, and the depth of all queues: there is one of it.
+def serve_ingest(ingest: Ingest | None, is_running: Callable[[], bool]) -> None:
+    """Serve the metrics and health checks of `ingest`, and the depths of all queues.
 
-    Parameters:
-        taking: the `Ingest` that takes messages, or None where there is no input queue.
-        runs: whether its thread runs.
+    The depths are served here because only one `ingest` runs.
+
+    Args:
+        ingest: Moves the messages, or None if there is no input queue.
+        is_running: Whether its thread is alive.
     """
     settings = get_settings()
-    queues = [settings.queue_url.rsplit("/", 1)[-1]] if settings.queue_url else []
+    queues = [settings.input_queue_name] if settings.input_queue_name else []
     metrics.expect_ingest()
-    OpsServer(INGEST, queues, IngestHealth(taking, runs), [QueueGauges().refresh]).start(settings)
+    OpsServer(INGEST, queues, IngestHealth(ingest, is_running), [QueueGauges().refresh]).start(settings)
 
 
 def serve_scheduler() -> None:
-    """Serve the metrics and health checks of the scheduler. Harmless to repeat: each of its actors asks for it once."""
+    """Serve the metrics and health checks of the scheduler, at the first call. Each of its actors calls this once."""
     if not _scheduler_began.is_set():
         _scheduler_began.set()
         actors = dramatiq.get_broker().actors.values()
@@ -135,28 +143,28 @@ def _refresh_schedule(periodics: Mapping[str, Periodic]) -> None:
 
 
 class QueueGauges:
-    """The depth of every queue, as gauges. Where SQS does not tell, they are gone until it does.
+    """The gauges of queue depths. They are absent while SQS does not answer.
 
-    Parameters:
-        ask: asks SQS.
-        clock: seconds.
+    Args:
+        ask: Asks SQS for the depths.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(self, ask: Callable[[], list[Depth]] = depths, clock: Callable[[], float] = time.monotonic) -> None:
         self._ask = ask
         self._clock = clock
-        self._asked = -DEPTHS_AGE
+        self._asked = -DEPTHS_MAX_AGE
         self._known: list[Depth] = []
         self._thread: threading.Thread | None = None
 
     def refresh(self) -> None:
-        """Set the gauges to what SQS said at most `DEPTHS_AGE` seconds ago; waits `DEPTHS_PATIENCE` for its answer."""
-        if self._clock() - self._asked >= DEPTHS_AGE and not (self._thread and self._thread.is_alive()):
+        """Set the gauges from an answer of SQS that is at most `DEPTHS_MAX_AGE` seconds old."""
+        if self._clock() - self._asked >= DEPTHS_MAX_AGE and not (self._thread and self._thread.is_alive()):
             self._asked = self._clock()
             self._thread = threading.Thread(target=self._take, name="depths", daemon=True)
             self._thread.start()
         if self._thread:
-            self._thread.join(DEPTHS_PATIENCE)
+            self._thread.join(DEPTHS_TIMEOUT)
         known = [] if self._thread and self._thread.is_alive() else self._known
         metrics.QUEUE_MESSAGES.clear()
         metrics.DEAD_LETTERS.clear()
@@ -172,7 +180,7 @@ class QueueGauges:
             self._known = self._ask()
         except PipelineError as error:
             self._known = []
-            logger.warning("The depth of the queues is not known: %s", error)
+            logger.warning("The depths of the queues are unknown: %s", error)
         except Exception as error:
             self._known = []
-            logger.warning("The depth of the queues is not known (%s).", type(error).__name__)
+            logger.warning("The depths of the queues are unknown (%s).", type(error).__name__)

@@ -1,8 +1,8 @@
-"""The memory of a process that works on images: what one freed, the next one uses.
+"""The C library's memory: what one image frees stays in the process for the next one.
 
-The C library gives large blocks back to the system when they are freed, and the system clears every page of them again
-for the next image: 3 to 4 ms of CPU for a cover of 3000 x 3000, of 46 (docs/performance.md). Where there is no glibc,
-nothing here does anything.
+By default glibc returns large blocks to the system when they are freed, and the system clears every page again for the
+next image. That takes 3 to 4 ms of the 46 ms of CPU for a cover of 3000 x 3000 (docs/performance.md). Without glibc,
+these functions do nothing.
 """
 
 from __future__ import annotations
@@ -19,40 +19,46 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
-#: Bytes of a block from which on it is given back as soon as it is freed: the most that glibc takes. Pillow's blocks
-#: have 16 MiB at the most, so all that it holds is kept.
+#: Blocks of this size or more, in bytes, are returned when they are freed. It is the maximum of glibc, and above all of
+#: Pillow's blocks, which have up to 16 MiB.
 LARGE_BLOCK: Final = 32 * 2**20
 
-#: Bytes that are kept, at the end of the heap and in all. More than is freed after a cover of 3000 x 3000.
+#: Free bytes that are kept at the end of the heap, and in total: more than a cover of 3000 x 3000 frees.
 KEPT: Final = 128 * 2**20
 
-#: Bytes from which on a process looks how much of it is free, which takes 1 ms. Ordinary covers leave it at half that.
+#: Resident bytes above which a process checks how much is free, which takes 1 ms. Ordinary covers need half.
 LARGE_PROCESS: Final = 384 * 2**20
 
 
 def keep_freed_blocks() -> None:
-    """Keep what is freed for the next image, for the life of the process. All threads share it: else each would keep as
-    much as one of them ever needed."""
+    """Keep freed memory for the life of the process.
+
+    All threads share one arena. Otherwise each thread would keep as much as its largest image needed.
+    """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         options = {_M_ARENA_MAX: 1, _M_MMAP_THRESHOLD: LARGE_BLOCK, _M_TRIM_THRESHOLD: KEPT}
         if all(mallopt(option, value) for option, value in options.items()):
-            _imaging.set_blocks_max(0)  # Pillow's own way to keep some (pipeline.images.codecs) would only take more
+            _imaging.set_blocks_max(0)  # Pillow's own cache (pipeline.images.codecs) would only take more
 
 
 class _Mallinfo(ctypes.Structure):
-    """What `mallinfo2` tells, https://man7.org/linux/man-pages/man3/mallinfo.3.html: the ninth is what is free."""
+    """The result of `mallinfo2`, in which `field8` is the number of free bytes.
+
+    https://man7.org/linux/man-pages/man3/mallinfo.3.html
+    """
 
     _fields_ = [(f"field{number}", ctypes.c_size_t) for number in range(10)]
 
 
-def give_back() -> None:
-    """Give the system back what is free, if that is more than `KEPT`, as after large images.
+def trim() -> None:
+    """Return free memory to the system if it exceeds `KEPT`, as it does after large images.
 
-    What lies below the end of the heap would stay for ever. https://man7.org/linux/man-pages/man3/malloc_trim.3.html
+    glibc alone never returns memory below the end of the heap.
+    https://man7.org/linux/man-pages/man3/malloc_trim.3.html
     """
     with suppress(OSError, AttributeError):
-        with open("/proc/self/statm", encoding="ascii") as statm:  # its second number are the resident pages
+        with open("/proc/self/statm", encoding="ascii") as statm:  # the second number counts resident pages
             resident = int(statm.read().split()[1]) * resource.getpagesize()
         if resident < LARGE_PROCESS:
             return

@@ -1,4 +1,4 @@
-"""The messages of stages: the job in one, and how often it was tried."""
+"""Messages between stages: the job in a message, and its number of attempts."""
 
 from __future__ import annotations
 
@@ -18,17 +18,22 @@ from pipeline.storage.staging import staging
 
 
 def job_of(message: dramatiq.Message[Any] | SQSMessage, stage_payload: Callable[[bytes], str] | None = None) -> Job:
-    """The job in a message of a stage, or the new one that its payload asks for; a received one has its ticket.
+    """Return the job in a message, or the new job that its payload asks for.
 
-    `stage_payload` puts a payload that is too long for a message into staging; by default it is put there.
+    The job of a received message has a ticket.
+
+    Args:
+        message: A message of a stage.
+        stage_payload: Stores a payload that is too long for a message, and returns its key; by default in staging.
 
     Raises:
-        Rejected, UnknownVersion: as `Job.accept` and `Job.decode` do.
+        Rejected: The message contains neither a job nor an acceptable payload.
+        UnknownVersion: Another version of this software wrote the job.
     """
     if set(message.kwargs) == {"job"} and not message.args:
         job = Job.decode(message.kwargs["job"])
     elif len(message.args) + len(message.kwargs) != 1 or not message.kwargs.keys() <= {"payload"}:
-        raise Rejected("bad_job", "The message holds neither a payload nor a job.")
+        raise Rejected("bad_job", "The message contains neither a payload nor a job.")
     else:
         job = Job.accept(
             payload_of(message),
@@ -40,23 +45,23 @@ def job_of(message: dramatiq.Message[Any] | SQSMessage, stage_payload: Callable[
 
 
 def payload_of(message: dramatiq.Message[Any] | SQSMessage) -> Any:
-    """The payload in a message of `send(payload)`."""
+    """Return the payload in a message of `send(payload)`."""
     return message.args[0] if message.args else message.kwargs.get("payload")
 
 
 def current_message() -> SQSMessage:
-    """The message that this thread works on."""
+    """Return the message that this thread is processing."""
     message = CurrentMessage.get_current_message()
     if not isinstance(message, SQSMessage):
-        raise RuntimeError("a stage's actor runs in a worker only: use send()")
+        raise RuntimeError("The actor of a stage runs only in a worker. Use send().")
     return message
 
 
 def attempt_of(message: dramatiq.Message[Any] | SQSMessage) -> int:
-    """Which attempt of its stage a message is, from 1."""
+    """Return the number of the attempt that a message asks for, from 1."""
     return sum(attempts_of(message).values()) + 1
 
 
 def attempts_of(message: dramatiq.Message[Any] | SQSMessage) -> dict[str, int]:
-    """How often a message failed, by the list of delays that each failure was followed by."""
+    """Return how often a message failed, by the kind of retry that followed."""
     return dict(message.options.get(ATTEMPTS, {}))

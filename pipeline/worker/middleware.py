@@ -1,4 +1,4 @@
-"""The middleware of a worker that settles nothing: notices at its start, memory, and shutdown."""
+"""Middleware of a worker other than settlement: notices at startup, suspects, memory and shutdown."""
 
 from __future__ import annotations
 
@@ -16,78 +16,79 @@ from dramatiq.worker import Worker
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
 from pipeline.sqs.consumer import SQSConsumer
 from pipeline.stages import NOTIFY, SWEEP_QUEUES
-from pipeline.worker.malloc import give_back, keep_freed_blocks
+from pipeline.worker.malloc import keep_freed_blocks, trim
 
 logger = logging.getLogger(__name__)
 
 
-class Notices(dramatiq.Middleware):
-    """Says once, where a worker starts that it concerns, what a person should know of its settings."""
+class StartupNotices(dramatiq.Middleware):
+    """Logs once what an operator should know about the settings, in the workers that they concern."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def after_worker_boot(self, broker: Any, worker: Worker) -> None:
-        """Look at the settings that the worker's queues depend on."""
         settings = self._settings
         consumed = worker.consumer_whitelist or broker.get_declared_queues()
         secret_is_published = settings.postback_secret_key.get_secret_value() == PUBLISHED_POSTBACK_SECRET
         if NOTIFY.name in consumed and secret_is_published and not settings.sqs_endpoint:
-            logger.warning("POSTBACK_SECRET_KEY is not set: postbacks carry the published default.")
+            logger.warning("POSTBACK_SECRET_KEY is not set. Postbacks contain the published default.")
         if consumed.intersection(SWEEP_QUEUES) and settings.database_url is None:
-            logger.info("No MongoDB variable is set: sweeps are off.")
+            logger.info("No MongoDB variable is set. Sweeps are off.")
 
 
 class Suspects(dramatiq.Middleware):
-    """Begins nothing beside a suspect: it might be the real killer, and the suspect be blamed for it."""
+    """Starts no other message while a suspect runs. If a worker dies then, only the suspect can be the cause."""
 
     def before_process_message(self, broker: Any, message: Any) -> None:
-        """Give back what was received and not begun when a suspect came."""
+        """Release a message that was received before the suspect and has not started."""
         if broker.alone is not None and broker.alone is not message:
             message.release()
             raise SkipMessage
 
 
-class AtWork(dramatiq.Middleware):
-    """Keeps what this process has begun and not ended: a send waits a little for those that may come of it.
+class InProgress(dramatiq.Middleware):
+    """Records the messages that this process is working on, so that a send can wait briefly for theirs.
 
-    Comes last in the list of middleware: before-hooks of others may let a message go unbegun.
+    It comes last in the list of middleware, because hooks of the others may skip a message.
     """
 
     def before_process_message(self, broker: Any, message: Any) -> None:
-        """It is begun."""
-        broker.at_work.add(message.lease)
+        broker.in_progress.add(message.lease)
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """It has ended, and sends nothing more, or not soon."""
-        broker.at_work.discard(message.lease)
+        broker.in_progress.discard(message.lease)
 
 
-class KeptMemory(dramatiq.Middleware):
-    """Has a worker process keep its memory between images. Not done by importing anything: it concerns the whole
-    process, which may be a customer's own that only sends jobs."""
+class KeepMemory(dramatiq.Middleware):
+    """Keeps the memory of a worker between images.
+
+    Importing a module must not do this, because it affects the whole process. That may be a customer's own process,
+    which only sends jobs.
+    """
 
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
-        """Set it, before there is a thread that works."""
+        """Configure the allocator and the garbage collector before the worker threads start."""
         keep_freed_blocks()
         gc.collect()
-        gc.freeze()  # modules stay: without it, each full collection looks at them all
+        gc.freeze()  # modules live forever, so full collections need not visit them
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Keep no more than the next image is likely to need."""
-        give_back()
+        trim()
 
 
-class Shutdowns(dramatiq.Middleware):
-    """Hands back what is held and not begun as soon as the process is told to stop."""
+class GracefulShutdown(dramatiq.Middleware):
+    """Releases messages that have not started as soon as the process is told to stop."""
 
     def before_worker_boot(self, broker: Any, worker: Worker) -> None:
-        """Take a second SIGTERM as the first: honcho signals the whole process group, dramatiq's master its workers
-        again, and dramatiq takes a second one as the wish to be killed."""
+        """Ignore a second SIGTERM, which dramatiq would take as a request to exit at once.
+
+        Workers get two: honcho signals the whole process group, and dramatiq's main process signals its workers.
+        """
         first = signal.getsignal(signal.SIGTERM)
         if not callable(first):
             return
@@ -99,7 +100,7 @@ class Shutdowns(dramatiq.Middleware):
         signal.signal(signal.SIGTERM, once)
 
     def before_worker_shutdown(self, broker: Any, worker: Worker) -> None:
-        """Give back at once, not only when the last running actor has ended."""
+        """Release messages now. dramatiq would do so only after the last running actor ends."""
         broker.stopping.set()
         consumers = {name: thread.consumer for name, thread in worker.consumers.items() if thread.consumer}
         for consumer in consumers.values():

@@ -1,11 +1,11 @@
-"""Actors that run by the clock: what the `periodiq` command asks and sends, made dependable.
+"""Actors that run on a schedule, and that the `periodiq` command can rely on.
 
-What differs from periodiq's own, and why:
+They differ from periodiq's own in these points:
 
-- schedules mean what they mean in cron (upstream: Sunday as 0 never comes, and some times are skipped);
-- a run is due until it was sent, not only in its minute: one missed by a scheduler that was down is sent at its start,
-  once however many were missed (upstream: is never sent);
-- SQS that cannot be reached at the hour is tried again until it has the message (upstream: ends the process).
+- Schedules mean the same as in cron. Upstream never runs on Sunday written as 0, and skips some times.
+- A run stays due until it is sent. If the scheduler was down, it sends one run at its start, however many it missed.
+  Upstream sends a run only in its minute.
+- If SQS cannot be reached, the run is sent later. Upstream's process ends.
 """
 
 from __future__ import annotations
@@ -17,31 +17,36 @@ from typing import Any
 
 import dramatiq
 
+from pipeline.backoff import Backoff
 from pipeline.schedule import Schedule
 from pipeline.sqs.wire import describe
 
 logger = logging.getLogger(__name__)
 
-#: Seconds until the next attempt to send: doubled from the first to the last.
-FIRST_WAIT, LAST_WAIT = 1.0, 60.0
+#: Seconds until the next attempt to send, doubled from the first to the last.
+FIRST_BACKOFF, LAST_BACKOFF = 1.0, 60.0
 
-#: Seconds from now, at the least, that the scheduler is told to sleep: it takes a time that has passed while it sent as
-#: one to begin anew at, and does so one call deeper each time.
-SHORTEST_SLEEP = 0.5
+#: Minimum sleep of the scheduler, in seconds. If the next run is already in the past, periodiq restarts its loop by
+#: recursion, one stack frame deeper each time.
+MIN_SLEEP = 0.5
 
 
 class Periodic:
-    """The `periodic` option of an actor: when it is due.
+    """The `periodic` option of an actor, which determines when it is due.
 
-    Parameters:
-        expression: the schedule, in cron's notation.
-        last_scheduled: the time of the schedule that was run last, or None where none is known (asked once, at first
-            use). Where it is unknown or cannot be asked, only what is due from this very minute on counts.
-        clock: the time.
-        begins: called once, at first use: nothing but a scheduler uses it.
+    Args:
+        expression: The schedule, in cron's notation.
+        last_scheduled: Returns the scheduled time of the last run, or None if it is unknown. It is called once, at
+            first use. If it returns None or fails, only runs from the current minute on are due.
+        clock: Returns the current time.
+        on_first_use: Called once, at first use. Only a scheduler uses this object.
+
+    Attributes:
+        next_check: When the scheduler will check again; None before its first check.
+        last_sent: The scheduled time of the run that this process sent last.
 
     Raises:
-        ValueError: `expression` is no schedule.
+        ValueError: `expression` is not a schedule.
     """
 
     def __init__(
@@ -50,76 +55,76 @@ class Periodic:
         last_scheduled: Callable[[], datetime | None] = lambda: None,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        begins: Callable[[], None] = lambda: None,
+        on_first_use: Callable[[], None] = lambda: None,
     ) -> None:
         self._schedule = Schedule(expression)
         self._last_scheduled = last_scheduled
         self._clock = clock
-        self._begins = begins
-        self._sent: datetime | None = None  # the time of the schedule up to which all is sent
+        self._on_first_use = on_first_use
+        self._sent: datetime | None = None  # runs scheduled up to this time were sent
         self._due: datetime | None = None
-        self.next_look: datetime | None = None  #: when a scheduler asks again, as it was told; None: it never asked
-        self.last_sent: datetime | None = None  #: the time of the schedule that this process sent last
-        self._wait = 0.0
+        self.next_check: datetime | None = None
+        self.last_sent: datetime | None = None
+        self._backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
 
     def __str__(self) -> str:
         return str(self._schedule)
 
     def validate(self, now: datetime) -> bool:
-        """Whether a time of the schedule has come, up to `now`, since the last one that was sent."""
+        """Return whether a run is due: a scheduled time has passed since the last run that was sent."""
         if self._sent is None:
-            self._begins()
+            self._on_first_use()
             self._sent = self._begin(now)
         latest = self._schedule.latest(now)
         self._due = latest if latest > self._sent else None
         return self._due is not None
 
     def next_valid_date(self, now: datetime) -> datetime:
-        """When to ask again: at the next time after `now`, or soon, where one is due that could not be sent."""
-        soonest = self._clock() + timedelta(seconds=max(self._wait, SHORTEST_SLEEP))
-        self.next_look = soonest if self._due else max(self._schedule.following(now), soonest)
-        return self.next_look
+        """Return when to check again: at the next scheduled time after `now`, or soon if a due run was not sent."""
+        soonest = self._clock() + timedelta(seconds=max(self._backoff.wait, MIN_SLEEP))
+        self.next_check = soonest if self._due else max(self._schedule.following(now), soonest)
+        return self.next_check
 
     @property
     def overdue(self) -> float:
-        """Seconds since a time of the schedule that is not sent; 0 where none is."""
+        """Seconds since the scheduled time of a run that was not sent; 0 if there is none."""
         return (self._clock() - self._due).total_seconds() if self._due else 0.0
 
     def sent(self) -> None:
-        """What was due is sent."""
+        """Record that the due run was sent."""
         self.last_sent = self._due or self.last_sent
-        self._sent, self._due, self._wait = self._due or self._sent, None, 0.0
+        self._sent, self._due = self._due or self._sent, None
+        self._backoff.reset()
 
     def not_sent(self) -> float:
-        """What was due could not be sent; returns the seconds until the next attempt."""
-        self._wait = min(max(2 * self._wait, FIRST_WAIT), LAST_WAIT)
-        return self._wait
+        """Record that the due run could not be sent; returns the seconds until the next attempt."""
+        return self._backoff.next()
 
     def _begin(self, now: datetime) -> datetime:
         try:
             last = self._last_scheduled()
         except Exception as error:
-            logger.warning("The last run by %r is unknown (%s): a missed one is not sent.", str(self), describe(error))
+            logger.warning("The last run by %r is unknown (%s). A missed run is not sent.", str(self), describe(error))
             last = None
         if last is None:
             return now.astimezone(UTC).replace(second=0, microsecond=0) - timedelta(microseconds=1)
-        return last if last.tzinfo else last.replace(tzinfo=UTC)  # MongoDB's dates come without
+        return last if last.tzinfo else last.replace(tzinfo=UTC)  # MongoDB returns dates without a zone
 
 
 class PeriodicActor(dramatiq.Actor[..., Any]):
-    """An actor with a `Periodic`: what the scheduler cannot send is sent later."""
+    """An actor with a `periodic` option, whose messages are sent later if SQS cannot be reached."""
 
     def send_with_options(self, *, scheduled_at: str | None = None, **options: Any) -> dramatiq.Message[Any]:
-        """The scheduler says when, in `scheduled_at`, and is not told of trouble; any other caller is."""
+        """Send a message. Errors are raised, except to the scheduler, which passes `scheduled_at`."""
         if scheduled_at is None:
             return super().send_with_options(**options)
         periodic: Periodic = self.options["periodic"]
         message = self.message_with_options(scheduled_at=scheduled_at, **options)
         try:
             self.broker.enqueue(message)
-        except Exception as error:  # of boto3, or of a parser below it: the scheduler would end
+        except Exception as error:  # from boto3 or a parser below it; it would end the scheduler
             logger.warning(
-                "%s cannot be sent (%s): next in %g s.", self.actor_name, describe(error), periodic.not_sent()
+                "%s cannot be sent (%s). Next attempt in %g s.", self.actor_name, describe(error), periodic.not_sent()
             )
         else:
             periodic.sent()

@@ -1,4 +1,4 @@
-"""Settles a message whose stage did not go well: retry, give up, reject or release. Giving up is handled only here."""
+"""Settlement of a message whose stage failed: retry, give up, reject or release. Only this module gives up."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dramatiq.errors import BrokerConnectionError
 from dramatiq.errors import Retry as DramatiqRetry
 from dramatiq.middleware import MiddlewareError, Shutdown, TimeLimitExceeded
 
+from pipeline.backoff import Backoff
 from pipeline.errors import PermanentError, PipelineError, Rejected, Retry, RetryableError, Snoozed
 from pipeline.events import Event, Outcome, emit
 from pipeline.job import CLEAN_UP, Job, Unfinished, UnknownVersion
@@ -32,35 +33,35 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Part = tuple[Job, dict[str, PipelineError]]
-Step = Callable[[], object]
+Action = Callable[[], object]
 
-#: Seconds until a job of an unknown version is looked at again: by then a newer worker may have taken it.
+#: Seconds until a job of an unknown version is received again, perhaps by a newer worker.
 UNKNOWN_VERSION_DELAY = 30
 
-#: Seconds until a message comes back that could not be settled.
+#: Seconds until a message that could not be settled is received again.
 RELEASE_DELAY = 15
 
-#: A wait is drawn from this range around what the settings say, so that jobs that failed together come back apart.
+#: Each wait is multiplied by a random factor from this range, so that jobs that failed together are retried apart.
 JITTER = (0.8, 1.2)
 
 
 class Unsettled(MiddlewareError, DramatiqRetry):
-    """What went wrong in a stage, its cause, is for `Settlement` to settle.
+    """Carries the error of a stage, its cause, to `Settlement`.
 
-    To dramatiq it is a Retry: of anything else that an actor raises it logs the text, and what a customer sent in it.
+    It is a dramatiq Retry, because dramatiq logs the text of all other errors, which may quote a customer's message.
     """
 
 
 class Settlement(dramatiq.Middleware):
-    """Retries, gives up, rejects or leaves a message whose actor raised.
+    """Retries, gives up, rejects or releases a message whose actor raised an error.
 
-    Takes the place of dramatiq's Retries, which loses a message where its retry cannot be sent. Comes first in the list
-    of middleware: after-hooks run from the last to the first, so that no time limit can strike in the middle of it.
+    It replaces dramatiq's Retries, which loses a message if its retry cannot be sent. It comes first in the list of
+    middleware: after-hooks run in reverse order, so the time limit is off before settlement begins.
 
-    Parameters:
-        settings: the delays of retries.
-        job_of: the job in a message.
-        pass_on: sends a job to the stage that it is due in.
+    Args:
+        settings: The delays of retries.
+        job_of: Returns the job in a message.
+        pass_on: Sends a job to the stage in which it is due.
     """
 
     def __init__(
@@ -78,86 +79,90 @@ class Settlement(dramatiq.Middleware):
         self._pass_on = pass_on
 
     def before_process_message(self, broker: Any, message: Any) -> None:
-        """Do not run what has killed its workers too often."""
+        """Refuse a message that has killed too many workers."""
         message.began = time.monotonic()
         if message.is_given_up:
-            # Not how often: a result that is repeated has the same body.
+            # The sentence contains no count, because a repeated result must have the same body.
             raise Unsettled from PermanentError(
-                "worker_crashed", "The job was received again and again, and no worker that had it lived to end it."
+                "worker_crashed", "The job was received again and again, and no worker survived it."
             )
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Settle what went wrong. While SQS is in trouble the message is kept, and settling it goes on later."""
+        """Settle an error. While SQS fails, the message stays leased and settlement is retried."""
         if exception is None:
             return
         error = exception.__cause__ or exception
-        steps: Iterator[Step] | None = None
-        step: Step | None = None
-        backoff = FIRST_BACKOFF
+        actions: Iterator[Action] | None = None
+        action: Action | None = None
+        backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
         while True:
             try:
-                steps = steps or iter(self._steps(broker, message, error))
-                while step := step or next(steps, None):
-                    step()
-                    step = None
+                actions = actions or iter(self._actions(broker, message, error))
+                while action := action or next(actions, None):
+                    action()
+                    action = None
                 return
-            except (BrokerConnectionError, RetryableError) as trouble:
-                logger.warning("%s cannot be settled (%s): next in %.1fs", message, trouble, backoff)
-                if broker.stopping.wait(backoff):
+            except (BrokerConnectionError, RetryableError) as failure:
+                wait = backoff.next()
+                logger.warning("%s cannot be settled (%s). Next attempt in %.1f s.", message, failure, wait)
+                if broker.stopping.wait(wait):
                     message.release()
                     return
-                backoff = min(backoff * 2, LAST_BACKOFF)
-            except Exception as trouble:
-                logger.error("%s cannot be settled: %s", message, describe(trouble))
+            except Exception as failure:
+                logger.error("%s cannot be settled: %s", message, describe(failure))
                 message.release(after=RELEASE_DELAY)
                 return
 
-    def _steps(self, broker: SQSBroker, message: SQSMessage, error: BaseException) -> list[Step]:
-        """What has to be done, one after the other and each once, for a message whose actor raised `error`."""
+    def _actions(self, broker: SQSBroker, message: SQSMessage, error: BaseException) -> list[Action]:
+        """Return the actions that settle a message whose actor raised `error`, each to be done once and in order."""
         stage = stage_of_queue(message.queue_name)
         if isinstance(error, Shutdown):
             return [message.release]
         if stage is None and message.is_given_up:
             reason = as_pipeline_error(error)
             return [partial(message.fail_with, Reason(reason.code, reason.message, stage=message.queue_name))]
-        if stage is None:  # no job's: it is tried again as it is
+        if stage is None:  # not a job: the same message is received again
             return [partial(message.release, RELEASE_DELAY)]
         if isinstance(error, UnknownVersion) and time.time() - message.message_timestamp / 1000 < RETENTION:
-            logger.warning("%s has %s: left to another worker.", message, error)
+            logger.warning("%s has %s. It is left to another worker.", message, error)
             return [partial(broker.enqueue, message.original, delay=UNKNOWN_VERSION_DELAY * 1000)]
         try:
             parts = self._parts(message, stage, error)
         except Rejected as rejected:
             _emit(message, stage, message.message_id, Outcome.REJECTED, rejected)
             return [partial(message.fail_with, _reason(message, stage, rejected))]
-        return [step for job, errors in parts for step in self._steps_of(broker, message, stage, job, errors)]
+        return [action for job, errors in parts for action in self._actions_for(broker, message, stage, job, errors)]
 
     def _parts(self, message: SQSMessage, stage: Stage, error: BaseException) -> Sequence[Part]:
-        """What is to be tried again or given up, each by itself; raises Rejected where there is no job."""
+        """Return the parts of a job to settle separately, each with its errors.
+
+        Raises:
+            Rejected: The message does not contain a job.
+        """
         if isinstance(error, Rejected):
             raise error
         if isinstance(error, UnknownVersion):
-            raise Rejected("unknown_version", f"No worker knew it for {RETENTION // 86400} days: {error}.")
+            raise Rejected("unknown_version", f"No worker understood the job for {RETENTION // 86400} days: {error}.")
         if isinstance(error, Unfinished):
             return error.parts
         job = self._job_of(message)
         return [(job, dict.fromkeys(job.urls_due(stage) or job.deliveries or [""], as_pipeline_error(error)))]
 
-    def _steps_of(
+    def _actions_for(
         self, broker: SQSBroker, message: SQSMessage, stage: Stage, job: Job, errors: dict[str, PipelineError]
-    ) -> Iterator[Step]:
-        """Give up what failed for good; send the job through the stage again after a wait, or on to the next."""
+    ) -> Iterator[Action]:
+        """Bury what failed permanently, then retry the rest after a wait or send the job to its next stage."""
         waits = {name: wait for name, error in errors.items() if (wait := self._wait(message, error)) is not None}
         given_up = {name: error for name, error in errors.items() if name not in waits}
-        if left := given_up.pop(CLEAN_UP, None):  # it expires, and is worth no dead letter
+        if left := given_up.pop(CLEAN_UP, None):  # it expires by itself, so it needs no dead letter
             logger.warning("job %s: its bytes stay in staging until they expire: %s", job.id, left)
         if given_up:
             reason = _reason(message, stage, *given_up.values())
             failed = job.with_errors(stage, given_up)
             _emit(message, stage, job.id, Outcome.GIVEN_UP, *given_up.values(), job=failed, worked_on=tuple(given_up))
-            # What reports it, if an operator sends it again: no other letter of this job under the same id.
+            # Each redriven dead letter of a job reports its result under an id of its own.
             redriven = replace(job, redrives=job.redrives + job.letters + 1, letters=0)
             letter = _with_job(message, redriven, **{ATTEMPTS: {}})
             yield partial(broker.bury, message.queue_name, encode(letter), reason)
@@ -165,15 +170,15 @@ class Settlement(dramatiq.Middleware):
         if waits:
             again = {name: errors[name] for name in waits}
             wait = max(waits.values())
-            verdict = Outcome.SNOOZED if all(isinstance(error, Snoozed) for error in again.values()) else Outcome.RETRY
-            _emit(message, stage, job.id, verdict, *again.values(), wait=wait, job=job, worked_on=tuple(again))
+            outcome = Outcome.SNOOZED if all(isinstance(error, Snoozed) for error in again.values()) else Outcome.RETRY
+            _emit(message, stage, job.id, outcome, *again.values(), wait=wait, job=job, worked_on=tuple(again))
             attempts = {ATTEMPTS: _count(message, again)}
             yield partial(broker.enqueue, _with_job(message, job, **attempts), delay=int(wait * 1000))
         elif not errors or job.due is not stage:
             yield partial(self._pass_on, job)
 
     def _wait(self, message: SQSMessage, error: PipelineError) -> float | None:
-        """Seconds until the next attempt; None if there is to be none."""
+        """Return the seconds until the next attempt, or None if the error is final."""
         if isinstance(error, Snoozed):
             return error.wait
         if not isinstance(error, RetryableError):
@@ -184,12 +189,12 @@ class Settlement(dramatiq.Middleware):
         jittered = delays[attempt] * random.uniform(*JITTER)  # noqa: S311 - no secret is drawn
         if error.retry_after is None:
             return jittered
-        # A source is asked again when it says; a postback's receiver may only ask for more time (contract, section 4).
+        # A source sets the time of the next request; a postback's receiver may only delay it (contract, section 4).
         return error.retry_after if error.retry is Retry.SOURCE else max(jittered, error.retry_after)
 
 
 def as_pipeline_error(error: BaseException) -> PipelineError:
-    """Any error as one with a code. What nobody foresaw is worth another attempt: another machine may do better."""
+    """Return an error with a code. Unexpected errors are retried, because another machine may succeed."""
     match error:
         case PipelineError():
             return error
@@ -203,7 +208,7 @@ def as_pipeline_error(error: BaseException) -> PipelineError:
 
 
 def _count(message: SQSMessage, errors: dict[str, PipelineError]) -> dict[str, int]:
-    """The message's attempts, with one more of each kind that `errors` have."""
+    """Return the message's failed attempts, with one more for each kind of retry in `errors`."""
     attempts = attempts_of(message)
     made = [error for error in errors.values() if isinstance(error, RetryableError) and not isinstance(error, Snoozed)]
     for retry in {error.retry for error in made}:
@@ -212,7 +217,7 @@ def _count(message: SQSMessage, errors: dict[str, PipelineError]) -> dict[str, i
 
 
 def _with_job(message: SQSMessage, job: Job, **options: Any) -> dramatiq.Message[Any]:
-    """The message with `job` as far as it has come."""
+    """Return the message with its job replaced."""
     changed: dramatiq.Message[Any] = message.copy(args=(), kwargs={"job": job.encode()}, options=options)
     return changed
 
@@ -229,14 +234,14 @@ def _reason(message: SQSMessage, stage: Stage, *errors: PipelineError) -> Reason
 
 
 def _emit(
-    message: SQSMessage, stage: Stage, job_id: str, verdict: Outcome, *errors: PipelineError, **more: Any
+    message: SQSMessage, stage: Stage, job_id: str, outcome: Outcome, *errors: PipelineError, **more: Any
 ) -> None:
-    """Tell of a turn that did not go well."""
+    """Emit the event of a failed attempt."""
     emit(
         Event(
             stage.name,
             job_id,
-            verdict,
+            outcome,
             arrived=message.message_timestamp / 1000,
             seconds=time.monotonic() - message.began,
             attempt=attempt_of(message),
@@ -248,5 +253,5 @@ def _emit(
 
 
 def _sentences(errors: Sequence[PipelineError]) -> str:
-    """What the errors say for people, each sentence once."""
+    """Return the sentences of the errors, each once."""
     return " ".join(dict.fromkeys(error.message for error in errors))

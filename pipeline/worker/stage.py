@@ -1,4 +1,4 @@
-"""One stage's work on a job: every source that is due, side by side."""
+"""The work of one stage on a job: all sources that are due, in parallel."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ StageFunction = Callable[[Job, Source], Source]
 
 
 def advance(job: Job, stage: Stage, work: StageFunction) -> Job:
-    """The job with every source that is due in `stage` taken one step further, side by side.
+    """Run `work` in parallel on every source that is due in `stage`, and return the job with the results.
 
     Raises:
-        Unfinished: some of it raised; it holds the job as far as it came, and the errors.
+        Unfinished: At least one source failed. It contains the job with the finished sources, and the errors.
     """
     message = current_message()
     due = [source for source in job.sources if source.due == stage.name]
     is_repeated = message.receives > 1 or message.is_suspect or attempt_of(message) > 1
-    further: dict[str, Source] = {}
+    done: dict[str, Source] = {}
     errors: dict[str, PipelineError] = {}
 
     def take(source: Source) -> None:
         try:
             after = _run(work, job, source)
-            further[source.url] = _with_all_keys(job, after) if is_repeated else after
-        except Exception as error:  # one image never costs the other
+            done[source.url] = _with_all_keys(job, after) if is_repeated else after
+        except Exception as error:  # one image must not cost the other
             if not isinstance(error, PipelineError):
-                log_places(stage, error)
+                log_traceback(stage, error)
             errors[source.url] = without_frames(as_pipeline_error(error))
 
     if len(due) > 1:
@@ -47,14 +47,17 @@ def advance(job: Job, stage: Stage, work: StageFunction) -> Job:
     else:
         for source in due:
             take(source)
-    job = job.with_sources(further)
+    job = job.with_sources(done)
     if errors:
         raise Unfinished((job, errors))
     return job
 
 
 def _run(work: StageFunction, job: Job, source: Source) -> Source:
-    """Work on one source. If its bytes are gone, go on where it is published, else start again at fetch, once."""
+    """Work on one source.
+
+    If its staged bytes are gone, its published renditions are used. Without those it starts again at fetch, once.
+    """
     try:
         return work(job, source)
     except StagedMissing:
@@ -66,8 +69,7 @@ def _run(work: StageFunction, job: Job, source: Source) -> Source:
 
 
 def _with_all_keys(job: Job, source: Source) -> Source:
-    """A source that is done, naming also what earlier attempts may have staged of the same content and this one does
-    not know of: `notify` deletes it."""
+    """Add the staging keys of earlier attempts to a finished source, so that `notify` deletes those objects too."""
     if source.due != NOTIFY.name:
         return source
     original, rendered = (job.staged_key(stage, source, source.known) for stage in (FETCH, RESIZE))
@@ -78,7 +80,7 @@ def _with_all_keys(job: Job, source: Source) -> Source:
     )
 
 
-def log_places(stage: Stage, error: Exception) -> None:
-    """Log where something unforeseen happened, but not its text, which may hold what a customer sent."""
+def log_traceback(stage: Stage, error: Exception) -> None:
+    """Log where an unexpected error happened, without its text, which may quote a customer's message."""
     places = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("%s met an unexpected %s at\n%s", stage.name, type(error).__name__, places)
+    logger.error("%s: unexpected %s at\n%s", stage.name, type(error).__name__, places)

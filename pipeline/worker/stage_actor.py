@@ -1,4 +1,4 @@
-"""Makes a function the dramatiq actor of a stage, and hands jobs from one stage to the next."""
+"""Makes a function the dramatiq actor of a stage, and sends jobs from one stage to the next."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from pipeline.stages import Stage, stage_of_queue
 from pipeline.storage.staging import staging
 from pipeline.worker.messages import attempt_of, current_message, job_of, payload_of
 from pipeline.worker.settlement import Unsettled
-from pipeline.worker.stage import log_places
+from pipeline.worker.stage import log_traceback
 
 
 class StageActor(dramatiq.Actor[..., None]):
-    """An actor of a stage: takes `send(payload)` as any actor does, and jobs from other stages by `message_of`."""
+    """The actor of a stage. `send(payload)` starts a new job, and `message_of` continues a job from another stage."""
 
     def __init__(self, fn: Callable[..., None], **declared: Any) -> None:
         super().__init__(fn, **declared)
-        self.logger = logging.getLogger("dramatiq.actor")  # a logger of ours would show arguments at LEVEL=DEBUG
+        self.logger = logging.getLogger("dramatiq.actor")  # our own loggers would show arguments at LEVEL=DEBUG
 
     def message_with_options(
         self, *, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, **options: Any
     ) -> dramatiq.Message[None]:
-        """The message of `send(payload)`; a payload too long for a message is put into staging first."""
+        """Return the message of `send(payload)`. A payload that is too long for a message goes to staging first."""
         message = super().message_with_options(args=args, kwargs=kwargs, **options)
         payload = payload_of(message)
         if payload is None or len(to_json(payload).encode()) <= MAX_PAYLOAD_BYTES:
@@ -45,21 +45,21 @@ class StageActor(dramatiq.Actor[..., None]):
                 payload, job_id=message.message_id, own_queues=get_settings().own_queues, stage_payload=staging().put
             )
         except Rejected:
-            return message  # the worker makes it a dead letter, as it does with short ones
+            return message  # the worker makes it a dead letter, as with short payloads
         return message.copy(args=(), kwargs={"job": job.encode()})
 
     def message_of(self, job: Job) -> dramatiq.Message[None]:
-        """The message that hands `job` to this stage, in the job's lane."""
+        """Return the message that hands `job` to this stage, in the job's lane."""
         stage = stage_of_queue(self.queue_name)
         message = super().message_with_options(kwargs={"job": job.encode()})
         return message.copy(queue_name=stage.queue(job.lane) if stage else self.queue_name, options={GROUP: job.folder})
 
 
 def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageActor]:
-    """Makes a function the actor of `stage`.
+    """Make a function the actor of `stage`.
 
-    The function gets a job and returns it one step further: it is then sent to the stage that is due next. One that
-    returns None ends the job's way. What it raises is settled by `pipeline.worker.settlement.Settlement`.
+    The function takes a job and returns it as it is after this stage, or None if it is finished. The returned job is
+    sent to its next stage. `pipeline.worker.settlement.Settlement` handles the errors that the function raises.
     """
 
     def declare(fn: Callable[[Job], Job | None]) -> StageActor:
@@ -69,11 +69,11 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
             message = current_message()
             try:
                 job = job_of(message)
-                further = fn(job)
+                advanced = fn(job)
             except (PipelineError, BrokerConnectionError, Unfinished, UnknownVersion) as error:
                 raise Unsettled from error
             except Exception as error:
-                log_places(stage, error)
+                log_traceback(stage, error)
                 raise Unsettled from error
             emit(
                 Event(
@@ -83,17 +83,17 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
                     arrived=message.message_timestamp / 1000,
                     seconds=time.monotonic() - began,
                     attempt=attempt_of(message),
-                    job=further or job,
+                    job=advanced or job,
                     worked_on=job.urls_due(stage),
                 )
             )
-            if further:
+            if advanced:
                 try:
-                    pass_on(further)
-                except BrokerConnectionError:  # the work is done, and only the hand-over is tried again
-                    raise Unsettled from Unfinished((further, {}))
+                    pass_on(advanced)
+                except BrokerConnectionError:  # the work is done, so only the hand-over is retried
+                    raise Unsettled from Unfinished((advanced, {}))
                 except Exception as error:
-                    log_places(stage, error)
+                    log_traceback(stage, error)
                     raise Unsettled from error
 
         broker = our_broker()
@@ -112,24 +112,24 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
 
 
 def message_of(job: Job) -> dramatiq.Message[None]:
-    """The message that hands a job to the stage in which it is due."""
+    """Return the message that hands a job to the stage in which it is due."""
     actor = our_broker().get_actor(job.due.actor)
     assert isinstance(actor, StageActor)  # noqa: S101 - every stage's actor is one
     return actor.message_of(job)
 
 
 def pass_on(job: Job) -> None:
-    """Send a job to the stage in which it is due; returns once SQS has confirmed it."""
+    """Send a job to the stage in which it is due, and wait until SQS confirms it."""
     our_broker().enqueue(message_of(job))
 
 
 def our_broker() -> SQSBroker:
-    """The broker that `pipeline.worker.broker.build` made, dramatiq's global one.
+    """Return dramatiq's global broker, which `pipeline.worker.broker.build` has set.
 
     Raises:
-        RuntimeError: another broker is set, or none.
+        RuntimeError: Another broker is set, or none.
     """
     broker = dramatiq.get_broker()
     if not isinstance(broker, SQSBroker):
-        raise RuntimeError("The broker is not built: import pipeline.actors first.")
+        raise RuntimeError("The broker is not built. Import pipeline.actors first.")
     return broker

@@ -39,7 +39,7 @@ def test_a_job_that_kills_its_workers_is_given_up_and_told_of_and_all_others_end
         assert (error["stage"], error["code"]) == ("resize", "worker_crashed")
         # (a long poll that a killed worker leaves behind may receive it once more in vain)
         assert 3 <= service.log.count("exited unexpectedly") <= 5
-        assert "it runs alone" in service.log
+        assert "It runs alone" in service.log
         # it is a dead letter with its reason, once,
         (letter,) = wait_for(lambda: service.dead_letters("resize_dlq"))
         assert (letter["attributes"]["error_code"], letter["attributes"]["stage"]) == ("worker_crashed", "resize")

@@ -350,7 +350,11 @@ def test_no_secret_and_no_query_is_in_any_log(service: Service, world: World) ->
     url = world.serve(unique("/secret.jpg"), picture("JPEG")) + "?token=planted-token"
     url = url.replace("http://", "http://user:planted-password@")
     send_message({"image_url": url, "body": "planted-body", "postback_url": world.url(hook) + "?key=planted-key"})
-    wait_for(lambda: [post for post in world.posts if post.path.startswith(hook)])
+    post = wait_for(lambda: next((post for post in world.posts if post.path.startswith(hook)), None))
+    # Then every stage's line about the job is there, and holds none of it.
+    job_id = post.headers["webhook-id"]
+    for stage in ("fetch", "resize", "upload", "notify"):
+        wait_for(lambda stage=stage: any(job_id in line for name, line in service.lines if name.startswith(stage)))
     for secret in ("planted", "a secret of the test", service.environ["POSTBACK_SIGNING_SECRET"]):
         assert secret not in service.log
 

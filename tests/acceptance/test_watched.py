@@ -116,10 +116,10 @@ def test_mongodb_away_in_the_middle_costs_no_job_and_no_story(watched: Watched, 
         ids = [send(world, path, hook) for hook in hooks]
         for hook in hooks:
             wait_for_post(world, hook)
-        wait_for(lambda: "The job log waits" in watched.service.log, timeout=60)
+        wait_for(lambda: "The job log is delayed" in watched.service.log, timeout=60)
     # When it can be reached again, their stories are told
     assert [watched.history(job_id).status for job_id in ids] == ["done"] * 8
-    wait_for(lambda: "The job log goes on" in watched.service.log, timeout=60)
+    wait_for(lambda: "The job log is being written again" in watched.service.log, timeout=60)
 
 
 def test_every_line_of_the_workers_is_json_and_the_last_turns_are_written_at_the_end(

@@ -44,7 +44,7 @@ RECOVERY = 120.0
 
 
 @dataclass
-class WriteBack:
+class OutageResult:
     """What came of an outage. Times are in seconds."""
 
     way: str
@@ -62,7 +62,7 @@ class WriteBack:
         return not (self.lost or self.dead_letters)
 
 
-def outage(way: str, seconds: float) -> WriteBack:
+def outage(way: str, seconds: float) -> OutageResult:
     """Send orders, let SQS be away for `seconds`, and wait for what comes of them."""
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -90,7 +90,7 @@ def outage(way: str, seconds: float) -> WriteBack:
         wait_for(lambda: ids <= {post.webhook_id for post in list(world.posts)}, timeout=RECOVERY)
         wait_for(lambda: not service.unfinished(), timeout=RECOVERY)
         after = [post.at - ended for post in world.posts if post.at > ended]
-        return WriteBack(
+        return OutageResult(
             way,
             seconds,
             jobs=len(orders),

@@ -20,7 +20,7 @@ from enum import Enum, auto
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.sqs.consumer import SUSPECTED_AT
+from pipeline.sqs.consumer import SUSPECT_AT_RECEIVE
 
 #: Seconds of a long poll that the server behind is asked for at a time.
 SLICE = 1
@@ -299,7 +299,7 @@ class Proxy:
         for message in messages:
             self._deliveries[message["MessageId"]] += 1
             attributes = message.get("Attributes", {})
-            count = min(self._deliveries[message["MessageId"]], SUSPECTED_AT - 1)
+            count = min(self._deliveries[message["MessageId"]], SUSPECT_AT_RECEIVE - 1)
             count = max(count, int(attributes.get("ApproximateReceiveCount", 1)))
             counted.append(message | {"Attributes": attributes | {"ApproximateReceiveCount": str(count)}})
         return counted

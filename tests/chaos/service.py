@@ -87,7 +87,7 @@ class Service:
             aws.sqs().send_message(QueueUrl=self.url(order.door), MessageBody=order.body)
 
     def url(self, queue: str) -> str:
-        return aws.sqs().get_queue_url(QueueName=f"{get_settings().queue_namespace}_{queue}")["QueueUrl"]
+        return aws.sqs().get_queue_url(QueueName=get_settings().full_queue_name(queue))["QueueUrl"]
 
     def counts(self, url: str) -> list[int]:
         """How many messages wait, are in flight, and are delayed."""

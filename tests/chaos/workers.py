@@ -62,7 +62,7 @@ if __name__ == "__main__":
     import pipeline.worker.ingest
     from pipeline.cli.app import main
 
-    pipeline.worker.ingest.VISIBILITY = VISIBILITY
+    pipeline.worker.ingest.VISIBILITY_TIMEOUT = VISIBILITY
     sys.argv = ["image-pipeline", "ingest"]
     main()
 else:

@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from tests.corpus.child import MIB, Child, Kind, Limits, WriteBack
+from tests.corpus.child import MIB, Child, ChildResult, Kind, Limits
 from tests.corpus.run import Sample, run, samples
 
 console = Console()
-Result = tuple[Sample, WriteBack]
+Result = tuple[Sample, ChildResult]
 
 
 def main() -> int:

@@ -53,7 +53,7 @@ class Kind(StrEnum):
         return self in (Kind.OK, Kind.REFUSED)
 
 
-class WriteBack(NamedTuple):
+class ChildResult(NamedTuple):
     """What came of a source."""
 
     kind: Kind
@@ -79,7 +79,7 @@ class Child:
     _process: multiprocessing.process.BaseProcess | None = None
     _pipe: Connection | None = None
 
-    def render(self, source: bytes) -> WriteBack:
+    def render(self, source: bytes) -> ChildResult:
         """What comes of a source; never raises for anything that happens in the child."""
         pipe, pid = self._begin()
         started = time.monotonic()
@@ -91,15 +91,15 @@ class Child:
             peak = max(peak, sum(map(_resident, [pid, *_started_by(pid)])))
             if peak > self.limits.memory:
                 self.close()
-                return WriteBack(Kind.MEMORY, "killed", seconds, peak)
+                return ChildResult(Kind.MEMORY, "killed", seconds, peak)
             if seconds > self.limits.seconds:
                 self.close()
-                return WriteBack(Kind.HANG, f"over {self.limits.seconds:g} s", seconds, peak)
-        outcome: WriteBack
+                return ChildResult(Kind.HANG, f"over {self.limits.seconds:g} s", seconds, peak)
+        outcome: ChildResult
         try:
             outcome, is_used_up = pipe.recv()
         except (EOFError, ConnectionResetError):
-            return WriteBack(Kind.CRASH, self._death(), time.monotonic() - started, peak)
+            return ChildResult(Kind.CRASH, self._death(), time.monotonic() - started, peak)
         if is_used_up:
             self.close()
         return outcome._replace(kind=Kind.MEMORY) if outcome.peak > self.limits.memory else outcome
@@ -147,7 +147,7 @@ def _serve(pipe: Connection, work: Work) -> None:
         pipe.send((outcome, is_used_up))
 
 
-def _outcome(source: bytes, work: Work) -> WriteBack:
+def _outcome(source: bytes, work: Work) -> ChildResult:
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak: proc(5)
     begun = time.process_time()
     made: Mapping[str, bytes] = {}
@@ -159,7 +159,7 @@ def _outcome(source: bytes, work: Work) -> WriteBack:
     except BaseException as error:
         kind, detail = Kind.UNTYPED, f"{type(error).__name__}: {error}"[:200]
     seconds = time.process_time() - begun + _started().ru_utime + _started().ru_stime
-    outcome = WriteBack(kind, detail, seconds, _peak() + _started().ru_maxrss * 1024)
+    outcome = ChildResult(kind, detail, seconds, _peak() + _started().ru_maxrss * 1024)
     if kind is not Kind.OK:
         return outcome
     try:

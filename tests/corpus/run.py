@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
-from tests.corpus.child import Child, WriteBack
+from tests.corpus.child import Child, ChildResult
 from tests.corpus.mutate import mutated
 
 
@@ -37,14 +37,14 @@ def samples(folder: Path, *, copies: int = 0, seed: int = 1) -> Iterator[Sample]
 
 def run(
     todo: Sequence[Sample], *, jobs: int = 2, make_child: Callable[[], Child] = Child
-) -> Iterator[tuple[Sample, WriteBack]]:
+) -> Iterator[tuple[Sample, ChildResult]]:
     """What comes of each sample, in order, `jobs` of them at a time."""
     children = [make_child() for _ in range(jobs)]
     idle: SimpleQueue[Child] = SimpleQueue()
     for child in children:
         idle.put(child)
 
-    def render(sample: Sample) -> WriteBack:
+    def render(sample: Sample) -> ChildResult:
         child = idle.get()
         try:
             return child.render(sample.read())

@@ -11,7 +11,7 @@ from pipeline.clients import aws
 from pipeline.job import Content, Job, Rendered, Sweep
 from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
-from pipeline.sqs.wire import Entry, Reason, encode
+from pipeline.sqs.wire import Reason, SendEntry, encode
 from pipeline.stages import Stage
 
 
@@ -35,7 +35,7 @@ def sweep_job() -> Job:
     return Job.of_sweep(sweep, job_id="job-of-sweep", folder="F", urls={"itunes_image": "http://example.org/e.jpg"})
 
 
-Letter = tuple[str, Entry]  #: its queue, without the namespace, and the entry
+Letter = tuple[str, SendEntry]  #: its queue, without the namespace, and the entry
 
 
 def letter_of(job: Job, stage: Stage, code: str = "s3_error", *, age: float = 0, said: bool = True) -> Letter:
@@ -48,7 +48,7 @@ def letter_of(job: Job, stage: Stage, code: str = "s3_error", *, age: float = 0,
     gone = time.time() - age
     reason = Reason(code, f"It failed with {code}.", stage=stage.name, attempts=9, first=gone - 60, last=gone)
     body = encode(message)
-    return stage.dead_letter_queue, Entry.of_dead_letter(body, reason) if said else Entry(body)
+    return stage.dead_letter_queue, SendEntry.of_dead_letter(body, reason) if said else SendEntry(body)
 
 
 def put(*letters: Letter) -> None:
@@ -62,7 +62,7 @@ def put(*letters: Letter) -> None:
 
 def refused(text: str, code: str) -> Letter:
     """What `ingest` refused."""
-    return "ingest_dlq", Entry.of_dead_letter(text, Reason(code, "It was refused.", stage="ingest"))
+    return "ingest_dlq", SendEntry.of_dead_letter(text, Reason(code, "It was refused.", stage="ingest"))
 
 
 def counts(queue: str) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import pytest
 from pipeline.clients import aws
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.consumer import SQSConsumer
-from pipeline.worker.middleware import Shutdowns, Suspects
+from pipeline.worker.middleware import GracefulShutdown, Suspects
 from tests.support.waiting import wait_for
 
 COUNTS = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]
@@ -49,7 +49,7 @@ def broker(environment: dict[str, str], clock: Clock) -> SQSBroker:
     """A broker with one actor, `echo`, on the queue `work`; a message is hidden for 2 s."""
     broker = SQSBroker(
         namespace=environment["QUEUE_NAMESPACE"],
-        middleware=[Suspects(), Shutdowns()],
+        middleware=[Suspects(), GracefulShutdown()],
         client=aws.sqs,
         trials=MemoryTrials(),
         visibility_timeout=2,

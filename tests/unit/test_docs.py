@@ -130,6 +130,11 @@ WITH_COMMANDS = {
 }
 
 
+def test_the_documents_name_every_command() -> None:
+    found = {words[0] for document in DOCUMENTS for words, _ in commands_in(document.read_text(encoding="utf-8"))}
+    assert found == set(get_command(app).commands) - {"demo", "local"}  # theirs are `make demo` and `make run`
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
 def test_the_commands_of_the_documents_exist(document: Path) -> None:
     found = commands_in(document.read_text(encoding="utf-8"))

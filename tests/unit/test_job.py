@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -223,6 +224,24 @@ def test_an_absent_image_gets_no_info() -> None:
 def test_a_redriven_job_reports_under_an_id_of_its_own() -> None:
     job = accept({**ASKED, "image_url": COVER})
     assert [Job(**{**job.__dict__, "redrives": n}).report_id for n in (0, 1, 2)] == ["job-1", "job-1.r1", "job-1.r2"]
+
+
+def test_a_key_in_staging_is_the_same_each_time_and_differs_with_all_that_it_is_made_of() -> None:
+    # Given a job, a source and its content
+    job = replace(accept({**ASKED, "image_url": COVER}), ticket="ticket-1")
+    (source,) = job.sources
+    key = job.staged_key(FETCH, source, CONTENT)
+    assert re.fullmatch("[0-9a-f]{32}", key)
+    # When one of the things that name the bytes is another, then so is the key.
+    others = {
+        replace(job, ticket="ticket-2").staged_key(FETCH, source, CONTENT),
+        job.staged_key(RESIZE, source, CONTENT),
+        job.staged_key(FETCH, replace(source, url=OTHER), CONTENT),
+        job.staged_key(FETCH, source, replace(CONTENT, id="1" * 32)),
+    }
+    assert len(others | {key}) == 5
+    # And nothing else that is known of them matters.
+    assert job.staged_key(FETCH, source.fetched(key, CONTENT), replace(CONTENT, extension=".png")) == key
 
 
 def test_renditions_are_split_as_they_were_joined() -> None:

@@ -61,7 +61,7 @@ def dead_letters(settings: Settings) -> dict[str, LetterSummary]:
 
     found: dict[str, LetterSummary] = {}
     for queue in [*(stage.dead_letter_queue for stage in STAGES), INGEST_DEAD_LETTER_QUEUE]:
-        url = aws.sqs().get_queue_url(QueueName=f"{settings.queue_namespace}_{queue}")["QueueUrl"]
+        url = aws.sqs().get_queue_url(QueueName=settings.full_queue_name(queue))["QueueUrl"]
         received = aws.sqs().receive_message(
             QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=0, MessageAttributeNames=["All"]
         )

@@ -1,1 +1,1 @@
-"""The job log in MongoDB: its schema, its writer and its reader."""
+"""Schema, writer and reader of the job log in MongoDB."""

@@ -1,6 +1,6 @@
-"""Reading the job log: the story of each job, told by its turns; what failed, and how fast each stage works.
+"""Read the job log: job histories, failures, and the throughput of each stage.
 
-Everything here raises SettingsError where JOBS_MONGO_URL is not set, and RetryableError where MongoDB cannot be asked.
+Every function raises SettingsError if JOBS_MONGO_URL is not set, and RetryableError if MongoDB cannot be reached.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from pipeline.stages import NOTIFY, STAGES
 if TYPE_CHECKING:
     from pymongo.collection import Collection
 
-Status = Literal["under_way", "done", "failed", "rejected", "partly"]
+JobStatus = Literal["under_way", "done", "failed", "rejected", "partly"]
 
-#: Failures and jobs that one look reads at the most, the latest: what a person is told does not wait for all of them.
-MOST_READ = 10_000
+#: Maximum number of jobs one query reads, latest first, so that a person never waits for a full scan.
+MAX_READ = 10_000
 
-#: Job ids that a failure gives as examples.
+#: Example job ids in a failure group.
 EXAMPLES = 5
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One turn of a job in a stage. Times are in UTC, spans in seconds."""
+    """One attempt of a stage at a job. Times are in UTC, durations in seconds."""
 
     stage: str
     verdict: Outcome
-    at: datetime  #: when it ended
-    seconds: float  #: how long the stage worked on it
+    at: datetime  #: end of the attempt
+    seconds: float  #: duration of the work
     attempt: int = 1
     code: str = ""
     message: str = ""
-    waited: float | None = None  #: of a first attempt: from the job's arrival in the stage until it began
-    wait: float = 0.0  #: until the next turn, where one was to follow
-    redrive: int = 0  #: 1 where an operator had sent the job through again, 2 after another time
-    deliveries: tuple[str, ...] = ()  #: of notify, where it was about some only
-    due: str = ""  #: the stage that the job was due in then, where that is another
+    waited: float | None = None  #: for a first attempt: time between arrival in the stage and start
+    wait: float = 0.0  #: delay before the next attempt, if one was scheduled
+    redrive: int = 0  #: number of redrives at that time
+    deliveries: tuple[str, ...] = ()  #: in notify: the deliveries concerned, if not all
+    due: str = ""  #: stage the job was due in afterwards, if different
 
 
 _ATTEMPT_FIELDS = frozenset(each.name for each in fields(Attempt))
@@ -53,7 +53,7 @@ _ATTEMPT_FIELDS = frozenset(each.name for each in fields(Attempt))
 
 @dataclass(frozen=True)
 class HistorySource:
-    """One image of a job: `urls` of its renditions by their names once it is stored, or why it is not."""
+    """One source image of a job: `urls` by rendition name once stored, else the error."""
 
     url: str  #: host and path
     fields: tuple[str, ...] = ()
@@ -63,15 +63,15 @@ class HistorySource:
 
 @dataclass(frozen=True)
 class JobHistory:
-    """What is known of one job.
+    """The history of one job.
 
-    Its status is `done` once every image is stored and every delivery made, `failed` where no image is stored,
-    `partly` where some image or some delivery failed, `rejected` where it asked for nothing that can be done.
+    The status is `done` once all images are stored and all deliveries made, `failed` if no image was stored, `partly`
+    if some image or delivery failed, and `rejected` if the message was invalid.
     """
 
     id: str
-    status: Status
-    stage: str  #: where it failed first; else where it is due; `notify` where it is done
+    status: JobStatus
+    stage: str  #: first stage that failed; else the stage it is due in; `notify` once done
     began: datetime
     updated: datetime
     folder: str = ""
@@ -79,48 +79,52 @@ class JobHistory:
     sweep: dict[str, str] | None = None  #: `collection` and `run`
     redrives: int = 0
     sources: tuple[HistorySource, ...] = ()
-    turns: tuple[Attempt, ...] = ()  #: the oldest first
+    turns: tuple[Attempt, ...] = ()  #: oldest first
+
+
+#: The fields of a history that are read as they are stored.
+_HISTORY_FACTS = ("began", "updated", "folder", "lane", "sweep", "redrives")
 
 
 @dataclass(frozen=True)
-class Failure:
-    """Dead letters with one cause."""
+class FailureGroup:
+    """Dead letters with the same stage and error code. All but the count come from the latest ones."""
 
     stage: str
     code: str
     count: int
-    at: datetime  #: the latest
-    message: str  #: its sentence
-    job_ids: tuple[str, ...]  #: of the latest few
+    at: datetime
+    message: str
+    job_ids: tuple[str, ...]  #: at most `EXAMPLES`
 
 
 @dataclass(frozen=True)
 class Minute:
-    """How many turns each stage had in one minute, by verdict."""
+    """The number of attempts in one minute, by stage and outcome."""
 
     at: datetime
-    turns: dict[str, dict[str, int]]
+    attempts: dict[str, dict[str, int]]
 
     def count(self, stage: str, *verdicts: Outcome) -> int:
-        """The turns of `stage` with one of `verdicts`, or all."""
-        found = self.turns.get(stage, {})
+        """Count the attempts of `stage` with one of the `verdicts`, or all attempts if none is given."""
+        found = self.attempts.get(stage, {})
         return sum(found.get(verdict, 0) for verdict in verdicts or Outcome)
 
 
-FAILED: frozenset[Status] = frozenset({"failed", "rejected", "partly"})
+FAILED: frozenset[JobStatus] = frozenset({"failed", "rejected", "partly"})
 
 
 def latest(limit: int = 50, *, failed: bool | None = None, stage: str | None = None) -> list[JobHistory]:
-    """List the jobs with the latest attempts, the latest first.
+    """List the jobs with the latest attempts, latest first.
 
     Args:
-        limit: how many jobs are returned.
+        limit: maximum number of jobs.
         failed: True for jobs that failed, even partly; False for all others; None for both.
-        stage: only jobs whose `JobHistory.stage` it is.
+        stage: only jobs whose `JobHistory.stage` is this.
     """
     with mongo.mongo_errors("read the job log"):
         query = {"failed": {"$exists": True}} if failed else {}
-        found = _jobs().find(query).sort("failed" if failed else "updated", -1).limit(MOST_READ)
+        found = _jobs().find(query).sort("failed" if failed else "updated", -1).limit(MAX_READ)
         histories = (_history(each) for each in found)
         wanted = (
             history
@@ -131,40 +135,40 @@ def latest(limit: int = 50, *, failed: bool | None = None, stage: str | None = N
 
 
 def history(job_id: str) -> JobHistory | None:
-    """The story of a job by its id, or by that of a redrive of it; None where the log has none."""
+    """Return the history of a job by its id or the id of a redrive, or None if it is unknown."""
     with mongo.mongo_errors("read the job log"):
         found = _jobs().find_one({"_id": re.sub(r"\.r\d+$", "", job_id)})
     return _history(found) if found else None
 
 
 def matching(prefix: str, limit: int = 10) -> list[str]:
-    """The first ids of jobs that begin with `prefix`."""
+    """List the first `limit` job ids that start with `prefix`."""
     with mongo.mongo_errors("read the job log"):
         query = {"_id": {"$gte": prefix, "$lt": f"{prefix}\uffff"}}
         return [each["_id"] for each in _jobs().find(query, {"_id": 1}).sort("_id", 1).limit(limit)]
 
 
-def failures(since: datetime) -> list[Failure]:
-    """What ended as a dead letter since then, grouped by stage and code, the most frequent first."""
+def failures(since: datetime) -> list[FailureGroup]:
+    """Group the dead letters since `since` by stage and code, most frequent first."""
     with mongo.mongo_errors("read the job log"):
         query = {"failed": {"$gte": since}}
-        found = _jobs().find(query, {"turns": 1}).sort("failed", -1).limit(MOST_READ)
+        found = _jobs().find(query, {"turns": 1}).sort("failed", -1).limit(MAX_READ)
         groups: dict[tuple[str, str], list[tuple[str, Attempt]]] = {}
         for each in found:
-            for turn in _attempts(each):
-                if turn.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED} and turn.at >= since:
-                    groups.setdefault((turn.stage, turn.code), []).append((each["_id"], turn))
+            for attempt in _attempts(each):
+                if attempt.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED} and attempt.at >= since:
+                    groups.setdefault((attempt.stage, attempt.code), []).append((each["_id"], attempt))
     return sorted((_failure(*cause, members) for cause, members in groups.items()), key=lambda each: -each.count)
 
 
-def _failure(stage: str, code: str, members: Sequence[tuple[str, Attempt]]) -> Failure:
+def _failure(stage: str, code: str, members: Sequence[tuple[str, Attempt]]) -> FailureGroup:
     members = sorted(members, key=lambda member: member[1].at, reverse=True)
     ids = tuple(dict.fromkeys(job_id for job_id, _ in members))
-    return Failure(stage, code, len(members), members[0][1].at, members[0][1].message, ids[:EXAMPLES])
+    return FailureGroup(stage, code, len(members), members[0][1].at, members[0][1].message, ids[:EXAMPLES])
 
 
 def rates(since: datetime) -> list[Minute]:
-    """The minutes from that of `since` on, the oldest first; one in which nothing happened is not among them."""
+    """List the minutes with attempts from the minute of `since` on, oldest first."""
     with mongo.mongo_errors("read the job log"):
         query = {"at": {"$gte": since.astimezone(UTC).replace(second=0, microsecond=0)}}
         found = mongo.job_database()[MINUTES].find(query).sort("at", 1)
@@ -172,22 +176,22 @@ def rates(since: datetime) -> list[Minute]:
 
 
 def per_minute(minutes: Iterable[Minute], now: datetime, over: timedelta = timedelta(minutes=5)) -> dict[str, float]:
-    """How many turns of each stage went well in a minute, on average from the minute of `now - over` until `now`."""
+    """Return each stage's successful attempts per minute, averaged from the minute of `now - over` until `now`."""
     since = (now - over).replace(second=0, microsecond=0)
     counted = [minute for minute in minutes if since <= minute.at <= now]
-    stages = {stage for minute in counted for stage in minute.turns}
+    stages = {stage for minute in counted for stage in minute.attempts}
     span = (now - since) / timedelta(minutes=1)
     return {stage: sum(minute.count(stage, Outcome.DONE) for minute in counted) / span for stage in stages}
 
 
 def oldest() -> dict[str, datetime]:
-    """When the oldest job that is under way began, by the stage that it is due in.
+    """Return when the oldest unfinished job began, by the stage it is due in.
 
-    Of jobs that have had a turn: what waits for its first stage is not in the log yet. A job whose last turns the log
-    missed, while MongoDB was down, stays among them until it is forgotten.
+    A job is unknown before its first attempt. If the log missed a job's last attempts while MongoDB was down, the job
+    counts as unfinished until it expires.
     """
     with mongo.mongo_errors("read the job log"):
-        found = _jobs().find({"open": True}, {"began": 1, "turns": 1}).sort("began", 1).limit(MOST_READ)
+        found = _jobs().find({"open": True}, {"began": 1, "turns": 1}).sort("began", 1).limit(MAX_READ)
         began: dict[str, datetime] = {}
         for each in found:
             began.setdefault(_due(list(_attempts(each))), each["began"])
@@ -201,47 +205,35 @@ def _jobs() -> Collection[dict[str, Any]]:
 
 
 def _history(found: Mapping[str, Any]) -> JobHistory:
-    turns = tuple(_attempts(found))
+    attempts = tuple(_attempts(found))
     numbered = sorted(found.get("sources", {}).items(), key=lambda item: int(item[0]))
     sources = tuple(_source(each) for _, each in numbered)
-    status = _status(turns, sources)
-    return JobHistory(
-        id=found["_id"],
-        status=status,
-        stage=_stage(turns, status),
-        began=found["began"],
-        updated=found["updated"],
-        folder=found.get("folder", ""),
-        lane=found.get("lane", ""),
-        sweep=found.get("sweep"),
-        redrives=found.get("redrives", 0),
-        sources=sources,
-        turns=turns,
-    )
+    status = _status(attempts, sources)
+    facts = {name: found[name] for name in _HISTORY_FACTS if name in found}
+    return JobHistory(found["_id"], status, _stage(attempts, status), sources=sources, turns=attempts, **facts)
 
 
 def _attempts(found: Mapping[str, Any]) -> Iterator[Attempt]:
-    """The turns in the order of time. One that was written twice, for the answer was lost, is told once."""
+    """Yield the attempts in order of time, without the duplicates of a write whose answer was lost."""
     seen = set()
-    for each in sorted(found["turns"], key=lambda turn: turn["at"]):
+    for each in sorted(found["turns"], key=lambda attempt: attempt["at"]):
         values = {name: value for name, value in each.items() if name in _ATTEMPT_FIELDS}
         values |= {"verdict": Outcome(each["verdict"]), "deliveries": tuple(each.get("deliveries", ()))}
-        turn = Attempt(**values)
-        if turn not in seen:
-            seen.add(turn)
-            yield turn
+        attempt = Attempt(**values)
+        if attempt not in seen:
+            seen.add(attempt)
+            yield attempt
 
 
 def _source(found: Mapping[str, Any]) -> HistorySource:
-    """What was stored after a redrive has an error no more."""
-    urls = found.get("urls", {})
+    urls = found.get("urls", {})  # a source stored by a redrive still has the error of the first attempt
     return HistorySource(found["url"], tuple(found["fields"]), urls, None if urls else found.get("error"))
 
 
-def _status(turns: Sequence[Attempt], sources: Sequence[HistorySource]) -> Status:
-    if any(turn.verdict is Outcome.REJECTED for turn in turns):
+def _status(attempts: Sequence[Attempt], sources: Sequence[HistorySource]) -> JobStatus:
+    if any(attempt.verdict is Outcome.REJECTED for attempt in attempts):
         return "rejected"
-    deliveries = _deliveries(turns)
+    deliveries = _deliveries(attempts)
     if deliveries is None or Outcome.RETRY in deliveries.values():
         return "under_way"
     failed = sum(source.error is not None for source in sources)
@@ -250,36 +242,36 @@ def _status(turns: Sequence[Attempt], sources: Sequence[HistorySource]) -> Statu
     return "partly" if failed or Outcome.GIVEN_UP in deliveries.values() else "done"
 
 
-def _deliveries(turns: Sequence[Attempt]) -> dict[str, Outcome] | None:
-    """How each delivery stands, as far as some went apart from the others; None: notify has had no turn.
+def _deliveries(attempts: Sequence[Attempt]) -> dict[str, Outcome] | None:
+    """Return the state of each delivery in the latest redrive, or None before the first attempt of notify.
 
-    Of the latest redrive alone. A turn that went well without a name made all that were left; one with a name shows
-    that it went on after one that failed as a whole. The clean-up after the deliveries is none of them.
+    A successful attempt without delivery names completed all that were left. An attempt with names supersedes an
+    earlier one that failed as a whole. The clean-up after the deliveries is not a delivery.
     """
-    latest = max((turn.redrive for turn in turns), default=0)
-    ours = [turn for turn in turns if turn.stage == NOTIFY.name and turn.redrive == latest]
+    latest = max((attempt.redrive for attempt in attempts), default=0)
+    ours = [attempt for attempt in attempts if attempt.stage == NOTIFY.name and attempt.redrive == latest]
     if not ours:
         return None
     deliveries: dict[str, Outcome] = {}
-    for turn in ours:
-        if turn.verdict is Outcome.DONE and not turn.deliveries:
+    for attempt in ours:
+        if attempt.verdict is Outcome.DONE and not attempt.deliveries:
             deliveries.clear()
         else:
-            verdict = Outcome.RETRY if turn.verdict is Outcome.SNOOZED else turn.verdict
-            if turn.deliveries:
+            verdict = Outcome.RETRY if attempt.verdict is Outcome.SNOOZED else attempt.verdict
+            if attempt.deliveries:
                 deliveries.pop("", None)
-            deliveries |= dict.fromkeys(turn.deliveries or ("",), verdict)
+            deliveries |= dict.fromkeys(attempt.deliveries or ("",), verdict)
     deliveries.pop(CLEAN_UP, None)
     return deliveries
 
 
-def _stage(turns: Sequence[Attempt], status: Status) -> str:
+def _stage(attempts: Sequence[Attempt], status: JobStatus) -> str:
     if status in FAILED:
-        dead = (turn for turn in turns if turn.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED})
-        return next((turn.stage for turn in dead), NOTIFY.name)
-    return NOTIFY.name if status == "done" else _due(turns)
+        dead = (attempt for attempt in attempts if attempt.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED})
+        return next((attempt.stage for attempt in dead), NOTIFY.name)
+    return NOTIFY.name if status == "done" else _due(attempts)
 
 
-def _due(turns: Sequence[Attempt]) -> str:
-    """The stage that a job which is under way is due in."""
-    return turns[-1].due or turns[-1].stage
+def _due(attempts: Sequence[Attempt]) -> str:
+    """Return the stage an unfinished job is due in."""
+    return attempts[-1].due or attempts[-1].stage

@@ -1,22 +1,24 @@
-"""What the job log holds: one small document per job, and what each turn of a job adds to it.
+"""Schema of the job log: one small document per job, extended by each attempt.
 
-A document of the collection `image_pipeline_jobs`, whose `_id` is the job's id (also of its redrives, `<id>.r1`):
+The collection `image_pipeline_jobs` holds one document per job. Its `_id` is the job's id; a redrive, reported as
+`<id>.r1`, shares the document. Its fields:
 
-    folder, lane, sweep    where its objects go; its lane; the collection and the run of a sweep
-    began, updated         when it came to its first stage; its latest turn (a TTL index forgets the job 30 days later)
-    failed, ended          its latest turn with a dead letter; its latest turn that ended a delivery
-    open                   true until it has ended: set where the document is made, never again
-    redrives               how often an operator sent it through again
+    folder, lane, sweep    folder of its objects; lane; collection and run of its sweep
+    began, updated         time it reached its first stage; time of the latest attempt (a TTL index deletes the job
+                           30 days later)
+    failed, ended          time of the latest attempt that left a dead letter; of the latest that ended a delivery
+    open                   true until the job ends; set only when the document is created
+    redrives               number of redrives
     sources                by number: `url` as host and path, `fields`, then `urls` of the renditions or the `error`
-    turns                  the latest `MAX_ATTEMPTS`: `stage`, `verdict`, `at`, `seconds`, and where they are known
+    turns                  the latest `MAX_ATTEMPTS` attempts: `stage`, `verdict`, `at`, `seconds`, and where known
                            `attempt`, `code`, `message`, `waited`, `wait`, `redrive`, `deliveries`, `due`
 
-and one of `image_pipeline_minutes`, whose `_id` is a minute: the turns of all jobs in it, by stage and verdict.
+The collection `image_pipeline_minutes` holds one document per minute: the number of attempts by stage and outcome.
 
-The turns of one job come from several processes, in any order, so every update commutes with every other. What they
-add up to is worked out where it is read. Payloads, secrets and the queries of URLs are never stored.
+Attempts of one job arrive from several processes in any order, so all updates commute; the reader derives the status.
+Payloads, secrets and query strings of URLs are never stored.
 
-Operators used here and in the reader; MongoDB has them all since 4.2, and so has the embedded server:
+The writer and the reader use these operators, which MongoDB 4.2 and the embedded server support:
 `$set`, `$setOnInsert`, `$unset`, `$min`, `$max`, `$inc`, `$push` with `$each` and `$slice`, upserts, in bulk; queries
 by equality, `$exists`, `$gte` and `$lt`; sort and limit; a TTL index, a sparse one, and a partial one by equality.
 """
@@ -38,52 +40,60 @@ from pipeline.storage.publish import image_info
 
 JOBS, MINUTES = "image_pipeline_jobs", "image_pipeline_minutes"
 
-#: How long a job is remembered after its last turn, and a minute.
-KEPT = timedelta(days=30)
+#: Retention of a job after its last attempt, and of a minute.
+RETENTION = timedelta(days=30)
 
-#: Turns of one job that are kept, the latest: more than all delays of retries together make.
+#: Latest attempts kept per job: more than all retries of all stages add up to.
 MAX_ATTEMPTS = 64
 
-#: Characters of an error's sentence.
+#: Maximum length of an error message, in characters.
 MAX_MESSAGE = 500
 
-#: The indexes: of which collection, by what, its options, and what for.
+#: Indexes: collection, field, options, and purpose.
 INDEXES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
-    (JOBS, "updated", {"expireAfterSeconds": int(KEPT.total_seconds())}, "forgets jobs and finds the latest"),
+    (JOBS, "updated", {"expireAfterSeconds": int(RETENTION.total_seconds())}, "expires jobs and finds the latest"),
     (JOBS, "failed", {"sparse": True}, "finds the latest failures"),
     (JOBS, "began", {"partialFilterExpression": {"open": True}}, "finds the oldest job under way"),
-    (MINUTES, "at", {"expireAfterSeconds": int(KEPT.total_seconds())}, "forgets minutes"),
+    (MINUTES, "at", {"expireAfterSeconds": int(RETENTION.total_seconds())}, "expires minutes"),
 )
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What one turn adds to the document of its job: values that do not change, and others that only grow."""
+class LogEntry:
+    """Everything one attempt adds to the document of its job.
+
+    Attributes:
+        job_id: id of the job.
+        attempt: the new element of `turns`.
+        known: constant values, for `$set`.
+        least: values for `$min`.
+        most: values for `$max`.
+    """
 
     job_id: str
-    turn: dict[str, Any]
-    known: dict[str, Any]  #: for `$set`
-    least: dict[str, Any]  #: for `$min`
-    most: dict[str, Any]  #: for `$max`
+    attempt: dict[str, Any]
+    known: dict[str, Any]
+    least: dict[str, Any]
+    most: dict[str, Any]
 
 
-def entry_of(event: Event) -> Entry:
-    """The entry for one event. Holds nothing of the payload."""
+def entry_of(event: Event) -> LogEntry:
+    """Build the entry for an event. It contains nothing of the payload."""
     job, at = event.job, _time(event.at)
-    arrived = _believable(event)
+    arrived = _plausible_arrival(event)
     began = arrived or event.at - event.seconds
-    turn: dict[str, Any] = {"stage": event.stage, "verdict": event.verdict.value, "at": at}
-    turn["seconds"] = round(event.seconds, 3)
+    attempt: dict[str, Any] = {"stage": event.stage, "verdict": event.verdict.value, "at": at}
+    attempt["seconds"] = round(event.seconds, 3)
     known: dict[str, Any] = {}
     most: dict[str, Any] = {"updated": at}
     if event.attempt > 1:
-        turn["attempt"] = event.attempt
+        attempt["attempt"] = event.attempt
     if event.code:
-        turn |= {"code": event.code, "message": _storable(event.message[:MAX_MESSAGE])}
+        attempt |= {"code": event.code, "message": _storable(event.message[:MAX_MESSAGE])}
     if arrived and event.attempt == 1 and not (job and job.redrives):
-        turn["waited"] = round(max(0.0, event.at - event.seconds - arrived), 3)
+        attempt["waited"] = round(max(0.0, event.at - event.seconds - arrived), 3)
     if event.wait:
-        turn["wait"] = round(event.wait, 1)
+        attempt["wait"] = round(event.wait, 1)
     if event.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED}:
         most["failed"] = at
     if _ends(event):
@@ -95,17 +105,17 @@ def entry_of(event: Event) -> Entry:
         for number, source in enumerate(job.sources):
             known |= {f"sources.{number}.{name}": value for name, value in _facts(job.folder, source).items()}
         if job.due.name != event.stage:
-            turn["due"] = job.due.name
+            attempt["due"] = job.due.name
         if job.redrives:
-            turn["redrive"] = most["redrives"] = job.redrives
+            attempt["redrive"] = most["redrives"] = job.redrives
         if event.stage == NOTIFY.name and (deliveries := event.worked_on or job.deliveries):
-            turn["deliveries"] = list(deliveries)
-    return Entry(event.job_id, turn, known, {"began": _time(began)}, most)
+            attempt["deliveries"] = list(deliveries)
+    return LogEntry(event.job_id, attempt, known, {"began": _time(began)}, most)
 
 
-def _believable(event: Event) -> float:
-    """When the job came to the stage; 0 where its message, which anybody may have made, tells of no such time."""
-    return event.arrived if event.at - KEPT.total_seconds() < event.arrived <= event.at else 0.0
+def _plausible_arrival(event: Event) -> float:
+    """Return when the job reached the stage, or 0 if its message, which anyone may write, has an implausible time."""
+    return event.arrived if event.at - RETENTION.total_seconds() < event.arrived <= event.at else 0.0
 
 
 def _ends(event: Event) -> bool:
@@ -123,32 +133,32 @@ def _facts(folder: str, source: Source) -> dict[str, Any]:
     return facts
 
 
-def updates(entries: Iterable[Entry]) -> list[UpdateOne]:
-    """An update for each job that `entries` tell of: what it holds afterwards does not depend on their order."""
+def updates(entries: Iterable[LogEntry]) -> list[UpdateOne]:
+    """Return one update per job. The result in the database does not depend on the order of `entries`."""
     merged: dict[str, dict[str, Any]] = {}
     for entry in entries:
         update = merged.setdefault(entry.job_id, {"$set": {}, "$min": {}, "$max": {}, "turns": []})
         update["$set"].update(entry.known)
         update["$min"] |= {name: min(value, update["$min"].get(name, value)) for name, value in entry.least.items()}
         update["$max"] |= {name: max(value, update["$max"].get(name, value)) for name, value in entry.most.items()}
-        update["turns"].append(entry.turn)
+        update["turns"].append(entry.attempt)
     return [UpdateOne({"_id": job_id}, _operators(update), upsert=True) for job_id, update in merged.items()]
 
 
 def _operators(update: dict[str, Any]) -> dict[str, Any]:
     push = {"turns": {"$each": update.pop("turns"), "$slice": -MAX_ATTEMPTS}}
-    # Whichever comes first, the end or another turn: afterwards the job is not open.
+    # The end may be written before an earlier attempt. Either way the job must not be open afterwards.
     update |= {"$unset": {"open": ""}} if "ended" in update["$max"] else {"$setOnInsert": {"open": True}}
     return {name: values for name, values in update.items() if values} | {"$push": push}
 
 
-def counts(entries: Iterable[Entry]) -> list[UpdateOne]:
-    """An update for each minute in which `entries` have a turn: how many, by stage and verdict."""
+def counts(entries: Iterable[LogEntry]) -> list[UpdateOne]:
+    """Return one update per minute that adds the number of attempts by stage and outcome."""
     minutes: dict[datetime, dict[str, int]] = {}
     for entry in entries:
-        turn = entry.turn
-        minute = minutes.setdefault(turn["at"].replace(second=0, microsecond=0), {})
-        name = f"{turn['stage']}.{turn['verdict']}"
+        attempt = entry.attempt
+        minute = minutes.setdefault(attempt["at"].replace(second=0, microsecond=0), {})
+        name = f"{attempt['stage']}.{attempt['verdict']}"
         minute[name] = minute.get(name, 0) + 1
     return [
         UpdateOne({"_id": at}, {"$set": {"at": at}, "$inc": {f"turns.{name}": n for name, n in numbers.items()}}, True)
@@ -161,5 +171,5 @@ def _time(seconds: float) -> datetime:
 
 
 def _storable(text: str) -> str:
-    """The text as UTF-8 can write it."""
+    """Replace the lone surrogates that UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()

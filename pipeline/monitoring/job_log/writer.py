@@ -1,7 +1,7 @@
-"""Writing the job log: a thread that puts what the working threads tell it into MongoDB, in batches.
+"""Write the job log: one thread collects the attempts of a process and writes them to MongoDB in batches.
 
-It is never in the way: to tell it takes microseconds, and while MongoDB is down it keeps the latest turns and lets the
-oldest go. A process that is killed takes with it what it was told in the last second.
+Recording an attempt takes microseconds and never blocks a job. While MongoDB is down, the latest attempts are kept and
+the oldest dropped. A killed process loses the attempts of its last second.
 """
 
 from __future__ import annotations
@@ -17,56 +17,56 @@ from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, PyMongoError
 
+from pipeline.backoff import Backoff
 from pipeline.clients import mongo
 from pipeline.events import Event
-from pipeline.monitoring.job_log.schema import INDEXES, JOBS, MINUTES, Entry, counts, entry_of, updates
+from pipeline.monitoring.job_log.schema import INDEXES, JOBS, MINUTES, LogEntry, counts, entry_of, updates
 
 logger = logging.getLogger(__name__)
 
-#: Turns that wait for MongoDB at the most: about 1 kB each.
-ROOM = 10_000
+#: Maximum number of attempts waiting for MongoDB, about 1 kB each.
+CAPACITY = 10_000
 
-#: Turns that are written at once at the most, and seconds that they are gathered for.
-BATCH, GATHER = 1000, 1.0
+#: Maximum number of attempts per write, and seconds that a batch is collected.
+BATCH, BATCH_WINDOW = 1000, 1.0
 
-#: Seconds that MongoDB may take for a batch.
+#: Timeout of a batch, in seconds.
 TIMEOUT = 10.0
 
-#: Seconds between attempts while MongoDB is in trouble: doubled from the first to the last.
+#: Seconds between writes while MongoDB fails: doubled from the first to the last.
 FIRST_BACKOFF, LAST_BACKOFF = 1.0, 30.0
 
-#: MongoDB's code where another process has just made the document: the same update finds it now.
-DUPLICATE_KEY = 11000
 
+class JobLogWriter:
+    """Subscribes to `pipeline.events` and writes from a thread that runs between `start` and `stop`.
 
-class JobLog:
-    """A listener of `pipeline.events`. Its thread runs from `start` to `stop`.
+    Args:
+        write: writes entries to the database; raises PyMongoError if it fails.
+        capacity: number of attempts kept while the database fails.
+        batch_window: seconds during which attempts are collected into one batch.
 
-    Parameters:
-        write: puts entries into the database; raises PyMongoError where it is in trouble.
-        room: how many turns are kept while it is.
-        gather: seconds to gather turns for one batch.
+    Attributes:
+        lost: number of attempts dropped for lack of capacity.
     """
 
     def __init__(
         self,
-        write: Callable[[Sequence[Entry]], None] | None = None,
+        write: Callable[[Sequence[LogEntry]], None] | None = None,
         *,
-        room: int = ROOM,
-        gather: float = GATHER,
+        capacity: int = CAPACITY,
+        batch_window: float = BATCH_WINDOW,
     ) -> None:
         self._write = write or write_entries
-        self._entries: deque[Entry] = deque(maxlen=room)
-        self._gather = gather
+        self._entries: deque[LogEntry] = deque(maxlen=capacity)
+        self._batch_window = batch_window
         self._lock = threading.Lock()
         self._some = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="job log", daemon=True)
         self._in_trouble = False
-        self.lost = 0  #: turns for which there was no room
+        self.lost = 0
 
     def __call__(self, event: Event) -> None:
-        """Take note of one turn."""
         entry = entry_of(event)
         with self._lock:
             self.lost += len(self._entries) == self._entries.maxlen
@@ -74,55 +74,53 @@ class JobLog:
         self._some.set()
 
     def start(self) -> None:
-        """Start the thread."""
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Write what is left, if that takes no longer than `timeout` seconds."""
+        """Write the remaining attempts, for at most `timeout` seconds."""
         self._stopping.set()
         self._some.set()
         self._thread.join(timeout)
         if self._thread.is_alive() or self._entries:
-            logger.warning("The job log ends without its latest turns: MongoDB did not take them in time.")
+            logger.warning("The job log lost its latest attempts: MongoDB did not accept them in time.")
 
     def _run(self) -> None:
-        backoff = FIRST_BACKOFF
+        backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
         while not self._stopping.is_set():
             self._some.wait()
-            self._stopping.wait(self._gather)
+            self._stopping.wait(self._batch_window)
             self._some.clear()
             if self._write_all():
-                backoff = FIRST_BACKOFF
+                backoff.reset()
                 continue
             self._some.set()
-            self._stopping.wait(backoff)
-            backoff = min(backoff * 2, LAST_BACKOFF)
-        self._write_all()  # what came in meanwhile
+            self._stopping.wait(backoff.next())
+        self._write_all()  # attempts that arrived meanwhile
 
     def _write_all(self) -> bool:
-        """Whether all that is there was written."""
+        """Write all waiting entries; return whether MongoDB accepted them."""
         while batch := self._take():
             try:
                 self._write(batch)
-            except PyMongoError as error:  # its text may hold hosts and documents
+            except PyMongoError as error:  # its message may contain hosts and documents
                 self._put_back(batch)
                 if not self._in_trouble:
-                    logger.warning("The job log waits: MongoDB gave %s. The jobs go on.", type(error).__name__)
+                    logger.warning("The job log is delayed: MongoDB raised %s. Jobs go on.", type(error).__name__)
                 self._in_trouble = True
                 return False
             except Exception as error:
-                logger.error("The job log cannot write %d turns: %s", len(batch), type(error).__name__)
+                logger.error("The job log failed to write a batch of %d: %s", len(batch), type(error).__name__)
         if self._in_trouble:
-            logger.info("The job log goes on. Turns lost since this process began: %d.", self.lost)
+            logger.info("The job log is being written again. Attempts lost since this process started: %d.", self.lost)
         self._in_trouble = False
         return True
 
-    def _take(self) -> list[Entry]:
+    def _take(self) -> list[LogEntry]:
         with self._lock:
             return [self._entries.popleft() for _ in range(min(BATCH, len(self._entries)))]
 
-    def _put_back(self, batch: Sequence[Entry]) -> None:
-        """Before what came meanwhile, as far as there is room: the oldest are lost."""
+    def _put_back(self, batch: Sequence[LogEntry]) -> None:
+        """Return a batch to the front of the queue, dropping its oldest entries if they do not fit."""
         with self._lock:
             room = (self._entries.maxlen or 0) - len(self._entries)
             kept = batch[max(0, len(batch) - room) :]
@@ -130,11 +128,11 @@ class JobLog:
             self._entries.extendleft(reversed(kept))
 
 
-def write_entries(entries: Sequence[Entry]) -> None:
-    """Put entries into the job log. Doing it twice adds nothing to a story.
+def write_entries(entries: Sequence[LogEntry]) -> None:
+    """Write entries to the job log. Writing them twice does not change a job history.
 
     Raises:
-        PyMongoError: MongoDB is in trouble.
+        PyMongoError: MongoDB failed.
     """
     database = mongo.job_database()
     with pymongo.timeout(TIMEOUT):
@@ -147,19 +145,20 @@ def _bulk(collection: Collection[dict[str, Any]], changes: Sequence[UpdateOne], 
         collection.bulk_write(changes, ordered=False)
     except BulkWriteError as error:
         errors = (error.details or {}).get("writeErrors", [])
-        raced = [changes[each["index"]] for each in errors if each["code"] == DUPLICATE_KEY]
-        refused = {each["code"] for each in errors} - {DUPLICATE_KEY}
-        if refused:  # trying again cannot help
-            logger.error("MongoDB refused %d updates of the job log, codes %s.", len(errors) - len(raced), refused)
+        # Another process has just inserted the document, so the same update succeeds now.
+        raced = [changes[each["index"]] for each in errors if each["code"] == mongo.DUPLICATE_KEY]
+        refused = {each["code"] for each in errors} - {mongo.DUPLICATE_KEY}
+        if refused:  # a retry cannot help
+            logger.error("MongoDB rejected %d updates of the job log with codes %s.", len(errors) - len(raced), refused)
         if raced and again:
             _bulk(collection, raced, again=False)
 
 
 def missing_indexes() -> list[tuple[str, str, dict[str, Any], str]]:
-    """Those of `pipeline.monitoring.job_log.schema.INDEXES` that are not there.
+    """List the elements of `schema.INDEXES` that do not exist.
 
     Raises:
-        RetryableError: MongoDB could not be asked.
+        RetryableError: MongoDB could not be reached.
     """
     with mongo.mongo_errors("look at the indexes of the job log"):
         there = {
@@ -171,10 +170,10 @@ def missing_indexes() -> list[tuple[str, str, dict[str, Any], str]]:
 
 
 def create_index(collection: str, by: str, options: Mapping[str, Any]) -> None:
-    """Make an index of `pipeline.monitoring.job_log.schema.INDEXES`.
+    """Create an index of `schema.INDEXES`.
 
     Raises:
-        RetryableError: MongoDB could not make it.
+        RetryableError: MongoDB could not create it.
     """
     doing = f"create the index of {collection} by {by}"
     with mongo.mongo_errors(doing, timeout=600, where=mongo.job_database):

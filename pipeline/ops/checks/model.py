@@ -69,7 +69,7 @@ class Context:
         """Return the full names of the service's own queues that the processes need, or need `action` on."""
         patterns = [name for grant in self.grants if action in {None, *grant.actions} for name in grant.queues]
         names = [name for name in sorted(own_queues()) if any(fnmatchcase(name, pattern) for pattern in patterns)]
-        return [f"{self.settings.queue_namespace}_{name}" for name in names]
+        return [self.settings.full_queue_name(name) for name in names]
 
     def takes_input(self, action: str) -> bool:
         """Return whether the processes need `action` on the input queue."""

@@ -200,7 +200,7 @@ def _input(context: Context) -> Iterator[Row]:
             "Set it to the URL of the input queue if producers use one.",
         )
         return
-    own = {f"{settings.queue_namespace}_{name}" for name in own_queues()}
+    own = {settings.full_queue_name(name) for name in own_queues()}
     if queue.name in own:
         yield fail(
             "QUEUE_URL",

@@ -23,7 +23,14 @@ from pipeline.payload import parse_json
 from pipeline.settings import get_settings
 from pipeline.sqs.queues import MAX_RECEIVES, RETENTION
 from pipeline.sqs.wire import ATTEMPTS, decode
-from pipeline.stages import DEAD_LETTER_QUEUES, INGEST_DEAD_LETTER_QUEUE, NOTIFY, SWEEP_QUEUES, stage_of_queue
+from pipeline.stages import (
+    DEAD_LETTER_QUEUES,
+    INGEST_DEAD_LETTER_QUEUE,
+    NOTIFY,
+    SWEEP_QUEUES,
+    dead_letter_queue_of,
+    stage_of_queue,
+)
 from pipeline.text import printable
 from pipeline.worker.messages import job_of
 
@@ -181,15 +188,14 @@ def _content(body: str, queue: str) -> _Content:
 
 def _input(body: str) -> _Content:
     """Parse a message that `ingest` rejected; it can be sent again if it is acceptable now."""
-    url = get_settings().queue_url
-    target = url.rsplit("/", 1)[-1] if url else ""
+    target = get_settings().input_queue_name or ""
     try:
         job = Job.accept(parse_json(body), job_id="", own_queues=get_settings().own_queues, stage_payload=lambda _: "")
     except (ValueError, RecursionError):
         return _Content(target, _rejected("It is not valid JSON."))
     except Rejected as error:
         return _Content(target, _rejected(error.message))
-    return _Content(target, "" if url else "QUEUE_URL, which it came from, is not set.", job)
+    return _Content(target, "" if target else "QUEUE_URL, which it came from, is not set.", job)
 
 
 def _message(body: str, queue: str) -> _Content:
@@ -199,7 +205,7 @@ def _message(body: str, queue: str) -> _Content:
     except ValueError as error:
         return _Content(obstacle=f"No worker would accept it: {error}.")
     target, stage = message.queue_name, stage_of_queue(message.queue_name)
-    actor, dead = (stage.actor, stage.dead_letter_queue) if stage else (target, f"{target}_dlq")
+    actor, dead = (stage.actor, stage.dead_letter_queue) if stage else (target, dead_letter_queue_of(target))
     if (stage is None and target not in SWEEP_QUEUES) or dead != queue or message.actor_name != actor:
         return _Content(obstacle="No worker would accept it: it names another queue or actor.")
     if stage is None:  # the page of a sweep

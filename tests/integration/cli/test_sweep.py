@@ -104,12 +104,12 @@ def test_following_a_run_ends_with_its_last_document(sweep, database):
 def test_mongodb_that_is_not_there_is_said_soon(sweep, monkeypatch, arguments):
     monkeypatch.setenv("MONGO_URL", "mongodb://127.0.0.1:1/db")
     lazy.forget()
-    monkeypatch.setattr(mongo, "MONGO_ANSWERS", 0.2)
+    monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
 
     result = CliRunner().invoke(app, ["sweep", *arguments])
 
     assert result.exit_code
-    assert "MongoDB gave" in str(result.exception)
+    assert "MongoDB raised" in str(result.exception)
 
 
 def marked(n, code, at):

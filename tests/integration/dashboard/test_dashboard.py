@@ -72,7 +72,7 @@ def _provision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def queue_url(name: str) -> str:
-    return aws.sqs().get_queue_url(QueueName=f"{get_settings().queue_namespace}_{name}")["QueueUrl"]
+    return aws.sqs().get_queue_url(QueueName=get_settings().full_queue_name(name))["QueueUrl"]
 
 
 def log(*events: Event) -> None:

@@ -1,4 +1,4 @@
-"""What a process says of its health, and what its gauges show, as its threads work, wait, hang and end."""
+"""Health and gauges of a process, as its threads work, wait, hang and end."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from pipeline.settings import Settings, get_settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.consumer import SQSConsumer
 from pipeline.storage import s3 as objects
-from pipeline.worker import instrumentation as operations
+from pipeline.worker import instrumentation
 from pipeline.worker.ingest import Ingest
-from pipeline.worker.instrumentation import Operations, QueueGauges
-from pipeline.worker.middleware import Shutdowns
+from pipeline.worker.instrumentation import Instrumentation, QueueGauges
+from pipeline.worker.middleware import GracefulShutdown
 from pipeline.worker.periodic import Periodic
 from tests.support.echo import MemoryTrials, message
 from tests.support.line import Line
@@ -41,25 +41,25 @@ class Rig:
     def __init__(self, namespace: str, port: int) -> None:
         self.port = port
         self.go_on = threading.Event()
-        self.operations = Operations(Settings(metrics_port=port))
+        self.instrumentation = Instrumentation(Settings(metrics_port=port))
         self.broker = SQSBroker(
             namespace=namespace,
-            middleware=[self.operations, Shutdowns()],
+            middleware=[self.instrumentation, GracefulShutdown()],
             client=aws.sqs,
             trials=MemoryTrials(),
         )
         dramatiq.actor(self.work, actor_name="echo", queue_name="fetch", broker=self.broker)
         self.worker = Worker(self.broker, worker_threads=2, worker_timeout=100)
         self.worker.start()
-        self.health = WorkerHealth(self.broker, self.worker, lambda: list(self.operations._began.values()))
+        self.health = WorkerHealth(self.broker, self.worker, lambda: list(self.instrumentation._began.values()))
 
     def work(self, name: str) -> None:
         assert self.go_on.wait(60)
 
     def stop(self) -> None:
         self.worker.stop()
-        assert self.operations.server
-        self.operations.server.close()
+        assert self.instrumentation.server
+        self.instrumentation.server.close()
 
     @property
     def consumer(self) -> SQSConsumer:
@@ -142,7 +142,10 @@ def test_a_worker_that_has_not_found_its_queue_is_not_ready(line: Line, environm
         rig = Rig(environment["QUEUE_NAMESPACE"], free_port())
         try:
             wait_for(lambda: rig.broker.consumers)
-            assert (rig.get("/readyz").text, rig.get("/livez").ok) == ("fetch: the queue is not reached yet\n", True)
+            assert (rig.get("/readyz").text, rig.get("/livez").ok) == (
+                "fetch: the queue has not been reached yet\n",
+                True,
+            )
         finally:
             line.come_up()
             rig.stop()
@@ -150,9 +153,9 @@ def test_a_worker_that_has_not_found_its_queue_is_not_ready(line: Line, environm
 
 def test_a_worker_that_is_told_to_stop_is_live_and_not_ready(rig: Rig) -> None:
     rig.send("a")
-    wait_for(lambda: rig.operations._began)
+    wait_for(lambda: rig.instrumentation._began)
     rig.broker.emit_before("worker_shutdown", rig.worker)
-    assert (rig.get("/readyz").text, rig.get("/livez").ok) == ("it stops\n", True)
+    assert (rig.get("/readyz").text, rig.get("/livez").ok) == ("it is stopping\n", True)
 
 
 def test_a_worker_is_stuck_when_every_thread_has_its_message_for_too_long(
@@ -160,13 +163,13 @@ def test_a_worker_is_stuck_when_every_thread_has_its_message_for_too_long(
 ) -> None:
     # Given a thread that hangs, and one that is free
     rig.send("hangs")
-    wait_for(lambda: rig.operations._began)
+    wait_for(lambda: rig.instrumentation._began)
     monkeypatch.setattr(health, "WORK_WITHIN", -1.0)
     assert rig.get("/livez").ok
     # When the other one hangs too, then only a restart helps.
     rig.send("hangs too")
     wait_for(lambda: rig.get("/livez").status_code == 503)
-    assert "every thread has had its message in hand" in rig.get("/livez").text
+    assert "every thread has been processing its message" in rig.get("/livez").text
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -174,17 +177,17 @@ def test_a_worker_is_stuck_when_a_thread_of_its_consumer_has_ended(rig: Rig, mon
     def dies(*_: Any) -> None:
         raise SystemExit
 
-    monkeypatch.setattr(rig.consumer.leases, "_extend_held", dies)
+    monkeypatch.setattr(rig.consumer.leases, "_extend_due", dies)
     rig.send("a")
     rig.go_on.set()
-    wait_for(lambda: not rig.consumer.leases.is_kept)
+    wait_for(lambda: not rig.consumer.leases.is_running)
     assert rig.get("/livez").text == "fetch: a thread of its consumer has ended\n"
 
 
-def test_a_worker_is_stuck_when_what_it_holds_is_not_looked_at(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_is_stuck_when_what_it_holds_is_not_checked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     wait_for(lambda: not list(rig.health.not_live()))
-    monkeypatch.setattr(rig.consumer.leases, "looked_at", time.monotonic() - 301)
-    assert rig.get("/livez").text == "fetch: what is held has not been looked at for 300 s\n"
+    monkeypatch.setattr(rig.consumer.leases, "last_pass", time.monotonic() - 301)
+    assert rig.get("/livez").text == "fetch: leases have not been checked for 300 s\n"
 
 
 def test_a_worker_is_stuck_when_one_of_its_threads_has_ended(rig: Rig) -> None:
@@ -197,6 +200,8 @@ def test_ingest_is_ready_from_the_first_answer_until_sqs_is_away(
     line: Line, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given ingest, and an input queue that cannot be reached yet
+    import pipeline.actors  # noqa: F401 - builds the broker that ingest sends with
+
     url = aws.sqs().create_queue(QueueName=f"{environment['QUEUE_NAMESPACE']}_input")["QueueUrl"]
     monkeypatch.setattr("pipeline.worker.ingest.LONG_POLL", 1)
     line.go_down()
@@ -214,7 +219,7 @@ def test_ingest_is_ready_from_the_first_answer_until_sqs_is_away(
         wait_for(lambda: list(watched.not_ready()))
         assert not list(watched.not_live())
     taking.stop()
-    assert list(watched.not_ready()) == ["it stops"]
+    assert list(watched.not_ready()) == ["it is stopping"]
     thread.join(20)
     assert not list(watched.not_live())
 
@@ -227,11 +232,11 @@ def test_ingest_is_stuck_when_its_thread_has_ended_and_well_where_it_has_nothing
     assert not [*nothing.not_live(), *nothing.not_ready()]
 
 
-def test_the_scheduler_is_live_as_long_as_its_loop_turns() -> None:
+def test_the_scheduler_is_live_as_long_as_its_loop_runs() -> None:
     now = [datetime(2026, 11, 24, 0, 30, tzinfo=UTC)]
     periodic = Periodic("0 1 * * *", clock=lambda: now[0])
     watched = SchedulerHealth({"sweep_channels": periodic}, clock=lambda: now[0])
-    assert not list(watched.not_live()), "before its first turn"
+    assert not list(watched.not_live()), "before its first check"
     periodic.validate(now[0])
     looks_at = periodic.next_valid_date(now[0])
     now[0] = looks_at + timedelta(minutes=4)
@@ -248,12 +253,12 @@ def test_the_scheduler_is_not_ready_while_it_cannot_send_what_is_due() -> None:
     assert periodic.validate(now[0])
     periodic.not_sent()
     now[0] += timedelta(seconds=90)
-    assert list(watched.not_ready()) == ["sweep_channels: due for 120 s, and not sent"]
-    operations._refresh_schedule({"sweep_channels": periodic})
+    assert list(watched.not_ready()) == ["sweep_channels: due for 120 s and not sent"]
+    instrumentation._refresh_schedule({"sweep_channels": periodic})
     assert REGISTRY.get_sample_value(f"{PREFIX}_schedule_overdue_seconds", {"sweep": "sweep_channels"}) == 120
     periodic.sent()
     assert not list(watched.not_ready())
-    operations._refresh_schedule({"sweep_channels": periodic})
+    instrumentation._refresh_schedule({"sweep_channels": periodic})
     sent = REGISTRY.get_sample_value(f"{PREFIX}_schedule_sent_timestamp_seconds", {"sweep": "sweep_channels"})
     assert sent == datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp()
 
@@ -272,7 +277,7 @@ def test_the_depth_of_the_queues_is_asked_now_and_then_and_gone_while_sqs_is(
 
     def ask():
         asked.append(now[0])
-        return operations.depths()
+        return instrumentation.depths()
 
     gauges = QueueGauges(ask, clock=lambda: now[0])
 
@@ -298,10 +303,10 @@ def test_the_depth_of_the_queues_is_asked_now_and_then_and_gone_while_sqs_is(
     assert depth() == (1, 1)
 
 
-def test_a_scrape_does_not_wait_for_ever_for_the_depth_of_the_queues(
+def test_a_scrape_does_not_wait_forever_for_the_depth_of_the_queues(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
-    monkeypatch.setattr(operations, "DEPTHS_PATIENCE", 0.1)
+    monkeypatch.setattr(instrumentation, "DEPTHS_TIMEOUT", 0.1)
     answers = threading.Event()
 
     def ask() -> list[Any]:

@@ -1,4 +1,4 @@
-"""The job log as it is written and read, on a real MongoDB: a job's story does not depend on the order of its turns."""
+"""The job log as written and read on a real MongoDB: the order of attempts does not change a job's history."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OTHER = "https://example.org/other.png"
 
 
 def begin() -> None:
-    """Let the stories begin a minute ago; the suite may have begun long before."""
+    """Let the histories begin a minute ago; the suite may have begun long before."""
     global BEGAN  # noqa: PLW0603
     BEGAN = time.time() - 60
 
@@ -54,8 +54,8 @@ def job(*urls, job_id="a-job", **more):
     return Job(job_id, "THE_SHOW", sources, payload=payload, **more)
 
 
-def turn(stage, verdict, second, of, **more):
-    """A turn that ended `second` seconds after the beginning, and took half of one."""
+def attempt(stage, verdict, second, of, **more):
+    """An attempt that ended `second` seconds after the beginning, and took half of one."""
     at = BEGAN + second
     return Event(stage.name, of.id, verdict, at=at, arrived=at - 1, seconds=0.5, job=of, **more)
 
@@ -67,15 +67,17 @@ def good_history(start=None):
     published = start.with_sources({source.url: source.published(CONTENT)})
     resized = fetched.with_sources({source.url: replace(fetched.sources[0], due=UPLOAD.name)})
     return [
-        turn(FETCH, Outcome.RETRY, 1, start, code="timeout", message="example.org did not answer in time.", wait=2.0),
-        turn(FETCH, Outcome.DONE, 4, fetched, attempt=2, worked_on=(source.url,)),
-        turn(RESIZE, Outcome.DONE, 5, resized),
-        turn(UPLOAD, Outcome.DONE, 6, published),
-        turn(NOTIFY, Outcome.DONE, 7, published),
+        attempt(
+            FETCH, Outcome.RETRY, 1, start, code="timeout", message="example.org did not answer in time.", wait=2.0
+        ),
+        attempt(FETCH, Outcome.DONE, 4, fetched, attempt=2, worked_on=(source.url,)),
+        attempt(RESIZE, Outcome.DONE, 5, resized),
+        attempt(UPLOAD, Outcome.DONE, 6, published),
+        attempt(NOTIFY, Outcome.DONE, 7, published),
     ]
 
 
-def test_a_story_is_the_same_in_whatever_order_its_turns_come(jobs):
+def test_a_history_is_the_same_in_whatever_order_its_attempts_arrive(jobs):
     told = []
     for shuffled in range(6):
         start = job(COVER, job_id=f"job-{shuffled}")
@@ -86,7 +88,7 @@ def test_a_story_is_the_same_in_whatever_order_its_turns_come(jobs):
     assert all(history == told[0] for history in told)
     history = told[0]
     assert (history.status, history.stage, history.folder, history.lane) == ("done", "notify", "THE_SHOW", "live")
-    assert [turn.stage for turn in history.turns] == ["fetch", "fetch", "resize", "upload", "notify"]
+    assert [attempt.stage for attempt in history.turns] == ["fetch", "fetch", "resize", "upload", "notify"]
     assert (history.updated - history.began).total_seconds() == pytest.approx(7, abs=0.01)
     first = history.turns[0]
     assert (first.verdict, first.code, first.attempt, first.wait) == (Outcome.RETRY, "timeout", 1, 2.0)
@@ -95,7 +97,7 @@ def test_a_story_is_the_same_in_whatever_order_its_turns_come(jobs):
     assert history.sources[0].urls["50x50"].endswith("/images-resized/THE_SHOW/c0ffee_50x50.png")
 
 
-def test_turns_written_together_or_twice_are_told_once(jobs):
+def test_attempts_written_together_or_twice_are_told_once(jobs):
     entries = [entry_of(event) for event in good_history()]
     mongo.job_database()[JOBS].bulk_write(updates(entries))
     mongo.job_database()[JOBS].bulk_write(updates(entries[2:]))
@@ -129,8 +131,8 @@ def failed_history(start, stage=FETCH, code="http_404"):
     source = replace(start.sources[0], due=stage.name)
     failed = start.with_sources({source.url: source}).with_errors(stage, {source.url: error})
     return [
-        turn(stage, Outcome.GIVEN_UP, 2, failed, code=error.code, message=error.message),
-        turn(NOTIFY, Outcome.DONE, 3, failed),
+        attempt(stage, Outcome.GIVEN_UP, 2, failed, code=error.code, message=error.message),
+        attempt(NOTIFY, Outcome.DONE, 3, failed),
     ]
 
 
@@ -144,11 +146,11 @@ def test_a_job_whose_only_image_failed_has_failed_and_is_done_once_a_redrive_sto
     # when an operator sends it through again
     source = start.sources[0]
     again = replace(start, redrives=1).with_sources({source.url: source.published(CONTENT)})
-    write(turn(FETCH, Outcome.DONE, 40, again))
-    # then the same story goes on
+    write(attempt(FETCH, Outcome.DONE, 40, again))
+    # then the same history goes on
     history = job_log_reader.history("a-job.r1")
     assert (history.id, history.status, history.redrives) == ("a-job", "under_way", 1)
-    write(turn(NOTIFY, Outcome.DONE, 41, again))
+    write(attempt(NOTIFY, Outcome.DONE, 41, again))
     history = job_log_reader.history("a-job")
     assert (history.status, history.sources[0].error) == ("done", None)
     assert job_log_reader.latest(failed=True) == []
@@ -168,34 +170,34 @@ def test_deliveries_end_each_by_itself(jobs):
     stored = start.with_sources({COVER: start.sources[0].published(CONTENT)})
     parts = {name: replace(stored, deliveries=(name,)) for name in ("redirect_queue", "postback_url")}
     for name, part in parts.items():
-        write(turn(NOTIFY, Outcome.RETRY, 1, stored if part is None else part, code="x", worked_on=(name,)))
+        write(attempt(NOTIFY, Outcome.RETRY, 1, stored if part is None else part, code="x", worked_on=(name,)))
     assert job_log_reader.history("a-job").status == "under_way"
     # when one is made, the job is still under way
-    write(turn(NOTIFY, Outcome.DONE, 2, parts["redirect_queue"], attempt=2))
+    write(attempt(NOTIFY, Outcome.DONE, 2, parts["redirect_queue"], attempt=2))
     assert job_log_reader.history("a-job").status == "under_way"
     # and when the other is given up, it has ended, partly
-    write(turn(NOTIFY, Outcome.GIVEN_UP, 3, parts["postback_url"], code="http_500", worked_on=("postback_url",)))
+    write(attempt(NOTIFY, Outcome.GIVEN_UP, 3, parts["postback_url"], code="http_500", worked_on=("postback_url",)))
     history = job_log_reader.history("a-job")
     assert (history.status, history.stage) == ("partly", "notify")
 
 
 def test_a_job_that_is_delivered_has_ended_though_its_bytes_cannot_be_deleted_yet(jobs):
-    # Given a job whose first turn in notify failed as a whole, as its payload could not be read
+    # Given a job whose first attempt in notify failed as a whole, as its payload could not be read
     start = job(COVER)
     stored = start.with_sources({COVER: start.sources[0].published(CONTENT)})
-    write(turn(NOTIFY, Outcome.RETRY, 1, stored, code="s3_error"))
+    write(attempt(NOTIFY, Outcome.RETRY, 1, stored, code="s3_error"))
     assert job_log_reader.history("a-job").status == "under_way"
     # When it is delivered, and only the clean-up is tried again
     cleaning = replace(stored, deliveries=(CLEAN_UP,))
-    write(turn(NOTIFY, Outcome.RETRY, 2, stored, code="s3_error", worked_on=(CLEAN_UP,)))
+    write(attempt(NOTIFY, Outcome.RETRY, 2, stored, code="s3_error", worked_on=(CLEAN_UP,)))
     # Then it is done, then and when that is.
-    for further in ([], [turn(NOTIFY, Outcome.DONE, 3, cleaning)]):
+    for further in ([], [attempt(NOTIFY, Outcome.DONE, 3, cleaning)]):
         write(*further)
         history = job_log_reader.history("a-job")
         assert history.status == "done"
 
 
-def test_a_rejected_message_has_a_story_without_a_job(jobs):
+def test_a_rejected_message_has_a_history_without_a_job(jobs):
     write(Event("ingest", "refused", Outcome.REJECTED, at=BEGAN, code="not_json", message="It is no JSON."))
     history = job_log_reader.history("refused")
     assert (history.status, history.stage, history.sources, history.folder) == ("rejected", "ingest", (), "")
@@ -208,12 +210,12 @@ def test_a_sweeps_job_names_its_run(jobs):
     assert (history.lane, history.sweep) == ("bulk", {"collection": "channels", "run": sweep.run})
 
 
-def test_only_the_latest_turns_are_kept(jobs):
+def test_only_the_latest_attempts_are_kept(jobs):
     start = job(COVER)
-    write(*(turn(FETCH, Outcome.SNOOZED, n, start, code="host_busy", wait=1.0) for n in range(MAX_ATTEMPTS + 5)))
-    turns = job_log_reader.history("a-job").turns
-    assert len(turns) == MAX_ATTEMPTS
-    assert turns[-1].at > turns[0].at
+    write(*(attempt(FETCH, Outcome.SNOOZED, n, start, code="host_busy", wait=1.0) for n in range(MAX_ATTEMPTS + 5)))
+    attempts = job_log_reader.history("a-job").turns
+    assert len(attempts) == MAX_ATTEMPTS
+    assert attempts[-1].at > attempts[0].at
 
 
 def test_the_latest_jobs_can_be_told_apart_by_how_and_where_they_ended(jobs):
@@ -241,7 +243,7 @@ def test_failures_are_grouped_by_their_cause(jobs):
     assert job_log_reader.failures(datetime.now(UTC)) == []
 
 
-def test_rates_count_turns_by_minute(jobs):
+def test_rates_count_attempts_by_minute(jobs):
     for number in range(3):
         write(*good_history(job(COVER, job_id=f"job-{number}")))
     since = datetime.now(UTC) - timedelta(minutes=10)
@@ -268,7 +270,7 @@ def test_without_a_job_log_it_is_said_what_to_set(environment):
 
 def test_trouble_with_mongodb_is_said(jobs, monkeypatch):
     monkeypatch.setenv("JOBS_MONGO_URL", "mongodb://127.0.0.1:1/none")
-    monkeypatch.setattr(mongo, "MONGO_ANSWERS", 0.2)
+    monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
     lazy.forget()
     with pytest.raises(RetryableError, match="Could not read the job log"):
         job_log_reader.latest()

@@ -16,7 +16,7 @@ from pipeline.events import Event, Outcome
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log import writer as job_log_writer
 from pipeline.monitoring.job_log.schema import JOBS, MINUTES
-from pipeline.monitoring.job_log.writer import JobLog, write_entries
+from pipeline.monitoring.job_log.writer import JobLogWriter, write_entries
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from tests.support.line import Line
@@ -41,12 +41,12 @@ def event(number=0, job_id=None, **more):
     return Event("fetch", job_id or f"job-{number}", Outcome.DONE, at=time.time() + number / 1000, **more)
 
 
-def test_turns_are_written_in_batches_and_the_rest_at_the_end(jobs):
+def test_attempts_are_written_in_batches_and_the_rest_at_the_end(jobs):
     # given a log that gathers for a minute
     batches = []
-    log = JobLog(lambda entries: (batches.append(len(entries)), write_entries(entries)), gather=60)
+    log = JobLogWriter(lambda entries: (batches.append(len(entries)), write_entries(entries)), batch_window=60)
     log.start()
-    # when it is told 1,200 turns of 300 jobs, and stopped
+    # when it is told 1,200 attempts of 300 jobs, and stopped
     for number in range(1200):
         log(event(number, f"job-{number % 300}"))
     log.stop(20)
@@ -67,20 +67,20 @@ def test_an_outage_of_mongodb_is_said_once_and_waited_out(jobs, quick, monkeypat
         monkeypatch.setattr(job_log_writer, "TIMEOUT", 0.2)
         lazy.forget()
         line.go_down()
-        log = JobLog(gather=0.01)
+        log = JobLogWriter(batch_window=0.01)
         log.start()
-        # when turns are told during it and after it
+        # when attempts are told during it and after it
         for number in range(10):
             log(event(number))
-        wait_for(lambda: "The job log waits" in caplog.text)
+        wait_for(lambda: "The job log is delayed" in caplog.text)
         for number in range(10, 20):
             log(event(number))
         line.come_up()
         # then all of them are written
         wait_for(lambda: jobs.count_documents({}) == 20)
-        wait_for(lambda: "The job log goes on" in caplog.text)
+        wait_for(lambda: "The job log is being written again" in caplog.text)
         log.stop(5)
-    assert caplog.text.count("The job log waits") == 1
+    assert caplog.text.count("The job log is delayed") == 1
     assert log.lost == 0
 
 
@@ -93,7 +93,7 @@ def test_what_there_is_no_room_for_is_lost_the_oldest_first(quick):
             raise AutoReconnect("mongodb://user:hush@host")
         written.extend(entry.job_id for entry in entries)
 
-    log = JobLog(write, room=5, gather=0.01)
+    log = JobLogWriter(write, capacity=5, batch_window=0.01)
     log.start()
     for number in range(12):
         log(event(number))
@@ -106,29 +106,29 @@ def test_what_there_is_no_room_for_is_lost_the_oldest_first(quick):
 
 def test_the_end_does_not_wait_for_a_mongodb_that_does_not_answer(caplog):
     never = threading.Event()
-    log = JobLog(lambda entries: never.wait(60), gather=0.01)
+    log = JobLogWriter(lambda entries: never.wait(60), batch_window=0.01)
     log.start()
     log(event())
     before = time.monotonic()
     log.stop(0.1)
     assert time.monotonic() - before < 30
-    assert "ends without its latest turns" in caplog.text
+    assert "lost its latest attempts" in caplog.text
     never.set()
 
 
-def test_what_cannot_be_written_is_not_tried_for_ever(jobs, caplog):
-    # given a turn that BSON cannot hold
-    log = JobLog(gather=0.01)
+def test_what_cannot_be_written_is_not_tried_forever(jobs, caplog):
+    # given an attempt that BSON cannot hold
+    log = JobLogWriter(batch_window=0.01)
     log.start()
     log(Event("fetch", 2**70, Outcome.DONE))
-    wait_for(lambda: "cannot write" in caplog.text)
+    wait_for(lambda: "failed to write" in caplog.text)
     # when another comes, it is written
     log(event(1))
     wait_for(lambda: job_log_reader.history("job-1"))
     log.stop(5)
 
 
-def test_many_processes_may_begin_the_same_story(jobs):
+def test_many_processes_may_begin_the_same_history(jobs):
     # given eight writers with a client of their own
     from pymongo import MongoClient
 
@@ -148,7 +148,7 @@ def test_many_processes_may_begin_the_same_story(jobs):
         thread.start()
     for thread in threads:
         thread.join()
-    # then each of the fifty has all eight turns
+    # then each of the fifty has all eight attempts
     assert jobs.count_documents({}) == 50
     assert all(len(each["turns"]) == 8 for each in jobs.find())
 

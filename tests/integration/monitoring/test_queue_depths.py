@@ -67,5 +67,5 @@ def test_trouble_with_sqs_is_said(environment, monkeypatch):
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     lazy.forget()
-    with pytest.raises(RetryableError, match="Could not ask for the depth of the queues"):
+    with pytest.raises(RetryableError, match="Could not read the depths of the queues"):
         depths()

@@ -1,4 +1,4 @@
-"""`image-pipeline status` on real servers: the table, a job's story, and both as JSON."""
+"""`image-pipeline status` on real servers: the table, a job's history, and both as JSON."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from pipeline.settings import get_settings
 from pipeline.stages import FETCH
 from tests.integration.monitoring.test_job_log_reader import (
     COVER,
+    attempt,
     begin,
     failed_history,
     good_history,
     job,
-    turn,
     write,
 )
 from tests.support.waiting import wait_for
@@ -55,7 +55,7 @@ def status(database, monkeypatch):
 
 
 def send(queue, count=1):
-    url = aws.sqs().get_queue_url(QueueName=f"{get_settings().queue_namespace}_{queue}")["QueueUrl"]
+    url = aws.sqs().get_queue_url(QueueName=get_settings().full_queue_name(queue))["QueueUrl"]
     for _ in range(count):
         aws.sqs().send_message(QueueUrl=url, MessageBody="{}")
 
@@ -103,7 +103,7 @@ def test_without_a_job_log_what_it_would_tell_is_not_known(status, monkeypatch):
 
 def test_a_job_log_that_is_down_hides_no_queue(status, monkeypatch):
     monkeypatch.setenv("JOBS_MONGO_URL", "mongodb://u:hush@127.0.0.1:1/none")
-    monkeypatch.setattr(mongo, "MONGO_ANSWERS", 0.2)
+    monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
     lazy.forget()
     said = status()
     assert row(said, "fetch")[-2:] == ["-", "-"]
@@ -116,13 +116,15 @@ def test_what_is_missing_is_said(status):
     aws.sqs().delete_queue(QueueUrl=aws.sqs().get_queue_url(QueueName=name)["QueueUrl"])
     mongo.job_database()["image_pipeline_jobs"].drop_indexes()
     said = status()
-    assert f"Queues that do not exist: 1 ({name})" in said
+    assert f"Missing queues: 1 ({name})" in said
     assert "lacks indexes" in said
 
 
-def test_a_jobs_story_is_told_by_its_beginning(status):
+def test_a_jobs_history_is_told_by_its_beginning(status):
     start = job(COVER, job_id="6fa459ea-ee8a-5ca4-894e-db77e160355e")
-    busy = [turn(FETCH, Outcome.SNOOZED, n / 10, start, code="host_busy", message="Busy.", wait=1.0) for n in range(5)]
+    busy = [
+        attempt(FETCH, Outcome.SNOOZED, n / 10, start, code="host_busy", message="Busy.", wait=1.0) for n in range(5)
+    ]
     write(*busy, *good_history(start))
 
     said = status("6fa459ea")

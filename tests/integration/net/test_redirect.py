@@ -13,7 +13,8 @@ from botocore.stub import Stubber
 
 from pipeline.clients import aws, lazy
 from pipeline.errors import PermanentError, Retry, RetryableError
-from pipeline.net.notifications import MAX_SQS_MESSAGE, redirect
+from pipeline.net.notifications import redirect
+from pipeline.sqs.queues import MAX_MESSAGE_BYTES
 
 JOB = "3f1d7f3e-0a52-5a55-9a4b-3f0f6a4a9f10"
 RESULT = {"title": "Mundo Cristão \ud800 \ufffe", "image_url_info": None}
@@ -81,7 +82,7 @@ def test_a_queue_of_another_name_is_not_meant(name: str, other: str) -> None:
 def test_without_such_a_queue_nothing_fails(name: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="pipeline.net.notifications"):
         assert redirect(JOB, name, RESULT) is False
-    assert caplog.messages == [f"job {JOB} is not redirected: there is no queue {name!r}"]
+    assert caplog.messages == [f"job {JOB} is not redirected, because the queue {name!r} does not exist"]
 
 
 @pytest.mark.parametrize(
@@ -149,6 +150,17 @@ class TestCache:
         assert redirect(JOB, name, RESULT)
         assert len(received(url)) == 1
 
+    def test_a_queue_that_is_found_and_yet_gone_is_none(self, name: str) -> None:
+        # Given an SQS that still finds a queue it has deleted, as it may for a minute
+        sqs = aws.sqs()
+        with Stubber(sqs) as stub:
+            for _ in range(2):
+                stub.add_response("get_queue_url", {"QueueUrl": f"{sqs.meta.endpoint_url}/000000000000/{name}"})
+                stub.add_client_error("send_message", "QueueDoesNotExist")
+            # When a result is redirected to it, then there is none.
+            assert not redirect(JOB, name, RESULT)
+            stub.assert_no_pending_responses()
+
     def test_threads_share_it(self, name: str) -> None:
         names = [f"{name}-{number}" for number in range(4)]
         urls = [create(each) for each in names]
@@ -163,7 +175,7 @@ class TestCache:
 class TestErrors:
     def test_the_largest_message_passes_and_one_byte_more_is_too_large(self, name: str) -> None:
         url = create(name)
-        room = MAX_SQS_MESSAGE - len(f"job_idString{JOB}") - len('{"x":""}')
+        room = MAX_MESSAGE_BYTES - len(f"job_idString{JOB}") - len('{"x":""}')
 
         assert redirect(JOB, name, {"x": "x" * room})
         with pytest.raises(PermanentError) as caught:

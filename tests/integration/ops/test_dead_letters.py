@@ -13,7 +13,7 @@ from botocore.exceptions import EndpointConnectionError
 from pipeline.clients import aws, lazy
 from pipeline.errors import RetryableError, SettingsError
 from pipeline.settings import get_settings
-from pipeline.sqs.wire import Entry, Reason
+from pipeline.sqs.wire import Reason, SendEntry
 from pipeline.stages import BULK_QUEUES, DEAD_LETTER_QUEUES, FETCH, NOTIFY, RESIZE, UPLOAD, Lane
 from pipeline.storage.staging import staging
 from tests.support.dead import counts, job_at, letter_of, put, refused, sweep_job, taken
@@ -257,6 +257,14 @@ def test_only_what_is_meant_is_sent_and_the_rest_is_there_as_before(dead):
     assert len(taken("upload")) == 17
 
 
+def test_a_limit_is_that_of_all_letters_together(dead):
+    # Given more letters than SQS gives at once, of two stages
+    put(*(letter_of(job_at(f"http://h/{n}"), [UPLOAD, NOTIFY][n % 2]) for n in range(48)))
+    # When up to 13 are sent, then just as many are.
+    assert dead.redrive(rate=1000, limit=13).sent.total() == 13
+    assert sum(counts(queue)[0] for queue in ("upload_dlq", "notify_dlq")) == 35
+
+
 def test_what_fails_again_is_not_taken_again(dead, broker, monkeypatch):
     # Given a stage that gives up each job at once
     put(letter_of(job_at(), UPLOAD))
@@ -306,7 +314,7 @@ def test_what_would_be_refused_again_is_left_with_the_reason(dead, broker, monke
     put(
         refused("{nope", "not_json"),
         refused(json.dumps({"image_url": "N/A", "postback_url": "http://p/"}), "no_image"),
-        ("upload_dlq", Entry.of_dead_letter("hello", Reason("bad_message", "No job.", stage="upload"))),
+        ("upload_dlq", SendEntry.of_dead_letter("hello", Reason("bad_message", "No job.", stage="upload"))),
         (queue, replace(entry, body=entry.body.replace('"folder":"SHOW"', '"folder":5'))),
     )
 
@@ -347,7 +355,7 @@ def test_a_body_that_waits_in_staging_is_fetched_from_there(dead, monkeypatch, b
     key = staging().put(json.dumps({"image_url": "http://h/big", "postback_url": "http://p/"}).encode())
     for each in (key, STAGED):
         reason = Reason("bad_redirect_queue", "It was refused.", stage="ingest", key=each)
-        put(("ingest_dlq", Entry.of_dead_letter("{}", reason)))
+        put(("ingest_dlq", SendEntry.of_dead_letter("{}", reason)))
 
     survey = dead.survey()
 
@@ -387,7 +395,7 @@ def test_the_page_of_a_sweep_can_be_sent_again(dead, broker):
     from pipeline.sqs.wire import encode
 
     reason = Reason("worker_crashed", "It died.", stage="sweep_channels")
-    put(("sweep_channels_dlq", Entry.of_dead_letter(encode(message), reason)))
+    put(("sweep_channels_dlq", SendEntry.of_dead_letter(encode(message), reason)))
     assert dead.redrive(dead.Filter(stage="sweep_channels"), rate=1000).sent.total() == 1
     (sent,) = taken("sweep_channels")
     assert sent["kwargs"] == {"run": "channels-1", "page": 3}

@@ -13,7 +13,7 @@ from dramatiq.worker import Worker
 from pipeline.clients import aws
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.lanes import Lanes
-from pipeline.worker.middleware import Shutdowns, Suspects
+from pipeline.worker.middleware import GracefulShutdown, Suspects
 from tests.support.echo import MemoryTrials, count_requests, counts, message
 from tests.support.waiting import wait_for
 
@@ -42,7 +42,7 @@ def work() -> Work:
 def broker(environment: dict[str, str], work: Work) -> SQSBroker:
     broker = SQSBroker(
         namespace=environment["QUEUE_NAMESPACE"],
-        middleware=[Suspects(), Lanes(), Shutdowns()],
+        middleware=[Suspects(), Lanes(), GracefulShutdown()],
         client=aws.sqs,
         trials=MemoryTrials(),
         is_bulk="work_bulk".__eq__,
@@ -114,7 +114,7 @@ def test_nothing_bulk_is_received_while_live_messages_wait(broker, work, start) 
     # Given a worker with one thread, live messages in hand and behind it, and room for many bulk ones
     send(broker, "work", ["live 1", "live 2"])
     start(1)
-    wait_for(lambda: work.begun and broker.live_waits)
+    wait_for(lambda: work.begun and broker.has_live_waiting)
     send(broker, "work_bulk", [f"bulk {n}" for n in range(30)])
     (bulk,) = [consumer for consumer in broker.consumers if consumer.bulk]
     bulk.prefetch = 20
@@ -153,7 +153,7 @@ def test_what_was_lost_while_it_waited_is_not_begun(broker, work, start) -> None
     (consumer,) = [each for each in broker.consumers if each.bulk]
     # When it is let go, as after 15 minutes,
     consumer.stop()
-    consumer.leases._lose(list(consumer.leases._held.values()))
+    consumer.leases._lose(list(consumer.leases._leases.values()))
     work.let(10)
     # then it is not begun, and not deleted: it is another worker's.
     wait_for(lambda: worker.work_queue.unfinished_tasks == 0)

@@ -89,7 +89,7 @@ def test_neighbours_of_a_killer_run_alone_too_and_are_not_blamed(broker, consume
     while not (given_up and len(ended) == 2):
         (held,) = take(worker)
         assert broker.alone is held
-        assert broker.held == 1
+        assert broker.lease_count == 1
         if held.is_given_up:
             given_up = held
             worker.ack(held)
@@ -195,7 +195,7 @@ def test_what_a_worker_has_not_begun_when_a_suspect_comes_is_given_back(broker) 
     assert broker.begin_alone(alone)
     go_on.set()
     # Then what was not begun is back in the queue, and runs when the suspect has ended.
-    wait_for(lambda: broker.held == 0)
+    wait_for(lambda: broker.lease_count == 0)
     assert ran == ["m0"]
     broker.end_alone(alone)
     wait_for(lambda: ran == ["m0", "m1"])

@@ -9,7 +9,7 @@ from botocore.exceptions import EndpointConnectionError
 from dramatiq_sqs.exceptions import MessageTooLarge
 
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES
-from pipeline.sqs.wire import Entry, Reason, SendFailed, decode, encode
+from pipeline.sqs.wire import Reason, SendEntry, SendFailed, decode, encode
 from tests.support.echo import broker, clock, consume, count_requests, counts, dead_letters, message, take
 from tests.support.waiting import wait_for
 
@@ -80,13 +80,13 @@ def test_what_sqs_would_refuse_is_not_sent(broker) -> None:
     with pytest.raises(MessageTooLarge):
         broker.enqueue(message("x" * MAX_MESSAGE_BYTES))
     refused = [
-        Entry("x", delay=901),
-        Entry("x", group="g" * 129),
-        Entry("x", group="a b"),
-        Entry("x", attributes=(("name", ""),)),
-        Entry("x", attributes=tuple((f"a{n}", "v") for n in range(11))),
-        Entry(""),
-        Entry("\x00"),
+        SendEntry("x", delay=901),
+        SendEntry("x", group="g" * 129),
+        SendEntry("x", group="a b"),
+        SendEntry("x", attributes=(("name", ""),)),
+        SendEntry("x", attributes=tuple((f"a{n}", "v") for n in range(11))),
+        SendEntry(""),
+        SendEntry("\x00"),
     ]
     assert [type(error) for error in broker.send("work", refused)] == [ValueError] * len(refused)
     assert requests == {}
@@ -131,7 +131,7 @@ def test_trouble_while_receiving_and_deleting_is_waited_out(broker, consume) -> 
 def test_a_body_too_large_for_its_reason_is_put_away_and_named(broker, consume) -> None:
     # Given a body just under SQS's limit that is no message
     kept: list[bytes] = []
-    broker.put_away = lambda body: kept.append(body) or "key-1"
+    broker.claim_check = lambda body: kept.append(body) or "key-1"
     body = "x" * MAX_MESSAGE_BYTES
     broker.client.send_message(QueueUrl=broker.queue_url("work"), MessageBody=body)
     consume()

@@ -37,6 +37,29 @@ def test_an_object_is_there_until_it_is_deleted(environment: dict[str, str]) -> 
     assert caught.value.is_absent
 
 
+def test_each_request_is_counted_by_what_came_of_it(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given that whatever is counted is noted
+    counted: list[tuple[object, ...]] = []
+    monkeypatch.setattr(objects, "count_request", lambda *request: counted.append(request))
+    bucket = environment["S3_BUCKET"]
+    # When objects are stored, read, looked for and deleted
+    put(bucket, "a")
+    objects.get(bucket, "a", doing="try")
+    objects.exists(bucket, "a", doing="try")
+    objects.exists(bucket, "b", doing="try")
+    objects.delete(bucket, ["a", "b", "c"], doing="try")
+    # Then each is counted by S3's name for it, three deleted ones as three.
+    assert counted == [
+        ("s3", "PutObject", 200, 1),
+        ("s3", "GetObject", 200, 1),
+        ("s3", "HeadObject", 200, 1),
+        ("s3", "HeadObject", 404, 1),
+        ("s3", "DeleteObject", 200, 3),
+    ]
+
+
 def test_an_empty_object_is_kept(environment: dict[str, str]) -> None:
     put(environment["S3_BUCKET"], "empty", b"")
     assert objects.get(environment["S3_BUCKET"], "empty", doing="try") == b""
@@ -99,8 +122,8 @@ def test_a_refusal_has_s3s_own_name(environment, s3_that_answers, answer, said: 
     for request in (lambda: put("b", "k"), lambda: objects.get("b", "k", doing="try")):
         with pytest.raises(S3Error) as caught:
             request()
-        assert (caught.value.code, caught.value.said, caught.value.is_absent) == ("s3_error", said, is_absent)
-        assert str(caught.value) == f"s3_error: Could not try: s3 said {said}."
+        assert (caught.value.code, caught.value.reason, caught.value.is_absent) == ("s3_error", said, is_absent)
+        assert str(caught.value) == f"s3_error: Could not try: S3 answered {said}."
 
 
 def test_an_endpoint_that_is_down_is_an_error_of_s3(environment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.clients import aws
-from pipeline.errors import StagedMissing
+from pipeline.errors import Retry, RetryableError, StagedMissing
 from pipeline.settings import get_settings
-from pipeline.storage.staging import EXPIRY_DAYS, LocalStaging, Staging, staging
+from pipeline.storage.staging import EXPIRY_DAYS, SWEEP_INTERVAL, LocalStaging, Staging, staging
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -82,29 +82,84 @@ def test_files_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
 
 
 def test_orphans_in_a_folder_go_after_fourteen_days_and_not_before(tmp_path: Path) -> None:
-    # Given files of 13.9 and of 14.1 days
+    # Given files of 13.9, 14.1 and 15 days
     store = LocalStaging(tmp_path)
-    young, old = store.put(b"young"), store.put(b"old")
-    for key, days in ((young, EXPIRY_DAYS - 0.1), (old, EXPIRY_DAYS + 0.1)):
+    young, old, older = (store.put(data) for data in (b"young", b"old", b"older"))
+    for key, days in ((young, EXPIRY_DAYS - 0.1), (old, EXPIRY_DAYS + 0.1), (older, EXPIRY_DAYS + 1)):
         os.utime(tmp_path / key[:2] / key, times=(time.time() - days * 86400,) * 2)
     # and files of others beside them
     for theirs in ("documents/thesis.docx", "ab/thesis.docx", "ab/cd/thesis.docx", "thesis.docx"):
         (tmp_path / theirs).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / theirs).write_bytes(b"theirs")
         os.utime(tmp_path / theirs, times=(0, 0))
-    # When the folder is swept, then only the older one is gone.
-    assert store.sweep() == 1
+    # When the folder is cleaned up, then only the older ones are gone.
+    assert store.clean_up() == 2
     assert len(list(tmp_path.rglob("thesis.docx"))) == 4
     assert store.get(young) == b"young"
     with pytest.raises(StagedMissing):
         store.get(old)
-    assert store.sweep() == 0
+    assert store.clean_up() == 0
 
 
-def test_a_new_process_sweeps_when_it_first_puts(tmp_path: Path) -> None:
+def test_a_new_process_cleans_up_when_it_first_puts(tmp_path: Path) -> None:
     orphan = tmp_path / "00" / ("0" * 32)
     orphan.parent.mkdir()
     orphan.write_bytes(b"left behind")
     os.utime(orphan, times=(0, 0))
     LocalStaging(tmp_path).put(b"new")
     assert not orphan.exists()
+
+
+def test_what_was_being_written_when_a_process_died_goes_after_fourteen_days(tmp_path: Path, monkeypatch) -> None:
+    # Given a file that is whole, but was never put in its place
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    store = LocalStaging(tmp_path)
+    monkeypatch.setattr(os, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        store.put(b"partial")
+    # When the folder is swept later, then it is gone.
+    assert store.sweep(time.time() + EXPIRY_DAYS * 86400 - 60) == 0
+    assert store.sweep(time.time() + EXPIRY_DAYS * 86400 + 60) == 1
+
+
+def test_a_process_sweeps_no_more_than_once_an_hour(tmp_path: Path, monkeypatch) -> None:
+    # Given a process that has swept
+    store, now = LocalStaging(tmp_path), time.monotonic()
+    store.put(b"first")
+    orphan = tmp_path / "00" / ("0" * 32)
+    orphan.parent.mkdir(exist_ok=True)
+    orphan.write_bytes(b"left behind")
+    os.utime(orphan, times=(0, 0))
+    # When it puts more within the hour, then it does not look again; later it does.
+    monkeypatch.setattr(time, "monotonic", lambda: now + SWEEP_INTERVAL - 60)
+    store.put(b"second")
+    assert orphan.exists()
+    monkeypatch.setattr(time, "monotonic", lambda: now + SWEEP_INTERVAL + 60)
+    store.put(b"third")
+    assert not orphan.exists()
+
+
+@pytest.mark.parametrize("call", ["put", "get", "delete"])
+def test_a_folder_in_trouble_is_an_error_that_is_tried_again(tmp_path: Path, call: str) -> None:
+    # Given a file in the place of the folder, or a folder in that of the file
+    store, key = LocalStaging(tmp_path), "ab" + "0" * 30
+    if call == "put":
+        (tmp_path / "ab").write_bytes(b"")
+    else:
+        (tmp_path / "ab" / key).mkdir(parents=True)
+    calls = {"put": lambda: store.put(b"x", key), "get": lambda: store.get(key), "delete": lambda: store.delete([key])}
+    with pytest.raises(RetryableError) as caught:
+        calls[call]()
+    assert (caught.value.code, caught.value.retry) == ("staging_error", Retry.SERVICE)
+
+
+def test_what_is_put_under_a_key_takes_the_place_of_what_was_there(store: Staging) -> None:
+    key = "ab" + "0" * 30
+    assert store.put(b"first", key) == key
+    assert store.put(b"second", key) == key
+    assert store.get(key) == b"second"
+    store.delete([key])
+    with pytest.raises(StagedMissing, match=key):
+        store.get(key)

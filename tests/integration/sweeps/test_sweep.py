@@ -172,8 +172,8 @@ def test_a_cover_that_too_many_documents_share_is_one_job_for_a_part_of_them(dat
 
 
 def test_two_that_record_a_cover_at_once_both_add_their_documents(database):
-    covers = [{"cover": run_state.Cover("run", "job", {"itunes_image": "u"}, [n])} for n in range(8)]
-    threads = [Thread(target=run_state.join, args=(each,)) for each in covers]
+    groups = [run_state.DocumentGroup("cover", "run", "job", {"itunes_image": "u"}, [n]) for n in range(8)]
+    threads = [Thread(target=run_state.join, args=([each], 0)) for each in groups]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -189,6 +189,28 @@ def test_the_same_cover_in_two_folders_is_two_jobs(database):
     assert {job.folder for job in Walker(EPISODES).go().jobs} == {"SHOW_1", "SHOW_2"}
 
 
+def test_a_cover_whose_job_has_ended_is_not_sent_again_with_its_page(database, small_pages, monkeypatch):
+    # Given a worker that died after it had handed a page's jobs over and before it could say so
+    episodes(database, 4, covers=2)
+    walker = Walker(EPISODES)
+
+    def dies(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_state, "handed_over", dies)
+        with pytest.raises(KeyboardInterrupt):
+            walker.take(0)
+    # When one of the jobs ends, and the page is taken again
+    first, second = walker.jobs
+    end(first)
+    walker.jobs.clear()
+    database.episodes.update_many({}, {"$unset": {"last_itunes_image": ""}})
+    walker.take(0)
+    # Then only the job that has not ended is sent again.
+    assert walker.jobs == [second]
+
+
 def test_what_comes_after_a_covers_job_has_ended_is_written_without_another(database, small_pages):
     episodes(database, 8, covers=1)
     walker = Walker(EPISODES)
@@ -202,7 +224,7 @@ def test_what_comes_after_a_covers_job_has_ended_is_written_without_another(data
     assert walker.record.counts == {"invalid": 8}
 
 
-def test_a_repeated_page_message_does_not_fork_the_walk(database, small_pages):
+def test_a_repeated_page_message_does_not_fork_the_run(database, small_pages):
     episodes(database, 12)
     walker = Walker(EPISODES)
 
@@ -245,14 +267,14 @@ def test_a_worker_that_died_before_it_advanced_the_run_hands_its_page_over_again
 def test_two_that_take_the_same_page_at_once_do_not_lose_or_fork_it(database, small_pages):
     episodes(database, 12)
     walker = Walker(EPISODES)
-    turns: list[sweep.NextPage | None] = []
-    threads = [Thread(target=lambda n=n: turns.append(walker.take(0, by=f"message {n}"))) for n in range(4)]
+    answers: list[sweep.NextPage | None] = []
+    threads = [Thread(target=lambda n=n: answers.append(walker.take(0, by=f"message {n}"))) for n in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert Counter(turns) == {sweep.NextPage(1): 1, None: 3}
+    assert Counter(answers) == {sweep.NextPage(1): 1, None: 3}
     assert len({job.id for job in walker.jobs}) == 4
 
 
@@ -285,7 +307,7 @@ def test_a_run_waits_while_too_many_of_its_jobs_are_under_way(database, monkeypa
     assert run_state.under_way("run") == 8
 
 
-def test_a_limit_ends_the_walk(database, small_pages):
+def test_a_limit_ends_the_sweep(database, small_pages):
     episodes(database, 20)
 
     walker = Walker(EPISODES, limit=6).go()
@@ -295,7 +317,7 @@ def test_a_limit_ends_the_walk(database, small_pages):
     assert walker.record.walked
 
 
-def test_an_empty_collection_ends_the_walk(database):
+def test_an_empty_collection_ends_the_sweep(database):
     walker = Walker(CHANNELS).go()
 
     assert walker.jobs == []
@@ -331,7 +353,7 @@ def test_a_write_back_that_was_cut_off_is_made_good(database, monkeypatch):
     assert run_state.under_way("run") == 0
 
 
-def test_a_job_that_outlived_the_runs_record_is_let_go(database):
+def test_a_job_that_outlived_the_runs_record_is_ignored(database):
     episodes(database, 1)
     walker = Walker(EPISODES).go()
     database[run_state.COLLECTION].delete_many({})
@@ -384,7 +406,7 @@ def test_a_run_that_is_recorded_stays_as_it_was(database):
 
 def test_mongodb_in_trouble_is_an_error_that_names_no_host(database, monkeypatch):
     monkeypatch.setenv("MONGO_URL", "mongodb://user:secret@127.0.0.1:1/db")
-    monkeypatch.setattr(mongo, "MONGO_ANSWERS", 0.2)
+    monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
     lazy.forget()
 
     with pytest.raises(RetryableError) as caught:

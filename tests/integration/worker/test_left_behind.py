@@ -55,7 +55,7 @@ def messages_in(queue: str) -> int:
 
 
 def messages_of(queue: str) -> int:
-    return messages_in(f"{get_settings().queue_namespace}_{queue}")
+    return messages_in(get_settings().full_queue_name(queue))
 
 
 def test_what_an_attempt_staged_before_it_died_is_deleted_by_those_that_follow(environment) -> None:
@@ -78,7 +78,7 @@ def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(
 ) -> None:
     # Given staging that does not let go of a job's bytes: a folder is in the place of the file
     monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
-    lazy.unsubscribe()
+    lazy.forget()
     results = f"results-{secrets.token_hex(4)}"
     done = a_job(results)
     (source,) = done.sources
@@ -106,7 +106,7 @@ def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(
 def test_bytes_that_can_never_be_deleted_are_no_dead_letter(environment, tmp_path: Path, monkeypatch, caplog) -> None:
     # Given a job that is delivered, whose clean-up failed as often as it is tried again
     monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
-    lazy.unsubscribe()
+    lazy.forget()
     done = a_job(f"results-{secrets.token_hex(4)}")
     (source,) = done.sources
     key = done.staged_key(RESIZE, source, source.known)

@@ -323,7 +323,7 @@ def test_no_page_shows_a_secret(nothing_behind: pytest.MonkeyPatch, monkeypatch:
     # Given databases that do not answer, whose URLs hold passwords
     for name in ("MONGO_URL", "JOBS_MONGO_URL"):
         monkeypatch.setenv(name, f"mongodb://user:{HUSH}-{name.lower()}@127.0.0.1:{closed_port()}/db")
-    monkeypatch.setattr(mongo, "MONGO_ANSWERS", 0.2)
+    monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
     lazy.forget()
     with serving(Access.for_host("127.0.0.1", SecretStr(TOKEN))) as site:
         # When the page has heard so

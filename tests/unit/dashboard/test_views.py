@@ -16,7 +16,7 @@ from pipeline.dashboard.polling import DepthHistory, PolledValue, Poller
 from pipeline.dashboard.redrives import Redrives
 from pipeline.errors import RetryableError, SettingsError
 from pipeline.events import Outcome
-from pipeline.monitoring.job_log.reader import Attempt, Failure, HistorySource, JobHistory, Minute, Status
+from pipeline.monitoring.job_log.reader import Attempt, FailureGroup, HistorySource, JobHistory, JobStatus, Minute
 from pipeline.monitoring.queue_depths import Depth
 from pipeline.ops.dead_letters.letter import DeadLetter
 from pipeline.ops.submit import Submission
@@ -119,7 +119,7 @@ def turn(stage: str, verdict: Outcome, second: float, **more: Any) -> Attempt:
     return Attempt(stage, verdict, NOW + timedelta(seconds=second), 0.5, **more)
 
 
-def history(status: Status, stage: str, *turns: Attempt, **more: Any) -> JobHistory:
+def history(status: JobStatus, stage: str, *turns: Attempt, **more: Any) -> JobHistory:
     sources = more.pop("sources", (HistorySource("example.org/cover.jpg", ("image_url",)),))
     return JobHistory(
         "a-job", status, stage, NOW, NOW + timedelta(seconds=4), "SHOW", "live", sources=sources, turns=turns
@@ -238,8 +238,8 @@ def letter(
 def test_letters_of_one_stage_and_code_are_one_cause() -> None:
     letters = [letter(1), letter(2, "timeout"), letter(3, host="other.org"), letter(4), letter(5, stage="upload")]
     failures = [
-        Failure("fetch", "http_404", 9, NOW, "older", ()),
-        Failure("notify", "http_500", 2, NOW, "mended", ("job-1",)),
+        FailureGroup("fetch", "http_404", 9, NOW, "older", ()),
+        FailureGroup("notify", "http_500", 2, NOW, "mended", ("job-1",)),
     ]
     found = causes.group(letters, failures)
     assert [(cause.key, cause.count) for cause in found] == [

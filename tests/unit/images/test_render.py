@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import pytest
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
+from pipeline.images.containers import orientation as orientation_in
 from pipeline.images.content_id import RECIPE_VERSION, content_id
 from pipeline.images.formats import ENCODER_SETTINGS, format_by_extension
 from pipeline.images.render import OPTIMIZED_SIDE, identify, render
@@ -249,6 +251,56 @@ def test_an_orientation_after_the_pixels_of_a_png_counts() -> None:
     end = png_chunk(b"IEND", b"")
     late = data.removesuffix(end) + png_chunk(b"eXIf", block) + end
     assert_quarters(rendered(late, "60x20", "fill"), YELLOW, BLUE, GREEN, RED)
+
+
+def directory(order: str, *entries: tuple[int, int, int], count: int | None = None) -> bytes:
+    """An Exif block in a byte order: tags, their kinds and values."""
+    head = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HIH", 42, 8, len(entries) if count is None else count)
+    return head + b"".join(struct.pack(f"{order}HHIHH", tag, kind, 1, value, 0) for tag, kind, value in entries)
+
+
+@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
+@pytest.mark.parametrize("order", "<>")
+def test_an_orientation_is_found_in_either_byte_order(order: str, prefix: bytes) -> None:
+    for value in range(1, 9):
+        assert orientation_in(prefix + directory(order, (0x0112, 3, value))) == value
+    assert orientation_in(prefix + directory(order, (0x010F, 3, 5), (0x0112, 3, 6), (0x0112, 3, 7))) == 6
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        directory("<", (0x0112, 3, 0)),
+        directory("<", (0x0112, 3, 9)),
+        directory("<", (0x0112, 4, 6)),
+        directory("<", (0x0113, 3, 6)),
+        directory("<", (0x0112, 3, 6), count=0),
+        directory("<", count=1),
+        b"XX" + directory("<", (0x0112, 3, 6))[2:],
+        b"",
+    ],
+)
+def test_what_says_nothing_of_an_orientation_is_upright(block: bytes) -> None:
+    assert orientation_in(block) == 1
+
+
+def test_a_jpeg_that_is_stored_turned_is_decoded_as_large_as_its_renditions_need() -> None:
+    # Given stripes of single pixels in a picture that is tall once it is turned upright
+    stripes = Image.frombytes("L", (800, 400), b"\0\xff" * 400 * 400).convert("RGB")
+    data = encoded(stripes, "JPEG", exif=exif(6), quality=95)
+    # When a wide part of it is taken, which has its full width, then the stripes are there still.
+    darkest, lightest = rendered(data, "400x200").convert("L").getextrema()
+    assert lightest - darkest > 150
+
+
+def test_of_several_exif_blocks_in_a_jpeg_the_first_counts() -> None:
+    # Given a JPEG with two blocks, as an editor leaves that adds its own behind the camera's
+    data = encoded(corners(64, 32), "JPEG", exif=exif(3), quality=95)
+    block = exif(6).tobytes()
+    picture = data.index(b"\xff\xdb")
+    twice = data[:picture] + b"\xff\xe1" + struct.pack(">H", 2 + len(block)) + block + data[picture:]
+    assert twice.count(b"Exif\0\0") == 2
+    assert_quarters(rendered(twice, "60x20", "fill"), YELLOW, BLUE, GREEN, RED, tolerance=30)
 
 
 @pytest.mark.parametrize("block", [b"MM\0*\xff\xff\xff\xff\xff", b"rubbish", b""])

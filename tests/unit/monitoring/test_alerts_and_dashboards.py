@@ -21,7 +21,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from pipeline import metrics
 from pipeline.images import codecs
 from pipeline.settings import Settings
-from pipeline.worker.instrumentation import Operations
+from pipeline.worker.instrumentation import Instrumentation
 from tests.support.grafana import Dashboard, Panel
 from tests.unit.test_docs import PROCESSES, codes_in
 
@@ -92,7 +92,7 @@ def check_query(query: str) -> None:
             named.extend(part.modifier.matching.labels)
 
     promql_parser.walk(promql_parser.parse(query), visit)
-    assert labels >= set(named), f"{set(named) - labels} are no labels in {query}"
+    assert labels >= set(named), f"{set(named) - labels} are not labels in {query}"
 
 
 # The documents.
@@ -224,6 +224,6 @@ def test_a_worker_that_renders_logs_what_works_on_pixels(
 ) -> None:
     broker = StubBroker()
     with caplog.at_level(logging.INFO, "pipeline"):
-        Operations(Settings(metrics_port=0)).after_worker_boot(broker, Worker(broker, queues={queue}))
+        Instrumentation(Settings(metrics_port=0)).after_worker_boot(broker, Worker(broker, queues={queue}))
     expected = ", ".join(f"{work} by {library}" for work, library in codecs.fast_paths().items())
     assert (f"Images: {expected}" in caplog.text) is is_said

@@ -129,7 +129,7 @@ def test_it_listens_on_loopback_unless_told_otherwise(caplog: pytest.LogCaptureF
             elsewhere.bind(("127.0.0.2", port))
 
 
-def test_what_cannot_be_brought_up_to_date_costs_no_scrape(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_refreshed_costs_no_scrape(caplog: pytest.LogCaptureFixture) -> None:
     asked: list[str] = []
 
     def broken() -> None:

@@ -27,14 +27,14 @@ def job(job_id=ID, **more):
     )
 
 
-def turn(stage, verdict, second, of, **more):
+def attempt(stage, verdict, second, of, **more):
     at = NOW + second
     return Event(stage, of.id, verdict, at=at, arrived=NOW, seconds=0.25, job=of, **more)
 
 
 @pytest.fixture
 def told():
-    """Tells turns, each by a process of its own; returns the collector when all have ended."""
+    """Sends attempts, each from a process of its own; returns the collector once all have ended."""
     with collecting() as collector:
 
         def emit(*events):
@@ -50,10 +50,10 @@ def told():
 
 def test_a_job_is_one_trace_whose_id_is_its_own(told):
     collector = told(
-        turn("fetch", Outcome.RETRY, 1, job(), code="timeout", message="It did not answer.", wait=2.0),
-        turn("fetch", Outcome.DONE, 3, job(), attempt=2),
-        turn("resize", Outcome.DONE, 4, job()),
-        turn("notify", Outcome.DONE, 5, job()),
+        attempt("fetch", Outcome.RETRY, 1, job(), code="timeout", message="It did not answer.", wait=2.0),
+        attempt("fetch", Outcome.DONE, 3, job(), attempt=2),
+        attempt("resize", Outcome.DONE, 4, job()),
+        attempt("notify", Outcome.DONE, 5, job()),
     )
     spans = collector.trace(uuid.UUID(ID).hex)
     assert len(spans) == len(collector.spans) == 5
@@ -73,21 +73,23 @@ def test_a_job_is_one_trace_whose_id_is_its_own(told):
     assert collector.services == {"image-pipeline"}
 
 
-def test_an_id_that_is_no_uuid_makes_a_trace_too(told):
-    spans = told(turn("fetch", Outcome.DONE, 1, job("order 7")), turn("notify", Outcome.DONE, 2, job("order 7"))).spans
+def test_an_id_that_is_not_a_uuid_makes_a_trace_too(told):
+    spans = told(
+        attempt("fetch", Outcome.DONE, 1, job("order 7")), attempt("notify", Outcome.DONE, 2, job("order 7"))
+    ).spans
     assert len({span.trace_id for span in spans}) == 1
     assert len(spans) == 3
 
 
 def test_the_first_span_comes_once(told):
-    # given turns that were not the job's first, or tried nothing
+    # given attempts that were not the job's first, or tried nothing
     again = replace(job(), redrives=1)
-    afresh = job().with_sources({job().sources[0].url: job().sources[0].afresh()})
+    restarted = job().with_sources({job().sources[0].url: job().sources[0].afresh()})
     collector = told(
-        turn("fetch", Outcome.SNOOZED, 1, job()),
-        turn("fetch", Outcome.DONE, 2, again),
-        turn("fetch", Outcome.DONE, 3, afresh),
-        turn("upload", Outcome.DONE, 4, job()),
+        attempt("fetch", Outcome.SNOOZED, 1, job()),
+        attempt("fetch", Outcome.DONE, 2, again),
+        attempt("fetch", Outcome.DONE, 3, restarted),
+        attempt("upload", Outcome.DONE, 4, job()),
     )
     assert [span.name for span in collector.spans].count("job") == 0
 
@@ -98,7 +100,7 @@ def test_a_rejected_message_is_a_trace(told):
 
 
 def test_nothing_of_payloads_and_queries_is_sent(told):
-    assert "hush" not in str(told(turn("fetch", Outcome.DONE, 1, job())).spans)
+    assert "hush" not in str(told(attempt("fetch", Outcome.DONE, 1, job())).spans)
 
 
 def test_an_endpoint_that_is_down_costs_nothing_and_is_said_once(caplog):
@@ -107,13 +109,13 @@ def test_an_endpoint_that_is_down_costs_nothing_and_is_said_once(caplog):
     traces.start()
     began = time.monotonic()
     for number in range(3000):
-        traces(turn("fetch", Outcome.DONE, number, job()))
+        traces(attempt("fetch", Outcome.DONE, number, job()))
     # when it ends
     traces.stop(0.2)
     # then it did not wait for the endpoint, and nothing goes on trying
     wait_for(lambda: not [thread for thread in threading.enumerate() if "BatchSpan" in thread.name])
     assert time.monotonic() - began < 30
-    assert caplog.text.count("does not take traces") <= 1
+    assert caplog.text.count("does not accept traces") <= 1
     assert "Transient" not in caplog.text
 
 

@@ -272,7 +272,7 @@ class TestTLS:
         assert (type(error), error.code, error.message) == (
             RetryableError,
             "tls_error",
-            "a.example/x could not be reached over TLS that can be trusted.",
+            "a.example/x could not be reached over trusted TLS.",
         )
         assert server.requests == []
 

@@ -1,4 +1,4 @@
-"""Whose turn it is: with a clock that the tests move, and with real servers."""
+"""The host limiter, with a clock that the tests move and with real servers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError, Snoozed
 from pipeline.net import host_limits as hosts
 from pipeline.net.download import download
-from pipeline.net.host_limits import FIRST_REST, LONGEST_REST, LONGEST_WAIT, MAX_FAILURES, PATIENCE, HostLimiter
+from pipeline.net.host_limits import (
+    FIRST_OPEN_TIME,
+    HOST_DOWN_AFTER,
+    LONGEST_OPEN_TIME,
+    MAX_FAILURES,
+    MAX_SNOOZE,
+    HostLimiter,
+)
 from pipeline.stages import Lane
 from tests.support.untrusted_servers import Remote, Request, always, answer, remote, settings
 from tests.support.waiting import wait_for
@@ -70,7 +77,7 @@ def fail(host_limiter: HostLimiter, times: int = MAX_FAILURES, code: str = "unre
         ask(host_limiter, failing(code))
 
 
-def put_off(host_limiter: HostLimiter, url: str = URL, lane: Lane = Lane.LIVE) -> Snoozed:
+def snooze(host_limiter: HostLimiter, url: str = URL, lane: Lane = Lane.LIVE) -> Snoozed:
     with pytest.raises(Snoozed) as caught, host_limiter.slot(url, lane):
         pass
     return caught.value
@@ -81,15 +88,15 @@ class TestAtATime:
         with ExitStack() as under_way:
             for _ in range(4):
                 under_way.enter_context(host_limiter.slot(URL))
-            assert put_off(host_limiter).code == "host_busy"
+            assert snooze(host_limiter).code == "host_busy"
             ask(host_limiter, url=OTHER)
         ask(host_limiter)
 
-    def test_a_bulk_job_leaves_one_turn_to_live_ones(self, host_limiter: HostLimiter) -> None:
+    def test_a_bulk_job_leaves_one_slot_to_live_ones(self, host_limiter: HostLimiter) -> None:
         with ExitStack() as under_way:
             for _ in range(3):
                 under_way.enter_context(host_limiter.slot(URL, Lane.BULK))
-            put_off(host_limiter, lane=Lane.BULK)
+            snooze(host_limiter, lane=Lane.BULK)
             ask(host_limiter)
 
     def test_where_one_is_the_limit_bulk_jobs_may_have_it(self) -> None:
@@ -103,7 +110,7 @@ class TestAtATime:
     def test_a_host_is_one_however_it_is_written(self, url: str) -> None:
         host_limiter = HostLimiter(1)
         with host_limiter.slot(URL):
-            assert "secret" not in str(put_off(host_limiter, url))
+            assert "secret" not in str(snooze(host_limiter, url))
 
     def test_a_server_on_another_port_is_another(self) -> None:
         host_limiter = HostLimiter(1)
@@ -116,7 +123,7 @@ class TestAtATime:
             pass
 
 
-class TestWhenToComeAgain:
+class TestSnoozes:
     def test_one_by_one_as_fast_as_the_host_has_worked(self, host_limiter: HostLimiter, clock: Clock) -> None:
         # Given a host that takes 8 s for a request
         for _ in range(40):
@@ -125,36 +132,36 @@ class TestWhenToComeAgain:
         with ExitStack() as under_way:
             for _ in range(4):
                 under_way.enter_context(host_limiter.slot(URL))
-            # Then of five that come, each is to come again as another turn will have ended.
-            assert [round(put_off(host_limiter).wait) for _ in range(5)] == [2, 4, 6, 8, 10]
+            # Then of five that come, each is to return when another slot becomes free.
+            assert [round(snooze(host_limiter).wait) for _ in range(5)] == [2, 4, 6, 8, 10]
 
     @pytest.mark.parametrize("lane", Lane)
     def test_no_later_than_is_good_for_its_lane(self, host_limiter: HostLimiter, lane: Lane) -> None:
         with ExitStack() as under_way:
             for _ in range(4):
                 under_way.enter_context(host_limiter.slot(URL))
-            waits = [put_off(host_limiter, lane=lane).wait for _ in range(2000)]
-        assert max(waits) == LONGEST_WAIT[lane]
+            waits = [snooze(host_limiter, lane=lane).wait for _ in range(2000)]
+        assert max(waits) == MAX_SNOOZE[lane]
 
     def test_bulk_jobs_that_wait_do_not_make_a_live_one_wait_longer(self, host_limiter: HostLimiter) -> None:
         with ExitStack() as under_way:
             for _ in range(4):
                 under_way.enter_context(host_limiter.slot(URL))
             for _ in range(1000):
-                put_off(host_limiter, lane=Lane.BULK)
-            assert put_off(host_limiter).wait < 1
+                snooze(host_limiter, lane=Lane.BULK)
+            assert snooze(host_limiter).wait < 1
 
 
-class TestRests:
+class TestOpenCircuits:
     @pytest.mark.parametrize("code", ["unreachable", "timeout", "tls_error", "incomplete", "http_500", "http_503"])
     def test_after_twenty_failures_in_a_row(self, host_limiter: HostLimiter, clock: Clock, code: str) -> None:
         fail(host_limiter, MAX_FAILURES - 1, code)
         ask(host_limiter, failing(code))
-        # Then it is left alone for the rest of its rest, and others are not.
+        # Then it is snoozed for the rest of that time, and other hosts are not.
         clock.now += 10
-        error = put_off(host_limiter)
+        error = snooze(host_limiter)
         assert error.code == "host_resting"
-        assert FIRST_REST - 10 <= error.wait < FIRST_REST - 9
+        assert FIRST_OPEN_TIME - 10 <= error.wait < FIRST_OPEN_TIME - 9
         ask(host_limiter, url=OTHER)
 
     @pytest.mark.parametrize("code", ["http_404", "http_429", "not_an_image", "too_large", "empty"])
@@ -169,7 +176,7 @@ class TestRests:
         fail(host_limiter, MAX_FAILURES - 1)
         ask(host_limiter, PermanentError(code, "Not asked."))
         fail(host_limiter, 1)
-        put_off(host_limiter)
+        snooze(host_limiter)
 
     def test_a_success_ends_the_row(self, host_limiter: HostLimiter) -> None:
         fail(host_limiter, MAX_FAILURES - 1)
@@ -181,24 +188,24 @@ class TestRests:
         self, host_limiter: HostLimiter, clock: Clock
     ) -> None:
         fail(host_limiter)
-        clock.now += FIRST_REST
+        clock.now += FIRST_OPEN_TIME
         with host_limiter.slot(URL):
-            put_off(host_limiter)
+            snooze(host_limiter)
         with host_limiter.slot(URL), host_limiter.slot(URL):
             pass
 
-    def test_it_rests_longer_each_time_that_the_first_request_fails(
+    def test_it_stays_open_longer_each_time_that_the_first_request_fails(
         self, host_limiter: HostLimiter, clock: Clock
     ) -> None:
-        rests = []
+        open_times = []
         fail(host_limiter)
         for _ in range(6):
-            rests.append(host_limiter._hosts["covers.example"].rest)
-            clock.now += rests[-1]
+            open_times.append(host_limiter._hosts["covers.example"].open_time.wait)
+            clock.now += open_times[-1]
             fail(host_limiter, 1)
-        assert rests == [30, 60, 120, 240, 300, 300]
+        assert open_times == [30, 60, 120, 240, 300, 300]
 
-    def test_requests_that_began_before_its_rest_do_not_make_it_longer(
+    def test_requests_that_began_before_it_opened_do_not_make_it_longer(
         self, host_limiter: HostLimiter, clock: Clock
     ) -> None:
         under_way = [host_limiter.slot(URL) for _ in range(3)]
@@ -207,39 +214,39 @@ class TestRests:
         fail(host_limiter)
         for slot in under_way:
             slot.__exit__(RetryableError, failing("timeout"), None)
-        assert host_limiter._hosts["covers.example"].rest == FIRST_REST
+        assert host_limiter._hosts["covers.example"].open_time.wait == FIRST_OPEN_TIME
 
-    def test_nobody_goes_first_while_a_request_from_before_its_rest_is_under_way(
+    def test_nobody_goes_first_while_a_request_from_before_it_opened_is_under_way(
         self, host_limiter: HostLimiter, clock: Clock
     ) -> None:
         with host_limiter.slot(URL):
             fail(host_limiter)
-            clock.now += FIRST_REST
-            put_off(host_limiter)
+            clock.now += FIRST_OPEN_TIME
+            snooze(host_limiter)
         ask(host_limiter)
 
     def test_a_thread_that_is_ended_tells_nothing(self, host_limiter: HostLimiter, clock: Clock) -> None:
         fail(host_limiter)
-        clock.now += FIRST_REST
+        clock.now += FIRST_OPEN_TIME
         with pytest.raises(KeyboardInterrupt), host_limiter.slot(URL):
             raise KeyboardInterrupt
         with host_limiter.slot(URL):
-            put_off(host_limiter)
+            snooze(host_limiter)
 
     def test_one_that_is_down_for_an_hour_costs_attempts_so_that_every_job_ends(
         self, host_limiter: HostLimiter, clock: Clock
     ) -> None:
         fail(host_limiter)
-        until = clock.now + PATIENCE
+        until = clock.now + HOST_DOWN_AFTER
         while clock.now <= until:
-            clock.now += LONGEST_REST
+            clock.now += LONGEST_OPEN_TIME
             fail(host_limiter, 1)
         with pytest.raises(RetryableError) as caught:
             ask(host_limiter)
         assert (caught.value.code, caught.value.retry) == ("host_down", Retry.SOURCE)
         assert not isinstance(caught.value, Snoozed)
         # It is still asked now and then.
-        clock.now += LONGEST_REST
+        clock.now += LONGEST_OPEN_TIME
         ask(host_limiter)
         ask(host_limiter)
 
@@ -247,9 +254,9 @@ class TestRests:
 def test_hosts_that_were_not_asked_for_long_are_forgotten(
     host_limiter: HostLimiter, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "MANY_HOSTS", 100)
+    monkeypatch.setattr(hosts, "MAX_HOSTS", 100)
     for n in range(1000):
-        clock.now += LONGEST_REST / 50
+        clock.now += LONGEST_OPEN_TIME / 50
         ask(host_limiter, url=f"https://host-{n}.example/")
     assert len(host_limiter._hosts) <= 100
 

@@ -20,17 +20,11 @@ from standardwebhooks import Webhook
 
 from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
-from pipeline.net.notifications import postback
+from pipeline.net.notifications import MAX_ANSWER_BODY, postback
+from pipeline.net.session import http
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET
-from tests.support.untrusted_servers import (
-    Behaviour,
-    Remote,
-    Request,
-    always,
-    answer,
-    remote,
-    settings,
-)
+from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
+from tests.support.untrusted_servers import Behaviour, Remote, Request, always, answer, remote, settings
 
 SECRET = "-".join(["not", "to", "be", "told"])  # so that no source line in a traceback holds it
 JOB = "3f1d7f3e-0a52-5a55-9a4b-3f0f6a4a9f10"
@@ -91,6 +85,24 @@ class TestRequest:
         headers = {name: str(request.header(name)) for name in ("webhook-id", "webhook-timestamp", "webhook-signature")}
         Webhook(secret).verify(request.body, headers)
         assert abs(int(headers["webhook-timestamp"]) - time.time()) < 10
+
+    @pytest.mark.usefixtures("far_from_greenwich")
+    def test_a_signature_has_the_time_that_everybody_has(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        secret = "whsec_" + base64.b64encode(b"k" * 32).decode()
+        settings(monkeypatch, POSTBACK_SIGNING_SECRET=secret)
+        with remote(always(answer(200))) as server:
+            postback(JOB, server.url(), RESULT)
+        request = server.requests[0]
+        headers = {name: str(request.header(name)) for name in ("webhook-id", "webhook-timestamp", "webhook-signature")}
+        Webhook(secret).verify(request.body, headers)
+
+    def test_each_wait_has_the_timeout_of_the_settings(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        session, asked = http(), []
+        post = session.post
+        monkeypatch.setattr(session, "post", lambda url, **how: asked.append(how["timeout"]) or post(url, **how))
+        with remote(always(answer(200))) as server:
+            postback(JOB, server.url(), RESULT)
+        assert asked == [0.3]
 
     def test_a_repeat_has_the_same_id_and_body(self) -> None:
         with remote(always(answer(200))) as server:
@@ -156,14 +168,17 @@ class TestAnswer:
         assert isinstance(error, RetryableError)
         assert error.retry_after == pytest.approx(seconds, abs=60)
 
-    def test_an_endless_body_after_a_success_is_not_read(self) -> None:
-        def behave(server: Remote, _: Request) -> Iterator[bytes]:
-            yield b"HTTP/1.1 200 OK\r\n\r\n"
-            while not server.stopped.is_set():
-                yield b"x" * 65536
+    def test_an_endless_body_after_a_success_is_not_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Given a receiver that sends as much of a body as is read, and then keeps us waiting for more
+        settings(monkeypatch, POSTBACK_TIMEOUT="60")
 
-        with remote(behave) as server:
-            postback(JOB, server.url(), RESULT)
+        def behave(server: Remote, _: Request) -> Iterator[bytes]:
+            yield b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * MAX_ANSWER_BODY
+            server.stopped.wait()
+
+        # When a result is posted, then that is a success at once, and nobody waits for the rest.
+        with ThreadPoolExecutor(1) as pool, remote(behave) as server:
+            pool.submit(postback, JOB, server.url(), RESULT).result(timeout=20)
 
     @pytest.mark.parametrize("body", [b"half", b""])
     def test_a_body_that_never_ends_does_not_undo_a_success(self, body: bytes) -> None:

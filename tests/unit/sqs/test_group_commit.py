@@ -111,7 +111,7 @@ def test_a_batch_waits_for_those_that_are_expected() -> None:
     # Given three at work
     sender = Sender()
     sender.let.release(10)
-    group = GroupCommit(sender, max_entries=10, max_bytes=1000, expected=lambda: 3, company_wait=10)
+    group = GroupCommit(sender, max_entries=10, max_bytes=1000, expected=lambda: 3, window=10)
     with ThreadPoolExecutor(3) as pool:
         # When one after the other has something to send
         outcomes = [pool.submit(group.submit, [(entry, 1)]) for entry in "abc"]
@@ -124,7 +124,7 @@ def test_one_that_is_alone_at_work_or_has_a_full_batch_never_waits() -> None:
     sender = Sender()
     sender.let.release(10)
     at_work = ["only me"]
-    group = GroupCommit(sender, max_entries=2, max_bytes=1000, expected=lambda: len(at_work), company_wait=60)
+    group = GroupCommit(sender, max_entries=2, max_bytes=1000, expected=lambda: len(at_work), window=60)
     assert group.submit([("a", 1)]) == [None]
     at_work += ["another", "a third"]
     assert group.submit([("b", 1), ("c", 1)]) == [None] * 2
@@ -134,6 +134,6 @@ def test_one_that_is_alone_at_work_or_has_a_full_batch_never_waits() -> None:
 def test_a_batch_goes_in_the_end_where_those_that_were_expected_do_not_come() -> None:
     sender = Sender()
     sender.let.release(10)
-    group = GroupCommit(sender, max_entries=10, max_bytes=1000, expected=lambda: 5, company_wait=0.05)
+    group = GroupCommit(sender, max_entries=10, max_bytes=1000, expected=lambda: 5, window=0.05)
     assert group.submit([("a", 1)]) == [None]
     assert sender.batches == [["a"]]

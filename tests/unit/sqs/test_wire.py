@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES
-from pipeline.sqs.wire import Entry, in_batches
+from pipeline.sqs.wire import SendEntry, in_batches
 
 
-def sizes(entries: list[Entry]) -> list[list[int]]:
+def sizes(entries: list[SendEntry]) -> list[list[int]]:
     return [[entry.size for entry in batch] for batch in in_batches(entries)]
 
 
 def test_a_batch_has_ten_entries_at_the_most() -> None:
-    assert sizes([Entry("x")] * 23) == [[1] * 10, [1] * 10, [1] * 3]
+    assert sizes([SendEntry("x")] * 23) == [[1] * 10, [1] * 10, [1] * 3]
 
 
 def test_a_batch_has_one_mebibyte_at_the_most() -> None:
     half = MAX_MESSAGE_BYTES // 2
-    batches = sizes([Entry("x" * half), Entry("x" * half), Entry("x"), Entry("x" * MAX_MESSAGE_BYTES), Entry("x")])
+    batches = sizes(
+        [
+            SendEntry("x" * half),
+            SendEntry("x" * half),
+            SendEntry("x"),
+            SendEntry("x" * MAX_MESSAGE_BYTES),
+            SendEntry("x"),
+        ]
+    )
     assert batches == [[half, half], [1], [MAX_MESSAGE_BYTES], [1]]
 
 

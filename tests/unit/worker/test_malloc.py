@@ -13,9 +13,9 @@ PROGRAM = """
 import gc, resource
 frozen = gc.get_freeze_count()  # Python 3.12 has some from its start
 from pipeline.actors import broker
-from pipeline.worker.middleware import KeptMemory
+from pipeline.worker.middleware import KeepMemory
 if {boots}:
-    next(each for each in broker.middleware if isinstance(each, KeptMemory)).before_worker_boot(broker, None)
+    next(each for each in broker.middleware if isinstance(each, KeepMemory)).before_worker_boot(broker, None)
 def cleared():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     block = bytearray(9_000_000)
@@ -38,7 +38,7 @@ def test_a_worker_keeps_the_memory_of_its_last_image(boots: bool, least: int, mo
 
 
 LARGE = """
-from pipeline.worker.malloc import give_back, keep_freed_blocks
+from pipeline.worker.malloc import keep_freed_blocks, trim
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 // 10**6
 keep_freed_blocks()
@@ -46,7 +46,7 @@ source = b"x" * 10_000_000
 blocks = [bytearray(source) for _ in range(60)]
 del blocks[::2]
 before = resident()
-give_back()
+trim()
 print(before, resident())
 """
 

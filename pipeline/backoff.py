@@ -1,0 +1,29 @@
+"""Doubling waits between attempts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Backoff:
+    """The wait after each failure in a row: `first` seconds, doubled each time up to `last`.
+
+    Attributes:
+        first: Seconds after the first failure.
+        last: The longest wait, in seconds.
+        wait: The wait after the latest failure; 0 after a success.
+    """
+
+    first: float
+    last: float
+    wait: float = 0.0
+
+    def next(self) -> float:
+        """Count one more failure; returns the seconds to wait before the next attempt."""
+        self.wait = min(max(2 * self.wait, self.first), self.last)
+        return self.wait
+
+    def reset(self) -> None:
+        """Start again at `first`, after a success."""
+        self.wait = 0.0

@@ -1,0 +1,177 @@
+"""The records of runs and their covers, field by field: workers of other releases read them too."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pipeline.settings import get_settings
+from pipeline.sweeps import run_state
+from pipeline.sweeps.documents import CHANNELS, EPISODES
+from pipeline.sweeps.run_state import COVER_GRACE, INDEXES, RUN_DAYS, Cover
+from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.usefixtures("far_from_greenwich")
+
+AT = datetime(2026, 11, 24, 1, tzinfo=UTC)
+OUTCOME = {"stored": {"itunes_image": {}}, "errors": {}, "given_up": False}
+
+
+def near(found: datetime, expected: datetime) -> bool:
+    return abs(found - expected) < timedelta(minutes=2)
+
+
+def cover(*ids: object) -> Cover:
+    return Cover("run", "job-1", {"itunes_image": "http://h/1"}, list(ids))
+
+
+def test_a_run_is_recorded_with_all_that_is_known_of_it(database):
+    run = run_state.begin(EPISODES, "episodes-1", by="message-1", scheduled_for=AT, limit=7)
+
+    (record,) = database.image_pipeline_sweeps.find()
+    now = datetime.now(UTC)
+    assert near(record.pop("started"), now)
+    assert near(record.pop("expires"), now + timedelta(days=RUN_DAYS))
+    assert record == {
+        "_id": "episodes-1",
+        "collection": "episodes",
+        "page": 0,
+        "after": [],
+        "advanced_by": "message-1",
+        "limit": 7,
+        "claimed": 0,
+        "walked": False,
+        "scheduled_for": AT,
+    }
+    assert run_state.load("episodes-1") == run_state.begin(EPISODES, "episodes-1", by="another", limit=8)
+    assert (run.page, run.after, run.advanced_by, run.limit, run.claimed, run.walked) == (
+        0,
+        [],
+        "message-1",
+        7,
+        0,
+        False,
+    )
+    assert run_state.load("episodes-2") is None
+
+
+def test_a_run_advances_once_for_each_page(database):
+    run = run_state.begin(CHANNELS, "run")
+
+    assert run_state.advance(run, [5], by="message-1", claimed=3, walked=False)
+    assert not run_state.advance(run, [6], by="message-2", claimed=4, walked=True)
+
+    second = run_state.load("run")
+    assert (second.page, second.after, second.advanced_by, second.claimed, second.walked) == (
+        1,
+        [5],
+        "message-1",
+        3,
+        False,
+    )
+    assert "ended" not in database.image_pipeline_sweeps.find_one()
+    assert run_state.advance(second, [], by="message-3", claimed=2, walked=True)
+    third = run_state.load("run")
+    assert (third.page, third.after, third.claimed, third.walked) == (2, [], 5, True)
+    assert near(database.image_pipeline_sweeps.find_one()["ended"], datetime.now(UTC))
+
+
+def test_the_latest_runs_come_first_and_are_those_of_the_collection(database):
+    for n, swept in enumerate((CHANNELS, EPISODES, CHANNELS, CHANNELS)):
+        run_state.begin(swept, f"{swept.name}-{n}")
+        started = AT + timedelta(minutes=n)
+        database.image_pipeline_sweeps.update_one({"_id": f"{swept.name}-{n}"}, {"$set": {"started": started}})
+    run_state.join({"cover/channels-0/x": cover(1)})
+
+    assert [run.id for run in run_state.latest(CHANNELS, 2)] == ["channels-3", "channels-2"]
+    assert [run.id for run in run_state.latest(CHANNELS, 9)] == ["channels-3", "channels-2", "channels-0"]
+    assert run_state.latest(EPISODES, 9)[0].started == AT + timedelta(minutes=1)
+
+
+def test_counts_add_up_and_nothing_is_no_change(database):
+    run_state.begin(CHANNELS, "run")
+    run_state.count("run", Counter({"done": 2, "invalid": 0}))
+    run_state.count("run", Counter({"done": 3, "failed": 1}))
+    run_state.count("run", Counter())
+
+    assert run_state.load("run").counts == {"done": 5, "failed": 1}
+
+
+def test_a_cover_is_recorded_and_expires_some_time_after_its_claims(database):
+    assert run_state.join({}) == ({}, [])
+    assert run_state.join({"cover/run/1": cover(1, 2)}) == ({}, [])
+
+    (record,) = database.image_pipeline_sweeps.find()
+    seconds = get_settings().claim_seconds + COVER_GRACE
+    assert near(record.pop("expires"), datetime.now(UTC) + timedelta(seconds=seconds))
+    assert record == {
+        "_id": "cover/run/1",
+        "outcome": None,
+        "run": "run",
+        "job": "job-1",
+        "urls": {"itunes_image": "http://h/1"},
+        "pending": True,
+        "documents": [1, 2],
+    }
+
+
+def test_a_cover_that_is_known_takes_documents_until_it_has_an_outcome(database):
+    run_state.join({"cover/run/1": cover(1)})
+    known, full = run_state.join({"cover/run/1": cover(2), "cover/run/2": cover(3)})
+    assert (list(known), full) == (["cover/run/1"], [])
+    assert (known["cover/run/1"].job, known["cover/run/1"].outcome) == ("job-1", None)
+
+    assert run_state.settle("cover/run/1", OUTCOME).documents == [1, 2]
+    again = run_state.settle("cover/run/1", {**OUTCOME, "given_up": True})
+    assert (again.outcome, again.urls, again.run) == (OUTCOME, {"itunes_image": "http://h/1"}, "run")
+    known, full = run_state.join({"cover/run/1": cover(4)})
+    assert (known["cover/run/1"].outcome, full) == (OUTCOME, [])
+    assert database.image_pipeline_sweeps.find_one({"_id": "cover/run/1"})["documents"] == [1, 2]
+    assert run_state.settle("cover/run/9", OUTCOME) is None
+
+
+def test_jobs_are_under_way_from_their_hand_over_to_their_end(database):
+    covers = {f"cover/run/{n}": cover(n) for n in range(3)}
+    run_state.join(covers)
+    run_state.join({"cover/other/1": Cover("other", "job-2", {}, [1])})
+    assert run_state.under_way("run") == 0
+
+    run_state.handed_over([])
+    run_state.handed_over(["cover/run/0", "cover/run/1", "cover/other/1"])
+    assert run_state.under_way("run") == 2
+    assert run_state.join({"cover/run/0": cover(9)})[0]["cover/run/0"].handed_over
+
+    run_state.ended("cover/run/0")
+    assert run_state.under_way("run") == 1
+    assert run_state.under_way("other") == 1
+    # And none for longer than its claims last.
+    late = datetime.now(UTC) + timedelta(seconds=COVER_GRACE - 60)
+    database.image_pipeline_sweeps.update_one({"_id": "cover/run/1"}, {"$set": {"expires": late}})
+    assert run_state.under_way("run") == 0
+
+
+def test_indexes_are_missing_until_they_are_made(database):
+    database.create_collection(run_state.COLLECTION)
+    assert list(run_state.missing_indexes()) == list(INDEXES)
+
+    for by, options, _ in INDEXES:
+        run_state.create_index(by, options)
+
+    assert list(run_state.missing_indexes()) == []
+    found = database.image_pipeline_sweeps.index_information()
+    assert found["expires_1"]["expireAfterSeconds"] == 0
+    assert found["run_1"]["partialFilterExpression"] == {"pending": True}
+
+
+@pytest.mark.parametrize("collection", [CHANNELS, EPISODES])
+def test_the_last_scheduled_run_is_the_latest_of_its_collection(database, collection):
+    assert run_state.last_scheduled(collection) is None
+    for swept in (CHANNELS, EPISODES):
+        for n in range(2):
+            at = AT + timedelta(days=n, hours=swept is EPISODES)
+            run_state.begin(swept, run_state.scheduled_id(swept, at), scheduled_for=at)
+    run_state.begin(collection, f"{collection.name}-manual-1")
+
+    assert run_state.last_scheduled(collection) == AT + timedelta(days=1, hours=collection is EPISODES)

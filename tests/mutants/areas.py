@@ -1,0 +1,89 @@
+"""What `make mutants` changes, and what it leaves alone."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import libcst as cst
+
+#: The files of each area. A module that moves is followed here, and in equivalent.toml.
+AREAS: dict[str, tuple[str, ...]] = {
+    "job": ("pipeline/job.py", "pipeline/payload.py"),
+    "images": (
+        "pipeline/recipe.py",
+        "pipeline/images/render.py",
+        "pipeline/images/content_id.py",
+        "pipeline/images/formats.py",
+        "pipeline/images/codecs.py",
+        "pipeline/images/colour.py",
+        "pipeline/images/containers.py",
+        "pipeline/images/opening.py",
+        "pipeline/images/decoding.py",
+        "pipeline/images/sandbox.py",
+    ),
+    "storage": ("pipeline/storage/s3.py", "pipeline/storage/staging.py", "pipeline/storage/publish.py"),
+    "notify": ("actors/notify.py", "pipeline/net/notifications.py", "pipeline/net/http_errors.py"),
+    "sweeps": (
+        "pipeline/sweeps/sweep.py",
+        "pipeline/sweeps/run_state.py",
+        "pipeline/sweeps/documents.py",
+        "pipeline/ops/sweeps.py",
+        "actors/sweeps.py",
+    ),
+    "dead letters": (
+        "pipeline/ops/dead_letters/letter.py",
+        "pipeline/ops/dead_letters/reader.py",
+        "pipeline/ops/dead_letters/actions.py",
+    ),
+}
+
+FILES = {file: area for area, files in AREAS.items() for file in files}
+
+#: Mutants that no test can kill, by file, the line as it was and as it became; each with the reason.
+_EQUIVALENT = Path(__file__).with_name("equivalent.toml")
+
+
+@cache
+def equivalents() -> dict[tuple[str, str, str], str]:
+    """The reasons why mutants are as good as the code, by file, line and mutated line."""
+    entries = tomllib.loads(_EQUIVALENT.read_text(encoding="utf-8")).get("mutant", [])
+    return {(entry["file"], entry["was"], entry["becomes"]): entry["why"] for entry in entries}
+
+
+def is_left_out(original: cst.CSTNode, mutated: cst.CSTNode, parents: dict[cst.CSTNode, cst.CSTNode]) -> bool:
+    """Whether a mutation is not worth a test.
+
+    It changes wording for people alone (a text that holds a space, with what is put into it, and what a logger is
+    given), because tests compare codes. Or it takes `strict` from a `zip`, which only guards against our own mistakes;
+    or renames a field of a structure that C reads by its place.
+    """
+    if isinstance(original, cst.Call) and isinstance(mutated, cst.Call):
+        kept = {id(argument.value) for argument in mutated.args}
+        lost = [argument for argument in original.args if id(argument.value) not in kept]
+        if lost and all(_is_prose(argument.value) or _is_strict(argument) for argument in lost):
+            return True
+    node = original
+    while node in parents and not isinstance(node, cst.BaseSmallStatement | cst.BaseCompoundStatement):
+        if _is_prose(node) or _is_strict(node) or _is_logging(node):
+            return True
+        node = parents[node]
+    return isinstance(node, cst.Assign) and _code(node.targets[0].target) == "_fields_"
+
+
+def _is_prose(node: cst.CSTNode) -> bool:
+    is_text = isinstance(node, cst.SimpleString | cst.FormattedString | cst.ConcatenatedString)
+    return is_text and " " in _code(node).strip()
+
+
+def _is_strict(node: cst.CSTNode) -> bool:
+    return isinstance(node, cst.Arg) and node.keyword is not None and node.keyword.value == "strict"
+
+
+def _is_logging(node: cst.CSTNode) -> bool:
+    return isinstance(node, cst.Call) and _code(node.func).startswith("logger.")
+
+
+def _code(node: cst.CSTNode) -> str:
+    return cst.Module([]).code_for_node(node)

@@ -1,0 +1,157 @@
+"""The last stage: who is told how a job ended, what of it goes to MongoDB, and what stays in staging."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+import pipeline.actors  # noqa: F401 - builds the broker, on which the actors are declared
+from actors import notify
+from pipeline.clients import lazy
+from pipeline.errors import PermanentError, RetryableError, StagedMissing
+from pipeline.job import CLEAN_UP, Content, Job, Rendered, Sweep, Unfinished
+from pipeline.recipe import Recipe, parse_rendition
+from pipeline.settings import get_settings
+from pipeline.stages import FETCH, UPLOAD
+from pipeline.storage.staging import LocalStaging, staging
+from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
+
+COVER = "https://feeds.example/cover.jpg"
+OTHER = "https://feeds.example/other.png"
+CONTENT = Content("0" * 32, ".jpeg", Recipe((parse_rendition("50x50"),)))
+GONE = PermanentError("http_404", "Gone.")
+DOWN = RetryableError("http_503", "Down.")
+SWEEP = Sweep("channels", "run-1", "cover/run-1/x")
+
+
+@pytest.fixture(autouse=True)
+def _local_staging(no_variables: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
+    lazy.forget()
+
+
+def a_job(**payload: object) -> Job:
+    payload = {"image_url": COVER, "itunes_image": OTHER, "postback_url": "https://receiver.example/hook"} | payload
+    return Job.accept(
+        payload, job_id="job-1", own_queues=get_settings().own_queues, stage_payload=lambda data: staging().put(data)
+    )
+
+
+def a_sweeps_job() -> Job:
+    urls = {"image_url": COVER, "itunes_image": OTHER}
+    return Job.of_sweep(SWEEP, job_id="job-1", folder="F", urls=urls)
+
+
+def is_staged(key: str) -> bool:
+    try:
+        return bool(staging().get(key))
+    except StagedMissing:
+        return False
+
+
+class TestCleanUp:
+    def test_the_bytes_of_a_failed_source_stay_for_it_may_be_sent_through_again(self) -> None:
+        # Given a job with one image that is published and one that failed, both with bytes in staging
+        assert isinstance(staging(), LocalStaging)
+        job = a_job()
+        good, bad = job.sources
+        keys = {name: staging().put(name.encode()) for name in ("good", "renditions", "bad", "its renditions")}
+        published = replace(good, original=keys["good"], rendered=Rendered(keys["renditions"])).published(CONTENT)
+        failed = replace(bad, original=keys["bad"], rendered=Rendered(keys["its renditions"])).failed(UPLOAD, DOWN)
+        # When it is cleaned up
+        notify.clean_up(job.with_sources({COVER: published, OTHER: failed}))
+        # Then only the published image's bytes are gone.
+        assert {name for name, key in keys.items() if is_staged(key)} == {"bad", "its renditions"}
+
+
+class TestOutcome:
+    @pytest.mark.parametrize("given_up", [COVER, OTHER])
+    def test_a_given_up_error_comes_first(self, given_up: str) -> None:
+        # Given a sweep's job with one image that failed for good, and one that another day may do better
+        job = a_sweeps_job().with_errors(FETCH, {url: DOWN if url == given_up else GONE for url in (COVER, OTHER)})
+        # When its outcome is put together
+        outcome = notify.outcome(job, job.result({}, lambda _: {}))
+        # Then the document's one place for an error gets the one that says why to wait.
+        assert [error["code"] for error in outcome["errors"].values()] == ["http_503", "http_404"]
+        assert outcome["given_up"]
+        assert outcome["stored"] == {}
+
+    @pytest.mark.usefixtures("far_from_greenwich")
+    def test_a_stored_image_and_one_that_failed_for_good(self) -> None:
+        job = a_sweeps_job()
+        (good, _) = job.sources
+        job = job.with_errors(FETCH, {OTHER: GONE}).with_sources({COVER: good.published(CONTENT)})
+        outcome = notify.outcome(job, job.result({}, lambda content: {"id": content.id}))
+        assert outcome["stored"] == {"image_url": {"id": CONTENT.id}}
+        assert not outcome["given_up"]
+        (error,) = outcome["errors"].values()
+        assert {
+            "field": "itunes_image",
+            "stage": "fetch",
+            "code": "http_404",
+            "message": "Gone.",
+        }.items() <= error.items()
+        assert abs(error["at"] - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+class TestErrands:
+    def test_each_place_that_was_asked_and_then_the_clean_up(self) -> None:
+        both = a_job(redirect_queue="results").with_errors(FETCH, {COVER: GONE, OTHER: GONE})
+        one = a_job().with_errors(FETCH, {COVER: GONE, OTHER: GONE})
+        assert list(notify.pending_deliveries(both)) == ["redirect_queue", "postback_url", CLEAN_UP]
+        assert list(notify.pending_deliveries(one)) == ["postback_url", CLEAN_UP]
+
+    def test_of_a_job_that_is_tried_again_only_what_is_left(self) -> None:
+        job = a_job(redirect_queue="results").with_errors(FETCH, {COVER: GONE, OTHER: GONE})
+        assert list(notify.pending_deliveries(replace(job, deliveries=("postback_url",)))) == ["postback_url"]
+        assert list(notify.pending_deliveries(replace(job, deliveries=(CLEAN_UP,)))) == [CLEAN_UP]
+
+    def test_a_sweeps_job_is_told_to_its_documents_alone(self) -> None:
+        job = a_sweeps_job().with_errors(FETCH, {COVER: GONE, OTHER: GONE})
+        assert list(notify.pending_deliveries(job)) == [notify.DOCUMENT, CLEAN_UP]
+
+    def test_the_result_goes_out_under_the_jobs_id_with_a_long_payload_from_staging(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given a job whose payload waits in staging, and that an operator sent through again
+        told: list[tuple[object, ...]] = []
+        monkeypatch.setitem(notify.DELIVERIES, "postback_url", lambda *delivery: told.append(delivery))
+        job = replace(a_job(long="x" * 70_000), redrives=2)
+        assert job.payload_key
+        (good, _) = job.sources
+        job = job.with_errors(FETCH, {OTHER: GONE}).with_sources({COVER: good.published(CONTENT)})
+        # When it is delivered
+        notify.pending_deliveries(job)["postback_url"]()
+        # Then the receiver gets the payload and the result, under the redriven job's own id.
+        ((id_, where, result),) = told
+        assert (id_, where) == ("job-1.r2", "https://receiver.example/hook")
+        assert result["long"] == "x" * 70_000
+        assert result["image_url_info"]["50x50"]["url"].endswith(f"/custom/{CONTENT.id}_50x50.jpeg")
+        assert result["itunes_image_error"]["code"] == "http_404"
+
+
+class TestNotify:
+    def test_what_fails_is_tried_again_each_by_itself_and_hinders_no_other(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given two receivers that cannot be reached, and bytes in staging
+        def fails(*_: object) -> None:
+            raise DOWN
+
+        monkeypatch.setitem(notify.DELIVERIES, "redirect_queue", fails)
+        monkeypatch.setitem(notify.DELIVERIES, "postback_url", fails)
+        key = staging().put(b"bytes")
+        job = a_job(redirect_queue="results")
+        job = job.with_sources({s.url: replace(s, original=key).published(CONTENT) for s in job.sources})
+        # When the job is delivered
+        with pytest.raises(Unfinished) as caught:
+            notify.notify_result.fn.__wrapped__(job)
+        # Then each delivery goes on as a job of its own, and the bytes are gone all the same.
+        assert [(part.deliveries, errors) for part, errors in caught.value.parts] == [
+            (("redirect_queue",), {"redirect_queue": DOWN}),
+            (("postback_url",), {"postback_url": DOWN}),
+        ]
+        assert not is_staged(key)

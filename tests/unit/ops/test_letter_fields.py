@@ -1,0 +1,186 @@
+"""Each field of a dead letter that holds a job, and which letters a filter takes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pipeline.clients import lazy
+from pipeline.errors import RetryableError
+from pipeline.ops.dead_letters.letter import DeadLetter, Filter, payload_of, read_letter, to_send
+from pipeline.sqs.queues import MAX_RECEIVES
+from pipeline.stages import NOTIFY, UPLOAD, Stage
+from tests.support.dead import Letter, job_at, letter_of, sweep_job
+
+SENT = 1_795_000_000_000  # milliseconds
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+PAYLOAD = {"image_url": "http://u:p@feeds.example:8080/cover.jpg?token=t", "bucket_name": "Show"}
+
+
+@pytest.fixture(autouse=True)
+def _settings(no_variables: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUEUE_URL", "http://127.0.0.1/1234/in")
+    lazy.forget()
+
+
+def received(letter: Letter, **said: str) -> DeadLetter:
+    queue, entry = letter
+    attributes: dict[str, Any] = {n: {"StringValue": v} for n, v in (dict(entry.attributes) | said).items()}
+    message: Any = {
+        "MessageId": "id-1",
+        "Body": entry.body,
+        "Attributes": {"SentTimestamp": str(SENT)},
+        "MessageAttributes": attributes,
+    }
+    return read_letter(message, queue, lambda key: f"staged {key}")
+
+
+def letter(stage: Stage = UPLOAD, **more: Any) -> DeadLetter:
+    times = {"first_at": "2026-11-24T10:00:00+00:00", "last_at": "2026-11-24T11:00:00"}
+    job = job_at("http://u:p@feeds.example:8080/cover.jpg?token=t", **more)
+    return received(letter_of(job, stage), **times)
+
+
+def test_a_letter_shows_each_thing_that_is_known_of_it_and_no_secret() -> None:
+    assert letter().as_dict() == {
+        "id": "id-1",
+        "queue": "upload_dlq",
+        "stage": "upload",
+        "code": "s3_error",
+        "message": "It failed with s3_error.",
+        "attempts": 9,
+        "first_at": "2026-11-24T10:00:00+00:00",
+        "last_at": "2026-11-24T11:00:00+00:00",
+        "kept_until": "2026-12-02T11:06:40+00:00",
+        "target": "upload",
+        "obstacle": "",
+        "job_id": "5f43a1e2-0000",
+        "report_id": "5f43a1e2-0000.r1",
+        "folder": "SHOW",
+        "lane": "live",
+        "urls": ["feeds.example/cover.jpg"],
+        "hosts": ["feeds.example"],
+    } | {"urls": ("feeds.example/cover.jpg",), "hosts": ("feeds.example",)}
+
+
+def test_the_receivers_host_counts_where_notify_gave_up() -> None:
+    assert letter(NOTIFY).hosts == ("feeds.example", "hooks.example")
+    assert letter(NOTIFY, itunes_image="http://feeds.example/other").hosts == ("feeds.example", "hooks.example")
+    assert letter(NOTIFY, postback_url=None, redirect_queue="q").hosts == ("feeds.example",)
+    assert letter(itunes_image="http://[broken/").hosts == ("feeds.example",)
+
+
+def test_a_letter_that_sqs_moved_has_no_reason_and_the_time_it_was_sent() -> None:
+    moved = received(letter_of(job_at(), UPLOAD, said=False))
+    assert (moved.code, moved.attempts, moved.report_id) == ("no_reason", 0, "5f43a1e2-0000")
+    assert moved.first_at == moved.last_at == datetime.fromtimestamp(SENT / 1000, UTC)
+    assert moved.message.startswith(f"SQS moved it here itself, after {MAX_RECEIVES} receives")
+
+
+def test_a_body_that_waits_in_staging_is_read_from_there() -> None:
+    queue, entry = letter_of(job_at(), UPLOAD)
+    message: Any = {
+        "MessageId": "id-1",
+        "Body": "too large",
+        "Attributes": {"SentTimestamp": str(SENT)},
+        "MessageAttributes": {"staging_key": {"StringValue": "0" * 32}},
+    }
+    asked: list[str] = []
+
+    def body_of(key: str) -> str:
+        asked.append(key)
+        return entry.body
+
+    found = read_letter(message, queue, body_of)
+    assert (found.job_id, found.body, asked) == ("5f43a1e2-0000", entry.body, ["0" * 32])
+
+    def gone(_: str) -> str:
+        raise RetryableError("staging_error", "The folder is away.")
+
+    found = read_letter(message, queue, gone)
+    assert (found.job, found.body) == (None, "too large")
+    assert "cannot be read: The folder is away." in found.obstacle
+
+
+def test_a_sweeps_job_is_left_unless_only_its_write_back_failed_or_nobody_told() -> None:
+    assert "sweep retry episodes" in received(letter_of(sweep_job(), UPLOAD)).obstacle
+    assert not received(letter_of(sweep_job(), NOTIFY)).obstacle
+    assert not received(letter_of(sweep_job(), UPLOAD, said=False)).obstacle
+    assert received(letter_of(sweep_job(), UPLOAD)).lane == "bulk"
+
+
+@pytest.mark.parametrize(
+    ("url", "body", "target", "obstacle"),
+    [
+        ("http://sqs/1/in.fifo", {**PAYLOAD, "redirect_queue": "q"}, "in.fifo", ""),
+        ("", {**PAYLOAD, "redirect_queue": "q"}, "", "QUEUE_URL is not set"),
+        ("http://sqs/1/in", PAYLOAD, "in", "It would be refused again: The message asks for no result"),
+        ("http://sqs/1/in", None, "in", "It would be refused again: It is not valid JSON."),
+    ],
+)
+def test_input_goes_again_where_it_would_not_be_refused(
+    monkeypatch: pytest.MonkeyPatch, url: str, body: object, target: str, obstacle: str
+) -> None:
+    monkeypatch.setenv("QUEUE_URL", url)
+    lazy.forget()
+    text = json.dumps(body) if body else "{"
+    message: Any = {"MessageId": "id-1", "Body": text, "Attributes": {"SentTimestamp": str(SENT)}}
+    found = read_letter(message, "ingest_dlq", lambda _: "")
+    assert (found.stage, found.target) == ("ingest", target)
+    assert found.obstacle.startswith(obstacle)
+    assert bool(found.obstacle) == bool(obstacle)
+
+
+def test_what_is_sent_again_has_no_attempts_behind_it() -> None:
+    message = to_send(letter())
+    assert (message.queue_name, message.options["attempts"]) == ("upload", {})
+    assert message.options["suspect"] == 1
+
+
+def test_a_payload_is_found_wherever_it_waits() -> None:
+    found = letter()
+    assert json.loads(payload_of(found, lambda _: "")) == {
+        "image_url": "http://feeds.example/cover.jpg?…",
+        "bucket_name": "Show",
+        "postback_url": "http://hooks.example/in?…",
+    }
+    staged = replace(found, job=replace(job_at(), payload=None, payload_key="1" * 32))
+    assert json.loads(payload_of(staged, lambda key: f'{{"key": "{key}"}}')) == {"key": "1" * 32}
+    assert payload_of(replace(found, job=None, body="plain"), lambda _: "") == "plain"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "takes"),
+    [
+        (Filter(), True),
+        (Filter(stage="upload"), True),
+        (Filter(stage="fetch"), False),
+        (Filter(code="s3_error"), True),
+        (Filter(code="http_404"), False),
+        (Filter(host="feeds.example"), True),
+        (Filter(host="EXAMPLE."), True),
+        (Filter(host="feeds"), False),
+        (Filter(host="eeds.example"), False),
+        (Filter(older_than=timedelta(minutes=59)), True),
+        (Filter(older_than=timedelta(hours=1)), False),
+        (Filter(ids=("id-1",)), True),
+        (Filter(ids=("id-2", "5f43")), True),
+        (Filter(ids=("id-2",)), False),
+        (Filter(stage="upload", code="http_404"), False),
+    ],
+)
+def test_a_filter_takes_what_fits_all_that_is_given(wanted: Filter, takes: bool) -> None:
+    assert wanted.takes(letter(), NOW) is takes
+
+
+def test_a_filter_looks_into_the_queues_of_its_stage() -> None:
+    assert Filter(stage="fetch").queues == ["fetch_dlq"]
+    assert {"ingest_dlq", "fetch_dlq", "notify_dlq", "sweep_channels_dlq"} < set(Filter().queues)
+    with pytest.raises(ValueError, match="'x' is no stage"):
+        Filter(stage="x")
+    with pytest.raises(ValueError, match="'abc' is no id"):
+        Filter(ids=("abcd", "abc"))

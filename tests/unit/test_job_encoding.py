@@ -1,0 +1,173 @@
+"""What of a job others rely on to the letter: ids, keys of its encoded form, and what a new one knows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import pytest
+from bson import ObjectId
+
+from pipeline.errors import PermanentError, Rejected, RetryableError, StagedMissing
+from pipeline.job import Content, Job, Rendered, Source, Unfinished, input_job_id, sweep_job_id
+from pipeline.payload import MAX_DEPTH, to_json, validated
+from pipeline.recipe import Recipe, parse_rendition
+from pipeline.settings import get_settings
+from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
+
+COVER = "https://feeds.example/cover.jpg"
+PAYLOAD = {"image_url": COVER, "postback_url": "https://receiver.example/hook"}
+CONTENT = Content("0" * 32, ".jpeg", Recipe((parse_rendition("50x50"), parse_rendition("250X250"))))
+
+
+def accept(payload: dict[str, object]) -> Job:
+    return Job.accept(payload, job_id="job-1", own_queues=get_settings().own_queues, stage_payload=lambda _: "0" * 32)
+
+
+def test_a_new_job_knows_its_input_and_nothing_else() -> None:
+    assert asdict(accept(PAYLOAD)) == {
+        "id": "job-1",
+        "folder": "custom",
+        "sources": (
+            {
+                "url": COVER,
+                "fields": ("image_url",),
+                "due": "fetch",
+                "original": "",
+                "content": None,
+                "rendered": {"key": "", "sizes": {}, "crc": None},
+                "restarted": False,
+                "former": (),
+                "error": None,
+                "given_up": False,
+            },
+        ),
+        "payload": PAYLOAD,
+        "payload_key": None,
+        "lane": Lane.LIVE,
+        "deliveries": None,
+        "ticket": "",
+        "redrives": 0,
+        "letters": 0,
+        "sweep": None,
+    }
+
+
+def test_a_job_is_encoded_as_workers_of_other_releases_read_it() -> None:
+    # Given a job in the middle of its way
+    job = accept(PAYLOAD)
+    (source,) = job.sources
+    resized = source.fetched("a" * 32, CONTENT).resized(
+        Rendered.of("b" * 32, {"50x50": b"12", "250X250": b"3"}, b"123")
+    )
+    job = replace(job.with_sources({COVER: resized}), ticket="t", letters=1)
+    # Then its form is this, and what is at its default is left out.
+    assert accept(PAYLOAD).encode() == {
+        "v": 1,
+        "id": "job-1",
+        "folder": "custom",
+        "sources": [{"url": COVER, "fields": ["image_url"]}],
+        "payload": PAYLOAD,
+    }
+    assert job.encode()["sources"] == [
+        {
+            "url": COVER,
+            "fields": ["image_url"],
+            "due": "upload",
+            "original": "a" * 32,
+            "content": {
+                "id": "0" * 32,
+                "extension": ".jpeg",
+                "recipe": {"renditions": ["50x50", "250X250"], "fit": "cover"},
+            },
+            "rendered": {"key": "b" * 32, "sizes": {"50x50": 2, "250X250": 1}, "crc": 0x884863D2},
+        }
+    ]
+    assert (job.encode()["ticket"], job.encode()["letters"]) == ("t", 1)
+
+
+def test_a_source_goes_from_stage_to_stage() -> None:
+    source = Source(COVER, ("image_url",))
+    fetched = source.fetched("a", CONTENT)
+    resized = fetched.resized(Rendered("b", {"50x50": 1}, 7))
+    assert [each.due for each in (source, fetched, resized)] == ["fetch", "resize", "upload"]
+    assert (fetched.original, fetched.content) == ("a", CONTENT)
+    assert resized.published(CONTENT) == replace(resized, due="notify")
+    assert resized.failed(UPLOAD, RetryableError("s3_error", "S3 is down.")) == replace(
+        resized,
+        due="notify",
+        error={"stage": "upload", "code": "s3_error", "message": "S3 is down."},
+        given_up=True,
+    )
+
+
+def test_a_source_that_starts_again_remembers_what_it_may_have_left_in_staging() -> None:
+    source = Source(COVER, ("image_url",), former=("old",)).fetched("a", CONTENT).resized(Rendered("b"))
+    again = source.afresh()
+    assert again == Source(COVER, ("image_url",), restarted=True, former=("a", "b", "old"))
+    assert again.staged_keys == ["a", "b", "old"]
+    with pytest.raises(StagedMissing):
+        _ = again.known
+
+
+def test_only_a_source_that_is_due_fails_and_only_where_it_is() -> None:
+    job = accept({**PAYLOAD, "itunes_image": "https://feeds.example/other.png"})
+    first, second = job.sources
+    job = job.with_sources({COVER: first.fetched("a", CONTENT)})
+    gone = PermanentError("http_404", "Gone.")
+    assert job.urls_due(FETCH) == (second.url,)
+    assert job.urls_due(RESIZE) == (COVER,)
+    failed = job.with_errors(FETCH, {COVER: gone, second.url: gone})
+    assert [bool(source.error) for source in failed.sources] == [False, True]
+    assert failed.urls_due(NOTIFY) == ()
+
+
+def test_ids_stay_what_they_are() -> None:
+    # They are what a redelivered message, and a receiver that drops duplicates, are known by.
+    id_, urls = ObjectId("5f43a1e2c9d4f7a1b2c3d4e5"), {"itunes_image": "b", "image_url": "a"}
+    assert input_job_id("message-1") == "f04452ed-668f-530c-910d-fb0e192d29a7"
+    assert sweep_job_id("channels", id_, urls, "run-1") == "185431bb-34a3-5e4b-a638-c377fe61b5c2"
+    # And where a worker of another release finds, and deletes, what this one staged.
+    job = replace(accept(PAYLOAD), ticket="ticket-1")
+    assert job.staged_key(RESIZE, job.sources[0], CONTENT) == "2a78012305b0e6c72f0b4f3eadcf7de5"
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ([], "a list"),
+        ("text", "a string"),
+        (True, "a boolean"),
+        (None, "null"),
+        (7, "a number"),
+        (7.5, "a number"),
+        ((), "a tuple"),
+    ],
+)
+def test_what_is_no_object_is_named(value: object, kind: str) -> None:
+    with pytest.raises(Rejected, match=f"The message is {kind}, not a JSON object"):
+        validated(value, ())
+
+
+def test_json_is_compact_and_escapes_no_more_than_sqs_wants() -> None:
+    value = {"ü": [1, None], "id": ObjectId("5f43a1e2c9d4f7a1b2c3d4e5"), "c": "~\x7f\ud800\uffff\ufffd"}
+    text = '{"ü":[1,null],"id":"5f43a1e2c9d4f7a1b2c3d4e5","c":"~\\u007f\\ud800\\uffff\ufffd"}'
+    assert to_json(value) == text
+    with pytest.raises(TypeError):
+        to_json({"x": object()})
+
+
+def test_a_payload_may_be_nested_as_deeply_as_the_limit_and_no_deeper() -> None:
+    deep: list[object] = []
+    for _ in range(MAX_DEPTH - 2):
+        deep = [deep]
+    accept({**PAYLOAD, "x": deep})
+    accept({**PAYLOAD, "x": {"y": deep[0]}})
+    for too_deep in ([deep], (deep,), {"y": deep}):
+        with pytest.raises(Rejected, match="too_deep"):
+            accept({**PAYLOAD, "x": too_deep})
+
+
+def test_what_kept_a_job_from_going_on_is_told_of_each_part() -> None:
+    job = accept(PAYLOAD)
+    unfinished = Unfinished((job, {"a": RetryableError("x", "X.")}), (job, {"b": RetryableError("y", "Y.")}))
+    assert str(unfinished) == "x: X. y: Y."
