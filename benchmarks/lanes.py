@@ -257,8 +257,8 @@ def main() -> None:
             "LEVEL": "INFO",
         }
         lazy.forget()
-        for step in plan(get_settings(), create_bucket=True):
-            step.do()
+        for change in plan(get_settings(), create_bucket=True):
+            change.apply()
         bench = Bench(shown)
         with service(options.log or Path(temporary), shown):
             bench.live(10)  # opens connections

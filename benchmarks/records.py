@@ -78,8 +78,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, EmbeddedStack(Path(folder)) as stack, collecting() as collector:
         os.environ.update(stack.environ | {"JOBS_MONGO_URL": stack.environ["MONGO_URL"]})
         lazy.forget()
-        for step in plan(get_settings(), create_bucket=True):
-            step.do()
+        for change in plan(get_settings(), create_bucket=True):
+            change.apply()
         images = [turns(number) for number in range(count)]
         log = JobLogWriter(capacity=4 * count)
         log.start()

@@ -157,8 +157,8 @@ def environment(stack: EmbeddedStack) -> Iterator[None]:
         "LEVEL": "INFO",
     }
     lazy.forget()
-    for step in plan(get_settings(), create_bucket=True):
-        step.do()
+    for change in plan(get_settings(), create_bucket=True):
+        change.apply()
     yield
     lazy.forget()
 

@@ -91,3 +91,14 @@ class Snoozed(RetryableError):
     def __init__(self, code: str, message: str, wait: float) -> None:
         super().__init__(code, message, retry=Retry.SOURCE, retry_after=wait)
         self.wait = wait
+
+
+class SettingsError(Exception):
+    """An environment variable has an unusable value.
+
+    Attributes:
+        args: One sentence for each wrong value; `str()` returns the first.
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -6,9 +6,9 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from pipeline.clients import aws
-from pipeline.errors import Rejected
+from pipeline.errors import Rejected, SettingsError
 from pipeline.payload import to_json, validated
-from pipeline.settings import SettingsError, get_settings
+from pipeline.settings import get_settings
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:

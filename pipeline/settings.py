@@ -28,6 +28,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from pipeline.errors import SettingsError
 from pipeline.recipe import RenditionSize, parse_rendition
 from pipeline.schedule import Schedule
 from pipeline.stages import own_queues
@@ -282,16 +283,6 @@ class Settings(BaseSettings):
         """The URL of the database that sweeps work on, or None: sweeps are off."""
         by_environment = {"DEVELOP": self.mongo_url_develop, "PRODUCTION": self.mongo_url_production}
         return self.mongo_url or by_environment[self.db_environment]
-
-
-class SettingsError(Exception):
-    """An environment variable has a value that cannot be used; its text is one sentence that says so.
-
-    `args` holds a sentence for each wrong value.
-    """
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 def _sentence(wrong: Any) -> str:

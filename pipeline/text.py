@@ -1,14 +1,65 @@
-"""What strangers wrote, as it may be shown."""
+"""Text for people: untrusted strings made safe to print, ages and durations, plurals."""
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
+
+#: Units of an age on the command line, in seconds.
+_AGE_UNITS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
+
+#: Units of a duration: the limit in seconds below which each is used, its size in seconds, and its name.
+_DURATION_UNITS = ((90, 1, "s"), (90 * 60, 60, "min"), (36 * 3600, 3600, "h"), (float("inf"), 86400, "days"))
+
 
 def printable(text: str, but: str = "") -> str:
-    """`text` with `?` for each character that is not to be seen, those in `but` excepted.
+    """Replace every unprintable character with `?`, except the characters in `but`.
 
-    So a terminal, a line of a log or a page gets no control sequence, and no mark that turns the direction of writing.
+    A terminal, a log line or a page then gets no control sequence and no mark that changes the writing direction.
 
     >>> printable("a\\x1b[31m\\u202eb\\n", but="\\n")
     'a?[31m?b\\n'
     """
     return "".join(char if char.isprintable() or char in but else "?" for char in text)
+
+
+def parse_age(text: str) -> timedelta:
+    """Parse `90s`, `30m`, `12h`, `7d` or `2w`.
+
+    Raises:
+        ValueError: The text has another form.
+    """
+    match = re.fullmatch(r"(\d{1,6})([smhdw])", text)
+    if not match:
+        raise ValueError(f"{text!r} is not an age: write 90s, 30m, 12h, 7d or 2w")
+    return timedelta(seconds=int(match[1]) * _AGE_UNITS[match[2]])
+
+
+def format_age(age: timedelta) -> str:
+    """Format an age so that `parse_age` reads it, in the largest unit that gives at least 2: `119m`, then `2h`.
+
+    An age below zero, which differing clocks cause, becomes `0s`.
+    """
+    seconds = max(0, int(age.total_seconds()))
+    unit = next((unit for unit, size in _AGE_UNITS.items() if unit != "w" and seconds >= 2 * size), "s")
+    return f"{seconds // _AGE_UNITS[unit]}{unit}"
+
+
+def format_duration(seconds: float, *, whole: bool = False) -> str:
+    """Format a duration in a few characters: `23 ms`, `0.42 s`, `4.1 s`, `12 s`, `3 min`, `2.5 h`, `5 days`.
+
+    Args:
+        seconds: The duration; below zero counts as zero.
+        whole: Whether to show whole numbers alone, as for a time ago: `4 s`, `2 h`.
+    """
+    seconds = max(0.0, seconds)
+    if not whole and seconds < 0.1:
+        return f"{seconds * 1000:.0f} ms"
+    _, size, name = next(unit for unit in _DURATION_UNITS if seconds < unit[0])
+    digits = 0 if whole else 2 if seconds < 1 else 1 if seconds < 10 or name == "h" else 0
+    return f"{seconds / size:.{digits}f} {name}"
+
+
+def plural(count: int, singular: str) -> str:
+    """Format a count with its noun: `1 job`, `2 jobs`, `1,234 jobs`."""
+    return f"{count:,} {singular}{'' if count == 1 else 's'}"

@@ -81,8 +81,8 @@ def running(folder: Path, staging: str) -> Iterator[Stack]:
         }
         os.environ |= environ
         lazy.forget()
-        for step in plan(get_settings(), create_bucket=True):
-            step.do()
+        for change in plan(get_settings(), create_bucket=True):
+            change.apply()
         for name in (INPUT, *STAGES):  # beside the service's own
             url = aws.sqs().create_queue(QueueName=f"{namespace}-{name}")["QueueUrl"]
             environ |= {"QUEUE_URL" if name == INPUT else f"BENCH_{name.upper()}_URL": url}

@@ -7,107 +7,109 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from os.path import commonprefix
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.cli.terminal import console, error_console, new_app
+from pipeline.ops.checks.model import Row
+from pipeline.ops.checks.run import Finding, findings
 from pipeline.ops.iam import ANY_ACCOUNT, GRANTS, input_queue, policy
 from pipeline.settings import get_settings
 
-if TYPE_CHECKING:
-    from pipeline.ops.checks.model import Row
-    from pipeline.ops.checks.run import Finding
+app = new_app()
 
-console = Console()
-asides = Console(stderr=True)
-
-#: By status: how it is drawn, and what it is called in the last line.
+#: The symbol and style of each status.
 MARKS = {"ok": ("✓", "green"), "skip": ("-", "dim"), "warn": ("!", "bold yellow"), "fail": ("✗", "bold red")}
 
-#: Subjects that one line names; of more, it says how many.
+#: The name of each status in the last line.
+SUMMARY = {"fail": "failed", "warn": "to review", "ok": "passed", "skip": "skipped"}
+
+#: Subjects that one line names; the rest are counted.
 SHOWN = 3
 
 
 def _known(process: str | None) -> str | None:
     if process is not None and process not in GRANTS:
-        raise typer.BadParameter(f"{process!r} is none of {', '.join(GRANTS)}")
+        raise typer.BadParameter(f"{process!r} is not one of {', '.join(GRANTS)}")
     return process
 
 
+@app.command()
 def check(
     process: Annotated[
         str | None,
         typer.Argument(
             metavar="[PROCESS]",
             callback=_known,
-            help=f"Only what this one needs: {', '.join(GRANTS)}. By default, all of the Procfile's.",
+            help=f"Check only what this process needs: {', '.join(GRANTS)}. The default is all of the Procfile's.",
         ),
     ] = None,
     *,
     iam: Annotated[
-        bool, typer.Option("--iam", help="Print the least IAM policy of each process, or of PROCESS, and try nothing.")
+        bool,
+        typer.Option("--iam", help="Print the minimal IAM policy of each process, or of PROCESS, and check nothing."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines, one for each finding.")] = False,
 ) -> None:
-    """Try whether the service can work as it is set up here, and say what to do where it cannot.
+    """Check whether the service can work with these settings, and show how to fix what is wrong.
 
-    Looks at the environment, the credentials, every queue, the bucket, staging, MongoDB and the clock, by trying what
-    the processes do. Changes nothing: what it writes to S3 it deletes again; no message is sent, hidden or received.
+    Checks the environment, the credentials, every queue, the bucket, staging, MongoDB and the clock with the requests
+    that the processes make. Leaves everything as it was: test objects in S3 are deleted again, and no message is sent,
+    hidden or received.
 
-    The exit status is 1 if something fails. Run it with a process's own credentials and name the process to know
-    whether they are enough for it.
+    The exit status is 1 if a check fails. To find out whether a process has enough permissions, run the command with
+    its credentials and name it.
     """
     if iam:
         _print_policies(process)
         return
-    from pipeline.ops.checks.run import findings  # noqa: PLC0415 - boto3 is slow to import
-
     found = list(findings(process)) if as_json else _show(findings(process))
     if as_json:
         for finding in found:
             row = finding.row
             fields = {"group": finding.group, "check": finding.check, "status": row.status, "subject": row.subject}
-            typer.echo(json.dumps(fields | {"says": row.says, "do": row.do}, ensure_ascii=False))
+            typer.echo(json.dumps(fields | {"says": row.message, "do": row.hint}, ensure_ascii=False))
     if any(finding.row.status == "fail" for finding in found):
         raise typer.Exit(1)
 
 
 def _show(findings: Iterable[Finding]) -> list[Finding]:
-    """A table for each group, drawn as soon as the group is done."""
+    """Print a table for each group as soon as its checks are done, then a summary; return all findings."""
     found = []
     for group, members in groupby(findings, key=lambda finding: finding.group):
-        kept = list(members)
-        found += kept
+        group_findings = list(members)
+        found += group_findings
         console.print(Text(group, "bold"))
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(width=3, justify="right")
         table.add_column(width=max(16, min(34, console.width - 46)), overflow="fold")
         table.add_column(ratio=1)
-        for row, subjects in _folded(finding.row for finding in kept):
+        for row, subjects in _folded(finding.row for finding in group_findings):
             mark, style = MARKS[row.status]
-            says = Text(row.says, "dim" if row.status == "skip" else "")
-            if row.do:
-                says.append(f"\n→ {row.do}", "dim" if row.status == "skip" else "cyan")
-            table.add_row(Text(mark, style), Text(subjects, "dim" if row.status == "skip" else ""), says)
+            dim = "dim" if row.status == "skip" else ""
+            message = Text(row.message, dim)
+            if row.hint:
+                message.append(f"\n→ {row.hint}", dim or "cyan")
+            table.add_row(Text(mark, style), Text(subjects, dim), message)
         console.print(table)
         console.print()
     counts = Counter(str(finding.row.status) for finding in found)
-    words = {"fail": "wrong", "warn": "to look at", "ok": "good", "skip": "not tried"}
-    line = Text(", ").join(
-        Text(f"{counts[status]} {word}", MARKS[status][1]) for status, word in words.items() if counts[status]
+    console.print(
+        Text(", ").join(
+            Text(f"{counts[status]} {word}", MARKS[status][1]) for status, word in SUMMARY.items() if counts[status]
+        )
     )
-    console.print(line)
     return found
 
 
 def _folded(rows: Iterable[Row]) -> Iterator[tuple[Row, str]]:
-    """Rows that say the same become one, with all their subjects."""
+    """Merge rows with the same message; yield each with the text of its subjects."""
     together: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        together.setdefault((row.status, row.says, row.do), []).append(row)
+        together.setdefault((row.status, row.message, row.hint), []).append(row)
     for same in together.values():
         subjects = [row.subject for row in same]
         prefix = commonprefix(subjects)  # noqa: RUF071 - character by character
@@ -119,12 +121,12 @@ def _folded(rows: Iterable[Row]) -> Iterator[tuple[Row, str]]:
 
 
 def _print_policies(process: str | None) -> None:
-    """JSON on standard output; what is to be replaced in it, on standard error."""
+    """Print the policies as JSON on standard output, and notes about placeholders on standard error."""
     settings = get_settings()
     policies = {name: policy(name, settings) for name in GRANTS}
     typer.echo(json.dumps(policies[process] if process else policies, indent=2))
     given = input_queue(settings)
     if not (given and given.account):
-        asides.print(f"Replace the account {ANY_ACCOUNT}: QUEUE_URL does not tell yours.", style="dim")
+        error_console.print(f"Replace the account {ANY_ACCOUNT}: QUEUE_URL does not contain yours.", style="dim")
     if process in {None, "notify"}:
-        asides.print("Replace the redirect queues ChannelImages and EpisodeImages.fifo by yours.", style="dim")
+        error_console.print("Replace the redirect queues ChannelImages and EpisodeImages.fifo with yours.", style="dim")

@@ -1,4 +1,4 @@
-"""The command `image-pipeline status`: the stages as a table, or the story of one job."""
+"""The command `image-pipeline status`: the stages as a table, or the history of one job."""
 
 from __future__ import annotations
 
@@ -11,111 +11,108 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from pipeline.cli import status_view
+from pipeline.cli.terminal import console, fail, new_app
 from pipeline.errors import PipelineError
+from pipeline.monitoring.job_log.reader import history, matching
+from pipeline.monitoring.status import read_status
 
-console = Console()
-complaints = Console(stderr=True)
+app = new_app()
 
-#: Seconds between two looks of `--watch`.
-EVERY = 2.0
+#: Seconds between two refreshes of `--watch`.
+INTERVAL = 2.0
 
-#: Ids that are shown where more than one begins as it was asked for.
-MANY = 10
+#: Ids to list when the given beginning matches more than one job.
+MAX_MATCHES = 10
 
 
+@app.command()
 def status(
     job: Annotated[
-        str | None, typer.Argument(help="The id of a job, or its beginning: tells this job's story.", metavar="JOB")
+        str | None, typer.Argument(help="A job id or its beginning: show the history of this job.", metavar="JOB")
     ] = None,
     *,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every two seconds, until Ctrl-C.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --watch, a line for each look.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh every two seconds, until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --watch, one line per refresh.")] = False,
 ) -> None:
-    """Show what is going on: for each stage what waits, is in flight, delayed and dead, its rate and its oldest job.
+    """Show waiting, in-flight, delayed and dead messages of each stage, its rate and its oldest job.
 
-    Counts are SQS's own, approximate and a few seconds old. Rates (jobs a minute that passed a stage, in the last two),
-    the oldest job due in a stage and the failures of the last hour come from the job log: without JOBS_MONGO_URL they
-    are not known. The log knows a job from its first turn on, so one that only waits for fetch has no age here.
+    Counts come from SQS; they are approximate and a few seconds old. The job log provides the rates (jobs per minute
+    that passed a stage in the last two minutes), the oldest job due in a stage and the failures of the last hour.
+    Without JOBS_MONGO_URL these are unknown. The job log contains a job from its first attempt on, so a job that only
+    waits for fetch has no age here.
 
-    With JOB, tell its story: when each stage worked on it, how long, how it ended and why, and the URLs.
+    With JOB, show its history: when each stage worked on it, how long it took, the outcome with its reason, and the
+    URLs.
     """
-    from pipeline.cli import status_view as view  # noqa: PLC0415 - boto3 is slow to import
-    from pipeline.monitoring.job_log.reader import history  # noqa: PLC0415
-    from pipeline.monitoring.status import read_status  # noqa: PLC0415
-
     if not job:
-        _show(read_status, view.of_stages, watch=watch, as_json=as_json)
+        _show(read_status, status_view.of_stages, watch=watch, as_json=as_json)
     else:
-        job_id = _id_of(job)
-        _show(lambda: history(job_id), view.of_history, watch=watch, as_json=as_json)
+        job_id = _find_id(job)
+        _show(lambda: history(job_id), status_view.of_history, watch=watch, as_json=as_json)
 
 
-def _id_of(asked: str) -> str:
-    """The one job whose id is `asked`, or begins so."""
-    from pipeline.monitoring.job_log.reader import history, matching  # noqa: PLC0415
-
-    if found := history(asked):
+def _find_id(given: str) -> str:
+    """Return the id of the only job whose id is `given` or begins with it; fail if there is not exactly one."""
+    if found := history(given):
         return found.id
-    ids = matching(asked, MANY + 1)
+    ids = matching(given, MAX_MATCHES + 1)
     if len(ids) == 1:
         return ids[0]
     if ids:
-        shown = "\n".join(f"  {each}" for each in ids[:MANY]) + ("\n  …" if len(ids) > MANY else "")
-        _complain(f"More than one job's id begins with {asked!r}:\n{shown}")
+        shown = "\n".join(f"  {each}" for each in ids[:MAX_MATCHES]) + ("\n  …" if len(ids) > MAX_MATCHES else "")
+        error = f"More than one job's id begins with {given!r}:\n{shown}"
     else:
-        _complain(
-            f"The job log knows no job {asked!r}. It has a job from its first turn on, for 30 days after its last."
+        error = (
+            f"The job log does not contain a job {given!r}. It keeps jobs from their first attempt until 30 days after "
+            "their last."
         )
-    raise typer.Exit(1)
+    return fail(error, status=1)
 
 
 def _show(look: Callable[[], Any], draw: Callable[[Any], RenderableType], *, watch: bool, as_json: bool) -> None:
-    """Show what `look` finds, once or again and again. While watching, trouble is shown and waited out."""
+    """Show the result of `look` once, or repeatedly. While watching, errors are shown and `look` is repeated."""
 
-    def say(drawing: RenderableType) -> None:
-        console.print(drawing, crop=False)  # a long URL stays one line, which can be copied
+    def show(drawing: RenderableType) -> None:
+        console.print(drawing, crop=False)  # a long URL stays on one line, so that it can be copied
 
-    def once(say: Callable[[RenderableType], None]) -> RenderableType:
+    def once(show: Callable[[RenderableType], None]) -> RenderableType:
         found = look()
         if as_json:
-            typer.echo(json.dumps(asdict(found), default=_plain))
+            typer.echo(json.dumps(asdict(found), default=_as_json))
             return ""
         drawing = draw(found)
-        say(drawing)
+        show(drawing)
         return drawing
 
     if not watch:
-        once(say)
+        once(show)
         return
     live = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
     with suppress(KeyboardInterrupt):
         if live is None:
-            _again_and_again(lambda: once(say), say)
+            _repeat(lambda: once(show), show)
             return
         with live:
             refresh = lambda drawing: live.update(drawing, refresh=True)  # noqa: E731
-            _again_and_again(lambda: once(refresh), refresh)
+            _repeat(lambda: once(refresh), refresh)
 
 
-def _again_and_again(once: Callable[[], RenderableType], say: Callable[[RenderableType], None]) -> None:
+def _repeat(once: Callable[[], RenderableType], show: Callable[[RenderableType], None]) -> None:
     last = once()
     while True:
-        time.sleep(EVERY)
+        time.sleep(INTERVAL)
         try:
             last = once()
-        except PipelineError as trouble:
-            say(Group(last, Text(f"\n{trouble.message} Looking again.", style="red")))
+        except PipelineError as error:
+            show(Group(last, Text(f"\n{error.message} Trying again.", style="red")))
 
 
-def _plain(value: object) -> str:
+def _as_json(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat(timespec="milliseconds")
-    raise TypeError(f"a {type(value).__name__} has no form in JSON")
-
-
-def _complain(sentence: str) -> None:
-    complaints.print("[bold red]error:[/]", Text(sentence), highlight=False, soft_wrap=True)
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")

@@ -1,9 +1,9 @@
-"""How the status of the service, and the story of a job, are drawn in a terminal."""
+"""Draws the status of the service, and the history of a job, for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import groupby
 
 from rich.box import SIMPLE_HEAD
@@ -15,9 +15,9 @@ from rich.text import Text
 from pipeline.events import Outcome
 from pipeline.monitoring.job_log.reader import Attempt, FailureGroup, HistorySource, JobHistory
 from pipeline.monitoring.status import ServiceStatus, StageStatus
-from pipeline.text import printable
+from pipeline.text import format_duration, plural, printable
 
-#: How an outcome is drawn.
+#: The style of each outcome.
 STYLES = {
     "done": "green",
     "under_way": "cyan",
@@ -29,14 +29,14 @@ STYLES = {
     "failed": "red",
 }
 
-#: Causes of failures that are shown.
-CAUSES = 5
+#: Causes of failures to show.
+MAX_CAUSES = 5
 
-NOT_KNOWN = "-"
+UNKNOWN = "-"
 
 
 def of_stages(status: ServiceStatus) -> RenderableType:
-    """The stages as a table, the latest failures, and what a person should know."""
+    """Draw the stages as a table, then the failures of the last hour and hints."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("Stage", no_wrap=True)
     for name in ("Waiting", "Bulk", "In flight", "Delayed", "Dead", "Rate/min", "Oldest"):
@@ -56,26 +56,26 @@ def _cells(stage: StageStatus, now: datetime) -> Iterator[Text]:
         yield Text(f"{count:,}", style="" if count else "dim")
     yield Text(f"{stage.dead:,}", style="bold red" if stage.dead else "dim")
     yield Text(
-        NOT_KNOWN if stage.per_minute is None else f"{stage.per_minute:,.1f}", style="" if stage.per_minute else "dim"
+        UNKNOWN if stage.per_minute is None else f"{stage.per_minute:,.1f}", style="" if stage.per_minute else "dim"
     )
-    yield Text(_span(now - stage.oldest) if stage.oldest else NOT_KNOWN, style="" if stage.oldest else "dim")
+    yield Text(_age(stage.oldest, now) if stage.oldest else UNKNOWN, style="" if stage.oldest else "dim")
 
 
 def _failures(failures: list[FailureGroup], now: datetime) -> RenderableType:
     table = Table(box=None, show_header=False, pad_edge=False)
     for justify in ("right", "left", "left"):
         table.add_column(justify=justify, no_wrap=True)
-    table.add_column(overflow="fold")  # the one that gives way where the terminal is narrow
-    for failure in failures[:CAUSES]:
-        said = f"{_span(now - failure.at)} ago: {printable(failure.message)}"
-        table.add_row(f"{failure.count:,}x", failure.stage, Text(failure.code, style="red"), Text(said))
-    if len(failures) > CAUSES:
-        table.add_row("", "", "", f"and {len(failures) - CAUSES} other causes")
+    table.add_column(overflow="fold")  # wraps on a narrow terminal
+    for failure in failures[:MAX_CAUSES]:
+        message = f"{_age(failure.at, now)} ago: {printable(failure.message)}"
+        table.add_row(f"{failure.count:,}x", failure.stage, Text(failure.code, style="red"), Text(message))
+    if len(failures) > MAX_CAUSES:
+        table.add_row("", "", "", f"and {len(failures) - MAX_CAUSES} other causes")
     return Padding(table, (0, 0, 1, 0))
 
 
 def of_history(history: JobHistory) -> RenderableType:
-    """One job from its first turn to its last."""
+    """Draw one job from its first attempt to its last."""
     head = Text.assemble(
         (printable(history.id), "bold"), "  ", (history.status.replace("_", " "), STYLES[history.status])
     )
@@ -87,8 +87,8 @@ def of_history(history: JobHistory) -> RenderableType:
     if history.sweep:
         facts.append(f"run {history.sweep['run']}")
     if history.redrives:
-        facts.append("sent through again " + ("once" if history.redrives == 1 else f"{history.redrives} times"))
-    took = f"{_span(history.updated - history.began)} until the last turn"
+        facts.append(f"redriven {plural(history.redrives, 'time')}")
+    took = f"{_age(history.began, history.updated)} until the last attempt"
     when = f"began {history.began.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {took}"
     lines = [head, Text(", ".join(filter(None, facts))), Text(when, style="dim")]
     return Group(*lines, Text(), *(_source(source) for source in history.sources), _attempts(history))
@@ -98,7 +98,7 @@ def _source(source: HistorySource) -> RenderableType:
     lines = [Text.assemble((", ".join(source.fields), "bold"), f"  {printable(source.url)}")]
     if source.error:
         lines.append(Text(f"  {source.error['code']}: {printable(source.error['message'])}", style="red"))
-    # A URL is never broken by us: a terminal wraps it where it must, and it can be copied.
+    # The terminal alone wraps URLs, so that they can be copied.
     lines += [Text(f"  {name:<9} {url}", no_wrap=True, overflow="ignore") for name, url in source.urls.items()]
     return Group(*lines)
 
@@ -113,39 +113,34 @@ def _attempts(history: JobHistory) -> RenderableType:
     table.add_column("")
     day = None
     for _, group in groupby(history.turns, key=lambda turn: (turn.stage, turn.verdict is Outcome.SNOOZED or turn.at)):
-        turns = list(group)
-        last = turns[-1]
+        attempts = list(group)
+        last = attempts[-1]
         at = last.at.astimezone(UTC)
         time = f"{at:%H:%M:%S}" if day in {None, at.date()} else f"{at:%m-%d %H:%M:%S}"
         day = day or at.date()
         outcome = Text(last.verdict.replace("_", " "), style=STYLES[last.verdict])
-        if len(turns) > 1:
-            outcome.append(f" x {len(turns)}")
-        waited = "" if last.waited is None else _span(timedelta(seconds=last.waited))
-        table.add_row(time, last.stage, outcome, _span(timedelta(seconds=last.seconds)), waited, _note(last))
+        if len(attempts) > 1:
+            outcome.append(f" x {len(attempts)}")
+        waited = "" if last.waited is None else format_duration(last.waited)
+        table.add_row(time, last.stage, outcome, format_duration(last.seconds), waited, _note(last))
     return table
 
 
 def _note(turn: Attempt) -> Text:
     parts = []
     if turn.redrive:
-        parts.append(f"sent through again (.r{turn.redrive})")
+        parts.append(f"redriven (.r{turn.redrive})")
     if turn.attempt > 1:
         parts.append(f"attempt {turn.attempt}")
     if turn.deliveries:
         parts.append(", ".join(turn.deliveries))
-    said = "; ".join(parts)
+    note = "; ".join(parts)
     if turn.code:
-        said += f"{'; ' if said else ''}{turn.code}: {printable(turn.message)}"
+        note += f"{'; ' if note else ''}{turn.code}: {printable(turn.message)}"
     if turn.wait:
-        said += f" Again in {_span(timedelta(seconds=turn.wait))}."
-    return Text(said)
+        note += f" Again in {format_duration(turn.wait)}."
+    return Text(note)
 
 
-def _span(span: timedelta) -> str:
-    """A time span in a few characters: `0.52 s`, `12 s`, `4 min`, `2.5 h`, `3 d`."""
-    seconds = max(0.0, span / timedelta(seconds=1))
-    for limit, unit, name, digits in ((10, 1, "s", 2), (90, 1, "s", 0), (5400, 60, "min", 0), (172_800, 3600, "h", 1)):
-        if seconds < limit:
-            return f"{seconds / unit:.{digits}f} {name}"
-    return f"{seconds / 86400:.0f} d"
+def _age(moment: datetime, now: datetime) -> str:
+    return format_duration((now - moment).total_seconds())

@@ -1,4 +1,4 @@
-"""What `submit` shows of the jobs it sent: for people, or as JSON lines."""
+"""Shows the jobs that `submit` sent: for people, or as JSON lines."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from pipeline.ops.submit import Status, Submission
+from pipeline.ops.submit import Submission, SubmissionStatus
 from pipeline.payload import IMAGE_FIELDS, Payload
 
-WORDS: dict[Status, str] = {
+WORDS: dict[SubmissionStatus, str] = {
     "done": "done",
     "failed": "failed",
     "unsent": "not sent",
@@ -23,7 +23,7 @@ WORDS: dict[Status, str] = {
 
 
 class Report:
-    """Prints jobs as they are sent and as they end; a bar shows the progress where `console` is a terminal.
+    """Prints jobs when they are sent and when they end, with a progress bar if `console` is a terminal.
 
     Use it as a context manager around both.
     """
@@ -47,7 +47,7 @@ class Report:
         self._bar.stop()
 
     def sent(self, job: Submission) -> None:
-        """A job was sent, or could not be."""
+        """Print a job that was sent, or could not be sent."""
         self._bar.advance(self._sending)
         if self._as_json:
             self._json(job)
@@ -55,7 +55,7 @@ class Report:
             self._print(job)
 
     def ended(self, job: Submission) -> None:
-        """A job that was sent has its result, or will not get it here."""
+        """Print a job that has its result, or whose result did not arrive in time."""
         if self._ending is not None:
             self._bar.advance(self._ending)
         if self._as_json:
@@ -64,7 +64,7 @@ class Report:
             self._print(job)
 
     def summary(self, jobs: Sequence[Submission]) -> None:
-        """How many ended in which way."""
+        """Print the number of jobs with each status."""
         if not self._as_json and len(jobs) > 1:
             counts = Counter(job.status for job in jobs)
             self._console.print(
@@ -87,7 +87,7 @@ def _lines(job: Submission) -> Iterator[str]:
         case "unsent":
             yield f"[red]✗[/] {place}  not sent: {escape(job.error.message if job.error else '')}"
         case "no_result":
-            yield f"[red]✗[/] {place}  no result in time; the job, {job.job_id}, may still end, its result unseen"
+            yield f"[red]✗[/] {place}  no result in time; the job {job.job_id} may still finish, but its result is lost"
         case _:
             mark = "[green]✓[/]" if job.status == "done" else "[red]✗[/]"
             yield f"{mark} [bold]{place}[/]  {job.seconds:.1f} s  [dim]{job.job_id}[/]"

@@ -5,72 +5,66 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
+from rich.progress import Progress as ProgressBar
 from rich.table import Column, Table
 
-from pipeline.cli.durations import parse_age
+from pipeline.cli.terminal import console, new_app
+from pipeline.net.http_errors import shown
+from pipeline.ops.sweeps import Progress, follow, sample, start
+from pipeline.sweeps import documents
+from pipeline.sweeps.documents import SWEPT, Swept
+from pipeline.text import parse_age, printable
 
-if TYPE_CHECKING:
-    from pipeline.ops.sweeps import Progress
-    from pipeline.sweeps.documents import Swept
-
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Look for documents in MongoDB whose covers changed, and send them through the pipeline.",
-)
-console = Console()
+app = new_app(help="Find documents in MongoDB whose covers changed, and send them through the pipeline.")
 
 #: Documents that `--dry-run` shows.
 SHOWN = 10
 
 
 class Collection(StrEnum):
-    """What can be swept."""
+    """The collections that can be swept."""
 
     CHANNELS = "channels"
     EPISODES = "episodes"
 
 
-Dry = Annotated[bool, typer.Option("--dry-run", help="Only count what would be swept, and show ten.")]
-Limit = Annotated[int | None, typer.Option(help="Documents to sweep at the most.", metavar="N", min=1)]
-Wait = Annotated[bool, typer.Option("--wait", help="Look on until all of them have ended.")]
+Dry = Annotated[bool, typer.Option("--dry-run", help="Only count the documents to sweep, and show ten of them.")]
+Limit = Annotated[int | None, typer.Option(help="Maximum number of documents to sweep.", metavar="N", min=1)]
+Wait = Annotated[bool, typer.Option("--wait", help="Show the progress until all documents have ended.")]
 
 
 @app.command()
 def channels(*, dry_run: Dry = False, limit: Limit = None, wait: Wait = False) -> None:
-    """Start a sweep of the channels now. The workers do it: this command may end before, or be ended."""
-    _sweep(Collection.CHANNELS, dry_run=dry_run, limit=limit, wait=wait)
+    """Start a sweep of the channels now. It runs in the workers, and continues if this command is stopped."""
+    _sweep(SWEPT["channels"], dry_run=dry_run, limit=limit, wait=wait)
 
 
 @app.command()
 def episodes(*, dry_run: Dry = False, limit: Limit = None, wait: Wait = False) -> None:
-    """Start a sweep of the episodes now. The workers do it: this command may end before, or be ended."""
-    _sweep(Collection.EPISODES, dry_run=dry_run, limit=limit, wait=wait)
+    """Start a sweep of the episodes now. It runs in the workers, and continues if this command is stopped."""
+    _sweep(SWEPT["episodes"], dry_run=dry_run, limit=limit, wait=wait)
 
 
 @app.command()
 def retry(
-    collection: Annotated[Collection, typer.Argument(help="Where to look.")],
+    collection: Annotated[Collection, typer.Argument(help="The collection to search.")],
     *,
-    code: Annotated[str | None, typer.Option(help="Only errors of this code, as http_404.", metavar="CODE")] = None,
+    code: Annotated[str | None, typer.Option(help="Only errors with this code, as http_404.", metavar="CODE")] = None,
     older_than: Annotated[
-        str | None, typer.Option(help="Only errors from before that: 90s, 30m, 12h, 7d or 2w ago.", metavar="AGE")
+        str | None, typer.Option(help="Only errors older than this: 90s, 30m, 12h, 7d or 2w.", metavar="AGE")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Clear them without asking.")] = False,
 ) -> None:
     """Clear the error marks of documents, so that the next sweep takes them again.
 
-    Shows first how many there are of each code. Changes nothing without --yes or your word.
+    Shows the number of marks for each code first. Changes nothing without --yes or your confirmation.
     """
-    from pipeline.sweeps import documents  # noqa: PLC0415 - slow to import
-
-    swept = _swept(collection)
+    swept = SWEPT[collection.value]
     try:
         before = datetime.now(UTC) - parse_age(older_than) if older_than else None
     except (ValueError, OverflowError) as error:
@@ -90,38 +84,29 @@ def retry(
     console.print(f"Cleared the marks of {cleared:,} {swept.name}: the next sweep takes them.", highlight=False)
 
 
-def _sweep(collection: Collection, *, dry_run: bool, limit: int | None, wait: bool) -> None:
-    from pipeline.ops import sweeps as sweeping  # noqa: PLC0415 - slow to import
-    from pipeline.sweeps import documents  # noqa: PLC0415 - slow to import
-
-    swept = _swept(collection)
+def _sweep(swept: Swept, *, dry_run: bool, limit: int | None, wait: bool) -> None:
     if dry_run:
-        _show(swept, limit)
+        _show_sample(swept, limit)
         return
     total = documents.count_stale(swept) if wait else 0
-    run = sweeping.start(swept, limit)
+    run = start(swept, limit)
     console.print(f"The run [bold]{run}[/] has begun.", highlight=False)
     if wait:
         try:
-            _look_on(run, min(total, limit or total))
+            _show_progress(run, min(total, limit or total))
         except KeyboardInterrupt:
-            console.print("The run goes on without this command.")
+            console.print("The run continues without this command.")
             raise
 
 
-def _show(swept: Swept, limit: int | None) -> None:
-    from pipeline.net.http_errors import shown  # noqa: PLC0415
-    from pipeline.ops import sweeps as sweeping  # noqa: PLC0415
-    from pipeline.sweeps import documents  # noqa: PLC0415
-    from pipeline.text import printable  # noqa: PLC0415
-
+def _show_sample(swept: Swept, limit: int | None) -> None:
     total = documents.count_stale(swept)
     count = min(total, limit or total)
     console.print(
         f"{count:,} {swept.name} would be swept{f', of {total:,}' if count < total else ''}.", highlight=False
     )
     table = Table(Column("_id", no_wrap=True, overflow="fold"), "Title", "Folder", Column("Changed", overflow="fold"))
-    for document, folder in sweeping.sample(swept, min(SHOWN, limit or SHOWN)):
+    for document, folder in sample(swept, min(SHOWN, limit or SHOWN)):
         changed = "\n".join(f"{field}: {shown(url)}" for field, url in document.urls.items())
         cells = (str(document.id), str(document.title or ""), folder, changed)
         table.add_row(*(escape(printable(cell, but="\n")) for cell in cells))
@@ -129,15 +114,13 @@ def _show(swept: Swept, limit: int | None) -> None:
         console.print(table)
 
 
-def _look_on(run: str, total: int) -> None:
-    """A bar that moves with the run, where this is a terminal; how it ended."""
-    from pipeline.ops import sweeps as sweeping  # noqa: PLC0415
-
+def _show_progress(run: str, total: int) -> None:
+    """Show a progress bar if this is a terminal, then the result of the run."""
     columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[counts]}"))
-    bar = Bar(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal)
+    bar = ProgressBar(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal)
     with bar:
         task = bar.add_task("", total=total, counts="")
-        for progress in sweeping.follow(run):
+        for progress in follow(run):
             speed = bar.tasks[0].speed
             rate = f"{speed:.1f}/s, " if speed else ""
             remaining = max(0, total - progress.ended)
@@ -148,9 +131,3 @@ def _look_on(run: str, total: int) -> None:
 def _counts(progress: Progress) -> str:
     counts = f"{progress.done:,} done, {progress.invalid:,} invalid, {progress.failed:,} failed"
     return counts + (f", {progress.changed:,} changed meanwhile" if progress.changed else "")
-
-
-def _swept(collection: Collection) -> Swept:
-    from pipeline.sweeps.documents import SWEPT  # noqa: PLC0415 - slow to import
-
-    return SWEPT[collection.value]

@@ -11,8 +11,8 @@ from pymongo import MongoClient, ReadPreference
 from pymongo.errors import PyMongoError
 
 from pipeline.clients.lazy import Lazy
-from pipeline.errors import RetryableError
-from pipeline.settings import SettingsError, get_settings
+from pipeline.errors import RetryableError, SettingsError
+from pipeline.settings import get_settings
 
 if TYPE_CHECKING:
     from pymongo.database import Database

@@ -1,5 +1,5 @@
-"""The web page for people: what the pipeline is doing, what failed and why, and a way to send it through again.
+"""The web page: the state of the pipeline, failures with their reasons, and a button to redrive them.
 
-Rendered on the server by Starlette and Jinja2; a little JavaScript of its own keeps it fresh. It asks nothing of the
-outside, and shows what strangers wrote as text alone.
+Starlette and Jinja2 render the pages on the server, and a small script keeps them up to date. The pages load nothing
+from other sites, and show untrusted strings only as text.
 """

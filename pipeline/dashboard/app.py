@@ -19,21 +19,24 @@ from pipeline.dashboard.sources import Sources
 from pipeline.dashboard.submissions import Submissions
 from pipeline.settings import Settings
 
-#: Seconds that requests under way may take when it is told to stop.
-STOP_GRACE = 2
+#: Seconds that running requests may take after the signal to stop.
+STOP_TIMEOUT = 2
 
 
 def make_app(settings: Settings, access: Access) -> Guard:
-    """The application behind its guard; its sources are read from its start to its end."""
+    """Build the application behind its guard. Its sources are polled while it runs."""
     sources = Sources(settings)
-    redrives = Redrives(sources.reading_letters, after=sources.letters_changed)
+    redrives = Redrives(sources.letters_lock, on_end=sources.letters_changed)
     pages = Pages(settings, access, sources, Submissions(), redrives)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         with sources.running():
             yield
-        for end in (redrives.stop, sources.let_go):  # what they hold of the dead letters, others can see again at once
+        for end in (
+            redrives.stop,
+            sources.wait_for_letters,
+        ):  # so that other readers see the dead letters again at once
             await run_in_threadpool(end)
 
     app = Starlette(
@@ -41,11 +44,11 @@ def make_app(settings: Settings, access: Access) -> Guard:
         exception_handlers={HTTPException: pages.on_http_error, 500: pages.on_error},
         lifespan=lifespan,
     )
-    return Guard(app, access)  # around all of it: what Starlette answers to a defect passes no middleware of its own
+    return Guard(app, access)  # outermost: Starlette's own answer to an exception bypasses its middleware
 
 
 def server_config(app: Guard) -> uvicorn.Config:
-    """How uvicorn serves it: no header says what it is, no log names a query, and nothing is read from a proxy's."""
+    """Configure uvicorn: no Server header, no queries in logs, and no trust in headers of a proxy."""
     return uvicorn.Config(
         app,
         log_config=None,
@@ -53,6 +56,6 @@ def server_config(app: Guard) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=STOP_GRACE,
+        timeout_graceful_shutdown=STOP_TIMEOUT,
         ws="none",
     )

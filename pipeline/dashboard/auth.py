@@ -1,9 +1,9 @@
-"""Who may look, and who may act.
+"""Controls access to the pages and actions.
 
-- The Host header must be one of ours: no stranger's name that resolves to this machine reaches it (DNS rebinding).
-- Where a token is set, every page but the login wants it: as a cookie that the login sets, or as a bearer token.
-- What changes something is a POST from a page of ours: its origin is checked, and it carries a token of this process.
-- Every answer carries headers that keep a browser to this origin.
+- The Host header must be a known name, so that foreign names which resolve to this machine are refused (DNS rebinding).
+- If a token is set, every page except the login needs it: in the cookie that the login sets, or as a bearer token.
+- Every action is a POST from a page of the dashboard: its origin is checked, and the form contains a CSRF token.
+- The headers of every response restrict the browser to this origin.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: The cookie of somebody who gave the token, and how long it holds, in seconds.
+#: Name of the session cookie, and its lifetime in seconds.
 COOKIE = "image_pipeline_dashboard"
 SESSION = 12 * 3600
 
-#: Bytes of a form, and of its fields: more than any of ours needs.
+#: Maximum size of a form in bytes, and maximum number of its fields.
 MAX_FORM = 64 * 1024
 MAX_FIELDS = 40
 
-#: Seconds that a wrong token costs.
-WRONG_TOKEN_PAUSE = 1.0
+#: Delay after a wrong token, in seconds.
+WRONG_TOKEN_DELAY = 1.0
 
-#: What needs no token: the login, what it looks like, and whether this process lives.
+#: Paths without a token: the login, its static files and the liveness probe.
 OPEN_PATHS = frozenset({"/login", "/livez"})
 STATIC = "/static/"
 
-#: How browsers call this machine.
+#: Host names and addresses of this machine itself.
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 HEADERS = {
@@ -52,7 +52,7 @@ HEADERS = {
     ),
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
-    # Nothing goes to other sites. With `no-referrer` browsers would send `Origin: null` with our own forms too.
+    # Sends no referrer to other sites. With `no-referrer`, browsers would send `Origin: null` with the forms here too.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -61,7 +61,7 @@ HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on `host`."""
+    """Return whether only this machine can reach a server that listens on `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -70,19 +70,23 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True)
 class Access:
-    """Who is let in: the names this server goes by, and the token, where one is set.
+    """The rules of access.
 
-    `csrf` is in every form of ours; no other site can read it. A new process has a new one.
+    Attributes:
+        names: Accepted host names.
+        any_address: Whether the server listens on all addresses; any IP address is then an accepted host.
+        token: The token, if one is set.
+        csrf: The CSRF token in every form, which other sites cannot read. Each process has a new one.
     """
 
     names: frozenset[str]
-    any_address: bool = False  #: it listens on all addresses: a Host that is an address can be no stranger's name
+    any_address: bool = False
     token: SecretStr | None = None
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
 
     @classmethod
     def for_host(cls, host: str, token: SecretStr | None, also: Collection[str] = ()) -> Access:
-        """What serves on `host`, and is called by the names in `also` too, behind a proxy for example."""
+        """Make the rules for a server that listens on `host`; `also` has further names, for example of a proxy."""
         try:
             any_address = ipaddress.ip_address(host).is_unspecified
         except ValueError:
@@ -90,7 +94,7 @@ class Access:
         return cls(LOOPBACK | {host.lower(), *(name.lower() for name in also)}, any_address, token)
 
     def knows(self, host: str) -> bool:
-        """Whether a Host header names this server."""
+        """Return whether a Host header names this server."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
             _ = urlsplit(f"//{host}").port
@@ -105,17 +109,17 @@ class Access:
         return self.any_address
 
     def accepts(self, given: str) -> bool:
-        """Whether `given` is the token."""
+        """Return whether `given` is the token."""
         wanted = self.token.get_secret_value() if self.token else ""
         return bool(wanted) and hmac.compare_digest(given.encode(), wanted.encode())
 
     def session(self) -> str:
-        """A cookie's value that holds for `SESSION` seconds: a proof that the token was known, not the token."""
+        """Make a cookie value that is valid for `SESSION` seconds: a signature by the token, not the token itself."""
         until = str(int(time.time()) + SESSION)
         return f"{until}.{self._proof(until)}"
 
     def admits(self, headers: Headers) -> bool:
-        """Whether a request comes from somebody who knows the token; everybody does where none is set."""
+        """Return whether a request has a valid token or session, or needs none."""
         if self.token is None:
             return True
         if (bearer := _bearer(headers)) is not None:
@@ -131,7 +135,7 @@ class Access:
 
 
 class Guard:
-    """What is around `app`: refuses what has no business here, and sets the headers of what it lets in."""
+    """ASGI middleware that refuses forbidden requests, and sets security headers on all responses."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app = app
@@ -144,7 +148,7 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http":  # nothing here speaks anything else
+        if scope["type"] != "http":  # WebSockets are not supported
             return
 
         async def send_with_headers(message: Message) -> None:
@@ -159,32 +163,32 @@ class Guard:
         await answer(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        """The answer to a request that is not let in; None for the others."""
+        """Return the response that refuses a request, or None if it is allowed."""
         headers = Headers(scope=scope)
         if not self._access.knows(headers.get("host", "")):
-            return PlainTextResponse("This server does not go by that name: see --host and --name.", 421)
+            return PlainTextResponse("This host name is not known here: see --host and --name.", 421)
         method, path = scope["method"], scope["path"]
         if method not in {"GET", "HEAD", "POST"}:
-            return PlainTextResponse("Only GET and POST are known here.", 405, {"Allow": "GET, HEAD, POST"})
-        if method == "POST" and (reason := _strange(headers)):
+            return PlainTextResponse("Only GET and POST are supported.", 405, {"Allow": "GET, HEAD, POST"})
+        if method == "POST" and (reason := _cross_site(headers)):
             return PlainTextResponse(reason, 403)
         if path in OPEN_PATHS or path.startswith(STATIC) or self._access.admits(headers):
             return None
         if method == "GET" and _bearer(headers) is None and "text/html" in headers.get("accept", ""):
             return RedirectResponse("/login", 303)
-        return PlainTextResponse("The token is needed.", 401, {"WWW-Authenticate": "Bearer"})
+        return PlainTextResponse("A token is required.", 401, {"WWW-Authenticate": "Bearer"})
 
 
-def _strange(headers: Headers) -> str:
-    """Why a POST does not come from a page of ours, as far as the browser says; empty where nothing speaks for it."""
+def _cross_site(headers: Headers) -> str:
+    """Return why a POST is refused by its headers: it comes from another site, or is too large; empty if it is fine."""
     if headers.get("sec-fetch-site", "same-origin") != "same-origin":
-        return "This comes from another site's page."
+        return "This request comes from another site."
     origin = headers.get("origin")
     if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
-        return "This comes from another site's page."
+        return "This request comes from another site."
     length = headers.get("content-length", "")
     if not (length.isascii() and length.isdigit() and int(length) <= MAX_FORM):
-        return "The form is too large, or does not say how large it is."
+        return "The form is too large, or its Content-Length is missing."
     return ""
 
 
@@ -202,24 +206,26 @@ def _cookie(headers: Headers) -> str:
 
 
 async def checked_form(request: Request, access: Access) -> FormData:
-    """The fields of a form that a page of ours sent; every action reads its form here.
+    """Parse the form of an action, and check its CSRF token.
 
     Raises:
-        HTTPException: 403, the form does not carry this process's token.
+        HTTPException: 403, the CSRF token is missing or from another process.
     """
     form = await request.form(max_files=0, max_fields=MAX_FIELDS)
     if access.token is not None and _bearer(request.headers) is not None:
-        return form  # a browser sends no such header by itself, and the token in it was checked
+        return form  # browsers do not send this header by themselves, and the guard has checked it
     given = form.get("csrf")
     if not (isinstance(given, str) and hmac.compare_digest(given.encode(), access.csrf.encode())):
-        raise HTTPException(403, "This form is from before the dashboard was started again. Load the page once more.")
+        raise HTTPException(
+            403, "The dashboard has restarted since this page was loaded. Reload the page, and try again."
+        )
     return form
 
 
 async def log_in(given: str, access: Access, *, over_tls: bool) -> Response | None:
-    """The answer that lets somebody in who gave the token; None, after a pause, for a wrong one."""
+    """Return the response that starts a session, or None, after a delay, if the token is wrong."""
     if not access.accepts(given):
-        await asyncio.sleep(WRONG_TOKEN_PAUSE)
+        await asyncio.sleep(WRONG_TOKEN_DELAY)
         return None
     response = RedirectResponse("/", 303)
     response.set_cookie(
@@ -229,7 +235,7 @@ async def log_in(given: str, access: Access, *, over_tls: bool) -> Response | No
 
 
 def log_out() -> Response:
-    """The answer that forgets somebody."""
+    """Return the response that ends a session."""
     response = RedirectResponse("/login", 303)
     response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
     return response

@@ -1,4 +1,4 @@
-"""Failures by cause: the dead letters of one stage and code together, with what the job log adds."""
+"""Groups failures by cause: the dead letters with the same stage and code, and their count in the job log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import datetime
 from pipeline.monitoring.job_log.reader import FailureGroup
 from pipeline.ops.dead_letters.letter import DeadLetter
 
-#: Dead letters, and hosts, of one cause that are shown.
+#: Maximum number of dead letters and of hosts to show per cause.
 LETTERS, HOSTS = 20, 6
 
 
@@ -20,7 +20,7 @@ class LetterView:
     """One dead letter in a list."""
 
     id: str
-    name: str  #: its image's host and path, or what it is instead
+    name: str  #: host and path of its images, or a description
     job_id: str
     message: str
     queue: str
@@ -30,28 +30,28 @@ class LetterView:
 
 @dataclass(frozen=True)
 class Cause:
-    """What failed in one stage with one code."""
+    """The failures of one stage with one code."""
 
     stage: str
     code: str
-    count: int  #: dead letters
-    sendable: int  #: those of them that a redrive would send
-    message: str  #: the latest one's sentence
-    obstacle: str  #: why a redrive leaves some; empty where it leaves none
+    count: int  #: number of dead letters
+    sendable: int  #: number of dead letters that a redrive would send
+    message: str  #: the message of the latest
+    obstacle: str  #: why a redrive leaves some; empty if it sends all
     last_at: datetime
-    hosts: tuple[str, ...]  #: the most frequent first
+    hosts: tuple[str, ...]  #: most frequent first
     letters: tuple[LetterView, ...]
-    recent: int  #: failures with this cause in the last day, by the job log
+    recent: int  #: failures of the last day, from the job log
 
     @property
     def key(self) -> str:
-        """Its name in the page's address."""
+        """The anchor of the cause on the page."""
         return key_of(self.stage, self.code)
 
 
 @dataclass(frozen=True)
-class Past:
-    """What failed in the last day, and has no dead letter any more."""
+class PastCause:
+    """Failures of the last day whose dead letters are gone."""
 
     stage: str
     code: str
@@ -62,17 +62,17 @@ class Past:
 
     @property
     def key(self) -> str:
-        """Its name in the page's address."""
+        """The anchor of the cause on the page."""
         return key_of(self.stage, self.code)
 
 
 def key_of(stage: str, code: str) -> str:
-    """A cause's name in the page's address."""
+    """Make the anchor of a cause."""
     return re.sub(r"[^a-z0-9]+", "-", f"{stage}-{code}".lower()).strip("-")
 
 
 def group(letters: Sequence[DeadLetter], failures: Sequence[FailureGroup] = ()) -> list[Cause]:
-    """The letters by cause, the most frequent first. `letters` has the latest first."""
+    """Group letters, given latest first, by cause; return the most frequent cause first."""
     groups: dict[tuple[str, str], list[DeadLetter]] = {}
     for letter in letters:
         groups.setdefault((letter.stage, letter.code), []).append(letter)
@@ -81,11 +81,11 @@ def group(letters: Sequence[DeadLetter], failures: Sequence[FailureGroup] = ()) 
     return sorted(causes, key=lambda cause: (-cause.count, cause.key))
 
 
-def past(causes: Sequence[Cause], failures: Sequence[FailureGroup]) -> list[Past]:
-    """The failures of the last day that are none of `causes`."""
+def past(causes: Sequence[Cause], failures: Sequence[FailureGroup]) -> list[PastCause]:
+    """Return the failures of the last day that are not among `causes`."""
     present = {(cause.stage, cause.code) for cause in causes}
     return [
-        Past(each.stage, each.code, each.count, each.message, each.at, each.job_ids)
+        PastCause(each.stage, each.code, each.count, each.message, each.at, each.job_ids)
         for each in failures
         if (each.stage, each.code) not in present
     ]
@@ -111,7 +111,7 @@ def _cause(letters: Sequence[DeadLetter], recent: int) -> Cause:
 def _letter(letter: DeadLetter) -> LetterView:
     return LetterView(
         id=letter.id,
-        name=" and ".join(letter.urls) or "a refused message",
+        name=" and ".join(letter.urls) or "a rejected message",
         job_id=letter.job_id,
         message=letter.message,
         queue=letter.queue,

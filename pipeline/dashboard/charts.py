@@ -1,28 +1,28 @@
-"""Sparklines: small inline SVG drawings of one series, drawn by paths alone."""
+"""Sparklines: small inline SVG charts of one series, made only of paths."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: The drawing's own units; the page stretches it.
+#: Size in SVG units; the page scales it.
 WIDTH, HEIGHT = 120, 28
 
-#: Kept free above and below, so that no line is cut.
+#: Space above and below, so that lines are not clipped.
 MARGIN = 2
 
 
 @dataclass(frozen=True)
 class Sparkline:
-    """The paths of one drawing, and what it says in words."""
+    """The paths of one chart, and its description in words."""
 
-    line: str  #: empty where there is too little to draw
+    line: str  #: empty if there are too few values
     area: str
     label: str
 
 
 def sparkline(values: Sequence[float | None], label: str) -> Sparkline:
-    """The series from left to right, from zero to its largest; a None carries the value before it."""
+    """Draw the values from left to right as a line, scaled from zero to the largest; None repeats a value."""
     if sum(value is not None for value in values) < 2:
         return Sparkline("", "", label)
     top = max([value for value in values if value is not None] + [1])
@@ -39,7 +39,7 @@ def sparkline(values: Sequence[float | None], label: str) -> Sparkline:
 
 
 def bars(values: Sequence[float], label: str) -> Sparkline:
-    """The series as bars that stand on the ground; `line` stays empty."""
+    """Draw the values from left to right as bars; `line` stays empty."""
     if not values or not any(values):
         return Sparkline("", "", label)
     top = max(values)

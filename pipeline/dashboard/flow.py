@@ -1,4 +1,4 @@
-"""The stages as the page draws them: what waits before each, what is dead behind it, and how fast it works."""
+"""The stages for the overview: waiting and dead messages, and throughput."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from pipeline.dashboard.charts import Sparkline, bars, sparkline
-from pipeline.dashboard.readings import History
+from pipeline.dashboard.polling import DepthHistory
 from pipeline.events import Outcome
 from pipeline.monitoring.job_log.reader import Minute, per_minute
 from pipeline.monitoring.queue_depths import DEAD, INGEST, Depth
 from pipeline.stages import STAGES, Lane
 
-#: What each does, for somebody who has never read the code.
-DOES = {
-    INGEST: "Takes messages from the input queue and makes each a job",
+#: A description of each stage for people.
+DESCRIPTIONS = {
+    INGEST: "Turns messages from the input queue into jobs",
     "fetch": "Downloads the source",
     "resize": "Renders every size",
     "upload": "Puts the renditions into the bucket",
-    "notify": "Tells whoever asked",
+    "notify": "Delivers the results",
 }
 
-#: What a chart shows: minutes, and the parts they are drawn in.
+#: Time range of the charts in minutes, and number of points of the depth chart.
 DEPTH_MINUTES, DEPTH_PARTS = 10, 60
 RATE_MINUTES = 30
 
 
 @dataclass(frozen=True)
 class StageCard:
-    """One stage. Counts are of both lanes together, but `bulk`, of which `waiting` is a part."""
+    """One stage. Counts include both lanes; `bulk` is the part of the bulk lane."""
 
     name: str
     does: str
-    known: bool  #: whether there is a queue of it
+    known: bool  #: whether its queues are known
     waiting: int
     in_flight: int
     delayed: int
-    bulk: int  #: messages of sweeps that wait
+    bulk: int  #: waiting and delayed messages of sweeps
     dead: int
     depth: Sparkline
     rate: Sparkline | None = None  #: None without a job log
@@ -45,12 +45,12 @@ class StageCard:
 
     @property
     def title(self) -> str:
-        """Its name as a heading."""
+        """The name of the stage as a heading."""
         return self.name.capitalize()
 
 
 def waiting_by_stage(depths: Sequence[Depth]) -> dict[str, int]:
-    """What waits or is delayed before each stage, for the history."""
+    """Count the waiting and delayed messages of each stage, for the history."""
     counted: dict[str, int] = {}
     for depth in depths:
         if depth.lane != DEAD:
@@ -59,16 +59,16 @@ def waiting_by_stage(depths: Sequence[Depth]) -> dict[str, int]:
 
 
 def cards(
-    depths: Sequence[Depth], history: History, minutes: Sequence[Minute] | None, now: datetime
+    depths: Sequence[Depth], history: DepthHistory, minutes: Sequence[Minute] | None, now: datetime
 ) -> list[StageCard]:
-    """A card for ingest and for each stage, in the order a job passes them. `minutes` is None without a job log."""
+    """Make a card for ingest and each stage, in the order of a job. `minutes` is None without a job log."""
     speeds = per_minute(minutes, now) if minutes is not None else {}
     found = []
     for name in (INGEST, *(stage.name for stage in STAGES)):
         of_it = [depth for depth in depths if depth.stage == name]
         past = history.of(name, buckets=DEPTH_PARTS, seconds=DEPTH_MINUTES * 60)
         card = _card(name, of_it, past)
-        if minutes is not None and name != INGEST:  # ingest says only what it refuses
+        if minutes is not None and name != INGEST:  # ingest logs only rejected messages
             card = replace(card, rate=_rate(name, minutes, now), per_minute=_short(speeds.get(name, 0.0)))
         found.append(card)
     return found
@@ -79,7 +79,7 @@ def _card(name: str, depths: Sequence[Depth], past: Sequence[int | None]) -> Sta
     most = max((value for value in past if value is not None), default=0)
     return StageCard(
         name=name,
-        does=DOES[name],
+        does=DESCRIPTIONS[name],
         known=bool(queues),
         waiting=sum(queue.waiting for queue in queues),
         in_flight=sum(queue.in_flight for queue in queues),

@@ -1,4 +1,4 @@
-"""Jobs as the pages show them: told by the job log, or by what this dashboard itself sent and got back."""
+"""Jobs for the pages, from the job log or from the jobs that this dashboard submitted."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
-from pipeline.dashboard.filters import duration, span
 from pipeline.events import Outcome
 from pipeline.monitoring.job_log.reader import Attempt, HistorySource, JobHistory, JobStatus
 from pipeline.net.http_errors import shown
 from pipeline.ops.submit import Submission
 from pipeline.payload import IMAGE_FIELDS, folder_name, present_url
 from pipeline.stages import STAGES
+from pipeline.text import format_duration
 
 WORDS: dict[JobStatus, str] = {
     "under_way": "under way",
@@ -24,25 +24,25 @@ WORDS: dict[JobStatus, str] = {
     "partly": "partly failed",
 }
 
-#: What a verdict looks like, and says.
-TURNS: dict[Outcome, tuple[str, str]] = {
+#: State and label of an attempt by its outcome.
+ATTEMPTS: dict[Outcome, tuple[str, str]] = {
     Outcome.DONE: ("done", "done"),
-    Outcome.SNOOZED: ("retry", "waits for its turn"),
+    Outcome.SNOOZED: ("retry", "waits for a slot"),
     Outcome.RETRY: ("retry", "tries again"),
     Outcome.GIVEN_UP: ("failed", "gave up"),
     Outcome.REJECTED: ("failed", "rejected"),
 }
 
-#: The side of a rendition that a list shows, in pixels; the nearest is taken.
+#: Preferred side of a thumbnail in pixels; the closest rendition is used.
 THUMBNAIL = 250
 
-#: Renditions with sides up to this are shown small, and up to that in the middle.
-SMALL, MIDDLE = 64, 150
+#: Largest sides of renditions that are shown small and medium, in pixels.
+SMALL, MEDIUM = 64, 150
 
 
 @dataclass(frozen=True)
-class Step:
-    """A stage on a job's way: `state` is done, now, retry, failed, skipped or todo."""
+class StageProgress:
+    """The progress of a job in one stage: `state` is done, now, retry, failed, skipped or todo."""
 
     name: str
     state: str
@@ -51,7 +51,7 @@ class Step:
 
 @dataclass(frozen=True)
 class RenditionView:
-    """One rendition: where this dashboard shows it, and its public URL, where that is one."""
+    """One rendition: its path on this dashboard, and its public URL if that can be a link."""
 
     name: str
     picture: str
@@ -65,13 +65,13 @@ class SourceView:
 
     name: str  #: host and path
     fields: tuple[str, ...]
-    why: str  #: it failed, for people
+    why: str  #: why it failed; empty if it did not
     renditions: tuple[RenditionView, ...]
 
 
 @dataclass(frozen=True)
 class AttemptView:
-    """One turn in a job's timeline."""
+    """One attempt in a job's history."""
 
     stage: str
     state: str
@@ -84,7 +84,7 @@ class AttemptView:
 
 @dataclass(frozen=True)
 class JobView:
-    """One job. Times are in UTC, `seconds` from its beginning to its end, None while it is under way."""
+    """One job. Times are in UTC; `seconds` is its total duration, None while it is under way."""
 
     id: str
     name: str
@@ -95,28 +95,28 @@ class JobView:
     updated: datetime | None
     seconds: float | None
     sources: tuple[SourceView, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[StageProgress, ...]
     turns: tuple[AttemptView, ...] = ()
     why: str = ""
     thumbnail: str = ""
 
     @property
     def words(self) -> str:
-        """Its status for people."""
+        """The status as a label."""
         return WORDS[self.status]
 
 
 def of_history(history: JobHistory) -> JobView:
-    """A job as the job log tells it."""
+    """Make the view of a job in the job log."""
     sources = tuple(_source(history.id, number, source) for number, source in enumerate(history.sources))
     ended = history.status != "under_way"
-    troubles = [turn for turn in history.turns if turn.verdict is not Outcome.DONE]
+    failures = [turn for turn in history.turns if turn.verdict is not Outcome.DONE]
     why = ""
     if history.status != "done":
-        why = next((source.why for source in sources if source.why), "") or (troubles[-1].message if troubles else "")
+        why = next((source.why for source in sources if source.why), "") or (failures[-1].message if failures else "")
     return JobView(
         id=history.id,
-        name=sources[0].name if sources else "a refused message",
+        name=sources[0].name if sources else "a rejected message",
         status=history.status,
         folder=history.folder,
         lane=history.lane,
@@ -132,7 +132,7 @@ def of_history(history: JobHistory) -> JobView:
 
 
 def of_submission(job: Submission) -> JobView:
-    """A job that this dashboard sent, as far as its result tells."""
+    """Make the view of a job that this dashboard submitted, from its result."""
     sources = tuple(
         _source(job.job_id or "", number, source) for number, source in enumerate(_sources_of(job.payload, job.result))
     )
@@ -141,7 +141,7 @@ def of_submission(job: Submission) -> JobView:
         status = "partly"
     sent = datetime.fromtimestamp(job.sent_at, UTC)
     state = {"under_way": "todo", "done": "done"}.get(status, "skipped")
-    steps = [Step(stage.name, state, "") for stage in STAGES]
+    steps = [StageProgress(stage.name, state, "") for stage in STAGES]
     if status == "under_way":
         steps[0] = replace(steps[0], state="now", words="under way")
     return JobView(
@@ -161,7 +161,7 @@ def of_submission(job: Submission) -> JobView:
 
 
 def urls_of(job_id: str, history: JobHistory | None, submission: Submission | None, number: int) -> Mapping[str, str]:
-    """The public URLs of the renditions of a job's image, by name: as they were stored, wherever that is known from."""
+    """Return the public URLs of the renditions of a job's image by name, from the job log or from the result."""
     for sources in (
         history.sources if history else (),
         _sources_of(submission.payload, submission.result) if submission else (),
@@ -195,7 +195,7 @@ def _picture(job_id: str, number: int, name: str) -> str:
 
 
 def _link(url: str) -> str:
-    """The URL, where it may be a link."""
+    """Return the URL if it can be a link, otherwise an empty string."""
     try:
         return url if urlsplit(url).scheme in {"http", "https"} else ""
     except ValueError:
@@ -203,12 +203,12 @@ def _link(url: str) -> str:
 
 
 def _side(name: str) -> int:
-    """The longer side that a rendition's name says, in pixels."""
+    """Return the longer side in a rendition's name, in pixels."""
     return max((int(side) for side in re.findall(r"\d{1,6}", name)), default=0)
 
 
 def _size(name: str) -> str:
-    return "s" if _side(name) <= SMALL else "m" if _side(name) <= MIDDLE else "l"
+    return "s" if _side(name) <= SMALL else "m" if _side(name) <= MEDIUM else "l"
 
 
 def _thumbnail(source: SourceView) -> str:
@@ -216,29 +216,29 @@ def _thumbnail(source: SourceView) -> str:
     return nearest.picture if nearest else ""
 
 
-def _steps(history: JobHistory) -> tuple[Step, ...]:
+def _steps(history: JobHistory) -> tuple[StageProgress, ...]:
     latest = {turn.stage: turn for turn in history.turns}
     last = max((place for place, stage in enumerate(STAGES) if stage.name in latest), default=-1)
     steps = []
     for place, stage in enumerate(STAGES):
         turn = latest.get(stage.name)
         if turn is not None:
-            state, words = TURNS[turn.verdict]
-            said = duration(turn.seconds) if state == "done" else words
+            state, words = ATTEMPTS[turn.verdict]
+            label = format_duration(turn.seconds) if state == "done" else words
         elif history.status == "under_way" and (stage.name == history.stage or (not history.stage and place == 0)):
-            state, said = "now", "under way"
+            state, label = "now", "under way"
         elif place < last or history.status != "under_way":
-            state, said = "skipped", "not needed" if place < last else ""
+            state, label = "skipped", "not needed" if place < last else ""
         else:
-            state, said = "todo", ""
-        steps.append(Step(stage.name, state, said))
+            state, label = "todo", ""
+        steps.append(StageProgress(stage.name, state, label))
     return tuple(steps)
 
 
 def _turn(turn: Attempt) -> AttemptView:
-    state, words = TURNS[turn.verdict]
+    state, words = ATTEMPTS[turn.verdict]
     if turn.wait:
-        words = f"{words} in {span(turn.wait)}"
+        words = f"{words} in {format_duration(turn.wait, whole=True)}"
     if turn.redrive:
         words = f"{words}, redriven"
     if turn.deliveries:

@@ -1,6 +1,6 @@
-"""The pages, and what their forms do.
+"""The pages and the actions of their forms.
 
-Pages are rendered from what the readings hold. Only single jobs, and those of a filter, are read when asked for.
+Pages are rendered from polled values. Only single jobs and filtered lists of jobs are read during the request.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from pipeline.dashboard import causes, flow, jobs
-from pipeline.dashboard import filters as words
-from pipeline.dashboard import thumbnails as pictures
-from pipeline.dashboard.auth import Access, checked_form, log_in, log_out
+from pipeline.dashboard import auth, causes, filters, flow, jobs, thumbnails
+from pipeline.dashboard.auth import Access, checked_form
 from pipeline.dashboard.jobs import JobView
 from pipeline.dashboard.redrives import Redrives
 from pipeline.dashboard.sources import LETTERS, Sources
@@ -35,24 +33,25 @@ from pipeline.ops.dead_letters.actions import RATE
 from pipeline.ops.submit import SubmitError
 from pipeline.settings import Settings
 from pipeline.storage.s3 import S3Error
+from pipeline.text import format_duration, plural
 
 logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 
-#: Jobs that the overview lists, and that the page of jobs does.
+#: Maximum number of jobs on the overview, and on the page of jobs.
 FEW, MANY = 12, 100
 
-#: Seconds that a browser keeps a rendition.
-PICTURE_AGE = 3600
+#: Seconds that a browser may cache a rendition.
+THUMBNAIL_AGE = 3600
 
-#: What the filters of the jobs page mean to the job log.
+#: Argument `failed` of the job log by filter of the jobs page.
 OUTCOMES = {"": None, "failed": True, "well": False}
 
 
 @dataclass(frozen=True)
 class Banner:
-    """What a person should know before all else: `kind` is bad or note."""
+    """A notice at the top of the page; `kind` is bad or note."""
 
     kind: str
     title: str
@@ -60,7 +59,7 @@ class Banner:
 
 
 class Pages:
-    """The answers to requests."""
+    """The handlers of all requests."""
 
     def __init__(
         self, settings: Settings, access: Access, sources: Sources, submissions: Submissions, redrives: Redrives
@@ -78,11 +77,11 @@ class Pages:
             lstrip_blocks=True,
         )
         self._templates.filters.update(
-            ago=words.ago, clock=words.clock, number=words.number, seconds=words.duration, plural=words.plural
+            ago=filters.ago, clock=filters.clock, number=filters.number, seconds=format_duration, plural=plural
         )
 
     def routes(self) -> Iterable[Route]:
-        """Every page and every action."""
+        """Yield the route of every page and action."""
         yield Route("/", self.overview)
         yield Route("/jobs", self.jobs)
         yield Route("/jobs/{job_id}", self.job)
@@ -90,50 +89,49 @@ class Pages:
         yield Route("/failures", self.failures)
         yield Route("/sweeps", self.sweeps)
         yield Route("/submit", self.submit, methods=["POST"])
-        yield Route("/submit", lambda _: RedirectResponse("/", 303))  # what was refused is shown there, and freshens
+        yield Route("/submit", lambda _: RedirectResponse("/", 303))  # live updates of a page with a rejected form
         yield Route("/redrive", self.redrive, methods=["POST"])
         yield Route("/login", self.login, methods=["GET"])
-        yield Route("/login", self.let_in, methods=["POST"])
+        yield Route("/login", self.log_in, methods=["POST"])
         yield Route("/logout", self.logout, methods=["POST"])
         yield Route("/livez", lambda _: PlainTextResponse("ok"))
 
     # Pages.
 
     def overview(self, _: Request) -> Response:
-        """Everything at a glance."""
         return self._overview()
 
     def _overview(self, *, status: int = 200, wrong: str = "", form: Mapping[str, str] | None = None) -> Response:
-        self._sources.watched()
-        log = self._sources.job_log.seen
+        self._sources.activate()
+        log = self._sources.job_log.snapshot
         minutes = log.value.minutes if self._with_job_log else None
         now = datetime.now(UTC)
         return self._page(
             "overview.html",
             "/",
             status=status,
-            queues=self._sources.queues.seen,
-            flow=flow.cards(self._sources.queues.seen.value, self._sources.history, minutes, now),
+            queues=self._sources.queues.snapshot,
+            flow=flow.cards(self._sources.queues.snapshot.value, self._sources.history, minutes, now),
             jobs=self._latest_jobs()[:FEW],
             causes=self._causes(),
-            letters=self._sources.letters.seen,
+            letters=self._sources.letters.snapshot,
             job_log=log,
-            runs=self._sources.sweeps.seen,
-            sweeps=self._sources.sweeps.seen.value,
+            runs=self._sources.sweeps.snapshot,
+            sweeps=self._sources.sweeps.snapshot.value,
             with_database=self._settings.database_url is not None,
             wrong=wrong,
             form=form or dict.fromkeys(("url", "folder", "postback_url"), ""),
         )
 
     def jobs(self, request: Request) -> Response:
-        """The latest jobs, all or by outcome."""
-        self._sources.watched()
+        """Show the latest jobs, all or by outcome."""
+        self._sources.activate()
         outcome = request.query_params.get("outcome", "")
         outcome = outcome if outcome in OUTCOMES else ""
         banners: list[Banner] = []
         failed = OUTCOMES[outcome]
         found = [job for job in self._latest_jobs() if failed in {None, job.status in job_log_reader.FAILED}]
-        if self._with_job_log and not self._sources.job_log.seen.trouble:  # else each look would wait for it
+        if self._with_job_log and not self._sources.job_log.snapshot.error:  # otherwise each request would wait for it
             try:
                 found = [jobs.of_history(history) for history in job_log_reader.latest(MANY, failed=failed)]
             except PipelineError as error:
@@ -144,12 +142,12 @@ class Pages:
             banners=banners,
             jobs=found[:MANY],
             outcome=outcome,
-            job_log=self._sources.job_log.seen,
+            job_log=self._sources.job_log.snapshot,
         )
 
     def job(self, request: Request) -> Response:
-        """One job's story."""
-        self._sources.watched()
+        """Show the history of one job."""
+        self._sources.activate()
         job_id = request.path_params["job_id"]
         banners: list[Banner] = []
         try:
@@ -159,21 +157,21 @@ class Pages:
             submission = self._submissions.get(job_id)
             view = jobs.of_submission(submission) if submission else None
         if view is None:
-            trouble = self._sources.job_log.seen.trouble or (banners[0].text if banners else "")
-            text = trouble or "Neither the job log nor this dashboard knows a job of that id."
-            return self._error(503 if trouble else 404, "No such job", text)
+            failure = self._sources.job_log.snapshot.error or (banners[0].text if banners else "")
+            text = failure or "Neither the job log nor this dashboard has a job with this id."
+            return self._error(503 if failure else 404, "No such job", text)
         return self._page("job.html", "/jobs", banners=banners, job=view)
 
     def failures(self, _: Request) -> Response:
-        """What failed, by cause, with the dead letters."""
-        self._sources.watched()
+        """Show failures by cause, with their dead letters."""
+        self._sources.activate()
         found = self._causes()
         return self._page(
             "failures.html",
             "/failures",
-            letters=self._sources.letters.seen,
+            letters=self._sources.letters.snapshot,
             causes=found,
-            past=causes.past(found, self._sources.job_log.seen.value.failures),
+            past=causes.past(found, self._sources.job_log.snapshot.value.failures),
             dead=self._dead(),
             read_at_most=LETTERS,
             redrive=self._redrives.shown,
@@ -181,32 +179,32 @@ class Pages:
         )
 
     def sweeps(self, _: Request) -> Response:
-        """The runs of the sweeps."""
-        self._sources.watched()
-        seen = self._sources.sweeps.seen
+        """Show the runs of sweeps."""
+        self._sources.activate()
+        snapshot = self._sources.sweeps.snapshot
         with_database = self._settings.database_url is not None
-        return self._page("sweeps.html", "/sweeps", runs=seen, sweeps=seen.value, with_database=with_database)
+        return self._page("sweeps.html", "/sweeps", runs=snapshot, sweeps=snapshot.value, with_database=with_database)
 
     def picture(self, request: Request) -> Response:
-        """A rendition of a job that is known here, read from the bucket."""
+        """Serve a rendition of a known job from the bucket."""
         job_id, number, name = (request.path_params[key] for key in ("job_id", "number", "name"))
         try:
             history = self._history(job_id)
             url = jobs.urls_of(job_id, history, self._submissions.get(job_id), number).get(name)
-            key = pictures.key_of(url) if url else None
+            key = thumbnails.key_of(url) if url else None
             if key is None:
                 return PlainTextResponse("There is no such rendition.", 404)
-            data, content_type = pictures.read(key)
+            data, content_type = thumbnails.read(key)
         except S3Error as error:
             return PlainTextResponse(error.message, 404 if error.is_absent else 502)
         except PipelineError as error:
             return PlainTextResponse(error.message, 503)
-        return Response(data, media_type=content_type, headers={"Cache-Control": f"private, max-age={PICTURE_AGE}"})
+        return Response(data, media_type=content_type, headers={"Cache-Control": f"private, max-age={THUMBNAIL_AGE}"})
 
     # Actions.
 
     async def submit(self, request: Request) -> Response:
-        """Send an image through, and go to its page."""
+        """Submit an image, and redirect to its page."""
         form = await checked_form(request, self._access)
         given = {name: str(form.get(name) or "").strip() for name in ("url", "folder", "postback_url")}
         try:
@@ -220,35 +218,35 @@ class Pages:
         return RedirectResponse(f"/jobs/{job.job_id}", 303)
 
     async def redrive(self, request: Request) -> Response:
-        """Send the dead letters of one cause through again, in the background."""
+        """Start a redrive of the dead letters of one cause, in the background."""
         form = await checked_form(request, self._access)
         stage, code = (str(form.get(name) or "") for name in ("stage", "code"))
-        meant = next((cause for cause in self._causes() if (cause.stage, cause.code) == (stage, code)), None)
-        if meant is None:
-            raise HTTPException(404, "There is no such cause any more: its dead letters have gone.")
-        if not self._redrives.start(stage, code, meant.sendable):
-            raise HTTPException(409, "A redrive is under way: wait for its end.")
+        cause = next((cause for cause in self._causes() if (cause.stage, cause.code) == (stage, code)), None)
+        if cause is None:
+            raise HTTPException(404, "This cause has no dead letters any more.")
+        if not self._redrives.start(stage, code, cause.sendable):
+            raise HTTPException(409, "Another redrive is running: wait until it has ended.")
         return RedirectResponse("/failures", 303)
 
     def login(self, _: Request) -> Response:
-        """The form that asks for the token."""
+        """Show the form for the token."""
         if self._access.token is None:
             return RedirectResponse("/", 303)
         return self._render("login.html", 200, wrong="")
 
-    async def let_in(self, request: Request) -> Response:
-        """Let somebody in who gives the token."""
+    async def log_in(self, request: Request) -> Response:
+        """Start a session if the token is correct."""
         form = await checked_form(request, self._access)
         scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
-        response = await log_in(str(form.get("token") or ""), self._access, over_tls=scheme == "https")
-        return response or self._render("login.html", 401, wrong="That is not the token.")
+        response = await auth.log_in(str(form.get("token") or ""), self._access, over_tls=scheme == "https")
+        return response or self._render("login.html", 401, wrong="This token is wrong.")
 
     async def logout(self, request: Request) -> Response:
-        """Forget somebody."""
+        """End the session."""
         await checked_form(request, self._access)
-        return log_out()
+        return auth.log_out()
 
-    # What they share.
+    # Helpers.
 
     @property
     def _with_job_log(self) -> bool:
@@ -257,9 +255,9 @@ class Pages:
     def _history(self, job_id: str) -> JobHistory | None:
         if not self._with_job_log:
             return None
-        seen = self._sources.job_log.seen
-        if seen.trouble:  # it would only make this page wait, too
-            return next((history for history in seen.value.latest if history.id == job_id), None)
+        snapshot = self._sources.job_log.snapshot
+        if snapshot.error:  # asking it again would only delay the page
+            return next((history for history in snapshot.value.latest if history.id == job_id), None)
         return job_log_reader.history(job_id)
 
     def _job(self, job_id: str) -> JobView | None:
@@ -269,20 +267,20 @@ class Pages:
         return jobs.of_submission(submission) if submission else None
 
     def _latest_jobs(self) -> list[JobView]:
-        """The job log's, after what was sent from here and is not there yet."""
-        told = [jobs.of_history(history) for history in self._sources.job_log.seen.value.latest]
-        known = {job.id for job in told}
+        """Return jobs submitted here that are not in the job log yet, followed by the jobs of the job log."""
+        logged = [jobs.of_history(history) for history in self._sources.job_log.snapshot.value.latest]
+        known = {job.id for job in logged}
         ours = [jobs.of_submission(job) for job in self._submissions.latest() if job.job_id not in known]
         if self._with_job_log:
             ours = [job for job in ours if job.status == "under_way"]
-        return [*ours, *told]
+        return [*ours, *logged]
 
     def _causes(self) -> list[causes.Cause]:
-        return causes.group(self._sources.letters.seen.value, self._sources.job_log.seen.value.failures)
+        return causes.group(self._sources.letters.snapshot.value, self._sources.job_log.snapshot.value.failures)
 
     def _dead(self) -> int:
-        """How many dead letters there are, as SQS counts them."""
-        found = self._sources.queues.seen.value
+        """Return SQS's count of dead letters."""
+        found = self._sources.queues.snapshot.value
         return sum(depth.waiting + depth.in_flight for depth in found if depth.lane == DEAD)
 
     def _banners(self) -> list[Banner]:
@@ -294,10 +292,10 @@ class Pages:
             "sweeps": "The sweeps cannot be read",
         }
         for name, title in titles.items():
-            seen = getattr(self._sources, name).seen
-            if seen.trouble:
-                since = f" What is shown is from {words.clock(seen.at)}." if seen.at else ""
-                banners.append(Banner("bad", title, f"{seen.trouble}{since}"))
+            snapshot = getattr(self._sources, name).snapshot
+            if snapshot.error:
+                since = f" This page shows data from {filters.clock(snapshot.at)}." if snapshot.at else ""
+                banners.append(Banner("bad", title, f"{snapshot.error}{since}"))
         return banners
 
     def _page(
@@ -323,16 +321,16 @@ class Pages:
         return self._render("error.html", status, page="/none", title=title, text=text)
 
     def on_http_error(self, _: Request, error: Exception) -> Response:
-        """What Starlette or a guard refused."""
+        """Render an HTTP error as a page."""
         status, detail = 500, ""
         if isinstance(error, HTTPException):
             status, detail = error.status_code, error.detail
-        titles = {403: "Not done", 404: "It is not there", 405: "Not that way", 409: "Not now"}
-        return self._error(status, titles.get(status, "That went wrong"), detail)
+        titles = {403: "Not permitted", 404: "Not found", 405: "Method not allowed", 409: "Not now"}
+        return self._error(status, titles.get(status, "Something went wrong"), detail)
 
     def on_error(self, _: Request, error: Exception) -> Response:
-        """A defect of ours; the log has the traceback."""
-        logger.error("a page could not be made (%s)", type(error).__name__)
+        """Render an unexpected error as a page; Starlette logs the traceback."""
+        logger.error("could not render a page (%s)", type(error).__name__)
         return self._error(
-            500, "That went wrong", f"A defect of the dashboard's: {type(error).__name__}. Its log has more."
+            500, "Something went wrong", f"The dashboard failed with {type(error).__name__}. See its log."
         )

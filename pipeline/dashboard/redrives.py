@@ -1,4 +1,4 @@
-"""Redrives that were asked for on the page: one at a time, in the background, each with its progress."""
+"""Redrives started on the page: one at a time, in the background, with their progress."""
 
 from __future__ import annotations
 
@@ -8,62 +8,64 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pipeline.dashboard.filters import plural
 from pipeline.errors import PipelineError
 from pipeline.ops.dead_letters.actions import RATE, Counts, redrive
 from pipeline.ops.dead_letters.letter import Filter
+from pipeline.text import plural
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that one which has ended is shown, and that one under way may take to end when the dashboard does.
-SHOWN, STOP_GRACE = 300, 5.0
+#: Seconds to show a finished redrive, and to wait for a running one when the dashboard stops.
+SHOWN, STOP_TIMEOUT = 300, 5.0
 
 
 @dataclass(frozen=True)
 class Redrive:
-    """How far one is."""
+    """The progress of a redrive."""
 
     stage: str
     code: str
-    total: int  #: dead letters of that cause, when it began
+    total: int  #: number of dead letters of the cause at the start
     sent: int = 0
-    left: tuple[str, ...] = ()  #: why some were left, for people
+    left: tuple[str, ...] = ()  #: why some were left or failed, for people
     over_at: float | None = None  #: when it ended, in Unix seconds
-    trouble: str = ""
+    error: str = ""
 
     @property
     def over(self) -> bool:
-        """Whether it has ended."""
+        """Whether the redrive has ended."""
         return self.over_at is not None
 
     @property
     def title(self) -> str:
-        """What it is, in a few words."""
-        what = f"{self.code} in {self.stage}"
+        """A short title for people."""
+        cause = f"{self.code} in {self.stage}"
         if not self.over:
-            return f"Redriving {what} …"
-        return f"The redrive of {what} has stopped" if self.trouble else f"Redrove {what}"
+            return f"Redriving {cause} …"
+        return f"The redrive of {cause} has stopped" if self.error else f"Redrove {cause}"
 
     @property
     def text(self) -> str:
-        """How far it is, or how it ended, in a sentence."""
-        sent = f"{plural(self.sent, 'dead letter')} sent through again."
-        return " ".join([sent, *self.left, self.trouble]).strip()
+        """The progress or result for people."""
+        sent = f"{plural(self.sent, 'dead letter')} sent."
+        return " ".join([sent, *self.left, self.error]).strip()
 
 
 class _Stopped(Exception):
-    """The dashboard ends."""
+    """The dashboard is stopping."""
 
 
 class Redrives:
-    """Starts redrives. `reading` is held while the dead letters are read: two readers would hide them from each other.
+    """Starts redrives, and keeps the latest.
 
-    `after` is called when one has ended.
+    Args:
+        letters_lock: Held while dead letters are read because two readers would hide them from each other.
+        on_end: Called after each redrive.
     """
 
-    def __init__(self, reading: threading.Lock, after: Callable[[], None]) -> None:
-        self._reading = reading
-        self._after = after
+    def __init__(self, letters_lock: threading.Lock, on_end: Callable[[], None]) -> None:
+        self._letters_lock = letters_lock
+        self._on_end = on_end
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -71,57 +73,57 @@ class Redrives:
 
     @property
     def shown(self) -> Redrive | None:
-        """The one that is under way, or ended a short while ago."""
+        """The running redrive, or the latest if it ended recently."""
         latest = self.latest
         recent = latest and (latest.over_at is None or time.time() - latest.over_at < SHOWN)
         return latest if recent else None
 
     @property
     def busy(self) -> bool:
-        """Whether one is under way."""
+        """Whether a redrive is running."""
         return self.latest is not None and not self.latest.over
 
     def start(self, stage: str, code: str, total: int) -> bool:
-        """Start a redrive of all dead letters of that cause, unless one is under way; returns whether it has begun.
+        """Start a redrive of all dead letters of a cause; return False if one is running already.
 
         Raises:
-            ValueError: there is no such stage.
+            ValueError: There is no such stage.
         """
-        wanted = Filter(stage=stage, code=code)
+        filter_ = Filter(stage=stage, code=code)
         with self._lock:
             if self.busy:
                 return False
             self.latest = Redrive(stage, code, total)
-        self._thread = threading.Thread(target=self._run, args=[wanted], name="redrive", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=[filter_], name="redrive", daemon=True)
         self._thread.start()
         return True
 
     def stop(self) -> None:
-        """End the one under way after the letters in hand; what it has not sent is visible to others again."""
+        """Stop the running redrive after its current batch, and release the letters that it has not sent."""
         self._stopping.set()
         if self._thread:
-            self._thread.join(STOP_GRACE)
+            self._thread.join(STOP_TIMEOUT)
 
-    def _run(self, wanted: Filter) -> None:
-        trouble = ""
+    def _run(self, filter_: Filter) -> None:
+        failure = ""
         try:
-            with self._reading:
+            with self._letters_lock:
                 if self._stopping.is_set():
                     raise _Stopped
-                self._note(redrive(wanted, rate=RATE, progress=self._note))
+                self._note(redrive(filter_, rate=RATE, progress=self._note))
         except _Stopped:
-            trouble = "The dashboard was ended: the rest is still there."
+            failure = "The dashboard was stopped; the other letters remain."
         except PipelineError as error:
-            trouble = error.message
+            failure = error.message
         except Exception as error:
-            logger.exception("a redrive ended")
-            trouble = f"{type(error).__name__}: the dashboard's log has more."
+            logger.exception("a redrive failed")
+            failure = f"{type(error).__name__}: see the dashboard's log."
         if self.latest:
-            self.latest = replace(self.latest, over_at=time.time(), trouble=trouble)
-        self._after()
+            self.latest = replace(self.latest, over_at=time.time(), error=failure)
+        self._on_end()
 
     def _note(self, counts: Counts) -> None:
-        """Note how far it is. What this raises ends the redrive, which gives back what it has not sent."""
+        """Record the progress. Raising _Stopped here ends the redrive, which then releases its letters."""
         if self.latest:
             left = [f"{number:,} left: {why}" for why, number in (counts.left + counts.unsent).most_common(3)]
             self.latest = replace(self.latest, sent=counts.sent.total(), left=tuple(left))

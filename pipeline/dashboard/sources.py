@@ -1,4 +1,4 @@
-"""The sources of what the pages show: the queues, the job log, the dead letters and the sweeps."""
+"""The sources of the pages: queues, job log, dead letters and sweeps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from pipeline.dashboard import flow, sweeps
-from pipeline.dashboard.readings import History, Readers, Reading
+from pipeline.dashboard.polling import DepthHistory, PolledValue, Poller
 from pipeline.dashboard.sweeps import RunView
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log.reader import FailureGroup, JobHistory, Minute
@@ -20,26 +20,26 @@ from pipeline.ops.dead_letters.actions import browse
 from pipeline.ops.dead_letters.letter import DeadLetter
 from pipeline.settings import Settings
 
-#: Seconds between two reads of each.
-QUEUES_EVERY, JOBS_EVERY, LETTERS_EVERY, SWEEPS_EVERY = 5.0, 2.0, 5.0, 5.0
+#: Polling interval of each source, in seconds.
+QUEUES_INTERVAL, JOBS_INTERVAL, LETTERS_INTERVAL, SWEEPS_INTERVAL = 5.0, 2.0, 5.0, 5.0
 
-#: Reading dead letters hides them from others meanwhile, so it is done when their number has changed, and after so
-#: many seconds.
+#: Maximum age of the dead letters in seconds. Reading hides them from other readers, so it happens only when their
+#: number has changed or after this time.
 LETTERS_AGE = 120.0
 
-#: Seconds that a reading of dead letters under way may take to end when the dashboard does.
-STOP_GRACE = 5.0
+#: Seconds to wait at the end for a running read of dead letters.
+STOP_TIMEOUT = 5.0
 
-#: Jobs, and dead letters, that are read at the most.
+#: Maximum numbers of jobs and of dead letters to read.
 JOBS, LETTERS = 50, 500
 
-#: How far back failures and rates are looked for.
-FAILURES_SINCE, RATES_SINCE = timedelta(days=1), timedelta(minutes=flow.RATE_MINUTES)
+#: Age of the oldest failures and rates to read.
+FAILURES_AGE, RATES_AGE = timedelta(days=1), timedelta(minutes=flow.RATE_MINUTES)
 
 
 @dataclass(frozen=True)
-class JobLog:
-    """What the job log says at a glance."""
+class JobLogView:
+    """The part of the job log that the pages show."""
 
     latest: Sequence[JobHistory] = ()
     failures: Sequence[FailureGroup] = ()
@@ -47,20 +47,26 @@ class JobLog:
 
 
 class Sources:
-    """One reading for each, and the history of the queues. What the settings leave out is not asked."""
+    """A polled value for each source, and the history of the queues. Sources that the settings omit are not polled."""
 
     def __init__(self, settings: Settings) -> None:
-        self.history = History()
-        self.reading_letters = Lock()  #: held by whoever reads the dead-letter queues: it hides them from others
-        self._letters_were: tuple[list[int], float] | None = None  #: how many there were when they were read, and when
-        self.queues: Reading[list[Depth]] = Reading("the queues", self._depths, [], QUEUES_EVERY, always=True)
-        self.job_log: Reading[JobLog] = Reading("the job log", _job_log, JobLog(), JOBS_EVERY)
-        self.letters: Reading[list[DeadLetter]] = Reading("the dead letters", self._letters, [], LETTERS_EVERY)
-        self.sweeps: Reading[list[RunView]] = Reading("the sweeps", sweeps.read, [], SWEEPS_EVERY)
-        asked: list[Reading[Any]] = [self.queues, self.letters]
-        asked += [self.job_log] if settings.jobs_mongo_url else []
-        asked += [self.sweeps] if settings.database_url else []
-        self._readers = Readers(asked)
+        self.history = DepthHistory()
+        self.letters_lock = (
+            Lock()
+        )  #: held while reading the dead-letter queues, which hides messages from other readers
+        self._letters_read: tuple[list[int], float] | None = None  #: number per queue and time of the last read
+        self.queues: PolledValue[list[Depth]] = PolledValue(
+            "the queues", self._depths, [], QUEUES_INTERVAL, always=True
+        )
+        self.job_log: PolledValue[JobLogView] = PolledValue("the job log", _job_log, JobLogView(), JOBS_INTERVAL)
+        self.letters: PolledValue[list[DeadLetter]] = PolledValue(
+            "the dead letters", self._letters, [], LETTERS_INTERVAL
+        )
+        self.sweeps: PolledValue[list[RunView]] = PolledValue("the sweeps", sweeps.read, [], SWEEPS_INTERVAL)
+        values: list[PolledValue[Any]] = [self.queues, self.letters]
+        values += [self.job_log] if settings.jobs_mongo_url else []
+        values += [self.sweeps] if settings.database_url else []
+        self._poller = Poller(values)
 
     def _depths(self) -> list[Depth]:
         found = depths()
@@ -68,49 +74,49 @@ class Sources:
         return found
 
     def _letters(self) -> list[DeadLetter]:
-        numbers = [depth.waiting + depth.in_flight for depth in self.queues.seen.value if depth.lane == DEAD]
-        were, read_at = self._letters_were or ([], 0.0)
-        if self._letters_were and were == numbers and monotonic() - read_at < LETTERS_AGE:
-            return self.letters.seen.value
-        if not any(numbers) and self.queues.seen.at and not self.queues.seen.trouble:
+        numbers = [depth.waiting + depth.in_flight for depth in self.queues.snapshot.value if depth.lane == DEAD]
+        before, read_at = self._letters_read or ([], 0.0)
+        if self._letters_read and before == numbers and monotonic() - read_at < LETTERS_AGE:
+            return self.letters.snapshot.value
+        if not any(numbers) and self.queues.snapshot.at and not self.queues.snapshot.error:
             found: list[DeadLetter] = []
         else:
-            with self.reading_letters:
-                if self._readers.stopping:
-                    return self.letters.seen.value
+            with self.letters_lock:
+                if self._poller.stopping:
+                    return self.letters.snapshot.value
                 found = browse(limit=LETTERS)
-        self._letters_were = (numbers, monotonic())
+        self._letters_read = (numbers, monotonic())
         return found
 
     def letters_changed(self) -> None:
-        """Dead letters were taken away: read what is left."""
-        self._letters_were = None
+        """Read the dead letters again after a redrive took some."""
+        self._letters_read = None
         self.refresh()
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """They are read inside."""
-        with self._readers.running():
+        """Poll the sources within the context."""
+        with self._poller.running():
             yield
 
-    def let_go(self) -> None:
-        """After the end: wait until a reading of the dead letters that was under way has given them back."""
-        if self.reading_letters.acquire(timeout=STOP_GRACE):
-            self.reading_letters.release()
+    def wait_for_letters(self) -> None:
+        """Wait until a running read of dead letters has released them."""
+        if self.letters_lock.acquire(timeout=STOP_TIMEOUT):
+            self.letters_lock.release()
 
-    def watched(self) -> None:
-        """Somebody looks on."""
-        self._readers.watched()
+    def activate(self) -> None:
+        """Note a request for a page."""
+        self._poller.activate()
 
     def refresh(self) -> None:
-        """Something was changed: read everything anew."""
-        self._readers.refresh()
+        """Read all sources again now."""
+        self._poller.refresh()
 
 
-def _job_log() -> JobLog:
+def _job_log() -> JobLogView:
     now = datetime.now(UTC)
-    return JobLog(
+    return JobLogView(
         latest=job_log_reader.latest(JOBS),
-        failures=job_log_reader.failures(now - FAILURES_SINCE),
-        minutes=job_log_reader.rates(now - RATES_SINCE),
+        failures=job_log_reader.failures(now - FAILURES_AGE),
+        minutes=job_log_reader.rates(now - RATES_AGE),
     )

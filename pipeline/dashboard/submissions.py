@@ -1,8 +1,8 @@
-"""Jobs that were sent from the page, and what came of them.
+"""Jobs submitted on the page, and their results.
 
-Like `submit --wait` it asks for results on a queue of its own, `<namespace>_submit_dashboard`, which it makes at the
-first job. A dashboard takes the results of its own jobs alone; what nobody takes expires within the hour. Where there
-is a job log, it tells more than the result does.
+Like `submit --wait`, the dashboard receives results on its own queue, `<namespace>_submit_dashboard`, which it creates
+with the first job. Each dashboard deletes only the results of its own jobs; all others expire within an hour. If there
+is a job log, the pages prefer it because it contains more than the result.
 """
 
 from __future__ import annotations
@@ -29,28 +29,27 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Jobs that are remembered.
-REMEMBERED = 200
+#: Maximum number of jobs to keep.
+MAX_JOBS = 200
 
-#: Seconds that a result is kept for, that one which nobody took is hidden, of one poll, and between polls while SQS is
-#: in trouble.
-KEPT, HIDDEN, POLL, TROUBLE_PAUSE = 3600, 5, 10, 2.0
+#: In seconds: retention of a result, visibility timeout of the queue, duration of a poll, pause after a failed poll.
+RETENTION, VISIBILITY_TIMEOUT, POLL, ERROR_PAUSE = 3600, 5, 10, 2.0
 
 
 class Submissions:
-    """What this process has sent, by the jobs' ids."""
+    """The jobs that this process has submitted."""
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[str, Submission] = OrderedDict()
         self._lock = threading.Lock()
-        self._taking: threading.Thread | None = None
+        self._receiver: threading.Thread | None = None
 
     def get(self, job_id: str) -> Submission | None:
-        """The job, if it was sent from here and is not forgotten."""
+        """Return a job, or None if it was not submitted here or is too old."""
         return self._jobs.get(job_id)
 
     def latest(self) -> list[Submission]:
-        """All of them, the latest first."""
+        """Return all jobs, latest first."""
         with self._lock:
             return list(reversed(self._jobs.values()))
 
@@ -58,15 +57,15 @@ class Submissions:
         """Send one image through the pipeline.
 
         Raises:
-            SubmitError: it is not acceptable, or could not be sent; its text says why.
+            SubmitError: The job is invalid or could not be sent.
         """
         if _scheme(url) not in {"http", "https"}:
-            raise SubmitError("An image's URL starts with http:// or https://.")
-        wanted = {"bucket_name": folder, "postback_url": postback_url}
-        common: Payload = {name: value for name, value in wanted.items() if value}
-        submissions = submit.read([url], {}, common)
+            raise SubmitError("The URL of an image must start with http:// or https://.")
+        fields = {"bucket_name": folder, "postback_url": postback_url}
+        common: Payload = {name: value for name, value in fields.items() if value}
+        submissions = submit.read_submissions([url], {}, common)
         name = f"{get_settings().queue_namespace}_submit_dashboard"
-        submit.check(submissions, waiting_on=name)
+        submit.validate(submissions, waiting_on=name)
         (job,) = submissions
         try:
             queue_url = _result_queue(name)
@@ -77,38 +76,40 @@ class Submissions:
             raise SubmitError(job.error.message if job.error else "It could not be sent.")
         with self._lock:
             self._jobs[job.job_id] = job
-            while len(self._jobs) > REMEMBERED:
+            while len(self._jobs) > MAX_JOBS:
                 self._jobs.popitem(last=False)
-            if not (self._taking and self._taking.is_alive()):
-                self._taking = threading.Thread(target=self._take, args=[queue_url], name="take results", daemon=True)
-                self._taking.start()
+            if not (self._receiver and self._receiver.is_alive()):
+                self._receiver = threading.Thread(
+                    target=self._receive_results, args=[queue_url], name="receive results", daemon=True
+                )
+                self._receiver.start()
         return job
 
     def _waiting(self) -> bool:
-        since = time.time() - KEPT
+        since = time.time() - RETENTION
         with self._lock:
             waiting = any(job.status == "sent" and job.sent_at > since for job in self._jobs.values())
             if not waiting:
-                self._taking = None  # the next job starts another
+                self._receiver = None  # the next job starts another thread
             return waiting
 
-    def _take(self, queue_url: str) -> None:
-        """Take results for as long as a job is without one."""
+    def _receive_results(self, queue_url: str) -> None:
+        """Receive results while any job waits for one."""
         while self._waiting():
             try:
                 for message in _receive(queue_url):
                     self._settle(queue_url, message)
             except PipelineError as error:
-                logger.warning("could not take results: %s", error)
-                time.sleep(TROUBLE_PAUSE)
+                logger.warning("could not receive results: %s", error)
+                time.sleep(ERROR_PAUSE)
             except Exception as error:
                 logger.warning("a result could not be read (%s)", type(error).__name__)
-                time.sleep(TROUBLE_PAUSE)
+                time.sleep(ERROR_PAUSE)
 
     def _settle(self, queue_url: str, message: MessageTypeDef) -> None:
         attribute = message.get("MessageAttributes", {}).get("job_id")
         job = self._jobs.get(attribute.get("StringValue", "")) if attribute else None
-        if job is None:  # another dashboard's, or one whose sending is just being noted: it comes again
+        if job is None:  # of another dashboard, or of a job that is not recorded yet; SQS delivers it again
             return
         if job.status == "sent":
             job.ended(json.loads(message["Body"]))
@@ -117,7 +118,7 @@ class Submissions:
 
 
 def _scheme(url: str) -> str:
-    """The scheme of a URL; empty where it is none."""
+    """Return the scheme of a URL; empty if the URL is invalid."""
     try:
         parts = urlsplit(url)
         return parts.scheme if parts.hostname else ""
@@ -126,8 +127,11 @@ def _scheme(url: str) -> str:
 
 
 def _result_queue(name: str) -> str:
-    """The URL of the queue for results, made if it is missing."""
-    keep: dict[QueueAttributeNameType, str] = {"MessageRetentionPeriod": str(KEPT), "VisibilityTimeout": str(HIDDEN)}
+    """Return the URL of the queue for results, created if it is missing."""
+    keep: dict[QueueAttributeNameType, str] = {
+        "MessageRetentionPeriod": str(RETENTION),
+        "VisibilityTimeout": str(VISIBILITY_TIMEOUT),
+    }
     with aws.aws_errors("sqs", f"create the queue {name} for the results"):
         return find_queue(aws.sqs(), name) or aws.sqs().create_queue(QueueName=name, Attributes=keep)["QueueUrl"]
 

@@ -1,23 +1,23 @@
-"""The runs of the sweeps as the page shows them."""
+"""The runs of sweeps for the pages."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipeline.dashboard.filters import plural
 from pipeline.ops.sweeps import Progress
 from pipeline.sweeps import run_state
 from pipeline.sweeps.documents import SWEPT
 from pipeline.sweeps.run_state import Run
+from pipeline.text import plural
 
-#: Runs of each collection that are shown.
+#: Maximum number of runs to show per collection.
 SHOWN = 10
 
 
 @dataclass(frozen=True)
 class RunView:
-    """One run. Counts are of documents, but `under_way`, which is of jobs."""
+    """One run. Counts are in documents; only `under_way` is in jobs."""
 
     id: str
     collection: str
@@ -33,27 +33,27 @@ class RunView:
 
     @property
     def status(self) -> str:
-        """How its state looks."""
+        """The style of its state."""
         return "done" if self.over else "under_way"
 
     @property
     def words(self) -> str:
-        """Its state for people."""
+        """The state as a label."""
         return "over" if self.over else "under way"
 
     @property
     def counts(self) -> str:
-        """How many documents ended in which way."""
-        told = [(self.done, "done"), (self.invalid, "invalid"), (self.failed, "failed"), (self.changed, "changed")]
-        ended = ", ".join(f"{count:,} {word}" for count, word in told if count) or "none ended yet"
+        """The number of documents by outcome, for people."""
+        outcomes = [(self.done, "done"), (self.invalid, "invalid"), (self.failed, "failed"), (self.changed, "changed")]
+        ended = ", ".join(f"{count:,} {word}" for count, word in outcomes if count) or "none ended yet"
         return f"{plural(self.claimed, 'document')} claimed: {ended}" if self.claimed else "nothing had changed"
 
 
 def read() -> list[RunView]:
-    """The latest runs of both collections, the latest first.
+    """Return the latest runs of both collections, latest first.
 
     Raises:
-        RetryableError: MongoDB is in trouble.
+        RetryableError: MongoDB fails.
     """
     found = [_view(run) for swept in SWEPT.values() for run in run_state.latest(swept, SHOWN)]
     return sorted(found, key=lambda run: run.started.timestamp() if run.started else 0.0, reverse=True)

@@ -1,6 +1,6 @@
-"""Renditions for the page, read from the bucket by this process, so that it may be private.
+"""Reads renditions from the bucket for the pages, so that the bucket can be private.
 
-Only keys that the service itself makes are read: below S3_PREFIX, and of the form that the contract's section 3 gives.
+Only keys that the service itself creates are read: under S3_PREFIX, in the form of section 3 of the contract.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from urllib.parse import urlsplit
 
 from pipeline.images.formats import format_by_extension
 from pipeline.settings import get_settings
-from pipeline.storage import s3 as objects
+from pipeline.storage import s3
 
 _KEY = re.compile(r"(?:[A-Z0-9_.-]{1,128}|custom)/[0-9a-f]{32}_[0-9]{1,5}[xX][0-9]{1,5}(\.(?:jpeg|png|gif|webp))")
 
 
 def key_of(url: str) -> str | None:
-    """The key of the rendition with that public URL; None where it is no rendition of ours.
+    """Return the key of the rendition with a public URL, or None if the URL has another form.
 
-    A URL that was made under another PUBLIC_BASE_URL is known by its path.
+    Only the path counts, so that URLs with an earlier PUBLIC_BASE_URL work too.
     """
     prefix = f"{get_settings().s3_prefix.strip('/')}/"
     try:
@@ -30,12 +30,12 @@ def key_of(url: str) -> str | None:
 
 
 def read(key: str) -> tuple[bytes, str]:
-    """A rendition's bytes and its content type.
+    """Return the bytes and the content type of a rendition.
 
     Raises:
-        S3Error: it is not there, or S3 is in trouble.
+        S3Error: The rendition does not exist, or S3 fails.
     """
     match = _KEY.search(key)
     extension = match[1] if match else ".jpeg"
-    data = objects.get(get_settings().s3_bucket, key, doing="read a rendition")
+    data = s3.get(get_settings().s3_bucket, key, doing="read a rendition")
     return data, format_by_extension(extension).content_type

@@ -1,1 +1,1 @@
-"""The whole service on this machine: embedded servers, the supervisor of the Procfile, and the demo."""
+"""The whole service on one machine: embedded servers, a supervisor for the Procfile, and the demo."""

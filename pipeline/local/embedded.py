@@ -1,7 +1,7 @@
-"""The embedded stack, for development and tests: SQS, S3 and MongoDB as child processes on free loopback ports.
+"""The embedded stack for development and tests: SQS, S3 and MongoDB as child processes on free loopback ports.
 
-The servers, ministack and SecantusDB, are programs of an environment of their own (`make setup-dev`); nothing here
-imports them. They end with this process, however it ends.
+The servers, ministack and SecantusDB, are installed in a separate environment (`make setup-dev`) and never imported
+here. They end with this process, even if it is killed.
 """
 
 from __future__ import annotations
@@ -26,36 +26,35 @@ from pymongo.errors import PyMongoError
 
 from pipeline.local.supervisor import STOP_TIMEOUT, Child, command_line
 
-#: The data folder of this checkout, which git ignores.
+#: The data folder of this checkout; git ignores it.
 DATA_DIR = Path(__file__).resolve().parents[2] / ".data"
 
 REGION = "us-east-2"
 DATABASE = "image_service"
 
-#: Seconds that a server may take until it answers, and that an earlier stack's servers may take to end.
+#: Seconds to wait until a server answers, and until the servers of an earlier stack have ended.
 START_TIMEOUT = 60.0
 LOCK_TIMEOUT = STOP_TIMEOUT + 5
 
-#: How often a server that ends while it starts is tried again, on another port: its port may have been taken meanwhile.
+#: Attempts to start a server, each on another port, because another process may take the port first.
 ATTEMPTS = 4
 
 
 class EmbeddedStackError(Exception):
-    """The embedded stack cannot run; its text says why, and what to do."""
+    """The embedded stack cannot run. The message gives the reason and a solution."""
 
 
 class EmbeddedStack:
-    """The servers, from entering the context to leaving it.
+    """The servers, which run within the context.
+
+    Entering the context raises EmbeddedStackError if a server is not installed or does not start, if the folder is not
+    writable, or if another stack uses it.
 
     Args:
-        data_dir: the folder of everything the servers write, their logs included; one stack at a time uses it.
-        persist: keep queues, objects and documents for the next stack in this folder that persists; else each starts
-            empty.
-        with_mongo: start MongoDB too.
-
-    Raises (on entering):
-        EmbeddedStackError: a server is not installed or does not start, the folder cannot be written, or another stack
-            uses it.
+        data_dir: The folder for all files of the servers, including logs. Only one stack at a time can use it.
+        persist: Whether to keep queues, objects and documents for the next persistent stack in this folder. Otherwise
+            the stack starts empty.
+        with_mongo: Whether to start MongoDB too.
     """
 
     def __init__(self, data_dir: Path = DATA_DIR, *, persist: bool = False, with_mongo: bool = True) -> None:
@@ -67,11 +66,11 @@ class EmbeddedStack:
 
     @property
     def environ(self) -> dict[str, str]:
-        """The variables that point a process of the product to this stack, and away from any other."""
+        """The environment variables that point a process of the service to this stack alone."""
         return dict(self._environ)
 
     def __enter__(self) -> EmbeddedStack:
-        with _writing(self._data_dir), ExitStack() as undo:
+        with _translate_os_errors(self._data_dir), ExitStack() as undo:
             lock = undo.enter_context(_locked(self._data_dir))
             folder = self._data_dir / ("state" if self._persist else "scratch")
             if not self._persist:
@@ -79,7 +78,7 @@ class EmbeddedStack:
             servers: list[_Server] = [_Ministack(self._data_dir, folder, lock, self._persist)]
             if self._with_mongo:
                 servers.append(_Secantus(self._data_dir, folder, lock))
-            # Both start before either is waited for. What is not kept needs no time to be written.
+            # Both start before the first wait. Without persistence, nothing is written at the end.
             for server in servers:
                 server.launch()
                 undo.callback(server.stop, STOP_TIMEOUT if self._persist else 0)
@@ -99,7 +98,7 @@ def _environ(aws_port: int, mongo_port: int | None) -> dict[str, str]:
     return {
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
-        # Each in every form, so that none of a developer's own environment wins: an empty value counts as unset.
+        # All spellings, so that a developer's environment has no effect. An empty value counts as unset.
         **dict.fromkeys(["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_SQS"], endpoint),
         **dict.fromkeys(["AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY_S3", "AWS_ACCESS_KEY_SQS"], "embedded"),
         **dict.fromkeys(["AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY_S3", "AWS_SECRET_KEY_SQS"], "embedded"),
@@ -111,7 +110,7 @@ def _environ(aws_port: int, mongo_port: int | None) -> dict[str, str]:
 
 
 class _Server(ABC):
-    """A server program: where it is, how it is started, and how one knows that it answers."""
+    """A server program: its location, its command line and its health check."""
 
     name: str
 
@@ -125,22 +124,22 @@ class _Server(ABC):
 
     @abstractmethod
     def command(self) -> str:
-        """The command line that starts it, on its port."""
+        """Return the command line that starts the server on its port."""
 
     def variables(self) -> Mapping[str, str]:
         return {}
 
     @abstractmethod
     def answers(self) -> bool:
-        """Whether this very server answers, not another that took its port."""
+        """Return whether this server answers, and not another one on the same port."""
 
     def launch(self) -> None:
         self.port = _free_port()
-        # What the developer's environment says is not for the servers, whose variables have names as common as AUTH.
+        # The servers do not inherit the developer's environment because their variables have common names such as AUTH.
         kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
         environ = {**kept, "HOME": str(self._folder), "TMPDIR": str(self._folder), **self.variables()}
         with self._log.open("ab") as log:
-            # Inheriting the lock, the servers hold the folder for as long as they write to it.
+            # The servers inherit the lock, so they hold the folder until they have ended.
             self.child = Child(self.command(), environ=environ, cwd=self._folder, output=log, pass_fds=[self._lock])
 
     def wait_until_it_answers(self) -> None:
@@ -150,19 +149,19 @@ class _Server(ABC):
             if self.child.ended():
                 status = self.child.wait()
                 if attempts == ATTEMPTS:
-                    raise EmbeddedStackError(f"{self.name} ended with status {status}{self._said()}")
+                    raise EmbeddedStackError(f"{self.name} ended with status {status}{self._log_end()}")
                 attempts += 1
                 self.launch()
             elif time.monotonic() > deadline:
-                raise EmbeddedStackError(f"{self.name} did not answer within {START_TIMEOUT:g} s{self._said()}")
+                raise EmbeddedStackError(f"{self.name} did not answer within {START_TIMEOUT:g} s{self._log_end()}")
             time.sleep(0.05)
 
     def stop(self, timeout: float) -> None:
         self.child.stop(timeout)
 
-    def _said(self) -> str:
+    def _log_end(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join([f"; the end of its log, {self._log}:", *lines[-10:]])
+        return "\n".join([f"; the end of its log {self._log}:", *lines[-10:]])
 
 
 class _Ministack(_Server):
@@ -171,7 +170,7 @@ class _Ministack(_Server):
     def __init__(self, data_dir: Path, folder: Path, lock: int, persist: bool) -> None:
         super().__init__(data_dir, folder, lock)
         self._persist = persist
-        self._edition = f"embedded-{secrets.token_hex(8)}"  # it shows in the health answer, which tells it from others
+        self._edition = f"embedded-{secrets.token_hex(8)}"  # the health response contains it
 
     def command(self) -> str:
         return command_line(self._program)
@@ -187,7 +186,7 @@ class _Ministack(_Server):
             "SERVICES": "sqs,s3",
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
-            "DOCKER_HOST": f"unix://{self._folder}/none",  # else it removes containers it takes for its own
+            "DOCKER_HOST": f"unix://{self._folder}/none",  # otherwise it removes containers of others
             "PERSIST_STATE": persist,
             "STATE_DIR": str(self._folder / "state"),
             "S3_PERSIST": persist,
@@ -225,11 +224,11 @@ class _Secantus(_Server):
 
 
 def _find(program: str) -> Path:
-    """The program, beside this Python or in the servers' environment within this one's."""
+    """Find a program next to this Python, or in the environment of the servers."""
     for folder in (Path(sys.executable).parent, Path(sys.prefix) / "servers" / "bin"):
         if (folder / program).exists():
             return folder / program
-    raise EmbeddedStackError(f"{program}, a server of the embedded stack, is not installed here: run `make setup-dev`")
+    raise EmbeddedStackError(f"{program}, a server of the embedded stack, is not installed: run `make setup-dev`")
 
 
 def _free_port() -> int:
@@ -240,18 +239,18 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """What the system refuses inside is said in one sentence."""
+def _translate_os_errors(folder: Path) -> Iterator[None]:
+    """Raise an OSError as EmbeddedStackError."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise EmbeddedStackError(f"{folder} cannot be written ({reason}): choose another data folder") from error
+        raise EmbeddedStackError(f"{folder} is not writable ({reason}): choose another data folder") from error
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[int]:
-    """Hold the folder for one stack; waits a little for the servers of one that was killed."""
+    """Lock the folder for one stack; wait for the servers of a killed stack to end."""
     folder.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + LOCK_TIMEOUT
     with (folder / "lock").open("w") as file:

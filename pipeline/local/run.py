@@ -1,4 +1,4 @@
-"""The whole service on this machine alone: the embedded stack and the Procfile's processes, until told to stop."""
+"""Runs the whole service on this machine: the embedded stack and the processes of the Procfile."""
 
 from __future__ import annotations
 
@@ -19,50 +19,50 @@ from pipeline.local.embedded import EmbeddedStackError
 from pipeline.local.standalone import PROCFILE, from_here, standalone
 from pipeline.local.supervisor import Supervisor
 
-#: The file in the data folder that holds what a second terminal needs, while the service runs.
+#: The file in the data folder with the variables for a second terminal. It exists while the service runs.
 ENV_FILE = "local.env"
 
-#: What the service runs by, and `check` in a second terminal has to know. No secrets: they are not written.
-CARRIED = ("ALLOWED_NETWORKS",)
+#: Variables of this environment that `check` in a second terminal needs too. Secrets must not be listed here.
+INHERITED = ("ALLOWED_NETWORKS",)
 
-#: Where the dashboard listens: on the first of these ports that is free.
+#: The dashboard listens on the first free port of these.
 DASHBOARD_PORTS = range(8480, 8580)
 
-#: The least of it, for people to see.
+#: The most important variables, which are printed.
 SHOWN = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "QUEUE_URL")
 
-#: Of the processes, in the order of the Procfile.
+#: Colours of the process types, in the order of the Procfile.
 COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
 
 
 def parse_concurrency(text: str) -> dict[str, int]:
-    """`resize=4,fetch=2` as numbers of processes by their type.
+    """Parse `resize=4,fetch=2` as numbers of processes by type.
 
     Raises:
-        ValueError: it is not of that form, or names a type that the Procfile has not.
+        ValueError: The text has another form, or names a type that is not in the Procfile.
     """
     numbers = {}
     for item in filter(None, text.split(",")):
         name, _, number = (part.strip() for part in item.partition("="))
         if not (name and number.isascii() and number.isdigit()):
-            raise ValueError(f"{item!r} is not of the form resize=4")
+            raise ValueError(f"{item!r} does not have the form resize=4")
         numbers[name] = int(number)
-    Supervisor(PROCFILE, lambda *_: None, concurrency=numbers)  # it knows the types, and starts nothing yet
+    Supervisor(PROCFILE, lambda *_: None, concurrency=numbers)  # validates the types, and starts nothing
     return numbers
 
 
 def run(data_dir: Path, concurrency: Mapping[str, int], console: Console) -> None:
-    """Run the service until a signal raises KeyboardInterrupt. Nothing is left running afterwards.
+    """Run the service until a signal raises KeyboardInterrupt, then stop all processes.
 
     Raises:
-        EmbeddedStackError: the stack cannot run.
+        EmbeddedStackError: The stack cannot run.
     """
     console.print("Starting the embedded servers …", style="dim")
     with standalone(data_dir, persist=True) as variables, _env_file(data_dir / ENV_FILE, variables) as env_file:
         port = _dashboard_port()
         _explain(console, variables | {"DASHBOARD": f"http://127.0.0.1:{port}/"}, data_dir, env_file)
-        beside = {"dashboard": f"LEVEL=${{LEVEL:-INFO}} image-pipeline dashboard --port {port}"}
-        with Supervisor(PROCFILE, Lines(console), concurrency=concurrency, beside=beside) as supervisor:
+        extra = {"dashboard": f"LEVEL=${{LEVEL:-INFO}} image-pipeline dashboard --port {port}"}
+        with Supervisor(PROCFILE, LinePrinter(console), concurrency=concurrency, extra=extra) as supervisor:
             supervisor.start()
             threading.Event().wait()
 
@@ -74,15 +74,15 @@ def _dashboard_port() -> int:
     raise EmbeddedStackError(f"no port from {DASHBOARD_PORTS[0]} to {DASHBOARD_PORTS[-1]} is free for the dashboard")
 
 
-class Lines:
-    """Prints what processes print, each line after its process's name in its colour."""
+class LinePrinter:
+    """Prints lines of processes, each after the name of its process in a colour."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._colours: dict[str, str] = {}
 
     def __call__(self, name: str, text: str) -> None:
-        """Print one line. Never raises: a reader that has gone shall not end the service."""
+        """Print one line. Never raises, so that a closed pipe does not end the service."""
         process_type = name.partition(".")[0]
         colour = self._colours.setdefault(process_type, COLOURS[len(self._colours) % len(COLOURS)])
         with suppress(OSError):
@@ -91,9 +91,9 @@ class Lines:
 
 @contextmanager
 def _env_file(path: Path, variables: Mapping[str, str]) -> Iterator[Path]:
-    """A file that a shell can read, for as long as what it tells of exists."""
-    told = {**{name: os.environ[name] for name in CARRIED if name in os.environ}, **variables}
-    path.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in told.items()), encoding="utf-8")
+    """Write the variables to a file for a shell, and remove it at the end."""
+    values = {**{name: os.environ[name] for name in INHERITED if name in os.environ}, **variables}
+    path.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items()), encoding="utf-8")
     try:
         yield path
     finally:
@@ -101,17 +101,17 @@ def _env_file(path: Path, variables: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _explain(console: Console, variables: Mapping[str, str], data_dir: Path, env_file: Path) -> None:
-    """What runs where, and how to use it from another terminal."""
+    """Print the addresses of the service, and how to use it from another terminal."""
     where = {
         "Dashboard": variables["DASHBOARD"],
         "SQS and S3": variables["AWS_ENDPOINT_URL"],
         "MongoDB": variables["MONGO_URL"],
         "QUEUE_URL": variables["QUEUE_URL"],
         "S3_BUCKET": variables["S3_BUCKET"],
-        "Data": f"{from_here(data_dir)}, kept for the next time",
+        "Data": f"{from_here(data_dir)}, kept for the next start",
     }
     lines = [
-        "[bold]The service runs, on this machine alone. Ctrl-C ends it.[/]",
+        "[bold]The service is running on this machine. Ctrl-C stops it.[/]",
         "",
         *(f"  {name:<11} {value}" for name, value in where.items()),
         "",
@@ -121,19 +121,22 @@ def _explain(console: Console, variables: Mapping[str, str], data_dir: Path, env
         f"  {_command()} submit --wait https://example.org/cover.jpg",
         f"  {_command()} status --watch",
         "",
-        "The first of these lines does, among others,",
+        "The first line sets, among others:",
         "",
         *(f"  export {name}={shlex.quote(variables[name])}" for name in SHOWN),
         "",
     ]
     if not os.environ.get("ALLOWED_NETWORKS"):
-        lines += ["Images and postbacks on this machine itself need ALLOWED_NETWORKS=127.0.0.0/8 set before.", ""]
+        lines += [
+            "To use images and postbacks on this machine itself, set ALLOWED_NETWORKS=127.0.0.0/8 before the start.",
+            "",
+        ]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
 
 
 def _command() -> str:
-    """How `image-pipeline` is started in a terminal that has the same PATH."""
+    """Return the command that starts `image-pipeline` in a terminal with the same PATH."""
     installed = Path(sys.executable).parent / "image-pipeline"
     found = shutil.which(installed.name)
     if found and Path(found).resolve() == installed.resolve():

@@ -1,4 +1,4 @@
-"""The service on the embedded stack, needing nothing from outside: what `local` and `demo` share."""
+"""The provisioned embedded stack, shared by `local` and `demo`."""
 
 from __future__ import annotations
 
@@ -23,22 +23,27 @@ INPUT_QUEUE = "input.fifo"
 
 @contextmanager
 def standalone(data_dir: Path, *, persist: bool) -> Iterator[dict[str, str]]:
-    """The embedded stack, everything that `provision` makes, and an input queue.
+    """Run the embedded stack with everything that `provision` creates, and an input queue.
 
-    Yields the variables that point a process of the product there. This process, and what it starts, has them already.
+    Args:
+        data_dir: The folder of the stack.
+        persist: Whether to keep its data for the next start.
+
+    Yields:
+        The variables that point a process to the stack. They are also set in this process's environment.
 
     Raises:
-        EmbeddedStackError: the stack cannot run.
+        EmbeddedStackError: The stack cannot run.
     """
     with EmbeddedStack(data_dir, persist=persist) as stack:
-        # Bytes wait in the stack's own bucket, whatever this environment says of another.
+        # Staging is in the stack's bucket, even if this environment has another STAGING_URL.
         variables = stack.environ | {"STAGING_URL": "", "JOBS_MONGO_URL": stack.environ["MONGO_URL"]}
         os.environ.update(variables)
         lazy.forget()
         settings = get_settings()
-        for step in plan(settings, create_bucket=True):
-            with aws.aws_errors("aws", step.says):
-                step.do()
+        for change in plan(settings, create_bucket=True):
+            with aws.aws_errors("aws", change.message):
+                change.apply()
         chosen = {
             "QUEUE_NAMESPACE": settings.queue_namespace,
             "S3_BUCKET": settings.s3_bucket,
@@ -51,15 +56,15 @@ def standalone(data_dir: Path, *, persist: bool) -> Iterator[dict[str, str]]:
 
 def _input_queue(name: str) -> str:
     with aws.aws_errors("sqs", "create the input queue"):
-        url = find_queue(aws.sqs(), name)  # kept from an earlier start, with what waits in it
+        url = find_queue(aws.sqs(), name)  # kept from an earlier start, with its messages
         if not url:
             url = aws.sqs().create_queue(QueueName=name, Attributes={"FifoQueue": "true"})["QueueUrl"]
-    # One that was kept says the port of its own start.
+    # The URL of a kept queue has the port of its first start.
     return urljoin(str(get_settings().aws_endpoint_url_sqs), urlsplit(url).path)
 
 
 def from_here(path: Path) -> str:
-    """The path as people may type it: relative, if it is below the current folder."""
+    """Return the path for people: relative if it is below the current folder."""
     with suppress(ValueError):
         return str(path.resolve().relative_to(Path.cwd()))
     return str(path)

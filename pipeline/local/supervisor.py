@@ -1,9 +1,8 @@
-"""Child processes that never outlive this one, and a supervisor that runs a Procfile's.
+"""Child processes that never outlive this process, and a supervisor for a Procfile.
 
-Each child leads a session and a process group of its own. When this process ends, by `kill -9` even, a small *guardian*
-ends what is left: it holds the reading end of a pipe whose writing end only this process keeps, so the end of the file
-tells it. Groups are registered in that pipe by the children themselves, before they turn into their program, so that
-no moment exists in which one runs unguarded.
+Each child leads its own session and process group. When this process ends, even by `kill -9`, a small *guardian*
+process ends the remaining groups. It reads from a pipe that only this process can write to, so it sees its end. Each
+child registers its group in that pipe before it executes its program, so that no program ever runs unguarded.
 """
 
 from __future__ import annotations
@@ -25,21 +24,23 @@ from honcho.environ import expand_processes, parse_procfile
 
 from pipeline.backoff import Backoff
 
-#: How long a process may take to end by itself after SIGTERM, in seconds.
+#: Seconds that a process may take to end after SIGTERM.
 STOP_TIMEOUT = 10.0
 
-#: Seconds before a died process is started again: doubled at each death, and the first again once it ran steadily.
-#: The longest is short, for a message that kills its workers is given up only after five of them.
-FIRST_DELAY, LONGEST_DELAY, STEADY = 0.5, 5.0, 30.0
+#: Seconds until a dead process restarts: first and maximum delay, doubled each time; and the uptime that resets it. The
+#: maximum is short because a poison message is only given up after it has killed five workers.
+FIRST_DELAY, MAX_DELAY, STEADY = 0.5, 5.0, 30.0
 
 
 class Child:
-    """A program that runs as the leader of a process group of its own, and ends when this process does.
+    """A program that leads its own process group, and ends when this process ends.
 
     Args:
-        command: one command in shell syntax; assignments such as `LEVEL=INFO` may precede it.
-        output: where its output and errors go: a file, or `subprocess.PIPE` to read them from the attribute `output`.
-        pass_fds: file descriptors that it inherits.
+        command: One command in shell syntax; assignments such as `LEVEL=INFO` may precede it.
+        environ: Its environment.
+        cwd: Its working directory.
+        output: The file for its output and errors, or `subprocess.PIPE` to read them from the attribute `output`.
+        pass_fds: File descriptors that it inherits.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Child:
         output: int | IO[bytes],
         pass_fds: Iterable[int] = (),
     ) -> None:
-        # `exec env` makes the program take the shell's place, assignments or not, so that signals reach it.
+        # `exec env` replaces the shell by the program, even after assignments, so that signals reach it.
         self._popen = subprocess.Popen(  # noqa: S603
             ["/bin/sh", "-c", f'echo "$$" >&0; exec </dev/null env {command}'],
             stdin=_guardian().stdin,
@@ -68,23 +69,22 @@ class Child:
         self.output: IO[str] | None = self._popen.stdout
 
     def ended(self) -> bool:
-        """Whether it has ended."""
         return self._popen.poll() is not None
 
     def terminate(self) -> None:
-        """Ask the program to end. Only the program: dramatiq hands the signal on to its workers itself."""
+        """Send SIGTERM to the program only, because dramatiq passes the signal on to its workers."""
         self._popen.terminate()
 
     def kill(self) -> None:
-        """End the whole group at once."""
+        """Kill the whole group."""
         if not self.ended():
             _kill_group(self.pid)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end, end what it left running in its group, and return its status as `Popen.wait` does.
+        """Wait for the end of the program, kill the rest of its group, and return its status like `Popen.wait`.
 
         Raises:
-            subprocess.TimeoutExpired: it still runs.
+            subprocess.TimeoutExpired: It is still running.
         """
         status = self._popen.wait(timeout)
         _kill_group(self.pid)
@@ -93,7 +93,7 @@ class Child:
         return status
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> None:
-        """Ask it to end, and end it after `timeout` seconds."""
+        """Terminate the program, and kill its group after `timeout` seconds."""
         self.terminate()
         try:
             self.wait(timeout)
@@ -109,7 +109,7 @@ class _Program(NamedTuple):
 
 
 class _Process:
-    """One process of the supervisor: a thread that runs the program again and again until it is told to stop."""
+    """One process of the supervisor: a thread that restarts the program until it is stopped."""
 
     def __init__(self, name: str, program: _Program, on_line: Callable[[str, str], None]) -> None:
         self._name = name
@@ -139,7 +139,7 @@ class _Process:
                 self._child.terminate()
 
     def finish(self, timeout: float) -> None:
-        """After `ask_to_stop`: wait for the end, and bring it about after `timeout` seconds."""
+        """Wait for the end after `ask_to_stop`, and kill the group after `timeout` seconds."""
         if self._thread:
             self._thread.join(timeout)
             if self._thread.is_alive() and self._child:
@@ -147,7 +147,7 @@ class _Process:
             self._thread.join()
 
     def _run(self) -> None:
-        backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
+        backoff = Backoff(FIRST_DELAY, MAX_DELAY)
         while True:
             started = time.monotonic()
             with self._lock:
@@ -157,12 +157,12 @@ class _Process:
             reader = threading.Thread(target=self._read, args=[child.output], daemon=True)
             reader.start()
             status = child.wait()
-            reader.join(1)  # a process that left the group may hold the pipe open
+            reader.join(1)  # a process that has left the group may keep the pipe open
             if time.monotonic() - started >= STEADY:
                 backoff.reset()
             delay = backoff.next()
             if not self._stopping.is_set():
-                self._on_line(self._name, f"{_ending(status)}; it starts again in {delay:g} s")
+                self._on_line(self._name, f"{_ending(status)}; restarting in {delay:g} s")
             if self._stopping.wait(delay):
                 return
 
@@ -173,21 +173,21 @@ class _Process:
 
 
 class Supervisor:
-    """Runs the processes of a Procfile, and starts again those that die.
+    """Runs the processes of a Procfile, and restarts dead processes.
 
-    Processes are named as honcho names them: `fetch.1`, `resize.1`, `resize.2`.
+    Processes have the names that honcho gives them: `fetch.1`, `resize.1`, `resize.2`.
 
     Args:
-        procfile: each of its lines is one command, which assignments may precede. It runs in the Procfile's folder,
-            with the commands that were installed beside this Python first in its PATH.
-        on_line: called as `on_line(name, text)`, from several threads, with each line that a process prints and with a
-            line when one died. It must not raise.
-        environ: the environment of the processes, by default that of this one.
-        concurrency: how many of a process type to run, where that is not one: `{"resize": 2, "ingest": 0}`.
-        beside: commands that are run beside the Procfile's, by their process types.
+        procfile: The Procfile. Each line is one command, after optional assignments. Commands run in its folder, and
+            their PATH begins with the folder of this Python.
+        on_line: Called as `on_line(name, text)`, from several threads, with each line that a process prints, and with a
+            line when a process dies. It must not raise.
+        environ: The environment of the processes; by default that of this process.
+        concurrency: Number of processes by type, such as `{"resize": 2, "ingest": 0}`. The default is one.
+        extra: Further commands to run, by process type.
 
     Raises:
-        ValueError: `concurrency` names a process type that the Procfile has not.
+        ValueError: `concurrency` names a process type that is not in the Procfile.
     """
 
     def __init__(
@@ -197,15 +197,15 @@ class Supervisor:
         *,
         environ: Mapping[str, str] | None = None,
         concurrency: Mapping[str, int] | None = None,
-        beside: Mapping[str, str] | None = None,
+        extra: Mapping[str, str] | None = None,
     ) -> None:
         environ = dict(os.environ if environ is None else environ)
         environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environ.get("PATH", os.defpath)])
-        environ["PYTHONUNBUFFERED"] = "1"  # lines arrive when they are printed
+        environ["PYTHONUNBUFFERED"] = "1"  # lines arrive as soon as they are printed
         types = parse_procfile(procfile.read_text(encoding="utf-8")).processes  # type: ignore[no-untyped-call]
         if unknown := set(concurrency or ()) - set(types):
             raise ValueError(f"{procfile} has no {', '.join(sorted(unknown))}, only {', '.join(types)}")
-        types = types | dict(beside or {})
+        types = types | dict(extra or {})
         self._processes = {
             each.name: _Process(each.name, _Program(each.cmd, each.env, procfile.resolve().parent), on_line)
             for each in expand_processes(types, concurrency=concurrency, env=environ)  # type: ignore[no-untyped-call]
@@ -213,20 +213,20 @@ class Supervisor:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The processes, running or not, in the order of the Procfile."""
+        """The names of all processes, running or not, in the order of the Procfile."""
         return tuple(self._processes)
 
     def pid(self, name: str) -> int | None:
-        """The process id of a process, also that of its group, or None while it does not run."""
+        """Return the id of a process, which is also that of its group; None while it does not run."""
         return self._processes[name].pid
 
     def start(self, *names: str) -> None:
-        """Start the processes named, or all; one that runs already is left alone."""
+        """Start the given processes, or all. Has no effect on running processes."""
         for name in names or self.names:
             self._processes[name].start()
 
     def stop(self, *names: str, timeout: float = STOP_TIMEOUT) -> None:
-        """Ask the processes named, or all, to end; after `timeout` seconds end the groups of those that have not."""
+        """Terminate the given processes, or all, and kill the remaining groups after `timeout` seconds."""
         processes = [self._processes[name] for name in names or self.names]
         for process in processes:
             process.ask_to_stop()
@@ -242,7 +242,7 @@ class Supervisor:
 
 
 def command_line(*arguments: str | Path) -> str:
-    """The arguments as one command in shell syntax."""
+    """Join the arguments to one command in shell syntax."""
     return shlex.join(map(str, arguments))
 
 
@@ -251,12 +251,12 @@ def _ending(status: int) -> str:
 
 
 def _kill_group(group: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # macOS refuses where all of the group are zombies
+    with suppress(ProcessLookupError, PermissionError):  # macOS refuses if the group has only zombies
         os.killpg(group, signal.SIGKILL)
 
 
 def _guardian() -> subprocess.Popen[bytes]:
-    """The guardian of this process, started with its first child."""
+    """Return the guardian of this process, and start it with the first child."""
     with _one_at_a_time:
         return _start_guardian()
 
@@ -284,9 +284,9 @@ def _guardian_pipe() -> int:
 
 
 def _guard(lines: Iterable[str], timeout: float) -> None:
-    """What the guardian does: keep the list of groups until the lines end, then end the groups.
+    """Run the guardian: track the groups until the lines end, then end the groups.
 
-    A line is a group's id, or minus the id of one that has ended.
+    A line contains the id of a new group, or minus the id of a group that has ended.
     """
     groups: set[int] = set()
     for line in lines:
@@ -320,5 +320,5 @@ def _runs(pid: int) -> bool:
 
 if __name__ == "__main__":
     for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(ignored, signal.SIG_IGN)  # it ends when its parent has ended, and not before
+        signal.signal(ignored, signal.SIG_IGN)  # only the end of its parent ends the guardian
     _guard(sys.stdin, STOP_TIMEOUT)

@@ -1,1 +1,1 @@
-"""What an operator does: provision, check, submit jobs, redrive dead letters, start sweeps."""
+"""Tasks of an operator: provision, check, submit jobs, redrive dead letters, start sweeps."""

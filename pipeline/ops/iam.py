@@ -1,6 +1,6 @@
-"""The least that each process must be allowed, as data; and the same as IAM policies, in the settings' own names.
+"""The permissions that each process needs, as data and as minimal IAM policies.
 
-`check` tries what is granted here, `check --iam` prints it, and docs/iam holds it for the default settings.
+`check` tests these permissions, `check --iam` prints them, and docs/iam contains them for the default settings.
 Actions and ARNs: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html and
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
 """
@@ -28,13 +28,13 @@ from pipeline.stages import (
     dead_letter_queue_of,
 )
 
-#: What stands for an account that the settings do not tell: the one of AWS's own examples.
+#: Placeholder for an unknown account, from AWS's own examples.
 ANY_ACCOUNT: Final = "123456789012"
 
-#: What stands for the input queue where QUEUE_URL is not set.
+#: Placeholder for the input queue if QUEUE_URL is not set.
 ANY_INPUT_QUEUE: Final = "ImageQueue.fifo"
 
-#: Redirect queues, for example: which they are, only producers know.
+#: Examples of redirect queues: only producers know their names.
 REDIRECT_QUEUES: Final = ("ChannelImages", "EpisodeImages.fifo")
 
 _SQS_URL = re.compile(r"sqs\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?")
@@ -45,12 +45,12 @@ _CONSUME = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibil
 
 
 class Place(StrEnum):
-    """Where in S3."""
+    """A place in S3."""
 
     BUCKET = "bucket"  #: S3_BUCKET itself
-    RENDITIONS = "renditions"  #: what is under S3_PREFIX
-    STAGING = "staging"  #: what is under STAGING_URL, where that is in S3
-    STAGING_BUCKET = "staging bucket"  #: the bucket of it
+    RENDITIONS = "renditions"  #: the objects under S3_PREFIX
+    STAGING = "staging"  #: the objects under STAGING_URL, if it is in S3
+    STAGING_BUCKET = "staging bucket"  #: the bucket of STAGING_URL
 
 
 @dataclass(frozen=True)
@@ -59,23 +59,23 @@ class Grant:
 
     sid: str
     actions: tuple[str, ...]
-    queues: tuple[str, ...] = ()  #: of the service, without the namespace; `*` stands for anything
-    theirs: tuple[str, ...] = ()  #: other queues, by their full names
-    on_input: bool = False  #: on the input queue
+    queues: tuple[str, ...] = ()  #: the service's own, without the namespace; may contain `*`
+    theirs: tuple[str, ...] = ()  #: other queues, with their full names
+    on_input: bool = False  #: also on the input queue
     place: Place | None = None
 
 
 @dataclass(frozen=True)
-class Input:
-    """The input queue as QUEUE_URL has it."""
+class InputQueue:
+    """The input queue, as far as QUEUE_URL identifies it."""
 
     name: str
-    region: str | None  #: None: the URL does not tell, for it is of another endpoint than AWS's
+    region: str | None  #: None if the endpoint is not AWS
     account: str | None
 
 
 def _stage(stage: Stage, *onward: Stage, places: tuple[Grant, ...]) -> tuple[Grant, ...]:
-    """What a stage's workers need: their queues, and to retry, pass on and give up."""
+    """Return the grants of a stage's workers: to consume their queues, retry, pass on and give up."""
     sends = [queue for each in STAGES if each in {stage, *onward} for queue in each.queues]
     return (
         Grant("Consume", (_FIND, *_CONSUME), queues=stage.queues),
@@ -102,7 +102,7 @@ _OPERATOR = (
     Grant("ReadLongPayloads", ("s3:GetObject",), place=Place.STAGING),
 )
 
-#: By process: those of the Procfile, then who else meets the queues.
+#: Grants by process: the processes of the Procfile, then other users of the queues.
 GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
     "fetch": _stage(FETCH, RESIZE, UPLOAD, NOTIFY, places=(_STAGING, _LOOK)),
     "resize": _stage(RESIZE, FETCH, UPLOAD, NOTIFY, places=(_STAGING, _LOOK)),
@@ -164,21 +164,28 @@ GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
 PROCESSES: Final = ("fetch", "resize", "upload", "notify", "sweep", "ingest", "scheduler")
 
 
-def input_queue(settings: Settings) -> Input | None:
-    """What QUEUE_URL tells of the input queue; None where it is not set."""
+def input_queue(settings: Settings) -> InputQueue | None:
+    """Parse QUEUE_URL; return None if it is not set."""
     if not settings.queue_url:
         return None
     parts = urlsplit(settings.queue_url)
     *_, account, name = ["", *parts.path.strip("/").split("/")]
     aws = _SQS_URL.fullmatch(parts.hostname or "")
-    return Input(name, aws["region"] if aws else None, account if re.fullmatch(r"\d{12}", account) else None)
+    return InputQueue(name, aws["region"] if aws else None, account if re.fullmatch(r"\d{12}", account) else None)
 
 
 def policy(process: str, settings: Settings) -> dict[str, Any]:
-    """The least policy of `process`, one of `GRANTS`, as a JSON object.
+    """Build the minimal policy of a process.
 
-    The account is QUEUE_URL's, else `ANY_ACCOUNT`. What does not apply is left out: staging in a folder, ACLs with
-    `S3_ACL=none`.
+    The account is that of QUEUE_URL, or `ANY_ACCOUNT`. Statements that do not apply are omitted: staging in a folder,
+    and ACLs with `S3_ACL=none`.
+
+    Args:
+        process: A key of `GRANTS`.
+        settings: The settings with the names of queues and buckets.
+
+    Returns:
+        The policy as a JSON object.
     """
     statements = []
     for grant in GRANTS[process]:
@@ -211,6 +218,6 @@ def _resources(grant: Grant, settings: Settings) -> Iterator[str]:
 
 
 def _partition(region: str) -> str:
-    """The part of AWS that a region belongs to, as ARNs name it."""
+    """Return the AWS partition of a region, as used in ARNs."""
     prefixes = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
     return next((name for prefix, name in prefixes.items() if region.startswith(prefix)), "aws")

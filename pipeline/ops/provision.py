@@ -1,7 +1,7 @@
-"""What the service needs to find: queues, the lifecycle rule of staging, the bucket if told, indexes in MongoDB.
+"""Provisions queues, the lifecycle rule of staging, the indexes in MongoDB and, on request, the bucket.
 
-Safe to repeat: what is there is compared, and only what differs is changed. `plan` looks, and returns what would be
-done; each step does it when called.
+It is safe to repeat: `plan` compares what exists with what the service needs, and yields only the missing changes. Each
+change is made when its `apply` is called.
 """
 
 from __future__ import annotations
@@ -25,81 +25,84 @@ from pipeline.sweeps import run_state
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import LifecycleRuleTypeDef
 
-#: The name of our rule among the bucket's own.
+#: The ID of this service's rule among the lifecycle rules of the bucket.
 LIFECYCLE_RULE = "image-pipeline-staging"
 
-
-#: The ownership of objects under which a bucket takes ACLs.
+#: The settings of object ownership with which a bucket accepts ACLs.
 ACLS_ALLOWED = [{"Rules": [{"ObjectOwnership": ownership}]} for ownership in ("BucketOwnerPreferred", "ObjectWriter")]
 
-#: How S3 says that a bucket, or a configuration of it, does not exist.
-NOT_THERE = frozenset({"404", "NoSuchBucket", "OwnershipControlsNotFoundError"})
+#: Codes of S3 for a missing bucket or a missing configuration of a bucket.
+NOT_FOUND = frozenset({"404", "NoSuchBucket", "OwnershipControlsNotFoundError"})
 
 
 @dataclass(frozen=True)
-class Step:
-    """One change: what it does, for people, and the doing of it."""
+class Change:
+    """One change: its description for people, and the function that makes it."""
 
-    says: str
-    do: Callable[[], Any]
+    message: str
+    apply: Callable[[], Any]
 
 
 def queue_specs(settings: Settings) -> list[QueueSpec]:
-    """Every queue of the service; dead-letter queues come before those that name them."""
+    """Return all queues of the service, each dead-letter queue before the queues that use it."""
     full = settings.full_queue_name
     dead = [QueueSpec(full(queue)) for queue in DEAD_LETTER_QUEUES.values()]
     consumed = [*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES]
     return [*dead, *(QueueSpec(full(queue), dead_letters=full(dead_letter_queue_of(queue))) for queue in consumed)]
 
 
-def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Step]:
-    """The steps that are still to be done, each looked for only when it is its turn.
+def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Change]:
+    """Yield the missing changes. Each part is compared only when the iterator reaches it.
+
+    Args:
+        settings: The settings with the names of queues, buckets and databases.
+        create_bucket: Whether to create S3_BUCKET too.
 
     Raises:
-        RetryableError: AWS or MongoDB could not be asked; its sentence says what for.
+        RetryableError: AWS or MongoDB could not be asked; the message names the request.
     """
-    with aws.aws_errors("sqs", "look at the queues"):
+    with aws.aws_errors("sqs", "inspect the queues"):
         for spec in queue_specs(settings):
-            yield from _queue_steps(spec)
+            yield from _queue_changes(spec)
     if create_bucket:
-        with aws.aws_errors("s3", "look at the bucket"):
-            yield from _bucket_steps(settings)
+        with aws.aws_errors("s3", "inspect the bucket"):
+            yield from _bucket_changes(settings)
     parts = urlsplit(settings.staging)
     if parts.scheme == "s3":
-        with aws.aws_errors("s3", "look at the bucket's lifecycle rules"):
-            yield from lifecycle_steps(parts.netloc, parts.path.lstrip("/"))
+        with aws.aws_errors("s3", "read the bucket's lifecycle rules"):
+            yield from lifecycle_changes(parts.netloc, parts.path.lstrip("/"))
     if settings.database_url:
-        yield from _index_steps()
+        yield from _index_changes()
     if settings.jobs_mongo_url:
         for collection, by, options, purpose in job_log_writer.missing_indexes():
-            yield Step(
+            yield Change(
                 f"index {collection} in the MongoDB of the job log by {by}: it {purpose}",
                 partial(job_log_writer.create_index, collection, by, options),
             )
 
 
-def _queue_steps(spec: QueueSpec) -> Iterator[Step]:
+def _queue_changes(spec: QueueSpec) -> Iterator[Change]:
     client = aws.sqs()
     url = find_queue(client, spec.name)
     if url is None:
-        yield Step(f"create queue {spec.name}", lambda: ensure_queue(client, spec))
+        yield Change(f"create queue {spec.name}", lambda: ensure_queue(client, spec))
     elif wrong := differences(client, spec, url):
-        says = f"set {', '.join(sorted(wrong))} of queue {spec.name}"
-        yield Step(says, lambda: client.set_queue_attributes(QueueUrl=url, Attributes=wrong))
+        message = f"set {', '.join(sorted(wrong))} of queue {spec.name}"
+        yield Change(message, lambda: client.set_queue_attributes(QueueUrl=url, Attributes=wrong))
 
 
-def _bucket_steps(settings: Settings) -> Iterator[Step]:
+def _bucket_changes(settings: Settings) -> Iterator[Change]:
     client, bucket = aws.s3(), settings.s3_bucket
-    if not _there(lambda: client.head_bucket(Bucket=bucket)):
+    if not _found(lambda: client.head_bucket(Bucket=bucket)):
         here = {"LocationConstraint": settings.aws_region}
         where: dict[str, Any] = {} if settings.aws_region == "us-east-1" else {"CreateBucketConfiguration": here}
-        yield Step(f"create bucket {bucket}", lambda: client.create_bucket(Bucket=bucket, **where))
+        yield Change(f"create bucket {bucket}", lambda: client.create_bucket(Bucket=bucket, **where))
     if settings.s3_acl == "none":
         return
     ownership: Any = {"Rules": [{"ObjectOwnership": "BucketOwnerPreferred"}]}
-    if not _there(lambda: client.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"] in ACLS_ALLOWED):
-        yield Step(
-            f"allow ACLs in bucket {bucket}, as S3_ACL={settings.s3_acl} needs",
+    if not _found(lambda: client.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"] in ACLS_ALLOWED):
+        yield Change(
+            f"allow ACLs in bucket {bucket}, which S3_ACL={settings.s3_acl} needs",
             lambda: client.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls=ownership),
         )
     if settings.s3_acl != "public-read":
@@ -110,19 +113,19 @@ def _bucket_steps(settings: Settings) -> Iterator[Step]:
         "BlockPublicPolicy": True,
         "RestrictPublicBuckets": True,
     }
-    if not _there(lambda: _acls_may_be_public(bucket)):
-        yield Step(
-            f"let ACLs of bucket {bucket} make objects public",
+    if not _found(lambda: _acls_may_be_public(bucket)):
+        yield Change(
+            f"allow public ACLs in bucket {bucket}",
             lambda: client.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=public),
         )
 
 
-def _there(look: Callable[[], Any]) -> bool:
-    """Whether `look` finds what it looks for; a bucket or a configuration that is missing is none."""
+def _found(look: Callable[[], Any]) -> bool:
+    """Return whether `look` returns something true; a missing bucket or configuration counts as false."""
     try:
         return bool(look())
     except ClientError as error:
-        if aws.aws_code(error) in NOT_THERE:
+        if aws.aws_code(error) in NOT_FOUND:
             return False
         raise
 
@@ -137,8 +140,8 @@ def _acls_may_be_public(bucket: str) -> bool:
     return not (block["BlockPublicAcls"] or block["IgnorePublicAcls"])
 
 
-def lifecycle_steps(bucket: str, prefix: str) -> Iterator[Step]:
-    """Our rule, merged into the bucket's own: S3 replaces all of them at every put."""
+def lifecycle_changes(bucket: str, prefix: str) -> Iterator[Change]:
+    """Yield the change that adds the rule of staging. It keeps the other rules, which S3 replaces all at once."""
     client = aws.s3()
     rule: LifecycleRuleTypeDef = {
         "ID": LIFECYCLE_RULE,
@@ -157,18 +160,18 @@ def lifecycle_steps(bucket: str, prefix: str) -> Iterator[Step]:
         return
     others = [_without_base_prefix(theirs) for theirs in found["Rules"] if theirs.get("ID") != LIFECYCLE_RULE]
     kept = {name: found[name] for name in ("TransitionDefaultMinimumObjectSize",) if name in found}
-    yield Step(
-        f"expire s3://{bucket}/{prefix} after {EXPIRY_DAYS} days, beside {len(others)} other lifecycle rules",
+    yield Change(
+        f"expire s3://{bucket}/{prefix} after {EXPIRY_DAYS} days, and keep {len(others)} other lifecycle rules",
         lambda: client.put_bucket_lifecycle_configuration(
             Bucket=bucket, LifecycleConfiguration={"Rules": [*others, rule]}, **kept
         ),
     )
 
 
-def _index_steps() -> Iterator[Step]:
-    """The indexes of the runs' state. The customer's collections need none: they are walked by that of `_id`."""
+def _index_changes() -> Iterator[Change]:
+    """Yield the missing indexes of the run state. Sweeps read channels and episodes by `_id` alone."""
     for by, options, purpose in run_state.missing_indexes():
-        yield Step(
+        yield Change(
             f"index {run_state.COLLECTION} in MongoDB by {by}: it {purpose} (channels and "
             "episodes are read by _id and need no index)",
             partial(run_state.create_index, by, options),
@@ -176,7 +179,7 @@ def _index_steps() -> Iterator[Step]:
 
 
 def _without_base_prefix(rule: Any) -> Any:
-    """A rule in the form that S3 takes beside ours: it refuses to mix `Filter` with the `Prefix` of older rules."""
+    """Convert a rule with a `Prefix`, an older form that S3 refuses to mix with `Filter`."""
     if "Prefix" not in rule:
         return rule
     return {name: value for name, value in rule.items() if name != "Prefix"} | {"Filter": {"Prefix": rule["Prefix"]}}

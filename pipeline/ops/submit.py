@@ -1,4 +1,4 @@
-"""Sending jobs from the command line, and waiting for how they end."""
+"""Sends jobs from the command line, and waits for their results."""
 
 from __future__ import annotations
 
@@ -25,43 +25,42 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import QueueAttributeNameType
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
-#: Jobs that are sent side by side.
+#: Number of threads that send jobs.
 SENDERS = 8
 
-#: The longest wait for results, in seconds.
-LONGEST_WAIT = 12 * 3600.0
+#: Maximum time to wait for results, in seconds.
+MAX_WAIT = 12 * 3600.0
 
-#: Seconds of one poll, SQS's most, and between polls while SQS is in trouble.
-LONG_POLL, TROUBLE_PAUSE = 20, 1.0
+#: Duration of one poll (SQS's maximum), and the pause after a failed poll, both in seconds.
+LONG_POLL, ERROR_PAUSE = 20, 1.0
 
-
-Status = Literal["unsent", "sent", "done", "failed", "no_result"]
+SubmissionStatus = Literal["unsent", "sent", "done", "failed", "no_result"]
 
 
 class SubmitError(Exception):
-    """What was asked for cannot be done, and nothing was sent; its text names each thing that is wrong, a line each."""
+    """The request is invalid, and nothing was sent. The text has one line for each problem."""
 
 
 @dataclass
 class Submission:
-    """One job, from the command line to its end."""
+    """One job, from the command line to its result."""
 
     payload: Payload
-    place: str  #: where it was read: `example.org/cover.jpg` or `Line 3 of jobs.jsonl`
-    status: Status = "unsent"
+    place: str  #: its origin: `example.org/cover.jpg` or `Line 3 of jobs.jsonl`
+    status: SubmissionStatus = "unsent"
     job_id: str | None = None
-    result: Payload | None = None  #: what a redirect queue gets
+    result: Payload | None = None  #: as sent to a redirect queue
     error: PipelineError | None = None  #: why it was not sent
     sent_at: float = field(default=0.0, repr=False)
     seconds: float | None = None  #: from sending to the result
 
     def ended(self, result: Payload) -> None:
-        """Take its result."""
+        """Record the result."""
         failed = any(f"{name}_error" in result for name in IMAGE_FIELDS)
         self.status, self.result, self.seconds = "failed" if failed else "done", result, time.time() - self.sent_at
 
     def as_dict(self) -> dict[str, Any]:
-        """Its JSON line."""
+        """Return the job as the command prints it in JSON."""
         line: dict[str, Any] = {"job_id": self.job_id, "status": self.status}
         if self.seconds is not None:
             line["seconds"] = round(self.seconds, 3)
@@ -70,13 +69,16 @@ class Submission:
         return line | ({"result": self.result} if self.result else {})
 
 
-def read(urls: Sequence[str], lines: Mapping[str, str], common: Payload) -> list[Submission]:
-    """What is to be sent: a job for each URL, and each of `lines`, full payloads by the place they were read at.
+def read_submissions(urls: Sequence[str], lines: Mapping[str, str], common: Payload) -> list[Submission]:
+    """Make the submissions from URLs and from lines of JSON.
 
-    A payload's own fields win over those of `common`.
+    Args:
+        urls: Images; each becomes one job.
+        lines: Full payloads as JSON, by their place in the file.
+        common: Fields for all jobs; the fields of a line take precedence.
 
     Raises:
-        SubmitError: a line is no JSON object.
+        SubmitError: A line is not a JSON object, or there is nothing to submit.
     """
     submissions = [Submission(common | {"image_url": url}, shown(url)) for url in urls]
     wrong = []
@@ -98,16 +100,20 @@ def read(urls: Sequence[str], lines: Mapping[str, str], common: Payload) -> list
     return submissions
 
 
-def check(submissions: Sequence[Submission], *, waiting_on: str | None = None) -> None:
-    """Validate every job before any is sent; where `waiting_on` names a queue, each is made to answer there.
+def validate(submissions: Sequence[Submission], *, waiting_on: str | None = None) -> None:
+    """Validate all jobs before any is sent.
+
+    Args:
+        submissions: The jobs; their payloads become validated ones.
+        waiting_on: The name of a queue that is to receive all results, if any.
 
     Raises:
-        SubmitError: some are not acceptable.
+        SubmitError: At least one job is invalid.
     """
     wrong = []
     for each in submissions:
         if waiting_on and each.payload.get("redirect_queue"):
-            wrong.append(f"{each.place}: its redirect_queue gets the result, so it cannot be waited for here as well.")
+            wrong.append(f"{each.place}: its redirect_queue receives the result, so --wait cannot wait for it.")
             continue
         if waiting_on:
             each.payload = each.payload | {"redirect_queue": waiting_on}
@@ -121,7 +127,7 @@ def check(submissions: Sequence[Submission], *, waiting_on: str | None = None) -
 
 
 def send(submissions: Sequence[Submission], on_sent: Callable[[Submission], None]) -> None:
-    """Send each job: through QUEUE_URL where it is set, else straight to the fetch stage."""
+    """Send each job: to QUEUE_URL if it is set, otherwise directly to the fetch stage. Call `on_sent` after each."""
     put = _through_queue() if get_settings().queue_url else _to_fetch()
 
     def send_one(each: Submission) -> Submission:
@@ -141,14 +147,14 @@ def send(submissions: Sequence[Submission], on_sent: Callable[[Submission], None
 
 
 def _through_queue() -> Callable[[Payload], str]:
-    aws.sqs()  # made before several threads want it
+    aws.sqs()  # created before several threads need it
     return lambda payload: input_job_id(send_message(payload))
 
 
 def _to_fetch() -> Callable[[Payload], str]:
-    from dramatiq.errors import BrokerError  # noqa: PLC0415 - slow to import, and needless with QUEUE_URL
+    from dramatiq.errors import BrokerError  # noqa: PLC0415 - slow to import, and not needed with QUEUE_URL
 
-    from pipeline.actors import fetch_image  # noqa: PLC0415
+    from pipeline.actors import fetch_image  # noqa: PLC0415 - builds the broker
 
     def put(payload: Payload) -> str:
         try:
@@ -160,37 +166,39 @@ def _to_fetch() -> Callable[[Payload], str]:
 
 
 def queue_name() -> str:
-    """A name for a queue that only this command will use."""
+    """Generate the name of a queue that only this command uses."""
     return f"{get_settings().queue_namespace}_submit_{secrets.token_hex(6)}"
 
 
 @contextmanager
 def result_queue(name: str) -> Iterator[str]:
-    """The URL of a queue `name` that exists for as long as the context."""
+    """Create a queue, yield its URL, and delete the queue at the end."""
     keep: dict[QueueAttributeNameType, str] = {
         "MessageRetentionPeriod": str(14 * 86400),
-        "VisibilityTimeout": str(int(LONGEST_WAIT)),
+        "VisibilityTimeout": str(int(MAX_WAIT)),
     }
     with aws.aws_errors("sqs", f"create the queue {name} for the results"):
         url = aws.sqs().create_queue(QueueName=name, Attributes=keep)["QueueUrl"]
     try:
         yield url
     finally:
-        with aws.aws_errors("sqs", f"delete the queue {name}, which was for the results"):
+        with aws.aws_errors("sqs", f"delete the queue {name} of the results"):
             aws.sqs().delete_queue(QueueUrl=url)
 
 
-def wait(submissions: Sequence[Submission], url: str, timeout: float, on_end: Callable[[Submission], None]) -> None:
-    """Wait until each job that was sent has its result from the queue at `url`, at most `timeout` seconds."""
+def wait_for_results(
+    submissions: Sequence[Submission], url: str, timeout: float, on_end: Callable[[Submission], None]
+) -> None:
+    """Wait up to `timeout` seconds for the results of all sent jobs in the queue at `url`; call `on_end` for each."""
     waiting = {each.job_id: each for each in submissions if each.status == "sent"}
     deadline = time.monotonic() + timeout
     while waiting and (left := deadline - time.monotonic()) > 0:
         try:
             received = _receive(url, min(LONG_POLL, ceil(left)))
-        except RetryableError:  # it may pass before the deadline
-            time.sleep(min(TROUBLE_PAUSE, left))
+        except RetryableError:  # it may succeed before the deadline
+            time.sleep(min(ERROR_PAUSE, left))
             continue
-        # They stay hidden for as long as anybody waits, and go with the queue: to delete them would help nobody.
+        # Messages are not deleted one by one: they stay hidden until the whole queue is deleted.
         for message in received:
             attribute = message.get("MessageAttributes", {}).get("job_id")
             if attribute and (each := waiting.pop(attribute.get("StringValue"), None)):
@@ -210,14 +218,14 @@ def _receive(url: str, seconds: int) -> list[MessageTypeDef]:
 
 
 def numbered_lines(file: TextIO) -> dict[str, str]:
-    """The lines of a JSON-lines file that are not blank, by their places in it.
+    """Read the lines of a JSON Lines file that are not blank, by their place, such as `Line 3 of jobs.jsonl`.
 
     Raises:
-        SubmitError: it is not UTF-8.
+        SubmitError: The file is not UTF-8.
     """
     name = "standard input" if file.name == "<stdin>" else Path(file.name).name
     try:
-        lines = file.read().split("\n")  # and nowhere else: JSON strings may hold other line ends
+        lines = file.read().split("\n")  # not splitlines: JSON strings may contain other line ends
     except UnicodeDecodeError:
         raise SubmitError(f"{name} is not UTF-8 text.") from None
     return {f"Line {number} of {name}": line for number, line in enumerate(lines, 1) if line.strip()}

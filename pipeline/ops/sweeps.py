@@ -1,4 +1,4 @@
-"""Sweeps from the command line: starting a run now, looking on, and a look beforehand."""
+"""Sweeps started by hand: shows a sample, starts a run, and follows its progress."""
 
 from __future__ import annotations
 
@@ -11,44 +11,48 @@ from pipeline.errors import RetryableError
 from pipeline.sweeps import documents, run_state
 from pipeline.sweeps.documents import Document, Swept
 
-#: Seconds between two looks at a run.
-LOOK_EVERY = 0.5
+#: Interval between two queries of a run, in seconds.
+INTERVAL = 0.5
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: documents by how they ended, and whether all of it is over."""
+    """The progress of a run, in documents by outcome."""
 
     done: int = 0
     invalid: int = 0
-    failed: int = 0  #: given up after retries
-    changed: int = 0  #: their URLs changed meanwhile
+    failed: int = 0  #: failed after all retries
+    changed: int = 0  #: their URLs changed during the run
     claimed: int = 0
-    over: bool = False
+    over: bool = False  #: whether the run has ended
 
     @property
     def ended(self) -> int:
-        """Documents whose jobs have ended."""
+        """Number of documents whose jobs have ended."""
         return self.done + self.invalid + self.failed + self.changed
 
 
 def sample(swept: Swept, size: int) -> list[tuple[Document, str]]:
-    """The first stale documents, and the folder of each; claims nothing."""
+    """Return the first `size` stale documents with their folders, without claiming them."""
     found, _ = documents.read(swept, "", [], size)
     folders = documents.folders(swept, found)
     return [(document, folders[document.key]) for document in found]
 
 
 def start(swept: Swept, limit: int | None) -> str:
-    """Start a run now; returns its id.
+    """Start a run now, and return its id.
+
+    Args:
+        swept: The collection.
+        limit: Maximum number of documents.
 
     Raises:
-        RetryableError: MongoDB or SQS is in trouble; then no run has begun.
+        RetryableError: MongoDB or SQS fails, and the run has not begun.
     """
-    from dramatiq.errors import BrokerError  # noqa: PLC0415 - slow to import, and not needed for a look
+    from dramatiq.errors import BrokerError  # noqa: PLC0415 - slow to import, and not needed for a sample
 
-    import pipeline.actors  # noqa: PLC0415, F401 - builds the broker, on which the actors are declared
-    from actors.sweeps import send_page  # noqa: PLC0415
+    import pipeline.actors  # noqa: PLC0415, F401 - builds the broker
+    from actors.sweeps import send_page  # noqa: PLC0415 - needs the broker
 
     run = f"{swept.name}-manual-{secrets.token_hex(6)}"
     run_state.begin(swept, run, limit=limit)
@@ -60,15 +64,15 @@ def start(swept: Swept, limit: int | None) -> str:
 
 
 def follow(run: str) -> Iterator[Progress]:
-    """Look at a run until it is over: walked to its end, and every document written."""
+    """Yield the progress of a run until all its pages were read and all its documents were written back."""
     while True:
         found = run_state.load(run)
         if found is None:
             return
         over = found.walked and not run_state.under_way(run)
         if over:
-            found = run_state.load(run) or found  # counts are written before a job is under way no more
+            found = run_state.load(run) or found  # counts are complete once no job is under way
         yield Progress(**found.counts, claimed=found.claimed, over=over)
         if over:
             return
-        time.sleep(LOOK_EVERY)
+        time.sleep(INTERVAL)

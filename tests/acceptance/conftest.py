@@ -212,8 +212,8 @@ def running_service(
         for name, value in ours.items():
             monkeypatch.setenv(name, value)
         lazy.forget()
-        for step in plan(get_settings(), create_bucket=True):
-            step.do()
+        for change in plan(get_settings(), create_bucket=True):
+            change.apply()
         queue = aws.sqs().create_queue(QueueName=f"input-{unique}.fifo", Attributes={"FifoQueue": "true"})
         monkeypatch.setenv("QUEUE_URL", queue["QueueUrl"])
         lazy.forget()

@@ -74,7 +74,7 @@ def png() -> bytes:
 
 
 def test_every_command_and_option_explains_itself() -> None:
-    commands = get_command(app).commands  # type: ignore[attr-defined]
+    commands = {name: each.load() for name, each in get_command(app).commands.items()}  # type: ignore[attr-defined]
     assert set(commands) >= {"submit", "provision", "local", "demo", "ingest", "dashboard"}
     for name, command in commands.items():
         assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
@@ -203,7 +203,7 @@ def test_provision_can_be_repeated_and_keeps_the_rules_of_others(environ: dict[s
 
     # When it is run again, Then there is nothing to do
     done = image_pipeline("provision", environ=environ)
-    assert (done.returncode, done.stdout) == (0, "Everything is there already.\n")
+    assert (done.returncode, done.stdout) == (0, "Everything exists already; nothing was changed.\n")
 
 
 def test_local_tells_where_things_are_and_leaves_nothing_running(environ: dict[str, str], tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_local_tells_where_things_are_and_leaves_nothing_running(environ: dict[s
         shell = ["sh", "-c", script, "sh", str(env_file), sys.executable]
         elsewhere = {"PATH": os.environ["PATH"]}
         done = subprocess.run(shell, env=elsewhere, capture_output=True, text=True, timeout=200, check=False)
-        assert done.stdout == "Everything is there already.\n", done.stderr
+        assert done.stdout == "Everything exists already; nothing was changed.\n", done.stderr
         assert "ALLOWED_NETWORKS=127.0.0.0/8,10.0.0.0/8\n" in env_file.read_text()
         # and its page, where it says
         (address,) = re.findall(r"^  Dashboard +(http://127\.0\.0\.1:\d+/)$", log.read_text(), flags=re.MULTILINE)
@@ -231,7 +231,7 @@ def test_local_tells_where_things_are_and_leaves_nothing_running(environ: dict[s
         process.send_signal(signal.SIGINT)
         # Then it ends well, and all that it started has ended
         assert process.wait(100) == 0
-    assert log.read_text().endswith("Everything has ended.\n")
+    assert log.read_text().endswith("Everything has stopped.\n")
     assert not env_file.exists()
     wait_for(lambda: not [pid for pid in children if runs(pid)])
 

@@ -95,7 +95,7 @@ def page(context: BrowserContext, local: Local) -> Iterator[Page]:
 def submit(page: Page, url: str, folder: str, postback_url: str = "") -> None:
     """Submit an image by keyboard alone."""
     page.goto("/")
-    page.get_by_label("Send an image through").focus()
+    page.get_by_label("Image URL").focus()
     page.keyboard.type(url)
     page.keyboard.press("Tab")  # the button
     page.keyboard.press("Tab")
@@ -194,9 +194,9 @@ def _fails(page: Page, world: World, folder: str, shot: Callable[[str], None]) -
 
 def _is_redriven(page: Page, world: World, folder: str, shot: Callable[[str], None]) -> None:
     # When somebody looks at the cause
-    page.get_by_role("link", name="Look, and redrive").click()
+    page.get_by_role("link", name="Details and redrive").click()
     cause = page.get_by_role("article", name=re.compile("fetch.*http_404"))
-    cause.get_by_text("Its dead letters").click()
+    cause.get_by_text("Dead letters", exact=True).click()
     expect(cause.get_by_role("link", name=f"{folder}/later.png")).to_be_visible(timeout=PATIENCE)
     # and the source is mended, and the cause redriven, by keyboard
     world.serve(f"{folder}/later.png", world.files["/covers/paper-boats.png"][1])
@@ -332,7 +332,7 @@ def test_a_visitor_without_the_token_logs_in(browser: Browser, environment: dict
         look_over(page)
         page.keyboard.type("another token, as long")
         page.keyboard.press("Enter")
-        expect(page.get_by_role("alert")).to_have_text("That is not the token.")
+        expect(page.get_by_role("alert")).to_have_text("This token is wrong.")
         look_over(page)
         # and the right one does, until they log out; no script sees the cookie
         page.keyboard.type(token)

@@ -55,7 +55,7 @@ class Line:
     @property
     def is_end(self) -> bool:
         """Whether it is the supervisor's, of a process that ended."""
-        return "it starts again" in self.text
+        return "restarting in" in self.text
 
 
 @dataclass
@@ -195,8 +195,8 @@ def running_service(
     with mock.patch.dict(os.environ, {**kept, **ours}, clear=True):
         lazy.forget()
         try:
-            for step in plan(get_settings(), create_bucket=True):
-                step.do()
+            for change in plan(get_settings(), create_bucket=True):
+                change.apply()
             for name in (f"input-{unique}.fifo", *queues.values()):
                 fifo = {"FifoQueue": "true"} if name.endswith(".fifo") else {}
                 url = aws.sqs().create_queue(QueueName=name, Attributes=fifo)["QueueUrl"]

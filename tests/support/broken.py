@@ -105,13 +105,13 @@ BROKEN = [
     Broken(
         "an access key that SQS does not know",
         sqs=sqs_refuses("InvalidClientTokenId"),
-        says=(("fail", "SQS", "does not know the access key. Look whether AWS_ACCESS_KEY_SQS was deleted"),),
+        says=(("fail", "SQS", "does not know the access key. Check whether AWS_ACCESS_KEY_SQS was deleted"),),
     ),
     Broken(
         "a secret key of S3 that is wrong",
         process="upload",
         s3=s3_refuses("SignatureDoesNotMatch"),
-        says=(("fail", BUCKET, "the secret key does not fit the access key. Set AWS_SECRET_KEY_S3 anew"),),
+        says=(("fail", BUCKET, "the secret key does not match the access key. Set AWS_SECRET_KEY_S3 again"),),
     ),
     Broken(
         "credentials that have expired",
@@ -123,7 +123,7 @@ BROKEN = [
         "a clock ten minutes behind",
         date=timedelta(minutes=10),
         says=(
-            ("fail", "clock (SQS)", "s behind SQS: receivers refuse signed postbacks"),
+            ("fail", "clock (SQS)", "s behind SQS: receivers reject signed postbacks"),
             ("fail", "clock (S3)", "Set the clock"),
         ),
     ),
@@ -142,13 +142,17 @@ BROKEN = [
         "a queue that is missing",
         change=delete_queue("resize_bulk"),
         says=(
-            ("fail", "{QUEUE_NAMESPACE}_resize_bulk", "is not there, or it may not be looked up. `image-pipeline prov"),
+            (
+                "fail",
+                "{QUEUE_NAMESPACE}_resize_bulk",
+                "is missing, or looking it up is not permitted. `image-pipeline prov",
+            ),
         ),
     ),
     Broken(
         "a namespace without queues",
         variables={"QUEUE_NAMESPACE": "elsewhere"},
-        says=(("fail", "elsewhere_*", "None of the 17 queues is there"),),
+        says=(("fail", "elsewhere_*", "None of the 17 queues exists"),),
     ),
     Broken(
         "a queue without redrive policy",
@@ -168,7 +172,7 @@ BROKEN = [
             (
                 "fail",
                 "{QUEUE_NAMESPACE}_resize",
-                "may not sqs:SendMessage here. Allow it; `image-pipeline check --iam fetch`",
+                "do not permit sqs:SendMessage here. Allow it; `image-pipeline check --iam fetch`",
             ),
         ),
     ),
@@ -178,16 +182,16 @@ BROKEN = [
             sqs_refuses("AccessDeniedException", "ReceiveMessage", "_fetch")(request)
             or sqs_refuses("AccessDeniedException", "DeleteMessage", "_fetch")(request)
         ),
-        says=(("fail", "{QUEUE_NAMESPACE}_fetch", "may not sqs:DeleteMessage nor sqs:ReceiveMessage here"),),
+        says=(("fail", "{QUEUE_NAMESPACE}_fetch", "do not permit sqs:DeleteMessage and sqs:ReceiveMessage here"),),
     ),
     Broken(
         "queues that may not be counted",
         sqs=sqs_refuses("AccessDenied", "GetQueueAttributes", "_fetch_dlq"),
         process="operator",
         says=(
-            ("fail", "{QUEUE_NAMESPACE}_fetch_dlq", "may not sqs:GetQueueAttributes of it"),
-            ("fail", "{QUEUE_NAMESPACE}_fetch", "may not sqs:GetQueueAttributes of it"),
-            ("fail", "{QUEUE_NAMESPACE}_fetch_bulk", "may not sqs:GetQueueAttributes of it"),
+            ("fail", "{QUEUE_NAMESPACE}_fetch_dlq", "do not permit sqs:GetQueueAttributes on it"),
+            ("fail", "{QUEUE_NAMESPACE}_fetch", "do not permit sqs:GetQueueAttributes on it"),
+            ("fail", "{QUEUE_NAMESPACE}_fetch_bulk", "do not permit sqs:GetQueueAttributes on it"),
         ),
     ),
     Broken(
@@ -206,13 +210,13 @@ BROKEN = [
         "a bucket that is not there",
         process="upload",
         variables={"S3_BUCKET": "no-such-bucket-here"},
-        says=(("fail", "bucket no-such-bucket-here", "There is no such bucket. Look at S3_BUCKET"),),
+        says=(("fail", "bucket no-such-bucket-here", "There is no such bucket. Check S3_BUCKET"),),
     ),
     Broken(
         "a bucket of another region",
         process="upload",
         s3=s3_refuses("PermanentRedirect", status=301, x_amz_bucket_region="eu-west-1"),
-        says=(("fail", BUCKET, "It is in eu-west-1, and AWS_REGION=us-east-2"),),
+        says=(("fail", BUCKET, "It is in eu-west-1, but AWS_REGION=us-east-2"),),
     ),
     Broken(
         "a way to S3 that is boto3's alone",
@@ -220,14 +224,18 @@ BROKEN = [
         s3=lambda request: (
             None if "boto" in request.headers.get("user-agent", "boto").lower() else Refusal(407, "Proxy")
         ),
-        says=(("fail", BUCKET, "boto3 reaches S3, and the client that moves images does not."),),
+        says=(("fail", BUCKET, "boto3 reaches S3, but the client that transfers images does not."),),
     ),
     Broken(
         "a bucket that has ACLs disabled",
         process="upload",
         change=disable_acls,
         says=(
-            ("warn", "renditions", "S3_ACL=public-read does nothing; renditions are stored without. Set S3_ACL=none"),
+            (
+                "warn",
+                "renditions",
+                "S3_ACL=public-read has no effect; renditions are stored without. Set S3_ACL=none",
+            ),
         ),
     ),
     Broken(
@@ -240,32 +248,32 @@ BROKEN = [
         "renditions that may not be written",
         process="upload",
         s3=s3_refuses("AccessDenied", "PUT", "/images-resized/"),
-        says=(("fail", "renditions", "may not s3:PutObject in s3://{S3_BUCKET}/images-resized/"),),
+        says=(("fail", "renditions", "do not permit s3:PutObject in s3://{S3_BUCKET}/images-resized/"),),
     ),
     Broken(
         "renditions that may not be looked for",
         process="upload",
         s3=s3_refuses("AccessDenied", "HEAD", "image-pipeline-check"),
-        says=(("fail", "renditions", "rendered and stored anew each time. Allow s3:GetObject"),),
+        says=(("fail", "renditions", "rendered and stored again every time. Allow s3:GetObject"),),
     ),
     Broken(
         "renditions that nobody may read",
         process="upload",
         variables={"S3_ACL": "none"},
         s3=lambda request: None if request.is_signed else Refusal(403, "AccessDenied"),
-        says=(("warn", "public URL", "gets 403: nobody will see the covers"),),
+        says=(("warn", "public URL", "gets 403: the covers are not public"),),
     ),
     Broken(
         "a public address that leads nowhere",
         process="upload",
         variables={"PUBLIC_BASE_URL": f"http://{closed_port()}/covers"},
-        says=(("warn", "public URL", "cannot be reached from here. Look at PUBLIC_BASE_URL"),),
+        says=(("warn", "public URL", "cannot be reached from here. Check PUBLIC_BASE_URL"),),
     ),
     Broken(
         "staging that nothing expires",
         process="upload",
         change=delete_lifecycle,
-        says=(("warn", "expiry", "No lifecycle rule expires what is left in staging"),),
+        says=(("warn", "expiry", "No lifecycle rule expires objects in staging"),),
     ),
     Broken(
         "staging that may not be read",
@@ -273,25 +281,25 @@ BROKEN = [
         s3=lambda request: (
             (request.is_signed and s3_refuses("AccessDenied", "GET", "/pipeline-staging/")(request)) or None
         ),
-        says=(("fail", "staging", "may not s3:GetObject in s3://{S3_BUCKET}/pipeline-staging/"),),
+        says=(("fail", "staging", "do not permit s3:GetObject in s3://{S3_BUCKET}/pipeline-staging/"),),
     ),
     Broken(
         "staging that may not be emptied",
         process="upload",
         s3=refuses_deletes,
-        says=(("fail", "staging", "may not s3:DeleteObject"),),
+        says=(("fail", "staging", "do not permit s3:DeleteObject"),),
     ),
     Broken(
         "staging that strangers may read",
         process="upload",
         s3=lets_strangers_read_objects_but_not_list,
-        says=(("fail", "staging", "Anybody can read what is staged"),),
+        says=(("fail", "staging", "/pipeline-staging/ are publicly readable"),),
     ),
     Broken(
         "a staging folder that cannot be written",
         process="upload",
         variables={"STAGING_URL": "file:///dev/null/staging"},
-        says=(("fail", "/dev/null/staging", "cannot be written: Not a directory"),),
+        says=(("fail", "/dev/null/staging", "is not writable: Not a directory"),),
     ),
     Broken(
         "a MongoDB that is down",
@@ -309,6 +317,6 @@ BROKEN = [
         "every stranger's URL let in",
         process="notify",
         variables={"ALLOWED_NETWORKS": "0.0.0.0/0"},
-        says=(("warn", "ALLOWED_NETWORKS", "0.0.0.0/0 lets every stranger's URL reach everything"),),
+        says=(("warn", "ALLOWED_NETWORKS", "0.0.0.0/0 lets untrusted URLs reach everything"),),
     ),
 ]

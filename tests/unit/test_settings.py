@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.clients import lazy
-from pipeline.settings import Settings, SettingsError, get_settings
+from pipeline.errors import SettingsError
+from pipeline.settings import Settings, get_settings
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,5 +1,5 @@
-// Keeps the parts of the page that are marked data-live as the server has them, every two seconds, while it is looked at.
-// Elements are changed in place, so that focus, open details and pictures stay.
+// Updates the parts of the page marked data-live from the server every two seconds while the page is visible.
+// Elements are changed in place, so that focus, open details and images stay.
 "use strict";
 
 const EVERY = 2000;
@@ -23,7 +23,7 @@ function become(here, there) {
   for (const fresh of [...there.childNodes]) {
     const key = keyOf(fresh);
     let old = key ? keyed.get(key) : place;
-    if (old && !key && keyOf(old)) old = undefined; // it belongs to another one
+    if (old && !key && keyOf(old)) old = undefined; // it belongs to another element
     if (old && old.nodeType === fresh.nodeType && old.nodeName === fresh.nodeName) {
       if (old === place) place = place.nextSibling;
       else here.insertBefore(old, place);
@@ -74,7 +74,7 @@ async function turn() {
       failures = 0;
     } catch (error) {
       failures += 1;
-      if (failures === 2) note("The dashboard does not answer. These are the last numbers it gave.");
+      if (failures === 2) note("The dashboard does not answer. This page shows its last numbers.");
     }
   }
   schedule(EVERY * Math.min(1 + failures, 8));

@@ -1,1 +1,1 @@
-"""The demo: sample covers through the whole pipeline on this machine, and every outcome checked."""
+"""The demo: runs sample covers through the whole pipeline on this machine, and checks every outcome."""

@@ -1,4 +1,4 @@
-"""What people see of the jobs: how far each is, and at last how each went."""
+"""The table of the jobs: live progress, then outcomes and locations."""
 
 from __future__ import annotations
 
@@ -20,57 +20,57 @@ from pipeline.payload import IMAGE_FIELDS
 from pipeline.settings import get_settings
 from pipeline.stages import NOTIFY, STAGES
 
-#: What each process prints once it works.
+#: The line that each process prints when it is ready.
 READY = re.compile(r"Worker process is ready|Taking messages|Registered periodic actors")
 
-#: The line that a stage writes for a job: `stage=fetch job=… outcome=done seconds=0.123`.
+#: The log line of a stage for a job: `stage=fetch job=… outcome=done seconds=0.123`.
 STAGE_LINE = re.compile(
     r"stage=(?P<stage>\w+) job=(?P<job>\S+) outcome=(?P<outcome>\w+)(?: seconds=(?P<seconds>[\d.]+))?"
 )
 
 
 @dataclass(frozen=True)
-class Passed:
-    """What a stage said of a job."""
+class StageResult:
+    """The result of a job in one stage."""
 
     outcome: str
     seconds: float | None
 
 
 class WorkerLog:
-    """Keeps every line that the processes print in a file, and what they say of jobs and of being ready."""
+    """Writes the lines of all processes to a file, and tracks ready processes and results of jobs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.ready: set[str] = set()  #: the processes that work
+        self.ready: set[str] = set()  #: names of ready processes
         self._file: TextIO = path.open("w", encoding="utf-8", buffering=1)
-        self._stages: dict[str, dict[str, Passed]] = {}
+        self._stages: dict[str, dict[str, StageResult]] = {}
 
     def __call__(self, process: str, text: str) -> None:
-        """One line of a process."""
+        """Handle one line of a process."""
         self._file.write(f"{process:<11} | {text}\n")
         if READY.search(text):
             self.ready.add(process)
         if line := STAGE_LINE.search(text):
             seconds = float(line["seconds"]) if line["seconds"] else None
-            self._stages.setdefault(line["job"], {})[line["stage"]] = Passed(line["outcome"], seconds)
+            self._stages.setdefault(line["job"], {})[line["stage"]] = StageResult(line["outcome"], seconds)
 
-    def of(self, job: DemoJob) -> dict[str, Passed]:
-        """What the stages said of a job so far, by their names."""
+    def of(self, job: DemoJob) -> dict[str, StageResult]:
+        """Return the results of a job so far, by stage."""
         return dict(self._stages.get(job.job_id, {}))
 
     def knows(self, job_id: str) -> bool:
-        """Whether any stage said something of a job."""
+        """Return whether any stage has logged a job."""
         return job_id in self._stages
 
     def has_ended(self, job: DemoJob) -> bool:
-        """Whether the job has left the last stage."""
+        """Return whether the job has passed the last stage."""
         return NOTIFY.name in self.of(job)
 
 
 @dataclass(frozen=True)
 class Board:
-    """The table of all jobs; drawn anew each time it is shown, so that it can be live."""
+    """The table of all jobs, which is drawn again for each live update."""
 
     jobs: Sequence[DemoJob]
     log: WorkerLog
@@ -90,12 +90,12 @@ class Board:
         return table
 
     def _cells(self, job: DemoJob) -> Iterator[RenderableType]:
-        passed = self.log.of(job)
-        furthest = max((number for number, stage in enumerate(STAGES) if stage.name in passed), default=-1)
-        if len(job.expected) == 1 and any(each.outcome == "given_up" for each in passed.values()):
-            furthest = max(furthest, len(STAGES) - 2)  # nothing but to tell of it is left
+        results = self.log.of(job)
+        furthest = max((number for number, stage in enumerate(STAGES) if stage.name in results), default=-1)
+        if len(job.expected) == 1 and any(each.outcome == "given_up" for each in results.values()):
+            furthest = max(furthest, len(STAGES) - 2)  # only notify is left
         for number, stage in enumerate(STAGES):
-            seen = passed.get(stage.name)
+            seen = results.get(stage.name)
             if seen and seen.seconds is not None:
                 yield f"[green]{seen.seconds:.2f}[/]"
             elif seen:
@@ -110,7 +110,7 @@ class Board:
 
 def _outcome(job: DemoJob) -> RenderableType:
     if not job.arrival:
-        return Text("on its way" if job.sent_at else "not sent", style="dim")
+        return Text("in progress" if job.sent_at else "not sent", style="dim")
     parts = []
     for name in IMAGE_FIELDS:
         if error := job.arrival.result.get(f"{name}_error"):
@@ -121,13 +121,13 @@ def _outcome(job: DemoJob) -> RenderableType:
 
 
 def renditions(info: Mapping[str, Mapping[str, str]]) -> str:
-    """`3 jpeg` for the renditions of an image."""
+    """Describe the renditions of an image, such as `3 jpeg`."""
     extensions = {rendition["url"].rpartition(".")[2] for rendition in info.values()}
     return f"{len(info)} {'/'.join(sorted(extensions))}"
 
 
-def whereabouts(jobs: Sequence[DemoJob]) -> Table:
-    """Where the renditions of each job are, and why those that failed did."""
+def locations(jobs: Sequence[DemoJob]) -> Table:
+    """Make a table of the locations of the renditions, or the reasons of failures."""
     base = f"{get_settings().public_url_base}/{get_settings().s3_prefix}/"
     table = Table(box=None, padding=(0, 1), show_header=False)
     table.add_column(no_wrap=True)
@@ -143,13 +143,13 @@ def _places(job: DemoJob, base: str) -> Iterator[Text]:
     for name in IMAGE_FIELDS:
         result = job.arrival.result if job.arrival else {}
         if error := result.get(f"{name}_error"):
-            yield Text(f"{error['message']} Kept in {error['stage']}_dlq.", style="red")
+            yield Text(f"{error['message']} It is now in {error['stage']}_dlq.", style="red")
         elif info := result.get(f"{name}_info"):
             yield Text(_shortened(info[next(iter(info))]["url"].removeprefix(base), list(info)))
 
 
 def _shortened(path: str, names: Sequence[str]) -> str:
-    """`TEST/975b…f8ec_{50x50,250X250}.jpeg` for the path of a rendition."""
+    """Shorten the path of a rendition to `TEST/975b…f8ec_{50x50,250X250}.jpeg`."""
     folder, _, name = path.rpartition("/")
     digits, _, rest = name.partition("_")
     return f"{folder}/{digits[:4]}…{digits[-4:]}_{{{','.join(names)}}}.{rest.rpartition('.')[2]}"

@@ -1,4 +1,4 @@
-"""Covers of podcasts that do not exist, drawn on the spot. Each is square unless it says otherwise."""
+"""Draws covers of fictitious podcasts. Each is square unless its docstring says otherwise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
-#: The side that covers are drawn at: several times what is shown of them, so that edges come out smooth.
+#: Side of the drawn covers in pixels; several times the size shown, so that edges are smooth.
 SIDE = 1600
 
 Point = tuple[float, float]
@@ -18,12 +18,12 @@ Point = tuple[float, float]
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font that comes with Pillow."""
+    """Return the font that Pillow includes."""
     return ImageFont.load_default(size)
 
 
 def night_train() -> Image.Image:
-    """A lit train below the moon."""
+    """Draw a lit train below the moon."""
     picture = _gradient("#0a0f2e", "#ff8a5c", middle="#4a2a7a")
     draw = ImageDraw.Draw(picture)
     chance = random.Random(7)  # noqa: S311 - the same stars each time
@@ -50,7 +50,7 @@ def night_train() -> Image.Image:
 
 
 def paper_boats() -> Image.Image:
-    """A round badge: what is outside of it is transparent."""
+    """Draw a round badge with a transparent background."""
     picture = _gradient("#bdf3ee", "#0d7f8c", middle="#4cc3c7")
     draw = ImageDraw.Draw(picture)
     _circle(draw, (0.5, 0.42), 0.17, "#fff3c9")
@@ -69,7 +69,7 @@ def paper_boats() -> Image.Image:
 
 
 def slow_coffee() -> Image.Image:
-    """A cup seen from above."""
+    """Draw a cup from above."""
     picture = _gradient("#f6e7d3", "#d9a066", middle="#efcfa6")
     draw = ImageDraw.Draw(picture)
     shadow = Image.new("L", picture.size, 0)
@@ -87,7 +87,7 @@ def slow_coffee() -> Image.Image:
 
 
 def pixel_tales() -> Image.Image:
-    """Few colours and hard edges, as GIF likes them."""
+    """Draw few colours and hard edges, which suit GIF."""
     alien = ("..#.....#..", "...#...#...", "..#######..", ".##.###.##.", "###########", "#.#######.#", "#.#.....#.#")
     small = Image.new("RGB", (64, 64), "#161a3a")
     draw = ImageDraw.Draw(small)
@@ -106,7 +106,7 @@ def pixel_tales() -> Image.Image:
 
 
 def high_ground() -> Image.Image:
-    """A landscape as a camera takes it: wider than high, a little soft and grainy."""
+    """Draw a landscape like a photograph: wider than high, slightly soft and grainy."""
     picture = _gradient("#5d8fc9", "#fde3b8", middle="#f3b38a")
     glow = Image.new("L", picture.size, 0)
     _circle(ImageDraw.Draw(glow), (0.74, 0.46), 0.13, 235)
@@ -129,7 +129,7 @@ def high_ground() -> Image.Image:
 
 
 def marginalia() -> Image.Image:
-    """Type and paper."""
+    """Draw type on paper."""
     picture = _gradient("#ffd23f", "#ff9f1c")
     draw = ImageDraw.Draw(picture)
     _box(draw, (0.14, 0.12, 0.94, 0.98), "#d9480f")
@@ -203,7 +203,7 @@ def _title(
     anchor: str = "la",
     weight: float = 0.028,
 ) -> None:
-    """Lines of text, `size` high; `weight` is how much bolder than the font they are, in parts of the size."""
+    """Draw lines of text of height `size`; `weight` is the additional stroke width as a fraction of the size."""
     for number, line in enumerate(lines):
         place = _points([(at[0], at[1] + number * size * 1.02)])[0]
         draw.text(
@@ -217,7 +217,7 @@ def _title(
         )
 
 
-#: Every cover, by its name.
+#: All covers by name.
 COVERS: dict[str, Callable[[], Image.Image]] = {
     "Night Train": night_train,
     "Paper Boats": paper_boats,

@@ -1,4 +1,4 @@
-"""What the demo sends, by which way in, and what should come of it."""
+"""The jobs of the demo: payload, way in and expected outcome."""
 
 from __future__ import annotations
 
@@ -25,72 +25,72 @@ from pipeline.producer import send_message
 
 
 @dataclass(frozen=True)
-class Failure:
-    """An image that should fail: in this stage, with this code."""
+class ExpectedFailure:
+    """The expected failure of an image."""
 
     stage: str
     code: str
-    about: str  #: what is wrong with the image
+    about: str  #: the defect of the image
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """How a result came in."""
+    """A received result."""
 
     result: Payload
     at: float
-    complaints: tuple[str, ...]  #: what was wrong with the way in which it came
+    complaints: tuple[str, ...]  #: problems of the delivery
 
 
 class Arrivals:
-    """The results that came in, by the ids of their jobs; of repeated ones the first."""
+    """The received results by job id; repeated results are ignored."""
 
     def __init__(self) -> None:
         self._by_job: dict[str, Arrival] = {}
 
-    def take(self, job_id: str, result: Payload, *complaints: str) -> None:
-        """A result has come in."""
+    def add(self, job_id: str, result: Payload, *complaints: str) -> None:
+        """Add a received result."""
         self._by_job.setdefault(job_id, Arrival(result, time.time(), complaints))
 
     def get(self, job_id: str) -> Arrival | None:
-        """The result of a job, if it has come in."""
+        """Return the result of a job, or None if it has not arrived."""
         return self._by_job.get(job_id)
 
 
 @dataclass
 class DemoJob:
-    """One job: what is sent, what should come of it, and what came."""
+    """One job: its payload, expected outcome and result."""
 
     name: str
-    way: str  #: in
-    folder: str  #: what its `bucket_name` should become
+    way: str  #: how it is sent
+    folder: str  #: the expected folder for its `bucket_name`
     payload: Payload
-    expected: dict[str, Sample | Failure]  #: by the payload's field
+    expected: dict[str, Sample | ExpectedFailure]  #: by field of the payload
     job_id: str = ""
     sent_at: float = 0.0
     arrival: Arrival | None = None
 
     @property
     def seconds(self) -> float | None:
-        """From sending to the result."""
+        """Seconds from sending to the result."""
         return self.arrival.at - self.sent_at if self.arrival else None
 
     @property
     def infos(self) -> dict[str, Any]:
-        """The `…_info` of its result, by the payload's field; None where there is none."""
+        """The `…_info` of its result by field of the payload; None if it is missing."""
         return {name: self.arrival.result.get(f"{name}_info") if self.arrival else None for name in IMAGE_FIELDS}
 
 
 SEND_MESSAGE, RAW, ACTOR, COMMAND = "send_message", "raw JSON", "fetch_image.send", "submit --wait"
 
 
-def make(samples: Mapping[str, Sample], covers_url: str, postback_url: str, redirect_queue: str) -> list[DemoJob]:
-    """The jobs, none of them sent yet."""
+def make_jobs(samples: Mapping[str, Sample], covers_url: str, postback_url: str, redirect_queue: str) -> list[DemoJob]:
+    """Make the jobs, without sending them."""
 
-    def job(name: str, way: str, to: Payload, **images: str | tuple[str, Failure]) -> DemoJob:
-        """`images` are file names by payload field, beside a failure if that is what should come of them."""
+    def job(name: str, way: str, to: Payload, **images: str | tuple[str, ExpectedFailure]) -> DemoJob:
+        """Make a job; `images` has file names by field, with an expected failure if they should fail."""
         payload: Payload = {}
-        expected: dict[str, Sample | Failure] = {}
+        expected: dict[str, Sample | ExpectedFailure] = {}
         for image_field, image in images.items():
             file, outcome = image if isinstance(image, tuple) else (image, samples[image])
             payload[image_field] = covers_url + file
@@ -98,7 +98,7 @@ def make(samples: Mapping[str, Sample], covers_url: str, postback_url: str, redi
         return DemoJob(name, way, name.upper().replace(" ", "_"), payload | {"bucket_name": name} | to, expected)
 
     post, redirect = {"postback_url": postback_url}, {"redirect_queue": redirect_queue}
-    # As a system that has long been there sends them: both images, an id, and fields that are its own affair.
+    # Like a payload of an existing system: both images, an id, and fields that the service does not use.
     theirs = post | {
         "_id": str(ObjectId()),
         "bucket_name": "Mundo Cristão",
@@ -112,18 +112,23 @@ def make(samples: Mapping[str, Sample], covers_url: str, postback_url: str, redi
         both,
         job("Slow Coffee", COMMAND, {}, image_url="slow-coffee.webp"),
         job("High Ground", SEND_MESSAGE, redirect, itunes_image="high-ground.jpg"),
-        job("Nowhere", RAW, post, image_url=("nowhere.jpg", Failure("fetch", "http_404", "not there"))),
-        job("Cut Short", ACTOR, post, image_url=("cut-short.jpg", Failure("resize", "broken_image", "truncated JPEG"))),
+        job("Nowhere", RAW, post, image_url=("nowhere.jpg", ExpectedFailure("fetch", "http_404", "not there"))),
+        job(
+            "Cut Short",
+            ACTOR,
+            post,
+            image_url=("cut-short.jpg", ExpectedFailure("resize", "broken_image", "truncated JPEG")),
+        ),
     ]
 
 
 def send(job: DemoJob, queue_url: str) -> None:
-    """Send a job by its way in; `submit` is for the command."""
+    """Send a job by its way in, except for the command, which `submit` runs."""
     job.sent_at = time.time()
     if job.way == SEND_MESSAGE:
         job.job_id = input_job_id(send_message(job.payload))
     elif job.way == ACTOR:
-        from pipeline.actors import fetch_image  # noqa: PLC0415 - reads the settings, which the stack has changed
+        from pipeline.actors import fetch_image  # noqa: PLC0415 - builds the broker, which needs the settings of the stack
 
         job.job_id = fetch_image.send(job.payload).message_id
     else:
@@ -138,7 +143,7 @@ def send(job: DemoJob, queue_url: str) -> None:
 
 @contextmanager
 def submit(job: DemoJob, environ: Mapping[str, str], arrivals: Arrivals) -> Iterator[None]:
-    """Send a job by `image-pipeline submit --wait`, as a person would type it, but for --json."""
+    """Send a job with `image-pipeline submit --wait --json`."""
     options = ["--folder", job.payload["bucket_name"], "--wait", "--timeout", "60", "--json"]
     command = command_line(sys.executable, "-m", "pipeline", "submit", job.payload["image_url"], *options)
     job.sent_at = time.time()
@@ -153,29 +158,29 @@ def submit(job: DemoJob, environ: Mapping[str, str], arrivals: Arrivals) -> Iter
 
 
 def _read(job: DemoJob, output: Iterable[str], arrivals: Arrivals) -> None:
-    """Its first line tells the job's id, its second the result."""
-    said: list[str] = []
+    """Read the job's id from the first line, and its result from the second."""
+    unexpected: list[str] = []
     for line in output:
         try:
-            told: Payload = json.loads(line)
+            printed: Payload = json.loads(line)
         except ValueError:
-            said.append(line.strip())
+            unexpected.append(line.strip())
             continue
-        job.job_id = told["job_id"] or job.job_id
-        if told["status"] in {"done", "failed"}:
-            arrivals.take(job.job_id, told["result"])
-        elif told["status"] != "sent":
-            said.append(line.strip())
-    if said:
-        arrivals.take(job.job_id, {}, f"submit said: {' '.join(said)}")
+        job.job_id = printed["job_id"] or job.job_id
+        if printed["status"] in {"done", "failed"}:
+            arrivals.add(job.job_id, printed["result"])
+        elif printed["status"] != "sent":
+            unexpected.append(line.strip())
+    if unexpected:
+        arrivals.add(job.job_id, {}, f"submit printed: {' '.join(unexpected)}")
 
 
 def receive(url: str, until: threading.Event, arrivals: Arrivals) -> None:
-    """Take the results from the redirect queue."""
+    """Receive the results from the redirect queue until the event is set."""
     while not until.is_set():
         received = aws.sqs().receive_message(
             QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1, MessageAttributeNames=["All"]
         )
         for message in received.get("Messages", []):
             attribute = message.get("MessageAttributes", {}).get("job_id")
-            arrivals.take(attribute.get("StringValue", "") if attribute else "", json.loads(message["Body"]))
+            arrivals.add(attribute.get("StringValue", "") if attribute else "", json.loads(message["Body"]))

@@ -1,4 +1,4 @@
-"""What the sweeps made of the documents: of each only what changed."""
+"""The table of the swept documents, with the fields that changed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pipeline.local.demo.board import renditions
 from pipeline.local.demo.sweeps import DemoDocument, flat
 from pipeline.ops.sweeps import Progress
 
-#: A field of a document, before and after; None where it is not there.
-Change = tuple[str, Any, Any]
+#: Name, old value and new value of a field; None if it is missing.
+FieldChange = tuple[str, Any, Any]
 
 
 def ledger(documents: Sequence[DemoDocument], progress: Mapping[str, Progress]) -> Table:
-    """The table of all documents; neighbours to which the same happened share a place."""
+    """Make the table; adjacent documents with the same changes share a row."""
     table = Table(box=box.SIMPLE_HEAD, padding=0)
     table.add_column("Document", no_wrap=True)
     table.add_column("Field", no_wrap=True)
@@ -33,8 +33,8 @@ def ledger(documents: Sequence[DemoDocument], progress: Mapping[str, Progress]) 
     return table
 
 
-def changes(document: DemoDocument) -> list[Change]:
-    """What is not as it was: the fields of its images first."""
+def changes(document: DemoDocument) -> list[FieldChange]:
+    """Return the changed fields of a document, those of its images first."""
     before, after = flat(document.before), flat(document.after)
     ours = [name for field in document.swept.fields for name in (f"last_{field}", f"{field}_extra_images")]
     names = dict.fromkeys([*ours, *before, *after])
@@ -43,13 +43,13 @@ def changes(document: DemoDocument) -> list[Change]:
 
 def _counted(progress: Progress) -> str:
     ended = {name: getattr(progress, name) for name in ("done", "invalid", "failed", "changed")}
-    counts = [f"{count} {name}" for name, count in ended.items() if count] + ["not over"] * (not progress.over)
+    counts = [f"{count} {name}" for name, count in ended.items() if count] + ["not finished"] * (not progress.over)
     return f"{progress.claimed} claimed: {', '.join(counts)}"
 
 
-def _columns(changed: Sequence[Change]) -> Iterator[str]:
+def _columns(changed: Sequence[FieldChange]) -> Iterator[str]:
     if not changed:
-        yield "[dim]as it was[/]"
+        yield "[dim]unchanged[/]"
         return
     names, before, after = zip(*changed, strict=True)
     yield "\n".join(names)
@@ -58,7 +58,7 @@ def _columns(changed: Sequence[Change]) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    """The value in a word: a file's name for its URL, the code for an error."""
+    """Shorten a value: a URL to its file name, an error to its code."""
     match value:
         case None:
             return "[dim]-[/]"

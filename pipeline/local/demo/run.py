@@ -1,4 +1,4 @@
-"""The demo from start to end."""
+"""Runs the demo."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from rich.live import Live
 from rich.text import Text
 
 from pipeline.clients import aws
-from pipeline.local.demo import jobs as scenario
 from pipeline.local.demo import samples, sheet, sweep_verdict, sweeps, verdict
-from pipeline.local.demo.board import Board, WorkerLog, whereabouts
-from pipeline.local.demo.jobs import COMMAND, Arrivals, DemoJob, Failure
+from pipeline.local.demo.board import Board, WorkerLog, locations
+from pipeline.local.demo.jobs import COMMAND, Arrivals, DemoJob, ExpectedFailure, make_jobs, receive, send, submit
 from pipeline.local.demo.ledger import ledger
 from pipeline.local.demo.samples import Sample
 from pipeline.local.demo.sweeps import DemoDocument
@@ -32,10 +31,10 @@ from pipeline.local.supervisor import Supervisor
 from pipeline.ops.sweeps import Progress
 from pipeline.settings import Settings, get_settings
 
-#: Seconds until the processes must be ready, and until every job and both sweeps must have ended.
+#: Timeouts in seconds: until all processes are ready, all jobs have results, and both sweeps have ended.
 READY_TIMEOUT, JOBS_TIMEOUT, SWEEPS_TIMEOUT = 60.0, 60.0, 60.0
 
-#: Seconds in which the last stage's line of a job must follow its result.
+#: Seconds that the last log line of a job may follow its result.
 LINE_TIMEOUT = 5.0
 
 REDIRECT_QUEUE = "DemoCovers"
@@ -44,15 +43,19 @@ SHEET_REMARKS = ("Large: 800x800, at half its size.", "The others are shown pixe
 
 
 def run(data_dir: Path, console: Console) -> bool:
-    """Run it, with all it writes in `data_dir`; returns whether every outcome was the expected one.
+    """Run the demo, and return whether every outcome is as expected.
+
+    Args:
+        data_dir: The folder for all files of the demo.
+        console: The console for progress and results.
 
     Raises:
-        EmbeddedStackError: the servers or the processes cannot run.
+        EmbeddedStackError: The servers or the processes cannot run.
     """
     secret, signing_secret = secrets.token_hex(8), "whsec_" + "ZGVt" * 8
-    _leave_out_own_settings()
+    _remove_own_settings()
     os.environ.update(
-        ALLOWED_NETWORKS="127.0.0.0/8",  # the covers and the receiver of postbacks are on this machine
+        ALLOWED_NETWORKS="127.0.0.0/8",  # covers and postback receiver are on this machine
         POSTBACK_SECRET_KEY=secret,
         POSTBACK_SIGNING_SECRET=signing_secret,
         LEVEL="INFO",
@@ -62,57 +65,57 @@ def run(data_dir: Path, console: Console) -> bool:
     data_dir.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack, ThreadPoolExecutor(1) as drawing:
         drawn = drawing.submit(samples.make)
-        with _step(console, "Servers for SQS, S3 and MongoDB run; queues and bucket are made"):
+        with _step(console, "Started servers for SQS, S3 and MongoDB; created queues and bucket"):
             variables = stack.enter_context(standalone(data_dir, persist=False))
         covers = drawn.result()
         covers_url = stack.enter_context(cover_server(covers))
         postback_url = stack.enter_context(postback_server(signing_secret, _checking(secret, arrivals)))
-        jobs = scenario.make(covers, covers_url, postback_url, REDIRECT_QUEUE)
+        jobs = make_jobs(covers, covers_url, postback_url, REDIRECT_QUEUE)
         log = WorkerLog(data_dir / "workers.log")
-        with _step(console, "The Procfile's processes are ready"):
+        with _step(console, "Started the processes of the Procfile"):
             supervisor = stack.enter_context(Supervisor(PROCFILE, log))
             supervisor.start()
             if not _wait_until(lambda: log.ready >= set(supervisor.names), READY_TIMEOUT):
                 late = ", ".join(sorted(set(supervisor.names) - log.ready))
-                raise EmbeddedStackError(f"{late}: not ready after {READY_TIMEOUT:g} s; {from_here(log.path)} says why")
+                raise EmbeddedStackError(f"{late}: not ready after {READY_TIMEOUT:g} s; see {from_here(log.path)}")
         stack.enter_context(_redirect_receiver(arrivals))
         board = Board(jobs, log)
         live = Live(board, console=console, refresh_per_second=12, transient=True)
         with live, _sending(jobs, variables["QUEUE_URL"], arrivals):
             _wait_for_all(jobs, log, arrivals)
         console.print(board)
-        console.print(whereabouts(jobs))
+        console.print(locations(jobs))
         console.print()
         documents = sweeps.make(covers, covers_url)
-        with _step(console, "Sweeps of MongoDB's channels and episodes have ended"):
+        with _step(console, "Swept channels and episodes in MongoDB"):
             progress = sweeps.sweep(documents, SWEEPS_TIMEOUT)
         console.print(ledger(documents, progress))
-        with console.status("Looking at what landed in S3 …"):
+        with console.status("Checking the renditions in S3 …"):
             stored, wrong = _examine(jobs, documents, progress, log)
             picture = data_dir / "contact-sheet.png"
-            sheet.draw(list(_cards(jobs, stored)), "What landed\nin S3", SHEET_REMARKS).save(picture)
+            sheet.draw(list(_cards(jobs, stored)), "Renditions\nin S3", SHEET_REMARKS).save(picture)
         console.print(f"[bold]Contact sheet[/]  {from_here(picture)}", highlight=False, soft_wrap=True)
-        _say(wrong, jobs, documents, log, console)
+        _print_result(wrong, jobs, documents, log, console)
         stack.enter_context(console.status("Stopping …"))
         return not wrong
 
 
-def _leave_out_own_settings() -> None:
-    """What this environment says of our settings is not for the demo, whose outcomes must be exact."""
+def _remove_own_settings() -> None:
+    """Remove settings from this environment, because the demo needs the defaults."""
     for name in [*Settings.model_fields, "environment"]:
         for spelling in (name, name.upper()):
             os.environ.pop(spelling, None)
 
 
 def _no_scheduled_sweeps() -> dict[str, str]:
-    """Half a day from now is early enough for the scheduler: the demo starts its sweeps itself."""
+    """Schedule sweeps half a day from now, because the demo starts its own."""
     hour = (datetime.now().astimezone().hour + 12) % 24
     return dict.fromkeys(["SWEEP_CHANNELS_CRON", "SWEEP_EPISODES_CRON"], f"0 {hour} * * *")
 
 
 @contextmanager
 def _step(console: Console, done: str) -> Iterator[None]:
-    """Say that something is going on, and then that it is done and how long it took."""
+    """Show a spinner during a step, then a check mark and its duration."""
     started = time.monotonic()
     with console.status(f"{done} …"):
         yield
@@ -120,7 +123,7 @@ def _step(console: Console, done: str) -> Iterator[None]:
 
 
 def _wait_until(condition: Callable[[], bool], timeout: float) -> bool:
-    """Whether the condition came true in time."""
+    """Wait for a condition, and return whether it became true in time."""
     deadline = time.monotonic() + timeout
     while not (true := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -128,24 +131,24 @@ def _wait_until(condition: Callable[[], bool], timeout: float) -> bool:
 
 
 def _checking(secret: str, arrivals: Arrivals) -> Callable[[Postback], None]:
-    """Takes postbacks as a receiver should: only with the secret and a good signature."""
+    """Return a handler that checks postbacks like a receiver: the secret and the signature."""
 
-    def take(postback: Postback) -> None:
+    def handle(postback: Postback) -> None:
         complaints = []
         if postback.body.get("postback_secret_key") != secret:
             complaints.append("its postback has a wrong secret")
-        if not postback.signature_is_good:
-            complaints.append("its postback has no good signature")
-        arrivals.take(postback.webhook_id, postback.body, *complaints)
+        if not postback.signature_is_valid:
+            complaints.append("its postback has no valid signature")
+        arrivals.add(postback.webhook_id, postback.body, *complaints)
 
-    return take
+    return handle
 
 
 @contextmanager
 def _redirect_receiver(arrivals: Arrivals) -> Iterator[None]:
     url = aws.sqs().create_queue(QueueName=REDIRECT_QUEUE)["QueueUrl"]
     enough = threading.Event()
-    receiver = threading.Thread(target=scenario.receive, args=[url, enough, arrivals], name="redirect", daemon=True)
+    receiver = threading.Thread(target=receive, args=[url, enough, arrivals], name="redirect", daemon=True)
     receiver.start()
     try:
         yield
@@ -156,18 +159,20 @@ def _redirect_receiver(arrivals: Arrivals) -> Iterator[None]:
 
 @contextmanager
 def _sending(jobs: Sequence[DemoJob], queue_url: str, arrivals: Arrivals) -> Iterator[None]:
-    """Send every job. Those sent by a command have it running for as long as the context."""
+    """Send every job. Commands run until the end of the context."""
     with ExitStack() as commands:
-        for job in sorted(jobs, key=lambda job: job.way != COMMAND):  # a command takes a second to start
+        for job in sorted(
+            jobs, key=lambda job: job.way != COMMAND
+        ):  # commands first because they take a second to start
             if job.way == COMMAND:
-                commands.enter_context(scenario.submit(job, os.environ, arrivals))
+                commands.enter_context(submit(job, os.environ, arrivals))
             else:
-                scenario.send(job, queue_url)
+                send(job, queue_url)
         yield
 
 
 def _wait_for_all(jobs: Sequence[DemoJob], log: WorkerLog, arrivals: Arrivals) -> None:
-    """Wait until each job has its result, and the last stage its line about it."""
+    """Wait until each job has its result and its last log line."""
 
     def all_ended() -> bool:
         for job in jobs:
@@ -181,7 +186,7 @@ def _wait_for_all(jobs: Sequence[DemoJob], log: WorkerLog, arrivals: Arrivals) -
 def _examine(
     jobs: Sequence[DemoJob], documents: Sequence[DemoDocument], progress: Mapping[str, Progress], log: WorkerLog
 ) -> tuple[dict[str, dict[str, list[Stored]]], list[str]]:
-    """What landed in S3 by the names of the jobs, and everything that is not as expected."""
+    """Return the stored renditions by job name, and all differences from the expected outcomes."""
     settings = get_settings()
     stored = {job.name: verdict.fetch_back(job.infos) for job in jobs}
     letters = verdict.dead_letters(settings)
@@ -191,25 +196,25 @@ def _examine(
         for difference in verdict.differences(job, stored[job.name], letters.pop(job.job_id, None), settings)
     ]
     wrong += sweep_verdict.differences(documents, progress, letters, log.knows, settings)
-    wrong += [f"A dead letter that nobody expected: {letter}" for letter in letters.values()]
+    wrong += [f"There is an unexpected dead letter: {letter}" for letter in letters.values()]
     return stored, wrong
 
 
-def _say(
+def _print_result(
     wrong: Sequence[str], jobs: Sequence[DemoJob], documents: Sequence[DemoDocument], log: WorkerLog, console: Console
 ) -> None:
     if not wrong:
         expected = [each.expected for each in jobs] + [each.expected for each in documents]
-        failures = sum(isinstance(outcome, Failure) for outcomes in expected for outcome in outcomes.values())
+        failures = sum(isinstance(outcome, ExpectedFailure) for outcomes in expected for outcome in outcomes.values())
         console.print(
             f"[bold green]All {len(jobs)} jobs and {len(documents)} documents are as expected, "
-            f"the {failures} failures included.[/]"
+            f"including {failures} failures.[/]"
         )
         return
-    console.print("[bold red]Not everything came out as it should:[/]")
+    console.print("[bold red]Some outcomes are not as expected:[/]")
     for line in wrong:
         console.print(Text(f"  {line}", style="red"), soft_wrap=True)
-    console.print(f"What the processes said is in {from_here(log.path)}.", highlight=False, soft_wrap=True)
+    console.print(f"The log of all processes is {from_here(log.path)}.", highlight=False, soft_wrap=True)
 
 
 def _cards(jobs: Sequence[DemoJob], stored: Mapping[str, Mapping[str, Sequence[Stored]]]) -> Iterator[sheet.Card]:
@@ -218,7 +223,7 @@ def _cards(jobs: Sequence[DemoJob], stored: Mapping[str, Mapping[str, Sequence[S
         for name, outcome in job.expected.items():
             title = outcome.title if isinstance(outcome, Sample) else job.name
             renditions = [(each.name, each.image) for each in stored[job.name].get(name, [])]
-            error = result.get(f"{name}_error") or {"code": "nothing", "message": "Nothing was found of this cover."}
+            error = result.get(f"{name}_error") or {"code": "nothing", "message": "There is no result for this cover."}
             yield sheet.Card(
                 title,
                 f"{outcome.about}, by {job.way}",

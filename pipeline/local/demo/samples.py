@@ -1,4 +1,4 @@
-"""The covers as the files that feeds hold: one of each format, and one that broke off."""
+"""The covers as image files: one of each format, and a truncated one."""
 
 from __future__ import annotations
 
@@ -10,37 +10,36 @@ from PIL import ExifTags, Image
 
 from pipeline.local.demo.covers import COVERS
 
-#: EXIF's word for a camera that was held upright: turn it by a quarter to see it as it was.
-TURNED = 6
+#: EXIF orientation of a camera held upright: the stored image must be rotated by 90 degrees.
+ROTATED = 6
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One file: its name on the web server, what it is, and the picture that a person sees in it."""
+    """One image file: its name on the web server, its bytes, and the picture that a viewer shows."""
 
     file: str
     title: str
     about: str
-    format: str  #: Pillow's name
+    format: str  #: as named by Pillow
     data: bytes
     picture: Image.Image
 
     @property
     def content_type(self) -> str:
-        """As web servers call it."""
         return Image.MIME[self.format]
 
 
 def make() -> dict[str, Sample]:
-    """Every sample, by the name of its file."""
+    """Make all samples, by file name."""
     exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = TURNED
+    exif[ExifTags.Base.Orientation] = ROTATED
     samples = [
         _sample("night-train.jpg", "Night Train", "JPEG 3000x3000", "JPEG", 3000, quality=90),
         _sample("paper-boats.png", "Paper Boats", "PNG with alpha", "PNG", 1400),
         _sample("slow-coffee.webp", "Slow Coffee", "WebP", "WEBP", 1400, quality=90),
         _sample("pixel-tales.gif", "Pixel Tales", "GIF", "GIF", 640),
-        _sample("high-ground.jpg", "High Ground", "JPEG turned by EXIF", "JPEG", 1600, turned=True, exif=exif),
+        _sample("high-ground.jpg", "High Ground", "JPEG rotated by EXIF", "JPEG", 1600, turned=True, exif=exif),
         _sample("marginalia.jpg", "Marginalia", "JPEG", "JPEG", 1400, quality=90),
     ]
     whole = samples[-1]

@@ -1,4 +1,4 @@
-"""The contact sheet: what landed in S3, as one picture."""
+"""The contact sheet: all renditions in S3 as one picture."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from PIL import Image, ImageDraw
 from pipeline.local.demo.covers import font
 
 COLUMNS, MARGIN, GAP = 3, 48, 40
-LARGE, MEDIUM, SMALL = 400, 250, 50  #: sides as shown: the large one at half its size
+LARGE, MEDIUM, SMALL = 400, 250, 50  #: sides on the sheet; the large rendition is shown at half its size
 CARD = (LARGE + 16 + MEDIUM, LARGE + 84)
 
 GROUND, INK, FAINT, ALARM, PALE = "#f6f5f2", "#1c1b1a", "#77736c", "#b3261e", "#fbe9e7"
-SQUARE = 10  #: side of the checkerboard's squares
+SQUARE = 10  #: side of a square of the checkerboard
 SQUARES = ("#ffffff", "#dcdad5")
 
 Point = tuple[int, int]
@@ -23,16 +23,16 @@ Point = tuple[int, int]
 
 @dataclass(frozen=True)
 class Card:
-    """One cover: its renditions, or why there are none."""
+    """One cover: its renditions, or its error."""
 
     title: str
     caption: str
     renditions: Sequence[tuple[str, Image.Image]] = ()
-    error: tuple[str, str] | None = None  #: code and sentence
+    error: tuple[str, str] | None = None  #: code and message
 
 
 def draw(cards: Sequence[Card], heading: str, remarks: Sequence[str]) -> Image.Image:
-    """The sheet; its first place has the heading and the remarks."""
+    """Draw the sheet. The heading and the remarks take the first place."""
     rows = -(-(len(cards) + 1) // COLUMNS)
     width = 2 * MARGIN + COLUMNS * CARD[0] + (COLUMNS - 1) * GAP
     sheet = Image.new("RGB", (width, 2 * MARGIN + rows * CARD[1] + (rows - 1) * GAP), GROUND)
@@ -76,7 +76,7 @@ def _draw_error(pen: ImageDraw.ImageDraw, at: Point, code: str, sentence: str) -
 
 
 def _paste(sheet: Image.Image, image: Image.Image, at: Point) -> None:
-    """The image on a checkerboard, where it has anything transparent."""
+    """Paste an image over a checkerboard, which is visible where the image is transparent."""
     image = image.convert("RGBA")
     ground = Image.new("RGBA", image.size, SQUARES[0])
     pen = ImageDraw.Draw(ground)

@@ -1,4 +1,4 @@
-"""Whether the sweeps made of the documents what they should have; each difference is a sentence."""
+"""Compares swept documents with the expected outcomes; each difference is a sentence."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from itertools import groupby
 from typing import Any
 
 from pipeline.local.demo import verdict
-from pipeline.local.demo.jobs import Failure
+from pipeline.local.demo.jobs import ExpectedFailure
 from pipeline.local.demo.samples import Sample
 from pipeline.local.demo.sweeps import DemoDocument, flat
-from pipeline.local.demo.verdict import DeadLetter
+from pipeline.local.demo.verdict import LetterSummary
 from pipeline.ops.sweeps import Progress
 from pipeline.settings import Settings
 from pipeline.sweeps.documents import SWEPT
@@ -21,13 +21,18 @@ from pipeline.sweeps.documents import SWEPT
 def differences(
     documents: Sequence[DemoDocument],
     progress: Mapping[str, Progress],
-    letters: MutableMapping[str, DeadLetter],
+    letters: MutableMapping[str, LetterSummary],
     has_run: Callable[[str], bool],
     settings: Settings,
 ) -> Iterator[str]:
-    """In what the documents, the runs and the jobs are not as expected.
+    """Yield the differences of documents, runs and jobs.
 
-    Takes the dead letters of the jobs out of `letters`; `has_run` tells whether there was a job of an id.
+    Args:
+        documents: The swept documents.
+        progress: The progress of the runs by collection.
+        letters: Dead letters by job id; those of the documents' jobs are removed.
+        has_run: Returns whether there was a job with an id.
+        settings: The settings of the demo.
     """
     for document in documents:
         for difference in (*document_differences(document), *_stored_differences(document, settings)):
@@ -45,11 +50,11 @@ def differences(
 
 
 def document_differences(document: DemoDocument) -> Iterator[str]:
-    """In what a document is not as it should be after its sweep, but for what it says of stored images."""
+    """Yield the differences of a document after its sweep, except for its stored images."""
     after, wanted = flat(document.after), _wanted(document)
-    failures = {name: outcome for name, outcome in document.expected.items() if isinstance(outcome, Failure)}
+    failures = {name: outcome for name, outcome in document.expected.items() if isinstance(outcome, ExpectedFailure)}
     detail = after.pop("metadata.error_detail", None)
-    if not _tells_of(detail or {}, failures):
+    if not _matches(detail or {}, failures):
         yield f"its metadata.error_detail is {detail}"
     for name in set(document.expected) - set(failures):
         after.pop(f"{name}_extra_images", None)
@@ -67,13 +72,13 @@ def _wanted(document: DemoDocument) -> dict[str, Any]:
     return wanted
 
 
-def _tells_of(detail: Mapping[str, Any], failures: Mapping[str, Failure]) -> bool:
-    """Whether an `error_detail` is that of one of the failures, or not there if there are none."""
+def _matches(detail: Mapping[str, Any], failures: Mapping[str, ExpectedFailure]) -> bool:
+    """Return whether an `error_detail` belongs to one of the failures, or is missing if there are none."""
     if not failures:
         return not detail
-    told = tuple(detail.get(name) for name in ("field", "stage", "code"))
+    found = tuple(detail.get(name) for name in ("field", "stage", "code"))
     complete = bool(detail.get("message")) and isinstance(detail.get("at"), datetime)
-    return complete and told in {(name, failure.stage, failure.code) for name, failure in failures.items()}
+    return complete and found in {(name, failure.stage, failure.code) for name, failure in failures.items()}
 
 
 def _stored_differences(document: DemoDocument, settings: Settings) -> Iterator[str]:

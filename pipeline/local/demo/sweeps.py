@@ -1,4 +1,4 @@
-"""The documents that the demo sweeps, and what should come of each."""
+"""The documents that the demo sweeps, with their expected outcomes."""
 
 from __future__ import annotations
 
@@ -12,57 +12,55 @@ from bson import ObjectId
 
 from pipeline.clients import mongo
 from pipeline.job import sweep_job_id
-from pipeline.local.demo.jobs import Failure
+from pipeline.local.demo.jobs import ExpectedFailure
 from pipeline.local.demo.samples import Sample
-from pipeline.ops import sweeps as sweeping
-from pipeline.ops.sweeps import Progress
+from pipeline.ops.sweeps import Progress, follow, start
 from pipeline.sweeps.documents import CHANNELS, EPISODES, SWEPT, Swept
 
 
 @dataclass
 class DemoDocument:
-    """One document: as it is before the sweeps, what should come of it, and as it is after them."""
+    """One document: before the sweep, its expected outcome, and after the sweep."""
 
     swept: Swept
-    about: str  #: why it is swept, or not
-    folder: str  #: what the title of its channel should become
+    about: str  #: why it is swept or not
+    folder: str  #: the expected folder for the title of its channel
     before: dict[str, Any]
-    expected: dict[str, Sample | Failure]  #: by the document's field; nothing: it should be left alone
+    expected: dict[str, Sample | ExpectedFailure]  #: by field of the document; empty if it should not be swept
     after: dict[str, Any] = field(default_factory=dict)
-    job_id: str = ""  #: of the job that it leads; of documents that share their covers only one does
+    job_id: str = ""  #: of its job; only one of the documents that share covers has a job
 
     @property
     def title(self) -> str:
-        """What people call it."""
         return str(self.before["title"])
 
     @property
     def urls(self) -> dict[str, str]:
-        """The images that should be processed, by the document's field."""
+        """The URLs of the images to process, by field of the document."""
         return {name: self.before[name] for name in self.expected}
 
     @property
     def infos(self) -> dict[str, Any]:
-        """Its `…_extra_images` after the sweeps, by the image's field; None where there are none."""
+        """Its `…_extra_images` after the sweep by field of the image; None if they are missing."""
         return {name: self.after.get(f"{name}_extra_images") for name in self.swept.fields}
 
     @property
     def ending(self) -> str | None:
-        """What its run should count it as; None if it should leave it alone."""
+        """Its expected outcome in the counts of the run; None if it should not be swept."""
         if not self.expected:
             return None
         return "done" if any(isinstance(outcome, Sample) for outcome in self.expected.values()) else "invalid"
 
 
 def make(samples: Mapping[str, Sample], covers_url: str) -> list[DemoDocument]:
-    """The documents, none of them in MongoDB yet."""
+    """Make the documents, without inserting them."""
 
     def document(
-        swept: Swept, about: str, folder: str, images: Mapping[str, str | tuple[str, Failure]], **more: Any
+        swept: Swept, about: str, folder: str, images: Mapping[str, str | tuple[str, ExpectedFailure]], **more: Any
     ) -> DemoDocument:
-        """`images` are file names by the field that is stale, beside a failure if that is what should come of them."""
+        """Make a document; `images` has file names by stale field, with an expected failure if they should fail."""
         before = {"_id": ObjectId()} | more
-        expected: dict[str, Sample | Failure] = {}
+        expected: dict[str, Sample | ExpectedFailure] = {}
         for image_field, image in images.items():
             file, expected[image_field] = image if isinstance(image, tuple) else (image, samples[image])
             before[image_field] = covers_url + file
@@ -70,7 +68,7 @@ def make(samples: Mapping[str, Sample], covers_url: str) -> list[DemoDocument]:
 
     radio, kitchen, maps = ObjectId(), ObjectId(), ObjectId()
     old = covers_url + "old.jpg"
-    nowhere = ("nowhere.jpg", Failure("fetch", "http_404", "not there"))
+    nowhere = ("nowhere.jpg", ExpectedFailure("fetch", "http_404", "not there"))
     in_an_hour = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     return [
         document(
@@ -108,7 +106,7 @@ def make(samples: Mapping[str, Sample], covers_url: str) -> list[DemoDocument]:
         ),
         document(
             EPISODES,
-            "another run has it",
+            "claimed by another run",
             "",
             {},
             title="Sea Monsters",
@@ -120,21 +118,22 @@ def make(samples: Mapping[str, Sample], covers_url: str) -> list[DemoDocument]:
 
 
 def flat(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a document, those of its `metadata` as `metadata.…`."""
+    """Return the fields of a document, with those of its `metadata` as `metadata.…`."""
     metadata = {f"metadata.{name}": value for name, value in document.get("metadata", {}).items()}
     return {name: value for name, value in document.items() if name != "metadata"} | metadata
 
 
 def sweep(documents: Sequence[DemoDocument], timeout: float) -> dict[str, Progress]:
-    """Put the documents into MongoDB, start a run over each collection as `image-pipeline sweep` does, and wait.
+    """Insert the documents, start a run for each collection as `image-pipeline sweep` does, and wait.
 
-    Returns how far each run has come, by its collection: to its end, unless that took more than `timeout` seconds.
+    Returns:
+        The progress of each run by collection. A run that takes more than `timeout` seconds has not ended.
     """
     deadline = time.monotonic() + timeout
     database = mongo.database()
     for name in SWEPT:
         database[name].insert_many([each.before for each in documents if each.swept.name == name])
-    runs = {name: sweeping.start(swept, limit=None) for name, swept in SWEPT.items()}
+    runs = {name: start(swept, limit=None) for name, swept in SWEPT.items()}
     for each in documents:
         each.job_id = sweep_job_id(each.swept.name, each.before["_id"], each.urls, runs[each.swept.name])
     progress = {name: _follow(run, deadline) for name, run in runs.items()}
@@ -145,7 +144,7 @@ def sweep(documents: Sequence[DemoDocument], timeout: float) -> dict[str, Progre
 
 def _follow(run: str, deadline: float) -> Progress:
     progress = Progress()
-    for progress in sweeping.follow(run):  # noqa: B007 - the last one counts
+    for progress in follow(run):  # noqa: B007 - the last value is returned
         if time.monotonic() > deadline:
             break
     return progress

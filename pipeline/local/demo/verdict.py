@@ -1,4 +1,4 @@
-"""Whether what came is what should have come; each difference is a sentence."""
+"""Compares results and renditions with the expected outcomes; each difference is a sentence."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from PIL import Image, ImageChops, ImageOps, ImageStat
 
 from pipeline.clients import aws
 from pipeline.errors import PipelineError
-from pipeline.local.demo.jobs import COMMAND, DemoJob, Failure
+from pipeline.local.demo.jobs import COMMAND, DemoJob, ExpectedFailure
 from pipeline.local.demo.samples import Sample
 from pipeline.settings import Settings
 from pipeline.sqs.wire import decode
 from pipeline.stages import INGEST_DEAD_LETTER_QUEUE, STAGES
 
-#: What a rendition may differ from the picture that a person sees in the source: the mean of 0 to 255, seen coarsely.
-#: Good ones differ by up to 6, for a JPEG of 50x50 has few colours; one that lies on its side by 35 or more.
+#: Maximum mean difference (0 to 255) between a rendition and the source as a viewer shows it, both at low resolution.
+#: Good renditions differ by up to 6, because a JPEG of 50x50 has few colours; a rotated one by 35 or more.
 MAX_DIFFERENCE = 12.0
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One rendition, fetched from its public URL."""
+    """One rendition, downloaded from its public URL."""
 
     name: str
     url: str
@@ -34,8 +34,8 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class DeadLetter:
-    """A message that a stage gave up, with its reason."""
+class LetterSummary:
+    """The error of one dead letter."""
 
     stage: str
     code: str
@@ -43,7 +43,7 @@ class DeadLetter:
 
 
 def fetch_back(infos: Mapping[str, Any]) -> dict[str, list[Stored]]:
-    """The renditions from where `infos`, by the image's field, say they are; those that can be read."""
+    """Download the renditions from the URLs in `infos`, by field of the image; skip missing ones."""
     stored: dict[str, list[Stored]] = {}
     for name, info in infos.items():
         for rendition, place in (info or {}).items():
@@ -55,46 +55,50 @@ def fetch_back(infos: Mapping[str, Any]) -> dict[str, list[Stored]]:
     return stored
 
 
-def dead_letters(settings: Settings) -> dict[str, DeadLetter]:
-    """Every dead letter, by the id of its job."""
-    from pipeline.worker.messages import job_of  # noqa: PLC0415 - reads the settings, which the stack has changed
+def dead_letters(settings: Settings) -> dict[str, LetterSummary]:
+    """Read all dead letters, by job id."""
+    from pipeline.worker.messages import job_of  # noqa: PLC0415 - needs the settings of the stack
 
-    found: dict[str, DeadLetter] = {}
+    found: dict[str, LetterSummary] = {}
     for queue in [*(stage.dead_letter_queue for stage in STAGES), INGEST_DEAD_LETTER_QUEUE]:
         url = aws.sqs().get_queue_url(QueueName=settings.full_queue_name(queue))["QueueUrl"]
         received = aws.sqs().receive_message(
             QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=0, MessageAttributeNames=["All"]
         )
         for message in received.get("Messages", []):
-            said = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
+            attributes = {
+                name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()
+            }
             try:
                 job_id = job_of(decode(message["Body"])).id
             except (PipelineError, ValueError):
                 job_id = message["MessageId"]
-            letter = DeadLetter(said.get("stage", ""), said.get("error_code", ""), said.get("attempts", ""))
+            letter = LetterSummary(
+                attributes.get("stage", ""), attributes.get("error_code", ""), attributes.get("attempts", "")
+            )
             found[job_id] = letter
     return found
 
 
 def differences(
-    job: DemoJob, stored: Mapping[str, Sequence[Stored]], letter: DeadLetter | None, settings: Settings
+    job: DemoJob, stored: Mapping[str, Sequence[Stored]], letter: LetterSummary | None, settings: Settings
 ) -> Iterator[str]:
-    """In what the outcome of a job is not as expected."""
+    """Yield the differences of a job's outcome."""
     if job.arrival is None:
         yield "it has no result"
         return
     yield from job.arrival.complaints
     result = job.arrival.result
     ours = {f"{name}_info" for name in job.expected}
-    ours |= {f"{name}_error" for name, outcome in job.expected.items() if isinstance(outcome, Failure)}
+    ours |= {f"{name}_error" for name, outcome in job.expected.items() if isinstance(outcome, ExpectedFailure)}
     ours |= {"postback_secret_key"} if "postback_url" in job.payload else set()
     ours |= {"redirect_queue"} if job.way == COMMAND else set()
-    if strange := set(result) ^ (set(job.payload) | ours):
-        yield f"its result has too many or too few fields: {', '.join(sorted(strange))}"
+    if wrong := set(result) ^ (set(job.payload) | ours):
+        yield f"its result has additional or missing fields: {', '.join(sorted(wrong))}"
     if changed := [name for name, value in job.payload.items() if name not in ours and result.get(name) != value]:
-        yield f"its result does not return as they were: {', '.join(changed)}"
+        yield f"its result does not return unchanged: {', '.join(changed)}"
     for name, outcome in job.expected.items():
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, ExpectedFailure):
             yield from _failure_differences(name, outcome, result)
         else:
             yield from info_differences(f"{name}_info", job.infos[name], job.folder, settings)
@@ -102,24 +106,24 @@ def differences(
     yield from letter_differences(job.expected, letter)
 
 
-def letter_differences(expected: Mapping[str, Sample | Failure], letter: DeadLetter | None) -> Iterator[str]:
-    """In what the dead letter of a job, if it has one, is not as expected of its images."""
-    failures = [outcome for outcome in expected.values() if isinstance(outcome, Failure)]
-    wanted = DeadLetter(failures[0].stage, failures[0].code, "1") if failures else None
+def letter_differences(expected: Mapping[str, Sample | ExpectedFailure], letter: LetterSummary | None) -> Iterator[str]:
+    """Yield the difference of a job's dead letter, or of its absence."""
+    failures = [outcome for outcome in expected.values() if isinstance(outcome, ExpectedFailure)]
+    wanted = LetterSummary(failures[0].stage, failures[0].code, "1") if failures else None
     if letter != wanted:
         yield f"its dead letter should be {wanted}, but is {letter}"
 
 
-def _failure_differences(name: str, wanted: Failure, result: Mapping[str, Any]) -> Iterator[str]:
+def _failure_differences(name: str, wanted: ExpectedFailure, result: Mapping[str, Any]) -> Iterator[str]:
     error = result.get(f"{name}_error") or {}
     if result.get(f"{name}_info", error) is not None:
         yield f"its {name}_info should be null"
     if (error.get("stage"), error.get("code")) != (wanted.stage, wanted.code) or not error.get("message"):
-        yield f"its {name}_error should be {wanted.code} in {wanted.stage} with a sentence, but is {error}"
+        yield f"its {name}_error should be {wanted.code} in {wanted.stage} with a message, but is {error}"
 
 
 def info_differences(name: str, info: Any, folder: str, settings: Settings) -> Iterator[str]:
-    """In what the field `name` of a result or a document does not tell of renditions in this folder."""
+    """Yield the differences of a field that should contain all renditions in a folder."""
     path = f"{settings.s3_prefix}/{folder}/"
     names = [rendition.name for rendition in settings.renditions]
     if not isinstance(info, dict) or list(info) != names:
@@ -132,11 +136,11 @@ def info_differences(name: str, info: Any, folder: str, settings: Settings) -> I
 
 
 def image_differences(sample: Sample, stored: Sequence[Stored], settings: Settings) -> Iterator[str]:
-    """In what the renditions that were read back are not those of the sample."""
+    """Yield the differences between the stored renditions and the sample."""
     by_name = {each.name: each for each in stored}
     for wanted in settings.renditions:
         if wanted.name not in by_name:
-            yield f"{sample.title} {wanted.name} is not where its URL says"
+            yield f"{sample.title} {wanted.name} is not at its URL"
             continue
         headers, image = by_name[wanted.name].headers, by_name[wanted.name].image
         if image.size != (wanted.width, wanted.height):
@@ -152,14 +156,14 @@ def image_differences(sample: Sample, stored: Sequence[Stored], settings: Settin
 
 
 def _distance(image: Image.Image, picture: Image.Image) -> float:
-    """How far the image is from the picture, filled and centre-cropped to its size."""
+    """Return the difference between the image and the picture, which is cropped to the same size."""
     wanted = ImageOps.fit(picture.convert("RGBA"), image.size, Image.Resampling.LANCZOS)
     difference = ImageChops.difference(_coarse(image.convert("RGBA")), _coarse(wanted))
     return max(ImageStat.Stat(difference).mean)
 
 
 def _coarse(image: Image.Image) -> Image.Image:
-    """Its colours on grey and its alpha, in so few pixels that fine lines and grain make no difference."""
+    """Reduce colours on grey and alpha to few pixels, so that fine lines and grain do not matter."""
     ground = Image.new("RGBA", image.size, "grey")
     ground.alpha_composite(image)
     ground.putalpha(image.getchannel("A"))

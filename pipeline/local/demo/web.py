@@ -1,4 +1,4 @@
-"""Two small web servers: one that covers are fetched from, one that receives postbacks."""
+"""Two small web servers: one serves covers, one receives postbacks."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pipeline.local.demo.samples import Sample
 
 @dataclass(frozen=True)
 class Postback:
-    """One postback as it came in."""
+    """One received postback."""
 
     webhook_id: str
-    signature_is_good: bool
+    signature_is_valid: bool
     body: dict[str, Any]
 
 
 @contextmanager
 def cover_server(samples: Mapping[str, Sample]) -> Iterator[str]:
-    """Serves the samples by their file names, and 404 for any other; yields its URL, which ends in a slash."""
+    """Serve the samples by file name, and 404 for other paths; yield the URL, which ends in a slash."""
 
     class Covers(_Handler):
         def do_GET(self) -> None:
@@ -46,7 +46,7 @@ def cover_server(samples: Mapping[str, Sample]) -> Iterator[str]:
 
 @contextmanager
 def postback_server(signing_secret: str, on_postback: Callable[[Postback], None]) -> Iterator[str]:
-    """Takes every postback, and hands it to `on_postback` before it answers; yields its URL."""
+    """Call `on_postback` with every postback before the response; yield the URL."""
     webhook = Webhook(signing_secret)
 
     class Postbacks(_Handler):
@@ -54,10 +54,10 @@ def postback_server(signing_secret: str, on_postback: Callable[[Postback], None]
             body = self.rfile.read(int(self.headers["Content-Length"]))
             try:
                 webhook.verify(body, dict(self.headers))
-                good = True
+                valid = True
             except WebhookVerificationError:
-                good = False
-            on_postback(Postback(self.headers.get("webhook-id", ""), good, json.loads(body)))
+                valid = False
+            on_postback(Postback(self.headers.get("webhook-id", ""), valid, json.loads(body)))
             self.send_response(204)
             self.end_headers()
 
@@ -67,7 +67,7 @@ def postback_server(signing_secret: str, on_postback: Callable[[Postback], None]
 
 class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Says nothing: the table tells it all."""
+        """Log nothing, because the table shows everything."""
 
 
 class _Server(ThreadingHTTPServer):

@@ -1,1 +1,1 @@
-"""The checks that `image-pipeline check` runs, one file per service they ask."""
+"""The checks of `image-pipeline check`, one file per service."""

@@ -1,4 +1,4 @@
-"""What AWS refused, and what that means: codes as data, for a person who has never met them.
+"""Explains the errors of AWS: codes as data, with a message and a hint for people.
 
 Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html and
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html
@@ -18,35 +18,35 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pipeline.clients import aws
 from pipeline.settings import Settings
 
-#: How SQS and S3 say that the caller is known, but may not do this.
+#: Codes of SQS and S3 for a known caller without permission.
 DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationError", "403", "Forbidden"})
 
-#: How they say that a request was signed at another time than theirs.
+#: Codes for a signature whose time is too far from AWS's.
 SKEWED: Final = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
 
-#: How S3 says that a bucket is in another region.
+#: Codes of S3 for a bucket in another region.
 ELSEWHERE: Final = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
 )
 
 _KEY_UNKNOWN = (
     "does not know the access key.",
-    "Look whether {key} was deleted or is of another account; a temporary key, which begins with ASIA, needs a "
-    "session token: see `credentials`.",
+    "Check whether {key} was deleted or belongs to another account. A temporary key, which begins with ASIA, also "
+    "needs a session token.",
 )
 _SECRET_WRONG = (
-    "says that the secret key does not fit the access key.",
-    "Set {secret} anew; a blank, a quote or a cut end is the usual cause.",
+    "reports that the secret key does not match the access key.",
+    "Set {secret} again; the usual cause is a space, a quote or a missing end.",
 )
 _EXPIRED = (
-    "says that these temporary credentials have expired.",
-    "Get new ones where they come from (the role, the login or AWS_SESSION_TOKEN), and restart the processes.",
+    "reports that these temporary credentials have expired.",
+    "Get new ones from their source (the role, the login or AWS_SESSION_TOKEN), and restart the processes.",
 )
-_SKEW = ("says that this host's clock is wrong.", "Set the clock: `timedatectl set-ntp true`, or chronyd.")
-_BUSY = ("is busy or in trouble.", "Try again; if it lasts, look at https://health.aws.amazon.com.")
+_SKEW = ("reports that this host's clock is wrong.", "Set the clock: `timedatectl set-ntp true`, or chronyd.")
+_BUSY = ("is busy or failing.", "Try again; if it persists, see https://health.aws.amazon.com.")
 _KMS = ("may not use the key that encrypts it.", "Allow kms:Decrypt and kms:GenerateDataKey on the KMS key.")
 
-#: By the code of the answer.
+#: Message and hint by error code.
 _ANSWERS: Final[Mapping[str, tuple[str, str]]] = {
     **dict.fromkeys(["InvalidClientTokenId", "InvalidAccessKeyId", "UnrecognizedClientException"], _KEY_UNKNOWN),
     **dict.fromkeys(["InvalidToken", "AuthFailure", "InvalidSecurity", "NotSignedUp"], _KEY_UNKNOWN),
@@ -56,44 +56,44 @@ _ANSWERS: Final[Mapping[str, tuple[str, str]]] = {
     **dict.fromkeys(["SlowDown", "ServiceUnavailable", "InternalError", "InternalFailure", "503", "500"], _BUSY),
     **dict.fromkeys(["Throttling", "ThrottlingException", "RequestThrottled", "RequestLimitExceeded"], _BUSY),
     **dict.fromkeys(["KMS.AccessDeniedException", "KmsAccessDenied", "KMS.DisabledException"], _KMS),
-    "OptInRequired": ("says that the account has not enabled this region.", "Enable it, or set AWS_REGION."),
-    "AllAccessDisabled": ("has closed this account or bucket.", "Ask whoever owns the AWS account."),
+    "OptInRequired": ("reports that this region is not enabled for the account.", "Enable it, or set AWS_REGION."),
+    "AllAccessDisabled": ("has closed this account or bucket.", "Ask the owner of the AWS account."),
 }
 
-_WAY_OUT = "Look at {where}, at DNS, and whether this host may go out (NAT, security group)."
+_UNREACHABLE = "Check {where}, DNS, and whether this host has outbound access (NAT, security group)."
 
-#: By what botocore raises where there is no answer; the first that fits.
+#: Exceptions of botocore with their message and hint, if AWS did not answer. The first match counts.
 _NO_ANSWER: Final[tuple[tuple[type[BotoCoreError], str, str], ...]] = (
     (
         boto.NoCredentialsError,
-        "cannot be asked: no credentials are set, and boto3's chain finds none.",
+        "cannot be asked because no credentials are set and boto3's chain finds none.",
         "Give this host or task a role, or set {pair}.",
     ),
     (
         boto.PartialCredentialsError,
-        "cannot be asked: there is one half of the credentials.",
+        "cannot be asked because half of the credentials is missing.",
         "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY together.",
     ),
     (
         boto.ProfileNotFound,
-        "cannot be asked: AWS_PROFILE names a profile that is not there.",
-        "Unset AWS_PROFILE, or mend ~/.aws/config.",
+        "cannot be asked because AWS_PROFILE names a profile that does not exist.",
+        "Unset AWS_PROFILE, or fix ~/.aws/config.",
     ),
-    (boto.SSLError, "shows a TLS certificate that is not trusted here.", "Look at {where} and at AWS_CA_BUNDLE."),
-    (boto.ProxyConnectionError, "cannot be reached through the proxy.", "Look at https_proxy and no_proxy."),
-    (boto.ConnectionError, "cannot be reached at {address}.", _WAY_OUT),
-    (boto.HTTPClientError, "cannot be reached at {address}.", _WAY_OUT),
+    (boto.SSLError, "has a TLS certificate that this host does not trust.", "Check {where} and AWS_CA_BUNDLE."),
+    (boto.ProxyConnectionError, "cannot be reached through the proxy.", "Check https_proxy and no_proxy."),
+    (boto.ConnectionError, "cannot be reached at {address}.", _UNREACHABLE),
+    (boto.HTTPClientError, "cannot be reached at {address}.", _UNREACHABLE),
     (
         boto.BotoCoreError,
         "cannot be asked at {address} ({name}).",
-        "Look at {where} and where the credentials come from; `aws sts get-caller-identity` tries them.",
+        "Check {where} and the source of the credentials; `aws sts get-caller-identity` tests them.",
     ),
 )
 
 
 @dataclass(frozen=True)
 class Answer:
-    """How a request went: its answer or what was raised, and the answer's headers where there was one."""
+    """The outcome of a request: its response or exception, and the headers of the response if there was one."""
 
     value: Any
     error: ClientError | BotoCoreError | None
@@ -102,12 +102,12 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The service's code of a refusal; empty where it did not refuse."""
+        """The service's error code; empty if it did not return an error."""
         return aws.aws_code(self.error) if isinstance(self.error, ClientError) else ""
 
     @property
     def skew(self) -> float | None:
-        """Seconds that this host's clock is ahead of the service's; None where its answer had no time."""
+        """Seconds that this host's clock is ahead of the service's; None if the response had no date."""
         try:
             return (self.at - parsedate_to_datetime(self.headers["date"])).total_seconds()
         except (LookupError, ValueError):
@@ -115,12 +115,12 @@ class Answer:
 
     @property
     def denied(self) -> bool:
-        """Whether the caller is known, but may not do this."""
+        """Whether the caller is known, but lacks the permission."""
         return self.code in DENIED
 
 
 def ask(call: Callable[[], Any]) -> Answer:
-    """The answer to a request of boto3; what it raises is part of it."""
+    """Make a request with boto3; return its exception as a part of the answer."""
     try:
         value = call()
         return Answer(value, None, _headers(value))
@@ -131,16 +131,24 @@ def ask(call: Callable[[], Any]) -> Answer:
 
 
 def meaning(answer: Answer, service: str, settings: Settings) -> tuple[str, str] | None:
-    """What is wrong and what to do, where `service` (S3 or SQS) could not be asked at all; None where it answered.
+    """Explain why a service could not be asked at all.
 
-    That the caller may not do this one thing, or that this one thing is not there, is an answer.
+    A missing permission and a missing resource count as answers.
+
+    Args:
+        answer: The outcome of a request.
+        service: `S3` or `SQS`.
+        settings: The settings, from which the hint names variables.
+
+    Returns:
+        Message and hint, or None if the service answered.
     """
     if answer.error is None:
         return None
     own_key = f"AWS_ACCESS_KEY_{service}"
     is_set = getattr(settings, own_key.lower()) is not None
     endpoint = settings.s3_endpoint if service == "S3" else settings.sqs_endpoint
-    words = {
+    parts = {
         "key": own_key if is_set else f"the access key of boto3's chain ({own_key} is not set)",
         "secret": f"AWS_SECRET_KEY_{service}" if is_set else "its secret key",
         "where": f"AWS_ENDPOINT_URL_{service} or AWS_ENDPOINT_URL" if endpoint else "AWS_REGION",
@@ -153,16 +161,16 @@ def meaning(answer: Answer, service: str, settings: Settings) -> tuple[str, str]
         signed_late = "signature expired" in text or "signature not yet current" in text
         found = _SKEW if signed_late else _ANSWERS.get(answer.code)
     else:
-        found = next(((says, do) for kind, says, do in _NO_ANSWER if isinstance(answer.error, kind)), None)
+        found = next(((message, hint) for kind, message, hint in _NO_ANSWER if isinstance(answer.error, kind)), None)
     if not found:
         return None
-    says, do = (text.format(**words) for text in found)
-    return f"{service} {says}", do
+    message, hint = (text.format(**parts) for text in found)
+    return f"{service} {message}", hint
 
 
-def unforeseen(answer: Answer, service: str, doing: str) -> tuple[str, str]:
-    """What is said of an answer that no check foresees."""
-    return f"{service} refused to {doing}: {answer.code}.", "Look the code up in AWS's documentation."
+def unexpected(answer: Answer, service: str, doing: str) -> tuple[str, str]:
+    """Return message and hint for an error that no check expects."""
+    return f"{service} refused to {doing}: {answer.code}.", "Look up the code in AWS's documentation."
 
 
 def _headers(response: Any) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""What the checks are made of: a check as data, the rows it yields, and what it may look at."""
+"""The data types of the checks: a check, the rows it yields, and the context it runs in."""
 
 from __future__ import annotations
 
@@ -12,73 +12,95 @@ from pipeline.settings import Settings
 from pipeline.stages import own_queues
 
 
-class Status(StrEnum):
-    """How a row reads."""
+class CheckStatus(StrEnum):
+    """The result of one row."""
 
     OK = "ok"
-    SKIP = "skip"  #: not tried, or off; its sentence says why
-    WARN = "warn"  #: the service works, but not as it should
-    FAIL = "fail"  #: something does not work
+    SKIP = "skip"  #: not checked, or the feature is off; the message gives the reason
+    WARN = "warn"  #: the service works, but not well
+    FAIL = "fail"  #: a part of the service does not work
 
 
 @dataclass(frozen=True)
 class Row:
-    """One finding: of what, what is so, and what to do about it; whole sentences, without markup."""
+    """One finding. The message states it and the hint how to fix it, in full sentences without markup."""
 
-    status: Status
+    status: CheckStatus
     subject: str
-    says: str
-    do: str = ""
+    message: str
+    hint: str = ""
+
+
+def ok(subject: str, message: str) -> Row:
+    return Row(CheckStatus.OK, subject, message)
+
+
+def skip(subject: str, message: str, hint: str = "") -> Row:
+    return Row(CheckStatus.SKIP, subject, message, hint)
+
+
+def warn(subject: str, message: str, hint: str) -> Row:
+    return Row(CheckStatus.WARN, subject, message, hint)
+
+
+def fail(subject: str, message: str, hint: str) -> Row:
+    return Row(CheckStatus.FAIL, subject, message, hint)
 
 
 @dataclass(frozen=True)
 class Context:
-    """What is checked: the settings, for one process or for all of the Procfile's."""
+    """The settings to check, for one process or for all processes of the Procfile."""
 
     settings: Settings
     process: str | None = None
-    skews: dict[str, float] = field(default_factory=dict)  #: seconds that this clock is ahead, by service as it told
+    skews: dict[str, float] = field(default_factory=dict)  #: seconds that this clock is ahead, by service
 
     @property
     def processes(self) -> frozenset[str]:
-        """The processes whose needs are tried."""
+        """The processes whose needs are checked."""
         return frozenset([self.process] if self.process else PROCESSES)
 
     @property
     def grants(self) -> list[Grant]:
-        """Everything that they must be allowed."""
+        """All permissions that the processes need."""
         return [grant for process in sorted(self.processes) for grant in GRANTS[process]]
 
     def queues(self, action: str | None = None) -> list[str]:
-        """The service's own queues that they need, or need `action` on, by their full names."""
+        """Return the full names of the service's own queues that the processes need, or need `action` on."""
         patterns = [name for grant in self.grants if action in {None, *grant.actions} for name in grant.queues]
         names = [name for name in sorted(own_queues()) if any(fnmatchcase(name, pattern) for pattern in patterns)]
         return [self.settings.full_queue_name(name) for name in names]
 
     def takes_input(self, action: str) -> bool:
-        """Whether they need `action` on the input queue."""
+        """Return whether the processes need `action` on the input queue."""
         return any(grant.on_input and action in grant.actions for grant in self.grants)
 
-    def may(self, place: Place) -> frozenset[str]:
-        """The actions they need in a place of S3."""
+    def actions_in(self, place: Place) -> frozenset[str]:
+        """Return the actions that the processes need in a place of S3."""
         return frozenset(action for grant in self.grants if grant.place is place for action in grant.actions)
 
     @property
     def policy(self) -> str:
-        """The command that prints what must be allowed."""
+        """The command that prints the needed permissions."""
         return f"image-pipeline check --iam {self.process or ''}".rstrip()
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that is tried.
+    """One check, as data.
 
-    If every row of a check that `opens` its group is a failure, the rest of the group is not looked at.
+    Attributes:
+        group: The heading that it is shown under.
+        name: Its name within the group.
+        description: What it does, in one sentence for people.
+        run: Yields the rows.
+        processes: The processes that need it.
+        opens: Whether the rest of the group is skipped if every row of this check is a failure.
     """
 
     group: str
     name: str
-    tries: str  #: what is tried, for people
-    look: Callable[[Context], Iterable[Row]]
-    processes: frozenset[str] = frozenset(GRANTS)  #: those that it concerns
+    description: str
+    run: Callable[[Context], Iterable[Row]]
+    processes: frozenset[str] = frozenset(GRANTS)
     opens: bool = False

@@ -1,4 +1,4 @@
-"""Checks of MongoDB: that it answers, and that the sweeps may read and write there; nothing is changed."""
+"""Checks that MongoDB answers, and that sweeps and the job log can read and write there. Changes nothing."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from pipeline.clients import mongo
 from pipeline.errors import RetryableError
 from pipeline.monitoring.job_log import writer as job_log_writer
 from pipeline.monitoring.job_log.schema import JOBS
-from pipeline.ops.checks.model import Check, Context, Row, Status
+from pipeline.ops.checks.model import Check, CheckStatus, Context, Row, fail, ok, skip, warn
 from pipeline.sweeps import run_state
 from pipeline.sweeps.documents import SWEPT
 
-#: Seconds for each request.
+#: Timeout of each request, in seconds.
 TIMEOUT: Final = 10
 
-#: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml; 8000 is Atlas's own
+#: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml; 8000 is specific to Atlas
 _UNKNOWN_USER, _DENIED = frozenset({18, 8000}), 13
 
-_ROLE = "Give the user the role readWrite on that database."
+_ROLE = "Grant the user the role readWrite on that database."
 
 
 def _answers(context: Context) -> Iterator[Row]:
     if context.settings.database_url is None:
-        yield Row(Status.SKIP, "MongoDB", "No MongoDB variable is set: sweeps are off.")
+        yield skip("MongoDB", "No MongoDB variable is set, so sweeps are off.")
         return
     try:
         with pymongo.timeout(TIMEOUT):
             database = mongo.database()
             database.command("ping")
-            database[run_state.COLLECTION].find_one({"_id": ObjectId()})  # a ping needs no user
+            database[run_state.COLLECTION].find_one({"_id": ObjectId()})  # a ping works without a user
     except PyMongoError as error:
-        yield _trouble("MongoDB", "ask it", error)
+        yield _failed("MongoDB", "ask it", error)
     else:
-        yield Row(Status.OK, "MongoDB", f"It answers, and takes the credentials; the database is {database.name}.")
+        yield ok("MongoDB", f"It answers and accepts the credentials; the database is {database.name}.")
 
 
 def _collections(context: Context) -> Iterator[Row]:
@@ -50,7 +50,7 @@ def _collections(context: Context) -> Iterator[Row]:
 
 
 def _collection(name: str) -> Row:
-    """Reads one document, and updates none: a filter that nothing matches."""
+    """Check reading with one document, and updating with a filter that matches nothing."""
     database = mongo.database()
     doing = "read it"
     try:
@@ -59,15 +59,14 @@ def _collection(name: str) -> Row:
             doing = "update it"
             database[name].update_one({"_id": ObjectId()}, {"$unset": {"image_pipeline_check": ""}})
     except PyMongoError as error:
-        return _trouble(name, doing, error)
+        return _failed(name, doing, error)
     if found is None and name in SWEPT:
-        return Row(
-            Status.SKIP,
+        return skip(
             name,
-            "It may be read and updated, but is empty or not there: there is nothing to sweep.",
-            "If there should be, the URL names another database.",
+            "It can be read and updated, but it is empty or missing: there is nothing to sweep.",
+            "If you expect documents there, the URL names the wrong database.",
         )
-    return Row(Status.OK, name, "It may be read and updated.")
+    return ok(name, "It can be read and updated.")
 
 
 def _indexes(context: Context) -> Iterator[Row]:
@@ -76,22 +75,21 @@ def _indexes(context: Context) -> Iterator[Row]:
     try:
         missing = [by for by, *_ in run_state.missing_indexes()]
     except RetryableError as error:
-        yield Row(Status.SKIP, run_state.COLLECTION, f"Its indexes may not be looked at. {error.message}")
+        yield skip(run_state.COLLECTION, f"Its indexes cannot be listed. {error.message}")
         return
     if missing:
-        yield Row(
-            Status.WARN,
+        yield warn(
             run_state.COLLECTION,
-            f"It has no index by {' nor by '.join(missing)}: sweeps get slower, and what has ended stays.",
-            "`image-pipeline provision` makes it.",
+            f"It lacks the index by {' and by '.join(missing)}: sweeps become slower, and old runs are never deleted.",
+            "`image-pipeline provision` creates it.",
         )
     else:
-        yield Row(Status.OK, run_state.COLLECTION, "Its indexes are there.")
+        yield ok(run_state.COLLECTION, "Its indexes exist.")
 
 
 def _job_log(context: Context) -> Iterator[Row]:
     if context.settings.jobs_mongo_url is None:
-        yield Row(Status.SKIP, JOBS, "JOBS_MONGO_URL is not set: there is no job log.")
+        yield skip(JOBS, "JOBS_MONGO_URL is not set, so the job log is off.")
         return
     try:
         with pymongo.timeout(TIMEOUT):
@@ -100,32 +98,37 @@ def _job_log(context: Context) -> Iterator[Row]:
             jobs.update_one({"_id": ""}, {"$unset": {"image_pipeline_check": ""}})
         missing = [f"{collection} by {by}" for collection, by, *_ in job_log_writer.missing_indexes()]
     except PyMongoError as error:
-        yield replace(_trouble(JOBS, "read and update it", error), status=Status.WARN)  # no job waits for it
+        yield replace(
+            _failed(JOBS, "read and update it", error), status=CheckStatus.WARN
+        )  # jobs do not wait for the job log
         return
     except RetryableError as error:
-        yield Row(Status.SKIP, JOBS, f"Its indexes may not be looked at. {error.message}")
+        yield skip(JOBS, f"Its indexes cannot be listed. {error.message}")
         return
     if missing:
-        says = f"There is no index of {' nor of '.join(missing)}: jobs are not forgotten after 30 days."
-        yield Row(Status.WARN, JOBS, says, "`image-pipeline provision` makes it.")
+        message = f"It lacks the index of {' and of '.join(missing)}: jobs are not deleted after 30 days."
+        yield warn(JOBS, message, "`image-pipeline provision` creates it.")
     else:
-        yield Row(Status.OK, JOBS, "The job log may be read and updated, and its indexes are there.")
+        yield ok(JOBS, "The job log can be read and updated, and its indexes exist.")
 
 
-def _trouble(subject: str, doing: str, error: PyMongoError) -> Row:
-    """What MongoDB's refusal means. The error's own text is not shown: it may hold hosts and documents."""
+def _failed(subject: str, doing: str, error: PyMongoError) -> Row:
+    """Explain an error of MongoDB. Its text is not shown because it may contain hosts and documents."""
     code: Any = error.code if isinstance(error, OperationFailure) else None
     if code in _UNKNOWN_USER:
-        says, do = "MongoDB does not know the user or the password.", "Look at both in the URL, and at its authSource."
+        message, hint = (
+            "MongoDB does not know the user or the password.",
+            "Check both in the URL, and its authSource.",
+        )
     elif code == _DENIED:
-        says, do = f"The user may not {doing}.", _ROLE
+        message, hint = f"The user may not {doing}.", _ROLE
     elif isinstance(error, ServerSelectionTimeoutError) or error.timeout:
-        says = "MongoDB does not answer, or has no primary."
-        do = "Look at the host and port in the URL, at TLS, and whether this host is let in; jobs of sweeps wait."
+        message = "MongoDB does not answer, or has no primary."
+        hint = "Check host and port in the URL, TLS, and MongoDB's access list. Jobs of sweeps wait meanwhile."
     else:
-        says = f"Could not {doing}: MongoDB gave {type(error).__name__}{f' {code}' if code else ''}."
-        do = "Look at the URL, and at MongoDB's log."
-    return Row(Status.FAIL, subject, says, do)
+        message = f"Could not {doing}: MongoDB returned {type(error).__name__}{f' {code}' if code else ''}."
+        hint = "Check the URL and MongoDB's log."
+    return fail(subject, message, hint)
 
 
 _SWEEPING = frozenset({"notify", "sweep", "scheduler"})
@@ -135,12 +138,18 @@ CHECKS = (
     Check(
         "MongoDB",
         "answers",
-        "Asks for a document that is not there: the host, the user.",
+        "Queries a document that does not exist, to test the host and the user.",
         _answers,
         _SWEEPING,
         opens=True,
     ),
-    Check("MongoDB", "collections", "Reads a document of each collection, and updates none.", _collections, _SWEEPING),
-    Check("MongoDB", "indexes", "Looks for the indexes of the sweeps' state.", _indexes, _SWEEPING | {"provision"}),
-    Check("Job log", "job log", "Asks for a job that is not there, and looks for the indexes.", _job_log, _LOGGING),
+    Check(
+        "MongoDB",
+        "collections",
+        "Reads one document of each collection, and runs an update that matches none.",
+        _collections,
+        _SWEEPING,
+    ),
+    Check("MongoDB", "indexes", "Lists the indexes of the state of sweeps.", _indexes, _SWEEPING | {"provision"}),
+    Check("Job log", "job log", "Queries a job that does not exist, and lists the indexes.", _job_log, _LOGGING),
 )

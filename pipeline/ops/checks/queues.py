@@ -1,10 +1,10 @@
-"""Checks of SQS: that it answers, each queue, and what may be done with it.
+"""Checks that SQS answers, that each queue is set up, and that the processes have the permissions they need.
 
-Permissions are tried with requests that must fail for another reason, so that no message is sent, hidden or deleted:
-a batch whose one entry is wrong. SQS reports on the entries of a batch one by one in an answer with status 200, so an
-answer about the entry means that the caller was let in:
+Permissions are tested with requests that must fail for another reason, so that no message is sent, hidden or deleted:
+a batch with one invalid entry. SQS reports each entry of a batch in a response with status 200, so an error about the
+entry means that the caller has the permission:
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html
-To receive is tried on an empty queue alone: each receive of a message counts against it.
+Receiving is tested on empty queues only because each receive counts against a message.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pipeline.clients import aws
-from pipeline.ops.checks.aws_answers import Answer, ask, meaning, unforeseen
-from pipeline.ops.checks.model import Check, Context, Row, Status
+from pipeline.ops.checks.aws_answers import Answer, ask, meaning, unexpected
+from pipeline.ops.checks.model import Check, CheckStatus, Context, Row, fail, ok, skip, warn
 from pipeline.ops.iam import input_queue
 from pipeline.ops.provision import queue_specs
 from pipeline.sqs.queues import MISSING_QUEUE, QueueSpec, differences, find_queue
 from pipeline.stages import own_queues
 
-#: Requests at a time.
+#: Concurrent requests.
 THREADS = 8
 
 _RECEIVE, _SEND, _COUNT = "sqs:ReceiveMessage", "sqs:SendMessage", "sqs:GetQueueAttributes"
 
-#: A message that SQS refuses: it delays none by more than 900 s, and others refuse its character. All else is right.
+#: A message that SQS refuses because of its delay (maximum 900 s), and emulators because of its character.
 _WRONG_MESSAGE: Final = {"Id": "check", "MessageBody": "\x00 image-pipeline check", "DelaySeconds": 901}
 _OF_A_GROUP: Final = {"MessageGroupId": "check", "MessageDeduplicationId": "check"}
 _WRONG_HANDLE: Final = {"Id": "check", "ReceiptHandle": "image-pipeline check"}
 
-#: What SQS says of a request that is wrong in itself, where it does not say so of the entry.
+#: Codes of SQS for an invalid request, if it does not report the entry.
 _WRONG: Final = frozenset(
     {"InvalidParameterValue", "MissingParameter", "InvalidMessageContents", "ReceiptHandleIsInvalid"}
 )
 
-#: By the action that is tried: the request.
-_TRIES: Final[Mapping[str, Callable[[str], Any]]] = {
+#: Requests by the action that they test.
+_REQUESTS: Final[Mapping[str, Callable[[str], Any]]] = {
     "sqs:DeleteMessage": lambda url: aws.sqs().delete_message_batch(
         QueueUrl=url,
         Entries=[_WRONG_HANDLE],  # type: ignore[list-item]
@@ -59,7 +59,7 @@ _TRIES: Final[Mapping[str, Callable[[str], Any]]] = {
 
 @dataclass(frozen=True)
 class _Queue:
-    """A queue that is there: whether messages wait in it is None where that may not be asked."""
+    """A queue that exists. `waits`: whether it has visible messages; None if that is not permitted to know."""
 
     name: str
     url: str
@@ -74,15 +74,15 @@ def _answers(context: Context) -> Iterator[Row]:
     where = settings.sqs_endpoint or f"region {settings.aws_region}"
     source = "AWS_ACCESS_KEY_SQS" if settings.aws_access_key_sqs else "boto3's chain"
     if wrong := meaning(answer, "SQS", settings):
-        yield Row(Status.FAIL, "SQS", *wrong)
+        yield fail("SQS", *wrong)
     elif answer.error and not answer.denied and answer.code not in MISSING_QUEUE:
-        yield Row(Status.FAIL, "SQS", *unforeseen(answer, "SQS", "look a queue up"))
+        yield fail("SQS", *unexpected(answer, "SQS", "look up a queue"))
     else:
-        yield Row(Status.OK, "SQS", f"It answers ({where}) and takes the credentials of {source}.")
+        yield ok("SQS", f"It answers ({where}) and accepts the credentials of {source}.")
 
 
-def _there(context: Context) -> list[tuple[QueueSpec, Answer]]:
-    """The queues that are needed, each with its URL, or None, as the answer's value."""
+def _find(context: Context) -> list[tuple[QueueSpec, Answer]]:
+    """Look up the needed queues; the value of each answer is the URL, or None if the queue is missing."""
     wanted = context.queues()
     specs = [spec for spec in queue_specs(context.settings) if spec.name in wanted]
     with ThreadPoolExecutor(THREADS) as pool:
@@ -92,69 +92,68 @@ def _there(context: Context) -> list[tuple[QueueSpec, Answer]]:
 
 
 def _queues(context: Context) -> Iterator[Row]:
-    found = _there(context)
+    found = _find(context)
     missing = [spec for spec, answer in found if answer.error is None and answer.value is None]
     if found and len(missing) == len(found):
-        yield Row(
-            Status.FAIL,
+        yield fail(
             f"{context.settings.queue_namespace}_*",
-            f"None of the {len(found)} queues is there, or they may not be looked up.",
-            f"Look at QUEUE_NAMESPACE={context.settings.queue_namespace} and AWS_REGION={context.settings.aws_region}; "
-            "if they are right, `image-pipeline provision` creates the queues.",
+            f"None of the {len(found)} queues exists, or looking them up is not permitted.",
+            f"Check QUEUE_NAMESPACE={context.settings.queue_namespace} and AWS_REGION={context.settings.aws_region}; "
+            "if they are correct, `image-pipeline provision` creates the queues.",
         )
         return
     with ThreadPoolExecutor(THREADS) as pool:
-        yield from pool.map(lambda pair: _set_up(context, *pair), found)
+        yield from pool.map(lambda pair: _configured(context, *pair), found)
 
 
-def _set_up(context: Context, spec: QueueSpec, found: Answer) -> Row:
-    """Whether a queue is there, and set up as `provision` does it."""
+def _configured(context: Context, spec: QueueSpec, found: Answer) -> Row:
+    """Check that a queue exists and is configured as `provision` does it."""
     if found.denied:
-        return Row(Status.FAIL, spec.name, "The queue may not be looked up.", "Allow sqs:GetQueueUrl on it.")
+        return fail(spec.name, "Looking up the queue is not permitted.", "Allow sqs:GetQueueUrl on it.")
     if found.error:
-        return Row(Status.FAIL, spec.name, *unforeseen(found, "SQS", "look it up"))
+        return fail(spec.name, *unexpected(found, "SQS", "look it up"))
     if not found.value:
-        says = "The queue is not there, or it may not be looked up."
-        return Row(Status.FAIL, spec.name, says, "`image-pipeline provision` creates it.")
+        message = "The queue is missing, or looking it up is not permitted."
+        return fail(spec.name, message, "`image-pipeline provision` creates it.")
     return _compared(context, spec, ask(lambda: differences(aws.sqs(), spec, found.value)))
 
 
 def _compared(context: Context, spec: QueueSpec, answer: Answer) -> Row:
-    """What is to be said of the attributes in which a queue differs."""
+    """Report the attributes that differ from those of `provision`."""
     if answer.denied and spec.name in context.queues(_COUNT):
-        says = f"The queue is there; these credentials may not {_COUNT} of it."
-        return Row(Status.FAIL, spec.name, says, f"Allow it; `{context.policy}` prints the policy.")
+        message = f"The queue exists, but these credentials do not permit {_COUNT} on it."
+        return fail(spec.name, message, f"Allow it; `{context.policy}` prints the policy.")
     if answer.denied:
-        says = "The queue is there; its attributes may not be read with these credentials."
-        return Row(Status.SKIP, spec.name, says, "A worker need not; run `check` as an operator too.")
+        message = "The queue exists, but these credentials do not permit reading its attributes."
+        return skip(spec.name, message, "A worker does not need that; run `check` as an operator too.")
     if answer.error:
-        return Row(Status.FAIL, spec.name, *unforeseen(answer, "SQS", "tell its attributes"))
+        return fail(spec.name, *unexpected(answer, "SQS", "return its attributes"))
     wrong = dict(answer.value)
-    mend = "`image-pipeline provision` sets it right."
+    fix = "`image-pipeline provision` fixes it."
     if "RedrivePolicy" in wrong:
         to = f"to {spec.dead_letters}"
-        says = f"The redrive policy {to} is missing or another: what kills its workers comes back for ever."
-        return Row(Status.FAIL, spec.name, says, mend)
+        message = f"The redrive policy {to} is missing or different: a message that kills its workers returns forever."
+        return fail(spec.name, message, fix)
     if wrong:
-        says = ", ".join(f"{name} is not {value}" for name, value in sorted(wrong.items()))
-        return Row(Status.WARN, spec.name, f"The queue is set up otherwise: {says}.", mend)
-    return Row(Status.OK, spec.name, "There, and set up as `provision` does it.")
+        message = ", ".join(f"{name} is not {value}" for name, value in sorted(wrong.items()))
+        return warn(spec.name, f"The configuration differs: {message}.", fix)
+    return ok(spec.name, "It exists, and is configured as `provision` does it.")
 
 
 def _permissions(context: Context) -> Iterator[Row]:
-    """Every action that is needed, on every queue that is there."""
-    needed = {action: set(context.queues(action)) for action in _TRIES}
+    """Test every needed action on every queue that exists."""
+    needed = {action: set(context.queues(action)) for action in _REQUESTS}
 
-    def tried(name: str, url: str) -> Row | None:
-        actions = [action for action in _TRIES if name in needed[action]]
-        return _allowed(context, _known(name, url), actions) if actions else None
+    def test(name: str, url: str) -> Row | None:
+        actions = [action for action in _REQUESTS if name in needed[action]]
+        return _allowed(context, _queue(name, url), actions) if actions else None
 
     with ThreadPoolExecutor(THREADS) as pool:
-        there = [(spec.name, answer.value) for spec, answer in _there(context) if answer.value]
-        yield from filter(None, pool.map(lambda queue: tried(*queue), there))
+        queues = [(spec.name, answer.value) for spec, answer in _find(context) if answer.value]
+        yield from filter(None, pool.map(lambda queue: test(*queue), queues))
 
 
-def _known(name: str, url: str) -> _Queue:
+def _queue(name: str, url: str) -> _Queue:
     names: Any = ["ApproximateNumberOfMessages"]
     answer = ask(lambda: aws.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"])
     return _Queue(name, url, None if answer.error else answer.value.get(names[0], "0") != "0")
@@ -162,81 +161,78 @@ def _known(name: str, url: str) -> _Queue:
 
 def _allowed(context: Context, queue: _Queue, actions: Iterable[str]) -> Row:
     tried = [action for action in actions if action != _RECEIVE or queue.waits is False]
-    answers = {action: ask(lambda action=action: _TRIES[action](queue.url)) for action in tried}  # type: ignore[misc]
+    answers = {action: ask(lambda action=action: _REQUESTS[action](queue.url)) for action in tried}  # type: ignore[misc]
     refused = [action for action, answer in answers.items() if answer.denied]
-    strange = {action: answer for action, answer in answers.items() if answer.error and answer.code not in _WRONG}
+    failed = {action: answer for action, answer in answers.items() if answer.error and answer.code not in _WRONG}
     if refused:
-        return Row(
-            Status.FAIL,
+        return fail(
             queue.name,
-            f"These credentials may not {' nor '.join(refused)} here.",
+            f"These credentials do not permit {' and '.join(refused)} here.",
             f"Allow it; `{context.policy}` prints the policy.",
         )
-    for action, answer in strange.items():
+    for action, answer in failed.items():
         if answer.code in MISSING_QUEUE:
-            return Row(Status.FAIL, queue.name, "There is no such queue.", "Look at its name, region and account.")
-        return Row(
-            Status.FAIL, queue.name, *(meaning(answer, "SQS", context.settings) or unforeseen(answer, "SQS", action))
-        )
+            return fail(queue.name, "There is no such queue.", "Check its name, region and account.")
+        return fail(queue.name, *(meaning(answer, "SQS", context.settings) or unexpected(answer, "SQS", action)))
     if _SEND in answers and (answers[_SEND].value or {}).get("Successful"):
-        return Row(
-            Status.WARN,
+        return warn(
             queue.name,
-            "The endpoint took a message that SQS refuses.",
-            "A message `image-pipeline check` will be a dead letter: purge it.",
+            "The endpoint accepted a message that SQS refuses.",
+            "The message `image-pipeline check` will become a dead letter: purge it.",
         )
     if _RECEIVE in actions and _RECEIVE not in tried:
         why = (
-            "messages wait in it, and it would count against them"
+            "messages wait in it, and a receive would count against them"
             if queue.waits
-            else "it may not be asked if it is empty"
+            else "counting its messages is not permitted"
         )
-        return Row(Status.SKIP, queue.name, f"To receive was not tried: {why}. The rest is allowed.")
-    return Row(Status.OK, queue.name, "What its processes do with it is allowed.")
+        return skip(queue.name, f"Receiving was not tested: {why}. All other actions are permitted.")
+    return ok(queue.name, "All actions that the processes need are permitted.")
 
 
 def _input(context: Context) -> Iterator[Row]:
     settings = context.settings
     queue = input_queue(settings)
     if queue is None or not settings.queue_url:
-        yield Row(
-            Status.SKIP,
+        yield skip(
             "QUEUE_URL",
-            "It is not set: ingest is off.",
-            "Name the input queue there if producers use one.",
+            "It is not set, so ingest is off.",
+            "Set it to the URL of the input queue if producers use one.",
         )
         return
     own = {settings.full_queue_name(name) for name in own_queues()}
     if queue.name in own:
-        yield Row(
-            Status.FAIL,
+        yield fail(
             "QUEUE_URL",
-            f"It names {queue.name}, a queue of the service itself: ingest would take its jobs for input.",
-            "Name the queue that producers send to.",
+            f"It names {queue.name}, a queue of the service itself: ingest would read its jobs as input.",
+            "Set it to the queue that producers send to.",
         )
         return
     if queue.region and queue.region != settings.aws_region and not settings.sqs_endpoint:
-        yield Row(
-            Status.FAIL,
+        yield fail(
             "QUEUE_URL",
-            f"It is in {queue.region}, and AWS_REGION={settings.aws_region}: SQS is asked in the wrong region.",
-            "Make the two agree.",
+            f"It is in {queue.region}, but AWS_REGION={settings.aws_region}: requests go to the wrong region.",
+            "Make them agree.",
         )
         return
-    actions = [action for action in _TRIES if context.takes_input(action)]
-    row = _allowed(context, _known(queue.name, settings.queue_url), actions)
-    if row.status is Status.OK:
-        row = replace(row, says=f"{queue.name} is there, and what is done with it is allowed.")
+    actions = [action for action in _REQUESTS if context.takes_input(action)]
+    row = _allowed(context, _queue(queue.name, settings.queue_url), actions)
+    if row.status is CheckStatus.OK:
+        row = replace(row, message=f"{queue.name} exists, and all needed actions are permitted.")
     yield replace(row, subject="QUEUE_URL")
 
 
 _INPUT = frozenset({"ingest", "producer", "operator", "dashboard"})
 
 CHECKS = (
-    Check("SQS", "answers", "Looks a queue up: the endpoint, the region, the credentials.", _answers, opens=True),
-    Check("SQS", "queues", "Compares each queue's attributes with what provision sets.", _queues),
     Check(
-        "SQS", "permissions", "Sends, deletes and shows what SQS must refuse; receives where it is empty.", _permissions
+        "SQS",
+        "answers",
+        "Looks up a queue, to test the endpoint, the region and the credentials.",
+        _answers,
+        opens=True,
     ),
-    Check("SQS", "input", "The same on the input queue.", _input, _INPUT),
+    Check("SQS", "queues", "Compares each queue's attributes with those of `provision`.", _queues),
+    Check("SQS", "permissions", "Makes requests that SQS must refuse; receives from empty queues.", _permissions),
+    Check("SQS", "input", "Does the same with the input queue.", _input, _INPUT),
 )

@@ -1,6 +1,6 @@
-"""`image-pipeline check`: every check in its order, and what comes of them.
+"""Runs all checks in their order.
 
-Each check is data (`pipeline.ops.checks.model.Check`); what it tries is in the module of its subject.
+Each check is data (`pipeline.ops.checks.model.Check`), defined in the module of its service.
 """
 
 from __future__ import annotations
@@ -8,27 +8,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.ops.checks import mongo as check_database
-from pipeline.ops.checks import queues as check_queues
-from pipeline.ops.checks import settings as check_settings
-from pipeline.ops.checks import storage as check_objects
-from pipeline.ops.checks.model import Check, Context, Row, Status
-from pipeline.settings import SettingsError, get_settings
+from pipeline.errors import SettingsError
+from pipeline.ops.checks import mongo, queues, settings, storage
+from pipeline.ops.checks.model import Check, CheckStatus, Context, Row, fail, skip
+from pipeline.settings import get_settings
 
-#: All, in the order they are made.
+#: All checks, in the order in which they run.
 CHECKS: tuple[Check, ...] = (
-    *check_settings.CHECKS,
-    *check_queues.CHECKS,
-    *check_objects.CHECKS,
-    *check_database.CHECKS,
-    *check_objects.HOST_CHECKS,
-    *check_settings.HOST_CHECKS,
+    *settings.CHECKS,
+    *queues.CHECKS,
+    *storage.CHECKS,
+    *mongo.CHECKS,
+    *storage.HOST_CHECKS,
+    *settings.HOST_CHECKS,
 )
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A row, and the check it comes from."""
+    """A row and the check that yielded it."""
 
     group: str
     check: str
@@ -36,17 +34,17 @@ class Finding:
 
 
 def findings(process: str | None = None) -> Iterator[Finding]:
-    """Make the checks that concern `process`, or all; yields what each finds as soon as it is known.
+    """Run the checks that `process` needs, or all, and yield each finding as soon as it is known.
 
-    Nothing is changed but two small objects in S3, which are deleted again. A variable with a wrong value is the only
-    finding then.
+    The checks change nothing except for two small objects in S3, which they delete again. If a variable has an invalid
+    value, that is the only finding.
     """
     try:
         context = Context(get_settings(), process)
     except SettingsError as error:
         for sentence in error.args:
-            name, _, says = str(sentence).partition(": ")
-            row = Row(Status.FAIL, name, says or sentence, "Every process stops at its start until it is mended.")
+            name, _, message = str(sentence).partition(": ")
+            row = fail(name, message or sentence, "Every process stops at its start until you fix it.")
             yield Finding("Settings", "variables", row)
         return
     closed: set[str] = set()
@@ -54,10 +52,10 @@ def findings(process: str | None = None) -> Iterator[Finding]:
         if not check.processes & context.processes or check.group in closed:
             continue
         statuses = []
-        for row in check.look(context):
+        for row in check.run(context):
             statuses.append(row.status)
             yield Finding(check.group, check.name, row)
-        if check.opens and statuses and set(statuses) == {Status.FAIL}:
+        if check.opens and statuses and set(statuses) == {CheckStatus.FAIL}:
             closed.add(check.group)
-            says = "Not looked at, because of the line above."
-            yield Finding(check.group, check.name, Row(Status.SKIP, "the rest", says))
+            message = "Skipped because of the line above."
+            yield Finding(check.group, check.name, skip("the rest", message))

@@ -1,4 +1,4 @@
-"""Checks of what the settings say together, and of this host: its memory, and its clock beside AWS's."""
+"""Checks of the settings as a whole, and of this host: memory, image libraries and clock."""
 
 from __future__ import annotations
 
@@ -12,66 +12,61 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.images.codecs import fast_paths
-from pipeline.ops.checks.model import Check, Context, Row, Status
+from pipeline.ops.checks.model import Check, Context, Row, fail, ok, skip, warn
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings, beside_settings
 
-#: Seconds that a clock may be off. Receivers of signed postbacks allow 5 min (the tolerance of Standard Webhooks'
-#: libraries), and AWS 15: S3 says so as MaxAllowedSkewMilliseconds, SQS in its guide (AboutTimestamp).
+#: Allowed clock skew in seconds. Receivers of signed postbacks allow 5 min (the tolerance of the Standard Webhooks
+#: libraries), AWS 15 min (S3: MaxAllowedSkewMilliseconds; SQS: AboutTimestamp in its guide).
 SKEW_WARN: Final = 60
 SKEW_FAIL: Final = 300
 
-#: Bytes for each process of resize, which starts one for each core: the largest image that is accepted, one at a time,
-#: and the sources of its threads (docs/deploying.md).
+#: Memory of one resize process in bytes: the largest accepted image, one at a time, and the sources of its threads
+#: (docs/deploying.md). Resize starts one process per core.
 RESIZE_BYTES: Final = 2_000_000_000
 
-#: Where there is no wheel of cykooz-resizer, and nothing to do about it.
+#: Whether this platform has no wheel of cykooz-resizer, so that its absence is not a warning.
 _LACKS_RESIZER: Final = sys.platform == "linux" and platform.machine() != "x86_64"
 
-#: The networks that a stranger's URL should never reach: this host, and the metadata service of a cloud.
-_NEVER = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "::1/128", "169.254.0.0/16", "fe80::/10"))
+#: Networks that an untrusted URL must not reach: this host, and the metadata service of a cloud.
+_FORBIDDEN = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "::1/128", "169.254.0.0/16", "fe80::/10"))
 
 
 def _variables(context: Context) -> Iterator[Row]:
     given = context.settings.model_fields_set
-    yield Row(Status.OK, "variables", f"{len(given)} are set, and every value is accepted.")
-    for name, says, do in beside_settings():
-        yield Row(Status.WARN, name, says, do)
+    yield ok("variables", f"{len(given)} are set, and every value is valid.")
+    for name, message, hint in beside_settings():
+        yield warn(name, message, hint)
     for service in ("S3", "SQS"):
         key = getattr(context.settings, f"aws_access_key_{service.lower()}")
         if key and key.get_secret_value().startswith("ASIA"):
-            yield Row(
-                Status.FAIL,
+            yield fail(
                 f"AWS_ACCESS_KEY_{service}",
-                "It is a temporary key (ASIA…), which works only with a session token, and this variable has none.",
+                "It is a temporary key (ASIA…), which works only together with a session token.",
                 "Unset it, and set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; or use a role.",
             )
 
 
 def _secrets(context: Context) -> Iterator[Row]:
     settings = context.settings
-    published = settings.postback_secret_key.get_secret_value() == PUBLISHED_POSTBACK_SECRET
     if _is_local(settings):
-        says = "Nobody outside sees it: SQS is on this machine."
-        yield Row(Status.OK, "POSTBACK_SECRET_KEY", says)
+        yield ok("POSTBACK_SECRET_KEY", "It is only used on this machine, where SQS runs.")
         return
-    if published:
-        yield Row(
-            Status.WARN,
+    if settings.postback_secret_key.get_secret_value() == PUBLISHED_POSTBACK_SECRET:
+        yield warn(
             "POSTBACK_SECRET_KEY",
-            "It is the published default: anybody can forge a postback.",
-            "Set a secret of your own, in the receivers too.",
+            "It is the published default, with which anyone can forge a postback.",
+            "Set your own secret, here and in the receivers.",
         )
     else:
-        yield Row(Status.OK, "POSTBACK_SECRET_KEY", "It is not the published default.")
+        yield ok("POSTBACK_SECRET_KEY", "It is not the published default.")
     if settings.postback_signing_secret is None:
-        yield Row(
-            Status.WARN,
+        yield warn(
             "POSTBACK_SIGNING_SECRET",
-            "Postbacks are not signed: whoever saw one can forge the next.",
-            'Set it to the output of `echo "whsec_$(openssl rand -base64 32)"`, and let the receivers verify.',
+            "Postbacks are not signed: anyone who has seen one can forge another.",
+            'Set it to the output of `echo "whsec_$(openssl rand -base64 32)"`, and verify it in the receivers.',
         )
     else:
-        yield Row(Status.OK, "POSTBACK_SIGNING_SECRET", "Postbacks are signed.")
+        yield ok("POSTBACK_SIGNING_SECRET", "Postbacks are signed.")
 
 
 def _networks(context: Context) -> Iterator[Row]:
@@ -81,54 +76,52 @@ def _networks(context: Context) -> Iterator[Row]:
     inward = [
         network
         for network in settings.allowed_networks
-        if any(network.version == never.version and network.overlaps(never) for never in _NEVER)
+        if any(network.version == never.version and network.overlaps(never) for never in _FORBIDDEN)
     ]
     if wide or (inward and not _is_local(settings)):
         opened = ", ".join(str(network) for network in (wide or inward))
-        what = "everything" if wide else "this host or the cloud's metadata service, which hands out credentials"
-        yield Row(
-            Status.WARN,
+        reached = "everything" if wide else "this host or the cloud's metadata service, which returns credentials"
+        yield warn(
             name,
-            f"{opened} lets every stranger's URL reach {what}.",
-            "Name single hosts that you trust, as 10.1.2.3/32.",
+            f"{opened} lets untrusted URLs reach {reached}.",
+            "List only hosts that you trust, such as 10.1.2.3/32.",
         )
     elif settings.allowed_networks:
         opened = ", ".join(map(str, settings.allowed_networks))
-        yield Row(Status.OK, name, f"Beside public addresses, URLs reach {opened}.")
+        yield ok(name, f"URLs reach public addresses and {opened}.")
     else:
-        yield Row(Status.OK, name, "URLs reach public addresses only.")
+        yield ok(name, "URLs reach only public addresses.")
 
 
 def _memory(context: Context) -> Iterator[Row]:
-    """Whether every process of resize has room for the worst image."""
-    cores = os.cpu_count() or 1  # by which dramatiq goes
+    """Check that each resize process has enough memory for the largest image."""
+    cores = os.cpu_count() or 1  # dramatiq's default number of processes
     needs = cores * RESIZE_BYTES
     has = memory()
-    figures = f"{cores} processes of {RESIZE_BYTES / 1e9:.0f} GB, one for each core"
+    figures = f"{cores} processes of {RESIZE_BYTES / 1e9:.0f} GB, one per core"
     if needs > has:
-        yield Row(
-            Status.WARN,
+        yield warn(
             "memory",
-            f"Resize may need more than there is, if each process meets the worst image: {figures}; this host has "
+            f"It is too small if every resize process gets the largest image at once: {figures}; this host has "
             f"{has / 1e9:.1f} GB.",
             "Lower MAX_DECODED_PIXELS and MAX_SOURCE_PIXELS, or start resize with fewer `--processes`.",
         )
     else:
-        yield Row(Status.OK, "memory", f"Enough for resize: {figures}, of {has / 1e9:.1f} GB.")
+        yield ok("memory", f"It is enough for resize: {figures}, of {has / 1e9:.1f} GB.")
 
 
 def _codecs(_: Context) -> Iterator[Row]:
-    """Which libraries do the work on pixels; without the fast ones, an image takes two to four times the CPU."""
+    """Report the libraries that process pixels. Without the fast ones, an image takes two to four times the CPU."""
     for work, library in fast_paths().items():
         if library != "Pillow" or (work == "resizing" and _LACKS_RESIZER):
-            yield Row(Status.OK, work, f"By {library}.")
+            yield ok(work, f"By {library}.")
         else:
-            do = "Install the package with all it requires; `LEVEL=DEBUG` logs why one that is installed is not used."
-            yield Row(Status.WARN, work, "By Pillow, not by the faster library: the pictures are as good.", do)
+            hint = "Install the package with all dependencies; `LEVEL=DEBUG` logs why an installed library is unused."
+            yield warn(work, "By Pillow instead of the faster library; the images are equally good.", hint)
 
 
 def memory() -> int:
-    """Bytes that this host, or the container this runs in, has."""
+    """Return the memory of this host or container, in bytes."""
     sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
@@ -141,24 +134,24 @@ def memory() -> int:
 
 
 def _clock(context: Context) -> Iterator[Row]:
-    """By the Date of the answers that opened SQS and S3; refusals have one too."""
+    """Compare the clock with the Date header of the first responses of SQS and S3; errors have one too."""
     if not context.skews:
-        yield Row(Status.SKIP, "clock", "Nothing that answered told the time.")
+        yield skip("clock", "No response contained the time.")
     for service, skew in context.skews.items():
         name = f"clock ({service})"
-        says = f"This host is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} {service}"
-        do = "Set the clock: `timedatectl set-ntp true`, or chronyd."
+        message = f"This host is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} {service}"
+        hint = "Set the clock: `timedatectl set-ntp true`, or chronyd."
         if abs(skew) > SKEW_FAIL:
-            says += ": receivers refuse signed postbacks, and beyond 15 min AWS refuses all."
-            yield Row(Status.FAIL, name, says, do)
+            message += ": receivers reject signed postbacks, and beyond 15 min AWS rejects all requests."
+            yield fail(name, message, hint)
         elif abs(skew) > SKEW_WARN:
-            yield Row(Status.WARN, name, f"{says}; beyond {SKEW_FAIL} s signatures are refused.", do)
+            yield warn(name, f"{message}; beyond {SKEW_FAIL} s, signatures are rejected.", hint)
         else:
-            yield Row(Status.OK, name, f"It agrees within {max(1, abs(skew)):.0f} s.")
+            yield ok(name, f"It agrees within {max(1, abs(skew)):.0f} s.")
 
 
 def _is_local(settings: Settings) -> bool:
-    """Whether SQS is an emulator on this machine, and nothing of this is for the world."""
+    """Return whether SQS is an emulator on this machine."""
     host = urlsplit(settings.sqs_endpoint or "").hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -168,14 +161,18 @@ def _is_local(settings: Settings) -> bool:
 
 CHECKS = (
     Check("Settings", "variables", "Reads the environment.", _variables),
-    Check("Settings", "secrets", "Looks at the postbacks' secrets.", _secrets, frozenset({"notify"})),
+    Check("Settings", "secrets", "Checks the secrets of postbacks.", _secrets, frozenset({"notify"})),
     Check(
-        "Settings", "networks", "Looks at what strangers' URLs may reach.", _networks, frozenset({"fetch", "notify"})
+        "Settings",
+        "networks",
+        "Checks the networks that untrusted URLs can reach.",
+        _networks,
+        frozenset({"fetch", "notify"}),
     ),
 )
 
 HOST_CHECKS = (
-    Check("This host", "memory", "Compares its memory with what resize may need.", _memory, frozenset({"resize"})),
-    Check("This host", "codecs", "Looks which libraries work on pixels.", _codecs, frozenset({"resize"})),
-    Check("This host", "clock", "Compares its clock with the Date of SQS's and S3's answers.", _clock),
+    Check("This host", "memory", "Compares the memory with the needs of resize.", _memory, frozenset({"resize"})),
+    Check("This host", "codecs", "Lists the libraries that process pixels.", _codecs, frozenset({"resize"})),
+    Check("This host", "clock", "Compares the clock with the dates of SQS's and S3's responses.", _clock),
 )

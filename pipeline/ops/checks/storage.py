@@ -1,4 +1,4 @@
-"""Checks of S3 and of staging: each request of the service, tried with an object of a few bytes, deleted again."""
+"""Checks of S3 and of staging: makes each request of the service with a small object, and deletes it again."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ import requests
 
 from pipeline.clients import aws
 from pipeline.errors import RetryableError
-from pipeline.ops.checks.aws_answers import ELSEWHERE, Answer, ask, meaning, unforeseen
-from pipeline.ops.checks.model import Check, Context, Row, Status
+from pipeline.ops.checks.aws_answers import ELSEWHERE, Answer, ask, meaning, unexpected
+from pipeline.ops.checks.model import Check, Context, Row, fail, ok, skip, warn
 from pipeline.ops.iam import Place
-from pipeline.ops.provision import lifecycle_steps
+from pipeline.ops.provision import lifecycle_changes
 from pipeline.settings import Settings
-from pipeline.storage import s3 as objects
+from pipeline.storage import s3
 from pipeline.storage.publish import ACLS_DISABLED
 from pipeline.storage.staging import EXPIRY_DAYS
 
-#: The key under the final prefix that is written: always the same, for who may write may not delete there.
+#: The test key under the final prefix. It is constant because upload may write there, but not delete.
 PROBE: Final = "image-pipeline-check.txt"
 _BODY: Final = b"image-pipeline check\n"
 
-#: Seconds that a public URL may take.
+#: Timeout of a request to a public URL, in seconds.
 TIMEOUT: Final = 10
 
-#: Bytes that should be free in a staging folder: twenty covers of the largest size that is accepted by default.
+#: Free bytes that a staging folder should have: twenty covers of the largest size accepted by default.
 FREE: Final = 1_000_000_000
 
 _NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound"})
 
 
 def _staging_bucket(settings: Settings) -> tuple[str, str] | None:
-    """Bucket and prefix of staging, where it is in S3."""
+    """Return bucket and prefix of staging, or None if it is not in S3."""
     parts = urlsplit(settings.staging)
     return (parts.netloc, parts.path.lstrip("/")) if parts.scheme == "s3" else None
 
 
 def _answers(context: Context) -> Iterator[Row]:
     settings = context.settings
-    places = {settings.s3_bucket: f"{settings.s3_prefix}/"} if context.may(Place.RENDITIONS) else {}
-    if (staging := _staging_bucket(settings)) and context.may(Place.STAGING):
+    places = {settings.s3_bucket: f"{settings.s3_prefix}/"} if context.actions_in(Place.RENDITIONS) else {}
+    if (staging := _staging_bucket(settings)) and context.actions_in(Place.STAGING):
         places.setdefault(*staging)
     if not places:
-        yield Row(Status.SKIP, "S3", "Nothing of it is needed.")
+        yield skip("S3", "The processes do not need it.")
     for bucket, prefix in places.items():
         yield _bucket(context, bucket, f"{prefix}image-pipeline-check-{secrets.token_hex(4)}")
 
@@ -60,67 +60,64 @@ def _bucket(context: Context, bucket: str, absent: str) -> Row:
     if answer.skew is not None:
         context.skews["S3"] = answer.skew
     if wrong := meaning(answer, "S3", settings):
-        return Row(Status.FAIL, name, *wrong)
+        return fail(name, *wrong)
     if answer.code == "NoSuchBucket":
         variable = "S3_BUCKET" if bucket == settings.s3_bucket else "STAGING_URL"
-        return Row(
-            Status.FAIL,
+        return fail(
             name,
             "There is no such bucket.",
-            f"Look at {variable}; `image-pipeline provision --create-bucket` creates S3_BUCKET.",
+            f"Check {variable}; `image-pipeline provision --create-bucket` creates S3_BUCKET.",
         )
-    head = ask(lambda: aws.s3().head_bucket(Bucket=bucket))  # tells the region, even where it is refused
+    head = ask(lambda: aws.s3().head_bucket(Bucket=bucket))  # returns the region even with an error
     region = head.headers.get("x-amz-bucket-region") or answer.headers.get("x-amz-bucket-region")
     if (region and region != settings.aws_region) or answer.code in ELSEWHERE:
         where = region or "another region"
-        return Row(
-            Status.FAIL,
+        return fail(
             name,
-            f"It is in {where}, and AWS_REGION={settings.aws_region}: nothing can be stored, and URLs lead nowhere.",
-            f"Set AWS_REGION={region}, with the queues there too." if region else "Set AWS_REGION to the bucket's.",
+            f"It is in {where}, but AWS_REGION={settings.aws_region}: nothing can be stored, and URLs do not work.",
+            f"Set AWS_REGION={region}, with the queues there too."
+            if region
+            else "Set AWS_REGION to the bucket's region.",
         )
     if answer.error and not answer.denied and answer.code not in _NOT_FOUND:
-        return Row(Status.FAIL, name, *unforeseen(answer, "S3", "read from it"))
-    try:  # everything so far was asked by boto3, for its names of what is wrong; images go another way
-        objects.exists(bucket, absent, doing="look for an object")
+        return fail(name, *unexpected(answer, "S3", "read from it"))
+    try:  # the requests above use boto3 for its error codes, but images use another client
+        s3.exists(bucket, absent, doing="look for an object")
     except RetryableError as error:
-        return Row(
-            Status.FAIL,
+        return fail(
             name,
-            f"boto3 reaches S3, and the client that moves images does not. {error.message}",
-            "It trusts public authorities and obeys https_proxy and no_proxy: look at those, and at AWS_REGION.",
+            f"boto3 reaches S3, but the client that transfers images does not. {error.message}",
+            "It trusts public certificate authorities and uses https_proxy and no_proxy: check them and AWS_REGION.",
         )
     source = "AWS_ACCESS_KEY_S3" if settings.aws_access_key_s3 else "boto3's chain"
     where = settings.s3_endpoint or f"region {settings.aws_region}"
-    return Row(Status.OK, name, f"S3 answers ({where}) and takes the credentials of {source}.")
+    return ok(name, f"S3 answers ({where}) and accepts the credentials of {source}.")
 
 
 def _renditions(context: Context) -> Iterator[Row]:
-    """What upload does with a rendition, and what a reader does."""
+    """Write a test object as upload does, and read it as the public does."""
     settings = context.settings
     key = f"{settings.s3_prefix}/{PROBE}"
-    if "s3:PutObject" not in context.may(Place.RENDITIONS):
-        yield _seen(settings, f"{key}-{secrets.token_hex(4)}")
+    if "s3:PutObject" not in context.actions_in(Place.RENDITIONS):
+        yield _findable(settings, f"{key}-{secrets.token_hex(4)}")
         return
     acl = {} if settings.s3_acl == "none" else {"ACL": settings.s3_acl}
     answer = _put(settings.s3_bucket, key, **acl)
     if acl and answer.code == ACLS_DISABLED:
-        yield Row(
-            Status.WARN,
+        yield warn(
             "renditions",
-            f"The bucket has ACLs disabled, so S3_ACL={settings.s3_acl} does nothing; renditions are stored without.",
-            "Set S3_ACL=none, and open the prefix by a bucket policy or a CDN.",
+            f"The bucket has ACLs disabled, so S3_ACL={settings.s3_acl} has no effect; renditions are stored without.",
+            "Set S3_ACL=none, and make the prefix public with a bucket policy or a CDN.",
         )
         answer = _put(settings.s3_bucket, key)
     elif acl and answer.denied:
         answer = _put(settings.s3_bucket, key)
         if not answer.error:
-            yield Row(
-                Status.FAIL,
+            yield fail(
                 "renditions",
-                f"They may be written, but not with S3_ACL={settings.s3_acl}: Block Public Access, or no "
-                "s3:PutObjectAcl.",
-                "Set S3_ACL=none and open the prefix by a policy or a CDN; or allow public ACLs and s3:PutObjectAcl.",
+                f"They can be written, but not with S3_ACL={settings.s3_acl}: Block Public Access is on, or "
+                "s3:PutObjectAcl is missing.",
+                "Set S3_ACL=none and use a bucket policy or a CDN, or allow public ACLs and s3:PutObjectAcl.",
             )
     if answer.error:
         yield _refused(context, answer, "renditions", f"s3://{settings.s3_bucket}/{settings.s3_prefix}/")
@@ -130,66 +127,62 @@ def _renditions(context: Context) -> Iterator[Row]:
         yield _public(settings, key)
     finally:
         gone = ask(lambda: aws.s3().delete_object(Bucket=settings.s3_bucket, Key=key))
-    if gone.error:  # upload need not be allowed to delete
-        yield Row(Status.SKIP, "renditions", f"The small object {key} stays there: it may not be deleted, nor need be.")
+    if gone.error:  # upload does not need the permission to delete
+        yield skip("renditions", f"The small object {key} remains because deleting is not permitted, nor needed.")
 
 
-def _seen(settings: Settings, absent: str) -> Row:
-    """Whether who only looks for renditions may."""
+def _findable(settings: Settings, absent: str) -> Row:
+    """Check that a process that only looks for renditions can do so."""
     if ask(lambda: aws.s3().head_object(Bucket=settings.s3_bucket, Key=absent)).code in _NOT_FOUND:
-        return Row(Status.OK, "renditions", "They may be looked for.")
-    return Row(
-        Status.SKIP,
+        return ok("renditions", "They can be looked for.")
+    return skip(
         "renditions",
-        "S3 gives 403 for an absent one, as it does without s3:ListBucket; that does not tell whether s3:GetObject is "
-        "allowed.",
-        "`image-pipeline check upload` tells, with credentials that have the same grant.",
+        "S3 answers 403 for a missing object, as it does without s3:ListBucket, so it is unknown whether "
+        "s3:GetObject is permitted.",
+        "Run `image-pipeline check upload` with credentials that have the same grant.",
     )
 
 
 def _readable(context: Context, key: str) -> Row:
     answer = ask(lambda: aws.s3().head_object(Bucket=context.settings.s3_bucket, Key=key))
     if answer.denied:
-        return Row(
-            Status.FAIL,
+        return fail(
             "renditions",
-            "They may not be looked for: each cover would be rendered and stored anew each time.",
+            "Looking for them is not permitted: each cover would be rendered and stored again every time.",
             f"Allow s3:GetObject; `{context.policy}` prints the policy.",
         )
     if answer.error:
-        return Row(Status.FAIL, "renditions", *unforeseen(answer, "S3", "look for one"))
-    return Row(Status.OK, "renditions", f"They may be written and looked for, under {context.settings.s3_prefix}/.")
+        return fail("renditions", *unexpected(answer, "S3", "look for one"))
+    return ok("renditions", f"They can be written and looked for, under {context.settings.s3_prefix}/.")
 
 
 def _public(settings: Settings, key: str) -> Row:
-    """Whether a stranger can read what results will name."""
+    """Check that the public can read the URLs in results."""
     url = f"{settings.public_url_base}/{quote(key)}"
     subject = "public URL"
     status = _status(url)
     if status == requests.codes.ok:
-        return Row(Status.OK, subject, f"{settings.public_url_base}/… can be read by anybody.")
+        return ok(subject, f"{settings.public_url_base}/… is publicly readable.")
     if status is None:
-        return Row(
-            Status.WARN,
+        return warn(
             subject,
             f"{settings.public_url_base} cannot be reached from here.",
-            "Look at PUBLIC_BASE_URL; if only this host may not go there, it does no harm.",
+            "Check PUBLIC_BASE_URL; if only this host has no access to it, ignore this.",
         )
     if (
         settings.s3_acl in {"private", "authenticated-read", "bucket-owner-full-control"}
         and not settings.public_base_url
     ):
-        return Row(Status.OK, subject, f"A stranger gets {status}, as S3_ACL={settings.s3_acl} says.")
-    return Row(
-        Status.WARN,
+        return ok(subject, f"An anonymous request gets {status}, as S3_ACL={settings.s3_acl} requires.")
+    return warn(
         subject,
-        f"A stranger who asks for {settings.public_url_base}/… gets {status}: nobody will see the covers.",
-        "Open the prefix: a bucket policy, an ACL that S3_ACL names, or a CDN whose address PUBLIC_BASE_URL is.",
+        f"An anonymous request to {settings.public_url_base}/… gets {status}: the covers are not public.",
+        "Make the prefix public: with a bucket policy, with S3_ACL, or with a CDN as PUBLIC_BASE_URL.",
     )
 
 
 def _status(url: str) -> int | None:
-    """What a request without credentials gets; None where nothing answers."""
+    """Return the status of a request without credentials; None without an answer."""
     try:
         with requests.get(url, timeout=TIMEOUT, stream=True) as response:
             return response.status_code
@@ -202,9 +195,9 @@ def _staging(context: Context) -> Iterator[Row]:
     if place is None:
         return
     bucket, prefix = place
-    where, key, needed = f"s3://{bucket}/{prefix}", prefix + secrets.token_hex(16), context.may(Place.STAGING)
+    where, key, needed = f"s3://{bucket}/{prefix}", prefix + secrets.token_hex(16), context.actions_in(Place.STAGING)
     if "s3:PutObject" not in needed:
-        yield Row(Status.SKIP, "staging", "To write there is not needed, and was not tried.")
+        yield skip("staging", "Writing there is not needed, and was not tested.")
         return
     answer = _put(bucket, key)
     if answer.error:
@@ -212,33 +205,31 @@ def _staging(context: Context) -> Iterator[Row]:
         return
     refused = []
     if "s3:GetObject" in needed and ask(lambda: aws.s3().get_object(Bucket=bucket, Key=key)).error:
-        refused.append("s3:GetObject")  # its lack looks like a missing object to the service
+        refused.append("s3:GetObject")  # without it, the service would take the object for missing
     public = _open_to_all(context.settings, bucket, key)
     gone = ask(lambda: aws.s3().delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key}]}))
     if "s3:DeleteObject" in needed and (gone.error or gone.value.get("Errors")):
         refused.append("s3:DeleteObject")
     if refused:
-        yield Row(
-            Status.FAIL,
+        yield fail(
             "staging",
-            f"These credentials may not {' nor '.join(refused)} in {where}.",
+            f"These credentials do not permit {' and '.join(refused)} in {where}.",
             f"Allow it; `{context.policy}` prints the policy.",
         )
     if public:
-        yield Row(
-            Status.FAIL,
+        yield fail(
             "staging",
-            f"Anybody can read what is staged in {where}.",
-            "Narrow the bucket policy to the final prefix, or give STAGING_URL a bucket of its own.",
+            f"The objects in {where} are publicly readable.",
+            "Restrict the bucket policy to the final prefix, or use another bucket for STAGING_URL.",
         )
     if not (refused or public):
-        yield Row(Status.OK, "staging", f"What waits in {where} may be written, read and deleted, and is private.")
+        yield ok("staging", f"Objects in {where} can be written, read and deleted, and are private.")
 
 
 def _open_to_all(settings: Settings, bucket: str, key: str) -> bool:
-    """Whether a stranger can read what is staged.
+    """Return whether an anonymous request can read a staged object.
 
-    An endpoint that lists a bucket to strangers asks nobody who they are: an emulator, of which that says nothing.
+    An endpoint that lists the bucket anonymously is an emulator without access control, which proves nothing.
     """
     endpoint = (settings.s3_endpoint or f"https://s3.{settings.aws_region}.amazonaws.com").rstrip("/")
     if _status(f"{endpoint}/{bucket}/{quote(key)}") != requests.codes.ok:
@@ -247,7 +238,7 @@ def _open_to_all(settings: Settings, bucket: str, key: str) -> bool:
 
 
 def _folder(context: Context) -> Iterator[Row]:
-    """A staging folder: that it can be written, and has room."""
+    """Check that a staging folder is writable and has enough space."""
     parts = urlsplit(context.settings.staging)
     if parts.scheme != "file":
         return
@@ -258,42 +249,39 @@ def _folder(context: Context) -> Iterator[Row]:
             file.write(_BODY)
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        yield Row(
-            Status.FAIL,
+        yield fail(
             str(folder),
-            f"The staging folder cannot be written: {error.strerror}.",
-            "Give it to the user who runs the processes (`chown`), or name another in STAGING_URL.",
+            f"The staging folder is not writable: {error.strerror}.",
+            "Give it to the user of the processes (`chown`), or set another folder in STAGING_URL.",
         )
         return
     if free < FREE:
-        yield Row(Status.WARN, str(folder), f"Only {free / 1e6:,.0f} MB are free there.", "Make room, or use S3.")
+        yield warn(str(folder), f"Only {free / 1e6:,.0f} MB are free there.", "Free some space, or use S3.")
     else:
-        yield Row(Status.OK, str(folder), f"The staging folder can be written, and has {free / 1e9:,.1f} GB free.")
+        yield ok(str(folder), f"The staging folder is writable, and has {free / 1e9:,.1f} GB free.")
 
 
 def _expiry(context: Context) -> Iterator[Row]:
     place = _staging_bucket(context.settings)
     if place is None:
         return
-    answer = ask(lambda: list(lifecycle_steps(*place)))
+    answer = ask(lambda: list(lifecycle_changes(*place)))
     if answer.denied:
-        yield Row(
-            Status.SKIP,
+        yield skip(
             "expiry",
-            "The bucket's lifecycle rules may not be read with these credentials.",
-            "A worker need not; run `check` with the credentials of `provision` too.",
+            "These credentials do not permit reading the bucket's lifecycle rules.",
+            "A worker does not need that; run `check` with the credentials of `provision` too.",
         )
     elif answer.error:
-        yield Row(Status.FAIL, "expiry", *unforeseen(answer, "S3", "tell the bucket's lifecycle rules"))
+        yield fail("expiry", *unexpected(answer, "S3", "return the bucket's lifecycle rules"))
     elif answer.value:
-        yield Row(
-            Status.WARN,
+        yield warn(
             "expiry",
-            "No lifecycle rule expires what is left in staging: it grows for ever.",
-            "`image-pipeline provision` adds the rule, and keeps the bucket's others.",
+            "No lifecycle rule expires objects in staging, so it keeps growing.",
+            "`image-pipeline provision` adds the rule, and keeps the other rules of the bucket.",
         )
     else:
-        yield Row(Status.OK, "expiry", f"What is left in staging expires after {EXPIRY_DAYS} days.")
+        yield ok("expiry", f"Objects in staging expire after {EXPIRY_DAYS} days.")
 
 
 def _put(bucket: str, key: str, **more: Any) -> Answer:
@@ -306,9 +294,9 @@ def _put(bucket: str, key: str, **more: Any) -> Answer:
 
 def _refused(context: Context, answer: Answer, subject: str, where: str) -> Row:
     if answer.denied:
-        says = f"These credentials may not s3:PutObject in {where}."
-        return Row(Status.FAIL, subject, says, f"Allow it; `{context.policy}` prints the policy.")
-    return Row(Status.FAIL, subject, *(meaning(answer, "S3", context.settings) or unforeseen(answer, "S3", "write")))
+        message = f"These credentials do not permit s3:PutObject in {where}."
+        return fail(subject, message, f"Allow it; `{context.policy}` prints the policy.")
+    return fail(subject, *(meaning(answer, "S3", context.settings) or unexpected(answer, "S3", "write")))
 
 
 _LOOKS = frozenset({"fetch", "resize", "upload"})
@@ -316,13 +304,25 @@ _STAGES = _LOOKS | {"notify", "sweep", "ingest"}
 
 CHECKS = (
     Check(
-        "S3", "answers", "Asks for an absent object: the endpoint, region, credentials, bucket.", _answers, opens=True
+        "S3",
+        "answers",
+        "Reads a missing object, to test endpoint, region, credentials and bucket.",
+        _answers,
+        opens=True,
     ),
     Check(
-        "S3", "renditions", "Writes as upload does, looks for it, reads as a stranger, deletes.", _renditions, _LOOKS
+        "S3",
+        "renditions",
+        "Writes as upload does, looks for the object, reads it anonymously, deletes it.",
+        _renditions,
+        _LOOKS,
     ),
     Check(
-        "S3", "staging", "Writes, reads and deletes there, and reads as a stranger.", _staging, _STAGES | {"producer"}
+        "S3",
+        "staging",
+        "Writes, reads and deletes an object, and reads it anonymously.",
+        _staging,
+        _STAGES | {"producer"},
     ),
     Check("S3", "expiry", "Reads the bucket's lifecycle rules.", _expiry, _STAGES | {"provision"}),
 )

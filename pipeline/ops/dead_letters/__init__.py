@@ -1,1 +1,1 @@
-"""Dead letters: read them, send them through again, purge them."""
+"""Dead letters: read, redrive and purge them."""

@@ -1,9 +1,9 @@
-"""What an operator does with dead letters: look at them, send them through again, delete them.
+"""What an operator does with dead letters: list them, redrive them, purge them.
 
-A redrive sends what a letter holds to the queue that it names, with the bytes that wait in staging, and deletes the
-letter once SQS has confirmed the message. If it is ended between the two, the letter is there still, and sending it
-again gives the same result under the same id. What fails again comes back as a new letter, which the same redrive
-leaves alone: it takes no letter that is newer than those it has looked at first.
+A redrive sends the message of a letter to its target queue, with the bytes that wait in staging, and deletes the letter
+once SQS has confirmed the message. If the redrive stops between the two steps, the letter remains, and sending it again
+gives the same result under the same id. A job that fails again becomes a new letter. The same redrive ignores it
+because it takes no letter newer than its first survey.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 from dramatiq_sqs.utils import batched
 
 from pipeline.actors import broker
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, SettingsError
 from pipeline.ops.dead_letters.letter import NO_REASON, DeadLetter, Filter, payload_of, read_letter, to_send
-from pipeline.ops.dead_letters.reader import Reading, open_readings, read_through
+from pipeline.ops.dead_letters.reader import QueueReader, open_readers, read_all
 from pipeline.payload import parse_json
 from pipeline.producer import send_message
-from pipeline.settings import SettingsError, get_settings
+from pipeline.settings import get_settings
 from pipeline.sqs.wire import MAX_BATCH
 from pipeline.stages import INGEST_DEAD_LETTER_QUEUE
 from pipeline.storage.staging import staging
@@ -47,99 +47,113 @@ __all__ = [
     "survey",
 ]
 
-#: Letters that a redrive sends in a second, where it is not told otherwise.
+#: Default limit of a redrive, in letters per second.
 RATE = 100.0
 
 EVERYTHING = Filter()
 
+_Pair = tuple[DeadLetter, "MessageTypeDef"]
+
 
 @dataclass
 class Survey:
-    """What a look at the dead-letter queues found."""
+    """The letters that match a filter, counted."""
 
-    #: Letters that the filter takes, by stage, code, and why a redrive would leave them (empty: it would not).
+    #: Number of letters by stage, code and obstacle (why a redrive would leave them; empty if it would send them).
     groups: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    says: dict[tuple[str, str], str] = field(default_factory=dict)  #: the sentence of one of them, by stage and code
-    latest: list[DeadLetter] = field(default_factory=list)  #: the latest of them, as many as were asked for
-    waiting: int = 0  #: letters in the queues, those included that the filter does not take; SQS's approximate count
-    elsewhere: int = 0  #: letters that another reader holds, and nobody else can see meanwhile; approximate too
-    newest: float = 0.0  #: when the newest letter that was found came, by SQS's clock, in Unix seconds
-    complete: bool = True  #: whether all letters could be looked at
+    examples: dict[tuple[str, str], str] = field(default_factory=dict)  #: the message of one letter, by stage and code
+    latest: list[DeadLetter] = field(default_factory=list)  #: the latest letters, as many as `survey` was to keep
+    waiting: int = 0  #: approximate number of visible messages in the queues, whether they match or not
+    hidden: int = 0  #: approximate number of messages that other readers hold
+    newest: float = 0.0  #: arrival of the newest letter, in Unix seconds by SQS's clock
+    complete: bool = True  #: whether all letters could be read
 
     @property
     def total(self) -> int:
-        """Letters that the filter takes."""
+        """Number of letters that match."""
         return self.groups.total()
 
     @property
     def sendable(self) -> int:
-        """Those of them that a redrive would send."""
+        """Number of matching letters that a redrive would send."""
         return sum(number for (*_, obstacle), number in self.groups.items() if not obstacle)
+
+    def add(self, letters: Sequence[DeadLetter], keep: int) -> None:
+        """Count letters, and keep the latest `keep` of all."""
+        self.groups.update((letter.stage, letter.code, letter.obstacle) for letter in letters)
+        self.examples |= {(letter.stage, letter.code): letter.message for letter in letters}
+        self.newest = max(self.newest, *(letter.sent_at for letter in letters))
+        self.latest = _latest([*self.latest, *letters], keep)
 
 
 @dataclass
 class Counts:
-    """How far a redrive is, or how it ended."""
+    """Progress and result of a redrive, in letters."""
 
     sent: Counter[tuple[str, str]] = field(default_factory=Counter)  #: by stage and code
-    left: Counter[str] = field(default_factory=Counter)  #: by the sentence that says why
-    unsent: Counter[str] = field(default_factory=Counter)  #: SQS did not take them, by what it said; they stay
-    kept: int = 0  #: sent, but SQS would not delete their letters: they would be sent again
+    left: Counter[str] = field(default_factory=Counter)  #: not sent, by obstacle
+    unsent: Counter[str] = field(default_factory=Counter)  #: refused by SQS and still there, by SQS's error
+    kept: int = 0  #: sent, but not deleted, so that another redrive would send them again
     complete: bool = True  #: whether all letters could be read
 
     @property
-    def done(self) -> int:
-        """Letters that were dealt with."""
-        return self.sent.total() + self.left.total() + self.unsent.total()
+    def attempted(self) -> int:
+        """Number of letters that were sent or refused."""
+        return self.sent.total() + self.unsent.total()
 
 
 def browse(filter: Filter = EVERYTHING, limit: int | None = None) -> list[DeadLetter]:
-    """The letters that `filter` takes, the latest first; up to `limit`, whichever SQS gives first.
+    """Return the letters that match, latest first.
+
+    Args:
+        filter: The letters to return.
+        limit: Stop after about this many letters, in the order in which SQS delivers them, and return at most as many.
 
     Raises:
-        SettingsError: none of the queues is there.
-        RetryableError: SQS refuses, or cannot be reached.
+        SettingsError: None of the queues exists.
+        RetryableError: SQS refuses the request or cannot be reached.
     """
     found: list[DeadLetter] = []
     stopped = Event()
 
-    def take(_: Reading, meant: list[_Pair]) -> None:
-        found.extend(letter for letter, _ in meant)
+    def collect(_: QueueReader, pairs: list[_Pair]) -> None:
+        found.extend(letter for letter, _ in pairs)
         if limit is not None and len(found) >= limit:
             stopped.set()
 
-    _go_through(filter, take, stopped)
+    _read(filter, collect, stopped)
     return _latest(found, limit)
 
 
 def survey(filter: Filter = EVERYTHING, keep: int = 0) -> Survey:
-    """Count the letters that `filter` takes: what a redrive or a purge would meet; and keep the latest ones.
+    """Count the letters that a redrive or a purge with this filter would take.
+
+    Args:
+        filter: The letters to count.
+        keep: Number of letters to return as `Survey.latest`.
 
     Raises:
-        SettingsError, RetryableError: as `browse` does.
+        SettingsError: None of the queues exists.
+        RetryableError: SQS refuses the request or cannot be reached.
     """
     found, lock = Survey(), Lock()
 
-    def count(_: Reading, meant: list[_Pair]) -> None:
-        letters = [letter for letter, _ in meant]
+    def count(_: QueueReader, pairs: list[_Pair]) -> None:
         with lock:
-            found.groups.update((letter.stage, letter.code, letter.obstacle) for letter in letters)
-            found.says |= {(letter.stage, letter.code): letter.message for letter in letters}
-            found.newest = max(found.newest, *(letter.sent_at for letter in letters))
-            found.latest = _latest([*found.latest, *letters], keep)
+            found.add([letter for letter, _ in pairs], keep)
 
-    readings = _go_through(filter, count, Event())
-    found.waiting = sum(reading.waiting for reading in readings)
-    found.elsewhere = sum(reading.elsewhere for reading in readings)
-    found.complete = all(reading.complete for reading in readings)
+    readers = _read(filter, count, Event())
+    found.waiting = sum(reader.waiting for reader in readers)
+    found.hidden = sum(reader.hidden for reader in readers)
+    found.complete = all(reader.complete for reader in readers)
     return found
 
 
 def payload(letter: DeadLetter) -> str:
-    """What the producer sent, as text without what looks like a secret.
+    """Return the payload that the producer sent, as text without probable secrets.
 
     Raises:
-        PipelineError: it waits in staging, and cannot be read.
+        PipelineError: The payload waits in staging and cannot be read.
     """
     return payload_of(letter, _staged)
 
@@ -152,83 +166,117 @@ def redrive(
     until: float | None = None,
     progress: Callable[[Counts], object] | None = None,
 ) -> Counts:
-    """Send the letters that `filter` takes through again, and delete each once SQS has its message.
+    """Send the letters that match through the pipeline again, and delete each once SQS has confirmed its message.
 
     Args:
-        rate: letters a second at the most, of all stages together.
-        limit: letters to send at the most.
-        until: takes only letters that came until then, as `Survey.newest` has it; by default it looks by itself.
-        progress: is called after each batch, from several threads, one at a time.
+        filter: The letters to send.
+        rate: Maximum number of letters per second, over all stages.
+        limit: Maximum number of letters to send.
+        until: Ignore letters that arrived later, in Unix seconds as `Survey.newest`. By default a survey comes first.
+        progress: Called after each batch, from several threads, one at a time.
 
     Raises:
-        SettingsError, RetryableError: as `browse` does; what was sent until then is what `progress` was told last.
+        SettingsError: None of the queues exists.
+        RetryableError: SQS refuses the request or cannot be reached. The last call of `progress` has the counts.
     """
     until = survey(filter).newest if until is None else until
-    counts, lock, stopped = Counts(), Lock(), Event()
-    pace = Pace(rate, stopped)
-    begun = 0
+    run = _Redrive(rate, limit, progress)
+    readers = _read(filter, run.handle, run.stopped, until=until, rate=rate)
+    run.counts.complete = all(reader.complete for reader in readers)
+    return run.counts
 
-    def send(reading: Reading, meant: list[_Pair]) -> None:
-        nonlocal begun
-        going = [pair for pair in meant if not pair[0].obstacle]
-        with lock:
-            counts.left.update(letter.obstacle for letter, _ in meant if letter.obstacle)
-            going = going[: None if limit is None else limit - begun]
-            begun += len(going)
-        for batch in batched(going, pace.batch):
-            pairs = list(batch)
-            if not pace.wait(len(pairs)):
+
+class _Redrive:
+    """One redrive. Several threads call `handle`; the lock guards the counts."""
+
+    def __init__(self, rate: float, limit: int | None, progress: Callable[[Counts], object] | None) -> None:
+        self.counts = Counts()
+        self.stopped = Event()
+        self._pace = Pace(rate, self.stopped)
+        self._limit = limit
+        self._progress = progress
+        self._lock = Lock()
+        self._claimed = 0  # letters that a thread has begun to send
+
+    def handle(self, reader: QueueReader, pairs: list[_Pair]) -> None:
+        """Send the letters that can be sent, batch by batch, and delete them from their queue."""
+        for batch in batched(self._claim(pairs), self._pace.batch):
+            members = list(batch)
+            if not self._pace.wait(len(members)):
                 return
-            errors = _send([letter for letter, _ in pairs])
-            sent = [pair for pair, error in zip(pairs, errors, strict=True) if error is None]
-            try:
-                kept = len(sent)
-                kept = len(reading.delete([message for _, message in sent]))
-            finally:
-                with lock:
-                    counts.sent.update((letter.stage, letter.code) for letter, _ in sent)
-                    counts.unsent.update(error for error in errors if error)
-                    counts.kept += kept
-                    if limit is not None and counts.sent.total() + counts.unsent.total() >= limit:
-                        stopped.set()
-                    if progress:
-                        progress(counts)
+            self._send(reader, members)
 
-    readings = _go_through(filter, send, stopped, until=until, rate=rate)
-    counts.complete = all(reading.complete for reading in readings)
-    return counts
+    def _claim(self, pairs: list[_Pair]) -> list[_Pair]:
+        """Count the letters with an obstacle; return the others, up to the limit of the redrive."""
+        sendable = [pair for pair in pairs if not pair[0].obstacle]
+        with self._lock:
+            self.counts.left.update(letter.obstacle for letter, _ in pairs if letter.obstacle)
+            sendable = sendable[: None if self._limit is None else self._limit - self._claimed]
+            self._claimed += len(sendable)
+        return sendable
+
+    def _send(self, reader: QueueReader, pairs: list[_Pair]) -> None:
+        errors = _send([letter for letter, _ in pairs])
+        sent = [pair for pair, error in zip(pairs, errors, strict=True) if error is None]
+        kept = len(sent)
+        try:
+            kept = len(reader.delete([message for _, message in sent]))
+        finally:
+            self._record([letter for letter, _ in sent], [error for error in errors if error], kept)
+
+    def _record(self, sent: list[DeadLetter], errors: list[str], kept: int) -> None:
+        with self._lock:
+            self.counts.sent.update((letter.stage, letter.code) for letter in sent)
+            self.counts.unsent.update(errors)
+            self.counts.kept += kept
+            if self._limit is not None and self.counts.attempted >= self._limit:
+                self.stopped.set()
+            if self._progress:
+                self._progress(self.counts)
 
 
 def purge(filter: Filter, *, until: float | None = None, progress: Callable[[int], object] | None = None) -> int:
-    """Delete the letters that `filter` takes; returns how many. What their jobs have in staging expires by itself.
+    """Delete the letters that match. The bytes of their jobs in staging expire by themselves.
 
     Args:
-        until: as in `redrive`.
-        progress: is called with the number deleted so far, from several threads, one at a time.
+        filter: The letters to delete.
+        until: As in `redrive`.
+        progress: Called with the number deleted so far, from several threads, one at a time.
+
+    Returns:
+        The number of deleted letters.
 
     Raises:
-        SettingsError, RetryableError: as `browse` does.
+        SettingsError: None of the queues exists.
+        RetryableError: SQS refuses the request or cannot be reached.
     """
     until = survey(filter).newest if until is None else until
-    lock, deleted = Lock(), 0
+    run = _Purge(progress)
+    _read(filter, run.handle, Event(), until=until)
+    return run.deleted
 
-    def delete(reading: Reading, meant: list[_Pair]) -> None:
-        nonlocal deleted
-        refused = reading.delete([message for _, message in meant])
-        with lock:
-            deleted += len(meant) - len(refused)
-            if progress:
-                progress(deleted)
 
-    _go_through(filter, delete, Event(), until=until)
-    return deleted
+class _Purge:
+    """One purge. Several threads call `handle`; the lock guards the count."""
+
+    def __init__(self, progress: Callable[[int], object] | None) -> None:
+        self.deleted = 0
+        self._progress = progress
+        self._lock = Lock()
+
+    def handle(self, reader: QueueReader, pairs: list[_Pair]) -> None:
+        refused = reader.delete([message for _, message in pairs])
+        with self._lock:
+            self.deleted += len(pairs) - len(refused)
+            if self._progress:
+                self._progress(self.deleted)
 
 
 class Pace:
-    """Lets letters go at `rate` a second, those of all threads together; none any more once `stopped` is set."""
+    """Limits the letters of all threads together to `rate` per second, and stops them once `stopped` is set."""
 
     def __init__(self, rate: float, stopped: Event, clock: Callable[[], float] = time.monotonic) -> None:
-        self.batch = max(1, min(MAX_BATCH, int(rate)))  #: letters that may go at once
+        self.batch = max(1, min(MAX_BATCH, int(rate)))  #: maximum number of letters to send at once
         self._rate = rate
         self._stopped = stopped
         self._clock = clock
@@ -236,46 +284,43 @@ class Pace:
         self._next = 0.0
 
     def wait(self, number: int) -> bool:
-        """Wait until `number` letters may go; False if none may."""
+        """Wait until `number` letters may be sent; return False if the redrive was stopped."""
         with self._lock:
             now = self._clock()
-            turn = max(now, self._next)
-            self._next = turn + number / self._rate
-        return not self._stopped.wait(turn - now)
+            start = max(now, self._next)
+            self._next = start + number / self._rate
+        return not self._stopped.wait(start - now)
 
 
-_Pair = tuple[DeadLetter, "MessageTypeDef"]
-
-
-def _go_through(
+def _read(
     filter: Filter,
-    each: Callable[[Reading, list[_Pair]], None],
+    handle: Callable[[QueueReader, list[_Pair]], None],
     stopped: Event,
     *,
     until: float | None = None,
     rate: float | None = None,
-) -> list[Reading]:
-    """Hand what `filter` takes to `each`, from several threads; all that is not deleted is visible again then."""
+) -> list[QueueReader]:
+    """Call `handle` with the matching letters from several threads, then make all letters it kept visible again."""
     prefix, now = f"{get_settings().queue_namespace}_", datetime.now(UTC)
     names = [prefix + queue for queue in filter.queues]
-    readings = open_readings(names, stopped=stopped, until=until, rate=rate)
-    if not readings:
+    readers = open_readers(names, stopped=stopped, until=until, rate=rate)
+    if not readers:
         raise SettingsError(
-            f"QUEUE_NAMESPACE={get_settings().queue_namespace!r}: there is no queue {names[0]}. Is that the namespace "
-            "and the region of the service? `image-pipeline provision` creates its queues."
+            f"QUEUE_NAMESPACE={get_settings().queue_namespace!r}: there is no queue {names[0]}. Check the namespace "
+            "and the region. `image-pipeline provision` creates the queues."
         )
 
-    def handle(reading: Reading, messages: list[MessageTypeDef]) -> None:
-        letters = [read_letter(message, reading.name.removeprefix(prefix), _staged) for message in messages]
-        if meant := [pair for pair in zip(letters, messages, strict=True) if filter.takes(pair[0], now)]:
-            each(reading, meant)
+    def handle_matching(reader: QueueReader, messages: list[MessageTypeDef]) -> None:
+        letters = [read_letter(message, reader.name.removeprefix(prefix), _staged) for message in messages]
+        if matching := [pair for pair in zip(letters, messages, strict=True) if filter.matches(pair[0], now)]:
+            handle(reader, matching)
 
-    read_through(readings, handle, stopped)
-    return readings
+    read_all(readers, handle_matching, stopped)
+    return readers
 
 
 def _send(letters: Sequence[DeadLetter]) -> list[str | None]:
-    """Send letters of one queue; returns what SQS said, or None, for each."""
+    """Send letters of one queue; return SQS's error, or None, for each."""
     if letters[0].queue == INGEST_DEAD_LETTER_QUEUE:
         return [_send_input(letter) for letter in letters]
     return [str(error) if error else None for error in broker.enqueue_many([to_send(letter) for letter in letters])]

@@ -1,7 +1,7 @@
-"""One dead letter: what it says of itself, and whether it can be sent through again.
+"""Parses one dead letter, and decides whether it can be redriven.
 
-What is shown of it names a URL by host and path. Only `shown_payload` shows what a producer sent, without what looks
-like a secret.
+Its fields contain URLs only as host and path. Only `shown_payload` shows a producer's payload, without probable
+secrets.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from pipeline.worker.messages import job_of
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
-#: The code of a letter that holds none: SQS moved the message itself.
+#: The code of a letter without one, which SQS moved itself.
 NO_REASON = "no_reason"
 
-#: The beginning of an id names it, if it is at least so long.
-SHORTEST_ID = 4
+#: Minimum length of the beginning of an id.
+MIN_ID = 4
 
-#: What is not shown of a payload: the values under such names, and of a URL all but host and path.
+#: Names whose values are hidden in a shown payload.
 _SECRET = re.compile(r"secret|passw|token|credential|authori[sz]ation|signature|api_?key|private", re.IGNORECASE)
-#: Names and schemes have a longest length, so that no text takes more than linear time.
+#: Names and schemes have a maximum length, so that matching takes linear time.
 _URL = re.compile(r"[a-z][a-z0-9+.-]{0,20}://[^\s\"'<>\\]+", re.IGNORECASE)
 _NAME = rf'"[^"]{{0,60}}?(?:{_SECRET.pattern})[^"]{{0,60}}"'
 _SECRET_PAIR = re.compile(rf'({_NAME}\s{{0,20}}:\s{{0,20}})("(?:[^"\\]|\\.)*"?|[^\s,}}\]]+)', re.IGNORECASE)
@@ -54,37 +54,36 @@ HIDDEN = "…"
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A dead letter, as it was read. Times are in UTC."""
+    """A dead letter. Times are in UTC."""
 
     id: str  #: SQS's MessageId
-    queue: str  #: where it lies, without the namespace: `upload_dlq`
-    stage: str  #: that gave it up: `upload`; also `ingest`, `sweep_channels`, `sweep_episodes`
+    queue: str  #: its dead-letter queue, without the namespace: `upload_dlq`
+    stage: str  #: the stage that failed: `upload`; also `ingest`, `sweep_channels`, `sweep_episodes`
     code: str
     message: str  #: one sentence for people
-    attempts: int  #: that were made; 0 where nobody counted
+    attempts: int  #: 0 if unknown
     first_at: datetime  #: when it was first sent
-    last_at: datetime  #: when it was given up
-    sent_at: float  #: when it came here, by SQS's clock, in Unix seconds
-    target: str = (
-        ""  #: the queue that a redrive sends it to, without the namespace; of `ingest`, the input queue's name
-    )
-    obstacle: str = ""  #: why a redrive leaves it; a sentence, empty where it does not
-    job_id: str = ""  #: empty where it holds no job
-    report_id: str = ""  #: what its result is reported under when it is sent again
+    last_at: datetime  #: when it failed for good
+    sent_at: float  #: when it arrived in the dead-letter queue, in Unix seconds by SQS's clock
+    #: The queue that a redrive sends it to, without the namespace; for `ingest`, the name of the input queue.
+    target: str = ""
+    obstacle: str = ""  #: a sentence why a redrive leaves it; empty if it sends it
+    job_id: str = ""  #: empty if it contains no job
+    report_id: str = ""  #: the id of its result after a redrive
     folder: str = ""
     lane: str = ""
-    urls: tuple[str, ...] = ()  #: of its images, as host and path
-    hosts: tuple[str, ...] = ()  #: of its images, and of the postback's receiver where `notify` gave it up
+    urls: tuple[str, ...] = ()  #: the URLs of its images, as host and path
+    hosts: tuple[str, ...] = ()  #: of its images; in `notify` also of its postback URL
     job: Job | None = field(default=None, repr=False)
-    body: str = field(default="", repr=False)  #: what is sent again; the whole of it, wherever it waited
+    body: str = field(default="", repr=False)  #: the complete body, read from staging if it waited there
 
     @property
     def kept_until(self) -> datetime:
-        """When SQS deletes it."""
+        """When SQS will delete it."""
         return datetime.fromtimestamp(self.sent_at + RETENTION, UTC)
 
     def as_dict(self) -> dict[str, Any]:
-        """Its JSON form: no payload, no query of a URL."""
+        """Return the letter as the commands print it in JSON, without payload and URL queries."""
         times = {name: getattr(self, name).isoformat(timespec="seconds") for name in ("first_at", "last_at")}
         names = ("id", "queue", "stage", "code", "message", "attempts")
         more = ("target", "obstacle", "job_id", "report_id", "folder", "lane", "urls", "hosts")
@@ -95,31 +94,33 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which letters are meant: those that fit everything that is given.
+    """A filter for letters; a letter matches if it fits every field that is set.
 
     Raises:
-        ValueError: `stage` is none, or an id is too short to mean a letter.
+        ValueError: There is no such stage, or an id is too short.
     """
 
     stage: str | None = None  #: a key of `DEAD_LETTER_QUEUES`
     code: str | None = None
-    host: str | None = None  #: or a subdomain of it
-    older_than: timedelta | None = None  #: given up longer ago than that
-    ids: tuple[str, ...] = ()  #: any of these letters or jobs, by the beginnings of their ids
+    host: str | None = None  #: also matches its subdomains
+    older_than: timedelta | None = None  #: minimum time since the failure
+    ids: tuple[str, ...] = ()  #: beginnings of ids of letters or jobs; one must match
 
     def __post_init__(self) -> None:
         if self.stage is not None and self.stage not in DEAD_LETTER_QUEUES:
-            raise ValueError(f"{self.stage!r} is no stage: write one of {', '.join(DEAD_LETTER_QUEUES)}")
-        if short := [id_ for id_ in self.ids if len(id_) < SHORTEST_ID]:
-            raise ValueError(f"{short[0]!r} is no id: write at least {SHORTEST_ID} characters of a letter's or a job's")
+            raise ValueError(f"{self.stage!r} is not a stage: write one of {', '.join(DEAD_LETTER_QUEUES)}")
+        if short := [id_ for id_ in self.ids if len(id_) < MIN_ID]:
+            raise ValueError(
+                f"{short[0]!r} is too short: write at least {MIN_ID} characters of a letter's or a job's id"
+            )
 
     @property
     def queues(self) -> list[str]:
-        """The dead-letter queues to look in, without the namespace."""
+        """The dead-letter queues to read, without the namespace."""
         return [DEAD_LETTER_QUEUES[self.stage]] if self.stage else list(DEAD_LETTER_QUEUES.values())
 
-    def takes(self, letter: DeadLetter, now: datetime) -> bool:
-        """Whether `letter` is meant, at the time `now`."""
+    def matches(self, letter: DeadLetter, now: datetime) -> bool:
+        """Return whether a letter matches at the time `now`."""
         return (
             self.stage in {None, letter.stage}
             and self.code in {None, letter.code}
@@ -131,7 +132,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class _Content:
-    """What was found in a letter's body."""
+    """The parsed body of a letter."""
 
     target: str = ""
     obstacle: str = ""
@@ -139,34 +140,37 @@ class _Content:
 
 
 def read_letter(received: MessageTypeDef, queue: str, body_of: Callable[[str], str]) -> DeadLetter:
-    """The letter in a message that was received from `queue`, a dead-letter queue's name without the namespace.
+    """Parse the letter in a received message.
 
-    `body_of` returns the body that waits in staging under a key; it raises a PipelineError where it cannot.
+    Args:
+        received: The message.
+        queue: The name of its dead-letter queue, without the namespace.
+        body_of: Returns the body stored in staging under a key, or raises a PipelineError.
     """
-    said = {name: value.get("StringValue", "") for name, value in received.get("MessageAttributes", {}).items()}
+    attributes = {name: value.get("StringValue", "") for name, value in received.get("MessageAttributes", {}).items()}
     stage = next(stage for stage, name in DEAD_LETTER_QUEUES.items() if name == queue)
     sent = int(received["Attributes"]["SentTimestamp"]) / 1000
     body = received["Body"]
     try:
-        body = body_of(said["staging_key"]) if said.get("staging_key") else body
+        body = body_of(attributes["staging_key"]) if attributes.get("staging_key") else body
         content = _content(body, queue)
     except PipelineError as error:
-        content = _Content(obstacle=f"Its body, which was too large for a letter, cannot be read: {error.message}")
-    code, job = said.get("error_code") or NO_REASON, content.job
+        content = _Content(obstacle=f"Its body, which was too large for SQS, cannot be read: {error.message}")
+    code, job = attributes.get("error_code") or NO_REASON, content.job
     urls = _urls_of(job, stage) if job else []
     return DeadLetter(
         id=received["MessageId"],
         queue=queue,
         stage=stage,
         code=code,
-        message=said.get("error_message")
-        or f"SQS moved it here itself, after {MAX_RECEIVES} receives: no worker that had it lived to settle it.",
-        attempts=int(said["attempts"]) if said.get("attempts", "").isdecimal() else 0,
-        first_at=_time(said.get("first_at"), sent),
-        last_at=_time(said.get("last_at"), sent),
+        message=attributes.get("error_message")
+        or f"SQS moved it here after {MAX_RECEIVES} receives: every worker that received it died before settling it.",
+        attempts=int(attributes["attempts"]) if attributes.get("attempts", "").isdecimal() else 0,
+        first_at=_time(attributes.get("first_at"), sent),
+        last_at=_time(attributes.get("last_at"), sent),
         sent_at=sent,
         target=content.target,
-        obstacle=content.obstacle or _needless(job, stage, code),
+        obstacle=content.obstacle or _unneeded(job, stage, code),
         job_id=job.id if job else "",
         report_id=job.report_id if job else "",
         folder=job.folder if job else "",
@@ -183,56 +187,56 @@ def _content(body: str, queue: str) -> _Content:
 
 
 def _input(body: str) -> _Content:
-    """What `ingest` refused: it can be sent again if it would not be refused today."""
+    """Parse a message that `ingest` rejected; it can be sent again if it is acceptable now."""
     target = get_settings().input_queue_name or ""
     try:
         job = Job.accept(parse_json(body), job_id="", own_queues=get_settings().own_queues, stage_payload=lambda _: "")
     except (ValueError, RecursionError):
-        return _Content(target, _refused("It is not valid JSON."))
+        return _Content(target, _rejected("It is not valid JSON."))
     except Rejected as error:
-        return _Content(target, _refused(error.message))
-    return _Content(target, "" if target else "QUEUE_URL is not set, and it came from there.", job)
+        return _Content(target, _rejected(error.message))
+    return _Content(target, "" if target else "QUEUE_URL, which it came from, is not set.", job)
 
 
 def _message(body: str, queue: str) -> _Content:
-    """What lay on a queue of the service's own: it can be sent again if a worker of today would take it."""
+    """Parse a message of the service's own queues; it can be sent again if this release accepts it."""
     try:
         message = decode(body)
     except ValueError as error:
-        return _Content(obstacle=f"No worker would take it: {error}.")
+        return _Content(obstacle=f"No worker would accept it: {error}.")
     target, stage = message.queue_name, stage_of_queue(message.queue_name)
     actor, dead = (stage.actor, stage.dead_letter_queue) if stage else (target, dead_letter_queue_of(target))
     if (stage is None and target not in SWEEP_QUEUES) or dead != queue or message.actor_name != actor:
-        return _Content(obstacle="No worker would take it: it names another queue or actor.")
+        return _Content(obstacle="No worker would accept it: it names another queue or actor.")
     if stage is None:  # the page of a sweep
         return _Content(target)
     try:
         return _Content(target, job=job_of(message, stage_payload=lambda _: ""))
     except UnknownVersion as error:
-        return _Content(target, f"This release cannot read it: {error}. A newer one can.")
+        return _Content(target, f"This release cannot read it: {error}. A newer release can.")
     except Rejected as error:
-        return _Content(target, _refused(error.message))
+        return _Content(target, _rejected(error.message))
 
 
-def _refused(why: str) -> str:
-    return f"It would be refused again: {why}"
+def _rejected(why: str) -> str:
+    return f"It would be rejected again: {why}"
 
 
-def _needless(job: Job | None, stage: str, code: str) -> str:
-    """Why there would be no sense in sending a job through that could be."""
+def _unneeded(job: Job | None, stage: str, code: str) -> str:
+    """Return why a job should not be redriven although it could be; empty if it should."""
     if job and job.sweep and stage != NOTIFY.name and code != NO_REASON:
         again = f"`image-pipeline sweep retry {job.sweep.collection}`"
-        return f"It is a sweep's job, whose documents were told of the error and wait for {again}."
+        return f"It is a job of a sweep. Its documents record the error and wait for {again}."
     return ""
 
 
 def to_send(letter: DeadLetter) -> dramatiq.Message[Any]:
-    """The message that a letter of a stage or a sweep is sent again as, its attempts counted anew."""
+    """Return the message that redrives a letter of a stage or a sweep, with its attempts reset."""
     return decode(letter.body).copy(options={ATTEMPTS: {}})
 
 
 def _urls_of(job: Job, stage: str) -> list[str]:
-    """The URLs by whose hosts a letter is found. A payload that waits in staging is not looked into."""
+    """Return the URLs whose hosts the filter matches. A payload in staging is not read."""
     postback = (job.payload or {}).get("postback_url") if stage == NOTIFY.name else None
     return [source.url for source in job.sources] + ([postback] if isinstance(postback, str) else [])
 
@@ -258,10 +262,14 @@ def _time(text: str | None, otherwise: float) -> datetime:
 
 
 def payload_of(letter: DeadLetter, body_of: Callable[[str], str]) -> str:
-    """What the producer sent, as text without what looks like a secret: indented JSON, or as it is if it is none.
+    """Return the producer's payload without probable secrets: as indented JSON, or unchanged if it is not JSON.
+
+    Args:
+        letter: The letter.
+        body_of: As in `read_letter`.
 
     Raises:
-        PipelineError: it waits in staging, and `body_of`, as in `read_letter`, cannot read it.
+        PipelineError: The payload waits in staging, and `body_of` cannot read it.
     """
     if letter.job and letter.job.payload_key:
         return shown_payload(body_of(letter.job.payload_key))
@@ -271,7 +279,7 @@ def payload_of(letter: DeadLetter, body_of: Callable[[str], str]) -> str:
 
 
 def shown_payload(text: str) -> str:
-    """`text` without what looks like a secret: values under such names, and of a URL all but host and path.
+    """Remove probable secrets: values with such names, and from URLs everything but host and path.
 
     >>> shown_payload('{"image_url": "https://u:p@example.org/a.jpg?t=1", "token": "x"}')
     '{\\n  "image_url": "https://example.org/a.jpg?…",\\n  "token": "…"\\n}'
@@ -294,7 +302,7 @@ def _without_secrets(value: Any) -> Any:
 
 
 def _bare(url: str) -> str:
-    """A URL without credentials, query and fragment."""
+    """Remove credentials, query and fragment from a URL."""
     scheme, _, rest = url.partition("://")
     more = f"?{HIDDEN}" if re.search("[?#]", rest) else ""
     return f"{scheme}://{shown(url)}{more}"

@@ -1,10 +1,10 @@
-"""Reading dead-letter queues. SQS cannot browse: to look at a message is to receive it, which hides it from others.
+"""Reads dead-letter queues. SQS cannot browse: to see a message is to receive it, which hides it from other readers.
 
-So whatever a reading receives stays hidden until it ends, and each message comes once; then all that was not deleted is
-made visible again, at once, however the reading ended. Only `kill -9` leaves messages hidden, until the time is over
-that they were hidden for. Dead-letter queues have no redrive policy, so how often a letter was received does no harm.
+Received messages stay hidden until the reader ends, and each is returned once. Then every message that was not deleted
+becomes visible again at once, even after an error. Only `kill -9` leaves messages hidden, until their visibility
+timeout ends. Dead-letter queues have no redrive policy, so the number of receives does not matter.
 
-Knows nothing of letters. Limits: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/
+Does not parse the messages. Limits: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/
 """
 
 from __future__ import annotations
@@ -35,47 +35,52 @@ if TYPE_CHECKING:
         MessageTypeDef,
     )
 
-    #: Is called with messages that were received for the first time, from several threads.
-    Handler = Callable[["Reading", list[MessageTypeDef]], None]
+    #: Called from several threads with messages that were received for the first time.
+    Handler = Callable[["QueueReader", list[MessageTypeDef]], None]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Seconds of one poll. A long poll, be it short, asks all of SQS's servers: an empty answer means an empty queue.
+#: Seconds of one poll. Even a short long poll asks all of SQS's servers, so an empty answer means an empty queue.
 POLL = 1
 
-#: Seconds a message is hidden at the least, and messages that are read in a second at the worst: from far away.
+#: Minimum visibility timeout in seconds, and the read rate in messages per second that it assumes: a slow, distant SQS.
 LEAST_HIDDEN, SLOWEST = 60, 100
 
-#: Seconds that SQS hides a message at the most.
+#: Maximum visibility timeout of SQS, in seconds.
 MOST_HIDDEN = 12 * 3600
 
-#: Messages of one queue that a reading holds at the most; SQS refuses to hide more than 120,000.
+#: Maximum number of messages that a reader holds; SQS allows 120,000 in flight per queue.
 MAX_HELD = 100_000
 
-#: Polls in a row without a message that concerns the reading, after which it ends: new ones may come for ever.
+#: Consecutive polls without a relevant message after which a reader ends. Newer messages may keep arriving.
 FRUITLESS = 3
 
-#: Messages that are there for each thread that reads a queue, and such threads at the most.
+#: Messages per reading thread, and the maximum number of threads per queue.
 PER_THREAD, MAX_THREADS = 500, 4
 
-#: Seconds between attempts while SQS is in trouble.
+#: Seconds between attempts while SQS fails.
 PAUSES = (0.5, 1.0, 2.0)
 
 _OVER_QUOTA = frozenset({"OverLimit", "AWS.SimpleQueueService.OverLimit"})
 
 
-class Reading:
-    """One pass through one queue, by any number of threads.
+class QueueReader:
+    """Reads one queue once, with any number of threads.
 
     Args:
-        name: the queue's name, for people.
-        url: where it is.
-        until: what was sent after this time, in Unix seconds by SQS's clock, does not concern the reading; by default,
-            what is sent after it began.
-        rate: messages a second that the handler takes at the most, if there is such a limit.
-        stopped: set when the reading is to end.
+        client: The SQS client.
+        name: The queue's name, for messages to people.
+        url: The queue's URL.
+        stopped: Set when the reader is to end.
+        until: Ignore messages sent later, in Unix seconds by SQS's clock. The default is the start of the reader.
+        rate: Maximum number of messages per second that the handler takes, if it has a limit.
+
+    Attributes:
+        waiting: Approximate number of visible messages at the start.
+        hidden: Approximate number of messages that other readers held at the start.
+        complete: Whether all messages could be read within SQS's limit of messages in flight.
     """
 
     def __init__(
@@ -86,29 +91,29 @@ class Reading:
         self._client = client
         self._stopped = stopped
         self._ended = Event()
-        self._lock = Lock()  # guards what follows
-        self._handles: dict[str, str] = {}  # the latest receipt handle of what is held, by MessageId
+        self._lock = Lock()  # guards the fields below
+        self._handles: dict[str, str] = {}  # the latest receipt handle of each held message, by MessageId
         self._seen: set[str] = set()
         self._fruitless = 0
-        self.complete = True  #: whether nothing was left unread for too much being held
-        self.waiting, self.elsewhere, now = self._look()
+        self.complete = True
+        self.waiting, self.hidden, now = self._count()
         self.until = now if until is None else until
         seconds = LEAST_HIDDEN + self.waiting / SLOWEST + (self.waiting / rate if rate else 0)
-        self._hide_for = min(int(seconds), MOST_HIDDEN)
+        self._visibility_timeout = min(int(seconds), MOST_HIDDEN)
 
     @property
     def threads(self) -> int:
-        """How many threads to read it with."""
+        """Number of threads to read it with."""
         return min(MAX_THREADS, 1 + self.waiting // PER_THREAD)
 
     def receive(self) -> list[MessageTypeDef]:
-        """Up to ten messages that concern the reading, each handed out once; none when it is at its end.
+        """Return up to ten relevant messages, each only once; an empty list at the end.
 
         Raises:
-            RetryableError: SQS refuses, or cannot be reached.
+            RetryableError: SQS refuses the request or cannot be reached.
         """
         while not (self._ended.is_set() or self._stopped.is_set()):
-            received = self._patiently(f"read the queue {self.name}", self._poll)
+            received = self._retried(f"read the queue {self.name}", self._poll)
             if not received:
                 self._ended.set()
             if fresh := self._admit(received):
@@ -116,10 +121,10 @@ class Reading:
         return []
 
     def delete(self, messages: Sequence[MessageTypeDef]) -> list[MessageTypeDef]:
-        """Delete messages; returns those that SQS would not delete: they become visible again.
+        """Delete messages; return the messages that SQS did not delete, which become visible again at the end.
 
         Raises:
-            RetryableError: SQS refuses, or cannot be reached.
+            RetryableError: SQS refuses the request or cannot be reached.
         """
         refused: list[MessageTypeDef] = []
         for batch in batched(messages, MAX_BATCH):
@@ -129,8 +134,8 @@ class Reading:
             entries: list[DeleteMessageBatchRequestEntryTypeDef] = [
                 {"Id": str(i), "ReceiptHandle": handle} for i, handle in enumerate(handles)
             ]
-            answer = self._patiently(
-                f"delete what was read of the queue {self.name}",
+            answer = self._retried(
+                f"delete messages from the queue {self.name}",
                 partial(self._client.delete_message_batch, QueueUrl=self.url, Entries=entries),
             )
             failed = {int(failure["Id"]) for failure in answer.get("Failed", [])}
@@ -141,23 +146,23 @@ class Reading:
                         self._handles.pop(message["MessageId"], None)
         return refused
 
-    def give_back(self) -> None:
-        """Make what is held visible again. Where SQS does not answer, that comes to pass by itself."""
+    def release(self) -> None:
+        """Make all held messages visible again. If SQS fails, they reappear after their visibility timeout."""
         with self._lock:
             handles, self._handles = list(self._handles.values()), {}
         failed = Event()
         with ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(partial(self._show, failed), batched(handles, MAX_BATCH)))
+            list(pool.map(partial(self._make_visible, failed), batched(handles, MAX_BATCH)))
         if failed.is_set():
             logger.warning(
-                "What was read of the queue %s is hidden still, for SQS did not answer: for %d s at the most.",
+                "SQS did not answer, so messages read from the queue %s stay hidden for up to %d s.",
                 self.name,
-                self._hide_for,
+                self._visibility_timeout,
             )
 
-    def _look(self) -> tuple[int, int, float]:
-        """How many messages are visible, how many others hold, and SQS's time."""
-        with aws.aws_errors("sqs", f"look at the queue {self.name}"):
+    def _count(self) -> tuple[int, int, float]:
+        """Return the number of visible and of hidden messages, and SQS's time in Unix seconds."""
+        with aws.aws_errors("sqs", f"count the messages of the queue {self.name}"):
             answer = self._client.get_queue_attributes(
                 QueueUrl=self.url,
                 AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
@@ -165,7 +170,7 @@ class Reading:
         counts = answer["Attributes"]
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
         try:
-            now = parsedate_to_datetime(date).timestamp() + 1 if date else time.time()  # it tells no fractions
+            now = parsedate_to_datetime(date).timestamp() + 1 if date else time.time()  # the header has whole seconds
         except ValueError:
             now = time.time()
         return int(counts["ApproximateNumberOfMessages"]), int(counts["ApproximateNumberOfMessagesNotVisible"]), now
@@ -176,7 +181,7 @@ class Reading:
                 QueueUrl=self.url,
                 MaxNumberOfMessages=MAX_BATCH,
                 WaitTimeSeconds=POLL,
-                VisibilityTimeout=self._hide_for,
+                VisibilityTimeout=self._visibility_timeout,
                 MessageAttributeNames=["All"],
                 MessageSystemAttributeNames=["All"],
             )
@@ -188,14 +193,14 @@ class Reading:
         return answer.get("Messages", [])
 
     def _admit(self, received: Sequence[MessageTypeDef]) -> list[MessageTypeDef]:
-        """Hold what was received; returns what is new and concerns the reading."""
+        """Hold the received messages; return the new and relevant ones."""
         fresh: list[MessageTypeDef] = []
         again: list[MessageTypeDef] = []
         with self._lock:
             for message in received:
                 id_ = message["MessageId"]
                 if id_ in self._seen and id_ not in self._handles:
-                    again.append(message)  # it was deleted, and SQS delivers it once more
+                    again.append(message)  # deleted, but delivered again by SQS
                 elif id_ not in self._seen and sent_at(message) <= self.until:
                     fresh.append(message)
                 self._seen.add(id_)
@@ -210,7 +215,7 @@ class Reading:
             self.delete(again)
         return fresh
 
-    def _show(self, failed: Event, handles: Iterable[str]) -> None:
+    def _make_visible(self, failed: Event, handles: Iterable[str]) -> None:
         if failed.is_set():
             return
         entries: list[ChangeMessageVisibilityBatchRequestEntryTypeDef] = [
@@ -218,11 +223,11 @@ class Reading:
         ]
         change = partial(self._client.change_message_visibility_batch, QueueUrl=self.url, Entries=entries)
         try:
-            self._patiently(f"give back what was read of the queue {self.name}", change, PAUSES[:1])
+            self._retried(f"release messages of the queue {self.name}", change, PAUSES[:1])
         except RetryableError:
             failed.set()
 
-    def _patiently(self, doing: str, call: Callable[[], T], pauses: Sequence[float] = PAUSES) -> T:
+    def _retried(self, doing: str, call: Callable[[], T], pauses: Sequence[float] = PAUSES) -> T:
         for pause in (*pauses, None):
             try:
                 with aws.aws_errors("sqs", doing):
@@ -234,51 +239,50 @@ class Reading:
         raise AssertionError  # pragma: no cover
 
 
-def open_readings(
+def open_readers(
     names: Iterable[str], *, stopped: Event, until: float | None = None, rate: float | None = None
-) -> list[Reading]:
-    """A reading of each queue of `names` that exists; nothing is received yet.
+) -> list[QueueReader]:
+    """Make a reader for each queue that exists; nothing is received yet. The arguments are those of `QueueReader`.
 
     Raises:
-        RetryableError: SQS refuses, or cannot be reached.
+        RetryableError: SQS refuses the request or cannot be reached.
     """
     client = aws.sqs()
 
-    def open_one(name: str) -> Reading | None:
+    def open_one(name: str) -> QueueReader | None:
         with aws.aws_errors("sqs", f"find the queue {name}"):
             url = find_queue(client, name)
-        return Reading(client, name, url, stopped=stopped, until=until, rate=rate) if url else None
+        return QueueReader(client, name, url, stopped=stopped, until=until, rate=rate) if url else None
 
     with ThreadPoolExecutor(16) as pool:
-        return [reading for reading in pool.map(open_one, names) if reading]
+        return [reader for reader in pool.map(open_one, names) if reader]
 
 
-def read_through(readings: Sequence[Reading], handle: Handler, stopped: Event) -> None:
-    """Hand all messages of the queues to `handle`, and give back what it did not delete.
+def read_all(readers: Sequence[QueueReader], handle: Handler, stopped: Event) -> None:
+    """Call `handle` with all messages of the queues, then release the messages that it did not delete.
 
-    An exception, KeyboardInterrupt in the main thread included, ends the reading; a call of `handle` that is under way
-    is seen through first.
+    Any exception, KeyboardInterrupt in the main thread included, ends the reading after the running calls of `handle`.
     """
 
-    def work(reading: Reading) -> None:
-        while messages := reading.receive():
-            handle(reading, messages)
+    def work(reader: QueueReader) -> None:
+        while messages := reader.receive():
+            handle(reader, messages)
 
-    workers = [reading for reading in readings for _ in range(reading.threads)]
+    workers = [reader for reader in readers for _ in range(reader.threads)]
     if not workers:
         return
     pool = ThreadPoolExecutor(len(workers), thread_name_prefix="dead-letters")
     try:
-        futures = [pool.submit(work, reading) for reading in workers]
+        futures = [pool.submit(work, reader) for reader in workers]
         for future in wait_for_all(futures, return_when=FIRST_EXCEPTION).done:
             future.result()
     finally:
         stopped.set()
         pool.shutdown(wait=True)
-        with ThreadPoolExecutor(len(readings)) as giving_back:
-            list(giving_back.map(Reading.give_back, readings))
+        with ThreadPoolExecutor(len(readers)) as releasing:
+            list(releasing.map(QueueReader.release, readers))
 
 
 def sent_at(message: MessageTypeDef) -> float:
-    """When a message was sent, in Unix seconds by SQS's clock. SQS keeps it where it moves the message itself."""
+    """Return when a message was sent, in Unix seconds by SQS's clock. A move by SQS itself does not change it."""
     return int(message["Attributes"]["SentTimestamp"]) / 1000

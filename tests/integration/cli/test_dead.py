@@ -11,10 +11,10 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import dead as dead_commands
+from pipeline.cli import terminal
 from pipeline.cli.app import app
 from pipeline.clients import aws
-from pipeline.ops.dead_letters import reader as dead_queues
+from pipeline.ops.dead_letters import reader
 from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES, FETCH, NOTIFY, UPLOAD
 from tests.support.dead import counts, job_at, letter_of, put, refused, sweep_job, taken
@@ -27,8 +27,8 @@ def dead(environment, monkeypatch):
     from pipeline.actors import broker
 
     monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
-    monkeypatch.setattr(dead_queues, "POLL", 0)
-    monkeypatch.setattr(dead_commands.console, "width", 200)
+    monkeypatch.setattr(reader, "POLL", 0)
+    monkeypatch.setattr(terminal.console, "_width", 200)
     broker._urls.clear()
     for queue in DEAD_LETTER_QUEUES.values():
         broker.queue_url(queue)
@@ -78,12 +78,12 @@ def test_a_list_counts_by_stage_and_code_and_shows_the_latest(dead):
 
 def test_a_list_takes_filters_and_prints_json_lines(dead):
     letters()
-    assert "There is no such letter." in dead("list", "--stage", "resize")
+    assert "No dead letter matches." in dead("list", "--stage", "resize")
     (line,) = dead("list", "--host", "two.example", "--older-than", "7d", "--json").splitlines()
     assert json.loads(line).items() >= {"stage": "notify", "code": "http_500", "attempts": 9}.items()
     assert len(dead("list", "--code", "s3_error", "--json").splitlines()) == 40
-    assert "'up' is no stage: write one of ingest, fetch" in dead("list", "--stage", "up", status=2)
-    assert "'7' is no age" in dead("list", "--older-than", "7", status=2)
+    assert "'up' is not a stage: write one of ingest, fetch" in dead("list", "--stage", "up", status=2)
+    assert "'7' is not an age" in dead("list", "--older-than", "7", status=2)
 
 
 def test_a_letter_is_shown_whole_by_the_beginning_of_its_id(dead):
@@ -111,11 +111,9 @@ def test_a_letter_is_shown_whole_by_the_beginning_of_its_id(dead):
 
 def test_an_id_of_several_letters_or_of_none_is_said(dead):
     letters()
-    assert "42 letters have such an id: name one of them." in dead("show", "5f43a1e2", status=1)
-    assert "There is no letter, and no job of one, whose id begins with 'abcdefgh'." in dead(
-        "show", "abcdefgh", status=1
-    )
-    assert "'abc' is no id: write at least 4 characters" in dead("show", "abc", status=2)
+    assert "42 letters match this id: choose one of them." in dead("show", "5f43a1e2", status=1)
+    assert "No letter has an id, or a job id, that begins with 'abcdefgh'." in dead("show", "abcdefgh", status=1)
+    assert "'abc' is too short: write at least 4 characters" in dead("show", "abc", status=2)
 
 
 def test_a_redrive_shows_what_it_would_do_and_does_it_when_told(dead):
@@ -124,24 +122,24 @@ def test_a_redrive_shows_what_it_would_do_and_does_it_when_told(dead):
 
     shown = dead("redrive", "--stage", "upload", "--rate", "1000")
     assert re.search(r"upload +s3_error +40 +sends them", shown)
-    assert re.search(r"upload +s3_error +1 +leaves them. It is a sweep's job, .*`image-pipeline sweep retry", shown)
+    assert re.search(r"upload +s3_error +1 +leaves them. It is a job of a sweep\. .*`image-pipeline sweep retry", shown)
     assert "Nothing was changed: --yes sends them." in shown
     assert counts("upload_dlq") == (41, 0)
     assert counts("upload") == (0, 0)
 
     shown = dead("redrive", "--stage", "upload", "--rate", "1000", answer="n\n")
-    assert "Send 40 letters through again, at most 1000 a second? [y/N]" in shown
+    assert "Redrive 40 letters, at most 1000 per second? [y/N]" in shown
     assert "Nothing was changed." in shown
     assert counts("upload_dlq") == (41, 0)
 
-    assert "Sent 10 letters through again in" in dead(
+    assert "Redrove 10 letters in" in dead(
         "redrive", "--stage", "upload", "--rate", "1000", "--limit", "10", answer="y\n"
     )
-    assert "Sent 30 letters through again in" in dead("redrive", "--stage", "upload", "--rate", "1000", "--yes")
+    assert "Redrove 30 letters in" in dead("redrive", "--stage", "upload", "--rate", "1000", "--yes")
     assert counts("upload_dlq") == (1, 0)
     assert len({message["kwargs"]["job"]["payload"]["n"] for message in taken("upload")}) >= 30
-    assert "None of them can be sent through again." in dead("redrive", "--stage", "upload", "--yes")
-    assert "There is no such letter." in dead("redrive", "--stage", "resize", "--yes")
+    assert "None of them can be redriven." in dead("redrive", "--stage", "upload", "--yes")
+    assert "No dead letter matches." in dead("redrive", "--stage", "resize", "--yes")
 
 
 def test_a_redrive_that_sqs_refuses_says_so_and_fails(dead, monkeypatch):
@@ -150,8 +148,8 @@ def test_a_redrive_that_sqs_refuses_says_so_and_fails(dead, monkeypatch):
 
     monkeypatch.setattr(broker, "enqueue_many", lambda messages: [RuntimeError("SQS said no.") for _ in messages])
     shown = dead("redrive", "--yes", status=1)
-    assert "Sent 0 letters through again" in shown
-    assert "1 could not be sent and are where they were: SQS said no." in shown
+    assert "Redrove 0 letters" in shown
+    assert "1 could not be sent and remain: SQS said no." in shown
     assert counts("upload_dlq") == (1, 0)
 
 
@@ -170,19 +168,19 @@ def test_a_redrive_that_is_interrupted_says_how_far_it_came_and_gives_the_rest_b
     sent, hidden = counts("upload")
     assert hidden == 0
     assert 20 <= sent < 300
-    assert f"Sent {sent} letters through again" in said
+    assert f"Redrove {sent} letters" in said
     assert counts("upload_dlq") == (600 - sent, 0)
 
 
 def test_a_purge_asks_and_deletes_what_is_meant(dead):
     letters()
     assert "Nothing was changed: --yes deletes them." in dead("purge")
-    assert "Delete 43 letters for good? [y/N]" in dead("purge", answer="n\n")
+    assert "Delete 43 letters permanently? [y/N]" in dead("purge", answer="n\n")
     assert "Deleted 1 letter." in dead("purge", "--stage", "ingest", "--yes")
     (line,) = dead("list", "--code", "http_404", "--json").splitlines()
     assert "Deleted 1 letter." in dead("purge", json.loads(line)["id"][:8], answer="y\n")
     assert "Deleted 41 letters." in dead("purge", "--yes")
-    assert "No dead letter was found." in dead("list")
+    assert "There are no dead letters." in dead("list")
 
 
 def test_letters_in_other_hands_are_said(dead):

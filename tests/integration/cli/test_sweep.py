@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app as cli
-from pipeline.cli import sweep as sweep_commands
+from pipeline.cli import terminal
 from pipeline.cli.app import app
 from pipeline.clients import lazy, mongo
 from pipeline.ops.provision import plan
@@ -29,7 +29,7 @@ def sweep(database, monkeypatch):
 
     monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
     broker._urls.clear()
-    monkeypatch.setattr(sweep_commands.console, "width", 200)
+    monkeypatch.setattr(terminal.console, "_width", 200)
 
     def run(*arguments, status=0):
         result = CliRunner().invoke(app, ["sweep", *arguments])
@@ -62,7 +62,7 @@ def test_what_strangers_called_their_channels_does_not_steer_the_terminal(sweep,
     # given a title with control sequences and a mark that turns the writing, an id, and a terminal of 80 columns
     title = "[bold]\x1b[2J\x1b]0;pwned\x07\u202eshow"
     made = database.channels.insert_one({"title": title, "image_url": "http://h/a.jpg"}).inserted_id
-    monkeypatch.setattr(sweep_commands.console, "width", 80)
+    monkeypatch.setattr(terminal.console, "_width", 80)
 
     shown = sweep("channels", "--dry-run")
 
@@ -133,16 +133,16 @@ def test_retry_shows_first_and_clears_only_what_was_asked_for(sweep, database):
 
 @pytest.mark.parametrize("age", ["", "7", "d", "7 d", "-7d", "7y", "99999999w"])
 def test_an_age_that_is_none_is_refused(sweep, age):
-    assert "no age" in sweep("retry", "episodes", "--older-than", age or "x", status=2)
+    assert "is not an age" in sweep("retry", "episodes", "--older-than", age or "x", status=2)
 
 
 def test_provision_makes_the_indexes_once_and_says_so_before(database):
     def steps():
-        return [step for step in plan(get_settings()) if "MongoDB" in step.says]
+        return [change for change in plan(get_settings()) if "MongoDB" in change.message]
 
-    assert [re.findall(r"by (\w+)", step.says)[0] for step in steps()] == ["expires", "run"]
-    for step in steps():
-        step.do()
+    assert [re.findall(r"by (\w+)", change.message)[0] for change in steps()] == ["expires", "run"]
+    for change in steps():
+        change.apply()
 
     assert steps() == []
     indexes = database[run_state.COLLECTION].index_information()
@@ -164,4 +164,4 @@ def test_trouble_with_a_service_leads_to_the_command_that_explains_it(monkeypatc
     said = capsys.readouterr().err
     assert ended.value.code == 2
     assert "No MongoDB variable is set." in said
-    assert "`image-pipeline check` says what is set up wrong" in said
+    assert "Run `image-pipeline check`" in said

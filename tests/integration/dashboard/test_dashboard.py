@@ -64,8 +64,8 @@ def queues_alone(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -
 
 def _provision(monkeypatch: pytest.MonkeyPatch) -> None:
     lazy.forget()
-    for step in plan(get_settings(), create_bucket=True):
-        step.do()
+    for change in plan(get_settings(), create_bucket=True):
+        change.apply()
     made = aws.sqs().create_queue(QueueName=f"{get_settings().queue_namespace}_input")
     monkeypatch.setenv("QUEUE_URL", made["QueueUrl"])
     lazy.forget()
@@ -239,7 +239,7 @@ def test_an_image_is_sent_and_its_result_is_taken(queues_alone: dict[str, str]) 
         assert json.loads(message["Body"]) == payload
         page = answer.headers["location"]
         assert "under way" in site.text(page)
-        assert "The job log, which would tell of each stage, is off" in site.text(page)
+        assert "The job log is off, so the history is unknown." in site.text(page)
         # and when the result comes, the page has it
         result = payload | {"image_url_info": {"250X250": {"url": "https://cdn.example.org/x", "bucket_path": "p/"}}}
         aws.sqs().send_message(
@@ -258,7 +258,7 @@ def test_what_is_no_image_is_not_sent_and_the_form_says_why(environment: dict[st
             answer = site.post("/submit", {"url": url, "folder": '"><script>'})
             page = Page(answer.text)
             assert answer.status_code == 422, url
-            assert "An image's URL starts with http:// or https://." in page.text
+            assert "The URL of an image must start with http:// or https://." in page.text
             assert url in page.values("value")
             assert '"><script>' in page.values("value")
         answer = site.post("/submit", {"url": "https://example.org/a.png", "postback_url": "nonsense"})
@@ -280,7 +280,7 @@ def test_dead_letters_of_a_cause_are_sent_through_again(with_everything: Any) ->
         answer = site.post("/redrive", {"stage": "fetch", "code": "http_404"})
         assert (answer.status_code, answer.headers["location"]) == (303, "/failures")
         # Then its letters, and no others, are on the stage's queue again
-        text = wait_for_text(site, "/failures", "Redrove http_404 in fetch", "3 dead letters sent through again.")
+        text = wait_for_text(site, "/failures", "Redrove http_404 in fetch", "3 dead letters sent.")
         assert "fetch · timeout" in text
         taken: list[str] = []
         while (
@@ -349,7 +349,7 @@ def test_with_sqs_down_it_says_so_and_keeps_the_last_numbers(
             wait_for_text(site, "/", "1 waiting")
             with line.down():
                 # Then it says so, and what it knew
-                text = wait_for_text(site, "/", "SQS does not answer", "What is shown is from")
+                text = wait_for_text(site, "/", "SQS does not answer", "This page shows data from")
                 assert "1 waiting" in text
                 # and a submission says why it was not sent
                 answer = site.post("/submit", {"url": "https://example.org/a.png"})
@@ -377,7 +377,7 @@ def test_pages_do_not_wait_for_a_job_log_that_does_not_answer(
         asked.append("the job log")
         raise RetryableError("mongo_error", "Could not read the job log.")
 
-    for name in ("latest", "story", "failures", "rates"):
+    for name in ("latest", "history", "failures", "rates"):
         monkeypatch.setattr(f"pipeline.monitoring.job_log.reader.{name}", no_answer)
     with serving() as site:
         wait_for_text(site, "/", "The job log does not answer")

@@ -132,7 +132,7 @@ def test_the_input_queue_that_was_kept_is_named_by_where_it_is_now(
 def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path, folder: str) -> None:
     (tmp_path / "file").touch()
     with (
-        pytest.raises(EmbeddedStackError, match=r"file.* cannot be written \(.*another"),
+        pytest.raises(EmbeddedStackError, match=r"file.* is not writable \(.*another"),
         EmbeddedStack(tmp_path / folder),
     ):
         pass
@@ -145,7 +145,7 @@ def test_a_terminal_without_unicode_gets_what_it_can_show(tmp_path: Path) -> Non
         command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONIOENCODING": "ascii"}
     )
     assert ended.stdout == "Starting the embedded servers ?\n"
-    assert "cannot be written" in ended.stderr
+    assert "is not writable" in ended.stderr
     assert ended.returncode == 2
 
 

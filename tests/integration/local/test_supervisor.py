@@ -75,7 +75,7 @@ def runs(pid: int) -> bool:
 def test_commands_may_run_beside_those_of_the_procfile(
     supervise: Callable[..., Supervisor], recorder: Recorder
 ) -> None:
-    supervisor = supervise("one: echo first; sleep 60", beside={"other": "NAME=second sh -c 'echo $NAME; sleep 60'"})
+    supervisor = supervise("one: echo first; sleep 60", extra={"other": "NAME=second sh -c 'echo $NAME; sleep 60'"})
     supervisor.start()
     wait_for(recorder.has("second"))
     assert supervisor.names == ("one.1", "other.1")
@@ -118,7 +118,7 @@ def test_a_process_that_died_is_started_again(supervise: Callable[..., Superviso
     assert first
     os.kill(first, signal.SIGKILL)
     wait_for(recorder.has("started", times=2))
-    assert ("one.1", "killed by SIGKILL; it starts again in 0.5 s") in recorder.lines
+    assert ("one.1", "killed by SIGKILL; restarting in 0.5 s") in recorder.lines
     assert supervisor.pid("one.1") not in {first, None}
 
 
@@ -126,10 +126,10 @@ def test_restarts_wait_longer_each_time(
     supervise: Callable[..., Supervisor], recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "FIRST_DELAY", 0.01)
-    monkeypatch.setattr(processes, "LONGEST_DELAY", 0.03)
+    monkeypatch.setattr(processes, "MAX_DELAY", 0.03)
     supervise("one: sh -c 'exit 3'\n").start()
     wait_for(recorder.has("ended", times=4))
-    assert [text.removeprefix("ended with status 3; it starts again in ") for _, text in recorder.lines[:4]] == [
+    assert [text.removeprefix("ended with status 3; restarting in ") for _, text in recorder.lines[:4]] == [
         "0.01 s",
         "0.02 s",
         "0.03 s",
@@ -156,7 +156,7 @@ def test_stop_lets_a_process_end_by_itself(supervise: Callable[..., Supervisor],
     wait_for(recorder.has("up"))
     supervisor.stop()
     assert ("one.1", "bye") in recorder.lines
-    assert not recorder.has("starts again")()
+    assert not recorder.has("restarting in")()
     assert supervisor.pid("one.1") is None
 
 

@@ -267,8 +267,8 @@ def test_the_depth_of_the_queues_is_asked_now_and_then_and_gone_while_sqs_is(
     environment: dict[str, str], line: Line
 ) -> None:
     # Given a message that waits, and a dead letter
-    for step in plan(get_settings()):
-        step.do()
+    for change in plan(get_settings()):
+        change.apply()
     name = get_settings().queue_namespace
     for queue in ("fetch", "fetch_dlq"):
         url = aws.sqs().get_queue_url(QueueName=f"{name}_{queue}")["QueueUrl"]

@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipeline.clients import lazy, mongo
-from pipeline.errors import PermanentError, RetryableError
+from pipeline.errors import PermanentError, RetryableError, SettingsError
 from pipeline.events import Event, Outcome
 from pipeline.job import CLEAN_UP, Content, Job, Source, Sweep
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log.schema import JOBS, MAX_ATTEMPTS, MINUTES, counts, entry_of, updates
 from pipeline.recipe import Recipe, RenditionSize
-from pipeline.settings import SettingsError, get_settings
+from pipeline.settings import get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
 
 BEGAN = 0.0  #: when the stories of a test began: a minute before it

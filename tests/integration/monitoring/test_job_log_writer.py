@@ -155,16 +155,16 @@ def test_many_processes_may_begin_the_same_history(jobs):
 
 def test_provision_makes_the_indexes_once_and_says_so_before(jobs):
     def steps():
-        return [step for step in plan(get_settings()) if "job log" in step.says]
+        return [change for change in plan(get_settings()) if "job log" in change.message]
 
-    assert [re.findall(r"index (\w+) .* by (\w+)", step.says)[0] for step in steps()] == [
+    assert [re.findall(r"index (\w+) .* by (\w+)", change.message)[0] for change in steps()] == [
         ("image_pipeline_jobs", "updated"),
         ("image_pipeline_jobs", "failed"),
         ("image_pipeline_jobs", "began"),
         ("image_pipeline_minutes", "at"),
     ]
-    for step in steps():
-        step.do()
+    for change in steps():
+        change.apply()
 
     assert steps() == []
     indexes = jobs.index_information()

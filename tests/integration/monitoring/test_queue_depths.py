@@ -14,8 +14,8 @@ from pipeline.settings import get_settings
 @pytest.fixture
 def provisioned(environment, monkeypatch):
     """The namespace of queues that are all there, an input queue of its own with them."""
-    for step in plan(get_settings()):
-        step.do()
+    for change in plan(get_settings()):
+        change.apply()
     name = f"{environment['QUEUE_NAMESPACE']}-input"
     monkeypatch.setenv("QUEUE_URL", aws.sqs().create_queue(QueueName=name)["QueueUrl"])
     lazy.forget()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import status as status_command
+from pipeline.cli import terminal
 from pipeline.cli.app import app
 from pipeline.clients import aws, lazy, mongo
 from pipeline.events import Outcome
@@ -41,10 +41,10 @@ def status(database, monkeypatch):
     monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())
     lazy.forget()
     begin()
-    for step in plan(get_settings()):
-        step.do()
-    for console in (status_command.console, status_command.complaints):
-        monkeypatch.setattr(console, "width", 200)
+    for change in plan(get_settings()):
+        change.apply()
+    for console in (terminal.console, terminal.error_console):
+        monkeypatch.setattr(console, "_width", 200)
 
     def run(*arguments, status=0):
         result = CliRunner().invoke(app, ["status", *arguments])
@@ -86,7 +86,7 @@ def test_each_stage_is_a_row(status):
 def test_a_narrow_terminal_shows_how_often_where_and_what(status, monkeypatch):
     # given a failure whose sentence is longer than a line
     write(*failed_history(job(COVER)))
-    monkeypatch.setattr(status_command.console, "width", 60)
+    monkeypatch.setattr(terminal.console, "_width", 60)
 
     # when / then its stage and code are whole beside the sentence, which takes more lines
     assert re.search(r"^ *1x +fetch +http_404 +\S", status(), re.MULTILINE)
@@ -141,7 +141,7 @@ def test_a_jobs_history_is_told_by_its_beginning(status):
         ("upload", "done"),
         ("notify", "done"),
     ]
-    assert "timeout: example.org did not answer in time. Again in 2.00 s." in said
+    assert "timeout: example.org did not answer in time. Again in 2.0 s." in said
     assert "attempt 2" in said
     assert "hush" not in said
 
@@ -151,7 +151,7 @@ def test_a_beginning_that_is_not_one_jobs_is_refused(status):
     said = status("abc", status=1)
     assert "More than one" in said
     assert "abc-2" in said
-    assert "knows no job 'xyz'" in status("xyz", status=1)
+    assert "does not contain a job 'xyz'" in status("xyz", status=1)
 
 
 def test_what_a_stranger_put_into_an_id_does_not_reach_the_terminal(status):

@@ -21,7 +21,7 @@ from pipeline.cli import check as check_commands
 from pipeline.cli.app import app
 from pipeline.clients import aws, lazy
 from pipeline.local.embedded import EmbeddedStack
-from pipeline.ops.checks import mongo as check_database
+from pipeline.ops.checks import mongo
 from pipeline.ops.checks.run import Finding, findings
 from pipeline.ops.provision import plan
 from pipeline.settings import Settings, get_settings
@@ -58,14 +58,16 @@ def set_environment(patch: pytest.MonkeyPatch, variables: dict[str, str]) -> Non
 
 
 def provision() -> None:
-    for step in plan(get_settings(), create_bucket=True):
-        step.do()
+    for change in plan(get_settings(), create_bucket=True):
+        change.apply()
 
 
 def bad(found: list[Finding]) -> list[tuple[str, str, str]]:
     """Status, subject and sentences of what is not good."""
     rows = [finding.row for finding in found]
-    return [(row.status.value, row.subject, f"{row.says} {row.do}") for row in rows if row.status in {"warn", "fail"}]
+    return [
+        (row.status.value, row.subject, f"{row.message} {row.hint}") for row in rows if row.status in {"warn", "fail"}
+    ]
 
 
 # Nothing is wrong.
@@ -81,15 +83,18 @@ def test_a_healthy_set_up_is_all_green(service: dict[str, str]) -> None:
 
 
 def test_a_check_leaves_nothing_behind(service: dict[str, str]) -> None:
+    before = aws.s3().list_objects_v2(Bucket=service["S3_BUCKET"]).get("Contents")  # of a check that may not delete
     queue = aws.sqs().get_queue_url(QueueName=f"{service['QUEUE_NAMESPACE']}_fetch")["QueueUrl"]
     aws.sqs().send_message(QueueUrl=queue, MessageBody="{}")
     found = list(findings())
     assert bad(found) == []
-    assert any(row.subject.endswith("_fetch") and "messages wait" in row.says for row in (each.row for each in found))
+    assert any(
+        row.subject.endswith("_fetch") and "messages wait" in row.message for row in (each.row for each in found)
+    )
     (message,) = aws.sqs().receive_message(QueueUrl=queue, AttributeNames=["ApproximateReceiveCount"])["Messages"]
     assert (message["Body"], message["Attributes"]["ApproximateReceiveCount"]) == ("{}", "1")
     aws.sqs().delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
-    assert "Contents" not in aws.s3().list_objects_v2(Bucket=service["S3_BUCKET"])
+    assert aws.s3().list_objects_v2(Bucket=service["S3_BUCKET"]).get("Contents") == before
 
 
 @pytest.mark.parametrize(
@@ -114,13 +119,13 @@ def test_each_process_alone_is_green_too(process: str, service: dict[str, str]) 
 
 def test_a_job_log_wants_its_indexes(database: Database[dict[str, Any]], aws_of_database: None, monkeypatch) -> None:
     def of_the_job_log() -> list[tuple[str, str]]:
-        return [(each.row.status, each.row.says) for each in findings("operator") if each.group == "Job log"]
+        return [(each.row.status, each.row.message) for each in findings("operator") if each.group == "Job log"]
 
     monkeypatch.setenv("JOBS_MONGO_URL", os.environ["MONGO_URL"])
     lazy.forget()
     ((status, says),) = of_the_job_log()
     assert status == "warn"
-    assert "no index of image_pipeline_jobs by updated" in says
+    assert "lacks the index of image_pipeline_jobs by updated" in says
     provision()
     assert [status for status, _ in of_the_job_log()] == ["ok"]
 
@@ -153,7 +158,7 @@ def test_what_is_broken_is_named_rightly_and_nothing_else(
         provision()
 
     # given
-    monkeypatch.setattr(check_database, "TIMEOUT", 0.5)
+    monkeypatch.setattr(mongo, "TIMEOUT", 0.5)
     if broken.change:
         request.addfinalizer(mend)  # other tests use this set-up too
         broken.change(service)
@@ -205,7 +210,7 @@ def test_the_command_fails_and_says_what_to_do(
     line = f"{service['QUEUE_NAMESPACE']}_fetch_bulk"
     assert line in result.output
     assert result.output.count("`image-pipeline provision` creates it.") == 1  # two queues, one line
-    assert "2 wrong" in result.output
+    assert "2 failed" in result.output
 
 
 def test_json_has_a_line_for_each_finding(service: dict[str, str]) -> None:
@@ -221,7 +226,7 @@ def test_no_secret_is_printed(service: dict[str, str], monkeypatch: pytest.Monke
     monkeypatch.setenv("AWS_SECRET_KEY_S3", "hush-hush")
     monkeypatch.setenv("POSTBACK_SECRET_KEY", "hush-hush")
     monkeypatch.setenv("MONGO_URL", f"mongodb://me:hush-hush@{closed_port()}/images")
-    monkeypatch.setattr(check_database, "TIMEOUT", 0.5)
+    monkeypatch.setattr(mongo, "TIMEOUT", 0.5)
     lazy.forget()
     result = CliRunner().invoke(app, ["check", "--json"])
     assert "MongoDB does not answer" in result.output

@@ -11,8 +11,8 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from pipeline.clients import aws, lazy
-from pipeline.errors import RetryableError
-from pipeline.settings import SettingsError, get_settings
+from pipeline.errors import RetryableError, SettingsError
+from pipeline.settings import get_settings
 from pipeline.sqs.wire import Reason, SendEntry
 from pipeline.stages import BULK_QUEUES, DEAD_LETTER_QUEUES, FETCH, NOTIFY, RESIZE, UPLOAD, Lane
 from pipeline.storage.staging import staging
@@ -25,10 +25,10 @@ STAGED = "3" * 32
 def broker(environment, monkeypatch):
     """The service's broker, with the queues of this test; one poll waits as little as it can."""
     from pipeline.actors import broker
-    from pipeline.ops.dead_letters import reader as dead_queues
+    from pipeline.ops.dead_letters import reader
 
     monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
-    monkeypatch.setattr(dead_queues, "POLL", 0)
+    monkeypatch.setattr(reader, "POLL", 0)
     broker._urls.clear()
     yield broker
     broker._urls.clear()
@@ -109,9 +109,9 @@ def test_letters_are_found_by_stage_code_host_age_and_ids(dead):
     (letter,) = dead.browse(dead.Filter(stage="notify"))
     assert found(ids=(letter.id[:8],)) == [notified]
     assert len(found(ids=(letter.job_id,))) == 3
-    with pytest.raises(ValueError, match="'' is no id"):
+    with pytest.raises(ValueError, match="'' is too short"):
         dead.Filter(ids=("",))
-    with pytest.raises(ValueError, match="'uplaod' is no stage: write one of ingest, fetch"):
+    with pytest.raises(ValueError, match="'uplaod' is not a stage: write one of ingest, fetch"):
         dead.Filter(stage="uplaod")
 
 
@@ -165,7 +165,7 @@ def test_what_another_reader_holds_is_said(dead, broker):
     put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(3)))
     aws.sqs().receive_message(QueueUrl=broker.queue_url("upload_dlq"), VisibilityTimeout=30)
     survey = dead.survey()
-    assert (survey.total, survey.elsewhere) == (2, 1)
+    assert (survey.total, survey.hidden) == (2, 1)
 
 
 def test_a_look_that_is_interrupted_gives_everything_back(dead, monkeypatch):
@@ -217,7 +217,7 @@ def test_what_cannot_be_given_back_is_said_and_comes_back_by_itself(dead, spoile
 
     spoiled("change_message_visibility_batch", failing)
     assert len(dead.browse()) == 25
-    assert "is hidden still, for SQS did not answer: for 60 s at the most." in caplog.text
+    assert "stay hidden for up to 60 s." in caplog.text
     assert counts("upload_dlq") == (0, 25)
 
 
@@ -290,7 +290,7 @@ def test_a_letter_goes_only_after_its_message_was_confirmed(dead, broker, monkey
     )
 
     told: list = []
-    counted = dead.redrive(rate=1000, progress=lambda now: told.append(now.done))
+    counted = dead.redrive(rate=1000, progress=lambda now: told.append(now.attempted))
 
     assert (counted.sent.total(), counted.unsent) == (1, {"SQS said no.": 3})
     assert told[-1] == 4
@@ -324,10 +324,10 @@ def test_what_would_be_refused_again_is_left_with_the_reason(dead, broker, monke
     assert survey.sendable == 0
     assert sum(counted.left.values()) == survey.total == 4
     assert set(counted.left) == {
-        "It would be refused again: It is not valid JSON.",
-        "It would be refused again: The message names no image: image_url or itunes_image is needed.",
-        "No worker would take it: it cannot be decoded (Error).",
-        "It would be refused again: The message holds a job that cannot be read.",
+        "It would be rejected again: It is not valid JSON.",
+        "It would be rejected again: The message names no image: image_url or itunes_image is needed.",
+        "No worker would accept it: it cannot be decoded (Error).",
+        "It would be rejected again: The message holds a job that cannot be read.",
     }
     assert sum(counts(queue)[0] for queue in DEAD_LETTER_QUEUES.values()) == 4
 
@@ -338,9 +338,7 @@ def test_input_whose_reason_has_gone_away_goes_to_the_input_queue(dead, monkeypa
     )["QueueUrl"]
     payload = {"image_url": "http://h/x", "redirect_queue": "Named-like-ours-before", "n": 1.5}
     put(refused(json.dumps(payload), "bad_redirect_queue"))
-    assert dead.survey().groups == {
-        ("ingest", "bad_redirect_queue", "QUEUE_URL is not set, and it came from there."): 1
-    }
+    assert dead.survey().groups == {("ingest", "bad_redirect_queue", "QUEUE_URL, which it came from, is not set."): 1}
 
     monkeypatch.setenv("QUEUE_URL", queue)
     lazy.forget()
@@ -363,7 +361,7 @@ def test_a_body_that_waits_in_staging_is_fetched_from_there(dead, monkeypatch, b
 
     assert survey.sendable == 1
     gone = f"What should wait in staging is gone (key {STAGED!r})."
-    gone = f"Its body, which was too large for a letter, cannot be read: {gone}"
+    gone = f"Its body, which was too large for SQS, cannot be read: {gone}"
     assert {obstacle for *_, obstacle in survey.groups} == {"", gone}
     assert dead.browse(dead.Filter(host="h"))[0].urls == ("h/big",)
     assert dead.redrive(rate=1000).sent.total() == 1
@@ -374,7 +372,7 @@ def test_what_sqs_moved_itself_goes_again_under_its_own_id(dead):
     put(letter_of(job_at(), UPLOAD, said=False))
     (letter,) = dead.browse(dead.Filter(code=dead.NO_REASON))
     assert (letter.attempts, letter.obstacle, letter.report_id) == (0, "", letter.job_id)
-    assert "SQS moved it here itself, after 10 receives" in letter.message
+    assert "SQS moved it here after 10 receives" in letter.message
     assert dead.redrive(rate=1000).sent.total() == 1
     assert len(taken("upload")) == 1
 
@@ -407,7 +405,7 @@ def test_a_job_of_a_newer_release_is_left_to_it(dead):
     queue, entry = letter_of(job_at(), UPLOAD, "unknown_version")
     put((queue, replace(entry, body=entry.body.replace('"v":1', '"v":99'))))
     assert dead.redrive(rate=1000).left == {
-        "This release cannot read it: a job of version 99; only 1 is known here. A newer one can.": 1
+        "This release cannot read it: a job of version 99; only 1 is known here. A newer release can.": 1
     }
 
 

@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def proxy(environment: dict[str, str]) -> Iterator[Proxy]:
-    for step in plan(get_settings()):
-        step.do()
+    for change in plan(get_settings()):
+        change.apply()
     with Proxy(environment["AWS_ENDPOINT_URL"], random.Random(0)) as proxy:
         yield proxy
 

@@ -9,7 +9,7 @@ from tests.chaos.staging_log import StagingLog
 
 PUT = "stages the-key for job-1"
 TOLD = "has handed over job-1"
-ENDED = "killed by SIGKILL; it starts again in 0.5 s"
+ENDED = "killed by SIGKILL; restarting in 0.5 s"
 
 
 def was_cut_off(*said: tuple[str, str]) -> bool:

@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 
 from pipeline.cli.app import app as command_line
 from pipeline.clients import lazy, mongo
-from pipeline.dashboard import auth as guards
+from pipeline.dashboard import auth
 from pipeline.dashboard.auth import COOKIE, MAX_FORM, SESSION, Access, is_loopback
-from pipeline.settings import Settings, SettingsError, get_settings
+from pipeline.errors import SettingsError
+from pipeline.settings import Settings, get_settings
 from tests.support.dashboard import Page, Site, serving
 from tests.support.waiting import wait_for
 
@@ -32,7 +33,7 @@ def nothing_behind() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name in [*Settings.model_fields, "environment"]:
             monkeypatch.delenv(name.upper(), raising=False)
-        monkeypatch.setattr(guards, "WRONG_TOKEN_PAUSE", 0)
+        monkeypatch.setattr(auth, "WRONG_TOKEN_DELAY", 0)
         for name, value in {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{closed_port()}",
             "AWS_ACCESS_KEY_S3": "key",
@@ -135,9 +136,12 @@ def test_a_short_token_is_refused(
 
 def test_a_port_that_is_taken_is_named(nothing_behind: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        result = CliRunner().invoke(command_line, ["dashboard", "--port", str(taken.getsockname()[1])])
+        port = taken.getsockname()[1]
+        result = CliRunner().invoke(command_line, ["dashboard", "--port", str(port)])
     assert result.exit_code == 2
-    assert "cannot be listened on: Address already in use." in " ".join(result.output.replace("│", "").split())
+    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use." in " ".join(
+        result.output.replace("│", "").split()
+    )
 
 
 # The token.
@@ -173,7 +177,7 @@ def test_a_wrong_token_lets_nobody_in(locked: Site, token: str) -> None:
     answer = locked.post("/login", {"token": token})
     assert answer.status_code == 401
     assert "set-cookie" not in answer.headers
-    assert "That is not the token." in Page(answer.text).text
+    assert "This token is wrong." in Page(answer.text).text
 
 
 def test_the_cookie_is_marked_secure_behind_tls(locked: Site) -> None:
@@ -185,7 +189,7 @@ def test_cookies_that_are_old_or_made_up_let_nobody_in(locked: Site, monkeypatch
     good = locked.access.session()
     until, _, proof = good.partition(".")
     other = Access.for_host("127.0.0.1", SecretStr("another token, as long"))
-    monkeypatch.setattr(guards, "SESSION", -SESSION)
+    monkeypatch.setattr(auth, "SESSION", -SESSION)
     old = locked.access.session()
     for value in ("", ".", until, f"{int(until) + 1}.{proof}", f".{proof}", other.session(), old, f"{good}0", TOKEN):
         assert locked.get("/", Cookie=f"{COOKIE}={value}").status_code == 303, value
@@ -237,7 +241,7 @@ def test_no_action_takes_a_form_without_this_processs_token(site: Site, csrf: st
     for path in actions(site):
         answer = site.post(path, {"csrf": csrf})
         assert answer.status_code == 403, path
-        assert "Load the page once more" in Page(answer.text).text
+        assert "Reload the page" in Page(answer.text).text
     form_without = requests.post(site.url("/redrive"), data={"stage": "fetch"}, timeout=30)
     assert form_without.status_code == 403
 
@@ -296,7 +300,7 @@ def test_a_defect_of_ours_is_answered_behind_the_same_guard(site: Site, monkeypa
     monkeypatch.setattr("pipeline.dashboard.flow.cards", broken)
     answer = site.get("/")
     assert answer.status_code == 500
-    assert "A defect of the dashboard's: RuntimeError" in Page(answer.text).text
+    assert "The dashboard failed with RuntimeError" in Page(answer.text).text
     assert HUSH not in answer.text
     assert "default-src 'self'" in answer.headers["content-security-policy"]
 

@@ -1,4 +1,4 @@
-"""What the dashboard makes of depths, stories and dead letters, and how it words and draws them."""
+"""The dashboard's views of queue depths, job histories and dead letters: their words and charts."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.dashboard import causes, flow, jobs
-from pipeline.dashboard import filters as words
-from pipeline.dashboard import thumbnails as pictures
+from pipeline.dashboard import causes, filters, flow, jobs, thumbnails
 from pipeline.dashboard.charts import HEIGHT, WIDTH, bars, sparkline
-from pipeline.dashboard.readings import History, Readers, Reading
+from pipeline.dashboard.polling import DepthHistory, PolledValue, Poller
 from pipeline.dashboard.redrives import Redrives
-from pipeline.errors import RetryableError
+from pipeline.errors import RetryableError, SettingsError
 from pipeline.events import Outcome
 from pipeline.monitoring.job_log.reader import Attempt, FailureGroup, HistorySource, JobHistory, JobStatus, Minute
 from pipeline.monitoring.queue_depths import Depth
 from pipeline.ops.dead_letters.letter import DeadLetter
 from pipeline.ops.submit import Submission
-from pipeline.settings import SettingsError
 from tests.support.waiting import wait_for
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
@@ -47,19 +44,7 @@ pytestmark = pytest.mark.usefixtures("no_variables")
     ],
 )
 def test_how_long_ago(seconds: float, said: str) -> None:
-    assert words.ago(NOW - timedelta(seconds=seconds), NOW) == said
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(0, "0 ms"), (0.0234, "23 ms"), (0.42, "0.42 s"), (4.13, "4.1 s"), (180, "3 min")]
-)
-def test_how_long_it_took(seconds: float, said: str) -> None:
-    assert words.duration(seconds) == said
-
-
-def test_one_and_many() -> None:
-    assert words.plural(1, "dead letter") == "1 dead letter"
-    assert words.plural(2000, "dead letter") == "2,000 dead letters"
+    assert filters.ago(NOW - timedelta(seconds=seconds), NOW) == said
 
 
 # Charts.
@@ -103,7 +88,7 @@ def test_the_flow_adds_up_both_lanes_and_tells_the_dead_apart() -> None:
         Depth("n", "notify", "live", 0, 0, 9),
     ]
     minutes = [Minute(NOW.replace(second=0) - timedelta(minutes=2), {"fetch": {"done": 30, "retry": 4}})]
-    ingest, fetch, resize, _, notify = flow.cards(depths, History(), minutes, NOW)
+    ingest, fetch, resize, _, notify = flow.cards(depths, DepthHistory(), minutes, NOW)
     assert (ingest.waiting, ingest.known, ingest.rate) == (3, True, None)
     assert (fetch.waiting, fetch.in_flight, fetch.delayed, fetch.bulk, fetch.dead) == (45, 3, 11, 50, 7)
     assert fetch.per_minute == "5.5"  # in the last five minutes and a half
@@ -114,11 +99,11 @@ def test_the_flow_adds_up_both_lanes_and_tells_the_dead_apart() -> None:
 
 
 def test_without_a_job_log_the_flow_has_no_rates() -> None:
-    assert [card.rate for card in flow.cards([], History(), None, NOW)] == [None] * 5
+    assert [card.rate for card in flow.cards([], DepthHistory(), None, NOW)] == [None] * 5
 
 
 def test_the_history_has_the_most_of_each_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    history = History()
+    history = DepthHistory()
     for at, waiting in ((1001, 7), (1004, 3), (1025, 5), (1038, 1)):
         monkeypatch.setattr(time, "time", lambda at=at: at)
         history.add({"fetch": waiting})
@@ -216,7 +201,7 @@ def test_a_job_that_was_sent_from_here_is_told_by_its_result() -> None:
     ],
 )
 def test_a_renditions_key_is_known_by_its_url(url: str) -> None:
-    assert pictures.key_of(url) == f"images-resized/SHOW/{CONTENT_ID}_250X250.jpeg"
+    assert thumbnails.key_of(url) == f"images-resized/SHOW/{CONTENT_ID}_250X250.jpeg"
 
 
 @pytest.mark.parametrize(
@@ -236,7 +221,7 @@ def test_a_renditions_key_is_known_by_its_url(url: str) -> None:
     ],
 )
 def test_nothing_else_of_the_bucket_has_a_key(url: str) -> None:
-    assert pictures.key_of(url) is None
+    assert thumbnails.key_of(url) is None
 
 
 # Failures.
@@ -294,15 +279,15 @@ def test_one_redrive_at_a_time_and_its_trouble_is_told(monkeypatch: pytest.Monke
     wait_for(ended.is_set)
     assert redrives.shown
     assert not redrives.busy
-    assert redrives.shown.text == "0 dead letters sent through again. SQS said no."
-    with pytest.raises(ValueError, match="no stage"):
+    assert redrives.shown.text == "0 dead letters sent. SQS said no."
+    with pytest.raises(ValueError, match="not a stage"):
         redrives.start("nowhere", "x", 1)
 
 
-# Readings.
+# Polling.
 
 
-def test_a_reading_keeps_what_was_said_before_the_trouble() -> None:
+def test_a_polled_value_keeps_its_last_value_after_an_error() -> None:
     answers: list[Any] = [
         [1],
         RetryableError("sqs_error", "SQS said no."),
@@ -317,11 +302,11 @@ def test_a_reading_keeps_what_was_said_before_the_trouble() -> None:
             raise answer
         return answer
 
-    reading: Reading[list[int]] = Reading("the thing", read, [], 1)
+    polled: PolledValue[list[int]] = PolledValue("the thing", read, [], 1)
     told = []
     for _ in range(5):
-        reading.look()
-        told.append((reading.seen.value, reading.seen.trouble))
+        polled.poll()
+        told.append((polled.snapshot.value, polled.snapshot.error))
     assert told == [
         ([1], ""),
         ([1], "SQS said no."),
@@ -331,7 +316,7 @@ def test_a_reading_keeps_what_was_said_before_the_trouble() -> None:
     ]
 
 
-def test_readings_are_read_at_once_when_something_was_changed() -> None:
+def test_a_refresh_polls_at_once() -> None:
     count = 0
 
     def read() -> int:
@@ -339,19 +324,19 @@ def test_readings_are_read_at_once_when_something_was_changed() -> None:
         count += 1
         return count
 
-    reading: Reading[Any] = Reading("the thing", read, 0, 3600)
-    readers = Readers([reading])
-    with readers.running():
+    polled: PolledValue[Any] = PolledValue("the thing", read, 0, 3600)
+    poller = Poller([polled])
+    with poller.running():
         wait_for(lambda: count == 1)
-        readers.watched()
-        readers.refresh()
+        poller.activate()
+        poller.refresh()
         wait_for(lambda: count == 2)
 
 
-def test_while_nobody_looks_on_only_what_has_a_history_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given two readings, and nobody who looks on
-    monkeypatch.setattr("pipeline.dashboard.readings.WATCHED", -1)
-    monkeypatch.setattr("pipeline.dashboard.readings.IDLE", 0.01)
+def test_without_requests_only_values_with_a_history_are_polled(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given two polled values, and no request for a page
+    monkeypatch.setattr("pipeline.dashboard.polling.ACTIVE", -1)
+    monkeypatch.setattr("pipeline.dashboard.polling.IDLE_INTERVAL", 0.01)
     counts = {"always": 0, "seldom": 0}
 
     def counting(name: str) -> Any:
@@ -361,12 +346,12 @@ def test_while_nobody_looks_on_only_what_has_a_history_is_read(monkeypatch: pyte
 
         return read
 
-    readings: list[Any] = [Reading(name, counting(name), 0, 0.01, always=name == "always") for name in counts]
-    readers = Readers(readings)
-    with readers.running():
-        # Then one is read again and again, the other once
+    values: list[Any] = [PolledValue(name, counting(name), 0, 0.01, always=name == "always") for name in counts]
+    poller = Poller(values)
+    with poller.running():
+        # Then one is polled repeatedly, the other once
         wait_for(lambda: counts["always"] > 5)
         assert counts["seldom"] == 1
-        # until somebody does
-        readers.watched()
+        # until a page is requested
+        poller.activate()
         wait_for(lambda: counts["seldom"] > 1)

@@ -96,7 +96,7 @@ def test_the_ledger_shows_what_changed_and_neighbours_alike_once(documents):
     lines = [" ".join(line.split()) for line in captured.get().splitlines()]
 
     assert "Radio Alba last_image_url old.jpg marginalia.jpg" in lines
-    assert lines[lines.index("Old Maps as it was") + 1] == "nothing new"
+    assert lines[lines.index("Old Maps unchanged") + 1] == "nothing new"
     first = lines.index("Daybreak last_itunes_image - paper-boats.png")
     assert lines[first + 1 : first + 4] == [
         "The Harbour itunes_image_extra_images - 1 gif",

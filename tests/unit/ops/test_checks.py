@@ -12,10 +12,9 @@ from botocore.exceptions import ClientError
 from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError
 
 from pipeline.clients import lazy
-from pipeline.ops.checks import mongo as check_database
-from pipeline.ops.checks import settings as check_settings
+from pipeline.ops.checks import mongo, settings
 from pipeline.ops.checks.aws_answers import ask, meaning
-from pipeline.ops.checks.model import Context, Row, Status
+from pipeline.ops.checks.model import CheckStatus, Context, Row
 from pipeline.ops.checks.run import CHECKS, findings
 from pipeline.ops.iam import GRANTS
 from pipeline.settings import Settings
@@ -36,19 +35,22 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
 def rows(check: str, **settings: Any) -> list[Row]:
     """What one check finds with these settings."""
     (found,) = [each for each in CHECKS if each.name == check and each.group in {"Settings", "This host", "SQS"}]
-    return list(found.look(Context(Settings(**settings))))
+    return list(found.run(Context(Settings(**settings))))
 
 
-def said(found: list[Row]) -> list[tuple[Status, str]]:
-    return [(row.status, row.subject) for row in found if row.status in {Status.WARN, Status.FAIL}]
+def said(found: list[Row]) -> list[tuple[CheckStatus, str]]:
+    return [(row.status, row.subject) for row in found if row.status in {CheckStatus.WARN, CheckStatus.FAIL}]
 
 
 # The settings.
 
 
 def test_the_published_secret_and_unsigned_postbacks_are_named() -> None:
-    assert said(rows("secrets")) == [(Status.WARN, "POSTBACK_SECRET_KEY"), (Status.WARN, "POSTBACK_SIGNING_SECRET")]
-    assert "published default" in rows("secrets")[0].says
+    assert said(rows("secrets")) == [
+        (CheckStatus.WARN, "POSTBACK_SECRET_KEY"),
+        (CheckStatus.WARN, "POSTBACK_SIGNING_SECRET"),
+    ]
+    assert "published default" in rows("secrets")[0].message
 
 
 def test_secrets_of_ones_own_are_good_and_not_shown() -> None:
@@ -79,21 +81,21 @@ def test_networks_that_let_strangers_in_are_named(networks: str, endpoint: str |
 
 def test_a_temporary_key_is_named() -> None:
     found = rows("variables", aws_access_key_sqs="ASIAEXAMPLE", aws_secret_key_sqs="x")
-    assert said(found) == [(Status.FAIL, "AWS_ACCESS_KEY_SQS")]
-    assert "AWS_SESSION_TOKEN" in found[-1].do
+    assert said(found) == [(CheckStatus.FAIL, "AWS_ACCESS_KEY_SQS")]
+    assert "AWS_SESSION_TOKEN" in found[-1].hint
 
 
 def test_a_name_with_a_typing_error_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTBACK_SECRETKEY", "hush")
     found = rows("variables")
-    assert said(found) == [(Status.WARN, "POSTBACK_SECRETKEY")]
-    assert "POSTBACK_SECRET_KEY is" in found[-1].says
+    assert said(found) == [(CheckStatus.WARN, "POSTBACK_SECRETKEY")]
+    assert "POSTBACK_SECRET_KEY is" in found[-1].message
     assert "hush" not in str(found)
 
 
 def test_a_region_that_is_not_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    assert said(rows("variables")) == [(Status.WARN, "AWS_DEFAULT_REGION")]
+    assert said(rows("variables")) == [(CheckStatus.WARN, "AWS_DEFAULT_REGION")]
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     lazy.forget()
     assert said(rows("variables")) == []
@@ -104,8 +106,8 @@ def test_a_file_that_was_not_loaded_is_named(tmp_path: Path, monkeypatch: pytest
         "export S3_BUCKET='pictures'\nQUEUE_URL=https://x/y\n# LEVEL=INFO\nOTHER=1\nMONGO_URL=''\n"
     )
     found = rows("variables")
-    assert said(found) == [(Status.WARN, ".env")]
-    assert found[-1].says.startswith("QUEUE_URL, S3_BUCKET of this folder's .env")
+    assert said(found) == [(CheckStatus.WARN, ".env")]
+    assert found[-1].message.startswith("QUEUE_URL, S3_BUCKET of this folder's .env")
     monkeypatch.setenv("S3_BUCKET", "pictures")
     monkeypatch.setenv("QUEUE_URL", "https://x/y")
     assert said(rows("variables")) == []
@@ -114,14 +116,14 @@ def test_a_file_that_was_not_loaded_is_named(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("url", "part"),
     [
-        ("https://sqs.eu-west-1.amazonaws.com/123456789012/Input", "It is in eu-west-1, and AWS_REGION=us-east-2"),
+        ("https://sqs.eu-west-1.amazonaws.com/123456789012/Input", "It is in eu-west-1, but AWS_REGION=us-east-2"),
         ("https://sqs.us-east-2.amazonaws.com/123456789012/image-pipeline_fetch", "a queue of the service itself"),
         (None, "ingest is off"),
     ],
 )
 def test_an_input_queue_is_judged_by_its_url(url: str | None, part: str) -> None:
     (row,) = rows("input", queue_url=url)
-    assert part in row.says
+    assert part in row.message
 
 
 def test_wrong_values_are_the_only_finding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,8 +132,8 @@ def test_wrong_values_are_the_only_finding(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("MONGO_URL", "mongodb://me:hush@host")
     found = [each.row for each in findings()]
     assert [(row.status, row.subject) for row in found] == [
-        (Status.FAIL, "S3_ACL='open'"),
-        (Status.FAIL, "MONGO_URL"),
+        (CheckStatus.FAIL, "S3_ACL='open'"),
+        (CheckStatus.FAIL, "MONGO_URL"),
     ]
     assert "hush" not in str(found)
 
@@ -140,35 +142,36 @@ def test_wrong_values_are_the_only_finding(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_works_on_pixels_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_settings, "fast_paths", lambda: {"PNG": "kornia-rs", "WebP": "Pillow"})
-    assert said(rows("codecs")) == [(Status.WARN, "WebP")]
-    assert [row.says for row in rows("codecs")] == [
+    monkeypatch.setattr(settings, "fast_paths", lambda: {"PNG": "kornia-rs", "WebP": "Pillow"})
+    assert said(rows("codecs")) == [(CheckStatus.WARN, "WebP")]
+    assert [row.message for row in rows("codecs")] == [
         "By kornia-rs.",
-        "By Pillow, not by the faster library: the pictures are as good.",
+        "By Pillow instead of the faster library; the images are equally good.",
     ]
 
 
 def test_where_there_is_no_wheel_its_lack_is_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_settings, "fast_paths", lambda: {"resizing": "Pillow"})
-    monkeypatch.setattr(check_settings, "_LACKS_RESIZER", False)
-    assert said(rows("codecs")) == [(Status.WARN, "resizing")]
-    monkeypatch.setattr(check_settings, "_LACKS_RESIZER", True)
+    monkeypatch.setattr(settings, "fast_paths", lambda: {"resizing": "Pillow"})
+    monkeypatch.setattr(settings, "_LACKS_RESIZER", False)
+    assert said(rows("codecs")) == [(CheckStatus.WARN, "resizing")]
+    monkeypatch.setattr(settings, "_LACKS_RESIZER", True)
     assert said(rows("codecs")) == []
 
 
 def test_too_little_memory_for_resize_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_settings, "memory", lambda: 1_000_000_000)
-    assert said(rows("memory")) == [(Status.WARN, "memory")]
-    monkeypatch.setattr(check_settings, "memory", lambda: 10**12)
+    monkeypatch.setattr(settings, "memory", lambda: 1_000_000_000)
+    assert said(rows("memory")) == [(CheckStatus.WARN, "memory")]
+    monkeypatch.setattr(settings, "memory", lambda: 10**12)
     assert said(rows("memory")) == []
 
 
 @pytest.mark.parametrize(
-    ("skew", "status"), [(-59, Status.OK), (61, Status.WARN), (-299, Status.WARN), (301, Status.FAIL)]
+    ("skew", "status"),
+    [(-59, CheckStatus.OK), (61, CheckStatus.WARN), (-299, CheckStatus.WARN), (301, CheckStatus.FAIL)],
 )
-def test_the_clock_is_judged_by_its_distance(skew: float, status: Status) -> None:
+def test_the_clock_is_judged_by_its_distance(skew: float, status: CheckStatus) -> None:
     (clock,) = [each for each in CHECKS if each.name == "clock"]
-    (row,) = clock.look(Context(Settings(), skews={"SQS": skew}))
+    (row,) = clock.run(Context(Settings(), skews={"SQS": skew}))
     assert row.status is status
 
 
@@ -190,13 +193,13 @@ def raises(error: Exception) -> Any:
     ("error", "says", "do"),
     [
         (client_error("UnrecognizedClientException"), "does not know the access key", "AWS_ACCESS_KEY_SQS is not set"),
-        (client_error("InvalidSignatureException"), "does not fit", "Set its secret key anew"),
+        (client_error("InvalidSignatureException"), "does not match", "Set its secret key again"),
         (client_error("SignatureDoesNotMatch", "Signature expired: 1 is now earlier than 2"), "clock", "Set the clock"),
         (client_error("ExpiredToken"), "have expired", "restart the processes"),
         (client_error("KMS.AccessDeniedException"), "the key that encrypts it", "kms:Decrypt"),
         (client_error("RequestThrottled"), "busy", "Try again"),
         (boto.NoCredentialsError(), "no credentials are set", "AWS_ACCESS_KEY_SQS and AWS_SECRET_KEY_SQS"),
-        (boto.EndpointConnectionError(endpoint_url="x"), "sqs.us-east-2.amazonaws.com", "Look at AWS_REGION"),
+        (boto.EndpointConnectionError(endpoint_url="x"), "sqs.us-east-2.amazonaws.com", "Check AWS_REGION"),
         (boto.ConnectTimeoutError(endpoint_url="x"), "cannot be reached", "NAT"),
         (boto.ReadTimeoutError(endpoint_url="x"), "cannot be reached", "NAT"),
         (boto.SSLError(endpoint_url="x", error="y"), "TLS", "AWS_CA_BUNDLE"),
@@ -222,15 +225,15 @@ def test_what_is_merely_not_allowed_or_not_there_is_an_answer() -> None:
         (OperationFailure("secret", 18), "does not know the user or the password"),
         (OperationFailure("secret", 8000), "does not know the user or the password"),
         (OperationFailure("secret", 13), "The user may not update it."),
-        (OperationFailure("secret", 91), "MongoDB gave OperationFailure 91"),
+        (OperationFailure("secret", 91), "MongoDB returned OperationFailure 91"),
         (ServerSelectionTimeoutError("secret"), "does not answer"),
     ],
 )
 def test_each_refusal_of_mongodb_is_named_without_its_text(error: PyMongoError, part: str) -> None:
-    row = check_database._trouble("channels", "update it", error)
-    assert row.status is Status.FAIL
-    assert part in row.says
-    assert "secret" not in f"{row.says} {row.do}"
+    row = mongo._failed("channels", "update it", error)
+    assert row.status is CheckStatus.FAIL
+    assert part in row.message
+    assert "secret" not in f"{row.message} {row.hint}"
 
 
 # The checks as data.
@@ -239,6 +242,6 @@ def test_each_refusal_of_mongodb_is_named_without_its_text(error: PyMongoError, 
 def test_every_check_says_what_it_tries_and_concerns_somebody() -> None:
     assert len({(check.group, check.name) for check in CHECKS}) == len(CHECKS)
     for check in CHECKS:
-        assert check.tries.endswith(".")
+        assert check.description.endswith(".")
         assert check.processes
         assert check.processes <= set(GRANTS)

@@ -78,4 +78,4 @@ def test_the_command_prints_json_and_says_aside_what_to_replace() -> None:
 def test_a_process_that_is_none_is_refused() -> None:
     result = CliRunner().invoke(app, ["check", "--iam", "fetcher"])
     assert result.exit_code == 2
-    assert "'fetcher' is none of fetch" in result.stderr
+    assert "'fetcher' is not one of fetch" in result.stderr

@@ -78,7 +78,7 @@ def test_a_letter_that_sqs_moved_has_no_reason_and_the_time_it_was_sent() -> Non
     moved = received(letter_of(job_at(), UPLOAD, said=False))
     assert (moved.code, moved.attempts, moved.report_id) == ("no_reason", 0, "5f43a1e2-0000")
     assert moved.first_at == moved.last_at == datetime.fromtimestamp(SENT / 1000, UTC)
-    assert moved.message.startswith(f"SQS moved it here itself, after {MAX_RECEIVES} receives")
+    assert moved.message.startswith(f"SQS moved it here after {MAX_RECEIVES} receives")
 
 
 def test_a_body_that_waits_in_staging_is_read_from_there() -> None:
@@ -117,9 +117,9 @@ def test_a_sweeps_job_is_left_unless_only_its_write_back_failed_or_nobody_told()
     ("url", "body", "target", "obstacle"),
     [
         ("http://sqs/1/in.fifo", {**PAYLOAD, "redirect_queue": "q"}, "in.fifo", ""),
-        ("", {**PAYLOAD, "redirect_queue": "q"}, "", "QUEUE_URL is not set"),
-        ("http://sqs/1/in", PAYLOAD, "in", "It would be refused again: The message asks for no result"),
-        ("http://sqs/1/in", None, "in", "It would be refused again: It is not valid JSON."),
+        ("", {**PAYLOAD, "redirect_queue": "q"}, "", "QUEUE_URL, which it came from, is not set."),
+        ("http://sqs/1/in", PAYLOAD, "in", "It would be rejected again: The message asks for no result"),
+        ("http://sqs/1/in", None, "in", "It would be rejected again: It is not valid JSON."),
     ],
 )
 def test_input_goes_again_where_it_would_not_be_refused(
@@ -174,13 +174,13 @@ def test_a_payload_is_found_wherever_it_waits() -> None:
     ],
 )
 def test_a_filter_takes_what_fits_all_that_is_given(wanted: Filter, takes: bool) -> None:
-    assert wanted.takes(letter(), NOW) is takes
+    assert wanted.matches(letter(), NOW) is takes
 
 
 def test_a_filter_looks_into_the_queues_of_its_stage() -> None:
     assert Filter(stage="fetch").queues == ["fetch_dlq"]
     assert {"ingest_dlq", "fetch_dlq", "notify_dlq", "sweep_channels_dlq"} < set(Filter().queues)
-    with pytest.raises(ValueError, match="'x' is no stage"):
+    with pytest.raises(ValueError, match="'x' is not a stage"):
         Filter(stage="x")
-    with pytest.raises(ValueError, match="'abc' is no id"):
+    with pytest.raises(ValueError, match="'abc' is too short"):
         Filter(ids=("abcd", "abc"))

@@ -1,0 +1,53 @@
+"""The command `image-pipeline ingest`."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+
+from pipeline.cli.terminal import new_app
+from pipeline.monitoring.logs import TEXT_FORMAT, set_up
+from pipeline.monitoring.recorders import recording
+from pipeline.settings import get_settings
+from pipeline.worker.ingest import Ingest
+from pipeline.worker.instrumentation import serve_ingest
+
+app = new_app()
+logger = logging.getLogger("pipeline.worker.ingest")
+
+#: Seconds that the current batch may take after SIGTERM: honcho kills the process after five.
+STOP_TIMEOUT = 3.0
+
+
+@app.command()
+def ingest() -> None:
+    """Receive raw JSON messages from QUEUE_URL and pass them to the fetch stage, until stopped.
+
+    Unacceptable messages go to the queue `<QUEUE_NAMESPACE>_ingest_dlq` with the reason.
+    """
+    settings = get_settings()
+    logging.basicConfig(level=logging.INFO, format=TEXT_FORMAT, stream=sys.stderr)
+    set_up(settings)
+    stop = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stop.set())
+
+    if not settings.queue_url:
+        # honcho ends all processes of the Procfile when one of them ends, so this one waits.
+        logger.warning("QUEUE_URL is not set, so ingest is off. Set it to the URL of the input queue.")
+        serve_ingest(None, lambda: True)
+        stop.wait()
+        return
+    import pipeline.actors  # noqa: PLC0415, F401 - builds the broker, which `--help` and an unset QUEUE_URL do not need
+
+    worker = Ingest(settings.queue_url)
+    thread = threading.Thread(target=worker.run, name="ingest", daemon=True)
+    with recording(settings):
+        thread.start()
+        serve_ingest(worker, thread.is_alive)
+        logger.info("Taking messages from %s.", settings.input_queue_name)
+        stop.wait()
+        worker.stop()
+        thread.join(STOP_TIMEOUT)  # a long poll that still runs ends with the process

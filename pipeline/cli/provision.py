@@ -1,0 +1,40 @@
+"""The command `image-pipeline provision`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.terminal import console, new_app
+from pipeline.clients import aws
+from pipeline.ops.provision import plan
+from pipeline.settings import get_settings
+
+app = new_app()
+
+
+@app.command()
+def provision(
+    create_bucket: Annotated[bool, typer.Option("--create-bucket", help="Create S3_BUCKET if it is missing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the changes.")] = False,
+) -> None:
+    """Create the queues with their dead-letter queues, and the lifecycle rule that empties staging.
+
+    If a MongoDB variable is set, it also creates the two indexes of the collection that holds the state of sweeps.
+    If JOBS_MONGO_URL is set, it creates the four indexes of the job log.
+
+    You can run it again at any time: it compares what exists and changes only what differs. Other lifecycle rules of
+    the bucket are kept.
+    """
+    count = 0
+    for change in plan(get_settings(), create_bucket=create_bucket):
+        count += 1
+        if dry_run:
+            console.print(f"[yellow]would[/] {change.message}", highlight=False)
+            continue
+        with aws.aws_errors("aws", change.message):
+            change.apply()
+        console.print(f"[green]done[/]  {change.message}", highlight=False)
+    if not count:
+        console.print("Everything exists already; nothing was changed.")

@@ -1,0 +1,55 @@
+"""Helpers shared by the commands: consoles, error messages and signals."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+console = Console()
+error_console = Console(stderr=True)
+
+
+def new_app(**settings: Any) -> typer.Typer:
+    """Make the Typer application of one command or group, with the settings that all of them share."""
+    return typer.Typer(
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        **settings,
+    )
+
+
+def print_error(error: Exception | str) -> None:
+    """Print an error on standard error."""
+    error_console.print("[bold red]error:[/]", Text(str(error)), highlight=False, soft_wrap=True)
+
+
+def fail(error: Exception | str, status: int = 2) -> NoReturn:
+    """Print an error and end the command with an exit status."""
+    print_error(error)
+    raise typer.Exit(status) from None
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the first SIGINT, SIGTERM or SIGHUP; ignore later ones, so that cleanup can finish."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def stop(*_: object) -> None:
+        for signum in signals:
+            signal.signal(signum, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {signum: signal.signal(signum, stop) for signum in signals}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,50 @@
+"""Ages and durations as people write them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from pipeline.text import format_age, format_duration, parse_age, plural
+
+
+def test_ages_are_read():
+    ages = ["90s", "30m", "12h", "7d", "2w"]
+    assert [parse_age(age) / timedelta(seconds=1) for age in ages] == [90, 1800, 43200, 604800, 1209600]
+
+
+@pytest.mark.parametrize("text", ["", "7", "d", "7 d", "-7d", "1.5h", "7y", "99999999w"])
+def test_other_ages_are_refused(text):
+    with pytest.raises(ValueError, match="is not an age"):
+        parse_age(text)
+
+
+def test_ages_are_shown_in_the_largest_unit_of_which_they_have_two():
+    seconds = [-5, 0, 119, 120, 7199, 7200, 2 * 86400 - 1, 2 * 86400, 14 * 86400]
+    assert [format_age(timedelta(seconds=each)) for each in seconds] == [
+        "0s", "0s", "119s", "2m", "119m", "2h", "47h", "2d", "14d",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seconds", "precise", "whole"),
+    [
+        (-1, "0 ms", "0 s"),
+        (0.023, "23 ms", "0 s"),
+        (0.42, "0.42 s", "0 s"),
+        (4.12, "4.1 s", "4 s"),
+        (42.4, "42 s", "42 s"),
+        (89, "89 s", "89 s"),
+        (90, "2 min", "2 min"),
+        (89 * 60, "89 min", "89 min"),
+        (9000, "2.5 h", "2 h"),
+        (36 * 3600, "2 days", "2 days"),
+    ],
+)
+def test_durations_are_shown_in_a_few_characters(seconds, precise, whole):
+    assert (format_duration(seconds), format_duration(seconds, whole=True)) == (precise, whole)
+
+
+def test_counts_agree_with_their_nouns():
+    assert [plural(count, "job") for count in (0, 1, 1234)] == ["0 jobs", "1 job", "1,234 jobs"]
