@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -23,8 +24,13 @@ def near(found: datetime, expected: datetime) -> bool:
     return abs(found - expected) < timedelta(minutes=2)
 
 
-def cover(*ids: object) -> DocumentGroup:
-    return DocumentGroup("run", "job-1", {"itunes_image": "http://h/1"}, list(ids))
+def group(name: str, *documents: int) -> DocumentGroup:
+    return DocumentGroup(name, "run", "job-1", {"itunes_image": "http://h/1"}, list(documents))
+
+
+def join(*groups: DocumentGroup) -> list[DocumentGroup]:
+    """What page 7 finds recorded of its groups."""
+    return run_state.join(groups, page=7)
 
 
 def test_a_run_is_recorded_with_all_that_is_known_of_it(database):
@@ -83,7 +89,7 @@ def test_the_latest_runs_come_first_and_are_those_of_the_collection(database):
         run_state.begin(swept, f"{swept.name}-{n}")
         started = AT + timedelta(minutes=n)
         database.image_pipeline_sweeps.update_one({"_id": f"{swept.name}-{n}"}, {"$set": {"started": started}})
-    run_state.join({"cover/channels-0/x": cover(1)})
+    join(group("cover/channels-0/x", 1))
 
     assert [run.id for run in run_state.latest(CHANNELS, 2)] == ["channels-3", "channels-2"]
     assert [run.id for run in run_state.latest(CHANNELS, 9)] == ["channels-3", "channels-2", "channels-0"]
@@ -100,8 +106,8 @@ def test_counts_add_up_and_nothing_is_no_change(database):
 
 
 def test_a_cover_is_recorded_and_expires_some_time_after_its_claims(database):
-    assert run_state.join({}) == ({}, [])
-    assert run_state.join({"cover/run/1": cover(1, 2)}) == ({}, [])
+    assert join() == []
+    assert join(group("cover/run/1", 1, 2)) == [group("cover/run/1", 1, 2)]
 
     (record,) = database.image_pipeline_sweeps.find()
     seconds = get_settings().claim_seconds + GROUP_GRACE
@@ -118,30 +124,28 @@ def test_a_cover_is_recorded_and_expires_some_time_after_its_claims(database):
 
 
 def test_a_cover_that_is_known_takes_documents_until_it_has_an_outcome(database):
-    run_state.join({"cover/run/1": cover(1)})
-    known, full = run_state.join({"cover/run/1": cover(2), "cover/run/2": cover(3)})
-    assert (list(known), full) == (["cover/run/1"], [])
-    assert (known["cover/run/1"].job, known["cover/run/1"].outcome) == ("job-1", None)
+    join(group("cover/run/1", 1))
+    other_job = replace(group("cover/run/1", 2), job="job-2")
+    # Of the record come the job and the outcome, of the page the documents.
+    assert join(other_job, group("cover/run/2", 3)) == [group("cover/run/1", 2), group("cover/run/2", 3)]
 
     assert run_state.settle("cover/run/1", OUTCOME).documents == [1, 2]
     again = run_state.settle("cover/run/1", {**OUTCOME, "given_up": True})
     assert (again.outcome, again.urls, again.run) == (OUTCOME, {"itunes_image": "http://h/1"}, "run")
-    known, full = run_state.join({"cover/run/1": cover(4)})
-    assert (known["cover/run/1"].outcome, full) == (OUTCOME, [])
+    assert [each.outcome for each in join(group("cover/run/1", 4))] == [OUTCOME]
     assert database.image_pipeline_sweeps.find_one({"_id": "cover/run/1"})["documents"] == [1, 2]
     assert run_state.settle("cover/run/9", OUTCOME) is None
 
 
 def test_jobs_are_under_way_from_their_hand_over_to_their_end(database):
-    covers = {f"cover/run/{n}": cover(n) for n in range(3)}
-    run_state.join(covers)
-    run_state.join({"cover/other/1": DocumentGroup("other", "job-2", {}, [1])})
+    join(*(group(f"cover/run/{n}", n) for n in range(3)))
+    join(replace(group("cover/other/1", 1), run="other", job="job-2"))
     assert run_state.under_way("run") == 0
 
     run_state.handed_over([])
     run_state.handed_over(["cover/run/0", "cover/run/1", "cover/other/1"])
     assert run_state.under_way("run") == 2
-    assert run_state.join({"cover/run/0": cover(9)})[0]["cover/run/0"].handed_over
+    assert [each.handed_over for each in join(group("cover/run/0", 9))] == [True]
 
     run_state.ended("cover/run/0")
     assert run_state.under_way("run") == 1
