@@ -143,7 +143,7 @@ def test_jobs_are_under_way_from_their_hand_over_to_their_end(database):
     assert run_state.under_way("run") == 0
 
     run_state.handed_over([])
-    run_state.handed_over(["cover/run/0", "cover/run/1", "cover/other/1"])
+    run_state.handed_over([group(name) for name in ("cover/run/0", "cover/run/1", "cover/other/1")])
     assert run_state.under_way("run") == 2
     assert [each.handed_over for each in join(group("cover/run/0", 9))] == [True]
 
