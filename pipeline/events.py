@@ -33,7 +33,7 @@ class Event:
 
     stage: str
     job_id: str
-    verdict: Outcome
+    outcome: Outcome
     at: float = field(default_factory=time.time)
     arrived: float = 0.0  #: when the job came to the stage, Unix time; 0: not known
     seconds: float = 0.0  #: how long the stage worked on it

@@ -95,11 +95,11 @@ _MISSING = {"HeadObject": {403, 404}, "GetObject": {403, 404}, "GetQueueUrl": {4
 def count_event(event: Event) -> None:
     """Count one turn of a job: a listener of `pipeline.events`."""
     lane = event.job.lane if event.job else Lane.LIVE
-    JOBS.labels(event.stage, lane, event.verdict).inc()
-    if event.verdict is Outcome.SNOOZED:
+    JOBS.labels(event.stage, lane, event.outcome).inc()
+    if event.outcome is Outcome.SNOOZED:
         SNOOZED.labels(event.code).inc(len(event.worked_on))
         return
-    if event.verdict is not Outcome.REJECTED:  # on which nothing was done
+    if event.outcome is not Outcome.REJECTED:  # on which nothing was done
         STAGE_SECONDS.labels(event.stage, lane).observe(event.seconds)
     if event.code:
         ERRORS.labels(event.stage, bounded(event.code)).inc()
@@ -144,13 +144,13 @@ def expect(stages: Iterable[str]) -> None:
         for lane in Lane:
             STAGE_SECONDS.labels(stage, lane)
             QUEUE_WAIT_SECONDS.labels(stage, lane)
-            for verdict in Outcome:
-                JOBS.labels(stage, lane, verdict)
+            for outcome in Outcome:
+                JOBS.labels(stage, lane, outcome)
             if stage == FETCH.name:
                 UNCHANGED.labels(lane)
 
 
 def expect_ingest() -> None:
     """The same for what `ingest` counts."""
-    for verdict in (Outcome.DONE, Outcome.REJECTED):
-        JOBS.labels("ingest", Lane.LIVE, verdict)
+    for outcome in (Outcome.DONE, Outcome.REJECTED):
+        JOBS.labels("ingest", Lane.LIVE, outcome)
