@@ -16,22 +16,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from typing import Any, Final, NamedTuple
 
-from PIL import Image, _imaging
+from PIL import Image
 from PIL.Image import Resampling
 
 from pipeline.images import libwebp
 
 logger = logging.getLogger(__name__)
-
-# Pillow keeps so many blocks of 16 MiB for the next image. To have the system clear new pages for every image took a
-# fifth of its CPU. https://pillow.readthedocs.io/en/stable/reference/block_allocator.html
-with suppress(AttributeError):
-    _imaging.set_blocks_max(2)
 
 Size = tuple[int, int]  # width and height in pixels
 Box = tuple[float, float, float, float]  # left, top, right, bottom

@@ -1,7 +1,7 @@
 """Opening what strangers send: an allow-list of decoders, and every limit checked before a pixel is decoded.
 
-One thing is global. Pillow's limit of pixels, set each time an image is opened, guards what Pillow allocates before
-we have seen a size; ours are the exact limits.
+Two of Pillow's globals are set each time an image is opened: its limit of pixels, which guards the memory that Pillow
+allocates before the size is known here, and the threads that decode an AVIF.
 """
 
 from __future__ import annotations
@@ -70,10 +70,6 @@ _BEGINNINGS: Final = {
     "ICO": rb"\0\0\x01\0",
 }
 
-# As many threads as cores take memory for each, and time from the other workers.
-AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-
-
 Size = tuple[int, int]  # width and height in pixels
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
@@ -140,6 +136,8 @@ def open_image(source: bytes, max_pixels: int) -> Opened:
     """The image with its header read, of at most `max_pixels` pixels. What goes wrong is for `explained()`."""
     # Pillow allocates a WebP's canvas and a GIF's background while opening, and refuses only twice this limit.
     Image.MAX_IMAGE_PIXELS = max_pixels
+    # By default an AVIF is decoded by as many threads as there are cores. Each takes memory, and CPU from other jobs.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     opened = _OPENERS[str(format_of(source))](source)
     for size in (opened.image.size, opened.canvas, _tile(opened.image)):
         _check_size(size or (0, 0), max_pixels)

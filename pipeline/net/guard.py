@@ -89,9 +89,6 @@ COOKIES = ("Set-Cookie", "Set-Cookie2")
 #: Bytes written between two looks at the clock: one TLS record.
 WRITE_SIZE = 16_384
 
-# A malformed header is logged there at warning with the whole URL, query included.
-logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
-
 
 def is_allowed(address: Address) -> bool:
     """Whether a connection may go to `address`: it is public, or in ALLOWED_NETWORKS."""
@@ -295,6 +292,8 @@ class GuardedSession(requests.Session):
     """
 
     def __init__(self, pool_size: int) -> None:
+        # urllib3 logs a malformed header at level WARNING with the whole URL, query included.
+        logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
         super().__init__()
         self.trust_env = False
         self.headers["User-Agent"] = USER_AGENT
