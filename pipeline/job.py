@@ -140,12 +140,12 @@ class Source:
         for_good = isinstance(error, PermanentError) and not isinstance(error, StagedMissing)
         return replace(self, due=NOTIFY.name, error=error.info(stage.name), given_up=not for_good)
 
-    def afresh(self) -> Source:
+    def back_at_fetch(self) -> Source:
         """Back at fetch, as if nothing were known of it but what it may have left in staging."""
         return Source(url=self.url, fields=self.fields, restarted=True, former=tuple(self.staged_keys))
 
     @property
-    def known(self) -> Content:
+    def known_content(self) -> Content:
         """Its content, for stages that cannot do without."""
         if self.content is None:
             raise StagedMissing("")
@@ -258,7 +258,7 @@ class Job:
         result = {key: value for key, value in payload.items() if key not in ours}
         for source in self.sources:
             for name in source.fields:
-                result[f"{name}_info"] = None if source.error else info(source.known)
+                result[f"{name}_info"] = None if source.error else info(source.known_content)
                 if source.error:
                     result[f"{name}_error"] = source.error
         return result

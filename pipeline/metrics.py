@@ -59,7 +59,7 @@ QUEUE_WAIT_SECONDS = _histogram(
 # Images.
 UNCHANGED = _counter("unchanged_sources_total", "Sources whose renditions were all published already.", "lane")
 SNOOZED = _counter("put_off_sources_total", "Times that a source's host had no turn for it, by why.", "code")
-RESTING_HOSTS = _gauge("resting_hosts", "Hosts that are left alone for a while, because they only failed.")
+OPEN_CIRCUITS = _gauge("resting_hosts", "Hosts that are left alone for a while, because they only failed.")
 FETCHED_BYTES = _counter("fetched_bytes_total", "Bytes of sources downloaded, those of failed downloads included.")
 STORED_BYTES = _counter("stored_bytes_total", "Bytes of renditions put in the bucket.")
 STORED_RENDITIONS = _counter("stored_renditions_total", "Renditions put in the bucket.")

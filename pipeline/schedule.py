@@ -91,11 +91,6 @@ class Schedule:
         return []
 
 
-def scheduled_time(expression: str, at: datetime) -> datetime:
-    """The last time of the schedule at or before `at`, in UTC: what a run that began at `at` is the run of."""
-    return Schedule(expression).latest(at)
-
-
 class _HostZone(tzinfo):
     """The host's local time as its C library knows it, which is what cron goes by: TZ, or /etc/localtime.
 

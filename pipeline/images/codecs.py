@@ -75,11 +75,6 @@ def encode_png(image: Image.Image, *, level: int) -> bytes:
     return buffer.getvalue()
 
 
-def decode_webp(source: bytes, size: Size) -> Image.Image | None:
-    """A WebP without alpha, not animated, decoded at `size`; else None."""
-    return libwebp.decode(source, size)
-
-
 def fast_paths() -> Mapping[str, str]:
     """What does each kind of work in this process: the fast library, or Pillow in its place."""
     return {

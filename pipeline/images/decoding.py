@@ -9,7 +9,7 @@ from typing import Final
 
 from PIL import ExifTags, Image
 
-from pipeline.images import codecs
+from pipeline.images import codecs, libwebp
 from pipeline.images.containers import has_all_rows
 from pipeline.images.opening import Opened
 
@@ -69,7 +69,7 @@ def _decode_fast(opened: Opened, shrink: float) -> Image.Image | None:
         return codecs.decode_png(opened.picture, size, image.mode)
     if opened.format == "WEBP" and image.mode == "RGB" and shrink > WEBP_MARGIN:
         width, height = (ceil(side * WEBP_MARGIN / shrink) for side in size)
-        return codecs.decode_webp(opened.picture, (width, height))
+        return libwebp.decode(opened.picture, (width, height))
     return None
 
 

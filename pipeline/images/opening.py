@@ -106,7 +106,7 @@ class Opened:
 
 
 @contextmanager
-def explained(source: bytes) -> Iterator[None]:
+def image_errors(source: bytes) -> Iterator[None]:
     """Whatever goes wrong inside, said in our words: Pillow raises any type of exception on a broken file."""
     try:
         yield
@@ -133,7 +133,7 @@ def format_of(source: bytes) -> str | None:
 
 
 def open_image(source: bytes, max_pixels: int) -> Opened:
-    """The image with its header read, of at most `max_pixels` pixels. What goes wrong is for `explained()`."""
+    """The image with its header read, of at most `max_pixels` pixels. What goes wrong is for `image_errors()`."""
     # Pillow allocates a WebP's canvas and a GIF's background while opening, and refuses only twice this limit.
     Image.MAX_IMAGE_PIXELS = max_pixels
     # By default an AVIF is decoded by as many threads as there are cores. Each takes memory, and CPU from other jobs.

@@ -20,7 +20,7 @@ from pipeline.images import codecs
 from pipeline.images.colour import Conversion, srgb_conversion
 from pipeline.images.decoding import decode
 from pipeline.images.formats import ENCODER_SETTINGS, GIF, JPEG, OWN_FORMAT, PNG, ImageFormat
-from pipeline.images.opening import Opened, explained, open_image
+from pipeline.images.opening import Opened, image_errors, open_image
 from pipeline.recipe import Recipe, RenditionSize
 
 #: JPEGs up to this side get Huffman tables of their own: 0.3 to 0.5 KB less, a fifth of a 50 x 50. An 800 x 800 would
@@ -45,7 +45,7 @@ def identify(source: bytes, *, max_pixels: int) -> ImageFormat:
         PermanentError: `not_an_image`, `unsupported_format`, `too_large`, or `broken_image`.
         RetryableError: `out_of_memory`.
     """
-    with explained(source):
+    with image_errors(source):
         return _output_format(open_image(source, max_pixels))
 
 
@@ -55,7 +55,7 @@ def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels
     Of an animation the first frame is taken. `max_decoded_pixels` (`MAX_DECODED_PIXELS`) limits what is in memory: a
     large JPEG is decoded at 1/2, 1/4 or 1/8. Otherwise as `identify()`, and raises the same.
     """
-    with explained(source):
+    with image_errors(source):
         opened = open_image(source, max_pixels)
         output = _output_format(opened)
         made = _made(opened, recipe, output.kernel, max_decoded_pixels)

@@ -32,7 +32,7 @@ from pipeline.recipe import Recipe
 #: What the interpreter is told; Pillow's warnings are for nobody.
 CHILD: Final = ("-W", "ignore", "-m", "pipeline.images.sandbox")
 #: Formats that are rendered in a child.
-CONFINED: Final = {"AVIF", "TIFF", "BMP"}
+SANDBOXED: Final = {"AVIF", "TIFF", "BMP"}
 #: CPU time of a child, in seconds; the largest AVIF that is accepted takes 1.5, the slowest BMP 5.
 CPU_SECONDS: Final = 15
 #: For a child that waits for a CPU, in seconds; so that what four threads hold, two images each, takes less than the
@@ -48,7 +48,7 @@ def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels
     while not _ONE_AT_A_TIME.acquire(timeout=1):
         pass  # so that a time limit strikes here, and not as soon as the lock is held
     try:
-        if format_of(source) in CONFINED:
+        if format_of(source) in SANDBOXED:
             return _render_in_child(source, recipe, how)
         return images.render(source, recipe, **how)
     finally:

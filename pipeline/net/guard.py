@@ -81,7 +81,7 @@ NOT_PUBLIC = tuple(
 
 #: Bytes of an answer before its body, interim answers included: as many as Chromium takes.
 #: https://source.chromium.org/chromium/chromium/src/+/main:net/http/http_stream_parser.h
-MAX_HEAD = 262_144
+MAX_HEADER_BYTES = 262_144
 
 #: Headers that are dropped unread. requests would parse them, at 18 s of CPU for 6 MB of Set-Cookie2, to keep nothing.
 COOKIES = ("Set-Cookie", "Set-Cookie2")
@@ -132,7 +132,7 @@ _budget: ContextVar[Budget] = ContextVar("budget")
 
 
 @contextmanager
-def keeping_to(budget: Budget) -> Iterator[None]:
+def limited_to(budget: Budget) -> Iterator[None]:
     """What this thread does with a guarded session inside counts against `budget`."""
     token = _budget.set(budget)
     try:
@@ -146,7 +146,7 @@ class _Metered(io.RawIOBase):
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
         self._sock, self._raw, self._idle, self._budget = sock, raw, sock.gettimeout(), _budget.get()
-        self.left: float = MAX_HEAD
+        self.left: float = MAX_HEADER_BYTES
 
     def readable(self) -> bool:
         return True
@@ -285,7 +285,7 @@ def credentials(url: str) -> HTTPBasicAuth | None:
 
 
 class GuardedSession(requests.Session):
-    """A session for many threads that reaches allowed addresses only. Its requests belong inside `keeping_to()`.
+    """A session for many threads that reaches allowed addresses only. Its requests belong inside `limited_to()`.
 
     It heeds no proxy variable and no .netrc, keeps no cookie and retries nothing. It never follows a redirect, whatever
     is asked: requests would read the redirect's whole body.

@@ -288,7 +288,7 @@ def shown_payload(text: str) -> str:
         clean = json.dumps(_without_secrets(parse_json(text)), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
         clean = _URL.sub(lambda match: _bare(match[0]), _SECRET_PAIR.sub(rf'\1"{HIDDEN}"', text))
-    return printable(clean, but="\n")
+    return printable(clean, keep="\n")
 
 
 def _without_secrets(value: Any) -> Any:
