@@ -6,7 +6,6 @@ Names, defaults and meanings are those of the contract, section 6. An empty valu
 from __future__ import annotations
 
 import base64
-import difflib
 import ipaddress
 import os
 import sys
@@ -312,34 +311,6 @@ def get_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise SettingsError(*map(_sentence, error.errors())) from None
-
-
-def beside_settings() -> list[tuple[str, str, str]]:
-    """What of the environment is likely meant for the settings, and does not reach them.
-
-    Each as its name, what is wrong and what to do; no value is shown.
-    """
-    known = {name.upper() for name in (*Settings.model_fields, "environment")}
-    given = {name.upper() for name, value in os.environ.items() if value}
-    found = []
-    for name in sorted(given - known):
-        meant = [] if name.startswith("AWS_") else difflib.get_close_matches(name, known, n=1, cutoff=0.85)
-        if meant and meant[0] not in given:
-            found.append((name, f"No such variable is read; {meant[0]} is.", "Rename it if that is meant."))
-    region = os.environ.get("AWS_DEFAULT_REGION")
-    if region and region != get_settings().aws_region:
-        says = f"It is another region than AWS_REGION={get_settings().aws_region}, which alone is read."
-        found.append(("AWS_DEFAULT_REGION", says, "Set AWS_REGION."))
-    try:
-        lines = Path(".env").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return found
-    pairs = (line.removeprefix("export ").partition("=") for line in lines)
-    names = {name.strip().upper() for name, _, value in pairs if value.strip().strip("'\"")}
-    if unread := sorted(names & known - given):
-        says = f"{', '.join(unread)} of this folder's .env is not in the environment: only honcho and systemd read it."
-        found.append((".env", says, "Load it first: `set -a; . ./.env; set +a`."))
-    return found
 
 
 def settings_or_exit() -> Settings:
