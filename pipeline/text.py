@@ -13,12 +13,12 @@ _DURATION_UNITS = ((90, 1, "s"), (90 * 60, 60, "min"), (36 * 3600, 3600, "h"), (
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Replace every unprintable character with `?`, except the characters in `keep`.
+    r"""Replace every unprintable character with `?`, except the characters in `keep`.
 
     A terminal, a log line or a page then gets no control sequence and no mark that changes the writing direction.
 
-    >>> printable("a\\x1b[31m\\u202eb\\n", keep="\\n")
-    'a?[31m?b\\n'
+    >>> printable("a\x1b[31m\u202eb\n", keep="\n")
+    'a?[31m?b\n'
     """
     return "".join(char if char.isprintable() or char in keep else "?" for char in text)
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.ops.checks.model import Row, Status
-from pipeline.settings import Settings
+from pipeline.settings import Settings, environment
 
 
 def unread_variables(settings: Settings) -> Iterator[Row]:
     """Yield a warning for each variable that is misspelled, ignored or not loaded."""
     known = {name.upper() for name in (*Settings.model_fields, "environment")}
-    given = {name.upper() for name, value in os.environ.items() if value}
+    variables = environment()
+    given = set(variables)
     for name in sorted(given - known):
         similar = [] if name.startswith("AWS_") else difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         if similar and similar[0] not in given:
             message = f"This variable is not read; {similar[0]} is."
             yield Row(Status.WARN, name, message, "Rename it if you meant that one.")
-    region = os.environ.get("AWS_DEFAULT_REGION")
+    region = variables.get("AWS_DEFAULT_REGION")
     if region and region != settings.aws_region:
         message = f"It differs from AWS_REGION={settings.aws_region}, and only AWS_REGION is read."
         yield Row(Status.WARN, "AWS_DEFAULT_REGION", message, "Set AWS_REGION.")
