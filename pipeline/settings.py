@@ -288,7 +288,7 @@ class Settings(BaseSettings):
 
 
 def _sentence(mistake: Any) -> str:
-    """Describe a mistake, such as `RESIZE_FIT='crop': Input should be 'cover', 'contain' or 'fill'.`"""
+    """Describe a mistake in a sentence, such as `RESIZE_FIT='crop': Input should be 'cover' or 'fill'`."""
     message = mistake["msg"].removeprefix("Value error, ")
     if not mistake["loc"]:  # it concerns several variables, and names them
         return f"{message}."

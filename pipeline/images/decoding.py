@@ -43,7 +43,7 @@ def decode(opened: Opened, shrink: float = 1.0) -> Image.Image:
 
     Args:
         opened: the image.
-        shrink: how many times smaller than its header says the result may be.
+        shrink: the result may be up to this many times smaller than the original.
 
     Returns:
         An image of 8 bits in mode L, La, RGB, RGBa, CMYK, YCbCr or LAB; its alpha, if any, is premultiplied.

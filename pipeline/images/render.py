@@ -205,7 +205,7 @@ def _jpeg_settings(side: int) -> dict[str, Any]:
 def _with_palette(image: Image.Image) -> Image.Image:
     """Reduce to 256 colours. Pixels less than half opaque become transparent, all others opaque.
 
-    There is no dithering, because Pillow's turns white into grey and plain areas into noise.
+    The image is not dithered, because Pillow would turn white into grey and plain areas into noise.
     """
     if image.mode == "RGB":
         return image.quantize()

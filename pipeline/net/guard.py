@@ -43,8 +43,8 @@ USER_AGENT = "Mozilla/5.0 (compatible; image-pipeline)"
 #: Maximum addresses to try for a name: enough for a dual-stack CDN, and too few for a port scan.
 MAX_ADDRESSES = 8
 
-#: Networks that are not public: all that IANA has not assigned to public use, and those with only the numbers of public
-#: ones. The list is complete, because `is_global` differs between versions of Python.
+#: Networks that are not public: all that IANA has not assigned to public use, and some that are public only by their
+#: number. The list is complete, because `is_global` differs between versions of Python.
 #: https://www.iana.org/assignments/iana-ipv4-special-registry,
 #: https://www.iana.org/assignments/iana-ipv6-special-registry
 NOT_PUBLIC = tuple(
