@@ -15,6 +15,7 @@ from PIL import Image
 from PIL.Image import Resampling, Transpose
 
 from pipeline.images import codecs
+from pipeline.images.codecs import Box, Size
 from pipeline.images.colour import Conversion, srgb_conversion
 from pipeline.images.decoding import decode
 from pipeline.images.formats import ENCODER_SETTINGS, GIF, JPEG, OWN_FORMAT, PNG, ImageFormat
@@ -29,9 +30,6 @@ OPTIMIZED_SIDE: Final = 256
 #: 0.1 to 0.3 KB (10 to 25 %) at 50 x 50 and 1 KB at 100 x 100. It would cost 5 KB at 250 x 250 and 25 to 38 KB at
 #: 800 x 800.
 FULL_COLOUR_SIDE: Final = 100
-
-Size = tuple[int, int]  # width and height in pixels
-Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def identify(source: bytes, *, max_pixels: int) -> ImageFormat:
@@ -135,7 +133,7 @@ _FITS: Final = {"cover": _cover, "contain": _contain, "fill": _fill}
 
 
 def _place(fit: str, source: Size, rendition: RenditionSize, transpose: Transpose | None) -> tuple[Box, Size]:
-    """Apply the fit in the source's stored orientation. Everything is centred, so transposing later changes nothing."""
+    """Apply the fit in the source's stored orientation. Everything is centred, and stays so when transposed."""
     target = (rendition.width, rendition.height)
     return _FITS[fit](source, target[::-1] if transpose in _SIDEWAYS else target)
 
