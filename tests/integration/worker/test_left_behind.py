@@ -96,7 +96,7 @@ def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(
             staged_file.write_bytes(b"renditions")
             # Then its bytes are deleted, and it was delivered once.
             wait_for(lambda: not staged_file.exists())
-            wait_for(lambda: [turn.verdict for turn in turns] == [Outcome.RETRY, Outcome.DONE])
+            wait_for(lambda: [turn.outcome for turn in turns] == [Outcome.RETRY, Outcome.DONE])
     finally:
         unsubscribe(turns.append)
     assert turns[0].worked_on == (CLEAN_UP,)
