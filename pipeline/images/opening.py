@@ -91,16 +91,20 @@ class Opened:
     def has_alpha(self) -> bool:
         return bool(self.image.has_transparency_data or self.canvas)
 
+    @property
+    def decoder_bytes(self) -> int:
+        """Bytes of memory for decoding at the current scale."""
+        width, height = self.canvas or self.image.size
+        return width * height * _BYTES_A_PIXEL[self.format] + self.coefficients
+
     def check_decoding(self, max_decoded_pixels: int) -> None:
-        """Check the size and the memory for decoding at the current scale.
+        """Check the size and the memory for decoding.
 
         Raises:
             PermanentError: `too_large`.
         """
         _check_size(self.image.size, max_decoded_pixels)
-        width, height = self.canvas or self.image.size
-        needed = width * height * _BYTES_A_PIXEL[self.format] + self.coefficients
-        if needed > MAX_DECODER_BYTES:
+        if (needed := self.decoder_bytes) > MAX_DECODER_BYTES:
             megabytes = f"{needed // 1_000_000} MB of memory; {MAX_DECODER_BYTES // 1_000_000} MB are accepted"
             raise PermanentError("too_large", f"Decoding the {self.format} image would take {megabytes}.")
 

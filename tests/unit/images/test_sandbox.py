@@ -116,10 +116,10 @@ def test_a_child_finds_its_code_wherever_we_are(monkeypatch: pytest.MonkeyPatch,
 
 def test_a_child_has_the_code_that_we_have(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a child that says where it looks for code
-    monkeypatch.setattr(confined, "CHILD", ("-c", "import os, sys; sys.exit(os.environ['PYTHONPATH'])"))
+    monkeypatch.setattr(sandbox, "CHILD", ("-c", "import os, sys; sys.exit(os.environ['PYTHONPATH'])"))
     with pytest.raises(RuntimeError) as caught:
-        confined.render(encoded(corners(), "TIFF"), recipe("5x5"), **LIMITS)
-    assert str(Path(confined.__file__).parents[1]) in str(caught.value)
+        sandbox.render(encoded(corners(), "TIFF"), recipe("5x5"), **LIMITS)
+    assert str(Path(sandbox.__file__).parents[2]) in str(caught.value)
 
 
 def test_a_child_knows_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
