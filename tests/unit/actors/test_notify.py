@@ -73,7 +73,7 @@ class TestOutcome:
         # Given a sweep's job with one image that failed for good, and one that another day may do better
         job = a_sweeps_job().with_errors(FETCH, {url: DOWN if url == given_up else GONE for url in (COVER, OTHER)})
         # When its outcome is put together
-        outcome = notify.outcome(job, job.result({}, lambda _: {}))
+        outcome = notify.to_write_back(job, job.result({}, lambda _: {}))
         # Then the document's one place for an error gets the one that says why to wait.
         assert [error["code"] for error in outcome["errors"].values()] == ["http_503", "http_404"]
         assert outcome["given_up"]
@@ -84,7 +84,7 @@ class TestOutcome:
         job = a_sweeps_job()
         (good, _) = job.sources
         job = job.with_errors(FETCH, {OTHER: GONE}).with_sources({COVER: good.published(CONTENT)})
-        outcome = notify.outcome(job, job.result({}, lambda content: {"id": content.id}))
+        outcome = notify.to_write_back(job, job.result({}, lambda content: {"id": content.id}))
         assert outcome["stored"] == {"image_url": {"id": CONTENT.id}}
         assert not outcome["given_up"]
         (error,) = outcome["errors"].values()

@@ -12,7 +12,7 @@ from pipeline.errors import PermanentError, PipelineError, Rejected, RetryableEr
 from pipeline.images import codecs, decoding
 from pipeline.images import opening as openers
 from pipeline.images.containers import read_jpeg
-from pipeline.images.opening import image_errors, format_of, open_image
+from pipeline.images.opening import format_of, image_errors, open_image
 from pipeline.images.render import identify
 from tests.support.pictures import corners, encoded, icon, rendered
 
