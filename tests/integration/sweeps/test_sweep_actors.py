@@ -85,7 +85,7 @@ def test_a_message_without_a_time_begins_the_run_of_when_it_was_made(worker):
 
 def test_a_page_that_mongodb_keeps_from_being_taken_is_taken_later_by_the_same_message(worker, monkeypatch):
     # Given MongoDB in trouble at the first look
-    monkeypatch.setattr(sweeps, "TROUBLE_PAUSE", 0.1)
+    monkeypatch.setattr(sweeps, "MONGO_RETRY_DELAY", 0.1)
     worker.episodes.insert_many([{"_id": n, "itunes_image": f"http://h/{n}"} for n in range(3)])
     take_page, asked = sweep.take_page, []
 
@@ -159,8 +159,9 @@ def test_a_run_is_followed_until_its_last_job_has_ended(database, monkeypatch):
     # Given a run that is walked, and has one job under way
     monkeypatch.setattr(sweeping, "LOOK_EVERY", 0.01)
     run = run_state.begin(CHANNELS, "run")
-    run_state.join({"cover/run/1": run_state.Cover("run", "job", {}, [1])})
-    run_state.handed_over(["cover/run/1"])
+    group = run_state.DocumentGroup("cover/run/1", "run", "job", {}, [1])
+    run_state.join([group], 0)
+    run_state.handed_over([group])
     looks = sweeping.follow("run")
     assert next(looks) == sweeping.Progress()
     run_state.advance(run, [], by="m", claimed=2, walked=True)
