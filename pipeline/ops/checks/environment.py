@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.ops.checks.model import Row, Status
+from pipeline.ops.checks.model import Row, warn
 from pipeline.settings import Settings, environment
 
 
@@ -19,16 +19,16 @@ def unread_variables(settings: Settings) -> Iterator[Row]:
         similar = [] if name.startswith("AWS_") else difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         if similar and similar[0] not in given:
             message = f"This variable is not read; {similar[0]} is."
-            yield Row(Status.WARN, name, message, "Rename it if you meant that one.")
+            yield warn(name, message, "Rename it if you meant that one.")
     region = variables.get("AWS_DEFAULT_REGION")
     if region and region != settings.aws_region:
         message = f"It differs from AWS_REGION={settings.aws_region}, and only AWS_REGION is read."
-        yield Row(Status.WARN, "AWS_DEFAULT_REGION", message, "Set AWS_REGION.")
+        yield warn("AWS_DEFAULT_REGION", message, "Set AWS_REGION.")
     if unloaded := sorted(_names_in_env_file() & known - given):
         message = (
             f"{', '.join(unloaded)} of this folder's .env is not in the environment: only honcho and systemd read .env."
         )
-        yield Row(Status.WARN, ".env", message, "Load it first: `set -a; . ./.env; set +a`.")
+        yield warn(".env", message, "Load it first: `set -a; . ./.env; set +a`.")
 
 
 def _names_in_env_file() -> set[str]:

@@ -279,10 +279,10 @@ def payload_of(letter: DeadLetter, body_of: Callable[[str], str]) -> str:
 
 
 def shown_payload(text: str) -> str:
-    """Remove probable secrets: values with such names, and from URLs everything but host and path.
+    r"""Remove probable secrets: values with such names, and from URLs everything but host and path.
 
     >>> shown_payload('{"image_url": "https://u:p@example.org/a.jpg?t=1", "token": "x"}')
-    '{\\n  "image_url": "https://example.org/a.jpg?…",\\n  "token": "…"\\n}'
+    '{\n  "image_url": "https://example.org/a.jpg?…",\n  "token": "…"\n}'
     """
     try:
         clean = json.dumps(_without_secrets(parse_json(text)), indent=2, ensure_ascii=False)
