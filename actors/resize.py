@@ -22,10 +22,10 @@ def resize(job: Job, source: Source) -> Source:
     settings = get_settings()
     renditions = render(
         staging().get(source.original),
-        source.known.recipe,
+        source.known_content.recipe,
         max_pixels=settings.max_source_pixels,
         max_decoded_pixels=settings.max_decoded_pixels,
     )
     blob = b"".join(renditions.values())
-    key = staging().put(blob, job.staged_key(RESIZE, source, source.known))
+    key = staging().put(blob, job.staged_key(RESIZE, source, source.known_content))
     return source.resized(Rendered.of(key, renditions, blob))

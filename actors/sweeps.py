@@ -13,7 +13,7 @@ from actors.fetch import fetch_image
 from pipeline.errors import RetryableError
 from pipeline.job import Job
 from pipeline.metrics import SWEEP_TAKEN
-from pipeline.schedule import scheduled_time
+from pipeline.schedule import Schedule
 from pipeline.settings import get_settings
 from pipeline.sqs.message import SQSMessage
 from pipeline.sweeps import run_state, sweep
@@ -90,9 +90,8 @@ def _begin(swept: Swept, message: SQSMessage) -> tuple[str, sweep.NextPage | Non
 def _asked_for(swept: Swept, message: SQSMessage) -> datetime:
     """Return the scheduled time that the message was sent for, or the message's own time if it was not scheduled."""
     if text := message.options.get("scheduled_at"):
-        return scheduled_time(
-            str(our_broker().get_actor(swept.queue).options["periodic"]), datetime.fromisoformat(text)
-        )
+        periodic = our_broker().get_actor(swept.queue).options["periodic"]
+        return Schedule(str(periodic)).latest(datetime.fromisoformat(text))
     return datetime.fromtimestamp(message.message_timestamp / 1000, UTC)
 
 

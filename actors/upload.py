@@ -1,4 +1,4 @@
-"""The upload stage: copies staged renditions to their public keys."""
+"""upload: from staged renditions to public objects."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pipeline.worker.stage_actor import stage_actor
 
 @stage_actor(UPLOAD)
 def upload_image(job: Job) -> Job:
-    """Publish every rendition of each source under its final key."""
+    """Put every rendition of each source under its final key."""
     return advance(job, UPLOAD, upload)
 
 
 def upload(job: Job, source: Source) -> Source:
     """Publish one source."""
-    publish(job.folder, source.known, source.rendered.split(staging().get(source.rendered.key)))
-    return source.published(source.known)
+    publish(job.folder, source.known_content, source.rendered.split(staging().get(source.rendered.key)))
+    return source.published(source.known_content)

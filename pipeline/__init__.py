@@ -1,7 +1,7 @@
 """Podcast covers from any feed to every size your apps need, in four SQS-backed stages.
 
-from pipeline import send_message           # a message to the input queue
-from pipeline.actors import fetch_image     # or straight to the first stage
+from pipeline import send_message           # sends to the input queue
+from pipeline.actors import fetch_image     # or enqueue for the first stage
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Rejected", "send_message"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for: each process of the service imports this package, and needs neither.
+    # Imported on first use, because every process of the service imports this package and needs neither.
     if name == "send_message":
         from pipeline.producer import send_message  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""`python -m pipeline` is `image-pipeline`."""
+"""Runs `image-pipeline` as `python -m pipeline`."""
 
 from pipeline.cli.app import main
 

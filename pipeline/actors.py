@@ -1,11 +1,11 @@
-"""Loaded by `dramatiq pipeline.actors` and `periodiq pipeline.actors`: the broker, and every actor on it."""
+"""The broker with all actors, as `dramatiq pipeline.actors` and `periodiq pipeline.actors` load it."""
 
 from pipeline.settings import settings_or_exit
 from pipeline.worker.broker import build
 
 broker = build(settings_or_exit())
 
-from actors.fetch import fetch_image  # noqa: E402 - the actors are declared on the broker
+from actors.fetch import fetch_image  # noqa: E402 - actors are declared on the broker
 from actors.notify import notify_result  # noqa: E402
 from actors.resize import resize_image  # noqa: E402
 from actors.sweeps import sweep_channels, sweep_episodes  # noqa: E402

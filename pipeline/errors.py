@@ -1,25 +1,25 @@
-"""What can go wrong, as a small tree.
+"""The tree of errors.
 
-    PipelineError          has a code, and one sentence that may be shown to anybody
-    ├── PermanentError     trying again cannot help: ends this source or delivery at once
-    │   ├── Rejected       the input message itself is unusable: nothing is processed
-    │   └── StagedMissing  bytes that should wait in staging are gone: the job starts again, once
-    └── RetryableError     trying again may help, after a wait that its `retry` names
-        └── PutOff         nothing was tried: it was not this one's turn
+    PipelineError          a code, and one sentence that may be shown to anyone
+    ├── PermanentError     a retry cannot help: the source or delivery fails at once
+    │   ├── Rejected       the input message is unusable: nothing is processed
+    │   └── StagedMissing  staged bytes are gone: the job starts again, once
+    └── RetryableError     a retry may help, after a delay from the list that `retry` names
+        └── Snoozed        nothing was attempted: the job waits for a free slot
 
-Codes are lower-case words for machines (`http_404`, `too_large`); they never change their meaning. Sentences are for
-people, name what was wrong and never hold a credential, a query string or a message body.
+Codes are lower-case words for machines (`http_404`, `too_large`), and their meaning never changes. Sentences are for
+people. They name the cause and never contain a credential, a query string or a message body.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
+from typing_extensions import TypedDict  # pydantic needs this one on Python 3.11
 
 
 class ErrorInfo(TypedDict):
-    """The public form of an error, as results carry it (contract, section 4)."""
+    """An error as it appears in results (contract, section 4)."""
 
     stage: str
     code: str
@@ -27,11 +27,11 @@ class ErrorInfo(TypedDict):
 
 
 class Retry(StrEnum):
-    """Which delays a retry follows; the settings hold one list of seconds for each."""
+    """The list of delays that a retry follows. Each is a setting, in seconds."""
 
-    SOURCE = "source"  #: FETCH_RETRY_DELAYS: the source's own server is in trouble
-    SERVICE = "service"  #: RETRY_DELAYS: S3, SQS, staging, or this machine is
-    POSTBACK = "postback"  #: POSTBACK_RETRY_DELAYS: the receiver of a postback is
+    SOURCE = "source"  #: FETCH_RETRY_DELAYS: the server of the source fails
+    SERVICE = "service"  #: RETRY_DELAYS: S3, SQS, staging or this machine fails
+    POSTBACK = "postback"  #: POSTBACK_RETRY_DELAYS: the receiver of a postback fails
 
 
 class PipelineError(Exception):
@@ -46,35 +46,40 @@ class PipelineError(Exception):
         return f"{self.code}: {self.message}"
 
     def info(self, stage: str) -> ErrorInfo:
-        """This error as the result of a job in `stage` carries it."""
+        """Return the error as it appears in the result of a job that failed in `stage`."""
         return {"stage": stage, "code": self.code, "message": self.message}
 
 
 def without_frames(error: PipelineError) -> PipelineError:
-    """The error alone: the frames that its traceback and causes hold keep whatever their functions worked on."""
+    """Return `error` without its traceback and causes.
+
+    Their frames would keep alive everything that their functions worked on.
+    """
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 
 
 class PermanentError(PipelineError):
-    """Trying again cannot help."""
+    """A retry cannot help."""
 
 
 class Rejected(PermanentError):
-    """The input message is unusable; it is kept in a dead-letter queue with this reason."""
+    """The input message is unusable. It goes to a dead-letter queue with this reason."""
 
 
 class StagedMissing(PermanentError):
-    """Bytes that should wait in staging are gone: expired, or removed because the job has already ended."""
+    """Staged bytes are gone: they expired, or were deleted because the job has already ended."""
 
     def __init__(self, key: str) -> None:
-        super().__init__("staged_missing", f"What should wait in staging is gone (key {key!r}).")
+        super().__init__("staged_missing", f"The staged bytes are gone (key {key!r}).")
 
 
 class RetryableError(PipelineError):
-    """Trying again may help.
+    """A retry may help.
 
-    `retry` names the list of delays to follow. `retry_after`, in seconds, is the least wait the other side asked for.
+    Attributes:
+        retry: the list of delays that the retry follows.
+        retry_after: the shortest wait, in seconds, that the other side asked for, or None.
     """
 
     def __init__(
@@ -86,7 +91,7 @@ class RetryableError(PipelineError):
 
 
 class Snoozed(RetryableError):
-    """It was not this one's turn: nothing was tried, and no attempt is counted. It comes again in `wait` seconds."""
+    """Nothing was attempted, and no attempt is counted. The job is retried in `wait` seconds."""
 
     def __init__(self, code: str, message: str, wait: float) -> None:
         super().__init__(code, message, retry=Retry.SOURCE, retry_after=wait)

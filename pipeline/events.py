@@ -1,7 +1,7 @@
-"""What the stages say of each job: one event at each turn, told to whoever listens.
+"""Events: one for each attempt of a stage at a job.
 
-The log, the metrics, the job log and the traces are listeners. None of them can cost a job: what one raises is logged
-by its type and ends there.
+The log, the metrics, the job log and the traces subscribe to them. An error in a subscriber is logged and does not
+affect the job.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ logger = logging.getLogger(__name__)
 
 
 class Outcome(StrEnum):
-    """How a stage's work on a job ended."""
+    """The result of a stage's attempt at a job."""
 
     DONE = "done"
-    SNOOZED = "put_off"  #: it was not its turn; nothing was tried
-    RETRY = "retry"  #: it failed, and comes again
-    GIVEN_UP = "given_up"  #: it failed for good: there is a dead letter
-    REJECTED = "rejected"  #: the message asks for nothing that can be done: there is a dead letter
+    SNOOZED = "put_off"  #: nothing was attempted: the job waits for a slot
+    RETRY = "retry"  #: it failed, and will be retried
+    GIVEN_UP = "given_up"  #: it failed permanently: there is a dead letter
+    REJECTED = "rejected"  #: the message is unusable: there is a dead letter
 
 
 @dataclass(frozen=True)
 class Event:
-    """One turn of a job. Times are in seconds; `at`, when it ended, is Unix time."""
+    """One attempt at a job. Times are in seconds."""
 
     stage: str
     job_id: str
-    verdict: Outcome
-    at: float = field(default_factory=time.time)
-    arrived: float = 0.0  #: when the job came to the stage, Unix time; 0: not known
-    seconds: float = 0.0  #: how long the stage worked on it
+    outcome: Outcome
+    at: float = field(default_factory=time.time)  #: Unix time of its end
+    arrived: float = 0.0  #: Unix time at which the job was sent to the stage; 0: not known
+    seconds: float = 0.0  #: duration of the stage's work
     attempt: int = 1
-    code: str = ""  #: of the error, where it did not go well
-    message: str = ""  #: its sentence for people
-    wait: float = 0.0  #: until it comes again
-    job: Job | None = None  #: as it is after this turn; None where the message holds none
-    worked_on: tuple[str, ...] = ()  #: the URLs of the sources it was about; in `notify`, the deliveries that failed
+    code: str = ""  #: code of the error, if there was one
+    message: str = ""  #: message of the error
+    wait: float = 0.0  #: until the retry
+    job: Job | None = None  #: after this attempt; None if the message contains none
+    worked_on: tuple[str, ...] = ()  #: the URLs of the sources; in `notify`, the deliveries that failed
 
 
 Subscriber = Callable[[Event], None]
@@ -51,21 +51,21 @@ _subscribers: list[Subscriber] = []
 
 
 def subscribe(subscriber: Subscriber) -> None:
-    """Have `subscriber` told of every event of this process, in the thread that works on the job: it must be quick."""
+    """Call `subscriber` with every event of this process. It runs in the thread of the job, so it must be quick."""
     if subscriber not in _subscribers:
         _subscribers.append(subscriber)
 
 
 def unsubscribe(subscriber: Subscriber) -> None:
-    """Tell `subscriber` no more."""
+    """Stop calling `subscriber`."""
     if subscriber in _subscribers:
         _subscribers.remove(subscriber)
 
 
 def emit(event: Event) -> None:
-    """Tell every listener. Never raises."""
+    """Call every subscriber. Never raises."""
     for subscriber in tuple(_subscribers):
         try:
             subscriber(event)
         except Exception as error:
-            logger.warning("%s could not take an event (%s).", subscriber, type(error).__name__)
+            logger.warning("The subscriber %s failed on an event (%s).", subscriber, type(error).__name__)

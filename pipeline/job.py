@@ -1,6 +1,6 @@
-"""The job: what a message between stages carries, and its versioned encoding.
+"""Jobs: the content of messages between stages, and its versioned encoding.
 
-A job is frozen; a stage makes a new one. Bytes never ride in it: they wait in staging under the keys it names.
+A job is frozen; each stage makes a new one. It contains no image bytes, only the keys under which they wait in staging.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from pipeline.payload import (
 from pipeline.recipe import Recipe
 from pipeline.stages import FETCH, NOTIFY, RESIZE, STAGES, UPLOAD, Lane, Stage
 
-#: The layout of an encoded job. A worker leaves versions that it does not know to one that does.
+#: Version of the layout of an encoded job. A worker leaves jobs of unknown versions to other workers.
 VERSION = 1
 
-#: The namespaces of ids made from the MessageIds of the input queue, and from what a sweep found.
+#: Namespaces of ids made from MessageIds of the input queue, and from documents of a sweep.
 _INPUT_IDS = uuid.uuid5(uuid.NAMESPACE_DNS, "input.image-pipeline")
 _SWEEP_IDS = uuid.uuid5(uuid.NAMESPACE_DNS, "sweep.image-pipeline")
 
-#: What comes after the deliveries, and is tried again as they are: the job's bytes in staging are deleted.
+#: The last delivery, retried like the others: it deletes the job's bytes in staging.
 CLEAN_UP = "clean-up"
 
 
 def _object(value: object) -> Payload | None:
-    """Only json ever touches a payload: what is in it comes back as it was."""
+    # pydantic must not copy or convert a payload.
     if not isinstance(value, dict | None):
-        raise TypeError("a payload is an object")
+        raise TypeError("a payload must be an object")
     return value
 
 
 class UnknownVersion(Exception):
-    """An encoded job has a layout that this worker does not know; a newer worker will."""
+    """The layout of an encoded job is unknown to this worker. A newer worker knows it."""
 
 
 class Unfinished(Exception):
-    """A stage could not do all of its work.
+    """A stage could not finish its work.
 
-    Each of `parts` is a job to go on with by itself, and the errors that keep it from going on: by the URL of a
-    source, or by the name of a delivery.
+    Attributes:
+        parts: jobs to continue separately. Each has its errors, by the URL of a source or the name of a delivery.
     """
 
     def __init__(self, *parts: tuple[Job, dict[str, PipelineError]]) -> None:
@@ -68,36 +68,36 @@ class Unfinished(Exception):
 
 @dataclass(frozen=True)
 class Content:
-    """What a source turned out to be, and what is to be made of it: together they name its objects."""
+    """The content of a source and the recipe for it. Together they determine the keys of its objects."""
 
-    id: str  #: 32 hex digits for source bytes and recipe
-    extension: str  #: of the renditions, with its dot
+    id: str  #: 32 hex digits, from the source bytes and the recipe
+    extension: str  #: of the renditions, with the dot
     recipe: Annotated[Recipe, PlainSerializer(Recipe.encode), PlainValidator(Recipe.decode)]
 
     @property
     def renditions(self) -> list[str]:
-        """The names of its renditions."""
+        """The names of the renditions."""
         return [rendition.name for rendition in self.recipe.renditions]
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """The renditions of one source, waiting in staging as one object: their bytes, one after the other."""
+    """The renditions of one source in staging: one object with their bytes, one after the other."""
 
     key: str = ""
-    sizes: dict[str, int] = field(default_factory=dict)  #: bytes of each, by its name, in the order they are stored
+    sizes: dict[str, int] = field(default_factory=dict)  #: bytes of each rendition by name, in stored order
     crc: int | None = None  #: CRC-32 of the object
 
     @classmethod
     def of(cls, key: str, renditions: Mapping[str, bytes], blob: bytes) -> Rendered:
-        """Of `renditions`, which together are `blob`, staged under `key`."""
+        """Describe `renditions`, whose joined bytes `blob` are staged under `key`."""
         return cls(key, {name: len(data) for name, data in renditions.items()}, zlib.crc32(blob))
 
     def split(self, blob: bytes) -> dict[str, bytes]:
-        """The renditions in `blob`, by name.
+        """Return the renditions in `blob` by name.
 
         Raises:
-            StagedMissing: `blob` is another, as a worker with other libraries may have put in its place.
+            StagedMissing: `blob` is not the described object; a worker with other libraries may have overwritten it.
         """
         if zlib.crc32(blob) != self.crc:
             raise StagedMissing(self.key)
@@ -110,93 +110,97 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Source:
-    """One source image, and what is known of it so far."""
+    """One source image and its progress."""
 
     url: str
-    fields: tuple[str, ...]  #: which of `IMAGE_FIELDS` name it: both, where they hold the same URL
-    due: str = FETCH.name  #: the stage that has to work on it next; `notify` once it is published or has failed
+    fields: tuple[str, ...]  #: the `IMAGE_FIELDS` with its URL: both if they are equal
+    due: str = FETCH.name  #: the next stage; `notify` once it is published or has failed
     original: str = ""  #: staging key of its bytes
     content: Content | None = None
     rendered: Rendered = field(default_factory=Rendered)
-    restarted: bool = False  #: it was sent back to fetch once, because its bytes had gone from staging
-    former: tuple[str, ...] = ()  #: staging keys from before that
+    restarted: bool = False  #: it was sent back to fetch because its staged bytes were gone
+    former: tuple[str, ...] = ()  #: its staging keys from before that
     error: ErrorInfo | None = None
-    given_up: bool = False  #: its error was not for good: another day may do better
+    given_up: bool = False  #: its error is not permanent: a later job may succeed
 
     def fetched(self, key: str, content: Content) -> Source:
-        """Its bytes wait in staging under `key`."""
+        """Return the source with its bytes staged under `key`."""
         return replace(self, due=RESIZE.name, original=key, content=content)
 
     def resized(self, rendered: Rendered) -> Source:
-        """Its renditions wait in staging."""
+        """Return the source with its renditions staged."""
         return replace(self, due=UPLOAD.name, rendered=rendered)
 
     def published(self, content: Content) -> Source:
-        """All its renditions are in the bucket."""
+        """Return the source with all its renditions in the bucket."""
         return replace(self, due=NOTIFY.name, content=content)
 
     def failed(self, stage: Stage, error: PipelineError) -> Source:
-        """It ended in `stage`: for good, or given up after retries."""
-        for_good = isinstance(error, PermanentError) and not isinstance(error, StagedMissing)
-        return replace(self, due=NOTIFY.name, error=error.info(stage.name), given_up=not for_good)
+        """Return the source as failed in `stage`, either permanently or after retries."""
+        is_permanent = isinstance(error, PermanentError) and not isinstance(error, StagedMissing)
+        return replace(self, due=NOTIFY.name, error=error.info(stage.name), given_up=not is_permanent)
 
-    def afresh(self) -> Source:
-        """Back at fetch, as if nothing were known of it but what it may have left in staging."""
+    def back_at_fetch(self) -> Source:
+        """Return the source with all progress discarded, except the keys that it may have in staging."""
         return Source(url=self.url, fields=self.fields, restarted=True, former=tuple(self.staged_keys))
 
     @property
-    def known(self) -> Content:
-        """Its content, for stages that cannot do without."""
+    def known_content(self) -> Content:
+        """The content, for stages that need it.
+
+        Raises:
+            StagedMissing: the source has not been fetched.
+        """
         if self.content is None:
             raise StagedMissing("")
         return self.content
 
     @property
     def staged_keys(self) -> list[str]:
-        """What it has in staging, and may have there."""
+        """All keys that it may have in staging."""
         return [key for key in (self.original, self.rendered.key, *self.former) if key]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Which documents a job of a sweep is for."""
+    """The documents that a sweep's job belongs to."""
 
-    collection: str  #: where they are
-    run: str  #: the run whose claim they carry
-    cover: str  #: names them, and the URLs they had, in the run's state
+    collection: str  #: their collection
+    run: str  #: the run that has claimed them
+    cover: str  #: the id of their group in the run's state, which contains their ids and URLs
 
 
 @dataclass(frozen=True)
 class Job:
     """One accepted input message on its way through the stages."""
 
-    id: str  #: what the outside world knows the job by: the `webhook-id` of its postback
-    folder: str  #: where its objects go, under the prefix
+    id: str  #: public id of the job: the `webhook-id` of its postback
+    folder: str  #: folder of its objects, below the prefix
     sources: tuple[Source, ...]
-    #: The input, untouched; None where it waits in staging.
+    #: The unchanged input message; None if it waits in staging.
     payload: Annotated[Payload | None, PlainValidator(_object)] = None
-    payload_key: str | None = None  #: where it waits
+    payload_key: str | None = None  #: staging key of the input message
     lane: Lane = Lane.LIVE
-    deliveries: tuple[str, ...] | None = None  #: the deliveries still to make; None: all that were asked for
-    ticket: str = ""  #: what its keys in staging are made of, known to nobody else: SQS's id of its first message
-    redrives: int = 0  #: what its result is numbered with since an operator sent it through again; 0: nobody did
-    letters: int = 0  #: dead letters it has left on its way: a redrive of each is numbered apart
-    sweep: Sweep | None = None  #: set by a sweep alone: nothing in an input message can make a job write to MongoDB
+    deliveries: tuple[str, ...] | None = None  #: the remaining deliveries; None: all that the message asks for
+    ticket: str = ""  #: secret part of its staging keys: SQS's id of its first message
+    redrives: int = 0  #: number of the latest redrive, which is part of `report_id`; 0: none
+    letters: int = 0  #: number of its dead letters so far, so that their redrives have different numbers
+    sweep: Sweep | None = None  #: set by sweeps only, so that an input message cannot cause writes to MongoDB
 
     @classmethod
     def accept(
         cls, payload: object, *, job_id: str, own_queues: Collection[str], stage_payload: Callable[[bytes], str]
     ) -> Job:
-        """Make a job of an input message.
+        """Make a job from an input message.
 
         Args:
             payload: the decoded message.
-            job_id: the id that the outside world will know the job by.
-            own_queues: as in `validated`.
-            stage_payload: puts a payload that is too long for a message into staging, and returns its key.
+            job_id: the public id of the job.
+            own_queues: full names of the queues of this service.
+            stage_payload: stages a payload that is too long for a message, and returns its key.
 
         Raises:
-            Rejected: the payload breaks a rule of the contract's section 1; its sentence names the rule.
+            Rejected: the payload breaks a rule of the contract, section 1.
         """
         payload = validated(payload, own_queues)
         job = cls(
@@ -212,59 +216,64 @@ class Job:
 
     @classmethod
     def of_sweep(cls, sweep: Sweep, *, job_id: str, folder: str, urls: Mapping[str, str]) -> Job:
-        """A job in the bulk lane for the images that documents name, by their fields. Nobody but they hears of it."""
+        """Make a bulk job for image URLs of documents, by field. It has no deliveries: the documents get the result."""
         return cls(id=job_id, folder=folder, sources=_sources(urls), payload={}, lane=Lane.BULK, sweep=sweep)
 
     @property
     def due(self) -> Stage:
-        """The first stage that some source has still to pass."""
+        """The first stage with work left for any source."""
         waiting = {source.due for source in self.sources}
         return next((stage for stage in STAGES if stage.name in waiting), NOTIFY)
 
     @property
     def report_id(self) -> str:
-        """The id the result is reported under: a redriven job has one of its own (contract, section 4)."""
+        """The id of the result. Each redrive has its own (contract, section 4)."""
         return f"{self.id}.r{self.redrives}" if self.redrives else self.id
 
     def staged_key(self, stage: Stage, source: Source, content: Content) -> str:
-        """The key in staging of what `stage` makes of `source`: the same however often it does so.
+        """Return the staging key for the bytes that `stage` makes of `source`.
 
-        So a stage that runs again puts the same bytes in the same place, and there is one to delete. Nobody can guess
-        the key who does not know the ticket.
+        A repeated stage overwrites the same object, so there is only one to delete. Nobody can guess the key without
+        the ticket.
         """
         parts = (self.ticket, stage.name, source.url, content.id)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
-    def with_sources(self, further: Mapping[str, Source]) -> Job:
-        """The job with those sources replaced that `further` has, by their URLs."""
-        return replace(self, sources=tuple(further.get(source.url, source) for source in self.sources))
+    def with_sources(self, changed: Mapping[str, Source]) -> Job:
+        """Return the job with the sources in `changed` replaced, by URL."""
+        return replace(self, sources=tuple(changed.get(source.url, source) for source in self.sources))
 
     def urls_due(self, stage: Stage) -> tuple[str, ...]:
-        """The sources that `stage` has to work on; none in `notify`, which works on the job as a whole."""
+        """Return the URLs of the sources that are due in `stage`; none in `notify`, which works on whole jobs."""
         return tuple(source.url for source in self.sources if source.due == stage.name and stage is not NOTIFY)
 
     def with_errors(self, stage: Stage, errors: Mapping[str, PipelineError]) -> Job:
-        """The job with the sources that `errors` names by URL failed in `stage`."""
+        """Return the job with the sources that have `errors`, by URL, as failed in `stage`."""
         due = self.urls_due(stage)
         failed = {s.url: s.failed(stage, errors[s.url]) for s in self.sources if s.url in due and s.url in errors}
         return self.with_sources(failed)
 
     def result(self, payload: Payload, info: Callable[[Content], dict[str, Any]]) -> Payload:
-        """What is reported of the job: `payload` and, for each image field, what `info` says or the error.
+        """Return the result of the job (contract, section 4).
 
-        Contract, section 4. What the producer sent under the names that are ours is replaced.
+        Args:
+            payload: the input message. Its fields with names of the result are replaced.
+            info: returns the information on a published image.
+
+        Returns:
+            The payload with `<field>_info`, and `<field>_error` for a failed image, for each image field.
         """
         ours = {f"{name}_{kind}" for name in IMAGE_FIELDS for kind in ("info", "error")} | {"postback_secret_key"}
         result = {key: value for key, value in payload.items() if key not in ours}
         for source in self.sources:
             for name in source.fields:
-                result[f"{name}_info"] = None if source.error else info(source.known)
+                result[f"{name}_info"] = None if source.error else info(source.known_content)
                 if source.error:
                     result[f"{name}_error"] = source.error
         return result
 
     def encode(self) -> dict[str, Any]:
-        """The job as JSON types, what is at its default left out."""
+        """Return the job as JSON types, without fields that have their default."""
         encoded: dict[str, Any] = {"v": VERSION}
         encoded.update(_JOB.dump_python(self, mode="json", exclude_defaults=True, exclude={"payload"}))
         if self.payload is not None:
@@ -273,28 +282,28 @@ class Job:
 
     @classmethod
     def decode(cls, encoded: object) -> Job:
-        """The job that `encode` made `encoded` from.
+        """Return the job that `encode` returned `encoded` for.
 
         Raises:
-            UnknownVersion: another version of this program made it.
-            Rejected: nothing of ours made it.
+            UnknownVersion: another version of this program encoded it.
+            Rejected: it is not an encoded job.
         """
         version = encoded.get("v") if isinstance(encoded, dict) else None
         if not isinstance(version, int):
-            raise Rejected("bad_job", "The message holds no job.")
+            raise Rejected("bad_job", "The message does not contain a job.")
         if version != VERSION:
-            raise UnknownVersion(f"a job of version {version}; only {VERSION} is known here")
+            raise UnknownVersion(f"the job has version {version}; this worker knows {VERSION}")
         try:
             return _JOB.validate_python(encoded)
-        except (ValidationError, KeyError, TypeError):  # their text holds the values
-            raise Rejected("bad_job", "The message holds a job that cannot be read.") from None
+        except (ValidationError, KeyError, TypeError):  # their text contains values
+            raise Rejected("bad_job", "The message contains a job that cannot be read.") from None
 
 
 _JOB = TypeAdapter(Job)
 
 
 def _sources(urls: Mapping[str, str]) -> tuple[Source, ...]:
-    """A source for each distinct URL of `urls`, which are by field."""
+    """Return a source for each distinct URL in `urls`, which are by field."""
     fields: dict[str, list[str]] = {}
     for name, url in urls.items():
         fields.setdefault(url, []).append(name)
@@ -302,10 +311,10 @@ def _sources(urls: Mapping[str, str]) -> tuple[Source, ...]:
 
 
 def input_job_id(message_id: str) -> str:
-    """The id of the job of an input message: the same each time SQS delivers it (contract, section 1)."""
+    """Return the id of an input message's job, which is the same for every receipt (contract, section 1)."""
     return str(uuid.uuid5(_INPUT_IDS, message_id))
 
 
 def sweep_job_id(collection: str, document: object, urls: Mapping[str, str], run: str) -> str:
-    """The id of a sweep's job: the same each time the same run meets the document (contract, section 1)."""
+    """Return the id of a sweep's job, which is the same each time that run finds the document (contract, section 1)."""
     return str(uuid.uuid5(_SWEEP_IDS, json.dumps([collection, str(document), sorted(urls.items()), run])))

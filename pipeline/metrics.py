@@ -1,10 +1,10 @@
-"""Every metric of the service, as data. docs/monitoring.md says what each means to an operator.
+"""All metrics of the service, as data. docs/monitoring.md explains each to operators.
 
-Names and units by Prometheus's conventions: https://prometheus.io/docs/practices/naming/. The registry is our own, so a
-producer's program that imports the actors finds none of this among its own metrics. Counting opens nothing: what serves
-the numbers is `pipeline.monitoring.http_server`.
+Names and units follow https://prometheus.io/docs/practices/naming/. The registry is separate from the default one, so a
+program that imports the actors does not find these metrics among its own. `pipeline.monitoring.http_server` serves
+them.
 
-Every label's values are bounded: they come from the code, but for HTTP statuses, of which there are 500.
+The values of every label are bounded: they are constants of the code, or one of 500 HTTP statuses.
 """
 
 from __future__ import annotations
@@ -23,95 +23,95 @@ REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)
 
-#: Seconds: from a lookup of what is published to the time limit of a stage.
+#: Seconds: from a check for published renditions to the time limit of a stage.
 WORK_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
-#: Seconds: from no wait at all to a night's backlog.
+#: Seconds: from no wait to the backlog of a night.
 WAIT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
 
 
-def _counter(name: str, says: str, *labels: str) -> Counter:
-    return Counter(name, says, labels, namespace=PREFIX, registry=REGISTRY)
+def _counter(name: str, help_text: str, *labels: str) -> Counter:
+    return Counter(name, help_text, labels, namespace=PREFIX, registry=REGISTRY)
 
 
-def _gauge(name: str, says: str, *labels: str) -> Gauge:
-    return Gauge(name, says, labels, namespace=PREFIX, registry=REGISTRY)
+def _gauge(name: str, help_text: str, *labels: str) -> Gauge:
+    return Gauge(name, help_text, labels, namespace=PREFIX, registry=REGISTRY)
 
 
-def _histogram(name: str, says: str, *labels: str, buckets: Iterable[float]) -> Histogram:
-    return Histogram(name, says, labels, namespace=PREFIX, registry=REGISTRY, buckets=tuple(buckets))
+def _histogram(name: str, help_text: str, *labels: str, buckets: Iterable[float]) -> Histogram:
+    return Histogram(name, help_text, labels, namespace=PREFIX, registry=REGISTRY, buckets=tuple(buckets))
 
 
 # Jobs.
-JOBS = _counter("jobs_total", "Turns of jobs in a stage, by how they ended.", "stage", "lane", "outcome")
-ERRORS = _counter("errors_total", "Turns of jobs that did not go well, by the error's code.", "stage", "code")
+JOBS = _counter("jobs_total", "Attempts at jobs in a stage, by outcome.", "stage", "lane", "outcome")
+ERRORS = _counter("errors_total", "Failed attempts at jobs, by error code.", "stage", "code")
 STAGE_SECONDS = _histogram(
     "stage_seconds", "Seconds that a stage worked on a job.", "stage", "lane", buckets=WORK_BUCKETS
 )
 QUEUE_WAIT_SECONDS = _histogram(
     "queue_wait_seconds",
-    "Seconds from handing a job to a stage until a thread first began it.",
+    "Seconds from sending a job to a stage until its first attempt.",
     "stage",
     "lane",
     buckets=WAIT_BUCKETS,
 )
 
 # Images.
-UNCHANGED = _counter("unchanged_sources_total", "Sources whose renditions were all published already.", "lane")
-SNOOZED = _counter("put_off_sources_total", "Times that a source's host had no turn for it, by why.", "code")
-RESTING_HOSTS = _gauge("resting_hosts", "Hosts that are left alone for a while, because they only failed.")
-FETCHED_BYTES = _counter("fetched_bytes_total", "Bytes of sources downloaded, those of failed downloads included.")
+UNCHANGED = _counter("unchanged_sources_total", "Sources whose renditions were all published before.", "lane")
+SNOOZED = _counter("put_off_sources_total", "Times that a source waited for a slot at its host, by error code.", "code")
+OPEN_CIRCUITS = _gauge("resting_hosts", "Hosts with an open circuit: they get no requests because they only failed.")
+FETCHED_BYTES = _counter("fetched_bytes_total", "Bytes of sources downloaded, including failed downloads.")
 STORED_BYTES = _counter("stored_bytes_total", "Bytes of renditions put in the bucket.")
 STORED_RENDITIONS = _counter("stored_renditions_total", "Renditions put in the bucket.")
 
 # AWS.
-REQUESTS = _counter("aws_requests_total", "Requests to AWS, by what came of them.", "service", "operation", "result")
+REQUESTS = _counter("aws_requests_total", "Requests to AWS, by result.", "service", "operation", "result")
 
-# Queues: asked of SQS by the process `ingest` alone.
+# Queues. Only the process `ingest` sets these.
 QUEUE_MESSAGES = _gauge("queue_messages", "Messages in a queue, as SQS counts them.", "queue", "stage", "lane", "state")
 DEAD_LETTERS = _gauge("dead_letters", "Messages in a dead-letter queue, as SQS counts them.", "queue", "stage")
 
 # Processes.
-PROCESS = _gauge("process_info", "1; the labels tell what the process is.", "process", "queues", "version")
-LIVE = _gauge("live", "1 while the process is well, 0 where only a restart would help.", "process")
-READY = _gauge("ready", "1 while the process takes work, 0 while it does not reach SQS, or stops.", "process")
+PROCESS = _gauge("process_info", "Always 1; the labels describe the process.", "process", "queues", "version")
+LIVE = _gauge("live", "1 while the process works, 0 if only a restart would help.", "process")
+READY = _gauge("ready", "1 while the process accepts work, 0 while it cannot reach SQS or is stopping.", "process")
 THREADS = _gauge("threads", "Worker threads of the process.", "process")
-BUSY_THREADS = _gauge("busy_threads", "Worker threads that have a message in hand.", "process")
-HELD_MESSAGES = _gauge("held_messages", "Messages received and not yet done, in this process.", "queue")
+BUSY_THREADS = _gauge("busy_threads", "Worker threads that are processing a message.", "process")
+HELD_MESSAGES = _gauge("held_messages", "Messages that the process has received and not finished.", "queue")
 OLDEST_HELD_SECONDS = _gauge("oldest_held_seconds", "Seconds since the oldest held message was received.", "queue")
 
-# The clock.
-SCHEDULE_SENT = _gauge("schedule_sent_timestamp_seconds", "The time of the schedule that was sent last.", "sweep")
-SCHEDULE_OVERDUE = _gauge("schedule_overdue_seconds", "Seconds since a time of the schedule that is not sent.", "sweep")
-SWEEP_TAKEN = _gauge("sweep_taken_timestamp_seconds", "When a worker last took a page of a sweep.", "sweep")
+# Schedules.
+SCHEDULE_SENT = _gauge("schedule_sent_timestamp_seconds", "The latest scheduled time that was sent.", "sweep")
+SCHEDULE_OVERDUE = _gauge("schedule_overdue_seconds", "Seconds since a scheduled time that was not sent.", "sweep")
+SWEEP_TAKEN = _gauge("sweep_taken_timestamp_seconds", "Time at which a worker last started a page of a sweep.", "sweep")
 
 _STATUS = re.compile("http_[1-5][0-9]{2}")
 
-#: The statuses of "not there", by the operations for which that is an answer like any other: a rendition that is new, a
-#: redirect queue that somebody named. S3 says 403 where the caller may not list, SQS 400.
+#: Statuses that mean "not found", for operations where that is normal: a new rendition, or a redirect queue from a
+#: message. S3 returns 403 if the caller may not list the bucket, SQS returns 400.
 _MISSING = {"HeadObject": {403, 404}, "GetObject": {403, 404}, "GetQueueUrl": {400}}
 
 
 def count_event(event: Event) -> None:
-    """Count one turn of a job: a listener of `pipeline.events`."""
+    """Count one attempt at a job; a subscriber of `pipeline.events`."""
     lane = event.job.lane if event.job else Lane.LIVE
-    JOBS.labels(event.stage, lane, event.verdict).inc()
-    if event.verdict is Outcome.SNOOZED:
+    JOBS.labels(event.stage, lane, event.outcome).inc()
+    if event.outcome is Outcome.SNOOZED:
         SNOOZED.labels(event.code).inc(len(event.worked_on))
         return
-    if event.verdict is not Outcome.REJECTED:  # on which nothing was done
+    if event.outcome is not Outcome.REJECTED:  # no work was done
         STAGE_SECONDS.labels(event.stage, lane).observe(event.seconds)
     if event.code:
         ERRORS.labels(event.stage, bounded(event.code)).inc()
 
 
 def count_hand_over() -> None:
-    """Count one message that `ingest` handed to the fetch stage."""
+    """Count one message that `ingest` sent to the fetch stage."""
     JOBS.labels("ingest", Lane.LIVE, Outcome.DONE).inc()
 
 
 def bounded(code: str) -> str:
-    """`code`, or `http_other` for a status that HTTP does not have: a server may answer any number.
+    """Return `code`, or `http_other` for a status outside 100 to 599, because a server may return any number.
 
     >>> bounded("http_404"), bounded("http_799"), bounded("too_large")
     ('http_404', 'http_other', 'too_large')
@@ -120,10 +120,15 @@ def bounded(code: str) -> str:
 
 
 def count_request(service: str, operation: str, status: int | None, requests: int = 1) -> None:
-    """Count requests to `service` (`s3`, `sqs`) by their HTTP `status`, None where there was no answer.
+    """Count requests to AWS.
 
-    The label `result` is `ok`, `missing` (looked for and not there), `refused` (3xx and 4xx), `failed` (5xx) or
-    `no_answer`.
+    The label `result` is `ok`, `missing` (not found), `refused` (other 3xx and 4xx), `failed` (5xx) or `no_answer`.
+
+    Args:
+        service: `s3` or `sqs`.
+        operation: its name in AWS's API, such as `GetObject`.
+        status: the HTTP status, or None if there was no answer.
+        requests: the number of requests.
     """
     REQUESTS.labels(service, operation, _result(operation, status)).inc(requests)
 
@@ -139,18 +144,18 @@ def _result(operation: str, status: int | None) -> str:
 
 
 def expect(stages: Iterable[str]) -> None:
-    """Show what `stages` count from the start, at zero: else Prometheus does not see the first of anything."""
+    """Export the counters of `stages` at zero, because Prometheus cannot see an increase from nothing to one."""
     for stage in stages:
         for lane in Lane:
             STAGE_SECONDS.labels(stage, lane)
             QUEUE_WAIT_SECONDS.labels(stage, lane)
-            for verdict in Outcome:
-                JOBS.labels(stage, lane, verdict)
+            for outcome in Outcome:
+                JOBS.labels(stage, lane, outcome)
             if stage == FETCH.name:
                 UNCHANGED.labels(lane)
 
 
 def expect_ingest() -> None:
-    """The same for what `ingest` counts."""
-    for verdict in (Outcome.DONE, Outcome.REJECTED):
-        JOBS.labels("ingest", Lane.LIVE, verdict)
+    """Export the counters of `ingest` at zero."""
+    for outcome in (Outcome.DONE, Outcome.REJECTED):
+        JOBS.labels("ingest", Lane.LIVE, outcome)

@@ -1,4 +1,4 @@
-"""The payload of an input message: what it may contain, and its form as JSON (contract, section 1)."""
+"""The payload of an input message: its rules and its JSON (contract, section 1)."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from anyascii import anyascii
 
 from pipeline.errors import Rejected
 
-#: A payload whose JSON is longer than this, in bytes, waits in staging (contract, section 1). SQS bills by 64 KiB.
+#: Bytes of JSON up to which a payload travels in messages; longer ones wait in staging. SQS bills by 64 KiB.
 MAX_PAYLOAD_BYTES = 64 * 1024
 
-#: Longer than any browser or cache accepts. What is longer is cut to one more, and fails in fetch.
+#: Maximum characters of a URL: more than any browser or cache accepts. Longer ones are
+#: cut to one more, and fail in fetch.
 MAX_URL_LENGTH = 8192
 
-#: The two fields of a payload that name a source image.
+#: The fields of a payload that contain the URL of a source image.
 IMAGE_FIELDS = ("image_url", "itunes_image")
 
 Payload = dict[str, Any]
 
-#: How deeply a payload may be nested: well below what every JSON library on its way takes.
+#: Maximum nesting of a payload: well below the limit of any JSON library that handles it.
 MAX_DEPTH = 100
 
-#: What SQS refuses in a body (not among the characters of XML 1.0), or UTF-8 cannot write; JSON escapes it.
+#: Characters to escape: SQS refuses those that XML 1.0 does not allow, and UTF-8 cannot encode surrogates.
 _ESCAPED = re.compile("[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def folder_name(bucket_name: str | None) -> str:
-    """The folder that `bucket_name` stands for, by the rules of the contract's section 3.
+    """Return the folder for `bucket_name` (contract, section 3).
 
     >>> folder_name("Mundo Cristão Podcasts"), folder_name(" a/b ?c&d "), folder_name("北京"), folder_name(None)
     ('MUNDO_CRISTAO_PODCASTS', 'A--B_-C-D', 'BEIJING', 'custom')
@@ -51,27 +52,28 @@ def validated(payload: object, own_queues: Collection[str]) -> Payload:
 
     Args:
         payload: a decoded message.
-        own_queues: full names of the queues of this service. A result sent there would become an input again, or be
-            taken for a job.
+        own_queues: full names of the queues of this service, which results must not be sent to: they would be processed
+            as input messages or jobs.
 
     Returns:
         The payload as plain JSON types.
 
     Raises:
-        Rejected: with a code for the rule it breaks.
+        Rejected: the payload breaks a rule.
     """
     if not isinstance(payload, dict):
         raise Rejected("not_an_object", f"The message is {_kind(payload)}, not a JSON object.")
     for name in (*IMAGE_FIELDS, "bucket_name", "redirect_queue", "postback_url"):
         if not isinstance(payload.get(name), str | None):
-            raise Rejected("bad_field", f"The field {name} holds {_kind(payload[name])}; it must be a string.")
+            raise Rejected("bad_field", f"The field {name} is {_kind(payload[name])}; it must be a string.")
     if not any(present_url(payload.get(name)) for name in IMAGE_FIELDS):
-        raise Rejected("no_image", "The message names no image: image_url or itunes_image is needed.")
+        raise Rejected("no_image", "The message contains no image: image_url or itunes_image is required.")
     if not (payload.get("redirect_queue") or payload.get("postback_url")):
-        raise Rejected("no_destination", "The message asks for no result: redirect_queue or postback_url is needed.")
+        raise Rejected("no_destination", "The message has no destination: redirect_queue or postback_url is required.")
     if (payload.get("redirect_queue") or "") in own_queues:
         raise Rejected(
-            "bad_redirect_queue", "The field redirect_queue names a queue of this service: it would go round."
+            "bad_redirect_queue",
+            "The field redirect_queue names a queue of this service, which would process the result.",
         )
     if payload.get("postback_url"):
         _check_postback_url(payload["postback_url"])
@@ -85,26 +87,28 @@ def validated(payload: object, own_queues: Collection[str]) -> Payload:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON strictly read: NaN, Infinity and numbers that would become infinite are refused, as receivers would.
+    """Parse JSON strictly, as receivers do: NaN, Infinity and numbers too large for a float are errors.
 
     Raises:
-        ValueError: it is not JSON (RecursionError where it is nested too deeply).
+        ValueError: the text is not JSON.
+        RecursionError: the text is nested too deeply.
     """
     return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
 
 
 def to_json(value: object) -> str:
-    """Compact JSON that SQS takes as it is; a `bson.ObjectId` becomes its 24 hex digits.
+    """Return compact JSON that SQS accepts. A `bson.ObjectId` becomes its 24 hex digits.
 
     Raises:
-        TypeError, ValueError: `value` has no form in JSON.
+        TypeError: JSON has no such type.
+        ValueError: `value` contains NaN or Infinity, or itself.
     """
     text = json.dumps(value, separators=(",", ":"), default=_plain, allow_nan=False, ensure_ascii=False)
     return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _depth(value: object) -> int:
-    """How deeply `value` is nested, counted up to one more than is allowed."""
+    """Return the nesting of `value`, counted up to one more than `MAX_DEPTH`."""
     depth, level = 0, [value]
     while level and depth <= MAX_DEPTH:
         depth += 1
@@ -118,7 +122,7 @@ def _depth(value: object) -> int:
 
 
 def present_url(value: object) -> str | None:
-    """What an image field holds, or None where that counts as absent."""
+    """Return the value of an image field, or None if it counts as absent."""
     return value if isinstance(value, str) and value not in {"", "N/A"} else None
 
 
@@ -130,14 +134,14 @@ def _check_postback_url(url: str) -> None:
     except ValueError:
         good = False
     if not good:
-        raise Rejected("bad_postback_url", "The field postback_url is no http or https URL.")
+        raise Rejected("bad_postback_url", "The field postback_url is not an http or https URL.")
 
 
 def _plain(value: object) -> str:
-    bson = sys.modules.get("bson.objectid")  # not imported: a producer without pymongo has no ObjectId to send
+    bson = sys.modules.get("bson.objectid")  # not imported here: only programs that import it have an ObjectId
     if bson and isinstance(value, bson.ObjectId):
         return str(value)
-    raise TypeError(f"a {type(value).__name__} has no form in JSON")
+    raise TypeError(f"JSON has no type for a {type(value).__name__}")
 
 
 def _no_constant(text: str) -> float:

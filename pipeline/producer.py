@@ -1,4 +1,4 @@
-"""Putting messages on the input queue, as producers do."""
+"""Sending messages to the input queue."""
 
 from __future__ import annotations
 
@@ -16,21 +16,28 @@ if TYPE_CHECKING:
 
 
 def send_message(payload: dict[str, Any], queue_url: str | None = None) -> str:
-    """Put `payload` as raw JSON on the queue `queue_url`, by default `QUEUE_URL`; returns the message's id.
+    """Send `payload` as JSON to the input queue.
 
-    On a FIFO queue each message has a random group and deduplication id, so that two equal messages are two jobs.
+    On a FIFO queue each message gets a random group and deduplication id, so equal messages become separate jobs.
+
+    Args:
+        payload: the message (contract, section 1).
+        queue_url: the URL of the queue, by default the setting QUEUE_URL.
+
+    Returns:
+        The MessageId from SQS.
 
     Raises:
-        Rejected: the payload breaks a rule of the contract; nothing was sent.
-        SettingsError: neither `queue_url` nor QUEUE_URL names a queue.
-        RetryableError: SQS could not be reached, or refused; whether it has the message is not known.
+        Rejected: the payload breaks a rule of the contract. Nothing was sent.
+        SettingsError: there is neither a `queue_url` nor a QUEUE_URL.
+        RetryableError: SQS was unreachable or refused the request. It may still have the message.
     """
     body = to_json(validated(payload, get_settings().own_queues))
     if (size := len(body.encode())) > MAX_MESSAGE_BYTES:
-        raise Rejected("too_large", f"The message has {size} bytes; SQS takes {MAX_MESSAGE_BYTES}.")
+        raise Rejected("too_large", f"The message has {size} bytes; SQS accepts at most {MAX_MESSAGE_BYTES}.")
     url = queue_url or get_settings().queue_url
     if not url:
-        raise SettingsError("QUEUE_URL is not set: name the input queue there, or as queue_url.")
+        raise SettingsError("QUEUE_URL is not set. Set it to the URL of the input queue, or pass queue_url.")
     request: SendMessageRequestTypeDef = {"QueueUrl": url, "MessageBody": body}
     if url.endswith(".fifo"):
         request |= {"MessageGroupId": uuid.uuid4().hex, "MessageDeduplicationId": uuid.uuid4().hex}

@@ -1,4 +1,4 @@
-"""What to make of a source: the renditions, and how a picture is fitted into them."""
+"""Recipes: which renditions to make of a source, and how the picture is fitted into them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ Fit = Literal["cover", "contain", "fill"]
 
 
 class RenditionSize(NamedTuple):
-    """One rendition: its `name` letter for letter as configured, and its exact size in pixels."""
+    """One rendition: its `name` exactly as configured, and its size in pixels."""
 
     name: str
     width: int
     height: int
 
 
-#: The widest side a rendition may have: the largest that WebP can store.
+#: The longest side of a rendition in pixels: the limit of WebP.
 MAX_RENDITION_SIDE = 16_383
 
 
 def parse_rendition(text: str) -> RenditionSize:
-    """`250X250` as a `RenditionSize`; raises ValueError for anything else."""
+    """Parse a size like `250X250`.
+
+    Raises:
+        ValueError: `text` is not a size within `MAX_RENDITION_SIDE`.
+    """
     match = re.fullmatch(r"([1-9]\d{0,4})[xX]([1-9]\d{0,4})", text)
     if not match or max(width := int(match[1]), height := int(match[2])) > MAX_RENDITION_SIDE:
         raise ValueError(f"{text!r} is not <width>x<height> with sides from 1 to {MAX_RENDITION_SIDE}")
@@ -32,10 +36,18 @@ def parse_rendition(text: str) -> RenditionSize:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to make of a source; raises ValueError for no rendition at all or an unknown fit."""
+    """The renditions to make of a source.
+
+    Attributes:
+        renditions: at least one.
+        fit: `cover` fills the rendition and crops around the centre, `contain` pads, `fill` stretches.
+
+    Raises:
+        ValueError: there are no renditions, or the fit is unknown.
+    """
 
     renditions: tuple[RenditionSize, ...]
-    fit: Fit = "cover"  #: or `contain`: inside, padded; or `fill`: stretched. `cover` fills and crops around the centre
+    fit: Fit = "cover"
 
     def __post_init__(self) -> None:
         if not self.renditions:
@@ -44,12 +56,16 @@ class Recipe:
             raise ValueError(f"{self.fit!r} is not one of {', '.join(get_args(Fit))}")
 
     def encode(self) -> dict[str, Any]:
-        """This recipe as messages carry it: `{"renditions": ["50x50", ...], "fit": "cover"}`."""
+        """Return the form used in messages: `{"renditions": ["50x50", ...], "fit": "cover"}`."""
         return {"renditions": [rendition.name for rendition in self.renditions], "fit": self.fit}
 
     @classmethod
     def decode(cls, data: Mapping[str, Any]) -> Recipe:
-        """The recipe that `encode` made `data` of; raises ValueError for anything else."""
+        """Return the recipe that `encode` returned `data` for.
+
+        Raises:
+            ValueError: `data` is not an encoded recipe.
+        """
         try:
             return cls(tuple(parse_rendition(name) for name in data["renditions"]), data["fit"])
         except (KeyError, TypeError):

@@ -1,8 +1,9 @@
-"""When a schedule in cron's notation comes: Debian cron's meaning, in the host's time zone.
+"""Schedules in cron notation, as Debian's cron interprets them, in the host's time zone.
 
-Five fields, names and ranges and steps in them, or `@daily` and the like. Where both the day of the month and the day
-of the week are restricted, either will do. When clocks are put forward, what a fixed hour skips comes right after; when
-they are put back, it comes once. Schedules of every hour or minute go by the time that really passes.
+A schedule has five fields with names, ranges and steps, or is a nickname like `@daily`. If the day of the month and the
+day of the week are both restricted, a day that matches either is enough. If the clock skips a fixed time, the job runs
+right after the change; if the clock repeats it, the job runs once. Schedules with `*` as hour or minute follow elapsed
+time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from itertools import islice
 
 from cronsim import CronSim, CronSimError
 
-#: https://manpages.debian.org/stable/cron/crontab.5.en.html; `@reboot` is no time.
+#: https://manpages.debian.org/stable/cron/crontab.5.en.html, without `@reboot`.
 NICKNAMES = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -25,14 +26,13 @@ NICKNAMES = {
     "@hourly": "0 * * * *",
 }
 
-#: Longer than any clock is put back (2 h, at Troll): two times by the clock on the wall that are further apart come in
-#: their order.
+#: Longer than any clock is set back (2 h, at Troll). Wall times that are further apart than this occur in order.
 AROUND = timedelta(hours=3)
 
-#: Minutes: no clock skips more than a day (Samoa did, in 2011).
+#: The longest period in minutes that a clock has skipped, plus one: Samoa skipped a day in 2011.
 LONGEST_GAP = 24 * 60 + 1
 
-#: Times looked at before giving up: more than come within twice `AROUND`, at one a minute.
+#: Wall times to examine before giving up: more than twice `AROUND` contains at one a minute.
 LIMIT = 1000
 
 
@@ -40,7 +40,7 @@ class Schedule:
     """The times of a schedule.
 
     Raises:
-        ValueError: `expression` is none, or names a day that never comes; the text says which field is bad.
+        ValueError: `expression` is not a schedule, or never occurs. The message names the bad field.
     """
 
     def __init__(self, expression: str) -> None:
@@ -49,9 +49,9 @@ class Schedule:
         fields = self._fields.upper().split()
         if len(fields) != 5:
             raise ValueError("not five fields")
-        if "L" in fields[2] or {"L", "#"} & set(fields[4]):  # cronsim's, not cron's
+        if "L" in fields[2] or {"L", "#"} & set(fields[4]):  # cronsim accepts these, cron does not
             raise ValueError("Bad day")
-        # Where the hour and the minute are fixed, what the clock skips or repeats still comes once.
+        # A time with a fixed hour and minute occurs once, even if the clock skips or repeats it.
         self._is_fixed = not fields[0].startswith("*") and not fields[1].startswith("*")
         try:
             self.following(datetime.now(UTC))
@@ -62,17 +62,25 @@ class Schedule:
         return self._expression
 
     def latest(self, at: datetime) -> datetime:
-        """The last time at or before `at`, in UTC; raises ValueError where there is none."""
+        """Return the last time at or before `at`, in UTC.
+
+        Raises:
+            ValueError: the schedule has no such time.
+        """
         return self._nearest(at, -1, lambda moment: moment <= at)
 
     def following(self, after: datetime) -> datetime:
-        """The first time after `after`, in UTC; raises ValueError where there is none."""
+        """Return the first time after `after`, in UTC.
+
+        Raises:
+            ValueError: the schedule has no such time.
+        """
         return self._nearest(after, 1, lambda moment: moment > after)
 
     def _nearest(self, moment: datetime, direction: int, is_beyond: Callable[[datetime], bool]) -> datetime:
-        # cronsim gets times without a zone: with one, it can go round in circles where the clock skips an hour.
+        # cronsim gets times without a zone. With one, it can loop endlessly where the clock skips an hour.
         start = moment.astimezone(HOST_ZONE).replace(tzinfo=None) - direction * AROUND
-        found: list[tuple[datetime, datetime]] = []  # in UTC, and by the clock on the wall
+        found: list[tuple[datetime, datetime]] = []  # in UTC, and as wall time
         for wall in islice(CronSim(self._fields, start, reverse=direction < 0), LIMIT):
             if found and (wall - found[0][1]) * direction > AROUND:
                 break
@@ -82,7 +90,7 @@ class Schedule:
         return min(found, key=lambda each: (each[0] - moment) * direction)[0]
 
     def _moments(self, wall: datetime) -> list[datetime]:
-        """When the schedule's time `wall` comes, in UTC: mostly once; where clocks change perhaps never, or twice."""
+        """Return the moments, in UTC, of the schedule's time `wall`: none or two if the clock changes, else one."""
         if not self._is_fixed:
             return _moments_of(wall)
         for minutes in range(LONGEST_GAP):
@@ -91,17 +99,12 @@ class Schedule:
         return []
 
 
-def scheduled_time(expression: str, at: datetime) -> datetime:
-    """The last time of the schedule at or before `at`, in UTC: what a run that began at `at` is the run of."""
-    return Schedule(expression).latest(at)
-
-
 class _HostZone(tzinfo):
-    """The host's local time as its C library knows it, which is what cron goes by: TZ, or /etc/localtime.
+    """The host's local time by its C library, which cron uses too: TZ, or /etc/localtime.
 
-    Of what the library offers, only the way from UTC is used. The other way is PEP 495's: for a time that is skipped or
-    repeated, `fold` chooses between the offsets before and after the change. Pythons differ on skipped times in
-    `datetime.astimezone()` without a zone (https://github.com/python/cpython/issues/83861).
+    Only the library's conversion from UTC is used. The other direction follows PEP 495: for a skipped or repeated time,
+    `fold` chooses the offset before or after the change. `datetime.astimezone()` without a zone treats skipped times
+    differently in different versions of Python (https://github.com/python/cpython/issues/83861).
     """
 
     def utcoffset(self, moment: datetime | None) -> timedelta | None:
@@ -126,8 +129,8 @@ class _HostZone(tzinfo):
         return local if local.utcoffset() == offset else local.replace(fold=1)
 
 
-#: From so far before and after a time, the offsets around it are taken: further than any clock is from UTC or is put
-#: forward (24 h, when Samoa skipped a day), and nearer than two changes of a clock ever are to each other.
+#: The offsets of a time are looked up this long before and after it. This is longer than any offset or skipped period
+#: (24 h in Samoa), and shorter than the time between two changes of any clock.
 PROBE = timedelta(days=2)
 
 
@@ -139,6 +142,6 @@ HOST_ZONE = _HostZone()
 
 
 def _moments_of(wall: datetime) -> list[datetime]:
-    """The moments, in UTC, at which the host's clock shows `wall`: none where it skips it, two where it repeats it."""
+    """Return the moments, in UTC, at which the host's clock shows `wall`: none if it skips it, two if it repeats it."""
     moments = {wall.replace(tzinfo=HOST_ZONE, fold=fold).astimezone(UTC) for fold in (0, 1)}
     return sorted(each for each in moments if each.astimezone(HOST_ZONE).replace(tzinfo=None) == wall)

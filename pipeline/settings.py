@@ -1,12 +1,11 @@
-"""Every environment variable, typed, in one frozen object. Nothing else in the project reads the environment.
+"""The settings: every environment variable that the service reads, typed, in one frozen object.
 
-Names, defaults and meanings are those of the contract, section 6. An empty value counts as unset.
+The contract, section 6, defines names, defaults and meanings. An empty value counts as unset.
 """
 
 from __future__ import annotations
 
 import base64
-import difflib
 import ipaddress
 import os
 import sys
@@ -33,10 +32,10 @@ from pipeline.recipe import RenditionSize, parse_rendition
 from pipeline.schedule import Schedule
 from pipeline.stages import own_queues
 
-#: The secret that the running system's document publishes; receivers may still compare with it.
+#: The secret published in the documentation of the previous system. Receivers may still compare with it.
 PUBLISHED_POSTBACK_SECRET = "47/:6WT?v5edl|W}Dt&#TK5.hwe>3,"  # noqa: S105
 
-#: Characters of a DASHBOARD_TOKEN at the least.
+#: Minimum number of characters in DASHBOARD_TOKEN.
 SHORTEST_TOKEN = 16
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -46,12 +45,12 @@ T = TypeVar("T")
 def _renditions(items: tuple[RenditionSize, ...]) -> tuple[RenditionSize, ...]:
     names = [item.name for item in items]
     if not items or len(set(names)) < len(names):
-        raise ValueError("at least one rendition is needed, and each name once")
+        raise ValueError("it must contain at least one rendition, and each name once")
     return items
 
 
 def _comma_separated(parse: Callable[[str], T]) -> BeforeValidator:
-    """Reads `a,b,c` as a tuple, each item by `parse`."""
+    """Return a validator that parses `a,b,c` into a tuple, each item with `parse`."""
 
     def split(value: Any) -> Any:
         if not isinstance(value, str):
@@ -63,8 +62,8 @@ def _comma_separated(parse: Callable[[str], T]) -> BeforeValidator:
 
 def _seconds(text: str) -> float:
     seconds = float(text)
-    if not 0 <= seconds <= 14 * 86400:  # SQS keeps a message for 14 days at the most
-        raise ValueError("a delay is from 0 to 1209600 seconds")
+    if not 0 <= seconds <= 14 * 86400:  # SQS keeps messages for at most 14 days
+        raise ValueError("a delay must be from 0 to 1209600 seconds")
     return seconds
 
 
@@ -72,7 +71,7 @@ def _cron(value: str) -> str:
     try:
         Schedule(value)
     except ValueError as error:
-        raise ValueError(f"it must be five fields as cron has them, or @daily and the like ({error})") from None
+        raise ValueError(f"it must be five fields in cron's notation, or a nickname like @daily ({error})") from None
     return value
 
 
@@ -82,7 +81,7 @@ def _url(*schemes: str) -> AfterValidator:
             parts = urlsplit(value)
             if parts.scheme not in schemes or not (parts.netloc or parts.path) or "@" in parts.netloc:
                 starts = " or ".join(f"{scheme}://" for scheme in schemes)
-                raise ValueError(f"it must be a URL that starts with {starts} and holds no password")
+                raise ValueError(f"it must be a URL that starts with {starts} and contains no password")
         return value
 
     return AfterValidator(check)
@@ -125,16 +124,16 @@ Positive = Annotated[float, Field(gt=0, le=86400)]
 
 def _segments(value: str) -> str:
     if not all(part.strip(".") for part in value.split("/")):
-        raise ValueError("it must be one name or more with a / between each two, as images/resized")
+        raise ValueError("it must be one or more names separated by /, such as images/resized")
     return value
 
 
 class Settings(BaseSettings):
-    """The settings of one process. Build it with `get_settings()`; tests may build their own."""
+    """The settings of a process. Use `get_settings()` to read them."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore", populate_by_name=True)
 
-    # AWS. Without keys of ours, boto3's own chain of credentials serves.
+    # AWS. Without these keys, boto3's default chain of credentials applies.
     aws_region: Annotated[str, Field(pattern=r"^[a-z0-9-]{4,32}$")] = "us-east-2"
     aws_access_key_s3: SecretStr | None = None
     aws_secret_key_s3: SecretStr | None = None
@@ -192,16 +191,16 @@ class Settings(BaseSettings):
     sweep_max_backlog: Annotated[int, Field(ge=1)] = 1000
     claim_seconds: Annotated[int, Field(ge=60)] = 21_600
 
-    # What is going on.
+    # Monitoring.
     jobs_mongo_url: MongoUrl = None
     otel_exporter_otlp_endpoint: HttpUrl = None
     otel_exporter_otlp_traces_endpoint: HttpUrl = None
     log_format: Annotated[Literal["text", "json"], BeforeValidator(str.lower)] = "text"
-    # Metrics and health, served by each process on the first free port from METRICS_PORT upwards; 0: not at all.
+    # Each process serves metrics and health on the first free port from METRICS_PORT upwards; 0 turns this off.
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9191
     metrics_host: IPvAnyAddress = ipaddress.IPv4Address("127.0.0.1")
 
-    # The web page.
+    # The dashboard.
     dashboard_token: Annotated[SecretStr | None, AfterValidator(_token)] = None
 
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)] = "DEBUG"
@@ -217,7 +216,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _staging_is_a_place_of_its_own(self) -> Settings:
-        """What is in staging expires, so nothing else may be there."""
+        """Refuse a staging folder that contains other objects, because objects in staging expire."""
         parts = urlsplit(self.staging)
         path = parts.path.strip("/")
         if parts.scheme == "file":
@@ -229,28 +228,28 @@ class Settings(BaseSettings):
             good = bool(parts.netloc) and has_names and not overlaps
         if not good:
             raise ValueError(
-                f"STAGING_URL={self.staging!r}: what is there expires, so it must be a folder or a prefix of its "
-                "own, as file:///var/staging/ or s3://bucket/pipeline-staging/"
+                f"STAGING_URL={self.staging!r}: objects there expire, so it must be a folder or a prefix of its "
+                "own, such as file:///var/staging/ or s3://bucket/pipeline-staging/"
             )
         return self
 
     @property
     def input_queue_name(self) -> str | None:
-        """The name of the queue at QUEUE_URL, or None where that is not set."""
+        """The name of the input queue, or None if QUEUE_URL is not set."""
         return self.queue_url.rsplit("/", 1)[-1] if self.queue_url else None
 
     def full_queue_name(self, queue: str) -> str:
-        """Return the name that `queue`, one of the service's own, has in SQS."""
+        """Return the name in SQS of one of the service's queues."""
         return f"{self.queue_namespace}_{queue}"
 
     @property
     def staging(self) -> str:
-        """Where bytes wait between stages, as a URL that ends in a slash."""
+        """The URL of staging, where bytes wait between stages. It ends in a slash."""
         return (self.staging_url or f"s3://{self.s3_bucket}/pipeline-staging/").rstrip("/") + "/"
 
     @property
     def public_url_base(self) -> str:
-        """What an object's key is appended to, to make its public URL (contract, section 4)."""
+        """The part of an object's public URL before its key, without a slash at the end (contract, section 4)."""
         if self.public_base_url:
             return self.public_base_url.rstrip("/")
         endpoint = self.aws_endpoint_url_s3 or self.aws_endpoint_url or f"https://s3.{self.aws_region}.amazonaws.com"
@@ -258,55 +257,63 @@ class Settings(BaseSettings):
 
     @property
     def sqs_endpoint(self) -> str | None:
-        """The endpoint of SQS where it is not AWS's own."""
+        """The endpoint of SQS, or None for that of AWS."""
         return self.aws_endpoint_url_sqs or self.aws_endpoint_url
 
     @property
     def s3_endpoint(self) -> str | None:
-        """The endpoint of S3 where it is not AWS's own."""
+        """The endpoint of S3, or None for that of AWS."""
         return self.aws_endpoint_url_s3 or self.aws_endpoint_url
 
     @cached_property
     def own_queues(self) -> frozenset[str]:
-        """The full names of all queues of this service, the input queue included."""
+        """The full names of all queues of the service, including the input queue."""
         own = {self.full_queue_name(queue) for queue in own_queues()}
         return frozenset(own | ({self.input_queue_name} if self.input_queue_name else set()))
 
     @property
     def traces_endpoint(self) -> str | None:
-        """Where traces go, or None: nowhere. https://opentelemetry.io/docs/specs/otel/protocol/exporter/"""
+        """The URL that traces are sent to, or None if there are no traces.
+
+        https://opentelemetry.io/docs/specs/otel/protocol/exporter/
+        """
         base = self.otel_exporter_otlp_endpoint
         return self.otel_exporter_otlp_traces_endpoint or (f"{base.rstrip('/')}/v1/traces" if base else None)
 
     @property
     def database_url(self) -> SecretStr | None:
-        """The URL of the database that sweeps work on, or None: sweeps are off."""
+        """The URL of the database for sweeps, or None if sweeps are off."""
         by_environment = {"DEVELOP": self.mongo_url_develop, "PRODUCTION": self.mongo_url_production}
         return self.mongo_url or by_environment[self.db_environment]
 
 
-def _sentence(wrong: Any) -> str:
-    """One thing wrong, as `RESIZE_FIT='crop': Input should be 'cover', 'contain' or 'fill'.`"""
-    says = wrong["msg"].removeprefix("Value error, ")
-    if not wrong["loc"]:  # more than one variable together, which the sentence names
-        return f"{says}."
-    name = str(wrong["loc"][0])
+def _sentence(mistake: Any) -> str:
+    """Describe a mistake in a sentence, such as `RESIZE_FIT='crop': Input should be 'cover' or 'fill'`."""
+    message = mistake["msg"].removeprefix("Value error, ")
+    if not mistake["loc"]:  # it concerns several variables, and names them
+        return f"{message}."
+    name = str(mistake["loc"][0])
     field = Settings.model_fields.get(name)
-    if field and isinstance(field.validation_alias, AliasChoices):  # as it is written where it was set
+    if field and isinstance(field.validation_alias, AliasChoices):  # use the spelling that was set
         aliases = map(str, field.validation_alias.choices)
-        name = next((alias for alias in aliases if os.environ.get(alias.upper())), name)
-    value = str(wrong["input"])
-    is_secret = (field and "SecretStr" in str(field.annotation)) or "@" in value  # a URL with a password in it
+        name = next((alias for alias in aliases if alias.upper() in environment()), name)
+    value = str(mistake["input"])
+    is_secret = (field and "SecretStr" in str(field.annotation)) or "@" in value  # a URL with a password
     shown = "" if is_secret else f"={value!r}"
-    return f"{name.upper()}{shown}: {says}."
+    return f"{name.upper()}{shown}: {message}."
+
+
+def environment() -> dict[str, str]:
+    """Return the variables of the environment that are not empty, by their names in upper case."""
+    return {name.upper(): value for name, value in os.environ.items() if value}
 
 
 @lru_cache
 def get_settings() -> Settings:
-    """The settings of this process, read once from the environment.
+    """Return the settings of this process, read once from the environment.
 
     Raises:
-        SettingsError: a variable's value is not accepted.
+        SettingsError: a variable has an invalid value.
     """
     try:
         return Settings()
@@ -314,36 +321,12 @@ def get_settings() -> Settings:
         raise SettingsError(*map(_sentence, error.errors())) from None
 
 
-def beside_settings() -> list[tuple[str, str, str]]:
-    """What of the environment is likely meant for the settings, and does not reach them.
-
-    Each as its name, what is wrong and what to do; no value is shown.
-    """
-    known = {name.upper() for name in (*Settings.model_fields, "environment")}
-    given = {name.upper() for name, value in os.environ.items() if value}
-    found = []
-    for name in sorted(given - known):
-        meant = [] if name.startswith("AWS_") else difflib.get_close_matches(name, known, n=1, cutoff=0.85)
-        if meant and meant[0] not in given:
-            found.append((name, f"No such variable is read; {meant[0]} is.", "Rename it if that is meant."))
-    region = os.environ.get("AWS_DEFAULT_REGION")
-    if region and region != get_settings().aws_region:
-        says = f"It is another region than AWS_REGION={get_settings().aws_region}, which alone is read."
-        found.append(("AWS_DEFAULT_REGION", says, "Set AWS_REGION."))
-    try:
-        lines = Path(".env").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return found
-    pairs = (line.removeprefix("export ").partition("=") for line in lines)
-    names = {name.strip().upper() for name, _, value in pairs if value.strip().strip("'\"")}
-    if unread := sorted(names & known - given):
-        says = f"{', '.join(unread)} of this folder's .env is not in the environment: only honcho and systemd read it."
-        found.append((".env", says, "Load it first: `set -a; . ./.env; set +a`."))
-    return found
-
-
 def settings_or_exit() -> Settings:
-    """The settings; a program that is not of this project ends with one sentence where they are wrong."""
+    """Return the settings; if they are wrong, exit from dramatiq or periodiq with one sentence.
+
+    Raises:
+        SettingsError: a variable has an invalid value, and the running program is another.
+    """
     try:
         return get_settings()
     except SettingsError as error:

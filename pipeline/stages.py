@@ -1,4 +1,4 @@
-"""The four stages, as data. Actors, retries, the command line and the tests of the Procfile read them from here."""
+"""The four stages and all queues, as data."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from enum import StrEnum
 
 
 class Lane(StrEnum):
-    """Which of a stage's two queues a job travels in."""
+    """The queue of a stage that a job travels in: each stage has two."""
 
-    LIVE = "live"  #: somebody waits for it
-    BULK = "bulk"  #: a sweep's
+    LIVE = "live"  #: someone waits for the result
+    BULK = "bulk"  #: jobs of sweeps
 
 
 def dead_letter_queue_of(queue: str) -> str:
@@ -20,9 +20,13 @@ def dead_letter_queue_of(queue: str) -> str:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: the actor that does its work, and how long that may take.
+    """One stage.
 
-    `time_limit` is in seconds: well above what the work's own limits add up to, so that it only ends what hangs.
+    Attributes:
+        name: its name, and that of its live queue without the namespace.
+        actor: the name of the actor that does its work.
+        time_limit: seconds until the actor is interrupted. This is well above the sum of the timeouts inside, so it
+            only ends actors that hang.
     """
 
     name: str
@@ -30,17 +34,17 @@ class Stage:
     time_limit: int
 
     def queue(self, lane: Lane = Lane.LIVE) -> str:
-        """The name of the stage's queue, without the namespace: `fetch` or `fetch_bulk`."""
+        """Return the name of the queue without the namespace: `fetch` or `fetch_bulk`."""
         return self.name if lane is Lane.LIVE else f"{self.name}_{lane.value}"
 
     @property
     def queues(self) -> tuple[str, ...]:
-        """Both queues that the stage's workers consume."""
+        """The queues of both lanes."""
         return tuple(self.queue(lane) for lane in Lane)
 
     @property
     def dead_letter_queue(self) -> str:
-        """Where messages of both lanes end that the stage gave up."""
+        """The queue for messages of both lanes that the stage gave up on."""
         return dead_letter_queue_of(self.name)
 
 
@@ -49,30 +53,30 @@ RESIZE = Stage("resize", actor="resize_image", time_limit=300)
 UPLOAD = Stage("upload", actor="upload_image", time_limit=300)
 NOTIFY = Stage("notify", actor="notify_result", time_limit=300)
 
-#: In the order a job passes them.
+#: In the order that a job passes them.
 STAGES = (FETCH, RESIZE, UPLOAD, NOTIFY)
 
 #: The queues of the bulk lane.
 BULK_QUEUES = frozenset(stage.queue(Lane.BULK) for stage in STAGES)
 
-#: Where `ingest` keeps input messages that it had to refuse.
+#: The queue for input messages that `ingest` rejected.
 INGEST_DEAD_LETTER_QUEUE = dead_letter_queue_of("ingest")
 
 
 def own_queues() -> set[str]:
-    """The names, without the namespace, of every queue of the service but the input queue."""
+    """Return the names, without the namespace, of all queues of the service except the input queue."""
     return {*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES, *DEAD_LETTER_QUEUES.values()}
 
 
 def stage_of_queue(queue_name: str) -> Stage | None:
-    """The stage that consumes `queue_name` (without the namespace), or None."""
+    """Return the stage that consumes `queue_name` (without the namespace), or None."""
     return next((stage for stage in STAGES if queue_name in stage.queues), None)
 
 
-#: The queues of the two sweeps, each its own so that no backlog of images delays it.
+#: The queues of the two sweeps. They are separate so that no backlog of images delays a sweep.
 SWEEP_QUEUES = ("sweep_channels", "sweep_episodes")
 
-#: Where messages lie that were given up or refused, by what people call the place, in the order a job passes them.
+#: Dead-letter queues by the names that commands accept, in the order that a job passes them.
 DEAD_LETTER_QUEUES: dict[str, str] = {
     "ingest": INGEST_DEAD_LETTER_QUEUE,
     **{stage.name: stage.dead_letter_queue for stage in STAGES},

@@ -12,15 +12,15 @@ _AGE_UNITS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
 _DURATION_UNITS = ((90, 1, "s"), (90 * 60, 60, "min"), (36 * 3600, 3600, "h"), (float("inf"), 86400, "days"))
 
 
-def printable(text: str, but: str = "") -> str:
-    """Replace every unprintable character with `?`, except the characters in `but`.
+def printable(text: str, keep: str = "") -> str:
+    r"""Replace every unprintable character with `?`, except the characters in `keep`.
 
     A terminal, a log line or a page then gets no control sequence and no mark that changes the writing direction.
 
-    >>> printable("a\\x1b[31m\\u202eb\\n", but="\\n")
-    'a?[31m?b\\n'
+    >>> printable("a\x1b[31m\u202eb\n", keep="\n")
+    'a?[31m?b\n'
     """
-    return "".join(char if char.isprintable() or char in but else "?" for char in text)
+    return "".join(char if char.isprintable() or char in keep else "?" for char in text)
 
 
 def parse_age(text: str) -> timedelta:

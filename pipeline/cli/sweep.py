@@ -109,7 +109,7 @@ def _show_sample(swept: Swept, limit: int | None) -> None:
     for document, folder in sample(swept, min(SHOWN, limit or SHOWN)):
         changed = "\n".join(f"{field}: {shown(url)}" for field, url in document.urls.items())
         cells = (str(document.id), str(document.title or ""), folder, changed)
-        table.add_row(*(escape(printable(cell, but="\n")) for cell in cells))
+        table.add_row(*(escape(printable(cell, keep="\n")) for cell in cells))
     if table.rows:
         console.print(table)
 

@@ -1,1 +1,1 @@
-"""Images: bytes in, renditions out. No network, no settings, no queues."""
+"""Rendering: the bytes of an image in, its renditions out. No network, no settings, no queues."""

@@ -1,62 +1,61 @@
-"""Codecs: what Pillow does right but slowly, done fast, into and out of Pillow's images.
+"""Fast replacements for slow parts of Pillow.
 
-    resize()        with SIMD, by cykooz-resizer: 3000 x 3000 to 800 x 800 by LANCZOS in 9 ms instead of 63
-    decode_png()    by kornia-rs: inflates and unfilters in half of Pillow's time, in memory-safe code
-    encode_png()    by kornia-rs: 20 ms at 800 x 800, as Pillow's level 4 takes 69 for the same bytes
-    decode_webp()   at a smaller size, by the libwebp inside Pillow (pipeline.images.libwebp)
+    resize()        with SIMD, by cykooz-resizer: 3000 x 3000 to 800 x 800 with LANCZOS in 9 ms instead of 63
+    decode_png()    by kornia-rs: half the time of Pillow, in memory-safe code
+    encode_png()    by kornia-rs: 800 x 800 in 20 ms, where Pillow's level 4 needs 69 for the same bytes
 
-None of these libraries is needed: where one is missing, or is not as it was, Pillow does the same work and makes the
-same pictures. `fast_paths()` returns what is used.
+The libraries are optional. If one is missing or has changed, Pillow does the same work and makes the same pictures.
+`fast_paths()` returns the libraries in use.
 
-A decoder returns None for whatever it does not take, most broken files among them: Pillow then decodes, or says what
-is wrong. Checksums of a PNG's pixels are not looked at. Times are CPU of one core (docs/performance.md).
+`decode_png()` does not check the CRC of pixel data. Times are CPU time of one core (docs/performance.md).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from typing import Any, Final, NamedTuple
 
-from PIL import Image, _imaging
+from PIL import Image
 from PIL.Image import Resampling
 
 from pipeline.images import libwebp
 
 logger = logging.getLogger(__name__)
 
-# Pillow keeps so many blocks of 16 MiB for the next image. To have the system clear new pages for every image took a
-# fifth of its CPU. https://pillow.readthedocs.io/en/stable/reference/block_allocator.html
-with suppress(AttributeError):
-    _imaging.set_blocks_max(2)
-
 Size = tuple[int, int]  # width and height in pixels
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
-#: What cykooz-resizer calls Pillow's kernels.
+#: Names of Pillow's kernels in cykooz-resizer.
 _KERNELS: Final = {Resampling.LANCZOS: "lanczos3", Resampling.BICUBIC: "catmull_rom"}
 
-#: Pillow's level of compression that gives as many bytes as each of kornia-rs's.
+#: Compression levels of Pillow by those of kornia-rs that make files of the same size.
 _PILLOW_LEVELS: Final = {2: 4}
 
 Shrink = Callable[[Image.Image, Size, Box, Resampling], Image.Image]
 
 
 class _Png(NamedTuple):
-    """A codec for PNG. Modes are RGB and RGBA."""
+    """A PNG codec for images of mode RGB or RGBA."""
 
     decode: Callable[[bytes, Size, str], Image.Image]
     encode: Callable[[Image.Image, int], bytes]
 
 
 def resize(image: Image.Image, size: Size, box: Box, kernel: Resampling) -> Image.Image:
-    """`box` of the image at `size`: by `kernel`, LANCZOS or BICUBIC, where it becomes smaller; else by BICUBIC."""
+    """Resize a part of an image.
+
+    Args:
+        image: a decoded image. Its alpha, if any, is premultiplied.
+        size: of the result.
+        box: the part of the image.
+        kernel: LANCZOS or BICUBIC, used to make the part smaller. Enlarging always uses BICUBIC.
+    """
     left, top, right, bottom = box
     if right - left < size[0] or bottom - top < size[1]:
-        # The gap bounds what Pillow keeps of an image that becomes wider and much lower.
+        # The gap limits the memory for an image that becomes wider and much lower.
         return image.resize(size, Resampling.BICUBIC, box=box, reducing_gap=2.0)
     if _shrink is None or image.mode not in ("L", "RGB", "RGBa", "CMYK"):
         return image.resize(size, kernel, box=box)
@@ -64,7 +63,16 @@ def resize(image: Image.Image, size: Size, box: Box, kernel: Resampling) -> Imag
 
 
 def decode_png(source: bytes, size: Size, mode: str) -> Image.Image | None:
-    """A PNG of 8 bits a channel, not of a palette, in its size and mode, RGB or RGBA; else None. Holds the GIL."""
+    """Decode a PNG with 8 bits per channel and no palette, holding the GIL.
+
+    Args:
+        source: the PNG.
+        size: its size, from its header.
+        mode: its mode, RGB or RGBA.
+
+    Returns:
+        The image, or None if Pillow has to decode the PNG or report its error.
+    """
     codec = _png_codec()
     try:
         return codec.decode(source, size, mode) if codec else None
@@ -73,7 +81,10 @@ def decode_png(source: bytes, size: Size, mode: str) -> Image.Image | None:
 
 
 def encode_png(image: Image.Image, *, level: int) -> bytes:
-    """An image of mode RGB or RGBA as PNG. Level 2 is the fastest that is good on both photographs and flat colours."""
+    """Encode an image of mode RGB or RGBA as PNG.
+
+    Level 2 is the fastest that compresses both photographs and flat colours well.
+    """
     if codec := _png_codec():
         return codec.encode(image, level)
     buffer = BytesIO()
@@ -81,13 +92,8 @@ def encode_png(image: Image.Image, *, level: int) -> bytes:
     return buffer.getvalue()
 
 
-def decode_webp(source: bytes, size: Size) -> Image.Image | None:
-    """A WebP without alpha, not animated, decoded at `size`; else None."""
-    return libwebp.decode(source, size)
-
-
 def fast_paths() -> Mapping[str, str]:
-    """What does each kind of work in this process: the fast library, or Pillow in its place."""
+    """Return the library for each kind of work in this process: the fast one, or Pillow."""
     return {
         "PNG": "kornia-rs" if _png_codec() else "Pillow",
         "resizing": "cykooz-resizer" if _shrink else "Pillow",
@@ -96,29 +102,28 @@ def fast_paths() -> Mapping[str, str]:
 
 
 def _found(name: str, load: Callable[[], Any]) -> Any:
-    """What `load` returns; None where it fails: the library is missing, or has changed, and Pillow does its work."""
+    """Return the result of `load`, or None if it fails because the library is missing or has changed."""
     try:
         return load()
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # Rust's, in Python
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # a panic in Rust
             raise
-        logger.debug("%s is not used: %s: %s", name, type(error).__name__, error)
+        logger.debug("Not using %s: %s: %s", name, type(error).__name__, error)
         return None
 
 
 def _load_cykooz() -> Shrink:
-    import cykooz_resizer  # noqa: PLC0415 - no wheel for Linux on ARM
+    import cykooz_resizer  # noqa: PLC0415 - there is no wheel for Linux on ARM
 
     cykooz: Any = cykooz_resizer
-
     kernels = {kernel: getattr(cykooz.FilterType, name) for kernel, name in _KERNELS.items()}
 
     def shrink(image: Image.Image, size: Size, box: Box, kernel: Resampling) -> Image.Image:
         left, top, right, bottom = box
-        result = Image.new(image.mode, size, None)  # None: not filled first
+        result = Image.new(image.mode, size, None)  # None: without clearing it
         crop = cykooz.CropBox(left, top, right - left, bottom - top)
         options = cykooz.ResizeOptions(cykooz.ResizeAlg.convolution(kernels[kernel]), crop_box=crop)
-        # A resizer each time: one has buffers of its own, and must not be shared by threads.
+        # A resizer has buffers that threads must not share, so each call makes one.
         cykooz.Resizer().resize_pil(image, result, options)
         return result
 
@@ -129,8 +134,8 @@ def _load_cykooz() -> Shrink:
 
 
 def _load_kornia() -> _Png:
-    import kornia_rs as kornia  # noqa: PLC0415 - takes 0.1 s
-    import numpy  # noqa: F401, PLC0415 - kornia-rs needs it, and panics without
+    import kornia_rs as kornia  # noqa: PLC0415 - importing it takes 0.1 s
+    import numpy  # noqa: F401, PLC0415 - kornia-rs panics without it
 
     def decode(source: bytes, size: Size, mode: str) -> Image.Image:
         pixels = kornia.io.decode_image_png_u8(source, size[::-1], mode.lower())
@@ -149,7 +154,7 @@ def _load_kornia() -> _Png:
 
 def _expect(made: Image.Image, expected: Image.Image) -> None:
     if (made.mode, made.size, made.tobytes()) != (expected.mode, expected.size, expected.tobytes()):
-        raise ValueError("it does not make the picture that was expected")
+        raise ValueError("its output is not as expected")
 
 
 _shrink: Shrink | None = _found("cykooz-resizer", _load_cykooz)
@@ -157,6 +162,6 @@ _shrink: Shrink | None = _found("cykooz-resizer", _load_cykooz)
 
 @cache
 def _png_codec() -> _Png | None:
-    """Looked for at first use: numpy takes 0.1 s, which a child for an AVIF has no use for."""
+    # Loaded on first use: numpy takes 0.1 s, and the child process for an AVIF does not need it.
     codec: _Png | None = _found("kornia-rs", _load_kornia)
     return codec

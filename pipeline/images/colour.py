@@ -1,7 +1,7 @@
-"""Colours: from what a source's numbers mean to 8-bit sRGB.
+"""Colours: from the colour space of a source to 8-bit sRGB.
 
-A profile is applied as browsers and Photoshop do: relative colorimetric, so that white stays white and colours that
-sRGB has stay what they are; with black point compensation, so that a press's darkest ink becomes black instead of grey.
+Profiles are applied as in browsers and Photoshop. The intent is relative colorimetric, so white stays white and colours
+within sRGB do not change. Black point compensation makes the darkest ink of a press black instead of grey.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ Vector = tuple[float, ...]  # of three
 Matrix = tuple[Vector, ...]
 Conversion = Callable[[Image.Image], Image.Image]
 
-#: Pillow's mode for each colour space of a profile (ICC.1, table 19) that an image can have.
+#: Pillow's modes by the colour space of a profile (ICC.1, table 19).
 _MODES: Final = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-#: Differences up to this many of 255 steps are rounding: a profile with no more is sRGB by another name.
+#: Differences up to this many of 255 steps are rounding. A profile that changes no colour by more counts as sRGB.
 _ROUNDING: Final = 2
 
 
 def srgb_conversion(mode: str, profile: bytes | None) -> Conversion:
-    """What turns images of `mode`, without alpha, into RGB in sRGB.
+    """Return a function that converts images without alpha to mode RGB in sRGB.
 
-    `profile` is the source's; one that is broken or made for other colours counts as none. Without one, RGB and grey
-    are taken for sRGB, and CMYK for ink on coated paper.
+    Args:
+        mode: the mode of the images.
+        profile: the ICC profile of the source. A broken profile, or one for another colour space, counts as none.
+            Without a profile, RGB and grey are sRGB, and CMYK is ink on coated paper.
     """
     plain = mode if mode in ("L", "CMYK", "LAB") else "RGB"
     if plain == "LAB":
@@ -61,31 +63,36 @@ def _transform(source: Any, mode: str) -> Conversion:
 
 
 def _changes_nothing(conversion: Conversion) -> bool:
-    """Whether 27 colours stay what they are: most profiles are sRGB's, and applying them would be for nothing."""
+    """Test with 27 colours whether a conversion can be skipped. Most profiles are those of sRGB."""
     probe = bytes(channel for colour in product((16, 128, 240), repeat=3) for channel in colour)
     result = conversion(Image.frombytes("RGB", (27, 1), probe)).tobytes()
     return all(abs(before - after) <= _ROUNDING for before, after in zip(probe, result, strict=True))
 
 
-# The colours that a PNG tells in its own chunks
+# Colour information in the chunks of a PNG
 
 
-#: By number of ITU-T H.273: x and y of white, red, green and blue.
+#: x and y of white, red, green and blue, by their code in ITU-T H.273.
 _PRIMARIES: Final = {
     1: (0.3127, 0.3290, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060),  # BT.709, as sRGB
     9: (0.3127, 0.3290, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),  # BT.2020
     11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # DCI-P3
     12: (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # Display P3
 }
-#: Likewise: the exponent of a curve without a straight part. 13 is sRGB's own; those of television look the same in it.
+#: Exponents of transfer curves by their code. None is sRGB's curve, which also serves for those of television.
 _EXPONENTS: Final = {1: None, 4: 2.2, 5: 2.8, 6: None, 8: 1.0, 13: None, 14: None, 15: None}
-_SRGB_GAMMA: Final = 1 / 2.2  # as a gAMA chunk puts it
+_SRGB_GAMMA: Final = 1 / 2.2  # as in a gAMA chunk
 
 
 def png_profile(chunks: Mapping[bytes, bytes], embedded: bytes | None) -> bytes | None:
-    """The profile that a PNG's chunks amount to, in the order of its specification: cICP, iCCP, sRGB, gAMA and cHRM.
+    """Return an ICC profile for the colours of a PNG, or None for sRGB.
 
-    None means sRGB. A gamma within 5 % of 1/2.2 counts as sRGB, as libpng has it: most that are written mean that.
+    The chunks have the precedence that the specification defines: cICP, iCCP, sRGB, then gAMA with cHRM. A gamma within
+    5 % of 1/2.2 counts as sRGB, as in libpng, because most encoders mean that.
+
+    Args:
+        chunks: the chunks sRGB, cICP, gAMA and cHRM by name.
+        embedded: the profile in the chunk iCCP.
     """
     coding_points = chunks.get(b"cICP", b"")
     primaries, curve, matrix, is_full = tuple(coding_points) if len(coding_points) == 4 else (0, 0, 1, 0)
@@ -107,14 +114,20 @@ def png_profile(chunks: Mapping[bytes, bytes], embedded: bytes | None) -> bytes 
 
 
 def rgb_profile(chromaticities: tuple[float, ...], exponent: float | None) -> bytes:
-    """An ICC profile of an RGB space: x and y of white, red, green and blue; and its curve, sRGB's for None.
+    """Return an ICC profile for an RGB colour space.
 
-    Raises ZeroDivisionError or struct.error for chromaticities that no light has.
+    Args:
+        chromaticities: x and y of white, red, green and blue.
+        exponent: of the transfer curve; None is the curve of sRGB.
+
+    Raises:
+        ZeroDivisionError: the chromaticities are impossible.
+        struct.error: the chromaticities are impossible.
     """
     white, *primaries = (_xyz(x, y) for x, y in zip(chromaticities[::2], chromaticities[1::2], strict=True))
-    amounts = _times(_inverse(_turned(primaries)), white)
+    amounts = _times(_inverse(_transposed(primaries)), white)
     columns = [tuple(amount * part for part in primary) for amount, primary in zip(amounts, primaries, strict=True)]
-    # ICC profiles speak of light as it looks under D50: von Kries' adaptation, with Bradford's cones.
+    # ICC profiles describe colours under D50: adapt them by von Kries' method with the Bradford matrix.
     seen, wanted = _times(_BRADFORD, white), _times(_BRADFORD, _D50)
     gains = [after / before for before, after in zip(seen, wanted, strict=True)]
     adapted = [
@@ -149,7 +162,7 @@ def _xyz_tag(light: Vector) -> bytes:
     return b"XYZ \0\0\0\0" + struct.pack(">3i", *map(_fixed, light))
 
 
-def _turned(matrix: list[Vector]) -> Matrix:
+def _transposed(matrix: list[Vector]) -> Matrix:
     return tuple(zip(*matrix, strict=True))
 
 
@@ -171,7 +184,7 @@ def _inverse(matrix: Matrix) -> Matrix:
 # CMYK without a profile
 
 
-#: CIELAB of paper and of solid inks on it, by cyan, magenta, yellow; ISO 12647-2:2004, paper types 1 and 2.
+#: CIELAB of paper and of solid cyan, magenta and yellow on it. ISO 12647-2:2004, paper types 1 and 2.
 _INKS: Final = {
     (0, 0, 0): (95, 0, -2),
     (1, 0, 0): (55, -37, -50),
@@ -183,16 +196,16 @@ _INKS: Final = {
     (1, 1, 1): (23, 0, 0),
 }
 _BLACK_INK: Final = (16, 0, 0)
-#: Yule and Nielsen's n, by which dots of ink look larger than they are: 1.6 makes 50 % look like 64 %, as ISO says too.
+#: Yule and Nielsen's n for the optical growth of ink dots. With 1.6, 50 % looks like 64 %, which agrees with ISO.
 _DOT_GAIN: Final = 1.6
-_STEPS: Final = 7  # of each ink in the table; finer ones change no colour by more than 2 of 255
+_STEPS: Final = 7  # per ink in the table; more steps change no colour by more than 2 of 255
 
 
 @cache
 def press_profile() -> bytes:
-    """An ICC profile of CMYK ink on coated paper, by Neugebauer's equations; paper is white and black ink is black.
+    """Return an ICC profile of CMYK ink on coated paper, by Neugebauer's equations.
 
-    Without it, pure cyan would be the (0, 255, 255) of a screen, which no ink is.
+    Paper is white and black ink is black. Without a profile, pure cyan would be (0, 255, 255), which no ink can print.
     """
     paper, black = _light(_INKS[0, 0, 0]), _light(_BLACK_INK)
     solids = {
@@ -211,7 +224,7 @@ def press_profile() -> bytes:
             for index in range(3):
                 light[index] += share * root[index]
         table += [round(part**_DOT_GAIN * white * 32_768) for part, white in zip(light, _D50, strict=True)]
-    # lut16Type: 4 channels in, 3 out; no matrix, and curves of two points that change nothing
+    # lut16Type: 4 channels in, 3 out, with identity for the matrix and the curves
     head = struct.pack(">4s4x3Bx9i2H", b"mft2", 4, 3, _STEPS, *_IDENTITY, 2, 2)
     straight = struct.pack(">2H", 0, 65_535)
     lut = head + straight * 4 + struct.pack(f">{len(table)}H", *table) + straight * 3
@@ -222,14 +235,14 @@ _IDENTITY: Final = (65_536, 0, 0, 0, 65_536, 0, 0, 0, 65_536)
 
 
 def _light(lab: Vector) -> Vector:
-    """CIE XYZ of CIELAB, white being 1."""
+    """Convert CIELAB to CIE XYZ, in which white has Y = 1."""
     middle = (lab[0] + 16) / 116
     parts = (middle + lab[1] / 500, middle, middle - lab[2] / 200)
     return tuple(part**3 if part > 6 / 29 else (part - 4 / 29) * 3 * (6 / 29) ** 2 for part in parts)
 
 
 def _profile(device: bytes, space: bytes, tags: Mapping[bytes, bytes]) -> bytes:
-    """An ICC profile of version 4.2 (ICC.1, section 7)."""
+    """Build an ICC profile of version 4.2 (ICC.1, section 7)."""
     tags = {b"wtpt": _xyz_tag(_D50), **tags}
     offset, directory, body = 132 + 12 * len(tags), struct.pack(">I", len(tags)), b""
     for name, data in tags.items():

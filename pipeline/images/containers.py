@@ -1,11 +1,10 @@
-"""What a JPEG, PNG or TIFF file is made of, read without decoding a pixel.
+"""Parsers for the structure of JPEG, PNG and TIFF files, which decode no pixels.
 
-Pillow reads all of a file's metadata before it hands out the size: texts, profiles and Exif blocks of any size. Here a
-JPEG or PNG is reduced to what shows its first picture, and of the rest only orientation and colours are read. So a bomb
-of text is skipped instead of inflated, and an honest 5 MB of text or profile are no reason to refuse a cover.
+Pillow reads all metadata before it returns the size: texts, profiles and Exif blocks of any length. The functions here
+reduce a JPEG or PNG to its first picture, and read only its orientation and colours. A decompression bomb in a text is
+skipped without inflating it, and a harmless 5 MB of text or profile do not prevent rendering.
 
-Nothing is raised for the sake of metadata: what is broken counts as absent. ValueError, IndexError or struct.error mean
-that there is no picture.
+Broken metadata counts as absent. ValueError, IndexError and struct.error mean that the file has no picture.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from collections.abc import Iterator
 from math import ceil
 from typing import Final, NamedTuple
 
-#: An embedded profile is inflated up to here; larger ones are ignored. Those of printing presses have 0.5 to 3 MB.
+#: Maximum bytes of an embedded profile; larger ones are ignored. Profiles of printing presses have 0.5 to 3 MB.
 MAX_PROFILE_BYTES: Final = 16_777_216
-#: Bytes that pixels are inflated to at a time where they are only counted.
+#: Bytes of pixels to inflate at a time when they are only counted.
 _INFLATED_AT_A_TIME: Final = 1_048_576
-#: A TIFF's tag holds at most so many numbers, 65,535 strips of four planes: Pillow makes a Python object of each.
+#: Maximum numbers in a tag of a TIFF: 65,535 strips of four planes. Pillow makes a Python object of each number.
 MAX_TAG_VALUES: Final = 262_144
 
 
 def orientation(exif: bytes) -> int:
-    """What an Exif block says of the orientation: 1 (upright) to 8; 1 where it is broken or says nothing."""
+    """Return the orientation in an Exif block, from 1 (upright) to 8. It is 1 if the block is broken or has none."""
     block = memoryview(exif)[6:] if exif.startswith(b"Exif\0\0") else memoryview(exif)
     order = {b"II": "<", b"MM": ">"}.get(bytes(block[:2]))
     try:
@@ -43,9 +42,9 @@ def orientation(exif: bytes) -> int:
 
 # JPEG (ITU T.81, annex B)
 
-#: A marker with a length. The others are 0x01 and 0xD0 to 0xD9; 0x00 is no marker but an escape, and 0xFF fills.
+#: A marker with a length. 0x01 and 0xD0 to 0xD9 have none, 0x00 is an escape, and 0xFF is padding.
 _MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")
-#: A JPEG has at most so many segments before its picture. Real ones have tens.
+#: Maximum segments of a JPEG before its picture. Real ones have tens.
 _MAX_SEGMENTS: Final = 10_000
 _FRAMES: Final = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE: Final = {0xC2, 0xC6, 0xCA, 0xCE}
@@ -57,17 +56,22 @@ _TABLES: Final = {0xC4, 0xCC, 0xDB, 0xDD}
 class Jpeg(NamedTuple):
     """A JPEG reduced to its first picture."""
 
-    picture: bytes  #: without metadata, but with what says how its colours are coded
+    picture: bytes  #: without metadata, except segments that define the coding of its colours
     exif: bytes
     profile: bytes | None
-    coefficients: (
-        int  #: bytes that libjpeg holds for the whole picture: 0 if it is coded in one pass from top to bottom
-    )
-    scans: int  #: passes over the picture, 1 if coded in one; at most, for it counts those of a second picture too
-    is_arithmetic: bool  #: whether it is coded by arithmetic instead of Huffman's tables
+    coefficients: int  #: bytes that libjpeg holds for the whole picture; 0 if a single pass codes it
+    scans: int  #: passes over the picture; an upper bound, because passes of a second picture count too
+    is_arithmetic: bool  #: whether it uses arithmetic instead of Huffman coding
 
 
 def read_jpeg(source: bytes) -> Jpeg:
+    """Parse a JPEG.
+
+    Raises:
+        ValueError: the file has no picture.
+        IndexError: a segment is too short.
+        struct.error: a segment is too short.
+    """
     kept, exif, profile = [b"\xff\xd8"], b"", {}
     components, in_memory = 0, 0
     is_progressive = is_arithmetic = False
@@ -95,7 +99,11 @@ def read_jpeg(source: bytes) -> Jpeg:
 
 
 def _segments(source: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Where each segment begins, its marker, and what it holds. Raises ValueError where the next one should be."""
+    """Yield the offset, marker and content of each segment.
+
+    Raises:
+        ValueError: there is no next segment, or there are too many.
+    """
     at = 2
     for _ in range(_MAX_SEGMENTS):
         found = _MARKER.search(source, at)
@@ -109,7 +117,7 @@ def _segments(source: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _coefficients(frame: bytes) -> int:
-    """The bytes of all of a frame's coefficients: two for each, in blocks of 8 x 8, by sampling factors."""
+    """Return the bytes of all coefficients of a frame: two bytes each, in blocks of 8 x 8, by sampling factors."""
     height, width = struct.unpack_from(">HH", frame, 1)
     factors = [divmod(frame[6 + 3 * index + 1], 16) for index in range(frame[5])]
     across, down = max(each[0] for each in factors), max(each[1] for each in factors)
@@ -120,7 +128,7 @@ def _coefficients(frame: bytes) -> int:
 # PNG (W3C Portable Network Graphics, third edition)
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-#: A PNG has at most so many chunks: 50 MB in pieces of 500 bytes. Encoders write 8 KiB or more at a time.
+#: Maximum chunks of a PNG: 50 MB in chunks of 500 bytes. Encoders write chunks of 8 KiB or more.
 _MAX_CHUNKS: Final = 100_000
 
 
@@ -128,22 +136,28 @@ class Png(NamedTuple):
     """A PNG reduced to its first picture."""
 
     picture: bytes
-    size: tuple[int, int]  #: of the whole
-    place: tuple[int, int]  #: left and top of the picture in it: an animation's first frame may be smaller
+    size: tuple[int, int]  #: of the whole image
+    place: tuple[int, int]  #: left and top of the picture, because the first frame of an animation may be smaller
     exif: bytes
     profile: bytes | None
     colours: dict[bytes, bytes]  #: the chunks sRGB, cICP, gAMA and cHRM
 
 
 def read_png(source: bytes) -> Png:
+    """Parse a PNG.
+
+    Raises:
+        ValueError: the file has no picture.
+        struct.error: the header is too short.
+    """
     if source[12:16] != b"IHDR":
-        raise ValueError("a PNG begins with its header")
+        raise ValueError("the PNG does not begin with its header")
     header = source[16:29]
     width, height, depth, kind = struct.unpack_from(">IIBB", header)
     kept: list[bytes] = []
     frame: list[bytes] = []
     aside: dict[bytes, bytes] = {}
-    bounds: bytes | None = None  # of the frame that the animation begins with
+    bounds: bytes | None = None  # of the first frame of an animation
     has_pixels, is_animated, at = False, False, 8
     for name, start, end in _chunks(source):
         if name == b"tRNS":
@@ -152,10 +166,10 @@ def read_png(source: bytes) -> Png:
             kept.append(source[start - 8 : end + 4])
             has_pixels = has_pixels or name == b"IDAT"
         elif name == b"acTL":
-            is_animated = not has_pixels and source[start : start + 4] != bytes(4)  # of no frames: not animated
+            is_animated = not has_pixels and source[start : start + 4] != bytes(4)  # without frames, it is not animated
         elif name == b"fcTL" and is_animated:
             if bounds is not None:
-                is_animated = False  # the second frame: no more of them
+                is_animated = False  # this is the second frame: ignore it and the rest
             elif has_pixels:
                 bounds = source[start + 4 : start + 20]
             else:
@@ -180,13 +194,13 @@ def read_png(source: bytes) -> Png:
     )
 
 
-#: The passes of an interlaced PNG: left, top, and the steps to the right and down (PNG, third edition, section 8.2).
+#: The passes of an interlaced PNG: left, top, and the steps right and down (PNG, third edition, section 8.2).
 _PASSES: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 
 
 def has_all_rows(png: bytes) -> bool:
-    """Whether the pixels of a PNG inflate to as many bytes as its header says; Pillow leaves missing rows black."""
+    """Return whether a PNG contains all rows of its picture. Pillow would leave missing rows black."""
     width, height, depth, kind, _, _, is_interlaced = struct.unpack_from(">IIBBBBB", png, 16)
     bits = depth * _CHANNELS[kind]
     missing = 0
@@ -203,9 +217,10 @@ def has_all_rows(png: bytes) -> bool:
 
 
 def _chunks(source: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each whole chunk, up to the last; a chunk that is cut off is none.
+    """Yield the name of each complete chunk, and the start and end of its data.
 
-    Raises ValueError where there are too many.
+    Raises:
+        ValueError: there are too many chunks.
     """
     at, total = 8, len(source)
     for _ in range(_MAX_CHUNKS):
@@ -228,7 +243,7 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 
 def _transparency(data: bytes, depth: int, kind: int) -> bytes:
-    """The transparent grey or colour as Pillow will decode it: it scales pixels to 8 bits (but not grey of 16)."""
+    """Scale the transparent grey or colour to 8 bits, as Pillow scales pixels (except grey of 1 or 16 bits)."""
     if kind not in (0, 2) or (kind == 0 and depth in (1, 16)):
         return data
     scaled = [
@@ -238,7 +253,7 @@ def _transparency(data: bytes, depth: int, kind: int) -> bytes:
 
 
 def _inflated(chunk: bytes) -> bytes | None:
-    """The profile in an iCCP chunk: after a name, a zero and a method, which is zero too."""
+    """Return the profile in an iCCP chunk. Before it are a name, a zero byte, and the method, which is zero too."""
     inflater = zlib.decompressobj()
     try:
         profile = inflater.decompress(chunk[chunk.index(b"\0") + 2 :], MAX_PROFILE_BYTES)
@@ -247,13 +262,17 @@ def _inflated(chunk: bytes) -> bytes | None:
     return profile if inflater.eof else None
 
 
-# TIFF (revision 6.0, section 2; BigTIFF by libtiff's description)
+# TIFF (revision 6.0, section 2; BigTIFF as libtiff describes it)
 
-_TEXT_TYPES: Final = {1, 2, 6, 7}  # bytes: not made into Python objects one by one
+_TEXT_TYPES: Final = {1, 2, 6, 7}  # bytes, which do not become Python objects one by one
 
 
 def check_tiff(source: bytes) -> None:
-    """Raises ValueError if a tag of the first directory holds more than `MAX_TAG_VALUES` numbers."""
+    """Check the lengths of tags.
+
+    Raises:
+        ValueError: a tag of the first directory has more than `MAX_TAG_VALUES` numbers.
+    """
     order = "<" if source.startswith(b"II") else ">"
     is_big = 43 in source[2:4]
     offset, head, entry = ("Q", "Q", "HHQ8x") if is_big else ("I", "H", "HHI4x")
@@ -263,4 +282,4 @@ def check_tiff(source: bytes) -> None:
     size = struct.calcsize(order + entry)
     for tag, kind, values in struct.iter_unpack(order + entry, source[start : start + min(count, 65_536) * size]):
         if values > MAX_TAG_VALUES and kind not in _TEXT_TYPES:
-            raise ValueError(f"tag {tag} holds {values} numbers")
+            raise ValueError(f"tag {tag} has {values} numbers")

@@ -1,4 +1,4 @@
-"""From an opened image to pixels that can be resized."""
+"""Decoding: from an opened image to pixels that can be resized."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final
 
 from PIL import ExifTags, Image
 
-from pipeline.images import codecs
+from pipeline.images import codecs, libwebp
 from pipeline.images.containers import has_all_rows
 from pipeline.images.opening import Opened
 
-#: Pixels that are converted at a time, so that no further copy of the whole is needed.
+#: Pixels to convert at a time, which avoids another copy of the whole image.
 _BAND: Final = 1_048_576
 
-#: Modes that can't be resized as they are, and through which others they become one that can.
-_STEPS: Final = {
+#: Conversions, by mode, of images that cannot be resized as they are.
+_CONVERSIONS: Final = {
     "1": ("L",),
     "P": ("RGB",),
     "RGBX": ("RGB",),
@@ -25,25 +25,31 @@ _STEPS: Final = {
     "RGBA": ("RGBa",),
     "PA": ("RGBA", "RGBa"),
 }
-#: The same where one grey or colour, or some of a palette, are transparent.
-_STEPS_OF_KEYED: Final = {
+#: The same for images in which a grey, a colour or entries of the palette are transparent.
+_KEYED_CONVERSIONS: Final = {
     "1": ("LA", "La"),
     "L": ("LA", "La"),
     "P": ("RGBA", "RGBa"),
     "RGB": ("RGBA", "RGBa"),
 }
 
-
-#: A WebP that may be shrunk is decoded at this many times what serves all renditions. To decode it at just that, as
-#: sharp does, costs 0.0016 SSIM; at twice it, 4 % more bytes for what nobody sees.
+#: A WebP is decoded at this many times the size that its renditions need. The size itself, as in sharp, would cost
+#: 0.0016 SSIM; twice the size would cost 4 % more bytes for no visible gain.
 WEBP_MARGIN: Final = 1.5
 
 
 def decode(opened: Opened, shrink: float = 1.0) -> Image.Image:
-    """The pixels, in mode L, La, RGB, RGBa, CMYK, YCbCr or LAB: of 8 bits, and multiplied by alpha if there is any.
+    """Decode the pixels as stored: neither upright nor in sRGB, because both are cheaper after resizing.
 
-    They are as they are stored: neither upright nor in sRGB, for both are cheaper on what is left after resizing. They
-    may be up to `shrink` times smaller.
+    Args:
+        opened: the image.
+        shrink: the result may be up to this many times smaller than the original.
+
+    Returns:
+        An image of 8 bits in mode L, La, RGB, RGBa, CMYK, YCbCr or LAB; its alpha, if any, is premultiplied.
+
+    Raises:
+        Exception: of any type for a broken file; `image_errors()` translates it.
     """
     fast = _decode_fast(opened, shrink)
     if fast is not None:
@@ -55,13 +61,13 @@ def decode(opened: Opened, shrink: float = 1.0) -> Image.Image:
         return _plain(opened.image)
     part = _plain(opened.image.crop(opened.box) if opened.image.size == opened.canvas else opened.image)
     canvas = Image.new("RGBa", opened.canvas)
-    steps = {"RGBa": (), "La": ("LA", "RGBA", "RGBa")}.get(part.mode, ("RGBA", "RGBa"))
-    canvas.paste(_through(part, steps), opened.box)
+    modes = {"RGBa": (), "La": ("LA", "RGBA", "RGBa")}.get(part.mode, ("RGBA", "RGBa"))
+    canvas.paste(_converted(part, modes), opened.box)
     return canvas
 
 
 def _decode_fast(opened: Opened, shrink: float) -> Image.Image | None:
-    """The pixels by `codecs`, or None for what Pillow has to decode, or has to say what is wrong with."""
+    """Decode with a fast codec, or return None if Pillow has to decode the image or report its error."""
     image, size = opened.image, opened.image.size
     if opened.canvas or "transparency" in image.info:
         return None
@@ -69,7 +75,7 @@ def _decode_fast(opened: Opened, shrink: float) -> Image.Image | None:
         return codecs.decode_png(opened.picture, size, image.mode)
     if opened.format == "WEBP" and image.mode == "RGB" and shrink > WEBP_MARGIN:
         width, height = (ceil(side * WEBP_MARGIN / shrink) for side in size)
-        return codecs.decode_webp(opened.picture, (width, height))
+        return libwebp.decode(opened.picture, (width, height))
     return None
 
 
@@ -77,11 +83,11 @@ def _plain(image: Image.Image) -> Image.Image:
     if image.mode[0] in "IF":
         return _eight_bits(image)
     if image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema() == (255, 255):
-        return _through(image, (image.mode[:-1],))
-    return _through(image, (_STEPS_OF_KEYED if "transparency" in image.info else _STEPS).get(image.mode, ()))
+        return _converted(image, (image.mode[:-1],))
+    return _converted(image, (_KEYED_CONVERSIONS if "transparency" in image.info else _CONVERSIONS).get(image.mode, ()))
 
 
-def _through(image: Image.Image, modes: tuple[str, ...]) -> Image.Image:
+def _converted(image: Image.Image, modes: tuple[str, ...]) -> Image.Image:
     return _in_bands(image, modes[-1], lambda band: reduce(Image.Image.convert, modes, band)) if modes else image
 
 
@@ -98,8 +104,8 @@ def _in_bands(image: Image.Image, mode: str, change: Callable[[Image.Image], Ima
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 12, 16 or 32 bits or of floats, scaled."""
-    tags = getattr(image, "tag_v2", {})  # a TIFF's
+    """Scale grey of 12, 16 or 32 bits, or of floats."""
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
     is_negative = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
     if not image.mode.startswith("I;16"):
         return _scaled(image, _white(image), is_negative)
@@ -119,7 +125,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _white(image: Image.Image) -> float:
-    """What is white in 32 bits or floats, which do not say: the least that is enough of what is usual."""
+    """Guess the value of white for 32 bits or floats, which files do not contain.
+
+    It is the smallest usual value that is at least as large as the brightest pixel.
+    """
     top = image.getextrema()[1]
     usual = (1.0, 255.0, 65_535.0, 4_294_967_295.0) if image.mode == "F" else (255.0, 65_535.0, 4_294_967_295.0)
     return next((white for white in usual if isinstance(top, int | float) and top <= white), usual[-1])

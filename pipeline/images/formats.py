@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from PIL.Image import Resampling
 
-#: What the encoders are told, by format. Measured against sharp at its quality 80 (docs/performance.md): JPEG has 2 %
+#: Encoder settings by format. Compared with sharp at quality 80 (docs/performance.md): JPEG has 2 %
 #: fewer bytes at 0.0007 more SSIM (0.0016 less at 800 x 800); progressive would save 3 % for 5 ms. WebP 79.5 has 1 %
-#: fewer bytes at 0.0005 less SSIM; method 2 takes half the time of 4 and has, at the same bytes, 0.0035 less.
+#: fewer bytes at 0.0005 less SSIM; method 2 takes half the time of 4 and loses 0.0035 SSIM at the same size.
 ENCODER_SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "JPEG": {"quality": 80},
     "PNG": {"level": 2},
@@ -21,15 +21,15 @@ ENCODER_SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """A format that renditions are encoded in."""
+    """A format of renditions."""
 
-    name: str  #: Pillow's name
+    name: str  #: in Pillow
     extension: str
     content_type: str
     has_alpha: bool
-    #: What makes pictures smaller for it. LANCZOS overshoots at edges, which JPEG spends bytes on: at the same bytes,
-    #: BICUBIC (Catmull-Rom) has as much SSIM at 800 x 800 and 0.003 to 0.005 more below, even against what LANCZOS
-    #: makes of the source, and takes 1 to 2 ms less. In WebP, edges beside nothing would darken more.
+    #: The kernel for shrinking. LANCZOS overshoots at edges, which costs bytes in JPEG. At equal size, BICUBIC
+    #: (Catmull-Rom) has the same SSIM at 800 x 800 and 0.003 to 0.005 more below, even compared with a LANCZOS
+    #: reference, and takes 1 to 2 ms less. In WebP, it would darken edges next to transparency more.
     kernel: Resampling = Resampling.LANCZOS
 
 
@@ -38,10 +38,14 @@ PNG = ImageFormat("PNG", ".png", "image/png", has_alpha=True)
 GIF = ImageFormat("GIF", ".gif", "image/gif", has_alpha=True)
 WEBP = ImageFormat("WEBP", ".webp", "image/webp", has_alpha=True)
 
-#: By a source's format. Others become PNG if they have alpha, else JPEG.
+#: Formats that sources keep, by name. Sources of other formats become PNG if they have alpha, else JPEG.
 OWN_FORMAT: Final = {known.name: known for known in (JPEG, PNG, GIF, WEBP)}
 
 
 def format_by_extension(extension: str) -> ImageFormat:
-    """The format of `.jpeg`, `.png`, `.gif` or `.webp`; raises KeyError for another."""
+    """Return the format of `.jpeg`, `.png`, `.gif` or `.webp`.
+
+    Raises:
+        KeyError: for any other extension.
+    """
     return {known.extension: known for known in OWN_FORMAT.values()}[extension]

@@ -1,7 +1,6 @@
-"""libwebp, as Pillow has loaded it: decodes a WebP at a smaller size, which Pillow offers no other way.
+"""Decoding WebP at a smaller size with Pillow's copy of libwebp, because Pillow has no interface for that.
 
-Pillow promises nothing about its library, so nothing here is needed to start: where the library cannot be found, or is
-not laid out as below, `decode()` takes no image, and Pillow decodes all of them.
+The copy is an internal of Pillow. If it cannot be found, or has another layout than below, Pillow decodes every WebP.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ logger = logging.getLogger(__name__)
 
 Size = tuple[int, int]  # width and height in pixels
 
-# What follows is <webp/decode.h>, by the ABI version there: libwebp refuses to initialize structures of another major
-# version (the upper byte), and minor versions use up the padding.
+# The structures of <webp/decode.h>. libwebp refuses to initialize structures of another major ABI version (the upper
+# byte). Minor versions use the padding.
 # https://chromium.googlesource.com/webm/libwebp/+/refs/tags/v1.6.0/src/webp/decode.h
 _ABI: Final = 0x0209
 _MODE_RGB: Final = 0
 
-#: Bytes behind a structure that must stay as they are while the library initializes it.
+#: Bytes after the structure that libwebp must not change when it initializes the structure.
 _MARGIN: Final = 256
 
 
@@ -70,7 +69,7 @@ class _DecoderConfig(ctypes.Structure):
 
 
 def decode(source: bytes, size: Size) -> Image.Image | None:
-    """A WebP without alpha, not animated, decoded at `size`; else None."""
+    """Decode a WebP without alpha or animation at `size`, or return None if Pillow has to decode it."""
     if _library is None:
         return None
     config = _DecoderConfig()
@@ -82,32 +81,35 @@ def decode(source: bytes, size: Size) -> Image.Image | None:
     config.options.use_scaling, config.options.scaled_width, config.options.scaled_height = 1, width, height
     config.output.colorspace, config.output.is_external_memory = _MODE_RGB, 1
     config.output.pixels.rgba = _RGBABuffer(ctypes.addressof(target), stride, len(pixels))
-    if _library.WebPDecode(source, len(source), ctypes.byref(config)):  # anything but VP8_STATUS_OK, which is 0
+    if _library.WebPDecode(source, len(source), ctypes.byref(config)):  # VP8_STATUS_OK is 0
         return None
     return Image.frombuffer("RGB", size, pixels, "raw", "RGB", 0, 1)
 
 
 def is_active() -> bool:
-    """Whether it is there, and laid out as it should be."""
+    """Return whether `decode` can be used in this process."""
     return _library is not None
 
 
 def _of_pillow() -> ctypes.CDLL | None:
-    """The library that Pillow's own module has loaded, found through it; None where it cannot be used."""
+    """Return the library that Pillow's module has loaded, or None if it cannot be used."""
     try:
         from PIL import _webp  # noqa: PLC0415 - Pillow may have been built without it
 
-        library = ctypes.CDLL(_webp.__file__)  # calls release the GIL
+        library = ctypes.CDLL(_webp.__file__)  # calls through CDLL release the GIL
         library.WebPInitDecoderConfigInternal.argtypes = [c_void_p, c_int]
         library.WebPDecode.argtypes = [c_char_p, c_size_t, c_void_p]
         return library if _has_our_layout(library) else None
-    except Exception as error:  # whatever it is, Pillow decodes
-        logger.debug("libwebp is not used: %s: %s", type(error).__name__, error)
+    except Exception as error:  # Pillow decodes instead
+        logger.debug("Not using libwebp: %s: %s", type(error).__name__, error)
         return None
 
 
 def _has_our_layout(library: ctypes.CDLL) -> bool:
-    """Whether it takes our ABI version, and a configuration is as large for it as for us: it clears just its bytes."""
+    """Return whether the library accepts our ABI version, and its configuration has the size of ours.
+
+    Initialization clears exactly the bytes that the library takes for its configuration.
+    """
     size = ctypes.sizeof(_DecoderConfig)
     config = ctypes.create_string_buffer(b"\xff" * (size + _MARGIN), size + _MARGIN)
     accepted = library.WebPInitDecoderConfigInternal(ctypes.byref(config), _ABI)

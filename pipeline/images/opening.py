@@ -1,7 +1,7 @@
-"""Opening what strangers send: an allow-list of decoders, and every limit checked before a pixel is decoded.
+"""Opening untrusted images: only allowed decoders, and every limit checked before a pixel is decoded.
 
-One thing is global. Pillow's limit of pixels, set each time an image is opened, guards what Pillow allocates before
-we have seen a size; ours are the exact limits.
+Opening an image sets two of Pillow's globals. Its limit of pixels guards the memory that Pillow allocates before the
+size is known here; the limits of this module are the exact ones. The other is the number of threads for an AVIF.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from pipeline.errors import PermanentError, PipelineError, RetryableError
 from pipeline.images.colour import png_profile
 from pipeline.images.containers import check_tiff, orientation, read_jpeg, read_png
 
-#: What decoding one image may hold, in bytes: 1 GiB less 100 MB for the process, and less twice MAX_SOURCE_BYTES
-#: (50 MB), for the source may be copied.
+#: Bytes of memory for decoding one image: 1 GiB less 100 MB for the process, and less twice MAX_SOURCE_BYTES (50 MB),
+#: because the source may be copied.
 MAX_DECODER_BYTES: Final = 850_000_000
-#: Neither side is longer: as long as a JPEG's or GIF's can be.
+#: Maximum side in pixels: the limit of JPEG and GIF.
 MAX_SIDE: Final = 65_535
-#: A JPEG's passes over its picture; encoders write 10, and 250 bytes make one.
+#: Maximum passes of a JPEG. Encoders write 10, and an attacker needs 250 bytes for each.
 MAX_SCANS: Final = 200
-#: Pixels of all passes together: 14 of 178 megapixels. A pass that refines takes 0.65 s for a thousand million.
+#: Maximum pixels of all passes of a JPEG: 14 passes of 178 megapixels. A refining pass takes 0.65 s per 10^9 pixels.
 MAX_SCANNED_PIXELS: Final = 2_500_000_000
 
-#: Pillow opens 43 formats unless told; EPS among them starts Ghostscript.
+#: Accepted formats. By default Pillow opens 43, including EPS, which starts Ghostscript.
 ACCEPTED: Final = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "ICO")
 
-#: Bytes for each pixel that is decoded, as measured: the decoder's own, Pillow's, and what they become for resizing.
+#: Bytes of memory for each decoded pixel, as measured: the decoder's, Pillow's, and those of copies for resizing.
 _BYTES_A_PIXEL: Final[Mapping[str, int]] = {
-    "JPEG": 4,  # and its coefficients
+    "JPEG": 4,  # plus its coefficients
     "PNG": 13,
     "GIF": 6,
     "BMP": 9,
     "ICO": 13,
     "TIFF": 14,  # a strip or tile may be the whole image
-    "WEBP": 17,  # two canvases; a copy of one in bytes
-    "AVIF": 14,  # planes; RGBA; a copy of it in bytes. More of over 8 bits or in a grid, which Pillow does not tell
+    "WEBP": 17,  # two canvases, and a copy of one as bytes
+    "AVIF": 14,  # planes, RGBA, and its copy as bytes. More with over 8 bits or in a grid, which Pillow does not report
 }
 
-#: Compressions of TIFF that are in use for pictures; the others bring decoders of their own.
+#: Accepted compressions of TIFF: those used for pictures. Others would need further decoders.
 _TIFF_COMPRESSIONS: Final = {
     "raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "jpeg", "tiff_jpeg",
     "tiff_ccitt", "group3", "group4", "tiff_raw_16",
 }  # fmt: skip
 
-#: How a source that Pillow can't open begins, and what a person would call it. Only the first kilobyte is looked at.
+#: Patterns for the first kilobyte of a source, by the name of its format. Some formats are only recognized.
 _BEGINNINGS: Final = {
-    "AVIF": rb"....ftyp(?:.{4}){0,16}?avi[fs]",  # before HEIC: some name both
+    "AVIF": rb"....ftyp(?:.{4}){0,16}?avi[fs]",  # before HEIC, because some files contain both brands
     "HEIC": rb"....ftyp(?:hei|hev|mif1|msf1)",
     "SVG": rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml.{,500}?|<!--.{,500}?|<!DOCTYPE svg.{,300}?)?<svg",
     "PDF": rb"%PDF-",
@@ -65,14 +65,10 @@ _BEGINNINGS: Final = {
     "PNG": rb"\x89PNG",
     "GIF": rb"GIF8[79]a",
     "WEBP": rb"RIFF....WEBP",
-    "BMP": rb"BM(?:.{4}\0{4}|.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0)",  # or the size of a known header
+    "BMP": rb"BM(?:.{4}\0{4}|.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0)",  # or a known header size
     "TIFF": rb"II\*\0|MM\0\*|II\+\0|MM\0\+",
     "ICO": rb"\0\0\x01\0",
 }
-
-# As many threads as cores take memory for each, and time from the other workers.
-AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-
 
 Size = tuple[int, int]  # width and height in pixels
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -80,16 +76,16 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 @dataclass(frozen=True)
 class Opened:
-    """An image whose header has been read; its pixels are decoded when they are first used."""
+    """An image whose header has been read. Its pixels are decoded on first use."""
 
     image: Image.Image
-    picture: bytes  #: what it was opened from
+    picture: bytes  #: the bytes that it was opened from
     format: str  #: one of `ACCEPTED`
     orientation: int = 1  #: as in EXIF, 1 to 8
-    profile: bytes | None = None  #: ICC
-    coefficients: int = 0  #: bytes that a JPEG's decoder holds, whatever the scale
-    canvas: Size | None = None  #: of an animation whose first frame is smaller
-    box: Box | None = None  #: where on the canvas that frame lies
+    profile: bytes | None = None  #: ICC profile
+    coefficients: int = 0  #: bytes that a JPEG's decoder holds at any scale
+    canvas: Size | None = None  #: size of an animation whose first frame is smaller
+    box: Box | None = None  #: position of that frame on the canvas
 
     @property
     def has_alpha(self) -> bool:
@@ -97,12 +93,16 @@ class Opened:
 
     @property
     def decoder_bytes(self) -> int:
-        """The memory that decoding it takes, at the scale that it is decoded at."""
+        """Bytes of memory for decoding at the current scale."""
         width, height = self.canvas or self.image.size
         return width * height * _BYTES_A_PIXEL[self.format] + self.coefficients
 
     def check_decoding(self, max_decoded_pixels: int) -> None:
-        """Raises `too_large` for what would take too many pixels or too much memory to decode."""
+        """Check the size and the memory for decoding.
+
+        Raises:
+            PermanentError: `too_large`.
+        """
         _check_size(self.image.size, max_decoded_pixels)
         if (needed := self.decoder_bytes) > MAX_DECODER_BYTES:
             megabytes = f"{needed // 1_000_000} MB of memory; {MAX_DECODER_BYTES // 1_000_000} MB are accepted"
@@ -110,8 +110,13 @@ class Opened:
 
 
 @contextmanager
-def explained(source: bytes) -> Iterator[None]:
-    """Whatever goes wrong inside, said in our words: Pillow raises any type of exception on a broken file."""
+def image_errors(source: bytes) -> Iterator[None]:
+    """Translate errors inside the context. Pillow raises exceptions of any type for a broken file.
+
+    Raises:
+        PermanentError: `too_large`, `broken_image`, `unsupported_format` or `not_an_image`.
+        RetryableError: `out_of_memory`.
+    """
     try:
         yield
     except PipelineError:
@@ -131,15 +136,22 @@ def explained(source: bytes) -> Iterator[None]:
 
 
 def format_of(source: bytes) -> str | None:
-    """What the source seems to be by its first bytes, as a person would call it."""
+    """Return the name of the format that the first bytes indicate, or None if they are unknown."""
     head = source[:1024]
     return next((name for name, start in _BEGINNINGS.items() if re.match(start, head, re.DOTALL)), None)
 
 
 def open_image(source: bytes, max_pixels: int) -> Opened:
-    """The image with its header read, of at most `max_pixels` pixels. What goes wrong is for `explained()`."""
-    # Pillow allocates a WebP's canvas and a GIF's background while opening, and refuses only twice this limit.
+    """Read the header of an image of at most `max_pixels` pixels.
+
+    Raises:
+        PermanentError: `too_large`, `broken_image` or `unsupported_format`.
+        Exception: of any type for a broken or unknown file; `image_errors()` translates it.
+    """
+    # Pillow allocates a WebP's canvas and a GIF's background while opening, and only refuses twice this limit.
     Image.MAX_IMAGE_PIXELS = max_pixels
+    # By default an AVIF is decoded by as many threads as there are cores. Each takes memory, and CPU from other jobs.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     opened = _OPENERS[str(format_of(source))](source)
     for size in (opened.image.size, opened.canvas, _tile(opened.image)):
         _check_size(size or (0, 0), max_pixels)
@@ -149,13 +161,15 @@ def open_image(source: bytes, max_pixels: int) -> Opened:
 def _check_size(size: Size, limit: int) -> None:
     width, height = size
     if width * height > limit:
-        raise PermanentError("too_large", f"The image is {width} x {height} pixels; {limit} in all are accepted.")
+        raise PermanentError("too_large", f"The image has {width} x {height} pixels; {limit} are accepted.")
     if max(size) > MAX_SIDE:
-        raise PermanentError("too_large", f"The image is {width} x {height} pixels; {MAX_SIDE} a side are accepted.")
+        raise PermanentError(
+            "too_large", f"The image has {width} x {height} pixels; at most {MAX_SIDE} a side are accepted."
+        )
 
 
 def _tile(image: Image.Image) -> Size:
-    """The size of a TIFF's tiles: one is decoded whole, whatever the size of the image."""
+    """Return the size of a TIFF's tiles, which are always decoded whole."""
     tags = getattr(image, "tag_v2", {})
     return tags.get(ExifTags.Base.TileWidth, 0), tags.get(ExifTags.Base.TileLength, 0)
 
@@ -171,13 +185,13 @@ def _open_jpeg(source: bytes) -> Opened:
     jpeg = read_jpeg(source)
     if jpeg.scans > MAX_SCANS:
         raise PermanentError("too_large", f"The JPEG is coded in {jpeg.scans} passes; {MAX_SCANS} are accepted.")
-    if jpeg.is_arithmetic:  # takes six times as long, and no browser shows it
-        raise PermanentError("unsupported_format", "The JPEG is coded by arithmetic; only Huffman coding is accepted.")
+    if jpeg.is_arithmetic:  # decoding takes six times as long, and no browser supports it
+        raise PermanentError("unsupported_format", "The JPEG uses arithmetic coding; only Huffman coding is accepted.")
     image = Image.open(BytesIO(jpeg.picture), formats=["JPEG"])
     if jpeg.scans * image.width * image.height > MAX_SCANNED_PIXELS:
         passes = f"{jpeg.scans} passes over {image.width} x {image.height} pixels"
         raise PermanentError("too_large", f"The JPEG is coded in {passes}; {MAX_SCANNED_PIXELS} pixels are accepted.")
-    image.decodermaxblock = len(jpeg.picture)  # all of it at once, not 64 KiB and what was left of the last
+    image.decodermaxblock = len(jpeg.picture)  # read it at once instead of in blocks of 64 KiB
     return Opened(image, jpeg.picture, "JPEG", orientation(jpeg.exif), jpeg.profile, jpeg.coefficients)
 
 
@@ -201,27 +215,27 @@ def _open_tiff(source: bytes) -> Opened:
     check_tiff(source)
     image = Image.open(BytesIO(source), formats=["TIFF"])
     if (compression := image.info["compression"]) not in _TIFF_COMPRESSIONS:
-        raise PermanentError("unsupported_format", f"TIFF with the compression {compression} is not supported.")
-    return Opened(image, source, "TIFF", profile=image.info.get("icc_profile"))  # Pillow turns it while decoding
+        raise PermanentError("unsupported_format", f"TIFF with {compression} compression is not supported.")
+    return Opened(image, source, "TIFF", profile=image.info.get("icc_profile"))  # Pillow transposes it while decoding
 
 
 def _open_icon(source: bytes) -> Opened:
-    """The largest picture of an icon. Pillow would decode it before anybody has seen how large it is."""
+    """Open the largest picture of an icon. Pillow would decode it before its size can be checked."""
     (count,) = struct.unpack_from("<H", source, 4)
     entries = struct.iter_unpack("<4B2H2I", source[6 : 6 + 16 * count])
     width, height, *rest, _, offset = max(entries, key=lambda each: ((each[0] or 256) * (each[1] or 256), each[5]))
     picture = source[offset:]
     if picture.startswith(b"\x89PNG"):
         return replace(_open_png(picture), format="ICO")
-    wide, double_height = struct.unpack_from("<ii", picture, 4)  # of a bitmap, and below it its mask
-    if max(abs(wide), abs(double_height) // 2) > 256:  # an icon's directory has a byte for each
-        raise PermanentError("broken_image", f"The icon's picture claims to be {wide} pixels wide; 256 is the most.")
+    wide, double_height = struct.unpack_from("<ii", picture, 4)  # the height includes the mask
+    if max(abs(wide), abs(double_height) // 2) > 256:  # the directory has one byte for each side
+        raise PermanentError("broken_image", f"The icon's picture claims to be {wide} pixels wide; 256 are allowed.")
     entry = struct.pack("<4B2H2I", width, height, *rest, len(picture), 22)
     icon = b"\0\0\1\0\1\0" + entry + picture
     return Opened(Image.open(BytesIO(icon), formats=["ICO"]), icon, "ICO")
 
 
-#: By what the first bytes say, and nothing else: Pillow takes more for a TIFF or AVIF than `format_of` does.
+#: By the result of `format_of`. Pillow alone would recognize more files as TIFF or AVIF.
 _OPENERS: Final[Mapping[str, Callable[[bytes], Opened]]] = {
     "JPEG": _open_jpeg,
     "PNG": _open_png,

@@ -1,9 +1,7 @@
-"""Images: the bytes of one cover in, its renditions out.
+"""Rendering: from the bytes of an image to its renditions.
 
-    identify()   what the renditions will be encoded as, read from the header alone
-    render()     open ─► decode ─► resize ─► upright ─► sRGB ─► pad ─► encode
-
-Pure: no network, no files, no settings.
+identify()   reads the header and returns the format of the renditions
+render()     open ─► decode ─► resize ─► upright ─► sRGB ─► pad ─► encode
 """
 
 from __future__ import annotations
@@ -17,50 +15,61 @@ from PIL import Image
 from PIL.Image import Resampling, Transpose
 
 from pipeline.images import codecs
+from pipeline.images.codecs import Box, Size
 from pipeline.images.colour import Conversion, srgb_conversion
 from pipeline.images.decoding import decode
 from pipeline.images.formats import ENCODER_SETTINGS, GIF, JPEG, OWN_FORMAT, PNG, ImageFormat
-from pipeline.images.opening import Opened, explained, open_image
+from pipeline.images.opening import Opened, image_errors, open_image
 from pipeline.recipe import Recipe, RenditionSize
 
-#: JPEGs up to this side get Huffman tables of their own: 0.3 to 0.5 KB less, a fifth of a 50 x 50. An 800 x 800 would
-#: have 1.3 KB (1.3 %) less, for 2 ms of CPU.
+#: JPEGs up to this side get optimized Huffman tables. These save 0.3 to 0.5 KB, a fifth of a 50 x 50. For an 800 x 800
+#: they would save 1.3 KB (1.3 %) and cost 2 ms of CPU.
 OPTIMIZED_SIDE: Final = 256
 
-#: JPEGs up to this side keep colours at full resolution, for half of it dulls small letters and edges. Measured, it
-#: is 0.1 to 0.3 KB (10 to 25 %) more at 50 x 50 and 1 KB at 100 x 100, but would be 5 KB at 250 x 250 and 25 to 38 KB
-#: at 800 x 800.
+#: JPEGs up to this side keep colours at full resolution, because half of it dulls small letters and edges. This costs
+#: 0.1 to 0.3 KB (10 to 25 %) at 50 x 50 and 1 KB at 100 x 100. It would cost 5 KB at 250 x 250 and 25 to 38 KB at
+#: 800 x 800.
 FULL_COLOUR_SIDE: Final = 100
-
-Size = tuple[int, int]  # width and height in pixels
-Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def identify(source: bytes, *, max_pixels: int) -> ImageFormat:
-    """The format that the renditions of `source` will have. Reads the header and decodes no pixels.
+    """Return the format that the renditions of `source` will have, without decoding pixels.
 
-    `max_pixels` is the largest width x height accepted (`MAX_SOURCE_PIXELS`).
+    Args:
+        source: the bytes of an image.
+        max_pixels: the largest width x height to accept (`MAX_SOURCE_PIXELS`).
 
     Raises:
-        PermanentError: `not_an_image`, `unsupported_format`, `too_large`, or `broken_image`.
+        PermanentError: `not_an_image`, `unsupported_format`, `too_large` or `broken_image`.
         RetryableError: `out_of_memory`.
     """
-    with explained(source):
+    with image_errors(source):
         return _output_format(open_image(source, max_pixels))
 
 
 def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels: int) -> dict[str, bytes]:
-    """The encoded renditions of `source` by name: upright, 8-bit sRGB, without metadata, each exactly its size.
+    """Render an image: upright, in 8-bit sRGB, without metadata. Of an animation, use the first frame.
 
-    Of an animation the first frame is taken. `max_decoded_pixels` (`MAX_DECODED_PIXELS`) limits what is in memory: a
-    large JPEG is decoded at 1/2, 1/4 or 1/8. Otherwise as `identify()`, and raises the same.
+    Args:
+        source: the bytes of an image.
+        recipe: the renditions to make.
+        max_pixels: the largest width x height to accept (`MAX_SOURCE_PIXELS`).
+        max_decoded_pixels: the largest width x height to decode (`MAX_DECODED_PIXELS`). A large JPEG can be decoded at
+            1/2, 1/4 or 1/8 of its size.
+
+    Returns:
+        The encoded renditions by name, each with exactly the size in the recipe.
+
+    Raises:
+        PermanentError: as `identify()`.
+        RetryableError: as `identify()`.
     """
-    with explained(source):
+    with image_errors(source):
         opened = open_image(source, max_pixels)
         output = _output_format(opened)
-        made = _made(opened, recipe, output.kernel, max_decoded_pixels)
-        del opened  # with its pixels: encoding takes a while
-        return {each.name: _encode(_framed(made[each], each, output), output) for each in recipe.renditions}
+        pictures = _pictures(opened, recipe, output.kernel, max_decoded_pixels)
+        del opened  # frees its pixels before encoding
+        return {each.name: _encode(_padded(pictures[each], each, output), output) for each in recipe.renditions}
 
 
 def _output_format(opened: Opened) -> ImageFormat:
@@ -68,7 +77,7 @@ def _output_format(opened: Opened) -> ImageFormat:
 
 
 class _Picture(NamedTuple):
-    """A decoded image, not yet turned upright nor in sRGB: both are cheaper on what is left after resizing."""
+    """A decoded image, and the changes that make it upright and sRGB; both are cheaper after resizing."""
 
     image: Image.Image
     transpose: Transpose | None
@@ -79,18 +88,18 @@ _LEVEL: Final = (Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP
 _SIDEWAYS: Final = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
 _TRANSPOSES: Final = dict(enumerate((*_LEVEL, *_SIDEWAYS), start=2))  # by EXIF orientation; 1 is upright
 
-#: The mode of what is left of an image when its alpha is taken away.
+#: Modes with premultiplied alpha, and the same without alpha.
 _WITHOUT_ALPHA: Final = {"La": "L", "RGBa": "RGB"}
 
 
-def _made(
+def _pictures(
     opened: Opened, recipe: Recipe, kernel: Resampling, max_decoded_pixels: int
 ) -> dict[RenditionSize, Image.Image]:
-    """The pictures of all renditions, not yet padded; what they were made from is forgotten."""
+    """Return the pictures of all renditions, not yet padded."""
     transpose = _TRANSPOSES.get(opened.orientation)
     width, height = opened.image.size
     shrink = _shrink((width, height), recipe, transpose)
-    if opened.format == "JPEG":  # 1, 1/2, 1/4 or 1/8 of its size
+    if opened.format == "JPEG":  # selects 1, 1/2, 1/4 or 1/8 of its size
         opened.image.draft(None, (math.ceil(width / shrink), math.ceil(height / shrink)))
     opened.check_decoding(max_decoded_pixels)
     image = decode(opened, shrink)
@@ -99,7 +108,7 @@ def _made(
 
 
 def _shrink(size: Size, recipe: Recipe, transpose: Transpose | None) -> float:
-    """How many times larger an image is than what serves all renditions."""
+    """Return how many times larger an image is than its renditions need."""
     places = [_place(recipe.fit, size, rendition, transpose) for rendition in recipe.renditions]
     return min(min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]) for box, size in places)
 
@@ -119,20 +128,20 @@ def _fill(source: Size, target: Size) -> tuple[Box, Size]:
     return (0, 0, *source), target
 
 
-#: Which part of a source becomes a picture of which size, in a rendition of the target's size.
+#: By fit: from the sizes of source and rendition to a box in the source and the size of the picture made from it.
 _FITS: Final = {"cover": _cover, "contain": _contain, "fill": _fill}
 
 
 def _place(fit: str, source: Size, rendition: RenditionSize, transpose: Transpose | None) -> tuple[Box, Size]:
-    """As the fit says, in the source's own orientation: all is centred, and stays so however it is turned."""
+    """Apply the fit in the source's stored orientation. Everything is centred, and stays so when transposed."""
     target = (rendition.width, rendition.height)
     return _FITS[fit](source, target[::-1] if transpose in _SIDEWAYS else target)
 
 
 def _resized(picture: _Picture, recipe: Recipe, kernel: Resampling) -> Iterator[tuple[RenditionSize, Image.Image]]:
-    """Each rendition's picture, largest first: upright, in sRGB, not yet padded.
+    """Yield each rendition's picture, largest first: upright, in sRGB, not yet padded.
 
-    One is made from another if that shows the same part at twice the size or more: nobody can see the difference.
+    A picture is made from another one of the same part with at least twice the size. The difference is not visible.
     """
     made: list[tuple[Box, Image.Image]] = []
     for rendition in sorted(recipe.renditions, key=lambda each: -each.width * each.height):
@@ -151,7 +160,7 @@ def _resized(picture: _Picture, recipe: Recipe, kernel: Resampling) -> Iterator[
 
 
 def _in_srgb(image: Image.Image, to_srgb: Conversion) -> Image.Image:
-    """The image in mode RGB, or RGBA if any of it is transparent; in sRGB, and without metadata."""
+    """Convert to sRGB without metadata: in mode RGB, or RGBA if any pixel is transparent."""
     if image.mode not in _WITHOUT_ALPHA:
         result = to_srgb(image)
     else:
@@ -160,12 +169,12 @@ def _in_srgb(image: Image.Image, to_srgb: Conversion) -> Image.Image:
         result = to_srgb(image.convert(image.mode[:-1]))
         if alpha.getextrema() != (255, 255):
             result.putalpha(alpha)
-    result.info = {}  # save() would write some of it: comments, profiles, transparency
+    result.info = {}  # save() would write comments, profiles and transparency from it
     return result
 
 
-def _framed(image: Image.Image, rendition: RenditionSize, output: ImageFormat) -> Image.Image:
-    """The image in the middle of a canvas of the rendition's size: transparent where the format can be, else white."""
+def _padded(image: Image.Image, rendition: RenditionSize, output: ImageFormat) -> Image.Image:
+    """Centre the image on a canvas of the rendition's size: transparent if the format has alpha, else white."""
     size = (rendition.width, rendition.height)
     if image.size == size and (output.has_alpha or image.mode == "RGB"):
         return image
@@ -192,9 +201,9 @@ def _jpeg_settings(side: int) -> dict[str, Any]:
 
 
 def _with_palette(image: Image.Image) -> Image.Image:
-    """At most 256 colours; what is less than half opaque becomes transparent, the rest opaque.
+    """Reduce to 256 colours. Pixels less than half opaque become transparent, all others opaque.
 
-    Not dithered: Pillow's dithering turns white into grey, and a cover's plain areas into noise.
+    The image is not dithered, because Pillow would turn white into grey and plain areas into noise.
     """
     if image.mode == "RGB":
         return image.quantize()

@@ -68,7 +68,7 @@ def log_event(event: Event) -> None:
         "stage=%s job=%s outcome=%s seconds=%.3f%s%s",
         event.stage,
         event.job_id,
-        event.verdict,
+        event.outcome,
         event.seconds,
         wait,
         reason,
@@ -80,7 +80,7 @@ def _facts(event: Event) -> dict[str, Any]:
     facts = {
         "stage": event.stage,
         "job": event.job_id,
-        "outcome": event.verdict.value,
+        "outcome": event.outcome.value,
         "seconds": round(event.seconds, 3),
         "attempt": event.attempt,
         "code": event.code,

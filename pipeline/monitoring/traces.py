@@ -89,7 +89,7 @@ class Traces:
             attributes=_attempt_attributes(event),
             start_time=_nanoseconds(event.at - event.seconds),
         )
-        if event.verdict not in NOT_FAILED:
+        if event.outcome not in NOT_FAILED:
             span.set_status(Status(StatusCode.ERROR, event.message))
         span.end(_nanoseconds(event.at))
 
@@ -98,9 +98,9 @@ def _is_first(event: Event) -> bool:
     """Return whether this is the job's first attempt, which sends the span `job`."""
     job = event.job
     if job is None:
-        return event.verdict is Outcome.REJECTED
+        return event.outcome is Outcome.REJECTED
     restarted = any(source.restarted for source in job.sources) or job.redrives
-    tried = event.attempt == 1 and event.verdict is not Outcome.SNOOZED
+    tried = event.attempt == 1 and event.outcome is not Outcome.SNOOZED
     return event.stage == FETCH.name and tried and not restarted
 
 
@@ -118,7 +118,7 @@ def _attempt_attributes(event: Event) -> Attributes:
     found: dict[str, str | int | float] = {
         "image_pipeline.job": event.job_id,
         "image_pipeline.stage": event.stage,
-        "image_pipeline.outcome": event.verdict.value,
+        "image_pipeline.outcome": event.outcome.value,
         "image_pipeline.attempt": event.attempt,
     }
     if event.job and event.job.redrives:

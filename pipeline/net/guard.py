@@ -1,8 +1,8 @@
-"""Reaching URLs that strangers name: public addresses only, within a budget of time and bytes.
+"""HTTP requests to untrusted URLs: public addresses only, within a budget of time and bytes.
 
-The guard sits where a connection is opened, not where a URL is parsed: the name is resolved once, every address that
-DNS gave is judged, and the socket goes to one that passed. So no spelling of a URL, no redirect and no second answer of
-DNS gets around it, a connection kept open is one that was judged, and TLS still checks the name.
+The guard checks addresses where a connection is opened, not where a URL is parsed. It resolves the name once, checks
+every address from DNS, and connects only to an allowed one. Unusual spellings of a URL, redirects and a second answer
+from DNS cannot bypass it. Connections that are kept open were checked too, and TLS still verifies the name.
 """
 
 from __future__ import annotations
@@ -40,68 +40,71 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 USER_AGENT = "Mozilla/5.0 (compatible; image-pipeline)"
 
-#: Addresses of one name that are tried before giving up: enough for a dual-stack CDN, too few to scan with.
+#: Maximum addresses to try for a name: enough for a dual-stack CDN, and too few for a port scan.
 MAX_ADDRESSES = 8
 
-#: What is not public: all that IANA has not given out for public use, and what is public by its number only. Complete,
-#: because Pythons differ on `is_global`. https://www.iana.org/assignments/iana-ipv4-special-registry,
+#: Networks that are not public: all that IANA has not assigned to public use, and some that are public only by their
+#: number. The list is complete, because `is_global` differs between versions of Python.
+#: https://www.iana.org/assignments/iana-ipv4-special-registry,
 #: https://www.iana.org/assignments/iana-ipv6-special-registry
 NOT_PUBLIC = tuple(
     ipaddress.ip_network(network)
     for network in (
         "0.0.0.0/8",  # this network (RFC 791, section 3.2)
         "10.0.0.0/8",  # private use (RFC 1918)
-        "100.64.0.0/10",  # carriers' own networks (RFC 6598)
+        "100.64.0.0/10",  # carrier-grade NAT (RFC 6598)
         "127.0.0.0/8",  # loopback (RFC 1122, section 3.2.1.3)
-        "168.63.129.16/32",  # Azure's host services, in every virtual machine
-        "169.254.0.0/16",  # link local (RFC 3927), and the metadata services of clouds
+        "168.63.129.16/32",  # services of the host in every virtual machine of Azure
+        "169.254.0.0/16",  # link local (RFC 3927), including the metadata services of clouds
         "172.16.0.0/12",  # private use (RFC 1918)
-        "192.0.0.0/24",  # protocols (RFC 6890, section 2.1)
+        "192.0.0.0/24",  # protocol assignments (RFC 6890, section 2.1)
         "192.0.2.0/24",  # documentation (RFC 5737)
-        "192.88.99.0/24",  # relays from 6to4, deprecated (RFC 7526)
+        "192.88.99.0/24",  # 6to4 relays, deprecated (RFC 7526)
         "192.168.0.0/16",  # private use (RFC 1918)
         "198.18.0.0/15",  # benchmarks (RFC 2544)
         "198.51.100.0/24",  # documentation (RFC 5737)
         "203.0.113.0/24",  # documentation (RFC 5737)
         "224.0.0.0/4",  # multicast (RFC 5771)
         "240.0.0.0/4",  # reserved (RFC 1112, section 4), and broadcast (RFC 919)
-        # Of IPv6, only 2000::/3 is for public use (RFC 4291, section 2.4). Outside of it are loopback (::1), most ways
-        # to write an IPv4 address (::a.b.c.d, ::ffff:a.b.c.d, 64:ff9b::/96 and 64:ff9b:1::/48), discarding (100::/64),
+        # In IPv6, only 2000::/3 is for public use (RFC 4291, section 2.4). Outside of it are loopback (::1), most forms
+        # of IPv4 addresses (::a.b.c.d, ::ffff:a.b.c.d, 64:ff9b::/96 and 64:ff9b:1::/48), discard-only (100::/64),
         # segment routing (5f00::/16), unique local (fc00::/7), link local (fe80::/10), site local (fec0::/10) and
         # multicast (ff00::/8). https://www.iana.org/assignments/ipv6-address-space
         "::/3",
         "4000::/2",
         "8000::/1",
-        "2001::/23",  # protocols (RFC 2928): Teredo, ORCHID, benchmarks, a network's own gateways (RFC 7723)
+        "2001::/23",  # protocol assignments (RFC 2928): Teredo, ORCHID, benchmarks, anycast of gateways (RFC 7723)
         "2001:db8::/32",  # documentation (RFC 3849)
-        "2002::/16",  # 6to4, an IPv4 address inside (RFC 3056)
+        "2002::/16",  # 6to4, which contains an IPv4 address (RFC 3056)
         "3fff::/20",  # documentation (RFC 9637)
     )
 )
 
-#: Bytes of an answer before its body, interim answers included: as many as Chromium takes.
+#: Maximum bytes of a response before its body, including interim responses: the limit of Chromium.
 #: https://source.chromium.org/chromium/chromium/src/+/main:net/http/http_stream_parser.h
-MAX_HEAD = 262_144
+MAX_HEADER_BYTES = 262_144
 
-#: Headers that are dropped unread. requests would parse them, at 18 s of CPU for 6 MB of Set-Cookie2, to keep nothing.
+#: Headers to drop. requests would parse them, which takes 18 s of CPU for 6 MB of Set-Cookie2.
 COOKIES = ("Set-Cookie", "Set-Cookie2")
 
-#: Bytes written between two looks at the clock: one TLS record.
+#: Bytes to write between two checks of the time budget: one TLS record.
 WRITE_SIZE = 16_384
-
-# A malformed header is logged there at warning with the whole URL, query included.
-logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 
 
 def is_allowed(address: Address) -> bool:
-    """Whether a connection may go to `address`: it is public, or in ALLOWED_NETWORKS."""
+    """Return whether connections to `address` are allowed: it is public, or in ALLOWED_NETWORKS."""
     if any(address in network for network in get_settings().allowed_networks):
         return True
     return not any(address in network for network in NOT_PUBLIC)
 
 
 class Budget:
-    """What one exchange may cost: `seconds` from now, redirects included, and `wire_bytes` received, headers too."""
+    """Limits of one exchange, redirects included.
+
+    Args:
+        seconds: the time from now.
+        wire_bytes: the bytes to receive, headers included.
+    """
 
     def __init__(self, *, seconds: float, wire_bytes: int) -> None:
         self._deadline = time.monotonic() + seconds
@@ -109,23 +112,31 @@ class Budget:
 
     @property
     def expired(self) -> bool:
-        """Whether the time is up."""
+        """Whether the time has run out."""
         return time.monotonic() >= self._deadline
 
     @property
     def overdrawn(self) -> bool:
-        """Whether more bytes came than were allowed."""
+        """Whether more bytes were received than allowed."""
         return self._left < 0
 
-    def wait(self, at_most: float | None) -> float:
-        """Seconds that the next wait may take; raises TimeoutError when none are left."""
+    def timeout(self, longest: float | None) -> float:
+        """Return the seconds for the next wait, at most `longest`.
+
+        Raises:
+            TimeoutError: the time has run out.
+        """
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError("the time is up")
-        return min(left, at_most or math.inf)
+            raise TimeoutError("the time has run out")
+        return min(left, longest or math.inf)
 
     def spend(self, size: int) -> None:
-        """Count `size` received bytes; raises OSError when they are too many."""
+        """Count `size` received bytes.
+
+        Raises:
+            OSError: they are too many.
+        """
         self._left -= size
         if self.overdrawn:
             raise OSError("too many bytes")
@@ -135,8 +146,8 @@ _budget: ContextVar[Budget] = ContextVar("budget")
 
 
 @contextmanager
-def keeping_to(budget: Budget) -> Iterator[None]:
-    """What this thread does with a guarded session inside counts against `budget`."""
+def limited_to(budget: Budget) -> Iterator[None]:
+    """Charge requests of this thread inside the context to `budget`."""
     token = _budget.set(budget)
     try:
         yield
@@ -145,22 +156,22 @@ def keeping_to(budget: Budget) -> Iterator[None]:
 
 
 class _Metered(io.RawIOBase):
-    """A socket's bytes: each wait for them and their number within the budget, and at first no more than MAX_HEAD."""
+    """Received bytes, charged to the budget. Before the body there are at most `MAX_HEADER_BYTES`."""
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
         self._sock, self._raw, self._idle, self._budget = sock, raw, sock.gettimeout(), _budget.get()
-        self.left: float = MAX_HEAD
+        self.left: float = MAX_HEADER_BYTES
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(self._budget.wait(self._idle))
+        self._sock.settimeout(self._budget.timeout(self._idle))
         size: int | None = self._raw.readinto(buffer)
         self._budget.spend(size or 0)
         self.left -= size or 0
         if self.left < 0:
-            raise OSError("too many bytes of headers")
+            raise OSError("too many bytes before the body")
         return size
 
     def close(self) -> None:
@@ -169,8 +180,8 @@ class _Metered(io.RawIOBase):
 
 
 class _Response(HTTPResponse):
-    # requests' timeout starts anew at each byte, in the headers too; http.client's own limits there are 100 headers of
-    # 64 KiB, and none on how often it skips a "100 Continue".
+    # requests restarts its timeout at each byte, even in the headers. http.client allows 100 headers of 64 KiB there,
+    # and any number of "100 Continue" responses.
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self._metered = _Metered(sock, self.fp.detach())
@@ -178,17 +189,17 @@ class _Response(HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
-        self._metered.left = math.inf  # the budget alone bounds the body
+        self._metered.left = math.inf  # only the budget limits the body
         for name in COOKIES:
             del self.headers[name]
 
-    # http.client takes any interim answer but 100 for the last one. The real one would then lie on the connection, for
-    # whoever uses it next. https://www.rfc-editor.org/rfc/rfc9110#section-15.2
+    # http.client treats interim responses other than 100 as final. The real response would stay on the connection for
+    # the next request. https://www.rfc-editor.org/rfc/rfc9110#section-15.2
     def _read_status(self) -> tuple[str, int, str]:
         version, status, reason = super()._read_status()  # type: ignore[misc]
         return version, HTTPStatus.CONTINUE if 100 <= status < 200 else status, reason
 
-    # A chunk of size -1 would be all that follows, at once.
+    # A chunk of size -1 would mean reading everything that follows at once.
     def _safe_read(self, amt: int) -> bytes:
         if amt < 0:
             raise IncompleteRead(b"")
@@ -201,55 +212,55 @@ class _Connection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         name, budget = self._dns_host, _budget.get()
-        failure: Exception = PermanentError("blocked_address", f"{self.host} does not lead to a public address.")
+        failure: Exception = PermanentError("blocked_address", f"{self.host} does not have a public address.")
         try:
-            for address in _addresses(self, name, budget.wait(self.timeout)):
-                self._dns_host, self.timeout = str(address), budget.wait(self.timeout)
+            for address in _addresses(self, name, budget.timeout(self.timeout)):
+                self._dns_host, self.timeout = str(address), budget.timeout(self.timeout)
                 try:
                     sock = super()._new_conn()
-                except ConnectTimeoutError as error:  # refused and unreachable are its subclasses
+                except ConnectTimeoutError as error:  # including its subclasses for refused and unreachable
                     failure = error
                     continue
-                sock.settimeout(budget.wait(self.timeout))  # for the whole of TLS's handshake
+                sock.settimeout(budget.timeout(self.timeout))  # for the whole TLS handshake
                 return sock
             raise failure
         except TimeoutError as error:
-            raise ConnectTimeoutError(self, "the time is up") from error
+            raise ConnectTimeoutError(self, "the time has run out") from error
         finally:
-            self._dns_host = name  # the name that TLS checks
+            self._dns_host = name  # the name that TLS verifies
 
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
         try:
             for start in range(0, len(data), WRITE_SIZE):
-                self.sock.settimeout(_budget.get().wait(self.timeout))
+                self.sock.settimeout(_budget.get().timeout(self.timeout))
                 super().send(data[start : start + WRITE_SIZE])
         except TimeoutError as error:
-            raise ConnectTimeoutError(self, "the request was not taken in time") from error
+            raise ConnectTimeoutError(self, "the server did not read the request in time") from error
 
 
 def _addresses(connection: HTTPConnection, name: str, seconds: float) -> list[Address]:
-    """The addresses of `name` that may be reached; the others are dropped, or DNS64 would make every name suspect."""
+    """Return the allowed addresses of `name`. Others are skipped, because with DNS64 every name may have some."""
     try:
-        answers = _look_up(name, connection.port).result(seconds)
+        answers = _resolve(name, connection.port).result(seconds)
     except socket.gaierror as error:
         raise NameResolutionError(connection.host, connection, error) from error
     found = [ipaddress.ip_address(sockaddr[0]) for *_, sockaddr in answers]
     return [address for address in found if is_allowed(address)][:MAX_ADDRESSES]
 
 
-def _look_up(name: str, port: int) -> Future[list[tuple[Any, ...]]]:
-    """What DNS will say: in a thread of its own, because the system's resolver heeds no time limit but its own."""
+def _resolve(name: str, port: int) -> Future[list[tuple[Any, ...]]]:
+    """Resolve `name` in a separate thread, because the system's resolver accepts no timeout."""
     answers: Future[list[tuple[Any, ...]]] = Future()
 
-    def ask() -> None:
+    def resolve() -> None:
         try:
             answers.set_result(socket.getaddrinfo(name, port, type=socket.SOCK_STREAM))
         except Exception as error:
             answers.set_exception(error)
 
-    threading.Thread(target=ask, name="look-up", daemon=True).start()
+    threading.Thread(target=resolve, name="resolve", daemon=True).start()
     return answers
 
 
@@ -272,9 +283,12 @@ class _Adapter(HTTPAdapter):
 
 
 def _as_requested(url: str) -> str:
-    """`url` in the one spelling that goes out, in which all parsers find the same host; raises ValueError.
+    r"""Return `url` as requests sends it, so that all parsers find the same host in it.
 
-    Of `http://a.example\\@b.example/`, requests asks a.example, while urllib.parse reads b.example.
+    For `http://a.example\@b.example/`, requests connects to a.example, while urllib.parse returns b.example.
+
+    Raises:
+        ValueError: requests does not accept the URL.
     """
     request = requests.PreparedRequest()
     request.prepare_url(url, None)
@@ -282,19 +296,21 @@ def _as_requested(url: str) -> str:
 
 
 def credentials(url: str) -> HTTPBasicAuth | None:
-    """The user and password in `url`, as UTF-8; requests by itself fails on those that are not Latin-1."""
+    """Return the user and password in `url` as UTF-8. requests alone fails on any that are not Latin-1."""
     user, password = get_auth_from_url(_as_requested(url))
     return HTTPBasicAuth(user.encode(), password.encode()) if user or password else None
 
 
 class GuardedSession(requests.Session):
-    """A session for many threads that reaches allowed addresses only. Its requests belong inside `keeping_to()`.
+    """A session, shared by threads, that connects to allowed addresses only. Make requests inside `limited_to()`.
 
-    It heeds no proxy variable and no .netrc, keeps no cookie and retries nothing. It never follows a redirect, whatever
-    is asked: requests would read the redirect's whole body.
+    It ignores proxy variables and .netrc, keeps no cookies and never retries. It never follows redirects, even if asked
+    to, because requests would read the whole body of the redirect.
     """
 
     def __init__(self, pool_size: int) -> None:
+        # urllib3 logs a malformed header at level WARNING with the whole URL, query included.
+        logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
         super().__init__()
         self.trust_env = False
         self.headers["User-Agent"] = USER_AGENT
@@ -308,7 +324,6 @@ class GuardedSession(requests.Session):
         return super().prepare_request(request)
 
     def should_strip_auth(self, old_url: str, new_url: str) -> bool:
-        """Whether credentials for `old_url` must not be sent to `new_url`."""
         strip: bool = super().should_strip_auth(_as_requested(old_url), _as_requested(new_url))  # type: ignore[no-untyped-call]
         return strip
 
@@ -316,7 +331,7 @@ class GuardedSession(requests.Session):
         yield from ()
 
 
-# A library that gave another name to what is overridden here would connect unguarded. So nothing starts then.
+# If a library renamed a method that is overridden here, connections would bypass the guard. Importing it then fails.
 
 for _ours in (_Response, _Connection, _TLSConnection, _Pool, _TLSPool, _Adapter, GuardedSession):
     for _name in vars(_ours):

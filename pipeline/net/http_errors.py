@@ -15,7 +15,7 @@ from requests.exceptions import ChunkedEncodingError, ContentDecodingError, Inva
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
-from pipeline.net.guard import Budget, keeping_to
+from pipeline.net.guard import Budget, limited_to
 from pipeline.text import printable
 
 
@@ -33,7 +33,7 @@ def http_errors(url: str, retry: Retry, budget: Budget) -> Iterator[None]:
         RetryableError: `timeout`, `unreachable`, `tls_error`, `incomplete`.
     """
     try:
-        with keeping_to(budget):
+        with limited_to(budget):
             yield
     except (RequestException, HTTPError, ValueError) as error:
         raise _translate(error, url, retry) from None  # the original error quotes the query string

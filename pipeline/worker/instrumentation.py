@@ -61,7 +61,7 @@ class Instrumentation(dramatiq.Middleware):
         metrics.expect(stage.name for stage in STAGES if set(stage.queues).intersection(queues))
         refresh: list[Refresh] = [partial(self._refresh, broker, worker, process)]
         if FETCH.name in queues:
-            refresh.append(lambda: metrics.RESTING_HOSTS.set(host_limiter().open_circuits))
+            refresh.append(lambda: metrics.OPEN_CIRCUITS.set(host_limiter().open_circuits))
         if set(RESIZE.queues).intersection(queues):
             logger.info("Images: %s", ", ".join(f"{work} by {library}" for work, library in fast_paths().items()))
         self.server = OpsServer(process, queues, health, refresh)

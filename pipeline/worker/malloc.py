@@ -1,8 +1,8 @@
-"""The C library's memory: what one image frees stays in the process for the next one.
+"""Memory of a worker that renders images: blocks that one image freed serve the next.
 
-By default glibc returns large blocks to the system when they are freed, and the system clears every page again for the
-next image. That takes 3 to 4 ms of the 46 ms of CPU for a cover of 3000 x 3000 (docs/performance.md). Without glibc,
-these functions do nothing.
+By default glibc returns large blocks to the system as soon as they are freed, and the system clears every page again
+for the next image. For a cover of 3000 x 3000 that is 3 to 4 of 46 ms of CPU (docs/performance.md). Without glibc,
+Pillow's own pool keeps some of its blocks instead.
 """
 
 from __future__ import annotations
@@ -19,31 +19,42 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
-#: Blocks of this size or more, in bytes, are returned when they are freed. It is the maximum of glibc, and above all of
-#: Pillow's blocks, which have up to 16 MiB.
+#: Bytes from which a block returns to the system as soon as it is freed: the maximum of glibc. Pillow allocates at
+#: most 16 MiB at a time, so all its blocks are kept.
 LARGE_BLOCK: Final = 32 * 2**20
 
-#: Free bytes that are kept at the end of the heap, and in total: more than a cover of 3000 x 3000 frees.
+#: Free bytes that a process keeps, at the end of the heap and in all. A cover of 3000 x 3000 frees less than this.
 KEPT: Final = 128 * 2**20
 
-#: Resident bytes above which a process checks how much is free, which takes 1 ms. Ordinary covers need half.
+#: Resident bytes from which a process checks how much of its memory is free, which takes 1 ms. Ordinary covers need
+#: half of this.
 LARGE_PROCESS: Final = 384 * 2**20
+
+#: Blocks of 16 MiB in Pillow's pool where there is no glibc. Without them, clearing pages took a fifth of the CPU.
+#: https://pillow.readthedocs.io/en/stable/reference/block_allocator.html
+POOLED_BLOCKS: Final = 2
 
 
 def keep_freed_blocks() -> None:
-    """Keep freed memory for the life of the process.
+    """Keep freed memory for the next image, for the life of the process."""
+    with suppress(AttributeError):  # the function is not part of Pillow's public interface
+        _imaging.set_blocks_max(0 if _tune_glibc() else POOLED_BLOCKS)
 
-    All threads share one arena. Otherwise each thread would keep as much as its largest image needed.
+
+def _tune_glibc() -> bool:
+    """Make glibc keep freed blocks, and return whether it does.
+
+    All threads share one arena. With several, each arena would keep as much as its busiest thread ever needed.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         options = {_M_ARENA_MAX: 1, _M_MMAP_THRESHOLD: LARGE_BLOCK, _M_TRIM_THRESHOLD: KEPT}
-        if all(mallopt(option, value) for option, value in options.items()):
-            _imaging.set_blocks_max(0)  # Pillow's own cache (pipeline.images.codecs) would only take more
+        return all(mallopt(option, value) for option, value in options.items())
+    return False
 
 
 class _Mallinfo(ctypes.Structure):
-    """The result of `mallinfo2`, in which `field8` is the number of free bytes.
+    """The result of `mallinfo2`; its ninth field is the number of free bytes.
 
     https://man7.org/linux/man-pages/man3/mallinfo.3.html
     """
@@ -52,13 +63,13 @@ class _Mallinfo(ctypes.Structure):
 
 
 def trim() -> None:
-    """Return free memory to the system if it exceeds `KEPT`, as it does after large images.
+    """Return free memory to the system if there is more than `KEPT`, as after large images.
 
-    glibc alone never returns memory below the end of the heap.
+    glibc alone never returns free memory that lies below a block in use.
     https://man7.org/linux/man-pages/man3/malloc_trim.3.html
     """
     with suppress(OSError, AttributeError):
-        with open("/proc/self/statm", encoding="ascii") as statm:  # the second number counts resident pages
+        with open("/proc/self/statm", encoding="ascii") as statm:  # the second number is the resident pages
             resident = int(statm.read().split()[1]) * resource.getpagesize()
         if resident < LARGE_PROCESS:
             return

@@ -65,14 +65,14 @@ def _run(work: StageFunction, job: Job, source: Source) -> Source:
             return source.published(source.content)
         if source.restarted:
             raise
-        return source.afresh()
+        return source.back_at_fetch()
 
 
 def _with_all_keys(job: Job, source: Source) -> Source:
     """Add the staging keys of earlier attempts to a finished source, so that `notify` deletes those objects too."""
     if source.due != NOTIFY.name:
         return source
-    original, rendered = (job.staged_key(stage, source, source.known) for stage in (FETCH, RESIZE))
+    original, rendered = (job.staged_key(stage, source, source.known_content) for stage in (FETCH, RESIZE))
     return replace(
         source,
         original=source.original or original,

@@ -156,11 +156,11 @@ GOOD = '{"image_url": "http://example.org/a.png", "postback_url": "http://exampl
     ("arguments", "stdin", "complaint"),
     [
         ((), "", "nothing to submit"),
-        (("http://example.org/a.png",), "", "example.org/a.png: The message asks for no result"),
+        (("http://example.org/a.png",), "", "example.org/a.png: The message has no destination"),
         (("http://example.org/a.png", "--wait", "--redirect-queue", "x"), "", "leave out --redirect-queue"),
         (("--file", "-"), GOOD + "{nonsense\n", "Line 2 of standard input is not JSON"),
         (("--file", "-"), GOOD + "\n[1]\n", "Line 3 of standard input is not a JSON object"),
-        (("--file", "-"), GOOD + '{"image_url": 1}\n', "Line 2 of standard input: The field image_url holds a number"),
+        (("--file", "-"), GOOD + '{"image_url": 1}\n', "Line 2 of standard input: The field image_url is a number"),
         (
             ("--file", "-", "--wait"),
             '{"image_url": "a", "redirect_queue": "x"}',

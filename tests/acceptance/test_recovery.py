@@ -88,7 +88,7 @@ def test_a_job_whose_bytes_are_gone_goes_on_if_its_renditions_are_published(serv
 def test_bytes_that_are_gone_twice_end_the_job_with_a_result(service: Service, world: World) -> None:
     hook, path = unique("/hook"), unique("/cover.jpg")
     job = job_at(world, hook, path)
-    source = job.sources[0].afresh().fetched(GONE, content_of(b"x"))
+    source = job.sources[0].back_at_fetch().fetched(GONE, content_of(b"x"))
     send_job(service, "resize", "resize_image", job.with_sources({source.url: source}).encode())
     error = wait_for_post(world, hook).body["image_url_error"]
     assert (error["stage"], error["code"]) == ("resize", "staged_missing")

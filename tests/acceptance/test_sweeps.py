@@ -17,7 +17,7 @@ from pymongo.database import Database
 
 from pipeline.clients import aws
 from pipeline.local.embedded import EmbeddedStack
-from pipeline.schedule import scheduled_time
+from pipeline.schedule import Schedule
 from pipeline.settings import get_settings
 from tests.acceptance.conftest import PROCFILE, Service, World, running_service
 from tests.acceptance.test_cli import image_pipeline
@@ -226,7 +226,7 @@ def test_a_message_of_the_schedule_begins_one_run_however_often_it_is_sent(
         sweep_channels.send_with_options(scheduled_at=str(minute + timedelta(seconds=seconds)))
     # Then there is one run, and each document is written once.
     wait_for(lambda: database.channels.count_documents({"last_image_url": cover}) == 5, timeout=60)
-    due = scheduled_time(get_settings().sweep_channels_cron, minute)
+    due = Schedule(get_settings().sweep_channels_cron).latest(minute)
     run_id = f"channels-{due:%Y-%m-%dT%H:%MZ}"
     wait_for(lambda: f"The run {run_id} has begun already." in sweeping.log)
     run = database.image_pipeline_sweeps.find_one({"_id": run_id}) or {}

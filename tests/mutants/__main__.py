@@ -2,7 +2,7 @@
 
 The changes are mutmut's: this takes its operators, and leaves its runner. That one keeps all mutants of a file in the
 file itself and picks one by a variable of the environment, which children with an environment of their own
-(`confined`) do not have; and it has no samples. Here each mutant is a file in a copy of the repository, so whatever
+(`sandbox`) do not have; and it has no samples. Here each mutant is a file in a copy of the repository, so whatever
 starts there has it.
 
 First all unit and integration tests run once, and it is noted which of them reach which line (kept in .mutants until a

@@ -102,11 +102,11 @@ def test_a_source_goes_from_stage_to_stage() -> None:
 
 def test_a_source_that_starts_again_remembers_what_it_may_have_left_in_staging() -> None:
     source = Source(COVER, ("image_url",), former=("old",)).fetched("a", CONTENT).resized(Rendered("b"))
-    again = source.afresh()
+    again = source.back_at_fetch()
     assert again == Source(COVER, ("image_url",), restarted=True, former=("a", "b", "old"))
     assert again.staged_keys == ["a", "b", "old"]
     with pytest.raises(StagedMissing):
-        _ = again.known
+        _ = again.known_content
 
 
 def test_only_a_source_that_is_due_fails_and_only_where_it_is() -> None:

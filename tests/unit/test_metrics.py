@@ -39,11 +39,11 @@ def test_a_turn_is_counted_by_stage_lane_and_outcome_with_its_seconds() -> None:
     assert (turns(), within(), not_within()) == (1, 1, 0)
 
 
-@pytest.mark.parametrize("verdict", [Outcome.RETRY, Outcome.GIVEN_UP])
-def test_an_error_is_counted_by_its_code(verdict: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [Outcome.RETRY, Outcome.GIVEN_UP])
+def test_an_error_is_counted_by_its_code(outcome: Outcome) -> None:
     errors = Growth("errors_total", stage="fetch", code="http_503")
-    turns = Growth("jobs_total", stage="fetch", lane="live", outcome=verdict.value)
-    metrics.count_event(Event("fetch", "1", verdict, seconds=1, code="http_503", job=JOB))
+    turns = Growth("jobs_total", stage="fetch", lane="live", outcome=outcome.value)
+    metrics.count_event(Event("fetch", "1", outcome, seconds=1, code="http_503", job=JOB))
     assert (errors(), turns()) == (1, 1)
 
 
@@ -98,8 +98,8 @@ def test_a_request_is_counted_by_what_came_of_it(operation: str, status: int | N
 
 def test_what_a_process_counts_is_there_before_anything_happens() -> None:
     metrics.expect(["notify"])
-    for verdict in Outcome:
-        labels = {"stage": "notify", "lane": "bulk", "outcome": verdict.value}
+    for outcome in Outcome:
+        labels = {"stage": "notify", "lane": "bulk", "outcome": outcome.value}
         assert metrics.REGISTRY.get_sample_value(f"{metrics.PREFIX}_jobs_total", labels) is not None
 
 

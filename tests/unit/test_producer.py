@@ -27,8 +27,8 @@ dramatiq.set_broker(StubBroker())
 dramatiq.set_encoder(dramatiq.encoder.PickleEncoder())
 
 def state():
-    names = ("", "urllib3", "urllib3.connectionpool", "botocore", "dramatiq")
-    loggers = {name: logging.getLogger(name) for name in names}
+    names = ("", "urllib3", "urllib3.connection", "urllib3.connectionpool", "botocore", "dramatiq")
+    loggers = dict(zip(names, map(logging.getLogger, names)))
     return {
         "logging": {n: [l.level, l.propagate, l.disabled, len(l.handlers), len(l.filters)] for n, l in loggers.items()},
         "Pillow": [Image.core.get_blocks_max(), Image.core.get_block_size(), Image.core.get_alignment(),
@@ -38,7 +38,7 @@ def state():
     }
 
 before = state()
-from pipeline import Rejected, send_message
+IMPORT_OURS
 print(json.dumps([before, state()]))
 """
 
@@ -56,10 +56,19 @@ def test_the_import_brings_no_library_that_a_producer_does_not_need() -> None:
     assert not NOT_NEEDED.intersection(imported)
 
 
-def test_the_import_changes_no_global_of_other_libraries() -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from pipeline import Rejected, send_message",
+        "from pipeline.images import sandbox",
+        "from pipeline.net import guard",
+        "from pipeline.worker import malloc",
+    ],
+)
+def test_the_import_changes_no_global_of_other_libraries(statement: str) -> None:
     # Given a program with its own broker, encoder and settings of logging and Pillow
-    # When it imports what a producer needs
-    before, after = run(GLOBALS)
+    # When it imports a part of the pipeline
+    before, after = run(GLOBALS.replace("IMPORT_OURS", statement))
     # Then all of them are as they were
     assert after == before
 

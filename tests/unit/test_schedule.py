@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from pipeline import schedule as schedules
-from pipeline.schedule import HOST_ZONE, Schedule, scheduled_time
+from pipeline.schedule import HOST_ZONE, Schedule
 
 
 @pytest.fixture
@@ -101,13 +101,13 @@ def test_clocks_put_forward_and_back(expression: str, after: str, expected: list
     ],
 )
 def test_the_time_that_a_run_is_the_run_of(at: str, expected: str) -> None:
-    found = scheduled_time("0 1 * * *", local(at))
+    found = Schedule("0 1 * * *").latest(local(at))
     assert (found, found.tzinfo) == (local(expected).astimezone(UTC), UTC)
 
 
 def test_in_the_repeated_hour_the_last_time_is_that_of_the_same_day() -> None:
-    assert scheduled_time("30 2 * * *", local("2026-10-25 02:15~")) == local("2026-10-25 02:30").astimezone(UTC)
-    assert scheduled_time("30 2 * * *", local("2026-10-25 02:15")) == local("2026-10-24 02:30").astimezone(UTC)
+    assert Schedule("30 2 * * *").latest(local("2026-10-25 02:15~")) == local("2026-10-25 02:30").astimezone(UTC)
+    assert Schedule("30 2 * * *").latest(local("2026-10-25 02:15")) == local("2026-10-24 02:30").astimezone(UTC)
 
 
 CHANGES = ["2026-03-28 18:00", "2026-10-24 18:00"]

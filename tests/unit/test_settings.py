@@ -129,9 +129,9 @@ def test_an_alias_is_named_as_it_was_set(monkeypatch, name):
         ("STAGING_URL", "s3:///staging", "of its own"),
         ("STAGING_URL", "file:///", "of its own"),
         ("STAGING_URL", "file://relative/x", "of its own"),
-        ("S3_PREFIX", "/", "one name or more"),
-        ("S3_PREFIX", "images//resized", "one name or more"),
-        ("S3_PREFIX", "images/../resized", "one name or more"),
+        ("S3_PREFIX", "/", "one or more names"),
+        ("S3_PREFIX", "images//resized", "one or more names"),
+        ("S3_PREFIX", "images/../resized", "one or more names"),
         ("STAGING_URL", "s3://bucket/a//b/", "a prefix of its"),
         ("AWS_REGION", "us east", "pattern"),
         ("SWEEP_CHANNELS_CRON", "foo", "five fields"),
@@ -178,7 +178,7 @@ def test_the_value_of_a_secret_is_never_said(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "PUBLIC_BASE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"])
 def test_the_password_in_a_url_is_never_said(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "https://me:hunter2@host.example/path")
-    with pytest.raises(SettingsError, match=f"^{name}: .*holds no password") as caught:
+    with pytest.raises(SettingsError, match=f"^{name}: .*contains no password") as caught:
         get_settings()
     assert "hunter2" not in str(caught.value)
 

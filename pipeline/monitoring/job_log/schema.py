@@ -82,7 +82,7 @@ def entry_of(event: Event) -> LogEntry:
     job, at = event.job, _time(event.at)
     arrived = _plausible_arrival(event)
     began = arrived or event.at - event.seconds
-    attempt: dict[str, Any] = {"stage": event.stage, "verdict": event.verdict.value, "at": at}
+    attempt: dict[str, Any] = {"stage": event.stage, "verdict": event.outcome.value, "at": at}
     attempt["seconds"] = round(event.seconds, 3)
     known: dict[str, Any] = {}
     most: dict[str, Any] = {"updated": at}
@@ -94,7 +94,7 @@ def entry_of(event: Event) -> LogEntry:
         attempt["waited"] = round(max(0.0, event.at - event.seconds - arrived), 3)
     if event.wait:
         attempt["wait"] = round(event.wait, 1)
-    if event.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED}:
+    if event.outcome in {Outcome.GIVEN_UP, Outcome.REJECTED}:
         most["failed"] = at
     if _ends(event):
         most["ended"] = at
@@ -120,8 +120,8 @@ def _plausible_arrival(event: Event) -> float:
 
 def _ends(event: Event) -> bool:
     if event.stage == NOTIFY.name:
-        return event.verdict in {Outcome.DONE, Outcome.GIVEN_UP} or event.worked_on == (CLEAN_UP,)
-    return event.verdict is Outcome.REJECTED
+        return event.outcome in {Outcome.DONE, Outcome.GIVEN_UP} or event.worked_on == (CLEAN_UP,)
+    return event.outcome is Outcome.REJECTED
 
 
 def _facts(folder: str, source: Source) -> dict[str, Any]:

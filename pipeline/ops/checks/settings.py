@@ -12,8 +12,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.images.codecs import fast_paths
+from pipeline.ops.checks.environment import unread_variables
 from pipeline.ops.checks.model import Check, Context, Row, fail, ok, skip, warn
-from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings, beside_settings
+from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
 
 #: Allowed clock skew in seconds. Receivers of signed postbacks allow 5 min (the tolerance of the Standard Webhooks
 #: libraries), AWS 15 min (S3: MaxAllowedSkewMilliseconds; SQS: AboutTimestamp in its guide).
@@ -34,8 +35,7 @@ _FORBIDDEN = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "::1/1
 def _variables(context: Context) -> Iterator[Row]:
     given = context.settings.model_fields_set
     yield ok("variables", f"{len(given)} are set, and every value is valid.")
-    for name, message, hint in beside_settings():
-        yield warn(name, message, hint)
+    yield from unread_variables(context.settings)
     for service in ("S3", "SQS"):
         key = getattr(context.settings, f"aws_access_key_{service.lower()}")
         if key and key.get_secret_value().startswith("ASIA"):

@@ -279,16 +279,16 @@ def payload_of(letter: DeadLetter, body_of: Callable[[str], str]) -> str:
 
 
 def shown_payload(text: str) -> str:
-    """Remove probable secrets: values with such names, and from URLs everything but host and path.
+    r"""Remove probable secrets: values with such names, and from URLs everything but host and path.
 
     >>> shown_payload('{"image_url": "https://u:p@example.org/a.jpg?t=1", "token": "x"}')
-    '{\\n  "image_url": "https://example.org/a.jpg?…",\\n  "token": "…"\\n}'
+    '{\n  "image_url": "https://example.org/a.jpg?…",\n  "token": "…"\n}'
     """
     try:
         clean = json.dumps(_without_secrets(parse_json(text)), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
         clean = _URL.sub(lambda match: _bare(match[0]), _SECRET_PAIR.sub(rf'\1"{HIDDEN}"', text))
-    return printable(clean, but="\n")
+    return printable(clean, keep="\n")
 
 
 def _without_secrets(value: Any) -> Any:

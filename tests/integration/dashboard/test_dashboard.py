@@ -263,7 +263,7 @@ def test_what_is_no_image_is_not_sent_and_the_form_says_why(environment: dict[st
             assert '"><script>' in page.values("value")
         answer = site.post("/submit", {"url": "https://example.org/a.png", "postback_url": "nonsense"})
         assert answer.status_code == 422
-        assert "postback_url is no http or https URL" in Page(answer.text).text
+        assert "postback_url is not an http or https URL" in Page(answer.text).text
         # and the page freshens itself, or is loaded again, from where it was sent to
         again = site.get("/submit")
         assert (again.status_code, again.headers["location"]) == (303, "/")

@@ -325,9 +325,9 @@ def test_what_would_be_refused_again_is_left_with_the_reason(dead, broker, monke
     assert sum(counted.left.values()) == survey.total == 4
     assert set(counted.left) == {
         "It would be rejected again: It is not valid JSON.",
-        "It would be rejected again: The message names no image: image_url or itunes_image is needed.",
+        "It would be rejected again: The message contains no image: image_url or itunes_image is required.",
         "No worker would accept it: it cannot be decoded (Error).",
-        "It would be rejected again: The message holds a job that cannot be read.",
+        "It would be rejected again: The message contains a job that cannot be read.",
     }
     assert sum(counts(queue)[0] for queue in DEAD_LETTER_QUEUES.values()) == 4
 
@@ -360,7 +360,7 @@ def test_a_body_that_waits_in_staging_is_fetched_from_there(dead, monkeypatch, b
     survey = dead.survey()
 
     assert survey.sendable == 1
-    gone = f"What should wait in staging is gone (key {STAGED!r})."
+    gone = f"The staged bytes are gone (key {STAGED!r})."
     gone = f"Its body, which was too large for SQS, cannot be read: {gone}"
     assert {obstacle for *_, obstacle in survey.groups} == {"", gone}
     assert dead.browse(dead.Filter(host="h"))[0].urls == ("h/big",)
@@ -405,7 +405,7 @@ def test_a_job_of_a_newer_release_is_left_to_it(dead):
     queue, entry = letter_of(job_at(), UPLOAD, "unknown_version")
     put((queue, replace(entry, body=entry.body.replace('"v":1', '"v":99'))))
     assert dead.redrive(rate=1000).left == {
-        "This release cannot read it: a job of version 99; only 1 is known here. A newer release can.": 1
+        "This release cannot read it: the job has version 99; this worker knows 1. A newer release can.": 1
     }
 
 

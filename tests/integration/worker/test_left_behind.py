@@ -62,7 +62,7 @@ def test_what_an_attempt_staged_before_it_died_is_deleted_by_those_that_follow(e
     # Given a job whose first resize ended between staging and hand-over, and which another delivery saw through
     done = a_job(f"results-{secrets.token_hex(4)}")
     (source,) = done.sources
-    keys = {stage.name: done.staged_key(stage, source, source.known) for stage in (FETCH, RESIZE)}
+    keys = {stage.name: done.staged_key(stage, source, source.known_content) for stage in (FETCH, RESIZE)}
     staging().put(b"renditions", keys["resize"])
     again = replace(source, due="resize", original=keys["fetch"])
     with worker_of("resize", "notify"):
@@ -82,7 +82,7 @@ def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(
     results = f"results-{secrets.token_hex(4)}"
     done = a_job(results)
     (source,) = done.sources
-    key = done.staged_key(RESIZE, source, source.known)
+    key = done.staged_key(RESIZE, source, source.known_content)
     staged_file = tmp_path / key[:2] / key
     staged_file.mkdir(parents=True)
     turns: list[Event] = []
@@ -96,7 +96,7 @@ def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(
             staged_file.write_bytes(b"renditions")
             # Then its bytes are deleted, and it was delivered once.
             wait_for(lambda: not staged_file.exists())
-            wait_for(lambda: [turn.verdict for turn in turns] == [Outcome.RETRY, Outcome.DONE])
+            wait_for(lambda: [turn.outcome for turn in turns] == [Outcome.RETRY, Outcome.DONE])
     finally:
         unsubscribe(turns.append)
     assert turns[0].worked_on == (CLEAN_UP,)
@@ -109,7 +109,7 @@ def test_bytes_that_can_never_be_deleted_are_no_dead_letter(environment, tmp_pat
     lazy.forget()
     done = a_job(f"results-{secrets.token_hex(4)}")
     (source,) = done.sources
-    key = done.staged_key(RESIZE, source, source.known)
+    key = done.staged_key(RESIZE, source, source.known_content)
     (tmp_path / key[:2] / key).mkdir(parents=True)
     job = replace(done.with_sources({source.url: replace(source, rendered=Rendered(key))}), deliveries=(CLEAN_UP,))
     with worker_of("notify"):

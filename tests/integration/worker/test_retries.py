@@ -43,5 +43,5 @@ def test_a_receiver_may_ask_for_a_longer_wait_but_not_for_a_shorter_one(
         finally:
             unsubscribe(turns.append)
     # Then it is posted again after the settings' wait or the receiver's, whichever is longer.
-    assert (turns[0].verdict, turns[0].code) == (Outcome.RETRY, "http_503")
+    assert (turns[0].outcome, turns[0].code) == (Outcome.RETRY, "http_503")
     assert least <= turns[0].wait <= most

@@ -129,5 +129,5 @@ def test_a_tiffs_tags_may_hold_so_many_numbers_and_no_more(order: str, is_big: b
     check_tiff(tiff(262_144))
     check_tiff(tiff(262_145, kind=2))
     for before in (0, 3):
-        with pytest.raises(ValueError, match="tag 273 holds 262145 numbers"):
+        with pytest.raises(ValueError, match="tag 273 has 262145 numbers"):
             check_tiff(tiff(262_145, before=before))

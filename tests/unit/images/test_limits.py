@@ -12,7 +12,7 @@ from pipeline.errors import PermanentError, PipelineError, Rejected, RetryableEr
 from pipeline.images import codecs, decoding
 from pipeline.images import opening as openers
 from pipeline.images.containers import read_jpeg
-from pipeline.images.opening import explained, format_of, open_image
+from pipeline.images.opening import format_of, image_errors, open_image
 from pipeline.images.render import identify
 from tests.support.pictures import corners, encoded, icon, rendered
 
@@ -122,7 +122,7 @@ def test_a_source_is_what_its_first_kilobyte_says(head: bytes, name: str | None)
 def test_whatever_goes_wrong_becomes_an_error_of_ours(
     error: Exception, source: bytes, kind: type[PipelineError], code: str
 ) -> None:
-    with pytest.raises(PipelineError) as caught, explained(source):
+    with pytest.raises(PipelineError) as caught, image_errors(source):
         raise error
     assert (type(caught.value), caught.value.code) == (kind, code)
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import PermanentError
-from pipeline.images import sandbox as confined
+from pipeline.images import sandbox
 from pipeline.recipe import Recipe, parse_rendition
 from tests.support.waiting import wait_for
 
@@ -24,7 +24,7 @@ def picture(image_format: str) -> bytes:
 
 def rendered(source: bytes) -> list[str]:
     recipe = Recipe((parse_rendition("8x8"),))
-    return list(confined.render(source, recipe, max_pixels=10**6, max_decoded_pixels=10**6))
+    return list(sandbox.render(source, recipe, max_pixels=10**6, max_decoded_pixels=10**6))
 
 
 class Turns:
@@ -46,10 +46,10 @@ class Turns:
 def test_an_image_waits_for_the_one_before_it(monkeypatch: pytest.MonkeyPatch, image_format: str) -> None:
     # Given an image that a thread is rendering
     turns = Turns()
-    monkeypatch.setattr(confined, "_ONE_AT_A_TIME", turns)
+    monkeypatch.setattr(sandbox, "_ONE_AT_A_TIME", turns)
     turns.lock.acquire()
     begun: list[object] = []
-    for module, function in ((confined.images, "render"), (confined.subprocess, "run")):
+    for module, function in ((sandbox.images, "render"), (sandbox.subprocess, "run")):
         real = getattr(module, function)
         monkeypatch.setattr(module, function, lambda *a, real=real, **k: begun.append(real) or real(*a, **k))
     with ThreadPoolExecutor() as pool:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageFile, PngImagePlugin, TiffImagePlugin
+from PIL import AvifImagePlugin, Image, ImageCms, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from pipeline.errors import PermanentError, RetryableError
 from pipeline.images import codecs
@@ -184,6 +184,15 @@ def test_a_text_bomb_is_skipped() -> None:
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_an_avif_is_decoded_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given Pillow's default, a thread for each core
+    monkeypatch.setattr(AvifImagePlugin, "DEFAULT_MAX_THREADS", 0)
+    # When an AVIF is rendered
+    render(encoded(corners(), "AVIF"), recipe("5x5"), **LIMITS)
+    # Then its decoder got one thread
+    assert AvifImagePlugin.DEFAULT_MAX_THREADS == 1
 
 
 @pytest.mark.parametrize("where", ["decode_png", "resize", "encode_png"])

@@ -84,7 +84,7 @@ def test_an_id_that_is_not_a_uuid_makes_a_trace_too(told):
 def test_the_first_span_comes_once(told):
     # given attempts that were not the job's first, or tried nothing
     again = replace(job(), redrives=1)
-    restarted = job().with_sources({job().sources[0].url: job().sources[0].afresh()})
+    restarted = job().with_sources({job().sources[0].url: job().sources[0].back_at_fetch()})
     collector = told(
         attempt("fetch", Outcome.SNOOZED, 1, job()),
         attempt("fetch", Outcome.DONE, 2, again),

@@ -118,7 +118,7 @@ def test_a_sweeps_job_is_left_unless_only_its_write_back_failed_or_nobody_told()
     [
         ("http://sqs/1/in.fifo", {**PAYLOAD, "redirect_queue": "q"}, "in.fifo", ""),
         ("", {**PAYLOAD, "redirect_queue": "q"}, "", "QUEUE_URL, which it came from, is not set."),
-        ("http://sqs/1/in", PAYLOAD, "in", "It would be rejected again: The message asks for no result"),
+        ("http://sqs/1/in", PAYLOAD, "in", "It would be rejected again: The message has no destination"),
         ("http://sqs/1/in", None, "in", "It would be rejected again: It is not valid JSON."),
     ],
 )
