@@ -58,7 +58,7 @@ def procfile_with(folder: Path, process: str, module: str) -> Path:
 @pytest.fixture(scope="module")
 def stoppable_notify(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Procfile, with workers of notify that can be stopped and started without a long wait for what they held."""
-    return procfile_with(tmp_path_factory.mktemp("procfile"), "notify", "brief_holds")
+    return procfile_with(tmp_path_factory.mktemp("procfile"), "notify", "brief_leases")
 
 
 @pytest.fixture(scope="module")

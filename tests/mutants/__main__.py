@@ -1,15 +1,14 @@
-"""Changes the code in small ways, and sees whether the tests notice: `make mutants`.
+"""Makes small changes to the code and checks that the tests notice: `make mutants`.
 
-The changes are mutmut's: this takes its operators, and leaves its runner. That one keeps all mutants of a file in the
-file itself and picks one by a variable of the environment, which children with an environment of their own
-(`sandbox`) do not have; and it has no samples. Here each mutant is a file in a copy of the repository, so whatever
-starts there has it.
+The changes come from mutmut, but only its operators are used, not its runner. The runner keeps all mutants of a file
+in the file itself and selects one by an environment variable. Child processes with their own environment (the sandbox)
+never see that variable. The runner cannot draw samples either. Here each mutant is a file in a copy of the repository,
+so every process that starts there has it.
 
-First all unit and integration tests run once, and it is noted which of them reach which line (kept in .mutants until a
-file of Python changes). Then a sample of each area's mutants, drawn by a seed, is put in one by one: the tests that
-reach the statement run, the fastest first, up to the first that fails. What is changed is the code of functions without
-decorators, and the bodies of classes; constants of modules are not. Exits with 1 where fewer than `--least` percent
-were killed.
+First, all unit and integration tests run once, and the lines that each test reaches are recorded. The record is kept in
+.mutants until a Python file changes. Then a seeded sample of each area's mutants is tried, one at a time. The tests
+that reach the changed statement run, fastest first, until one fails. Functions without decorators and class bodies
+are changed; module constants are not. The exit status is 1 if fewer than `--least` percent of the mutants were killed.
 """
 
 from __future__ import annotations
@@ -45,10 +44,10 @@ ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".mutants"
 TESTS = ("tests/unit", "tests/integration")
 
-#: Seconds of tests, as they took without a mutant, that one mutant gets; and seconds until it counts as hanging.
+#: Maximum test time in seconds per mutant, measured without the mutant, and the time after which a mutant hangs.
 BUDGET = 120.0
 LIMIT = 240
-#: Seconds that one test may take: a mutant that waits forever is killed by it.
+#: Timeout of one test in seconds: it kills a mutant that waits forever.
 TEST_TIMEOUT = 60
 
 
@@ -58,7 +57,7 @@ class Mutant:
     line: int
     was: str
     becomes: str
-    code: str = field(repr=False)  #: the whole file
+    code: str = field(repr=False)  #: The whole file.
     verdict: str = ""
 
     def __str__(self) -> str:
@@ -66,14 +65,14 @@ class Mutant:
 
 
 def sample(area: str, number: int | None, seed: int) -> list[Mutant]:
-    """`number` mutants of an area that the rules of `tests.mutants.areas` do not leave out, or all of them."""
+    """Draw `number` mutants of an area, or return all of them, without those that `tests.mutants.areas` leaves out."""
     found = [(source, mutation) for source in map(Source, AREAS[area]) for mutation in source.mutations]
     random.Random(f"{seed} {area}").shuffle(found)
     return list(islice(filter(None, (source.mutant(mutation) for source, mutation in found)), number))
 
 
 class Source:
-    """A file, and what mutmut would change in it."""
+    """A file and the changes that mutmut would make in it."""
 
     def __init__(self, file: str) -> None:
         self._file = file
@@ -81,7 +80,7 @@ class Source:
         self._module, mutations, _, _ = create_mutations(file, self._code)
         self._parents: dict[cst.CSTNode, cst.CSTNode] = {}
         nodes: list[cst.CSTNode] = [self._module]
-        for node in nodes:  # it grows meanwhile
+        for node in nodes:  # The list grows during the loop.
             self._parents |= dict.fromkeys(node.children, node)
             nodes += node.children
         self.mutations = [each for each in mutations if each.contained_by_top_level_function]
@@ -98,13 +97,13 @@ class Source:
 
 
 class Reach:
-    """Which tests reach which lines."""
+    """Maps lines to the tests that reach them."""
 
     def __init__(self, lines: dict[str, dict[int, list[str]]], seconds: dict[str, float]) -> None:
         self._lines, self._seconds = lines, seconds
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """The tests of a mutant's statement, or else its function or file, the fastest first."""
+        """Return the tests of a mutant's statement, or else of its function or file, fastest first."""
         lines = self._lines.get(mutant.file, {})
         for start, end in (*_places(mutant.file, mutant.line), (0, sys.maxsize)):
             found = {name for line in lines if start <= line <= end for name in lines[line]} & self._seconds.keys()
@@ -125,9 +124,11 @@ def _tree(file: str) -> ast.Module:
 
 
 def _places(file: str, line: int) -> list[tuple[int, int]]:
-    """The statement around a line, without those inside it, and the function around that: first and last lines.
+    """Find the statement around a line, without nested statements, and the function around it.
 
-    None outside a function, and not a function's own head: they ran when the module was imported, by whatever test.
+    Returns:
+        The first and last lines of both. None outside a function and for a function's head, because these ran when some
+        test imported the module.
     """
     around = [n for n in ast.walk(_tree(file)) if isinstance(n, ast.stmt) and n.lineno <= line <= (n.end_lineno or 0)]
     around.sort(key=lambda node: (node.end_lineno or 0) - node.lineno)
@@ -143,7 +144,7 @@ def _places(file: str, line: int) -> list[tuple[int, int]]:
 
 
 def reach(processes: int) -> Reach:
-    """Run the tests without a mutant, or take what was noted when they last ran on the same files."""
+    """Run the tests without a mutant, or load the record of their last run on the same files."""
     names = ["pipeline/*.py", "actors/*.py", "tests/unit", "tests/integration", "tests/support"]
     files = subprocess.run(["git", "ls-files", "-z", *names], cwd=ROOT, capture_output=True, check=True).stdout
     contents = b"".join((ROOT / name).read_bytes() for name in files.decode().split("\0")[:-1])
@@ -153,7 +154,7 @@ def reach(processes: int) -> Reach:
         shutil.rmtree(CACHE, ignore_errors=True)
         CACHE.mkdir()
         options = ["-p", "tests.mutants.reach", "-p", "no:randomly", "-q", "-n", str(processes), *TESTS]
-        print("Noting which tests reach which lines: pytest", *options, flush=True)
+        print("Recording which tests reach which lines: pytest", *options, flush=True)
         subprocess.run(
             [sys.executable, "-m", "pytest", *options],
             cwd=ROOT,
@@ -170,7 +171,7 @@ def reach(processes: int) -> Reach:
 
 
 def copy(folder: str) -> Path:
-    """A copy of the repository's files."""
+    """Copy the repository's files."""
     target = Path(folder)
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
     for name in filter(None, files.decode().split("\0")):
@@ -181,7 +182,7 @@ def copy(folder: str) -> Path:
 
 
 def run(copied: Path, tests: list[str]) -> str:
-    """How tests end in a copy: `survived`, `killed` or `hung`."""
+    """Run tests in a copy and return `survived`, `killed` or `hung`."""
     options = ["-q", "-x", "-n", "0", "-p", "no:randomly", "-p", "no:cacheprovider", "-o", f"timeout={TEST_TIMEOUT}"]
     child = subprocess.Popen(
         [sys.executable, "-m", "pytest", *options, *tests],
@@ -203,7 +204,7 @@ def run(copied: Path, tests: list[str]) -> str:
 
 
 def judge(mutant: Mutant, reached: Reach, copies: SimpleQueue[Path]) -> None:
-    """Put a mutant in, run its tests, and take it out."""
+    """Apply a mutant, run its tests, and revert it."""
     tests, copied, began = reached.tests(mutant), copies.get(), time.monotonic()
     original = (copied / mutant.file).read_bytes()
     try:
@@ -217,16 +218,16 @@ def judge(mutant: Mutant, reached: Reach, copies: SimpleQueue[Path]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make mutants")
-    parser.add_argument("--seed", type=int, default=random.randrange(10_000), help="draws the sample (random)")
-    parser.add_argument("--number", type=int, default=40, help="mutants of each area (40)")
-    parser.add_argument("--all", action="store_true", help="every mutant instead of a sample: hours")
-    parser.add_argument("--area", action="append", choices=AREAS, help="only this area; may be given again")
-    parser.add_argument("--least", type=float, default=85, help="percent that must be killed (85)")
-    parser.add_argument("--processes", type=int, default=2, help="mutants at a time (2)")
+    parser.add_argument("--seed", type=int, default=random.randrange(10_000), help="of the sample (default: random)")
+    parser.add_argument("--number", type=int, default=40, help="mutants per area (default: 40)")
+    parser.add_argument("--all", action="store_true", help="try every mutant instead of a sample; takes hours")
+    parser.add_argument("--area", action="append", choices=AREAS, help="only this area; can be repeated")
+    parser.add_argument("--least", type=float, default=85, help="minimum percentage of killed mutants (default: 85)")
+    parser.add_argument("--processes", type=int, default=2, help="mutants at a time (default: 2)")
     asked: Any = parser.parse_args()
     areas = asked.area or list(AREAS)
     print(
-        f"seed {asked.seed}, {'all' if asked.all else asked.number} mutants of each of: {', '.join(areas)}", flush=True
+        f"seed {asked.seed}, {'all' if asked.all else asked.number} mutants in each of: {', '.join(areas)}", flush=True
     )
     reached = reach(asked.processes)
     found = {area: sample(area, None if asked.all else asked.number, asked.seed) for area in areas}

@@ -1,4 +1,4 @@
-"""What `make mutants` changes, and what it leaves alone."""
+"""Lists the code that `make mutants` changes, and the changes that it leaves out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import libcst as cst
 
-#: The files of each area. A module that moves is followed here, and in equivalent.toml.
+#: The files of each area. When a module moves, change its path here and in equivalent.toml.
 AREAS: dict[str, tuple[str, ...]] = {
     "job": ("pipeline/job.py", "pipeline/payload.py"),
     "images": (
@@ -41,23 +41,23 @@ AREAS: dict[str, tuple[str, ...]] = {
 
 FILES = {file: area for area, files in AREAS.items() for file in files}
 
-#: Mutants that no test can kill, by file, the line as it was and as it became; each with the reason.
+#: The reasons for mutants that no test can kill, by file, original line and mutated line.
 _EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 
 
 @cache
 def equivalents() -> dict[tuple[str, str, str], str]:
-    """The reasons why mutants are as good as the code, by file, line and mutated line."""
+    """Load the reasons why mutants are equivalent to the code, by file, original line and mutated line."""
     entries = tomllib.loads(_EQUIVALENT.read_text(encoding="utf-8")).get("mutant", [])
     return {(entry["file"], entry["was"], entry["becomes"]): entry["why"] for entry in entries}
 
 
 def is_left_out(original: cst.CSTNode, mutated: cst.CSTNode, parents: dict[cst.CSTNode, cst.CSTNode]) -> bool:
-    """Whether a mutation is not worth a test.
+    """Return whether a mutation is not worth a test.
 
-    It changes wording for people alone (a text that holds a space, with what is put into it, and what a logger is
-    given), because tests compare codes. Or it takes `strict` from a `zip`, which only guards against our own mistakes;
-    or renames a field of a structure that C reads by its place.
+    Texts for people and logger arguments are left out, because tests compare codes. A text is a string that contains
+    a space, together with its placeholders. So are `strict` of a `zip`, which only guards against our own mistakes,
+    and the field names of C structures, which C reads by position.
     """
     if isinstance(original, cst.Call) and isinstance(mutated, cst.Call):
         kept = {id(argument.value) for argument in mutated.args}

@@ -1,7 +1,7 @@
-"""A plugin of pytest that notes which tests reach which lines, and how long they take.
+"""A pytest plugin that records which tests reach which lines, and how long they take.
 
-`python -m tests.mutants` loads it with `-p`, and names a folder in MUTANTS_REACH. Each process of pytest-xdist writes
-coverage data there, with a test's name as the context of the lines it ran; the controller writes `tests.json`.
+`python -m tests.mutants` loads it with `-p` and passes a folder in MUTANTS_REACH. Each pytest-xdist process writes
+coverage data to that folder, with the test's name as the context of its lines. The controller writes `tests.json`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _FOLDER = Path(os.environ["MUTANTS_REACH"])
 
 
 def name_of(nodeid: str) -> str:
-    """A test function's name, whatever its parameters are."""
+    """Return a test function's name without its parameters."""
     return nodeid.partition("[")[0]
 
 
-class Lines:
-    """Measures, in a process that runs tests."""
+class LineRecorder:
+    """Records coverage in a process that runs tests."""
 
     def __init__(self) -> None:
         self._coverage = coverage.Coverage(
@@ -46,8 +46,8 @@ class Lines:
         self._coverage.save()
 
 
-class Tests:
-    """Notes durations, and failures: a test that fails anyway proves nothing."""
+class ResultRecorder:
+    """Records durations and failures: a test that fails without a mutant proves nothing."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
@@ -65,4 +65,4 @@ class Tests:
 
 def pytest_configure(config: pytest.Config) -> None:
     is_worker = hasattr(config, "workerinput")
-    config.pluginmanager.register(Lines() if is_worker else Tests())
+    config.pluginmanager.register(LineRecorder() if is_worker else Tests())

@@ -1,4 +1,4 @@
-"""Loaded by a worker beside the actors: its polls are brief, and it is soon not ready without an answer."""
+"""Loaded by a worker together with the actors: polls are short, and it is soon not ready if SQS does not answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Set-ups that are broken, each in one way, and what `check` must say of them."""
+"""Set-ups that are each broken in one way, with the findings that `check` must report for them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from tests.support.refusing import Refusal, Request, Rule
 
 @dataclass(frozen=True)
 class Broken:
-    """A set-up that is broken, and what must be said of it: all of it, and of nothing else."""
+    """A broken set-up with its expected findings: `check` reports all of them and nothing else."""
 
     name: str
-    says: tuple[tuple[str, str, str], ...]  #: status, subject, and a part of the sentences; {variables} are filled in
+    #: The status, the subject and a part of each message; {variables} are filled in.
+    expected: tuple[tuple[str, str, str], ...]
     variables: dict[str, str] = field(default_factory=dict)
-    change: Callable[[dict[str, str]], Any] | None = None  #: made with the service's variables
+    change: Callable[[dict[str, str]], Any] | None = None  #: Called with the service's variables.
     sqs: Rule | None = None
     s3: Rule | None = None
     date: timedelta | None = None
@@ -53,7 +54,7 @@ def refuses_deletes(request: Request) -> bytes | None:
     return b"<DeleteResult><Error><Key>k</Key><Code>AccessDenied</Code></Error></DeleteResult>"
 
 
-def lets_strangers_read_objects_but_not_list(request: Request) -> Refusal | None:
+def lets_anyone_read_objects_but_not_list(request: Request) -> Refusal | None:
     return Refusal(403, "AccessDenied") if not request.is_signed and "list-type" in request.path else None
 
 
@@ -92,37 +93,37 @@ BROKEN = [
     Broken(
         "two variables with wrong values",
         variables={"RESIZE_FIT": "crop", "MAX_SOURCE_BYTES": "many"},
-        says=(
+        expected=(
             ("fail", "RESIZE_FIT='crop'", "'cover', 'contain' or 'fill'. Every process stops"),
             ("fail", "MAX_SOURCE_BYTES='many'", "integer"),
         ),
     ),
     Broken(
-        "SQS that nobody answers for",
+        "an SQS that does not answer",
         variables={"AWS_ENDPOINT_URL_SQS": f"http://{closed_port()}"},
-        says=(("fail", "SQS", "cannot be reached at http://127.0.0.1:"),),
+        expected=(("fail", "SQS", "cannot be reached at http://127.0.0.1:"),),
     ),
     Broken(
-        "an access key that SQS does not know",
+        "an access key unknown to SQS",
         sqs=sqs_refuses("InvalidClientTokenId"),
-        says=(("fail", "SQS", "does not know the access key. Check whether AWS_ACCESS_KEY_SQS was deleted"),),
+        expected=(("fail", "SQS", "does not know the access key. Check whether AWS_ACCESS_KEY_SQS was deleted"),),
     ),
     Broken(
-        "a secret key of S3 that is wrong",
+        "a wrong secret key for S3",
         process="upload",
         s3=s3_refuses("SignatureDoesNotMatch"),
-        says=(("fail", BUCKET, "the secret key does not match the access key. Set AWS_SECRET_KEY_S3 again"),),
+        expected=(("fail", BUCKET, "the secret key does not match the access key. Set AWS_SECRET_KEY_S3 again"),),
     ),
     Broken(
-        "credentials that have expired",
+        "expired credentials",
         s3=s3_refuses("ExpiredToken", status=400),
         sqs=sqs_refuses("ExpiredTokenException"),
-        says=(("fail", "SQS", "have expired"), ("fail", BUCKET, "have expired")),
+        expected=(("fail", "SQS", "have expired"), ("fail", BUCKET, "have expired")),
     ),
     Broken(
         "a clock ten minutes behind",
         date=timedelta(minutes=10),
-        says=(
+        expected=(
             ("fail", "clock (SQS)", "s behind SQS: receivers reject signed postbacks"),
             ("fail", "clock (S3)", "Set the clock"),
         ),
@@ -130,18 +131,18 @@ BROKEN = [
     Broken(
         "a clock two minutes ahead",
         date=timedelta(minutes=-2),
-        says=(("warn", "clock (SQS)", "s ahead of SQS"), ("warn", "clock (S3)", "s ahead of S3")),
+        expected=(("warn", "clock (SQS)", "s ahead of SQS"), ("warn", "clock (S3)", "s ahead of S3")),
     ),
     Broken(
-        "a clock so wrong that S3 refuses",
+        "a clock too wrong for S3",
         process="upload",
         s3=s3_refuses("RequestTimeTooSkewed"),
-        says=(("fail", BUCKET, "clock is wrong"),),
+        expected=(("fail", BUCKET, "clock is wrong"),),
     ),
     Broken(
-        "a queue that is missing",
+        "a missing queue",
         change=delete_queue("resize_bulk"),
-        says=(
+        expected=(
             (
                 "fail",
                 "{QUEUE_NAMESPACE}_resize_bulk",
@@ -152,23 +153,25 @@ BROKEN = [
     Broken(
         "a namespace without queues",
         variables={"QUEUE_NAMESPACE": "elsewhere"},
-        says=(("fail", "elsewhere_*", "None of the 17 queues exists"),),
+        expected=(("fail", "elsewhere_*", "None of the 17 queues exists"),),
     ),
     Broken(
         "a queue without redrive policy",
         change=set_attribute("upload", "RedrivePolicy", ""),
-        says=(("fail", "{QUEUE_NAMESPACE}_upload", "The redrive policy to {QUEUE_NAMESPACE}_upload_dlq is missing"),),
+        expected=(
+            ("fail", "{QUEUE_NAMESPACE}_upload", "The redrive policy to {QUEUE_NAMESPACE}_upload_dlq is missing"),
+        ),
     ),
     Broken(
-        "a queue that is set up otherwise",
+        "a queue with another retention period",
         change=set_attribute("notify", "MessageRetentionPeriod", "3600"),
-        says=(("warn", "{QUEUE_NAMESPACE}_notify", "MessageRetentionPeriod is not 1209600"),),
+        expected=(("warn", "{QUEUE_NAMESPACE}_notify", "MessageRetentionPeriod is not 1209600"),),
     ),
     Broken(
-        "a queue that may not be sent to",
+        "a queue without permission to send",
         sqs=sqs_refuses("AccessDenied", "SendMessage", "_resize"),
         process="fetch",
-        says=(
+        expected=(
             (
                 "fail",
                 "{QUEUE_NAMESPACE}_resize",
@@ -177,60 +180,60 @@ BROKEN = [
         ),
     ),
     Broken(
-        "a queue that may not be consumed",
+        "a queue without permission to consume",
         sqs=lambda request: (
             sqs_refuses("AccessDeniedException", "ReceiveMessage", "_fetch")(request)
             or sqs_refuses("AccessDeniedException", "DeleteMessage", "_fetch")(request)
         ),
-        says=(("fail", "{QUEUE_NAMESPACE}_fetch", "do not permit sqs:DeleteMessage and sqs:ReceiveMessage here"),),
+        expected=(("fail", "{QUEUE_NAMESPACE}_fetch", "do not permit sqs:DeleteMessage and sqs:ReceiveMessage here"),),
     ),
     Broken(
-        "queues that may not be counted",
+        "queues without permission to count messages",
         sqs=sqs_refuses("AccessDenied", "GetQueueAttributes", "_fetch_dlq"),
         process="operator",
-        says=(
+        expected=(
             ("fail", "{QUEUE_NAMESPACE}_fetch_dlq", "do not permit sqs:GetQueueAttributes on it"),
             ("fail", "{QUEUE_NAMESPACE}_fetch", "do not permit sqs:GetQueueAttributes on it"),
             ("fail", "{QUEUE_NAMESPACE}_fetch_bulk", "do not permit sqs:GetQueueAttributes on it"),
         ),
     ),
     Broken(
-        "an input queue that is not there",
+        "a missing input queue",
         process="ingest",
         variables={"QUEUE_URL": "http://127.0.0.1/000000000000/nowhere"},
-        says=(("fail", "QUEUE_URL", "There is no such queue."),),
+        expected=(("fail", "QUEUE_URL", "There is no such queue."),),
     ),
     Broken(
-        "an input queue that is a stage's",
+        "a stage's queue as input queue",
         process="ingest",
         variables={"QUEUE_URL": "http://127.0.0.1/000000000000/{QUEUE_NAMESPACE}_fetch"},
-        says=(("fail", "QUEUE_URL", "a queue of the service itself"),),
+        expected=(("fail", "QUEUE_URL", "a queue of the service itself"),),
     ),
     Broken(
-        "a bucket that is not there",
+        "a missing bucket",
         process="upload",
         variables={"S3_BUCKET": "no-such-bucket-here"},
-        says=(("fail", "bucket no-such-bucket-here", "There is no such bucket. Check S3_BUCKET"),),
+        expected=(("fail", "bucket no-such-bucket-here", "There is no such bucket. Check S3_BUCKET"),),
     ),
     Broken(
-        "a bucket of another region",
+        "a bucket in another region",
         process="upload",
         s3=s3_refuses("PermanentRedirect", status=301, x_amz_bucket_region="eu-west-1"),
-        says=(("fail", BUCKET, "It is in eu-west-1, but AWS_REGION=us-east-2"),),
+        expected=(("fail", BUCKET, "It is in eu-west-1, but AWS_REGION=us-east-2"),),
     ),
     Broken(
-        "a way to S3 that is boto3's alone",
+        "an S3 that only boto3 can reach",
         process="upload",
         s3=lambda request: (
             None if "boto" in request.headers.get("user-agent", "boto").lower() else Refusal(407, "Proxy")
         ),
-        says=(("fail", BUCKET, "boto3 reaches S3, but the client that transfers images does not."),),
+        expected=(("fail", BUCKET, "boto3 reaches S3, but the client that transfers images does not."),),
     ),
     Broken(
-        "a bucket that has ACLs disabled",
+        "a bucket with ACLs disabled",
         process="upload",
         change=disable_acls,
-        says=(
+        expected=(
             (
                 "warn",
                 "renditions",
@@ -239,84 +242,84 @@ BROKEN = [
         ),
     ),
     Broken(
-        "a bucket that blocks public ACLs",
+        "a bucket with public ACLs blocked",
         process="upload",
         s3=refuses_public_acls,
-        says=(("fail", "renditions", "not with S3_ACL=public-read: Block Public Access"),),
+        expected=(("fail", "renditions", "not with S3_ACL=public-read: Block Public Access"),),
     ),
     Broken(
-        "renditions that may not be written",
+        "no permission to write renditions",
         process="upload",
         s3=s3_refuses("AccessDenied", "PUT", "/images-resized/"),
-        says=(("fail", "renditions", "do not permit s3:PutObject in s3://{S3_BUCKET}/images-resized/"),),
+        expected=(("fail", "renditions", "do not permit s3:PutObject in s3://{S3_BUCKET}/images-resized/"),),
     ),
     Broken(
-        "renditions that may not be looked for",
+        "no permission to look for renditions",
         process="upload",
         s3=s3_refuses("AccessDenied", "HEAD", "image-pipeline-check"),
-        says=(("fail", "renditions", "rendered and stored again every time. Allow s3:GetObject"),),
+        expected=(("fail", "renditions", "rendered and stored again every time. Allow s3:GetObject"),),
     ),
     Broken(
-        "renditions that nobody may read",
+        "renditions without public access",
         process="upload",
         variables={"S3_ACL": "none"},
         s3=lambda request: None if request.is_signed else Refusal(403, "AccessDenied"),
-        says=(("warn", "public URL", "gets 403: the covers are not public"),),
+        expected=(("warn", "public URL", "gets 403: the covers are not public"),),
     ),
     Broken(
-        "a public address that leads nowhere",
+        "a public address that cannot be reached",
         process="upload",
         variables={"PUBLIC_BASE_URL": f"http://{closed_port()}/covers"},
-        says=(("warn", "public URL", "cannot be reached from here. Check PUBLIC_BASE_URL"),),
+        expected=(("warn", "public URL", "cannot be reached from here. Check PUBLIC_BASE_URL"),),
     ),
     Broken(
-        "staging that nothing expires",
+        "staging without a lifecycle rule",
         process="upload",
         change=delete_lifecycle,
-        says=(("warn", "expiry", "No lifecycle rule expires objects in staging"),),
+        expected=(("warn", "expiry", "No lifecycle rule expires objects in staging"),),
     ),
     Broken(
-        "staging that may not be read",
+        "no permission to read staging",
         process="upload",
         s3=lambda request: (
             (request.is_signed and s3_refuses("AccessDenied", "GET", "/pipeline-staging/")(request)) or None
         ),
-        says=(("fail", "staging", "do not permit s3:GetObject in s3://{S3_BUCKET}/pipeline-staging/"),),
+        expected=(("fail", "staging", "do not permit s3:GetObject in s3://{S3_BUCKET}/pipeline-staging/"),),
     ),
     Broken(
-        "staging that may not be emptied",
+        "no permission to empty staging",
         process="upload",
         s3=refuses_deletes,
-        says=(("fail", "staging", "do not permit s3:DeleteObject"),),
+        expected=(("fail", "staging", "do not permit s3:DeleteObject"),),
     ),
     Broken(
-        "staging that strangers may read",
+        "staging with public access",
         process="upload",
-        s3=lets_strangers_read_objects_but_not_list,
-        says=(("fail", "staging", "/pipeline-staging/ are publicly readable"),),
+        s3=lets_anyone_read_objects_but_not_list,
+        expected=(("fail", "staging", "/pipeline-staging/ are publicly readable"),),
     ),
     Broken(
         "a staging folder that cannot be written",
         process="upload",
         variables={"STAGING_URL": "file:///dev/null/staging"},
-        says=(("fail", "/dev/null/staging", "is not writable: Not a directory"),),
+        expected=(("fail", "/dev/null/staging", "is not writable: Not a directory"),),
     ),
     Broken(
         "a MongoDB that is down",
         process="sweep",
         variables={"MONGO_URL": f"mongodb://user:secret@{closed_port()}/images"},
-        says=(("fail", "MongoDB", "does not answer, or has no primary"),),
+        expected=(("fail", "MongoDB", "does not answer, or has no primary"),),
     ),
     Broken(
         "a job log that is down",
         process="fetch",
         variables={"JOBS_MONGO_URL": f"mongodb://user:secret@{closed_port()}/jobs"},
-        says=(("warn", "image_pipeline_jobs", "does not answer, or has no primary"),),
+        expected=(("warn", "image_pipeline_jobs", "does not answer, or has no primary"),),
     ),
     Broken(
-        "every stranger's URL let in",
+        "a guard that allows every URL",
         process="notify",
         variables={"ALLOWED_NETWORKS": "0.0.0.0/0"},
-        says=(("warn", "ALLOWED_NETWORKS", "0.0.0.0/0 lets untrusted URLs reach everything"),),
+        expected=(("warn", "ALLOWED_NETWORKS", "0.0.0.0/0 lets untrusted URLs reach everything"),),
     ),
 ]

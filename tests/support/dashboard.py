@@ -1,4 +1,4 @@
-"""The dashboard on a real socket, and what a browser would read on its pages."""
+"""Runs the dashboard on a real socket and reads its pages as a browser does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.waiting import wait_for
 
 @dataclass
 class Site:
-    """A dashboard that runs, and a visitor."""
+    """A running dashboard and its visitor."""
 
     port: int
     access: Access
@@ -36,7 +36,7 @@ class Site:
         return requests.get(self.url(path), headers=headers, timeout=30, allow_redirects=False)
 
     def post(self, path: str, fields: dict[str, str] | None = None, **headers: str) -> requests.Response:
-        """A form of the dashboard's own, as a browser sends it; `fields` and `headers` may say otherwise."""
+        """Post a form of the dashboard as a browser does; `fields` and `headers` override its values."""
         data = {"csrf": self.access.csrf} | (fields or {})
         headers = {"Origin": self.url("").rstrip("/"), "Sec-Fetch-Site": "same-origin"} | {
             name.replace("_", "-"): value for name, value in headers.items()
@@ -44,13 +44,13 @@ class Site:
         return requests.post(self.url(path), data=data, headers=headers, timeout=30, allow_redirects=False)
 
     def text(self, path: str = "/") -> str:
-        """What a person reads on a page."""
+        """Return the text that a person reads on a page."""
         return Page(self.get(path).text).text
 
 
 @contextmanager
 def serving(access: Access | None = None) -> Iterator[Site]:
-    """A dashboard on a free port, by the settings of this process."""
+    """Run a dashboard on a free port with this process's settings."""
     access = access or Access.for_host("127.0.0.1", None)
     app = make_app(get_settings(), access)
     inner: Any = app.app
@@ -68,7 +68,7 @@ def serving(access: Access | None = None) -> Iterator[Site]:
 
 
 class Page(HTMLParser):
-    """A page as a browser takes it: its text, and its elements with their attributes."""
+    """A parsed page: its text, and its elements with their attributes."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -87,5 +87,5 @@ class Page(HTMLParser):
         return re.sub(r"\s+", " ", " ".join(self._texts)).strip()
 
     def values(self, attribute: str) -> list[str]:
-        """The values of an attribute, wherever it is."""
+        """Return the values of an attribute in all elements."""
         return [attributes[attribute] for _, attributes in self.elements if attribute in attributes]

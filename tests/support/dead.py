@@ -1,4 +1,4 @@
-"""Dead letters for tests, as the service makes them."""
+"""Makes dead letters in the service's format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.stages import Stage
 
 
 def job_at(url: str = "http://example.org/cover.jpg?token=t", **more: Any) -> Job:
-    """A job whose source is due in upload, its renditions in staging."""
+    """Make a job whose source is due in upload, with its renditions in staging."""
     payload = {"image_url": url, "bucket_name": "Show", "postback_url": "http://hooks.example/in?key=k"} | more
     job = Job.accept(
         payload, job_id="5f43a1e2-0000", own_queues=get_settings().own_queues, stage_payload=lambda _: "0" * 32
@@ -35,24 +35,24 @@ def sweep_job() -> Job:
     return Job.of_sweep(sweep, job_id="job-of-sweep", folder="F", urls={"itunes_image": "http://example.org/e.jpg"})
 
 
-Letter = tuple[str, SendEntry]  #: its queue, without the namespace, and the entry
+Letter = tuple[str, SendEntry]  #: Its queue without the namespace, and the entry.
 
 
-def letter_of(job: Job, stage: Stage, code: str = "s3_error", *, age: float = 0, said: bool = True) -> Letter:
-    """A letter of `job`, given up `age` seconds ago; not `said`: SQS moved it, and nobody said why."""
+def letter_of(job: Job, stage: Stage, code: str = "s3_error", *, age: float = 0, with_reason: bool = True) -> Letter:
+    """Make a letter of `job`, given up `age` seconds ago. Without `with_reason`, SQS moved it and gave no reason."""
     from pipeline.actors import broker
 
     actor = broker.get_actor(stage.actor)
-    message = actor.message_of(replace(job, redrives=job.redrives + 1 if said else 0))  # type: ignore[attr-defined]
+    message = actor.message_of(replace(job, redrives=job.redrives + 1 if with_reason else 0))  # type: ignore[attr-defined]
     message = message.copy(options={"attempts": {"service": 8}, "suspect": 1})
     gone = time.time() - age
     reason = Reason(code, f"It failed with {code}.", stage=stage.name, attempts=9, first=gone - 60, last=gone)
     body = encode(message)
-    return stage.dead_letter_queue, SendEntry.of_dead_letter(body, reason) if said else SendEntry(body)
+    return stage.dead_letter_queue, SendEntry.of_dead_letter(body, reason) if with_reason else SendEntry(body)
 
 
 def put(*letters: Letter) -> None:
-    """Put letters where they belong."""
+    """Put letters into their queues."""
     from pipeline.actors import broker
 
     for queue in {queue for queue, _ in letters}:
@@ -61,12 +61,12 @@ def put(*letters: Letter) -> None:
 
 
 def refused(text: str, code: str) -> Letter:
-    """What `ingest` refused."""
+    """Make a message that `ingest` refused."""
     return "ingest_dlq", SendEntry.of_dead_letter(text, Reason(code, "It was refused.", stage="ingest"))
 
 
 def counts(queue: str) -> tuple[int, int]:
-    """How many messages of a queue wait, and how many are hidden."""
+    """Count the waiting and the hidden messages of a queue."""
     from pipeline.actors import broker
 
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
@@ -76,7 +76,7 @@ def counts(queue: str) -> tuple[int, int]:
 
 
 def taken(queue: str) -> list[dict[str, Any]]:
-    """The bodies of what is in a queue, which is empty then."""
+    """Empty a queue and return the bodies of its messages."""
     from pipeline.actors import broker
 
     url, bodies = broker.queue_url(queue), []

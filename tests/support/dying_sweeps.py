@@ -1,4 +1,4 @@
-"""Loaded by the sweeping worker beside the actors: it is killed once at each step of a page, and soon comes back."""
+"""Loaded by the sweep worker together with the actors: it is killed once at each step of a page and soon restarts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pipeline.sweeps.documents import Document
 broker.visibility = 2
 sweep.PAGE_SIZE = 10
 
-#: A file for each step at which the worker died already: the ids of the documents of the page that was in hand.
+#: Holds a file for each step at which a worker died; it lists the document ids of the current page.
 DEATHS = Path(os.environ["DEATHS"])
 
 in_hand: list[int] = []
 
 
 def dies_after(place: Any, name: str, calls: int) -> None:
-    """Let the process be killed when `name` has returned for the so-manyth time, of all processes one."""
+    """Kill one process once, when `name` has returned for the `calls`-th time."""
     work: Callable[..., Any] = getattr(place, name)
     count = 0
 
@@ -41,8 +41,8 @@ def dies_after(place: Any, name: str, calls: int) -> None:
     setattr(place, name, work_and_die)
 
 
-def take_in_hand(claim: Callable[..., list[Document]]) -> Callable[..., list[Document]]:
-    """`claim`, with a note of what it claimed."""
+def remember_claimed(claim: Callable[..., list[Document]]) -> Callable[..., list[Document]]:
+    """Wrap `claim` to remember the documents that it claimed."""
 
     def claim_and_note(*args: Any) -> list[Document]:
         claimed = claim(*args)
@@ -52,7 +52,7 @@ def take_in_hand(claim: Callable[..., list[Document]]) -> Callable[..., list[Doc
     return claim_and_note
 
 
-documents.claim = take_in_hand(documents.claim)
+documents.claim = remember_claimed(documents.claim)
 dies_after(documents, "claim", 2)
 dies_after(run_state, "join", 1)
 dies_after(actors.sweeps, "_hand_over", 2)

@@ -1,4 +1,4 @@
-"""A broker with one queue and one actor on the embedded SQS, its consumers, and what tests of them look at."""
+"""A broker with one queue and one actor on the embedded SQS, its consumers, and helpers to inspect the queue."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def clock() -> Clock:
     return Clock()
 
 
-class MemoryTrials(Counter[str]):
-    """How often suspects were begun alone; what workers of a test share."""
+class MemoryCrashCounter(Counter[str]):
+    """Counts in memory how often suspected poison messages were started alone; a test's workers share it."""
 
     def count(self, message_id: str) -> int:
         return self[message_id]
@@ -46,12 +46,12 @@ class MemoryTrials(Counter[str]):
 
 @pytest.fixture
 def broker(environment: dict[str, str], clock: Clock) -> SQSBroker:
-    """A broker with one actor, `echo`, on the queue `work`; a message is hidden for 2 s."""
+    """Return a broker with one actor, `echo`, on the queue `work`; its visibility timeout is 2 s."""
     broker = SQSBroker(
         namespace=environment["QUEUE_NAMESPACE"],
         middleware=[Suspects(), GracefulShutdown()],
         client=aws.sqs,
-        trials=MemoryTrials(),
+        trials=MemoryCrashCounter(),
         visibility_timeout=2,
         clock=clock,
     )
@@ -62,7 +62,7 @@ def broker(environment: dict[str, str], clock: Clock) -> SQSBroker:
 
 @pytest.fixture
 def consume(broker: SQSBroker) -> Iterator[Callable[..., SQSConsumer]]:
-    """Makes consumers, and closes them."""
+    """Return a function that makes consumers; close them at the end."""
     made: list[SQSConsumer] = []
 
     def make(prefetch: int = 10) -> SQSConsumer:
@@ -80,7 +80,7 @@ def message(*args: Any, **changes: Any) -> dramatiq.Message[Any]:
 
 
 def counts(broker: SQSBroker, queue: str = "work") -> tuple[int, int, int]:
-    """How many messages wait, are in flight, and are delayed."""
+    """Count the messages that are waiting, in flight and delayed."""
     attributes = broker.client.get_queue_attributes(QueueUrl=broker.queue_url(queue), AttributeNames=COUNTS)
     waiting, in_flight, delayed = (int(attributes["Attributes"][name]) for name in COUNTS)
     return waiting, in_flight, delayed
@@ -93,7 +93,7 @@ def take(consumer: SQSConsumer, count: int = 1) -> list[Any]:
 
 
 def dead_letters(broker: SQSBroker, queue: str = "work_dlq") -> list[tuple[str, dict[str, str]]]:
-    """The bodies and attributes of the dead letters."""
+    """Return the bodies and attributes of the dead letters."""
     received = broker.client.receive_message(
         QueueUrl=broker.queue_url(queue), MaxNumberOfMessages=10, MessageAttributeNames=["All"]
     )
@@ -104,7 +104,7 @@ def dead_letters(broker: SQSBroker, queue: str = "work_dlq") -> list[tuple[str, 
 
 
 def count_requests(broker: SQSBroker) -> dict[str, int]:
-    """Counts the broker's requests from now on, by operation."""
+    """Count the broker's requests from now on, by operation."""
     seen: dict[str, int] = {}
 
     def count(model: Any, **_: Any) -> None:

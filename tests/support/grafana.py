@@ -1,6 +1,6 @@
-"""The parts of Grafana's classic dashboard model that ours uses, strictly: nothing else is accepted.
+"""The parts of Grafana's classic dashboard model that our dashboard uses. Unknown fields are refused.
 
-After https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/
+See https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Row(Part):
     title: str
     collapsed: Literal[False]
     gridPos: GridPos
-    panels: Annotated[list[Any], Field(max_length=0)]  # those of a row that is open stand beside it
+    panels: Annotated[list[Any], Field(max_length=0)]  # The panels of an open row follow it in the dashboard's list.
 
 
 class Panel(Part):
@@ -112,7 +112,7 @@ class Time(Part):
 
 
 class Dashboard(Part):
-    """A dashboard as a file to import: with no id of some Grafana's own."""
+    """A dashboard as a file to import, without the id of any Grafana instance."""
 
     id: None
     uid: Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,40}$")]

@@ -1,4 +1,4 @@
-"""Loaded by a worker beside the actors: sources named `kills` end the process that resizes them, and soon come back."""
+"""Loaded by a worker together with the actors: resizing a source named `kills` kills the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A line to a TCP server that a test can cut."""
+"""A TCP proxy that a test can cut."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 
 class Line:
-    """A line to a server, that can be cut."""
+    """A proxy to a server; its connections can be cut."""
 
     def __init__(self, port: int) -> None:
         self.target = port
@@ -49,19 +49,19 @@ class Line:
                 each.shutdown(socket.SHUT_RDWR)
 
     def go_down(self) -> None:
-        """End all connections, and every new one at once."""
+        """Close all connections, and every new one at once."""
         self.cut = True
         for each in self.open:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
     def come_up(self) -> None:
-        """Let new connections through again."""
+        """Forward new connections again."""
         self.cut = False
 
     @contextmanager
     def down(self) -> Iterator[None]:
-        """Be down inside."""
+        """Cut the connections inside the block."""
         self.go_down()
         try:
             yield

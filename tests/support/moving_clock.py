@@ -1,6 +1,6 @@
-"""Loaded by a worker beside the actors: its clock is ahead by the seconds in the file `CLOCK_FILE`, and hops are short.
+"""Loaded by a worker together with the actors: its clock is ahead by the seconds in `CLOCK_FILE`, with short hops.
 
-SQS's own clock cannot be moved: so hops, which are 15 minutes long, are of 2 s here, and visibility is short too.
+SQS's own clock cannot be moved. So hops last 2 s instead of 15 minutes, and the visibility timeout is short too.
 """
 
 from __future__ import annotations

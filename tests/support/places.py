@@ -1,4 +1,4 @@
-"""A machine far from Greenwich: where a time without a zone is hours off."""
+"""A time zone far from UTC, where times without a zone are hours off."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def far_from_greenwich() -> Iterator[None]:
-    """The local time is 5:45 h ahead of UTC."""
+    """Set the local time zone to UTC+5:45."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TZ", "Asia/Kathmandu")
         time.tzset()

@@ -1,4 +1,4 @@
-"""A server between the service and the embedded SQS and S3, that answers some requests as AWS refuses them."""
+"""A server between the service and the embedded SQS and S3 that refuses some requests as AWS does."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
-#: Headers that are of one connection, not of what it carries.
+#: Headers of one connection, which are not forwarded.
 HOP = {"connection", "transfer-encoding", "content-length", "keep-alive", "date", "server"}
 
 
 @dataclass(frozen=True)
 class Request:
-    """What came: for SQS `action` is the API's name of it, for S3 the HTTP method."""
+    """A received request: `action` is the API's name for SQS requests and the HTTP method for S3 requests."""
 
     action: str
-    path: str  #: with the query
+    path: str  #: Includes the query.
     body: bytes
     headers: dict[str, str]
 
@@ -35,18 +35,18 @@ class Request:
 
     @property
     def queue(self) -> str:
-        """The name of the queue that a request of SQS names."""
+        """Return the name of the queue in an SQS request."""
         given = json.loads(self.body or b"{}")
         return str(given.get("QueueName") or given.get("QueueUrl", "").rpartition("/")[2])
 
 
 @dataclass
 class Refusal:
-    """What is answered instead: a status and a code; `headers` beside it."""
+    """The answer to a refused request: a status, a code and extra `headers`."""
 
     status: int
     code: str
-    message: str = "As AWS says it."
+    message: str = "This request is refused."
     headers: dict[str, str] = field(default_factory=dict)
 
     def body(self, request: Request) -> bytes:
@@ -55,15 +55,16 @@ class Refusal:
         return f"<Error><Code>{self.code}</Code><Message>{self.message}</Message></Error>".encode()
 
 
-#: Says what is refused; a `bytes` is a whole answer with status 200.
+#: Decides whether to refuse a request; `bytes` are a whole answer with status 200.
 Rule = Callable[[Request], Refusal | bytes | None]
 
 
 @contextmanager
 def refusing(endpoint: str, rule: Rule, *, date: str | None = None) -> Iterator[str]:
-    """The URL of a server that passes everything on to `endpoint` but what `rule` refuses.
+    """Yield the URL of a server that forwards everything to `endpoint` except the requests that `rule` refuses.
 
-    With `date`, each answer says that this is its time.
+    Args:
+        date: the time in each answer's `Date` header, if given.
     """
 
     class Handler(BaseHTTPRequestHandler):

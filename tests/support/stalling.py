@@ -1,6 +1,6 @@
-"""Loaded by a worker beside the actors: a source named `stalls` is not resized until the file `STALLED` is there.
+"""Loaded by a worker together with the actors: a source named `stalls` is not resized until the file `STALLED` exists.
 
-The file is made when the first resize of it begins, which then never ends.
+The file is created when the first resize of that source begins, and this first resize never ends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `periodiq` loads in a test: one actor, which was run last at LAST_RUN."""
+"""Loaded by `periodiq` in a test: one actor, whose last run was at LAST_RUN."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.worker.periodic import Periodic, PeriodicActor
 
 __all__ = ["broker"]
 
-logging.getLogger("periodiq").setLevel(logging.DEBUG)  # at which it says until when it sleeps
+logging.getLogger("periodiq").setLevel(logging.DEBUG)  # The scheduler logs the time until which it sleeps.
 
 
 def last_run() -> datetime:

@@ -1,4 +1,4 @@
-"""A collector of traces: takes OTLP over HTTP as Jaeger and Tempo do, and keeps the spans."""
+"""A trace collector that accepts OTLP over HTTP, as Jaeger and Tempo do, and keeps the spans."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 @dataclass
 class Collector:
-    """What has come in."""
+    """The received spans."""
 
     endpoint: str = ""
     spans: list[Span] = field(default_factory=list)
     services: set[str] = field(default_factory=set)
 
     def trace(self, trace_id: str) -> list[Span]:
-        """The spans of one trace, by their beginning."""
+        """Return the spans of one trace, ordered by start time."""
         return sorted(
             (span for span in self.spans if span.trace_id.hex() == trace_id), key=lambda s: s.start_time_unix_nano
         )
@@ -35,13 +35,13 @@ class Collector:
 
 
 def attributes(holder: Any) -> dict[str, Any]:
-    """The attributes of a span or a resource."""
+    """Return the attributes of a span or a resource."""
     return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in holder.attributes}
 
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """A collector on a port of its own."""
+    """Run a collector on its own port."""
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Servers on loopback that behave as strangers may, byte for byte, and a DNS of made-up names."""
+"""Servers on loopback that misbehave in any way, byte for byte, and a DNS of made-up names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.clients import lazy
 
-#: What one request is answered with, in pieces; `Remote.stopped` may be waited for between them.
+#: Answers one request with the bytes that it yields. It may wait for `Remote.stopped`.
 Behaviour = Callable[["Remote", "Request"], Iterable[bytes]]
 
 
@@ -34,7 +34,7 @@ class Request:
 
 @dataclass
 class Remote:
-    """A running server: its port, what it was asked, how many connections it took, and how many bytes it sent."""
+    """A running server: its port, the requests and the connections it received, and the number of bytes it sent."""
 
     behave: Behaviour
     listener: socket.socket
@@ -60,7 +60,7 @@ class Remote:
             threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
 
     def serve(self, sock: socket.socket) -> None:
-        with suppress(OSError, ValueError):  # the client may go at any time
+        with suppress(OSError, ValueError):  # The client may hang up at any time.
             if self.tls:
                 sock = self.tls.wrap_socket(sock, server_side=True)
             with closing(sock), sock.makefile("rb") as stream:
@@ -74,7 +74,7 @@ class Remote:
                         return
 
     def answer(self, sock: socket.socket, request: Request) -> bool:
-        """Behave; whether the connection stays open."""
+        """Answer a request; return whether the connection stays open."""
         keep = False
         for piece in self.behave(self, request):
             sock.sendall(piece)
@@ -87,7 +87,7 @@ class Remote:
 def remote(
     behave: Behaviour, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None, speaks_first: bool = False
 ) -> Iterator[Remote]:
-    """A server that behaves so, until the end of the block; with `speaks_first` before it is asked anything."""
+    """Run a server with this behaviour until the end of the block; `speaks_first` answers before any request."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, 0), family=family)
     server = Remote(behave, listener, listener.getsockname()[1], tls, speaks_first)
@@ -103,19 +103,19 @@ def remote(
 
 
 def answer(status: int = 200, body: bytes = b"", *headers: str, keep: bool = False) -> bytes:
-    """A well-formed answer; `keep` leaves the connection open."""
+    """Build a well-formed answer; `keep` leaves the connection open."""
     lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", *headers]
     lines.append("Connection: keep-alive" if keep else "Connection: close")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
 def always(*pieces: bytes) -> Behaviour:
-    """Every request gets these bytes."""
+    """Answer every request with these bytes."""
     return lambda _, __: pieces
 
 
 def endless(head: bytes, piece: bytes, pause: float = 0) -> Behaviour:
-    """Every request gets `head`, and then `piece` for ever, with a `pause` of so many seconds before each."""
+    """Answer every request with `head`, then with `piece` forever, after a `pause` in seconds before each piece."""
 
     def behave(server: Remote, _: Request) -> Iterator[bytes]:
         yield head
@@ -126,7 +126,7 @@ def endless(head: bytes, piece: bytes, pause: float = 0) -> Behaviour:
 
 
 def stalled(*pieces: bytes) -> Behaviour:
-    """Every request gets these bytes, and then nothing more."""
+    """Answer every request with these bytes and then stay silent."""
 
     def behave(server: Remote, _: Request) -> Iterator[bytes]:
         yield from pieces
@@ -136,14 +136,14 @@ def stalled(*pieces: bytes) -> Behaviour:
 
 
 def settings(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
-    """The environment has these variables, and the next use of a client reads them."""
+    """Set these environment variables, and make the clients read them at their next use."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     lazy.forget()
 
 
 def dns(monkeypatch: pytest.MonkeyPatch, names: dict[str, list[list[str]]]) -> list[str]:
-    """These names lead to these addresses: a list for each time of asking, the last for ever. Gives the names asked."""
+    """Resolve these names to one list of addresses per query, the last one forever. Yields the names asked for."""
     real, asked = socket.getaddrinfo, []
 
     def getaddrinfo(host: str, port: int, *args: int, **options: int) -> object:
@@ -159,10 +159,12 @@ def dns(monkeypatch: pytest.MonkeyPatch, names: dict[str, list[list[str]]]) -> l
 
 
 def internet(monkeypatch: pytest.MonkeyPatch, hosts: dict[str, Remote], *others: Remote) -> list[str]:
-    """Every connection, whatever its address, leads to a server of the test; gives the addresses in their order.
+    """Redirect every connection to a server of the test, and yield the requested addresses in order.
 
-    `hosts` says which server is behind an address. All other addresses lead to the one of `others` that listens on
-    loopback in the same version of IP. Ports make no difference.
+    Args:
+        hosts: the server behind each address.
+        others: the servers behind all other addresses; the server on loopback of the same IP version is used.
+            Ports make no difference.
     """
     real, reached = socket.socket.connect, []
     by_family = {other.listener.family: other for other in others}

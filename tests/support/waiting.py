@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 def wait_for(condition: Callable[[], T], timeout: float = 60.0) -> T:
-    """What `condition` returns, once that is true; fails after `timeout` seconds."""
+    """Return the result of `condition` once it is true; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"still not so after {timeout} s"
+        assert time.monotonic() < deadline, f"still not true after {timeout} s"
         time.sleep(0.01)
     return value

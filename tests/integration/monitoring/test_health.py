@@ -29,7 +29,7 @@ from pipeline.worker.ingest import Ingest
 from pipeline.worker.instrumentation import Instrumentation, QueueGauges
 from pipeline.worker.middleware import GracefulShutdown
 from pipeline.worker.periodic import Periodic
-from tests.support.echo import MemoryTrials, message
+from tests.support.echo import MemoryCrashCounter, message
 from tests.support.line import Line
 from tests.support.waiting import wait_for
 from tests.unit.monitoring.test_http_server import free_port
@@ -46,7 +46,7 @@ class Rig:
             namespace=namespace,
             middleware=[self.instrumentation, GracefulShutdown()],
             client=aws.sqs,
-            trials=MemoryTrials(),
+            trials=MemoryCrashCounter(),
         )
         dramatiq.actor(self.work, actor_name="echo", queue_name="fetch", broker=self.broker)
         self.worker = Worker(self.broker, worker_threads=2, worker_timeout=100)

@@ -176,7 +176,7 @@ def test_what_is_broken_is_named_rightly_and_nothing_else(
         found = bad(list(findings(broken.process)))
 
     # then
-    expected = [tuple(text.format(**service) for text in says) for says in broken.says]
+    expected = [tuple(text.format(**service) for text in finding) for finding in broken.expected]
     assert [each[:2] for each in found] == [each[:2] for each in expected], found
     for (*_, sentences), (*_, part) in zip(found, expected, strict=True):
         assert part in sentences

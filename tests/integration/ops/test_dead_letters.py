@@ -369,7 +369,7 @@ def test_a_body_that_waits_in_staging_is_fetched_from_there(dead, monkeypatch, b
 
 
 def test_what_sqs_moved_itself_goes_again_under_its_own_id(dead):
-    put(letter_of(job_at(), UPLOAD, said=False))
+    put(letter_of(job_at(), UPLOAD, with_reason=False))
     (letter,) = dead.browse(dead.Filter(code=dead.NO_REASON))
     assert (letter.attempts, letter.obstacle, letter.report_id) == (0, "", letter.job_id)
     assert "SQS moved it here after 10 receives" in letter.message
@@ -379,7 +379,7 @@ def test_what_sqs_moved_itself_goes_again_under_its_own_id(dead):
 
 def test_jobs_of_sweeps_are_left_to_sweep_retry_but_for_their_write_back(dead):
     put(*(letter_of(sweep_job(), stage, "mongo_error") for stage in (FETCH, UPLOAD, NOTIFY)))
-    put(letter_of(sweep_job(), RESIZE, said=False))  # of this one nobody told the documents
+    put(letter_of(sweep_job(), RESIZE, with_reason=False))  # of this one nobody told the documents
 
     counted = dead.redrive(rate=1000)
 

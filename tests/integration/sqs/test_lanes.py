@@ -14,7 +14,7 @@ from pipeline.clients import aws
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.lanes import Lanes
 from pipeline.worker.middleware import GracefulShutdown, Suspects
-from tests.support.echo import MemoryTrials, count_requests, counts, message
+from tests.support.echo import MemoryCrashCounter, count_requests, counts, message
 from tests.support.waiting import wait_for
 
 
@@ -44,7 +44,7 @@ def broker(environment: dict[str, str], work: Work) -> SQSBroker:
         namespace=environment["QUEUE_NAMESPACE"],
         middleware=[Suspects(), Lanes(), GracefulShutdown()],
         client=aws.sqs,
-        trials=MemoryTrials(),
+        trials=MemoryCrashCounter(),
         is_bulk="work_bulk".__eq__,
     )
     broker.declare_queue("work_bulk")

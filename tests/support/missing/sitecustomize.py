@@ -1,9 +1,9 @@
-"""Makes packages missing: importing them fails in this process, and in every Python that it starts, as if uninstalled.
+"""Makes packages unimportable in this process and in every Python that it starts, as if they were uninstalled.
 
     TESTS_WITHOUT=kornia_rs,numpy PYTHONPATH=tests/support/missing pytest
 
-Python imports this module by itself, when it starts. Where a child is given an environment of its own, the two
-variables are added to it.
+Python imports this module when it starts. The two variables are added to the environment of child processes that get
+their own environment.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-#: The variable that names the packages, separated by commas.
+#: The environment variable that names the packages, separated by commas.
 WITHOUT = "TESTS_WITHOUT"
 
 FOLDER = str(Path(__file__).parent)
 
 
 class Missing:
-    """A finder that stands before all others, and says that some packages do not exist."""
+    """A finder that runs before all others and reports that some packages do not exist."""
 
     def __init__(self, packages: frozenset[str]) -> None:
         self.packages = packages
@@ -32,7 +32,7 @@ class Missing:
 
 
 def leave_out(packages: str) -> None:
-    """Make `packages` missing, here and in all processes that are started from here."""
+    """Make `packages` unimportable in this process and in all processes that it starts."""
     sys.meta_path.insert(0, Missing(frozenset(packages.split(","))))
     os.environ |= _with_ours(os.environ, packages)
     start = subprocess.Popen.__init__

@@ -75,7 +75,7 @@ def test_the_receivers_host_counts_where_notify_gave_up() -> None:
 
 
 def test_a_letter_that_sqs_moved_has_no_reason_and_the_time_it_was_sent() -> None:
-    moved = received(letter_of(job_at(), UPLOAD, said=False))
+    moved = received(letter_of(job_at(), UPLOAD, with_reason=False))
     assert (moved.code, moved.attempts, moved.report_id) == ("no_reason", 0, "5f43a1e2-0000")
     assert moved.first_at == moved.last_at == datetime.fromtimestamp(SENT / 1000, UTC)
     assert moved.message.startswith(f"SQS moved it here after {MAX_RECEIVES} receives")
@@ -109,7 +109,7 @@ def test_a_body_that_waits_in_staging_is_read_from_there() -> None:
 def test_a_sweeps_job_is_left_unless_only_its_write_back_failed_or_nobody_told() -> None:
     assert "sweep retry episodes" in received(letter_of(sweep_job(), UPLOAD)).obstacle
     assert not received(letter_of(sweep_job(), NOTIFY)).obstacle
-    assert not received(letter_of(sweep_job(), UPLOAD, said=False)).obstacle
+    assert not received(letter_of(sweep_job(), UPLOAD, with_reason=False)).obstacle
     assert received(letter_of(sweep_job(), UPLOAD)).lane == "bulk"
 
 
