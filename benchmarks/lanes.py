@@ -1,9 +1,9 @@
-"""What a sweep costs those who wait: live jobs, from message to postback, without and with a full bulk lane.
+"""Measures how much a sweep slows down live jobs, from message to postback: with an empty and with a full bulk lane.
 
-`make bench-lanes` runs the Procfile's processes on the embedded stack. It measures how many live jobs a second this
-machine can do, then sends a part of that rate, at chance moments: first alone, then while a sweep is under way. As a
-sweep does, it keeps so many bulk jobs under way, and sends others as they end; `--backlog 0` has all of them wait in
-`fetch_bulk` at once. It prints both times, and ends with status 1 where a sweep costs more than is promised.
+`make bench-lanes` runs the Procfile's processes on the embedded stack. It measures the throughput of live jobs on this
+machine, then sends a share of that rate at random moments: first alone, then during a sweep. Like a real sweep, it
+keeps a fixed number of bulk jobs under way and sends another when one ends; with `--backlog 0` all of them wait in
+`fetch_bulk` at once. It prints both times. The exit status is 1 if the sweep slows live jobs down more than promised.
 """
 
 from __future__ import annotations
@@ -39,35 +39,35 @@ from pipeline.stages import FETCH, STAGES, Lane
 
 PROCFILE = Path(__file__).parents[1] / "Procfile"
 
-#: Seconds until the processes are ready, until the jobs of one measurement have ended, and in which bulk jobs fill the
-#: stages before it begins.
+#: Timeouts in seconds: for the processes to become ready, for the jobs of a measurement to end, and for bulk jobs to
+#: fill the stages before it begins.
 READY, TIMEOUT, FILL = 90.0, 900.0, 10.0
 
-#: What is promised of the p95 with a sweep: at most so many times that without, or so many seconds more.
+#: The promise about the p95 during a sweep: at most this multiple of the p95 without, or this many seconds more.
 TIMES, MORE = 2.0, 0.5
 
 
 @dataclass
 class World:
-    """Serves covers, each with bytes of its own, and takes postbacks."""
+    """Serves covers with unique bytes and receives postbacks."""
 
     cover: bytes
     port: int = 0
-    arrived: dict[str, float] = field(default_factory=dict)  #: when each job's postback came
+    arrived: dict[str, float] = field(default_factory=dict)  #: the time of each job's postback
     ended: int = 0  #: bulk jobs that passed the last stage
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
 
     def bytes_of(self, path: str) -> bytes:
-        """The cover with `path` as a comment, so that no two have the same content."""
+        """Return the cover with `path` as a comment, so that no two covers have the same content."""
         comment = path.encode()
         return self.cover[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + self.cover[2:]
 
 
 @contextmanager
 def world(side: int) -> Iterator[World]:
-    """A world whose covers are squares of `side` pixels."""
+    """Run a world whose covers are squares of `side` pixels."""
     out = io.BytesIO()
     noise = Image.effect_noise((side // 8, side // 8), 80).resize((side, side), Image.Resampling.BICUBIC)
     Image.merge("RGB", [noise, noise.rotate(90), noise.rotate(180)]).save(out, "JPEG", quality=85)
@@ -106,7 +106,7 @@ def world(side: int) -> Iterator[World]:
 
 @contextmanager
 def service(folder: Path, world: World) -> Iterator[None]:
-    """The stages' processes, ready."""
+    """Run the stages' processes; yields when they are ready."""
     lines: list[str] = []
 
     def on_line(name: str, text: str) -> None:
@@ -117,7 +117,7 @@ def service(folder: Path, world: World) -> Iterator[None]:
     with Supervisor(PROCFILE, on_line, concurrency=others) as supervisor:
         supervisor.start()
         try:
-            wanted = len(STAGES) - 1 + (os.cpu_count() or 1)  # resize has one for each core
+            wanted = len(STAGES) - 1 + (os.cpu_count() or 1)  # resize has one worker process per core.
             _wait(lambda: sum("Worker process is ready" in line for line in lines) >= wanted, READY)
             yield
         finally:
@@ -128,7 +128,7 @@ def _wait(condition: Callable[[], bool], timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            raise SystemExit(f"it took longer than {timeout:g} s")
+            raise SystemExit(f"it did not happen within {timeout:g} s")
         time.sleep(0.02)
 
 
@@ -142,10 +142,14 @@ class Bench:
         self._broker = broker
         self._message_of = fetch_image.message_of
         self._run = secrets.token_hex(4)
-        self.left = 0  #: jobs of the sweep that are still to be sent
+        self.left = 0  #: bulk jobs that are not yet sent
 
     def live(self, count: int, rate: float | None = None) -> list[float]:
-        """Seconds from message to postback of `count` live jobs: `rate` a second at chance moments, or all at once."""
+        """Send `count` live jobs: `rate` per second at random moments, or all at once.
+
+        Returns:
+            The seconds from message to postback of each job.
+        """
         messages = []
         for _ in range(count):
             job_id = secrets.token_hex(8)
@@ -176,7 +180,7 @@ class Bench:
 
     @contextmanager
     def sweep(self, count: int, backlog: int) -> Iterator[None]:
-        """`count` bulk jobs, which nobody waits for, `backlog` of them under way at a time; ready to be measured."""
+        """Send `count` bulk jobs with `backlog` of them under way at a time; yields when the stages are full."""
         self.left, over = count, threading.Event()
 
         def feed() -> None:
@@ -192,7 +196,7 @@ class Bench:
         try:
             time.sleep(FILL)
             if backlog < count:
-                _wait(lambda: self.waiting() < backlog / 20, TIMEOUT)  # they are where they pile up: at resize
+                _wait(lambda: self.waiting() < backlog / 20, TIMEOUT)  # Bulk jobs pile up at resize.
             yield
         finally:
             over.set()
@@ -210,7 +214,7 @@ class Bench:
         self.left -= len(messages)
 
     def waiting(self) -> int:
-        """How many bulk jobs wait in the first queue."""
+        """Count the bulk jobs that wait in the first queue."""
         url = self._broker.queue_url(FETCH.queue(Lane.BULK))
         asked = self._broker.client.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
         return int(asked["Attributes"]["ApproximateNumberOfMessages"])
@@ -225,7 +229,7 @@ def _none(_: bytes) -> str:
 
 
 def p95(seconds: list[float]) -> float:
-    """The 95th percentile."""
+    """Return the 95th percentile."""
     return quantiles(seconds, n=20, method="inclusive")[-1]
 
 
@@ -234,11 +238,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bulk", type=int, default=20_000, help="bulk jobs of the sweep (default: %(default)s)")
     parser.add_argument(
-        "--backlog", type=int, default=1000, help="of these under way at a time; 0: all (default: %(default)s)"
+        "--backlog", type=int, default=1000, help="bulk jobs under way at a time; 0: all (default: %(default)s)"
     )
-    parser.add_argument("--live", type=int, default=120, help="live jobs of a measurement (default: %(default)s)")
-    parser.add_argument("--load", type=float, default=0.2, help="of what the machine can do (default: %(default)s)")
-    parser.add_argument("--side", type=int, default=1400, help="pixels of a cover's side (default: %(default)s)")
+    parser.add_argument("--live", type=int, default=120, help="live jobs per measurement (default: %(default)s)")
+    parser.add_argument(
+        "--load", type=float, default=0.2, help="share of the machine's throughput (default: %(default)s)"
+    )
+    parser.add_argument("--side", type=int, default=1400, help="side of a cover in pixels (default: %(default)s)")
     parser.add_argument("--log", type=Path, help="a folder for the log of the processes")
     options = parser.parse_args()
     for name in [*Settings.model_fields, "environment"]:
@@ -252,7 +258,7 @@ def main() -> None:
             "QUEUE_NAMESPACE": f"bench-{secrets.token_hex(4)}",
             "S3_BUCKET": f"bench-{secrets.token_hex(4)}",
             "ALLOWED_NETWORKS": "127.0.0.0/8",
-            "FETCH_MAX_PER_HOST": "64",  # all covers of the world are on one
+            "FETCH_MAX_PER_HOST": "64",  # All covers come from one host.
             "POSTBACK_SECRET_KEY": "a secret",
             "LEVEL": "INFO",
         }
@@ -261,7 +267,7 @@ def main() -> None:
             change.apply()
         bench = Bench(shown)
         with service(options.log or Path(temporary), shown):
-            bench.live(10)  # opens connections
+            bench.live(10)  # This opens the connections.
             started = time.monotonic()
             bench.live(options.live)
             able = options.live / (time.monotonic() - started)
@@ -273,8 +279,8 @@ def main() -> None:
                 bulk_rate = (shown.ended - ended) / (time.monotonic() - started)
                 left = bench.left + bench.waiting()
     table = Table(
-        title=f"{options.live} live jobs at {rate:.1f}/s, {options.load:.0%} of the {able:.1f}/s it can do",
-        caption=f"sweep: {bulk_rate:.1f} jobs/s meanwhile, {left} of {options.bulk} left at its end",
+        title=f"{options.live} live jobs at {rate:.1f}/s, {options.load:.0%} of the machine's {able:.1f}/s",
+        caption=f"sweep: {bulk_rate:.1f} jobs/s at the same time, {left} of {options.bulk} left at the end",
     )
     table.add_column("from message to postback")
     for heading in ("alone", "with a sweep", "ratio", "more"):
@@ -284,9 +290,11 @@ def main() -> None:
         table.add_row(name, f"{before:.3f} s", f"{after:.3f} s", f"{after / before:.2f}", f"{after - before:.3f} s")
     Console(width=120).print(table)
     if not left:
-        sys.exit("the sweep ended before its measurement: give it more jobs")
+        sys.exit("the sweep ended before the measurement: increase --bulk")
     if p95(with_sweep) > max(TIMES * p95(without), p95(without) + MORE):
-        sys.exit(f"p95 is more than {TIMES:g} times, and {MORE:g} s more")
+        sys.exit(
+            f"the p95 during the sweep is more than {TIMES:g} times the p95 without, and more than {MORE:g} s above it"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What counting costs: CPU time of the metrics of one image, and of one scrape.
+"""Measures the cost of metrics: CPU time per image, and per scrape.
 
 python benchmarks/metrics.py
 """
@@ -15,8 +15,8 @@ from pipeline.events import Event, Outcome
 from pipeline.job import Job, Source
 from pipeline.stages import STAGES
 
-#: What one cover with three renditions makes beside a turn in each stage: its chunks, its renditions, and its requests
-#: where no batch is shared.
+#: What one cover with three renditions adds to one attempt per stage: its chunks, its renditions, and its
+#: requests if no batch is shared.
 CHUNKS, RENDITIONS, REQUESTS = 8, 3, 20
 
 ROUNDS = 20_000
@@ -24,7 +24,7 @@ ROUNDS = 20_000
 JOB = Job(id="1", folder="F", sources=(Source("https://example.org/a.png", ("image_url",)),))
 
 
-def turns() -> None:
+def attempts() -> None:
     for stage in STAGES:
         metrics.count_event(Event(stage.name, "1", Outcome.DONE, seconds=0.1, job=JOB))
 
@@ -48,7 +48,7 @@ def requests() -> None:
 
 
 def cpu(work: Callable[[], object], rounds: int = ROUNDS) -> float:
-    """Microseconds of CPU time that one call takes."""
+    """Return the CPU microseconds of one call."""
     began = time.process_time()
     for _ in range(rounds):
         work()
@@ -57,11 +57,11 @@ def cpu(work: Callable[[], object], rounds: int = ROUNDS) -> float:
 
 def main() -> None:
     total = 0.0
-    for what, work in {"turns": turns, "waits": waits, "volumes": volumes, "requests": requests}.items():
+    for what, work in {"turns": attempts, "waits": waits, "volumes": volumes, "requests": requests}.items():
         took = cpu(work)
         total += took
-        print(f"{what:<10} {took:7.1f} µs for each image")  # noqa: T201
-    print(f"{'together':<10} {total:7.1f} µs for each image, {total / len(STAGES):.1f} µs for each stage")  # noqa: T201
+        print(f"{what:<10} {took:7.1f} µs per image")  # noqa: T201
+    print(f"{'together':<10} {total:7.1f} µs per image, {total / len(STAGES):.1f} µs per stage")  # noqa: T201
     metrics.expect(stage.name for stage in STAGES)
     print(f"{'a scrape':<10} {cpu(lambda: generate_latest(metrics.REGISTRY), 200) / 1000:7.2f} ms")  # noqa: T201
 

@@ -1,7 +1,7 @@
-"""What the queue layer costs: four empty stages on the embedded SQS, side by side with plain dramatiq-sqs.
+"""Measures the cost of the queue layer: four empty stages on the embedded SQS, compared with plain dramatiq-sqs.
 
-`make bench-queues` runs both in turn, several times, and prints medians and ratios; it writes nothing. Each stage is a
-`dramatiq` process of its own, which loads this module and reports to the benchmark what it used.
+`make bench-queues` alternates between the two several times and prints medians and ratios; it writes nothing. Each
+stage is a `dramatiq` process of its own, which loads this module and reports its CPU time and requests.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ from pipeline.worker.crash_counter import StagedTrials
 from pipeline.worker.middleware import GracefulShutdown, InProgress, Suspects
 from pipeline.worker.settlement import Settlement
 
-#: Each stage is one actor with a queue of its own, and sends the next; the last reports the job's end.
+#: Each stage is one actor with its own queue. It sends to the next stage; the last one reports the end of the job.
 STAGES = "abcd"
 
-#: Variables that tell a worker the prefix of its queues, its stage, and where the benchmark listens.
+#: Environment variables of a worker: the prefix of its queues, its stage, and the address of the benchmark's listener.
 NAMESPACE, STAGE, ADDRESS = "BENCH_NAMESPACE", "BENCH_STAGE", "BENCH_ADDRESS"
 
-#: Seconds after the last job's end in which its deletes are made, and until which a job must have ended.
+#: Seconds after the last job for its deletes, and the timeout of a job.
 SETTLE, TIMEOUT = 0.6, 60.0
 
-#: Seconds, at the most, between two single jobs: a random part, so that none falls into step with somebody's polls.
+#: Maximum seconds between two single jobs. The pause is random, so that no job falls into step with the polls.
 PAUSE = 1.5
 
-#: The kinds of requests, by what SQS calls them; anything else is "other".
+#: The kinds of requests by SQS operation; anything else counts as "other".
 KINDS = {
     "SendMessage": "send",
     "SendMessageBatch": "send",
@@ -67,7 +67,7 @@ KINDS = {
 
 
 class Probe(dramatiq.Middleware):
-    """In each worker: counts its requests to SQS, and tells the benchmark what the process used when it asks."""
+    """Runs in each worker: counts its requests to SQS, and reports the process's usage on demand."""
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
@@ -75,20 +75,20 @@ class Probe(dramatiq.Middleware):
         self._connection: Connection | None = None
 
     def count(self, client: Any) -> None:
-        """Count the requests of a boto3 client, each as it goes out."""
+        """Count the requests of a boto3 client when they are sent."""
         client.meta.events.register("before-send.sqs", self._sending)
 
     def _sending(self, event_name: str, **_: Any) -> None:
         self.requests[KINDS.get(event_name.rpartition(".")[2], "other")] += 1
 
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
-        """Report for duty."""
+        """Connect to the benchmark."""
         self._connection = Client(os.environ[ADDRESS])
-        self.tell(os.environ[STAGE], os.getpid())
+        self.report(os.environ[STAGE], os.getpid())
         threading.Thread(target=self._answer, args=[self._connection], daemon=True).start()
 
-    def tell(self, *what: object) -> None:
-        """Tell the benchmark."""
+    def report(self, *what: object) -> None:
+        """Send a message to the benchmark."""
         with self._lock:
             if self._connection:
                 self._connection.send(what)
@@ -96,13 +96,13 @@ class Probe(dramatiq.Middleware):
     def _answer(self, connection: Connection) -> None:
         try:
             while connection.recv():
-                self.tell("used", time.process_time(), dict(self.requests))
+                self.report("used", time.process_time(), dict(self.requests))
         except EOFError:
             return
 
 
 def ours(probe: Probe | None = None) -> dramatiq.Broker:
-    """This project's broker, put together as `pipeline.worker.broker` does, with what every stage's worker has."""
+    """Build this project's broker as `pipeline.worker.broker` does, with the middleware of every stage's worker."""
     probe = probe or Probe()
     client = aws.sqs()
     probe.count(client)
@@ -128,7 +128,7 @@ def ours(probe: Probe | None = None) -> dramatiq.Broker:
 
 
 def plain(probe: Probe | None = None) -> dramatiq.Broker:
-    """dramatiq-sqs as it comes."""
+    """Build an unchanged dramatiq-sqs broker."""
     probe = probe or Probe()
     broker = dramatiq_sqs.SQSBroker(namespace=os.environ[NAMESPACE])
     probe.count(broker.sqs.meta.client)
@@ -146,7 +146,7 @@ def _with_stages(broker: dramatiq.Broker, probe: Probe) -> dramatiq.Broker:
     broker.add_middleware(probe)
 
     def end(sent: float) -> None:
-        probe.tell("end", sent, time.monotonic())
+        probe.report("end", sent, time.monotonic())
 
     then: Callable[[float], object] = end
     for name in reversed(STAGES):
@@ -164,7 +164,7 @@ def _step(then: Callable[[float], object]) -> Callable[[float], None]:
 
 @dataclass
 class Use:
-    """CPU seconds and requests, of one process or of several."""
+    """CPU seconds and requests of one or more processes."""
 
     cpu: float = 0.0
     requests: Counter[str] = field(default_factory=Counter)
@@ -188,12 +188,12 @@ class Round:
 
     @property
     def figures(self) -> dict[str, float]:
-        """What the table shows, in its order."""
+        """Return the figures in the order of the table."""
         requests = {kind: self.workers.requests[kind] / self.jobs for kind in ("send", "receive", "delete", "other")}
         return {
             "SQS requests per job": sum(requests.values()),
             **{f"  {kind}": count for kind, count in requests.items()},
-            "  besides: to start it": self.sends.requests.total() / self.jobs,
+            "  in addition, to send it": self.sends.requests.total() / self.jobs,
             "CPU ms per job": 1000 * self.workers.cpu / self.jobs,
             "jobs per second": self.jobs / self.seconds,
             "idle latency ms, p50": 1000 * median(self.latencies),
@@ -201,7 +201,7 @@ class Round:
         }
 
 
-#: What each figure is to keep to: the figure itself, or its ratio to plain dramatiq-sqs.
+#: The target of each figure: a value, or a ratio to plain dramatiq-sqs.
 TARGETS = {
     "SQS requests per job": "at most 1.7",
     "CPU ms per job": "ratio 0.33",
@@ -211,7 +211,7 @@ TARGETS = {
 
 
 class Workers:
-    """The workers of the four stages, ready for work."""
+    """The running workers of the four stages."""
 
     def __init__(self, listener: Listener, count: int) -> None:
         with _no_longer_than(TIMEOUT):
@@ -220,7 +220,7 @@ class Workers:
         self._used: list[Use] = []
 
     def used(self) -> Use:
-        """What they have used so far."""
+        """Return the usage of all workers so far."""
         self._used = []
         for connection in self._connections:
             connection.send(True)
@@ -229,7 +229,7 @@ class Workers:
         return sum(self._used, start=Use())
 
     def ends(self, count: int) -> list[tuple[float, float]]:
-        """For each of the next `count` jobs to end: when it was sent, and when it ended."""
+        """Wait for the next `count` jobs and return when each was sent and when it ended."""
         ends: list[tuple[float, float]] = []
         while len(ends) < count:
             ends += self._messages()
@@ -263,7 +263,7 @@ def _no_longer_than(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def running(broker: str, threads: list[int], folder: Path) -> Iterator[Workers]:
-    """The workers of `broker`, a process for each stage."""
+    """Run the workers of `broker`, one process per stage."""
     address = str(folder / f"{os.environ[NAMESPACE]}.socket")
     path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environ = os.environ | {ADDRESS: address, "PYTHONPATH": os.pathsep.join(path)}
@@ -278,7 +278,7 @@ def running(broker: str, threads: list[int], folder: Path) -> Iterator[Workers]:
             yield Workers(listener, len(STAGES))
         except TimeoutError as error:
             log.seek(0)
-            raise SystemExit(f"{error}; what they said:\n{log.read().decode(errors='replace')}") from None
+            raise SystemExit(f"{error}; the workers logged:\n{log.read().decode(errors='replace')}") from None
         finally:
             for child in children:
                 child.terminate()
@@ -287,14 +287,14 @@ def running(broker: str, threads: list[int], folder: Path) -> Iterator[Workers]:
 
 
 def measure(name: str, folder: Path, *, jobs: int, singles: int, threads: list[int]) -> Round:
-    """One round: single jobs, one at a time, then many at once, which wait in the first queue until all are sent."""
+    """Measure one round: first single jobs, then a burst that waits in the first queue until all jobs are sent."""
     os.environ[NAMESPACE] = f"bench-{secrets.token_hex(4)}"
     probe = Probe()
     broker = BROKERS[name](probe)
     first = broker.get_actor(STAGES[0])
     with running(name, threads, folder) as workers:
         latencies = []
-        for _ in range(1 + singles):  # the first opens connections
+        for _ in range(1 + singles):  # The first job opens the connections.
             first.send(time.monotonic())
             [(sent, ended)] = workers.ends(1)
             latencies.append(ended - sent)
@@ -320,12 +320,12 @@ def _send(broker: dramatiq.Broker, messages: list[dramatiq.Message[Any]]) -> Non
 
 
 def table(rounds: dict[str, list[Round]]) -> Table:
-    """Medians of both brokers, and the median of the rounds' ratios."""
+    """Show the medians of both brokers, and the median of the rounds' ratios."""
     mine, theirs = ([each.figures for each in rounds[name]] for name in BROKERS)
     jobs = rounds["this project"][0].jobs
     shown = Table(
         title=f"Four empty stages, {jobs} jobs: medians of {len(mine)} rounds",
-        caption="ratio: the median of each round's own",
+        caption="ratio: median over the rounds",
     )
     shown.add_column("of the workers")
     for heading in (*BROKERS, "ratio", "target"):
@@ -344,10 +344,12 @@ def table(rounds: dict[str, list[Round]]) -> Table:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=400, help="jobs sent at once (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=400, help="jobs in the burst (default: %(default)s)")
     parser.add_argument("--singles", type=int, default=20, help="single jobs, one at a time (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of both brokers in turn (default: %(default)s)")
-    parser.add_argument("--threads", type=int, nargs=4, default=[8] * 4, metavar="N", help="of each stage (default: 8)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds for each broker (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=int, nargs=4, default=[8] * 4, metavar="N", help="threads of each stage (default: 8)"
+    )
     options = parser.parse_args()
     use_own_emulator()
     rounds: dict[str, list[Round]] = {name: [] for name in BROKERS}

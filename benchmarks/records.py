@@ -1,9 +1,9 @@
-"""What it costs to keep a record of each turn: CPU milliseconds per image, of the job log, the traces and the log.
+"""Measures the cost of recording attempts: CPU milliseconds per image for the job log, the traces and the log.
 
     python benchmarks/records.py [--images 2000]
 
-Each image is one job of four turns. "Told" is what the working thread spends, "written" what the thread of the job log
-or of the traces spends beside it; MongoDB itself, the embedded server in a process of its own, is not counted.
+Each image is one job with four attempts. "emitted" is the CPU time of the working thread, "written" that of the thread
+of the job log or of the traces. MongoDB, the embedded server in a process of its own, does not count.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from tests.support.trace_collector import collecting
 console = Console()
 
 
-def turns(number: int) -> list[Event]:
-    """The four turns of one image."""
+def attempts(number: int) -> list[Event]:
+    """Return the four attempts of one image."""
     recipe = Recipe(get_settings().renditions, "cover")
     source = Source(f"https://example.org/covers/{number}.jpg", ("image_url",))
     job = Job(str(uuid.uuid4()), "THE_SHOW", (source,), payload={"postback_url": "https://example.org/hook"})
@@ -56,19 +56,20 @@ def turns(number: int) -> list[Event]:
 
 
 def measured(name: str, images: list[list[Event]], emit: Callable[[Event], None], finish: Callable[[], None]) -> None:
-    """Print the milliseconds of CPU per image: of telling, and of all else in this process until it is written."""
+    """Print CPU milliseconds per image: of emitting, and of everything else in this process until it is written."""
     process, thread = time.process_time(), time.thread_time()
-    for stage in zip(*images, strict=True):  # each stage is a process of its own: no batch holds two turns of a job
+    # Each stage is a process of its own, so no batch holds two attempts of a job.
+    for stage in zip(*images, strict=True):
         for number, event in enumerate(stage):
             emit(event)
             if number % 4 == 0:
-                time.sleep(0.0005)  # the writing thread works beside
-    told = time.thread_time() - thread
+                time.sleep(0.0005)  # The writing thread works at the same time.
+    emitted = time.thread_time() - thread
     finish()
     all_of_it = time.process_time() - process
     written = all_of_it - (time.thread_time() - thread)
     each = 1000 / len(images)
-    console.print(f"{name:<12} told {told * each:.3f}   written {written * each:.3f}", highlight=False)
+    console.print(f"{name:<12} emitted {emitted * each:.3f}   written {written * each:.3f}", highlight=False)
 
 
 def main() -> None:
@@ -80,7 +81,7 @@ def main() -> None:
         lazy.forget()
         for change in plan(get_settings(), create_bucket=True):
             change.apply()
-        images = [turns(number) for number in range(count)]
+        images = [attempts(number) for number in range(count)]
         log = JobLogWriter(capacity=4 * count)
         log.start()
         measured("job log", images, log, lambda: log.stop(120))
@@ -95,7 +96,7 @@ def main() -> None:
             measured("log, text", images, log_event, lambda: None)
             handler.setFormatter(JsonFormatter())
             measured("log, json", images, log_event, lambda: None)
-        # Last, for its collector is in this process too: what that spends is part of "written".
+        # Last, because the collector runs in this process too: its CPU time is part of "written".
         traces = Traces(f"{collector.endpoint}/v1/traces")
         traces.start()
         measured("traces", images, traces, lambda: traces.stop(120))

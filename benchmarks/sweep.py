@@ -1,10 +1,10 @@
-"""A sweep at the size where it hurts: 100,000 episodes of 2,000 channels with 2,000 covers, one cover in ten bad.
+"""Measures a large sweep: 100,000 episodes of 2,000 channels with 2,000 covers, one cover in ten bad.
 
-`make bench-sweep` measures how fast jobs are handed over, beside the rate of plain SendMessageBatch requests to the
-same endpoint. Then it runs the Procfile's processes on the embedded stack, and sweeps twice, each time a new database:
-a tenth of the episodes, and all of them. It prints how long each takes, what for, and what memory the sweeping process
-has at its peak. All that was written is checked by code that shares nothing with the service's (`sweep_check`). It ends
-with status 1 where a promise is not kept.
+`make bench-sweep` first compares the rate at which jobs are handed over with the rate of plain SendMessageBatch
+requests to the same endpoint. Then it runs the Procfile's processes on the embedded stack and sweeps two new databases:
+one with a tenth of the episodes, one with all of them. It prints how the time was spent and the peak memory of the
+sweep process. An independent check (`sweep_check`), which shares no code with the service, verifies everything that was
+written. The exit status is 1 if a promise is broken.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ from pipeline.sweeps.documents import EPISODES
 HERE = Path(__file__).parent
 PROCFILE = HERE.parent / "Procfile"
 
-#: Seconds until the processes are ready, and in which some document must have ended, else the run stands still.
+#: Timeouts in seconds: for the processes to become ready, and for the next document of a run to end.
 READY, STANDS_STILL = 90.0, 300.0
 
-#: Seconds between two looks at the memory of the sweeping process, and at the run.
+#: Seconds between two samples of the sweep process's memory, and between two looks at the run.
 LOOK_EVERY = 1.0
 
-#: What is promised: peak memory, of that of a run of a tenth; the rate of the hand-over, of the endpoint's own.
+#: The promises: peak memory as a multiple of the small run's; rate of the hand-over as a share of the endpoint's rate.
 MEMORY, RATE = 1.2, 0.8
 
-#: Messages of one measurement of the hand-over, how often each way is measured, and messages of one request.
+#: Messages per measurement of the hand-over, measurements of each method, and messages per request.
 MESSAGES, ROUNDS, BATCH = 5000, 5, 10
 
-#: Sentences that are shown of what is wrong.
+#: Maximum number of errors that are printed.
 SHOWN = 10
 
 console = Console(width=120)
@@ -68,13 +68,13 @@ console = Console(width=120)
 
 @dataclass
 class Memory:
-    """What a process group has at its peak, in bytes, looked at from outside."""
+    """Samples the peak memory of a process group in bytes, from another process."""
 
-    shared_out: int = 0  #: PSS: what it shares with others counts in part; the most that was seen
-    resident: int = 0  #: RSS of the largest of its processes, the kernel's own mark
+    shared_out: int = 0  #: Maximum PSS seen; shared pages count in part.
+    resident: int = 0  #: RSS of the largest process: the kernel's own peak.
 
     def look(self, group: int) -> None:
-        """Look at all processes of the group."""
+        """Sample all processes of the group."""
         total = 0
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError, ValueError, AttributeError):
@@ -90,20 +90,20 @@ def _kib(file: Path, name: str) -> int:
 
 @dataclass
 class Swept:
-    """How one run went. Times are in seconds."""
+    """The results of one run. Times are in seconds."""
 
     episodes: int
     walked: float = 0.0  #: until the last page was taken
     ended: float = 0.0  #: until the last document was written
     memory: Memory = field(default_factory=Memory)
-    spent: dict[str, float] = field(default_factory=dict)  #: in the sweeping process; see `sweep_times`
+    spent: dict[str, float] = field(default_factory=dict)  #: in the sweep process; see `sweep_times`
     counts: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     looked_at: int = 0
 
 
 def sweep(stack: EmbeddedStack, episodes: int, covers: int, folder: Path) -> Swept:
-    """Plant, sweep, and check."""
+    """Insert the documents, sweep them, and check the results."""
     with serving() as world, environment(stack):
         url = get_settings().database_url
         assert url is not None  # noqa: S101 - the environment has just been set
@@ -143,7 +143,7 @@ def _insert(collection: Any, documents: Iterator[dict[str, Any]]) -> None:
 
 @contextmanager
 def environment(stack: EmbeddedStack) -> Iterator[None]:
-    """The variables of a service with queues, a bucket and a database of its own, provisioned."""
+    """Return the variables of a service with its own, provisioned queues, bucket and database."""
     for name in [*Settings.model_fields, "environment"]:
         os.environ.pop(name.upper(), None)
     unique = secrets.token_hex(4)
@@ -165,7 +165,7 @@ def environment(stack: EmbeddedStack) -> Iterator[None]:
 
 @contextmanager
 def service(log: Path, times: Path) -> Iterator[Supervisor]:
-    """The processes of a sweep, ready; the sweeping one notes its times."""
+    """Run the processes of a sweep; the sweep process records its times."""
     text = PROCFILE.read_text(encoding="utf-8")
     procfile = log.with_suffix(".procfile")
     path = f"PYTHONPATH={HERE}:{HERE.parent} SWEEP_TIMES={times} "
@@ -178,7 +178,8 @@ def service(log: Path, times: Path) -> Iterator[Supervisor]:
     with Supervisor(procfile, lambda name, line: lines.append(f"{name}: {line}"), concurrency=others) as supervisor:
         supervisor.start()
         try:
-            wanted = len(STAGES) + (os.cpu_count() or 1)  # resize has one for each core, and the sweep has one
+            # resize has one worker process per core, and the sweep has one.
+            wanted = len(STAGES) + (os.cpu_count() or 1)
             _wait(lambda: sum("Worker process is ready" in line for line in lines) >= wanted, READY)
             yield supervisor
         finally:
@@ -186,7 +187,7 @@ def service(log: Path, times: Path) -> Iterator[Supervisor]:
 
 
 def _run(supervisor: Supervisor, swept: Swept) -> None:
-    """Sweep the episodes, looking on."""
+    """Sweep the episodes and print the progress."""
     from pipeline.actors import broker  # noqa: PLC0415 - reads the settings
 
     broker.namespace = get_settings().queue_namespace
@@ -226,7 +227,7 @@ def _wait(condition: Callable[[], bool], timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            sys.exit(f"it took longer than {timeout:g} s")
+            sys.exit(f"it did not happen within {timeout:g} s")
         time.sleep(0.05)
 
 
@@ -234,7 +235,7 @@ def _wait(condition: Callable[[], bool], timeout: float) -> None:
 
 
 def hand_over() -> dict[str, list[float]]:
-    """Messages a second, round by round: by the queue layer, and by the endpoint from one and from eight threads."""
+    """Measure messages per second by round: of the queue layer, and of plain requests from one and eight threads."""
     from pipeline.actors import broker, fetch_image  # noqa: PLC0415 - reads the settings
 
     broker.namespace = get_settings().queue_namespace
@@ -263,7 +264,7 @@ def hand_over() -> dict[str, list[float]]:
         "SendMessageBatch, eight at a time": lambda: by_threads(8),
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}
-    request(batches[0])  # opens the connection
+    request(batches[0])  # This opens the connection.
     for number in range(ROUNDS):
         for name, way in list(ways.items())[:: 1 if number % 2 else -1]:
             broker.client.purge_queue(QueueUrl=url)
@@ -285,7 +286,7 @@ def _job(number: int) -> Job:
 
 
 def table_of(swept: Sequence[Swept], covers: int) -> Table:
-    """The runs, side by side."""
+    """Show the runs side by side."""
     table = Table(title=f"Sweeps over {covers:,} covers, one in ten bad")
     table.add_column("episodes")
     for each in swept:
@@ -294,10 +295,10 @@ def table_of(swept: Sequence[Swept], covers: int) -> Table:
     def row(name: str, cell: Callable[[Swept], str]) -> None:
         table.add_row(name, *map(cell, swept))
 
-    row("seconds until all was walked", lambda s: f"{s.walked:.0f}")
+    row("seconds until all pages were taken", lambda s: f"{s.walked:.0f}")
     row("seconds until all was written", lambda s: f"{s.ended:.0f}")
-    row("documents a second", lambda s: f"{s.episodes / s.ended:.0f}")
-    row("pages, those that waited too", lambda s: f"{s.spent['pages']:.0f}")
+    row("documents per second", lambda s: f"{s.episodes / s.ended:.0f}")
+    row("pages, including those that waited", lambda s: f"{s.spent['pages']:.0f}")
     row("jobs handed over", lambda s: f"{s.spent['jobs']:.0f}")
     row("in pages, seconds", lambda s: f"{s.spent['page']:.1f}")
     row("  of these in MongoDB", lambda s: f"{s.spent['mongodb']:.1f}")
@@ -305,10 +306,10 @@ def table_of(swept: Sequence[Swept], covers: int) -> Table:
         row(f"    in {name}", lambda s, name=name: f"{s.spent.get(f'mongodb {name}', 0):.1f}")  # type: ignore[misc]
     row("  of these in the hand-over", lambda s: f"{s.spent['hand-over']:.1f}")
     row("  of these in Python", lambda s: f"{s.spent['page'] - s.spent['mongodb'] - s.spent['hand-over']:.1f}")
-    row("peak memory of the sweeping process, RSS", lambda s: f"{s.memory.resident / 2**20:.1f} MiB")
+    row("peak memory of the sweep process, RSS", lambda s: f"{s.memory.resident / 2**20:.1f} MiB")
     row("peak memory of its process group, PSS", lambda s: f"{s.memory.shared_out / 2**20:.1f} MiB")
     row("done, invalid, failed", lambda s: ", ".join(f"{s.counts.get(n, 0):,}" for n in ("done", "invalid", "failed")))
-    row("objects whose pixels were looked at", lambda s: f"{s.looked_at:,}")
+    row("objects whose pixels were checked", lambda s: f"{s.looked_at:,}")
     row(
         "wrong",
         lambda s: (
@@ -322,7 +323,7 @@ def main() -> None:
     """Sweep, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=100_000, help="episodes (default: %(default)s)")
-    parser.add_argument("--covers", type=int, default=2000, help="channels, each with a cover (default: %(default)s)")
+    parser.add_argument("--covers", type=int, default=2000, help="channels with one cover each (default: %(default)s)")
     parser.add_argument("--only", choices=["sweep", "hand-over"], help="only one of the two measurements")
     parser.add_argument("--log", type=Path, help="a folder for the logs of the processes")
     options = parser.parse_args()
@@ -332,7 +333,7 @@ def main() -> None:
             with environment(stack):
                 rates = hand_over()
             ours, _, theirs = map(median, rates.values())
-            table = Table(title=f"Handing {MESSAGES:,} jobs over, messages a second in {ROUNDS} rounds")
+            table = Table(title=f"Handing {MESSAGES:,} jobs over, messages per second in {ROUNDS} rounds")
             table.add_column("how")
             for heading in ("median", "least", "most", "of eight at a time"):
                 table.add_column(heading, justify="right")
@@ -341,7 +342,7 @@ def main() -> None:
                 table.add_row(name, *cells, f"{median(each) / theirs:.0%}")
             console.print(table)
             if ours < RATE * theirs:
-                broken.append(f"the hand-over has {ours / theirs:.0%} of the endpoint's own rate, not {RATE:.0%}")
+                broken.append(f"the hand-over reaches {ours / theirs:.0%} of the endpoint's own rate, not {RATE:.0%}")
         if options.only != "hand-over":
             folder = options.log or Path(temporary)
             folder.mkdir(parents=True, exist_ok=True)
@@ -351,10 +352,10 @@ def main() -> None:
             for each in swept:
                 for sentence in each.wrong[:SHOWN]:
                     console.print(sentence, highlight=False, markup=False)
-            broken += [f"of {each.episodes:,} episodes some are wrong" for each in swept if each.wrong]
+            broken += [f"some of {each.episodes:,} episodes are wrong" for each in swept if each.wrong]
             small, large = (each.memory.resident for each in swept)
             if large > MEMORY * small:
-                broken.append(f"peak memory is {large / small:.2f} times that of a run of a tenth")
+                broken.append(f"peak memory is {large / small:.2f} times that of the small run")
     if broken:
         sys.exit("; ".join(broken))
 

@@ -1,6 +1,6 @@
-"""The independent check of `bench-sweep`: what is in MongoDB and S3 against what was planted.
+"""The independent check of `bench-sweep`: compares MongoDB and S3 with the documents that were inserted.
 
-It reads every document by one cursor and every key of the bucket, and asks nothing of the service's own code.
+It reads every document with one cursor and lists every key of the bucket. It shares no code with the service.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ from typing import Any
 from PIL import Image
 from sweep_world import BAD, FLAWS, World, bystander, colours, episode, flaw_of, folder_of
 
-#: Renditions, as the service's default has them.
+#: The service's default renditions.
 SIZES = {"50x50": 50, "250X250": 250, "800x800": 800}
 
-#: How far the colour of a rendition may be off, of 255: JPEG loses a little.
+#: Tolerance for the colours of a rendition, of 255: JPEG is lossy.
 OFF = 12
 
 
 class Check:
-    """Says what is wrong, and counts what is right.
+    """Finds errors, and counts correct results.
 
-    Parameters:
-        episodes, covers: how many were planted; beside them one bystander for each hundred episodes.
-        database, s3: clients of this check's own.
-        base: what URLs of objects begin with, the bucket included.
+    Args:
+        episodes: number of inserted episodes, without one bystander per hundred of them.
+        covers: number of covers.
+        database: a client of the check's own.
+        s3: a client of the check's own.
+        base: the beginning of the objects' URLs, including the bucket.
     """
 
     def __init__(self, world: World, episodes: int, covers: int, *, database: Any, s3: Any, bucket: str, base: str):
@@ -37,26 +39,26 @@ class Check:
         self._episodes, self._covers = episodes, covers
         self._database, self._s3, self._bucket = database, s3, bucket
         self._base = base
-        self.ended: Counter[str] = Counter()  #: documents by how they ended
+        self.ended: Counter[str] = Counter()  #: documents by outcome
         self.keys: dict[int, dict[str, str]] = {}  #: of each good cover, by rendition
-        self.looked_at = 0  #: objects whose pixels were looked at
+        self.looked_at = 0  #: objects whose pixels were checked
 
     def wrong(self, pictures: int) -> Iterator[str]:
-        """A sentence for all that is not as it should be; `pictures` covers are looked at in S3."""
+        """Yield a sentence for each error; compares the pixels of `pictures` covers in S3."""
         seen = 0
         for found in self._database.episodes.find():
             seen += 1
             yield from (f"episode {found['_id']}: {what}" for what in self._of_episode(found))
         planted = self._episodes + bystanders(self._episodes)
         if seen != planted:
-            yield f"{seen} episodes are there, of {planted}"
+            yield f"{seen} episodes exist, not {planted}"
         yield from self._of_objects(pictures)
         yield from self._of_fetches()
 
     def _of_episode(self, found: dict[str, Any]) -> Iterator[str]:
         if isinstance(found["_id"], str):
             if found != bystander(int(found["_id"].split()[1]), self._covers, self._world):
-                yield "it was none of the sweep's, and has changed"
+                yield "it belongs to no sweep, but has changed"
             self.ended["left alone"] += 1
             return
         number, cover = found["_id"], found["_id"] % self._covers
@@ -82,7 +84,7 @@ class Check:
             expected["metadata"] = metadata | ({"error": True} if flaw.given_up else {"image_is_valid": False})
         if found != expected:
             differ = {name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)}
-            yield f"{sorted(differ)} are not as they should be: { ({name: found.get(name) for name in differ})!r:.200}"
+            yield f"{sorted(differ)} are wrong: { ({name: found.get(name) for name in differ})!r:.200}"
 
     def _of_info(self, cover: int, info: Any) -> Iterator[str]:
         path = f"images-resized/{folder_of(cover)}/"
@@ -107,9 +109,9 @@ class Check:
         named = {key for keys in self.keys.values() for key in keys.values()}
         good = sum(not flaw_of(cover) for cover in range(self._covers))
         if len(self.keys) != good:
-            yield f"{len(self.keys)} covers are stored, of {good}"
+            yield f"{len(self.keys)} covers are stored, not {good}"
         if there != named:
-            yield f"{len(named - there)} objects are missing, and {len(there - named)} are nobody's"
+            yield f"{len(named - there)} objects are missing, and {len(there - named)} belong to no episode"
         chosen = sorted(self.keys)
         for cover in random.Random(1).sample(chosen, min(pictures, len(chosen))):  # noqa: S311 - no secret is drawn
             for name, key in self.keys[cover].items():
@@ -121,7 +123,7 @@ class Check:
     def _of_fetches(self) -> Iterator[str]:
         more = [cover for cover, count in self._world.fetched.items() if count > 1 and flaw_of(cover) != "down"]
         if more:
-            yield f"{len(more)} covers were fetched more than once, as number {more[0]}"
+            yield f"{len(more)} covers were fetched more than once, for example cover {more[0]}"
 
 
 def _shows(body: bytes, side: int, cover: int) -> bool:
@@ -138,5 +140,5 @@ def _shows(body: bytes, side: int, cover: int) -> bool:
 
 
 def bystanders(episodes: int) -> int:
-    """How many documents are planted that no sweep may touch."""
+    """Return the number of documents that no sweep may touch."""
     return max(BAD, episodes // 100)

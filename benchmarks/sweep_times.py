@@ -1,7 +1,7 @@
-"""Loaded by the sweeping worker beside the actors: notes where the time of its pages goes.
+"""Loaded by the sweep worker together with the actors: records how the time of its pages is spent.
 
-A line of JSON for each page, in the file that SWEEP_TIMES names: seconds since the start in MongoDB's commands, in the
-hand-over, and in the page as a whole, and how many jobs were handed over.
+It writes a line of JSON for each page to the file in SWEEP_TIMES. The line holds the seconds spent so far in
+MongoDB's commands, in the hand-over and in pages as a whole, and the number of jobs that were handed over.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ spent: Counter[str] = Counter()
 
 
 class Commands(pymongo.monitoring.CommandListener):
-    """Adds up what MongoDB's commands take."""
+    """Sums the durations of MongoDB's commands."""
 
     def started(self, event: pymongo.monitoring.CommandStartedEvent) -> None: ...
 
@@ -38,7 +38,7 @@ class Commands(pymongo.monitoring.CommandListener):
 
 
 def timed(place: Any, name: str, what: str) -> None:
-    """Let the time that `name` takes be noted as `what`."""
+    """Wrap the function `name` to record its duration as `what`."""
     work: Callable[..., Any] = getattr(place, name)
 
     def work_in_time(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What `bench-sweep` plants: channels, episodes and their covers, a part of them bad, and the hosts that serve them."""
+"""The world of `bench-sweep`: channels, episodes and their covers, some of them bad, and the hosts that serve them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 
 from PIL import Image
 
-#: One in so many covers is bad.
+#: One cover in this many is bad.
 BAD = 10
 
-#: Hosts, each a port of its own: as many requests at a time go to one as the settings allow.
+#: Number of hosts, each a port of its own: the settings limit the requests per host.
 HOSTS = 40
 
-#: Pixels of a cover's sides: half of it is of one colour, half of another.
+#: Side of a cover in pixels; each half has one colour.
 SIDE = 400
 
 LONG_AGO, FAR_OFF = datetime(2001, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC)
@@ -28,7 +28,7 @@ LONG_AGO, FAR_OFF = datetime(2001, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinf
 
 @dataclass(frozen=True)
 class Flaw:
-    """A way in which a cover is bad, and what must be written of it."""
+    """A way in which a cover is bad, and the error that must be written."""
 
     code: str
     stage: str = "fetch"
@@ -46,7 +46,7 @@ FLAWS = {
     "no-url": Flaw("bad_url"),
 }
 
-#: Titles of channels, and the folder that each stands for; without a title, and without the channel, it is `CUSTOM`.
+#: Titles of channels, with the folder of each. Without a title or without a channel, the folder is `CUSTOM`.
 TITLES: tuple[tuple[str | None, str], ...] = (
     ("Mundo Cristão {}", "MUNDO_CRISTAO_{}"),
     (" a/b ?c&d {}", "A--B_-C-D_{}"),
@@ -55,24 +55,24 @@ TITLES: tuple[tuple[str | None, str], ...] = (
     (None, "CUSTOM"),
 )
 
-#: Every so many channels, one is not there though its episodes name it.
+#: One channel in this many is missing although its episodes refer to it.
 NO_CHANNEL = 50
 
 
 def flaw_of(cover: int) -> str:
-    """The name of a cover's flaw; empty, where it is good."""
+    """Return the name of a cover's flaw, or an empty string for a good cover."""
     return list(FLAWS)[cover // BAD % len(FLAWS)] if cover % BAD == 0 else ""
 
 
 def colours(cover: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """The colours of a cover's left and right half: no two covers have the same pair."""
+    """Return the colours of a cover's left and right half: no two covers have the same pair."""
     left = (20 + cover * 37 % 211, 20 + cover * 53 % 197, 20 + cover * 91 % 199)
     red, green, blue = left
     return left, (255 - blue, red, 255 - green)
 
 
 def folder_of(channel: int) -> str:
-    """The folder of a channel's episodes, written down beside its title."""
+    """Return the folder of a channel's episodes, from the list of titles."""
     if channel % NO_CHANNEL == 0:
         return "CUSTOM"
     return TITLES[channel % len(TITLES)][1].format(channel)
@@ -80,13 +80,13 @@ def folder_of(channel: int) -> str:
 
 @dataclass
 class World:
-    """Serves the covers, and knows how often each was asked for."""
+    """Serves the covers, and counts how often each was requested."""
 
     ports: list[int] = field(default_factory=list)
     fetched: Counter[int] = field(default_factory=Counter)
 
     def url(self, cover: int) -> str:
-        """Where a cover is, as its episodes have it."""
+        """Return the URL of a cover in its episodes."""
         match flaw_of(cover):
             case "private":
                 return f"http://10.9.8.7/{cover}.jpg"
@@ -95,7 +95,7 @@ class World:
         return f"http://127.0.0.1:{self.ports[cover % HOSTS]}/{cover}.jpg"
 
     def answer(self, cover: int) -> tuple[int, bytes]:
-        """What its host says."""
+        """Return the status and the body of the host's answer."""
         self.fetched[cover] += 1
         answers: dict[str, Callable[[], tuple[int, bytes]]] = {
             "": lambda: (200, _picture(cover)),
@@ -114,13 +114,13 @@ def _picture(cover: int) -> bytes:
     picture = Image.new("RGB", (SIDE, SIDE), right)
     picture.paste(left, (0, 0, SIDE // 2, SIDE))
     out = io.BytesIO()
-    picture.save(out, "JPEG", quality=90, comment=str(cover))  # no two have the same bytes
+    picture.save(out, "JPEG", quality=90, comment=str(cover))  # No two covers have the same bytes.
     return out.getvalue()
 
 
 @contextmanager
 def serving() -> Iterator[World]:
-    """A world whose hosts answer."""
+    """Run the hosts of a world."""
     world = World()
 
     class Handler(BaseHTTPRequestHandler):
@@ -140,7 +140,7 @@ def serving() -> Iterator[World]:
         request_queue_size = 64
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that hangs up has read what it wanted."""
+            """Ignore clients that hang up: they have read what they wanted."""
 
     servers = [Server(("127.0.0.1", 0), Handler) for _ in range(HOSTS)]
     for server in servers:
@@ -155,7 +155,7 @@ def serving() -> Iterator[World]:
 
 
 def channel(number: int) -> dict[str, Any] | None:
-    """A channel, or None where it is missing. None is stale: this is about episodes."""
+    """Return a channel, or None if it is missing. No channel is stale, because this is about episodes."""
     if number % NO_CHANNEL == 0:
         return None
     title = TITLES[number % len(TITLES)][0]
@@ -163,7 +163,7 @@ def channel(number: int) -> dict[str, Any] | None:
 
 
 def episode(number: int, covers: int, world: World) -> dict[str, Any]:
-    """An episode whose cover changed. What else is in it differs from one to the next, as in old databases."""
+    """Return an episode whose cover changed. Its other fields vary, as in old databases."""
     cover = number % covers
     more: tuple[dict[str, Any], ...] = (
         {},
@@ -176,7 +176,7 @@ def episode(number: int, covers: int, world: World) -> dict[str, Any]:
 
 
 def bystander(number: int, covers: int, world: World) -> dict[str, Any]:
-    """An episode that no sweep may touch."""
+    """Return an episode that no sweep may touch."""
     url = world.url(number % covers)
     kinds: tuple[dict[str, Any], ...] = (
         {"itunes_image": url, "last_itunes_image": url},

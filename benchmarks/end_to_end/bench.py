@@ -1,9 +1,9 @@
-"""The cost of an image from end to end: this project beside its alternatives, on the embedded SQS and S3.
+"""Measures the end-to-end cost of an image, compared with alternatives, on the embedded SQS and S3.
 
-`make bench` has all contenders do the same jobs in turn, several times: a message in, three renditions in S3, one
+`make bench` gives all contenders the same jobs, alternating between them: a message in, three renditions in S3, one
 postback. It measures CPU, requests, memory, throughput and waiting, at saturation and at equal rates, and prints them.
-A run of everything also writes docs/performance.md, docs/scaling.md, a paragraph of README.md and a plot. `--quick`
-measures saturation alone, in about half a minute for a contender.
+A full run also writes docs/performance.md, docs/scaling.md, a paragraph of README.md and a plot. `--quick` measures
+saturation only, in about half a minute per contender.
 """
 
 from __future__ import annotations
@@ -40,8 +40,12 @@ DELAY = [10.0, 20.0]
 
 
 def rendering_alone(sources: Path, side: int, seconds: float) -> dict[str, Any]:
-    """CPU milliseconds of rendering an image: on one core while the others idle, and on all at once; and on one with
-    the memory of a worker."""
+    """Measure CPU milliseconds of rendering an image.
+
+    Returns:
+        The figures on one core while the others idle, on all cores at once, and on one core with a worker's malloc
+        settings.
+    """
     covers = sorted(sources.glob(f"*-{side}.jpg"))
     command = [sys.executable, HERE / "rendering.py", str(seconds)]
 
@@ -59,7 +63,7 @@ def rendering_alone(sources: Path, side: int, seconds: float) -> dict[str, Any]:
 
 
 def sharp_alone(peers: Peers, side: int, seconds: float) -> float | None:
-    """CPU milliseconds in which sharp makes the renditions of an image, the mean of the covers; None without sharp."""
+    """Measure CPU milliseconds of sharp per image, as the mean of the covers. Returns None without sharp."""
     if not peers.node:
         return None
     taken = []
@@ -73,22 +77,22 @@ def sharp_alone(peers: Peers, side: int, seconds: float) -> float | None:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=ENTRANTS, default=list(ENTRANTS), help="contenders (default: all)")
     parser.add_argument("--size", nargs="+", type=int, choices=SIDES, default=list(SIDES), help="sides of the covers")
-    parser.add_argument("--jobs", type=int, default=160, help="jobs of a burst (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=160, help="jobs per burst (default: %(default)s)")
     delay = "milliseconds until they answer (default: 10 20)"
     parser.add_argument("--delay", nargs=2, type=float, metavar=("SQS", "S3"), default=DELAY, help=delay)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of all contenders in turn (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="one burst each, and no rates; nothing is written")
-    parser.add_argument("--save", type=Path, help="a file for the results, as JSON")
-    parser.add_argument("--show", type=Path, help="a file of results: show and report them, and measure nothing")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of all contenders (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="one burst each and no rates; writes nothing")
+    parser.add_argument("--save", type=Path, help="file for the results, as JSON")
+    parser.add_argument("--show", type=Path, help="file of saved results: show and report them, measure nothing")
     return parser.parse_args()
 
 
 def measured(options: argparse.Namespace, peers: Peers) -> Iterator[dict[str, Any]]:
-    """The measurements, as they come: `what` is `rendering`, `sharp`, or a contender's key."""
+    """Yield the measurements one by one: `what` is `rendering`, `sharp`, or a contender's key."""
     with world.serving(peers.sources, options.size) as shown:
         for number in range(1 if options.quick else options.rounds):
             for side in options.size:

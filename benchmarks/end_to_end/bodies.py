@@ -1,6 +1,6 @@
-"""The four stages without our queue layer: what each does to a job, for those who bring a queue of their own.
+"""The four stages without our queue layer, for contenders that have their own queues.
 
-They are the very functions that this project's actors call, in the same order, with the job encoded in the same way.
+They are the functions that this project's actors call, in the same order, with the job encoded in the same way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Encoded = dict[str, Any]
 
 
 def accept(payload: Mapping[str, str]) -> Encoded:
-    """The job of an input message."""
+    """Encode the job of an input message."""
     job = Job.accept(
         dict(payload), job_id=str(uuid.uuid4()), own_queues=get_settings().own_queues, stage_payload=staging().put
     )
@@ -38,11 +38,11 @@ def _step(body: Callable[[Job, Source], Source]) -> Callable[[Encoded], Encoded]
     return step
 
 
-#: What happens between two queues, by stage.
+#: The work between two queues, by stage.
 STEPS = {"fetch": _step(fetch), "resize": _step(resize), "upload": _step(upload)}
 
 
 def notify(encoded: Encoded) -> None:
-    """The last stage."""
+    """Run the last stage."""
     for deliver_one in pending_deliveries(Job.decode(encoded)).values():
         deliver_one()

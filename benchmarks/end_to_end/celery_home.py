@@ -1,4 +1,4 @@
-"""Celery with its SQS transport, installed beside the service's packages in a folder of its own that git ignores."""
+"""Installs Celery with its SQS transport, together with the service's packages, in a folder that git ignores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOME = FOLDER / "celery"
 
 @cache
 def celery_bin() -> Path:
-    """The folder of its programs."""
+    """Return the folder of its programs."""
     locks = HERE.parents[1] / "requirements/base.lock", HERE / "peers.lock"
     if not is_made(HOME, *locks):
         FOLDER.mkdir(exist_ok=True)

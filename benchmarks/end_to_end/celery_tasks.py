@@ -1,6 +1,6 @@
-"""The four stages as Celery tasks over its SQS transport: what `celery --app celery_tasks worker` loads.
+"""The four stages as Celery tasks over its SQS transport, loaded by `celery --app celery_tasks worker`.
 
-python celery_tasks.py    the sender: a line of JSON with a payload in, a line out when it is sent
+python celery_tasks.py    the sender: reads payloads as lines of JSON, and answers each with a line when it is sent
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from celery import Celery
 
 _KEY, _SECRET = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
 
-#: As Celery's documentation has it for SQS: queues that exist, no remote control, no result backend. A message is
-#: acknowledged when its task has ended, as ours are. The polling interval is also the pause after which a full worker
-#: looks whether it has room again: with the default of 1 s, 8 images a second are the most that resize takes.
+#: As Celery's documentation recommends for SQS: existing queues, no remote control, no result backend. A message is
+#: acknowledged when its task has ended, as in this project. A full worker also waits for the polling interval before it
+#: checks for free threads: with the default of 1 s, resize would do at most 8 images per second.
 app = Celery("bench", broker=f"sqs://{_KEY}:{_SECRET}@{urlsplit(os.environ['AWS_ENDPOINT_URL']).netloc}")
 app.conf.update(
     broker_transport_options={
@@ -48,7 +48,7 @@ app.conf.update(
 
 @app.task(name="notify")
 def notify(job: bodies.Encoded) -> None:
-    """Deliver, and forget the bytes."""
+    """Deliver the results, and delete the staged bytes."""
     bodies.notify(job)
 
 
@@ -71,7 +71,7 @@ def fetch(payload: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Send what is asked for."""
+    """Send the requested tasks."""
     for line in sys.stdin:
         fetch.delay(json.loads(line))
         print("sent", flush=True)  # noqa: T201

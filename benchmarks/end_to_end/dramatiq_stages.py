@@ -1,4 +1,4 @@
-"""The four stages on dramatiq-sqs as it comes: what `dramatiq dramatiq_stages:broker` loads."""
+"""The four stages on unchanged dramatiq-sqs, loaded by `dramatiq dramatiq_stages:broker`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 
 def namespace(environ: Mapping[str, str]) -> str:
-    """The prefix of its queues."""
+    """Return the prefix of its queues."""
     return f"{environ['QUEUE_NAMESPACE']}-dramatiq"
 
 
 def make_broker() -> Any:
-    """The broker with its four actors."""
+    """Build the broker with its four actors."""
     import bodies  # noqa: PLC0415 - sets the service's own broker, which is replaced here
     import dramatiq  # noqa: PLC0415
     import dramatiq_sqs  # noqa: PLC0415

@@ -1,12 +1,12 @@
-"""The embedded SQS and S3, made fit for measuring: ministack that counts requests, and wakes long polls at once.
+"""The embedded SQS and S3 for measurements: ministack with counted requests, delays, and prompt long polls.
 
     python emulator.py SQS S3    in the servers' environment: ministack, with the variables that it reads
 
-It handles each request to SQS or S3 only after so many seconds, as if there were a network in between. Requests are
-counted at the wire, whatever client library sent them. `GET /_bench/requests` returns the counts by kind, as JSON, with
-the CPU seconds of the emulator itself. Requests of a client with the application id `bench` are the benchmark's own:
-they are neither counted nor delayed. As with SQS, a long poll returns as soon as a message arrives; ministack alone
-looks ten times a second.
+Each request to SQS or S3 is handled only after this many seconds, to simulate a network. Requests are counted at the
+wire, whichever client library sent them. `GET /_bench/requests` returns the counts by kind as JSON, with the CPU
+seconds of the emulator itself. Clients with the application id `bench` belong to the benchmark: their requests are
+neither counted nor delayed. As with SQS, a long poll returns as soon as a message arrives; plain ministack checks ten
+times per second.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qs
 
-#: Where it answers what it counted.
+#: The path of the counts.
 PATH = "/_bench/requests"
 
-#: What botocore adds to the User-Agent where AWS_SDK_UA_APP_ID is `bench`.
+#: The part that botocore adds to the User-Agent when AWS_SDK_UA_APP_ID is `bench`.
 OWN = b"app/bench"
 
-#: Seconds between ministack's looks at a queue that somebody polls.
+#: Seconds between ministack's checks of a polled queue.
 POLL = 0.1
 
 #: Bytes of a payload that SQS bills as one request.
 CHUNK = 64 * 1024
 
-#: What S3 calls an object's request, by its method.
+#: S3's operations on an object, by HTTP method.
 OBJECT = {"GET": "GetObject", "PUT": "PutObject", "HEAD": "HeadObject", "DELETE": "DeleteObject", "POST": "Post"}
 
 App = Callable[[dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
 
 
 class Counting:
-    """An ASGI application around ministack's."""
+    """An ASGI application that wraps ministack's."""
 
     def __init__(self, app: App, wakes: Wakes, delays: dict[str, float]) -> None:
         self._app = app
@@ -85,13 +85,13 @@ class Counting:
 
 
 def _service(scope: dict[str, Any], headers: dict[bytes, bytes]) -> str:
-    """`sqs` or `s3`, from the head of a request."""
+    """Return `sqs` or `s3`, from the headers of a request."""
     is_form = b"x-www-form-urlencoded" in headers.get(b"content-type", b"")
     return "sqs" if b"x-amz-target" in headers or is_form or b"Action=" in scope["query_string"] else "s3"
 
 
 def _kind(scope: dict[str, Any], headers: dict[bytes, bytes], body: bytes) -> str:
-    """`sqs SendMessageBatch`, `s3 PutObject` and the like."""
+    """Return the kind of a request, such as `sqs SendMessageBatch` or `s3 PutObject`."""
     if target := headers.get(b"x-amz-target"):
         return f"sqs {target.decode().rpartition('.')[2]}"
     asked = scope["query_string"].decode()
@@ -113,7 +113,7 @@ async def _answer(send: Any, what: object) -> None:
 
 
 class Wakes:
-    """asyncio, as ministack's queues see it: what sleeps until its next look also wakes when a message was sent."""
+    """Replaces asyncio in ministack's queues: a sleep until the next check also ends when a message is sent."""
 
     def __init__(self, module: ModuleType) -> None:
         self._module = module
@@ -144,7 +144,7 @@ def main() -> None:
     wakes = Wakes(asyncio)
     sqs.asyncio = wakes
     _, to_sqs, to_s3 = sys.argv
-    del sys.argv[1:]  # ministack reads it too
+    del sys.argv[1:]  # ministack reads this variable too.
     app.app = Counting(app.app, wakes, {"sqs": float(to_sqs), "s3": float(to_s3)})
     app.main()
 

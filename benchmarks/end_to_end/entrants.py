@@ -1,4 +1,4 @@
-"""The contenders, as data: the processes that each runs, how it stages bytes, how a job is put on its first queue."""
+"""The contenders as data: their processes, how they stage bytes, and how a job reaches their first queue."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from pipeline.local.supervisor import command_line
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-#: Puts one job on the first queue, in one request to SQS: all producers do the same, so that none has an advantage.
+#: Puts one job on the first queue in one request to SQS. All producers do the same, so that none has an advantage.
 Send = Callable[[Mapping[str, str]], None]
 
 
 @contextmanager
 def as_json(environ: Mapping[str, str]) -> Iterator[Send]:
-    """Raw JSON on the input queue."""
+    """Send raw JSON to the input queue."""
     client = boto3.session.Session().client("sqs", region_name=environ["AWS_REGION"])
 
     def send(payload: Mapping[str, str]) -> None:
@@ -40,7 +40,7 @@ def as_json(environ: Mapping[str, str]) -> Iterator[Send]:
 
 @contextmanager
 def as_dramatiq(environ: Mapping[str, str]) -> Iterator[Send]:
-    """A message for the first actor of plain dramatiq-sqs."""
+    """Send a message to the first actor of plain dramatiq-sqs."""
     broker = dramatiq_sqs.SQSBroker(namespace=dramatiq_stages.namespace(environ))
     broker.declare_queue("fetch")
 
@@ -53,7 +53,7 @@ def as_dramatiq(environ: Mapping[str, str]) -> Iterator[Send]:
 
 @contextmanager
 def as_celery(environ: Mapping[str, str]) -> Iterator[Send]:
-    """A message for the first task of Celery, by a process of Celery's environment."""
+    """Send a message to the first Celery task, from a process in Celery's environment."""
     command = command_line(celery_bin() / "python", HERE / "celery_tasks.py")
     own = {"AWS_SDK_UA_APP_ID": os.environ["AWS_SDK_UA_APP_ID"], "PYTHONPATH": f"{ROOT}:{HERE}"}
     sender = subprocess.Popen(  # noqa: S602 - our own command
@@ -71,7 +71,7 @@ def as_celery(environ: Mapping[str, str]) -> Iterator[Send]:
     def send(payload: Mapping[str, str]) -> None:
         print(json.dumps(payload), file=words, flush=True)
         if not answers.readline():
-            raise RuntimeError("the sender of Celery's tasks ended")
+            raise RuntimeError("the sender of Celery tasks ended")
 
     try:
         yield send
@@ -86,13 +86,13 @@ class Entrant:
 
     title: str
     procfile: Path
-    staging: str  #: where bytes wait: `file` or `s3`
+    staging: str  #: the staging storage: `file` or `s3`
     sending: Callable[[Mapping[str, str]], AbstractContextManager[Send]]
     is_ours: bool = False
-    slowness: int = 1  #: so many times fewer jobs are enough to measure it
+    slowness: int = 1  #: divides the number of jobs, because fewer are enough to measure it
 
     def environ(self, stack: Mapping[str, str]) -> dict[str, str]:
-        """The variables of its processes."""
+        """Return the variables of its processes."""
         own = {name: value for name, value in os.environ.items() if name != "AWS_SDK_UA_APP_ID"}
         if self.title.startswith("Celery"):
             own["PATH"] = f"{celery_bin()}{os.pathsep}{own.get('PATH', os.defpath)}"
@@ -113,7 +113,10 @@ _PROCESSES = re.compile(r"--processes[ =](\d+)")
 
 
 def ready_lines(command: str) -> tuple[str, int]:
-    """What a process of this command prints when it is ready, and how often; never, where it does not say."""
+    """Return the log line that shows that a process of this command is ready, and how often it is logged.
+
+    The count is 0 if the process logs no such line.
+    """
     words = command.split()
     if "dramatiq" in words:
         given = _PROCESSES.search(command)

@@ -1,4 +1,4 @@
-"""Tables of Markdown, and the pages that hold them between marks."""
+"""Markdown tables, and the pages that hold them between marks."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ Row = list[str]
 
 
 def rows(heading: Row, body: Iterable[Row]) -> str:
-    """A table, its first column of text and the others of numbers."""
+    """Format a table whose first column is text and whose other columns are numbers."""
     lines = [heading, ["---"] + ["---:"] * (len(heading) - 1), *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def replace_marked(page: Path, name: str, text: str) -> None:
-    """Put `text` between the marks of that name, and leave the rest of the page.
+    """Replace the text between the marks of that name.
 
     Raises:
         ValueError: the page has no such marks.

@@ -1,4 +1,4 @@
-"""One contender at work: started, warmed up, and measured in phases."""
+"""Runs one contender: start, warm-up, and the measured phases."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from world import World
 from pipeline.local.supervisor import Supervisor
 from pipeline.stages import STAGES
 
-#: Seconds until the processes are ready, until the jobs of a phase have ended, and after a phase's last postback until
-#: its deletes are made.
+#: Timeouts in seconds: for the processes to become ready, for the jobs of a phase to end, and for the deletes after a
+#: phase's last postback.
 READY, TIMEOUT, SETTLE = 90.0, 600.0, 1.5
 
-#: The phases: all jobs at once; the same rates of jobs a second for all contenders, and for how many seconds; and this
-#: share of the contender's own throughput.
+#: The phases: all jobs at once; fixed rates in jobs per second, the same for all contenders, with their duration in
+#: seconds; and this share of the contender's own throughput.
 SATURATION = "saturation"
 RATES = {2: 15.0, 10: 10.0, 20: 8.0}
 LOAD, LOAD_SECONDS = 0.8, 8.0
 
-#: A contender is not given a rate so many times above its throughput: it cannot keep up, and the jobs would only queue.
+#: A contender skips rates above this multiple of its throughput: it cannot keep up, and the jobs would only queue.
 HOPELESS = 1.2
 
-#: When each job was sent, and when its postback came.
+#: The times at which each job was sent and at which its postback arrived.
 Times = tuple[list[float], list[float]]
 
 _TURN = re.compile(r"stage=(\w+) job=(\S+) outcome=done seconds=([\d.]+)")
 
 
 def at(rate: float) -> str:
-    """The name of the phase with that rate."""
+    """Return the name of the phase with that rate."""
     return f"{rate:g}/s"
 
 
@@ -55,26 +55,26 @@ LOADED = f"{100 * LOAD:.0f} %"
 
 @dataclass
 class Phase:
-    """Some jobs done; figures are for each job, unless stated otherwise."""
+    """The measurements of some jobs; figures are per job unless stated otherwise."""
 
     jobs: int
-    rate: float  #: jobs a second, from the first one sent to the last postback
-    sent: list[float]  #: seconds from the first one, of each job; in a burst, all are sent when the contender begins
-    waits: list[float]  #: seconds from before it is sent until its postback, of each job
-    own: list[float]  #: seconds that the stages worked on it, as logged, of each job that was logged whole
+    rate: float  #: jobs per second, from the first one sent to the last postback
+    sent: list[float]  #: seconds from the first job, for each job; in a burst, all are sent when the contender begins
+    waits: list[float]  #: seconds from before it is sent until its postback, for each job
+    own: list[float]  #: logged seconds of work in all stages, for each job whose log is complete
     cpu: dict[str, float]  #: milliseconds, by process type
     requests: dict[str, float]  #: by kind
-    memory: int = 0  #: bytes at the peak, all processes together; only of bursts
+    memory: int = 0  #: peak of all processes together in bytes; only for bursts
 
 
 def moments(rate: float, seconds: float) -> list[float]:
-    """Random moments, `rate` of them a second, within so many seconds: the same for all contenders."""
+    """Draw random moments, `rate` per second, within this many seconds: the same for all contenders."""
     chance = random.Random(rate)  # noqa: S311 - not a secret
     return sorted(chance.uniform(0, seconds) for _ in range(max(10, round(rate * seconds))))
 
 
 class Contender:
-    """A contender's processes, ready for work."""
+    """A contender's running processes."""
 
     def __init__(self, entrant: Entrant, stack: Stack, world: World, send: Send) -> None:
         self.entrant = entrant
@@ -103,21 +103,21 @@ class Contender:
             time.sleep(0.05)
 
     def groups(self) -> dict[int, str]:
-        """The process groups, and the type of each."""
+        """Return the process groups with the type of each."""
         pids = {self.supervisor.pid(name): name.partition(".")[0] for name in self.supervisor.names}
         return {pid: name for pid, name in pids.items() if pid}
 
     def warm_up(self, side: int, count: int) -> None:
         """Do `count` jobs at once without measuring them.
 
-        Every process opens its connections and loads its libraries, and memory and page cache grow to the needs of such
-        a burst, as in workers that have run for hours.
+        Every process opens its connections and loads its libraries. Memory and page cache grow to the needs of the
+        burst, as in workers that have run for hours.
         """
         self._at_once(side, count)
         time.sleep(SETTLE)
 
     def burst(self, side: int, count: int) -> Phase:
-        """Measure `count` jobs that all wait on the first queue when the contender begins."""
+        """Measure `count` jobs that all wait in the first queue when the contender begins."""
         groups = self.groups()
         with watching(lambda: groups) as peak:
             phase = self._phase(lambda: self._at_once(side, count))
@@ -128,7 +128,7 @@ class Contender:
         return self._phase(lambda: self._spread(side, due))
 
     def _at_once(self, side: int, count: int) -> Times:
-        """The contender is stopped while jobs are sent: otherwise a slow producer would limit a fast contender."""
+        """Send all jobs while the contender is stopped: otherwise a slow producer would limit a fast contender."""
         jobs = self._world.payloads(side, count)
         groups = self.groups()
         for group in groups:
@@ -179,7 +179,7 @@ class Contender:
 
 @contextmanager
 def running(entrant: Entrant, folder: Path, world: World) -> Iterator[Contender]:
-    """A contender on a stack of its own, with all of its processes ready."""
+    """Run a contender on a stack of its own; yields when all of its processes are ready."""
     with running_stack(folder, entrant.staging) as stack, entrant.sending(stack.environ) as send:
         contender = Contender(entrant, stack, world, send)
         with contender.supervisor:
@@ -193,7 +193,7 @@ def running(entrant: Entrant, folder: Path, world: World) -> Iterator[Contender]
 
 
 def measure(entrant: Entrant, folder: Path, world: World, sides: list[int], jobs: int, *, quick: bool) -> Iterator[Any]:
-    """One round of one contender: for each side a burst, for the smallest also the rates, unless it is to be quick.
+    """Measure one round of one contender: a burst for each side, and the rates for the smallest side unless `quick`.
 
     Yields:
         For each side the phases by name.

@@ -1,4 +1,4 @@
-"""On paper: what many machines would need, by what one was measured to need. Written to docs/scaling.md."""
+"""Estimates the needs of large fleets from the measurements of one machine, for docs/scaling.md."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from markdown import rows
 from measure import SATURATION, at
 from prices import dollars
 
-#: The contender whose figures are used: bytes wait in S3, because many hosts share them.
+#: The contender whose figures are used: it stages in S3, because a fleet has many machines.
 KEY = "s3"
 
-#: Images a second whose requests are used: each process of a large fleet sees about so many, and shares requests
-#: accordingly.
+#: The rate in images per second whose request counts are used: about the rate of each process in a large fleet, which
+#: determines how many jobs share a request.
 RATE = 20
 
-#: How busy CPUs may be, so that chance does not make queues; `make bench` measures waiting at 80 % of all there is.
+#: Target CPU utilisation, so that random arrivals do not queue; `make bench` measures waiting at 80 % of throughput.
 BUSY = 0.7
 
 #: Hours of a night.
 NIGHT = 8
 
-#: Seconds that a thread waits for others in each stage. Not measured, for it depends on them: a download of a cover;
-#: reading and staging in S3; that and three objects one after the other; a receiver's answer and a delete.
+#: Seconds that a thread waits for others in each stage: to download a cover; to read and stage in S3; the same
+#: and three objects in sequence; a receiver's answer and a delete. Assumed, because they depend on other servers.
 WAITS = {"fetch": 1.0, "resize": 0.1, "upload": 0.2, "notify": 0.3}
 
-#: dramatiq takes so many messages for each thread of a worker.
+#: Messages that dramatiq prefetches per worker thread.
 PREFETCH = 2
 
-#: S3's and SQS's quotas: requests a second for each prefix, and messages in flight of a standard queue.
+#: S3's and SQS's quotas: requests per second and prefix, and messages in flight of a standard queue.
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html
 #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 PUTS, GETS, IN_FLIGHT = 3500, 5500, 120_000
@@ -45,8 +45,8 @@ class Aim:
     """A load to plan for."""
 
     title: str
-    rate: float  #: images a second
-    images: float  #: in the time that the cost is shown for
+    rate: float  #: images per second
+    images: float  #: in the period that the cost is shown for
     time: str
 
 
@@ -57,20 +57,20 @@ AIMS = (
 
 
 def threads() -> dict[str, int]:
-    """Threads of one process of each stage, by the Procfile."""
+    """Return the threads per process of each stage in the Procfile."""
     procfile = (ROOT / "Procfile").read_text(encoding="utf-8")
     return {name: int(count) for name, count in re.findall(r"^(\w+):.*--threads[ =](\d+)", procfile, re.MULTILINE)}
 
 
 def processes(rate: float, cpu_ms: float, wait: float, per_process: int) -> tuple[float, int]:
-    """vCPUs that a stage keeps busy, and processes: enough for its CPU and for threads that wait (Little's law)."""
+    """Return a stage's busy vCPUs and its processes: enough for its CPU and for waiting threads (Little's law)."""
     cpus = rate * cpu_ms / 1000
     waiting = rate * (wait + cpu_ms / 1000)
     return cpus, max(ceil(cpus / BUSY), ceil(waiting / per_process / BUSY))
 
 
 def workers(figures: Figures, side: int, aim: Aim) -> str:
-    """The table of one load."""
+    """Make the table of one load."""
     own, cpu = threads(), figures.cpu_by_type(KEY, side)
     body, total, count = [], 0.0, 0
     for stage, milliseconds in cpu.items():
@@ -81,13 +81,20 @@ def workers(figures: Figures, side: int, aim: Aim) -> str:
             shown = [f"{milliseconds:.1f}", f"{cpus / BUSY:.1f}", f"{wait:g} s", str(each), str(needed)]
             body.append([stage, *shown])
     body.append(["together", f"{sum(cpu.values()):.1f}", f"{total:.1f}", "", "", str(count)])
-    heading = [f"{aim.title}, {side} px", "CPU ms an image", f"vCPUs, {BUSY:.0%} busy", "waits", "threads", "processes"]
+    heading = [
+        f"{aim.title}, {side} px",
+        "CPU ms per image",
+        f"vCPUs, {BUSY:.0%} busy",
+        "waits",
+        "threads",
+        "processes",
+    ]
     return rows(heading, body)
 
 
 def traffic(figures: Figures, side: int, cover: float) -> str:
-    """Requests, bytes and cost of all loads; `cover` is the bytes of one."""
-    small = figures.sides[0]  # where rates are measured; the number of requests does not depend on the size
+    """Show the requests, bytes and cost of all loads; `cover` is the size of one cover in bytes."""
+    small = figures.sides[0]  # Rates are measured for this side; the number of requests does not depend on it.
     phase = SATURATION if figures.falls_behind(KEY, small, at(RATE)) else at(RATE)
     classes = figures.classes(KEY, small, phase)
     cost = dollars(figures.requests(KEY, small, phase), figures.cpu(KEY, side))
@@ -117,7 +124,7 @@ def traffic(figures: Figures, side: int, cover: float) -> str:
 
 
 def text(figures: Figures, sources: Path) -> str:
-    """All tables of the page."""
+    """Return all tables of the page."""
     parts = []
     for side in figures.sides:
         cover = mean(path.stat().st_size for path in sources.glob(f"*-{side}.jpg"))

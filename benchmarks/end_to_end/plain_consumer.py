@@ -1,7 +1,7 @@
-"""The plain consumer: one process that does for one message after the other what the running system did.
+"""The plain consumer: one process that handles one message after another, as the running system did.
 
-It receives one message, downloads, resizes the whole picture three times, uploads each by a client made for it, posts
-the result, and deletes the message. Nothing is retried, checked or staged.
+It receives one message, downloads, resizes the whole picture three times, uploads each with a new client, posts the
+result, and deletes the message. It retries, checks and stages nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BUCKET, ENDPOINT = os.environ["S3_BUCKET"], os.environ["AWS_ENDPOINT_URL"]
 
 
 def handle(payload: dict[str, Any]) -> None:
-    """One message."""
+    """Handle one message."""
     source = requests.get(payload["image_url"], timeout=12).content
     name, path = uuid.uuid4().hex, f"images-resized/{payload['bucket_name'].upper()}/"
     info = {}
@@ -38,7 +38,7 @@ def handle(payload: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Take messages until told to stop."""
+    """Handle messages until a signal stops the process."""
     sqs, queue = boto3.client("sqs"), os.environ["QUEUE_URL"]
     while True:
         answer = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=1, WaitTimeSeconds=20)

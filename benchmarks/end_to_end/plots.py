@@ -1,4 +1,4 @@
-"""What `report.py` has drawn: python plots.py ORDER."""
+"""Draws the plots of `report.py`: python plots.py ORDER."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHADES = ("#c9b458", "#9fc9c3", "#5aa9a3", "#1b7f5c")
 
 
 def stacked(panel: Any, values: dict[str, dict[str, float]], unit: str) -> None:
-    """A bar for each contender, in parts."""
+    """Draw a bar for each contender, in parts."""
     names = [name for name in COLOURS if any(name in each for each in values.values())]
     left = [0.0] * len(values)
     for name in names:
@@ -50,7 +50,7 @@ def stacked(panel: Any, values: dict[str, dict[str, float]], unit: str) -> None:
 
 
 def grouped(panel: Any, values: dict[str, dict[str, list[float]]]) -> None:
-    """A bar for each phase of each contender, with a line to a second value if there is one."""
+    """Draw a bar for each phase of each contender, with a line to a second value if there is one."""
     phases = list(dict.fromkeys(phase for each in values.values() for phase in each))
     height = 0.8 / len(phases)
     for number, (phase, colour) in enumerate(zip(phases, SHADES, strict=False)):
@@ -68,7 +68,7 @@ def grouped(panel: Any, values: dict[str, dict[str, list[float]]]) -> None:
 
 
 def main() -> None:
-    """Draw."""
+    """Draw the ordered plot."""
     order = json.loads(Path(sys.argv[1]).read_text())
     figure, axes = plt.subplots(2, 2, figsize=(13, 8), layout="constrained")
     for axis, each in zip(axes[0], order["sides"], strict=True):

@@ -1,4 +1,4 @@
-"""AWS's list prices, and what an image costs by them."""
+"""AWS's list prices, and the cost of an image at these prices."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ PRICES = {
     "cpu": Price("Fargate, Linux on x86", "vCPU and hour", 0.04048, "https://aws.amazon.com/fargate/pricing/"),
 }
 
-#: How many requests a price is for.
+#: The number of requests that a price is for.
 PER = {"million": 1_000_000, "thousand": 1000}
 
-#: S3's requests that are not of the PUT class. A batch of deletes is a POST: it is taken for one, to be careful.
+#: S3 requests outside the PUT class. A batch of deletes is a POST and counts as one, to be careful.
 CLASSES = {"s3 GetObject": "get", "s3 HeadObject": "get", "s3 DeleteObject": "free"}
 
 
 def price_class(kind: str) -> str:
-    """The key in `PRICES` of a request as the emulator calls it: `s3 PutObject`."""
+    """Return the key in `PRICES` of a request by the emulator's name for it: `s3 PutObject`."""
     return "sqs" if kind.startswith("sqs ") else CLASSES.get(kind, "put")
 
 
 def by_class(requests: Mapping[str, float]) -> dict[str, float]:
-    """Requests by the key of their price."""
+    """Group requests by the key of their price."""
     return {key: sum(n for kind, n in requests.items() if price_class(kind) == key) for key in PRICES if key != "cpu"}
 
 
 def dollars(requests: Mapping[str, float], cpu_ms: float) -> dict[str, float]:
-    """What a million images cost: `sqs`, `s3` and `cpu`."""
+    """Return the cost of a million images: `sqs`, `s3` and `cpu`."""
     cost = {key: count * PRICES[key].dollars / PER[PRICES[key].per] for key, count in by_class(requests).items()}
     hours = cpu_ms / 1000 / 3600
     return {

@@ -1,7 +1,7 @@
-"""Rendering alone: one process that renders covers again and again, and does nothing else.
+"""Rendering alone: one process that renders covers repeatedly, and does nothing else.
 
-python rendering.py SECONDS COVER...              one line of JSON: CPU milliseconds an image, and how many there were
-python rendering.py SECONDS --as-worker COVER...  with the memory of a worker process (pipeline.worker.malloc)
+python rendering.py SECONDS COVER...              one line of JSON: CPU milliseconds per image, and the number of images
+python rendering.py SECONDS --as-worker COVER...  with the malloc settings of a worker process (pipeline.worker.malloc)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ AS_WORKER = "--as-worker"
 
 
 def main() -> None:
-    """Render the covers in turn for so long."""
+    """Render the covers in rotation for this many seconds."""
     covers = [Path(each).read_bytes() for each in sys.argv[2:] if each != AS_WORKER]
     seconds = float(sys.argv[1])
     if AS_WORKER in sys.argv:

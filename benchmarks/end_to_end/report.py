@@ -1,4 +1,4 @@
-"""The results as Markdown, written between the marks of README.md and the documents, with a plot beside them."""
+"""Writes the results as Markdown between the marks of README.md and the documents, and draws the plot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from prices import DATE, PRICES, REGION
 README, PAGE, SCALING = (ROOT / name for name in ("README.md", "docs/performance.md", "docs/scaling.md"))
 PLOT = ROOT / "docs/end-to-end.png"
 
-#: The contender of which the sentences speak, and those it is compared with in them.
+#: The contender that the sentences describe, and the contenders that they compare it with.
 OURS, PLAIN, DRAMATIQ = "file", "plain", "dramatiq"
 
 
@@ -41,7 +41,7 @@ def _paragraph(text: str) -> str:
 
 
 def cost(figures: Figures) -> str:
-    """The cost of an image at each load, in words: for README.md and docs/performance.md."""
+    """Describe the cost of an image at each load, for README.md and docs/performance.md."""
     small = figures.sides[0]
     phases = [*figures.kept(OURS, small), SATURATION]
     sqs = [f"{figures.classes(OURS, small, each)['sqs']:.1f} at {each}" for each in phases]
@@ -60,7 +60,7 @@ def cost(figures: Figures) -> str:
 
 
 def compared(figures: Figures) -> str:
-    """Waiting, requests and memory beside plain dramatiq-sqs, in words."""
+    """Compare waiting, requests and memory with plain dramatiq-sqs."""
     side = figures.sides[0]
     shown = []
     for phase in figures.kept(OURS, side):
@@ -78,7 +78,7 @@ def compared(figures: Figures) -> str:
 
 
 def goals_table(figures: Figures) -> str:
-    """A row for each promise: the measurements with both kinds of staging, and their limits."""
+    """Make a row for each promise: its measurements with both kinds of staging, and its limit."""
     promises: defaultdict[str, dict[str, Goal]] = defaultdict(dict)
     for goal in goals(figures):
         promises[goal.promise][goal.key] = goal
@@ -90,7 +90,7 @@ def goals_table(figures: Figures) -> str:
             cells += [_number(goal.measured), _number(goal.limit)] if goal else ["", ""]
         is_met = all(goal.is_met for goal in found.values())
         body.append([promise, *cells, "yes" if is_met else "**no**"])
-    return rows(["promise, of each image", "file://", "at most", "s3://", "at most", "met"], body)
+    return rows(["promise, per image", "file://", "at most", "s3://", "at most", "met"], body)
 
 
 def _number(value: float) -> str:
@@ -98,7 +98,7 @@ def _number(value: float) -> str:
 
 
 def saturation_table(figures: Figures, side: int) -> str:
-    """A row for each contender."""
+    """Make a row for each contender."""
     body = []
     for key in figures.contenders:
         cpu, classes, dollars = figures.cpu(key, side), figures.classes(key, side), figures.dollars(key, side)
@@ -114,12 +114,12 @@ def saturation_table(figures: Figures, side: int) -> str:
                 f"{figures.number(key, side, 'memory') / 1e6:.0f}",
             ]
         )
-    heading = [f"at saturation, {side} px, of each image", "CPU ms", "of rendering", "SQS", "S3 PUT", "S3 GET"]
-    return rows([*heading, "$ a million", "of it CPU", "images/s", "memory, MB"], body)
+    heading = [f"at saturation, {side} px, per image", "CPU ms", "of rendering", "SQS", "S3 PUT", "S3 GET"]
+    return rows([*heading, "$ per million", "of it CPU", "images/s", "memory, MB"], body)
 
 
 def waits_table(figures: Figures) -> str:
-    """Waiting at each rate; a contender that falls behind has its throughput instead."""
+    """Show the waiting times at each rate, or the throughput of a contender that falls behind."""
     side = figures.sides[0]
     body = []
     for key in figures.contenders:
@@ -137,7 +137,7 @@ def waits_table(figures: Figures) -> str:
 
 
 def cost_table(figures: Figures) -> str:
-    """SQS requests and dollars at each rate."""
+    """Show SQS requests and dollars at each rate."""
     side = figures.sides[0]
     body = []
     for key in figures.contenders:
@@ -149,11 +149,11 @@ def cost_table(figures: Figures) -> str:
                 dollars = sum(figures.dollars(key, side, phase).values())
                 cells.append(f"{figures.classes(key, side, phase)['sqs']:.1f}, {dollars:.2f}")
         body.append([_title(key), *cells])
-    return rows([f"SQS requests of an image, and $ a million, {side} px", *figures.steady, SATURATION], body)
+    return rows([f"SQS requests per image, and $ per million, {side} px", *figures.steady, SATURATION], body)
 
 
 def cpu_table(figures: Figures, side: int) -> str:
-    """CPU by process type."""
+    """Show CPU time by process type."""
     found = {key: figures.cpu_by_type(key, side) for key in figures.contenders if key != PLAIN}
     names = dict.fromkeys(name for each in found.values() for name in each)
     names = [name for name in names if any(each.get(name, 0) >= 0.05 for each in found.values())]
@@ -162,7 +162,7 @@ def cpu_table(figures: Figures, side: int) -> str:
 
 
 def prices_table() -> str:
-    """The list prices."""
+    """Show the list prices."""
     body = [
         [each.what, each.per, f"{each.dollars:g}", f"[{each.source.split('/')[3]}]({each.source})"]
         for each in PRICES.values()
@@ -171,7 +171,7 @@ def prices_table() -> str:
 
 
 def alone(figures: Figures) -> str:
-    """Rendering alone, and sharp's renditions."""
+    """Describe rendering alone, and sharp's renditions."""
     found = []
     for side in figures.sides:
         of_sharp = f"; sharp, {taken:.1f} ms" if (taken := figures.sharp(side)) else ""
@@ -182,7 +182,7 @@ def alone(figures: Figures) -> str:
 
 
 def rounds(figures: Figures) -> str:
-    """How much was measured, and with which delay."""
+    """Describe the amount of measurement and the delays."""
     side = figures.sides[-1]
     jobs = sorted({int(figures.number(key, side, "jobs")) for key in figures.contenders})
     few = f", fewer for slow contenders ({jobs[0]} at least)" if len(jobs) > 1 else ""
@@ -192,7 +192,7 @@ def rounds(figures: Figures) -> str:
 
 
 def machine() -> str:
-    """Versions, and what it ran on."""
+    """List the versions and the machine."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
     cpu = re.search(r"model name\s*:\s*(.+)", cpuinfo)
     lock = (Path(__file__).parent / "peers.lock").read_text()
@@ -205,7 +205,7 @@ def machine() -> str:
 
 
 def tables(figures: Figures) -> list[str]:
-    """All that can be shown of any run."""
+    """Collect everything that any run can show."""
     parts = [goals_table(figures), alone(figures), rounds(figures)]
     parts += [saturation_table(figures, side) for side in figures.sides]
     if figures.steady:
@@ -214,7 +214,7 @@ def tables(figures: Figures) -> list[str]:
 
 
 def plot(figures: Figures, peers: Peers) -> None:
-    """Drawn in the peers' environment, which has what draws."""
+    """Draw the plot in the peers' environment, which has the plotting library."""
     small = figures.sides[0]
     waits, sqs = {}, {}
     for key in figures.contenders:

@@ -1,7 +1,7 @@
-"""How each stage grows with its processes: images a second of one stage alone, by one process and up to the cores.
+"""Measures how each stage scales: images per second of one stage alone, with one process and up to one per core.
 
-`make bench-scale` has jobs wait in front of a stage, and only then starts so many processes of it; the next stage finds
-what this one did. It prints a table and writes it to docs/scaling.md.
+`make bench-scale` first queues jobs in front of a stage and only then starts that stage's processes. The next stage
+continues with the results. It prints a table and writes it to docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pipeline.clients import aws  # noqa: E402
 from pipeline.local.supervisor import Supervisor  # noqa: E402
 from pipeline.stages import STAGES  # noqa: E402
 
-#: Jobs that each process has done before it counts.
+#: Jobs that each process must have done before the measurement begins.
 BEGIN = 5
 
 _DONE = re.compile(r"stage=(\w+) job=\S+ outcome=done")
@@ -42,13 +42,13 @@ _DONE = re.compile(r"stage=(\w+) job=\S+ outcome=done")
 
 @dataclass
 class Rate:
-    """Of one stage with so many processes."""
+    """The measurements of one stage with this many processes."""
 
     stage: str
     processes: int
-    images: float  #: a second
-    cpu: float  #: milliseconds of an image
-    emulator: float  #: milliseconds of the emulator's
+    images: float  #: per second
+    cpu: float  #: milliseconds per image
+    emulator: float  #: milliseconds per image, of the emulator
 
 
 class Line:
@@ -63,7 +63,7 @@ class Line:
 
     @contextmanager
     def running(self, name: str, processes: int) -> Iterator[dict[str, int]]:
-        """So many processes of a type; yields their groups' ids by name."""
+        """Run this many processes of a type; yields their group ids by name."""
         types = re.findall(r"^(\w+):", self._procfile.read_text(), re.MULTILINE)
         counts = dict.fromkeys(types, 0) | {name: processes}
         self._done.clear()
@@ -77,7 +77,7 @@ class Line:
             self._done[name].append(time.monotonic())
 
     def waiting(self, queue: str) -> int:
-        """How many messages there are in a queue, those in flight too."""
+        """Count the messages in a queue, including those in flight."""
         url = aws.sqs().get_queue_url(QueueName=f"{self._environ['QUEUE_NAMESPACE']}_{queue}")["QueueUrl"]
         names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         return sum(
@@ -86,7 +86,7 @@ class Line:
         )
 
     def rate(self, stage: str, processes: int, jobs: int) -> Rate:
-        """Measure a stage that does the `jobs` in front of it, from when each process has begun to nine tenths."""
+        """Measure a stage on the `jobs` in its queue, from when every process has begun until nine tenths are done."""
         with self.running(stage, processes) as groups:
             wait_for(
                 lambda: all(len(self._done[name]) >= BEGIN for name in groups) or self._so_far(groups)[0] > jobs / 2
@@ -97,7 +97,7 @@ class Line:
             wait_for(lambda: self._so_far(groups)[0] >= jobs)
             time.sleep(SETTLE)
         if before[0] > jobs / 2:
-            sys.exit(f"{stage} was done before all of its processes had begun: give it more --jobs")
+            sys.exit(f"{stage} was done before all of its processes had begun: increase --jobs")
         done = after[0] - before[0]
         cpu, emulator = (1000 * (b - a) / done for a, b in zip(before[1:], after[1:], strict=True))
         return Rate(stage, processes, done / seconds, cpu, emulator)
@@ -110,29 +110,29 @@ class Line:
         )
 
     def hand_over(self, jobs: int) -> None:
-        """Have `ingest` bring jobs to the first stage."""
+        """Let `ingest` bring jobs to the first stage."""
         with self.running("ingest", 1):
             wait_for(lambda: self.waiting("fetch") >= jobs)
             time.sleep(SETTLE)
 
 
 def one_process_each(procfile: str) -> str:
-    """The Procfile with one worker process for each line."""
+    """Write a Procfile with one worker process per line."""
     bare = re.sub(r" --processes[ =]\d+", "", procfile)
     return re.sub(r"(dramatiq pipeline\.actors)", r"\1 --processes 1", bare)
 
 
 def wait_for(condition: Any) -> None:
-    """Look often, for `TIMEOUT` seconds at the most."""
+    """Poll a condition for at most `TIMEOUT` seconds."""
     deadline = time.monotonic() + TIMEOUT
     while not condition():
         if time.monotonic() > deadline:
-            sys.exit(f"a stage did not get on within {TIMEOUT:g} s")
+            sys.exit(f"a stage made no progress within {TIMEOUT:g} s")
         time.sleep(0.02)
 
 
 def measured(options: argparse.Namespace, folder: Path) -> Iterator[Rate]:
-    """Stage after stage, each on the jobs that the one before it has done; and all again with one process more."""
+    """Measure each stage on the jobs of the stage before it, then repeat with one process more."""
     with (
         world.serving(Peers().sources, [options.size]) as shown,
         stack.running(folder, options.staging) as running,
@@ -152,11 +152,13 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cores = os.cpu_count() or 1
-    parser.add_argument("--processes", type=int, default=cores, help="up to so many (default: the cores, %(default)s)")
-    parser.add_argument("--jobs", type=int, default=150, help="jobs for each process (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=3000, help="side of the covers (default: %(default)s)")
     parser.add_argument(
-        "--staging", choices=["file", "s3"], default="s3", help="where bytes wait (default: %(default)s)"
+        "--processes", type=int, default=cores, help="up to this many processes (default: the cores, %(default)s)"
+    )
+    parser.add_argument("--jobs", type=int, default=150, help="jobs per process (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=3000, help="side of the covers in pixels (default: %(default)s)")
+    parser.add_argument(
+        "--staging", choices=["file", "s3"], default="s3", help="staging storage (default: %(default)s)"
     )
     options = parser.parse_args()
     stack.clear_environment()
@@ -179,7 +181,7 @@ def main() -> None:
         for each in found
         if each.stage == stage.name
     ]
-    heading = ["stage", "processes", "images/s", "CPU ms an image", "emulator's ms", "images a CPU second"]
+    heading = ["stage", "processes", "images/s", "CPU ms per image", "emulator's ms", "images per CPU second"]
     table = rows(heading, body)
     print(table)  # noqa: T201
     said = f"Covers of {options.size} px, bytes in {options.staging}://, on a machine of {cores} cores."

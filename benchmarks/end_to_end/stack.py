@@ -1,4 +1,4 @@
-"""The embedded stack of one measurement: what `emulator.py` makes of ministack, and what a contender finds there."""
+"""The embedded stack of one measurement: ministack through `emulator.py`, with the queues and bucket of a contender."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from pipeline.local.supervisor import command_line
 from pipeline.ops.provision import plan
 from pipeline.settings import Settings, get_settings
 
-#: The queue in which the jobs of contenders wait that take them as raw JSON, and the stages' queues of the others.
+#: The queue for contenders that take jobs as raw JSON, and the stages' queues for the others.
 INPUT, STAGES = "input", ("fetch", "resize", "upload", "notify")
 
-#: So much may one host serve at a time: all covers come from one here.
+#: Requests per host at a time; high, because all covers come from one host here.
 PER_HOST = "64"
 
 
@@ -38,7 +38,7 @@ class Stack:
     environ: Mapping[str, str]
 
     def counted(self) -> tuple[float, Counter[str]]:
-        """The CPU seconds that the emulator has used, and the requests it has answered, by kind."""
+        """Return the emulator's CPU seconds, and the requests that it has answered, by kind."""
         parts = urlsplit(self.endpoint)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
         try:
@@ -50,7 +50,7 @@ class Stack:
 
 
 def use_own_emulator(sqs: float = 0.0, s3: float = 0.0) -> None:
-    """Have the embedded stack start `emulator.py`, whose SQS and S3 answer after so many seconds."""
+    """Make the embedded stack start `emulator.py`, whose SQS and S3 answer after this many seconds."""
 
     def command(server: Any) -> str:
         return command_line(server._program.resolve().with_name("python"), emulator.__file__, sqs, s3)
@@ -59,7 +59,7 @@ def use_own_emulator(sqs: float = 0.0, s3: float = 0.0) -> None:
 
 
 def clear_environment() -> None:
-    """Forget what this shell says of the service; what this process asks of the emulator is not counted."""
+    """Remove the service's variables from the environment, and exclude this process's requests from the counts."""
     for name in [*Settings.model_fields, "environment"]:
         os.environ.pop(name.upper(), None)
     os.environ["AWS_SDK_UA_APP_ID"] = "bench"
@@ -67,7 +67,7 @@ def clear_environment() -> None:
 
 @contextmanager
 def running(folder: Path, staging: str) -> Iterator[Stack]:
-    """An empty stack in `folder`, with queues and bucket; bytes wait in `staging`, which is `file` or `s3`."""
+    """Run an empty stack in `folder`, with queues and bucket; `staging` is `file` or `s3`."""
     namespace, bucket = f"bench-{secrets.token_hex(3)}", f"bench-{secrets.token_hex(3)}"
     with EmbeddedStack(folder, with_mongo=False) as servers:
         environ = servers.environ | {
@@ -83,7 +83,7 @@ def running(folder: Path, staging: str) -> Iterator[Stack]:
         lazy.forget()
         for change in plan(get_settings(), create_bucket=True):
             change.apply()
-        for name in (INPUT, *STAGES):  # beside the service's own
+        for name in (INPUT, *STAGES):  # In addition to the service's own queues.
             url = aws.sqs().create_queue(QueueName=f"{namespace}-{name}")["QueueUrl"]
             environ |= {"QUEUE_URL" if name == INPUT else f"BENCH_{name.upper()}_URL": url}
         os.environ |= environ

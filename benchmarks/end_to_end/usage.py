@@ -1,4 +1,4 @@
-"""What process groups use, from Linux's /proc: CPU time, of their dead as well, and memory."""
+"""Reads the usage of process groups from Linux's /proc: CPU time, including that of ended children, and memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PSS = re.compile(r"^Pss:\s+(\d+)", re.MULTILINE)
 
 
 def processes(groups: Collection[int]) -> Iterator[tuple[int, int, list[int]]]:
-    """For each living process of these groups: its group, its id, and the fields 14 to 17 of its stat (proc(5))."""
+    """Yield each living process of these groups: its group, its id, and the fields 14 to 17 of its stat (proc(5))."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             fields = path.read_text().rpartition(")")[2].split()
@@ -24,7 +24,7 @@ def processes(groups: Collection[int]) -> Iterator[tuple[int, int, list[int]]]:
 
 
 def cpu_seconds(groups: Collection[int]) -> dict[int, float]:
-    """The CPU time of each group: of its processes, and of those that they have waited for."""
+    """Return the CPU time of each group: of its processes, and of the children that they have waited for."""
     used = dict.fromkeys(groups, 0)
     for group, _, ticks in processes(groups):
         used[group] += sum(ticks)
@@ -32,7 +32,7 @@ def cpu_seconds(groups: Collection[int]) -> dict[int, float]:
 
 
 def memory_bytes(groups: Collection[int]) -> int:
-    """What the groups have resident: their proportional set size, which counts a shared page once."""
+    """Return the groups' proportional set size, which counts a shared page once."""
     found = 0
     for _, pid, _ in processes(groups):
         with suppress(OSError):
@@ -41,14 +41,14 @@ def memory_bytes(groups: Collection[int]) -> int:
 
 
 class Peak:
-    """The most memory seen, while `watching`."""
+    """The highest memory seen while `watching`."""
 
     bytes = 0
 
 
 @contextmanager
 def watching(groups: Callable[[], Collection[int]], interval: float = 0.5) -> Iterator[Peak]:
-    """Look at the memory of the groups every `interval` seconds."""
+    """Sample the memory of the groups every `interval` seconds."""
     peak, over = Peak(), threading.Event()
 
     def look() -> None:

@@ -1,6 +1,6 @@
-"""How many processes and threads a stage should have: the Procfile with one stage changed, again and again.
+"""Measures how many processes and threads a stage should have: the Procfile with one stage changed at a time.
 
-`make bench-threads` has hosts, SQS and S3 take their time to answer, as real ones do, and measures each variant as
+`make bench-threads` delays the answers of hosts, SQS and S3 to realistic times. It measures each variant as
 `make bench` measures contenders: a burst, single jobs, and the same steady load for all. It prints a table and writes
 it to docs/scaling.md.
 """
@@ -31,7 +31,7 @@ from peers import Peers  # noqa: E402
 PROCFILE = (ROOT / "Procfile").read_text(encoding="utf-8")
 CORES = os.cpu_count() or 1
 
-#: Processes and threads of each stage that are tried, all other stages being as in the Procfile.
+#: The processes and threads to try for each stage; all other stages are as in the Procfile.
 VARIANTS: dict[str, list[tuple[int, int]]] = {
     "fetch": [(1, 4), (1, 8), (1, 16), (1, 32), (2, 8)],
     "resize": [(1, CORES), (CORES, 1), (CORES, 2), (CORES, 3), (CORES, 4), (CORES, 6), (2 * CORES, 2)],
@@ -42,7 +42,7 @@ VARIANTS: dict[str, list[tuple[int, int]]] = {
 
 @dataclass
 class Figures:
-    """What a variant did in one round."""
+    """The measurements of a variant in one round."""
 
     burst: Phase
     idle: list[float]  #: seconds from message to postback
@@ -50,17 +50,17 @@ class Figures:
 
     @property
     def cpu(self) -> float:
-        """Milliseconds of an image."""
+        """Return milliseconds per image."""
         return sum(self.burst.cpu.values())
 
     @property
     def sqs(self) -> float:
-        """Requests of an image."""
+        """Return requests per image."""
         return sum(count for kind, count in self.burst.requests.items() if kind.startswith("sqs"))
 
 
 def procfile_with(stage: str, processes: int, threads: int) -> str:
-    """The Procfile with so many processes and threads of one stage."""
+    """Return the Procfile with this many processes and threads for one stage."""
     command = rf"^({stage}: .*dramatiq pipeline\.actors)(?: --processes \d+)? --threads \d+"
     text, found = re.subn(command, rf"\1 --processes {processes} --threads {threads}", PROCFILE, flags=re.MULTILINE)
     if found != 1:
@@ -69,14 +69,14 @@ def procfile_with(stage: str, processes: int, threads: int) -> str:
 
 
 def chosen(stage: str) -> tuple[int, int]:
-    """The processes and threads that a stage has in the Procfile."""
+    """Return the processes and threads of a stage in the Procfile."""
     line = re.search(rf"^{stage}: .*", PROCFILE, re.MULTILINE)
     given = dict(re.findall(r"--(processes|threads) (\d+)", line[0] if line else ""))
     return int(given.get("processes", CORES)), int(given["threads"])
 
 
 def measured(procfile: str, options: argparse.Namespace, shown: world.World) -> Figures:
-    """One round of a variant."""
+    """Measure one round of a variant."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "Procfile"
         path.write_text(procfile, encoding="utf-8")
@@ -88,7 +88,7 @@ def measured(procfile: str, options: argparse.Namespace, shown: world.World) -> 
 
 
 def table(found: dict[tuple[str, int, int], list[Figures]]) -> str:
-    """A row for each variant, what the Procfile has in bold."""
+    """Make a row for each variant, with the Procfile's in bold."""
     heading = ["stage", "processes x threads", "images/s", "CPU ms", "SQS", "MB", "idle, p50", "load, p50", "load, p95"]
     body = []
     for (stage, processes, threads), rounds in found.items():
@@ -107,7 +107,7 @@ def table(found: dict[tuple[str, int, int], list[Figures]]) -> str:
 
 
 def variants(stages: list[str]) -> Iterator[tuple[str, int, int]]:
-    """Each stage's, those that are the same on this machine once."""
+    """List the variants of each stage, without those that are the same on this machine."""
     for stage in stages:
         for processes, threads in dict.fromkeys(VARIANTS[stage]):
             yield stage, processes, threads
@@ -117,15 +117,17 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="stages (default: all)")
-    parser.add_argument("--size", type=int, default=3000, help="side of the covers (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=3000, help="side of the covers in pixels (default: %(default)s)")
     parser.add_argument("--delay", type=float, default=0.2, help="seconds until a host answers (default: %(default)s)")
     parser.add_argument("--aws", type=float, default=0.02, help="the same for SQS and S3 (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=240, help="jobs of a burst (default: %(default)s)")
-    parser.add_argument("--idle", type=int, default=8, help="single jobs (default: %(default)s)")
+    parser.add_argument("--idle", type=int, default=8, help="jobs per burst (default: %(default)s)")
     parser.add_argument("--load", type=float, default=8.0, help="seconds of steady load (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=20.0, help="jobs a second of it (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=2, help="rounds of all variants in turn (default: %(default)s)")
-    parser.add_argument("--staging", choices=["file", "s3"], default="s3", help="where bytes wait (default: s3)")
+    parser.add_argument(
+        "--rate", type=float, default=20.0, help="jobs per second of steady load (default: %(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of all variants (default: %(default)s)")
+    parser.add_argument("--staging", choices=["file", "s3"], default="s3", help="staging storage (default: s3)")
     options = parser.parse_args()
     stack.clear_environment()
     stack.use_own_emulator(options.aws, options.aws)
@@ -140,7 +142,7 @@ def main() -> None:
     said = (
         f"{rounds}: bursts of {options.jobs} covers of {options.size} px, {options.staging}:// staging, hosts that "
         f"answer after {1000 * options.delay:g} ms, SQS and S3 after {1000 * options.aws:g}; waiting in ms, *load* "
-        f"being {options.rate:g} jobs a second. In bold: the Procfile's, on this machine of {CORES} cores."
+        f"is {options.rate:g} jobs per second. In bold: the Procfile's, on this machine of {CORES} cores."
     )
     shown_table = table(found)
     print(shown_table)  # noqa: T201

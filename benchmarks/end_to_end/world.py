@@ -1,4 +1,4 @@
-"""The world around the service: serves covers, each with bytes of its own, and takes postbacks."""
+"""The world around the service: serves covers with unique bytes, and receives postbacks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class World:
         self.port = 0
 
     def payloads(self, side: int, count: int) -> dict[str, dict[str, str]]:
-        """Input messages for `count` covers of that side, by the jobs' ids; the pictures take turns."""
+        """Return input messages for `count` covers of that side, by job id, alternating between the pictures."""
         pictures = cycle(sorted(each for each in self._covers if each.endswith(f"-{side}")))
         base = f"http://127.0.0.1:{self.port}"
         ids = (secrets.token_hex(8) for _ in range(count))
@@ -43,19 +43,19 @@ class World:
         }
 
     def parts(self, path: str) -> Iterable[bytes | memoryview]:
-        """The cover at `path`, with the job's id as a comment, so that no two have the same content."""
+        """Return the cover at `path`, with the job's id as a comment, so that no two have the same content."""
         _, _, picture, job = path.split("/")
         cover = self._covers[picture]
         return cover[:2] + b"\xff\xfe" + (len(job) + 2).to_bytes(2, "big") + job.encode(), memoryview(cover)[2:]
 
     def arrive(self, job: str) -> None:
-        """A postback has come."""
+        """Record a postback."""
         with self._news:
             self._arrived.setdefault(job, time.monotonic())
             self._news.notify_all()
 
     def wait_for(self, jobs: Iterable[str], timeout: float) -> list[float]:
-        """When the postback of each of `jobs` came.
+        """Wait for the postbacks of `jobs` and return the time of each.
 
         Raises:
             TimeoutError: some did not come within `timeout` seconds.
@@ -70,7 +70,7 @@ class World:
 
 @contextmanager
 def serving(sources: Path, sides: Iterable[int], delay: float = 0.0) -> Iterator[World]:
-    """A world with the JPEG files of `sources` that have one of these sides; it answers after `delay` seconds."""
+    """Serve the JPEG files of `sources` that have one of these sides, with answers after `delay` seconds."""
     names = [path for side in sides for path in sorted(sources.glob(f"*-{side}.jpg"))]
     world = World({path.stem: path.read_bytes() for path in names}, delay)
 

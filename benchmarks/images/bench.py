@@ -1,7 +1,7 @@
-"""What rendering a cover costs: this project side by side with sharp, pyvips, Pillow used plainly, and ImageMagick.
+"""Measures the cost of rendering a cover: this project against sharp, pyvips, plain Pillow, and ImageMagick.
 
-`make bench-images` has all render the same inputs on one core, in turn and several times, prints CPU time, quality,
-bytes and memory, and writes them to docs/performance.md.
+`make bench-images` makes all contenders render the same inputs on one core, alternating between them several times. It
+prints CPU time, quality, bytes and memory, and writes them to docs/performance.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rich.progress import track
 
 
 def measure(command: list[str | Path], source: Path, folder: Path, runs: int) -> dict[str, object]:
-    """One child: the CPU seconds of each run, and the memory that rendering took at its peak."""
+    """Run one child; return the CPU seconds of each run, and the peak memory that rendering took."""
     done = subprocess.run(  # noqa: S603
         [*command, source, folder, str(runs)], env=environ(), stdout=subprocess.PIPE, check=True
     )
@@ -29,11 +29,11 @@ def measure(command: list[str | Path], source: Path, folder: Path, runs: int) ->
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of all contenders in turn (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of all contenders (default: %(default)s)")
     parser.add_argument(
-        "--runs", type=int, default=3, help="renderings of an input in a round at the most (default: %(default)s)"
+        "--runs", type=int, default=3, help="maximum renderings of an input per round (default: %(default)s)"
     )
-    parser.add_argument("--only", default="", help="inputs whose name has this in it: animals-3000, .webp, ...")
+    parser.add_argument("--only", default="", help="only inputs whose name contains this: animals-3000, .webp, ...")
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

@@ -1,9 +1,9 @@
-"""The contenders that run on Python, each used as its own documentation says is fast.
+"""The contenders in Python, each used in the way that its documentation recommends for speed.
 
-    python contenders.py NAME SOURCE FOLDER RUNS    one line of JSON: CPU seconds of each run, and the peak of memory
+    python contenders.py NAME SOURCE FOLDER RUNS    one line of JSON: CPU seconds of each run, and the peak memory
 
-A child for one contender and one source: it renders once to warm up, then RUNS times at the most, and writes the last
-renditions as FOLDER/<side>. sharp.mjs is the same for Node. Only what a contender needs is imported.
+Each child process renders one source with one contender: once to warm up, then at most RUNS times. It writes the last
+renditions as FOLDER/<side>. sharp.mjs does the same in Node. A child imports only the libraries of its contender.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-#: The renditions, as squares of these sides in pixels: the largest first, for the next are made from it.
+#: The renditions are squares of these sides in pixels, largest first, because the others are made from it.
 SIDES = (800, 250, 50)
-#: Of the peers' JPEGs and WebPs: what sharp's are unless told.
+#: Quality of the peers' JPEGs and WebPs: sharp's default.
 QUALITY = 80
 
-#: Seconds of CPU after which a child renders no more: those who take long need fewer runs.
+#: CPU seconds after which a child stops rendering: slow contenders need fewer runs.
 ENOUGH = 0.5
 
-Renditions = dict[int, bytes]  # by side
+Renditions = dict[int, bytes]  # By side.
 Render = Callable[[bytes], Renditions]
 
 
 def ours() -> Render:
-    """`pipeline.images.render.render`, with the service's own defaults."""
+    """Use `pipeline.images.render.render` with the service's defaults."""
     from pipeline.images.render import render  # noqa: PLC0415
     from pipeline.recipe import Recipe, parse_rendition  # noqa: PLC0415
     from pipeline.settings import Settings  # noqa: PLC0415
@@ -43,7 +43,7 @@ def ours() -> Render:
 
 
 def pillow() -> Render:
-    """Open, resize to each size at LANCZOS, save."""
+    """Open, resize to each size with LANCZOS, save."""
     from PIL import Image, ImageOps  # noqa: PLC0415
 
     def render(source: bytes) -> Renditions:
@@ -61,7 +61,7 @@ def pillow() -> Render:
 
 
 def pyvips() -> Render:
-    """`thumbnail_buffer` for the largest, which shrinks while it loads, and the others from that."""
+    """Use `thumbnail_buffer` for the largest size, which shrinks on load, and make the others from it."""
     import pyvips as vips  # noqa: PLC0415
 
     vips.cache_set_max(0)
@@ -78,7 +78,7 @@ def pyvips() -> Render:
 
 
 def imagemagick() -> Render:
-    """libMagickWand through Wand: `jpeg:size` to shrink while it loads, each size from the next larger one."""
+    """Use libMagickWand through Wand: `jpeg:size` to shrink on load, then each size from the next larger one."""
     from wand.image import Image  # noqa: PLC0415
 
     def render(source: bytes) -> Renditions:
@@ -105,13 +105,13 @@ def _suffix(source: bytes) -> str:
 
 
 def cpu_seconds() -> float:
-    """User and system time of this process so far, all its threads."""
+    """Return the user and system time of this process, including all threads."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had resident. Not getrusage's, which begins with the parent's."""
+    """Return the peak resident memory of this process. getrusage would include the parent's."""
     status = Path("/proc/self/status")
     if status.exists():
         return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
@@ -119,7 +119,7 @@ def peak_bytes() -> int:
 
 
 def main() -> None:
-    """Render, and tell what it took."""
+    """Render, and print the measurements."""
     name, source, folder, runs = sys.argv[1:]
     render, data = CONTENDERS[name](), Path(source).read_bytes()
     before = peak_bytes()

@@ -1,4 +1,4 @@
-"""The peers, installed in a folder of their own that git ignores; normal use needs none of them."""
+"""Installs the peers in a folder that git ignores; normal use needs none of them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / ".peers"
 
-#: A package of Debian's whose photographs the inputs are made of.
+#: The Debian package with the photographs for the inputs.
 PHOTOGRAPHS = "budgie-backgrounds"
 
 
 class Peers:
-    """What is installed of them; `missing` says of the others what they lack."""
+    """The installed peers; `missing` names what the others lack."""
 
     def __init__(self) -> None:
         FOLDER.mkdir(exist_ok=True)
@@ -26,7 +26,7 @@ class Peers:
 
     @cached_property
     def python(self) -> Path:
-        """The Python that has pyvips and Wand, and what measures and draws."""
+        """Return the Python that has pyvips and Wand; it also runs the measurements and the plots."""
         python = FOLDER / "venv/bin/python"
         lock = HERE / "peers.lock"
         if not is_made(FOLDER / "venv", lock):
@@ -38,7 +38,7 @@ class Peers:
 
     @cached_property
     def node(self) -> str | None:
-        """The Node that has sharp."""
+        """Return the Node that has sharp."""
         node, npm = shutil.which("node"), shutil.which("npm")
         if not node or not npm:
             self.missing["sharp"] = "it needs node and npm"
@@ -57,7 +57,7 @@ class Peers:
 
     @cached_property
     def has_imagemagick(self) -> bool:
-        """Whether Wand finds ImageMagick, which comes from the system."""
+        """Return whether Wand finds ImageMagick, which comes from the system."""
         if subprocess.run([self.python, "-c", "import wand.image"], capture_output=True, check=False).returncode:  # noqa: S603
             self.missing["ImageMagick"] = "apt-get install imagemagick"
             return False
@@ -65,18 +65,18 @@ class Peers:
 
     @cached_property
     def photographs(self) -> Path:
-        """The folder of the photographs: a Debian package, unpacked and not installed."""
+        """Return the folder of the photographs, from a Debian package that is unpacked but not installed."""
         unpacked = FOLDER / "photographs"
         if not unpacked.exists():
             if not shutil.which("apt-get"):
-                raise SystemExit(f"The photographs are those of Debian's package {PHOTOGRAPHS}: apt-get is needed.")
+                raise SystemExit(f"The photographs come from Debian's package {PHOTOGRAPHS}: apt-get is needed.")
             run("apt-get", "download", "-qq", "--option", "APT::Sandbox::User=root", PHOTOGRAPHS, cwd=FOLDER)
             run("dpkg-deb", "--extract", next(FOLDER.glob(f"{PHOTOGRAPHS}_*.deb")), unpacked)
         return unpacked / "usr/share/backgrounds/budgie"
 
     @cached_property
     def sources(self) -> Path:
-        """The folder of the inputs."""
+        """Return the folder of the inputs."""
         folder, script = FOLDER / "sources", HERE / "sources.py"
         if not is_made(folder, script):
             folder.mkdir(exist_ok=True)
@@ -86,18 +86,18 @@ class Peers:
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> None:
-    """Run a command; what it prints is for people."""
+    """Run a command; its output is for people."""
     subprocess.run(command, check=True, cwd=cwd, stdout=sys.stderr)  # noqa: S603
 
 
 def is_made(folder: Path, *recipes: Path) -> bool:
-    """Whether `folder` was made of these files as they are now."""
+    """Return whether `folder` was made from the current versions of these files."""
     mark = folder / ".made-of"
     return mark.exists() and mark.read_bytes() == _joined(recipes)
 
 
 def set_made(folder: Path, *recipes: Path) -> None:
-    """Note that `folder` is made of these files."""
+    """Record that `folder` is made from these files."""
     (folder / ".made-of").write_bytes(_joined(recipes))
 
 
@@ -105,14 +105,14 @@ def _joined(recipes: Iterable[Path]) -> bytes:
     return b"".join(recipe.read_bytes() for recipe in recipes)
 
 
-#: One thread each, wherever a library asks.
+#: One thread each, for every library that reads such a variable.
 ONE_THREAD = dict.fromkeys(
     ("VIPS_CONCURRENCY", "UV_THREADPOOL_SIZE", "OMP_NUM_THREADS", "MAGICK_THREAD_LIMIT", "RAYON_NUM_THREADS"), "1"
 )
 
 
 def commands(peers: Peers) -> dict[str, list[str | Path]]:
-    """How each contender that is there is started, by its name."""
+    """Return the command of each available contender, by name."""
     script = HERE / "contenders.py"
     found: dict[str, list[str | Path]] = {"this project": [sys.executable, script]}
     if peers.node:
@@ -124,5 +124,5 @@ def commands(peers: Peers) -> dict[str, list[str | Path]]:
 
 
 def environ() -> dict[str, str]:
-    """Of the contenders."""
+    """Return the environment of the contenders."""
     return os.environ | ONE_THREAD | {"PEERS": str(FOLDER)}

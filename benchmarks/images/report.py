@@ -1,9 +1,9 @@
-"""The results of `bench.py` as tables and a plot: printed, and written to docs/performance.md and docs/performance.png.
+"""Shows the results of `bench.py` as tables and a plot, and writes docs/performance.md and docs/performance.png.
 
     python report.py RESULTS SOURCES RENDITIONS
 
-Quality is measured against the source decoded whole and resized by Pillow at LANCZOS: PSNR and SSIM of scikit-image, on
-the RGB values as they are stored (gamma-coded), SSIM as the mean of the three channels with windows of 7 x 7.
+The reference for quality is the source, decoded in full size and resized by Pillow with LANCZOS. PSNR and SSIM are
+scikit-image's, on the stored (gamma-coded) RGB values. SSIM is the mean of the three channels with windows of 7 x 7.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 OURS, SHARP, PILLOW = "this project", "sharp", "Pillow"
 FORMATS = {"jpg": "JPEG", "webp": "WebP", "png": "PNG"}
 
-#: What rendering is to keep to: of sharp's CPU time, by format; SSIM less than sharp's; of plain Pillow's CPU time.
+#: The limits: CPU as a share of sharp's, by format; the loss of SSIM against sharp; CPU as a share of plain Pillow's.
 CPU_OF_SHARP = {"jpg": 1.0, "webp": 1.0, "png": 1.2}
 SSIM_LOSS = 0.002
 CPU_OF_PILLOW = 1 / 6
@@ -45,7 +45,7 @@ CPU_OF_PILLOW = 1 / 6
 
 @dataclass(frozen=True)
 class Quality:
-    """Of one rendition."""
+    """The quality of one rendition."""
 
     ssim: float
     psnr: float
@@ -53,7 +53,7 @@ class Quality:
 
 
 class Results:
-    """What was measured, by contender and source."""
+    """The measurements by contender and source."""
 
     def __init__(self, measured: Iterable[dict[str, Any]], sources: Path, renditions: Path) -> None:
         self._cpu: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -67,20 +67,20 @@ class Results:
         self.sources = list(dict.fromkeys(source for _, source in self._cpu))
 
     def like(self, suffix: str, side: str = "") -> list[str]:
-        """The sources of a format, of one size or of all."""
+        """Return the sources of a format, of one size or of all sizes."""
         return [each for each in self.sources if each.endswith(f".{suffix}") and f"-{side}" in each]
 
     def cpu(self, contender: str, source: str) -> float:
-        """Milliseconds: the least of all runs, since whatever else runs on the machine only adds to them."""
+        """Return CPU milliseconds: the minimum of all runs, because other programs can only add to it."""
         return 1000 * min(self._cpu[contender, source])
 
     def memory(self, contender: str, source: str) -> float:
-        """Megabytes."""
+        """Return the peak memory in megabytes."""
         return self._memory[contender, source] / 1e6
 
     @cache  # noqa: B019 - there is one
     def quality(self, contender: str, source: str) -> dict[int, Quality]:
-        """Of each rendition, by its side."""
+        """Return the quality of each rendition by its side."""
         return {side: self._quality(contender, source, side) for side in SIDES}
 
     def _quality(self, contender: str, source: str, side: int) -> Quality:
@@ -96,7 +96,7 @@ class Results:
         return {side: np.asarray(image.resize((side, side), Image.Resampling.LANCZOS)) for side in SIDES}
 
     def bytes(self, contender: str, source: str) -> int:
-        """Of all renditions."""
+        """Return the size of all renditions in bytes."""
         return sum(each.bytes for each in self.quality(contender, source).values())
 
 
@@ -110,7 +110,7 @@ def _rows(heading: list[str], rows: Iterable[list[str]]) -> str:
 
 
 def cpu_table(results: Results) -> str:
-    """CPU time by format and size."""
+    """Show CPU time by format and size."""
     rows = []
     for suffix, title in FORMATS.items():
         for side in sorted({re.search(r"-(\d+)", each)[1] for each in results.like(suffix)}, key=int):
@@ -125,7 +125,7 @@ def cpu_table(results: Results) -> str:
 
 
 def quality_table(results: Results) -> str:
-    """Quality, bytes and memory by format and contender."""
+    """Show quality, bytes and memory by format and contender."""
     rows = []
     for suffix, title in FORMATS.items():
         sources = results.like(suffix)
@@ -145,7 +145,7 @@ def quality_table(results: Results) -> str:
 
 
 def goals_table(results: Results) -> str:
-    """What rendering is to keep to, and what it does."""
+    """Show the limits of rendering and its measurements."""
     rows = []
 
     def row(what: str, goal: str, value: float, shown: str, is_met: bool) -> None:
@@ -162,7 +162,7 @@ def goals_table(results: Results) -> str:
         gains = {side: [a[side].ssim - b[side].ssim for a, b in zip(mine, theirs, strict=True)] for side in SIDES}
         ssim = median(chain.from_iterable(gains.values()))
         row(f"{title}: SSIM, less sharp's", f"at least -{SSIM_LOSS}", ssim, "{:+.4f}", ssim >= -SSIM_LOSS)
-        for side, gain in gains.items():  # so that no size hides another's loss
+        for side, gain in gains.items():  # Each size has a limit of its own, so that no size hides another's loss.
             shown = f"{median(gain):+.4f}"
             rows.append([f"{title}: the same at {side} x {side}", "reported", shown, "–"])  # noqa: RUF001 - an en dash
         size = median(results.bytes(OURS, each) / results.bytes(SHARP, each) for each in sources)
@@ -170,11 +170,11 @@ def goals_table(results: Results) -> str:
     if large := results.like("jpg", "3000"):
         plain = median(results.cpu(OURS, each) / results.cpu(PILLOW, each) for each in large)
         row("JPEG 3000 x 3000: CPU, of plain Pillow's", "at most 0.167", plain, "{:.3f}", plain <= CPU_OF_PILLOW)
-    return _rows(["median", "goal", "measured", "met"], rows) if rows else "Nothing here to hold against a goal."
+    return _rows(["median", "goal", "measured", "met"], rows) if rows else "None of these inputs has a limit."
 
 
 def plot(results: Results, path: Path) -> None:
-    """CPU time of 3000 x 3000, a panel for each format."""
+    """Plot the CPU time for 3000 x 3000, one panel per format."""
     figure, panels = plt.subplots(1, len(FORMATS), figsize=(11, 3.2), sharey=True, layout="constrained")
     for panel, (suffix, title) in zip(panels, FORMATS.items(), strict=True):
         sources = results.like(suffix, "3000")
@@ -193,7 +193,7 @@ def plot(results: Results, path: Path) -> None:
 
 
 def versions(contenders: list[str]) -> str:
-    """Of the contenders, and the CPU."""
+    """Return the versions of the contenders, and the CPU."""
     sharp = FOLDER / "node_modules/sharp/package.json"
     found = [f"sharp {json.loads(sharp.read_text())['version']}"] if SHARP in contenders else []
     found.append(f"pyvips {pyvips.__version__} with libvips {'.'.join(str(pyvips.version(part)) for part in range(3))}")
@@ -210,7 +210,7 @@ def versions(contenders: list[str]) -> str:
 
 
 def main() -> None:
-    """Report."""
+    """Print the tables, and write the page and the plot."""
     order, sources, renditions = map(Path, sys.argv[1:])
     given = json.loads(order.read_text())
     results = Results(given["results"], sources, renditions)

@@ -1,6 +1,6 @@
-// As contenders.py, for sharp: node sharp.mjs NAME SOURCE FOLDER RUNS [SECONDS]
-//   sharp               decoded once, to the largest size; the others are made from that
-//   sharp, size by size as its documentation shows it: from the source for each size
+// Does the same as contenders.py, for sharp: node sharp.mjs NAME SOURCE FOLDER RUNS [SECONDS]
+//   sharp               decoded once, to the largest size; the others are made from it
+//   sharp, size by size as in its documentation: each size from the source
 
 import fs from "node:fs";
 import path from "node:path";

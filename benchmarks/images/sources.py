@@ -1,4 +1,4 @@
-"""The inputs: photographs, and a cover with lettering, as squares of several sides in JPEG, PNG and WebP.
+"""Makes the inputs: photographs, and a cover with lettering, as squares of several sides in JPEG, PNG and WebP.
 
 python sources.py PHOTOGRAPHS FOLDER
 """
@@ -12,19 +12,19 @@ from PIL import Image, ImageDraw, ImageFont
 
 SIDES = (1400, 3000, 4096)
 
-#: What is made of which photograph, and whether lettering covers part of it. 3840 x 2160 or x 2560 pixels each.
+#: The photograph of each picture, and whether lettering covers part of it. They have 3840 x 2160 or x 2560 pixels.
 PICTURES = {
     "animals": ("oakland-zoo-otters.jpg", False),
     "leaves": ("tea-gardens.jpg", False),
     "cover": ("casa-mila.jpg", True),
 }
 
-#: As covers are commonly published: WebP's method and PNG's level are the libraries' defaults.
+#: Common settings for covers: WebP's method and PNG's level are the libraries' defaults.
 FORMATS = {"jpg": {"quality": 90}, "png": {}, "webp": {"quality": 85}}
 
 
 def square(photograph: Image.Image, side: int) -> Image.Image:
-    """The middle of a photograph, scaled. To 4096 it is enlarged 1.6 or 1.9 times, as many covers are."""
+    """Crop and scale the middle of a photograph. For 4096 it is enlarged 1.6 or 1.9 times, as many covers are."""
     edge = min(photograph.size)
     left, top = (photograph.width - edge) // 2, (photograph.height - edge) // 2
     box = (left, top, left + edge, top + edge)
@@ -32,7 +32,7 @@ def square(photograph: Image.Image, side: int) -> Image.Image:
 
 
 def lettered(image: Image.Image) -> Image.Image:
-    """The image with a plain area of lettering, as podcast covers have."""
+    """Add a plain area of lettering, as podcast covers have."""
     side, navy, yellow = image.width, (24, 32, 72), (250, 180, 40)
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, 0.62 * side, side, side), navy)
@@ -43,7 +43,7 @@ def lettered(image: Image.Image) -> Image.Image:
 
 
 def main() -> None:
-    """Make them all, as `<picture>-<side>.<format>`."""
+    """Make all inputs as `<picture>-<side>.<format>`."""
     photographs, folder = map(Path, sys.argv[1:])
     for picture, (name, is_lettered) in PICTURES.items():
         for side in SIDES:

@@ -65,4 +65,4 @@ class ResultRecorder:
 
 def pytest_configure(config: pytest.Config) -> None:
     is_worker = hasattr(config, "workerinput")
-    config.pluginmanager.register(LineRecorder() if is_worker else Tests())
+    config.pluginmanager.register(LineRecorder() if is_worker else ResultRecorder())
