@@ -57,7 +57,7 @@ def cpu(work: Callable[[], object], rounds: int = ROUNDS) -> float:
 
 def main() -> None:
     total = 0.0
-    for what, work in {"turns": attempts, "waits": waits, "volumes": volumes, "requests": requests}.items():
+    for what, work in {"attempts": attempts, "waits": waits, "volumes": volumes, "requests": requests}.items():
         took = cpu(work)
         total += took
         print(f"{what:<10} {took:7.1f} µs per image")  # noqa: T201

@@ -93,7 +93,7 @@ class Swept:
     """The results of one run. Times are in seconds."""
 
     episodes: int
-    walked: float = 0.0  #: until the last page was taken
+    all_taken: float = 0.0  #: until the last page was taken
     ended: float = 0.0  #: until the last document was written
     memory: Memory = field(default_factory=Memory)
     spent: dict[str, float] = field(default_factory=dict)  #: in the sweep process; see `sweep_times`
@@ -210,8 +210,8 @@ def _run(supervisor: Supervisor, swept: Swept) -> None:
             assert found is not None  # noqa: S101 - it has been recorded
             if found.counts != swept.counts:
                 swept.counts, moved = found.counts, now
-            if found.walked and not swept.walked:
-                swept.walked = now - began
+            if found.walked and not swept.all_taken:
+                swept.all_taken = now - began
             if found.walked and sum(found.counts.values()) == swept.episodes:
                 swept.ended = now - began
                 return
@@ -295,7 +295,7 @@ def table_of(swept: Sequence[Swept], covers: int) -> Table:
     def row(name: str, cell: Callable[[Swept], str]) -> None:
         table.add_row(name, *map(cell, swept))
 
-    row("seconds until all pages were taken", lambda s: f"{s.walked:.0f}")
+    row("seconds until all pages were taken", lambda s: f"{s.all_taken:.0f}")
     row("seconds until all was written", lambda s: f"{s.ended:.0f}")
     row("documents per second", lambda s: f"{s.episodes / s.ended:.0f}")
     row("pages, including those that waited", lambda s: f"{s.spent['pages']:.0f}")

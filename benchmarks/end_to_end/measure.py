@@ -41,7 +41,7 @@ HOPELESS = 1.2
 #: The times at which each job was sent and at which its postback arrived.
 Times = tuple[list[float], list[float]]
 
-_TURN = re.compile(r"stage=(\w+) job=(\S+) outcome=done seconds=([\d.]+)")
+_ATTEMPT = re.compile(r"stage=(\w+) job=(\S+) outcome=done seconds=([\d.]+)")
 
 
 def at(rate: float) -> str:
@@ -83,7 +83,7 @@ class Contender:
         self._send = send
         self.last_lines: deque[str] = deque(maxlen=60)
         self._ready: defaultdict[str, int] = defaultdict(int)
-        self._turns: list[tuple[str, float]] = []
+        self._attempts: list[tuple[str, float]] = []
         commands = parse_procfile(entrant.procfile.read_text(encoding="utf-8")).processes
         self._awaited = {f"{name}.1": ready_lines(command) for name, command in commands.items()}
         self.supervisor = Supervisor(entrant.procfile, self._on_line, environ=entrant.environ(stack.environ))
@@ -92,8 +92,8 @@ class Contender:
         self.last_lines.append(f"{name}: {text}")
         line, _ = self._awaited[name]
         self._ready[name] += bool(line) and line in text
-        if turn := _TURN.search(text):
-            self._turns.append((turn[2], float(turn[3])))
+        if attempt := _ATTEMPT.search(text):
+            self._attempts.append((attempt[2], float(attempt[3])))
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY
@@ -152,7 +152,7 @@ class Contender:
 
     def _phase(self, do: Callable[[], Times]) -> Phase:
         groups = self.groups()
-        self._turns.clear()
+        self._attempts.clear()
         cpu, (_, requests) = cpu_seconds(groups), self._stack.counted()
         sent, ended = do()
         time.sleep(SETTLE)
@@ -164,14 +164,14 @@ class Contender:
         for group, name in groups.items():
             by_type[name] += 1000 * (used[group] - cpu[group]) / count
         own: defaultdict[str, list[float]] = defaultdict(list)
-        for job, seconds in self._turns:
+        for job, seconds in self._attempts:
             own[job].append(seconds)
         return Phase(
             jobs=count,
             rate=count / (max(ended) - began),
             sent=[each - began for each in sent],
             waits=[end - since for since, end in zip(sent, ended, strict=True)],
-            own=[sum(turns) for turns in own.values() if len(turns) == len(STAGES)],
+            own=[sum(attempts) for attempts in own.values() if len(attempts) == len(STAGES)],
             cpu=dict(by_type),
             requests={kind: (counted - requests)[kind] / count for kind in sorted(counted - requests)},
         )

@@ -1,4 +1,4 @@
-"""What several unit tests begin with."""
+"""Fixtures shared by unit tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.settings import Settings
 
 @pytest.fixture
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No variable of ours is set, whatever the developer's environment holds."""
+    """Unset all of our variables, whatever the developer's environment contains."""
     for name in [*Settings.model_fields, "environment"]:
         monkeypatch.delenv(name.upper(), raising=False)
     lazy.forget()

@@ -48,7 +48,7 @@ def codes_in(cell: str) -> list[str]:
 
 
 def as_written(value: object) -> str | None:
-    """A setting's value as a person writes it in the environment; None for none."""
+    """Return a setting's value as a person writes it in the environment, or None for none."""
     if value is None or value == ():
         return None
     if isinstance(value, SecretStr):
@@ -89,7 +89,7 @@ def test_the_procfile_has_a_process_for_each_stage_that_consumes_its_queues() ->
 
 
 def commands() -> dict[str, str]:
-    """The Procfile's commands by process, without their variables."""
+    """Return the Procfile's commands by process, without their variables."""
     processes = parse_procfile((ROOT / "Procfile").read_text(encoding="utf-8")).processes
     return {name: command.partition("} ")[2] for name, command in processes.items()}
 
@@ -116,7 +116,7 @@ def test_the_guide_to_deploying_starts_what_the_procfile_starts() -> None:
 
 
 def commands_in(text: str) -> list[tuple[list[str], set[str]]]:
-    """Every `image-pipeline ...` in code: the words behind it, and the names of the options."""
+    """Find every `image-pipeline ...` in code: its words, and the names of its options."""
     lines = re.findall(r"(?:^|`)(?:\S*/)?image-pipeline ([a-z][^`\n#|;]*)", text, flags=re.MULTILINE)
     split = [line.split() for line in lines]
     return [
@@ -132,7 +132,7 @@ WITH_COMMANDS = {
 
 def test_the_documents_name_every_command() -> None:
     found = {words[0] for document in DOCUMENTS for words, _ in commands_in(document.read_text(encoding="utf-8"))}
-    assert found == set(get_command(app).commands) - {"demo", "local"}  # theirs are `make demo` and `make run`
+    assert found == set(get_command(app).commands) - {"demo", "local"}  # Theirs are `make demo` and `make run`.
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
@@ -144,7 +144,7 @@ def test_the_commands_of_the_documents_exist(document: Path) -> None:
         written = f"{document.name}: image-pipeline {' '.join([*words, *options])}"
         for word in words:
             if not hasattr(command, "commands"):
-                break  # the rest are arguments
+                break  # The rest are arguments.
             assert word in command.commands, written
             command = command.commands[word]
             command = command.load() if isinstance(command, LazyCommand) else command
@@ -175,9 +175,9 @@ CODE = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def codes_raised() -> set[str]:
-    """Every code that the service can give: the first argument of an error's class, and what is made of parts."""
+    """Return every code that the service can use: the first arguments of error classes, and codes made of parts."""
     codes: set[str] = set()
-    # Errors of these are for the person at the terminal.
+    # These errors are for the person at the terminal.
     doors = {ROOT / "pipeline" / name for name in ("cli/provision.py", "ops/submit.py", "local/standalone.py")}
     paths = {*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("actors/*.py")} - doors
     for node in (node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
@@ -287,7 +287,7 @@ def test_examples_in_json_parse() -> None:
 
 def test_each_process_has_a_policy_that_names_what_exists() -> None:
     assert {path.stem for path in POLICIES} == {*PROCESSES, "provision", "producer", "operator", "dashboard"}
-    theirs = {"ImageQueue.fifo", "ChannelImages", "EpisodeImages.fifo"}  # examples of the customer's own queues
+    theirs = {"ImageQueue.fifo", "ChannelImages", "EpisodeImages.fifo"}  # Examples of the customer's own queues.
     patterns = {"*", "image-pipeline_*", "image-pipeline_submit_*"}
     queues = {spec.name for spec in queue_specs(get_settings())} | theirs | patterns
     bucket = "arn:aws:s3:::images-ch"
@@ -302,7 +302,7 @@ def test_each_process_has_a_policy_that_names_what_exists() -> None:
                 assert known, f"{path.name} names {resource}"
 
 
-def test_an_operators_policy_allows_to_redrive_every_dead_letter_and_to_receive_nothing_else() -> None:
+def test_an_operators_policy_allows_redriving_every_dead_letter_and_receiving_nothing_else() -> None:
     statements = json.loads((ROOT / "docs/iam/operator.json").read_text(encoding="utf-8"))["Statement"]
 
     def queues_for(action: str) -> set[str]:
@@ -319,7 +319,7 @@ def test_an_operators_policy_allows_to_redrive_every_dead_letter_and_to_receive_
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_a_stages_policy_allows_to_receive_from_its_queues_alone(stage) -> None:
+def test_a_stages_policy_allows_receiving_from_its_queues_alone(stage) -> None:
     statements = json.loads((ROOT / f"docs/iam/{stage.name}.json").read_text(encoding="utf-8"))["Statement"]
     (consume,) = [statement for statement in statements if "sqs:ReceiveMessage" in statement["Action"]]
     names = {resource.rpartition(":")[2] for resource in consume["Resource"]}

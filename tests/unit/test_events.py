@@ -21,7 +21,7 @@ def listening(*listeners: Subscriber) -> Iterator[None]:
             unsubscribe(subscriber)
 
 
-def test_every_listener_is_told() -> None:
+def test_every_listener_is_called() -> None:
     heard: list[Event] = []
     event = Event("fetch", "a-job", Outcome.DONE)
     with listening(heard.append):
@@ -30,16 +30,16 @@ def test_every_listener_is_told() -> None:
     assert heard == [event]
 
 
-def test_a_listener_that_fails_keeps_nobody_from_hearing(caplog: pytest.LogCaptureFixture) -> None:
-    # given a listener that raises what holds a customer's text
+def test_a_failing_listener_does_not_block_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    # given a listener whose error contains a customer's text
     def failing(event: Event) -> None:
         raise RuntimeError("https://example.org/?token=secret")
 
     heard: list[Event] = []
     with listening(failing, heard.append):
-        # when something is told
+        # when an event is emitted
         emit(Event("fetch", "a-job", Outcome.DONE))
-    # then the others hear it, and the log says by its type what went wrong
+    # then the other listeners get it, and the log names only the error's type
     assert len(heard) == 1
     assert "RuntimeError" in caplog.text
     assert "secret" not in caplog.text

@@ -1,4 +1,4 @@
-"""What a message may hold, and what a job makes of it (contract, sections 1, 3 and 4)."""
+"""The rules for messages, and the jobs made from them (contract, sections 1, 3 and 4)."""
 
 from __future__ import annotations
 
@@ -103,19 +103,19 @@ def test_a_payload_that_breaks_a_rule_is_rejected_with_its_code(payload: object,
     assert caught.value.message.endswith(".")
 
 
-def test_the_sentence_of_a_rejection_holds_nothing_that_was_sent() -> None:
+def test_the_message_of_a_rejection_contains_nothing_that_was_sent() -> None:
     with pytest.raises(Rejected) as caught:
         validated({"image_url": COVER, "postback_url": "ftp://user:hunter2@receiver.example/?token=s3cr3t"}, ())
     assert "hunter2" not in str(caught.value)
     assert "s3cr3t" not in str(caught.value)
 
 
-def test_an_object_id_travels_as_its_24_hex_digits() -> None:
+def test_an_object_id_is_encoded_as_its_24_hex_digits() -> None:
     job = accept({**ASKED, "_id": ObjectId("5f43a1e2c9d4f7a1b2c3d4e5"), "image_url": COVER})
     assert job.payload == {**ASKED, "_id": "5f43a1e2c9d4f7a1b2c3d4e5", "image_url": COVER}
 
 
-def test_both_fields_with_one_url_are_one_source_and_two_urls_are_two() -> None:
+def test_two_fields_with_one_url_are_one_source() -> None:
     assert [source.fields for source in accept({**ASKED, "image_url": COVER, "itunes_image": COVER}).sources] == [
         ("image_url", "itunes_image")
     ]
@@ -128,7 +128,7 @@ def test_both_fields_with_one_url_are_one_source_and_two_urls_are_two() -> None:
     ]
 
 
-def test_a_long_payload_waits_in_staging_and_a_short_one_rides_along() -> None:
+def test_a_long_payload_is_staged_and_a_short_one_is_sent_along() -> None:
     short = {**ASKED, "image_url": COVER, "x": "x" * 1000}
     long = {**ASKED, "image_url": COVER, "x": "x" * MAX_PAYLOAD_BYTES}
     assert accept(short).payload == short
@@ -137,7 +137,7 @@ def test_a_long_payload_waits_in_staging_and_a_short_one_rides_along() -> None:
     assert accept(long).payload_key == f"{len(to_json(long)):032x}"
 
 
-def test_an_absurdly_long_url_fails_alone() -> None:
+def test_an_extremely_long_url_fails_alone() -> None:
     job = accept({**ASKED, "image_url": "https://a.example/" + "x" * 500_000, "itunes_image": OTHER})
     assert [len(source.url) for source in job.sources] == [MAX_URL_LENGTH + 1, len(OTHER)]
     with pytest.raises(PermanentError) as caught:
@@ -145,11 +145,11 @@ def test_an_absurdly_long_url_fails_alone() -> None:
     assert caught.value.code == "bad_url"
 
 
-def test_a_job_is_due_where_its_slowest_source_is() -> None:
+def test_a_job_is_due_in_the_stage_of_its_slowest_source() -> None:
     # Given a job with two sources
     job = accept({**ASKED, "image_url": COVER, "itunes_image": OTHER})
     first, second = job.sources
-    # When they take different ways, then it is due in the earlier stage, and at last in notify.
+    # When they advance at different speeds, then it is due in the earlier stage, and finally in notify.
     fetched = first.fetched("k", CONTENT)
     assert job.with_sources({COVER: fetched}).due is FETCH
     assert job.with_sources({COVER: fetched, OTHER: second.published(CONTENT)}).due is RESIZE
@@ -161,7 +161,7 @@ def test_a_job_is_due_where_its_slowest_source_is() -> None:
 
 
 @pytest.mark.parametrize("lane", list(Lane))
-def test_a_job_survives_the_trip_through_json(lane: Lane) -> None:
+def test_a_job_survives_json(lane: Lane) -> None:
     job = accept({**ASKED, "image_url": COVER, "itunes_image": OTHER, "n": [1, 2.5, None, {"ü": "\ud83d\ude00"}]})
     first = job.sources[0].fetched("k" * 32, CONTENT).resized(Rendered("r" * 32, {"50x50": 7, "250X250": 9}))
     job = job.with_sources({COVER: first}).with_errors(FETCH, {OTHER: PermanentError("http_404", "Gone.")})
@@ -169,7 +169,7 @@ def test_a_job_survives_the_trip_through_json(lane: Lane) -> None:
         assert Job.decode(json.loads(json.dumps(each.encode()))) == each
 
 
-def test_a_version_that_is_not_known_is_told_from_what_is_no_job() -> None:
+def test_an_unknown_version_is_distinguished_from_an_invalid_job() -> None:
     encoded = accept({**ASKED, "image_url": COVER}).encode()
     with pytest.raises(UnknownVersion):
         Job.decode({**encoded, "v": 2})
@@ -179,13 +179,13 @@ def test_a_version_that_is_not_known_is_told_from_what_is_no_job() -> None:
         assert caught.value.code == "bad_job"
 
 
-def test_a_field_that_a_newer_worker_added_does_not_hurt() -> None:
+def test_a_field_from_a_newer_worker_is_ignored() -> None:
     job = accept({**ASKED, "image_url": COVER})
     assert Job.decode({**job.encode(), "added_later": 1}) == job
 
 
-def test_the_result_is_the_payload_and_what_became_of_each_image() -> None:
-    # Given a payload that has fields of ours already
+def test_the_result_is_the_payload_with_the_outcome_of_each_image() -> None:
+    # Given a payload that already has fields with our names
     payload = {
         **ASKED,
         "_id": 5,
@@ -201,7 +201,7 @@ def test_the_result_is_the_payload_and_what_became_of_each_image() -> None:
     job = job.with_errors(FETCH, {OTHER: PermanentError("http_404", "Gone.")})
     # When the result is made
     result = job.result(payload, lambda content: {"of": content.id})
-    # Then ours replace theirs, and the rest is unchanged.
+    # Then ours replace them, and the rest is unchanged.
     assert result == {
         **ASKED,
         "_id": 5,
@@ -221,18 +221,18 @@ def test_an_absent_image_gets_no_info() -> None:
     assert result == {**ASKED, "image_url": "N/A", "itunes_image": OTHER, "itunes_image_info": {"done": True}}
 
 
-def test_a_redriven_job_reports_under_an_id_of_its_own() -> None:
+def test_a_redriven_job_reports_under_its_own_id() -> None:
     job = accept({**ASKED, "image_url": COVER})
     assert [Job(**{**job.__dict__, "redrives": n}).report_id for n in (0, 1, 2)] == ["job-1", "job-1.r1", "job-1.r2"]
 
 
-def test_a_key_in_staging_is_the_same_each_time_and_differs_with_all_that_it_is_made_of() -> None:
+def test_a_staging_key_is_stable_and_differs_with_each_of_its_parts() -> None:
     # Given a job, a source and its content
     job = replace(accept({**ASKED, "image_url": COVER}), ticket="ticket-1")
     (source,) = job.sources
     key = job.staged_key(FETCH, source, CONTENT)
     assert re.fullmatch("[0-9a-f]{32}", key)
-    # When one of the things that name the bytes is another, then so is the key.
+    # When one of its parts changes, then so does the key.
     others = {
         replace(job, ticket="ticket-2").staged_key(FETCH, source, CONTENT),
         job.staged_key(RESIZE, source, CONTENT),
@@ -240,7 +240,7 @@ def test_a_key_in_staging_is_the_same_each_time_and_differs_with_all_that_it_is_
         job.staged_key(FETCH, source, replace(CONTENT, id="1" * 32)),
     }
     assert len(others | {key}) == 5
-    # And nothing else that is known of them matters.
+    # And nothing else about them matters.
     assert job.staged_key(FETCH, source.fetched(key, CONTENT), replace(CONTENT, extension=".png")) == key
 
 
@@ -259,14 +259,14 @@ def test_renditions_are_not_split_by_the_sizes_of_others() -> None:
 @pytest.mark.parametrize(
     "extra", [{"\ud800": 1}, {"n": {"\ud800": ["\udfff", "\ufffe\uffff"]}}, {"x": nested(90)}, {"中": "文"}]
 )
-def test_odd_but_allowed_json_is_carried_unchanged(extra: dict[str, Any]) -> None:
+def test_unusual_but_valid_json_is_carried_unchanged(extra: dict[str, Any]) -> None:
     payload = {**extra, **ASKED, "image_url": COVER}
     text = to_json(accept(payload).encode())
     assert Job.decode(parse_json(text.encode())).payload == payload
     assert not re.search("[\ud800-\udfff\ufffe\uffff]", text)
 
 
-def test_a_result_never_goes_round_by_the_input_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_is_never_sent_to_the_input_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUEUE_URL", "https://sqs.us-east-2.amazonaws.com/1234/ImageQueue.fifo")
     get_settings.cache_clear()
     with pytest.raises(Rejected) as caught:
@@ -276,12 +276,12 @@ def test_a_result_never_goes_round_by_the_input_queue(monkeypatch: pytest.Monkey
     get_settings.cache_clear()
 
 
-def test_an_input_message_is_the_same_job_each_time_it_is_delivered() -> None:
+def test_an_input_message_gives_the_same_job_at_each_delivery() -> None:
     assert input_job_id("a") == input_job_id("a") != input_job_id("b")
 
 
 @pytest.mark.parametrize("text", ["NaN", "[Infinity]", "-Infinity", "1e999", '{"a":}', "", "[" * 100_000])
-def test_what_receivers_could_not_read_is_no_json(text: str) -> None:
+def test_json_that_receivers_could_not_read_is_refused(text: str) -> None:
     with pytest.raises((ValueError, RecursionError)):
         parse_json(text)
 
@@ -306,7 +306,7 @@ def test_anything_else_in_a_payload_comes_back_unchanged(extra: dict[str, Any]) 
 # Sweeps.
 
 
-def test_nothing_in_an_input_message_makes_a_sweeps_job() -> None:
+def test_an_input_message_cannot_make_a_sweeps_job() -> None:
     sweep = {"collection": "channels", "run": "r", "cover": "c"}
     job = accept({"image_url": COVER, **ASKED, "sweep": sweep, "job": {"sweep": sweep}, "lane": "bulk"})
 
@@ -315,7 +315,7 @@ def test_nothing_in_an_input_message_makes_a_sweeps_job() -> None:
     assert Job.decode(job.encode()).sweep is None
 
 
-def test_a_sweeps_job_travels_whole_in_the_bulk_lane() -> None:
+def test_a_sweeps_job_is_carried_whole_in_the_bulk_lane() -> None:
     sweep = Sweep("channels", "run", "cover")
     job = Job.of_sweep(sweep, job_id="id", folder="F", urls={"image_url": "http://h/a", "itunes_image": "http://h/a"})
 
@@ -332,5 +332,5 @@ def test_a_sweeps_job_travels_whole_in_the_bulk_lane() -> None:
         (StagedMissing("key"), True),
     ],
 )
-def test_a_failed_source_says_whether_another_day_may_do_better(error: PipelineError, given_up: bool) -> None:
+def test_a_failed_source_records_whether_to_try_again_another_day(error: PipelineError, given_up: bool) -> None:
     assert Source("http://h/a", ("image_url",)).failed(FETCH, error).given_up is given_up

@@ -1,4 +1,4 @@
-"""What of a job others rely on to the letter: ids, keys of its encoded form, and what a new one knows."""
+"""The parts of a job that others rely on to the letter: ids, the keys of its encoding, and a new job's fields."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def accept(payload: dict[str, object]) -> Job:
     return Job.accept(payload, job_id="job-1", own_queues=get_settings().own_queues, stage_payload=lambda _: "0" * 32)
 
 
-def test_a_new_job_knows_its_input_and_nothing_else() -> None:
+def test_a_new_job_has_its_input_and_nothing_else() -> None:
     assert asdict(accept(PAYLOAD)) == {
         "id": "job-1",
         "folder": "custom",
@@ -52,15 +52,15 @@ def test_a_new_job_knows_its_input_and_nothing_else() -> None:
     }
 
 
-def test_a_job_is_encoded_as_workers_of_other_releases_read_it() -> None:
-    # Given a job in the middle of its way
+def test_the_encoding_is_readable_by_workers_of_other_releases() -> None:
+    # Given a job halfway through
     job = accept(PAYLOAD)
     (source,) = job.sources
     resized = source.fetched("a" * 32, CONTENT).resized(
         Rendered.of("b" * 32, {"50x50": b"12", "250X250": b"3"}, b"123")
     )
     job = replace(job.with_sources({COVER: resized}), ticket="t", letters=1)
-    # Then its form is this, and what is at its default is left out.
+    # Then its encoding is this, without the fields that have default values.
     assert accept(PAYLOAD).encode() == {
         "v": 1,
         "id": "job-1",
@@ -100,7 +100,7 @@ def test_a_source_goes_from_stage_to_stage() -> None:
     )
 
 
-def test_a_source_that_starts_again_remembers_what_it_may_have_left_in_staging() -> None:
+def test_a_restarted_source_remembers_what_it_may_have_left_in_staging() -> None:
     source = Source(COVER, ("image_url",), former=("old",)).fetched("a", CONTENT).resized(Rendered("b"))
     again = source.back_at_fetch()
     assert again == Source(COVER, ("image_url",), restarted=True, former=("a", "b", "old"))
@@ -109,7 +109,7 @@ def test_a_source_that_starts_again_remembers_what_it_may_have_left_in_staging()
         _ = again.known_content
 
 
-def test_only_a_source_that_is_due_fails_and_only_where_it_is() -> None:
+def test_only_a_due_source_fails_and_only_in_its_stage() -> None:
     job = accept({**PAYLOAD, "itunes_image": "https://feeds.example/other.png"})
     first, second = job.sources
     job = job.with_sources({COVER: first.fetched("a", CONTENT)})
@@ -121,12 +121,12 @@ def test_only_a_source_that_is_due_fails_and_only_where_it_is() -> None:
     assert failed.urls_due(NOTIFY) == ()
 
 
-def test_ids_stay_what_they_are() -> None:
-    # They are what a redelivered message, and a receiver that drops duplicates, are known by.
+def test_ids_are_stable() -> None:
+    # A redelivered message, and receivers that drop duplicates, rely on them.
     id_, urls = ObjectId("5f43a1e2c9d4f7a1b2c3d4e5"), {"itunes_image": "b", "image_url": "a"}
     assert input_job_id("message-1") == "f04452ed-668f-530c-910d-fb0e192d29a7"
     assert sweep_job_id("channels", id_, urls, "run-1") == "185431bb-34a3-5e4b-a638-c377fe61b5c2"
-    # And where a worker of another release finds, and deletes, what this one staged.
+    # So does a worker of another release that finds, and deletes, the staged bytes of this one.
     job = replace(accept(PAYLOAD), ticket="ticket-1")
     assert job.staged_key(RESIZE, job.sources[0], CONTENT) == "2a78012305b0e6c72f0b4f3eadcf7de5"
 
@@ -143,12 +143,12 @@ def test_ids_stay_what_they_are() -> None:
         ((), "a tuple"),
     ],
 )
-def test_what_is_no_object_is_named(value: object, kind: str) -> None:
+def test_other_json_than_objects_is_named(value: object, kind: str) -> None:
     with pytest.raises(Rejected, match=f"The message is {kind}, not a JSON object"):
         validated(value, ())
 
 
-def test_json_is_compact_and_escapes_no_more_than_sqs_wants() -> None:
+def test_json_is_compact_and_escapes_only_what_sqs_requires() -> None:
     value = {"ü": [1, None], "id": ObjectId("5f43a1e2c9d4f7a1b2c3d4e5"), "c": "~\x7f\ud800\uffff\ufffd"}
     text = '{"ü":[1,null],"id":"5f43a1e2c9d4f7a1b2c3d4e5","c":"~\\u007f\\ud800\\uffff\ufffd"}'
     assert to_json(value) == text
@@ -156,7 +156,7 @@ def test_json_is_compact_and_escapes_no_more_than_sqs_wants() -> None:
         to_json({"x": object()})
 
 
-def test_a_payload_may_be_nested_as_deeply_as_the_limit_and_no_deeper() -> None:
+def test_a_payload_may_be_nested_up_to_the_limit() -> None:
     deep: list[object] = []
     for _ in range(MAX_DEPTH - 2):
         deep = [deep]
@@ -167,7 +167,7 @@ def test_a_payload_may_be_nested_as_deeply_as_the_limit_and_no_deeper() -> None:
             accept({**PAYLOAD, "x": too_deep})
 
 
-def test_what_kept_a_job_from_going_on_is_told_of_each_part() -> None:
+def test_the_errors_that_stopped_a_job_are_listed_by_part() -> None:
     job = accept(PAYLOAD)
     unfinished = Unfinished((job, {"a": RetryableError("x", "X.")}), (job, {"b": RetryableError("y", "Y.")}))
     assert str(unfinished) == "x: X. y: Y."

@@ -1,4 +1,4 @@
-"""The lock files are those of pyproject.toml: offline, and without changing a file."""
+"""The lock files match pyproject.toml; checked offline and without changing a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEPENDENCIES = PROJECT["project"]["dependencies"]
 BUILD = PROJECT["build-system"]["requires"]
 GROUPS = PROJECT["dependency-groups"]
 
-#: What each lock is made from, as `make lock` does it.
+#: The sources of each lock, as in `make lock`.
 LOCKED = {
     "base": [*DEPENDENCIES, *BUILD],
     "dev": [*DEPENDENCIES, *GROUPS["dev"]],
@@ -28,7 +28,7 @@ LOCKED = {
 
 
 class Pin(NamedTuple):
-    """What a lock has of a package: the version and the comments after it, and under what condition."""
+    """A lock's entry for a package: the version with its comments, and the condition."""
 
     version: Version
     marker: str
@@ -42,7 +42,7 @@ def pins(lock: str) -> dict[str, Pin]:
 
 
 def wrong(lock: str, requirements: list[str]) -> list[str]:
-    """The requirements that a lock does not meet."""
+    """Return the requirements that a lock does not meet."""
     pinned = pins(lock)
     found = []
     for text in requirements:
@@ -59,14 +59,14 @@ def wrong(lock: str, requirements: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("lock", LOCKED)
 def test_a_lock_meets_what_pyproject_requires(lock: str) -> None:
-    assert wrong(lock, LOCKED[lock]) == [], "`make lock` remakes the locks"
+    assert wrong(lock, LOCKED[lock]) == [], "`make lock` updates the locks"
 
 
 @pytest.mark.parametrize("lock", ["base", "dev"])
-def test_a_lock_has_nothing_that_pyproject_required_once(lock: str) -> None:
+def test_a_lock_has_no_packages_that_pyproject_no_longer_requires(lock: str) -> None:
     required = {canonicalize_name(Requirement(text).name) for text in DEPENDENCIES}
     named = {name for name, pin in pins(lock).items() if re.search(r"image-pipeline \(pyproject\.toml\)", pin.via)}
-    assert named == required, "`make lock` remakes the locks"
+    assert named == required, "`make lock` updates the locks"
 
 
 def test_both_locks_agree() -> None:
@@ -74,7 +74,7 @@ def test_both_locks_agree() -> None:
     assert {name: dev[name].version for name in base} == {name: pin.version for name, pin in base.items()}
 
 
-def test_a_requirement_that_no_lock_meets_is_seen() -> None:
+def test_an_unmet_requirement_is_detected() -> None:
     newest = pins("base")["pillow"].version
     assert wrong("base", [f"Pillow>{newest}", "not-there", "requests; sys_platform == 'win32'"]) == [
         f"Pillow>{newest}",

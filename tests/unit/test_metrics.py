@@ -1,4 +1,4 @@
-"""What is counted of the turns of jobs and of requests to AWS."""
+"""Metrics of attempts and of requests to AWS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def value(name: str, **labels: str) -> float:
 
 
 class Growth:
-    """By how much a series has grown since."""
+    """Measures how much a series has grown since it was created."""
 
     def __init__(self, name: str, **labels: str) -> None:
         self.name, self.labels = name, labels
@@ -30,24 +30,24 @@ class Growth:
         return value(self.name, **self.labels) - self.before
 
 
-def test_a_turn_is_counted_by_stage_lane_and_outcome_with_its_seconds() -> None:
-    turns = Growth("jobs_total", stage="upload", lane="bulk", outcome="done")
+def test_an_attempt_is_counted_by_stage_lane_and_outcome_with_its_seconds() -> None:
+    attempts = Growth("jobs_total", stage="upload", lane="bulk", outcome="done")
     within = Growth("stage_seconds_bucket", stage="upload", lane="bulk", le="0.5")
     not_within = Growth("stage_seconds_bucket", stage="upload", lane="bulk", le="0.25")
     job = Job(id="1", folder="F", sources=JOB.sources, lane=Lane.BULK)
     metrics.count_event(Event("upload", "1", Outcome.DONE, seconds=0.3, job=job))
-    assert (turns(), within(), not_within()) == (1, 1, 0)
+    assert (attempts(), within(), not_within()) == (1, 1, 0)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.RETRY, Outcome.GIVEN_UP])
 def test_an_error_is_counted_by_its_code(outcome: Outcome) -> None:
     errors = Growth("errors_total", stage="fetch", code="http_503")
-    turns = Growth("jobs_total", stage="fetch", lane="live", outcome=outcome.value)
+    attempts = Growth("jobs_total", stage="fetch", lane="live", outcome=outcome.value)
     metrics.count_event(Event("fetch", "1", outcome, seconds=1, code="http_503", job=JOB))
-    assert (errors(), turns()) == (1, 1)
+    assert (errors(), attempts()) == (1, 1)
 
 
-def test_what_was_put_off_is_no_error_and_took_no_time() -> None:
+def test_a_snooze_is_not_an_error_and_takes_no_time() -> None:
     put_off = Growth("put_off_sources_total", code="host_busy")
     errors = Growth("errors_total", stage="fetch", code="host_busy")
     took = Growth("stage_seconds_count", stage="fetch", lane="live")
@@ -55,14 +55,14 @@ def test_what_was_put_off_is_no_error_and_took_no_time() -> None:
     assert (put_off(), errors(), took()) == (2, 0, 0)
 
 
-def test_what_was_rejected_is_an_error_and_took_no_time() -> None:
+def test_a_rejection_is_an_error_and_takes_no_time() -> None:
     errors = Growth("errors_total", stage="ingest", code="not_json")
     took = Growth("stage_seconds_count", stage="ingest", lane="live")
     metrics.count_event(Event("ingest", "1", Outcome.REJECTED, code="not_json"))
     assert (errors(), took()) == (1, 0)
 
 
-def test_servers_cannot_make_series_without_end() -> None:
+def test_servers_cannot_create_unlimited_series() -> None:
     for status in range(600, 1000):
         metrics.count_event(Event("fetch", "1", Outcome.GIVEN_UP, code=f"http_{status}", job=JOB))
     made = {
@@ -90,13 +90,13 @@ def test_servers_cannot_make_series_without_end() -> None:
         ("PutObject", None, "no_answer"),
     ],
 )
-def test_a_request_is_counted_by_what_came_of_it(operation: str, status: int | None, result: str) -> None:
+def test_a_request_is_counted_by_its_result(operation: str, status: int | None, result: str) -> None:
     requests = Growth("aws_requests_total", service="s3", operation=operation, result=result)
     metrics.count_request("s3", operation, status)
     assert requests() == 1
 
 
-def test_what_a_process_counts_is_there_before_anything_happens() -> None:
+def test_a_process_exports_its_series_before_anything_happens() -> None:
     metrics.expect(["notify"])
     for outcome in Outcome:
         labels = {"stage": "notify", "lane": "bulk", "outcome": outcome.value}

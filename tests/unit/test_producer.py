@@ -1,4 +1,4 @@
-"""A producer's import: `from pipeline import send_message` is cheap, and changes nothing that is not ours."""
+"""A producer's import: `from pipeline import send_message` is cheap, and changes no global of other libraries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-#: Libraries that a producer does not need. boto3 is imported by the first message that is sent.
+#: Libraries that a producer does not need. boto3 is imported when the first message is sent.
 NOT_NEEDED = {"PIL", "boto3", "bson", "cykooz_resizer", "dramatiq", "numpy", "obstore", "prometheus_client", "pymongo"}
 
 IMPORT = """
@@ -51,7 +51,7 @@ def run(script: str) -> object:
 def test_the_import_brings_no_library_that_a_producer_does_not_need() -> None:
     # When a program imports what a producer needs
     imported = run(IMPORT)
-    # Then it has our package, and none of what only workers use
+    # Then it has our package, and no library that only workers need
     assert "pipeline" in imported
     assert not NOT_NEEDED.intersection(imported)
 

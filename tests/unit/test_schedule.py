@@ -1,4 +1,4 @@
-"""Schedules in cron's notation: known answers, and what changes of the clock do to them."""
+"""Cron schedules: known answers, and daylight-saving changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.schedule import HOST_ZONE, Schedule
 
 @pytest.fixture
 def zone(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
-    """The host's time zone, Berlin's where none is named."""
+    """Set the host's time zone, Berlin by default."""
     monkeypatch.setenv("TZ", getattr(request, "param", "Europe/Berlin"))
     time.tzset()
     yield
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("zone")
 
 
 def local(text: str) -> datetime:
-    """A moment by the host's clock; `~` stands for the second of two equal hours."""
+    """Return a moment by the host's clock; `~` marks the second of two equal hours."""
     return datetime.fromisoformat(text.rstrip("~")).replace(tzinfo=HOST_ZONE, fold=text.endswith("~"))
 
 
@@ -58,7 +58,7 @@ def test_sunday_in_every_spelling(sunday: str) -> None:
         ("59 23 30 4,jun *", "2026-11-24 00:00", ["Fri 2027-04-30 23:59", "Wed 2027-06-30 23:59"]),
         ("0 12 * * mon-fri", "2026-11-27 12:00", ["Mon 2026-11-30 12:00", "Tue 2026-12-01 12:00"]),
         ("0 12 * * 5-7", "2026-11-24 12:00", ["Fri 2026-11-27 12:00", "Sat 2026-11-28 12:00", "Sun 2026-11-29 12:00"]),
-        # Either day will do where both are restricted; both must fit where one begins with a star.
+        # If both days are restricted, either is enough; if one begins with a star, both must match.
         ("0 0 13 * fri", "2026-11-08 00:00", ["Fri 2026-11-13 00:00", "Fri 2026-11-20 00:00", "Fri 2026-11-27 00:00"]),
         ("0 0 15 * fri", "2026-11-13 00:00", ["Sun 2026-11-15 00:00", "Fri 2026-11-20 00:00"]),
         ("0 0 */2 * mon", "2026-11-01 00:00", ["Mon 2026-11-09 00:00", "Mon 2026-11-23 00:00"]),
@@ -71,24 +71,24 @@ def test_sunday_in_every_spelling(sunday: str) -> None:
         (" 0  1 * * * ", "2026-11-24 00:59", ["Tue 2026-11-24 01:00"]),
     ],
 )
-def test_what_follows(expression: str, after: str, expected: list[str]) -> None:
+def test_the_next_run(expression: str, after: str, expected: list[str]) -> None:
     assert following(expression, after, len(expected)) == expected
 
 
 @pytest.mark.parametrize(
     ("expression", "after", "expected"),
     [
-        # On 29 March the clock goes from 2 to 3: a fixed hour that is skipped comes right after, once.
+        # On 29 March the clock goes from 2 to 3: a fixed hour that is skipped runs once, right afterwards.
         ("30 2 * * *", "2026-03-28 12:00", ["Sun 2026-03-29 03:00", "Mon 2026-03-30 02:30"]),
         ("15,45 2 * * *", "2026-03-28 12:00", ["Sun 2026-03-29 03:00", "Mon 2026-03-30 02:15"]),
         ("30 * * * *", "2026-03-29 01:00", ["Sun 2026-03-29 01:30", "Sun 2026-03-29 03:30"]),
-        # On 25 October it goes from 3 back to 2: a fixed hour comes once, every hour twice.
+        # On 25 October it goes from 3 back to 2: a fixed hour runs once, every hour twice.
         ("30 2 * * *", "2026-10-24 12:00", ["Sun 2026-10-25 02:30", "Mon 2026-10-26 02:30"]),
         ("30 2 * * *", "2026-10-25 02:15~", ["Mon 2026-10-26 02:30"]),
         ("30 * * * *", "2026-10-25 02:00", ["Sun 2026-10-25 02:30", "Sun 2026-10-25 02:30", "Sun 2026-10-25 03:30"]),
     ],
 )
-def test_clocks_put_forward_and_back(expression: str, after: str, expected: list[str]) -> None:
+def test_daylight_saving_changes(expression: str, after: str, expected: list[str]) -> None:
     assert following(expression, after, len(expected)) == expected
 
 
@@ -100,12 +100,12 @@ def test_clocks_put_forward_and_back(expression: str, after: str, expected: list
         ("2026-11-24 23:00", "2026-11-24 01:00"),
     ],
 )
-def test_the_time_that_a_run_is_the_run_of(at: str, expected: str) -> None:
+def test_the_scheduled_time_of_a_run(at: str, expected: str) -> None:
     found = Schedule("0 1 * * *").latest(local(at))
     assert (found, found.tzinfo) == (local(expected).astimezone(UTC), UTC)
 
 
-def test_in_the_repeated_hour_the_last_time_is_that_of_the_same_day() -> None:
+def test_in_the_repeated_hour_the_latest_time_is_on_the_same_day() -> None:
     assert Schedule("30 2 * * *").latest(local("2026-10-25 02:15~")) == local("2026-10-25 02:30").astimezone(UTC)
     assert Schedule("30 2 * * *").latest(local("2026-10-25 02:15")) == local("2026-10-24 02:30").astimezone(UTC)
 
@@ -131,7 +131,7 @@ def test_latest_and_following_agree_at_every_moment(expression: str, start: str)
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Beirut"], indirect=True)
 @pytest.mark.parametrize("start", CHANGES)
-def test_what_comes_every_so_often_goes_by_the_time_that_passes(start: str) -> None:
+def test_intervals_follow_elapsed_time(start: str) -> None:
     schedule, moment = Schedule("*/30 * * * *"), local(start).astimezone(UTC)
     for _ in range(60):
         assert schedule.following(moment) == moment + timedelta(minutes=30)
@@ -145,19 +145,17 @@ def is_shown(moment: datetime, weekday: int, every: int) -> bool:
 @pytest.mark.parametrize(
     ("zone", "expression", "weekday", "every"),
     [
-        ("Asia/Beirut", "0 */6 * * 0", 7, 6),  # a Sunday without the hour from 0 to 1
-        ("Africa/Cairo", "0 * * * 5", 5, 1),  # a Friday without it
+        ("Asia/Beirut", "0 */6 * * 0", 7, 6),  # A Sunday without the hour from 0 to 1.
+        ("Africa/Cairo", "0 * * * 5", 5, 1),  # A Friday without it.
         ("Africa/Cairo", "0 */6 * * 5", 5, 6),
-        ("America/Nuuk", "0 * * * 6", 6, 1),  # a Saturday without the hour from 23 to 24
-        ("Antarctica/Troll", "0 */2 * * sun", 7, 2),  # two hours skipped, two repeated
+        ("America/Nuuk", "0 * * * 6", 6, 1),  # A Saturday without the hour from 23 to 24.
+        ("Antarctica/Troll", "0 */2 * * sun", 7, 2),  # Two hours skipped, two repeated.
         ("Europe/Berlin", "0 * * * sun", 7, 1),
     ],
     indirect=["zone"],
 )
-def test_a_whole_year_is_as_the_clock_on_the_wall_shows_it(
-    zone: None, expression: str, weekday: int, every: int
-) -> None:
-    # Given every hour of a year, by the database of zones
+def test_a_whole_year_matches_the_wall_clock(zone: None, expression: str, weekday: int, every: int) -> None:
+    # Given every hour of a year, from the time zone database
     hours = [datetime(2025, 12, 31, tzinfo=UTC) + timedelta(hours=n) for n in range(367 * 24)]
     here = ZoneInfo(os.environ["TZ"])
     expected = [hour for hour in hours if is_shown(hour.astimezone(here), weekday, every)]
@@ -167,32 +165,32 @@ def test_a_whole_year_is_as_the_clock_on_the_wall_shows_it(
     for _ in expected[1:]:
         forwards.append(schedule.following(forwards[-1]))
         backwards.append(schedule.latest(backwards[-1] - timedelta(seconds=1)))
-    # Then it came at each such hour, and at no other
+    # Then it ran at each matching hour, and at no other
     assert (forwards, backwards[::-1]) == (expected, expected)
 
 
 @pytest.mark.parametrize(
     ("zone", "expression", "after", "expected"),
     [
-        # A fixed hour that is skipped comes right after, however long the gap is.
+        # A fixed hour that is skipped runs right afterwards, however long the gap is.
         ("Asia/Beirut", "30 0 * * *", "2026-03-28 12:00", ["Sun 2026-03-29 01:00", "Mon 2026-03-30 00:30"]),
         ("America/Nuuk", "30 23 * * 6", "2026-03-28 12:00", ["Sun 2026-03-29 00:00", "Sat 2026-04-04 23:30"]),
         ("Pacific/Apia", "0 1 * * *", "2011-12-29 12:00", ["Sat 2011-12-31 00:00", "Sat 2011-12-31 01:00"]),
     ],
     indirect=["zone"],
 )
-def test_skipped_times_elsewhere(zone: None, expression: str, after: str, expected: list[str]) -> None:
+def test_skipped_times_in_other_zones(zone: None, expression: str, after: str, expected: list[str]) -> None:
     assert following(expression, after, len(expected)) == expected
 
 
 @pytest.mark.parametrize("answers", [[], [datetime(2026, 11, 24, 1)]])
-def test_a_search_ends_even_where_cronsim_gets_nowhere(
+def test_a_search_ends_even_if_cronsim_makes_no_progress(
     monkeypatch: pytest.MonkeyPatch, answers: list[datetime]
 ) -> None:
-    # Given a schedule, and a cronsim that has no more times, or the same one without end
+    # Given a schedule, and a cronsim that has no more times, or repeats the same one forever
     schedule = Schedule("0 1 * * *")
     monkeypatch.setattr(schedules, "CronSim", lambda *_, **__: cycle(answers))
-    # Then it is an error after a while
+    # Then the search ends in an error
     with pytest.raises(ValueError, match="never comes"):
         schedule.following(datetime(2026, 11, 25, tzinfo=UTC))
     with pytest.raises(ValueError, match="never comes"):
@@ -200,7 +198,7 @@ def test_a_search_ends_even_where_cronsim_gets_nowhere(
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Beirut", "Antarctica/Troll", "America/Nuuk"], indirect=True)
-def test_the_hosts_zone_agrees_with_the_database_of_zones(zone: None) -> None:
+def test_the_hosts_zone_agrees_with_the_time_zone_database(zone: None) -> None:
     here = ZoneInfo(os.environ["TZ"])
     for hours in range(366 * 24):
         wall = datetime(2026, 1, 1) + timedelta(hours=hours, minutes=30)
@@ -217,7 +215,7 @@ def test_the_hosts_zone_agrees_with_the_database_of_zones(zone: None) -> None:
         *("0 0 31 2 *", "0 0 L * *", "0 0 * * 5L", "0 0 * * 5#2"),
     ],
 )
-def test_what_is_no_schedule_is_refused(expression: str) -> None:
+def test_invalid_schedules_are_refused(expression: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         Schedule(expression)
 

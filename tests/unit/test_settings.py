@@ -1,4 +1,4 @@
-"""Environment variables: names, defaults and what is said of a wrong value (contract, section 6)."""
+"""Environment variables: names, defaults and the messages for wrong values (contract, section 6)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.settings import Settings, get_settings
 
 ROOT = Path(__file__).parents[2]
 
-#: Modules that hand the environment on to child processes; they read no setting from it.
+#: Modules that pass the environment on to child processes; they read no setting from it.
 HANDS_ON = {"local", "demo"}
 
 
@@ -76,7 +76,7 @@ def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"AWS_REGION": "eu-west-1", "S3_BUCKET": "mine"}, "https://s3.eu-west-1.amazonaws.com/mine"),
     ],
 )
-def test_public_urls_begin_as_the_contract_says(
+def test_public_urls_begin_as_in_the_contract(
     variables: dict[str, str], base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in variables.items():
@@ -84,7 +84,7 @@ def test_public_urls_begin_as_the_contract_says(
     assert get_settings().public_url_base == base
 
 
-def test_the_database_is_chosen_as_the_running_system_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_database_is_chosen_as_in_the_running_system(monkeypatch: pytest.MonkeyPatch) -> None:
     def database() -> str | None:
         lazy.forget()
         url = get_settings().database_url
@@ -102,7 +102,7 @@ def test_the_database_is_chosen_as_the_running_system_does(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", ["ENVIRONMENT", "DB_ENVIRONMENT"])
-def test_an_alias_is_named_as_it_was_set(monkeypatch, name):
+def test_an_alias_is_reported_under_the_name_that_was_set(monkeypatch, name):
     monkeypatch.setenv(name, "staging")
     lazy.forget()
     with pytest.raises(SettingsError, match=f"^{name}='STAGING': "):
@@ -140,7 +140,7 @@ def test_an_alias_is_named_as_it_was_set(monkeypatch, name):
         ("CLAIM_SECONDS", "1", "60"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_accepted(
+def test_a_wrong_value_is_reported_with_the_accepted_values(
     name: str, value: str, accepted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -157,7 +157,7 @@ def test_a_wrong_value_is_named_with_what_is_accepted(
 @pytest.mark.parametrize(
     "url", ["mongodb://user:hunter2@host", "mongodb://user:hunter2@host/?a=b", "http://hunter2/db"]
 )
-def test_a_mongodb_url_names_its_database(name: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mongodb_url_must_name_its_database(name: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, url)
     with pytest.raises(SettingsError) as caught:
         get_settings()
@@ -166,7 +166,7 @@ def test_a_mongodb_url_names_its_database(name: str, url: str, monkeypatch: pyte
     assert "hunter2" not in str(caught.value)
 
 
-def test_the_value_of_a_secret_is_never_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_value_of_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTBACK_SIGNING_SECRET", "whsec_not base64 hunter2")
     with pytest.raises(SettingsError) as caught:
         get_settings()
@@ -176,14 +176,14 @@ def test_the_value_of_a_secret_is_never_said(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "PUBLIC_BASE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"])
-def test_the_password_in_a_url_is_never_said(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_password_in_a_url_is_never_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "https://me:hunter2@host.example/path")
     with pytest.raises(SettingsError, match=f"^{name}: .*contains no password") as caught:
         get_settings()
     assert "hunter2" not in str(caught.value)
 
 
-def test_credentials_come_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_must_be_set_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_S3", "planted-key")
     with pytest.raises(SettingsError, match="AWS_ACCESS_KEY_S3 and AWS_SECRET_KEY_S3 belong together") as caught:
         get_settings()

@@ -1,4 +1,4 @@
-"""The last stage: who is told how a job ended, what of it goes to MongoDB, and what stays in staging."""
+"""The last stage: where the outcome of a job is delivered, what MongoDB gets of it, and what stays in staging."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def is_staged(key: str) -> bool:
 
 
 class TestCleanUp:
-    def test_the_bytes_of_a_failed_source_stay_for_it_may_be_sent_through_again(self) -> None:
-        # Given a job with one image that is published and one that failed, both with bytes in staging
+    def test_the_bytes_of_a_failed_source_stay_because_it_may_be_redriven(self) -> None:
+        # Given a job with one published image and one failed image, both with bytes in staging
         assert isinstance(staging(), LocalStaging)
         job = a_job()
         good, bad = job.sources
@@ -70,11 +70,11 @@ class TestCleanUp:
 class TestOutcome:
     @pytest.mark.parametrize("given_up", [COVER, OTHER])
     def test_a_given_up_error_comes_first(self, given_up: str) -> None:
-        # Given a sweep's job with one image that failed for good, and one that another day may do better
+        # Given a sweep's job with one image that failed for good, and one that may succeed another day
         job = a_sweeps_job().with_errors(FETCH, {url: DOWN if url == given_up else GONE for url in (COVER, OTHER)})
-        # When its outcome is put together
+        # When its write-back is built
         outcome = notify.to_write_back(job, job.result({}, lambda _: {}))
-        # Then the document's one place for an error gets the one that says why to wait.
+        # Then the document's only error field gets the error that explains the wait.
         assert [error["code"] for error in outcome["errors"].values()] == ["http_503", "http_404"]
         assert outcome["given_up"]
         assert outcome["stored"] == {}
@@ -97,28 +97,28 @@ class TestOutcome:
         assert abs(error["at"] - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-class TestErrands:
-    def test_each_place_that_was_asked_and_then_the_clean_up(self) -> None:
+class TestPendingDeliveries:
+    def test_each_requested_place_and_then_the_clean_up(self) -> None:
         both = a_job(redirect_queue="results").with_errors(FETCH, {COVER: GONE, OTHER: GONE})
         one = a_job().with_errors(FETCH, {COVER: GONE, OTHER: GONE})
         assert list(notify.pending_deliveries(both)) == ["redirect_queue", "postback_url", CLEAN_UP]
         assert list(notify.pending_deliveries(one)) == ["postback_url", CLEAN_UP]
 
-    def test_of_a_job_that_is_tried_again_only_what_is_left(self) -> None:
+    def test_a_retried_job_has_only_the_remaining_ones(self) -> None:
         job = a_job(redirect_queue="results").with_errors(FETCH, {COVER: GONE, OTHER: GONE})
         assert list(notify.pending_deliveries(replace(job, deliveries=("postback_url",)))) == ["postback_url"]
         assert list(notify.pending_deliveries(replace(job, deliveries=(CLEAN_UP,)))) == [CLEAN_UP]
 
-    def test_a_sweeps_job_is_told_to_its_documents_alone(self) -> None:
+    def test_a_sweeps_job_is_written_to_its_documents_only(self) -> None:
         job = a_sweeps_job().with_errors(FETCH, {COVER: GONE, OTHER: GONE})
         assert list(notify.pending_deliveries(job)) == [notify.DOCUMENT, CLEAN_UP]
 
     def test_the_result_goes_out_under_the_jobs_id_with_a_long_payload_from_staging(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # Given a job whose payload waits in staging, and that an operator sent through again
-        told: list[tuple[object, ...]] = []
-        monkeypatch.setitem(notify.DELIVERIES, "postback_url", lambda *delivery: told.append(delivery))
+        # Given a job with a staged payload that an operator redrove
+        delivered: list[tuple[object, ...]] = []
+        monkeypatch.setitem(notify.DELIVERIES, "postback_url", lambda *delivery: delivered.append(delivery))
         job = replace(a_job(long="x" * 70_000), redrives=2)
         assert job.payload_key
         (good, _) = job.sources
@@ -126,7 +126,7 @@ class TestErrands:
         # When it is delivered
         notify.pending_deliveries(job)["postback_url"]()
         # Then the receiver gets the payload and the result, under the redriven job's own id.
-        ((id_, where, result),) = told
+        ((id_, where, result),) = delivered
         assert (id_, where) == ("job-1.r2", "https://receiver.example/hook")
         assert result["long"] == "x" * 70_000
         assert result["image_url_info"]["50x50"]["url"].endswith(f"/custom/{CONTENT.id}_50x50.jpeg")
@@ -134,10 +134,10 @@ class TestErrands:
 
 
 class TestNotify:
-    def test_what_fails_is_tried_again_each_by_itself_and_hinders_no_other(
+    def test_each_failed_delivery_is_retried_on_its_own_and_blocks_no_other(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # Given two receivers that cannot be reached, and bytes in staging
+        # Given two unreachable receivers, and bytes in staging
         def fails(*_: object) -> None:
             raise DOWN
 
@@ -149,7 +149,7 @@ class TestNotify:
         # When the job is delivered
         with pytest.raises(Unfinished) as caught:
             notify.notify_result.fn.__wrapped__(job)
-        # Then each delivery goes on as a job of its own, and the bytes are gone all the same.
+        # Then each delivery continues as a job of its own, and the bytes are deleted nevertheless.
         assert [(part.deliveries, errors) for part, errors in caught.value.parts] == [
             (("redirect_queue",), {"redirect_queue": DOWN}),
             (("postback_url",), {"postback_url": DOWN}),

@@ -1,4 +1,4 @@
-"""What `make bench` counts and what it costs: the figures of docs/performance.md rest on these."""
+"""How `make bench` counts requests and computes costs, which docs/performance.md relies on."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ FORM = {b"content-type": b"application/x-www-form-urlencoded; charset=utf-8"}
         ("DELETE /bucket/key?", {}, b"", "s3 DeleteObject", "free"),
     ],
 )
-def test_a_request_is_told_by_its_kind_whatever_library_sent_it(
+def test_a_request_is_recognized_by_its_kind_from_any_client_library(
     line: str, headers: dict[bytes, bytes], body: bytes, kind: str, price: str
 ) -> None:
     # given a request as it arrives at the emulator
     method, target = line.split()
     path, _, query = target.partition("?")
     scope: dict[str, Any] = {"method": method, "path": path, "query_string": query.encode()}
-    # then it has the name that AWS gives it, and the price of its class
+    # then it has AWS's name and the price of its class
     assert emulator._kind(scope, headers, body) == kind
     assert prices.price_class(kind) == price
 
 
-def test_a_million_images_cost_what_the_list_says() -> None:
-    # given three objects, a look for them, four messages, and 36 ms of CPU for each image
+def test_a_million_images_cost_the_list_prices() -> None:
+    # given three objects, one lookup of them, four messages, and 36 ms of CPU per image
     requests = {"s3 PutObject": 3.0, "s3 HeadObject": 1.0, "s3 DeleteObject": 2.0, "sqs SendMessage": 4.0}
-    # when a million are paid for
+    # when the cost of a million is computed
     cost = prices.dollars(requests, cpu_ms=36.0)
-    # then deletes are free, and CPU is paid by the hour
+    # then deletes are free, and CPU is billed by the hour
     assert cost == pytest.approx({"s3": 15.0 + 0.4, "sqs": 1.6, "cpu": 10 * 0.04048})

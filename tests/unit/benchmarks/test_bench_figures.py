@@ -1,4 +1,4 @@
-"""How `make bench` combines and judges its measurements: the figures of docs/performance.md rest on this."""
+"""How `make bench` combines and judges its measurements, which docs/performance.md relies on."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ import report
 from figures import Figures, growth
 from paper import processes
 
-SENT = [each / 10 for each in range(100)]  # ten jobs a second
+SENT = [each / 10 for each in range(100)]  # Ten jobs per second.
 
 
 def phase(rate: float, waits: list[float], sqs: float) -> dict[str, Any]:
-    """A phase as it is kept: a job takes 36 ms of CPU and three objects."""
+    """Build a phase in its stored form: a job takes 36 ms of CPU and three objects."""
     requests = {"sqs SendMessage": sqs, "s3 PutObject": 3.0}
     sent = SENT[: len(waits)]
     figures = {"sent": sent, "waits": waits, "own": [0.05] * len(waits), "cpu": {"resize": 36.0}, "memory": 10**8}
@@ -30,7 +30,7 @@ def phase(rate: float, waits: list[float], sqs: float) -> dict[str, Any]:
 
 
 def results(*contenders: tuple[str, dict[str, Any]], side: int = 1400) -> Figures:
-    """Rounds of contenders with these phases, with rendering of 30 ms."""
+    """Build rounds of contenders with these phases, with rendering of 30 ms."""
     rendering = {"what": "rendering", "side": side, "alone": 30.0, "on all cores": 31.0, "as a worker": 27.0}
     measured = [{"what": key, "side": side, "round": 0, "phases": phases} for key, phases in contenders]
     return Figures([{"delay": [10, 20], **each} for each in (rendering, *measured)])
@@ -40,7 +40,7 @@ class TestRates:
     def test_all_contenders_are_sent_jobs_at_the_same_moments(self) -> None:
         # when the moments of a rate are drawn twice
         first, second = measure.moments(10, 8.0), measure.moments(10, 8.0)
-        # then they are the same, in order, as many as the rate says, and within the time
+        # then they are the same, in order, with the number of the rate, within the time
         assert first == second == sorted(first)
         assert len(first) == 80
         assert 0 <= first[0] < first[-1] <= 8.0
@@ -54,14 +54,14 @@ class TestRates:
             pytest.param([0.3], 0.0, id="a single job"),
         ],
     )
-    def test_growth_is_how_much_longer_jobs_wait_with_each_second(self, waits: list[float], expected: float) -> None:
-        # given jobs sent ten times a second, when the last third is compared with the first
+    def test_growth_is_the_increase_of_waiting_time_per_second(self, waits: list[float], expected: float) -> None:
+        # given jobs sent ten times per second, when the last third is compared with the first
         found = growth(SENT[: len(waits)], waits)
-        # then the backlog's growth shows, and single late jobs do not
+        # then the growth of the backlog shows, and single late jobs do not
         assert found == pytest.approx(expected)
 
-    def test_a_contender_that_cannot_keep_up_has_no_figure_of_that_rate(self) -> None:
-        # given one contender that keeps up, one whose jobs wait longer and longer, and one that was not given the rate
+    def test_a_contender_that_cannot_keep_up_has_no_figures_for_that_rate(self) -> None:
+        # given one contender that keeps up, one with growing waiting times, and one that skipped the rate
         burst = phase(62.0, [1.0] * 100, 2.0)
         figures = results(
             ("file", {"saturation": burst, "10/s": phase(10.0, [0.25] * 100, 8.0)}),
@@ -83,7 +83,7 @@ class TestPromises:
         figures = results(("file", {"saturation": phase(62.0, [1.0] * 10, 4.0)}), side=3000)
         # when the table of promises is made
         lines = report.goals_table(figures).splitlines()
-        # then each promise has its measurement and its limit, and the broken one stands out
+        # then each promise has its measurement and its limit, and the broken one is marked
         assert "| 3000 px: CPU, of rendering alone's | 1.20 | 1.50 |  |  | yes |" in lines
         assert "| SQS requests, at saturation | 4.00 | 3.50 |  |  | **no** |" in lines
 
@@ -125,26 +125,26 @@ class TestDelays:
         # when a request arrives
         scope = {"type": "http", "method": "POST", "path": "/x/y", "query_string": query, "headers": headers.items()}
         asyncio.run(counting(scope, None, None))
-        # then it waits for its service, unless a producer of the benchmark sent it, and is counted likewise
+        # then it waits for its service and is counted, unless a producer of the benchmark sent it
         assert slept == expected
         assert Counter(counting._requests).total() == len(expected)
 
 
 def test_processes_are_enough_for_cpu_and_for_threads_that_wait() -> None:
     # given 100 images a second of 35 ms CPU, in processes of four threads
-    # when the processes of a stage that waits little, and of one that waits a second, are counted
+    # when the processes are counted for a stage that waits little, and for one that waits a second
     busy, waiting = processes(100, 35.0, 0.0, 4), processes(100, 35.0, 1.0, 4)
-    # then CPUs are 70 % busy at most, and each waiting job has a thread
+    # then CPUs are at most 70 % busy, and each waiting job has a thread
     assert busy == (3.5, 5)
     assert waiting == (3.5, 37)
 
 
 def test_the_sentence_on_cost_names_the_load_of_each_figure() -> None:
-    # given a service that shares more requests the more it does, and one that takes five times the CPU
+    # given a service that shares more requests under load, and one that takes five times the CPU
     phases = {"2/s": phase(2.0, [0.1] * 30, 12.0), "saturation": phase(62.0, [1.0] * 100, 2.0)}
     plain = phase(8.0, [5.0] * 40, 2.0) | {"cpu": {"consumer": 180.0}}
     figures = results(("file", phases), ("plain", {"saturation": plain}))
-    # when its cost is put in words
+    # when its cost is described
     said = " ".join(report.cost(figures).split())
     # then requests and dollars are given with their load
     assert "Its SQS requests are 12.0 at 2/s and 2.0 at saturation (62/s here)" in said

@@ -1,4 +1,4 @@
-"""What the chaos suite excuses in staging: what a worker put there and ended, when another had done the job by then."""
+"""The leftovers in staging that the chaos suite excuses: a killed worker put them there after another did the job."""
 
 from __future__ import annotations
 
@@ -23,22 +23,24 @@ def was_cut_off(*said: tuple[str, str]) -> bool:
         [("fetch.1", PUT), ("fetch.2", PUT), ("fetch.2", TOLD), ("fetch.1", ENDED)],
     ],
 )
-def test_what_nobody_knows_of_is_excused(said: list[tuple[str, str]]) -> None:
+def test_leftovers_of_a_killed_worker_are_excused(said: list[tuple[str, str]]) -> None:
     assert was_cut_off(*said)
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        pytest.param([], id="nobody said that it put it"),
+        pytest.param([], id="no log line mentions it"),
         pytest.param([("fetch.2", TOLD), ("fetch.1", PUT)], id="its worker lives"),
         pytest.param([("fetch.2", TOLD), ("fetch.1", PUT), ("fetch.3", ENDED)], id="another ended"),
-        pytest.param([("fetch.2", TOLD), ("fetch.1", PUT), ("fetch.1", TOLD), ("fetch.1", ENDED)], id="it was told of"),
+        pytest.param(
+            [("fetch.2", TOLD), ("fetch.1", PUT), ("fetch.1", TOLD), ("fetch.1", ENDED)], id="it was reported"
+        ),
         pytest.param([("fetch.1", PUT), ("fetch.1", ENDED)], id="the job was not done"),
         pytest.param([("fetch.1", PUT), ("fetch.1", ENDED), ("fetch.2", PUT), ("fetch.2", TOLD)], id="done later"),
         pytest.param([("fetch.2", TOLD), ("resize.1", PUT), ("resize.1", ENDED)], id="only the stage before was done"),
         pytest.param([("fetch.2", "has handed over job-2"), ("fetch.1", PUT), ("fetch.1", ENDED)], id="another job"),
     ],
 )
-def test_nothing_else_is_excused(said: list[tuple[str, str]]) -> None:
+def test_all_other_leftovers_are_errors(said: list[tuple[str, str]]) -> None:
     assert not was_cut_off(*said)

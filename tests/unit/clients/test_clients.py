@@ -10,7 +10,7 @@ import pytest
 from pipeline.clients import aws, lazy
 
 
-def test_threads_that_ask_first_at_once_share_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_first_calls_share_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given that no thread has asked yet
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     lazy.forget()
@@ -20,7 +20,7 @@ def test_threads_that_ask_first_at_once_share_one_client(monkeypatch: pytest.Mon
         together.wait()
         return id(aws.sqs())
 
-    # When eight ask at once, then they have the same, until it is forgotten
+    # When eight threads ask at once, then they get the same client, until it is forgotten
     with ThreadPoolExecutor(8) as pool:
         asked = set(pool.map(ask, range(8)))
     assert asked == {id(aws.sqs())}

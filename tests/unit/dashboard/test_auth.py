@@ -1,4 +1,4 @@
-"""Who may look at the dashboard, and who may act: on a real socket, with nothing behind it."""
+"""Access to the dashboard and its actions: on a real socket, with nothing behind it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HUSH = "hush-9f3b"
 
 @pytest.fixture(scope="module")
 def nothing_behind() -> Iterator[pytest.MonkeyPatch]:
-    """Settings that name an AWS where nobody listens, and secrets."""
+    """Set an AWS endpoint where nothing listens, and secrets."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name in [*Settings.model_fields, "environment"]:
             monkeypatch.delenv(name.upper(), raising=False)
@@ -56,19 +56,19 @@ def closed_port() -> int:
 
 @pytest.fixture(scope="module")
 def site(nothing_behind: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A dashboard without a token."""
+    """Run a dashboard without a token."""
     with serving() as site:
         yield site
 
 
 @pytest.fixture(scope="module")
 def locked(nothing_behind: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A dashboard that wants a token."""
+    """Run a dashboard with a token."""
     with serving(Access.for_host("127.0.0.1", SecretStr(TOKEN))) as site:
         yield site
 
 
-# The name it goes by.
+# The host name.
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def locked(nothing_behind: pytest.MonkeyPatch) -> Iterator[Site]:
         ("127.0.0.1", "rebound.example.org:8480", False),
         ("127.0.0.1", "127.0.0.1.example.org", False),
         ("127.0.0.1", "localhost.example.org", False),
-        ("127.0.0.1", "user@127.0.0.1", True),  # the name is what follows the @
+        ("127.0.0.1", "user@127.0.0.1", True),  # The host is the part after the @.
         ("127.0.0.1", "127.0.0.1@example.org", False),
         ("127.0.0.1", "10.0.0.5:8480", False),
         ("127.0.0.1", "", False),
@@ -89,26 +89,26 @@ def locked(nothing_behind: pytest.MonkeyPatch) -> Iterator[Site]:
         ("127.0.0.1", "localhost:port", False),
         ("10.0.0.5", "10.0.0.5:8480", True),
         ("10.0.0.5", "10.0.0.6:8480", False),
-        ("0.0.0.0", "10.0.0.6:8480", True),  # an address is no name that a stranger could point here
+        ("0.0.0.0", "10.0.0.6:8480", True),  # An address is not a name that an attacker could point here.
         ("::", "[fe80::1]:8480", True),
         ("0.0.0.0", "rebound.example.org", False),
         ("0.0.0.0", "covers.example.org", True),
     ],
 )
-def test_only_hosts_of_ours_are_known(listens_on: str, host: str, known: bool) -> None:
+def test_only_our_hosts_are_known(listens_on: str, host: str, known: bool) -> None:
     access = Access.for_host(listens_on, None, ["Covers.example.org"] if listens_on == "0.0.0.0" else [])
     assert access.knows(host) is known
 
 
 @pytest.mark.parametrize("path", ["/", "/login", "/livez", "/static/dashboard.css", "/nowhere"])
-def test_a_strangers_name_is_refused_everywhere(site: Site, path: str) -> None:
+def test_a_foreign_host_name_is_refused_everywhere(site: Site, path: str) -> None:
     answer = site.get(path, Host=f"rebound.example.org:{site.port}")
     assert answer.status_code == 421
     assert "Stages" not in answer.text
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
-def test_loopback_is_told_from_what_others_reach(host: str) -> None:
+def test_loopback_is_distinguished_from_reachable_addresses(host: str) -> None:
     assert is_loopback(host)
 
 
@@ -134,7 +134,7 @@ def test_a_short_token_is_refused(
     assert token[:15] not in str(result.exception)
 
 
-def test_a_port_that_is_taken_is_named(nothing_behind: pytest.MonkeyPatch) -> None:
+def test_a_port_in_use_is_named(nothing_behind: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = CliRunner().invoke(command_line, ["dashboard", "--port", str(port)])
@@ -148,13 +148,13 @@ def test_a_port_that_is_taken_is_named(nothing_behind: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("path", ["/", "/jobs", "/jobs/x", "/failures", "/sweeps", "/nowhere", "/thumbnails/x/0/50x50"])
-def test_without_the_token_pages_lead_to_the_login(locked: Site, path: str) -> None:
+def test_without_the_token_pages_redirect_to_the_login(locked: Site, path: str) -> None:
     answer = locked.get(path)
     assert (answer.status_code, answer.headers["location"]) == (303, "/login")
     assert locked.get(path, Accept="application/json").status_code == 401
 
 
-def test_who_gives_the_token_is_let_in_by_a_cookie_that_does_not_tell_it(locked: Site) -> None:
+def test_the_token_grants_a_cookie_that_does_not_contain_it(locked: Site) -> None:
     # When a visitor gives the token
     answer = locked.post("/login", {"token": TOKEN})
     # Then a cookie that scripts and other sites' pages cannot use lets them in
@@ -165,7 +165,7 @@ def test_who_gives_the_token_is_let_in_by_a_cookie_that_does_not_tell_it(locked:
     assert TOKEN not in cookie
     given = cookie.partition(";")[0]
     assert locked.get("/", Cookie=given).status_code == 200
-    # and logging out makes the browser forget it
+    # and logging out deletes the cookie
     out = locked.post("/logout", Cookie=given)
     assert out.headers["location"] == "/login"
     assert f'{COOKIE}=""' in out.headers["set-cookie"]
@@ -173,7 +173,7 @@ def test_who_gives_the_token_is_let_in_by_a_cookie_that_does_not_tell_it(locked:
 
 
 @pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1], f"{TOKEN} ", TOKEN.upper(), "täken"])
-def test_a_wrong_token_lets_nobody_in(locked: Site, token: str) -> None:
+def test_a_wrong_token_is_refused(locked: Site, token: str) -> None:
     answer = locked.post("/login", {"token": token})
     assert answer.status_code == 401
     assert "set-cookie" not in answer.headers
@@ -185,7 +185,7 @@ def test_the_cookie_is_marked_secure_behind_tls(locked: Site) -> None:
     assert "secure" in answer.headers["set-cookie"].lower()
 
 
-def test_cookies_that_are_old_or_made_up_let_nobody_in(locked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expired_and_forged_cookies_are_refused(locked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     good = locked.access.session()
     until, _, proof = good.partition(".")
     other = Access.for_host("127.0.0.1", SecretStr("another token, as long"))
@@ -197,21 +197,21 @@ def test_cookies_that_are_old_or_made_up_let_nobody_in(locked: Site, monkeypatch
     assert int(old.partition(".")[0]) < time.time()
 
 
-def test_programs_may_give_the_token_as_a_bearer(locked: Site) -> None:
+def test_programs_may_send_the_token_as_a_bearer(locked: Site) -> None:
     assert locked.get("/", Authorization=f"Bearer {TOKEN}").status_code == 200
     assert locked.get("/", Authorization="Bearer wrong").status_code == 401
     assert locked.get("/", Authorization=f"Basic {TOKEN}").status_code == 303
-    # and then need no form of ours
+    # and then need no form token
     answer = locked.post("/submit", {"csrf": "", "url": "nonsense"}, Authorization=f"Bearer {TOKEN}")
     assert answer.status_code == 422
 
 
-def test_a_good_cookie_does_not_help_a_wrong_bearer(locked: Site) -> None:
+def test_a_good_cookie_does_not_excuse_a_wrong_bearer(locked: Site) -> None:
     cookie = f"{COOKIE}={locked.access.session()}"
     assert locked.get("/", Cookie=cookie, Authorization="Bearer wrong").status_code == 401
 
 
-# Posts from elsewhere.
+# Cross-site posts.
 
 
 def actions(site: Site) -> list[str]:
@@ -230,14 +230,14 @@ ELSEWHERE: list[dict[str, str]] = [
 
 
 @pytest.mark.parametrize("headers", ELSEWHERE, ids=str)
-def test_no_action_takes_a_post_from_elsewhere(site: Site, headers: dict[str, str]) -> None:
+def test_no_action_accepts_a_cross_site_post(site: Site, headers: dict[str, str]) -> None:
     assert set(actions(site)) == {"/submit", "/redrive", "/login", "/logout"}
     for path in actions(site):
         assert site.post(path, **headers).status_code == 403, path
 
 
 @pytest.mark.parametrize("csrf", ["", "wrong", "ä"])
-def test_no_action_takes_a_form_without_this_processs_token(site: Site, csrf: str) -> None:
+def test_no_action_accepts_a_form_without_this_processs_token(site: Site, csrf: str) -> None:
     for path in actions(site):
         answer = site.post(path, {"csrf": csrf})
         assert answer.status_code == 403, path
@@ -246,21 +246,21 @@ def test_no_action_takes_a_form_without_this_processs_token(site: Site, csrf: st
     assert form_without.status_code == 403
 
 
-def test_a_token_of_another_process_is_no_good(site: Site) -> None:
+def test_a_form_token_of_another_process_is_refused(site: Site) -> None:
     with serving() as other:
         assert other.access.csrf != site.access.csrf
         assert site.post("/submit", {"csrf": other.access.csrf}).status_code == 403
 
 
-def test_actions_answer_to_nothing_but_posts(site: Site) -> None:
+def test_actions_accept_only_posts(site: Site) -> None:
     for path in ("/redrive", "/logout"):
         assert site.get(path).status_code == 405, path
-    assert site.get("/submit").headers["location"] == "/"  # does nothing but lead back
+    assert site.get("/submit").headers["location"] == "/"  # This only redirects back.
     for method in ("PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"):
         assert requests.request(method, site.url("/"), timeout=30).status_code == 405, method
 
 
-def test_a_form_that_is_too_large_or_does_not_say_is_refused(site: Site) -> None:
+def test_a_form_that_is_too_large_or_without_a_length_is_refused(site: Site) -> None:
     assert site.post("/submit", {"url": "x" * MAX_FORM}).status_code == 403
     connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
     connection.request("POST", "/submit", body=iter([b"url=x"]), encode_chunked=True)
@@ -273,14 +273,14 @@ def test_a_form_with_a_file_is_refused(site: Site) -> None:
     assert answer.status_code == 400
 
 
-# What every answer carries.
+# Headers of every answer.
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/jobs", "/failures", "/sweeps", "/nowhere", "/login", "/livez", "/static/dashboard.js"]
 )
 @pytest.mark.parametrize("host", ["127.0.0.1", "rebound.example.org"])
-def test_every_answer_keeps_browsers_to_this_origin(site: Site, path: str, host: str) -> None:
+def test_every_answer_restricts_browsers_to_this_origin(site: Site, path: str, host: str) -> None:
     headers = site.get(path, Host=host).headers
     policy = headers["content-security-policy"]
     assert "default-src 'self'" in policy
@@ -293,7 +293,7 @@ def test_every_answer_keeps_browsers_to_this_origin(site: Site, path: str, host:
     assert headers["cache-control"] == ("no-cache" if path.startswith("/static") else "no-store")
 
 
-def test_a_defect_of_ours_is_answered_behind_the_same_guard(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_ours_is_answered_with_the_same_protection(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise RuntimeError(HUSH)
 
@@ -309,7 +309,7 @@ PAGES = ["/", "/jobs", "/jobs?outcome=failed", "/jobs/none", "/failures", "/swee
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_pages_ask_nothing_of_the_outside_and_hold_no_inline_code(site: Site, path: str) -> None:
+def test_pages_load_nothing_from_outside_and_contain_no_inline_code(site: Site, path: str) -> None:
     page = Page(site.get(path).text)
     for tag, attributes in page.elements:
         assert not [name for name in attributes if name.startswith("on") or name == "style"], (tag, attributes)
@@ -320,15 +320,15 @@ def test_pages_ask_nothing_of_the_outside_and_hold_no_inline_code(site: Site, pa
 
 
 def test_no_page_shows_a_secret(nothing_behind: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given databases that do not answer, whose URLs hold passwords
+    # Given databases that do not answer, whose URLs contain passwords
     for name in ("MONGO_URL", "JOBS_MONGO_URL"):
         monkeypatch.setenv(name, f"mongodb://user:{HUSH}-{name.lower()}@127.0.0.1:{closed_port()}/db")
     monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
     lazy.forget()
     with serving(Access.for_host("127.0.0.1", SecretStr(TOKEN))) as site:
-        # When the page has heard so
+        # When the page shows the error
         wait_for(lambda: "The sweeps cannot be read" in site.get("/", Authorization=f"Bearer {TOKEN}").text)
-        # Then it says what is wrong, and no secret
+        # Then it explains the error without any secret
         for path in PAGES:
             answer = site.get(path, Authorization=f"Bearer {TOKEN}")
             assert HUSH not in answer.text, path
@@ -339,7 +339,7 @@ def test_no_page_shows_a_secret(nothing_behind: pytest.MonkeyPatch, monkeypatch:
 @pytest.mark.parametrize(
     "path", ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static//etc/passwd"]
 )
-def test_only_the_files_of_the_page_are_served(site: Site, path: str) -> None:
+def test_only_the_pages_own_files_are_served(site: Site, path: str) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
     connection.request("GET", path)
     answer = connection.getresponse()
@@ -348,6 +348,6 @@ def test_only_the_files_of_the_page_are_served(site: Site, path: str) -> None:
     connection.close()
 
 
-def test_it_says_that_it_lives(locked: Site) -> None:
+def test_it_reports_that_it_is_alive(locked: Site) -> None:
     answer: Any = locked.get("/livez")
     assert (answer.status_code, answer.text) == (200, "ok")

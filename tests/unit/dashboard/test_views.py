@@ -54,7 +54,7 @@ def points(path: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", path)]
 
 
-def test_a_sparkline_goes_from_zero_below_to_its_largest_above_and_keeps_inside() -> None:
+def test_a_sparkline_runs_from_zero_at_the_bottom_to_its_maximum_at_the_top() -> None:
     drawn = points(sparkline([0, None, 50, 100], "").line)
     assert [x for x, _ in drawn] == pytest.approx([0, WIDTH / 3, WIDTH * 2 / 3, WIDTH], abs=0.1)
     ground, carried, half, top = (y for _, y in drawn)
@@ -64,11 +64,11 @@ def test_a_sparkline_goes_from_zero_below_to_its_largest_above_and_keeps_inside(
 
 
 @pytest.mark.parametrize("values", [[], [1], [None, None], [None, 3, None]])
-def test_too_little_to_draw_is_not_drawn(values: list[float | None]) -> None:
+def test_too_few_points_are_not_drawn(values: list[float | None]) -> None:
     assert sparkline(values, "words") == sparkline([], "words")
 
 
-def test_bars_are_as_high_as_they_are_much_and_none_is_invisible() -> None:
+def test_bars_are_proportional_and_never_invisible() -> None:
     heights = [-float(v) for v in re.findall(r"v(-?[\d.]+)", bars([0, 1, 1000, 500], "").area)]
     assert len(heights) == 3
     assert heights[0] == 1.0
@@ -79,7 +79,7 @@ def test_bars_are_as_high_as_they_are_much_and_none_is_invisible() -> None:
 # The flow.
 
 
-def test_the_flow_adds_up_both_lanes_and_tells_the_dead_apart() -> None:
+def test_the_flow_adds_up_both_lanes_and_separates_dead_letters() -> None:
     depths = [
         Depth("in", "ingest", "live", 3, 0, 0),
         Depth("f", "fetch", "live", 5, 2, 1),
@@ -91,7 +91,7 @@ def test_the_flow_adds_up_both_lanes_and_tells_the_dead_apart() -> None:
     ingest, fetch, resize, _, notify = flow.cards(depths, DepthHistory(), minutes, NOW)
     assert (ingest.waiting, ingest.known, ingest.rate) == (3, True, None)
     assert (fetch.waiting, fetch.in_flight, fetch.delayed, fetch.bulk, fetch.dead) == (45, 3, 11, 50, 7)
-    assert fetch.per_minute == "5.5"  # in the last five minutes and a half
+    assert fetch.per_minute == "5.5"  # In the last five and a half minutes.
     assert fetch.rate is not None
     assert "30 together, at most 30" in fetch.rate.label
     assert (resize.known, notify.delayed) == (False, 9)
@@ -102,7 +102,7 @@ def test_without_a_job_log_the_flow_has_no_rates() -> None:
     assert [card.rate for card in flow.cards([], DepthHistory(), None, NOW)] == [None] * 5
 
 
-def test_the_history_has_the_most_of_each_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_history_keeps_the_maximum_of_each_part(monkeypatch: pytest.MonkeyPatch) -> None:
     history = DepthHistory()
     for at, waiting in ((1001, 7), (1004, 3), (1025, 5), (1038, 1)):
         monkeypatch.setattr(time, "time", lambda at=at: at)
@@ -115,14 +115,14 @@ def test_the_history_has_the_most_of_each_part(monkeypatch: pytest.MonkeyPatch) 
 # Jobs.
 
 
-def turn(stage: str, verdict: Outcome, second: float, **more: Any) -> Attempt:
+def tried(stage: str, verdict: Outcome, second: float, **more: Any) -> Attempt:
     return Attempt(stage, verdict, NOW + timedelta(seconds=second), 0.5, **more)
 
 
-def history(status: JobStatus, stage: str, *turns: Attempt, **more: Any) -> JobHistory:
+def history(status: JobStatus, stage: str, *attempts: Attempt, **more: Any) -> JobHistory:
     sources = more.pop("sources", (HistorySource("example.org/cover.jpg", ("image_url",)),))
     return JobHistory(
-        "a-job", status, stage, NOW, NOW + timedelta(seconds=4), "SHOW", "live", sources=sources, turns=turns
+        "a-job", status, stage, NOW, NOW + timedelta(seconds=4), "SHOW", "live", sources=sources, turns=attempts
     )
 
 
@@ -130,32 +130,32 @@ def states(view: jobs.JobView) -> list[str]:
     return [step.state for step in view.steps]
 
 
-def test_a_jobs_steps_follow_its_turns() -> None:
+def test_a_jobs_steps_follow_its_attempts() -> None:
     done, retry, up = Outcome.DONE, Outcome.RETRY, Outcome.GIVEN_UP
-    fetched = turn("fetch", done, 1)
+    fetched = tried("fetch", done, 1)
     expected: list[tuple[JobHistory, list[str]]] = [
         (history("under_way", "fetch"), ["now", "todo", "todo", "todo"]),
-        (history("under_way", "fetch", turn("fetch", retry, 1, wait=10.0)), ["retry", "todo", "todo", "todo"]),
+        (history("under_way", "fetch", tried("fetch", retry, 1, wait=10.0)), ["retry", "todo", "todo", "todo"]),
         (history("under_way", "resize", fetched), ["done", "now", "todo", "todo"]),
         (history("under_way", "notify", fetched), ["done", "todo", "todo", "now"]),
-        (history("done", "notify", fetched, turn("notify", done, 2)), ["done", "skipped", "skipped", "done"]),
-        (history("failed", "fetch", turn("fetch", up, 1), turn("notify", done, 2)),
+        (history("done", "notify", fetched, tried("notify", done, 2)), ["done", "skipped", "skipped", "done"]),
+        (history("failed", "fetch", tried("fetch", up, 1), tried("notify", done, 2)),
          ["failed", "skipped", "skipped", "done"]),
-        (history("done", "notify", turn("fetch", up, 1), turn("notify", done, 2), turn("fetch", done, 8, redrive=1),
-               turn("resize", done, 9), turn("upload", done, 10), turn("notify", done, 11)), ["done"] * 4),
-        (history("rejected", "ingest", turn("ingest", Outcome.REJECTED, 1), sources=()), ["skipped"] * 4),
+        (history("done", "notify", tried("fetch", up, 1), tried("notify", done, 2), tried("fetch", done, 8, redrive=1),
+               tried("resize", done, 9), tried("upload", done, 10), tried("notify", done, 11)), ["done"] * 4),
+        (history("rejected", "ingest", tried("ingest", Outcome.REJECTED, 1), sources=()), ["skipped"] * 4),
     ]  # fmt: skip
-    for told, wanted in expected:
-        assert states(jobs.of_history(told)) == wanted, told
+    for observed, wanted in expected:
+        assert states(jobs.of_history(observed)) == wanted, observed
 
 
-def test_a_job_says_why_it_failed_and_how_long_it_took() -> None:
+def test_a_job_shows_why_it_failed_and_how_long_it_took() -> None:
     error = {"stage": "fetch", "code": "http_404", "message": "It answered 404."}
     failed = jobs.of_history(
         history("failed", "fetch", sources=(HistorySource("example.org/a", ("image_url",), error=error),))
     )
     assert (failed.why, failed.seconds, failed.words) == ("It answered 404.", 4.0, "failed")
-    retry = turn("fetch", Outcome.RETRY, 1, code="timeout", message="It did not answer.", wait=10.0)
+    retry = tried("fetch", Outcome.RETRY, 1, code="timeout", message="It did not answer.", wait=10.0)
     trying = jobs.of_history(history("under_way", "fetch", retry))
     assert (trying.why, trying.seconds) == ("It did not answer.", None)
     assert trying.turns[0].words == "tries again in 10 s"
@@ -175,7 +175,7 @@ def test_only_web_addresses_become_links() -> None:
     assert [each.link for each in view.sources[0].renditions] == ["", "", "https://cdn.example.org/a"]
 
 
-def test_a_job_that_was_sent_from_here_is_told_by_its_result() -> None:
+def test_a_job_sent_from_here_is_shown_by_its_result() -> None:
     payload = {"image_url": "https://user:pw@example.org/a.png?token=1", "bucket_name": "A show"}
     job = Submission(payload, "example.org/a.png", "sent", "an-id", sent_at=NOW.timestamp())
     view = jobs.of_submission(job)
@@ -200,7 +200,7 @@ def test_a_job_that_was_sent_from_here_is_told_by_its_result() -> None:
         f"https://cdn.example.org/covers/images-resized/SHOW/{CONTENT_ID}_250X250.jpeg?v=1",
     ],
 )
-def test_a_renditions_key_is_known_by_its_url(url: str) -> None:
+def test_a_renditions_url_gives_its_key(url: str) -> None:
     assert thumbnails.key_of(url) == f"images-resized/SHOW/{CONTENT_ID}_250X250.jpeg"
 
 
@@ -220,7 +220,7 @@ def test_a_renditions_key_is_known_by_its_url(url: str) -> None:
         "https://cdn.example.org/images-resized/SHOW/secrets.json",
     ],
 )
-def test_nothing_else_of_the_bucket_has_a_key(url: str) -> None:
+def test_other_urls_in_the_bucket_have_no_key(url: str) -> None:
     assert thumbnails.key_of(url) is None
 
 
@@ -235,7 +235,7 @@ def letter(
                       hosts=(host,), **more)  # fmt: skip
 
 
-def test_letters_of_one_stage_and_code_are_one_cause() -> None:
+def test_letters_with_the_same_stage_and_code_have_one_cause() -> None:
     letters = [letter(1), letter(2, "timeout"), letter(3, host="other.org"), letter(4), letter(5, stage="upload")]
     failures = [
         FailureGroup("fetch", "http_404", 9, NOW, "older", ()),
@@ -250,18 +250,18 @@ def test_letters_of_one_stage_and_code_are_one_cause() -> None:
     assert [each.code for each in causes.past(found, failures)] == ["http_500"]
 
 
-def test_a_cause_says_what_a_redrive_would_leave() -> None:
+def test_a_cause_shows_which_letters_a_redrive_would_leave() -> None:
     (cause,) = causes.group([letter(1), letter(2, obstacle="It would be refused again.")])
     assert (cause.count, cause.sendable, cause.obstacle) == (2, 1, "It would be refused again.")
 
 
 @pytest.mark.parametrize("code", ['"><script>', "../..", "", "ÄÖ"])
-def test_a_causes_key_is_safe_in_an_address(code: str) -> None:
+def test_a_causes_key_is_safe_in_a_url(code: str) -> None:
     assert re.fullmatch(r"[a-z0-9-]+", causes.key_of("fetch", code))
 
 
-def test_one_redrive_at_a_time_and_its_trouble_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a redrive that waits for the dead letters, which somebody reads
+def test_one_redrive_runs_at_a_time_and_its_error_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a redrive that waits for the dead letters, which somebody else reads
     reading, ended = threading.Lock(), threading.Event()
     redrives = Redrives(reading, ended.set)
 
@@ -271,11 +271,11 @@ def test_one_redrive_at_a_time_and_its_trouble_is_told(monkeypatch: pytest.Monke
     monkeypatch.setattr("pipeline.dashboard.redrives.redrive", refused)
     with reading:
         assert redrives.start("fetch", "http_404", 3)
-        # Then a second one does not begin
+        # Then a second one does not start
         assert not redrives.start("fetch", "timeout", 1)
         assert redrives.shown
         assert redrives.shown.title == "Redriving http_404 in fetch …"
-    # and what goes wrong is said
+    # and the error is shown
     wait_for(ended.is_set)
     assert redrives.shown
     assert not redrives.busy
@@ -303,11 +303,11 @@ def test_a_polled_value_keeps_its_last_value_after_an_error() -> None:
         return answer
 
     polled: PolledValue[list[int]] = PolledValue("the thing", read, [], 1)
-    told = []
+    observed = []
     for _ in range(5):
         polled.poll()
-        told.append((polled.snapshot.value, polled.snapshot.error))
-    assert told == [
+        observed.append((polled.snapshot.value, polled.snapshot.error))
+    assert observed == [
         ([1], ""),
         ([1], "SQS said no."),
         ([1], "X is not set."),

@@ -1,4 +1,4 @@
-"""The fast codecs beside Pillow: the same pictures, and None for what they do not take."""
+"""The fast codecs next to Pillow: they give the same pictures, or None for unsupported ones."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from pipeline.images import codecs
 from tests.support.missing import sitecustomize
 from tests.support.pictures import difference, encoded, photograph
 
-#: The greatest difference of a channel between two implementations of the same filter.
+#: The maximum difference of a channel between two implementations of the same filter.
 ROUNDING = 3
 
 
 @pytest.fixture(autouse=True)
 def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow's limit of pixels is global, and other tests leave theirs."""
+    """Remove Pillow's limit of pixels, which is global and may be set by other tests."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("kernel", [Resampling.LANCZOS, Resampling.BICUBIC])
-def test_what_becomes_smaller_is_as_pillow_makes_it(mode: str, kernel: Resampling) -> None:
+def test_reductions_match_pillows(mode: str, kernel: Resampling) -> None:
     image, box = photograph(mode), (10.5, 0.0, 290.25, 240.0)
     expected = image.resize((100, 90), kernel, box=box)
     assert difference(codecs.resize(image, (100, 90), box, kernel), expected) <= ROUNDING
 
 
-def test_what_is_multiplied_by_alpha_stays_so() -> None:
+def test_premultiplied_alpha_is_kept() -> None:
     image = photograph("RGBA").convert("RGBa")
     made = codecs.resize(image, (60, 40), (0, 0, 300, 240), Resampling.LANCZOS)
     expected = image.resize((60, 40), Resampling.LANCZOS)
@@ -43,7 +43,7 @@ def test_what_is_multiplied_by_alpha_stays_so() -> None:
 
 
 @pytest.mark.parametrize("size", [(600, 480), (600, 100), (100, 600)])
-def test_what_becomes_larger_is_as_pillows_bicubic_makes_it(size: tuple[int, int]) -> None:
+def test_enlargements_match_pillows_bicubic(size: tuple[int, int]) -> None:
     image = photograph("RGB")
     expected = image.resize(size, Resampling.BICUBIC, reducing_gap=2.0)
     assert difference(codecs.resize(image, size, (0, 0, 300, 240), Resampling.LANCZOS), expected) == 0
@@ -71,11 +71,11 @@ def test_a_png_is_encoded_pixel_for_pixel(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_without_its_wheel_pillow_decodes_and_encodes_png(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
-    # Given a picture, encoded by what is installed
+    # Given a picture, encoded by the installed library
     image = photograph(mode)
     fast = codecs.encode_png(image, level=2)
     monkeypatch.setattr(codecs, "_png_codec", lambda: None)
-    # When Pillow is left alone with it, then decoding is its own, and what it encodes is as good and about as large
+    # When only Pillow is available, then it decodes, and encodes as well and about as small
     assert codecs.decode_png(fast, image.size, mode) is None
     slow = codecs.encode_png(image, level=2)
     assert difference(Image.open(io.BytesIO(slow)), image) == 0
@@ -89,21 +89,21 @@ def broken(*_: object, **__: object) -> None:
 @pytest.mark.needs("kornia_rs", "numpy")
 @pytest.mark.parametrize("where", ["io.decode_image_png_u8", "image.Image"])
 @pytest.mark.parametrize("change", ["moved", "other arguments", "other pixels"])
-def test_a_kornia_that_has_changed_is_not_used(monkeypatch: pytest.MonkeyPatch, where: str, change: str) -> None:
-    # Given a function of kornia-rs that is gone, or takes other arguments, or makes something else
+def test_an_incompatible_kornia_is_not_used(monkeypatch: pytest.MonkeyPatch, where: str, change: str) -> None:
+    # Given a kornia-rs function that is missing, has other arguments, or gives another result
     room, name = where.split(".")
     module = getattr(importlib.import_module("kornia_rs"), room)
     if change == "moved":
         monkeypatch.delattr(module, name)
     else:
         monkeypatch.setattr(module, name, broken if change == "other arguments" else lambda *_, **__: bytes(24))
-    # When it is looked for, then Pillow takes its place
+    # When it is looked up, then Pillow is used instead
     assert codecs._found("kornia-rs", codecs._load_kornia) is None
 
 
 @pytest.mark.needs("cykooz_resizer")
 @pytest.mark.parametrize("name", ["Resizer", "ResizeAlg", "FilterType", "CropBox", "ResizeOptions"])
-def test_a_resizer_that_has_changed_is_not_used(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_incompatible_resizer_is_not_used(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     module = importlib.import_module("cykooz_resizer")
     assert codecs._found("cykooz-resizer", codecs._load_cykooz) is not None
     monkeypatch.delattr(module, name)
@@ -111,7 +111,7 @@ def test_a_resizer_that_has_changed_is_not_used(monkeypatch: pytest.MonkeyPatch,
 
 
 class PanicException(BaseException):
-    """By its name, what a panic in Rust is in Python."""
+    """Has the name of the exception for a panic in Rust."""
 
 
 @pytest.mark.parametrize("error", [ImportError, AttributeError, OSError, ValueError, PanicException])
@@ -122,7 +122,7 @@ def test_a_library_may_fail_in_any_way(error: type[BaseException]) -> None:
     assert codecs._found("it", load) is None
 
 
-def test_an_interrupt_is_no_failure_of_a_library() -> None:
+def test_an_interrupt_does_not_count_as_a_librarys_failure() -> None:
     def load() -> None:
         raise KeyboardInterrupt
 
@@ -131,7 +131,7 @@ def test_an_interrupt_is_no_failure_of_a_library() -> None:
 
 
 @pytest.mark.needs("kornia_rs", "numpy", "cykooz_resizer")
-def test_all_of_an_ordinary_installation_is_fast() -> None:
+def test_a_standard_installation_uses_only_fast_codecs() -> None:
     assert codecs.fast_paths() == {"PNG": "kornia-rs", "resizing": "cykooz-resizer", "WebP": "libwebp"}
 
 

@@ -1,4 +1,4 @@
-"""Whatever a source's numbers mean, renditions show the colours it means, in sRGB, and its alpha."""
+"""Renditions show the colours that the source means, in sRGB, and keep its alpha."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def test_cmyk_becomes_srgb(name: str, quality: int | None) -> None:
     source.paste((255, 0, 0, 0), (0, 32, 32, 64))
     source.paste((0, 255, 0, 0), (32, 32, 64, 64))
     data = encoded(source, name, **({"quality": quality} if quality else {}))
-    # Then it looks as in print: white, black, and no screen's cyan and magenta
+    # Then it looks as in print: white, black, and duller cyan and magenta than a screen's
     image = rendered(data)
     assert image.mode == "RGB"
     assert_quarters(image, WHITE, BLACK, CYAN_INK, MAGENTA_INK, tolerance=12)
 
 
 def ramp(mode: str, top: float) -> Image.Image:
-    """Grey of a quarter, a half, three quarters and all of `top`."""
-    if mode.startswith("I;16"):  # Pillow can't paste into it
+    """Return grey at a quarter, a half, three quarters and all of `top`."""
+    if mode.startswith("I;16"):  # Pillow cannot paste into this mode.
         high, low = ramp("L", 255).tobytes(), bytes(64 * 64)
         ordered = zip(high, low, strict=True) if mode.endswith("B") else zip(low, high, strict=True)
         return Image.frombytes(mode, (64, 64), bytes(byte for pair in ordered for byte in pair))
@@ -86,13 +86,13 @@ def test_grey_of_any_depth_is_scaled_to_eight_bits(mode: str, top: float, name: 
 
 
 def test_dark_grey_of_sixteen_bits_stays_dark() -> None:
-    # Given nothing brighter than a hundredth of white
+    # Given a picture no brighter than a hundredth of white
     image = rendered(encoded(Image.new("I;16", (64, 64), 650), "PNG"))
     assert_quarters(image, *[(3,) * 3] * 4, tolerance=1)
 
 
 def test_colour_of_sixteen_bits() -> None:
-    # Given a PNG of 16 bits a channel, which Pillow can't write
+    # Given a PNG with 16 bits per channel, which Pillow cannot write
     rows = b"".join(b"\0" + struct.pack(">HHH", 65535, 32768, 257) * 8 for _ in range(8))
     image = rendered(png_header(8, 8, bits=16, data=rows))
     assert_quarters(image, *[(255, 128, 1)] * 4, tolerance=1)
@@ -106,7 +106,7 @@ def test_black_and_white() -> None:
 
 
 def test_black_and_white_mix_to_grey() -> None:
-    # Given a fine pattern of as much black as white
+    # Given a fine pattern of equal parts of black and white
     source = Image.frombytes("1", (64, 64), (b"\x55" * 8 + b"\xaa" * 8) * 32)
     assert_quarters(rendered(encoded(source, "PNG"), "16x16"), *[GREY] * 4)
 
@@ -119,10 +119,10 @@ def test_lab_becomes_srgb() -> None:
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
 def test_an_embedded_profile_is_applied(name: str) -> None:
-    # Given a picture whose profile says that its red is blue and its blue is red
+    # Given a picture whose profile exchanges red and blue
     data = encoded(corners(), name, icc_profile=profile_with_red_and_blue_exchanged(), quality=95)
     image = rendered(data)
-    # Then that is how it looks: cyan where there was yellow
+    # Then it looks accordingly: cyan where yellow was
     assert_quarters(image, BLUE, GREEN, RED, (0, 255, 255), tolerance=30)
     assert "icc_profile" not in image.info
 
@@ -148,7 +148,7 @@ def test_a_profile_is_applied_to_grey(name: str, profile: bytes) -> None:
 
 
 @pytest.mark.parametrize("profile", [b"rubbish", profile_with_red_and_blue_exchanged()[:200], linear_grey_profile()])
-def test_a_profile_that_is_broken_or_of_other_colours_is_ignored(profile: bytes) -> None:
+def test_a_broken_or_unsuitable_profile_is_ignored(profile: bytes) -> None:
     data = encoded(corners(), "PNG", icc_profile=profile)
     assert_quarters(rendered(data), RED, GREEN, BLUE, YELLOW)
 
@@ -158,14 +158,14 @@ def test_a_profile_that_is_broken_or_of_other_colours_is_ignored(profile: bytes)
 
 @pytest.mark.parametrize("kind", ["index", "alphas"])
 def test_transparency_of_a_palette_is_kept(kind: str) -> None:
-    # Given a palette whose first colour is transparent, or of which each colour has its alpha
+    # Given a palette whose first colour is transparent, or whose colours each have an alpha
     source = Image.new("P", (64, 64), 1)
     source.putpalette([*RED, *GREEN, *BLUE])
     source.paste(0, (0, 0, 32, 64))
     data = encoded(source, "PNG", transparency=0 if kind == "index" else bytes([0, 100]))
     # When it is rendered
     image = rendered(data)
-    # Then so is the result
+    # Then the result has the same transparency
     assert image.mode == "RGBA"
     assert image.getpixel((5, 20))[3] == 0
     assert image.getpixel((35, 20)) == (*GREEN, 255 if kind == "index" else 100)
@@ -178,7 +178,7 @@ def test_transparency_of_a_colour_is_kept() -> None:
 
 
 def test_transparency_of_a_gif_is_kept() -> None:
-    # Given a GIF with a hole and more than enough colours around it
+    # Given a GIF with a hole, surrounded by more than enough colours
     source = Image.merge("RGB", [Image.linear_gradient("L"), Image.radial_gradient("L"), Image.linear_gradient("L")])
     source = source.convert("RGBA")
     source.paste((0, 0, 0, 0), (64, 64, 192, 192))
@@ -190,11 +190,11 @@ def test_transparency_of_a_gif_is_kept() -> None:
 
 @pytest.mark.parametrize(("name", "tolerance"), [("PNG", 2), ("WEBP", 12)])
 def test_edges_do_not_darken(name: str, tolerance: int) -> None:
-    # Given red beside nothing, and nothing is black
+    # Given red next to transparent black
     source = Image.new("RGBA", (256, 256), (0, 0, 0, 0))
     source.paste((*RED, 255), (0, 0, 101, 256))
     image = rendered(encoded(source, name, lossless=True), "40x40")
-    # Then what is partly red is all red
+    # Then partly transparent pixels are fully red
     edge = [image.getpixel((x, 20)) for x in range(40) if 40 < image.getpixel((x, 20))[3] < 250]
     assert edge
     assert all(is_near(pixel[:3], RED, tolerance) for pixel in edge)
@@ -204,11 +204,11 @@ def test_an_opaque_alpha_channel_is_dropped() -> None:
     assert rendered(encoded(corners().convert("RGBA"), "PNG")).mode == "RGB"
 
 
-# What formats say of colours in their own ways
+# Colours in ways of particular formats
 
 
-def test_a_jpeg_of_ink_without_adobes_marker_is_read_as_browsers_do() -> None:
-    # Given that Adobe writes no ink as 255, and that browsers take every JPEG of ink to be Adobe's
+def test_a_cmyk_jpeg_without_adobes_marker_is_read_as_browsers_do() -> None:
+    # Given that Adobe writes no ink as 255, and that browsers read every CMYK JPEG as Adobe's
     source = Image.new("CMYK", (64, 64), (255, 0, 0, 0))
     data = encoded(source, "JPEG", quality=95)
     start = data.index(b"\xff\xee")
@@ -217,15 +217,15 @@ def test_a_jpeg_of_ink_without_adobes_marker_is_read_as_browsers_do() -> None:
     assert_quarters(rendered(plain), *[CYAN_INK] * 4, tolerance=8)
 
 
-def test_ycck_is_light_and_black() -> None:
-    # Given a JPEG of ink whose light is coded apart from its colours: light 100 of 255 and no colour, ink 205 of black
+def test_ycck_is_converted_to_light_and_black() -> None:
+    # Given a YCCK JPEG: light 100 of 255 without colour, black ink 205
     data = bytearray(encoded(Image.new("CMYK", (64, 64), (155, 127, 127, 205)), "JPEG", quality=100))
     data[data.index(b"Adobe") + 11] = 2
     expected = rendered(encoded(Image.new("CMYK", (64, 64), (100, 100, 100, 205)), "TIFF"))
     assert_quarters(rendered(bytes(data)), *[expected.getpixel((5, 5))] * 4, tolerance=4)
 
 
-def test_an_embedded_profile_of_ink_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_embedded_cmyk_profile_is_applied(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a press whose cyan is green
     monkeypatch.setattr(colour, "_INKS", {**colour._INKS, (1, 0, 0): (50, -65, 27)})
     profile = colour.press_profile.__wrapped__()
@@ -234,25 +234,25 @@ def test_an_embedded_profile_of_ink_counts(monkeypatch: pytest.MonkeyPatch) -> N
         assert_quarters(rendered(data), *[(0, 148, 57)] * 4, tolerance=8)
 
 
-def test_paper_is_white_and_ink_is_black_whatever_a_press_has() -> None:
-    # Given a press whose paper is yellowish, and whose darkest ink still sends back a twentieth of the light
+def test_paper_is_white_and_ink_is_black_on_every_press() -> None:
+    # Given a press with yellowish paper, whose darkest ink still reflects a twentieth of the light
     profile = colour.press_profile()
     yellowish = b"XYZ \0\0\0\0" + struct.pack(">3i", 55_000, 59_000, 40_000)
     profile = profile.replace(b"XYZ \0\0\0\0" + struct.pack(">3i", 63_190, 65_536, 54_061), yellowish)
-    profile = profile.replace(b"prtr", b"scnr").replace(b"A2B0", b"A2B1")  # a table for relative colours
+    profile = profile.replace(b"prtr", b"scnr").replace(b"A2B0", b"A2B1")  # A table for relative colours.
     start = profile.index(b"mft2") + 52 + 4 * 4
     table = struct.unpack_from(f">{7**4 * 3}H", profile, start)
     pale = [round(value + (table[index % 3] - value) / 20) for index, value in enumerate(table)]
     profile = profile[:start] + struct.pack(f">{len(pale)}H", *pale) + profile[start + 2 * len(pale) :]
     assert yellowish in profile
-    # Then renditions have no grey instead of black, and no yellow instead of white
+    # Then renditions have pure black and pure white
     for ink, expected in (((0, 0, 0, 0), WHITE), ((0, 0, 0, 255), BLACK), ((255, 255, 255, 255), BLACK)):
         data = encoded(Image.new("CMYK", (64, 64), ink), "TIFF", icc_profile=profile)
         assert_quarters(rendered(data), *[expected] * 4, tolerance=2)
 
 
 def tiff(tags: dict[int, int], pixels: bytes) -> bytes:
-    """A TIFF of one strip, whose tags are numbers."""
+    """Make a TIFF of one strip with these numeric tags."""
     strip = 8 + 2 + 12 * (len(tags) + 2) + 4
     tags = dict(sorted({**tags, 273: strip, 279: len(pixels)}.items()))
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
@@ -266,7 +266,7 @@ def test_grey_of_sixteen_bits_in_a_tiff(photometric: int) -> None:
     assert_quarters(image, *[(64,) * 3 if photometric else (191,) * 3] * 4, tolerance=1)
 
 
-def test_grey_of_twelve_bits_is_as_bright_as_it_should_be() -> None:
+def test_grey_of_twelve_bits_has_the_right_brightness() -> None:
     # Given two pixels in three bytes, each half of 4095
     data = tiff({256: 8, 257: 8, 258: 12, 259: 1, 262: 1, 277: 1, 278: 8}, b"\x80\x08\x00" * 32)
     assert_quarters(rendered(data), *[GREY] * 4, tolerance=1)
@@ -283,15 +283,15 @@ def test_grey_of_twelve_bits_is_as_bright_as_it_should_be() -> None:
     ids=["p3", "adobe", "srgb", "prophoto"],
 )
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF"])
-def test_wide_spaces_become_srgb(
+def test_wide_colour_spaces_become_srgb(
     name: str, space: tuple[float, ...], exponent: float | None, expected: tuple[int, ...] | None
 ) -> None:
-    # Given a brown, and the same number in all channels, of a space
+    # Given brown and neutral pixels in a colour space
     profile = colour.rgb_profile(space, exponent)
     brown = Image.new("RGB", (64, 64), (200, 100, 50))
     grey = Image.new("RGB", (64, 64), GREY)
     options = {"icc_profile": profile, "quality": 95}
-    # Then brown is what other colour engines make of it, and grey, white and black have no colour
+    # Then brown is as in other colour engines, and grey, white and black have no tint
     if expected:
         assert_quarters(rendered(encoded(brown, name, **options)), *[expected] * 4, tolerance=5)
     for image in (grey, Image.new("RGB", (64, 64), WHITE), Image.new("RGB", (64, 64), BLACK)):
@@ -299,11 +299,11 @@ def test_wide_spaces_become_srgb(
         assert max(result) - min(result) <= 2
 
 
-def test_a_profile_of_srgb_changes_not_a_bit() -> None:
+def test_an_srgb_profile_changes_nothing() -> None:
     source = Image.merge(
         "RGB", [Image.linear_gradient("L"), Image.radial_gradient("L"), Image.new("L", (256, 256), 90)]
     )
-    # Given a profile of sRGB, rounded in another way
+    # Given an sRGB profile with other rounding
     profile = colour.rgb_profile((0.3127, 0.3290, 0.6403, 0.330, 0.300, 0.6003, 0.150, 0.060), None)
     with_profile = rendered(encoded(source, "PNG", icc_profile=profile), "100x100")
     assert with_profile.tobytes() == rendered(encoded(source, "PNG"), "100x100").tobytes()
@@ -350,7 +350,7 @@ BOMB = png_chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(30_000_000)))
         "bomb-gamma",
     ],
 )
-def test_a_png_tells_its_colours_in_chunks(chunks: bytes, expected: tuple[int, ...]) -> None:
+def test_a_png_defines_its_colours_in_chunks(chunks: bytes, expected: tuple[int, ...]) -> None:
     rows = (b"\0" + bytes((200, 100, 50)) * 8) * 8
     assert_quarters(rendered(png_header(8, 8, chunks, data=rows)), *[expected] * 4, tolerance=3)
 
@@ -376,33 +376,33 @@ def test_a_png_tells_its_colours_in_chunks(chunks: bytes, expected: tuple[int, .
 def test_the_transparent_colour_of_a_png_of_any_depth(
     bits: int, colours: int, hidden: tuple[int, ...], row: bytes, shown: tuple[int, ...]
 ) -> None:
-    # Given a left half in the colour that is to be transparent
+    # Given a left half in the colour that is marked as transparent
     chunk = png_chunk(b"tRNS", struct.pack(f">{len(hidden)}H", *hidden))
     image = rendered(png_header(8, 8, chunk, bits=bits, colours=colours, data=(b"\0" + row) * 8), "8x8")
-    # Then it is, and the right half is not
+    # Then the left half is transparent, and the right half is not
     assert image.mode == "RGBA"
     assert image.getpixel((1, 4))[3] == 0
     assert is_near(image.getpixel((6, 4)), (*shown, 255), 1)
 
 
-# Frames smaller than what they lie on
+# Frames smaller than their canvas
 
 
-def test_what_a_gifs_first_frame_leaves_free_is_transparent() -> None:
-    # Given a canvas of 64 x 64, and red in its lower right quarter
+def test_the_area_outside_a_gifs_first_frame_is_transparent() -> None:
+    # Given a canvas of 64 x 64 with red in its lower right quarter
     data = bytearray(encoded(Image.new("P", (32, 32), 0), "GIF", palette=bytes([*RED] + [0] * 765)))
     data[6:10] = struct.pack("<HH", 64, 64)
     place = data.index(b",\0\0\0\0")
     data[place + 1 : place + 5] = struct.pack("<HH", 32, 32)
     # When it is rendered
     image = rendered(bytes(data)).convert("RGBA")
-    # Then that is where red is
+    # Then red is in the same place
     assert [image.getpixel(at)[3] for at in ((5, 5), (35, 5), (5, 35), (35, 35))] == [0, 0, 0, 255]
     assert is_near(image.getpixel((35, 35))[:3], RED)
 
 
 def animation(*, has_default: bool) -> bytes:
-    """Blue for those who can't animate, and red in the lower right quarter as first frame, or blue and then red."""
+    """Make an APNG with a blue still picture, and red in the lower right as first frame, or blue and then red."""
     pixels = encoded(Image.new("RGB", (64, 64), BLUE), "PNG")
     image = pixels[pixels.index(b"IDAT") - 4 : -12]
     part = zlib.compress((b"\0" + bytes(RED) * 32) * 32)
@@ -413,17 +413,17 @@ def animation(*, has_default: bool) -> bytes:
     return pixels[:33] + head + (b"" if has_default else first) + image + second + png_chunk(b"IEND", b"")
 
 
-def test_of_an_animated_png_the_first_frame_counts_and_not_its_stand_in() -> None:
+def test_an_animated_png_shows_its_first_frame_and_not_its_still_picture() -> None:
     image = rendered(animation(has_default=True)).convert("RGBA")
     assert [image.getpixel(at)[3] for at in ((5, 5), (35, 5), (5, 35), (35, 35))] == [0, 0, 0, 255]
     assert is_near(image.getpixel((35, 35))[:3], RED)
 
 
-def test_of_an_animated_png_whose_picture_is_a_frame_that_counts() -> None:
+def test_an_animated_png_whose_still_picture_is_a_frame_shows_it() -> None:
     assert_quarters(rendered(animation(has_default=False)), *[BLUE] * 4)
 
 
-def test_an_animation_of_no_frames_is_none() -> None:
+def test_an_animation_without_frames_is_a_still_picture() -> None:
     data = animation(has_default=True)
     start = data.index(b"acTL") - 4
     data = data[:start] + png_chunk(b"acTL", bytes(8)) + data[start + 20 :]
@@ -439,8 +439,8 @@ def test_small_jpegs_keep_their_colours_sharp() -> None:
     for x in range(0, 50, 2):
         source.paste(BLUE, (x, 0, x + 1, 50))
     data = encoded(source.resize((400, 400), Image.Resampling.NEAREST), "JPEG", quality=95, subsampling=0)
-    # Then they stay red and blue where the rendition is small
+    # Then they stay red and blue in a small rendition
     small = rendered(data, "50x50")
     assert all(is_near(small.getpixel((x, 25)), BLUE if x % 2 == 0 else RED, 40) for x in range(10, 40))
-    # And only larger ones are saved with half the colours
+    # And only larger renditions subsample the colours
     assert [small.layer[1][1:3], rendered(data, "101x20").layer[0][1:3]] == [(1, 1), (2, 2)]

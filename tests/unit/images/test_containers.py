@@ -1,4 +1,4 @@
-"""What a file is made of: which of its parts are kept, byte for byte, and what they say."""
+"""The parts of a file: which are kept, byte for byte, and which metadata is read from them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ JPEG = encoded(corners(), "JPEG", quality=95)
 
 
 class TestPng:
-    def test_one_without_metadata_is_kept_as_it_is(self) -> None:
+    def test_one_without_metadata_is_unchanged(self) -> None:
         found = read_png(PNG)
         assert (found.picture, found.size, found.place) == (PNG, (64, 64), (0, 0))
         assert (found.exif, found.profile, found.colours) == (b"", None, {})
 
-    def test_one_that_is_cut_off_keeps_what_it_has(self) -> None:
+    def test_a_truncated_one_keeps_its_remaining_chunks(self) -> None:
         assert read_png(PNG[:-20]).picture == PNG[:-20]
         assert read_png(PNG + b"more").picture == PNG + b"more"
 
-    def test_texts_go_and_what_they_say_of_colours_stays_beside(self) -> None:
+    def test_texts_are_dropped_and_colour_chunks_are_read(self) -> None:
         # Given chunks of all kinds between header and pixels
         profile = linear_profile()
         colours = {b"sRGB": b"\0", b"gAMA": struct.pack(">I", 45455), b"cHRM": bytes(32), b"cICP": b"\1\2\0\1"}
@@ -36,12 +36,12 @@ class TestPng:
         assert found.picture == PNG
         assert (found.colours, found.exif, found.profile) == (colours, b"MM", profile)
 
-    def test_of_two_chunks_the_first_counts(self) -> None:
+    def test_the_first_of_two_chunks_counts(self) -> None:
         twice = png_chunk(b"gAMA", b"\0\0\0\1") + png_chunk(b"gAMA", b"\0\0\0\2")
         assert read_png(PNG[:33] + twice + PNG[33:]).colours == {b"gAMA": b"\0\0\0\1"}
 
     @pytest.mark.parametrize("data", [b"name", b"name\0\0rubbish", b"name\0\0" + zlib.compress(b"x" * 99)[:-6], b""])
-    def test_a_broken_profile_counts_as_none(self, data: bytes) -> None:
+    def test_a_broken_profile_is_ignored(self, data: bytes) -> None:
         assert read_png(PNG[:33] + png_chunk(b"iCCP", data) + PNG[33:]).profile is None
 
     @pytest.mark.parametrize(
@@ -78,20 +78,20 @@ class TestPng:
 
 
 class TestJpeg:
-    def test_one_without_metadata_is_kept_as_it_is(self) -> None:
+    def test_one_without_metadata_is_unchanged(self) -> None:
         found = read_jpeg(JPEG)
         assert found.picture == JPEG
         assert (found.exif, found.profile, found.coefficients, found.scans) == (b"", None, 0, 1)
         assert not found.is_arithmetic
 
-    def test_metadata_goes_and_is_found(self) -> None:
+    def test_metadata_is_removed_and_found(self) -> None:
         # Given an orientation, a comment, and a profile in pieces that are out of order
         profile = linear_profile()
         halves = [b"ICC_PROFILE\0" + bytes([n, 2]) + part for n, part in ((2, profile[99:]), (1, profile[:99]))]
         block = exif(6).tobytes()
         segments = [(0xE1, block), (0xFE, b"comment"), *((0xE2, half) for half in halves), (0xE1, b"http://ns")]
         more = b"".join(bytes([0xFF, kind]) + struct.pack(">H", 2 + len(data)) + data for kind, data in segments)
-        # When it is read, then the picture has none of it.
+        # When it is read, then the picture has no metadata.
         found = read_jpeg(JPEG[:2] + more + JPEG[2:])
         assert (found.picture, found.exif, found.profile) == (JPEG, block, profile)
 
@@ -105,18 +105,18 @@ class TestJpeg:
         assert read_jpeg(data).coefficients == blocks * 64 * 2
         assert read_jpeg(data).scans == data.count(b"\xff\xda")
 
-    def test_one_of_a_single_pass_holds_none(self) -> None:
+    def test_a_picture_of_a_single_pass_needs_none(self) -> None:
         assert read_jpeg(big_jpeg(6000, 6000)).coefficients == 0
         assert read_jpeg(big_jpeg(6000, 6000, is_progressive=True)).coefficients == 375 * 375 * 6 * 64 * 2
 
-    def test_one_that_ends_before_its_picture_is_none(self) -> None:
+    def test_one_that_ends_before_its_picture_is_refused(self) -> None:
         with pytest.raises(ValueError, match="ends before"):
             read_jpeg(JPEG[: JPEG.index(b"\xff\xda")])
 
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("is_big", [False, True])
-def test_a_tiffs_tags_may_hold_so_many_numbers_and_no_more(order: str, is_big: bool) -> None:
+def test_a_tiffs_tags_may_hold_numbers_up_to_the_limit(order: str, is_big: bool) -> None:
     def tiff(values: int, kind: int = 3, before: int = 0) -> bytes:
         entries = [(256, 3, 1)] * before + [(273, kind, values)]
         sign = {"<": b"II", ">": b"MM"}[order]

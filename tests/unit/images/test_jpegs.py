@@ -1,4 +1,4 @@
-"""What a JPEG may cost to decode: known from its header, and refused before a pixel is decoded."""
+"""The cost of decoding a JPEG is known from its header, and refused before a pixel is decoded."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.support.pictures import big_jpeg, corners, encoded, recipe
 
 
 @pytest.mark.parametrize("is_progressive", [False, True])
-def test_what_a_progressive_jpeg_takes_is_known_from_its_header(is_progressive: bool) -> None:
-    # Given 178 megapixels without subsampling: six bytes each for coefficients, if they must all be held
+def test_the_memory_for_a_progressive_jpeg_is_known_from_its_header(is_progressive: bool) -> None:
+    # Given 178 megapixels without subsampling: six bytes of coefficients each, if all must be held
     data = bytearray(big_jpeg(13_340, 13_340, is_progressive=is_progressive))
     factors = data.index(b"\xff\xc2" if is_progressive else b"\xff\xc0") + 11
     data[factors] = 0x11
     limits = {"max_pixels": 178_000_000, "max_decoded_pixels": 50_000_000}
-    # Then they are refused at once; coded from top to bottom it is only found to be incomplete
+    # Then it is refused at once; as a sequential JPEG it only turns out to be incomplete
     with pytest.raises(PermanentError) as caught:
         render(bytes(data[: factors + 1000]), recipe("50x50"), **limits)
     assert caught.value.code == ("too_large" if is_progressive else "broken_image")
@@ -28,18 +28,18 @@ def test_what_a_progressive_jpeg_takes_is_known_from_its_header(is_progressive: 
         assert "1079 MB" in caught.value.message
 
 
-def test_a_jpeg_of_a_scan_for_each_colour_is_held_whole_too() -> None:
+def test_a_jpeg_with_one_scan_per_colour_is_held_whole_too() -> None:
     # Given a sequential JPEG whose first scan has one of three colours
     data = big_jpeg(13_340, 13_340)
     scan = data.index(b"\xff\xda")
     alone = data[:scan] + b"\xff\xda" + struct.pack(">HB", 8, 1) + data[scan + 5 : scan + 7] + b"\0\x3f\0"
     opened = open_image(alone, 178_000_000)
-    # Then it needs 1.5 coefficients for each pixel, of two bytes, in whole blocks
+    # Then it needs 1.5 coefficients per pixel, of two bytes, in whole blocks
     assert opened.coefficients == 834 * 834 * 6 * 128
     assert open_image(data, 178_000_000).coefficients == 0
 
 
-def test_a_jpeg_of_endless_passes_is_refused() -> None:
+def test_a_jpeg_with_endless_passes_is_refused() -> None:
     data = encoded(corners(), "JPEG", progressive=True)
     scan = data.rindex(b"\xff\xda")
     with pytest.raises(PermanentError, match="200 are accepted") as caught:
@@ -52,7 +52,7 @@ def test_a_large_jpeg_may_have_fewer_passes() -> None:
     data = big_jpeg(13_340, 13_340, is_progressive=True)
     scan = data.rindex(b"\xff\xda")
     passes = 20 - data.count(b"\xff\xda")
-    # Then they are refused at once, and with half as many not.
+    # Then they are refused at once, but half as many are accepted.
     with pytest.raises(PermanentError, match="20 passes over 13340 x 13340 pixels") as caught:
         open_image(data[:scan] + data[scan:-2] * (passes + 1), 178_000_000)
     assert caught.value.code == "too_large"
@@ -66,7 +66,7 @@ def test_a_jpeg_that_no_browser_shows_is_refused() -> None:
     assert caught.value.code == "unsupported_format"
 
 
-def test_what_fills_a_jpeg_is_skipped_and_empty_segments_are_counted() -> None:
+def test_fill_bytes_are_skipped_and_empty_segments_are_counted() -> None:
     data = encoded(corners(), "JPEG")
     filled = data[:2] + b"\xff" * 1_000_000 + b"\x00\xff\x01" + data[2:]
     assert read_jpeg(filled) == read_jpeg(data)

@@ -1,4 +1,4 @@
-"""Where each limit of a source lies, exactly; what its first bytes are taken for; and what errors become."""
+"""The exact limits of a source, format detection by its first bytes, and the translation of errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_side_may_be_as_long_as_the_limit(name: str, monkeypatch: pytest.Monke
 
 
 def test_a_jpeg_may_have_as_many_passes_as_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a progressive JPEG of ten passes or so
+    # Given a progressive JPEG of about ten passes
     scans = read_jpeg(PROGRESSIVE).scans
     assert scans > 5
     for limit, most in (("MAX_SCANS", scans), ("MAX_SCANNED_PIXELS", scans * 50 * 40)):
@@ -51,9 +51,7 @@ def test_a_jpeg_may_have_as_many_passes_as_the_limits(monkeypatch: pytest.Monkey
     ("name", "bytes_a_pixel"),
     [("JPEG", 4), ("PNG", 13), ("GIF", 6), ("BMP", 9), ("TIFF", 14), ("WEBP", 17), ("AVIF", 14)],
 )
-def test_the_memory_that_decoding_takes_is_limited(
-    name: str, bytes_a_pixel: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decoding_memory_is_limited(name: str, bytes_a_pixel: int, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = open_image(PICTURES[name], PLENTY)
     needed = 50 * 40 * bytes_a_pixel
     assert opened.decoder_bytes == needed
@@ -65,7 +63,7 @@ def test_the_memory_that_decoding_takes_is_limited(
 
 
 def test_a_progressive_jpegs_coefficients_count() -> None:
-    # Given blocks of 16 x 16 pixels of four of light and two of colour, four by three of them
+    # Given blocks of 16 x 16 pixels with four of luma and two of chroma, four by three of them
     assert open_image(PROGRESSIVE, PLENTY).decoder_bytes == 50 * 40 * 4 + 4 * 3 * 6 * 64 * 2
 
 
@@ -102,7 +100,7 @@ def test_an_icons_bitmap_is_no_larger_than_256(width: int, double_height: int, i
         (b"", None),
     ],
 )
-def test_a_source_is_what_its_first_kilobyte_says(head: bytes, name: str | None) -> None:
+def test_a_source_is_recognized_by_its_first_kilobyte(head: bytes, name: str | None) -> None:
     assert format_of(head) == name
 
 
@@ -119,7 +117,7 @@ def test_a_source_is_what_its_first_kilobyte_says(head: bytes, name: str | None)
         (Rejected("other", "Ours."), b"", Rejected, "other"),
     ],
 )
-def test_whatever_goes_wrong_becomes_an_error_of_ours(
+def test_every_error_becomes_one_of_ours(
     error: Exception, source: bytes, kind: type[PipelineError], code: str
 ) -> None:
     with pytest.raises(PipelineError) as caught, image_errors(source):
@@ -127,8 +125,8 @@ def test_whatever_goes_wrong_becomes_an_error_of_ours(
     assert (type(caught.value), caught.value.code) == (kind, code)
 
 
-def test_what_is_converted_in_bands_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a palette that is converted five rows at a time, of 64 rows
+def test_conversion_in_bands_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a palette of 64 rows that is converted five rows at a time
     data = encoded(corners().quantize(), "PNG")
     whole = rendered(data, "64x64").tobytes()
     for band in (1, 64 * 5, 64 * 64):
@@ -148,9 +146,7 @@ def test_what_is_converted_in_bands_is_whole(monkeypatch: pytest.MonkeyPatch) ->
         ((0, 20, 100, 80), (50, 61), True),
     ],
 )
-def test_only_what_becomes_larger_is_left_to_pillows_bicubic(
-    box: tuple[float, ...], size: tuple[int, int], is_larger: bool
-) -> None:
+def test_only_enlargements_use_pillows_bicubic(box: tuple[float, ...], size: tuple[int, int], is_larger: bool) -> None:
     noise = Image.effect_noise((100, 80), 90).convert("RGB")
     made = codecs.resize(noise, size, box, Image.Resampling.LANCZOS).tobytes()
     larger = noise.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=2.0).tobytes()
@@ -162,7 +158,7 @@ def test_only_what_becomes_larger_is_left_to_pillows_bicubic(
 
 
 @pytest.mark.parametrize(("name", "extension"), [("PNG", ".png"), ("GIF", ".gif"), ("WEBP", ".webp"), ("BMP", ".jpeg")])
-def test_alpha_or_the_source_says_what_renditions_are(name: str, extension: str) -> None:
+def test_the_format_of_renditions_depends_on_alpha_or_the_source(name: str, extension: str) -> None:
     assert identify(PICTURES[name], max_pixels=PLENTY).extension == extension
     clear = encoded(Image.new("RGBA", (8, 8), (1, 2, 3, 4)), "TIFF")
     assert identify(clear, max_pixels=PLENTY).extension == ".png"

@@ -1,4 +1,4 @@
-"""A process renders one image at a time: two would take the memory of two, and push each other out of the caches."""
+"""A process renders one image at a time: two would take twice the memory and evict each other from the CPU caches."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def rendered(source: bytes) -> list[str]:
     return list(sandbox.render(source, recipe, max_pixels=10**6, max_decoded_pixels=10**6))
 
 
-class Turns:
-    """A lock in the place of the process's, that says who asked for it."""
+class CountingLock:
+    """Replaces the process's lock, and counts the attempts to acquire it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -43,30 +43,30 @@ class Turns:
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "TIFF"])
-def test_an_image_waits_for_the_one_before_it(monkeypatch: pytest.MonkeyPatch, image_format: str) -> None:
+def test_an_image_waits_for_the_previous_one(monkeypatch: pytest.MonkeyPatch, image_format: str) -> None:
     # Given an image that a thread is rendering
-    turns = Turns()
-    monkeypatch.setattr(sandbox, "_ONE_AT_A_TIME", turns)
-    turns.lock.acquire()
+    process_lock = CountingLock()
+    monkeypatch.setattr(sandbox, "_ONE_AT_A_TIME", process_lock)
+    process_lock.lock.acquire()
     begun: list[object] = []
     for module, function in ((sandbox.images, "render"), (sandbox.subprocess, "run")):
         real = getattr(module, function)
         monkeypatch.setattr(module, function, lambda *a, real=real, **k: begun.append(real) or real(*a, **k))
     with ThreadPoolExecutor() as pool:
-        # When another thread has one to render, itself or in a child process
+        # When another thread renders one, itself or in a child process
         second = pool.submit(rendered, picture(image_format))
-        wait_for(lambda: turns.asked or second.done())
+        wait_for(lambda: process_lock.asked or second.done())
         # Then it begins when the first has ended, and not before.
         assert not begun
-        turns.release()
+        process_lock.release()
         assert second.result(30) == ["8x8"]
     assert begun
 
 
-def test_a_broken_image_keeps_nobody_waiting() -> None:
+def test_a_broken_image_does_not_block_others() -> None:
     # Given an image that could not be rendered
     with pytest.raises(PermanentError):
         rendered(b"\xff\xd8\xff no JPEG")
-    # When another thread has one, then it is rendered.
+    # When another thread has an image, then it is rendered.
     with ThreadPoolExecutor() as pool:
         assert pool.submit(rendered, picture("PNG")).result(30) == ["8x8"]

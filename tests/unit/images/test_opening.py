@@ -1,4 +1,4 @@
-"""What strangers send: what is no image, too large, broken or malicious ends in an error of ours."""
+"""Untrusted sources: text, oversized, broken or malicious files end in one of our errors."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ from tests.support.pictures import (
         (b"II*\0\xff\xff\xff\xff", "broken_image"),
     ],
 )
-def test_what_is_no_accepted_image_is_refused(source: bytes, code: str) -> None:
+def test_sources_in_other_formats_are_refused(source: bytes, code: str) -> None:
     for attempt in (
         lambda: identify(source, max_pixels=1_000_000),
         lambda: render(source, recipe("50x50"), **LIMITS),
@@ -92,10 +92,10 @@ def test_a_truncated_image_is_refused(name: str, share: float) -> None:
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "ICO"])
 def test_the_limit_of_pixels_is_exact(name: str) -> None:
     data = encoded(corners(50, 40), name, **({"sizes": [(50, 40)]} if name == "ICO" else {}))
-    # Given just enough
+    # Given exactly the limit
     assert identify(data, max_pixels=2000)
     assert render(data, recipe("5x5"), max_pixels=2000, max_decoded_pixels=2000)
-    # Then one less is not
+    # Then one pixel less is too low a limit
     for attempt in (
         lambda: identify(data, max_pixels=1999),
         lambda: render(data, recipe("5x5"), max_pixels=1999, max_decoded_pixels=2000),
@@ -132,7 +132,7 @@ def test_an_icon_of_a_huge_bitmap_is_refused() -> None:
     assert "9000" in caught.value.message
 
 
-def test_identify_decodes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_identify_does_not_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given that decoding is forbidden
     def refuse(*_: object) -> None:
         raise AssertionError("decoded")
@@ -140,14 +140,14 @@ def test_identify_decodes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     sources = [encoded(corners(), name) for name in ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "ICO")]
     monkeypatch.setattr(ImageFile.ImageFile, "load", refuse)
     monkeypatch.setattr(codecs, "decode_png", refuse)
-    # Then identify still knows each
+    # Then identify still recognizes each format
     assert {identify(source, max_pixels=4096).extension for source in sources} == {".jpeg", ".png", ".gif", ".webp"}
     with pytest.raises(PermanentError):
         render(sources[1], recipe("5x5"), **LIMITS)
 
 
-def test_decoded_pixels_are_counted_after_the_scaled_decode(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a JPEG and a PNG of a million pixels, and room for a fifteenth of that
+def test_the_limit_of_decoded_pixels_applies_after_scaling(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a JPEG and a PNG of a million pixels, and room for a fifteenth of them
     source = corners(1000, 1000)
     limits = {"max_pixels": 1_000_000, "max_decoded_pixels": 65_000}
     # Then a JPEG serves small renditions, from 1/4 of its size
@@ -155,7 +155,7 @@ def test_decoded_pixels_are_counted_after_the_scaled_decode(monkeypatch: pytest.
         Image.open(io.BytesIO(render(encoded(source, "JPEG"), recipe("200x200"), **limits)["200x200"])),
         RED, GREEN, BLUE, YELLOW, tolerance=20,
     )  # fmt: skip
-    # But neither larger ones nor a PNG, which is not decoded to find out
+    # But no larger ones, and not a PNG: it is refused without decoding
     monkeypatch.setattr(codecs, "decode_png", None)
     for data, name in ((encoded(source, "JPEG"), "300x300"), (encoded(source, "PNG"), "200x200")):
         with pytest.raises(PermanentError) as caught:
@@ -165,19 +165,19 @@ def test_decoded_pixels_are_counted_after_the_scaled_decode(monkeypatch: pytest.
 
 
 def deflated_zeros(size: int) -> bytes:
-    """So many zeros by zlib, made of a block of a million that is repeated."""
+    """Compress this many zeros with zlib, from one repeated block of a million."""
     deflater = zlib.compressobj(wbits=-15)
     block = deflater.compress(bytes(1_000_000)) + deflater.flush(zlib.Z_FULL_FLUSH)
     rest = deflater.compress(bytes(size % 1_000_000)) + deflater.flush()
-    # Given zeros, Adler's sum is 1 below and their number above.
+    # For zeros, Adler's lower half is 1 and its upper half is their number.
     return b"\x78\x9c" + block * (size // 1_000_000) + rest + struct.pack(">HH", size % 65_521, 1)
 
 
 def test_a_text_bomb_is_skipped() -> None:
-    # Given a gigabyte of zeros beside a PNG of one pixel
+    # Given a gigabyte of zeros next to a PNG of one pixel
     zeros = deflated_zeros(1_000_000_000)
     bomb = png_header(1, 1, png_chunk(b"zTXt", b"a\0\0" + zeros), data=b"\0\0\0\0")
-    # Then it is a picture like any other, and nobody has read the text
+    # Then the picture is rendered, and the text was not read
     tracemalloc.start()
     try:
         assert render(bomb, recipe("5x5"), **LIMITS)
@@ -196,7 +196,7 @@ def test_an_avif_is_decoded_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("where", ["decode_png", "resize", "encode_png"])
-def test_too_little_memory_is_worth_another_attempt(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_too_little_memory_is_retried(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     def fail(*_: object, **__: object) -> None:
         raise MemoryError
 
@@ -212,7 +212,7 @@ SAMPLES = [encoded(corners(24, 16), name) for name in ("JPEG", "PNG", "GIF", "WE
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A good image with some of its bytes changed."""
+    """Draw a good image with some of its bytes changed."""
     data = bytearray(draw(st.sampled_from(SAMPLES)))
     for place, value in draw(st.lists(st.tuples(st.integers(0, len(data) - 1), st.integers(0, 255)), max_size=8)):
         data[place] = value
@@ -221,7 +221,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 @settings(deadline=None, max_examples=300, derandomize=True)
 @given(source=st.one_of(st.binary(max_size=200), damaged()))
-def test_whatever_the_bytes_only_our_own_errors_come_out(source: bytes) -> None:
+def test_any_bytes_end_in_one_of_our_errors(source: bytes) -> None:
     try:
         result = render(source, recipe("5x5", fit="contain"), **LIMITS)
     except (PermanentError, RetryableError):
@@ -229,18 +229,18 @@ def test_whatever_the_bytes_only_our_own_errors_come_out(source: bytes) -> None:
     assert Image.open(io.BytesIO(result["5x5"])).size == (5, 5)
 
 
-# What would take too much memory or time
+# Limits of memory and time
 
 
 @pytest.mark.parametrize("size", [(70_000, 1), (1, 70_000)])
-def test_no_side_may_be_endless(size: tuple[int, int]) -> None:
+def test_no_side_may_be_too_long(size: tuple[int, int]) -> None:
     with pytest.raises(PermanentError, match="65535 a side") as caught:
         identify(png_header(*size), max_pixels=100_000)
     assert caught.value.code == "too_large"
 
 
 def test_a_tiff_with_millions_of_numbers_in_a_tag_is_refused() -> None:
-    # Given a good image with a tag of ours, which would be as many objects before anything is checked
+    # Given a good image with an extra tag, which would become a million objects before any check
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags.tagtype[65_000] = 3
     tags[65_000] = (1,) * 300_000
@@ -250,7 +250,7 @@ def test_a_tiff_with_millions_of_numbers_in_a_tag_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("compression", "is_accepted"), [("tiff_lzw", True), ("jpeg", True), ("lzma", False)])
-def test_a_tiff_of_an_odd_compression_is_refused(compression: str, is_accepted: bool) -> None:
+def test_a_tiff_with_a_rare_compression_is_refused(compression: str, is_accepted: bool) -> None:
     data = encoded(corners(), "TIFF", compression=compression)
     if is_accepted:
         assert render(data, recipe("5x5"), **LIMITS)
@@ -260,21 +260,21 @@ def test_a_tiff_of_an_odd_compression_is_refused(compression: str, is_accepted: 
     assert caught.value.code == "unsupported_format"
 
 
-def test_big_metadata_is_no_reason_to_refuse() -> None:
-    # Given megabytes of text and profile, in all the places where there may be some
+def test_big_metadata_is_accepted() -> None:
+    # Given megabytes of text and profile, in all places where a format allows them
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() + bytes(3_000_000)
     text = PngImagePlugin.PngInfo()
     text.add_text("history", "x" * 5_000_000, zip=True)
     text.add_itxt("XML:com.adobe.xmp", "y" * 5_000_000, zip=True)
     png = encoded(corners(), "PNG", pnginfo=text, icc_profile=profile)
     jpeg = encoded(corners(), "JPEG", icc_profile=profile, comment=b"z" * 60_000)
-    # Then they are pictures like any other
+    # Then the picture is rendered
     for data in (png, jpeg):
         assert len(render(data, recipe("40x40"), **LIMITS)) == 1
 
 
-def test_of_an_icon_the_largest_and_deepest_picture_counts() -> None:
-    # Given a small one, a large one of 16 colours, and a large one of all
+def test_the_largest_and_deepest_picture_of_an_icon_is_used() -> None:
+    # Given a small one, a large one of 16 colours, and a large one of all colours
     pictures = [(16, 32, BLUE), (64, 4, RED), (64, 32, GREEN)]
     files = [encoded(Image.new("RGB", (side, side), colour), "PNG") for side, _, colour in pictures]
     offset, entries = 6 + 16 * len(files), b""
@@ -298,7 +298,7 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 
 
 def peak_memory(source: bytes) -> int:
-    """Bytes that a process took at the most to render `source` in the usual sizes."""
+    """Return the peak memory in bytes of a process that renders `source` in the usual sizes."""
     child = subprocess.run([sys.executable, "-c", PROBE], input=source, stdout=subprocess.PIPE, check=True)
     return int(child.stdout) * 1024
 
@@ -309,7 +309,7 @@ def flat_png(side: int, colours: int, channels: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + png_chunk(b"IDAT", body) + png_chunk(b"IEND", b"")
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="only Linux says what a process took")
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="only Linux reports the peak memory")
 @pytest.mark.parametrize(
     ("make", "megabytes"),
     [
@@ -324,8 +324,8 @@ def test_a_worker_stays_small(make: Callable[[], bytes], megabytes: int) -> None
 
 
 @pytest.mark.parametrize("magic", [b"II\0*", b"MM*\0"])
-def test_what_only_pillow_takes_for_a_tiff_is_not_opened(magic: bytes) -> None:
-    # Given a TIFF by a spelling that Pillow knows and no other program writes
+def test_a_tiff_that_only_pillow_recognizes_is_not_opened(magic: bytes) -> None:
+    # Given a TIFF header that Pillow accepts and no other program writes
     data = magic + encoded(corners(), "TIFF")[4:]
     for function in (lambda: identify(data, max_pixels=4096), lambda: render(data, recipe("5x5"), **LIMITS)):
         with pytest.raises(PermanentError) as caught:
@@ -334,12 +334,12 @@ def test_what_only_pillow_takes_for_a_tiff_is_not_opened(magic: bytes) -> None:
 
 
 def test_an_avif_that_names_heic_too_is_an_avif() -> None:
-    # Given an AVIF whose list of brands has one more
+    # Given an AVIF with one more brand in its list
     data = encoded(corners(), "AVIF")
     size = int.from_bytes(data[:4], "big")
     brands = b"mif1" + data[12:16] + b"heic" + data[16:size]
     lying = (len(brands) + 8).to_bytes(4, "big") + b"ftyp" + brands + data[size:]
-    # Then it is known for what it is, and so decoded in a child
+    # Then it is recognized, and so decoded in a child process
     assert (format_of(data), format_of(lying)) == ("AVIF", "AVIF")
 
 
@@ -366,41 +366,41 @@ def test_a_cicp_chunk_of_another_length_is_ignored(size: int) -> None:
     assert render(data[:33] + chunk + data[33:], recipe("5x5"), **LIMITS)
 
 
-#: Bytes of a row of 24 pixels, without its filter's, by Pillow's mode.
+#: Bytes of a row of 24 pixels without its filter byte, by Pillow's mode.
 ROWS = {"1": 3, "L": 24, "P": 24, "LA": 48, "RGB": 72, "RGBA": 96, "I;16": 48}
 
 
 @pytest.mark.parametrize("mode", ROWS)
 @pytest.mark.parametrize("rows", [0, 1, 15])
-def test_a_png_with_fewer_rows_than_it_says_is_broken(mode: str, rows: int) -> None:
-    # Given a PNG of 24 x 16 pixels whose stream ends well, and too soon
+def test_a_png_with_too_few_rows_is_broken(mode: str, rows: int) -> None:
+    # Given a PNG of 24 x 16 pixels whose stream ends properly but too soon
     image = Image.new(mode, (24, 16))
     if mode == "P":
-        image.putpalette(bytes(768))  # of a smaller one Pillow writes fewer bits
+        image.putpalette(bytes(768))  # Pillow writes fewer bits for a smaller one.
     whole = encoded(image, "PNG")
     stream = zlib.compress(bytes(1 + ROWS[mode]) * rows)
     chunk = struct.pack(">I", len(stream)) + b"IDAT" + stream + struct.pack(">I", zlib.crc32(b"IDAT" + stream))
     cut = whole[: whole.index(b"IDAT") - 4] + chunk + whole[-12:]
-    # Then the whole one is rendered, and this one is not.
+    # Then the complete one is rendered, and this one is not.
     assert render(whole, recipe("5x5"), **LIMITS)
     with pytest.raises(PermanentError) as caught:
         render(cut, recipe("5x5"), **LIMITS)
     assert caught.value.code == "broken_image"
 
 
-#: Which pass of an interlaced PNG a pixel is in, repeated over the picture (PNG, third edition, section 8.2).
+#: The pass of each pixel of an interlaced PNG, repeated over the picture (PNG, third edition, section 8.2).
 PASSES = ("16462646", "77777777", "56565656", "77777777", "36463646", "77777777", "56565656", "77777777")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 1), (1, 5), (24, 16), (9, 7)])
 @pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (6, 4)])
 def test_an_interlaced_png_has_all_the_rows_of_its_passes(size: tuple[int, int], kind: int, channels: int) -> None:
-    # Given an interlaced PNG: of each pass, a row has a byte for its filter, and what pixels of it are in the pass
+    # Given an interlaced PNG: each row of a pass has a filter byte and the pass's pixels
     width, height = size
     rows = [[PASSES[y % 8][x % 8] for x in range(width)].count(each) for each in "1234567" for y in range(height)]
     raw = b"".join(bytes(1 + columns * channels) for columns in rows if columns)
     whole, cut = (interlaced(size, kind, zlib.compress(data)) for data in (raw, raw[:-1]))
-    # Then not one byte may be missing.
+    # Then not a single byte may be missing.
     assert (has_all_rows(whole), has_all_rows(cut)) == (True, False)
 
 

@@ -1,4 +1,4 @@
-"""The ICC profiles that are made here: against published colorants, and against what they were."""
+"""The ICC profiles that are made here, compared with published colorants and with earlier versions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def gamma(value: float) -> dict[bytes, bytes]:
         (DISPLAY_P3, [(0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)]),
     ],
 )
-def test_colorants_are_those_that_others_publish(
+def test_colorants_match_published_values(
     chromaticities: tuple[float, ...], colorants: list[tuple[float, ...]]
 ) -> None:
     found = tags(rgb_profile(chromaticities, None))
@@ -46,7 +46,7 @@ def test_colorants_are_those_that_others_publish(
     assert light(found[b"wtpt"]) == pytest.approx((0.9642, 1, 0.8249), abs=0.0001)
 
 
-def test_curves_are_srgbs_own_or_an_exponent() -> None:
+def test_curves_are_srgbs_or_an_exponent() -> None:
     own, exponent = (tags(rgb_profile(SRGB, each))[b"gTRC"] for each in (None, 1.8))
     assert (own[:4], struct.unpack_from(">H", own, 8)) == (b"para", (3,))
     expected = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
@@ -54,14 +54,14 @@ def test_curves_are_srgbs_own_or_an_exponent() -> None:
     assert (exponent[:4], struct.unpack_from(">Hxxi", exponent, 8)) == (b"para", (0, round(1.8 * 65_536)))
 
 
-def test_a_profile_of_srgb_is_one_to_littlecms() -> None:
+def test_littlecms_recognizes_the_srgb_profile() -> None:
     profile = ImageCms.ImageCmsProfile(BytesIO(rgb_profile(SRGB, None))).profile
     assert (profile.version, profile.device_class, profile.xcolor_space.strip()) == (4.2, "mntr", "RGB")
     assert profile.connection_space.strip() == "XYZ"
 
 
-def test_profiles_stay_what_they_are() -> None:
-    # Another profile makes other pixels: then RECIPE_VERSION has to be raised, too.
+def test_profiles_are_stable() -> None:
+    # Another profile gives other pixels: then RECIPE_VERSION must be raised, too.
     made = (press_profile(), rgb_profile(SRGB, None), rgb_profile(DISPLAY_P3, 2.2))
     assert [(len(profile), hashlib.sha256(profile).hexdigest()[:16]) for profile in made] == [
         (14664, "d55546cea86e82c0"),
@@ -112,16 +112,14 @@ def test_coding_points_come_before_an_embedded_profile(coding_points: tuple[int,
         ({b"cHRM": P3_CHUNK}, None),
     ],
 )
-def test_gamma_and_chromaticities_make_a_profile_where_nothing_better_is_known(
-    chunks: dict[bytes, bytes], expected: bytes | None
-) -> None:
+def test_gamma_and_chromaticities_are_the_last_resort(chunks: dict[bytes, bytes], expected: bytes | None) -> None:
     assert png_profile(chunks, None) == expected
     assert png_profile(chunks, b"embedded") == b"embedded"
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_what_needs_no_conversion_gets_none(mode: str) -> None:
-    # Given a picture without a profile, or with one that is sRGB by another name
+def test_pictures_in_srgb_are_not_converted(mode: str) -> None:
+    # Given a picture without a profile, or with an sRGB profile under another name
     image = Image.new(mode, (3, 2), 100 if mode == "L" else (1, 2, 3))
     for profile in (None, rgb_profile(SRGB, None), b"rubbish", press_profile()):
         same = srgb_conversion(mode, profile)(image)

@@ -54,7 +54,7 @@ from tests.support.pictures import (
     ],
 )
 def test_each_format_becomes_its_output_format(name: str, mode: str, extension: str) -> None:
-    # Given a source of that format, with a hole where it has alpha
+    # Given a source of that format, with a hole if it has alpha
     source = corners().convert(mode)
     if mode == "RGBA":
         source.paste((0, 0, 0, 0), (24, 24, 40, 40))
@@ -62,7 +62,7 @@ def test_each_format_becomes_its_output_format(name: str, mode: str, extension: 
     # When it is identified and rendered
     output = identify(data, max_pixels=64 * 64)
     image = rendered(data)
-    # Then both agree with the contract, and the picture is still the picture
+    # Then both agree with the contract, and the picture is unchanged
     assert output == format_by_extension(extension)
     assert output.extension == extension
     assert image.format == output.name
@@ -72,15 +72,15 @@ def test_each_format_becomes_its_output_format(name: str, mode: str, extension: 
         assert image.convert("RGBA").getpixel((20, 20))[3] == 0
 
 
-def test_an_icon_of_a_bitmap_is_png() -> None:
+def test_an_icon_with_a_bitmap_becomes_png() -> None:
     # Given an icon whose picture is a bitmap with a mask
     data = encoded(corners().convert("RGBA"), "ICO", bitmap_format="bmp", sizes=[(32, 32)])
-    # Then it has alpha, so it is PNG
+    # Then it has alpha, so it becomes PNG
     assert identify(data, max_pixels=1024).name == "PNG"
     assert_quarters(rendered(data), RED, GREEN, BLUE, YELLOW)
 
 
-def test_of_a_multi_picture_jpeg_the_first_counts() -> None:
+def test_a_multi_picture_jpeg_shows_its_first_picture() -> None:
     data = encoded(corners(), "MPO", save_all=True, append_images=[Image.new("RGB", (64, 64), BLACK)], quality=95)
     assert Image.open(io.BytesIO(data)).format == "MPO"
     assert identify(data, max_pixels=64 * 64).extension == ".jpeg"
@@ -88,7 +88,7 @@ def test_of_a_multi_picture_jpeg_the_first_counts() -> None:
 
 
 @pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP", "AVIF", "TIFF"])
-def test_of_an_animation_the_first_frame_counts(name: str) -> None:
+def test_an_animation_shows_its_first_frame(name: str) -> None:
     data = encoded(corners(), name, save_all=True, append_images=[Image.new("RGB", (64, 64), BLACK)])
     image = rendered(data)
     assert getattr(image, "n_frames", 1) == 1
@@ -112,7 +112,7 @@ def test_every_rendition_has_exactly_its_size(name: str, size: tuple[int, int], 
     wanted = recipe("50x50", "250X250", "400x400", "30x90", "7x1", "1x300", fit=fit)
     # When it is rendered
     result = render(data, wanted, **LIMITS)
-    # Then all renditions are there, in order, by their names, each of its size
+    # Then all renditions exist, in order, under their names, each with its size
     assert list(result) == ["50x50", "250X250", "400x400", "30x90", "7x1", "1x300"]
     for rendition in wanted.renditions:
         image = Image.open(io.BytesIO(result[rendition.name]))
@@ -122,28 +122,28 @@ def test_every_rendition_has_exactly_its_size(name: str, size: tuple[int, int], 
 
 
 def test_a_thin_source_in_a_wide_rendition_keeps_its_centre() -> None:
-    # Given a picture of one column whose middle is green: the part to show is a ten-thousandth of a pixel high
+    # Given a picture of one column with a green middle; the visible part is a ten-thousandth of a pixel high
     source = Image.new("RGB", (1, 10_001), RED)
     source.paste(GREEN, (0, 4_990, 1, 5_011))
-    # Then it is enlarged all the same
+    # Then it is enlarged nevertheless
     image = rendered(encoded(source, "PNG"), "16383x1")
     assert image.size == (16_383, 1)
     assert image.getpixel((8_000, 0)) == GREEN
 
 
 def test_cover_crops_around_the_centre() -> None:
-    # Given red and blue margins about a square of green
+    # Given red and blue margins around a green square
     source = Image.new("RGB", (300, 100), GREEN)
     source.paste(RED, (0, 0, 100, 100))
     source.paste(BLUE, (200, 0, 300, 100))
-    # Then nothing of the margins is left, but for what any filter mixes into the last columns
+    # Then nothing of the margins remains, except the filter's blend into the last columns
     image = rendered(encoded(source, "PNG"), "40x40", "cover")
     assert image.crop((4, 0, 36, 40)).getcolors() == [(32 * 40, GREEN)]
     assert all(image.getpixel((x, 20))[1] > 200 for x in (0, 39))
 
 
 @pytest.mark.parametrize(("name", "expected"), [("PNG", (*WHITE, 0)), ("WEBP", (*WHITE, 0)), ("JPEG", (*WHITE, 255))])
-def test_contain_pads_with_nothing_or_white(name: str, expected: tuple[int, ...]) -> None:
+def test_contain_pads_with_transparency_or_white(name: str, expected: tuple[int, ...]) -> None:
     image = rendered(encoded(Image.new("RGB", (200, 100), RED), name, quality=95), "40x40", "contain").convert("RGBA")
     alpha_only = slice(3, 4) if expected[3] == 0 else slice(0, 4)
     for corner in ((0, 0), (39, 0), (0, 39), (39, 39), (20, 2), (20, 37)):
@@ -167,44 +167,44 @@ def test_fill_stretches() -> None:
 
 
 def test_a_small_rendition_is_the_same_whether_made_alone_or_from_a_larger_one() -> None:
-    # Given a picture with detail in it
+    # Given a picture with fine detail
     source = Image.effect_mandelbrot((640, 640), (-2.0, -1.5, 1.0, 1.5), 60).convert("RGB")
     data = encoded(source, "PNG")
-    # When a small rendition is made alone, and on the way from larger ones
+    # When a small rendition is made alone, and from larger ones
     alone = rendered(data, "40x40")
     on_the_way = Image.open(io.BytesIO(render(data, recipe("40x40", "160x160", "400x400"), **LIMITS)["40x40"]))
-    # Then nobody can tell
+    # Then the difference is invisible
     pairs = zip(alone.convert("L").tobytes(), on_the_way.convert("L").tobytes(), strict=True)
     assert sum(abs(a - b) for a, b in pairs) / 1600 < 4
 
 
 def test_renditions_of_different_shapes_are_cropped_each_from_the_source() -> None:
-    # Given red left and right, green in the middle
+    # Given red on the left and right, green in the middle
     source = Image.new("RGB", (300, 100), RED)
     source.paste(GREEN, (100, 0, 200, 100))
     # When a square and a wide rendition are made together
     result = render(encoded(source, "PNG"), recipe("90x90", "45x15"), **LIMITS)
     wide = Image.open(io.BytesIO(result["45x15"]))
-    # Then the wide one shows what the square one has lost
+    # Then the wide one shows the parts that the square one lost
     assert [wide.getpixel((x, 7)) for x in (4, 22, 40)] == [RED, GREEN, RED]
 
 
 # Orientation
 
 
-def test_what_is_made_from_a_larger_rendition_is_upright_too() -> None:
-    # Given a JPEG that lies on its side
+def test_a_rendition_made_from_a_larger_one_is_upright_too() -> None:
+    # Given a JPEG that is stored sideways
     data = encoded(corners(512, 256), "JPEG", exif=exif(6), quality=95)
     # When a wide rendition is made from a wider one
     result = render(data, recipe("120x100", "30x20", fit="fill"), **LIMITS)
-    # Then both are upright and full
+    # Then both are upright and complete
     for part in result.values():
         image = Image.open(io.BytesIO(part))
         assert_quarters(image, BLUE, RED, YELLOW, GREEN, tolerance=60)
         assert is_near(image.getpixel((0, 0)), BLUE, 60)
 
 
-@pytest.mark.parametrize("size", [(64, 32), (512, 256)])  # the second is decoded at a smaller scale
+@pytest.mark.parametrize("size", [(64, 32), (512, 256)])  # The second is decoded at a smaller scale.
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
 @pytest.mark.parametrize(
     ("orientation", "expected"),
@@ -222,15 +222,15 @@ def test_what_is_made_from_a_larger_rendition_is_upright_too() -> None:
 def test_orientation_is_applied(
     name: str, size: tuple[int, int], orientation: int, expected: tuple[tuple[int, ...], ...]
 ) -> None:
-    # Given a picture that is stored turned
+    # Given a picture that is stored rotated
     data = encoded(corners(*size), name, exif=exif(orientation), quality=95)
-    # When it is stretched to a shape that is wide, and put inside a square
+    # When it is stretched to a wide shape, and fitted into a square
     stretched = rendered(data, "60x20", "fill")
     inside = rendered(data, "40x40", "contain").convert("RGBA")
-    # Then it is upright, and nothing says that it is not
+    # Then it is upright, and has no orientation any more
     assert_quarters(stretched, *expected, tolerance=30)
     assert ORIENTATION not in stretched.getexif()
-    # And its long side is where it belongs: the padding is at the other two
+    # And its long side is in place: the padding is at the other two sides
     is_tall = orientation in (5, 6, 7, 8)
     padded = inside.getpixel((2, 20) if is_tall else (20, 2))
     filled = inside.getpixel((20, 2) if is_tall else (2, 20))
@@ -240,12 +240,12 @@ def test_orientation_is_applied(
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_an_orientation_that_does_not_exist_is_ignored(orientation: int) -> None:
+def test_an_invalid_orientation_is_ignored(orientation: int) -> None:
     data = encoded(corners(), "WEBP", exif=exif(orientation), quality=95)
     assert_quarters(rendered(data), RED, GREEN, BLUE, YELLOW, tolerance=30)
 
 
-def test_an_orientation_after_the_pixels_of_a_png_counts() -> None:
+def test_an_orientation_after_the_pixels_of_a_png_is_applied() -> None:
     data = encoded(corners(64, 32), "PNG")
     block = exif(3).tobytes().removeprefix(b"Exif\0\0")
     end = png_chunk(b"IEND", b"")
@@ -254,7 +254,7 @@ def test_an_orientation_after_the_pixels_of_a_png_counts() -> None:
 
 
 def directory(order: str, *entries: tuple[int, int, int], count: int | None = None) -> bytes:
-    """An Exif block in a byte order: tags, their kinds and values."""
+    """Build an Exif block in a byte order from tags, types and values."""
     head = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HIH", 42, 8, len(entries) if count is None else count)
     return head + b"".join(struct.pack(f"{order}HHIHH", tag, kind, 1, value, 0) for tag, kind, value in entries)
 
@@ -280,21 +280,21 @@ def test_an_orientation_is_found_in_either_byte_order(order: str, prefix: bytes)
         b"",
     ],
 )
-def test_what_says_nothing_of_an_orientation_is_upright(block: bytes) -> None:
+def test_a_source_without_orientation_is_upright(block: bytes) -> None:
     assert orientation_in(block) == 1
 
 
-def test_a_jpeg_that_is_stored_turned_is_decoded_as_large_as_its_renditions_need() -> None:
-    # Given stripes of single pixels in a picture that is tall once it is turned upright
+def test_a_rotated_jpeg_is_decoded_as_large_as_its_renditions_need() -> None:
+    # Given stripes of single pixels in a picture that is tall once it is upright
     stripes = Image.frombytes("L", (800, 400), b"\0\xff" * 400 * 400).convert("RGB")
     data = encoded(stripes, "JPEG", exif=exif(6), quality=95)
-    # When a wide part of it is taken, which has its full width, then the stripes are there still.
+    # When a wide part of it is taken at full width, then the stripes are still there.
     darkest, lightest = rendered(data, "400x200").convert("L").getextrema()
     assert lightest - darkest > 150
 
 
-def test_of_several_exif_blocks_in_a_jpeg_the_first_counts() -> None:
-    # Given a JPEG with two blocks, as an editor leaves that adds its own behind the camera's
+def test_a_jpeg_with_several_exif_blocks_uses_the_first() -> None:
+    # Given a JPEG with two blocks: the camera's, and one that an editor added after it
     data = encoded(corners(64, 32), "JPEG", exif=exif(3), quality=95)
     block = exif(6).tobytes()
     picture = data.index(b"\xff\xdb")
@@ -316,7 +316,7 @@ def test_a_broken_exif_block_is_ignored(name: str, block: bytes) -> None:
 @pytest.mark.parametrize("fit", ["cover", "contain"])
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP"])
 def test_all_metadata_is_gone(name: str, fit: str) -> None:
-    # Given a source that says where and by whom it was made, in all the ways its format has
+    # Given a source with its place and author, in every form that its format has
     where = Image.Exif()
     where[ExifTags.Base.Artist] = "SECRET"
     where.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
@@ -329,13 +329,13 @@ def test_all_metadata_is_gone(name: str, fit: str) -> None:
         options["pnginfo"] = text
     data = encoded(corners(), name, **options)
     assert b"SECRET" in data
-    # When it is rendered, as it is and in a smaller size
+    # When it is rendered unchanged and smaller
     result = render(data, recipe("64x64", "20x20", fit=fit), **LIMITS)
-    # Then nothing of that is left
+    # Then none of the metadata is left
     for part in result.values():
         image = Image.open(io.BytesIO(part))
         image.load()
-        harmless = {"jfif", "jfif_version", "jfif_unit", "jfif_density"}  # what every JPEG begins with
+        harmless = {"jfif", "jfif_version", "jfif_unit", "jfif_density"}  # The beginning of every JPEG.
         harmless |= {"version", "background", "duration", "transparency", "extension", "loop", "timestamp"}
         assert not set(image.info) - harmless
         assert not dict(image.getexif())
@@ -345,7 +345,7 @@ def test_all_metadata_is_gone(name: str, fit: str) -> None:
 # The recipe
 
 
-def test_a_recipe_travels() -> None:
+def test_a_recipe_survives_encoding() -> None:
     wanted = recipe("50x50", "250X250", fit="fill")
     assert wanted.encode() == {"renditions": ["50x50", "250X250"], "fit": "fill"}
     assert Recipe.decode(wanted.encode()) == wanted
@@ -376,7 +376,7 @@ def test_the_same_source_and_recipe_have_the_same_id() -> None:
 
 
 def test_any_difference_makes_another_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given ids of sources and recipes that differ in one thing each
+    # Given ids of sources and recipes that each differ in one respect
     base = recipe("50x50", "250X250")
     ids = [
         content_id(b"source", base),
@@ -386,19 +386,19 @@ def test_any_difference_makes_another_id(monkeypatch: pytest.MonkeyPatch) -> Non
         content_id(b"source", recipe("50x50")),
         content_id(b"source", recipe("50x50", "250X250", fit="fill")),
     ]
-    # And of a later version, or with another quality
+    # And with a later version, or with another quality
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.images.content_id.RECIPE_VERSION", RECIPE_VERSION + 1)
         ids.append(content_id(b"source", base))
     changed = {**ENCODER_SETTINGS, "JPEG": {"quality": 1}}
     monkeypatch.setattr("pipeline.images.content_id.ENCODER_SETTINGS", changed)
     ids.append(content_id(b"source", base))
-    # Then no two are alike
+    # Then all of them differ
     assert len(set(ids)) == len(ids)
 
 
-def test_ids_stay_what_they_are() -> None:
-    """Fails when ids change for all covers at once: then RECIPE_VERSION or the encoder settings did, on purpose."""
+def test_ids_are_stable() -> None:
+    """Fails when all ids change at once. This must be on purpose: RECIPE_VERSION or the encoder settings changed."""
     assert content_id(b"source", recipe("50x50", "250X250", "800x800")) == "528cccfa5ffd657c4690f35372234a05"
 
 
@@ -414,14 +414,14 @@ def test_only_small_renditions_have_huffman_tables_of_their_own() -> None:
     flat, noisy = Image.new("RGB", size, "navy"), Image.effect_noise(size, 80).convert("RGB")
     names = (f"{OPTIMIZED_SIDE}x20", f"{OPTIMIZED_SIDE + 1}x20")
     made = [render(encoded(each, "JPEG"), recipe(*names), **LIMITS) for each in (flat, noisy)]
-    # Then the small ones differ in their tables, and the large ones have the standard's
+    # Then the small ones have tables of their own, and the large ones the standard tables
     small, large = ([huffman_tables(each[name]) for each in made] for name in names)
     assert small[0] != small[1]
     assert large[0] == large[1] == huffman_tables(encoded(flat, "JPEG"))
 
 
 def huffman_tables(jpeg: bytes) -> bytes:
-    """What its DHT segments hold."""
+    """Return the contents of the DHT segments."""
     found, at = b"", 2
     while jpeg[at + 1] != 0xDA:
         length = int.from_bytes(jpeg[at + 2 : at + 4], "big")

@@ -1,4 +1,4 @@
-"""What the demo says of swept documents: every difference is noticed, and only what changed is shown."""
+"""The demo's report on swept documents: it notices every difference, and shows only changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Break = Callable[[dict[str, Any]], object]
 
 
 class AnySamples(dict[str, Sample]):
-    """Samples without pictures: what they hold is not looked at here."""
+    """Samples without pictures, whose contents do not matter here."""
 
     def __missing__(self, file: str) -> Sample:
         return Sample(file, "", "", "GIF", b"", None)  # type: ignore[arg-type]
@@ -32,7 +32,7 @@ class AnySamples(dict[str, Sample]):
 
 @pytest.fixture
 def documents() -> list[DemoDocument]:
-    """The demo's, each as it should be after the sweeps."""
+    """Return the demo's documents in their expected state after the sweeps."""
     documents = sweeps.make(AnySamples(), "http://covers/")
     for each in documents:
         each.after = copy.deepcopy(each.before)
@@ -58,7 +58,7 @@ def named(documents: list[DemoDocument], title: str) -> DemoDocument:
     return next(each for each in documents if each.title == title)
 
 
-def test_documents_as_they_should_be_have_no_differences(documents):
+def test_expected_documents_have_no_differences(documents):
     assert [difference for each in documents for difference in document_differences(each)] == []
 
 
@@ -79,7 +79,7 @@ def test_documents_as_they_should_be_have_no_differences(documents):
         ("Sea Monsters", lambda after: after.clear(), "itunes_image"),
     ],
 )
-def test_what_is_wrong_in_a_document_is_named(documents, title: str, go_wrong: Break, said: str):
+def test_an_error_in_a_document_is_named(documents, title: str, go_wrong: Break, said: str):
     document = named(documents, title)
 
     go_wrong(document.after)
@@ -87,7 +87,7 @@ def test_what_is_wrong_in_a_document_is_named(documents, title: str, go_wrong: B
     assert any(f"its {said} " in difference for difference in document_differences(document))
 
 
-def test_the_ledger_shows_what_changed_and_neighbours_alike_once(documents):
+def test_the_ledger_shows_changes_and_equal_neighbours_once(documents):
     progress = {"channels": Progress(done=2, claimed=2, over=True), "episodes": Progress(3, 1, claimed=4, over=True)}
     console = Console(width=80)
 
@@ -107,7 +107,7 @@ def test_the_ledger_shows_what_changed_and_neighbours_alike_once(documents):
     assert not any("language" in line or "Sea Monsters lock" in line for line in lines)
 
 
-def test_a_neighbour_that_ended_otherwise_has_a_place_of_its_own(documents):
+def test_a_neighbour_with_another_outcome_is_listed_separately(documents):
     named(documents, "The Harbour").after["metadata"]["image_is_valid"] = False
 
     console = Console(width=80)

@@ -1,4 +1,4 @@
-"""The metrics as they are documented, drawn and watched: docs/monitoring.md, the Grafana dashboard, the alert rules."""
+"""The metrics in docs/monitoring.md, the Grafana dashboard and the alert rules agree with the code."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ RULES = ROOT / "deploy/prometheus/alerts.yml"
 DASHBOARD = Dashboard.model_validate_json((ROOT / "deploy/grafana/image-pipeline.json").read_text(encoding="utf-8"))
 PANELS = [panel for panel in DASHBOARD.panels if isinstance(panel, Panel)]
 
-#: Of the client library, with the labels that Prometheus adds.
+#: Metrics of the client library, with the labels that Prometheus adds.
 FOREIGN = {"process_cpu_seconds_total": set(), "process_resident_memory_bytes": set()}
 ADDED = {"instance", "job"}
 
 
 def ours() -> dict[str, MetricWrapperBase]:
-    """Every metric by its name without the prefix, as a scrape has it."""
+    """Return every metric by its name in a scrape, without the prefix."""
     found = {}
     for metric in vars(metrics).values():
         if isinstance(metric, MetricWrapperBase):
@@ -48,7 +48,7 @@ def ours() -> dict[str, MetricWrapperBase]:
 
 
 def series() -> dict[str, set[str]]:
-    """The labels of every series that a scrape may have, by its whole name."""
+    """Return the labels of every series that a scrape can contain, by its full name."""
     known: dict[str, set[str]] = dict(FOREIGN)
     for name, metric in ours().items():
         labels = set(metric._labelnames)
@@ -61,7 +61,7 @@ def series() -> dict[str, set[str]]:
 
 
 def tables(heading: str) -> Iterator[list[str]]:
-    """The rows of the tables between a heading of the second level and the next, without the lines above them."""
+    """Return the rows of the tables below a second-level heading, by the lines above the tables."""
     section = re.split(r"^## ", MONITORING.split(f"\n## {heading}\n")[1], flags=re.MULTILINE)[0]
     lines = section.splitlines()
     for before, line in itertools.pairwise(lines):
@@ -75,7 +75,7 @@ def alerts() -> list[dict[str, Any]]:
 
 
 def check_query(query: str) -> None:
-    """A query can be parsed, and is about metrics and labels that exist."""
+    """Check that a query can be parsed and uses existing metrics and labels."""
     known, labels = series(), set[str]()
     named: list[str] = []
 
@@ -108,7 +108,7 @@ def test_every_metric_is_documented_with_its_labels_and_every_documented_one_exi
     assert documented == {name: (metric._type, tuple(metric._labelnames)) for name, metric in ours().items()}
 
 
-def test_names_are_by_the_conventions() -> None:
+def test_names_follow_the_conventions() -> None:
     for name, metric in ours().items():
         assert re.fullmatch("[a-z][a-z_]*", name)
         assert not re.search("_(milliseconds|ms|minutes|kb|mb|kilobytes)(_|$)", name), "base units only"
@@ -126,7 +126,7 @@ def test_every_alert_is_documented_and_every_documented_one_exists() -> None:
 
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
-def test_an_alert_is_about_what_exists_and_says_what_to_do(rule) -> None:
+def test_an_alert_uses_existing_metrics_and_has_a_hint(rule) -> None:
     check_query(rule["expr"])
     assert rule["labels"]["severity"] in {"critical", "warning"}
     said = rule["annotations"]
@@ -138,7 +138,7 @@ def test_an_alert_is_about_what_exists_and_says_what_to_do(rule) -> None:
 
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
-def test_what_to_do_when_an_alert_fires_is_written(rule) -> None:
+def test_the_response_to_each_alert_is_documented(rule) -> None:
     text = OPERATING.read_text(encoding="utf-8")
     headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-"): heading for heading in headings}
@@ -146,12 +146,12 @@ def test_what_to_do_when_an_alert_fires_is_written(rule) -> None:
     assert f"`{rule['alert']}`" in re.split(r"^#+ ", text.split(f" {heading}\n")[1], flags=re.MULTILINE)[0]
 
 
-def test_the_alert_of_processes_knows_them_all() -> None:
+def test_the_alert_about_processes_names_them_all() -> None:
     (rule,) = [rule for rule in alerts() if rule["alert"] == "ImagePipelineNoneReady"]
     assert tuple(re.findall(r'absent\(image_pipeline_ready{process="(\w+)"}\)', rule["expr"])) == PROCESSES
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus's own tool is not here to ask")
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 @pytest.mark.parametrize(
     "command",
     [
@@ -166,7 +166,7 @@ def test_promtool_accepts_the_rules_and_they_fire_when_they_should(command: list
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_prometheus_reads_the_rules_that_are_beside_its_configuration() -> None:
+def test_prometheus_loads_the_rules_next_to_its_configuration() -> None:
     path = ROOT / "deploy/prometheus/prometheus.yml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert [path.with_name(name) for name in config["rule_files"]] == [RULES]
@@ -178,7 +178,7 @@ def test_prometheus_reads_the_rules_that_are_beside_its_configuration() -> None:
 
 
 def expressions(panel: Panel) -> list[str]:
-    """The queries of a panel, with values in the place of variables."""
+    """Return the queries of a panel with values for the variables."""
     variables = {variable.name: variable for variable in DASHBOARD.templating.list}
     values = {name: variable.allValue or variable.current.get("value") for name, variable in variables.items()}
     values["__rate_interval"] = "1m"
@@ -190,7 +190,7 @@ def expressions(panel: Panel) -> list[str]:
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.title)
-def test_a_panel_asks_for_what_exists(panel: Panel) -> None:
+def test_panels_query_existing_metrics(panel: Panel) -> None:
     for query in expressions(panel):
         check_query(query)
     assert len({target.refId for target in panel.targets}) == len(panel.targets)
@@ -201,7 +201,7 @@ def test_a_panel_asks_for_what_exists(panel: Panel) -> None:
         assert set(re.findall(r"{{(\w+)}}", target.legendFormat)) <= kept
 
 
-def test_the_panels_are_apart_and_have_ids_of_their_own() -> None:
+def test_panels_do_not_overlap_and_have_unique_ids() -> None:
     ids = [panel.id for panel in DASHBOARD.panels]
     assert len(set(ids)) == len(ids)
     taken: set[tuple[int, int]] = set()
@@ -213,13 +213,13 @@ def test_the_panels_are_apart_and_have_ids_of_their_own() -> None:
         taken |= cells
 
 
-def test_the_dashboard_shows_every_metric_that_has_a_course() -> None:
+def test_the_dashboard_shows_every_metric_that_changes_over_time() -> None:
     shown = " ".join(target.expr for panel in PANELS for target in panel.targets)
     assert {name for name in ours() if f"{metrics.PREFIX}_{name}" not in shown} == {"live"}
 
 
 @pytest.mark.parametrize(("queue", "is_said"), [("resize", True), ("resize_bulk", True), ("fetch", False)])
-def test_a_worker_that_renders_logs_what_works_on_pixels(
+def test_a_resize_worker_logs_its_image_codecs(
     caplog: pytest.LogCaptureFixture, queue: str, is_said: bool, no_variables: None
 ) -> None:
     broker = StubBroker()

@@ -20,7 +20,7 @@ from pipeline.settings import Settings
 
 
 class Patient:
-    """A health that a test sets."""
+    """A process health that a test sets."""
 
     def __init__(self) -> None:
         self.ails: list[str] = []
@@ -35,11 +35,11 @@ class Patient:
 
 @pytest.fixture(autouse=True)
 def _created(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prometheus_client.metrics._use_created", True)  # the server turns it off
+    monkeypatch.setattr("prometheus_client.metrics._use_created", True)  # The server disables it.
 
 
 def free_port() -> int:
-    """A port with some free ones above it, most likely."""
+    """Find a port that most likely has free ones above it."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
@@ -85,14 +85,14 @@ def test_health_is_a_status_and_a_reason() -> None:
         assert (samples["image_pipeline_live"], samples["image_pipeline_ready"]) == (0, 0)
 
 
-def test_other_paths_are_not_there() -> None:
+def test_other_paths_do_not_exist() -> None:
     with serving(free_port()) as port:
         answer = get(port, "/")
         assert (answer.status_code, answer.headers["Server"]) == (404, "image-pipeline")
         assert requests.post(f"http://127.0.0.1:{port}/metrics", timeout=10).status_code == 501
 
 
-def test_processes_that_start_with_the_same_port_take_one_after_the_other() -> None:
+def test_processes_with_the_same_first_port_take_consecutive_ports() -> None:
     first = free_port()
     with ExitStack() as stack:
         ports = [stack.enter_context(serving(first)) for _ in range(5)]
@@ -101,7 +101,7 @@ def test_processes_that_start_with_the_same_port_take_one_after_the_other() -> N
         assert all(get(port, "/livez").ok for port in ports)
 
 
-def test_a_process_that_finds_no_port_says_so_and_goes_on(
+def test_a_process_that_finds_no_port_logs_it_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ops_server, "PORTS", 1)
@@ -110,26 +110,26 @@ def test_a_process_that_finds_no_port_says_so_and_goes_on(
     assert "no port from" in caplog.text
 
 
-def test_a_host_that_is_not_this_one_is_said_and_the_process_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_foreign_address_is_logged_and_the_process_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     server = OpsServer("fetch", [], Patient())
     assert server.start(Settings(metrics_port=9191, metrics_host=ip_address("192.0.2.1"))) is None
     assert "METRICS_HOST=192.0.2.1" in caplog.text
 
 
-def test_port_0_turns_it_off() -> None:
+def test_port_0_disables_it() -> None:
     with serving(0) as port:
         assert port is None
 
 
-def test_it_listens_on_loopback_unless_told_otherwise(caplog: pytest.LogCaptureFixture) -> None:
+def test_it_listens_on_loopback_by_default(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with serving(free_port()) as port:
         assert f"fetch: metrics and health at http://127.0.0.1:{port}" in caplog.text
-        with socket.socket() as elsewhere:  # another address of this host is free, on the same port
+        with socket.socket() as elsewhere:  # Another address of this machine is free on the same port.
             elsewhere.bind(("127.0.0.2", port))
 
 
-def test_what_cannot_be_refreshed_costs_no_scrape(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_refresh_does_not_break_a_scrape(caplog: pytest.LogCaptureFixture) -> None:
     asked: list[str] = []
 
     def broken() -> None:
@@ -142,6 +142,6 @@ def test_what_cannot_be_refreshed_costs_no_scrape(caplog: pytest.LogCaptureFixtu
     assert "a secret" not in caplog.text
 
 
-def test_a_client_that_sends_nothing_keeps_nobody_from_asking() -> None:
+def test_a_silent_client_does_not_block_others() -> None:
     with serving(free_port()) as port, socket.create_connection(("127.0.0.1", port or 0)):
         assert get(port, "/livez").ok

@@ -1,4 +1,4 @@
-"""The log in its two forms, in processes of ours and of dramatiq's and periodiq's."""
+"""Both log formats, in our processes and in dramatiq's and periodiq's."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def record(caplog) -> logging.LogRecord:
     return caplog.records[0]
 
 
-def test_the_text_says_all_in_one_line(record) -> None:
+def test_the_text_format_has_everything_in_one_line(record) -> None:
     assert record.getMessage() == "stage=fetch job=a-job outcome=retry seconds=0.123 in 2.0 s timeout: No."
 
 
-def test_json_says_it_by_fields_too(record) -> None:
+def test_the_json_format_has_fields_as_well(record) -> None:
     line = json.loads(JsonFormatter().format(record))
     assert {name: line[name] for name in ("stage", "job", "outcome", "seconds", "attempt", "code", "wait")} == {
         "stage": "fetch",
@@ -42,7 +42,7 @@ def test_json_says_it_by_fields_too(record) -> None:
     assert (line["level"], line["logger"]) == ("INFO", "pipeline.stage")
 
 
-def test_a_traceback_and_strange_text_stay_in_one_line_of_json() -> None:
+def test_a_traceback_and_unusual_text_stay_in_one_line_of_json() -> None:
     try:
         raise ValueError("two\nlines \ud800")
     except ValueError:

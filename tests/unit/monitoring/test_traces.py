@@ -1,4 +1,4 @@
-"""Spans as a collector gets them: one trace for each job, whichever process made them."""
+"""Spans that a collector receives: one trace per job, whichever processes made them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def attempt(stage, verdict, second, of, **more):
 
 
 @pytest.fixture
-def told():
-    """Sends attempts, each from a process of its own; returns the collector once all have ended."""
+def emitted():
+    """Emit attempts, each as from a process of its own, and return the collector once all have ended."""
     with collecting() as collector:
 
         def emit(*events):
@@ -48,8 +48,8 @@ def told():
         yield emit
 
 
-def test_a_job_is_one_trace_whose_id_is_its_own(told):
-    collector = told(
+def test_a_job_is_one_trace_under_its_own_id(emitted):
+    collector = emitted(
         attempt("fetch", Outcome.RETRY, 1, job(), code="timeout", message="It did not answer.", wait=2.0),
         attempt("fetch", Outcome.DONE, 3, job(), attempt=2),
         attempt("resize", Outcome.DONE, 4, job()),
@@ -73,19 +73,19 @@ def test_a_job_is_one_trace_whose_id_is_its_own(told):
     assert collector.services == {"image-pipeline"}
 
 
-def test_an_id_that_is_not_a_uuid_makes_a_trace_too(told):
-    spans = told(
+def test_an_id_that_is_not_a_uuid_makes_a_trace_too(emitted):
+    spans = emitted(
         attempt("fetch", Outcome.DONE, 1, job("order 7")), attempt("notify", Outcome.DONE, 2, job("order 7"))
     ).spans
     assert len({span.trace_id for span in spans}) == 1
     assert len(spans) == 3
 
 
-def test_the_first_span_comes_once(told):
-    # given attempts that were not the job's first, or tried nothing
+def test_the_first_span_is_sent_once(emitted):
+    # given attempts that were not the job's first, or did nothing
     again = replace(job(), redrives=1)
     restarted = job().with_sources({job().sources[0].url: job().sources[0].back_at_fetch()})
-    collector = told(
+    collector = emitted(
         attempt("fetch", Outcome.SNOOZED, 1, job()),
         attempt("fetch", Outcome.DONE, 2, again),
         attempt("fetch", Outcome.DONE, 3, restarted),
@@ -94,32 +94,32 @@ def test_the_first_span_comes_once(told):
     assert [span.name for span in collector.spans].count("job") == 0
 
 
-def test_a_rejected_message_is_a_trace(told):
-    spans = told(Event("ingest", ID, Outcome.REJECTED, at=NOW, code="no_image", message="None.")).spans
+def test_a_rejected_message_is_a_trace(emitted):
+    spans = emitted(Event("ingest", ID, Outcome.REJECTED, at=NOW, code="no_image", message="None.")).spans
     assert {span.name for span in spans} == {"job", "ingest"}
 
 
-def test_nothing_of_payloads_and_queries_is_sent(told):
-    assert "hush" not in str(told(attempt("fetch", Outcome.DONE, 1, job())).spans)
+def test_payloads_and_queries_are_not_sent(emitted):
+    assert "hush" not in str(emitted(attempt("fetch", Outcome.DONE, 1, job())).spans)
 
 
-def test_an_endpoint_that_is_down_costs_nothing_and_is_said_once(caplog):
-    # given nobody at the endpoint
+def test_an_unreachable_endpoint_costs_nothing_and_is_logged_once(caplog):
+    # given an endpoint where nothing listens
     traces = Traces("http://127.0.0.1:1/v1/traces")
     traces.start()
     began = time.monotonic()
     for number in range(3000):
         traces(attempt("fetch", Outcome.DONE, number, job()))
-    # when it ends
+    # when it stops
     traces.stop(0.2)
-    # then it did not wait for the endpoint, and nothing goes on trying
+    # then it did not wait for the endpoint, and nothing keeps trying
     wait_for(lambda: not [thread for thread in threading.enumerate() if "BatchSpan" in thread.name])
     assert time.monotonic() - began < 30
     assert caplog.text.count("does not accept traces") <= 1
     assert "Transient" not in caplog.text
 
 
-def test_the_endpoint_is_found_as_the_specification_says():
+def test_the_endpoint_follows_the_specification():
     def endpoint(**given):
         return Settings(_env_file=None, **given).traces_endpoint
 

@@ -1,4 +1,4 @@
-"""`make mutants` follows the code: its files are there, and so are the lines that it leaves alone."""
+"""The configuration of `make mutants` matches the code: its files and the excluded lines exist."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_every_file_is_there() -> None:
     assert [file for file in FILES if not (ROOT / file).is_file()] == []
 
 
-def test_every_mutant_that_is_left_alone_is_of_a_line_that_is_there_and_has_its_reason() -> None:
+def test_every_excluded_mutant_has_an_existing_line_and_a_reason() -> None:
     for (file, was, becomes), why in equivalents().items():
         lines = {line.strip() for line in (ROOT / file).read_text(encoding="utf-8").splitlines()}
         assert was in lines, f"{file} has no line {was}"
@@ -34,8 +34,8 @@ def test_every_mutant_that_is_left_alone_is_of_a_line_that_is_there_and_has_its_
         ("dict(zip(a, b, strict=True))", {"dict(zip(a, None, strict=True))", "dict(zip(b, strict=True))"}),
     ],
 )
-def test_wording_and_guards_against_ourselves_are_left_out(code: str, kept: set[str]) -> None:
-    # Given what mutmut would change in a line
+def test_texts_and_internal_assertions_are_left_out(code: str, kept: set[str]) -> None:
+    # Given the changes that mutmut would make in a line
     module, mutations, _, _ = create_mutations("x.py", f"def f():\n    {code}\n")
     nodes: list[cst.CSTNode] = [module]
     parents: dict[cst.CSTNode, cst.CSTNode] = {}
@@ -45,7 +45,7 @@ def test_wording_and_guards_against_ourselves_are_left_out(code: str, kept: set[
     # When the rules are applied
     pairs = [(each.original_node, each.mutated_node) for each in mutations]
     left = [pair for pair in pairs if not is_left_out(*pair, parents)]
-    # Then what concerns codes and values is still changed, and what concerns wording is not.
+    # Then changes of codes and values are kept, and changes of texts are left out.
     lines = {deep_replace(module, *pair).code.splitlines()[1].strip() for pair in left}
     assert kept <= lines
     assert len(left) < len(pairs)

@@ -1,7 +1,7 @@
-"""Servers that would go on for ever, or that send more than they say: each download ends within its limit.
+"""Servers that never stop, or send more than they announce: each download ends within its limit.
 
-Each group of tests leaves one limit only to end the download. What a broken limit lets through would end by another,
-and so with another code.
+In each group of tests only one limit can end the download. If that limit is broken, another limit ends it with another
+code.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from tests.support.untrusted_servers import (
 
 MAX_BYTES = 100_000
 
-#: Bytes that a server may have sent on a connection: those that a download takes, and those in the sockets' buffers.
+#: Maximum bytes that a server may have sent on a connection: the download's limit and the sockets' buffers.
 MAX_SENT = MAX_BYTES * 5 // 4 + 2**20 + 2**24
 
-#: Seconds in which no test should end a download; those that do wait much less, or would wait for ever.
+#: Timeout in seconds that should end no test; tests that wait do so for much less, or would wait forever.
 LONG = 60.0
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -52,7 +52,7 @@ PIECE = b"x" * 65_536
 
 @cache
 def packed(wbits: int, times: int = 1) -> bytes:
-    """A small thing that becomes 20 million bytes when it is unpacked so often."""
+    """Make a small body that becomes 20 million bytes when it is unpacked this many times."""
     data = bytes(20_000_000)
     for _ in range(times):
         packer = zlib.compressobj(wbits=wbits)
@@ -62,11 +62,11 @@ def packed(wbits: int, times: int = 1) -> bytes:
 
 GZIP, ZLIB, RAW_DEFLATE = 31, 15, -15
 DEFLATED = HEAD + b"Content-Encoding: deflate\r\n\r\n" + zlib.compress(b"")[:2]
-NOTHING = b"\x00\x00\x00\xff\xff" * 50_000  # empty blocks of deflate
+NOTHING = b"\x00\x00\x00\xff\xff" * 50_000  # Empty deflate blocks.
 
 
 def numbered(head: str, number: int, size: int) -> bytes:
-    """An answer with so many headers of so many bytes."""
+    """Build an answer with this many headers of this size."""
     return (head + "".join(f"X-{n}: {'x' * size}\r\n" for n in range(number)) + "\r\n").encode()
 
 
@@ -114,8 +114,8 @@ TOO_MUCH: dict[str, tuple[Behaviour, str]] = {
         endless(HEAD + b"Content-Encoding: gzip\r\n\r\n", gzip.compress(b"") * 1000),
         "too_large",
     ),
-    "endless body said to be brotli": (endless(HEAD + b"Content-Encoding: br\r\n\r\n", PIECE), "too_large"),
-    "endless body said to be zstd": (endless(HEAD + b"Content-Encoding: zstd\r\n\r\n", PIECE), "too_large"),
+    "endless body labelled brotli": (endless(HEAD + b"Content-Encoding: br\r\n\r\n", PIECE), "too_large"),
+    "endless body labelled zstd": (endless(HEAD + b"Content-Encoding: zstd\r\n\r\n", PIECE), "too_large"),
     "endless status line": (endless(b"", PIECE), "unreachable"),
     "endless header": (endless(HEAD + b"X-Header: ", PIECE), "unreachable"),
     "endless headers": (endless(HEAD, b"X-Header: " + b"x" * 1000 + b"\r\n"), "unreachable"),
@@ -166,7 +166,7 @@ def _limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def limits(monkeypatch: pytest.MonkeyPatch, *, wait: float = LONG, total: float = LONG) -> None:
-    """Seconds for connecting and between bytes, and seconds altogether."""
+    """Set the timeouts in seconds: for connecting and between bytes, and in total."""
     settings(
         monkeypatch,
         ALLOWED_NETWORKS="127.0.0.1/32",
@@ -177,7 +177,7 @@ def limits(monkeypatch: pytest.MonkeyPatch, *, wait: float = LONG, total: float 
 
 
 def end_of(url: str) -> PipelineError:
-    """The error that a download ends in."""
+    """Return the error that ends a download."""
     started = time.monotonic()
     with pytest.raises(PipelineError) as caught:
         download(url)
@@ -194,14 +194,14 @@ class TestTooMuch:
 
     @pytest.mark.parametrize("name", ["gzip bomb in five gzips", "deflate bomb", "endless chunk of negative size"])
     def test_it_takes_little_memory(self, name: str) -> None:
-        # Given what would be 20 million bytes, or what a read of everything would be
+        # Given 20 million bytes for a read without limit
         with remote(TOO_MUCH[name][0]) as server:
             tracemalloc.start()
             # When it is fetched
             end_of(server.url())
             _, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
-        # Then only a small part of it was in memory at any time
+        # Then only a small part of it was ever in memory
         assert peak < 4_000_000
 
     def test_six_requests_are_made_of_endless_redirects(self) -> None:
@@ -214,7 +214,7 @@ class TestTooMuch:
             error = end_of(server.url())
         assert (type(error), error.code, len(server.requests)) == (PermanentError, "too_many_redirects", 6)
 
-    def test_it_is_too_large_for_good(self) -> None:
+    def test_too_large_is_permanent(self) -> None:
         with remote(endless(HEAD + b"\r\n", PIECE)) as server:
             assert type(end_of(server.url())) is PermanentError
 
@@ -244,14 +244,16 @@ class TestTooSlow:
         assert isinstance(error, RetryableError)
         assert (error.code, error.retry) == ("timeout", Retry.SOURCE)
 
-    def test_a_connection_that_nobody_takes_ends_by_the_time_to_connect(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        # Given a server whose queue is full
+    def test_a_connection_that_is_not_accepted_ends_by_the_connect_timeout(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given a server whose backlog is full
         limits(monkeypatch, wait=0.2)
         with socket.socket() as server:
             server.bind(("127.0.0.1", 0))
             server.listen(0)
             with socket.create_connection(server.getsockname()):
-                # When something is fetched from it, its answer to the connecting never comes
+                # When a URL is fetched from it, the connection is never established
                 assert end_of(f"http://127.0.0.1:{server.getsockname()[1]}/x").code == "timeout"
 
 
@@ -278,8 +280,8 @@ class TestHandshake:
         assert (error.code, error.retry) == (code, Retry.SOURCE)
         assert server.sent < MAX_SENT * server.connections
 
-    def test_it_has_no_more_time_than_connecting_has_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        # Given a server that is silent, and whose connection took nearly all of the time
+    def test_it_has_only_the_rest_of_the_time_to_connect(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Given a silent server that used up most of the time to connect
         passed = [0.0]
         monkeypatch.setattr(guard, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0]))
         with remote(stalled(), speaks_first=True) as server:
@@ -291,28 +293,28 @@ class TestHandshake:
                 passed[0] += LONG - 0.3
 
             monkeypatch.setattr(socket.socket, "connect", slow_connect)
-            # When something is fetched from it over TLS
+            # When a URL is fetched from it over TLS
             error = end_of("https://127.0.0.1/x")
-        # Then the download ends by its total time, not by another wait
+        # Then the download ends by its total time, not by another timeout
         assert (type(error), error.code) == (PermanentError, "too_slow")
 
 
 class TestLookUp:
     @pytest.fixture(autouse=True)
     def _silence(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        """A DNS that never answers."""
+        """Use a DNS that never answers."""
         done = threading.Event()
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: done.wait())
         yield
         done.set()
 
-    def test_a_dns_that_never_answers_is_tried_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_dns_that_never_answers_is_retried(self, monkeypatch: pytest.MonkeyPatch) -> None:
         limits(monkeypatch, wait=0.2)
         error = end_of("http://silent.example/x")
         assert isinstance(error, RetryableError)
         assert (error.code, error.retry) == ("timeout", Retry.SOURCE)
 
-    def test_its_time_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_its_time_counts_towards_the_total(self, monkeypatch: pytest.MonkeyPatch) -> None:
         limits(monkeypatch, total=0.2)
         assert end_of("http://silent.example/x").code == "too_slow"
 

@@ -1,4 +1,4 @@
-"""A source from a stranger: every limit ends it, every failure has its code."""
+"""Downloads from untrusted servers: every limit ends them, every failure has its code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.untrusted_servers import (
 )
 
 MAX_BYTES = 100_000
-SECRET = "-".join(["not", "to", "be", "told"])  # so that no source line in a traceback holds it
+SECRET = "-".join(["not", "to", "be", "told"])  # This keeps it out of the source lines in tracebacks.
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
@@ -49,7 +49,7 @@ def _small_limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def failure(behave: Behaviour, path: str = "/cover.jpg") -> PipelineError:
-    """What comes of a download from a server that behaves so; it takes no longer than the limits allow."""
+    """Return the error of a download from a server with this behaviour; it must end within the limits."""
     with remote(behave) as server:
         started = time.monotonic()
         with pytest.raises(PipelineError) as caught:
@@ -59,8 +59,8 @@ def failure(behave: Behaviour, path: str = "/cover.jpg") -> PipelineError:
     return caught.value
 
 
-class TestWhatComesBack:
-    def test_the_bytes_with_a_request_that_says_who_asks(self) -> None:
+class TestBody:
+    def test_the_request_identifies_us_and_the_body_is_returned(self) -> None:
         with remote(always(answer(200, b"picture"))) as server:
             assert download(server.url("/a%20b.jpg?size=1#part")) == b"picture"
         request = server.requests[0]
@@ -73,7 +73,7 @@ class TestWhatComesBack:
         "response",
         [
             HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\npic\r\n4\r\nture\r\n0\r\n\r\n",
-            HEAD + b"\r\npicture",  # up to the end of the connection
+            HEAD + b"\r\npicture",  # Until the end of the connection.
             HEAD + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"picture"),
             b"HTTP/1.1 100 Continue\r\n\r\n" + answer(200, b"picture"),
             b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n" * 3 + answer(200, b"picture"),
@@ -83,11 +83,11 @@ class TestWhatComesBack:
         ],
         ids=["chunked", "until closed", "gzip", "100 Continue", "103", "no encoding", "negative length", "more"],
     )
-    def test_the_bytes_however_they_are_framed(self, response: bytes) -> None:
+    def test_the_body_is_returned_in_any_framing(self, response: bytes) -> None:
         with remote(always(response)) as server:
             assert download(server.url()) == b"picture"
 
-    def test_a_body_of_exactly_the_limit(self) -> None:
+    def test_a_body_may_be_as_large_as_the_limit(self) -> None:
         with remote(always(answer(200, b"x" * MAX_BYTES))) as server:
             assert len(download(server.url())) == MAX_BYTES
 
@@ -114,10 +114,10 @@ class TestRedirects:
         assert (type(error), error.code) == (PermanentError, "too_many_redirects")
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-    def test_all_kinds_are_followed(self, status: int) -> None:
+    def test_all_redirect_statuses_are_followed(self, status: int) -> None:
         with (
             remote(always(answer(200, b"picture"))) as there,
-            remote(always(answer(status, b"moved", f"Location: {there.url('/cafÃ©')}"))) as here,  # UTF-8 bytes
+            remote(always(answer(status, b"moved", f"Location: {there.url('/cafÃ©')}"))) as here,  # UTF-8 bytes.
         ):
             assert download(here.url()) == b"picture"
         assert there.requests[0].path == "/caf%C3%A9"
@@ -151,10 +151,10 @@ class TestRedirects:
             ("http://b.example#@a.example/x", False),
         ],
     )
-    def test_whose_credentials_they_are_is_the_connections_business(
+    def test_credentials_belong_to_the_name_of_the_connection(
         self, monkeypatch: pytest.MonkeyPatch, location: str, sent: bool
     ) -> None:
-        # Given a server of two names, of which one asks for credentials and redirects
+        # Given a server with two names; the first needs credentials and redirects
         def behave(_: Remote, request: Request) -> Iterator[bytes]:
             yield answer(302, b"", f"Location: {location}") if request.path == "/start" else answer(200, b"picture")
 
@@ -164,13 +164,13 @@ class TestRedirects:
             internet(monkeypatch, {"8.8.8.8": server})
             # When the redirect is followed
             download("http://user:pass@a.example/start")
-        # Then only the first name hears the credentials, however the second is written
+        # Then only the first name gets the credentials, however the second is written
         start, end = server.requests
         assert start.header("authorization") == "Basic dXNlcjpwYXNz"
         assert (end.header("authorization") is not None) is sent
         assert (str(end.header("host")).lower() in {"a.example", "a.example:80"}) is sent
 
-    def test_credentials_in_a_location_are_for_its_host(self) -> None:
+    def test_credentials_in_a_location_go_to_its_host(self) -> None:
         with remote(always(answer(200, b"picture"))) as other:
             location = other.url().replace("http://", "http://other:word@")
             with remote(always(answer(302, b"", f"Location: {location}"))) as server:
@@ -178,25 +178,25 @@ class TestRedirects:
         assert other.requests[0].header("authorization") == "Basic b3RoZXI6d29yZA=="
 
     @pytest.mark.parametrize("location", ["http://[", "ftp://example.com/x", "http://", "http://a:b:c/", "\xff://\xfe"])
-    def test_one_to_nowhere_is_a_clear_error(self, location: str) -> None:
+    def test_a_redirect_without_target_is_a_clear_error(self, location: str) -> None:
         error = failure(always(answer(302, b"", f"Location: {location}")))
         assert isinstance(error, PermanentError)
 
 
 class TestStatuses:
     @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 418, 451, 300, 304, 999])
-    def test_for_good(self, status: int) -> None:
+    def test_permanent_statuses(self, status: int) -> None:
         error = failure(always(answer(status, b"no")))
         assert (type(error), error.code) == (PermanentError, f"http_{status}")
 
     @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 522])
-    def test_for_now(self, status: int) -> None:
+    def test_temporary_statuses(self, status: int) -> None:
         error = failure(always(answer(status, b"no")))
         assert isinstance(error, RetryableError)
         assert (error.code, error.retry, error.retry_after) == (f"http_{status}", Retry.SOURCE, None)
 
-    def test_what_is_wrong_has_a_code_of_its_own(self) -> None:
-        """Gone, forbidden, not an image, too large, and down for now."""
+    def test_each_kind_of_failure_has_its_code(self) -> None:
+        """Gone, forbidden, not an image, too large, and temporarily down."""
 
         def code(status: int, body: bytes = b"") -> str:
             with remote(always(answer(status, body))) as server, pytest.raises(PipelineError) as caught:
@@ -218,7 +218,7 @@ class TestStatuses:
             "empty",
         ]
 
-    def test_the_sentence_is_ours(self) -> None:
+    def test_the_message_is_ours(self) -> None:
         error = failure(always(b"HTTP/1.1 404 <script>\r\n\r\n"))
         assert error.message == "127.0.0.1/cover.jpg answered 404 Not Found."
 
@@ -254,7 +254,7 @@ class TestStatuses:
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-class TestTrouble:
+class TestErrors:
     @pytest.mark.parametrize(
         ("behave", "code"),
         [
@@ -282,7 +282,7 @@ class TestTrouble:
             "two lengths",
         ],
     )
-    def test_of_the_server_is_retried(self, behave: Behaviour, code: str) -> None:
+    def test_server_errors_are_retried(self, behave: Behaviour, code: str) -> None:
         error = failure(behave)
         assert isinstance(error, RetryableError)
         assert (error.code, error.retry) == (code, Retry.SOURCE)
@@ -304,17 +304,17 @@ class TestTrouble:
             download("http://nowhere.example/x")
 
     @pytest.mark.parametrize("response", [answer(200), answer(204), HEAD + b"Content-Encoding: gzip\r\n\r\n"])
-    def test_nothing_is_empty(self, response: bytes) -> None:
+    def test_an_empty_body_is_refused(self, response: bytes) -> None:
         error = failure(always(response))
         assert (type(error), error.code) == (PermanentError, "empty")
 
-    def test_nothing_secret_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_no_secret_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO):
             caplog.set_level(logging.DEBUG, "pipeline")
             failure(always(HEAD + b"Content-Length: 9\r\nTransfer-Encoding: chunked\r\nbad header\r\n\r\nzz"))
             failure(always(answer(302, b"", f"Location: http://{SECRET}:{SECRET}@[/?{SECRET}")))
         assert SECRET not in caplog.text
 
-    def test_a_false_encoding_is_permanent(self) -> None:
+    def test_a_wrong_encoding_is_permanent(self) -> None:
         error = failure(always(answer(200, b"picture", "Content-Encoding: gzip")))
         assert (type(error), error.code) == (PermanentError, "bad_encoding")

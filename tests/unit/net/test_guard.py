@@ -1,4 +1,4 @@
-"""Public addresses only, whatever the URL, DNS or a redirect says (contract, section 7)."""
+"""Only public addresses are reached, whatever the URL, DNS or a redirect contains (contract, section 7)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OK = answer(200, b"picture", keep=True)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: https://github.com/python/cpython/issues/113171, and what was changed for it.
+#: Ranges that changed in https://github.com/python/cpython/issues/113171.
 DOUBTED = [
     *("192.0.0.0/29", "192.0.0.9/32", "192.0.0.10/32", "192.0.0.170/31", "255.255.255.255/32", "::1/128", "::/128"),
     *("::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "100:0:0:1::/64", "2001::/32", "2001:1::1/128"),
@@ -58,7 +58,7 @@ def _loopback_is_allowed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def attempts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The addresses to which a connection was tried; none is made."""
+    """Record the addresses that connections are tried to; none is made."""
     tried: list[str] = []
 
     def create_connection(address: tuple[str, int], *args: object, **options: object) -> None:
@@ -77,7 +77,7 @@ def failure(url: str) -> PipelineError:
 
 class TestAddresses:
     @pytest.mark.parametrize("url", BAD_URLS)
-    def test_what_is_no_http_url_is_refused(self, attempts: list[str], url: str) -> None:
+    def test_urls_other_than_http_are_refused(self, attempts: list[str], url: str) -> None:
         error = failure(url)
 
         assert (type(error), error.code, attempts) == (PermanentError, "bad_url", [])
@@ -87,18 +87,18 @@ class TestAddresses:
         assert is_allowed(ipaddress.ip_address(address))
 
     @pytest.mark.parametrize("network", NOT_PUBLIC, ids=str)
-    def test_no_address_of_a_network_that_is_not_public_is_allowed(self, network: Network) -> None:
+    def test_addresses_of_private_networks_are_refused(self, network: Network) -> None:
         addresses = (network[0], network[network.num_addresses // 2], network[-1])
         assert not any(map(is_allowed, addresses))
 
-    def test_what_python_does_not_take_for_public_is_not_allowed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_addresses_that_python_does_not_consider_public_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         settings(monkeypatch, ALLOWED_NETWORKS="")
-        # Given the ends of all networks that any Python has had its doubts about, and what is just outside of them
+        # Given the ends of all networks that any Python version disagreed about, and their neighbours
         networks = [*NOT_PUBLIC, *map(ipaddress.ip_network, DOUBTED)]
         ends = [int(end) + step for network in networks for end in (network[0], network[-1]) for step in (-1, 0, 1)]
         found = [ipaddress.IPv4Address(end) for end in ends if 0 <= end < 2**32]
         found += [ipaddress.IPv6Address(end) for end in ends if 2**32 <= end < 2**128]
-        # Then each that this Python takes for another than a public one is refused, and there are public ones
+        # Then all that this Python does not consider public are refused, and some are public
         assert [each for each in found if is_allowed(each) and (not each.is_global or each.is_multicast)] == []
         assert sum(map(is_allowed, found)) > 20
 
@@ -122,27 +122,27 @@ class TestAddresses:
 
 
 class TestPinning:
-    def test_a_second_answer_of_dns_is_never_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        # Given a name that is allowed when it is checked, and would be private when it is asked again
+    def test_a_name_is_resolved_only_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Given a name that is public when it is checked, and private when it is resolved again
         asked = dns(monkeypatch, {"rebind.example": [["127.0.0.1"], ["127.0.0.2"]]})
         with remote(always(OK)) as server:
             # When it is fetched
             body = download(server.url(host="rebind.example"))
-        # Then the connection went to the address that was checked, after one question
+        # Then the connection goes to the checked address, after one query
         assert (body, asked, server.connections) == (b"picture", ["rebind.example"], 1)
 
-    def test_a_connection_goes_to_the_address_and_speaks_of_the_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_connection_goes_to_the_address_and_names_the_host(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # Given a name
         dns(monkeypatch, {"a.example": [["8.8.8.8"]]})
         with remote(always(OK)) as server:
             reached = internet(monkeypatch, {"8.8.8.8": server})
             # When it is fetched
             download("http://a.example/x")
-        # Then the socket went to the address, and the request names the host
+        # Then the socket goes to the address, and the request names the host
         assert reached == ["8.8.8.8"]
         assert server.requests[0].header("host") == "a.example"
 
-    def test_the_private_one_of_several_addresses_is_never_tried(
+    def test_the_private_address_among_several_is_never_tried(
         self, monkeypatch: pytest.MonkeyPatch, attempts: list[str]
     ) -> None:
         dns(monkeypatch, {"mixed.example": [["10.0.0.1", "8.8.8.8", "::1", "9.9.9.9"]]})
@@ -154,10 +154,10 @@ class TestPinning:
     def test_the_next_address_is_tried_when_the_first_refuses(self, monkeypatch: pytest.MonkeyPatch) -> None:
         settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.0/8")
         dns(monkeypatch, {"two.example": [["127.0.0.3", "127.0.0.1"]]})
-        with remote(always(OK)) as server:  # it listens on 127.0.0.1 only
+        with remote(always(OK)) as server:  # The server listens on 127.0.0.1 only.
             assert download(server.url(host="two.example")) == b"picture"
 
-    def test_a_name_with_a_thousand_addresses_is_no_scanner(
+    def test_a_name_with_a_thousand_addresses_cannot_scan_a_network(
         self, monkeypatch: pytest.MonkeyPatch, attempts: list[str]
     ) -> None:
         dns(monkeypatch, {"many.example": [[f"8.8.{i // 256}.{i % 256}" for i in range(1000)]]})
@@ -166,8 +166,8 @@ class TestPinning:
 
         assert len(attempts) == 8
 
-    def test_every_connection_after_the_first_is_checked_anew(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        # Given a name that turns private after the first download, whose connection was closed
+    def test_every_new_connection_is_checked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Given a name that becomes private after the first download, whose connection was closed
         dns(monkeypatch, {"later.example": [["127.0.0.1"], ["127.0.0.2"]]})
         with remote(always(answer(200, b"picture"))) as server:
             download(server.url(host="later.example"))
@@ -178,7 +178,7 @@ class TestPinning:
 
 
 class TestAllowedNetworks:
-    """Here every address is what it says: the servers listen on 127.0.0.2 and 127.0.0.3."""
+    """Here every address is reached as it is: the servers listen on 127.0.0.2 and 127.0.0.3."""
 
     @pytest.fixture(autouse=True)
     def _one_exception(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,23 +191,25 @@ class TestAllowedNetworks:
         assert server.connections == 0
 
     @pytest.mark.parametrize("host", ["127.0.0.2", "127.2", "0x7f000002", "open.example"])
-    def test_what_is_in_them_is_reached(self, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    def test_addresses_in_them_are_reached(self, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
         dns(monkeypatch, {"open.example": [["127.0.0.2"]]})
         with remote(always(OK), host="127.0.0.2") as server:
             assert download(server.url(host=host)) == b"picture"
 
     @pytest.mark.parametrize("host", ["127.0.0.3", "[::ffff:127.0.0.3]", "[::ffff:127.0.0.2]", "closed.example"])
-    def test_what_is_beside_them_is_not(self, monkeypatch: pytest.MonkeyPatch, closed: Remote, host: str) -> None:
+    def test_addresses_outside_are_not_reached(
+        self, monkeypatch: pytest.MonkeyPatch, closed: Remote, host: str
+    ) -> None:
         dns(monkeypatch, {"closed.example": [["127.0.0.3"]]})
         assert failure(closed.url(host=host)).code == "blocked_address"
 
-    def test_of_a_names_addresses_those_in_them_are_tried(
+    def test_only_the_allowed_addresses_of_a_name_are_tried(
         self, monkeypatch: pytest.MonkeyPatch, closed: Remote
     ) -> None:
         dns(monkeypatch, {"both.example": [["127.0.0.3", "127.0.0.2"]]})
-        assert failure(closed.url(host="both.example")).code == "unreachable"  # nobody listens there on this port
+        assert failure(closed.url(host="both.example")).code == "unreachable"  # No server listens on this port there.
 
-    def test_what_is_in_them_does_not_lead_beside_them(self, closed: Remote) -> None:
+    def test_a_server_in_them_cannot_redirect_outside(self, closed: Remote) -> None:
         with remote(always(answer(302, b"", f"Location: {closed.url(host='127.0.0.3')}")), host="127.0.0.2") as server:
             assert failure(server.url(host="127.0.0.2")).code == "blocked_address"
 
@@ -215,7 +217,7 @@ class TestAllowedNetworks:
 class TestTLS:
     @pytest.fixture
     def authority(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> trustme.CA:
-        """A throwaway authority that the session trusts."""
+        """Make a throwaway authority that the session trusts."""
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
         monkeypatch.setattr(http(), "verify", str(tmp_path / "ca.pem"))
@@ -244,9 +246,9 @@ class TestTLS:
             download(server.url(host="a.example"))
             download(server.url(host="a.example"))
             assert server.connections == 1
-            # When the second is fetched
+            # When a URL of the second is fetched
             error = failure(server.url(host="b.example"))
-        # Then a new connection is made, and its certificate refused
+        # Then a new connection is made, and its certificate is refused
         assert (type(error), error.code, server.connections) == (RetryableError, "tls_error", 2)
 
     @pytest.mark.parametrize(
@@ -284,7 +286,7 @@ class TestTLS:
             assert failure(server.url()).code == "tls_error"
         assert server.requests == []
 
-    def test_no_variable_turns_it_off_or_names_another_authority(
+    def test_no_variable_disables_it_or_adds_another_authority(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         authority = trustme.CA()
@@ -306,8 +308,8 @@ class TestSession:
             if scheme == name.lower().partition("_")[0] or "all" in name.lower()
         ],
     )
-    @pytest.mark.parametrize("obeyed", [False, True], ids=["as it is", "if it were told to"])
-    def test_no_proxy_of_the_environment_is_obeyed(
+    @pytest.mark.parametrize("obeyed", [False, True], ids=["default", "if enabled"])
+    def test_proxies_in_the_environment_are_ignored(
         self, monkeypatch: pytest.MonkeyPatch, name: str, scheme: str, obeyed: bool
     ) -> None:
         # Given a proxy in the environment
@@ -318,13 +320,13 @@ class TestSession:
         ):
             monkeypatch.setenv("no_proxy", "")
             monkeypatch.setenv(name, proxy.url("/"))
-            # When something is fetched
+            # When a URL is fetched
             with suppress(PipelineError):
                 download(server.url().replace("http:", f"{scheme}:"))
-            # Then it came from the server itself
+            # Then the answer comes from the server itself
             assert (len(proxy.requests) > 0, server.connections > 0) == (obeyed, not obeyed)
 
-    def test_no_password_of_netrc_is_sent(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_passwords_in_netrc_are_not_sent(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (tmp_path / ".netrc").write_text("machine 127.0.0.1 login user password secret\n")
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
@@ -332,7 +334,7 @@ class TestSession:
             download(server.url())
             monkeypatch.setattr(http(), "trust_env", True)
             download(server.url())
-        # The second shows that requests would have found it
+        # This shows that requests alone would have found the password.
         assert [request.header("authorization") for request in server.requests] == [None, "Basic dXNlcjpzZWNyZXQ="]
 
     def test_cookies_are_not_kept(self) -> None:
@@ -342,18 +344,18 @@ class TestSession:
         assert [request.header("cookie") for request in server.requests] == [None, None]
 
     def test_cookies_are_not_even_parsed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        # Given headers whose parsing takes seconds, which count as cookies beside one
+        # Given headers that would take seconds to parse as cookies
         parsed: list[object] = []
         monkeypatch.setattr(cookiejar, "split_header_words", parsed.append)
         bomb = ["Set-Cookie: a=b", *["Set-Cookie2: " + "a;" * 30_000] * 3]
         with remote(always(answer(200, b"picture", *bomb))) as server:
             # When the answer is read
             assert download(server.url()) == b"picture"
-        # Then nobody has looked at them
+        # Then they were not parsed
         assert parsed == []
 
-    def test_many_threads_share_it_and_connections_are_used_again(self) -> None:
-        http()  # which threads that all begin at once would make more than once
+    def test_many_threads_share_it_and_connections_are_reused(self) -> None:
+        http()  # Threads that all start at once could create it more than once.
         with remote(always(OK)) as server, ThreadPoolExecutor(8) as pool:
             bodies = list(pool.map(lambda _: download(server.url()), range(200)))
         assert bodies == [b"picture"] * 200
@@ -364,7 +366,7 @@ class TestSession:
             assert failure(server.url()).code == "unreachable"
         assert server.connections == 1
 
-    def test_a_redirect_is_never_followed_nor_its_body_read(self) -> None:
+    def test_redirects_are_not_followed_and_their_bodies_not_read(self) -> None:
         def behave(server: Remote, _: object) -> Iterator[bytes]:
             yield b"HTTP/1.1 302 Found\r\nLocation: /there\r\n\r\n"
             while not server.stopped.is_set():
@@ -377,7 +379,7 @@ class TestSession:
         assert response.status_code == 302
         assert (len(server.requests), budget.overdrawn) == (1, False)
 
-    def test_it_does_nothing_outside_of_an_exchange(self) -> None:
+    def test_it_does_nothing_outside_of_a_request(self) -> None:
         with remote(always(OK)) as server, pytest.raises(LookupError):
             http().get(server.url())
         assert server.connections == 0
@@ -428,19 +430,19 @@ def test_a_url_is_shown_by_host_and_path_only(url: str, text: str) -> None:
         ("requests.sessions.SessionRedirectMixin", "resolve_redirects"),
     ],
 )
-def test_nothing_starts_with_a_library_that_renamed_what_is_overridden(place: str, name: str) -> None:
-    # Given a library in which it has another name
+def test_a_library_that_renamed_an_overridden_name_stops_the_start(place: str, name: str) -> None:
+    # Given a library with another name for it
     module, _, owner = place.rpartition(".")
     rename = f"from {module} import {owner} as owner; owner.renamed = owner.{name}; del owner.{name}"
     # When the guard is imported
     program = f"import urllib3.connectionpool, requests.adapters; {rename}; import pipeline.net.guard"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    # Then it says so instead
+    # Then the import fails with a clear message
     assert done.returncode == 1
     assert f" has no {name} that the guard could override" in done.stderr
 
 
-def test_nothing_starts_with_a_library_that_does_not_call_what_is_overridden() -> None:
+def test_a_library_that_does_not_call_an_overridden_method_stops_the_start() -> None:
     change = "from urllib3.connection import HTTPConnection as c; c.connect = lambda self: self.dial()"
     program = f"{change}; import pipeline.net.guard"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -62,7 +62,7 @@ def failing(code: str) -> PipelineError:
 
 
 def ask(host_limiter: HostLimiter, error: PipelineError | None = None, url: str = URL) -> None:
-    """One request that ends so."""
+    """Make one request that ends like this."""
     try:
         with host_limiter.slot(url):
             if error:
@@ -84,7 +84,7 @@ def snooze(host_limiter: HostLimiter, url: str = URL, lane: Lane = Lane.LIVE) ->
 
 
 class TestAtATime:
-    def test_four_to_a_host_and_any_number_to_others(self, host_limiter: HostLimiter) -> None:
+    def test_a_host_serves_four_requests_and_other_hosts_are_not_affected(self, host_limiter: HostLimiter) -> None:
         with ExitStack() as under_way:
             for _ in range(4):
                 under_way.enter_context(host_limiter.slot(URL))
@@ -92,14 +92,14 @@ class TestAtATime:
             ask(host_limiter, url=OTHER)
         ask(host_limiter)
 
-    def test_a_bulk_job_leaves_one_slot_to_live_ones(self, host_limiter: HostLimiter) -> None:
+    def test_bulk_jobs_leave_one_slot_to_live_jobs(self, host_limiter: HostLimiter) -> None:
         with ExitStack() as under_way:
             for _ in range(3):
                 under_way.enter_context(host_limiter.slot(URL, Lane.BULK))
             snooze(host_limiter, lane=Lane.BULK)
             ask(host_limiter)
 
-    def test_where_one_is_the_limit_bulk_jobs_may_have_it(self) -> None:
+    def test_bulk_jobs_may_use_a_hosts_only_slot(self) -> None:
         with HostLimiter(1).slot(URL, Lane.BULK):
             pass
 
@@ -107,24 +107,24 @@ class TestAtATime:
         "url",
         ["http://covers.example/", "https://COVERS.example.:443/", "https://user:secret@covers.example/b?c#d"],
     )
-    def test_a_host_is_one_however_it_is_written(self, url: str) -> None:
+    def test_all_spellings_of_a_host_share_its_slots(self, url: str) -> None:
         host_limiter = HostLimiter(1)
         with host_limiter.slot(URL):
             assert "secret" not in str(snooze(host_limiter, url))
 
-    def test_a_server_on_another_port_is_another(self) -> None:
+    def test_another_port_is_another_host(self) -> None:
         host_limiter = HostLimiter(1)
         with host_limiter.slot(URL), host_limiter.slot("https://covers.example:8443/"):
             pass
 
     @pytest.mark.parametrize("url", ["", "no url", "http://[::1/", "http://host:port/", "http:///path"])
-    def test_what_is_no_url_is_let_through_to_those_who_say_so(self, url: str) -> None:
+    def test_invalid_urls_pass_without_a_slot(self, url: str) -> None:
         with HostLimiter(1).slot(url), HostLimiter(1).slot(url):
             pass
 
 
 class TestSnoozes:
-    def test_one_by_one_as_fast_as_the_host_has_worked(self, host_limiter: HostLimiter, clock: Clock) -> None:
+    def test_snoozes_follow_the_hosts_speed(self, host_limiter: HostLimiter, clock: Clock) -> None:
         # Given a host that takes 8 s for a request
         for _ in range(40):
             with host_limiter.slot(URL):
@@ -132,18 +132,18 @@ class TestSnoozes:
         with ExitStack() as under_way:
             for _ in range(4):
                 under_way.enter_context(host_limiter.slot(URL))
-            # Then of five that come, each is to return when another slot becomes free.
+            # Then each of five jobs is to return when another slot becomes free.
             assert [round(snooze(host_limiter).wait) for _ in range(5)] == [2, 4, 6, 8, 10]
 
     @pytest.mark.parametrize("lane", Lane)
-    def test_no_later_than_is_good_for_its_lane(self, host_limiter: HostLimiter, lane: Lane) -> None:
+    def test_snoozes_are_limited_by_lane(self, host_limiter: HostLimiter, lane: Lane) -> None:
         with ExitStack() as under_way:
             for _ in range(4):
                 under_way.enter_context(host_limiter.slot(URL))
             waits = [snooze(host_limiter, lane=lane).wait for _ in range(2000)]
         assert max(waits) == MAX_SNOOZE[lane]
 
-    def test_bulk_jobs_that_wait_do_not_make_a_live_one_wait_longer(self, host_limiter: HostLimiter) -> None:
+    def test_waiting_bulk_jobs_do_not_delay_live_ones(self, host_limiter: HostLimiter) -> None:
         with ExitStack() as under_way:
             for _ in range(4):
                 under_way.enter_context(host_limiter.slot(URL))
@@ -154,7 +154,7 @@ class TestSnoozes:
 
 class TestOpenCircuits:
     @pytest.mark.parametrize("code", ["unreachable", "timeout", "tls_error", "incomplete", "http_500", "http_503"])
-    def test_after_twenty_failures_in_a_row(self, host_limiter: HostLimiter, clock: Clock, code: str) -> None:
+    def test_twenty_failures_in_a_row_open_it(self, host_limiter: HostLimiter, clock: Clock, code: str) -> None:
         fail(host_limiter, MAX_FAILURES - 1, code)
         ask(host_limiter, failing(code))
         # Then it is snoozed for the rest of that time, and other hosts are not.
@@ -165,14 +165,14 @@ class TestOpenCircuits:
         ask(host_limiter, url=OTHER)
 
     @pytest.mark.parametrize("code", ["http_404", "http_429", "not_an_image", "too_large", "empty"])
-    def test_what_shows_that_it_is_well_ends_the_row(self, host_limiter: HostLimiter, code: str) -> None:
+    def test_answers_that_prove_the_host_healthy_end_the_row(self, host_limiter: HostLimiter, code: str) -> None:
         fail(host_limiter, MAX_FAILURES - 1)
         ask(host_limiter, PermanentError(code, "An answer."))
         fail(host_limiter, MAX_FAILURES - 1)
         ask(host_limiter)
 
     @pytest.mark.parametrize("code", ["bad_url", "blocked_address"])
-    def test_what_never_asked_it_tells_nothing(self, host_limiter: HostLimiter, code: str) -> None:
+    def test_errors_without_a_request_do_not_count(self, host_limiter: HostLimiter, code: str) -> None:
         fail(host_limiter, MAX_FAILURES - 1)
         ask(host_limiter, PermanentError(code, "Not asked."))
         fail(host_limiter, 1)
@@ -184,9 +184,7 @@ class TestOpenCircuits:
         fail(host_limiter, MAX_FAILURES - 1)
         ask(host_limiter)
 
-    def test_one_request_goes_first_and_if_it_is_well_all_may_follow(
-        self, host_limiter: HostLimiter, clock: Clock
-    ) -> None:
+    def test_one_trial_request_closes_it_if_it_succeeds(self, host_limiter: HostLimiter, clock: Clock) -> None:
         fail(host_limiter)
         clock.now += FIRST_OPEN_TIME
         with host_limiter.slot(URL):
@@ -194,7 +192,7 @@ class TestOpenCircuits:
         with host_limiter.slot(URL), host_limiter.slot(URL):
             pass
 
-    def test_it_stays_open_longer_each_time_that_the_first_request_fails(
+    def test_it_stays_open_longer_each_time_the_trial_request_fails(
         self, host_limiter: HostLimiter, clock: Clock
     ) -> None:
         open_times = []
@@ -205,9 +203,7 @@ class TestOpenCircuits:
             fail(host_limiter, 1)
         assert open_times == [30, 60, 120, 240, 300, 300]
 
-    def test_requests_that_began_before_it_opened_do_not_make_it_longer(
-        self, host_limiter: HostLimiter, clock: Clock
-    ) -> None:
+    def test_requests_from_before_it_opened_do_not_prolong_it(self, host_limiter: HostLimiter, clock: Clock) -> None:
         under_way = [host_limiter.slot(URL) for _ in range(3)]
         for slot in under_way:
             slot.__enter__()
@@ -216,7 +212,7 @@ class TestOpenCircuits:
             slot.__exit__(RetryableError, failing("timeout"), None)
         assert host_limiter._hosts["covers.example"].open_time.wait == FIRST_OPEN_TIME
 
-    def test_nobody_goes_first_while_a_request_from_before_it_opened_is_under_way(
+    def test_no_trial_request_goes_while_one_from_before_it_opened_is_under_way(
         self, host_limiter: HostLimiter, clock: Clock
     ) -> None:
         with host_limiter.slot(URL):
@@ -225,7 +221,7 @@ class TestOpenCircuits:
             snooze(host_limiter)
         ask(host_limiter)
 
-    def test_a_thread_that_is_ended_tells_nothing(self, host_limiter: HostLimiter, clock: Clock) -> None:
+    def test_a_killed_thread_does_not_count(self, host_limiter: HostLimiter, clock: Clock) -> None:
         fail(host_limiter)
         clock.now += FIRST_OPEN_TIME
         with pytest.raises(KeyboardInterrupt), host_limiter.slot(URL):
@@ -233,7 +229,7 @@ class TestOpenCircuits:
         with host_limiter.slot(URL):
             snooze(host_limiter)
 
-    def test_one_that_is_down_for_an_hour_costs_attempts_so_that_every_job_ends(
+    def test_a_host_that_is_down_for_an_hour_costs_attempts_so_that_every_job_ends(
         self, host_limiter: HostLimiter, clock: Clock
     ) -> None:
         fail(host_limiter)
@@ -245,13 +241,13 @@ class TestOpenCircuits:
             ask(host_limiter)
         assert (caught.value.code, caught.value.retry) == ("host_down", Retry.SOURCE)
         assert not isinstance(caught.value, Snoozed)
-        # It is still asked now and then.
+        # It is still tried now and then.
         clock.now += LONGEST_OPEN_TIME
         ask(host_limiter)
         ask(host_limiter)
 
 
-def test_hosts_that_were_not_asked_for_long_are_forgotten(
+def test_hosts_are_forgotten_after_a_while(
     host_limiter: HostLimiter, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hosts, "MAX_HOSTS", 100)
@@ -265,7 +261,7 @@ def test_hosts_that_were_not_asked_for_long_are_forgotten(
 
 
 class Gauge:
-    """Requests that are under way in a server, the most of them at a time, and a gate that they wait at."""
+    """Counts a server's current requests and their maximum, and holds them at a gate."""
 
     def __init__(self) -> None:
         self.now = self.most = self.all = 0
@@ -290,7 +286,7 @@ def threads(count: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def again_and_again(get: Callable[[], bytes]) -> bytes:
-    """What a job does: it comes again, soon."""
+    """Retry soon, as a job does."""
     while True:
         try:
             return get()
@@ -306,19 +302,19 @@ def test_never_more_than_four_of_sixteen_threads_at_one_server(monkeypatch: pyte
         remote(always(answer(200, b"other"))) as quick,
         threads(16) as pool,
     ):
-        # Given sixteen threads that all want covers of a slow server
+        # Given sixteen threads that all want covers from a slow server
         get = partial(download, slow.url(), host_limiter.slot)
         jobs = [pool.submit(again_and_again, get) for _ in range(15)]
         wait_for(lambda: gauge.now == 4)
         # Then another server is asked at once,
         assert download(quick.url(), host_limiter.slot) == b"other"
-        # and when the slow one answers, all get theirs, no more than four at a time.
+        # and when the slow one answers, all get their covers, at most four at a time.
         gauge.open.set()
         assert [job.result(30) for job in jobs] == [b"picture"] * 15
         assert (gauge.most, gauge.all) == (4, 15)
 
 
-def test_a_dead_server_is_left_alone_and_a_redirect_to_it_is_not_held_against_who_redirects(
+def test_a_dead_server_is_left_alone_and_a_redirect_to_it_does_not_count_against_its_source(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.0/8")
@@ -339,5 +335,5 @@ def test_a_dead_server_is_left_alone_and_a_redirect_to_it_is_not_held_against_wh
             for url in (dead, redirecting.url()):
                 with pytest.raises(Snoozed, match="host_resting"):
                     download(url, host_limiter.slot)
-            # and what the other has itself is had from it.
+            # and the other server's own covers are still fetched.
             assert download(redirecting.url("/own.jpg"), host_limiter.slot) == b"picture"

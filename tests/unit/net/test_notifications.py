@@ -1,4 +1,4 @@
-"""Postbacks: what the receiver gets, and what becomes of its answers (contract, section 4)."""
+"""Postbacks: the request that a receiver gets, and the effect of its answers (contract, section 4)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipeline.settings import PUBLISHED_POSTBACK_SECRET
 from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
 from tests.support.untrusted_servers import Behaviour, Remote, Request, always, answer, remote, settings
 
-SECRET = "-".join(["not", "to", "be", "told"])  # so that no source line in a traceback holds it
+SECRET = "-".join(["not", "to", "be", "told"])  # This keeps it out of the source lines in tracebacks.
 JOB = "3f1d7f3e-0a52-5a55-9a4b-3f0f6a4a9f10"
 RESULT = {
     "title": "Mundo Cristão \U0001f399 \ud800 \ufffe",
@@ -43,7 +43,7 @@ def _small_limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def failure(behave: Behaviour) -> PipelineError:
-    """What comes of a postback to a receiver that behaves so."""
+    """Return the error of a postback to a receiver with this behaviour."""
     with remote(behave) as server:
         started = time.monotonic()
         with pytest.raises(PipelineError) as caught:
@@ -56,12 +56,12 @@ def failure(behave: Behaviour) -> PipelineError:
 
 
 class TestRequest:
-    def test_the_result_and_the_secret_under_the_jobs_id(self) -> None:
+    def test_the_receiver_gets_the_result_and_the_secret_under_the_jobs_id(self) -> None:
         # Given a receiver
         with remote(always(answer(200))) as server:
             # When a result is posted
             postback(JOB, server.url("/hook?a=b"), RESULT)
-        # Then it got exactly that, as JSON
+        # Then the receiver gets exactly that, as JSON
         request = server.requests[0]
         assert request.head.startswith("POST /hook?a=b HTTP/1.1")
         assert request.header("content-type") == "application/json"
@@ -70,13 +70,13 @@ class TestRequest:
         assert b'": ' not in request.body
         assert request.header("webhook-signature") is None
 
-    def test_the_secret_of_the_settings_replaces_one_that_was_sent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_secret_of_the_settings_replaces_the_messages(self, monkeypatch: pytest.MonkeyPatch) -> None:
         settings(monkeypatch, POSTBACK_SECRET_KEY="ours")
         with remote(always(answer(200))) as server:
             postback(JOB, server.url(), RESULT | {"postback_secret_key": "theirs"})
         assert json.loads(server.requests[0].body)["postback_secret_key"] == "ours"
 
-    def test_a_signature_that_receivers_can_verify(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_receivers_can_verify_the_signature(self, monkeypatch: pytest.MonkeyPatch) -> None:
         secret = "whsec_" + base64.b64encode(b"k" * 32).decode()
         settings(monkeypatch, POSTBACK_SIGNING_SECRET=secret)
         with remote(always(answer(200))) as server:
@@ -87,7 +87,7 @@ class TestRequest:
         assert abs(int(headers["webhook-timestamp"]) - time.time()) < 10
 
     @pytest.mark.usefixtures("far_from_greenwich")
-    def test_a_signature_has_the_time_that_everybody_has(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_signature_has_the_current_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         secret = "whsec_" + base64.b64encode(b"k" * 32).decode()
         settings(monkeypatch, POSTBACK_SIGNING_SECRET=secret)
         with remote(always(answer(200))) as server:
@@ -127,7 +127,7 @@ class TestRequest:
         ],
         ids=["body", "no body", "created", "no content", "chunked"],
     )
-    def test_a_connection_serves_again(self, response: bytes) -> None:
+    def test_a_connection_is_reused(self, response: bytes) -> None:
         with remote(always(response)) as server:
             for _ in range(3):
                 postback(JOB, server.url(), RESULT)
@@ -141,7 +141,7 @@ class TestAnswer:
             postback(JOB, server.url(), RESULT)
 
     @pytest.mark.parametrize("status", [301, 302, 304, 307, 308, 400, 401, 403, 404, 413, 422, 429, 500, 503, 999])
-    def test_any_other_is_retried_and_no_redirect_followed(self, status: int) -> None:
+    def test_any_other_status_is_retried_and_no_redirect_followed(self, status: int) -> None:
         with remote(always(answer(200))) as other:
             error = failure(always(answer(status, b"", f"Location: {other.url()}")))
         assert isinstance(error, RetryableError)
@@ -169,14 +169,14 @@ class TestAnswer:
         assert error.retry_after == pytest.approx(seconds, abs=60)
 
     def test_an_endless_body_after_a_success_is_not_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        # Given a receiver that sends as much of a body as is read, and then keeps us waiting for more
+        # Given a receiver that sends as much of a body as is read, and then stalls
         settings(monkeypatch, POSTBACK_TIMEOUT="60")
 
         def behave(server: Remote, _: Request) -> Iterator[bytes]:
             yield b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * MAX_RESPONSE_BODY
             server.stopped.wait()
 
-        # When a result is posted, then that is a success at once, and nobody waits for the rest.
+        # When a result is posted, then it succeeds at once, without waiting for the rest.
         with ThreadPoolExecutor(1) as pool, remote(behave) as server:
             pool.submit(postback, JOB, server.url(), RESULT).result(timeout=20)
 
@@ -199,13 +199,13 @@ class TestAnswer:
         assert (error.code, error.retry) == ("timeout", Retry.POSTBACK)
 
     def test_a_receiver_that_does_not_read_is_retried(self) -> None:
-        # Given one that accepts, and whose buffers are smaller than the result
+        # Given a receiver that accepts, with buffers smaller than the result
         with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(RetryableError) as caught:
             postback(JOB, f"http://127.0.0.1:{server.getsockname()[1]}/hook", {"title": "x" * 20_000_000})
         assert caught.value.code == "timeout"
 
     def test_a_receiver_that_reads_slowly_is_retried(self) -> None:
-        # Given one that never lets a single write time out, and would take 20 seconds for the whole
+        # Given a receiver where no single write times out, but the whole result takes 20 seconds
         done = threading.Event()
 
         def read(server: socket.socket) -> None:
@@ -253,11 +253,11 @@ class TestAnswer:
             ("ftp://a/", "bad_url"),
         ],
     )
-    def test_where_we_do_not_go_is_permanent(self, url: str, code: str) -> None:
+    def test_blocked_addresses_are_permanent_errors(self, url: str, code: str) -> None:
         with pytest.raises(PermanentError, match=code):
             postback(JOB, url, RESULT)
 
-    def test_nothing_secret_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_no_secret_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO):
             failure(always(answer(500)))
         assert SECRET not in caplog.text

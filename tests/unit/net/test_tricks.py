@@ -1,8 +1,8 @@
-"""Tricks to make the service reach what is not public. Servers really listen wherever they aim: none is reached.
+"""Tricks to make the service reach private addresses. Servers listen at every target, and none is reached.
 
-The tests have an internet of their own (`untrusted_servers.internet`): behind one public address is a server that
-serves, and redirects wherever it is told to; behind every other address on earth is one that must not be reached. So a
-trick that gets past the guard gets an answer, and a test proves that each does with the guard off.
+The tests have an internet of their own (`untrusted_servers.internet`). Behind one public address is a server that
+redirects to any requested target; behind all other addresses is one that must not be reached. So a trick that gets past
+the guard gets an answer. A test without the guard proves that each trick would.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from tests.support.waiting import wait_for
 
 PUBLIC = "8.8.8.8"
 
-#: What is behind the public address.
+#: The server behind the public address.
 SERVED = "served from outside"
 
 
 @dataclass(frozen=True)
 class Trick:
-    """A URL with a name, what DNS says of the hosts in it, and the code of the error that it ends in (or SERVED)."""
+    """A named URL, the DNS answers for its hosts, and the code of the resulting error (or SERVED)."""
 
     name: str
     url: str
@@ -49,11 +49,11 @@ class Trick:
 
 
 def redirect(target: str, status: int = 302) -> str:
-    """A URL of the public server that redirects to `target`."""
+    """Return a URL of the public server that redirects to `target`."""
     return f"http://public.example/{status}?{quote(target, safe='')}"
 
 
-# What stands for the host in `http://<host>/`.
+# Hosts in `http://<host>/`.
 HOSTS = {
     "loopback": "127.0.0.1",
     "loopback, the last address": "127.255.255.254",
@@ -182,7 +182,7 @@ URLS = {
     "scheme that begins with http": ("httpx://127.0.0.1/", "bad_url"),
 }
 
-# What DNS says of a name, each time that it is asked.
+# DNS answers of a name, one per query.
 ANSWERS: dict[str, tuple[list[list[str]], str]] = {
     "to loopback": ([["127.0.0.1"]], "blocked_address"),
     "to IPv6 loopback": ([["::1"]], "blocked_address"),
@@ -202,7 +202,7 @@ ANSWERS: dict[str, tuple[list[list[str]], str]] = {
 
 LOCAL_NAMES = ["localhost", "LOCALHOST", "localhost.", "localhost.localdomain", "ip6-localhost", "a.localhost"]
 
-# Where a public server redirects to.
+# Targets of redirects from a public server.
 TARGETS = {
     "to loopback": ("http://127.0.0.1/", "blocked_address"),
     "to a port of loopback": ("http://127.0.0.1:6379/", "blocked_address"),
@@ -261,10 +261,10 @@ REDIRECTS = [
 
 
 def serve(_: Remote, request: Request) -> Iterator[bytes]:
-    """`/<status>?<target>` is answered with that status and target, all else with something."""
+    """Answer `/<status>?<target>` with that status and target, and every other path with a body."""
     path, _, target = request.path.partition("?")
     if target and path[1:].isdigit():
-        location = unquote(target, encoding="latin-1")  # UTF-8, as browsers and servers write it
+        location = unquote(target, encoding="latin-1")  # UTF-8, as browsers and servers write it.
         yield answer(int(path[1:]), SERVED.encode(), f"Location: {location or request.path}")
     else:
         yield answer(200, SERVED.encode())
@@ -272,7 +272,7 @@ def serve(_: Remote, request: Request) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class World:
-    """What is outside, what must not be reached, and the addresses to which a connection was made."""
+    """The server outside, the server that must not be reached, and the addresses of all connections."""
 
     outside: Remote
     inside: tuple[Remote, Remote]
@@ -306,7 +306,7 @@ def posted(url: str) -> str:
 
 
 def outcome(visit: Callable[[str], str], url: str) -> str:
-    """What a visit brings: a body, or the code of its error."""
+    """Return the body of the answer, or the code of its error."""
     try:
         return visit(url)
     except PipelineError as caught:
@@ -317,7 +317,7 @@ def outcome(visit: Callable[[str], str], url: str) -> str:
     return error.code
 
 
-def test_there_are_enough_of_them() -> None:
+def test_the_list_is_long_enough() -> None:
     assert len({trick.name for trick in TRICKS + REDIRECTS}) == len(TRICKS + REDIRECTS) >= 40
 
 
@@ -351,16 +351,18 @@ class TestNoneIsReached:
     @pytest.mark.parametrize(
         "trick", [trick for trick in TRICKS + REDIRECTS if trick.outcome == "blocked_address"], ids=str
     )
-    def test_but_with_the_guard_off_each_is(self, monkeypatch: pytest.MonkeyPatch, world: World, trick: Trick) -> None:
+    def test_without_the_guard_each_reaches_a_server(
+        self, monkeypatch: pytest.MonkeyPatch, world: World, trick: Trick
+    ) -> None:
         # Given every address on the list of exceptions
         settings(monkeypatch, ALLOWED_NETWORKS="0.0.0.0/0,::/0")
         dns(monkeypatch, {"public.example": [[PUBLIC]], **trick.dns})
-        # When the trick is tried, it hits
-        if "https" in trick.url.lower():  # nothing inside speaks TLS
+        # When the trick is tried
+        if "https" in trick.url.lower():  # No server inside speaks TLS.
             settings(monkeypatch, FETCH_TIMEOUT="0.3")
             assert outcome(fetched, trick.url) in {"timeout", "tls_error"}
         else:
             assert outcome(fetched, trick.url) == "a secret from inside"
-        # Then a server inside is reached, so that the tests above can fail
+        # Then a server inside is reached, so the tests above can fail
         assert world.reached[-1] != PUBLIC
         wait_for(lambda: world.visits_inside)

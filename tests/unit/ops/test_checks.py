@@ -1,4 +1,4 @@
-"""Checks that need no server: settings, this host, and what refusals mean."""
+"""Checks that need no server: settings, this machine, and the meaning of refusals."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
 
 
 def rows(check: str, **settings: Any) -> list[Row]:
-    """What one check finds with these settings."""
+    """Return the findings of one check with these settings."""
     (found,) = [each for each in CHECKS if each.name == check and each.group in {"Settings", "This host", "SQS"}]
     return list(found.run(Context(Settings(**settings))))
 
@@ -53,13 +53,13 @@ def test_the_published_secret_and_unsigned_postbacks_are_named() -> None:
     assert "published default" in rows("secrets")[0].message
 
 
-def test_secrets_of_ones_own_are_good_and_not_shown() -> None:
+def test_custom_secrets_are_accepted_and_not_shown() -> None:
     found = rows("secrets", postback_secret_key="mine-alone", postback_signing_secret="whsec_" + "QUJD" * 8)
     assert said(found) == []
     assert "mine" not in str(found)
 
 
-def test_on_this_machine_the_published_secret_does_no_harm() -> None:
+def test_on_this_machine_the_published_secret_is_harmless() -> None:
     assert said(rows("secrets", aws_endpoint_url=EMULATOR)) == []
 
 
@@ -74,7 +74,7 @@ def test_on_this_machine_the_published_secret_does_no_harm() -> None:
         ("10.0.0.0/8,169.254.169.254/32", None, True),
     ],
 )
-def test_networks_that_let_strangers_in_are_named(networks: str, endpoint: str | None, wrong: bool) -> None:
+def test_networks_that_allow_everyone_are_named(networks: str, endpoint: str | None, wrong: bool) -> None:
     found = rows("networks", allowed_networks=networks, aws_endpoint_url=endpoint)
     assert bool(said(found)) is wrong
 
@@ -85,7 +85,7 @@ def test_a_temporary_key_is_named() -> None:
     assert "AWS_SESSION_TOKEN" in found[-1].hint
 
 
-def test_a_name_with_a_typing_error_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_with_a_typing_error_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTBACK_SECRETKEY", "hush")
     found = rows("variables")
     assert said(found) == [(CheckStatus.WARN, "POSTBACK_SECRETKEY")]
@@ -93,7 +93,7 @@ def test_a_name_with_a_typing_error_is_named(monkeypatch: pytest.MonkeyPatch) ->
     assert "hush" not in str(found)
 
 
-def test_a_region_that_is_not_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_region_without_effect_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     assert said(rows("variables")) == [(CheckStatus.WARN, "AWS_DEFAULT_REGION")]
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
@@ -138,10 +138,10 @@ def test_wrong_values_are_the_only_finding(monkeypatch: pytest.MonkeyPatch) -> N
     assert "hush" not in str(found)
 
 
-# This host.
+# This machine.
 
 
-def test_what_works_on_pixels_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_image_codecs_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "fast_paths", lambda: {"PNG": "kornia-rs", "WebP": "Pillow"})
     assert said(rows("codecs")) == [(CheckStatus.WARN, "WebP")]
     assert [row.message for row in rows("codecs")] == [
@@ -150,7 +150,7 @@ def test_what_works_on_pixels_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_where_there_is_no_wheel_its_lack_is_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_platforms_without_a_wheel_its_absence_is_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "fast_paths", lambda: {"resizing": "Pillow"})
     monkeypatch.setattr(settings, "_LACKS_RESIZER", False)
     assert said(rows("codecs")) == [(CheckStatus.WARN, "resizing")]
@@ -175,7 +175,7 @@ def test_the_clock_is_judged_by_its_distance(skew: float, status: CheckStatus) -
     assert row.status is status
 
 
-# What refusals mean.
+# The meaning of refusals.
 
 
 def client_error(code: str, message: str = "") -> ClientError:
@@ -207,14 +207,14 @@ def raises(error: Exception) -> Any:
         (boto.CredentialRetrievalError(provider="x", error_msg="y"), "CredentialRetrievalError", "sts"),
     ],
 )
-def test_each_refusal_says_what_to_do(error: Exception, says: str, do: str) -> None:
+def test_each_refusal_has_a_hint(error: Exception, says: str, do: str) -> None:
     found = meaning(ask(raises(error)), "SQS", Settings())
     assert found is not None
     assert says in found[0]
     assert do in found[1]
 
 
-def test_what_is_merely_not_allowed_or_not_there_is_an_answer() -> None:
+def test_missing_permission_or_object_is_an_answer() -> None:
     for code in ("AccessDenied", "QueueDoesNotExist", "NoSuchKey"):
         assert meaning(ask(raises(client_error(code))), "SQS", Settings()) is None
 
@@ -229,7 +229,7 @@ def test_what_is_merely_not_allowed_or_not_there_is_an_answer() -> None:
         (ServerSelectionTimeoutError("secret"), "does not answer"),
     ],
 )
-def test_each_refusal_of_mongodb_is_named_without_its_text(error: PyMongoError, part: str) -> None:
+def test_each_mongodb_refusal_is_named_without_its_text(error: PyMongoError, part: str) -> None:
     row = mongo._failed("channels", "update it", error)
     assert row.status is CheckStatus.FAIL
     assert part in row.message
@@ -239,7 +239,7 @@ def test_each_refusal_of_mongodb_is_named_without_its_text(error: PyMongoError, 
 # The checks as data.
 
 
-def test_every_check_says_what_it_tries_and_concerns_somebody() -> None:
+def test_every_check_has_a_title_and_belongs_to_a_process() -> None:
     assert len({(check.group, check.name) for check in CHECKS}) == len(CHECKS)
     for check in CHECKS:
         assert check.description.endswith(".")

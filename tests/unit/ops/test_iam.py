@@ -1,4 +1,4 @@
-"""The policies: one source, the settings' own names, and nothing more than a process does."""
+"""The IAM policies: generated from one source, with the settings' names, and with no unneeded permission."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_settings_names_are_used() -> None:
     assert resources(policy("provision", settings)) >= {"arn:aws-cn:s3:::scratch", "arn:aws-cn:s3:::pictures"}
 
 
-def test_what_does_not_apply_is_left_out() -> None:
+def test_unused_grants_are_left_out() -> None:
     settings = Settings(staging_url="file:///var/tmp/staging/", s3_acl="none")
     text = json.dumps(policy("upload", settings))
     assert "s3:PutObjectAcl" not in text
@@ -61,12 +61,12 @@ def test_what_does_not_apply_is_left_out() -> None:
     assert "Lifecycle" not in json.dumps(policy("provision", settings))
 
 
-def test_the_account_of_another_endpoint_is_not_believed() -> None:
+def test_the_account_of_another_endpoint_is_ignored() -> None:
     settings = Settings(queue_url="http://127.0.0.1:4566/queues/input")
     assert "arn:aws:sqs:us-east-2:123456789012:input" in resources(policy("ingest", settings))
 
 
-def test_the_command_prints_json_and_says_aside_what_to_replace() -> None:
+def test_the_command_prints_json_and_lists_placeholders_on_stderr() -> None:
     one = CliRunner().invoke(app, ["check", "--iam", "notify"])
     every = CliRunner().invoke(app, ["check", "--iam"])
     assert json.loads(one.stdout) == policy("notify", Settings())
@@ -75,7 +75,7 @@ def test_the_command_prints_json_and_says_aside_what_to_replace() -> None:
     assert "ChannelImages" in one.stderr
 
 
-def test_a_process_that_is_none_is_refused() -> None:
+def test_an_unknown_process_is_refused() -> None:
     result = CliRunner().invoke(app, ["check", "--iam", "fetcher"])
     assert result.exit_code == 2
     assert "'fetcher' is not one of fetch" in result.stderr

@@ -1,4 +1,4 @@
-"""What is shown of a dead letter: no secret, no query of a URL, and no text takes long."""
+"""How a dead letter is shown: without secrets, without queries of URLs, and fast for any text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def letter(body: str = "{}", queue: str = "upload_dlq", **said: str) -> DeadLett
     ["", "nothing", "[]", "{}", '{"queue_name": 5}', "[" * 5000, '{"queue_name": "upload", "options": null}', "\x00"],
 )
 @pytest.mark.parametrize("queue", ["upload_dlq", "ingest_dlq", "sweep_channels_dlq"])
-def test_whatever_lies_there_is_a_letter_that_stays_where_it_is(queue, body):
+def test_unreadable_bodies_are_letters_that_stay_in_place(queue, body):
     found = letter(body, queue, attempts="many", first_at="yesterday", last_at="2026-11-24T10:00:00")
     assert found.obstacle
     assert (found.attempts, found.job_id, found.urls, found.hosts) == (0, "", (), ())
@@ -48,7 +48,7 @@ def test_whatever_lies_there_is_a_letter_that_stays_where_it_is(queue, body):
     ("queue_name", "actor"),
     [("resize", "upload_image"), ("upload", "resize_image"), ("x", "x"), ("sweep_x", "sweep_x")],
 )
-def test_what_names_another_queue_or_actor_stays(queue_name, actor):
+def test_letters_for_another_queue_or_actor_stay(queue_name, actor):
     body = {
         "queue_name": queue_name,
         "actor_name": actor,
@@ -61,7 +61,7 @@ def test_what_names_another_queue_or_actor_stays(queue_name, actor):
     assert "names another queue or actor" in letter(json.dumps(body)).obstacle
 
 
-def test_a_payload_is_shown_without_what_looks_like_a_secret():
+def test_a_payload_is_shown_without_likely_secrets():
     shown = shown_payload(
         json.dumps(
             {
@@ -84,12 +84,12 @@ def test_a_payload_is_shown_without_what_looks_like_a_secret():
     }
 
 
-def test_so_is_what_is_no_json():
+def test_so_is_invalid_json():
     shown = shown_payload('{"image_url": "http://u:hush@h/a?t=hush", "my_secret" : "hu\\"sh", "token":hush, \x1b[31m')
     assert shown == '{"image_url": "http://h/a?…", "my_secret" : "…", "token":"…", ?[31m'
 
 
-@pytest.mark.timeout(20)  # what took the square of the length would take hours
+@pytest.mark.timeout(20)  # Quadratic time would take hours.
 @pytest.mark.parametrize("text", ['"', "secret", '"secret', "a", '"token":"', "://", '"a":'])
 def test_no_text_takes_long(text):
     assert shown_payload(text * 300_000)

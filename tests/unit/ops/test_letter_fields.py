@@ -1,4 +1,4 @@
-"""Each field of a dead letter that holds a job, and which letters a filter takes."""
+"""The fields of a dead letter with a job, and the letters that a filter accepts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.sqs.queues import MAX_RECEIVES
 from pipeline.stages import NOTIFY, UPLOAD, Stage
 from tests.support.dead import Letter, job_at, letter_of, sweep_job
 
-SENT = 1_795_000_000_000  # milliseconds
+SENT = 1_795_000_000_000  # Milliseconds.
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PAYLOAD = {"image_url": "http://u:p@feeds.example:8080/cover.jpg?token=t", "bucket_name": "Show"}
 
@@ -45,7 +45,7 @@ def letter(stage: Stage = UPLOAD, **more: Any) -> DeadLetter:
     return received(letter_of(job, stage), **times)
 
 
-def test_a_letter_shows_each_thing_that_is_known_of_it_and_no_secret() -> None:
+def test_a_letter_shows_all_its_facts_and_no_secret() -> None:
     assert letter().as_dict() == {
         "id": "id-1",
         "queue": "upload_dlq",
@@ -67,21 +67,21 @@ def test_a_letter_shows_each_thing_that_is_known_of_it_and_no_secret() -> None:
     } | {"urls": ("feeds.example/cover.jpg",), "hosts": ("feeds.example",)}
 
 
-def test_the_receivers_host_counts_where_notify_gave_up() -> None:
+def test_a_letter_of_notify_shows_the_receivers_host() -> None:
     assert letter(NOTIFY).hosts == ("feeds.example", "hooks.example")
     assert letter(NOTIFY, itunes_image="http://feeds.example/other").hosts == ("feeds.example", "hooks.example")
     assert letter(NOTIFY, postback_url=None, redirect_queue="q").hosts == ("feeds.example",)
     assert letter(itunes_image="http://[broken/").hosts == ("feeds.example",)
 
 
-def test_a_letter_that_sqs_moved_has_no_reason_and_the_time_it_was_sent() -> None:
+def test_a_letter_moved_by_sqs_has_no_reason_but_the_time_it_was_sent() -> None:
     moved = received(letter_of(job_at(), UPLOAD, with_reason=False))
     assert (moved.code, moved.attempts, moved.report_id) == ("no_reason", 0, "5f43a1e2-0000")
     assert moved.first_at == moved.last_at == datetime.fromtimestamp(SENT / 1000, UTC)
     assert moved.message.startswith(f"SQS moved it here after {MAX_RECEIVES} receives")
 
 
-def test_a_body_that_waits_in_staging_is_read_from_there() -> None:
+def test_a_staged_body_is_read_from_staging() -> None:
     queue, entry = letter_of(job_at(), UPLOAD)
     message: Any = {
         "MessageId": "id-1",
@@ -106,7 +106,7 @@ def test_a_body_that_waits_in_staging_is_read_from_there() -> None:
     assert "cannot be read: The folder is away." in found.obstacle
 
 
-def test_a_sweeps_job_is_left_unless_only_its_write_back_failed_or_nobody_told() -> None:
+def test_a_sweeps_job_is_left_unless_only_its_write_back_failed_or_is_missing() -> None:
     assert "sweep retry episodes" in received(letter_of(sweep_job(), UPLOAD)).obstacle
     assert not received(letter_of(sweep_job(), NOTIFY)).obstacle
     assert not received(letter_of(sweep_job(), UPLOAD, with_reason=False)).obstacle
@@ -122,7 +122,7 @@ def test_a_sweeps_job_is_left_unless_only_its_write_back_failed_or_nobody_told()
         ("http://sqs/1/in", None, "in", "It would be rejected again: It is not valid JSON."),
     ],
 )
-def test_input_goes_again_where_it_would_not_be_refused(
+def test_input_is_redriven_unless_it_would_be_refused_again(
     monkeypatch: pytest.MonkeyPatch, url: str, body: object, target: str, obstacle: str
 ) -> None:
     monkeypatch.setenv("QUEUE_URL", url)
@@ -135,13 +135,13 @@ def test_input_goes_again_where_it_would_not_be_refused(
     assert bool(found.obstacle) == bool(obstacle)
 
 
-def test_what_is_sent_again_has_no_attempts_behind_it() -> None:
+def test_a_redriven_message_has_no_attempts() -> None:
     message = to_send(letter())
     assert (message.queue_name, message.options["attempts"]) == ("upload", {})
     assert message.options["suspect"] == 1
 
 
-def test_a_payload_is_found_wherever_it_waits() -> None:
+def test_a_payload_is_found_in_every_place() -> None:
     found = letter()
     assert json.loads(payload_of(found, lambda _: "")) == {
         "image_url": "http://feeds.example/cover.jpg?…",
@@ -154,7 +154,7 @@ def test_a_payload_is_found_wherever_it_waits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "takes"),
+    ("wanted", "expected"),
     [
         (Filter(), True),
         (Filter(stage="upload"), True),
@@ -173,11 +173,11 @@ def test_a_payload_is_found_wherever_it_waits() -> None:
         (Filter(stage="upload", code="http_404"), False),
     ],
 )
-def test_a_filter_takes_what_fits_all_that_is_given(wanted: Filter, takes: bool) -> None:
-    assert wanted.matches(letter(), NOW) is takes
+def test_a_filter_matches_letters_that_meet_all_conditions(wanted: Filter, expected: bool) -> None:
+    assert wanted.matches(letter(), NOW) is expected
 
 
-def test_a_filter_looks_into_the_queues_of_its_stage() -> None:
+def test_a_filter_reads_the_queues_of_its_stage() -> None:
     assert Filter(stage="fetch").queues == ["fetch_dlq"]
     assert {"ingest_dlq", "fetch_dlq", "notify_dlq", "sweep_channels_dlq"} < set(Filter().queues)
     with pytest.raises(ValueError, match="'x' is not a stage"):

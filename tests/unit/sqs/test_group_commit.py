@@ -1,4 +1,4 @@
-"""Group commit: who travels with whom, and who hears of what."""
+"""Group commit: which entries share a batch, and which caller gets which error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.waiting import wait_for
 
 
 class Sender:
-    """Commits batches; holds each until it is let through, and remembers them."""
+    """Records the batches it commits, and holds each until it is released."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -24,7 +24,7 @@ class Sender:
         return [ValueError(entry) if entry.startswith("bad") else None for entry in batch]
 
 
-def test_the_first_goes_at_once_and_those_that_come_meanwhile_share_the_next_batch() -> None:
+def test_the_first_goes_at_once_and_later_ones_share_the_next_batch() -> None:
     # Given a batch of one under way
     sender = Sender()
     group = GroupCommit(sender, max_entries=10, max_bytes=1000)
@@ -35,13 +35,13 @@ def test_the_first_goes_at_once_and_those_that_come_meanwhile_share_the_next_bat
         others = [pool.submit(group.submit, [(entry, 1)]) for entry in "bcd"]
         wait_for(lambda: len(group._waiting) == 3)
         sender.let.release(2)
-        # Then they travel together, in one batch after the first.
+        # Then they share one batch after the first.
         assert [outcome.result(10) for outcome in (first, *others)] == [[None]] * 4
     assert sender.batches[0] == ["a"]
     assert [sorted(batch) for batch in sender.batches[1:]] == [["b", "c", "d"]]
 
 
-def test_an_entry_that_fails_fails_for_its_own_caller_only() -> None:
+def test_a_failed_entry_fails_only_its_own_caller() -> None:
     sender = Sender()
     sender.let.release(10)
     group = GroupCommit(sender, max_entries=10, max_bytes=1000)
@@ -60,7 +60,7 @@ def test_batches_respect_the_number_of_entries_and_of_bytes() -> None:
     assert sender.batches == [["a", "b"], ["c", "d", "e"], ["f"], ["g"], ["h"]]
 
 
-def test_what_the_commit_raises_is_everybodys_outcome_and_the_next_batch_goes_on() -> None:
+def test_an_error_of_the_commit_reaches_every_caller_and_the_next_batch_goes_on() -> None:
     failures = [OSError("down"), None]
 
     def commit(batch: list[str]) -> list[Exception | None]:
@@ -73,8 +73,8 @@ def test_what_the_commit_raises_is_everybodys_outcome_and_the_next_batch_goes_on
     assert group.submit([("c", 1)]) == [None]
 
 
-def test_others_are_told_where_the_sender_is_interrupted() -> None:
-    # Given a sender that a time limit strikes in the middle, with another thread waiting behind it
+def test_other_callers_go_on_when_the_sender_is_interrupted() -> None:
+    # Given a sender that a time limit interrupts, with another thread waiting behind it
     class TimeLimit(BaseException): ...
 
     begun, go_on = threading.Event(), threading.Event()
@@ -95,7 +95,7 @@ def test_others_are_told_where_the_sender_is_interrupted() -> None:
         second = pool.submit(group.submit, [("second", 1)])
         wait_for(lambda: len(group._waiting) == 1)
         go_on.set()
-        # Then it is the sender's alone, and the other's entry is sent.
+        # Then only the sender fails, and the other's entry is sent.
         assert isinstance(first.exception(10), TimeLimit)
         assert second.result(10) == [None]
     assert batches == [["first"], ["second"]]
@@ -107,20 +107,20 @@ def test_nothing_to_submit_sends_nothing() -> None:
     assert sender.batches == []
 
 
-def test_a_batch_waits_for_those_that_are_expected() -> None:
-    # Given three at work
+def test_a_batch_waits_for_expected_entries() -> None:
+    # Given three threads at work
     sender = Sender()
     sender.let.release(10)
     group = GroupCommit(sender, max_entries=10, max_bytes=1000, expected=lambda: 3, window=10)
     with ThreadPoolExecutor(3) as pool:
-        # When one after the other has something to send
+        # When one after the other has an entry to send
         outcomes = [pool.submit(group.submit, [(entry, 1)]) for entry in "abc"]
-        # Then it goes in one batch, as soon as the last one has come.
+        # Then all go in one batch, as soon as the last one has come.
         assert [outcome.result(5) for outcome in outcomes] == [[None]] * 3
     assert [sorted(batch) for batch in sender.batches] == [["a", "b", "c"]]
 
 
-def test_one_that_is_alone_at_work_or_has_a_full_batch_never_waits() -> None:
+def test_a_lone_entry_and_a_full_batch_never_wait() -> None:
     sender = Sender()
     sender.let.release(10)
     at_work = ["only me"]
@@ -131,7 +131,7 @@ def test_one_that_is_alone_at_work_or_has_a_full_batch_never_waits() -> None:
     assert sender.batches == [["a"], ["b", "c"]]
 
 
-def test_a_batch_goes_in_the_end_where_those_that_were_expected_do_not_come() -> None:
+def test_a_batch_goes_eventually_if_expected_entries_do_not_come() -> None:
     sender = Sender()
     sender.let.release(10)
     group = GroupCommit(sender, max_entries=10, max_bytes=1000, expected=lambda: 5, window=0.05)

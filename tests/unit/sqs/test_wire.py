@@ -1,4 +1,4 @@
-"""What goes into one request to SQS."""
+"""The limits of one request to SQS."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ def sizes(entries: list[SendEntry]) -> list[list[int]]:
     return [[entry.size for entry in batch] for batch in in_batches(entries)]
 
 
-def test_a_batch_has_ten_entries_at_the_most() -> None:
+def test_a_batch_has_at_most_ten_entries() -> None:
     assert sizes([SendEntry("x")] * 23) == [[1] * 10, [1] * 10, [1] * 3]
 
 
-def test_a_batch_has_one_mebibyte_at_the_most() -> None:
+def test_a_batch_has_at_most_one_mebibyte() -> None:
     half = MAX_MESSAGE_BYTES // 2
     batches = sizes(
         [
@@ -28,5 +28,5 @@ def test_a_batch_has_one_mebibyte_at_the_most() -> None:
     assert batches == [[half, half], [1], [MAX_MESSAGE_BYTES], [1]]
 
 
-def test_nothing_is_no_batch() -> None:
+def test_an_empty_list_makes_no_batch() -> None:
     assert sizes([]) == []

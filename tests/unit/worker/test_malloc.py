@@ -1,4 +1,4 @@
-"""Freed memory stays with a worker, and with nobody who only sends."""
+"""A worker keeps freed memory; a process that only sends does not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-#: Renders nothing: takes and frees a block as an image does, and counts the pages that the system had to clear for it.
+#: Renders nothing: takes and frees a block of an image's size, and counts the pages that the system had to clear.
 PROGRAM = """
 import gc, resource
 frozen = gc.get_freeze_count()  # Python 3.12 has some from its start
@@ -26,12 +26,12 @@ print(cleared(), gc.get_freeze_count() > frozen + 10_000)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is another one")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 @pytest.mark.parametrize(("boots", "least", "most"), [(True, 0, 200), (False, 2000, 5000)])
 def test_a_worker_keeps_the_memory_of_its_last_image(boots: bool, least: int, most: int, no_variables: None) -> None:
-    # When a block of an image's size is taken again by a worker, or by a process that only sends
+    # When a block of an image's size is allocated again by a worker, or by a process that only sends
     done = subprocess.run([sys.executable, "-c", PROGRAM.format(boots=boots)], capture_output=True, check=True)
-    # Then the worker gets what it had, and the other new pages; and only the worker's modules are left to themselves.
+    # Then the worker reuses its memory, the other gets new pages, and only the worker freezes its modules.
     pages, is_frozen = done.stdout.split()
     assert least <= int(pages) <= most
     assert is_frozen == str(boots).encode()
@@ -51,11 +51,11 @@ print(before, resident())
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is another one")
-def test_what_large_images_freed_goes_back_to_the_system(no_variables: None) -> None:
-    # Given a process that freed 300 MB between 300 that stay, when it looks
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_memory_of_large_images_is_returned_to_the_system(no_variables: None) -> None:
+    # Given a process that freed 300 MB between 300 MB that stay, when it trims
     done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, check=True)
-    # Then nothing of them is kept.
+    # Then none of it is kept.
     before, after = map(int, done.stdout.split())
     assert before > 600
     assert after < 400

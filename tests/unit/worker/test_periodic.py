@@ -1,4 +1,4 @@
-"""When a periodic actor is due, as the scheduler asks."""
+"""The times at which a periodic actor is due, as the scheduler asks for them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def at(text: str) -> datetime:
 
 
 class Clock:
-    """The time that the tests make pass."""
+    """A clock that the tests move."""
 
     def __init__(self, text: str) -> None:
         self.now = at(text)
@@ -45,7 +45,7 @@ def nightly(last: str | None, clock: Clock | None = None) -> Periodic:
     return Periodic(NIGHTLY, lambda: at(last) if last else None, clock=clock or Clock("2026-11-24 00:00"))
 
 
-def test_a_run_that_was_missed_is_due_once_however_many_were() -> None:
+def test_missed_runs_are_due_once_however_many_they_are() -> None:
     periodic = nightly("2026-11-20 01:00")
     assert periodic.validate(at("2026-11-24 09:17"))
     periodic.sent()
@@ -53,22 +53,22 @@ def test_a_run_that_was_missed_is_due_once_however_many_were() -> None:
     assert periodic.next_valid_date(at("2026-11-24 09:18")) == at("2026-11-25 01:00")
 
 
-def test_what_was_run_is_not_due_again_when_the_scheduler_starts_again_within_its_minute() -> None:
+def test_a_finished_run_is_not_due_again_when_the_scheduler_restarts_within_its_minute() -> None:
     assert not nightly("2026-11-24 01:00").validate(at("2026-11-24 01:00:30"))
 
 
-def test_a_date_without_a_zone_is_one_in_utc() -> None:
+def test_a_date_without_a_zone_is_utc() -> None:
     assert not Periodic(NIGHTLY, lambda: datetime(2026, 11, 24, 1)).validate(at("2026-11-24 09:00"))
 
 
 @pytest.mark.parametrize(
     ("now", "due"), [("01:00:00", True), ("01:00:40", True), ("00:59:59", False), ("01:01", False)]
 )
-def test_where_no_run_is_known_what_is_due_in_this_minute_counts(now: str, due: bool) -> None:
+def test_without_a_known_run_the_current_minutes_run_is_due(now: str, due: bool) -> None:
     assert nightly(None).validate(at(f"2026-11-24 {now}")) is due
 
 
-def test_where_the_last_run_cannot_be_asked_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_lookup_of_the_last_run_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     def last() -> datetime:
         raise OSError("mongodb://user:password@host")
 
@@ -88,7 +88,7 @@ def test_a_clock_that_is_put_back_makes_nothing_due_twice() -> None:
     assert not periodic.validate(at("2026-11-24 01:00:10"))
 
 
-def test_what_could_not_be_sent_stays_due_and_is_asked_for_after_growing_waits() -> None:
+def test_a_run_that_could_not_be_sent_stays_due_and_is_retried_with_growing_delays() -> None:
     clock = Clock("2026-11-24 01:00:07")
     periodic = nightly(None, clock)
     waits = []
@@ -97,20 +97,20 @@ def test_what_could_not_be_sent_stays_due_and_is_asked_for_after_growing_waits()
         periodic.not_sent()
         waits.append((periodic.next_valid_date(at("2026-11-24 01:00:05")) - clock.now).total_seconds())
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
-    # When it was sent in the end, the schedule goes on, and the waits begin anew.
+    # After it was sent, the schedule goes on, and the delays start again.
     periodic.sent()
     assert periodic.next_valid_date(clock.now) == at("2026-11-25 01:00")
     assert periodic.validate(at("2026-11-25 01:00"))
     assert periodic.not_sent() == 1
 
 
-def test_a_time_that_passed_while_another_was_sent_is_not_in_the_past_for_the_scheduler() -> None:
+def test_the_scheduler_never_gets_a_time_in_the_past() -> None:
     clock = Clock("2026-11-24 01:05:00")
     assert nightly(None, clock).next_valid_date(at("2026-11-24 00:59:00")) > clock.now
 
 
 class Recorder(StubBroker):
-    """A broker that takes messages when it is well."""
+    """A broker that accepts messages when it is healthy."""
 
     def __init__(self) -> None:
         super().__init__(middleware=[PeriodiqMiddleware()])
@@ -132,7 +132,7 @@ def sweep(broker: dramatiq.Broker, periodic: Periodic) -> PeriodicActor:
     return declared
 
 
-def test_the_scheduler_is_not_told_of_trouble_and_any_other_caller_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_scheduler_gets_no_send_error_but_other_callers_do(caplog: pytest.LogCaptureFixture) -> None:
     broker, periodic = Recorder(), nightly("2026-11-20 01:00")
     actor, now = sweep(broker, periodic), at("2026-11-24 09:17")
     broker.well = False
@@ -143,21 +143,21 @@ def test_the_scheduler_is_not_told_of_trouble_and_any_other_caller_is(caplog: py
     assert periodic.validate(now)
     with pytest.raises(BrokerConnectionError):
         actor.send()
-    # and when it can, it is done.
+    # and when it can, the run is sent.
     broker.well = True
     actor.send_with_options(scheduled_at=str(now))
     assert not periodic.validate(now)
     assert [message.options["scheduled_at"] for message in broker.taken] == [str(now)]
 
 
-def test_periodiqs_own_scheduler_takes_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_works_with_periodiqs_own_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given periodiq's scheduler, and an actor that missed a run
     broker, alarms = Recorder(), []
     monkeypatch.setattr("periodiq.alarm", alarms.append)
     monkeypatch.setattr("periodiq.signal", lambda *_: None)
     monkeypatch.setattr("periodiq.sleep", lambda _: None)
     actor = sweep(broker, Periodic("@hourly", lambda: datetime.now(UTC) - timedelta(hours=3)))
-    # When it is asked twice, then the run is sent once, and the alarm is set to the next hour.
+    # When it asks twice, then the run is sent once, and the alarm is set to the next hour.
     for _ in range(2):
         PeriodiqScheduler([actor]).schedule()
     assert len(broker.taken) == 1
