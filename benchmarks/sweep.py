@@ -298,7 +298,7 @@ def table_of(swept: Sequence[Swept], covers: int) -> Table:
     row("seconds until all pages were taken", lambda s: f"{s.all_taken:.0f}")
     row("seconds until all was written", lambda s: f"{s.ended:.0f}")
     row("documents per second", lambda s: f"{s.episodes / s.ended:.0f}")
-    row("pages, including those that waited", lambda s: f"{s.spent['pages']:.0f}")
+    row("pages, including waiting ones", lambda s: f"{s.spent['pages']:.0f}")
     row("jobs handed over", lambda s: f"{s.spent['jobs']:.0f}")
     row("in pages, seconds", lambda s: f"{s.spent['page']:.1f}")
     row("  of these in MongoDB", lambda s: f"{s.spent['mongodb']:.1f}")

@@ -76,9 +76,9 @@ class Check:
         else:
             self.ended["failed" if flaw.given_up else "invalid"] += 1
             detail = found.get("metadata", {}).pop("error_detail", {})
-            said = {name: detail.get(name) for name in ("field", "stage", "code")}
-            if said != {"field": "itunes_image", "stage": flaw.stage, "code": flaw.code}:
-                yield f"its error is {said}, not {flaw.code} of {flaw.stage}"
+            error = {name: detail.get(name) for name in ("field", "stage", "code")}
+            if error != {"field": "itunes_image", "stage": flaw.stage, "code": flaw.code}:
+                yield f"its error is {error}, not {flaw.code} of {flaw.stage}"
             if set(detail) != {"field", "stage", "code", "message", "at"} or not isinstance(detail["at"], datetime):
                 yield f"its error has {sorted(detail)}"
             expected["metadata"] = metadata | ({"error": True} if flaw.given_up else {"image_is_valid": False})

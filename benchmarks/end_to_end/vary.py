@@ -107,7 +107,7 @@ def table(found: dict[tuple[str, int, int], list[Figures]]) -> str:
 
 
 def variants(stages: list[str]) -> Iterator[tuple[str, int, int]]:
-    """List the variants of each stage, without those that are the same on this machine."""
+    """List the variants of each stage without duplicates on this machine."""
     for stage in stages:
         for processes, threads in dict.fromkeys(VARIANTS[stage]):
             yield stage, processes, threads
@@ -139,7 +139,7 @@ def main() -> None:
                 found.setdefault(variant, []).append(figures)
                 print(variant, f"{figures.burst.rate:.1f} images/s, {figures.cpu:.1f} ms", flush=True)  # noqa: T201
     rounds = "One round" if options.rounds == 1 else f"Medians of {options.rounds} rounds"
-    said = (
+    sentence = (
         f"{rounds}: bursts of {options.jobs} covers of {options.size} px, {options.staging}:// staging, hosts that "
         f"answer after {1000 * options.delay:g} ms, SQS and S3 after {1000 * options.aws:g}; waiting in ms, *load* "
         f"is {options.rate:g} jobs per second. In bold: the Procfile's, on this machine of {CORES} cores."
@@ -147,7 +147,7 @@ def main() -> None:
     shown_table = table(found)
     print(shown_table)  # noqa: T201
     if options.only == list(VARIANTS):
-        replace_marked(ROOT / "docs/scaling.md", "bench-threads", f"{shown_table}\n\n{said}")
+        replace_marked(ROOT / "docs/scaling.md", "bench-threads", f"{shown_table}\n\n{sentence}")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class Mutant:
 
 
 def sample(area: str, number: int | None, seed: int) -> list[Mutant]:
-    """Draw `number` mutants of an area, or return all of them, without those that `tests.mutants.areas` leaves out."""
+    """Draw `number` mutants of an area, or return all; `tests.mutants.areas` leaves some out."""
     found = [(source, mutation) for source in map(Source, AREAS[area]) for mutation in source.mutations]
     random.Random(f"{seed} {area}").shuffle(found)
     return list(islice(filter(None, (source.mutant(mutation) for source, mutation in found)), number))

@@ -98,7 +98,7 @@ def blocks(language: str, text: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
-def test_the_guide_to_deploying_starts_what_the_procfile_starts() -> None:
+def test_the_deployment_guide_starts_the_processes_of_the_procfile() -> None:
     text = DEPLOYING.read_text(encoding="utf-8")
     rows = rows_under(DEPLOYING.name, "Processes")
     assert {row[0]: codes_in(row[1])[0] for row in rows} == commands()
@@ -161,7 +161,7 @@ def test_the_words_of_contributing_are_targets() -> None:
     assert {name: words - targets for name, words in named.items() if words - targets} == {}
 
 
-def test_pre_commit_fetches_nothing_and_runs_what_lint_runs() -> None:
+def test_pre_commit_fetches_nothing_and_runs_the_tools_of_lint() -> None:
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
     assert repository["repo"] == "local"
     programs = {hook["entry"].split()[0] for hook in repository["hooks"]}
@@ -285,7 +285,7 @@ def test_examples_in_json_parse() -> None:
         json.loads(example)
 
 
-def test_each_process_has_a_policy_that_names_what_exists() -> None:
+def test_each_process_has_a_policy_with_existing_names() -> None:
     assert {path.stem for path in POLICIES} == {*PROCESSES, "provision", "producer", "operator", "dashboard"}
     theirs = {"ImageQueue.fifo", "ChannelImages", "EpisodeImages.fifo"}  # Examples of the customer's own queues.
     patterns = {"*", "image-pipeline_*", "image-pipeline_submit_*"}

@@ -100,7 +100,7 @@ def test_a_source_goes_from_stage_to_stage() -> None:
     )
 
 
-def test_a_restarted_source_remembers_what_it_may_have_left_in_staging() -> None:
+def test_a_restarted_source_remembers_its_possible_leftovers_in_staging() -> None:
     source = Source(COVER, ("image_url",), former=("old",)).fetched("a", CONTENT).resized(Rendered("b"))
     again = source.back_at_fetch()
     assert again == Source(COVER, ("image_url",), restarted=True, former=("a", "b", "old"))
@@ -148,7 +148,7 @@ def test_other_json_than_objects_is_named(value: object, kind: str) -> None:
         validated(value, ())
 
 
-def test_json_is_compact_and_escapes_only_what_sqs_requires() -> None:
+def test_json_is_compact_with_the_escapes_that_sqs_requires() -> None:
     value = {"ü": [1, None], "id": ObjectId("5f43a1e2c9d4f7a1b2c3d4e5"), "c": "~\x7f\ud800\uffff\ufffd"}
     text = '{"ü":[1,null],"id":"5f43a1e2c9d4f7a1b2c3d4e5","c":"~\\u007f\\ud800\\uffff\ufffd"}'
     assert to_json(value) == text

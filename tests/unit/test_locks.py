@@ -58,7 +58,7 @@ def wrong(lock: str, requirements: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("lock", LOCKED)
-def test_a_lock_meets_what_pyproject_requires(lock: str) -> None:
+def test_a_lock_meets_the_requirements_of_pyproject(lock: str) -> None:
     assert wrong(lock, LOCKED[lock]) == [], "`make lock` updates the locks"
 
 

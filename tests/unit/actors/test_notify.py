@@ -70,7 +70,7 @@ class TestCleanUp:
 class TestOutcome:
     @pytest.mark.parametrize("given_up", [COVER, OTHER])
     def test_a_given_up_error_comes_first(self, given_up: str) -> None:
-        # Given a sweep's job with one image that failed for good, and one that may succeed another day
+        # Given a sweep's job with one permanently failed image, and another image that may succeed later
         job = a_sweeps_job().with_errors(FETCH, {url: DOWN if url == given_up else GONE for url in (COVER, OTHER)})
         # When its write-back is built
         outcome = notify.to_write_back(job, job.result({}, lambda _: {}))
@@ -80,7 +80,7 @@ class TestOutcome:
         assert outcome["stored"] == {}
 
     @pytest.mark.usefixtures("far_from_greenwich")
-    def test_a_stored_image_and_one_that_failed_for_good(self) -> None:
+    def test_a_stored_image_and_a_permanently_failed_image(self) -> None:
         job = a_sweeps_job()
         (good, _) = job.sources
         job = job.with_errors(FETCH, {OTHER: GONE}).with_sources({COVER: good.published(CONTENT)})

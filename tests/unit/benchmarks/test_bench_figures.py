@@ -61,7 +61,7 @@ class TestRates:
         assert found == pytest.approx(expected)
 
     def test_a_contender_that_cannot_keep_up_has_no_figures_for_that_rate(self) -> None:
-        # given one contender that keeps up, one with growing waiting times, and one that skipped the rate
+        # given three contenders: the first keeps up, the second has growing waiting times, the third skipped the rate
         burst = phase(62.0, [1.0] * 100, 2.0)
         figures = results(
             ("file", {"saturation": burst, "10/s": phase(10.0, [0.25] * 100, 8.0)}),
@@ -132,7 +132,7 @@ class TestDelays:
 
 def test_processes_are_enough_for_cpu_and_for_threads_that_wait() -> None:
     # given 100 images a second of 35 ms CPU, in processes of four threads
-    # when the processes are counted for a stage that waits little, and for one that waits a second
+    # when the processes are counted for a stage with short waits, and for a stage with waits of a second
     busy, waiting = processes(100, 35.0, 0.0, 4), processes(100, 35.0, 1.0, 4)
     # then CPUs are at most 70 % busy, and each waiting job has a thread
     assert busy == (3.5, 5)
@@ -140,7 +140,7 @@ def test_processes_are_enough_for_cpu_and_for_threads_that_wait() -> None:
 
 
 def test_the_sentence_on_cost_names_the_load_of_each_figure() -> None:
-    # given a service that shares more requests under load, and one that takes five times the CPU
+    # given a service that shares more requests under load, and a plain consumer with five times the CPU
     phases = {"2/s": phase(2.0, [0.1] * 30, 12.0), "saturation": phase(62.0, [1.0] * 100, 2.0)}
     plain = phase(8.0, [5.0] * 40, 2.0) | {"cpu": {"consumer": 180.0}}
     figures = results(("file", phases), ("plain", {"saturation": plain}))

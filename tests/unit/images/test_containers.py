@@ -109,7 +109,7 @@ class TestJpeg:
         assert read_jpeg(big_jpeg(6000, 6000)).coefficients == 0
         assert read_jpeg(big_jpeg(6000, 6000, is_progressive=True)).coefficients == 375 * 375 * 6 * 64 * 2
 
-    def test_one_that_ends_before_its_picture_is_refused(self) -> None:
+    def test_a_file_that_ends_before_its_picture_is_refused(self) -> None:
         with pytest.raises(ValueError, match="ends before"):
             read_jpeg(JPEG[: JPEG.index(b"\xff\xda")])
 

@@ -52,7 +52,7 @@ class TestLookup:
 
     @pytest.mark.parametrize("size", [-8, -1, 1, 8, 200])
     def test_another_layout_is_not_used(self, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-        # Given structures that are some bytes longer or shorter than those that the library clears
+        # Given structures that are some bytes longer or shorter than the library's
         other = ctypes.c_char * (ctypes.sizeof(libwebp._DecoderConfig) + size)
         monkeypatch.setattr(libwebp, "_DecoderConfig", other)
         assert libwebp._of_pillow() is None

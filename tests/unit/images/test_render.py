@@ -294,7 +294,7 @@ def test_a_rotated_jpeg_is_decoded_as_large_as_its_renditions_need() -> None:
 
 
 def test_a_jpeg_with_several_exif_blocks_uses_the_first() -> None:
-    # Given a JPEG with two blocks: the camera's, and one that an editor added after it
+    # Given a JPEG with two blocks: the camera's, and an editor's after it
     data = encoded(corners(64, 32), "JPEG", exif=exif(3), quality=95)
     block = exif(6).tobytes()
     picture = data.index(b"\xff\xdb")

@@ -1,8 +1,8 @@
 """Tricks to make the service reach private addresses. Servers listen at every target, and none is reached.
 
 The tests have an internet of their own (`untrusted_servers.internet`). Behind one public address is a server that
-redirects to any requested target; behind all other addresses is one that must not be reached. So a trick that gets past
-the guard gets an answer. A test without the guard proves that each trick would.
+redirects to any requested target; behind all other addresses is a server that must not be reached. So a trick that
+gets past the guard gets an answer. A test without the guard proves that each trick would.
 """
 
 from __future__ import annotations

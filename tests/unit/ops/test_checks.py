@@ -38,7 +38,7 @@ def rows(check: str, **settings: Any) -> list[Row]:
     return list(found.run(Context(Settings(**settings))))
 
 
-def said(found: list[Row]) -> list[tuple[CheckStatus, str]]:
+def statuses(found: list[Row]) -> list[tuple[CheckStatus, str]]:
     return [(row.status, row.subject) for row in found if row.status in {CheckStatus.WARN, CheckStatus.FAIL}]
 
 
@@ -46,7 +46,7 @@ def said(found: list[Row]) -> list[tuple[CheckStatus, str]]:
 
 
 def test_the_published_secret_and_unsigned_postbacks_are_named() -> None:
-    assert said(rows("secrets")) == [
+    assert statuses(rows("secrets")) == [
         (CheckStatus.WARN, "POSTBACK_SECRET_KEY"),
         (CheckStatus.WARN, "POSTBACK_SIGNING_SECRET"),
     ]
@@ -55,12 +55,12 @@ def test_the_published_secret_and_unsigned_postbacks_are_named() -> None:
 
 def test_custom_secrets_are_accepted_and_not_shown() -> None:
     found = rows("secrets", postback_secret_key="mine-alone", postback_signing_secret="whsec_" + "QUJD" * 8)
-    assert said(found) == []
+    assert statuses(found) == []
     assert "mine" not in str(found)
 
 
 def test_on_this_machine_the_published_secret_is_harmless() -> None:
-    assert said(rows("secrets", aws_endpoint_url=EMULATOR)) == []
+    assert statuses(rows("secrets", aws_endpoint_url=EMULATOR)) == []
 
 
 @pytest.mark.parametrize(
@@ -76,29 +76,29 @@ def test_on_this_machine_the_published_secret_is_harmless() -> None:
 )
 def test_networks_that_allow_everyone_are_named(networks: str, endpoint: str | None, wrong: bool) -> None:
     found = rows("networks", allowed_networks=networks, aws_endpoint_url=endpoint)
-    assert bool(said(found)) is wrong
+    assert bool(statuses(found)) is wrong
 
 
 def test_a_temporary_key_is_named() -> None:
     found = rows("variables", aws_access_key_sqs="ASIAEXAMPLE", aws_secret_key_sqs="x")
-    assert said(found) == [(CheckStatus.FAIL, "AWS_ACCESS_KEY_SQS")]
+    assert statuses(found) == [(CheckStatus.FAIL, "AWS_ACCESS_KEY_SQS")]
     assert "AWS_SESSION_TOKEN" in found[-1].hint
 
 
 def test_a_variable_with_a_typing_error_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTBACK_SECRETKEY", "hush")
     found = rows("variables")
-    assert said(found) == [(CheckStatus.WARN, "POSTBACK_SECRETKEY")]
+    assert statuses(found) == [(CheckStatus.WARN, "POSTBACK_SECRETKEY")]
     assert "POSTBACK_SECRET_KEY is" in found[-1].message
     assert "hush" not in str(found)
 
 
 def test_a_region_without_effect_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    assert said(rows("variables")) == [(CheckStatus.WARN, "AWS_DEFAULT_REGION")]
+    assert statuses(rows("variables")) == [(CheckStatus.WARN, "AWS_DEFAULT_REGION")]
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     lazy.forget()
-    assert said(rows("variables")) == []
+    assert statuses(rows("variables")) == []
 
 
 def test_a_file_that_was_not_loaded_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,11 +106,11 @@ def test_a_file_that_was_not_loaded_is_named(tmp_path: Path, monkeypatch: pytest
         "export S3_BUCKET='pictures'\nQUEUE_URL=https://x/y\n# LEVEL=INFO\nOTHER=1\nMONGO_URL=''\n"
     )
     found = rows("variables")
-    assert said(found) == [(CheckStatus.WARN, ".env")]
+    assert statuses(found) == [(CheckStatus.WARN, ".env")]
     assert found[-1].message.startswith("QUEUE_URL, S3_BUCKET of this folder's .env")
     monkeypatch.setenv("S3_BUCKET", "pictures")
     monkeypatch.setenv("QUEUE_URL", "https://x/y")
-    assert said(rows("variables")) == []
+    assert statuses(rows("variables")) == []
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_wrong_values_are_the_only_finding(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_image_codecs_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "fast_paths", lambda: {"PNG": "kornia-rs", "WebP": "Pillow"})
-    assert said(rows("codecs")) == [(CheckStatus.WARN, "WebP")]
+    assert statuses(rows("codecs")) == [(CheckStatus.WARN, "WebP")]
     assert [row.message for row in rows("codecs")] == [
         "By kornia-rs.",
         "By Pillow instead of the faster library; the images are equally good.",
@@ -153,16 +153,16 @@ def test_the_image_codecs_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_on_platforms_without_a_wheel_its_absence_is_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "fast_paths", lambda: {"resizing": "Pillow"})
     monkeypatch.setattr(settings, "_LACKS_RESIZER", False)
-    assert said(rows("codecs")) == [(CheckStatus.WARN, "resizing")]
+    assert statuses(rows("codecs")) == [(CheckStatus.WARN, "resizing")]
     monkeypatch.setattr(settings, "_LACKS_RESIZER", True)
-    assert said(rows("codecs")) == []
+    assert statuses(rows("codecs")) == []
 
 
 def test_too_little_memory_for_resize_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "memory", lambda: 1_000_000_000)
-    assert said(rows("memory")) == [(CheckStatus.WARN, "memory")]
+    assert statuses(rows("memory")) == [(CheckStatus.WARN, "memory")]
     monkeypatch.setattr(settings, "memory", lambda: 10**12)
-    assert said(rows("memory")) == []
+    assert statuses(rows("memory")) == []
 
 
 @pytest.mark.parametrize(

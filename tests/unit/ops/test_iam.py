@@ -25,7 +25,7 @@ def resources(document: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.parametrize("process", GRANTS)
-def test_the_documents_hold_what_is_generated(process: str) -> None:
+def test_the_documents_contain_the_generated_policies(process: str) -> None:
     path = ROOT / f"docs/iam/{process}.json"
     assert path.read_text(encoding="utf-8") == json.dumps(policy(process, Settings()), indent=2) + "\n", "run: make iam"
 
