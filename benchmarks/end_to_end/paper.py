@@ -101,7 +101,7 @@ def traffic(figures: Figures, side: int, cover: float) -> str:
     own = threads()
     body = []
     for aim in AIMS:
-        held = {
+        in_flight = {
             stage: processes(aim.rate, ms, WAITS[stage], own[stage])[1] * own[stage] * PREFETCH
             for stage, ms in figures.cpu_by_type(KEY, side).items()
             if stage in WAITS
@@ -113,7 +113,7 @@ def traffic(figures: Figures, side: int, cover: float) -> str:
                 f"{aim.rate * classes['sqs']:,.0f}",
                 f"{aim.rate * (classes['put'] + classes['free']):,.0f}",
                 f"{aim.rate * classes['get']:,.0f}",
-                f"{max(held.values()):,}",
+                f"{max(in_flight.values()):,}",
                 f"{8 * aim.rate * cover / 1e9:.1f}",
                 f"{sum(paid.values()):,.0f} {aim.time}",
                 f"{paid['s3']:,.0f} + {paid['sqs']:,.0f} + {paid['cpu']:,.0f}",

@@ -184,8 +184,8 @@ def main() -> None:
     heading = ["stage", "processes", "images/s", "CPU ms per image", "emulator's ms", "images per CPU second"]
     table = rows(heading, body)
     print(table)  # noqa: T201
-    said = f"Covers of {options.size} px, bytes in {options.staging}://, on a machine of {cores} cores."
-    replace_marked(ROOT / "docs/scaling.md", "bench-scale", f"{table}\n\n{said}")
+    sentence = f"Covers of {options.size} px, bytes in {options.staging}://, on a machine of {cores} cores."
+    replace_marked(ROOT / "docs/scaling.md", "bench-scale", f"{table}\n\n{sentence}")
 
 
 if __name__ == "__main__":

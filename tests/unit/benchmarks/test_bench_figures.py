@@ -145,9 +145,9 @@ def test_the_sentence_on_cost_names_the_load_of_each_figure() -> None:
     plain = phase(8.0, [5.0] * 40, 2.0) | {"cpu": {"consumer": 180.0}}
     figures = results(("file", phases), ("plain", {"saturation": plain}))
     # when its cost is described
-    said = " ".join(report.cost(figures).split())
+    sentence = " ".join(report.cost(figures).split())
     # then requests and dollars are given with their load
-    assert "Its SQS requests are 12.0 at 2/s and 2.0 at saturation (62/s here)" in said
-    assert "a million images cost $20.20 and $16.20 (1400 pixels, `file://` staging," in said
+    assert "Its SQS requests are 12.0 at 2/s and 2.0 at saturation (62/s here)" in sentence
+    assert "a million images cost $20.20 and $16.20 (1400 pixels, `file://` staging," in sentence
     # and CPU as a share
-    assert "its CPU is 0.20 of a plain Pillow consumer's (Python" in said
+    assert "its CPU is 0.20 of a plain Pillow consumer's (Python" in sentence

@@ -8,39 +8,44 @@ from tests.chaos.service import Line
 from tests.chaos.staging_log import StagingLog
 
 PUT = "stages the-key for job-1"
-TOLD = "has handed over job-1"
+HANDED_OVER = "has handed over job-1"
 ENDED = "killed by SIGKILL; restarting in 0.5 s"
 
 
-def was_cut_off(*said: tuple[str, str]) -> bool:
-    return StagingLog([Line(at, process, text) for at, (process, text) in enumerate(said)]).was_cut_off("the-key")
+def was_cut_off(*lines: tuple[str, str]) -> bool:
+    return StagingLog([Line(at, process, text) for at, (process, text) in enumerate(lines)]).was_cut_off("the-key")
 
 
 @pytest.mark.parametrize(
-    "said",
+    "lines",
     [
-        [("fetch.2", TOLD), ("fetch.1", PUT), ("fetch.1", ENDED)],
-        [("fetch.1", PUT), ("fetch.2", PUT), ("fetch.2", TOLD), ("fetch.1", ENDED)],
+        [("fetch.2", HANDED_OVER), ("fetch.1", PUT), ("fetch.1", ENDED)],
+        [("fetch.1", PUT), ("fetch.2", PUT), ("fetch.2", HANDED_OVER), ("fetch.1", ENDED)],
     ],
 )
-def test_leftovers_of_a_killed_worker_are_excused(said: list[tuple[str, str]]) -> None:
-    assert was_cut_off(*said)
+def test_leftovers_of_a_killed_worker_are_excused(lines: list[tuple[str, str]]) -> None:
+    assert was_cut_off(*lines)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "lines",
     [
         pytest.param([], id="no log line mentions it"),
-        pytest.param([("fetch.2", TOLD), ("fetch.1", PUT)], id="its worker lives"),
-        pytest.param([("fetch.2", TOLD), ("fetch.1", PUT), ("fetch.3", ENDED)], id="another ended"),
+        pytest.param([("fetch.2", HANDED_OVER), ("fetch.1", PUT)], id="its worker lives"),
+        pytest.param([("fetch.2", HANDED_OVER), ("fetch.1", PUT), ("fetch.3", ENDED)], id="another ended"),
         pytest.param(
-            [("fetch.2", TOLD), ("fetch.1", PUT), ("fetch.1", TOLD), ("fetch.1", ENDED)], id="it was reported"
+            [("fetch.2", HANDED_OVER), ("fetch.1", PUT), ("fetch.1", HANDED_OVER), ("fetch.1", ENDED)],
+            id="its worker handed over",
         ),
         pytest.param([("fetch.1", PUT), ("fetch.1", ENDED)], id="the job was not done"),
-        pytest.param([("fetch.1", PUT), ("fetch.1", ENDED), ("fetch.2", PUT), ("fetch.2", TOLD)], id="done later"),
-        pytest.param([("fetch.2", TOLD), ("resize.1", PUT), ("resize.1", ENDED)], id="only the stage before was done"),
+        pytest.param(
+            [("fetch.1", PUT), ("fetch.1", ENDED), ("fetch.2", PUT), ("fetch.2", HANDED_OVER)], id="done later"
+        ),
+        pytest.param(
+            [("fetch.2", HANDED_OVER), ("resize.1", PUT), ("resize.1", ENDED)], id="only the stage before was done"
+        ),
         pytest.param([("fetch.2", "has handed over job-2"), ("fetch.1", PUT), ("fetch.1", ENDED)], id="another job"),
     ],
 )
-def test_all_other_leftovers_are_errors(said: list[tuple[str, str]]) -> None:
-    assert not was_cut_off(*said)
+def test_all_other_leftovers_are_errors(lines: list[tuple[str, str]]) -> None:
+    assert not was_cut_off(*lines)

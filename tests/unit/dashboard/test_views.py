@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("no_variables")
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [
         (-5, "just now"),
         (1, "just now"),
@@ -43,8 +43,8 @@ pytestmark = pytest.mark.usefixtures("no_variables")
         (5 * 86400, "5 days ago"),
     ],
 )
-def test_how_long_ago(seconds: float, said: str) -> None:
-    assert filters.ago(NOW - timedelta(seconds=seconds), NOW) == said
+def test_how_long_ago(seconds: float, expected: str) -> None:
+    assert filters.ago(NOW - timedelta(seconds=seconds), NOW) == expected
 
 
 # Charts.
@@ -115,8 +115,8 @@ def test_the_history_keeps_the_maximum_of_each_part(monkeypatch: pytest.MonkeyPa
 # Jobs.
 
 
-def tried(stage: str, verdict: Outcome, second: float, **more: Any) -> Attempt:
-    return Attempt(stage, verdict, NOW + timedelta(seconds=second), 0.5, **more)
+def tried(stage: str, outcome: Outcome, second: float, **more: Any) -> Attempt:
+    return Attempt(stage, outcome, NOW + timedelta(seconds=second), 0.5, **more)
 
 
 def history(status: JobStatus, stage: str, *attempts: Attempt, **more: Any) -> JobHistory:
@@ -262,14 +262,14 @@ def test_a_causes_key_is_safe_in_a_url(code: str) -> None:
 
 def test_one_redrive_runs_at_a_time_and_its_error_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a redrive that waits for the dead letters, which somebody else reads
-    reading, ended = threading.Lock(), threading.Event()
-    redrives = Redrives(reading, ended.set)
+    lock, ended = threading.Lock(), threading.Event()
+    redrives = Redrives(lock, ended.set)
 
     def refused(*_: Any, **__: Any) -> None:
         raise RetryableError("sqs_error", "SQS said no.")
 
     monkeypatch.setattr("pipeline.dashboard.redrives.redrive", refused)
-    with reading:
+    with lock:
         assert redrives.start("fetch", "http_404", 3)
         # Then a second one does not start
         assert not redrives.start("fetch", "timeout", 1)

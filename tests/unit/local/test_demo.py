@@ -63,7 +63,7 @@ def test_expected_documents_have_no_differences(documents):
 
 
 @pytest.mark.parametrize(
-    ("title", "go_wrong", "said"),
+    ("title", "go_wrong", "message"),
     [
         ("Radio Alba", lambda after: after.pop("last_image_url"), "last_image_url"),
         ("Radio Alba", lambda after: after["metadata"].pop("language"), "metadata.language"),
@@ -79,12 +79,12 @@ def test_expected_documents_have_no_differences(documents):
         ("Sea Monsters", lambda after: after.clear(), "itunes_image"),
     ],
 )
-def test_an_error_in_a_document_is_named(documents, title: str, go_wrong: Break, said: str):
+def test_an_error_in_a_document_is_named(documents, title: str, go_wrong: Break, message: str):
     document = named(documents, title)
 
     go_wrong(document.after)
 
-    assert any(f"its {said} " in difference for difference in document_differences(document))
+    assert any(f"its {message} " in difference for difference in document_differences(document))
 
 
 def test_the_ledger_shows_changes_and_equal_neighbours_once(documents):

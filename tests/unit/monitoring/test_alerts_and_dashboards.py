@@ -129,10 +129,10 @@ def test_every_alert_is_documented_and_every_documented_one_exists() -> None:
 def test_an_alert_uses_existing_metrics_and_has_a_hint(rule) -> None:
     check_query(rule["expr"])
     assert rule["labels"]["severity"] in {"critical", "warning"}
-    said = rule["annotations"]
-    assert re.fullmatch(r"docs/operating\.md#[a-z0-9-]+", said["runbook_url"])
-    assert said["summary"].endswith(".")
-    shown = set(re.findall(r"\$labels\.(\w+)", said["summary"]))
+    annotations = rule["annotations"]
+    assert re.fullmatch(r"docs/operating\.md#[a-z0-9-]+", annotations["runbook_url"])
+    assert annotations["summary"].endswith(".")
+    shown = set(re.findall(r"\$labels\.(\w+)", annotations["summary"]))
     kept = {label for names in re.findall(r"by \(([^)]*)\)", rule["expr"]) for label in names.split(", ")}
     assert shown <= (kept or set().union(*series().values()) | ADDED), "it shows labels that the expression drops"
 

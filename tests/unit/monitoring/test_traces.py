@@ -27,9 +27,9 @@ def job(job_id=ID, **more):
     )
 
 
-def attempt(stage, verdict, second, of, **more):
+def attempt(stage, outcome, second, of, **more):
     at = NOW + second
-    return Event(stage, of.id, verdict, at=at, arrived=NOW, seconds=0.25, job=of, **more)
+    return Event(stage, of.id, outcome, at=at, arrived=NOW, seconds=0.25, job=of, **more)
 
 
 @pytest.fixture

@@ -190,7 +190,7 @@ def raises(error: Exception) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("error", "says", "do"),
+    ("error", "message", "hint"),
     [
         (client_error("UnrecognizedClientException"), "does not know the access key", "AWS_ACCESS_KEY_SQS is not set"),
         (client_error("InvalidSignatureException"), "does not match", "Set its secret key again"),
@@ -207,11 +207,11 @@ def raises(error: Exception) -> Any:
         (boto.CredentialRetrievalError(provider="x", error_msg="y"), "CredentialRetrievalError", "sts"),
     ],
 )
-def test_each_refusal_has_a_hint(error: Exception, says: str, do: str) -> None:
+def test_each_refusal_has_a_hint(error: Exception, message: str, hint: str) -> None:
     found = meaning(ask(raises(error)), "SQS", Settings())
     assert found is not None
-    assert says in found[0]
-    assert do in found[1]
+    assert message in found[0]
+    assert hint in found[1]
 
 
 def test_missing_permission_or_object_is_an_answer() -> None:

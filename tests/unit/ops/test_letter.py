@@ -19,8 +19,8 @@ def _settings(monkeypatch):
     lazy.forget()
 
 
-def letter(body: str = "{}", queue: str = "upload_dlq", **said: str) -> DeadLetter:
-    attributes: dict[str, Any] = {name: {"StringValue": value} for name, value in said.items()}
+def letter(body: str = "{}", queue: str = "upload_dlq", **values: str) -> DeadLetter:
+    attributes: dict[str, Any] = {name: {"StringValue": value} for name, value in values.items()}
     received: Any = {
         "MessageId": "id-1",
         "Body": body,

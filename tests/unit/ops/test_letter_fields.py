@@ -27,9 +27,9 @@ def _settings(no_variables: None, monkeypatch: pytest.MonkeyPatch) -> None:
     lazy.forget()
 
 
-def received(letter: Letter, **said: str) -> DeadLetter:
+def received(letter: Letter, **values: str) -> DeadLetter:
     queue, entry = letter
-    attributes: dict[str, Any] = {n: {"StringValue": v} for n, v in (dict(entry.attributes) | said).items()}
+    attributes: dict[str, Any] = {n: {"StringValue": v} for n, v in (dict(entry.attributes) | values).items()}
     message: Any = {
         "MessageId": "id-1",
         "Body": entry.body,
