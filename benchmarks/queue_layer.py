@@ -193,7 +193,7 @@ class Round:
         return {
             "SQS requests per job": sum(requests.values()),
             **{f"  {kind}": count for kind, count in requests.items()},
-            "  in addition, to send it": self.sends.requests.total() / self.jobs,
+            "  extra: to send it": self.sends.requests.total() / self.jobs,
             "CPU ms per job": 1000 * self.workers.cpu / self.jobs,
             "jobs per second": self.jobs / self.seconds,
             "idle latency ms, p50": 1000 * median(self.latencies),
