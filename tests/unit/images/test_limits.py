@@ -117,9 +117,7 @@ def test_a_source_is_recognized_by_its_first_kilobyte(head: bytes, name: str | N
         (Rejected("other", "Ours."), b"", Rejected, "other"),
     ],
 )
-def test_every_error_becomes_one_of_ours(
-    error: Exception, source: bytes, kind: type[PipelineError], code: str
-) -> None:
+def test_every_error_becomes_one_of_ours(error: Exception, source: bytes, kind: type[PipelineError], code: str) -> None:
     with pytest.raises(PipelineError) as caught, image_errors(source):
         raise error
     assert (type(caught.value), caught.value.code) == (kind, code)
