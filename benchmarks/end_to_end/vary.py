@@ -120,8 +120,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=3000, help="side of the covers in pixels (default: %(default)s)")
     parser.add_argument("--delay", type=float, default=0.2, help="seconds until a host answers (default: %(default)s)")
     parser.add_argument("--aws", type=float, default=0.02, help="the same for SQS and S3 (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=240, help="jobs of a burst (default: %(default)s)")
-    parser.add_argument("--idle", type=int, default=8, help="jobs per burst (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=240, help="jobs per burst (default: %(default)s)")
+    parser.add_argument("--idle", type=int, default=8, help="single jobs (default: %(default)s)")
     parser.add_argument("--load", type=float, default=8.0, help="seconds of steady load (default: %(default)s)")
     parser.add_argument(
         "--rate", type=float, default=20.0, help="jobs per second of steady load (default: %(default)s)"
