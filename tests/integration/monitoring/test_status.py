@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import pty
@@ -187,10 +188,12 @@ def test_watching_looks_again_and_ctrl_c_ends_it_well(status):
     )
     os.close(theirs)
     shown = ""
+    # A read may end in the middle of a character.
+    decoder = codecs.getincrementaldecoder("utf-8")()
 
     def sees(text):
         nonlocal shown
-        shown += os.read(ours, 65536).decode()
+        shown += decoder.decode(os.read(ours, 65536))
         return re.search(text, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown))
 
     try:
@@ -204,7 +207,7 @@ def test_watching_looks_again_and_ctrl_c_ends_it_well(status):
         deadline = time.monotonic() + 30
         while watching.poll() is None and time.monotonic() < deadline:
             try:
-                shown += os.read(ours, 65536).decode()
+                shown += decoder.decode(os.read(ours, 65536))
             except OSError:  # the terminal has closed
                 break
     assert watching.wait(30) == 0
