@@ -1,4 +1,4 @@
-"""The whole service: the Procfile's processes on the embedded stack, and the two sides of the outside world."""
+"""Runs the whole service: the Procfile's processes on the embedded stack, a source server and a postback receiver."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COUNTS = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"
 
 @dataclass
 class Post:
-    """One postback as it arrived."""
+    """A postback as it arrived."""
 
     path: str
     headers: dict[str, str]
@@ -41,7 +41,7 @@ class Post:
 
 @dataclass
 class World:
-    """A web server of covers and of postbacks: what it serves, by path, and what it got."""
+    """A web server that serves covers by path and records the postbacks it receives."""
 
     port: int = 0
     files: dict[str, tuple[int, bytes]] = field(default_factory=dict)
@@ -58,8 +58,8 @@ class World:
         return self.url(path)
 
     @contextmanager
-    def holding(self, path: str) -> Iterator[Callable[[], None]]:
-        """Requests to a path wait inside, until what this yields is called."""
+    def delaying(self, path: str) -> Iterator[Callable[[], None]]:
+        """Delay responses for a path until the yielded function is called."""
         released = self.held[path] = threading.Event()
         try:
             yield released.set
@@ -79,18 +79,18 @@ def world() -> Iterator[World]:
 
         def do_GET(self) -> None:
             world.fetches.append(self.path)
-            self.hold()
+            self.wait_until_released()
             status, data = world.files.get(self.path.partition("?")[0], (404, b"not here"))
             self.answer(status, data)
 
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers["Content-Length"]))
             world.posts.append(Post(self.path, {k.lower(): v for k, v in self.headers.items()}, raw))
-            self.hold()
+            self.wait_until_released()
             waiting = world.answers.get(self.path)
             self.answer(waiting.pop(0) if waiting else 204, b"")
 
-        def hold(self) -> None:
+        def wait_until_released(self) -> None:
             if event := world.held.get(self.path.partition("?")[0]):
                 event.wait(60)
 
@@ -112,7 +112,7 @@ def world() -> Iterator[World]:
 
 @dataclass
 class Service:
-    """The running processes, and the queues and objects they work on."""
+    """The running processes, with their queues and objects."""
 
     environ: dict[str, str]
     supervisor: Supervisor
@@ -123,12 +123,12 @@ class Service:
         return "\n".join(f"{name}: {text}" for name, text in self.lines)
 
     def is_ready(self) -> bool:
-        """Whether the workers of every stage that runs have begun."""
+        """Whether the workers of every running stage have started."""
         ready = {name for name, text in list(self.lines) if "Worker process is ready" in text}
         return ready >= {name for name in self.supervisor.names if not name.startswith(("ingest", "scheduler"))}
 
     def send(self, payload: dict[str, Any]) -> str:
-        """Send a payload to the first actor, as Python code of the customer's does; returns the message's id."""
+        """Send a payload to the first actor, as a customer's Python code does; returns the message id."""
         from pipeline.actors import broker, fetch_image
 
         broker.namespace = self.environ["QUEUE_NAMESPACE"]
@@ -142,14 +142,14 @@ class Service:
         return aws.sqs().get_queue_url(QueueName=name)["QueueUrl"]
 
     def counts(self, queue: str) -> tuple[int, int, int]:
-        """How many messages of a stage's queue wait, are in flight, and are delayed."""
+        """Return how many messages of a stage's queue are waiting, in flight and delayed."""
         url = self.queue_url(self.name(queue))
         attributes = aws.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=COUNTS)["Attributes"]
         waiting, in_flight, delayed = (int(attributes[name]) for name in COUNTS)
         return waiting, in_flight, delayed
 
     def take_all(self, url: str) -> list[dict[str, Any]]:
-        """Receive and delete what is in a queue: bodies, attributes and system attributes."""
+        """Receive and delete all messages of a queue: bodies, attributes and system attributes."""
         taken: list[dict[str, Any]] = []
         while (
             received := aws.sqs()
@@ -182,7 +182,7 @@ def acceptance_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embed
         yield stack
 
 
-#: The stages alone, for tests of what they do to jobs.
+#: Runs only the four stages and ingest.
 STAGES_ALONE = {"sweep": 0, "scheduler": 0}
 
 
@@ -190,7 +190,7 @@ STAGES_ALONE = {"sweep": 0, "scheduler": 0}
 def running_service(
     stack: EmbeddedStack, procfile: Path = PROCFILE, concurrency: Mapping[str, int] | None = None, **more: str
 ) -> Iterator[Service]:
-    """The service with a namespace, a bucket and a FIFO input queue of its own; retries follow within seconds."""
+    """Run the service with its own namespace, bucket and FIFO input queue. Retries follow within seconds."""
     unique = secrets.token_hex(4)
     monkeypatch = pytest.MonkeyPatch()
     for name in [*Settings.model_fields, "environment"]:
@@ -205,7 +205,7 @@ def running_service(
         "FETCH_RETRY_DELAYS": "1,1",
         "POSTBACK_RETRY_DELAYS": "1,1",
         "LEVEL": "INFO",
-        "METRICS_PORT": "0",  # a test that wants it says where
+        "METRICS_PORT": "0",  # tests of the endpoint set a port
         **more,
     }
     try:
@@ -235,6 +235,6 @@ def running_service(
 
 @pytest.fixture(scope="module")
 def service(acceptance_stack: EmbeddedStack, world: World) -> Iterator[Service]:
-    """The service as the Procfile has it."""
+    """The service, with the processes of the Procfile."""
     with running_service(acceptance_stack) as service:
         yield service

@@ -1,4 +1,4 @@
-"""The command line, as its users start it."""
+"""The command line, started as users start it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def image_pipeline(
 
 @pytest.fixture
 def environ(acceptance_stack: EmbeddedStack) -> dict[str, str]:
-    """What a process of this test gets: queue names and a bucket of its own, and nothing there yet but the bucket."""
+    """The environment of a process: its own queue names and bucket, of which only the bucket exists."""
     ours = {name.upper() for name in [*Settings.model_fields, "environment"]}
     unique = f"test-{secrets.token_hex(4)}"
     theirs = {name: value for name, value in os.environ.items() if name not in ours}
@@ -56,13 +56,13 @@ def client(service: Literal["s3", "sqs"], environ: Mapping[str, str]) -> Any:
 
 
 def queues(environ: Mapping[str, str], prefix: str = "") -> list[str]:
-    """The names of this test's queues."""
+    """Return the names of this test's queues."""
     listed = client("sqs", environ).list_queues(QueueNamePrefix=environ["QUEUE_NAMESPACE"] + prefix)
     return [url.rpartition("/")[2] for url in listed.get("QueueUrls", [])]
 
 
 def rules(environ: Mapping[str, str]) -> dict[str, int]:
-    """The lifecycle rules of this test's bucket, and their days."""
+    """Return the lifecycle rules of this test's bucket, with their days."""
     held = client("s3", environ).get_bucket_lifecycle_configuration(Bucket=environ["S3_BUCKET"])["Rules"]
     return {rule["ID"]: rule["Expiration"]["Days"] for rule in held}
 
@@ -84,12 +84,12 @@ def test_every_command_and_option_explains_itself() -> None:
 
 
 def test_submit_waits_and_shows_how_each_job_ended(service: Service, world: World) -> None:
-    # Given a good cover and one that is not there
+    # Given a good cover and a missing cover
     cover, none = world.serve("/cli/cover.png", png()), world.url("/cli/none.png")
-    # When both are waited for
+    # When both are submitted with --wait
     urls = [f"{cover}?token=SECRET", none]
     done = image_pipeline("submit", *urls, "--folder", "A b", "--wait", environ=service.environ)
-    # Then the one's URLs and the other's error are shown, without control codes, and the status says that one failed
+    # Then the output has the URLs and the error, without control codes, and the status reports the failure
     assert done.returncode == 1, done.stderr
     assert not CONTROL_CODE.search(done.stdout)
     assert "SECRET" not in done.stdout
@@ -97,26 +97,26 @@ def test_submit_waits_and_shows_how_each_job_ended(service: Service, world: Worl
         assert re.search(rf"  {size} +http://\S+/images-resized/A_B/[0-9a-f]{{32}}_{size}\.png\n", done.stdout)
     assert "http_404 in fetch: 127.0.0.1/cli/none.png answered 404" in done.stdout
     assert "1 done, 1 failed" in done.stdout
-    # And the queue that was made for it is gone
+    # And the queue that was created for the results is deleted
     assert not queues(service.environ, "_submit")
 
-    # When a file is sent straight to the fetch stage, its results as JSON lines
+    # When a file is sent straight to the fetch stage, with results as JSON lines
     direct = service.environ | {"QUEUE_URL": ""}
     lines = "".join(json.dumps({"itunes_image": f"{cover}?{n}", "n": n}) + "\n\n" for n in range(3))
     done = image_pipeline("submit", "--file", "-", "--wait", "--json", environ=direct, stdin=lines)
-    # Then each job is told of twice: when it was sent, and how it ended
+    # Then each job is printed twice: when it was sent, and how it ended
     assert done.returncode == 0, done.stderr
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [each["status"] for each in told] == ["sent"] * 3 + ["done"] * 3
-    assert {each["job_id"] for each in told[:3]} == {each["job_id"] for each in told[3:]}
-    assert sorted(each["result"]["n"] for each in told[3:]) == [0, 1, 2]
-    assert all(set(each["result"]["itunes_image_info"]) == {"50x50", "250X250", "800x800"} for each in told[3:])
+    printed = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["status"] for each in printed] == ["sent"] * 3 + ["done"] * 3
+    assert {each["job_id"] for each in printed[:3]} == {each["job_id"] for each in printed[3:]}
+    assert sorted(each["result"]["n"] for each in printed[3:]) == [0, 1, 2]
+    assert all(set(each["result"]["itunes_image_info"]) == {"50x50", "250X250", "800x800"} for each in printed[3:])
 
 
 def test_submit_that_is_not_answered_gives_up_and_deletes_its_queue(environ: dict[str, str]) -> None:
-    # Given no workers; When a job is waited for
+    # Given no workers; When a job is submitted with --wait
     done = image_pipeline("submit", "http://example.org/a.png", "--wait", "--timeout", "1", environ=environ)
-    # Then it is over soon
+    # Then the command gives up
     assert done.returncode == 1
     assert "no result in time" in done.stdout
     assert not queues(environ, "_submit")
@@ -124,24 +124,24 @@ def test_submit_that_is_not_answered_gives_up_and_deletes_its_queue(environ: dic
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_submit_that_is_interrupted_deletes_its_queue(environ: dict[str, str], signum: int) -> None:
-    # Given a job that is waited for
+    # Given a command that waits for a job
     submit = [sys.executable, "-m", "pipeline", "submit", "http://example.org/a.png", "--wait", "--json"]
     with subprocess.Popen(submit, env=environ, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert json.loads(process.stdout.readline())["status"] == "sent"
         assert queues(environ, "_submit")
-        # When it is told to end
+        # When it receives the signal
         process.send_signal(signum)
-        # Then it does
+        # Then it ends
         assert process.wait(60) == 130
     assert not queues(environ, "_submit")
 
 
 def test_submit_prints_ids(environ: dict[str, str]) -> None:
-    # When jobs are sent and not waited for
+    # When jobs are sent without --wait
     urls = ["http://example.org/a.png", "http://example.org/b.png"]
     done = image_pipeline("submit", *urls, "--redirect-queue", "results", environ=environ)
-    # Then there is a line for each
+    # Then the output has a line for each
     assert done.returncode == 0, done.stderr
     assert re.findall(r"^[0-9a-f-]{36}  (\S+)$", done.stdout, re.MULTILINE) == [
         "example.org/a.png",
@@ -186,14 +186,14 @@ def test_provision_can_be_repeated_and_keeps_the_rules_of_others(environ: dict[s
         Bucket=environ["S3_BUCKET"], LifecycleConfiguration={"Rules": [theirs]}
     )
 
-    # When a dry run is made, Then it says what it would do, and nothing has changed
+    # When a dry run is made, Then it prints the planned changes and makes none
     done = image_pipeline("provision", "--dry-run", environ=environ)
     assert done.returncode == 0, done.stderr
     assert f"would create queue {environ['QUEUE_NAMESPACE']}_fetch\n" in done.stdout
     assert not queues(environ)
     assert rules(environ) == {"theirs": 3}
 
-    # When it is run, Then the queues are there, and its rule beside theirs
+    # When it is run, Then the queues exist, and the bucket has both rules
     done = image_pipeline("provision", environ=environ)
     assert done.returncode == 0, done.stderr
     stages = ("fetch", "resize", "upload", "notify")
@@ -201,35 +201,35 @@ def test_provision_can_be_repeated_and_keeps_the_rules_of_others(environ: dict[s
     assert set(queues(environ)) >= wanted
     assert rules(environ) == {"theirs": 3, "image-pipeline-staging": 14}
 
-    # When it is run again, Then there is nothing to do
+    # When it is run again, Then nothing is left to do
     done = image_pipeline("provision", environ=environ)
     assert (done.returncode, done.stdout) == (0, "Everything exists already; nothing was changed.\n")
 
 
 def test_local_tells_where_things_are_and_leaves_nothing_running(environ: dict[str, str], tmp_path: Path) -> None:
-    # Given the service as `local` starts it
+    # Given the service, started by `local`
     environ |= {"ALLOWED_NETWORKS": "127.0.0.0/8,10.0.0.0/8"}
     log, env_file = tmp_path / "output", tmp_path / "local.env"
     local = [sys.executable, "-m", "pipeline", "local", "--data-dir", str(tmp_path), "-c", "resize=2,sweep=0"]
     with log.open("w") as output, subprocess.Popen(local, env=environ, stdout=output, stderr=output) as process:
         wait_for(lambda: "resize.2    | " in log.read_text() and "Taking messages" in log.read_text(), 60)
         assert "sweep.1" not in log.read_text()
-        # Then a second terminal finds it
+        # Then a second terminal can use it
         script = 'set -a; . "$1"; set +a; exec "$2" -m pipeline provision'
         shell = ["sh", "-c", script, "sh", str(env_file), sys.executable]
         elsewhere = {"PATH": os.environ["PATH"]}
         done = subprocess.run(shell, env=elsewhere, capture_output=True, text=True, timeout=200, check=False)
         assert done.stdout == "Everything exists already; nothing was changed.\n", done.stderr
         assert "ALLOWED_NETWORKS=127.0.0.0/8,10.0.0.0/8\n" in env_file.read_text()
-        # and its page, where it says
+        # and the dashboard is at the printed address
         (address,) = re.findall(r"^  Dashboard +(http://127\.0\.0\.1:\d+/)$", log.read_text(), flags=re.MULTILINE)
         wait_for(lambda: "The dashboard: http" in log.read_text(), 60)
         assert f"Queues <code>{environ['QUEUE_NAMESPACE']}_" in requests.get(address, timeout=30).text
         children = descendants(process.pid)
         assert len(children) > 8
-        # When it is interrupted, as by Ctrl-C
+        # When it is interrupted, as Ctrl-C does
         process.send_signal(signal.SIGINT)
-        # Then it ends well, and all that it started has ended
+        # Then it ends with status 0, and so do all its child processes
         assert process.wait(100) == 0
     assert log.read_text().endswith("Everything has stopped.\n")
     assert not env_file.exists()
@@ -243,7 +243,7 @@ def test_local_refuses_what_the_procfile_has_not(environ: dict[str, str]) -> Non
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that `pid` started, and those that they did."""
+    """Return the child processes of `pid` and their descendants."""
     listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     parents = {int(child): int(parent) for child, parent in (line.split() for line in listed.splitlines())}
     found = [pid]

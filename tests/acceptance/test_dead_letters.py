@@ -1,4 +1,4 @@
-"""Jobs that were given up, sent through again by `image-pipeline dead redrive`, in the running service."""
+"""`image-pipeline dead redrive` sends failed jobs through the running service again."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tests.support.waiting import wait_for
 
 @pytest.fixture(scope="module")
 def proxy(acceptance_stack: EmbeddedStack) -> Iterator[Proxy]:
-    """In front of S3."""
+    """A proxy in front of S3."""
     with Proxy(acceptance_stack.environ["AWS_ENDPOINT_URL"], random.Random(1)) as proxy:
         yield proxy
 
 
 @pytest.fixture(scope="module")
-def impatient(acceptance_stack: EmbeddedStack, proxy: Proxy) -> Iterator[Service]:
-    """The service that tries nothing twice."""
+def without_retries(acceptance_stack: EmbeddedStack, proxy: Proxy) -> Iterator[Service]:
+    """The service without retries."""
     more = {"RETRY_DELAYS": ",", "FETCH_RETRY_DELAYS": ",", "POSTBACK_RETRY_DELAYS": ","}
     with running_service(
         acceptance_stack,
@@ -45,7 +45,7 @@ def impatient(acceptance_stack: EmbeddedStack, proxy: Proxy) -> Iterator[Service
 
 
 def dead(*arguments: str, status: int = 0) -> str:
-    """What `image-pipeline dead` prints in a process of its own."""
+    """Run `image-pipeline dead` in its own process and return its output."""
     command = [sys.executable, "-m", "pipeline", "dead", *arguments]
     done = subprocess.run(
         command, env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True, timeout=300, check=False
@@ -55,7 +55,7 @@ def dead(*arguments: str, status: int = 0) -> str:
 
 
 def small_png(number: int) -> bytes:
-    """A picture of one colour, another for each number."""
+    """Return a single-colour picture; each number has its own colour."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -69,33 +69,33 @@ def small_png(number: int) -> bytes:
 
 @pytest.mark.timeout(400)
 def test_uploads_that_failed_go_through_again_without_a_request_to_their_sources(
-    impatient: Service, world: World, proxy: Proxy
+    without_retries: Service, world: World, proxy: Proxy
 ) -> None:
     number = 1000
     from pipeline.actors import broker, fetch_image
 
-    # Given jobs whose renditions the bucket refuses
+    # Given jobs whose renditions the bucket rejects
     hook = unique("/hook")
     covers = [world.serve(unique("/cover.png"), small_png(n)) for n in range(number)]
-    broker.namespace = impatient.environ["QUEUE_NAMESPACE"]
+    broker.namespace = without_retries.environ["QUEUE_NAMESPACE"]
     broker._urls.clear()
     with proxy.trouble(Trouble(Act.FORBID, {"PUT"}, path="/images-resized/")):
         payloads = [{"image_url": url, "bucket_name": "Redriven", "postback_url": world.url(hook)} for url in covers]
         assert not any(broker.enqueue_many([fetch_image.message(payload) for payload in payloads]))
         wait_for(lambda: len(world.posted(hook)) >= number, timeout=300)
-        wait_for(lambda: impatient.counts("upload") == (0, 0, 0))
+        wait_for(lambda: without_retries.counts("upload") == (0, 0, 0))
     failed = {post.headers["webhook-id"]: post.body for post in world.posted(hook)}
     assert len(failed) == number
     assert {(e["stage"], e["code"]) for e in (body["image_url_error"] for body in failed.values())} == {
         ("upload", "s3_error")
     }
-    assert impatient.counts("upload_dlq") == (number, 0, 0)
+    assert without_retries.counts("upload_dlq") == (number, 0, 0)
     fetches = len(world.fetches)
 
-    # When it takes them again, and they are redriven
+    # When the bucket accepts them again, and the jobs are redriven
     shown = dead("redrive", "--stage", "upload", "--rate", "200", "--yes")
 
-    # Then each has a second outcome, which is good, under an id of its own,
+    # Then each has a second outcome, a success with its own id,
     assert re.search(rf"upload +s3_error +{number:,} +sends them", shown)
     assert f"Sent {number:,} letters through again" in shown
     wait_for(lambda: len(world.posted(hook)) >= 2 * number, timeout=300)
@@ -108,61 +108,61 @@ def test_uploads_that_failed_go_through_again_without_a_request_to_their_sources
         assert "image_url_error" not in after
     assert len({body["image_url_info"]["50x50"]["url"] for body in good.values()}) == number
 
-    # no source was asked again, and nothing is left: no letter, no message, no staged byte.
+    # no source was requested again, and no letter, message or staged object is left.
     assert len(world.fetches) == fetches
     queues = ("upload_dlq", "upload", "notify_dlq", "fetch_dlq")
-    wait_for(lambda: all(impatient.counts(queue) == (0, 0, 0) for queue in queues))
-    wait_for(lambda: impatient.staged() == 0)
+    wait_for(lambda: all(without_retries.counts(queue) == (0, 0, 0) for queue in queues))
+    wait_for(lambda: without_retries.staged() == 0)
 
 
 def test_each_letter_of_a_job_is_redriven_under_an_id_of_its_own_and_carries_both_images(
-    impatient: Service, world: World, proxy: Proxy
+    without_retries: Service, world: World, proxy: Proxy
 ) -> None:
-    # Given a job of which one image is gone, the other one cannot be stored, and whose receiver takes nothing
+    # Given a job with a missing image, an image that cannot be stored, and a receiver that rejects everything
     hook, lost, stored = unique("/hook"), unique("/lost.jpg"), unique("/stored.jpg")
     world.serve(stored, picture("JPEG", (61, 61)))
     world.answers[hook] = [410]
     job = {"image_url": world.url(lost), "itunes_image": world.url(stored), "postback_url": world.url(hook)}
     with proxy.trouble(Trouble(Act.FORBID, {"PUT"}, path="/images-resized/")):
-        job_id = impatient.send(job)
-        wait_for(lambda: impatient.counts("notify_dlq") == (1, 0, 0))
+        job_id = without_retries.send(job)
+        wait_for(lambda: without_retries.counts("notify_dlq") == (1, 0, 0))
     letters = [json.loads(line) for line in dead("list", "--json").splitlines()]
     assert {(letter["stage"], letter["code"], letter["report_id"]) for letter in letters} == {
         ("fetch", "http_404", f"{job_id}.r1"),
         ("upload", "s3_error", f"{job_id}.r2"),
         ("notify", "http_410", f"{job_id}.r3"),
     }
-    asked = world.fetches.count(stored)
+    fetched = world.fetches.count(stored)
 
-    # When the bucket takes it, and the failed upload is redriven,
+    # When the bucket accepts it, and the failed upload is redriven,
     dead("redrive", "--stage", "upload", "--host", "127.0.0.1", "--yes")
-    # then its result carries both images as they are now,
+    # then its result has the current state of both images,
     body = wait_for_post(world, hook, count=2).body
     assert body["image_url_error"]["code"] == "http_404"
     assert body["itunes_image_info"]["50x50"]["url"]
-    # and when the lost one is there again, and that letter is redriven, the result has both.
+    # and when the missing image is back, and its letter is redriven, the result has both.
     world.serve(lost, picture("JPEG", (62, 62)))
     dead("redrive", job_id[:12], "--code", "http_404", "--yes")
     post = wait_for_post(world, hook, count=3)
     assert post.body["image_url_info"]["50x50"]["url"]
     assert post.body["itunes_image_info"] == body["itunes_image_info"]
     assert [each.headers["webhook-id"] for each in world.posted(hook)] == [job_id, f"{job_id}.r2", f"{job_id}.r1"]
-    assert world.fetches.count(stored) == asked
+    assert world.fetches.count(stored) == fetched
 
-    # The delivery that failed can be made still: it is the first result.
+    # The failed delivery can still be redriven; it sends the first result.
     dead("redrive", "--stage", "notify", "--yes")
     assert wait_for_post(world, hook, count=4).body["itunes_image_error"]["code"] == "s3_error"
     assert "No dead letter was found." in dead("list")
-    wait_for(lambda: impatient.staged() == 0)
+    wait_for(lambda: without_retries.staged() == 0)
 
 
-def test_what_is_redriven_too_early_is_a_letter_again(impatient: Service, world: World) -> None:
+def test_what_is_redriven_too_early_is_a_letter_again(without_retries: Service, world: World) -> None:
     hook, path = unique("/hook"), f"/{secrets.token_hex(4)}/not-yet.jpg"
-    impatient.send({"image_url": world.url(path), "postback_url": world.url(hook)})
-    wait_for(lambda: impatient.counts("fetch_dlq") == (1, 0, 0))
+    without_retries.send({"image_url": world.url(path), "postback_url": world.url(hook)})
+    wait_for(lambda: without_retries.counts("fetch_dlq") == (1, 0, 0))
     for _ in range(2):
         assert "Sent 1 letter through again" in dead("redrive", "--stage", "fetch", "--yes")
-        wait_for(lambda: impatient.counts("fetch_dlq") == (1, 0, 0))
+        wait_for(lambda: without_retries.counts("fetch_dlq") == (1, 0, 0))
     world.serve(path, picture("JPEG", (63, 63)))
     dead("redrive", "--stage", "fetch", "--yes")
     posts = wait_for(lambda: (found := world.posted(hook)) and len(found) >= 4 and found)

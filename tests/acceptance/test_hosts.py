@@ -1,4 +1,4 @@
-"""Manners towards hosts, as the running fetch stage has them."""
+"""The host limiter in the running fetch stage."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from tests.support.waiting import wait_for
 
 
 class Gauge:
-    """A host whose answers wait at a gate; it counts the requests that are under way. A path that ends in `late` fails
-    at first."""
+    """A host that answers only once its gate is open, and counts concurrent requests.
+
+    The first request of a path that ends in `late` fails.
+    """
 
     def __init__(self) -> None:
         self.now = self.most = 0
@@ -37,7 +39,7 @@ class Gauge:
             yield answer(200, self.cover)
 
 
-def test_a_slow_host_holds_four_threads_and_costs_nobody_an_attempt(
+def test_a_slow_host_occupies_four_threads_and_uses_up_no_attempt(
     acceptance_stack: EmbeddedStack, world: World
 ) -> None:
     gauge, hook, other = Gauge(), unique("/hook"), unique("/other")
@@ -51,16 +53,16 @@ def test_a_slow_host_holds_four_threads_and_costs_nobody_an_attempt(
             path = f"/{n}/{'late' if n % 4 == 3 else 'cover'}"
             service.send({"image_url": slow.url(path), "postback_url": world.url(hook)})
         wait_for(lambda: gauge.now == 4)
-        # When one for another host comes, then it is served at once.
+        # When a job for another host arrives, then it is processed at once.
         cover = world.serve(unique(), picture("JPEG", (32, 32)))
         service.send({"image_url": cover, "postback_url": world.url(other)})
         wait_for_post(world, other)
         assert gauge.now == 4
-        # When all others were put off more often than they have attempts, and the host then answers, to some with 503,
+        # When the other jobs were snoozed more often than they have attempts, and the host then answers, some with 503,
         wait_for(lambda: service.log.count("outcome=put_off") >= 60, timeout=90)
         assert not world.posted(hook)
         gauge.open.set()
-        # then all end well, with the one attempt more that they have, and never were there more than four at a time.
+        # then all succeed, using their one retry, and at most four requests ran at a time.
         wait_for_post(world, hook, count=24, timeout=90)
         assert all(post.body["image_url_info"] for post in world.posted(hook))
         assert gauge.most == 4

@@ -1,4 +1,4 @@
-"""A worker that is killed while it renders."""
+"""A worker is killed while it renders."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def test_a_job_whose_worker_is_killed_in_the_middle_of_a_resize_ends_within_a_mi
     with running_service(acceptance_stack, procfile, STAGES_ALONE, **settings) as service:
         send_message({"image_url": cover, "postback_url": world.url(hook)})
         wait_for(stalled.exists)
-        # When its worker is killed with all that belongs to it, and another one starts
+        # When its worker's process group is killed, and another worker starts
         os.killpg(service.supervisor.pid("resize.1") or 0, signal.SIGKILL)
-        # Then the outcome is there within a minute, once.
+        # Then the outcome is posted once, within a minute.
         assert wait_for_post(world, hook, timeout=60).body["image_url_info"]["50x50"]["url"]
         wait_for(lambda: service.counts("notify") == (0, 0, 0))
         assert len(world.posted(hook)) == 1

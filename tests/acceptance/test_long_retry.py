@@ -1,4 +1,4 @@
-"""A retry that is due only after every process was started again."""
+"""A retry that is due only after every process has restarted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.waiting import wait_for
 def test_a_retry_due_in_two_hours_survives_a_restart_of_every_process(
     acceptance_stack: EmbeddedStack, world: World, tmp_path: Path
 ) -> None:
-    # Given workers whose clock the test moves, and a source that is down, to be asked again in two hours
+    # Given workers whose clock the test moves, and a source that is down and will be retried in two hours
     clock, procfile = tmp_path / "clock", tmp_path / "Procfile"
     clock.write_text("0")
     lines = PROCFILE.read_text()
@@ -37,14 +37,14 @@ def test_a_retry_due_in_two_hours_survives_a_restart_of_every_process(
             service.send({"image_url": cover, "postback_url": world.url(canary)})
             wait_for_post(world, canary, timeout=90)
 
-        # When every process is started again, and an hour and a half passes (a fifth of the wait is left to chance),
+        # When every process restarts, and an hour and a half passes (the wait has 20 % jitter),
         restart_and_pass_a_job()
         clock.write_text("5400")
         restart_and_pass_a_job()
-        # then the source was not asked again;
+        # then the source was not requested again;
         wait_for(lambda: service.counts("fetch") == (0, 0, 1))
         assert world.fetches.count(path) == 1
-        # and when its time has come, the job ends well.
+        # and when the retry is due, the job succeeds.
         clock.write_text("8700")
         assert wait_for_post(world, hook).body["image_url_info"]["50x50"]["url"]
         assert world.fetches.count(path) == 2

@@ -1,4 +1,4 @@
-"""The metrics and health checks of the running service, as Prometheus and a probe see them."""
+"""The metrics and health checks of the running service, as Prometheus and probes see them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.line import Line
 from tests.support.waiting import wait_for
 from tests.unit.monitoring.test_http_server import free_port
 
-#: How many processes of each type serve metrics: fetch is scaled by processes, resize has one for each core.
+#: How many processes of each type serve metrics. The test scales fetch; resize has one process per core.
 EXPECTED = {
     "fetch": 3,
     "resize": os.cpu_count() or 1,
@@ -33,13 +33,13 @@ EXPECTED = {
 
 
 class Watch:
-    """What is said at every port that the processes named in their logs."""
+    """Reads the endpoints whose ports the processes log."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
 
     def ports(self) -> list[tuple[str, int]]:
-        """The types of the processes, and their ports."""
+        """Return the process types with their ports."""
         found = re.findall(r"(\w+): metrics and health at http://127\.0\.0\.1:(\d+)", self.service.log)
         return [(process, int(port)) for process, port in found]
 
@@ -50,7 +50,7 @@ class Watch:
         return next(port for name, port in self.ports() if name == process)
 
     def total(self, name: str, **labels: str) -> float:
-        """The sum of a metric over all processes, of those series that have the labels."""
+        """Return a metric's sum over all processes and all series with these labels."""
         return sum(
             sample.value
             for _, port in self.ports()
@@ -83,7 +83,7 @@ def watch(acceptance_stack: EmbeddedStack, line: Line, tmp_path_factory: pytest.
         yield watch
 
 
-def test_every_process_has_a_port_of_its_own_and_says_what_it_is(watch: Watch) -> None:
+def test_every_process_has_its_own_port_and_names_itself(watch: Watch) -> None:
     ports = watch.ports()
     assert Counter(process for process, _ in ports) == EXPECTED
     assert len({port for _, port in ports}) == len(ports)
@@ -98,12 +98,12 @@ def test_every_process_has_a_port_of_its_own_and_says_what_it_is(watch: Watch) -
         if process in {"fetch", "resize", "upload", "notify"}:
             assert info["queues"] == f"{process},{process}_bulk"
         assert watch.get(port, "/livez").ok, process
-        if process != "ingest":  # which waits for the first answer, and a poll takes 20 s where nothing comes
+        if process != "ingest":  # its first poll of an empty queue takes 20 s
             wait_for(lambda port=port: watch.get(port, "/readyz").ok, timeout=30)
 
 
-def test_the_counts_are_those_of_the_jobs_that_were_sent(watch: Watch, world: World) -> None:
-    # Given three covers, one that is not there, and an input that is none
+def test_the_counts_match_the_jobs_that_were_sent(watch: Watch, world: World) -> None:
+    # Given three covers, a missing cover, and an invalid input message
     service, hook = watch.service, unique("/hook")
     covers = {unique("/cover.png"): picture("PNG", size=(40 + place, 40)) for place in range(3)}
     for path, cover in covers.items():
@@ -117,7 +117,7 @@ def test_the_counts_are_those_of_the_jobs_that_were_sent(watch: Watch, world: Wo
     )
     for number in range(4):
         wait_for_post(world, f"{hook}/{number}")
-    # When one of them comes again, through the input queue
+    # When a cover is submitted again, through the input queue
     again = {"image_url": world.url(next(iter(covers))), "bucket_name": "watched", "postback_url": world.url(hook)}
     aws.sqs().send_message(
         QueueUrl=service.environ["QUEUE_URL"],
@@ -127,7 +127,7 @@ def test_the_counts_are_those_of_the_jobs_that_were_sent(watch: Watch, world: Wo
     )
     wait_for_post(world, hook)
     assert watch.get(watch.of("ingest"), "/readyz").ok
-    # Then every process has counted what it did, and nothing else.
+    # Then every process has counted exactly its own work.
     expected = {
         ("jobs_total", "stage=ingest", "outcome=done"): 1,
         ("jobs_total", "stage=ingest", "outcome=rejected"): 1,
@@ -162,7 +162,7 @@ def test_the_counts_are_those_of_the_jobs_that_were_sent(watch: Watch, world: Wo
     fetched = sum(map(len, covers.values())) + len(next(iter(covers.values())))
     assert watch.total("fetched_bytes_total") - before == fetched
     assert watch.total("stored_bytes_total") > 0
-    # Each rendition is a PUT, and so is each staged object: an original and its renditions, of three covers.
+    # A PUT for each rendition and each staged object. Each cover has two: the original and its renditions.
     assert watch.total("aws_requests_total", operation="PutObject", result="ok") == 9 + 2 * 3
 
 
@@ -180,7 +180,7 @@ def test_a_worker_is_not_ready_while_sqs_is_away_and_live_all_the_time(watch: Wa
     assert watch.total("aws_requests_total", service="sqs", result="no_answer") > 0
 
 
-def test_what_is_shown_names_no_url_and_no_secret(watch: Watch) -> None:
+def test_metrics_contain_no_url_and_no_secret(watch: Watch) -> None:
     for _, port in watch.ports():
         text = watch.get(port, "/metrics").text
         assert "://" not in re.sub(r"^#.*$", "", text, flags=re.MULTILINE)

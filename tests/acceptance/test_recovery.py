@@ -1,4 +1,4 @@
-"""What goes wrong between the stages, and how jobs get over it."""
+"""Jobs recover from failures between the stages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GONE = "0" * 32
 
 
 def send_job(service: Service, stage: str, actor: str, job: Any, *, age: float = 0) -> str:
-    """Put a job on a stage's queue, as the stage before it does; returns the message's id."""
+    """Put a job on a stage's queue, as the previous stage does; returns the message id."""
     message = {
         "queue_name": stage,
         "actor_name": actor,
@@ -58,7 +58,7 @@ def content_of(cover: bytes) -> Content:
 def test_a_job_whose_bytes_are_gone_starts_again_at_fetch(
     service: Service, world: World, stage: str, actor: str
 ) -> None:
-    # Given a job in the middle of its way, and nothing in staging
+    # Given a job between two stages, and an empty staging
     hook, path = unique("/hook"), unique("/cover.jpg")
     cover = picture("JPEG")
     world.serve(path, cover)
@@ -66,7 +66,7 @@ def test_a_job_whose_bytes_are_gone_starts_again_at_fetch(
     source = job.sources[0].fetched(GONE, content_of(cover))
     if stage == "upload":
         source = source.resized(Rendered(GONE, {"50x50": 1}))
-    # When its stage takes it, then it ends well all the same.
+    # When its stage receives it, then it still succeeds.
     send_job(service, stage, actor, job.with_sources({source.url: source}).encode())
     post = wait_for_post(world, hook)
     assert post.body["image_url_info"]["800x800"]["url"]
@@ -100,27 +100,27 @@ def test_a_job_of_a_newer_version_is_left_to_a_newer_worker(service: Service, wo
     # Given a job that a newer release sent
     job = {**job_at(world, unique("/hook"), unique()).encode(), "v": 99, "news": True}
     message_id = send_job(service, "resize", "resize_image", job)
-    # When a worker of this release receives it, then it waits, whole, for another one, and is no dead letter.
+    # When a worker of this release receives it, then it waits unchanged for a newer worker and is not a dead letter.
     wait_for(lambda: service.counts("resize") == (0, 0, 1))
     assert f"resize_image[{message_id}]" in service.log
     assert not service.dead_letters("resize_dlq")
     aws.sqs().purge_queue(QueueUrl=service.queue_url(service.name("resize")))
-    # One that nobody knew for longer than SQS keeps messages is a dead letter in the end.
+    # If no worker accepts it within SQS's retention period, it becomes a dead letter.
     send_job(service, "resize", "resize_image", job, age=15 * 86400)
     (letter,) = wait_for(lambda: service.dead_letters("resize_dlq"))
     assert letter["attributes"]["error_code"] == "unknown_version"
 
 
 def test_a_dead_letter_sent_again_reports_under_an_id_of_its_own(service: Service, world: World) -> None:
-    # Given a job that was given up, as its source was not there
+    # Given a job that failed because its source was missing
     hook, path = unique("/hook"), unique("/later.jpg")
     send_message({"image_url": world.url(path), "postback_url": world.url(hook)})
     failed = wait_for_post(world, hook)
     (letter,) = wait_for(lambda: [each for each in service.dead_letters("fetch_dlq") if path in each["body"]])
-    # When the source is there, and an operator puts the letter back on the queue as it is
+    # When the source exists, and an operator puts the unchanged letter back on the queue
     world.serve(path, picture("JPEG"))
     aws.sqs().send_message(QueueUrl=service.queue_url(service.name("fetch")), MessageBody=letter["body"])
-    # Then the success is reported under another id, so that nobody takes it for a repeat of the failure.
+    # Then the success has another id, so receivers do not ignore it as a repeat of the failure.
     succeeded = wait_for_post(world, hook, count=2)
     assert failed.body["image_url_error"]["code"] == "http_404"
     assert succeeded.body["image_url_info"]["50x50"]["url"]
@@ -149,19 +149,19 @@ def test_a_source_that_is_down_for_a_while_costs_a_wait_and_nothing_else(service
     world.serve(path, b"busy", status=500)
     send_message({"image_url": world.url(path), "postback_url": world.url(hook)})
     wait_for(lambda: world.fetches.count(path) >= 1)
-    # When the source is well again before the retries are used up, then the job ends well.
+    # When the source recovers before the last retry, then the job succeeds.
     world.serve(path, cover)
     assert wait_for_post(world, hook).body["image_url_info"]["50x50"]["url"]
 
 
 def test_a_killed_worker_s_jobs_are_taken_over(service: Service, world: World) -> None:
-    # Given a job in the hands of a fetch worker: its source does not answer
+    # Given a job in progress in a fetch worker, whose source does not answer
     hook = unique("/hook")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/cover.jpg"
         send_message({"image_url": url, "postback_url": world.url(hook)})
         asked, _ = silent.accept()
-        # When the whole group of the worker is killed, and the source then answers its successor
+        # When the worker's process group is killed, and the source answers the next worker
         os.killpg(service.supervisor.pid("fetch.1"), signal.SIGKILL)
         asked.close()
         silent.settimeout(100)
@@ -170,6 +170,6 @@ def test_a_killed_worker_s_jobs_are_taken_over(service: Service, world: World) -
         again.recv(65536)
         again.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(cover) + cover)
         again.close()
-    # Then the job ends well, under one id.
+    # Then the job succeeds, with one postback.
     assert wait_for_post(world, hook).body["image_url_info"]["50x50"]["url"]
     assert len(world.posted(hook)) == 1

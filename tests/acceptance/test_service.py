@@ -1,4 +1,4 @@
-"""From a message to a postback, field by field as the contract has it."""
+"""From a message to a postback: every field that the contract specifies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RED, BLUE = (220, 30, 30), (30, 30, 220)
 
 
 def picture(image_format: str, size: tuple[int, int] = (300, 200), mode: str = "RGB", **save: Any) -> bytes:
-    """A cover, red on its left half and blue on its right."""
+    """Return a cover whose left half is red and whose right half is blue."""
     image = Image.new("RGB", size, RED)
     image.paste(BLUE, (size[0] // 2, 0, *size))
     out = io.BytesIO()
@@ -35,7 +35,7 @@ def picture(image_format: str, size: tuple[int, int] = (300, 200), mode: str = "
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A PNG that only says it is so large."""
+    """Return a PNG whose header claims a large size."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
     beginning = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     return beginning + struct.pack(">I", 64) + b"IDAT" + b"\0" * 64
@@ -67,7 +67,7 @@ def test_raw_json_on_the_fifo_queue_becomes_objects_a_postback_and_a_redirected_
         "postback_url": world.url(hook),
         "anything": {"else": [1, 2.5, None, "ü"]},
     }
-    # When a producer puts it on the input queue as it does today
+    # When a producer puts it on the input queue as producers do today
     sent = aws.sqs().send_message(
         QueueUrl=service.environ["QUEUE_URL"],
         MessageBody=json.dumps(payload),
@@ -76,7 +76,7 @@ def test_raw_json_on_the_fifo_queue_becomes_objects_a_postback_and_a_redirected_
     )
     post = wait_for_post(world, hook)
 
-    # Then the result is the payload and, for each image, each rendition's URL and path,
+    # Then the result is the payload plus each rendition's URL and path,
     base = f"{service.environ['AWS_ENDPOINT_URL']}/{service.environ['S3_BUCKET']}"
     path = "images-resized/MUNDO_CRISTAO_PODCASTS/"
     result = post.body
@@ -95,17 +95,17 @@ def test_raw_json_on_the_fifo_queue_becomes_objects_a_postback_and_a_redirected_
     infos = {key: result[key] for key in ("image_url_info", "itunes_image_info")}
     assert result == payload | infos | {"postback_secret_key": "a secret of the test"}
 
-    # the postback proves itself,
+    # the postback's signature is valid,
     assert post.headers["content-type"] == "application/json"
     assert post.headers["webhook-id"] == input_job_id(sent["MessageId"])
     assert Webhook(service.environ["POSTBACK_SIGNING_SECRET"]).verify(post.raw, post.headers) == result
 
-    # the redirected message is the same without the secret,
+    # the redirected message has the same content without the secret,
     (message,) = wait_for(lambda: service.take_all(redirect))
     assert json.loads(message["body"]) == payload | infos
     assert message["attributes"] == {"job_id": input_job_id(sent["MessageId"])}
 
-    # every object is what its name says, with the contract's headers,
+    # every object has the size and format of its name, and the contract's headers,
     for field, image_format in (("image_url_info", "JPEG"), ("itunes_image_info", "PNG")):
         for name, rendition in result[field].items():
             key = rendition["url"].removeprefix(f"{base}/")
@@ -122,13 +122,13 @@ def test_raw_json_on_the_fifo_queue_becomes_objects_a_postback_and_a_redirected_
             uris = {(grant["Grantee"].get("URI", ""), grant["Permission"]) for grant in acl["Grants"]}
             assert ("http://acs.amazonaws.com/groups/global/AllUsers", "READ") in uris
 
-    # and nothing is left in staging or in the input queue.
+    # and staging and the input queue are empty.
     wait_for(lambda: service.staged() == 0)
     assert not service.take_all(service.environ["QUEUE_URL"])
 
 
 def test_the_documents_own_example(service: Service, world: World) -> None:
-    # Given the example of the running system's document, its redirect queue not there
+    # Given the example from the running system's document, whose redirect queue does not exist
     hook = unique("/postback")
     image_url = world.serve(unique("/img.png"), picture("PNG"))
     # When it is sent as the document shows
@@ -141,7 +141,7 @@ def test_the_documents_own_example(service: Service, world: World) -> None:
             "postback_url": world.url(hook),
         }
     )
-    # Then the postback has just the fields of the document's example, and the id as its hex digits.
+    # Then the postback has exactly the fields of the example, and the id as hex digits.
     result = wait_for_post(world, hook).body
     assert list(result) == [
         "_id",
@@ -203,10 +203,10 @@ def test_an_unchanged_cover_is_neither_decoded_nor_uploaded_again(service: Servi
     first, second = unique("/hook"), unique("/hook")
     send_message({"image_url": world.serve(unique(), cover), "bucket_name": folder, "postback_url": world.url(first)})
     before = wait_for_post(world, first).body["image_url_info"]
-    # When the same bytes come again, from elsewhere
+    # When another URL serves the same bytes
     send_message({"image_url": world.serve(unique(), cover), "bucket_name": folder, "postback_url": world.url(second)})
     post = wait_for_post(world, second)
-    # Then the URLs are the same, and the job went from fetch straight to notify.
+    # Then the URLs are the same, and the job skipped resize and upload.
     assert post.body["image_url_info"] == before
     job = post.headers["webhook-id"]
     stages = lambda: set(re.findall(rf"stage=(\w+) job={job} outcome=done", service.log))  # noqa: E731
@@ -231,7 +231,7 @@ def test_an_exif_rotated_photo_stands_upright(service: Service, world: World) ->
 
 
 def test_a_postback_that_fails_is_retried_alone_with_the_same_id_and_body(service: Service, world: World) -> None:
-    # Given a receiver that answers 500, then 302, then well, and a redirect queue beside it
+    # Given a receiver that answers 500, 302 and then 204, and a redirect queue
     hook, path = unique("/hook"), unique("/once.jpg")
     world.answers[hook] = [500, 302]
     redirect = aws.sqs().create_queue(QueueName=f"R-{secrets.token_hex(4)}.fifo", Attributes={"FifoQueue": "true"})[
@@ -239,10 +239,10 @@ def test_a_postback_that_fails_is_retried_alone_with_the_same_id_and_body(servic
     ]
     url = world.serve(path, picture("JPEG"))
     send_message({"image_url": url, "postback_url": world.url(hook), "redirect_queue": redirect.rsplit("/", 1)[-1]})
-    # When the third attempt is taken
+    # When the third attempt succeeds
     wait_for_post(world, hook, count=3)
     posts = world.posted(hook)
-    # Then all were the same message, the image was fetched once, and the redirected message was sent once.
+    # Then all attempts sent the same message, and the image was fetched and redirected once.
     assert len({(post.headers["webhook-id"], post.raw) for post in posts}) == 1
     assert world.fetches.count(path) == 1
     (message,) = service.take_all(redirect)
@@ -290,7 +290,7 @@ def test_a_payload_over_64_kib_waits_in_staging(service: Service, world: World) 
 
 
 def test_twenty_messages_with_every_kind_of_bad_input_mixed_in(service: Service, world: World) -> None:
-    # Given twenty messages at once: eleven good ones, and one of each kind of bad input
+    # Given twenty messages: eleven good ones, and one for each kind of bad input
     hook = unique("/hook")
     answer = {"postback_url": world.url(hook)}
     good = [
@@ -314,7 +314,7 @@ def test_twenty_messages_with_every_kind_of_bad_input_mixed_in(service: Service,
     bodies += [json.dumps({**answer, "code": code, "image_url": url}) for code, url in bad_images.items()]
     assert len(bodies) == 20
     pids = {name: service.supervisor.pid(name) for name in service.supervisor.names}
-    # When they are put on the queue, mixed
+    # When they are put on the queue in mixed order
     for body in sorted(bodies, key=hash):
         aws.sqs().send_message(
             QueueUrl=service.environ["QUEUE_URL"],
@@ -322,13 +322,13 @@ def test_twenty_messages_with_every_kind_of_bad_input_mixed_in(service: Service,
             MessageGroupId=secrets.token_hex(8),
             MessageDeduplicationId=secrets.token_hex(8),
         )
-    # Then every good one is answered well, and every bad image with its code,
+    # Then every good message succeeds, every bad image is reported with its code,
     wait_for_post(world, hook, count=17)
     results = [post.body for post in world.posted(hook)]
     assert sorted(result["n"] for result in results if result["image_url_info"]) == list(range(11))
     failed = {result["code"]: result["image_url_error"]["code"] for result in results if not result["image_url_info"]}
     assert failed == {code: code for code in bad_images}
-    # every bad one is in a dead-letter queue with its reason,
+    # every bad message is in a dead-letter queue with its reason,
     letters: list[Any] = []
     wait_for(
         lambda: (
@@ -339,7 +339,7 @@ def test_twenty_messages_with_every_kind_of_bad_input_mixed_in(service: Service,
         )
     )
     assert sorted(letter["attributes"]["error_code"] for letter in letters) == sorted([*bad_messages, *bad_images])
-    # and no stage was started again.
+    # and no stage was restarted.
     assert pids == {name: service.supervisor.pid(name) for name in service.supervisor.names}
     assert not world.posted(hook)[17:]
 
@@ -350,7 +350,7 @@ def test_no_secret_and_no_query_is_in_any_log(service: Service, world: World) ->
     url = url.replace("http://", "http://user:planted-password@")
     send_message({"image_url": url, "body": "planted-body", "postback_url": world.url(hook) + "?key=planted-key"})
     post = wait_for(lambda: next((post for post in world.posts if post.path.startswith(hook)), None))
-    # Then every stage's line about the job is there, and holds none of it.
+    # Then every stage has logged the job, without any of the secrets.
     job_id = post.headers["webhook-id"]
     for stage in ("fetch", "resize", "upload", "notify"):
         wait_for(lambda stage=stage: any(job_id in line for name, line in service.lines if name.startswith(stage)))
@@ -359,26 +359,26 @@ def test_no_secret_and_no_query_is_in_any_log(service: Service, world: World) ->
 
 
 def test_sigterm_in_the_middle_of_work_loses_nothing(service: Service, world: World) -> None:
-    # Given forty jobs, some done, some in hand, some waiting
+    # Given forty jobs: some done, some in progress, some waiting
     hook, folder = unique("/hook"), secrets.token_hex(4)
     cover = picture("JPEG", (2000, 2000))
     staged = service.staged()
-    with ExitStack() as held:
+    with ExitStack() as delayed:
         for n in range(40):
             path = unique(f"/{n}.jpg")
-            if n >= 20:  # the sources of these answer only when all are stopping
-                held.enter_context(world.holding(path))
+            if n >= 20:  # these sources answer only when all processes are stopping
+                delayed.enter_context(world.delaying(path))
             url = world.serve(path, cover + bytes([n]))
             send_message({"n": n, "image_url": url, "bucket_name": folder, "postback_url": world.url(hook)})
         wait_for_post(world, hook, count=3)
-        # When every process is told to stop, and started again
+        # When every process is stopped and started again
         stopping = threading.Thread(target=service.supervisor.stop)
         stopping.start()
         wait_for(lambda: service.supervisor.pid("ingest.1") is None)
     stopping.join()
     assert len(world.posted(hook)) < 40
     service.supervisor.start()
-    # Then every job is answered, and well.
+    # Then every job succeeds.
     posted = lambda: {post.body["n"]: post for post in world.posted(hook)}  # noqa: E731
     wait_for(lambda: len(posted()) == 40, timeout=180)
     assert all(post.body["image_url_info"] for post in posted().values())

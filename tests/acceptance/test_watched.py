@@ -1,4 +1,4 @@
-"""What a person sees of the running service: stories, traces and logs made by all of its processes together."""
+"""Job histories, traces and logs that all processes of the running service write together."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ STAGES = ["fetch", "resize", "upload", "notify"]
 
 @dataclass
 class Watched:
-    """The service, the line to its job log, and where its traces go."""
+    """The service, the line to its job log, and the collector of its traces."""
 
     service: Service
     mongo: Line
     traces: Collector
 
     def history(self, job_id: str) -> JobHistory:
-        """The job's story, once it has ended."""
+        """Return the job's history once the job has ended."""
         return wait_for(
             lambda: (history := job_log_reader.history(job_id)) and history.status != "under_way" and history,
             timeout=60,
@@ -66,39 +66,39 @@ def send(world: World, path: str, hook: str) -> str:
     return input_job_id(send_message(payload))
 
 
-def test_a_job_leaves_one_story_and_one_trace(watched: Watched, world: World) -> None:
-    # Given a cover, and a job for it that goes through all stages
+def test_a_job_leaves_one_history_and_one_trace(watched: Watched, world: World) -> None:
+    # Given a job that goes through all stages
     path, hook = unique("/cover.jpg"), unique("/hook")
     world.serve(path, picture("JPEG", (640, 480)))
     job_id = send(world, path, hook)
     result = wait_for_post(world, hook).body
-    # Then its story is complete
+    # Then its history is complete
     history = watched.history(job_id)
     assert (history.status, history.folder, history.lane) == ("done", "WATCHED", "live")
-    assert [turn.stage for turn in history.turns] == STAGES
-    assert all(turn.verdict == "done" and turn.waited is not None for turn in history.turns)
+    assert [attempt.stage for attempt in history.turns] == STAGES
+    assert all(attempt.verdict == "done" and attempt.waited is not None for attempt in history.turns)
     (source,) = history.sources
     assert source.url == f"127.0.0.1{path}"
     assert source.urls == {name: each["url"] for name, each in result["image_url_info"].items()}
-    # and a person can read it
-    told = image_pipeline("status", job_id[:13], environ=watched.service.environ | {"COLUMNS": "200"})
-    assert f"{job_id}  done" in told.stdout
-    assert source.urls["800x800"] in told.stdout
-    # and it is one trace, found by the job's id, whose spans are in order below the first
+    # and the status command prints it
+    printed = image_pipeline("status", job_id[:13], environ=watched.service.environ | {"COLUMNS": "200"})
+    assert f"{job_id}  done" in printed.stdout
+    assert source.urls["800x800"] in printed.stdout
+    # and it is one trace, named by the job's id, whose spans are in order below the first
     spans = wait_for(lambda: len(spans := watched.traces.trace(uuid.UUID(job_id).hex)) == 5 and spans)
     assert [span.name for span in spans] == ["job", *STAGES]
     assert {span.parent_span_id for span in spans[1:]} == {spans[0].span_id}
     assert "hush" not in str(history) + str(spans)
 
 
-def test_a_job_that_fails_says_where_and_why(watched: Watched, world: World) -> None:
+def test_a_failed_job_shows_its_stage_and_error(watched: Watched, world: World) -> None:
     path, hook = unique("/gone.jpg"), unique("/hook")
     world.serve(path, b"gone", status=404)
     job_id = send(world, path, hook)
     wait_for_post(world, hook)
     history = watched.history(job_id)
     assert (history.status, history.stage) == ("failed", "fetch")
-    assert [turn.verdict for turn in history.turns] == ["given_up", "done"]
+    assert [attempt.verdict for attempt in history.turns] == ["given_up", "done"]
     (failure,) = [each for each in job_log_reader.failures(history.began) if job_id in each.job_ids]
     assert (failure.stage, failure.code) == ("fetch", "http_404")
     spans = wait_for(lambda: len(spans := watched.traces.trace(uuid.UUID(job_id).hex)) == 3 and spans)
@@ -107,39 +107,37 @@ def test_a_job_that_fails_says_where_and_why(watched: Watched, world: World) -> 
     assert attributes(failed)["error.type"] == "http_404"
 
 
-def test_mongodb_away_in_the_middle_costs_no_job_and_no_story(watched: Watched, world: World) -> None:
+def test_an_outage_of_mongodb_loses_no_job_and_no_history(watched: Watched, world: World) -> None:
     path = unique("/cover.png")
     world.serve(path, picture("PNG"))
     hooks = [unique("/hook") for _ in range(8)]
-    # Given jobs that are sent while the job log cannot be reached, and have their results all the same
+    # Given jobs that succeed while the job log is unreachable
     with watched.mongo.down():
         ids = [send(world, path, hook) for hook in hooks]
         for hook in hooks:
             wait_for_post(world, hook)
         wait_for(lambda: "The job log is delayed" in watched.service.log, timeout=60)
-    # When it can be reached again, their stories are told
+    # When it is reachable again, Then it has their histories
     assert [watched.history(job_id).status for job_id in ids] == ["done"] * 8
     wait_for(lambda: "The job log is being written again" in watched.service.log, timeout=60)
 
 
-def test_every_line_of_the_workers_is_json_and_the_last_turns_are_written_at_the_end(
-    watched: Watched, world: World
-) -> None:
-    # Given a job that has just had its result
+def test_every_log_line_is_json_and_the_last_attempts_are_written_at_shutdown(watched: Watched, world: World) -> None:
+    # Given a job whose result has just been posted
     path, hook = unique("/cover.webp"), unique("/hook")
     world.serve(path, picture("WEBP"))
     job_id = send(world, path, hook)
     wait_for_post(world, hook)
-    # When all processes are stopped at once
+    # When all processes are stopped together
     watched.service.supervisor.stop()
-    # Then its story is complete all the same
+    # Then its history is still complete
     history = job_log_reader.history(job_id)
     assert history
-    assert [turn.stage for turn in history.turns] == STAGES
-    # and all that was ever said is objects, but for what dramatiq and periodiq say before they load the project
+    assert [attempt.stage for attempt in history.turns] == STAGES
+    # and every log line is a JSON object, except those of dramatiq and periodiq before they load the project
     before = ("[dramatiq.MainProcess]", "Starting Periodiq")
-    said = [(name, json.loads(text)) for name, text in watched.service.lines if not any(b in text for b in before)]
-    turns = [line for _, line in said if line.get("job") == job_id]
-    assert [(turn["stage"], turn["outcome"]) for turn in turns] == [(stage, "done") for stage in STAGES]
-    assert {name.partition(".")[0] for name, _ in said} >= {*STAGES, "ingest", "sweep", "scheduler"}
+    logged = [(name, json.loads(text)) for name, text in watched.service.lines if not any(b in text for b in before)]
+    attempts = [line for _, line in logged if line.get("job") == job_id]
+    assert [(each["stage"], each["outcome"]) for each in attempts] == [(stage, "done") for stage in STAGES]
+    assert {name.partition(".")[0] for name, _ in logged} >= {*STAGES, "ingest", "sweep", "scheduler"}
     assert "hush" not in watched.service.log

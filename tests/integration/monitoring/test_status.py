@@ -38,7 +38,7 @@ from tests.support.waiting import wait_for
 
 @pytest.fixture
 def status(database, monkeypatch):
-    """Runs `image-pipeline status` with these arguments, the job log in this test's database; returns what it says."""
+    """Runs `image-pipeline status` with the job log in this test's database; returns its output."""
     monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())
     lazy.forget()
     begin()
@@ -61,44 +61,44 @@ def send(queue, count=1):
         aws.sqs().send_message(QueueUrl=url, MessageBody="{}")
 
 
-def row(said, stage):
-    return next(line for line in said.splitlines() if line.strip().startswith(f"{stage} ")).split()
+def row(output, stage):
+    return next(line for line in output.splitlines() if line.strip().startswith(f"{stage} ")).split()
 
 
 def test_each_stage_is_a_row(status):
-    # given messages in queues, a job under way, and one that failed
+    # given messages in queues, a job under way, and a failed job
     send("fetch", 3)
     send("fetch_bulk", 2)
     send("upload_dlq")
     write(*good_history()[:2], *failed_history(job(COVER, job_id="bad")))
     send("resize")
-    # when it is asked for
-    said = status()
+    # when the table is printed
+    output = status()
     # then each stage has its counts, rate and oldest job
-    assert row(said, "fetch")[1:6] == ["3", "2", "0", "0", "0"]
-    assert row(said, "upload")[1:6] == ["0", "0", "0", "0", "1"]
-    assert float(row(said, "fetch")[6]) > 0
-    assert row(said, "resize")[-1] in {"s", "min"}
-    assert row(said, "sweep_channels")[-2:] == ["-", "-"]
-    assert re.search(r"1x +fetch +http_404 .* ago: example.org/cover.png answered 404 Not Found\.", said)
-    assert "1 dead letter:" in said
+    assert row(output, "fetch")[1:6] == ["3", "2", "0", "0", "0"]
+    assert row(output, "upload")[1:6] == ["0", "0", "0", "0", "1"]
+    assert float(row(output, "fetch")[6]) > 0
+    assert row(output, "resize")[-1] in {"s", "min"}
+    assert row(output, "sweep_channels")[-2:] == ["-", "-"]
+    assert re.search(r"1x +fetch +http_404 .* ago: example.org/cover.png answered 404 Not Found\.", output)
+    assert "1 dead letter:" in output
 
 
-def test_a_narrow_terminal_shows_how_often_where_and_what(status, monkeypatch):
-    # given a failure whose sentence is longer than a line
+def test_a_narrow_terminal_shows_count_stage_and_code(status, monkeypatch):
+    # given a failure whose message is longer than a line
     write(*failed_history(job(COVER)))
     monkeypatch.setattr(terminal.console, "_width", 60)
 
-    # when / then its stage and code are whole beside the sentence, which takes more lines
+    # when / then its stage and code are complete, and the message is wrapped
     assert re.search(r"^ *1x +fetch +http_404 +\S", status(), re.MULTILINE)
 
 
-def test_without_a_job_log_what_it_would_tell_is_not_known(status, monkeypatch):
+def test_without_a_job_log_its_columns_are_empty(status, monkeypatch):
     monkeypatch.setenv("JOBS_MONGO_URL", "")
     lazy.forget()
-    said = status()
-    assert row(said, "fetch")[-2:] == ["-", "-"]
-    assert "set JOBS_MONGO_URL" in said
+    output = status()
+    assert row(output, "fetch")[-2:] == ["-", "-"]
+    assert "set JOBS_MONGO_URL" in output
     assert "JOBS_MONGO_URL is not set" in str(CliRunner().invoke(app, ["status", "a-job"]).exception)
 
 
@@ -106,34 +106,34 @@ def test_a_job_log_that_is_down_hides_no_queue(status, monkeypatch):
     monkeypatch.setenv("JOBS_MONGO_URL", "mongodb://u:hush@127.0.0.1:1/none")
     monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
     lazy.forget()
-    said = status()
-    assert row(said, "fetch")[-2:] == ["-", "-"]
-    assert "Could not read the job log" in said
-    assert "hush" not in said
+    output = status()
+    assert row(output, "fetch")[-2:] == ["-", "-"]
+    assert "Could not read the job log" in output
+    assert "hush" not in output
 
 
-def test_what_is_missing_is_said(status):
+def test_missing_queues_and_indexes_are_reported(status):
     name = f"{get_settings().queue_namespace}_notify"
     aws.sqs().delete_queue(QueueUrl=aws.sqs().get_queue_url(QueueName=name)["QueueUrl"])
     mongo.job_database()["image_pipeline_jobs"].drop_indexes()
-    said = status()
-    assert f"Missing queues: 1 ({name})" in said
-    assert "lacks indexes" in said
+    output = status()
+    assert f"Missing queues: 1 ({name})" in output
+    assert "lacks indexes" in output
 
 
-def test_a_jobs_history_is_told_by_its_beginning(status):
+def test_a_jobs_history_is_found_by_the_beginning_of_its_id(status):
     start = job(COVER, job_id="6fa459ea-ee8a-5ca4-894e-db77e160355e")
     busy = [
         attempt(FETCH, Outcome.SNOOZED, n / 10, start, code="host_busy", message="Busy.", wait=1.0) for n in range(5)
     ]
     write(*busy, *good_history(start))
 
-    said = status("6fa459ea")
+    output = status("6fa459ea")
 
-    assert "6fa459ea-ee8a-5ca4-894e-db77e160355e  done" in said
-    assert "folder THE_SHOW, live lane" in said
-    assert re.search(r"^  50x50 +http://\S+/images-resized/THE_SHOW/c0ffee_50x50.png$", said, re.MULTILINE)
-    outcomes = re.findall(r"^ \d\d:\d\d:\d\d +(\w+) +(put off x \d|retry|done) +([\d.]+ s)", said, re.MULTILINE)
+    assert "6fa459ea-ee8a-5ca4-894e-db77e160355e  done" in output
+    assert "folder THE_SHOW, live lane" in output
+    assert re.search(r"^  50x50 +http://\S+/images-resized/THE_SHOW/c0ffee_50x50.png$", output, re.MULTILINE)
+    outcomes = re.findall(r"^ \d\d:\d\d:\d\d +(\w+) +(put off x \d|retry|done) +([\d.]+ s)", output, re.MULTILINE)
     assert [(stage, outcome) for stage, outcome, _ in outcomes] == [
         ("fetch", "put off x 5"),
         ("fetch", "retry"),
@@ -142,27 +142,27 @@ def test_a_jobs_history_is_told_by_its_beginning(status):
         ("upload", "done"),
         ("notify", "done"),
     ]
-    assert "timeout: example.org did not answer in time. Again in 2.0 s." in said
-    assert "attempt 2" in said
-    assert "hush" not in said
+    assert "timeout: example.org did not answer in time. Again in 2.0 s." in output
+    assert "attempt 2" in output
+    assert "hush" not in output
 
 
-def test_a_beginning_that_is_not_one_jobs_is_refused(status):
+def test_an_ambiguous_beginning_of_an_id_is_refused(status):
     write(*good_history(job(COVER, job_id="abc-1")), *good_history(job(COVER, job_id="abc-2")))
-    said = status("abc", status=1)
-    assert "More than one" in said
-    assert "abc-2" in said
+    output = status("abc", status=1)
+    assert "More than one" in output
+    assert "abc-2" in output
     assert "does not contain a job 'xyz'" in status("xyz", status=1)
 
 
-def test_what_a_stranger_put_into_an_id_does_not_reach_the_terminal(status):
+def test_control_codes_in_an_id_do_not_reach_the_terminal(status):
     write(*good_history(job(COVER, job_id="evil\x1b[2J[red]x")))
-    said = status("evil")
-    assert "\x1b" not in said
-    assert "evil?[2J[red]x" in said
+    output = status("evil")
+    assert "\x1b" not in output
+    assert "evil?[2J[red]x" in output
 
 
-def test_both_are_there_as_json(status):
+def test_table_and_history_are_available_as_json(status):
     write(*failed_history(job(COVER)))
     send("fetch")
     found = json.loads(status("--json"))
@@ -174,8 +174,8 @@ def test_both_are_there_as_json(status):
     assert datetime.fromisoformat(history["began"]).tzinfo
 
 
-def test_watching_looks_again_and_ctrl_c_ends_it_well(status):
-    # given somebody who watches, in a terminal
+def test_watching_refreshes_and_ctrl_c_ends_it_with_status_0(status):
+    # given a watching command in a terminal
     ours, theirs = pty.openpty()
     command = Path(sys.executable).parent / "image-pipeline"
     watching = subprocess.Popen(
@@ -191,18 +191,18 @@ def test_watching_looks_again_and_ctrl_c_ends_it_well(status):
     # A read may end in the middle of a character.
     decoder = codecs.getincrementaldecoder("utf-8")()
 
-    def sees(text):
+    def shows(text):
         nonlocal shown
         shown += decoder.decode(os.read(ours, 65536))
         return re.search(text, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown))
 
     try:
-        wait_for(lambda: sees(r"fetch +0 "), timeout=60)
-        # when a message comes, it is seen
+        wait_for(lambda: shows(r"fetch +0 "), timeout=60)
+        # when messages arrive, they are shown
         send("fetch", 7)
-        wait_for(lambda: sees(r"fetch +7 "), timeout=60)
+        wait_for(lambda: shows(r"fetch +7 "), timeout=60)
     finally:
-        # and Ctrl-C ends it without a word
+        # and Ctrl-C ends it without a traceback
         watching.send_signal(signal.SIGINT)
         deadline = time.monotonic() + 30
         while watching.poll() is None and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""The queue layer against a real SQS endpoint: sends, holds, deletes, hops and stops."""
+"""The queue layer on a real SQS endpoint: sends, leases, deletes, hops and stops."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["broker", "clock", "consume"]  # fixtures
 
 
 def test_a_message_is_received_as_it_was_sent_and_deleted_once_acknowledged(broker, consume) -> None:
-    # Given a message sent
+    # Given a message
     sent = broker.enqueue(message(1, {"two": ["three", None, "ü"]}, kwargs={"x": 4.5}))
     # When it is received and acknowledged
     (received,) = take(consumer := consume())
@@ -40,14 +40,14 @@ def test_upstreams_base64_bodies_are_understood(broker, consume) -> None:
     assert take(consume())[0].args == ("from an older release",)
 
 
-def test_a_request_says_who_asks(environment) -> None:
+def test_requests_carry_the_services_user_agent(environment) -> None:
     # Given a client
-    client, said = aws.sqs(), []
-    client.meta.events.register("before-send.sqs", lambda request, **_: said.append(request.headers["User-Agent"]))
-    # When something is asked of SQS
+    client, agents = aws.sqs(), []
+    client.meta.events.register("before-send.sqs", lambda request, **_: agents.append(request.headers["User-Agent"]))
+    # When it makes a request
     client.list_queues()
-    # Then the service's name is in the request.
-    assert [name.decode().split()[0] for name in said] == ["image-pipeline"]
+    # Then the user agent is the service's name.
+    assert [name.decode().split()[0] for name in agents] == ["image-pipeline"]
 
 
 def test_many_messages_travel_in_batches_of_ten(broker) -> None:
@@ -73,7 +73,7 @@ def test_sends_of_many_threads_share_requests(broker) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    # Then all are there, by far fewer requests.
+    # Then all arrive, in far fewer requests.
     assert counts(broker)[0] == 40
     assert requests["SendMessageBatch"] <= 20
 
@@ -88,36 +88,36 @@ def test_deletes_travel_in_batches(broker, consume) -> None:
     assert requests["DeleteMessageBatch"] <= 2
 
 
-def test_what_is_held_stays_hidden_for_longer_than_its_visibility_timeout(broker, consume) -> None:
-    # Given messages held, prefetched ones included, that are hidden for 2 s at a time
+def test_leased_messages_stay_hidden_beyond_their_visibility_timeout(broker, consume) -> None:
+    # Given leased messages, some only prefetched, with a visibility timeout of 2 s
     broker.enqueue_many([message(n) for n in range(3)])
     held = take(consumer := consume(), 3)
     # When three times that has passed
     until = time.monotonic() + 6
     seen: list[tuple[int, int, int]] = []
     wait_for(lambda: seen.append(counts(broker)) or time.monotonic() > until)
-    # Then they were never visible to others, and are still ours to delete.
+    # Then they were never visible to others, and can still be deleted.
     assert {waiting for waiting, _, _ in seen} == {0}
     for each in held:
         consumer.ack(each)
     wait_for(lambda: counts(broker) == (0, 0, 0))
 
 
-def test_what_a_dead_consumer_held_is_soon_received_by_another(broker, consume) -> None:
-    # Given a consumer that dies without a word, with a message in hand
+def test_a_dead_consumers_message_is_soon_received_by_another(broker, consume) -> None:
+    # Given a consumer that dies with a message in progress
     broker.enqueue(message("taken over"))
     dead = consume()
     take(dead)
     dead.leases._closed.set()
     dead._stopping.set()
-    # Then another one gets the message, as its second receiver.
+    # Then another consumer receives the message, as a second receive.
     (again,) = take(consume())
     assert again.args == ("taken over",)
     assert again.receives >= 2
 
 
-def test_a_message_that_somebody_else_took_is_not_deleted_as_if_it_were_ours(broker, consume) -> None:
-    # Given a message that cannot be extended for so long that another consumer gets it
+def test_a_message_whose_lease_was_lost_is_not_deleted(broker, consume) -> None:
+    # Given a message whose lease cannot be extended, so another consumer receives it
     down = threading.Event()
     down.set()
 
@@ -131,24 +131,24 @@ def test_a_message_that_somebody_else_took_is_not_deleted_as_if_it_were_ours(bro
     first._stopping.set()
     (theirs,) = take(second := consume())
     assert mine.message_id == theirs.message_id
-    # When the first hears that its handle is stale, and acknowledges the message all the same
+    # When the first consumer learns that its handle is stale, and still acknowledges the message
     down.clear()
     wait_for(lambda: mine.lease not in first.leases)
     first.ack(mine)
     first.close()
-    # Then the second still has it, and ends it.
+    # Then the second consumer still has the message, and deletes it.
     assert counts(broker) == (0, 1, 0)
     second.ack(theirs)
     wait_for(lambda: counts(broker) == (0, 0, 0))
 
 
-def test_a_consumer_holds_no_more_than_its_prefetch_and_every_end_gives_a_place_back(broker, consume) -> None:
-    # Given more messages than a consumer may hold
+def test_a_consumer_leases_at_most_its_prefetch_and_every_settlement_frees_a_place(broker, consume) -> None:
+    # Given more messages than a consumer may lease
     broker.enqueue_many([message(n) for n in range(8)])
     consumer = consume(prefetch=2)
     first, second = take(consumer, 2)
     assert next(consumer) is None
-    # When they end in each possible way, then others follow.
+    # When they are settled in each possible way, then others follow.
     consumer.ack(first)
     consumer.nack(second)
     third, fourth = take(consumer, 2)
@@ -158,7 +158,7 @@ def test_a_consumer_holds_no_more_than_its_prefetch_and_every_end_gives_a_place_
     assert len(take(consumer, 2)) == 2
 
 
-def test_a_released_message_comes_back_when_it_should(broker, consume) -> None:
+def test_a_released_message_reappears_after_its_delay(broker, consume) -> None:
     broker.enqueue(message("again"))
     (received,) = take(consumer := consume())
     received.release(after=1)
@@ -175,19 +175,19 @@ def test_a_delay_of_hours_is_made_of_hops_and_survives_every_restart(broker, con
     url = broker.queue_url("work")
 
     def arrive_early() -> None:
-        """What SQS does after 15 minutes: the message becomes visible."""
+        """Make the message visible, as SQS does after 15 minutes."""
         (entry,) = [broker._entry(sent, 7200_000)]
         broker.client.purge_queue(QueueUrl=url)
         broker.client.send_message(QueueUrl=url, MessageBody=entry.body)
 
     arrive_early()
-    # When it is received before that, by a consumer that never saw it
+    # When a consumer that never saw it receives it early
     clock.now += 900
     consumer = consume()
-    # Then it goes on its next hop, delayed as far as SQS can,
+    # Then it is sent again with SQS's longest delay,
     wait_for(lambda: counts(broker) == (0, 0, 1))
     assert next(consumer) is None
-    # and when it is due it is delivered.
+    # and it is delivered when it is due.
     arrive_early()
     clock.now += 7200
     assert take(consumer)[0].args == ("much later",)
@@ -212,8 +212,8 @@ def test_an_idle_consumer_polls_long_and_stops_at_once(broker, consume) -> None:
     assert time.monotonic() - started < 2
 
 
-def test_a_worker_told_to_stop_gives_back_at_once_what_it_has_not_begun(broker) -> None:
-    # Given a worker with one thread, busy, and messages prefetched behind the one in hand
+def test_a_stopping_worker_releases_unstarted_messages_at_once(broker) -> None:
+    # Given a worker whose only thread is busy, with prefetched messages
     busy, go_on = threading.Event(), threading.Event()
 
     def work(name: str) -> None:
@@ -225,11 +225,11 @@ def test_a_worker_told_to_stop_gives_back_at_once_what_it_has_not_begun(broker) 
     worker = Worker(broker, worker_threads=1, worker_timeout=100)
     worker.start()
     assert busy.wait(10)
-    wait_for(lambda: counts(broker) == (2, 2, 0))  # it holds twice its threads
-    # When it is told to stop while it still works
+    wait_for(lambda: counts(broker) == (2, 2, 0))  # the prefetch is twice the threads
+    # When it is stopped while it works
     stopping = threading.Thread(target=worker.stop)
     stopping.start()
-    # Then what it has not begun is visible again at once, while it ends what it has.
+    # Then unstarted messages are visible again at once, while it finishes the current one.
     wait_for(lambda: counts(broker) == (3, 1, 0), timeout=5)
     go_on.set()
     stopping.join(10)
@@ -237,7 +237,7 @@ def test_a_worker_told_to_stop_gives_back_at_once_what_it_has_not_begun(broker) 
     wait_for(lambda: counts(broker) == (3, 0, 0))
 
 
-def test_missing_queues_are_made_with_their_dead_letters_and_existing_ones_left(broker) -> None:
+def test_missing_queues_are_created_with_a_dead_letter_queue_and_existing_ones_kept(broker) -> None:
     url = broker.queue_url("work")
     attributes = broker.client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
     policy = json.loads(attributes["RedrivePolicy"])

@@ -1,4 +1,4 @@
-"""Messages that may be what kills their workers: suspected, run alone, given up; and neighbours not blamed."""
+"""Suspected poison messages: they run alone and are quarantined, and their neighbours are not blamed."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def soon(monkeypatch) -> None:
 
 
 def die(consumer) -> None:
-    """End a consumer as a killed worker does: what it held comes back when its visibility timeout ends.
+    """End a consumer as a killed worker does: its messages reappear after the visibility timeout.
 
-    It holds as many as it may, or one that runs alone: so it has no poll under way that would go on receiving.
+    Its prefetch is full, or its message runs alone, so it has no open poll that could receive more.
     """
     consumer._stopping.set()
     consumer.leases._closed.set()
@@ -35,7 +35,7 @@ def die(consumer) -> None:
     consumer.broker.alone = None
 
 
-def test_a_message_received_four_times_runs_alone_and_after_two_trials_is_given_up(broker, consume) -> None:
+def test_a_message_received_four_times_runs_alone_and_is_given_up_after_two_crashes(broker, consume) -> None:
     # Given a message whose workers die each time
     broker.enqueue(message("kills"))
     seen = []
@@ -43,17 +43,17 @@ def test_a_message_received_four_times_runs_alone_and_after_two_trials_is_given_
         (held,) = take(worker := consume(prefetch=1))
         seen.append((held.is_suspect, broker.alone is held, held.is_given_up))
         die(worker)
-    # Then it is nothing special three times, runs alone twice,
+    # Then it runs normally three times, runs alone twice,
     assert seen == [(False, False, False)] * 3 + [(True, True, False)] * 2
-    # and is handed over for the sixth time to be given up, not to be run.
+    # and is given up at the sixth receive without being run.
     (held,) = take(worker := consume(prefetch=1))
     assert held.is_given_up
     worker.ack(held)
     assert not +broker.trials
 
 
-def test_a_suspect_waits_for_deletes_that_its_worker_would_take_along(broker, consume) -> None:
-    # Given a message whose workers died, sent again as a suspect's copy while SQS takes no deletes
+def test_a_suspect_waits_for_deletes_that_a_crash_would_lose(broker, consume) -> None:
+    # Given a message whose workers died, re-sent as a suspect's copy while SQS refuses deletes
     broker.enqueue(message("kills"))
     for _ in range(3):
         take(worker := consume(prefetch=1))
@@ -68,9 +68,9 @@ def test_a_suspect_waits_for_deletes_that_its_worker_would_take_along(broker, co
     broker.client.meta.events.register("before-call.sqs.DeleteMessageBatch", refuse)
     worker = consume(prefetch=1)
     wait_for(lambda: broker.alone)
-    # When it could run alone but for the delete, then it waits;
+    # When only the delete is pending, then it waits;
     assert [next(worker) for _ in range(4)] == [None] * 4
-    # and once that is through, its death would bring back nothing but itself.
+    # and once that succeeds, it runs, because a crash would bring back only itself.
     deletes_fail.clear()
     (held,) = take(worker)
     assert (broker.alone is held, counts(broker)) == (True, (0, 1, 0))
@@ -78,12 +78,12 @@ def test_a_suspect_waits_for_deletes_that_its_worker_would_take_along(broker, co
 
 
 def test_neighbours_of_a_killer_run_alone_too_and_are_not_blamed(broker, consume) -> None:
-    # Given three messages that were always received together, in three workers that died
+    # Given three messages that three dead workers received together
     broker.enqueue_many([message(name) for name in ("first", "kills", "last")])
     for _ in range(3):
         take(worker := consume(prefetch=3), 3)
         die(worker)
-    # When workers take them from then on, each of which dies of the killer
+    # When further workers receive them, and each dies of the poison message
     ended, deaths, given_up = [], 0, None
     worker = consume(prefetch=3)
     while not (given_up and len(ended) == 2):
@@ -100,12 +100,12 @@ def test_neighbours_of_a_killer_run_alone_too_and_are_not_blamed(broker, consume
         else:
             worker.ack(held)
             ended.append(held.args[0])
-    # Then the innocent ones ended, and only the killer was blamed.
+    # Then the harmless messages ended, and only the poison message was given up.
     assert (sorted(ended), deaths, given_up.args) == (["first", "last"], 2, ("kills",))
 
 
 def test_a_suspect_whose_workers_die_before_it_begins_is_not_blamed(broker, consume) -> None:
-    # Given a suspect, and workers that die while it waits for what they have in hand
+    # Given a suspect, and workers that die while it waits for their other messages
     broker.send_copy(message("suspect"), delay=0, suspect=1)
     for _ in range(2):
         worker = consume(prefetch=3)
@@ -113,13 +113,13 @@ def test_a_suspect_whose_workers_die_before_it_begins_is_not_blamed(broker, cons
         worker.leases.add("of another message that never ends")
         assert next(worker) is None
         die(worker)
-    # When one is free for it, then it runs, and nothing was held against it.
+    # When an idle worker receives it, then it runs, and no crash was counted.
     (suspect,) = take(worker := consume())
     assert (suspect.receives, suspect.trials) == (3, 0)
     worker.ack(suspect)
 
 
-def test_nothing_is_received_beside_a_suspect_and_all_goes_on_after_it(broker, consume) -> None:
+def test_nothing_is_received_while_a_suspect_runs_and_receiving_resumes_after_it(broker, consume) -> None:
     # Given a suspect that runs alone
     broker.send_copy(message("suspect"), delay=0, suspect=1)
     (suspect,) = take(worker := consume())
@@ -128,13 +128,13 @@ def test_nothing_is_received_beside_a_suspect_and_all_goes_on_after_it(broker, c
     broker.enqueue_many([message(n) for n in range(3)])
     until = [next(worker) for _ in range(4)]
     assert until == [None] * 4
-    # and they follow when it has ended.
+    # and they are received once it has ended.
     worker.ack(suspect)
     assert len(take(worker, 3)) == 3
     assert not broker.alone
 
 
-def test_a_suspect_waits_until_what_is_in_hand_has_ended(broker, consume) -> None:
+def test_a_suspect_waits_until_messages_in_progress_have_ended(broker, consume) -> None:
     broker.enqueue(message("in hand"))
     (in_hand,) = take(worker := consume())
     broker.send_copy(message("suspect"), delay=0, suspect=1)
@@ -146,7 +146,7 @@ def test_a_suspect_waits_until_what_is_in_hand_has_ended(broker, consume) -> Non
 
 
 class Handed(queue.SimpleQueue):
-    """What a consumer has handed over, taken since or not."""
+    """A queue that also records everything that the consumer put into it."""
 
     def __init__(self) -> None:
         self.all: list[SQSMessage] = []
@@ -156,7 +156,7 @@ class Handed(queue.SimpleQueue):
         super().put(item)
 
 
-def test_what_is_received_together_with_a_suspect_is_not_begun_beside_it(broker, consume) -> None:
+def test_messages_received_together_with_a_suspect_wait_for_it(broker, consume) -> None:
     # Given a suspect that follows others in one batch
     worker = consume(prefetch=1)
     broker.enqueue(message("in hand"))
@@ -164,18 +164,18 @@ def test_what_is_received_together_with_a_suspect_is_not_begun_beside_it(broker,
     broker.enqueue_many([message(n) for n in range(3)])
     broker.send_copy(message("suspect"), delay=0, suspect=1)
     worker.prefetch, worker._ready = 10, (handed := Handed())
-    # When they are received together, then the suspect runs first, and nothing else is there for a worker to begin;
+    # When they are received together, then the suspect runs first, and no other message can be started;
     worker.ack(in_hand)
     (suspect,) = take(worker)
     assert suspect.args == ("suspect",)
     assert not handed.all
-    # the others follow when it has ended.
+    # the others follow once it has ended.
     worker.ack(suspect)
     assert len(take(worker, 3)) == 3
 
 
-def test_what_a_worker_has_not_begun_when_a_suspect_comes_is_given_back(broker) -> None:
-    # Given a worker with one thread, busy, and three messages behind the one in hand
+def test_unstarted_messages_are_released_when_a_suspect_arrives(broker) -> None:
+    # Given a worker whose only thread is busy, and a prefetched message
     busy, go_on, ran = threading.Event(), threading.Event(), []
 
     def work(name: str) -> None:
@@ -189,12 +189,12 @@ def test_what_a_worker_has_not_begun_when_a_suspect_comes_is_given_back(broker) 
     worker.start()
     assert busy.wait(10)
     wait_for(lambda: worker.work_queue.qsize() == 1)
-    # When a suspect comes
+    # When a suspect arrives
     suspect = message("suspect", actor_name="work")
     alone = SQSMessage(suspect.copy(options={"suspect": 1}), Lease("handle", 2), receives=1)
     assert broker.begin_alone(alone)
     go_on.set()
-    # Then what was not begun is back in the queue, and runs when the suspect has ended.
+    # Then the unstarted message is back in the queue, and runs once the suspect has ended.
     wait_for(lambda: broker.lease_count == 0)
     assert ran == ["m0"]
     broker.end_alone(alone)
@@ -203,10 +203,10 @@ def test_what_a_worker_has_not_begun_when_a_suspect_comes_is_given_back(broker) 
 
 
 def test_a_shutdown_is_not_counted_against_a_suspect(broker, consume) -> None:
-    # Given a suspect that was begun alone once, in vain
+    # Given a suspect that crashed a worker once
     broker.trials.record("id of it", 1)
     broker.send_copy(message("suspect", message_id="id of it"), delay=0, suspect=1)
-    # When workers that have begun it are told to stop, then that is not counted,
+    # When workers are stopped after they started it, then that is not counted,
     for _ in range(5):
         (suspect,) = take(worker := consume())
         assert suspect.trials == 1
@@ -214,30 +214,30 @@ def test_a_shutdown_is_not_counted_against_a_suspect(broker, consume) -> None:
         worker.requeue([suspect])
         worker.close()
     wait_for(lambda: counts(broker) == (1, 0, 0))
-    # and when it ends in the end, nothing is left of its trials.
+    # and when it finally ends, its crash counter is removed.
     (suspect,) = take(worker := consume())
     worker.ack(suspect)
     assert not +broker.trials
 
 
-def test_a_suspect_that_somebody_else_has_is_forgotten(broker, consume) -> None:
-    # Given a suspect that waits for what is in hand
+def test_a_suspect_whose_lease_is_lost_is_dropped(broker, consume) -> None:
+    # Given a suspect that waits for a message in progress
     broker.enqueue(message("in hand"))
     (in_hand,) = take(worker := consume())
     broker.send_copy(message("suspect"), delay=0, suspect=1)
     wait_for(lambda: worker._suspect)
-    # When its hold is lost, and what is in hand ends
+    # When its lease is lost, and that message ends
     worker.leases._lose([worker._suspect.lease])
     broker.client.purge_queue(QueueUrl=broker.queue_url("work"))
     worker.ack(in_hand)
-    # Then it is not begun, and others are received again.
+    # Then it is not started, and others are received again.
     broker.enqueue(message("next"))
     (following,) = take(worker)
     assert following.args == ("next",)
     assert broker.alone is None
 
 
-def test_a_trial_that_cannot_be_noted_is_run_all_the_same(broker, consume, monkeypatch) -> None:
+def test_a_suspect_runs_even_if_its_crash_counter_fails(broker, consume, monkeypatch) -> None:
     def fail(*_: object) -> None:
         raise ValueError("no number")
 
@@ -249,7 +249,7 @@ def test_a_trial_that_cannot_be_noted_is_run_all_the_same(broker, consume, monke
     assert take(worker)[0].args == ("next",)
 
 
-def test_what_is_received_again_and_again_and_never_settled_is_given_up(broker, consume, monkeypatch) -> None:
+def test_a_message_that_is_never_settled_is_given_up(broker, consume, monkeypatch) -> None:
     monkeypatch.setattr("pipeline.sqs.message.MAX_COPIES", 2)
     broker.send_copy(message("never settled"), delay=0, suspect=1)
     given_up = False
@@ -262,7 +262,7 @@ def test_what_is_received_again_and_again_and_never_settled_is_given_up(broker, 
     assert held.copies == 2
 
 
-def test_an_endpoint_without_fair_queues_is_asked_for_them_once(broker) -> None:
+def test_message_groups_are_tried_once_on_an_endpoint_without_fair_queues(broker) -> None:
     from botocore.exceptions import ClientError
 
     # Given an endpoint that refuses message groups on standard queues
@@ -276,7 +276,7 @@ def test_an_endpoint_without_fair_queues_is_asked_for_them_once(broker) -> None:
         "provide-client-params.sqs.SendMessageBatch", lambda params, **kw: refuse(params)
     )
     requests = count_requests(broker)
-    # When messages with groups are sent, then they are there, and groups are given up.
+    # When messages with groups are sent, then they arrive, and later sends omit the group.
     grouped = [message(n, options={"group": "FOLDER"}) for n in range(3)]
     assert broker.enqueue_many(grouped) == [None] * 3
     broker.enqueue(grouped[0])

@@ -1,4 +1,4 @@
-"""Which documents a sweep picks, claims, and how it writes back, row by row as the contract has it; a real server."""
+"""How a sweep picks and claims documents and writes results back, row by row as in the contract."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOT_FOUND = {"field": "image_url", "stage": "fetch", "code": "http_404", "messag
 
 
 def read_all(swept, run="run", size=100):
-    """The ids of all stale documents, page by page."""
+    """Read the ids of all stale documents, page by page."""
     ids, after = [], []
     while True:
         found, after = documents.read(swept, run, after, size)
@@ -130,10 +130,10 @@ def test_a_query_that_takes_too_long_is_split_into_windows(database, monkeypatch
     monkeypatch.setattr(documents, "_find_stale", too_slow_without_a_bound)
 
     assert read_all(CHANNELS, size=4) == list(range(0, 100, 10))
-    # A page goes on from window to window,
+    # A page continues from window to window,
     found, _ = documents.read(CHANNELS, "run", [], 4)
     assert [each.id for each in found] == [0, 10, 20, 30]
-    # but not forever: what it has come to is where the next one begins.
+    # but only for a limited time: the next page begins where it stopped.
     monkeypatch.setattr(documents, "WINDOWS_TIMEOUT", 0)
     found, reached = documents.read(CHANNELS, "run", [0], 4)
     assert ([each.id for each in found], reached) == ([], [6])
@@ -144,7 +144,7 @@ def test_a_query_that_takes_too_long_is_split_into_windows(database, monkeypatch
 
 
 @pytest.mark.usefixtures("far_from_greenwich")
-def test_a_claim_lasts_as_long_as_it_should_and_names_its_run(database, monkeypatch):
+def test_a_claim_has_an_end_and_names_its_run(database, monkeypatch):
     database.channels.insert_one({"_id": 1, "image_url": "a", "lock": True})
     found, _ = documents.read(CHANNELS, "run", [], 10)
 
@@ -157,7 +157,7 @@ def test_a_claim_lasts_as_long_as_it_should_and_names_its_run(database, monkeypa
     assert documents.count_stale(CHANNELS) == 0
 
 
-def test_of_two_runs_that_read_the_same_only_one_gets_a_document(database):
+def test_a_document_that_two_runs_read_is_claimed_by_one(database):
     database.channels.insert_many([{"_id": n, "image_url": "a"} for n in range(20)])
     mine, _ = documents.read(CHANNELS, "mine", [], 12)
     theirs, _ = documents.read(CHANNELS, "theirs", [], 100)
@@ -186,14 +186,14 @@ def test_a_url_that_changed_since_it_was_read_is_not_claimed(database):
         (outcome([], ["image_url"], given_up=True), {"metadata.error": True}),
     ],
 )
-def test_what_another_run_has_done_since_it_was_read_is_not_claimed(database, how, mark):
-    # Given a run that takes its time to read, and another that meanwhile does all
+def test_a_document_that_another_run_has_processed_is_not_claimed(database, how, mark):
+    # Given a slow run, and a fast run that processes a document after the slow run has read it
     database.channels.insert_many([{"_id": 1, "image_url": "a"}, {"_id": 2, "image_url": "b"}])
     slow, _ = documents.read(CHANNELS, "slow", [], 10)
     fast, _ = documents.read(CHANNELS, "fast", [], 1)
     documents.claim(CHANNELS, "fast", fast)
     documents.write(CHANNELS, "fast", {"image_url": "a"}, how, [1])
-    # When the first one claims what it has read, then it gets the rest.
+    # When the slow run claims, then it gets only the other document.
     assert [each.id for each in documents.claim(CHANNELS, "slow", slow)] == [2]
     assert database.channels.find_one({"_id": 1, "lock": {"$exists": False}, **mark})
 
@@ -231,14 +231,14 @@ def test_numbers_that_are_equal_to_mongodb_name_the_same_channel(database, chann
     assert list(documents.folders(EPISODES, found).values()) == ["FIVE"]
 
 
-def test_a_date_beyond_those_of_python_can_be_read(database):
+def test_a_date_beyond_pythons_range_can_be_read(database):
     far_off = bson.encode({"until": DatetimeMS(2**60)})
 
     assert bson.decode(far_off, mongo.database().codec_options) == {"until": DatetimeMS(2**60)}
 
 
 @pytest.mark.parametrize("value", [7, ["a"], {"a": 1}, {"$oid": "1"}, Regex("^x"), None, True, float("nan"), 1e300])
-def test_a_document_with_values_of_any_kind_keeps_no_other_from_its_sweep(database, value):
+def test_a_document_with_odd_values_does_not_block_other_documents(database, value):
     odd = {"title": value, "channel_id": value, "last_itunes_image": value, "lock": value}
     database.episodes.insert_many([{"_id": 1, "itunes_image": "a", **odd}, {"_id": 2, "itunes_image": "b"}])
 
@@ -344,7 +344,7 @@ def test_metadata_that_is_not_an_object_becomes_one(database, metadata, how):
 @pytest.mark.parametrize(
     "how", [outcome(["image_url"]), outcome([], ["image_url"]), outcome([], ["image_url"], given_up=True)]
 )
-def test_a_url_that_changed_meanwhile_is_not_marked(database, how):
+def test_a_url_that_has_changed_is_not_marked(database, how):
     database.channels.insert_one({"_id": 1, "image_url": "new", "metadata": {"kept": 1}, "lock": {"run": "run"}})
 
     written = documents.write(CHANNELS, "run", ONE, how, [1])
@@ -354,7 +354,7 @@ def test_a_url_that_changed_meanwhile_is_not_marked(database, how):
 
 
 @pytest.mark.parametrize(("changed", "held"), [("image_url", "itunes_image"), ("itunes_image", "image_url")])
-def test_of_two_fields_only_the_one_that_still_holds_its_url_is_marked(database, changed, held):
+def test_only_the_field_whose_url_is_unchanged_is_marked(database, changed, held):
     database.channels.insert_one({"_id": 1, **BOTH, changed: "new", "lock": {"run": "run"}})
 
     documents.write(CHANNELS, "run", BOTH, outcome(["image_url", "itunes_image"]), [1])
@@ -370,7 +370,7 @@ def test_of_two_fields_only_the_one_that_still_holds_its_url_is_marked(database,
 
 
 def test_a_failure_is_not_written_where_one_of_two_urls_changed(database):
-    """The new URL may be good, and a mark would keep the next sweep from it."""
+    """The new URL may be good, and a mark would hide it from the next sweep."""
     database.channels.insert_one({"_id": 1, **BOTH, "itunes_image": "new", "lock": {"run": "run"}})
 
     documents.write(CHANNELS, "run", BOTH, outcome([], ["image_url", "itunes_image"]), [1])
@@ -378,7 +378,7 @@ def test_a_failure_is_not_written_where_one_of_two_urls_changed(database):
     assert database.channels.find_one() == {"_id": 1, **BOTH, "itunes_image": "new"}
 
 
-def test_a_document_that_another_run_claimed_meanwhile_is_left_alone(database):
+def test_a_document_that_another_run_has_claimed_is_left_alone(database):
     theirs = {"_id": 1, **ONE, "lock": {"until": SOON, "run": "theirs"}}
     database.channels.insert_one(theirs)
 
@@ -388,7 +388,7 @@ def test_a_document_that_another_run_claimed_meanwhile_is_left_alone(database):
     assert not +written
 
 
-def test_urls_and_texts_that_look_like_expressions_are_written_as_they_are(database):
+def test_urls_that_look_like_expressions_are_written_literally(database):
     urls = {"image_url": "$title"}
     database.channels.insert_one({"_id": 1, **urls, "title": "T", "lock": {"run": "run"}})
 

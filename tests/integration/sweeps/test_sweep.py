@@ -1,4 +1,4 @@
-"""A run's way along a collection: each stale document once, whatever is repeated, overlaps or dies in between."""
+"""A run processes each stale document once, even if pages repeat, runs overlap or workers die."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INFO = {"50x50": {"url": "https://s3/x_50x50.png", "bucket_path": "images-resize
 
 
 class Walker:
-    """Takes the pages of a run, and keeps what was handed over."""
+    """Takes the pages of a run and keeps the jobs that were handed over."""
 
     def __init__(self, swept, run="run", limit=None):
         self.swept, self.run = swept, run
@@ -33,7 +33,7 @@ class Walker:
         )
 
     def go(self):
-        """Take page after page, ending jobs whenever the run has to wait for them."""
+        """Take all pages. Whenever the run has to wait for its jobs, end them."""
         page: int | None = 0
         done = 0
         while page is not None:
@@ -86,7 +86,7 @@ def test_each_stale_document_becomes_a_job_in_the_bulk_lane(database, small_page
     assert all(Job.decode(job.encode()) == job for job in walker.jobs)
 
 
-def test_the_same_cover_is_one_job_for_all_its_documents(database, small_pages):
+def test_documents_with_the_same_cover_share_one_job(database, small_pages):
     episodes(database, 30, covers=3)
 
     walker = Walker(EPISODES).go()
@@ -100,7 +100,7 @@ def test_the_same_cover_is_one_job_for_all_its_documents(database, small_pages):
 
 
 def test_a_page_that_is_taken_again_with_fewer_documents_loses_none(database, monkeypatch):
-    # Given a worker that dies before it hands over what it has claimed
+    # Given a worker that dies before it hands over the claimed documents
     episodes(database, 6)
     walker = Walker(EPISODES)
 
@@ -110,14 +110,14 @@ def test_a_page_that_is_taken_again_with_fewer_documents_loses_none(database, mo
     monkeypatch.setattr(sweep, "PAGE_SIZE", 4)
     with pytest.raises(SystemExit):
         walker.take(0, hand_over=die)
-    # When there is room for fewer at the next attempt
+    # When the next attempt has room for fewer documents
     monkeypatch.setattr(sweep, "PAGE_SIZE", 1)
     walker.go()
-    # Then each has its job.
+    # Then each document still has a job.
     assert {job.sources[0].url for job in walker.jobs} == {f"http://h/{n}" for n in range(6)}
 
 
-def test_what_was_never_handed_over_takes_no_room(database, monkeypatch):
+def test_documents_that_were_never_handed_over_take_no_room(database, monkeypatch):
     # Given a worker that dies with a page that fills the backlog
     monkeypatch.setenv("SWEEP_MAX_BACKLOG", "4")
     get_settings.cache_clear()
@@ -129,38 +129,38 @@ def test_what_was_never_handed_over_takes_no_room(database, monkeypatch):
 
     with pytest.raises(SystemExit):
         walker.take(0, hand_over=die)
-    # When the page is taken again, then it does not wait for itself.
+    # When the page is taken again, then it does not wait for its own documents.
     walker.go()
     assert {job.sources[0].url for job in walker.jobs} == {f"http://h/{n}" for n in range(6)}
 
 
-def test_jobs_that_never_end_hold_a_run_up_for_no_longer_than_their_claims(database, monkeypatch):
-    # Given a backlog full of jobs whose write-back was given up
+def test_jobs_that_never_end_delay_a_run_only_until_their_claims_expire(database, monkeypatch):
+    # Given a backlog full of jobs whose write-back failed for good
     monkeypatch.setenv("SWEEP_MAX_BACKLOG", "4")
     get_settings.cache_clear()
     episodes(database, 8)
     walker = Walker(EPISODES)
     walker.take(0)
     assert walker.take(1) == sweep.NextPage(1, sweep.PAUSE)
-    # When the claims of their documents have ended
+    # When the claims of their documents have expired
     passed = timedelta(seconds=get_settings().claim_seconds)
-    for cover in list(database[run_state.COLLECTION].find({"pending": True})):
+    for group in list(database[run_state.COLLECTION].find({"pending": True})):
         database[run_state.COLLECTION].update_one(
-            {"_id": cover["_id"]}, {"$set": {"expires": cover["expires"] - passed}}
+            {"_id": group["_id"]}, {"$set": {"expires": group["expires"] - passed}}
         )
-    # Then the run goes on.
+    # Then the run continues.
     assert walker.take(1) == sweep.NextPage(2)
     assert len(walker.jobs) == 8
 
 
-def test_a_cover_that_too_many_documents_share_is_one_job_for_a_part_of_them(database, small_pages, monkeypatch):
-    # Given a cover that takes no more documents
+def test_a_document_group_that_is_full_gets_another_job(database, small_pages, monkeypatch):
+    # Given a document group that is full
     monkeypatch.setattr(run_state, "MAX_DOCUMENTS", 8)
     episodes(database, 16, covers=1)
     walker = Walker(EPISODES)
     for page in range(4):
         walker.take(page)
-    # Then each page after has a job of its own for it,
+    # Then each later page has its own job for the cover,
     assert len({job.id for job in walker.jobs}) == len(walker.jobs) == 3
     assert {job.sources[0].url for job in walker.jobs} == {"http://h/0"}
     # and all documents are written.
@@ -171,7 +171,7 @@ def test_a_cover_that_too_many_documents_share_is_one_job_for_a_part_of_them(dat
     assert run_state.under_way("run") == 0
 
 
-def test_two_that_record_a_cover_at_once_both_add_their_documents(database):
+def test_workers_that_join_a_document_group_at_once_all_add_their_documents(database):
     groups = [run_state.DocumentGroup("cover", "run", "job", {"itunes_image": "u"}, [n]) for n in range(8)]
     threads = [Thread(target=run_state.join, args=([each], 0)) for each in groups]
     for thread in threads:
@@ -182,15 +182,15 @@ def test_two_that_record_a_cover_at_once_both_add_their_documents(database):
     assert sorted(database[run_state.COLLECTION].find_one({"_id": "cover"})["documents"]) == list(range(8))
 
 
-def test_the_same_cover_in_two_folders_is_two_jobs(database):
+def test_the_same_cover_in_two_folders_has_two_jobs(database):
     database.channels.insert_many([{"_id": n, "title": f"Show {n}"} for n in (1, 2)])
     database.episodes.insert_many([{"_id": n, "itunes_image": "http://h/1", "channel_id": n} for n in (1, 2)])
 
     assert {job.folder for job in Walker(EPISODES).go().jobs} == {"SHOW_1", "SHOW_2"}
 
 
-def test_a_cover_whose_job_has_ended_is_not_sent_again_with_its_page(database, small_pages, monkeypatch):
-    # Given a worker that died after it had handed a page's jobs over and before it could say so
+def test_a_job_that_has_ended_is_not_sent_again_with_its_page(database, small_pages, monkeypatch):
+    # Given a worker that died after it handed a page's jobs over, and before it recorded that
     episodes(database, 4, covers=2)
     walker = Walker(EPISODES)
 
@@ -211,7 +211,7 @@ def test_a_cover_whose_job_has_ended_is_not_sent_again_with_its_page(database, s
     assert walker.jobs == [second]
 
 
-def test_what_comes_after_a_covers_job_has_ended_is_written_without_another(database, small_pages):
+def test_documents_found_after_their_covers_job_ended_are_written_without_another_job(database, small_pages):
     episodes(database, 8, covers=1)
     walker = Walker(EPISODES)
     walker.take(0)
@@ -256,7 +256,7 @@ def test_a_worker_that_died_before_it_advanced_the_run_hands_its_page_over_again
     assert walker.take(0) == sweep.NextPage(1)
     walker.go()
 
-    # Each job may be there twice for the page in hand, under the same id; no document is lost or written twice.
+    # A job may be sent twice for the repeated page, with the same id. No document is lost or written twice.
     assert len({job.id for job in walker.jobs}) == 4
     for job in walker.jobs:
         end(job)
@@ -264,7 +264,7 @@ def test_a_worker_that_died_before_it_advanced_the_run_hands_its_page_over_again
     assert run_state.under_way("run") == 0
 
 
-def test_two_that_take_the_same_page_at_once_do_not_lose_or_fork_it(database, small_pages):
+def test_workers_that_take_the_same_page_at_once_do_not_lose_or_fork_it(database, small_pages):
     episodes(database, 12)
     walker = Walker(EPISODES)
     answers: list[sweep.NextPage | None] = []
@@ -278,7 +278,7 @@ def test_two_that_take_the_same_page_at_once_do_not_lose_or_fork_it(database, sm
     assert len({job.id for job in walker.jobs}) == 4
 
 
-def test_two_runs_at_once_give_no_document_twice(database, small_pages):
+def test_concurrent_runs_process_no_document_twice(database, small_pages):
     episodes(database, 40)
     walkers = [Walker(EPISODES, run) for run in ("one", "two")]
     threads = [Thread(target=walker.go) for walker in walkers]
@@ -335,7 +335,7 @@ def test_writing_back_twice_counts_and_writes_once(database):
     assert database.episodes.count_documents({"metadata.image_is_valid": True}) == 5
 
 
-def test_a_write_back_that_was_cut_off_is_made_good(database, monkeypatch):
+def test_an_interrupted_write_back_is_completed(database, monkeypatch):
     episodes(database, 5, covers=1)
     walker = Walker(EPISODES).go()
 
@@ -347,7 +347,7 @@ def test_a_write_back_that_was_cut_off_is_made_good(database, monkeypatch):
         with pytest.raises(RetryableError):
             end(walker.jobs[0])
     assert run_state.under_way("run") == 1
-    end(walker.jobs[0], good=False)  # the outcome stands that was set first
+    end(walker.jobs[0], good=False)  # the first outcome stands
 
     assert walker.record.counts == {"done": 5}
     assert run_state.under_way("run") == 0
@@ -363,7 +363,7 @@ def test_a_job_that_outlived_the_runs_record_is_ignored(database):
     assert "last_itunes_image" not in database.episodes.find_one()
 
 
-def test_a_url_longer_than_a_job_takes_is_marked_all_the_same(database):
+def test_a_url_too_long_for_a_job_is_still_marked(database):
     url = "http://h/" + "x" * 10_000
     database.channels.insert_one({"_id": 1, "image_url": url})
     walker = Walker(CHANNELS).go()
@@ -398,13 +398,13 @@ def test_the_last_scheduled_run_is_found_among_others(database):
     assert run_state.last_scheduled(CHANNELS) == days[1]
 
 
-def test_a_run_that_is_recorded_stays_as_it_was(database):
+def test_beginning_a_recorded_run_again_does_not_change_it(database):
     run_state.begin(CHANNELS, "run", by="one", limit=3)
 
     assert run_state.begin(CHANNELS, "run", by="two").advanced_by == "one"
 
 
-def test_mongodb_in_trouble_is_an_error_that_names_no_host(database, monkeypatch):
+def test_an_error_of_mongodb_does_not_reveal_the_host(database, monkeypatch):
     monkeypatch.setenv("MONGO_URL", "mongodb://user:secret@127.0.0.1:1/db")
     monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
     lazy.forget()
@@ -418,7 +418,7 @@ def test_mongodb_in_trouble_is_an_error_that_names_no_host(database, monkeypatch
 
 
 def test_a_message_delivered_twice_sends_the_next_page_whichever_copy_advanced_the_run(database, small_pages):
-    # Given a message whose second copy is at work on a page while the first one advances the run, and dies
+    # Given a message whose second copy still processes a page when the first copy advances the run and dies
     episodes(database, 10)
     walker = Walker(EPISODES)
 
@@ -426,7 +426,7 @@ def test_a_message_delivered_twice_sends_the_next_page_whichever_copy_advanced_t
         walker.jobs.extend(jobs)
         assert walker.take(0, by="one message") == sweep.NextPage(1)
 
-    # When the second copy comes to its end, then it sends the next message: with it, SQS forgets the first copy too
+    # When the second copy ends, then it sends the next message, because its delete removes the first copy too
     assert walker.take(0, by="one message", hand_over=overtaken) == sweep.NextPage(1)
     # And another message for the same page does not.
     assert walker.take(0, by="another message") is None

@@ -1,4 +1,4 @@
-"""How often suspects were begun alone, in either staging."""
+"""The crash counter of suspects, in both kinds of staging."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def trials(request, environment, tmp_path, monkeypatch) -> StagedTrials:
     return StagedTrials()
 
 
-def test_what_one_worker_notes_another_reads(trials: StagedTrials) -> None:
+def test_workers_share_the_counts(trials: StagedTrials) -> None:
     assert trials.count("one") == 0
     trials.record("one", 1)
     trials.record("one", 2)
     assert (StagedTrials().count("one"), trials.count("other")) == (2, 0)
 
 
-def test_what_has_ended_leaves_nothing(trials: StagedTrials) -> None:
+def test_a_count_of_zero_removes_the_counter(trials: StagedTrials) -> None:
     trials.record("one", 1)
     trials.record("one", 0)
     trials.record("never begun", 0)

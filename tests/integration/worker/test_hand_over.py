@@ -1,4 +1,4 @@
-"""From one stage to the next: a worker in this process, on the embedded SQS and S3."""
+"""The hand-over from one stage to the next: a worker in this process, on the embedded SQS and S3."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.waiting import wait_for
 
 @pytest.fixture
 def fetched() -> Iterator[tuple[str, list[str]]]:
-    """The URL of a cover, and the requests that were made for it."""
+    """Serve a cover; yields its URL and the list of requests for it."""
     requests: list[str] = []
     cover = BytesIO()
     Image.new("RGB", (60, 60), "red").save(cover, "JPEG")
@@ -40,8 +40,8 @@ def fetched() -> Iterator[tuple[str, list[str]]]:
     server.server_close()
 
 
-def test_a_hand_over_that_fails_is_tried_again_and_the_work_is_not(environment, fetched, monkeypatch) -> None:
-    # Given a worker of fetch, and SQS that does not take what it sends to resize, twice
+def test_a_failed_hand_over_is_retried_without_repeating_the_work(environment, fetched, monkeypatch) -> None:
+    # Given a worker of fetch, and an SQS that refuses its first two sends to resize
     url, requests = fetched
     monkeypatch.setenv("ALLOWED_NETWORKS", "127.0.0.0/8")
     lazy.forget()
@@ -56,9 +56,9 @@ def test_a_hand_over_that_fails_is_tried_again_and_the_work_is_not(environment, 
 
     aws.sqs().meta.events.register("before-call.sqs", refuse)
     with worker_of("fetch"):
-        # When a job comes
+        # When a job arrives
         fetch_image.send({"image_url": url, "postback_url": url})
-        # Then resize has it in the end, the source was asked once, and nothing waits in vain in staging
+        # Then resize receives it, the source was fetched once, and staging has one object
         resize = broker.queue_url("resize")
         wait_for(lambda: depth(resize) == 1)
         assert (left, requests) == ([], ["/cover.jpg"])

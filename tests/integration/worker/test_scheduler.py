@@ -35,7 +35,7 @@ def proxy(environment: dict[str, str]) -> Iterator[Proxy]:
 
 @contextmanager
 def scheduler(proxy: Proxy, log: Path, *, last_run: datetime, schedule: str) -> Iterator[Child]:
-    """The command, its output in `log`."""
+    """Run the command with its output in `log`."""
     environ = os.environ | {
         "AWS_ENDPOINT_URL_SQS": proxy.url,
         "LAST_RUN": last_run.isoformat(),
@@ -53,28 +53,28 @@ def scheduler(proxy: Proxy, log: Path, *, last_run: datetime, schedule: str) -> 
 
 
 def sleeps_until(log: Path) -> datetime:
-    """When the scheduler looks again, as it said last."""
-    said = re.findall(r"Nothing to do until (\S+ \S+)\.\n", log.read_text())
-    return datetime.fromisoformat(said[-1]) if said else datetime.min.replace(tzinfo=UTC)
+    """Return the last logged time at which the scheduler wakes up."""
+    logged = re.findall(r"Nothing to do until (\S+ \S+)\.\n", log.read_text())
+    return datetime.fromisoformat(logged[-1]) if logged else datetime.min.replace(tzinfo=UTC)
 
 
 def messages() -> list[dict[str, Any]]:
-    """What is in the sweep's queue, taken out of it."""
+    """Receive up to ten messages from the sweep's queue."""
     url = aws.sqs().get_queue_url(QueueName=f"{get_settings().queue_namespace}_sweep_channels")["QueueUrl"]
     received = aws.sqs().receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=0)
     return [json.loads(message["Body"]) for message in received.get("Messages", [])]
 
 
-def test_a_run_that_was_missed_is_sent_once_when_sqs_is_there_again(proxy: Proxy, tmp_path: Path) -> None:
+def test_a_missed_run_is_sent_once_when_sqs_is_back(proxy: Proxy, tmp_path: Path) -> None:
     log, now = tmp_path / "log", datetime.now(UTC)
     with ExitStack() as outage:
-        # Given a scheduler that was down for three days, and SQS that cannot be reached when it starts
+        # Given a scheduler that was down for three days, and an SQS that is unreachable when it starts
         outage.enter_context(proxy.unreachable())
         with scheduler(proxy, log, last_run=now - timedelta(days=3), schedule="@daily") as child:
-            # Then it goes on, and tries again;
+            # Then it keeps running and retries;
             wait_for(lambda: len(re.findall("sweep cannot be sent", log.read_text())) >= 3)
             assert not child.ended()
-            # and when SQS is back, the run is sent, once, and the scheduler waits for its hour.
+            # and when SQS is back, it sends the run once and waits for the next one.
             outage.close()
             (message,) = wait_for(messages)
             assert message["actor_name"] == "sweep"
@@ -83,7 +83,7 @@ def test_a_run_that_was_missed_is_sent_once_when_sqs_is_there_again(proxy: Proxy
             assert (child.ended(), messages()) == (False, [])
 
 
-def test_what_was_run_already_is_not_sent_again_at_a_start(proxy: Proxy, tmp_path: Path) -> None:
+def test_a_run_that_was_sent_is_not_sent_again_at_a_restart(proxy: Proxy, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with scheduler(proxy, log, last_run=datetime.now(UTC), schedule="@daily"):
         wait_for(lambda: sleeps_until(log) > datetime.now(UTC))
