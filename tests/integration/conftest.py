@@ -23,7 +23,7 @@ Request = tuple[str, str, dict[str, str]]  #: method, path and headers
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    """SQS and S3, one for the whole run."""
+    """SQS and S3, shared by the whole run."""
     with EmbeddedStack(tmp_path_factory.mktemp("stack"), with_mongo=False) as stack:
         yield stack
 
@@ -37,9 +37,9 @@ def stack_with_mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embed
 
 @pytest.fixture
 def environment(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """The environment of this test: queue names and a bucket of its own. Yields the variables, for child processes.
+    """Set this test's environment, with its own queue names and bucket; yields the variables, for child processes.
 
-    The bucket accepts ACLs. Any other variable of ours that the developer has set is unset.
+    The bucket accepts ACLs. All other settings of the developer's environment are unset.
     """
     yield from _environment(stack, monkeypatch)
 
@@ -48,9 +48,9 @@ def environment(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterat
 def s3_that_answers(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[int, str], list[Request]]]:
-    """Puts an S3 in the place of the stack's that gives every request the same status and error code.
+    """Replaces the stack's S3 by a server that answers every request with the same status and error code.
 
-    Returns what it was asked.
+    Returns the list of the requests it received.
     """
     servers: list[ThreadingHTTPServer] = []
 
@@ -88,7 +88,7 @@ def s3_that_answers(
 
 @pytest.fixture
 def database(stack_with_mongo: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database[dict[str, Any]]]:
-    """The same as `environment` with a database of this test's own, which it yields."""
+    """Set the environment as `environment` does, plus this test's own database, which it yields."""
     for _ in _environment(stack_with_mongo, monkeypatch):
         url = f"{stack_with_mongo.environ['MONGO_URL']}_{secrets.token_hex(4)}"
         monkeypatch.setenv("MONGO_URL", url)
@@ -99,7 +99,7 @@ def database(stack_with_mongo: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -
 
 @contextmanager
 def worker_of(*stages: str) -> Iterator[None]:
-    """A worker in this process, for the queues of stages in this test's namespace."""
+    """Run a worker in this process for the queues of these stages in this test's namespace."""
     from pipeline.actors import broker
 
     broker.namespace = get_settings().queue_namespace
@@ -120,7 +120,7 @@ def _environment(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Itera
     environ = stack.environ | {
         "QUEUE_NAMESPACE": f"test-{unique}",
         "S3_BUCKET": f"test-{unique}",
-        "METRICS_PORT": "0",  # a test that wants it says where
+        "METRICS_PORT": "0",  # tests of the endpoint set a port
     }
     for name in [*Settings.model_fields, "environment"]:
         monkeypatch.delenv(name.upper(), raising=False)

@@ -23,7 +23,7 @@ from tests.support.waiting import wait_for
 
 @pytest.fixture
 def dead(environment, monkeypatch):
-    """Runs `image-pipeline dead` with these arguments, at a terminal if it is to answer; returns what it prints."""
+    """Runs `image-pipeline dead` with these arguments, in a terminal if it gets an answer; returns its output."""
     from pipeline.actors import broker
 
     monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
@@ -45,7 +45,7 @@ def dead(environment, monkeypatch):
 
 
 def letters():
-    """Forty failed uploads, a source that is gone, a receiver that is down, and an input that is no JSON."""
+    """Letters of forty failed uploads, a missing source, a receiver that is down, and an input that is not JSON."""
     put(*(letter_of(job_at(f"http://one.example/{n}.jpg?token=t", n=n), UPLOAD, age=3 * 3600 + n) for n in range(40)))
     put(
         letter_of(job_at("http://two.example/[red]x"), FETCH, "http_404", age=90),
@@ -86,7 +86,7 @@ def test_a_list_takes_filters_and_prints_json_lines(dead):
     assert "'7' is not an age" in dead("list", "--older-than", "7", status=2)
 
 
-def test_a_letter_is_shown_whole_by_the_beginning_of_its_id(dead):
+def test_a_letter_is_found_by_the_beginning_of_its_id_and_shown_whole(dead):
     letters()
     (line,) = dead("list", "--code", "http_500", "--json").splitlines()
     letter = json.loads(line)
@@ -109,14 +109,14 @@ def test_a_letter_is_shown_whole_by_the_beginning_of_its_id(dead):
     assert "key=k" not in shown
 
 
-def test_an_id_of_several_letters_or_of_none_is_said(dead):
+def test_an_ambiguous_or_unknown_id_is_reported(dead):
     letters()
     assert "42 letters match this id: choose one of them." in dead("show", "5f43a1e2", status=1)
     assert "No letter has an id, or a job id, that begins with 'abcdefgh'." in dead("show", "abcdefgh", status=1)
     assert "'abc' is too short: write at least 4 characters" in dead("show", "abc", status=2)
 
 
-def test_a_redrive_shows_what_it_would_do_and_does_it_when_told(dead):
+def test_a_redrive_shows_its_plan_and_asks_before_it_sends(dead):
     letters()
     put(letter_of(sweep_job(), UPLOAD))
 
@@ -142,7 +142,7 @@ def test_a_redrive_shows_what_it_would_do_and_does_it_when_told(dead):
     assert "No dead letter matches." in dead("redrive", "--stage", "resize", "--yes")
 
 
-def test_a_redrive_that_sqs_refuses_says_so_and_fails(dead, monkeypatch):
+def test_a_redrive_that_sqs_refuses_reports_that_and_fails(dead, monkeypatch):
     put(letter_of(job_at(), UPLOAD))
     from pipeline.actors import broker
 
@@ -154,16 +154,16 @@ def test_a_redrive_that_sqs_refuses_says_so_and_fails(dead, monkeypatch):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_redrive_that_is_interrupted_says_how_far_it_came_and_gives_the_rest_back(dead, signum):
-    # Given a redrive that would take long, half of whose letters are not meant
+def test_an_interrupted_redrive_reports_its_progress_and_releases_the_rest(dead, signum):
+    # Given a long redrive whose filter matches half of the letters
     put(*(letter_of(job_at(), UPLOAD, "s3_error" if n < 300 else "bad_job") for n in range(600)))
     command = [sys.executable, "-m", "pipeline", "dead", "redrive", "--code", "s3_error", "--rate", "20", "--yes"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    # When it is interrupted in the middle
+    # When it is interrupted
     wait_for(lambda: counts("upload")[0] >= 20)
     process.send_signal(signum)
-    said, _ = process.communicate(timeout=30)
-    # Then each letter was sent and is gone, or is visible as before.
+    output, _ = process.communicate(timeout=30)
+    # Then each letter was either sent and deleted, or is visible again.
     assert process.returncode != 0
     sent, hidden = counts("upload")
     assert hidden == 0
@@ -172,7 +172,7 @@ def test_a_redrive_that_is_interrupted_says_how_far_it_came_and_gives_the_rest_b
     assert counts("upload_dlq") == (600 - sent, 0)
 
 
-def test_a_purge_asks_and_deletes_what_is_meant(dead):
+def test_a_purge_asks_and_deletes_only_matching_letters(dead):
     letters()
     assert "Nothing was changed: --yes deletes them." in dead("purge")
     assert "Delete 43 letters permanently? [y/N]" in dead("purge", answer="n\n")
@@ -183,7 +183,7 @@ def test_a_purge_asks_and_deletes_what_is_meant(dead):
     assert "There are no dead letters." in dead("list")
 
 
-def test_letters_in_other_hands_are_said(dead):
+def test_letters_that_another_reader_holds_are_reported(dead):
     letters()
     from pipeline.actors import broker
 

@@ -1,4 +1,4 @@
-"""The commands `image-pipeline sweep ...` and what `provision` makes for them, on real servers."""
+"""The commands `image-pipeline sweep ...` and their indexes, on real servers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OLD = datetime(2020, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 def sweep(database, monkeypatch):
-    """Runs `image-pipeline sweep` with these arguments; returns what it prints."""
+    """Runs `image-pipeline sweep` with these arguments; returns its output."""
     from pipeline.actors import broker
 
     monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
@@ -58,8 +58,8 @@ def test_a_dry_run_counts_shows_ten_and_claims_nothing(sweep, database):
     assert "3 episodes would be swept, of 25." in sweep("episodes", "--dry-run", "--limit", "3")
 
 
-def test_what_strangers_called_their_channels_does_not_steer_the_terminal(sweep, database, monkeypatch):
-    # given a title with control sequences and a mark that turns the writing, an id, and a terminal of 80 columns
+def test_control_codes_in_titles_do_not_reach_the_terminal(sweep, database, monkeypatch):
+    # given a title with control sequences and a right-to-left mark, an id, and a terminal of 80 columns
     title = "[bold]\x1b[2J\x1b]0;pwned\x07\u202eshow"
     made = database.channels.insert_one({"title": title, "image_url": "http://h/a.jpg"}).inserted_id
     monkeypatch.setattr(terminal.console, "_width", 80)
@@ -68,7 +68,7 @@ def test_what_strangers_called_their_channels_does_not_steer_the_terminal(sweep,
 
     assert not [char for char in shown if not char.isprintable() and char != "\n"]
     assert "[bold]?[2J" in shown
-    assert str(made) in shown  # whole, so that it can be looked up
+    assert str(made) in shown  # whole, so it can be looked up
 
 
 def test_a_run_is_started_by_a_message_for_its_first_page(sweep, database):
@@ -76,9 +76,9 @@ def test_a_run_is_started_by_a_message_for_its_first_page(sweep, database):
 
     database.episodes.insert_one({"itunes_image": "http://h/1"})
 
-    said = sweep("episodes", "--limit", "5")
+    output = sweep("episodes", "--limit", "5")
 
-    (run_id,) = re.findall(r"episodes-manual-\w+", said)
+    (run_id,) = re.findall(r"episodes-manual-\w+", output)
     run = run_state.load(run_id)
     assert run
     assert (run.limit, run.page, run.collection) == (5, 0, "episodes")
@@ -101,7 +101,7 @@ def test_following_a_run_ends_with_its_last_document(sweep, database):
 
 
 @pytest.mark.parametrize("arguments", [("episodes", "--dry-run"), ("episodes", "--wait"), ("retry", "episodes")])
-def test_mongodb_that_is_not_there_is_said_soon(sweep, monkeypatch, arguments):
+def test_an_unreachable_mongodb_is_reported_soon(sweep, monkeypatch, arguments):
     monkeypatch.setenv("MONGO_URL", "mongodb://127.0.0.1:1/db")
     lazy.forget()
     monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
@@ -117,7 +117,7 @@ def marked(n, code, at):
     return {"_id": n, "itunes_image": "http://h/1", "metadata": {"image_is_valid": False, "error_detail": detail}}
 
 
-def test_retry_shows_first_and_clears_only_what_was_asked_for(sweep, database):
+def test_retry_shows_its_plan_and_clears_only_matching_marks(sweep, database):
     now = datetime.now(UTC)
     database.episodes.insert_many([marked(1, "http_404", now), marked(2, "http_404", OLD), marked(3, "timeout", OLD)])
 
@@ -132,11 +132,11 @@ def test_retry_shows_first_and_clears_only_what_was_asked_for(sweep, database):
 
 
 @pytest.mark.parametrize("age", ["", "7", "d", "7 d", "-7d", "7y", "99999999w"])
-def test_an_age_that_is_none_is_refused(sweep, age):
+def test_an_invalid_age_is_refused(sweep, age):
     assert "is not an age" in sweep("retry", "episodes", "--older-than", age or "x", status=2)
 
 
-def test_provision_makes_the_indexes_once_and_says_so_before(database):
+def test_provision_announces_the_indexes_and_creates_them_once(database):
     def steps():
         return [change for change in plan(get_settings()) if "MongoDB" in change.message]
 
@@ -151,7 +151,7 @@ def test_provision_makes_the_indexes_once_and_says_so_before(database):
     assert "channels" not in database.list_collection_names()
 
 
-def test_trouble_with_a_service_leads_to_the_command_that_explains_it(monkeypatch, capsys):
+def test_an_error_of_a_service_points_to_the_check_command(monkeypatch, capsys):
     # given no database
     for name in ("MONGO_URL", "MONGO_URL_DEVELOP", "MONGO_URL_PRODUCTION"):
         monkeypatch.delenv(name, raising=False)
@@ -161,7 +161,7 @@ def test_trouble_with_a_service_leads_to_the_command_that_explains_it(monkeypatc
     with pytest.raises(SystemExit) as ended:
         cli.main()
 
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert ended.value.code == 2
-    assert "No MongoDB variable is set." in said
-    assert "Run `image-pipeline check`" in said
+    assert "No MongoDB variable is set." in output
+    assert "Run `image-pipeline check`" in output

@@ -1,4 +1,4 @@
-"""The small corpus, rendered in children with limits; and that those children see what they are there to see."""
+"""Renders the small corpus in child processes with limits, and proves that they detect every kind of harm."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_file_of_the_small_corpus_ends_as_it_should(tmp_path: Path) -> Non
     expected = samples.write(tmp_path)
     # When they are rendered
     results = run(list(samples_in(tmp_path)))
-    # Then the good ones have their renditions, and the bad ones their codes
+    # Then the good files have renditions, and the bad files their error codes
     assert {sample.name: (outcome.kind, outcome.detail) for sample, outcome in results} == expected
 
 
@@ -55,12 +55,12 @@ def test_no_broken_copy_of_the_small_corpus_does_harm(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
     # When they and a broken copy of each are rendered
     results = list(run(list(samples_in(tmp_path, copies=1))))
-    # Then none crashes, hangs, takes much memory or raises what has no code; and some are noticed to be broken.
+    # Then none crashes, hangs, takes much memory or raises an error without a code, and some copies are rejected.
     assert [(sample.name, outcome) for sample, outcome in results if not outcome.kind.is_good] == []
     assert {outcome.detail for _, outcome in results} >= {"broken_image", "not_an_image", "JPEG", "PNG"}
 
 
-# Sources that do harm: each of these stands for the rendering of one
+# Harmful sources: each of these functions stands for the rendering of a source
 
 
 def crashes(source: bytes) -> dict[str, bytes]:
@@ -113,19 +113,19 @@ def fills_memory(source: bytes) -> dict[str, bytes]:
     ],
 )
 def test_harm_is_seen(make_child: MakeChild, work: Work, kind: Kind, detail: str) -> None:
-    # Given a child in which a source does harm
+    # Given a child process and a harmful source
     child = make_child(work)
-    # When it is given two of them
+    # When it renders the source twice
     outcomes = [child.render(b"source") for _ in range(2)]
-    # Then both are seen for what they are: a child that is gone was replaced.
+    # Then both results name the harm, because a dead child is replaced.
     assert [outcome[:2] for outcome in outcomes] == [(kind, detail)] * 2
     assert not kind.is_good
 
 
 def test_a_child_above_its_time_is_killed(make_child: MakeChild) -> None:
-    # Given a child in which a source never ends
+    # Given a child process whose rendering never ends
     child = make_child(hangs, Limits(seconds=0.2))
-    # When it is given one
+    # When it renders a source
     outcome = child.render(b"source")
     # Then it is killed.
     assert outcome[:2] == (Kind.HANG, "over 0.2 s")
@@ -133,69 +133,69 @@ def test_a_child_above_its_time_is_killed(make_child: MakeChild) -> None:
 
 
 def test_a_child_above_its_memory_is_killed(make_child: MakeChild) -> None:
-    # Given a child in which a source takes all the memory there is
+    # Given a child process whose rendering takes all memory
     child = make_child(fills_memory, Limits(memory=200 * MIB))
-    # When it is given one
+    # When it renders a source
     outcome = child.render(b"source")
-    # Then it is killed, not far above its limit.
+    # Then it is killed slightly above its limit.
     assert outcome.kind is Kind.MEMORY
     assert 200 * MIB < outcome.peak < 1000 * MIB
 
 
-def test_what_a_child_has_started_ends_with_it(make_child: MakeChild) -> None:
-    # Given a source for which another process is started, which hangs
+def test_a_childs_own_children_end_with_it(make_child: MakeChild) -> None:
+    # Given a source whose rendering starts another process, which hangs
     seconds = str(600 + os.getpid() / 1e7)  # a number that no other process has in its command
     # When it is rendered
     outcome = make_child(has_another_hang, Limits(seconds=0.5)).render(seconds.encode())
-    # Then nothing of it is left.
+    # Then neither process is left.
     assert outcome.kind is Kind.HANG
     wait_for(lambda: subprocess.run(["pgrep", "-f", f"^sleep {seconds}"], check=False).returncode == 1)
 
 
-# What a child measures
+# Measurements of a child
 
 
 def takes(source: bytes) -> dict[str, bytes]:
-    """Takes as many MiB as the source says, and gives them back."""
+    """Allocate and free as many MiB as the source specifies."""
     bytes(b"x" * (int(source) * MIB))
     return {NAME: samples.encoded(samples.picture(size=(40, 40)), "PNG")}
 
 
-def keeps(source: bytes, kept: list[bytes] = []) -> dict[str, bytes]:  # noqa: B006 - that is what it is for
-    """As `takes`, and does not give them back."""
+def keeps(source: bytes, kept: list[bytes] = []) -> dict[str, bytes]:  # noqa: B006 - the shared list keeps the memory
+    """Allocate like `takes`, without freeing."""
     kept.append(b"x" * (int(source) * MIB))
     return takes(b"0")
 
 
 def has_another_take(source: bytes) -> dict[str, bytes]:
-    """As `takes`, in a process of its own; it starts none for nothing."""
+    """Allocate like `takes`, in another process; an empty allocation starts none."""
     if int(source):
         subprocess.run([sys.executable, "-c", f"b'x' * {int(source) * MIB}"], check=True)
     return takes(b"0")
 
 
 @pytest.mark.parametrize("work", [takes, keeps, has_another_take])
-def test_a_peak_is_of_one_source_alone(make_child: MakeChild, work: Work) -> None:
+def test_a_peak_belongs_to_one_source(make_child: MakeChild, work: Work) -> None:
     # Given a child
     child = make_child(work)
     # When a source takes 300 MiB, and the next takes nothing
     large, small = child.render(b"300"), child.render(b"0")
-    # Then each peak is its own's.
+    # Then each result has its own peak.
     assert large.peak > 300 * MIB > 200 * MIB > small.peak
     assert (large.kind, small.kind) == (Kind.OK, Kind.OK)
 
 
-def test_a_peak_too_short_to_be_killed_for_counts(make_child: MakeChild) -> None:
-    # Given a limit just above what a child holds that does nothing
+def test_a_short_peak_above_the_limit_is_detected(make_child: MakeChild) -> None:
+    # Given a limit just above the memory of an idle child
     limit = make_child(takes).render(b"0").peak + 4 * MIB
-    # When a source is above it for a moment
+    # When a source exceeds it for a moment
     outcome = make_child(takes, Limits(memory=limit)).render(b"16")
-    # Then it is seen all the same.
+    # Then that is detected.
     assert outcome.kind is Kind.MEMORY
     assert outcome.peak > limit
 
 
-# What renditions are checked for
+# Checks of renditions
 
 
 def wrong(name: str, source_format: str, **options: object) -> dict[str, bytes]:
@@ -247,7 +247,7 @@ def has_frames(source: bytes) -> dict[str, bytes]:
         (has_frames, "frames 2"),
     ],
 )
-def test_a_rendition_that_is_not_as_it_should_be_is_seen(make_child: MakeChild, work: Work, says: str) -> None:
+def test_a_wrong_rendition_is_detected(make_child: MakeChild, work: Work, says: str) -> None:
     outcome = make_child(work).render(b"source")
     assert outcome.kind is Kind.WRONG
     assert says in outcome.detail
@@ -274,20 +274,20 @@ def test_the_command_fails_only_if_something_did_harm(tmp_path: Path) -> None:
     def run_with(*options: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
 
-    # When it is rendered, and then again with no memory to speak of
+    # When it is rendered, and then again with almost no memory
     good = run_with("--log", str(tmp_path / "log"))
     bad = run_with("--memory", "1", "--keep", str(tmp_path / "kept"))
-    # Then the first is good, and has counted all,
+    # Then the first run is good and counts all files,
     assert (good.returncode, good.stderr) == (0, "")
     assert "6 files" in good.stdout
     assert "broken_image" in good.stdout
     assert "ok\tPNG\t" in (tmp_path / "log").read_text()
     assert len((tmp_path / "log").read_text().splitlines()) == 6
-    # and the second is not, and has kept the files.
+    # and the second run is not good and keeps the files.
     assert bad.returncode == 1
     assert "over memory" in bad.stdout
     assert len(list((tmp_path / "kept").iterdir())) == 6
-    # An empty folder is a mistake.
+    # An empty folder is an error.
     (tmp_path / "empty").mkdir()
     command[3] = str(tmp_path / "empty")
     assert run_with().returncode == 2

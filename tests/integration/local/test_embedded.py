@@ -19,10 +19,10 @@ from pipeline.local.embedded import EmbeddedStack, EmbeddedStackError
 from pipeline.local.standalone import standalone
 from pipeline.settings import get_settings
 
-#: A program that runs a stack, says where, and then waits to be killed.
+#: A program that runs a stack, prints its address, and waits to be killed.
 PROGRAM = """
 import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit an ignored SIGINT
 from pathlib import Path
 from pipeline.local.embedded import EmbeddedStack
 with EmbeddedStack(Path(sys.argv[1])) as stack:
@@ -49,7 +49,7 @@ def listens(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def processes_with(text: str) -> list[str]:
-    """The processes whose command line or environment names `text`."""
+    """Return the processes whose command line or environment contains `text`."""
     listed = subprocess.run(["ps", "axeww", "-o", "pid=,command="], capture_output=True, text=True, check=True).stdout
     return [line for line in listed.splitlines() if text in line and int(line.split()[0]) != os.getpid()]
 
@@ -114,9 +114,7 @@ def test_a_persistent_stack_keeps_what_it_was_given(tmp_path: Path, monkeypatch:
     lazy.forget()
 
 
-def test_the_input_queue_that_was_kept_is_named_by_where_it_is_now(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kept_input_queue_has_the_url_of_the_new_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
     started = []
     for _ in range(2):
@@ -149,7 +147,7 @@ def test_a_terminal_without_unicode_gets_what_it_can_show(tmp_path: Path) -> Non
     assert ended.returncode == 2
 
 
-def test_a_taken_port_is_exchanged_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_taken_port_is_replaced_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         free = embedded._free_port()
         ports = iter([taken.getsockname()[1], free])

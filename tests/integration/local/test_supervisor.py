@@ -13,10 +13,10 @@ import pytest
 from pipeline.local import supervisor as processes
 from pipeline.local.supervisor import Supervisor
 
-#: Starts a supervisor whose processes print their ids and those of a helper they start, and waits to be killed.
+#: Starts a supervisor whose processes print their ids and those of their helpers, and waits to be killed.
 PROGRAM = """
 import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit an ignored SIGINT
 from pathlib import Path
 from pipeline.local.supervisor import Supervisor
 supervisor = Supervisor(Path(sys.argv[1]), lambda name, text: print(text + "\\n", end="", flush=True))
@@ -27,7 +27,7 @@ with supervisor:
 
 
 class Recorder:
-    """Collects what processes print."""
+    """Collects the output of processes."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []

@@ -1,4 +1,4 @@
-"""The Procfile as systemd units, as docs/deploying.md has them written and as systemd reads them."""
+"""The Procfile as systemd units, exported as in docs/deploying.md and parsed by systemd."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def test_each_process_has_a_unit_that_always_restarts(units: Path) -> None:
         unit = ConfigParser(interpolation=None, strict=False)
         unit.read(path)
         assert unit["Service"]["Restart"] == "always"
-        assert unit["Unit"]["StartLimitIntervalSec"] == "0"  # else five deaths in ten seconds are the last
+        assert unit["Unit"]["StartLimitIntervalSec"] == "0"  # else systemd gives up after five deaths in ten seconds
         assert unit["Service"]["WorkingDirectory"] == str(ROOT)
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here to ask")
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_systemd_accepts_the_units(units: Path) -> None:
     verified = subprocess.run(
         ["systemd-analyze", "verify", *sorted(map(str, units.iterdir()))], capture_output=True, text=True, check=False

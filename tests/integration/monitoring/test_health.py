@@ -1,4 +1,4 @@
-"""Health and gauges of a process, as its threads work, wait, hang and end."""
+"""Health and gauges of a process whose threads work, wait, hang and end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.unit.monitoring.test_http_server import free_port
 
 
 class Rig:
-    """A worker of one queue, `fetch`, whose messages last until the test lets them go on."""
+    """A worker of the queue `fetch` whose messages block until the test sets `go_on`."""
 
     def __init__(self, namespace: str, port: int) -> None:
         self.port = port
@@ -97,7 +97,7 @@ def rig(line: Line, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
     rig.stop()
 
 
-def test_a_worker_shows_what_it_has_in_hand_and_how_long_it_waited(rig: Rig) -> None:
+def test_a_worker_shows_its_messages_in_progress_and_their_wait(rig: Rig) -> None:
     waited = REGISTRY.get_sample_value(f"{PREFIX}_queue_wait_seconds_count", {"stage": "fetch", "lane": "live"}) or 0
     rig.send("a", "b", "c")
     wait_for(lambda: rig.value("held_messages", queue="fetch") == 3)
@@ -115,21 +115,19 @@ def test_a_worker_shows_what_it_has_in_hand_and_how_long_it_waited(rig: Rig) -> 
 def test_a_worker_is_ready_while_sqs_answers_and_live_all_the_time(
     rig: Rig, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a worker that is ready as soon as it has found its queue
+    # Given a worker that is ready because it has found its queue
     wait_for(lambda: rig.get("/readyz").ok)
-    # When SQS is away, then it is not ready after a while, says why, and is live;
+    # When SQS is down, then after a while the worker is not ready, gives the reason, and is live;
     monkeypatch.setattr(health, "ANSWER_WITHIN", 2.0)
     with line.down():
         wait_for(lambda: rig.get("/readyz").status_code == 503)
         assert rig.get("/readyz").text == "fetch: no answer from SQS for more than 2 s\n"
         assert rig.get("/livez").ok
-    # and when it is back, the worker is ready again at the first answer.
+    # and when SQS is back, the worker is ready at the first answer.
     wait_for(lambda: rig.get("/readyz").ok)
 
 
-def test_a_worker_with_its_hands_full_is_ready_though_it_asks_for_nothing(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_busy_worker_that_does_not_poll_is_ready(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.send("a", "b", "c")
     wait_for(lambda: len(rig.consumer.leases) == 3)  # more than half of four places
     wait_for(lambda: rig.consumer.asking_since is None)
@@ -151,22 +149,20 @@ def test_a_worker_that_has_not_found_its_queue_is_not_ready(line: Line, environm
             rig.stop()
 
 
-def test_a_worker_that_is_told_to_stop_is_live_and_not_ready(rig: Rig) -> None:
+def test_a_stopping_worker_is_live_and_not_ready(rig: Rig) -> None:
     rig.send("a")
     wait_for(lambda: rig.instrumentation._began)
     rig.broker.emit_before("worker_shutdown", rig.worker)
     assert (rig.get("/readyz").text, rig.get("/livez").ok) == ("it is stopping\n", True)
 
 
-def test_a_worker_is_stuck_when_every_thread_has_its_message_for_too_long(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Given a thread that hangs, and one that is free
+def test_a_worker_is_stuck_when_all_threads_hang(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given two threads, of which one hangs
     rig.send("hangs")
     wait_for(lambda: rig.instrumentation._began)
     monkeypatch.setattr(health, "WORK_WITHIN", -1.0)
     assert rig.get("/livez").ok
-    # When the other one hangs too, then only a restart helps.
+    # When the other thread hangs too, then the worker is not live.
     rig.send("hangs too")
     wait_for(lambda: rig.get("/livez").status_code == 503)
     assert "every thread has been processing its message" in rig.get("/livez").text
@@ -184,7 +180,7 @@ def test_a_worker_is_stuck_when_a_thread_of_its_consumer_has_ended(rig: Rig, mon
     assert rig.get("/livez").text == "fetch: a thread of its consumer has ended\n"
 
 
-def test_a_worker_is_stuck_when_what_it_holds_is_not_checked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_is_stuck_when_its_leases_are_not_checked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     wait_for(lambda: not list(rig.health.not_live()))
     monkeypatch.setattr(rig.consumer.leases, "last_pass", time.monotonic() - 301)
     assert rig.get("/livez").text == "fetch: leases have not been checked for 300 s\n"
@@ -196,10 +192,10 @@ def test_a_worker_is_stuck_when_one_of_its_threads_has_ended(rig: Rig) -> None:
     assert rig.get("/livez").text == "1 of 3 threads of the worker have ended\n"
 
 
-def test_ingest_is_ready_from_the_first_answer_until_sqs_is_away(
+def test_ingest_is_ready_from_the_first_answer_until_sqs_is_down(
     line: Line, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given ingest, and an input queue that cannot be reached yet
+    # Given ingest, and an input queue that is not reachable yet
     import pipeline.actors  # noqa: F401 - builds the broker that ingest sends with
 
     url = aws.sqs().create_queue(QueueName=f"{environment['QUEUE_NAMESPACE']}_input")["QueueUrl"]
@@ -210,10 +206,10 @@ def test_ingest_is_ready_from_the_first_answer_until_sqs_is_away(
     thread.start()
     watched = IngestHealth(taking, thread.is_alive)
     assert list(watched.not_ready()) == ["the input queue: no answer from SQS for more than 60 s"]
-    # When it can, then it is ready,
+    # When the queue is reachable, then ingest is ready,
     line.come_up()
     wait_for(lambda: not list(watched.not_ready()))
-    # until it is away for too long, or ingest is told to stop.
+    # until SQS is down for too long, or ingest is stopping.
     monkeypatch.setattr(health, "ANSWER_WITHIN", 1.5)
     with line.down():
         wait_for(lambda: list(watched.not_ready()))
@@ -224,7 +220,7 @@ def test_ingest_is_ready_from_the_first_answer_until_sqs_is_away(
     assert not list(watched.not_live())
 
 
-def test_ingest_is_stuck_when_its_thread_has_ended_and_well_where_it_has_nothing_to_do(
+def test_ingest_is_stuck_when_its_thread_has_ended_and_healthy_without_an_input_queue(
     environment: dict[str, str],
 ) -> None:
     assert list(IngestHealth(Ingest("https://example.org/1/q"), lambda: False).not_live())
@@ -242,8 +238,8 @@ def test_the_scheduler_is_live_as_long_as_its_loop_runs() -> None:
     now[0] = looks_at + timedelta(minutes=4)
     assert not list(watched.not_live())
     now[0] = looks_at + timedelta(minutes=6)
-    (said,) = watched.not_live()
-    assert "2026-11-2" in said
+    (reason,) = watched.not_live()
+    assert "2026-11-2" in reason
 
 
 def test_the_scheduler_is_not_ready_while_it_cannot_send_what_is_due() -> None:
@@ -263,10 +259,8 @@ def test_the_scheduler_is_not_ready_while_it_cannot_send_what_is_due() -> None:
     assert sent == datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp()
 
 
-def test_the_depth_of_the_queues_is_asked_now_and_then_and_gone_while_sqs_is(
-    environment: dict[str, str], line: Line
-) -> None:
-    # Given a message that waits, and a dead letter
+def test_queue_depths_are_cached_and_absent_while_sqs_is_down(environment: dict[str, str], line: Line) -> None:
+    # Given a waiting message and a dead letter
     for change in plan(get_settings()):
         change.apply()
     name = get_settings().queue_namespace
@@ -290,11 +284,11 @@ def test_the_depth_of_the_queues_is_asked_now_and_then_and_gone_while_sqs_is(
             for gauge, labels in {"queue_messages": waiting, "dead_letters": dead}.items()
         )
 
-    # When it is scraped often, then SQS is asked every 15 s;
+    # When it is scraped often, then SQS is queried every 15 s;
     assert (depth(), depth()) == ((1, 1), (1, 1))
     now[0] = 14.9
     assert (depth(), asked) == ((1, 1), [0.0])
-    # and while SQS does not answer, nothing is said.
+    # and while SQS does not answer, the metric is absent.
     line.go_down()
     now[0] = 15.0
     assert (depth(), asked) == ((None, None), [0.0, 15.0])
@@ -303,7 +297,7 @@ def test_the_depth_of_the_queues_is_asked_now_and_then_and_gone_while_sqs_is(
     assert depth() == (1, 1)
 
 
-def test_a_scrape_does_not_wait_forever_for_the_depth_of_the_queues(
+def test_a_scrape_waits_for_queue_depths_for_a_limited_time(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
     monkeypatch.setattr(instrumentation, "DEPTHS_TIMEOUT", 0.1)

@@ -19,21 +19,21 @@ from pipeline.recipe import Recipe, RenditionSize
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
 
-BEGAN = 0.0  #: when the stories of a test began: a minute before it
+BEGAN = 0.0  #: the start of a test's job histories: a minute before the test
 CONTENT = Content("c0ffee", ".png", Recipe((RenditionSize("50x50", 50, 50),), "cover"))
 COVER = "https://user:hush@example.org/cover.png?token=hush"
 OTHER = "https://example.org/other.png"
 
 
 def begin() -> None:
-    """Let the histories begin a minute ago; the suite may have begun long before."""
+    """Set the start of the histories to a minute ago; the suite may have started long before."""
     global BEGAN  # noqa: PLW0603
     BEGAN = time.time() - 60
 
 
 @pytest.fixture
 def jobs(database, monkeypatch):
-    """The job log in this test's database."""
+    """Provide the job log in this test's database."""
     begin()
     monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())
     lazy.forget()
@@ -41,7 +41,7 @@ def jobs(database, monkeypatch):
 
 
 def write(*events):
-    """Each event by itself, as if each came from another process."""
+    """Write each event separately, as if each came from another process."""
     for event in events:
         entries = [entry_of(event)]
         mongo.job_database()[JOBS].bulk_write(updates(entries), ordered=False)
@@ -55,7 +55,7 @@ def job(*urls, job_id="a-job", **more):
 
 
 def attempt(stage, verdict, second, of, **more):
-    """An attempt that ended `second` seconds after the beginning, and took half of one."""
+    """Return an attempt that ended `second` seconds after the start and took half a second."""
     at = BEGAN + second
     return Event(stage.name, of.id, verdict, at=at, arrived=at - 1, seconds=0.5, job=of, **more)
 
@@ -78,15 +78,15 @@ def good_history(start=None):
 
 
 def test_a_history_is_the_same_in_whatever_order_its_attempts_arrive(jobs):
-    told = []
+    histories = []
     for shuffled in range(6):
         start = job(COVER, job_id=f"job-{shuffled}")
         events = good_history(start)
         random.Random(shuffled).shuffle(events)
         write(*events)
-        told.append(replace(job_log_reader.history(start.id), id=""))
-    assert all(history == told[0] for history in told)
-    history = told[0]
+        histories.append(replace(job_log_reader.history(start.id), id=""))
+    assert all(history == histories[0] for history in histories)
+    history = histories[0]
     assert (history.status, history.stage, history.folder, history.lane) == ("done", "notify", "THE_SHOW", "live")
     assert [attempt.stage for attempt in history.turns] == ["fetch", "fetch", "resize", "upload", "notify"]
     assert (history.updated - history.began).total_seconds() == pytest.approx(7, abs=0.01)
@@ -97,14 +97,14 @@ def test_a_history_is_the_same_in_whatever_order_its_attempts_arrive(jobs):
     assert history.sources[0].urls["50x50"].endswith("/images-resized/THE_SHOW/c0ffee_50x50.png")
 
 
-def test_attempts_written_together_or_twice_are_told_once(jobs):
+def test_attempts_written_together_or_twice_appear_once(jobs):
     entries = [entry_of(event) for event in good_history()]
     mongo.job_database()[JOBS].bulk_write(updates(entries))
     mongo.job_database()[JOBS].bulk_write(updates(entries[2:]))
     assert len(job_log_reader.history("a-job").turns) == 5
 
 
-def test_nothing_of_payloads_queries_and_credentials_is_stored(jobs):
+def test_payloads_queries_and_credentials_are_not_stored(jobs):
     write(*good_history())
     assert "hush" not in str(list(jobs[JOBS].find()))
 
@@ -137,17 +137,17 @@ def failed_history(start, stage=FETCH, code="http_404"):
 
 
 def test_a_job_whose_only_image_failed_has_failed_and_is_done_once_a_redrive_stored_it(jobs):
-    # given a job that failed
+    # given a failed job
     start = job(COVER)
     write(*failed_history(start))
     history = job_log_reader.history("a-job")
     assert (history.status, history.stage, history.redrives) == ("failed", "fetch", 0)
     assert history.sources[0].error["code"] == "http_404"
-    # when an operator sends it through again
+    # when an operator redrives it
     source = start.sources[0]
     again = replace(start, redrives=1).with_sources({source.url: source.published(CONTENT)})
     write(attempt(FETCH, Outcome.DONE, 40, again))
-    # then the same history goes on
+    # then its history continues
     history = job_log_reader.history("a-job.r1")
     assert (history.id, history.status, history.redrives) == ("a-job", "under_way", 1)
     write(attempt(NOTIFY, Outcome.DONE, 41, again))
@@ -156,7 +156,7 @@ def test_a_job_whose_only_image_failed_has_failed_and_is_done_once_a_redrive_sto
     assert job_log_reader.latest(failed=True) == []
 
 
-def test_one_image_of_two_that_failed_makes_it_partly(jobs):
+def test_a_job_with_one_failed_image_of_two_is_partly_done(jobs):
     start = job(COVER, OTHER)
     half = start.with_sources({OTHER: start.sources[1].published(CONTENT)})
     write(*failed_history(half))
@@ -164,7 +164,7 @@ def test_one_image_of_two_that_failed_makes_it_partly(jobs):
     assert (history.status, [bool(source.error) for source in history.sources]) == ("partly", [True, False])
 
 
-def test_deliveries_end_each_by_itself(jobs):
+def test_deliveries_end_independently(jobs):
     # given a job with two deliveries that both fail at first
     start = job(COVER)
     stored = start.with_sources({COVER: start.sources[0].published(CONTENT)})
@@ -172,25 +172,25 @@ def test_deliveries_end_each_by_itself(jobs):
     for name, part in parts.items():
         write(attempt(NOTIFY, Outcome.RETRY, 1, stored if part is None else part, code="x", worked_on=(name,)))
     assert job_log_reader.history("a-job").status == "under_way"
-    # when one is made, the job is still under way
+    # when one succeeds, the job is still under way
     write(attempt(NOTIFY, Outcome.DONE, 2, parts["redirect_queue"], attempt=2))
     assert job_log_reader.history("a-job").status == "under_way"
-    # and when the other is given up, it has ended, partly
+    # and when the other fails for good, the job has ended as partly
     write(attempt(NOTIFY, Outcome.GIVEN_UP, 3, parts["postback_url"], code="http_500", worked_on=("postback_url",)))
     history = job_log_reader.history("a-job")
     assert (history.status, history.stage) == ("partly", "notify")
 
 
 def test_a_job_that_is_delivered_has_ended_though_its_bytes_cannot_be_deleted_yet(jobs):
-    # Given a job whose first attempt in notify failed as a whole, as its payload could not be read
+    # Given a job whose first attempt in notify failed because its payload could not be read
     start = job(COVER)
     stored = start.with_sources({COVER: start.sources[0].published(CONTENT)})
     write(attempt(NOTIFY, Outcome.RETRY, 1, stored, code="s3_error"))
     assert job_log_reader.history("a-job").status == "under_way"
-    # When it is delivered, and only the clean-up is tried again
+    # When it is delivered, and only the clean-up is retried
     cleaning = replace(stored, deliveries=(CLEAN_UP,))
     write(attempt(NOTIFY, Outcome.RETRY, 2, stored, code="s3_error", worked_on=(CLEAN_UP,)))
-    # Then it is done, then and when that is.
+    # Then it is done, before and after the clean-up.
     for further in ([], [attempt(NOTIFY, Outcome.DONE, 3, cleaning)]):
         write(*further)
         history = job_log_reader.history("a-job")
@@ -218,7 +218,7 @@ def test_only_the_latest_attempts_are_kept(jobs):
     assert attempts[-1].at > attempts[0].at
 
 
-def test_the_latest_jobs_can_be_told_apart_by_how_and_where_they_ended(jobs):
+def test_the_latest_jobs_can_be_filtered_by_outcome_and_stage(jobs):
     for number in range(4):
         write(*failed_history(job(COVER, job_id=f"failed-{number}"), UPLOAD if number else FETCH))
     write(*good_history(job(COVER, job_id="good")))
@@ -263,12 +263,12 @@ def test_ids_are_found_by_their_beginning(jobs):
     assert job_log_reader.history("abc") is None
 
 
-def test_without_a_job_log_it_is_said_what_to_set(environment):
+def test_without_a_job_log_the_error_names_the_variable(environment):
     with pytest.raises(SettingsError, match="JOBS_MONGO_URL is not set"):
         job_log_reader.latest()
 
 
-def test_trouble_with_mongodb_is_said(jobs, monkeypatch):
+def test_an_error_of_mongodb_is_reported(jobs, monkeypatch):
     monkeypatch.setenv("JOBS_MONGO_URL", "mongodb://127.0.0.1:1/none")
     monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
     lazy.forget()

@@ -1,4 +1,4 @@
-"""The thread that writes the job log: in batches, through outages, and never in anybody's way."""
+"""The thread that writes the job log in batches, survives outages, and blocks no worker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.waiting import wait_for
 
 @pytest.fixture
 def jobs(database, monkeypatch):
-    """The job log in this test's database."""
+    """Provide the job log in this test's database."""
     monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())
     lazy.forget()
     return database[JOBS]
@@ -42,15 +42,15 @@ def event(number=0, job_id=None, **more):
 
 
 def test_attempts_are_written_in_batches_and_the_rest_at_the_end(jobs):
-    # given a log that gathers for a minute
+    # given a log that collects for a minute
     batches = []
     log = JobLogWriter(lambda entries: (batches.append(len(entries)), write_entries(entries)), batch_window=60)
     log.start()
-    # when it is told 1,200 attempts of 300 jobs, and stopped
+    # when it gets 1,200 attempts of 300 jobs, and is stopped
     for number in range(1200):
         log(event(number, f"job-{number % 300}"))
     log.stop(20)
-    # then two requests wrote them all, and two more counted them
+    # then two requests wrote them, and two more counted them
     assert batches == [1000, 200]
     assert jobs.count_documents({}) == 300
     assert all(len(each["turns"]) == 4 for each in jobs.find())
@@ -58,10 +58,10 @@ def test_attempts_are_written_in_batches_and_the_rest_at_the_end(jobs):
     assert sum(each["turns"]["fetch"]["done"] for each in minutes) == 1200
 
 
-def test_an_outage_of_mongodb_is_said_once_and_waited_out(jobs, quick, monkeypatch, caplog):
+def test_an_outage_of_mongodb_is_logged_once_and_survived(jobs, quick, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     with Line(urlsplit(get_settings().mongo_url.get_secret_value()).port) as line:
-        # given a log on a line that is down
+        # given a log whose line to MongoDB is down
         url = re.sub(r":\d+/", f":{line.port}/", get_settings().mongo_url.get_secret_value())
         monkeypatch.setenv("JOBS_MONGO_URL", url)
         monkeypatch.setattr(job_log_writer, "TIMEOUT", 0.2)
@@ -69,7 +69,7 @@ def test_an_outage_of_mongodb_is_said_once_and_waited_out(jobs, quick, monkeypat
         line.go_down()
         log = JobLogWriter(batch_window=0.01)
         log.start()
-        # when attempts are told during it and after it
+        # when attempts are emitted during the outage and after it
         for number in range(10):
             log(event(number))
         wait_for(lambda: "The job log is delayed" in caplog.text)
@@ -84,7 +84,7 @@ def test_an_outage_of_mongodb_is_said_once_and_waited_out(jobs, quick, monkeypat
     assert log.lost == 0
 
 
-def test_what_there_is_no_room_for_is_lost_the_oldest_first(quick):
+def test_a_full_buffer_drops_the_oldest_attempts(quick):
     written = []
     up = threading.Event()
 
@@ -104,7 +104,7 @@ def test_what_there_is_no_room_for_is_lost_the_oldest_first(quick):
     assert log.lost == 7
 
 
-def test_the_end_does_not_wait_for_a_mongodb_that_does_not_answer(caplog):
+def test_stopping_does_not_wait_for_a_mongodb_that_does_not_answer(caplog):
     never = threading.Event()
     log = JobLogWriter(lambda entries: never.wait(60), batch_window=0.01)
     log.start()
@@ -116,20 +116,20 @@ def test_the_end_does_not_wait_for_a_mongodb_that_does_not_answer(caplog):
     never.set()
 
 
-def test_what_cannot_be_written_is_not_tried_forever(jobs, caplog):
-    # given an attempt that BSON cannot hold
+def test_an_attempt_that_cannot_be_written_is_dropped(jobs, caplog):
+    # given an attempt that BSON cannot represent
     log = JobLogWriter(batch_window=0.01)
     log.start()
     log(Event("fetch", 2**70, Outcome.DONE))
     wait_for(lambda: "failed to write" in caplog.text)
-    # when another comes, it is written
+    # when another follows, it is written
     log(event(1))
     wait_for(lambda: job_log_reader.history("job-1"))
     log.stop(5)
 
 
 def test_many_processes_may_begin_the_same_history(jobs):
-    # given eight writers with a client of their own
+    # given eight writers, each with its own client
     from pymongo import MongoClient
 
     from pipeline.monitoring.job_log.schema import entry_of, updates
@@ -153,7 +153,7 @@ def test_many_processes_may_begin_the_same_history(jobs):
     assert all(len(each["turns"]) == 8 for each in jobs.find())
 
 
-def test_provision_makes_the_indexes_once_and_says_so_before(jobs):
+def test_provision_announces_the_indexes_and_creates_them_once(jobs):
     def steps():
         return [change for change in plan(get_settings()) if "job log" in change.message]
 

@@ -1,4 +1,4 @@
-"""The depth of every queue, asked of a real SQS."""
+"""The depths of all queues on a real SQS endpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.settings import get_settings
 
 @pytest.fixture
 def provisioned(environment, monkeypatch):
-    """The namespace of queues that are all there, an input queue of its own with them."""
+    """Create all queues and an input queue; returns their namespace."""
     for change in plan(get_settings()):
         change.apply()
     name = f"{environment['QUEUE_NAMESPACE']}-input"
@@ -31,16 +31,16 @@ def send(name, count, **options):
         aws.sqs().send_message(QueueUrl=url_of(name), MessageBody="{}", **options)
 
 
-def test_each_queue_has_its_row_with_what_waits_is_in_flight_and_is_delayed(provisioned):
-    # given messages in four queues: one of them received, one delayed, one a dead letter
+def test_each_queue_has_a_row_with_waiting_in_flight_and_delayed_messages(provisioned):
+    # given messages in four queues, among them a received, a delayed and a dead one
     send(f"{provisioned}_fetch", 3)
     aws.sqs().receive_message(QueueUrl=url_of(f"{provisioned}_fetch"))
     send(f"{provisioned}_resize_bulk", 1, DelaySeconds=600)
     send(f"{provisioned}_upload_dlq", 1)
     send(f"{provisioned}-input", 1)
-    # when they are asked for
+    # when the depths are read
     found = depths()
-    # then every queue has its row, in the order of the way
+    # then every queue has a row, in the order of the stages
     assert [depth.queue for depth in found] == queue_names()
     assert [depth.stage for depth in found[:5]] == ["ingest", "ingest", "fetch", "fetch", "fetch"]
     assert [depth.lane for depth in found[:5]] == ["live", "dead", "live", "bulk", "dead"]
@@ -63,7 +63,7 @@ def test_without_an_input_queue_there_is_no_row_for_it(environment):
     assert depths() == []
 
 
-def test_trouble_with_sqs_is_said(environment, monkeypatch):
+def test_an_error_of_sqs_is_reported(environment, monkeypatch):
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     lazy.forget()

@@ -1,4 +1,4 @@
-"""Results on the queue of a name that a message gave (contract, section 4)."""
+"""Results are redirected to the queue that a message names (contract, section 4)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RESULT = {"title": "Mundo Cristão \ud800 \ufffe", "image_url_info": None}
 
 @pytest.fixture
 def name(environment: dict[str, str]) -> str:
-    """A name that no queue has yet."""
+    """The name of a queue that does not exist yet."""
     return f"{environment['QUEUE_NAMESPACE']}-Results"
 
 
@@ -33,14 +33,14 @@ def create(name: str, **attributes: str) -> str:
 
 
 def received(url: str) -> list[dict[str, Any]]:
-    """The messages that wait in the queue, ten at the most."""
+    """Receive up to ten messages from the queue."""
     everything: dict[str, Any] = {"MessageAttributeNames": ["All"], "AttributeNames": ["All"]}
     answer = aws.sqs().receive_message(QueueUrl=url, MaxNumberOfMessages=10, **everything)
     return [dict(message) for message in answer.get("Messages", [])]
 
 
 def look_ups() -> list[str]:
-    """The names that SQS is asked for from now on."""
+    """The queue names that are looked up during the test."""
     asked: list[str] = []
     aws.sqs().meta.events.register(
         "provide-client-params.sqs.GetQueueUrl", lambda params, **_: asked.append(params["QueueName"])
@@ -48,12 +48,12 @@ def look_ups() -> list[str]:
     return asked
 
 
-def test_the_result_without_the_secret_under_the_jobs_id(name: str) -> None:
+def test_a_result_is_redirected_with_the_jobs_id_and_without_the_secret(name: str) -> None:
     # Given a queue
     url = create(name)
-    # When a result is redirected to it, whose message had carried a secret
+    # When a result is redirected to it whose message contained a secret
     assert redirect(JOB, name, RESULT | {"postback_secret_key": "secret"})
-    # Then it is there as raw JSON
+    # Then the queue has it as raw JSON
     [message] = received(url)
     assert json.loads(message["Body"]) == RESULT
     assert message["MessageAttributes"]["job_id"]["StringValue"] == JOB
@@ -71,7 +71,7 @@ def test_a_fifo_queue_takes_one_of_two_equal_jobs(name: str) -> None:
 
 
 @pytest.mark.parametrize("other", ["{}s", "{}.fifo"])
-def test_a_queue_of_another_name_is_not_meant(name: str, other: str) -> None:
+def test_a_queue_with_another_name_receives_nothing(name: str, other: str) -> None:
     url = create(other.format(name))
 
     assert not redirect(JOB, name, RESULT)
@@ -88,7 +88,7 @@ def test_without_such_a_queue_nothing_fails(name: str, caplog: pytest.LogCapture
 @pytest.mark.parametrize(
     "impossible", ["", ".fifo", "a b", "a\n", "ä", "x" * 81, "x" * 76 + ".fifo", "http://127.0.0.1/1/q", "a.fifo.fifo"]
 )
-def test_an_impossible_name_is_not_asked_for(name: str, impossible: str) -> None:
+def test_an_impossible_name_is_not_looked_up(name: str, impossible: str) -> None:
     asked = look_ups()
 
     assert redirect(JOB, impossible, RESULT) is False
@@ -128,36 +128,36 @@ class TestCache:
         assert len(asked) == 3
 
     def test_a_queue_deleted_meanwhile_is_asked_for_again_once(self, name: str) -> None:
-        # Given a queue that was found, and then deleted
+        # Given a queue that was found and then deleted
         url = create(name)
         assert redirect(JOB, name, RESULT)
         aws.sqs().delete_queue(QueueUrl=url)
         asked = look_ups()
         # When a result is redirected to it
         sent = redirect(JOB, name, RESULT)
-        # Then SQS is asked once more, and there is none
+        # Then it is looked up once more, and not found
         assert (sent, asked) == (False, [name])
 
     def test_a_queue_that_moved_is_found(self, name: str) -> None:
-        # Given a known URL that leads nowhere, of a queue that exists under another
+        # Given a cached URL that is stale, because the queue exists at another
         sqs = aws.sqs()
         with Stubber(sqs) as stub:
             stub.add_response("get_queue_url", {"QueueUrl": f"{sqs.meta.endpoint_url}/000000000000/{name}-gone"})
             stub.add_response("send_message", {"MessageId": "1", "MD5OfMessageBody": "1"})
             redirect(JOB, name, RESULT)
         url = create(name)
-        # When a result is redirected to it, then it is there
+        # When a result is redirected, then the queue has it
         assert redirect(JOB, name, RESULT)
         assert len(received(url)) == 1
 
     def test_a_queue_that_is_found_and_yet_gone_is_none(self, name: str) -> None:
-        # Given an SQS that still finds a queue it has deleted, as it may for a minute
+        # Given an SQS that still finds a deleted queue, which it may for a minute
         sqs = aws.sqs()
         with Stubber(sqs) as stub:
             for _ in range(2):
                 stub.add_response("get_queue_url", {"QueueUrl": f"{sqs.meta.endpoint_url}/000000000000/{name}"})
                 stub.add_client_error("send_message", "QueueDoesNotExist")
-            # When a result is redirected to it, then there is none.
+            # When a result is redirected to it, then no queue is found.
             assert not redirect(JOB, name, RESULT)
             stub.assert_no_pending_responses()
 

@@ -1,4 +1,4 @@
-"""`check` on set-ups that are broken, each in one way; and on one that is not."""
+"""`check` on a healthy set-up, and on set-ups that are each broken in one way."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.refusing import refusing
 
 @pytest.fixture(scope="module")
 def provisioned(stack: EmbeddedStack) -> Iterator[dict[str, str]]:
-    """The variables of a healthy set-up: everything that `provision` makes, and an input queue."""
+    """The variables of a healthy set-up: everything that `provision` creates, and an input queue."""
     unique = f"check-{secrets.token_hex(4)}"
     variables = stack.environ | {"QUEUE_NAMESPACE": unique, "S3_BUCKET": unique}
     with pytest.MonkeyPatch.context() as patch:
@@ -43,7 +43,7 @@ def provisioned(stack: EmbeddedStack) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def service(provisioned: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """The same for one test."""
+    """The variables of the healthy set-up, set for one test."""
     set_environment(monkeypatch, provisioned)
     yield provisioned
     lazy.forget()
@@ -63,14 +63,14 @@ def provision() -> None:
 
 
 def bad(found: list[Finding]) -> list[tuple[str, str, str]]:
-    """Status, subject and sentences of what is not good."""
+    """Return status, subject and sentences of the findings that are not good."""
     rows = [finding.row for finding in found]
     return [
         (row.status.value, row.subject, f"{row.message} {row.hint}") for row in rows if row.status in {"warn", "fail"}
     ]
 
 
-# Nothing is wrong.
+# Healthy set-ups.
 
 
 def test_a_healthy_set_up_is_all_green(service: dict[str, str]) -> None:
@@ -146,11 +146,11 @@ def aws_of_database(database: Database[dict[str, Any]]) -> None:
     provision()
 
 
-# Each is wrong in one way.
+# Broken set-ups.
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name.replace(" ", "-"))
-def test_what_is_broken_is_named_rightly_and_nothing_else(
+def test_exactly_the_broken_part_is_reported(
     broken: Broken, service: dict[str, str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     def mend() -> None:
@@ -183,7 +183,7 @@ def test_what_is_broken_is_named_rightly_and_nothing_else(
         assert "secret@" not in sentences
     if broken.change:
         mend()
-        assert bad(list(findings(broken.process))) == []  # `provision` mends it, as is said
+        assert bad(list(findings(broken.process))) == []  # `provision` repairs it, as the hint promises
 
 
 def test_indexes_that_are_missing_are_named(database: Database[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Bulk messages and live ones in one worker: the live ones first, whatever came before."""
+"""Bulk and live messages in one worker: live messages always start first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.waiting import wait_for
 
 
 class Work:
-    """What the threads of a worker do: begin a message, and end it when the test lets one go on."""
+    """The actor of a worker: it records each message it starts, and ends it when the test allows."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
@@ -54,7 +54,7 @@ def broker(environment: dict[str, str], work: Work) -> SQSBroker:
 
 @pytest.fixture
 def start(broker: SQSBroker, work: Work) -> Iterator[Callable[[int], Worker]]:
-    """Starts a worker with so many threads, and stops it."""
+    """Starts a worker with a number of threads, and stops it after the test."""
     workers: list[Worker] = []
 
     def start(threads: int) -> Worker:
@@ -72,12 +72,12 @@ def send(broker: SQSBroker, queue: str, names: list[str]) -> None:
     assert not any(broker.enqueue_many([message(name, queue_name=queue) for name in names]))
 
 
-def held(broker: SQSBroker, queue: str) -> int:
+def leased(broker: SQSBroker, queue: str) -> int:
     return sum(len(consumer.leases) for consumer in broker.consumers if consumer.queue_name == queue)
 
 
-def test_a_live_message_is_the_next_to_begin_whatever_was_held_before(broker, work, start) -> None:
-    # Given a worker with one thread, its bulk message in hand, and more bulk messages received and not begun
+def test_a_live_message_starts_before_bulk_messages_received_earlier(broker, work, start) -> None:
+    # Given a worker with one thread, a bulk message in progress, and prefetched bulk messages
     send(broker, "work_bulk", [f"bulk {n}" for n in range(40)])
     worker = start(1)
     wait_for(lambda: work.begun)
@@ -85,33 +85,33 @@ def test_a_live_message_is_the_next_to_begin_whatever_was_held_before(broker, wo
         consumer.prefetch = 10
         consumer.wake()
     wait_for(lambda: worker.work_queue.qsize() >= 5)
-    # When live ones come
+    # When live messages arrive
     send(broker, "work", ["live 1", "live 2"])
     wait_for(lambda: worker.work_queue.live == 2)
-    # Then they are begun next, each as soon as the thread is free,
+    # Then they start next, each as soon as the thread is free,
     for n in range(2, 5):
         work.let(1)
         wait_for(lambda n=n: len(work.begun) == n)
     assert sorted(work.begun[1:3]) == ["live 1", "live 2"]
-    # and then the bulk messages go on.
+    # and the bulk messages follow.
     assert work.begun[3].startswith("bulk")
 
 
-def test_half_of_the_threads_are_free_of_bulk_messages(broker, work, start) -> None:
+def test_half_of_the_threads_are_reserved_for_live_messages(broker, work, start) -> None:
     # Given a worker with four threads, and many bulk messages
     send(broker, "work_bulk", [f"bulk {n}" for n in range(40)])
     worker = start(4)
     wait_for(lambda: len(work.begun) == 2)
     time.sleep(0.5)
-    # Then two are in hand, no more are held,
-    assert (len(work.begun), held(broker, "work_bulk"), worker.work_queue.qsize()) == (2, 2, 0)
-    # and live ones are begun while none of them has ended.
+    # Then two are in progress, and no more are leased,
+    assert (len(work.begun), leased(broker, "work_bulk"), worker.work_queue.qsize()) == (2, 2, 0)
+    # and live messages start although neither has ended.
     send(broker, "work", ["live 1", "live 2"])
     wait_for(lambda: sorted(work.begun[2:]) == ["live 1", "live 2"])
 
 
-def test_nothing_bulk_is_received_while_live_messages_wait(broker, work, start) -> None:
-    # Given a worker with one thread, live messages in hand and behind it, and room for many bulk ones
+def test_no_bulk_message_is_received_while_live_messages_wait(broker, work, start) -> None:
+    # Given a worker with one thread, live messages in progress and waiting, and room for many bulk messages
     send(broker, "work", ["live 1", "live 2"])
     start(1)
     wait_for(lambda: work.begun and broker.has_live_waiting)
@@ -119,21 +119,21 @@ def test_nothing_bulk_is_received_while_live_messages_wait(broker, work, start) 
     (bulk,) = [consumer for consumer in broker.consumers if consumer.bulk]
     bulk.prefetch = 20
     bulk.wake()
-    # Then none is received but by the poll that was open before,
+    # Then bulk messages are received only by the poll that was already open,
     time.sleep(0.7)
     assert len(bulk.leases) <= 1
-    # and more are as soon as no live one waits, even before the thread is free;
+    # and more follow as soon as no live message waits, even before the thread is free;
     work.let(1)
     wait_for(lambda: len(work.begun) == 2)
     wait_for(lambda: len(bulk.leases) > 1, timeout=5)
     assert all(name.startswith("live") for name in work.begun)
-    # all are done in the end.
+    # finally all are done.
     work.let(100)
     wait_for(lambda: len(work.begun) == 32, timeout=60)
     wait_for(lambda: counts(broker, "work_bulk") == (0, 0, 0))
 
 
-def test_bulk_messages_alone_are_all_done_with_few_requests(broker, work, start) -> None:
+def test_bulk_messages_alone_are_all_processed_with_few_requests(broker, work, start) -> None:
     requests = count_requests(broker)
     send(broker, "work_bulk", [f"bulk {n}" for n in range(60)])
     work.let(60)
@@ -143,19 +143,19 @@ def test_bulk_messages_alone_are_all_done_with_few_requests(broker, work, start)
     assert requests["ReceiveMessage"] <= 30
 
 
-def test_what_was_lost_while_it_waited_is_not_begun(broker, work, start) -> None:
-    # Given a bulk message that waits behind the one in hand
+def test_a_message_whose_lease_was_lost_is_not_started(broker, work, start) -> None:
+    # Given a bulk message that waits for the one in progress
     send(broker, "work", ["in hand"])
     worker = start(1)
     wait_for(lambda: work.begun == ["in hand"])
     send(broker, "work_bulk", ["bulk"])
     wait_for(lambda: worker.work_queue.qsize() == 1)
     (consumer,) = [each for each in broker.consumers if each.bulk]
-    # When it is let go, as after 15 minutes,
+    # When its lease ends, as it does after 15 minutes,
     consumer.stop()
     consumer.leases._lose(list(consumer.leases._leases.values()))
     work.let(10)
-    # then it is not begun, and not deleted: it is another worker's.
+    # then it is neither started nor deleted, because another worker has it.
     wait_for(lambda: worker.work_queue.unfinished_tasks == 0)
     assert work.begun == ["in hand"]
     assert counts(broker, "work_bulk") == (0, 1, 0)

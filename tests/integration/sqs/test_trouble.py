@@ -1,4 +1,4 @@
-"""The queue layer against a real SQS endpoint: what is refused, what fails, and what becomes a dead letter."""
+"""The queue layer on a real SQS endpoint: refusals, failures and dead letters."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def test_a_failed_message_becomes_a_dead_letter_with_its_reason(broker, consume)
         .replace('"options": {}', '"options": null'),
     ],
 )
-def test_what_is_no_message_for_the_queue_becomes_a_dead_letter_once(broker, consume, caplog, body: str) -> None:
-    # Given a body that cannot be worked on, and a good one behind it
+def test_an_invalid_message_becomes_one_dead_letter(broker, consume, caplog, body: str) -> None:
+    # Given an invalid body, followed by a good message
     broker.client.send_message(QueueUrl=broker.queue_url("work"), MessageBody=body)
     broker.enqueue(message("good"))
     # When they are received
     consumer = consume()
     assert take(consumer)[0].args == ("good",)
-    # Then the bad one is a dead letter with a reason, once, and the log holds nothing of it.
+    # Then the invalid body is one dead letter with a reason, and the log does not contain it.
     ((kept, attributes),) = wait_for(lambda: dead_letters(broker))
     assert kept == body
     assert attributes["error_code"] == "bad_message"
@@ -74,7 +74,7 @@ def test_what_is_no_message_for_the_queue_becomes_a_dead_letter_once(broker, con
     assert "secret-word" not in attributes["error_message"]
 
 
-def test_what_sqs_would_refuse_is_not_sent(broker) -> None:
+def test_entries_that_sqs_would_refuse_are_not_sent(broker) -> None:
     broker.queue_url("work")
     requests = count_requests(broker)
     with pytest.raises(MessageTooLarge):
@@ -92,7 +92,7 @@ def test_what_sqs_would_refuse_is_not_sent(broker) -> None:
     assert requests == {}
 
 
-def test_one_entry_that_is_refused_does_not_keep_the_others(broker) -> None:
+def test_a_refused_entry_does_not_block_the_others(broker) -> None:
     errors = broker.enqueue_many([message("a"), message("x" * MAX_MESSAGE_BYTES), message("b")])
     assert [type(error) for error in errors] == [type(None), MessageTooLarge, type(None)]
     assert counts(broker)[0] == 2
@@ -109,8 +109,8 @@ def test_a_send_that_is_not_confirmed_raises_at_its_caller(broker) -> None:
         broker.enqueue(message("a"))
 
 
-def test_trouble_while_receiving_and_deleting_is_waited_out(broker, consume) -> None:
-    # Given SQS failing the first requests of each kind
+def test_errors_while_receiving_and_deleting_are_retried(broker, consume) -> None:
+    # Given an SQS that fails the first requests of each kind
     broker.enqueue_many([message(n) for n in range(3)])
     left = {"ReceiveMessage": 2, "DeleteMessageBatch": 2}
 
@@ -120,7 +120,7 @@ def test_trouble_while_receiving_and_deleting_is_waited_out(broker, consume) -> 
             raise EndpointConnectionError(endpoint_url="http://down")
 
     broker.client.meta.events.register("before-call.sqs", refuse)
-    # When messages are received and acknowledged, then all is well in the end.
+    # When messages are received and acknowledged, then all of them are finally deleted.
     consumer = consume()
     for each in take(consumer, 3):
         consumer.ack(each)
@@ -128,14 +128,14 @@ def test_trouble_while_receiving_and_deleting_is_waited_out(broker, consume) -> 
     assert left == {"ReceiveMessage": 0, "DeleteMessageBatch": 0}
 
 
-def test_a_body_too_large_for_its_reason_is_put_away_and_named(broker, consume) -> None:
-    # Given a body just under SQS's limit that is no message
+def test_a_body_too_large_for_its_reason_goes_to_staging(broker, consume) -> None:
+    # Given an invalid body just under SQS's limit
     kept: list[bytes] = []
     broker.claim_check = lambda body: kept.append(body) or "key-1"
     body = "x" * MAX_MESSAGE_BYTES
     broker.client.send_message(QueueUrl=broker.queue_url("work"), MessageBody=body)
     consume()
-    # When it is made a dead letter, then that one names where the body is.
+    # When it becomes a dead letter, then the letter has the body's staging key.
     ((left, attributes),) = wait_for(lambda: dead_letters(broker))
     assert (left, attributes["staging_key"], attributes["error_code"]) == ("{}", "key-1", "bad_message")
     assert kept == [body.encode()]

@@ -1,4 +1,4 @@
-"""The finished objects: whether they are there, and how they are put (contract, section 3)."""
+"""Published objects: whether they exist, and how they are stored (contract, section 3)."""
 
 from __future__ import annotations
 
@@ -33,19 +33,21 @@ def test_an_image_is_published_once_every_rendition_is_there(environment: dict[s
     assert not publish.is_published("G", CONTENT)
 
 
-def test_a_403_counts_as_absent_as_s3_gives_it_without_the_right_to_list(environment, s3_that_answers) -> None:
+def test_a_403_counts_as_absent_because_s3_gives_it_without_listbucket(environment, s3_that_answers) -> None:
     s3_that_answers(403)
     assert not publish.is_published("F", CONTENT)
 
 
-def test_trouble_with_s3_is_not_taken_for_an_absent_object(environment, s3_that_answers) -> None:
+def test_an_error_of_s3_does_not_count_as_an_absent_object(environment, s3_that_answers) -> None:
     s3_that_answers(400)
     with pytest.raises(RetryableError) as caught:
         publish.is_published("F", CONTENT)
     assert caught.value.code == "s3_error"
 
 
-def test_keys_urls_and_headers_are_the_contracts(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_urls_and_headers_follow_the_contract(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PUBLIC_BASE_URL", "https://cdn.example/")
     get_settings.cache_clear()
     publish.publish("FOLDER", CONTENT, RENDITIONS)
@@ -57,39 +59,35 @@ def test_keys_urls_and_headers_are_the_contracts(environment: dict[str, str], mo
     assert (stored["ContentType"], stored["CacheControl"]) == ("image/webp", "public, max-age=31536000, immutable")
 
 
-def test_a_bucket_with_acls_disabled_is_warned_of_once_and_served(
-    environment: dict[str, str], monkeypatch, caplog
-) -> None:
-    # Given a bucket as S3 makes them now, which refuses ACLs
+def test_a_bucket_with_acls_disabled_works_with_one_warning(environment: dict[str, str], monkeypatch, caplog) -> None:
+    # Given a bucket that refuses ACLs, as new S3 buckets do
     bucket = f"{environment['S3_BUCKET']}-enforced"
     aws.s3().create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     monkeypatch.setenv("S3_BUCKET", bucket)
     get_settings.cache_clear()
     with pytest.raises(ClientError, match="AccessControlListNotSupported"):
         aws.s3().put_object(Bucket=bucket, Key="x", Body=b"", ACL="public-read")
-    # When renditions are put, then they are there, and it was said once.
+    # When renditions are stored, then they exist, and one warning was logged.
     with caplog.at_level(logging.WARNING, logger="pipeline"):
         publish.publish("F", CONTENT, RENDITIONS)
     assert publish.is_published("F", CONTENT)
     assert caplog.text.count("ACLs disabled") == 1
 
 
-def test_no_acl_is_sent_where_the_settings_say_none(
-    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_acl_is_sent_if_the_settings_have_none(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S3_ACL", "none")
     get_settings.cache_clear()
     publish.publish("F", CONTENT, RENDITIONS)
     assert public_readers(environment) == {False}
 
 
-def test_objects_are_public_by_the_acl_of_the_settings(environment: dict[str, str]) -> None:
+def test_the_acl_of_the_settings_makes_objects_public(environment: dict[str, str]) -> None:
     publish.publish("F", CONTENT, RENDITIONS)
     assert public_readers(environment) == {True}
 
 
 def public_readers(environment: dict[str, str]) -> set[bool]:
-    """Whether everybody may read the objects that were published."""
+    """Return whether everybody may read the published objects."""
     keys = [f"images-resized/F/{CONTENT.id}_{name}.webp" for name in RENDITIONS]
     acls = [aws.s3().get_object_acl(Bucket=environment["S3_BUCKET"], Key=key)["Grants"] for key in keys]
     return {any("AllUsers" in grant["Grantee"].get("URI", "") for grant in grants) for grants in acls}

@@ -1,4 +1,4 @@
-"""Objects by obstore: the same objects as by boto3, whatever the environment holds, and errors as ours."""
+"""Objects through obstore: the same as through boto3 in any environment, with our errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_key_is_the_same_to_boto3(environment: dict[str, str], name: str) -> N
     assert objects.get(environment["S3_BUCKET"], key, doing="try") == b"data"
 
 
-def test_an_object_is_there_until_it_is_deleted(environment: dict[str, str]) -> None:
+def test_an_object_exists_until_it_is_deleted(environment: dict[str, str]) -> None:
     bucket = environment["S3_BUCKET"]
     assert not objects.exists(bucket, "a/b", doing="try")
     put(bucket, "a/b")
@@ -37,20 +37,18 @@ def test_an_object_is_there_until_it_is_deleted(environment: dict[str, str]) -> 
     assert caught.value.is_absent
 
 
-def test_each_request_is_counted_by_what_came_of_it(
-    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Given that whatever is counted is noted
+def test_each_request_is_counted_by_its_result(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a recorder of all counted requests
     counted: list[tuple[object, ...]] = []
     monkeypatch.setattr(objects, "count_request", lambda *request: counted.append(request))
     bucket = environment["S3_BUCKET"]
-    # When objects are stored, read, looked for and deleted
+    # When objects are stored, read, looked up and deleted
     put(bucket, "a")
     objects.get(bucket, "a", doing="try")
     objects.exists(bucket, "a", doing="try")
     objects.exists(bucket, "b", doing="try")
     objects.delete(bucket, ["a", "b", "c"], doing="try")
-    # Then each is counted by S3's name for it, three deleted ones as three.
+    # Then each is counted under its S3 operation, and three deletes count as three.
     assert counted == [
         ("s3", "PutObject", 200, 1),
         ("s3", "GetObject", 200, 1),
@@ -65,8 +63,10 @@ def test_an_empty_object_is_kept(environment: dict[str, str]) -> None:
     assert objects.get(environment["S3_BUCKET"], "empty", doing="try") == b""
 
 
-def test_no_variable_of_the_library_is_heeded(environment, s3_that_answers, monkeypatch: pytest.MonkeyPatch) -> None:
-    # given variables that would lead obstore elsewhere, or make it sign as somebody else
+def test_the_librarys_environment_variables_are_ignored(
+    environment, s3_that_answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given variables that would change obstore's endpoint or credentials
     asked = s3_that_answers(200)
     strange = {
         "AWS_ENDPOINT": "http://127.0.0.1:9",
@@ -80,9 +80,9 @@ def test_no_variable_of_the_library_is_heeded(environment, s3_that_answers, monk
     for variable, value in strange.items():
         monkeypatch.setenv(variable, value)
     lazy.forget()
-    # when an object is put
+    # when an object is stored
     put("bucket", "key", acl="public-read")
-    # then it goes where the settings say, signed by their keys for their region, its ACL included
+    # then endpoint, credentials, region and ACL are those of the settings
     ((method, path, headers),) = asked
     headers = {name.lower(): value for name, value in headers.items()}
     assert (method, path) == ("PUT", "/bucket/key")
@@ -97,7 +97,7 @@ def test_no_variable_of_the_library_is_heeded(environment, s3_that_answers, monk
 @pytest.mark.parametrize(
     ("endpoint", "is_unsigned"), [("", True), ("https://s3.example.com", True), ("http://127.0.0.1:9", False)]
 )
-def test_a_body_is_signed_where_no_tls_guards_it(
+def test_a_body_is_signed_without_tls(
     environment, monkeypatch: pytest.MonkeyPatch, endpoint: str, is_unsigned: bool
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "")
@@ -107,7 +107,7 @@ def test_a_body_is_signed_where_no_tls_guards_it(
 
 
 @pytest.mark.parametrize(
-    ("answer", "said", "is_absent"),
+    ("answer", "reason", "is_absent"),
     [
         ((403, "AccessDenied"), "AccessDenied", True),
         ((404, "NoSuchKey"), "NoSuchKey", True),
@@ -117,13 +117,13 @@ def test_a_body_is_signed_where_no_tls_guards_it(
         ((503, "SlowDown"), "SlowDown", False),
     ],
 )
-def test_a_refusal_has_s3s_own_name(environment, s3_that_answers, answer, said: str, is_absent: bool) -> None:
+def test_a_refusal_has_s3s_error_code(environment, s3_that_answers, answer, reason: str, is_absent: bool) -> None:
     s3_that_answers(*answer)
     for request in (lambda: put("b", "k"), lambda: objects.get("b", "k", doing="try")):
         with pytest.raises(S3Error) as caught:
             request()
-        assert (caught.value.code, caught.value.reason, caught.value.is_absent) == ("s3_error", said, is_absent)
-        assert str(caught.value) == f"s3_error: Could not try: S3 answered {said}."
+        assert (caught.value.code, caught.value.reason, caught.value.is_absent) == ("s3_error", reason, is_absent)
+        assert str(caught.value) == f"s3_error: Could not try: S3 answered {reason}."
 
 
 def test_an_endpoint_that_is_down_is_an_error_of_s3(environment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,37 +19,37 @@ from pipeline.storage.staging import CLEAN_UP_INTERVAL, EXPIRY_DAYS, LocalStagin
 def store(
     request: pytest.FixtureRequest, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Staging:
-    """The staging that the settings choose."""
+    """The staging selected by the settings."""
     if request.param == "file":
         monkeypatch.setenv("STAGING_URL", f"{(tmp_path / 'st ging').as_uri()}/")
         get_settings.cache_clear()
     return staging()
 
 
-def test_what_is_put_can_be_had_again_until_it_is_deleted(store: Staging) -> None:
+def test_an_object_can_be_read_until_it_is_deleted(store: Staging) -> None:
     # Given two objects
     first, second = store.put(b"first"), store.put(b"\0" * 3_000_000)
-    # Then each can be had by its key, any number of times,
+    # Then each can be read by its key any number of times,
     assert store.get(first) == store.get(first) == b"first"
     assert store.get(second) == b"\0" * 3_000_000
-    # and once deleted it is missing, the other is not.
+    # and once it is deleted, only the other is left.
     store.delete([first])
     with pytest.raises(StagedMissing):
         store.get(first)
     assert len(store.get(second)) == 3_000_000
 
 
-def test_equal_bytes_have_keys_of_their_own_that_nobody_can_guess(store: Staging) -> None:
+def test_equal_bytes_have_different_unguessable_keys(store: Staging) -> None:
     keys = {store.put(b"same") for _ in range(20)}
     assert len(keys) == 20
     assert all(len(key) == 32 and set(key) <= set("0123456789abcdef") for key in keys)
 
 
-def test_nothing_can_be_put(store: Staging) -> None:
+def test_an_empty_object_can_be_stored(store: Staging) -> None:
     assert store.get(store.put(b"")) == b""
 
 
-def test_deleting_what_is_gone_or_nothing_is_harmless(store: Staging) -> None:
+def test_deleting_missing_objects_or_none_is_harmless(store: Staging) -> None:
     key = store.put(b"x")
     store.delete([key])
     store.delete([key, "0" * 32])
@@ -73,7 +73,7 @@ def test_objects_are_private_and_under_the_prefix(environment: dict[str, str]) -
     assert [grant["Grantee"].get("URI") for grant in grants] == [None]
 
 
-def test_files_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
+def test_files_are_readable_only_by_their_owner(tmp_path: Path) -> None:
     store = LocalStaging(tmp_path / "staging")
     key = store.put(b"private")
     (path,) = (tmp_path / "staging").glob(f"*/{key}")
@@ -81,18 +81,18 @@ def test_files_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_orphans_in_a_folder_go_after_fourteen_days_and_not_before(tmp_path: Path) -> None:
+def test_orphans_in_a_folder_are_deleted_after_fourteen_days(tmp_path: Path) -> None:
     # Given files of 13.9, 14.1 and 15 days
     store = LocalStaging(tmp_path)
     young, old, older = (store.put(data) for data in (b"young", b"old", b"older"))
     for key, days in ((young, EXPIRY_DAYS - 0.1), (old, EXPIRY_DAYS + 0.1), (older, EXPIRY_DAYS + 1)):
         os.utime(tmp_path / key[:2] / key, times=(time.time() - days * 86400,) * 2)
-    # and files of others beside them
+    # and other files in the same folder
     for theirs in ("documents/thesis.docx", "ab/thesis.docx", "ab/cd/thesis.docx", "thesis.docx"):
         (tmp_path / theirs).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / theirs).write_bytes(b"theirs")
         os.utime(tmp_path / theirs, times=(0, 0))
-    # When the folder is cleaned up, then only the older ones are gone.
+    # When the folder is cleaned up, then only the orphans older than 14 days are deleted.
     assert store.clean_up() == 2
     assert len(list(tmp_path.rglob("thesis.docx"))) == 4
     assert store.get(young) == b"young"
@@ -101,7 +101,7 @@ def test_orphans_in_a_folder_go_after_fourteen_days_and_not_before(tmp_path: Pat
     assert store.clean_up() == 0
 
 
-def test_a_new_process_cleans_up_when_it_first_puts(tmp_path: Path) -> None:
+def test_a_new_process_cleans_up_at_its_first_put(tmp_path: Path) -> None:
     orphan = tmp_path / "00" / ("0" * 32)
     orphan.parent.mkdir()
     orphan.write_bytes(b"left behind")
@@ -110,8 +110,8 @@ def test_a_new_process_cleans_up_when_it_first_puts(tmp_path: Path) -> None:
     assert not orphan.exists()
 
 
-def test_what_was_being_written_when_a_process_died_goes_after_fourteen_days(tmp_path: Path, monkeypatch) -> None:
-    # Given a file that is whole, but was never put in its place
+def test_an_unfinished_file_of_a_dead_process_is_deleted_after_fourteen_days(tmp_path: Path, monkeypatch) -> None:
+    # Given a complete file that was never renamed to its key
     def dies(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -119,20 +119,20 @@ def test_what_was_being_written_when_a_process_died_goes_after_fourteen_days(tmp
     monkeypatch.setattr(os, "replace", dies)
     with pytest.raises(KeyboardInterrupt):
         store.put(b"partial")
-    # When the folder is swept later, then it is gone.
+    # When the folder is cleaned up later, then it is deleted.
     assert store.clean_up(time.time() + EXPIRY_DAYS * 86400 - 60) == 0
     assert store.clean_up(time.time() + EXPIRY_DAYS * 86400 + 60) == 1
 
 
-def test_a_process_sweeps_no_more_than_once_an_hour(tmp_path: Path, monkeypatch) -> None:
-    # Given a process that has swept
+def test_a_process_cleans_up_at_most_once_an_hour(tmp_path: Path, monkeypatch) -> None:
+    # Given a process that has cleaned up
     store, now = LocalStaging(tmp_path), time.monotonic()
     store.put(b"first")
     orphan = tmp_path / "00" / ("0" * 32)
     orphan.parent.mkdir(exist_ok=True)
     orphan.write_bytes(b"left behind")
     os.utime(orphan, times=(0, 0))
-    # When it puts more within the hour, then it does not look again; later it does.
+    # When it stores more within the hour, then it does not clean up again; later it does.
     monkeypatch.setattr(time, "monotonic", lambda: now + CLEAN_UP_INTERVAL - 60)
     store.put(b"second")
     assert orphan.exists()
@@ -142,8 +142,8 @@ def test_a_process_sweeps_no_more_than_once_an_hour(tmp_path: Path, monkeypatch)
 
 
 @pytest.mark.parametrize("call", ["put", "get", "delete"])
-def test_a_folder_in_trouble_is_an_error_that_is_tried_again(tmp_path: Path, call: str) -> None:
-    # Given a file in the place of the folder, or a folder in that of the file
+def test_a_file_system_error_is_retryable(tmp_path: Path, call: str) -> None:
+    # Given a file that replaces the folder, or a folder that replaces the file
     store, key = LocalStaging(tmp_path), "ab" + "0" * 30
     if call == "put":
         (tmp_path / "ab").write_bytes(b"")
@@ -155,7 +155,7 @@ def test_a_folder_in_trouble_is_an_error_that_is_tried_again(tmp_path: Path, cal
     assert (caught.value.code, caught.value.retry) == ("staging_error", Retry.SERVICE)
 
 
-def test_what_is_put_under_a_key_takes_the_place_of_what_was_there(store: Staging) -> None:
+def test_putting_a_known_key_replaces_the_object(store: Staging) -> None:
     key = "ab" + "0" * 30
     assert store.put(b"first", key) == key
     assert store.put(b"second", key) == key

@@ -1,4 +1,4 @@
-"""How many documents of a collection are stale, and how long a claim keeps one from being so."""
+"""Counting the stale documents of a collection; a claimed document is not stale until its claim ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
         ({"image_url": "N/A", "itunes_image": "b"}, 0),
         ({"image_url": "", "itunes_image": "b"}, 1),
         ({"image_url": 7}, 0),
-        ({"image_url": ["a"]}, 1),  # to MongoDB a list of texts has their type; what is read of it is left
+        ({"image_url": ["a"]}, 1),  # MongoDB's $type matches a list of strings; the sweep skips it later
         ({"image_url": "a", "metadata": {"image_is_valid": False}}, 0),
         ({"image_url": "a", "metadata": {"error": True}}, 0),
         ({"image_url": "a", "lock": True}, 1),
