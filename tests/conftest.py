@@ -1,4 +1,4 @@
-"""How the tests are ordered and spread over workers; what needs a browser; packages that can be left out."""
+"""Orders the tests and spreads them over workers, and skips tests without a browser or an optional package."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tests.support.missing.sitecustomize import WITHOUT
 
 TESTS = Path(__file__).parent
 
-#: Tests mostly wait.
+#: More workers than cores, because tests mostly wait.
 WORKERS_PER_CORE = 3
 
-#: Chromium by the names that systems install it under.
+#: Chromium's names on different systems.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 BROWSER_TESTS = TESTS / "browser"
 
-#: The folders in the order of their tests: the longest first, so that no worker is left alone with one at the end.
+#: The folders in the order of their tests. The slowest run first, so no worker is left with one at the end.
 FOLDERS = ("chaos", "browser", "acceptance", "integration", "unit")
 
 #: Folders whose modules start a service for all of their tests, so one worker runs all tests of a module.
@@ -36,7 +36,7 @@ hypothesis.settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--need-browser", action="store_true", help="fail where there is no browser")
+    parser.addoption("--need-browser", action="store_true", help="fail if no browser is installed")
     parser.addoption("--screenshots", action="store_true", help="remake docs/dashboard-*.png")
 
 
@@ -65,25 +65,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: FOLDERS.index(_folder(item)))
 
 
-@pytest.hookimpl(optionalhook=True)  # there is none with `-p no:xdist`
+@pytest.hookimpl(optionalhook=True)  # the hook does not exist with `-p no:xdist`
 def pytest_xdist_auto_num_workers() -> int:
-    """How many workers `-n auto` starts."""
+    """Return the number of workers for `-n auto`."""
     return WORKERS_PER_CORE * (os.cpu_count() or 1)
 
 
 class Spread(LoadScopeScheduling):
-    """Gives each worker that is free the next test, or all tests of the next module that starts a service."""
+    """Gives each idle worker the next test, or all tests of the next module that starts a service."""
 
     def _split_scope(self, nodeid: str) -> str:
         return nodeid.partition("::")[0] if nodeid.startswith(WITH_SERVICES) else nodeid
 
 
-@pytest.hookimpl(optionalhook=True)  # there is none with `-p no:xdist`
+@pytest.hookimpl(optionalhook=True)  # the hook does not exist with `-p no:xdist`
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    config.option.loadscopereorder = False  # the order is that of the collection
+    config.option.loadscopereorder = False  # keep the order of the collection
     return Spread(config, log)
 
 
 def _folder(item: pytest.Item) -> str:
-    """The folder below tests/ that a test is in."""
+    """Return the test's folder below tests/."""
     return item.path.relative_to(TESTS).parts[0]

@@ -1,4 +1,4 @@
-"""python -m tests.coverage: how much of the product the last `make test` ran, in a few lines."""
+"""Print the coverage of the last `make test` in a few lines: python -m tests.coverage."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from coverage import Coverage
 
-#: Modules below this are listed, in percent of their lines and branches together.
+#: Modules whose lines and branches together are covered less than this percentage are listed.
 LISTED_BELOW = 90.0
 
 
 def measured() -> dict[str, Any]:
-    """Coverage's own JSON report of the data in `.coverage`."""
+    """Return coverage's JSON report of the data in `.coverage`."""
     data = Coverage()
     data.load()
     with tempfile.TemporaryDirectory() as folder:
@@ -24,7 +24,7 @@ def measured() -> dict[str, Any]:
 
 
 def lines(report: dict[str, Any]) -> list[str]:
-    """The total, and the modules below `LISTED_BELOW` with the least covered first."""
+    """Format the total, and the modules below `LISTED_BELOW`, least covered first."""
     total = report["totals"]
     shown = [
         f"Covered: {total['percent_statements_covered']:.1f} % of {total['num_statements']:,} lines, "

@@ -1,4 +1,4 @@
-"""Contact sheets: what the service makes of awkward sources, beside what it should make, to be looked at.
+"""Makes contact sheets for review: renditions of awkward sources next to the expected results.
 
 python -m tests.sheets [folder]    writes orientation.png, colours.png, alpha.png and fit.png; by default to docs/sheets
 """
@@ -21,7 +21,7 @@ from tests.support.pictures import encoded, exif, linear_grey_profile, png_chunk
 
 SIDE = 112
 GAP = 12
-LABEL = 92  # the least width of a cell, in pixels
+LABEL = 92  # minimum width of a cell, in pixels
 INK, PAPER = (34, 34, 40), (246, 245, 242)
 FONT = ImageFont.load_default(size=12)
 LIMITS = {"max_pixels": 10_000_000, "max_decoded_pixels": 10_000_000}
@@ -35,7 +35,7 @@ Cell = tuple[str, list[Image.Image]]
 
 
 def cover(width: int = 336, height: int = 336) -> Image.Image:
-    """A podcast's cover: evening sky, sun, hill, an F that knows up from down, and strong colours and greys."""
+    """Draw a podcast's cover: evening sky, sun, hill, an F that shows the orientation, strong colours and greys."""
     fades = [Image.linear_gradient("L").point([a + (b - a) * v // 255 for v in range(256)]) for a, b in SKY]
     sky = Image.merge("RGB", fades).resize((width, height))
     draw = ImageDraw.Draw(sky)
@@ -60,7 +60,7 @@ def small(image: Image.Image) -> Image.Image:
 
 
 def checked(image: Image.Image, dark: int = 190, light: int = 235) -> Image.Image:
-    """The image on a chequered ground, so that what is transparent shows."""
+    """Return the image on a chequered background, which shows transparency."""
     ground = Image.new("RGB", image.size, (light,) * 3)
     for y in range(0, image.height, 8):
         for x in range(y // 8 % 2 * 8, image.width, 16):
@@ -71,7 +71,7 @@ def checked(image: Image.Image, dark: int = 190, light: int = 235) -> Image.Imag
 
 
 def sheet(title: str, cells: Iterable[Cell], columns: int) -> Image.Image:
-    """A labelled grid; each cell shows its pictures side by side."""
+    """Return a labelled grid whose cells show their pictures side by side."""
     cells = list(cells)
     wide = [max(LABEL, sum(each.width + 4 for each in pictures)) for _, pictures in cells]
     widths = [max(wide[place::columns]) for place in range(columns)]
@@ -97,7 +97,7 @@ def sheet(title: str, cells: Iterable[Cell], columns: int) -> Image.Image:
 # Orientation
 
 
-#: What Pillow must do to a picture so that a viewer who obeys the orientation sees it upright.
+#: The transposition that makes a picture upright in a viewer that respects the orientation.
 STORED = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -134,7 +134,7 @@ SPACES = {
 
 
 def in_space(image: Image.Image, name: str) -> tuple[Image.Image, bytes]:
-    """The image in the numbers of another space, and the space's profile."""
+    """Convert the image to another colour space; returns it with the profile."""
     profile = rgb_profile(*SPACES[name])
     target = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     return ImageCms.profileToProfile(image, ImageCms.createProfile("sRGB"), target, outputMode="RGB"), profile
@@ -145,7 +145,7 @@ def with_chunks(png: bytes, *chunks: bytes) -> bytes:
 
 
 def sixteen_bits(image: Image.Image) -> bytes:
-    """The image as a PNG of 16 bits a channel."""
+    """Encode the image as a PNG with 16 bits per channel."""
     rows = b"".join(
         b"\0" + b"".join(bytes((value, value)) for value in image.crop((0, y, image.width, y + 1)).tobytes())
         for y in range(image.height)
@@ -154,7 +154,7 @@ def sixteen_bits(image: Image.Image) -> bytes:
 
 
 def twelve_bits(image: Image.Image) -> bytes:
-    """Grey as an uncompressed TIFF of 12 bits: two pixels in three bytes."""
+    """Encode a grey image as an uncompressed 12-bit TIFF: two pixels in three bytes."""
     grey, body = image.convert("L").tobytes(), bytearray()
     for a, b in zip(grey[::2], grey[1::2], strict=True):
         body += bytes((a, a & 0xF0 | b >> 4, (b & 0xF) << 4 | b >> 4))
@@ -165,7 +165,7 @@ def twelve_bits(image: Image.Image) -> bytes:
 
 
 def separated(image: Image.Image) -> Image.Image:
-    """The image in ink that looks like it on paper: for each of 64 colours, what comes nearest of 8,788 mixtures."""
+    """Convert the image to inks: for each of 64 colours, the nearest of 8,788 mixtures on paper."""
     levels = [round(step * 255 / 12) for step in range(13)]
     mixtures = list(product((204, 136, 68, 0), levels, levels, levels))
     inks = Image.frombytes("CMYK", (len(mixtures), 1), bytes(part for k, *rest in mixtures for part in (*rest, k)))
@@ -182,10 +182,10 @@ def separated(image: Image.Image) -> Image.Image:
 
 
 def ycck(inks: Image.Image) -> bytes:
-    """Ink as a JPEG with light apart from colour, as Photoshop writes it."""
+    """Encode inks as a YCCK JPEG, as Photoshop writes it."""
     *colours, black = inks.split()
     stored = Image.merge("RGB", colours).convert("YCbCr").split()
-    negative = [ImageChops.invert(each) for each in stored]  # for Pillow inverts all four when it saves
+    negative = [ImageChops.invert(each) for each in stored]  # Pillow inverts all four when it saves
     data = bytearray(encoded(Image.merge("CMYK", [*negative, black]), "JPEG", quality=95, subsampling=0))
     data[data.index(b"Adobe") + 11] = 2
     return bytes(data)
@@ -233,7 +233,7 @@ def colour_cells() -> Iterable[Cell]:
 
 
 def cut_out() -> Image.Image:
-    """A red disc with a pale middle on nothing, and nothing is green: where alpha is forgotten, it shows."""
+    """Draw a red disc with a pale centre. Its transparent pixels are green, which shows if alpha is ignored."""
     mask = Image.new("L", (336, 336))
     ImageDraw.Draw(mask).ellipse((40, 40, 296, 296), fill=255)
     ImageDraw.Draw(mask).ellipse((128, 128, 208, 208), fill=110)
@@ -244,7 +244,7 @@ def cut_out() -> Image.Image:
 
 
 def hard(image: Image.Image) -> Image.Image:
-    """A palette of red, and of green for what is transparent or half so."""
+    """Convert to a palette of red, and green for transparent and half-transparent pixels."""
     result = Image.new("P", image.size, 0)
     result.putpalette([0, 255, 0, *RED])
     result.paste(1, mask=image.getchannel("A").point(lambda alpha: 255 * (alpha >= 128)))

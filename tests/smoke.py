@@ -1,4 +1,4 @@
-"""A built wheel, installed alone in a fresh environment, works: `make smoke`."""
+"""Proves that a built wheel works in a fresh environment: `make smoke`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipeline", "actors")
 
-#: Run by the fresh environment's Python, where nothing of the checkout can be imported.
+#: Runs in the fresh environment, which cannot import anything from the checkout.
 PROGRAM = """
 import io
 from PIL import Image
@@ -33,20 +33,20 @@ print(", ".join(f"{work} by {library}" for work, library in codecs.fast_paths().
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """What a command prints; it sees no variable of ours."""
+    """Run a command without our environment variables and return its output."""
     environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
     done = subprocess.run(command, cwd=cwd, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout
 
 
 def files() -> set[str]:
-    """All that a package of ours consists of."""
+    """Return all files of our packages."""
     found = {path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()}
     return {str(path.relative_to(ROOT)) for path in found if "__pycache__" not in path.parts}
 
 
 def build(folder: Path) -> Path:
-    """The wheel, of a copy: what an earlier build left beside the code would be packed again."""
+    """Build the wheel from a copy, because files of an earlier build would be packed again."""
     copy = folder / "copy"
     for package in PACKAGES:
         shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -59,7 +59,7 @@ def build(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Build, look at, install and use it."""
+    """Build, inspect, install and use the wheel."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         wheel = build(folder)

@@ -1,4 +1,4 @@
-"""The service as `image-pipeline local` runs it, a web server of covers, and Chromium."""
+"""The service as `image-pipeline local` runs it, a web server for covers, and Chromium."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = ["environment", "stack", "world"]
 
 DOCS = Path(__file__).parents[2] / "docs"
 
-#: The pictures that the documents show.
+#: The screenshots in the documents.
 KEPT = {"overview-1440-light", "overview-390-dark", "job-1440-dark", "failures-390-light"}
 
-#: What Chromium may do: show pages. It asks nothing of its maker, and needs no sandbox for pages of ours.
+#: Chromium only shows pages. It contacts no servers of its own, and our own pages need no sandbox.
 SWITCHES = [
     "--no-sandbox",
     "--disable-gpu",
@@ -44,7 +44,7 @@ SWITCHES = [
 
 @dataclass
 class Local:
-    """The running service: what it printed, and where its dashboard is."""
+    """The running service: its output, and the address of its dashboard."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -54,14 +54,14 @@ class Local:
 
     @property
     def dashboard(self) -> str:
-        """The address that it printed, without the slash; empty before."""
+        """The printed address without the trailing slash; empty until it is printed."""
         match = re.search(r"^  Dashboard +(http://127\.0\.0\.1:\d+)/$", self.log, flags=re.MULTILINE)
         return match[1] if match else ""
 
 
 @pytest.fixture(scope="session")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
-    """`image-pipeline local`, as `make run` starts it, with its dashboard; retries follow within seconds."""
+    """`image-pipeline local` with its dashboard, as `make run` starts it. Retries follow within seconds."""
     ours = {name.upper() for name in [*Settings.model_fields, "environment"]}
     kept = {name: value for name, value in os.environ.items() if name not in ours}
     settings = {"ALLOWED_NETWORKS": "127.0.0.0/8", "FETCH_RETRY_DELAYS": "1,1", "POSTBACK_RETRY_DELAYS": "1,1"}
@@ -86,7 +86,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
 
 @pytest.fixture(scope="session")
 def covers(world: World) -> dict[str, str]:
-    """The demo's covers on the web server: their URLs by file name."""
+    """Serve the demo's covers; returns their URLs by file name."""
     return {sample.file: world.serve(f"/covers/{sample.file}", sample.data) for sample in make().values()}
 
 
@@ -100,7 +100,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def shot(request: pytest.FixtureRequest, page: Page, tmp_path: Path) -> Callable[[str], None]:
-    """Takes a picture of what is seen of the page: for the documents with --screenshots, else for nobody."""
+    """Takes screenshots of the page, for the documents with --screenshots, else into a temporary folder."""
     remake = request.config.getoption("--screenshots")
     look = request.node.callspec.id
 

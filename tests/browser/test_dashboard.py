@@ -1,4 +1,4 @@
-"""The dashboard in a real browser, on a phone and on a desk, by day and by night."""
+"""The dashboard in a real browser, on a phone and a desktop, in light and dark colours."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support.dashboard import serving
 
 pytestmark = pytest.mark.timeout(300)
 
-#: For what the service does in the meantime, in milliseconds.
-PATIENCE = 60_000
+#: Timeout for the service's work, in milliseconds.
+TIMEOUT = 60_000
 
 LOOKS = [(width, scheme) for width in (390, 1440) for scheme in ("light", "dark")]
 
-#: Text whose colour stands out too little from what is behind it (WCAG 2.2, 1.4.3): 4.5, or 3 where it is large.
+#: Finds text with too little contrast (WCAG 2.2, 1.4.3): below 4.5, or below 3 for large text.
 FAINT = """() => {
   const channels = (text) => (text.match(/[\\d.]+/g) ?? []).map(Number);
   const luminance = ([r, g, b]) => [r, g, b].map((value) => value / 255)
@@ -49,7 +49,7 @@ FAINT = """() => {
   return found;
 }"""
 
-#: Whether what has the focus shows it.
+#: Tests whether the focused element has a visible focus.
 SHOWS_FOCUS = """() => {
   const element = document.activeElement;
   return [undefined, "::after"].some((part) => {
@@ -58,7 +58,7 @@ SHOWS_FOCUS = """() => {
   });
 }"""
 
-#: Controls without a name for those who do not see them.
+#: Finds controls without a name for screen readers.
 NAMELESS = """() => [...document.querySelectorAll("a, button, input:not([type=hidden]), summary, img, svg[role=img]")]
   .filter((each) => each.checkVisibility())
   .filter((each) => !(each.ariaLabel || each.textContent.trim() || each.labels?.length || each.hasAttribute("alt")))
@@ -67,7 +67,7 @@ NAMELESS = """() => [...document.querySelectorAll("a, button, input:not([type=hi
 
 @pytest.fixture
 def context(browser: Browser, local: Local, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
-    """A visitor, at the width and in the colours that the test names."""
+    """A visitor's context, with the width and the colours of the test."""
     width, scheme = getattr(request, "param", (1440, "light"))
     context = browser.new_context(
         viewport={"width": width, "height": 1240 if width > 1000 else 844},
@@ -75,14 +75,14 @@ def context(browser: Browser, local: Local, request: pytest.FixtureRequest) -> I
         base_url=local.dashboard,
         reduced_motion="reduce",
     )
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(TIMEOUT)
     yield context
     context.close()
 
 
 @pytest.fixture
 def page(context: BrowserContext, local: Local) -> Iterator[Page]:
-    """A page that asks nothing of the outside and breaks no rule of its own."""
+    """A page that makes no external request and does not violate its own content security policy."""
     page = context.new_page()
     wrong: list[str] = []
     page.on("request", lambda request: request.url.startswith(local.dashboard) or wrong.append(request.url))
@@ -93,7 +93,7 @@ def page(context: BrowserContext, local: Local) -> Iterator[Page]:
 
 
 def submit(page: Page, url: str, folder: str, postback_url: str = "") -> None:
-    """Submit an image by keyboard alone."""
+    """Submit an image, using only the keyboard."""
     page.goto("/")
     page.get_by_label("Image URL").focus()
     page.keyboard.type(url)
@@ -109,118 +109,118 @@ def submit(page: Page, url: str, folder: str, postback_url: str = "") -> None:
 
 
 def step(page: Page, name: str) -> Locator:
-    """A stage of the job's way."""
+    """Return a stage in the job's track."""
     return page.locator(".track li").filter(has_text=name)
 
 
-def look_over(page: Page) -> None:
-    """What holds of every page: it fits, its text can be read, and its controls have names."""
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it is wider than the window"
+def check_layout(page: Page) -> None:
+    """Assert that a page fits the window, has readable text, and has named controls."""
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the window"
     assert page.evaluate(FAINT) == []
     assert page.evaluate(NAMELESS) == []
 
 
-def is_picture(picture: Locator) -> None:
-    """It has arrived, and can be seen."""
+def expect_loaded(picture: Locator) -> None:
+    """Assert that an image is loaded and visible."""
     expect(picture).to_be_visible()
     expect(picture).to_have_js_property("complete", True)
     assert picture.evaluate("each => each.naturalWidth") > 0
 
 
 @pytest.mark.parametrize("context", LOOKS, indirect=True, ids=lambda look: f"{look[0]}-{look[1]}")
-def test_an_image_goes_through_and_a_failing_one_is_mended_and_redriven(
+def test_an_image_goes_through_and_a_failed_one_is_redriven(
     page: Page, world: World, covers: dict[str, str], shot: Callable[[str], None]
 ) -> None:
-    folder = f"/{secrets.token_hex(4)}"  # what is the same in the same folder is not rendered again
+    folder = f"/{secrets.token_hex(4)}"  # an unchanged image in the same folder is not rendered again
     for file in ("high-ground.jpg", "slow-coffee.webp", "marginalia.jpg"):
         submit(page, covers[file], "What others sent")
     _goes_through(page, world, folder, shot)
     job = _fails(page, world, folder, shot)
     _is_redriven(page, world, folder, shot)
-    # Then the job has succeeded
+    # Then the redriven job has succeeded
     page.goto(job)
-    expect(page.get_by_role("status").filter(has_text="done")).to_be_visible(timeout=PATIENCE)
-    is_picture(page.get_by_alt_text("later.png in 250X250"))
+    expect(page.get_by_role("status").filter(has_text="done")).to_be_visible(timeout=TIMEOUT)
+    expect_loaded(page.get_by_alt_text("later.png in 250X250"))
     expect(page.locator(".timeline")).to_contain_text("gave up")
     expect(page.locator(".timeline")).to_contain_text("redriven")
-    # and the other pages fit and can be read, too
+    # and the other pages fit and are readable
     for path in ("/jobs", "/jobs?outcome=failed", "/failures", "/sweeps", "/jobs/unknown"):
         page.goto(path)
-        look_over(page)
+        check_layout(page)
 
 
 def _goes_through(page: Page, world: World, folder: str, shot: Callable[[str], None]) -> None:
-    # Given an image whose host and whose receiver take their time
+    # Given an image with a slow host and a slow receiver
     cover, hook = f"{folder}/night-train.jpg", f"{folder}/hook"
     world.serve(cover, world.files["/covers/night-train.jpg"][1])
-    with world.holding(cover) as host_answers, world.holding(hook) as receiver_answers:
+    with world.delaying(cover) as host_answers, world.delaying(hook) as receiver_answers:
         # When it is submitted on the page
         submit(page, world.url(cover), f"Stories{folder}", world.url(hook))
-        # Then it is seen in fetch,
+        # Then the page shows it in fetch,
         expect(page.get_by_role("heading", level=1)).to_contain_text("night-train.jpg")
         expect(step(page, "fetch")).to_have_class("now")
-        look_over(page)
-        # after that past resize and upload, with its renditions, and in notify,
+        check_layout(page)
+        # then in notify, with its renditions,
         host_answers()
         for stage in ("fetch", "resize", "upload"):
-            expect(step(page, stage)).to_have_class("done", timeout=PATIENCE)
+            expect(step(page, stage)).to_have_class("done", timeout=TIMEOUT)
         expect(step(page, "notify")).to_have_class("now")
-        is_picture(page.get_by_alt_text("night-train.jpg in 250X250"))
-        # and at last done
+        expect_loaded(page.get_by_alt_text("night-train.jpg in 250X250"))
+        # and finally done
         receiver_answers()
-        expect(step(page, "notify")).to_have_class("done", timeout=PATIENCE)
+        expect(step(page, "notify")).to_have_class("done", timeout=TIMEOUT)
         expect(page.get_by_role("status").filter(has_text="done")).to_be_visible()
-    look_over(page)
+    check_layout(page)
     shot("job")
 
 
 def _fails(page: Page, world: World, folder: str, shot: Callable[[str], None]) -> str:
-    # When an image is submitted that is not there
+    # When a missing image is submitted
     submit(page, world.url(f"{folder}/later.png"), f"Stories{folder}")
-    # Then its page says that it failed, and why
-    expect(page.get_by_role("status").filter(has_text="failed")).to_be_visible(timeout=PATIENCE)
+    # Then its page shows that and why it failed
+    expect(page.get_by_role("status").filter(has_text="failed")).to_be_visible(timeout=TIMEOUT)
     expect(page.locator(".sources")).to_contain_text("answered 404 Not Found")
     job = page.url
-    # and the overview shows it, the one before with its thumbnail, and the cause
+    # and the overview shows it, the previous job's thumbnail, and the cause
     page.get_by_role("link", name="Overview").click()
     row = page.get_by_role("listitem").filter(has=page.get_by_role("link", name=f"{folder}/night-train.jpg"))
-    is_picture(row.get_by_role("presentation").first)
-    expect(page.locator("#brief-causes")).to_contain_text("http_404", timeout=PATIENCE)
-    expect(page.locator("#flow li").filter(has_text="Fetch")).to_contain_text("1 dead", timeout=PATIENCE)
-    look_over(page)
+    expect_loaded(row.get_by_role("presentation").first)
+    expect(page.locator("#brief-causes")).to_contain_text("http_404", timeout=TIMEOUT)
+    expect(page.locator("#flow li").filter(has_text="Fetch")).to_contain_text("1 dead", timeout=TIMEOUT)
+    check_layout(page)
     shot("overview")
     return job
 
 
 def _is_redriven(page: Page, world: World, folder: str, shot: Callable[[str], None]) -> None:
-    # When somebody looks at the cause
+    # When a visitor opens the cause
     page.get_by_role("link", name="Details and redrive").click()
     cause = page.get_by_role("article", name=re.compile("fetch.*http_404"))
     cause.get_by_text("Dead letters", exact=True).click()
-    expect(cause.get_by_role("link", name=f"{folder}/later.png")).to_be_visible(timeout=PATIENCE)
-    # and the source is mended, and the cause redriven, by keyboard
+    expect(cause.get_by_role("link", name=f"{folder}/later.png")).to_be_visible(timeout=TIMEOUT)
+    # and the source is repaired, and the cause is redriven by keyboard
     world.serve(f"{folder}/later.png", world.files["/covers/paper-boats.png"][1])
     cause.locator("summary", has_text="Redrive").focus()
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     expect(cause.get_by_role("button", name="Yes, redrive")).to_be_focused()
-    look_over(page)
+    check_layout(page)
     shot("failures")
     page.keyboard.press("Enter")
-    # Then the page says so, and the cause goes
-    expect(page.get_by_text("Redrove http_404 in fetch")).to_be_visible(timeout=PATIENCE)
-    expect(cause).to_have_count(0, timeout=PATIENCE)
-    look_over(page)
+    # Then the page reports the redrive, and the cause disappears
+    expect(page.get_by_text("Redrove http_404 in fetch")).to_be_visible(timeout=TIMEOUT)
+    expect(cause).to_have_count(0, timeout=TIMEOUT)
+    check_layout(page)
 
 
 def test_every_control_is_reached_by_keyboard_and_shows_its_focus(
     page: Page, world: World, covers: dict[str, str]
 ) -> None:
     submit(page, covers["pixel-tales.gif"], "Keys")
-    expect(page.get_by_role("status").filter(has_text="done")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("status").filter(has_text="done")).to_be_visible(timeout=TIMEOUT)
     page.goto("/")
-    expect(page.locator(".job")).not_to_have_count(0, timeout=PATIENCE)
-    page.get_by_role("button", name="Live").click()  # nothing changes meanwhile
+    expect(page.locator(".job")).not_to_have_count(0, timeout=TIMEOUT)
+    page.get_by_role("button", name="Live").click()  # stops refreshing
     page.reload()
     expected = page.locator("a:visible, button:visible, input:visible:not([type=hidden]), summary:visible").count()
     reached = set()
@@ -228,8 +228,8 @@ def test_every_control_is_reached_by_keyboard_and_shows_its_focus(
         page.keyboard.press("Tab")
         assert page.evaluate(SHOWS_FOCUS), page.evaluate("document.activeElement.outerHTML.slice(0, 120)")
         reached.add(page.evaluate("document.activeElement.outerHTML"))
-    assert len(reached) >= expected - 1  # two links may look the same
-    # and the first of them leads past the top
+    assert len(reached) >= expected - 1  # two links may have the same HTML
+    # and the first control skips to the content
     page.reload()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
@@ -237,35 +237,35 @@ def test_every_control_is_reached_by_keyboard_and_shows_its_focus(
 
 
 def live_requests(page: Page) -> list[str]:
-    asked: list[str] = []
-    page.on("request", lambda request: "x-live" in request.headers and asked.append(request.url))
-    return asked
+    requested: list[str] = []
+    page.on("request", lambda request: "x-live" in request.headers and requested.append(request.url))
+    return requested
 
 
-def test_the_page_keeps_itself_fresh_while_it_is_looked_at_and_not_otherwise(page: Page) -> None:
-    # Given a page whose time the test moves
+def test_a_visible_page_refreshes_itself_and_a_hidden_one_does_not(page: Page) -> None:
+    # Given a page whose clock the test moves
     page.clock.install()
-    asked = live_requests(page)
+    requested = live_requests(page)
     page.goto("/")
 
     def after(seconds: int) -> int:
-        before = len(asked)
+        before = len(requested)
         for _ in range(seconds):
             page.clock.run_for(1000)
             page.evaluate("new Promise(requestAnimationFrame)")
             page.wait_for_load_state("networkidle")
-        return len(asked) - before
+        return len(requested) - before
 
-    # When it is looked at, then it asks every two seconds
+    # When it is visible, then it requests an update every two seconds,
     assert after(10) >= 3
-    # and not at all while it is hidden,
+    # none while it is hidden,
     hide = "Object.defineProperty(document, 'hidden', { get: () => %s, configurable: true });"
     page.evaluate(hide % "true" + "document.dispatchEvent(new Event('visibilitychange'))")
     assert after(10) == 0
-    # and at once when it is shown again
+    # and one at once when it is shown again
     page.evaluate(hide % "false" + "document.dispatchEvent(new Event('visibilitychange'))")
     assert after(1) == 1
-    # When somebody stops it, then it stops, on other pages too
+    # When the visitor pauses it, then it stops, on other pages too
     page.get_by_role("button", name="Live").click()
     expect(page.get_by_role("button", name="Paused")).to_have_attribute("aria-pressed", "true")
     assert after(10) == 0
@@ -275,70 +275,68 @@ def test_the_page_keeps_itself_fresh_while_it_is_looked_at_and_not_otherwise(pag
     assert after(10) >= 3
 
 
-def test_a_refresh_moves_neither_the_focus_nor_what_is_open_nor_what_is_typed(
-    page: Page, world: World, covers: dict[str, str]
-) -> None:
-    # Given a job that has ended, and half a form
+def test_a_refresh_keeps_focus_open_parts_and_typed_text(page: Page, world: World, covers: dict[str, str]) -> None:
+    # Given a job that has ended, and a form that is half filled in
     submit(page, covers["pixel-tales.gif"], "Typed")
-    expect(page.get_by_role("status").filter(has_text="done")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("status").filter(has_text="done")).to_be_visible(timeout=TIMEOUT)
     page.clock.install()
-    asked = live_requests(page)
+    requested = live_requests(page)
     page.goto("/")
-    expect(page.locator(".job")).not_to_have_count(0, timeout=PATIENCE)
+    expect(page.locator(".job")).not_to_have_count(0, timeout=TIMEOUT)
     page.get_by_text("Folder and postback").click()
     page.get_by_label("Folder", exact=False).first.fill("half a na")
     page.locator(".job a").first.evaluate("each => { each.tabIndex = 0; each.focus(); window.before = each }")
     place = page.evaluate("[window.before.getBoundingClientRect().top, scrollY]")
-    # When the page is refreshed, then all of it stays
+    # When the page is refreshed, then nothing of this changes
     for _ in range(5):
         page.clock.run_for(1000)
         page.wait_for_load_state("networkidle")
-    assert asked
+    assert requested
     assert page.evaluate("document.activeElement === window.before")
     assert page.evaluate("[window.before.getBoundingClientRect().top, scrollY]") == place
     expect(page.get_by_label("Folder", exact=False).first).to_have_value("half a na")
     expect(page.get_by_label("Postback URL")).to_be_visible()
 
 
-def test_it_says_when_the_dashboard_does_not_answer(context: BrowserContext, local: Local) -> None:
+def test_a_page_reports_a_dashboard_that_does_not_answer(context: BrowserContext, local: Local) -> None:
     page = context.new_page()
     page.clock.install()
     page.goto("/")
     page.route("**/*", lambda route: route.abort())
-    said = page.get_by_role("status").filter(has_text="The dashboard does not answer")
+    notice = page.get_by_role("status").filter(has_text="The dashboard does not answer")
 
     def shown() -> bool:
         page.clock.run_for(3000)
-        return said.is_visible()
+        return notice.is_visible()
 
     assert any(shown() for _ in range(20))
     page.unroute("**/*")
     for _ in range(20):
         page.clock.run_for(10_000)
-        if not said.is_visible():
+        if not notice.is_visible():
             break
-    expect(said).to_have_count(0)
+    expect(notice).to_have_count(0)
 
 
 def test_a_visitor_without_the_token_logs_in(browser: Browser, environment: dict[str, str]) -> None:
-    # Given a dashboard that wants a token
+    # Given a dashboard that requires a token
     token = "a token of 24 characters"
     with serving(Access.for_host("127.0.0.1", SecretStr(token))) as site:
         context = browser.new_context(base_url=site.url("").rstrip("/"))
         page = context.new_page()
-        # When somebody comes, then they are asked for it, and a wrong one lets nobody in
+        # When a visitor opens a page, then the dashboard asks for the token and rejects a wrong one
         page.goto("/jobs")
         expect(page.get_by_label("Token")).to_be_focused()
-        look_over(page)
+        check_layout(page)
         page.keyboard.type("another token, as long")
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_have_text("This token is wrong.")
-        look_over(page)
-        # and the right one does, until they log out; no script sees the cookie
+        check_layout(page)
+        # and accepts the right one until the visitor logs out; scripts cannot read the cookie
         page.keyboard.type(token)
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", name="Stages")).to_be_visible()
-        look_over(page)
+        check_layout(page)
         assert page.evaluate("document.cookie") == ""
         page.get_by_role("button", name="Log out").click()
         expect(page.get_by_label("Token")).to_be_visible()

@@ -1,4 +1,4 @@
-"""python -m tests.chaos --seed 1 --jobs 1000: runs the chaos suite, and prints a table of each seed."""
+"""Run the chaos suite and print a table for each seed: python -m tests.chaos --seed 1 --jobs 1000."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ console = Console()
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--seed", type=int, nargs="+", default=[1], help="one run for each")
-    parser.add_argument("--jobs", type=int, default=1000, help="orders of a run")
-    parser.add_argument("--log", type=Path, help="keep all log lines of the last run in this file")
+    parser.add_argument("--seed", type=int, nargs="+", default=[1], help="one run per seed")
+    parser.add_argument("--jobs", type=int, default=1000, help="orders per run")
+    parser.add_argument("--log", type=Path, help="write all log lines of the last run to this file")
     options = parser.parse_args()
     good = True
     for seed in options.seed:
@@ -32,9 +32,9 @@ def main() -> int:
 
 
 def show(report: Report) -> None:
-    """Print the tables of a run, and what differed."""
+    """Print the tables of a run and its problems."""
     verdict = report.verdict
-    faults = Table("fault", "thrown", title=f"Seed {report.seed}: faults", title_justify="left")
+    faults = Table("fault", "times", title=f"Seed {report.seed}: faults", title_justify="left")
     for name, count in sorted(report.thrown.items()):
         faults.add_row(name, str(count))
     console.print(faults)
@@ -44,7 +44,7 @@ def show(report: Report) -> None:
         "lost": len(verdict.lost),
         "corrupt": len(verdict.corrupt),
         **verdict.numbers,
-        "longest take-over, at most": f"{verdict.longest_take_over:.1f} s",
+        "longest take-over (upper bound)": f"{verdict.longest_take_over:.1f} s",
         "requests troubled by the proxy": sum(report.acts.values()),
         "processes started again": report.restarts,
         "faults thrown": sum(report.thrown.values()),

@@ -1,4 +1,4 @@
-"""Proves the contract's promises (section 7) of a run, from what was sent and what came of it."""
+"""Checks the contract's guarantees (section 7) for a run, by comparing its orders with their outcomes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tests.chaos.service import Line, Service
 from tests.chaos.staging_log import StagingLog
 from tests.chaos.world import World
 
-#: Seconds that the contract gives to take over what a dead worker held.
+#: Seconds within which a dead worker's messages must be processed by another (contract).
 TAKE_OVER = 60
 
-#: Parts of a second in which times are compared.
+#: Times are compared in fractions of a second, this many per second.
 TICKS = 10
 
 
 @dataclass
 class Outcome:
-    """What came of a run."""
+    """The problems and numbers of a run."""
 
     lost: set[int] = field(default_factory=set)
     corrupt: set[int] = field(default_factory=set)
@@ -39,23 +39,25 @@ class Outcome:
 
 
 class Checker:
-    """Holds what was sent against what came of it."""
+    """Compares orders with their outcomes."""
 
     def __init__(self, orders: list[Order], service: Service, world: World, *, swept_letters: int) -> None:
         self.orders = orders
         self.verdict = Outcome()
         self._service = service
         self._world = world
-        self._objects: dict[str, str] = {}  # what each key was found to be, once
+        self._objects: dict[str, str] = {}  # what each key contains, read once
         self._redirected = {name: service.take_all(self._url(name)) for name in service.queues.values()}
         letters = service.dead_letters()
         self._letters = [letter for letter in letters if not _is_swept(letter)]
         swept = {(each["error_code"], _job_of(each)) for each in letters if _is_swept(each)}
         if swept_letters != len(swept) or {code for code, _ in swept} - {"http_404"}:
-            self.verdict.problems.append(f"{swept_letters} covers of documents are missing; dead letters: {swept}")
+            self.verdict.problems.append(
+                f"{swept_letters} covers of documents are missing, but the number of dead letters is {swept}"
+            )
 
     def check(self) -> Outcome:
-        """All of it."""
+        """Run all checks."""
         self._check_posts()
         self._check_redirected()
         self._check_letters()
@@ -85,13 +87,13 @@ class Checker:
             self._check_results("redirected result", results, wanted)
 
     def _check_results(self, what: str, found: dict[str, list[dict[str, Any]]], wanted: dict[str, Order]) -> None:
-        """One result for each order, as it has to be; repeats are the same."""
+        """Check that each order has its expected result, and that repeats are identical."""
         for order in (order for job, order in wanted.items() if job not in found):
             self._lost(order, f"no {what}")
         for job, results in found.items():
             order = wanted.get(job)
             if order is None:
-                self.verdict.problems.append(f"a {what} that nobody asked for: job {job}")
+                self.verdict.problems.append(f"an unexpected {what}: job {job}")
                 continue
             self.verdict.numbers[f"{what}s repeated"] += len(results) - 1
             if any(result != results[0] for result in results):
@@ -103,21 +105,21 @@ class Checker:
         secret = {"postback_secret_key": f"{SECRET}-key"} if what == "postback" else {}
         ours = {f"{name}_{kind}" for name in order.images for kind in ("info", "error")}
         if {name: value for name, value in result.items() if name not in ours} != order.body | secret:
-            self._corrupt(order, f"{what} with other fields than were sent")
+            self._corrupt(order, f"{what} whose fields differ from the order")
         for name, image in order.images.items():
             info, error = result.get(f"{name}_info"), result.get(f"{name}_error")
             if isinstance(image, Failed):
                 if info is not None or not error or (error["stage"], error["code"]) != (image.stage, image.code):
-                    self._corrupt(order, f"{name}: {error} in place of {image}")
+                    self._corrupt(order, f"{name}: {error} instead of {image}")
             elif error or not info or set(info) != set(RENDITIONS):
-                self._corrupt(order, f"{name}: {error} in place of images")
+                self._corrupt(order, f"{name}: {error} instead of images")
             else:
                 for rendition, where in info.items():
                     if problem := self._problem_of(where["url"], image, RENDITIONS[rendition]):
                         self._corrupt(order, f"{name}: {rendition} {problem}")
 
     def _problem_of(self, url: str, image_format: str, size: tuple[int, int]) -> str:
-        """What is wrong with an object that was promised."""
+        """Describe the problem of a published object; empty if it is correct."""
         settings = get_settings()
         key = url.removeprefix(f"{settings.public_url_base}/")
         if key not in self._objects:
@@ -127,7 +129,7 @@ class Checker:
                 image.load()
                 self._objects[key] = f"{image.format} {image.size}"
             except Exception as error:
-                self._objects[key] = f"is not there or no image ({type(error).__name__})"
+                self._objects[key] = f"is missing or not an image ({type(error).__name__})"
         found = self._objects[key]
         return "" if found == f"{image_format} {size}" else f"at {key}: {found}"
 
@@ -137,7 +139,7 @@ class Checker:
         for n, queue, code in wanted - set(found):
             self._lost(self.orders[n], f"no dead letter {code} in {queue}")
         for n, queue, code in set(found) - wanted:
-            about = f"a dead letter {code} in {queue} that was not planted"
+            about = f"an unexpected dead letter {code} in {queue}"
             if n is None:
                 self.verdict.problems.append(about)
             else:
@@ -153,10 +155,10 @@ class Checker:
         return next((o.n for o in self.orders if o.marker in body or (o.id and f'"{o.id}"' in body)), None)
 
     def _check_staging(self) -> None:
-        """Nothing is there but what a dead letter needs for a redrive, and long payloads, which only expire.
+        """Check that staging contains only objects that dead letters need, and long payloads, which expire.
 
-        And but for what a worker put there and could not tell of before it ended, if another delivery of its message
-        saw the job through meanwhile: nobody knows of that.
+        Objects of a worker that died before its hand-over are excused if another delivery completed the job, because
+        no message has their keys.
         """
         needed = {key for letter in self._letters for key in _keys_needed(letter)}
         long = [order.marker.encode() for order in self.orders if order.kind == "long payload"]
@@ -168,12 +170,12 @@ class Checker:
         }
         log = StagingLog(self._service.lines)
         excused = [key for key in left if log.was_cut_off(key)]
-        self.verdict.numbers["staged objects of ended workers"] = len(excused)
+        self.verdict.numbers["staged objects of dead workers"] = len(excused)
         for key in left.keys() - excused:
-            about = f"{key} is left in staging, {len(left[key])} bytes"
+            about = f"{key} is left in staging: {len(left[key])} bytes"
             self.verdict.problems.append(f"{about}{_shown(log.history(key))}")
         if len(excused) > len(self.orders) // 200:
-            self.verdict.problems.append(f"{len(excused)} objects of ended workers are left in staging")
+            self.verdict.problems.append(f"{len(excused)} objects of dead workers are left in staging")
 
     def _check_logs(self, lines: Iterable[Line]) -> None:
         for line in lines:
@@ -181,18 +183,18 @@ class Checker:
                 self.verdict.problems.append(f"a secret in the log of {line.process}: {line.text[:300]}")
 
     def _longest_take_over(self) -> float:
-        """From a kill to the next that is heard of a job in the same stage, less the time in which nobody could do it.
+        """Return the longest time from a kill to the job's next log line in that stage, in seconds.
 
-        That is an upper bound, for the job may only have waited in the queue. Where more workers of the stage died
-        meanwhile, each may have had it in hand: the time between two deaths counts.
+        Times without a running worker, SQS or S3 do not count. The result is an upper bound, because the job may only
+        have waited in the queue. If several workers of the stage died, the longest time between two deaths counts.
         """
         history: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
         plain = {order.id for order in self.orders if order.kind in {"plain", "two images", "shared cover"}}
         for line in self._service.lines:
             if "stage=" in line.text and " job=" in line.text:
-                said = dict(word.split("=", 1) for word in line.text.split() if "=" in word)
-                if said.get("job") in plain:
-                    history[said["job"]].append((line.at, said["stage"], said["outcome"]))
+                fields = dict(word.split("=", 1) for word in line.text.split() if "=" in word)
+                if fields.get("job") in plain:
+                    history[fields["job"]].append((line.at, fields["stage"], fields["outcome"]))
         idle = {kind: self._idle_ticks(kind) for _, kind in self._service.kills}
         deaths = {kind: self._deaths(kind) for kind in idle}
         gaps = [0.0]
@@ -205,11 +207,11 @@ class Checker:
         return max(gaps)
 
     def _deaths(self, kind: str) -> list[float]:
-        """When processes of a kind ended."""
+        """List the times at which processes of a kind ended."""
         return [line.at for line in self._service.lines if line.kind == kind and line.is_end]
 
     def _idle_ticks(self, kind: str) -> set[int]:
-        """When no process of a kind ran, or SQS and S3 were in trouble."""
+        """Return the ticks in which no process of a kind ran, or SQS and S3 had faults."""
         end = self._service.lines[-1].at
         down: dict[str, set[int]] = defaultdict(set)
         for name in (name for name in self._service.supervisor.names if name.startswith(f"{kind}.")):
@@ -233,7 +235,7 @@ class Checker:
         self.verdict.problems.append(f"order {order.n} ({order.kind}, job {order.id}): {about}{self._history(order)}")
 
     def _history(self, order: Order) -> str:
-        """What the logs say of an order."""
+        """Return the log lines of an order."""
         lines = [line for line in self._service.lines if order.id and order.id in line.text]
         return _shown(lines)
 
@@ -243,11 +245,11 @@ def _is_swept(letter: dict[str, Any]) -> bool:
 
 
 def _keys_needed(letter: dict[str, Any]) -> Iterator[str]:
-    """What the job in a dead letter has in staging that its redrive works on."""
+    """List the staging keys that a redrive of the dead letter needs."""
     yield letter.get("staging_key", "")
     try:
         sources = json.loads(letter["body"])["kwargs"]["job"]["sources"]
-    except (ValueError, KeyError, TypeError):  # it holds none
+    except (ValueError, KeyError, TypeError):  # it contains no job
         return
     for source in sources:
         if source.get("due", FETCH.name) == letter.get("stage"):
@@ -256,7 +258,7 @@ def _keys_needed(letter: dict[str, Any]) -> Iterator[str]:
 
 
 def _job_of(letter: dict[str, Any]) -> str:
-    """The id of the job in a dead letter."""
+    """Return the id of the job in a dead letter."""
     return str(json.loads(letter["body"])["kwargs"]["job"]["id"])
 
 

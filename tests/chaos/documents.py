@@ -1,4 +1,4 @@
-"""Documents that a sweep works on while a run's orders flow, and what has to become of them."""
+"""Documents that a sweep processes during a run, and their expected outcome."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pymongo.database import Database
 from tests.chaos.orders import RENDITIONS, covers
 from tests.chaos.world import World
 
-#: Documents for each hundred orders of a run, and how many of them share a cover.
+#: Documents per hundred orders of a run, and documents per cover.
 SHARE, SHARING = 20, 5
 
-#: Jobs of the sweep that are under way at the most: few, so that it lasts.
+#: Maximum number of the sweep's jobs under way. It is small, so the sweep lasts long.
 BACKLOG = 4
 
 
 class Documents:
-    """Episodes of one database: every tenth cover is missing."""
+    """The episodes of a database. Every tenth cover is missing."""
 
     def __init__(self, database: Database[dict[str, Any]], world: World, rng: random.Random, orders: int) -> None:
         self._database = database
@@ -46,11 +46,11 @@ class Documents:
 
     @property
     def letters(self) -> int:
-        """How many dead letters the missing covers have to leave."""
+        """The number of dead letters expected for the missing covers."""
         return len(self._missing)
 
     def problems(self) -> list[str]:
-        """What is not as it has to be."""
+        """Describe all documents with an unexpected outcome."""
         found = {each["_id"]: each for each in self._database.episodes.find()}
         return [f"document {n}: {wrong}" for n, url in self._urls.items() if (wrong := self._wrong(found[n], url))]
 

@@ -1,4 +1,4 @@
-"""What a run throws at the service: three decks of faults, each shuffled and dealt again and again, side by side."""
+"""The faults of a run: three decks, shuffled and dealt repeatedly and concurrently."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = ("fetch", "resize", "upload", "notify", "ingest", "sweep")
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: in force from entering what `begin` returns to leaving it, `seconds` later."""
+    """A fault. It is active for `seconds` while the context manager returned by `begin` is entered."""
 
     name: str
     seconds: float
@@ -31,7 +31,7 @@ class Fault:
 
 
 def endpoint_faults(proxy: Proxy) -> list[Fault]:
-    """What goes wrong with SQS and S3."""
+    """Return the faults of SQS and S3."""
     sqs = SENDS | DELETES | RECEIVES | {"ChangeMessageVisibilityBatch", "GetQueueUrl"}
 
     def fault(name: str, seconds: float, *troubles: Trouble) -> Fault:
@@ -58,7 +58,7 @@ def endpoint_faults(proxy: Proxy) -> list[Fault]:
 
 
 def process_faults(service: Service, rng: random.Random, over: threading.Event) -> list[Fault]:
-    """What goes wrong with the processes, each in the middle of its work."""
+    """Return the faults of the processes, each during its work."""
 
     def send(kind: str, signum: int, *, group: bool = False) -> list[int]:
         deadline = time.monotonic() + 3
@@ -91,14 +91,14 @@ def process_faults(service: Service, rng: random.Random, over: threading.Event) 
 
 
 def stranger_faults(world: World, line: Line) -> list[Fault]:
-    """What goes wrong with sources, with receivers of postbacks, and with MongoDB."""
+    """Return the faults of sources, postback receivers and MongoDB."""
     moods = [Fault(f"receivers: {mood}", 4, partial(world.receivers, mood)) for mood in ("500", "302")]
     moods += [Fault(f"receivers: {mood}", 5, partial(world.receivers, mood)) for mood in ("hangs up", "slow")]
     return [*moods, Fault("sources answer 503", 4, world.busy_sources), Fault("MongoDB down", 6, line.down)]
 
 
 class Decks:
-    """The decks in their threads: each is dealt for `seconds`, and once through at least."""
+    """Deals each deck in a thread of its own, for `seconds` and at least once through."""
 
     def __init__(self, decks: list[list[Fault]], seed: int, seconds: float, over: threading.Event) -> None:
         self.thrown: Counter[str] = Counter()
@@ -140,5 +140,5 @@ class Decks:
 
 
 def least_duration(deck: list[Fault]) -> float:
-    """Seconds that it takes to deal a deck once, about."""
+    """Estimate the seconds it takes to deal a deck once."""
     return sum(fault.seconds + 1 for fault in deck)

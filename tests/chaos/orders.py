@@ -1,4 +1,4 @@
-"""What a run sends, and what has to come of it: the only knowledge the checker has."""
+"""The orders of a run and their expected outcomes, which are all that the checker knows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.chaos.world import World
 
 RENDITIONS = {"50x50": (50, 50), "250X250": (250, 250), "400x400": (400, 400)}
 
-#: Every secret of a run holds this, in one form or the other; no log line may.
+#: Every secret of a run contains one of these forms, and no log line may contain any.
 SECRET = "planted"
-SECRET_FORMS = (SECRET, "cGxhbnRlZ", "BsYW50ZW", "wbGFudGVk")  # in base64 too, wherever it begins
+SECRET_FORMS = (SECRET, "cGxhbnRlZ", "BsYW50ZW", "wbGFudGVk")  # also in base64, at any offset
 
 
 @dataclass(frozen=True)
 class Failed:
-    """An image that cannot become anything: the error its result has to name."""
+    """An image that cannot be processed, with the error expected in its result."""
 
     stage: str
     code: str
@@ -35,14 +35,14 @@ class Order:
 
     n: int
     kind: str
-    body: Any  #: what is sent: a payload, or the text of what is none
+    body: Any  #: a payload, or the text of an invalid message
     door: str = "queue"  #: raw on the input queue, by `fetch_image.send`, or straight on a stage's queue
-    images: dict[str, str | Failed] = field(default_factory=dict)  #: by field: the format of what is published
+    images: dict[str, str | Failed] = field(default_factory=dict)  #: published format, or error, by field
     posted: bool = True
-    redirected: str = ""  #: to the queue of this name
+    redirected: str = ""  #: name of the queue for the result
     letters: tuple[tuple[str, str], ...] = ()  #: dead letters: queue and error code
-    path: str = ""  #: of its postback
-    id: str = ""  #: known once it is sent
+    path: str = ""  #: path of its postback
+    id: str = ""  #: set once it is sent
 
     @property
     def marker(self) -> str:
@@ -51,7 +51,7 @@ class Order:
 
 @cache
 def covers(image_format: str) -> tuple[bytes, ...]:
-    """Some covers of a format."""
+    """Return some covers of a format."""
     made = []
     for shade in (40, 120, 200):
         image = Image.linear_gradient("L").resize((640, 480)).convert("RGB")
@@ -64,13 +64,13 @@ def covers(image_format: str) -> tuple[bytes, ...]:
 
 @cache
 def spoilt(what: str) -> bytes:
-    """A source that ends in staging for good, as its job fails after it was fetched: told from all others."""
+    """Return a recognisable source that stays in staging, because its job fails after fetch."""
     out = io.BytesIO()
     Image.effect_noise((500, 400), 60).convert("RGB").save(out, "JPEG")
     return out.getvalue() if what == "killer" else out.getvalue()[:-2000]
 
 
-#: Kinds of orders and how many of a hundred there are, at least one of each; the rest are plain. Killers are fewer.
+#: Kinds of orders per hundred, at least one of each; the rest are plain. There are fewer killers.
 SHARES = {
     "two images": 4,
     "one of two missing": 2,
@@ -97,7 +97,7 @@ SHARES = {
 
 
 def plan(jobs: int, world: World, queues: dict[str, str], rng: random.Random) -> list[Order]:
-    """The orders of a run; those that kill their workers come early. `queues` are those of redirected results."""
+    """Plan the orders of a run, with killers early. `queues` are the queues for redirected results."""
     kinds = [kind for kind, share in SHARES.items() for _ in range(max(1, share * jobs // 100))]
     killers = 1 + jobs // 500
     kinds = (kinds + ["plain"] * jobs)[: jobs - killers]
@@ -108,7 +108,7 @@ def plan(jobs: int, world: World, queues: dict[str, str], rng: random.Random) ->
 
 
 def order(n: int, kind: str, world: World, queues: dict[str, str], rng: random.Random) -> Order:
-    """One order of a kind."""
+    """Create an order of a kind."""
     this = Order(n, kind, {}, door=rng.choice(["queue", "queue", "send"]))
     behaviour = {"receiver sulks": "sulky", "receiver late once": "late", "receiver gone": "gone"}.get(kind, "hook")
     this.path = f"/{behaviour}/{n}"
@@ -173,7 +173,7 @@ def _image(this: Order, name: str, world: World, rng: random.Random, data: bytes
 
 
 def _bad(this: Order, rng: random.Random) -> None:
-    """What is refused: a dead letter, and no result."""
+    """Make the order invalid: it becomes a dead letter without a result."""
     match this.kind:
         case "bad JSON":
             this.door, this.body = "queue", f'{{"order": "{this.marker}", "secret": "{SECRET}-json'

@@ -1,7 +1,7 @@
-"""python -m tests.chaos.outages 10 60 300: SQS goes away for so many seconds in the middle of work, in four ways.
+"""Take SQS down during work, in four ways: python -m tests.chaos.outages 10 60 300 (seconds of each outage).
 
-The processes are the Procfile's as they are, two of each kind. In the middle of an outage one of each is told to stop,
-and started again; the others have to wait it out.
+The Procfile's processes run unchanged, two of each kind. During an outage, one of each is stopped and started again,
+and the others have to survive.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.chaos.service import ROOT, Service, running_service
 from tests.chaos.world import World
 from tests.support.waiting import wait_for
 
-#: Ways for SQS to be away.
+#: Ways in which SQS is down.
 WAYS: dict[str, Callable[[Proxy], AbstractContextManager[Any]]] = {
     "refused": Proxy.unreachable,
     "503": lambda proxy: proxy.trouble(Trouble(Act.UNAVAILABLE)),
@@ -36,16 +36,16 @@ WAYS: dict[str, Callable[[Proxy], AbstractContextManager[Any]]] = {
     "expired": lambda proxy: proxy.trouble(Trouble(Act.EXPIRED)),
 }
 
-#: Seconds between two orders; they go on coming during the outage.
+#: Seconds between two orders, also during the outage.
 PACE = 0.25
 
-#: Seconds after an outage by which everything has ended.
+#: Seconds after an outage within which everything must end.
 RECOVERY = 120.0
 
 
 @dataclass
 class OutageResult:
-    """What came of an outage. Times are in seconds."""
+    """The result of an outage. Times are in seconds."""
 
     way: str
     seconds: float
@@ -53,9 +53,9 @@ class OutageResult:
     lost: int
     repeated: int
     dead_letters: int
-    stopping: float  #: the time it took one process of each kind to stop in the middle of it
-    first: float  #: from its end to the first result
-    all: float  #: from its end to the last
+    stopping: float  #: time in which one process of each kind stopped during the outage
+    first: float  #: from the end of the outage to the first result
+    all: float  #: from the end of the outage to the last result
 
     @property
     def is_good(self) -> bool:
@@ -63,7 +63,7 @@ class OutageResult:
 
 
 def outage(way: str, seconds: float) -> OutageResult:
-    """Send orders, let SQS be away for `seconds`, and wait for what comes of them."""
+    """Send orders, take SQS down for `seconds`, and wait for the results."""
     with (
         tempfile.TemporaryDirectory() as folder,
         EmbeddedStack(Path(folder), with_mongo=False) as stack,
@@ -112,7 +112,7 @@ def _send(orders: list[Order], over: threading.Event, world: World, service: Ser
 
 
 def _stop_some(service: Service) -> float:
-    """Stop one process of each kind, and start it again; returns the seconds that they took to stop."""
+    """Stop one process of each kind and start it again; returns the seconds until all had stopped."""
     names = [name for name in service.supervisor.names if name.endswith(".1")]
     began = time.monotonic()
     service.supervisor.stop(*names, timeout=RECOVERY)
@@ -128,7 +128,7 @@ def main() -> int:
     options = parser.parse_args()
     console = Console(width=110)
     headings = ("SQS is", "for", "jobs", "lost", "repeated", "dead letters", "stopping", "first result", "all results")
-    table = Table(*headings, title="Outages; results are timed from their end", title_justify="left")
+    table = Table(*headings, title="Outages; results are timed from the end of the outage", title_justify="left")
     good = True
     for seconds in options.seconds:
         for way in options.way:

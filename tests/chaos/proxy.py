@@ -1,7 +1,7 @@
-"""A proxy in front of SQS and S3 that can be told to misbehave, as networks and services do.
+"""A proxy in front of SQS and S3 that simulates faults of networks and services.
 
-One thread runs it. Each connection of a client has one to the server behind it. Long polls are asked for in slices of a
-second, so that none goes on behind the proxy for a client that has died.
+It runs in one thread. Each client connection has its own connection to the server. Long polls are made in slices of a
+second, so none continues behind the proxy after its client has died.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from urllib.parse import urlsplit
 
 from pipeline.sqs.consumer import SUSPECT_AT_RECEIVE
 
-#: Seconds of a long poll that the server behind is asked for at a time.
+#: Seconds of each slice of a long poll.
 SLICE = 1
 
-#: What a receipt handle ends with that the proxy gave to a copy: each delivery has a handle of its own, as in SQS.
+#: Suffix of a copy's receipt handle. Each delivery has its own handle, as in SQS.
 COPY = re.compile(rb"~copy\d+")
 
 SENDS = frozenset({"SendMessage", "SendMessageBatch"})
@@ -35,19 +35,19 @@ S3 = frozenset({"GET", "PUT", "POST", "HEAD", "DELETE"})
 
 
 class Act(Enum):
-    """What the proxy does to a request."""
+    """The proxy's treatment of a request."""
 
-    DELAY = auto()  #: hands it on late
-    CUT_BEFORE = auto()  #: ends the connection instead
-    CUT_MIDWAY = auto()  #: hands it on, and ends the connection in the middle of the answer
-    LOSE_ANSWER = auto()  #: hands it on, and ends the connection before the answer
+    DELAY = auto()  #: forwards it late
+    CUT_BEFORE = auto()  #: closes the connection instead
+    CUT_MIDWAY = auto()  #: forwards it, and closes the connection in the middle of the answer
+    LOSE_ANSWER = auto()  #: forwards it, and closes the connection before the answer
     UNAVAILABLE = auto()  #: answers 503
-    THROTTLE = auto()  #: answers that there are too many requests
+    THROTTLE = auto()  #: answers with a throttling error
     EXPIRED = auto()  #: answers that the credentials have expired
-    FORBID = auto()  #: answers that it is not allowed
-    REFUSE_ENTRIES = auto()  #: hands on a part of a batch, and answers that the others failed
+    FORBID = auto()  #: answers 403 AccessDenied
+    REFUSE_ENTRIES = auto()  #: forwards part of a batch, and reports the other entries as failed
     REPEAT = auto()  #: delivers the messages of an answer again later
-    REORDER = auto()  #: shuffles the messages of an answer, and holds some back for a later one
+    REORDER = auto()  #: shuffles the messages of an answer, and keeps some for a later answer
 
 
 INSTEAD = {Act.CUT_BEFORE, Act.UNAVAILABLE, Act.THROTTLE, Act.EXPIRED, Act.FORBID}
@@ -55,14 +55,14 @@ INSTEAD = {Act.CUT_BEFORE, Act.UNAVAILABLE, Act.THROTTLE, Act.EXPIRED, Act.FORBI
 
 @dataclass(eq=False)
 class Trouble:
-    """Something that goes wrong with some requests, for as long as it is in force."""
+    """A fault of some requests, while it is active."""
 
     act: Act
-    operations: Collection[str] = ()  #: of SQS by their names, of S3 by their methods; none: all
+    operations: Collection[str] = ()  #: SQS operations by name, S3 operations by method; empty means all
     chance: float = 1.0
     seconds: float = 0.0  #: the longest delay
-    copies: int = 1  #: how often more a message is delivered
-    path: str = ""  #: only where the request's path holds this
+    copies: int = 1  #: number of extra deliveries of a message
+    path: str = ""  #: only requests whose path contains this
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Request:
 
     @property
     def operation(self) -> str:
-        """SendMessageBatch and the like; S3's by the method."""
+        """The SQS operation, such as SendMessageBatch, or the HTTP method for S3."""
         target = next((value for name, value in self.headers if name.lower() == "x-amz-target"), None)
         return target.rpartition(".")[2] if target else self.method
 
@@ -102,12 +102,12 @@ class Answer:
 
 
 class Proxy:
-    """The proxy, from entering the context to leaving it.
+    """The proxy, which runs while its context is entered.
 
     Args:
-        target: the URL of the server behind it.
-        rng: what chances are drawn from.
-        spare: requests and messages that hold this are let through as they come.
+        target: URL of the server.
+        rng: source of all random choices.
+        spare: requests and messages that contain this are forwarded unchanged.
     """
 
     def __init__(self, target: str, rng: random.Random, spare: str = "") -> None:
@@ -127,7 +127,7 @@ class Proxy:
         self.port = 0
         self.requests: Counter[str] = Counter()
         self.acts: Counter[str] = Counter()
-        self.troubled: list[tuple[float, float]] = []  #: from when to when something was in force
+        self.troubled: list[tuple[float, float]] = []  #: start and end of each period with an active fault
 
     @property
     def url(self) -> str:
@@ -146,7 +146,7 @@ class Proxy:
 
     @contextmanager
     def trouble(self, *troubles: Trouble) -> Iterator[None]:
-        """Let `troubles` be in force."""
+        """Activate `troubles` inside the context."""
         self._troubles += troubles
         since = time.monotonic()
         try:
@@ -157,7 +157,7 @@ class Proxy:
 
     @contextmanager
     def unreachable(self) -> Iterator[None]:
-        """End all connections and refuse new ones."""
+        """Close all connections and refuse new ones inside the context."""
         self._run(self._shut())
         since = time.monotonic()
         try:
@@ -167,7 +167,7 @@ class Proxy:
             self.troubled.append((since, time.monotonic()))
 
     def calm(self) -> None:
-        """No trouble any more; copies that are still to be delivered are forgotten."""
+        """Deactivate all faults and drop undelivered copies."""
         self._troubles = ()
         self._later = {}
 
@@ -217,7 +217,7 @@ class Proxy:
             self._tasks.discard(task)
 
     async def _handle(self, request: Request, reader: asyncio.StreamReader, upstream: _Upstream) -> tuple[bytes, bool]:
-        """What to write to the client, and whether the connection goes on."""
+        """Return the bytes for the client, and whether the connection stays open."""
         acts = {}
         for trouble in self._troubles:
             if self._spare and self._spare.encode() in request.body:
@@ -273,7 +273,7 @@ class Proxy:
     def _delivered(
         self, messages: list[dict[str, Any]], later: deque[dict[str, Any]], acts: dict[Act, Trouble]
     ) -> list[dict[str, Any]]:
-        """What is delivered of `messages` now; the rest is for `later`."""
+        """Return the messages to deliver now, and keep the rest in `later`."""
         if self._spare and any(self._spare in message["Body"] for message in messages):
             return messages
         if repeat := acts.get(Act.REPEAT):
@@ -291,9 +291,9 @@ class Proxy:
         return messages
 
     def _counted(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """`messages`, each with how often it was delivered by now: SQS counts what it delivers twice, too.
+        """Return `messages` with their receive counts, because SQS counts repeated deliveries too.
 
-        Copies alone make no suspect: kills at random would sooner or later meet one that runs alone, and convict it.
+        Copies alone never make a suspect. Otherwise random kills would sooner or later hit a suspect and quarantine it.
         """
         counted = []
         for message in messages:
@@ -320,7 +320,7 @@ class Proxy:
 
 
 class _Upstream:
-    """A connection to the server behind, opened when first used, and again when it was closed meanwhile."""
+    """A connection to the server. It is opened at its first use, and reopened if the server closed it."""
 
     def __init__(self, target: tuple[str, int]) -> None:
         self._target = target
@@ -396,8 +396,8 @@ def _head(start: str, headers: list[tuple[str, str]]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-def _json_answer(said: dict[str, Any], status: str = "200 OK") -> Answer:
-    return Answer(status, [("Content-Type", "application/x-amz-json-1.0")], json.dumps(said).encode())
+def _json_answer(content: dict[str, Any], status: str = "200 OK") -> Answer:
+    return Answer(status, [("Content-Type", "application/x-amz-json-1.0")], json.dumps(content).encode())
 
 
 _ERRORS = {
@@ -409,7 +409,7 @@ _ERRORS = {
 
 
 def _error(act: Act, request: Request) -> Answer:
-    """The answer that SQS or S3 gives in such a case."""
+    """Return the error answer of SQS or S3 for this act."""
     status, code = _ERRORS[act]
     if request.is_sqs:
         return _json_answer({"__type": f"com.amazonaws.sqs#{code}", "message": "by the proxy"}, status)

@@ -1,4 +1,4 @@
-"""One run: orders flow, faults are thrown, then all is calm, and the checker has the word."""
+"""A run: orders are sent during faults, then the faults end, and the checker judges the outcome."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from tests.chaos.world import World
 from tests.support.line import Line
 from tests.support.waiting import wait_for
 
-#: Orders a second, where there are many; few are spread over the time that the faults take.
+#: Orders per second of a large run. The orders of a small run are spread over the time of the faults.
 PACE = 6.0
 
-#: Seconds that the service may take to finish everything once all is calm.
+#: Seconds within which the service must finish after the last fault.
 DRAIN = 240.0
 
-#: Orders at the end that must pass in calm, as if nothing had been.
+#: Orders that must succeed without faults at the end.
 CANARIES = 10
 
 
 @dataclass
 class Report:
-    """What a run was, and what came of it."""
+    """The parameters and the outcome of a run."""
 
     seed: int
     jobs: int
@@ -91,7 +91,7 @@ def run(seed: int, jobs: int) -> Report:
 def _storm(
     orders: list[Order], service: Service, world: World, report: Report, *, line: Line, rng: random.Random
 ) -> None:
-    """Orders come in waves and a sweep walks, while the faults are dealt."""
+    """Send orders in waves and run a sweep while the faults are dealt."""
     service.sweep()
     over = threading.Event()
     chances = random.Random(f"{report.seed} processes")
@@ -104,7 +104,7 @@ def _storm(
             wave = [waiting.pop(0) for _ in range(min(len(waiting), rng.randint(2, 16)))]
             for each in wave:
                 service.send(each)
-            # The last wave comes a little before the last fault.
+            # The last wave is sent shortly before the last fault.
             due = began + 0.9 * seconds * (1 - len(waiting) / len(orders))
             over.wait(max(0.0, due - time.monotonic()))
         dealt.join()
@@ -117,7 +117,7 @@ def _storm(
 
 
 def _calm(orders: list[Order], service: Service, world: World, report: Report, rng: random.Random) -> None:
-    """Everything ends by itself; then some last orders pass as if nothing had been."""
+    """Wait until everything has ended, then check that some last orders succeed."""
     try:
         wait_for(lambda: not service.unfinished(), timeout=DRAIN)
         before = set(service.staged())
@@ -129,9 +129,9 @@ def _calm(orders: list[Order], service: Service, world: World, report: Report, r
         wait_for(lambda: ids <= {post.webhook_id for post in list(world.posts)}, timeout=60)
         wait_for(lambda: not service.unfinished(), timeout=60)
         if set(service.staged()) != before:
-            report.verdict.problems.append("orders that passed in calm left something in staging")
+            report.verdict.problems.append("orders without faults left objects in staging")
     except AssertionError as error:
-        report.verdict.problems.append(f"it does not come to an end: {error}")
+        report.verdict.problems.append(f"the run does not end: {error}")
 
 
 def _problems_of_draining(service: Service) -> list[str]:

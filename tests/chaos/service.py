@@ -1,4 +1,4 @@
-"""The Procfile's processes behind the proxy, and the ways of a run to what is in the queues and in the bucket."""
+"""The Procfile's processes behind the proxy, with access to their queues and their bucket."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 
-#: Two of each kind, so that one can take over from the other.
+#: Two of each kind, so one can take over from the other.
 CONCURRENCY = {"fetch": 2, "resize": 2, "upload": 2, "notify": 2, "ingest": 2, "sweep": 2, "scheduler": 0}
 
 COUNTS = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]
 ENDPOINTS = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_SQS"]
 
-#: Retries soon enough for a run, and enough of them that no fault of a run makes a job be given up.
+#: Short retry delays, and enough retries that no fault makes a job fail for good.
 SOON = "0.5,1,1,2,2,3,3,4,4,5,5,5,5,5,5,8,8,8,8,8"
 
 
 @dataclass
 class Line:
-    """One line that a process printed."""
+    """A line that a process printed."""
 
     at: float
     process: str
@@ -49,27 +49,27 @@ class Line:
 
     @property
     def kind(self) -> str:
-        """What the process does: fetch, resize, …"""
+        """The process type: fetch, resize, …"""
         return self.process.partition(".")[0]
 
     @property
     def is_end(self) -> bool:
-        """Whether it is the supervisor's, of a process that ended."""
+        """Whether it is the supervisor's line about the end of a process."""
         return "restarting in" in self.text
 
 
 @dataclass
 class Service:
-    """The running processes. This process itself talks to SQS and S3 past the proxy."""
+    """The running processes. This process itself bypasses the proxy."""
 
     proxy: Proxy
-    queues: dict[str, str]  #: the names of the queues for redirected results
+    queues: dict[str, str]  #: names of the queues for redirected results
     lines: list[Line] = field(default_factory=list)
-    kills: list[tuple[float, str]] = field(default_factory=list)  #: when a worker of which stage was killed
+    kills: list[tuple[float, str]] = field(default_factory=list)  #: time and stage of each kill
     supervisor: Supervisor = field(init=False)
 
     def send(self, order: Order) -> None:
-        """Send an order by its door, and note its id."""
+        """Send an order by its door, and record its id."""
         from pipeline.actors import fetch_image
 
         if order.door == "send":
@@ -90,31 +90,31 @@ class Service:
         return aws.sqs().get_queue_url(QueueName=get_settings().full_queue_name(queue))["QueueUrl"]
 
     def counts(self, url: str) -> list[int]:
-        """How many messages wait, are in flight, and are delayed."""
+        """Return how many messages are waiting, in flight and delayed."""
         attributes = aws.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=COUNTS)["Attributes"]
         return [int(attributes[name]) for name in COUNTS]
 
     def unfinished(self) -> dict[str, list[int]]:
-        """The queues that are not empty, dead letters apart."""
+        """Return the queues that are not empty, except dead-letter queues."""
         urls = {queue: self.url(queue) for queue in own_queues() if not queue.endswith("_dlq")}
         urls["input"] = get_settings().queue_url or ""
         found = {name: self.counts(url) for name, url in urls.items()}
         return {name: counts for name, counts in found.items() if any(counts)}
 
     def is_busy(self, kind: str) -> bool:
-        """Whether a kind of process has messages in its hands."""
+        """Return whether a kind of process has messages in progress."""
         own = {"sweep": "sweep_episodes"}
         url = get_settings().queue_url or "" if kind == "ingest" else self.url(own.get(kind, kind))
         return self.counts(url)[1] > 0
 
     def sweep(self) -> None:
-        """Begin a run over the episodes."""
+        """Start a run over the episodes."""
         from pipeline.actors import sweep_episodes
 
         sweep_episodes.send()
 
     def take_all(self, url: str) -> list[dict[str, Any]]:
-        """Receive and delete what is in a queue: bodies and attributes."""
+        """Receive and delete all messages of a queue: bodies and attributes."""
         taken = []
         request: Any = {"MaxNumberOfMessages": 10, "WaitTimeSeconds": 0, "MessageAttributeNames": ["All"]}
         while received := aws.sqs().receive_message(QueueUrl=url, **request).get("Messages", []):
@@ -125,19 +125,19 @@ class Service:
         return taken
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        """What is in the dead-letter queues, with the name of each."""
+        """Return the contents of the dead-letter queues, each with its queue."""
         queues = sorted(queue for queue in own_queues() if queue.endswith("_dlq"))
         return [letter | {"queue": queue} for queue in queues for letter in self.take_all(self.url(queue))]
 
     def staged(self) -> dict[str, bytes]:
-        """What waits in staging."""
+        """Return the objects in staging by path."""
         bucket = get_settings().s3_bucket
         pages = aws.s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="pipeline-staging/")
         keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
         return {key: aws.s3().get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
 
     def signal(self, kind: str, signum: int, rng: random.Random, *, group: bool = False) -> list[int]:
-        """Send a signal to a worker of a kind, or to the process with all its workers; returns their ids."""
+        """Send a signal to a worker of a kind, or to a process with all its workers; returns their ids."""
         names = [name for name in self.supervisor.names if name.startswith(f"{kind}.") and self.supervisor.pid(name)]
         if not names:
             return []
@@ -154,14 +154,14 @@ class Service:
         return chosen
 
     def proceed(self, pids: list[int]) -> None:
-        """Continue what was stopped."""
+        """Continue stopped processes."""
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
 
 def _workers(leader: int) -> list[int]:
-    """The worker processes of a dramatiq command."""
+    """Return the worker processes of a dramatiq command."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     processes = [line.split(None, 2) for line in listed.splitlines()]
     return [int(p[0]) for p in processes if int(p[1]) == leader and len(p) > 2 and "resource_tracker" not in p[2]]
@@ -171,7 +171,7 @@ def _workers(leader: int) -> list[int]:
 def running_service(
     stack: EmbeddedStack, proxy: Proxy, procfile: Path, *, through: Iterable[str] = ENDPOINTS, **more: str
 ) -> Iterator[Service]:
-    """The service with everything it needs, all of it its own; the endpoints of `through` lead to the proxy."""
+    """Run the service with its own queues and bucket. The endpoints named by `through` lead to the proxy."""
     unique = secrets.token_hex(4)
     kept = {k: v for k, v in os.environ.items() if k.lower() not in {*Settings.model_fields, "environment"}}
     queues = {"standard": f"results-{unique}", "fifo": f"results-{unique}.fifo"}
@@ -185,7 +185,7 @@ def running_service(
         "POSTBACK_SECRET_KEY": f"{SECRET}-key",
         "POSTBACK_TIMEOUT": "3",
         "FETCH_TIMEOUT": "3",
-        "FETCH_MAX_PER_HOST": "64",  # all sources of a run are on one
+        "FETCH_MAX_PER_HOST": "64",  # all sources of a run are on one host
         **dict.fromkeys(["FETCH_RETRY_DELAYS", "RETRY_DELAYS", "POSTBACK_RETRY_DELAYS"], SOON),
         "RENDITIONS": ",".join(RENDITIONS),
         "LEVEL": "DEBUG",
@@ -230,7 +230,7 @@ def _point_broker_here() -> None:
 
 
 def harmful_procfile(folder: Path) -> Path:
-    """The project's own, its workers with the harm of `tests.chaos.workers`."""
+    """Write the project's Procfile with workers that also load `tests.chaos.workers`."""
     text = (ROOT / "Procfile").read_text()
     changes = {
         "dramatiq pipeline.actors --threads 4": "dramatiq pipeline.actors --processes 1 --threads 4",

@@ -1,4 +1,4 @@
-"""Which worker put what in staging, and whether it could tell of it: workers log it, the checker reads it."""
+"""Workers log their staged objects and hand-overs, and the checker reads these lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HANDS_OVER = "has handed over {job}"
 
 
 def watch() -> None:
-    """Have this worker log what it puts in staging for a job, before it does, and a job that it has handed over."""
+    """Make this worker log each staged object before it is stored, and each job after its hand-over."""
     from pipeline.job import Job
     from pipeline.sqs.broker import SQSBroker
     from pipeline.storage.staging import S3Staging
@@ -42,15 +42,15 @@ def watch() -> None:
 
 
 class StagingLog:
-    """What the lines of a run say of staging."""
+    """The staging lines in a run's logs."""
 
     def __init__(self, lines: list[Line]) -> None:
         self._lines = lines
 
     def was_cut_off(self, key: str) -> bool:
-        """Whether a worker that put `key` ended before it had handed the job over, and another had done so by then.
+        """Return whether a worker that stored `key` died before its hand-over, after another had handed the job over.
 
-        Only then does nobody know of what it put: after a put that is told of, or done again, `key` is cleaned up.
+        Only then no message has the key. After a hand-over or another put, `key` is cleaned up.
         """
         return any(self._was_cut_off(put) for put in self._puts(key))
 
@@ -66,7 +66,7 @@ class StagingLog:
         )
 
     def history(self, key: str) -> list[Line]:
-        """What was said of the jobs that `key` was put for."""
+        """Return the log lines of the jobs that `key` was stored for."""
         jobs = {_job(line) for line in self._puts(key)}
         return [line for line in self._lines if any(job in line.text for job in jobs)]
 

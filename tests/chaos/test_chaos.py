@@ -1,4 +1,4 @@
-"""The short form of the chaos suite; `make chaos` is the long one."""
+"""The short chaos suite; `make chaos` runs the long one."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ JOBS = 120
 
 
 @pytest.mark.timeout(600)
-def test_whatever_dies_and_fails_each_job_has_one_outcome() -> None:
-    # Given orders of every kind, when everything that can fail does so in the middle of them,
+def test_each_job_has_one_outcome_despite_all_faults() -> None:
+    # Given orders of every kind, when all faults happen meanwhile,
     report = run(SEED, JOBS)
-    # then each has the outcome it should have, once but for repeats, and nothing is left.
+    # then each has its expected outcome, possibly repeated, and nothing is left.
     show(report)
     assert not report.verdict.problems
     assert not report.verdict.lost | report.verdict.corrupt
     assert len(report.thrown) >= 35, report.thrown
 
 
-def test_an_outage_of_sqs_heals_by_itself_and_does_not_keep_a_process_from_stopping() -> None:
+def test_the_service_recovers_from_an_outage_of_sqs_and_can_stop_during_it() -> None:
     outcome = outage("refused", 10)
     assert (outcome.lost, outcome.dead_letters) == (0, 0), outcome
     assert outcome.jobs >= 40

@@ -1,7 +1,8 @@
-"""Loaded by the workers beside the actors: shorter visibility, and sources that do harm where they are resized.
+"""Loaded by the workers in addition to the actors: a shorter visibility timeout, and harmful sources.
 
-What a source does is in its path: `/kills` ends its worker, `/oom` runs out of memory at its first two attempts,
-`/robbed` loses what it has in staging, once. As a program it is `image-pipeline ingest` with a shorter visibility.
+The path of a source determines its effect in resize: `/kills` kills the worker, `/oom` runs out of memory at the first
+two attempts, `/robbed` loses its staged objects once. Run as a program, this is `image-pipeline ingest` with a shorter
+visibility timeout.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import Any
 
 from tests.chaos.staging_log import watch
 
-#: Seconds, in place of 45: a dead worker's messages are taken over sooner, and a run ends in minutes.
+#: Seconds, instead of 45. A dead worker's messages are received sooner, so a run ends within minutes.
 VISIBILITY = 6
 
 
 def plant() -> None:
-    """Put the harm in place of what the actors do."""
+    """Replace the actors' functions by harmful ones."""
     import actors.resize
     import actors.upload
     import pipeline.sqs.consumer

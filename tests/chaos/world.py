@@ -1,4 +1,4 @@
-"""The outside world of a run: a server of covers and one of postbacks, both of which have their bad days."""
+"""The outside world of a run: a source server and a postback receiver, both with faults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class Post:
-    """One postback that was accepted."""
+    """An accepted postback."""
 
     webhook_id: str
     path: str
@@ -37,17 +37,17 @@ class _Server(ThreadingHTTPServer):
 
 
 class World:
-    """Both servers, from entering the context to leaving it.
+    """Both servers, which run while the context is entered.
 
-    A path of sources tells how it behaves: `/hangs/…` does not answer the first time, `/busy/…` answers 503 twice. One
-    of postbacks: `/gone/…` answers 410, `/sulky/…` 500, then 302, and then takes it, `/late/…` takes it but answers too
-    late the first time.
+    Paths determine the behaviour. Sources: `/hangs/…` does not answer the first request, `/busy/…` answers 503 twice.
+    Receivers: `/gone/…` answers 410. `/sulky/…` answers 500, then 302, and then accepts. `/late/…` accepts, but answers
+    the first request too late.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}  #: by path
         self.posts: list[Post] = []
-        self.mood = ""  #: of all receivers: "hangs up", "slow", "500", "302"
+        self.mood = ""  #: mood of all receivers: "hangs up", "slow", "500", "302"
         self.sources_busy = False
         self._asked: Counter[str] = Counter()
         self._servers: list[_Server] = []
@@ -72,7 +72,7 @@ class World:
 
     @contextmanager
     def receivers(self, mood: str) -> Iterator[None]:
-        """Let all receivers be in a mood."""
+        """Put all receivers in a mood inside the context."""
         self.mood = mood
         try:
             yield
@@ -81,7 +81,7 @@ class World:
 
     @contextmanager
     def busy_sources(self) -> Iterator[None]:
-        """Let all sources answer 503."""
+        """Let all sources answer 503 inside the context."""
         self.sources_busy = True
         try:
             yield

@@ -1,9 +1,9 @@
-"""The corpus test: whole folders of images, good and broken, rendered one by one in children with limits.
+"""The corpus test renders folders of good and broken images, each in a child process with limits.
 
-samples.py    a small set, made on the spot, of everything that covers come as
+samples.py    a small generated set of every kind of cover
 mutate.py     broken copies of good files
-examine.py    in the child: one source rendered as the service would, and its renditions looked at
-child.py      a child process with a limit of memory and of time
-run.py        every file of a folder, through the children
-__main__.py   `python -m tests.corpus FOLDER`, and what it prints
+examine.py    in the child: renders a source as the service does, and checks its renditions
+child.py      a child process with limits of memory and time
+run.py        renders every file of a folder in the children
+__main__.py   the command `python -m tests.corpus FOLDER`
 """

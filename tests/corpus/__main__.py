@@ -1,6 +1,7 @@
-"""python -m tests.corpus FOLDER: renders every file below a folder in a child with limits, prints what came of them.
+"""Render every file below a folder in a child with limits, and print the results: python -m tests.corpus FOLDER.
 
-Exits with 1 if any crashed, hung, went over its memory, raised an error without a code, or gave a wrong rendition.
+The exit status is 1 if any file crashed, hung, exceeded its memory, raised an error without a code, or gave a wrong
+rendition.
 """
 
 from __future__ import annotations
@@ -27,15 +28,13 @@ def main() -> int:
     summary, _, exit_codes = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(prog="python -m tests.corpus", description=summary, epilog=exit_codes)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--mutate", type=int, default=0, metavar="N", help="render N broken copies of each file, too")
-    parser.add_argument("--seed", type=int, default=1, help="breaks the copies in other places")
-    parser.add_argument(
-        "--memory", type=int, default=1024, metavar="MIB", help="a file may take (default: %(default)s)"
-    )
-    parser.add_argument("--seconds", type=float, default=60, help="a file may take (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="files at a time (default: one a CPU)")
-    parser.add_argument("--log", type=Path, help="write a line for each file here")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write what ended badly here")
+    parser.add_argument("--mutate", type=int, default=0, metavar="N", help="also render N broken copies of each file")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the broken copies (default: %(default)s)")
+    parser.add_argument("--memory", type=int, default=1024, metavar="MIB", help="limit per file (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60, help="limit per file (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="files at a time (default: one per CPU)")
+    parser.add_argument("--log", type=Path, help="write a line per file to this file")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="copy files with a bad result to this folder")
     options = parser.parse_args()
     todo = list(samples(options.folder, copies=options.mutate, seed=options.seed))
     if not todo:
@@ -55,13 +54,13 @@ def main() -> int:
 
 
 def line(result: Result) -> str:
-    """A result as text, tabs between."""
+    """Format a result as tab-separated text."""
     sample, (kind, detail, seconds, peak) = result
     return f"{kind}\t{detail}\t{seconds:.3f} s\t{peak / MIB:.0f} MiB\t{sample.name}"
 
 
 def show(results: Sequence[Result]) -> None:
-    """Print the counts, what was slowest and largest, and everything that ended badly."""
+    """Print the counts, the slowest and largest files, and every bad result."""
     kinds = list(Kind)
     counts = Counter((outcome.kind, outcome.detail) for _, outcome in results)
     table = Table("outcome", "", "files", title=f"{len(results)} files", title_justify="left")

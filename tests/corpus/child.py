@@ -1,9 +1,9 @@
-"""A child process with a limit of memory and of time. Linux only: it reads /proc.
+"""A child process with limits of memory and time. Linux only, because it reads /proc.
 
-The limit is of resident memory, which is what a machine runs out of. The parent looks every 20 ms and kills the child
-that is above it; a peak between two looks counts as well, for the kernel remembers it, and forgets when told to. The
-kernel's own limit (RLIMIT_AS) would count addresses that nothing was ever written to, and would turn going over it
-into some library's idea of an error. What the child starts in its turn counts as part of it.
+The limit applies to resident memory, of which a machine has a limited amount. The parent checks the child every 20 ms
+and kills it above the limit. Shorter peaks count too, because the kernel records them until they are reset. The
+kernel's own limit (RLIMIT_AS) would count addresses that were never written to, and libraries would turn a violation
+into errors of their own. Processes started by the child count as part of it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from tests.corpus import examine
 
 MIB: Final = 1 << 20
 
-#: A child that has kept more than this, in bytes, of what it once allocated is replaced: it would pass for the next
-#: source's.
+#: A child that keeps more memory than this, in bytes, is replaced. Otherwise the next source would be charged for it.
 _GROWTH: Final = 32 * MIB
 
 _CONTEXT: Final = multiprocessing.get_context("forkserver")
@@ -40,7 +39,7 @@ class Kind(StrEnum):
     """How the rendering of a source ended."""
 
     OK = "ok"
-    REFUSED = "refused"  #: with an error that has a code
+    REFUSED = "refused"  #: an error with a code
     WRONG = "wrong rendition"
     UNTYPED = "untyped error"
     CRASH = "crash"
@@ -49,22 +48,22 @@ class Kind(StrEnum):
 
     @property
     def is_good(self) -> bool:
-        """Whether this may happen to a stranger's file."""
+        """Whether this is acceptable for an untrusted file."""
         return self in (Kind.OK, Kind.REFUSED)
 
 
 class ChildResult(NamedTuple):
-    """What came of a source."""
+    """The result of rendering a source."""
 
     kind: Kind
     detail: str  #: the renditions' format, the error's code, the signal, …
-    seconds: float  #: of CPU; of a child that was killed or died, since it was given the source
-    peak: int  #: bytes of resident memory, at most; of a child that died, what was seen last
+    seconds: float  #: CPU time; if the child died, the wall-clock time since it got the source
+    peak: int  #: maximum resident memory in bytes; if the child died, the last value seen
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a source may take: a resize worker's memory, and a time that only a hang takes."""
+    """The limits of a source: a resize worker's memory, and a time that only a hang exceeds."""
 
     memory: int = 1024 * MIB
     seconds: float = 60.0
@@ -72,7 +71,7 @@ class Limits:
 
 @dataclass
 class Child:
-    """A process that renders source after source; a new one takes its place when it died or grew."""
+    """A process that renders sources one after another. It is replaced when it has died or grown."""
 
     limits: Limits = field(default_factory=Limits)
     work: Work = examine.rendered
@@ -80,7 +79,7 @@ class Child:
     _pipe: Connection | None = None
 
     def render(self, source: bytes) -> ChildResult:
-        """What comes of a source; never raises for anything that happens in the child."""
+        """Render a source and return the result. Never raises because of the child."""
         pipe, pid = self._begin()
         started = time.monotonic()
         peak = 0
@@ -142,7 +141,7 @@ def _serve(pipe: Connection, work: Work) -> None:
         except EOFError:
             return
         outcome = _outcome(source, work)
-        # The kernel forgets no peak of a process that has ended, so whoever started one is of no more use.
+        # The kernel cannot reset the peaks of processes that have ended, so a child that started any is replaced.
         is_used_up = _resident(os.getpid()) - before > _GROWTH or _started().ru_maxrss > 0
         pipe.send((outcome, is_used_up))
 
@@ -169,12 +168,12 @@ def _outcome(source: bytes, work: Work) -> ChildResult:
 
 
 def _started() -> resource.struct_rusage:
-    """What the processes have taken that this one started."""
+    """Return the resource usage of the processes started by this process."""
     return resource.getrusage(resource.RUSAGE_CHILDREN)
 
 
 def _started_by(pid: int | None) -> list[int]:
-    """The processes that this one has started, and that still run."""
+    """Return the running processes that a process has started."""
     try:
         tasks = [children.read_text() for children in Path(f"/proc/{pid}/task").glob("*/children")]
     except OSError:
@@ -183,7 +182,7 @@ def _started_by(pid: int | None) -> list[int]:
 
 
 def _resident(pid: int) -> int:
-    """Bytes of memory that a process holds now; 0 once it has ended."""
+    """Return a process's resident memory in bytes; 0 once it has ended."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
     except (OSError, IndexError):
@@ -191,6 +190,6 @@ def _resident(pid: int) -> int:
 
 
 def _peak() -> int:
-    """Bytes of memory that this process has held at most, since it last forgot."""
+    """Return this process's peak of resident memory in bytes, since the last reset."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024

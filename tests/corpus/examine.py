@@ -1,4 +1,4 @@
-"""In the child: one source rendered as the service would, and its renditions looked at."""
+"""Runs in the child: renders a source as the service does, and checks its renditions."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Final
 from PIL import Image
 
 import pipeline.actors  # noqa: F401 - builds the broker, on which the actors are declared
-from actors.resize import render  # the stage's own, in a module as large as a worker's
+from actors.resize import render  # the stage's function, in a process as large as a worker
 from pipeline.errors import PermanentError
 from pipeline.images.formats import format_by_extension
 from pipeline.images.render import identify
 from pipeline.recipe import Recipe
 from pipeline.settings import get_settings, parse_rendition
 
-#: Modes of 8 bits a channel.
+#: Modes with 8 bits per channel.
 _MODES: Final = {"L", "LA", "P", "RGB", "RGBA", "CMYK"}
 
-#: What Pillow finds in files that hold nothing but pixels, and how they are compressed.
+#: Entries of `Image.info` that describe the compression, so they are not metadata.
 _NOT_METADATA: Final = {"jfif", "jfif_version", "jfif_unit", "jfif_density", "progressive", "progression", "adobe"} | {
     "adobe_transform", "version", "background", "transparency", "extension", "duration", "loop", "timestamp",
     "default_image", "interlace",
@@ -31,10 +31,10 @@ class Wrong(Exception):
 
 
 def rendered(source: bytes) -> dict[str, bytes]:
-    """The renditions of a source by `<name><extension>`, as the stages fetch and resize make them together.
+    """Render a source as fetch and resize do; returns the renditions by `<name><extension>`.
 
     Raises:
-        PipelineError: what those stages would.
+        PipelineError: those stages would raise it.
     """
     settings = get_settings()
     if len(source) > settings.max_source_bytes:
@@ -46,10 +46,10 @@ def rendered(source: bytes) -> dict[str, bytes]:
 
 
 def check(made: Mapping[str, bytes]) -> str:
-    """The format of the renditions, each one picture of its name's size and format, 8 bits deep, with no metadata.
+    """Check each rendition's size, format, depth, frames and metadata; returns their format.
 
     Raises:
-        Wrong: one is not.
+        Wrong: a rendition fails a check.
     """
     formats = set()
     for name, data in made.items():

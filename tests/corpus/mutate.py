@@ -1,4 +1,4 @@
-"""Broken copies of good files, the same at each run."""
+"""Makes broken copies of good files, the same in each run."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Final
 
 Mutation = Callable[[bytearray, Random], None]
 
-#: Numbers at which sizes, counts and offsets go wrong.
+#: Edge values of sizes, counts and offsets.
 _EDGES: Final = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF)
 
 
 def mutated(data: bytes, seed: str) -> bytes:
-    """A copy of `data` with one to four things wrong; the same seed breaks the same things."""
+    """Return a copy of `data` with one to four faults, determined by the seed."""
     random = Random(seed)
     copy = bytearray(data)
     for _ in range(random.choice((1, 1, 2, 4))):
@@ -24,7 +24,7 @@ def mutated(data: bytes, seed: str) -> bytes:
 
 
 def _place(data: bytearray, random: Random) -> int:
-    """Somewhere, as often as not in the first 512 bytes: headers are short, and most of what can go wrong is there."""
+    """Choose a place, half of the time in the first 512 bytes, where the fragile headers are."""
     return random.randrange(min(len(data), 512) if random.random() < 0.5 else len(data))
 
 

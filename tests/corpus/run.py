@@ -1,4 +1,4 @@
-"""Every file of a folder, and broken copies of it, through children with limits."""
+"""Renders every file of a folder, and broken copies of it, in children with limits."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.corpus.mutate import mutated
 
 @dataclass(frozen=True)
 class Sample:
-    """A file of the corpus, or a broken copy of one: `name` is enough to make it again."""
+    """A file of the corpus or a broken copy. Its name is enough to reproduce it."""
 
     name: str
     path: Path
-    seed: str = ""  #: of the copy; none is the file itself
+    seed: str = ""  #: seed of the copy; empty for the file itself
 
     def read(self) -> bytes:
         """Its bytes."""
@@ -27,7 +27,7 @@ class Sample:
 
 
 def samples(folder: Path, *, copies: int = 0, seed: int = 1) -> Iterator[Sample]:
-    """Every file below a folder in the order of names, each followed by so many broken copies."""
+    """Yield every file below a folder in the order of names, each followed by its broken copies."""
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
         name = path.relative_to(folder).as_posix()
         yield Sample(name, path)
@@ -38,7 +38,7 @@ def samples(folder: Path, *, copies: int = 0, seed: int = 1) -> Iterator[Sample]
 def run(
     todo: Sequence[Sample], *, jobs: int = 2, make_child: Callable[[], Child] = Child
 ) -> Iterator[tuple[Sample, ChildResult]]:
-    """What comes of each sample, in order, `jobs` of them at a time."""
+    """Render the samples, `jobs` at a time; yields the results in order."""
     children = [make_child() for _ in range(jobs)]
     idle: SimpleQueue[Child] = SimpleQueue()
     for child in children:

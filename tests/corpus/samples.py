@@ -1,4 +1,4 @@
-"""A small corpus made on the spot: what covers come as, and what else strangers send."""
+"""Generates a small corpus: every kind of cover, and other untrusted files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MODES: Final = {
     "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I", "F"),
 }
 
-#: Options of save() for one kind of file each, by the format and a word that says what is special.
+#: Options of save() for special kinds of files, by format and a descriptive word.
 VARIANTS: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {
     ("JPEG", "progressive"): {"progressive": True},
     ("JPEG", "restarts"): {"restart_marker_blocks": 1},
@@ -48,7 +48,7 @@ VARIANTS: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = SIZE) -> Image.Image:
-    """A gradient, more and more transparent to the right if the mode has alpha."""
+    """Return a gradient that becomes transparent to the right if the mode has alpha."""
     across, down = Image.linear_gradient("L").rotate(90).resize(size), Image.linear_gradient("L").resize(size)
     if mode.endswith("A"):
         return Image.merge("RGBA", (across, down, across, across)).convert(mode)
@@ -62,14 +62,14 @@ def picture(mode: str = "RGB", size: tuple[int, int] = SIZE) -> Image.Image:
 
 
 def encoded(image: Image.Image, name: str, **options: Any) -> bytes:
-    """The image as a file in Pillow's format of that name."""
+    """Encode the image in the Pillow format of that name."""
     buffer = BytesIO()
     image.save(buffer, name, **options)
     return buffer.getvalue()
 
 
 def exif(orientation: int = 1) -> Image.Exif:
-    """EXIF that tells a place, too."""
+    """Return EXIF data that includes a location."""
     data = Image.Exif()
     data[Base.Orientation] = orientation
     data[Base.ImageDescription] = "at home"
@@ -78,19 +78,19 @@ def exif(orientation: int = 1) -> Image.Exif:
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """A chunk of a PNG."""
+    """Return a chunk of a PNG."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def png(width: int, height: int, *chunks: bytes, bits: int = 8, colours: int = 2, pixels: bytes = b"") -> bytes:
-    """A PNG that claims what you like."""
+    """Return a PNG with arbitrary claims in its header."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, 0))
     body = b"".join(chunks) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + head + body
 
 
 def tiff(**tags: int) -> bytes:
-    """A TIFF of one grey pixel that claims what you like, tags being named as in PIL.ExifTags.Base."""
+    """Return a one-pixel grey TIFF with arbitrary tags, named as in PIL.ExifTags.Base."""
     plain = {
         "ImageWidth": 1, "ImageLength": 1, "BitsPerSample": 8, "Compression": 1, "PhotometricInterpretation": 1,
         "StripOffsets": 8, "SamplesPerPixel": 1, "RowsPerStrip": 1, "StripByteCounts": 1,
@@ -103,13 +103,13 @@ def tiff(**tags: int) -> bytes:
 
 
 def icon(picture: bytes, *, count: int = 1, side: int = 0) -> bytes:
-    """An icon of one picture."""
+    """Return an icon with one picture."""
     entry = struct.pack("<BBBBHHII", side, side, 0, 0, 1, 32, len(picture), 22)
     return struct.pack("<HHH", 0, 1, count) + entry + picture
 
 
 def good() -> Iterator[tuple[str, bytes, str]]:
-    """A name, a file, and the format of its renditions."""
+    """Yield good files: name, content, and the format of the renditions."""
     for format_, extension in FORMATS.items():
         for mode in MODES[format_]:
             image = picture(mode)
@@ -152,7 +152,7 @@ def good() -> Iterator[tuple[str, bytes, str]]:
 
 
 def bad() -> Iterator[tuple[str, bytes, str]]:
-    """A name, a file, and the code it is refused with."""
+    """Yield bad files: name, content, and the error code."""
     for format_, extension in FORMATS.items():
         data = encoded(picture(), format_)
         yield f"half.{extension}", data[: len(data) // 2], "broken_image"
@@ -183,7 +183,7 @@ def bad() -> Iterator[tuple[str, bytes, str]]:
 
 
 def write(folder: Path) -> dict[str, tuple[Kind, str]]:
-    """The small corpus as files in a folder; what shall come of each, by name."""
+    """Write the small corpus to a folder; returns the expected results by name."""
     expected = {}
     for kind, files in ((Kind.OK, good()), (Kind.REFUSED, bad())):
         for name, data, detail in files:

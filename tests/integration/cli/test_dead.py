@@ -168,7 +168,7 @@ def test_an_interrupted_redrive_reports_its_progress_and_releases_the_rest(dead,
     sent, hidden = counts("upload")
     assert hidden == 0
     assert 20 <= sent < 300
-    assert f"Redrove {sent} letters" in said
+    assert f"Redrove {sent} letters" in output
     assert counts("upload_dlq") == (600 - sent, 0)
 
 
