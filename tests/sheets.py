@@ -112,8 +112,8 @@ STORED = {
 
 def orientation_cells() -> Iterable[Cell]:
     upright, size = cover(240, 160), (84, 56)
-    for value, turn in STORED.items():
-        stored = upright if turn is None else upright.transpose(turn)
+    for value, transposition in STORED.items():
+        stored = upright if transposition is None else upright.transpose(transposition)
         shown = Image.new("RGB", (size[0], size[0]), PAPER)
         shown.paste(stored.resize(size if stored.width > stored.height else size[::-1]))
         yield f"{value}: as stored", [shown]

@@ -48,7 +48,7 @@ class World:
     answers: dict[str, list[int]] = field(default_factory=dict)  #: statuses for the next postbacks to a path
     posts: list[Post] = field(default_factory=list)
     fetches: list[str] = field(default_factory=list)
-    held: dict[str, threading.Event] = field(default_factory=dict)  #: paths that answer once their event is set
+    delayed: dict[str, threading.Event] = field(default_factory=dict)  #: paths that answer once their event is set
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -60,7 +60,7 @@ class World:
     @contextmanager
     def delaying(self, path: str) -> Iterator[Callable[[], None]]:
         """Delay responses for a path until the yielded function is called."""
-        released = self.held[path] = threading.Event()
+        released = self.delayed[path] = threading.Event()
         try:
             yield released.set
         finally:
@@ -91,7 +91,7 @@ def world() -> Iterator[World]:
             self.answer(waiting.pop(0) if waiting else 204, b"")
 
         def wait_until_released(self) -> None:
-            if event := world.held.get(self.path.partition("?")[0]):
+            if event := world.delayed.get(self.path.partition("?")[0]):
                 event.wait(60)
 
         def answer(self, status: int, data: bytes) -> None:

@@ -63,8 +63,8 @@ def queues(environ: Mapping[str, str], prefix: str = "") -> list[str]:
 
 def rules(environ: Mapping[str, str]) -> dict[str, int]:
     """Return the lifecycle rules of this test's bucket, with their days."""
-    held = client("s3", environ).get_bucket_lifecycle_configuration(Bucket=environ["S3_BUCKET"])["Rules"]
-    return {rule["ID"]: rule["Expiration"]["Days"] for rule in held}
+    found = client("s3", environ).get_bucket_lifecycle_configuration(Bucket=environ["S3_BUCKET"])["Rules"]
+    return {rule["ID"]: rule["Expiration"]["Days"] for rule in found}
 
 
 def png() -> bytes:
@@ -206,7 +206,7 @@ def test_provision_can_be_repeated_and_keeps_the_rules_of_others(environ: dict[s
     assert (done.returncode, done.stdout) == (0, "Everything exists already; nothing was changed.\n")
 
 
-def test_local_tells_where_things_are_and_leaves_nothing_running(environ: dict[str, str], tmp_path: Path) -> None:
+def test_local_prints_addresses_and_leaves_nothing_running(environ: dict[str, str], tmp_path: Path) -> None:
     # Given the service, started by `local`
     environ |= {"ALLOWED_NETWORKS": "127.0.0.0/8,10.0.0.0/8"}
     log, env_file = tmp_path / "output", tmp_path / "local.env"
@@ -236,7 +236,7 @@ def test_local_tells_where_things_are_and_leaves_nothing_running(environ: dict[s
     wait_for(lambda: not [pid for pid in children if runs(pid)])
 
 
-def test_local_refuses_what_the_procfile_has_not(environ: dict[str, str]) -> None:
+def test_local_refuses_processes_missing_from_the_procfile(environ: dict[str, str]) -> None:
     done = image_pipeline("local", "-c", "resise=4", environ=environ)
     assert done.returncode == 2
     assert "has no resise, only fetch, resize" in done.stderr

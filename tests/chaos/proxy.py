@@ -308,15 +308,15 @@ class Proxy:
         asked = json.loads(request.body)
         refused = [entry for entry in asked["Entries"] if self._rng.random() < 0.5]
         accepted = [entry for entry in asked["Entries"] if entry not in refused]
-        said: dict[str, Any] = {}
+        content: dict[str, Any] = {}
         if accepted:
             request.body = json.dumps(asked | {"Entries": accepted}).encode()
             answer = await upstream.ask(request)
             if not answer.status.startswith("200"):
                 return answer
-            said = json.loads(answer.body)
+            content = json.loads(answer.body)
         failures = [{"Id": entry["Id"], "Code": "InternalError", "SenderFault": False} for entry in refused]
-        return _json_answer(said | {"Failed": said.get("Failed", []) + failures})
+        return _json_answer(content | {"Failed": content.get("Failed", []) + failures})
 
 
 class _Upstream:

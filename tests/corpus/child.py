@@ -148,7 +148,7 @@ def _serve(pipe: Connection, work: Work) -> None:
 
 def _outcome(source: bytes, work: Work) -> ChildResult:
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak: proc(5)
-    begun = time.process_time()
+    began = time.process_time()
     made: Mapping[str, bytes] = {}
     try:
         made = work(source)
@@ -157,7 +157,7 @@ def _outcome(source: bytes, work: Work) -> ChildResult:
         kind, detail = (Kind.MEMORY if error.code == "out_of_memory" else Kind.REFUSED), error.code
     except BaseException as error:
         kind, detail = Kind.UNTYPED, f"{type(error).__name__}: {error}"[:200]
-    seconds = time.process_time() - begun + _started().ru_utime + _started().ru_stime
+    seconds = time.process_time() - began + _started().ru_utime + _started().ru_stime
     outcome = ChildResult(kind, detail, seconds, _peak() + _started().ru_maxrss * 1024)
     if kind is not Kind.OK:
         return outcome

@@ -94,14 +94,14 @@ def test_a_letter_is_found_by_the_beginning_of_its_id_and_shown_whole(dead):
     shown = dead("show", letter["id"][:8])
 
     assert f"{letter['id']} in notify_dlq" in shown
-    for says in (
+    for text in (
         "http_500: It failed with http_500.",
         "5f43a1e2-0000, folder SHOW, live lane",
         "two.example/y (due in upload)",
         "5f43a1e2-0000.r1",
         "sends it to notify",
     ):
-        assert says in shown
+        assert text in shown
     assert "hooks.example" not in shown
     assert json.loads(dead("show", letter["id"], "--json")) == letter
     shown = dead("show", letter["id"], "--payload")
@@ -183,7 +183,7 @@ def test_a_purge_asks_and_deletes_only_matching_letters(dead):
     assert "There are no dead letters." in dead("list")
 
 
-def test_letters_that_another_reader_holds_are_reported(dead):
+def test_letters_leased_by_another_reader_are_reported(dead):
     letters()
     from pipeline.actors import broker
 

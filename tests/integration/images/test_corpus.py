@@ -235,7 +235,7 @@ def has_frames(source: bytes) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("work", "says"),
+    ("work", "detail"),
     [
         (has_another_size, "40x41.png: size (40, 40)"),
         (has_another_format, "cannot identify"),
@@ -247,10 +247,10 @@ def has_frames(source: bytes) -> dict[str, bytes]:
         (has_frames, "frames 2"),
     ],
 )
-def test_a_wrong_rendition_is_detected(make_child: MakeChild, work: Work, says: str) -> None:
+def test_a_wrong_rendition_is_detected(make_child: MakeChild, work: Work, detail: str) -> None:
     outcome = make_child(work).render(b"source")
     assert outcome.kind is Kind.WRONG
-    assert says in outcome.detail
+    assert detail in outcome.detail
 
 
 # Copies and commands

@@ -91,7 +91,7 @@ def test_no_variable_of_the_developer_leads_elsewhere(stack: EmbeddedStack) -> N
     assert stack.environ["MONGO_URL"] == ""  # this stack has none
 
 
-def test_a_persistent_stack_keeps_what_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_persistent_stack_keeps_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for first in (True, False):
         with EmbeddedStack(tmp_path, persist=True) as stack:
             for name, value in stack.environ.items():
@@ -136,7 +136,7 @@ def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path, folder: str) 
         pass
 
 
-def test_a_terminal_without_unicode_gets_what_it_can_show(tmp_path: Path) -> None:
+def test_a_terminal_without_unicode_gets_ascii(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     command = [str(Path(sys.executable).with_name("image-pipeline")), "local", "--data-dir", str(tmp_path / "file")]
     ended = subprocess.run(

@@ -72,7 +72,7 @@ def runs(pid: int) -> bool:
     return bool(state) and not state.startswith("Z")
 
 
-def test_commands_may_run_beside_those_of_the_procfile(
+def test_extra_commands_run_with_those_of_the_procfile(
     supervise: Callable[..., Supervisor], recorder: Recorder
 ) -> None:
     supervisor = supervise("one: echo first; sleep 60", extra={"other": "NAME=second sh -c 'echo $NAME; sleep 60'"})

@@ -193,7 +193,7 @@ def test_indexes_that_are_missing_are_named(database: Database[dict[str, Any]]) 
 # The command.
 
 
-def test_the_command_fails_and_says_what_to_do(
+def test_the_command_fails_with_a_hint(
     service: dict[str, str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setattr(check_commands, "console", Console(width=300))

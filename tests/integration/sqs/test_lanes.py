@@ -22,11 +22,11 @@ class Work:
     """The actor of a worker: it records each message it starts, and ends it when the test allows."""
 
     def __init__(self) -> None:
-        self.begun: list[str] = []
+        self.started: list[str] = []
         self._go_on = threading.Semaphore(0)
 
     def __call__(self, name: str) -> None:
-        self.begun.append(name)
+        self.started.append(name)
         assert self._go_on.acquire(timeout=60)
 
     def let(self, count: int) -> None:
@@ -80,7 +80,7 @@ def test_a_live_message_starts_before_bulk_messages_received_earlier(broker, wor
     # Given a worker with one thread, a bulk message in progress, and prefetched bulk messages
     send(broker, "work_bulk", [f"bulk {n}" for n in range(40)])
     worker = start(1)
-    wait_for(lambda: work.begun)
+    wait_for(lambda: work.started)
     for consumer in broker.consumers:
         consumer.prefetch = 10
         consumer.wake()
@@ -91,30 +91,30 @@ def test_a_live_message_starts_before_bulk_messages_received_earlier(broker, wor
     # Then they start next, each as soon as the thread is free,
     for n in range(2, 5):
         work.let(1)
-        wait_for(lambda n=n: len(work.begun) == n)
-    assert sorted(work.begun[1:3]) == ["live 1", "live 2"]
+        wait_for(lambda n=n: len(work.started) == n)
+    assert sorted(work.started[1:3]) == ["live 1", "live 2"]
     # and the bulk messages follow.
-    assert work.begun[3].startswith("bulk")
+    assert work.started[3].startswith("bulk")
 
 
 def test_half_of_the_threads_are_reserved_for_live_messages(broker, work, start) -> None:
     # Given a worker with four threads, and many bulk messages
     send(broker, "work_bulk", [f"bulk {n}" for n in range(40)])
     worker = start(4)
-    wait_for(lambda: len(work.begun) == 2)
+    wait_for(lambda: len(work.started) == 2)
     time.sleep(0.5)
     # Then two are in progress, and no more are leased,
-    assert (len(work.begun), leased(broker, "work_bulk"), worker.work_queue.qsize()) == (2, 2, 0)
+    assert (len(work.started), leased(broker, "work_bulk"), worker.work_queue.qsize()) == (2, 2, 0)
     # and live messages start although neither has ended.
     send(broker, "work", ["live 1", "live 2"])
-    wait_for(lambda: sorted(work.begun[2:]) == ["live 1", "live 2"])
+    wait_for(lambda: sorted(work.started[2:]) == ["live 1", "live 2"])
 
 
 def test_no_bulk_message_is_received_while_live_messages_wait(broker, work, start) -> None:
     # Given a worker with one thread, live messages in progress and waiting, and room for many bulk messages
     send(broker, "work", ["live 1", "live 2"])
     start(1)
-    wait_for(lambda: work.begun and broker.has_live_waiting)
+    wait_for(lambda: work.started and broker.has_live_waiting)
     send(broker, "work_bulk", [f"bulk {n}" for n in range(30)])
     (bulk,) = [consumer for consumer in broker.consumers if consumer.bulk]
     bulk.prefetch = 20
@@ -124,12 +124,12 @@ def test_no_bulk_message_is_received_while_live_messages_wait(broker, work, star
     assert len(bulk.leases) <= 1
     # and more follow as soon as no live message waits, even before the thread is free;
     work.let(1)
-    wait_for(lambda: len(work.begun) == 2)
+    wait_for(lambda: len(work.started) == 2)
     wait_for(lambda: len(bulk.leases) > 1, timeout=5)
-    assert all(name.startswith("live") for name in work.begun)
+    assert all(name.startswith("live") for name in work.started)
     # finally all are done.
     work.let(100)
-    wait_for(lambda: len(work.begun) == 32, timeout=60)
+    wait_for(lambda: len(work.started) == 32, timeout=60)
     wait_for(lambda: counts(broker, "work_bulk") == (0, 0, 0))
 
 
@@ -139,15 +139,15 @@ def test_bulk_messages_alone_are_all_processed_with_few_requests(broker, work, s
     work.let(60)
     start(8)
     wait_for(lambda: counts(broker, "work_bulk") == (0, 0, 0))
-    assert len(work.begun) == 60
+    assert len(work.started) == 60
     assert requests["ReceiveMessage"] <= 30
 
 
 def test_a_message_whose_lease_was_lost_is_not_started(broker, work, start) -> None:
     # Given a bulk message that waits for the one in progress
-    send(broker, "work", ["in hand"])
+    send(broker, "work", ["in progress"])
     worker = start(1)
-    wait_for(lambda: work.begun == ["in hand"])
+    wait_for(lambda: work.started == ["in progress"])
     send(broker, "work_bulk", ["bulk"])
     wait_for(lambda: worker.work_queue.qsize() == 1)
     (consumer,) = [each for each in broker.consumers if each.bulk]
@@ -157,5 +157,5 @@ def test_a_message_whose_lease_was_lost_is_not_started(broker, work, start) -> N
     work.let(10)
     # then it is neither started nor deleted, because another worker has it.
     wait_for(lambda: worker.work_queue.unfinished_tasks == 0)
-    assert work.begun == ["in hand"]
+    assert work.started == ["in progress"]
     assert counts(broker, "work_bulk") == (0, 1, 0)

@@ -40,15 +40,15 @@ def test_a_message_received_four_times_runs_alone_and_is_given_up_after_two_cras
     broker.enqueue(message("kills"))
     seen = []
     for _ in range(5):
-        (held,) = take(worker := consume(prefetch=1))
-        seen.append((held.is_suspect, broker.alone is held, held.is_given_up))
+        (received,) = take(worker := consume(prefetch=1))
+        seen.append((received.is_suspect, broker.alone is received, received.is_given_up))
         die(worker)
     # Then it runs normally three times, runs alone twice,
     assert seen == [(False, False, False)] * 3 + [(True, True, False)] * 2
     # and is given up at the sixth receive without being run.
-    (held,) = take(worker := consume(prefetch=1))
-    assert held.is_given_up
-    worker.ack(held)
+    (received,) = take(worker := consume(prefetch=1))
+    assert received.is_given_up
+    worker.ack(received)
     assert not +broker.trials
 
 
@@ -72,9 +72,9 @@ def test_a_suspect_waits_for_deletes_that_a_crash_would_lose(broker, consume) ->
     assert [next(worker) for _ in range(4)] == [None] * 4
     # and once that succeeds, it runs, because a crash would bring back only itself.
     deletes_fail.clear()
-    (held,) = take(worker)
-    assert (broker.alone is held, counts(broker)) == (True, (0, 1, 0))
-    worker.ack(held)
+    (received,) = take(worker)
+    assert (broker.alone is received, counts(broker)) == (True, (0, 1, 0))
+    worker.ack(received)
 
 
 def test_neighbours_of_a_killer_run_alone_too_and_are_not_blamed(broker, consume) -> None:
@@ -87,19 +87,19 @@ def test_neighbours_of_a_killer_run_alone_too_and_are_not_blamed(broker, consume
     ended, deaths, given_up = [], 0, None
     worker = consume(prefetch=3)
     while not (given_up and len(ended) == 2):
-        (held,) = take(worker)
-        assert broker.alone is held
+        (received,) = take(worker)
+        assert broker.alone is received
         assert broker.lease_count == 1
-        if held.is_given_up:
-            given_up = held
-            worker.ack(held)
-        elif held.args == ("kills",):
+        if received.is_given_up:
+            given_up = received
+            worker.ack(received)
+        elif received.args == ("kills",):
             deaths += 1
             die(worker)
             worker = consume(prefetch=3)
         else:
-            worker.ack(held)
-            ended.append(held.args[0])
+            worker.ack(received)
+            ended.append(received.args[0])
     # Then the harmless messages ended, and only the poison message was given up.
     assert (sorted(ended), deaths, given_up.args) == (["first", "last"], 2, ("kills",))
 
@@ -135,12 +135,12 @@ def test_nothing_is_received_while_a_suspect_runs_and_receiving_resumes_after_it
 
 
 def test_a_suspect_waits_until_messages_in_progress_have_ended(broker, consume) -> None:
-    broker.enqueue(message("in hand"))
-    (in_hand,) = take(worker := consume())
+    broker.enqueue(message("in progress"))
+    (in_progress,) = take(worker := consume())
     broker.send_copy(message("suspect"), delay=0, suspect=1)
     wait_for(lambda: broker.alone)
     assert [next(worker) for _ in range(3)] == [None] * 3
-    worker.ack(in_hand)
+    worker.ack(in_progress)
     (suspect,) = take(worker)
     assert suspect.args == ("suspect",)
 
@@ -159,13 +159,13 @@ class Handed(queue.SimpleQueue):
 def test_messages_received_together_with_a_suspect_wait_for_it(broker, consume) -> None:
     # Given a suspect that follows others in one batch
     worker = consume(prefetch=1)
-    broker.enqueue(message("in hand"))
-    (in_hand,) = take(worker)
+    broker.enqueue(message("in progress"))
+    (in_progress,) = take(worker)
     broker.enqueue_many([message(n) for n in range(3)])
     broker.send_copy(message("suspect"), delay=0, suspect=1)
     worker.prefetch, worker._ready = 10, (handed := Handed())
     # When they are received together, then the suspect runs first, and no other message can be started;
-    worker.ack(in_hand)
+    worker.ack(in_progress)
     (suspect,) = take(worker)
     assert suspect.args == ("suspect",)
     assert not handed.all
@@ -222,14 +222,14 @@ def test_a_shutdown_is_not_counted_against_a_suspect(broker, consume) -> None:
 
 def test_a_suspect_whose_lease_is_lost_is_dropped(broker, consume) -> None:
     # Given a suspect that waits for a message in progress
-    broker.enqueue(message("in hand"))
-    (in_hand,) = take(worker := consume())
+    broker.enqueue(message("in progress"))
+    (in_progress,) = take(worker := consume())
     broker.send_copy(message("suspect"), delay=0, suspect=1)
     wait_for(lambda: worker._suspect)
     # When its lease is lost, and that message ends
     worker.leases._lose([worker._suspect.lease])
     broker.client.purge_queue(QueueUrl=broker.queue_url("work"))
-    worker.ack(in_hand)
+    worker.ack(in_progress)
     # Then it is not started, and others are received again.
     broker.enqueue(message("next"))
     (following,) = take(worker)
@@ -254,12 +254,12 @@ def test_a_message_that_is_never_settled_is_given_up(broker, consume, monkeypatc
     broker.send_copy(message("never settled"), delay=0, suspect=1)
     given_up = False
     while not given_up:
-        (held,) = take(worker := consume(prefetch=1))
-        given_up = held.is_given_up
-        held.release()
-        worker.ack(held)
+        (received,) = take(worker := consume(prefetch=1))
+        given_up = received.is_given_up
+        received.release()
+        worker.ack(received)
         worker.close()
-    assert held.copies == 2
+    assert received.copies == 2
 
 
 def test_message_groups_are_tried_once_on_an_endpoint_without_fair_queues(broker) -> None:

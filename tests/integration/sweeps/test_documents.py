@@ -353,8 +353,8 @@ def test_a_url_that_has_changed_is_not_marked(database, how):
     assert +written == {"changed": 1}
 
 
-@pytest.mark.parametrize(("changed", "held"), [("image_url", "itunes_image"), ("itunes_image", "image_url")])
-def test_only_the_field_whose_url_is_unchanged_is_marked(database, changed, held):
+@pytest.mark.parametrize(("changed", "unchanged"), [("image_url", "itunes_image"), ("itunes_image", "image_url")])
+def test_only_the_field_whose_url_is_unchanged_is_marked(database, changed, unchanged):
     database.channels.insert_one({"_id": 1, **BOTH, changed: "new", "lock": {"run": "run"}})
 
     documents.write(CHANNELS, "run", BOTH, outcome(["image_url", "itunes_image"]), [1])
@@ -363,8 +363,8 @@ def test_only_the_field_whose_url_is_unchanged_is_marked(database, changed, held
         "_id": 1,
         **BOTH,
         changed: "new",
-        f"last_{held}": BOTH[held],
-        f"{held}_extra_images": INFO,
+        f"last_{unchanged}": BOTH[unchanged],
+        f"{unchanged}_extra_images": INFO,
         **VALID,
     }
 
