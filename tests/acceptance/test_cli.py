@@ -113,7 +113,7 @@ def test_submit_waits_and_shows_how_each_job_ended(service: Service, world: Worl
     assert all(set(each["result"]["itunes_image_info"]) == {"50x50", "250X250", "800x800"} for each in printed[3:])
 
 
-def test_submit_that_is_not_answered_gives_up_and_deletes_its_queue(environ: dict[str, str]) -> None:
+def test_submit_without_an_answer_gives_up_and_deletes_its_queue(environ: dict[str, str]) -> None:
     # Given no workers; When a job is submitted with --wait
     done = image_pipeline("submit", "http://example.org/a.png", "--wait", "--timeout", "1", environ=environ)
     # Then the command gives up
@@ -123,7 +123,7 @@ def test_submit_that_is_not_answered_gives_up_and_deletes_its_queue(environ: dic
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_submit_that_is_interrupted_deletes_its_queue(environ: dict[str, str], signum: int) -> None:
+def test_an_interrupted_submit_deletes_its_queue(environ: dict[str, str], signum: int) -> None:
     # Given a command that waits for a job
     submit = [sys.executable, "-m", "pipeline", "submit", "http://example.org/a.png", "--wait", "--json"]
     with subprocess.Popen(submit, env=environ, stdout=subprocess.PIPE, text=True) as process:

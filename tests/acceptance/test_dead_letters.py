@@ -68,7 +68,7 @@ def small_png(number: int) -> bytes:
 
 
 @pytest.mark.timeout(400)
-def test_uploads_that_failed_go_through_again_without_a_request_to_their_sources(
+def test_failed_uploads_are_redriven_without_a_request_to_their_sources(
     without_retries: Service, world: World, proxy: Proxy
 ) -> None:
     number = 1000
@@ -115,7 +115,7 @@ def test_uploads_that_failed_go_through_again_without_a_request_to_their_sources
     wait_for(lambda: without_retries.staged() == 0)
 
 
-def test_each_letter_of_a_job_is_redriven_under_an_id_of_its_own_and_carries_both_images(
+def test_each_letter_of_a_job_is_redriven_with_its_own_id_and_both_images(
     without_retries: Service, world: World, proxy: Proxy
 ) -> None:
     # Given a job with a missing image, an image that cannot be stored, and a receiver that rejects everything
@@ -156,7 +156,7 @@ def test_each_letter_of_a_job_is_redriven_under_an_id_of_its_own_and_carries_bot
     wait_for(lambda: without_retries.staged() == 0)
 
 
-def test_what_is_redriven_too_early_is_a_letter_again(without_retries: Service, world: World) -> None:
+def test_a_job_that_is_redriven_too_early_is_a_letter_again(without_retries: Service, world: World) -> None:
     hook, path = unique("/hook"), f"/{secrets.token_hex(4)}/not-yet.jpg"
     without_retries.send({"image_url": world.url(path), "postback_url": world.url(hook)})
     wait_for(lambda: without_retries.counts("fetch_dlq") == (1, 0, 0))

@@ -13,7 +13,7 @@ from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.waiting import wait_for
 
 
-def test_a_job_whose_worker_is_killed_in_the_middle_of_a_resize_ends_within_a_minute(
+def test_a_job_whose_worker_is_killed_during_resize_ends_within_a_minute(
     acceptance_stack: EmbeddedStack, world: World, tmp_path: Path
 ) -> None:
     # Given a job in the middle of its resize

@@ -166,7 +166,7 @@ def test_the_counts_match_the_jobs_that_were_sent(watch: Watch, world: World) ->
     assert watch.total("aws_requests_total", operation="PutObject", result="ok") == 9 + 2 * 3
 
 
-def test_a_worker_is_not_ready_while_sqs_is_away_and_live_all_the_time(watch: Watch, line: Line) -> None:
+def test_a_worker_is_not_ready_but_live_while_sqs_is_down(watch: Watch, line: Line) -> None:
     workers = [port for process, port in watch.ports() if process not in {"ingest", "scheduler"}]
     with line.down():
         for port in workers:

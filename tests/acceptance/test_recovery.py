@@ -55,7 +55,7 @@ def content_of(cover: bytes) -> Content:
 
 
 @pytest.mark.parametrize(("stage", "actor"), [("resize", "resize_image"), ("upload", "upload_image")])
-def test_a_job_whose_bytes_are_gone_starts_again_at_fetch(
+def test_a_job_whose_staged_bytes_are_missing_starts_again_at_fetch(
     service: Service, world: World, stage: str, actor: str
 ) -> None:
     # Given a job between two stages, and an empty staging
@@ -74,7 +74,9 @@ def test_a_job_whose_bytes_are_gone_starts_again_at_fetch(
     assert world.fetches.count(path) == 1
 
 
-def test_a_job_whose_bytes_are_gone_goes_on_if_its_renditions_are_published(service: Service, world: World) -> None:
+def test_a_job_whose_staged_bytes_are_missing_continues_if_its_renditions_are_published(
+    service: Service, world: World
+) -> None:
     hook, path = unique("/hook"), unique("/cover.jpg")
     job = job_at(world, hook, path)
     content = content_of(b"whatever it was")
@@ -85,7 +87,7 @@ def test_a_job_whose_bytes_are_gone_goes_on_if_its_renditions_are_published(serv
     assert path not in world.fetches
 
 
-def test_bytes_that_are_gone_twice_end_the_job_with_a_result(service: Service, world: World) -> None:
+def test_a_job_fails_if_its_staged_bytes_are_missing_twice(service: Service, world: World) -> None:
     hook, path = unique("/hook"), unique("/cover.jpg")
     job = job_at(world, hook, path)
     source = job.sources[0].back_at_fetch().fetched(GONE, content_of(b"x"))
@@ -111,7 +113,7 @@ def test_a_job_of_a_newer_version_is_left_to_a_newer_worker(service: Service, wo
     assert letter["attributes"]["error_code"] == "unknown_version"
 
 
-def test_a_dead_letter_sent_again_reports_under_an_id_of_its_own(service: Service, world: World) -> None:
+def test_a_dead_letter_sent_again_reports_with_its_own_id(service: Service, world: World) -> None:
     # Given a job that failed because its source was missing
     hook, path = unique("/hook"), unique("/later.jpg")
     send_message({"image_url": world.url(path), "postback_url": world.url(hook)})
@@ -128,7 +130,7 @@ def test_a_dead_letter_sent_again_reports_under_an_id_of_its_own(service: Servic
 
 
 @pytest.mark.parametrize("job", [None, 3, {}, {"v": 1}, {"v": 1, "id": "x", "folder": "F", "sources": [{"url": 1}]}])
-def test_what_is_no_job_is_a_dead_letter_with_its_reason(service: Service, job: Any) -> None:
+def test_an_invalid_job_is_a_dead_letter_with_its_reason(service: Service, job: Any) -> None:
     send_job(service, "upload", "upload_image", job)
     (letter,) = wait_for(lambda: service.dead_letters("upload_dlq"))
     assert letter["attributes"]["error_code"] in {"bad_job", "not_an_object"}
@@ -142,7 +144,7 @@ def test_a_rejected_payload_of_send_is_a_dead_letter_of_fetch(service: Service) 
     assert json.loads(letter["body"])["args"] == [{"image_url": "N/A"}]
 
 
-def test_a_source_that_is_down_for_a_while_costs_a_wait_and_nothing_else(service: Service, world: World) -> None:
+def test_a_source_that_recovers_only_delays_the_job(service: Service, world: World) -> None:
     # Given a source that answers 500
     hook, path = unique("/hook"), unique("/late.jpg")
     cover = picture("JPEG", (320, 320))
@@ -154,7 +156,7 @@ def test_a_source_that_is_down_for_a_while_costs_a_wait_and_nothing_else(service
     assert wait_for_post(world, hook).body["image_url_info"]["50x50"]["url"]
 
 
-def test_a_killed_worker_s_jobs_are_taken_over(service: Service, world: World) -> None:
+def test_a_killed_workers_job_is_completed_by_another_worker(service: Service, world: World) -> None:
     # Given a job in progress in a fetch worker, whose source does not answer
     hook = unique("/hook")
     with socket.create_server(("127.0.0.1", 0)) as silent:

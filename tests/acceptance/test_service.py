@@ -157,7 +157,7 @@ def test_the_documents_own_example(service: Service, world: World) -> None:
     assert "/images-resized/TEST_BUCKET/" in result["image_url_info"]["50x50"]["url"]
 
 
-def test_send_of_the_first_actor_is_a_way_in_and_its_message_id_is_the_jobs(service: Service, world: World) -> None:
+def test_a_job_sent_with_the_first_actor_has_the_id_of_its_message(service: Service, world: World) -> None:
     hook = unique("/hook")
     url = world.serve(unique("/a.webp"), picture("WEBP"))
     message_id = service.send(
@@ -214,7 +214,7 @@ def test_an_unchanged_cover_is_neither_decoded_nor_uploaded_again(service: Servi
     assert stages() == {"fetch", "notify"}
 
 
-def test_an_exif_rotated_photo_stands_upright(service: Service, world: World) -> None:
+def test_an_exif_rotated_photo_is_stored_upright(service: Service, world: World) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     photo = picture("JPEG", (300, 300), exif=exif)
@@ -250,7 +250,7 @@ def test_a_postback_that_fails_is_retried_alone_with_the_same_id_and_body(servic
     assert not service.dead_letters("notify_dlq")
 
 
-def test_a_postback_given_up_is_a_dead_letter_and_410_ends_it_at_once(service: Service, world: World) -> None:
+def test_a_failed_postback_is_a_dead_letter_and_410_is_not_retried(service: Service, world: World) -> None:
     gone, down = unique("/gone"), unique("/down")
     world.answers[gone], world.answers[down] = [410], [500, 500, 500, 500]
     for hook in (gone, down):
@@ -273,7 +273,7 @@ def test_a_source_that_is_down_is_retried_and_given_up_with_a_result(service: Se
     assert letter["attributes"]["first_at"] < letter["attributes"]["last_at"]
 
 
-def test_a_payload_over_64_kib_waits_in_staging(service: Service, world: World) -> None:
+def test_a_payload_over_64_kib_is_kept_in_staging(service: Service, world: World) -> None:
     bucket, hook = service.environ["S3_BUCKET"], unique("/hook")
 
     def staged() -> set[str]:
@@ -284,7 +284,7 @@ def test_a_payload_over_64_kib_waits_in_staging(service: Service, world: World) 
     big = {"notes": "x" * 200_000}
     send_message({**big, "image_url": world.serve(unique(), picture("JPEG")), "postback_url": world.url(hook)})
     assert wait_for_post(world, hook).body["notes"] == big["notes"]
-    # Then the payload is all that stays, once the image's bytes are deleted.
+    # Then only the payload stays, once the image's bytes are deleted.
     wait_for(lambda: len(staged() - before) == 1)
     aws.s3().delete_object(Bucket=bucket, Key=(staged() - before).pop())
 

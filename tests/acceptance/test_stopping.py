@@ -1,4 +1,4 @@
-"""Idle processes receive SIGTERM while SQS does not answer."""
+"""Idle processes stop by themselves on SIGTERM, even if SQS does not answer."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def test_an_idle_process_ends_by_itself_and_does_not_wait_for_its_long_poll(
     with line.silent():
         # When it receives SIGTERM, and no one kills it afterwards
         os.kill(idle.supervisor.pid(process) or 0, signal.SIGTERM)
-        # Then it ends with its own status
+        # Then it ends by itself,
         (ended,) = wait_for(lambda: logged("it starts again in"))
         assert ended.startswith(ending)
-        # and before its poll did, whose read timeout would be logged.
+        # and without waiting for its poll, whose read timeout would be logged.
         assert not logged("cannot receive", "a batch failed")

@@ -209,7 +209,7 @@ def test_a_url_that_changed_during_the_job_is_swept_again(sweeping: Service, wor
     assert (database.episodes.find_one() or {})["last_itunes_image"] == new
 
 
-def test_a_message_of_the_schedule_begins_one_run_however_often_it_is_sent(
+def test_a_scheduled_run_begins_once_although_its_message_is_sent_twice(
     sweeping: Service, world: World, database: Documents
 ) -> None:
     # Given two schedulers at the same minute
@@ -234,7 +234,7 @@ def test_a_message_of_the_schedule_begins_one_run_however_often_it_is_sent(
     assert world.fetches.count(path) == 1
 
 
-def test_a_sweeping_worker_that_is_killed_again_and_again_loses_no_document(
+def test_a_sweeping_worker_that_is_killed_repeatedly_loses_no_document(
     stack: EmbeddedStack, world: World, tmp_path: Path
 ) -> None:
     # Given a worker that is killed at each step of a page

@@ -33,7 +33,7 @@ def main() -> int:
 
 def show(report: Report) -> None:
     """Print the tables of a run and its problems."""
-    verdict = report.verdict
+    outcome = report.outcome
     faults = Table("fault", "times", title=f"Seed {report.seed}: faults", title_justify="left")
     for name, count in sorted(report.thrown.items()):
         faults.add_row(name, str(count))
@@ -41,10 +41,10 @@ def show(report: Report) -> None:
     table = Table("", "", title=f"Seed {report.seed}: outcome", title_justify="left", show_header=False)
     rows = {
         "jobs": report.jobs,
-        "lost": len(verdict.lost),
-        "corrupt": len(verdict.corrupt),
-        **verdict.numbers,
-        "longest take-over (upper bound)": f"{verdict.longest_take_over:.1f} s",
+        "lost": len(outcome.lost),
+        "corrupt": len(outcome.corrupt),
+        **outcome.numbers,
+        "longest take-over (upper bound)": f"{outcome.longest_take_over:.1f} s",
         "requests troubled by the proxy": sum(report.acts.values()),
         "processes started again": report.restarts,
         "faults thrown": sum(report.thrown.values()),
@@ -53,7 +53,7 @@ def show(report: Report) -> None:
     for name, value in rows.items():
         table.add_row(name, str(value))
     console.print(table)
-    for problem in verdict.problems:
+    for problem in outcome.problems:
         console.print(problem, markup=False, highlight=False, soft_wrap=True)
     console.print("good" if report.is_good else "NOT GOOD", style="green" if report.is_good else "bold red")
 

@@ -43,7 +43,7 @@ class Checker:
 
     def __init__(self, orders: list[Order], service: Service, world: World, *, swept_letters: int) -> None:
         self.orders = orders
-        self.verdict = Outcome()
+        self.outcome = Outcome()
         self._service = service
         self._world = world
         self._objects: dict[str, str] = {}  # what each key contains, read once
@@ -52,7 +52,7 @@ class Checker:
         self._letters = [letter for letter in letters if not _is_swept(letter)]
         swept = {(each["error_code"], _job_of(each)) for each in letters if _is_swept(each)}
         if swept_letters != len(swept) or {code for code, _ in swept} - {"http_404"}:
-            self.verdict.problems.append(
+            self.outcome.problems.append(
                 f"{swept_letters} covers of documents are missing, but the number of dead letters is {swept}"
             )
 
@@ -63,10 +63,10 @@ class Checker:
         self._check_letters()
         self._check_staging()
         self._check_logs(self._service.lines)
-        self.verdict.longest_take_over = self._longest_take_over()
-        if self.verdict.longest_take_over > TAKE_OVER:
-            self.verdict.problems.append(f"a take-over took {self.verdict.longest_take_over:.0f} s")
-        return self.verdict
+        self.outcome.longest_take_over = self._longest_take_over()
+        if self.outcome.longest_take_over > TAKE_OVER:
+            self.outcome.problems.append(f"a take-over took {self.outcome.longest_take_over:.0f} s")
+        return self.outcome
 
     @staticmethod
     def _url(name: str) -> str:
@@ -93,9 +93,9 @@ class Checker:
         for job, results in found.items():
             order = wanted.get(job)
             if order is None:
-                self.verdict.problems.append(f"an unexpected {what}: job {job}")
+                self.outcome.problems.append(f"an unexpected {what}: job {job}")
                 continue
-            self.verdict.numbers[f"{what}s repeated"] += len(results) - 1
+            self.outcome.numbers[f"{what}s repeated"] += len(results) - 1
             if any(result != results[0] for result in results):
                 differing = [f"{name}={[r.get(name) for r in results]}" for name in _differing(results)]
                 self._corrupt(order, f"{what}s with different bodies: {'; '.join(differing)[:900]}")
@@ -141,14 +141,14 @@ class Checker:
         for n, queue, code in set(found) - wanted:
             about = f"an unexpected dead letter {code} in {queue}"
             if n is None:
-                self.verdict.problems.append(about)
+                self.outcome.problems.append(about)
             else:
                 self._corrupt(self.orders[n], about)
-        self.verdict.numbers["dead letters"] = len(wanted)
-        self.verdict.numbers["dead letters repeated"] = sum(found.values()) - len(found)
+        self.outcome.numbers["dead letters"] = len(wanted)
+        self.outcome.numbers["dead letters repeated"] = sum(found.values()) - len(found)
         for letter in self._letters:
             if not letter.get("error_code") or not letter.get("error_message"):
-                self.verdict.problems.append(f"a dead letter in {letter['queue']} without a reason")
+                self.outcome.problems.append(f"a dead letter in {letter['queue']} without a reason")
 
     def _owner(self, letter: dict[str, Any]) -> int | None:
         body = letter["body"]
@@ -170,17 +170,17 @@ class Checker:
         }
         log = StagingLog(self._service.lines)
         excused = [key for key in left if log.was_cut_off(key)]
-        self.verdict.numbers["staged objects of dead workers"] = len(excused)
+        self.outcome.numbers["staged objects of dead workers"] = len(excused)
         for key in left.keys() - excused:
             about = f"{key} is left in staging: {len(left[key])} bytes"
-            self.verdict.problems.append(f"{about}{_shown(log.history(key))}")
+            self.outcome.problems.append(f"{about}{_shown(log.history(key))}")
         if len(excused) > len(self.orders) // 200:
-            self.verdict.problems.append(f"{len(excused)} objects of dead workers are left in staging")
+            self.outcome.problems.append(f"{len(excused)} objects of dead workers are left in staging")
 
     def _check_logs(self, lines: Iterable[Line]) -> None:
         for line in lines:
             if any(form in line.text for form in SECRET_FORMS):
-                self.verdict.problems.append(f"a secret in the log of {line.process}: {line.text[:300]}")
+                self.outcome.problems.append(f"a secret in the log of {line.process}: {line.text[:300]}")
 
     def _longest_take_over(self) -> float:
         """Return the longest time from a kill to the job's next log line in that stage, in seconds.
@@ -227,12 +227,12 @@ class Checker:
         return set.intersection(*down.values()) | set().union(*in_trouble)
 
     def _lost(self, order: Order, about: str) -> None:
-        self.verdict.lost.add(order.n)
-        self.verdict.problems.append(f"order {order.n} ({order.kind}, job {order.id}): {about}{self._history(order)}")
+        self.outcome.lost.add(order.n)
+        self.outcome.problems.append(f"order {order.n} ({order.kind}, job {order.id}): {about}{self._history(order)}")
 
     def _corrupt(self, order: Order, about: str) -> None:
-        self.verdict.corrupt.add(order.n)
-        self.verdict.problems.append(f"order {order.n} ({order.kind}, job {order.id}): {about}{self._history(order)}")
+        self.outcome.corrupt.add(order.n)
+        self.outcome.problems.append(f"order {order.n} ({order.kind}, job {order.id}): {about}{self._history(order)}")
 
     def _history(self, order: Order) -> str:
         """Return the log lines of an order."""

@@ -90,7 +90,7 @@ def process_faults(service: Service, rng: random.Random, over: threading.Event) 
     return faults
 
 
-def stranger_faults(world: World, line: Line) -> list[Fault]:
+def outside_faults(world: World, line: Line) -> list[Fault]:
     """Return the faults of sources, postback receivers and MongoDB."""
     moods = [Fault(f"receivers: {mood}", 4, partial(world.receivers, mood)) for mood in ("500", "302")]
     moods += [Fault(f"receivers: {mood}", 5, partial(world.receivers, mood)) for mood in ("hangs up", "slow")]

@@ -16,7 +16,7 @@ from pymongo import MongoClient
 from pipeline.local.embedded import EmbeddedStack
 from tests.chaos.checker import Checker, Outcome
 from tests.chaos.documents import BACKLOG, Documents
-from tests.chaos.faults import Decks, endpoint_faults, least_duration, process_faults, stranger_faults
+from tests.chaos.faults import Decks, endpoint_faults, least_duration, outside_faults, process_faults
 from tests.chaos.orders import Order, order, plan
 from tests.chaos.proxy import Proxy
 from tests.chaos.service import Service, harmful_procfile, running_service
@@ -44,12 +44,12 @@ class Report:
     thrown: Counter[str] = field(default_factory=Counter)
     acts: Counter[str] = field(default_factory=Counter)
     restarts: int = 0
-    verdict: Outcome = field(default_factory=Outcome)
+    outcome: Outcome = field(default_factory=Outcome)
     log: list[str] = field(default_factory=list)
 
     @property
     def is_good(self) -> bool:
-        return not self.verdict.problems
+        return not self.outcome.problems
 
 
 def run(seed: int, jobs: int) -> Report:
@@ -76,14 +76,14 @@ def run(seed: int, jobs: int) -> Report:
         orders = plan(jobs, world, service.queues, rng)
         _storm(orders, service, world, report, line=line, rng=rng)
         _calm(orders, service, world, report, rng)
-        report.verdict.problems += _problems_of_draining(service)
+        report.outcome.problems += _problems_of_draining(service)
         report.seconds = time.monotonic() - began
         report.acts = proxy.acts
         report.restarts = sum(line.is_end for line in service.lines)
         service.supervisor.stop()
-        verdict = Checker(orders, service, world, swept_letters=documents.letters).check()
-        verdict.problems[:0] = [*report.verdict.problems, *documents.problems()]
-        report.verdict = verdict
+        outcome = Checker(orders, service, world, swept_letters=documents.letters).check()
+        outcome.problems[:0] = [*report.outcome.problems, *documents.problems()]
+        report.outcome = outcome
         report.log = [f"{line.at:.2f} {line.process}: {line.text}" for line in service.lines]
     return report
 
@@ -95,7 +95,7 @@ def _storm(
     service.sweep()
     over = threading.Event()
     chances = random.Random(f"{report.seed} processes")
-    decks = [endpoint_faults(service.proxy), process_faults(service, chances, over), stranger_faults(world, line)]
+    decks = [endpoint_faults(service.proxy), process_faults(service, chances, over), outside_faults(world, line)]
     seconds = max(*map(least_duration, decks), len(orders) / PACE)
     dealt = Decks(decks, report.seed, seconds, over)
     try:
@@ -129,9 +129,9 @@ def _calm(orders: list[Order], service: Service, world: World, report: Report, r
         wait_for(lambda: ids <= {post.webhook_id for post in list(world.posts)}, timeout=60)
         wait_for(lambda: not service.unfinished(), timeout=60)
         if set(service.staged()) != before:
-            report.verdict.problems.append("orders without faults left objects in staging")
+            report.outcome.problems.append("orders without faults left objects in staging")
     except AssertionError as error:
-        report.verdict.problems.append(f"the run does not end: {error}")
+        report.outcome.problems.append(f"the run does not end: {error}")
 
 
 def _problems_of_draining(service: Service) -> list[str]:

@@ -18,8 +18,8 @@ def test_each_job_has_one_outcome_despite_all_faults() -> None:
     report = run(SEED, JOBS)
     # then each has its expected outcome, possibly repeated, and nothing is left.
     show(report)
-    assert not report.verdict.problems
-    assert not report.verdict.lost | report.verdict.corrupt
+    assert not report.outcome.problems
+    assert not report.outcome.lost | report.outcome.corrupt
     assert len(report.thrown) >= 35, report.thrown
 
 

@@ -40,7 +40,7 @@ def make_child() -> Iterator[MakeChild]:
 # The small corpus
 
 
-def test_every_file_of_the_small_corpus_ends_as_it_should(tmp_path: Path) -> None:
+def test_every_file_of_the_small_corpus_has_its_expected_result(tmp_path: Path) -> None:
     # Given good and bad files of every kind
     expected = samples.write(tmp_path)
     # When they are rendered
@@ -112,7 +112,7 @@ def fills_memory(source: bytes) -> dict[str, bytes]:
         (lacks_memory, Kind.MEMORY, "out_of_memory"),
     ],
 )
-def test_harm_is_seen(make_child: MakeChild, work: Work, kind: Kind, detail: str) -> None:
+def test_harm_is_detected(make_child: MakeChild, work: Work, kind: Kind, detail: str) -> None:
     # Given a child process and a harmful source
     child = make_child(work)
     # When it renders the source twice
@@ -122,7 +122,7 @@ def test_harm_is_seen(make_child: MakeChild, work: Work, kind: Kind, detail: str
     assert not kind.is_good
 
 
-def test_a_child_above_its_time_is_killed(make_child: MakeChild) -> None:
+def test_a_child_above_its_time_limit_is_killed(make_child: MakeChild) -> None:
     # Given a child process whose rendering never ends
     child = make_child(hangs, Limits(seconds=0.2))
     # When it renders a source
@@ -132,7 +132,7 @@ def test_a_child_above_its_time_is_killed(make_child: MakeChild) -> None:
     assert not outcome.kind.is_good
 
 
-def test_a_child_above_its_memory_is_killed(make_child: MakeChild) -> None:
+def test_a_child_above_its_memory_limit_is_killed(make_child: MakeChild) -> None:
     # Given a child process whose rendering takes all memory
     child = make_child(fills_memory, Limits(memory=200 * MIB))
     # When it renders a source

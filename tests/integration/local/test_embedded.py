@@ -127,7 +127,7 @@ def test_a_kept_input_queue_has_the_url_of_the_new_server(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("folder", ["file", "file/below"])
-def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path, folder: str) -> None:
+def test_a_folder_that_cannot_be_created_is_explained(tmp_path: Path, folder: str) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(EmbeddedStackError, match=r"file.* is not writable \(.*another"),

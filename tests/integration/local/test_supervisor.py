@@ -137,7 +137,7 @@ def test_restarts_wait_longer_each_time(
     ]
 
 
-def test_what_a_dead_process_leaves_in_its_group_ends_before_the_restart(
+def test_the_process_group_of_a_dead_process_ends_before_the_restart(
     supervise: Callable[..., Supervisor], recorder: Recorder
 ) -> None:
     supervisor = supervise("one: sh -c 'sleep 600 & echo $!; wait'\n")

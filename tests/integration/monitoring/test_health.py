@@ -112,7 +112,7 @@ def test_a_worker_shows_its_messages_in_progress_and_their_wait(rig: Rig) -> Non
     assert rig.value("queue_wait_seconds_count", stage="fetch", lane="live") == waited + 3
 
 
-def test_a_worker_is_ready_while_sqs_answers_and_live_all_the_time(
+def test_a_worker_is_always_live_and_ready_while_sqs_answers(
     rig: Rig, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a worker that is ready because it has found its queue
@@ -242,7 +242,7 @@ def test_the_scheduler_is_live_as_long_as_its_loop_runs() -> None:
     assert "2026-11-2" in reason
 
 
-def test_the_scheduler_is_not_ready_while_it_cannot_send_what_is_due() -> None:
+def test_the_scheduler_is_not_ready_while_it_cannot_send_a_due_run() -> None:
     now = [datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC)]
     periodic = Periodic("* * * * *", clock=lambda: now[0])
     watched = SchedulerHealth({"sweep_channels": periodic}, clock=lambda: now[0])

@@ -77,7 +77,7 @@ def good_history(start=None):
     ]
 
 
-def test_a_history_is_the_same_in_whatever_order_its_attempts_arrive(jobs):
+def test_the_order_of_attempts_does_not_change_a_history(jobs):
     histories = []
     for shuffled in range(6):
         start = job(COVER, job_id=f"job-{shuffled}")
@@ -109,7 +109,7 @@ def test_payloads_queries_and_credentials_are_not_stored(jobs):
     assert "hush" not in str(list(jobs[JOBS].find()))
 
 
-def test_a_job_under_way_is_in_the_stage_that_it_is_due_in(jobs):
+def test_a_job_under_way_is_in_its_next_stage(jobs):
     for number, event in enumerate(good_history()[:-1]):
         write(event)
         history = job_log_reader.history("a-job")
@@ -136,7 +136,7 @@ def failed_history(start, stage=FETCH, code="http_404"):
     ]
 
 
-def test_a_job_whose_only_image_failed_has_failed_and_is_done_once_a_redrive_stored_it(jobs):
+def test_a_failed_job_is_done_after_a_successful_redrive(jobs):
     # given a failed job
     start = job(COVER)
     write(*failed_history(start))
@@ -181,7 +181,7 @@ def test_deliveries_end_independently(jobs):
     assert (history.status, history.stage) == ("partly", "notify")
 
 
-def test_a_job_that_is_delivered_has_ended_though_its_bytes_cannot_be_deleted_yet(jobs):
+def test_a_delivered_job_has_ended_before_its_clean_up_succeeds(jobs):
     # Given a job whose first attempt in notify failed because its payload could not be read
     start = job(COVER)
     stored = start.with_sources({COVER: start.sources[0].published(CONTENT)})

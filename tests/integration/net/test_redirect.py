@@ -104,14 +104,14 @@ def test_the_longest_names_are_possible(name: str) -> None:
 
 
 class TestCache:
-    def test_a_name_that_was_found_is_not_asked_for_again(self, name: str) -> None:
+    def test_a_found_name_is_not_looked_up_again(self, name: str) -> None:
         create(name)
         asked = look_ups()
 
         assert all(redirect(JOB, name, RESULT) for _ in range(5))
         assert asked == [name]
 
-    def test_a_miss_is_asked_for_again(self, name: str) -> None:
+    def test_a_missing_name_is_looked_up_again(self, name: str) -> None:
         asked = look_ups()
         assert not redirect(JOB, name, RESULT)
         create(name)
@@ -127,7 +127,7 @@ class TestCache:
         assert all(redirect(JOB, name, RESULT) for _ in range(7))
         assert len(asked) == 3
 
-    def test_a_queue_deleted_meanwhile_is_asked_for_again_once(self, name: str) -> None:
+    def test_a_deleted_queue_is_looked_up_again_once(self, name: str) -> None:
         # Given a queue that was found and then deleted
         url = create(name)
         assert redirect(JOB, name, RESULT)
@@ -150,7 +150,7 @@ class TestCache:
         assert redirect(JOB, name, RESULT)
         assert len(received(url)) == 1
 
-    def test_a_queue_that_is_found_and_yet_gone_is_none(self, name: str) -> None:
+    def test_a_queue_that_is_found_after_its_deletion_counts_as_missing(self, name: str) -> None:
         # Given an SQS that still finds a deleted queue, which it may for a minute
         sqs = aws.sqs()
         with Stubber(sqs) as stub:
@@ -184,7 +184,7 @@ class TestErrors:
         assert caught.value.code == "result_too_large"
         assert len(received(url)) == 1
 
-    def test_a_queue_with_a_limit_of_its_own(self, name: str) -> None:
+    def test_a_queue_with_a_lower_limit(self, name: str) -> None:
         create(name, MaximumMessageSize="1024")
         with pytest.raises(PermanentError, match="result_too_large"):
             redirect(JOB, name, {"x": "x" * 1024})

@@ -83,7 +83,7 @@ def test_a_healthy_set_up_is_all_green(service: dict[str, str]) -> None:
 
 
 def test_a_check_leaves_nothing_behind(service: dict[str, str]) -> None:
-    before = aws.s3().list_objects_v2(Bucket=service["S3_BUCKET"]).get("Contents")  # of a check that may not delete
+    before = aws.s3().list_objects_v2(Bucket=service["S3_BUCKET"]).get("Contents")  # earlier checks may have left some
     queue = aws.sqs().get_queue_url(QueueName=f"{service['QUEUE_NAMESPACE']}_fetch")["QueueUrl"]
     aws.sqs().send_message(QueueUrl=queue, MessageBody="{}")
     found = list(findings())
@@ -186,7 +186,7 @@ def test_exactly_the_broken_part_is_reported(
         assert bad(list(findings(broken.process))) == []  # `provision` repairs it, as the hint promises
 
 
-def test_indexes_that_are_missing_are_named(database: Database[dict[str, Any]]) -> None:
+def test_missing_indexes_are_named(database: Database[dict[str, Any]]) -> None:
     assert ("warn", "image_pipeline_sweeps") in [each[:2] for each in bad(list(findings("sweep")))]
 
 

@@ -167,7 +167,7 @@ def test_a_released_message_reappears_after_its_delay(broker, consume) -> None:
     assert (again.args, again.receives) == (("again",), 2)
 
 
-def test_a_delay_of_hours_is_made_of_hops_and_survives_every_restart(broker, consume, clock: Clock) -> None:
+def test_a_delay_of_hours_consists_of_hops_and_survives_restarts(broker, consume, clock: Clock) -> None:
     # Given a message due in two hours
     sent = message("much later")
     broker.enqueue(sent, delay=2 * 3600 * 1000)

@@ -119,7 +119,7 @@ def test_a_suspect_whose_workers_die_before_it_begins_is_not_blamed(broker, cons
     worker.ack(suspect)
 
 
-def test_nothing_is_received_while_a_suspect_runs_and_receiving_resumes_after_it(broker, consume) -> None:
+def test_nothing_is_received_while_a_suspect_runs(broker, consume) -> None:
     # Given a suspect that runs alone
     broker.send_copy(message("suspect"), delay=0, suspect=1)
     (suspect,) = take(worker := consume())

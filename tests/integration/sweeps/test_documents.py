@@ -369,7 +369,7 @@ def test_only_the_field_whose_url_is_unchanged_is_marked(database, changed, unch
     }
 
 
-def test_a_failure_is_not_written_where_one_of_two_urls_changed(database):
+def test_a_failure_is_not_written_if_one_of_two_urls_changed(database):
     """The new URL may be good, and a mark would hide it from the next sweep."""
     database.channels.insert_one({"_id": 1, **BOTH, "itunes_image": "new", "lock": {"run": "run"}})
 

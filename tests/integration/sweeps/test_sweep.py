@@ -99,7 +99,7 @@ def test_documents_with_the_same_cover_share_one_job(database, small_pages):
     assert run_state.under_way("run") == 0
 
 
-def test_a_page_that_is_taken_again_with_fewer_documents_loses_none(database, monkeypatch):
+def test_a_repeated_page_with_fewer_documents_loses_none(database, monkeypatch):
     # Given a worker that dies before it hands over the claimed documents
     episodes(database, 6)
     walker = Walker(EPISODES)
@@ -235,7 +235,7 @@ def test_a_repeated_page_message_does_not_fork_the_run(database, small_pages):
     assert len(walker.jobs) == 4
 
 
-def test_a_worker_that_died_before_sending_the_next_message_sends_it_when_it_comes_back(database, small_pages):
+def test_a_repeated_message_sends_the_next_page_if_its_worker_died_before_that(database, small_pages):
     episodes(database, 12)
     walker = Walker(EPISODES)
     walker.take(0, by="one")
@@ -244,7 +244,7 @@ def test_a_worker_that_died_before_sending_the_next_message_sends_it_when_it_com
     assert len(walker.jobs) == 4
 
 
-def test_a_worker_that_died_before_it_advanced_the_run_hands_its_page_over_again(database, small_pages):
+def test_a_page_is_handed_over_again_if_its_worker_died_before_advancing_the_run(database, small_pages):
     episodes(database, 8, covers=4)
     walker = Walker(EPISODES)
 
@@ -417,7 +417,7 @@ def test_an_error_of_mongodb_does_not_reveal_the_host(database, monkeypatch):
     assert "secret" not in str(caught.value)
 
 
-def test_a_message_delivered_twice_sends_the_next_page_whichever_copy_advanced_the_run(database, small_pages):
+def test_a_message_delivered_twice_sends_the_next_page_whichever_copy_advances_the_run(database, small_pages):
     # Given a message whose second copy still processes a page when the first copy advances the run and dies
     episodes(database, 10)
     walker = Walker(EPISODES)
