@@ -1,4 +1,4 @@
-"""The dashboard on real queues, a real bucket and a real job log: with all of them, and with some missing."""
+"""The dashboard on real queues, a bucket and a job log: with all of them, and with some missing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.line import Line
 from tests.support.pictures import corners, encoded
 from tests.support.waiting import wait_for
 
-#: What strangers write into titles, URLs and error messages.
+#: Texts from untrusted titles, URLs and error messages.
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -48,7 +48,7 @@ CONTENT = Content(
 
 @pytest.fixture
 def with_everything(database: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Queues, a bucket, a database for sweeps and a job log; an input queue. Yields the database."""
+    """Provide queues, an input queue, a bucket, a sweep database and a job log; yields the database."""
     monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())  # type: ignore[union-attr]
     _provision(monkeypatch)
     yield database
@@ -57,7 +57,7 @@ def with_everything(database: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 @pytest.fixture
 def queues_alone(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Queues and a bucket: neither a job log nor a database."""
+    """Provide queues and a bucket, but no job log or database."""
     _provision(monkeypatch)
     return environment
 
@@ -83,7 +83,7 @@ def log(*events: Event) -> None:
 
 
 def bury(job: Job, code: str, message: str) -> None:
-    """A dead letter of fetch, as the workers leave them."""
+    """Add a dead letter to fetch, as the workers do."""
     from pipeline.actors import broker, fetch_image
     from pipeline.sqs.wire import Reason
 
@@ -103,15 +103,15 @@ def done(job: Job) -> list[Event]:
 
 
 def wait_for_text(site: Site, path: str, *wanted: str) -> str:
-    """The text of a page, once it says all that."""
+    """Wait until a page contains all of `wanted`; returns its text."""
     return wait_for(lambda: (text := site.text(path)) and all(each in text for each in wanted) and text)
 
 
 # With everything.
 
 
-def test_what_strangers_wrote_is_shown_as_text_and_nothing_else(with_everything: Any) -> None:
-    # Given jobs, dead letters and a folder that hold what strangers wrote
+def test_untrusted_text_is_shown_as_text_and_nothing_else(with_everything: Any) -> None:
+    # Given jobs, dead letters and folders that contain untrusted text
     for number, text in enumerate(HOSTILE):
         job = a_job(f"https://example.org/{text}?token=hush", f"hostile-{number}", folder=text)
         failed = job.with_errors(FETCH, {})
@@ -120,11 +120,11 @@ def test_what_strangers_wrote_is_shown_as_text_and_nothing_else(with_everything:
     with serving() as site:
         wait_for_text(site, "/failures", "code_0", "code_5")
         wait_for_text(site, "/jobs", "example.org/")
-        # When every page is taken as a browser does
+        # When every page is loaded and parsed
         for path in ["/", "/jobs", "/jobs?outcome=failed", "/failures", *(f"/jobs/hostile-{n}" for n in range(6))]:
             answer = site.get(path)
             page = Page(answer.text)
-            # Then it holds no element, attribute or link but ours
+            # Then it contains only our elements, attributes and links
             assert answer.status_code == 200, path
             assert [a for tag, a in page.elements if tag == "script"] == [{"src": "/static/dashboard.js", "defer": ""}]
             assert {tag for tag, _ in page.elements}.isdisjoint({"iframe", "object", "textarea", "style", "base"})
@@ -133,15 +133,15 @@ def test_what_strangers_wrote_is_shown_as_text_and_nothing_else(with_everything:
                 assert attributes.get("src", "/").startswith("/"), (path, tag, attributes)
                 link = attributes.get("href", "/")
                 assert link.startswith(("/", "#")) or urlsplit(link).scheme in {"http", "https"}, (path, link)
-            assert "8641969" not in page.text, path  # no template in a title is run
-            # and no query of a URL
+            assert "8641969" not in page.text, path  # a template in a title is not evaluated
+            # and no URL's query
             assert "hush" not in answer.text, path
-        # while people read it as it was written
+        # and the text can be read as it was written
         assert HOSTILE[0] in site.text("/failures")
         assert HOSTILE[0] in site.text("/jobs/hostile-0")
 
 
-def test_links_to_renditions_tell_the_other_site_nothing(with_everything: Any) -> None:
+def test_links_to_renditions_send_no_referrer(with_everything: Any) -> None:
     log(*done(a_job()))
     with serving() as site:
         page = Page(site.get("/jobs/job-1").text)
@@ -151,33 +151,33 @@ def test_links_to_renditions_tell_the_other_site_nothing(with_everything: Any) -
 
 
 def test_a_thumbnail_comes_from_the_bucket_through_the_dashboard(with_everything: Any) -> None:
-    # Given a job whose renditions are in a bucket
+    # Given a job whose renditions are in the bucket
     picture = encoded(corners(), "PNG")
     publish("SHOW", CONTENT, {"50x50": picture, "250X250": picture})
     log(*done(a_job()))
     with serving() as site:
-        # When the page names its thumbnail
+        # When the page has its thumbnail
         text = wait_for(lambda: (html := site.get("/").text) and "/thumbnails/" in html and html)
         (thumbnail,) = [src for src in Page(text).values("src") if src.startswith("/thumbnails/")]
         answer = site.get(thumbnail)
-        # Then the dashboard gives it, as a picture and as nothing else
+        # Then the dashboard serves it, only as an image
         assert thumbnail == "/thumbnails/job-1/0/250X250"
         assert answer.content == picture
         assert answer.headers["content-type"] == "image/png"
         assert answer.headers["x-content-type-options"] == "nosniff"
-        # and nothing that the job log does not name
+        # and serves nothing that the job log does not contain
         for path in ("job-1/0/800x800", "job-1/1/50x50", "job-2/0/50x50", "job-1/0/..%2f..%2fx", "job-1/-1/50x50"):
             assert site.get(f"/thumbnails/{path}").status_code == 404, path
 
 
-def test_a_rendition_that_has_gone_from_the_bucket_is_not_found(with_everything: Any) -> None:
+def test_a_rendition_that_was_deleted_from_the_bucket_is_not_found(with_everything: Any) -> None:
     log(*done(a_job()))
     with serving() as site:
         assert site.get("/thumbnails/job-1/0/250X250").status_code == 404
 
 
 def test_the_flow_the_jobs_and_their_filter(with_everything: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given one job that went well, one that failed, and messages that wait
+    # Given a job that succeeded, a job that failed, and waiting messages
     good, bad = a_job("https://example.org/good.png", "good"), a_job("https://example.org/bad.png", "bad")
     error = {"stage": "fetch", "code": "http_404", "message": "It answered 404."}
     failed = replace(bad, sources=(replace(bad.sources[0], due="notify", error=error),))  # type: ignore[arg-type]
@@ -186,22 +186,22 @@ def test_the_flow_the_jobs_and_their_filter(with_everything: Any, monkeypatch: p
     for _ in range(3):
         aws.sqs().send_message(QueueUrl=queue_url("resize"), MessageBody="x")
     with serving() as site:
-        # Then the overview tells of all of it
+        # Then the overview shows all of them
         text = wait_for_text(site, "/", "example.org/good.png", "3 waiting")
         assert "Ingest" in text
         assert "It answered 404." in text
-        # and the filter of what it says
+        # and the filter selects by outcome
         assert "good.png" not in site.text("/jobs?outcome=failed")
         assert "bad.png" in site.text("/jobs?outcome=failed")
         assert "bad.png" not in site.text("/jobs?outcome=well")
         assert "bad.png" in site.text("/jobs?outcome=nonsense")
-        # and a job's page of its story
+        # and a job's page has its history
         history = site.text("/jobs/bad")
         assert "fetch gave up" in history
         assert "http_404: It answered 404." in history
-        # and a job that nobody knows is not found
+        # and an unknown job is not found
         assert site.get("/jobs/unknown").status_code == 404
-        # and where the job log does not answer any more, the filter is one of what it said
+        # and when the job log stops answering, the filter applies to the last data
         monkeypatch.setattr("pipeline.monitoring.job_log.reader.latest", no_job_log)
         assert "good.png" in wait_for_text(site, "/jobs?outcome=well", "The job log does not answer")
         assert "bad.png" not in site.text("/jobs?outcome=well")
@@ -224,12 +224,12 @@ def test_the_sweeps_runs_are_shown_with_their_counts(with_everything: Any) -> No
 # Actions.
 
 
-def test_an_image_is_sent_and_its_result_is_taken(queues_alone: dict[str, str]) -> None:
+def test_an_image_is_submitted_and_its_result_is_received(queues_alone: dict[str, str]) -> None:
     with serving() as site:
         # When a visitor submits an image
         form = {"url": "https://example.org/cover.jpg?token=hush", "folder": "A <b>show</b>", "postback_url": ""}
         answer = site.post("/submit", form)
-        # Then the page of the job is next, the message is on the input queue and asks for its result here
+        # Then the job's page opens, and the message on the input queue redirects its result to the dashboard
         assert answer.status_code == 303
         received = aws.sqs().receive_message(QueueUrl=get_settings().queue_url or "", WaitTimeSeconds=5)
         (message,) = received["Messages"]
@@ -240,7 +240,7 @@ def test_an_image_is_sent_and_its_result_is_taken(queues_alone: dict[str, str]) 
         page = answer.headers["location"]
         assert "under way" in site.text(page)
         assert "The job log is off, so the history is unknown." in site.text(page)
-        # and when the result comes, the page has it
+        # and when the result arrives, the page shows it
         result = payload | {"image_url_info": {"250X250": {"url": "https://cdn.example.org/x", "bucket_path": "p/"}}}
         aws.sqs().send_message(
             QueueUrl=aws.sqs().get_queue_url(QueueName=queue)["QueueUrl"],
@@ -252,7 +252,7 @@ def test_an_image_is_sent_and_its_result_is_taken(queues_alone: dict[str, str]) 
         assert "hush" not in site.get(page).text
 
 
-def test_what_is_no_image_is_not_sent_and_the_form_says_why(environment: dict[str, str]) -> None:
+def test_an_invalid_form_is_not_sent_and_shows_why(environment: dict[str, str]) -> None:
     with serving() as site:
         for url in ("", "nonsense", "javascript:alert(1)", "file:///etc/passwd", "http://", "http://["):
             answer = site.post("/submit", {"url": url, "folder": '"><script>'})
@@ -264,22 +264,22 @@ def test_what_is_no_image_is_not_sent_and_the_form_says_why(environment: dict[st
         answer = site.post("/submit", {"url": "https://example.org/a.png", "postback_url": "nonsense"})
         assert answer.status_code == 422
         assert "postback_url is not an http or https URL" in Page(answer.text).text
-        # and the page freshens itself, or is loaded again, from where it was sent to
+        # and a refresh or reload of that URL leads back to the overview
         again = site.get("/submit")
         assert (again.status_code, again.headers["location"]) == (303, "/")
 
 
-def test_dead_letters_of_a_cause_are_sent_through_again(with_everything: Any) -> None:
-    # Given dead letters of two causes
+def test_dead_letters_of_a_cause_are_redriven(with_everything: Any) -> None:
+    # Given dead letters with two causes
     for number in range(3):
         bury(a_job(f"https://example.org/{number}.png", f"job-{number}"), "http_404", "It answered 404.")
     bury(a_job(job_id="other"), "timeout", "It did not answer in time.")
     with serving() as site:
         wait_for_text(site, "/failures", "fetch · http_404", "fetch · timeout", "Redrive 3")
-        # When one is redriven
+        # When one cause is redriven
         answer = site.post("/redrive", {"stage": "fetch", "code": "http_404"})
         assert (answer.status_code, answer.headers["location"]) == (303, "/failures")
-        # Then its letters, and no others, are on the stage's queue again
+        # Then only its letters are on the stage's queue again
         text = wait_for_text(site, "/failures", "Redrove http_404 in fetch", "3 dead letters sent.")
         assert "fetch · timeout" in text
         taken: list[str] = []
@@ -290,26 +290,26 @@ def test_dead_letters_of_a_cause_are_sent_through_again(with_everything: Any) ->
         ):
             taken += [json.loads(message["Body"])["kwargs"]["job"]["id"] for message in received]
         assert sorted(taken) == ["job-0", "job-1", "job-2"]
-        # and the page has them no more
+        # and the page no longer shows them
         wait_for(lambda: "fetch · http_404" not in site.text("/failures"))
-        # and asking for them again is told to be too late
+        # and another redrive of the same cause finds nothing
         assert site.post("/redrive", {"stage": "fetch", "code": "http_404"}).status_code == 404
         assert site.post("/redrive", {"stage": "nowhere", "code": "timeout"}).status_code == 404
 
 
-def test_a_redrive_under_way_ends_with_the_dashboard_and_gives_the_rest_back(
+def test_a_redrive_stops_with_the_dashboard_and_releases_the_rest(
     with_everything: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given more dead letters than a slow redrive sends in a moment
+    # Given more dead letters than a slow redrive sends at once
     for number in range(25):
         bury(a_job(f"https://example.org/{number}.png", f"job-{number:02}"), "http_404", "It answered 404.")
     monkeypatch.setattr("pipeline.dashboard.redrives.RATE", 5.0)
     with serving() as site:
         wait_for_text(site, "/failures", "Redrive 25")
         site.post("/redrive", {"stage": "fetch", "code": "http_404"})
-        # When the dashboard ends in the middle of it
+        # When the dashboard stops during the redrive
         wait_for(lambda: re.search(r"Redriving .* [1-9]\d* dead letters? sent", site.text("/failures")))
-    # Then each letter is either sent or there for others, at once
+    # Then each letter is either sent or visible again
     attributes = {}
     for name in ("fetch", "fetch_dlq"):
         attributes[name] = aws.sqs().get_queue_attributes(QueueUrl=queue_url(name), AttributeNames=["All"])[
@@ -324,7 +324,7 @@ def test_a_redrive_under_way_ends_with_the_dashboard_and_gives_the_rest_back(
 # With pieces missing.
 
 
-def test_without_a_job_log_it_says_how_to_have_one_and_shows_the_rest(queues_alone: dict[str, str]) -> None:
+def test_without_a_job_log_it_explains_how_to_enable_one_and_shows_the_rest(queues_alone: dict[str, str]) -> None:
     bury(a_job(), "http_404", "It answered 404.")
     aws.sqs().send_message(QueueUrl=queue_url("resize"), MessageBody="x")
     with serving() as site:
@@ -337,10 +337,10 @@ def test_without_a_job_log_it_says_how_to_have_one_and_shows_the_rest(queues_alo
             assert "off" in site.text(path)
 
 
-def test_with_sqs_down_it_says_so_and_keeps_the_last_numbers(
+def test_with_sqs_down_it_reports_that_and_keeps_the_last_numbers(
     queues_alone: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a dashboard whose line to SQS is cut after it has read something
+    # Given a dashboard that loses SQS after its first read
     aws.sqs().send_message(QueueUrl=queue_url("resize"), MessageBody="x")
     with Line(urlsplit(queues_alone["AWS_ENDPOINT_URL"]).port or 0) as line:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", f"http://127.0.0.1:{line.port}")
@@ -348,18 +348,18 @@ def test_with_sqs_down_it_says_so_and_keeps_the_last_numbers(
         with serving() as site:
             wait_for_text(site, "/", "1 waiting")
             with line.down():
-                # Then it says so, and what it knew
+                # Then it reports the outage and shows the last numbers
                 text = wait_for_text(site, "/", "SQS does not answer", "This page shows data from")
                 assert "1 waiting" in text
-                # and a submission says why it was not sent
+                # and a submission shows why it was not sent
                 answer = site.post("/submit", {"url": "https://example.org/a.png"})
                 assert answer.status_code == 422
                 assert "Could not create the queue" in Page(answer.text).text
-            # and all is well when SQS is back
+            # and the report disappears when SQS is back
             wait_for(lambda: "SQS does not answer" not in site.text("/"))
 
 
-def test_with_no_queues_at_all_it_still_answers(environment: dict[str, str]) -> None:
+def test_without_any_queues_it_still_answers(environment: dict[str, str]) -> None:
     with serving() as site:
         assert site.text("/").count("\N{EN DASH} waiting in flight \N{EN DASH} delayed \N{EN DASH}") == 5
         wait_for_text(site, "/failures", "Nothing has failed for good.")
@@ -368,28 +368,28 @@ def test_with_no_queues_at_all_it_still_answers(environment: dict[str, str]) -> 
 def test_pages_do_not_wait_for_a_job_log_that_does_not_answer(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a dashboard that has heard that MongoDB does not answer
+    # Given a dashboard that knows that MongoDB does not answer
     monkeypatch.setenv("JOBS_MONGO_URL", "mongodb://127.0.0.1:9/jobs")
     lazy.forget()
-    asked: list[str] = []
+    queries: list[str] = []
 
     def no_answer(*_: Any, **__: Any) -> None:
-        asked.append("the job log")
+        queries.append("the job log")
         raise RetryableError("mongo_error", "Could not read the job log.")
 
     for name in ("latest", "history", "failures", "rates"):
         monkeypatch.setattr(f"pipeline.monitoring.job_log.reader.{name}", no_answer)
     with serving() as site:
         wait_for_text(site, "/", "The job log does not answer")
-        # When its pages are asked for, then they answer without asking again
-        asked.clear()
+        # When its pages are requested, then they answer without querying it again
+        queries.clear()
         monkeypatch.setattr("pipeline.monitoring.job_log.reader.latest", lambda *_, **__: wait_for(lambda: False))
         assert "The job log does not answer" in site.text("/jobs?outcome=failed")
         assert site.get("/jobs/some").status_code == 503
-        assert asked == []
+        assert queries == []
 
 
-def test_the_login_of_a_dashboard_that_needs_none_leads_to_the_overview(environment: dict[str, str]) -> None:
+def test_without_a_token_the_login_page_leads_to_the_overview(environment: dict[str, str]) -> None:
     with serving() as site:
         assert site.get("/login").headers["location"] == "/"
         assert requests.get(site.url("/livez"), timeout=10).text == "ok"

@@ -1,4 +1,4 @@
-"""The records of runs and their covers, field by field: workers of other releases read them too."""
+"""The records of runs and document groups, field by field, because other releases read them too."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def join(*groups: DocumentGroup) -> list[DocumentGroup]:
     return run_state.join(groups, page=7)
 
 
-def test_a_run_is_recorded_with_all_that_is_known_of_it(database):
+def test_a_run_is_recorded_with_all_its_fields(database):
     run = run_state.begin(EPISODES, "episodes-1", by="message-1", scheduled_for=AT, limit=7)
 
     (record,) = database.image_pipeline_sweeps.find()
@@ -84,7 +84,7 @@ def test_a_run_advances_once_for_each_page(database):
     assert near(database.image_pipeline_sweeps.find_one()["ended"], datetime.now(UTC))
 
 
-def test_the_latest_runs_come_first_and_are_those_of_the_collection(database):
+def test_the_latest_runs_of_a_collection_come_first(database):
     for n, swept in enumerate((CHANNELS, EPISODES, CHANNELS, CHANNELS)):
         run_state.begin(swept, f"{swept.name}-{n}")
         started = AT + timedelta(minutes=n)
@@ -96,7 +96,7 @@ def test_the_latest_runs_come_first_and_are_those_of_the_collection(database):
     assert run_state.latest(EPISODES, 9)[0].started == AT + timedelta(minutes=1)
 
 
-def test_counts_add_up_and_nothing_is_no_change(database):
+def test_counts_add_up_and_empty_counts_change_nothing(database):
     run_state.begin(CHANNELS, "run")
     run_state.count("run", Counter({"done": 2, "invalid": 0}))
     run_state.count("run", Counter({"done": 3, "failed": 1}))
@@ -105,7 +105,7 @@ def test_counts_add_up_and_nothing_is_no_change(database):
     assert run_state.load("run").counts == {"done": 5, "failed": 1}
 
 
-def test_a_cover_is_recorded_and_expires_some_time_after_its_claims(database):
+def test_a_document_group_is_recorded_and_expires_after_its_claims(database):
     assert join() == []
     assert join(group("cover/run/1", 1, 2)) == [group("cover/run/1", 1, 2)]
 
@@ -123,7 +123,7 @@ def test_a_cover_is_recorded_and_expires_some_time_after_its_claims(database):
     }
 
 
-def test_a_cover_that_is_known_takes_documents_until_it_has_an_outcome(database):
+def test_a_document_group_takes_documents_until_it_has_an_outcome(database):
     join(group("cover/run/1", 1))
     other_job = replace(group("cover/run/1", 2), job="job-2")
     # Of the record come the job and the outcome, of the page the documents.
@@ -150,13 +150,13 @@ def test_jobs_are_under_way_from_their_hand_over_to_their_end(database):
     run_state.ended("cover/run/0")
     assert run_state.under_way("run") == 1
     assert run_state.under_way("other") == 1
-    # And none for longer than its claims last.
+    # And never longer than its claims last.
     late = datetime.now(UTC) + timedelta(seconds=GROUP_GRACE - 60)
     database.image_pipeline_sweeps.update_one({"_id": "cover/run/1"}, {"$set": {"expires": late}})
     assert run_state.under_way("run") == 0
 
 
-def test_indexes_are_missing_until_they_are_made(database):
+def test_indexes_are_missing_until_they_are_created(database):
     database.create_collection(run_state.COLLECTION)
     assert list(run_state.missing_indexes()) == list(INDEXES)
 

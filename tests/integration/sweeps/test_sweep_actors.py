@@ -1,4 +1,4 @@
-"""The sweeps' actors in a worker: from a message, or a person's wish, to jobs in the bulk lane."""
+"""The sweeps' actors in a worker: from a scheduled or manual run to jobs in the bulk lane."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUEUES = ("sweep_channels", "sweep_episodes")
 
 @pytest.fixture
 def worker(database, monkeypatch):
-    """A worker that sweeps, two documents at a time."""
+    """A worker that sweeps two documents at a time."""
     monkeypatch.setattr(sweep, "PAGE_SIZE", 2)
     with worker_of(*QUEUES):
         yield database
@@ -39,7 +39,7 @@ def jobs():
     return [message["kwargs"]["job"] for message in taken("fetch_bulk")]
 
 
-def test_a_run_that_a_person_starts_goes_page_by_page(worker):
+def test_a_manual_run_continues_page_by_page(worker):
     # Given five stale episodes
     worker.episodes.insert_many([{"_id": n, "itunes_image": f"http://h/{n}"} for n in range(5)])
     # When a run is started
@@ -52,7 +52,7 @@ def test_a_run_that_a_person_starts_goes_page_by_page(worker):
     wait_for(lambda: counts("sweep_episodes") == (0, 0))
 
 
-def test_a_run_takes_no_more_than_its_limit(worker):
+def test_a_run_takes_at_most_its_limit(worker):
     worker.channels.insert_many([{"_id": n, "image_url": f"http://h/{n}"} for n in range(5)])
     run = sweeping.start(CHANNELS, limit=3)
     wait_for(lambda: run_state.load(run).walked)
@@ -65,7 +65,7 @@ def test_a_message_of_the_schedule_begins_the_run_of_its_minute_once(worker):
     at = datetime(2026, 11, 24, 1, 0, 2, tzinfo=UTC)
     for seconds in (0, 3):
         sweeps.sweep_channels.send_with_options(scheduled_at=str(at + timedelta(seconds=seconds)))
-    # Then there is one run, by the time of the schedule.
+    # Then one run exists, named by its scheduled time.
     run = run_of(worker, "channels")
     due = scheduled_time(get_settings().sweep_channels_cron, at)
     assert (run["_id"], run["scheduled_for"]) == (f"channels-{due:%Y-%m-%dT%H:%MZ}", due)
@@ -75,7 +75,7 @@ def test_a_message_of_the_schedule_begins_the_run_of_its_minute_once(worker):
     assert worker.image_pipeline_sweeps.count_documents({"collection": "channels"}) == 1
 
 
-def test_a_message_without_a_time_begins_the_run_of_when_it_was_made(worker):
+def test_a_message_without_a_time_begins_the_run_of_its_timestamp(worker):
     before = datetime.now(UTC).replace(second=0, microsecond=0)
     sweeps.sweep_episodes.send()
     run = run_of(worker, "episodes")
@@ -83,8 +83,8 @@ def test_a_message_without_a_time_begins_the_run_of_when_it_was_made(worker):
     assert run["_id"] == run_state.scheduled_id(EPISODES, run["scheduled_for"])
 
 
-def test_a_page_that_mongodb_keeps_from_being_taken_is_taken_later_by_the_same_message(worker, monkeypatch):
-    # Given MongoDB in trouble at the first look
+def test_a_page_that_fails_on_mongodb_is_retried_by_the_same_message(worker, monkeypatch):
+    # Given a MongoDB that fails the first read
     monkeypatch.setattr(sweeps, "MONGO_RETRY_DELAY", 0.1)
     worker.episodes.insert_many([{"_id": n, "itunes_image": f"http://h/{n}"} for n in range(3)])
     take_page, asked = sweep.take_page, []
@@ -96,14 +96,14 @@ def test_a_page_that_mongodb_keeps_from_being_taken_is_taken_later_by_the_same_m
         return take_page(swept, run, page, by=by, hand_over=hand_over)
 
     monkeypatch.setattr(sweep, "take_page", in_trouble_once)
-    # When a run is started, then it ends all the same.
+    # When a run is started, then it still ends.
     run = sweeping.start(EPISODES, limit=None)
     wait_for(lambda: run_state.load(run).walked)
     assert asked[0] == asked[1]
     assert [page for page, _ in asked] == [0, 0, 1]
 
 
-def test_a_run_that_has_to_wait_asks_again_later(worker, monkeypatch):
+def test_a_run_that_has_to_wait_is_snoozed(worker, monkeypatch):
     sent = []
     monkeypatch.setattr(sweep, "take_page", lambda *_, **__: sweep.NextPage(4, 2.5))
     monkeypatch.setattr(sweeps, "send_page", lambda *page, **wait: sent.append((*page, wait)))
@@ -112,8 +112,8 @@ def test_a_run_that_has_to_wait_asks_again_later(worker, monkeypatch):
     assert sent == [(CHANNELS, "channels-1", 4, {"wait": 2.5})]
 
 
-def test_a_page_whose_jobs_sqs_refuses_is_taken_again(worker, monkeypatch):
-    # Given SQS that takes the first of two jobs alone, once
+def test_a_page_whose_jobs_sqs_refuses_is_retried(worker, monkeypatch):
+    # Given an SQS that once accepts only the first of two jobs
     worker.episodes.insert_many([{"_id": n, "itunes_image": f"http://h/{n}"} for n in range(2)])
     enqueue_many, refused = pipeline.actors.broker.enqueue_many, []
 
@@ -131,7 +131,7 @@ def test_a_page_whose_jobs_sqs_refuses_is_taken_again(worker, monkeypatch):
     assert {source["url"] for job in jobs() for source in job["sources"]} == {"http://h/0", "http://h/1"}
 
 
-def test_a_page_is_asked_for_at_once_or_after_a_wait(monkeypatch):
+def test_the_next_page_is_sent_with_or_without_a_delay(monkeypatch):
     sent = []
     monkeypatch.setattr(pipeline.actors.broker, "enqueue", lambda message, delay: sent.append((message.kwargs, delay)))
     sweeps.send_page(CHANNELS, "run")
@@ -147,7 +147,7 @@ def test_without_mongodb_nothing_is_swept(worker, monkeypatch):
     assert worker.image_pipeline_sweeps.count_documents({}) == 0
 
 
-def test_a_look_beforehand_claims_nothing(database):
+def test_a_dry_run_claims_nothing(database):
     database.channels.insert_one({"_id": 1, "title": "The Show"})
     database.episodes.insert_many([{"_id": n, "itunes_image": f"http://h/{n}", "channel_id": 1} for n in range(3)])
     found = sweeping.sample(EPISODES, 2)
@@ -156,7 +156,7 @@ def test_a_look_beforehand_claims_nothing(database):
 
 
 def test_a_run_is_followed_until_its_last_job_has_ended(database, monkeypatch):
-    # Given a run that is walked, and has one job under way
+    # Given a run that has read its collection, with one job under way
     monkeypatch.setattr(sweeping, "INTERVAL", 0.01)
     run = run_state.begin(CHANNELS, "run")
     group = run_state.DocumentGroup("cover/run/1", "run", "job", {}, [1])
@@ -166,7 +166,7 @@ def test_a_run_is_followed_until_its_last_job_has_ended(database, monkeypatch):
     assert next(looks) == sweeping.Progress()
     run_state.advance(run, [], by="m", claimed=2, walked=True)
     assert next(looks) == sweeping.Progress(claimed=2)
-    # When the job ends, then so does the look.
+    # When the job ends, then following ends.
     run_state.count("run", {"done": 1, "changed": 1, "invalid": 2, "failed": 3})
     run_state.ended("cover/run/1")
     assert list(looks) == [sweeping.Progress(done=1, changed=1, invalid=2, failed=3, claimed=2, over=True)]

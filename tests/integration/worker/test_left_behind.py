@@ -1,4 +1,4 @@
-"""What jobs leave in staging once they have ended, on the embedded SQS and S3: nothing."""
+"""Jobs that have ended leave nothing in staging, on the embedded SQS and S3."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.waiting import wait_for
 
 
 def a_job(results: str) -> Job:
-    """A job that redirects its result to the queue `results`; its image is published."""
+    """Return a job with a published image, which redirects its result to the queue `results`."""
     aws.sqs().create_queue(QueueName=results)
     payload = {"image_url": "http://127.0.0.1:9/cover.jpg", "redirect_queue": results}
     job = Job.accept(
@@ -37,7 +37,7 @@ def a_job(results: str) -> Job:
 
 
 def send(job: Job, stage: Stage, *, attempts: int = 0) -> None:
-    """Send `job` to a stage that tried it so often already."""
+    """Send `job` to a stage, with a number of attempts already used."""
     from pipeline.actors import broker
 
     message: dramatiq.Message[None] = broker.get_actor(stage.actor).message_of(job)
@@ -49,7 +49,7 @@ def staged() -> int:
 
 
 def messages_in(queue: str) -> int:
-    """How many messages wait, are in flight, or are delayed."""
+    """Count the messages that are waiting, in flight or delayed."""
     url = aws.sqs().get_queue_url(QueueName=queue)["QueueUrl"]
     return sum(map(int, aws.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=COUNTS)["Attributes"].values()))
 
@@ -58,8 +58,8 @@ def messages_of(queue: str) -> int:
     return messages_in(get_settings().full_queue_name(queue))
 
 
-def test_what_an_attempt_staged_before_it_died_is_deleted_by_those_that_follow(environment) -> None:
-    # Given a job whose first resize ended between staging and hand-over, and which another delivery saw through
+def test_objects_staged_by_an_attempt_that_died_are_deleted_by_later_attempts(environment) -> None:
+    # Given a job whose first resize died between staging and hand-over, and which another delivery completed
     done = a_job(f"results-{secrets.token_hex(4)}")
     (source,) = done.sources
     keys = {stage.name: done.staged_key(stage, source, source.known_content) for stage in (FETCH, RESIZE)}
@@ -68,15 +68,13 @@ def test_what_an_attempt_staged_before_it_died_is_deleted_by_those_that_follow(e
     with worker_of("resize", "notify"):
         # When its message is received again
         send(done.with_sources({source.url: again}), RESIZE, attempts=1)
-        # Then the job ends, and nothing of it is left.
+        # Then the job ends, and staging is empty.
         wait_for(lambda: messages_in(done.payload["redirect_queue"]) == 1)
         wait_for(lambda: staged() == 0)
 
 
-def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(
-    environment, tmp_path: Path, monkeypatch
-) -> None:
-    # Given staging that does not let go of a job's bytes: a folder is in the place of the file
+def test_a_failed_clean_up_is_retried_without_the_deliveries(environment, tmp_path: Path, monkeypatch) -> None:
+    # Given a staging that cannot delete a job's bytes, because a folder replaces the file
     monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
     lazy.forget()
     results = f"results-{secrets.token_hex(4)}"
@@ -85,26 +83,26 @@ def test_bytes_that_cannot_be_deleted_are_tried_again_without_the_deliveries(
     key = done.staged_key(RESIZE, source, source.known_content)
     staged_file = tmp_path / key[:2] / key
     staged_file.mkdir(parents=True)
-    turns: list[Event] = []
-    subscribe(turns.append)
+    events: list[Event] = []
+    subscribe(events.append)
     try:
         with worker_of("notify"):
-            # When the job ends, and staging is well again only after that
+            # When the job ends, and staging recovers afterwards
             send(done.with_sources({source.url: replace(source, rendered=Rendered(key))}), NOTIFY)
-            wait_for(lambda: turns)
+            wait_for(lambda: events)
             staged_file.rmdir()
             staged_file.write_bytes(b"renditions")
             # Then its bytes are deleted, and it was delivered once.
             wait_for(lambda: not staged_file.exists())
-            wait_for(lambda: [turn.outcome for turn in turns] == [Outcome.RETRY, Outcome.DONE])
+            wait_for(lambda: [event.outcome for event in events] == [Outcome.RETRY, Outcome.DONE])
     finally:
-        unsubscribe(turns.append)
-    assert turns[0].worked_on == (CLEAN_UP,)
+        unsubscribe(events.append)
+    assert events[0].worked_on == (CLEAN_UP,)
     assert messages_in(results) == 1
 
 
-def test_bytes_that_can_never_be_deleted_are_no_dead_letter(environment, tmp_path: Path, monkeypatch, caplog) -> None:
-    # Given a job that is delivered, whose clean-up failed as often as it is tried again
+def test_a_clean_up_that_never_succeeds_is_not_a_dead_letter(environment, tmp_path: Path, monkeypatch, caplog) -> None:
+    # Given a delivered job whose clean-up has one attempt left
     monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
     lazy.forget()
     done = a_job(f"results-{secrets.token_hex(4)}")
@@ -115,7 +113,7 @@ def test_bytes_that_can_never_be_deleted_are_no_dead_letter(environment, tmp_pat
     with worker_of("notify"):
         # When it fails once more
         send(job, NOTIFY, attempts=len(get_settings().retry_delays))
-        # Then the log says so, and there is neither a message nor a dead letter.
+        # Then the failure is logged, and neither a message nor a dead letter is left.
         wait_for(lambda: f"job {job.id}: its bytes stay in staging" in caplog.text)
         wait_for(lambda: messages_of("notify") == 0)
         assert messages_of("notify_dlq") == 0

@@ -1,4 +1,4 @@
-"""How long a failed delivery waits, on the embedded SQS."""
+"""The wait before a failed delivery is retried, on the embedded SQS."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from tests.support.waiting import wait_for
 def test_a_receiver_may_ask_for_a_longer_wait_but_not_for_a_shorter_one(
     environment, monkeypatch, asked, least, most
 ) -> None:
-    # Given a job that has ended, and a receiver that is down and says when it will be up
+    # Given a job that has ended, and a receiver that answers 503 with Retry-After
     monkeypatch.setenv("ALLOWED_NETWORKS", "127.0.0.0/8")
     lazy.forget()
-    turns: list[Event] = []
+    events: list[Event] = []
     with remote(always(answer(503, b"", f"Retry-After: {asked}"))) as receiver:
         payload = {"image_url": "http://127.0.0.1:9/cover.jpg", "postback_url": receiver.url("/hook")}
         job = Job.accept(
             payload, job_id=secrets.token_hex(8), own_queues=get_settings().own_queues, stage_payload=lambda _: ""
         )
         job = job.with_errors(FETCH, {"http://127.0.0.1:9/cover.jpg": PermanentError("http_404", "Gone.")})
-        subscribe(turns.append)
+        subscribe(events.append)
         try:
             with worker_of("notify"):
                 # When its result is posted
                 from pipeline.actors import broker
 
                 broker.enqueue(broker.get_actor(NOTIFY.actor).message_of(job))
-                wait_for(lambda: turns)
+                wait_for(lambda: events)
         finally:
-            unsubscribe(turns.append)
-    # Then it is posted again after the settings' wait or the receiver's, whichever is longer.
-    assert (turns[0].outcome, turns[0].code) == (Outcome.RETRY, "http_503")
-    assert least <= turns[0].wait <= most
+            unsubscribe(events.append)
+    # Then it is retried after the configured wait or the receiver's, whichever is longer.
+    assert (events[0].outcome, events[0].code) == (Outcome.RETRY, "http_503")
+    assert least <= events[0].wait <= most
