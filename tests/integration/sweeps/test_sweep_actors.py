@@ -11,7 +11,7 @@ from actors import sweeps
 from pipeline.clients import lazy
 from pipeline.errors import RetryableError
 from pipeline.ops import sweeps as sweeping
-from pipeline.schedule import scheduled_time
+from pipeline.schedule import Schedule
 from pipeline.settings import get_settings
 from pipeline.sweeps import run_state, sweep
 from pipeline.sweeps.documents import CHANNELS, EPISODES
@@ -67,7 +67,7 @@ def test_a_message_of_the_schedule_begins_the_run_of_its_minute_once(worker):
         sweeps.sweep_channels.send_with_options(scheduled_at=str(at + timedelta(seconds=seconds)))
     # Then one run exists, named by its scheduled time.
     run = run_of(worker, "channels")
-    due = scheduled_time(get_settings().sweep_channels_cron, at)
+    due = Schedule(get_settings().sweep_channels_cron).latest(at)
     assert (run["_id"], run["scheduled_for"]) == (f"channels-{due:%Y-%m-%dT%H:%MZ}", due)
     wait_for(lambda: run_state.load(run["_id"]).walked)
     wait_for(lambda: counts("sweep_channels") == (0, 0))
