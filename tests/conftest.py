@@ -27,7 +27,7 @@ BROWSER_TESTS = TESTS / "browser"
 #: The folders in the order of their tests. The slowest run first, so no worker is left with one at the end.
 FOLDERS = ("chaos", "browser", "acceptance", "integration", "unit")
 
-#: Folders whose modules start a service for all of their tests, so one worker runs all tests of a module.
+#: Folders whose modules share a service, so one worker runs all tests of a module.
 WITH_SERVICES = ("tests/browser/", "tests/acceptance/")
 
 # The same examples on every run; a failure prints how to repeat it.

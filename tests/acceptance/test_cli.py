@@ -180,7 +180,7 @@ def test_submit_sends_nothing_if_anything_is_wrong(
 
 
 def test_provision_can_be_repeated_and_keeps_the_rules_of_others(environ: dict[str, str]) -> None:
-    # Given a bucket with a lifecycle rule of its own
+    # Given a bucket with a lifecycle rule of someone else
     theirs = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "logs/"}, "Expiration": {"Days": 3}}
     client("s3", environ).put_bucket_lifecycle_configuration(
         Bucket=environ["S3_BUCKET"], LifecycleConfiguration={"Rules": [theirs]}

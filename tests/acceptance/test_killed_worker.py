@@ -16,7 +16,7 @@ from tests.support.waiting import wait_for
 def test_a_job_whose_worker_is_killed_during_resize_ends_within_a_minute(
     acceptance_stack: EmbeddedStack, world: World, tmp_path: Path
 ) -> None:
-    # Given a job in the middle of its resize
+    # Given a job during its resize
     procfile, stalled = tmp_path / "Procfile", tmp_path / "stalled"
     lines = PROCFILE.read_text()
     procfile.write_text(lines.replace("dramatiq pipeline.actors", "dramatiq pipeline.actors tests.support.stalling"))

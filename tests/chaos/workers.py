@@ -32,7 +32,9 @@ def plant() -> None:
     from pipeline.worker.messages import current_message
 
     broker.visibility = VISIBILITY
-    pipeline.sqs.leases.LAST_BACKOFF = pipeline.sqs.consumer.LAST_BACKOFF = VISIBILITY / 3  # as it is to 45 s
+    pipeline.sqs.leases.LAST_BACKOFF = pipeline.sqs.consumer.LAST_BACKOFF = (
+        VISIBILITY / 3
+    )  # the product's ratio to 45 s
     resize, upload = actors.resize.resize, actors.upload.upload
 
     def harmful_resize(job: Any, source: Any) -> Any:

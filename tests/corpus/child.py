@@ -147,7 +147,7 @@ def _serve(pipe: Connection, work: Work) -> None:
 
 
 def _outcome(source: bytes, work: Work) -> ChildResult:
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak: proc(5)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak: proc(5)
     began = time.process_time()
     made: Mapping[str, bytes] = {}
     try:

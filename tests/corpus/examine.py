@@ -27,7 +27,7 @@ _NOT_METADATA: Final = {"jfif", "jfif_version", "jfif_unit", "jfif_density", "pr
 
 
 class Wrong(Exception):
-    """A rendition is not what it should be."""
+    """A rendition fails a check."""
 
 
 def rendered(source: bytes) -> dict[str, bytes]:

@@ -144,7 +144,7 @@ def test_a_child_above_its_memory_limit_is_killed(make_child: MakeChild) -> None
 
 def test_a_childs_own_children_end_with_it(make_child: MakeChild) -> None:
     # Given a source whose rendering starts another process, which hangs
-    seconds = str(600 + os.getpid() / 1e7)  # a number that no other process has in its command
+    seconds = str(600 + os.getpid() / 1e7)  # a number that is in no other process's command line
     # When it is rendered
     outcome = make_child(has_another_hang, Limits(seconds=0.5)).render(seconds.encode())
     # Then neither process is left.
@@ -265,7 +265,7 @@ def test_a_copy_is_broken_in_the_same_places_at_each_run() -> None:
 
 
 def test_the_command_fails_only_if_something_did_harm(tmp_path: Path) -> None:
-    # Given a folder within a folder, with one good file and one broken
+    # Given a nested folder with a good and a broken file
     (tmp_path / "in/covers").mkdir(parents=True)
     (tmp_path / "in/covers/a.png").write_bytes(samples.encoded(samples.picture(), "PNG"))
     (tmp_path / "in/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")

@@ -183,7 +183,7 @@ def test_watching_refreshes_and_ctrl_c_ends_it_with_status_0(status):
         stdout=theirs,
         stderr=theirs,
         env=os.environ | {"COLUMNS": "100"},
-        # A job in the background inherits that Ctrl-C is ignored.
+        # Background jobs inherit an ignored SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     os.close(theirs)

@@ -29,7 +29,7 @@ def group(name: str, *documents: int) -> DocumentGroup:
 
 
 def join(*groups: DocumentGroup) -> list[DocumentGroup]:
-    """What page 7 finds recorded of its groups."""
+    """Join groups on page 7; returns them as recorded."""
     return run_state.join(groups, page=7)
 
 
@@ -126,7 +126,7 @@ def test_a_document_group_is_recorded_and_expires_after_its_claims(database):
 def test_a_document_group_takes_documents_until_it_has_an_outcome(database):
     join(group("cover/run/1", 1))
     other_job = replace(group("cover/run/1", 2), job="job-2")
-    # Of the record come the job and the outcome, of the page the documents.
+    # Job and outcome come from the record, and documents from the page.
     assert join(other_job, group("cover/run/2", 3)) == [group("cover/run/1", 2), group("cover/run/2", 3)]
 
     assert run_state.settle("cover/run/1", OUTCOME).documents == [1, 2]
