@@ -1,4 +1,4 @@
-"""The sweeps, from documents to documents: the Procfile's processes on a real MongoDB server."""
+"""Sweeps from documents to documents: the Procfile's processes on a real MongoDB server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def documents(service: Service) -> Iterator[Documents]:
 
 
 def procfile_with(folder: Path, process: str, module: str) -> Path:
-    """The Procfile, with a module of the tests loaded by the workers of one process."""
+    """Write a Procfile in which the workers of one process also load a module of the tests."""
     run = "LEVEL=${LEVEL:-INFO} dramatiq pipeline.actors "
     before, after = f"\n{process}: {run}", f"tests.support.{module} "
     text = PROCFILE.read_text(encoding="utf-8")
@@ -57,7 +57,7 @@ def procfile_with(folder: Path, process: str, module: str) -> Path:
 
 @pytest.fixture(scope="module")
 def stoppable_notify(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Procfile, with workers of notify that can be stopped and started without a long wait for what they held."""
+    """A Procfile whose notify workers have short leases, so a restart soon receives their messages again."""
     return procfile_with(tmp_path_factory.mktemp("procfile"), "notify", "brief_leases")
 
 
@@ -87,7 +87,7 @@ def objects(service: Service, folder: str) -> list[str]:
     return [each["Key"] for each in listed.get("Contents", [])]
 
 
-def test_channels_end_as_the_contract_has_it(sweeping: Service, world: World, database: Documents) -> None:
+def test_channels_end_as_the_contract_specifies(sweeping: Service, world: World, database: Documents) -> None:
     # Given channels of every kind
     good, other = (world.serve(unique("/cover.png"), picture("PNG", (200 + n, 200))) for n in (0, 1))
     gone, down = world.url(unique("/gone.png")), world.serve(unique("/down.png"), b"later", 503)
@@ -109,9 +109,9 @@ def test_channels_end_as_the_contract_has_it(sweeping: Service, world: World, da
     database.channels.insert_many(before.values())
 
     # When they are swept
-    said = sweep(sweeping, "channels", "--wait")
+    output = sweep(sweeping, "channels", "--wait")
 
-    # Then each has ended as its images have,
+    # Then each document has the outcome of its images,
     after = {channel["_id"]: channel for channel in database.channels.find()}
     for name in ("unchanged", "refused", "marked", "claimed", "nothing"):
         assert after[name] == before[name]
@@ -144,8 +144,8 @@ def test_channels_end_as_the_contract_has_it(sweeping: Service, world: World, da
     assert after["failed"]["metadata"] == {"error": True}
     assert not {"last_image_url", "last_itunes_image"} & set(after["failed"])
 
-    # the command says so,
-    assert "4 done, 1 invalid, 1 failed." in said
+    # the command prints the counts,
+    assert "4 done, 1 invalid, 1 failed." in output
     # and a second sweep finds nothing to do.
     assert "0 done" in sweep(sweeping, "channels", "--wait")
 
@@ -161,10 +161,10 @@ def test_episodes_of_one_channel_with_one_cover_cost_one_fetch(
     resized = sweeping.log.count("stage=resize")
 
     # When they are swept
-    said = sweep(sweeping, "episodes", "--wait")
+    output = sweep(sweeping, "episodes", "--wait")
 
-    # Then all of them have their renditions, for the price of one.
-    assert "500 done" in said
+    # Then all have their renditions, and the cover was fetched and resized once.
+    assert "500 done" in output
     assert world.fetches.count(path) == 1
     assert sweeping.log.count("stage=resize") == resized + 1
     keys = objects(sweeping, title.replace(" ", "_").upper())
@@ -189,22 +189,22 @@ def test_an_episode_without_its_channel_goes_to_custom(sweeping: Service, world:
 
 
 def test_a_url_that_changed_during_the_job_is_swept_again(sweeping: Service, world: World, database: Documents) -> None:
-    # Given an episode whose job waits for notify
+    # Given an episode whose job is waiting for notify
     old, new = (world.serve(unique("/cover.jpg"), picture("JPEG", (400 + n, 300))) for n in (0, 1))
     database.episodes.insert_one({"_id": 1, "itunes_image": old, "metadata": {"kept": 1}})
     sweeping.supervisor.stop("notify.1")
     try:
         sweep(sweeping, "episodes")
         wait_for(lambda: sum(sweeping.counts("notify_bulk")) == 1)
-        # When its URL changes meanwhile
+        # When its URL changes
         database.episodes.update_one({"_id": 1}, {"$set": {"itunes_image": new}})
     finally:
         sweeping.supervisor.start("notify.1")
 
-    # Then nothing but the claim's end is written,
+    # Then only the claim is removed,
     wait_for(lambda: "lock" not in (database.episodes.find_one() or {}), timeout=60)
     assert database.episodes.find_one() == {"_id": 1, "itunes_image": new, "metadata": {"kept": 1}}
-    # and the next sweep takes the new one.
+    # and the next sweep processes the new URL.
     sweep(sweeping, "episodes", "--wait")
     assert (database.episodes.find_one() or {})["last_itunes_image"] == new
 
@@ -212,7 +212,7 @@ def test_a_url_that_changed_during_the_job_is_swept_again(sweeping: Service, wor
 def test_a_scheduled_run_begins_once_although_its_message_is_sent_twice(
     sweeping: Service, world: World, database: Documents
 ) -> None:
-    # Given two schedulers at the same minute
+    # Given two schedulers in the same minute
     from pipeline.actors import broker, sweep_channels
 
     path = unique("/cover.jpg")
@@ -224,7 +224,7 @@ def test_a_scheduled_run_begins_once_although_its_message_is_sent_twice(
     minute = datetime.now(timezone(timedelta(hours=2))).replace(second=0, microsecond=0)
     for seconds in (1.5, 7.25):
         sweep_channels.send_with_options(scheduled_at=str(minute + timedelta(seconds=seconds)))
-    # Then there is one run, and each document is written once.
+    # Then one run exists, and each document is written once.
     wait_for(lambda: database.channels.count_documents({"last_image_url": cover}) == 5, timeout=60)
     due = Schedule(get_settings().sweep_channels_cron).latest(minute)
     run_id = f"channels-{due:%Y-%m-%dT%H:%MZ}"
@@ -248,13 +248,15 @@ def test_a_sweeping_worker_that_is_killed_repeatedly_loses_no_document(
         # When it sweeps
         sweep(service, "episodes", "--wait", timeout=180)
         # Then every document is done,
-        in_hand = [set(json.loads(note.read_text())) for note in deaths.iterdir()]
-        assert [len(page) for page in in_hand] == [10] * 5, "it died of each step, each time with a page in hand"
+        pages = [set(json.loads(note.read_text())) for note in deaths.iterdir()]
+        assert [len(page) for page in pages] == [10] * 5, (
+            "it should die at each step, each time with a page in progress"
+        )
         assert database.episodes.count_documents({"last_itunes_image": {"$in": covers}}) == 100
         assert database.episodes.count_documents({"lock": {"$exists": True}}) == 0
-        # and each cover was fetched once, and once more at the most for each page with it that was in hand at a death.
+        # and each cover was fetched once, plus at most once for each of its pages that was interrupted.
         for n, cover in enumerate(covers):
-            repeats = sum(bool({n, n + 50} & page) for page in in_hand)
+            repeats = sum(bool({n, n + 50} & page) for page in pages)
             assert 1 <= world.fetches.count(cover.removeprefix(world.url(""))) <= 1 + repeats
 
 
@@ -267,7 +269,7 @@ def test_mongodb_down_at_the_write_back_repeats_no_earlier_stage(
     through = url.replace(f":{port}/", f":{line.port}/")
     more = {"MONGO_URL": through, "RETRY_DELAYS": "1,1,1,1,1,1,1,1,1,1", "PYTHONPATH": str(PROCFILE.parent)}
     with running_service(stack, stoppable_notify, **more) as service, MongoClient[dict[str, Any]](url) as client:
-        # Given a job of a sweep that waits for notify
+        # Given a sweep's job that is waiting for notify
         database = client.get_default_database()
         path = unique("/cover.jpg")
         database.channels.insert_one({"_id": 1, "title": "A", "image_url": world.serve(path, picture("JPEG"))})
@@ -280,7 +282,7 @@ def test_mongodb_down_at_the_write_back_repeats_no_earlier_stage(
         wait_for(lambda: service.log.count("mongo_error") >= 1, timeout=60)
         assert "lock" in (database.channels.find_one() or {})
         line.come_up()
-        # Then the document is written when it is back, and nothing is fetched or rendered again.
+        # Then the document is written once MongoDB is back, and nothing is fetched or rendered again.
         wait_for(lambda: "last_image_url" in (database.channels.find_one() or {}), timeout=60)
         assert world.fetches.count(path) == 1
         assert service.log.count("stage=resize") == 1

@@ -1,4 +1,4 @@
-"""Dead letters on a real SQS endpoint: reading them without losing one, sending them through again, deleting them."""
+"""Dead letters on a real SQS endpoint: reading them without loss, redriving them, and deleting them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STAGED = "3" * 32
 
 @pytest.fixture(autouse=True)
 def broker(environment, monkeypatch):
-    """The service's broker, with the queues of this test; one poll waits as little as it can."""
+    """The service's broker with this test's queues; polls do not wait."""
     from pipeline.actors import broker
     from pipeline.ops.dead_letters import reader
 
@@ -43,7 +43,7 @@ def dead(broker):
 
 @pytest.fixture
 def spoiled(monkeypatch):
-    """`spoiled(name, wrapper)` puts `wrapper(call)` in the place of a call of the SQS client."""
+    """`spoiled(name, wrapper)` replaces a method of the SQS client by `wrapper(method)`."""
 
     def spoil(name, wrapper):
         monkeypatch.setattr(aws.sqs(), name, wrapper(getattr(aws.sqs(), name)))
@@ -51,10 +51,10 @@ def spoiled(monkeypatch):
     return spoil
 
 
-# Looking.
+# Browsing.
 
 
-def test_a_letter_says_what_became_of_its_job(dead):
+def test_a_letter_shows_how_its_job_failed(dead):
     put(letter_of(job_at(itunes_image="http://cdn.example/i.png"), UPLOAD, age=3600))
 
     (letter,) = dead.browse()
@@ -69,15 +69,15 @@ def test_a_letter_says_what_became_of_its_job(dead):
     assert timedelta(days=13) < letter.kept_until - letter.last_at < timedelta(days=15)
 
 
-def test_what_was_looked_at_is_there_as_before(dead):
+def test_browsing_leaves_the_letters_unchanged(dead):
     put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(47)), letter_of(job_at(), FETCH, "http_404"))
 
-    for _ in range(12):  # more often than SQS's limit of receives in other queues
+    for _ in range(12):  # more often than the maxReceiveCount of the stages' queues
         assert len(dead.browse()) == 48
         assert (counts("upload_dlq"), counts("fetch_dlq")) == ((47, 0), (1, 0))
 
 
-def test_a_look_that_is_enough_ends_early_and_gives_all_back(dead):
+def test_browsing_up_to_a_limit_ends_early_and_releases_all(dead):
     put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(47)))
     assert len(dead.browse(limit=5)) == 5
     assert counts("upload_dlq") == (47, 0)
@@ -115,8 +115,8 @@ def test_letters_are_found_by_stage_code_host_age_and_ids(dead):
         dead.Filter(stage="uplaod")
 
 
-def test_a_queue_that_grows_meanwhile_is_read_to_its_end_all_the_same(dead, spoiled):
-    # Given letters that come as fast as they are read
+def test_purging_a_queue_that_keeps_growing_ends(dead, spoiled):
+    # Given letters that arrive as fast as they are read
     put(letter_of(job_at(), UPLOAD))
     more = threading.Event()
 
@@ -131,7 +131,7 @@ def test_a_queue_that_grows_meanwhile_is_read_to_its_end_all_the_same(dead, spoi
     spoiled("receive_message", growing)
     survey = dead.survey()
     more.set()
-    # When the letters of the first look are deleted, then only those are, and it ends.
+    # When the surveyed letters are deleted, then only they are, and the purge ends.
     assert dead.purge(dead.Filter(stage="upload"), until=survey.newest) == 1
     more.clear()
     assert counts("upload_dlq")[0] >= 1
@@ -161,30 +161,30 @@ def test_a_letter_that_sqs_delivers_twice_counts_once(dead, spoiled):
     assert counts("upload_dlq") == (0, 0)
 
 
-def test_what_another_reader_holds_is_said(dead, broker):
+def test_letters_leased_by_another_reader_are_counted(dead, broker):
     put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(3)))
     aws.sqs().receive_message(QueueUrl=broker.queue_url("upload_dlq"), VisibilityTimeout=30)
     survey = dead.survey()
     assert (survey.total, survey.hidden) == (2, 1)
 
 
-def test_a_look_that_is_interrupted_gives_everything_back(dead, monkeypatch):
+def test_an_interrupted_browse_releases_everything(dead, monkeypatch):
     put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(25)))
-    begun = threading.Event()
+    started = threading.Event()
 
-    def interrupt(futures, **_):  # as Ctrl-C does, in the thread that waits for the others
-        begun.wait(10)
+    def interrupt(futures, **_):  # as Ctrl-C does, in the waiting thread
+        started.wait(10)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pipeline.ops.dead_letters.reader.wait_for_all", interrupt)
     read = dead.read_letter
-    monkeypatch.setattr(dead, "read_letter", lambda *args: begun.set() or read(*args))
+    monkeypatch.setattr(dead, "read_letter", lambda *args: started.set() or read(*args))
     with pytest.raises(KeyboardInterrupt):
         dead.browse()
     assert counts("upload_dlq") == (25, 0)
 
 
-def test_trouble_in_the_middle_gives_everything_back(dead, spoiled, monkeypatch):
+def test_an_error_while_browsing_releases_everything(dead, spoiled, monkeypatch):
     monkeypatch.setattr("pipeline.ops.dead_letters.reader.PAUSES", (0,))
     put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(25)))
 
@@ -205,7 +205,7 @@ def test_trouble_in_the_middle_gives_everything_back(dead, spoiled, monkeypatch)
     assert counts("upload_dlq") == (25, 0)
 
 
-def test_what_cannot_be_given_back_is_said_and_comes_back_by_itself(dead, spoiled, monkeypatch, caplog):
+def test_letters_that_cannot_be_released_are_logged_and_reappear_later(dead, spoiled, monkeypatch, caplog):
     monkeypatch.setattr("pipeline.ops.dead_letters.reader.PAUSES", (0,))
     put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(25)))
 
@@ -228,10 +228,10 @@ def test_a_namespace_without_queues_is_named(dead, monkeypatch):
         dead.browse()
 
 
-# Sending through again.
+# Redriving.
 
 
-def test_a_redriven_job_is_sent_as_it_was_with_fresh_attempts_and_an_id_of_its_own(dead):
+def test_a_redriven_job_is_unchanged_but_has_fresh_attempts_and_its_own_id(dead):
     live, bulk = job_at(), replace(job_at(), lane=Lane.BULK)
     put(letter_of(live, UPLOAD), letter_of(bulk, UPLOAD))
 
@@ -246,7 +246,7 @@ def test_a_redriven_job_is_sent_as_it_was_with_fresh_attempts_and_an_id_of_its_o
     assert counts("upload_dlq") == (0, 0)
 
 
-def test_only_what_is_meant_is_sent_and_the_rest_is_there_as_before(dead):
+def test_only_matching_letters_are_sent_and_the_rest_stays(dead):
     put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD, ["s3_error", "staged_missing"][n % 2]) for n in range(24)))
 
     assert dead.redrive(dead.Filter(code="staged_missing"), rate=1000).sent.total() == 12
@@ -257,16 +257,16 @@ def test_only_what_is_meant_is_sent_and_the_rest_is_there_as_before(dead):
     assert len(taken("upload")) == 17
 
 
-def test_a_limit_is_that_of_all_letters_together(dead):
-    # Given more letters than SQS gives at once, of two stages
+def test_a_limit_applies_to_all_queues_together(dead):
+    # Given more letters of two stages than one request returns
     put(*(letter_of(job_at(f"http://h/{n}"), [UPLOAD, NOTIFY][n % 2]) for n in range(48)))
-    # When up to 13 are sent, then just as many are.
+    # When up to 13 are redriven, then exactly 13 are sent.
     assert dead.redrive(rate=1000, limit=13).sent.total() == 13
     assert sum(counts(queue)[0] for queue in ("upload_dlq", "notify_dlq")) == 35
 
 
-def test_what_fails_again_is_not_taken_again(dead, broker, monkeypatch):
-    # Given a stage that gives up each job at once
+def test_a_letter_that_fails_again_is_not_redriven_twice(dead, broker, monkeypatch):
+    # Given a stage that fails every job at once
     put(letter_of(job_at(), UPLOAD))
     sent = broker.enqueue_many
 
@@ -276,24 +276,24 @@ def test_what_fails_again_is_not_taken_again(dead, broker, monkeypatch):
         return errors
 
     monkeypatch.setattr(broker, "enqueue_many", failing)
-    # When its letters are redriven, then each goes once, and a new letter stays.
+    # When its letters are redriven, then each is sent once, and a new letter stays.
     assert dead.redrive(rate=1000).sent.total() == 1
     (letter,) = dead.browse()
     assert letter.report_id.endswith(".r2")
 
 
-def test_a_letter_goes_only_after_its_message_was_confirmed(dead, broker, monkeypatch):
+def test_a_letter_is_deleted_only_after_its_message_was_confirmed(dead, broker, monkeypatch):
     put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(4)))
     sent = broker.enqueue_many
     monkeypatch.setattr(
         broker, "enqueue_many", lambda m: [*sent(m[:1]), *[RuntimeError("SQS said no.")] * (len(m) - 1)]
     )
 
-    told: list = []
-    counted = dead.redrive(rate=1000, progress=lambda now: told.append(now.attempted))
+    progress: list = []
+    counted = dead.redrive(rate=1000, progress=lambda now: progress.append(now.attempted))
 
     assert (counted.sent.total(), counted.unsent) == (1, {"SQS said no.": 3})
-    assert told[-1] == 4
+    assert progress[-1] == 4
     assert counts("upload_dlq") == (3, 0)
     assert len(taken("upload")) == 1
 
@@ -307,7 +307,7 @@ def test_a_letter_that_cannot_be_deleted_is_counted_and_stays(dead, spoiled):
     assert counts("upload_dlq") == (1, 0)
 
 
-def test_what_would_be_refused_again_is_left_with_the_reason(dead, broker, monkeypatch):
+def test_letters_that_would_be_rejected_again_stay_with_a_reason(dead, broker, monkeypatch):
     monkeypatch.setenv("QUEUE_URL", broker.queue_url("in"))
     lazy.forget()
     queue, entry = letter_of(job_at(), RESIZE, "bad_job")
@@ -332,7 +332,7 @@ def test_what_would_be_refused_again_is_left_with_the_reason(dead, broker, monke
     assert sum(counts(queue)[0] for queue in DEAD_LETTER_QUEUES.values()) == 4
 
 
-def test_input_whose_reason_has_gone_away_goes_to_the_input_queue(dead, monkeypatch):
+def test_input_that_is_acceptable_now_goes_to_the_input_queue(dead, monkeypatch):
     queue = aws.sqs().create_queue(
         QueueName=f"{get_settings().queue_namespace}-in.fifo", Attributes={"FifoQueue": "true"}
     )["QueueUrl"]
@@ -349,7 +349,7 @@ def test_input_whose_reason_has_gone_away_goes_to_the_input_queue(dead, monkeypa
     assert counts("ingest_dlq") == (0, 0)
 
 
-def test_a_body_that_waits_in_staging_is_fetched_from_there(dead, monkeypatch, broker):
+def test_a_body_in_staging_is_fetched_from_there(dead, monkeypatch, broker):
     monkeypatch.setenv("QUEUE_URL", broker.queue_url("in"))
     lazy.forget()
     key = staging().put(json.dumps({"image_url": "http://h/big", "postback_url": "http://p/"}).encode())
@@ -368,7 +368,7 @@ def test_a_body_that_waits_in_staging_is_fetched_from_there(dead, monkeypatch, b
     assert taken("in")[0]["image_url"] == "http://h/big"
 
 
-def test_what_sqs_moved_itself_goes_again_under_its_own_id(dead):
+def test_a_message_that_sqs_moved_keeps_its_id(dead):
     put(letter_of(job_at(), UPLOAD, with_reason=False))
     (letter,) = dead.browse(dead.Filter(code=dead.NO_REASON))
     assert (letter.attempts, letter.obstacle, letter.report_id) == (0, "", letter.job_id)
@@ -377,9 +377,9 @@ def test_what_sqs_moved_itself_goes_again_under_its_own_id(dead):
     assert len(taken("upload")) == 1
 
 
-def test_jobs_of_sweeps_are_left_to_sweep_retry_but_for_their_write_back(dead):
+def test_a_sweeps_jobs_are_left_to_sweep_retry_except_write_backs(dead):
     put(*(letter_of(sweep_job(), stage, "mongo_error") for stage in (FETCH, UPLOAD, NOTIFY)))
-    put(letter_of(sweep_job(), RESIZE, with_reason=False))  # of this one nobody told the documents
+    put(letter_of(sweep_job(), RESIZE, with_reason=False))  # its failure was never written to the documents
 
     counted = dead.redrive(rate=1000)
 
@@ -412,16 +412,16 @@ def test_a_job_of_a_newer_release_is_left_to_it(dead):
 # Deleting.
 
 
-def test_a_purge_deletes_what_is_meant(dead):
+def test_a_purge_deletes_only_matching_letters(dead):
     put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD, ["s3_error", "bad_job"][n % 2]) for n in range(24)))
-    told: list[int] = []
-    assert dead.purge(dead.Filter(code="bad_job"), progress=told.append) == 12
-    assert told[-1] == 12
+    progress: list[int] = []
+    assert dead.purge(dead.Filter(code="bad_job"), progress=progress.append) == 12
+    assert progress[-1] == 12
     assert counts("upload_dlq") == (12, 0)
     assert {letter.code for letter in dead.browse()} == {"s3_error"}
 
 
-def test_the_pace_is_that_of_all_threads_together(dead):
+def test_the_rate_applies_to_all_threads_together(dead):
     now = [100.0]
     waits: list[float] = []
 
