@@ -172,8 +172,11 @@ class Service:
         return self.take_all(self.queue_url(self.name(queue)))
 
     def staged(self) -> int:
+        return len(self.staged_keys())
+
+    def staged_keys(self) -> set[str]:
         listed = aws.s3().list_objects_v2(Bucket=self.environ["S3_BUCKET"], Prefix="pipeline-staging/")
-        return listed["KeyCount"]
+        return {each["Key"] for each in listed.get("Contents", [])}
 
 
 @pytest.fixture(scope="session")

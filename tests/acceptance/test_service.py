@@ -53,6 +53,7 @@ def wait_for_post(world: World, path: str, count: int = 1, timeout: float = 120)
 def test_raw_json_on_the_fifo_queue_becomes_objects_a_postback_and_a_redirected_message(
     service: Service, world: World
 ) -> None:
+    staged = service.staged_keys()  # left by other tests: bytes of failed sources are kept
     # Given two covers, a redirect queue and a receiver
     jpeg = world.serve(unique("/cover.jpg"), picture("JPEG"))
     png = world.serve(unique("/alpha.png"), picture("PNG", mode="RGBA"))
@@ -123,7 +124,7 @@ def test_raw_json_on_the_fifo_queue_becomes_objects_a_postback_and_a_redirected_
             assert ("http://acs.amazonaws.com/groups/global/AllUsers", "READ") in uris
 
     # and staging and the input queue are empty.
-    wait_for(lambda: service.staged() == 0)
+    wait_for(lambda: service.staged_keys() <= staged)
     assert not service.take_all(service.environ["QUEUE_URL"])
 
 
@@ -346,7 +347,7 @@ def test_twenty_messages_with_every_kind_of_bad_input_mixed_in(service: Service,
 
 def test_no_secret_and_no_query_is_in_any_log(service: Service, world: World) -> None:
     hook = unique("/hook")
-    url = world.serve(unique("/secret.jpg"), picture("JPEG")) + "?token=planted-token"
+    url = world.serve(unique("/secret.jpg"), picture("JPEG", (91, 97))) + "?token=planted-token"  # rendered only here
     url = url.replace("http://", "http://user:planted-password@")
     send_message({"image_url": url, "body": "planted-body", "postback_url": world.url(hook) + "?key=planted-key"})
     post = wait_for(lambda: next((post for post in world.posts if post.path.startswith(hook)), None))

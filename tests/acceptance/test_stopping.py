@@ -1,4 +1,4 @@
-"""Idle processes stop by themselves on SIGTERM."""
+"""Idle processes stop by themselves on SIGTERM, without waiting for the end of their long poll."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.local.embedded import EmbeddedStack
-from tests.acceptance.conftest import Service, running_service
-from tests.support.line import Line
+from tests.acceptance.conftest import STAGES_ALONE, Service, running_service
 from tests.support.waiting import wait_for
 
 #: The processes, each with a text that it logs when it is ready.
@@ -21,19 +20,13 @@ READY = {
     "scheduler.1": "Registered periodic actors",
 }
 
-
-@pytest.fixture(scope="module")
-def line(acceptance_stack: EmbeddedStack) -> Iterator[Line]:
-    """The processes' line to SQS."""
-    with Line(int(acceptance_stack.environ["AWS_ENDPOINT_URL"].rpartition(":")[2])) as line:
-        yield line
+#: Seconds. A process that waited for its poll of 20 s would need longer.
+SHORTER_THAN_A_POLL = 15
 
 
 @pytest.fixture(scope="module")
-def idle(acceptance_stack: EmbeddedStack, line: Line) -> Iterator[Service]:
-    concurrency = {"resize": 0, "upload": 0, "sweep": 0}
-    sqs = f"http://127.0.0.1:{line.port}"
-    with running_service(acceptance_stack, concurrency=concurrency, AWS_ENDPOINT_URL_SQS=sqs) as service:
+def idle(acceptance_stack: EmbeddedStack) -> Iterator[Service]:
+    with running_service(acceptance_stack, concurrency=STAGES_ALONE | {"scheduler": 1}) as service:
         yield service
 
 
@@ -47,13 +40,13 @@ def idle(acceptance_stack: EmbeddedStack, line: Line) -> Iterator[Service]:
     ],
 )
 def test_an_idle_process_ends_by_itself_on_sigterm(idle: Service, process: str, ending: str) -> None:
-    def logged(*texts: str) -> list[str]:
-        return [text for name, text in idle.lines if name == process and any(each in text for each in texts)]
+    def logged(text: str) -> list[str]:
+        return [line for name, line in idle.lines if name == process and text in line]
 
     # Given an idle process
     wait_for(lambda: logged(READY[process]))
     # When it receives SIGTERM, and no one kills it afterwards
     os.kill(idle.supervisor.pid(process) or 0, signal.SIGTERM)
     # Then it ends by itself.
-    (ended,) = wait_for(lambda: logged("it starts again in"))
+    (ended,) = wait_for(lambda: logged("restarting in"), timeout=SHORTER_THAN_A_POLL)
     assert ended.startswith(ending)

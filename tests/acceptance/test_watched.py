@@ -60,6 +60,12 @@ def watched(tmp_path_factory: pytest.TempPathFactory, world: World) -> Iterator[
                 yield Watched(service, line, traces)
 
 
+@pytest.fixture(autouse=True)
+def running(watched: Watched) -> None:
+    """Start the service again if the test before has stopped it."""
+    watched.service.supervisor.start()
+
+
 def send(world: World, path: str, hook: str) -> str:
     """Put a job on the input queue; returns its id."""
     payload = {"image_url": f"{world.url(path)}?token=hush", "bucket_name": "Watched", "postback_url": world.url(hook)}

@@ -14,8 +14,6 @@ class Line:
     def __init__(self, port: int) -> None:
         self.target = port
         self.cut = False
-        self._passing = threading.Event()
-        self._passing.set()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.open: list[socket.socket] = []
@@ -45,7 +43,6 @@ class Line:
     def _copy(self, one: socket.socket, other: socket.socket) -> None:
         with suppress(OSError):
             while data := one.recv(65536):
-                self._passing.wait()
                 other.sendall(data)
         for each in (one, other):
             with suppress(OSError):
@@ -70,12 +67,3 @@ class Line:
             yield
         finally:
             self.come_up()
-
-    @contextmanager
-    def silent(self) -> Iterator[None]:
-        """Accept connections and requests inside, but pass nothing on."""
-        self._passing.clear()
-        try:
-            yield
-        finally:
-            self._passing.set()
