@@ -16,7 +16,7 @@ from tests.support.missing.sitecustomize import WITHOUT
 TESTS = Path(__file__).parent
 
 #: More workers than cores, because tests mostly wait.
-WORKERS_PER_CORE = 3
+WORKERS_PER_CORE = 2
 
 #: Chromium's names on different systems.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

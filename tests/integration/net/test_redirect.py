@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -40,11 +41,15 @@ def received(url: str) -> list[dict[str, Any]]:
 
 
 def look_ups() -> list[str]:
-    """The queue names that are looked up during the test."""
+    """The queue names that this thread looks up during the test. Workers of earlier tests may still be stopping."""
     asked: list[str] = []
-    aws.sqs().meta.events.register(
-        "provide-client-params.sqs.GetQueueUrl", lambda params, **_: asked.append(params["QueueName"])
-    )
+    test = threading.get_ident()
+
+    def note(params: dict[str, str], **_: object) -> None:
+        if threading.get_ident() == test:
+            asked.append(params["QueueName"])
+
+    aws.sqs().meta.events.register("provide-client-params.sqs.GetQueueUrl", note)
     return asked
 
 
