@@ -1,4 +1,4 @@
-"""Doubling waits between attempts."""
+"""Doubling waits while a service is in trouble. Retries of jobs use the delays in `pipeline.settings` instead."""
 
 from __future__ import annotations
 

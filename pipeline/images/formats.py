@@ -1,4 +1,4 @@
-"""The formats that renditions are encoded in, and the settings of their encoders."""
+"""The formats that renditions are encoded in, and the settings of their encoders. `opening` has those of sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sending half of the queue layer: dramatiq-sqs, with a safer and cheaper broker.
+"""The broker: it sends messages, and holds the state that the consumers of a process share.
 
 `SQSBroker` subclasses the upstream broker and differs in these points:
 
@@ -144,7 +144,7 @@ class SQSBroker(upstream.SQSBroker):
         return f"{self.namespace}_{queue_name}"
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 0) -> SQSConsumer:
-        """Return a consumer of `queue_name` that leases up to `prefetch` messages, or a part of them for a bulk queue.
+        """Return a consumer that leases up to `prefetch` messages of a queue, or a quarter of that of a bulk queue.
 
         `timeout` is ignored: dramatiq asks for polls of one second, and the longest poll that SQS allows costs fewer
         requests.

@@ -124,7 +124,7 @@ def write_back(sweep: Sweep, result: WriteBack) -> None:
     group = run_state.settle(sweep.cover, result)
     if group is None:
         logger.warning(
-            "Run %s: a job ended after the claims of its documents. The next run picks them again.", sweep.run
+            "Run %s: a job ended after its documents' claims had expired. The next run selects them again.", sweep.run
         )
         return
     if group.outcome is not None:

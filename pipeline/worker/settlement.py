@@ -1,4 +1,4 @@
-"""Settlement of a message whose stage failed: retry, give up, reject or release. Only this module gives up."""
+"""Settlement of a message whose stage failed: retry, give up, reject or release. Only this module gives a job up."""
 
 from __future__ import annotations
 
