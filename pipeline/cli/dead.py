@@ -121,7 +121,7 @@ def redrive(
     ] = actions.RATE,
     yes: Annotated[bool, typer.Option("--yes", help="Send them without asking.")] = False,
 ) -> None:
-    """Send letters through the pipeline again: all, or those that match every option.
+    """Send letters through the pipeline again: all, or only letters that match every option.
 
     Shows first which letters it would send. Sends nothing without --yes or your confirmation.
 
@@ -165,7 +165,7 @@ def purge(
     older_than: OlderThan = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete them without asking.")] = False,
 ) -> None:
-    """Delete letters permanently: all, or those that match every option.
+    """Delete letters permanently: all, or only letters that match every option.
 
     Shows first which letters it would delete. Deletes nothing without --yes or your confirmation. The bytes of their
     jobs in staging expire by themselves.

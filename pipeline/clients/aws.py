@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pipeline.clients.lazy import Lazy
+from pipeline.clients.lazy import POOL_SIZE, Lazy
 from pipeline.errors import RetryableError
 from pipeline.settings import Settings, get_settings
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
     from pydantic import SecretStr
-
-#: Maximum number of open connections per service: more than any process in the Procfile has threads.
-POOL_SIZE = 64
 
 _DEFAULTS: dict[str, Any] = {"read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}}
 

@@ -9,6 +9,9 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from pipeline.settings import get_settings
 
+#: Connections that each client keeps open to one service: more than the threads of any process in the Procfile.
+POOL_SIZE = 64
+
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -10,15 +10,12 @@ import pymongo
 from pymongo import MongoClient, ReadPreference
 from pymongo.errors import PyMongoError
 
-from pipeline.clients.lazy import Lazy
+from pipeline.clients.lazy import POOL_SIZE, Lazy
 from pipeline.errors import RetryableError, SettingsError
 from pipeline.settings import get_settings
 
 if TYPE_CHECKING:
     from pymongo.database import Database
-
-#: Maximum number of open connections: more than any process in the Procfile has threads.
-POOL_SIZE = 64
 
 #: Error code of MongoDB for a key that already exists.
 DUPLICATE_KEY = 11000

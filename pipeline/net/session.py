@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.clients.lazy import Lazy
+from pipeline.clients.lazy import POOL_SIZE, Lazy
 from pipeline.net.guard import GuardedSession
-
-#: How many connections stay open: more than any process in the Procfile has threads.
-POOL_SIZE = 64
 
 
 @Lazy
