@@ -29,7 +29,7 @@ def fetch(job: Job, source: Source) -> Source:
     """Download and stage one source, or find that it is already published."""
     settings = get_settings()
     recipe = Recipe(settings.renditions, settings.resize_fit)
-    image = download(source.url, partial(host_limiter().slot, lane=job.lane))
+    image = download(source.url, partial(host_limiter().slot, lane=job.lane, folder=job.folder))
     extension = identify(image, max_pixels=settings.max_source_pixels).extension
     content = Content(content_id(image, recipe), extension, recipe)
     if is_published(job.folder, content):

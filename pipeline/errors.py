@@ -5,6 +5,7 @@
     │   ├── Rejected       the input message is unusable: nothing is processed
     │   └── StagedMissing  staged bytes are gone: the job starts again, once
     └── RetryableError     a retry may help, after a delay from the list that `retry` names
+        ├── NoConnection   no connection to the server could be opened
         └── Snoozed        nothing was attempted: the job waits for a free slot
 
 Codes are lower-case words for machines (`http_404`, `too_large`), and their meaning never changes. Sentences are for
@@ -88,6 +89,10 @@ class RetryableError(PipelineError):
         super().__init__(code, message)
         self.retry = retry
         self.retry_after = retry_after
+
+
+class NoConnection(RetryableError):
+    """No connection to the server could be opened: DNS, TCP or TLS failed. No path of a URL can cause this."""
 
 
 class Snoozed(RetryableError):

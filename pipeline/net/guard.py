@@ -282,7 +282,7 @@ class _Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
 
 
-def _as_requested(url: str) -> str:
+def as_requested(url: str) -> str:
     r"""Return `url` as requests sends it, so that all parsers find the same host in it.
 
     For `http://a.example\@b.example/`, requests connects to a.example, while urllib.parse returns b.example.
@@ -297,7 +297,7 @@ def _as_requested(url: str) -> str:
 
 def credentials(url: str) -> HTTPBasicAuth | None:
     """Return the user and password in `url` as UTF-8. requests alone fails on any that are not Latin-1."""
-    user, password = get_auth_from_url(_as_requested(url))
+    user, password = get_auth_from_url(as_requested(url))
     return HTTPBasicAuth(user.encode(), password.encode()) if user or password else None
 
 
@@ -324,7 +324,7 @@ class GuardedSession(requests.Session):
         return super().prepare_request(request)
 
     def should_strip_auth(self, old_url: str, new_url: str) -> bool:
-        strip: bool = super().should_strip_auth(_as_requested(old_url), _as_requested(new_url))  # type: ignore[no-untyped-call]
+        strip: bool = super().should_strip_auth(as_requested(old_url), as_requested(new_url))  # type: ignore[no-untyped-call]
         return strip
 
     def resolve_redirects(self, *_: Any, **__: Any) -> Generator[requests.Response]:

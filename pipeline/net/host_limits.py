@@ -2,6 +2,9 @@
 
 Callers never block. If a host has no free slot, the job is snoozed until one is likely to be free; this does not count
 as an attempt. A slot is good for one request, so each host in a chain of redirects is limited on its own.
+
+A host is a scheme, a name and a port. Only failures to connect open its circuit. A feed can make a healthy host answer
+with any error, but no URL of a scheme, name and port can be connected to while another one cannot.
 """
 
 from __future__ import annotations
@@ -16,12 +19,16 @@ from functools import cache
 from urllib.parse import urlsplit
 
 from pipeline.backoff import Backoff
-from pipeline.errors import PipelineError, Retry, RetryableError, Snoozed
+from pipeline.errors import NoConnection, PipelineError, Retry, RetryableError, Snoozed
+from pipeline.net.guard import as_requested
 from pipeline.settings import get_settings
 from pipeline.stages import Lane
 
-#: Failures in a row after which a host's circuit opens.
+#: Failures in a row after which a host's circuit opens. Each URL counts once in each folder.
 MAX_FAILURES = 20
+
+#: The number of failed folders of a host above which no further folder probes it while its circuit is open.
+MAX_FAILED_FOLDERS = 100
 
 #: Seconds that a circuit stays open, doubled each time that the single request after it fails too. The longest is well
 #: within the 15 minutes that SQS can delay a message.
@@ -40,11 +47,11 @@ MAX_SNOOZE = {Lane.LIVE: 30.0, Lane.BULK: 120.0}
 #: Each snooze is multiplied by a random factor from this range, so that jobs return apart.
 JITTER = (0.8, 1.2)
 
-#: Errors that count as failures of the host, as 5xx does. Any other answer shows that it is healthy.
-HOST_FAILURES = frozenset({"unreachable", "timeout", "tls_error", "incomplete"})
-
 #: Errors that show nothing about the host, because no request was made.
 NEUTRAL_ERRORS = frozenset({"bad_url", "blocked_address"})
+
+#: Ports that a URL need not name.
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 #: The number of known hosts above which those without a recent request are forgotten.
 MAX_HOSTS = 10_000
@@ -56,7 +63,8 @@ class Host:
 
     Attributes:
         busy: Requests in progress.
-        failures: Failures in a row.
+        failures: Hashes of the failures in a row, each of a URL in a folder; up to `MAX_FAILURES`.
+        failed_folders: Hashes of the folders of these failures and of later ones; up to `MAX_FAILED_FOLDERS`.
         open_time: How long its circuit opens; 0 while it is closed.
         open_since: When its circuit opened first, since the host was last healthy.
         open_until: When its circuit lets a single request through.
@@ -66,13 +74,37 @@ class Host:
     """
 
     busy: int = 0
-    failures: int = 0
+    failures: set[int] = field(default_factory=set)
+    failed_folders: set[int] = field(default_factory=set)
     open_time: Backoff = field(default_factory=lambda: Backoff(FIRST_OPEN_TIME, LONGEST_OPEN_TIME))
     open_since: float = 0.0
     open_until: float = 0.0
     request_time: float = ASSUMED_REQUEST_TIME
     last_request: float = 0.0
     booked_until: dict[Lane, float] = field(default_factory=dict)
+
+    def may_be_probed(self, folder: str, now: float) -> bool:
+        """Return whether its open circuit lets a request of `folder` through, one at a time.
+
+        A folder that has not failed yet need not wait, so that the failures of one feed delay no other.
+        """
+        knows_folder = hash(folder) in self.failed_folders or len(self.failed_folders) >= MAX_FAILED_FOLDERS
+        return not self.busy and (now >= self.open_until or not knows_folder)
+
+    def succeeded(self) -> None:
+        """Close its circuit."""
+        self.failures.clear()
+        self.failed_folders.clear()
+        self.open_time.reset()
+
+    def failed(self, url: str, folder: str, now: float) -> None:
+        """Count a failure, and open its circuit after `MAX_FAILURES` of them."""
+        self.failed_folders.add(hash(folder))
+        if len(self.failures) < MAX_FAILURES:
+            self.failures.add(hash((url, folder)))
+        if len(self.failures) >= MAX_FAILURES and now >= self.open_until:  # ignores requests from before it opened
+            self.open_since = self.open_since if self.open_time.wait else now
+            self.open_until = now + self.open_time.next()
 
 
 class HostLimiter:
@@ -97,8 +129,13 @@ class HostLimiter:
             return sum(now < host.open_until for host in self._hosts.values() if host.open_time.wait)
 
     @contextmanager
-    def slot(self, url: str, lane: Lane = Lane.LIVE) -> Iterator[None]:
+    def slot(self, url: str, lane: Lane = Lane.LIVE, folder: str = "") -> Iterator[None]:
         """Take a slot for one request to the host of `url`. The outcome of the block updates the host's circuit.
+
+        Args:
+            url: The URL to be requested.
+            lane: The lane of the job.
+            folder: The folder of the job, to tell feeds apart.
 
         Raises:
             Snoozed: `host_busy`, `host_resting`.
@@ -108,7 +145,7 @@ class HostLimiter:
         if not name:  # the request will report why the URL is bad
             yield
             return
-        host = self._begin(name, lane)
+        host = self._begin(name, lane, folder)
         began, is_healthy = self._clock(), None
         try:
             yield
@@ -117,13 +154,13 @@ class HostLimiter:
             is_healthy = _health_after(error)
             raise
         finally:
-            self._end(host, is_healthy, self._clock() - began)
+            self._end(host, is_healthy, self._clock() - began, url, folder)
 
-    def _begin(self, name: str, lane: Lane) -> Host:
+    def _begin(self, name: str, lane: Lane, folder: str) -> Host:
         with self._lock:
             now = self._clock()
             host = self._hosts.get(name) or self._add(name, now)
-            if host.open_time.wait and (host.busy or now < host.open_until):  # a single request probes it first
+            if host.open_time.wait and not host.may_be_probed(folder, now):
                 if now - host.open_since > HOST_DOWN_AFTER:
                     message = f"{name} has been failing for more than an hour and gets only an occasional request."
                     raise RetryableError("host_down", message, retry=Retry.SOURCE)
@@ -144,22 +181,14 @@ class HostLimiter:
         host.booked_until[lane] = min(max(now, host.booked_until.get(lane, now)) + step, now + MAX_SNOOZE[lane])
         return (host.booked_until[lane] - now) * random.uniform(*JITTER)  # noqa: S311 - no secret is drawn
 
-    def _end(self, host: Host, is_healthy: bool | None, took: float) -> None:
+    def _end(self, host: Host, is_healthy: bool | None, took: float, url: str, folder: str) -> None:
         with self._lock:
             host.busy -= 1
             host.request_time += (took - host.request_time) / 4
             if is_healthy:
-                host.failures = 0
-                host.open_time.reset()
+                host.succeeded()
             elif is_healthy is False:
-                self._failed(host)
-
-    def _failed(self, host: Host) -> None:
-        now = self._clock()
-        host.failures += 1
-        if host.failures >= MAX_FAILURES and now >= host.open_until:  # ignores requests from before it opened
-            host.open_since = host.open_since if host.open_time.wait else now
-            host.open_until = now + host.open_time.next()
+                host.failed(url, folder, self._clock())
 
     def _add(self, name: str, now: float) -> Host:
         if len(self._hosts) >= MAX_HOSTS:
@@ -177,17 +206,19 @@ def host_limiter() -> HostLimiter:
 
 
 def _host_of(url: str) -> str:
-    """Return the host of a URL, with its port unless that is 80 or 443; empty if the URL has no host."""
+    """Return scheme, name and port of the server that a request for `url` connects to; empty if it names none."""
     try:
-        parts = urlsplit(url)
-        name, port = (parts.hostname or "").rstrip("."), parts.port
+        parts = urlsplit(as_requested(url))
+        name, port = (parts.hostname or "").removesuffix("."), parts.port
     except ValueError:
         return ""
-    return name if port in {None, 80, 443} else f"{name}:{port}"
+    if parts.scheme not in DEFAULT_PORTS or not name:
+        return ""
+    return f"{parts.scheme}://{name}" + ("" if port in {None, DEFAULT_PORTS[parts.scheme]} else f":{port}")
 
 
 def _health_after(error: PipelineError) -> bool | None:
     """Return whether an error shows that the host is healthy, or None if it shows nothing."""
     if error.code in NEUTRAL_ERRORS or isinstance(error, Snoozed):
         return None
-    return error.code not in HOST_FAILURES and not error.code.startswith("http_5")
+    return not isinstance(error, NoConnection)

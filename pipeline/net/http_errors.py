@@ -11,10 +11,17 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from requests import RequestException, Response
-from requests.exceptions import ChunkedEncodingError, ContentDecodingError, InvalidHeader, SSLError, Timeout
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from requests.exceptions import (
+    ChunkedEncodingError,
+    ConnectTimeout,
+    ContentDecodingError,
+    InvalidHeader,
+    SSLError,
+    Timeout,
+)
+from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ReadTimeoutError
 
-from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
+from pipeline.errors import NoConnection, PermanentError, PipelineError, Retry, RetryableError
 from pipeline.net.guard import Budget, limited_to
 from pipeline.text import printable
 
@@ -30,16 +37,22 @@ def http_errors(url: str, retry: Retry, budget: Budget) -> Iterator[None]:
 
     Raises:
         PermanentError: `bad_url`, `blocked_address`, `bad_encoding`.
-        RetryableError: `timeout`, `unreachable`, `tls_error`, `incomplete`.
+        NoConnection: `timeout`, `unreachable`, `tls_error`.
+        RetryableError: `timeout`, `unreachable`, `incomplete`, after a connection was opened.
     """
     try:
         with limited_to(budget):
             yield
     except (RequestException, HTTPError, ValueError) as error:
-        raise _translate(error, url, retry) from None  # the original error quotes the query string
+        translated = _translate(error, url, retry)
+        if isinstance(translated, NoConnection) and budget.expired:  # earlier redirects may have used up the time
+            translated = RetryableError(translated.code, translated.message, retry=retry)
+        raise translated from None  # the original error quotes the query string
 
 
-_UNREACHABLE = (RetryableError, "unreachable", "{} could not be reached.")
+_COULD_NOT_BE_REACHED = "{} could not be reached."
+_UNREACHABLE = (RetryableError, "unreachable", _COULD_NOT_BE_REACHED)
+_NO_ANSWER = "{} did not answer in time."
 
 #: The translation of each error type; the first match counts. All libraries raise ValueError for a bad URL, and
 #: InvalidHeader, a ValueError too, for a response with two lengths.
@@ -47,19 +60,24 @@ _TRANSLATIONS: dict[type[Exception] | tuple[type[Exception], ...], tuple[type[Pi
     InvalidHeader: _UNREACHABLE,
     ValueError: (PermanentError, "bad_url", "{} is not a usable http or https URL."),
     ContentDecodingError: (PermanentError, "bad_encoding", "{} did not send the content encoding that it declared."),
-    SSLError: (RetryableError, "tls_error", "{} could not be reached over trusted TLS."),
-    (Timeout, ReadTimeoutError): (RetryableError, "timeout", "{} did not answer in time."),
+    SSLError: (NoConnection, "tls_error", "{} could not be reached over trusted TLS."),
+    ConnectTimeout: (NoConnection, "timeout", _NO_ANSWER),
+    NewConnectionError: (NoConnection, "unreachable", _COULD_NOT_BE_REACHED),
+    (Timeout, ReadTimeoutError): (RetryableError, "timeout", _NO_ANSWER),
     ChunkedEncodingError: (RetryableError, "incomplete", "{} closed the connection before the end of the response."),
     Exception: _UNREACHABLE,
 }
 
 
 def _translate(error: Exception, url: str, retry: Retry) -> PipelineError:
-    if error.args and isinstance(error.args[0], ReadTimeoutError):  # requests reports a stalled body this way
-        error = error.args[0]
+    inner = error.args[0] if error.args else None
+    if isinstance(inner, ReadTimeoutError):  # requests reports a stalled body this way
+        error = inner
+    elif isinstance(inner, MaxRetryError) and isinstance(inner.reason, NewConnectionError):  # refused, or no such name
+        error = inner.reason
     kind, code, sentence = next(ours for theirs, ours in _TRANSLATIONS.items() if isinstance(error, theirs))
     message = sentence.format(shown(url))
-    return RetryableError(code, message, retry=retry) if kind is RetryableError else kind(code, message)
+    return kind(code, message, retry=retry) if issubclass(kind, RetryableError) else kind(code, message)
 
 
 def refusal(url: str, response: Response, later: Retry | None, longest: float = 0) -> PipelineError:

@@ -41,6 +41,7 @@ class Remote:
     port: int
     tls: ssl.SSLContext | None
     speaks_first: bool = False
+    refuses_tls: bool = False
     connections: int = 0
     sent: int = 0
     requests: list[Request] = field(default_factory=list)
@@ -66,6 +67,8 @@ class Remote:
             with closing(sock), sock.makefile("rb") as stream:
                 if self.speaks_first:
                     self.answer(sock, Request("", b""))
+                if self.refuses_tls and stream.peek(1).startswith(b"\x16"):  # the first byte of a TLS handshake
+                    return
                 while head := "".join(takewhile(str.strip, (line.decode("latin-1") for line in stream))):
                     request = Request(head, b"")
                     request.body = stream.read(int(request.header("content-length") or 0))
@@ -85,12 +88,20 @@ class Remote:
 
 @contextmanager
 def remote(
-    behave: Behaviour, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None, speaks_first: bool = False
+    behave: Behaviour,
+    *,
+    host: str = "127.0.0.1",
+    tls: ssl.SSLContext | None = None,
+    speaks_first: bool = False,
+    refuses_tls: bool = False,
 ) -> Iterator[Remote]:
-    """Run a server with this behaviour until the end of the block; `speaks_first` answers before any request."""
+    """Run a server with this behaviour until the end of the block.
+
+    `speaks_first` answers before any request; `refuses_tls` closes a connection that begins with a TLS handshake.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, 0), family=family)
-    server = Remote(behave, listener, listener.getsockname()[1], tls, speaks_first)
+    server = Remote(behave, listener, listener.getsockname()[1], tls, speaks_first, refuses_tls)
     if tls:
         tls.sni_callback = lambda _, name, __: server.server_names.append(name)
     threading.Thread(target=server.accept, daemon=True).start()

@@ -170,7 +170,7 @@ def test_pre_commit_fetches_nothing_and_runs_the_tools_of_lint() -> None:
 
 # The errors.
 
-RAISED = {"PipelineError", "PermanentError", "RetryableError", "Snoozed", "Rejected", "Reason"}
+RAISED = {"PipelineError", "PermanentError", "RetryableError", "NoConnection", "Snoozed", "Rejected", "Reason"}
 CODE = re.compile(r"[a-z][a-z0-9_]*")
 
 

@@ -19,7 +19,7 @@ import trustme
 import urllib3.util.connection
 
 from pipeline.clients import lazy
-from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
+from pipeline.errors import NoConnection, PermanentError, PipelineError, Retry
 from pipeline.net.download import download
 from pipeline.net.guard import NOT_PUBLIC, Budget, is_allowed
 from pipeline.net.http_errors import http_errors, shown
@@ -249,7 +249,7 @@ class TestTLS:
             # When a URL of the second is fetched
             error = failure(server.url(host="b.example"))
         # Then a new connection is made, and its certificate is refused
-        assert (type(error), error.code, server.connections) == (RetryableError, "tls_error", 2)
+        assert (type(error), error.code, server.connections) == (NoConnection, "tls_error", 2)
 
     @pytest.mark.parametrize(
         ("names", "made"),
@@ -272,7 +272,7 @@ class TestTLS:
         with remote(always(OK), tls=self.context(authority, *names, **made)) as server:
             error = failure(server.url("/x?token=1", host="a.example"))
         assert (type(error), error.code, error.message) == (
-            RetryableError,
+            NoConnection,
             "tls_error",
             "a.example/x could not be reached over trusted TLS.",
         )

@@ -8,25 +8,31 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import count
 
 import pytest
 
 from pipeline.clients import lazy
-from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError, Snoozed
+from pipeline.errors import NoConnection, PermanentError, PipelineError, Retry, RetryableError, Snoozed
 from pipeline.net import host_limits as hosts
 from pipeline.net.download import download
+from pipeline.net.guard import Budget
 from pipeline.net.host_limits import (
     FIRST_OPEN_TIME,
     HOST_DOWN_AFTER,
     LONGEST_OPEN_TIME,
+    MAX_FAILED_FOLDERS,
     MAX_FAILURES,
     MAX_SNOOZE,
     HostLimiter,
 )
+from pipeline.net.http_errors import http_errors
+from pipeline.net.session import http
 from pipeline.stages import Lane
 from tests.support.untrusted_servers import Remote, Request, always, answer, remote, settings
 from tests.support.waiting import wait_for
 
+NUMBERS = count()
 URL, OTHER = "https://covers.example/a.jpg", "https://other.example/a.jpg"
 
 
@@ -57,14 +63,14 @@ def host_limiter(clock: Clock) -> HostLimiter:
     return HostLimiter(4, clock)
 
 
-def failing(code: str) -> PipelineError:
-    return RetryableError(code, "A failure.", retry=Retry.SOURCE)
+def failing(code: str = "unreachable") -> PipelineError:
+    return NoConnection(code, "A failure.", retry=Retry.SOURCE)
 
 
-def ask(host_limiter: HostLimiter, error: PipelineError | None = None, url: str = URL) -> None:
+def ask(host_limiter: HostLimiter, error: PipelineError | None = None, url: str = URL, folder: str = "FOLDER") -> None:
     """Make one request that ends like this."""
     try:
-        with host_limiter.slot(url):
+        with host_limiter.slot(url, folder=folder):
             if error:
                 raise error
     except PipelineError as raised:
@@ -72,13 +78,14 @@ def ask(host_limiter: HostLimiter, error: PipelineError | None = None, url: str 
             raise
 
 
-def fail(host_limiter: HostLimiter, times: int = MAX_FAILURES, code: str = "unreachable") -> None:
+def fail(host_limiter: HostLimiter, times: int = MAX_FAILURES, folder: str = "FOLDER") -> None:
+    """Fail to connect for as many URLs of one host."""
     for _ in range(times):
-        ask(host_limiter, failing(code))
+        ask(host_limiter, failing(), f"{URL}?{next(NUMBERS)}", folder)
 
 
-def snooze(host_limiter: HostLimiter, url: str = URL, lane: Lane = Lane.LIVE) -> Snoozed:
-    with pytest.raises(Snoozed) as caught, host_limiter.slot(url, lane):
+def snooze(host_limiter: HostLimiter, url: str = URL, lane: Lane = Lane.LIVE, folder: str = "FOLDER") -> Snoozed:
+    with pytest.raises(Snoozed) as caught, host_limiter.slot(url, lane, folder):
         pass
     return caught.value
 
@@ -105,19 +112,33 @@ class TestAtATime:
 
     @pytest.mark.parametrize(
         "url",
-        ["http://covers.example/", "https://COVERS.example.:443/", "https://user:secret@covers.example/b?c#d"],
+        [
+            "https://COVERS.example.:443/",
+            "https://user:secret@covers.example/b?c#d",
+            r"https://covers.example\@other.example/",
+        ],
     )
     def test_all_spellings_of_a_host_share_its_slots(self, url: str) -> None:
         host_limiter = HostLimiter(1)
         with host_limiter.slot(URL):
             assert "secret" not in str(snooze(host_limiter, url))
 
-    def test_another_port_is_another_host(self) -> None:
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "https://covers.example:8443/",
+            "https://covers.example:80/",
+            "http://covers.example/",
+            "http://covers.example:443/",
+            "https://covers.example../",
+        ],
+    )
+    def test_another_scheme_name_or_port_is_another_host(self, url: str) -> None:
         host_limiter = HostLimiter(1)
-        with host_limiter.slot(URL), host_limiter.slot("https://covers.example:8443/"):
+        with host_limiter.slot(URL), host_limiter.slot(url):
             pass
 
-    @pytest.mark.parametrize("url", ["", "no url", "http://[::1/", "http://host:port/", "http:///path"])
+    @pytest.mark.parametrize("url", ["", "no url", "http://[::1/", "http://host:port/", "http:///path", "ftp://host/"])
     def test_invalid_urls_pass_without_a_slot(self, url: str) -> None:
         with HostLimiter(1).slot(url), HostLimiter(1).slot(url):
             pass
@@ -153,10 +174,9 @@ class TestSnoozes:
 
 
 class TestOpenCircuits:
-    @pytest.mark.parametrize("code", ["unreachable", "timeout", "tls_error", "incomplete", "http_500", "http_503"])
-    def test_twenty_failures_in_a_row_open_it(self, host_limiter: HostLimiter, clock: Clock, code: str) -> None:
-        fail(host_limiter, MAX_FAILURES - 1, code)
-        ask(host_limiter, failing(code))
+    def test_twenty_failures_to_connect_in_a_row_open_it(self, host_limiter: HostLimiter, clock: Clock) -> None:
+        fail(host_limiter, MAX_FAILURES - 1)
+        ask(host_limiter, failing())
         # Then it is snoozed for the rest of that time, and other hosts are not.
         clock.now += 10
         error = snooze(host_limiter)
@@ -164,12 +184,50 @@ class TestOpenCircuits:
         assert FIRST_OPEN_TIME - 10 <= error.wait < FIRST_OPEN_TIME - 9
         ask(host_limiter, url=OTHER)
 
-    @pytest.mark.parametrize("code", ["http_404", "http_429", "not_an_image", "too_large", "empty"])
-    def test_answers_that_prove_the_host_healthy_end_the_row(self, host_limiter: HostLimiter, code: str) -> None:
+    @pytest.mark.parametrize(
+        "error",
+        [
+            *(PermanentError(code, "An answer.") for code in ("http_404", "not_an_image", "too_large", "empty")),
+            *(RetryableError(code, "A failure.") for code in ("timeout", "incomplete", "http_429", "http_500")),
+        ],
+        ids=lambda error: error.code,
+    )
+    def test_errors_after_a_connection_end_the_row(self, host_limiter: HostLimiter, error: PipelineError) -> None:
         fail(host_limiter, MAX_FAILURES - 1)
-        ask(host_limiter, PermanentError(code, "An answer."))
+        ask(host_limiter, error)
         fail(host_limiter, MAX_FAILURES - 1)
         ask(host_limiter)
+
+    def test_a_url_counts_once_in_a_folder(self, host_limiter: HostLimiter) -> None:
+        for _ in range(2 * MAX_FAILURES):
+            ask(host_limiter, failing())
+        for n in range(MAX_FAILURES - 1):
+            assert not host_limiter.open_circuits
+            ask(host_limiter, failing(), folder=f"FOLDER-{n}")
+        assert host_limiter.open_circuits == 1
+
+    def test_a_folder_that_has_not_failed_probes_it_at_once(self, host_limiter: HostLimiter) -> None:
+        # Given a host whose circuit one folder opened
+        fail(host_limiter)
+        # When another folder's request succeeds, one at a time, then the circuit is closed for all.
+        with host_limiter.slot(URL, folder="OTHER"):
+            snooze(host_limiter, folder="THIRD")
+        assert not host_limiter.open_circuits
+        ask(host_limiter)
+
+    def test_a_folder_whose_probe_failed_waits_like_the_others(self, host_limiter: HostLimiter, clock: Clock) -> None:
+        fail(host_limiter)
+        ask(host_limiter, failing(), folder="OTHER")
+        # Then it waits, the probe of the other folder did not prolong the rest,
+        assert snooze(host_limiter, folder="OTHER").wait <= FIRST_OPEN_TIME + 1
+        # and a third folder may probe it.
+        ask(host_limiter, folder="THIRD")
+
+    def test_the_folders_that_may_probe_it_at_once_are_limited(self, host_limiter: HostLimiter) -> None:
+        fail(host_limiter)
+        for n in range(MAX_FAILED_FOLDERS - 1):
+            ask(host_limiter, failing(), folder=f"FOLDER-{n}")
+        snooze(host_limiter, folder="OTHER")
 
     @pytest.mark.parametrize("code", ["bad_url", "blocked_address"])
     def test_errors_without_a_request_do_not_count(self, host_limiter: HostLimiter, code: str) -> None:
@@ -198,7 +256,7 @@ class TestOpenCircuits:
         open_times = []
         fail(host_limiter)
         for _ in range(6):
-            open_times.append(host_limiter._hosts["covers.example"].open_time.wait)
+            open_times.append(host_limiter._hosts["https://covers.example"].open_time.wait)
             clock.now += open_times[-1]
             fail(host_limiter, 1)
         assert open_times == [30, 60, 120, 240, 300, 300]
@@ -210,7 +268,7 @@ class TestOpenCircuits:
         fail(host_limiter)
         for slot in under_way:
             slot.__exit__(RetryableError, failing("timeout"), None)
-        assert host_limiter._hosts["covers.example"].open_time.wait == FIRST_OPEN_TIME
+        assert host_limiter._hosts["https://covers.example"].open_time.wait == FIRST_OPEN_TIME
 
     def test_no_trial_request_goes_while_one_from_before_it_opened_is_under_way(
         self, host_limiter: HostLimiter, clock: Clock
@@ -328,12 +386,48 @@ def test_a_dead_server_is_left_alone_and_a_redirect_to_it_does_not_count_against
 
         with remote(behave) as redirecting:
             # Given a server that redirects to a dead one
-            for _ in range(MAX_FAILURES):
-                with pytest.raises(RetryableError, match="unreachable"):
-                    download(redirecting.url(), host_limiter.slot)
+            for n in range(MAX_FAILURES):
+                with pytest.raises(NoConnection, match="unreachable"):
+                    download(redirecting.url(), partial(host_limiter.slot, folder=f"FOLDER-{n}"))
             # Then the dead one is not asked any more, directly or by the redirect,
             for url in (dead, redirecting.url()):
                 with pytest.raises(Snoozed, match="host_resting"):
-                    download(url, host_limiter.slot)
+                    download(url, partial(host_limiter.slot, folder="FOLDER-0"))
             # and the other server's own covers are still fetched.
             assert download(redirecting.url("/own.jpg"), host_limiter.slot) == b"picture"
+
+
+@pytest.mark.parametrize("by_redirect", [False, True])
+def test_https_urls_at_a_plain_http_server_do_not_rest_it(monkeypatch: pytest.MonkeyPatch, by_redirect: bool) -> None:
+    settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.0/8")
+    host_limiter = HostLimiter(4)
+
+    def behave(server: Remote, request: Request) -> Iterator[bytes]:
+        wrong = server.url(request.path).replace("http:", "https:")
+        yield answer(302, b"", f"Location: {wrong}") if request.path.startswith("/wrong") else answer(200, b"picture")
+
+    with remote(behave, refuses_tls=True) as server:
+        # Given a feed with 40 URLs of another scheme at the port of an honest host
+        for n in range(40):
+            url = server.url(f"/wrong-{n}")
+            with pytest.raises(RetryableError):
+                download(url if by_redirect else url.replace("http:", "https:"), host_limiter.slot)
+        # Then only that scheme rests, and the honest covers are fetched.
+        with pytest.raises(Snoozed, match="host_resting"):
+            download(server.url().replace("http:", "https:"), host_limiter.slot)
+        assert download(server.url(), host_limiter.slot) == b"picture"
+
+
+def test_a_host_is_not_blamed_for_time_that_earlier_redirects_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.0/8")
+    host_limiter, spent = HostLimiter(4), Budget(seconds=0, wire_bytes=1000)
+    with remote(always(answer(200, b"picture"))) as honest:
+        for n in range(MAX_FAILURES):
+            url = honest.url(f"/{n}")
+            with (
+                pytest.raises(RetryableError, match="timeout"),
+                host_limiter.slot(url),
+                http_errors(url, Retry.SOURCE, spent),
+            ):
+                http().get(url)
+    assert not host_limiter.open_circuits
