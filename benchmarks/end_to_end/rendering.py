@@ -1,7 +1,7 @@
 """Rendering alone: one process that renders covers repeatedly, and does nothing else.
 
 python rendering.py SECONDS COVER...              one line of JSON: CPU milliseconds per image, and the number of images
-python rendering.py SECONDS --as-worker COVER...  with the malloc settings of a worker process (pipeline.worker.malloc)
+python rendering.py SECONDS --as-worker COVER...  with the malloc settings of a worker process (pipeline.images.malloc)
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+from pipeline.images.malloc import keep_freed_blocks
 from pipeline.images.sandbox import render
 from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
-from pipeline.worker.malloc import keep_freed_blocks
 
 AS_WORKER = "--as-worker"
 

@@ -1,49 +1,59 @@
-"""Rendering in a sandbox: risky formats are decoded in a child process with resource limits.
+"""Rendering in a sandbox: every image is decoded and encoded in a child process that has no rights.
 
-The memory and time for a JPEG, PNG, GIF or WebP follow from its header. An AVIF may contain a picture a thousand times
-larger than its container claims, and a TIFF almost anything. A BMP may use run-length coding, which Pillow decodes in
-Python for seconds. The child process may run out of memory or time, or crash, without harm to the worker. It gets none
-of the worker's environment, so no credentials. Starting it takes 0.1 s of CPU, which is acceptable because few covers
-have these formats.
+A decoder that an image takes over, crashes or blocks must not cost more than that image. The child has no environment
+and thus no credentials. The kernel refuses it files, sockets, processes and the memory of others (seccomp.py), and
+limits its memory and its CPU time. The worker sends bytes and receives renditions, and trusts no answer.
 
-Each process renders one image at a time, directly or in a child, while its other threads wait for S3 and SQS. Two
-images at once would compete for the caches of one core and need the memory of two.
+The child lives long, because starting it takes 0.4 s of CPU. It is replaced after `IMAGES_PER_CHILD` images and
+whenever it ends. An image that ends its child is tried once more in a new one, because an earlier image may have
+damaged the first; then it is refused.
 
-    python -m pipeline.images.sandbox    the child: reads a line of JSON and the source, writes JSON and the renditions
+Each process renders one image at a time, while its other threads wait for S3 and SQS. Two images at once would compete
+for the caches of one core and need the memory of two.
 """
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import json
-import resource
+import logging
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
-from typing import Any, BinaryIO, Final
+import time
+from collections.abc import Mapping
+from typing import Any, Final
 
 from pipeline.errors import PermanentError, PipelineError, RetryableError
-from pipeline.images import render as images
+from pipeline.images.child_process import ChildProcess, Ended, Malformed, Overdue
+from pipeline.images.malloc import KEPT
 from pipeline.images.opening import MAX_DECODER_BYTES, format_of
 from pipeline.recipe import Recipe
 
-#: Arguments of the interpreter. Nobody would read Pillow's warnings.
-CHILD: Final = ("-W", "ignore", "-m", "pipeline.images.sandbox")
-#: Formats that are rendered in a child process.
-SANDBOXED: Final = {"AVIF", "TIFF", "BMP"}
-#: Seconds of CPU for a child. The largest AVIF that is accepted takes 1.5, the slowest BMP 5.
-CPU_SECONDS: Final = 15
-#: Seconds for a child that may have to wait for a CPU. Eight images, two for each of four threads, then finish within
-#: the stage's time limit.
-TIMEOUT: Final = 30
+logger = logging.getLogger(__name__)
 
-_ONE_AT_A_TIME: Final = threading.Lock()
+#: Arguments of the interpreter: no module from the current folder, and no warnings of Pillow.
+CHILD: tuple[str, ...] = ("-P", "-W", "ignore", "-m", "pipeline.images.sandbox_child")
+#: Seconds of CPU for an image. The largest AVIF that is accepted takes 1.5, the slowest BMP 5.
+CPU_SECONDS: Final = 15
+#: Seconds for an image that may have to wait for a CPU.
+TIMEOUT: Final = 30
+#: Seconds for a child to start on a busy machine.
+START_TIMEOUT: Final = 60
+#: Images after which a child is replaced, so that nothing that one of them leaves behind lasts.
+IMAGES_PER_CHILD: Final = 1_000
+#: Bytes of a rendition in addition to four for each pixel: the container of its format.
+_CONTAINER_BYTES: Final = 65_536
+
+#: Codes that a child may answer with.
+_CODES: Final = {"too_large", "broken_image", "unsupported_format", "not_an_image"}
+
+
+class _Crashed(PermanentError):
+    """The image ended its child, or blocked it, or took it over. It is refused if this happens twice."""
 
 
 def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels: int) -> dict[str, bytes]:
-    """Render an image safely: like `images.render`, but one at a time in each process, and in a child if necessary.
+    """Render an image like `images.render`, but in the sandbox, and one at a time in each process.
 
     Args:
         source: the bytes of the image.
@@ -55,81 +65,149 @@ def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels
         The encoded renditions by name.
 
     Raises:
-        PermanentError: as in `images.render`.
-        RetryableError: `out_of_memory`, or `time_limit` for a child that takes too long.
+        PermanentError: as in `images.render`; `broken_image` or `too_large` if the image ends its decoder.
+        RetryableError: `out_of_memory` if this host has too little.
     """
     limits = {"max_pixels": max_pixels, "max_decoded_pixels": max_decoded_pixels}
+    request = {"recipe": recipe.encode(), "limits": limits, "cpu_seconds": CPU_SECONDS}
     while not _ONE_AT_A_TIME.acquire(timeout=1):
         pass  # so that a time limit interrupts the wait, and not the work after it
     try:
-        if format_of(source) in SANDBOXED:
-            return _render_in_child(source, recipe, limits)
-        return images.render(source, recipe, **limits)
+        try:
+            return _SANDBOX.render(request, source, recipe)
+        except _Crashed as error:
+            logger.warning("A decoder ended: %s The image is tried once more.", error.message)
+            return _SANDBOX.render(request, source, recipe)
     finally:
         _ONE_AT_A_TIME.release()
 
 
-def _render_in_child(source: bytes, recipe: Recipe, limits: dict[str, int]) -> dict[str, bytes]:
-    rlimits = {"DATA": MAX_DECODER_BYTES, "CPU": CPU_SECONDS, "CORE": 0}
-    request = {"rlimits": rlimits, "recipe": recipe.encode(), "limits": limits}
+def why_unfiltered() -> str:
+    """Start a child and return why the kernel does not filter its system calls; an empty string if it does.
+
+    Raises:
+        RuntimeError: the child does not start.
+    """
+    sandbox = _Sandbox()
     try:
-        child = subprocess.run(  # noqa: S603 - this interpreter and this module
-            [sys.executable, *CHILD],
-            input=json.dumps(request).encode() + b"\n" + source,
-            capture_output=True,  # libtiff prints much about broken images
-            env={"PYTHONPATH": str(Path(__file__).parents[2])},
-            start_new_session=True,  # Ctrl-C stops the worker only, which finishes its images
-            timeout=TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise RetryableError("time_limit", f"Decoding the image took more than {TIMEOUT} seconds.") from error
-    if child.returncode < 0:
-        raise _ended_by(signal.Signals(-child.returncode), str(format_of(source)))
-    if child.returncode > 0:
-        raise RuntimeError(f"the child process failed: {child.stderr.decode(errors='replace')[-2000:]}")
-    head, _, body = child.stdout.partition(b"\n")
-    return _renditions(json.loads(head), body)
+        return sandbox.start()
+    finally:
+        sandbox.close()
 
 
-def _ended_by(cause: signal.Signals, name: str) -> PipelineError:
-    if cause == signal.SIGXCPU:
-        return PermanentError("too_large", f"Decoding the {name} image takes more than {CPU_SECONDS} seconds.")
-    if cause in (signal.SIGKILL, signal.SIGTERM):  # most likely by the system, for lack of memory
+class _Sandbox:
+    """The child of this process, started when it is first needed."""
+
+    def __init__(self) -> None:
+        self._child: ChildProcess | None = None
+        self._memory = 0  # bytes of address space before the first image
+
+    def start(self) -> str:
+        """Start the child. The result and the error are those of `why_unfiltered`."""
+        self._child = ChildProcess(CHILD)
+        try:
+            head, _ = self._child.receive(most=0, deadline=time.monotonic() + START_TIMEOUT)
+        except (Ended, Overdue, Malformed) as error:
+            self.close()
+            raise RuntimeError(f"the sandbox did not start: {error!r}") from error
+        answer = json.loads(head)  # no image has been near this child
+        self._memory = answer["address_space"]
+        return str(answer["unfiltered"])
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child:
+            self._child.kill()
+        self._child = None
+
+    def render(self, request: Mapping[str, Any], source: bytes, recipe: Recipe) -> dict[str, bytes]:
+        """Render an image, or raise `_Crashed` or the errors of the module's `render`."""
+        if self._child is None and (reason := self.start()):
+            _warn_once(reason)
+        try:
+            renditions = self._exchange(request, source, recipe)
+        except (Ended, Overdue, Malformed) as error:
+            self.close()
+            raise _judged(error, str(format_of(source))) from error
+        except PipelineError:
+            raise
+        except BaseException:  # the time limit of the actor: the child's answer would be read as the next one's
+            self.close()
+            raise
+        return renditions
+
+    def _exchange(self, request: Mapping[str, Any], source: bytes, recipe: Recipe) -> dict[str, bytes]:
+        assert self._child  # noqa: S101 - it has been started
+        child, sizes = self._child, recipe.renditions
+        child.limit_memory(self._memory + KEPT + MAX_DECODER_BYTES + 3 * len(source))
+        most = sum(4 * each.width * each.height + _CONTAINER_BYTES for each in sizes)
+        head, body = child.exchange(json.dumps(request).encode(), source, most=most, seconds=TIMEOUT)
+        if child.answered > IMAGES_PER_CHILD:  # its first answer was that it is ready
+            self.close()
+        return _renditions(_parsed(head), body, [each.name for each in sizes])
+
+
+_SANDBOX: Final = _Sandbox()
+_ONE_AT_A_TIME: Final = threading.Lock()
+_warned: Final = threading.Event()
+atexit.register(_SANDBOX.close)  # the kernel does it too; this leaves no zombie
+
+
+def _warn_once(reason: str) -> None:
+    if not _warned.is_set():
+        _warned.set()
+        logger.warning("Images are decoded without a filter of system calls: %s. Limits of resources remain.", reason)
+
+
+def _judged(error: Ended | Overdue | Malformed, name: str) -> PipelineError:
+    """Return the error of an image whose child gave no usable answer."""
+    if isinstance(error, Overdue):
+        return _Crashed("too_large", f"Decoding the {name} image takes more than {TIMEOUT} seconds.")
+    if isinstance(error, Malformed):
+        return _Crashed("broken_image", f"The {name} image is broken: its decoder gave an unusable answer.")
+    if error.status == -signal.SIGPROF:
+        return PermanentError("too_large", f"Decoding the {name} image takes more than {CPU_SECONDS} seconds of CPU.")
+    if -error.status in (signal.SIGKILL, signal.SIGTERM):  # most likely by the system, for lack of memory
         return RetryableError("out_of_memory", "There was not enough memory to process the image.")
-    return PermanentError("broken_image", f"The {name} image is broken: its decoder crashed with {cause.name}.")
+    cause = signal.Signals(-error.status).name if error.status < 0 else f"exit status {error.status}"
+    return _Crashed("broken_image", f"The {name} image is broken: its decoder crashed with {cause}.")
 
 
-def _renditions(answer: dict[str, Any], body: bytes) -> dict[str, bytes]:
+def _parsed(head: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(head)
+    except (ValueError, RecursionError) as error:
+        raise Malformed("the answer is not JSON") from error
+    if not isinstance(answer, dict):
+        raise Malformed("the answer is not an object")
+    return answer
+
+
+def _renditions(answer: dict[str, Any], body: bytes, names: list[str]) -> dict[str, bytes]:
+    """Return the renditions of an answer, or raise its error.
+
+    Raises:
+        Malformed: the answer is neither.
+    """
     if "error" in answer:
-        code, message = answer["error"]
-        if code == "out_of_memory":  # the child's limit, not the machine's, so a retry cannot help
-            megabytes = MAX_DECODER_BYTES // 1_000_000
-            raise PermanentError("too_large", f"Decoding the image takes more than {megabytes} MB of memory.")
-        raise PermanentError(code, message)
+        raise _answered_error(answer["error"])
+    lengths = answer.get("lengths")
+    if not isinstance(lengths, list) or len(lengths) != len(names):
+        raise Malformed("the answer has not one length for each rendition")
+    if not all(type(length) is int and length >= 0 for length in lengths) or sum(lengths) != len(body):
+        raise Malformed("the lengths are not those of the renditions")
     renditions, start = {}, 0
-    for name, size in answer["sizes"].items():
-        renditions[name] = body[start : start + size]
-        start += size
+    for name, length in zip(names, lengths, strict=True):
+        renditions[name] = body[start : start + length]
+        start += length
     return renditions
 
 
-def main(stdin: BinaryIO, stdout: BinaryIO) -> None:
-    """Render one image: the work of the child process."""
-    request = json.loads(stdin.readline())
-    for name, limit in request["rlimits"].items():
-        kind = getattr(resource, f"RLIMIT_{name}")  # DATA limits allocations, without the code of libraries
-        with contextlib.suppress(ValueError, OSError):  # a lower limit is set already
-            resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
-    recipe, source = Recipe.decode(request["recipe"]), stdin.read()
-    renditions: dict[str, bytes] = {}
-    try:
-        renditions = images.render(source, recipe, **request["limits"])
-        answer: dict[str, Any] = {"sizes": {name: len(data) for name, data in renditions.items()}}
-    except PipelineError as error:
-        answer = {"error": [error.code, error.message]}
-    stdout.write(json.dumps(answer).encode() + b"\n" + b"".join(renditions.values()))
-
-
-if __name__ == "__main__":
-    main(sys.stdin.buffer, sys.stdout.buffer)
+def _answered_error(answer: Any) -> PermanentError:
+    match answer:
+        case ["out_of_memory", str()]:  # the child's limit, not the machine's, so a retry cannot help
+            megabytes = MAX_DECODER_BYTES // 1_000_000
+            return PermanentError("too_large", f"Decoding the image takes more than {megabytes} MB of memory.")
+        case [str(code), str(message)] if code in _CODES:
+            return PermanentError(code, "".join(filter(str.isprintable, message[:300])))
+    raise Malformed("the answer has an unknown error")

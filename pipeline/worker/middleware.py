@@ -13,10 +13,10 @@ from dramatiq.common import iter_queue
 from dramatiq.middleware import SkipMessage
 from dramatiq.worker import Worker
 
+from pipeline.images.malloc import keep_freed_blocks, trim
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
 from pipeline.sqs.consumer import SQSConsumer
 from pipeline.stages import NOTIFY, SWEEP_QUEUES
-from pipeline.worker.malloc import keep_freed_blocks, trim
 
 logger = logging.getLogger(__name__)
 

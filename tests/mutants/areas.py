@@ -22,6 +22,7 @@ AREAS: dict[str, tuple[str, ...]] = {
         "pipeline/images/opening.py",
         "pipeline/images/decoding.py",
         "pipeline/images/sandbox.py",
+        "pipeline/images/child_process.py",
     ),
     "storage": ("pipeline/storage/s3.py", "pipeline/storage/staging.py", "pipeline/storage/publish.py"),
     "notify": ("actors/notify.py", "pipeline/net/notifications.py", "pipeline/net/http_errors.py"),

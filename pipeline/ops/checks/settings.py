@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.images.codecs import fast_paths
+from pipeline.images.sandbox import why_unfiltered
 from pipeline.ops.checks.environment import unread_variables
 from pipeline.ops.checks.model import Check, Context, Row, fail, ok, skip, warn
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
@@ -120,6 +121,23 @@ def _codecs(_: Context) -> Iterator[Row]:
             yield warn(work, "By Pillow instead of the faster library; the images are equally good.", hint)
 
 
+def _sandbox(_: Context) -> Iterator[Row]:
+    """Start the process that decodes images, and report whether the kernel confines it."""
+    try:
+        reason = why_unfiltered()
+    except RuntimeError as error:
+        yield fail("sandbox", f"Images cannot be decoded: {error}.", "Its traceback is on standard error.")
+        return
+    if reason:
+        yield warn(
+            "sandbox",
+            f"Images are decoded without a filter of system calls: {reason}. Limits of memory, time and files remain.",
+            "Run resize on Linux with seccomp, and in a container that allows the system call.",
+        )
+    else:
+        yield ok("sandbox", "Images are decoded in a process without files, network or secrets.")
+
+
 def memory() -> int:
     """Return the memory of this host or container, in bytes."""
     sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
@@ -174,5 +192,6 @@ CHECKS = (
 HOST_CHECKS = (
     Check("This host", "memory", "Compares the memory with the needs of resize.", _memory, frozenset({"resize"})),
     Check("This host", "codecs", "Lists the libraries that process pixels.", _codecs, frozenset({"resize"})),
+    Check("This host", "sandbox", "Tries the process that decodes images.", _sandbox, frozenset({"resize"})),
     Check("This host", "clock", "Compares the clock with the dates of SQS's and S3's responses.", _clock),
 )

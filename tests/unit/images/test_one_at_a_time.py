@@ -49,11 +49,10 @@ def test_an_image_waits_for_the_previous_one(monkeypatch: pytest.MonkeyPatch, im
     monkeypatch.setattr(sandbox, "_ONE_AT_A_TIME", process_lock)
     process_lock.lock.acquire()
     begun: list[object] = []
-    for module, function in ((sandbox.images, "render"), (sandbox.subprocess, "run")):
-        real = getattr(module, function)
-        monkeypatch.setattr(module, function, lambda *a, real=real, **k: begun.append(real) or real(*a, **k))
+    real = sandbox._Sandbox.render
+    monkeypatch.setattr(sandbox._Sandbox, "render", lambda *a: begun.append(a) or real(*a))
     with ThreadPoolExecutor() as pool:
-        # When another thread renders one, itself or in a child process
+        # When another thread renders one
         second = pool.submit(rendered, picture(image_format))
         wait_for(lambda: process_lock.asked or second.done())
         # Then it begins when the first has ended, and not before.

@@ -1,40 +1,113 @@
-"""Dangerous pictures are rendered in a child process, so that a crash ends the child and not the worker."""
+"""The sandbox: it renders as the libraries do, an image can harm only itself, and code in a decoder reaches nothing."""
 
 from __future__ import annotations
 
 import os
 import signal
 import struct
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from pipeline.errors import PermanentError, RetryableError
+from pipeline.errors import PermanentError, PipelineError, RetryableError
 from pipeline.images import render as images
 from pipeline.images import sandbox
+from tests.corpus import samples
 from tests.support.pictures import LIMITS, corners, encoded, recipe
+from tests.support.waiting import wait_for
+
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "ICO")
+HOOK = ("-P", "-m", "tests.support.decoder_hook")
+ONE = recipe("5x5")
 
 
-@pytest.mark.parametrize("name", ["AVIF", "TIFF", "PNG"])
-def test_a_child_renders_as_the_worker_does(name: str) -> None:
-    data = encoded(corners(), name)
-    wanted = recipe("40x40", "5X7", fit="contain")
-    assert sandbox.render(data, wanted, **LIMITS) == images.render(data, wanted, **LIMITS)
+@pytest.fixture(autouse=True)
+def _own_child() -> Iterator[None]:
+    sandbox._SANDBOX.close()
+    yield
+    sandbox._SANDBOX.close()
 
 
-@pytest.mark.parametrize(
-    ("source", "code"),
-    [
-        (encoded(corners(), "AVIF")[:-40], "broken_image"),
-        (encoded(corners(2000, 2000), "TIFF"), "too_large"),
-        (encoded(corners(), "PNG")[:-40], "broken_image"),
-    ],
-)
-def test_errors_are_passed_on(source: bytes, code: str) -> None:
-    with pytest.raises(PermanentError) as caught:
-        sandbox.render(source, recipe("5x5"), **LIMITS)
-    assert caught.value.code == code
+@pytest.fixture
+def hooked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use a decoder that runs Python code."""
+    monkeypatch.setattr(sandbox, "CHILD", HOOK)
+
+
+def run(code: str) -> dict[str, bytes]:
+    return sandbox.render(textwrap.dedent(code).encode(), ONE, **LIMITS)
+
+
+def refused(code: str) -> PipelineError:
+    with pytest.raises(PipelineError) as caught:
+        run(code)
+    return caught.value
+
+
+def child() -> int:
+    assert sandbox._SANDBOX._child
+    return sandbox._SANDBOX._child.pid
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class TestRendering:
+    @pytest.mark.parametrize("name", FORMATS)
+    def test_renditions_are_those_of_the_libraries(self, name: str) -> None:
+        data = encoded(corners(), name)
+        wanted = recipe("40x40", "5X7", fit="contain")
+        assert sandbox.render(data, wanted, **LIMITS) == images.render(data, wanted, **LIMITS)
+
+    def test_they_are_for_every_file_of_the_small_corpus(self) -> None:
+        # Given good files of every format, mode and profile, when each is rendered in the sandbox
+        for name, data, _ in samples.good():
+            made = sandbox.render(data, recipe("50x40"), max_pixels=4_000_000, max_decoded_pixels=4_000_000)
+            # Then the bytes are the same as without it
+            assert made == images.render(data, recipe("50x40"), max_pixels=4_000_000, max_decoded_pixels=4_000_000), (
+                name
+            )
+
+    @pytest.mark.parametrize(
+        ("source", "code"),
+        [
+            (encoded(corners(), "AVIF")[:-40], "broken_image"),
+            (encoded(corners(2000, 2000), "TIFF"), "too_large"),
+            (encoded(corners(), "PNG")[:-40], "broken_image"),
+            (b"<svg/>", "unsupported_format"),
+            (b"text", "not_an_image"),
+        ],
+    )
+    def test_errors_are_passed_on(self, source: bytes, code: str) -> None:
+        with pytest.raises(PermanentError) as caught:
+            sandbox.render(source, ONE, **LIMITS)
+        assert caught.value.code == code
+        # And the child goes on
+        first = child()
+        assert sandbox.render(encoded(corners(), "PNG"), ONE, **LIMITS)
+        assert child() == first
+
+    def test_it_works_from_any_folder(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        # Given a folder with a module that has the name of one of Python's
+        (tmp_path / "json.py").write_text("raise SystemExit(9)")
+        monkeypatch.chdir(tmp_path)
+        assert sandbox.render(encoded(corners(), "TIFF"), ONE, **LIMITS)
+
+    def test_an_image_of_many_pipefuls_is_rendered(self) -> None:
+        noise = Image.effect_noise((1500, 1500), 200).convert("RGB")
+        data, most = encoded(noise, "BMP"), {"max_pixels": 2_250_000, "max_decoded_pixels": 2_250_000}
+        assert len(data) > 6_000_000
+        assert sandbox.render(data, recipe("1400x1400"), **most) == images.render(data, recipe("1400x1400"), **most)
 
 
 def lying_avif(side: int) -> bytes:
@@ -45,90 +118,305 @@ def lying_avif(side: int) -> bytes:
     return data.replace(true, false)
 
 
-def test_a_picture_larger_than_its_container_ends_at_the_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given an AVIF that takes far more memory than its header claims
-    data = lying_avif(5000)
-    assert images.identify(data, max_pixels=1024)
-    monkeypatch.setattr(sandbox, "MAX_DECODER_BYTES", 60_000_000)
-    # When it is rendered
-    with pytest.raises(PermanentError) as caught:
-        sandbox.render(data, recipe("5x5"), **LIMITS)
-    # Then the decoder ran out of memory
-    assert caught.value.code in {"too_large", "broken_image"}
-    # And an honest one has enough
-    assert sandbox.render(encoded(corners(), "AVIF"), recipe("5x5"), **LIMITS)
+class TestLimits:
+    def test_a_picture_larger_than_its_container_ends_at_the_memory_limit(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given an AVIF that takes far more memory than its header claims
+        data = lying_avif(5000)
+        assert images.identify(data, max_pixels=1024)
+        monkeypatch.setattr(sandbox, "MAX_DECODER_BYTES", 20_000_000)
+        monkeypatch.setattr(sandbox, "KEPT", 0)
+        # When it is rendered
+        with pytest.raises(PermanentError) as caught:
+            sandbox.render(data, ONE, **LIMITS)
+        # Then the decoder ran out of memory
+        assert caught.value.code in {"too_large", "broken_image"}
+        # And an honest one has enough
+        assert sandbox.render(encoded(corners(), "AVIF"), ONE, **LIMITS)
+
+    def test_code_that_takes_all_memory_gets_no_more_than_the_limit(self, hooked: None) -> None:
+        error = refused(
+            """
+            blocks = []
+            try:
+                while True:
+                    blocks.append(mmap.mmap(-1, 64_000_000))
+            except OSError:
+                result = len(blocks)
+            """
+        )
+        assert int(error.message) * 64_000_000 <= sandbox.KEPT + sandbox.MAX_DECODER_BYTES + 1000
+
+    def test_running_out_of_memory_is_permanent(self, hooked: None) -> None:
+        error = refused("from pipeline.errors import RetryableError as R; raise R('out_of_memory', '')")
+        assert isinstance(error, PermanentError)
+        assert (error.code, "850 MB" in error.message) == ("too_large", True)
+
+    def test_an_image_has_a_limit_of_cpu_time(self, hooked: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sandbox, "CPU_SECONDS", 0.1)
+        # Given code that counts its attempts outside of the sandbox: each starts a child
+        starts = counted_starts(monkeypatch)
+        error = refused("while True: pass")
+        # Then its own CPU time has ended it, which no second attempt would change
+        assert (error.code, "CPU" in error.message, len(starts)) == ("too_large", True, 1)
+
+    @pytest.mark.parametrize(
+        "code", ["time.sleep(600)", "signal.signal(signal.SIGPROF, signal.SIG_IGN)\nwhile True: pass"]
+    )
+    def test_an_image_that_blocks_is_refused_after_two_attempts(
+        self, hooked: None, monkeypatch: pytest.MonkeyPatch, code: str
+    ) -> None:
+        assert refused("").code == "broken_image"  # the first child has started
+        starts = counted_starts(monkeypatch)
+        monkeypatch.setattr(sandbox, "TIMEOUT", 0.2)
+        monkeypatch.setattr(sandbox, "CPU_SECONDS", 0.1)
+        error = refused(code)
+        assert (type(error).__bases__[0], error.code, len(starts)) == (PermanentError, "too_large", 1)
+
+    def test_a_large_source_may_take_more(self) -> None:
+        padding = encoded(corners(), "BMP") + bytes(60_000_000)
+        assert sandbox.render(padding, ONE, **LIMITS)
 
 
-@pytest.mark.parametrize(
-    ("cause", "error", "code"),
-    [
-        (signal.SIGSEGV, PermanentError, "broken_image"),
-        (signal.SIGABRT, PermanentError, "broken_image"),
-        (signal.SIGXCPU, PermanentError, "too_large"),
-        (signal.SIGKILL, RetryableError, "out_of_memory"),
-    ],
-)
-def test_a_crashed_child_does_not_affect_the_worker(
-    monkeypatch: pytest.MonkeyPatch, cause: signal.Signals, error: type[Exception], code: str
-) -> None:
-    # Given a decoder that ends its process
-    crash = ["-c", f"import os; os.kill(os.getpid(), {cause.value})"]
-    monkeypatch.setattr(sandbox, "CHILD", crash)
-    # Then the error names the cause
-    with pytest.raises(error) as caught:
-        sandbox.render(encoded(corners(), "TIFF"), recipe("5x5"), **LIMITS)
-    assert caught.value.code == code
+def counted_starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows with each start of a child."""
+    starts: list[int] = []
+    real = sandbox._Sandbox.start
+
+    def start(self: sandbox._Sandbox) -> str:
+        starts.append(1)
+        return real(self)
+
+    monkeypatch.setattr(sandbox._Sandbox, "start", start)
+    return starts
 
 
-def test_an_error_at_the_memory_limit_is_permanent(monkeypatch: pytest.MonkeyPatch) -> None:
-    say = """import json; print(json.dumps({"error": ["out_of_memory", "There was not enough."]}))"""
-    monkeypatch.setattr(sandbox, "CHILD", ["-c", say])
-    with pytest.raises(PermanentError, match="850 MB") as caught:
-        sandbox.render(encoded(corners(), "TIFF"), recipe("5x5"), **LIMITS)
-    assert caught.value.code == "too_large"
+class TestCrashes:
+    @pytest.mark.parametrize(
+        ("code", "cause"),
+        [
+            ("ctypes.string_at(0)", "SIGSEGV"),
+            ("os.abort()", "SIGABRT"),
+            ("os._exit(0)", "exit status 0"),
+            ("raise SystemExit(3)", "exit status 3"),
+            ("os.close(1); time.sleep(600)", "exit status 0"),
+        ],
+    )
+    def test_an_image_that_ends_two_decoders_is_broken(
+        self, hooked: None, monkeypatch: pytest.MonkeyPatch, code: str, cause: str
+    ) -> None:
+        monkeypatch.setattr("pipeline.images.child_process._GRACE", 0.1)
+        starts = counted_starts(monkeypatch)
+        error = refused(code)
+        assert isinstance(error, PermanentError)
+        assert (error.code, cause in error.message, len(starts)) == ("broken_image", True, 2)
+        # And the next image is rendered
+        assert run("made = {'5x5': b'fine'}") == {"5x5": b"fine"}
+
+    def test_an_image_is_not_blamed_for_the_one_before(self, hooked: None) -> None:
+        # Given an image that damaged its decoder and was rendered all the same
+        run("kept['damage'] = True; made = {'5x5': b'first'}")
+        # When the damage ends the decoder of the next one, then that one is rendered
+        assert run("'damage' in kept and ctypes.string_at(0); made = {'5x5': b'second'}") == {"5x5": b"second"}
+
+    @pytest.mark.parametrize("cause", [signal.SIGKILL, signal.SIGTERM])
+    def test_a_decoder_ended_by_the_system_is_retried_later(self, hooked: None, cause: signal.Signals) -> None:
+        assert refused("").code == "broken_image"
+        killer = threading.Timer(0.05, os.kill, (child(), cause))
+        killer.start()
+        error = refused("time.sleep(600)")
+        killer.join()
+        assert (type(error), error.code) == (RetryableError, "out_of_memory")
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            "FRAME.pack(2**31, 0)",
+            "FRAME.pack(2, 2**31) + b'{}'",
+            "FRAME.pack(2, 0) + b'[]'",
+            "FRAME.pack(2, 0) + b'{}'",
+            "FRAME.pack(2, 0) + b'{{'",
+            "FRAME.pack(60_000, 0) + b'[' * 60_000",
+            "FRAME.pack(15, 4) + b'{\"lengths\":[3]}' + b'four'",
+            "FRAME.pack(18, 0) + b'{\"lengths\":[-1,1]}'",
+            "FRAME.pack(17, 1) + b'{\"lengths\":[true]}' + b'x'",
+            'FRAME.pack(28, 0) + b\'{"error":["worker_crashed",1]}\'',
+            'FRAME.pack(33, 0) + b\'{"error":["worker_crashed","text"]}\'',
+        ],
+    )
+    def test_an_unusable_answer_is_a_broken_image(self, hooked: None, answer: str) -> None:
+        error = refused(f"os.write(1, {answer}); time.sleep(600)")
+        assert (error.code, "unusable" in error.message) == ("broken_image", True)
+
+    def test_a_message_is_one_printable_line(self, hooked: None) -> None:
+        assert refused("result = 'a\\n\\x1b[31mb' + 'c' * 999").message == "a[31mb" + "c" * 292
+
+    def test_a_child_that_does_not_start_is_an_error_of_ours(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sandbox, "CHILD", ("-c", "raise SystemExit(7)"))
+        with pytest.raises(RuntimeError, match="7"):
+            sandbox.render(encoded(corners(), "TIFF"), ONE, **LIMITS)
+
+    def test_an_interrupted_image_does_not_answer_for_the_next(
+        self, hooked: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Interrupt(BaseException):
+            pass
+
+        def interrupt(*_: object) -> None:
+            raise Interrupt
+
+        # Given an image whose actor reached its time limit
+        refused("")
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.images.child_process._wait", interrupt)
+            with pytest.raises(Interrupt):
+                run("made = {'5x5': b'late'}")
+        # When the next one is rendered, then it gets its own answer
+        assert run("made = {'5x5': b'next'}") == {"5x5": b"next"}
 
 
-def test_a_child_has_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "CPU_SECONDS", 0)
-    with pytest.raises(PermanentError) as caught:
-        sandbox.render(encoded(corners(900, 900), "AVIF"), recipe("900x900"), **LIMITS)
-    assert caught.value.code == "too_large"
+ATTACKS = {
+    "open a file": "os.open({file!r}, os.O_RDONLY)",
+    "read the environment of its parent": "open(f'/proc/{{os.getppid()}}/environ').read()",
+    "read the memory of its parent": "open(f'/proc/{{os.getppid()}}/mem', 'rb').read(1)",
+    "write a file": "open({file!r} + '.new', 'w')",
+    "list a folder": "os.listdir('/')",
+    "open a socket": "socket.socket()",
+    "connect two sockets": "socket.socketpair()",
+    "fork": "os.fork()",
+    "start a thread": "__import__('_thread').start_new_thread(time.sleep, (0,))",
+    "start a program": "subprocess.run(['/bin/true'])",
+    "become a program": "os.execv('/bin/true', ['true'])",
+    "signal its parent": "os.kill(os.getppid(), signal.SIGTERM)",
+    "stop itself as if by the system": "signal.raise_signal(signal.SIGKILL)",
+    "trace its parent": "check(ctypes.CDLL(None, use_errno=True).ptrace(16, os.getppid(), 0, 0))",
+    "become dumpable": "check(ctypes.CDLL(None, use_errno=True).prctl(4, 1, 0, 0, 0))",
+    "raise its limits": "__import__('resource').setrlimit(7, (1000, 1000))",
+    "make memory executable": "mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC)",
+    "change its user": "os.setuid(0)",
+    "make a pipe": "os.pipe()",
+}
+ATTEMPT = """
+import errno
+def check(returned):
+    if returned == -1:
+        raise OSError(ctypes.get_errno(), "refused")
+try:
+    {attack}
+    result = "done"
+except (OSError, RuntimeError, ValueError, ImportError) as error:
+    result = "refused"
+"""
 
 
-def test_a_child_that_waits_too_long_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "CHILD", ["-c", "import time; time.sleep(60)"])
-    monkeypatch.setattr(sandbox, "TIMEOUT", 0.05)
-    with pytest.raises(RetryableError) as caught:
-        sandbox.render(encoded(corners(), "TIFF"), recipe("5x5"), **LIMITS)
-    assert caught.value.code == "time_limit"
+class TestCodeInADecoder:
+    def test_the_kernel_filters_its_system_calls(self) -> None:
+        assert sandbox.why_unfiltered() == ""
+
+    @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+    def test_it_cannot(self, hooked: None, attack: str, tmp_path: Path) -> None:
+        file = tmp_path / "secret"
+        file.write_text("planted")
+        code = ATTEMPT.format(attack=attack.format(file=str(file)))
+        # Given an attack that works here, in the same process as credentials, when a decoder tries it
+        error = refused(code)
+        # Then the kernel refuses it, and the image ends with a code
+        assert (error.code, error.message) == ("broken_image", "refused")
+        assert list(tmp_path.iterdir()) == [file]
+
+    def test_it_has_no_environment(self, hooked: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_SECRET_KEY_S3", "SECRET")
+        assert set(refused("result = ' '.join(os.environ)").message.split()) <= {
+            "PYTHONPATH", "OPENBLAS_NUM_THREADS", "LC_CTYPE",
+        }  # fmt: skip
+
+    def test_it_has_no_descriptor_of_its_parent(self, hooked: None, tmp_path: Path) -> None:
+        # Given a worker with an open file that children inherit
+        with (tmp_path / "secret").open("w") as secret:
+            os.set_inheritable(secret.fileno(), True)
+            # When a decoder looks at its descriptors
+            nodes = refused(
+                """
+                found = []
+                for number in range(256):
+                    try:
+                        found.append(os.fstat(number).st_ino)
+                    except OSError:
+                        pass
+                result = " ".join(map(str, found))
+                """
+            ).message.split()
+            # Then it has its pipes, and not the file
+            assert 3 <= len(nodes) <= 5
+            assert str(os.fstat(secret.fileno()).st_ino) not in nodes
+
+    def test_without_a_filter_limits_remain_and_one_warning_is_logged(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        # Given a machine without a filter
+        monkeypatch.setattr(sandbox, "CHILD", (*HOOK, "unfiltered"))
+        monkeypatch.setattr(sandbox, "_warned", threading.Event())
+        assert "no filter" in sandbox.why_unfiltered()
+        # When code opens files and sockets, then its limits refuse them
+        for attack in ("open a file", "open a socket", "write a file"):
+            code = ATTEMPT.format(attack=ATTACKS[attack].format(file=str(tmp_path / "x")))
+            assert refused(code).message == "refused"
+        # And the log says so once, although a second child was started
+        run_crash = refused("os._exit(0)")
+        assert run_crash.code == "broken_image"
+        assert [record.message for record in caplog.records].count(warning_of(caplog)) == 1
 
 
-def test_a_failure_not_caused_by_the_image_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "CHILD", ["-c", "raise KeyError('who knows')"])
-    with pytest.raises(RuntimeError, match="who knows"):
-        sandbox.render(encoded(corners(), "TIFF"), recipe("5x5"), **LIMITS)
+def warning_of(caplog: pytest.LogCaptureFixture) -> str:
+    return next(record.message for record in caplog.records if "without a filter" in record.message)
 
 
-def test_a_child_finds_its_code_from_any_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert sandbox.render(encoded(corners(), "TIFF"), recipe("5x5"), **LIMITS)
+PROGRAM = """
+import sys, threading, time
+from pipeline.images import sandbox
+from tests.support.pictures import LIMITS, corners, encoded, recipe
+thread = threading.Thread(target=sandbox.render, args=(encoded(corners(), "PNG"), recipe("5x5")), kwargs=LIMITS)
+thread.start()
+thread.join()
+print(sandbox._SANDBOX._child.pid, flush=True)
+if sys.argv[1] == "exit":
+    sys.exit()
+time.sleep(600)
+"""
 
 
-def test_a_child_uses_the_same_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a child that prints its module search path
-    monkeypatch.setattr(sandbox, "CHILD", ("-c", "import os, sys; sys.exit(os.environ['PYTHONPATH'])"))
-    with pytest.raises(RuntimeError) as caught:
-        sandbox.render(encoded(corners(), "TIFF"), recipe("5x5"), **LIMITS)
-    assert str(Path(sandbox.__file__).parents[2]) in str(caught.value)
+class TestLife:
+    def test_a_child_serves_many_images_and_threads(self) -> None:
+        # Given an image rendered by a thread that has ended
+        data = encoded(corners(), "PNG")
+        thread = threading.Thread(target=sandbox.render, args=(data, ONE), kwargs=LIMITS)
+        thread.start()
+        thread.join()
+        first = child()
+        # When other threads render, then the same child does it
+        assert sandbox.render(data, ONE, **LIMITS)
+        assert (child(), is_alive(first)) == (first, True)
 
+    def test_a_child_is_replaced_after_its_images(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sandbox, "IMAGES_PER_CHILD", 2)
+        starts = counted_starts(monkeypatch)
+        for _ in range(5):
+            sandbox.render(encoded(corners(), "PNG"), ONE, **LIMITS)
+        assert len(starts) == 3
 
-def test_a_child_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a child that prints its environment
-    monkeypatch.setenv("AWS_SECRET_KEY_S3", "SECRET")
-    say = 'import json, os; print(json.dumps({"error": ["said", " ".join(os.environ)]}))'
-    monkeypatch.setattr(sandbox, "CHILD", ["-c", say])
-    with pytest.raises(PermanentError) as caught:
-        sandbox.render(encoded(corners(), "TIFF"), recipe("5x5"), **LIMITS)
-    # Then it has none of our variables
-    assert "AWS_SECRET_KEY_S3" in os.environ
-    assert "AWS" not in caught.value.message
+    @pytest.mark.parametrize("end", ["exit", "kill"])
+    def test_a_child_ends_with_its_parent(self, end: str) -> None:
+        # Given a worker with a child
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+        with subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, end], stdout=subprocess.PIPE, env=environment, text=True
+        ) as worker:
+            assert worker.stdout
+            pid = int(worker.stdout.readline())
+            # When the worker exits or is killed
+            if end == "kill":
+                worker.kill()
+            worker.wait()
+        # Then so does its child
+        wait_for(lambda: not is_alive(pid))

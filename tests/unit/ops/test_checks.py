@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError
 
 from pipeline.clients import lazy
+from pipeline.images import sandbox
 from pipeline.ops.checks import mongo, settings
 from pipeline.ops.checks.aws_answers import ask, meaning
 from pipeline.ops.checks.model import CheckStatus, Context, Row
@@ -156,6 +157,18 @@ def test_on_platforms_without_a_wheel_its_absence_is_no_warning(monkeypatch: pyt
     assert statuses(rows("codecs")) == [(CheckStatus.WARN, "resizing")]
     monkeypatch.setattr(settings, "_LACKS_RESIZER", True)
     assert statuses(rows("codecs")) == []
+
+
+def test_a_sandbox_without_a_filter_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert statuses(rows("sandbox")) == []
+    monkeypatch.setattr(settings, "why_unfiltered", lambda: "seccomp failed: Function not implemented")
+    assert statuses(rows("sandbox")) == [(CheckStatus.WARN, "sandbox")]
+    assert "Function not implemented" in rows("sandbox")[0].message
+
+
+def test_a_sandbox_that_does_not_start_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "CHILD", ("-c", "raise SystemExit(7)"))
+    assert statuses(rows("sandbox")) == [(CheckStatus.FAIL, "sandbox")]
 
 
 def test_too_little_memory_for_resize_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

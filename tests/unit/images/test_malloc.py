@@ -38,7 +38,7 @@ def test_a_worker_keeps_the_memory_of_its_last_image(boots: bool, least: int, mo
 
 
 LARGE = """
-from pipeline.worker.malloc import keep_freed_blocks, trim
+from pipeline.images.malloc import keep_freed_blocks, trim
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 // 10**6
 keep_freed_blocks()

@@ -1,4 +1,4 @@
-"""Memory of a worker that renders images: blocks that one image freed serve the next.
+"""Memory of a process that renders images: blocks that one image freed serve the next.
 
 By default glibc returns large blocks to the system as soon as they are freed, and the system clears every page again
 for the next image. For a cover of 3000 x 3000 that is 3 to 4 of 46 ms of CPU (docs/performance.md). Without glibc,
@@ -8,8 +8,10 @@ Pillow's own pool keeps some of its blocks instead.
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 from contextlib import suppress
+from functools import cache
 from typing import Final
 
 from PIL import _imaging
@@ -69,11 +71,35 @@ def trim() -> None:
     https://man7.org/linux/man-pages/man3/malloc_trim.3.html
     """
     with suppress(OSError, AttributeError):
-        with open("/proc/self/statm", encoding="ascii") as statm:  # the second number is the resident pages
-            resident = int(statm.read().split()[1]) * resource.getpagesize()
-        if resident < LARGE_PROCESS:
+        if resident() < LARGE_PROCESS:
             return
         libc = ctypes.CDLL(None)
         libc.mallinfo2.restype = _Mallinfo
         if libc.mallinfo2().field8 > KEPT:
             libc.malloc_trim(0)
+
+
+def resident() -> int:
+    """Return the resident memory of this process in bytes.
+
+    Raises:
+        OSError: there is no /proc.
+    """
+    return _statm(1)
+
+
+def address_space() -> int:
+    """Return the size of this process's address space in bytes, or 0 if there is no /proc."""
+    with suppress(OSError):
+        return _statm(0)
+    return 0
+
+
+def _statm(field: int) -> int:
+    return int(os.pread(_statm_file(os.getpid()), 100, 0).split()[field]) * resource.getpagesize()
+
+
+@cache
+def _statm_file(pid: int) -> int:
+    """Open a file that stays open, because a sandbox cannot open it."""
+    return os.open(f"/proc/{pid}/statm", os.O_RDONLY)
