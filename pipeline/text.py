@@ -23,6 +23,15 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(char if char.isprintable() or char in keep else "?" for char in text)
 
 
+def shorten(text: str, limit: int) -> str:
+    """Cut a text to at most `limit` characters; a text that was cut ends in "…".
+
+    >>> shorten("example.org/cover.jpg", 12)
+    'example.org…'
+    """
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
 def parse_age(text: str) -> timedelta:
     """Parse `90s`, `30m`, `12h`, `7d` or `2w`.
 

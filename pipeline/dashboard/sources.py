@@ -15,6 +15,7 @@ from pipeline.dashboard.polling import DepthHistory, PolledValue, Poller
 from pipeline.dashboard.sweeps import RunView
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log.reader import FailureGroup, JobHistory, Minute
+from pipeline.monitoring.job_log.search import search
 from pipeline.monitoring.queue_depths import DEAD, Depth, depths
 from pipeline.ops.dead_letters.actions import browse
 from pipeline.ops.dead_letters.letter import DeadLetter
@@ -116,7 +117,7 @@ class Sources:
 def _job_log() -> JobLogView:
     now = datetime.now(UTC)
     return JobLogView(
-        latest=job_log_reader.latest(JOBS),
+        latest=search(limit=JOBS).jobs,
         failures=job_log_reader.failures(now - FAILURES_AGE),
         minutes=job_log_reader.rates(now - RATES_AGE),
     )

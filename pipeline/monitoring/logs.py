@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pipeline.settings import Settings
+from pipeline.text import shorten
 
 if TYPE_CHECKING:
     from pipeline.events import Event
@@ -63,7 +64,7 @@ def log_event(event: Event) -> None:
     JSON lines also have the keys `job`, `stage`, `outcome`, `seconds` and `attempt`, and for errors `code` and `wait`.
     """
     wait = f" in {event.wait:.1f} s" if event.wait else ""
-    reason = f" {event.code}: {event.message[:300]}" if event.code else ""
+    reason = f" {event.code}: {shorten(event.message, 300)}" if event.code else ""
     _stages.info(
         "stage=%s job=%s outcome=%s seconds=%.3f%s%s",
         event.stage,

@@ -23,7 +23,10 @@ from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, Rea
 
 from pipeline.errors import NoConnection, PermanentError, PipelineError, Retry, RetryableError
 from pipeline.net.guard import Budget, limited_to
-from pipeline.text import printable
+from pipeline.text import printable, shorten
+
+#: Maximum length of a shown URL, in characters.
+MAX_SHOWN = 200
 
 
 @contextmanager
@@ -110,13 +113,22 @@ def _retry_after(response: Response, longest: float) -> float | None:
     return min(max(seconds, 0.0), longest)
 
 
-def shown(url: str) -> str:
-    """Return the host and path of `url`, which logs and errors may show (contract, section 7). Never raises."""
+def shown(url: str, limit: int = MAX_SHOWN) -> str:
+    """Return the host, port and path of `url`, which logs and errors may show (contract, section 7). Never raises.
+
+    A text longer than `limit` ends in "…".
+    """
     try:
         parts = urlsplit(url)
         # A password with an unescaped slash looks like a port and a path: http://user:12/34@host/
         clear = parts.port is None or "@" in parts.netloc or "@" not in parts.path
     except ValueError:
         clear = False
-    text = f"{parts.hostname}{parts.path}" if clear and parts.hostname else "the URL"
-    return printable(text)[:200]
+    if not clear or not parts.hostname:
+        return "the URL"
+    host = parts.hostname if parts.port is None else f"{_bracketed(parts.hostname)}:{parts.port}"
+    return shorten(printable(f"{host}{parts.path}"), limit)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -95,7 +95,7 @@ def test_submit_waits_and_shows_how_each_job_ended(service: Service, world: Worl
     assert "SECRET" not in done.stdout
     for size in ("50x50", "250X250", "800x800"):
         assert re.search(rf"  {size} +http://\S+/images-resized/A_B/[0-9a-f]{{32}}_{size}\.png\n", done.stdout)
-    assert "http_404 in fetch: 127.0.0.1/cli/none.png answered 404" in done.stdout
+    assert f"http_404 in fetch: {none.removeprefix('http://')} answered 404" in done.stdout
     assert "1 done, 1 failed" in done.stdout
     # And the queue that was created for the results is deleted
     assert not queues(service.environ, "_submit")

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.clients import mongo
@@ -114,31 +113,11 @@ class Minute:
 FAILED: frozenset[JobStatus] = frozenset({"failed", "rejected", "partly"})
 
 
-def latest(limit: int = 50, *, failed: bool | None = None, stage: str | None = None) -> list[JobHistory]:
-    """List the jobs with the latest attempts, latest first.
-
-    Args:
-        limit: maximum number of jobs.
-        failed: True for jobs that failed, even partly; False for all others; None for both.
-        stage: only jobs whose `JobHistory.stage` is this.
-    """
-    with mongo.mongo_errors("read the job log"):
-        query = {"failed": {"$exists": True}} if failed else {}
-        found = _jobs().find(query).sort("failed" if failed else "updated", -1).limit(MAX_READ)
-        histories = (_history(each) for each in found)
-        wanted = (
-            history
-            for history in histories
-            if failed in {None, history.status in FAILED} and stage in {None, history.stage}
-        )
-        return list(islice(wanted, limit))
-
-
 def history(job_id: str) -> JobHistory | None:
     """Return the history of a job by its id or the id of a redrive, or None if it is unknown."""
     with mongo.mongo_errors("read the job log"):
         found = _jobs().find_one({"_id": re.sub(r"\.r\d+$", "", job_id)})
-    return _history(found) if found else None
+    return history_of(found) if found else None
 
 
 def matching(prefix: str, limit: int = 10) -> list[str]:
@@ -191,10 +170,12 @@ def oldest() -> dict[str, datetime]:
     counts as unfinished until it expires.
     """
     with mongo.mongo_errors("read the job log"):
-        found = _jobs().find({"open": True}, {"began": 1, "turns": 1}).sort("began", 1).limit(MAX_READ)
+        found = _jobs().find({"open": True}, {"began": 1, "latest": 1}).sort("began", 1).limit(MAX_READ)
         began: dict[str, datetime] = {}
         for each in found:
-            began.setdefault(_due(list(_attempts(each))), each["began"])
+            attempts = {"turns": list(each.get("latest", {}).values())}
+            if attempts["turns"]:  # an earlier version wrote none
+                began.setdefault(_due(list(_attempts(attempts))), each["began"])
             if len(began) == len(STAGES):
                 break
     return began
@@ -204,7 +185,8 @@ def _jobs() -> Collection[dict[str, Any]]:
     return mongo.job_database()[JOBS]
 
 
-def _history(found: Mapping[str, Any]) -> JobHistory:
+def history_of(found: Mapping[str, Any]) -> JobHistory:
+    """Return the history in a job's document."""
     attempts = tuple(_attempts(found))
     numbered = sorted(found.get("sources", {}).items(), key=lambda item: int(item[0]))
     sources = tuple(_source(each) for _, each in numbered)

@@ -12,6 +12,8 @@ The collection `image_pipeline_jobs` holds one document per job. Its `_id` is th
     sources                by number: `url` as host and path, `fields`, then `urls` of the renditions or the `error`
     turns                  the latest `MAX_ATTEMPTS` attempts: `stage`, `verdict`, `at`, `seconds`, and where known
                            `attempt`, `code`, `message`, `waited`, `wait`, `redrive`, `deliveries`, `due`
+    latest                 the latest attempt of each stage, delivery and failure, under the keys of `_places`. A list
+                           of jobs reads these and no older attempts
 
 The collection `image_pipeline_minutes` holds one document per minute: the number of attempts by stage and outcome.
 
@@ -19,13 +21,14 @@ Attempts of one job arrive from several processes in any order, so all updates c
 Payloads, secrets and query strings of URLs are never stored.
 
 The writer and the reader use these operators, which MongoDB 4.2 and the embedded server support:
-`$set`, `$setOnInsert`, `$unset`, `$min`, `$max`, `$inc`, `$push` with `$each` and `$slice`, upserts, in bulk; queries
-by equality, `$exists`, `$gte` and `$lt`; sort and limit; a TTL index, a sparse one, and a partial one by equality.
+`$set`, `$setOnInsert`, `$unset`, `$min`, `$max` also of documents, `$inc`, `$push` with `$each` and `$slice`, upserts,
+in bulk; queries by equality, `$in`, `$or`, `$exists`, `$gte`, `$lt` and `$regex`; sort and limit; a TTL index, a sparse
+one, a partial one by equality, and one by two fields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,8 +38,9 @@ from pymongo import UpdateOne
 from pipeline.events import Event, Outcome
 from pipeline.job import CLEAN_UP, Source
 from pipeline.net.http_errors import shown
-from pipeline.stages import NOTIFY
+from pipeline.stages import NOTIFY, Lane
 from pipeline.storage.publish import image_info
+from pipeline.text import shorten
 
 JOBS, MINUTES = "image_pipeline_jobs", "image_pipeline_minutes"
 
@@ -49,9 +53,10 @@ MAX_ATTEMPTS = 64
 #: Maximum length of an error message, in characters.
 MAX_MESSAGE = 500
 
-#: Indexes: collection, field, options, and purpose.
+#: Indexes: collection, fields separated by commas, options, and purpose.
 INDEXES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
-    (JOBS, "updated", {"expireAfterSeconds": int(RETENTION.total_seconds())}, "expires jobs and finds the latest"),
+    (JOBS, "updated", {"expireAfterSeconds": int(RETENTION.total_seconds())}, "expires jobs"),
+    (JOBS, "lane,began", {}, "lists the jobs of a lane"),
     (JOBS, "failed", {"sparse": True}, "finds the latest failures"),
     (JOBS, "began", {"partialFilterExpression": {"open": True}}, "finds the oldest job under way"),
     (MINUTES, "at", {"expireAfterSeconds": int(RETENTION.total_seconds())}, "expires minutes"),
@@ -89,7 +94,7 @@ def entry_of(event: Event) -> LogEntry:
     if event.attempt > 1:
         attempt["attempt"] = event.attempt
     if event.code:
-        attempt |= {"code": event.code, "message": _storable(event.message[:MAX_MESSAGE])}
+        attempt |= {"code": event.code, "message": _storable(shorten(event.message, MAX_MESSAGE))}
     if arrived and event.attempt == 1 and not (job and job.redrives):
         attempt["waited"] = round(max(0.0, event.at - event.seconds - arrived), 3)
     if event.wait:
@@ -110,7 +115,18 @@ def entry_of(event: Event) -> LogEntry:
             attempt["redrive"] = most["redrives"] = job.redrives
         if event.stage == NOTIFY.name and (deliveries := event.worked_on or job.deliveries):
             attempt["deliveries"] = list(deliveries)
+    # MongoDB compares documents field by field, so that the latest attempt is the greatest.
+    most |= {f"latest.{place}": {"at": at} | attempt for place in _places(attempt)}
     return LogEntry(event.job_id, attempt, known, {"began": _time(began)}, most)
+
+
+def _places(attempt: Mapping[str, Any]) -> list[str]:
+    """Return the keys under which an attempt may be the latest: its stage or its deliveries, and if it failed."""
+    stage, redrive = attempt["stage"], attempt.get("redrive", 0)
+    if stage == NOTIFY.name:
+        return [f"{stage}-{redrive}-{name}" for name in attempt.get("deliveries") or ("all",)]
+    gave_up = attempt["verdict"] in {Outcome.GIVEN_UP, Outcome.REJECTED}
+    return [stage, f"{stage}-{redrive}-gave-up"] if gave_up else [stage]
 
 
 def _plausible_arrival(event: Event) -> float:
@@ -127,7 +143,7 @@ def _ends(event: Event) -> bool:
 def _facts(folder: str, source: Source) -> dict[str, Any]:
     facts: dict[str, Any] = {"url": shown(source.url), "fields": list(source.fields)}
     if source.error:
-        facts["error"] = {**source.error, "message": _storable(source.error["message"][:MAX_MESSAGE])}
+        facts["error"] = {**source.error, "message": _storable(shorten(source.error["message"], MAX_MESSAGE))}
     elif source.due == NOTIFY.name and source.content:
         facts["urls"] = {name: info["url"] for name, info in image_info(folder, source.content).items()}
     return facts
@@ -140,16 +156,27 @@ def updates(entries: Iterable[LogEntry]) -> list[UpdateOne]:
         update = merged.setdefault(entry.job_id, {"$set": {}, "$min": {}, "$max": {}, "turns": []})
         update["$set"].update(entry.known)
         update["$min"] |= {name: min(value, update["$min"].get(name, value)) for name, value in entry.least.items()}
-        update["$max"] |= {name: max(value, update["$max"].get(name, value)) for name, value in entry.most.items()}
+        known_most = update["$max"]
+        known_most |= {name: max(value, known_most.get(name, value), key=_rank) for name, value in entry.most.items()}
         update["turns"].append(entry.attempt)
     return [UpdateOne({"_id": job_id}, _operators(update), upsert=True) for job_id, update in merged.items()]
 
 
 def _operators(update: dict[str, Any]) -> dict[str, Any]:
+    if "lane" not in update["$set"]:  # the message contains no job
+        update["$setOnInsert"] = {"lane": Lane.LIVE.value}
     push = {"turns": {"$each": update.pop("turns"), "$slice": -MAX_ATTEMPTS}}
     # The end may be written before an earlier attempt. Either way the job must not be open afterwards.
-    update |= {"$unset": {"open": ""}} if "ended" in update["$max"] else {"$setOnInsert": {"open": True}}
+    if "ended" in update["$max"]:
+        update["$unset"] = {"open": ""}
+    else:
+        update.setdefault("$setOnInsert", {})["open"] = True
     return {name: values for name, values in update.items() if values} | {"$push": push}
+
+
+def _rank(value: Any) -> Any:
+    """Return the sort key of a value of `$max`. MongoDB compares documents field by field."""
+    return tuple((name, str(field)) for name, field in value.items()) if isinstance(value, dict) else value
 
 
 def counts(entries: Iterable[LogEntry]) -> list[UpdateOne]:

@@ -162,7 +162,7 @@ def missing_indexes() -> list[tuple[str, str, dict[str, Any], str]]:
     """
     with mongo.mongo_errors("look at the indexes of the job log"):
         there = {
-            (name, index["key"][0][0])
+            (name, ",".join(field for field, _ in index["key"]))
             for name in (JOBS, MINUTES)
             for index in mongo.job_database()[name].index_information().values()
         }
@@ -177,4 +177,4 @@ def create_index(collection: str, by: str, options: Mapping[str, Any]) -> None:
     """
     doing = f"create the index of {collection} by {by}"
     with mongo.mongo_errors(doing, timeout=600, where=mongo.job_database):
-        mongo.job_database()[collection].create_index(by, **options)
+        mongo.job_database()[collection].create_index(by.split(","), **options)

@@ -19,7 +19,7 @@ import dramatiq
 from pipeline.errors import PipelineError, Rejected
 from pipeline.job import Job, UnknownVersion
 from pipeline.net.http_errors import shown
-from pipeline.payload import parse_json
+from pipeline.payload import MAX_URL_LENGTH, parse_json
 from pipeline.settings import get_settings
 from pipeline.sqs.queues import MAX_RECEIVES, RETENTION
 from pipeline.sqs.wire import ATTEMPTS, decode
@@ -305,4 +305,4 @@ def _bare(url: str) -> str:
     """Remove credentials, query and fragment from a URL."""
     scheme, _, rest = url.partition("://")
     more = f"?{HIDDEN}" if re.search("[?#]", rest) else ""
-    return f"{scheme}://{shown(url)}{more}"
+    return f"{scheme}://{shown(url, MAX_URL_LENGTH)}{more}"

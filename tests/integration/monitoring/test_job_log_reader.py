@@ -15,6 +15,7 @@ from pipeline.events import Event, Outcome
 from pipeline.job import CLEAN_UP, Content, Job, Source, Sweep
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log.schema import JOBS, MAX_ATTEMPTS, MINUTES, counts, entry_of, updates
+from pipeline.monitoring.job_log.search import JobFilter, search
 from pipeline.recipe import Recipe, RenditionSize
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
@@ -153,7 +154,7 @@ def test_a_failed_job_is_done_after_a_successful_redrive(jobs):
     write(attempt(NOTIFY, Outcome.DONE, 41, again))
     history = job_log_reader.history("a-job")
     assert (history.status, history.sources[0].error) == ("done", None)
-    assert job_log_reader.latest(failed=True) == []
+    assert search(JobFilter(outcome="failed")).jobs == ()
 
 
 def test_a_job_with_one_failed_image_of_two_is_partly_done(jobs):
@@ -218,21 +219,6 @@ def test_only_the_latest_attempts_are_kept(jobs):
     assert attempts[-1].at > attempts[0].at
 
 
-def test_the_latest_jobs_can_be_filtered_by_outcome_and_stage(jobs):
-    for number in range(4):
-        write(*failed_history(job(COVER, job_id=f"failed-{number}"), UPLOAD if number else FETCH))
-    write(*good_history(job(COVER, job_id="good")))
-    assert [history.id for history in job_log_reader.latest(1)] == ["good"]
-    assert len(job_log_reader.latest()) == 5
-    assert [history.id for history in job_log_reader.latest(failed=False)] == ["good"]
-    assert {history.id for history in job_log_reader.latest(failed=True, stage="upload")} == {
-        "failed-1",
-        "failed-2",
-        "failed-3",
-    }
-    assert [history.id for history in job_log_reader.latest(stage="fetch")] == ["failed-0"]
-
-
 def test_failures_are_grouped_by_their_cause(jobs):
     for number in range(7):
         write(*failed_history(job(COVER, job_id=f"job-{number}"), code="http_404" if number else "too_large"))
@@ -265,7 +251,7 @@ def test_ids_are_found_by_their_beginning(jobs):
 
 def test_without_a_job_log_the_error_names_the_variable(environment):
     with pytest.raises(SettingsError, match="JOBS_MONGO_URL is not set"):
-        job_log_reader.latest()
+        search()
 
 
 def test_an_error_of_mongodb_is_reported(jobs, monkeypatch):
@@ -273,4 +259,4 @@ def test_an_error_of_mongodb_is_reported(jobs, monkeypatch):
     monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
     lazy.forget()
     with pytest.raises(RetryableError, match="Could not read the job log"):
-        job_log_reader.latest()
+        search()

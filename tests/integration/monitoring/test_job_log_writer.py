@@ -157,8 +157,9 @@ def test_provision_announces_the_indexes_and_creates_them_once(jobs):
     def steps():
         return [change for change in plan(get_settings()) if "job log" in change.message]
 
-    assert [re.findall(r"index (\w+) .* by (\w+)", change.message)[0] for change in steps()] == [
+    assert [re.findall(r"index (\w+) .* by ([\w,]+)", change.message)[0] for change in steps()] == [
         ("image_pipeline_jobs", "updated"),
+        ("image_pipeline_jobs", "lane,began"),
         ("image_pipeline_jobs", "failed"),
         ("image_pipeline_jobs", "began"),
         ("image_pipeline_minutes", "at"),

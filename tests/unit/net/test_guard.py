@@ -274,7 +274,7 @@ class TestTLS:
         assert (type(error), error.code, error.message) == (
             NoConnection,
             "tls_error",
-            "a.example/x could not be reached over trusted TLS.",
+            f"a.example:{server.port}/x could not be reached over trusted TLS.",
         )
         assert server.requests == []
 
@@ -402,7 +402,10 @@ class TestSession:
 @pytest.mark.parametrize(
     ("url", "text"),
     [
-        ("https://user:pass@Example.com:8443/a/b.jpg?token=1#part", "example.com/a/b.jpg"),
+        ("https://user:pass@Example.com:8443/a/b.jpg?token=1#part", "example.com:8443/a/b.jpg"),
+        ("http://[::1]:8899/x", "[::1]:8899/x"),
+        ("https://example.com/" + "a" * 188, "example.com/" + "a" * 188),
+        ("https://example.com:8443/" + "a" * 300, "example.com:8443/" + "a" * 182 + "…"),
         ("https://example.com/@name/b.jpg", "example.com/@name/b.jpg"),
         ("https://example.com", "example.com"),
         ("http://[::1]/x", "::1/x"),
@@ -414,7 +417,7 @@ class TestSession:
         ("", "the URL"),
     ],
 )
-def test_a_url_is_shown_by_host_and_path_only(url: str, text: str) -> None:
+def test_a_url_is_shown_by_host_port_and_path_only(url: str, text: str) -> None:
     assert shown(url) == text
 
 

@@ -75,7 +75,7 @@ def test_a_payload_is_shown_without_likely_secrets():
         )
     )
     assert json.loads(shown) == {
-        "image_url": "https://example.org/a.jpg?…",
+        "image_url": "https://example.org:8443/a.jpg?…",
         "postback_secret_key": "…",
         "deep": [{"apiKey": "…", "Authorization": "…", "note": "see ftp://h/x for more"}],
         "Passwort": "",

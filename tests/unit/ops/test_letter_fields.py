@@ -62,9 +62,9 @@ def test_a_letter_shows_all_its_facts_and_no_secret() -> None:
         "report_id": "5f43a1e2-0000.r1",
         "folder": "SHOW",
         "lane": "live",
-        "urls": ["feeds.example/cover.jpg"],
+        "urls": ["feeds.example:8080/cover.jpg"],
         "hosts": ["feeds.example"],
-    } | {"urls": ("feeds.example/cover.jpg",), "hosts": ("feeds.example",)}
+    } | {"urls": ("feeds.example:8080/cover.jpg",), "hosts": ("feeds.example",)}
 
 
 def test_a_letter_of_notify_shows_the_receivers_host() -> None:
@@ -144,7 +144,7 @@ def test_a_redriven_message_has_no_attempts() -> None:
 def test_a_payload_is_found_in_every_place() -> None:
     found = letter()
     assert json.loads(payload_of(found, lambda _: "")) == {
-        "image_url": "http://feeds.example/cover.jpg?…",
+        "image_url": "http://feeds.example:8080/cover.jpg?…",
         "bucket_name": "Show",
         "postback_url": "http://hooks.example/in?…",
     }
