@@ -8,9 +8,12 @@ import sys
 import threading
 
 from pipeline.cli.terminal import new_app
+from pipeline.monitoring.health import IngestHealth
 from pipeline.monitoring.logs import TEXT_FORMAT, set_up
+from pipeline.monitoring.queue_depths import INGEST
 from pipeline.monitoring.recorders import recording
 from pipeline.settings import get_settings
+from pipeline.worker.heartbeats import beating
 from pipeline.worker.ingest import Ingest
 from pipeline.worker.instrumentation import serve_ingest
 
@@ -44,7 +47,8 @@ def ingest() -> None:
 
     worker = Ingest(settings.queue_url)
     thread = threading.Thread(target=worker.run, name="ingest", daemon=True)
-    with recording(settings):
+    health = IngestHealth(worker, thread.is_alive)
+    with recording(settings), beating(settings, INGEST, [INGEST], health, lambda: worker.taken_at):
         thread.start()
         serve_ingest(worker, thread.is_alive)
         logger.info("Taking messages from %s.", settings.input_queue_name)

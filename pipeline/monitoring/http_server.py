@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler
-from importlib.metadata import PackageNotFoundError, version
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -23,6 +22,7 @@ import prometheus_client
 from pipeline import metrics
 from pipeline.monitoring.health import Health
 from pipeline.settings import Settings
+from pipeline.version import version
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class OpsServer:
         self._refresh = tuple(refresh)
         self._lock = threading.Lock()
         self._server: _Server | None = None
-        metrics.PROCESS.labels(process, ",".join(queues), _version()).set(1)
+        metrics.PROCESS.labels(process, ",".join(queues), version()).set(1)
 
     def start(self, settings: Settings) -> int | None:
         """Serve in background threads; return the port, or None if METRICS_PORT is 0 or no port is free."""
@@ -106,13 +106,6 @@ class OpsServer:
                 if error.errno != errno.EADDRINUSE:
                     raise
         raise OSError(errno.EADDRINUSE, f"no port from {first} to {port} is free")
-
-
-def _version() -> str:
-    try:
-        return version("image-pipeline")
-    except PackageNotFoundError:  # running from a checkout that is not installed
-        return "unknown"
 
 
 def _scraped(accept: str) -> tuple[int, str, bytes]:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+
+import pymongo
 
 from pipeline.errors import RetryableError
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log import writer as job_log_writer
 from pipeline.monitoring.job_log.reader import FailureGroup
+from pipeline.monitoring.processes import Process
+from pipeline.monitoring.processes import processes as read_processes
 from pipeline.monitoring.queue_depths import DEAD, Depth, depths, queue_names
+from pipeline.monitoring.stalls import stalls
 from pipeline.settings import get_settings
 from pipeline.stages import STAGES, Lane
 
 #: Interval over which rates are averaged, and over which failures are listed.
 RATE_OVER = timedelta(minutes=2)
 FAILURES_OVER = timedelta(hours=1)
+
+#: Timeout of all reads of the job log together, in seconds: people wait for the answer.
+JOB_LOG_TIMEOUT = 1.5
 
 #: The stages that emit an event for each attempt; `ingest` and sweeps emit none.
 WITH_ATTEMPTS = frozenset(stage.name for stage in STAGES)
@@ -34,6 +42,7 @@ class StageStatus:
     dead: int
     per_minute: float | None = None  #: successful attempts; None: unknown
     oldest: datetime | None = None  #: when the oldest job due here began; None: unknown
+    stalled: str = ""  #: why its messages wait and are not taken; empty if they are
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,31 @@ class ServiceStatus:
     stages: list[StageStatus]
     failures: list[FailureGroup]
     hints: list[str]
+    processes: list[Process]
+
+
+@dataclass
+class _Logged:
+    """What the job log knows. Parts that could not be read in time keep their defaults."""
+
+    rates: dict[str, float] | None = None
+    oldest: dict[str, datetime] = field(default_factory=dict)
+    failures: list[FailureGroup] = field(default_factory=list)
+    processes: list[Process] | None = None
+    hint: str = ""
+
+    def read(self, now: datetime) -> None:
+        """Read the job log, for at most `JOB_LOG_TIMEOUT`."""
+        try:
+            with pymongo.timeout(JOB_LOG_TIMEOUT):
+                self.processes = read_processes(now)
+                self.rates = job_log_reader.per_minute(job_log_reader.rates(now - RATE_OVER), now, RATE_OVER)
+                self.failures = job_log_reader.failures(now - FAILURES_OVER)
+                self.oldest = job_log_reader.oldest()
+                if job_log_writer.missing_indexes():
+                    self.hint = "The job log lacks indexes, so jobs never expire. Run `image-pipeline provision`."
+        except RetryableError as trouble:
+            self.hint = f"The job log: {trouble.message}"
 
 
 def read_status() -> ServiceStatus:
@@ -54,23 +88,15 @@ def read_status() -> ServiceStatus:
     """
     now = datetime.now(UTC)
     found = depths()
-    hints = list(_hints(found))
-    rates: dict[str, float] | None = None
-    oldest: dict[str, datetime] = {}
-    failures: list[FailureGroup] = []
-    if get_settings().jobs_mongo_url is None:
-        hints.append("Rates, the oldest jobs and failures need the job log: set JOBS_MONGO_URL.")
-    else:
-        try:
-            rates = job_log_reader.per_minute(job_log_reader.rates(now - RATE_OVER), now, RATE_OVER)
-            oldest = job_log_reader.oldest()
-            failures = job_log_reader.failures(now - FAILURES_OVER)
-            if job_log_writer.missing_indexes():
-                hints.append("The job log lacks indexes, so jobs never expire. Run `image-pipeline provision`.")
-        except RetryableError as trouble:
-            hints.append(f"The job log: {trouble.message}")
+    logged = _Logged(hint="Rates, the oldest jobs, failures and processes need the job log: set JOBS_MONGO_URL.")
+    if get_settings().jobs_mongo_url:
+        logged = _Logged()
+        logged.read(now)
+    stalled = stalls(found, logged.processes, now)
+    hints = [*(f"{stage}: {sentence}" for stage, sentence in stalled.items()), *_hints(found), logged.hint]
     stages = dict.fromkeys(depth.stage for depth in found)
-    return ServiceStatus(now, [_stage(stage, found, rates, oldest) for stage in stages], failures, hints)
+    rows = [_stage(stage, found, logged, stalled.get(stage, "")) for stage in stages]
+    return ServiceStatus(now, rows, logged.failures, list(filter(None, hints)), logged.processes or [])
 
 
 def _hints(found: Iterable[Depth]) -> Iterable[str]:
@@ -84,9 +110,7 @@ def _hints(found: Iterable[Depth]) -> Iterable[str]:
         yield f"Missing queues: {len(missing)} ({names}). `image-pipeline provision` creates them."
 
 
-def _stage(
-    stage: str, found: Iterable[Depth], rates: dict[str, float] | None, oldest: dict[str, datetime]
-) -> StageStatus:
+def _stage(stage: str, found: Iterable[Depth], logged: _Logged, stalled: str) -> StageStatus:
     ours = [depth for depth in found if depth.stage == stage]
     alive = [depth for depth in ours if depth.lane != DEAD]
     busy = any(depth.waiting or depth.in_flight or depth.delayed for depth in alive)
@@ -97,6 +121,7 @@ def _stage(
         in_flight=sum(depth.in_flight for depth in alive),
         delayed=sum(depth.delayed for depth in alive),
         dead=sum(depth.waiting + depth.in_flight for depth in ours if depth.lane == DEAD),
-        per_minute=rates.get(stage, 0.0) if rates is not None and stage in WITH_ATTEMPTS else None,
-        oldest=oldest.get(stage) if busy else None,  # with empty queues, the log has missed the end of that job
+        per_minute=logged.rates.get(stage, 0.0) if logged.rates is not None and stage in WITH_ATTEMPTS else None,
+        oldest=logged.oldest.get(stage) if busy else None,  # with empty queues, the log has missed the end of that job
+        stalled=stalled,
     )

@@ -22,6 +22,7 @@ from pipeline.sqs.queues import RETENTION
 from pipeline.stages import BULK_QUEUES, dead_letter_queue_of
 from pipeline.storage.staging import staging
 from pipeline.worker.crash_counter import StagedTrials
+from pipeline.worker.heartbeats import Heartbeats
 from pipeline.worker.instrumentation import Instrumentation
 from pipeline.worker.messages import job_of
 from pipeline.worker.middleware import GracefulShutdown, InProgress, KeepMemory, StartupNotices, Suspects
@@ -61,6 +62,7 @@ def _make(settings: Settings) -> SQSBroker:
         middleware=[
             Settlement(settings, job_of, pass_on),
             Instrumentation(settings),
+            Heartbeats(settings),
             StartupNotices(settings),
             Recording(settings),
             Suspects(),

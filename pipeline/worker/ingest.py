@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dramatiq.errors import BrokerConnectionError
@@ -42,12 +43,14 @@ class Ingest:
     Attributes:
         asking_since: When the request that SQS has not answered yet began, in monotonic seconds; None if there is none.
             It is minus infinity until the first answer.
+        taken_at: When it last received messages.
     """
 
     def __init__(self, queue_url: str) -> None:
         self._queue_url = queue_url
         self._stopping = threading.Event()
         self.asking_since: float | None = -math.inf
+        self.taken_at: datetime | None = None
 
     @property
     def is_stopping(self) -> bool:
@@ -84,6 +87,7 @@ class Ingest:
             )
             .get("Messages", [])
         )
+        self.taken_at = datetime.now(UTC) if received else self.taken_at
         if self._stopping.is_set():
             self._release(received)
             return 0

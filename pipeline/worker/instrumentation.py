@@ -5,10 +5,11 @@ Dramatiq workers get them from the middleware `Instrumentation`. `ingest` and th
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,13 @@ from pipeline.errors import PipelineError
 from pipeline.images.codecs import fast_paths
 from pipeline.monitoring.health import Health, IngestHealth, SchedulerHealth, WorkerHealth
 from pipeline.monitoring.http_server import OpsServer, Refresh
+from pipeline.monitoring.processes import process_type
 from pipeline.monitoring.queue_depths import DEAD, INGEST, Depth, depths
 from pipeline.net.host_limits import host_limiter
 from pipeline.settings import Settings, get_settings
 from pipeline.sqs.wire import ATTEMPTS, SUSPECT
 from pipeline.stages import BULK_QUEUES, FETCH, RESIZE, STAGES, Lane, stage_of_queue
+from pipeline.worker.heartbeats import beating
 from pipeline.worker.periodic import Periodic
 
 if TYPE_CHECKING:
@@ -96,17 +99,6 @@ class Instrumentation(dramatiq.Middleware):
             metrics.OLDEST_HELD_SECONDS.labels(consumer.queue_name).set(now - oldest if oldest else 0)
 
 
-def process_type(queues: Iterable[str]) -> str:
-    """Return the name of a worker that consumes `queues`: its stages, in the order of the flow.
-
-    >>> process_type(["upload_bulk", "upload"]), process_type(["sweep_channels"]), process_type(["fetch", "resize"])
-    ('upload', 'sweep', 'fetch+resize')
-    """
-    names = {stage.name if (stage := stage_of_queue(queue)) else queue.partition("_")[0] for queue in queues}
-    order = [stage.name for stage in STAGES]
-    return "+".join(sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name)))
-
-
 def serve_ingest(ingest: Ingest | None, is_running: Callable[[], bool]) -> None:
     """Serve the metrics and health checks of `ingest`, and the depths of all queues.
 
@@ -130,6 +122,9 @@ def serve_scheduler() -> None:
         periodics = {actor.actor_name: actor.options["periodic"] for actor in actors if "periodic" in actor.options}
         health: Health = SchedulerHealth(periodics)
         OpsServer("scheduler", [], health, [partial(_refresh_schedule, periodics)]).start(get_settings())
+        heartbeat = beating(get_settings(), "scheduler", [], health)
+        heartbeat.__enter__()
+        atexit.register(heartbeat.__exit__, None, None, None)
 
 
 _scheduler_began = threading.Event()

@@ -37,6 +37,8 @@ from pymongo import UpdateOne
 
 from pipeline.events import Event, Outcome
 from pipeline.job import CLEAN_UP, Source
+from pipeline.monitoring.processes import PROCESSES
+from pipeline.monitoring.processes import RETENTION as PROCESS_RETENTION
 from pipeline.net.http_errors import shown
 from pipeline.stages import NOTIFY, Lane
 from pipeline.storage.publish import image_info
@@ -59,6 +61,7 @@ INDEXES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
     (JOBS, "lane,began", {}, "lists the jobs of a lane"),
     (JOBS, "failed", {"sparse": True}, "finds the latest failures"),
     (JOBS, "began", {"partialFilterExpression": {"open": True}}, "finds the oldest job under way"),
+    (PROCESSES, "seen", {"expireAfterSeconds": int(PROCESS_RETENTION.total_seconds())}, "expires heartbeats"),
     (MINUTES, "at", {"expireAfterSeconds": int(RETENTION.total_seconds())}, "expires minutes"),
 )
 

@@ -163,7 +163,7 @@ def missing_indexes() -> list[tuple[str, str, dict[str, Any], str]]:
     with mongo.mongo_errors("look at the indexes of the job log"):
         there = {
             (name, ",".join(field for field, _ in index["key"]))
-            for name in (JOBS, MINUTES)
+            for name in {collection for collection, *_ in INDEXES}
             for index in mongo.job_database()[name].index_information().values()
         }
     return [index for index in INDEXES if index[:2] not in there]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.errors import SettingsError
-from pipeline.ops.checks import mongo, queues, settings, storage
+from pipeline.ops.checks import mongo, queues, settings, storage, work
 from pipeline.ops.checks.model import Check, CheckStatus, Context, Row, fail, skip
 from pipeline.settings import get_settings
 
@@ -19,6 +19,7 @@ CHECKS: tuple[Check, ...] = (
     *queues.CHECKS,
     *storage.CHECKS,
     *mongo.CHECKS,
+    *work.CHECKS,
     *storage.HOST_CHECKS,
     *settings.HOST_CHECKS,
 )

@@ -76,7 +76,8 @@ def bad(found: list[Finding]) -> list[tuple[str, str, str]]:
 def test_a_healthy_set_up_is_all_green(service: dict[str, str]) -> None:
     found = list(findings())
     assert bad(found) == []
-    assert {finding.check for finding in found if finding.row.status == "ok"} == {
+    passed = {finding.check for finding in found if finding.row.status == "ok"}
+    assert passed - {"messages"} == {  # other tests leave messages in these queues
         *("variables", "secrets", "networks", "answers", "queues", "permissions", "input"),
         *("renditions", "staging", "expiry", "memory", "codecs", "clock"),
     }

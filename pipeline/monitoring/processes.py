@@ -1,0 +1,171 @@
+"""Heartbeats: each process writes to the job log's database every few seconds that it runs, and on what it works.
+
+The collection `image_pipeline_processes` has one document per process: `type`, `host`, `pid`, `version`, `stages`,
+`threads`, `started`, `seen` (a TTL index deletes it a day later), `taken` (when it last began a message, by stage),
+`in_hand` (for each busy thread its stage, job and start), `trouble` (why it takes no work) and `ended`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pymongo
+from pymongo.errors import PyMongoError
+
+from pipeline.clients import mongo
+from pipeline.stages import STAGES, stage_of_queue
+from pipeline.version import version
+
+logger = logging.getLogger(__name__)
+
+PROCESSES = "image_pipeline_processes"
+
+#: Seconds between two heartbeats, and seconds after the last one until a process counts as gone.
+INTERVAL, GONE_AFTER = 5.0, 20.0
+
+#: Timeout of a heartbeat, in seconds.
+TIMEOUT = 3.0
+
+#: Maximum number of processes to read, and how long one that has ended is listed.
+MAX_READ, LISTED = 1000, timedelta(minutes=15)
+
+#: Retention of a process after its last heartbeat.
+RETENTION = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class InHand:
+    """The message that a thread works on."""
+
+    stage: str
+    job: str  #: id of the job; empty if the message contains none
+    since: datetime
+
+
+@dataclass(frozen=True)
+class Work:
+    """The state of a process at the time of a heartbeat."""
+
+    taken: dict[str, datetime] = field(default_factory=dict)  #: when it last began a message, by stage
+    in_hand: tuple[InHand, ...] = ()
+    trouble: tuple[str, ...] = ()  #: sentences why it takes no work
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process as its last heartbeat described it."""
+
+    id: str
+    type: str  #: as in the Procfile: `fetch`, `ingest`, `scheduler`
+    host: str
+    pid: int
+    version: str
+    stages: tuple[str, ...]  #: the stages whose messages it takes, as in `Depth.stage`
+    threads: int
+    started: datetime
+    seen: datetime
+    work: Work = Work()
+    ended: bool = False  #: whether it was stopped in order
+
+    def is_alive(self, now: datetime) -> bool:
+        """Return whether it runs, as far as its heartbeats show."""
+        return not self.ended and now - self.seen < timedelta(seconds=GONE_AFTER)
+
+
+class Heartbeat:
+    """Writes the heartbeats of this process, from a thread that runs between `start` and `stop`.
+
+    Args:
+        type_: type of the process.
+        stages: the stages whose messages it takes.
+        threads: number of threads that work on messages.
+        look: returns the current state, quickly.
+    """
+
+    def __init__(self, type_: str, stages: Iterable[str], threads: int, look: Callable[[], Work]) -> None:
+        host, pid, now = socket.gethostname(), os.getpid(), datetime.now(UTC)
+        self._look = look
+        self._id = f"{host}:{pid}:{now:%Y%m%dT%H%M%S}"
+        self._facts = {"type": type_, "host": host, "pid": pid, "version": version()}
+        self._facts |= {"stages": list(stages), "threads": threads, "started": now}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._fails = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Record the end of the process, for at most `timeout` seconds."""
+        self._stopping.set()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._beat()
+            self._stopping.wait(INTERVAL)
+        self._beat(ended=True)
+
+    def _beat(self, *, ended: bool = False) -> None:
+        """Write one heartbeat. Never raises, because jobs go on without it."""
+        try:
+            state = self._facts | {"seen": datetime.now(UTC), "ended": ended} | asdict(self._look())
+            with pymongo.timeout(TIMEOUT):
+                mongo.job_database()[PROCESSES].update_one({"_id": self._id}, {"$set": state}, upsert=True)
+            self._fails = False
+        except (PyMongoError, RuntimeError, ValueError) as error:  # its text may contain hosts
+            if not self._fails:
+                logger.warning("The heartbeat cannot be written (%s). Jobs go on.", type(error).__name__)
+            self._fails = True
+
+
+def processes(now: datetime | None = None) -> list[Process]:
+    """List the processes that run, and those that ended or disappeared recently, by type and host.
+
+    A stage whose last process is gone for longer keeps that one, so that it is known when its messages were last taken.
+
+    Raises:
+        SettingsError: JOBS_MONGO_URL is not set.
+        RetryableError: MongoDB cannot be reached.
+    """
+    now = now or datetime.now(UTC)
+    with mongo.mongo_errors("read the job log"):
+        query = {"seen": {"$gte": now - RETENTION}}
+        found = [
+            _process(each) for each in mongo.job_database()[PROCESSES].find(query).sort("seen", -1).limit(MAX_READ)
+        ]
+    latest = {each.type: each for each in reversed(found)}
+    kept = [each for each in found if now - each.seen < LISTED or latest[each.type] is each]
+    return sorted(kept, key=lambda each: (each.type, not each.is_alive(now), each.host, each.pid))
+
+
+def process_type(queues: Iterable[str]) -> str:
+    """Return the name of a worker that consumes `queues`: its stages, in the order of the flow.
+
+    >>> process_type(["upload_bulk", "upload"]), process_type(["sweep_channels"]), process_type(["fetch", "resize"])
+    ('upload', 'sweep', 'fetch+resize')
+    """
+    names = {stage.name if (stage := stage_of_queue(queue)) else queue.partition("_")[0] for queue in queues}
+    order = [stage.name for stage in STAGES]
+    return "+".join(sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name)))
+
+
+def stage_name(queue: str) -> str:
+    """Return the stage of a queue as in `Depth.stage`."""
+    stage = stage_of_queue(queue)
+    return stage.name if stage else queue
+
+
+def _process(found: Mapping[str, Any]) -> Process:
+    in_hand = tuple(InHand(each["stage"], each["job"], each["since"]) for each in found.get("in_hand", ()))
+    work = Work(dict(found.get("taken", {})), in_hand, tuple(found.get("trouble", ())))
+    names = {each.name for each in fields(Process)} - {"id", "work", "stages"}
+    facts = {name: value for name, value in found.items() if name in names}
+    return Process(id=found["_id"], work=work, stages=tuple(found["stages"]), **facts)

@@ -1,0 +1,76 @@
+"""Finds stages whose messages wait while no process takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from pipeline.monitoring.processes import Process
+from pipeline.monitoring.queue_depths import DEAD, Depth
+from pipeline.text import format_duration
+
+#: How long a stage may take no message although its processes run. A thread may be busy with one image for this long.
+STALLED_AFTER = timedelta(seconds=30)
+
+
+def stalls(
+    depths: Iterable[Depth],
+    processes: Sequence[Process] | None,
+    now: datetime,
+    waiting_since: Mapping[str, datetime] | None = None,
+) -> dict[str, str]:
+    """Return a sentence for each stage whose messages wait and are not taken.
+
+    Args:
+        depths: the queues.
+        processes: the processes with their heartbeats; None if they are unknown.
+        now: the current time.
+        waiting_since: when the messages of a stage began to wait without a break, if that was observed.
+    """
+    queues = [depth for depth in depths if depth.lane != DEAD]
+    found = {}
+    for stage in dict.fromkeys(depth.stage for depth in queues):
+        ours = [depth for depth in queues if depth.stage == stage]
+        if waiting := sum(depth.waiting for depth in ours):
+            in_flight = sum(depth.in_flight for depth in ours)
+            theirs = None if processes is None else [each for each in processes if stage in each.stages]
+            if reason := _reason(stage, theirs, in_flight, now, (waiting_since or {}).get(stage)):
+                found[stage] = f"{waiting:,} {'waits' if waiting == 1 else 'wait'}, {reason}"
+    return found
+
+
+def _reason(
+    stage: str, processes: Sequence[Process] | None, in_flight: int, now: datetime, waiting_since: datetime | None
+) -> str:
+    """Return why the messages of a stage are not taken; empty if they are, or if that cannot be known."""
+    if not processes:
+        known = f"does a process for {stage} run?" if processes is None else f"no process for {stage} has been seen."
+        return "" if in_flight else f"none is in flight: {known}"
+    alive = [each for each in processes if each.is_alive(now)]
+    if not alive:
+        last = max(processes, key=lambda each: each.seen)
+        end = "stopped" if last.ended else "disappeared"
+        return f"none taken for {_age(last.seen, now)}: the last process for {stage}, on {last.host}, has {end}."
+    taken = max(each.work.taken.get(stage, each.started) for each in alive)
+    if now - taken < STALLED_AFTER:
+        return ""
+    if hindrance := _hindrance(alive, now):
+        return f"none taken for {_age(taken, now)}: {hindrance}."
+    if waiting_since and now - waiting_since >= STALLED_AFTER:
+        return f"none taken for {_age(max(taken, waiting_since), now)}, although processes for {stage} run."
+    return ""
+
+
+def _hindrance(processes: Sequence[Process], now: datetime) -> str:
+    """Return why running processes take no messages; empty if they could."""
+    if trouble := next((sentence for each in processes for sentence in each.work.trouble), ""):
+        return trouble
+    busy = [hand for each in processes for hand in each.work.in_hand]
+    threads = sum(each.threads for each in processes)
+    if len(busy) < threads:
+        return ""
+    return f"all {threads} threads are busy, the longest for {_age(min(hand.since for hand in busy), now)}"
+
+
+def _age(moment: datetime, now: datetime) -> str:
+    return format_duration((now - moment).total_seconds(), whole=True)

@@ -1,0 +1,71 @@
+"""Checks that the messages of each stage are taken, and that all processes run the same version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+import pymongo
+
+from pipeline.errors import RetryableError
+from pipeline.monitoring.processes import Process, processes
+from pipeline.monitoring.queue_depths import depths
+from pipeline.monitoring.stalls import stalls
+from pipeline.ops.checks.model import Check, Context, Row, ok, skip, warn
+from pipeline.text import plural
+
+#: Timeout for reading the heartbeats, in seconds.
+TIMEOUT: Final = 1.5
+
+
+def _work(context: Context) -> Iterator[Row]:
+    now = datetime.now(UTC)
+    try:
+        found = depths()
+    except RetryableError as error:
+        yield skip("messages", f"They cannot be counted. {error.message}")
+        return
+    seen = _seen(context, now)
+    if not found:
+        yield skip("messages", "There are no queues.")
+        return
+    stalled = stalls(found, seen, now)
+    for stage, sentence in stalled.items():
+        row = skip if seen is None else warn  # without heartbeats it is a guess
+        yield row(stage, sentence, f"Start a process for {stage}, or see its log.")
+    if not stalled:
+        yield ok("messages", "No stage has messages that nobody takes.")
+    if seen is not None:
+        yield _versions([each for each in seen if each.is_alive(now)])
+
+
+def _seen(context: Context, now: datetime) -> list[Process] | None:
+    if context.settings.jobs_mongo_url is None:
+        return None
+    try:
+        with pymongo.timeout(TIMEOUT):
+            return processes(now)
+    except RetryableError:  # the check of the job log reports it
+        return None
+
+
+def _versions(alive: list[Process]) -> Row:
+    versions = sorted({each.version for each in alive})
+    if not alive:
+        return skip("processes", "No process has written a heartbeat in the last minute.")
+    if len(versions) > 1:
+        return warn("processes", f"Their versions differ: {', '.join(versions)}.", "Deploy one version everywhere.")
+    hosts = len({each.host for each in alive})
+    return ok("processes", f"Running, all of version {versions[0]}: {len(alive)}, on {plural(hosts, 'host')}.")
+
+
+CHECKS = (
+    Check(
+        "Work",
+        "messages",
+        "Counts the messages of each stage, and reads the heartbeats of the processes.",
+        _work,
+        frozenset({"operator", "dashboard", "ingest"}),
+    ),
+)

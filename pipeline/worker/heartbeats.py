@@ -1,0 +1,103 @@
+"""Heartbeats of workers, `ingest` and the scheduler, where there is a job log."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import dramatiq
+from dramatiq.worker import Worker
+
+from pipeline.monitoring.health import Health, WorkerHealth
+from pipeline.monitoring.processes import Heartbeat, InHand, Work, process_type, stage_name
+from pipeline.settings import Settings
+
+#: Maximum number of reasons to report.
+MAX_TROUBLE = 3
+
+#: Seconds that the last heartbeat may take: honcho kills a process 5 s after asking it to stop.
+STOP_TIMEOUT = 1.0
+
+
+class Heartbeats(dramatiq.Middleware):
+    """Writes the heartbeats of a worker: what each of its threads works on, and when it last took a message."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._in_hand: dict[int, InHand] = {}  # by thread
+        self._taken: dict[str, datetime] = {}
+        self._heartbeat: Heartbeat | None = None
+
+    def after_worker_boot(self, broker: Any, worker: Worker) -> None:
+        if self._settings.jobs_mongo_url is None:
+            return
+        queues = sorted(worker.consumer_whitelist or broker.get_declared_queues())
+        health = WorkerHealth(broker, worker, list)
+        look = lambda: self._look(health)  # noqa: E731
+        self._heartbeat = Heartbeat(
+            process_type(queues), sorted(set(map(stage_name, queues))), len(worker.workers), look
+        )
+        self._heartbeat.start()
+
+    def after_worker_shutdown(self, broker: Any, worker: Worker) -> None:
+        if self._heartbeat:
+            self._heartbeat.stop(STOP_TIMEOUT)
+
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        stage, now = stage_name(message.queue_name), datetime.now(UTC)
+        job = message.kwargs.get("job")
+        job_id = str(job.get("id", "")) if isinstance(job, dict) else message.message_id
+        self._in_hand[threading.get_ident()] = InHand(stage, job_id[:100], now)
+        self._taken[stage] = now
+
+    def after_process_message(
+        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        self._in_hand.pop(threading.get_ident(), None)
+
+    def after_skip_message(self, broker: Any, message: Any) -> None:
+        self._in_hand.pop(threading.get_ident(), None)
+
+    def _look(self, health: Health) -> Work:
+        return Work(dict(self._taken), tuple(self._in_hand.values()), _trouble(health))
+
+
+@contextmanager
+def beating(
+    settings: Settings,
+    type_: str,
+    stages: Iterable[str],
+    health: Health,
+    taken_at: Callable[[], datetime | None] = lambda: None,
+) -> Iterator[None]:
+    """Write the heartbeats of a process with one thread inside the context.
+
+    Args:
+        settings: the settings; without a job log there are no heartbeats.
+        type_: type of the process.
+        stages: the stages whose messages it takes, at most one.
+        health: the health of the process.
+        taken_at: returns when it last took messages.
+    """
+    stages = list(stages)
+
+    def look() -> Work:
+        at = taken_at()
+        return Work({stage: at for stage in stages if at}, (), _trouble(health))
+
+    heartbeat = Heartbeat(type_, stages, 1, look) if settings.jobs_mongo_url else None
+    if heartbeat:
+        heartbeat.start()
+    try:
+        yield
+    finally:
+        if heartbeat:
+            heartbeat.stop(STOP_TIMEOUT)
+
+
+def _trouble(health: Health) -> tuple[str, ...]:
+    return tuple(islice((*health.not_live(), *health.not_ready()), MAX_TROUBLE))

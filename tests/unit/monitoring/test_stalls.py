@@ -1,0 +1,62 @@
+"""What is said of stages whose messages wait."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pipeline.monitoring.processes import InHand, Process, Work
+from pipeline.monitoring.queue_depths import Depth
+from pipeline.monitoring.stalls import stalls
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+
+
+def ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+def waiting(number: int, in_flight: int = 0, stage: str = "fetch") -> list[Depth]:
+    return [
+        Depth("q", stage, "live", number, in_flight, 0),
+        Depth("q_bulk", stage, "bulk", 0, 0, 7),
+        Depth("q_dlq", stage, "dead", 5, 0, 0),
+    ]
+
+
+def process(seen: float = 1, taken: float | None = None, **more: Any) -> Process:
+    work = Work({"fetch": ago(taken)} if taken is not None else {}, more.pop("in_hand", ()), more.pop("trouble", ()))
+    facts = {"threads": 2, "started": ago(3600), "ended": False} | more
+    return Process("id", "fetch", "host-a", 1, "0.1", ("fetch",), seen=ago(seen), work=work, **facts)
+
+
+def test_nothing_is_said_of_a_stage_that_works_or_has_no_messages() -> None:
+    assert stalls(waiting(0), [], NOW) == {}
+    assert stalls(waiting(13, in_flight=2), None, NOW) == {}
+    assert stalls(waiting(13), [process(taken=3)], NOW) == {}
+    # a message may have arrived just now, and only an observer knows better
+    assert stalls(waiting(13), [process(taken=4000)], NOW) == {}
+    assert stalls(waiting(13), [process(taken=4000)], NOW, {"fetch": ago(5)}) == {}
+
+
+def test_messages_without_a_process_are_reported() -> None:
+    assert stalls(waiting(13), [process(seen=40, ended=True)], NOW)["fetch"] == (
+        "13 wait, none taken for 40 s: the last process for fetch, on host-a, has stopped."
+    )
+    assert "on host-a, has disappeared" in stalls(waiting(13, in_flight=4), [process(seen=40)], NOW)["fetch"]
+    assert stalls(waiting(1), [], NOW)["fetch"] == "1 waits, none is in flight: no process for fetch has been seen."
+    assert stalls(waiting(1), None, NOW)["fetch"] == "1 waits, none is in flight: does a process for fetch run?"
+    assert "no process for ingest" in stalls(waiting(1, stage="ingest"), [process(taken=1)], NOW)["ingest"]
+
+
+def test_what_hinders_running_processes_is_reported() -> None:
+    hands = tuple(InHand("fetch", "a-job", ago(seconds)) for seconds in (55, 45))
+    assert stalls(waiting(13), [process(taken=45, in_hand=hands)], NOW)["fetch"] == (
+        "13 wait, none taken for 45 s: all 2 threads are busy, the longest for 55 s."
+    )
+    assert "none taken for 45 s: no answer from SQS." in stalls(
+        waiting(13), [process(taken=45, trouble=("no answer from SQS",))], NOW
+    )["fetch"]  # fmt: skip
+    assert stalls(waiting(13), [process(taken=4000)], NOW, {"fetch": ago(70)})["fetch"] == (
+        "13 wait, none taken for 70 s, although processes for fetch run."
+    )
