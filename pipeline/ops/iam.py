@@ -50,6 +50,7 @@ class Place(StrEnum):
     BUCKET = "bucket"  #: S3_BUCKET itself
     RENDITIONS = "renditions"  #: the objects under S3_PREFIX
     STAGING = "staging"  #: the objects under STAGING_URL, if it is in S3
+    STAGING_KEYS = "keys of staging"  #: the list of these objects
     STAGING_BUCKET = "staging bucket"  #: the bucket of STAGING_URL
 
 
@@ -84,7 +85,12 @@ def _stage(stage: Stage, *onward: Stage, places: tuple[Grant, ...]) -> tuple[Gra
     )
 
 
-_STAGING = Grant("Staging", ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"), place=Place.STAGING)
+#: With this permission, S3 answers 404 instead of 403 for a missing object, and the job can start again at fetch.
+_TELL_MISSING = Grant("TellMissingFromForbidden", ("s3:ListBucket",), place=Place.STAGING_KEYS)
+_STAGING = (
+    Grant("Staging", ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"), place=Place.STAGING),
+    _TELL_MISSING,
+)
 _LOOK = Grant("LookForRenditions", ("s3:GetObject",), place=Place.RENDITIONS)
 _PUBLISH = Grant("Publish", ("s3:GetObject", "s3:PutObject", "s3:PutObjectAcl"), place=Place.RENDITIONS)
 _REDIRECT = (
@@ -100,19 +106,20 @@ _OPERATOR = (
     Grant("SendInputAgain", (_SEND,), on_input=True),
     Grant("CountMessages", (_FIND, _COUNT), queues=_WORK, on_input=True),
     Grant("ReadLongPayloads", ("s3:GetObject",), place=Place.STAGING),
+    _TELL_MISSING,
 )
 
 #: Grants by process: the processes of the Procfile, then other users of the queues.
 GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
-    "fetch": _stage(FETCH, RESIZE, UPLOAD, NOTIFY, places=(_STAGING, _LOOK)),
-    "resize": _stage(RESIZE, FETCH, UPLOAD, NOTIFY, places=(_STAGING, _LOOK)),
-    "upload": _stage(UPLOAD, FETCH, NOTIFY, places=(_STAGING, _PUBLISH)),
-    "notify": _stage(NOTIFY, places=(*_REDIRECT, _STAGING)),
+    "fetch": _stage(FETCH, RESIZE, UPLOAD, NOTIFY, places=(*_STAGING, _LOOK)),
+    "resize": _stage(RESIZE, FETCH, UPLOAD, NOTIFY, places=(*_STAGING, _LOOK)),
+    "upload": _stage(UPLOAD, FETCH, NOTIFY, places=(*_STAGING, _PUBLISH)),
+    "notify": _stage(NOTIFY, places=(*_REDIRECT, *_STAGING)),
     "sweep": (
         Grant("Consume", (_FIND, *_CONSUME), queues=SWEEP_QUEUES),
         Grant("NextPageAndHandOver", (_FIND, _SEND), queues=(*SWEEP_QUEUES, FETCH.queue(Lane.BULK))),
         Grant("GiveUp", (_FIND, _SEND), queues=_DEAD_SWEEPS),
-        _STAGING,
+        *_STAGING,
     ),
     "ingest": (
         Grant("TakeInput", _CONSUME, on_input=True),
@@ -129,7 +136,7 @@ GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
         ),
         Grant(
             "LifecycleRule",
-            ("s3:GetLifecycleConfiguration", "s3:PutLifecycleConfiguration"),
+            ("s3:GetLifecycleConfiguration", "s3:PutLifecycleConfiguration", "s3:GetBucketVersioning"),
             place=Place.STAGING_BUCKET,
         ),
         Grant(
@@ -193,8 +200,18 @@ def policy(process: str, settings: Settings) -> dict[str, Any]:
         actions = [name for name in grant.actions if settings.s3_acl != "none" or name != "s3:PutObjectAcl"]
         if resources:
             one_or_all = resources[0] if len(resources) == 1 else resources
-            statements.append({"Sid": grant.sid, "Effect": "Allow", "Action": actions, "Resource": one_or_all})
+            statements.append(
+                {"Sid": grant.sid, "Effect": "Allow", "Action": actions, "Resource": one_or_all}
+                | _condition(grant, settings)
+            )
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _condition(grant: Grant, settings: Settings) -> dict[str, Any]:
+    """Return the condition that restricts a list to a prefix. S3 applies it to the key of a missing object too."""
+    if grant.place is not Place.STAGING_KEYS:
+        return {}
+    return {"Condition": {"StringLike": {"s3:prefix": f"{urlsplit(settings.staging).path.lstrip('/')}*"}}}
 
 
 def _resources(grant: Grant, settings: Settings) -> Iterator[str]:

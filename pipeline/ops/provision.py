@@ -148,6 +148,7 @@ def lifecycle_changes(bucket: str, prefix: str) -> Iterator[Change]:
         "Status": "Enabled",
         "Filter": {"Prefix": prefix},
         "Expiration": {"Days": EXPIRY_DAYS},
+        "NoncurrentVersionExpiration": {"NoncurrentDays": 1},  # in a versioned bucket, deleting frees nothing by itself
         "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
     }
     found: dict[str, Any] = {"Rules": []}

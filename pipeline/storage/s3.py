@@ -24,19 +24,30 @@ from pipeline.metrics import count_request
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
 
+#: Statuses of HEAD for a missing object.
+_ABSENT = frozenset({403, 404})
+
 
 class S3Error(RetryableError):
     """S3 refused, or could not be reached.
 
     Attributes:
         reason: S3's error code, such as `AccessDenied`, or a description if there is none.
-        is_absent: the object does not exist, or S3 may not reveal that because the caller may not list the bucket.
+        status: the HTTP status, or None without a response.
     """
 
-    def __init__(self, doing: str, reason: str, *, is_absent: bool) -> None:
+    def __init__(self, doing: str, reason: str, status: int | None) -> None:
         super().__init__("s3_error", f"Could not {doing}: S3 answered {reason}.")
         self.reason = reason
-        self.is_absent = is_absent
+        self.status = status
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether the object does not exist.
+
+        A 403 proves nothing: unknown credentials, a wrong clock and a changed policy cause it too.
+        """
+        return self.reason == "NoSuchKey"
 
 
 def put(
@@ -54,12 +65,16 @@ def get(bucket: str, key: str, *, doing: str) -> bytes:
 
 
 def exists(bucket: str, key: str, *, doing: str) -> bool:
-    """Return whether an object exists."""
+    """Return whether an object exists, as far as S3 reveals it.
+
+    The response to HEAD has no body and so no error code, and a caller that may not list the bucket gets 403 for a
+    missing object. Both count as absent.
+    """
     try:
         with _request("HeadObject", doing):
             obstore.head(store(bucket), key)
     except S3Error as error:
-        if error.is_absent:
+        if error.status in _ABSENT:
             return False
         raise
     return True
@@ -78,10 +93,9 @@ def _request(operation: str, doing: str, requests: int = 1) -> Iterator[None]:
         yield
         count_request("s3", operation, 200, requests)
     except (BaseError, FileNotFoundError) as error:  # their messages contain the whole response
-        count_request("s3", operation, _status(error), requests)
-        reason = _reason(str(error))
-        is_absent = isinstance(error, FileNotFoundError | PermissionDeniedError) and reason != "NoSuchBucket"
-        raise S3Error(doing, reason, is_absent=is_absent) from None
+        status = _status(error)
+        count_request("s3", operation, status, requests)
+        raise S3Error(doing, _reason(str(error)), status) from None
 
 
 def _status(error: Exception) -> int | None:

@@ -58,6 +58,20 @@ def lets_anyone_read_objects_but_not_list(request: Request) -> Refusal | None:
     return Refusal(403, "AccessDenied") if not request.is_signed and "list-type" in request.path else None
 
 
+def refuses_missing_objects() -> Rule:
+    """Return the rule of an S3 that answers 403 for a missing object in staging, as without s3:ListBucket."""
+    stored: set[str] = set()
+
+    def rule(request: Request) -> Refusal | None:
+        key = request.path.partition("?")[0]
+        if request.action == "PUT":
+            stored.add(key)
+        missing = request.action == "GET" and "/pipeline-staging/" in key and key not in stored
+        return Refusal(403, "AccessDenied") if missing else None
+
+    return rule
+
+
 def closed_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -277,6 +291,12 @@ BROKEN = [
         process="upload",
         change=delete_lifecycle,
         expected=(("warn", "expiry", "No lifecycle rule expires objects in staging"),),
+    ),
+    Broken(
+        "no permission to list staging",
+        process="upload",
+        s3=refuses_missing_objects(),
+        expected=(("warn", "staging", "S3 answers 403 for a missing object, so a job"),),
     ),
     Broken(
         "no permission to read staging",

@@ -205,7 +205,7 @@ def _staging(context: Context) -> Iterator[Row]:
         return
     refused = []
     if "s3:GetObject" in needed and ask(lambda: aws.s3().get_object(Bucket=bucket, Key=key)).error:
-        refused.append("s3:GetObject")  # without it, the service would take the object for missing
+        refused.append("s3:GetObject")
     public = _open_to_all(context.settings, bucket, key)
     gone = ask(lambda: aws.s3().delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key}]}))
     if "s3:DeleteObject" in needed and (gone.error or gone.value.get("Errors")):
@@ -224,6 +224,19 @@ def _staging(context: Context) -> Iterator[Row]:
         )
     if not (refused or public):
         yield ok("staging", f"Objects in {where} can be written, read and deleted, and are private.")
+    if "s3:ListBucket" in context.actions_in(Place.STAGING_KEYS) and not refused:
+        yield from _missing(context, bucket, prefix)
+
+
+def _missing(context: Context, bucket: str, prefix: str) -> Iterator[Row]:
+    """Check that S3 reveals whether a staged object is missing."""
+    if ask(lambda: aws.s3().get_object(Bucket=bucket, Key=prefix + secrets.token_hex(16))).denied:
+        yield warn(
+            "staging",
+            "S3 answers 403 for a missing object, so a job whose staged bytes are missing does not start again at "
+            "fetch: it is retried by RETRY_DELAYS and then fails.",
+            f"Allow s3:ListBucket on the prefix; `{context.policy}` prints the policy.",
+        )
 
 
 def _open_to_all(settings: Settings, bucket: str, key: str) -> bool:
@@ -277,11 +290,21 @@ def _expiry(context: Context) -> Iterator[Row]:
     elif answer.value:
         yield warn(
             "expiry",
-            "No lifecycle rule expires objects in staging, so it keeps growing.",
-            "`image-pipeline provision` adds the rule, and keeps the other rules of the bucket.",
+            "The bucket is versioned, and no lifecycle rule removes old versions in staging: deleting frees nothing."
+            if _is_versioned(place[0])
+            else "No lifecycle rule expires objects in staging as the service needs it, so it may keep growing.",
+            "`image-pipeline provision` sets the rule, and keeps the other rules of the bucket.",
         )
+    elif _is_versioned(place[0]):
+        yield ok("expiry", "Objects in staging expire. The bucket is versioned: each is paid for one more day.")
     else:
         yield ok("expiry", f"Objects in staging expire after {EXPIRY_DAYS} days.")
+
+
+def _is_versioned(bucket: str) -> bool:
+    """Return whether deleting an object leaves its versions. Without the permission to ask, it counts as no."""
+    answer = ask(lambda: aws.s3().get_bucket_versioning(Bucket=bucket).get("Status"))
+    return answer.value is not None  # also if it is suspended: earlier versions remain
 
 
 def _put(bucket: str, key: str, **more: Any) -> Answer:
@@ -324,7 +347,13 @@ CHECKS = (
         _staging,
         _STAGES | {"producer"},
     ),
-    Check("S3", "expiry", "Reads the bucket's lifecycle rules.", _expiry, _STAGES | {"provision"}),
+    Check(
+        "S3",
+        "expiry",
+        "Reads the bucket's lifecycle rules, and whether it is versioned.",
+        _expiry,
+        _STAGES | {"provision"},
+    ),
 )
 
 HOST_CHECKS = (

@@ -187,6 +187,27 @@ def test_exactly_the_broken_part_is_reported(
         assert bad(list(findings(broken.process))) == []  # `provision` repairs it, as the hint promises
 
 
+def test_old_versions_in_staging_must_expire(service: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_expiry() -> list[tuple[str, str]]:
+        return [(each.row.status, each.row.message) for each in findings("upload") if each.row.subject == "expiry"]
+
+    # Given a versioned bucket with the rule of staging as it was before old versions expired
+    bucket = f"{service['S3_BUCKET']}-versioned"
+    set_environment(monkeypatch, service | {"S3_BUCKET": bucket})
+    provision()
+    aws.s3().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    (rule,) = aws.s3().get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    del rule["NoncurrentVersionExpiration"]
+    aws.s3().put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
+    # When it is checked, then that is reported,
+    ((status, message),) = of_expiry()
+    assert (status, "versioned, and no lifecycle rule removes old versions" in message) == ("warn", True)
+    # and `provision` repairs it.
+    provision()
+    ((status, message),) = of_expiry()
+    assert (status, "each is paid for one more day" in message) == ("ok", True)
+
+
 def test_missing_indexes_are_named(database: Database[dict[str, Any]]) -> None:
     assert ("warn", "image_pipeline_sweeps") in [each[:2] for each in bad(list(findings("sweep")))]
 

@@ -109,7 +109,11 @@ def test_a_body_is_signed_without_tls(
 @pytest.mark.parametrize(
     ("answer", "reason", "is_absent"),
     [
-        ((403, "AccessDenied"), "AccessDenied", True),
+        ((403, "AccessDenied"), "AccessDenied", False),
+        ((403, "InvalidAccessKeyId"), "InvalidAccessKeyId", False),
+        ((403, "RequestTimeTooSkewed"), "RequestTimeTooSkewed", False),
+        ((403, "SignatureDoesNotMatch"), "SignatureDoesNotMatch", False),
+        ((403, ""), "status 403", False),
         ((404, "NoSuchKey"), "NoSuchKey", True),
         ((404, "NoSuchBucket"), "NoSuchBucket", False),
         ((400, "ExpiredToken"), "ExpiredToken", False),
@@ -124,6 +128,18 @@ def test_a_refusal_has_s3s_error_code(environment, s3_that_answers, answer, reas
             request()
         assert (caught.value.code, caught.value.reason, caught.value.is_absent) == ("s3_error", reason, is_absent)
         assert str(caught.value) == f"s3_error: Could not try: S3 answered {reason}."
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_head_that_s3_refuses_counts_as_absent(environment, s3_that_answers, status: int) -> None:
+    s3_that_answers(status)
+    assert not objects.exists("b", "k", doing="try")
+
+
+def test_a_head_that_fails_otherwise_is_an_error(environment, s3_that_answers) -> None:
+    s3_that_answers(400)
+    with pytest.raises(S3Error):
+        objects.exists("b", "k", doing="try")
 
 
 def test_an_endpoint_that_is_down_is_an_error_of_s3(environment, monkeypatch: pytest.MonkeyPatch) -> None:

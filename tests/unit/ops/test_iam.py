@@ -53,6 +53,13 @@ def test_the_settings_names_are_used() -> None:
     assert resources(policy("provision", settings)) >= {"arn:aws-cn:s3:::scratch", "arn:aws-cn:s3:::pictures"}
 
 
+def test_only_the_keys_of_staging_may_be_listed() -> None:
+    settings = Settings(staging_url="s3://scratch/waiting/")
+    (listing,) = [each for each in policy("resize", settings)["Statement"] if "s3:ListBucket" in each["Action"]]
+    assert listing["Resource"] == "arn:aws:s3:::scratch"
+    assert listing["Condition"] == {"StringLike": {"s3:prefix": "waiting/*"}}
+
+
 def test_unused_grants_are_left_out() -> None:
     settings = Settings(staging_url="file:///var/tmp/staging/", s3_acl="none")
     text = json.dumps(policy("upload", settings))
