@@ -100,7 +100,5 @@ def _as_sent(message: SQSMessage) -> dramatiq.Message[None]:
     return dramatiq.Message(**message.asdict())
 
 
-def _hand_over(jobs: Sequence[Job]) -> None:
-    errors = our_broker().enqueue_many([fetch_image.message_of(job) for job in jobs])
-    if error := next((error for error in errors if error), None):
-        raise error
+def _hand_over(jobs: Sequence[Job]) -> Sequence[Exception | None]:
+    return our_broker().enqueue_many([fetch_image.message_of(job) for job in jobs])

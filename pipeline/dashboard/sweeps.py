@@ -60,7 +60,7 @@ def read() -> list[RunView]:
 
 
 def _view(run: Run) -> RunView:
-    under_way = run_state.under_way(run.id)
+    under_way = run_state.under_way(run)
     progress = Progress(**run.counts, claimed=run.claimed, over=run.walked and not under_way)
     return RunView(
         id=run.id,

@@ -69,7 +69,7 @@ def follow(run: str) -> Iterator[Progress]:
         found = run_state.load(run)
         if found is None:
             return
-        over = found.walked and not run_state.under_way(run)
+        over = found.walked and not run_state.under_way(found)
         if over:
             found = run_state.load(run) or found  # counts are complete once no job is under way
         yield Progress(**found.counts, claimed=found.claimed, over=over)

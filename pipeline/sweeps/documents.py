@@ -3,9 +3,10 @@
 This module and `pipeline.sweeps.run_state` use these operators, which MongoDB 4.2 and the embedded server support:
 
 - queries: `$and`, `$eq`, `$exists`, `$expr` with `$ne`, `$gt`, `$gte`, `$in`, `$lt`, `$ne`, `$nin`, `$nor`, `$or`,
-  `$type`, a field of a subdocument, a whole subdocument; hint, limit, max, min, skip and sort by `_id`; maxTimeMS
-- updates: `$inc`, `$push` with `$each`, `$set`, `$setOnInsert`, `$unset`, upserts, in bulk; and as a pipeline: `$set`
-  and `$unset` with `$cond`, `$eq`, `$literal`, `$type`
+  `$type`, a field of a subdocument, a whole subdocument; hint, limit, max, min, skip and sort by `_id`; a hint for
+  a partial index; maxTimeMS
+- updates: `$inc`, `$pull`, `$push` with `$each`, `$set`, `$setOnInsert`, `$unset`, upserts, in bulk; and as a pipeline:
+  `$set` and `$unset` with `$cond`, `$eq`, `$literal`, `$type`
 - `$match`, `$group` with `$sum`, `$sort`; a TTL index, and a partial one by equality
 
 Collections are scanned along the index of `_id`, which every collection has. Bounds are `min` and `max`, because `$gt`

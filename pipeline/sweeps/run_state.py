@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 
 from pipeline.clients import mongo
 from pipeline.settings import get_settings
@@ -32,6 +32,9 @@ GROUP_GRACE = 86_400
 
 #: Maximum number of documents in a group. A MongoDB document holds 16 MB, and one job writes to all of the group.
 MAX_DOCUMENTS = 20_000
+
+#: The name that MongoDB gives to the index by `run`.
+PENDING_INDEX = "run_1"
 
 #: Indexes: field, options, and purpose.
 INDEXES: tuple[tuple[str, dict[str, Any], str], ...] = (
@@ -53,6 +56,7 @@ class Run:
     claimed: int = 0  #: number of documents claimed so far
     walked: bool = False  #: whether the last page was taken
     counts: dict[str, int] = field(default_factory=dict)  #: finished documents by result
+    attempts: list[str] = field(default_factory=list)  #: attempts at pages that have not finished
     started: datetime | None = None
 
 
@@ -67,8 +71,9 @@ class DocumentGroup:
         urls: image URLs by field.
         documents: ids of the documents.
         folder: folder of the job's objects. It is not recorded, because only the job needs it.
-        handed_over: whether the job is known to have been sent.
-        outcome: result of the job, once it has ended.
+        attempt: the attempt at a page that recorded the group.
+        handed_over: whether the job was sent although that attempt did not finish.
+        outcome: result of the job, once it is recorded.
     """
 
     id: str
@@ -77,12 +82,23 @@ class DocumentGroup:
     urls: dict[str, str]
     documents: list[Any] = field(default_factory=list)
     folder: str = ""
+    attempt: str = ""
     handed_over: bool = False
     outcome: WriteBack | None = None
 
     def as_recorded(self, recorded: DocumentGroup) -> DocumentGroup:
-        """Return the group with the job, `handed_over` and `outcome` of the record."""
-        return replace(self, job=recorded.job, handed_over=recorded.handed_over, outcome=recorded.outcome)
+        """Return the group with the job, the attempt, `handed_over` and the outcome of the record."""
+        return replace(
+            self,
+            job=recorded.job,
+            attempt=recorded.attempt,
+            handed_over=recorded.handed_over,
+            outcome=recorded.outcome,
+        )
+
+    def is_due(self, unfinished: Sequence[str]) -> bool:
+        """Return whether the job is still to be sent: its group was recorded by one of these attempts, or is older."""
+        return not (self.handed_over or self.outcome) and self.attempt in {"", *unfinished}
 
 
 Record = TypeVar("Record", Run, DocumentGroup)
@@ -142,26 +158,57 @@ def latest(swept: Swept, limit: int) -> list[Run]:
         return [_read(Run, each) for each in found]
 
 
-def advance(run: Run, after: list[Any], *, by: str, claimed: int, walked: bool) -> bool:
-    """Advance the run to the page after `run.page`. Returns False if another message has already done so."""
+def attempt(run: Run, name: str) -> bool:
+    """Record an attempt at the page `run.page`, which lasts until `advance`.
+
+    A finished attempt has sent the jobs of all groups that it recorded, so these need no mark of their own. An attempt
+    that fails, or whose worker dies, stays in the run, and a later attempt sends the jobs of its groups.
+
+    Returns:
+        False if the run is at another page by now.
+    """
+    with mongo.mongo_errors("record an attempt at a page"):
+        update = {"$push": {"attempts": name}}
+        return _collection().update_one({"_id": run.id, "page": run.page}, update).matched_count == 1
+
+
+def advance(run: Run, after: list[Any], *, by: str, claimed: int, walked: bool, attempt: str = "") -> bool:
+    """Finish an attempt, and advance the run to the page after `run.page`.
+
+    Returns:
+        False if another message has already advanced the run.
+    """
     changes = {"page": run.page + 1, "after": after, "advanced_by": by, "walked": walked}
     if walked:
         changes["ended"] = datetime.now(UTC)
     with mongo.mongo_errors("advance the run"):
-        update = {"$set": changes, "$inc": {"claimed": claimed}}
-        return _collection().update_one({"_id": run.id, "page": run.page}, update).matched_count == 1
+        finished = {"$pull": {"attempts": attempt}}
+        update = {"$set": changes, "$inc": {"claimed": claimed}, **finished}
+        if _collection().update_one({"_id": run.id, "page": run.page}, update).matched_count:
+            return True
+        _collection().update_one({"_id": run.id}, finished)
+        return False
 
 
-def under_way(run: str) -> int:
+def under_way(run: Run) -> int:
     """Count the jobs of the run that were handed over and have not ended.
 
     Jobs whose claims have expired do not count, because a job never ends if its write-back was given up.
     """
     claimed_still = datetime.now(UTC) + timedelta(seconds=GROUP_GRACE)
+    query: dict[str, Any] = {
+        "run": run.id,
+        "pending": True,
+        "expires": {"$gt": claimed_still},
+        "$or": [{"attempt": {"$nin": run.attempts}}, {"handed_over": True}],
+    }
     with mongo.mongo_errors("count the jobs under way", timeout=BULK_TIMEOUT):
-        return _collection().count_documents(
-            {"run": run, "pending": True, "handed_over": True, "expires": {"$gt": claimed_still}}
-        )
+        try:  # MongoDB may choose the index by `expires`, which holds all groups of all runs
+            return _collection().count_documents(query, hint=PENDING_INDEX)
+        except OperationFailure as error:
+            if error.timeout:
+                raise
+            return _collection().count_documents(query)  # `provision` has not created the index yet
 
 
 def join(groups: Sequence[DocumentGroup], page: int) -> list[DocumentGroup]:
@@ -175,7 +222,7 @@ def join(groups: Sequence[DocumentGroup], page: int) -> list[DocumentGroup]:
         page: number of the page. Documents whose group is full become a group of their own, named after the page.
 
     Returns:
-        The groups with the documents of this page alone, and with the job, `handed_over` and `outcome` as recorded.
+        The groups with the documents of this page alone, and everything else as recorded.
     """
     joined, full = _join(groups)
     return joined + _join([replace(group, id=f"{group.id}/{page}") for group in full])[0]
@@ -222,7 +269,14 @@ def _add(groups: Sequence[DocumentGroup]) -> tuple[set[str], set[str]]:
 
 def _joining(group: DocumentGroup, expires: datetime) -> UpdateOne:
     """Return the update that adds documents. If the group takes no more, it becomes an insert and fails."""
-    new = {"run": group.run, "job": group.job, "urls": group.urls, "pending": True, "expires": expires}
+    new = {
+        "run": group.run,
+        "job": group.job,
+        "urls": group.urls,
+        "attempt": group.attempt,
+        "pending": True,
+        "expires": expires,
+    }
     takes_more = {"outcome": None, f"documents.{MAX_DOCUMENTS - 1}": {"$exists": False}}
     return UpdateOne(
         {"_id": group.id, **takes_more},
@@ -232,19 +286,35 @@ def _joining(group: DocumentGroup, expires: datetime) -> UpdateOne:
 
 
 def handed_over(groups: Sequence[DocumentGroup]) -> None:
-    """Record that the jobs of `groups` were sent, so that no other page sends them again."""
+    """Record that the jobs of `groups` were sent by another attempt than recorded them, or by one that fails."""
     if groups:
         with mongo.mongo_errors("record the jobs handed over", timeout=BULK_TIMEOUT):
             marks = [UpdateOne({"_id": group.id}, {"$set": {"handed_over": True}}) for group in groups]
             _collection().bulk_write(marks, ordered=False)
 
 
-def settle(group_id: str, result: WriteBack) -> DocumentGroup | None:
-    """Record the result of a group's job, unless one is recorded. Returns the group, or None if it has expired."""
-    with mongo.mongo_errors("record the outcome of a group of documents"):
-        _collection().update_one({"_id": group_id, "outcome": None}, {"$set": {"outcome": result}})
+def find_group(group_id: str) -> DocumentGroup | None:
+    """Return a group with all its documents, or None if it has expired."""
+    with mongo.mongo_errors("read a group of documents"):
         found = _collection().find_one({"_id": group_id})
     return _read(DocumentGroup, found) if found else None
+
+
+def settle(group: DocumentGroup, result: WriteBack, *, ended: bool = True) -> bool:
+    """Record the result of a group's job, unless one is recorded or documents have joined since the group was read.
+
+    Args:
+        group: the group as it was read.
+        result: result of the job.
+        ended: whether all its documents are written, so that the job no longer counts as under way.
+
+    Returns:
+        Whether the result was recorded.
+    """
+    unchanged = {"outcome": None, f"documents.{len(group.documents)}": {"$exists": False}}
+    changes: dict[str, Any] = {"$set": {"outcome": result}} | ({"$unset": {"pending": ""}} if ended else {})
+    with mongo.mongo_errors("record the outcome of a group of documents"):
+        return _collection().update_one({"_id": group.id, **unchanged}, changes).matched_count == 1
 
 
 def ended(group_id: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from pipeline.errors import RetryableError
 from pipeline.job import Job, Sweep, sweep_job_id
 from pipeline.settings import get_settings
 from pipeline.sweeps import documents, run_state
@@ -31,9 +33,11 @@ class NextPage:
     wait: float = 0.0
 
 
-def take_page(
-    swept: Swept, run_id: str, page: int, *, by: str, hand_over: Callable[[Sequence[Job]], None]
-) -> NextPage | None:
+#: Sends jobs to the fetch stage, and returns an error or None for each, in order.
+HandOver = Callable[[Sequence[Job]], Sequence[Exception | None]]
+
+
+def take_page(swept: Swept, run_id: str, page: int, *, by: str, hand_over: HandOver) -> NextPage | None:
     """Claim the stale documents of one page, hand over their jobs, and advance the run.
 
     Taking a page twice is harmless, because only the first message advances the run. If that message is delivered
@@ -44,13 +48,14 @@ def take_page(
         run_id: id of the run.
         page: number of the page.
         by: id of the message that asks for the page.
-        hand_over: sends jobs to the fetch stage.
+        hand_over: sends the jobs.
 
     Returns:
         The next page, for which the caller sends a message; None if another message does, or at the end of the run.
 
     Raises:
         RetryableError: MongoDB failed. The page can be taken again.
+        Exception: the first error of `hand_over`. The page can be taken again, which sends only the jobs that failed.
     """
     run = run_state.load(run_id)
     if run is None or run.page != page:
@@ -58,16 +63,19 @@ def take_page(
     if run.walked:
         return None
     backlog = get_settings().sweep_max_backlog
-    room = backlog - run_state.under_way(run_id)
+    room = backlog - run_state.under_way(run)
     if room < max(1, min(PAGE_SIZE, backlog) // 4):
         return NextPage(page, PAUSE)
     left = PAGE_SIZE if run.limit is None else run.limit - run.claimed
     size = min(PAGE_SIZE, room, left)
+    attempt = secrets.token_hex(8)
+    if not run_state.attempt(run, attempt):
+        return _next_of(run_state.load(run_id), by)
     found, after = documents.read(swept, run_id, run.after, size)
     claimed = documents.claim(swept, run_id, found)
-    _hand_over_page(swept, run, claimed, hand_over)
+    _hand_over_page(swept, run, attempt, claimed, hand_over)
     walked = not after or (run.limit is not None and run.claimed + len(claimed) >= run.limit)
-    if not run_state.advance(run, after, by=by, claimed=len(claimed), walked=walked):
+    if not run_state.advance(run, after, by=by, claimed=len(claimed), walked=walked, attempt=attempt):
         return _next_of(run_state.load(run_id), by)
     logger.info("run=%s page=%d claimed=%d%s", run_id, page, len(claimed), " end" if walked else "")
     return None if walked else NextPage(page + 1)
@@ -78,21 +86,23 @@ def _next_of(run: Run | None, by: str) -> NextPage | None:
     return NextPage(run.page) if run and not run.walked and run.advanced_by == by else None
 
 
-def _hand_over_page(
-    swept: Swept, run: Run, claimed: Sequence[Document], hand_over: Callable[[Sequence[Job]], None]
-) -> None:
-    """Hand over the job of each new group. Documents of a group whose job has ended are written at once."""
-    groups = run_state.join(_grouped(swept, run, claimed), run.page)
-    # A worker may have died between recording a group and handing its job over.
-    due = [group for group in groups if not (group.handed_over or group.outcome)]
-    hand_over([_job_of(swept, group) for group in due])
-    run_state.handed_over(due)
+def _hand_over_page(swept: Swept, run: Run, attempt: str, claimed: Sequence[Document], hand_over: HandOver) -> None:
+    """Hand over the jobs that are due. Documents of a group whose job has ended are written at once."""
+    groups = run_state.join(_grouped(swept, run, attempt, claimed), run.page)
+    run = run_state.load(run.id) or run  # another attempt may have begun, and recorded groups
+    due = [group for group in groups if group.is_due([attempt, *run.attempts])]
+    errors = hand_over([_job_of(swept, group) for group in due])
+    sent = [group for group, error in zip(due, errors, strict=True) if error is None]
+    is_complete = len(sent) == len(due)
+    run_state.handed_over([group for group in sent if not (is_complete and group.attempt == attempt)])
     for group in groups:
         if group.outcome is not None:
             _write(swept, group, group.outcome)
+    if error := next(filter(None, errors), None):
+        raise error
 
 
-def _grouped(swept: Swept, run: Run, claimed: Sequence[Document]) -> list[DocumentGroup]:
+def _grouped(swept: Swept, run: Run, attempt: str, claimed: Sequence[Document]) -> list[DocumentGroup]:
     folders = documents.folders(swept, claimed)
     groups: dict[str, DocumentGroup] = {}
     for each in claimed:
@@ -100,7 +110,7 @@ def _grouped(swept: Swept, run: Run, claimed: Sequence[Document]) -> list[Docume
         group_id = _group_id(run.id, folder, each.urls)
         if group_id not in groups:
             job_id = sweep_job_id(swept.name, each.id, each.urls, run.id)
-            groups[group_id] = DocumentGroup(group_id, run.id, job_id, each.urls, [], folder)
+            groups[group_id] = DocumentGroup(group_id, run.id, job_id, each.urls, [], folder, attempt)
         groups[group_id].documents.append(each.id)
     return list(groups.values())
 
@@ -118,18 +128,29 @@ def _job_of(swept: Swept, group: DocumentGroup) -> Job:
 def write_back(sweep: Sweep, result: WriteBack) -> None:
     """Write how a job of a sweep ended to all its documents (contract, section 5). Repeating it is harmless.
 
+    The outcome is recorded only if no document has joined the group meanwhile; otherwise that one is written too. If
+    writing fails, the outcome is recorded first, so that all documents get the same one.
+
     Raises:
         RetryableError: MongoDB failed.
     """
-    group = run_state.settle(sweep.cover, result)
-    if group is None:
-        logger.warning(
-            "Run %s: a job ended after its documents' claims had expired. The next run selects them again.", sweep.run
-        )
-        return
-    if group.outcome is not None:
-        _write(SWEPT[sweep.collection], group, group.outcome)
-    run_state.ended(sweep.cover)
+    swept, written = SWEPT[sweep.collection], 0
+    while group := run_state.find_group(sweep.cover):
+        outcome = group.outcome or result
+        try:
+            _write(swept, replace(group, documents=group.documents[written:]), outcome)
+        except RetryableError:
+            run_state.settle(group, outcome, ended=False)
+            raise
+        written = len(group.documents)
+        if group.outcome is not None:
+            run_state.ended(group.id)
+            return
+        if run_state.settle(group, outcome):
+            return
+    logger.warning(
+        "Run %s: a job ended after its documents' claims had expired. The next run selects them again.", sweep.run
+    )
 
 
 def _write(swept: Swept, group: DocumentGroup, result: WriteBack) -> None:

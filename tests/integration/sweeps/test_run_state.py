@@ -25,7 +25,7 @@ def near(found: datetime, expected: datetime) -> bool:
 
 
 def group(name: str, *documents: int) -> DocumentGroup:
-    return DocumentGroup(name, "run", "job-1", {"itunes_image": "http://h/1"}, list(documents))
+    return DocumentGroup(name, "run", "job-1", {"itunes_image": "http://h/1"}, list(documents), attempt="a1")
 
 
 def join(*groups: DocumentGroup) -> list[DocumentGroup]:
@@ -118,6 +118,7 @@ def test_a_document_group_is_recorded_and_expires_after_its_claims(database):
         "run": "run",
         "job": "job-1",
         "urls": {"itunes_image": "http://h/1"},
+        "attempt": "a1",
         "pending": True,
         "documents": [1, 2],
     }
@@ -129,31 +130,76 @@ def test_a_document_group_takes_documents_until_it_has_an_outcome(database):
     # Job and outcome come from the record, and documents from the page.
     assert join(other_job, group("cover/run/2", 3)) == [group("cover/run/1", 2), group("cover/run/2", 3)]
 
-    assert run_state.settle("cover/run/1", OUTCOME).documents == [1, 2]
-    again = run_state.settle("cover/run/1", {**OUTCOME, "given_up": True})
+    found = run_state.find_group("cover/run/1")
+    assert found.documents == [1, 2]
+    assert run_state.settle(found, OUTCOME)
+    assert not run_state.settle(found, {**OUTCOME, "given_up": True})
+    again = run_state.find_group("cover/run/1")
     assert (again.outcome, again.urls, again.run) == (OUTCOME, {"itunes_image": "http://h/1"}, "run")
     assert [each.outcome for each in join(group("cover/run/1", 4))] == [OUTCOME]
     assert database.image_pipeline_sweeps.find_one({"_id": "cover/run/1"})["documents"] == [1, 2]
-    assert run_state.settle("cover/run/9", OUTCOME) is None
+    assert run_state.find_group("cover/run/9") is None
 
 
-def test_jobs_are_under_way_from_their_hand_over_to_their_end(database):
-    join(*(group(f"cover/run/{n}", n) for n in range(3)))
-    join(replace(group("cover/other/1", 1), run="other", job="job-2"))
-    assert run_state.under_way("run") == 0
+def test_an_outcome_is_not_recorded_if_documents_have_joined_meanwhile(database):
+    # Given a group that was read before another document joined
+    join(group("cover/run/1", 1))
+    read = run_state.find_group("cover/run/1")
+    join(group("cover/run/1", 2))
+    # Then its outcome is recorded only once the group is read with all its documents.
+    assert not run_state.settle(read, OUTCOME)
+    assert run_state.find_group("cover/run/1").outcome is None
+    assert run_state.settle(run_state.find_group("cover/run/1"), OUTCOME)
 
+
+@pytest.mark.parametrize("has_index", [True, False])
+def test_jobs_are_under_way_from_their_hand_over_to_their_end(database, has_index):
+    def under_way(run: str) -> int:
+        return run_state.under_way(run_state.load(run))
+
+    # Given two runs, each with an attempt at a page that has recorded groups
+    if has_index:
+        for by, options, _ in INDEXES:
+            run_state.create_index(by, options)
+    for name, attempt in (("run", "a1"), ("other", "a2")):
+        run_state.attempt(run_state.begin(CHANNELS, name), attempt)
+    join(*(group(f"cover/run/{n}", n) for n in range(4)))
+    join(replace(group("cover/other/1", 1), run="other", job="job-2", attempt="a2"))
+    # Then the jobs are under way once they are handed over: some by an attempt that failed,
+    assert under_way("run") == 0
     run_state.handed_over([])
-    run_state.handed_over([group(name) for name in ("cover/run/0", "cover/run/1", "cover/other/1")])
-    assert run_state.under_way("run") == 2
-    assert [each.handed_over for each in join(group("cover/run/0", 9))] == [True]
-
-    run_state.ended("cover/run/0")
-    assert run_state.under_way("run") == 1
-    assert run_state.under_way("other") == 1
-    # And never longer than its claims last.
+    run_state.handed_over([group("cover/run/3")])
+    assert under_way("run") == 1
+    assert [each.handed_over for each in join(group("cover/run/3", 9))] == [True]
+    # the others by attempts that finished,
+    for name, attempt in (("run", "a1"), ("other", "a2")):
+        run_state.advance(run_state.load(name), [5], by="m", claimed=4, walked=False, attempt=attempt)
+    assert (under_way("run"), under_way("other")) == (4, 1)
+    # until their documents are written,
+    assert run_state.settle(run_state.find_group("cover/run/0"), OUTCOME)
+    assert run_state.settle(run_state.find_group("cover/run/1"), OUTCOME, ended=False)
+    assert (under_way("run"), under_way("other")) == (3, 1)
+    run_state.ended("cover/run/1")
+    assert under_way("run") == 2
+    # and never longer than their claims last.
     late = datetime.now(UTC) + timedelta(seconds=GROUP_GRACE - 60)
-    database.image_pipeline_sweeps.update_one({"_id": "cover/run/1"}, {"$set": {"expires": late}})
-    assert run_state.under_way("run") == 0
+    database.image_pipeline_sweeps.update_one({"_id": "cover/run/2"}, {"$set": {"expires": late}})
+    assert under_way("run") == 1
+
+
+def test_an_attempt_ends_when_its_page_is_taken_whichever_attempt_took_it(database):
+    # Given two attempts at the same page
+    run = run_state.begin(CHANNELS, "run")
+    assert run_state.attempt(run, "a1")
+    assert run_state.attempt(run, "a2")
+    assert run_state.load("run").attempts == ["a1", "a2"]
+    # When both have handed their jobs over, then only the first advances the run, and neither is left,
+    assert run_state.advance(run, [5], by="m", claimed=3, walked=False, attempt="a2")
+    assert not run_state.advance(run, [5], by="m", claimed=3, walked=False, attempt="a1")
+    assert run_state.load("run").attempts == []
+    # and no attempt begins at a page that was taken.
+    assert not run_state.attempt(run, "a3")
+    assert run_state.load("run").attempts == []
 
 
 def test_indexes_are_missing_until_they_are_created(database):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
+from functools import partial
 from threading import Thread
 
 import pytest
+from pymongo import MongoClient
+from pymongo.monitoring import CommandListener
 
 from pipeline.clients import lazy, mongo
 from pipeline.errors import RetryableError
@@ -29,8 +32,12 @@ class Walker:
 
     def take(self, page, by=None, hand_over=None):
         return sweep.take_page(
-            self.swept, self.run, page, by=by or f"message {page}", hand_over=hand_over or self.jobs.extend
+            self.swept, self.run, page, by=by or f"message {page}", hand_over=hand_over or self.accept
         )
+
+    def accept(self, jobs):
+        self.jobs.extend(jobs)
+        return [None] * len(jobs)
 
     def go(self):
         """Take all pages. Whenever the run has to wait for its jobs, end them."""
@@ -96,7 +103,7 @@ def test_documents_with_the_same_cover_share_one_job(database, small_pages):
 
     assert database.episodes.count_documents({"last_itunes_image": {"$exists": True}, "lock": {"$exists": False}}) == 30
     assert walker.record.counts == {"done": 30}
-    assert run_state.under_way("run") == 0
+    assert run_state.under_way(walker.record) == 0
 
 
 def test_a_repeated_page_with_fewer_documents_loses_none(database, monkeypatch):
@@ -168,7 +175,7 @@ def test_a_document_group_that_is_full_gets_another_job(database, small_pages, m
         end(job)
     assert walker.record.counts == {"done": 16}
     assert database.episodes.count_documents({"last_itunes_image": "http://h/0", "lock": {"$exists": False}}) == 16
-    assert run_state.under_way("run") == 0
+    assert run_state.under_way(walker.record) == 0
 
 
 def test_workers_that_join_a_document_group_at_once_all_add_their_documents(database):
@@ -190,15 +197,15 @@ def test_the_same_cover_in_two_folders_has_two_jobs(database):
 
 
 def test_a_job_that_has_ended_is_not_sent_again_with_its_page(database, small_pages, monkeypatch):
-    # Given a worker that died after it handed a page's jobs over, and before it recorded that
+    # Given a worker that died after it handed a page's jobs over, and before it advanced the run
     episodes(database, 4, covers=2)
     walker = Walker(EPISODES)
 
-    def dies(_):
+    def dies(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_state, "handed_over", dies)
+        patch.setattr(run_state, "advance", dies)
         with pytest.raises(KeyboardInterrupt):
             walker.take(0)
     # When one of the jobs ends, and the page is taken again
@@ -261,7 +268,102 @@ def test_a_page_is_handed_over_again_if_its_worker_died_before_advancing_the_run
     for job in walker.jobs:
         end(job)
     assert walker.record.counts == {"done": 8}
-    assert run_state.under_way("run") == 0
+    assert run_state.under_way(walker.record) == 0
+
+
+def test_a_page_with_a_job_that_failed_sends_only_that_job_again(database, small_pages):
+    # Given an SQS that refuses one of the four jobs of a page
+    episodes(database, 4)
+    walker = Walker(EPISODES)
+
+    def refuses_the_second(jobs):
+        walker.jobs.extend(job for place, job in enumerate(jobs) if place != 1)
+        return [ConnectionError("refused") if place == 1 else None for place in range(len(jobs))]
+
+    with pytest.raises(ConnectionError):
+        walker.take(0, hand_over=refuses_the_second)
+    assert run_state.under_way(walker.record) == 3
+    # When the page is taken again, then each job was sent once,
+    walker.go()
+    assert len(walker.jobs) == 4
+    assert {job.sources[0].url for job in walker.jobs} == {f"http://h/{n}" for n in range(4)}
+    # and all are under way until they end.
+    assert run_state.under_way(walker.record) == 4
+    for job in walker.jobs:
+        end(job)
+    assert run_state.under_way(walker.record) == 0
+
+
+def test_jobs_of_an_attempt_that_died_beside_another_are_sent(database, small_pages, monkeypatch):
+    # Given two attempts at a page, of which one begins after the other and dies before it hands over
+    episodes(database, 4)
+    walker, join = Walker(EPISODES), run_state.join
+
+    def die(_jobs):
+        raise SystemExit
+
+    def overtaken(groups, page):
+        with monkeypatch.context() as patch:
+            patch.setattr(run_state, "join", join)
+            with pytest.raises(SystemExit):
+                walker.take(0, by="another message", hand_over=die)
+        return join(groups, page)
+
+    # When the other goes on, then it sends the jobs of both.
+    with monkeypatch.context() as patch:
+        patch.setattr(run_state, "join", overtaken)
+        walker.take(0)
+    assert {job.sources[0].url for job in walker.jobs} == {f"http://h/{n}" for n in range(4)}
+    assert run_state.under_way(walker.record) == 4
+
+
+def test_a_document_that_joins_while_its_group_is_written_is_written_too(database, small_pages, monkeypatch):
+    # Given a job whose documents are on two pages
+    episodes(database, 8, covers=1)
+    walker, write = Walker(EPISODES), documents.write
+    walker.take(0)
+
+    def overtaken(*args):
+        with monkeypatch.context() as patch:
+            patch.setattr(documents, "write", write)
+            walker.take(1)
+        return write(*args)
+
+    # When the second page is taken while the documents of the first are being written
+    monkeypatch.setattr(documents, "write", overtaken)
+    end(walker.jobs[0])
+    # Then all of them are written, once.
+    assert len(walker.jobs) == 1
+    assert walker.record.counts == {"done": 8}
+    assert run_state.under_way(walker.record) == 0
+
+
+def test_a_swept_document_costs_four_writes(database, monkeypatch):
+    # Given a listener of the writes to MongoDB
+    writes: Counter[str] = Counter()
+
+    class Writes(CommandListener):
+        def started(self, event):
+            for kind in ("updates", "documents", "deletes"):
+                writes[event.command[event.command_name]] += len(event.command.get(kind, []))
+
+        def succeeded(self, event): ...
+
+        def failed(self, event): ...
+
+    episodes(database, 30)
+    walker = Walker(EPISODES)
+    monkeypatch.setattr(mongo, "MongoClient", partial(MongoClient, event_listeners=[Writes()]))
+    lazy.forget()
+    # When thirty documents are swept and written back
+    walker.go()
+    for job in walker.jobs:
+        end(job)
+    # Then each was claimed and written, and its group was recorded and settled.
+    assert walker.record.counts == {"done": 30}
+    assert writes["episodes"] == 2 * 30
+    of_the_run = 30 + 2  # it counts each document, and each attempt at a page begins and ends
+    assert writes["image_pipeline_sweeps"] == 2 * 30 + of_the_run
 
 
 def test_workers_that_take_the_same_page_at_once_do_not_lose_or_fork_it(database, small_pages):
@@ -304,7 +406,7 @@ def test_a_run_waits_while_too_many_of_its_jobs_are_under_way(database, monkeypa
         end(job)
     assert walker.take(1) == sweep.NextPage(2)
     assert len(walker.jobs) == 11
-    assert run_state.under_way("run") == 8
+    assert run_state.under_way(walker.record) == 8
 
 
 def test_a_limit_ends_the_sweep(database, small_pages):
@@ -346,11 +448,11 @@ def test_an_interrupted_write_back_is_completed(database, monkeypatch):
         patch.setattr(documents, "write", dies)
         with pytest.raises(RetryableError):
             end(walker.jobs[0])
-    assert run_state.under_way("run") == 1
+    assert run_state.under_way(walker.record) == 1
     end(walker.jobs[0], good=False)  # the first outcome stands
 
     assert walker.record.counts == {"done": 5}
-    assert run_state.under_way("run") == 0
+    assert run_state.under_way(walker.record) == 0
 
 
 def test_a_job_that_outlived_the_runs_record_is_ignored(database):
@@ -423,8 +525,8 @@ def test_a_message_delivered_twice_sends_the_next_page_whichever_copy_advances_t
     walker = Walker(EPISODES)
 
     def overtaken(jobs):
-        walker.jobs.extend(jobs)
         assert walker.take(0, by="one message") == sweep.NextPage(1)
+        return walker.accept(jobs)
 
     # When the second copy ends, then it sends the next message, because its delete removes the first copy too
     assert walker.take(0, by="one message", hand_over=overtaken) == sweep.NextPage(1)

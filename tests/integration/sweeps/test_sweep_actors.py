@@ -159,9 +159,8 @@ def test_a_run_is_followed_until_its_last_job_has_ended(database, monkeypatch):
     # Given a run that has read its collection, with one job under way
     monkeypatch.setattr(sweeping, "INTERVAL", 0.01)
     run = run_state.begin(CHANNELS, "run")
-    group = run_state.DocumentGroup("cover/run/1", "run", "job", {}, [1])
+    group = run_state.DocumentGroup("cover/run/1", "run", "job", {}, [1], attempt="a")
     run_state.join([group], page=0)
-    run_state.handed_over([group])
     looks = sweeping.follow("run")
     assert next(looks) == sweeping.Progress()
     run_state.advance(run, [], by="m", claimed=2, walked=True)
