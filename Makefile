@@ -28,7 +28,7 @@ IMAGE_TESTS := tests/unit/images tests/unit/net/test_bombs.py tests/unit/ops/tes
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-dev demo run check test test-fallbacks smoke test-corpus mutants chaos outages lint format docs screenshots sheets bench bench-scale bench-threads bench-queues \
-	bench-images bench-lanes bench-sweep iam lock \
+	bench-images bench-lanes bench-neighbours bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -110,6 +110,9 @@ bench-images: setup-dev ## Compare rendering with sharp, libvips, Pillow and Ima
 
 bench-lanes: setup-dev ## Time live jobs with and without 20,000 waiting bulk jobs (ARGS="--bulk 2000" for fewer)
 	$(BIN)/python benchmarks/lanes.py $(ARGS)
+
+bench-neighbours: setup-dev ## Time live jobs alone and beside bad neighbours (ARGS="--only hang", ARGS=--rates)
+	$(BIN)/python benchmarks/end_to_end/neighbours.py $(ARGS)
 
 iam: setup-dev ## Rewrite the policies of docs/iam for the default settings
 	for policy in docs/iam/*.json; do \

@@ -67,6 +67,13 @@ class World:
                 raise TimeoutError(f"{lacking} of {len(jobs)} jobs did not end within {timeout:g} s")
             return [self._arrived[each] for each in jobs]
 
+    def arrived(self, jobs: Iterable[str], timeout: float) -> dict[str, float]:
+        """Return the time of each postback of `jobs` that comes within `timeout` seconds."""
+        jobs = list(jobs)
+        with self._news:
+            self._news.wait_for(lambda: all(each in self._arrived for each in jobs), timeout)
+            return {each: self._arrived[each] for each in jobs if each in self._arrived}
+
 
 @contextmanager
 def serving(sources: Path, sides: Iterable[int], delay: float = 0.0) -> Iterator[World]:

@@ -1,0 +1,285 @@
+"""Measures how much one bad neighbour slows down the jobs of everyone else, from message to postback.
+
+`make bench-neighbours` runs the Procfile's own processes on an emulated SQS that answers in 10 ms and an S3 in 20. One
+live job is sent every 250 ms: first alone, then beside each bad neighbour. It prints the p50 and p95 of these jobs. The
+exit status is 1 if a promise is broken. `--rates` instead compares rates of 2, 10 and 20 jobs a second with plain
+dramatiq-sqs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from math import inf, isinf
+from pathlib import Path
+from statistics import median
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent / "images"))
+
+import stack  # noqa: E402
+import world  # noqa: E402
+from bad_servers import Answer, bad_servers, drip, flood, hang  # noqa: E402
+from entrants import ENTRANTS  # noqa: E402
+from figures import percentile  # noqa: E402
+from measure import RATES, Contender, at, moments, running  # noqa: E402
+from PIL import Image  # noqa: E402
+from prices import by_class  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+from usage import memory_bytes  # noqa: E402
+
+#: Milliseconds until SQS and S3 answer.
+DELAY = [10.0, 20.0]
+
+#: Seconds between two live jobs, and seconds for the last ones to end.
+EVERY, GRACE = 0.25, 15.0
+
+#: The side of the covers of live jobs in pixels, and that of giants: 100 megapixels.
+SIDE, GIANT = 1400, 10_000
+
+#: The promise on the p95 beside a neighbour: at most this multiple of that alone, or this many seconds more.
+TIMES, MORE = 2.0, 0.5
+
+#: The same beside giants, which need the cores for themselves.
+MORE_BESIDE_GIANTS = 1.5
+
+Payload = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A kind of bad neighbour.
+
+    Args:
+        title: its name in the table.
+        jobs: the number of its jobs.
+        hosts: the number of its hosts.
+        answer: how its servers answer; None if it has none.
+        more: how much the p95 of the others may grow in seconds.
+        must_end: whether its own jobs must end too.
+    """
+
+    title: str
+    jobs: int
+    hosts: int = 0
+    answer: Answer | None = None
+    more: float = MORE
+    must_end: bool = False
+
+    def payloads(self, shown: world.World, urls: list[str]) -> dict[str, Payload]:
+        """Return the payloads of its jobs, by job id."""
+        found = shown.payloads(GIANT if self.must_end else SIDE, self.jobs)
+        for number, payload in enumerate(found.values()):
+            payload["bucket_name"] = "Neighbour"
+            if urls:
+                field = "postback_url" if len(urls) == 1 else "image_url"
+                payload[field] = f"{urls[number % len(urls)]}/{number}.jpg"
+        return found
+
+
+NEIGHBOURS = {
+    "receiver": Neighbour("150 postbacks to a receiver that hangs", 150, 1, hang),
+    "hang": Neighbour("96 sources that hang, each its own host", 96, 96, hang),
+    "drip": Neighbour("96 sources that drip, each its own host", 96, 96, drip),
+    "giants": Neighbour("30 progressive JPEGs of 100 megapixels", 30, more=MORE_BESIDE_GIANTS, must_end=True),
+    "large": Neighbour("96 sources of 50 MB, each its own host", 96, 96, flood(50_000_000), more=MORE_BESIDE_GIANTS),
+}
+
+
+def jpeg(side: int, *, progressive: bool = False) -> bytes:
+    """Return a picture with some detail."""
+    noise = Image.effect_noise((side // 8, side // 8), 80).resize((side, side), Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    Image.merge("RGB", [noise, noise.rotate(90), noise.rotate(180)]).save(
+        out, "JPEG", quality=80, progressive=progressive
+    )
+    return out.getvalue()
+
+
+def sources(folder: Path, *, giant: bool) -> Path:
+    """Write the covers into `folder`, named as `world.serving` expects."""
+    folder.mkdir()
+    (folder / f"noise-{SIDE}.jpg").write_bytes(jpeg(SIDE))
+    if giant:
+        (folder / f"noise-{GIANT}.jpg").write_bytes(jpeg(GIANT, progressive=True))
+    return folder
+
+
+@dataclass
+class Series:
+    """The times of live jobs; infinite for those without a postback."""
+
+    waits: list[float]
+    fetch_bytes: int = 0  #: the highest memory of the process that fetches
+
+    @property
+    def p50(self) -> float:
+        return median(self.waits)
+
+    @property
+    def p95(self) -> float:
+        return sorted(self.waits)[int(0.95 * (len(self.waits) - 1))]
+
+
+class Bench:
+    """Sends jobs to the running service.
+
+    Args:
+        contender: the service.
+        shown: its sources and its receiver.
+        send: puts one job into the input queue.
+    """
+
+    def __init__(self, contender: Contender, shown: world.World, send: Callable[[Payload], None]) -> None:
+        self._contender = contender
+        self._world = shown
+        self.send = send
+
+    def live(self, seconds: float) -> Series:
+        """Send one job every `EVERY` seconds for this long, and measure each."""
+        sent: dict[str, float] = {}
+        began = time.monotonic()
+        fetch = [group for group, name in self._contender.groups().items() if name == "fetch"]
+        peak = 0
+        for number, (job, payload) in enumerate(self._world.payloads(SIDE, int(seconds / EVERY)).items()):
+            time.sleep(max(0.0, began + number * EVERY - time.monotonic()))
+            sent[job] = time.monotonic()
+            self.send(payload)
+            if number % 4 == 0:
+                peak = max(peak, memory_bytes(fetch))
+        arrived = self._world.arrived(sent, GRACE)
+        return Series([arrived.get(job, inf) - since for job, since in sent.items()], peak)
+
+    @contextmanager
+    def beside(self, neighbour: Neighbour) -> Iterator[dict[str, Payload]]:
+        """Send all jobs of a neighbour, as fast as possible."""
+        with bad_servers(neighbour.answer or hang, neighbour.hosts) as urls:
+            jobs = neighbour.payloads(self._world, urls)
+            flood = threading.Thread(target=lambda: [self.send(each) for each in jobs.values()])
+            flood.start()
+            yield jobs
+            flood.join()
+
+    def ended(self, jobs: dict[str, Payload], timeout: float) -> int:
+        """Return how many jobs end within `timeout` seconds."""
+        return len(self._world.arrived(jobs, timeout))
+
+
+@dataclass
+class Row:
+    """The figures of one neighbour."""
+
+    neighbour: Neighbour
+    alone: Series
+    beside: Series
+    ended: int
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the promise is kept."""
+        limit = self.alone.p95 + self.neighbour.more
+        if not self.neighbour.must_end:
+            limit = max(limit, TIMES * self.alone.p95)
+        return self.beside.p95 <= limit and (self.ended == self.neighbour.jobs or not self.neighbour.must_end)
+
+    def cells(self) -> list[str]:
+        """Return its line of the table."""
+        mb = f"{self.alone.fetch_bytes / 1e6:.0f} → {self.beside.fetch_bytes / 1e6:.0f} MB"
+        ended = f"{self.ended} of {self.neighbour.jobs}"
+        arrow = (f"{_shown(getattr(self.alone, p))} → {_shown(getattr(self.beside, p))}" for p in ("p50", "p95"))
+        return [self.neighbour.title, *arrow, mb, ended, "yes" if self.is_good else "NO"]
+
+
+def _shown(seconds: float) -> str:
+    return "none" if isinf(seconds) else f"{seconds:.2f} s"
+
+
+def measured(neighbour: Neighbour, covers: Path, options: argparse.Namespace) -> Row:
+    """Measure one neighbour on a stack of its own."""
+    entrant = ENTRANTS[options.staging]
+    sides = (SIDE, GIANT) if neighbour.must_end else (SIDE,)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        world.serving(covers, sides) as shown,
+        running(entrant, Path(folder), shown) as service,
+        entrant.sending(os.environ) as send,
+    ):
+        service.warm_up(SIDE, 20)
+        bench = Bench(service, shown, send)
+        alone = bench.live(options.alone)
+        with bench.beside(neighbour) as jobs:
+            beside = bench.live(options.beside)
+            ended = bench.ended(jobs, options.end if neighbour.must_end else 0)
+        if options.log:
+            (options.log / f"{neighbour.title.replace(' ', '-')}.log").write_text("\n".join(service.last_lines))
+        return Row(neighbour, alone, beside, ended)
+
+
+def compare_rates(covers: Path, console: Console, keys: list[str]) -> bool:
+    """Compare this project with plain dramatiq-sqs at equal rates; returns whether the promises are kept."""
+    table = Table(title=f"Equal rates, covers of {SIDE} px")
+    for heading in ("", "rate", "p50", "p95", "SQS requests a job"):
+        table.add_column(heading, justify="right" if heading else "left")
+    with world.serving(covers, (SIDE,)) as shown:
+        for key in keys:
+            with tempfile.TemporaryDirectory() as folder, running(ENTRANTS[key], Path(folder), shown) as service:
+                service.warm_up(SIDE, 40)
+                for rate, seconds in RATES.items():
+                    phase = service.steady(SIDE, moments(rate, 2 * seconds))
+                    sqs = by_class(asdict(phase)["requests"])["sqs"]
+                    figures = [f"{1000 * percentile(phase.waits, percent):.0f} ms" for percent in (50, 95)]
+                    table.add_row(ENTRANTS[key].title, at(rate), *figures, f"{sqs:.2f}")
+                burst = service.burst(SIDE, 160)
+                sqs = by_class(burst.requests)["sqs"]
+                rate = f"{burst.rate:.1f}/s"
+                table.add_row(
+                    ENTRANTS[key].title, "saturation", rate, f"{sum(burst.cpu.values()):.1f} ms CPU", f"{sqs:.2f}"
+                )
+    console.print(table)
+    return True
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=NEIGHBOURS, default=list(NEIGHBOURS), help="neighbours")
+    parser.add_argument("--alone", type=float, default=12.0, help="seconds alone (default: %(default)s)")
+    parser.add_argument("--beside", type=float, default=45.0, help="seconds beside one (default: %(default)s)")
+    parser.add_argument("--end", type=float, default=240.0, help="seconds for giants to end (default: %(default)s)")
+    parser.add_argument("--staging", choices=["file", "s3"], default="file", help="staging storage (default: file)")
+    parser.add_argument("--rates", nargs="*", choices=ENTRANTS, help="compare rates of these instead")
+    parser.add_argument("--log", type=Path, help="a folder for the last lines of the processes' logs")
+    options = parser.parse_args()
+    stack.clear_environment()
+    stack.use_own_emulator(*(each / 1000 for each in DELAY))
+    console = Console(width=150)
+    with tempfile.TemporaryDirectory() as folder:
+        wants_giant = options.rates is None and "giants" in options.only
+        covers = sources(Path(folder) / "covers", giant=wants_giant)
+        if options.rates is not None:
+            compare_rates(covers, console, options.rates or ["file", "dramatiq", "s3", "dramatiq-s3"])
+            return
+        table = Table(title=f"One live job every {EVERY:g} s, from message to postback: alone → beside")
+        for heading in ("beside", "p50", "p95", "memory of fetch", "ended", "kept"):
+            table.add_column(heading, justify="left" if heading == "beside" else "right")
+        rows = []
+        for name in options.only:
+            rows.append(measured(NEIGHBOURS[name], covers, options))
+            table.add_row(*rows[-1].cells())
+            console.print(*rows[-1].cells(), sep=" | ", style="dim")
+        console.print(table)
+    if not all(row.is_good for row in rows):
+        sys.exit("a bad neighbour made the others wait longer than promised")
+
+
+if __name__ == "__main__":
+    main()
