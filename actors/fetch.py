@@ -30,9 +30,10 @@ def fetch(job: Job, source: Source) -> Source:
     settings = get_settings()
     recipe = Recipe(settings.renditions, settings.resize_fit)
     image = download(source.url, partial(host_limiter().slot, lane=job.lane, folder=job.folder))
-    extension = identify(image, max_pixels=settings.max_source_pixels).extension
-    content = Content(content_id(image, recipe), extension, recipe)
+    identified = identify(image, max_pixels=settings.max_source_pixels)
+    content = Content(content_id(image, recipe), identified.extension, recipe)
     if is_published(job.folder, content):
         UNCHANGED.labels(job.lane).inc()
         return source.published(content)
-    return source.fetched(staging().put(image, job.staged_key(FETCH, source, content)), content)
+    key = staging().put(image, job.staged_key(FETCH, source, content))
+    return source.fetched(key, content, giant=identified.is_giant)

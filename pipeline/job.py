@@ -116,6 +116,7 @@ class Source:
     fields: tuple[str, ...]  #: the `IMAGE_FIELDS` with its URL: both if they are equal
     due: str = FETCH.name  #: the next stage; `notify` once it is published or has failed
     original: str = ""  #: staging key of its bytes
+    giant: bool = False  #: rendering it takes so much CPU that other images should not wait behind it
     content: Content | None = None
     rendered: Rendered = field(default_factory=Rendered)
     restarted: bool = False  #: it was sent back to fetch because its staged bytes were gone
@@ -123,9 +124,9 @@ class Source:
     error: ErrorInfo | None = None
     given_up: bool = False  #: its error is not permanent: a later job may succeed
 
-    def fetched(self, key: str, content: Content) -> Source:
+    def fetched(self, key: str, content: Content, *, giant: bool = False) -> Source:
         """Return the source with its bytes staged under `key`."""
-        return replace(self, due=RESIZE.name, original=key, content=content)
+        return replace(self, due=RESIZE.name, original=key, content=content, giant=giant)
 
     def resized(self, rendered: Rendered) -> Source:
         """Return the source with its renditions staged."""
@@ -224,6 +225,11 @@ class Job:
         """The first stage with work left for any source."""
         waiting = {source.due for source in self.sources}
         return next((stage for stage in STAGES if stage.name in waiting), NOTIFY)
+
+    @property
+    def has_giant(self) -> bool:
+        """Whether a source that waits for resize is a giant."""
+        return any(source.giant and source.due == RESIZE.name for source in self.sources)
 
     @property
     def report_id(self) -> str:

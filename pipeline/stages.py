@@ -13,9 +13,13 @@ class Lane(StrEnum):
     BULK = "bulk"  #: jobs of sweeps
 
 
+#: Ends the names of queues for giants: images that take so much CPU that others should not wait behind them.
+GIANT = "giant"
+
+
 def dead_letter_queue_of(queue: str) -> str:
-    """Return the name of the dead-letter queue that both lanes of `queue` share, all without the namespace."""
-    return f"{queue.removesuffix(f'_{Lane.BULK.value}')}_dlq"
+    """Return the name of the dead-letter queue that all queues of a stage share, all without the namespace."""
+    return f"{queue.removesuffix(f'_{Lane.BULK.value}').removesuffix(f'_{GIANT}')}_dlq"
 
 
 @dataclass(frozen=True)
@@ -27,20 +31,24 @@ class Stage:
         actor: the name of the actor that does its work.
         time_limit: seconds until the actor is interrupted. This is well above the sum of the timeouts inside, so it
             only ends actors that hang.
+        has_giants: whether giants have queues of their own here.
     """
 
     name: str
     actor: str
     time_limit: int
+    has_giants: bool = False
 
-    def queue(self, lane: Lane = Lane.LIVE) -> str:
-        """Return the name of the queue without the namespace: `fetch` or `fetch_bulk`."""
-        return self.name if lane is Lane.LIVE else f"{self.name}_{lane.value}"
+    def queue(self, lane: Lane = Lane.LIVE, *, giant: bool = False) -> str:
+        """Return the name of a queue without the namespace: `fetch`, `fetch_bulk` or `resize_giant_bulk`."""
+        name = f"{self.name}_{GIANT}" if giant and self.has_giants else self.name
+        return name if lane is Lane.LIVE else f"{name}_{lane.value}"
 
     @property
     def queues(self) -> tuple[str, ...]:
-        """The queues of both lanes."""
-        return tuple(self.queue(lane) for lane in Lane)
+        """The queues of both lanes, and those of giants."""
+        sizes = (False, True) if self.has_giants else (False,)
+        return tuple(self.queue(lane, giant=giant) for giant in sizes for lane in Lane)
 
     @property
     def dead_letter_queue(self) -> str:
@@ -49,7 +57,7 @@ class Stage:
 
 
 FETCH = Stage("fetch", actor="fetch_image", time_limit=300)
-RESIZE = Stage("resize", actor="resize_image", time_limit=300)
+RESIZE = Stage("resize", actor="resize_image", time_limit=300, has_giants=True)
 UPLOAD = Stage("upload", actor="upload_image", time_limit=300)
 NOTIFY = Stage("notify", actor="notify_result", time_limit=300)
 
@@ -57,7 +65,10 @@ NOTIFY = Stage("notify", actor="notify_result", time_limit=300)
 STAGES = (FETCH, RESIZE, UPLOAD, NOTIFY)
 
 #: The queues of the bulk lane.
-BULK_QUEUES = frozenset(stage.queue(Lane.BULK) for stage in STAGES)
+BULK_QUEUES = frozenset(queue for stage in STAGES for queue in stage.queues if queue.endswith(f"_{Lane.BULK.value}"))
+
+#: The queues of giants, of both lanes.
+GIANT_QUEUES = frozenset(RESIZE.queue(lane, giant=True) for lane in Lane)
 
 #: The queue for input messages that `ingest` rejected.
 INGEST_DEAD_LETTER_QUEUE = dead_letter_queue_of("ingest")
@@ -66,6 +77,11 @@ INGEST_DEAD_LETTER_QUEUE = dead_letter_queue_of("ingest")
 def own_queues() -> set[str]:
     """Return the names, without the namespace, of all queues of the service except the input queue."""
     return {*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES, *DEAD_LETTER_QUEUES.values()}
+
+
+def lane_of_queue(queue_name: str) -> Lane:
+    """Return the lane of a stage's queue (without the namespace)."""
+    return Lane.BULK if queue_name in BULK_QUEUES else Lane.LIVE
 
 
 def stage_of_queue(queue_name: str) -> Stage | None:

@@ -1,6 +1,6 @@
 """Rendering: from the bytes of an image to its renditions.
 
-identify()   reads the header and returns the format of the renditions
+identify()   reads the header: the format of the renditions, and whether the image is a giant
 render()     open ─► decode ─► resize ─► upright ─► sRGB ─► pad ─► encode
 """
 
@@ -32,8 +32,20 @@ OPTIMIZED_SIDE: Final = 256
 FULL_COLOUR_SIDE: Final = 100
 
 
-def identify(source: bytes, *, max_pixels: int) -> ImageFormat:
-    """Return the format that the renditions of `source` will have, without decoding pixels.
+class Identified(NamedTuple):
+    """The facts in the header of an image."""
+
+    output: ImageFormat  #: the format of its renditions
+    is_giant: bool  #: rendering it takes so much CPU that other images should not wait for it
+
+    @property
+    def extension(self) -> str:
+        """The extension of its renditions."""
+        return self.output.extension
+
+
+def identify(source: bytes, *, max_pixels: int) -> Identified:
+    """Return the format that the renditions of `source` will have and its size class, without decoding pixels.
 
     Args:
         source: the bytes of an image.
@@ -44,7 +56,8 @@ def identify(source: bytes, *, max_pixels: int) -> ImageFormat:
         RetryableError: `out_of_memory`.
     """
     with image_errors(source):
-        return _output_format(open_image(source, max_pixels))
+        opened = open_image(source, max_pixels)
+        return Identified(_output_format(opened), opened.is_giant)
 
 
 def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels: int) -> dict[str, bytes]:

@@ -13,7 +13,14 @@ from botocore.exceptions import ClientError
 from pipeline.clients import aws
 from pipeline.settings import get_settings
 from pipeline.sqs.queues import MISSING_QUEUE, find_queue
-from pipeline.stages import INGEST_DEAD_LETTER_QUEUE, STAGES, SWEEP_QUEUES, Lane, dead_letter_queue_of
+from pipeline.stages import (
+    INGEST_DEAD_LETTER_QUEUE,
+    STAGES,
+    SWEEP_QUEUES,
+    Lane,
+    dead_letter_queue_of,
+    lane_of_queue,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -71,8 +78,8 @@ def _queues() -> Iterator[_Queue]:
         yield _Queue(settings.input_queue_name, INGEST, Lane.LIVE.value, settings.queue_url)
     yield _Queue(full(INGEST_DEAD_LETTER_QUEUE), INGEST, DEAD)
     for stage in STAGES:
-        for lane in Lane:
-            yield _Queue(full(stage.queue(lane)), stage.name, lane.value)
+        for queue in stage.queues:
+            yield _Queue(full(queue), stage.name, lane_of_queue(queue).value)
         yield _Queue(full(stage.dead_letter_queue), stage.name, DEAD)
     for sweep in SWEEP_QUEUES:
         yield _Queue(full(sweep), sweep, Lane.BULK.value)

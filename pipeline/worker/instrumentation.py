@@ -26,7 +26,7 @@ from pipeline.monitoring.queue_depths import DEAD, INGEST, Depth, depths
 from pipeline.net.host_limits import host_limiter
 from pipeline.settings import Settings, get_settings
 from pipeline.sqs.wire import ATTEMPTS, SUSPECT
-from pipeline.stages import BULK_QUEUES, FETCH, RESIZE, STAGES, Lane, stage_of_queue
+from pipeline.stages import FETCH, RESIZE, STAGES, lane_of_queue, stage_of_queue
 from pipeline.worker.heartbeats import beating
 from pipeline.worker.periodic import Periodic
 
@@ -75,7 +75,7 @@ class Instrumentation(dramatiq.Middleware):
         self._began[threading.get_ident()] = time.monotonic()
         stage = stage_of_queue(message.queue_name)
         if stage and not {ATTEMPTS, SUSPECT} & message.options.keys():
-            lane = Lane.BULK if message.queue_name in BULK_QUEUES else Lane.LIVE
+            lane = lane_of_queue(message.queue_name)
             waited = max(0.0, time.time() - message.message_timestamp / 1000)
             metrics.QUEUE_WAIT_SECONDS.labels(stage.name, lane).observe(waited)
 

@@ -52,7 +52,8 @@ class StageActor(dramatiq.Actor[..., None]):
         """Return the message that hands `job` to this stage, in the job's lane."""
         stage = stage_of_queue(self.queue_name)
         message = super().message_with_options(kwargs={"job": job.encode()})
-        return message.copy(queue_name=stage.queue(job.lane) if stage else self.queue_name, options={GROUP: job.folder})
+        queue = stage.queue(job.lane, giant=job.has_giant) if stage else self.queue_name
+        return message.copy(queue_name=queue, options={GROUP: job.folder})
 
 
 def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageActor]:

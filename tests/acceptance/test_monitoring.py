@@ -24,6 +24,7 @@ from tests.unit.monitoring.test_http_server import free_port
 EXPECTED = {
     "fetch": 3,
     "resize": os.cpu_count() or 1,
+    "giants": 1,
     "upload": 1,
     "notify": 1,
     "sweep": 1,

@@ -18,7 +18,7 @@ from pipeline.cli.app import LazyCommand, app
 from pipeline.ops.provision import queue_specs
 from pipeline.recipe import RenditionSize
 from pipeline.settings import Settings, get_settings
-from pipeline.stages import DEAD_LETTER_QUEUES, STAGES, SWEEP_QUEUES
+from pipeline.stages import DEAD_LETTER_QUEUES, RESIZE, STAGES, SWEEP_QUEUES, Lane
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -27,7 +27,7 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES, ROOT / "benchmarks/README.md"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 DEPLOYING = ROOT / "docs/deploying.md"
 POLICIES = sorted(ROOT.glob("docs/iam/*.json"))
-PROCESSES = ("fetch", "resize", "upload", "notify", "sweep", "ingest", "scheduler")
+PROCESSES = ("fetch", "resize", "giants", "upload", "notify", "sweep", "ingest", "scheduler")
 
 pytestmark = pytest.mark.usefixtures("no_variables")
 
@@ -82,7 +82,8 @@ def test_the_procfile_has_a_process_for_each_stage_that_consumes_its_queues() ->
     commands = parse_procfile((ROOT / "Procfile").read_text(encoding="utf-8")).processes
     assert tuple(commands) == PROCESSES
     consumed = {name: tuple(command.partition(" --queues ")[2].split()) for name, command in commands.items()}
-    expected = {stage.name: stage.queues for stage in STAGES} | {"sweep": SWEEP_QUEUES}
+    expected = {stage.name: tuple(stage.queue(lane) for lane in Lane) for stage in STAGES} | {"sweep": SWEEP_QUEUES}
+    expected["giants"] = tuple(RESIZE.queue(lane, giant=True) for lane in Lane)
     assert consumed == dict.fromkeys(PROCESSES, ()) | expected
     assert commands["ingest"].endswith("image-pipeline ingest")
     assert commands["scheduler"].endswith("periodiq pipeline.actors")
@@ -286,7 +287,8 @@ def test_examples_in_json_parse() -> None:
 
 
 def test_each_process_has_a_policy_with_existing_names() -> None:
-    assert {path.stem for path in POLICIES} == {*PROCESSES, "provision", "producer", "operator", "dashboard"}
+    roles = {*PROCESSES} - {"giants"}  # giants has the role of resize
+    assert {path.stem for path in POLICIES} == roles | {"provision", "producer", "operator", "dashboard"}
     theirs = {"ImageQueue.fifo", "ChannelImages", "EpisodeImages.fifo"}  # Examples of the customer's own queues.
     patterns = {"*", "image-pipeline_*", "image-pipeline_submit_*"}
     queues = {spec.name for spec in queue_specs(get_settings())} | theirs | patterns

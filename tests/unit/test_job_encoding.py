@@ -33,6 +33,7 @@ def test_a_new_job_has_its_input_and_nothing_else() -> None:
                 "fields": ("image_url",),
                 "due": "fetch",
                 "original": "",
+                "giant": False,
                 "content": None,
                 "rendered": {"key": "", "sizes": {}, "crc": None},
                 "restarted": False,
@@ -98,6 +99,16 @@ def test_a_source_goes_from_stage_to_stage() -> None:
         error={"stage": "upload", "code": "s3_error", "message": "S3 is down."},
         given_up=True,
     )
+
+
+def test_a_job_has_a_giant_until_that_source_leaves_resize() -> None:
+    job = accept(PAYLOAD)
+    (source,) = job.sources
+    assert not job.has_giant
+    fetched = source.fetched("a", CONTENT, giant=True)
+    assert job.with_sources({COVER: fetched}).has_giant
+    assert not job.with_sources({COVER: fetched.resized(Rendered("b"))}).has_giant
+    assert not job.with_sources({COVER: source.fetched("a", CONTENT)}).has_giant
 
 
 def test_a_restarted_source_remembers_its_possible_leftovers_in_staging() -> None:

@@ -60,7 +60,7 @@ def test_each_format_becomes_its_output_format(name: str, mode: str, extension: 
         source.paste((0, 0, 0, 0), (24, 24, 40, 40))
     data = encoded(source, name)
     # When it is identified and rendered
-    output = identify(data, max_pixels=64 * 64)
+    output = identify(data, max_pixels=64 * 64).output
     image = rendered(data)
     # Then both agree with the contract, and the picture is unchanged
     assert output == format_by_extension(extension)
@@ -76,7 +76,7 @@ def test_an_icon_with_a_bitmap_becomes_png() -> None:
     # Given an icon whose picture is a bitmap with a mask
     data = encoded(corners().convert("RGBA"), "ICO", bitmap_format="bmp", sizes=[(32, 32)])
     # Then it has alpha, so it becomes PNG
-    assert identify(data, max_pixels=1024).name == "PNG"
+    assert identify(data, max_pixels=1024).output.name == "PNG"
     assert_quarters(rendered(data), RED, GREEN, BLUE, YELLOW)
 
 
