@@ -56,6 +56,13 @@ def _sockets(count: int) -> list[socket.socket]:
     return found
 
 
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 @contextmanager
 def bad_servers(answer: Answer, count: int) -> Iterator[list[str]]:
     """Run `count` servers that answer like this; yields the URL of each, without a path."""
@@ -76,6 +83,7 @@ def bad_servers(answer: Answer, count: int) -> Iterator[list[str]]:
     try:
         yield ["http://{}:{}".format(*each.getsockname()) for each in sockets]
     finally:
+        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         for each in sockets:

@@ -53,7 +53,7 @@ def test_each_queue_has_a_row_with_waiting_in_flight_and_delayed_messages(provis
 
 
 def test_a_deleted_queue_has_no_row(provisioned):
-    assert len(depths()) == 18
+    assert len(depths()) == 20
     aws.sqs().delete_queue(QueueUrl=url_of(f"{provisioned}_notify_bulk"))
     assert {*queue_names()} - {depth.queue for depth in depths()} == {f"{provisioned}_notify_bulk"}
 

@@ -221,7 +221,7 @@ def test_the_command_fails_with_a_hint(
     monkeypatch.setattr(check_commands, "console", Console(width=300))
     healthy = CliRunner().invoke(app, ["check"])
     assert healthy.exit_code == 0, healthy.output
-    assert f"{service['QUEUE_NAMESPACE']}_* (17)" in healthy.output.replace("\n", "")
+    assert f"{service['QUEUE_NAMESPACE']}_* (19)" in healthy.output.replace("\n", "")
     request.addfinalizer(provision)  # other tests use this set-up too
     delete_queue("resize_bulk")(service)
     delete_queue("fetch_bulk")(service)
