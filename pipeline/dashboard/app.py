@@ -9,12 +9,15 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from pipeline.dashboard.auth import Access, Guard
-from pipeline.dashboard.pages import HERE, Pages
+from pipeline.dashboard.pages import Pages
 from pipeline.dashboard.redrives import Redrives
+from pipeline.dashboard.rendering import HERE
 from pipeline.dashboard.sources import Sources
 from pipeline.dashboard.submissions import Submissions
 from pipeline.settings import Settings
@@ -42,6 +45,7 @@ def make_app(settings: Settings, access: Access) -> Guard:
     app = Starlette(
         routes=[*pages.routes(), Mount("/static", StaticFiles(directory=HERE / "static"))],
         exception_handlers={HTTPException: pages.on_http_error, 500: pages.on_error},
+        middleware=[Middleware(GZipMiddleware, minimum_size=500)],
         lifespan=lifespan,
     )
     return Guard(app, access)  # outermost: Starlette's own answer to an exception bypasses its middleware

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pipeline.monitoring.job_log.reader import FailureGroup
+from pipeline.ops.advice import advice, is_permanent
 from pipeline.ops.dead_letters.letter import DeadLetter
 
 #: Maximum number of dead letters and of hosts to show per cause.
@@ -42,6 +43,8 @@ class Cause:
     hosts: tuple[str, ...]  #: most frequent first
     letters: tuple[LetterView, ...]
     recent: int  #: failures of the last day, from the job log
+    advice: str  #: for operators; may be empty
+    permanent: bool  #: they will fail again unless the source has changed
 
     @property
     def key(self) -> str:
@@ -105,6 +108,8 @@ def _cause(letters: Sequence[DeadLetter], recent: int) -> Cause:
         hosts=tuple(host if count == 1 else f"{host} ({count})" for host, count in hosts.most_common(HOSTS)),
         letters=tuple(map(_letter, letters[:LETTERS])),
         recent=recent,
+        advice=advice(latest.stage, latest.code),
+        permanent=is_permanent(latest.stage, latest.code),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -40,8 +40,10 @@ class StageCard:
     bulk: int  #: waiting and delayed messages of sweeps
     dead: int
     depth: Sparkline
+    most: int = 0  #: most messages that waited in the time range of the chart
     rate: Sparkline | None = None  #: None without a job log
     per_minute: str = ""
+    stalled: str = ""  #: why its messages wait and are not taken; empty if they are
 
     @property
     def title(self) -> str:
@@ -50,18 +52,30 @@ class StageCard:
 
 
 def waiting_by_stage(depths: Sequence[Depth]) -> dict[str, int]:
-    """Count the waiting and delayed messages of each stage, for the history."""
+    """Count the waiting messages of each stage, for the history."""
     counted: dict[str, int] = {}
     for depth in depths:
         if depth.lane != DEAD:
-            counted[depth.stage] = counted.get(depth.stage, 0) + depth.waiting + depth.delayed
+            counted[depth.stage] = counted.get(depth.stage, 0) + depth.waiting
     return counted
 
 
 def cards(
-    depths: Sequence[Depth], history: DepthHistory, minutes: Sequence[Minute] | None, now: datetime
+    depths: Sequence[Depth],
+    history: DepthHistory,
+    minutes: Sequence[Minute] | None,
+    now: datetime,
+    stalled: Mapping[str, str] | None = None,
 ) -> list[StageCard]:
-    """Make a card for ingest and each stage, in the order of a job. `minutes` is None without a job log."""
+    """Make a card for ingest and each stage, in the order of a job.
+
+    Args:
+        depths: The queues.
+        history: The waiting messages of the last minutes.
+        minutes: The attempts of the last minutes; None without a job log.
+        now: The current time.
+        stalled: Sentences about stages whose messages are not taken.
+    """
     speeds = per_minute(minutes, now) if minutes is not None else {}
     found = []
     for name in (INGEST, *(stage.name for stage in STAGES)):
@@ -70,7 +84,7 @@ def cards(
         card = _card(name, of_it, past)
         if minutes is not None and name != INGEST:  # ingest logs only rejected messages
             card = replace(card, rate=_rate(name, minutes, now), per_minute=_short(speeds.get(name, 0.0)))
-        found.append(card)
+        found.append(replace(card, stalled=(stalled or {}).get(name, "")))
     return found
 
 
@@ -86,7 +100,8 @@ def _card(name: str, depths: Sequence[Depth], past: Sequence[int | None]) -> Sta
         delayed=sum(queue.delayed for queue in queues),
         bulk=sum(queue.waiting + queue.delayed for queue in queues if queue.lane == Lane.BULK),
         dead=sum(depth.waiting + depth.in_flight + depth.delayed for depth in depths if depth.lane == DEAD),
-        depth=sparkline(past, f"waiting or delayed in the last {DEPTH_MINUTES} minutes: at most {most}"),
+        depth=sparkline(past, f"waiting in the last {DEPTH_MINUTES} minutes: at most {most}"),
+        most=most,
     )
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import groupby
 from urllib.parse import quote, urlsplit
 
+from pipeline.dashboard.causes import key_of
 from pipeline.events import Outcome
-from pipeline.monitoring.job_log.reader import Attempt, HistorySource, JobHistory, JobStatus
+from pipeline.monitoring.job_log.reader import FAILED, Attempt, HistorySource, JobHistory, JobStatus
+from pipeline.monitoring.next_attempt import NextAttempt, next_attempt
 from pipeline.net.http_errors import shown
+from pipeline.ops.advice import advice, is_permanent
 from pipeline.ops.submit import Submission
 from pipeline.payload import IMAGE_FIELDS, folder_name, present_url
+from pipeline.settings import get_settings
 from pipeline.stages import STAGES
 from pipeline.text import format_duration
 
@@ -27,7 +32,7 @@ WORDS: dict[JobStatus, str] = {
 #: State and label of an attempt by its outcome.
 ATTEMPTS: dict[Outcome, tuple[str, str]] = {
     Outcome.DONE: ("done", "done"),
-    Outcome.SNOOZED: ("retry", "waits for a slot"),
+    Outcome.SNOOZED: ("wait", "waits for a slot"),
     Outcome.RETRY: ("retry", "tries again"),
     Outcome.GIVEN_UP: ("failed", "gave up"),
     Outcome.REJECTED: ("failed", "rejected"),
@@ -42,7 +47,7 @@ SMALL, MEDIUM = 64, 150
 
 @dataclass(frozen=True)
 class StageProgress:
-    """The progress of a job in one stage: `state` is done, now, retry, failed, skipped or todo."""
+    """The progress of a job in one stage: `state` is done, now, wait, retry, failed, skipped or todo."""
 
     name: str
     state: str
@@ -83,6 +88,22 @@ class AttemptView:
 
 
 @dataclass(frozen=True)
+class FailureView:
+    """A failure for good of one stage of a job."""
+
+    stage: str
+    code: str
+    message: str
+    advice: str
+    permanent: bool  #: it will happen again unless the source has changed
+
+    @property
+    def key(self) -> str:
+        """The anchor of its cause on the page of failures."""
+        return key_of(self.stage, self.code)
+
+
+@dataclass(frozen=True)
 class JobView:
     """One job. Times are in UTC; `seconds` is its total duration, None while it is under way."""
 
@@ -97,7 +118,10 @@ class JobView:
     sources: tuple[SourceView, ...]
     steps: tuple[StageProgress, ...]
     turns: tuple[AttemptView, ...] = ()
-    why: str = ""
+    why: str = ""  #: why it failed, or why its last attempt did
+    waits: NextAttempt | None = None  #: the attempt that it waits for
+    failures: tuple[FailureView, ...] = ()  #: of its latest redrive
+    sweep: str = ""  #: id of the run that it belongs to
     thumbnail: str = ""
 
     @property
@@ -110,7 +134,7 @@ def of_history(history: JobHistory) -> JobView:
     """Make the view of a job in the job log."""
     sources = tuple(_source(history.id, number, source) for number, source in enumerate(history.sources))
     ended = history.status != "under_way"
-    failures = [turn for turn in history.turns if turn.verdict is not Outcome.DONE]
+    failures = [turn for turn in history.turns if turn.verdict not in {Outcome.DONE, Outcome.SNOOZED}]
     why = ""
     if history.status != "done":
         why = next((source.why for source in sources if source.why), "") or (failures[-1].message if failures else "")
@@ -125,8 +149,11 @@ def of_history(history: JobHistory) -> JobView:
         seconds=(history.updated - history.began).total_seconds() if ended else None,
         sources=sources,
         steps=_steps(history),
-        turns=tuple(map(_turn, history.turns)),
+        turns=tuple(_turns(history.turns)),
         why=why,
+        waits=next_attempt(history, get_settings()),
+        failures=tuple(_failures(history)) if history.status in FAILED else (),
+        sweep=(history.sweep or {}).get("run", ""),
         thumbnail=next((found for source in sources if (found := _thumbnail(source))), ""),
     )
 
@@ -235,8 +262,28 @@ def _steps(history: JobHistory) -> tuple[StageProgress, ...]:
     return tuple(steps)
 
 
-def _turn(turn: Attempt) -> AttemptView:
+def _failures(history: JobHistory) -> Iterator[FailureView]:
+    """Yield the failures for good of the latest redrive, each once."""
+    seen = set()
+    for turn in history.turns:
+        gave_up = turn.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED}
+        if gave_up and turn.redrive == history.redrives and (turn.stage, turn.code) not in seen:
+            seen.add((turn.stage, turn.code))
+            permanent = is_permanent(turn.stage, turn.code)
+            yield FailureView(turn.stage, turn.code, turn.message, advice(turn.stage, turn.code), permanent)
+
+
+def _turns(turns: Sequence[Attempt]) -> Iterator[AttemptView]:
+    """Yield the attempts, with times that a job was snoozed one after the other as one."""
+    for _, group in groupby(turns, key=lambda turn: (turn.stage, turn.verdict is Outcome.SNOOZED or turn)):
+        attempts = list(group)
+        yield _turn(attempts[-1], len(attempts))
+
+
+def _turn(turn: Attempt, times: int = 1) -> AttemptView:
     state, words = ATTEMPTS[turn.verdict]
+    if times > 1:
+        words = f"{words}, {times} times"
     if turn.wait:
         words = f"{words} in {format_duration(turn.wait, whole=True)}"
     if turn.redrive:

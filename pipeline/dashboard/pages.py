@@ -1,52 +1,57 @@
-"""The pages and the actions of their forms.
+"""The pages.
 
-Pages are rendered from polled values. Only single jobs and filtered lists of jobs are read during the request.
+They are rendered from polled values. Only single jobs and searches are read during the request, for at most
+`READ_TIMEOUT`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.concurrency import run_in_threadpool
+import pymongo
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from pipeline.dashboard import auth, causes, filters, flow, jobs, thumbnails
+from pipeline.dashboard.actions import Actions
 from pipeline.dashboard.auth import Access, checked_form
+from pipeline.dashboard.finding import LANES, OUTCOMES, STAGE_NAMES, Search
 from pipeline.dashboard.jobs import JobView
 from pipeline.dashboard.redrives import Redrives
+from pipeline.dashboard.rendering import Renderer
 from pipeline.dashboard.sources import LETTERS, Sources
 from pipeline.dashboard.submissions import Submissions
 from pipeline.errors import PipelineError
 from pipeline.monitoring.job_log import reader as job_log_reader
+from pipeline.monitoring.job_log import search as job_log_search
 from pipeline.monitoring.job_log.reader import JobHistory
+from pipeline.monitoring.job_log.search import JobPage
 from pipeline.monitoring.queue_depths import DEAD
 from pipeline.ops.dead_letters.actions import RATE
-from pipeline.ops.submit import SubmitError
 from pipeline.settings import Settings
 from pipeline.storage.s3 import S3Error
-from pipeline.text import format_duration, plural
 
 logger = logging.getLogger(__name__)
 
-HERE = Path(__file__).parent
-
-#: Maximum number of jobs on the overview, and on the page of jobs.
-FEW, MANY = 12, 100
+#: Maximum number of jobs on the overview, and on one page of jobs.
+FEW, MANY = 12, 50
 
 #: Seconds that a browser may cache a rendition.
 THUMBNAIL_AGE = 3600
 
-#: Argument `failed` of the job log by filter of the jobs page.
-OUTCOMES = {"": None, "failed": True, "well": False}
+#: Seconds from the start of a request until reads of the job log for it are given up.
+READ_TIMEOUT = 1.8
+
+#: Shortest beginning of an id that leads to a job, and the number of jobs to compare.
+MIN_ID, MATCHES = 4, 2
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Banner:
 
 
 class Pages:
-    """The handlers of all requests."""
+    """The handlers of all pages, and of logging in and out."""
 
     def __init__(
         self, settings: Settings, access: Access, sources: Sources, submissions: Submissions, redrives: Redrives
@@ -69,28 +74,20 @@ class Pages:
         self._sources = sources
         self._submissions = submissions
         self._redrives = redrives
-        self._templates = Environment(
-            loader=FileSystemLoader(HERE / "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._templates.filters.update(
-            ago=filters.ago, clock=filters.clock, number=filters.number, seconds=format_duration, plural=plural
-        )
+        self._renderer = Renderer(access)
+        self._actions = Actions(access, sources, submissions, redrives, self._overview_again)
 
     def routes(self) -> Iterable[Route]:
         """Yield the route of every page and action."""
+        yield from self._actions.routes()
         yield Route("/", self.overview)
         yield Route("/jobs", self.jobs)
         yield Route("/jobs/{job_id}", self.job)
         yield Route("/thumbnails/{job_id}/{number:int}/{name}", self.picture)
         yield Route("/failures", self.failures)
+        yield Route("/workers", self.workers)
         yield Route("/sweeps", self.sweeps)
-        yield Route("/submit", self.submit, methods=["POST"])
         yield Route("/submit", lambda _: RedirectResponse("/", 303))  # live updates of a page with a rejected form
-        yield Route("/redrive", self.redrive, methods=["POST"])
         yield Route("/login", self.login, methods=["GET"])
         yield Route("/login", self.log_in, methods=["POST"])
         yield Route("/logout", self.logout, methods=["POST"])
@@ -98,98 +95,147 @@ class Pages:
 
     # Pages.
 
-    def overview(self, _: Request) -> Response:
-        return self._overview()
+    def overview(self, request: Request) -> Response:
+        return self._overview(request)
 
-    def _overview(self, *, status: int = 200, wrong: str = "", form: Mapping[str, str] | None = None) -> Response:
+    def _overview_again(self, request: Request, wrong: str, form: Mapping[str, str]) -> Response:
+        return self._overview(request, status=422, wrong=wrong, form=form)
+
+    def _overview(
+        self, request: Request, *, status: int = 200, wrong: str = "", form: Mapping[str, str] | None = None
+    ) -> Response:
         self._sources.activate()
-        log = self._sources.job_log.snapshot
+        sources, now = self._sources, datetime.now(UTC)
+        log = sources.job_log.snapshot
         minutes = log.value.minutes if self._with_job_log else None
-        now = datetime.now(UTC)
         return self._page(
+            request,
             "overview.html",
             "/",
             status=status,
-            queues=self._sources.queues.snapshot,
-            flow=flow.cards(self._sources.queues.snapshot.value, self._sources.history, minutes, now),
+            queues=sources.queues.snapshot,
+            flow=flow.cards(sources.queues.snapshot.value, sources.history, minutes, now, sources.stalled(now)),
             jobs=self._latest_jobs()[:FEW],
-            causes=self._causes(),
-            letters=self._sources.letters.snapshot,
+            causes=self._actions.grouped(),
+            letters=sources.letters.snapshot,
             job_log=log,
-            runs=self._sources.sweeps.snapshot,
-            sweeps=self._sources.sweeps.snapshot.value,
+            runs=sources.sweeps.snapshot,
+            sweeps=sources.sweeps.snapshot.value,
             with_database=self._settings.database_url is not None,
             wrong=wrong,
             form=form or dict.fromkeys(("url", "folder", "postback_url"), ""),
         )
 
     def jobs(self, request: Request) -> Response:
-        """Show the latest jobs, all or by outcome."""
+        """Show jobs: the latest, or those that a visitor looks for."""
+        began = time.monotonic()
         self._sources.activate()
-        outcome = request.query_params.get("outcome", "")
-        outcome = outcome if outcome in OUTCOMES else ""
+        wanted = Search.of(request.query_params)
         banners: list[Banner] = []
-        failed = OUTCOMES[outcome]
-        found = [job for job in self._latest_jobs() if failed in {None, job.status in job_log_reader.FAILED}]
+        found, following = self._known_jobs(wanted), ""
         if self._with_job_log and not self._sources.job_log.snapshot.error:  # otherwise each request would wait for it
             try:
-                found = [jobs.of_history(history) for history in job_log_reader.latest(MANY, failed=failed)]
+                with _until(began + READ_TIMEOUT):
+                    page = job_log_search.search(wanted.filter, MANY, wanted.after)
+                found, following = self._with_ours(page, wanted), page.following
+            except ValueError:
+                raise HTTPException(404, "There is no such part of the list.") from None
             except PipelineError as error:
-                banners.append(Banner("bad", "The job log does not answer", error.message))
+                text = f"{error.message} This page shows only the latest jobs that it has read."
+                banners.append(Banner("bad", "The job log does not answer", text))
         return self._page(
+            request,
             "jobs.html",
             "/jobs",
             banners=banners,
-            jobs=found[:MANY],
-            outcome=outcome,
+            jobs=found,
+            search=wanted,
+            following=wanted.link(after=following) if following else "",
+            lanes=LANES,
+            outcomes=OUTCOMES,
+            stages=STAGE_NAMES,
             job_log=self._sources.job_log.snapshot,
         )
 
     def job(self, request: Request) -> Response:
-        """Show the history of one job."""
+        """Show the history of one job, given its id or the beginning of it."""
+        began = time.monotonic()
         self._sources.activate()
         job_id = request.path_params["job_id"]
         banners: list[Banner] = []
         try:
-            view = self._job(job_id)
+            with _until(began + READ_TIMEOUT):
+                view = self._job(job_id)
+                ids = [] if view else self._ids_from(job_id)
         except PipelineError as error:
             banners.append(Banner("bad", "The job log does not answer", error.message))
             submission = self._submissions.get(job_id)
-            view = jobs.of_submission(submission) if submission else None
+            view, ids = jobs.of_submission(submission) if submission else None, []
+        if view is None and ids:
+            to = f"/jobs/{ids[0]}" if len(ids) == 1 else Search(text=job_id, lane="all").link()
+            return RedirectResponse(to, 303)
         if view is None:
             failure = self._sources.job_log.snapshot.error or (banners[0].text if banners else "")
             text = failure or "Neither the job log nor this dashboard has a job with this id."
-            return self._error(503 if failure else 404, "No such job", text)
-        return self._page("job.html", "/jobs", banners=banners, job=view)
+            return self._error(request, 503 if failure else 404, "No such job", text)
+        letter = self._actions.letter_of(view.id)
+        redrive = self._redrives.shown
+        return self._page(
+            request,
+            "job.html",
+            "/jobs",
+            banners=banners,
+            job=view,
+            letter=letter,
+            redrive=redrive if redrive and redrive.job == view.id else None,
+        )
 
-    def failures(self, _: Request) -> Response:
+    def failures(self, request: Request) -> Response:
         """Show failures by cause, with their dead letters."""
         self._sources.activate()
-        found = self._causes()
+        found = self._actions.grouped()
         return self._page(
+            request,
             "failures.html",
             "/failures",
             letters=self._sources.letters.snapshot,
             causes=found,
-            past=causes.past(found, self._sources.job_log.snapshot.value.failures),
+            past=causes.past(found, self._sources.failures.snapshot.value),
             dead=self._dead(),
             read_at_most=LETTERS,
             redrive=self._redrives.shown,
             rate=RATE,
         )
 
-    def sweeps(self, _: Request) -> Response:
+    def workers(self, request: Request) -> Response:
+        """Show the processes with their heartbeats."""
+        self._sources.activate()
+        now = datetime.now(UTC)
+        snapshot = self._sources.processes.snapshot
+        return self._page(
+            request,
+            "workers.html",
+            "/workers",
+            seen=snapshot,
+            processes=[(each, each.is_alive(now)) for each in snapshot.value],
+            stalled=self._sources.stalled(now),
+        )
+
+    def sweeps(self, request: Request) -> Response:
         """Show the runs of sweeps."""
         self._sources.activate()
         snapshot = self._sources.sweeps.snapshot
         with_database = self._settings.database_url is not None
-        return self._page("sweeps.html", "/sweeps", runs=snapshot, sweeps=snapshot.value, with_database=with_database)
+        return self._page(
+            request, "sweeps.html", "/sweeps", runs=snapshot, sweeps=snapshot.value, with_database=with_database
+        )
 
     def picture(self, request: Request) -> Response:
         """Serve a rendition of a known job from the bucket."""
         job_id, number, name = (request.path_params[key] for key in ("job_id", "number", "name"))
         try:
-            history = self._history(job_id)
+            with _until(time.monotonic() + READ_TIMEOUT):
+                history = self._history(job_id)
             url = jobs.urls_of(job_id, history, self._submissions.get(job_id), number).get(name)
             key = thumbnails.key_of(url) if url else None
             if key is None:
@@ -201,45 +247,20 @@ class Pages:
             return PlainTextResponse(error.message, 503)
         return Response(data, media_type=content_type, headers={"Cache-Control": f"private, max-age={THUMBNAIL_AGE}"})
 
-    # Actions.
+    # Logging in and out.
 
-    async def submit(self, request: Request) -> Response:
-        """Submit an image, and redirect to its page."""
-        form = await checked_form(request, self._access)
-        given = {name: str(form.get(name) or "").strip() for name in ("url", "folder", "postback_url")}
-        try:
-            job = await run_in_threadpool(
-                self._submissions.send, given["url"], folder=given["folder"], postback_url=given["postback_url"]
-            )
-        except (SubmitError, PipelineError) as error:
-            wrong = str(error)
-            return await run_in_threadpool(lambda: self._overview(status=422, wrong=wrong, form=given))
-        self._sources.refresh()
-        return RedirectResponse(f"/jobs/{job.job_id}", 303)
-
-    async def redrive(self, request: Request) -> Response:
-        """Start a redrive of the dead letters of one cause, in the background."""
-        form = await checked_form(request, self._access)
-        stage, code = (str(form.get(name) or "") for name in ("stage", "code"))
-        cause = next((cause for cause in self._causes() if (cause.stage, cause.code) == (stage, code)), None)
-        if cause is None:
-            raise HTTPException(404, "This cause has no dead letters any more.")
-        if not self._redrives.start(stage, code, cause.sendable):
-            raise HTTPException(409, "Another redrive is running: wait until it has ended.")
-        return RedirectResponse("/failures", 303)
-
-    def login(self, _: Request) -> Response:
+    def login(self, request: Request) -> Response:
         """Show the form for the token."""
         if self._access.token is None:
             return RedirectResponse("/", 303)
-        return self._render("login.html", 200, wrong="")
+        return self._renderer.render(request, "login.html", 200, {"wrong": ""})
 
     async def log_in(self, request: Request) -> Response:
         """Start a session if the token is correct."""
         form = await checked_form(request, self._access)
         scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
         response = await auth.log_in(str(form.get("token") or ""), self._access, over_tls=scheme == "https")
-        return response or self._render("login.html", 401, wrong="This token is wrong.")
+        return response or self._renderer.render(request, "login.html", 401, {"wrong": "This token is wrong."})
 
     async def logout(self, request: Request) -> Response:
         """End the session."""
@@ -266,17 +287,39 @@ class Pages:
         submission = self._submissions.get(job_id)
         return jobs.of_submission(submission) if submission else None
 
+    def _ids_from(self, prefix: str) -> list[str]:
+        """Return the ids of the first jobs that begin with `prefix`."""
+        if len(prefix) < MIN_ID or not self._with_job_log or self._sources.job_log.snapshot.error:
+            return []
+        return job_log_reader.matching(prefix.lower(), MATCHES)
+
+    def _ours(self, known: Iterable[str]) -> list[JobView]:
+        """Return the jobs submitted here that are not among the `known` ids of the job log."""
+        ids = set(known)
+        ours = [jobs.of_submission(job) for job in self._submissions.latest() if job.job_id not in ids]
+        return [job for job in ours if job.status == "under_way"] if self._with_job_log else ours
+
     def _latest_jobs(self) -> list[JobView]:
         """Return jobs submitted here that are not in the job log yet, followed by the jobs of the job log."""
         logged = [jobs.of_history(history) for history in self._sources.job_log.snapshot.value.latest]
-        known = {job.id for job in logged}
-        ours = [jobs.of_submission(job) for job in self._submissions.latest() if job.job_id not in known]
-        if self._with_job_log:
-            ours = [job for job in ours if job.status == "under_way"]
-        return [*ours, *logged]
+        return [*self._ours(job.id for job in logged), *logged]
 
-    def _causes(self) -> list[causes.Cause]:
-        return causes.group(self._sources.letters.snapshot.value, self._sources.job_log.snapshot.value.failures)
+    def _with_ours(self, page: JobPage, wanted: Search) -> list[JobView]:
+        """Return a page of jobs. The first page of the live jobs also has those that are not in the job log yet."""
+        logged = [jobs.of_history(history) for history in page.jobs]
+        if wanted.is_narrow or wanted.after or wanted.lane == "sweep":
+            return logged
+        latest = self._sources.job_log.snapshot.value.latest
+        return [*self._ours([*(job.id for job in logged), *(history.id for history in latest)]), *logged]
+
+    def _known_jobs(self, wanted: Search) -> list[JobView]:
+        """Return the jobs that were read already and match, while the job log does not answer."""
+        lane, failed = wanted.filter.lane, {"": None, "failed": True, "well": False}[wanted.outcome]
+        return [
+            job
+            for job in self._latest_jobs()
+            if lane in {None, job.lane} and failed in {None, job.status in job_log_reader.FAILED}
+        ][:MANY]
 
     def _dead(self) -> int:
         """Return SQS's count of dead letters."""
@@ -299,38 +342,39 @@ class Pages:
         return banners
 
     def _page(
-        self, template: str, page: str, *, status: int = 200, banners: Iterable[Banner] = (), **values: Any
-    ) -> Response:
-        return self._render(
-            template,
-            status,
-            page=page,
-            banners=[*banners, *self._banners()],
-            queues_of=self._settings.queue_namespace,
-            bucket=self._settings.s3_bucket,
-            with_job_log=self._with_job_log,
-            now=datetime.now(UTC),
-            **values,
-        )
+        self, request: Request, template: str, page: str, *, status: int = 200, banners: Iterable[Banner] = (),
+        **values: Any,
+    ) -> Response:  # fmt: skip
+        common = {
+            "page": page,
+            "banners": list({banner.title: banner for banner in [*self._banners(), *banners]}.values()),
+            "queues_of": self._settings.queue_namespace,
+            "bucket": self._settings.s3_bucket,
+            "with_job_log": self._with_job_log,
+        }
+        return self._renderer.render(request, template, status, common | values)
 
-    def _render(self, template: str, status: int, **values: Any) -> Response:
-        common = {"page": "", "csrf": self._access.csrf, "with_token": self._access.token is not None}
-        return HTMLResponse(self._templates.get_template(template).render(common | values), status)
+    def _error(self, request: Request, status: int, title: str, text: str) -> Response:
+        return self._renderer.render(request, "error.html", status, {"page": "/none", "title": title, "text": text})
 
-    def _error(self, status: int, title: str, text: str) -> Response:
-        return self._render("error.html", status, page="/none", title=title, text=text)
-
-    def on_http_error(self, _: Request, error: Exception) -> Response:
+    def on_http_error(self, request: Request, error: Exception) -> Response:
         """Render an HTTP error as a page."""
         status, detail = 500, ""
         if isinstance(error, HTTPException):
             status, detail = error.status_code, error.detail
         titles = {403: "Not permitted", 404: "Not found", 405: "Method not allowed", 409: "Not now"}
-        return self._error(status, titles.get(status, "Something went wrong"), detail)
+        return self._error(request, status, titles.get(status, "Something went wrong"), detail)
 
-    def on_error(self, _: Request, error: Exception) -> Response:
+    def on_error(self, request: Request, error: Exception) -> Response:
         """Render an unexpected error as a page; Starlette logs the traceback."""
         logger.error("could not render a page (%s)", type(error).__name__)
         return self._error(
-            500, "Something went wrong", f"The dashboard failed with {type(error).__name__}. See its log."
+            request, 500, "Something went wrong", f"The dashboard failed with {type(error).__name__}. See its log."
         )
+
+
+@contextmanager
+def _until(deadline: float) -> Iterator[None]:
+    """Give up reads of MongoDB at a time in monotonic seconds."""
+    with pymongo.timeout(max(0.05, deadline - time.monotonic())):
+        yield

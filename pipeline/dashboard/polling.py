@@ -24,6 +24,12 @@ T = TypeVar("T")
 #: Seconds after the last request for a page until polling slows down, and the interval of the slow polling.
 ACTIVE, IDLE_INTERVAL = 60.0, 30.0
 
+#: Seconds that a page waits for values that were not read while nobody looked.
+PAGE_TIMEOUT = 1.0
+
+#: Seconds after which the pages show the age of a value.
+FRESH_FOR = 30.0
+
 #: Samples of the history: one hour at one sample per 5 s.
 SAMPLES = 720
 
@@ -35,22 +41,43 @@ class Snapshot(Generic[T]):
     value: T
     at: datetime | None = None  #: when it was read; None if never
     error: str = ""  #: why the last read failed, for people; empty if it succeeded
+    fresh_for: float = FRESH_FOR  #: seconds after which the value counts as old
+
+    def is_old(self, now: datetime) -> bool:
+        """Return whether the page should show the age of the value."""
+        return self.at is not None and (now - self.at).total_seconds() > self.fresh_for
+
+
+class Unchanged(Exception):
+    """A source need not be read again: its value and its time stay."""
 
 
 class PolledValue(Generic[T]):
     """One source: how to read it, the interval in seconds, and whether to poll it while no page is open."""
 
-    def __init__(self, name: str, read: Callable[[], T], empty: T, interval: float, *, always: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        read: Callable[[], T],
+        empty: T,
+        interval: float,
+        *,
+        always: bool = False,
+        fresh_for: float = FRESH_FOR,
+    ) -> None:
         self.name = name
+        self.refreshed = -1  #: number of refreshes that had been requested when the last read began
         self.interval = interval
         self.always = always
         self._read = read
-        self.snapshot: Snapshot[T] = Snapshot(empty)
+        self.snapshot: Snapshot[T] = Snapshot(empty, fresh_for=fresh_for)
 
     def poll(self) -> None:
         """Read the value now. Never raises: after an error, the previous value stays, together with the error."""
         try:
-            self.snapshot = Snapshot(self._read(), datetime.now(UTC))
+            self.snapshot = replace(self.snapshot, value=self._read(), at=datetime.now(UTC), error="")
+        except Unchanged:
+            self.snapshot = replace(self.snapshot, error="")
         except PipelineError as error:
             self.snapshot = replace(self.snapshot, error=error.message)
         except SettingsError as error:
@@ -68,6 +95,7 @@ class Poller:
         self._condition = threading.Condition()
         self._stopping = False
         self._refreshes = 0  #: number of refreshes requested so far
+        self._awaited = 0  #: number of the refresh that pages wait for
         self._active_at = time.monotonic()
 
     @property
@@ -88,12 +116,19 @@ class Poller:
                 self._condition.notify_all()
 
     def activate(self) -> None:
-        """Note a request for a page, and refresh all values if the last request was long ago."""
+        """Note a request for a page. If the last one was long ago, refresh all values, and wait for them briefly."""
         with self._condition:
             idle = time.monotonic() - self._active_at > ACTIVE
             self._active_at = time.monotonic()
-        if idle:
-            self.refresh()
+            if idle:
+                self._refreshes += 1
+                self._awaited = self._refreshes
+                self._condition.notify_all()
+            self._condition.wait_for(self._all_read, PAGE_TIMEOUT)
+
+    def _all_read(self) -> bool:
+        """Return whether no value is missing that pages wait for. They do not wait for a source that fails."""
+        return self._stopping or all(value.refreshed >= self._awaited or value.snapshot.error for value in self._values)
 
     def refresh(self) -> None:
         """Read all values again now."""
@@ -106,6 +141,8 @@ class Poller:
             refreshes, began = self._refreshes, time.monotonic()
             value.poll()
             with self._condition:
+                value.refreshed = refreshes
+                self._condition.notify_all()
                 while not self._stopping and self._refreshes == refreshes and (left := self._due(value, began)) > 0:
                     self._condition.wait(left)
 
@@ -122,10 +159,13 @@ class DepthHistory:
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, Mapping[str, int]]] = deque(maxlen=SAMPLES)
+        self.waiting_since: dict[str, datetime] = {}  #: since when messages of a stage have waited without a break
 
     def add(self, waiting: Mapping[str, int]) -> None:
         """Add the current numbers, by stage."""
         self._samples.append((time.time(), dict(waiting)))
+        before, now = self.waiting_since, datetime.now(UTC)
+        self.waiting_since = {stage: before.get(stage, now) for stage, number in waiting.items() if number}
 
     def of(self, stage: str, *, buckets: int, seconds: float) -> list[int | None]:
         """Return the maximum of a stage in each of `buckets` equal parts of the last `seconds`, oldest first.

@@ -1,4 +1,4 @@
-"""Redrives started on the page: one at a time, in the background, with their progress."""
+"""Redrives and purges started on the page: one at a time, in the background, with their progress."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pipeline.errors import PipelineError
-from pipeline.ops.dead_letters.actions import RATE, Counts, redrive
+from pipeline.ops.dead_letters.actions import RATE, Counts, purge, redrive
 from pipeline.ops.dead_letters.letter import Filter
 from pipeline.text import plural
 
@@ -21,12 +21,14 @@ SHOWN, STOP_TIMEOUT = 300, 5.0
 
 @dataclass(frozen=True)
 class Redrive:
-    """The progress of a redrive."""
+    """The progress of a redrive or a purge."""
 
     stage: str
     code: str
-    total: int  #: number of dead letters of the cause at the start
-    sent: int = 0
+    total: int  #: number of dead letters at the start
+    job: str = ""  #: id of the job, if only its letters are meant
+    purges: bool = False  #: whether the letters are deleted
+    sent: int = 0  #: or deleted
     left: tuple[str, ...] = ()  #: why some were left or failed, for people
     over_at: float | None = None  #: when it ended, in Unix seconds
     error: str = ""
@@ -39,15 +41,16 @@ class Redrive:
     @property
     def title(self) -> str:
         """A short title for people."""
-        cause = f"{self.code} in {self.stage}"
+        cause = f"job {self.job[:8]}" if self.job else f"{self.code} in {self.stage}"
+        going, noun, gone = ("Deleting", "deletion", "Deleted") if self.purges else ("Redriving", "redrive", "Redrove")
         if not self.over:
-            return f"Redriving {cause} …"
-        return f"The redrive of {cause} has stopped" if self.error else f"Redrove {cause}"
+            return f"{going} {cause} …"
+        return f"The {noun} of {cause} has stopped" if self.error else f"{gone} {cause}"
 
     @property
     def text(self) -> str:
         """The progress or result for people."""
-        sent = f"{plural(self.sent, 'dead letter')} sent."
+        sent = f"{plural(self.sent, 'dead letter')} {'deleted' if self.purges else 'sent'}."
         return " ".join([sent, *self.left, self.error]).strip()
 
 
@@ -83,17 +86,24 @@ class Redrives:
         """Whether a redrive is running."""
         return self.latest is not None and not self.latest.over
 
-    def start(self, stage: str, code: str, total: int) -> bool:
-        """Start a redrive of all dead letters of a cause; return False if one is running already.
+    def start(self, stage: str, code: str, total: int, *, job: str = "", purges: bool = False) -> bool:
+        """Start a redrive or purge of the dead letters of a cause; return False if one is running already.
+
+        Args:
+            stage: The stage of the letters.
+            code: Their code.
+            total: Their number, for the progress.
+            job: Only letters of the job with this id.
+            purges: Delete the letters instead.
 
         Raises:
             ValueError: There is no such stage.
         """
-        filter_ = Filter(stage=stage, code=code)
+        filter_ = Filter(stage=stage, code=code or None, ids=(job,) if job else ())
         with self._lock:
             if self.busy:
                 return False
-            self.latest = Redrive(stage, code, total)
+            self.latest = Redrive(stage, code, total, job, purges)
         self._thread = threading.Thread(target=self._run, args=[filter_], name="redrive", daemon=True)
         self._thread.start()
         return True
@@ -110,7 +120,7 @@ class Redrives:
             with self._letters_lock:
                 if self._stopping.is_set():
                     raise _Stopped
-                self._note(redrive(filter_, rate=RATE, progress=self._note))
+                self._act(filter_)
         except _Stopped:
             failure = "The dashboard was stopped; the other letters remain."
         except PipelineError as error:
@@ -121,6 +131,18 @@ class Redrives:
         if self.latest:
             self.latest = replace(self.latest, over_at=time.time(), error=failure)
         self._on_end()
+
+    def _act(self, filter_: Filter) -> None:
+        if self.latest and self.latest.purges:
+            self._note_deleted(purge(filter_, progress=self._note_deleted))
+        else:
+            self._note(redrive(filter_, rate=RATE, progress=self._note))
+
+    def _note_deleted(self, number: int) -> None:
+        if self.latest:
+            self.latest = replace(self.latest, sent=number)
+        if self._stopping.is_set():
+            raise _Stopped
 
     def _note(self, counts: Counts) -> None:
         """Record the progress. Raising _Stopped here ends the redrive, which then releases its letters."""

@@ -1,4 +1,4 @@
-"""The sources of the pages: queues, job log, dead letters and sweeps."""
+"""The sources of the pages: queues, job log, heartbeats, dead letters and sweeps."""
 
 from __future__ import annotations
 
@@ -10,19 +10,26 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
+import pymongo
+
 from pipeline.dashboard import flow, sweeps
-from pipeline.dashboard.polling import DepthHistory, PolledValue, Poller
+from pipeline.dashboard.polling import DepthHistory, PolledValue, Poller, Unchanged
 from pipeline.dashboard.sweeps import RunView
 from pipeline.monitoring.job_log import reader as job_log_reader
+from pipeline.monitoring.job_log import search as job_log_search
 from pipeline.monitoring.job_log.reader import FailureGroup, JobHistory, Minute
-from pipeline.monitoring.job_log.search import search
+from pipeline.monitoring.job_log.search import JobFilter
+from pipeline.monitoring.processes import Process, processes
 from pipeline.monitoring.queue_depths import DEAD, Depth, depths
+from pipeline.monitoring.stalls import stalls
 from pipeline.ops.dead_letters.actions import browse
 from pipeline.ops.dead_letters.letter import DeadLetter
 from pipeline.settings import Settings
+from pipeline.stages import Lane
 
 #: Polling interval of each source, in seconds.
-QUEUES_INTERVAL, JOBS_INTERVAL, LETTERS_INTERVAL, SWEEPS_INTERVAL = 5.0, 2.0, 5.0, 5.0
+QUEUES_INTERVAL, JOBS_INTERVAL, FAILURES_INTERVAL, PROCESSES_INTERVAL = 5.0, 2.0, 10.0, 5.0
+LETTERS_INTERVAL, SWEEPS_INTERVAL = 5.0, 5.0
 
 #: Maximum age of the dead letters in seconds. Reading hides them from other readers, so it happens only when their
 #: number has changed or after this time.
@@ -31,8 +38,11 @@ LETTERS_AGE = 120.0
 #: Seconds to wait at the end for a running read of dead letters.
 STOP_TIMEOUT = 5.0
 
-#: Maximum numbers of jobs and of dead letters to read.
-JOBS, LETTERS = 50, 500
+#: Timeout of one read of the job log in the background, in seconds.
+READ_TIMEOUT = 5.0
+
+#: Maximum numbers of jobs of each lane and of dead letters to read.
+JOBS, LETTERS = 25, 500
 
 #: Age of the oldest failures and rates to read.
 FAILURES_AGE, RATES_AGE = timedelta(days=1), timedelta(minutes=flow.RATE_MINUTES)
@@ -42,8 +52,7 @@ FAILURES_AGE, RATES_AGE = timedelta(days=1), timedelta(minutes=flow.RATE_MINUTES
 class JobLogView:
     """The part of the job log that the pages show."""
 
-    latest: Sequence[JobHistory] = ()
-    failures: Sequence[FailureGroup] = ()
+    latest: Sequence[JobHistory] = ()  #: the latest live jobs, followed by the latest of sweeps
     minutes: Sequence[Minute] = ()
 
 
@@ -56,18 +65,29 @@ class Sources:
             Lock()
         )  #: held while reading the dead-letter queues, which hides messages from other readers
         self._letters_read: tuple[list[int], float] | None = None  #: number per queue and time of the last read
+        self._with_job_log = settings.jobs_mongo_url is not None
         self.queues: PolledValue[list[Depth]] = PolledValue(
             "the queues", self._depths, [], QUEUES_INTERVAL, always=True
         )
         self.job_log: PolledValue[JobLogView] = PolledValue("the job log", _job_log, JobLogView(), JOBS_INTERVAL)
+        self.failures: PolledValue[list[FailureGroup]] = PolledValue(
+            "the failures in the job log", _failures, [], FAILURES_INTERVAL
+        )
+        self.processes: PolledValue[list[Process]] = PolledValue("the processes", _processes, [], PROCESSES_INTERVAL)
         self.letters: PolledValue[list[DeadLetter]] = PolledValue(
-            "the dead letters", self._letters, [], LETTERS_INTERVAL
+            "the dead letters", self._letters, [], LETTERS_INTERVAL, fresh_for=LETTERS_AGE + 30
         )
         self.sweeps: PolledValue[list[RunView]] = PolledValue("the sweeps", sweeps.read, [], SWEEPS_INTERVAL)
         values: list[PolledValue[Any]] = [self.queues, self.letters]
-        values += [self.job_log] if settings.jobs_mongo_url else []
+        values += [self.job_log, self.failures, self.processes] if self._with_job_log else []
         values += [self.sweeps] if settings.database_url else []
         self._poller = Poller(values)
+
+    def stalled(self, now: datetime) -> dict[str, str]:
+        """Return a sentence for each stage whose messages wait and are not taken."""
+        seen = self.processes.snapshot
+        known = seen.value if self._with_job_log and seen.at and not seen.error else None
+        return stalls(self.queues.snapshot.value, known, now, self.history.waiting_since)
 
     def _depths(self) -> list[Depth]:
         found = depths()
@@ -78,13 +98,13 @@ class Sources:
         numbers = [depth.waiting + depth.in_flight for depth in self.queues.snapshot.value if depth.lane == DEAD]
         before, read_at = self._letters_read or ([], 0.0)
         if self._letters_read and before == numbers and monotonic() - read_at < LETTERS_AGE:
-            return self.letters.snapshot.value
+            raise Unchanged
         if not any(numbers) and self.queues.snapshot.at and not self.queues.snapshot.error:
             found: list[DeadLetter] = []
         else:
             with self.letters_lock:
                 if self._poller.stopping:
-                    return self.letters.snapshot.value
+                    raise Unchanged
                 found = browse(limit=LETTERS)
         self._letters_read = (numbers, monotonic())
         return found
@@ -106,7 +126,7 @@ class Sources:
             self.letters_lock.release()
 
     def activate(self) -> None:
-        """Note a request for a page."""
+        """Note a request for a page, and wait briefly for values that were not read while nobody looked."""
         self._poller.activate()
 
     def refresh(self) -> None:
@@ -115,9 +135,16 @@ class Sources:
 
 
 def _job_log() -> JobLogView:
-    now = datetime.now(UTC)
-    return JobLogView(
-        latest=search(limit=JOBS).jobs,
-        failures=job_log_reader.failures(now - FAILURES_AGE),
-        minutes=job_log_reader.rates(now - RATES_AGE),
-    )
+    with pymongo.timeout(READ_TIMEOUT):
+        latest = [job for lane in Lane for job in job_log_search.search(JobFilter(lane), JOBS).jobs[:JOBS]]
+        return JobLogView(latest, job_log_reader.rates(datetime.now(UTC) - RATES_AGE))
+
+
+def _failures() -> list[FailureGroup]:
+    with pymongo.timeout(READ_TIMEOUT):
+        return job_log_reader.failures(datetime.now(UTC) - FAILURES_AGE)
+
+
+def _processes() -> list[Process]:
+    with pymongo.timeout(READ_TIMEOUT):
+        return processes()

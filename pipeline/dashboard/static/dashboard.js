@@ -1,10 +1,13 @@
-// Updates the parts of the page marked data-live from the server every two seconds while the page is visible.
-// Elements are changed in place, so that focus, open details and images stay.
+// Updates the parts of the page marked data-live from the server every two seconds while the page is visible. The
+// server sends only the parts that changed. Elements are changed in place, so that focus, open details and images stay.
+// Words of times, such as "12 s ago", are updated here.
 "use strict";
 
 const EVERY = 2000;
+const UNITS = [[90, 1, "s"], [90 * 60, 60, "min"], [36 * 3600, 3600, "h"], [Infinity, 86400, "days"]];
 const button = document.querySelector("#pause");
 const said = document.querySelector("#said");
+let ahead = Date.parse(document.documentElement.dataset.now) - Date.now(); // of the server's clock, in milliseconds
 let paused = sessionStorage.getItem("paused") === "yes";
 let failures = 0;
 let timer = 0;
@@ -40,30 +43,57 @@ function become(here, there) {
   }
 }
 
+/** Update a part of the page. The focused element keeps its focus even if its row moves. */
+function update(part, newer) {
+  const focused = part.contains(document.activeElement) ? document.activeElement : null;
+  become(part, newer);
+  if (focused && focused.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
+}
+
 function note(text) {
   if (said.textContent !== text) said.textContent = text;
 }
 
+function duration(seconds) {
+  const [, size, name] = UNITS.find(([limit]) => seconds < limit);
+  return `${Math.round(seconds / size)} ${name}`;
+}
+
+/** Update the words of all times, as the filters `ago` and `until` of the server do. */
+function tick() {
+  for (const each of document.querySelectorAll("time[datetime]")) {
+    const seconds = (Date.now() + ahead - Date.parse(each.dateTime)) / 1000;
+    const soon = "until" in each.dataset;
+    const words = soon
+      ? -seconds < 1 ? "now" : `in ${duration(-seconds)}`
+      : seconds < 2 ? "just now" : `${duration(seconds)} ago`;
+    if (each.textContent !== words) each.textContent = words;
+  }
+}
+
 async function refresh() {
+  const parts = [...document.querySelectorAll("[data-live]")];
   const response = await fetch(location.href, {
-    headers: { Accept: "text/html", "X-Live": "1" },
+    headers: { Accept: "text/html", "X-Live": parts.map((part) => `${part.id}=${part.dataset.version}`).join(" ") },
     credentials: "same-origin",
     signal: AbortSignal.timeout(15000),
   });
   if (response.redirected && new URL(response.url).pathname === "/login") {
-    location.assign("/login");
+    location.assign(response.url);
     return;
   }
   if (!response.ok) throw new Error(String(response.status));
+  const date = Date.parse(response.headers.get("Date"));
+  if (Math.abs(date - Date.now() - ahead) > 3000) ahead = date - Date.now(); // the header has whole seconds
+  if (response.status === 204) return;
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
-  for (const part of document.querySelectorAll("[data-live]")) {
+  for (const part of parts) {
     const newer = fresh.getElementById(part.id);
-    if (newer) become(part, newer);
+    if (newer) update(part, newer);
   }
-  for (const field of document.querySelectorAll("input[name=csrf]")) {
-    const newer = fresh.querySelector("input[name=csrf]");
-    if (newer) field.value = newer.value;
-  }
+  const csrf = document.querySelector("[data-csrf]")?.dataset.csrf;
+  for (const field of csrf ? document.querySelectorAll("input[name=csrf]") : []) field.value = csrf;
+  tick();
 }
 
 async function turn() {
@@ -91,6 +121,8 @@ function show() {
   button.querySelector("span").textContent = paused ? "Paused" : "Live";
 }
 
+tick();
+setInterval(tick, 1000);
 if (button && document.querySelector("[data-live]")) {
   button.addEventListener("click", () => {
     paused = !paused;

@@ -202,7 +202,7 @@ def test_the_flow_the_jobs_and_their_filter(with_everything: Any, monkeypatch: p
         # and an unknown job is not found
         assert site.get("/jobs/unknown").status_code == 404
         # and when the job log stops answering, the filter applies to the last data
-        monkeypatch.setattr("pipeline.monitoring.job_log.reader.latest", no_job_log)
+        monkeypatch.setattr("pipeline.monitoring.job_log.search.search", no_job_log)
         assert "good.png" in wait_for_text(site, "/jobs?outcome=well", "The job log does not answer")
         assert "bad.png" not in site.text("/jobs?outcome=well")
         assert "good.png" not in site.text("/jobs?outcome=failed")
@@ -377,13 +377,13 @@ def test_pages_do_not_wait_for_a_job_log_that_does_not_answer(
         queries.append("the job log")
         raise RetryableError("mongo_error", "Could not read the job log.")
 
-    for name in ("latest", "history", "failures", "rates"):
-        monkeypatch.setattr(f"pipeline.monitoring.job_log.reader.{name}", no_answer)
+    for name in ("search.search", "reader.history", "reader.failures", "reader.rates"):
+        monkeypatch.setattr(f"pipeline.monitoring.job_log.{name}", no_answer)
     with serving() as site:
         wait_for_text(site, "/", "The job log does not answer")
         # When its pages are requested, then they answer without querying it again
         queries.clear()
-        monkeypatch.setattr("pipeline.monitoring.job_log.reader.latest", lambda *_, **__: wait_for(lambda: False))
+        monkeypatch.setattr("pipeline.monitoring.job_log.search.search", lambda *_, **__: wait_for(lambda: False))
         assert "The job log does not answer" in site.text("/jobs?outcome=failed")
         assert site.get("/jobs/some").status_code == 503
         assert queries == []

@@ -95,7 +95,7 @@ def test_the_flow_adds_up_both_lanes_and_separates_dead_letters() -> None:
     assert fetch.rate is not None
     assert "30 together, at most 30" in fetch.rate.label
     assert (resize.known, notify.delayed) == (False, 9)
-    assert flow.waiting_by_stage(depths) == {"ingest": 3, "fetch": 56, "notify": 9}
+    assert flow.waiting_by_stage(depths) == {"ingest": 3, "fetch": 45, "notify": 0}
 
 
 def test_without_a_job_log_the_flow_has_no_rates() -> None:

@@ -1,0 +1,101 @@
+"""The actions of the forms on the pages. Each is a POST whose form `checked_form` has checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from pipeline.dashboard import causes
+from pipeline.dashboard.auth import Access, checked_form
+from pipeline.dashboard.redrives import Redrives
+from pipeline.dashboard.sources import Sources
+from pipeline.dashboard.submissions import Submissions
+from pipeline.errors import PipelineError
+from pipeline.ops.dead_letters.letter import DeadLetter
+from pipeline.ops.submit import SubmitError
+from pipeline.stages import DEAD_LETTER_QUEUES
+
+#: Shows the overview again with a form that was refused: its status, what is wrong, and the form.
+ShowAgain = Callable[[Request, str, Mapping[str, str]], Response]
+
+
+class Actions:
+    """The handlers of all actions except logging in and out."""
+
+    def __init__(
+        self, access: Access, sources: Sources, submissions: Submissions, redrives: Redrives, show_again: ShowAgain
+    ) -> None:
+        self._access = access
+        self._sources = sources
+        self._submissions = submissions
+        self._redrives = redrives
+        self._show_again = show_again
+
+    def routes(self) -> Iterable[Route]:
+        """Yield the route of every action."""
+        yield Route("/submit", self.submit, methods=["POST"])
+        yield Route("/redrive", self.redrive, methods=["POST"])
+        yield Route("/purge", self.purge, methods=["POST"])
+        yield Route("/jobs/{job_id}/redrive", self.redrive_job, methods=["POST"])
+
+    async def submit(self, request: Request) -> Response:
+        """Submit an image, and redirect to its page."""
+        form = await checked_form(request, self._access)
+        given = {name: str(form.get(name) or "").strip() for name in ("url", "folder", "postback_url")}
+        try:
+            job = await run_in_threadpool(
+                self._submissions.send, given["url"], folder=given["folder"], postback_url=given["postback_url"]
+            )
+        except (SubmitError, PipelineError) as error:
+            return await run_in_threadpool(self._show_again, request, str(error), given)
+        self._sources.refresh()
+        return RedirectResponse(f"/jobs/{job.job_id}", 303)
+
+    async def redrive(self, request: Request) -> Response:
+        """Start a redrive of the dead letters of one cause, in the background."""
+        cause = await self._cause(request)
+        return self._start(cause.stage, cause.code, cause.sendable)
+
+    async def purge(self, request: Request) -> Response:
+        """Start to delete the dead letters of one cause, in the background."""
+        cause = await self._cause(request)
+        return self._start(cause.stage, cause.code, cause.count, purges=True)
+
+    async def redrive_job(self, request: Request) -> Response:
+        """Start a redrive of the dead letters of one job."""
+        form = await checked_form(request, self._access)
+        job_id = request.path_params["job_id"]
+        letter = self.letter_of(job_id)
+        if letter and letter.obstacle:
+            raise HTTPException(409, letter.obstacle)
+        stage = letter.stage if letter else str(form.get("stage") or "")
+        if stage not in DEAD_LETTER_QUEUES:
+            raise HTTPException(404, "This job has no dead letter any more.")
+        return self._start(stage, letter.code if letter else "", 1, job=job_id)
+
+    def letter_of(self, job_id: str) -> DeadLetter | None:
+        """Return the latest dead letter of a job, if it is among those that were read."""
+        letters = self._sources.letters.snapshot.value
+        return next((letter for letter in letters if job_id and letter.job_id == job_id), None)
+
+    def grouped(self) -> list[causes.Cause]:
+        """Group the dead letters by cause."""
+        return causes.group(self._sources.letters.snapshot.value, self._sources.failures.snapshot.value)
+
+    async def _cause(self, request: Request) -> causes.Cause:
+        form = await checked_form(request, self._access)
+        stage, code = (str(form.get(name) or "") for name in ("stage", "code"))
+        cause = next((cause for cause in self.grouped() if (cause.stage, cause.code) == (stage, code)), None)
+        if cause is None:
+            raise HTTPException(404, "This cause has no dead letters any more.")
+        return cause
+
+    def _start(self, stage: str, code: str, total: int, *, job: str = "", purges: bool = False) -> Response:
+        if not self._redrives.start(stage, code, total, job=job, purges=purges):
+            raise HTTPException(409, "Another redrive or deletion is running: wait until it has ended.")
+        return RedirectResponse(f"/jobs/{job}" if job else "/failures", 303)

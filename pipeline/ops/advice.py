@@ -1,0 +1,37 @@
+"""Advice to operators about failures: which of them a redrive alone cannot help, and what to change first."""
+
+from __future__ import annotations
+
+import re
+
+from pipeline.stages import NOTIFY
+
+#: Codes of errors that depend on the source alone.
+SOURCE_CODES = frozenset(
+    {
+        *("bad_url", "too_many_redirects", "empty", "bad_encoding", "too_large"),
+        *("not_an_image", "unsupported_format", "broken_image"),
+    }
+)
+
+#: Advice on codes whose cause is not the source.
+_ADVICE = {
+    "blocked_address": "It leads to an address that is not public. If the host is yours, add its network to "
+    "`ALLOWED_NETWORKS` and restart the workers before you redrive it.",
+    "worker_crashed": "It ended one worker after the other. Report the defect, and redrive it only once that is fixed.",
+    "out_of_memory": "The workers need more memory, or lower limits: `image-pipeline check resize` compares them.",
+    "result_too_large": "It will fail again unless the receiver accepts larger messages: ask for a postback instead.",
+}
+
+
+def is_permanent(stage: str, code: str) -> bool:
+    """Return whether a failure will happen again unless the source has changed."""
+    refused = re.fullmatch(r"http_(3\d\d|4\d\d)", code) and code not in {"http_408", "http_425", "http_429"}
+    return stage != NOTIFY.name and (code in SOURCE_CODES or bool(refused))
+
+
+def advice(stage: str, code: str) -> str:
+    """Return a sentence or two for an operator about failures with this code; empty if there is nothing to add."""
+    if is_permanent(stage, code):
+        return "It will fail again unless the source has changed."
+    return _ADVICE.get(code, "")
