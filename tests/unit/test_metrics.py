@@ -9,8 +9,8 @@ import pytest
 from pipeline import metrics
 from pipeline.events import Event, Outcome
 from pipeline.job import Job, Source
+from pipeline.monitoring import processes
 from pipeline.stages import Lane
-from pipeline.worker import instrumentation as operations
 
 JOB = Job(id="1", folder="F", sources=(Source("https://example.org/a.png", ("image_url",)),))
 
@@ -103,7 +103,7 @@ def test_a_process_exports_its_series_before_anything_happens() -> None:
         assert metrics.REGISTRY.get_sample_value(f"{metrics.PREFIX}_jobs_total", labels) is not None
 
 
-@pytest.mark.parametrize("module", [metrics, operations])
+@pytest.mark.parametrize("module", [metrics, processes])
 def test_the_examples_in_the_code_are_right(module) -> None:
     outcome = doctest.testmod(module)
     assert outcome.attempted
