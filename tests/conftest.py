@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import botocore.loaders
+import botocore.session
 import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -33,6 +36,9 @@ WITH_SERVICES = ("tests/browser/", "tests/acceptance/")
 # The same examples on every run; a failure prints how to repeat it.
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("suite")
+
+# Each test creates its own clients. botocore would read its descriptions of S3 and SQS again for each, in 0.1 s of CPU.
+botocore.session.create_loader = functools.cache(botocore.loaders.create_loader)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
