@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from pipeline.errors import PipelineError
-from pipeline.job import CLEAN_UP, Job, Unfinished
+from pipeline.job import CLEAN_UP, DOCUMENT, Job, Unfinished
 from pipeline.net.notifications import postback, redirect
 from pipeline.payload import Payload, parse_json
 from pipeline.stages import NOTIFY
@@ -18,14 +18,11 @@ from pipeline.sweeps.documents import WriteBack
 from pipeline.sweeps.sweep import write_back
 from pipeline.worker.stage_actor import stage_actor
 
-#: The function that delivers a result, by the payload field that requests it.
+#: The function that delivers a result, by the payload field that requests it (`pipeline.job.DELIVERIES`).
 DELIVERIES: dict[str, Callable[[str, str, Payload], object]] = {
     "redirect_queue": redirect,
     "postback_url": postback,
 }
-
-#: The only delivery of a sweep's job.
-DOCUMENT = "document"
 
 
 @stage_actor(NOTIFY)

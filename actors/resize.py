@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from pipeline.images.content_id import content_id
 from pipeline.images.sandbox import render
 from pipeline.job import Job, Rendered, Source
 from pipeline.settings import get_settings
@@ -20,12 +23,15 @@ def resize_image(job: Job) -> Job:
 def resize(job: Job, source: Source) -> Source:
     """Render one source."""
     settings = get_settings()
+    image, told = staging().get(source.original), source.known_content
+    # The key of the renditions follows from the bytes that they are made of, whoever wrote those.
+    content = replace(told, id=content_id(image, told.recipe))
     renditions = render(
-        staging().get(source.original),
-        source.known_content.recipe,
+        image,
+        content.recipe,
         max_pixels=settings.max_source_pixels,
         max_decoded_pixels=settings.max_decoded_pixels,
     )
     blob = b"".join(renditions.values())
-    key = staging().put(blob, job.staged_key(RESIZE, source, source.known_content))
-    return source.resized(Rendered.of(key, renditions, blob))
+    key = staging().put(blob, job.staged_key(RESIZE, source, content))
+    return replace(source, content=content).resized(Rendered.of(key, renditions, blob))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
-from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 
 from pipeline.errors import ErrorInfo, PermanentError, PipelineError, Rejected, StagedMissing
 from pipeline.payload import (
@@ -36,8 +37,21 @@ VERSION = 1
 _INPUT_IDS = uuid.uuid5(uuid.NAMESPACE_DNS, "input.image-pipeline")
 _SWEEP_IDS = uuid.uuid5(uuid.NAMESPACE_DNS, "sweep.image-pipeline")
 
+#: The deliveries that a message can ask for, by the field that names the receiver.
+DELIVERIES = ("redirect_queue", "postback_url")
+
+#: The only delivery of a sweep's job.
+DOCUMENT = "document"
+
 #: The last delivery, retried like the others: it deletes the job's bytes in staging.
 CLEAN_UP = "clean-up"
+
+#: Public ids of jobs, which appear in logs, headers and keys. Other ids are replaced.
+ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+
+#: Counts and sizes in an encoded job. MongoDB and SQS take no larger numbers.
+Size = Annotated[int, Field(ge=0, lt=2**53)]
 
 
 def _object(value: object) -> Payload | None:
@@ -45,6 +59,34 @@ def _object(value: object) -> Payload | None:
     if not isinstance(value, dict | None):
         raise TypeError("a payload must be an object")
     return value
+
+
+def _one_of(*values: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in values:
+            raise ValueError(f"it is not one of {', '.join(values)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _folder(value: str) -> str:
+    if value not in {folder_name(None), folder_name(value)}:
+        raise ValueError("it is not a folder")
+    return value
+
+
+def _sources_apart(sources: tuple[Source, ...]) -> tuple[Source, ...]:
+    fields = [name for source in sources for name in source.fields]
+    if len(set(fields)) < len(fields) or len({source.url for source in sources}) < len(sources):
+        raise ValueError("two sources have the same field or URL")
+    return sources
+
+
+def _sizes_of_recipe(source: Source) -> Source:
+    if not source.rendered.sizes.keys() <= set(source.content.renditions if source.content else ()):
+        raise ValueError("it has renditions that its recipe does not name")
+    return source
 
 
 class UnknownVersion(Exception):
@@ -70,8 +112,8 @@ class Unfinished(Exception):
 class Content:
     """The content of a source and the recipe for it. Together they determine the keys of its objects."""
 
-    id: str  #: 32 hex digits, from the source bytes and the recipe
-    extension: str  #: of the renditions, with the dot
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]  #: from the source bytes and the recipe
+    extension: Annotated[str, Field(pattern=r"^\.[a-z]{3,4}$")]  #: of the renditions, with the dot
     recipe: Annotated[Recipe, PlainSerializer(Recipe.encode), PlainValidator(Recipe.decode)]
 
     @property
@@ -85,7 +127,7 @@ class Rendered:
     """The renditions of one source in staging: one object with their bytes, one after the other."""
 
     key: str = ""
-    sizes: dict[str, int] = field(default_factory=dict)  #: bytes of each rendition by name, in stored order
+    sizes: dict[str, Size] = field(default_factory=dict)  #: bytes of each rendition by name, in stored order
     crc: int | None = None  #: CRC-32 of the object
 
     @classmethod
@@ -112,9 +154,12 @@ class Rendered:
 class Source:
     """One source image and its progress."""
 
-    url: str
-    fields: tuple[str, ...]  #: the `IMAGE_FIELDS` with its URL: both if they are equal
-    due: str = FETCH.name  #: the next stage; `notify` once it is published or has failed
+    url: Annotated[str, Field(max_length=MAX_URL_LENGTH + 1)]
+    #: the `IMAGE_FIELDS` with its URL: both if they are equal
+    fields: Annotated[tuple[Annotated[str, _one_of(*IMAGE_FIELDS)], ...], Field(min_length=1)]
+    due: Annotated[str, _one_of(*(stage.name for stage in STAGES))] = (
+        FETCH.name
+    )  #: the next stage; `notify` once it is published or has failed
     original: str = ""  #: staging key of its bytes
     giant: bool = False  #: rendering it takes so much CPU that other images should not wait behind it
     content: Content | None = None
@@ -175,17 +220,23 @@ class Sweep:
 class Job:
     """One accepted input message on its way through the stages."""
 
-    id: str  #: public id of the job: the `webhook-id` of its postback
-    folder: str  #: folder of its objects, below the prefix
-    sources: tuple[Source, ...]
+    id: Annotated[str, Field(pattern=f"^{ID.pattern}$")]  #: public id of the job: the `webhook-id` of its postback
+    folder: Annotated[str, AfterValidator(_folder)]  #: folder of its objects, below the prefix
+    sources: Annotated[
+        tuple[Annotated[Source, AfterValidator(_sizes_of_recipe)], ...],
+        Field(min_length=1, max_length=len(IMAGE_FIELDS)),
+        AfterValidator(_sources_apart),
+    ]
     #: The unchanged input message; None if it waits in staging.
     payload: Annotated[Payload | None, PlainValidator(_object)] = None
     payload_key: str | None = None  #: staging key of the input message
     lane: Lane = Lane.LIVE
-    deliveries: tuple[str, ...] | None = None  #: the remaining deliveries; None: all that the message asks for
+    deliveries: tuple[Annotated[str, _one_of(*DELIVERIES, DOCUMENT, CLEAN_UP)], ...] | None = (
+        None  #: the remaining deliveries; None: all that the message asks for
+    )
     ticket: str = ""  #: secret part of its staging keys: SQS's id of its first message
-    redrives: int = 0  #: number of the latest redrive, which is part of `report_id`; 0: none
-    letters: int = 0  #: number of its dead letters so far, so that their redrives have different numbers
+    redrives: Size = 0  #: number of the latest redrive, which is part of `report_id`; 0: none
+    letters: Size = 0  #: number of its dead letters so far, so that their redrives have different numbers
     sweep: Sweep | None = None  #: set by sweeps only, so that an input message cannot cause writes to MongoDB
 
     @classmethod

@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline.errors import SettingsError
+from pipeline.proof import NONE
 from pipeline.recipe import RenditionSize, parse_rendition
 from pipeline.schedule import Schedule
 from pipeline.stages import own_queues
@@ -37,6 +38,9 @@ PUBLISHED_POSTBACK_SECRET = "47/:6WT?v5edl|W}Dt&#TK5.hwe>3,"  # noqa: S105
 
 #: Minimum number of characters in DASHBOARD_TOKEN.
 SHORTEST_TOKEN = 16
+
+#: Minimum number of characters of each key in JOB_KEY.
+SHORTEST_JOB_KEY = 32
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 T = TypeVar("T")
@@ -104,6 +108,15 @@ def _token(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+def _job_key(value: SecretStr | None) -> SecretStr | None:
+    keys = value.get_secret_value().split() if value else []
+    if any(len(key) < SHORTEST_JOB_KEY for key in keys if key != NONE) or keys == [NONE]:
+        raise ValueError(
+            f"it must be a key of at least {SHORTEST_JOB_KEY} characters, or several with spaces between them"
+        )
+    return value
+
+
 def _mongo_url(value: SecretStr | None) -> SecretStr | None:
     if value is not None:
         try:
@@ -147,6 +160,8 @@ class Settings(BaseSettings):
     queue_url: HttpUrl = None
     queue_namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,60}$")] = "image-pipeline"
     calls_to_update_list_sqs_queues: Annotated[int, Field(ge=1)] = 100_000
+
+    job_key: Annotated[SecretStr | None, AfterValidator(_job_key)] = None
 
     # Objects.
     s3_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = "images-ch"
@@ -241,6 +256,11 @@ class Settings(BaseSettings):
     def full_queue_name(self, queue: str) -> str:
         """Return the name in SQS of one of the service's queues."""
         return f"{self.queue_namespace}_{queue}"
+
+    @property
+    def job_keys(self) -> tuple[str, ...]:
+        """The keys of JOB_KEY: the first signs jobs, all verify them; `none` accepts jobs without a proof."""
+        return tuple(self.job_key.get_secret_value().split()) if self.job_key else ()
 
     @property
     def staging(self) -> str:

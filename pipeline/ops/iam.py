@@ -148,7 +148,6 @@ GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
     "producer": (
         Grant("SendMessage", (_SEND,), on_input=True),
         Grant("OnlyForFetchImageSend", (_FIND, _SEND), queues=(FETCH.queue(),)),
-        Grant("OnlyForLongPayloadsOfFetchImageSend", ("s3:PutObject",), place=Place.STAGING),
         Grant(
             "OnlyForSubmitWait",
             ("sqs:CreateQueue", "sqs:ReceiveMessage", "sqs:DeleteQueue"),

@@ -33,7 +33,18 @@ from pipeline.backoff import Backoff
 from pipeline.errors import RetryableError
 from pipeline.sqs.leases import FIRST_BACKOFF, LAST_BACKOFF, Lease, LeasedQueue, Leases
 from pipeline.sqs.message import SQSMessage
-from pipeline.sqs.wire import COPY_OF, DUE, MAX_BATCH, SUSPECT, Reason, decode, describe, encode
+from pipeline.sqs.wire import (
+    COPY_OF,
+    DUE,
+    MAX_BATCH,
+    SUSPECT,
+    Reason,
+    check_due,
+    decode,
+    describe,
+    encode,
+    with_good_id,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -275,7 +286,8 @@ class SQSConsumer(upstream.SQSConsumer):
                 self.leases.release([lease], 0 if self._stopping.is_set() else self.broker.visibility)
 
     def _decoded(self, received: MessageTypeDef, lease: Lease) -> SQSMessage:
-        message = decode(received["Body"])
+        message = with_good_id(decode(received["Body"]), received["MessageId"])
+        check_due(message, self.broker.clock())
         dead_letter_queue = self.broker.dead_letter_queue
         if dead_letter_queue(message.queue_name) != dead_letter_queue(self.queue_name):
             raise ValueError(f"it names the queue {message.queue_name[:80]!r}")

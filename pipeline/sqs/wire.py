@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import time
+import uuid
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -35,6 +36,12 @@ MAX_DELAY = MAX_DELAY_SECONDS
 #: Message option: when the message is due, in Unix milliseconds, if one delay does not reach that far.
 DUE = "due"
 
+#: Seconds that a message may be due in the future: more than any delay of the service, with its jitter.
+MAX_DUE = 21 * 86400
+
+#: The limit of counts in options.
+MAX_COUNT = 1_000_000
+
 #: Message option of a suspect, which runs alone because it may be killing its workers: how many copies of it were sent.
 #: SQS counts the receives of each copy from 1.
 SUSPECT = "suspect"
@@ -50,6 +57,11 @@ GROUP = "group"
 
 #: Characters that SQS refuses in bodies and attributes, because they are not XML 1.0 characters.
 _REFUSED_CHARACTERS = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+#: Ids that messages may carry. They appear in logs and headers, so senders may not choose freely.
+_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+_IDS = uuid.uuid5(uuid.NAMESPACE_DNS, "message.image-pipeline")
+
 _GROUP_ID = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
 
 
@@ -209,8 +221,12 @@ def _is(*kinds: type) -> Callable[[object], bool]:
     return lambda value: isinstance(value, kinds) and not isinstance(value, bool)
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_COUNT
+
+
 def _counts(value: object) -> bool:
-    return isinstance(value, dict) and all(map(_is(int), value.values()))
+    return isinstance(value, dict) and all(map(_is_count, value.values()))
 
 
 #: Checks of a message's fields and options, so that later code can rely on their types. dramatiq's other brokers delay
@@ -226,12 +242,30 @@ _FIELDS: dict[str, Callable[[object], bool]] = {
 }
 _OPTIONS: dict[str, Callable[[object], bool]] = {
     DUE: _is(int),
-    SUSPECT: _is(int),
-    COPY_OF: _is(str),
+    SUSPECT: _is_count,
+    COPY_OF: lambda value: isinstance(value, str) and bool(_ID.fullmatch(value)),
     GROUP: is_group,
     ATTEMPTS: _counts,
     "eta": lambda value: False,
 }
+
+
+def with_good_id(message: dramatiq.Message[Any], sqs_id: str) -> dramatiq.Message[Any]:
+    """Return a received message; an id that is not 1 to 64 letters, digits and hyphens becomes a UUID of `sqs_id`."""
+    if _ID.fullmatch(message.message_id):
+        return message
+    changed: dramatiq.Message[Any] = message.copy(message_id=str(uuid.uuid5(_IDS, sqs_id)))
+    return changed
+
+
+def check_due(message: dramatiq.Message[Any], now: float) -> None:
+    """Check that a received message is not due too far in the future, by Unix time in seconds.
+
+    Raises:
+        ValueError: It would hop through its queue for longer than any delay of the service.
+    """
+    if message.options.get(DUE, 0) > (now + MAX_DUE) * 1000:
+        raise ValueError(f"it is due in more than {MAX_DUE // 86400} days")
 
 
 def describe(error: Exception) -> str:

@@ -11,6 +11,7 @@ from dramatiq.middleware import CurrentMessage
 
 from pipeline.errors import Rejected
 from pipeline.job import Job
+from pipeline.proof import check_proof, signed
 from pipeline.settings import get_settings
 from pipeline.sqs.message import SQSMessage
 from pipeline.sqs.wire import ATTEMPTS
@@ -31,6 +32,7 @@ def job_of(message: dramatiq.Message[Any] | SQSMessage, stage_payload: Callable[
         UnknownVersion: Another version of this software wrote the job.
     """
     if set(message.kwargs) == {"job"} and not message.args:
+        check_proof(message.kwargs["job"], get_settings().job_keys)
         job = Job.decode(message.kwargs["job"])
     elif len(message.args) + len(message.kwargs) != 1 or not message.kwargs.keys() <= {"payload"}:
         raise Rejected("bad_job", "The message contains neither a payload nor a job.")
@@ -42,6 +44,11 @@ def job_of(message: dramatiq.Message[Any] | SQSMessage, stage_payload: Callable[
             stage_payload=stage_payload or staging().put,
         )
     return replace(job, ticket=message.sqs_id) if isinstance(message, SQSMessage) and not job.ticket else job
+
+
+def job_kwargs(job: Job) -> dict[str, Any]:
+    """Return the arguments of a message that carries `job`, with the proof that this service made it."""
+    return {"job": signed(job.encode(), get_settings().job_keys)}
 
 
 def payload_of(message: dramatiq.Message[Any] | SQSMessage) -> Any:

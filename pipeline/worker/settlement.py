@@ -25,7 +25,7 @@ from pipeline.sqs.message import SQSMessage
 from pipeline.sqs.queues import RETENTION
 from pipeline.sqs.wire import ATTEMPTS, Reason, describe, encode
 from pipeline.stages import Stage, stage_of_queue
-from pipeline.worker.messages import attempt_of, attempts_of
+from pipeline.worker.messages import attempt_of, attempts_of, job_kwargs
 
 if TYPE_CHECKING:
     from pipeline.sqs.broker import SQSBroker
@@ -125,7 +125,7 @@ class Settlement(dramatiq.Middleware):
             return [partial(message.fail_with, Reason(reason.code, reason.message, stage=message.queue_name))]
         if stage is None:  # not a job: the same message is received again
             return [partial(message.release, RELEASE_DELAY)]
-        if isinstance(error, UnknownVersion) and time.time() - message.message_timestamp / 1000 < RETENTION:
+        if isinstance(error, UnknownVersion) and abs(time.time() - message.message_timestamp / 1000) < RETENTION:
             logger.warning("%s has %s. It is left to another worker.", message, error)
             return [partial(broker.enqueue, message.original, delay=UNKNOWN_VERSION_DELAY * 1000)]
         try:
@@ -218,7 +218,7 @@ def _count(message: SQSMessage, errors: dict[str, PipelineError]) -> dict[str, i
 
 def _with_job(message: SQSMessage, job: Job, **options: Any) -> dramatiq.Message[Any]:
     """Return the message with its job replaced."""
-    changed: dramatiq.Message[Any] = message.copy(args=(), kwargs={"job": job.encode()}, options=options)
+    changed: dramatiq.Message[Any] = message.copy(args=(), kwargs=job_kwargs(job), options=options)
     return changed
 
 

@@ -11,16 +11,13 @@ from typing import Any
 import dramatiq
 from dramatiq.errors import BrokerConnectionError
 
-from pipeline.errors import PipelineError, Rejected
+from pipeline.errors import PipelineError
 from pipeline.events import Event, Outcome, emit
 from pipeline.job import Job, Unfinished, UnknownVersion
-from pipeline.payload import MAX_PAYLOAD_BYTES, to_json
-from pipeline.settings import get_settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.wire import GROUP
 from pipeline.stages import Stage, stage_of_queue
-from pipeline.storage.staging import staging
-from pipeline.worker.messages import attempt_of, current_message, job_of, payload_of
+from pipeline.worker.messages import attempt_of, current_message, job_kwargs, job_of
 from pipeline.worker.settlement import Unsettled
 from pipeline.worker.stage import log_traceback
 
@@ -32,26 +29,10 @@ class StageActor(dramatiq.Actor[..., None]):
         super().__init__(fn, **declared)
         self.logger = logging.getLogger("dramatiq.actor")  # our own loggers would show arguments at LEVEL=DEBUG
 
-    def message_with_options(
-        self, *, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, **options: Any
-    ) -> dramatiq.Message[None]:
-        """Return the message of `send(payload)`. A payload that is too long for a message goes to staging first."""
-        message = super().message_with_options(args=args, kwargs=kwargs, **options)
-        payload = payload_of(message)
-        if payload is None or len(to_json(payload).encode()) <= MAX_PAYLOAD_BYTES:
-            return message
-        try:
-            job = Job.accept(
-                payload, job_id=message.message_id, own_queues=get_settings().own_queues, stage_payload=staging().put
-            )
-        except Rejected:
-            return message  # the worker makes it a dead letter, as with short payloads
-        return message.copy(args=(), kwargs={"job": job.encode()})
-
     def message_of(self, job: Job) -> dramatiq.Message[None]:
         """Return the message that hands `job` to this stage, in the job's lane."""
         stage = stage_of_queue(self.queue_name)
-        message = super().message_with_options(kwargs={"job": job.encode()})
+        message = self.message_with_options(kwargs=job_kwargs(job))
         queue = stage.queue(job.lane, giant=job.has_giant) if stage else self.queue_name
         return message.copy(queue_name=queue, options={GROUP: job.folder})
 

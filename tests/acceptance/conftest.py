@@ -203,6 +203,7 @@ def running_service(
         "QUEUE_NAMESPACE": f"test-{unique}",
         "S3_BUCKET": f"test-{unique}",
         "ALLOWED_NETWORKS": "127.0.0.0/8",
+        "JOB_KEY": secrets.token_hex(16),
         "POSTBACK_SECRET_KEY": "a secret of the test",
         "POSTBACK_SIGNING_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         "FETCH_RETRY_DELAYS": "1,1",

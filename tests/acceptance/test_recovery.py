@@ -16,6 +16,7 @@ from pipeline import send_message
 from pipeline.clients import aws
 from pipeline.images.content_id import content_id
 from pipeline.job import Content, Job, Rendered
+from pipeline.proof import signed
 from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 from pipeline.storage.publish import publish
@@ -32,7 +33,7 @@ def send_job(service: Service, stage: str, actor: str, job: Any, *, age: float =
         "queue_name": stage,
         "actor_name": actor,
         "args": [],
-        "kwargs": {"job": job},
+        "kwargs": {"job": signed(job, get_settings().job_keys)},
         "options": {},
         "message_id": secrets.token_hex(8),
         "message_timestamp": int((time.time() - age) * 1000),

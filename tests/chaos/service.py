@@ -182,6 +182,7 @@ def running_service(
         "S3_BUCKET": f"chaos-{unique}",
         "PUBLIC_BASE_URL": "https://covers.example",
         "ALLOWED_NETWORKS": "127.0.0.0/8",
+        "JOB_KEY": f"{SECRET}-key-of-jobs".ljust(32, "-"),
         "POSTBACK_SECRET_KEY": f"{SECRET}-key",
         "POSTBACK_TIMEOUT": "3",
         "FETCH_TIMEOUT": "3",

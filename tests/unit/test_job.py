@@ -179,6 +179,51 @@ def test_an_unknown_version_is_distinguished_from_an_invalid_job() -> None:
         assert caught.value.code == "bad_job"
 
 
+SOURCE = {"url": COVER, "fields": ["image_url"]}
+SIZED = {
+    **SOURCE,
+    "content": {"id": "0" * 32, "extension": ".jpeg", "recipe": {"renditions": ["50x50"], "fit": "fill"}},
+}
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"folder": "../../x"},
+        {"folder": ".."},
+        {"folder": "lower"},
+        {"folder": ""},
+        {"id": "two\nlines"},
+        {"id": "x" * 65},
+        {"id": "\ud800"},
+        {"sources": []},
+        {"sources": [SOURCE, SOURCE]},
+        {"sources": [SOURCE, {**SOURCE, "url": OTHER}]},
+        {"sources": [{**SOURCE, "fields": ["image_url", "image_url"]}]},
+        {"sources": [{**SOURCE, "fields": []}]},
+        {"sources": [{**SOURCE, "fields": ["title"]}]},
+        {"sources": [{**SOURCE, "url": f"{COVER}?{n}"} for n in range(5000)]},
+        {"sources": [{**SOURCE, "url": "x" * (MAX_URL_LENGTH + 2)}]},
+        {"sources": [{**SOURCE, "due": "publish"}]},
+        {"sources": [{**SOURCE, "content": {**SIZED["content"], "id": "../" + "0" * 29}}]},
+        {"sources": [{**SOURCE, "content": {**SIZED["content"], "extension": "/../x"}}]},
+        {"sources": [{**SOURCE, "rendered": {"key": "0" * 32, "sizes": {"50x50": 1}}}]},
+        {"sources": [{**SIZED, "rendered": {"key": "0" * 32, "sizes": {"../x": 1}}}]},
+        {"sources": [{**SIZED, "rendered": {"key": "0" * 32, "sizes": {"50x50": -1}}}]},
+        {"deliveries": ["webhook"]},
+        {"redrives": -1},
+        {"letters": 2**70},
+    ],
+    ids=lambda forged: str(forged)[:60],
+)
+def test_a_job_that_this_service_would_not_write_is_refused(forged: dict[str, Any]) -> None:
+    encoded = accept({**ASKED, "image_url": COVER}).encode()
+    Job.decode({**encoded, "sources": [{**SIZED, "rendered": {"key": "0" * 32, "sizes": {"50x50": 1}}}]})
+    with pytest.raises(Rejected) as caught:
+        Job.decode(encoded | forged)
+    assert caught.value.code == "bad_job"
+
+
 def test_a_field_from_a_newer_worker_is_ignored() -> None:
     job = accept({**ASKED, "image_url": COVER})
     assert Job.decode({**job.encode(), "added_later": 1}) == job

@@ -15,7 +15,10 @@ from pipeline.images.codecs import fast_paths
 from pipeline.images.sandbox import why_unfiltered
 from pipeline.ops.checks.environment import unread_variables
 from pipeline.ops.checks.model import Check, Context, Row, fail, ok, skip, warn
+from pipeline.proof import NONE
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
+from pipeline.stages import STAGES
+from pipeline.text import plural
 
 #: Allowed clock skew in seconds. Receivers of signed postbacks allow 5 min (the tolerance of the Standard Webhooks
 #: libraries), AWS 15 min (S3: MaxAllowedSkewMilliseconds; SQS: AboutTimestamp in its guide).
@@ -68,6 +71,26 @@ def _secrets(context: Context) -> Iterator[Row]:
         )
     else:
         yield ok("POSTBACK_SIGNING_SECRET", "Postbacks are signed.")
+
+
+def _job_key(context: Context) -> Iterator[Row]:
+    keys = context.settings.job_keys
+    if NONE in keys:
+        yield warn(
+            "JOB_KEY",
+            "It still accepts jobs without a proof.",
+            "Remove `none` once the jobs from before its introduction have ended.",
+        )
+    elif keys:
+        yield ok("JOB_KEY", f"Jobs between stages prove that this service made them, by {plural(len(keys), 'key')}.")
+    elif _is_local(context.settings):
+        yield ok("JOB_KEY", "It is not needed on this machine, where SQS runs.")
+    else:
+        yield warn(
+            "JOB_KEY",
+            "Jobs between stages carry no proof: whoever may send to a stage's queue can overwrite any cover.",
+            "Set it to the output of `openssl rand -hex 32` for all processes, but not for producers.",
+        )
 
 
 def _networks(context: Context) -> Iterator[Row]:
@@ -180,6 +203,13 @@ def _is_local(settings: Settings) -> bool:
 CHECKS = (
     Check("Settings", "variables", "Reads the environment.", _variables),
     Check("Settings", "secrets", "Checks the secrets of postbacks.", _secrets, frozenset({"notify"})),
+    Check(
+        "Settings",
+        "job key",
+        "Checks the key of the proof that jobs carry.",
+        _job_key,
+        frozenset({"ingest", "sweep", *(stage.name for stage in STAGES)}),
+    ),
     Check(
         "Settings",
         "networks",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import NAMESPACE_DNS, uuid5
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
@@ -48,7 +49,12 @@ def test_a_failed_message_becomes_a_dead_letter_with_its_reason(broker, consume)
         encode(message("secret-word", options={"due": "x"})),
         encode(message("secret-word", options={"due": None})),
         encode(message("secret-word", options={"due": 99999999999999, "group": "not good"})),
+        encode(message("secret-word", options={"due": 2**62})),
         encode(message("secret-word", options={"suspect": [1]})),
+        encode(message("secret-word", options={"suspect": -1})),
+        encode(message("secret-word", options={"first": "two\nlines"})),
+        encode(message("secret-word", options={"attempts": {"source": -1000}})),
+        encode(message("secret-word", options={"attempts": {"source": 2**70}})),
         encode(message("secret-word", options={"attempts": {"source": "x"}})),
         encode(message("secret-word", options={"eta": 99999999999999})),
         encode(message("secret-word", message_timestamp="now")),
@@ -72,6 +78,18 @@ def test_an_invalid_message_becomes_one_dead_letter(broker, consume, caplog, bod
     wait_for(lambda: counts(broker) == (0, 1, 0))
     assert "secret-word" not in caplog.text
     assert "secret-word" not in attributes["error_message"]
+
+
+@pytest.mark.parametrize("forged", ["two\nlines", "\ud800", "x" * 65, "", "a b"])
+def test_an_id_that_could_not_be_logged_is_replaced_by_one_of_the_sqs_message(broker, consume, forged: str) -> None:
+    # Given a message with such an id, and one with a good id
+    body = encode(message("forged", message_id=forged))
+    sqs_id = broker.client.send_message(QueueUrl=broker.queue_url("work"), MessageBody=body)["MessageId"]
+    good = broker.enqueue(message("good"))
+    # When they are received, then only the first has another id, which a repeated delivery has too.
+    ids = {each.args[0]: each.message_id for each in take(consume(), 2)}
+    assert ids["good"] == good.message_id
+    assert ids["forged"] == str(uuid5(uuid5(NAMESPACE_DNS, "message.image-pipeline"), sqs_id))
 
 
 def test_entries_that_sqs_would_refuse_are_not_sent(broker) -> None:

@@ -60,6 +60,15 @@ def test_custom_secrets_are_accepted_and_not_shown() -> None:
     assert "mine" not in str(found)
 
 
+def test_jobs_without_a_proof_are_named() -> None:
+    key = "0123456789abcdef" * 2
+    assert statuses(rows("job key")) == [(CheckStatus.WARN, "JOB_KEY")]
+    assert statuses(rows("job key", job_key=f"{key} none")) == [(CheckStatus.WARN, "JOB_KEY")]
+    for harmless in ({"job_key": key}, {"aws_endpoint_url": EMULATOR}):
+        assert statuses(rows("job key", **harmless)) == []
+    assert key not in str(rows("job key", job_key=key))
+
+
 def test_on_this_machine_the_published_secret_is_harmless() -> None:
     assert statuses(rows("secrets", aws_endpoint_url=EMULATOR)) == []
 
