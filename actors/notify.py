@@ -10,7 +10,8 @@ from functools import partial
 from pipeline.errors import PipelineError
 from pipeline.job import CLEAN_UP, DOCUMENT, Job, Unfinished
 from pipeline.net.notifications import postback, redirect
-from pipeline.payload import Payload, parse_json
+from pipeline.payload import Payload, check_destinations, parse_json
+from pipeline.settings import get_settings
 from pipeline.stages import NOTIFY
 from pipeline.storage.publish import image_info
 from pipeline.storage.staging import staging
@@ -47,6 +48,8 @@ def pending_deliveries(job: Job) -> dict[str, Callable[[], object]]:
     if job.deliveries == (CLEAN_UP,):
         return clean
     payload = parse_json(staging().get(job.payload_key)) if job.payload_key else job.payload or {}
+    if not job.sweep:  # the settings may have become stricter, and without JOB_KEY anyone may have written the job
+        check_destinations(payload, get_settings())
     result = job.result(payload, lambda content: image_info(job.folder, content))
     asked: dict[str, Callable[[], object]] = {
         name: partial(deliver, job.report_id, payload[name], result)

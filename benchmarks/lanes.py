@@ -159,9 +159,7 @@ class Bench:
                 "bucket_name": self._run,
             }
             messages.append(
-                self._message_of(
-                    Job.accept(payload, job_id=job_id, own_queues=get_settings().own_queues, stage_payload=_none)
-                )
+                self._message_of(Job.accept(payload, job_id=job_id, settings=get_settings(), stage_payload=_none))
             )
         sent: dict[str, float] = {}
         chance = random.Random(count)  # noqa: S311 - no secret is drawn; the same moments for both measurements
@@ -208,7 +206,7 @@ class Bench:
         for _ in range(max(0, count)):
             job_id = f"bulk{secrets.token_hex(8)}"
             asked = payload | {"image_url": self._world.url(f"/bulk/{job_id}.jpg")}
-            job = Job.accept(asked, job_id=job_id, own_queues=get_settings().own_queues, stage_payload=_none)
+            job = Job.accept(asked, job_id=job_id, settings=get_settings(), stage_payload=_none)
             messages.append(self._message_of(replace(job, payload={}, lane=Lane.BULK)))
         self._send(messages)
         self.left -= len(messages)

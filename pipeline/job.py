@@ -10,7 +10,7 @@ import json
 import re
 import uuid
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -28,6 +28,7 @@ from pipeline.payload import (
     validated,
 )
 from pipeline.recipe import Recipe
+from pipeline.settings import Settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, STAGES, UPLOAD, Lane, Stage
 
 #: Version of the layout of an encoded job. A worker leaves jobs of unknown versions to other workers.
@@ -240,21 +241,19 @@ class Job:
     sweep: Sweep | None = None  #: set by sweeps only, so that an input message cannot cause writes to MongoDB
 
     @classmethod
-    def accept(
-        cls, payload: object, *, job_id: str, own_queues: Collection[str], stage_payload: Callable[[bytes], str]
-    ) -> Job:
+    def accept(cls, payload: object, *, job_id: str, settings: Settings, stage_payload: Callable[[bytes], str]) -> Job:
         """Make a job from an input message.
 
         Args:
             payload: the decoded message.
             job_id: the public id of the job.
-            own_queues: full names of the queues of this service.
+            settings: the destinations that a message may name.
             stage_payload: stages a payload that is too long for a message, and returns its key.
 
         Raises:
             Rejected: the payload breaks a rule of the contract, section 1.
         """
-        payload = validated(payload, own_queues)
+        payload = validated(payload, settings)
         job = cls(
             id=job_id,
             folder=folder_name(payload.get("bucket_name")),

@@ -6,13 +6,14 @@ import json
 import math
 import re
 import sys
-from collections.abc import Collection
+from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
 
 from anyascii import anyascii
 
 from pipeline.errors import Rejected
+from pipeline.settings import Settings
 
 #: Bytes of JSON up to which a payload travels in messages; longer ones wait in staging. SQS bills by 64 KiB.
 MAX_PAYLOAD_BYTES = 64 * 1024
@@ -47,13 +48,12 @@ def folder_name(bucket_name: str | None) -> str:
     return "-" if name in {".", ".."} else name
 
 
-def validated(payload: object, own_queues: Collection[str]) -> Payload:
+def validated(payload: object, settings: Settings) -> Payload:
     """Check a payload against the rules of the contract, section 1.
 
     Args:
         payload: a decoded message.
-        own_queues: full names of the queues of this service, which results must not be sent to: they would be processed
-            as input messages or jobs.
+        settings: The destinations that a message may name.
 
     Returns:
         The payload as plain JSON types.
@@ -70,13 +70,7 @@ def validated(payload: object, own_queues: Collection[str]) -> Payload:
         raise Rejected("no_image", "The message contains no image: image_url or itunes_image is required.")
     if not (payload.get("redirect_queue") or payload.get("postback_url")):
         raise Rejected("no_destination", "The message has no destination: redirect_queue or postback_url is required.")
-    if (payload.get("redirect_queue") or "") in own_queues:
-        raise Rejected(
-            "bad_redirect_queue",
-            "The field redirect_queue names a queue of this service, which would process the result.",
-        )
-    if payload.get("postback_url"):
-        _check_postback_url(payload["postback_url"])
+    check_destinations(payload, settings)
     if _depth(payload) > MAX_DEPTH:
         raise Rejected("too_deep", f"The message is nested more than {MAX_DEPTH} levels deep.")
     try:
@@ -126,7 +120,25 @@ def present_url(value: object) -> str | None:
     return value if isinstance(value, str) and value not in {"", "N/A"} else None
 
 
-def _check_postback_url(url: str) -> None:
+def check_destinations(payload: Payload, settings: Settings) -> None:
+    """Check that results may be sent to the destinations in a payload.
+
+    Raises:
+        Rejected: `bad_redirect_queue`, `bad_postback_url`.
+    """
+    queue, patterns = payload.get("redirect_queue") or "", settings.redirect_queues
+    if queue in settings.own_queues:
+        message = "The field redirect_queue names a queue of this service, which would process the result."
+        raise Rejected("bad_redirect_queue", message)
+    if queue and patterns and not any(fnmatchcase(queue, pattern) for pattern in patterns):
+        raise Rejected(
+            "bad_redirect_queue", "The field redirect_queue names a queue that REDIRECT_QUEUES does not list."
+        )
+    if payload.get("postback_url"):
+        _check_postback_url(payload["postback_url"], https_only=settings.postback_https_only)
+
+
+def _check_postback_url(url: str, *, https_only: bool) -> None:
     try:
         parts = urlsplit(url)
         good = parts.scheme in {"http", "https"} and bool(parts.hostname)
@@ -135,6 +147,10 @@ def _check_postback_url(url: str) -> None:
         good = False
     if not good:
         raise Rejected("bad_postback_url", "The field postback_url is not an http or https URL.")
+    if https_only and parts.scheme != "https":
+        raise Rejected(
+            "bad_postback_url", "The field postback_url is not an https URL, which POSTBACK_HTTPS_ONLY requires."
+        )
 
 
 def _plain(value: object) -> str:

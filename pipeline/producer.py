@@ -32,7 +32,7 @@ def send_message(payload: dict[str, Any], queue_url: str | None = None) -> str:
         SettingsError: there is neither a `queue_url` nor a QUEUE_URL.
         RetryableError: SQS was unreachable or refused the request. It may still have the message.
     """
-    body = to_json(validated(payload, get_settings().own_queues))
+    body = to_json(validated(payload, get_settings()))
     if (size := len(body.encode())) > MAX_MESSAGE_BYTES:
         raise Rejected("too_large", f"The message has {size} bytes; SQS accepts at most {MAX_MESSAGE_BYTES}.")
     url = queue_url or get_settings().queue_url

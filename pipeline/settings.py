@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 import ipaddress
 import os
+import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -42,8 +44,22 @@ SHORTEST_TOKEN = 16
 #: Minimum number of characters of each key in JOB_KEY.
 SHORTEST_JOB_KEY = 32
 
+#: The value of POSTBACK_SECRET_KEY that sends no shared secret.
+NO_SECRET = "none"  # noqa: S105
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PortRange:
+    """Ports from `first` to `last`."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
 
 
 def _renditions(items: tuple[RenditionSize, ...]) -> tuple[RenditionSize, ...]:
@@ -69,6 +85,20 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds <= 14 * 86400:  # SQS keeps messages for at most 14 days
         raise ValueError("a delay must be from 0 to 1209600 seconds")
     return seconds
+
+
+def _ports(text: str) -> PortRange:
+    match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= first <= last <= 65535:
+        raise ValueError(f"{text!r} is not a port or a range of ports, such as 443 or 1024-65535")
+    return PortRange(first, last)
+
+
+def _queue_pattern(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.*?-]{1,80}", text):
+        raise ValueError(f"{text!r} is not a queue name, in which * stands for any characters and ? for one")
+    return text
 
 
 def _cron(value: str) -> str:
@@ -132,6 +162,7 @@ Cron = Annotated[str, AfterValidator(_cron)]
 Delays = Annotated[tuple[float, ...], NoDecode, _comma_separated(_seconds)]
 MongoUrl = Annotated[SecretStr | None, AfterValidator(_mongo_url)]
 HttpUrl = Annotated[str | None, _url("http", "https")]
+Networks = Annotated[tuple[Network, ...], NoDecode, _comma_separated(ipaddress.ip_network)]
 Positive = Annotated[float, Field(gt=0, le=86400)]
 
 
@@ -184,13 +215,23 @@ class Settings(BaseSettings):
     fetch_timeout: Positive = 12.0
     fetch_total_timeout: Positive = 60.0
     fetch_max_per_host: Annotated[int, Field(ge=1)] = 4
-    allowed_networks: Annotated[tuple[Network, ...], NoDecode, _comma_separated(ipaddress.ip_network)] = ()
+    allowed_networks: Networks = ()
+    fetch_allowed_networks: Networks = ()
+    postback_allowed_networks: Networks = ()
+    blocked_networks: Networks = ()
+    allowed_ports: Annotated[tuple[PortRange, ...], NoDecode, _comma_separated(_ports)] = (
+        PortRange(80, 80),
+        PortRange(443, 443),
+        PortRange(1024, 65535),
+    )
+    redirect_queues: Annotated[tuple[str, ...], NoDecode, _comma_separated(_queue_pattern)] = ()
     fetch_retry_delays: Delays = (2, 10, 60, 300, 1800)
     retry_delays: Delays = (1, 5, 30, 120, 600, 900, 900, 900)
 
     # Postbacks.
     postback_secret_key: SecretStr = SecretStr(PUBLISHED_POSTBACK_SECRET)
     postback_signing_secret: Annotated[SecretStr | None, AfterValidator(_signing_secret)] = None
+    postback_https_only: bool = False
     postback_timeout: Positive = 15.0
     postback_retry_delays: Delays = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 
@@ -274,6 +315,22 @@ class Settings(BaseSettings):
             return self.public_base_url.rstrip("/")
         endpoint = self.aws_endpoint_url_s3 or self.aws_endpoint_url or f"https://s3.{self.aws_region}.amazonaws.com"
         return f"{endpoint.rstrip('/')}/{self.s3_bucket}"
+
+    @property
+    def fetch_networks(self) -> tuple[Network, ...]:
+        """The networks that fetch may reach though not public."""
+        return self.allowed_networks + self.fetch_allowed_networks
+
+    @property
+    def postback_networks(self) -> tuple[Network, ...]:
+        """The networks that postbacks may reach though not public."""
+        return self.allowed_networks + self.postback_allowed_networks
+
+    @property
+    def shared_secret(self) -> str | None:
+        """The secret that postbacks contain, or None if they contain none."""
+        secret = self.postback_secret_key.get_secret_value()
+        return None if secret == NO_SECRET else secret
 
     @property
     def sqs_endpoint(self) -> str | None:

@@ -24,9 +24,7 @@ Encoded = dict[str, Any]
 
 def accept(payload: Mapping[str, str]) -> Encoded:
     """Encode the job of an input message."""
-    job = Job.accept(
-        dict(payload), job_id=str(uuid.uuid4()), own_queues=get_settings().own_queues, stage_payload=staging().put
-    )
+    job = Job.accept(dict(payload), job_id=str(uuid.uuid4()), settings=get_settings(), stage_payload=staging().put)
     return replace(job, ticket=str(uuid.uuid4())).encode()
 
 

@@ -12,7 +12,7 @@ from pipeline.errors import PermanentError, Retry, RetryableError
 from pipeline.metrics import FETCHED_BYTES
 from pipeline.net.guard import Budget, credentials
 from pipeline.net.http_errors import http_errors, refusal, shown
-from pipeline.net.session import http
+from pipeline.net.session import fetch_session
 from pipeline.payload import MAX_URL_LENGTH
 from pipeline.settings import get_settings
 
@@ -46,8 +46,8 @@ def download(url: str, slot: Callable[[str], AbstractContextManager[object]] = n
             are passed on.
 
     Raises:
-        PermanentError: `bad_url`, `blocked_address`, `http_<status>`, `too_large`, `too_slow`, `too_many_redirects`,
-            `empty`, `bad_encoding`.
+        PermanentError: `bad_url`, `blocked_address`, `blocked_port`, `http_<status>`, `too_large`, `too_slow`,
+            `too_many_redirects`, `empty`, `bad_encoding`.
         RetryableError: `timeout`, `unreachable`, `tls_error`, `incomplete`, `http_<status>` of 408, 425, 429 and 5xx.
     """
     if len(url) > MAX_URL_LENGTH:
@@ -73,7 +73,7 @@ def _follow(
     timeout: float,
     max_bytes: int,
 ) -> bytes:
-    session, url, auth = http(), start, None
+    session, url, auth = fetch_session(), start, None
     for _ in range(1 + MAX_REDIRECTS):
         with slot(url), http_errors(start, Retry.SOURCE, budget):
             auth = credentials(url) or auth

@@ -20,6 +20,8 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from http.client import HTTPResponse, IncompleteRead
 from typing import Any
@@ -34,7 +36,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError
 from urllib3.poolmanager import PoolManager
 
 from pipeline.errors import PermanentError
-from pipeline.settings import get_settings
+from pipeline.settings import Network, PortRange
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -91,11 +93,30 @@ COOKIES = ("Set-Cookie", "Set-Cookie2")
 WRITE_SIZE = 16_384
 
 
-def is_allowed(address: Address) -> bool:
-    """Return whether connections to `address` are allowed: it is public, or in ALLOWED_NETWORKS."""
-    if any(address in network for network in get_settings().allowed_networks):
-        return True
-    return not any(address in network for network in NOT_PUBLIC)
+@dataclass(frozen=True)
+class Reach:
+    """The addresses and ports that a session may connect to: public ones, with exceptions.
+
+    Attributes:
+        allowed: Networks that it may reach though not public.
+        blocked: Networks that it may not reach, whether public or allowed.
+        ports: The ports that it may ask for.
+    """
+
+    allowed: tuple[Network, ...] = ()
+    blocked: tuple[Network, ...] = ()
+    ports: tuple[PortRange, ...] = (PortRange(1, 65535),)
+
+    def permits(self, address: Address) -> bool:
+        """Return whether connections to `address` are permitted."""
+        if any(address in network for network in self.blocked):
+            return False
+        is_public = not any(address in network for network in NOT_PUBLIC)
+        return is_public or any(address in network for network in self.allowed)
+
+    def permits_port(self, port: int) -> bool:
+        """Return whether connections to `port` are permitted."""
+        return any(ports.first <= port <= ports.last for ports in self.ports)
 
 
 class Budget:
@@ -210,8 +231,14 @@ class _Response(HTTPResponse):
 class _Connection(HTTPConnection):
     response_class = _Response
 
+    def __init__(self, *args: Any, reach: Reach, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.reach = reach
+
     def _new_conn(self) -> socket.socket:
         name, budget = self._dns_host, _budget.get()
+        if not self.reach.permits_port(self.port):
+            raise PermanentError("blocked_port", f"The port {self.port} of {self.host} is not in ALLOWED_PORTS.")
         failure: Exception = PermanentError("blocked_address", f"{self.host} does not have a public address.")
         try:
             for address in _addresses(self, name, budget.timeout(self.timeout)):
@@ -240,14 +267,14 @@ class _Connection(HTTPConnection):
             raise ConnectTimeoutError(self, "the server did not read the request in time") from error
 
 
-def _addresses(connection: HTTPConnection, name: str, seconds: float) -> list[Address]:
-    """Return the allowed addresses of `name`. Others are skipped, because with DNS64 every name may have some."""
+def _addresses(connection: _Connection, name: str, seconds: float) -> list[Address]:
+    """Return the permitted addresses of `name`. Others are skipped, because with DNS64 every name may have some."""
     try:
         answers = _resolve(name, connection.port).result(seconds)
     except socket.gaierror as error:
         raise NameResolutionError(connection.host, connection, error) from error
     found = [ipaddress.ip_address(sockaddr[0]) for *_, sockaddr in answers]
-    return [address for address in found if is_allowed(address)][:MAX_ADDRESSES]
+    return [address for address in found if connection.reach.permits(address)][:MAX_ADDRESSES]
 
 
 def _resolve(name: str, port: int) -> Future[list[tuple[Any, ...]]]:
@@ -277,9 +304,14 @@ class _TLSPool(HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
+    def __init__(self, reach: Reach, **options: Any) -> None:
+        self._reach = reach
+        super().__init__(**options)
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+        pools = {"http": partial(_Pool, reach=self._reach), "https": partial(_TLSPool, reach=self._reach)}
+        self.poolmanager.pool_classes_by_scheme = pools
 
 
 def as_requested(url: str) -> str:
@@ -308,13 +340,13 @@ class GuardedSession(requests.Session):
     to, because requests would read the whole body of the redirect.
     """
 
-    def __init__(self, pool_size: int) -> None:
+    def __init__(self, pool_size: int, reach: Reach) -> None:
         # urllib3 logs a malformed header at level WARNING with the whole URL, query included.
         logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
         super().__init__()
         self.trust_env = False
         self.headers["User-Agent"] = USER_AGENT
-        adapter = _Adapter(pool_connections=pool_size, pool_maxsize=pool_size)
+        adapter = _Adapter(reach, pool_connections=pool_size, pool_maxsize=pool_size)
         self.adapters.clear()
         self.mount("https://", adapter)
         self.mount("http://", adapter)

@@ -48,7 +48,7 @@ MAX_SNOOZE = {Lane.LIVE: 30.0, Lane.BULK: 120.0}
 JITTER = (0.8, 1.2)
 
 #: Errors that show nothing about the host, because no request was made.
-NEUTRAL_ERRORS = frozenset({"bad_url", "blocked_address"})
+NEUTRAL_ERRORS = frozenset({"bad_url", "blocked_address", "blocked_port"})
 
 #: Ports that a URL need not name.
 DEFAULT_PORTS = {"http": 80, "https": 443}

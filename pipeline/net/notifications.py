@@ -20,7 +20,7 @@ from pipeline.clients import aws
 from pipeline.errors import PermanentError, Retry
 from pipeline.net.guard import Budget
 from pipeline.net.http_errors import http_errors, refusal
-from pipeline.net.session import http
+from pipeline.net.session import postback_session
 from pipeline.settings import get_settings
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES, RETENTION
 
@@ -58,13 +58,14 @@ def postback(job_id: str, url: str, result: Mapping[str, Any]) -> None:
             `incomplete`. Its `retry_after` is the receiver's Retry-After.
     """
     settings = get_settings()
-    body = _json({**result, SECRET_FIELD: settings.postback_secret_key.get_secret_value()})
+    secret = {} if settings.shared_secret is None else {SECRET_FIELD: settings.shared_secret}
+    body = _json({**result, **secret})
     headers = {"Content-Type": "application/json", "webhook-id": job_id, **_signature(job_id, body)}
     budget = Budget(seconds=2 * settings.postback_timeout, wire_bytes=MAX_RESPONSE)
     timeout = settings.postback_timeout
     with (
         http_errors(url, Retry.POSTBACK, budget),
-        http().post(url, data=body.encode(), headers=headers, timeout=timeout, stream=True) as response,
+        postback_session().post(url, data=body.encode(), headers=headers, timeout=timeout, stream=True) as response,
     ):
         with suppress(HTTPError):  # the status decides, not the body
             response.raw.read(MAX_RESPONSE_BODY)

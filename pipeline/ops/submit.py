@@ -118,7 +118,7 @@ def validate(submissions: Sequence[Submission], *, waiting_on: str | None = None
         if waiting_on:
             each.payload = each.payload | {"redirect_queue": waiting_on}
         try:
-            each.payload = validated(each.payload, get_settings().own_queues)
+            each.payload = validated(each.payload, get_settings())
         except Rejected as error:
             help_ = " On the command line: --postback-url, --redirect-queue or --wait."
             wrong.append(f"{each.place}: {error.message}{help_ if error.code == 'no_destination' else ''}")

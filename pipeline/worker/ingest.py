@@ -164,6 +164,6 @@ def job_in(message: MessageTypeDef) -> Job:
     return Job.accept(
         payload,
         job_id=input_job_id(message["MessageId"]),
-        own_queues=get_settings().own_queues,
+        settings=get_settings(),
         stage_payload=staging().put,
     )

@@ -40,7 +40,7 @@ def job_of(message: dramatiq.Message[Any] | SQSMessage, stage_payload: Callable[
         job = Job.accept(
             payload_of(message),
             job_id=message.message_id,
-            own_queues=get_settings().own_queues,
+            settings=get_settings(),
             stage_payload=stage_payload or staging().put,
         )
     return replace(job, ticket=message.sqs_id) if isinstance(message, SQSMessage) and not job.ticket else job

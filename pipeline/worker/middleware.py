@@ -30,7 +30,7 @@ class StartupNotices(dramatiq.Middleware):
     def after_worker_boot(self, broker: Any, worker: Worker) -> None:
         settings = self._settings
         consumed = worker.consumer_whitelist or broker.get_declared_queues()
-        secret_is_published = settings.postback_secret_key.get_secret_value() == PUBLISHED_POSTBACK_SECRET
+        secret_is_published = settings.shared_secret == PUBLISHED_POSTBACK_SECRET
         if NOTIFY.name in consumed and secret_is_published and not settings.sqs_endpoint:
             logger.warning("POSTBACK_SECRET_KEY is not set. Postbacks contain the published default.")
         if consumed.intersection(SWEEP_QUEUES) and settings.database_url is None:

@@ -45,9 +45,7 @@ def send_job(service: Service, stage: str, actor: str, job: Any, *, age: float =
 
 def job_at(world: World, hook: str, path: str) -> Job:
     payload = {"image_url": world.url(path), "bucket_name": secrets.token_hex(4), "postback_url": world.url(hook)}
-    return Job.accept(
-        payload, job_id=secrets.token_hex(8), own_queues=get_settings().own_queues, stage_payload=lambda _: ""
-    )
+    return Job.accept(payload, job_id=secrets.token_hex(8), settings=get_settings(), stage_payload=lambda _: "")
 
 
 def content_of(cover: bytes) -> Content:

@@ -18,9 +18,7 @@ from pipeline.stages import Stage
 def job_at(url: str = "http://example.org/cover.jpg?token=t", **more: Any) -> Job:
     """Make a job whose source is due in upload, with its renditions in staging."""
     payload = {"image_url": url, "bucket_name": "Show", "postback_url": "http://hooks.example/in?key=k"} | more
-    job = Job.accept(
-        payload, job_id="5f43a1e2-0000", own_queues=get_settings().own_queues, stage_payload=lambda _: "0" * 32
-    )
+    job = Job.accept(payload, job_id="5f43a1e2-0000", settings=get_settings(), stage_payload=lambda _: "0" * 32)
     recipe = Recipe(get_settings().renditions, get_settings().resize_fit)
     rendered = Rendered("1" * 32, {"50x50": 1})
     sources = {

@@ -51,6 +51,8 @@ def as_written(value: object) -> str | None:
     """Return a setting's value as a person writes it in the environment, or None for none."""
     if value is None or value == ():
         return None
+    if isinstance(value, bool):
+        return "on" if value else "off"
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, RenditionSize):

@@ -34,9 +34,7 @@ def nested(levels: int) -> list[Any]:
 
 
 def accept(payload: Any, job_id: str = "job-1") -> Job:
-    return Job.accept(
-        payload, job_id=job_id, own_queues=get_settings().own_queues, stage_payload=lambda data: f"{len(data):032x}"
-    )
+    return Job.accept(payload, job_id=job_id, settings=get_settings(), stage_payload=lambda data: f"{len(data):032x}")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +103,9 @@ def test_a_payload_that_breaks_a_rule_is_rejected_with_its_code(payload: object,
 
 def test_the_message_of_a_rejection_contains_nothing_that_was_sent() -> None:
     with pytest.raises(Rejected) as caught:
-        validated({"image_url": COVER, "postback_url": "ftp://user:hunter2@receiver.example/?token=s3cr3t"}, ())
+        validated(
+            {"image_url": COVER, "postback_url": "ftp://user:hunter2@receiver.example/?token=s3cr3t"}, get_settings()
+        )
     assert "hunter2" not in str(caught.value)
     assert "s3cr3t" not in str(caught.value)
 
@@ -319,6 +319,36 @@ def test_a_result_is_never_sent_to_the_input_queue(monkeypatch: pytest.MonkeyPat
     assert caught.value.code == "bad_redirect_queue"
     monkeypatch.undo()
     get_settings.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("variables", "asked", "code"),
+    [
+        ({"REDIRECT_QUEUES": "Channel*,Exact.fifo"}, {"redirect_queue": "ChannelImages"}, None),
+        ({"REDIRECT_QUEUES": "Channel*,Exact.fifo"}, {"redirect_queue": "Exact.fifo"}, None),
+        ({"REDIRECT_QUEUES": "Channel*,Exact.fifo"}, {"redirect_queue": "exact.fifo"}, "bad_redirect_queue"),
+        ({"REDIRECT_QUEUES": "Channel*,Exact.fifo"}, {"redirect_queue": "MyChannel"}, "bad_redirect_queue"),
+        ({"REDIRECT_QUEUES": "*"}, {"redirect_queue": "image-pipeline_fetch"}, "bad_redirect_queue"),
+        ({"REDIRECT_QUEUES": "Channel*"}, ASKED, None),
+        ({"POSTBACK_HTTPS_ONLY": "on"}, ASKED, None),
+        ({"POSTBACK_HTTPS_ONLY": "on"}, {"postback_url": "http://receiver.example/"}, "bad_postback_url"),
+        ({}, {"postback_url": "http://receiver.example/"}, None),
+    ],
+)
+def test_the_settings_limit_the_destinations(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], asked: dict[str, str], code: str | None
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    get_settings.cache_clear()
+    try:
+        accept({"image_url": COVER, **asked})
+        assert code is None
+    except Rejected as error:
+        assert error.code == code  # noqa: PT017
+    finally:
+        monkeypatch.undo()
+        get_settings.cache_clear()
 
 
 def test_an_input_message_gives_the_same_job_at_each_delivery() -> None:

@@ -20,7 +20,7 @@ CONTENT = Content("0" * 32, ".jpeg", Recipe((parse_rendition("50x50"), parse_ren
 
 
 def accept(payload: dict[str, object]) -> Job:
-    return Job.accept(payload, job_id="job-1", own_queues=get_settings().own_queues, stage_payload=lambda _: "0" * 32)
+    return Job.accept(payload, job_id="job-1", settings=get_settings(), stage_payload=lambda _: "0" * 32)
 
 
 def test_a_new_job_has_its_input_and_nothing_else() -> None:
@@ -156,7 +156,7 @@ def test_ids_are_stable() -> None:
 )
 def test_other_json_than_objects_is_named(value: object, kind: str) -> None:
     with pytest.raises(Rejected, match=f"The message is {kind}, not a JSON object"):
-        validated(value, ())
+        validated(value, get_settings())
 
 
 def test_json_is_compact_with_the_escapes_that_sqs_requires() -> None:

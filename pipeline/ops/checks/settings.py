@@ -16,7 +16,7 @@ from pipeline.images.sandbox import why_unfiltered
 from pipeline.ops.checks.environment import unread_variables
 from pipeline.ops.checks.model import Check, Context, Row, fail, ok, skip, warn
 from pipeline.proof import NONE
-from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
+from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Network, Settings
 from pipeline.stages import STAGES
 from pipeline.text import plural
 
@@ -34,6 +34,10 @@ _LACKS_RESIZER: Final = sys.platform == "linux" and platform.machine() != "x86_6
 
 #: Networks that an untrusted URL must not reach: this host, and the metadata service of a cloud.
 _FORBIDDEN = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "::1/128", "169.254.0.0/16", "fe80::/10"))
+
+
+#: The variables that open networks.
+_OPENING: Final = ("ALLOWED_NETWORKS", "FETCH_ALLOWED_NETWORKS", "POSTBACK_ALLOWED_NETWORKS")
 
 
 def _variables(context: Context) -> Iterator[Row]:
@@ -55,7 +59,9 @@ def _secrets(context: Context) -> Iterator[Row]:
     if _is_local(settings):
         yield ok("POSTBACK_SECRET_KEY", "It is only used on this machine, where SQS runs.")
         return
-    if settings.postback_secret_key.get_secret_value() == PUBLISHED_POSTBACK_SECRET:
+    if settings.shared_secret is None:
+        yield ok("POSTBACK_SECRET_KEY", "Postbacks contain no shared secret.")
+    elif settings.shared_secret == PUBLISHED_POSTBACK_SECRET:
         yield warn(
             "POSTBACK_SECRET_KEY",
             "It is the published default, with which anyone can forge a postback.",
@@ -94,27 +100,31 @@ def _job_key(context: Context) -> Iterator[Row]:
 
 
 def _networks(context: Context) -> Iterator[Row]:
+    """Check each variable that opens networks; without any, URLs reach only public addresses."""
     settings = context.settings
-    name = "ALLOWED_NETWORKS"
-    wide = [network for network in settings.allowed_networks if network.prefixlen == 0]
+    opened = {name: networks for name in _OPENING if (networks := getattr(settings, name.lower()))}
+    for name, networks in opened.items():
+        yield _opened(name, networks, is_local=_is_local(settings))
+    if not opened:
+        yield ok(_OPENING[0], "URLs reach only public addresses.")
+
+
+def _opened(name: str, networks: tuple[Network, ...], *, is_local: bool) -> Row:
+    wide = [network for network in networks if network.prefixlen == 0]
     inward = [
         network
-        for network in settings.allowed_networks
+        for network in networks
         if any(network.version == never.version and network.overlaps(never) for never in _FORBIDDEN)
     ]
-    if wide or (inward and not _is_local(settings)):
-        opened = ", ".join(str(network) for network in (wide or inward))
+    if wide or (inward and not is_local):
+        listed = ", ".join(str(network) for network in (wide or inward))
         reached = "everything" if wide else "this host or the cloud's metadata service, which returns credentials"
-        yield warn(
+        return warn(
             name,
-            f"{opened} lets untrusted URLs reach {reached}.",
+            f"{listed} lets untrusted URLs reach {reached}.",
             "List only hosts that you trust, such as 10.1.2.3/32.",
         )
-    elif settings.allowed_networks:
-        opened = ", ".join(map(str, settings.allowed_networks))
-        yield ok(name, f"URLs reach public addresses and {opened}.")
-    else:
-        yield ok(name, "URLs reach only public addresses.")
+    return ok(name, f"URLs reach public addresses and {', '.join(map(str, networks))}.")
 
 
 def _memory(context: Context) -> Iterator[Row]:

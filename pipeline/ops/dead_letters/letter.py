@@ -190,7 +190,7 @@ def _input(body: str) -> _Content:
     """Parse a message that `ingest` rejected; it can be sent again if it is acceptable now."""
     target = get_settings().input_queue_name or ""
     try:
-        job = Job.accept(parse_json(body), job_id="", own_queues=get_settings().own_queues, stage_payload=lambda _: "")
+        job = Job.accept(parse_json(body), job_id="", settings=get_settings(), stage_payload=lambda _: "")
     except (ValueError, RecursionError):
         return _Content(target, _rejected("It is not valid JSON."))
     except Rejected as error:

@@ -27,9 +27,7 @@ def a_job(results: str) -> Job:
     """Return a job with a published image, which redirects its result to the queue `results`."""
     aws.sqs().create_queue(QueueName=results)
     payload = {"image_url": "http://127.0.0.1:9/cover.jpg", "redirect_queue": results}
-    job = Job.accept(
-        payload, job_id=secrets.token_hex(8), own_queues=get_settings().own_queues, stage_payload=lambda _: ""
-    )
+    job = Job.accept(payload, job_id=secrets.token_hex(8), settings=get_settings(), stage_payload=lambda _: "")
     recipe = Recipe(get_settings().renditions, get_settings().resize_fit)
     content = Content(content_id(secrets.token_bytes(8), recipe), ".jpeg", recipe)
     publish(job.folder, content, dict.fromkeys(content.renditions, b"x"))

@@ -24,9 +24,7 @@ def a_fetched_job() -> Job:
     image = encoded(corners(), "PNG")
     recipe = Recipe(get_settings().renditions, get_settings().resize_fit)
     payload = {"image_url": "http://127.0.0.1:9/cover.png", "redirect_queue": "results"}
-    job = Job.accept(
-        payload, job_id=secrets.token_hex(8), own_queues=get_settings().own_queues, stage_payload=lambda _: ""
-    )
+    job = Job.accept(payload, job_id=secrets.token_hex(8), settings=get_settings(), stage_payload=lambda _: "")
     content = Content(content_id(image, recipe), ".png", recipe)
     return job.with_sources({s.url: s.fetched(staging().put(image), content) for s in job.sources})
 

@@ -28,9 +28,7 @@ def test_a_receiver_may_ask_for_a_longer_wait_but_not_for_a_shorter_one(
     events: list[Event] = []
     with remote(always(answer(503, b"", f"Retry-After: {asked}"))) as receiver:
         payload = {"image_url": "http://127.0.0.1:9/cover.jpg", "postback_url": receiver.url("/hook")}
-        job = Job.accept(
-            payload, job_id=secrets.token_hex(8), own_queues=get_settings().own_queues, stage_payload=lambda _: ""
-        )
+        job = Job.accept(payload, job_id=secrets.token_hex(8), settings=get_settings(), stage_payload=lambda _: "")
         job = job.with_errors(FETCH, {"http://127.0.0.1:9/cover.jpg": PermanentError("http_404", "Gone.")})
         subscribe(events.append)
         try:

@@ -35,9 +35,7 @@ def _local_staging(no_variables: None, monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def a_job(**payload: object) -> Job:
     payload = {"image_url": COVER, "itunes_image": OTHER, "postback_url": "https://receiver.example/hook"} | payload
-    return Job.accept(
-        payload, job_id="job-1", own_queues=get_settings().own_queues, stage_payload=lambda data: staging().put(data)
-    )
+    return Job.accept(payload, job_id="job-1", settings=get_settings(), stage_payload=lambda data: staging().put(data))
 
 
 def a_sweeps_job() -> Job:

@@ -21,9 +21,11 @@ import urllib3.util.connection
 from pipeline.clients import lazy
 from pipeline.errors import NoConnection, PermanentError, PipelineError, Retry
 from pipeline.net.download import download
-from pipeline.net.guard import NOT_PUBLIC, Budget, is_allowed
+from pipeline.net.guard import NOT_PUBLIC, Address, Budget, Reach
 from pipeline.net.http_errors import http_errors, shown
-from pipeline.net.session import http
+from pipeline.net.notifications import postback
+from pipeline.net.session import fetch_session
+from pipeline.settings import get_settings
 from tests.support.untrusted_servers import Remote, always, answer, dns, internet, remote, settings
 
 OK = answer(200, b"picture", keep=True)
@@ -75,6 +77,10 @@ def failure(url: str) -> PipelineError:
     return caught.value
 
 
+def is_allowed(address: Address) -> bool:
+    return Reach(get_settings().fetch_networks).permits(address)
+
+
 class TestAddresses:
     @pytest.mark.parametrize("url", BAD_URLS)
     def test_urls_other_than_http_are_refused(self, attempts: list[str], url: str) -> None:
@@ -101,6 +107,48 @@ class TestAddresses:
         # Then all that this Python does not consider public are refused, and some are public
         assert [each for each in found if is_allowed(each) and (not each.is_global or each.is_multicast)] == []
         assert sum(map(is_allowed, found)) > 20
+
+    def test_networks_are_opened_for_fetch_and_postbacks_apart(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings(
+            monkeypatch,
+            ALLOWED_NETWORKS="",
+            FETCH_ALLOWED_NETWORKS="127.0.0.2/32",
+            POSTBACK_ALLOWED_NETWORKS="127.0.0.1/32",
+        )
+        with remote(always(OK)) as server:
+            # Given a receiver of postbacks on an internal address, when an image URL names it, then it gets no request.
+            assert failure(server.url()).code == "blocked_address"
+            assert not server.connections
+            # The postback itself reaches it, also over a connection that is kept open.
+            postback("job-1", server.url(), {})
+            assert failure(server.url()).code == "blocked_address"
+
+    @pytest.mark.parametrize("url", ["http://8.8.8.8/", "http://127.0.0.1/"])
+    def test_blocked_networks_are_closed_though_public_or_allowed(
+        self, monkeypatch: pytest.MonkeyPatch, attempts: list[str], url: str
+    ) -> None:
+        settings(monkeypatch, BLOCKED_NETWORKS="8.8.8.0/24,127.0.0.0/8")
+        assert failure(url).code == "blocked_address"
+        with pytest.raises(PermanentError, match="blocked_address"):
+            postback("job-1", url, {})
+        assert not attempts
+
+    @pytest.mark.parametrize("port", [22, 25, 81, 1023])
+    def test_fetch_asks_for_allowed_ports_only(self, attempts: list[str], port: int) -> None:
+        error = failure(f"http://8.8.8.8:{port}/")
+        assert (type(error), error.code, attempts) == (PermanentError, "blocked_port", [])
+
+    @pytest.mark.parametrize("url", ["http://8.8.8.8/", "https://8.8.8.8/", "http://8.8.8.8:8080/"])
+    def test_ports_of_the_web_are_allowed(self, attempts: list[str], url: str) -> None:
+        assert failure(url).code == "unreachable"
+        assert attempts == ["8.8.8.8"]
+
+    def test_ports_of_the_settings_replace_the_default(
+        self, monkeypatch: pytest.MonkeyPatch, attempts: list[str]
+    ) -> None:
+        settings(monkeypatch, ALLOWED_PORTS="443, 7000-7010")
+        codes = {port: failure(f"http://8.8.8.8:{port}/").code for port in (80, 443, 6999, 7000, 7010, 7011)}
+        assert [port for port, code in codes.items() if code == "unreachable"] == [443, 7000, 7010]
 
     @pytest.mark.parametrize(
         ("networks", "address", "allowed"),
@@ -220,7 +268,7 @@ class TestTLS:
         """Make a throwaway authority that the session trusts."""
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-        monkeypatch.setattr(http(), "verify", str(tmp_path / "ca.pem"))
+        monkeypatch.setattr(fetch_session(), "verify", str(tmp_path / "ca.pem"))
         return authority
 
     def context(self, authority: trustme.CA, *names: str, **made: datetime) -> ssl.SSLContext:
@@ -313,7 +361,7 @@ class TestSession:
         self, monkeypatch: pytest.MonkeyPatch, name: str, scheme: str, obeyed: bool
     ) -> None:
         # Given a proxy in the environment
-        monkeypatch.setattr(http(), "trust_env", obeyed)
+        monkeypatch.setattr(fetch_session(), "trust_env", obeyed)
         with (
             remote(always(answer(502))) as proxy,
             remote(always(OK), speaks_first=scheme == "https") as server,
@@ -332,7 +380,7 @@ class TestSession:
         monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
         with remote(always(OK)) as server:
             download(server.url())
-            monkeypatch.setattr(http(), "trust_env", True)
+            monkeypatch.setattr(fetch_session(), "trust_env", True)
             download(server.url())
         # This shows that requests alone would have found the password.
         assert [request.header("authorization") for request in server.requests] == [None, "Basic dXNlcjpzZWNyZXQ="]
@@ -355,7 +403,7 @@ class TestSession:
         assert parsed == []
 
     def test_many_threads_share_it_and_connections_are_reused(self) -> None:
-        http()  # Threads that all start at once could create it more than once.
+        fetch_session()  # Threads that all start at once could create it more than once.
         with remote(always(OK)) as server, ThreadPoolExecutor(8) as pool:
             bodies = list(pool.map(lambda _: download(server.url()), range(200)))
         assert bodies == [b"picture"] * 200
@@ -374,14 +422,14 @@ class TestSession:
 
         budget = Budget(seconds=5, wire_bytes=2**20)
         with remote(behave) as server, http_errors(server.url(), Retry.SOURCE, budget):
-            response = http().get(server.url(), stream=True, allow_redirects=True)
+            response = fetch_session().get(server.url(), stream=True, allow_redirects=True)
             response.close()
         assert response.status_code == 302
         assert (len(server.requests), budget.overdrawn) == (1, False)
 
     def test_it_does_nothing_outside_of_a_request(self) -> None:
         with remote(always(OK)) as server, pytest.raises(LookupError):
-            http().get(server.url())
+            fetch_session().get(server.url())
         assert server.connections == 0
 
     def test_ipv6_works(self, monkeypatch: pytest.MonkeyPatch) -> None:

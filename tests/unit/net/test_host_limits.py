@@ -27,7 +27,7 @@ from pipeline.net.host_limits import (
     HostLimiter,
 )
 from pipeline.net.http_errors import http_errors
-from pipeline.net.session import http
+from pipeline.net.session import fetch_session
 from pipeline.stages import Lane
 from tests.support.untrusted_servers import Remote, Request, always, answer, remote, settings
 from tests.support.waiting import wait_for
@@ -429,5 +429,5 @@ def test_a_host_is_not_blamed_for_time_that_earlier_redirects_used_up(monkeypatc
                 host_limiter.slot(url),
                 http_errors(url, Retry.SOURCE, spent),
             ):
-                http().get(url)
+                fetch_session().get(url)
     assert not host_limiter.open_circuits

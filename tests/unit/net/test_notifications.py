@@ -22,7 +22,7 @@ from standardwebhooks import Webhook
 from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
 from pipeline.net.notifications import MAX_RESPONSE_BODY, postback
-from pipeline.net.session import http
+from pipeline.net.session import postback_session
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET
 from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
 from tests.support.untrusted_servers import Behaviour, Remote, Request, always, answer, remote, settings
@@ -77,6 +77,12 @@ class TestRequest:
             postback(JOB, server.url(), RESULT | {"postback_secret_key": "theirs"})
         assert json.loads(server.requests[0].body)["postback_secret_key"] == "ours"
 
+    def test_no_secret_is_sent_if_the_settings_say_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings(monkeypatch, POSTBACK_SECRET_KEY="none")
+        with remote(always(answer(200))) as server:
+            postback(JOB, server.url(), RESULT)
+        assert json.loads(server.requests[0].body) == RESULT
+
     def test_receivers_can_verify_the_signature(self, monkeypatch: pytest.MonkeyPatch) -> None:
         secret = "whsec_" + base64.b64encode(b"k" * 32).decode()
         settings(monkeypatch, POSTBACK_SIGNING_SECRET=secret)
@@ -98,7 +104,7 @@ class TestRequest:
         Webhook(secret).verify(request.body, headers)
 
     def test_each_wait_has_the_timeout_of_the_settings(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        session, asked = http(), []
+        session, asked = postback_session(), []
         post = session.post
         monkeypatch.setattr(session, "post", lambda url, **how: asked.append(how["timeout"]) or post(url, **how))
         with remote(always(answer(200))) as server:

@@ -85,8 +85,16 @@ def test_on_this_machine_the_published_secret_is_harmless() -> None:
     ],
 )
 def test_networks_that_allow_everyone_are_named(networks: str, endpoint: str | None, wrong: bool) -> None:
-    found = rows("networks", allowed_networks=networks, aws_endpoint_url=endpoint)
-    assert bool(statuses(found)) is wrong
+    for name in ("allowed_networks", "fetch_allowed_networks", "postback_allowed_networks"):
+        found = rows("networks", **{name: networks}, aws_endpoint_url=endpoint)
+        assert [row.subject for row in found] == [name.upper()]
+        assert bool(statuses(found)) is wrong
+
+
+def test_postbacks_need_no_shared_secret_if_they_are_signed() -> None:
+    signing = "whsec_" + "QUJD" * 8
+    assert statuses(rows("secrets", postback_secret_key="none", postback_signing_secret=signing)) == []
+    assert statuses(rows("secrets", postback_secret_key="none")) == [(CheckStatus.WARN, "POSTBACK_SIGNING_SECRET")]
 
 
 def test_a_temporary_key_is_named() -> None:
