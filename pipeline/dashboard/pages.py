@@ -27,7 +27,7 @@ from pipeline.dashboard.finding import LANES, OUTCOMES, STAGE_NAMES, Search
 from pipeline.dashboard.jobs import JobView
 from pipeline.dashboard.redrives import Redrives
 from pipeline.dashboard.rendering import Renderer
-from pipeline.dashboard.sources import LETTERS, Sources
+from pipeline.dashboard.sources import FEW, LETTERS, Sources
 from pipeline.dashboard.submissions import Submissions
 from pipeline.errors import PipelineError
 from pipeline.monitoring.job_log import reader as job_log_reader
@@ -41,8 +41,8 @@ from pipeline.storage.s3 import S3Error
 
 logger = logging.getLogger(__name__)
 
-#: Maximum number of jobs on the overview, and on one page of jobs.
-FEW, MANY = 12, 50
+#: Maximum number of jobs on one page of jobs. The overview has `FEW`.
+MANY = 50
 
 #: Seconds that a browser may cache a rendition.
 THUMBNAIL_AGE = 3600

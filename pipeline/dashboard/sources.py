@@ -39,7 +39,10 @@ LETTERS_AGE = 120.0
 STOP_TIMEOUT = 5.0
 
 #: Timeout of one read of the job log in the background, in seconds.
-READ_TIMEOUT = 5.0
+READ_TIMEOUT = 8.0
+
+#: Number of live jobs below which the latest of sweeps are read too.
+FEW = 12
 
 #: Maximum numbers of jobs of each lane and of dead letters to read.
 JOBS, LETTERS = 25, 500
@@ -52,7 +55,7 @@ FAILURES_AGE, RATES_AGE = timedelta(days=1), timedelta(minutes=flow.RATE_MINUTES
 class JobLogView:
     """The part of the job log that the pages show."""
 
-    latest: Sequence[JobHistory] = ()  #: the latest live jobs, followed by the latest of sweeps
+    latest: Sequence[JobHistory] = ()  #: the latest live jobs; if these are few, followed by the latest of sweeps
     minutes: Sequence[Minute] = ()
 
 
@@ -136,7 +139,9 @@ class Sources:
 
 def _job_log() -> JobLogView:
     with pymongo.timeout(READ_TIMEOUT):
-        latest = [job for lane in Lane for job in job_log_search.search(JobFilter(lane), JOBS).jobs[:JOBS]]
+        latest = list(job_log_search.search(JobFilter(Lane.LIVE), JOBS).jobs[:JOBS])
+        if len(latest) < FEW:
+            latest += job_log_search.search(JobFilter(Lane.BULK), JOBS).jobs[:JOBS]
         return JobLogView(latest, job_log_reader.rates(datetime.now(UTC) - RATES_AGE))
 
 

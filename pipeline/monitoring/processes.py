@@ -143,7 +143,11 @@ def processes(now: datetime | None = None) -> list[Process]:
         ]
     latest = {each.type: each for each in reversed(found)}
     kept = [each for each in found if now - each.seen < LISTED or latest[each.type] is each]
-    return sorted(kept, key=lambda each: (each.type, not each.is_alive(now), each.host, each.pid))
+    order = ["ingest", *(stage.name for stage in STAGES), "sweep", "scheduler"]
+    place = {type_: number for number, type_ in enumerate(order)}
+    return sorted(
+        kept, key=lambda each: (place.get(each.type, -1), each.type, not each.is_alive(now), each.host, each.pid)
+    )
 
 
 def process_type(queues: Iterable[str]) -> str:
