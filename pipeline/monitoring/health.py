@@ -91,7 +91,7 @@ class WorkerHealth:
         for consumer in list(self._broker.consumers):
             if consumer.is_broken:
                 yield f"{consumer.queue_name}: a thread of its consumer has ended"
-            elif now - consumer.leases.last_pass > LEASE_CHECK_WITHIN:
+            elif now - consumer.last_lease_check > LEASE_CHECK_WITHIN:
                 yield f"{consumer.queue_name}: leases have not been checked for {LEASE_CHECK_WITHIN:g} s"
         hanging = sum(now - began > WORK_WITHIN for began in self._in_hand())
         if hanging >= len(self._worker.workers) > 0:

@@ -18,6 +18,7 @@
 from __future__ import annotations
 
 import queue
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -32,6 +33,7 @@ from dramatiq.logging import get_logger
 from pipeline.backoff import Backoff
 from pipeline.errors import RetryableError
 from pipeline.sqs.leases import FIRST_BACKOFF, LAST_BACKOFF, Lease, LeasedQueue, Leases
+from pipeline.sqs.loop import Clock, Loop
 from pipeline.sqs.message import SQSMessage
 from pipeline.sqs.wire import (
     COPY_OF,
@@ -60,6 +62,9 @@ PARTIAL_BATCH_PAUSE = 0.1
 #: The receive at which a message becomes suspected of killing its workers. One receive is normal, and each worker that
 #: dies while it leases the message adds one.
 SUSPECT_AT_RECEIVE = 4
+
+#: Seconds that `close` waits for pending deletes. Messages whose delete is not confirmed are redelivered.
+CLOSE_TIMEOUT = 2.0
 
 #: Seconds until a suspect is received again if another suspect already runs alone in this process.
 SUSPECT_DELAY = 5
@@ -124,9 +129,14 @@ class SQSConsumer(upstream.SQSConsumer):
         self.queue_name = queue_name
         self.prefetch = prefetch
         self.bulk = bulk
-        self.leases = Leases(
-            LeasedQueue(queue_name, partial(broker.queue_url, queue_name), lambda: broker.client, broker.visibility)
+        self._changed = threading.Condition()
+        leased = LeasedQueue(
+            queue_name, partial(broker.queue_url, queue_name), lambda: broker.client, broker.visibility
         )
+        rng = random.Random()  # noqa: S311 - it draws jitter
+        self._keeper = Loop(f"keep-{queue_name}", lambda: self.leases.step())  # noqa: PLW0108 - it is made next
+        self.leases = Leases(leased, Clock(), rng, wake=self._keeper.wake, freed=self.wake)
+        self._keeper.start()
         self._ready: queue.SimpleQueue[SQSMessage] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._suspect: SQSMessage | None = None  # waits until it may run alone
@@ -137,7 +147,7 @@ class SQSConsumer(upstream.SQSConsumer):
         self._thread.start()
 
     def __next__(self) -> SQSMessage | None:  # type: ignore[override]
-        if suspect := self._pop_suspect(lambda suspect: suspect.lease.lost):
+        if suspect := self._pop_suspect(lambda suspect: suspect.lease.is_lost):
             self.broker.end_alone(suspect)  # another worker has it
         elif suspect := self._pop_suspect(lambda _: self.broker.has_single_lease):
             self._begin_trial(suspect)
@@ -178,19 +188,28 @@ class SQSConsumer(upstream.SQSConsumer):
 
     def wake(self) -> None:
         """Check again whether there is room to receive."""
-        with self.leases.changed:
-            self.leases.changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
 
     @property
     def is_broken(self) -> bool:
         """Whether one of its threads died although the consumer was not stopped."""
-        return not (self._stopping.is_set() or (self._thread.is_alive() and self.leases.is_running))
+        return not (self._stopping.is_set() or (self._thread.is_alive() and self._keeper.is_alive))
 
     def close(self) -> None:
         """Stop, and wait for pending deletes."""
         self.stop()
         self.broker.consumers.discard(self)
         self.leases.close()
+        deadline = time.monotonic() + CLOSE_TIMEOUT
+        while not self.leases.is_idle and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self._keeper.end()
+
+    @property
+    def last_lease_check(self) -> float:
+        """When the thread that extends and deletes last began, in monotonic seconds."""
+        return self._keeper.last_step
 
     def _receive(self) -> None:
         backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
@@ -213,7 +232,11 @@ class SQSConsumer(upstream.SQSConsumer):
                 continue
             self.asking_since = None
             backoff.reset()
-            batch = [(message, self.leases.add(message["ReceiptHandle"])) for message in response.get("Messages", [])]
+            batch = [
+                (message, lease)
+                for message in response.get("Messages", [])
+                if (lease := self.leases.add(message["MessageId"], message["ReceiptHandle"]))
+            ]
             if self._stopping.is_set():
                 self.leases.release([lease for _, lease in batch], 0)
                 continue
@@ -247,8 +270,8 @@ class SQSConsumer(upstream.SQSConsumer):
             has_to_wait = self.broker.alone or (self.bulk and self.broker.has_live_waiting)
             return self._stopping.is_set() or (has_room and not has_to_wait)
 
-        with self.leases.changed:
-            self.leases.changed.wait_for(ready)
+        with self._changed:
+            self._changed.wait_for(ready)
             return 0 if self._stopping.is_set() else self.prefetch - len(self.leases)
 
     def _admit(self, batch: list[tuple[MessageTypeDef, Lease]]) -> None:

@@ -56,5 +56,5 @@ class Lanes(dramatiq.Middleware):
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         """Skip a message that another worker has received meanwhile."""
-        if message.lease.lost:
+        if message.lease.is_lost:
             raise SkipMessage

@@ -1,22 +1,26 @@
 """Leases: received messages that stay hidden from other workers until they are deleted or released.
 
-One thread per queue extends the leases and deletes finished messages, both in batches. A lease is lost once it is too
-old, or once SQS reports its receipt handle as stale. The message then belongs to another worker, and is neither
-extended nor deleted here.
+`Leases` knows an SQS client, a queue URL and a visibility timeout, and nothing of dramatiq. Its `step` makes all
+requests, in batches and in this order: it extends leases, so that nothing else can delay that; it releases messages;
+and it deletes finished ones. Callers only note what should happen, so none of them ever waits for SQS.
+
+A finished message stays leased until SQS confirms its delete. If SQS delivers it again meanwhile, it is deleted again
+and not processed again.
 """
 
 from __future__ import annotations
 
+import math
+import random
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dramatiq.logging import get_logger
-from dramatiq_sqs.utils import batched
 
 from pipeline.backoff import Backoff
+from pipeline.sqs.loop import Clock
 from pipeline.sqs.wire import MAX_BATCH, describe
 
 if TYPE_CHECKING:
@@ -26,31 +30,41 @@ if TYPE_CHECKING:
 #: actors are idempotent.
 DELETE_WAIT = 1.0
 
-#: Seconds after which a lease is no longer extended, so that another worker takes over if this one hangs.
+#: Seconds after which the lease of a message in progress is no longer extended, so that another worker takes over if
+#: its actor hangs.
 MAX_LEASE = 15 * 60
 
-#: Seconds between attempts while SQS fails, doubled from the first to the last.
+#: Finished messages whose delete SQS has not confirmed, at which a consumer stops receiving.
+MAX_UNDELETED = 200
+
+#: Seconds between attempts while SQS fails, doubled from the first to the last, and shortened by chance.
 FIRST_BACKOFF, LAST_BACKOFF = 0.5, 15.0
 
-#: Seconds that `close` waits for pending deletes. Messages whose delete is not confirmed are redelivered.
-CLOSE_TIMEOUT = 2.0
+
+def sqs_backoff(rng: random.Random) -> Backoff:
+    """Return the waits between attempts while SQS fails."""
+    return Backoff(FIRST_BACKOFF, LAST_BACKOFF, rng)
 
 
+@dataclass(eq=False, slots=True)
 class Lease:
     """One received message.
 
     Attributes:
-        handle: The receipt handle.
+        message_id: The SQS id of the message.
+        handle: The latest receipt handle. Only this one surely extends and deletes the message.
         since: When the message was received, in monotonic seconds.
         extend_at: When the lease has to be extended, in monotonic seconds.
-        lost: Whether another worker has the message, or will receive it.
+        is_settling: Whether the message is being settled, which may have to wait for SQS for long.
+        is_lost: Whether another worker has the message, or will receive it.
     """
 
-    def __init__(self, handle: str, visibility: float) -> None:
-        self.handle = handle
-        self.since = time.monotonic()
-        self.extend_at = self.since + visibility / 3
-        self.lost = False
+    message_id: str
+    handle: str
+    since: float
+    extend_at: float
+    is_settling: bool = False
+    is_lost: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,190 +76,255 @@ class LeasedQueue:
         url: Returns the queue's URL.
         client: Returns the SQS client.
         visibility: How long a message stays hidden between two extensions, in seconds.
+        delete_wait: How long deletes wait for a full batch, in seconds.
     """
 
     name: str
     url: Callable[[], str]
     client: Callable[[], SQSClient]
     visibility: int
+    delete_wait: float = DELETE_WAIT
 
 
 class Leases:
     """The leases of this process on the messages of one queue.
 
-    Attributes:
-        changed: Notified after each change of the leases; guards them.
-        last_pass: When the thread that extends and deletes last began a pass, in monotonic seconds.
+    Args:
+        queue: The queue.
+        clock: The time.
+        rng: Draws the jitter of waits.
+        wake: Called when the next step is due earlier than the last one returned.
+        freed: Called when messages have ended: deleted, released, lost, or only finished.
     """
 
-    def __init__(self, queue: LeasedQueue) -> None:
+    def __init__(
+        self,
+        queue: LeasedQueue,
+        clock: Clock,
+        rng: random.Random,
+        *,
+        wake: Callable[[], None] = lambda: None,
+        freed: Callable[[], None] = lambda: None,
+    ) -> None:
         self.logger = get_logger(__name__, type(self))
         self._queue = queue
-        self.changed = threading.Condition()
-        self._leases: dict[str, Lease] = {}
-        self._done: list[Lease] = []  # finished, and extended until their delete is confirmed
-        self._deleting = False
-        self._closed = threading.Event()
-        self.last_pass = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name=f"keep-{queue.name}", daemon=True)
-        self._thread.start()
+        self._clock = clock
+        self._wake = wake
+        self._freed = freed
+        self._lock = threading.Lock()  # guards all below; no request is made while it is held
+        self._held: dict[str, Lease] = {}  # by the id of the message
+        self._done: dict[str, Lease] = {}  # finished, and extended until their delete is confirmed
+        self._released: list[tuple[Lease, int]] = []
+        self._requests = 0  # messages in a request to release or delete
+        self._delete_at = math.inf
+        self._due = math.inf
+        self._closing = False
+        self._backoff = sqs_backoff(rng)
 
     def __len__(self) -> int:
-        return len(self._leases)
+        return len(self._held)
 
     def __contains__(self, lease: Lease) -> bool:
-        return lease.handle in self._leases
+        return self._held.get(lease.message_id) is lease
 
     @property
-    def is_running(self) -> bool:
-        """Whether the thread that extends and deletes is alive."""
-        return self._thread.is_alive()
+    def is_idle(self) -> bool:
+        """Whether a crash would bring back no message: none is held, and SQS has confirmed all that was asked of it."""
+        with self._lock:
+            return not (self._held or self._done or self._released or self._requests)
 
     @property
     def has_undeleted(self) -> bool:
         """Whether a finished message may still be redelivered, because SQS has not confirmed its delete."""
-        with self.changed:
-            return self._deleting or bool(self._done)
+        return bool(self._done or self._requests)
+
+    @property
+    def has_too_many_undeleted(self) -> bool:
+        """Whether so many deletes are pending that no more messages should be received."""
+        return len(self._done) >= MAX_UNDELETED
 
     @property
     def oldest(self) -> float | None:
         """When the oldest leased message was received, in monotonic seconds; None without leases."""
-        with self.changed:
-            return min((lease.since for lease in self._leases.values()), default=None)
+        with self._lock:
+            return min((lease.since for lease in self._held.values()), default=None)
 
-    def add(self, handle: str) -> Lease:
-        """Lease the message that was just received with `handle`."""
-        lease = Lease(handle, self._queue.visibility)
-        with self.changed:
-            self._leases[handle] = lease
-            self.changed.notify_all()
+    def add(self, message_id: str, handle: str) -> Lease | None:
+        """Lease a message that was just received.
+
+        Returns:
+            Its lease, or None if this process has the message already, in progress or finished.
+        """
+        now = self._clock.monotonic()
+        extend_at = now + self._queue.visibility / 3
+        with self._lock:
+            if known := self._held.get(message_id) or self._done.get(message_id):
+                known.handle, known.extend_at = handle, extend_at
+                return None
+            lease = self._held[message_id] = Lease(message_id, handle, now, extend_at)
+        self._due_at(extend_at)
         return lease
 
-    def complete(self, lease: Lease) -> None:
-        """End a lease at once, and delete its message with the next batch unless the lease was lost."""
-        with self.changed:
-            if self._leases.pop(lease.handle, None):
-                self._done.append(lease)
-            self.changed.notify_all()
+    def settling(self, lease: Lease) -> None:
+        """Keep a lease however long the settlement of its message takes."""
+        lease.is_settling = True
 
-    def release(self, leases: Sequence[Lease], after: int) -> None:
-        """End leases and make their messages visible in `after` seconds.
+    def complete(self, lease: Lease) -> None:
+        """Delete a message with the next batch, unless its lease was lost."""
+        with self._lock:
+            if lease not in self:
+                return
+            self._done[lease.message_id] = self._held.pop(lease.message_id)
+            if len(self._done) == 1:
+                wait = 0.0 if self._closing else min(self._queue.delete_wait, self._queue.visibility / 15)
+                self._delete_at = self._clock.monotonic() + wait
+            due = 0.0 if self._has_full_batch else self._delete_at
+        self._due_at(due)
+        self._freed()
+
+    def release(self, leases: Sequence[Lease], after: int = 0) -> None:
+        """End leases, and make their messages visible in `after` seconds.
 
         If the request fails, the messages become visible when their visibility timeout ends.
         """
-        with self.changed:
-            ours = [lease for lease in leases if self._leases.pop(lease.handle, None)]
-            self.changed.notify_all()
-        self._change_visibility(ours, after)
+        with self._lock:
+            ours = [lease for lease in leases if lease in self and self._held.pop(lease.message_id)]
+            self._released += [(lease, after) for lease in ours]
+        if ours:
+            self._due_at(0.0)
+            self._freed()
 
     def close(self) -> None:
-        """Stop extending leases, and wait up to `CLOSE_TIMEOUT` seconds for pending deletes."""
-        self._closed.set()
-        with self.changed:
-            self.changed.notify_all()
-        self._thread.join(CLOSE_TIMEOUT)
+        """Let the next step delete what is finished without waiting for a full batch."""
+        with self._lock:
+            self._closing = True
+            self._delete_at = 0.0
+        self._due_at(0.0)
 
-    def _run(self) -> None:
-        backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
-        while True:
-            self.last_pass = time.monotonic()
-            with self.changed:
-                if not (self._done or self._closed.is_set()):
-                    self.changed.wait(self._until_next_extension())
-                if self._done:
-                    # A short visibility timeout needs a shorter wait, because leases are extended only after it.
-                    self.changed.wait_for(self._has_full_batch, min(DELETE_WAIT, self._queue.visibility / 15))
-            if self._delete_done():
-                backoff.reset()
-            elif self._closed.wait(backoff.next()):
-                return
-            if self._closed.is_set() and not self._done:
-                return
-            self._extend_due()
+    def step(self) -> float | None:
+        """Extend, release and delete what is due; returns the seconds until something is due again."""
+        self._extend_due()
+        self._release_all()
+        if self._is_delete_due():
+            self._delete_done()
+        with self._lock:
+            due = [lease.extend_at for lease in (*self._held.values(), *self._done.values())]
+            self._due = min([*due, self._delete_at if self._done else math.inf, 0.0 if self._released else math.inf])
+        return None if self._due == math.inf else max(0.0, self._due - self._clock.monotonic())
 
+    def _due_at(self, due: float) -> None:
+        if due < self._due:
+            self._due = due
+            self._wake()
+
+    @property
     def _has_full_batch(self) -> bool:
-        return len(self._done) >= MAX_BATCH or self._closed.is_set()
-
-    def _delete_done(self) -> bool:
-        """Delete finished messages; returns False if a request failed."""
-        with self.changed:
-            done, self._done, self._deleting = self._done, [], bool(self._done)
-        try:
-            return self._delete(done)
-        finally:
-            self._deleting = False
-
-    def _delete(self, done: list[Lease]) -> bool:
-        for place in range(0, len(done), MAX_BATCH):
-            batch = done[place : place + MAX_BATCH]
-            try:
-                response = self._queue.client().delete_message_batch(
-                    QueueUrl=self._queue.url(),
-                    Entries=[{"Id": str(i), "ReceiptHandle": lease.handle} for i, lease in enumerate(batch)],
-                )
-            except Exception as error:  # from boto3 or a parser below it
-                self.logger.warning(
-                    "%s: cannot delete messages (%s). They are deleted later.", self._queue.name, describe(error)
-                )
-                with self.changed:
-                    self._done = done[place:] + self._done
-                return False
-            with self.changed:  # SenderFault means a stale handle: another worker has the message
-                failed = (failure for failure in response.get("Failed", []) if not failure["SenderFault"])
-                self._done.extend(batch[int(failure["Id"])] for failure in failed)
-        return True
-
-    def _until_next_extension(self) -> float:
-        """Return the seconds until a lease may have to be extended."""
-        now = time.monotonic()
-        return max(0.0, min((lease.extend_at - now for lease in self._leases.values()), default=self._queue.visibility))
+        return len(self._done) >= MAX_BATCH and not self._backoff.wait
 
     def _extend_due(self) -> None:
-        """Extend leases after a third of their visibility timeout, and lose leases that are too old."""
-        now = time.monotonic()
-        with self.changed:
-            due = [lease for lease in (*self._leases.values(), *self._done) if lease.extend_at <= now]
-        self._lose([lease for lease in due if now - lease.since >= MAX_LEASE])
-        due = [lease for lease in due if now - lease.since < MAX_LEASE]
-        for lease in due:
-            lease.extend_at = now + self._queue.visibility / 15  # retries soon if this attempt fails
-        changed, stale = self._change_visibility(due, self._queue.visibility)
+        """Extend leases after a third of their visibility timeout, and lose the leases of actors that hang."""
+        now = self._clock.monotonic()
+        with self._lock:
+            due = [lease for lease in self._held.values() if lease.extend_at <= now]
+            hanging = [lease for lease in due if now - lease.since >= MAX_LEASE and not lease.is_settling]
+            due = [lease for lease in due if lease not in hanging]
+            due += [lease for lease in self._done.values() if lease.extend_at <= now]
+            for lease in due:
+                lease.extend_at = now + self._queue.visibility / 15  # retries soon if this attempt fails
+        self._lose(hanging)
+        changed, stale = self._change_visibility([(lease, self._queue.visibility) for lease in due])
         for lease in changed:
             lease.extend_at = now + self._queue.visibility / 3
         self._lose(stale)
 
+    def _release_all(self) -> None:
+        with self._lock:
+            released, self._released = self._released, []
+            self._requests += len(released)
+        self._change_visibility(released)
+        with self._lock:
+            self._requests -= len(released)
+        if released:
+            self._freed()
+
+    def _is_delete_due(self) -> bool:
+        return bool(self._done) and (self._has_full_batch or self._clock.monotonic() >= self._delete_at)
+
+    def _delete_done(self) -> None:
+        """Delete finished messages. A message that SQS does not confirm, nor reports as stale, is deleted later."""
+        with self._lock:
+            done = list(self._done.values())
+        is_complete = True
+        for batch in _batches(done):
+            deleted, stale = self._request("delete_message_batch", batch, [{} for _ in batch])
+            ended = {*deleted, *stale}
+            with self._lock:
+                for lease, handle in batch:
+                    if lease in ended and lease.handle == handle and self._done.get(lease.message_id) is lease:
+                        del self._done[lease.message_id]
+            is_complete &= len(ended) == len(batch)
+        with self._lock:
+            if is_complete:
+                self._backoff.reset()
+                self._delete_at = self._clock.monotonic() + self._queue.delete_wait
+            else:
+                self._delete_at = self._clock.monotonic() + self._backoff.next()
+        self._freed()
+
     def _lose(self, leases: Sequence[Lease]) -> None:
         """Forget leases that are too old or stale, and leave their messages to other workers."""
-        if leases:
-            self.logger.warning(
-                "%s: lost the leases of %d messages, which other workers may now receive.",
-                self._queue.name,
-                len(leases),
-            )
-        with self.changed:
+        if not leases:
+            return
+        self.logger.warning(
+            "%s: lost the leases of %d messages, which other workers may now receive.", self._queue.name, len(leases)
+        )
+        with self._lock:
             for lease in leases:
-                lease.lost = True
-                self._leases.pop(lease.handle, None)
-            self._done = [lease for lease in self._done if lease not in leases]
-            self.changed.notify_all()
+                lease.is_lost = True
+                for known in (self._held, self._done):
+                    if known.get(lease.message_id) is lease:
+                        del known[lease.message_id]
+        self._freed()
 
-    def _change_visibility(self, leases: Sequence[Lease], seconds: int) -> tuple[list[Lease], list[Lease]]:
-        """Set visibility timeouts; returns the leases that SQS changed and the leases with stale handles."""
+    def _change_visibility(self, changes: Sequence[tuple[Lease, int]]) -> tuple[list[Lease], list[Lease]]:
+        """Set visibility timeouts; returns the leases that SQS changed, and the leases with stale handles."""
+        seconds = dict(changes)
         changed: list[Lease] = []
         stale: list[Lease] = []
-        for batch in batched(leases, MAX_BATCH):
-            members = list(batch)
-            try:
-                response = self._queue.client().change_message_visibility_batch(
-                    QueueUrl=self._queue.url(),
-                    Entries=[
-                        {"Id": str(i), "ReceiptHandle": lease.handle, "VisibilityTimeout": seconds}
-                        for i, lease in enumerate(members)
-                    ],
-                )
-            except Exception as error:  # from boto3 or a parser below it
-                self.logger.warning("%s: cannot change visibility timeouts (%s).", self._queue.name, describe(error))
-                continue
-            changed += [members[int(success["Id"])] for success in response.get("Successful", [])]
-            stale += [members[int(failure["Id"])] for failure in response.get("Failed", []) if failure["SenderFault"]]
+        for batch in _batches([lease for lease, _ in changes]):
+            timeouts = [{"VisibilityTimeout": seconds[lease]} for lease, _ in batch]
+            confirmed, refused = self._request("change_message_visibility_batch", batch, timeouts)
+            changed += confirmed
+            stale += refused
         return changed, stale
+
+    def _request(
+        self, operation: str, batch: Sequence[tuple[Lease, str]], more: Sequence[dict[str, Any]]
+    ) -> tuple[list[Lease], list[Lease]]:
+        """Make one request for a batch of leases with their handles.
+
+        Returns:
+            The leases that SQS confirms, and the leases whose handle it reports as stale. If it is another process that
+            received the message meanwhile, SQS blames the sender. A lease may be in neither list.
+        """
+        entries = [
+            {"Id": str(place), "ReceiptHandle": handle, **more[place]} for place, (_, handle) in enumerate(batch)
+        ]
+        try:
+            request = getattr(self._queue.client(), operation)
+            response = request(QueueUrl=self._queue.url(), Entries=entries)
+        except Exception as error:  # from boto3 or a parser below it
+            self.logger.warning("%s: %s failed (%s).", self._queue.name, operation, describe(error))
+            return [], []
+        confirmed = [batch[int(success["Id"])] for success in response.get("Successful", [])]
+        refused = [batch[int(failure["Id"])] for failure in response.get("Failed", []) if failure["SenderFault"]]
+        return (
+            [lease for lease, _ in confirmed],
+            [lease for lease, handle in refused if lease.handle == handle],  # a newer handle may be good
+        )
+
+
+def _batches(leases: Sequence[Lease]) -> list[list[tuple[Lease, str]]]:
+    """Return leases with their current handles, in lists that each fit into one request."""
+    pairs = [(lease, lease.handle) for lease in leases]
+    return [pairs[place : place + MAX_BATCH] for place in range(0, len(pairs), MAX_BATCH)]

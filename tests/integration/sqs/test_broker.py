@@ -108,7 +108,7 @@ def test_a_dead_consumers_message_is_soon_received_by_another(broker, consume) -
     broker.enqueue(message("taken over"))
     dead = consume()
     take(dead)
-    dead.leases._closed.set()
+    dead._keeper.end()
     dead._stopping.set()
     # Then another consumer receives the message, as a second receive.
     (again,) = take(consume())

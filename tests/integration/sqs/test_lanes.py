@@ -153,7 +153,7 @@ def test_a_message_whose_lease_was_lost_is_not_started(broker, work, start) -> N
     (consumer,) = [each for each in broker.consumers if each.bulk]
     # When its lease ends, as it does after 15 minutes,
     consumer.stop()
-    consumer.leases._lose(list(consumer.leases._leases.values()))
+    consumer.leases._lose(list(consumer.leases._held.values()))
     work.let(10)
     # then it is neither started nor deleted, because another worker has it.
     wait_for(lambda: worker.work_queue.unfinished_tasks == 0)

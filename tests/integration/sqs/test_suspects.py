@@ -29,7 +29,7 @@ def die(consumer) -> None:
     Its prefetch is full, or its message runs alone, so it has no open poll that could receive more.
     """
     consumer._stopping.set()
-    consumer.leases._closed.set()
+    consumer._keeper.end()
     consumer.wake()
     consumer.broker.consumers.discard(consumer)
     consumer.broker.alone = None
@@ -110,7 +110,7 @@ def test_a_suspect_whose_workers_die_before_it_begins_is_not_blamed(broker, cons
     for _ in range(2):
         worker = consume(prefetch=3)
         wait_for(lambda: broker.alone is not None)
-        worker.leases.add("of another message that never ends")
+        worker.leases.add("another", "of another message that never ends")
         assert next(worker) is None
         die(worker)
     # When an idle worker receives it, then it runs, and no crash was counted.
@@ -191,7 +191,7 @@ def test_unstarted_messages_are_released_when_a_suspect_arrives(broker) -> None:
     wait_for(lambda: worker.work_queue.qsize() == 1)
     # When a suspect arrives
     suspect = message("suspect", actor_name="work")
-    alone = SQSMessage(suspect.copy(options={"suspect": 1}), Lease("handle", 2), receives=1)
+    alone = SQSMessage(suspect.copy(options={"suspect": 1}), Lease("id", "handle", 0.0, 2.0), receives=1)
     assert broker.begin_alone(alone)
     go_on.set()
     # Then the unstarted message is back in the queue, and runs once the suspect has ended.

@@ -1,0 +1,277 @@
+"""Leases: what one step extends, releases and deletes, on a clock and an SQS that the test controls."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from pipeline.sqs.leases import MAX_LEASE, MAX_UNDELETED, Lease, LeasedQueue, Leases
+from tests.support.scripted_sqs import (
+    MovedClock,
+    ScriptedSQS,
+    blame_sender,
+    blame_service,
+    confirm,
+    confirm_nothing,
+    fail,
+)
+
+DELETE, CHANGE = "delete_message_batch", "change_message_visibility_batch"
+
+
+@pytest.fixture
+def clock() -> MovedClock:
+    return MovedClock()
+
+
+@pytest.fixture
+def sqs() -> ScriptedSQS:
+    return ScriptedSQS()
+
+
+@pytest.fixture
+def leases(sqs: ScriptedSQS, clock: MovedClock) -> Leases:
+    queue = LeasedQueue("work", lambda: "http://sqs/work", lambda: sqs, visibility=45)
+    return Leases(queue, clock, random.Random(1))
+
+
+def add(leases: Leases, name: str) -> Lease:
+    lease = leases.add(name, f"handle of {name}")
+    assert lease
+    return lease
+
+
+def pass_time(leases: Leases, clock: MovedClock, seconds: float) -> None:
+    """Step the leases whenever they are due, for some seconds."""
+    until = clock.now + seconds
+    while clock.now < until:
+        wait = leases.step()
+        clock.now = min(until, clock.now + (seconds if wait is None else max(wait, 0.001)))
+    leases.step()
+
+
+def test_a_lease_is_extended_after_a_third_of_its_visibility_timeout(leases, sqs, clock) -> None:
+    add(leases, "a")
+    assert leases.step() == 15
+    assert sqs.requests == []
+    clock.now += 15
+    assert leases.step() == 15
+    ((entry,),) = sqs.of(CHANGE)
+    assert (entry["ReceiptHandle"], entry["VisibilityTimeout"]) == ("handle of a", 45)
+
+
+def test_a_failed_extension_is_retried_soon(leases, sqs, clock) -> None:
+    add(leases, "a")
+    clock.now += 15
+    sqs.answers[CHANGE] = fail
+    assert leases.step() == 3
+    sqs.answers[CHANGE] = confirm_nothing
+    clock.now += 3
+    assert leases.step() == 3
+
+
+def test_deletes_wait_a_second_for_a_full_batch(leases, sqs, clock) -> None:
+    held = [add(leases, str(n)) for n in range(12)]
+    for lease in held[:9]:
+        leases.complete(lease)
+    assert leases.step() == 1
+    assert sqs.of(DELETE) == []
+    leases.complete(held[9])
+    leases.step()
+    assert [len(batch) for batch in sqs.of(DELETE)] == [10]
+    leases.complete(held[10])
+    clock.now += 1
+    leases.step()
+    assert [len(batch) for batch in sqs.of(DELETE)] == [10, 1]
+
+
+def test_leases_are_extended_before_anything_is_released_or_deleted(leases, sqs, clock) -> None:
+    # Given a lease to be extended, while others are released and deleted
+    add(leases, "in progress")
+    clock.now += 14
+    released, done = add(leases, "released"), add(leases, "done")
+    leases.release([released])
+    leases.complete(done)
+    # When all are due
+    clock.now += 1
+    leases.step()
+    # Then the extension is the first request, because the others may take half a minute each.
+    assert [(name, entries[0]["ReceiptHandle"]) for name, entries in sqs.requests] == [
+        (CHANGE, "handle of in progress"),
+        (CHANGE, "handle of released"),
+        (DELETE, "handle of done"),
+    ]
+
+
+def test_finished_messages_are_extended_while_sqs_refuses_deletes(leases, sqs, clock) -> None:
+    # Given a finished message, and an SQS that refuses deletes for longer than any lease
+    leases.complete(add(leases, "a"))
+    sqs.answers[DELETE] = fail
+    pass_time(leases, clock, MAX_LEASE + 60)
+    # Then its lease was extended all the time,
+    assert len(sqs.of(CHANGE)) >= (MAX_LEASE + 60) // 15 - 1
+    assert not leases.is_idle
+    # the attempts became rare,
+    assert len(sqs.of(DELETE)) < 200
+    # and it is deleted as soon as SQS accepts that.
+    sqs.answers[DELETE] = confirm
+    pass_time(leases, clock, 15)
+    assert leases.is_idle
+
+
+def test_a_finished_message_that_is_delivered_again_is_deleted_again_and_not_run_again(leases, sqs, clock) -> None:
+    # Given a finished message whose delete fails
+    leases.complete(add(leases, "a"))
+    sqs.answers[DELETE] = fail
+    pass_time(leases, clock, 2)
+    # When SQS delivers it again
+    assert leases.add("a", "newer handle") is None
+    # Then the delete uses the newer handle.
+    sqs.answers[DELETE] = confirm
+    pass_time(leases, clock, 15)
+    assert sqs.handles(DELETE)[-1] == ["newer handle"]
+    assert leases.is_idle
+
+
+def test_a_message_delivered_again_during_its_delete_is_deleted_once_more(leases, sqs, clock) -> None:
+    leases.complete(add(leases, "a"))
+
+    def deliver_again(entries):
+        assert leases.add("a", "newer handle") is None
+        sqs.answers[DELETE] = confirm
+        return confirm(entries)
+
+    sqs.answers[DELETE] = deliver_again
+    pass_time(leases, clock, 5)
+    assert sqs.handles(DELETE) == [["handle of a"], ["newer handle"]]
+
+
+def test_a_message_in_progress_that_is_delivered_again_is_not_run_twice(leases, sqs, clock) -> None:
+    lease = add(leases, "a")
+    assert leases.add("a", "newer handle") is None
+    leases.complete(lease)
+    pass_time(leases, clock, 2)
+    assert sqs.handles(DELETE) == [["newer handle"]]
+
+
+@pytest.mark.parametrize("answer", [fail, confirm_nothing, blame_service])
+def test_a_delete_that_is_not_confirmed_is_retried(leases, sqs, clock, answer) -> None:
+    leases.complete(add(leases, "a"))
+    sqs.answers[DELETE] = answer
+    pass_time(leases, clock, 2)
+    assert not leases.is_idle
+    sqs.answers[DELETE] = confirm
+    pass_time(leases, clock, 15)
+    assert leases.is_idle
+
+
+def test_a_stale_delete_is_not_retried(leases, sqs, clock) -> None:
+    leases.complete(add(leases, "a"))
+    sqs.answers[DELETE] = blame_sender
+    pass_time(leases, clock, 60)
+    assert len(sqs.of(DELETE)) == 1
+    assert leases.is_idle
+
+
+def test_waits_after_failed_deletes_grow_and_vary(sqs, clock) -> None:
+    def waits(seed: int) -> list[float]:
+        sqs.requests.clear()
+        sqs.answers[DELETE] = fail
+        queue = LeasedQueue("work", lambda: "http://sqs/work", lambda: sqs, visibility=10_000)
+        leases = Leases(queue, clock, random.Random(seed))
+        leases.complete(add(leases, "a"))
+        clock.now += 1
+        found = []
+        for _ in range(8):
+            found.append(leases.step() or 0)
+            clock.now += found[-1]
+        return found
+
+    one, other = waits(1), waits(2)
+    assert one != other
+    assert all(0.25 <= wait <= 15 for wait in one + other)
+    assert min(one[-2:]) >= 7.5
+
+
+def test_the_lease_of_an_actor_that_hangs_is_lost_and_its_message_not_deleted(leases, sqs, clock) -> None:
+    lease = add(leases, "a")
+    pass_time(leases, clock, MAX_LEASE + 15)
+    assert lease.is_lost
+    leases.complete(lease)
+    pass_time(leases, clock, 60)
+    assert sqs.of(DELETE) == []
+
+
+def test_a_lease_whose_message_is_being_settled_is_kept_at_any_age(leases, sqs, clock) -> None:
+    # Given a message whose settlement waits for SQS
+    lease = add(leases, "a")
+    leases.settling(lease)
+    # When far more time passes than an actor may take
+    pass_time(leases, clock, 4 * MAX_LEASE)
+    # Then its lease is still extended, and the message is deleted in the end.
+    assert not lease.is_lost
+    leases.complete(lease)
+    pass_time(leases, clock, 2)
+    assert sqs.handles(DELETE) == [["handle of a"]]
+
+
+def test_a_stale_extension_loses_the_lease(leases, sqs, clock) -> None:
+    lease = add(leases, "a")
+    sqs.answers[CHANGE] = blame_sender
+    pass_time(leases, clock, 16)
+    assert lease.is_lost
+    assert len(leases) == 0
+    # A later receive of the same message is a new lease.
+    again = add(leases, "a")
+    leases.complete(lease)
+    assert again in leases
+
+
+def test_released_messages_become_visible_after_their_delay(leases, sqs, clock) -> None:
+    kept, first, second = (add(leases, name) for name in ("kept", "first", "second"))
+    leases.release([first], 7)
+    leases.release([second, second])
+    leases.complete(first)
+    assert len(leases) == 1
+    leases.step()
+    (entries,) = sqs.of(CHANGE)
+    assert [(e["ReceiptHandle"], e["VisibilityTimeout"]) for e in entries] == [
+        ("handle of first", 7),
+        ("handle of second", 0),
+    ]
+    assert kept in leases
+    assert sqs.of(DELETE) == []
+
+
+def test_many_undeleted_messages_are_reported(leases, sqs, clock) -> None:
+    sqs.answers[DELETE] = fail
+    for n in range(MAX_UNDELETED):
+        assert not leases.has_too_many_undeleted
+        leases.complete(add(leases, str(n)))
+    assert leases.has_too_many_undeleted
+    sqs.answers[DELETE] = confirm
+    pass_time(leases, clock, 15)
+    assert not leases.has_too_many_undeleted
+
+
+def test_closing_deletes_at_once(leases, sqs, clock) -> None:
+    first, second = add(leases, "first"), add(leases, "second")
+    leases.complete(first)
+    leases.close()
+    leases.step()
+    leases.complete(second)
+    leases.step()
+    assert sqs.handles(DELETE) == [["handle of first"], ["handle of second"]]
+
+
+def test_the_stepping_thread_is_woken_only_for_what_is_due_earlier(sqs, clock) -> None:
+    woken: list[float] = []
+    queue = LeasedQueue("work", lambda: "http://sqs/work", lambda: sqs, visibility=45)
+    leases = Leases(queue, clock, random.Random(1), wake=lambda: woken.append(clock.now))
+    held = [add(leases, str(n)) for n in range(3)]
+    assert len(woken) == 1
+    leases.step()
+    for lease in held:
+        leases.complete(lease)
+    assert len(woken) == 2
