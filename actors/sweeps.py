@@ -21,7 +21,7 @@ from pipeline.sweeps.documents import CHANNELS, EPISODES, Swept
 from pipeline.worker.instrumentation import serve_scheduler
 from pipeline.worker.messages import current_message
 from pipeline.worker.periodic import Periodic, PeriodicActor
-from pipeline.worker.stage_actor import our_broker
+from pipeline.worker.registry import our_broker
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def _nightly(swept: Swept, expression: str) -> ActorDecorator:
         return run_state.last_scheduled(swept) if get_settings().database_url else None
 
     periodic = Periodic(expression, last_run, on_first_use=serve_scheduler)
-    return dramatiq.actor(actor_class=PeriodicActor, queue_name=swept.queue, periodic=periodic)
+    return dramatiq.actor(broker=our_broker(), actor_class=PeriodicActor, queue_name=swept.queue, periodic=periodic)
 
 
 @_nightly(CHANNELS, get_settings().sweep_channels_cron)

@@ -16,10 +16,15 @@ class Lane(StrEnum):
 #: Ends the names of queues for giants: images that take so much CPU that others should not wait behind them.
 GIANT = "giant"
 
+#: Ends the names of queues for messages that were received often, perhaps because they kill their workers.
+QUARANTINE = "quarantine"
+
 
 def dead_letter_queue_of(queue: str) -> str:
     """Return the name of the dead-letter queue that all queues of a stage share, all without the namespace."""
-    return f"{queue.removesuffix(f'_{Lane.BULK.value}').removesuffix(f'_{GIANT}')}_dlq"
+    for ending in (Lane.BULK.value, GIANT, QUARANTINE):
+        queue = queue.removesuffix(f"_{ending}")
+    return f"{queue}_dlq"
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,11 @@ class Stage:
         return tuple(self.queue(lane, giant=giant) for giant in sizes for lane in Lane)
 
     @property
+    def quarantine_queue(self) -> str:
+        """The queue for messages that were received often in any of its queues."""
+        return f"{self.name}_{QUARANTINE}"
+
+    @property
     def dead_letter_queue(self) -> str:
         """The queue for messages of both lanes that the stage gave up on."""
         return dead_letter_queue_of(self.name)
@@ -70,13 +80,20 @@ BULK_QUEUES = frozenset(queue for stage in STAGES for queue in stage.queues if q
 #: The queues of giants, of both lanes.
 GIANT_QUEUES = frozenset(RESIZE.queue(lane, giant=True) for lane in Lane)
 
+#: The quarantine queue of each queue of a stage.
+QUARANTINE_QUEUES = {queue: stage.quarantine_queue for stage in STAGES for queue in stage.queues}
+
 #: The queue for input messages that `ingest` rejected.
 INGEST_DEAD_LETTER_QUEUE = dead_letter_queue_of("ingest")
 
 
 def own_queues() -> set[str]:
     """Return the names, without the namespace, of all queues of the service except the input queue."""
-    return {*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES, *DEAD_LETTER_QUEUES.values()}
+    return {
+        *(queue for stage in STAGES for queue in (*stage.queues, stage.quarantine_queue)),
+        *SWEEP_QUEUES,
+        *DEAD_LETTER_QUEUES.values(),
+    }
 
 
 def lane_of_queue(queue_name: str) -> Lane:
@@ -85,8 +102,8 @@ def lane_of_queue(queue_name: str) -> Lane:
 
 
 def stage_of_queue(queue_name: str) -> Stage | None:
-    """Return the stage that consumes `queue_name` (without the namespace), or None."""
-    return next((stage for stage in STAGES if queue_name in stage.queues), None)
+    """Return the stage that consumes `queue_name` (without the namespace), which may be its quarantine, or None."""
+    return next((stage for stage in STAGES if queue_name in (*stage.queues, stage.quarantine_queue)), None)
 
 
 #: The queues of the two sweeps. They are separate so that no backlog of images delays a sweep.

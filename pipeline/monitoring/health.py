@@ -82,28 +82,28 @@ class WorkerHealth:
         self._in_hand = in_hand
 
     def not_live(self) -> Iterator[str]:
-        if self._broker.stopping.is_set():  # its threads are ending
+        if self._broker.in_hand.stopping.is_set():  # its threads are ending
             return
         threads = [*self._worker.workers, *self._worker.consumers.values()]
         if ended := sum(not thread.is_alive() for thread in threads):
             yield f"{ended} of {len(threads)} threads of the worker have ended"
         now = time.monotonic()
-        for consumer in list(self._broker.consumers):
+        for consumer in list(self._broker.in_hand.consumers):
             if consumer.is_broken:
-                yield f"{consumer.queue_name}: a thread of its consumer has ended"
+                yield f"{consumer.queue.name}: a thread of its consumer has ended"
             elif now - consumer.last_lease_check > LEASE_CHECK_WITHIN:
-                yield f"{consumer.queue_name}: leases have not been checked for {LEASE_CHECK_WITHIN:g} s"
-        hanging = sum(now - began > WORK_WITHIN for began in self._in_hand())
-        if hanging >= len(self._worker.workers) > 0:
-            yield f"every thread has been processing its message for more than {WORK_WITHIN:g} s"
+                yield f"{consumer.queue.name}: leases have not been checked for {LEASE_CHECK_WITHIN:g} s"
+        if hanging := sum(now - began > WORK_WITHIN for began in self._in_hand()):
+            threads_of = f"{hanging} of {len(self._worker.workers)} threads"
+            yield f"{threads_of} have been processing their message for more than {WORK_WITHIN:g} s"
 
     def not_ready(self) -> Iterator[str]:
-        if self._broker.stopping.is_set():
+        if self._broker.in_hand.stopping.is_set():
             yield "it is stopping"
             return
-        receiving = {consumer.queue_name: consumer for consumer in list(self._broker.consumers)}
+        receiving = {consumer.queue.name: consumer for consumer in list(self._broker.in_hand.consumers)}
         for name in self._worker.consumers:
-            if name not in receiving or not self._broker.knows_url(name):
+            if name not in receiving or not self._broker.queues.knows_url(name):
                 yield f"{name}: the queue has not been reached yet"
             else:
                 yield from _unanswered(name, receiving[name].asking_since)

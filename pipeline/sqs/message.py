@@ -1,71 +1,62 @@
-"""A received message, and the outcome of its processing."""
+"""A received message."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
 
 from pipeline.sqs.leases import Lease
-from pipeline.sqs.wire import SUSPECT, Reason
-
-#: How often a suspect may run alone without finishing. If every receive killed a worker, the sixth gives it up.
-MAX_TRIALS = 2
-
-#: How many copies of a suspect are sent before it is given up although no trial failed, because no worker could finish
-#: it. Each copy is received four times, some seconds apart.
-MAX_COPIES = 50
+from pipeline.sqs.settlement import Delete, Plan, Release
 
 
 class SQSMessage(dramatiq.MessageProxy):
     """A received message. Logs show only its actor and id, because its arguments may be confidential.
 
     Attributes:
-        original: The dramatiq message.
+        original: The dramatiq message. It names the queue to which a retry goes.
+        queue_name: The queue from which it was received, perhaps a quarantine queue.
+        body: Its body in SQS.
         lease: The lease on the message.
-        receives: How often SQS has delivered it.
-        sqs_id: The SQS id of the message, or of the original if this is a copy. Producers do not know it.
+        receives: How often SQS has delivered it from this queue.
+        sqs_id: The SQS id of the message, or the id that it had before quarantine. Producers do not know it.
+        is_quarantined: Whether it was received from a quarantine queue.
+        is_given_up: Whether its workers died so often that it must not run.
         began: When a worker thread started the message, or until then when it was received, in monotonic seconds.
-        release_after: Seconds until a released message becomes visible again; None unless it was released.
-        reason: Why the message becomes a dead letter; None unless it does.
-        trials: How many earlier trials did not finish; None unless the message runs alone.
+        decide: Returns how the message is to be settled, if it was decided.
+        ending: How the message ends.
     """
 
-    def __init__(self, message: dramatiq.Message[Any], lease: Lease, *, receives: int, sqs_id: str = "") -> None:
+    def __init__(
+        self,
+        message: dramatiq.Message[Any],
+        lease: Lease,
+        *,
+        queue_name: str,
+        body: str = "",
+        receives: int = 1,
+        sqs_id: str = "",
+        is_quarantined: bool = False,
+        is_given_up: bool = False,
+    ) -> None:
         super().__init__(message)
         self.original = message
+        self.queue_name = queue_name
+        self.body = body
         self.lease = lease
         self.receives = receives
         self.sqs_id = sqs_id
-        self.began = time.monotonic()
-        self.release_after: int | None = None
-        self.reason: Reason | None = None
-        self.trials: int | None = None
+        self.is_quarantined = is_quarantined
+        self.is_given_up = is_given_up
+        self.began = lease.since
+        self.decide: Callable[[], Plan] | None = None
+        self.ending: Delete | Release = Release()
 
-    @property
-    def is_given_up(self) -> bool:
-        """Whether too many trials failed, or too many copies were sent."""
-        return (self.trials or 0) >= MAX_TRIALS or self.copies >= MAX_COPIES
-
-    @property
-    def is_suspect(self) -> bool:
-        """Whether it was received so often that it may be killing its workers."""
-        return SUSPECT in self.options
-
-    @property
-    def copies(self) -> int:
-        """How many copies of it were sent because it is a suspect."""
-        return int(self.options.get(SUSPECT, 0))
-
-    def release(self, after: int = 0) -> None:
-        """Make the message visible again, `after` seconds after its processing ends."""
-        self.release_after = after
-
-    def fail_with(self, reason: Reason) -> None:
-        """Make the message a dead letter with `reason`, once its processing ends."""
-        self.reason = reason
-        self.fail()
+    def settle(self, plan: Plan | Callable[[], Plan]) -> None:
+        """Decide how the message is settled after its processing ends. The first decision stands."""
+        if self.decide is None:
+            self.decide = (lambda: plan) if isinstance(plan, Plan) else plan
 
     def __str__(self) -> str:
         return f"{self.actor_name}[{self.message_id}]"

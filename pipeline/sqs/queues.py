@@ -1,4 +1,4 @@
-"""The attributes of the SQS queues, and the creation of missing queues.
+"""The queues: how each is used, its URL and attributes, and the creation of missing queues.
 
 Source of the limits: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 """
@@ -6,8 +6,8 @@ Source of the limits: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/S
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: Seconds that a received message is hidden. The messages of a dead worker are redelivered after this time.
 VISIBILITY_TIMEOUT = 45
 
+#: The longest poll that SQS allows, in seconds.
+LONG_POLL = 20
+
 #: Receives after which SQS itself moves a message to the dead-letter queue, in case all other handling fails.
 MAX_RECEIVES = 10
 
@@ -29,6 +32,80 @@ RETENTION = 14 * 86400
 MAX_MESSAGE_BYTES = 1024 * 1024
 
 MISSING_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
+
+
+@dataclass(frozen=True)
+class Queue:
+    """How a queue is used. All names are without the namespace.
+
+    Attributes:
+        name: Its name.
+        dead_letters: The queue for messages that were given up.
+        bulk: Whether its messages give way to those of all other queues.
+        quarantine: Where messages go that were received often, perhaps because they kill their workers.
+        is_quarantine: Whether it is itself such a queue.
+    """
+
+    name: str
+    dead_letters: str
+    bulk: bool = False
+    quarantine: str | None = None
+    is_quarantine: bool = False
+
+
+class Queues:
+    """The queues of one broker.
+
+    Args:
+        namespace: The prefix of queue names: `<namespace>_<queue>`.
+        client: Returns the SQS client.
+        known: The queues that differ from the default, which is a queue with dead letters in `<queue>_dlq`.
+        quarantine: The quarantine queue of each queue that has one.
+    """
+
+    def __init__(
+        self, namespace: str, client: Callable[[], SQSClient], known: Iterable[Queue], quarantine: Mapping[str, str]
+    ) -> None:
+        self.namespace = namespace
+        self._client = client
+        self._known = {queue.name: queue for queue in known}
+        self._quarantine = quarantine
+        self._used: dict[str, Queue] = {}
+        self._urls: dict[str, str] = {}
+
+    def declare(self, name: str) -> Queue:
+        """Return the queue `name`. It becomes one of those that this broker consumes and sends to."""
+        queue = self._known.get(name, Queue(name, dead_letters=f"{name}_dlq"))
+        if quarantine := self._quarantine.get(name):
+            queue = replace(queue, quarantine=quarantine)
+            self._used[quarantine] = Queue(quarantine, dead_letters=queue.dead_letters, is_quarantine=True)
+        return self._used.setdefault(name, queue)
+
+    def __getitem__(self, name: str) -> Queue:
+        return self._used[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._used
+
+    def dead_letters(self, name: str) -> str:
+        """Return the queue for messages of `name` that were given up."""
+        return self._used[name].dead_letters if name in self._used else f"{name}_dlq"
+
+    def full_name(self, name: str) -> str:
+        """Return the name of a queue in SQS."""
+        return f"{self.namespace}_{name}"
+
+    def url(self, name: str) -> str:
+        """Return the URL of a declared queue or of a dead-letter queue, and create the queue if it does not exist."""
+        full_name = self.full_name(name)
+        if full_name not in self._urls:
+            dead_letters = self.full_name(self._used[name].dead_letters) if name in self._used else None
+            self._urls[full_name] = ensure_queue(self._client(), QueueSpec(full_name, dead_letters))
+        return self._urls[full_name]
+
+    def knows_url(self, name: str) -> bool:
+        """Return whether the URL of a queue is known without asking SQS."""
+        return self.full_name(name) in self._urls
 
 
 @dataclass(frozen=True)

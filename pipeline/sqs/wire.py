@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import dramatiq
 from botocore.exceptions import ClientError
+from dramatiq.encoder import Encoder, JSONEncoder
 from dramatiq.errors import BrokerConnectionError
 from dramatiq_sqs.broker import MAX_DELAY_SECONDS
 from dramatiq_sqs.exceptions import MessageTooLarge
@@ -42,13 +42,6 @@ MAX_DUE = 21 * 86400
 #: The limit of counts in options.
 MAX_COUNT = 1_000_000
 
-#: Message option of a suspect, which runs alone because it may be killing its workers: how many copies of it were sent.
-#: SQS counts the receives of each copy from 1.
-SUSPECT = "suspect"
-
-#: Message option of such a copy: the SQS id of the original message.
-COPY_OF = "first"
-
 #: Message option: the number of failed attempts, by the kind of retry that followed each.
 ATTEMPTS = "attempts"
 
@@ -57,6 +50,7 @@ GROUP = "group"
 
 #: Characters that SQS refuses in bodies and attributes, because they are not XML 1.0 characters.
 _REFUSED_CHARACTERS = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_JSON = JSONEncoder()
 
 #: Ids that messages may carry. They appear in logs and headers, so senders may not choose freely.
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -193,19 +187,20 @@ def is_group(value: object) -> bool:
     return isinstance(value, str) and bool(_GROUP_ID.fullmatch(value))
 
 
-def encode(message: dramatiq.Message[Any], **changes: Any) -> str:
+def encode(message: dramatiq.Message[Any], encoder: Encoder = _JSON, **changes: Any) -> str:
     """Return the SQS message body of a message, with some of its fields changed."""
-    return dramatiq.get_encoder().encode(message.asdict() | changes).decode()
+    return encoder.encode(message.asdict() | changes).decode()
 
 
-def decode(body: str) -> dramatiq.Message[Any]:
-    """Return the message in a body, in this package's format or in upstream's.
+def decode(body: str, encoder: Encoder = _JSON) -> dramatiq.Message[Any]:
+    """Return the message in a body.
 
     Raises:
         ValueError: The body is not a dramatiq message. The error does not quote any of it.
     """
     try:
-        message = dramatiq.Message.decode(body.encode() if body.startswith("{") else b64decode(body, validate=True))
+        fields = encoder.decode(body.encode())
+        message: dramatiq.Message[Any] = dramatiq.Message(**{**fields, "args": tuple(fields["args"])})
     except Exception as error:
         raise ValueError(f"it cannot be decoded ({type(error).__name__})") from None
     for name, is_good in _FIELDS.items():
@@ -242,8 +237,6 @@ _FIELDS: dict[str, Callable[[object], bool]] = {
 }
 _OPTIONS: dict[str, Callable[[object], bool]] = {
     DUE: _is(int),
-    SUSPECT: _is_count,
-    COPY_OF: lambda value: isinstance(value, str) and bool(_ID.fullmatch(value)),
     GROUP: is_group,
     ATTEMPTS: _counts,
     "eta": lambda value: False,
@@ -268,7 +261,7 @@ def check_due(message: dramatiq.Message[Any], now: float) -> None:
         raise ValueError(f"it is due in more than {MAX_DUE // 86400} days")
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """Return the error code of an AWS error, or the type of any other error. Neither reveals the request."""
     if isinstance(error, ClientError):
         return str(error.response.get("Error", {}).get("Code", "Unknown"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import dramatiq
 from dramatiq.encoder import JSONEncoder
-from dramatiq.middleware import AgeLimit, CurrentMessage, ShutdownNotifications, TimeLimit
+from dramatiq.middleware import AgeLimit, CurrentMessage
 from periodiq import PeriodiqMiddleware
 
 from pipeline.clients import aws
@@ -17,17 +17,16 @@ from pipeline.monitoring.recorders import Recording
 from pipeline.payload import to_json
 from pipeline.settings import Settings
 from pipeline.sqs.broker import SQSBroker
-from pipeline.sqs.lanes import Lanes
-from pipeline.sqs.queues import RETENTION
-from pipeline.stages import BULK_QUEUES, dead_letter_queue_of
+from pipeline.sqs.queues import RETENTION, Queue
+from pipeline.stages import BULK_QUEUES, QUARANTINE_QUEUES, STAGES, dead_letter_queue_of
 from pipeline.storage.staging import staging
-from pipeline.worker.crash_counter import StagedTrials
 from pipeline.worker.heartbeats import Heartbeats
 from pipeline.worker.instrumentation import Instrumentation
 from pipeline.worker.messages import job_of
-from pipeline.worker.middleware import GracefulShutdown, InProgress, KeepMemory, StartupNotices, Suspects
+from pipeline.worker.middleware import KeepMemory, StartupNotices
+from pipeline.worker.registry import set_our_broker
 from pipeline.worker.settlement import Settlement
-from pipeline.worker.stage_actor import pass_on
+from pipeline.worker.stage_actor import message_of
 
 
 class Encoder(JSONEncoder):
@@ -38,42 +37,41 @@ class Encoder(JSONEncoder):
 
 
 def build(settings: Settings) -> SQSBroker:
-    """Build the broker from the settings and make it dramatiq's global broker.
+    """Build the broker from the settings, and make it dramatiq's global broker unless there is one already.
 
     It also sets up logging, and subscribes logs and metrics to the events of jobs. It opens no connection.
     """
     set_up(settings)
     subscribe(log_event)
     subscribe(count_event)
-    dramatiq.set_encoder(Encoder())
     broker = _make(settings)
-    dramatiq.set_broker(broker)
+    set_our_broker(broker)
+    if dramatiq.broker.global_broker is None:
+        dramatiq.set_broker(broker)  # the commands `dramatiq` and `periodiq` ask for it
     return broker
 
 
 def _make(settings: Settings) -> SQSBroker:
     return SQSBroker(
-        namespace=settings.queue_namespace,
-        dead_letter_queue=dead_letter_queue_of,
-        client=aws.sqs,
-        trials=StagedTrials(),
-        claim_check=lambda body: staging().put(body),
-        is_bulk=BULK_QUEUES.__contains__,
+        settings.queue_namespace,
+        aws.sqs,
+        Encoder(),
+        queues=[
+            Queue(queue, dead_letters=dead_letter_queue_of(queue), bulk=queue in BULK_QUEUES)
+            for stage in STAGES
+            for queue in stage.queues
+        ],
+        quarantine=QUARANTINE_QUEUES,
+        oversize=lambda body: staging().put(body),
         middleware=[
-            Settlement(settings, job_of, pass_on),
+            Settlement(settings, job_of, message_of),
             Instrumentation(settings),
             Heartbeats(settings),
             StartupNotices(settings),
             Recording(settings),
-            Suspects(),
-            Lanes(),
-            GracefulShutdown(),
             KeepMemory(),
             AgeLimit(),
-            TimeLimit(),
-            ShutdownNotifications(),
             CurrentMessage(),
             PeriodiqMiddleware(skip_delay=RETENTION),  # a late run is better than a missed one
-            InProgress(),
         ],
     )

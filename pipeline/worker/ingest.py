@@ -24,12 +24,12 @@ from pipeline.job import Job, input_job_id
 from pipeline.metrics import count_hand_over
 from pipeline.payload import parse_json
 from pipeline.settings import get_settings
-from pipeline.sqs.consumer import LONG_POLL
 from pipeline.sqs.leases import FIRST_BACKOFF, LAST_BACKOFF
-from pipeline.sqs.queues import VISIBILITY_TIMEOUT
+from pipeline.sqs.queues import LONG_POLL, VISIBILITY_TIMEOUT
 from pipeline.sqs.wire import MAX_BATCH, Reason, describe
 from pipeline.storage.staging import staging
-from pipeline.worker.stage_actor import message_of, our_broker
+from pipeline.worker.registry import our_broker
+from pipeline.worker.stage_actor import message_of
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef

@@ -25,10 +25,11 @@ from pipeline.monitoring.processes import process_type
 from pipeline.monitoring.queue_depths import DEAD, INGEST, Depth, depths
 from pipeline.net.host_limits import host_limiter
 from pipeline.settings import Settings, get_settings
-from pipeline.sqs.wire import ATTEMPTS, SUSPECT
+from pipeline.sqs.wire import ATTEMPTS
 from pipeline.stages import FETCH, RESIZE, STAGES, lane_of_queue, stage_of_queue
 from pipeline.worker.heartbeats import beating
 from pipeline.worker.periodic import Periodic
+from pipeline.worker.registry import our_broker
 
 if TYPE_CHECKING:
     from pipeline.worker.ingest import Ingest
@@ -45,7 +46,7 @@ DEPTHS_TIMEOUT = 5.0
 class Instrumentation(dramatiq.Middleware):
     """Serves the metrics and health checks of a worker.
 
-    It comes after `Settlement`, so that a thread that waits there for SQS does not count as stuck.
+    Its after-hooks run before the message is settled, so a thread that waits there for SQS does not count as stuck.
 
     Attributes:
         server: The HTTP server, once the worker has booted. It answers until the process ends.
@@ -74,7 +75,7 @@ class Instrumentation(dramatiq.Middleware):
         """Record that a thread starts a message, and for a first attempt how long the message has waited."""
         self._began[threading.get_ident()] = time.monotonic()
         stage = stage_of_queue(message.queue_name)
-        if stage and not {ATTEMPTS, SUSPECT} & message.options.keys():
+        if stage and ATTEMPTS not in message.options and not message.is_quarantined:
             lane = lane_of_queue(message.queue_name)
             waited = max(0.0, time.time() - message.message_timestamp / 1000)
             metrics.QUEUE_WAIT_SECONDS.labels(stage.name, lane).observe(waited)
@@ -93,10 +94,10 @@ class Instrumentation(dramatiq.Middleware):
         metrics.THREADS.labels(process).set(len(worker.workers))
         metrics.BUSY_THREADS.labels(process).set(len(self._began))
         now = time.monotonic()
-        for consumer in list(broker.consumers):
+        for consumer in list(broker.in_hand.consumers):
             oldest = consumer.leases.oldest
-            metrics.HELD_MESSAGES.labels(consumer.queue_name).set(len(consumer.leases))
-            metrics.OLDEST_HELD_SECONDS.labels(consumer.queue_name).set(now - oldest if oldest else 0)
+            metrics.HELD_MESSAGES.labels(consumer.queue.name).set(len(consumer.leases))
+            metrics.OLDEST_HELD_SECONDS.labels(consumer.queue.name).set(now - oldest if oldest else 0)
 
 
 def serve_ingest(ingest: Ingest | None, is_running: Callable[[], bool]) -> None:
@@ -118,7 +119,7 @@ def serve_scheduler() -> None:
     """Serve the metrics and health checks of the scheduler, at the first call. Each of its actors calls this once."""
     if not _scheduler_began.is_set():
         _scheduler_began.set()
-        actors = dramatiq.get_broker().actors.values()
+        actors = our_broker().actors.values()
         periodics = {actor.actor_name: actor.options["periodic"] for actor in actors if "periodic" in actor.options}
         health: Health = SchedulerHealth(periodics)
         OpsServer("scheduler", [], health, [partial(_refresh_schedule, periodics)]).start(get_settings())

@@ -28,7 +28,7 @@ def advance(job: Job, stage: Stage, work: StageFunction) -> Job:
     """
     message = current_message()
     due = [source for source in job.sources if source.due == stage.name]
-    is_repeated = message.receives > 1 or message.is_suspect or attempt_of(message) > 1
+    is_repeated = message.receives > 1 or message.is_quarantined or attempt_of(message) > 1
     done: dict[str, Source] = {}
     errors: dict[str, PipelineError] = {}
 

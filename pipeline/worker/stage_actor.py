@@ -14,12 +14,14 @@ from dramatiq.errors import BrokerConnectionError
 from pipeline.errors import PipelineError
 from pipeline.events import Event, Outcome, emit
 from pipeline.job import Job, Unfinished, UnknownVersion
-from pipeline.sqs.broker import SQSBroker
+from pipeline.sqs.settlement import Delete, Enqueue, Plan
 from pipeline.sqs.wire import GROUP
 from pipeline.stages import Stage, stage_of_queue
 from pipeline.worker.messages import attempt_of, current_message, job_kwargs, job_of
+from pipeline.worker.registry import our_broker
 from pipeline.worker.settlement import Unsettled
 from pipeline.worker.stage import log_traceback
+from pipeline.worker.time_limit import TimeLimit
 
 
 class StageActor(dramatiq.Actor[..., None]):
@@ -50,8 +52,9 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
             began = time.monotonic()
             message = current_message()
             try:
-                job = job_of(message)
-                advanced = fn(job)
+                with TimeLimit(stage.time_limit):
+                    job = job_of(message)
+                    advanced = fn(job)
             except (PipelineError, BrokerConnectionError, Unfinished, UnknownVersion) as error:
                 raise Unsettled from error
             except Exception as error:
@@ -69,14 +72,8 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
                     worked_on=job.urls_due(stage),
                 )
             )
-            if advanced:
-                try:
-                    pass_on(advanced)
-                except BrokerConnectionError:  # the work is done, so only the hand-over is retried
-                    raise Unsettled from Unfinished((advanced, {}))
-                except Exception as error:
-                    log_traceback(stage, error)
-                    raise Unsettled from error
+            if advanced:  # the hand-over is retried by itself, because the work is done
+                message.settle(lambda: Plan(Delete(), (Enqueue(message_of(advanced)),)))
 
         broker = our_broker()
         for queue in stage.queues:
@@ -87,7 +84,7 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
             actor_name=stage.actor,
             queue_name=stage.name,
             priority=0,
-            options={"time_limit": stage.time_limit * 1000},
+            options={},
         )
 
     return declare
@@ -98,20 +95,3 @@ def message_of(job: Job) -> dramatiq.Message[None]:
     actor = our_broker().get_actor(job.due.actor)
     assert isinstance(actor, StageActor)  # noqa: S101 - every stage's actor is one
     return actor.message_of(job)
-
-
-def pass_on(job: Job) -> None:
-    """Send a job to the stage in which it is due, and wait until SQS confirms it."""
-    our_broker().enqueue(message_of(job))
-
-
-def our_broker() -> SQSBroker:
-    """Return dramatiq's global broker, which `pipeline.worker.broker.build` has set.
-
-    Raises:
-        RuntimeError: Another broker is set, or none.
-    """
-    broker = dramatiq.get_broker()
-    if not isinstance(broker, SQSBroker):
-        raise RuntimeError("The broker is not built. Import pipeline.actors first.")
-    return broker

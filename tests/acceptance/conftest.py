@@ -132,7 +132,6 @@ class Service:
         from pipeline.actors import broker, fetch_image
 
         broker.namespace = self.environ["QUEUE_NAMESPACE"]
-        broker._urls.clear()
         return fetch_image.send(payload).message_id
 
     def name(self, queue: str) -> str:

@@ -20,7 +20,7 @@ from enum import Enum, auto
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.sqs.consumer import SUSPECT_AT_RECEIVE
+from pipeline.sqs.admission import GIVE_UP_AT
 
 #: Seconds of each slice of a long poll.
 SLICE = 1
@@ -293,13 +293,13 @@ class Proxy:
     def _counted(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return `messages` with their receive counts, because SQS counts repeated deliveries too.
 
-        Copies alone never make a suspect. Otherwise random kills would sooner or later hit a suspect and quarantine it.
+        Copies alone never give a message up. Otherwise random kills would sooner or later give an innocent one up.
         """
         counted = []
         for message in messages:
             self._deliveries[message["MessageId"]] += 1
             attributes = message.get("Attributes", {})
-            count = min(self._deliveries[message["MessageId"]], SUSPECT_AT_RECEIVE - 1)
+            count = min(self._deliveries[message["MessageId"]], GIVE_UP_AT - 1)
             count = max(count, int(attributes.get("ApproximateReceiveCount", 1)))
             counted.append(message | {"Attributes": attributes | {"ApproximateReceiveCount": str(count)}})
         return counted

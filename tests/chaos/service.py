@@ -227,7 +227,6 @@ def _point_broker_here() -> None:
     from pipeline.actors import broker
 
     broker.namespace = get_settings().queue_namespace
-    broker._urls.clear()
 
 
 def harmful_procfile(folder: Path) -> Path:

@@ -22,7 +22,6 @@ def plant() -> None:
     """Replace the actors' functions by harmful ones."""
     import actors.resize
     import actors.upload
-    import pipeline.sqs.consumer
     import pipeline.sqs.leases
     from pipeline.actors import broker
     from pipeline.settings import get_settings
@@ -32,9 +31,7 @@ def plant() -> None:
     from pipeline.worker.messages import current_message
 
     broker.visibility = VISIBILITY
-    pipeline.sqs.leases.LAST_BACKOFF = pipeline.sqs.consumer.LAST_BACKOFF = (
-        VISIBILITY / 3
-    )  # the product's ratio to 45 s
+    pipeline.sqs.leases.LAST_BACKOFF = VISIBILITY / 3  # the product's ratio to 45 s
     resize, upload = actors.resize.resize, actors.upload.upload
 
     def harmful_resize(job: Any, source: Any) -> Any:

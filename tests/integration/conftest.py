@@ -103,16 +103,12 @@ def worker_of(*stages: str) -> Iterator[None]:
     from pipeline.actors import broker
 
     broker.namespace = get_settings().queue_namespace
-    broker._urls.clear()
-    broker.stopping.clear()
     worker = Worker(broker, queues=set(stages), worker_threads=1)
     worker.start()
     try:
         yield
     finally:
         worker.stop()
-        broker.stopping.clear()
-        broker._urls.clear()
 
 
 def _environment(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,47 +12,34 @@ import pytest
 from pipeline.clients import aws
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.consumer import SQSConsumer
-from pipeline.worker.middleware import GracefulShutdown, Suspects
+from pipeline.sqs.loop import Clock
+from pipeline.sqs.message import SQSMessage
+from pipeline.sqs.settlement import Delete
 from tests.support.waiting import wait_for
 
 COUNTS = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]
 
 
-class Clock:
-    """A clock that the test moves."""
+class MovedClock(Clock):
+    """A clock whose Unix time the test moves."""
 
     def __init__(self) -> None:
         self.now = time.time()
 
-    def __call__(self) -> float:
+    def time(self) -> float:
         return self.now
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-class MemoryCrashCounter(Counter[str]):
-    """Counts in memory how often suspected poison messages were started alone; a test's workers share it."""
-
-    def count(self, message_id: str) -> int:
-        return self[message_id]
-
-    def record(self, message_id: str, count: int) -> None:
-        self[message_id] = count
+def clock() -> MovedClock:
+    return MovedClock()
 
 
 @pytest.fixture
-def broker(environment: dict[str, str], clock: Clock) -> SQSBroker:
+def broker(environment: dict[str, str], clock: MovedClock) -> SQSBroker:
     """Return a broker with one actor, `echo`, on the queue `work`; its visibility timeout is 2 s."""
     broker = SQSBroker(
-        namespace=environment["QUEUE_NAMESPACE"],
-        middleware=[Suspects(), GracefulShutdown()],
-        client=aws.sqs,
-        trials=MemoryCrashCounter(),
-        visibility_timeout=2,
-        clock=clock,
+        environment["QUEUE_NAMESPACE"], aws.sqs, quarantine={"work": "work_quarantine"}, visibility=2, clock=clock
     )
     broker.declare_queue("work")
     dramatiq.actor(lambda *args: None, actor_name="echo", queue_name="work", broker=broker)
@@ -65,8 +51,8 @@ def consume(broker: SQSBroker) -> Iterator[Callable[..., SQSConsumer]]:
     """Return a function that makes consumers; close them at the end."""
     made: list[SQSConsumer] = []
 
-    def make(prefetch: int = 10) -> SQSConsumer:
-        made.append(broker.consume("work", prefetch=prefetch))
+    def make(prefetch: int = 10, queue: str = "work") -> SQSConsumer:
+        made.append(broker.consume(queue, prefetch=prefetch))
         return made[-1]
 
     yield make
@@ -90,6 +76,23 @@ def take(consumer: SQSConsumer, count: int = 1) -> list[Any]:
     taken: list[Any] = []
     wait_for(lambda: taken.extend(filter(None, [next(consumer)])) or len(taken) >= count)
     return taken
+
+
+def done(consumer: SQSConsumer, received: SQSMessage) -> None:
+    """End a message as the layer's middleware does after its actor returned."""
+    received.ending = Delete()
+    consumer.ack(received)
+
+
+def die(consumer: SQSConsumer) -> None:
+    """End a consumer as a killed worker does: its messages reappear after the visibility timeout.
+
+    Its prefetch is full, so it has no open poll that could receive more.
+    """
+    consumer._closed = True
+    consumer._receiver.end()
+    consumer._keeper.end()
+    consumer._in_hand.consumers.remove(consumer)
 
 
 def dead_letters(broker: SQSBroker, queue: str = "work_dlq") -> list[tuple[str, dict[str, str]]]:

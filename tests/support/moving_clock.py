@@ -9,7 +9,7 @@ import os
 import time
 from pathlib import Path
 
-import pipeline.sqs.broker
+import pipeline.sqs.sender
 from pipeline.actors import broker
 
 
@@ -17,6 +17,6 @@ def now() -> float:
     return time.time() + float(Path(os.environ["CLOCK_FILE"]).read_text())
 
 
-broker.clock = now
+broker.clock.time = now  # type: ignore[method-assign]
 broker.visibility = 2
-pipeline.sqs.broker.MAX_DELAY = 2
+pipeline.sqs.sender.MAX_DELAY = 2

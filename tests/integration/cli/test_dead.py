@@ -29,7 +29,6 @@ def dead(environment, monkeypatch):
     monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
     monkeypatch.setattr(reader, "POLL", 0)
     monkeypatch.setattr(terminal.console, "_width", 200)
-    broker._urls.clear()
     for queue in DEAD_LETTER_QUEUES.values():
         broker.queue_url(queue)
 
@@ -40,8 +39,7 @@ def dead(environment, monkeypatch):
         assert result.exit_code == status, result.output
         return result.output
 
-    yield run
-    broker._urls.clear()
+    return run
 
 
 def letters():

@@ -28,7 +28,6 @@ def sweep(database, monkeypatch):
     from pipeline.actors import broker
 
     monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
-    broker._urls.clear()
     monkeypatch.setattr(terminal.console, "_width", 200)
 
     def run(*arguments, status=0):

@@ -88,7 +88,6 @@ def bury(job: Job, code: str, message: str) -> None:
     from pipeline.sqs.wire import Reason
 
     broker.namespace = get_settings().queue_namespace
-    broker._urls.clear()
     broker.bury("fetch", fetch_image.message_of(job).encode().decode(), Reason(code, message, stage="fetch"))
 
 

@@ -29,9 +29,7 @@ def broker(environment, monkeypatch):
 
     monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
     monkeypatch.setattr(reader, "POLL", 0)
-    broker._urls.clear()
-    yield broker
-    broker._urls.clear()
+    return broker
 
 
 @pytest.fixture

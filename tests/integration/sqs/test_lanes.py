@@ -12,9 +12,8 @@ from dramatiq.worker import Worker
 
 from pipeline.clients import aws
 from pipeline.sqs.broker import SQSBroker
-from pipeline.sqs.lanes import Lanes
-from pipeline.worker.middleware import GracefulShutdown, Suspects
-from tests.support.echo import MemoryCrashCounter, count_requests, counts, message
+from pipeline.sqs.queues import Queue
+from tests.support.echo import count_requests, counts, die, message
 from tests.support.waiting import wait_for
 
 
@@ -40,13 +39,8 @@ def work() -> Work:
 
 @pytest.fixture
 def broker(environment: dict[str, str], work: Work) -> SQSBroker:
-    broker = SQSBroker(
-        namespace=environment["QUEUE_NAMESPACE"],
-        middleware=[Suspects(), Lanes(), GracefulShutdown()],
-        client=aws.sqs,
-        trials=MemoryCrashCounter(),
-        is_bulk="work_bulk".__eq__,
-    )
+    bulk = Queue("work_bulk", dead_letters="work_dlq", bulk=True)
+    broker = SQSBroker(environment["QUEUE_NAMESPACE"], aws.sqs, queues=[bulk])
     broker.declare_queue("work_bulk")
     dramatiq.actor(work, actor_name="echo", queue_name="work", broker=broker)
     return broker
@@ -73,7 +67,7 @@ def send(broker: SQSBroker, queue: str, names: list[str]) -> None:
 
 
 def leased(broker: SQSBroker, queue: str) -> int:
-    return sum(len(consumer.leases) for consumer in broker.consumers if consumer.queue_name == queue)
+    return sum(len(consumer.leases) for consumer in broker.in_hand.consumers if consumer.queue.name == queue)
 
 
 def test_a_live_message_starts_before_bulk_messages_received_earlier(broker, work, start) -> None:
@@ -81,7 +75,7 @@ def test_a_live_message_starts_before_bulk_messages_received_earlier(broker, wor
     send(broker, "work_bulk", [f"bulk {n}" for n in range(40)])
     worker = start(1)
     wait_for(lambda: work.started)
-    for consumer in broker.consumers:
+    for consumer in broker.in_hand.consumers:
         consumer.prefetch = 10
         consumer.wake()
     wait_for(lambda: worker.work_queue.qsize() >= 5)
@@ -114,9 +108,9 @@ def test_no_bulk_message_is_received_while_live_messages_wait(broker, work, star
     # Given a worker with one thread, live messages in progress and waiting, and room for many bulk messages
     send(broker, "work", ["live 1", "live 2"])
     start(1)
-    wait_for(lambda: work.started and broker.has_live_waiting)
+    wait_for(lambda: work.started and broker.in_hand.has_live_waiting)
     send(broker, "work_bulk", [f"bulk {n}" for n in range(30)])
-    (bulk,) = [consumer for consumer in broker.consumers if consumer.bulk]
+    (bulk,) = [consumer for consumer in broker.in_hand.consumers if consumer.queue.bulk]
     bulk.prefetch = 20
     bulk.wake()
     # Then bulk messages are received only by the poll that was already open,
@@ -150,9 +144,9 @@ def test_a_message_whose_lease_was_lost_is_not_started(broker, work, start) -> N
     wait_for(lambda: work.started == ["in progress"])
     send(broker, "work_bulk", ["bulk"])
     wait_for(lambda: worker.work_queue.qsize() == 1)
-    (consumer,) = [each for each in broker.consumers if each.bulk]
+    (consumer,) = [each for each in broker.in_hand.consumers if each.queue.bulk]
     # When its lease ends, as it does after 15 minutes,
-    consumer.stop()
+    die(consumer)
     consumer.leases._lose(list(consumer.leases._held.values()))
     work.let(10)
     # then it is neither started nor deleted, because another worker has it.

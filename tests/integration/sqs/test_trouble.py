@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 from uuid import NAMESPACE_DNS, uuid5
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from dramatiq_sqs.exceptions import MessageTooLarge
 
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES
+from pipeline.sqs.settlement import Bury, Plan, Settling
 from pipeline.sqs.wire import Reason, SendEntry, SendFailed, decode, encode
-from tests.support.echo import broker, clock, consume, count_requests, counts, dead_letters, message, take
+from tests.support.echo import broker, clock, consume, count_requests, counts, dead_letters, done, message, take
 from tests.support.waiting import wait_for
 
 __all__ = ["broker", "clock", "consume"]  # fixtures
@@ -21,9 +23,10 @@ def test_a_failed_message_becomes_a_dead_letter_with_its_reason(broker, consume)
     sent = broker.enqueue(message("bad"))
     (received,) = take(consumer := consume())
     reason = Reason("too_large", "It is too large.", stage="work", attempts=3, first=0.0, last=90.0)
-    received.fail_with(reason)
-    assert received.failed
-    consumer.nack(received)
+    settling = Settling(received, received.original, lambda: Plan(Bury(reason)), broker, random.Random(1))
+    assert settling.step() is None
+    received.ending = settling.ending
+    consumer.ack(received)
     ((body, attributes),) = wait_for(lambda: dead_letters(broker))
     assert decode(body).message_id == sent.message_id
     assert attributes == {
@@ -50,9 +53,6 @@ def test_a_failed_message_becomes_a_dead_letter_with_its_reason(broker, consume)
         encode(message("secret-word", options={"due": None})),
         encode(message("secret-word", options={"due": 99999999999999, "group": "not good"})),
         encode(message("secret-word", options={"due": 2**62})),
-        encode(message("secret-word", options={"suspect": [1]})),
-        encode(message("secret-word", options={"suspect": -1})),
-        encode(message("secret-word", options={"first": "two\nlines"})),
         encode(message("secret-word", options={"attempts": {"source": -1000}})),
         encode(message("secret-word", options={"attempts": {"source": 2**70}})),
         encode(message("secret-word", options={"attempts": {"source": "x"}})),
@@ -141,7 +141,7 @@ def test_errors_while_receiving_and_deleting_are_retried(broker, consume) -> Non
     # When messages are received and acknowledged, then all of them are finally deleted.
     consumer = consume()
     for each in take(consumer, 3):
-        consumer.ack(each)
+        done(consumer, each)
     wait_for(lambda: counts(broker) == (0, 0, 0))
     assert left == {"ReceiveMessage": 0, "DeleteMessageBatch": 0}
 
@@ -149,7 +149,7 @@ def test_errors_while_receiving_and_deleting_are_retried(broker, consume) -> Non
 def test_a_body_too_large_for_its_reason_goes_to_staging(broker, consume) -> None:
     # Given an invalid body just under SQS's limit
     kept: list[bytes] = []
-    broker.claim_check = lambda body: kept.append(body) or "key-1"
+    broker.sender._oversize = lambda body: kept.append(body) or "key-1"
     body = "x" * MAX_MESSAGE_BYTES
     broker.client.send_message(QueueUrl=broker.queue_url("work"), MessageBody=body)
     consume()
@@ -164,3 +164,31 @@ def test_a_dead_letter_of_a_message_with_an_absurd_timestamp_is_kept(broker, con
     ((_, attributes),) = dead_letters(broker)
     assert attributes["error_code"] == "bad_job"
     assert "first_at" not in attributes
+
+
+def test_message_groups_are_tried_once_on_an_endpoint_without_fair_queues(broker) -> None:
+    # Given an endpoint that refuses message groups on standard queues
+    def refuse(params, **_) -> None:
+        if any("MessageGroupId" in entry for entry in params["Entries"]):
+            text = "The request include parameter MessageGroupId which is not valid for this queue type"
+            raise ClientError({"Error": {"Code": "InvalidParameterValue", "Message": text}}, "SendMessageBatch")
+
+    broker.queue_url("work")
+    broker.client.meta.events.register(
+        "provide-client-params.sqs.SendMessageBatch", lambda params, **kw: refuse(params)
+    )
+    requests = count_requests(broker)
+    # When messages with groups are sent, then they arrive, and later sends omit the group.
+    grouped = [message(n, options={"group": "FOLDER"}) for n in range(3)]
+    assert broker.enqueue_many(grouped) == [None] * 3
+    broker.enqueue(grouped[0])
+    assert counts(broker)[0] == 4
+    assert requests["SendMessageBatch"] == 2
+
+
+def test_a_group_travels_with_its_message(broker) -> None:
+    broker.enqueue(message("x", options={"group": "FOLDER"}))
+    received = broker.client.receive_message(
+        QueueUrl=broker.queue_url("work"), MessageSystemAttributeNames=["MessageGroupId"]
+    )
+    assert received["Messages"][0]["Attributes"]["MessageGroupId"] == "FOLDER"

@@ -15,7 +15,6 @@ from pipeline.schedule import Schedule
 from pipeline.settings import get_settings
 from pipeline.sweeps import run_state, sweep
 from pipeline.sweeps.documents import CHANNELS, EPISODES
-from pipeline.worker import settlement
 from tests.integration.conftest import worker_of
 from tests.support.dead import counts, taken
 from tests.support.waiting import wait_for
@@ -124,7 +123,6 @@ def test_a_page_whose_jobs_sqs_refuses_is_retried(worker, monkeypatch):
         return [*enqueue_many(messages[:1]), refused[0]]
 
     monkeypatch.setattr(pipeline.actors.broker, "enqueue_many", refuses_once)
-    monkeypatch.setattr(settlement, "RELEASE_DELAY", 0)
     # When a run is started, then it ends only once both are sent.
     run = sweeping.start(EPISODES, limit=None)
     wait_for(lambda: run_state.load(run).walked)

@@ -1,0 +1,161 @@
+"""What a process has in hand: the state that its consumers, its worker threads and its health checks share."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from queue import PriorityQueue
+from typing import TYPE_CHECKING, Any
+
+from pipeline.sqs.leases import Lease
+from pipeline.sqs.queues import LONG_POLL
+
+if TYPE_CHECKING:
+    from pipeline.sqs.consumer import SQSConsumer
+
+
+class LaneQueue(PriorityQueue[Any]):
+    """The messages that wait for a worker's threads: a bulk message starts only when no live message is waiting.
+
+    dramatiq orders its work queue by the actor's priority and by arrival. Here all bulk messages are at its end, and
+    dramatiq's order applies within each lane.
+
+    Args:
+        is_bulk: Whether a queue belongs to the bulk lane.
+        on_live_empty: Called when a thread takes the last waiting live message.
+
+    Attributes:
+        live: The number of waiting live messages.
+    """
+
+    def __init__(self, is_bulk: Callable[[str], bool], on_live_empty: Callable[[], None]) -> None:
+        super().__init__()
+        self._is_bulk = is_bulk
+        self._on_live_empty = on_live_empty
+        self.live = 0
+
+    def _put(self, item: Any) -> None:
+        bulk = self._is_bulk(item.message.queue_name)
+        self.live += not bulk
+        heappush(self.queue, (bulk, item))
+
+    def _get(self) -> Any:
+        bulk, item = heappop(self.queue)
+        self.live -= not bulk
+        if not (bulk or self.live):
+            self._on_live_empty()
+        return item
+
+
+class Solo:
+    """The permission to have a quarantined message in hand.
+
+    A process has one message of all its quarantine queues at most, so if it dies, only that message is received once
+    more. The queues take turns, in the order in which they asked.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._queues: list[str] = []
+        self._asking: deque[str] = deque()
+        self._holder: str | None = None
+        self._empty_polls = 0  # in a row
+
+    def join(self, queue_name: str) -> None:
+        """Take part."""
+        with self._lock:
+            self._queues.append(queue_name)
+
+    def leave(self, queue_name: str) -> None:
+        """Take part no longer."""
+        with self._lock:
+            self._queues.remove(queue_name)
+            if queue_name in self._asking:
+                self._asking.remove(queue_name)
+        self.give_back(queue_name, found=False)
+
+    def take(self, queue_name: str) -> bool:
+        """Return whether it is this queue's turn, which lasts until it gives the permission back."""
+        with self._lock:
+            if self._holder is None:
+                if queue_name not in self._asking:
+                    self._asking.append(queue_name)
+                if self._asking[0] == queue_name:
+                    self._holder = self._asking.popleft()
+            elif queue_name not in (self._holder, *self._asking):
+                self._asking.append(queue_name)
+            return self._holder == queue_name
+
+    def give_back(self, queue_name: str, *, found: bool) -> None:
+        """End the turn of a queue, in which a message was found or not."""
+        with self._lock:
+            if self._holder != queue_name:
+                return
+            self._holder = None
+            self._empty_polls = 0 if found else self._empty_polls + 1
+        self._wake()
+
+    @property
+    def poll(self) -> int:
+        """How long to poll, in seconds: not at all until every queue was found empty, and then each for its share."""
+        return 0 if self._empty_polls < len(self._queues) else max(1, LONG_POLL // len(self._queues))
+
+
+class InHand:
+    """What this process has in hand.
+
+    Attributes:
+        consumers: The consumers, in the order in which they were made.
+        solo: The permission to have a quarantined message in hand.
+        work_queue: The messages that wait for a thread, once the worker has booted.
+        stopping: Set once the process is told to stop.
+    """
+
+    def __init__(self) -> None:
+        self.consumers: list[SQSConsumer] = []
+        self.solo = Solo(self._wake_quarantine)
+        self.work_queue: LaneQueue | None = None
+        self.stopping = threading.Event()
+        self._working: set[Lease] = set()
+
+    def begin(self, lease: Lease) -> None:
+        """Note that a thread works on a message."""
+        self._working.add(lease)
+
+    def end(self, lease: Lease) -> None:
+        """Note that no thread works on a message any more."""
+        self._working.discard(lease)
+
+    @property
+    def working(self) -> int:
+        """How many messages threads are working on. Each may soon lead to another send."""
+        return len(self._working)
+
+    @property
+    def has_live_waiting(self) -> bool:
+        """Whether a live message is waiting for a thread of this process."""
+        return self.work_queue is not None and self.work_queue.live > 0
+
+    @property
+    def lease_count(self) -> int:
+        """How many messages this process leases."""
+        return sum(len(consumer.leases) for consumer in list(self.consumers))
+
+    def stop(self) -> None:
+        """Receive and start nothing more, and release at once what no thread has started."""
+        self.stopping.set()
+        for consumer in list(self.consumers):
+            consumer.give_back()
+
+    def wake(self) -> None:
+        """Let every consumer check again whether it may receive."""
+        for consumer in list(self.consumers):
+            consumer.wake()
+
+    def _wake_quarantine(self) -> None:
+        for consumer in list(self.consumers):
+            if consumer.queue.is_quarantine:
+                consumer.wake()

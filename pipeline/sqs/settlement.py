@@ -1,0 +1,140 @@
+"""Settlement: how a received message ends, as data, and the executor that carries it out.
+
+A message that nothing was decided about is released, so only a confirmed settlement can delete.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import dramatiq
+from dramatiq.errors import BrokerConnectionError
+from dramatiq.logging import get_logger
+
+from pipeline.errors import RetryableError
+from pipeline.sqs.leases import sqs_backoff
+from pipeline.sqs.wire import Reason, describe
+
+#: Seconds until a message that cannot be settled is received again.
+RELEASE_DELAY = 15
+
+
+@dataclass(frozen=True)
+class Delete:
+    """It is done."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """It is neither done nor failed, and is received again after some seconds."""
+
+    after: int = 0
+
+
+@dataclass(frozen=True)
+class Bury:
+    """It becomes a dead letter with a reason."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class Enqueue:
+    """Send a message, to be received after `delay` milliseconds."""
+
+    message: dramatiq.Message[Any]
+    delay: int = 0
+
+
+@dataclass(frozen=True)
+class Letter:
+    """Send a message to the dead-letter queue of its queue, with a reason."""
+
+    message: dramatiq.Message[Any]
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a message ends, and what is sent before that, in order."""
+
+    ending: Delete | Release | Bury = Release()
+    sends: tuple[Enqueue | Letter, ...] = ()
+
+
+class Outbox(Protocol):
+    """What sends. Each method returns once SQS has confirmed the message."""
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> object:
+        """Send a message, to be received after `delay` milliseconds."""
+
+    def give_up(self, message: dramatiq.Message[Any], reason: Reason) -> None:
+        """Send a message to the dead-letter queue of its queue."""
+
+
+class Settling:
+    """The settlement of one message, which may have to wait for SQS.
+
+    Args:
+        message: The message. Logs show its text.
+        original: What becomes a dead letter if the message does.
+        decide: Returns the plan. It is called until it succeeds.
+        outbox: Sends.
+        rng: Draws the jitter of waits.
+
+    Attributes:
+        ending: How the message ends, once everything before that is confirmed; until then it is to be released.
+    """
+
+    def __init__(
+        self,
+        message: object,
+        original: dramatiq.Message[Any],
+        decide: Callable[[], Plan],
+        outbox: Outbox,
+        rng: random.Random,
+    ) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self._message = message
+        self._original = original
+        self._decide = decide
+        self._outbox = outbox
+        self._plan: Plan | None = None
+        self._sends: list[Enqueue | Letter] = []
+        self._backoff = sqs_backoff(rng)
+        self.ending: Delete | Release = Release()
+
+    def step(self) -> float | None:
+        """Carry out what is not confirmed yet. It never raises.
+
+        Returns:
+            Seconds until the next attempt, or None once the message has its ending.
+        """
+        try:
+            self._carry_out()
+        except (BrokerConnectionError, RetryableError) as failure:
+            wait = self._backoff.next()
+            self.logger.warning("%s cannot be settled (%s). Next attempt in %.1f s.", self._message, failure, wait)
+            return wait
+        except BaseException as failure:  # a time limit of dramatiq's own may strike late
+            self.logger.error("%s cannot be settled: %s", self._message, describe(failure))
+            self.ending = Release(RELEASE_DELAY)
+        return None
+
+    def _carry_out(self) -> None:
+        plan = self._plan
+        if plan is None:
+            plan = self._plan = self._decide()
+            own = [Letter(self._original, plan.ending.reason)] if isinstance(plan.ending, Bury) else []
+            self._sends = [*plan.sends, *own]
+        while self._sends:
+            match self._sends[0]:
+                case Enqueue(message, delay):
+                    self._outbox.enqueue(message, delay=delay)
+                case Letter(message, reason):
+                    self._outbox.give_up(message, reason)
+            del self._sends[0]
+        self.ending = Delete() if isinstance(plan.ending, Bury) else plan.ending

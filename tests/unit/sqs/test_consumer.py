@@ -1,0 +1,411 @@
+"""The consumer, stepped: what is received, handed on, sent elsewhere and given back, on a scripted SQS."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from pipeline.errors import RetryableError
+from pipeline.sqs.admission import GIVE_UP_AT, QUARANTINE_AT
+from pipeline.sqs.broker import SQSBroker
+from pipeline.sqs.consumer import SQSConsumer
+from pipeline.sqs.leases import MAX_LEASE, MAX_UNDELETED
+from pipeline.sqs.message import SQSMessage
+from pipeline.sqs.queues import MAX_MESSAGE_BYTES, MAX_RECEIVES, Queue
+from pipeline.sqs.settlement import Delete
+from pipeline.sqs.wire import encode
+from tests.support.scripted_sqs import Entry, MovedClock, ScriptedSQS, confirm, confirm_nothing, fail
+
+SEND, DELETE, CHANGE, RECEIVE = (
+    "send_message_batch",
+    "delete_message_batch",
+    "change_message_visibility_batch",
+    "receive_message",
+)
+
+
+class StillLoop:
+    """Stands for a thread that only the test steps."""
+
+    is_alive = False
+    last_step = 0.0
+
+    def __init__(self, name: str, step: Callable[[], float | None]) -> None:
+        self.woken = 0
+
+    def start(self) -> None: ...
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def end(self) -> None: ...
+
+
+@pytest.fixture
+def clock() -> MovedClock:
+    return MovedClock()
+
+
+@pytest.fixture
+def sqs() -> ScriptedSQS:
+    return ScriptedSQS()
+
+
+@pytest.fixture
+def broker(sqs: ScriptedSQS, clock: MovedClock) -> SQSBroker:
+    broker = SQSBroker(
+        "test",
+        lambda: sqs,
+        queues=[Queue("bulk", dead_letters="work_dlq", bulk=True)],
+        quarantine={"work": "poison", "other": "other_poison"},
+        clock=clock,
+        rng=random.Random(1),
+        loop=StillLoop,
+    )
+    dramatiq.actor(lambda *args: None, actor_name="echo", queue_name="work", broker=broker)
+    for queue in ("bulk", "other", "plain"):
+        broker.declare_queue(queue)
+    return broker
+
+
+def message(*args: Any, queue: str = "work", **options: Any) -> dramatiq.Message[Any]:
+    return dramatiq.Message(queue_name=queue, actor_name="echo", args=args, kwargs={}, options=options)
+
+
+def arrive(
+    sqs: ScriptedSQS, name: str, *, receives: int = 1, queue: str = "work", body: str = "", **options: Any
+) -> str:
+    """Make a message wait in SQS; returns its body."""
+    body = body or encode(message(name, queue=queue, **options))
+    sqs.waiting.append(
+        {
+            "MessageId": name,
+            "ReceiptHandle": f"handle of {name}",
+            "Body": body,
+            "Attributes": {"ApproximateReceiveCount": str(receives)},
+        }
+    )
+    return body
+
+
+def took(consumer: SQSConsumer) -> list[SQSMessage]:
+    taken = []
+    while (received := consumer.take()) is not None:
+        taken.append(received)
+    return taken
+
+
+def sent_to(sqs: ScriptedSQS, queue: str) -> list[Entry]:
+    return [e for entries in sqs.of(SEND) for e in entries if e["QueueUrl"] == f"http://sqs/test_{queue}"]
+
+
+def down(entries: Any) -> Any:
+    raise EndpointConnectionError(endpoint_url="http://down")
+
+
+def delete_all(consumer: SQSConsumer, clock: MovedClock) -> None:
+    consumer.leases.step()
+    clock.now += 1
+    consumer.leases.step()
+
+
+def test_received_messages_are_handed_on_with_their_leases(broker, sqs) -> None:
+    consumer = broker.consume("work", prefetch=4)
+    arrive(sqs, "a")
+    arrive(sqs, "b", receives=QUARANTINE_AT - 1)
+    assert consumer.step() == 0
+    assert [(each.sqs_id, each.receives) for each in took(consumer)] == [("a", 1), ("b", 3)]
+    assert len(consumer.leases) == 2
+
+
+def test_a_message_that_nothing_was_decided_about_is_released_and_not_deleted(broker, sqs, clock) -> None:
+    consumer = broker.consume("work", prefetch=4)
+    arrive(sqs, "a")
+    consumer.step()
+    (received,) = took(consumer)
+    for end in (consumer.ack, consumer.nack):
+        end(received)
+    delete_all(consumer, clock)
+    assert sqs.of(DELETE) == []
+    assert sqs.of(CHANGE)[0][0]["VisibilityTimeout"] == 0
+
+
+def test_messages_of_a_batch_that_go_elsewhere_are_sent_together(broker, sqs, clock) -> None:
+    # Given a batch of messages that are not due, were received often, or are invalid
+    consumer = broker.consume("work", prefetch=20)
+    later = int((clock.time() + 7200) * 1000)
+    for n in range(4):
+        arrive(sqs, f"hop {n}", due=later)
+    bodies = [arrive(sqs, f"often {n}", receives=QUARANTINE_AT) for n in range(3)]
+    arrive(sqs, "bad 1", body="no json")
+    arrive(sqs, "bad 2", body="{}")
+    arrive(sqs, "good")
+    # When it is received
+    consumer.step()
+    # Then each queue receives one request, with unchanged bodies for quarantine,
+    assert [len(entries) for entries in sqs.of(SEND)] == [4, 3, 2]
+    assert [entry["DelaySeconds"] for entry in sent_to(sqs, "work")] == [900] * 4
+    assert [entry["MessageBody"] for entry in sent_to(sqs, "poison")] == bodies
+    assert [entry["MessageBody"] for entry in sent_to(sqs, "work_dlq")] == ["no json", "{}"]
+    # they are deleted, and the good message is in progress.
+    assert [each.sqs_id for each in took(consumer)] == ["good"]
+    delete_all(consumer, clock)
+    assert sum(map(len, sqs.of(DELETE))) == 9
+
+
+def test_a_flood_of_hops_takes_two_requests_for_ten(broker, sqs, clock) -> None:
+    # Given 600 hops in front of a live message, while every thread is busy
+    consumer = broker.consume("work", prefetch=32)
+    for n in range(16):
+        arrive(sqs, f"busy {n}")
+    while len(consumer.leases) < 16:
+        consumer.step()
+        clock.now += 0.1
+    busy = took(consumer)
+    for each in busy:
+        broker.in_hand.begin(each.lease)
+    later = int((clock.time() + 7200) * 1000)
+    for n in range(600):
+        arrive(sqs, f"hop {n}", due=later)
+    arrive(sqs, "live")
+    sqs.requests.clear()
+    # When the consumer works them off
+    waits = []
+    clock.now += 1
+    while not (live := took(consumer)):
+        waits.append(consumer.step())
+        consumer.leases.step()
+        assert len(waits) < 100
+    # Then it makes a receive and a send for each ten, and never waits for other threads: at 15 ms, 300 hops a second.
+    assert [each.sqs_id for each in live] == ["live"]
+    assert (len(sqs.of(RECEIVE)), len(sqs.of(SEND))) == (61, 60)
+    assert set(waits[:-1]) == {0}
+
+
+def test_what_cannot_be_sent_is_kept_and_nothing_is_received_meanwhile(broker, sqs, clock) -> None:
+    # Given an SQS that refuses sends for far longer than an actor may take
+    consumer = broker.consume("work", prefetch=20)
+    arrive(sqs, "bad", body="no json")
+    sqs.answers[SEND] = down
+    waits = []
+    until = clock.now + 2 * MAX_LEASE
+    while clock.now < until:
+        waits.append(consumer.step())
+        consumer.leases.step()
+        clock.now += min(waits[-1] or 1.0, 15.0)
+    # Then the message stays leased, one receive was made, and the waits grow and vary.
+    assert (len(consumer.leases), len(sqs.of(RECEIVE)), sqs.of(DELETE)) == (1, 1, [])
+    assert 7.5 <= min(waits[-9:]) < max(waits[-9:]) <= 15
+    # When SQS accepts sends again, then it is sent and deleted.
+    sqs.answers[SEND] = confirm
+    consumer.step()
+    delete_all(consumer, clock)
+    assert [entry["MessageBody"] for entry in sent_to(sqs, "work_dlq")][-1:] == ["no json"]
+    assert sum(map(len, sqs.of(DELETE))) == 1
+
+
+def test_only_what_was_not_confirmed_is_sent_again(broker, sqs, clock) -> None:
+    consumer = broker.consume("work", prefetch=20)
+    for n in range(3):
+        arrive(sqs, f"bad {n}", body=f"no json {n}")
+    sqs.answers[SEND] = lambda entries: {"Successful": [{"Id": "1"}]}
+    wait = consumer.step()
+    clock.now += wait
+    sqs.answers[SEND] = confirm
+    consumer.step()
+    assert [[entry["MessageBody"] for entry in entries] for entries in sqs.of(SEND)] == [
+        ["no json 0", "no json 1", "no json 2"],
+        ["no json 0", "no json 2"],
+    ]
+
+
+def test_a_body_too_large_for_its_reason_waits_for_its_store(broker, sqs, clock) -> None:
+    answers: list[Any] = [RetryableError("s3_error", "S3 is down."), "key-1"]
+
+    def store(body: bytes) -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    broker.sender._oversize = store
+    consumer = broker.consume("work", prefetch=4)
+    arrive(sqs, "bad", body="x" * MAX_MESSAGE_BYTES)
+    clock.now += consumer.step()
+    assert sqs.of(SEND) == []
+    consumer.step()
+    ((letter,),) = sqs.of(SEND)
+    assert letter["MessageAttributes"]["staging_key"]["StringValue"] == "key-1"
+
+
+def test_a_hop_while_deletes_are_refused_is_sent_once(broker, sqs, clock) -> None:
+    # Given a message that moved to quarantine, and whose delete SQS refuses
+    consumer = broker.consume("work", prefetch=4)
+    arrive(sqs, "often", receives=QUARANTINE_AT)
+    sqs.answers[DELETE] = fail
+    consumer.step()
+    delete_all(consumer, clock)
+    # When SQS delivers it again and again
+    for receives in range(QUARANTINE_AT + 1, 30):
+        arrive(sqs, "often", receives=receives)
+        clock.now += 1
+        consumer.step()
+        consumer.leases.step()
+    # Then it was sent once.
+    assert len(sent_to(sqs, "poison")) == 1
+
+
+def test_nothing_is_received_while_too_many_deletes_are_refused(broker, sqs, clock) -> None:
+    consumer = broker.consume("work", prefetch=1000)
+    sqs.answers[DELETE] = fail
+    for n in range(MAX_UNDELETED + 50):
+        arrive(sqs, str(n))
+    for _ in range(60):
+        consumer.step()
+        clock.now += 1
+        for received in took(consumer):
+            received.ending = Delete()
+            consumer.ack(received)
+    assert len(sqs.waiting) == 50
+    sqs.answers[DELETE] = confirm
+    clock.now += 15
+    consumer.leases.step()
+    consumer.step()
+    assert len(sqs.waiting) == 40
+
+
+def test_a_queue_without_quarantine_buries_at_its_last_receive(broker, sqs, clock) -> None:
+    consumer = broker.consume("plain", prefetch=4)
+    arrive(sqs, "a", receives=MAX_RECEIVES - 1, queue="plain")
+    arrive(sqs, "b", receives=MAX_RECEIVES, queue="plain")
+    consumer.step()
+    assert [each.sqs_id for each in took(consumer)] == ["a"]
+    ((letter,),) = sqs.of(SEND)
+    assert letter["QueueUrl"].endswith("plain_dlq")
+    assert letter["MessageAttributes"]["error_code"]["StringValue"] == "worker_crashed"
+
+
+def test_a_quarantined_message_keeps_its_home_queue_and_its_first_id(broker, sqs) -> None:
+    # Given a message that moves from a bulk queue to quarantine
+    broker.queues._quarantine["bulk"] = "poison"
+    broker.queues._used.pop("bulk")
+    broker.declare_queue("bulk")
+    consumer = broker.consume("bulk", prefetch=16)
+    body = arrive(sqs, "first id", receives=QUARANTINE_AT, queue="bulk")
+    consumer.step()
+    ((entry,),) = sqs.of(SEND)
+    assert entry["MessageBody"] == body
+    # When it is received there
+    sqs.waiting = [
+        {"MessageId": "x", "ReceiptHandle": "y", "Body": body, "MessageAttributes": entry["MessageAttributes"]}
+    ]
+    poison = broker.consume("poison")
+    poison.step()
+    (received,) = took(poison)
+    # Then dramatiq sees the queue that it came from, and retries go home.
+    assert (received.queue_name, received.original.queue_name, received.sqs_id) == ("poison", "bulk", "first id")
+
+
+@pytest.mark.parametrize("receives", [1, GIVE_UP_AT - 1, GIVE_UP_AT, GIVE_UP_AT + 3])
+def test_a_quarantined_message_is_given_up_at_its_third_receive(broker, sqs, receives: int) -> None:
+    consumer = broker.consume("poison")
+    arrive(sqs, "a", receives=receives)
+    consumer.step()
+    (received,) = took(consumer)
+    assert received.is_given_up == (receives >= GIVE_UP_AT)
+
+
+def test_a_process_has_one_quarantined_message_in_hand(broker, sqs, clock) -> None:
+    # Given two quarantine queues, and a message received from one of them
+    first, second = broker.consume("poison", prefetch=8), broker.consume("other_poison", prefetch=8)
+    arrive(sqs, "a")
+    arrive(sqs, "b", queue="other")
+    first.step()
+    (received,) = took(first)
+    # When it is finished, but SQS has not confirmed its delete, then neither queue receives.
+    received.ending = Delete()
+    first.ack(received)
+    sqs.answers[DELETE] = confirm_nothing
+    for _ in range(5):
+        first.leases.step()
+        assert (first.step(), second.step()) == (None, None)
+        clock.now += 1
+    # When it is confirmed, without waiting for a full batch, then the other queue has its turn.
+    sqs.answers[DELETE] = confirm
+    clock.now += 15
+    first.leases.step()
+    assert first.step() is None
+    second.step()
+    assert [each.sqs_id for each in took(second)] == ["b"]
+
+
+def test_empty_quarantine_queues_share_the_longest_poll(broker, sqs, clock) -> None:
+    consumers = [broker.consume(queue) for queue in ("poison", "other_poison")]
+    for _ in range(3):
+        for consumer in consumers:
+            consumer.step()
+    polls = [request["WaitTimeSeconds"] for (request,) in sqs.of(RECEIVE)]
+    assert polls == [0, 0, 10, 10, 10, 10]
+
+
+def test_a_failed_receive_ends_the_turn_of_a_quarantine_queue(broker, sqs, clock) -> None:
+    first, second = broker.consume("poison"), broker.consume("other_poison")
+    receive, sqs.receive_message = sqs.receive_message, down
+    assert first.step() > 0
+    sqs.receive_message = receive
+    arrive(sqs, "b", queue="other")
+    second.step()
+    assert len(took(second)) == 1
+
+
+def test_a_stop_gives_back_what_was_not_started_without_waiting_for_sqs(broker, sqs, clock) -> None:
+    # Given messages that no thread has taken, and one that could not be sent
+    consumer = broker.consume("work", prefetch=8)
+    arrive(sqs, "a")
+    arrive(sqs, "bad", body="no json")
+    sqs.answers[SEND] = down
+    consumer.step()
+    sqs.requests.clear()
+    # When the process is told to stop, then no request is made by the thread that was told,
+    broker.in_hand.stop()
+    assert sqs.requests == []
+    # and the consumer's own threads release both.
+    assert consumer.step() is None
+    consumer.leases.step()
+    assert [sorted(batch) for batch in sqs.handles(CHANGE)] == [["handle of a", "handle of bad"]]
+    assert took(consumer) == []
+
+
+def test_what_a_poll_returns_after_the_stop_is_released(broker, sqs) -> None:
+    consumer = broker.consume("work", prefetch=8)
+    arrive(sqs, "a")
+    receive = sqs.receive_message
+
+    def stop_meanwhile(**request: Any) -> Any:
+        broker.in_hand.stopping.set()
+        return receive(**request)
+
+    sqs.receive_message = stop_meanwhile
+    consumer.step()
+    assert took(consumer) == []
+    consumer.leases.step()
+    assert sqs.handles(CHANGE) == [["handle of a"]]
+
+
+def test_a_closed_consumer_releases_and_deletes_at_once(broker, sqs) -> None:
+    consumer = broker.consume("work", prefetch=8)
+    arrive(sqs, "a")
+    arrive(sqs, "b")
+    consumer.step()
+    finished = consumer.take()
+    finished.ending = Delete()
+    consumer.ack(finished)
+    consumer.close()
+    consumer.leases.step()
+    assert (sqs.handles(CHANGE), sqs.handles(DELETE)) == ([["handle of b"]], [["handle of a"]])
+    assert broker.in_hand.consumers == []
