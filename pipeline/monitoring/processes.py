@@ -20,7 +20,7 @@ import pymongo
 from pymongo.errors import PyMongoError
 
 from pipeline.clients import mongo
-from pipeline.stages import GIANT_QUEUES, STAGES, stage_of_queue
+from pipeline.stages import GIANT_QUEUES, QUARANTINE_QUEUES, STAGES, stage_of_queue
 from pipeline.version import version
 
 logger = logging.getLogger(__name__)
@@ -155,10 +155,12 @@ def process_type(queues: Iterable[str]) -> str:
 
     >>> process_type(["upload_bulk", "upload"]), process_type(["sweep_channels"]), process_type(["fetch", "resize"])
     ('upload', 'sweep', 'fetch+resize')
-    >>> process_type(["resize_giant", "resize_giant_bulk"])
-    'giants'
+    >>> process_type(["resize_giant", "resize_giant_bulk"]), process_type(["fetch_quarantine", "notify_quarantine"])
+    ('giants', 'quarantine')
     """
     queues = set(queues)
+    if queues and queues.issubset(QUARANTINE_QUEUES.values()):
+        return "quarantine"
     if queues and queues <= GIANT_QUEUES:
         return "giants"
     names = {stage.name if (stage := stage_of_queue(queue)) else queue.partition("_")[0] for queue in queues}

@@ -6,9 +6,9 @@ context ends: nothing can be raised in the thread after that.
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 
 from dramatiq.middleware import TimeLimitExceeded
@@ -16,6 +16,9 @@ from dramatiq.threading import raise_thread_exception
 
 #: Seconds between two looks at the deadlines.
 INTERVAL = 1.0
+
+#: Seconds within which an exception arrives that was raised in a running thread.
+ARRIVAL = 0.1
 
 
 class _Watch:
@@ -34,11 +37,10 @@ class _Watch:
                 self._thread = threading.Thread(target=self._run, name="time-limits", daemon=True)
                 self._thread.start()
 
-    def remove(self, thread: int) -> None:
+    def remove(self, thread: int) -> bool:
+        """Take the deadline of a thread away; returns whether it has passed, and the exception was raised."""
         with self._lock:
-            self._deadlines.pop(thread, None)
-            # An exception that was raised in this thread and has not arrived yet is taken back.
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)
+            return self._deadlines.pop(thread, None) is None
 
     def _run(self) -> None:
         while True:
@@ -65,4 +67,6 @@ class TimeLimit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        _watch.remove(threading.get_ident())
+        if _watch.remove(threading.get_ident()) and kind is not TimeLimitExceeded:
+            with suppress(TimeLimitExceeded):  # it may still be on its way, although the work is done
+                time.sleep(ARRIVAL)

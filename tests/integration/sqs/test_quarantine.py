@@ -15,15 +15,24 @@ from tests.support.echo import counts, die, done, message, take
 from tests.support.waiting import wait_for
 
 
+def a_broker(namespace: str) -> SQSBroker:
+    broker = SQSBroker(namespace, aws.sqs, quarantine={"work": "quarantine"}, visibility=2)
+    dramatiq.actor(lambda *args: None, actor_name="echo", queue_name="work", broker=broker)
+    return broker
+
+
+@pytest.fixture
+def broker(environment: dict[str, str]) -> SQSBroker:
+    return a_broker(environment["QUEUE_NAMESPACE"])
+
+
 @pytest.fixture
 def process(environment: dict[str, str]) -> Iterator[Callable[..., SQSConsumer]]:
     """Return a function that starts a process: a broker of its own, with one consumer."""
     made: list[SQSConsumer] = []
 
     def start(queue: str, prefetch: int = 1) -> SQSConsumer:
-        broker = SQSBroker(environment["QUEUE_NAMESPACE"], aws.sqs, quarantine={"work": "quarantine"}, visibility=2)
-        dramatiq.actor(lambda *args: None, actor_name="echo", queue_name="work", broker=broker)
-        made.append(broker.consume(queue, prefetch=prefetch))
+        made.append(a_broker(environment["QUEUE_NAMESPACE"]).consume(queue, prefetch=prefetch))
         return made[-1]
 
     yield start
@@ -31,10 +40,8 @@ def process(environment: dict[str, str]) -> Iterator[Callable[..., SQSConsumer]]
         consumer.close()
 
 
-def test_a_killer_is_given_up_and_its_neighbours_run(process) -> None:
+def test_a_killer_is_given_up_and_its_neighbours_run(broker, process) -> None:
     # Given three messages that three dead workers received together
-    broker = process("quarantine")._broker
-    die(broker.in_hand.consumers[0])
     broker.enqueue_many([message(name) for name in ("first", "kills", "last")])
     for _ in range(3):
         take(worker := process("work", prefetch=3), 3)
@@ -69,10 +76,8 @@ def test_a_killer_is_given_up_and_its_neighbours_run(process) -> None:
     wait_for(lambda: counts(broker, "quarantine") == (0, 0, 0))
 
 
-def test_a_stop_is_not_counted_against_a_quarantined_message(process) -> None:
+def test_a_stop_is_not_counted_against_a_quarantined_message(broker, process) -> None:
     # Given a message in quarantine
-    broker = process("quarantine")._broker
-    die(broker.in_hand.consumers[0])
     broker.send("quarantine", [broker.sender.entry(message("innocent"))])
     # When the processes that received it are stopped, started or not
     for _ in range(4):

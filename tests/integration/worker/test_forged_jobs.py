@@ -79,7 +79,6 @@ def test_a_producer_without_the_key_sends_payloads_of_any_size(job_key: None, mo
     lazy.forget()
     message = {"image_url": "https://[", "redirect_queue": "nowhere", "note": "x" * 500_000}
     broker.namespace = get_settings().queue_namespace
-    broker._urls.clear()
     fetch_image.send(message)
     # When a worker receives its payload, then it stages it, and passes the job on with a proof.
     monkeypatch.setenv("JOB_KEY", KEY)
