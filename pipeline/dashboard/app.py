@@ -15,6 +15,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from pipeline.dashboard.auth import Access, Guard
+from pipeline.dashboard.connections import LimitedProtocol
 from pipeline.dashboard.pages import Pages
 from pipeline.dashboard.redrives import Redrives
 from pipeline.dashboard.rendering import HERE
@@ -52,9 +53,10 @@ def make_app(settings: Settings, access: Access) -> Guard:
 
 
 def server_config(app: Guard) -> uvicorn.Config:
-    """Configure uvicorn: no Server header, no queries in logs, and no trust in headers of a proxy."""
+    """Configure uvicorn: limited connections, no Server header, no queries in logs, no trust in headers of a proxy."""
     return uvicorn.Config(
         app,
+        http=LimitedProtocol,
         log_config=None,
         log_level="warning",
         access_log=False,

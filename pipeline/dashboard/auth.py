@@ -9,11 +9,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import ipaddress
+import logging
+import math
 import secrets
-import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
@@ -27,13 +27,19 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: Name of the session cookie, and its lifetime in seconds.
+from pipeline.dashboard.sessions import SESSION, Sessions, Throttle
+
+logger = logging.getLogger(__name__)
+
+#: Name of the session cookie.
 COOKIE = "image_pipeline_dashboard"
-SESSION = 12 * 3600
 
 #: Maximum size of a form in bytes, and maximum number of its fields.
 MAX_FORM = 64 * 1024
 MAX_FIELDS = 40
+
+#: Seconds in which the body of a request must arrive.
+BODY_TIMEOUT = 10.0
 
 #: Delay after a wrong token, in seconds.
 WRONG_TOKEN_DELAY = 1.0
@@ -77,12 +83,16 @@ class Access:
         any_address: Whether the server listens on all addresses; any IP address is then an accepted host.
         token: The token, if one is set.
         csrf: The CSRF token in every form, which other sites cannot read. Each process has a new one.
+        sessions: The sessions of visitors who gave the token.
+        throttle: Limits the wrong tokens of each client.
     """
 
     names: frozenset[str]
     any_address: bool = False
     token: SecretStr | None = None
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+    sessions: Sessions = field(default_factory=Sessions, repr=False)
+    throttle: Throttle = field(default_factory=Throttle, repr=False)
 
     @classmethod
     def for_host(cls, host: str, token: SecretStr | None, also: Collection[str] = ()) -> Access:
@@ -108,30 +118,58 @@ class Access:
             return False
         return self.any_address
 
-    def accepts(self, given: str) -> bool:
-        """Return whether `given` is the token."""
+    def accepts(self, given: str, client: str) -> bool:
+        """Return whether `given` is the token.
+
+        Raises:
+            HTTPException: 429, `client` has sent too many wrong ones.
+        """
+        if wait := self.throttle.wait_for(client):
+            headers = {"Retry-After": str(math.ceil(wait))}
+            raise HTTPException(429, "Too many wrong tokens came from your address. Try again later.", headers)
         wanted = self.token.get_secret_value() if self.token else ""
-        return bool(wanted) and hmac.compare_digest(given.encode(), wanted.encode())
+        good = bool(wanted) and hmac.compare_digest(given.encode(), wanted.encode())
+        if not good:
+            self.throttle.failed(client)
+        return good
 
-    def session(self) -> str:
-        """Make a cookie value that is valid for `SESSION` seconds: a signature by the token, not the token itself."""
-        until = str(int(time.time()) + SESSION)
-        return f"{until}.{self._proof(until)}"
+    def admits(self, headers: Headers, client: str) -> bool:
+        """Return whether a request has a valid token or session, or needs none.
 
-    def admits(self, headers: Headers) -> bool:
-        """Return whether a request has a valid token or session, or needs none."""
+        Raises:
+            HTTPException: 429, `client` has sent too many wrong tokens.
+        """
         if self.token is None:
             return True
         if (bearer := _bearer(headers)) is not None:
-            return self.accepts(bearer)
-        until, _, proof = _cookie(headers).partition(".")
-        if not hmac.compare_digest(proof.encode(), self._proof(until).encode()):
-            return False
-        return until.isascii() and until.isdigit() and int(until) > time.time()
+            return self.accepts(bearer, client)
+        return self.sessions.is_valid(cookie_of(headers))
 
-    def _proof(self, until: str) -> str:
-        key = self.token.get_secret_value() if self.token else ""
-        return hmac.new(key.encode(), f"session until {until}".encode(), hashlib.sha256).hexdigest()
+
+class _Body:
+    """The body of a request, which must arrive within `BODY_TIMEOUT`."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        headers = Headers(scope=scope)
+        self.is_complete = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+        self._receive = receive
+        self._deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT
+
+    async def receive(self) -> Message:
+        """Return the next part.
+
+        Raises:
+            HTTPException: 408, it did not arrive in time.
+        """
+        if self.is_complete:  # only a disconnect can follow, at any time
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408, "The form did not arrive in time.") from None
+        self.is_complete = not message.get("more_body", False)
+        return message
 
 
 class Guard:
@@ -151,6 +189,8 @@ class Guard:
         if scope["type"] != "http":  # WebSockets are not supported
             return
 
+        body = _Body(scope, receive)
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
@@ -159,11 +199,18 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-cache" if scope["path"].startswith(STATIC) else "no-store")
             await send(message)
 
-        answer = self._refusal(scope) or self._limited
-        await answer(scope, receive, send_with_headers)
+        try:
+            answer = self._refusal(scope) or self._limited
+        except HTTPException as error:
+            answer = PlainTextResponse(error.detail, error.status_code, error.headers)
+        await answer(scope, body.receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        """Return the response that refuses a request, or None if it is allowed."""
+        """Return the response that refuses a request, or None if it is allowed.
+
+        Raises:
+            HTTPException: 429, its client has sent too many wrong tokens.
+        """
         headers = Headers(scope=scope)
         if not self._access.knows(headers.get("host", "")):
             return PlainTextResponse("This host name is not known here: see --host and --name.", 421)
@@ -172,7 +219,7 @@ class Guard:
             return PlainTextResponse("Only GET and POST are supported.", 405, {"Allow": "GET, HEAD, POST"})
         if method == "POST" and (reason := _cross_site(headers)):
             return PlainTextResponse(reason, 403)
-        if path in OPEN_PATHS or path.startswith(STATIC) or self._access.admits(headers):
+        if path in OPEN_PATHS or path.startswith(STATIC) or self._access.admits(headers, client_of(scope)):
             return None
         if method == "GET" and _bearer(headers) is None and "text/html" in headers.get("accept", ""):
             return RedirectResponse("/login", 303)
@@ -187,6 +234,8 @@ def _cross_site(headers: Headers) -> str:
     if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
         return "This request comes from another site."
     length = headers.get("content-length", "")
+    if "transfer-encoding" in headers:
+        return "A form must be sent with its Content-Length, not in chunks."
     if not (length.isascii() and length.isdigit() and int(length) <= MAX_FORM):
         return "The form is too large, or its Content-Length is missing."
     return ""
@@ -197,7 +246,14 @@ def _bearer(headers: Headers) -> str | None:
     return value.strip() if kind.lower() == "bearer" else None
 
 
-def _cookie(headers: Headers) -> str:
+def client_of(scope: Scope) -> str:
+    """Return the address of the client, which is that of the proxy if there is one."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def cookie_of(headers: Headers) -> str:
+    """Return the value of the session cookie; empty without one."""
     try:
         found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
     except CookieError:
@@ -222,20 +278,26 @@ async def checked_form(request: Request, access: Access) -> FormData:
     return form
 
 
-async def log_in(given: str, access: Access, *, over_tls: bool) -> Response | None:
-    """Return the response that starts a session, or None, after a delay, if the token is wrong."""
-    if not access.accepts(given):
+async def log_in(given: str, access: Access, client: str, *, over_tls: bool) -> Response | None:
+    """Return the response that starts a session, or None, after a delay, if the token is wrong.
+
+    Raises:
+        HTTPException: 429, `client` has sent too many wrong tokens.
+    """
+    if not access.accepts(given, client):
         await asyncio.sleep(WRONG_TOKEN_DELAY)
         return None
+    logger.info("A visitor from %s logged in.", client)
     response = RedirectResponse("/", 303)
     response.set_cookie(
-        COOKIE, access.session(), max_age=SESSION, path="/", secure=over_tls, httponly=True, samesite="strict"
+        COOKIE, access.sessions.begin(), max_age=SESSION, path="/", secure=over_tls, httponly=True, samesite="strict"
     )
     return response
 
 
-def log_out() -> Response:
-    """Return the response that ends a session."""
+def log_out(headers: Headers, access: Access) -> Response:
+    """End the session of a request, and return the response that deletes its cookie."""
+    access.sessions.end(cookie_of(headers))
     response = RedirectResponse("/login", 303)
     response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
     return response

@@ -259,13 +259,14 @@ class Pages:
         """Start a session if the token is correct."""
         form = await checked_form(request, self._access)
         scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
-        response = await auth.log_in(str(form.get("token") or ""), self._access, over_tls=scheme == "https")
+        token, client = str(form.get("token") or ""), auth.client_of(request.scope)
+        response = await auth.log_in(token, self._access, client, over_tls=scheme == "https")
         return response or self._renderer.render(request, "login.html", 401, {"wrong": "This token is wrong."})
 
     async def logout(self, request: Request) -> Response:
         """End the session."""
         await checked_form(request, self._access)
-        return auth.log_out()
+        return auth.log_out(request.headers, self._access)
 
     # Helpers.
 
@@ -363,7 +364,9 @@ class Pages:
         if isinstance(error, HTTPException):
             status, detail = error.status_code, error.detail
         titles = {403: "Not permitted", 404: "Not found", 405: "Method not allowed", 409: "Not now"}
-        return self._error(request, status, titles.get(status, "Something went wrong"), detail)
+        response = self._error(request, status, titles.get(status, "Something went wrong"), detail)
+        response.headers.update(getattr(error, "headers", None) or {})
+        return response
 
     def on_error(self, request: Request, error: Exception) -> Response:
         """Render an unexpected error as a page; Starlette logs the traceback."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import http.client
 import socket
-import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from pipeline.cli.app import app as command_line
 from pipeline.clients import lazy, mongo
-from pipeline.dashboard import auth
-from pipeline.dashboard.auth import COOKIE, MAX_FORM, SESSION, Access, is_loopback
+from pipeline.dashboard import auth, connections
+from pipeline.dashboard.auth import COOKIE, MAX_FORM, Access, is_loopback
+from pipeline.dashboard.sessions import MAX_SESSIONS, MAX_WRONG_TOKENS, SESSION, WINDOW, Sessions, Throttle
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings, get_settings
 from tests.support.dashboard import Page, Site, serving
@@ -62,10 +63,17 @@ def site(nothing_behind: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def locked(nothing_behind: pytest.MonkeyPatch) -> Iterator[Site]:
+def locked_site(nothing_behind: pytest.MonkeyPatch) -> Iterator[Site]:
     """Run a dashboard with a token."""
     with serving(Access.for_host("127.0.0.1", SecretStr(TOKEN))) as site:
         yield site
+
+
+@pytest.fixture
+def locked(locked_site: Site) -> Site:
+    """The dashboard with a token, which has forgotten the wrong tokens of earlier tests."""
+    locked_site.access.throttle._windows.clear()
+    return locked_site
 
 
 # The host name.
@@ -165,11 +173,12 @@ def test_the_token_grants_a_cookie_that_does_not_contain_it(locked: Site) -> Non
     assert TOKEN not in cookie
     given = cookie.partition(";")[0]
     assert locked.get("/", Cookie=given).status_code == 200
-    # and logging out deletes the cookie
+    # and logging out deletes the cookie, and ends the session for everyone who has it
     out = locked.post("/logout", Cookie=given)
     assert out.headers["location"] == "/login"
     assert f'{COOKIE}=""' in out.headers["set-cookie"]
     assert "Max-Age=0" in out.headers["set-cookie"]
+    assert locked.get("/", Cookie=given).status_code == 303
 
 
 @pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1], f"{TOKEN} ", TOKEN.upper(), "täken"])
@@ -185,16 +194,57 @@ def test_the_cookie_is_marked_secure_behind_tls(locked: Site) -> None:
     assert "secure" in answer.headers["set-cookie"].lower()
 
 
-def test_expired_and_forged_cookies_are_refused(locked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    good = locked.access.session()
-    until, _, proof = good.partition(".")
-    other = Access.for_host("127.0.0.1", SecretStr("another token, as long"))
-    monkeypatch.setattr(auth, "SESSION", -SESSION)
-    old = locked.access.session()
-    for value in ("", ".", until, f"{int(until) + 1}.{proof}", f".{proof}", other.session(), old, f"{good}0", TOKEN):
+def test_forged_cookies_are_refused(locked: Site) -> None:
+    good = locked.access.sessions.begin()
+    other = Access.for_host("127.0.0.1", SecretStr(TOKEN)).sessions.begin()
+    for value in ("", ".", good[:-1], f"{good}0", good.swapcase(), other, TOKEN):
         assert locked.get("/", Cookie=f"{COOKIE}={value}").status_code == 303, value
     assert locked.get("/", Cookie=f"{COOKIE}={good}").status_code == 200
-    assert int(old.partition(".")[0]) < time.time()
+
+
+def test_sessions_expire_and_their_number_is_limited() -> None:
+    now = [0.0]
+    sessions = Sessions(lambda: now[0])
+    first = sessions.begin()
+    now[0] = SESSION - 1
+    assert sessions.is_valid(first)
+    second = sessions.begin()
+    now[0] = SESSION
+    assert [sessions.is_valid(each) for each in (first, second)] == [False, True]
+    for _ in range(MAX_SESSIONS):
+        last = sessions.begin()
+    assert [sessions.is_valid(each) for each in (second, last)] == [False, True]
+
+
+@pytest.mark.parametrize("way", ["login", "bearer"])
+def test_guesses_are_logged_and_throttled(locked: Site, caplog: pytest.LogCaptureFixture, way: str) -> None:
+    def guess(token: str) -> requests.Response:
+        if way == "login":
+            return locked.post("/login", {"token": token})
+        return locked.get("/", Authorization=f"Bearer {token}")
+
+    # Given a visitor with a session, and a client that guesses
+    session = locked.access.sessions.begin()
+    assert [guess(f"guess {n}").status_code for n in range(MAX_WRONG_TOKENS)] == [401] * MAX_WRONG_TOKENS
+    # Then further guesses are not even compared, each wrong one was logged without its token,
+    refused = guess(TOKEN)
+    assert refused.status_code == 429
+    assert 0 < int(refused.headers["retry-after"]) <= WINDOW
+    assert caplog.text.count("A wrong token came from 127.0.0.1") == MAX_WRONG_TOKENS
+    assert "guess" not in caplog.text
+    # and sessions go on.
+    assert locked.get("/", Cookie=f"{COOKIE}={session}").status_code == 200
+
+
+def test_wrong_tokens_are_forgotten_and_count_for_their_address_alone() -> None:
+    now = [0.0]
+    throttle = Throttle(lambda: now[0])
+    for _ in range(MAX_WRONG_TOKENS):
+        throttle.failed("2001:db8::1")
+    assert throttle.wait_for("2001:db8::2") == WINDOW  # the same network of 64 bits
+    assert throttle.wait_for("2001:db8:0:1::1") == throttle.wait_for("10.0.0.1") == 0
+    now[0] = WINDOW
+    assert throttle.wait_for("2001:db8::1") == 0
 
 
 def test_programs_may_send_the_token_as_a_bearer(locked: Site) -> None:
@@ -207,7 +257,7 @@ def test_programs_may_send_the_token_as_a_bearer(locked: Site) -> None:
 
 
 def test_a_good_cookie_does_not_excuse_a_wrong_bearer(locked: Site) -> None:
-    cookie = f"{COOKIE}={locked.access.session()}"
+    cookie = f"{COOKIE}={locked.access.sessions.begin()}"
     assert locked.get("/", Cookie=cookie, Authorization="Bearer wrong").status_code == 401
 
 
@@ -266,6 +316,73 @@ def test_a_form_that_is_too_large_or_without_a_length_is_refused(site: Site) -> 
     connection.request("POST", "/submit", body=iter([b"url=x"]), encode_chunked=True)
     assert connection.getresponse().status == 403
     connection.close()
+
+
+@pytest.mark.parametrize("path", ["/login", "/submit", "/nowhere"])
+def test_a_chunked_body_is_refused_unread_before_any_login(
+    locked: Site, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(connections, "LINGER", 0.1)
+    # Given a client that has announced a short form, and then sends one without end in chunks
+    with socket.create_connection(("127.0.0.1", locked.port), timeout=10) as client:
+        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client.sendall(head.encode())
+        client.sendall(b"ffffff\r\nurl=")
+        # Then it is refused, and the connection is closed without reading on.
+        answer = all_from(client)
+    assert answer.split()[1] == b"403"
+
+
+def test_a_form_that_does_not_arrive_is_given_up(locked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "BODY_TIMEOUT", 0.1)
+    with socket.create_connection(("127.0.0.1", locked.port), timeout=10) as client:
+        client.sendall(b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50\r\n" + FORM + b"token=")
+        answer = all_from(client)
+        assert answer.split()[1] == b"408", answer
+
+
+@pytest.mark.parametrize(
+    "first", [b"", b"GET / HTTP/1.1\r\nHost:", b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /"]
+)
+def test_a_connection_without_a_request_is_closed(locked: Site, monkeypatch: pytest.MonkeyPatch, first: bytes) -> None:
+    monkeypatch.setattr(connections, "HEADER_TIMEOUT", 0.1)
+    with socket.create_connection(("127.0.0.1", locked.port), timeout=10) as client:
+        client.sendall(first)
+        assert client.makefile("rb").read().count(b"HTTP/1.1 200") == first.count(b"/livez")
+
+
+def test_the_number_of_connections_is_limited(
+    nothing_behind: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 2)
+    with serving() as site:
+        with ExitStack() as held:
+            for _ in range(2):
+                client = held.enter_context(socket.create_connection(("127.0.0.1", site.port), timeout=10))
+                client.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                assert client.recv(12) == b"HTTP/1.1 200"
+            third = held.enter_context(socket.create_connection(("127.0.0.1", site.port), timeout=10))
+            assert third.recv(1) == b""
+        wait_for(lambda: can_connect(site))
+
+
+FORM = b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+
+
+def all_from(client: socket.socket) -> bytes:
+    """Return what a server sends until it closes the connection, perhaps while data from us is still unread."""
+    received = b""
+    with suppress(ConnectionResetError):
+        while data := client.recv(65536):
+            received += data
+    return received
+
+
+def can_connect(site: Site) -> bool:
+    try:
+        return site.get("/livez").status_code == 200
+    except requests.ConnectionError:
+        return False
 
 
 def test_a_form_with_a_file_is_refused(site: Site) -> None:
