@@ -7,15 +7,19 @@ thus share a host. If no port is free, the process runs without the server.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import logging
 import socket
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from ipaddress import IPv6Address
 from typing import Any
+from urllib.parse import urlsplit
 
 import prometheus_client
 
@@ -29,8 +33,14 @@ logger = logging.getLogger(__name__)
 #: Number of ports to try.
 PORTS = 100
 
-#: Timeout for a client to send its request, and to receive the answer, in seconds.
+#: Timeout for a client to send the next bytes of its request, and to receive the next of the answer, in seconds.
 CLIENT_TIMEOUT = 10.0
+
+#: Seconds after which a connection is closed, whatever it does: more than a scrape takes.
+LONGEST_CONNECTION = 30.0
+
+#: Maximum number of open connections. Prometheus and two probes open three.
+MAX_CONNECTIONS = 16
 
 Refresh = Callable[[], None]
 
@@ -122,6 +132,22 @@ def _health_answer(problems: list[str]) -> tuple[int, str, bytes]:
     return 503 if problems else 200, "text/plain; charset=utf-8", text.encode()
 
 
+def knows(host: str) -> bool:
+    """Return whether a Host header may name this server: by an address, its own name, or a name without a dot.
+
+    A page in a browser can make any name with a dot lead here (DNS rebinding), but no such name.
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return bool(name) and ("." not in name or name == socket.gethostname().lower())
+    return True
+
+
 class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     allow_reuse_address = True
     daemon_threads = True
@@ -129,7 +155,27 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def __init__(self, address: tuple[str, int], answer: Callable[[str, str], tuple[int, str, bytes]]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.answer = answer
+        self._open: dict[socket.socket, float] = {}
         super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a request in a thread of its own, unless too many are open."""
+        if len(self._open) >= MAX_CONNECTIONS:
+            self.shutdown_request(request)
+            return
+        self._open[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Cut connections that are open for too long; `serve_forever` calls this twice a second."""
+        latest = time.monotonic() - LONGEST_CONNECTION
+        for request in [request for request, began in tuple(self._open.items()) if began < latest]:
+            with suppress(OSError):  # its thread has just closed it
+                request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
@@ -142,7 +188,11 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        status, content_type, body = self.server.answer(self.path.partition("?")[0], self.headers.get("Accept", ""))
+        if knows(self.headers.get("Host", "localhost")):
+            answer = self.server.answer(self.path.partition("?")[0], self.headers.get("Accept", ""))
+        else:
+            answer = 421, "text/plain; charset=utf-8", b"This host name is not known here. Use an address.\n"
+        status, content_type, body = answer
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))

@@ -17,6 +17,7 @@ from pipeline import metrics
 from pipeline.monitoring import http_server as ops_server
 from pipeline.monitoring.http_server import OpsServer
 from pipeline.settings import Settings
+from tests.support.waiting import wait_for
 
 
 class Patient:
@@ -145,3 +146,55 @@ def test_a_failed_refresh_does_not_break_a_scrape(caplog: pytest.LogCaptureFixtu
 def test_a_silent_client_does_not_block_others() -> None:
     with serving(free_port()) as port, socket.create_connection(("127.0.0.1", port or 0)):
         assert get(port, "/livez").ok
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [
+        ("127.0.0.1:9191", True),
+        ("[::1]:9191", True),
+        ("10.0.0.5:9191", True),
+        ("localhost:9191", True),
+        ("fetch:9191", True),  # a service's name among containers
+        (f"{socket.gethostname()}:9191", True),
+        ("rebound.example.org:9191", False),
+        ("127.0.0.1.example.org", False),
+        ("localhost.example.org", False),
+        ("", False),
+        ("[::1", False),
+    ],
+)
+def test_a_name_that_anyone_could_point_here_is_refused(host: str, known: bool) -> None:
+    assert ops_server.knows(host) is known
+
+
+def test_a_foreign_host_name_gets_no_metrics() -> None:
+    with serving(free_port()) as port:
+        for path in ("/metrics", "/livez", "/readyz"):
+            answer = get(port, path, Host="rebound.example.org")
+            assert answer.status_code == 421
+            assert metrics.PREFIX not in answer.text
+
+
+def test_a_drip_is_cut_and_the_number_of_connections_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops_server, "MAX_CONNECTIONS", 2)
+    with serving(free_port()) as port, ExitStack() as held:
+        # Given as many connections as are allowed, none of which sends a whole request
+        idle = [held.enter_context(socket.create_connection(("127.0.0.1", port or 0), timeout=10)) for _ in range(2)]
+        for client in idle:
+            client.sendall(b"GET / HTTP/1.1\r\n")
+        # When another one comes, then it is closed at once,
+        with pytest.raises(requests.ConnectionError):
+            get(port, "/livez")
+        # and the others are after a while, so that the server can be reached again.
+        monkeypatch.setattr(ops_server, "LONGEST_CONNECTION", 0.0)
+        assert [client.recv(1) for client in idle] == [b"", b""]
+        monkeypatch.setattr(ops_server, "LONGEST_CONNECTION", 30.0)
+        wait_for(lambda: can_get(port))
+
+
+def can_get(port: int | None) -> bool:
+    try:
+        return get(port, "/livez").status_code == 200
+    except requests.ConnectionError:
+        return False
