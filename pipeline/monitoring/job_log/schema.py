@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import bson
 from pymongo import UpdateOne
 
 from pipeline.events import Event, Outcome
@@ -150,6 +151,15 @@ def _facts(folder: str, source: Source) -> dict[str, Any]:
     elif source.due == NOTIFY.name and source.content:
         facts["urls"] = {name: info["url"] for name, info in image_info(folder, source.content).items()}
     return facts
+
+
+def is_storable(entry: LogEntry) -> bool:
+    """Return whether MongoDB's format can express an entry: no lone surrogates, no integers beyond 64 bits."""
+    try:
+        bson.encode({name: getattr(entry, name) for name in ("job_id", "attempt", "known", "least", "most")})
+    except Exception:  # several types, which depend on the value
+        return False
+    return True
 
 
 def updates(entries: Iterable[LogEntry]) -> list[UpdateOne]:

@@ -20,7 +20,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 from pipeline.backoff import Backoff
 from pipeline.clients import mongo
 from pipeline.events import Event
-from pipeline.monitoring.job_log.schema import INDEXES, JOBS, MINUTES, LogEntry, counts, entry_of, updates
+from pipeline.monitoring.job_log.schema import INDEXES, JOBS, MINUTES, LogEntry, counts, entry_of, is_storable, updates
 
 logger = logging.getLogger(__name__)
 
@@ -109,11 +109,21 @@ class JobLogWriter:
                 self._in_trouble = True
                 return False
             except Exception as error:
-                logger.error("The job log failed to write a batch of %d: %s", len(batch), type(error).__name__)
+                self._without_bad(batch, error)
         if self._in_trouble:
             logger.info("The job log is being written again. Attempts lost since this process started: %d.", self.lost)
         self._in_trouble = False
         return True
+
+    def _without_bad(self, batch: Sequence[LogEntry], error: Exception) -> None:
+        """Return a batch that cannot be written to the queue, without the entries that cannot be encoded."""
+        good = [entry for entry in batch if is_storable(entry)]
+        if len(good) == len(batch):
+            good = []  # the error has another cause, and would come again
+        logger.error(
+            "The job log dropped %d of %d attempts: %s.", len(batch) - len(good), len(batch), type(error).__name__
+        )
+        self._put_back(good)
 
     def _take(self) -> list[LogEntry]:
         with self._lock:
