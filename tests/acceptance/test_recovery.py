@@ -33,7 +33,7 @@ def send_job(service: Service, stage: str, actor: str, job: Any, *, age: float =
         "queue_name": stage,
         "actor_name": actor,
         "args": [],
-        "kwargs": {"job": signed(job, get_settings().job_keys)},
+        "kwargs": {"job": signed(job, get_settings().job_keys) if isinstance(job, dict) else job},
         "options": {},
         "message_id": secrets.token_hex(8),
         "message_timestamp": int((time.time() - age) * 1000),
