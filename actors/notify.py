@@ -80,5 +80,8 @@ def to_write_back(job: Job, result: Payload) -> WriteBack:
 
 
 def clean_up(job: Job) -> None:
-    """Delete the staged bytes of the job, except those of failed sources, which a redrive may need."""
-    staging().delete([key for source in job.sources if not source.error for key in source.staged_keys])
+    """Delete the staged bytes of the job, except those of sources given up after retries, which a redrive may need.
+
+    A redrive of a source that failed permanently begins again at fetch: only another source can succeed.
+    """
+    staging().delete([key for source in job.sources if not source.given_up for key in source.staged_keys])

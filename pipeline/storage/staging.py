@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import secrets
+import stat
 import tempfile
 import time
 from collections.abc import Sequence
@@ -83,12 +84,15 @@ class LocalStaging:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._cleaned_up = 0.0
+        self._is_ours = False
 
     def put(self, data: bytes, key: str = "") -> str:
         key = key or _new_key()
         path = self._path(key)
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_owner()
+            path.parent.mkdir(mode=0o700, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=PARTIAL, delete=False) as file:
                 file.write(data)
             os.replace(file.name, path)
@@ -99,6 +103,7 @@ class LocalStaging:
 
     def get(self, key: str) -> bytes:
         try:
+            self._check_owner()
             return self._path(_checked(key)).read_bytes()
         except FileNotFoundError:
             raise StagedMissing(key) from None
@@ -125,6 +130,18 @@ class LocalStaging:
                     removed += 1
         return removed
 
+    def _check_owner(self) -> None:
+        """Check, once, that no other user of this host has prepared the folder or can write to it.
+
+        Raises:
+            RetryableError: `staging_error`.
+            OSError: The folder cannot be examined.
+        """
+        if not self._is_ours:
+            if problem := trouble_with(self._folder):
+                raise RetryableError("staging_error", f"The staging folder {problem}.")
+            self._is_ours = True
+
     def _path(self, key: str) -> Path:
         return self._folder / key[:2] / key
 
@@ -132,6 +149,20 @@ class LocalStaging:
         if time.monotonic() - self._cleaned_up > CLEAN_UP_INTERVAL or not self._cleaned_up:
             self._cleaned_up = time.monotonic()
             self.clean_up()
+
+
+def trouble_with(folder: Path) -> str:
+    """Return why other users of this host could read or replace files in a folder; empty if they cannot.
+
+    Raises:
+        OSError: The folder cannot be examined.
+    """
+    us, status = os.geteuid(), folder.stat()
+    if folder.lstat().st_uid not in {us, 0} or status.st_uid != us:
+        return "belongs to another user, who could read and replace images"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "is writable for other users, who could replace images"
+    return ""
 
 
 class S3Staging:

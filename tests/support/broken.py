@@ -325,6 +325,12 @@ BROKEN = [
         expected=(("fail", "/dev/null/staging", "is not writable: Not a directory"),),
     ),
     Broken(
+        "a staging folder that other users can write to",
+        process="upload",
+        variables={"STAGING_URL": "file:///var/tmp/"},
+        expected=(("fail", "/var/tmp", "replace images"),),
+    ),
+    Broken(
         "a MongoDB that is down",
         process="sweep",
         variables={"MONGO_URL": f"mongodb://user:secret@{closed_port()}/images"},

@@ -21,7 +21,7 @@ from pipeline.ops.provision import lifecycle_changes
 from pipeline.settings import Settings
 from pipeline.storage import s3
 from pipeline.storage.publish import ACLS_DISABLED
-from pipeline.storage.staging import EXPIRY_DAYS
+from pipeline.storage.staging import EXPIRY_DAYS, trouble_with
 
 #: The test key under the final prefix. It is constant because upload may write there, but not delete.
 PROBE: Final = "image-pipeline-check.txt"
@@ -260,6 +260,7 @@ def _folder(context: Context) -> Iterator[Row]:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix="check-") as file:
             file.write(_BODY)
+        problem = trouble_with(folder)
         free = shutil.disk_usage(folder).free
     except OSError as error:
         yield fail(
@@ -268,7 +269,10 @@ def _folder(context: Context) -> Iterator[Row]:
             "Give it to the user of the processes (`chown`), or set another folder in STAGING_URL.",
         )
         return
-    if free < FREE:
+    if problem:
+        hint = "Create it for the user of the processes alone: `install -d -o USER -m 700 FOLDER`."
+        yield fail(str(folder), f"It {problem}.", hint)
+    elif free < FREE:
         yield warn(str(folder), f"Only {free / 1e6:,.0f} MB are free there.", "Free some space, or use S3.")
     else:
         yield ok(str(folder), f"The staging folder is writable, and has {free / 1e9:,.1f} GB free.")

@@ -73,6 +73,40 @@ def test_objects_are_private_and_under_the_prefix(environment: dict[str, str]) -
     assert [grant["Grantee"].get("URI") for grant in grants] == [None]
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o702])
+def test_a_folder_that_other_users_can_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    # Given a folder that someone else has prepared, and a file in it
+    folder = tmp_path / "staging"
+    key = LocalStaging(folder).put(b"private")
+    folder.chmod(mode)
+    # Then it is neither written nor read, and the error says why.
+    store = LocalStaging(folder)
+    for use in (lambda: store.put(b"x"), lambda: store.get(key)):
+        with pytest.raises(RetryableError, match=r"staging_error.*writable for other users"):
+            use()
+    # Once its owner has corrected that, it is used.
+    folder.chmod(0o755)
+    assert store.get(key) == b"private"
+
+
+@pytest.mark.parametrize("others", ["folder", "link"])
+def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: str) -> None:
+    # Given a folder, or a link to it, that belongs to another user
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir(mode=0o700)
+    link.symlink_to(folder)
+    us, real = os.geteuid(), Path.lstat if others == "link" else Path.stat
+
+    def owned_by_another(path: Path, **options: bool) -> os.stat_result:
+        status = real(path, **options)
+        return os.stat_result((*status[:4], us + 1, *status[5:]))
+
+    monkeypatch.setattr(Path, real.__name__, owned_by_another)
+    # Then it is not used.
+    with pytest.raises(RetryableError, match=r"staging_error.*another user"):
+        LocalStaging(link).put(b"private")
+
+
 def test_files_are_readable_only_by_their_owner(tmp_path: Path) -> None:
     store = LocalStaging(tmp_path / "staging")
     key = store.put(b"private")

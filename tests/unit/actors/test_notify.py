@@ -11,7 +11,7 @@ import pytest
 import pipeline.actors  # noqa: F401 - builds the broker, on which the actors are declared
 from actors import notify
 from pipeline.clients import lazy
-from pipeline.errors import PermanentError, RetryableError, StagedMissing
+from pipeline.errors import PermanentError, PipelineError, RetryableError, StagedMissing
 from pipeline.job import CLEAN_UP, Content, Job, Rendered, Sweep, Unfinished
 from pipeline.recipe import Recipe, parse_rendition
 from pipeline.settings import get_settings
@@ -51,18 +51,19 @@ def is_staged(key: str) -> bool:
 
 
 class TestCleanUp:
-    def test_the_bytes_of_a_failed_source_stay_because_it_may_be_redriven(self) -> None:
+    @pytest.mark.parametrize(("error", "kept"), [(DOWN, {"bad", "its renditions"}), (GONE, set())])
+    def test_only_the_bytes_of_a_source_that_was_given_up_stay(self, error: PipelineError, kept: set[str]) -> None:
         # Given a job with one published image and one failed image, both with bytes in staging
         assert isinstance(staging(), LocalStaging)
         job = a_job()
         good, bad = job.sources
         keys = {name: staging().put(name.encode()) for name in ("good", "renditions", "bad", "its renditions")}
         published = replace(good, original=keys["good"], rendered=Rendered(keys["renditions"])).published(CONTENT)
-        failed = replace(bad, original=keys["bad"], rendered=Rendered(keys["its renditions"])).failed(UPLOAD, DOWN)
+        failed = replace(bad, original=keys["bad"], rendered=Rendered(keys["its renditions"])).failed(UPLOAD, error)
         # When it is cleaned up
         notify.clean_up(job.with_sources({COVER: published, OTHER: failed}))
-        # Then only the published image's bytes are gone.
-        assert {name for name, key in keys.items() if is_staged(key)} == {"bad", "its renditions"}
+        # Then only bytes that a redrive may need are left.
+        assert {name for name, key in keys.items() if is_staged(key)} == kept
 
 
 class TestOutcome:
