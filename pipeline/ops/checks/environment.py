@@ -25,9 +25,7 @@ def unread_variables(settings: Settings) -> Iterator[Row]:
         message = f"It differs from AWS_REGION={settings.aws_region}, and only AWS_REGION is read."
         yield warn("AWS_DEFAULT_REGION", message, "Set AWS_REGION.")
     if unloaded := sorted(_names_in_env_file() & known - given):
-        message = (
-            f"{', '.join(unloaded)} of this folder's .env is not in the environment: only honcho and systemd read .env."
-        )
+        message = f"{', '.join(unloaded)} of this folder's .env is not in the environment: only honcho reads .env."
         yield warn(".env", message, "Load it first: `set -a; . ./.env; set +a`.")
 
 
