@@ -10,24 +10,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
 import boto3
 import pytest
 import requests
-from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
 from pipeline.local.embedded import REGION, EmbeddedStack
 from pipeline.settings import Settings
-from tests.acceptance.conftest import Service, World
 from tests.support.waiting import wait_for
-
-CONTROL_CODE = re.compile(r"\x1b")
 
 
 def image_pipeline(
@@ -67,12 +62,6 @@ def rules(environ: Mapping[str, str]) -> dict[str, int]:
     return {rule["ID"]: rule["Expiration"]["Days"] for rule in found}
 
 
-def png() -> bytes:
-    buffer = BytesIO()
-    Image.radial_gradient("L").save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def test_every_command_and_option_explains_itself() -> None:
     commands = {name: each.load() for name, each in get_command(app).commands.items()}  # type: ignore[attr-defined]
     assert set(commands) >= {"submit", "provision", "local", "demo", "ingest", "dashboard"}
@@ -81,36 +70,6 @@ def test_every_command_and_option_explains_itself() -> None:
         assert command.help, name
         for option in command.params:
             assert getattr(option, "help", None) or option.name == "help", f"{name} {option.name}"
-
-
-def test_submit_waits_and_shows_how_each_job_ended(service: Service, world: World) -> None:
-    # Given a good cover and a missing cover
-    cover, none = world.serve("/cli/cover.png", png()), world.url("/cli/none.png")
-    # When both are submitted with --wait
-    urls = [f"{cover}?token=SECRET", none]
-    done = image_pipeline("submit", *urls, "--folder", "A b", "--wait", environ=service.environ)
-    # Then the output has the URLs and the error, without control codes, and the status reports the failure
-    assert done.returncode == 1, done.stderr
-    assert not CONTROL_CODE.search(done.stdout)
-    assert "SECRET" not in done.stdout
-    for size in ("50x50", "250X250", "800x800"):
-        assert re.search(rf"  {size} +http://\S+/images-resized/A_B/[0-9a-f]{{32}}_{size}\.png\n", done.stdout)
-    assert f"http_404 in fetch: {none.removeprefix('http://')} answered 404" in done.stdout
-    assert "1 done, 1 failed" in done.stdout
-    # And the queue that was created for the results is deleted
-    assert not queues(service.environ, "_submit")
-
-    # When a file is sent straight to the fetch stage, with results as JSON lines
-    direct = service.environ | {"QUEUE_URL": ""}
-    lines = "".join(json.dumps({"itunes_image": f"{cover}?{n}", "n": n}) + "\n\n" for n in range(3))
-    done = image_pipeline("submit", "--file", "-", "--wait", "--json", environ=direct, stdin=lines)
-    # Then each job is printed twice: when it was sent, and how it ended
-    assert done.returncode == 0, done.stderr
-    printed = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [each["status"] for each in printed] == ["sent"] * 3 + ["done"] * 3
-    assert {each["job_id"] for each in printed[:3]} == {each["job_id"] for each in printed[3:]}
-    assert sorted(each["result"]["n"] for each in printed[3:]) == [0, 1, 2]
-    assert all(set(each["result"]["itunes_image_info"]) == {"50x50", "250X250", "800x800"} for each in printed[3:])
 
 
 def test_submit_without_an_answer_gives_up_and_deletes_its_queue(environ: dict[str, str]) -> None:

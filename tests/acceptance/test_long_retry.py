@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline import send_message
 from pipeline.local.embedded import EmbeddedStack
-from tests.acceptance.conftest import PROCFILE, World, running_service
+from tests.acceptance.conftest import PROCFILE, STAGES_ALONE, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.waiting import wait_for
 
@@ -24,7 +24,7 @@ def test_a_retry_due_in_two_hours_survives_a_restart_of_every_process(
     hook, path = unique("/hook"), unique("/down.jpg")
     world.serve(path, b"busy", status=503)
     settings = {"FETCH_RETRY_DELAYS": "7200", "CLOCK_FILE": str(clock), "PYTHONPATH": str(PROCFILE.parent)}
-    with running_service(acceptance_stack, procfile, **settings) as service:
+    with running_service(acceptance_stack, procfile, STAGES_ALONE, **settings) as service:
         send_message({"image_url": world.url(path), "postback_url": world.url(hook)})
         wait_for(lambda: "outcome=retry" in service.log)
         world.serve(path, picture("JPEG"))

@@ -20,6 +20,7 @@ from pipeline import send_message
 from pipeline.clients import aws
 from pipeline.job import input_job_id
 from tests.acceptance.conftest import Service, World
+from tests.acceptance.test_cli import image_pipeline, queues
 from tests.support.waiting import wait_for
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
@@ -343,6 +344,38 @@ def test_twenty_messages_with_every_kind_of_bad_input_mixed_in(service: Service,
     # and no stage was restarted.
     assert pids == {name: service.supervisor.pid(name) for name in service.supervisor.names}
     assert not world.posted(hook)[17:]
+
+
+def test_submit_waits_and_shows_how_each_job_ended(service: Service, world: World) -> None:
+    # Given a good cover and a missing cover
+    cover, none = world.serve("/cli/cover.png", picture("PNG")), world.url("/cli/none.png")
+    # When both are submitted with --wait
+    urls = [f"{cover}?token=SECRET", none]
+    done = image_pipeline("submit", *urls, "--folder", "A b", "--wait", environ=service.environ)
+    # Then the output has the URLs and the error, without control codes, and the status reports the failure
+    assert done.returncode == 1, done.stderr
+    assert "\x1b" not in done.stdout
+    assert "SECRET" not in done.stdout
+    for size in ("50x50", "250X250", "800x800"):
+        assert re.search(rf"  {size} +http://\S+/images-resized/A_B/[0-9a-f]{{32}}_{size}\.png\n", done.stdout)
+    assert f"http_404 in fetch: {none.removeprefix('http://')} answered 404" in done.stdout
+    assert "1 done, 1 failed" in done.stdout
+    (letter,) = wait_for(lambda: service.dead_letters("fetch_dlq"))
+    assert letter["attributes"]["error_code"] == "http_404"
+    # And the queue that was created for the results is deleted
+    assert not queues(service.environ, "_submit")
+
+    # When a file is sent straight to the fetch stage, with results as JSON lines
+    direct = service.environ | {"QUEUE_URL": ""}
+    lines = "".join(json.dumps({"itunes_image": f"{cover}?{n}", "n": n}) + "\n\n" for n in range(3))
+    done = image_pipeline("submit", "--file", "-", "--wait", "--json", environ=direct, stdin=lines)
+    # Then each job is printed twice: when it was sent, and how it ended
+    assert done.returncode == 0, done.stderr
+    printed = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["status"] for each in printed] == ["sent"] * 3 + ["done"] * 3
+    assert {each["job_id"] for each in printed[:3]} == {each["job_id"] for each in printed[3:]}
+    assert sorted(each["result"]["n"] for each in printed[3:]) == [0, 1, 2]
+    assert all(set(each["result"]["itunes_image_info"]) == {"50x50", "250X250", "800x800"} for each in printed[3:])
 
 
 def test_no_secret_and_no_query_is_in_any_log(service: Service, world: World) -> None:

@@ -19,7 +19,7 @@ from pipeline.clients import aws
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.schedule import Schedule
 from pipeline.settings import get_settings
-from tests.acceptance.conftest import PROCFILE, Service, World, running_service
+from tests.acceptance.conftest import PROCFILE, SWEEPS_ALONE, Service, World, running_service
 from tests.acceptance.test_cli import image_pipeline
 from tests.acceptance.test_service import picture, unique
 from tests.support.line import Line
@@ -64,7 +64,7 @@ def stoppable_notify(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sweeping(stack: EmbeddedStack, stoppable_notify: Path) -> Iterator[Service]:
     more = {"MONGO_URL": database_url(stack), "PYTHONPATH": str(PROCFILE.parent)}
-    with running_service(stack, stoppable_notify, **more) as service:
+    with running_service(stack, stoppable_notify, SWEEPS_ALONE, **more) as service:
         yield service
 
 
@@ -241,7 +241,7 @@ def test_a_sweeping_worker_that_is_killed_repeatedly_loses_no_document(
     deaths = tmp_path / "deaths"
     deaths.mkdir()
     more = {"MONGO_URL": database_url(stack), "DEATHS": str(deaths), "PYTHONPATH": str(PROCFILE.parent)}
-    with running_service(stack, procfile, **more) as service, documents(service) as database:
+    with running_service(stack, procfile, SWEEPS_ALONE, **more) as service, documents(service) as database:
         covers = [world.serve(unique(f"/{n}.jpg"), picture("JPEG", (100 + n, 100))) for n in range(50)]
         database.episodes.insert_many([{"_id": n, "itunes_image": covers[n % 50]} for n in range(100)])
         # When it sweeps
@@ -267,7 +267,10 @@ def test_mongodb_down_at_the_write_back_repeats_no_earlier_stage(
     line = Line(port)
     through = url.replace(f":{port}/", f":{line.port}/")
     more = {"MONGO_URL": through, "RETRY_DELAYS": "1,1,1,1,1,1,1,1,1,1", "PYTHONPATH": str(PROCFILE.parent)}
-    with running_service(stack, stoppable_notify, **more) as service, MongoClient[dict[str, Any]](url) as client:
+    with (
+        running_service(stack, stoppable_notify, SWEEPS_ALONE, **more) as service,
+        MongoClient[dict[str, Any]](url) as client,
+    ):
         # Given a sweep's job that is waiting for notify
         database = client.get_default_database()
         path = unique("/cover.jpg")
