@@ -51,7 +51,7 @@ check: setup-dev lint ## Check style, format and types, and run the unit tests
 
 test: setup-dev ## Run all tests in parallel and in random order, and report their coverage (ARGS="-k name" for some)
 	$(BIN)/coverage erase
-	status=0; $(BIN)/coverage run -m pytest -n auto $(ARGS) || status=$$?; \
+	status=0; PYTHONPATH="$(CURDIR)" $(BIN)/coverage run -m pytest -n auto $(ARGS) || status=$$?; \
 		$(BIN)/coverage combine --quiet; $(BIN)/python -m tests.coverage; exit $$status
 
 test-fallbacks: setup-dev ## Run the tests of images without each of the fast libraries, and without all

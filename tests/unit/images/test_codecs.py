@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -152,7 +153,8 @@ print(sorted(set(codecs.fast_paths().values())))
 )
 @pytest.mark.needs("kornia_rs", "numpy", "cykooz_resizer")
 def test_a_missing_package_is_replaced_by_pillow(missing: str, used: list[str]) -> None:
-    environment = {**os.environ, sitecustomize.WITHOUT: missing, "PYTHONPATH": sitecustomize.FOLDER}
+    path = os.pathsep.join([sitecustomize.FOLDER, str(Path(__file__).parents[3])])
+    environment = {**os.environ, sitecustomize.WITHOUT: missing, "PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, check=True, text=True)
     assert done.stdout == f"{used}\n"
     assert done.stderr == ""
