@@ -145,9 +145,8 @@ def processes(now: datetime | None = None) -> list[Process]:
     kept = [each for each in found if now - each.seen < LISTED or latest[each.type] is each]
     order = ["ingest", *(stage.name for stage in STAGES), "sweep", "scheduler"]
     place = {type_: number for number, type_ in enumerate(order)}
-    return sorted(
-        kept, key=lambda each: (place.get(each.type, -1), each.type, not each.is_alive(now), each.host, each.pid)
-    )
+    kept.sort(key=lambda each: (not each.is_alive(now), each.host, each.pid))
+    return sorted(kept, key=lambda each: (place.get(each.type, -1), each.type))
 
 
 def process_type(queues: Iterable[str]) -> str:

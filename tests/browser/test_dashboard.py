@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from pydantic import SecretStr
 
@@ -118,6 +119,8 @@ def check_layout(page: Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the window"
     assert page.evaluate(FAINT) == []
     assert page.evaluate(NAMELESS) == []
+    found = Axe().run(page).response["violations"]
+    assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []
 
 
 def expect_loaded(picture: Locator) -> None:
@@ -144,7 +147,7 @@ def test_an_image_goes_through_and_a_failed_one_is_redriven(
     expect(page.locator(".timeline")).to_contain_text("gave up")
     expect(page.locator(".timeline")).to_contain_text("redriven")
     # and the other pages fit and are readable
-    for path in ("/jobs", "/jobs?outcome=failed", "/failures", "/sweeps", "/jobs/unknown"):
+    for path in ("/jobs", "/jobs?outcome=failed", "/failures", "/workers", "/sweeps", "/jobs/unknown"):
         page.goto(path)
         check_layout(page)
 
@@ -234,6 +237,56 @@ def test_every_control_is_reached_by_keyboard_and_shows_its_focus(
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.locator("#main")).to_be_focused()
+
+
+def test_a_job_is_found_by_the_beginning_of_its_id_and_redriven_by_keyboard(page: Page, world: World) -> None:
+    # Given a job that failed, whose source has appeared since, and the eight characters that commands print of its id
+    path = f"/{secrets.token_hex(4)}/late.png"
+    submit(page, world.url(path), "Found")
+    expect(page.get_by_role("heading", name="Failed for good")).to_be_visible(timeout=TIMEOUT)
+    expect(page.get_by_text("It will fail again unless the source has changed.")).to_be_visible()
+    short = page.url.rpartition("/")[2][:8]
+    world.serve(path, world.files["/covers/paper-boats.png"][1])
+    # When a visitor finds it
+    page.goto("/jobs")
+    page.get_by_label("Find").focus()
+    page.keyboard.type(short)
+    page.keyboard.press("Enter")
+    link = page.get_by_role("link", name=path)
+    expect(link).to_be_visible()
+    check_layout(page)
+    while not link.evaluate("each => each === document.activeElement"):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    # and redrives it on its page,
+    button = page.get_by_role("button", name="Redrive this one")
+    expect(button).to_be_visible()
+    while not button.evaluate("each => each === document.activeElement"):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    # then it succeeds there
+    expect(page.get_by_role("status").filter(has_text="done")).to_be_visible(timeout=TIMEOUT)
+    expect_loaded(page.get_by_alt_text("late.png in 250X250"))
+    expect(button).to_have_count(0)
+    # and the beginning of its id leads to its page
+    page.goto(f"/jobs/{short}")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(path)
+
+
+def test_the_processes_are_shown_with_what_they_work_on(page: Page, world: World) -> None:
+    cover = f"/{secrets.token_hex(4)}/slow.png"
+    world.serve(cover, world.files["/covers/paper-boats.png"][1])
+    with world.delaying(cover) as host_answers:
+        submit(page, world.url(cover), "Workers")
+        job = page.url.rpartition("/")[2]
+        page.goto("/workers")
+        row = page.get_by_role("row", name=re.compile("^fetch"))
+        expect(row).to_contain_text("running", timeout=TIMEOUT)
+        expect(row.get_by_role("link", name=job[:8])).to_be_visible(timeout=TIMEOUT)
+        check_layout(page)
+        host_answers()
+    for name in ("ingest", "resize", "upload", "notify", "sweep"):
+        expect(page.get_by_role("row", name=re.compile(f"^{name}")).first).to_contain_text("running", timeout=TIMEOUT)
 
 
 def live_requests(page: Page) -> list[str]:
