@@ -10,8 +10,9 @@ from pipeline.dashboard.charts import Sparkline, bars, sparkline
 from pipeline.dashboard.polling import DepthHistory
 from pipeline.events import Outcome
 from pipeline.monitoring.job_log.reader import Minute, per_minute
+from pipeline.monitoring.processes import GIANTS
 from pipeline.monitoring.queue_depths import DEAD, INGEST, Depth
-from pipeline.stages import STAGES, Lane
+from pipeline.stages import RESIZE, STAGES, Lane
 
 #: A description of each stage for people.
 DESCRIPTIONS = {
@@ -84,8 +85,14 @@ def cards(
         card = _card(name, of_it, past)
         if minutes is not None and name != INGEST:  # ingest logs only rejected messages
             card = replace(card, rate=_rate(name, minutes, now), per_minute=_short(speeds.get(name, 0.0)))
-        found.append(replace(card, stalled=(stalled or {}).get(name, "")))
+        found.append(replace(card, stalled=_stall(name, stalled or {})))
     return found
+
+
+def _stall(name: str, stalled: Mapping[str, str]) -> str:
+    if name not in stalled and name == RESIZE.name and GIANTS in stalled:
+        return f"Giants: {stalled[GIANTS]}"
+    return stalled.get(name, "")
 
 
 def _card(name: str, depths: Sequence[Depth], past: Sequence[int | None]) -> StageCard:

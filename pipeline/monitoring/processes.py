@@ -30,6 +30,9 @@ PROCESSES = "image_pipeline_processes"
 #: Seconds between two heartbeats, and seconds after the last one until a process counts as gone.
 INTERVAL, GONE_AFTER = 5.0, 20.0
 
+#: Type of the process that takes giants alone.
+GIANTS = "giants"
+
 #: Timeout of a heartbeat, in seconds.
 TIMEOUT = 3.0
 
@@ -67,7 +70,7 @@ class Process:
     host: str
     pid: int
     version: str
-    stages: tuple[str, ...]  #: the stages whose messages it takes, as in `Depth.stage`
+    stages: tuple[str, ...]  #: the stages whose messages it takes, as `stage_name` returns them
     threads: int
     started: datetime
     seen: datetime
@@ -143,7 +146,7 @@ def processes(now: datetime | None = None) -> list[Process]:
         ]
     latest = {each.type: each for each in reversed(found)}
     kept = [each for each in found if now - each.seen < LISTED or latest[each.type] is each]
-    order = ["ingest", *(stage.name for stage in STAGES), "sweep", "scheduler"]
+    order = ["ingest", "fetch", "resize", GIANTS, "upload", "notify", "sweep", "scheduler"]
     place = {type_: number for number, type_ in enumerate(order)}
     kept.sort(key=lambda each: (not each.is_alive(now), each.host, each.pid))
     return sorted(kept, key=lambda each: (place.get(each.type, -1), each.type))
@@ -161,14 +164,16 @@ def process_type(queues: Iterable[str]) -> str:
     if queues and queues.issubset(QUARANTINE_QUEUES.values()):
         return "quarantine"
     if queues and queues <= GIANT_QUEUES:
-        return "giants"
+        return GIANTS
     names = {stage.name if (stage := stage_of_queue(queue)) else queue.partition("_")[0] for queue in queues}
     order = [stage.name for stage in STAGES]
     return "+".join(sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name)))
 
 
 def stage_name(queue: str) -> str:
-    """Return the stage of a queue as in `Depth.stage`."""
+    """Return the stage of a queue, without the namespace, as in `Depth.stage`; `giants` for the queues of giants."""
+    if queue in GIANT_QUEUES:
+        return GIANTS
     stage = stage_of_queue(queue)
     return stage.name if stage else queue
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from pipeline.monitoring.processes import Process
+from pipeline.monitoring.processes import GIANTS, Process
 from pipeline.monitoring.queue_depths import DEAD, Depth
+from pipeline.stages import GIANT_QUEUES
 from pipeline.text import format_duration
 
 #: How long a stage may take no message although its processes run. A thread may be busy with one image for this long.
 STALLED_AFTER = timedelta(seconds=30)
+
+_GIANTS = tuple(f"_{queue}" for queue in GIANT_QUEUES)
 
 
 def stalls(
@@ -19,7 +22,7 @@ def stalls(
     now: datetime,
     waiting_since: Mapping[str, datetime] | None = None,
 ) -> dict[str, str]:
-    """Return a sentence for each stage whose messages wait and are not taken.
+    """Return a sentence for each stage whose messages wait and are not taken. Giants count as a stage of their own.
 
     Args:
         depths: the queues.
@@ -27,10 +30,12 @@ def stalls(
         now: the current time.
         waiting_since: when the messages of a stage began to wait without a break, if that was observed.
     """
-    queues = [depth for depth in depths if depth.lane != DEAD]
+    queues: dict[str, list[Depth]] = {}
+    for depth in depths:
+        if depth.lane != DEAD:
+            queues.setdefault(GIANTS if depth.queue.endswith(_GIANTS) else depth.stage, []).append(depth)
     found = {}
-    for stage in dict.fromkeys(depth.stage for depth in queues):
-        ours = [depth for depth in queues if depth.stage == stage]
+    for stage, ours in queues.items():
         if waiting := sum(depth.waiting for depth in ours):
             in_flight = sum(depth.in_flight for depth in ours)
             theirs = None if processes is None else [each for each in processes if stage in each.stages]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -60,3 +61,13 @@ def test_what_hinders_running_processes_is_reported() -> None:
     assert stalls(waiting(13), [process(taken=4000)], NOW, {"fetch": ago(70)})["fetch"] == (
         "13 wait, none taken for 70 s, although processes for fetch run."
     )
+
+
+def test_giants_wait_for_a_process_of_their_own() -> None:
+    depths = [Depth("x_resize", "resize", "live", 3, 0, 0), Depth("x_resize_giant", "resize", "live", 2, 0, 0)]
+    giants = replace(process(seen=40), type="giants", stages=("giants",))
+    ordinary = replace(process(taken=1), type="resize", stages=("resize",), work=Work({"resize": ago(1)}))
+    assert list(stalls(depths, [giants, ordinary], NOW)) == ["giants"]
+    alive = replace(giants, seen=ago(1), work=Work({"giants": ago(1)}))
+    gone = replace(ordinary, seen=ago(40))
+    assert list(stalls(depths, [alive, gone], NOW)) == ["resize"]
