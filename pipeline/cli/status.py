@@ -17,8 +17,9 @@ from rich.text import Text
 
 from pipeline.cli import status_view
 from pipeline.cli.terminal import console, fail, new_app
+from pipeline.clients import mongo
 from pipeline.errors import PipelineError
-from pipeline.monitoring.job_log.reader import history, matching
+from pipeline.monitoring.job_log.reader import JobHistory, history, matching
 from pipeline.monitoring.status import read_status
 
 app = new_app()
@@ -53,14 +54,19 @@ def status(
         _show(read_status, status_view.of_stages, watch=watch, as_json=as_json)
     else:
         job_id = _find_id(job)
-        _show(lambda: history(job_id), status_view.of_history, watch=watch, as_json=as_json)
+        _show(lambda: _history(job_id), status_view.of_history, watch=watch, as_json=as_json)
+
+
+def _history(job_id: str) -> JobHistory | None:
+    with mongo.within():
+        return history(job_id)
 
 
 def _find_id(given: str) -> str:
     """Return the id of the only job whose id is `given` or begins with it; fail if there is not exactly one."""
-    if found := history(given):
-        return found.id
-    ids = matching(given, MAX_MATCHES + 1)
+    with mongo.within():
+        found = history(given)
+        ids = [found.id] if found else matching(given, MAX_MATCHES + 1)
     if len(ids) == 1:
         return ids[0]
     if ids:

@@ -14,6 +14,7 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Column, Table
 
 from pipeline.cli.terminal import console, new_app
+from pipeline.clients import mongo
 from pipeline.net.http_errors import shown
 from pipeline.ops.sweeps import Progress, follow, sample, start
 from pipeline.sweeps import documents
@@ -69,6 +70,7 @@ def retry(
         before = datetime.now(UTC) - parse_age(older_than) if older_than else None
     except (ValueError, OverflowError) as error:
         raise typer.BadParameter(str(error), param_hint="--older-than") from None
+    mongo.reach()
     query = documents.marked(code, before)
     counts = documents.count_marks(swept, query)
     total = sum(counts.values())
@@ -85,6 +87,7 @@ def retry(
 
 
 def _sweep(swept: Swept, *, dry_run: bool, limit: int | None, wait: bool) -> None:
+    mongo.reach()
     if dry_run:
         _show_sample(swept, limit)
         return

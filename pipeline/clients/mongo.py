@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pymongo
@@ -22,6 +22,9 @@ DUPLICATE_KEY = 11000
 
 #: Timeout of a short request, in seconds.
 SHORT_TIMEOUT = 10.0
+
+#: Seconds that a person waits for MongoDB, on a page or in a terminal.
+PERSON_TIMEOUT = 1.5
 
 
 @Lazy
@@ -91,3 +94,18 @@ def mongo_errors(
             yield
     except PyMongoError as error:  # its message may contain hosts and documents
         raise RetryableError("mongo_error", f"Could not {doing}: MongoDB raised {type(error).__name__}.") from error
+
+
+def within(seconds: float | None = None) -> AbstractContextManager[None]:
+    """Limit all operations inside the context together, by default to what a person waits."""
+    return pymongo.timeout(seconds or PERSON_TIMEOUT)
+
+
+def reach(where: Callable[[], Database[dict[str, Any]]] = database) -> None:
+    """Check that a database answers, before an operation that may take longer than a person waits.
+
+    Raises:
+        RetryableError: it does not answer.
+    """
+    with mongo_errors("reach MongoDB", timeout=PERSON_TIMEOUT, where=where):
+        where().command("ping")

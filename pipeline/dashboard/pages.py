@@ -1,7 +1,7 @@
 """The pages.
 
 They are rendered from polled values. Only single jobs and searches are read during the request, for at most
-`READ_TIMEOUT`.
+`PERSON_TIMEOUT`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import pymongo
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from pipeline.clients.mongo import PERSON_TIMEOUT, within
 from pipeline.dashboard import auth, causes, filters, flow, jobs, thumbnails
 from pipeline.dashboard.actions import Actions
 from pipeline.dashboard.auth import Access, checked_form
@@ -46,9 +46,6 @@ MANY = 50
 
 #: Seconds that a browser may cache a rendition.
 THUMBNAIL_AGE = 3600
-
-#: Seconds from the start of a request until reads of the job log for it are given up.
-READ_TIMEOUT = 1.8
 
 #: Shortest beginning of an id that leads to a job, and the number of jobs to compare.
 MIN_ID, MATCHES = 4, 2
@@ -135,7 +132,7 @@ class Pages:
         found, following = self._known_jobs(wanted), ""
         if self._with_job_log and not self._sources.job_log.snapshot.error:  # otherwise each request would wait for it
             try:
-                with _until(began + READ_TIMEOUT):
+                with _until(began + PERSON_TIMEOUT):
                     page = job_log_search.search(wanted.filter, MANY, wanted.after)
                 found, following = self._with_ours(page, wanted), page.following
             except ValueError:
@@ -164,7 +161,7 @@ class Pages:
         job_id = request.path_params["job_id"]
         banners: list[Banner] = []
         try:
-            with _until(began + READ_TIMEOUT):
+            with _until(began + PERSON_TIMEOUT):
                 view = self._job(job_id)
                 ids = [] if view else self._ids_from(job_id)
         except PipelineError as error:
@@ -234,7 +231,7 @@ class Pages:
         """Serve a rendition of a known job from the bucket."""
         job_id, number, name = (request.path_params[key] for key in ("job_id", "number", "name"))
         try:
-            with _until(time.monotonic() + READ_TIMEOUT):
+            with within():
                 history = self._history(job_id)
             url = jobs.urls_of(job_id, history, self._submissions.get(job_id), number).get(name)
             key = thumbnails.key_of(url) if url else None
@@ -379,5 +376,5 @@ class Pages:
 @contextmanager
 def _until(deadline: float) -> Iterator[None]:
     """Give up reads of MongoDB at a time in monotonic seconds."""
-    with pymongo.timeout(max(0.05, deadline - time.monotonic())):
+    with within(max(0.05, deadline - time.monotonic())):
         yield

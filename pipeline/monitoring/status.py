@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-import pymongo
-
+from pipeline.clients import mongo
 from pipeline.errors import RetryableError
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log import writer as job_log_writer
@@ -22,9 +21,6 @@ from pipeline.stages import STAGES, Lane
 #: Interval over which rates are averaged, and over which failures are listed.
 RATE_OVER = timedelta(minutes=2)
 FAILURES_OVER = timedelta(hours=1)
-
-#: Timeout of all reads of the job log together, in seconds: people wait for the answer.
-JOB_LOG_TIMEOUT = 1.5
 
 #: The stages that emit an event for each attempt; `ingest` and sweeps emit none.
 WITH_ATTEMPTS = frozenset(stage.name for stage in STAGES)
@@ -67,9 +63,9 @@ class _Logged:
     hint: str = ""
 
     def read(self, now: datetime) -> None:
-        """Read the job log, for at most `JOB_LOG_TIMEOUT`."""
+        """Read the job log, for at most as long as a person waits."""
         try:
-            with pymongo.timeout(JOB_LOG_TIMEOUT):
+            with mongo.within():
                 self.processes = read_processes(now)
                 self.rates = job_log_reader.per_minute(job_log_reader.rates(now - RATE_OVER), now, RATE_OVER)
                 self.failures = job_log_reader.failures(now - FAILURES_OVER)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from pipeline.clients import aws
+from pipeline.clients import aws, mongo
 from pipeline.monitoring.job_log import writer as job_log_writer
 from pipeline.settings import Settings
 from pipeline.sqs.queues import QueueSpec, differences, ensure_queue, find_queue
@@ -72,8 +72,10 @@ def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Change]
         with aws.aws_errors("s3", "read the bucket's lifecycle rules"):
             yield from lifecycle_changes(parts.netloc, parts.path.lstrip("/"))
     if settings.database_url:
+        mongo.reach()
         yield from _index_changes()
     if settings.jobs_mongo_url:
+        mongo.reach(mongo.job_database)
         for collection, by, options, purpose in job_log_writer.missing_indexes():
             yield Change(
                 f"index {collection} in the MongoDB of the job log by {by}: it {purpose}",

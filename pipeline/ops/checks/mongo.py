@@ -19,7 +19,7 @@ from pipeline.sweeps import run_state
 from pipeline.sweeps.documents import SWEPT
 
 #: Timeout of each request, in seconds.
-TIMEOUT: Final = 1.5
+TIMEOUT: Final = mongo.PERSON_TIMEOUT
 
 #: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml; 8000 is specific to Atlas
 _UNKNOWN_USER, _DENIED = frozenset({18, 8000}), 13

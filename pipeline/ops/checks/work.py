@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Final
 
-import pymongo
-
+from pipeline.clients import mongo
 from pipeline.errors import RetryableError
 from pipeline.monitoring.processes import Process, processes
 from pipeline.monitoring.queue_depths import depths
 from pipeline.monitoring.stalls import stalls
 from pipeline.ops.checks.model import Check, Context, Row, ok, skip, warn
 from pipeline.text import plural
-
-#: Timeout for reading the heartbeats, in seconds.
-TIMEOUT: Final = 1.5
 
 
 def _work(context: Context) -> Iterator[Row]:
@@ -44,7 +39,7 @@ def _seen(context: Context, now: datetime) -> list[Process] | None:
     if context.settings.jobs_mongo_url is None:
         return None
     try:
-        with pymongo.timeout(TIMEOUT):
+        with mongo.within():
             return processes(now)
     except RetryableError:  # the check of the job log reports it
         return None

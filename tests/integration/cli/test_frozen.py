@@ -1,0 +1,63 @@
+"""With a MongoDB that is frozen, every command answers within seconds with what it has."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli.app import app
+from pipeline.clients import lazy
+from pipeline.ops.provision import plan
+from pipeline.settings import get_settings
+from tests.support.dashboard import serving
+from tests.support.frozen import frozen
+
+#: Seconds that an answer may take here, on a busy machine; MongoDB's own timeouts are longer.
+PATIENCE = 4.5
+
+
+@pytest.fixture
+def with_frozen_mongo(environment, monkeypatch):
+    """Provide queues, and a job log and a database that do not answer."""
+    for change in plan(get_settings(), create_bucket=True):
+        change.apply()
+    with frozen() as port:
+        for name in ("MONGO_URL", "JOBS_MONGO_URL"):
+            monkeypatch.setenv(name, f"mongodb://u:hush@127.0.0.1:{port}/none")
+        lazy.forget()
+        yield
+    lazy.forget()
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "expected"),
+    [
+        (["status"], 0, "The job log: Could not read the job log"),
+        (["status", "6fa459ea"], None, "Could not read the job log"),
+        (["sweep", "channels", "--dry-run"], None, "Could not reach MongoDB"),
+        (["sweep", "retry", "channels"], None, "Could not reach MongoDB"),
+        (["provision", "--dry-run"], None, "Could not reach MongoDB"),
+    ],
+    ids=["status", "status-of-a-job", "dry-run-of-a-sweep", "sweep-retry", "provision"],
+)
+def test_a_command_answers(with_frozen_mongo, command, status, expected):
+    before = time.monotonic()
+    result = CliRunner().invoke(app, command)
+    took = time.monotonic() - before
+    assert expected in result.output + str(result.exception)
+    assert "hush" not in result.output
+    assert status in {None, result.exit_code}
+    assert took < PATIENCE
+
+
+def test_every_page_answers(with_frozen_mongo):
+    with serving() as site:
+        for path in ("/", "/jobs", "/jobs?q=x", "/jobs/6fa459ea", "/failures", "/workers", "/sweeps"):
+            before = time.monotonic()
+            answer = site.get(path)
+            took = time.monotonic() - before
+            assert answer.status_code in {200, 503}, path
+            assert took < PATIENCE, path
+        assert "The job log does not answer" in site.text("/jobs")
