@@ -22,15 +22,16 @@ from pipeline.net.guard import Budget
 from pipeline.net.http_errors import http_errors, refusal
 from pipeline.net.session import postback_session
 from pipeline.settings import get_settings
-from pipeline.sqs.queues import MAX_MESSAGE_BYTES, RETENTION
+from pipeline.sqs.queues import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 logger = logging.getLogger(__name__)
 
-#: The longest Retry-After of a receiver that is obeyed, in seconds: SQS keeps a message for 14 days.
-LONGEST_RETRY_AFTER = float(RETENTION)
+#: The longest Retry-After of a receiver that is obeyed, in seconds: a day, like the longest of our own delays. SQS
+#: delays a message by 15 minutes at most, so each day costs a hundred hops, and receivers may ask at every attempt.
+LONGEST_RETRY_AFTER = 86400.0
 
 #: Bytes of a response body that are read so that the connection can be reused, and bytes of the whole response.
 MAX_RESPONSE_BODY = 16_384

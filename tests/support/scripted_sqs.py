@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from botocore.exceptions import EndpointConnectionError
+
 Entry = dict[str, Any]
 Answer = dict[str, Any]
 
@@ -90,3 +92,25 @@ def blame_sender(entries: Sequence[Entry]) -> Answer:
 def blame_service(entries: Sequence[Entry]) -> Answer:
     """Fail every entry inside SQS."""
     return {"Failed": [{"Id": entry["Id"], "SenderFault": False, "Code": "InternalError"} for entry in entries]}
+
+
+def unreachable(entries: Sequence[Entry]) -> Answer:
+    """Lose the connection, as boto3 reports it."""
+    raise EndpointConnectionError(endpoint_url="http://down")
+
+
+class StillLoop:
+    """Stands for a thread that only the test steps."""
+
+    is_alive = False
+    last_step = 0.0
+
+    def __init__(self, name: str, step: Callable[[], float | None]) -> None:
+        self.woken = 0
+
+    def start(self) -> None: ...
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def end(self) -> None: ...

@@ -164,8 +164,9 @@ class TestAnswer:
         ("value", "seconds"),
         [
             ("7200", 7200),
-            ("99999999", 14 * 86400),
-            (timedelta(days=2), 2 * 86400),
+            ("99999999", 86400),
+            (timedelta(hours=20), 20 * 3600),
+            (timedelta(days=2), 86400),
         ],
     )
     def test_retry_after_is_passed_on(self, value: str | timedelta, seconds: float) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
 import pytest
-from botocore.exceptions import EndpointConnectionError
 
 from pipeline.errors import RetryableError
 from pipeline.sqs.admission import GIVE_UP_AT, QUARANTINE_AT
@@ -19,7 +17,16 @@ from pipeline.sqs.message import SQSMessage
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES, MAX_RECEIVES, Queue
 from pipeline.sqs.settlement import Delete
 from pipeline.sqs.wire import encode
-from tests.support.scripted_sqs import Entry, MovedClock, ScriptedSQS, confirm, confirm_nothing, fail
+from tests.support.scripted_sqs import (
+    Entry,
+    MovedClock,
+    ScriptedSQS,
+    StillLoop,
+    confirm,
+    confirm_nothing,
+    fail,
+    unreachable,
+)
 
 SEND, DELETE, CHANGE, RECEIVE = (
     "send_message_batch",
@@ -27,23 +34,6 @@ SEND, DELETE, CHANGE, RECEIVE = (
     "change_message_visibility_batch",
     "receive_message",
 )
-
-
-class StillLoop:
-    """Stands for a thread that only the test steps."""
-
-    is_alive = False
-    last_step = 0.0
-
-    def __init__(self, name: str, step: Callable[[], float | None]) -> None:
-        self.woken = 0
-
-    def start(self) -> None: ...
-
-    def wake(self) -> None:
-        self.woken += 1
-
-    def end(self) -> None: ...
 
 
 @pytest.fixture
@@ -102,10 +92,6 @@ def took(consumer: SQSConsumer) -> list[SQSMessage]:
 
 def sent_to(sqs: ScriptedSQS, queue: str) -> list[Entry]:
     return [e for entries in sqs.of(SEND) for e in entries if e["QueueUrl"] == f"http://sqs/test_{queue}"]
-
-
-def down(entries: Any) -> Any:
-    raise EndpointConnectionError(endpoint_url="http://down")
 
 
 def delete_all(consumer: SQSConsumer, clock: MovedClock) -> None:
@@ -191,7 +177,7 @@ def test_what_cannot_be_sent_is_kept_and_nothing_is_received_meanwhile(broker, s
     # Given an SQS that refuses sends for far longer than an actor may take
     consumer = broker.consume("work", prefetch=20)
     arrive(sqs, "bad", body="no json")
-    sqs.answers[SEND] = down
+    sqs.answers[SEND] = unreachable
     waits = []
     until = clock.now + 2 * MAX_LEASE
     while clock.now < until:
@@ -355,7 +341,7 @@ def test_empty_quarantine_queues_share_the_longest_poll(broker, sqs, clock) -> N
 
 def test_a_failed_receive_ends_the_turn_of_a_quarantine_queue(broker, sqs, clock) -> None:
     first, second = broker.consume("poison"), broker.consume("other_poison")
-    receive, sqs.receive_message = sqs.receive_message, down
+    receive, sqs.receive_message = sqs.receive_message, lambda **_: unreachable([])
     assert first.step() > 0
     sqs.receive_message = receive
     arrive(sqs, "b", queue="other")
@@ -368,7 +354,7 @@ def test_a_stop_gives_back_what_was_not_started_without_waiting_for_sqs(broker, 
     consumer = broker.consume("work", prefetch=8)
     arrive(sqs, "a")
     arrive(sqs, "bad", body="no json")
-    sqs.answers[SEND] = down
+    sqs.answers[SEND] = unreachable
     consumer.step()
     sqs.requests.clear()
     # When the process is told to stop, then no request is made by the thread that was told,

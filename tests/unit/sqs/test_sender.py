@@ -1,0 +1,102 @@
+"""Sending: what counts as confirmed, and which requests are made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from dramatiq.encoder import PickleEncoder
+
+from pipeline.sqs.broker import SQSBroker
+from pipeline.sqs.queues import Queue
+from pipeline.sqs.wire import MAX_DELAY, Reason, SendEntry, SendFailed, decode, encode
+from tests.support.scripted_sqs import MovedClock, ScriptedSQS, StillLoop, confirm, confirm_nothing, unreachable
+from tests.unit.sqs.test_settlement import message
+
+SEND = "send_message_batch"
+
+
+@pytest.fixture
+def sqs() -> ScriptedSQS:
+    return ScriptedSQS()
+
+
+@pytest.fixture
+def broker(sqs: ScriptedSQS) -> SQSBroker:
+    broker = SQSBroker("test", lambda: sqs, queues=[Queue("bulk", "work_dlq")], clock=MovedClock(), loop=StillLoop)
+    for queue in ("work", "bulk"):
+        broker.declare_queue(queue)
+    return broker
+
+
+@pytest.mark.parametrize("send", ["send", "send_at_once"])
+def test_only_entries_that_the_answer_names_successful_are_confirmed(broker, sqs, send: str) -> None:
+    # Given an answer that names one entry successful, one failed, and one not at all
+    failed = {"Id": "1", "Code": "InternalError", "SenderFault": False}
+    sqs.answers[SEND] = lambda entries: {"Successful": [{"Id": "0"}], "Failed": [failed]}
+    # When three are sent
+    errors = getattr(broker.sender, send)("work", [SendEntry(body) for body in "abc"])
+    # Then two are not confirmed.
+    assert [type(error) for error in errors] == [type(None), SendFailed, SendFailed]
+
+
+def test_an_empty_answer_confirms_nothing(broker, sqs) -> None:
+    sqs.answers[SEND] = confirm_nothing
+    with pytest.raises(SendFailed):
+        broker.enqueue(message("x"))
+
+
+def test_a_group_that_the_endpoint_refuses_is_left_out_of_the_refused_entries_only(broker, sqs) -> None:
+    # Given an endpoint that refuses entries with a group
+    def answer(entries: list[dict[str, Any]]) -> dict[str, Any]:
+        grouped = [entry for entry in entries if "MessageGroupId" in entry]
+        refusal = {"Code": "InvalidParameterValue", "Message": "MessageGroupId is not valid", "SenderFault": True}
+        good = [entry for entry in entries if entry not in grouped]
+        return {"Successful": confirm(good)["Successful"], "Failed": [refusal | {"Id": e["Id"]} for e in grouped]}
+
+    sqs.answers[SEND] = answer
+    entries = [SendEntry("a", group="g"), SendEntry("b"), SendEntry("c", group="g")]
+    assert broker.send("work", entries) == [None] * 3
+    assert [[entry["MessageBody"] for entry in request] for request in sqs.of(SEND)] == [["a", "b", "c"], ["a", "c"]]
+
+
+def test_sends_of_one_call_are_batched_by_queue(broker, sqs) -> None:
+    messages = [message("a"), message("b").copy(queue_name="bulk"), message("c")]
+    assert broker.enqueue_many(messages) == [None] * 3
+    assert [[entry["QueueUrl"][-4:] for entry in request] for request in sqs.of(SEND)] == [["work"] * 2, ["bulk"]]
+
+
+def test_dead_letters_of_queues_that_share_them_go_to_one_queue(broker, sqs) -> None:
+    for queue in ("work", "bulk", "ingest"):
+        broker.bury(queue, "{}", Reason("bad", "It is bad."))
+    assert [entries[0]["QueueUrl"].rpartition("_")[0] for entries in sqs.of(SEND)] == [
+        "http://sqs/test_work",
+        "http://sqs/test_work",
+        "http://sqs/test_ingest",
+    ]
+
+
+def test_a_lost_connection_is_one_error_for_each(broker, sqs) -> None:
+    sqs.answers[SEND] = unreachable
+    assert [type(error) for error in broker.send("work", [SendEntry("x")] * 25)] == [SendFailed] * 25
+
+
+def test_delays_beyond_one_of_sqs_carry_their_due_time(broker) -> None:
+    entry = broker.sender.entry(message("x"), (MAX_DELAY + 1) * 1000)
+    assert entry.delay == MAX_DELAY
+    due = decode(entry.body).options["due"]
+    assert due == int(broker.clock.time() * 1000) + (MAX_DELAY + 1) * 1000
+    broker.clock.now += MAX_DELAY
+    last = broker.sender.hop(decode(entry.body))
+    assert (last.delay, decode(last.body).options) == (1, {})
+
+
+def test_a_broker_uses_its_own_encoder(sqs) -> None:
+    class Shouting(PickleEncoder):
+        def encode(self, data: Any) -> bytes:
+            return encode(message(data["args"][0].upper())).encode()
+
+    broker = SQSBroker("test", lambda: sqs, Shouting(), loop=StillLoop)
+    broker.declare_queue("work")
+    broker.enqueue(message("x"))
+    assert decode(sqs.of(SEND)[0][0]["MessageBody"]).args == ("X",)
