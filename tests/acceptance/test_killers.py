@@ -16,9 +16,10 @@ def test_a_job_that_kills_its_workers_fails_with_a_result_and_all_others_succeed
 ) -> None:
     # Given resize workers that a certain source kills
     root = PROCFILE.parent
-    lines = PROCFILE.read_text().replace(
-        "dramatiq pipeline.actors --threads 4",
-        "dramatiq pipeline.actors tests.support.killing --processes 1 --threads 4",
+    lines = (
+        PROCFILE.read_text()
+        .replace("dramatiq pipeline.actors --threads 4", "dramatiq pipeline.actors --processes 1 --threads 4")
+        .replace("dramatiq pipeline.actors", "dramatiq pipeline.actors tests.support.killing")
     )
     assert "killing" in lines
     procfile = tmp_path / "Procfile"
@@ -39,7 +40,7 @@ def test_a_job_that_kills_its_workers_fails_with_a_result_and_all_others_succeed
         assert (error["stage"], error["code"]) == ("resize", "worker_crashed")
         # (a killed worker's open long poll may receive it once more)
         assert 3 <= service.log.count("exited unexpectedly") <= 5
-        assert "It runs alone" in service.log
+        assert "It moves to quarantine" in service.log
         # it is one dead letter with its reason,
         (letter,) = wait_for(lambda: service.dead_letters("resize_dlq"))
         assert (letter["attributes"]["error_code"], letter["attributes"]["stage"]) == ("worker_crashed", "resize")
