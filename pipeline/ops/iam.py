@@ -76,11 +76,11 @@ class InputQueue:
 
 
 def _stage(stage: Stage, *onward: Stage, places: tuple[Grant, ...]) -> tuple[Grant, ...]:
-    """Return the grants of a stage's workers: to consume their queues, retry, pass on and give up."""
+    """Return the grants of a stage's workers: to consume their queues, retry, pass on, quarantine and give up."""
     sends = [queue for each in STAGES if each in {stage, *onward} for queue in each.queues]
     return (
         Grant("Consume", (_FIND, *_CONSUME), queues=stage.queues),
-        Grant("RetryPassOnGiveUp", (_FIND, _SEND), queues=(*sends, stage.dead_letter_queue)),
+        Grant("RetryPassOnGiveUp", (_FIND, _SEND), queues=(*sends, stage.quarantine_queue, stage.dead_letter_queue)),
         *places,
     )
 
@@ -99,12 +99,13 @@ _REDIRECT = (
 )
 _DEAD_SWEEPS = tuple(dead_letter_queue_of(queue) for queue in SWEEP_QUEUES)
 _DEAD = (*(stage.dead_letter_queue for stage in STAGES), INGEST_DEAD_LETTER_QUEUE, *_DEAD_SWEEPS)
+_QUARANTINE = tuple(stage.quarantine_queue for stage in STAGES)
 _WORK = (*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES)
 _OPERATOR = (
     Grant("ReadAndDeleteDeadLetters", (_FIND, _COUNT, *_CONSUME), queues=_DEAD),
     Grant("SendThroughAgain", (_FIND, _SEND), queues=_WORK),
     Grant("SendInputAgain", (_SEND,), on_input=True),
-    Grant("CountMessages", (_FIND, _COUNT), queues=_WORK, on_input=True),
+    Grant("CountMessages", (_FIND, _COUNT), queues=(*_WORK, *_QUARANTINE), on_input=True),
     Grant("ReadLongPayloads", ("s3:GetObject",), place=Place.STAGING),
     _TELL_MISSING,
 )
@@ -115,6 +116,20 @@ GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
     "resize": _stage(RESIZE, FETCH, UPLOAD, NOTIFY, places=(*_STAGING, _LOOK)),
     "upload": _stage(UPLOAD, FETCH, NOTIFY, places=(*_STAGING, _PUBLISH)),
     "notify": _stage(NOTIFY, places=(*_REDIRECT, *_STAGING)),
+    "quarantine": (
+        Grant("Consume", (_FIND, *_CONSUME), queues=_QUARANTINE),
+        Grant(
+            "RetryPassOnGiveUp",
+            (_FIND, _SEND),
+            queues=(
+                *(queue for stage in STAGES for queue in (*stage.queues, stage.dead_letter_queue)),
+                *_QUARANTINE,
+            ),
+        ),
+        *_REDIRECT,
+        *_STAGING,
+        _PUBLISH,
+    ),
     "sweep": (
         Grant("Consume", (_FIND, *_CONSUME), queues=SWEEP_QUEUES),
         Grant("NextPageAndHandOver", (_FIND, _SEND), queues=(*SWEEP_QUEUES, FETCH.queue(Lane.BULK))),
@@ -167,7 +182,7 @@ GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
 }
 
 #: The processes of the Procfile.
-PROCESSES: Final = ("fetch", "resize", "upload", "notify", "sweep", "ingest", "scheduler")
+PROCESSES: Final = ("fetch", "resize", "upload", "notify", "quarantine", "sweep", "ingest", "scheduler")
 
 
 def input_queue(settings: Settings) -> InputQueue | None:

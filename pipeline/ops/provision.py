@@ -47,7 +47,7 @@ def queue_specs(settings: Settings) -> list[QueueSpec]:
     """Return all queues of the service, each dead-letter queue before the queues that use it."""
     full = settings.full_queue_name
     dead = [QueueSpec(full(queue)) for queue in DEAD_LETTER_QUEUES.values()]
-    consumed = [*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES]
+    consumed = [*(queue for stage in STAGES for queue in (*stage.queues, stage.quarantine_queue)), *SWEEP_QUEUES]
     return [*dead, *(QueueSpec(full(queue), dead_letters=full(dead_letter_queue_of(queue))) for queue in consumed)]
 
 

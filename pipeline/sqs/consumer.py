@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import queue
+import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dramatiq
+from dramatiq.encoder import Encoder
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
 from pipeline.errors import RetryableError
 from pipeline.sqs.admission import Admission, admit
+from pipeline.sqs.in_hand import InHand
 from pipeline.sqs.leases import DELETE_WAIT, Lease, LeasedQueue, Leases, sqs_backoff
+from pipeline.sqs.loop import Clock, Loop
 from pipeline.sqs.message import SQSMessage
-from pipeline.sqs.queues import LONG_POLL, Queue
+from pipeline.sqs.queues import LONG_POLL, Queue, Queues
+from pipeline.sqs.sender import Sender
 from pipeline.sqs.settlement import Delete
 from pipeline.sqs.wire import GROUP, MAX_BATCH, Reason, SendEntry, check_due, decode, describe, with_good_id
 
 if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef
-
-    from pipeline.sqs.broker import SQSBroker
 
 #: Seconds to wait after a receive that fills less than half of a batch. Messages that trickle in then share a request.
 #: A message that arrives during a long poll is still received at once.
@@ -52,6 +56,23 @@ class Transfer:
     entry: Callable[[], SendEntry]
 
 
+class Parts(Protocol):
+    """The parts of a broker that its consumers use."""
+
+    actors: dict[str, Any]
+    queues: Queues
+    sender: Sender
+    encoder: Encoder
+    in_hand: InHand
+    visibility: int
+    clock: Clock
+    rng: random.Random
+    loop: Callable[[str, Callable[[], float | None]], Loop]
+
+    @property
+    def client(self) -> SQSClient: ...
+
+
 class SQSConsumer(dramatiq.Consumer):
     """Receives the messages of one queue for one dramatiq worker, and leases up to `prefetch` of them.
 
@@ -64,7 +85,7 @@ class SQSConsumer(dramatiq.Consumer):
         asking_since: When the request that SQS has not answered yet began, in monotonic seconds; None if there is none.
     """
 
-    def __init__(self, broker: SQSBroker, queue_: Queue, *, prefetch: int) -> None:
+    def __init__(self, broker: Parts, queue_: Queue, *, prefetch: int) -> None:
         self.logger = get_logger(__name__, type(self))
         self.queue = queue_
         self.prefetch = prefetch
@@ -76,7 +97,7 @@ class SQSConsumer(dramatiq.Consumer):
         self._keeper = broker.loop(f"keep-{name}", lambda: self.leases.step())  # noqa: PLW0108 - it is made next
         leased = LeasedQueue(
             name,
-            partial(broker.queue_url, name),
+            partial(broker.queues.url, name),
             lambda: broker.client,
             broker.visibility,
             delete_wait=0.0 if queue_.is_quarantine else DELETE_WAIT,
@@ -231,7 +252,7 @@ class SQSConsumer(dramatiq.Consumer):
         self.asking_since = self.asking_since or self._clock.monotonic()
         try:
             response = self._broker.client.receive_message(
-                QueueUrl=self._broker.queue_url(self.queue.name),
+                QueueUrl=self._broker.queues.url(self.queue.name),
                 MaxNumberOfMessages=min(room, MAX_BATCH),
                 WaitTimeSeconds=self._in_hand.solo.poll if self.queue.is_quarantine else LONG_POLL,
                 VisibilityTimeout=self._broker.visibility,

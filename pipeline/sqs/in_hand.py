@@ -7,13 +7,10 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from queue import PriorityQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from pipeline.sqs.leases import Lease
-from pipeline.sqs.queues import LONG_POLL
-
-if TYPE_CHECKING:
-    from pipeline.sqs.consumer import SQSConsumer
+from pipeline.sqs.leases import Lease, Leases
+from pipeline.sqs.queues import LONG_POLL, Queue
 
 
 class LaneQueue(PriorityQueue[Any]):
@@ -104,6 +101,26 @@ class Solo:
         return 0 if self._empty_polls < len(self._queues) else max(1, LONG_POLL // len(self._queues))
 
 
+class Consuming(Protocol):
+    """What the rest of a process sees of a consumer."""
+
+    queue: Queue
+    leases: Leases
+    asking_since: float | None  #: start of the request that SQS has not answered, in monotonic seconds
+
+    @property
+    def is_broken(self) -> bool: ...
+
+    @property
+    def last_lease_check(self) -> float: ...
+
+    def wake(self) -> None: ...
+
+    def give_back(self) -> None: ...
+
+    def requeue(self, messages: Any) -> None: ...
+
+
 class InHand:
     """What this process has in hand.
 
@@ -115,7 +132,7 @@ class InHand:
     """
 
     def __init__(self) -> None:
-        self.consumers: list[SQSConsumer] = []
+        self.consumers: list[Consuming] = []
         self.solo = Solo(self._wake_quarantine)
         self.work_queue: LaneQueue | None = None
         self.stopping = threading.Event()

@@ -18,7 +18,7 @@ from pipeline.cli.app import LazyCommand, app
 from pipeline.ops.provision import queue_specs
 from pipeline.recipe import RenditionSize
 from pipeline.settings import Settings, get_settings
-from pipeline.stages import DEAD_LETTER_QUEUES, RESIZE, STAGES, SWEEP_QUEUES, Lane
+from pipeline.stages import DEAD_LETTER_QUEUES, QUARANTINE_QUEUES, RESIZE, STAGES, SWEEP_QUEUES, Lane
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -27,7 +27,7 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES, ROOT / "benchmarks/README.md"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 DEPLOYING = ROOT / "docs/deploying.md"
 POLICIES = sorted(ROOT.glob("docs/iam/*.json"))
-PROCESSES = ("fetch", "resize", "giants", "upload", "notify", "sweep", "ingest", "scheduler")
+PROCESSES = ("fetch", "resize", "giants", "upload", "notify", "quarantine", "sweep", "ingest", "scheduler")
 
 pytestmark = pytest.mark.usefixtures("no_variables")
 
@@ -85,6 +85,7 @@ def test_the_procfile_has_a_process_for_each_stage_that_consumes_its_queues() ->
     assert tuple(commands) == PROCESSES
     consumed = {name: tuple(command.partition(" --queues ")[2].split()) for name, command in commands.items()}
     expected = {stage.name: tuple(stage.queue(lane) for lane in Lane) for stage in STAGES} | {"sweep": SWEEP_QUEUES}
+    expected["quarantine"] = tuple(stage.quarantine_queue for stage in STAGES)
     expected["giants"] = tuple(RESIZE.queue(lane, giant=True) for lane in Lane)
     assert consumed == dict.fromkeys(PROCESSES, ()) | expected
     assert commands["ingest"].endswith("image-pipeline ingest")
@@ -319,7 +320,7 @@ def test_an_operators_policy_allows_redriving_every_dead_letter_and_receiving_no
     for action in ("ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility"):
         assert queues_for(f"sqs:{action}") == dead
     assert queues_for("sqs:SendMessage") == alive
-    assert queues_for("sqs:GetQueueAttributes") == alive | dead
+    assert queues_for("sqs:GetQueueAttributes") == alive | dead | set(QUARANTINE_QUEUES.values())
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)

@@ -326,7 +326,7 @@ def _refused(context: Context, answer: Answer, subject: str, where: str) -> Row:
     return fail(subject, *(meaning(answer, "S3", context.settings) or unexpected(answer, "S3", "write")))
 
 
-_LOOKS = frozenset({"fetch", "resize", "upload"})
+_LOOKS = frozenset({"fetch", "resize", "upload", "quarantine"})
 _STAGES = _LOOKS | {"notify", "sweep", "ingest"}
 
 CHECKS = (
