@@ -16,6 +16,9 @@ class Lane(StrEnum):
 #: Ends the names of queues for giants: images that take so much CPU that others should not wait behind them.
 GIANT = "giant"
 
+#: Type of the process that takes the giants of all stages.
+GIANTS = "giants"
+
 #: Ends the names of queues for messages that were received often, perhaps because they kill their workers.
 QUARANTINE = "quarantine"
 

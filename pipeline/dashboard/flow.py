@@ -10,9 +10,8 @@ from pipeline.dashboard.charts import Sparkline, bars, sparkline
 from pipeline.dashboard.polling import DepthHistory
 from pipeline.events import Outcome
 from pipeline.monitoring.job_log.reader import Minute, per_minute
-from pipeline.monitoring.processes import GIANTS
 from pipeline.monitoring.queue_depths import DEAD, INGEST, Depth
-from pipeline.stages import RESIZE, STAGES, Lane
+from pipeline.stages import GIANTS, QUARANTINE, RESIZE, STAGES, Lane
 
 #: A description of each stage for people.
 DESCRIPTIONS = {
@@ -40,6 +39,7 @@ class StageCard:
     delayed: int
     bulk: int  #: waiting and delayed messages of sweeps
     dead: int
+    quarantine: int  #: waiting and in progress there
     depth: Sparkline
     most: int = 0  #: most messages that waited in the time range of the chart
     rate: Sparkline | None = None  #: None without a job log
@@ -53,11 +53,11 @@ class StageCard:
 
 
 def waiting_by_stage(depths: Sequence[Depth]) -> dict[str, int]:
-    """Count the waiting messages of each stage, for the history."""
+    """Count the waiting messages of each stage, and of quarantine, for the history."""
     counted: dict[str, int] = {}
     for depth in depths:
         if depth.lane != DEAD:
-            counted[depth.stage] = counted.get(depth.stage, 0) + depth.waiting
+            counted[depth.consumer] = counted.get(depth.consumer, 0) + depth.waiting
     return counted
 
 
@@ -85,18 +85,19 @@ def cards(
         card = _card(name, of_it, past)
         if minutes is not None and name != INGEST:  # ingest logs only rejected messages
             card = replace(card, rate=_rate(name, minutes, now), per_minute=_short(speeds.get(name, 0.0)))
-        found.append(replace(card, stalled=_stall(name, stalled or {})))
+        found.append(replace(card, stalled=_stall(card, stalled or {})))
     return found
 
 
-def _stall(name: str, stalled: Mapping[str, str]) -> str:
-    if name not in stalled and name == RESIZE.name and GIANTS in stalled:
-        return f"Giants: {stalled[GIANTS]}"
-    return stalled.get(name, "")
+def _stall(card: StageCard, stalled: Mapping[str, str]) -> str:
+    """Return why messages of a stage, those of giants and in quarantine included, wait and are not taken."""
+    giants = stalled.get(GIANTS) if card.name == RESIZE.name else None
+    quarantine = stalled.get(QUARANTINE) if card.quarantine else None
+    return " ".join(filter(None, [stalled.get(card.name), f"Giants: {giants}" if giants else None, quarantine]))
 
 
 def _card(name: str, depths: Sequence[Depth], past: Sequence[int | None]) -> StageCard:
-    queues = [depth for depth in depths if depth.lane != DEAD]
+    queues = [depth for depth in depths if depth.lane not in {DEAD, QUARANTINE}]
     most = max((value for value in past if value is not None), default=0)
     return StageCard(
         name=name,
@@ -107,6 +108,7 @@ def _card(name: str, depths: Sequence[Depth], past: Sequence[int | None]) -> Sta
         delayed=sum(queue.delayed for queue in queues),
         bulk=sum(queue.waiting + queue.delayed for queue in queues if queue.lane == Lane.BULK),
         dead=sum(depth.waiting + depth.in_flight + depth.delayed for depth in depths if depth.lane == DEAD),
+        quarantine=sum(depth.waiting + depth.in_flight for depth in depths if depth.lane == QUARANTINE),
         depth=sparkline(past, f"waiting in the last {DEPTH_MINUTES} minutes: at most {most}"),
         most=most,
     )

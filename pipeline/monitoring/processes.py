@@ -20,7 +20,7 @@ import pymongo
 from pymongo.errors import PyMongoError
 
 from pipeline.clients import mongo
-from pipeline.stages import GIANT_QUEUES, QUARANTINE_QUEUES, STAGES, stage_of_queue
+from pipeline.stages import GIANT_QUEUES, GIANTS, QUARANTINE, QUARANTINE_QUEUES, STAGES, stage_of_queue
 from pipeline.version import version
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,6 @@ PROCESSES = "image_pipeline_processes"
 #: Seconds between two heartbeats, and seconds after the last one until a process counts as gone.
 INTERVAL, GONE_AFTER = 5.0, 20.0
 
-#: Type of the process that takes giants alone.
-GIANTS = "giants"
 
 #: Timeout of a heartbeat, in seconds.
 TIMEOUT = 3.0
@@ -161,8 +159,8 @@ def process_type(queues: Iterable[str]) -> str:
     ('giants', 'quarantine')
     """
     queues = set(queues)
-    if queues and queues.issubset(QUARANTINE_QUEUES.values()):
-        return "quarantine"
+    if queues and queues <= set(QUARANTINE_QUEUES.values()):
+        return QUARANTINE
     if queues and queues <= GIANT_QUEUES:
         return GIANTS
     names = {stage.name if (stage := stage_of_queue(queue)) else queue.partition("_")[0] for queue in queues}
@@ -171,7 +169,9 @@ def process_type(queues: Iterable[str]) -> str:
 
 
 def stage_name(queue: str) -> str:
-    """Return the stage of a queue, without the namespace, as in `Depth.stage`; `giants` for the queues of giants."""
+    """Return the stage of a queue, without the namespace, as in `Depth.consumer`."""
+    if queue in QUARANTINE_QUEUES.values():
+        return QUARANTINE
     if queue in GIANT_QUEUES:
         return GIANTS
     stage = stage_of_queue(queue)

@@ -14,7 +14,10 @@ from pipeline.clients import aws
 from pipeline.settings import get_settings
 from pipeline.sqs.queues import MISSING_QUEUE, find_queue
 from pipeline.stages import (
+    GIANT_QUEUES,
+    GIANTS,
     INGEST_DEAD_LETTER_QUEUE,
+    QUARANTINE,
     STAGES,
     SWEEP_QUEUES,
     Lane,
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 #: The `stage` of the input queue, and the `lane` of dead-letter queues.
 INGEST, DEAD = "ingest", "dead"
 
+_GIANTS = tuple(f"_{queue}" for queue in GIANT_QUEUES)
+
 #: Number of queues queried in parallel.
 THREADS = 8
 
@@ -38,10 +43,17 @@ class Depth:
 
     queue: str  #: full name
     stage: str  #: its consumer, or the stage that gave its messages up: `fetch`, ..., `ingest`, `sweep_channels`, ...
-    lane: str  #: `live`, `bulk`, or `dead` for a dead-letter queue
+    lane: str  #: `live`, `bulk`, `quarantine`, or `dead` for a dead-letter queue
     waiting: int  #: ready to be received
     in_flight: int  #: received, and neither deleted nor visible again
     delayed: int  #: due later: retries and snoozed jobs
+
+    @property
+    def consumer(self) -> str:
+        """Who takes its messages, as in `Process.stages`: its stage, `giants` or `quarantine`."""
+        if self.lane == QUARANTINE:
+            return QUARANTINE
+        return GIANTS if self.queue.endswith(_GIANTS) else self.stage
 
 
 @dataclass(frozen=True)
@@ -80,6 +92,7 @@ def _queues() -> Iterator[_Queue]:
     for stage in STAGES:
         for queue in stage.queues:
             yield _Queue(full(queue), stage.name, lane_of_queue(queue).value)
+        yield _Queue(full(stage.quarantine_queue), stage.name, QUARANTINE)
         yield _Queue(full(stage.dead_letter_queue), stage.name, DEAD)
     for sweep in SWEEP_QUEUES:
         yield _Queue(full(sweep), sweep, Lane.BULK.value)

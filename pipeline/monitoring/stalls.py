@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from pipeline.monitoring.processes import GIANTS, Process
+from pipeline.monitoring.processes import Process
 from pipeline.monitoring.queue_depths import DEAD, Depth
-from pipeline.stages import GIANT_QUEUES
 from pipeline.text import format_duration
 
 #: How long a stage may take no message although its processes run. A thread may be busy with one image for this long.
 STALLED_AFTER = timedelta(seconds=30)
-
-_GIANTS = tuple(f"_{queue}" for queue in GIANT_QUEUES)
 
 
 def stalls(
@@ -22,7 +19,7 @@ def stalls(
     now: datetime,
     waiting_since: Mapping[str, datetime] | None = None,
 ) -> dict[str, str]:
-    """Return a sentence for each stage whose messages wait and are not taken. Giants count as a stage of their own.
+    """Return a sentence for each stage, for giants and for quarantine, whose messages wait and are not taken.
 
     Args:
         depths: the queues.
@@ -33,7 +30,7 @@ def stalls(
     queues: dict[str, list[Depth]] = {}
     for depth in depths:
         if depth.lane != DEAD:
-            queues.setdefault(GIANTS if depth.queue.endswith(_GIANTS) else depth.stage, []).append(depth)
+            queues.setdefault(depth.consumer, []).append(depth)
     found = {}
     for stage, ours in queues.items():
         if waiting := sum(depth.waiting for depth in ours):

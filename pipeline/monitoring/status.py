@@ -16,7 +16,8 @@ from pipeline.monitoring.processes import processes as read_processes
 from pipeline.monitoring.queue_depths import DEAD, Depth, depths, queue_names
 from pipeline.monitoring.stalls import stalls
 from pipeline.settings import get_settings
-from pipeline.stages import STAGES, Lane
+from pipeline.stages import QUARANTINE, STAGES, Lane
+from pipeline.text import plural
 
 #: Interval over which rates are averaged, and over which failures are listed.
 RATE_OVER = timedelta(minutes=2)
@@ -36,6 +37,7 @@ class StageStatus:
     in_flight: int
     delayed: int
     dead: int
+    quarantine: int = 0  #: waiting and in flight, because they may kill their workers
     per_minute: float | None = None  #: successful attempts; None: unknown
     oldest: datetime | None = None  #: when the oldest job due here began; None: unknown
     stalled: str = ""  #: why its messages wait and are not taken; empty if they are
@@ -100,6 +102,9 @@ def _hints(found: Iterable[Depth]) -> Iterable[str]:
     dead = sum(depth.waiting + depth.in_flight for depth in found if depth.lane == DEAD)
     if dead:
         yield f"{dead:,} dead letter{'' if dead == 1 else 's'}: see `image-pipeline dead list`."
+    for depth in found:
+        if depth.lane == QUARANTINE and (held := depth.waiting + depth.in_flight):
+            yield f"{depth.stage}: {plural(held, 'message')} in quarantine, because workers died or stopped often."
     missing = sorted(set(queue_names()) - {depth.queue for depth in found})
     if missing:
         names = f"{missing[0]}, ..." if len(missing) > 1 else missing[0]
@@ -108,7 +113,7 @@ def _hints(found: Iterable[Depth]) -> Iterable[str]:
 
 def _stage(stage: str, found: Iterable[Depth], logged: _Logged, stalled: str) -> StageStatus:
     ours = [depth for depth in found if depth.stage == stage]
-    alive = [depth for depth in ours if depth.lane != DEAD]
+    alive = [depth for depth in ours if depth.lane not in {DEAD, QUARANTINE}]
     busy = any(depth.waiting or depth.in_flight or depth.delayed for depth in alive)
     return StageStatus(
         stage=stage,
@@ -117,6 +122,7 @@ def _stage(stage: str, found: Iterable[Depth], logged: _Logged, stalled: str) ->
         in_flight=sum(depth.in_flight for depth in alive),
         delayed=sum(depth.delayed for depth in alive),
         dead=sum(depth.waiting + depth.in_flight for depth in ours if depth.lane == DEAD),
+        quarantine=sum(depth.waiting + depth.in_flight for depth in ours if depth.lane == QUARANTINE),
         per_minute=logged.rates.get(stage, 0.0) if logged.rates is not None and stage in WITH_ATTEMPTS else None,
         oldest=logged.oldest.get(stage) if busy else None,  # with empty queues, the log has missed the end of that job
         stalled=stalled,

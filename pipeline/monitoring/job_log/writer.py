@@ -7,6 +7,7 @@ the oldest dropped. A killed process loses the attempts of its last second.
 from __future__ import annotations
 
 import logging
+import random
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -85,7 +86,7 @@ class JobLogWriter:
             logger.warning("The job log lost its latest attempts: MongoDB did not accept them in time.")
 
     def _run(self) -> None:
-        backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
+        backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF, random.Random())  # noqa: S311 - it draws jitter
         while not self._stopping.is_set():
             self._some.wait()
             self._stopping.wait(self._batch_window)

@@ -42,8 +42,8 @@ def test_each_queue_has_a_row_with_waiting_in_flight_and_delayed_messages(provis
     found = depths()
     # then every queue has a row, in the order of the stages
     assert [depth.queue for depth in found] == queue_names()
-    assert [depth.stage for depth in found[:5]] == ["ingest", "ingest", "fetch", "fetch", "fetch"]
-    assert [depth.lane for depth in found[:5]] == ["live", "dead", "live", "bulk", "dead"]
+    assert [depth.stage for depth in found[:6]] == ["ingest", "ingest", "fetch", "fetch", "fetch", "fetch"]
+    assert [depth.lane for depth in found[:6]] == ["live", "dead", "live", "bulk", "quarantine", "dead"]
     assert {depth for depth in found if depth.waiting or depth.in_flight or depth.delayed} == {
         Depth(f"{provisioned}-input", "ingest", "live", 1, 0, 0),
         Depth(f"{provisioned}_fetch", "fetch", "live", 2, 1, 0),
@@ -53,7 +53,7 @@ def test_each_queue_has_a_row_with_waiting_in_flight_and_delayed_messages(provis
 
 
 def test_a_deleted_queue_has_no_row(provisioned):
-    assert len(depths()) == 20
+    assert len(depths()) == 24
     aws.sqs().delete_queue(QueueUrl=url_of(f"{provisioned}_notify_bulk"))
     assert {*queue_names()} - {depth.queue for depth in depths()} == {f"{provisioned}_notify_bulk"}
 

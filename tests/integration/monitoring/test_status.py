@@ -112,6 +112,17 @@ def test_a_job_log_that_is_down_hides_no_queue(status, monkeypatch):
     assert "hush" not in output
 
 
+def test_messages_in_quarantine_are_reported(status):
+    name = f"{get_settings().queue_namespace}_resize_quarantine"
+    url = aws.sqs().get_queue_url(QueueName=name)["QueueUrl"]
+    before = row(status(), "resize")
+    for _ in range(2):
+        aws.sqs().send_message(QueueUrl=url, MessageBody="{}")
+    output = status()
+    assert row(output, "resize") == before
+    assert "resize: 2 messages in quarantine" in output
+
+
 def test_missing_queues_and_indexes_are_reported(status):
     name = f"{get_settings().queue_namespace}_notify"
     aws.sqs().delete_queue(QueueUrl=aws.sqs().get_queue_url(QueueName=name)["QueueUrl"])

@@ -98,6 +98,15 @@ def test_the_flow_adds_up_both_lanes_and_separates_dead_letters() -> None:
     assert flow.waiting_by_stage(depths) == {"ingest": 3, "fetch": 45, "notify": 0}
 
 
+def test_messages_in_quarantine_are_counted_apart() -> None:
+    depths = [Depth("f", "fetch", "live", 5, 2, 1), Depth("fq", "fetch", "quarantine", 3, 1, 0)]
+    stalled = {"quarantine": "3 wait, none is in flight."}
+    _, fetch, resize, *_ = flow.cards(depths, DepthHistory(), None, NOW, stalled)
+    assert (fetch.waiting, fetch.in_flight, fetch.quarantine, fetch.stalled) == (5, 2, 4, "3 wait, none is in flight.")
+    assert (resize.quarantine, resize.stalled) == (0, "")
+    assert flow.waiting_by_stage(depths) == {"fetch": 5, "quarantine": 3}
+
+
 def test_without_a_job_log_the_flow_has_no_rates() -> None:
     assert [card.rate for card in flow.cards([], DepthHistory(), None, NOW)] == [None] * 5
 

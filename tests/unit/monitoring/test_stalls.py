@@ -71,3 +71,14 @@ def test_giants_wait_for_a_process_of_their_own() -> None:
     alive = replace(giants, seen=ago(1), work=Work({"giants": ago(1)}))
     gone = replace(ordinary, seen=ago(40))
     assert list(stalls(depths, [alive, gone], NOW)) == ["resize"]
+
+
+def test_messages_in_quarantine_need_a_process_of_their_own() -> None:
+    # Given a process for fetch, and messages of fetch in quarantine
+    depths = [*waiting(0), Depth("q_quarantine", "fetch", "quarantine", 3, 0, 0)]
+    # Then only a process for quarantine takes them.
+    assert stalls(depths, [process(taken=1)], NOW) == {
+        "quarantine": "3 wait, none is in flight: no process for quarantine has been seen."
+    }
+    quarantine = replace(process(taken=1), stages=("quarantine",), work=Work({"quarantine": ago(1)}))
+    assert stalls(depths, [quarantine], NOW) == {}
