@@ -26,7 +26,7 @@ from typing import Any
 
 import dramatiq
 import dramatiq_sqs
-from dramatiq.middleware import AgeLimit, CurrentMessage, ShutdownNotifications, TimeLimit
+from dramatiq.middleware import AgeLimit, CurrentMessage
 from periodiq import PeriodiqMiddleware
 from rich.console import Console
 from rich.table import Table
@@ -40,8 +40,6 @@ from pipeline.local.embedded import EmbeddedStack
 from pipeline.local.supervisor import Child, command_line
 from pipeline.settings import get_settings
 from pipeline.sqs.broker import SQSBroker
-from pipeline.worker.crash_counter import StagedTrials
-from pipeline.worker.middleware import GracefulShutdown, InProgress, Suspects
 from pipeline.worker.settlement import Settlement
 
 #: Each stage is one actor with its own queue. It sends to the next stage; the last one reports the end of the job.
@@ -108,19 +106,14 @@ def ours(probe: Probe | None = None) -> dramatiq.Broker:
     probe.count(client)
     return _with_stages(
         SQSBroker(
-            namespace=os.environ[NAMESPACE],
-            client=lambda: client,
-            trials=StagedTrials(),
+            os.environ[NAMESPACE],
+            lambda: client,
+            quarantine={stage: f"{stage}_quarantine" for stage in STAGES},
             middleware=[
-                Settlement(get_settings(), job_of=_no_job, pass_on=_no_job),
-                Suspects(),
-                GracefulShutdown(),
+                Settlement(get_settings(), job_of=_no_job, message_of=_no_job),
                 AgeLimit(),
-                TimeLimit(),
-                ShutdownNotifications(),
                 CurrentMessage(),
                 PeriodiqMiddleware(),
-                InProgress(),
             ],
         ),
         probe,

@@ -138,7 +138,7 @@ def test_input_is_redriven_unless_it_would_be_refused_again(
 def test_a_redriven_message_has_no_attempts() -> None:
     message = to_send(letter())
     assert (message.queue_name, message.options["attempts"]) == ("upload", {})
-    assert message.options["suspect"] == 1
+    assert message.options["other"] == 1
 
 
 def test_a_payload_is_found_in_every_place() -> None:
