@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from pipeline.clients import aws
 from pipeline.errors import Rejected, SettingsError
@@ -11,8 +13,8 @@ from pipeline.payload import to_json, validated
 from pipeline.settings import get_settings
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES
 
-if TYPE_CHECKING:
-    from mypy_boto3_sqs.type_defs import SendMessageRequestTypeDef
+#: The message attribute of a redriven letter: its SQS MessageId, from which the job's id derives.
+REDRIVEN_FROM = "redriven_from"
 
 
 def send_message(payload: dict[str, Any], queue_url: str | None = None) -> str:
@@ -32,14 +34,41 @@ def send_message(payload: dict[str, Any], queue_url: str | None = None) -> str:
         SettingsError: there is neither a `queue_url` nor a QUEUE_URL.
         RetryableError: SQS was unreachable or refused the request. It may still have the message.
     """
+    return _send(payload, queue_url, uuid.uuid4().hex)
+
+
+def send_again(payload: dict[str, Any], letter: str) -> str:
+    """Send the payload of a letter that `ingest` rejected. All messages of one letter are one job.
+
+    Args:
+        payload: the message.
+        letter: the SQS MessageId of the letter.
+
+    Returns:
+        The MessageId from SQS.
+
+    Raises:
+        PipelineError, SettingsError: as `send_message`.
+    """
+    return _send(
+        payload, None, letter, {"MessageAttributes": {REDRIVEN_FROM: {"DataType": "String", "StringValue": letter}}}
+    )
+
+
+def _send(
+    payload: dict[str, Any],
+    queue_url: str | None,
+    deduplication_id: str,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
     body = to_json(validated(payload, get_settings()))
     if (size := len(body.encode())) > MAX_MESSAGE_BYTES:
         raise Rejected("too_large", f"The message has {size} bytes; SQS accepts at most {MAX_MESSAGE_BYTES}.")
     url = queue_url or get_settings().queue_url
     if not url:
         raise SettingsError("QUEUE_URL is not set. Set it to the URL of the input queue, or pass queue_url.")
-    request: SendMessageRequestTypeDef = {"QueueUrl": url, "MessageBody": body}
+    request: dict[str, Any] = {"QueueUrl": url, "MessageBody": body, **more}
     if url.endswith(".fifo"):
-        request |= {"MessageGroupId": uuid.uuid4().hex, "MessageDeduplicationId": uuid.uuid4().hex}
+        request |= {"MessageGroupId": uuid.uuid4().hex, "MessageDeduplicationId": deduplication_id}
     with aws.aws_errors("sqs", "send the message"):
         return aws.sqs().send_message(**request)["MessageId"]

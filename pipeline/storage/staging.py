@@ -89,14 +89,18 @@ class LocalStaging:
     def put(self, data: bytes, key: str = "") -> str:
         key = key or _new_key()
         path = self._path(key)
+        partial: Path | None = None
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._check_owner()
             path.parent.mkdir(mode=0o700, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=PARTIAL, delete=False) as file:
+                partial = Path(file.name)
                 file.write(data)
-            os.replace(file.name, path)
+            os.replace(partial, path)
         except OSError as error:
+            if partial:  # on a full disk, the files of all attempts would keep it full
+                partial.unlink(missing_ok=True)
             raise RetryableError("staging_error", f"The staging folder cannot be written: {error.strerror}.") from error
         self._clean_up_now_and_then()
         return key

@@ -23,6 +23,7 @@ from pipeline.events import Event, Outcome, emit
 from pipeline.job import Job, input_job_id
 from pipeline.metrics import count_hand_over
 from pipeline.payload import parse_json
+from pipeline.producer import REDRIVEN_FROM
 from pipeline.settings import get_settings
 from pipeline.sqs.leases import FIRST_BACKOFF, LAST_BACKOFF
 from pipeline.sqs.queues import LONG_POLL, VISIBILITY_TIMEOUT
@@ -84,6 +85,7 @@ class Ingest:
                 MaxNumberOfMessages=MAX_BATCH,
                 WaitTimeSeconds=LONG_POLL,
                 VisibilityTimeout=VISIBILITY_TIMEOUT,
+                MessageAttributeNames=[REDRIVEN_FROM],
             )
             .get("Messages", [])
         )
@@ -151,7 +153,9 @@ class Ingest:
 
 
 def job_in(message: MessageTypeDef) -> Job:
-    """Return the job that an input message asks for. A redelivered message gives the same job.
+    """Return the job that an input message asks for.
+
+    A redelivered message gives the same job, and so do all messages of one redriven letter.
 
     Raises:
         Rejected: The message does not contain an acceptable payload.
@@ -161,9 +165,11 @@ def job_in(message: MessageTypeDef) -> Job:
         payload: Any = parse_json(message["Body"])
     except (ValueError, RecursionError):
         raise Rejected("not_json", "The message is not valid JSON.") from None
+    attributes: Any = message.get("MessageAttributes", {})
+    letter = attributes.get(REDRIVEN_FROM, {}).get("StringValue")
     return Job.accept(
         payload,
-        job_id=input_job_id(message["MessageId"]),
+        job_id=input_job_id(letter or message["MessageId"]),
         settings=get_settings(),
         stage_payload=staging().put,
     )

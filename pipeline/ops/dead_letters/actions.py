@@ -23,7 +23,7 @@ from pipeline.errors import PipelineError, SettingsError
 from pipeline.ops.dead_letters.letter import NO_REASON, DeadLetter, Filter, payload_of, read_letter, to_send
 from pipeline.ops.dead_letters.reader import QueueReader, open_readers, read_all
 from pipeline.payload import parse_json
-from pipeline.producer import send_message
+from pipeline.producer import send_again
 from pipeline.settings import get_settings
 from pipeline.sqs.wire import MAX_BATCH
 from pipeline.stages import INGEST_DEAD_LETTER_QUEUE
@@ -328,7 +328,7 @@ def _send(letters: Sequence[DeadLetter]) -> list[str | None]:
 
 def _send_input(letter: DeadLetter) -> str | None:
     try:
-        send_message(parse_json(letter.body))
+        send_again(parse_json(letter.body), letter.id)
     except PipelineError as error:
         return error.message
     return None

@@ -12,11 +12,14 @@ from botocore.exceptions import EndpointConnectionError
 
 from pipeline.clients import aws, lazy
 from pipeline.errors import RetryableError, SettingsError
+from pipeline.ops.dead_letters.reader import QueueReader
 from pipeline.settings import get_settings
 from pipeline.sqs.wire import Reason, SendEntry
 from pipeline.stages import BULK_QUEUES, DEAD_LETTER_QUEUES, FETCH, NOTIFY, RESIZE, UPLOAD, Lane
 from pipeline.storage.staging import staging
+from pipeline.worker.ingest import job_in
 from tests.support.dead import counts, job_at, letter_of, put, refused, sweep_job, taken
+from tests.support.waiting import wait_for
 
 STAGED = "3" * 32
 
@@ -347,6 +350,24 @@ def test_input_that_is_acceptable_now_goes_to_the_input_queue(dead, monkeypatch)
     assert counts("ingest_dlq") == (0, 0)
 
 
+def test_an_input_letter_that_is_redriven_twice_is_one_job(dead, monkeypatch):
+    # Given a letter that was sent, and whose delete fails
+    queue = aws.sqs().create_queue(QueueName=f"{get_settings().queue_namespace}-in")["QueueUrl"]
+    monkeypatch.setenv("QUEUE_URL", queue)
+    lazy.forget()
+    put(refused(json.dumps({"image_url": "http://h/x", "postback_url": "http://p/"}), "bad_redirect_queue"))
+    with monkeypatch.context() as patch:
+        patch.setattr(QueueReader, "delete", lambda self, messages: list(messages))
+        assert dead.redrive(rate=1000).kept == 1
+    # When it is redriven again, then ingest makes the same job of both messages.
+    wait_for(lambda: counts("ingest_dlq") == (1, 0))
+    assert dead.redrive(rate=1000).kept == 0
+    request = {"MaxNumberOfMessages": 10, "MessageAttributeNames": ["All"], "WaitTimeSeconds": 1}
+    received = aws.sqs().receive_message(QueueUrl=queue, **request)["Messages"]
+    assert len({message["MessageId"] for message in received}) == 2
+    assert len({job_in(message).id for message in received}) == 1
+
+
 def test_a_body_in_staging_is_fetched_from_there(dead, monkeypatch, broker):
     monkeypatch.setenv("QUEUE_URL", broker.queue_url("in"))
     lazy.forget()
@@ -385,7 +406,10 @@ def test_a_sweeps_jobs_are_left_to_sweep_retry_except_write_backs(dead):
     ((why, number),) = counted.left.items()
     assert number == 2
     assert "`image-pipeline sweep retry episodes`" in why
-    assert [len(taken(queue)) for queue in sorted(BULK_QUEUES)] == [0, 1, 1, 0]
+    assert {queue: len(taken(queue)) for queue in BULK_QUEUES} == dict.fromkeys(BULK_QUEUES, 0) | {
+        "notify_bulk": 1,
+        "resize_bulk": 1,
+    }
 
 
 def test_the_page_of_a_sweep_can_be_sent_again(dead, broker):

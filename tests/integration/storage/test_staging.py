@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import time
 from pathlib import Path
@@ -173,6 +174,19 @@ def test_a_process_cleans_up_at_most_once_an_hour(tmp_path: Path, monkeypatch) -
     monkeypatch.setattr(time, "monotonic", lambda: now + CLEAN_UP_INTERVAL + 60)
     store.put(b"third")
     assert not orphan.exists()
+
+
+def test_a_full_disk_leaves_no_partial_file(tmp_path: Path) -> None:
+    # Given a system that refuses to write more than a thousand bytes into a file
+    store, limits = LocalStaging(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        # When more is stored, then it fails, and nothing is left of it.
+        with pytest.raises(RetryableError, match="cannot be written"):
+            store.put(b"\0" * 2_000_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("call", ["put", "get", "delete"])
