@@ -1,22 +1,26 @@
 """Ingest: moves raw JSON from the input queue, standard or FIFO, to the fetch stage.
 
-It receives up to ten messages at a time, and deletes a message only after its hand-over is confirmed. Unacceptable
-messages go to `<namespace>_ingest_dlq` with a reason, so no message is lost and none is retried forever.
+It receives up to ten messages at a time, and deletes a message only after its hand-over is confirmed. Messages that
+cannot be handed over, for example because SQS takes no sends, stay leased and are tried again, and ingest receives
+nothing meanwhile. So an outage of any length costs the input queue no receives.
+
+Unacceptable messages go to `<namespace>_ingest_dlq` with a reason, so no message is lost and none is retried forever.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dramatiq.errors import BrokerConnectionError
 
-from pipeline.backoff import Backoff
 from pipeline.clients import aws
 from pipeline.errors import Rejected, RetryableError
 from pipeline.events import Event, Outcome, emit
@@ -25,30 +29,87 @@ from pipeline.metrics import count_hand_over
 from pipeline.payload import parse_json
 from pipeline.producer import REDRIVEN_FROM
 from pipeline.settings import get_settings
-from pipeline.sqs.leases import FIRST_BACKOFF, LAST_BACKOFF
+from pipeline.sqs.leases import Lease, LeasedQueue, Leases, sqs_backoff
+from pipeline.sqs.loop import Clock, Loop
 from pipeline.sqs.queues import LONG_POLL, VISIBILITY_TIMEOUT
-from pipeline.sqs.wire import MAX_BATCH, Reason, describe
+from pipeline.sqs.wire import MAX_BATCH, Reason, SendEntry, describe
+from pipeline.stages import FETCH, INGEST_DEAD_LETTER_QUEUE
 from pipeline.storage.staging import staging
 from pipeline.worker.registry import our_broker
 from pipeline.worker.stage_actor import message_of
 
 if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef
+
+    from pipeline.sqs.sender import Sender
 
 logger = logging.getLogger(__name__)
 
+#: Seconds that deletes wait for the rest of their batch. The next messages of a FIFO group wait as long.
+DELETE_WAIT = 0.05
+
+#: Seconds that `run` waits for pending deletes and releases when it stops.
+CLOSE_TIMEOUT = 2.0
+
+#: Its name in dead letters, events and logs.
+INGEST = "ingest"
+
+
+@dataclass(eq=False)
+class _Held:
+    """A received message, with the queue and the entry that it becomes once it has been read."""
+
+    message: MessageTypeDef
+    lease: Lease
+    queue: str = ""
+    entry: SendEntry | None = None
+
 
 class Ingest:
-    """Moves messages from the queue at `queue_url` to the fetch stage until `stop`.
+    """Moves messages from the queue at `queue_url` to the fetch stage, one `step` after the other, until `stop`.
+
+    Args:
+        queue_url: The input queue.
+        client: Returns the SQS client that receives, extends and deletes.
+        sender: Sends to the service's own queues; by default the broker's.
+        visibility: How long a received message stays hidden unless its lease is extended, in seconds.
+        poll: How long a receive may wait for messages, in seconds.
+        clock: The time.
+        rng: Draws the jitter of waits.
+        loop: Makes the thread that extends and deletes.
 
     Attributes:
-        asking_since: When the request that SQS has not answered yet began, in monotonic seconds; None if there is none.
-            It is minus infinity until the first answer.
+        leases: The leases of the received messages.
+        asking_since: When the attempt to receive or hand over that has not succeeded yet began, in monotonic seconds;
+            None if there is none. It is minus infinity until the first success.
         taken_at: When it last received messages.
     """
 
-    def __init__(self, queue_url: str) -> None:
+    def __init__(
+        self,
+        queue_url: str,
+        *,
+        client: Callable[[], SQSClient] = aws.sqs,
+        sender: Sender | None = None,
+        visibility: int | None = None,
+        poll: int | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        loop: Callable[[str, Callable[[], float | None]], Loop] = Loop,
+    ) -> None:
         self._queue_url = queue_url
+        self._client = client
+        self._sender = sender or our_broker().sender
+        self._visibility = VISIBILITY_TIMEOUT if visibility is None else visibility
+        self._poll = LONG_POLL if poll is None else poll
+        self._clock = clock or Clock()
+        rng = rng or random.Random()  # noqa: S311 - it draws jitter
+        queue = LeasedQueue(INGEST, lambda: queue_url, client, self._visibility, DELETE_WAIT)
+        self._keeper = loop(f"keep-{INGEST}", lambda: self.leases.step())  # noqa: PLW0108 - it is made next
+        self.leases = Leases(queue, self._clock, rng, wake=self._keeper.wake)
+        self._held: list[_Held] = []
+        self._backoff = sqs_backoff(rng)
         self._stopping = threading.Event()
         self.asking_since: float | None = -math.inf
         self.taken_at: datetime | None = None
@@ -58,98 +119,114 @@ class Ingest:
         """Whether `stop` was called."""
         return self._stopping.is_set()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread that extends and deletes is running."""
+        return self._keeper.is_alive
+
     def stop(self) -> None:
-        """Finish the current batch and receive no more."""
+        """Finish the current step, make visible what was not handed over, and receive no more."""
         self._stopping.set()
 
     def run(self) -> None:
-        """Move batches until `stop`, and retry after errors of SQS."""
-        backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
-        while not self._stopping.is_set():
-            self.asking_since = self.asking_since or time.monotonic()
-            try:
-                self.take_batch()
-                self.asking_since = None
-                backoff.reset()
-            except Exception as error:  # whatever failed, SQS redelivers the messages
-                wait = backoff.next()
-                logger.warning("ingest: a batch failed (%s). Next attempt in %.1f s.", describe(error), wait)
-                self._stopping.wait(wait)
+        """Step until `stop`, then wait for the last deletes and releases."""
+        self._keeper.start()
+        while (wait := self.step()) is not None:
+            self._stopping.wait(wait)
+        deadline = time.monotonic() + CLOSE_TIMEOUT
+        while not self.leases.is_idle and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self._keeper.end()
 
-    def take_batch(self) -> int:
-        """Receive up to ten messages and hand them over; returns how many were handed over or buried."""
-        received = (
-            aws.sqs()
-            .receive_message(
-                QueueUrl=self._queue_url,
-                MaxNumberOfMessages=MAX_BATCH,
-                WaitTimeSeconds=LONG_POLL,
-                VisibilityTimeout=VISIBILITY_TIMEOUT,
-                MessageAttributeNames=[REDRIVEN_FROM],
-            )
-            .get("Messages", [])
-        )
-        self.taken_at = datetime.now(UTC) if received else self.taken_at
-        if self._stopping.is_set():
-            self._release(received)
-            return 0
-        done = self._hand_over(received)
-        self._delete(done)
-        return len(done)
+    def step(self) -> float | None:
+        """Hand over what is held, or receive and hand over; returns the seconds until the next step, None at the end.
 
-    def _hand_over(self, received: Sequence[MessageTypeDef]) -> list[MessageTypeDef]:
-        """Hand messages over; returns the messages that reached the fetch stage or the dead-letter queue."""
-        done, jobs = [], []
-        for message in received:
-            try:
-                jobs.append((message, message_of(job_in(message))))
-            except Rejected as error:
-                if self._bury(message, error):
-                    done.append(message)
-            except RetryableError as error:
-                logger.warning("ingest: message %s will be received again: %s", message["MessageId"], error)
-            except Exception as error:
-                unforeseen = Rejected("bad_message", f"The message cannot be handled ({type(error).__name__}).")
-                if self._bury(message, unforeseen):
-                    done.append(message)
-        failures = our_broker().enqueue_many([job for _, job in jobs])
-        for (message, _), failure in zip(jobs, failures, strict=True):
-            if failure is None:
-                done.append(message)
-                count_hand_over()
-            else:
-                logger.warning("ingest: message %s will be received again: %s", message["MessageId"], failure)
-        return done
-
-    def _bury(self, message: MessageTypeDef, error: Rejected) -> bool:
-        """Send a rejected message to the dead-letter queue; returns whether SQS confirmed it."""
-        job_id = input_job_id(message["MessageId"])
-        emit(Event("ingest", job_id, Outcome.REJECTED, code=error.code, message=error.message))
+        It never raises: whatever fails is tried again.
+        """
+        if self.asking_since is None:
+            self.asking_since = self._clock.monotonic()
         try:
-            our_broker().bury("ingest", message["Body"], Reason(error.code, error.message, stage="ingest"))
-        except (BrokerConnectionError, RetryableError) as failure:
-            logger.warning("ingest: message %s will be received again: %s", message["MessageId"], failure)
-            return False
-        return True
+            if not (self._held or self.is_stopping or self.leases.has_too_many_undeleted):
+                self._receive()
+            if not self.is_stopping:
+                self._hand_over()
+        except Exception as error:  # from boto3 or a parser below it
+            logger.warning("ingest: an attempt failed (%s).", describe(error))
+            return self._backoff.next()
+        if self.is_stopping:
+            self.leases.release([held.lease for held in self._held])
+            self.leases.close()
+            self._held.clear()
+            return None
+        if self._held or self.leases.has_too_many_undeleted:
+            return self._backoff.next()
+        self.asking_since = None
+        self._backoff.reset()
+        return 0.0
 
-    def _delete(self, messages: Sequence[MessageTypeDef]) -> None:
-        if messages:
-            response = aws.sqs().delete_message_batch(
-                QueueUrl=self._queue_url,
-                Entries=[{"Id": str(i), "ReceiptHandle": m["ReceiptHandle"]} for i, m in enumerate(messages)],
-            )
-            for failure in response.get("Failed", []):
-                logger.warning("ingest: a message was handed over but not deleted: %s", failure["Code"])
+    def _receive(self) -> None:
+        received = self._client().receive_message(
+            QueueUrl=self._queue_url,
+            MaxNumberOfMessages=MAX_BATCH,
+            WaitTimeSeconds=self._poll,
+            VisibilityTimeout=self._visibility,
+            MessageAttributeNames=[REDRIVEN_FROM],
+        )
+        for message in received.get("Messages", []):
+            self.taken_at = datetime.now(UTC)
+            if lease := self.leases.add(message["MessageId"], message["ReceiptHandle"]):
+                self.leases.settling(lease)  # it is held however long the hand-over takes
+                self._held.append(_Held(message, lease))
 
-    def _release(self, messages: Sequence[MessageTypeDef]) -> None:
-        if messages:
-            aws.sqs().change_message_visibility_batch(
-                QueueUrl=self._queue_url,
-                Entries=[
-                    {"Id": str(i), "ReceiptHandle": m["ReceiptHandle"], "VisibilityTimeout": 0}
-                    for i, m in enumerate(messages)
-                ],
-            )
+    def _hand_over(self) -> None:
+        """Send what is held, and keep what was not confirmed. Another process has what was lost."""
+        self._held = [held for held in self._held if not held.lease.is_lost]
+        for held in self._held:
+            if held.entry is None:
+                self._read(held)
+        for queue in dict.fromkeys(held.queue for held in self._held if held.entry):
+            ready = [(held, held.entry) for held in self._held if held.entry and held.queue == queue]
+            errors = self._sender.send_at_once(queue, [entry for _, entry in ready])
+            for (held, _), error in zip(ready, errors, strict=True):
+                if error is None:
+                    self._end(held)
+                else:
+                    self._refused(held, error)
+
+    def _end(self, held: _Held) -> None:
+        self._held.remove(held)
+        self.leases.complete(held.lease)
+        if held.queue == FETCH.queue():
+            count_hand_over()
+
+    def _read(self, held: _Held) -> None:
+        """Read a message: it becomes a job or a dead letter, or stays as it is while staging fails."""
+        try:
+            message = message_of(job_in(held.message))
+            held.queue, held.entry = message.queue_name, self._sender.entry(message)
+        except RetryableError as error:
+            logger.warning("ingest: message %s is tried again: %s", held.message["MessageId"], error)
+        except Rejected as error:
+            self._reject(held, error)
+        except Exception as error:
+            self._reject(held, Rejected("bad_message", f"The message cannot be handled ({type(error).__name__})."))
+
+    def _reject(self, held: _Held, error: Rejected) -> None:
+        """Make a message a dead letter, unless its body is too large to stay in it and staging fails."""
+        try:
+            entry = self._sender.letter(held.message["Body"], Reason(error.code, error.message, stage=INGEST))
+        except RetryableError as failure:
+            logger.warning("ingest: message %s is tried again: %s", held.message["MessageId"], failure)
+            return
+        held.queue, held.entry = INGEST_DEAD_LETTER_QUEUE, entry
+        job_id = input_job_id(held.message["MessageId"])
+        emit(Event(INGEST, job_id, Outcome.REJECTED, code=error.code, message=error.message))
+
+    def _refused(self, held: _Held, error: Exception) -> None:
+        """Keep a message that was not sent. If no retry can help, it becomes a dead letter."""
+        logger.warning("ingest: message %s is tried again: %s", held.message["MessageId"], describe(error))
+        if not isinstance(error, BrokerConnectionError) and held.queue != INGEST_DEAD_LETTER_QUEUE:
+            self._reject(held, Rejected("bad_message", f"The message cannot be sent ({type(error).__name__})."))
 
 
 def job_in(message: MessageTypeDef) -> Job:

@@ -1,0 +1,307 @@
+"""Ingest step by step: what it receives, hands over, keeps and releases, on a clock and an SQS of the test."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+
+import dramatiq
+import pytest
+
+import pipeline.actors  # noqa: F401 - builds the broker, from which the actors' messages come
+from pipeline.errors import RetryableError
+from pipeline.events import Event, subscribe, unsubscribe
+from pipeline.job import input_job_id
+from pipeline.sqs.wire import Reason, SendEntry, SendFailed
+from pipeline.worker import ingest
+from pipeline.worker.ingest import Ingest
+from tests.support.scripted_sqs import MovedClock, ScriptedSQS, confirm, fail
+
+DELETE, CHANGE, RECEIVE = "delete_message_batch", "change_message_visibility_batch", "receive_message"
+GOOD = {"image_url": "http://example.org/cover.jpg", "postback_url": "http://example.org/hook"}
+
+
+class Sent:
+    """Stands for the sender: it keeps what it is given, except entries for which `refuse` returns an error."""
+
+    def __init__(self) -> None:
+        self.jobs: list[str] = []
+        self.letters: list[tuple[str, str]] = []
+        self.attempts = 0
+        self.refuse: Callable[[str], Exception | None] = lambda body: None
+        self.oversize: Exception | None = None
+
+    def entry(self, message: dramatiq.Message[None]) -> SendEntry:
+        return SendEntry(message.kwargs["job"]["id"])
+
+    def letter(self, body: str, reason: Reason) -> SendEntry:
+        if self.oversize:
+            raise self.oversize
+        return SendEntry.of_dead_letter(body, reason)
+
+    def send_at_once(self, queue: str, entries: Sequence[SendEntry]) -> list[Exception | None]:
+        self.attempts += 1
+        errors = [self.refuse(entry.body) for entry in entries]
+        for entry, error in zip(entries, errors, strict=True):
+            if error is None and queue == "ingest_dlq":
+                self.letters.append((entry.body, dict(entry.attributes)["error_code"]))
+            elif error is None:
+                self.jobs.append(entry.body)
+        return errors
+
+
+class Driven:
+    """Ingest on a clock that the test moves, with its leases."""
+
+    def __init__(self) -> None:
+        self.clock, self.sqs, self.sent = MovedClock(), ScriptedSQS(), Sent()
+        self.ingest = Ingest(
+            "http://sqs/input",
+            client=lambda: self.sqs,  # type: ignore[arg-type, return-value]
+            sender=self.sent,  # type: ignore[arg-type]
+            visibility=45,
+            clock=self.clock,
+            rng=random.Random(1),
+        )
+
+    def arrive(self, *messages: str | dict[str, object]) -> list[str]:
+        """Put messages into the input queue; returns the ids of their jobs."""
+        names = [f"message {len(self.sqs.waiting) + place}" for place in range(len(messages))]
+        for name, body in zip(names, messages, strict=True):
+            text = body if isinstance(body, str) else json.dumps(body)
+            self.sqs.waiting.append({"MessageId": name, "ReceiptHandle": f"handle of {name}", "Body": text})
+        return [input_job_id(name) for name in names]
+
+    def go_on(self, seconds: float) -> None:
+        """Step ingest and its leases whenever they are due."""
+        until, at = self.clock.now + seconds, self.clock.now
+        while self.clock.now < until:
+            if at is not None and at <= self.clock.now:
+                wait = self.ingest.step()
+                at = None if wait is None else self.clock.now + (wait or 1.0)  # an empty poll takes a second
+            due = self.ingest.leases.step()
+            self.clock.now += min(1.0 if due is None else max(due, 0.01), 1.0)
+
+    @property
+    def received(self) -> int:
+        return len(self.sqs.of(RECEIVE))
+
+    @property
+    def deleted(self) -> set[str]:
+        return {handle for handles in self.sqs.handles(DELETE) for handle in handles}
+
+
+@pytest.fixture
+def driven() -> Driven:
+    return Driven()
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    found: list[Event] = []
+    subscribe(found.append)
+    yield found
+    unsubscribe(found.append)
+
+
+def refuse_all(_: str) -> Exception:
+    return SendFailed("SQS is down")
+
+
+def test_messages_are_deleted_once_their_hand_over_is_confirmed(driven: Driven) -> None:
+    ids = driven.arrive(GOOD, GOOD)
+    assert driven.ingest.step() == 0
+    assert driven.sent.jobs == ids
+    driven.go_on(1)
+    assert driven.sqs.handles(DELETE) == [["handle of message 0", "handle of message 1"]]
+    assert driven.ingest.asking_since is None
+
+
+def test_an_outage_of_any_length_costs_no_receives(driven: Driven) -> None:
+    # Given an SQS that takes no sends for three hours
+    ids = driven.arrive(*[GOOD] * 10)
+    driven.sent.refuse = refuse_all
+    driven.go_on(3 * 3600)
+    # Then ingest receives nothing more, keeps what it has, and tries at growing intervals;
+    assert driven.received == 1
+    assert driven.deleted == set()
+    assert len(driven.ingest.leases) == 10
+    assert 3 * 3600 / 15 < driven.sent.attempts < 3 * 3600 / 5
+    extended = {handle for handles in driven.sqs.handles(CHANGE) for handle in handles}
+    assert len(extended) == 10
+    # and when SQS takes sends again, each is handed over once, and ingest receives again.
+    driven.sent.refuse = lambda _: None
+    driven.go_on(20)
+    assert sorted(driven.sent.jobs) == sorted(ids)
+    assert len(driven.deleted) == 10
+    assert driven.received > 2
+
+
+def test_only_what_was_not_confirmed_is_sent_again(driven: Driven) -> None:
+    # Given an SQS that refuses one of three messages twice
+    first, second, third = driven.arrive(GOOD, GOOD, GOOD)
+    refusals = [SendFailed("one"), SendFailed("two")]
+    driven.sent.refuse = lambda body: refusals.pop() if body == second and refusals else None
+    driven.ingest.step()
+    assert driven.sent.jobs == [first, third]
+    # Then the other two are deleted at once, and only the refused one is tried again.
+    driven.go_on(1)
+    assert "handle of message 1" not in driven.deleted
+    driven.go_on(10)
+    assert driven.sent.jobs == [first, third, second]
+    assert len(driven.deleted) == 3
+
+
+def test_what_is_not_handed_over_is_released_when_ingest_stops(driven: Driven) -> None:
+    driven.arrive(GOOD, GOOD)
+    driven.sent.refuse = refuse_all
+    driven.ingest.step()
+    driven.ingest.stop()
+    assert driven.ingest.step() is None
+    driven.ingest.leases.step()
+    ((first, second),) = driven.sqs.of(CHANGE)
+    assert (first["VisibilityTimeout"], second["VisibilityTimeout"]) == (0, 0)
+    assert driven.deleted == set()
+    assert driven.ingest.leases.is_idle
+
+
+def test_what_is_received_while_ingest_stops_is_released_unsent(driven: Driven) -> None:
+    driven.arrive(GOOD)
+    receive = driven.sqs.receive_message
+
+    def stopped_meanwhile(**request: object) -> dict[str, object]:
+        driven.ingest.stop()
+        return receive(**request)
+
+    driven.sqs.receive_message = stopped_meanwhile  # type: ignore[method-assign]
+    assert driven.ingest.step() is None
+    driven.ingest.leases.step()
+    assert driven.sent.attempts == 0
+    ((entry,),) = driven.sqs.of(CHANGE)
+    assert entry["VisibilityTimeout"] == 0
+
+
+def test_a_message_whose_payload_cannot_be_staged_is_held_and_its_batch_is_handed_over_once(
+    driven: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a batch with a long payload, and a staging that fails for a minute
+    ids = driven.arrive(GOOD, GOOD | {"long": "x" * 100_000}, GOOD)
+    staged: list[bytes] = []
+
+    class Staging:
+        def put(self, data: bytes) -> str:
+            if driven.clock.now < 1060:
+                raise RetryableError("s3_error", "S3 is down.")
+            staged.append(data)
+            return "0" * 32
+
+    monkeypatch.setattr(ingest, "staging", Staging)
+    driven.go_on(30)
+    assert driven.sent.jobs == [ids[0], ids[2]]
+    assert driven.received == 1
+    # When staging works again, then the held message follows, and the others were sent once.
+    driven.go_on(60)
+    assert driven.sent.jobs == [ids[0], ids[2], ids[1]]
+    assert len(staged) == 1
+    assert len(driven.deleted) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "code"), [("{", "not_json"), ("[1]", "not_an_object"), (json.dumps({"n": 1}), "no_image")]
+)
+def test_an_unacceptable_message_becomes_a_dead_letter_once(
+    driven: Driven, events: list[Event], body: str, code: str
+) -> None:
+    # Given an SQS that takes no sends at first
+    driven.arrive(body)
+    driven.sent.refuse = refuse_all
+    driven.go_on(5)
+    assert driven.sent.letters == []
+    assert driven.deleted == set()
+    # When it takes sends, then the message is a letter with its reason, which is reported once.
+    driven.sent.refuse = lambda _: None
+    driven.go_on(20)
+    assert driven.sent.letters == [(body, code)]
+    assert [event.code for event in events] == [code]
+    assert driven.deleted == {"handle of message 0"}
+
+
+def test_a_letter_too_large_for_its_reason_waits_for_staging(driven: Driven, events: list[Event]) -> None:
+    driven.arrive("{")
+    driven.sent.oversize = RetryableError("s3_error", "S3 is down.")
+    driven.go_on(5)
+    assert (driven.sent.attempts, len(driven.ingest.leases), events) == (0, 1, [])
+    driven.sent.oversize = None
+    driven.go_on(20)
+    assert driven.sent.letters == [("{", "not_json")]
+    assert len(events) == 1
+
+
+def test_a_message_that_can_never_be_sent_becomes_a_dead_letter(driven: Driven, events: list[Event]) -> None:
+    (id_,) = driven.arrive(GOOD)
+    driven.sent.refuse = lambda body: ValueError("too long") if body == id_ else None
+    driven.go_on(5)
+    assert driven.sent.letters == [(json.dumps(GOOD), "bad_message")]
+    assert [event.code for event in events] == ["bad_message"]
+
+
+def test_a_message_whose_lease_was_lost_is_left_to_the_process_that_has_it(driven: Driven) -> None:
+    driven.arrive(GOOD)
+    driven.sent.refuse = refuse_all
+    driven.ingest.step()
+    stale = {"SenderFault": True, "Code": "ReceiptHandleIsInvalid"}
+    driven.sqs.answers[CHANGE] = lambda entries: {"Failed": [{"Id": entry["Id"], **stale} for entry in entries]}
+    driven.go_on(30)
+    driven.sqs.answers.clear()
+    driven.sent.refuse = lambda _: None
+    driven.go_on(30)
+    assert driven.sent.jobs == []
+    assert driven.received > 1
+
+
+def test_it_goes_on_when_receives_fail(driven: Driven) -> None:
+    (id_,) = driven.arrive(GOOD)
+    receive = driven.sqs.receive_message
+    driven.sqs.receive_message = lambda **_: fail([])  # type: ignore[method-assign]
+    wait = driven.ingest.step()
+    assert wait
+    assert driven.ingest.asking_since is not None
+    driven.sqs.receive_message = receive  # type: ignore[method-assign]
+    driven.go_on(5)
+    assert driven.sent.jobs == [id_]
+
+
+def test_a_message_that_was_handed_over_is_not_handed_over_again_while_its_delete_fails(driven: Driven) -> None:
+    # Given an SQS that takes no deletes, and delivers a message again
+    (id_,) = driven.arrive(GOOD)
+    driven.sqs.answers[DELETE] = fail
+    driven.go_on(5)
+    driven.arrive(GOOD)
+    driven.go_on(60)
+    # Then it is handed over once, and deleted once that is possible.
+    driven.sqs.answers[DELETE] = confirm
+    driven.go_on(20)
+    assert driven.sent.jobs == [id_]
+    assert driven.ingest.leases.is_idle
+
+
+def test_it_receives_nothing_while_too_many_deletes_are_pending(driven: Driven, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.sqs.leases.MAX_UNDELETED", 2)
+    driven.arrive(GOOD, GOOD)
+    driven.sqs.answers[DELETE] = fail
+    driven.go_on(30)
+    assert driven.received == 1
+    driven.sqs.answers.clear()
+    driven.go_on(30)
+    assert driven.received > 1
+
+
+def test_messages_of_one_redriven_letter_are_one_job(driven: Driven) -> None:
+    driven.arrive(GOOD, GOOD, GOOD)
+    for message in driven.sqs.waiting[:2]:
+        message["MessageAttributes"] = {"redriven_from": {"StringValue": "letter 1", "DataType": "String"}}
+    driven.ingest.step()
+    assert driven.sent.jobs == [input_job_id("letter 1")] * 2 + [input_job_id("message 2")]
+    ((request,),) = driven.sqs.of(RECEIVE)
+    assert request["MessageAttributeNames"] == ["redriven_from"]
