@@ -27,7 +27,7 @@ IMAGE_TESTS := tests/unit/images tests/unit/net/test_bombs.py tests/unit/ops/tes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run check test test-fallbacks smoke test-corpus mutants chaos outages lint format docs screenshots sheets bench bench-scale bench-threads bench-queues \
+.PHONY: help setup setup-dev demo run check test test-fallbacks smoke test-corpus mutants chaos outages scenarios lint format docs screenshots sheets bench bench-scale bench-threads bench-queues \
 	bench-images bench-lanes bench-neighbours bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
@@ -72,6 +72,9 @@ chaos: setup-dev ## Cause every kind of fault, and prove that no job is lost (JO
 
 outages: setup-dev ## Take SQS away during work, in four ways (SECONDS="10 60 300": 30 minutes)
 	$(BIN)/python -m tests.chaos.outages $(SECONDS)
+
+scenarios: setup-dev ## Cause faults that need time or room of their own, one after the other (NAME="crash loop": one)
+	$(BIN)/python -m tests.chaos.scenarios $(if $(NAME),"$(NAME)")
 
 lint: setup-dev ## Check style, format, types and the direction of imports
 	$(BIN)/ruff check .

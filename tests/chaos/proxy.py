@@ -59,10 +59,19 @@ class Trouble:
 
     act: Act
     operations: Collection[str] = ()  #: SQS operations by name, S3 operations by method; empty means all
-    chance: float = 1.0
+    chance: float = 1.0  #: of each request
     seconds: float = 0.0  #: the longest delay
     copies: int = 1  #: number of extra deliveries of a message
     path: str = ""  #: only requests whose path contains this
+    role: str = ""  #: only requests signed with this access key
+
+    def concerns(self, request: Request) -> bool:
+        """Return whether the request may be troubled."""
+        return (
+            (not self.operations or request.operation in self.operations)
+            and self.path in request.path
+            and self.role in {"", request.role}
+        )
 
 
 @dataclass
@@ -81,8 +90,16 @@ class Request:
     @property
     def operation(self) -> str:
         """The SQS operation, such as SendMessageBatch, or the HTTP method for S3."""
-        target = next((value for name, value in self.headers if name.lower() == "x-amz-target"), None)
+        target = self._header("x-amz-target")
         return target.rpartition(".")[2] if target else self.method
+
+    @property
+    def role(self) -> str:
+        """The access key that signed it."""
+        return self._header("authorization").partition("Credential=")[2].partition("/")[0]
+
+    def _header(self, wanted: str) -> str:
+        return next((value for name, value in self.headers if name.lower() == wanted), "")
 
 
 @dataclass
@@ -222,8 +239,7 @@ class Proxy:
         for trouble in self._troubles:
             if self._spare and self._spare.encode() in request.body:
                 break
-            concerned = not trouble.operations or request.operation in trouble.operations
-            if concerned and trouble.path in request.path and self._rng.random() < trouble.chance:
+            if trouble.concerns(request) and self._rng.random() < trouble.chance:
                 acts[trouble.act] = trouble
         if late := acts.get(Act.DELAY):
             self.acts[Act.DELAY.name] += 1

@@ -22,6 +22,7 @@ from pipeline.local.embedded import EmbeddedStack
 from pipeline.local.supervisor import Supervisor
 from pipeline.ops.provision import plan
 from pipeline.settings import Settings, get_settings
+from pipeline.sqs.queues import queue_arn
 from pipeline.stages import STAGES, own_queues
 from tests.chaos.orders import RENDITIONS, SECRET, Order
 from tests.chaos.proxy import Proxy
@@ -64,6 +65,7 @@ class Service:
 
     proxy: Proxy
     queues: dict[str, str]  #: names of the queues for redirected results
+    dead_input: str = ""  #: URL of the input queue's own dead-letter queue, if it has one
     lines: list[Line] = field(default_factory=list)
     kills: list[tuple[float, str]] = field(default_factory=list)  #: time and stage of each kill
     supervisor: Supervisor = field(init=False)
@@ -76,12 +78,9 @@ class Service:
             order.id = fetch_image.send(order.body).message_id
         elif order.door == "queue":
             body = order.body if isinstance(order.body, str) else json.dumps(order.body)
-            sent = aws.sqs().send_message(
-                QueueUrl=get_settings().queue_url or "",
-                MessageBody=body,
-                MessageGroupId=secrets.token_hex(8),
-                MessageDeduplicationId=secrets.token_hex(8),
-            )
+            url = get_settings().queue_url or ""
+            fifo = {"MessageGroupId": secrets.token_hex(8), "MessageDeduplicationId": secrets.token_hex(8)}
+            sent = aws.sqs().send_message(QueueUrl=url, MessageBody=body, **(fifo if url.endswith(".fifo") else {}))
             order.id = input_job_id(sent["MessageId"])
         else:
             aws.sqs().send_message(QueueUrl=self.url(order.door), MessageBody=order.body)
@@ -169,9 +168,27 @@ def _workers(leader: int) -> list[int]:
 
 @contextmanager
 def running_service(
-    stack: EmbeddedStack, proxy: Proxy, procfile: Path, *, through: Iterable[str] = ENDPOINTS, **more: str
+    stack: EmbeddedStack,
+    proxy: Proxy,
+    procfile: Path,
+    *,
+    through: Iterable[str] = ENDPOINTS,
+    fifo: bool = True,
+    max_receives: int = 0,
+    **more: str,
 ) -> Iterator[Service]:
-    """Run the service with its own queues and bucket. The endpoints named by `through` lead to the proxy."""
+    """Run the service with its own queues and bucket.
+
+    Args:
+        stack: The servers.
+        proxy: Stands between the processes and the servers.
+        procfile: The processes.
+        through: The variables of the endpoints that lead to the proxy.
+        fifo: Whether the input queue is a FIFO queue.
+        max_receives: How often a message of the input queue may be received before it moves to a queue of its own; 0
+            means any number of times.
+        more: Other variables.
+    """
     unique = secrets.token_hex(4)
     kept = {k: v for k, v in os.environ.items() if k.lower() not in {*Settings.model_fields, "environment"}}
     queues = {"standard": f"results-{unique}", "fifo": f"results-{unique}.fifo"}
@@ -198,14 +215,12 @@ def running_service(
         try:
             for change in plan(get_settings(), create_bucket=True):
                 change.apply()
-            for name in (f"input-{unique}.fifo", *queues.values()):
-                fifo = {"FifoQueue": "true"} if name.endswith(".fifo") else {}
-                url = aws.sqs().create_queue(QueueName=name, Attributes=fifo)["QueueUrl"]
-                if name.startswith("input"):
-                    os.environ["QUEUE_URL"] = url
+            for name in queues.values():
+                _create_queue(name)
+            os.environ["QUEUE_URL"], dead_input = _input_queue(f"input-{unique}", ".fifo" * fifo, max_receives)
             lazy.forget()
             _point_broker_here()
-            service = Service(proxy, queues)
+            service = Service(proxy, queues, dead_input)
             environ = {**os.environ, **dict.fromkeys(through, proxy.url)}
             with Supervisor(
                 procfile,
@@ -221,6 +236,20 @@ def running_service(
         finally:
             lazy.forget()
     lazy.forget()
+
+
+def _create_queue(name: str, **attributes: str) -> str:
+    fifo = {"FifoQueue": "true"} if name.endswith(".fifo") else {}
+    return aws.sqs().create_queue(QueueName=name, Attributes=fifo | attributes)["QueueUrl"]
+
+
+def _input_queue(name: str, ending: str, max_receives: int) -> tuple[str, str]:
+    """Create an input queue; returns its URL and that of its dead-letter queue."""
+    if not max_receives:
+        return _create_queue(name + ending), ""
+    dead = _create_queue(f"{name}-dead{ending}")
+    policy = {"deadLetterTargetArn": queue_arn(aws.sqs(), dead), "maxReceiveCount": max_receives}
+    return _create_queue(name + ending, RedrivePolicy=json.dumps(policy)), dead
 
 
 def _point_broker_here() -> None:

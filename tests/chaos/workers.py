@@ -1,7 +1,8 @@
 """Loaded by the workers in addition to the actors: a shorter visibility timeout, and harmful sources.
 
 The path of a source determines its effect in resize: `/kills` kills the worker, `/oom` runs out of memory at the first
-two attempts, `/robbed` loses its staged objects once. Run as a program, this is `image-pipeline ingest` with a shorter
+two attempts, `/robbed` loses its staged objects once. While the file CRASH_LOOP exists, everything kills a worker that
+is not in quarantine. Run as a program, this is `image-pipeline ingest` with a shorter
 visibility timeout.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tests.chaos.staging_log import watch
@@ -35,7 +37,8 @@ def plant() -> None:
     resize, upload = actors.resize.resize, actors.upload.upload
 
     def harmful_resize(job: Any, source: Any) -> Any:
-        if "/kills" in source.url:
+        crashes = Path(os.environ.get("CRASH_LOOP", "/never")).exists() and "quarantine" not in " ".join(sys.argv)
+        if "/kills" in source.url or crashes:
             os._exit(9)
         if "/oom" in source.url and current_message().options.get(ATTEMPTS, {}).get("service", 0) < 2:
             raise MemoryError
