@@ -26,7 +26,7 @@ from pipeline.monitoring.queue_depths import DEAD, INGEST, Depth, depths
 from pipeline.net.host_limits import host_limiter
 from pipeline.settings import Settings, get_settings
 from pipeline.sqs.wire import ATTEMPTS
-from pipeline.stages import FETCH, RESIZE, STAGES, lane_of_queue, stage_of_queue
+from pipeline.stages import FETCH, RESIZE, lane_of_queue, stage_of_queue
 from pipeline.worker.heartbeats import beating
 from pipeline.worker.periodic import Periodic
 from pipeline.worker.registry import our_broker
@@ -62,11 +62,12 @@ class Instrumentation(dramatiq.Middleware):
         queues = sorted(worker.consumer_whitelist or broker.get_declared_queues())
         process = process_type(queues)
         health = WorkerHealth(broker, worker, lambda: list(self._began.values()))
-        metrics.expect(stage.name for stage in STAGES if set(stage.queues).intersection(queues))
+        stages = list(dict.fromkeys(filter(None, map(stage_of_queue, queues))))
+        metrics.expect(stage.name for stage in stages)
         refresh: list[Refresh] = [partial(self._refresh, broker, worker, process)]
-        if FETCH.name in queues:
+        if FETCH in stages:
             refresh.append(lambda: metrics.OPEN_CIRCUITS.set(host_limiter().open_circuits))
-        if set(RESIZE.queues).intersection(queues):
+        if RESIZE in stages:
             logger.info("Images: %s", ", ".join(f"{work} by {library}" for work, library in fast_paths().items()))
         self.server = OpsServer(process, queues, health, refresh)
         self.server.start(self._settings)

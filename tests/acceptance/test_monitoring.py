@@ -27,6 +27,7 @@ EXPECTED = {
     "giants": 1,
     "upload": 1,
     "notify": 1,
+    "quarantine": 1,
     "sweep": 1,
     "ingest": 1,
     "scheduler": 1,

@@ -167,7 +167,7 @@ BROKEN = [
     Broken(
         "a namespace without queues",
         variables={"QUEUE_NAMESPACE": "elsewhere"},
-        expected=(("fail", "elsewhere_*", "None of the 17 queues exists"),),
+        expected=(("fail", "elsewhere_*", "None of the 23 queues exists"),),
     ),
     Broken(
         "a queue without redrive policy",
@@ -209,6 +209,7 @@ BROKEN = [
             ("fail", "{QUEUE_NAMESPACE}_fetch_dlq", "do not permit sqs:GetQueueAttributes on it"),
             ("fail", "{QUEUE_NAMESPACE}_fetch", "do not permit sqs:GetQueueAttributes on it"),
             ("fail", "{QUEUE_NAMESPACE}_fetch_bulk", "do not permit sqs:GetQueueAttributes on it"),
+            ("fail", "{QUEUE_NAMESPACE}_fetch_quarantine", "do not permit sqs:GetQueueAttributes on it"),
         ),
     ),
     Broken(

@@ -105,6 +105,7 @@ def test_a_check_leaves_nothing_behind(service: dict[str, str]) -> None:
         "resize",
         "upload",
         "notify",
+        "quarantine",
         "sweep",
         "ingest",
         "scheduler",
@@ -221,7 +222,7 @@ def test_the_command_fails_with_a_hint(
     monkeypatch.setattr(check_commands, "console", Console(width=300))
     healthy = CliRunner().invoke(app, ["check"])
     assert healthy.exit_code == 0, healthy.output
-    assert f"{service['QUEUE_NAMESPACE']}_* (19)" in healthy.output.replace("\n", "")
+    assert f"{service['QUEUE_NAMESPACE']}_* (23)" in healthy.output.replace("\n", "")
     request.addfinalizer(provision)  # other tests use this set-up too
     delete_queue("resize_bulk")(service)
     delete_queue("fetch_bulk")(service)
