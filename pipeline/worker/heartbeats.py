@@ -15,6 +15,7 @@ from dramatiq.worker import Worker
 from pipeline.monitoring.health import Health, WorkerHealth
 from pipeline.monitoring.processes import Heartbeat, InHand, Work, process_type, stage_name
 from pipeline.settings import Settings
+from pipeline.sqs.message import SQSMessage
 from pipeline.stages import QUARANTINE
 
 #: Maximum number of reasons to report.
@@ -50,7 +51,8 @@ class Heartbeats(dramatiq.Middleware):
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         now = datetime.now(UTC)
-        stage = QUARANTINE if message.is_quarantined else stage_name(message.queue_name)
+        quarantined = isinstance(message, SQSMessage) and message.is_quarantined
+        stage = QUARANTINE if quarantined else stage_name(message.queue_name)
         job = message.kwargs.get("job")
         job_id = str(job.get("id", "")) if isinstance(job, dict) else message.message_id
         self._in_hand[threading.get_ident()] = InHand(stage, job_id[:100], now)
