@@ -47,10 +47,14 @@ def ingest() -> None:
 
     worker = Ingest(settings.queue_url)
     thread = threading.Thread(target=worker.run, name="ingest", daemon=True)
-    health = IngestHealth(worker, thread.is_alive)
+
+    def is_running() -> bool:
+        return thread.is_alive() and worker.is_alive
+
+    health = IngestHealth(worker, is_running)
     with recording(settings), beating(settings, INGEST, [INGEST], health, lambda: worker.taken_at):
         thread.start()
-        serve_ingest(worker, thread.is_alive)
+        serve_ingest(worker, is_running)
         logger.info("Taking messages from %s.", settings.input_queue_name)
         stop.wait()
         worker.stop()

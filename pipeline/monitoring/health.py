@@ -114,7 +114,7 @@ class IngestHealth:
 
     Args:
         receiver: receives from the input queue; None if there is no input queue.
-        runs: returns whether the thread of `receiver` is alive.
+        runs: returns whether the threads of `receiver` are alive.
     """
 
     def __init__(self, receiver: Receiver | None, runs: Callable[[], bool] = lambda: True) -> None:
@@ -123,7 +123,7 @@ class IngestHealth:
 
     def not_live(self) -> Iterator[str]:
         if self._receiver and not (self._receiver.is_stopping or self._runs()):
-            yield "the thread that receives messages has ended"
+            yield "a thread that receives or leases messages has ended"
 
     def not_ready(self) -> Iterator[str]:
         if self._receiver and self._receiver.is_stopping:
