@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from pipeline.images.content_id import content_id
-from pipeline.images.render import identify
+from pipeline.images.identify import identify
 from pipeline.job import Content, Job, Source
 from pipeline.metrics import UNCHANGED
 from pipeline.net.download import download

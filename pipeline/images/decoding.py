@@ -10,7 +10,7 @@ from typing import Final
 from PIL import ExifTags, Image
 
 from pipeline.images import codecs, libwebp
-from pipeline.images.containers import has_all_rows
+from pipeline.images.containers.png import has_all_rows
 from pipeline.images.opening import Opened
 
 #: Pixels to convert at a time, which avoids another copy of the whole image.

@@ -1,7 +1,6 @@
 """Rendering: from the bytes of an image to its renditions.
 
-identify()   reads the header: the format of the renditions, and whether the image is a giant
-render()     open ─► decode ─► resize ─► upright ─► sRGB ─► pad ─► encode
+render()     read ─► open ─► decode ─► resize ─► upright ─► sRGB ─► pad ─► encode
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ from pipeline.images import codecs
 from pipeline.images.codecs import Box, Size
 from pipeline.images.colour import Conversion, srgb_conversion
 from pipeline.images.decoding import decode
-from pipeline.images.formats import ENCODER_SETTINGS, GIF, JPEG, OWN_FORMAT, PNG, ImageFormat
-from pipeline.images.opening import Opened, image_errors, open_image
+from pipeline.images.formats import ENCODER_SETTINGS, GIF, JPEG, PNG, ImageFormat
+from pipeline.images.identify import image_errors, output_format, read
+from pipeline.images.opening import Opened, open_container
 from pipeline.recipe import Recipe, RenditionSize
 
 #: JPEGs up to this side get optimized Huffman tables. These save 0.3 to 0.5 KB, a fifth of a 50 x 50. For an 800 x 800
@@ -30,34 +30,6 @@ OPTIMIZED_SIDE: Final = 256
 #: 0.1 to 0.3 KB (10 to 25 %) at 50 x 50 and 1 KB at 100 x 100. It would cost 5 KB at 250 x 250 and 25 to 38 KB at
 #: 800 x 800.
 FULL_COLOUR_SIDE: Final = 100
-
-
-class Identified(NamedTuple):
-    """The facts in the header of an image."""
-
-    output: ImageFormat  #: the format of its renditions
-    is_giant: bool  #: rendering it takes so much CPU that other images should not wait for it
-
-    @property
-    def extension(self) -> str:
-        """The extension of its renditions."""
-        return self.output.extension
-
-
-def identify(source: bytes, *, max_pixels: int) -> Identified:
-    """Return the format that the renditions of `source` will have and its size class, without decoding pixels.
-
-    Args:
-        source: the bytes of an image.
-        max_pixels: the largest width x height to accept (`MAX_SOURCE_PIXELS`).
-
-    Raises:
-        PermanentError: `not_an_image`, `unsupported_format`, `too_large` or `broken_image`.
-        RetryableError: `out_of_memory`.
-    """
-    with image_errors(source):
-        opened = open_image(source, max_pixels)
-        return Identified(_output_format(opened), opened.is_giant)
 
 
 def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels: int) -> dict[str, bytes]:
@@ -74,19 +46,17 @@ def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels
         The encoded renditions by name, each with exactly the size in the recipe.
 
     Raises:
-        PermanentError: as `identify()`.
-        RetryableError: as `identify()`.
+        PermanentError: as `identify.identify()`.
+        RetryableError: as `identify.identify()`.
     """
     with image_errors(source):
-        opened = open_image(source, max_pixels)
-        output = _output_format(opened)
+        name, container = read(source, max_pixels)
+        output = output_format(name, container)
+        opened = open_container(name, container, max_pixels)
+        del container  # its copies of the source
         pictures = _pictures(opened, recipe, output.kernel, max_decoded_pixels)
         del opened  # frees its pixels before encoding
         return {each.name: _encode(_padded(pictures[each], each, output), output) for each in recipe.renditions}
-
-
-def _output_format(opened: Opened) -> ImageFormat:
-    return OWN_FORMAT.get(opened.format) or (PNG if opened.has_alpha else JPEG)
 
 
 class _Picture(NamedTuple):

@@ -25,8 +25,9 @@ from typing import Any, Final
 
 from pipeline.errors import PermanentError, PipelineError, RetryableError
 from pipeline.images.child_process import ChildProcess, Ended, Malformed, Overdue
+from pipeline.images.identify import format_of
 from pipeline.images.malloc import KEPT
-from pipeline.images.opening import MAX_DECODER_BYTES, format_of
+from pipeline.images.opening import MAX_DECODER_BYTES
 from pipeline.recipe import Recipe
 
 logger = logging.getLogger(__name__)

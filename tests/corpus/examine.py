@@ -12,7 +12,7 @@ import pipeline.actors  # noqa: F401 - builds the broker, on which the actors ar
 from actors.resize import render  # the stage's function, in a process as large as a worker
 from pipeline.errors import PermanentError
 from pipeline.images.formats import format_by_extension
-from pipeline.images.render import identify
+from pipeline.images.identify import identify
 from pipeline.recipe import Recipe
 from pipeline.settings import get_settings, parse_rendition
 

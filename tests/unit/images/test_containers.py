@@ -8,7 +8,9 @@ import zlib
 import pytest
 from PIL import Image
 
-from pipeline.images.containers import check_tiff, has_all_rows, read_jpeg, read_png
+from pipeline.images.containers.jpeg import read_jpeg
+from pipeline.images.containers.png import has_all_rows, read_png
+from pipeline.images.containers.tiff import read_tiff
 from tests.support.pictures import big_jpeg, corners, encoded, exif, linear_profile, png_chunk, png_header
 
 PNG = encoded(corners(), "PNG")
@@ -118,16 +120,16 @@ class TestJpeg:
 @pytest.mark.parametrize("is_big", [False, True])
 def test_a_tiffs_tags_may_hold_numbers_up_to_the_limit(order: str, is_big: bool) -> None:
     def tiff(values: int, kind: int = 3, before: int = 0) -> bytes:
-        entries = [(256, 3, 1)] * before + [(273, kind, values)]
+        entries = [(256, 3, 1), (257, 3, 1)] + [(254, 3, 1)] * before + [(273, kind, values)]
         sign = {"<": b"II", ">": b"MM"}[order]
         if is_big:
             head = sign + struct.pack(f"{order}HHHQQ", 43, 8, 0, 16, len(entries))
-            return head + b"".join(struct.pack(f"{order}HHQ8x", *entry) for entry in entries)
+            return head + b"".join(struct.pack(f"{order}HHQH6x", *entry, 1) for entry in entries)
         head = sign + struct.pack(f"{order}HIH", 42, 8, len(entries))
-        return head + b"".join(struct.pack(f"{order}HHI4x", *entry) for entry in entries)
+        return head + b"".join(struct.pack(f"{order}HHIH2x", *entry, 1) for entry in entries)
 
-    check_tiff(tiff(262_144))
-    check_tiff(tiff(262_145, kind=2))
+    read_tiff(tiff(262_144))
+    read_tiff(tiff(262_145, kind=2))
     for before in (0, 3):
         with pytest.raises(ValueError, match="tag 273 has 262145 numbers"):
-            check_tiff(tiff(262_145, before=before))
+            read_tiff(tiff(262_145, before=before))

@@ -7,8 +7,8 @@ import struct
 import pytest
 from PIL import Image
 
-from pipeline.images.containers import read_jpeg
-from pipeline.images.render import identify
+from pipeline.images.containers.jpeg import read_jpeg
+from pipeline.images.identify import identify
 from tests.support.pictures import encoded, png_header
 
 MAX_PIXELS = 178_000_000

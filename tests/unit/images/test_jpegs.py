@@ -7,9 +7,10 @@ import struct
 import pytest
 
 from pipeline.errors import PermanentError
-from pipeline.images.containers import read_jpeg
+from pipeline.images.containers.jpeg import read_jpeg
+from pipeline.images.identify import identify
 from pipeline.images.opening import open_image
-from pipeline.images.render import identify, render
+from pipeline.images.render import render
 from tests.support.pictures import big_jpeg, corners, encoded, recipe
 
 

@@ -10,10 +10,12 @@ from PIL import Image
 
 from pipeline.errors import PermanentError, PipelineError, Rejected, RetryableError
 from pipeline.images import codecs, decoding
+from pipeline.images import identify as identifying
 from pipeline.images import opening as openers
-from pipeline.images.containers import read_jpeg
-from pipeline.images.opening import format_of, image_errors, open_image
-from pipeline.images.render import identify
+from pipeline.images.containers import jpeg
+from pipeline.images.containers.jpeg import read_jpeg
+from pipeline.images.identify import format_of, identify, image_errors
+from pipeline.images.opening import open_image
 from tests.support.pictures import corners, encoded, icon, rendered
 
 PLENTY = 1_000_000
@@ -29,9 +31,9 @@ def refused(source: bytes) -> str:
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_side_may_be_as_long_as_the_limit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openers, "MAX_SIDE", 50)
+    monkeypatch.setattr(identifying, "MAX_SIDE", 50)
     assert open_image(PICTURES[name], PLENTY).format == name
-    monkeypatch.setattr(openers, "MAX_SIDE", 49)
+    monkeypatch.setattr(identifying, "MAX_SIDE", 49)
     assert refused(PICTURES[name]) == "too_large"
 
 
@@ -41,9 +43,9 @@ def test_a_jpeg_may_have_as_many_passes_as_the_limits(monkeypatch: pytest.Monkey
     assert scans > 5
     for limit, most in (("MAX_SCANS", scans), ("MAX_SCANNED_PIXELS", scans * 50 * 40)):
         with monkeypatch.context() as patch:
-            patch.setattr(openers, limit, most)
+            patch.setattr(jpeg, limit, most)
             assert open_image(PROGRESSIVE, PLENTY).image.size == (50, 40)
-            patch.setattr(openers, limit, most - 1)
+            patch.setattr(jpeg, limit, most - 1)
             assert refused(PROGRESSIVE) == "too_large"
 
 
@@ -108,8 +110,6 @@ def test_a_source_is_recognized_by_its_first_kilobyte(head: bytes, name: str | N
     ("error", "source", "kind", "code"),
     [
         (MemoryError(), b"", RetryableError, "out_of_memory"),
-        (Image.DecompressionBombError(), b"", PermanentError, "too_large"),
-        (Image.DecompressionBombWarning(), b"", PermanentError, "too_large"),
         (OSError("broken"), b"\xff\xd8\xff", PermanentError, "broken_image"),
         (ZeroDivisionError(), b"\x89PNG", PermanentError, "broken_image"),
         (KeyError("PDF"), b"%PDF-", PermanentError, "unsupported_format"),
@@ -121,6 +121,15 @@ def test_every_error_becomes_one_of_ours(error: Exception, source: bytes, kind: 
     with pytest.raises(PipelineError) as caught, image_errors(source):
         raise error
     assert (type(caught.value), caught.value.code) == (kind, code)
+
+
+@pytest.mark.parametrize("error", [Image.DecompressionBombError, Image.DecompressionBombWarning])
+def test_pillows_own_limit_is_reported_as_ours(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Image.Image:
+        raise error
+
+    monkeypatch.setattr(openers, "_pillow", refuse)
+    assert refused(PICTURES["PNG"]) == "too_large"
 
 
 def test_conversion_in_bands_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:

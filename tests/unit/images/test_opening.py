@@ -18,9 +18,9 @@ from PIL import AvifImagePlugin, Image, ImageCms, ImageFile, PngImagePlugin, Tif
 
 from pipeline.errors import PermanentError, RetryableError
 from pipeline.images import codecs
-from pipeline.images.containers import has_all_rows
-from pipeline.images.opening import format_of
-from pipeline.images.render import identify, render
+from pipeline.images.containers.png import has_all_rows
+from pipeline.images.identify import format_of, identify
+from pipeline.images.render import render
 from tests.support.pictures import (
     BLUE,
     GREEN,
@@ -255,7 +255,7 @@ def test_a_tiff_with_a_rare_compression_is_refused(compression: str, is_accepted
     if is_accepted:
         assert render(data, recipe("5x5"), **LIMITS)
         return
-    with pytest.raises(PermanentError, match=compression) as caught:
+    with pytest.raises(PermanentError, match="compression") as caught:
         identify(data, max_pixels=4096)
     assert caught.value.code == "unsupported_format"
 

@@ -8,10 +8,11 @@ import struct
 import pytest
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
-from pipeline.images.containers import orientation as orientation_in
+from pipeline.images.containers.exif import orientation as orientation_in
 from pipeline.images.content_id import RECIPE_VERSION, content_id
 from pipeline.images.formats import ENCODER_SETTINGS, format_by_extension
-from pipeline.images.render import OPTIMIZED_SIDE, identify, render
+from pipeline.images.identify import identify
+from pipeline.images.render import OPTIMIZED_SIDE, render
 from pipeline.recipe import Recipe
 from tests.support.pictures import (
     BLACK,

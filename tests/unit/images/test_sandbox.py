@@ -18,6 +18,7 @@ from PIL import Image
 from pipeline.errors import PermanentError, PipelineError, RetryableError
 from pipeline.images import render as images
 from pipeline.images import sandbox
+from pipeline.images.identify import identify
 from tests.corpus import samples
 from tests.support.pictures import LIMITS, corners, encoded, recipe
 from tests.support.waiting import wait_for
@@ -124,7 +125,7 @@ class TestLimits:
     ) -> None:
         # Given an AVIF that takes far more memory than its header claims
         data = lying_avif(5000)
-        assert images.identify(data, max_pixels=1024)
+        assert identify(data, max_pixels=1024)
         monkeypatch.setattr(sandbox, "MAX_DECODER_BYTES", 20_000_000)
         monkeypatch.setattr(sandbox, "KEPT", 0)
         # When it is rendered
@@ -375,6 +376,7 @@ def warning_of(caplog: pytest.LogCaptureFixture) -> str:
 PROGRAM = """
 import sys, threading, time
 from pipeline.images import sandbox
+from pipeline.images.identify import identify
 from tests.support.pictures import LIMITS, corners, encoded, recipe
 thread = threading.Thread(target=sandbox.render, args=(encoded(corners(), "PNG"), recipe("5x5")), kwargs=LIMITS)
 thread.start()

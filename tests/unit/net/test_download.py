@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
-from pipeline.images.render import identify
+from pipeline.images.identify import identify
 from pipeline.net.download import download
 from tests.support.untrusted_servers import (
     Behaviour,

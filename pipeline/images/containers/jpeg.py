@@ -1,0 +1,124 @@
+"""JPEG (ITU T.81, annex B): the parts before the first picture. The pixels are not decoded."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from math import ceil
+from typing import Final, NamedTuple
+
+from pipeline.errors import PermanentError
+from pipeline.images.containers.model import Size
+
+#: A marker with a length. 0x01 and 0xD0 to 0xD9 have none, 0x00 is an escape, and 0xFF is padding.
+_MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")
+#: Maximum segments of a JPEG before its picture. Real ones have tens.
+_MAX_SEGMENTS: Final = 10_000
+_FRAMES: Final = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE: Final = {0xC2, 0xC6, 0xCA, 0xCE}
+_ARITHMETIC: Final = {*range(0xC9, 0xD0)} - {0xCC}
+_SCAN: Final = 0xDA
+_TABLES: Final = {0xC4, 0xCC, 0xDB, 0xDD}
+
+
+#: Maximum passes of a JPEG. Encoders write 10, and an attacker needs 250 bytes for each.
+MAX_SCANS: Final = 200
+#: Maximum pixels of all passes of a JPEG: 14 passes of 178 megapixels. A refining pass takes 0.65 s per 10^9 pixels.
+MAX_SCANNED_PIXELS: Final = 2_500_000_000
+
+
+class Jpeg(NamedTuple):
+    """A JPEG reduced to its first picture."""
+
+    size: Size
+    picture: bytes  #: without metadata, except segments that define the coding of its colours
+    exif: bytes
+    profile: bytes | None
+    coefficients: int  #: bytes that libjpeg holds for the whole picture; 0 if a single pass codes it
+    scans: int  #: passes over the picture; an upper bound, because passes of a second picture count too
+    is_arithmetic: bool  #: whether it uses arithmetic instead of Huffman coding
+    has_alpha: bool = False
+
+    def check(self) -> None:
+        """Check how it is coded.
+
+        Raises:
+            PermanentError: `too_large` or `unsupported_format`.
+        """
+        (width, height), scans = self.size, self.scans
+        if scans > MAX_SCANS:
+            raise PermanentError("too_large", f"The JPEG is coded in {scans} passes; {MAX_SCANS} are accepted.")
+        if self.is_arithmetic:  # decoding takes six times as long, and no browser supports it
+            message = "The JPEG uses arithmetic coding; only Huffman coding is accepted."
+            raise PermanentError("unsupported_format", message)
+        if scans * width * height > MAX_SCANNED_PIXELS:
+            passes = f"{scans} passes over {width} x {height} pixels"
+            message = f"The JPEG is coded in {passes}; {MAX_SCANNED_PIXELS} pixels are accepted."
+            raise PermanentError("too_large", message)
+
+
+def read_jpeg(source: bytes) -> Jpeg:
+    """Parse a JPEG.
+
+    Raises:
+        ValueError: the file has no picture.
+        IndexError: a segment is too short.
+        struct.error: a segment is too short.
+    """
+    kept, exif, profile = [b"\xff\xd8"], b"", {}
+    components, in_memory, size = 0, 0, (0, 0)
+    is_progressive = is_arithmetic = False
+    for at, marker, segment in _segments(source):
+        if marker == _SCAN:
+            break
+        if marker in _FRAMES:
+            components, is_progressive, is_arithmetic = segment[5], marker in _PROGRESSIVE, marker in _ARITHMETIC
+            in_memory = _coefficients(segment)
+            height, width = struct.unpack_from(">HH", segment, 1)
+            size = (width, height)
+        elif marker == 0xE1 and segment.startswith(b"Exif\0\0"):
+            exif = exif or segment
+        elif marker == 0xE2 and segment.startswith(b"ICC_PROFILE\0"):
+            profile[segment[12]] = segment[14:]
+        if marker in _FRAMES or marker in _TABLES or (marker, segment[:5]) in ((0xE0, b"JFIF\0"), (0xEE, b"Adobe")):
+            kept.append(source[at : at + 4 + len(segment)])
+    has_passes = is_progressive or segment[0] < components
+    if not components:
+        raise ValueError("the JPEG has no frame")
+    return Jpeg(
+        size=size,
+        picture=b"".join([*kept, memoryview(source)[at:]]),
+        exif=exif,
+        profile=b"".join(profile[number] for number in sorted(profile)) or None,
+        coefficients=in_memory if has_passes else 0,
+        scans=source.count(b"\xff\xda", at) if has_passes else 1,
+        is_arithmetic=is_arithmetic,
+    )
+
+
+def _segments(source: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield the offset, marker and content of each segment.
+
+    Raises:
+        ValueError: there is no next segment, or there are too many.
+    """
+    at = 2
+    for _ in range(_MAX_SEGMENTS):
+        found = _MARKER.search(source, at)
+        if not found:
+            raise ValueError("the JPEG ends before its picture")
+        at = found.start()
+        (length,) = struct.unpack_from(">H", source, at + 2)
+        yield at, source[at + 1], source[at + 4 : at + 2 + length]
+        at += 2 + length
+    raise ValueError(f"the JPEG has over {_MAX_SEGMENTS} segments before its picture")
+
+
+def _coefficients(frame: bytes) -> int:
+    """Return the bytes of all coefficients of a frame: two bytes each, in blocks of 8 x 8, by sampling factors."""
+    height, width = struct.unpack_from(">HH", frame, 1)
+    factors = [divmod(frame[6 + 3 * index + 1], 16) for index in range(frame[5])]
+    across, down = max(each[0] for each in factors), max(each[1] for each in factors)
+    blocks = sum(horizontal * vertical for horizontal, vertical in factors)
+    return int(ceil(width / (8 * across)) * ceil(height / (8 * down)) * blocks * 64 * 2)

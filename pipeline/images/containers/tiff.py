@@ -1,0 +1,93 @@
+"""TIFF (revision 6.0, section 2; BigTIFF as libtiff describes it): the tags of the first picture."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from pipeline.errors import PermanentError
+from pipeline.images.containers.model import Size, check_count
+
+#: Maximum numbers in a tag: 65,535 strips of four planes. Pillow makes a Python object of each number.
+MAX_TAG_VALUES: Final = 262_144
+#: Maximum tags. Real files have 10 to 100.
+MAX_TAGS: Final = 4_096
+
+#: Types of whole numbers by their number, as `struct` names them.
+_TYPES: Final = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+_TEXT_TYPES: Final = {1, 2, 6, 7}  # bytes, which do not become Python objects one by one
+
+#: Accepted compressions: those used for pictures. Others would need further decoders. They are none, three of fax, LZW,
+#: two of JPEG, two of deflate, PackBits, and none again with padded rows.
+_COMPRESSIONS: Final = {1, 2, 3, 4, 5, 6, 7, 8, 32946, 32773, 32771}
+
+_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT, _EXTRA_SAMPLES = (
+    256, 257, 259, 262, 277, 322, 323, 338,
+)  # fmt: skip
+_NEEDED: Final = {
+    _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT, _EXTRA_SAMPLES,
+}  # fmt: skip
+#: Meanings of an extra sample that Pillow takes as alpha: premultiplied, plain, and that of Corel Draw.
+_ALPHA: Final = {1, 2, 999}
+#: Photometric interpretations with alpha: grey, RGB and palettes.
+_WITH_ALPHA: Final = {1, 2, 3}
+
+
+class Tiff(NamedTuple):
+    """A TIFF, as it is."""
+
+    picture: bytes
+    size: Size
+    has_alpha: bool
+
+
+def read_tiff(source: bytes) -> Tiff:
+    """Parse the first directory of a TIFF.
+
+    Raises:
+        ValueError: the file has no size, or a tag has more than `MAX_TAG_VALUES` numbers.
+        struct.error: the file ends before its directory.
+        PermanentError: `too_large` or `unsupported_format`.
+    """
+    tags = _tags(source)
+    if (compression := tags.get(_COMPRESSION, (1,))[0]) not in _COMPRESSIONS:
+        raise PermanentError("unsupported_format", f"TIFF with compression {compression} is not supported.")
+    (width, *_), (height, *_) = tags[_WIDTH], tags[_HEIGHT]
+    tile = [tags.get(tag, (0,))[0] for tag in (_TILE_WIDTH, _TILE_HEIGHT)]
+    # Tiles are always decoded whole.
+    size = (width, height) if tile[0] * tile[1] <= width * height else (tile[0], tile[1])
+    return Tiff(source, size, _has_alpha(tags))
+
+
+def _has_alpha(tags: Mapping[int, tuple[int, ...]]) -> bool:
+    (photometric, *_), (samples, *_) = tags.get(_PHOTOMETRIC, (0,)), tags.get(_SAMPLES, (1,))
+    extra = tags.get(_EXTRA_SAMPLES, ())
+    if not extra:
+        return photometric == 2 and samples == 4
+    return photometric in _WITH_ALPHA and extra[0] in _ALPHA
+
+
+def _tags(source: bytes) -> dict[int, tuple[int, ...]]:
+    order = "<" if source.startswith(b"II") else ">"
+    is_big = 43 in source[2:4]
+    offset, head, entry = ("Q", "Q", "HHQ8s") if is_big else ("I", "H", "HHI4s")
+    (start,) = struct.unpack_from(order + offset, source, 8 if is_big else 4)
+    (count,) = struct.unpack_from(order + head, source, start)
+    check_count(count, MAX_TAGS, "tags")
+    start += struct.calcsize(order + head)
+    size = struct.calcsize(order + entry)
+    found: dict[int, tuple[int, ...]] = {}
+    for number in range(min(count, (len(source) - start) // size)):
+        tag, kind, values, inline = struct.unpack_from(order + entry, source, start + number * size)
+        if values > MAX_TAG_VALUES and kind not in _TEXT_TYPES:
+            raise ValueError(f"tag {tag} has {values} numbers")
+        if tag in _NEEDED and tag not in found and kind in _TYPES:
+            found[tag] = _numbers(source, f"{order}{min(values, 8)}{_TYPES[kind]}", inline, order + offset)
+    return found
+
+
+def _numbers(source: bytes, layout: str, inline: bytes, offset: str) -> tuple[int, ...]:
+    if struct.calcsize(layout) <= len(inline):
+        return struct.unpack_from(layout, inline)
+    return struct.unpack_from(layout, source, *struct.unpack(offset, inline))
