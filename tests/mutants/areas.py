@@ -18,7 +18,11 @@ AREAS: dict[str, tuple[str, ...]] = {
         "pipeline/images/formats.py",
         "pipeline/images/codecs.py",
         "pipeline/images/colour.py",
-        "pipeline/images/containers.py",
+        *(
+            f"pipeline/images/containers/{name}.py"
+            for name in ("avif", "bitmap", "exif", "gif", "jpeg", "png", "tiff", "webp")
+        ),
+        "pipeline/images/identify.py",
         "pipeline/images/opening.py",
         "pipeline/images/decoding.py",
         "pipeline/images/sandbox.py",

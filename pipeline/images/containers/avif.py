@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -81,9 +82,8 @@ def read_avif(source: bytes) -> Avif:
         struct.error: a box is too short.
         PermanentError: `too_large`.
     """
-    boxes = list(_boxes(source, 0, len(source)))
     items, tracks = _Items(), _Tracks()
-    for box in boxes:
+    for box in _top_level(source):
         if box.kind == b"meta":
             items = _items(source, box)
         elif box.kind == b"moov":
@@ -99,6 +99,12 @@ def read_avif(source: bytes) -> Avif:
         )
         return Avif(source, struct.unpack_from(">II", source, box.start + 4), has_alpha, metadata)
     raise ValueError("the AVIF has no picture")
+
+
+def _top_level(source: bytes) -> Iterator[Box]:
+    """Yield the boxes of the file. Like libavif, end at one that does not fit: it may be other data."""
+    with suppress(ValueError):
+        yield from _boxes(source, 0, len(source))
 
 
 def _boxes(source: bytes, start: int, end: int) -> Iterator[Box]:
@@ -213,9 +219,11 @@ def _read_associations(source: bytes, start: int, items: _Items) -> None:
 
 
 #: Boxes that contain boxes, between `moov` and the tables of samples.
-_PATH: Final = {b"mdia", b"minf", b"stbl", b"tref"}
+_PATH: Final = {b"edts", b"mdia", b"minf", b"stbl", b"tref"}
 #: Tables of samples, with the offset of the number of entries.
 _TABLES: Final = {b"stts": 4, b"ctts": 4, b"stsc": 4, b"stsz": 8, b"stco": 4, b"co64": 4, b"stss": 4, b"elst": 4}
+#: Bytes of an entry in a track's description of its codec, before the boxes with its properties.
+_SAMPLE_ENTRY: Final = 78
 
 
 @dataclass
@@ -241,11 +249,24 @@ def _tracks(source: bytes, moov: Box) -> _Tracks:
                 width, height = struct.unpack_from(">II", source, end - 8)  # in 1/65,536
             elif kind == b"auxl":
                 is_auxiliary = tracks.has_alpha = True
+            elif kind == b"stsd":
+                for entry in _boxes(source, start + 8, end):
+                    check_count(
+                        sum(1 for _ in _boxes(source, entry.start + _SAMPLE_ENTRY, entry.end)), 64, "properties"
+                    )
             elif kind == b"meta":
                 tracks.metadata += _items(source, Box(kind, start, end)).metadata
         if not tracks.size and not is_auxiliary:
             tracks.size = (width >> 16, height >> 16)
     return tracks
+
+
+def _check_codecs(source: bytes, start: int, end: int) -> None:
+    """Count the properties of a track's codecs."""
+    properties = 0
+    for entry in _boxes(source, start + 8, end):
+        properties += 1 + sum(1 for _ in _boxes(source, entry.start + _SAMPLE_ENTRY, entry.end))
+        check_count(properties, MAX_BOXES, "properties")
 
 
 def _flat(source: bytes, start: int, end: int) -> Iterator[Box]:

@@ -56,7 +56,7 @@ def read_webp(source: bytes) -> WebP:
             parts.append(whole)
         elif name in (b"EXIF", b"ICCP") and end - start <= MAX_PROFILE_BYTES:
             metadata.setdefault(name, source[start:end])
-    if size is None or not has_picture:
+    if size is None:
         raise ValueError("the WebP has no picture")
     return WebP(size, tuple(parts), metadata.get(b"EXIF", b""), metadata.get(b"ICCP"))
 

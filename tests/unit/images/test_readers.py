@@ -1,0 +1,193 @@
+"""Our readers of headers agree with Pillow about good files, and use no native code."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+
+import pytest
+from PIL import Image, TiffImagePlugin
+
+from pipeline.errors import PermanentError
+from pipeline.images.containers.avif import read_avif
+from pipeline.images.containers.gif import read_gif
+from pipeline.images.containers.png import read_png
+from pipeline.images.containers.tiff import _has_alpha
+from pipeline.images.containers.webp import read_webp
+from pipeline.images.identify import identify, read
+from pipeline.images.render import render
+from tests.corpus import samples
+from tests.support.pictures import corners, encoded, png_chunk, recipe
+
+GOOD = {name: (data, output) for name, data, output in samples.good()}
+PLENTY = 10**7
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_sizes_and_alpha_are_those_of_pillow(name: str) -> None:
+    # Given a good file
+    data, output = GOOD[name]
+    # When our reader and Pillow look at it
+    kind, container = read(data, PLENTY)
+    image = Image.open(io.BytesIO(data))
+    # Then they agree about what the stages use
+    assert container.size in (image.size, image.size[::-1])
+    assert identify(data, max_pixels=PLENTY).name == output
+    if kind in ("AVIF", "BMP", "TIFF"):
+        assert container.has_alpha == image.has_transparency_data
+
+
+@pytest.mark.parametrize("key", TiffImagePlugin.OPEN_INFO, ids=str)
+def test_the_alpha_of_a_tiff_is_that_of_pillow(key: tuple[object, ...]) -> None:
+    mode, _ = TiffImagePlugin.OPEN_INFO[key]
+    _, photometric, _, _, bits, extra = key
+    tags = {262: (photometric,), 277: (len(bits),), **({338: extra} if extra else {})}
+    assert _has_alpha(tags) == (mode in ("LA", "La", "PA", "RGBA"))
+
+
+WITHOUT_LIBRARIES = """
+import sys
+from pathlib import Path
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("zlib", "_ctypes", "PIL._avif", "PIL._webp", "PIL._imagingcms", "numpy", "cykooz_resizer"):
+            raise ImportError(f"{name} would be native code")
+sys.meta_path.insert(0, Refuse())
+import PIL._imaging as core
+from PIL import Image
+from pipeline.images.identify import identify
+for name in [name for name in dir(core) if name.endswith("_decoder") or name in ("new", "fill")]:
+    setattr(core, name, None)
+Image.open = None
+for line in sys.stdin:
+    print(identify(bytes.fromhex(line), max_pixels=10**7).name)
+"""
+
+
+def test_fetch_identifies_every_file_without_a_decoder() -> None:
+    # Given a process in which no decoder of Pillow works
+    files = "\n".join(data.hex() for data, _ in GOOD.values())
+    program = WITHOUT_LIBRARIES.replace('"zlib", ', "")  # the header of a PNG is checked by it, not inflated
+    done = subprocess.run([sys.executable, "-c", program], input=files, capture_output=True, text=True, check=True)
+    # Then every good file is identified all the same
+    assert done.stdout.split() == [output for _, output in GOOD.values()]
+
+
+def gif(*blocks: bytes) -> bytes:
+    data = encoded(corners().quantize(), "GIF")
+    at = read_gif(data).start
+    return data[:at] + b"".join(blocks) + data[at:]
+
+
+COMMENT = b"!\xfe" + (b"\xff" + b"c" * 255) * 9 + b"\0"
+CLEAR = b"!\xf9\x04\x01\0\0\x03\0"
+
+
+class TestGif:
+    def test_comments_and_later_frames_are_dropped(self) -> None:
+        plain = gif()
+        assert read_gif(gif(COMMENT, b"!\xff\x0bNETSCAPE2.0\x03\1\0\0\0", COMMENT)).picture == plain
+        assert render(gif(COMMENT), recipe("9x9"), max_pixels=PLENTY, max_decoded_pixels=PLENTY) == render(
+            plain, recipe("9x9"), max_pixels=PLENTY, max_decoded_pixels=PLENTY
+        )
+
+    def test_the_transparent_colour_is_kept(self) -> None:
+        assert CLEAR in read_gif(gif(CLEAR, COMMENT)).picture
+
+    def test_one_with_too_many_parts_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("pipeline.images.containers.gif._MAX_PARTS", 9)
+        assert read_gif(gif(COMMENT))
+        with pytest.raises(PermanentError, match="too_large"):
+            read_gif(gif(COMMENT, COMMENT))
+
+    @pytest.mark.parametrize("end", [b"", b"!", b"!\xfe\xff", b";", b","])
+    def test_one_without_a_picture_is_broken(self, end: bytes) -> None:
+        with pytest.raises(PermanentError, match="broken_image"):
+            identify(encoded(corners(), "GIF")[:13].replace(b"\x87", b"\x07") + end, max_pixels=PLENTY)
+
+
+class TestPngColours:
+    @pytest.mark.parametrize(("kind", "kept"), [(0, 2), (2, 6), (3, 256), (4, 0), (6, 0)])
+    def test_transparency_is_cut_to_what_the_colours_need(self, kind: int, kept: int) -> None:
+        head = struct.pack(">IIBBBBB", 1, 1, 8, kind, 0, 0, 0)
+        chunks = ((b"IHDR", head), (b"PLTE", bytes(3000)), (b"tRNS", bytes(9000)), (b"IDAT", zlib.compress(bytes(9))))
+        png = b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+        picture = read_png(png).picture
+        assert len(picture) == len(png) - (3000 - 768) - (9000 - kept)
+
+
+def webp_chunk(name: bytes, data: bytes) -> bytes:
+    return name + struct.pack("<I", len(data)) + data + bytes(len(data) % 2)
+
+
+class TestWebP:
+    def test_metadata_and_later_frames_are_dropped(self) -> None:
+        # Given an animation with a profile and Exif
+        frames = [corners(), corners().rotate(90), corners().rotate(180)]
+        data = encoded(
+            frames[0], "WEBP", save_all=True, append_images=frames[1:], exif=b"Exif\0\0rest", icc_profile=b"profile"
+        )
+        found = read_webp(data)
+        # Then the picture has one frame and neither of them
+        picture = Image.open(io.BytesIO(found.picture))
+        assert (picture.n_frames, picture.info.get("exif"), picture.info.get("icc_profile")) == (1, None, None)
+        assert (found.profile, found.exif[-4:]) == (b"profile", b"rest")
+        assert picture.convert("RGB").tobytes() == Image.open(io.BytesIO(data)).convert("RGB").tobytes()
+
+    def test_a_still_one_is_unchanged(self) -> None:
+        data = encoded(corners(), "WEBP")
+        assert read_webp(data).picture == data
+
+    def test_one_with_too_many_chunks_is_broken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("pipeline.images.containers.webp._MAX_CHUNKS", 3)
+        with pytest.raises(ValueError, match="over 3 chunks"):
+            read_webp(b"RIFF" + struct.pack("<I", 4 + 4 * 8) + b"WEBP" + webp_chunk(b"junk", b"") * 4)
+
+
+AVIF = encoded(corners(), "AVIF", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0")
+
+
+class TestAvif:
+    def test_metadata_gets_another_type(self) -> None:
+        found = read_avif(AVIF)
+        assert b"Exif" in AVIF
+        assert found.picture == AVIF.replace(b"Exif", b"skip", 1)
+        assert "exif" not in Image.open(io.BytesIO(found.picture)).info
+
+    def test_what_follows_the_boxes_is_ignored(self) -> None:
+        assert read_avif(AVIF + b"\xff" * 99).size == (64, 64)
+
+    @pytest.mark.parametrize(
+        ("limit", "parts"),
+        [("MAX_BOXES", "boxes in a box"), ("MAX_EXTENTS", "extents"), ("MAX_EXTENTS", "properties")],
+    )
+    def test_too_many_parts_are_refused(self, limit: str, parts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(f"pipeline.images.containers.avif.{limit}", 1)
+        if parts == "properties":
+            monkeypatch.setattr("pipeline.images.containers.avif._check_locations", lambda *_: None)
+        with pytest.raises(PermanentError, match=parts):
+            read_avif(AVIF)
+
+    def test_a_sequence_has_a_limit_of_samples(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        data = encoded(corners(), "AVIF", save_all=True, append_images=[corners().rotate(90)] * 3)
+        assert read_avif(data).size == (64, 64)
+        monkeypatch.setattr("pipeline.images.containers.avif.MAX_SAMPLES", 3)
+        with pytest.raises(PermanentError, match="samples"):
+            read_avif(data)
+
+
+CUT: dict[str, Callable[[bytes], object]] = {"AVIF": read_avif, "GIF": read_gif, "WEBP": read_webp}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_file_cut_anywhere_ends_in_an_expected_error(name: str) -> None:
+    data = encoded(corners(), name)
+    for length in range(12, len(data), 7):
+        try:
+            CUT[name](data[:length])
+        except (ValueError, IndexError, struct.error):
+            continue
