@@ -67,9 +67,9 @@ def read_png(source: bytes) -> Png:  # noqa: PLR0912 - one branch for each kind 
             transparency = source[start : min(end, start + _TRANSPARENCY_BYTES.get(kind, 0))]
             kept.append(_chunk(name, _transparency(transparency, depth, kind)))
             has_alpha = True
-        elif name == b"PLTE":
+        elif name == b"PLTE" and end - start > _PALETTE_BYTES:
             kept.append(_chunk(name, source[start : min(end, start + _PALETTE_BYTES)]))
-        elif name in (b"IHDR", b"IDAT", b"IEND"):
+        elif name in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
             kept.append(source[start - 8 : end + 4])
             has_pixels = has_pixels or name == b"IDAT"
         elif name == b"acTL":
