@@ -27,7 +27,7 @@ IMAGE_TESTS := tests/unit/images tests/unit/net/test_bombs.py tests/unit/ops/tes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run check test test-fallbacks smoke test-corpus mutants chaos outages scenarios lint format docs screenshots sheets bench bench-scale bench-threads bench-queues \
+.PHONY: help setup setup-dev demo run check test test-fallbacks smoke test-corpus mutants chaos outages scenarios lint format docs screenshots sheets bench bench-scale bench-threads bench-queues bombs \
 	bench-images bench-lanes bench-neighbours bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
@@ -63,6 +63,9 @@ smoke: $(VENV)/.dev ## Build the wheel, install it in a fresh environment, and r
 
 test-corpus: setup-dev ## Render every file of a folder in a child process with limits (DIR=folder, ARGS="--mutate 5" for broken copies)
 	$(BIN)/python -m tests.corpus $(DIR) $(ARGS)
+
+bombs: setup-dev ## Measure files with as many parts as fit, at 1 MB and at the size limit (ARGS="--size 1000000" for one)
+	$(BIN)/python -W ignore -m tests.corpus.amplify $(ARGS)
 
 mutants: setup-dev ## Change the code in small ways, and see whether the tests notice (ARGS="--seed 1 --area job", ARGS=--all)
 	$(BIN)/python -m tests.mutants $(ARGS)

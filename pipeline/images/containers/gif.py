@@ -47,11 +47,11 @@ def read_gif(source: bytes) -> Gif:
         at = found.start()
         if source[at] != _EXTENSION:
             break
-        start, at = at, at + 2
+        start, at, parts = at, at + 2, parts + 1
         while length := source[at]:
             at += length + 1
             parts += 1
-            check_count(parts, _MAX_PARTS, "parts before its picture")
+        check_count(parts, _MAX_PARTS, "parts before its picture")
         at += 1
         if source[start + 1] == _GRAPHIC_CONTROL and source[start + 3] & 1:
             transparent = source[start : start + 7] + b"\0"

@@ -36,7 +36,7 @@ def test_sizes_and_alpha_are_those_of_pillow(name: str) -> None:
     image = Image.open(io.BytesIO(data))
     # Then they agree about what the stages use
     assert container.size in (image.size, image.size[::-1])
-    assert identify(data, max_pixels=PLENTY).name == output
+    assert identify(data, max_pixels=PLENTY).output.name == output
     if kind in ("AVIF", "BMP", "TIFF"):
         assert container.has_alpha == image.has_transparency_data
 
@@ -64,7 +64,7 @@ for name in [name for name in dir(core) if name.endswith("_decoder") or name in 
     setattr(core, name, None)
 Image.open = None
 for line in sys.stdin:
-    print(identify(bytes.fromhex(line), max_pixels=10**7).name)
+    print(identify(bytes.fromhex(line), max_pixels=10**7).output.name)
 """
 
 
@@ -99,7 +99,7 @@ class TestGif:
         assert CLEAR in read_gif(gif(CLEAR, COMMENT)).picture
 
     def test_one_with_too_many_parts_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("pipeline.images.containers.gif._MAX_PARTS", 9)
+        monkeypatch.setattr("pipeline.images.containers.gif._MAX_PARTS", 10)
         assert read_gif(gif(COMMENT))
         with pytest.raises(PermanentError, match="too_large"):
             read_gif(gif(COMMENT, COMMENT))

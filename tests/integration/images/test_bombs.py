@@ -1,0 +1,40 @@
+"""No file takes much more memory or time than its size suggests, in fetch or in resize."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.corpus.amplify import BASE_MEMORY, BASE_SECONDS, Cost, costs
+from tests.corpus.bombs import BOMBS
+from tests.corpus.child import ChildResult, Kind
+
+#: Bombs that grew most before they were bounded. `make bombs` measures all at the size limit.
+WORST = ["GIF: comment", "GIF: extensions", "PNG: transparency", "TIFF: tags of a BigTIFF", "AVIF: items", "AVIF: Exif"]
+
+
+def test_no_bomb_of_a_megabyte_is_amplified() -> None:
+    # Given a file for each count in each container, when fetch reads it and resize renders it
+    measured = list(costs(1_000_000))
+    # Then each ends with renditions or a code, within its bounds
+    assert [cost for cost in measured if not cost.is_acceptable] == []
+    assert len(measured) == 2 * len(BOMBS)
+    # And both ends occur
+    assert {cost.result.detail for cost in measured} >= {"too_large", "broken_image", ""}
+
+
+def test_no_bomb_of_the_largest_size_is_amplified() -> None:
+    assert [cost for cost in costs(52_000_000, WORST) if not cost.is_acceptable] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds", "peak"),
+    [
+        (Kind.HANG, 0.0, 0),
+        (Kind.UNTYPED, 0.0, 0),
+        (Kind.OK, BASE_SECONDS + 1.1, 0),
+        (Kind.REFUSED, 0.0, BASE_MEMORY + 21_000_000),
+    ],
+)
+def test_the_bounds_can_fail(kind: Kind, seconds: float, peak: int) -> None:
+    assert not Cost("a bomb", "fetch", 1_000_000, ChildResult(kind, "", seconds, peak)).is_acceptable
+    assert Cost("a bomb", "fetch", 1_000_000, ChildResult(Kind.OK, "", 1.0, 50_000_000)).is_acceptable
