@@ -214,7 +214,7 @@ def avif(
 def avif_items(size: int) -> bytes:
     item = full(b"infe", 2, struct.pack(">HH4sx", 2, 0, b"av01"))
     count = size // len(item)
-    items = b"".join(full(b"infe", 3, struct.pack(">IH4s", 2 + n, 0, b"av01")) for n in range(count))
+    items = b"".join(full(b"infe", 3, struct.pack(">IH4sx", 2 + n, 0, b"av01")) for n in range(count))
     return avif(items=items, count=count + 1)
 
 
@@ -250,24 +250,25 @@ def avif_exif(size: int) -> bytes:
     return picture("AVIF", exif=b"Exif\0\0" + tags.ljust(size, b"\0"))
 
 
-def avif_samples(size: int, *, declared: int = 0) -> bytes:
-    """Return a sequence with many samples: as many as fit, or declared in a few bytes."""
-    count = declared or size // 4
-    sizes = full(b"stsz", 0, struct.pack(">II", 1 if declared else 0, count), b"" if declared else bytes(4 * count))
-    table = box(
-        b"stbl",
-        full(b"stsd", 0, struct.pack(">I", 1), box(b"av01", bytes(24), struct.pack(">HH", 64, 64), bytes(50))),
-        full(b"stts", 0, struct.pack(">III", 1, count, 1)),
-        full(b"stsc", 0, struct.pack(">IIII", 1, 1, count, 1)),
-        sizes,
-        full(b"stco", 0, struct.pack(">II", 1, 16)),
-    )
-    header = full(b"tkhd", 0, bytes(8), struct.pack(">I", 1), bytes(60), struct.pack(">II", 64 << 16, 64 << 16))
-    media = box(
-        b"mdia", full(b"mdhd", 0, bytes(20)), full(b"hdlr", 0, bytes(4), b"pict", bytes(13)), box(b"minf", table)
-    )
-    moov = box(b"moov", full(b"mvhd", 0, bytes(96)), box(b"trak", header, media))
-    return box(b"ftyp", b"avis\0\0\0\0avisavifmif1miaf") + moov + bytes(0 if not declared else size)
+def avif_samples(size: int) -> bytes:
+    """Return a sequence with a size for each of many samples."""
+    sizes = full(b"stsz", 0, struct.pack(">II", 0, size // 4), bytes(size // 4 * 4))
+    return FTYP + box(b"moov", box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", sizes)))))
+
+
+def avif_samples_declared(size: int, declared: int) -> bytes:
+    """Return a sequence that declares many samples in a few bytes: all in one chunk, and of one byte each."""
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "green", "blue")]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "AVIF", save_all=True, append_images=frames[1:])
+    data = bytearray(buffer.getvalue())
+    for table, offset, values in (
+        (b"stsz", 8, (1, declared)),
+        (b"stsc", 16, (declared,)),
+        (b"stts", 12, (declared,)),
+    ):
+        struct.pack_into(f">{len(values)}I", data, data.index(table) + offset, *values)
+    return bytes(data) + bytes(size)
 
 
 def avif_entries(size: int) -> bytes:
@@ -337,7 +338,7 @@ BOMBS: Final[dict[str, Bomb]] = {
     "AVIF: XMP": lambda size: picture("AVIF", xmp=b" " * size),
     "AVIF: profile": lambda size: picture("AVIF", icc_profile=bytes(size)),
     "AVIF: samples": avif_samples,
-    "AVIF: samples declared": lambda size: avif_samples(size, declared=2**31),
-    "AVIF: samples, as many as accepted": lambda size: avif_samples(size, declared=90_000),
+    "AVIF: samples declared": lambda size: avif_samples_declared(size, 2_500_000),
+    "AVIF: samples, as many as accepted": lambda size: avif_samples_declared(size, 90_000),
     "AVIF: codecs": avif_entries,
 }
