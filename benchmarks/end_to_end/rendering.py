@@ -7,6 +7,7 @@ python rendering.py SECONDS --as-worker COVER...  with the malloc settings of a 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,15 @@ from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 
 AS_WORKER = "--as-worker"
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_milliseconds() -> float:
+    """Return the CPU time of this process and of the sandbox that renders for it."""
+    tasks = [children.read_text().split() for children in Path("/proc/self/task").glob("*/children")]
+    pids = ["self", *(pid for children in tasks for pid in children)]
+    stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return 1000 * sum(int(tick) for fields in stats for tick in fields[11:13]) / TICKS
 
 
 def main() -> None:
@@ -38,11 +48,11 @@ def main() -> None:
             )
 
     once()
-    images, began, cpu = 0, time.monotonic(), time.process_time()
+    images, began, cpu = 0, time.monotonic(), cpu_milliseconds()
     while time.monotonic() - began < seconds:
         once()
         images += len(covers)
-    json.dump({"cpu": 1000 * (time.process_time() - cpu) / images, "images": images}, sys.stdout)
+    json.dump({"cpu": (cpu_milliseconds() - cpu) / images, "images": images}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import fcntl
 import os
 import resource
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -150,6 +151,8 @@ class ChildProcess:
 
 
 def _start(arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    # Signals to the whole process group stop the worker, which finishes its images. The child never gets them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGINT, signal.SIGTERM})
     root = Path(__file__).parents[2]
     return subprocess.Popen(  # noqa: S603 - this interpreter and our module
         [sys.executable, *arguments, str(os.getpid())],
@@ -157,7 +160,6 @@ def _start(arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"PYTHONPATH": str(root), "OPENBLAS_NUM_THREADS": "1"},  # numpy would start threads
-        start_new_session=True,  # Ctrl-C stops the worker only, which finishes its images
     )
 
 

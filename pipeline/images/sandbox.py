@@ -129,7 +129,7 @@ class _Sandbox:
             renditions = self._exchange(request, source, recipe)
         except (Ended, Overdue, Malformed) as error:
             self.close()
-            raise _judged(error, str(format_of(source))) from error
+            raise _judged(error, format_of(source) or "unknown") from error
         except PipelineError:
             raise
         except BaseException:  # the time limit of the actor: the child's answer would be read as the next one's
@@ -168,7 +168,7 @@ def _judged(error: Ended | Overdue | Malformed, name: str) -> PipelineError:
         return _Crashed("broken_image", f"The {name} image is broken: its decoder gave an unusable answer.")
     if error.status == -signal.SIGPROF:
         return PermanentError("too_large", f"Decoding the {name} image takes more than {CPU_SECONDS} seconds of CPU.")
-    if -error.status in (signal.SIGKILL, signal.SIGTERM):  # most likely by the system, for lack of memory
+    if error.status == -signal.SIGKILL:  # most likely by the system, for lack of memory
         return RetryableError("out_of_memory", "There was not enough memory to process the image.")
     cause = signal.Signals(-error.status).name if error.status < 0 else f"exit status {error.status}"
     return _Crashed("broken_image", f"The {name} image is broken: its decoder crashed with {cause}.")
