@@ -5,6 +5,7 @@ PM2 ?= pm2
 SEEDS ?= 1 2 3
 JOBS ?= 1000
 SECONDS ?= 10 60 300
+FUZZ_SECONDS ?= 60
 # One environment for each Python. If PYTHON differs from that of .venv, the environment is .venv-3.13 or the like.
 VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 ASKED = $(shell $(PYTHON) $(VERSION))
@@ -27,7 +28,7 @@ IMAGE_TESTS := tests/unit/images tests/unit/net/test_bombs.py tests/unit/ops/tes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run check test test-fallbacks smoke test-corpus mutants chaos outages scenarios lint format docs screenshots sheets bench bench-scale bench-threads bench-queues bombs \
+.PHONY: help setup setup-dev demo run check test test-fallbacks smoke test-corpus mutants chaos outages scenarios lint format docs screenshots sheets bench bench-scale bench-threads bench-queues bombs fuzz audit sbom \
 	bench-images bench-lanes bench-neighbours bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
@@ -66,6 +67,15 @@ test-corpus: setup-dev ## Render every file of a folder in a child process with 
 
 bombs: setup-dev ## Measure files with as many parts as fit, at 1 MB and at the size limit (ARGS="--size 1000000" for one)
 	$(BIN)/python -W ignore -m tests.corpus.amplify $(ARGS)
+
+fuzz: setup-dev ## Fuzz the readers of image headers (FUZZ_SECONDS=3600 for an hour; keeps inputs in .fuzz/)
+	$(BIN)/python -W ignore -m tests.corpus.fuzz .fuzz -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
+
+audit: $(VENV)/.audit ## Look up known vulnerabilities of the locked packages; needs access to pypi.org
+	$(VENV)/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/base.lock
+
+sbom: $(VENV)/.audit ## Write the list of the locked packages, sbom.json, in the format CycloneDX
+	$(VENV)/audit/bin/cyclonedx-py requirements --output-file sbom.json requirements/base.lock
 
 mutants: setup-dev ## Change the code in small ways, and see whether the tests notice (ARGS="--seed 1 --area job", ARGS=--all)
 	$(BIN)/python -m tests.mutants $(ARGS)
@@ -131,6 +141,7 @@ lock: setup-dev ## Rewrite the lock files from pyproject.toml (UPGRADE=--upgrade
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - -o requirements/base.lock
 	$(COMPILE) pyproject.toml --group dev --constraints requirements/base.lock -o requirements/dev.lock
 	$(call REQUIREMENTS,["dependency-groups"]["servers"]) | $(COMPILE) - -o requirements/servers.lock
+	$(call REQUIREMENTS,["dependency-groups"]["audit"]) | $(COMPILE) - -o requirements/audit.lock
 	$(call REQUIREMENTS,["dependency-groups"]["docs"]) | $(COMPILE) - -o requirements/docs.lock
 	$(COMPILE) benchmarks/images/peers.in -o benchmarks/images/peers.lock
 	$(COMPILE) --constraints requirements/base.lock benchmarks/end_to_end/peers.in -o benchmarks/end_to_end/peers.lock
@@ -154,6 +165,12 @@ $(VENV)/.dev: requirements/dev.lock pyproject.toml | $(VENV)/pyvenv.cfg
 $(VENV)/.docs: requirements/docs.lock | $(VENV)/pyvenv.cfg
 	$(BIN)/python -m venv $(VENV)/docs
 	$(VENV)/docs/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/docs.lock
+	@touch $@
+
+# So has the audit, whose packages the service does not need either.
+$(VENV)/.audit: requirements/audit.lock | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/audit.lock
 	@touch $@
 
 # The servers have their own environment, because they require older packages. Their commands are linked into .venv/bin.

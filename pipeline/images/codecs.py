@@ -162,6 +162,6 @@ _shrink: Shrink | None = _found("cykooz-resizer", _load_cykooz)
 
 @cache
 def _png_codec() -> _Png | None:
-    # Loaded on first use: numpy takes 0.1 s, and the child process for an AVIF does not need it.
+    # Loaded on first use: numpy takes 0.1 s, and most processes render nothing.
     codec: _Png | None = _found("kornia-rs", _load_kornia)
     return codec

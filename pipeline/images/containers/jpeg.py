@@ -120,5 +120,7 @@ def _coefficients(frame: bytes) -> int:
     height, width = struct.unpack_from(">HH", frame, 1)
     factors = [divmod(frame[6 + 3 * index + 1], 16) for index in range(frame[5])]
     across, down = max(each[0] for each in factors), max(each[1] for each in factors)
+    if not across or not down:
+        raise ValueError("the JPEG has sampling factors of 0")
     blocks = sum(horizontal * vertical for horizontal, vertical in factors)
     return int(ceil(width / (8 * across)) * ceil(height / (8 * down)) * blocks * 64 * 2)

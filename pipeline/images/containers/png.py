@@ -55,6 +55,8 @@ def read_png(source: bytes) -> Png:  # noqa: PLR0912 - one branch for each kind 
         raise ValueError("the PNG does not begin with its header")
     header = source[16:29]
     width, height, depth, kind = struct.unpack_from(">IIBB", header)
+    if not depth:
+        raise ValueError("the PNG has no bits")
     kept: list[bytes] = []
     frame: list[bytes] = []
     aside: dict[bytes, bytes] = {}

@@ -53,6 +53,8 @@ def read_tiff(source: bytes) -> Tiff:
     tags = _tags(source)
     if (compression := tags.get(_COMPRESSION, (1,))[0]) not in _COMPRESSIONS:
         raise PermanentError("unsupported_format", f"TIFF with compression {compression} is not supported.")
+    if not (_WIDTH in tags and _HEIGHT in tags):
+        raise ValueError("the TIFF has no size")
     (width, *_), (height, *_) = tags[_WIDTH], tags[_HEIGHT]
     tile = [tags.get(tag, (0,))[0] for tag in (_TILE_WIDTH, _TILE_HEIGHT)]
     # Tiles are always decoded whole.
@@ -73,7 +75,7 @@ def _tags(source: bytes) -> dict[int, tuple[int, ...]]:
     is_big = 43 in source[2:4]
     offset, head, entry = ("Q", "Q", "HHQ8s") if is_big else ("I", "H", "HHI4s")
     (start,) = struct.unpack_from(order + offset, source, 8 if is_big else 4)
-    (count,) = struct.unpack_from(order + head, source, start)
+    (count,) = _unpack(order + head, source, start)
     check_count(count, MAX_TAGS, "tags")
     start += struct.calcsize(order + head)
     size = struct.calcsize(order + entry)
@@ -90,4 +92,10 @@ def _tags(source: bytes) -> dict[int, tuple[int, ...]]:
 def _numbers(source: bytes, layout: str, inline: bytes, offset: str) -> tuple[int, ...]:
     if struct.calcsize(layout) <= len(inline):
         return struct.unpack_from(layout, inline)
-    return struct.unpack_from(layout, source, *struct.unpack(offset, inline))
+    return _unpack(layout, source, *struct.unpack(offset, inline))
+
+
+def _unpack(layout: str, source: bytes, offset: int) -> tuple[int, ...]:
+    if offset >= len(source):  # an offset of 64 bits may be more than `struct` accepts
+        raise ValueError(f"the offset {offset} is not in the TIFF")
+    return struct.unpack_from(layout, source, offset)

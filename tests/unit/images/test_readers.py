@@ -180,6 +180,21 @@ class TestAvif:
             read_avif(data)
 
 
+SAMPLING, NO_SAMPLING = b"\1\x22\0\2\x11\1\3\x11\1", b"\1\0\0\2\0\1\3\0\1"
+FINDINGS = {
+    "JPEG without sampling factors": encoded(corners(), "JPEG").replace(SAMPLING, NO_SAMPLING),
+    "BigTIFF with an offset of 64 bits": struct.pack("<2sHHHQ", b"II", 43, 8, 0, 2**63),
+    "PNG without bits": encoded(corners(), "PNG").replace(b"\x08\x02", b"\0\2", 1),
+    "TIFF without a size": struct.pack("<2sHIHI", b"II", 42, 8, 0, 0),
+}
+
+
+@pytest.mark.parametrize("source", FINDINGS.values(), ids=FINDINGS)
+def test_findings_of_the_fuzzer_end_in_an_expected_error(source: bytes) -> None:
+    with pytest.raises((ValueError, IndexError, struct.error)):
+        read(source, PLENTY)
+
+
 CUT: dict[str, Callable[[bytes], object]] = {"AVIF": read_avif, "GIF": read_gif, "WEBP": read_webp}
 
 
