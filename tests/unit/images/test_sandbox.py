@@ -20,6 +20,7 @@ from pipeline.images import render as images
 from pipeline.images import sandbox
 from pipeline.images.identify import identify
 from tests.corpus import samples
+from tests.support.missing.sitecustomize import WITHOUT
 from tests.support.pictures import LIMITS, corners, encoded, recipe
 from tests.support.waiting import wait_for
 
@@ -344,9 +345,8 @@ class TestCodeInADecoder:
 
     def test_it_has_no_environment(self, hooked: None, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_SECRET_KEY_S3", "SECRET")
-        assert set(refused("result = ' '.join(os.environ)").message.split()) <= {
-            "PYTHONPATH", "OPENBLAS_NUM_THREADS", "LC_CTYPE",
-        }  # fmt: skip
+        allowed = {"PYTHONPATH", "OPENBLAS_NUM_THREADS", "LC_CTYPE", WITHOUT}
+        assert set(refused("result = ' '.join(os.environ)").message.split()) <= allowed
 
     def test_it_has_no_descriptor_of_its_parent(self, hooked: None, tmp_path: Path) -> None:
         # Given a worker with an open file that children inherit
