@@ -109,14 +109,16 @@ def _pillow(picture: bytes, name: str) -> Image.Image:
 
 
 def _open_jpeg(jpeg: Jpeg) -> Opened:
-    image = _pillow(jpeg.picture, "JPEG")
-    image.decodermaxblock = len(jpeg.picture)  # type: ignore[attr-defined]  # read it at once, not in blocks of 64 KiB
-    return Opened(image, jpeg.picture, "JPEG", orientation(jpeg.exif), jpeg.profile, jpeg.coefficients)
+    picture = jpeg.picture
+    image = _pillow(picture, "JPEG")
+    image.decodermaxblock = len(picture)  # type: ignore[attr-defined]  # read it at once, not in blocks of 64 KiB
+    return Opened(image, picture, "JPEG", orientation(jpeg.exif), jpeg.profile, jpeg.coefficients)
 
 
 def _open_png(png: Png) -> Opened:
-    image = _pillow(png.picture, "PNG")
-    opened = Opened(image, png.picture, "PNG", orientation(png.exif), png_profile(png.colours, png.profile))
+    picture = png.picture
+    image = _pillow(picture, "PNG")
+    opened = Opened(image, picture, "PNG", orientation(png.exif), png_profile(png.colours, png.profile))
     return _on_canvas(opened, png.size, (*png.place, png.place[0] + image.width, png.place[1] + image.height))
 
 

@@ -32,13 +32,20 @@ class Jpeg(NamedTuple):
     """A JPEG reduced to its first picture."""
 
     size: Size
-    picture: bytes  #: without metadata, except segments that define the coding of its colours
+    parts: tuple[
+        bytes | memoryview, ...
+    ]  #: of the picture, without metadata, except segments that define the coding of its colours
     exif: bytes
     profile: bytes | None
     coefficients: int  #: bytes that libjpeg holds for the whole picture; 0 if a single pass codes it
     scans: int  #: passes over the picture; an upper bound, because passes of a second picture count too
     is_arithmetic: bool  #: whether it uses arithmetic instead of Huffman coding
     has_alpha: bool = False
+
+    @property
+    def picture(self) -> bytes:
+        """A JPEG that has the picture only."""
+        return b"".join(self.parts)
 
     def check(self) -> None:
         """Check how it is coded.
@@ -88,7 +95,7 @@ def read_jpeg(source: bytes) -> Jpeg:
         raise ValueError("the JPEG has no frame")
     return Jpeg(
         size=size,
-        picture=b"".join([*kept, memoryview(source)[at:]]),
+        parts=(*kept, memoryview(source)[at:]),
         exif=exif,
         profile=b"".join(profile[number] for number in sorted(profile)) or None,
         coefficients=in_memory if has_passes else 0,

@@ -30,13 +30,18 @@ _PALETTE_BYTES: Final = 768
 class Png(NamedTuple):
     """A PNG reduced to its first picture."""
 
-    picture: bytes
+    parts: tuple[bytes | memoryview, ...]  #: of the picture
     size: tuple[int, int]  #: of the whole image
     place: tuple[int, int]  #: left and top of the picture, because the first frame of an animation may be smaller
     exif: bytes
     compressed_profile: bytes  #: the chunk iCCP
     colours: dict[bytes, bytes]  #: the chunks sRGB, cICP, gAMA and cHRM
     has_alpha: bool
+
+    @property
+    def picture(self) -> bytes:
+        """A PNG that has the picture only."""
+        return b"".join(self.parts)
 
     @property
     def profile(self) -> bytes | None:
@@ -57,8 +62,9 @@ def read_png(source: bytes) -> Png:  # noqa: PLR0912 - one branch for each kind 
     width, height, depth, kind = struct.unpack_from(">IIBB", header)
     if not depth:
         raise ValueError("the PNG has no bits")
-    kept: list[bytes] = []
-    frame: list[bytes] = []
+    view = memoryview(source)
+    kept: list[bytes | memoryview] = []
+    frame: list[bytes | memoryview] = []
     aside: dict[bytes, bytes] = {}
     bounds: bytes | None = None  # of the first frame of an animation
     has_pixels, is_animated, at = False, False, 8
@@ -72,7 +78,7 @@ def read_png(source: bytes) -> Png:  # noqa: PLR0912 - one branch for each kind 
         elif name == b"PLTE" and end - start > _PALETTE_BYTES:
             kept.append(_chunk(name, source[start : min(end, start + _PALETTE_BYTES)]))
         elif name in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
-            kept.append(source[start - 8 : end + 4])
+            kept.append(view[start - 8 : end + 4])
             has_pixels = has_pixels or name == b"IDAT"
         elif name == b"acTL":
             is_animated = not has_pixels and source[start : start + 4] != bytes(4)  # without frames, it is not animated
@@ -87,13 +93,13 @@ def read_png(source: bytes) -> Png:  # noqa: PLR0912 - one branch for each kind 
             frame.append(_chunk(b"IDAT", source[start + 4 : end]))
         elif name in (b"eXIf", b"iCCP", b"sRGB", b"cICP", b"gAMA", b"cHRM"):
             aside.setdefault(name, source[start:end])
-    place, rest = (0, 0), source[at:]
+    place, rest = (0, 0), view[at:]
     if bounds and frame:
-        place, rest = struct.unpack_from(">II", bounds, 8), b""
+        place, rest = struct.unpack_from(">II", bounds, 8), view[:0]
         first = _chunk(b"IHDR", bounds[:8] + header[8:])
         kept = [first, *(chunk for chunk in kept if chunk[4:8] in (b"PLTE", b"tRNS")), *frame, _chunk(b"IEND", b"")]
     return Png(
-        picture=b"".join([_SIGNATURE, *kept, rest]),
+        parts=(_SIGNATURE, *kept, rest),
         size=(width, height),
         place=place,
         exif=aside.pop(b"eXIf", b""),
