@@ -97,6 +97,7 @@ class Child:
         outcome: ChildResult
         try:
             outcome, is_used_up = pipe.recv()
+            outcome = outcome._replace(peak=max(outcome.peak, peak))
         except (EOFError, ConnectionResetError):
             return ChildResult(Kind.CRASH, self._death(), time.monotonic() - started, peak)
         if is_used_up:
@@ -148,7 +149,7 @@ def _serve(pipe: Connection, work: Work) -> None:
 
 def _outcome(source: bytes, work: Work) -> ChildResult:
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak: proc(5)
-    began = time.process_time()
+    began, before = time.process_time(), _running()
     made: Mapping[str, bytes] = {}
     try:
         made = work(source)
@@ -157,8 +158,11 @@ def _outcome(source: bytes, work: Work) -> ChildResult:
         kind, detail = (Kind.MEMORY if error.code == "out_of_memory" else Kind.REFUSED), error.code
     except BaseException as error:
         kind, detail = Kind.UNTYPED, f"{type(error).__name__}: {error}"[:200]
-    seconds = time.process_time() - began + _started().ru_utime + _started().ru_stime
-    outcome = ChildResult(kind, detail, seconds, _peak() + _started().ru_maxrss * 1024)
+    after = _running()
+    seconds = time.process_time() - began + after.seconds - before.seconds + _started().ru_utime + _started().ru_stime
+    # A sandbox serves many images. Its peak belongs to this one if it has risen; otherwise the parent's samples count.
+    of_sandbox = after.peak if after.peak > before.peak else 0
+    outcome = ChildResult(kind, detail, max(0.0, seconds), _peak() + of_sandbox + _started().ru_maxrss * 1024)
     if kind is not Kind.OK:
         return outcome
     try:
@@ -167,8 +171,24 @@ def _outcome(source: bytes, work: Work) -> ChildResult:
         return outcome._replace(kind=Kind.WRONG, detail=f"{type(error).__name__}: {error}"[:200])
 
 
+class _Running(NamedTuple):
+    """The CPU time and the peak of resident memory of the running processes that this process has started."""
+
+    seconds: float
+    peak: int
+
+
+def _running() -> _Running:
+    ticks = peak = 0
+    for pid in _started_by(os.getpid()):
+        with suppress(OSError, IndexError):
+            peak += _peak(pid)
+            ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    return _Running(ticks / os.sysconf("SC_CLK_TCK"), peak)
+
+
 def _started() -> resource.struct_rusage:
-    """Return the resource usage of the processes started by this process."""
+    """Return the resource usage of the processes that this process has started and that have ended."""
     return resource.getrusage(resource.RUSAGE_CHILDREN)
 
 
@@ -189,7 +209,7 @@ def _resident(pid: int) -> int:
         return 0
 
 
-def _peak() -> int:
-    """Return this process's peak of resident memory in bytes, since the last reset."""
-    status = Path("/proc/self/status").read_text()
+def _peak(pid: int | str = "self") -> int:
+    """Return a process's peak of resident memory in bytes, since the last reset."""
+    status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
