@@ -9,6 +9,7 @@ from functools import partial
 
 from pipeline.errors import PipelineError
 from pipeline.job import CLEAN_UP, DOCUMENT, Job, Unfinished
+from pipeline.net.host_limits import receiver_limiter
 from pipeline.net.notifications import postback, redirect
 from pipeline.payload import Payload, check_destinations, parse_json
 from pipeline.settings import get_settings
@@ -19,10 +20,20 @@ from pipeline.sweeps.documents import WriteBack
 from pipeline.sweeps.sweep import write_back
 from pipeline.worker.stage_actor import stage_actor
 
+
+def _redirect(job: Job, queue: str, result: Payload) -> None:
+    redirect(job.report_id, queue, result)
+
+
+def _postback(job: Job, url: str, result: Payload) -> None:
+    with receiver_limiter().slot(url, job.lane, job.folder):
+        postback(job.report_id, url, result)
+
+
 #: The function that delivers a result, by the payload field that requests it (`pipeline.job.DELIVERIES`).
-DELIVERIES: dict[str, Callable[[str, str, Payload], object]] = {
-    "redirect_queue": redirect,
-    "postback_url": postback,
+DELIVERIES: dict[str, Callable[[Job, str, Payload], None]] = {
+    "redirect_queue": _redirect,
+    "postback_url": _postback,
 }
 
 
@@ -52,9 +63,7 @@ def pending_deliveries(job: Job) -> dict[str, Callable[[], object]]:
         check_destinations(payload, get_settings())
     result = job.result(payload, lambda content: image_info(job.folder, content))
     asked: dict[str, Callable[[], object]] = {
-        name: partial(deliver, job.report_id, payload[name], result)
-        for name, deliver in DELIVERIES.items()
-        if payload.get(name)
+        name: partial(deliver, job, payload[name], result) for name, deliver in DELIVERIES.items() if payload.get(name)
     }
     if job.sweep:
         asked = {DOCUMENT: partial(write_back, job.sweep, to_write_back(job, result))}

@@ -59,6 +59,10 @@ QUEUE_WAIT_SECONDS = _histogram(
 # Images.
 UNCHANGED = _counter("unchanged_sources_total", "Sources whose renditions were all published before.", "lane")
 SNOOZED = _counter("put_off_sources_total", "Times that a source waited for a slot at its host, by error code.", "code")
+OPEN_RECEIVER_CIRCUITS = _gauge(
+    "resting_receivers", "Receivers with an open circuit, by folder: they get no postbacks because they only failed."
+)
+BUSY_PLACES = _gauge("host_requests", "Requests in progress, by the speed of their hosts.", "speed")
 OPEN_CIRCUITS = _gauge("resting_hosts", "Hosts with an open circuit: they get no requests because they only failed.")
 FETCHED_BYTES = _counter("fetched_bytes_total", "Bytes of sources downloaded, including failed downloads.")
 STORED_BYTES = _counter("stored_bytes_total", "Bytes of renditions put in the bucket.")

@@ -215,6 +215,7 @@ class Settings(BaseSettings):
     fetch_timeout: Positive = 12.0
     fetch_total_timeout: Positive = 60.0
     fetch_max_per_host: Annotated[int, Field(ge=1)] = 4
+    fetch_memory_bytes: Annotated[int, Field(ge=1)] = 268_435_456
     allowed_networks: Networks = ()
     fetch_allowed_networks: Networks = ()
     postback_allowed_networks: Networks = ()
@@ -233,6 +234,7 @@ class Settings(BaseSettings):
     postback_signing_secret: Annotated[SecretStr | None, AfterValidator(_signing_secret)] = None
     postback_https_only: bool = False
     postback_timeout: Positive = 15.0
+    notify_max_per_host: Annotated[int, Field(ge=1)] = 4
     postback_retry_delays: Delays = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 
     # MongoDB.

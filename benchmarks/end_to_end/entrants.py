@@ -17,6 +17,7 @@ import dramatiq
 import dramatiq_sqs
 import dramatiq_stages
 from celery_home import celery_bin
+from stack import PER_HOST
 
 from pipeline.local.supervisor import command_line
 
@@ -96,6 +97,8 @@ class Entrant:
         own = {name: value for name, value in os.environ.items() if name != "AWS_SDK_UA_APP_ID"}
         if self.title.startswith("Celery"):
             own["PATH"] = f"{celery_bin()}{os.pathsep}{own.get('PATH', os.defpath)}"
+        if not self.is_ours:  # they cannot snooze a job
+            own["NOTIFY_MAX_PER_HOST"] = PER_HOST
         return own | dict(stack) | {"PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"}
 
 

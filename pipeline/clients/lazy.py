@@ -10,7 +10,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from pipeline.settings import get_settings
 
 #: Connections that each client keeps open to one service: more than the threads of any process in the Procfile.
-POOL_SIZE = 64
+POOL_SIZE = 128
 
 P = ParamSpec("P")
 T = TypeVar("T")

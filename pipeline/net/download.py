@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from io import BytesIO
 from urllib.parse import urljoin
 
 import requests
 
 from pipeline.errors import PermanentError, Retry, RetryableError
 from pipeline.metrics import FETCHED_BYTES
+from pipeline.net.download_memory import DownloadMemory, Share
 from pipeline.net.guard import Budget, credentials
 from pipeline.net.http_errors import http_errors, refusal, shown
 from pipeline.net.session import fetch_session
@@ -30,11 +34,27 @@ HEADERS = {
     "Accept-Encoding": "identity",
 }
 
+#: The share of both time limits that a hasty download has: 3 s and 15 s by default. Most hosts need far less.
+HASTE = 0.25
+
 #: How many bytes are read at a time.
 CHUNK_BYTES = 262_144
 
 
-def download(url: str, slot: Callable[[str], AbstractContextManager[object]] = nullcontext) -> bytes:
+Slot = Callable[[str], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Limits of one download: seconds for each wait, seconds in all, bytes of the body, and memory for them."""
+
+    timeout: float
+    total: float
+    max_bytes: int
+    share: Share
+
+
+def download(url: str, slot: Slot = nullcontext, *, share: Share | None = None, hasty: bool = False) -> bytes:
     """Download the bytes at `url`, following up to 5 redirects.
 
     FETCH_TIMEOUT limits the connecting and each wait for bytes, FETCH_TOTAL_TIMEOUT limits the whole download, and
@@ -44,64 +64,71 @@ def download(url: str, slot: Callable[[str], AbstractContextManager[object]] = n
         url: The untrusted URL.
         slot: Returns a context manager for a URL. Each request, redirects included, runs inside one. Errors of `slot`
             are passed on.
+        share: The memory for the download.
+        hasty: Whether a quarter of the time must be enough. If it is not, the error is a `timeout`, so that a retry can
+            take all of it.
 
     Raises:
         PermanentError: `bad_url`, `blocked_address`, `blocked_port`, `http_<status>`, `too_large`, `too_slow`,
             `too_many_redirects`, `empty`, `bad_encoding`.
         RetryableError: `timeout`, `unreachable`, `tls_error`, `incomplete`, `http_<status>` of 408, 425, 429 and 5xx.
+        Snoozed: `memory_busy`.
     """
     if len(url) > MAX_URL_LENGTH:
         raise PermanentError("bad_url", f"The URL is longer than {MAX_URL_LENGTH} characters.")
     settings = get_settings()
+    haste = HASTE if hasty else 1.0
+    limits = _Limits(
+        timeout=settings.fetch_timeout * haste,
+        total=settings.fetch_total_timeout * haste,
+        max_bytes=settings.max_source_bytes,
+        share=share or Share(DownloadMemory(settings.max_source_bytes)),
+    )
     # Headers and chunk sizes may add a quarter to the body. More is an attack, such as a gzip stream without content.
-    budget = Budget(seconds=settings.fetch_total_timeout, wire_bytes=settings.max_source_bytes * 5 // 4 + 2**20)
+    budget = Budget(seconds=limits.total, wire_bytes=limits.max_bytes * 5 // 4 + 2**20)
     try:
-        return _follow(url, slot, budget, settings.fetch_timeout, settings.max_source_bytes)
+        return _follow(url, slot, budget, limits)
     except RetryableError as error:
         if budget.overdrawn:
-            raise _too_large(url, settings.max_source_bytes) from None
-        if budget.expired and error.code == "timeout":
-            message = f"{shown(url)} took longer than {settings.fetch_total_timeout:g} seconds."
-            raise PermanentError("too_slow", message) from None
+            raise _too_large(url, limits.max_bytes) from None
+        if budget.expired and error.code == "timeout" and not hasty:
+            raise PermanentError("too_slow", f"{shown(url)} took longer than {limits.total:g} seconds.") from None
         raise
 
 
-def _follow(
-    start: str,
-    slot: Callable[[str], AbstractContextManager[object]],
-    budget: Budget,
-    timeout: float,
-    max_bytes: int,
-) -> bytes:
+def _follow(start: str, slot: Slot, budget: Budget, limits: _Limits) -> bytes:
     session, url, auth = fetch_session(), start, None
     for _ in range(1 + MAX_REDIRECTS):
         with slot(url), http_errors(start, Retry.SOURCE, budget):
             auth = credentials(url) or auth
-            with session.get(url, headers=HEADERS, auth=auth, timeout=timeout, stream=True) as response:
+            with session.get(url, headers=HEADERS, auth=auth, timeout=limits.timeout, stream=True) as response:
                 target = session.get_redirect_target(response)
                 if target is None:
-                    return _body(url, response, max_bytes)
+                    return _body(url, response, limits)
             before, url = url, urljoin(url, target)
             if session.should_strip_auth(before, url):
                 auth = None
     raise PermanentError("too_many_redirects", f"{shown(start)} redirects more than {MAX_REDIRECTS} times.")
 
 
-def _body(url: str, response: requests.Response, max_bytes: int) -> bytes:
+def _body(url: str, response: requests.Response, limits: _Limits) -> bytes:
     status = response.status_code
     if not 200 <= status < 300:
         later = Retry.SOURCE if status in RETRY_LATER or 500 <= status < 600 else None
         raise refusal(url, response, later, LONGEST_RETRY_AFTER)
-    chunks, size = [], 0
+    promised = response.headers.get("Content-Length", "")
+    limits.share.promise(min(int(promised), limits.max_bytes) if re.fullmatch("[0-9]{1,15}", promised) else 0)
+    body, size = BytesIO(), 0
     for chunk in response.iter_content(CHUNK_BYTES):
         FETCHED_BYTES.inc(len(chunk))
-        chunks.append(chunk)
         size += len(chunk)
-        if size > max_bytes:
-            raise _too_large(url, max_bytes)
+        if size > limits.max_bytes:
+            raise _too_large(url, limits.max_bytes)
+        limits.share.grow(size)
+        body.write(chunk)
     if not size:
         raise PermanentError("empty", f"{shown(url)} is empty.")
-    return b"".join(chunks)
+    return body.getvalue()  # shares the buffer, where joined chunks would need the memory twice
 
 
 def _too_large(url: str, max_bytes: int) -> PermanentError:

@@ -1,60 +1,90 @@
-"""The host limiter: few parallel requests per source host, and a circuit breaker for hosts that fail.
+"""The host limiter: few parallel requests per host, and a circuit breaker for hosts that fail.
 
-Callers never block. If a host has no free slot, the job is snoozed until one is likely to be free; this does not count
-as an attempt. A slot is good for one request, so each host in a chain of redirects is limited on its own.
+If a host has no free slot, the job is snoozed until one is likely to be free; this does not count as an attempt. A
+snooze takes a second and three requests to SQS. So a few callers wait for a host that is known to be quick, for half a
+second at most. A slot is good for one request, so each host in a chain of redirects is limited on its own.
 
-A host is a scheme, a name and a port. Only failures to connect open its circuit. A feed can make a healthy host answer
-with any error, but no URL of a scheme, name and port can be connected to while another one cannot.
+A host is a scheme, a name and a port. Sources and receivers have a limiter each, because they fail differently:
+
+- Only failures to connect open the circuit of a source. A feed can make a healthy host answer with any error, but no
+  URL of a scheme, name and port can be connected to while another one cannot.
+- A receiver's circuit belongs to one folder. So it may also open for requests that were not answered or refused, and a
+  customer whose endpoint is broken delays no other customer of the same host.
 """
 
 from __future__ import annotations
 
-import random
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from typing import NoReturn
 from urllib.parse import urlsplit
 
-from pipeline.backoff import Backoff
 from pipeline.errors import NoConnection, PipelineError, Retry, RetryableError, Snoozed
+from pipeline.net.circuit import LONGEST_OPEN_TIME, Circuit
 from pipeline.net.guard import as_requested
+from pipeline.net.places import Crowd, Places, Speed, places
 from pipeline.settings import get_settings
 from pipeline.stages import Lane
-
-#: Failures in a row after which a host's circuit opens. Each URL counts once in each folder.
-MAX_FAILURES = 20
-
-#: The number of failed folders of a host above which no further folder probes it while its circuit is open.
-MAX_FAILED_FOLDERS = 100
-
-#: Seconds that a circuit stays open, doubled each time that the single request after it fails too. The longest is well
-#: within the 15 minutes that SQS can delay a message.
-FIRST_OPEN_TIME, LONGEST_OPEN_TIME = 30.0, 300.0
-
-#: Seconds after which a failing host costs each job an attempt instead of a snooze, so that every job ends.
-HOST_DOWN_AFTER = 3600.0
 
 #: The assumed duration of requests to an unknown host, in seconds.
 ASSUMED_REQUEST_TIME = 0.5
 
-#: The longest snooze of a job that finds no free slot, in seconds. Shorter ones are spread so that jobs return one by
-#: one, at the rate at which the host has answered so far.
-MAX_SNOOZE = {Lane.LIVE: 30.0, Lane.BULK: 120.0}
+#: Seconds within which a quick host's request ends. It is also the first time limit of a download.
+QUICK_SECONDS = 3.0
 
-#: Each snooze is multiplied by a random factor from this range, so that jobs return apart.
-JITTER = (0.8, 1.2)
+#: How many callers wait for a slot of a quick host instead of being snoozed, and their longest wait in seconds.
+MAX_WAITING, LONGEST_WAIT = 8, 0.5
+
+#: Seconds between two snoozed jobs that return to a host whose circuit is open. A refused connection takes so little
+#: time that the whole crowd would return at once.
+RESTING_STEP = 0.1
 
 #: Errors that show nothing about the host, because no request was made.
 NEUTRAL_ERRORS = frozenset({"bad_url", "blocked_address", "blocked_port"})
+
+#: Errors that show a receiver to be in trouble, beside those of 5xx and failures to connect.
+RECEIVER_FAILURES = frozenset({"timeout", "incomplete", "unreachable", "http_429"})
+
+#: Errors that show a host to be slow.
+SLOW_ERRORS = frozenset({"timeout", "too_slow"})
 
 #: Ports that a URL need not name.
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 #: The number of known hosts above which those without a recent request are forgotten.
 MAX_HOSTS = 10_000
+
+#: The number of circuits of one host above which further folders share one.
+MAX_CIRCUITS = 1000
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The rules for a kind of hosts.
+
+    Attributes:
+        limit: How many requests one host gets at a time. Bulk jobs may use all slots but one.
+        retry: The delays of a job whose host has been failing for an hour.
+        is_failure: Whether an error is a failure of the host.
+        max_failures: Failures in a row after which a circuit opens.
+        by_folder: Whether each folder has a circuit of its own, in which every failure counts. Otherwise a host has one
+            circuit, in which each URL counts once in each folder.
+    """
+
+    limit: int
+    retry: Retry = Retry.SOURCE
+    is_failure: Callable[[PipelineError], bool] = lambda error: isinstance(error, NoConnection)
+    max_failures: int = 20
+    by_folder: bool = False
+
+    def limit_of(self, lane: Lane) -> int:
+        """Return how many requests of a lane one host gets at a time."""
+        return self.limit if lane is Lane.LIVE else max(1, self.limit - 1)
 
 
 @dataclass
@@ -63,146 +93,197 @@ class Host:
 
     Attributes:
         busy: Requests in progress.
-        failures: Hashes of the failures in a row, each of a URL in a folder; up to `MAX_FAILURES`.
-        failed_folders: Hashes of the folders of these failures and of later ones; up to `MAX_FAILED_FOLDERS`.
-        open_time: How long its circuit opens; 0 while it is closed.
-        open_since: When its circuit opened first, since the host was last healthy.
-        open_until: When its circuit lets a single request through.
+        speed: Its speed at its last request.
+        circuits: Its circuits by folder; one with the name "" if they do not belong to folders.
         request_time: The moving average of the duration of its requests.
         last_request: When its last request began.
-        booked_until: When the last of the snoozed jobs returns, by lane.
+        crowd: The snoozed jobs that wait for a slot.
+        freed: Wakes a caller that waits for a slot.
+        waiting: The callers that wait for a slot.
     """
 
+    freed: threading.Condition
     busy: int = 0
-    failures: set[int] = field(default_factory=set)
-    failed_folders: set[int] = field(default_factory=set)
-    open_time: Backoff = field(default_factory=lambda: Backoff(FIRST_OPEN_TIME, LONGEST_OPEN_TIME))
-    open_since: float = 0.0
-    open_until: float = 0.0
+    waiting: int = 0
+    speed: Speed = Speed.UNKNOWN
+    circuits: dict[str, Circuit] = field(default_factory=dict)
     request_time: float = ASSUMED_REQUEST_TIME
     last_request: float = 0.0
-    booked_until: dict[Lane, float] = field(default_factory=dict)
+    crowd: Crowd = field(default_factory=Crowd)
 
-    def may_be_probed(self, folder: str, now: float) -> bool:
-        """Return whether its open circuit lets a request of `folder` through, one at a time.
 
-        A folder that has not failed yet need not wait, so that the failures of one feed delay no other.
-        """
-        knows_folder = hash(folder) in self.failed_folders or len(self.failed_folders) >= MAX_FAILED_FOLDERS
-        return not self.busy and (now >= self.open_until or not knows_folder)
+@dataclass(frozen=True)
+class _Slot:
+    """One request in progress."""
 
-    def succeeded(self) -> None:
-        """Close its circuit."""
-        self.failures.clear()
-        self.failed_folders.clear()
-        self.open_time.reset()
-
-    def failed(self, url: str, folder: str, now: float) -> None:
-        """Count a failure, and open its circuit after `MAX_FAILURES` of them."""
-        self.failed_folders.add(hash(folder))
-        if len(self.failures) < MAX_FAILURES:
-            self.failures.add(hash((url, folder)))
-        if len(self.failures) >= MAX_FAILURES and now >= self.open_until:  # ignores requests from before it opened
-            self.open_since = self.open_since if self.open_time.wait else now
-            self.open_until = now + self.open_time.next()
+    host: Host
+    circuit: Circuit
+    speed: Speed
+    lane: Lane
+    url: str
+    folder: str
+    began: float
 
 
 class HostLimiter:
     """Limits the requests of one process to each host.
 
     Args:
-        limit: How many requests one host gets at a time. Bulk jobs may use all slots but one.
+        policy: The rules.
         clock: Returns monotonic seconds.
+        places: Limits the requests to all hosts that are not known to be quick.
     """
 
-    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._limit = {Lane.LIVE: limit, Lane.BULK: max(1, limit - 1)}
+    def __init__(
+        self, policy: Policy, clock: Callable[[], float] = time.monotonic, places: Places | None = None
+    ) -> None:
+        self._policy = policy
         self._clock = clock
+        self._places = places or Places()
         self._lock = threading.Lock()
         self._hosts: dict[str, Host] = {}
+        self._numbers = itertools.count()
 
     @property
     def open_circuits(self) -> int:
-        """How many hosts have an open circuit."""
+        """How many circuits are open."""
         with self._lock:
             now = self._clock()
-            return sum(now < host.open_until for host in self._hosts.values() if host.open_time.wait)
+            circuits = [circuit for host in self._hosts.values() for circuit in host.circuits.values()]
+            return sum(circuit.is_open and now < circuit.open_until for circuit in circuits)
 
     @contextmanager
-    def slot(self, url: str, lane: Lane = Lane.LIVE, folder: str = "") -> Iterator[None]:
+    def slot(self, url: str, lane: Lane = Lane.LIVE, folder: str = "", *, patient: bool = False) -> Iterator[None]:
         """Take a slot for one request to the host of `url`. The outcome of the block updates the host's circuit.
 
         Args:
             url: The URL to be requested.
             lane: The lane of the job.
             folder: The folder of the job, to tell feeds apart.
+            patient: Whether the request may take long, because an earlier one did.
 
         Raises:
-            Snoozed: `host_busy`, `host_resting`.
+            Snoozed: `host_busy`, `host_resting`, `too_many_slow`.
             RetryableError: `host_down`, if the host has been failing for an hour.
         """
         name = _host_of(url)
         if not name:  # the request will report why the URL is bad
             yield
             return
-        host = self._begin(name, lane, folder)
-        began, is_healthy = self._clock(), None
+        slot = self._begin(name, url, lane, folder, patient=patient)
+        error: BaseException | None = None
         try:
             yield
-            is_healthy = True
-        except PipelineError as error:
-            is_healthy = _health_after(error)
+        except BaseException as raised:
+            error = raised
             raise
         finally:
-            self._end(host, is_healthy, self._clock() - began, url, folder)
+            self._end(slot, error)
 
-    def _begin(self, name: str, lane: Lane, folder: str) -> Host:
+    def _begin(self, name: str, url: str, lane: Lane, folder: str, *, patient: bool) -> _Slot:
         with self._lock:
-            now = self._clock()
-            host = self._hosts.get(name) or self._add(name, now)
-            if host.open_time.wait and not host.may_be_probed(folder, now):
-                if now - host.open_since > HOST_DOWN_AFTER:
-                    message = f"{name} has been failing for more than an hour and gets only an occasional request."
-                    raise RetryableError("host_down", message, retry=Retry.SOURCE)
-                wait = max(0.0, host.open_until - now) + self._snooze_time(host, lane, now)
-                raise Snoozed(
-                    "host_resting", f"{name} failed too often in a row and gets no requests for a while.", wait
-                )
-            if host.busy >= self._limit[lane]:
-                wait = self._snooze_time(host, lane, now)
+            host = self._hosts.get(name) or self._add(name, self._clock())
+            has_slot, now = self._has_slot(host, lane), self._clock()
+            circuit = self._circuit(host, folder)
+            if circuit.is_open and not circuit.may_be_probed(folder, now):
+                self._rest(name, host, circuit, lane, now)
+            if not has_slot:
+                wait = host.crowd.snooze(lane, self._step(host, lane), now)
                 raise Snoozed("host_busy", f"{name} already has as many requests as are allowed at a time.", wait)
+            speed = Speed.SLOW if patient else host.speed
+            if not self._places.take(speed, lane, folder):
+                wait = self._places.snooze(speed, lane, now)
+                raise Snoozed("too_many_slow", "Enough threads of this process wait for hosts that may be slow.", wait)
+            if not host.busy:
+                host.crowd.disperse()
             host.busy += 1
+            circuit.busy += 1
             host.last_request = now
-            return host
+            return _Slot(host, circuit, speed, lane, url, folder, now)
 
-    def _snooze_time(self, host: Host, lane: Lane, now: float) -> float:
-        """Return the snooze of a job in seconds. The jobs of a lane return one by one, as fast as the host answers."""
-        step = host.request_time / self._limit[lane]
-        host.booked_until[lane] = min(max(now, host.booked_until.get(lane, now)) + step, now + MAX_SNOOZE[lane])
-        return (host.booked_until[lane] - now) * random.uniform(*JITTER)  # noqa: S311 - no secret is drawn
+    def _has_slot(self, host: Host, lane: Lane) -> bool:
+        """Return whether a slot is free, or becomes free soon at a quick host. The lock is held, but not meanwhile."""
+        limit = self._policy.limit_of(lane)
+        if host.busy < limit or host.speed is not Speed.QUICK or host.waiting >= MAX_WAITING:
+            return host.busy < limit
+        host.waiting += 1
+        try:
+            return host.freed.wait_for(lambda: host.busy < limit, LONGEST_WAIT)
+        finally:
+            host.waiting -= 1
 
-    def _end(self, host: Host, is_healthy: bool | None, took: float, url: str, folder: str) -> None:
+    def _rest(self, name: str, host: Host, circuit: Circuit, lane: Lane, now: float) -> NoReturn:
+        if circuit.is_down(now):
+            message = f"{name} has been failing for more than an hour and gets only an occasional request."
+            raise RetryableError("host_down", message, retry=self._policy.retry)
+        step = max(self._step(host, lane), RESTING_STEP)
+        wait = host.crowd.snooze(lane, step, now, opens=circuit.open_until)
+        raise Snoozed("host_resting", f"{name} failed too often in a row and gets no requests for a while.", wait)
+
+    def _step(self, host: Host, lane: Lane) -> float:
+        """Return the seconds after which a host that keeps all its slots busy has one free."""
+        return host.request_time / self._policy.limit_of(lane)
+
+    def _circuit(self, host: Host, folder: str) -> Circuit:
+        key = folder if self._policy.by_folder and len(host.circuits) < MAX_CIRCUITS else ""
+        key = folder if folder in host.circuits else key
+        return host.circuits.setdefault(key, Circuit(self._policy.max_failures))
+
+    def _end(self, slot: _Slot, error: BaseException | None) -> None:
+        self._places.give_back(slot.speed, slot.lane, slot.folder)
         with self._lock:
+            host, now = slot.host, self._clock()
             host.busy -= 1
+            slot.circuit.busy -= 1
+            host.freed.notify_all()
+            if error is not None and not _shows_something(error):
+                return
+            took = now - slot.began
             host.request_time += (took - host.request_time) / 4
-            if is_healthy:
-                host.succeeded()
-            elif is_healthy is False:
-                host.failed(url, folder, self._clock())
+            failed = isinstance(error, PipelineError) and self._policy.is_failure(error)
+            ran_out = isinstance(error, PipelineError) and error.code in SLOW_ERRORS
+            host.speed = Speed.SLOW if ran_out or took > QUICK_SECONDS else Speed.QUICK
+            if failed:
+                failure = next(self._numbers) if self._policy.by_folder else hash((slot.url, slot.folder))
+                slot.circuit.failed(failure, slot.folder, now)
+            else:
+                slot.circuit.succeeded()
 
     def _add(self, name: str, now: float) -> Host:
         if len(self._hosts) >= MAX_HOSTS:
             recently = now - LONGEST_OPEN_TIME
             self._hosts = {
-                name: host for name, host in self._hosts.items() if host.busy or host.last_request > recently
+                name: host
+                for name, host in self._hosts.items()
+                if host.busy or host.waiting or host.last_request > recently
             }
-        return self._hosts.setdefault(name, Host())
+        return self._hosts.setdefault(name, Host(threading.Condition(self._lock)))
+
+
+def _shows_something(error: BaseException) -> bool:
+    """Return whether an error shows how the host is. The thread may have been interrupted, or nothing was requested."""
+    return isinstance(error, PipelineError) and not isinstance(error, Snoozed) and error.code not in NEUTRAL_ERRORS
+
+
+def _is_receivers_failure(error: PipelineError) -> bool:
+    return isinstance(error, NoConnection) or error.code in RECEIVER_FAILURES or error.code.startswith("http_5")
+
+
+def receivers(limit: int) -> Policy:
+    """Return the rules for receivers, with so many requests at a time to each."""
+    return Policy(limit, Retry.POSTBACK, _is_receivers_failure, max_failures=10, by_folder=True)
 
 
 @cache
 def host_limiter() -> HostLimiter:
-    """Return the limiter of this process, with the limit of the settings."""
-    return HostLimiter(get_settings().fetch_max_per_host)
+    """Return this process's limiter of sources, with the limit of the settings."""
+    return HostLimiter(Policy(get_settings().fetch_max_per_host), places=places())
+
+
+@cache
+def receiver_limiter() -> HostLimiter:
+    """Return this process's limiter of receivers, with the limit of the settings."""
+    return HostLimiter(receivers(get_settings().notify_max_per_host), places=places())
 
 
 def _host_of(url: str) -> str:
@@ -215,10 +296,3 @@ def _host_of(url: str) -> str:
     if parts.scheme not in DEFAULT_PORTS or not name:
         return ""
     return f"{parts.scheme}://{name}" + ("" if port in {None, DEFAULT_PORTS[parts.scheme]} else f":{port}")
-
-
-def _health_after(error: PipelineError) -> bool | None:
-    """Return whether an error shows that the host is healthy, or None if it shows nothing."""
-    if error.code in NEUTRAL_ERRORS or isinstance(error, Snoozed):
-        return None
-    return not isinstance(error, NoConnection)

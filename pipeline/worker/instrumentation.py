@@ -23,10 +23,11 @@ from pipeline.monitoring.health import Health, IngestHealth, SchedulerHealth, Wo
 from pipeline.monitoring.http_server import OpsServer, Refresh
 from pipeline.monitoring.processes import process_type
 from pipeline.monitoring.queue_depths import DEAD, INGEST, Depth, depths
-from pipeline.net.host_limits import host_limiter
+from pipeline.net.host_limits import host_limiter, receiver_limiter
+from pipeline.net.places import Speed, places
 from pipeline.settings import Settings, get_settings
 from pipeline.sqs.wire import ATTEMPTS
-from pipeline.stages import FETCH, RESIZE, lane_of_queue, stage_of_queue
+from pipeline.stages import FETCH, NOTIFY, RESIZE, lane_of_queue, stage_of_queue
 from pipeline.worker.heartbeats import beating
 from pipeline.worker.periodic import Periodic
 from pipeline.worker.registry import our_broker
@@ -67,6 +68,10 @@ class Instrumentation(dramatiq.Middleware):
         refresh: list[Refresh] = [partial(self._refresh, broker, worker, process)]
         if FETCH in stages:
             refresh.append(lambda: metrics.OPEN_CIRCUITS.set(host_limiter().open_circuits))
+        if NOTIFY in stages:
+            refresh.append(lambda: metrics.OPEN_RECEIVER_CIRCUITS.set(receiver_limiter().open_circuits))
+        if FETCH in stages or NOTIFY in stages:
+            refresh.append(_refresh_places)
         if RESIZE in stages:
             logger.info("Images: %s", ", ".join(f"{work} by {library}" for work, library in fast_paths().items()))
         self.server = OpsServer(process, queues, health, refresh)
@@ -99,6 +104,11 @@ class Instrumentation(dramatiq.Middleware):
             oldest = consumer.leases.oldest
             metrics.HELD_MESSAGES.labels(consumer.queue.name).set(len(consumer.leases))
             metrics.OLDEST_HELD_SECONDS.labels(consumer.queue.name).set(now - oldest if oldest else 0)
+
+
+def _refresh_places() -> None:
+    for speed in Speed:
+        metrics.BUSY_PLACES.labels(speed.value).set(places().taken(speed))
 
 
 def serve_ingest(ingest: Ingest | None, is_running: Callable[[], bool]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import dramatiq
 from dramatiq.middleware import CurrentMessage
 
-from pipeline.errors import Rejected
+from pipeline.errors import Rejected, Retry
 from pipeline.job import Job
 from pipeline.proof import check_proof, signed
 from pipeline.settings import get_settings
@@ -62,6 +62,12 @@ def current_message() -> SQSMessage:
     if not isinstance(message, SQSMessage):
         raise RuntimeError("The actor of a stage runs only in a worker. Use send().")
     return message
+
+
+def is_source_retried() -> bool:
+    """Return whether this thread's message has failed because of a source before; False outside a worker."""
+    message = CurrentMessage.get_current_message()
+    return message is not None and bool(attempts_of(message).get(Retry.SOURCE))
 
 
 def attempt_of(message: dramatiq.Message[Any] | SQSMessage) -> int:

@@ -10,6 +10,7 @@ import dramatiq
 from dramatiq.worker import Worker
 
 from pipeline.images.malloc import keep_freed_blocks, trim
+from pipeline.net.places import places
 from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
 from pipeline.stages import NOTIFY, SWEEP_QUEUES
 
@@ -30,6 +31,13 @@ class StartupNotices(dramatiq.Middleware):
             logger.warning("POSTBACK_SECRET_KEY is not set. Postbacks contain the published default.")
         if consumed.intersection(SWEEP_QUEUES) and settings.database_url is None:
             logger.info("No MongoDB variable is set. Sweeps are off.")
+
+
+class HostPlaces(dramatiq.Middleware):
+    """Lets hosts that may be slow hold only some of the worker's threads."""
+
+    def before_worker_boot(self, broker: Any, worker: Worker) -> None:
+        places().threads = worker.worker_threads
 
 
 class KeepMemory(dramatiq.Middleware):

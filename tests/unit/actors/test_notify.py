@@ -125,8 +125,10 @@ class TestPendingDeliveries:
         # When it is delivered
         notify.pending_deliveries(job)["postback_url"]()
         # Then the receiver gets the payload and the result, under the redriven job's own id.
-        ((id_, where, result),) = delivered
-        assert (id_, where) == ("job-1.r2", "https://receiver.example/hook")
+        ((redriven, where, result),) = delivered
+        assert isinstance(redriven, Job)
+        assert (redriven.report_id, where) == ("job-1.r2", "https://receiver.example/hook")
+        assert isinstance(result, dict)
         assert result["long"] == "x" * 70_000
         assert result["image_url_info"]["50x50"]["url"].endswith(f"/custom/{CONTENT.id}_50x50.jpeg")
         assert result["itunes_image_error"]["code"] == "http_404"

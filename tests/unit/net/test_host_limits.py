@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import count
 
@@ -15,24 +15,20 @@ import pytest
 from pipeline.clients import lazy
 from pipeline.errors import NoConnection, PermanentError, PipelineError, Retry, RetryableError, Snoozed
 from pipeline.net import host_limits as hosts
+from pipeline.net import places as places_module
+from pipeline.net.circuit import FIRST_OPEN_TIME, HOST_DOWN_AFTER, LONGEST_OPEN_TIME, MAX_FAILED_FOLDERS
 from pipeline.net.download import download
 from pipeline.net.guard import Budget
-from pipeline.net.host_limits import (
-    FIRST_OPEN_TIME,
-    HOST_DOWN_AFTER,
-    LONGEST_OPEN_TIME,
-    MAX_FAILED_FOLDERS,
-    MAX_FAILURES,
-    MAX_SNOOZE,
-    HostLimiter,
-)
+from pipeline.net.host_limits import MAX_WAITING, QUICK_SECONDS, RESTING_STEP, HostLimiter, Policy, receivers
 from pipeline.net.http_errors import http_errors
+from pipeline.net.places import LONGEST_SNOOZE, Places, Speed
 from pipeline.net.session import fetch_session
 from pipeline.stages import Lane
 from tests.support.untrusted_servers import Remote, Request, always, answer, remote, settings
 from tests.support.waiting import wait_for
 
 NUMBERS = count()
+MAX_FAILURES = Policy(1).max_failures
 URL, OTHER = "https://covers.example/a.jpg", "https://other.example/a.jpg"
 
 
@@ -48,7 +44,7 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(hosts, "JITTER", (1.0, 1.0))
+    monkeypatch.setattr(places_module, "JITTER", (1.0, 1.0))
     yield
     lazy.forget()
 
@@ -60,7 +56,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def host_limiter(clock: Clock) -> HostLimiter:
-    return HostLimiter(4, clock)
+    return HostLimiter(Policy(4), clock)
 
 
 def failing(code: str = "unreachable") -> PipelineError:
@@ -106,8 +102,33 @@ class TestAtATime:
             snooze(host_limiter, lane=Lane.BULK)
             ask(host_limiter)
 
+    def test_a_few_callers_wait_for_a_quick_host_instead_of_being_snoozed(self, host_limiter: HostLimiter) -> None:
+        # Given a quick host whose four slots are taken
+        ask(host_limiter)
+        under_way = ExitStack()
+        for _ in range(4):
+            under_way.enter_context(host_limiter.slot(URL))
+        with threads(MAX_WAITING) as pool:
+            # When as many callers as may wait have come, then the next one is snoozed at once.
+            asked = [pool.submit(ask, host_limiter) for _ in range(MAX_WAITING)]
+            wait_for(lambda: host_limiter._hosts["https://covers.example"].waiting == MAX_WAITING)
+            assert snooze(host_limiter).code == "host_busy"
+            # When the slots are free, then all of them were served.
+            under_way.close()
+            assert [each.result(10) for each in asked] == [None] * MAX_WAITING
+
+    def test_callers_that_waited_in_vain_are_snoozed(
+        self, host_limiter: HostLimiter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(hosts, "LONGEST_WAIT", 0.01)
+        ask(host_limiter)
+        with ExitStack() as under_way:
+            for _ in range(4):
+                under_way.enter_context(host_limiter.slot(URL))
+            assert snooze(host_limiter).code == "host_busy"
+
     def test_bulk_jobs_may_use_a_hosts_only_slot(self) -> None:
-        with HostLimiter(1).slot(URL, Lane.BULK):
+        with HostLimiter(Policy(1)).slot(URL, Lane.BULK):
             pass
 
     @pytest.mark.parametrize(
@@ -119,7 +140,7 @@ class TestAtATime:
         ],
     )
     def test_all_spellings_of_a_host_share_its_slots(self, url: str) -> None:
-        host_limiter = HostLimiter(1)
+        host_limiter = HostLimiter(Policy(1))
         with host_limiter.slot(URL):
             assert "secret" not in str(snooze(host_limiter, url))
 
@@ -134,13 +155,13 @@ class TestAtATime:
         ],
     )
     def test_another_scheme_name_or_port_is_another_host(self, url: str) -> None:
-        host_limiter = HostLimiter(1)
+        host_limiter = HostLimiter(Policy(1))
         with host_limiter.slot(URL), host_limiter.slot(url):
             pass
 
     @pytest.mark.parametrize("url", ["", "no url", "http://[::1/", "http://host:port/", "http:///path", "ftp://host/"])
     def test_invalid_urls_pass_without_a_slot(self, url: str) -> None:
-        with HostLimiter(1).slot(url), HostLimiter(1).slot(url):
+        with HostLimiter(Policy(1)).slot(url), HostLimiter(Policy(1)).slot(url):
             pass
 
 
@@ -157,12 +178,38 @@ class TestSnoozes:
             assert [round(snooze(host_limiter).wait) for _ in range(5)] == [2, 4, 6, 8, 10]
 
     @pytest.mark.parametrize("lane", Lane)
-    def test_snoozes_are_limited_by_lane(self, host_limiter: HostLimiter, lane: Lane) -> None:
+    def test_snoozes_grow_with_the_crowd(self, host_limiter: HostLimiter, clock: Clock, lane: Lane) -> None:
         with ExitStack() as under_way:
             for _ in range(4):
                 under_way.enter_context(host_limiter.slot(URL))
-            waits = [snooze(host_limiter, lane=lane).wait for _ in range(2000)]
-        assert max(waits) == MAX_SNOOZE[lane]
+            waits = [snooze(host_limiter, lane=lane).wait for _ in range(20_000)]
+        # The assumed request takes 0.5 s, so 1,000 jobs need two minutes,
+        assert waits == sorted(waits)
+        assert waits[999] == pytest.approx(1000 * 0.5 / (4 if lane is Lane.LIVE else 3))
+        # and no job waits longer than one message can.
+        assert max(waits) == LONGEST_SNOOZE
+
+    def test_a_host_with_nothing_to_do_forgets_its_crowd(self, host_limiter: HostLimiter) -> None:
+        # Given a large crowd, whose jobs other processes have done since
+        with ExitStack() as under_way:
+            for _ in range(4):
+                under_way.enter_context(host_limiter.slot(URL))
+            for _ in range(1000):
+                snooze(host_limiter)
+        # When the host was idle and is busy again, then the next job waits for the requests in progress alone.
+        with ExitStack() as under_way:
+            for _ in range(4):
+                under_way.enter_context(host_limiter.slot(URL))
+            assert snooze(host_limiter).wait < 1
+
+    def test_the_crowd_of_a_resting_host_returns_one_by_one(self, host_limiter: HostLimiter) -> None:
+        # Given a host that refuses connections at once
+        fail(host_limiter)
+        # Then its jobs return after its rest, at a rate that costs little, and within the longest delay of a message.
+        waits = [snooze(host_limiter).wait for _ in range(20_000)]
+        assert waits[0] == pytest.approx(FIRST_OPEN_TIME + RESTING_STEP)
+        assert waits[999] == pytest.approx(FIRST_OPEN_TIME + 1000 * RESTING_STEP)
+        assert max(waits) <= LONGEST_SNOOZE
 
     def test_waiting_bulk_jobs_do_not_delay_live_ones(self, host_limiter: HostLimiter) -> None:
         with ExitStack() as under_way:
@@ -256,7 +303,7 @@ class TestOpenCircuits:
         open_times = []
         fail(host_limiter)
         for _ in range(6):
-            open_times.append(host_limiter._hosts["https://covers.example"].open_time.wait)
+            open_times.append(host_limiter._hosts["https://covers.example"].circuits[""].open_time.wait)
             clock.now += open_times[-1]
             fail(host_limiter, 1)
         assert open_times == [30, 60, 120, 240, 300, 300]
@@ -268,7 +315,7 @@ class TestOpenCircuits:
         fail(host_limiter)
         for slot in under_way:
             slot.__exit__(RetryableError, failing("timeout"), None)
-        assert host_limiter._hosts["https://covers.example"].open_time.wait == FIRST_OPEN_TIME
+        assert host_limiter._hosts["https://covers.example"].circuits[""].open_time.wait == FIRST_OPEN_TIME
 
     def test_no_trial_request_goes_while_one_from_before_it_opened_is_under_way(
         self, host_limiter: HostLimiter, clock: Clock
@@ -303,6 +350,146 @@ class TestOpenCircuits:
         clock.now += LONGEST_OPEN_TIME
         ask(host_limiter)
         ask(host_limiter)
+
+
+class TestPlaces:
+    @pytest.fixture
+    def places(self) -> Places:
+        return Places(threads=16)
+
+    @pytest.fixture
+    def host_limiter(self, clock: Clock, places: Places) -> HostLimiter:
+        return HostLimiter(Policy(4), clock, places)
+
+    def hang(self, host_limiter: HostLimiter, under_way: ExitStack, count: int, folder: str = "FOLDER") -> int:
+        """Begin requests to `count` hosts of their own; returns how many were not snoozed."""
+        begun = 0
+        for _ in range(count):
+            with suppress(Snoozed):
+                under_way.enter_context(host_limiter.slot(f"https://host-{next(NUMBERS)}.example/", folder=folder))
+                begun += 1
+        return begun
+
+    def test_unknown_hosts_hold_at_most_half_of_the_threads(self, host_limiter: HostLimiter) -> None:
+        # Given a host that is known to be quick, and 96 new ones that hang, of three folders
+        ask(host_limiter)
+        with ExitStack() as under_way:
+            begun = [self.hang(host_limiter, under_way, 32, f"FOLDER-{n}") for n in range(3)]
+            # Then each folder holds at most half of the places, the next one is snoozed,
+            assert begun == [4, 4, 0]
+            assert snooze(host_limiter, OTHER, folder="NEW").code == "too_many_slow"
+            # and the quick host is asked at once.
+            ask(host_limiter)
+
+    def test_a_folder_with_dead_hosts_leaves_places_to_others(self, host_limiter: HostLimiter) -> None:
+        with ExitStack() as under_way:
+            self.hang(host_limiter, under_way, 96)
+            ask(host_limiter, url=OTHER, folder="OTHER")
+
+    @pytest.mark.parametrize("error", [None, RetryableError("timeout", "It hung.")])
+    def test_slow_hosts_hold_at_most_a_quarter(
+        self, host_limiter: HostLimiter, clock: Clock, places: Places, error: PipelineError | None
+    ) -> None:
+        # Given a host that was slow at its last request
+        with suppress(RetryableError), host_limiter.slot(URL):
+            clock.now += QUICK_SECONDS + 1
+            if error:
+                raise error
+        with ExitStack() as under_way:
+            for n in range(2):
+                under_way.enter_context(host_limiter.slot(URL, folder=f"FOLDER-{n}"))
+            assert places.taken(Speed.SLOW) == 2
+            for n in range(2):
+                under_way.enter_context(host_limiter.slot(OTHER, folder=f"FOLDER-{n}", patient=True))
+            # Then it shares four places with all patient requests,
+            assert snooze(host_limiter, folder="THIRD").code == "too_many_slow"
+        # and one quick answer makes it quick again.
+        ask(host_limiter)
+        assert places.taken(Speed.SLOW) == 0
+        with host_limiter.slot(URL):
+            assert places.taken(Speed.QUICK) == 1
+
+    def test_bulk_jobs_leave_half_of_the_places_to_live_ones(self, host_limiter: HostLimiter) -> None:
+        with ExitStack() as under_way:
+            for n in range(4):
+                under_way.enter_context(host_limiter.slot(f"https://{n}.example/", Lane.BULK, f"FOLDER-{n}"))
+            assert snooze(host_limiter, OTHER, Lane.BULK).code == "too_many_slow"
+            ask(host_limiter, url=OTHER)
+
+    def test_the_crowd_returns_as_places_become_free(self, host_limiter: HostLimiter) -> None:
+        with ExitStack() as under_way:
+            self.hang(host_limiter, under_way, 4)
+            waits = [snooze(host_limiter, OTHER).wait for _ in range(80)]
+        assert waits == sorted(waits)
+        assert waits[-1] == pytest.approx(80 / 8)
+
+    def test_a_process_with_one_thread_asks_any_host(self, clock: Clock) -> None:
+        host_limiter = HostLimiter(Policy(4), clock, Places(threads=1))
+        with host_limiter.slot(URL, Lane.BULK):
+            pass
+        with host_limiter.slot(URL, patient=True):
+            pass
+
+
+class TestReceivers:
+    @pytest.fixture
+    def host_limiter(self, clock: Clock) -> HostLimiter:
+        return HostLimiter(receivers(4), clock)
+
+    @pytest.mark.parametrize("code", ["timeout", "unreachable", "incomplete", "http_500", "http_503", "http_429"])
+    def test_ten_failures_in_a_row_open_a_circuit(self, host_limiter: HostLimiter, code: str) -> None:
+        for _ in range(10):
+            assert not host_limiter.open_circuits
+            ask(host_limiter, RetryableError(code, "A failure.", retry=Retry.POSTBACK))
+        assert snooze(host_limiter).code == "host_resting"
+
+    @pytest.mark.parametrize("code", ["http_400", "http_401", "http_404"])
+    def test_an_answer_that_refuses_shows_that_it_works(self, host_limiter: HostLimiter, code: str) -> None:
+        for _ in range(50):
+            ask(host_limiter, RetryableError(code, "A refusal.", retry=Retry.POSTBACK))
+        assert not host_limiter.open_circuits
+
+    def test_a_broken_endpoint_of_one_folder_delays_no_other_folder_of_its_host(
+        self, host_limiter: HostLimiter, clock: Clock
+    ) -> None:
+        # Given a folder whose endpoint at a shared host always fails
+        for _ in range(10):
+            ask(host_limiter, failing("timeout"), folder="BROKEN")
+        # Then its deliveries wait, and those of others do not, even while others keep the host busy.
+        snooze(host_limiter, folder="BROKEN")
+        with host_limiter.slot(URL, folder="OTHER"):
+            ask(host_limiter, folder="THIRD")
+            clock.now += FIRST_OPEN_TIME
+            with host_limiter.slot(URL, folder="BROKEN"):
+                snooze(host_limiter, folder="BROKEN")
+
+    def test_a_receiver_that_hangs_for_three_days_holds_one_thread_now_and_then(
+        self, host_limiter: HostLimiter, clock: Clock
+    ) -> None:
+        # Given a receiver that never answers, and a delivery every five seconds
+        held, end = 0.0, clock.now + 3 * 86_400
+        while clock.now < end:
+            try:
+                with host_limiter.slot(URL):
+                    clock.now += 15
+                    held += 15
+                    raise RetryableError("timeout", "It hung.", retry=Retry.POSTBACK)
+            except RetryableError:
+                clock.now += 5
+        # Then it holds a thread for 5 % of the time.
+        assert held / (3 * 86_400) < 0.06
+
+    def test_deliveries_to_a_receiver_that_is_down_for_an_hour_count_attempts(
+        self, host_limiter: HostLimiter, clock: Clock
+    ) -> None:
+        until = clock.now + HOST_DOWN_AFTER + 2 * LONGEST_OPEN_TIME
+        while clock.now <= until:
+            with suppress(Snoozed, RetryableError):
+                ask(host_limiter, failing("timeout"))
+            clock.now += 1
+        with pytest.raises(RetryableError) as caught:
+            ask(host_limiter)
+        assert (caught.value.code, caught.value.retry) == ("host_down", Retry.POSTBACK)
 
 
 def test_hosts_are_forgotten_after_a_while(
@@ -354,7 +541,7 @@ def again_and_again(get: Callable[[], bytes]) -> bytes:
 
 def test_never_more_than_four_of_sixteen_threads_at_one_server(monkeypatch: pytest.MonkeyPatch) -> None:
     settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.0/8")
-    gauge, host_limiter = Gauge(), HostLimiter(4)
+    gauge, host_limiter = Gauge(), HostLimiter(Policy(4))
     with (
         remote(gauge.behave) as slow,
         remote(always(answer(200, b"other"))) as quick,
@@ -376,7 +563,7 @@ def test_a_dead_server_is_left_alone_and_a_redirect_to_it_does_not_count_against
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.0/8")
-    host_limiter = HostLimiter(4)
+    host_limiter = HostLimiter(Policy(4))
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{closed.getsockname()[1]}/"
@@ -400,7 +587,7 @@ def test_a_dead_server_is_left_alone_and_a_redirect_to_it_does_not_count_against
 @pytest.mark.parametrize("by_redirect", [False, True])
 def test_https_urls_at_a_plain_http_server_do_not_rest_it(monkeypatch: pytest.MonkeyPatch, by_redirect: bool) -> None:
     settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.0/8")
-    host_limiter = HostLimiter(4)
+    host_limiter = HostLimiter(Policy(4))
 
     def behave(server: Remote, request: Request) -> Iterator[bytes]:
         wrong = server.url(request.path).replace("http:", "https:")
@@ -420,7 +607,7 @@ def test_https_urls_at_a_plain_http_server_do_not_rest_it(monkeypatch: pytest.Mo
 
 def test_a_host_is_not_blamed_for_time_that_earlier_redirects_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
     settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.0/8")
-    host_limiter, spent = HostLimiter(4), Budget(seconds=0, wire_bytes=1000)
+    host_limiter, spent = HostLimiter(Policy(4)), Budget(seconds=0, wire_bytes=1000)
     with remote(always(answer(200, b"picture"))) as honest:
         for n in range(MAX_FAILURES):
             url = honest.url(f"/{n}")
