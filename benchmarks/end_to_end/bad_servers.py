@@ -69,7 +69,7 @@ def bad_servers(answer: Answer, count: int) -> Iterator[list[str]]:
     loop, sockets = asyncio.new_event_loop(), _sockets(count)
 
     async def safely(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
+        with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             await answer(reader, writer)
         writer.close()
 
