@@ -35,6 +35,7 @@ from pipeline.monitoring.job_log import search as job_log_search
 from pipeline.monitoring.job_log.reader import JobHistory
 from pipeline.monitoring.job_log.search import JobPage
 from pipeline.monitoring.queue_depths import DEAD
+from pipeline.monitoring.resting import resting_sentences
 from pipeline.ops.dead_letters.actions import RATE
 from pipeline.settings import Settings
 from pipeline.storage.s3 import S3Error
@@ -198,6 +199,7 @@ class Pages:
             letters=self._sources.letters.snapshot,
             causes=found,
             past=causes.past(found, self._sources.failures.snapshot.value),
+            resting=resting_sentences(self._sources.processes.snapshot.value, datetime.now(UTC)),
             dead=self._dead(),
             read_at_most=LETTERS,
             redrive=self._redrives.shown,

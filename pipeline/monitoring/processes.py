@@ -2,7 +2,8 @@
 
 The collection `image_pipeline_processes` has one document per process: `type`, `host`, `pid`, `version`, `stages`,
 `threads`, `started`, `seen` (a TTL index deletes it a day later), `taken` (when it last began a message, by stage),
-`in_hand` (for each busy thread its stage, job and start), `trouble` (why it takes no work) and `ended`.
+`in_hand` (for each busy thread its stage, job and start), `trouble` (why it takes no work), `resting` (hosts whose
+circuit is open in it) and `ended`.
 """
 
 from __future__ import annotations
@@ -51,12 +52,24 @@ class InHand:
 
 
 @dataclass(frozen=True)
+class Resting:
+    """A source or receiver that gets no requests from a process, because it only failed."""
+
+    kind: str  #: `source` or `receiver`
+    host: str
+    folder: str  #: the folder whose postbacks fail; empty for sources
+    since: datetime
+    waiting: int  #: jobs that wait for it
+
+
+@dataclass(frozen=True)
 class Work:
     """The state of a process at the time of a heartbeat."""
 
     taken: dict[str, datetime] = field(default_factory=dict)  #: when it last began a message, by stage
     in_hand: tuple[InHand, ...] = ()
     trouble: tuple[str, ...] = ()  #: sentences why it takes no work
+    resting: tuple[Resting, ...] = ()  #: hosts whose circuit is open, the longest first
 
 
 @dataclass(frozen=True)
@@ -180,7 +193,8 @@ def stage_name(queue: str) -> str:
 
 def _process(found: Mapping[str, Any]) -> Process:
     in_hand = tuple(InHand(each["stage"], each["job"], each["since"]) for each in found.get("in_hand", ()))
-    work = Work(dict(found.get("taken", {})), in_hand, tuple(found.get("trouble", ())))
+    resting = tuple(Resting(**each) for each in found.get("resting", ()))
+    work = Work(dict(found.get("taken", {})), in_hand, tuple(found.get("trouble", ())), resting)
     names = {each.name for each in fields(Process)} - {"id", "work", "stages"}
     facts = {name: value for name, value in found.items() if name in names}
     return Process(id=found["_id"], work=work, stages=tuple(found["stages"]), **facts)

@@ -14,6 +14,7 @@ from pipeline.monitoring.job_log.reader import FailureGroup
 from pipeline.monitoring.processes import Process
 from pipeline.monitoring.processes import processes as read_processes
 from pipeline.monitoring.queue_depths import DEAD, Depth, depths, queue_names
+from pipeline.monitoring.resting import resting_sentences
 from pipeline.monitoring.stalls import stalls
 from pipeline.settings import get_settings
 from pipeline.stages import QUARANTINE, STAGES, Lane
@@ -22,6 +23,9 @@ from pipeline.text import plural
 #: Interval over which rates are averaged, and over which failures are listed.
 RATE_OVER = timedelta(minutes=2)
 FAILURES_OVER = timedelta(hours=1)
+
+#: Maximum number of resting hosts to list.
+MAX_RESTING = 10
 
 #: The stages that emit an event for each attempt; `ingest` and sweeps emit none.
 WITH_ATTEMPTS = frozenset(stage.name for stage in STAGES)
@@ -91,7 +95,9 @@ def read_status() -> ServiceStatus:
         logged = _Logged()
         logged.read(now)
     stalled = stalls(found, logged.processes, now)
-    hints = [*(f"{stage}: {sentence}" for stage, sentence in stalled.items()), *_hints(found), logged.hint]
+    resting = resting_sentences(logged.processes or [], now)[:MAX_RESTING]
+    waiting = [f"{stage}: {sentence}" for stage, sentence in stalled.items()]
+    hints = [*waiting, *resting, *_hints(found), logged.hint]
     stages = dict.fromkeys(depth.stage for depth in found)
     rows = [_stage(stage, found, logged, stalled.get(stage, "")) for stage in stages]
     return ServiceStatus(now, rows, logged.failures, list(filter(None, hints)), logged.processes or [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from pipeline.backoff import Backoff
 
@@ -15,6 +16,9 @@ FIRST_OPEN_TIME, LONGEST_OPEN_TIME = 30.0, 300.0
 
 #: Seconds after which a failing host costs each job an attempt instead of a snooze, so that every job ends.
 HOST_DOWN_AFTER = 3600.0
+
+#: Jobs above which the jobs that wait for a circuit are no longer counted.
+MAX_COUNTED = 100_000
 
 
 @dataclass
@@ -29,6 +33,7 @@ class Circuit:
         open_time: How long it opens; 0 while it is closed.
         open_since: When it opened first, since the last success.
         open_until: When it lets a single request through.
+        returns: A heap of the times at which its snoozed jobs return.
     """
 
     max_failures: int
@@ -38,6 +43,7 @@ class Circuit:
     open_time: Backoff = field(default_factory=lambda: Backoff(FIRST_OPEN_TIME, LONGEST_OPEN_TIME))
     open_since: float = 0.0
     open_until: float = 0.0
+    returns: list[float] = field(default_factory=list)
 
     @property
     def is_open(self) -> bool:
@@ -51,6 +57,17 @@ class Circuit:
         """
         knows_folder = hash(folder) in self.failed_folders or len(self.failed_folders) >= MAX_FAILED_FOLDERS
         return not self.busy and (now >= self.open_until or not knows_folder)
+
+    def snoozed(self, returns: float) -> None:
+        """Count a job that waits for it and returns at that time."""
+        if len(self.returns) < MAX_COUNTED:
+            heappush(self.returns, returns)
+
+    def waiting(self, now: float) -> int:
+        """Return how many jobs wait for it."""
+        while self.returns and self.returns[0] <= now:
+            heappop(self.returns)
+        return len(self.returns)
 
     def is_down(self, now: float) -> bool:
         """Return whether it has been open for so long that each job should count an attempt."""

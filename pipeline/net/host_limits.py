@@ -113,6 +113,16 @@ class Host:
 
 
 @dataclass(frozen=True)
+class RestingHost:
+    """A host with an open circuit."""
+
+    name: str
+    folder: str  #: the folder that the circuit belongs to; empty if it belongs to all
+    seconds: float  #: how long it has been open
+    waiting: int  #: jobs that this process snoozed for it
+
+
+@dataclass(frozen=True)
 class _Slot:
     """One request in progress."""
 
@@ -147,10 +157,19 @@ class HostLimiter:
     @property
     def open_circuits(self) -> int:
         """How many circuits are open."""
+        return len(self.resting())
+
+    def resting(self) -> list[RestingHost]:
+        """Return the hosts whose circuits are open, the longest first."""
         with self._lock:
             now = self._clock()
-            circuits = [circuit for host in self._hosts.values() for circuit in host.circuits.values()]
-            return sum(circuit.is_open and now < circuit.open_until for circuit in circuits)
+            found = [
+                RestingHost(name, folder, now - circuit.open_since, circuit.waiting(now))
+                for name, host in self._hosts.items()
+                for folder, circuit in host.circuits.items()
+                if circuit.is_open
+            ]
+        return sorted(found, key=lambda each: -each.seconds)
 
     @contextmanager
     def slot(self, url: str, lane: Lane = Lane.LIVE, folder: str = "", *, patient: bool = False) -> Iterator[None]:
@@ -218,6 +237,8 @@ class HostLimiter:
             raise RetryableError("host_down", message, retry=self._policy.retry)
         step = max(self._step(host, lane), RESTING_STEP)
         wait = host.crowd.snooze(lane, step, now, opens=circuit.open_until)
+        circuit.waiting(now)  # keeps the heap short
+        circuit.snoozed(now + wait)
         raise Snoozed("host_resting", f"{name} failed too often in a row and gets no requests for a while.", wait)
 
     def _step(self, host: Host, lane: Lane) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -13,13 +13,17 @@ import dramatiq
 from dramatiq.worker import Worker
 
 from pipeline.monitoring.health import Health, WorkerHealth
-from pipeline.monitoring.processes import Heartbeat, InHand, Work, process_type, stage_name
+from pipeline.monitoring.processes import Heartbeat, InHand, Resting, Work, process_type, stage_name
+from pipeline.net.host_limits import host_limiter, receiver_limiter
 from pipeline.settings import Settings
 from pipeline.sqs.message import SQSMessage
 from pipeline.stages import QUARANTINE
 
 #: Maximum number of reasons to report.
 MAX_TROUBLE = 3
+
+#: Maximum number of resting hosts to report, of sources and of receivers.
+MAX_RESTING = 20
 
 #: Seconds that the last heartbeat may take: honcho kills a process 5 s after asking it to stop.
 STOP_TIMEOUT = 1.0
@@ -67,7 +71,15 @@ class Heartbeats(dramatiq.Middleware):
         self._in_hand.pop(threading.get_ident(), None)
 
     def _look(self, health: Health) -> Work:
-        return Work(dict(self._taken), tuple(self._in_hand.values()), _trouble(health))
+        return Work(dict(self._taken), tuple(self._in_hand.values()), _trouble(health), tuple(_resting()))
+
+
+def _resting() -> Iterator[Resting]:
+    now = datetime.now(UTC)
+    for kind, limiter in (("source", host_limiter()), ("receiver", receiver_limiter())):
+        for host in limiter.resting()[:MAX_RESTING]:
+            since = now - timedelta(seconds=host.seconds)
+            yield Resting(kind, host.name, host.folder, since, host.waiting)
 
 
 @contextmanager

@@ -19,7 +19,15 @@ from pipeline.net import places as places_module
 from pipeline.net.circuit import FIRST_OPEN_TIME, HOST_DOWN_AFTER, LONGEST_OPEN_TIME, MAX_FAILED_FOLDERS
 from pipeline.net.download import download
 from pipeline.net.guard import Budget
-from pipeline.net.host_limits import MAX_WAITING, QUICK_SECONDS, RESTING_STEP, HostLimiter, Policy, receivers
+from pipeline.net.host_limits import (
+    MAX_WAITING,
+    QUICK_SECONDS,
+    RESTING_STEP,
+    HostLimiter,
+    Policy,
+    RestingHost,
+    receivers,
+)
 from pipeline.net.http_errors import http_errors
 from pipeline.net.places import LONGEST_SNOOZE, Places, Speed
 from pipeline.net.session import fetch_session
@@ -429,6 +437,27 @@ class TestPlaces:
             pass
         with host_limiter.slot(URL, patient=True):
             pass
+
+
+def test_resting_hosts_are_listed_with_the_jobs_that_wait_for_them(clock: Clock) -> None:
+    host_limiter = HostLimiter(receivers(4), clock)
+    # Given two folders whose endpoints at one host fail, one of them for longer
+    for _ in range(10):
+        ask(host_limiter, failing("timeout"), folder="FIRST")
+    clock.now += 20
+    for _ in range(10):
+        ask(host_limiter, failing("timeout"), folder="SECOND")
+    waits = [snooze(host_limiter, folder="FIRST").wait for _ in range(5)]
+    # Then both are listed, the longest first.
+    assert host_limiter.resting() == [
+        RestingHost("https://covers.example", "FIRST", 20, 5),
+        RestingHost("https://covers.example", "SECOND", 0, 0),
+    ]
+    # When the jobs have returned, then they are no longer counted.
+    clock.now += max(waits)
+    assert [host.waiting for host in host_limiter.resting()] == [0, 0]
+    ask(host_limiter, folder="FIRST")
+    assert [host.folder for host in host_limiter.resting()] == ["SECOND"]
 
 
 class TestReceivers:
