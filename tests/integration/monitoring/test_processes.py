@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,11 +11,14 @@ from typer.testing import CliRunner
 from pipeline.actors import broker, fetch_image
 from pipeline.cli.app import app
 from pipeline.clients import aws, lazy, mongo
+from pipeline.errors import RetryableError
 from pipeline.monitoring import processes as heartbeats
 from pipeline.monitoring.processes import PROCESSES, Heartbeat, InHand, Work, processes
+from pipeline.net.host_limits import HostLimiter, receivers
 from pipeline.ops.checks.run import findings
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
+from pipeline.worker import heartbeats as workers
 from pipeline.worker.heartbeats import Heartbeats
 from tests.support.waiting import wait_for
 
@@ -117,3 +121,20 @@ def test_without_mongodb_a_heartbeat_is_missed_and_logged_once(environment, monk
     heartbeat._beat()
     assert caplog.text.count("The heartbeat cannot be written") == 1
     assert "hush" not in caplog.text
+
+
+def test_status_names_a_receiver_that_rests(job_log, monkeypatch):
+    # given a worker whose deliveries to one receiver failed ten times in a row, and one that waits
+    limiter = HostLimiter(receivers(4))
+    monkeypatch.setattr(workers, "receiver_limiter", lambda: limiter)
+    for _ in range(11):
+        with suppress(RetryableError), limiter.slot("https://hooks.example/", folder="ACME"):
+            raise RetryableError("timeout", "It hung.")
+    heartbeat = Heartbeat("notify", ["notify"], 32, lambda: Heartbeats(get_settings())._look(Health()))
+    heartbeat.start()
+    wait_for(processes)
+    # when the status is shown
+    output = CliRunner().invoke(app, ["status"], env={"COLUMNS": "200"}).output
+    heartbeat.stop(10)
+    # then it names the receiver
+    assert "The receiver https://hooks.example of the folder ACME has been resting for 0 s. 1 delivery waits." in output
