@@ -52,6 +52,9 @@ TIMES, MORE = 2.0, 0.5
 #: The same beside giants, which need the cores for themselves.
 MORE_BESIDE_GIANTS = 1.5
 
+#: The folder of a neighbour's jobs, and a cover that is published there before.
+FOLDER, PUBLISHED = "Neighbour", f"noise-{SIDE}/published"
+
 Payload = dict[str, str]
 
 
@@ -79,10 +82,11 @@ class Neighbour:
         """Return the payloads of its jobs, by job id."""
         found = shown.payloads(GIANT if self.must_end else SIDE, self.jobs)
         for number, payload in enumerate(found.values()):
-            payload["bucket_name"] = "Neighbour"
-            if urls:
-                field = "postback_url" if len(urls) == 1 else "image_url"
-                payload[field] = f"{urls[number % len(urls)]}/{number}.jpg"
+            payload["bucket_name"] = FOLDER
+            if len(urls) == 1:  # a receiver; its jobs need no rendering, because their cover is published already
+                payload |= {"image_url": f"{shown.base}/cover/{PUBLISHED}", "postback_url": f"{urls[0]}/{number}"}
+            elif urls:
+                payload["image_url"] = f"{urls[number % len(urls)]}/{number}.jpg"
         return found
 
 
@@ -162,6 +166,9 @@ class Bench:
     @contextmanager
     def beside(self, neighbour: Neighbour) -> Iterator[dict[str, Payload]]:
         """Send all jobs of a neighbour, as fast as possible."""
+        ((job, first),) = self._world.payloads(SIDE, 1).items()
+        self.send(first | {"bucket_name": FOLDER, "image_url": f"{self._world.base}/cover/{PUBLISHED}"})
+        self._world.wait_for([job], GRACE)
         with bad_servers(neighbour.answer or hang, neighbour.hosts) as urls:
             jobs = neighbour.payloads(self._world, urls)
             flood = threading.Thread(target=lambda: [self.send(each) for each in jobs.values()])

@@ -28,10 +28,15 @@ class World:
         self._news = threading.Condition()
         self.port = 0
 
+    @property
+    def base(self) -> str:
+        """The URL of its server, without a path."""
+        return f"http://127.0.0.1:{self.port}"
+
     def payloads(self, side: int, count: int) -> dict[str, dict[str, str]]:
         """Return input messages for `count` covers of that side, by job id, alternating between the pictures."""
         pictures = cycle(sorted(each for each in self._covers if each.endswith(f"-{side}")))
-        base = f"http://127.0.0.1:{self.port}"
+        base = self.base
         ids = (secrets.token_hex(8) for _ in range(count))
         return {
             each: {

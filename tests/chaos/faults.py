@@ -92,9 +92,10 @@ def process_faults(service: Service, rng: random.Random, over: threading.Event) 
 
 def outside_faults(world: World, line: Line) -> list[Fault]:
     """Return the faults of sources, postback receivers and MongoDB."""
-    moods = [Fault(f"receivers: {mood}", 4, partial(world.receivers, mood)) for mood in ("500", "302")]
+    moods = [Fault(f"receivers: {mood}", 4, partial(world.receivers, mood)) for mood in ("500", "302", "hangs")]
     moods += [Fault(f"receivers: {mood}", 5, partial(world.receivers, mood)) for mood in ("hangs up", "slow")]
-    return [*moods, Fault("sources answer 503", 4, world.busy_sources), Fault("MongoDB down", 6, line.down)]
+    moods += [Fault(f"sources: {mood}", 4, partial(world.sources, mood)) for mood in ("503", "hang", "drip")]
+    return [*moods, Fault("MongoDB down", 6, line.down)]
 
 
 class Decks:

@@ -70,6 +70,14 @@ def spoilt(what: str) -> bytes:
     return out.getvalue() if what == "killer" else out.getvalue()[:-2000]
 
 
+@cache
+def giant() -> bytes:
+    """Return a plain PNG that takes half a second to decode."""
+    out = io.BytesIO()
+    Image.new("L", (5000, 5000), 77).save(out, "PNG")
+    return out.getvalue()
+
+
 #: Kinds of orders per hundred, at least one of each; the rest are plain. There are fewer killers.
 SHARES = {
     "two images": 4,
@@ -83,6 +91,7 @@ SHARES = {
     "staged source gone": 2,
     "staged rendering gone": 2,
     "long payload": 1,
+    "giant": 1,
     "shared cover": 10,
     "receiver sulks": 3,
     "receiver late once": 2,
@@ -147,6 +156,9 @@ def _images(this: Order, world: World, rng: random.Random) -> None:
             _image(this, "image_url", world, rng, data=spoilt("killer"))
             crashed = "worker_crashed"
             this.images["image_url"], this.letters = Failed("resize", crashed), (("resize_dlq", crashed),)
+        case "giant":
+            _image(this, "image_url", world, rng, data=giant())
+            this.images["image_url"] = "PNG"
         case "shared cover":
             world.files["/shared"] = covers("JPEG")[0]
             this.body["image_url"], this.images["image_url"] = world.source("/shared"), "JPEG"

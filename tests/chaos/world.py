@@ -47,8 +47,9 @@ class World:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}  #: by path
         self.posts: list[Post] = []
-        self.mood = ""  #: mood of all receivers: "hangs up", "slow", "500", "302"
-        self.sources_busy = False
+        self.mood = ""  #: mood of all receivers: "hangs up", "slow", "500", "302", "hangs"
+        self.sources_mood = ""  #: mood of all sources: "503", "hang", "drip"
+        self._mood_over = threading.Event()
         self._asked: Counter[str] = Counter()
         self._servers: list[_Server] = []
 
@@ -74,24 +75,30 @@ class World:
     def receivers(self, mood: str) -> Iterator[None]:
         """Put all receivers in a mood inside the context."""
         self.mood = mood
+        self._mood_over.clear()
         try:
             yield
         finally:
             self.mood = ""
+            self._mood_over.set()
 
     @contextmanager
-    def busy_sources(self) -> Iterator[None]:
-        """Let all sources answer 503 inside the context."""
-        self.sources_busy = True
+    def sources(self, mood: str) -> Iterator[None]:
+        """Put all sources in a mood inside the context."""
+        self.sources_mood = mood
+        self._mood_over.clear()
         try:
             yield
         finally:
-            self.sources_busy = False
+            self.sources_mood = ""
+            self._mood_over.set()
 
     def _get(self, handler: BaseHTTPRequestHandler) -> None:
         path = urlsplit(handler.path).path
         self._asked[path] += 1
-        if self.sources_busy or (path.startswith("/busy/") and self._asked[path] <= 2):
+        if self.sources_mood in {"hang", "drip"}:
+            self._stall(handler, drips=self.sources_mood == "drip")
+        elif self.sources_mood == "503" or (path.startswith("/busy/") and self._asked[path] <= 2):
             _answer(handler, 503)
         elif path.startswith("/hangs/") and self._asked[path] == 1:
             time.sleep(8)
@@ -100,12 +107,26 @@ class World:
         else:
             _answer(handler, 404)
 
+    def _stall(self, handler: BaseHTTPRequestHandler, *, drips: bool = False) -> None:
+        """Do not answer until the mood is over, or send a byte now and then, and close the connection."""
+        handler.close_connection = True
+        if drips:
+            handler.send_response(200)
+            handler.send_header("Content-Length", "1000")
+            handler.end_headers()
+        while not self._mood_over.wait(0.3):
+            if drips:
+                handler.wfile.write(b"x")
+
     def _post(self, handler: BaseHTTPRequestHandler) -> None:
         raw = handler.rfile.read(int(handler.headers["Content-Length"]))
         path = urlsplit(handler.path).path
         self._asked[path] += 1
         if self.mood == "hangs up":
             handler.close_connection = True
+            return
+        if self.mood == "hangs":
+            self._stall(handler)
             return
         if self.mood == "slow":
             time.sleep(1.5)
