@@ -255,6 +255,28 @@ class TestStatuses:
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
+class TestHaste:
+    """A hasty download has a quarter of the time; the settings of these tests leave it next to none."""
+
+    @pytest.mark.parametrize("total", [True, False])
+    def test_it_ends_as_a_timeout_that_a_patient_attempt_survives(
+        self, monkeypatch: pytest.MonkeyPatch, total: bool
+    ) -> None:
+        # Given a server that needs more than a quarter of the seconds for a wait, or for all waits
+        limits = {"FETCH_TIMEOUT": "10", "FETCH_TOTAL_TIMEOUT": "0.4"} if total else {"FETCH_TIMEOUT": "0.4"}
+        settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.0/8", **limits)
+
+        def late(server: Remote, _: Request) -> Iterator[bytes]:
+            server.stopped.wait(0.2)
+            yield answer(200, b"picture")
+
+        with remote(late) as server:
+            # Then a hasty download may be retried, and a patient one succeeds.
+            with pytest.raises(RetryableError, match="timeout"):
+                download(server.url(), hasty=True)
+            assert download(server.url()) == b"picture"
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("behave", "code"),

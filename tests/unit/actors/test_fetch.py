@@ -1,0 +1,88 @@
+"""The fetch stage: a hasty first attempt, and patient ones after it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq.middleware import CurrentMessage
+from PIL import Image
+
+import pipeline.actors  # noqa: F401 - builds the broker, on which the actors are declared
+from actors import fetch as module
+from pipeline.clients import lazy
+from pipeline.job import Job
+from pipeline.net.places import Places, Speed
+from pipeline.settings import get_settings
+from pipeline.sqs.wire import ATTEMPTS
+
+COVER = "https://feeds.example/cover.jpg"
+
+
+@pytest.fixture(autouse=True)
+def _local_staging(no_variables: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
+    lazy.forget()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, Speed]]:
+    """Whether each download was hasty, and the speed that its host was taken for."""
+    found: list[tuple[bool, Speed]] = []
+    places = Places()
+    limiter = module.host_limiter.__wrapped__()
+    limiter._places = places
+
+    def download(url: str, slot: Callable[[str], Any], *, hasty: bool, **_: object) -> bytes:
+        with slot(url):
+            found.append((hasty, next(speed for speed in Speed if places.taken(speed))))
+        out = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(out, "JPEG")
+        return out.getvalue()
+
+    monkeypatch.setattr(module, "download", download)
+    monkeypatch.setattr(module, "host_limiter", lambda: limiter)
+    monkeypatch.setattr(module, "is_published", lambda *_: False)
+    return found
+
+
+def fetch(monkeypatch: pytest.MonkeyPatch, attempts: dict[str, int] | None = None) -> None:
+    """Fetch the only source of a job, whose message has failed so often before."""
+    options = {ATTEMPTS: attempts or {}}
+    message: dramatiq.Message[None] = dramatiq.Message("fetch", "fetch_image", (), {}, options)
+    monkeypatch.setattr(CurrentMessage, "get_current_message", lambda: message)
+    payload = {"image_url": COVER, "postback_url": "https://receiver.example/hook"}
+    job = Job.accept(payload, job_id="1", own_queues=get_settings().own_queues, stage_payload=lambda _: "")
+    assert module.fetch(job, job.sources[0]).due == "resize"
+
+
+def test_the_first_attempt_is_hasty(asked: list[tuple[bool, Speed]], monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch(monkeypatch)
+    assert asked == [(True, Speed.UNKNOWN)]
+
+
+def test_trouble_of_our_own_is_no_reason_for_patience(
+    asked: list[tuple[bool, Speed]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch(monkeypatch, {"service": 3})
+    assert asked == [(True, Speed.UNKNOWN)]
+
+
+def test_later_attempts_are_patient_in_a_place_for_slow_hosts(
+    asked: list[tuple[bool, Speed]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch(monkeypatch, {"source": 1})
+    assert asked == [(False, Speed.SLOW)]
+
+
+def test_without_retries_the_only_attempt_is_patient(
+    asked: list[tuple[bool, Speed]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FETCH_RETRY_DELAYS", ",")
+    lazy.forget()
+    fetch(monkeypatch)
+    assert asked == [(False, Speed.SLOW)]
