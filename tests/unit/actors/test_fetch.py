@@ -56,7 +56,7 @@ def fetch(monkeypatch: pytest.MonkeyPatch, attempts: dict[str, int] | None = Non
     message: dramatiq.Message[None] = dramatiq.Message("fetch", "fetch_image", (), {}, options)
     monkeypatch.setattr(CurrentMessage, "get_current_message", lambda: message)
     payload = {"image_url": COVER, "postback_url": "https://receiver.example/hook"}
-    job = Job.accept(payload, job_id="1", own_queues=get_settings().own_queues, stage_payload=lambda _: "")
+    job = Job.accept(payload, job_id="1", settings=get_settings(), stage_payload=lambda _: "")
     assert module.fetch(job, job.sources[0]).due == "resize"
 
 
