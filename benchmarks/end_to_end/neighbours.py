@@ -49,6 +49,9 @@ SIDE, GIANT = 1400, 10_000
 #: The promise on the p95 beside a neighbour: at most this multiple of that alone, or this many seconds more.
 TIMES, MORE = 2.0, 0.5
 
+#: The promise on the memory of the process that fetches (docs/deploying.md).
+FETCH_BYTES = 1_000_000_000
+
 #: The same beside giants, which need the cores for themselves.
 MORE_BESIDE_GIANTS = 1.5
 
@@ -67,7 +70,8 @@ class Neighbour:
         jobs: the number of its jobs.
         hosts: the number of its hosts.
         answer: how its servers answer; None if it has none.
-        more: how much the p95 of the others may grow in seconds.
+        more: how much the p95 of the others may grow in seconds. It is infinite where the servers, which run on the
+            same cores, need them for themselves.
         must_end: whether its own jobs must end too.
     """
 
@@ -95,7 +99,7 @@ NEIGHBOURS = {
     "hang": Neighbour("96 sources that hang, each its own host", 96, 96, hang),
     "drip": Neighbour("96 sources that drip, each its own host", 96, 96, drip),
     "giants": Neighbour("30 progressive JPEGs of 100 megapixels", 30, more=MORE_BESIDE_GIANTS, must_end=True),
-    "large": Neighbour("96 sources of 50 MB, each its own host", 96, 96, flood(50_000_000), more=MORE_BESIDE_GIANTS),
+    "large": Neighbour("96 sources of 50 MB, each its own host", 96, 96, flood(50_000_000), more=inf),
 }
 
 
@@ -196,7 +200,9 @@ class Row:
         limit = self.alone.p95 + self.neighbour.more
         if not self.neighbour.must_end:
             limit = max(limit, TIMES * self.alone.p95)
-        return self.beside.p95 <= limit and (self.ended == self.neighbour.jobs or not self.neighbour.must_end)
+        is_quick = self.beside.p95 <= limit
+        all_ended = self.ended == self.neighbour.jobs or not self.neighbour.must_end
+        return is_quick and all_ended and self.beside.fetch_bytes <= FETCH_BYTES
 
     def cells(self) -> list[str]:
         """Return its line of the table."""
