@@ -79,7 +79,7 @@ class SQSBroker(upstream.SQSBroker):
         self.clock = clock or Clock()
         self.rng = rng or random.Random()  # noqa: S311 - no secret is drawn
         self.loop = loop
-        self.in_hand = InHand()
+        self.in_hand = InHand(self.clock.monotonic)
         self.queues = Queues(namespace, client, queues, quarantine or {})
         self.sender = Sender(
             self.queues,
@@ -87,7 +87,7 @@ class SQSBroker(upstream.SQSBroker):
             self.encoder,
             self.clock,
             oversize=oversize,
-            expected=lambda: self.in_hand.working,
+            expected=lambda: self.in_hand.expected_sends,
             window=window,
         )
         self.queue_names: set[str] = set()  # hooks of the middleware may declare queues

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
-#: Seconds to wait after a receive that fills less than half of a batch. Messages that trickle in then share a request.
-#: A message that arrives during a long poll is still received at once.
+#: Seconds to wait after a receive that fills less than half of a batch, while the process is busy. Messages that arrive
+#: quickly then share a request.
 PARTIAL_BATCH_PAUSE = 0.1
 
 #: Seconds that `close` waits for pending deletes. Messages whose delete is not confirmed are redelivered.
@@ -245,7 +245,9 @@ class SQSConsumer(dramatiq.Consumer):
             self._end_turn(found=bool(received))
         if not self._send_transfers():
             return self._backoff.next()
-        return PARTIAL_BATCH_PAUSE if 0 < admitted < min(room, MAX_BATCH) / 2 else 0.0
+        asked = min(room, MAX_BATCH)
+        self._in_hand.pace.received(admitted, asked)
+        return PARTIAL_BATCH_PAUSE if 0 < admitted < asked / 2 and self._in_hand.pace.is_busy else 0.0
 
     def _ask(self, room: int) -> Sequence[MessageTypeDef] | None:
         """Make one request; returns the messages, or None if it failed."""

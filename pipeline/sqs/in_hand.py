@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
@@ -44,6 +45,44 @@ class LaneQueue(PriorityQueue[Any]):
         if not (bulk or self.live):
             self._on_live_empty()
         return item
+
+
+#: Messages a second from which batches wait for company. A message every 40 ms gives a batch within `BATCH_WINDOW`
+#: three; below that rate, waiting would cost more time than it saves requests.
+BUSY_RATE = 25.0
+
+#: Seconds over which the rate is measured, and for which a receive that came back full counts.
+BUSY_WINDOW = 2.0
+
+
+class Pace:
+    """How fast messages arrive. Batches wait for company only while that is free: while there is a backlog anyway.
+
+    There is one while a receive returns as many messages as it asked for. The stages after the busiest one never see
+    that, but they see messages arrive at its rate.
+
+    Args:
+        clock: Returns monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._arrived: deque[float] = deque(maxlen=int(BUSY_RATE * BUSY_WINDOW))
+        self._full_at = -BUSY_WINDOW
+
+    def received(self, count: int, asked: int) -> None:
+        """Count the messages of a receive that asked for so many."""
+        now = self._clock()
+        self._arrived.extend([now] * count)
+        if count >= asked > 1:
+            self._full_at = now
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether batches may wait."""
+        since = self._clock() - BUSY_WINDOW
+        arrived = self._arrived
+        return self._full_at > since or (len(arrived) == arrived.maxlen and arrived[0] > since)
 
 
 class Solo:
@@ -129,9 +168,11 @@ class InHand:
         solo: The permission to have a quarantined message in hand.
         work_queue: The messages that wait for a thread, once the worker has booted.
         stopping: Set once the process is told to stop.
+        pace: How fast messages arrive.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.pace = Pace(clock)
         self.consumers: list[Consuming] = []
         self.solo = Solo(self._wake_quarantine)
         self.work_queue: LaneQueue | None = None
@@ -150,6 +191,11 @@ class InHand:
     def working(self) -> int:
         """How many messages threads are working on. Each may soon lead to another send."""
         return len(self._working)
+
+    @property
+    def expected_sends(self) -> int:
+        """How many sends a batch should wait for: those of all messages in work, but only while that is free."""
+        return self.working if self.pace.is_busy else 0
 
     @property
     def has_live_waiting(self) -> bool:

@@ -26,9 +26,9 @@ from pipeline.sqs.wire import MAX_BATCH, describe
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-#: Seconds that deletes wait for a full batch. A crash in that time redelivers finished messages, which is harmless if
-#: actors are idempotent.
-DELETE_WAIT = 1.0
+#: Seconds that deletes wait for a full batch. That delays nobody. A crash in that time redelivers finished messages,
+#: which is harmless if actors are idempotent.
+DELETE_WAIT = 3.0
 
 #: Seconds after which the lease of a message in progress is no longer extended, so that another worker takes over if
 #: its actor hangs.

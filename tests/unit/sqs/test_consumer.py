@@ -11,8 +11,9 @@ import pytest
 from pipeline.errors import RetryableError
 from pipeline.sqs.admission import GIVE_UP_AT, QUARANTINE_AT
 from pipeline.sqs.broker import SQSBroker
-from pipeline.sqs.consumer import SQSConsumer
-from pipeline.sqs.leases import MAX_LEASE, MAX_UNDELETED
+from pipeline.sqs.consumer import PARTIAL_BATCH_PAUSE, SQSConsumer
+from pipeline.sqs.in_hand import BUSY_WINDOW
+from pipeline.sqs.leases import DELETE_WAIT, MAX_LEASE, MAX_UNDELETED, Lease
 from pipeline.sqs.message import SQSMessage
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES, MAX_RECEIVES, Queue
 from pipeline.sqs.settlement import Delete
@@ -96,7 +97,7 @@ def sent_to(sqs: ScriptedSQS, queue: str) -> list[Entry]:
 
 def delete_all(consumer: SQSConsumer, clock: MovedClock) -> None:
     consumer.leases.step()
-    clock.now += 1
+    clock.now += DELETE_WAIT
     consumer.leases.step()
 
 
@@ -395,3 +396,55 @@ def test_a_closed_consumer_releases_and_deletes_at_once(broker, sqs) -> None:
     consumer.leases.step()
     assert (sqs.handles(CHANGE), sqs.handles(DELETE)) == ([["handle of b"]], [["handle of a"]])
     assert broker.in_hand.consumers == []
+
+
+def receive(consumer: SQSConsumer, sqs: ScriptedSQS, clock: MovedClock, count: int) -> float | None:
+    """Receive so many new messages, and end them; returns how long the consumer pauses."""
+    for n in range(count):
+        arrive(sqs, f"{clock.now} {n}")
+    wait = consumer.step()
+    for each in took(consumer):
+        consumer.leases.complete(each.lease)
+    return wait
+
+
+class TestPace:
+    """Batches wait for company only while there is a backlog anyway."""
+
+    def test_messages_that_trickle_in_wait_for_none(self, broker, sqs, clock) -> None:
+        # Given 20 messages a second for a while, some of them together, and eight in work
+        consumer = broker.consume("work", prefetch=32)
+        for _ in range(100):
+            clock.now += 0.1
+            # Then each receive follows at once, and no send waits.
+            assert receive(consumer, sqs, clock, 2) == 0
+            assert broker.in_hand.expected_sends == 0
+
+    def test_a_receive_that_comes_back_full_shows_a_backlog(self, broker, sqs, clock) -> None:
+        # Given a receive that returned ten messages, and three in work
+        consumer = broker.consume("work", prefetch=32)
+        assert receive(consumer, sqs, clock, 10) == 0
+        for n in range(3):
+            broker.in_hand.begin(Lease(str(n), "", 0, 0))
+        # Then the receives after it leave time for a batch, and sends wait for all in work,
+        clock.now += 0.05
+        assert receive(consumer, sqs, clock, 1) == PARTIAL_BATCH_PAUSE
+        assert broker.in_hand.expected_sends == 3
+        # until no receive has come back full for a while.
+        clock.now += BUSY_WINDOW
+        assert receive(consumer, sqs, clock, 1) == 0
+        assert broker.in_hand.expected_sends == 0
+
+    def test_so_do_messages_that_arrive_quickly(self, broker, sqs, clock) -> None:
+        # Given messages that arrive three at a time, forty a second
+        consumer = broker.consume("work", prefetch=32)
+        for _ in range(20):
+            clock.now += 0.075
+            wait = receive(consumer, sqs, clock, 3)
+        # Then there is a backlog somewhere, although no receive comes back full.
+        assert wait == PARTIAL_BATCH_PAUSE
+        # When they arrive slowly again, then no receive waits.
+        for _ in range(20):
+            clock.now += 0.2
+            wait = receive(consumer, sqs, clock, 3)
+        assert wait == 0

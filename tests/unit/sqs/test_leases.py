@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from pipeline.sqs.leases import MAX_LEASE, MAX_UNDELETED, Lease, LeasedQueue, Leases
+from pipeline.sqs.leases import DELETE_WAIT, MAX_LEASE, MAX_UNDELETED, Lease, LeasedQueue, Leases
 from tests.support.scripted_sqs import (
     MovedClock,
     ScriptedSQS,
@@ -71,17 +71,17 @@ def test_a_failed_extension_is_retried_soon(leases, sqs, clock) -> None:
     assert leases.step() == 3
 
 
-def test_deletes_wait_a_second_for_a_full_batch(leases, sqs, clock) -> None:
+def test_deletes_wait_a_moment_for_a_full_batch(leases, sqs, clock) -> None:
     held = [add(leases, str(n)) for n in range(12)]
     for lease in held[:9]:
         leases.complete(lease)
-    assert leases.step() == 1
+    assert leases.step() == DELETE_WAIT
     assert sqs.of(DELETE) == []
     leases.complete(held[9])
     leases.step()
     assert [len(batch) for batch in sqs.of(DELETE)] == [10]
     leases.complete(held[10])
-    clock.now += 1
+    clock.now += DELETE_WAIT
     leases.step()
     assert [len(batch) for batch in sqs.of(DELETE)] == [10, 1]
 
@@ -89,12 +89,12 @@ def test_deletes_wait_a_second_for_a_full_batch(leases, sqs, clock) -> None:
 def test_leases_are_extended_before_anything_is_released_or_deleted(leases, sqs, clock) -> None:
     # Given a lease to be extended, while others are released and deleted
     add(leases, "in progress")
-    clock.now += 14
+    clock.now += 15 - DELETE_WAIT
     released, done = add(leases, "released"), add(leases, "done")
     leases.release([released])
     leases.complete(done)
     # When all are due
-    clock.now += 1
+    clock.now += DELETE_WAIT
     leases.step()
     # Then the extension is the first request, because the others may take half a minute each.
     assert [(name, entries[0]["ReceiptHandle"]) for name, entries in sqs.requests] == [
@@ -124,7 +124,7 @@ def test_a_finished_message_that_is_delivered_again_is_deleted_again_and_not_run
     # Given a finished message whose delete fails
     leases.complete(add(leases, "a"))
     sqs.answers[DELETE] = fail
-    pass_time(leases, clock, 2)
+    pass_time(leases, clock, 2 * DELETE_WAIT)
     # When SQS delivers it again
     assert leases.add("a", "newer handle") is None
     # Then the delete uses the newer handle.
@@ -143,7 +143,7 @@ def test_a_message_delivered_again_during_its_delete_is_deleted_once_more(leases
         return confirm(entries)
 
     sqs.answers[DELETE] = deliver_again
-    pass_time(leases, clock, 5)
+    pass_time(leases, clock, 15)
     assert sqs.handles(DELETE) == [["handle of a"], ["newer handle"]]
 
 
@@ -151,7 +151,7 @@ def test_a_message_in_progress_that_is_delivered_again_is_not_run_twice(leases, 
     lease = add(leases, "a")
     assert leases.add("a", "newer handle") is None
     leases.complete(lease)
-    pass_time(leases, clock, 2)
+    pass_time(leases, clock, 2 * DELETE_WAIT)
     assert sqs.handles(DELETE) == [["newer handle"]]
 
 
@@ -159,7 +159,7 @@ def test_a_message_in_progress_that_is_delivered_again_is_not_run_twice(leases, 
 def test_a_delete_that_is_not_confirmed_is_retried(leases, sqs, clock, answer) -> None:
     leases.complete(add(leases, "a"))
     sqs.answers[DELETE] = answer
-    pass_time(leases, clock, 2)
+    pass_time(leases, clock, 2 * DELETE_WAIT)
     assert not leases.is_idle
     sqs.answers[DELETE] = confirm
     pass_time(leases, clock, 15)
@@ -212,7 +212,7 @@ def test_a_lease_whose_message_is_being_settled_is_kept_at_any_age(leases, sqs, 
     # Then its lease is still extended, and the message is deleted in the end.
     assert not lease.is_lost
     leases.complete(lease)
-    pass_time(leases, clock, 2)
+    pass_time(leases, clock, 2 * DELETE_WAIT)
     assert sqs.handles(DELETE) == [["handle of a"]]
 
 
