@@ -47,12 +47,12 @@ class LaneQueue(PriorityQueue[Any]):
         return item
 
 
-#: Messages a second from which batches wait for company. A message every 40 ms gives a batch within `BATCH_WINDOW`
-#: three; below that rate, waiting would cost more time than it saves requests.
-BUSY_RATE = 25.0
+#: Messages a second from which batches wait for company: a wait of 0.1 s then brings three. At lower rates, waiting
+#: would cost more time than it saves requests.
+BUSY_RATE = 30.0
 
 #: Seconds over which the rate is measured, and for which a receive that came back full counts.
-BUSY_WINDOW = 2.0
+BUSY_WINDOW = 1.0
 
 
 class Pace:
