@@ -436,11 +436,11 @@ class TestPace:
         assert broker.in_hand.expected_sends == 0
 
     def test_so_do_messages_that_arrive_quickly(self, broker, sqs, clock) -> None:
-        # Given messages that arrive three at a time, forty a second
+        # Given messages that arrive four at a time, forty a second
         consumer = broker.consume("work", prefetch=32)
         for _ in range(20):
-            clock.now += 0.075
-            wait = receive(consumer, sqs, clock, 3)
+            clock.now += PARTIAL_BATCH_PAUSE
+            wait = receive(consumer, sqs, clock, 4)
         # Then there is a backlog somewhere, although no receive comes back full.
         assert wait == PARTIAL_BATCH_PAUSE
         # When they arrive slowly again, then no receive waits.
