@@ -14,6 +14,7 @@ from dramatiq.worker import WorkerThread
 
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.consumer import SQSConsumer
+from pipeline.sqs.leases import DELETE_WAIT
 from pipeline.sqs.settlement import Delete, Enqueue, Plan, Release
 from pipeline.sqs.wire import encode
 from tests.support.scripted_sqs import MovedClock, ScriptedSQS, StillLoop, confirm, unreachable
@@ -68,7 +69,7 @@ class Rig:
         thread.work_queue.unfinished_tasks = 1
         thread.process_message(self.message)
         self.consumer.leases.step()
-        self.clock.now += 1
+        self.clock.now += DELETE_WAIT
         self.consumer.leases.step()
 
     @property
