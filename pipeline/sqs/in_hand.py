@@ -202,11 +202,6 @@ class InHand:
         """Whether a live message is waiting for a thread of this process."""
         return self.work_queue is not None and self.work_queue.live > 0
 
-    @property
-    def lease_count(self) -> int:
-        """How many messages this process leases."""
-        return sum(len(consumer.leases) for consumer in list(self.consumers))
-
     def stop(self) -> None:
         """Receive and start nothing more, and release at once what no thread has started."""
         self.stopping.set()

@@ -15,7 +15,8 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from dramatiq.logging import get_logger
 
@@ -134,11 +135,6 @@ class Leases:
             return not (self._held or self._done or self._released or self._requests)
 
     @property
-    def has_undeleted(self) -> bool:
-        """Whether a finished message may still be redelivered, because SQS has not confirmed its delete."""
-        return bool(self._done or self._requests)
-
-    @property
     def has_too_many_undeleted(self) -> bool:
         """Whether so many deletes are pending that no more messages should be received."""
         return len(self._done) >= MAX_UNDELETED
@@ -176,8 +172,7 @@ class Leases:
                 return
             self._done[lease.message_id] = self._held.pop(lease.message_id)
             if len(self._done) == 1:
-                wait = 0.0 if self._closing else min(self._queue.delete_wait, self._queue.visibility / 15)
-                self._delete_at = self._clock.monotonic() + wait
+                self._delete_at = self._clock.monotonic() + self._delete_wait
             due = 0.0 if self._has_full_batch else self._delete_at
         self._due_at(due)
         self._freed()
@@ -202,14 +197,21 @@ class Leases:
         self._due_at(0.0)
 
     def step(self) -> float | None:
-        """Extend, release and delete what is due; returns the seconds until something is due again."""
+        """Extend what is due, then release and delete one batch each; returns the seconds until something is due again.
+
+        A request may take half a minute while SQS fails, and extensions must never wait for many of them.
+        """
         self._extend_due()
-        self._release_all()
-        if self._is_delete_due():
-            self._delete_done()
+        self._release_batch()
+        if self._done and (self._has_full_batch or self._clock.monotonic() >= self._delete_at):
+            self._delete_batch()
         with self._lock:
             due = [lease.extend_at for lease in (*self._held.values(), *self._done.values())]
-            self._due = min([*due, self._delete_at if self._done else math.inf, 0.0 if self._released else math.inf])
+            if self._released or self._has_full_batch:
+                due.append(0.0)
+            elif self._done:
+                due.append(self._delete_at)
+            self._due = min(due, default=math.inf)
         return None if self._due == math.inf else max(0.0, self._due - self._clock.monotonic())
 
     def _due_at(self, due: float) -> None:
@@ -225,51 +227,52 @@ class Leases:
         """Extend leases after a third of their visibility timeout, and lose the leases of actors that hang."""
         now = self._clock.monotonic()
         with self._lock:
-            due = [lease for lease in self._held.values() if lease.extend_at <= now]
-            hanging = [lease for lease in due if now - lease.since >= MAX_LEASE and not lease.is_settling]
-            due = [lease for lease in due if lease not in hanging]
-            due += [lease for lease in self._done.values() if lease.extend_at <= now]
+            due = [lease for lease in (*self._held.values(), *self._done.values()) if lease.extend_at <= now]
+            hanging = [
+                lease for lease in due if lease in self and not lease.is_settling and now - lease.since >= MAX_LEASE
+            ]
             for lease in due:
                 lease.extend_at = now + self._queue.visibility / 15  # retries soon if this attempt fails
         self._lose(hanging)
-        changed, stale = self._change_visibility([(lease, self._queue.visibility) for lease in due])
-        for lease in changed:
-            lease.extend_at = now + self._queue.visibility / 3
-        self._lose(stale)
+        due = [lease for lease in due if not lease.is_lost]
+        for place in range(0, len(due), MAX_BATCH):
+            batch = [(lease, self._queue.visibility) for lease in due[place : place + MAX_BATCH]]
+            extended, stale = self._change_visibility(batch)
+            for lease in extended:
+                lease.extend_at = now + self._queue.visibility / 3
+            self._lose(stale)
 
-    def _release_all(self) -> None:
+    def _release_batch(self) -> None:
         with self._lock:
-            released, self._released = self._released, []
-            self._requests += len(released)
-        self._change_visibility(released)
-        with self._lock:
-            self._requests -= len(released)
-        if released:
+            batch, self._released = self._released[:MAX_BATCH], self._released[MAX_BATCH:]
+            self._requests = len(batch)
+        if batch:
+            self._change_visibility(batch)
+            self._requests = 0
             self._freed()
 
-    def _is_delete_due(self) -> bool:
-        return bool(self._done) and (self._has_full_batch or self._clock.monotonic() >= self._delete_at)
-
-    def _delete_done(self) -> None:
-        """Delete finished messages. A message that SQS does not confirm, nor reports as stale, is deleted later."""
+    def _delete_batch(self) -> None:
+        """Delete finished messages. A message that SQS neither confirms nor reports as stale is deleted later."""
         with self._lock:
-            done = list(self._done.values())
-        is_complete = True
-        for batch in _batches(done):
-            deleted, stale = self._request("delete_message_batch", batch, [{} for _ in batch])
-            ended = {*deleted, *stale}
-            with self._lock:
-                for lease, handle in batch:
-                    if lease in ended and lease.handle == handle and self._done.get(lease.message_id) is lease:
-                        del self._done[lease.message_id]
-            is_complete &= len(ended) == len(batch)
+            batch = list(islice(self._done.values(), MAX_BATCH))
+        deleted, stale = self._request("delete_message_batch", [(lease, {}) for lease in batch])
+        ended = {*deleted, *stale}
         with self._lock:
-            if is_complete:
+            for lease in batch:
+                if self._done.pop(lease.message_id, None) and lease not in ended:
+                    self._done[lease.message_id] = lease  # after the others
+            if len(ended) == len(batch):
                 self._backoff.reset()
-                self._delete_at = self._clock.monotonic() + self._queue.delete_wait
+                wait = self._delete_wait
             else:
-                self._delete_at = self._clock.monotonic() + self._backoff.next()
+                wait = self._backoff.next()
+            self._delete_at = self._clock.monotonic() + wait
         self._freed()
+
+    @property
+    def _delete_wait(self) -> float:
+        # A short visibility timeout needs a shorter wait, because leases are extended only after it.
+        return 0.0 if self._closing else min(self._queue.delete_wait, self._queue.visibility / 15)
 
     def _lose(self, leases: Sequence[Lease]) -> None:
         """Forget leases that are too old or stale, and leave their messages to other workers."""
@@ -287,44 +290,29 @@ class Leases:
         self._freed()
 
     def _change_visibility(self, changes: Sequence[tuple[Lease, int]]) -> tuple[list[Lease], list[Lease]]:
-        """Set visibility timeouts; returns the leases that SQS changed, and the leases with stale handles."""
-        seconds = dict(changes)
-        changed: list[Lease] = []
-        stale: list[Lease] = []
-        for batch in _batches([lease for lease, _ in changes]):
-            timeouts = [{"VisibilityTimeout": seconds[lease]} for lease, _ in batch]
-            confirmed, refused = self._request("change_message_visibility_batch", batch, timeouts)
-            changed += confirmed
-            stale += refused
-        return changed, stale
+        changed = [(lease, {"VisibilityTimeout": seconds}) for lease, seconds in changes]
+        return self._request("change_message_visibility_batch", changed)
 
     def _request(
-        self, operation: str, batch: Sequence[tuple[Lease, str]], more: Sequence[dict[str, Any]]
+        self, operation: str, batch: Sequence[tuple[Lease, dict[str, int]]]
     ) -> tuple[list[Lease], list[Lease]]:
-        """Make one request for a batch of leases with their handles.
+        """Make one request for a batch of leases.
 
         Returns:
-            The leases that SQS confirms, and the leases whose handle it reports as stale. If it is another process that
-            received the message meanwhile, SQS blames the sender. A lease may be in neither list.
+            The leases that SQS confirms, and the leases whose handle it reports as stale, by blaming the sender. A
+            lease may be in neither list, for example if its message was received again meanwhile.
         """
-        entries = [
-            {"Id": str(place), "ReceiptHandle": handle, **more[place]} for place, (_, handle) in enumerate(batch)
-        ]
+        handles = [lease.handle for lease, _ in batch]
+        entries = [{"Id": str(place), "ReceiptHandle": handles[place], **more} for place, (_, more) in enumerate(batch)]
         try:
-            request = getattr(self._queue.client(), operation)
-            response = request(QueueUrl=self._queue.url(), Entries=entries)
+            response = getattr(self._queue.client(), operation)(QueueUrl=self._queue.url(), Entries=entries)
         except Exception as error:  # from boto3 or a parser below it
             self.logger.warning("%s: %s failed (%s).", self._queue.name, operation, describe(error))
             return [], []
-        confirmed = [batch[int(success["Id"])] for success in response.get("Successful", [])]
-        refused = [batch[int(failure["Id"])] for failure in response.get("Failed", []) if failure["SenderFault"]]
-        return (
-            [lease for lease, _ in confirmed],
-            [lease for lease, handle in refused if lease.handle == handle],  # a newer handle may be good
-        )
+        confirmed = [int(success["Id"]) for success in response.get("Successful", [])]
+        refused = [int(failure["Id"]) for failure in response.get("Failed", []) if failure["SenderFault"]]
 
+        def still(places: list[int]) -> list[Lease]:
+            return [batch[place][0] for place in places if batch[place][0].handle == handles[place]]
 
-def _batches(leases: Sequence[Lease]) -> list[list[tuple[Lease, str]]]:
-    """Return leases with their current handles, in lists that each fit into one request."""
-    pairs = [(lease, lease.handle) for lease in leases]
-    return [pairs[place : place + MAX_BATCH] for place in range(0, len(pairs), MAX_BATCH)]
+        return still(confirmed), still(refused)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -275,3 +276,26 @@ def test_the_stepping_thread_is_woken_only_for_what_is_due_earlier(sqs, clock) -
     for lease in held:
         leases.complete(lease)
     assert len(woken) == 2
+
+
+def test_extensions_never_wait_for_many_slow_deletes(leases, sqs, clock) -> None:
+    # Given a message in progress, many finished ones, and an SQS that takes 20 s for each delete
+    add(leases, "in progress")
+    for n in range(100):
+        leases.complete(add(leases, str(n)))
+    extended: list[float] = [clock.now]
+
+    def slowly(entries):
+        clock.now += 20
+        return confirm(entries)
+
+    def note(entries):
+        extended.extend(clock.now for entry in entries if entry["ReceiptHandle"] == "handle of in progress")
+        return confirm(entries)
+
+    sqs.answers |= {DELETE: slowly, CHANGE: note}
+    # When they are deleted
+    while len(sqs.of(DELETE)) < 10:
+        leases.step()
+    # Then the message in progress stayed hidden all the time.
+    assert max(later - earlier for earlier, later in pairwise(extended)) < 45
