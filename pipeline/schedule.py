@@ -143,5 +143,6 @@ HOST_ZONE = _HostZone()
 
 def _moments_of(wall: datetime) -> list[datetime]:
     """Return the moments, in UTC, at which the host's clock shows `wall`: none if it skips it, two if it repeats it."""
-    moments = {wall.replace(tzinfo=HOST_ZONE, fold=fold).astimezone(UTC) for fold in (0, 1)}
-    return sorted(each for each in moments if each.astimezone(HOST_ZONE).replace(tzinfo=None) == wall)
+    shown = wall.replace(tzinfo=UTC)
+    offsets = {_offset(shown - PROBE), _offset(shown + PROBE)}
+    return sorted(shown - offset for offset in offsets if _offset(shown - offset) == offset)
