@@ -19,6 +19,15 @@ from pipeline.dashboard.auth import Access
 from pipeline.settings import get_settings
 from tests.support.waiting import wait_for
 
+TOKEN = "a token of 24 characters"
+HUSH = "hush-9f3b"
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
 
 @dataclass
 class Site:

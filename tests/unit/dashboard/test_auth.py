@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import http.client
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -16,65 +14,12 @@ from typer.testing import CliRunner
 
 from pipeline.cli.app import app as command_line
 from pipeline.clients import lazy, mongo
-from pipeline.dashboard import auth, connections
 from pipeline.dashboard.auth import COOKIE, MAX_FORM, Access, is_loopback
-from pipeline.dashboard.sessions import MAX_SESSIONS, MAX_WRONG_TOKENS, SESSION, WINDOW, Sessions, Throttle
+from pipeline.dashboard.sessions import MAX_WRONG_TOKENS, WINDOW
 from pipeline.errors import SettingsError
-from pipeline.settings import Settings, get_settings
-from tests.support.dashboard import Page, Site, serving
+from pipeline.settings import get_settings
+from tests.support.dashboard import HUSH, TOKEN, Page, Site, closed_port, serving
 from tests.support.waiting import wait_for
-
-TOKEN = "a token of 24 characters"
-HUSH = "hush-9f3b"
-
-
-@pytest.fixture(scope="module")
-def nothing_behind() -> Iterator[pytest.MonkeyPatch]:
-    """Set an AWS endpoint where nothing listens, and secrets."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        for name in [*Settings.model_fields, "environment"]:
-            monkeypatch.delenv(name.upper(), raising=False)
-        monkeypatch.setattr(auth, "WRONG_TOKEN_DELAY", 0)
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{closed_port()}",
-            "AWS_ACCESS_KEY_S3": "key",
-            "AWS_SECRET_KEY_S3": f"{HUSH}-s3",
-            "AWS_ACCESS_KEY_SQS": "key",
-            "AWS_SECRET_KEY_SQS": f"{HUSH}-sqs",
-            "POSTBACK_SECRET_KEY": f"{HUSH}-postback",
-        }.items():
-            monkeypatch.setenv(name, value)
-        lazy.forget()
-        yield monkeypatch
-    lazy.forget()
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
-
-
-@pytest.fixture(scope="module")
-def site(nothing_behind: pytest.MonkeyPatch) -> Iterator[Site]:
-    """Run a dashboard without a token."""
-    with serving() as site:
-        yield site
-
-
-@pytest.fixture(scope="module")
-def locked_site(nothing_behind: pytest.MonkeyPatch) -> Iterator[Site]:
-    """Run a dashboard with a token."""
-    with serving(Access.for_host("127.0.0.1", SecretStr(TOKEN))) as site:
-        yield site
-
-
-@pytest.fixture
-def locked(locked_site: Site) -> Site:
-    """The dashboard with a token, which has forgotten the wrong tokens of earlier tests."""
-    locked_site.access.throttle._windows.clear()
-    return locked_site
-
 
 # The host name.
 
@@ -202,20 +147,6 @@ def test_forged_cookies_are_refused(locked: Site) -> None:
     assert locked.get("/", Cookie=f"{COOKIE}={good}").status_code == 200
 
 
-def test_sessions_expire_and_their_number_is_limited() -> None:
-    now = [0.0]
-    sessions = Sessions(lambda: now[0])
-    first = sessions.begin()
-    now[0] = SESSION - 1
-    assert sessions.is_valid(first)
-    second = sessions.begin()
-    now[0] = SESSION
-    assert [sessions.is_valid(each) for each in (first, second)] == [False, True]
-    for _ in range(MAX_SESSIONS):
-        last = sessions.begin()
-    assert [sessions.is_valid(each) for each in (second, last)] == [False, True]
-
-
 @pytest.mark.parametrize("way", ["login", "bearer"])
 def test_guesses_are_logged_and_throttled(locked: Site, caplog: pytest.LogCaptureFixture, way: str) -> None:
     def guess(token: str) -> requests.Response:
@@ -234,17 +165,6 @@ def test_guesses_are_logged_and_throttled(locked: Site, caplog: pytest.LogCaptur
     assert "guess" not in caplog.text
     # and sessions go on.
     assert locked.get("/", Cookie=f"{COOKIE}={session}").status_code == 200
-
-
-def test_wrong_tokens_are_forgotten_and_count_for_their_address_alone() -> None:
-    now = [0.0]
-    throttle = Throttle(lambda: now[0])
-    for _ in range(MAX_WRONG_TOKENS):
-        throttle.failed("2001:db8::1")
-    assert throttle.wait_for("2001:db8::2") == WINDOW  # the same network of 64 bits
-    assert throttle.wait_for("2001:db8:0:1::1") == throttle.wait_for("10.0.0.1") == 0
-    now[0] = WINDOW
-    assert throttle.wait_for("2001:db8::1") == 0
 
 
 def test_programs_may_send_the_token_as_a_bearer(locked: Site) -> None:
@@ -316,73 +236,6 @@ def test_a_form_that_is_too_large_or_without_a_length_is_refused(site: Site) -> 
     connection.request("POST", "/submit", body=iter([b"url=x"]), encode_chunked=True)
     assert connection.getresponse().status == 403
     connection.close()
-
-
-@pytest.mark.parametrize("path", ["/login", "/submit", "/nowhere"])
-def test_a_chunked_body_is_refused_unread_before_any_login(
-    locked: Site, monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
-    monkeypatch.setattr(connections, "LINGER", 0.1)
-    # Given a client that has announced a short form, and then sends one without end in chunks
-    with socket.create_connection(("127.0.0.1", locked.port), timeout=10) as client:
-        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
-        client.sendall(head.encode())
-        client.sendall(b"ffffff\r\nurl=")
-        # Then it is refused, and the connection is closed without reading on.
-        answer = all_from(client)
-    assert answer.split()[1] == b"403"
-
-
-def test_a_form_that_does_not_arrive_is_given_up(locked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth, "BODY_TIMEOUT", 0.1)
-    with socket.create_connection(("127.0.0.1", locked.port), timeout=10) as client:
-        client.sendall(b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50\r\n" + FORM + b"token=")
-        answer = all_from(client)
-        assert answer.split()[1] == b"408", answer
-
-
-@pytest.mark.parametrize(
-    "first", [b"", b"GET / HTTP/1.1\r\nHost:", b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /"]
-)
-def test_a_connection_without_a_request_is_closed(locked: Site, monkeypatch: pytest.MonkeyPatch, first: bytes) -> None:
-    monkeypatch.setattr(connections, "HEADER_TIMEOUT", 0.1)
-    with socket.create_connection(("127.0.0.1", locked.port), timeout=10) as client:
-        client.sendall(first)
-        assert client.makefile("rb").read().count(b"HTTP/1.1 200") == first.count(b"/livez")
-
-
-def test_the_number_of_connections_is_limited(
-    nothing_behind: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 2)
-    with serving() as site:
-        with ExitStack() as held:
-            for _ in range(2):
-                client = held.enter_context(socket.create_connection(("127.0.0.1", site.port), timeout=10))
-                client.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-                assert client.recv(12) == b"HTTP/1.1 200"
-            third = held.enter_context(socket.create_connection(("127.0.0.1", site.port), timeout=10))
-            assert third.recv(1) == b""
-        wait_for(lambda: can_connect(site))
-
-
-FORM = b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
-
-
-def all_from(client: socket.socket) -> bytes:
-    """Return what a server sends until it closes the connection, perhaps while data from us is still unread."""
-    received = b""
-    with suppress(ConnectionResetError):
-        while data := client.recv(65536):
-            received += data
-    return received
-
-
-def can_connect(site: Site) -> bool:
-    try:
-        return site.get("/livez").status_code == 200
-    except requests.ConnectionError:
-        return False
 
 
 def test_a_form_with_a_file_is_refused(site: Site) -> None:

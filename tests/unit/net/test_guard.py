@@ -21,12 +21,11 @@ import urllib3.util.connection
 from pipeline.clients import lazy
 from pipeline.errors import NoConnection, PermanentError, PipelineError, Retry
 from pipeline.net.download import download
-from pipeline.net.guard import NOT_PUBLIC, Address, Budget, Reach
+from pipeline.net.guard import NOT_PUBLIC, Budget
 from pipeline.net.http_errors import http_errors, shown
-from pipeline.net.notifications import postback
 from pipeline.net.session import fetch_session
-from pipeline.settings import get_settings
 from tests.support.untrusted_servers import Remote, always, answer, dns, internet, remote, settings
+from tests.unit.net.test_reach import is_allowed
 
 OK = answer(200, b"picture", keep=True)
 
@@ -77,10 +76,6 @@ def failure(url: str) -> PipelineError:
     return caught.value
 
 
-def is_allowed(address: Address) -> bool:
-    return Reach(get_settings().fetch_networks).permits(address)
-
-
 class TestAddresses:
     @pytest.mark.parametrize("url", BAD_URLS)
     def test_urls_other_than_http_are_refused(self, attempts: list[str], url: str) -> None:
@@ -107,66 +102,6 @@ class TestAddresses:
         # Then all that this Python does not consider public are refused, and some are public
         assert [each for each in found if is_allowed(each) and (not each.is_global or each.is_multicast)] == []
         assert sum(map(is_allowed, found)) > 20
-
-    def test_networks_are_opened_for_fetch_and_postbacks_apart(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        settings(
-            monkeypatch,
-            ALLOWED_NETWORKS="",
-            FETCH_ALLOWED_NETWORKS="127.0.0.2/32",
-            POSTBACK_ALLOWED_NETWORKS="127.0.0.1/32",
-        )
-        with remote(always(OK)) as server:
-            # Given a receiver of postbacks on an internal address, when an image URL names it, then it gets no request.
-            assert failure(server.url()).code == "blocked_address"
-            assert not server.connections
-            # The postback itself reaches it, also over a connection that is kept open.
-            postback("job-1", server.url(), {})
-            assert failure(server.url()).code == "blocked_address"
-
-    @pytest.mark.parametrize("url", ["http://8.8.8.8/", "http://127.0.0.1/"])
-    def test_blocked_networks_are_closed_though_public_or_allowed(
-        self, monkeypatch: pytest.MonkeyPatch, attempts: list[str], url: str
-    ) -> None:
-        settings(monkeypatch, BLOCKED_NETWORKS="8.8.8.0/24,127.0.0.0/8")
-        assert failure(url).code == "blocked_address"
-        with pytest.raises(PermanentError, match="blocked_address"):
-            postback("job-1", url, {})
-        assert not attempts
-
-    @pytest.mark.parametrize("port", [22, 25, 81, 1023])
-    def test_fetch_asks_for_allowed_ports_only(self, attempts: list[str], port: int) -> None:
-        error = failure(f"http://8.8.8.8:{port}/")
-        assert (type(error), error.code, attempts) == (PermanentError, "blocked_port", [])
-
-    @pytest.mark.parametrize("url", ["http://8.8.8.8/", "https://8.8.8.8/", "http://8.8.8.8:8080/"])
-    def test_ports_of_the_web_are_allowed(self, attempts: list[str], url: str) -> None:
-        assert failure(url).code == "unreachable"
-        assert attempts == ["8.8.8.8"]
-
-    def test_ports_of_the_settings_replace_the_default(
-        self, monkeypatch: pytest.MonkeyPatch, attempts: list[str]
-    ) -> None:
-        settings(monkeypatch, ALLOWED_PORTS="443, 7000-7010")
-        codes = {port: failure(f"http://8.8.8.8:{port}/").code for port in (80, 443, 6999, 7000, 7010, 7011)}
-        assert [port for port, code in codes.items() if code == "unreachable"] == [443, 7000, 7010]
-
-    @pytest.mark.parametrize(
-        ("networks", "address", "allowed"),
-        [
-            ("10.0.0.0/8,fd00::/8", "10.2.3.4", True),
-            ("10.0.0.0/8,fd00::/8", "fd00::1", True),
-            ("10.0.0.0/8,fd00::/8", "11.0.0.1", True),
-            ("10.0.0.0/8,fd00::/8", "192.168.0.1", False),
-            ("10.0.0.0/8,fd00::/8", "::ffff:10.2.3.4", False),
-            ("169.254.169.254/32", "169.254.169.253", False),
-        ],
-    )
-    def test_allowed_networks_open_exceptions(
-        self, monkeypatch: pytest.MonkeyPatch, networks: str, address: str, allowed: bool
-    ) -> None:
-        settings(monkeypatch, ALLOWED_NETWORKS=networks)
-
-        assert is_allowed(ipaddress.ip_address(address)) is allowed
 
 
 class TestPinning:
