@@ -84,7 +84,7 @@ def test_a_job_leaves_one_history_and_one_trace(watched: Watched, world: World) 
     assert [attempt.stage for attempt in history.turns] == STAGES
     assert all(attempt.verdict == "done" and attempt.waited is not None for attempt in history.turns)
     (source,) = history.sources
-    assert source.url == f"127.0.0.1{path}"
+    assert source.url == world.url(path).removeprefix("http://")
     assert source.urls == {name: each["url"] for name, each in result["image_url_info"].items()}
     # and the status command prints it
     printed = image_pipeline("status", job_id[:13], environ=watched.service.environ | {"COLUMNS": "200"})
