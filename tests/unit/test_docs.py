@@ -209,6 +209,24 @@ def test_the_documented_errors_are_those_of_the_code() -> None:
         assert stages <= {"all", "ingest", *(stage.name for stage in STAGES)}, row
 
 
+# The promises.
+
+
+def test_each_promise_of_the_security_page_has_its_test() -> None:
+    defined = {
+        node.name
+        for path in ROOT.glob("tests/**/test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    }
+    rows = rows_under("security.md", "Promises")
+    assert rows
+    for promise, tests in rows:
+        named = codes_in(tests)
+        assert named, promise
+        assert set(named) <= defined, promise
+
+
 # The rest of the documents.
 
 
