@@ -27,6 +27,9 @@ IMAGE_FIELDS = ("image_url", "itunes_image")
 
 Payload = dict[str, Any]
 
+#: Characters that end a line of a request, or that urllib removes before it parses a URL.
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+
 #: Maximum nesting of a payload: well below the limit of any JSON library that handles it.
 MAX_DEPTH = 100
 
@@ -126,22 +129,26 @@ def check_destinations(payload: Payload, settings: Settings) -> None:
     Raises:
         Rejected: `bad_redirect_queue`, `bad_postback_url`.
     """
-    queue, patterns = payload.get("redirect_queue") or "", settings.redirect_queues
+    queue = payload.get("redirect_queue") or ""
     if queue in settings.own_queues:
         message = "The field redirect_queue names a queue of this service, which would process the result."
         raise Rejected("bad_redirect_queue", message)
-    if queue and patterns and not any(fnmatchcase(queue, pattern) for pattern in patterns):
-        raise Rejected(
-            "bad_redirect_queue", "The field redirect_queue names a queue that REDIRECT_QUEUES does not list."
-        )
+    if queue and settings.redirect_queues and not any(fnmatchcase(queue, each) for each in _permitted(settings)):
+        message = "The field redirect_queue names a queue that REDIRECT_QUEUES does not list."
+        raise Rejected("bad_redirect_queue", message)
     if payload.get("postback_url"):
         _check_postback_url(payload["postback_url"], https_only=settings.postback_https_only)
+
+
+def _permitted(settings: Settings) -> tuple[str, ...]:
+    """Return the patterns of redirect queues, including those that `submit --wait` and the dashboard create."""
+    return (*settings.redirect_queues, settings.full_queue_name("submit_*"))
 
 
 def _check_postback_url(url: str, *, https_only: bool) -> None:
     try:
         parts = urlsplit(url)
-        good = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and not _CONTROL.search(url)
         _ = parts.port
     except ValueError:
         good = False

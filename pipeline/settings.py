@@ -121,15 +121,22 @@ def _url(*schemes: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _signing_secret(value: SecretStr | None) -> SecretStr | None:
-    if value is not None:
-        try:
-            size = len(base64.b64decode(value.get_secret_value().removeprefix("whsec_"), validate=True))
-        except ValueError:
-            size = 0
-        if not 24 <= size <= 64:  # https://github.com/standard-webhooks/standard-webhooks/blob/main/spec
-            raise ValueError("it must be a Standard Webhooks secret: whsec_ and the base64 of 24 to 64 bytes")
+def _signing_secrets(value: SecretStr | None) -> SecretStr | None:
+    secrets = value.get_secret_value().split() if value else []
+    if value and not (secrets and all(map(_is_signing_secret, secrets))):
+        raise ValueError(
+            "it must be a Standard Webhooks secret, whsec_ and the base64 of 24 to 64 bytes, or several with spaces "
+            "between them"
+        )
     return value
+
+
+def _is_signing_secret(text: str) -> bool:
+    try:
+        size = len(base64.b64decode(text.removeprefix("whsec_"), validate=True))
+    except ValueError:
+        return False
+    return 24 <= size <= 64  # https://github.com/standard-webhooks/standard-webhooks/blob/main/spec
 
 
 def _token(value: SecretStr | None) -> SecretStr | None:
@@ -139,8 +146,8 @@ def _token(value: SecretStr | None) -> SecretStr | None:
 
 
 def _job_key(value: SecretStr | None) -> SecretStr | None:
-    keys = value.get_secret_value().split() if value else []
-    if any(len(key) < SHORTEST_JOB_KEY for key in keys if key != NONE) or keys == [NONE]:
+    keys = [key for key in value.get_secret_value().split() if key != NONE] if value else []
+    if value and not (keys and all(len(key) >= SHORTEST_JOB_KEY for key in keys)):
         raise ValueError(
             f"it must be a key of at least {SHORTEST_JOB_KEY} characters, or several with spaces between them"
         )
@@ -231,7 +238,7 @@ class Settings(BaseSettings):
 
     # Postbacks.
     postback_secret_key: SecretStr = SecretStr(PUBLISHED_POSTBACK_SECRET)
-    postback_signing_secret: Annotated[SecretStr | None, AfterValidator(_signing_secret)] = None
+    postback_signing_secret: Annotated[SecretStr | None, AfterValidator(_signing_secrets)] = None
     postback_https_only: bool = False
     postback_timeout: Positive = 15.0
     notify_max_per_host: Annotated[int, Field(ge=1)] = 4
@@ -327,6 +334,11 @@ class Settings(BaseSettings):
     def postback_networks(self) -> tuple[Network, ...]:
         """The networks that postbacks may reach though not public."""
         return self.allowed_networks + self.postback_allowed_networks
+
+    @property
+    def signing_secrets(self) -> tuple[str, ...]:
+        """The secrets of POSTBACK_SIGNING_SECRET. Postbacks carry a signature by each."""
+        return tuple(self.postback_signing_secret.get_secret_value().split()) if self.postback_signing_secret else ()
 
     @property
     def shared_secret(self) -> str | None:

@@ -75,13 +75,16 @@ def postback(job_id: str, url: str, result: Mapping[str, Any]) -> None:
 
 
 def _signature(job_id: str, body: str) -> dict[str, str]:
-    """Return the headers of a signature made now (https://www.standardwebhooks.com), or none without a secret."""
-    secret = get_settings().postback_signing_secret
-    if secret is None:
+    """Return the headers of signatures made now (https://www.standardwebhooks.com), or none without a secret.
+
+    There is one signature for each secret, so that a secret can be rotated without a gap.
+    """
+    secrets = get_settings().signing_secrets
+    if not secrets:
         return {}
     now = datetime.now(UTC)
-    signature = Webhook(secret.get_secret_value()).sign(job_id, now, body)
-    return {"webhook-timestamp": str(int(now.timestamp())), "webhook-signature": signature}
+    signatures = [Webhook(secret).sign(job_id, now, body) for secret in secrets]
+    return {"webhook-timestamp": str(int(now.timestamp())), "webhook-signature": " ".join(signatures)}
 
 
 def redirect(job_id: str, queue_name: str, result: Mapping[str, Any]) -> bool:

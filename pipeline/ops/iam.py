@@ -34,7 +34,7 @@ ANY_ACCOUNT: Final = "123456789012"
 #: Placeholder for the input queue if QUEUE_URL is not set.
 ANY_INPUT_QUEUE: Final = "ImageQueue.fifo"
 
-#: Examples of redirect queues: only producers know their names.
+#: Examples of redirect queues, if the setting REDIRECT_QUEUES lists none: then only producers know their names.
 REDIRECT_QUEUES: Final = ("ChannelImages", "EpisodeImages.fifo")
 
 _SQS_URL = re.compile(r"sqs\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?")
@@ -236,7 +236,8 @@ def _resources(grant: Grant, settings: Settings) -> Iterator[str]:
     if grant.on_input:
         region = (given and given.region) or settings.aws_region
         yield f"arn:{partition}:sqs:{region}:{account}:{given.name if given else ANY_INPUT_QUEUE}"
-    yield from (f"{sqs}:{name}" for name in grant.theirs)
+    theirs = settings.redirect_queues if grant.theirs == REDIRECT_QUEUES and settings.redirect_queues else grant.theirs
+    yield from (f"{sqs}:{name}" for name in theirs)
     yield from (f"{sqs}:{settings.full_queue_name(name)}" for name in grant.queues)
     staging = urlsplit(settings.staging)
     s3 = f"arn:{partition}:s3:::"

@@ -93,6 +93,17 @@ class TestRequest:
         Webhook(secret).verify(request.body, headers)
         assert abs(int(headers["webhook-timestamp"]) - time.time()) < 10
 
+    def test_each_of_several_secrets_signs_so_that_they_can_be_rotated(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        old, new = ("whsec_" + base64.b64encode(byte * 32).decode() for byte in (b"o", b"n"))
+        settings(monkeypatch, POSTBACK_SIGNING_SECRET=f"{new} {old}")
+        with remote(always(answer(200))) as server:
+            postback(JOB, server.url(), RESULT)
+        request = server.requests[0]
+        headers = {name: str(request.header(name)) for name in ("webhook-id", "webhook-timestamp", "webhook-signature")}
+        assert len(headers["webhook-signature"].split()) == 2
+        for secret in (old, new):
+            Webhook(secret).verify(request.body, headers)
+
     @pytest.mark.usefixtures("far_from_greenwich")
     def test_a_signature_has_the_current_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         secret = "whsec_" + base64.b64encode(b"k" * 32).decode()

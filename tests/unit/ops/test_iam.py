@@ -60,6 +60,13 @@ def test_only_the_keys_of_staging_may_be_listed() -> None:
     assert listing["Condition"] == {"StringLike": {"s3:prefix": "waiting/*"}}
 
 
+def test_notify_may_send_to_the_listed_redirect_queues_alone() -> None:
+    settings = Settings(redirect_queues="Channel*,Episodes.fifo")
+    (redirect,) = [each for each in policy("notify", settings)["Statement"] if each["Sid"] == "Redirect"]
+    names = {arn.rpartition(":")[2] for arn in redirect["Resource"]}
+    assert names == {"Channel*", "Episodes.fifo", "image-pipeline_submit_*"}
+
+
 def test_unused_grants_are_left_out() -> None:
     settings = Settings(staging_url="file:///var/tmp/staging/", s3_acl="none")
     text = json.dumps(policy("upload", settings))
