@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import cache
 from http.server import BaseHTTPRequestHandler
 from ipaddress import IPv6Address
 from typing import Any
@@ -144,8 +145,13 @@ def knows(host: str) -> bool:
     try:
         ipaddress.ip_address(name)
     except ValueError:
-        return bool(name) and ("." not in name or name == socket.gethostname().lower())
+        return bool(name) and ("." not in name or name in _own_names())
     return True
+
+
+@cache
+def _own_names() -> frozenset[str]:
+    return frozenset({socket.gethostname().lower(), socket.getfqdn().lower()})
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):

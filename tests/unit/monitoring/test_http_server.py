@@ -168,6 +168,14 @@ def test_a_name_that_anyone_could_point_here_is_refused(host: str, known: bool) 
     assert ops_server.knows(host) is known
 
 
+def test_this_hosts_own_full_name_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getfqdn", lambda: "worker-1.example.org")
+    ops_server._own_names.cache_clear()
+    assert ops_server.knows("Worker-1.example.org:9191")
+    assert not ops_server.knows("worker-2.example.org:9191")
+    ops_server._own_names.cache_clear()
+
+
 def test_a_foreign_host_name_gets_no_metrics() -> None:
     with serving(free_port()) as port:
         for path in ("/metrics", "/livez", "/readyz"):
