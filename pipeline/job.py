@@ -47,7 +47,7 @@ DOCUMENT = "document"
 #: The last delivery, retried like the others: it deletes the job's bytes in staging.
 CLEAN_UP = "clean-up"
 
-#: Public ids of jobs, which appear in logs, headers and keys. Other ids are replaced.
+#: Public ids of jobs, which appear in logs, headers and keys. The queue layer replaces other ids of messages.
 ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
