@@ -6,9 +6,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from itertools import count
 
 import pytest
 
@@ -21,33 +20,17 @@ from pipeline.net.download import download
 from pipeline.net.guard import Budget
 from pipeline.net.host_limits import (
     MAX_WAITING,
-    QUICK_SECONDS,
     RESTING_STEP,
     HostLimiter,
     Policy,
-    RestingHost,
-    receivers,
 )
 from pipeline.net.http_errors import http_errors
-from pipeline.net.places import LONGEST_SNOOZE, Places, Speed
+from pipeline.net.places import LONGEST_SNOOZE
 from pipeline.net.session import fetch_session
 from pipeline.stages import Lane
+from tests.support.limiter import MAX_FAILURES, OTHER, URL, Clock, ask, fail, failing, snooze
 from tests.support.untrusted_servers import Remote, Request, always, answer, remote, settings
 from tests.support.waiting import wait_for
-
-NUMBERS = count()
-MAX_FAILURES = Policy(1).max_failures
-URL, OTHER = "https://covers.example/a.jpg", "https://other.example/a.jpg"
-
-
-class Clock:
-    """A clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture(autouse=True)
@@ -65,33 +48,6 @@ def clock() -> Clock:
 @pytest.fixture
 def host_limiter(clock: Clock) -> HostLimiter:
     return HostLimiter(Policy(4), clock)
-
-
-def failing(code: str = "unreachable") -> PipelineError:
-    return NoConnection(code, "A failure.", retry=Retry.SOURCE)
-
-
-def ask(host_limiter: HostLimiter, error: PipelineError | None = None, url: str = URL, folder: str = "FOLDER") -> None:
-    """Make one request that ends like this."""
-    try:
-        with host_limiter.slot(url, folder=folder):
-            if error:
-                raise error
-    except PipelineError as raised:
-        if raised is not error:
-            raise
-
-
-def fail(host_limiter: HostLimiter, times: int = MAX_FAILURES, folder: str = "FOLDER") -> None:
-    """Fail to connect for as many URLs of one host."""
-    for _ in range(times):
-        ask(host_limiter, failing(), f"{URL}?{next(NUMBERS)}", folder)
-
-
-def snooze(host_limiter: HostLimiter, url: str = URL, lane: Lane = Lane.LIVE, folder: str = "FOLDER") -> Snoozed:
-    with pytest.raises(Snoozed) as caught, host_limiter.slot(url, lane, folder):
-        pass
-    return caught.value
 
 
 class TestAtATime:
@@ -358,167 +314,6 @@ class TestOpenCircuits:
         clock.now += LONGEST_OPEN_TIME
         ask(host_limiter)
         ask(host_limiter)
-
-
-class TestPlaces:
-    @pytest.fixture
-    def places(self) -> Places:
-        return Places(threads=16)
-
-    @pytest.fixture
-    def host_limiter(self, clock: Clock, places: Places) -> HostLimiter:
-        return HostLimiter(Policy(4), clock, places)
-
-    def hang(self, host_limiter: HostLimiter, under_way: ExitStack, count: int, folder: str = "FOLDER") -> int:
-        """Begin requests to `count` hosts of their own; returns how many were not snoozed."""
-        begun = 0
-        for _ in range(count):
-            with suppress(Snoozed):
-                under_way.enter_context(host_limiter.slot(f"https://host-{next(NUMBERS)}.example/", folder=folder))
-                begun += 1
-        return begun
-
-    def test_unknown_hosts_hold_at_most_half_of_the_threads(self, host_limiter: HostLimiter) -> None:
-        # Given a host that is known to be quick, and 96 new ones that hang, of three folders
-        ask(host_limiter)
-        with ExitStack() as under_way:
-            begun = [self.hang(host_limiter, under_way, 32, f"FOLDER-{n}") for n in range(3)]
-            # Then each folder holds at most half of the places, the next one is snoozed,
-            assert begun == [4, 4, 0]
-            assert snooze(host_limiter, OTHER, folder="NEW").code == "too_many_slow"
-            # and the quick host is asked at once.
-            ask(host_limiter)
-
-    def test_a_folder_with_dead_hosts_leaves_places_to_others(self, host_limiter: HostLimiter) -> None:
-        with ExitStack() as under_way:
-            self.hang(host_limiter, under_way, 96)
-            ask(host_limiter, url=OTHER, folder="OTHER")
-
-    @pytest.mark.parametrize("error", [None, RetryableError("timeout", "It hung.")])
-    def test_slow_hosts_hold_at_most_a_quarter(
-        self, host_limiter: HostLimiter, clock: Clock, places: Places, error: PipelineError | None
-    ) -> None:
-        # Given a host that was slow at its last request
-        with suppress(RetryableError), host_limiter.slot(URL):
-            clock.now += QUICK_SECONDS + 1
-            if error:
-                raise error
-        with ExitStack() as under_way:
-            for n in range(2):
-                under_way.enter_context(host_limiter.slot(URL, folder=f"FOLDER-{n}"))
-            assert places.taken(Speed.SLOW) == 2
-            for n in range(2):
-                under_way.enter_context(host_limiter.slot(OTHER, folder=f"FOLDER-{n}", patient=True))
-            # Then it shares four places with all patient requests,
-            assert snooze(host_limiter, folder="THIRD").code == "too_many_slow"
-        # and one quick answer makes it quick again.
-        ask(host_limiter)
-        assert places.taken(Speed.SLOW) == 0
-        with host_limiter.slot(URL):
-            assert places.taken(Speed.QUICK) == 1
-
-    def test_bulk_jobs_leave_half_of_the_places_to_live_ones(self, host_limiter: HostLimiter) -> None:
-        with ExitStack() as under_way:
-            for n in range(4):
-                under_way.enter_context(host_limiter.slot(f"https://{n}.example/", Lane.BULK, f"FOLDER-{n}"))
-            assert snooze(host_limiter, OTHER, Lane.BULK).code == "too_many_slow"
-            ask(host_limiter, url=OTHER)
-
-    def test_the_crowd_returns_as_places_become_free(self, host_limiter: HostLimiter) -> None:
-        with ExitStack() as under_way:
-            self.hang(host_limiter, under_way, 4)
-            waits = [snooze(host_limiter, OTHER).wait for _ in range(80)]
-        assert waits == sorted(waits)
-        assert waits[-1] == pytest.approx(80 / 8)
-
-    def test_a_process_with_one_thread_asks_any_host(self, clock: Clock) -> None:
-        host_limiter = HostLimiter(Policy(4), clock, Places(threads=1))
-        with host_limiter.slot(URL, Lane.BULK):
-            pass
-        with host_limiter.slot(URL, patient=True):
-            pass
-
-
-def test_resting_hosts_are_listed_with_the_jobs_that_wait_for_them(clock: Clock) -> None:
-    host_limiter = HostLimiter(receivers(4), clock)
-    # Given two folders whose endpoints at one host fail, one of them for longer
-    for _ in range(10):
-        ask(host_limiter, failing("timeout"), folder="FIRST")
-    clock.now += 20
-    for _ in range(10):
-        ask(host_limiter, failing("timeout"), folder="SECOND")
-    waits = [snooze(host_limiter, folder="FIRST").wait for _ in range(5)]
-    # Then both are listed, the longest first.
-    assert host_limiter.resting() == [
-        RestingHost("https://covers.example", "FIRST", 20, 5),
-        RestingHost("https://covers.example", "SECOND", 0, 0),
-    ]
-    # When the jobs have returned, then they are no longer counted.
-    clock.now += max(waits)
-    assert [host.waiting for host in host_limiter.resting()] == [0, 0]
-    ask(host_limiter, folder="FIRST")
-    assert [host.folder for host in host_limiter.resting()] == ["SECOND"]
-
-
-class TestReceivers:
-    @pytest.fixture
-    def host_limiter(self, clock: Clock) -> HostLimiter:
-        return HostLimiter(receivers(4), clock)
-
-    @pytest.mark.parametrize("code", ["timeout", "unreachable", "incomplete", "http_500", "http_503", "http_429"])
-    def test_ten_failures_in_a_row_open_a_circuit(self, host_limiter: HostLimiter, code: str) -> None:
-        for _ in range(10):
-            assert not host_limiter.open_circuits
-            ask(host_limiter, RetryableError(code, "A failure.", retry=Retry.POSTBACK))
-        assert snooze(host_limiter).code == "host_resting"
-
-    @pytest.mark.parametrize("code", ["http_400", "http_401", "http_404"])
-    def test_an_answer_that_refuses_shows_that_it_works(self, host_limiter: HostLimiter, code: str) -> None:
-        for _ in range(50):
-            ask(host_limiter, RetryableError(code, "A refusal.", retry=Retry.POSTBACK))
-        assert not host_limiter.open_circuits
-
-    def test_a_broken_endpoint_of_one_folder_delays_no_other_folder_of_its_host(
-        self, host_limiter: HostLimiter, clock: Clock
-    ) -> None:
-        # Given a folder whose endpoint at a shared host always fails
-        for _ in range(10):
-            ask(host_limiter, failing("timeout"), folder="BROKEN")
-        # Then its deliveries wait, and those of others do not, even while others keep the host busy.
-        snooze(host_limiter, folder="BROKEN")
-        with host_limiter.slot(URL, folder="OTHER"):
-            ask(host_limiter, folder="THIRD")
-            clock.now += FIRST_OPEN_TIME
-            with host_limiter.slot(URL, folder="BROKEN"):
-                snooze(host_limiter, folder="BROKEN")
-
-    def test_a_receiver_that_hangs_for_three_days_holds_one_thread_now_and_then(
-        self, host_limiter: HostLimiter, clock: Clock
-    ) -> None:
-        # Given a receiver that never answers, and a delivery every five seconds
-        held, end = 0.0, clock.now + 3 * 86_400
-        while clock.now < end:
-            try:
-                with host_limiter.slot(URL):
-                    clock.now += 15
-                    held += 15
-                    raise RetryableError("timeout", "It hung.", retry=Retry.POSTBACK)
-            except RetryableError:
-                clock.now += 5
-        # Then it holds a thread for 5 % of the time.
-        assert held / (3 * 86_400) < 0.06
-
-    def test_deliveries_to_a_receiver_that_is_down_for_an_hour_count_attempts(
-        self, host_limiter: HostLimiter, clock: Clock
-    ) -> None:
-        until = clock.now + HOST_DOWN_AFTER + 2 * LONGEST_OPEN_TIME
-        while clock.now <= until:
-            with suppress(Snoozed, RetryableError):
-                ask(host_limiter, failing("timeout"))
-            clock.now += 1
-        with pytest.raises(RetryableError) as caught:
-            ask(host_limiter)
-        assert (caught.value.code, caught.value.retry) == ("host_down", Retry.POSTBACK)
 
 
 def test_hosts_are_forgotten_after_a_while(

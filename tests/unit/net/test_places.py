@@ -1,0 +1,190 @@
+"""Places for hosts that may be slow, and the circuits of receivers, with a clock that the tests move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from pipeline.clients import lazy
+from pipeline.errors import PipelineError, Retry, RetryableError, Snoozed
+from pipeline.net import places as places_module
+from pipeline.net.circuit import FIRST_OPEN_TIME, HOST_DOWN_AFTER, LONGEST_OPEN_TIME
+from pipeline.net.host_limits import QUICK_SECONDS, HostLimiter, Policy, RestingHost, receivers
+from pipeline.net.places import Places, Speed
+from pipeline.stages import Lane
+from tests.support.limiter import NUMBERS, OTHER, URL, Clock, ask, failing, snooze
+
+
+@pytest.fixture(autouse=True)
+def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(places_module, "JITTER", (1.0, 1.0))
+    yield
+    lazy.forget()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+class TestPlaces:
+    @pytest.fixture
+    def places(self) -> Places:
+        return Places(threads=16)
+
+    @pytest.fixture
+    def host_limiter(self, clock: Clock, places: Places) -> HostLimiter:
+        return HostLimiter(Policy(4), clock, places)
+
+    def hang(self, host_limiter: HostLimiter, under_way: ExitStack, count: int, folder: str = "FOLDER") -> int:
+        """Begin requests to `count` hosts of their own; returns how many were not snoozed."""
+        begun = 0
+        for _ in range(count):
+            with suppress(Snoozed):
+                under_way.enter_context(host_limiter.slot(f"https://host-{next(NUMBERS)}.example/", folder=folder))
+                begun += 1
+        return begun
+
+    def test_unknown_hosts_hold_at_most_half_of_the_threads(self, host_limiter: HostLimiter) -> None:
+        # Given a host that is known to be quick, and 96 new ones that hang, of three folders
+        ask(host_limiter)
+        with ExitStack() as under_way:
+            begun = [self.hang(host_limiter, under_way, 32, f"FOLDER-{n}") for n in range(3)]
+            # Then each folder holds at most half of the places, the next one is snoozed,
+            assert begun == [4, 4, 0]
+            assert snooze(host_limiter, OTHER, folder="NEW").code == "too_many_slow"
+            # and the quick host is asked at once.
+            ask(host_limiter)
+
+    def test_a_folder_with_dead_hosts_leaves_places_to_others(self, host_limiter: HostLimiter) -> None:
+        with ExitStack() as under_way:
+            self.hang(host_limiter, under_way, 96)
+            ask(host_limiter, url=OTHER, folder="OTHER")
+
+    @pytest.mark.parametrize("error", [None, RetryableError("timeout", "It hung.")])
+    def test_slow_hosts_hold_at_most_a_quarter(
+        self, host_limiter: HostLimiter, clock: Clock, places: Places, error: PipelineError | None
+    ) -> None:
+        # Given a host that was slow at its last request
+        with suppress(RetryableError), host_limiter.slot(URL):
+            clock.now += QUICK_SECONDS + 1
+            if error:
+                raise error
+        with ExitStack() as under_way:
+            for n in range(2):
+                under_way.enter_context(host_limiter.slot(URL, folder=f"FOLDER-{n}"))
+            assert places.taken(Speed.SLOW) == 2
+            for n in range(2):
+                under_way.enter_context(host_limiter.slot(OTHER, folder=f"FOLDER-{n}", patient=True))
+            # Then it shares four places with all patient requests,
+            assert snooze(host_limiter, folder="THIRD").code == "too_many_slow"
+        # and one quick answer makes it quick again.
+        ask(host_limiter)
+        assert places.taken(Speed.SLOW) == 0
+        with host_limiter.slot(URL):
+            assert places.taken(Speed.QUICK) == 1
+
+    def test_bulk_jobs_leave_half_of_the_places_to_live_ones(self, host_limiter: HostLimiter) -> None:
+        with ExitStack() as under_way:
+            for n in range(4):
+                under_way.enter_context(host_limiter.slot(f"https://{n}.example/", Lane.BULK, f"FOLDER-{n}"))
+            assert snooze(host_limiter, OTHER, Lane.BULK).code == "too_many_slow"
+            ask(host_limiter, url=OTHER)
+
+    def test_the_crowd_returns_as_places_become_free(self, host_limiter: HostLimiter) -> None:
+        with ExitStack() as under_way:
+            self.hang(host_limiter, under_way, 4)
+            waits = [snooze(host_limiter, OTHER).wait for _ in range(80)]
+        assert waits == sorted(waits)
+        assert waits[-1] == pytest.approx(80 / 8)
+
+    def test_a_process_with_one_thread_asks_any_host(self, clock: Clock) -> None:
+        host_limiter = HostLimiter(Policy(4), clock, Places(threads=1))
+        with host_limiter.slot(URL, Lane.BULK):
+            pass
+        with host_limiter.slot(URL, patient=True):
+            pass
+
+
+class TestReceivers:
+    @pytest.fixture
+    def host_limiter(self, clock: Clock) -> HostLimiter:
+        return HostLimiter(receivers(4), clock)
+
+    @pytest.mark.parametrize("code", ["timeout", "unreachable", "incomplete", "http_500", "http_503", "http_429"])
+    def test_ten_failures_in_a_row_open_a_circuit(self, host_limiter: HostLimiter, code: str) -> None:
+        for _ in range(10):
+            assert not host_limiter.open_circuits
+            ask(host_limiter, RetryableError(code, "A failure.", retry=Retry.POSTBACK))
+        assert snooze(host_limiter).code == "host_resting"
+
+    @pytest.mark.parametrize("code", ["http_400", "http_401", "http_404"])
+    def test_an_answer_that_refuses_shows_that_it_works(self, host_limiter: HostLimiter, code: str) -> None:
+        for _ in range(50):
+            ask(host_limiter, RetryableError(code, "A refusal.", retry=Retry.POSTBACK))
+        assert not host_limiter.open_circuits
+
+    def test_a_broken_endpoint_of_one_folder_delays_no_other_folder_of_its_host(
+        self, host_limiter: HostLimiter, clock: Clock
+    ) -> None:
+        # Given a folder whose endpoint at a shared host always fails
+        for _ in range(10):
+            ask(host_limiter, failing("timeout"), folder="BROKEN")
+        # Then its deliveries wait, and those of others do not, even while others keep the host busy.
+        snooze(host_limiter, folder="BROKEN")
+        with host_limiter.slot(URL, folder="OTHER"):
+            ask(host_limiter, folder="THIRD")
+            clock.now += FIRST_OPEN_TIME
+            with host_limiter.slot(URL, folder="BROKEN"):
+                snooze(host_limiter, folder="BROKEN")
+
+    def test_a_receiver_that_hangs_for_three_days_holds_one_thread_now_and_then(
+        self, host_limiter: HostLimiter, clock: Clock
+    ) -> None:
+        # Given a receiver that never answers, and a delivery every five seconds
+        held, end = 0.0, clock.now + 3 * 86_400
+        while clock.now < end:
+            try:
+                with host_limiter.slot(URL):
+                    clock.now += 15
+                    held += 15
+                    raise RetryableError("timeout", "It hung.", retry=Retry.POSTBACK)
+            except RetryableError:
+                clock.now += 5
+        # Then it holds a thread for 5 % of the time.
+        assert held / (3 * 86_400) < 0.06
+
+    def test_deliveries_to_a_receiver_that_is_down_for_an_hour_count_attempts(
+        self, host_limiter: HostLimiter, clock: Clock
+    ) -> None:
+        until = clock.now + HOST_DOWN_AFTER + 2 * LONGEST_OPEN_TIME
+        while clock.now <= until:
+            with suppress(Snoozed, RetryableError):
+                ask(host_limiter, failing("timeout"))
+            clock.now += 1
+        with pytest.raises(RetryableError) as caught:
+            ask(host_limiter)
+        assert (caught.value.code, caught.value.retry) == ("host_down", Retry.POSTBACK)
+
+
+def test_resting_hosts_are_listed_with_the_jobs_that_wait_for_them(clock: Clock) -> None:
+    host_limiter = HostLimiter(receivers(4), clock)
+    # Given two folders whose endpoints at one host fail, one of them for longer
+    for _ in range(10):
+        ask(host_limiter, failing("timeout"), folder="FIRST")
+    clock.now += 20
+    for _ in range(10):
+        ask(host_limiter, failing("timeout"), folder="SECOND")
+    waits = [snooze(host_limiter, folder="FIRST").wait for _ in range(5)]
+    # Then both are listed, the longest first.
+    assert host_limiter.resting() == [
+        RestingHost("https://covers.example", "FIRST", 20, 5),
+        RestingHost("https://covers.example", "SECOND", 0, 0),
+    ]
+    # When the jobs have returned, then they are no longer counted.
+    clock.now += max(waits)
+    assert [host.waiting for host in host_limiter.resting()] == [0, 0]
+    ask(host_limiter, folder="FIRST")
+    assert [host.folder for host in host_limiter.resting()] == ["SECOND"]
