@@ -12,15 +12,24 @@ _AGE_UNITS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
 _DURATION_UNITS = ((90, 1, "s"), (90 * 60, 60, "min"), (36 * 3600, 3600, "h"), (float("inf"), 86400, "days"))
 
 
+#: A zero-width joiner between two emoji, the first perhaps with a skin tone or a variation selector.
+_EMOJI = "\u2600-\u27bf\U0001f000-\U0001faff"
+_EMOJI_JOINER = re.compile(f"(?<=[{_EMOJI}\ufe0f])\u200d(?=[{_EMOJI}])")
+
+
 def printable(text: str, keep: str = "") -> str:
     r"""Replace every unprintable character with `?`, except the characters in `keep`.
 
-    A terminal, a log line or a page then gets no control sequence and no mark that changes the writing direction.
+    A terminal, a log line or a page then gets no control sequence and no mark that changes the writing direction. The
+    zero-width joiner stays between two emoji, which it makes one.
 
     >>> printable("a\x1b[31m\u202eb\n", keep="\n")
     'a?[31m?b\n'
     """
-    return "".join(char if char.isprintable() or char in keep else "?" for char in text)
+    joiners = {match.start() for match in _EMOJI_JOINER.finditer(text)}
+    return "".join(
+        char if char.isprintable() or char in keep or place in joiners else "?" for place, char in enumerate(text)
+    )
 
 
 def shorten(text: str, limit: int) -> str:
@@ -42,16 +51,6 @@ def parse_age(text: str) -> timedelta:
     if not match:
         raise ValueError(f"{text!r} is not an age: write 90s, 30m, 12h, 7d or 2w")
     return timedelta(seconds=int(match[1]) * _AGE_UNITS[match[2]])
-
-
-def format_age(age: timedelta) -> str:
-    """Format an age so that `parse_age` reads it, in the largest unit that gives at least 2: `119m`, then `2h`.
-
-    An age below zero, which differing clocks cause, becomes `0s`.
-    """
-    seconds = max(0, int(age.total_seconds()))
-    unit = next((unit for unit, size in _AGE_UNITS.items() if unit != "w" and seconds >= 2 * size), "s")
-    return f"{seconds // _AGE_UNITS[unit]}{unit}"
 
 
 def format_duration(seconds: float, *, whole: bool = False) -> str:

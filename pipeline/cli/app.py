@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from io import TextIOWrapper
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
 from pipeline.cli.terminal import error_console, new_app, print_error
 from pipeline.errors import PipelineError, SettingsError
+from pipeline.version import version
 
 #: The commands with their help. Each is the `app` of the module `pipeline.cli.<name>`.
 COMMANDS = {
@@ -21,6 +23,7 @@ COMMANDS = {
     "local": "Run the whole service on this machine alone, until Ctrl-C.",
     "demo": "Run sample covers through the whole pipeline on this machine, and check every outcome.",
     "status": "Show waiting, in-flight, delayed and dead messages of each stage, its rate and its oldest job.",
+    "config": "Show every setting: its value, or that it is secret, and where it came from.",
     "check": "Check whether the service can work with these settings, and show how to fix what is wrong.",
     "dashboard": "Serve the web page: stages, latest jobs, failures by cause with a redrive, sweeps and a submit form.",
     "dead": "List dead letters (jobs that failed for good or were rejected), redrive them, or delete them.",
@@ -42,12 +45,34 @@ class LazyCommand(TyperCommand):
         return self.load().make_context(*args, **kwargs)
 
 
-app = new_app(epilog="Settings are environment variables; docs/configuration.md lists them.")
+#: Exit statuses of all commands.
+STATUSES = "Exit status: 0 done, 1 something failed or was not found, 2 wrong usage or setting, 130 interrupted."
+
+app = new_app(
+    epilog=f"Settings are environment variables; docs/configuration.md lists them.\n\n{STATUSES}", add_completion=True
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"image-pipeline {version()}")
+        raise typer.Exit
 
 
 @app.callback()
-def image_pipeline() -> None:
+def image_pipeline(
+    *,
+    _: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
     """Podcast covers from any feed to every size your apps need, in four SQS-backed stages."""
+
+
+@app.command("version", hidden=True)
+def show_version() -> None:
+    """Show the version."""
+    _show_version(True)
 
 
 for name, summary in COMMANDS.items():

@@ -16,10 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from pipeline.cli.terminal import console, interruptible, new_app
+from pipeline.ops.advice import advice
 from pipeline.ops.dead_letters import actions
 from pipeline.ops.dead_letters.actions import Counts, DeadLetter, Filter, Survey
 from pipeline.stages import DEAD_LETTER_QUEUES
-from pipeline.text import format_age, parse_age, plural
+from pipeline.text import format_duration, parse_age, plural
 
 app = new_app(help="List dead letters (jobs that failed for good or were rejected), redrive them, or delete them.")
 
@@ -262,7 +263,14 @@ def _show_letters(letters: Sequence[DeadLetter], *, whole_ids: bool = False) -> 
         id_ = letter.id if whole_ids else letter.id[:SHORT]
         attempts = str(letter.attempts or "-")
         images = "\n".join(map(escape, letter.urls)) or "[dim]-[/]"
-        table.add_row(id_, letter.stage, escape(letter.code), format_age(now - letter.last_at), attempts, images)
+        table.add_row(
+            id_,
+            letter.stage,
+            escape(letter.code),
+            format_duration((now - letter.last_at).total_seconds(), whole=True),
+            attempts,
+            images,
+        )
     console.print()
     console.print(table)
 
@@ -298,6 +306,8 @@ def _rows(letter: DeadLetter) -> Iterator[tuple[str, str]]:
             yield "Delivery", name
         if letter.report_id and not letter.obstacle:
             yield "Reported as", letter.report_id
+    if text := advice(letter.stage, letter.code):
+        yield "Advice", text
     yield "Redrive", f"leaves it. {letter.obstacle}" if letter.obstacle else f"sends it to {letter.target}"
 
 

@@ -13,8 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.events import Outcome
-from pipeline.monitoring.job_log.reader import Attempt, FailureGroup, HistorySource, JobHistory
+from pipeline.monitoring.job_log.reader import FAILED, Attempt, FailureGroup, HistorySource, JobHistory
+from pipeline.monitoring.next_attempt import next_attempt
 from pipeline.monitoring.status import ServiceStatus, StageStatus
+from pipeline.ops.advice import advice
+from pipeline.settings import get_settings
 from pipeline.text import format_duration, plural, printable
 
 #: The style of each outcome.
@@ -70,7 +73,7 @@ def _failures(failures: list[FailureGroup], now: datetime) -> RenderableType:
         message = f"{_age(failure.at, now)} ago: {printable(failure.message)}"
         table.add_row(f"{failure.count:,}x", failure.stage, Text(failure.code, style="red"), Text(message))
     if len(failures) > MAX_CAUSES:
-        table.add_row("", "", "", f"and {len(failures) - MAX_CAUSES} other causes")
+        table.add_row("", "", "", f"and {plural(len(failures) - MAX_CAUSES, 'other cause')}")
     return Padding(table, (0, 0, 1, 0))
 
 
@@ -91,7 +94,19 @@ def of_history(history: JobHistory) -> RenderableType:
     took = f"{_age(history.began, history.updated)} until the last attempt"
     when = f"began {history.began.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {took}"
     lines = [head, Text(", ".join(filter(None, facts))), Text(when, style="dim")]
+    if waits := next_attempt(history, get_settings()):
+        lines.append(Text(f"waits: {waits.text(datetime.now(UTC))}", style="yellow"))
+    lines += _advice(history)
     return Group(*lines, Text(), *(_source(source) for source in history.sources), _attempts(history))
+
+
+def _advice(history: JobHistory) -> Iterator[Text]:
+    """Yield what an operator should know about the failures of a job."""
+    if history.status in FAILED:
+        failed = [turn for turn in history.turns if turn.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED}]
+        for sentence in dict.fromkeys(advice(turn.stage, turn.code) for turn in failed):
+            if sentence:
+                yield Text(sentence, style="yellow")
 
 
 def _source(source: HistorySource) -> RenderableType:

@@ -51,7 +51,8 @@ def submit(
     of a file unless the line sets its own.
 
     With --wait, the exit status is 1 if an image failed or has no result in time. The workers then need permission to
-    send to the queue `<QUEUE_NAMESPACE>_submit_<random>`, which is deleted at the end.
+    send to the queue `<QUEUE_NAMESPACE>_submit_<random>`, which is deleted at the end. With a job log, --wait also
+    shows each failed attempt, and the time until the next one.
     """
     common = {"bucket_name": folder, "postback_url": postback_url, "redirect_queue": redirect_queue}
     queue = queue_name() if wait else None
@@ -67,7 +68,7 @@ def submit(
         if queue:
             with result_queue(queue) as url:
                 send(submissions, report.sent)
-                wait_for_results(submissions, url, timeout, report.ended)
+                wait_for_results(submissions, url, timeout, report.ended, report.waits)
         else:
             send(submissions, report.sent)
     report.summary(submissions)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from pipeline.monitoring.next_attempt import NextAttempt
 from pipeline.ops.submit import Submission, SubmissionStatus
 from pipeline.payload import IMAGE_FIELDS, Payload
 
@@ -32,6 +34,7 @@ class Report:
         self._console = console
         self._as_json = as_json
         self._waiting = waiting
+        self._waits: dict[str | None, str] = {}  # the attempt that was printed last, by job
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         self._bar = Progress(
             *columns, TimeElapsedColumn(), console=console, transient=True, disable=as_json or not console.is_terminal
@@ -63,6 +66,17 @@ class Report:
         else:
             self._print(job)
 
+    def waits(self, job: Submission, attempt: NextAttempt) -> None:
+        """Show what a job waits for: in the progress bar, or once for each attempt as a line."""
+        if self._as_json:
+            return
+        if self._ending is not None and self._console.is_terminal:
+            self._bar.update(self._ending, description=f"ended; {job.place}: {attempt.text(datetime.now(UTC))}")
+        elif self._waits.get(job.job_id) != attempt.reason:
+            self._waits[job.job_id] = attempt.reason
+            place, text = escape(job.place), escape(attempt.text(datetime.now(UTC)))
+            self._console.print(f"… {place}  {text}", highlight=False, soft_wrap=True)
+
     def summary(self, jobs: Sequence[Submission]) -> None:
         """Print the number of jobs with each status."""
         if not self._as_json and len(jobs) > 1:
@@ -88,6 +102,7 @@ def _lines(job: Submission) -> Iterator[str]:
             yield f"[red]✗[/] {place}  not sent: {escape(job.error.message if job.error else '')}"
         case "no_result":
             yield f"[red]✗[/] {place}  no result in time; the job {job.job_id} may still finish, but its result is lost"
+            yield f"    With a job log, `image-pipeline status {(job.job_id or '')[:8]}` shows what it waits for."
         case _:
             mark = "[green]✓[/]" if job.status == "done" else "[red]✗[/]"
             yield f"{mark} [bold]{place}[/]  {job.seconds:.1f} s  [dim]{job.job_id}[/]"

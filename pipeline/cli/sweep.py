@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from pipeline.cli.terminal import console, new_app
 from pipeline.clients import mongo
 from pipeline.net.http_errors import shown
-from pipeline.ops.sweeps import Progress, follow, sample, start
+from pipeline.ops.sweeps import Progress, follow, sample, start, stop
 from pipeline.sweeps import documents
 from pipeline.sweeps.documents import SWEPT, Swept
 from pipeline.text import parse_age, printable
@@ -49,6 +49,25 @@ def channels(*, dry_run: Dry = False, limit: Limit = None, wait: Wait = False) -
 def episodes(*, dry_run: Dry = False, limit: Limit = None, wait: Wait = False) -> None:
     """Start a sweep of the episodes now. It runs in the workers, and continues if this command is stopped."""
     _sweep(SWEPT["episodes"], dry_run=dry_run, limit=limit, wait=wait)
+
+
+@app.command(name="stop")
+def stop_(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="The id of a run. The default is all that take documents.")
+    ] = None,
+) -> None:
+    """Stop a run: it takes no more documents. The jobs that it has sent already go on.
+
+    The exit status is 1 if the run does not exist or has taken its last document.
+    """
+    mongo.reach()
+    stopped = stop(run)
+    for each in stopped:
+        console.print(f"The run [bold]{escape(each)}[/] takes no more documents.", highlight=False)
+    if not stopped:
+        console.print("No such run takes documents." if run else "No run takes documents.")
+        raise typer.Exit(1 if run else 0)
 
 
 @app.command()

@@ -15,12 +15,12 @@ console = Console()
 error_console = Console(stderr=True)
 
 
-def new_app(**settings: Any) -> typer.Typer:
+def new_app(*, add_completion: bool = False, **settings: Any) -> typer.Typer:
     """Make the Typer application of one command or group, with the settings that all of them share."""
     return typer.Typer(
         no_args_is_help=True,
         rich_markup_mode="markdown",
-        add_completion=False,
+        add_completion=add_completion,
         pretty_exceptions_enable=False,
         **settings,
     )

@@ -16,9 +16,11 @@ from pipeline.dashboard.redrives import Redrives
 from pipeline.dashboard.sources import Sources
 from pipeline.dashboard.submissions import Submissions
 from pipeline.errors import PipelineError
+from pipeline.ops import sweeps as ops_sweeps
 from pipeline.ops.dead_letters.letter import DeadLetter
 from pipeline.ops.submit import SubmitError
 from pipeline.stages import DEAD_LETTER_QUEUES
+from pipeline.sweeps.documents import SWEPT
 
 #: Shows the overview again with a form that was refused: its status, what is wrong, and the form.
 ShowAgain = Callable[[Request, str, Mapping[str, str]], Response]
@@ -42,6 +44,8 @@ class Actions:
         yield Route("/redrive", self.redrive, methods=["POST"])
         yield Route("/purge", self.purge, methods=["POST"])
         yield Route("/jobs/{job_id}/redrive", self.redrive_job, methods=["POST"])
+        yield Route("/sweeps/start", self.start_sweep, methods=["POST"])
+        yield Route("/sweeps/stop", self.stop_sweep, methods=["POST"])
 
     async def submit(self, request: Request) -> Response:
         """Submit an image, and redirect to its page."""
@@ -77,6 +81,27 @@ class Actions:
         if stage not in DEAD_LETTER_QUEUES:
             raise HTTPException(404, "This job has no dead letter any more.")
         return self._start(stage, letter.code if letter else "", 1, job=job_id)
+
+    async def start_sweep(self, request: Request) -> Response:
+        """Start a run over a collection."""
+        form = await checked_form(request, self._access)
+        swept = SWEPT.get(str(form.get("collection") or ""))
+        if swept is None:
+            raise HTTPException(404, "There is no such collection.")
+        return await self._sweep(ops_sweeps.start, swept, None)
+
+    async def stop_sweep(self, request: Request) -> Response:
+        """Stop a run."""
+        form = await checked_form(request, self._access)
+        return await self._sweep(ops_sweeps.stop, str(form.get("run") or "-"))
+
+    async def _sweep(self, act: Callable[..., object], *arguments: object) -> Response:
+        try:
+            await run_in_threadpool(act, *arguments)
+        except PipelineError as error:
+            raise HTTPException(503, error.message) from None
+        self._sources.refresh()
+        return RedirectResponse("/sweeps", 303)
 
     def letter_of(self, job_id: str) -> DeadLetter | None:
         """Return the latest dead letter of a job, if it is among those that were read."""

@@ -29,6 +29,7 @@ from pipeline.dashboard.redrives import Redrives
 from pipeline.dashboard.rendering import Renderer
 from pipeline.dashboard.sources import FEW, LETTERS, Sources
 from pipeline.dashboard.submissions import Submissions
+from pipeline.dashboard.sweep_pages import SweepPages
 from pipeline.errors import PipelineError
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log import search as job_log_search
@@ -84,7 +85,7 @@ class Pages:
         yield Route("/thumbnails/{job_id}/{number:int}/{name}", self.picture)
         yield Route("/failures", self.failures)
         yield Route("/workers", self.workers)
-        yield Route("/sweeps", self.sweeps)
+        yield from SweepPages(self._settings, self._sources, self._page).routes()
         yield Route("/submit", lambda _: RedirectResponse("/", 303))  # live updates of a page with a rejected form
         yield Route("/login", self.login, methods=["GET"])
         yield Route("/login", self.log_in, methods=["POST"])
@@ -220,15 +221,6 @@ class Pages:
             stalled=self._sources.stalled(now),
         )
 
-    def sweeps(self, request: Request) -> Response:
-        """Show the runs of sweeps."""
-        self._sources.activate()
-        snapshot = self._sources.sweeps.snapshot
-        with_database = self._settings.database_url is not None
-        return self._page(
-            request, "sweeps.html", "/sweeps", runs=snapshot, sweeps=snapshot.value, with_database=with_database
-        )
-
     def picture(self, request: Request) -> Response:
         """Serve a rendition of a known job from the bucket."""
         job_id, number, name = (request.path_params[key] for key in ("job_id", "number", "name"))
@@ -362,7 +354,7 @@ class Pages:
         status, detail = 500, ""
         if isinstance(error, HTTPException):
             status, detail = error.status_code, error.detail
-        titles = {403: "Not permitted", 404: "Not found", 405: "Method not allowed", 409: "Not now"}
+        titles = {403: "Not permitted", 404: "Not found", 405: "Method not allowed", 409: "Not now", 503: "Not now"}
         response = self._error(request, status, titles.get(status, "Something went wrong"), detail)
         response.headers.update(getattr(error, "headers", None) or {})
         return response

@@ -7,15 +7,17 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from pipeline.clients import aws
+from pipeline.clients import aws, mongo
 from pipeline.errors import PipelineError, Rejected, RetryableError
 from pipeline.job import input_job_id
+from pipeline.monitoring.job_log import reader as job_log_reader
+from pipeline.monitoring.next_attempt import NextAttempt, next_attempt
 from pipeline.net.http_errors import shown
 from pipeline.payload import IMAGE_FIELDS, Payload, parse_json, validated
 from pipeline.producer import send_message
@@ -33,6 +35,9 @@ MAX_WAIT = 12 * 3600.0
 
 #: Duration of one poll (SQS's maximum), and the pause after a failed poll, both in seconds.
 LONG_POLL, ERROR_PAUSE = 20, 1.0
+
+#: Duration of one poll while the progress of jobs is shown, in seconds, and the number of jobs whose progress is read.
+POLL_WITH_PROGRESS, MAX_WATCHED = 2, 5
 
 SubmissionStatus = Literal["unsent", "sent", "done", "failed", "no_result"]
 
@@ -187,14 +192,27 @@ def result_queue(name: str) -> Iterator[str]:
 
 
 def wait_for_results(
-    submissions: Sequence[Submission], url: str, timeout: float, on_end: Callable[[Submission], None]
+    submissions: Sequence[Submission],
+    url: str,
+    timeout: float,
+    on_end: Callable[[Submission], None],
+    on_wait: Callable[[Submission, NextAttempt], None] | None = None,
 ) -> None:
-    """Wait up to `timeout` seconds for the results of all sent jobs in the queue at `url`; call `on_end` for each."""
+    """Wait for the results of all sent jobs.
+
+    Args:
+        submissions: The jobs.
+        url: The queue of the results.
+        timeout: Maximum time to wait, in seconds.
+        on_end: Called for each job with its result, and for each without one at the end.
+        on_wait: Called for jobs that wait for another attempt, where there is a job log.
+    """
+    poll = POLL_WITH_PROGRESS if on_wait and get_settings().jobs_mongo_url else LONG_POLL
     waiting = {each.job_id: each for each in submissions if each.status == "sent"}
     deadline = time.monotonic() + timeout
     while waiting and (left := deadline - time.monotonic()) > 0:
         try:
-            received = _receive(url, min(LONG_POLL, ceil(left)))
+            received = _receive(url, min(poll, ceil(left)))
         except RetryableError:  # it may succeed before the deadline
             time.sleep(min(ERROR_PAUSE, left))
             continue
@@ -204,9 +222,20 @@ def wait_for_results(
             if attribute and (each := waiting.pop(attribute.get("StringValue"), None)):
                 each.ended(json.loads(message["Body"]))
                 on_end(each)
+        if on_wait and poll == POLL_WITH_PROGRESS:
+            _report_waits(list(waiting.values())[:MAX_WATCHED], on_wait)
     for each in waiting.values():
         each.status = "no_result"
         on_end(each)
+
+
+def _report_waits(waiting: Sequence[Submission], on_wait: Callable[[Submission, NextAttempt], None]) -> None:
+    """Report what jobs wait for. The job log is only an extra here, so its errors are ignored."""
+    with suppress(PipelineError), mongo.within():
+        for each in waiting:
+            history = job_log_reader.history(each.job_id or "")
+            if history and (attempt := next_attempt(history, get_settings())):
+                on_wait(each, attempt)
 
 
 def _receive(url: str, seconds: int) -> list[MessageTypeDef]:

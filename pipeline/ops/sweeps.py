@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 from pipeline.errors import RetryableError
 from pipeline.sweeps import documents, run_state
-from pipeline.sweeps.documents import Document, Swept
+from pipeline.sweeps.documents import SWEPT, Document, Swept
 
 #: Interval between two queries of a run, in seconds.
 INTERVAL = 0.5
+
+#: Runs of each collection that may still take documents.
+LATEST = 20
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,18 @@ def start(swept: Swept, limit: int | None) -> str:
     except BrokerError as error:
         raise RetryableError("sqs_error", f"Could not send to the queue {swept.queue}: {error}") from error
     return run
+
+
+def stop(run: str | None = None) -> list[str]:
+    """Stop a run, or all runs that still take documents; return the ids of the runs that were stopped.
+
+    A stopped run takes no more documents. The jobs that it has sent go on and are written back.
+
+    Raises:
+        RetryableError: MongoDB fails.
+    """
+    ids = [run] if run else [each.id for swept in SWEPT.values() for each in run_state.latest(swept, LATEST)]
+    return [each for each in ids if run_state.stop(each)]
 
 
 def follow(run: str) -> Iterator[Progress]:

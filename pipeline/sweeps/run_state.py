@@ -55,6 +55,7 @@ class Run:
     limit: int | None = None  #: maximum number of documents to claim
     claimed: int = 0  #: number of documents claimed so far
     walked: bool = False  #: whether the last page was taken
+    stopped: bool = False  #: whether a person stopped it before its last page
     counts: dict[str, int] = field(default_factory=dict)  #: finished documents by result
     attempts: list[str] = field(default_factory=list)  #: attempts at pages that have not finished
     started: datetime | None = None
@@ -178,9 +179,9 @@ def advance(run: Run, after: list[Any], *, by: str, claimed: int, walked: bool, 
     Returns:
         False if another message has already advanced the run.
     """
-    changes = {"page": run.page + 1, "after": after, "advanced_by": by, "walked": walked}
-    if walked:
-        changes["ended"] = datetime.now(UTC)
+    changes = {"page": run.page + 1, "after": after, "advanced_by": by}
+    if walked:  # a run that was stopped meanwhile stays so
+        changes |= {"walked": True, "ended": datetime.now(UTC)}
     with mongo.mongo_errors("advance the run"):
         finished = {"$pull": {"attempts": attempt}}
         update = {"$set": changes, "$inc": {"claimed": claimed}, **finished}
@@ -188,6 +189,13 @@ def advance(run: Run, after: list[Any], *, by: str, claimed: int, walked: bool, 
             return True
         _collection().update_one({"_id": run.id}, finished)
         return False
+
+
+def stop(run: str) -> bool:
+    """Let a run take no more pages. Its jobs go on. Returns False if it has taken its last page already."""
+    with mongo.mongo_errors("stop the run"):
+        changes = {"walked": True, "stopped": True, "ended": datetime.now(UTC)}
+        return _collection().update_one({"_id": run, "walked": False}, {"$set": changes}).matched_count == 1
 
 
 def under_way(run: Run) -> int:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline.text import format_age, format_duration, parse_age, plural
+from pipeline.text import format_duration, parse_age, plural, printable, shorten
 
 
 def test_ages_are_parsed():
@@ -18,13 +18,6 @@ def test_ages_are_parsed():
 def test_invalid_ages_are_refused(text):
     with pytest.raises(ValueError, match="is not an age"):
         parse_age(text)
-
-
-def test_ages_are_shown_in_the_largest_unit_that_fits_twice():
-    seconds = [-5, 0, 119, 120, 7199, 7200, 2 * 86400 - 1, 2 * 86400, 14 * 86400]
-    assert [format_age(timedelta(seconds=each)) for each in seconds] == [
-        "0s", "0s", "119s", "2m", "119m", "2h", "47h", "2d", "14d",
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -48,3 +41,20 @@ def test_durations_are_shown_in_a_few_characters(seconds, precise, whole):
 
 def test_counts_agree_with_their_nouns():
     assert [plural(count, "job") for count in (0, 1, 1234)] == ["0 jobs", "1 job", "1,234 jobs"]
+
+
+def test_a_text_that_was_cut_ends_in_an_ellipsis():
+    assert (shorten("example", 7), shorten("example", 6)) == ("example", "examp…")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\u200db", "a?b"),
+        ("\U0001f469\u200d\U0001f4bb\u202e", "\U0001f469\u200d\U0001f4bb?"),
+        ("\u2764\ufe0f\u200d\U0001f525", "\u2764\ufe0f\u200d\U0001f525"),
+        ("\u200d\U0001f469", "?\U0001f469"),
+    ],
+)
+def test_only_emoji_are_joined(text, shown):
+    assert printable(text) == shown

@@ -38,9 +38,9 @@ def with_frozen_mongo(environment, monkeypatch):
         (["status", "6fa459ea"], None, "Could not read the job log"),
         (["sweep", "channels", "--dry-run"], None, "Could not reach MongoDB"),
         (["sweep", "retry", "channels"], None, "Could not reach MongoDB"),
-        (["provision", "--dry-run"], None, "Could not reach MongoDB"),
+        (["sweep", "stop"], None, "Could not reach MongoDB"),
     ],
-    ids=["status", "status-of-a-job", "dry-run-of-a-sweep", "sweep-retry", "provision"],
+    ids=["status", "status-of-a-job", "dry-run-of-a-sweep", "sweep-retry", "sweep-stop"],
 )
 def test_a_command_answers(with_frozen_mongo, command, status, expected):
     before = time.monotonic()

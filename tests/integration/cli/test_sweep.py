@@ -16,7 +16,7 @@ from pipeline.ops.provision import plan
 from pipeline.ops.sweeps import Progress, follow, start
 from pipeline.settings import get_settings
 from pipeline.sweeps import run_state
-from pipeline.sweeps.documents import EPISODES
+from pipeline.sweeps.documents import CHANNELS, EPISODES
 from pipeline.sweeps.sweep import take_page, write_back
 
 OLD = datetime(2020, 1, 1, tzinfo=UTC)
@@ -168,3 +168,28 @@ def test_an_error_of_a_service_points_to_the_check_command(monkeypatch, capsys):
     assert ended.value.code == 2
     assert "No MongoDB variable is set." in output
     assert "Run `image-pipeline check`" in output
+
+
+def test_a_stopped_run_takes_no_more_documents(sweep, database):
+    # given a run with documents to take
+    database.episodes.insert_many([{"_id": n, "itunes_image": f"http://h/{n}"} for n in range(5)])
+    run = run_state.begin(EPISODES, "episodes-manual-1")
+    sent = []
+    # when it is stopped
+    assert "The run episodes-manual-1 takes no more documents." in sweep("stop", run.id)
+    # then it takes none, also if a page was in progress
+    assert take_page(EPISODES, run.id, 0, by="m", hand_over=sent.extend) is None
+    assert sent == []
+    run_state.advance(run, ["x"], by="m", claimed=1, walked=False)
+    stopped = run_state.load(run.id)
+    assert (stopped.walked, stopped.stopped) == (True, True)
+    # and it cannot be stopped twice
+    assert "No such run takes documents." in sweep("stop", run.id, status=1)
+    assert "No run takes documents." in sweep("stop")
+
+
+def test_stop_without_a_run_stops_all(sweep, database):
+    for collection in (CHANNELS, EPISODES):
+        run_state.begin(collection, f"{collection.name}-manual-1")
+    shown = sweep("stop")
+    assert shown.count("takes no more documents") == 2

@@ -1,0 +1,79 @@
+"""The pages of sweeps: their runs, what a run would take, and the documents with error marks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pipeline.clients.mongo import within
+from pipeline.dashboard import sweeps
+from pipeline.dashboard.sources import Sources
+from pipeline.errors import PipelineError
+from pipeline.settings import Settings
+from pipeline.sweeps.documents import SWEPT, Swept
+from pipeline.sweeps.marks import list_marks
+
+#: Renders a page: called with the request, the template, the place in the navigation, and the template's values.
+ShowPage = Callable[..., Response]
+
+
+class SweepPages:
+    """The handlers of the pages of sweeps."""
+
+    def __init__(self, settings: Settings, sources: Sources, page: ShowPage) -> None:
+        self._settings = settings
+        self._sources = sources
+        self._page = page
+
+    def routes(self) -> Iterable[Route]:
+        """Yield the route of every page."""
+        yield Route("/sweeps", self.runs)
+        yield Route("/sweeps/preview/{collection}", self.preview)
+        yield Route("/sweeps/marks/{collection}", self.marks)
+
+    def runs(self, request: Request) -> Response:
+        """Show the runs, and when the next ones are due."""
+        self._sources.activate()
+        snapshot = self._sources.sweeps.snapshot
+        with_database = self._settings.database_url is not None
+        return self._page(
+            request,
+            "sweeps.html",
+            "/sweeps",
+            runs=snapshot,
+            sweeps=snapshot.value,
+            with_database=with_database,
+            next_runs=sweeps.next_runs(self._settings, datetime.now(UTC)) if with_database else [],
+        )
+
+    def preview(self, request: Request) -> Response:
+        """Show what a run over a collection would take, and the button that starts it."""
+        swept = self._swept(request)
+        try:
+            found = sweeps.preview(swept)
+        except PipelineError as error:
+            raise HTTPException(503, error.message) from None
+        return self._page(request, "sweep_preview.html", "/sweeps", preview=found)
+
+    def marks(self, request: Request) -> Response:
+        """Show the documents of a collection that have error marks."""
+        swept = self._swept(request)
+        try:
+            with within():
+                found = list_marks(swept, sweeps.MARKED)
+        except PipelineError as error:
+            raise HTTPException(503, error.message) from None
+        return self._page(
+            request, "sweep_marks.html", "/sweeps", collection=swept.name, marked=found, shown=sweeps.MARKED
+        )
+
+    def _swept(self, request: Request) -> Swept:
+        swept = SWEPT.get(request.path_params["collection"])
+        if swept is None or self._settings.database_url is None:
+            raise HTTPException(404, "There is no such collection, or no MongoDB variable is set.")
+        return swept
