@@ -258,6 +258,7 @@ class Settings(BaseSettings):
 
     # Monitoring.
     jobs_mongo_url: MongoUrl = None
+    keep_results_days: Annotated[int, Field(ge=0, le=365)] = 0
     otel_exporter_otlp_endpoint: HttpUrl = None
     otel_exporter_otlp_traces_endpoint: HttpUrl = None
     log_format: Annotated[Literal["text", "json"], BeforeValidator(str.lower)] = "text"

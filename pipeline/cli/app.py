@@ -27,6 +27,9 @@ COMMANDS = {
     "check": "Check whether the service can work with these settings, and show how to fix what is wrong.",
     "dashboard": "Serve the web page: stages, latest jobs, failures by cause with a redrive, sweeps and a submit form.",
     "dead": "List dead letters (jobs that failed for good or were rejected), redrive them, or delete them.",
+    "deliver": "Deliver the result of an ended job again, to the same receivers and under a new id.",
+    "pause": "Let no process take more messages of a stage, until it is resumed. Needs the job log.",
+    "resume": "Let processes take messages of a paused stage again.",
     "sweep": "Find documents in MongoDB whose covers changed, and send them through the pipeline.",
 }
 

@@ -52,7 +52,8 @@ def ingest() -> None:
         return thread.is_alive() and worker.is_alive
 
     health = IngestHealth(worker, is_running)
-    with recording(settings), beating(settings, INGEST, [INGEST], health, lambda: worker.taken_at):
+    beats = beating(settings, INGEST, [INGEST], health, taken_at=lambda: worker.taken_at, pause=worker.pause)
+    with recording(settings), beats:
         thread.start()
         serve_ingest(worker, is_running)
         logger.info("Taking messages from %s.", settings.input_queue_name)

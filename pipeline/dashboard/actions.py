@@ -15,7 +15,9 @@ from pipeline.dashboard.auth import Access, checked_form
 from pipeline.dashboard.redrives import Redrives
 from pipeline.dashboard.sources import Sources
 from pipeline.dashboard.submissions import Submissions
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, SettingsError
+from pipeline.monitoring import pauses
+from pipeline.ops import results
 from pipeline.ops import sweeps as ops_sweeps
 from pipeline.ops.dead_letters.letter import DeadLetter
 from pipeline.ops.submit import SubmitError
@@ -44,6 +46,8 @@ class Actions:
         yield Route("/redrive", self.redrive, methods=["POST"])
         yield Route("/purge", self.purge, methods=["POST"])
         yield Route("/jobs/{job_id}/redrive", self.redrive_job, methods=["POST"])
+        yield Route("/jobs/{job_id}/deliver", self.deliver, methods=["POST"])
+        yield Route("/workers/pause", self.pause, methods=["POST"])
         yield Route("/sweeps/start", self.start_sweep, methods=["POST"])
         yield Route("/sweeps/stop", self.stop_sweep, methods=["POST"])
 
@@ -82,26 +86,44 @@ class Actions:
             raise HTTPException(404, "This job has no dead letter any more.")
         return self._start(stage, letter.code if letter else "", 1, job=job_id)
 
+    async def deliver(self, request: Request) -> Response:
+        """Deliver the kept result of a job again."""
+        await checked_form(request, self._access)
+        job_id = request.path_params["job_id"]
+        await self._do(results.deliver_again, job_id)
+        return RedirectResponse(f"/jobs/{job_id}", 303)
+
+    async def pause(self, request: Request) -> Response:
+        """Pause a stage, or let it go on."""
+        form = await checked_form(request, self._access)
+        act = pauses.resume if form.get("resume") else pauses.pause
+        await self._do(act, str(form.get("stage") or ""))
+        return RedirectResponse("/workers", 303)
+
     async def start_sweep(self, request: Request) -> Response:
         """Start a run over a collection."""
         form = await checked_form(request, self._access)
         swept = SWEPT.get(str(form.get("collection") or ""))
         if swept is None:
             raise HTTPException(404, "There is no such collection.")
-        return await self._sweep(ops_sweeps.start, swept, None)
+        await self._do(ops_sweeps.start, swept, None)
+        return RedirectResponse("/sweeps", 303)
 
     async def stop_sweep(self, request: Request) -> Response:
         """Stop a run."""
         form = await checked_form(request, self._access)
-        return await self._sweep(ops_sweeps.stop, str(form.get("run") or "-"))
+        await self._do(ops_sweeps.stop, str(form.get("run") or "-"))
+        return RedirectResponse("/sweeps", 303)
 
-    async def _sweep(self, act: Callable[..., object], *arguments: object) -> Response:
+    async def _do(self, act: Callable[..., object], *arguments: object) -> None:
+        """Run an action in a thread, and report its errors as a page."""
         try:
             await run_in_threadpool(act, *arguments)
+        except (ValueError, LookupError, SettingsError) as error:
+            raise HTTPException(404, str(error)) from None
         except PipelineError as error:
             raise HTTPException(503, error.message) from None
         self._sources.refresh()
-        return RedirectResponse("/sweeps", 303)
 
     def letter_of(self, job_id: str) -> DeadLetter | None:
         """Return the latest dead letter of a job, if it is among those that were read."""

@@ -35,8 +35,10 @@ from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log import search as job_log_search
 from pipeline.monitoring.job_log.reader import JobHistory
 from pipeline.monitoring.job_log.search import JobPage
+from pipeline.monitoring.pauses import PAUSABLE
 from pipeline.monitoring.queue_depths import DEAD
 from pipeline.monitoring.resting import resting_sentences
+from pipeline.ops import results
 from pipeline.ops.dead_letters.actions import RATE
 from pipeline.settings import Settings
 from pipeline.storage.s3 import S3Error
@@ -162,9 +164,11 @@ class Pages:
         self._sources.activate()
         job_id = request.path_params["job_id"]
         banners: list[Banner] = []
+        is_kept = False
         try:
             with _until(began + PERSON_TIMEOUT):
                 view = self._job(job_id)
+                is_kept = view is not None and results.is_kept(view.id)
                 ids = [] if view else self._ids_from(job_id)
         except PipelineError as error:
             banners.append(Banner("bad", "The job log does not answer", error.message))
@@ -186,6 +190,7 @@ class Pages:
             banners=banners,
             job=view,
             letter=letter,
+            is_kept=is_kept,
             redrive=redrive if redrive and redrive.job == view.id else None,
         )
 
@@ -219,6 +224,8 @@ class Pages:
             seen=snapshot,
             processes=[(each, each.is_alive(now)) for each in snapshot.value],
             stalled=self._sources.stalled(now),
+            pausable=PAUSABLE,
+            paused=self._sources.pauses.snapshot.value,
         )
 
     def picture(self, request: Request) -> Response:

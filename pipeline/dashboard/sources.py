@@ -19,6 +19,7 @@ from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log import search as job_log_search
 from pipeline.monitoring.job_log.reader import FailureGroup, JobHistory, Minute
 from pipeline.monitoring.job_log.search import JobFilter
+from pipeline.monitoring.pauses import paused
 from pipeline.monitoring.processes import Process, processes
 from pipeline.monitoring.queue_depths import DEAD, Depth, depths
 from pipeline.monitoring.stalls import stalls
@@ -77,12 +78,13 @@ class Sources:
             "the failures in the job log", _failures, [], FAILURES_INTERVAL
         )
         self.processes: PolledValue[list[Process]] = PolledValue("the processes", _processes, [], PROCESSES_INTERVAL)
+        self.pauses: PolledValue[dict[str, datetime]] = PolledValue("the pauses", _pauses, {}, PROCESSES_INTERVAL)
         self.letters: PolledValue[list[DeadLetter]] = PolledValue(
             "the dead letters", self._letters, [], LETTERS_INTERVAL, fresh_for=LETTERS_AGE + 30
         )
         self.sweeps: PolledValue[list[RunView]] = PolledValue("the sweeps", sweeps.read, [], SWEEPS_INTERVAL)
         values: list[PolledValue[Any]] = [self.queues, self.letters]
-        values += [self.job_log, self.failures, self.processes] if self._with_job_log else []
+        values += [self.job_log, self.failures, self.processes, self.pauses] if self._with_job_log else []
         values += [self.sweeps] if settings.database_url else []
         self._poller = Poller(values)
 
@@ -90,7 +92,7 @@ class Sources:
         """Return a sentence for each stage whose messages wait and are not taken."""
         seen = self.processes.snapshot
         known = seen.value if self._with_job_log and seen.at and not seen.error else None
-        return stalls(self.queues.snapshot.value, known, now, self.history.waiting_since)
+        return stalls(self.queues.snapshot.value, known, now, self.history.waiting_since, self.pauses.snapshot.value)
 
     def _depths(self) -> list[Depth]:
         found = depths()
@@ -148,6 +150,11 @@ def _job_log() -> JobLogView:
 def _failures() -> list[FailureGroup]:
     with pymongo.timeout(READ_TIMEOUT):
         return job_log_reader.failures(datetime.now(UTC) - FAILURES_AGE)
+
+
+def _pauses() -> dict[str, datetime]:
+    with pymongo.timeout(READ_TIMEOUT):
+        return paused()
 
 
 def _processes() -> list[Process]:

@@ -21,6 +21,7 @@ import pymongo
 from pymongo.errors import PyMongoError
 
 from pipeline.clients import mongo
+from pipeline.errors import RetryableError
 from pipeline.stages import GIANT_QUEUES, GIANTS, QUARANTINE, QUARANTINE_QUEUES, STAGES, stage_of_queue
 from pipeline.version import version
 
@@ -101,11 +102,20 @@ class Heartbeat:
         stages: the stages whose messages it takes.
         threads: number of threads that work on messages.
         look: returns the current state, quickly.
+        after: called after each heartbeat that was written, except the last.
     """
 
-    def __init__(self, type_: str, stages: Iterable[str], threads: int, look: Callable[[], Work]) -> None:
+    def __init__(
+        self,
+        type_: str,
+        stages: Iterable[str],
+        threads: int,
+        look: Callable[[], Work],
+        after: Callable[[], None] = lambda: None,
+    ) -> None:
         host, pid, now = socket.gethostname(), os.getpid(), datetime.now(UTC)
         self._look = look
+        self._after = after
         self._id = f"{host}:{pid}:{now:%Y%m%dT%H%M%S}"
         self._facts = {"type": type_, "host": host, "pid": pid, "version": version()}
         self._facts |= {"stages": list(stages), "threads": threads, "started": now}
@@ -133,8 +143,10 @@ class Heartbeat:
             state = self._facts | {"seen": datetime.now(UTC), "ended": ended} | asdict(self._look())
             with pymongo.timeout(TIMEOUT):
                 mongo.job_database()[PROCESSES].update_one({"_id": self._id}, {"$set": state}, upsert=True)
+                if not ended:
+                    self._after()
             self._fails = False
-        except (PyMongoError, RuntimeError, ValueError) as error:  # its text may contain hosts
+        except (PyMongoError, RetryableError, RuntimeError, ValueError) as error:  # its text may contain hosts
             if not self._fails:
                 logger.warning("The heartbeat cannot be written (%s). Jobs go on.", type(error).__name__)
             self._fails = True

@@ -36,7 +36,7 @@ def recorders(settings: Settings) -> list[Recorder]:
     """Create the recorders that the settings enable."""
     found: list[Recorder] = []
     if settings.jobs_mongo_url:
-        found.append(JobLogWriter())
+        found.append(JobLogWriter(keep_days=settings.keep_results_days))
     if settings.traces_endpoint:
         from pipeline.monitoring.traces import Traces  # noqa: PLC0415 - costs 10 MB, and is rarely enabled
 

@@ -18,6 +18,7 @@ def stalls(
     processes: Sequence[Process] | None,
     now: datetime,
     waiting_since: Mapping[str, datetime] | None = None,
+    paused: Mapping[str, datetime] | None = None,
 ) -> dict[str, str]:
     """Return a sentence for each stage, for giants and for quarantine, whose messages wait and are not taken.
 
@@ -26,6 +27,7 @@ def stalls(
         processes: the processes with their heartbeats; None if they are unknown.
         now: the current time.
         waiting_since: when the messages of a stage began to wait without a break, if that was observed.
+        paused: since when stages have been paused. They are named even if nothing waits.
     """
     queues: dict[str, list[Depth]] = {}
     for depth in depths:
@@ -33,12 +35,20 @@ def stalls(
             queues.setdefault(depth.consumer, []).append(depth)
     found = {}
     for stage, ours in queues.items():
+        if paused and stage in paused:
+            waiting = sum(depth.waiting for depth in ours)
+            found[stage] = f"{waiting:,} {_verb(waiting)}: paused for {_age(paused[stage], now)}."
+            continue
         if waiting := sum(depth.waiting for depth in ours):
             in_flight = sum(depth.in_flight for depth in ours)
             theirs = None if processes is None else [each for each in processes if stage in each.stages]
             if reason := _reason(stage, theirs, in_flight, now, (waiting_since or {}).get(stage)):
-                found[stage] = f"{waiting:,} {'waits' if waiting == 1 else 'wait'}, {reason}"
+                found[stage] = f"{waiting:,} {_verb(waiting)}, {reason}"
     return found
+
+
+def _verb(waiting: int) -> str:
+    return "waits" if waiting == 1 else "wait"
 
 
 def _reason(

@@ -11,6 +11,7 @@ from pipeline.errors import RetryableError
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log import writer as job_log_writer
 from pipeline.monitoring.job_log.reader import FailureGroup
+from pipeline.monitoring.pauses import paused
 from pipeline.monitoring.processes import Process
 from pipeline.monitoring.processes import processes as read_processes
 from pipeline.monitoring.queue_depths import DEAD, Depth, depths, queue_names
@@ -66,12 +67,14 @@ class _Logged:
     oldest: dict[str, datetime] = field(default_factory=dict)
     failures: list[FailureGroup] = field(default_factory=list)
     processes: list[Process] | None = None
+    paused: dict[str, datetime] = field(default_factory=dict)
     hint: str = ""
 
     def read(self, now: datetime) -> None:
         """Read the job log, for at most as long as a person waits."""
         try:
             with mongo.within():
+                self.paused = paused()
                 self.processes = read_processes(now)
                 self.rates = job_log_reader.per_minute(job_log_reader.rates(now - RATE_OVER), now, RATE_OVER)
                 self.failures = job_log_reader.failures(now - FAILURES_OVER)
@@ -94,7 +97,7 @@ def read_status() -> ServiceStatus:
     if get_settings().jobs_mongo_url:
         logged = _Logged()
         logged.read(now)
-    stalled = stalls(found, logged.processes, now)
+    stalled = stalls(found, logged.processes, now, paused=logged.paused)
     resting = resting_sentences(logged.processes or [], now)[:MAX_RESTING]
     waiting = [f"{stage}: {sentence}" for stage, sentence in stalled.items()]
     hints = [*waiting, *resting, *_hints(found), logged.hint]

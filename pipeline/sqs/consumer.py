@@ -205,6 +205,8 @@ class SQSConsumer(dramatiq.Consumer):
         dramatiq prefetches two messages per thread, so every thread has work while more than half of the places are
         taken. Filling each place as it becomes free would cost one request per message.
         """
+        if self.queue.name in self._in_hand.paused:
+            return 0
         if self.queue.is_quarantine:
             return int(self._in_hand.solo.take(self.queue.name) and self.leases.is_idle)
         has_to_wait = self.leases.has_too_many_undeleted or (self.queue.bulk and self._in_hand.has_live_waiting)

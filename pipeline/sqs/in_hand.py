@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from heapq import heappop, heappush
 from queue import PriorityQueue
 from typing import Any, Protocol
@@ -169,6 +169,7 @@ class InHand:
         work_queue: The messages that wait for a thread, once the worker has booted.
         stopping: Set once the process is told to stop.
         pace: How fast messages arrive.
+        paused: The queues from which this process receives nothing for now.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -177,6 +178,7 @@ class InHand:
         self.solo = Solo(self._wake_quarantine)
         self.work_queue: LaneQueue | None = None
         self.stopping = threading.Event()
+        self.paused: frozenset[str] = frozenset()
         self._working: set[Lease] = set()
 
     def begin(self, lease: Lease) -> None:
@@ -207,6 +209,12 @@ class InHand:
         self.stopping.set()
         for consumer in list(self.consumers):
             consumer.give_back()
+
+    def pause(self, queues: Collection[str]) -> None:
+        """Receive nothing more from these queues, and again from all others. Received messages are processed."""
+        if self.paused != frozenset(queues):
+            self.paused = frozenset(queues)
+            self.wake()
 
     def wake(self) -> None:
         """Let every consumer check again whether it may receive."""

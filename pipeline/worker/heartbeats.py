@@ -13,6 +13,7 @@ import dramatiq
 from dramatiq.worker import Worker
 
 from pipeline.monitoring.health import Health, WorkerHealth
+from pipeline.monitoring.pauses import paused
 from pipeline.monitoring.processes import Heartbeat, InHand, Resting, Work, process_type, stage_name
 from pipeline.net.host_limits import host_limiter, receiver_limiter
 from pipeline.settings import Settings
@@ -44,9 +45,10 @@ class Heartbeats(dramatiq.Middleware):
         queues = sorted(worker.consumer_whitelist or broker.get_declared_queues())
         health = WorkerHealth(broker, worker, list)
         look = lambda: self._look(health)  # noqa: E731
-        self._heartbeat = Heartbeat(
-            process_type(queues), sorted(set(map(stage_name, queues))), len(worker.workers), look
-        )
+        pause = broker.in_hand.pause
+        obey = lambda: pause([queue for queue in queues if stage_name(queue) in paused()])  # noqa: E731
+        stages = sorted(set(map(stage_name, queues)))
+        self._heartbeat = Heartbeat(process_type(queues), stages, len(worker.workers), look, obey)
         self._heartbeat.start()
 
     def after_worker_shutdown(self, broker: Any, worker: Worker) -> None:
@@ -88,7 +90,9 @@ def beating(
     type_: str,
     stages: Iterable[str],
     health: Health,
+    *,
     taken_at: Callable[[], datetime | None] = lambda: None,
+    pause: Callable[[bool], None] = lambda _: None,
 ) -> Iterator[None]:
     """Write the heartbeats of a process with one thread inside the context.
 
@@ -98,6 +102,7 @@ def beating(
         stages: the stages whose messages it takes, at most one.
         health: the health of the process.
         taken_at: returns when it last took messages.
+        pause: called with whether its stage is paused.
     """
     stages = list(stages)
 
@@ -105,7 +110,10 @@ def beating(
         at = taken_at()
         return Work({stage: at for stage in stages if at}, (), _trouble(health))
 
-    heartbeat = Heartbeat(type_, stages, 1, look) if settings.jobs_mongo_url else None
+    def obey() -> None:
+        pause(not paused().keys().isdisjoint(stages))
+
+    heartbeat = Heartbeat(type_, stages, 1, look, obey) if settings.jobs_mongo_url else None
     if heartbeat:
         heartbeat.start()
     try:

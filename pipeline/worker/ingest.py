@@ -52,6 +52,9 @@ DELETE_WAIT = 0.05
 #: Seconds that `run` waits for pending deletes and releases when it stops.
 CLOSE_TIMEOUT = 2.0
 
+#: Seconds between two looks whether a pause has ended.
+PAUSE = 1.0
+
 #: Its name in dead letters, events and logs.
 INGEST = "ingest"
 
@@ -84,6 +87,7 @@ class Ingest:
         asking_since: When the attempt to receive or hand over that has not succeeded yet began, in monotonic seconds;
             None if there is none. It is minus infinity until the first success.
         taken_at: When it last received messages.
+        is_paused: Whether it receives nothing for now. What it holds is still handed over.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class Ingest:
         self._stopping = threading.Event()
         self.asking_since: float | None = -math.inf
         self.taken_at: datetime | None = None
+        self.is_paused = False
 
     @property
     def is_stopping(self) -> bool:
@@ -123,6 +128,10 @@ class Ingest:
     def is_alive(self) -> bool:
         """Whether the thread that extends and deletes is running."""
         return self._keeper.is_alive
+
+    def pause(self, paused: bool) -> None:
+        """Receive nothing while `paused`."""
+        self.is_paused = paused
 
     def stop(self) -> None:
         """Finish the current step, make visible what was not handed over, and receive no more."""
@@ -143,6 +152,9 @@ class Ingest:
 
         It never raises: whatever fails is tried again.
         """
+        if self.is_paused and not (self._held or self.is_stopping):
+            self.asking_since = None
+            return PAUSE
         if self.asking_since is None:
             self.asking_since = self._clock.monotonic()
         try:

@@ -17,8 +17,11 @@ The collection `image_pipeline_jobs` holds one document per job. Its `_id` is th
 
 The collection `image_pipeline_minutes` holds one document per minute: the number of attempts by stage and outcome.
 
+The collection `image_pipeline_results` holds, only with KEEP_RESULTS_DAYS, the jobs that were delivered completely:
+`job` encoded as in a message, with the producer's payload, and when it `expires`.
+
 Attempts of one job arrive from several processes in any order, so all updates commute; the reader derives the status.
-Payloads, secrets and query strings of URLs are never stored.
+Payloads, secrets and query strings of URLs are never stored elsewhere.
 
 The writer and the reader use these operators, which MongoDB 4.2 and the embedded server support:
 `$set`, `$setOnInsert`, `$unset`, `$min`, `$max` also of documents, `$inc`, `$push` with `$each` and `$slice`, upserts,
@@ -41,11 +44,12 @@ from pipeline.job import CLEAN_UP, Source
 from pipeline.monitoring.processes import PROCESSES
 from pipeline.monitoring.processes import RETENTION as PROCESS_RETENTION
 from pipeline.net.http_errors import shown
+from pipeline.payload import to_json
 from pipeline.stages import NOTIFY, Lane
 from pipeline.storage.publish import image_info
 from pipeline.text import shorten
 
-JOBS, MINUTES = "image_pipeline_jobs", "image_pipeline_minutes"
+JOBS, MINUTES, RESULTS = "image_pipeline_jobs", "image_pipeline_minutes", "image_pipeline_results"
 
 #: Retention of a job after its last attempt, and of a minute.
 RETENTION = timedelta(days=30)
@@ -62,6 +66,7 @@ INDEXES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
     (JOBS, "lane,began", {}, "lists the jobs of a lane"),
     (JOBS, "failed", {"sparse": True}, "finds the latest failures"),
     (JOBS, "began", {"partialFilterExpression": {"open": True}}, "finds the oldest job under way"),
+    (RESULTS, "expires", {"expireAfterSeconds": 0}, "expires results"),
     (PROCESSES, "seen", {"expireAfterSeconds": int(PROCESS_RETENTION.total_seconds())}, "expires heartbeats"),
     (MINUTES, "at", {"expireAfterSeconds": int(RETENTION.total_seconds())}, "expires minutes"),
 )
@@ -77,6 +82,7 @@ class LogEntry:
         known: constant values, for `$set`.
         least: values for `$min`.
         most: values for `$max`.
+        result: the delivered job with its payload, if it is to be kept.
     """
 
     job_id: str
@@ -84,6 +90,7 @@ class LogEntry:
     known: dict[str, Any]
     least: dict[str, Any]
     most: dict[str, Any]
+    result: dict[str, Any] | None = None
 
 
 def entry_of(event: Event) -> LogEntry:
@@ -122,6 +129,23 @@ def entry_of(event: Event) -> LogEntry:
     # MongoDB compares documents field by field, so that the latest attempt is the greatest.
     most |= {f"latest.{place}": {"at": at} | attempt for place in _places(attempt)}
     return LogEntry(event.job_id, attempt, known, {"began": _time(began)}, most)
+
+
+def result_of(event: Event) -> dict[str, Any] | None:
+    """Return the encoded job of an event that completes a result for a receiver; None for all other events."""
+    job = event.job
+    if event.stage != NOTIFY.name or event.outcome is not Outcome.DONE or job is None:
+        return None
+    return None if job.sweep or job.deliveries == (CLEAN_UP,) else job.encode()
+
+
+def kept(entries: Iterable[LogEntry], until: datetime) -> list[UpdateOne]:
+    """Return one update per result that is to be kept `until` then."""
+    results = {entry.job_id: entry.result for entry in entries if entry.result}
+    return [
+        UpdateOne({"_id": job_id}, {"$set": {"job": to_json(job), "expires": until}}, upsert=True)
+        for job_id, job in results.items()
+    ]
 
 
 def _places(attempt: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,8 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pymongo
@@ -21,7 +23,20 @@ from pymongo.errors import BulkWriteError, PyMongoError
 from pipeline.backoff import Backoff
 from pipeline.clients import mongo
 from pipeline.events import Event
-from pipeline.monitoring.job_log.schema import INDEXES, JOBS, MINUTES, LogEntry, counts, entry_of, is_storable, updates
+from pipeline.monitoring.job_log.schema import (
+    INDEXES,
+    JOBS,
+    MINUTES,
+    RESULTS,
+    LogEntry,
+    counts,
+    entry_of,
+    is_storable,
+    kept,
+    result_of,
+    updates,
+)
+from pipeline.settings import get_settings
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +60,7 @@ class JobLogWriter:
         write: writes entries to the database; raises PyMongoError if it fails.
         capacity: number of attempts kept while the database fails.
         batch_window: seconds during which attempts are collected into one batch.
+        keep_days: days that results are kept; 0: not at all.
 
     Attributes:
         lost: number of attempts dropped for lack of capacity.
@@ -56,10 +72,12 @@ class JobLogWriter:
         *,
         capacity: int = CAPACITY,
         batch_window: float = BATCH_WINDOW,
+        keep_days: int = 0,
     ) -> None:
         self._write = write or write_entries
         self._entries: deque[LogEntry] = deque(maxlen=capacity)
         self._batch_window = batch_window
+        self._keep_days = keep_days
         self._lock = threading.Lock()
         self._some = threading.Event()
         self._stopping = threading.Event()
@@ -69,6 +87,8 @@ class JobLogWriter:
 
     def __call__(self, event: Event) -> None:
         entry = entry_of(event)
+        if self._keep_days:
+            entry = replace(entry, result=result_of(event))
         with self._lock:
             self.lost += len(self._entries) == self._entries.maxlen
             self._entries.append(entry)
@@ -149,6 +169,8 @@ def write_entries(entries: Sequence[LogEntry]) -> None:
     with pymongo.timeout(TIMEOUT):
         _bulk(database[JOBS], updates(entries))
         _bulk(database[MINUTES], counts(entries))
+        if results := kept(entries, datetime.now(UTC) + timedelta(days=get_settings().keep_results_days)):
+            _bulk(database[RESULTS], results)
 
 
 def _bulk(collection: Collection[dict[str, Any]], changes: Sequence[UpdateOne], *, again: bool = True) -> None:

@@ -167,6 +167,7 @@ def test_provision_announces_the_indexes_and_creates_them_once(jobs):
         ("image_pipeline_jobs", "lane,began"),
         ("image_pipeline_jobs", "failed"),
         ("image_pipeline_jobs", "began"),
+        ("image_pipeline_results", "expires"),
         ("image_pipeline_processes", "seen"),
         ("image_pipeline_minutes", "at"),
     ]

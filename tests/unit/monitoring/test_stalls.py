@@ -82,3 +82,9 @@ def test_messages_in_quarantine_need_a_process_of_their_own() -> None:
     }
     quarantine = replace(process(taken=1), stages=("quarantine",), work=Work({"quarantine": ago(1)}))
     assert stalls(depths, [quarantine], NOW) == {}
+
+
+def test_a_paused_stage_is_named_whether_messages_wait_or_not() -> None:
+    paused = {"fetch": ago(600)}
+    assert stalls(waiting(13), [process(taken=1)], NOW, paused=paused) == {"fetch": "13 wait: paused for 10 min."}
+    assert stalls(waiting(0), None, NOW, paused=paused) == {"fetch": "0 wait: paused for 10 min."}

@@ -1,0 +1,106 @@
+"""A stage is paused and resumed: workers and `ingest` obey, and everyone is told."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.actors import broker, fetch_image
+from pipeline.cli.app import app
+from pipeline.clients import aws, lazy
+from pipeline.monitoring import pauses
+from pipeline.monitoring import processes as heartbeats
+from pipeline.ops.provision import plan
+from pipeline.settings import get_settings
+from pipeline.worker import ingest
+from pipeline.worker.heartbeats import beating
+from pipeline.worker.ingest import Ingest
+from tests.integration.conftest import worker_of
+from tests.support.waiting import wait_for
+
+
+@pytest.fixture
+def job_log(database, monkeypatch):
+    """Provide queues and a job log in this test's database, and let processes beat quickly."""
+    monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())
+    monkeypatch.setattr(heartbeats, "INTERVAL", 0.05)
+    monkeypatch.setattr(ingest, "PAUSE", 0.05)
+    lazy.forget()
+    for change in plan(get_settings()):
+        change.apply()
+    yield database
+    broker.in_hand.pause([])
+
+
+def image_pipeline(*arguments, status=0):
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == status, (result.output, result.exception)
+    return " ".join(result.output.split())
+
+
+def visible(name):
+    url = aws.sqs().get_queue_url(QueueName=get_settings().full_queue_name(name))["QueueUrl"]
+    counts = aws.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    return int(counts["ApproximateNumberOfMessages"])
+
+
+class Health:
+    def not_live(self):
+        return []
+
+    def not_ready(self):
+        return []
+
+
+def test_a_worker_takes_nothing_from_a_paused_queue_until_it_is_resumed(job_log, monkeypatch):
+    # given a worker that long-polls briefly, whose stage is paused before it starts
+    monkeypatch.setattr("pipeline.sqs.consumer.LONG_POLL", 1)
+    broker.namespace = get_settings().queue_namespace
+    broker._urls.clear()
+    broker.in_hand.pause(["fetch"])
+    fetch_image.send({"image_url": "http://127.0.0.1:9/x.png", "redirect_queue": "q"})
+    with worker_of("fetch"):
+        (consumer,) = wait_for(lambda: [each for each in broker.consumers if each.queue_name == "fetch"])
+        # then its consumer waits and the message stays
+        assert consumer.asking_since is not None
+        assert visible("fetch") == 1
+        assert len(consumer.leases) == 0
+        # and when it is resumed, it takes the message
+        broker.in_hand.pause([])
+        wait_for(lambda: visible("fetch") == 0)
+
+
+def test_processes_obey_what_commands_write(job_log):
+    # given a process that beats
+    paused = []
+    with beating(get_settings(), "ingest", ["ingest"], Health(), pause=paused.append):
+        wait_for(lambda: paused and not paused[-1])
+        # when its stage is paused
+        assert "ingest is paused" in image_pipeline("pause", "ingest")
+        # then it is told, and so is everyone who asks
+        wait_for(lambda: paused[-1])
+        assert list(pauses.paused()) == ["ingest"]
+        image_pipeline("pause", "fetch")
+        assert "fetch: 0 wait: paused for 0 s." in image_pipeline("status")
+        # and it goes on when it is resumed
+        assert "ingest goes on" in image_pipeline("resume", "ingest")
+        wait_for(lambda: not paused[-1])
+    assert "'up' is not one of ingest, fetch" in image_pipeline("pause", "up", status=2)
+
+
+def test_a_paused_ingest_receives_nothing(job_log):
+    url = aws.sqs().create_queue(QueueName=f"{get_settings().queue_namespace}_input")["QueueUrl"]
+    aws.sqs().send_message(QueueUrl=url, MessageBody="{}")
+    worker = Ingest(url)
+    worker.pause(True)
+    broker.namespace = get_settings().queue_namespace
+    broker._urls.clear()
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    wait_for(lambda: worker.asking_since is None)
+    assert worker.taken_at is None
+    worker.pause(False)
+    wait_for(lambda: worker.taken_at)
+    worker.stop()
