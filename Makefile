@@ -152,11 +152,13 @@ $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.product: requirements/base.lock pyproject.toml | $(VENV)/pyvenv.cfg
+	@echo "Installing the service in $(VENV) …"
 	$(PIP) install --require-hashes -r requirements/base.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.lock pyproject.toml | $(VENV)/pyvenv.cfg
+	@echo "Installing the service and its tools in $(VENV): about a minute …"
 	$(PIP) install --require-hashes -r requirements/dev.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.product
@@ -175,6 +177,7 @@ $(VENV)/.audit: requirements/audit.lock | $(VENV)/pyvenv.cfg
 
 # The servers have their own environment, because they require older packages. Their commands are linked into .venv/bin.
 $(VENV)/.servers: requirements/servers.lock | $(VENV)/pyvenv.cfg
+	@echo "Installing the embedded servers in $(VENV)/servers …"
 	$(BIN)/python -m venv $(VENV)/servers
 	$(VENV)/servers/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/servers.lock
 	ln -sf ../servers/bin/ministack ../servers/bin/secantusd-py $(BIN)/

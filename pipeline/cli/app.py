@@ -30,6 +30,7 @@ COMMANDS = {
     "deliver": "Deliver the result of an ended job again, to the same receivers and under a new id.",
     "pause": "Let no process take more messages of a stage, until it is resumed. Needs the job log.",
     "resume": "Let processes take messages of a paused stage again.",
+    "version": "Show the version.",
     "sweep": "Find documents in MongoDB whose covers changed, and send them through the pipeline.",
 }
 
@@ -70,12 +71,6 @@ def image_pipeline(
     ] = False,
 ) -> None:
     """Podcast covers from any feed to every size your apps need, in four SQS-backed stages."""
-
-
-@app.command("version", hidden=True)
-def show_version() -> None:
-    """Show the version."""
-    _show_version(True)
 
 
 for name, summary in COMMANDS.items():

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -16,11 +16,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from pipeline.cli.terminal import console, interruptible, new_app
+from pipeline.clients import mongo
+from pipeline.errors import PipelineError
+from pipeline.monitoring.job_log.reader import history, matching
 from pipeline.ops.advice import advice
 from pipeline.ops.dead_letters import actions
 from pipeline.ops.dead_letters.actions import Counts, DeadLetter, Filter, Survey
+from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES
-from pipeline.text import format_duration, parse_age, plural
+from pipeline.text import format_duration, parse_age, plural, printable
 
 app = new_app(help="List dead letters (jobs that failed for good or were rejected), redrive them, or delete them.")
 
@@ -201,8 +205,21 @@ def _survey(filter_: Filter, *, redriven: bool = False) -> Survey:
         _show_groups(found, redriven=redriven)
     else:
         console.print(_nothing(filter_))
+        _show_jobs(filter_.ids)
     _show_limits(found)
     return found
+
+
+def _show_jobs(ids: Sequence[str]) -> None:
+    """Show the state of the jobs with these ids in the job log, because they have no letter."""
+    if get_settings().jobs_mongo_url is None:
+        return
+    with suppress(PipelineError), mongo.within():
+        for job_id in dict.fromkeys(each for prefix in ids for each in matching(prefix, 2)):
+            if found := history(job_id):
+                where = f" in {found.stage}" if found.status == "under_way" else ""
+                state = f"The job {found.id} is {found.status.replace('_', ' ')}{where}."
+                console.print(escape(printable(state)), highlight=False)
 
 
 def _filter(

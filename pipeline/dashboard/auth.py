@@ -13,11 +13,12 @@ import hmac
 import ipaddress
 import logging
 import math
+import re
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from pydantic import SecretStr
 from starlette.datastructures import FormData, Headers, MutableHeaders
@@ -222,8 +223,20 @@ class Guard:
         if path in OPEN_PATHS or path.startswith(STATIC) or self._access.admits(headers, client_of(scope)):
             return None
         if method == "GET" and _bearer(headers) is None and "text/html" in headers.get("accept", ""):
-            return RedirectResponse("/login", 303)
+            return RedirectResponse(_login_for(scope), 303)
         return PlainTextResponse("A token is required.", 401, {"WWW-Authenticate": "Bearer"})
+
+
+def _login_for(scope: Scope) -> str:
+    """Return the address of the login that leads back to the requested page."""
+    query = scope.get("query_string", b"").decode("latin-1")
+    wanted = f"{scope['path']}?{query}" if query else scope["path"]
+    return "/login" if wanted == "/" else f"/login?{urlencode({'to': wanted})}"
+
+
+def local_page(to: str) -> str:
+    """Return `to` if it is a page of this dashboard, otherwise the overview."""
+    return to if re.fullmatch(r"/[a-z][^\\\x00-\x20]*|/", to) else "/"
 
 
 def _cross_site(headers: Headers) -> str:
@@ -278,7 +291,7 @@ async def checked_form(request: Request, access: Access) -> FormData:
     return form
 
 
-async def log_in(given: str, access: Access, client: str, *, over_tls: bool) -> Response | None:
+async def log_in(given: str, access: Access, client: str, *, over_tls: bool, to: str = "/") -> Response | None:
     """Return the response that starts a session, or None, after a delay, if the token is wrong.
 
     Raises:
@@ -288,7 +301,7 @@ async def log_in(given: str, access: Access, client: str, *, over_tls: bool) -> 
         await asyncio.sleep(WRONG_TOKEN_DELAY)
         return None
     logger.info("A visitor from %s logged in.", client)
-    response = RedirectResponse("/", 303)
+    response = RedirectResponse(local_page(to), 303)
     response.set_cookie(
         COOKIE, access.sessions.begin(), max_age=SESSION, path="/", secure=over_tls, httponly=True, samesite="strict"
     )

@@ -251,15 +251,18 @@ class Pages:
         """Show the form for the token."""
         if self._access.token is None:
             return RedirectResponse("/", 303)
-        return self._renderer.render(request, "login.html", 200, {"wrong": ""})
+        to = request.query_params.get("to", "/")
+        return self._renderer.render(request, "login.html", 200, {"wrong": "", "to": to})
 
     async def log_in(self, request: Request) -> Response:
         """Start a session if the token is correct."""
         form = await checked_form(request, self._access)
         scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
-        token, client = str(form.get("token") or ""), auth.client_of(request.scope)
-        response = await auth.log_in(token, self._access, client, over_tls=scheme == "https")
-        return response or self._renderer.render(request, "login.html", 401, {"wrong": "This token is wrong."})
+        to, token = str(form.get("to") or "/"), str(form.get("token") or "")
+        client = auth.client_of(request.scope)
+        response = await auth.log_in(token, self._access, client, over_tls=scheme == "https", to=to)
+        wrong = {"wrong": "This token is wrong.", "to": to}
+        return response or self._renderer.render(request, "login.html", 401, wrong)
 
     async def logout(self, request: Request) -> Response:
         """End the session."""

@@ -15,6 +15,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from pipeline.local.demo.samples import make
+from pipeline.local.demo.web import cover_server
 from pipeline.local.embedded import EmbeddedStackError
 from pipeline.local.standalone import PROCFILE, from_here, standalone
 from pipeline.local.supervisor import Supervisor
@@ -24,6 +26,12 @@ ENV_FILE = "local.env"
 
 #: Variables of this environment that `check` in a second terminal needs too. Secrets must not be listed here.
 INHERITED = ("ALLOWED_NETWORKS",)
+
+#: The networks that fetch and postbacks may reach here, unless ALLOWED_NETWORKS is set: this machine.
+LOOPBACK = "127.0.0.0/8"
+
+#: The sample cover of the command that is printed; the service serves all samples of the demo itself.
+COVER = "night-train.jpg"
 
 #: The dashboard listens on the first free port of these.
 DASHBOARD_PORTS = range(8480, 8580)
@@ -58,9 +66,15 @@ def run(data_dir: Path, concurrency: Mapping[str, int], console: Console) -> Non
         EmbeddedStackError: The stack cannot run.
     """
     console.print("Starting the embedded servers …", style="dim")
-    with standalone(data_dir, persist=True) as variables, _env_file(data_dir / ENV_FILE, variables) as env_file:
+    os.environ["ALLOWED_NETWORKS"] = os.environ.get("ALLOWED_NETWORKS") or LOOPBACK
+    with (
+        cover_server(make()) as covers,
+        standalone(data_dir, persist=True) as variables,
+        _env_file(data_dir / ENV_FILE, variables) as env_file,
+    ):
         port = _dashboard_port()
-        _explain(console, variables | {"DASHBOARD": f"http://127.0.0.1:{port}/"}, data_dir, env_file)
+        shown = variables | {"DASHBOARD": f"http://127.0.0.1:{port}/", "COVER": f"{covers}{COVER}"}
+        _explain(console, shown, data_dir, env_file)
         extra = {"dashboard": f"LEVEL=${{LEVEL:-INFO}} image-pipeline dashboard --port {port}"}
         with Supervisor(PROCFILE, LinePrinter(console), concurrency=concurrency, extra=extra) as supervisor:
             supervisor.start()
@@ -118,7 +132,7 @@ def _explain(console: Console, variables: Mapping[str, str], data_dir: Path, env
         "[bold]In a second terminal[/]",
         "",
         f"  set -a; . {shlex.quote(from_here(env_file))}; set +a",
-        f"  {_command()} submit --wait https://example.org/cover.jpg",
+        f"  {_command()} submit --wait {variables['COVER']}",
         f"  {_command()} status --watch",
         "",
         "The first line sets, among others:",
@@ -126,11 +140,8 @@ def _explain(console: Console, variables: Mapping[str, str], data_dir: Path, env
         *(f"  export {name}={shlex.quote(variables[name])}" for name in SHOWN),
         "",
     ]
-    if not os.environ.get("ALLOWED_NETWORKS"):
-        lines += [
-            "To use images and postbacks on this machine itself, set ALLOWED_NETWORKS=127.0.0.0/8 before the start.",
-            "",
-        ]
+    networks = os.environ["ALLOWED_NETWORKS"]
+    lines += [f"Images and postbacks may be at public addresses, and in ALLOWED_NETWORKS={networks}.", ""]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
 

@@ -17,8 +17,7 @@ SOURCE_CODES = frozenset(
 #: Advice on codes whose cause is not the source.
 _ADVICE = {
     "blocked_address": "It leads to an address that is not public. If the host is yours, add its network to "
-    "`FETCH_ALLOWED_NETWORKS` or `POSTBACK_ALLOWED_NETWORKS` and restart the workers before you redrive it.",
-    "blocked_port": "It names a port that `ALLOWED_PORTS` does not list. Add the port there if you trust such sources.",
+    "`ALLOWED_NETWORKS`, `FETCH_ALLOWED_NETWORKS` or `POSTBACK_ALLOWED_NETWORKS`, and restart the workers.",
     "worker_crashed": "It ended one worker after the other. Report the defect, and redrive it only once that is fixed.",
     "out_of_memory": "The workers need more memory, or lower limits: `image-pipeline check resize` compares them.",
     "result_too_large": "It will fail again unless the receiver accepts larger messages: ask for a postback instead.",

@@ -180,6 +180,12 @@ def test_local_prints_addresses_and_leaves_nothing_running(environ: dict[str, st
         done = subprocess.run(shell, env=elsewhere, capture_output=True, text=True, timeout=200, check=False)
         assert done.stdout == "Everything exists already; nothing was changed.\n", done.stderr
         assert "ALLOWED_NETWORKS=127.0.0.0/8,10.0.0.0/8\n" in env_file.read_text()
+        # and the printed command sends a cover that the service serves itself, without any other network
+        (cover,) = re.findall(r"submit --wait (http://127\.0\.0\.1:\d+/\S+)$", log.read_text(), flags=re.MULTILINE)
+        script = 'set -a; . "$1"; set +a; exec "$2" -m pipeline submit --wait "$3"'
+        shell = ["sh", "-c", script, "sh", str(env_file), sys.executable, cover]
+        done = subprocess.run(shell, env=elsewhere, capture_output=True, text=True, timeout=200, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
         # and the dashboard is at the printed address
         (address,) = re.findall(r"^  Dashboard +(http://127\.0\.0\.1:\d+/)$", log.read_text(), flags=re.MULTILINE)
         wait_for(lambda: "The dashboard: http" in log.read_text(), 60)

@@ -79,7 +79,7 @@ async function refresh() {
     signal: AbortSignal.timeout(15000),
   });
   if (response.redirected && new URL(response.url).pathname === "/login") {
-    location.assign(response.url);
+    location.assign(`/login?to=${encodeURIComponent(location.pathname + location.search)}`);
     return;
   }
   if (!response.ok) throw new Error(String(response.status));

@@ -13,10 +13,12 @@ from typer.testing import CliRunner
 
 from pipeline.cli import terminal
 from pipeline.cli.app import app
-from pipeline.clients import aws
+from pipeline.clients import aws, lazy
 from pipeline.ops.dead_letters import reader
+from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES, FETCH, NOTIFY, UPLOAD
+from tests.integration.monitoring.test_job_log_reader import COVER, begin, good_history, job, write
 from tests.support.dead import counts, job_at, letter_of, put, refused, sweep_job, taken
 from tests.support.waiting import wait_for
 
@@ -187,3 +189,18 @@ def test_letters_leased_by_another_reader_are_reported(dead):
 
     aws.sqs().receive_message(QueueUrl=broker.queue_url("upload_dlq"), MaxNumberOfMessages=10, VisibilityTimeout=60)
     assert "About 10 more are hidden" in dead("list")
+
+
+def test_a_redrive_of_a_job_without_a_letter_names_its_state(database, monkeypatch):
+    # given a job under way whose letter was redriven
+    monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())
+    lazy.forget()
+    for change in plan(get_settings()):
+        change.apply()
+    begin()
+    write(*good_history(job(COVER, job_id="6fa459ea-1"))[:2])
+    # when it is redriven again, then the command says that it is under way
+    result = CliRunner().invoke(app, ["dead", "redrive", "6fa459ea"])
+    assert result.exit_code == 0
+    assert "No dead letter matches." in result.output
+    assert "The job 6fa459ea-1 is under way in resize." in result.output

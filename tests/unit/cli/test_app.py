@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from pipeline.cli.app import COMMANDS, app
+from pipeline.settings import Settings, get_settings
 
 #: Reports which of these modules the help of the command line imports.
 HELP = """
@@ -43,3 +48,51 @@ def test_a_command_that_does_not_exist_is_refused_with_a_suggestion():
     result = CliRunner().invoke(app, ["statsu"])
     assert result.exit_code == 2
     assert "'status'" in result.output
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["version"]])
+def test_the_version_is_that_of_the_package(arguments):
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, result.output) == (0, f"image-pipeline {version('image-pipeline')}\n")
+
+
+def test_the_help_names_the_exit_statuses():
+    assert (
+        "Exit status: 0 done, 1 something failed" in CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("sta", "status"), ("dead red", "redrive"), ("dead redrive --st", "--stage"), ("sweep st", "stop")],
+)
+def test_a_shell_completes_commands_and_options(words, completed):
+    environ = {
+        **os.environ,
+        "_IMAGE_PIPELINE_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"image-pipeline {words}",
+        "COMP_CWORD": str(len(words.split())),
+    }
+    command = [Path(sys.executable).parent / "image-pipeline"]
+    found = subprocess.run(command, env=environ, check=True, capture_output=True, text=True).stdout.split()
+    assert completed in found
+
+
+def test_config_shows_each_setting_with_its_source_and_no_secret(no_variables, monkeypatch):
+    monkeypatch.setenv("RENDITIONS", "50x50,800X800")
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    monkeypatch.setenv("MONGO_URL_PRODUCTION", "mongodb://u:hush@h/x")
+    get_settings.cache_clear()
+    output = CliRunner().invoke(app, ["config", "--json"]).output
+    found = {line["variable"]: (line["value"], line["source"]) for line in map(json.loads, output.splitlines())}
+    assert found["RENDITIONS"] == ("50x50,800X800", "environment")
+    assert found["ENVIRONMENT"] == ("PRODUCTION", "environment")
+    assert found["MONGO_URL_PRODUCTION"] == ("secret", "environment")
+    assert found["POSTBACK_SECRET_KEY"] == ("secret", "default")
+    assert found["FETCH_RETRY_DELAYS"] == ("2,10,60,300,1800", "default")
+    assert found["JOBS_MONGO_URL"] == ("", "default")
+    assert len(found) == len(Settings.model_fields)
+    assert "hush" not in output
+    changed = CliRunner().invoke(app, ["config", "--changed"]).output
+    assert len(changed.splitlines()) == 4
+    get_settings.cache_clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -103,8 +104,27 @@ def test_a_port_in_use_is_named(nothing_behind: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("path", ["/", "/jobs", "/jobs/x", "/failures", "/sweeps", "/nowhere", "/thumbnails/x/0/50x50"])
 def test_without_the_token_pages_redirect_to_the_login(locked: Site, path: str) -> None:
     answer = locked.get(path)
-    assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+    to = "/login" if path == "/" else f"/login?to={quote(path, safe='')}"
+    assert (answer.status_code, answer.headers["location"]) == (303, to)
     assert locked.get(path, Accept="application/json").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("to", "leads_to"),
+    [
+        ("/jobs/x?a=1", "/jobs/x?a=1"),
+        ("//evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("https://evil.example/", "/"),
+        ("/jobs\r\nX: 1", "/"),
+        ("", "/"),
+    ],
+)
+def test_the_login_leads_to_the_page_that_was_asked_for_and_to_no_other_site(
+    locked: Site, to: str, leads_to: str
+) -> None:
+    assert 'name="to" value="/jobs/x?a=1"' in locked.get("/login?to=/jobs/x%3Fa%3D1").text
+    assert locked.post("/login", {"token": TOKEN, "to": to}).headers["location"] == leads_to
 
 
 def test_the_token_grants_a_cookie_that_does_not_contain_it(locked: Site) -> None:

@@ -1,0 +1,16 @@
+"""The command `image-pipeline version`."""
+
+from __future__ import annotations
+
+import typer
+
+from pipeline.cli.terminal import new_app
+from pipeline.version import version as installed
+
+app = new_app()
+
+
+@app.command()
+def version() -> None:
+    """Show the version."""
+    typer.echo(f"image-pipeline {installed()}")
