@@ -234,6 +234,10 @@ def test_a_sweep_is_previewed_started_and_stopped(with_everything: Any) -> None:
             }
         ]
     )
+    from pipeline.actors import broker
+
+    broker.namespace = get_settings().queue_namespace
+    broker._urls.clear()
     with serving() as site:
         # When a visitor looks first, then the page shows what a run would take, and starts nothing
         shown = site.text("/sweeps/preview/channels")
@@ -333,6 +337,41 @@ def test_dead_letters_of_a_cause_are_redriven(with_everything: Any) -> None:
         # and another redrive of the same cause finds nothing
         assert site.post("/redrive", {"stage": "fetch", "code": "http_404"}).status_code == 404
         assert site.post("/redrive", {"stage": "nowhere", "code": "timeout"}).status_code == 404
+
+
+def test_one_job_is_redriven_from_its_page_and_the_rest_is_deleted(with_everything: Any) -> None:
+    # Given dead letters of three jobs
+    for number in range(3):
+        job = a_job(f"https://example.org/{number}.png", f"job-{number}")
+        error = {"stage": "fetch", "code": "http_404", "message": "It answered 404."}
+        failed = replace(job, sources=(replace(job.sources[0], due="notify", error=error),))  # type: ignore[arg-type]
+        log(Event("fetch", job.id, Outcome.GIVEN_UP, code="http_404", message="It answered 404.", job=failed))
+        log(Event("notify", job.id, Outcome.DONE, job=failed))
+        bury(job, "http_404", "It answered 404.")
+    with serving() as site:
+        wait_for_text(site, "/failures", "Redrive 3", "Delete 3", "It will fail again unless the source has changed.")
+        assert "Redrive this one" in site.text("/jobs/job-1")
+        # When one is redriven from its page, then only its message is on the queue
+        assert site.post("/jobs/job-1/redrive", {"stage": "fetch"}).headers["location"] == "/jobs/job-1"
+        wait_for_text(site, "/jobs/job-1", "Redrove job job-1", "1 dead letter sent.")
+        received = aws.sqs().receive_message(QueueUrl=queue_url("fetch"), MaxNumberOfMessages=10, WaitTimeSeconds=5)
+        assert [json.loads(each["Body"])["kwargs"]["job"]["id"] for each in received["Messages"]] == ["job-1"]
+        # and when the others are deleted, then none is left
+        wait_for_text(site, "/failures", "Delete 2")
+        assert site.post("/purge", {"stage": "fetch", "code": "http_404"}).status_code == 303
+        wait_for_text(site, "/failures", "Deleted http_404 in fetch", "2 dead letters deleted.")
+        wait_for(lambda: "fetch · http_404" not in site.text("/failures").partition("Failures of the last 24")[0])
+        assert site.post("/jobs/job-1/redrive", {"stage": "nowhere"}).status_code == 404
+
+
+def test_the_beginning_of_an_id_leads_to_its_job(with_everything: Any) -> None:
+    log(*done(a_job(job_id="6fa459ea-1")), *done(a_job(job_id="6fa459eb-1")))
+    with serving() as site:
+        assert site.get("/jobs/6FA459EA").headers["location"] == "/jobs/6fa459ea-1"
+        assert site.get("/jobs/6fa459e").headers["location"] == "/jobs?q=6fa459e&lane=all"
+        assert "6fa459e" in site.get("/jobs?q=6fa459e&lane=all").text
+        assert site.get("/jobs/6fa459ea-2").status_code == 404
+        assert site.get("/jobs?after=nonsense").status_code == 404
 
 
 def test_a_redrive_stops_with_the_dashboard_and_releases_the_rest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,12 +13,13 @@ import pytest
 
 from pipeline.dashboard import causes, filters, flow, jobs, thumbnails
 from pipeline.dashboard.charts import HEIGHT, WIDTH, bars, sparkline
-from pipeline.dashboard.polling import DepthHistory, PolledValue, Poller
+from pipeline.dashboard.polling import DepthHistory, PolledValue, Poller, Unchanged
 from pipeline.dashboard.redrives import Redrives
 from pipeline.errors import RetryableError, SettingsError
 from pipeline.events import Outcome
 from pipeline.monitoring.job_log.reader import Attempt, FailureGroup, HistorySource, JobHistory, JobStatus, Minute
 from pipeline.monitoring.queue_depths import Depth
+from pipeline.ops.advice import is_permanent
 from pipeline.ops.dead_letters.letter import DeadLetter
 from pipeline.ops.submit import Submission
 from tests.support.waiting import wait_for
@@ -364,3 +366,136 @@ def test_without_requests_only_values_with_a_history_are_polled(monkeypatch: pyt
         # until a page is requested
         poller.activate()
         wait_for(lambda: counts["seldom"] > 1)
+
+
+def test_the_first_page_after_a_while_waits_for_fresh_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a value that is read slowly, and a page that nobody has opened for a while
+    monkeypatch.setattr("pipeline.dashboard.polling.PAGE_TIMEOUT", 30)
+    count, go_on = 0, threading.Event()
+
+    def read() -> int:
+        nonlocal count
+        count += 1
+        if count > 1:
+            go_on.wait(30)
+        return count
+
+    polled: PolledValue[Any] = PolledValue("the thing", read, 0, 3600)
+    poller = Poller([polled])
+    with poller.running():
+        poller.activate()
+        assert polled.snapshot.value == 1
+        monkeypatch.setattr("pipeline.dashboard.polling.ACTIVE", -1)
+        # When it is opened, then it waits for the value
+        page = threading.Thread(target=poller.activate, daemon=True)
+        page.start()
+        wait_for(lambda: count == 2)
+        assert page.is_alive()
+        go_on.set()
+        page.join(30)
+        assert polled.snapshot.value == 2
+        # but it does not wait for a source that fails
+        polled.snapshot = replace(polled.snapshot, error="down")
+        go_on.clear()
+        poller.activate()
+
+
+def test_old_values_show_their_age_and_unchanged_ones_keep_it() -> None:
+    polled: PolledValue[int] = PolledValue("the thing", lambda: 1, 0, 1, fresh_for=30)
+    assert not polled.snapshot.is_old(NOW)
+    polled.poll()
+    at = polled.snapshot.at
+    assert at is not None
+    assert not polled.snapshot.is_old(at + timedelta(seconds=29))
+    assert polled.snapshot.is_old(at + timedelta(seconds=31))
+
+    def unchanged() -> int:
+        raise Unchanged
+
+    polled._read = unchanged
+    polled.poll()
+    assert (polled.snapshot.at, polled.snapshot.error) == (at, "")
+
+
+def test_the_history_knows_since_when_messages_wait() -> None:
+    history = DepthHistory()
+    history.add({"fetch": 1, "resize": 0})
+    since = history.waiting_since["fetch"]
+    history.add({"fetch": 3, "resize": 1})
+    assert history.waiting_since["fetch"] == since
+    assert "resize" in history.waiting_since
+    history.add({"fetch": 0})
+    assert history.waiting_since == {}
+
+
+# What a job waits for.
+
+
+@pytest.mark.parametrize(
+    ("stage", "more", "reason"),
+    [
+        (
+            "fetch",
+            {"code": "unreachable", "attempt": 3, "wait": 60.0},
+            "fetch: unreachable, attempt 3 of 6, next in 55 s",
+        ),
+        ("fetch", {"code": "s3_error", "attempt": 2, "wait": 60.0}, "fetch: s3_error, attempt 2 of 9, next in 55 s"),
+        (
+            "notify",
+            {"code": "http_500", "attempt": 1, "wait": 300.0},
+            "notify: http_500, attempt 1 of 10, next in 5 min",
+        ),
+        ("upload", {"code": "s3_error", "attempt": 12, "wait": 1.0}, "upload: s3_error, attempt 12 of 12, next now"),
+    ],
+)
+def test_a_job_shows_its_last_attempt_and_the_next(stage: str, more: dict[str, Any], reason: str) -> None:
+    waits = jobs.of_history(history("under_way", stage, tried(stage, Outcome.RETRY, 0, **more))).waits
+    assert waits is not None
+    assert waits.text(NOW + timedelta(seconds=5)) == reason
+
+
+def test_a_snoozed_job_waits_for_a_slot_and_has_not_failed() -> None:
+    snoozed = [tried("fetch", Outcome.SNOOZED, second, code="host_busy", wait=2.0) for second in range(3)]
+    view = jobs.of_history(history("under_way", "fetch", *snoozed))
+    assert view.waits is not None
+    assert view.waits.reason == "fetch waits for a slot (host_busy)"
+    assert (view.why, states(view)[0]) == ("", "wait")
+    assert [turn.words for turn in view.turns] == ["waits for a slot, 3 times in 2 s"]
+
+
+def test_a_failed_job_shows_its_failures_with_advice() -> None:
+    gone = tried("fetch", Outcome.GIVEN_UP, 1, code="http_404", message="It answered 404.")
+    blocked = tried("fetch", Outcome.GIVEN_UP, 2, code="blocked_address", message="It is private.", redrive=1)
+    first = jobs.of_history(history("failed", "fetch", gone))
+    assert [(each.code, each.permanent) for each in first.failures] == [("http_404", True)]
+    assert first.failures[0].advice == "It will fail again unless the source has changed."
+    again = jobs.of_history(replace(history("failed", "fetch", gone, blocked), redrives=1))
+    assert [(each.code, each.permanent) for each in again.failures] == [("blocked_address", False)]
+    assert "ALLOWED_NETWORKS" in again.failures[0].advice
+
+
+@pytest.mark.parametrize(
+    ("stage", "code", "permanent"),
+    [
+        *(("fetch", code, True) for code in ("http_404", "http_410", "broken_image", "too_large", "http_301")),
+        *(("fetch", code, False) for code in ("timeout", "http_503", "http_429", "blocked_address", "internal_error")),
+        ("notify", "http_404", False),
+    ],
+)
+def test_only_failures_of_the_source_are_permanent(stage: str, code: str, permanent: bool) -> None:
+    assert is_permanent(stage, code) is permanent
+
+
+# Text.
+
+
+def test_back_ticks_become_code_and_the_rest_stays_text() -> None:
+    assert filters.code("Run `image-pipeline check <b>` `` now") == (
+        "Run <code>image-pipeline check &lt;b&gt;</code> `` now"
+    )
+
+
+def test_a_future_time_is_counted_down() -> None:
+    assert [filters.until(NOW + timedelta(seconds=each), NOW) for each in (-5, 0.5, 58, 7200)] == [
+        "now", "now", "in 58 s", "in 2 h",
+    ]  # fmt: skip
