@@ -209,7 +209,7 @@ class SQSConsumer(dramatiq.Consumer):
             return 0
         if self.queue.is_quarantine:
             return int(self._in_hand.solo.take(self.queue.name) and self.leases.is_idle)
-        has_to_wait = self.leases.has_too_many_undeleted or (self.queue.bulk and self._in_hand.has_live_waiting)
+        has_to_wait = self.leases.blocks_receiving or (self.queue.bulk and self._in_hand.has_live_waiting)
         return self.prefetch - len(self.leases) if self._has_room and not has_to_wait else 0
 
     @property
@@ -362,7 +362,6 @@ class SQSConsumer(dramatiq.Consumer):
                     self.leases.complete(transfer.lease)
                 elif isinstance(error, BrokerConnectionError | RetryableError):
                     self.logger.warning("%s: %s It is tried again soon.", self.queue.name, error)
-                    self.leases.settling(transfer.lease)
                     left.append(transfer)
                 else:
                     self.logger.error("%s: a message cannot be sent (%s).", self.queue.name, describe(error))

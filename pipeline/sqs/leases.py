@@ -56,7 +56,8 @@ class Lease:
         handle: The latest receipt handle. Only this one surely extends and deletes the message.
         since: When the message was received, in monotonic seconds.
         extend_at: When the lease has to be extended, in monotonic seconds.
-        is_settling: Whether the message is being settled, which may have to wait for SQS for long.
+        ends_at: When SQS makes the message visible unless the lease is extended, in monotonic seconds.
+        began: When an actor began to work on the message, in monotonic seconds; None while it waits or is settled.
         is_lost: Whether another worker has the message, or will receive it.
     """
 
@@ -64,7 +65,8 @@ class Lease:
     handle: str
     since: float
     extend_at: float
-    is_settling: bool = False
+    ends_at: float
+    began: float | None = None
     is_lost: bool = False
 
 
@@ -95,7 +97,7 @@ class Leases:
         clock: The time.
         rng: Draws the jitter of waits.
         wake: Called when the next step is due earlier than the last one returned.
-        freed: Called when messages have ended: deleted, released, lost, or only finished.
+        freed: Called when more messages can perhaps be received, because leases ended or were extended.
     """
 
     def __init__(
@@ -135,9 +137,15 @@ class Leases:
             return not (self._held or self._done or self._released or self._requests)
 
     @property
-    def has_too_many_undeleted(self) -> bool:
-        """Whether so many deletes are pending that no more messages should be received."""
-        return len(self._done) >= MAX_UNDELETED
+    def blocks_receiving(self) -> bool:
+        """Whether to receive nothing more: SQS does not delete what is finished, or has not extended a lease in time.
+
+        It would deliver the same messages again and again, and count each time as a receive.
+        """
+        now = self._clock.monotonic()
+        with self._lock:
+            is_overdue = any(lease.ends_at <= now for lease in (*self._held.values(), *self._done.values()))
+            return is_overdue or len(self._done) >= MAX_UNDELETED
 
     @property
     def oldest(self) -> float | None:
@@ -152,18 +160,14 @@ class Leases:
             Its lease, or None if this process has the message already, in progress or finished.
         """
         now = self._clock.monotonic()
-        extend_at = now + self._queue.visibility / 3
+        extend_at, ends_at = now + self._queue.visibility / 3, now + self._queue.visibility
         with self._lock:
             if known := self._held.get(message_id) or self._done.get(message_id):
-                known.handle, known.extend_at = handle, extend_at
+                known.handle, known.extend_at, known.ends_at = handle, extend_at, ends_at
                 return None
-            lease = self._held[message_id] = Lease(message_id, handle, now, extend_at)
+            lease = self._held[message_id] = Lease(message_id, handle, now, extend_at, ends_at)
         self._due_at(extend_at)
         return lease
-
-    def settling(self, lease: Lease) -> None:
-        """Keep a lease however long the settlement of its message takes."""
-        lease.is_settling = True
 
     def complete(self, lease: Lease) -> None:
         """Delete a message with the next batch, unless its lease was lost."""
@@ -171,6 +175,7 @@ class Leases:
             if lease not in self:
                 return
             self._done[lease.message_id] = self._held.pop(lease.message_id)
+            lease.began = None
             if len(self._done) == 1:
                 self._delete_at = self._clock.monotonic() + self._delete_wait
             due = 0.0 if self._has_full_batch else self._delete_at
@@ -228,9 +233,7 @@ class Leases:
         now = self._clock.monotonic()
         with self._lock:
             due = [lease for lease in (*self._held.values(), *self._done.values()) if lease.extend_at <= now]
-            hanging = [
-                lease for lease in due if lease in self and not lease.is_settling and now - lease.since >= MAX_LEASE
-            ]
+            hanging = [lease for lease in due if lease.began is not None and now - lease.began >= MAX_LEASE]
             for lease in due:
                 lease.extend_at = now + self._queue.visibility / 15  # retries soon if this attempt fails
         self._lose(hanging)
@@ -239,8 +242,10 @@ class Leases:
             batch = [(lease, self._queue.visibility) for lease in due[place : place + MAX_BATCH]]
             extended, stale = self._change_visibility(batch)
             for lease in extended:
-                lease.extend_at = now + self._queue.visibility / 3
+                lease.extend_at, lease.ends_at = now + self._queue.visibility / 3, now + self._queue.visibility
             self._lose(stale)
+        if due:
+            self._freed()
 
     def _release_batch(self) -> None:
         with self._lock:

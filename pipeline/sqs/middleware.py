@@ -45,7 +45,7 @@ class QueueLayer(dramatiq.Middleware):
         """Skip a message that another worker has, or that was not started before the process was told to stop."""
         if message.lease.is_lost or self._in_hand.stopping.is_set():
             raise SkipMessage
-        message.began = broker.clock.monotonic()
+        message.began = message.lease.began = broker.clock.monotonic()
         self._in_hand.begin(message.lease)
 
     def after_process_message(
@@ -69,7 +69,7 @@ class QueueLayer(dramatiq.Middleware):
 def settling_of(broker: Any, message: SQSMessage, exception: BaseException | None = None) -> Settling:
     """Return the settlement of a message whose actor returned or raised `exception`. Its lease is kept meanwhile."""
     message.settle(default_plan(message, exception))
-    message.lease.is_settling = True
+    message.lease.began = None
     return Settling(message, message.original, message.decide or Plan, broker, broker.rng)
 
 

@@ -158,7 +158,7 @@ class Ingest:
         if self.asking_since is None:
             self.asking_since = self._clock.monotonic()
         try:
-            if not (self._held or self.is_stopping or self.leases.has_too_many_undeleted):
+            if not (self._held or self.is_stopping or self.leases.blocks_receiving):
                 self._receive()
             if not self.is_stopping:
                 self._hand_over()
@@ -170,7 +170,7 @@ class Ingest:
             self.leases.close()
             self._held.clear()
             return None
-        if self._held or self.leases.has_too_many_undeleted:
+        if self._held or self.leases.blocks_receiving:
             return self._backoff.next()
         self.asking_since = None
         self._backoff.reset()
@@ -187,7 +187,6 @@ class Ingest:
         for message in received.get("Messages", []):
             self.taken_at = datetime.now(UTC)
             if lease := self.leases.add(message["MessageId"], message["ReceiptHandle"]):
-                self.leases.settling(lease)  # it is held however long the hand-over takes
                 self._held.append(_Held(message, lease))
 
     def _hand_over(self) -> None:

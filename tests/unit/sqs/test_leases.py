@@ -197,6 +197,7 @@ def test_waits_after_failed_deletes_grow_and_vary(sqs, clock) -> None:
 
 def test_the_lease_of_an_actor_that_hangs_is_lost_and_its_message_not_deleted(leases, sqs, clock) -> None:
     lease = add(leases, "a")
+    lease.began = clock.now
     pass_time(leases, clock, MAX_LEASE + 15)
     assert lease.is_lost
     leases.complete(lease)
@@ -204,10 +205,9 @@ def test_the_lease_of_an_actor_that_hangs_is_lost_and_its_message_not_deleted(le
     assert sqs.of(DELETE) == []
 
 
-def test_a_lease_whose_message_is_being_settled_is_kept_at_any_age(leases, sqs, clock) -> None:
-    # Given a message whose settlement waits for SQS
+def test_a_lease_whose_message_waits_or_is_settled_is_kept_at_any_age(leases, sqs, clock) -> None:
+    # Given a message that waits for a thread, or whose settlement waits for SQS
     lease = add(leases, "a")
-    leases.settling(lease)
     # When far more time passes than an actor may take
     pass_time(leases, clock, 4 * MAX_LEASE)
     # Then its lease is still extended, and the message is deleted in the end.
@@ -248,12 +248,35 @@ def test_released_messages_become_visible_after_their_delay(leases, sqs, clock) 
 def test_many_undeleted_messages_are_reported(leases, sqs, clock) -> None:
     sqs.answers[DELETE] = fail
     for n in range(MAX_UNDELETED):
-        assert not leases.has_too_many_undeleted
+        assert not leases.blocks_receiving
         leases.complete(add(leases, str(n)))
-    assert leases.has_too_many_undeleted
+    assert leases.blocks_receiving
     sqs.answers[DELETE] = confirm
     pass_time(leases, clock, 15)
-    assert not leases.has_too_many_undeleted
+    assert not leases.blocks_receiving
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_lease_that_sqs_does_not_extend_in_time_blocks_receiving(sqs, clock, is_done) -> None:
+    # Given a lease that SQS does not extend
+    freed: list[float] = []
+    queue = LeasedQueue("work", lambda: "http://sqs/work", lambda: sqs, visibility=45)
+    leases = Leases(queue, clock, random.Random(1), freed=lambda: freed.append(clock.now))
+    sqs.answers[CHANGE] = sqs.answers[DELETE] = fail
+    lease = add(leases, "a")
+    if is_done:
+        leases.complete(lease)
+    # When its time is over, nothing more is received,
+    pass_time(leases, clock, 44)
+    assert not leases.blocks_receiving
+    pass_time(leases, clock, 1)
+    assert leases.blocks_receiving
+    # until SQS extends it.
+    freed.clear()
+    sqs.answers[CHANGE] = confirm
+    pass_time(leases, clock, 3)
+    assert not leases.blocks_receiving
+    assert freed
 
 
 def test_closing_deletes_at_once(leases, sqs, clock) -> None:

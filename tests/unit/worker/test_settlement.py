@@ -53,7 +53,7 @@ def received(queue: str = "fetch", original: str = "", *, age: float = 0.0, **op
         message_id="message-1",
         message_timestamp=int((NOW - age) * 1000),
     )
-    return SQSMessage(message, Lease("id", "handle", 0.0, 15.0), queue_name=queue)
+    return SQSMessage(message, Lease("id", "handle", 0.0, 15.0, 45.0), queue_name=queue)
 
 
 def message_of(job: Job) -> dramatiq.Message[Any]:
