@@ -64,7 +64,8 @@ def deliver_again(job_id: str) -> str:
         RetryableError: MongoDB or SQS cannot be reached; nothing was sent.
     """
     import pipeline.actors  # noqa: PLC0415, F401 - builds the broker
-    from pipeline.worker.stage_actor import pass_on  # noqa: PLC0415 - needs the broker
+    from pipeline.worker.registry import our_broker  # noqa: PLC0415 - needs the broker
+    from pipeline.worker.stage_actor import message_of  # noqa: PLC0415 - needs the broker
 
     with mongo.mongo_errors("read the kept result"):
         count = {"$inc": {"deliveries": 1}}
@@ -73,7 +74,7 @@ def deliver_again(job_id: str) -> str:
     number = job.redrives + job.letters + int(found.get("deliveries", 0)) + 1 if found else 0
     again = replace(job, deliveries=None, redrives=number, letters=0)
     try:
-        pass_on(again)
+        our_broker().enqueue(message_of(again))
     except BrokerError as error:
         raise RetryableError("sqs_error", f"Could not send to the notify stage: {error}") from error
     return again.report_id

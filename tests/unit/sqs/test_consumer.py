@@ -425,7 +425,7 @@ class TestPace:
         consumer = broker.consume("work", prefetch=32)
         assert receive(consumer, sqs, clock, 10) == 0
         for n in range(3):
-            broker.in_hand.begin(Lease(str(n), "", 0, 0))
+            broker.in_hand.begin(Lease(str(n), "", 0, 0, 45))
         # Then the receives after it leave time for a batch, and sends wait for all in work,
         clock.now += 0.05
         assert receive(consumer, sqs, clock, 1) == PARTIAL_BATCH_PAUSE
