@@ -237,7 +237,6 @@ def test_a_sweep_is_previewed_started_and_stopped(with_everything: Any) -> None:
     from pipeline.actors import broker
 
     broker.namespace = get_settings().queue_namespace
-    broker._urls.clear()
     with serving() as site:
         # When a visitor looks first, then the page shows what a run would take, and starts nothing
         shown = site.text("/sweeps/preview/channels")

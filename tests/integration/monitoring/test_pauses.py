@@ -58,7 +58,6 @@ def test_a_worker_takes_nothing_from_a_paused_queue_until_it_is_resumed(job_log,
     # given a worker that long-polls briefly, whose stage is paused before it starts
     monkeypatch.setattr("pipeline.sqs.consumer.LONG_POLL", 1)
     broker.namespace = get_settings().queue_namespace
-    broker._urls.clear()
     broker.in_hand.pause(["fetch"])
     fetch_image.send({"image_url": "http://127.0.0.1:9/x.png", "redirect_queue": "q"})
     with worker_of("fetch"):
@@ -96,7 +95,6 @@ def test_a_paused_ingest_receives_nothing(job_log):
     worker = Ingest(url)
     worker.pause(True)
     broker.namespace = get_settings().queue_namespace
-    broker._urls.clear()
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     wait_for(lambda: worker.asking_since is None)

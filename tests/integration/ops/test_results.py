@@ -37,9 +37,7 @@ def keeping(database, monkeypatch):
     for change in plan(get_settings()):
         change.apply()
     monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
-    broker._urls.clear()
-    yield database
-    broker._urls.clear()
+    return database
 
 
 def delivered(job_id):
