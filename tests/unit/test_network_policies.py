@@ -24,13 +24,13 @@ def blocks(spec: dict[str, Any]) -> list[dict[str, Any]]:
     return [peer["ipBlock"] for rule in spec["egress"] for peer in rule["to"] if "ipBlock" in peer]
 
 
-def test_every_process_is_restricted_and_only_two_reach_the_web() -> None:
+def test_every_process_is_restricted_and_only_three_reach_the_web() -> None:
     everyone, web = policies()["image-pipeline"], policies()["image-pipeline-web"]
     assert everyone["podSelector"] == {"matchLabels": {"app": "image-pipeline"}}
     assert everyone["policyTypes"] == ["Ingress", "Egress"]
     assert all(ip_network(block["cidr"]).is_private for block in blocks(everyone))
     (chosen,) = web["podSelector"]["matchExpressions"]
-    assert set(chosen["values"]) == {"fetch", "notify"}
+    assert set(chosen["values"]) == {"fetch", "notify", "quarantine"}
     assert set(chosen["values"]) < set(parse_procfile((ROOT / "Procfile").read_text()).processes)
 
 
