@@ -21,6 +21,7 @@ from pipeline.clients import aws
 from pipeline.job import input_job_id
 from tests.acceptance.conftest import Service, World
 from tests.acceptance.test_cli import image_pipeline, queues
+from tests.corpus.bombs import BOMBS
 from tests.support.waiting import wait_for
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
@@ -344,6 +345,24 @@ def test_twenty_messages_with_every_kind_of_bad_input_mixed_in(service: Service,
     # and no stage was restarted.
     assert pids == {name: service.supervisor.pid(name) for name in service.supervisor.names}
     assert not world.posted(hook)[17:]
+
+
+def test_bombs_end_with_a_result_and_restart_no_worker(service: Service, world: World) -> None:
+    # Given four of each bomb that once cost gigabytes or minutes, and a cover
+    hook, answer = unique("/hook"), {}
+    names = ("AVIF: extents", "AVIF: items", "GIF: comment", "PNG: transparency", "TIFF: tags of a BigTIFF")
+    bombs = {name: world.serve(unique("/bomb"), BOMBS[name](1_000_000)) for name in names}
+    cover = world.serve(unique("/cover.jpg"), picture("JPEG"))
+    # When they are sent
+    for name, url in [*(each for each in bombs.items() for _ in range(4)), ("cover", cover)]:
+        send_message({"image_url": url, "name": name, "postback_url": world.url(hook)})
+    wait_for_post(world, hook, count=21)
+    # Then those that can be reduced to a picture are rendered, the others have a code, and no worker has died.
+    for result in (post.body for post in world.posted(hook)):
+        answer[result["name"]] = (result["image_url_info"] and "rendered") or result["image_url_error"]["code"]
+    refused, rendered = {names[0], names[1], names[4]}, {names[2], names[3], "cover"}
+    assert answer == dict.fromkeys(refused, "too_large") | dict.fromkeys(rendered, "rendered")
+    assert "exited unexpectedly" not in service.log
 
 
 def test_submit_waits_and_shows_how_each_job_ended(service: Service, world: World) -> None:
