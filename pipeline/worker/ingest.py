@@ -29,7 +29,7 @@ from pipeline.metrics import count_hand_over
 from pipeline.payload import parse_json
 from pipeline.producer import REDRIVEN_FROM
 from pipeline.settings import get_settings
-from pipeline.sqs.leases import Lease, LeasedQueue, Leases, sqs_backoff
+from pipeline.sqs.leases import DELETE_WAIT, Lease, LeasedQueue, Leases, sqs_backoff
 from pipeline.sqs.loop import Clock, Loop
 from pipeline.sqs.queues import LONG_POLL, VISIBILITY_TIMEOUT
 from pipeline.sqs.wire import MAX_BATCH, Reason, SendEntry, describe
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that deletes wait for the rest of their batch. The next messages of a FIFO group wait as long.
-DELETE_WAIT = 0.05
+#: Seconds that deletes from a FIFO queue wait for the rest of their batch. The next messages of a group wait as long.
+FIFO_DELETE_WAIT = 0.05
 
 #: Seconds that `run` waits for pending deletes and releases when it stops.
 CLOSE_TIMEOUT = 2.0
@@ -109,7 +109,8 @@ class Ingest:
         self._poll = LONG_POLL if poll is None else poll
         self._clock = clock or Clock()
         rng = rng or random.Random()  # noqa: S311 - it draws jitter
-        queue = LeasedQueue(INGEST, lambda: queue_url, client, self._visibility, DELETE_WAIT)
+        wait = FIFO_DELETE_WAIT if queue_url.endswith(".fifo") else DELETE_WAIT
+        queue = LeasedQueue(INGEST, lambda: queue_url, client, self._visibility, wait)
         self._keeper = loop(f"keep-{INGEST}", lambda: self.leases.step())  # noqa: PLW0108 - it is made next
         self.leases = Leases(queue, self._clock, rng, wake=self._keeper.wake)
         self._held: list[_Held] = []

@@ -13,6 +13,7 @@ import pipeline.actors  # noqa: F401 - builds the broker, from which the actors'
 from pipeline.errors import RetryableError
 from pipeline.events import Event, subscribe, unsubscribe
 from pipeline.job import input_job_id
+from pipeline.sqs.leases import DELETE_WAIT
 from pipeline.sqs.wire import Reason, SendEntry, SendFailed
 from pipeline.worker import ingest
 from pipeline.worker.ingest import Ingest
@@ -54,10 +55,10 @@ class Sent:
 class Driven:
     """Ingest on a clock that the test moves, with its leases."""
 
-    def __init__(self) -> None:
+    def __init__(self, queue: str = "input") -> None:
         self.clock, self.sqs, self.sent = MovedClock(), ScriptedSQS(), Sent()
         self.ingest = Ingest(
-            "http://sqs/input",
+            f"http://sqs/{queue}",
             client=lambda: self.sqs,  # type: ignore[arg-type, return-value]
             sender=self.sent,  # type: ignore[arg-type]
             visibility=45,
@@ -109,11 +110,14 @@ def refuse_all(_: str) -> Exception:
     return SendFailed("SQS is down")
 
 
-def test_messages_are_deleted_once_their_hand_over_is_confirmed(driven: Driven) -> None:
+@pytest.mark.parametrize(("queue", "within"), [("input", 2 * DELETE_WAIT), ("input.fifo", 1)])
+def test_messages_are_deleted_once_their_hand_over_is_confirmed(queue: str, within: float) -> None:
+    driven = Driven(queue)
     ids = driven.arrive(GOOD, GOOD)
     assert driven.ingest.step() == 0
     assert driven.sent.jobs == ids
-    driven.go_on(1)
+    # The messages of a FIFO group wait for each other, so they are deleted soon.
+    driven.go_on(within)
     assert driven.sqs.handles(DELETE) == [["handle of message 0", "handle of message 1"]]
     assert driven.ingest.asking_since is None
 
