@@ -86,6 +86,19 @@ class TestPlaces:
         with host_limiter.slot(URL):
             assert places.taken(Speed.QUICK) == 1
 
+    def test_a_quarter_of_the_threads_is_always_left_for_other_work(
+        self, host_limiter: HostLimiter, places: Places
+    ) -> None:
+        # Given far more requests that hang than there are threads, to new hosts and to slow ones, of many folders
+        with ExitStack() as under_way:
+            for n in range(100):
+                for patient in (False, True):
+                    with suppress(Snoozed):
+                        slot = host_limiter.slot(f"https://{n}.example/", folder=f"FOLDER-{n}", patient=patient)
+                        under_way.enter_context(slot)
+            # Then they hold three quarters. Write-backs to MongoDB and redirects need no place, so they find a thread.
+            assert sum(places.taken(speed) for speed in Speed) == 12
+
     def test_bulk_jobs_leave_half_of_the_places_to_live_ones(self, host_limiter: HostLimiter) -> None:
         with ExitStack() as under_way:
             for n in range(4):
