@@ -94,7 +94,8 @@ class Host:
     Attributes:
         busy: Requests in progress.
         speed: Its speed at its last request.
-        circuits: Its circuits by folder; one with the name "" if they do not belong to folders.
+        circuits: Its circuits with failures or requests in progress, by folder; just one, with the name "", if they do
+            not belong to folders.
         request_time: The moving average of the duration of its requests.
         last_request: When its last request began.
         crowd: The snoozed jobs that wait for a slot.
@@ -127,6 +128,7 @@ class _Slot:
     """One request in progress."""
 
     host: Host
+    key: str
     circuit: Circuit
     speed: Speed
     lane: Lane
@@ -203,7 +205,7 @@ class HostLimiter:
         with self._lock:
             host = self._hosts.get(name) or self._add(name, self._clock())
             has_slot, now = self._has_slot(host, lane), self._clock()
-            circuit = self._circuit(host, folder)
+            key, circuit = self._circuit(host, folder)
             if circuit.is_open and not circuit.may_be_probed(folder, now):
                 self._rest(name, host, circuit, lane, now)
             if not has_slot:
@@ -215,10 +217,11 @@ class HostLimiter:
                 raise Snoozed("too_many_slow", "Enough threads of this process wait for hosts that may be slow.", wait)
             if not host.busy:
                 host.crowd.disperse()
+            host.circuits[key] = circuit
             host.busy += 1
             circuit.busy += 1
             host.last_request = now
-            return _Slot(host, circuit, speed, lane, url, folder, now)
+            return _Slot(host, key, circuit, speed, lane, url, folder, now)
 
     def _has_slot(self, host: Host, lane: Lane) -> bool:
         """Return whether a slot is free, or becomes free soon at a quick host. The lock is held, but not meanwhile."""
@@ -245,30 +248,36 @@ class HostLimiter:
         """Return the seconds after which a host that keeps all its slots busy has one free."""
         return host.request_time / self._policy.limit_of(lane)
 
-    def _circuit(self, host: Host, folder: str) -> Circuit:
+    def _circuit(self, host: Host, folder: str) -> tuple[str, Circuit]:
         key = folder if self._policy.by_folder and len(host.circuits) < MAX_CIRCUITS else ""
         key = folder if folder in host.circuits else key
-        return host.circuits.setdefault(key, Circuit(self._policy.max_failures))
+        return key, host.circuits.get(key) or Circuit(self._policy.max_failures)
 
     def _end(self, slot: _Slot, error: BaseException | None) -> None:
         self._places.give_back(slot.speed, slot.lane, slot.folder)
         with self._lock:
-            host, now = slot.host, self._clock()
+            host, circuit = slot.host, slot.circuit
             host.busy -= 1
-            slot.circuit.busy -= 1
+            circuit.busy -= 1
+            if error is None or _shows_something(error):
+                self._learn(slot, error)
+            if not (circuit.busy or circuit.failures):
+                host.circuits.pop(slot.key, None)
             host.freed.notify_all()
-            if error is not None and not _shows_something(error):
-                return
-            took = now - slot.began
-            host.request_time += (took - host.request_time) / 4
-            failed = isinstance(error, PipelineError) and self._policy.is_failure(error)
-            ran_out = isinstance(error, PipelineError) and error.code in SLOW_ERRORS
-            host.speed = Speed.SLOW if ran_out or took > QUICK_SECONDS else Speed.QUICK
-            if failed:
-                failure = next(self._numbers) if self._policy.by_folder else hash((slot.url, slot.folder))
-                slot.circuit.failed(failure, slot.folder, now)
-            else:
-                slot.circuit.succeeded()
+
+    def _learn(self, slot: _Slot, error: BaseException | None) -> None:
+        """Update what is known of a host from the outcome of a request."""
+        host, now = slot.host, self._clock()
+        took = now - slot.began
+        host.request_time += (took - host.request_time) / 4
+        failed = isinstance(error, PipelineError) and self._policy.is_failure(error)
+        ran_out = isinstance(error, PipelineError) and error.code in SLOW_ERRORS
+        host.speed = Speed.SLOW if ran_out or took > QUICK_SECONDS else Speed.QUICK
+        if failed:
+            failure = next(self._numbers) if self._policy.by_folder else hash((slot.url, slot.folder))
+            slot.circuit.failed(failure, slot.folder, now)
+        else:
+            slot.circuit.succeeded()
 
     def _add(self, name: str, now: float) -> Host:
         if len(self._hosts) >= MAX_HOSTS:

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.clients import lazy
 from pipeline.errors import PipelineError, Retry, RetryableError, Snoozed
+from pipeline.net import host_limits as hosts
 from pipeline.net import places as places_module
 from pipeline.net.circuit import FIRST_OPEN_TIME, HOST_DOWN_AFTER, LONGEST_OPEN_TIME
 from pipeline.net.host_limits import QUICK_SECONDS, HostLimiter, Policy, RestingHost, receivers
@@ -152,6 +153,21 @@ class TestReceivers:
             clock.now += FIRST_OPEN_TIME
             with host_limiter.slot(URL, folder="BROKEN"):
                 snooze(host_limiter, folder="BROKEN")
+
+    def test_folders_without_failures_take_no_memory(self, host_limiter: HostLimiter) -> None:
+        for n in range(100):
+            ask(host_limiter, folder=f"FOLDER-{n}")
+        ask(host_limiter, failing("timeout"), folder="BROKEN")
+        assert list(host_limiter._hosts["https://covers.example"].circuits) == ["BROKEN"]
+
+    def test_many_broken_folders_share_a_circuit(
+        self, host_limiter: HostLimiter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(hosts, "MAX_CIRCUITS", 3)
+        for n in range(13):
+            ask(host_limiter, failing("timeout"), folder=f"FOLDER-{n}")
+        assert len(host_limiter._hosts["https://covers.example"].circuits) == 4
+        assert snooze(host_limiter, folder="FOLDER-12").code == "host_resting"
 
     def test_a_receiver_that_hangs_for_three_days_holds_one_thread_now_and_then(
         self, host_limiter: HostLimiter, clock: Clock
