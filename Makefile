@@ -28,7 +28,7 @@ IMAGE_TESTS := tests/unit/images tests/unit/net/test_bombs.py tests/unit/ops/tes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run check test test-fallbacks smoke test-corpus mutants chaos outages scenarios lint format docs screenshots sheets bench bench-scale bench-threads bench-queues bombs fuzz audit sbom \
+.PHONY: help setup setup-dev demo run check test test-fallbacks smoke test-corpus mutants simulate chaos outages scenarios lint format docs screenshots sheets bench bench-scale bench-threads bench-queues bombs fuzz audit sbom \
 	bench-images bench-lanes bench-neighbours bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
@@ -79,6 +79,10 @@ sbom: $(VENV)/.audit ## Write the list of the locked packages, sbom.json, in the
 
 mutants: setup-dev ## Change the code in small ways, and see whether the tests notice (ARGS="--seed 1 --area job", ARGS=--all)
 	$(BIN)/python -m tests.mutants $(ARGS)
+
+simulate: SEEDS = 1-5000
+simulate: setup-dev ## Simulate histories of the queue layer on a virtual clock, and check each (SEEDS=1-50000, ARGS="--theme crashes")
+	$(BIN)/python -m tests.simulation $(SEEDS) $(ARGS)
 
 chaos: setup-dev ## Cause every kind of fault, and prove that no job is lost (JOBS=1000 SEEDS="1 2 3")
 	$(BIN)/python -m tests.chaos --jobs $(JOBS) --seed $(SEEDS)

@@ -28,7 +28,7 @@ BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 BROWSER_TESTS = TESTS / "browser"
 
 #: The folders in the order of their tests. The slowest run first, so no worker is left with one at the end.
-FOLDERS = ("chaos", "browser", "acceptance", "integration", "unit")
+FOLDERS = ("chaos", "browser", "acceptance", "simulation", "integration", "unit")
 
 #: Folders whose modules share a service, so one worker runs all tests of a module.
 WITH_SERVICES = ("tests/browser/", "tests/acceptance/")

@@ -1,0 +1,298 @@
+"""The in-memory SQS of the simulator answers as the embedded server does.
+
+One answer is not compared: the embedded server fails the delete of a deleted message, and SQS accepts it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import pytest
+from botocore.exceptions import ClientError
+
+from pipeline.clients import aws
+from tests.simulation.clock import VirtualClock
+from tests.simulation.memory_sqs import MemorySQS
+from tests.support.waiting import wait_for
+
+ALL = {"MessageSystemAttributeNames": ["All"], "MessageAttributeNames": ["All"], "MaxNumberOfMessages": 10}
+COUNTS = [
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+]
+
+
+class Side(Protocol):
+    """One of the two that are compared.
+
+    Attributes:
+        client: A boto3 client, or the in-memory SQS.
+    """
+
+    client: Any
+
+    def awaited(self, ask: Callable[[], Any]) -> Any:
+        """Let time pass until `ask` returns something, and return that."""
+
+
+class Embedded:
+    def __init__(self) -> None:
+        self.client: Any = aws.sqs()
+
+    def awaited(self, ask: Callable[[], Any]) -> Any:
+        return wait_for(ask)
+
+
+class InMemory:
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+        self.client: Any = MemorySQS(self.clock)
+
+    def awaited(self, ask: Callable[[], Any]) -> Any:
+        for _ in range(100):
+            if answer := ask():
+                return answer
+            self.clock.advance_to(self.clock.now + 0.1)
+        raise AssertionError("Nothing came.")
+
+
+def create(side: Side, suffix: str = "", **attributes: str) -> str:
+    name = f"{secrets.token_hex(6)}{suffix}"
+    url: str = side.client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+    assert side.client.get_queue_url(QueueName=name)["QueueUrl"] == url
+    return url
+
+
+def arn(side: Side, url: str) -> str:
+    answer = side.client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+    return str(answer["Attributes"]["QueueArn"])
+
+
+def send(side: Side, url: str, *bodies: str, **more: Any) -> Any:
+    entries = [{"Id": str(i), "MessageBody": body, **more} for i, body in enumerate(bodies)]
+    return side.client.send_message_batch(QueueUrl=url, Entries=entries)
+
+
+def receive(side: Side, url: str, **more: Any) -> list[Any]:
+    return side.client.receive_message(QueueUrl=url, WaitTimeSeconds=0, **ALL | more).get("Messages", [])  # type: ignore[no-any-return]
+
+
+def delete(side: Side, url: str, *handles: str) -> Any:
+    entries = [{"Id": str(i), "ReceiptHandle": handle} for i, handle in enumerate(handles)]
+    return outcome(side.client.delete_message_batch(QueueUrl=url, Entries=entries))
+
+
+def hide(side: Side, url: str, seconds: int, *handles: str) -> Any:
+    entries = [{"Id": str(i), "ReceiptHandle": h, "VisibilityTimeout": seconds} for i, h in enumerate(handles)]
+    return outcome(side.client.change_message_visibility_batch(QueueUrl=url, Entries=entries))
+
+
+def outcome(answer: dict[str, Any]) -> Any:
+    """Return which entries of a batch succeeded, and which failed by the sender's fault."""
+    return (
+        sorted(entry["Id"] for entry in answer.get("Successful", [])),
+        sorted((entry["Id"], entry["SenderFault"]) for entry in answer.get("Failed", [])),
+    )
+
+
+def refusal(call: Callable[[], Any]) -> Any:
+    try:
+        call()
+    except ClientError as error:
+        return error.response["Error"]["Code"].rpartition(".")[2]
+    return None
+
+
+def counts(side: Side, url: str) -> list[str]:
+    attributes = side.client.get_queue_attributes(QueueUrl=url, AttributeNames=COUNTS)["Attributes"]
+    return [attributes[name] for name in COUNTS]
+
+
+def brief(message: Any) -> Any:
+    """Return the part of a received message that is the same on both sides."""
+    system = message["Attributes"]
+    return (
+        message["Body"],
+        system["ApproximateReceiveCount"],
+        system.get("MessageGroupId"),
+        {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()},
+    )
+
+
+def bodies(messages: list[Any]) -> list[str]:
+    return [message["Body"] for message in messages]
+
+
+def sends_and_receives(side: Side) -> Any:
+    url = create(side)
+    sent = send(side, url, "a", "b", MessageAttributes={"why": {"DataType": "String", "StringValue": "x"}})
+    received = receive(side, url)
+    known = [message["MessageId"] for message in sent["Successful"]] == [m["MessageId"] for m in received]
+    return outcome(sent), [brief(message) for message in received], known, receive(side, url), counts(side, url)
+
+
+def returns_only_what_is_asked_for(side: Side) -> Any:
+    url = create(side)
+    send(side, url, "a", MessageAttributes={"why": {"DataType": "String", "StringValue": "x"}})
+    bare = receive(side, url, MessageSystemAttributeNames=[], MessageAttributeNames=[], VisibilityTimeout=0)
+    some = receive(side, url, MessageSystemAttributeNames=["ApproximateReceiveCount"], VisibilityTimeout=0)
+    return sorted(bare[0].keys() - {"MD5OfBody"}), some[0]["Attributes"]
+
+
+def hides_until_the_timeout(side: Side) -> Any:
+    url = create(side, VisibilityTimeout="1")
+    send(side, url, "a")
+    first, hidden = receive(side, url), receive(side, url)
+    again = side.awaited(lambda: receive(side, url))
+    return hidden, first[0]["ReceiptHandle"] != again[0]["ReceiptHandle"], brief(again[0])
+
+
+def hides_as_long_as_the_receive_asks(side: Side) -> Any:
+    url = create(side)
+    send(side, url, "a")
+    receive(side, url, VisibilityTimeout=1)
+    return counts(side, url), brief(side.awaited(lambda: receive(side, url))[0])
+
+
+def extends_and_releases(side: Side) -> Any:
+    url = create(side)
+    send(side, url, "a", "b")
+    handles = [message["ReceiptHandle"] for message in receive(side, url, VisibilityTimeout=5)]
+    extended = hide(side, url, 40, *handles)
+    hidden = receive(side, url)
+    released = hide(side, url, 0, handles[1])
+    return extended, hidden, released, [brief(message) for message in receive(side, url)]
+
+
+def releases_after_a_delay(side: Side) -> Any:
+    url = create(side)
+    send(side, url, "a")
+    handle = receive(side, url)[0]["ReceiptHandle"]
+    hide(side, url, 1, handle)
+    return receive(side, url), brief(side.awaited(lambda: receive(side, url))[0])
+
+
+def delays(side: Side) -> Any:
+    url = create(side)
+    send(side, url, "a", DelaySeconds=1)
+    early = receive(side, url), counts(side, url)
+    return early, brief(side.awaited(lambda: receive(side, url))[0])
+
+
+def delays_by_the_queue(side: Side) -> Any:
+    url = create(side, DelaySeconds="1")
+    send(side, url, "a")
+    return counts(side, url), brief(side.awaited(lambda: receive(side, url))[0])
+
+
+def deletes(side: Side) -> Any:
+    url = create(side)
+    send(side, url, "a", "b")
+    handles = [message["ReceiptHandle"] for message in receive(side, url)]
+    first = delete(side, url, handles[0])
+    return first, delete(side, url, handles[1]), counts(side, url)
+
+
+def deletes_by_the_first_handle_while_nobody_else_received_it(side: Side) -> Any:
+    url = create(side)
+    send(side, url, "a")
+    handle = receive(side, url)[0]["ReceiptHandle"]
+    hide(side, url, 0, handle)
+    return delete(side, url, handle), receive(side, url)
+
+
+def cannot_hide_a_deleted_message(side: Side) -> Any:
+    url = create(side)
+    send(side, url, "a")
+    handle = receive(side, url)[0]["ReceiptHandle"]
+    delete(side, url, handle)
+    return hide(side, url, 10, handle)
+
+
+def counts_receives_up_to_the_redrive_policy(side: Side) -> Any:
+    dead = create(side)
+    policy = json.dumps({"deadLetterTargetArn": arn(side, dead), "maxReceiveCount": 2})
+    url = create(side, RedrivePolicy=policy)
+    sent = send(side, url, "a", MessageAttributes={"why": {"DataType": "String", "StringValue": "x"}})
+    living = [brief(receive(side, url, VisibilityTimeout=0)[0]) for _ in range(2)]
+    third = receive(side, url)
+    (letter,) = side.awaited(lambda: receive(side, dead))
+    same = letter["MessageId"] == sent["Successful"][0]["MessageId"]
+    return living, third, letter["Body"], sorted(letter["MessageAttributes"]), same, counts(side, url)
+
+
+def keeps_the_order_of_a_group(side: Side) -> Any:
+    url = create(side, ".fifo", FifoQueue="true")
+    for number, group in enumerate(["g", "h", "g"]):
+        send(side, url, f"{group}{number}", MessageGroupId=group, MessageDeduplicationId=str(number))
+    first = receive(side, url, MaxNumberOfMessages=1)
+    others = receive(side, url)  # the group of the first is blocked while it is in flight
+    delete(side, url, first[0]["ReceiptHandle"])
+    return brief(first[0]), bodies(others), bodies(receive(side, url))
+
+
+def blocks_a_group_until_its_first_is_visible_again(side: Side) -> Any:
+    url = create(side, ".fifo", FifoQueue="true")
+    for number in range(2):
+        send(side, url, str(number), MessageGroupId="g", MessageDeduplicationId=str(number))
+    (first,) = receive(side, url, MaxNumberOfMessages=1)
+    blocked = receive(side, url)
+    hide(side, url, 0, first["ReceiptHandle"])
+    return blocked, [brief(message) for message in receive(side, url)]
+
+
+def drops_what_was_sent_twice_to_a_fifo_queue(side: Side) -> Any:
+    url = create(side, ".fifo", FifoQueue="true")
+    for body in ("a", "b"):
+        send(side, url, body, MessageGroupId="g", MessageDeduplicationId="same")
+    return bodies(receive(side, url))
+
+
+def refuses_bad_batches(side: Side) -> Any:
+    url = create(side)
+    entry = {"Id": "0", "MessageBody": "a"}
+    many = [{"Id": str(i), "MessageBody": "a"} for i in range(11)]
+    return [
+        refusal(lambda e=e: side.client.send_message_batch(QueueUrl=url, Entries=e)) for e in (many, [entry, entry])
+    ]
+
+
+def refuses_what_does_not_exist(side: Side) -> Any:
+    url = create(side)
+    side.client.delete_queue(QueueUrl=url)
+    return [
+        refusal(lambda: side.client.get_queue_url(QueueName="absent")),
+        refusal(lambda: side.client.send_message_batch(QueueUrl=url, Entries=[{"Id": "0", "MessageBody": "a"}])),
+        refusal(lambda: side.client.receive_message(QueueUrl=url)),
+        refusal(lambda: side.client.delete_message_batch(QueueUrl=url, Entries=[{"Id": "0", "ReceiptHandle": "x"}])),
+    ]
+
+
+STORIES = [
+    sends_and_receives,
+    returns_only_what_is_asked_for,
+    hides_until_the_timeout,
+    hides_as_long_as_the_receive_asks,
+    extends_and_releases,
+    releases_after_a_delay,
+    delays,
+    delays_by_the_queue,
+    deletes,
+    deletes_by_the_first_handle_while_nobody_else_received_it,
+    cannot_hide_a_deleted_message,
+    counts_receives_up_to_the_redrive_policy,
+    keeps_the_order_of_a_group,
+    blocks_a_group_until_its_first_is_visible_again,
+    drops_what_was_sent_twice_to_a_fifo_queue,
+    refuses_bad_batches,
+    refuses_what_does_not_exist,
+]
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_the_in_memory_sqs_answers_as_the_embedded_server_does(environment, story) -> None:
+    assert story(InMemory()) == story(Embedded())

@@ -1,0 +1,242 @@
+"""The SQS client of one simulated process: the in-memory SQS behind a network that fails."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
+from dramatiq.middleware import TimeLimitExceeded
+
+from tests.simulation.ledger import Ledger
+from tests.simulation.memory_sqs import MemoryQueue, MemorySQS, error
+from tests.simulation.scheduler import Task
+from tests.simulation.trace import Trace
+
+URL = "https://sqs.test"
+
+
+@dataclass
+class Poll:
+    """A long poll that finds nothing.
+
+    Attributes:
+        queue: The queue that is polled.
+        others: The queues that the process polls when this poll has ended. While these are empty too, nothing happens,
+            so one poll without end stands for all of them.
+        until: When it ends; infinite if it is followed by the same poll.
+    """
+
+    queue: MemoryQueue
+    others: Sequence[MemoryQueue]
+    until: float
+
+    def begin(self, task: Task, now: float) -> float:
+        """Let `task` wait for messages; returns the seconds."""
+        for queue in self.others:
+            queue.waiting.append(task)
+        return self.remaining(now)
+
+    def end(self, task: Task) -> None:
+        """Let `task` wait no longer."""
+        for queue in self.others:
+            queue.waiting.remove(task)
+
+    def remaining(self, now: float) -> float:
+        """Return the seconds until something may be received, or until it ends; 0 if that is now."""
+        if self.queue.visible(now):
+            return 0.0
+        until = self.until if any(queue.messages for queue in self.others) else math.inf
+        return max(0.0, min(until, self.queue.next_visible(now)) - now)
+
+
+class Killed(BaseException):
+    """The process of this call is dead. No code of the product may catch it."""
+
+
+@dataclass
+class Faults:
+    """What goes wrong, and how often, until `heal`.
+
+    Attributes:
+        outages: The operations that SQS refuses altogether.
+        refuse: The probability that SQS refuses a request.
+        lose: The probability that SQS applies a request and its answer is lost.
+        omit: The probability that a batch request names some of its entries as failed, or not at all.
+        crash: The probability that a process dies just before or just after a request.
+        interrupt: The probability that a time limit strikes late: in a request of a settlement.
+    """
+
+    random: Random
+    outages: set[str] = field(default_factory=set)
+    refuse: float = 0.0
+    lose: float = 0.0
+    omit: float = 0.0
+    crash: float = 0.0
+    interrupt: float = 0.0
+
+    def heal(self) -> None:
+        """End all faults."""
+        self.outages.clear()
+        self.refuse = self.lose = self.omit = self.crash = self.interrupt = 0.0
+
+    def draw(self, operation: str) -> str:
+        """Return the fault of the next request; empty if it has none."""
+        if operation in self.outages:
+            return "refuse"
+        drawn = self.random.random()
+        for name in ("refuse", "lose", "omit", "crash"):
+            drawn -= getattr(self, name)
+            if drawn < 0:
+                return name
+        return ""
+
+
+class SimulatedClient:
+    """The methods of boto3's client that the queue layer calls, for one process.
+
+    Attributes:
+        alive: Whether the process is alive. Requests of a dead one raise Killed.
+        stopping: Whether the process was told to stop.
+        was_refused: Whether a request has failed since.
+        poll: The poll that the latest receive made, if it found nothing.
+        settled: The id of the message that a worker thread is settling in this step, if it is.
+    """
+
+    def __init__(self, sqs: MemorySQS, faults: Faults, ledger: Ledger, trace: Trace, process: str) -> None:
+        self._sqs, self._faults, self._ledger, self._trace = sqs, faults, ledger, trace
+        self.process = process
+        self.alive = True
+        self.stopping = False
+        self.was_refused = False
+        self.poll: Poll | None = None
+        self.settled = ""
+
+    def get_queue_url(self, **request: Any) -> dict[str, Any]:
+        self._check_alive()
+        return self._sqs.get_queue_url(**request)
+
+    def get_queue_attributes(self, **request: Any) -> dict[str, Any]:
+        self._check_alive()
+        return self._sqs.get_queue_attributes(**request)
+
+    def create_queue(self, **request: Any) -> dict[str, Any]:
+        self._check_alive()
+        return self._sqs.create_queue(**request)
+
+    def send_message_batch(self, **request: Any) -> dict[str, Any]:
+        return self._ask("send", self._sqs.send_message_batch, request, self._sent)
+
+    def receive_message(self, **request: Any) -> dict[str, Any]:
+        return self._ask("receive", self._sqs.receive_message, request, self._received)
+
+    def delete_message_batch(self, **request: Any) -> dict[str, Any]:
+        return self._ask("delete", self._sqs.delete_message_batch, request, self._deleted)
+
+    def change_message_visibility_batch(self, **request: Any) -> dict[str, Any]:
+        return self._ask("hide", self._sqs.change_message_visibility_batch, request, self._hidden)
+
+    def die(self) -> None:
+        """End the process as SIGKILL would."""
+        self.alive = False
+        self._trace.add(self.process, "dies")
+        self._ledger.ended(self.process)
+
+    def _ask(
+        self,
+        operation: str,
+        call: Callable[..., dict[str, Any]],
+        request: dict[str, Any],
+        note: Callable[[Mapping[str, Any], Mapping[str, Any]], None],
+    ) -> dict[str, Any]:
+        self._check_alive()
+        ledger, entries = self._ledger, request.get("Entries", ())
+        queue = request["QueueUrl"].rpartition("/")[2]
+        ledger.asked(self.process, operation, queue)
+        fault = self._faults.draw(operation)
+        if self.settled and self._faults.random.random() < self._faults.interrupt:
+            self._trace.add(self.process, "{} {}: interrupted", operation, queue)
+            ledger.excuse(ledger.messages[self.settled], "interrupt")
+            raise TimeLimitExceeded
+        self.was_refused |= bool(fault) and self.stopping
+        if fault == "refuse":
+            self._trace.add(self.process, "{} {}: refused", operation, queue)
+            ledger.not_applied(operation, entries)
+            raise self._refusal(operation)
+        dies_before = fault == "crash" and self._faults.random.random() < 0.5
+        if dies_before:
+            self._kill()
+        left_out = self._omitted(entries) if fault == "omit" and entries else []
+        if left_out:
+            ledger.not_applied(operation, left_out)
+            request = request | {"Entries": [entry for entry in entries if entry not in left_out]}
+        answer = call(**request) if not left_out or request["Entries"] else {}
+        note(request, answer)
+        self._trace.add(
+            self.process, "{} {}: {}{}", operation, queue, _brief(request, answer), f", {fault}" * bool(fault)
+        )
+        if fault == "lose":
+            ledger.answer_lost(operation, request, answer)
+            raise ReadTimeoutError(endpoint_url=URL)
+        if fault == "crash":
+            self._kill()
+        return self._with_failures(answer, left_out) if left_out else answer
+
+    def _omitted(self, entries: Sequence[Any]) -> list[Any]:
+        """Choose entries that SQS does not apply although it applies the request."""
+        return self._faults.random.sample(list(entries), self._faults.random.randint(1, len(entries)))
+
+    def _with_failures(self, answer: dict[str, Any], left_out: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Name the entries that were left out as failed, or do not name them at all."""
+        if self._faults.random.random() < 0.5:
+            return answer
+        failed = [
+            {"Id": entry["Id"], "Code": "InternalError", "Message": "Try again.", "SenderFault": False}
+            for entry in left_out
+        ]
+        return answer | {"Failed": [*answer.get("Failed", ()), *failed]}
+
+    def _refusal(self, operation: str) -> Exception:
+        return self._faults.random.choice(
+            [
+                error(operation, "ServiceUnavailable", "Try again.", 503),
+                error(operation, "AccessDenied", "No.", 403),
+                EndpointConnectionError(endpoint_url=URL),
+            ]
+        )
+
+    def _kill(self) -> None:
+        self.die()
+        raise Killed
+
+    def _check_alive(self) -> None:
+        if not self.alive:
+            raise Killed
+
+    def _sent(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+        self._ledger.sent(request["QueueUrl"].rpartition("/")[2], request["Entries"], answer)
+
+    def _received(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+        self._ledger.received(self.process, answer.get("Messages", ()))
+        if not answer and (seconds := request["WaitTimeSeconds"]):
+            queue = self._sqs.queue(request["QueueUrl"])
+            others = [one for one in self._sqs.queues.values() if one.name.endswith("_quarantine")]
+            is_alone = queue not in others
+            until = math.inf if is_alone else self._sqs.clock.now + seconds
+            self.poll = Poll(queue, [queue] if is_alone else others, until)
+
+    def _deleted(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+        self._ledger.deleted(request["Entries"], answer)
+
+    def _hidden(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+        self._ledger.hidden(request["Entries"], answer, stopping=self.stopping)
+
+
+def _brief(request: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
+    """Name the messages of a request by the numbers that SQS gave them."""
+    named = [entry["ReceiptHandle"] for entry in request.get("Entries", ()) if "ReceiptHandle" in entry]
+    named += [one["MessageId"] for one in (*answer.get("Messages", ()), *answer.get("Successful", ())) if len(one) > 1]
+    return ", ".join(str(int(one[:8], 16)) for one in named) or "-"

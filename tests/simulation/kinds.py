@@ -1,0 +1,60 @@
+"""The kinds of jobs: what each stage does with them, and what must come of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+#: Seconds until a snoozed job is due: longer than one delay of SQS, so that its message hops.
+SNOOZE = 2000.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of jobs.
+
+    Attributes:
+        name: For the history.
+        fetch: What its first stage does at each attempt: `ok`, `trouble`, `fail`, `snooze` or `kill`. The last one is
+            repeated.
+        notify: Likewise, for its last stage.
+        seconds: How long each stage takes.
+        letters: The error codes of the dead letters that it must have, by queue.
+        results: How many results it must have: 0 or 1.
+        messages: How many messages it needs if nothing goes wrong, dead letters included.
+        runs: How often its first stage runs if nothing goes wrong.
+        body: What its first message contains: a `payload`, a `bad payload` or `garbage`.
+    """
+
+    name: str
+    fetch: tuple[str, ...] = ("ok",)
+    notify: tuple[str, ...] = ("ok",)
+    seconds: float = 1.0
+    letters: Mapping[str, str] = field(default_factory=dict)
+    results: int = 1
+    messages: int = 2
+    runs: int = 1
+    body: str = "payload"
+
+    @property
+    def is_poison(self) -> bool:
+        """Whether it kills its workers."""
+        return "kill" in self.fetch + self.notify
+
+
+KINDS = (
+    Kind("ok"),
+    Kind("slow", seconds=100.0),
+    Kind("retried", fetch=("trouble", "trouble", "ok"), notify=("trouble", "ok"), messages=5, runs=3),
+    Kind("snoozed", fetch=("snooze",), messages=6, runs=2),  # a hop for each 900 s
+    Kind("failing", fetch=("fail",), letters={"sim_fetch_dlq": "http_404"}, messages=3),
+    Kind("exhausting", fetch=("trouble",), letters={"sim_fetch_dlq": "http_500"}, messages=7, runs=4),
+    Kind("undeliverable", notify=("fail",), letters={"sim_notify_dlq": "http_410"}, results=0, messages=3),
+    Kind("poison", fetch=("kill",), letters={"sim_fetch_dlq": "worker_crashed"}, messages=3, runs=5),
+    Kind("late poison", notify=("kill",), letters={"sim_notify_dlq": "worker_crashed"}, results=0, messages=3),
+    Kind("rejected", letters={"sim_fetch_dlq": "no_image"}, results=0, runs=0, body="bad payload"),
+    Kind("garbage", letters={"sim_fetch_dlq": "bad_message"}, results=0, runs=0, body="garbage"),
+    Kind("rejected input", letters={"sim_ingest_dlq": "no_image"}, results=0, runs=0, body="bad payload"),
+    Kind("garbage input", letters={"sim_ingest_dlq": "not_json"}, results=0, runs=0, body="garbage"),
+)
+BY_NAME = {kind.name: kind for kind in KINDS}

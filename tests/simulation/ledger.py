@@ -1,0 +1,284 @@
+"""What really happened to each message and job, which no worker can know: the invariants are checked against it.
+
+At-least-once delivery means that a message may be received again, and work repeated, when something happened to it that
+permits this. The ledger counts these *causes*, and everything that has no cause is a violation:
+
+- `crash`: a process died, or did not stop in time, while it had the message in hand.
+- `lost`: SQS applied a receive or a send, and the answer did not arrive.
+- `repeat`: SQS delivered the message again of its own accord.
+- `expired`: its lease ran out, and since the last extension SQS had refused one.
+- `interrupt`: a time limit interrupted its settlement.
+- `stop`: a process that was told to stop released the message, because it had not begun, or could not be settled.
+
+A refused request is not a cause: whoever asked has the answer, and has to keep the message until SQS accepts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.sqs.queues import VISIBILITY_TIMEOUT
+from tests.simulation.kinds import Kind
+from tests.simulation.memory_sqs import MemorySQS
+
+_JOB = re.compile(r"/job-(\d+)")
+
+
+class Violation(AssertionError):
+    """An invariant does not hold. The message names it, and is followed by the history."""
+
+
+@dataclass(slots=True)
+class MessageRecord:
+    """One message of SQS.
+
+    Attributes:
+        job: The number of the job in it.
+        queue: Its queue.
+        holder: The process that received it last and has not given it back; empty if there is none.
+        receives: How often it was received.
+        causes: How often it may be received after the first time, by cause.
+        refused: Whether an extension of its lease was refused since the last one that was accepted.
+        extended_at: When its lease was last extended.
+    """
+
+    id: str
+    job: int
+    queue: str
+    holder: str = ""
+    receives: int = 0
+    causes: Counter[str] = field(default_factory=Counter)
+    refused: bool = False
+    extended_at: float = -math.inf
+
+    @property
+    def number(self) -> int:
+        """The number in its id."""
+        return int(self.id[:8], 16)
+
+    @property
+    def is_in_stage(self) -> bool:
+        """Whether its queue is one of a stage, or its quarantine."""
+        return self.queue.startswith("sim_")
+
+    @property
+    def in_quarantine(self) -> bool:
+        """Whether it was sent to a quarantine queue."""
+        return self.queue.endswith("_quarantine")
+
+
+@dataclass(slots=True)
+class JobRecord:
+    """One job.
+
+    Attributes:
+        kind: What its stages do, and what must come of it.
+        arrived: When it was sent.
+        runs: How often its first stage ran.
+        results: How often its result was delivered.
+        letters: The error codes of its dead letters, by queue.
+        sends: How many messages about it SQS accepted.
+        causes: How often its work may be repeated, by cause.
+    """
+
+    number: int
+    kind: Kind
+    arrived: float = 0.0
+    runs: int = 0
+    results: int = 0
+    letters: dict[str, list[str]] = field(default_factory=dict)
+    sends: int = 0
+    causes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def most(self) -> int:
+        """How often it may do anything that it has to do once. Releases of a process that stops repeat nothing."""
+        return 1 + self.causes.total() - self.causes["stop"]
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it was given up because it seems to kill its workers."""
+        return any("worker_crashed" in codes for codes in self.letters.values())
+
+
+class Ledger:
+    """The truth about one history.
+
+    Attributes:
+        jobs: By number.
+        messages: By the id that SQS gave them.
+        requests: How many requests were made, by operation; `refused` counts those that SQS did not apply.
+        outages: How long SQS refused each operation altogether, in seconds.
+        violations: What has been found wrong.
+    """
+
+    def __init__(self, sqs: MemorySQS) -> None:
+        self._sqs = sqs
+        self._clock = sqs.clock
+        self.jobs: dict[int, JobRecord] = {}
+        self.messages: dict[str, MessageRecord] = {}
+        self.requests: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.outages: Counter[str] = Counter()
+        self.violations: list[str] = []
+        self._instant = (-1.0, Counter[tuple[str, str]]())
+
+    def held_by(self, process: str) -> list[MessageRecord]:
+        """Return the messages that a process has in hand."""
+        return [message for message in self.messages.values() if message.holder == process]
+
+    def excuse(self, message: MessageRecord, cause: str) -> None:
+        """Permit one more receive of a message, and one more of everything that its job does."""
+        message.causes[cause] += 1
+        self.jobs[message.job].causes[cause] += 1
+
+    def fail(self, invariant: str, *values: object) -> None:
+        """Note a violation. It is raised by `check`, because the product would catch it here."""
+        self.violations.append(invariant.format(*values))
+
+    def check(self) -> None:
+        """Raise the first violation."""
+        if self.violations:
+            raise Violation(self.violations[0])
+
+    # Truths about requests, told by the client.
+
+    def asked(self, process: str, operation: str, queue: str) -> None:
+        """Note a request. All that one receive leads to at once has to share one request for each queue."""
+        self.requests[operation] += 1
+        if self._instant[0] != self._clock.now:
+            self.violations: list[str] = []
+        self._instant = (self._clock.now, Counter())
+        counts = self._instant[1]
+        counts[process, queue if operation == "send" else operation] += 1
+        if operation == "send" and counts[process, queue] > 1 + counts[process, "receive"]:
+            self.fail("{} made {} requests at once to send to {}.", process, counts[process, queue], queue)
+
+    def sent(self, queue: str, entries: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> None:
+        """Note the messages that SQS accepted."""
+        bodies = {entry["Id"]: entry for entry in entries}
+        for success in answer.get("Successful", ()):
+            self.accepted(queue, success["MessageId"], bodies[success["Id"]])
+
+    def accepted(self, queue: str, message_id: str, entry: Mapping[str, Any]) -> MessageRecord:
+        """Note one message that SQS accepted."""
+        job = self.job_in(entry["MessageBody"])
+        record = self.messages[message_id] = MessageRecord(message_id, job.number, queue)
+        job.sends += 1
+        if queue.endswith("_dlq"):
+            attributes = entry.get("MessageAttributes", {})
+            job.letters.setdefault(queue, []).append(attributes.get("error_code", {}).get("StringValue", ""))
+        return record
+
+    def job_in(self, body: str) -> JobRecord:
+        """Return the job in a body."""
+        found = _JOB.search(body)
+        if found is None:
+            raise LookupError(f"A message names no job: {body[:300]}")
+        return self.jobs[int(found[1])]
+
+    def received(self, process: str, messages: Sequence[Mapping[str, Any]]) -> None:
+        """Note what a receive returned. Each receive but the first needs a cause."""
+        self._note_repeats()
+        for received in messages:
+            message = self.messages[received["MessageId"]]
+            if message.holder and message.refused:
+                self.excuse(message, "expired")
+            message.receives += 1
+            if message.receives > 1 + message.causes.total():
+                self.fail(
+                    "Message {} of job {} was received {} times, and there are {} causes for that: {}.",
+                    message.id[:8],
+                    message.job,
+                    message.receives,
+                    message.causes.total(),
+                    dict(message.causes),
+                )
+            message.holder, message.refused, message.extended_at = process, False, self._clock.now
+
+    def deleted(self, entries: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> None:
+        """Note what was deleted. SQS also confirms the delete of a message that another process has received since."""
+        for message in self._successful(entries, answer):
+            if message.id not in self._sqs.queues[message.queue].messages or message.id in self._sqs.repeated:
+                message.holder = ""
+        self._note_repeats()
+
+    def hidden(self, entries: Sequence[Mapping[str, Any]], answer: Mapping[str, Any], *, stopping: bool) -> None:
+        """Note what was extended, and what was released."""
+        seconds = {entry["Id"]: entry["VisibilityTimeout"] for entry in entries}
+        for place, message in self._by_entry(entries).items():
+            if any(success["Id"] == place for success in answer.get("Successful", ())):
+                if seconds[place] < VISIBILITY_TIMEOUT:
+                    self._released(message, stopping=stopping)
+                else:
+                    self._extended(message)
+
+    def _released(self, message: MessageRecord, *, stopping: bool) -> None:
+        message.holder = ""
+        if stopping:
+            self.excuse(message, "stop")
+
+    def _extended(self, message: MessageRecord) -> None:
+        """Note an extension. None is needed before a third of the visibility timeout has passed."""
+        now = self._clock.now
+        if now - message.extended_at < VISIBILITY_TIMEOUT / 3 - 0.001 and not message.refused:
+            self.fail(
+                "Message {} was extended {:.1f} s after the last time.", message.number, now - message.extended_at
+            )
+        message.extended_at, message.refused = now, False
+
+    def not_applied(self, operation: str, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Note entries of a request that SQS refused."""
+        self.refused[operation] += 1
+        if operation == "hide":
+            for message in self._by_entry(entries).values():
+                message.refused = True
+
+    def answer_lost(self, operation: str, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+        """Note the messages that were received, sent or extended without an answer."""
+        if operation == "hide":
+            for message in self._by_entry(request["Entries"]).values():
+                message.extended_at = -math.inf
+        elif operation == "receive":
+            for received in answer.get("Messages", ()):
+                message = self.messages[received["MessageId"]]
+                message.holder = ""
+                self.excuse(message, "lost")
+        elif operation == "send":  # it will be sent again
+            for success in answer.get("Successful", ()):
+                self.jobs[self.messages[success["MessageId"]].job].causes["lost"] += 1
+
+    def ended(self, process: str) -> None:
+        """Note that a process died with everything that it had in hand."""
+        for message in self.held_by(process):
+            message.holder = ""
+            self.excuse(message, "crash")
+
+    def did_not_stop(self, process: str) -> None:
+        """Note that a process without work did not stop although SQS refused nothing."""
+        self.fail("{} did not stop in time.", process)
+
+    def stopped(self, process: str) -> None:
+        """Note that a process stopped by itself. It may keep only what SQS did not let it release."""
+        for message in self.held_by(process):
+            if not message.refused:
+                self.fail("{} stopped and did not release message {}.", process, message.number)
+            message.holder = ""
+            self.excuse(message, "stop")
+
+    def _note_repeats(self) -> None:
+        for message_id in self._sqs.repeated:
+            self.excuse(self.messages[message_id], "repeat")
+        self._sqs.repeated.clear()
+
+    def _by_entry(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, MessageRecord]:
+        return {entry["Id"]: self.messages[entry["ReceiptHandle"].partition("#")[0]] for entry in entries}
+
+    def _successful(self, entries: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> list[MessageRecord]:
+        named = self._by_entry(entries)
+        return [named[success["Id"]] for success in answer.get("Successful", ())]

@@ -1,0 +1,113 @@
+"""The themes of histories: which faults happen in them, and how often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.simulation.memory_sqs import Mischief
+
+
+@dataclass(frozen=True)
+class InputQueue:
+    """The input queue, and the redrive policy that the customer gave it."""
+
+    name: str
+    max_receives: int
+
+    @property
+    def dead_letters(self) -> str:
+        return "dead-input_dlq.fifo" if self.name.endswith(".fifo") else "dead-input_dlq"
+
+
+@dataclass(frozen=True)
+class Theme:
+    """What may go wrong in a history.
+
+    Attributes:
+        name: Of the theme.
+        refuse, lose, omit, crash, interrupt: The probabilities of `client.Faults`.
+        mischief: What SQS does of its own accord.
+        events: The largest number of events: a process crashes, stops or SQS stops accepting one operation.
+        arrivals: In how many seconds all jobs arrive. Events happen in twice that time.
+        chaos: After how many seconds all faults end.
+        outage: The length of an outage, in seconds at the most.
+        operations: What an outage takes away.
+        kinds: The kinds of jobs; repeated ones are more frequent.
+        jobs: The number of jobs at the most.
+        input_queue: The queue of `ingest` in which jobs arrive; None if they arrive in the first stage.
+        processes: The processes.
+        happenings: The kinds of events.
+    """
+
+    name: str
+    refuse: float = 0.0
+    lose: float = 0.0
+    omit: float = 0.0
+    crash: float = 0.0
+    interrupt: float = 0.0
+    mischief: Mischief = Mischief()  # noqa: RUF009 - it is frozen
+    events: int = 0
+    arrivals: float = 60.0
+    chaos: float = 150.0
+    outage: float = 60.0
+    operations: tuple[str, ...] = ("send", "receive", "delete", "hide")
+    kinds: tuple[str, ...] = ("ok",)
+    jobs: int = 6
+    input_queue: InputQueue | None = None
+    processes: tuple[str, ...] = ("worker 1", "worker 2", "quarantine")
+    happenings: tuple[str, ...] = ("crash", "stop", "outage")
+
+
+CALM = ("ok", "ok", "slow", "retried", "snoozed", "failing", "exhausting", "undeliverable", "rejected", "garbage")
+INPUT = (*CALM[:-2], "rejected input", "garbage input")
+POISON = (*CALM, "ok", "poison", "late poison")
+WITH_INGEST = ("ingest", "worker 1", "worker 2", "quarantine")
+REAL_SQS = Mischief(few=0.3, twice=0.02, back=0.02)
+
+THEMES = {
+    theme.name: theme
+    for theme in (
+        Theme("quiet", kinds=CALM),
+        Theme("network", refuse=0.05, lose=0.03, omit=0.05, mischief=REAL_SQS, kinds=CALM),
+        Theme("crashes", happenings=("crash", "stop"), crash=0.01, interrupt=0.01, events=4, kinds=POISON),
+        Theme("outages", happenings=("outage",), events=3, chaos=2600.0, outage=2400.0, kinds=CALM),
+        Theme(
+            "hops",
+            omit=0.05,
+            happenings=("outage",),
+            operations=("receive",),
+            events=1,
+            arrivals=0.01,
+            outage=2600.0,
+            chaos=2600.0,
+            kinds=("snoozed", "ok"),
+            jobs=20,
+        ),
+        Theme(
+            "ingest",
+            refuse=0.05,
+            lose=0.03,
+            omit=0.05,
+            events=2,
+            outage=900.0,
+            chaos=1200.0,
+            kinds=INPUT,
+            input_queue=InputQueue("input", 2),
+            processes=WITH_INGEST,
+        ),
+        Theme(
+            "everything",
+            refuse=0.03,
+            lose=0.02,
+            omit=0.03,
+            crash=0.01,
+            interrupt=0.01,
+            mischief=REAL_SQS,
+            events=4,
+            outage=300.0,
+            kinds=(*INPUT, "poison", "late poison"),
+            input_queue=InputQueue("input.fifo", 5),
+            processes=WITH_INGEST,
+        ),
+    )
+}
