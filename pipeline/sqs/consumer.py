@@ -359,7 +359,8 @@ class SQSConsumer(dramatiq.Consumer):
             here = [transfer for transfer in transfers if transfer.target == target]
             for transfer, error in zip(here, self._send(target, here), strict=True):
                 if error is None:
-                    self.leases.complete(transfer.lease)
+                    # A crash before the delete would move it once more, and each copy would crash workers of its own.
+                    self.leases.complete(transfer.lease, at_once=target != self.queue.name)
                 elif isinstance(error, BrokerConnectionError | RetryableError):
                     self.logger.warning("%s: %s It is tried again soon.", self.queue.name, error)
                     left.append(transfer)

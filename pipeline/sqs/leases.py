@@ -169,14 +169,16 @@ class Leases:
         self._due_at(extend_at)
         return lease
 
-    def complete(self, lease: Lease) -> None:
-        """Delete a message with the next batch, unless its lease was lost."""
+    def complete(self, lease: Lease, *, at_once: bool = False) -> None:
+        """Delete a message with the next batch, or `at_once` with those that are due, unless its lease was lost."""
         with self._lock:
             if lease not in self:
                 return
             self._done[lease.message_id] = self._held.pop(lease.message_id)
             lease.began = None
-            if len(self._done) == 1:
+            if at_once and not self._backoff.wait:
+                self._delete_at = 0.0
+            elif len(self._done) == 1:
                 self._delete_at = self._clock.monotonic() + self._delete_wait
             due = 0.0 if self._has_full_batch else self._delete_at
         self._due_at(due)

@@ -8,6 +8,7 @@ permits this. The ledger counts these *causes*, and everything that has no cause
 - `repeat`: SQS delivered the message again of its own accord.
 - `expired`: its lease ran out, and since the last extension SQS had refused one.
 - `interrupt`: a time limit interrupted its settlement.
+- `kept`: a process stopped while SQS refused its requests about the message.
 - `stop`: a process that was told to stop released the message, because it had not begun, or could not be settled.
 
 A refused request is not a cause: whoever asked has the answer, and has to keep the message until SQS accepts.
@@ -269,7 +270,7 @@ class Ledger:
             if not message.refused:
                 self.fail("{} stopped and did not release message {}.", process, message.number)
             message.holder = ""
-            self.excuse(message, "stop")
+            self.excuse(message, "kept")
 
     def _note_repeats(self) -> None:
         for message_id in self._sqs.repeated:

@@ -87,6 +87,22 @@ def test_deletes_wait_a_moment_for_a_full_batch(leases, sqs, clock) -> None:
     assert [len(batch) for batch in sqs.of(DELETE)] == [10, 1]
 
 
+def test_a_message_that_went_elsewhere_is_deleted_at_once_with_those_that_wait(leases, sqs, clock) -> None:
+    leases.complete(add(leases, "done"))
+    leases.complete(add(leases, "moved"), at_once=True)
+    assert leases.step() is None
+    assert sqs.handles(DELETE) == [["handle of done", "handle of moved"]]
+
+
+def test_a_message_that_went_elsewhere_waits_while_sqs_refuses_deletes(leases, sqs, clock) -> None:
+    sqs.answers[DELETE] = fail
+    leases.complete(add(leases, "first"), at_once=True)
+    assert leases.step()
+    leases.complete(add(leases, "second"), at_once=True)
+    leases.step()
+    assert len(sqs.of(DELETE)) == 1
+
+
 def test_leases_are_extended_before_anything_is_released_or_deleted(leases, sqs, clock) -> None:
     # Given a lease to be extended, while others are released and deleted
     add(leases, "in progress")
