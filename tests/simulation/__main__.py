@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
-from tests.simulation.ledger import Violation
 from tests.simulation.themes import THEMES
-from tests.simulation.world import World, history, quietly
+from tests.simulation.world import histories, history
 
 #: Seeds that one process takes at a time.
 PORTION = 500
@@ -21,18 +20,6 @@ def seeds(text: str) -> Iterable[int]:
     """Return the seeds of `7` or of `1-500`."""
     first, _, last = text.partition("-")
     return range(int(first), int(last or first) + 1)
-
-
-def simulate(theme: str, portion: Iterable[int]) -> list[str]:
-    """Simulate one history for each seed; returns the violations."""
-    found = []
-    with quietly():
-        for seed in portion:
-            try:
-                World(THEMES[theme], seed).run()
-            except Violation as violation:
-                found.append(str(violation))
-    return found
 
 
 def portions(given: list[Iterable[int]]) -> Iterator[list[int]]:
@@ -58,7 +45,7 @@ def main() -> int:
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for theme in themes:
             began, count = time.monotonic(), sum(map(len, work))
-            violations = [violation for found in pool.map(partial(simulate, theme), work) for violation in found]
+            violations = [violation for found in pool.map(partial(histories, theme), work) for violation in found]
             print(f"{theme}: {count} histories in {time.monotonic() - began:.0f} s, {len(violations)} violations")
             print(*violations[:3], sep="\n\n", end="\n" * bool(violations))
             failed += len(violations)

@@ -41,6 +41,11 @@ class Kind:
         """Whether it kills its workers."""
         return "kill" in self.fetch + self.notify
 
+    @property
+    def may_come_late(self) -> bool:
+        """Whether it has one run less if its first comes so late that it has nothing to wait for."""
+        return "snooze" in self.fetch
+
 
 KINDS = (
     Kind("ok"),

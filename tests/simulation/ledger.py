@@ -127,7 +127,8 @@ class Ledger:
         self.refused: Counter[str] = Counter()
         self.outages: Counter[str] = Counter()
         self.violations: list[str] = []
-        self._instant = (-1.0, Counter[tuple[str, str]]())
+        self._instant = -1.0
+        self._at_once: dict[tuple[str, str], int] = {}
 
     def held_by(self, process: str) -> list[MessageRecord]:
         """Return the messages that a process has in hand."""
@@ -152,13 +153,13 @@ class Ledger:
     def asked(self, process: str, operation: str, queue: str) -> None:
         """Note a request. All that one receive leads to at once has to share one request for each queue."""
         self.requests[operation] += 1
-        if self._instant[0] != self._clock.now:
-            self.violations: list[str] = []
-        self._instant = (self._clock.now, Counter())
-        counts = self._instant[1]
-        counts[process, queue if operation == "send" else operation] += 1
-        if operation == "send" and counts[process, queue] > 1 + counts[process, "receive"]:
-            self.fail("{} made {} requests at once to send to {}.", process, counts[process, queue], queue)
+        if self._instant != self._clock.now:
+            self._instant = self._clock.now
+            self._at_once.clear()
+        key = (process, queue if operation == "send" else operation)
+        made = self._at_once[key] = self._at_once.get(key, 0) + 1
+        if operation == "send" and made > 1 + self._at_once.get((process, "receive"), 0):
+            self.fail("{} made {} requests at once to send to {}.", process, made, queue)
 
     def sent(self, queue: str, entries: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> None:
         """Note the messages that SQS accepted."""

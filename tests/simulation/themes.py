@@ -70,7 +70,7 @@ THEMES = {
         Theme("quiet", kinds=CALM),
         Theme("network", refuse=0.05, lose=0.03, omit=0.05, mischief=REAL_SQS, kinds=CALM),
         Theme("crashes", happenings=("crash", "stop"), crash=0.01, interrupt=0.01, events=4, kinds=POISON),
-        Theme("outages", happenings=("outage",), events=3, chaos=2600.0, outage=2400.0, kinds=CALM),
+        Theme("outages", happenings=("outage",), events=3, chaos=1700.0, outage=1500.0, jobs=4, kinds=CALM),
         Theme(
             "hops",
             omit=0.05,
@@ -78,10 +78,10 @@ THEMES = {
             operations=("receive",),
             events=1,
             arrivals=0.01,
-            outage=2600.0,
-            chaos=2600.0,
+            outage=2400.0,
+            chaos=2400.0,
             kinds=("snoozed", "ok"),
-            jobs=20,
+            jobs=12,
         ),
         Theme(
             "ingest",
