@@ -61,7 +61,7 @@ def test_a_worker_takes_nothing_from_a_paused_queue_until_it_is_resumed(job_log,
     broker.in_hand.pause(["fetch"])
     fetch_image.send({"image_url": "http://127.0.0.1:9/x.png", "redirect_queue": "q"})
     with worker_of("fetch"):
-        (consumer,) = wait_for(lambda: [each for each in broker.consumers if each.queue_name == "fetch"])
+        (consumer,) = wait_for(lambda: [each for each in broker.in_hand.consumers if each.queue.name == "fetch"])
         # then its consumer waits and the message stays
         assert consumer.asking_since is not None
         assert visible("fetch") == 1
