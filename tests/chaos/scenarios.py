@@ -235,9 +235,12 @@ def hops(number: int = 600, seconds: float = 20.0) -> Figures:
         url = stage.service.url(NOTIFY.name)
         began = time.monotonic()
         _send_hops(url, number)
-        live = stage.send(int(seconds * 2), pace=0.5)
-        wait_for(lambda: stage.service.counts(url)[2] == number, timeout=RECOVERY)
+        live: list[Order] = []
+        sender = threading.Thread(target=lambda: live.extend(stage.send(int(seconds * 2), pace=0.5)))
+        sender.start()
+        wait_for(lambda: stage.service.counts(url)[2] >= number, timeout=RECOVERY)
         ended = time.monotonic()
+        sender.join()
         wait_for(lambda: stage.sent.keys() <= stage.posted().keys(), timeout=RECOVERY)
         aws.sqs().purge_queue(QueueUrl=url)  # they are due in a day
         stage.figures.rows |= {
