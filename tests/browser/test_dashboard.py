@@ -385,10 +385,10 @@ def test_a_visitor_without_the_token_logs_in(browser: Browser, environment: dict
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_have_text("This token is wrong.")
         check_layout(page)
-        # and accepts the right one until the visitor logs out; scripts cannot read the cookie
+        # and accepts the right one, and leads back to that page until the logout; scripts cannot read the cookie
         page.keyboard.type(token)
         page.keyboard.press("Enter")
-        expect(page.get_by_role("heading", name="Stages")).to_be_visible()
+        expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
         check_layout(page)
         assert page.evaluate("document.cookie") == ""
         page.get_by_role("button", name="Log out").click()
