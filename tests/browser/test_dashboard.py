@@ -147,7 +147,8 @@ def test_an_image_goes_through_and_a_failed_one_is_redriven(
     expect(page.locator(".timeline")).to_contain_text("gave up")
     expect(page.locator(".timeline")).to_contain_text("redriven")
     # and the other pages fit and are readable
-    for path in ("/jobs", "/jobs?outcome=failed", "/failures", "/workers", "/sweeps", "/jobs/unknown"):
+    others = ("/jobs?outcome=failed", "/jobs/unknown", "/sweeps/preview/channels", "/sweeps/marks/channels")
+    for path in ("/jobs", "/failures", "/workers", "/sweeps", *others):
         page.goto(path)
         check_layout(page)
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from pipeline.errors import RetryableError
 from pipeline.events import Event, Outcome
 from pipeline.job import Content, Job, Source, input_job_id
 from pipeline.monitoring.job_log.writer import JOBS, MINUTES, counts, entry_of, updates
+from pipeline.monitoring.processes import PROCESSES, Heartbeat, Work
 from pipeline.ops.provision import plan
 from pipeline.recipe import Recipe, RenditionSize
 from pipeline.settings import get_settings
@@ -218,6 +220,30 @@ def test_the_sweeps_runs_are_shown_with_their_counts(with_everything: Any) -> No
         text = wait_for_text(site, "/sweeps", "channels-manual-0123")
         assert "under way" in text
         assert "7 documents claimed: none ended yet" in wait_for_text(site, "/", "7 documents")
+
+
+def test_a_stage_without_a_process_is_named_on_the_overview_and_among_the_workers(with_everything: Any) -> None:
+    # Given a process for fetch that has stopped, a paused stage, and waiting messages
+    now = datetime.now(UTC)
+    heartbeat = Heartbeat("fetch", ["fetch"], 16, lambda: Work({"fetch": now}))
+    heartbeat.start()
+    heartbeat.stop(10)
+    mongo.job_database()[PROCESSES].update_one({}, {"$set": {"seen": now - timedelta(seconds=40)}})
+    for _ in range(13):
+        aws.sqs().send_message(QueueUrl=queue_url("fetch"), MessageBody="x")
+    with serving() as site:
+        assert site.post("/workers/pause", {"stage": "upload"}).headers["location"] == "/workers"
+        # Then both pages name it
+        for path in ("/", "/workers"):
+            text = wait_for_text(site, path, "13 wait, none taken for 4", "0 wait: paused for")
+            assert "the last process for fetch, on" in text
+        # and the process and the pause are listed, until the stage is resumed
+        text = site.text("/workers")
+        assert "stopped" in text
+        assert "Resume upload" in text
+        site.post("/workers/pause", {"stage": "upload", "resume": "yes"})
+        wait_for(lambda: "Pause upload" in site.text("/workers"))
+        assert site.post("/workers/pause", {"stage": "nowhere"}).status_code == 404
 
 
 def test_a_sweep_is_previewed_started_and_stopped(with_everything: Any) -> None:
