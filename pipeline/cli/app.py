@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from io import TextIOWrapper
@@ -81,12 +82,27 @@ def main() -> None:
     """Run the command line. Print errors that the user can fix as one sentence, without a traceback."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # the terminal's encoding may lack a symbol
+    status = _run()
+    mongo = sys.modules.get("pipeline.clients.mongo")
+    if mongo and mongo.has_failed:
+        # At a normal exit, pymongo waits seconds for threads that wait for a MongoDB that does not answer.
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _run() -> int:
+    """Run the command, and return its exit status."""
     try:
         app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except (SettingsError, PipelineError) as error:
         print_error(error)
         if isinstance(error, PipelineError) and error.code in SETUP_ERRORS:
             error_console.print("Run `image-pipeline check` to find wrong settings.")
-        sys.exit(2)
+        return 2
     except KeyboardInterrupt:
-        sys.exit(130)  # 128 + SIGINT, as in a shell
+        return 130  # 128 + SIGINT, as in a shell
+    return 0

@@ -24,7 +24,10 @@ DUPLICATE_KEY = 11000
 SHORT_TIMEOUT = 10.0
 
 #: Seconds that a person waits for MongoDB, on a page or in a terminal.
-PERSON_TIMEOUT = 1.5
+PERSON_TIMEOUT = 1.3
+
+#: Whether an operation has failed in this process. The threads of pymongo may then hang.
+has_failed = False
 
 
 @Lazy
@@ -93,6 +96,8 @@ def mongo_errors(
         with pymongo.timeout(timeout):
             yield
     except PyMongoError as error:  # its message may contain hosts and documents
+        global has_failed  # noqa: PLW0603 - one fact of the process
+        has_failed = True
         raise RetryableError("mongo_error", f"Could not {doing}: MongoDB raised {type(error).__name__}.") from error
 
 

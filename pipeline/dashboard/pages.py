@@ -1,7 +1,7 @@
 """The pages.
 
 They are rendered from polled values. Only single jobs and searches are read during the request, for at most
-`PERSON_TIMEOUT`.
+`PAGE_TIMEOUT`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from pipeline.clients.mongo import PERSON_TIMEOUT, within
+from pipeline.clients.mongo import within
 from pipeline.dashboard import auth, causes, filters, flow, jobs, thumbnails
 from pipeline.dashboard.actions import Actions
 from pipeline.dashboard.auth import Access, checked_form
@@ -47,6 +47,9 @@ logger = logging.getLogger(__name__)
 
 #: Maximum number of jobs on one page of jobs. The overview has `FEW`.
 MANY = 50
+
+#: Seconds from the start of a request until reads of the job log for it are given up.
+PAGE_TIMEOUT = 1.8
 
 #: Seconds that a browser may cache a rendition.
 THUMBNAIL_AGE = 3600
@@ -136,7 +139,7 @@ class Pages:
         found, following = self._known_jobs(wanted), ""
         if self._with_job_log and not self._sources.job_log.snapshot.error:  # otherwise each request would wait for it
             try:
-                with _until(began + PERSON_TIMEOUT):
+                with _until(began + PAGE_TIMEOUT):
                     page = job_log_search.search(wanted.filter, MANY, wanted.after)
                 found, following = self._with_ours(page, wanted), page.following
             except ValueError:
@@ -166,7 +169,7 @@ class Pages:
         banners: list[Banner] = []
         is_kept = False
         try:
-            with _until(began + PERSON_TIMEOUT):
+            with _until(began + PAGE_TIMEOUT):
                 view = self._job(job_id)
                 is_kept = view is not None and results.is_kept(view.id)
                 ids = [] if view else self._ids_from(job_id)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -61,3 +64,12 @@ def test_every_page_answers(with_frozen_mongo):
             assert answer.status_code in {200, 503}, path
             assert took < PATIENCE, path
         assert "The job log does not answer" in site.text("/jobs")
+
+
+def test_a_command_ends_without_waiting_for_the_threads_of_pymongo(with_frozen_mongo):
+    command = [Path(sys.executable).parent / "image-pipeline", "status", "6fa459ea"]
+    before = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert time.monotonic() - before < PATIENCE
+    assert done.returncode == 2
+    assert "Could not read the job log" in done.stderr
