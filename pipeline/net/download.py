@@ -37,6 +37,10 @@ HEADERS = {
 #: The share of both time limits that a hasty download has: 3 s and 15 s by default. Most hosts need far less.
 HASTE = 0.25
 
+#: Bytes a second that a hasty download must have received on average, from its limit of a single wait on. A host that
+#: drips is given up after 3 s instead of 15, and a large source of a slow but honest host goes on.
+LEAST_RATE = 32_768
+
 #: How many bytes are read at a time.
 CHUNK_BYTES = 262_144
 
@@ -65,8 +69,8 @@ def download(url: str, slot: Slot = nullcontext, *, share: Share | None = None, 
         slot: Returns a context manager for a URL. Each request, redirects included, runs inside one. Errors of `slot`
             are passed on.
         share: The memory for the download.
-        hasty: Whether a quarter of the time must be enough. If it is not, the error is a `timeout`, so that a retry can
-            take all of it.
+        hasty: Whether a quarter of the time must be enough, at `LEAST_RATE` or more. If it is not, the error is a
+            `timeout`, so that a retry can take all of it.
 
     Raises:
         PermanentError: `bad_url`, `blocked_address`, `blocked_port`, `http_<status>`, `too_large`, `too_slow`,
@@ -85,7 +89,12 @@ def download(url: str, slot: Slot = nullcontext, *, share: Share | None = None, 
         share=share or Share(DownloadMemory(settings.max_source_bytes)),
     )
     # Headers and chunk sizes may add a quarter to the body. More is an attack, such as a gzip stream without content.
-    budget = Budget(seconds=limits.total, wire_bytes=limits.max_bytes * 5 // 4 + 2**20)
+    budget = Budget(
+        seconds=limits.total,
+        wire_bytes=limits.max_bytes * 5 // 4 + 2**20,
+        least_rate=LEAST_RATE if hasty else 0.0,
+        grace=limits.timeout,
+    )
     try:
         return _follow(url, slot, budget, limits)
     except RetryableError as error:

@@ -125,11 +125,17 @@ class Budget:
     Args:
         seconds: the time from now.
         wire_bytes: the bytes to receive, headers included.
+        least_rate: bytes a second that must have been received on average, from `grace` seconds on.
+        grace: the seconds before that.
     """
 
-    def __init__(self, *, seconds: float, wire_bytes: int) -> None:
-        self._deadline = time.monotonic() + seconds
+    def __init__(self, *, seconds: float, wire_bytes: int, least_rate: float = 0.0, grace: float = 0.0) -> None:
+        self._began = time.monotonic()
+        self._deadline = self._began + seconds
         self._left = wire_bytes
+        self._received = 0
+        self._least_rate = least_rate
+        self._grace = grace
 
     @property
     def expired(self) -> bool:
@@ -157,10 +163,15 @@ class Budget:
 
         Raises:
             OSError: they are too many.
+            TimeoutError: they come too slowly.
         """
         self._left -= size
+        self._received += size
         if self.overdrawn:
             raise OSError("too many bytes")
+        elapsed = time.monotonic() - self._began
+        if elapsed > self._grace and self._received < elapsed * self._least_rate:
+            raise TimeoutError("too few bytes")
 
 
 _budget: ContextVar[Budget] = ContextVar("budget")

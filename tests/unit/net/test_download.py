@@ -276,6 +276,23 @@ class TestHaste:
                 download(server.url(), hasty=True)
             assert download(server.url()) == b"picture"
 
+    def test_a_host_that_drips_is_given_up_long_before_its_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Given a server that sends a byte now and then, and limits that it never reaches
+        settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.0/8", FETCH_TIMEOUT="2", FETCH_TOTAL_TIMEOUT="3600")
+        body = b"picture" * 4
+
+        def dripping(server: Remote, _: Request) -> Iterator[bytes]:
+            yield HEAD + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
+            for byte in body:
+                server.stopped.wait(0.05)
+                yield bytes([byte])
+
+        with remote(dripping) as server:
+            # Then a hasty download is over before it has the body, and a patient one gets it.
+            with pytest.raises(RetryableError, match="timeout"):
+                download(server.url(), hasty=True)
+            assert download(server.url()) == body
+
 
 class TestErrors:
     @pytest.mark.parametrize(
