@@ -23,6 +23,9 @@ SHORTEST = {"send": 7.5, "receive": 7.5, "delete": 7.5, "hide": 1.5}
 #: Causes other than crashes that bring a message near the limit of its redrive policy.
 MANY = 5
 
+#: Leases of a message that may run out while SQS refuses extensions: each worker stops receiving when one has.
+EXPIRED = 6
+
 
 def check(ledger: Ledger, sqs: MemorySQS) -> None:
     """Raise a violation if an invariant does not hold."""
@@ -35,6 +38,7 @@ def check(ledger: Ledger, sqs: MemorySQS) -> None:
             _has_its_letters(job, ledger)
             _has_its_results(job, ledger)
             _is_sent_no_more_than_needed(job, ledger)
+    _few_leases_run_out(ledger)
     _retries_are_rare(ledger)
     ledger.check()
 
@@ -107,3 +111,9 @@ def _retries_are_rare(ledger: Ledger) -> None:
         if ledger.refused[operation] > most:
             asked = ledger.refused[operation]
             ledger.fail("SQS refused to {} {} times in {:.0f} s, more than {:.0f}.", operation, asked, seconds, most)
+
+
+def _few_leases_run_out(ledger: Ledger) -> None:
+    for message in ledger.messages.values():
+        if message.causes["expired"] > EXPIRED:
+            ledger.fail("Message {} was received again and again: {}.", message.number, dict(message.causes))

@@ -131,6 +131,12 @@ class SimulatedLoop:
         if self._task and not self._poll:
             self._task.wake()
 
+    def end_poll(self) -> None:
+        """Let a long poll end without a message."""
+        if self._poll and self._task:
+            self._poll.end(self._task)
+            self._poll = None
+
     def end(self, timeout: float = 0.0) -> None:
         self.is_alive = False
         if self._task:
@@ -288,6 +294,7 @@ class IngestProcess(Process):
     def stop(self) -> None:
         self._ingest.stop()
         for loop in self._loops:
+            loop.end_poll()
             loop.wake()
 
     @property
