@@ -331,6 +331,21 @@ def test_a_process_has_one_quarantined_message_in_hand(broker, sqs, clock) -> No
     assert [each.sqs_id for each in took(second)] == ["b"]
 
 
+def test_a_stop_in_quarantine_sends_the_message_again_so_that_it_is_no_trial(broker, sqs) -> None:
+    # Given a quarantined message that no thread has started
+    consumer = broker.consume("poison")
+    body = arrive(sqs, "a", receives=2)
+    consumer.step()
+    # When the process is told to stop
+    broker.in_hand.stop()
+    consumer.step()
+    consumer.leases.step()
+    # Then a new message counts its receives from the start, and the old one is deleted.
+    assert [entry["MessageBody"] for entry in sent_to(sqs, "poison")] == [body]
+    assert sqs.handles(DELETE) == [["handle of a"]]
+    assert sqs.of(CHANGE) == []
+
+
 def test_empty_quarantine_queues_share_the_longest_poll(broker, sqs, clock) -> None:
     consumers = [broker.consume(queue) for queue in ("poison", "other_poison")]
     for _ in range(3):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import random
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import dramatiq
@@ -210,6 +211,18 @@ def test_a_message_that_must_not_start_is_skipped(rig: Rig, why: str) -> None:
         rig.broker.middleware[0].before_process_message(rig.broker, rig.message)
     rig.process()
     assert (ran, rig.end) == ([], "kept" if why == "lost" else "released after 0")
+
+
+def test_a_stop_releases_what_waits_for_a_thread(rig: Rig) -> None:
+    # Given a message in dramatiq's work queue, while all threads are busy
+    waiting: queue.PriorityQueue[Any] = queue.PriorityQueue()
+    waiting.put(SimpleNamespace(message=rig.message))
+    # When the process is told to stop
+    worker: Any = SimpleNamespace(work_queue=waiting)
+    rig.broker.middleware[0].before_worker_shutdown(rig.broker, worker)
+    rig.consumer.leases.step()
+    # Then the message is released at once.
+    assert rig.end == "released after 0"
 
 
 def test_the_layer_adds_its_middleware_before_all_others(rig: Rig) -> None:
