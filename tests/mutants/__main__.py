@@ -5,10 +5,11 @@ in the file itself and selects one by an environment variable. Child processes w
 never see that variable. The runner cannot draw samples either. Here each mutant is a file in a copy of the repository,
 so every process that starts there has it.
 
-First, all unit and integration tests run once, and the lines that each test reaches are recorded. The record is kept in
-.mutants until a Python file changes. Then a seeded sample of each area's mutants is tried, one at a time. The tests
-that reach the changed statement run, fastest first, until one fails. Functions without decorators and class bodies
-are changed; module constants are not. The exit status is 1 if fewer than `--least` percent of the mutants were killed.
+First, all unit, simulation and integration tests run once, and the lines that each test reaches are recorded. The
+record is kept in .mutants until a Python file changes. Then a seeded sample of each area's mutants is tried, one at a
+time. The tests that reach the changed statement run, fastest first, until one fails. Functions without decorators and
+class bodies are changed; module constants are not. The exit status is 1 if fewer than `--least` percent of the mutants
+were killed.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from tests.mutants.areas import AREAS, FILES, equivalents, is_left_out
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".mutants"
-TESTS = ("tests/unit", "tests/integration")
+TESTS = ("tests/unit", "tests/simulation", "tests/integration")
 
 #: Maximum test time in seconds per mutant, measured without the mutant, and the time after which a mutant hangs.
 BUDGET = 120.0

@@ -30,6 +30,27 @@ AREAS: dict[str, tuple[str, ...]] = {
     ),
     "storage": ("pipeline/storage/s3.py", "pipeline/storage/staging.py", "pipeline/storage/publish.py"),
     "notify": ("actors/notify.py", "pipeline/net/notifications.py", "pipeline/net/http_errors.py"),
+    "queues": (
+        *(
+            f"pipeline/sqs/{name}.py"
+            for name in (
+                "admission",
+                "broker",
+                "consumer",
+                "group_commit",
+                "in_hand",
+                "leases",
+                "message",
+                "middleware",
+                "queues",
+                "sender",
+                "settlement",
+                "wire",
+            )
+        ),
+        "pipeline/worker/settlement.py",
+        "pipeline/worker/ingest.py",
+    ),
     "sweeps": (
         "pipeline/sweeps/sweep.py",
         "pipeline/sweeps/run_state.py",
