@@ -355,6 +355,42 @@ def test_empty_quarantine_queues_share_the_longest_poll(broker, sqs, clock) -> N
     assert polls == [0, 0, 10, 10, 10, 10]
 
 
+def test_a_quarantined_message_lets_the_queues_be_asked_in_quick_succession_again(broker, sqs, clock) -> None:
+    # Given quarantine queues that were found empty
+    consumers = [broker.consume(queue) for queue in ("poison", "other_poison")]
+    for consumer in consumers:
+        consumer.step()
+    # When one of them has a message, and it has ended
+    arrive(sqs, "a", queue="work")
+    consumers[0].step()
+    (received,) = took(consumers[0])
+    received.ending = Delete()
+    consumers[0].ack(received)
+    delete_all(consumers[0], clock)
+    # Then more may wait, so the next receives do not poll long.
+    consumers[1].step()
+    assert [request["WaitTimeSeconds"] for (request,) in sqs.of(RECEIVE)] == [0, 0, 10, 0]
+
+
+def test_a_receive_hides_messages_for_the_time_that_leases_count_with(broker, sqs) -> None:
+    broker.visibility = 7
+    broker.consume("work").step()
+    ((request,),) = sqs.of(RECEIVE)
+    assert request["VisibilityTimeout"] == 7
+
+
+def test_waits_of_a_consumer_for_deletes_vary_by_chance(broker, sqs, clock) -> None:
+    consumer = broker.consume("work")
+    sqs.answers[DELETE] = fail
+    arrive(sqs, "a")
+    consumer.step()
+    (received,) = took(consumer)
+    consumer.leases.complete(received.lease, at_once=True)
+    wait = consumer.leases.step()
+    assert wait is not None
+    assert 0.25 <= wait < 0.5
+
+
 def test_a_failed_receive_ends_the_turn_of_a_quarantine_queue(broker, sqs, clock) -> None:
     first, second = broker.consume("poison"), broker.consume("other_poison")
     receive, sqs.receive_message = sqs.receive_message, lambda **_: unreachable([])

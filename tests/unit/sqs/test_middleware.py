@@ -120,6 +120,8 @@ def test_a_message_that_dramatiq_rejects_becomes_a_dead_letter(rig: Rig) -> None
     rig.process()
     ((letter,),) = rig.sqs.of(SEND)
     assert letter["QueueUrl"].endswith("work_dlq")
+    assert letter["MessageAttributes"]["stage"]["StringValue"] == "work"
+    assert letter["MessageAttributes"]["error_code"]["StringValue"] == "failed"
     assert rig.end == "deleted"
 
 
@@ -175,6 +177,8 @@ def test_settlement_waits_for_sqs_and_keeps_the_lease(rig: Rig) -> None:
     # When the message is settled, then each wait is longer, the lease is kept for that, and it is deleted in the end.
     rig.process()
     assert (len(waits), rig.message.lease.began, rig.end) == (3, None, "deleted")
+    # Waits vary by chance, so that processes that failed together try again apart.
+    assert all(0.5 <= wait / full < 1 for wait, full in zip(waits, (0.5, 1, 2), strict=True))
 
 
 def test_a_stop_in_the_middle_of_trouble_releases_the_message(rig: Rig) -> None:

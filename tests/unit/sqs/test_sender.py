@@ -60,6 +60,13 @@ def test_a_group_that_the_endpoint_refuses_is_left_out_of_the_refused_entries_on
     assert [[entry["MessageBody"] for entry in request] for request in sqs.of(SEND)] == [["a", "b", "c"], ["a", "c"]]
 
 
+def test_a_failure_without_a_message_is_no_refusal_of_a_group(broker, sqs) -> None:
+    sqs.answers[SEND] = lambda entries: {"Failed": [{"Id": "0", "Code": "InternalError", "SenderFault": False}]}
+    (error,) = broker.send("work", [SendEntry("a", group="g")])
+    assert isinstance(error, SendFailed)
+    assert len(sqs.of(SEND)) == 1
+
+
 def test_sends_of_one_call_are_batched_by_queue(broker, sqs) -> None:
     messages = [message("a"), message("b").copy(queue_name="bulk"), message("c")]
     assert broker.enqueue_many(messages) == [None] * 3
