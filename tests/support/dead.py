@@ -42,7 +42,7 @@ def letter_of(job: Job, stage: Stage, code: str = "s3_error", *, age: float = 0,
 
     actor = broker.get_actor(stage.actor)
     message = actor.message_of(replace(job, redrives=job.redrives + 1 if with_reason else 0))  # type: ignore[attr-defined]
-    message = message.copy(options={"attempts": {"service": 8}})
+    message = message.copy(options={"attempts": {"service": 8}, "other": 1})
     gone = time.time() - age
     reason = Reason(code, f"It failed with {code}.", stage=stage.name, attempts=9, first=gone - 60, last=gone)
     body = encode(message)

@@ -243,7 +243,7 @@ def test_a_redriven_job_is_unchanged_but_has_fresh_attempts_and_its_own_id(dead)
         (message,) = taken(queue)
         assert message["kwargs"]["job"] == replace(job, redrives=1).encode()
         assert message["actor_name"] == "upload_image"
-        assert message["options"] == {"attempts": {}, "group": "SHOW"}
+        assert message["options"] == {"attempts": {}, "group": "SHOW", "other": 1}
     assert counts("upload_dlq") == (0, 0)
 
 
