@@ -190,8 +190,7 @@ def _run(supervisor: Supervisor, swept: Swept) -> None:
     """Sweep the episodes and print the progress."""
     from pipeline.actors import broker  # noqa: PLC0415 - reads the settings
 
-    broker.namespace = get_settings().queue_namespace
-    broker._urls.clear()
+    broker.queues.namespace = get_settings().queue_namespace
     over, group = threading.Event(), supervisor.pid("sweep.1")
     assert group is not None  # noqa: S101 - it has just started
 
@@ -238,8 +237,7 @@ def hand_over() -> dict[str, list[float]]:
     """Measure messages per second by round: of the queue layer, and of plain requests from one and eight threads."""
     from pipeline.actors import broker, fetch_image  # noqa: PLC0415 - reads the settings
 
-    broker.namespace = get_settings().queue_namespace
-    broker._urls.clear()
+    broker.queues.namespace = get_settings().queue_namespace
     queue = FETCH.queue(Lane.BULK)
     messages = [fetch_image.message_of(_job(number)) for number in range(MESSAGES)]
     entries = [broker._entry(message, 0).request(str(n % BATCH), grouped=True) for n, message in enumerate(messages)]

@@ -89,9 +89,9 @@ class WorkerHealth:
             yield f"{ended} of {len(threads)} threads of the worker have ended"
         now = time.monotonic()
         for consumer in list(self._broker.in_hand.consumers):
-            if consumer.is_broken:
+            if not (consumer.receiver.is_alive and consumer.keeper.is_alive):
                 yield f"{consumer.queue.name}: a thread of its consumer has ended"
-            elif now - consumer.last_lease_check > LEASE_CHECK_WITHIN:
+            elif now - consumer.keeper.last_step > LEASE_CHECK_WITHIN:
                 yield f"{consumer.queue.name}: leases have not been checked for {LEASE_CHECK_WITHIN:g} s"
         if hanging := sum(now - began > WORK_WITHIN for began in self._in_hand()):
             threads_of = f"{hanging} of {len(self._worker.workers)} threads"

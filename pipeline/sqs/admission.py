@@ -1,14 +1,10 @@
-"""Admission: what happens to a message that was just received. Everything here is pure."""
+"""Admission: what happens to a message that was just received, as a pure function."""
 
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import Any
-
-import dramatiq
 
 from pipeline.sqs.queues import MAX_RECEIVES, Queue
-from pipeline.sqs.wire import DUE
 
 #: The receive at which a message moves to quarantine. One receive is normal, and each worker that dies while it leases
 #: the message adds one.
@@ -28,12 +24,12 @@ class Admission(Enum):
     BURY = auto()  #: it becomes a dead letter
 
 
-def admit(queue: Queue, message: dramatiq.Message[Any], receives: int, now: float) -> Admission:
-    """Decide what happens to a message that was received from `queue` at Unix time `now`."""
-    if message.options.get(DUE, 0) > now * 1000:
+def admit(queue: Queue, receives: int, *, is_due: bool, has_quarantine: bool) -> Admission:
+    """Decide what happens to a message that was received from `queue` so often."""
+    if not is_due:
         return Admission.HOP
     if queue.is_quarantine:
         return Admission.GIVE_UP if receives >= GIVE_UP_AT else Admission.RUN
-    if queue.quarantine:
+    if has_quarantine:
         return Admission.QUARANTINE if receives >= QUARANTINE_AT else Admission.RUN
     return Admission.BURY if receives >= MAX_RECEIVES else Admission.RUN

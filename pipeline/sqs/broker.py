@@ -7,18 +7,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
-import dramatiq_sqs.broker as upstream
 from dramatiq.encoder import Encoder, JSONEncoder
 from dramatiq.errors import QueueNotFound
 
 from pipeline.sqs.consumer import SQSConsumer
 from pipeline.sqs.group_commit import BATCH_WINDOW
 from pipeline.sqs.in_hand import InHand
-from pipeline.sqs.loop import Clock, Loop
+from pipeline.sqs.loop import Clock, Loop, Step
 from pipeline.sqs.middleware import QueueLayer
 from pipeline.sqs.queues import VISIBILITY_TIMEOUT, Queue, Queues
 from pipeline.sqs.sender import Sender
-from pipeline.sqs.wire import Reason, SendEntry, encode
+from pipeline.sqs.wire import Reason, encode
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 BULK_PREFETCH_DIVISOR = 4
 
 
-class SQSBroker(upstream.SQSBroker):
+class SQSBroker(dramatiq.Broker):
     """A dramatiq broker on SQS.
 
     Args:
@@ -54,8 +53,6 @@ class SQSBroker(upstream.SQSBroker):
         in_hand: What this process has received.
     """
 
-    queues: Queues  # type: ignore[assignment]
-
     def __init__(
         self,
         namespace: str,
@@ -69,29 +66,20 @@ class SQSBroker(upstream.SQSBroker):
         visibility: int = VISIBILITY_TIMEOUT,
         clock: Clock | None = None,
         rng: random.Random | None = None,
-        loop: Callable[[str, Callable[[], float | None]], Loop] = Loop,
+        loop: Callable[[str, Step], Loop] = Loop,
         window: float = BATCH_WINDOW,
     ) -> None:
-        dramatiq.Broker.__init__(self, middleware=[])  # upstream's own would make a client
+        super().__init__(middleware=[])
         self._client = client
         self.encoder = encoder or JSONEncoder()
         self.visibility = visibility
         self.clock = clock or Clock()
         self.rng = rng or random.Random()  # noqa: S311 - no secret is drawn
         self.loop = loop
-        self.in_hand = InHand(self.clock.monotonic)
-        self.queues = Queues(namespace, client, queues, quarantine or {})
-        self.sender = Sender(
-            self.queues,
-            client,
-            self.encoder,
-            self.clock,
-            oversize=oversize,
-            expected=lambda: self.in_hand.expected_sends,
-            window=window,
-        )
-        self.queue_names: set[str] = set()  # hooks of the middleware may declare queues
-        for each in (QueueLayer(self.in_hand), *middleware):
+        self.in_hand = InHand(self.clock)
+        self.queues: Queues = Queues(namespace, client, queues, quarantine or {})
+        self.sender = Sender(self.queues, client, self.encoder, self.clock, self.in_hand, oversize, window)
+        for each in (QueueLayer(self.in_hand), *middleware):  # whose hooks may declare queues
             self.add_middleware(each)
 
     @property
@@ -99,21 +87,14 @@ class SQSBroker(upstream.SQSBroker):
         """The SQS client that all threads share."""
         return self._client()
 
-    @property
-    def namespace(self) -> str:
-        """The prefix of queue names."""
-        return self.queues.namespace
-
-    @namespace.setter
-    def namespace(self, namespace: str) -> None:
-        self.queues.namespace = namespace
-
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue and its quarantine queue. Nothing is created before the first request."""
-        queue = self.queues.declare(queue_name)
-        super().declare_queue(queue_name)
-        if queue.quarantine:
-            super().declare_queue(queue.quarantine)
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.declare(queue_name)
+            self.emit_after("declare_queue", queue_name)
+            if quarantine := self.queues.quarantine.get(queue_name):
+                self.declare_queue(quarantine)
 
     def queue_url(self, queue_name: str) -> str:
         """Return the URL of a declared queue or of a dead-letter queue, and create the queue if it does not exist."""
@@ -128,7 +109,15 @@ class SQSBroker(upstream.SQSBroker):
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
         queue = self.queues[queue_name]
-        return SQSConsumer(self, queue, prefetch=max(1, prefetch // BULK_PREFETCH_DIVISOR) if queue.bulk else prefetch)
+        return SQSConsumer(
+            queue,
+            self.sender,
+            prefetch=max(1, prefetch // BULK_PREFETCH_DIVISOR) if queue.bulk else prefetch,
+            actors=self.actors,
+            visibility=self.visibility,
+            rng=self.rng,
+            loop=self.loop,
+        )
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Send one message, to be received after `delay` milliseconds.
@@ -154,20 +143,16 @@ class SQSBroker(upstream.SQSBroker):
             if message.queue_name not in self.queues:
                 raise QueueNotFound(message.queue_name)
             self.emit_before("enqueue", message, delay)
-        entries = [self.sender.entry(message, delay or 0) for message in messages]
-        errors: list[Exception | None] = [None] * len(messages)
-        for queue_name in dict.fromkeys(message.queue_name for message in messages):
-            places = [place for place, message in enumerate(messages) if message.queue_name == queue_name]
-            for place, error in zip(places, self.send(queue_name, [entries[p] for p in places]), strict=True):
-                errors[place] = error
+        entries = [(message.queue_name, self.sender.entry(message, delay or 0)) for message in messages]
+        sent = {
+            name: iter(self.sender.send(name, [entry for queue, entry in entries if queue == name]))
+            for name in dict.fromkeys(queue for queue, _ in entries)
+        }
+        errors = [next(sent[queue]) for queue, _ in entries]
         for message, error in zip(messages, errors, strict=True):
             if error is None:
                 self.emit_after("enqueue", message, delay)
         return errors
-
-    def send(self, queue_name: str, entries: Sequence[SendEntry]) -> list[Exception | None]:
-        """Send entries to a queue; returns an error or None for each, in order."""
-        return self.sender.send(queue_name, entries)
 
     def give_up(self, message: dramatiq.Message[Any], reason: Reason) -> None:
         """Send a message to the dead-letter queue of its queue, like `bury`."""
@@ -181,6 +166,6 @@ class SQSBroker(upstream.SQSBroker):
             MessageTooLarge: The dead letter exceeds the size limit of SQS.
             ValueError: The dead letter breaks another limit of SQS.
         """
-        (error,) = self.send(self.queues.dead_letters(queue_name), [self.sender.letter(body, reason)])
+        (error,) = self.sender.send(self.queues.dead_letters(queue_name), [self.sender.letter(body, reason)])
         if error:
             raise error

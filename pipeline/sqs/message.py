@@ -16,9 +16,9 @@ class SQSMessage(dramatiq.MessageProxy):
 
     Attributes:
         original: The dramatiq message. It names the queue to which a retry goes.
+        lease: The lease on the message.
         queue_name: The queue from which it was received, perhaps a quarantine queue.
         body: Its body in SQS.
-        lease: The lease on the message.
         receives: How often SQS has delivered it from this queue.
         sqs_id: The SQS id of the message, or the id that it had before quarantine. Producers do not know it.
         is_quarantined: Whether it was received from a quarantine queue.
@@ -38,17 +38,16 @@ class SQSMessage(dramatiq.MessageProxy):
         receives: int = 1,
         sqs_id: str = "",
         is_quarantined: bool = False,
-        is_given_up: bool = False,
     ) -> None:
         super().__init__(message)
         self.original = message
+        self.lease = lease
         self.queue_name = queue_name
         self.body = body
-        self.lease = lease
         self.receives = receives
         self.sqs_id = sqs_id
         self.is_quarantined = is_quarantined
-        self.is_given_up = is_given_up
+        self.is_given_up = False
         self.began = lease.since
         self.decide: Callable[[], Plan] | None = None
         self.ending: Delete | Release = Release()

@@ -46,7 +46,7 @@ class QueueLayer(dramatiq.Middleware):
         if message.lease.is_lost or self._in_hand.stopping.is_set():
             raise SkipMessage
         message.began = message.lease.began = broker.clock.monotonic()
-        self._in_hand.begin(message.lease)
+        self._in_hand.working.add(message.lease)
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
@@ -68,13 +68,8 @@ class QueueLayer(dramatiq.Middleware):
 
 def settling_of(broker: Any, message: SQSMessage, exception: BaseException | None = None) -> Settling:
     """Return the settlement of a message whose actor returned or raised `exception`. Its lease is kept meanwhile."""
-    message.settle(default_plan(message, exception))
+    if message.failed:
+        message.settle(Plan(Bury(Reason("failed", "dramatiq rejected the message.", stage=message.queue_name))))
+    message.settle(Plan(Release(RELEASE_DELAY) if exception else Delete()))
     message.lease.began = None
     return Settling(message, message.original, message.decide or Plan, broker, broker.rng)
-
-
-def default_plan(message: SQSMessage, exception: BaseException | None) -> Plan:
-    """Return how a message ends if neither its actor nor other middleware has decided."""
-    if message.failed:
-        return Plan(Bury(Reason("failed", "dramatiq rejected the message.", stage=message.queue_name)))
-    return Plan(Release(RELEASE_DELAY) if exception else Delete())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
@@ -39,22 +39,19 @@ class Queue:
     """How a queue is used. All names are without the namespace.
 
     Attributes:
-        name: Its name.
         dead_letters: The queue for messages that were given up.
         bulk: Whether its messages give way to those of all other queues.
-        quarantine: Where messages go that were received often, perhaps because they kill their workers.
-        is_quarantine: Whether it is itself such a queue.
+        is_quarantine: Whether its messages were received often, perhaps because they kill their workers.
     """
 
     name: str
     dead_letters: str
     bulk: bool = False
-    quarantine: str | None = None
     is_quarantine: bool = False
 
 
-class Queues:
-    """The queues of one broker.
+class Queues(dict[str, Queue]):
+    """The queues that a broker consumes and sends to, by name, and the URLs of these and of dead-letter queues.
 
     Args:
         namespace: The prefix of queue names: `<namespace>_<queue>`.
@@ -66,62 +63,44 @@ class Queues:
     def __init__(
         self, namespace: str, client: Callable[[], SQSClient], known: Iterable[Queue], quarantine: Mapping[str, str]
     ) -> None:
+        super().__init__()
         self.namespace = namespace
         self._client = client
         self._known = {queue.name: queue for queue in known}
-        self._quarantine = quarantine
-        self._used: dict[str, Queue] = {}
+        self.quarantine = quarantine
         self._urls: dict[str, str] = {}
 
-    def declare(self, name: str) -> Queue:
-        """Return the queue `name`. It becomes one of those that this broker consumes and sends to."""
-        queue = self._known.get(name, Queue(name, dead_letters=f"{name}_dlq"))
-        if quarantine := self._quarantine.get(name):
-            queue = replace(queue, quarantine=quarantine)
-            self._used[quarantine] = Queue(quarantine, dead_letters=queue.dead_letters, is_quarantine=True)
-        return self._used.setdefault(name, queue)
-
-    def __getitem__(self, name: str) -> Queue:
-        return self._used[name]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._used
+    def declare(self, name: str) -> None:
+        """Add the queue `name`."""
+        self[name] = self._known.get(name, Queue(name, dead_letters=f"{name}_dlq"))
+        if quarantine := self.quarantine.get(name):
+            self._known[quarantine] = Queue(quarantine, self[name].dead_letters, is_quarantine=True)
 
     def dead_letters(self, name: str) -> str:
         """Return the queue for messages of `name` that were given up."""
-        return self._used[name].dead_letters if name in self._used else f"{name}_dlq"
-
-    def full_name(self, name: str) -> str:
-        """Return the name of a queue in SQS."""
-        return f"{self.namespace}_{name}"
+        return self[name].dead_letters if name in self else f"{name}_dlq"
 
     def url(self, name: str) -> str:
         """Return the URL of a declared queue or of a dead-letter queue, and create the queue if it does not exist."""
-        full_name = self.full_name(name)
+        full_name = f"{self.namespace}_{name}"
         if full_name not in self._urls:
-            dead_letters = self.full_name(self._used[name].dead_letters) if name in self._used else None
+            dead_letters = f"{self.namespace}_{self[name].dead_letters}" if name in self else None
             self._urls[full_name] = ensure_queue(self._client(), QueueSpec(full_name, dead_letters))
         return self._urls[full_name]
 
     def knows_url(self, name: str) -> bool:
         """Return whether the URL of a queue is known without asking SQS."""
-        return self.full_name(name) in self._urls
+        return f"{self.namespace}_{name}" in self._urls
 
 
 @dataclass(frozen=True)
 class QueueSpec:
-    """A queue that should exist.
-
-    Attributes:
-        name: The full name of the queue.
-        dead_letters: The full name of its dead-letter queue, if it has one.
-    """
+    """A queue that should exist, and its dead-letter queue, by their full names."""
 
     name: str
     dead_letters: str | None = None
 
     def attributes(self, dead_letters_arn: str | None) -> dict[QueueAttributeNameType, str]:
-        """Return the attributes that the queue should have."""
         wanted: dict[QueueAttributeNameType, str] = {
             "MessageRetentionPeriod": str(RETENTION),
             "VisibilityTimeout": str(VISIBILITY_TIMEOUT),
@@ -161,7 +140,6 @@ def ensure_queue(client: SQSClient, spec: QueueSpec) -> str:
 
 
 def queue_arn(client: SQSClient, url: str) -> str:
-    """Return the ARN of the queue at `url`."""
     return client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
 
 
@@ -171,15 +149,10 @@ def differences(client: SQSClient, spec: QueueSpec, url: str) -> dict[QueueAttri
     if spec.dead_letters and (dead_letters_url := find_queue(client, spec.dead_letters)):
         arn = queue_arn(client, dead_letters_url)
     present = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-    return {name: value for name, value in spec.attributes(arn).items() if not _same(present.get(name), value)}
+    wanted = spec.attributes(arn).items()
+    return {name: value for name, value in wanted if _in_one_form(present.get(name)) != _in_one_form(value)}
 
 
-def _same(present: str | None, wanted: str) -> bool:
-    if present is None or not wanted.startswith("{"):
-        return present == wanted
-    return _numbers_as_text(json.loads(present)) == _numbers_as_text(json.loads(wanted))
-
-
-def _numbers_as_text(policy: Mapping[str, object]) -> dict[str, str]:
-    """Return a redrive policy with text values only, because SQS returns the count as a number or as text."""
-    return {key: str(value) for key, value in policy.items()}
+def _in_one_form(value: str | None) -> object:
+    """Return the value of an attribute. SQS returns the count in a redrive policy as a number or as text."""
+    return value and json.loads(value, parse_int=str)

@@ -5,93 +5,67 @@ A message that is due later than SQS can delay it carries its due time, and hops
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
-from botocore.exceptions import BotoCoreError, ClientError
 from dramatiq.encoder import Encoder
 from dramatiq.logging import get_logger
-from dramatiq_sqs.exceptions import MessageTooLarge
 
 from pipeline.sqs.group_commit import BATCH_WINDOW, GroupCommit
+from pipeline.sqs.in_hand import InHand
 from pipeline.sqs.loop import Clock
-from pipeline.sqs.queues import MAX_MESSAGE_BYTES, Queues
-from pipeline.sqs.wire import (
-    DUE,
-    GROUP,
-    MAX_BATCH,
-    MAX_DELAY,
-    Reason,
-    SendEntry,
-    SendFailed,
-    describe,
-    encode,
-    in_batches,
-)
+from pipeline.sqs.queues import Queues
+from pipeline.sqs.wire import DUE, GROUP, MAX_DELAY, Reason, SendEntry, SendFailed, describe, encode, in_batches
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+
+logger = get_logger(__name__)
 
 #: How many batches of one call are sent in parallel. Sent in sequence, they reach only 60 % of the endpoint's rate.
 MAX_PARALLEL_BATCHES = 8
 
 
+@dataclass(eq=False)
 class Sender:
     """Sends entries to queues.
 
-    Args:
+    Attributes:
         queues: The queues.
         client: Returns the SQS client that all threads share.
         encoder: Encodes messages.
         clock: The time. Delays beyond 15 minutes are due by it.
+        in_hand: What this process has in hand, so how many threads may soon send.
         oversize: Stores a body that is too large to share a dead letter with its reason, and returns its key.
-        expected: Returns how many threads may soon send.
-        window: How long a batch waits for them, in seconds.
+        window: How long a batch waits for other threads, in seconds.
     """
 
-    def __init__(
-        self,
-        queues: Queues,
-        client: Callable[[], SQSClient],
-        encoder: Encoder,
-        clock: Clock,
-        *,
-        oversize: Callable[[bytes], str] | None = None,
-        expected: Callable[[], int] = lambda: 0,
-        window: float = BATCH_WINDOW,
-    ) -> None:
-        self.logger = get_logger(__name__, type(self))
-        self._queues = queues
-        self._client = client
-        self._encoder = encoder
-        self._clock = clock
-        self._oversize = oversize
-        self._expected = expected
-        self._window = window
-        self._fair = True  # whether the endpoint accepts message groups on standard queues
-        self._lock = threading.Lock()
-        self._commits: dict[str, GroupCommit[SendEntry]] = {}
+    queues: Queues
+    client: Callable[[], SQSClient]
+    encoder: Encoder
+    clock: Clock
+    in_hand: InHand
+    oversize: Callable[[bytes], str] | None = None
+    window: float = BATCH_WINDOW
+    _fair: bool = field(default=True, init=False)  # whether the endpoint accepts message groups on standard queues
+    _groups: dict[str, GroupCommit] = field(default_factory=dict, init=False)
 
     def entry(self, message: dramatiq.Message[Any], delay: int = 0) -> SendEntry:
         """Return the entry of a message that is to be received after `delay` milliseconds."""
         options = {key: value for key, value in message.options.items() if key != DUE}
         if delay > MAX_DELAY * 1000:
-            options[DUE] = int(self._clock.time() * 1000) + delay
-        return SendEntry(
-            body=encode(message, self._encoder, options=options),
-            delay=min(-(-delay // 1000), MAX_DELAY),
-            group=options.get(GROUP),
-        )
+            options[DUE] = int(self.clock.time() * 1000) + delay
+        body = encode(message, self.encoder, options=options)
+        return SendEntry(body, delay=min(-(-delay // 1000), MAX_DELAY), group=options.get(GROUP))
 
     def hop(self, message: dramatiq.Message[Any]) -> SendEntry:
         """Return the entry of a message that was received before it is due, with as much of its delay as SQS allows."""
-        return self.entry(message, max(0, message.options[DUE] - int(self._clock.time() * 1000)))
+        return self.entry(message, max(0, message.options[DUE] - int(self.clock.time() * 1000)))
 
     def letter(self, body: str, reason: Reason) -> SendEntry:
         """Return the entry of a dead letter. A body that leaves no room for the reason is stored elsewhere.
@@ -100,8 +74,8 @@ class Sender:
             RetryableError: The store failed.
         """
         entry = SendEntry.of_dead_letter(body, reason)
-        if entry.is_too_large and self._oversize:
-            entry = SendEntry.of_dead_letter("{}", replace(reason, key=self._oversize(body.encode())))
+        if entry.is_too_large and self.oversize:
+            entry = SendEntry.of_dead_letter("{}", replace(reason, key=self.oversize(body.encode())))
         return entry
 
     def send(self, queue_name: str, entries: Sequence[SendEntry]) -> list[Exception | None]:
@@ -110,15 +84,17 @@ class Sender:
         Returns:
             An error or None for each entry, in order.
         """
-        return self._send(
+        group = self._groups.get(queue_name) or self._groups.setdefault(
             queue_name,
-            entries,
-            lambda good: self._commit_of(queue_name).submit([(entry, entry.size) for entry in good]),
+            GroupCommit(
+                partial(self._send_batch, queue_name), expected=self.in_hand.expected_sends, window=self.window
+            ),
         )
+        return self._send(queue_name, entries, group.submit)
 
     def send_at_once(self, queue_name: str, entries: Sequence[SendEntry]) -> list[Exception | None]:
         """Send entries without waiting for those of other threads; returns an error or None for each, in order."""
-        return self._send(queue_name, entries, partial(self._try_batch, queue_name))
+        return self._send(queue_name, entries, partial(self._send_batch, queue_name))
 
     def _send(
         self,
@@ -126,66 +102,39 @@ class Sender:
         entries: Sequence[SendEntry],
         send_one_batch: Callable[[list[SendEntry]], Sequence[Exception | None]],
     ) -> list[Exception | None]:
-        errors = [_error_in(entry) for entry in entries]
-        good = [entry for entry, error in zip(entries, errors, strict=True) if error is None]
-        batches = list(in_batches(good))
-        outcomes: Iterator[Exception | None]
+        errors = [entry.error() for entry in entries]
+        batches = list(in_batches(entry for entry, error in zip(entries, errors, strict=True) if error is None))
+        outcomes: Iterable[Sequence[Exception | None]]
         if len(batches) <= 1:
-            outcomes = iter(send_one_batch(good) if good else [])
+            outcomes = map(send_one_batch, batches)
         else:  # full batches gain nothing from waiting for other threads
             with ThreadPoolExecutor(min(len(batches), MAX_PARALLEL_BATCHES), thread_name_prefix="send") as pool:
-                outcomes = chain.from_iterable(pool.map(partial(self._try_batch, queue_name), batches))
-        return [error or next(outcomes) for error in errors]
-
-    def _commit_of(self, queue_name: str) -> GroupCommit[SendEntry]:
-        with self._lock:
-            if queue_name not in self._commits:
-                self._commits[queue_name] = GroupCommit(
-                    partial(self._send_batch, queue_name),
-                    max_entries=MAX_BATCH,
-                    max_bytes=MAX_MESSAGE_BYTES,
-                    expected=self._expected,
-                    window=self._window,
-                )
-            return self._commits[queue_name]
-
-    def _try_batch(self, queue_name: str, batch: list[SendEntry]) -> Sequence[Exception | None]:
-        try:
-            return self._send_batch(queue_name, batch)
-        except Exception as error:
-            return [error] * len(batch)
+                outcomes = pool.map(partial(self._send_batch, queue_name), batches)
+        of_good = chain.from_iterable(outcomes)
+        return [error or next(of_good) for error in errors]
 
     def _send_batch(self, queue_name: str, batch: list[SendEntry]) -> list[Exception | None]:
+        """Make one request. Entries that the answer does not name successful are not confirmed."""
         grouped = self._fair and any(entry.group for entry in batch)
+        answer: Any
         try:
-            response = self._client().send_message_batch(
-                QueueUrl=self._queues.url(queue_name),
+            answer = self.client().send_message_batch(
+                QueueUrl=self.queues.url(queue_name),
                 Entries=[entry.request(str(place), grouped=grouped) for place, entry in enumerate(batch)],
             )
-        except (BotoCoreError, ClientError) as error:
-            if grouped and "MessageGroupId" in str(error):
-                return self._resend_ungrouped(queue_name, batch)
-            raise SendFailed(f"SQS did not confirm {len(batch)} messages: {describe(error)}") from error
-        confirmed = {int(success["Id"]) for success in response.get("Successful", [])}
-        failures = {int(failure["Id"]): failure for failure in response.get("Failed", [])}
+        except Exception as error:  # from boto3 or a parser below it
+            failed = {"Code": describe(error), "Message": str(error)}
+            answer = {"Failed": [failed | {"Id": place} for place in range(len(batch))]}
+        errors: list[Exception | None] = [SendFailed("SQS did not confirm a message: the answer omits it")] * len(batch)
+        for success in answer.get("Successful", []):
+            errors[int(success["Id"])] = None
+        failures = {int(failure["Id"]): failure for failure in answer.get("Failed", [])}
+        for place, failure in failures.items():
+            errors[place] = SendFailed(f"SQS did not confirm a message: {failure['Code']}")
         if grouped and any("MessageGroupId" in failure.get("Message", "") for failure in failures.values()):
-            places = sorted(failures)
-            again = dict(zip(places, self._resend_ungrouped(queue_name, [batch[p] for p in places]), strict=True))
-        else:
-            again = {p: SendFailed(f"SQS refused a message: {failure['Code']}") for p, failure in failures.items()}
-        unnamed = SendFailed("SQS did not confirm a message: the answer does not contain it")
-        return [None if place in confirmed else again.get(place, unnamed) for place in range(len(batch))]
-
-    def _resend_ungrouped(self, queue_name: str, batch: list[SendEntry]) -> list[Exception | None]:
-        """Send a batch without message groups, and remember that the endpoint does not support fair queues."""
-        self._fair = False
-        self.logger.warning("This SQS endpoint does not support fair queues. Messages are sent without a group.")
-        return self._send_batch(queue_name, batch)
-
-
-def _error_in(entry: SendEntry) -> Exception | None:
-    try:
-        entry.check()
-    except (MessageTooLarge, ValueError) as error:
-        return error
-    return None
+            self._fair = False
+            logger.warning("This SQS endpoint does not support fair queues. Messages are sent without a group.")
+            again = self._send_batch(queue_name, [batch[place] for place in failures])
+            for place, outcome in zip(failures, again, strict=True):
+                errors[place] = outcome
+        return errors

@@ -68,11 +68,8 @@ class Plan:
 class Outbox(Protocol):
     """What sends. Each method returns once SQS has confirmed the message."""
 
-    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> object:
-        """Send a message, to be received after `delay` milliseconds."""
-
-    def give_up(self, message: dramatiq.Message[Any], reason: Reason) -> None:
-        """Send a message to the dead-letter queue of its queue."""
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> object: ...
+    def give_up(self, message: dramatiq.Message[Any], reason: Reason) -> None: ...
 
 
 class Settling:
@@ -102,8 +99,7 @@ class Settling:
         self._original = original
         self._decide = decide
         self._outbox = outbox
-        self._plan: Plan | None = None
-        self._sends: list[Enqueue | Letter] = []
+        self._left: list[Enqueue | Letter | Delete | Release | Bury] = []
         self._backoff = sqs_backoff(rng)
         self.ending: Delete | Release = Release()
 
@@ -114,7 +110,12 @@ class Settling:
             Seconds until the next attempt, or None once the message has its ending.
         """
         try:
-            self._carry_out()
+            if not self._left:
+                plan = self._decide()
+                self._left = [*plan.sends, plan.ending]
+            while self._left:
+                self._carry_out(self._left[0])
+                del self._left[0]
         except (BrokerConnectionError, RetryableError) as failure:
             wait = self._backoff.next()
             self.logger.warning("%s cannot be settled (%s). Next attempt in %.1f s.", self._message, failure, wait)
@@ -124,17 +125,14 @@ class Settling:
             self.ending = Release(RELEASE_DELAY)
         return None
 
-    def _carry_out(self) -> None:
-        plan = self._plan
-        if plan is None:
-            plan = self._plan = self._decide()
-            own = [Letter(self._original, plan.ending.reason)] if isinstance(plan.ending, Bury) else []
-            self._sends = [*plan.sends, *own]
-        while self._sends:
-            match self._sends[0]:
-                case Enqueue(message, delay):
-                    self._outbox.enqueue(message, delay=delay)
-                case Letter(message, reason):
-                    self._outbox.give_up(message, reason)
-            del self._sends[0]
-        self.ending = Delete() if isinstance(plan.ending, Bury) else plan.ending
+    def _carry_out(self, part: Enqueue | Letter | Delete | Release | Bury) -> None:
+        match part:
+            case Enqueue(message, delay):
+                self._outbox.enqueue(message, delay=delay)
+            case Letter(message, reason):
+                self._outbox.give_up(message, reason)
+            case Bury(reason):
+                self._outbox.give_up(self._original, reason)
+                self.ending = Delete()
+            case Delete() | Release():
+                self.ending = part

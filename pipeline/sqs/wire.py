@@ -131,27 +131,20 @@ class SendEntry:
         """Whether the entry exceeds the size limit of SQS."""
         return self.size > MAX_MESSAGE_BYTES
 
-    def check(self) -> None:
-        """Check the entry against the limits of SQS.
-
-        Raises:
-            MessageTooLarge: The body and attributes exceed 1 MiB.
-            ValueError: The entry breaks another limit.
-        """
+    def error(self) -> Exception | None:
+        """Return which limit of SQS the entry breaks: MessageTooLarge, or ValueError for all others."""
         if self.is_too_large:
-            raise MessageTooLarge(
-                f"A message of {self.size} bytes is too large. SQS accepts up to {MAX_MESSAGE_BYTES} bytes."
-            )
+            limit = f"SQS accepts up to {MAX_MESSAGE_BYTES} bytes."
+            return MessageTooLarge(f"A message of {self.size} bytes is too large. {limit}")
         if not self.body or _REFUSED_CHARACTERS.search(self.body):
-            raise ValueError("The body is empty or contains a character that SQS refuses.")
+            return ValueError("The body is empty or contains a character that SQS refuses.")
         if not 0 <= self.delay <= MAX_DELAY:
-            raise ValueError(f"A delay of {self.delay} s is not between 0 and {MAX_DELAY}.")
+            return ValueError(f"A delay of {self.delay} s is not between 0 and {MAX_DELAY}.")
         if len(self.attributes) > MAX_ATTRIBUTES or not all(value for _, value in self.attributes):
-            raise ValueError(f"SQS accepts up to {MAX_ATTRIBUTES} attributes, none of them empty.")
+            return ValueError(f"SQS accepts up to {MAX_ATTRIBUTES} attributes, none of them empty.")
         if self.group is not None and not is_group(self.group):
-            raise ValueError(
-                f"{self.group!r} is not a message group id: 1 to 128 letters, digits and punctuation marks."
-            )
+            return ValueError(f"{self.group!r} is not a message group: 1 to 128 letters, digits and punctuation marks.")
+        return None
 
     def request(self, entry_id: str, *, grouped: bool) -> SendMessageBatchRequestEntryTypeDef:
         """Return the entry for SendMessageBatch, without its group unless `grouped`."""
@@ -193,7 +186,7 @@ def encode(message: dramatiq.Message[Any], encoder: Encoder = _JSON, **changes: 
 
 
 def decode(body: str, encoder: Encoder = _JSON) -> dramatiq.Message[Any]:
-    """Return the message in a body.
+    """Return the message in a body, whose fields and options have the types that later code relies on.
 
     Raises:
         ValueError: The body is not a dramatiq message. The error does not quote any of it.
@@ -203,8 +196,8 @@ def decode(body: str, encoder: Encoder = _JSON) -> dramatiq.Message[Any]:
         message: dramatiq.Message[Any] = dramatiq.Message(**{**fields, "args": tuple(fields["args"])})
     except Exception as error:
         raise ValueError(f"it cannot be decoded ({type(error).__name__})") from None
-    for name, is_good in _FIELDS.items():
-        if not is_good(getattr(message, name)):
+    for name, kind in _FIELDS.items():
+        if not _is(getattr(message, name), kind):
             raise ValueError(f"its field {name} has a value of the wrong type")
     for name, is_good in _OPTIONS.items():
         if name in message.options and not is_good(message.options[name]):
@@ -212,53 +205,34 @@ def decode(body: str, encoder: Encoder = _JSON) -> dramatiq.Message[Any]:
     return message
 
 
-def _is(*kinds: type) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, kinds) and not isinstance(value, bool)
+def _is(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_COUNT
-
-
-def _counts(value: object) -> bool:
-    return isinstance(value, dict) and all(map(_is_count, value.values()))
-
-
-#: Checks of a message's fields and options, so that later code can rely on their types. dramatiq's other brokers delay
-#: messages by `eta`; here such a message would only occupy a place in the prefetch.
-_FIELDS: dict[str, Callable[[object], bool]] = {
-    "queue_name": _is(str),
-    "actor_name": _is(str),
-    "args": _is(tuple),
-    "kwargs": _is(dict),
-    "options": _is(dict),
-    "message_id": _is(str),
-    "message_timestamp": _is(int),
+_FIELDS: dict[str, type] = {
+    "queue_name": str,
+    "actor_name": str,
+    "args": tuple,
+    "kwargs": dict,
+    "options": dict,
+    "message_id": str,
+    "message_timestamp": int,
 }
-_OPTIONS: dict[str, Callable[[object], bool]] = {
-    DUE: _is(int),
+
+#: dramatiq's other brokers delay messages by `eta`; here such a message would only occupy a place in the prefetch.
+_OPTIONS: dict[str, Callable[[Any], bool]] = {
+    DUE: lambda due: _is(due, int),
     GROUP: is_group,
-    ATTEMPTS: _counts,
-    "eta": lambda value: False,
+    ATTEMPTS: lambda counts: _is(counts, dict) and all(_is(n, int) and 0 <= n < MAX_COUNT for n in counts.values()),
+    "eta": lambda eta: False,
 }
 
 
 def with_good_id(message: dramatiq.Message[Any], sqs_id: str) -> dramatiq.Message[Any]:
     """Return a received message; an id that is not 1 to 64 letters, digits and hyphens becomes a UUID of `sqs_id`."""
-    if _ID.fullmatch(message.message_id):
-        return message
-    changed: dramatiq.Message[Any] = message.copy(message_id=str(uuid.uuid5(_IDS, sqs_id)))
+    good_id = message.message_id if _ID.fullmatch(message.message_id) else str(uuid.uuid5(_IDS, sqs_id))
+    changed: dramatiq.Message[Any] = message.copy(message_id=good_id)
     return changed
-
-
-def check_due(message: dramatiq.Message[Any], now: float) -> None:
-    """Check that a received message is not due too far in the future, by Unix time in seconds.
-
-    Raises:
-        ValueError: It would hop through its queue for longer than any delay of the service.
-    """
-    if message.options.get(DUE, 0) > (now + MAX_DUE) * 1000:
-        raise ValueError(f"it is due in more than {MAX_DUE // 86400} days")
 
 
 def describe(error: BaseException) -> str:

@@ -30,7 +30,7 @@ from pipeline.payload import parse_json
 from pipeline.producer import REDRIVEN_FROM
 from pipeline.settings import get_settings
 from pipeline.sqs.leases import DELETE_WAIT, Lease, LeasedQueue, Leases, sqs_backoff
-from pipeline.sqs.loop import Clock, Loop
+from pipeline.sqs.loop import Clock, Loop, Step
 from pipeline.sqs.queues import LONG_POLL, VISIBILITY_TIMEOUT
 from pipeline.sqs.wire import MAX_BATCH, Reason, SendEntry, describe
 from pipeline.stages import FETCH, INGEST_DEAD_LETTER_QUEUE
@@ -100,7 +100,7 @@ class Ingest:
         poll: int | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
-        loop: Callable[[str, Callable[[], float | None]], Loop] = Loop,
+        loop: Callable[[str, Step], Loop] = Loop,
     ) -> None:
         self._queue_url = queue_url
         self._client = client

@@ -131,7 +131,7 @@ class Service:
         """Send a payload to the first actor, as a customer's Python code does; returns the message id."""
         from pipeline.actors import broker, fetch_image
 
-        broker.namespace = self.environ["QUEUE_NAMESPACE"]
+        broker.queues.namespace = self.environ["QUEUE_NAMESPACE"]
         return fetch_image.send(payload).message_id
 
     def name(self, queue: str) -> str:

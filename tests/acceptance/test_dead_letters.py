@@ -77,7 +77,7 @@ def test_failed_uploads_are_redriven_without_a_request_to_their_sources(
     # Given jobs whose renditions the bucket rejects
     hook = unique("/hook")
     covers = [world.serve(unique("/cover.png"), small_png(n)) for n in range(number)]
-    broker.namespace = without_retries.environ["QUEUE_NAMESPACE"]
+    broker.queues.namespace = without_retries.environ["QUEUE_NAMESPACE"]
     with proxy.trouble(Trouble(Act.FORBID, {"PUT"}, path="/images-resized/")):
         payloads = [{"image_url": url, "bucket_name": "Redriven", "postback_url": world.url(hook)} for url in covers]
         assert not any(broker.enqueue_many([fetch_image.message(payload) for payload in payloads]))

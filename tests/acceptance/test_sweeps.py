@@ -218,7 +218,7 @@ def test_a_scheduled_run_begins_once_although_its_message_is_sent_twice(
     path = unique("/cover.jpg")
     cover = world.serve(path, picture("JPEG", (410, 300)))
     database.channels.insert_many([{"_id": n, "title": "A", "image_url": cover} for n in range(5)])
-    broker.namespace = sweeping.environ["QUEUE_NAMESPACE"]
+    broker.queues.namespace = sweeping.environ["QUEUE_NAMESPACE"]
     # When each sends its message
     minute = datetime.now(timezone(timedelta(hours=2))).replace(second=0, microsecond=0)
     for seconds in (1.5, 7.25):

@@ -255,7 +255,7 @@ def _input_queue(name: str, ending: str, max_receives: int) -> tuple[str, str]:
 def _point_broker_here() -> None:
     from pipeline.actors import broker
 
-    broker.namespace = get_settings().queue_namespace
+    broker.queues.namespace = get_settings().queue_namespace
 
 
 def harmful_procfile(folder: Path) -> Path:

@@ -102,7 +102,7 @@ def worker_of(*stages: str) -> Iterator[None]:
     """Run a worker in this process for the queues of these stages in this test's namespace."""
     from pipeline.actors import broker
 
-    broker.namespace = get_settings().queue_namespace
+    broker.queues.namespace = get_settings().queue_namespace
     worker = Worker(broker, queues=set(stages), worker_threads=1)
     worker.start()
     try:

@@ -54,7 +54,7 @@ def put(*letters: Letter) -> None:
     from pipeline.actors import broker
 
     for queue in {queue for queue, _ in letters}:
-        errors = broker.send(queue, [entry for name, entry in letters if name == queue])
+        errors = broker.sender.send(queue, [entry for name, entry in letters if name == queue])
         assert not any(errors), errors
 
 

@@ -90,8 +90,8 @@ def die(consumer: SQSConsumer) -> None:
     Its prefetch is full, so it has no open poll that could receive more.
     """
     consumer._closed = True
-    consumer._receiver.end()
-    consumer._keeper.end()
+    consumer.receiver.end()
+    consumer.keeper.end()
     consumer._in_hand.consumers.remove(consumer)
 
 

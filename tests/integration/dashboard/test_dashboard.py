@@ -89,7 +89,7 @@ def bury(job: Job, code: str, message: str) -> None:
     from pipeline.actors import broker, fetch_image
     from pipeline.sqs.wire import Reason
 
-    broker.namespace = get_settings().queue_namespace
+    broker.queues.namespace = get_settings().queue_namespace
     broker.bury("fetch", fetch_image.message_of(job).encode().decode(), Reason(code, message, stage="fetch"))
 
 
@@ -262,7 +262,7 @@ def test_a_sweep_is_previewed_started_and_stopped(with_everything: Any) -> None:
     )
     from pipeline.actors import broker
 
-    broker.namespace = get_settings().queue_namespace
+    broker.queues.namespace = get_settings().queue_namespace
     with serving() as site:
         # When a visitor looks first, then the page shows what a run would take, and starts nothing
         shown = site.text("/sweeps/preview/channels")

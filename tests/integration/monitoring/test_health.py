@@ -169,13 +169,13 @@ def test_a_worker_is_stuck_when_a_thread_of_its_consumer_has_ended(rig: Rig, mon
     monkeypatch.setattr(rig.consumer.leases, "_extend_due", dies)
     rig.send("a")
     rig.go_on.set()
-    wait_for(lambda: rig.consumer.is_broken)
+    wait_for(lambda: not rig.consumer.keeper.is_alive)
     assert rig.get("/livez").text == "fetch: a thread of its consumer has ended\n"
 
 
 def test_a_worker_is_stuck_when_its_leases_are_not_checked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     wait_for(lambda: not list(rig.health.not_live()))
-    monkeypatch.setattr(rig.consumer._keeper, "last_step", time.monotonic() - 301)
+    monkeypatch.setattr(rig.consumer.keeper, "last_step", time.monotonic() - 301)
     assert rig.get("/livez").text == "fetch: leases have not been checked for 300 s\n"
 
 

@@ -230,7 +230,7 @@ def test_missing_queues_are_created_with_a_dead_letter_queue_and_existing_ones_k
     url = broker.queue_url("work")
     attributes = broker.client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
     policy = json.loads(attributes["RedrivePolicy"])
-    assert policy["deadLetterTargetArn"].endswith(f"{broker.namespace}_work_dlq")
+    assert policy["deadLetterTargetArn"].endswith(f"{broker.queues.namespace}_work_dlq")
     assert int(policy["maxReceiveCount"]) == 10
     assert attributes["VisibilityTimeout"] == "45"
     assert attributes["MessageRetentionPeriod"] == str(14 * 86400)

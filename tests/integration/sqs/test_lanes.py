@@ -77,7 +77,7 @@ def test_a_live_message_starts_before_bulk_messages_received_earlier(broker, wor
     wait_for(lambda: work.started)
     for consumer in broker.in_hand.consumers:
         consumer.prefetch = 10
-        consumer.wake()
+        consumer.receiver.wake()
     wait_for(lambda: worker.work_queue.qsize() >= 5)
     # When live messages arrive
     send(broker, "work", ["live 1", "live 2"])
@@ -112,7 +112,7 @@ def test_no_bulk_message_is_received_while_live_messages_wait(broker, work, star
     send(broker, "work_bulk", [f"bulk {n}" for n in range(30)])
     (bulk,) = [consumer for consumer in broker.in_hand.consumers if consumer.queue.bulk]
     bulk.prefetch = 20
-    bulk.wake()
+    bulk.receiver.wake()
     # Then bulk messages are received only by the poll that was already open,
     time.sleep(0.7)
     assert len(bulk.leases) <= 1

@@ -78,7 +78,7 @@ def test_a_killer_is_given_up_and_its_neighbours_run(broker, process) -> None:
 
 def test_a_stop_is_not_counted_against_a_quarantined_message(broker, process) -> None:
     # Given a message in quarantine
-    broker.send("quarantine", [broker.sender.entry(message("innocent"))])
+    broker.sender.send("quarantine", [broker.sender.entry(message("innocent"))])
     # When the processes that received it are stopped, started or not
     for _ in range(4):
         worker = process("quarantine")

@@ -106,7 +106,7 @@ def test_entries_that_sqs_would_refuse_are_not_sent(broker) -> None:
         SendEntry(""),
         SendEntry("\x00"),
     ]
-    assert [type(error) for error in broker.send("work", refused)] == [ValueError] * len(refused)
+    assert [type(error) for error in broker.sender.send("work", refused)] == [ValueError] * len(refused)
     assert requests == {}
 
 
@@ -149,7 +149,7 @@ def test_errors_while_receiving_and_deleting_are_retried(broker, consume) -> Non
 def test_a_body_too_large_for_its_reason_goes_to_staging(broker, consume) -> None:
     # Given an invalid body just under SQS's limit
     kept: list[bytes] = []
-    broker.sender._oversize = lambda body: kept.append(body) or "key-1"
+    broker.sender.oversize = lambda body: kept.append(body) or "key-1"
     body = "x" * MAX_MESSAGE_BYTES
     broker.client.send_message(QueueUrl=broker.queue_url("work"), MessageBody=body)
     consume()

@@ -78,7 +78,7 @@ def test_a_producer_without_the_key_sends_payloads_of_any_size(job_key: None, mo
     monkeypatch.setenv("STAGING_URL", "s3://nowhere/staging/")
     lazy.forget()
     message = {"image_url": "https://[", "redirect_queue": "nowhere", "note": "x" * 500_000}
-    broker.namespace = get_settings().queue_namespace
+    broker.queues.namespace = get_settings().queue_namespace
     fetch_image.send(message)
     # When a worker receives its payload, then it stages it, and passes the job on with a proof.
     monkeypatch.setenv("JOB_KEY", KEY)

@@ -6,7 +6,17 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.sqs.group_commit import GroupCommit
+from pipeline.sqs.queues import MAX_MESSAGE_BYTES
+from pipeline.sqs.wire import MAX_BATCH, SendEntry
 from tests.support.waiting import wait_for
+
+
+def entries(*bodies: str) -> list[SendEntry]:
+    return [SendEntry(body) for body in bodies]
+
+
+def bodies(batch: list[SendEntry]) -> list[str]:
+    return [entry.body for entry in batch]
 
 
 class Sender:
@@ -17,22 +27,22 @@ class Sender:
         self.begun = threading.Semaphore(0)
         self.let = threading.Semaphore(0)
 
-    def __call__(self, batch: list[str]) -> list[Exception | None]:
-        self.batches.append(batch)
+    def __call__(self, batch: list[SendEntry]) -> list[Exception | None]:
+        self.batches.append(bodies(batch))
         self.begun.release()
         assert self.let.acquire(timeout=10)
-        return [ValueError(entry) if entry.startswith("bad") else None for entry in batch]
+        return [ValueError(body) if body.startswith("bad") else None for body in bodies(batch)]
 
 
 def test_the_first_goes_at_once_and_later_ones_share_the_next_batch() -> None:
     # Given a batch of one under way
     sender = Sender()
-    group = GroupCommit(sender, max_entries=10, max_bytes=1000)
+    group = GroupCommit(sender)
     with ThreadPoolExecutor(4) as pool:
-        first = pool.submit(group.submit, [("a", 1)])
+        first = pool.submit(group.submit, entries("a"))
         assert sender.begun.acquire(timeout=10)
         # When three more are submitted by other threads
-        others = [pool.submit(group.submit, [(entry, 1)]) for entry in "bcd"]
+        others = [pool.submit(group.submit, entries(body)) for body in "bcd"]
         wait_for(lambda: len(group._waiting) == 3)
         sender.let.release(2)
         # Then they share one batch after the first.
@@ -44,9 +54,9 @@ def test_the_first_goes_at_once_and_later_ones_share_the_next_batch() -> None:
 def test_a_failed_entry_fails_only_its_own_caller() -> None:
     sender = Sender()
     sender.let.release(10)
-    group = GroupCommit(sender, max_entries=10, max_bytes=1000)
+    group = GroupCommit(sender)
     with ThreadPoolExecutor(4) as pool:
-        outcomes = {entry: pool.submit(group.submit, [(entry, 1)]) for entry in ("good", "bad1", "bad2")}
+        outcomes = {body: pool.submit(group.submit, entries(body)) for body in ("good", "bad1", "bad2")}
         assert outcomes["good"].result(10) == [None]
         assert [str(error) for error in outcomes["bad1"].result(10)] == ["bad1"]
         assert [str(error) for error in outcomes["bad2"].result(10)] == ["bad2"]
@@ -55,22 +65,19 @@ def test_a_failed_entry_fails_only_its_own_caller() -> None:
 def test_batches_respect_the_number_of_entries_and_of_bytes() -> None:
     sender = Sender()
     sender.let.release(100)
-    group = GroupCommit(sender, max_entries=3, max_bytes=10)
-    assert group.submit([("a", 4), ("b", 4), ("c", 4), ("d", 1), ("e", 1), ("f", 1), ("g", 99), ("h", 1)]) == [None] * 8
-    assert sender.batches == [["a", "b"], ["c", "d", "e"], ["f"], ["g"], ["h"]]
+    group = GroupCommit(sender)
+    half = "x" * (MAX_MESSAGE_BYTES // 2)
+    small = [str(n) for n in range(MAX_BATCH + 1)]
+    assert group.submit(entries(half, half, *small, 2 * half, "last")) == [None] * (MAX_BATCH + 5)
+    assert sender.batches == [[half, half], small[:MAX_BATCH], small[MAX_BATCH:], [2 * half], ["last"]]
 
 
-def test_an_error_of_the_commit_reaches_every_caller_and_the_next_batch_goes_on() -> None:
+def test_an_error_of_the_whole_batch_reaches_every_caller_and_the_next_batch_goes_on() -> None:
     failures = [OSError("down"), None]
-
-    def commit(batch: list[str]) -> list[Exception | None]:
-        if failure := failures.pop(0):
-            raise failure
-        return [None] * len(batch)
-
-    group = GroupCommit(commit, max_entries=2, max_bytes=10)
-    assert [str(error) for error in group.submit([("a", 1), ("b", 1)])] == ["down", "down"]
-    assert group.submit([("c", 1)]) == [None]
+    group = GroupCommit(lambda batch: [failures[0]] * len(batch))
+    assert [str(error) for error in group.submit(entries("a", "b"))] == ["down", "down"]
+    del failures[0]
+    assert group.submit(entries("c")) == [None]
 
 
 def test_other_callers_go_on_when_the_sender_is_interrupted() -> None:
@@ -80,19 +87,19 @@ def test_other_callers_go_on_when_the_sender_is_interrupted() -> None:
     begun, go_on = threading.Event(), threading.Event()
     batches: list[list[str]] = []
 
-    def commit(batch: list[str]) -> list[Exception | None]:
-        batches.append(batch)
-        if batch == ["first"]:
+    def commit(batch: list[SendEntry]) -> list[Exception | None]:
+        batches.append(bodies(batch))
+        if batches == [["first"]]:
             begun.set()
             assert go_on.wait(10)
             raise TimeLimit
         return [None] * len(batch)
 
-    group = GroupCommit(commit, max_entries=10, max_bytes=10)
+    group = GroupCommit(commit)
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(group.submit, [("first", 1)])
+        first = pool.submit(group.submit, entries("first"))
         assert begun.wait(10)
-        second = pool.submit(group.submit, [("second", 1)])
+        second = pool.submit(group.submit, entries("second"))
         wait_for(lambda: len(group._waiting) == 1)
         go_on.set()
         # Then only the sender fails, and the other's entry is sent.
@@ -103,7 +110,7 @@ def test_other_callers_go_on_when_the_sender_is_interrupted() -> None:
 
 def test_nothing_to_submit_sends_nothing() -> None:
     sender = Sender()
-    assert GroupCommit(sender, max_entries=2, max_bytes=10).submit([]) == []
+    assert GroupCommit(sender).submit([]) == []
     assert sender.batches == []
 
 
@@ -111,10 +118,10 @@ def test_a_batch_waits_for_expected_entries() -> None:
     # Given three threads at work
     sender = Sender()
     sender.let.release(10)
-    group = GroupCommit(sender, max_entries=10, max_bytes=1000, expected=lambda: 3, window=10)
+    group = GroupCommit(sender, expected=lambda: 3, window=10)
     with ThreadPoolExecutor(3) as pool:
         # When one after the other has an entry to send
-        outcomes = [pool.submit(group.submit, [(entry, 1)]) for entry in "abc"]
+        outcomes = [pool.submit(group.submit, entries(body)) for body in "abc"]
         # Then all go in one batch, as soon as the last one has come.
         assert [outcome.result(5) for outcome in outcomes] == [[None]] * 3
     assert [sorted(batch) for batch in sender.batches] == [["a", "b", "c"]]
@@ -124,16 +131,16 @@ def test_a_lone_entry_and_a_full_batch_never_wait() -> None:
     sender = Sender()
     sender.let.release(10)
     at_work = ["only me"]
-    group = GroupCommit(sender, max_entries=2, max_bytes=1000, expected=lambda: len(at_work), window=60)
-    assert group.submit([("a", 1)]) == [None]
-    at_work += ["another", "a third"]
-    assert group.submit([("b", 1), ("c", 1)]) == [None] * 2
-    assert sender.batches == [["a"], ["b", "c"]]
+    group = GroupCommit(sender, expected=lambda: len(at_work), window=60)
+    assert group.submit(entries("a")) == [None]
+    at_work += ["another"] * MAX_BATCH
+    assert group.submit(entries(*"0123456789")) == [None] * MAX_BATCH
+    assert sender.batches == [["a"], list("0123456789")]
 
 
 def test_a_batch_goes_eventually_if_expected_entries_do_not_come() -> None:
     sender = Sender()
     sender.let.release(10)
-    group = GroupCommit(sender, max_entries=10, max_bytes=1000, expected=lambda: 5, window=0.05)
-    assert group.submit([("a", 1)]) == [None]
+    group = GroupCommit(sender, expected=lambda: 5, window=0.05)
+    assert group.submit(entries("a")) == [None]
     assert sender.batches == [["a"]]

@@ -10,7 +10,7 @@ from dramatiq.encoder import PickleEncoder
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.queues import Queue
 from pipeline.sqs.wire import MAX_DELAY, Reason, SendEntry, SendFailed, decode, encode
-from tests.support.scripted_sqs import MovedClock, ScriptedSQS, StillLoop, confirm, confirm_nothing, unreachable
+from tests.support.scripted_sqs import MovedClock, ScriptedSQS, StillLoop, confirm, confirm_nothing, fail, unreachable
 from tests.unit.sqs.test_settlement import message
 
 SEND = "send_message_batch"
@@ -56,7 +56,7 @@ def test_a_group_that_the_endpoint_refuses_is_left_out_of_the_refused_entries_on
 
     sqs.answers[SEND] = answer
     entries = [SendEntry("a", group="g"), SendEntry("b"), SendEntry("c", group="g")]
-    assert broker.send("work", entries) == [None] * 3
+    assert broker.sender.send("work", entries) == [None] * 3
     assert [[entry["MessageBody"] for entry in request] for request in sqs.of(SEND)] == [["a", "b", "c"], ["a", "c"]]
 
 
@@ -85,7 +85,7 @@ def test_dead_letters_of_queues_that_share_them_go_to_one_queue(broker, sqs) -> 
 
 def test_a_lost_connection_is_one_error_for_each(broker, sqs) -> None:
     sqs.answers[SEND] = unreachable
-    assert [type(error) for error in broker.send("work", [SendEntry("x")] * 25)] == [SendFailed] * 25
+    assert [type(error) for error in broker.sender.send("work", [SendEntry("x")] * 25)] == [SendFailed] * 25
 
 
 def test_delays_beyond_one_of_sqs_carry_their_due_time(broker) -> None:
@@ -107,3 +107,10 @@ def test_a_broker_uses_its_own_encoder(sqs) -> None:
     broker.declare_queue("work")
     broker.enqueue(message("x"))
     assert decode(sqs.of(SEND)[0][0]["MessageBody"]).args == ("X",)
+
+
+@pytest.mark.parametrize("send", ["send", "send_at_once"])
+def test_an_unexpected_error_of_a_request_confirms_nothing_and_raises_nothing(broker, sqs, send: str) -> None:
+    sqs.answers[SEND] = fail
+    errors = getattr(broker.sender, send)("work", [SendEntry("a"), SendEntry("b")])
+    assert [str(error) for error in errors] == ["SQS did not confirm a message: ConnectionError"] * 2
