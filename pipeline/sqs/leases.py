@@ -13,10 +13,10 @@ from __future__ import annotations
 import math
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dramatiq.logging import get_logger
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 #: Seconds that deletes wait for a full batch. That delays nobody. A crash in that time redelivers finished messages,
 #: which is harmless if actors are idempotent.
 DELETE_WAIT = 3.0
+
+#: A lease, and what a request about it contains besides its handle.
+Change = tuple["Lease", dict[str, int]]
 
 #: Seconds after which the lease of a message in progress is no longer extended, so that another worker takes over if
 #: its actor hangs.
@@ -49,23 +52,23 @@ def sqs_backoff(rng: random.Random) -> Backoff:
 
 @dataclass(eq=False, slots=True)
 class Lease:
-    """One received message.
+    """One received message. All times are monotonic seconds.
 
     Attributes:
         message_id: The SQS id of the message.
         handle: The latest receipt handle. Only this one surely extends and deletes the message.
-        since: When the message was received, in monotonic seconds.
-        extend_at: When the lease has to be extended, in monotonic seconds.
-        ends_at: When SQS makes the message visible unless the lease is extended, in monotonic seconds.
-        began: When an actor began to work on the message, in monotonic seconds; None while it waits or is settled.
+        since: When the message was received.
+        extend_at: When the lease has to be extended.
+        ends_at: When SQS makes the message visible unless the lease is extended.
+        began: When an actor began to work on the message; None while it waits or is settled.
         is_lost: Whether another worker has the message, or will receive it.
     """
 
     message_id: str
     handle: str
     since: float
-    extend_at: float
-    ends_at: float
+    extend_at: float = 0.0
+    ends_at: float = 0.0
     began: float | None = None
     is_lost: bool = False
 
@@ -117,8 +120,7 @@ class Leases:
         self._lock = threading.Lock()  # guards all below; no request is made while it is held
         self._held: dict[str, Lease] = {}  # by the id of the message
         self._done: dict[str, Lease] = {}  # finished, and extended until their delete is confirmed
-        self._released: list[tuple[Lease, int]] = []
-        self._requests = 0  # messages in a request to release or delete
+        self._released: list[Change] = []
         self._delete_at = math.inf
         self._due = math.inf
         self._closing = False
@@ -134,7 +136,7 @@ class Leases:
     def is_idle(self) -> bool:
         """Whether a crash would bring back no message: none is held, and SQS has confirmed all that was asked of it."""
         with self._lock:
-            return not (self._held or self._done or self._released or self._requests)
+            return not (self._held or self._done or self._released)
 
     @property
     def blocks_receiving(self) -> bool:
@@ -144,8 +146,7 @@ class Leases:
         """
         now = self._clock.monotonic()
         with self._lock:
-            is_overdue = any(lease.ends_at <= now for lease in (*self._held.values(), *self._done.values()))
-            return is_overdue or len(self._done) >= MAX_UNDELETED
+            return len(self._done) >= MAX_UNDELETED or any(lease.ends_at <= now for lease in self._all)
 
     @property
     def oldest(self) -> float | None:
@@ -160,14 +161,13 @@ class Leases:
             Its lease, or None if this process has the message already, in progress or finished.
         """
         now = self._clock.monotonic()
-        extend_at, ends_at = now + self._queue.visibility / 3, now + self._queue.visibility
         with self._lock:
-            if known := self._held.get(message_id) or self._done.get(message_id):
-                known.handle, known.extend_at, known.ends_at = handle, extend_at, ends_at
-                return None
-            lease = self._held[message_id] = Lease(message_id, handle, now, extend_at, ends_at)
-        self._due_at(extend_at)
-        return lease
+            known = self._held.get(message_id) or self._done.get(message_id)
+            lease = known or self._held.setdefault(message_id, Lease(message_id, handle, now))
+            lease.handle = handle
+            self._extended(lease, now)
+        self._due_at(lease.extend_at)
+        return None if known else lease
 
     def complete(self, lease: Lease, *, at_once: bool = False) -> None:
         """Delete a message with the next batch, or `at_once` with those that are due, unless its lease was lost."""
@@ -180,8 +180,7 @@ class Leases:
                 self._delete_at = 0.0
             elif len(self._done) == 1:
                 self._delete_at = self._clock.monotonic() + self._delete_wait
-            due = 0.0 if self._has_full_batch else self._delete_at
-        self._due_at(due)
+        self._due_at(self._delete_due)
         self._freed()
 
     def release(self, leases: Sequence[Lease], after: int = 0) -> None:
@@ -191,16 +190,15 @@ class Leases:
         """
         with self._lock:
             ours = [lease for lease in leases if lease in self and self._held.pop(lease.message_id)]
-            self._released += [(lease, after) for lease in ours]
+            self._released += [(lease, {"VisibilityTimeout": after}) for lease in ours]
         if ours:
             self._due_at(0.0)
             self._freed()
 
     def close(self) -> None:
         """Let the next step delete what is finished without waiting for a full batch."""
-        with self._lock:
-            self._closing = True
-            self._delete_at = 0.0
+        self._closing = True
+        self._delete_at = 0.0
         self._due_at(0.0)
 
     def step(self) -> float | None:
@@ -210,16 +208,19 @@ class Leases:
         """
         self._extend_due()
         self._release_batch()
-        if self._done and (self._has_full_batch or self._clock.monotonic() >= self._delete_at):
+        if self._delete_due <= self._clock.monotonic():
             self._delete_batch()
         with self._lock:
-            due = [lease.extend_at for lease in (*self._held.values(), *self._done.values())]
-            if self._released or self._has_full_batch:
-                due.append(0.0)
-            elif self._done:
-                due.append(self._delete_at)
-            self._due = min(due, default=math.inf)
+            extensions = [lease.extend_at for lease in self._all]
+            self._due = min([0.0 if self._released else math.inf, self._delete_due, *extensions])
         return None if self._due == math.inf else max(0.0, self._due - self._clock.monotonic())
+
+    @property
+    def _all(self) -> list[Lease]:
+        return [*self._held.values(), *self._done.values()]
+
+    def _extended(self, lease: Lease, now: float) -> None:
+        lease.extend_at, lease.ends_at = now + self._queue.visibility / 3, now + self._queue.visibility
 
     def _due_at(self, due: float) -> None:
         if due < self._due:
@@ -227,35 +228,38 @@ class Leases:
             self._wake()
 
     @property
-    def _has_full_batch(self) -> bool:
-        return len(self._done) >= MAX_BATCH and not self._backoff.wait
+    def _delete_due(self) -> float:
+        if not self._done:
+            return math.inf
+        return 0.0 if len(self._done) >= MAX_BATCH and not self._backoff.wait else self._delete_at
+
+    @property
+    def _delete_wait(self) -> float:
+        # A short visibility timeout needs a shorter wait, because leases are extended only after it.
+        return 0.0 if self._closing else min(self._queue.delete_wait, self._queue.visibility / 15)
 
     def _extend_due(self) -> None:
         """Extend leases after a third of their visibility timeout, and lose the leases of actors that hang."""
-        now = self._clock.monotonic()
+        now, visibility = self._clock.monotonic(), self._queue.visibility
         with self._lock:
-            due = [lease for lease in (*self._held.values(), *self._done.values()) if lease.extend_at <= now]
-            hanging = [lease for lease in due if lease.began is not None and now - lease.began >= MAX_LEASE]
+            due = [lease for lease in self._all if lease.extend_at <= now]
             for lease in due:
-                lease.extend_at = now + self._queue.visibility / 15  # retries soon if this attempt fails
-        self._lose(hanging)
-        due = [lease for lease in due if not lease.is_lost]
-        for place in range(0, len(due), MAX_BATCH):
-            batch = [(lease, self._queue.visibility) for lease in due[place : place + MAX_BATCH]]
-            extended, stale = self._change_visibility(batch)
+                lease.extend_at = now + visibility / 15  # retries soon if this attempt fails
+        self._lose([lease for lease in due if lease.began is not None and now - lease.began >= MAX_LEASE])
+        changes: list[Change] = [(lease, {"VisibilityTimeout": visibility}) for lease in due if not lease.is_lost]
+        for place in range(0, len(changes), MAX_BATCH):
+            extended, stale = self._request("change_message_visibility_batch", changes[place : place + MAX_BATCH])
             for lease in extended:
-                lease.extend_at, lease.ends_at = now + self._queue.visibility / 3, now + self._queue.visibility
+                self._extended(lease, now)
             self._lose(stale)
-        if due:
+        if changes:
             self._freed()
 
     def _release_batch(self) -> None:
-        with self._lock:
-            batch, self._released = self._released[:MAX_BATCH], self._released[MAX_BATCH:]
-            self._requests = len(batch)
-        if batch:
-            self._change_visibility(batch)
-            self._requests = 0
+        if batch := self._released[:MAX_BATCH]:
+            self._request("change_message_visibility_batch", batch)
+            with self._lock:
+                del self._released[: len(batch)]
             self._freed()
 
     def _delete_batch(self) -> None:
@@ -270,16 +274,9 @@ class Leases:
                     self._done[lease.message_id] = lease  # after the others
             if len(ended) == len(batch):
                 self._backoff.reset()
-                wait = self._delete_wait
-            else:
-                wait = self._backoff.next()
+            wait = self._delete_wait if len(ended) == len(batch) else self._backoff.next()
             self._delete_at = self._clock.monotonic() + wait
         self._freed()
-
-    @property
-    def _delete_wait(self) -> float:
-        # A short visibility timeout needs a shorter wait, because leases are extended only after it.
-        return 0.0 if self._closing else min(self._queue.delete_wait, self._queue.visibility / 15)
 
     def _lose(self, leases: Sequence[Lease]) -> None:
         """Forget leases that are too old or stale, and leave their messages to other workers."""
@@ -296,13 +293,7 @@ class Leases:
                         del known[lease.message_id]
         self._freed()
 
-    def _change_visibility(self, changes: Sequence[tuple[Lease, int]]) -> tuple[list[Lease], list[Lease]]:
-        changed = [(lease, {"VisibilityTimeout": seconds}) for lease, seconds in changes]
-        return self._request("change_message_visibility_batch", changed)
-
-    def _request(
-        self, operation: str, batch: Sequence[tuple[Lease, dict[str, int]]]
-    ) -> tuple[list[Lease], list[Lease]]:
+    def _request(self, operation: str, batch: Sequence[Change]) -> tuple[list[Lease], list[Lease]]:
         """Make one request for a batch of leases.
 
         Returns:
@@ -316,10 +307,10 @@ class Leases:
         except Exception as error:  # from boto3 or a parser below it
             self.logger.warning("%s: %s failed (%s).", self._queue.name, operation, describe(error))
             return [], []
-        confirmed = [int(success["Id"]) for success in response.get("Successful", [])]
-        refused = [int(failure["Id"]) for failure in response.get("Failed", []) if failure["SenderFault"]]
 
-        def still(places: list[int]) -> list[Lease]:
+        def same(answers: Iterable[Mapping[str, Any]]) -> list[Lease]:
+            places = [int(answer["Id"]) for answer in answers]
             return [batch[place][0] for place in places if batch[place][0].handle == handles[place]]
 
-        return still(confirmed), still(refused)
+        refused = (failure for failure in response.get("Failed", []) if failure["SenderFault"])
+        return same(response.get("Successful", [])), same(refused)
