@@ -18,7 +18,7 @@ from dramatiq.logging import get_logger
 
 from pipeline.errors import RetryableError
 from pipeline.sqs.admission import Admission, admit
-from pipeline.sqs.leases import DELETE_WAIT, Lease, LeasedQueue, Leases, sqs_backoff
+from pipeline.sqs.leases import DELETE_WAIT, Lease, Leases, sqs_backoff
 from pipeline.sqs.loop import Loop, Step
 from pipeline.sqs.message import SQSMessage
 from pipeline.sqs.queues import LONG_POLL, Queue
@@ -87,8 +87,8 @@ class SQSConsumer(dramatiq.Consumer):
         self.receiver = loop(f"receive-{queue_.name}", self.step)
         self.keeper = loop(f"keep-{queue_.name}", lambda: self.leases.step())  # noqa: PLW0108 - it is made next
         delete_wait = 0.0 if queue_.is_quarantine else DELETE_WAIT
-        leased = LeasedQueue(queue_.name, self._url, sender.client, visibility, delete_wait)
-        self.leases = Leases(leased, sender.clock, rng, wake=self.keeper.wake, freed=self._on_freed)
+        leased = (queue_.name, self._url, sender.client, visibility)
+        self.leases = Leases(*leased, sender.clock, rng, delete_wait, self.keeper.wake, self._on_freed)
         self._ready: queue.SimpleQueue[SQSMessage] = queue.SimpleQueue()
         self._transfers: deque[Transfer] = deque()
         self._closed = False

@@ -27,6 +27,8 @@ from pipeline.sqs.wire import MAX_BATCH, describe
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
+logger = get_logger(__name__)
+
 #: Seconds that deletes wait for a full batch. That delays nobody. A crash in that time redelivers finished messages,
 #: which is harmless if actors are idempotent.
 DELETE_WAIT = 3.0
@@ -52,71 +54,44 @@ def sqs_backoff(rng: random.Random) -> Backoff:
 
 @dataclass(eq=False, slots=True)
 class Lease:
-    """One received message. All times are monotonic seconds.
-
-    Attributes:
-        message_id: The SQS id of the message.
-        handle: The latest receipt handle. Only this one surely extends and deletes the message.
-        since: When the message was received.
-        extend_at: When the lease has to be extended.
-        ends_at: When SQS makes the message visible unless the lease is extended.
-        began: When an actor began to work on the message; None while it waits or is settled.
-        is_lost: Whether another worker has the message, or will receive it.
-    """
+    """One received message. All times are monotonic seconds."""
 
     message_id: str
-    handle: str
-    since: float
-    extend_at: float = 0.0
-    ends_at: float = 0.0
-    began: float | None = None
-    is_lost: bool = False
+    handle: str  #: the latest receipt handle; only this one surely extends and deletes the message
+    since: float  #: when the message was received
+    extend_at: float = 0.0  #: when the lease has to be extended
+    ends_at: float = 0.0  #: when SQS makes the message visible unless the lease is extended
+    began: float | None = None  #: when an actor began to work on the message; None while it waits or is settled
+    is_lost: bool = False  #: whether another worker has the message, or will receive it
 
 
-@dataclass(frozen=True)
-class LeasedQueue:
-    """The queue whose messages are leased.
+@dataclass(eq=False)
+class Leases:
+    """The leases of this process on the messages of one queue.
 
     Attributes:
-        name: The name for logs.
+        name: The queue's name for logs.
         url: Returns the queue's URL.
         client: Returns the SQS client.
         visibility: How long a message stays hidden between two extensions, in seconds.
+        clock: The time.
+        rng: Draws the jitter of waits.
         delete_wait: How long deletes wait for a full batch, in seconds.
+        wake: Called when the next step is due earlier than the last one returned.
+        freed: Called when more messages can perhaps be received, because leases ended or were extended.
     """
 
     name: str
     url: Callable[[], str]
     client: Callable[[], SQSClient]
     visibility: int
+    clock: Clock
+    rng: random.Random
     delete_wait: float = DELETE_WAIT
+    wake: Callable[[], None] = lambda: None
+    freed: Callable[[], None] = lambda: None
 
-
-class Leases:
-    """The leases of this process on the messages of one queue.
-
-    Args:
-        queue: The queue.
-        clock: The time.
-        rng: Draws the jitter of waits.
-        wake: Called when the next step is due earlier than the last one returned.
-        freed: Called when more messages can perhaps be received, because leases ended or were extended.
-    """
-
-    def __init__(
-        self,
-        queue: LeasedQueue,
-        clock: Clock,
-        rng: random.Random,
-        *,
-        wake: Callable[[], None] = lambda: None,
-        freed: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.logger = get_logger(__name__, type(self))
-        self._queue = queue
-        self._clock = clock
-        self._wake = wake
-        self._freed = freed
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()  # guards all below; no request is made while it is held
         self._held: dict[str, Lease] = {}  # by the id of the message
         self._done: dict[str, Lease] = {}  # finished, and extended until their delete is confirmed
@@ -124,7 +99,7 @@ class Leases:
         self._delete_at = math.inf
         self._due = math.inf
         self._closing = False
-        self._backoff = sqs_backoff(rng)
+        self._backoff = sqs_backoff(self.rng)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -144,7 +119,7 @@ class Leases:
 
         It would deliver the same messages again and again, and count each time as a receive.
         """
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         with self._lock:
             return len(self._done) >= MAX_UNDELETED or any(lease.ends_at <= now for lease in self._all)
 
@@ -160,7 +135,7 @@ class Leases:
         Returns:
             Its lease, or None if this process has the message already, in progress or finished.
         """
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         with self._lock:
             known = self._held.get(message_id) or self._done.get(message_id)
             lease = known or self._held.setdefault(message_id, Lease(message_id, handle, now))
@@ -179,9 +154,9 @@ class Leases:
             if at_once and not self._backoff.wait:
                 self._delete_at = 0.0
             elif len(self._done) == 1:
-                self._delete_at = self._clock.monotonic() + self._delete_wait
+                self._delete_at = self.clock.monotonic() + self._delete_wait
         self._due_at(self._delete_due)
-        self._freed()
+        self.freed()
 
     def release(self, leases: Sequence[Lease], after: int = 0) -> None:
         """End leases, and make their messages visible in `after` seconds.
@@ -193,7 +168,7 @@ class Leases:
             self._released += [(lease, {"VisibilityTimeout": after}) for lease in ours]
         if ours:
             self._due_at(0.0)
-            self._freed()
+            self.freed()
 
     def close(self) -> None:
         """Let the next step delete what is finished without waiting for a full batch."""
@@ -208,24 +183,24 @@ class Leases:
         """
         self._extend_due()
         self._release_batch()
-        if self._delete_due <= self._clock.monotonic():
+        if self._delete_due <= self.clock.monotonic():
             self._delete_batch()
         with self._lock:
             extensions = [lease.extend_at for lease in self._all]
             self._due = min([0.0 if self._released else math.inf, self._delete_due, *extensions])
-        return None if self._due == math.inf else max(0.0, self._due - self._clock.monotonic())
+        return None if self._due == math.inf else max(0.0, self._due - self.clock.monotonic())
 
     @property
     def _all(self) -> list[Lease]:
         return [*self._held.values(), *self._done.values()]
 
     def _extended(self, lease: Lease, now: float) -> None:
-        lease.extend_at, lease.ends_at = now + self._queue.visibility / 3, now + self._queue.visibility
+        lease.extend_at, lease.ends_at = now + self.visibility / 3, now + self.visibility
 
     def _due_at(self, due: float) -> None:
         if due < self._due:
             self._due = due
-            self._wake()
+            self.wake()
 
     @property
     def _delete_due(self) -> float:
@@ -236,11 +211,11 @@ class Leases:
     @property
     def _delete_wait(self) -> float:
         # A short visibility timeout needs a shorter wait, because leases are extended only after it.
-        return 0.0 if self._closing else min(self._queue.delete_wait, self._queue.visibility / 15)
+        return 0.0 if self._closing else min(self.delete_wait, self.visibility / 15)
 
     def _extend_due(self) -> None:
         """Extend leases after a third of their visibility timeout, and lose the leases of actors that hang."""
-        now, visibility = self._clock.monotonic(), self._queue.visibility
+        now, visibility = self.clock.monotonic(), self.visibility
         with self._lock:
             due = [lease for lease in self._all if lease.extend_at <= now]
             for lease in due:
@@ -253,14 +228,14 @@ class Leases:
                 self._extended(lease, now)
             self._lose(stale)
         if changes:
-            self._freed()
+            self.freed()
 
     def _release_batch(self) -> None:
         if batch := self._released[:MAX_BATCH]:
             self._request("change_message_visibility_batch", batch)
             with self._lock:
                 del self._released[: len(batch)]
-            self._freed()
+            self.freed()
 
     def _delete_batch(self) -> None:
         """Delete finished messages. A message that SQS neither confirms nor reports as stale is deleted later."""
@@ -275,15 +250,15 @@ class Leases:
             if len(ended) == len(batch):
                 self._backoff.reset()
             wait = self._delete_wait if len(ended) == len(batch) else self._backoff.next()
-            self._delete_at = self._clock.monotonic() + wait
-        self._freed()
+            self._delete_at = self.clock.monotonic() + wait
+        self.freed()
 
     def _lose(self, leases: Sequence[Lease]) -> None:
         """Forget leases that are too old or stale, and leave their messages to other workers."""
         if not leases:
             return
-        self.logger.warning(
-            "%s: lost the leases of %d messages, which other workers may now receive.", self._queue.name, len(leases)
+        logger.warning(
+            "%s: lost the leases of %d messages, which other workers may now receive.", self.name, len(leases)
         )
         with self._lock:
             for lease in leases:
@@ -291,7 +266,7 @@ class Leases:
                 for known in (self._held, self._done):
                     if known.get(lease.message_id) is lease:
                         del known[lease.message_id]
-        self._freed()
+        self.freed()
 
     def _request(self, operation: str, batch: Sequence[Change]) -> tuple[list[Lease], list[Lease]]:
         """Make one request for a batch of leases.
@@ -303,9 +278,9 @@ class Leases:
         handles = [lease.handle for lease, _ in batch]
         entries = [{"Id": str(place), "ReceiptHandle": handles[place], **more} for place, (_, more) in enumerate(batch)]
         try:
-            response = getattr(self._queue.client(), operation)(QueueUrl=self._queue.url(), Entries=entries)
+            response = getattr(self.client(), operation)(QueueUrl=self.url(), Entries=entries)
         except Exception as error:  # from boto3 or a parser below it
-            self.logger.warning("%s: %s failed (%s).", self._queue.name, operation, describe(error))
+            logger.warning("%s: %s failed (%s).", self.name, operation, describe(error))
             return [], []
 
         def same(answers: Iterable[Mapping[str, Any]]) -> list[Lease]:

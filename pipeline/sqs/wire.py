@@ -65,25 +65,15 @@ class SendFailed(BrokerConnectionError):
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a message is a dead letter.
-
-    Attributes:
-        code: The error code.
-        message: A sentence for people.
-        stage: The queue or stage that gave the message up.
-        attempts: How many attempts were made.
-        first: When the message was first sent, in Unix seconds.
-        last: When the last attempt failed, in Unix seconds; by default now.
-        key: The key of a body that was stored elsewhere, because it left no room for the reason.
-    """
+    """Why a message is a dead letter."""
 
     code: str
-    message: str
-    stage: str = ""
+    message: str  #: a sentence for people
+    stage: str = ""  #: the queue or stage that gave the message up
     attempts: int = 1
-    first: float | None = None
-    last: float | None = None
-    key: str = ""
+    first: float | None = None  #: when the message was first sent, in Unix seconds
+    last: float | None = None  #: when the last attempt failed, in Unix seconds; by default now
+    key: str = ""  #: the key of a body that was stored elsewhere, because it left no room for the reason
 
     def attributes(self) -> dict[str, str]:
         """Return the message attributes of the dead letter. SQS refuses empty values, so those are left out."""
@@ -101,19 +91,12 @@ class Reason:
 
 @dataclass(frozen=True)
 class SendEntry:
-    """One message of a request to SQS.
-
-    Attributes:
-        body: The message body.
-        delay: Seconds until the message can be received.
-        group: The message group, for fair queues.
-        attributes: The names and values of message attributes, all of them strings.
-    """
+    """One message of a request to SQS."""
 
     body: str
-    delay: int = 0
-    group: str | None = None
-    attributes: tuple[tuple[str, str], ...] = ()
+    delay: int = 0  #: seconds until the message can be received
+    group: str | None = None  #: the message group, for fair queues
+    attributes: tuple[tuple[str, str], ...] = ()  #: names and values of message attributes, all of them strings
 
     @classmethod
     def of_dead_letter(cls, body: str, reason: Reason) -> SendEntry:
@@ -128,7 +111,6 @@ class SendEntry:
 
     @property
     def is_too_large(self) -> bool:
-        """Whether the entry exceeds the size limit of SQS."""
         return self.size > MAX_MESSAGE_BYTES
 
     def error(self) -> Exception | None:

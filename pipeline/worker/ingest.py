@@ -29,7 +29,7 @@ from pipeline.metrics import count_hand_over
 from pipeline.payload import parse_json
 from pipeline.producer import REDRIVEN_FROM
 from pipeline.settings import get_settings
-from pipeline.sqs.leases import DELETE_WAIT, Lease, LeasedQueue, Leases, sqs_backoff
+from pipeline.sqs.leases import DELETE_WAIT, Lease, Leases, sqs_backoff
 from pipeline.sqs.loop import Clock, Loop, Step
 from pipeline.sqs.queues import LONG_POLL, VISIBILITY_TIMEOUT
 from pipeline.sqs.wire import MAX_BATCH, Reason, SendEntry, describe
@@ -110,9 +110,10 @@ class Ingest:
         self._clock = clock or Clock()
         rng = rng or random.Random()  # noqa: S311 - it draws jitter
         wait = FIFO_DELETE_WAIT if queue_url.endswith(".fifo") else DELETE_WAIT
-        queue = LeasedQueue(INGEST, lambda: queue_url, client, self._visibility, wait)
         self._keeper = loop(f"keep-{INGEST}", lambda: self.leases.step())  # noqa: PLW0108 - it is made next
-        self.leases = Leases(queue, self._clock, rng, wake=self._keeper.wake)
+        self.leases = Leases(
+            INGEST, lambda: queue_url, client, self._visibility, self._clock, rng, wait, wake=self._keeper.wake
+        )
         self._held: list[_Held] = []
         self._backoff = sqs_backoff(rng)
         self._stopping = threading.Event()

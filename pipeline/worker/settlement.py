@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -44,17 +44,12 @@ class Unsettled(MiddlewareError, DramatiqRetry):
     """
 
 
-@dataclass
+@dataclass(frozen=True)
 class Decision:
-    """How a failed message is settled.
-
-    Attributes:
-        plan: What the queue layer carries out.
-        events: What is reported about the attempt.
-    """
+    """How a failed message is settled, and what is reported about the attempt."""
 
     plan: Plan
-    events: list[Event] = field(default_factory=list)
+    events: Sequence[Event] = ()
 
 
 class Settlement(dramatiq.Middleware):
@@ -111,30 +106,28 @@ class Settlement(dramatiq.Middleware):
         """Return how a message is settled whose actor raised `error` at Unix time `now` after some seconds."""
         stage = stage_of_queue(message.queue_name)
         if stage is None:
-            return self._decide_other(message, as_pipeline_error(error), now)
+            attempt = _Attempt(message, message.original.queue_name, now, seconds)
+            return Decision(self._plan_without_job(attempt, as_pipeline_error(error)))
         if isinstance(error, UnknownVersion) and abs(now - message.message_timestamp / 1000) < RETENTION:
             logger.warning("%s has %s. It is left to another worker.", message, error)
             return Decision(Plan(Delete(), (Enqueue(message.original, UNKNOWN_VERSION_DELAY * 1000),)))
-        attempt = _Attempt(message, stage, now, seconds)
+        attempt = _Attempt(message, stage.name, now, seconds)
         try:
             parts = self._parts(message, stage, error)
         except Rejected as rejected:
             event = attempt.event(message.message_id, Outcome.REJECTED, rejected)
             return Decision(Plan(Bury(attempt.reason(rejected))), [event])
-        decisions = [self._decide_part(attempt, job, errors) for job, errors in parts]
-        return Decision(
-            Plan(Delete(), tuple(send for decision in decisions for send in decision.plan.sends)),
-            [event for decision in decisions for event in decision.events],
-        )
+        steps = [step for job, errors in parts for step in self._settle_part(attempt, stage, job, errors)]
+        sends = tuple(step for step in steps if not isinstance(step, Event))
+        return Decision(Plan(Delete(), sends), [step for step in steps if isinstance(step, Event)])
 
-    def _decide_other(self, message: SQSMessage, error: PipelineError, now: float) -> Decision:
+    def _plan_without_job(self, attempt: _Attempt, error: PipelineError) -> Plan:
         """Settle a message that contains no job: a page of a sweep."""
-        wait = self._wait(message, error)
+        wait = self._wait(attempt.message, error)
         if wait is None:
-            stage, first = message.original.queue_name, message.message_timestamp / 1000
-            return Decision(Plan(Bury(Reason(error.code, error.message, stage, attempt_of(message), first, now))))
-        again = message.original.copy(options={ATTEMPTS: _count(message, [error])})
-        return Decision(Plan(Delete(), (Enqueue(again, int(wait * 1000)),)))
+            return Plan(Bury(attempt.reason(error)))
+        again = attempt.message.original.copy(options={ATTEMPTS: _count(attempt.message, [error])})
+        return Plan(Delete(), (Enqueue(again, int(wait * 1000)),))
 
     def _parts(self, message: SQSMessage, stage: Stage, error: BaseException) -> Sequence[Part]:
         """Return the parts of a job to settle separately, each with its errors.
@@ -151,34 +144,29 @@ class Settlement(dramatiq.Middleware):
         job = self._job_of(message)
         return [(job, dict.fromkeys(job.urls_due(stage) or job.deliveries or [""], as_pipeline_error(error)))]
 
-    def _decide_part(self, attempt: _Attempt, job: Job, errors: dict[str, PipelineError]) -> Decision:
+    def _settle_part(
+        self, attempt: _Attempt, stage: Stage, job: Job, errors: dict[str, PipelineError]
+    ) -> Iterator[Enqueue | Letter | Event]:
         """Bury what failed permanently, then retry the rest after a wait or send the job to its next stage."""
-        message, stage = attempt.message, attempt.stage
-        sends: list[Enqueue | Letter] = []
-        events: list[Event] = []
+        message = attempt.message
         waits = {name: wait for name, error in errors.items() if (wait := self._wait(message, error)) is not None}
         given_up = {name: error for name, error in errors.items() if name not in waits}
         if left := given_up.pop(CLEAN_UP, None):  # it expires by itself, so it needs no dead letter
             logger.warning("job %s: its bytes stay in staging until they expire: %s", job.id, left)
         if given_up:
-            failed = job.with_errors(stage, given_up)
-            why = tuple(given_up.values())
-            events.append(attempt.event(job.id, Outcome.GIVEN_UP, *why, job=failed, worked_on=tuple(given_up)))
+            failed, why = job.with_errors(stage, given_up), given_up.values()
+            yield attempt.event(job.id, Outcome.GIVEN_UP, *why, job=failed, worked_on=tuple(given_up))
             # Each redriven dead letter of a job reports its result under an id of its own.
             redriven = replace(job, redrives=job.redrives + job.letters + 1, letters=0)
-            sends.append(Letter(_with_job(message, redriven, **{ATTEMPTS: {}}), attempt.reason(*why)))
+            yield Letter(_with_job(message, redriven, **{ATTEMPTS: {}}), attempt.reason(*why))
             job = replace(failed, letters=job.letters + 1)
         if waits:
-            again = {name: errors[name] for name in waits}
-            wait = max(waits.values())
-            outcome = Outcome.SNOOZED if all(isinstance(error, Snoozed) for error in again.values()) else Outcome.RETRY
-            worked_on = tuple(again)
-            events.append(attempt.event(job.id, outcome, *again.values(), wait=wait, job=job, worked_on=worked_on))
-            retry = _with_job(message, job, **{ATTEMPTS: _count(message, again.values())})
-            sends.append(Enqueue(retry, int(wait * 1000)))
+            wait, again = max(waits.values()), [errors[name] for name in waits]
+            outcome = Outcome.SNOOZED if all(isinstance(error, Snoozed) for error in again) else Outcome.RETRY
+            yield attempt.event(job.id, outcome, *again, wait=wait, job=job, worked_on=tuple(waits))
+            yield Enqueue(_with_job(message, job, **{ATTEMPTS: _count(message, again)}), int(wait * 1000))
         elif not errors or job.due is not stage:
-            sends.append(Enqueue(self._message_of(job)))
-        return Decision(Plan(Delete(), tuple(sends)), events)
+            yield Enqueue(self._message_of(job))
 
     def _wait(self, message: SQSMessage, error: PipelineError) -> float | None:
         """Return the seconds until the next attempt, or None if the error is final."""
@@ -222,7 +210,6 @@ def _count(message: SQSMessage, errors: Iterable[PipelineError]) -> dict[str, in
 
 
 def _with_job(message: SQSMessage, job: Job, **options: Any) -> dramatiq.Message[Any]:
-    """Return the message with its job replaced."""
     return message.original.copy(args=(), kwargs=job_kwargs(job), options=options)
 
 
@@ -231,25 +218,19 @@ class _Attempt:
     """A failed attempt of a message in a stage, which ended at Unix time `now` after some seconds."""
 
     message: SQSMessage
-    stage: Stage
+    stage: str
     now: float
     seconds: float
 
     def reason(self, *errors: PipelineError) -> Reason:
         """Return why the message becomes a dead letter."""
-        return Reason(
-            code=errors[0].code,
-            message=_sentences(errors),
-            stage=self.stage.name,
-            attempts=attempt_of(self.message),
-            first=self.message.message_timestamp / 1000,
-            last=self.now,
-        )
+        first, attempts = self.message.message_timestamp / 1000, attempt_of(self.message)
+        return Reason(errors[0].code, _sentences(errors), self.stage, attempts, first, last=self.now)
 
     def event(self, job_id: str, outcome: Outcome, *errors: PipelineError, **more: Any) -> Event:
         """Return the event that reports it."""
         return Event(
-            self.stage.name,
+            self.stage,
             job_id,
             outcome,
             arrived=self.message.message_timestamp / 1000,
@@ -262,5 +243,4 @@ class _Attempt:
 
 
 def _sentences(errors: Sequence[PipelineError]) -> str:
-    """Return the sentences of the errors, each once."""
     return " ".join(dict.fromkeys(error.message for error in errors))

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from pipeline.sqs.leases import DELETE_WAIT, MAX_LEASE, MAX_UNDELETED, Lease, LeasedQueue, Leases
+from pipeline.sqs.leases import DELETE_WAIT, MAX_LEASE, MAX_UNDELETED, Lease, Leases
 from tests.support.scripted_sqs import (
     MovedClock,
     ScriptedSQS,
@@ -33,8 +33,7 @@ def sqs() -> ScriptedSQS:
 
 @pytest.fixture
 def leases(sqs: ScriptedSQS, clock: MovedClock) -> Leases:
-    queue = LeasedQueue("work", lambda: "http://sqs/work", lambda: sqs, visibility=45)
-    return Leases(queue, clock, random.Random(1))
+    return Leases("work", lambda: "http://sqs/work", lambda: sqs, 45, clock, random.Random(1))
 
 
 def add(leases: Leases, name: str) -> Lease:
@@ -195,8 +194,7 @@ def test_waits_after_failed_deletes_grow_and_vary(sqs, clock) -> None:
     def waits(seed: int) -> list[float]:
         sqs.requests.clear()
         sqs.answers[DELETE] = fail
-        queue = LeasedQueue("work", lambda: "http://sqs/work", lambda: sqs, visibility=10_000)
-        leases = Leases(queue, clock, random.Random(seed))
+        leases = Leases("work", lambda: "http://sqs/work", lambda: sqs, 10_000, clock, random.Random(seed))
         leases.complete(add(leases, "a"))
         clock.now += 1
         found = []
@@ -276,8 +274,15 @@ def test_many_undeleted_messages_are_reported(leases, sqs, clock) -> None:
 def test_a_lease_that_sqs_does_not_extend_in_time_blocks_receiving(sqs, clock, is_done) -> None:
     # Given a lease that SQS does not extend
     freed: list[float] = []
-    queue = LeasedQueue("work", lambda: "http://sqs/work", lambda: sqs, visibility=45)
-    leases = Leases(queue, clock, random.Random(1), freed=lambda: freed.append(clock.now))
+    leases = Leases(
+        "work",
+        lambda: "http://sqs/work",
+        lambda: sqs,
+        45,
+        clock,
+        random.Random(1),
+        freed=lambda: freed.append(clock.now),
+    )
     sqs.answers[CHANGE] = sqs.answers[DELETE] = fail
     lease = add(leases, "a")
     if is_done:
@@ -307,8 +312,15 @@ def test_closing_deletes_at_once(leases, sqs, clock) -> None:
 
 def test_the_stepping_thread_is_woken_only_for_what_is_due_earlier(sqs, clock) -> None:
     woken: list[float] = []
-    queue = LeasedQueue("work", lambda: "http://sqs/work", lambda: sqs, visibility=45)
-    leases = Leases(queue, clock, random.Random(1), wake=lambda: woken.append(clock.now))
+    leases = Leases(
+        "work",
+        lambda: "http://sqs/work",
+        lambda: sqs,
+        45,
+        clock,
+        random.Random(1),
+        wake=lambda: woken.append(clock.now),
+    )
     held = [add(leases, str(n)) for n in range(3)]
     assert len(woken) == 1
     leases.step()
