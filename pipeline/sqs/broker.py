@@ -46,11 +46,6 @@ class SQSBroker(dramatiq.Broker):
         rng: Draws the jitter of waits.
         loop: Makes the threads of consumers.
         window: How long a send waits for those of other threads, in seconds.
-
-    Attributes:
-        queues: The queues that are declared, and their URLs.
-        sender: Sends to any of them.
-        in_hand: What this process has received.
     """
 
     def __init__(
@@ -103,21 +98,14 @@ class SQSBroker(dramatiq.Broker):
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 0) -> SQSConsumer:
         """Return a consumer that leases up to `prefetch` messages of a queue, or a quarter of that of a bulk queue.
 
-        `timeout` is ignored: dramatiq asks for polls of one second, and the longest poll that SQS allows costs fewer
-        requests.
+        `timeout` is ignored: the longest poll that SQS allows costs fewer requests than dramatiq's polls of a second.
         """
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
         queue = self.queues[queue_name]
-        return SQSConsumer(
-            queue,
-            self.sender,
-            prefetch=max(1, prefetch // BULK_PREFETCH_DIVISOR) if queue.bulk else prefetch,
-            actors=self.actors,
-            visibility=self.visibility,
-            rng=self.rng,
-            loop=self.loop,
-        )
+        if queue.bulk:
+            prefetch = max(1, prefetch // BULK_PREFETCH_DIVISOR)
+        return SQSConsumer(queue, self.sender, self.actors, self.visibility, self.rng, self.loop, prefetch)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Send one message, to be received after `delay` milliseconds.
@@ -134,11 +122,7 @@ class SQSBroker(dramatiq.Broker):
     def enqueue_many(
         self, messages: Sequence[dramatiq.Message[Any]], *, delay: int | None = None
     ) -> list[Exception | None]:
-        """Send messages in batches and wait until SQS has answered for all of them.
-
-        Returns:
-            An error or None for each message, in order.
-        """
+        """Send messages in batches; returns an error of `enqueue` or None for each message, in order."""
         for message in messages:
             if message.queue_name not in self.queues:
                 raise QueueNotFound(message.queue_name)
@@ -162,9 +146,7 @@ class SQSBroker(dramatiq.Broker):
         """Send `body` to the dead-letter queue of `queue_name`, with `reason` in its attributes.
 
         Raises:
-            SendFailed: SQS did not confirm the dead letter.
-            MessageTooLarge: The dead letter exceeds the size limit of SQS.
-            ValueError: The dead letter breaks another limit of SQS.
+            Exception: As `enqueue` does, or RetryableError if `oversize` failed.
         """
         (error,) = self.sender.send(self.queues.dead_letters(queue_name), [self.sender.letter(body, reason)])
         if error:

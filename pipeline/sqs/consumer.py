@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import random
 import time
 from collections import deque
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
@@ -17,17 +17,18 @@ from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
 from pipeline.errors import RetryableError
-from pipeline.sqs.admission import Admission, admit
 from pipeline.sqs.leases import DELETE_WAIT, Lease, Leases, sqs_backoff
 from pipeline.sqs.loop import Loop, Step
 from pipeline.sqs.message import SQSMessage
-from pipeline.sqs.queues import LONG_POLL, Queue
+from pipeline.sqs.queues import LONG_POLL, MAX_RECEIVES, QUARANTINE_AT, Queue
 from pipeline.sqs.sender import Sender
 from pipeline.sqs.settlement import Delete
 from pipeline.sqs.wire import DUE, GROUP, MAX_BATCH, MAX_DUE, Reason, SendEntry, decode, describe, with_good_id
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
+
+logger = get_logger(__name__)
 
 #: Seconds to wait after a receive that fills less than half of a batch, while the process is busy. Messages that arrive
 #: quickly then share a request. As long, a quarantine queue lets the others receive after each of its messages.
@@ -49,6 +50,7 @@ class Transfer:
     entry: Callable[[], SendEntry]
 
 
+@dataclass(eq=False)
 class SQSConsumer(dramatiq.Consumer):
     """Receives the messages of one queue for one dramatiq worker, and leases up to `prefetch` of them.
 
@@ -59,40 +61,31 @@ class SQSConsumer(dramatiq.Consumer):
     against exactly the message that ran. An empty poll ends at once there, and the next ones follow with growing waits.
 
     Attributes:
-        queue: The queue.
         leases: The leases on its messages.
         asking_since: When the request that SQS has not answered yet began, in monotonic seconds; None if there is none.
     """
 
-    def __init__(
-        self,
-        queue_: Queue,
-        sender: Sender,
-        *,
-        prefetch: int,
-        actors: Mapping[str, object],
-        visibility: int,
-        rng: random.Random,
-        loop: Callable[[str, Step], Loop] = Loop,
-    ) -> None:
-        self.logger = get_logger(__name__, type(self))
-        self.queue = queue_
-        self.prefetch = prefetch
-        self._sender = sender
-        self._actors = actors
-        self._visibility = visibility
-        self._in_hand = sender.in_hand
-        self._clock = sender.clock
-        self._url = partial(sender.queues.url, queue_.name)
-        self.receiver = loop(f"receive-{queue_.name}", self.step)
-        self.keeper = loop(f"keep-{queue_.name}", lambda: self.leases.step())  # noqa: PLW0108 - it is made next
-        delete_wait = 0.0 if queue_.is_quarantine else DELETE_WAIT
-        leased = (queue_.name, self._url, sender.client, visibility)
-        self.leases = Leases(*leased, sender.clock, rng, delete_wait, self.keeper.wake, self._on_freed)
-        self._ready: queue.SimpleQueue[SQSMessage] = queue.SimpleQueue()
+    queue: Queue
+    sender: Sender
+    actors: Mapping[str, object]
+    visibility: int
+    rng: random.Random
+    loop: Callable[[str, Step], Loop]
+    prefetch: int
+
+    def __post_init__(self) -> None:
+        self._in_hand, self._clock = self.sender.in_hand, self.sender.clock
+        name, is_quarantine = self.queue.name, self.queue.is_quarantine
+        self._url = partial(self.sender.queues.url, name)
+        self.receiver = self.loop(f"receive-{name}", self.step)
+        self.keeper = self.loop(f"keep-{name}", lambda: self.leases.step())  # noqa: PLW0108 - it is made next
+        leased = (name, self._url, self.sender.client, self.visibility, self._clock, self.rng)
+        wait = 0.0 if is_quarantine else DELETE_WAIT
+        self.leases = Leases(*leased, delete_wait=wait, wake=self.keeper.wake, freed=self._on_freed)
+        self._ready: SimpleQueue[SQSMessage] = SimpleQueue()
         self._transfers: deque[Transfer] = deque()
         self._closed = False
-        self._backoff = sqs_backoff(rng)
+        self._backoff = sqs_backoff(self.rng)
         self._rest_until = 0.0
         self.asking_since: float | None = self._clock.monotonic()
         self._in_hand.consumers.append(self)
@@ -104,7 +97,7 @@ class SQSConsumer(dramatiq.Consumer):
 
     def take(self, timeout: float = 0.0) -> SQSMessage | None:
         """Return a message that no thread has taken yet, or None."""
-        with suppress(queue.Empty):
+        with suppress(Empty):
             return self._ready.get(timeout > 0, timeout)
         return None
 
@@ -209,16 +202,16 @@ class SQSConsumer(dramatiq.Consumer):
         """Make one request; returns the messages, or None if it failed."""
         self.asking_since = self.asking_since or self._clock.monotonic()
         try:
-            response = self._sender.client().receive_message(
+            response = self.sender.client().receive_message(
                 QueueUrl=self._url(),
                 MaxNumberOfMessages=count,
                 WaitTimeSeconds=0 if self.queue.is_quarantine else LONG_POLL,
-                VisibilityTimeout=self._visibility,
+                VisibilityTimeout=self.visibility,
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
                 MessageAttributeNames=[FIRST_ID],
             )
         except Exception as error:  # from boto3 or a parser below it; this thread must survive
-            self.logger.warning("%s: cannot receive (%s). It is tried again soon.", self.queue.name, describe(error))
+            logger.warning("%s: cannot receive (%s). It is tried again soon.", self.queue.name, describe(error))
             return None
         self.asking_since = None
         return response.get("Messages", [])
@@ -242,23 +235,20 @@ class SQSConsumer(dramatiq.Consumer):
         try:
             message = self._decoded(received, lease, now)
         except ValueError as error:
-            self.logger.error("%s: received a message that is not for this queue: %s.", name, error)
+            logger.error("%s: received a message that is not for this queue: %s.", name, error)
             self._bury(lease, body, Reason("bad_message", f"The message is not for this queue: {error}.", stage=name))
             return
-        quarantine = self._sender.queues.quarantine.get(name, "")
-        is_due = message.options.get(DUE, 0) <= now * 1000
-        match admit(self.queue, message.receives, is_due=is_due, has_quarantine=bool(quarantine)):
-            case Admission.HOP:
-                self._transfers.append(Transfer(lease, name, partial(self._sender.hop, message.original)))
-            case Admission.QUARANTINE:
-                self.logger.warning("%s was received %d times. It moves to quarantine.", message, message.receives)
-                self._quarantine(message, quarantine)
-            case Admission.BURY:
-                sentence = "The message was received again and again, and no worker finished it."
-                self._bury(lease, body, Reason("worker_crashed", sentence, stage=name, attempts=message.receives))
-            case admission:
-                message.is_given_up = admission is Admission.GIVE_UP
-                self._ready.put(message)
+        quarantine = self.sender.queues.quarantine.get(name)
+        if message.options.get(DUE, 0) > now * 1000:
+            self._transfers.append(Transfer(lease, name, partial(self.sender.hop, message.original)))
+        elif quarantine and message.receives >= QUARANTINE_AT:
+            logger.warning("%s was received %d times. It moves to quarantine.", message, message.receives)
+            self._quarantine(message, quarantine)
+        elif message.receives >= MAX_RECEIVES and not self.queue.is_quarantine:
+            sentence = "The message was received again and again, and no worker finished it."
+            self._bury(lease, body, Reason("worker_crashed", sentence, stage=name, attempts=message.receives))
+        else:
+            self._ready.put(message)
 
     def _decoded(self, received: MessageTypeDef, lease: Lease, now: float) -> SQSMessage:
         """Return a received message.
@@ -266,8 +256,8 @@ class SQSConsumer(dramatiq.Consumer):
         Raises:
             ValueError: It is not for this queue.
         """
-        queues, name = self._sender.queues, self.queue.name
-        message = with_good_id(decode(received["Body"], self._sender.encoder), received["MessageId"])
+        queues, name = self.sender.queues, self.queue.name
+        message = with_good_id(decode(received["Body"], self.sender.encoder), received["MessageId"])
         if message.options.get(DUE, 0) > (now + MAX_DUE) * 1000:
             raise ValueError(f"it is due in more than {MAX_DUE // 86400} days")
         home = message.queue_name
@@ -275,7 +265,7 @@ class SQSConsumer(dramatiq.Consumer):
             raise ValueError(f"it names the queue {home[:80]!r}")
         if not self.queue.is_quarantine:
             message = message.copy(queue_name=name)  # a dead letter may be redriven to the other lane
-        if message.actor_name not in self._actors:
+        if message.actor_name not in self.actors:
             raise ValueError(f"no actor is called {message.actor_name[:80]!r}")
         attributes: Any = received.get("MessageAttributes", {})
         return SQSMessage(
@@ -289,7 +279,7 @@ class SQSConsumer(dramatiq.Consumer):
         )
 
     def _bury(self, lease: Lease, body: str, reason: Reason) -> None:
-        letter = partial(self._sender.letter, body, reason)
+        letter = partial(self.sender.letter, body, reason)
         self._transfers.append(Transfer(lease, self.queue.dead_letters, letter))
 
     def _quarantine(self, message: SQSMessage, target: str) -> None:
@@ -319,11 +309,11 @@ class SQSConsumer(dramatiq.Consumer):
                     # A crash before the delete would move it once more, and each copy would crash workers of its own.
                     self.leases.complete(transfer.lease, at_once=target != self.queue.name)
                 elif isinstance(error, BrokerConnectionError | RetryableError):
-                    self.logger.warning("%s: %s It is tried again soon.", self.queue.name, error)
+                    logger.warning("%s: %s It is tried again soon.", self.queue.name, error)
                     self._transfers.append(transfer)
                 else:
-                    self.logger.error("%s: a message cannot be sent (%s).", self.queue.name, describe(error))
-                    self.leases.release([transfer.lease], self._visibility)
+                    logger.error("%s: a message cannot be sent (%s).", self.queue.name, describe(error))
+                    self.leases.release([transfer.lease], self.visibility)
         return not self._transfers
 
     def _send(self, target: str, transfers: Sequence[Transfer]) -> list[Exception | None]:
@@ -331,4 +321,4 @@ class SQSConsumer(dramatiq.Consumer):
             entries = [transfer.entry() for transfer in transfers]
         except Exception as error:  # the store of long bodies failed
             return [error] * len(transfers)
-        return self._sender.send_at_once(target, entries)
+        return self.sender.send_at_once(target, entries)

@@ -22,20 +22,14 @@ class LaneQueue(PriorityQueue[Any]):
     """The messages that wait for a worker's threads: a bulk message starts only when no live message is waiting.
 
     dramatiq orders its work queue by the actor's priority and by arrival. Here that order applies within each lane.
-
-    Args:
-        is_bulk: Whether a queue belongs to the bulk lane.
-        on_live_empty: Called when a thread takes the last waiting live message.
-
-    Attributes:
-        live: The number of waiting live messages.
+    `on_live_empty` is called when a thread takes the last waiting live message.
     """
 
     def __init__(self, is_bulk: Callable[[str], bool], on_live_empty: Callable[[], None]) -> None:
         super().__init__()
         self._is_bulk = is_bulk
         self._on_live_empty = on_live_empty
-        self.live = 0
+        self.live = 0  #: the number of waiting live messages
 
     def _put(self, item: Any) -> None:
         bulk = self._is_bulk(item.message.queue_name)
@@ -64,24 +58,15 @@ class Consuming(Protocol):
 
 
 class InHand:
-    """What this process has in hand.
-
-    Attributes:
-        consumers: The consumers, in the order in which they were made.
-        work_queue: The messages that wait for a thread, once the worker has booted.
-        working: The leases of the messages that threads are working on. Each may soon lead to another send.
-        stopping: Set once the process is told to stop.
-        paused: The queues from which this process receives nothing for now.
-        alone: Held while a quarantined message is received, so that a process has only one at a time.
-    """
+    """What this process has in hand."""
 
     def __init__(self, clock: Clock) -> None:
-        self.consumers: list[Consuming] = []
-        self.work_queue: LaneQueue | None = None
-        self.working: set[Lease] = set()
-        self.stopping = threading.Event()
-        self.paused: frozenset[str] = frozenset()
-        self.alone = threading.Lock()
+        self.consumers: list[Consuming] = []  #: in the order in which they were made
+        self.work_queue: LaneQueue | None = None  #: the messages that wait for a thread, once the worker has booted
+        self.working: set[Lease] = set()  #: those that threads work on; each may soon lead to another send
+        self.stopping = threading.Event()  #: set once the process is told to stop
+        self.paused: frozenset[str] = frozenset()  #: the queues from which this process receives nothing for now
+        self.alone = threading.Lock()  #: held to receive a quarantined message, of which a process has only one
         self._clock = clock
         self._arrived: deque[float] = deque(maxlen=BUSY_COUNT)
 
@@ -109,7 +94,7 @@ class InHand:
         return len(arrived) == BUSY_COUNT and arrived[0] > self._clock.monotonic() - BUSY_WINDOW
 
     def expected_sends(self) -> int:
-        """How many sends a batch should wait for."""
+        """Return how many sends a batch should wait for."""
         return len(self.working) if self.is_busy else 0
 
     def stop(self) -> None:

@@ -1,8 +1,7 @@
 """Leases: received messages that stay hidden from other workers until they are deleted or released.
 
-`Leases` knows an SQS client, a queue URL and a visibility timeout, and nothing of dramatiq. Its `step` makes all
-requests, in batches and in this order: it extends leases, so that nothing else can delay that; it releases messages;
-and it deletes finished ones. Callers only note what should happen, so none of them ever waits for SQS.
+`Leases.step` makes all requests, in batches and in this order: it extends leases, so that nothing else can delay that;
+it releases messages; and it deletes finished ones. Callers only note what should happen, and never wait for SQS.
 
 A finished message stays leased until SQS confirms its delete. If SQS delivers it again meanwhile, it is deleted again
 and not processed again.
@@ -67,29 +66,17 @@ class Lease:
 
 @dataclass(eq=False)
 class Leases:
-    """The leases of this process on the messages of one queue.
+    """The leases of this process on the messages of one queue."""
 
-    Attributes:
-        name: The queue's name for logs.
-        url: Returns the queue's URL.
-        client: Returns the SQS client.
-        visibility: How long a message stays hidden between two extensions, in seconds.
-        clock: The time.
-        rng: Draws the jitter of waits.
-        delete_wait: How long deletes wait for a full batch, in seconds.
-        wake: Called when the next step is due earlier than the last one returned.
-        freed: Called when more messages can perhaps be received, because leases ended or were extended.
-    """
-
-    name: str
-    url: Callable[[], str]
+    name: str  #: the queue's name for logs
+    url: Callable[[], str]  #: returns the queue's URL
     client: Callable[[], SQSClient]
-    visibility: int
+    visibility: int  #: how long a message stays hidden between two extensions, in seconds
     clock: Clock
-    rng: random.Random
-    delete_wait: float = DELETE_WAIT
-    wake: Callable[[], None] = lambda: None
-    freed: Callable[[], None] = lambda: None
+    rng: random.Random  #: draws the jitter of waits
+    delete_wait: float = DELETE_WAIT  #: how long deletes wait for a full batch, in seconds
+    wake: Callable[[], None] = lambda: None  #: called when the next step is due earlier than the last one returned
+    freed: Callable[[], None] = lambda: None  #: called when there may be more room, or when leases were extended
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()  # guards all below; no request is made while it is held
@@ -130,11 +117,7 @@ class Leases:
             return min((lease.since for lease in self._held.values()), default=None)
 
     def add(self, message_id: str, handle: str) -> Lease | None:
-        """Lease a message that was just received.
-
-        Returns:
-            Its lease, or None if this process has the message already, in progress or finished.
-        """
+        """Lease a received message; returns None if this process has it already, in progress or finished."""
         now = self.clock.monotonic()
         with self._lock:
             known = self._held.get(message_id) or self._done.get(message_id)
@@ -159,10 +142,7 @@ class Leases:
         self.freed()
 
     def release(self, leases: Sequence[Lease], after: int = 0) -> None:
-        """End leases, and make their messages visible in `after` seconds.
-
-        If the request fails, the messages become visible when their visibility timeout ends.
-        """
+        """End leases, and make their messages visible in `after` seconds, or later if the request fails."""
         with self._lock:
             ours = [lease for lease in leases if lease in self and self._held.pop(lease.message_id)]
             self._released += [(lease, {"VisibilityTimeout": after}) for lease in ours]
@@ -186,8 +166,8 @@ class Leases:
         if self._delete_due <= self.clock.monotonic():
             self._delete_batch()
         with self._lock:
-            extensions = [lease.extend_at for lease in self._all]
-            self._due = min([0.0 if self._released else math.inf, self._delete_due, *extensions])
+            released = [0.0] * len(self._released)
+            self._due = min([self._delete_due, *released, *(lease.extend_at for lease in self._all)])
         return None if self._due == math.inf else max(0.0, self._due - self.clock.monotonic())
 
     @property
@@ -257,9 +237,8 @@ class Leases:
         """Forget leases that are too old or stale, and leave their messages to other workers."""
         if not leases:
             return
-        logger.warning(
-            "%s: lost the leases of %d messages, which other workers may now receive.", self.name, len(leases)
-        )
+        lost = "%s: lost the leases of %d messages, which other workers may now receive."
+        logger.warning(lost, self.name, len(leases))
         with self._lock:
             for lease in leases:
                 lease.is_lost = True

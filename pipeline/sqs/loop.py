@@ -14,25 +14,18 @@ Step = Callable[[], float | None]
 class Clock:
     """The time: `monotonic` never runs backwards, `time` is Unix time, both in seconds. A simulation replaces it."""
 
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def time(self) -> float:
-        return time.time()
+    monotonic = staticmethod(time.monotonic)
+    time = staticmethod(time.time)
 
 
 class Loop:
-    """A thread that calls `step` when it is due, or when it is woken.
-
-    Attributes:
-        last_step: When the thread last called `step`, in monotonic seconds.
-    """
+    """A thread that calls `step` when it is due, or when it is woken."""
 
     def __init__(self, name: str, step: Step) -> None:
         self._step = step
         self._woken = threading.Event()
         self._ended = False
-        self.last_step = time.monotonic()
+        self.last_step = time.monotonic()  #: when the thread last called `step`, in monotonic seconds
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.start = self._thread.start
         self.wake = self._woken.set

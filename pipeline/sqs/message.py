@@ -8,25 +8,12 @@ from typing import Any
 import dramatiq
 
 from pipeline.sqs.leases import Lease
+from pipeline.sqs.queues import GIVE_UP_AT
 from pipeline.sqs.settlement import Delete, Plan, Release
 
 
 class SQSMessage(dramatiq.MessageProxy):
-    """A received message. Logs show only its actor and id, because its arguments may be confidential.
-
-    Attributes:
-        original: The dramatiq message. It names the queue to which a retry goes.
-        lease: The lease on the message.
-        queue_name: The queue from which it was received, perhaps a quarantine queue.
-        body: Its body in SQS.
-        receives: How often SQS has delivered it from this queue.
-        sqs_id: The SQS id of the message, or the id that it had before quarantine. Producers do not know it.
-        is_quarantined: Whether it was received from a quarantine queue.
-        is_given_up: Whether its workers died so often that it must not run.
-        began: When a worker thread started the message, or until then when it was received, in monotonic seconds.
-        decide: Returns how the message is to be settled, if it was decided.
-        ending: How the message ends.
-    """
+    """A received message. Logs show only its actor and id, because its arguments may be confidential."""
 
     def __init__(
         self,
@@ -40,17 +27,21 @@ class SQSMessage(dramatiq.MessageProxy):
         is_quarantined: bool = False,
     ) -> None:
         super().__init__(message)
-        self.original = message
+        self.original = message  #: the dramatiq message; it names the queue to which a retry goes
         self.lease = lease
-        self.queue_name = queue_name
+        self.queue_name = queue_name  #: the queue from which it was received, perhaps a quarantine queue
         self.body = body
-        self.receives = receives
-        self.sqs_id = sqs_id
+        self.receives = receives  #: how often SQS has delivered it from this queue
+        self.sqs_id = sqs_id  #: its id in SQS, before quarantine; producers do not know it
         self.is_quarantined = is_quarantined
-        self.is_given_up = False
-        self.began = lease.since
-        self.decide: Callable[[], Plan] | None = None
+        self.began = lease.since  #: when a thread started it, or until then when it was received, in monotonic seconds
+        self.decide: Callable[[], Plan] | None = None  #: returns how it is to be settled, if that was decided
         self.ending: Delete | Release = Release()
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether its workers died so often that it must not run."""
+        return self.is_quarantined and self.receives >= GIVE_UP_AT
 
     def settle(self, plan: Plan | Callable[[], Plan]) -> None:
         """Decide how the message is settled after its processing ends. The first decision stands."""

@@ -33,25 +33,15 @@ MAX_PARALLEL_BATCHES = 8
 
 @dataclass(eq=False)
 class Sender:
-    """Sends entries to queues.
-
-    Attributes:
-        queues: The queues.
-        client: Returns the SQS client that all threads share.
-        encoder: Encodes messages.
-        clock: The time. Delays beyond 15 minutes are due by it.
-        in_hand: What this process has in hand, so how many threads may soon send.
-        oversize: Stores a body that is too large to share a dead letter with its reason, and returns its key.
-        window: How long a batch waits for other threads, in seconds.
-    """
+    """Sends entries to queues."""
 
     queues: Queues
     client: Callable[[], SQSClient]
     encoder: Encoder
-    clock: Clock
-    in_hand: InHand
-    oversize: Callable[[bytes], str] | None = None
-    window: float = BATCH_WINDOW
+    clock: Clock  #: delays beyond 15 minutes are due by it
+    in_hand: InHand  #: knows how many threads may soon send
+    oversize: Callable[[bytes], str] | None = None  #: stores a body that leaves no room for a reason; returns its key
+    window: float = BATCH_WINDOW  #: how long a batch waits for other threads, in seconds
     _fair: bool = field(default=True, init=False)  # whether the endpoint accepts message groups on standard queues
     _groups: dict[str, GroupCommit] = field(default_factory=dict, init=False)
 
@@ -79,7 +69,7 @@ class Sender:
         return entry
 
     def send(self, queue_name: str, entries: Sequence[SendEntry]) -> list[Exception | None]:
-        """Send entries; if they fit into one batch, they share it with those of other threads.
+        """Send entries, which share a batch with those of other threads if they fit into one.
 
         Returns:
             An error or None for each entry, in order.

@@ -20,7 +20,7 @@ from enum import Enum, auto
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.sqs.admission import GIVE_UP_AT
+from pipeline.sqs.queues import GIVE_UP_AT
 
 #: Seconds of each slice of a long poll.
 SLICE = 1

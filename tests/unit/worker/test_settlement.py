@@ -16,7 +16,7 @@ from pipeline.job import CLEAN_UP, Job, Unfinished, UnknownVersion
 from pipeline.settings import Settings
 from pipeline.sqs.leases import Lease
 from pipeline.sqs.message import SQSMessage
-from pipeline.sqs.queues import RETENTION
+from pipeline.sqs.queues import GIVE_UP_AT, RETENTION
 from pipeline.sqs.settlement import Bury, Delete, Enqueue, Letter, Plan, Release
 from pipeline.sqs.wire import ATTEMPTS, MAX_DELAY
 from pipeline.stages import FETCH, RESIZE
@@ -199,7 +199,7 @@ def test_a_message_that_was_given_up_does_not_run() -> None:
     message = received("fetch_quarantine", "fetch")
     settlement = Settlement(Settings(), lambda _: a_job(), message_of)
     settlement.before_process_message(None, message)
-    message.is_given_up = True
+    message.is_quarantined, message.receives = True, GIVE_UP_AT
     with pytest.raises(Unsettled) as raised:
         settlement.before_process_message(None, message)
     assert getattr(raised.value.__cause__, "code", "") == "worker_crashed"
