@@ -6,6 +6,7 @@ change is made when its `apply` is called.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,13 +18,15 @@ from botocore.exceptions import ClientError
 from pipeline.clients import aws, mongo
 from pipeline.monitoring.job_log import writer as job_log_writer
 from pipeline.settings import Settings
-from pipeline.sqs.queues import QueueSpec, differences, ensure_queue, find_queue
+from pipeline.sqs.queues import QueueSpec, ensure_queue, find_queue, queue_arn
 from pipeline.stages import DEAD_LETTER_QUEUES, STAGES, SWEEP_QUEUES, dead_letter_queue_of
 from pipeline.storage.staging import EXPIRY_DAYS
 from pipeline.sweeps import run_state
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import LifecycleRuleTypeDef
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 #: The ID of this service's rule among the lifecycle rules of the bucket.
 LIFECYCLE_RULE = "image-pipeline-staging"
@@ -190,3 +193,18 @@ def _without_base_prefix(rule: Any) -> Any:
 
 def _covers(theirs: Any, ours: LifecycleRuleTypeDef) -> bool:
     return all(theirs.get(key) == value for key, value in ours.items())
+
+
+def differences(client: SQSClient, spec: QueueSpec, url: str) -> dict[QueueAttributeNameType, str]:
+    """Return the attributes of the queue at `url` that differ from `spec`, with the values that they should have."""
+    arn = None
+    if spec.dead_letters and (dead_letters_url := find_queue(client, spec.dead_letters)):
+        arn = queue_arn(client, dead_letters_url)
+    present = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    wanted = spec.attributes(arn).items()
+    return {name: value for name, value in wanted if _in_one_form(present.get(name)) != _in_one_form(value)}
+
+
+def _in_one_form(value: str | None) -> object:
+    """Return the value of an attribute. SQS returns the count in a redrive policy as a number or as text."""
+    return value and json.loads(value, parse_int=str)

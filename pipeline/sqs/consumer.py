@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -59,10 +59,6 @@ class SQSConsumer(dramatiq.Consumer):
 
     Consumers of quarantine queues receive one message at a time, and only while the process has none, so a crash counts
     against exactly the message that ran. An empty poll ends at once there, and the next ones follow with growing waits.
-
-    Attributes:
-        leases: The leases on its messages.
-        asking_since: When the request that SQS has not answered yet began, in monotonic seconds; None if there is none.
     """
 
     queue: Queue
@@ -87,6 +83,7 @@ class SQSConsumer(dramatiq.Consumer):
         self._closed = False
         self._backoff = sqs_backoff(self.rng)
         self._rest_until = 0.0
+        #: When the request that SQS has not answered yet began, in monotonic seconds.
         self.asking_since: float | None = self._clock.monotonic()
         self._in_hand.consumers.append(self)
         self.keeper.start()
@@ -134,16 +131,10 @@ class SQSConsumer(dramatiq.Consumer):
             self._in_hand.consumers.remove(self)
 
     def step(self) -> float | None:
-        """Send what is to be sent elsewhere, then receive once if there is room.
-
-        Returns:
-            Seconds until the next step, or None if there is nothing to do until `wake`.
-        """
+        """Send what is to be sent elsewhere, then receive once if there is room."""
         now = self._clock.monotonic()
         if self._is_stopping:
             self._send_transfers()
-            self.leases.release([transfer.lease for transfer in self._transfers])
-            self._transfers.clear()
             return None
         if now < self._rest_until:
             return self._rest_until - now
@@ -251,11 +242,7 @@ class SQSConsumer(dramatiq.Consumer):
             self._ready.put(message)
 
     def _decoded(self, received: MessageTypeDef, lease: Lease, now: float) -> SQSMessage:
-        """Return a received message.
-
-        Raises:
-            ValueError: It is not for this queue.
-        """
+        """Return a received message, or raise ValueError if it is not for this queue."""
         queues, name = self.sender.queues, self.queue.name
         message = with_good_id(decode(received["Body"], self.sender.encoder), received["MessageId"])
         if message.options.get(DUE, 0) > (now + MAX_DUE) * 1000:
@@ -283,10 +270,9 @@ class SQSConsumer(dramatiq.Consumer):
         self._transfers.append(Transfer(lease, self.queue.dead_letters, letter))
 
     def _quarantine(self, message: SQSMessage, target: str) -> None:
-        group = message.options.get(GROUP)
-        entry = SendEntry(message.body, group=group, attributes=((FIRST_ID, message.sqs_id),))
+        entry = SendEntry(message.body, group=message.options.get(GROUP), attributes=((FIRST_ID, message.sqs_id),))
         if entry.is_too_large:
-            entry = SendEntry(message.body, group=group)
+            entry = replace(entry, attributes=())
         self._transfers.append(Transfer(message.lease, target, lambda: entry))
 
     def _release(self, messages: Sequence[SQSMessage], after: int) -> None:
@@ -299,21 +285,25 @@ class SQSConsumer(dramatiq.Consumer):
             self.leases.release([message.lease for message in messages], after)
 
     def _send_transfers(self) -> bool:
-        """Send the transfers, those to the same queue together; returns whether none is left to be tried again."""
+        """Send the transfers, those to the same queue together; returns whether none is left to be tried again.
+
+        While stopping, those that cannot be sent are released.
+        """
         transfers = [self._transfers.popleft() for _ in range(len(self._transfers))]
         transfers = [transfer for transfer in transfers if transfer.lease in self.leases]
         for target in dict.fromkeys(transfer.target for transfer in transfers):
             here = [transfer for transfer in transfers if transfer.target == target]
             for transfer, error in zip(here, self._send(target, here), strict=True):
+                can_retry = isinstance(error, BrokerConnectionError | RetryableError)
                 if error is None:
                     # A crash before the delete would move it once more, and each copy would crash workers of its own.
                     self.leases.complete(transfer.lease, at_once=target != self.queue.name)
-                elif isinstance(error, BrokerConnectionError | RetryableError):
+                elif can_retry and not self._is_stopping:
                     logger.warning("%s: %s It is tried again soon.", self.queue.name, error)
                     self._transfers.append(transfer)
                 else:
                     logger.error("%s: a message cannot be sent (%s).", self.queue.name, describe(error))
-                    self.leases.release([transfer.lease], self.visibility)
+                    self.leases.release([transfer.lease], 0 if can_retry else self.visibility)
         return not self._transfers
 
     def _send(self, target: str, transfers: Sequence[Transfer]) -> list[Exception | None]:

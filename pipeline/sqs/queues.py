@@ -43,18 +43,12 @@ MISSING_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoes
 
 @dataclass(frozen=True)
 class Queue:
-    """How a queue is used. All names are without the namespace.
-
-    Attributes:
-        dead_letters: The queue for messages that were given up.
-        bulk: Whether its messages give way to those of all other queues.
-        is_quarantine: Whether its messages were received often, perhaps because they kill their workers.
-    """
+    """How a queue is used. All names are without the namespace."""
 
     name: str
-    dead_letters: str
-    bulk: bool = False
-    is_quarantine: bool = False
+    dead_letters: str  #: the queue for messages that were given up
+    bulk: bool = False  #: whether its messages give way to those of all other queues
+    is_quarantine: bool = False  #: whether its messages were received often, perhaps because they kill their workers
 
 
 class Queues(dict[str, Queue]):
@@ -78,7 +72,6 @@ class Queues(dict[str, Queue]):
         self._urls: dict[str, str] = {}
 
     def declare(self, name: str) -> None:
-        """Add the queue `name`."""
         self[name] = self._known.get(name, Queue(name, dead_letters=f"{name}_dlq"))
         if quarantine := self.quarantine.get(name):
             self._known[quarantine] = Queue(quarantine, self[name].dead_letters, is_quarantine=True)
@@ -96,7 +89,6 @@ class Queues(dict[str, Queue]):
         return self._urls[full_name]
 
     def knows_url(self, name: str) -> bool:
-        """Return whether the URL of a queue is known without asking SQS."""
         return f"{self.namespace}_{name}" in self._urls
 
 
@@ -131,10 +123,7 @@ def find_queue(client: SQSClient, name: str) -> str | None:
 
 
 def ensure_queue(client: SQSClient, spec: QueueSpec) -> str:
-    """Return the URL of a queue, and create it and its dead-letter queue if it does not exist.
-
-    The attributes of an existing queue are left as they are.
-    """
+    """Return the URL of a queue, and create it and its dead-letter queue if it does not exist."""
     if url := find_queue(client, spec.name):
         return url
     arn = queue_arn(client, ensure_queue(client, QueueSpec(spec.dead_letters))) if spec.dead_letters else None
@@ -148,18 +137,3 @@ def ensure_queue(client: SQSClient, spec: QueueSpec) -> str:
 
 def queue_arn(client: SQSClient, url: str) -> str:
     return client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-
-
-def differences(client: SQSClient, spec: QueueSpec, url: str) -> dict[QueueAttributeNameType, str]:
-    """Return the attributes of the queue at `url` that differ from `spec`, with the values that they should have."""
-    arn = None
-    if spec.dead_letters and (dead_letters_url := find_queue(client, spec.dead_letters)):
-        arn = queue_arn(client, dead_letters_url)
-    present = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-    wanted = spec.attributes(arn).items()
-    return {name: value for name, value in wanted if _in_one_form(present.get(name)) != _in_one_form(value)}
-
-
-def _in_one_form(value: str | None) -> object:
-    """Return the value of an attribute. SQS returns the count in a redrive policy as a number or as text."""
-    return value and json.loads(value, parse_int=str)

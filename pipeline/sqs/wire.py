@@ -26,11 +26,8 @@ from pipeline.sqs.queues import MAX_MESSAGE_BYTES
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
-#: Entries per batch, and attributes per message.
-MAX_BATCH = 10
-MAX_ATTRIBUTES = 10
-
-#: The longest DelaySeconds, in seconds.
+#: Entries per batch, attributes per message, and the longest DelaySeconds.
+MAX_BATCH = MAX_ATTRIBUTES = 10
 MAX_DELAY = MAX_DELAY_SECONDS
 
 #: Message option: when the message is due, in Unix milliseconds, if one delay does not reach that far.
@@ -50,13 +47,12 @@ GROUP = "group"
 
 #: Characters that SQS refuses in bodies and attributes, because they are not XML 1.0 characters.
 _REFUSED_CHARACTERS = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_JSON = JSONEncoder()
+_GROUP_ID = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
 
 #: Ids that messages may carry. They appear in logs and headers, so senders may not choose freely.
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _IDS = uuid.uuid5(uuid.NAMESPACE_DNS, "message.image-pipeline")
-
-_GROUP_ID = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
+_JSON = JSONEncoder()
 
 
 class SendFailed(BrokerConnectionError):

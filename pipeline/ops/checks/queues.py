@@ -18,8 +18,8 @@ from pipeline.clients import aws
 from pipeline.ops.checks.aws_answers import Answer, ask, meaning, unexpected
 from pipeline.ops.checks.model import Check, CheckStatus, Context, Row, fail, ok, skip, warn
 from pipeline.ops.iam import input_queue
-from pipeline.ops.provision import queue_specs
-from pipeline.sqs.queues import MISSING_QUEUE, QueueSpec, differences, find_queue
+from pipeline.ops.provision import differences, queue_specs
+from pipeline.sqs.queues import MISSING_QUEUE, QueueSpec, find_queue
 from pipeline.stages import own_queues
 
 #: Concurrent requests.
