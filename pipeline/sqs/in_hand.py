@@ -7,11 +7,10 @@ from collections import deque
 from collections.abc import Callable, Collection
 from heapq import heappop, heappush
 from queue import PriorityQueue
-from typing import Any, Protocol
+from typing import Any
 
-from pipeline.sqs.leases import Lease, Leases
-from pipeline.sqs.loop import Clock, Loop
-from pipeline.sqs.queues import Queue
+from pipeline.sqs.leases import Lease
+from pipeline.sqs.loop import Clock
 
 #: Messages within how many seconds make batches wait for others: a wait of 0.1 s then brings three. At lower rates,
 #: waiting would cost more time than it saves requests.
@@ -44,24 +43,11 @@ class LaneQueue(PriorityQueue[Any]):
         return item
 
 
-class Consuming(Protocol):
-    """What the rest of a process sees of a consumer."""
-
-    queue: Queue
-    leases: Leases
-    receiver: Loop
-    keeper: Loop
-    asking_since: float | None
-
-    def give_back(self) -> None: ...
-    def requeue(self, messages: Any) -> None: ...
-
-
 class InHand:
     """What this process has in hand."""
 
     def __init__(self, clock: Clock) -> None:
-        self.consumers: list[Consuming] = []  #: in the order in which they were made
+        self.consumers: list[Any] = []  #: each an `SQSConsumer`, in the order in which they were made
         self.work_queue: LaneQueue | None = None  #: the messages that wait for a thread, once the worker has booted
         self.working: set[Lease] = set()  #: those that threads work on; each may soon lead to another send
         self.stopping = threading.Event()  #: set once the process is told to stop

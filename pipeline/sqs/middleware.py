@@ -72,4 +72,4 @@ def settling_of(broker: Any, message: SQSMessage, exception: BaseException | Non
         message.settle(Plan(Bury(Reason("failed", "dramatiq rejected the message.", stage=message.queue_name))))
     message.settle(Plan(Release(RELEASE_DELAY) if exception else Delete()))
     message.lease.began = None
-    return Settling(message, message.original, message.decide or Plan, broker, broker.rng)
+    return Settling(message, broker)

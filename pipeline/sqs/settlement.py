@@ -5,10 +5,8 @@ A message that nothing was decided about is released, so only a confirmed settle
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import dramatiq
 from dramatiq.errors import BrokerConnectionError
@@ -17,6 +15,8 @@ from dramatiq.logging import get_logger
 from pipeline.errors import RetryableError
 from pipeline.sqs.leases import sqs_backoff
 from pipeline.sqs.wire import Reason, describe
+
+logger = get_logger(__name__)
 
 #: Seconds until a message that cannot be settled is received again.
 RELEASE_DELAY = 15
@@ -65,74 +65,45 @@ class Plan:
     sends: tuple[Enqueue | Letter, ...] = ()
 
 
-class Outbox(Protocol):
-    """What sends. Each method returns once SQS has confirmed the message."""
-
-    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> object: ...
-    def give_up(self, message: dramatiq.Message[Any], reason: Reason) -> None: ...
-
-
 class Settling:
-    """The settlement of one message, which may have to wait for SQS.
+    """The settlement of a received message, an `SQSMessage`, which may have to wait for SQS. The broker sends."""
 
-    Args:
-        message: The message. Logs show its text.
-        original: What becomes a dead letter if the message does.
-        decide: Returns the plan. It is called until it succeeds.
-        outbox: Sends.
-        rng: Draws the jitter of waits.
-
-    Attributes:
-        ending: How the message ends, once everything before that is confirmed; until then it is to be released.
-    """
-
-    def __init__(
-        self,
-        message: object,
-        original: dramatiq.Message[Any],
-        decide: Callable[[], Plan],
-        outbox: Outbox,
-        rng: random.Random,
-    ) -> None:
-        self.logger = get_logger(__name__, type(self))
+    def __init__(self, message: Any, broker: Any) -> None:
         self._message = message
-        self._original = original
-        self._decide = decide
-        self._outbox = outbox
+        self._broker = broker
         self._left: list[Enqueue | Letter | Delete | Release | Bury] = []
-        self._backoff = sqs_backoff(rng)
-        self.ending: Delete | Release = Release()
+        self._backoff = sqs_backoff(broker.rng)
+        self.ending: Delete | Release = Release()  #: how the message ends, once everything before that is confirmed
 
     def step(self) -> float | None:
-        """Carry out what is not confirmed yet. It never raises.
+        """Carry out what is not confirmed yet; returns the seconds until the next attempt, or None at the end.
 
-        Returns:
-            Seconds until the next attempt, or None once the message has its ending.
+        It never raises. A decision that fails is made again.
         """
         try:
             if not self._left:
-                plan = self._decide()
+                plan = self._message.decide()
                 self._left = [*plan.sends, plan.ending]
             while self._left:
                 self._carry_out(self._left[0])
                 del self._left[0]
         except (BrokerConnectionError, RetryableError) as failure:
             wait = self._backoff.next()
-            self.logger.warning("%s cannot be settled (%s). Next attempt in %.1f s.", self._message, failure, wait)
+            logger.warning("%s cannot be settled (%s). Next attempt in %.1f s.", self._message, failure, wait)
             return wait
         except BaseException as failure:  # a time limit of dramatiq's own may strike late
-            self.logger.error("%s cannot be settled: %s", self._message, describe(failure))
+            logger.error("%s cannot be settled: %s", self._message, describe(failure))
             self.ending = Release(RELEASE_DELAY)
         return None
 
     def _carry_out(self, part: Enqueue | Letter | Delete | Release | Bury) -> None:
         match part:
             case Enqueue(message, delay):
-                self._outbox.enqueue(message, delay=delay)
+                self._broker.enqueue(message, delay=delay)
             case Letter(message, reason):
-                self._outbox.give_up(message, reason)
+                self._broker.give_up(message, reason)
             case Bury(reason):
-                self._outbox.give_up(self._original, reason)
+                self._broker.give_up(self._message.original, reason)
                 self.ending = Delete()
             case Delete() | Release():
                 self.ending = part

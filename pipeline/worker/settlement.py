@@ -55,13 +55,8 @@ class Decision:
 class Settlement(dramatiq.Middleware):
     """Retries, gives up, rejects or releases a message whose actor raised an error.
 
-    It replaces dramatiq's Retries, which loses a message if its retry cannot be sent.
-
-    Args:
-        settings: The delays of retries.
-        job_of: Returns the job in a message.
-        message_of: Returns the message that hands a job to the stage in which it is due.
-        rng: Draws the jitter of retries.
+    It replaces dramatiq's Retries, which loses a message if its retry cannot be sent. `job_of` returns the job in a
+    message, and `message_of` the message that hands a job to the stage in which it is due.
     """
 
     def __init__(
@@ -130,11 +125,7 @@ class Settlement(dramatiq.Middleware):
         return Plan(Delete(), (Enqueue(again, int(wait * 1000)),))
 
     def _parts(self, message: SQSMessage, stage: Stage, error: BaseException) -> Sequence[Part]:
-        """Return the parts of a job to settle separately, each with its errors.
-
-        Raises:
-            Rejected: The message does not contain a job.
-        """
+        """Return the parts of a job to settle separately, each with its errors, or raise Rejected without a job."""
         if isinstance(error, Rejected):
             raise error
         if isinstance(error, UnknownVersion):
@@ -186,17 +177,20 @@ class Settlement(dramatiq.Middleware):
         return error.retry_after if error.retry is Retry.SOURCE else max(jittered, error.retry_after)
 
 
+_UNEXPECTED = {
+    TimeLimitExceeded: ("time_limit", "The stage took longer than its time limit."),
+    MemoryError: ("out_of_memory", "The stage ran out of memory."),
+    BrokerConnectionError: ("sqs_error", "A message to the next stage could not be sent."),
+}
+
+
 def as_pipeline_error(error: BaseException) -> PipelineError:
     """Return an error with a code. Unexpected errors are retried, because another machine may succeed."""
-    match error:
-        case PipelineError():
-            return error
-        case TimeLimitExceeded():
-            return RetryableError("time_limit", "The stage took longer than its time limit.")
-        case MemoryError():
-            return RetryableError("out_of_memory", "The stage ran out of memory.")
-        case BrokerConnectionError():
-            return RetryableError("sqs_error", "A message to the next stage could not be sent.")
+    if isinstance(error, PipelineError):
+        return error
+    for kind, (code, sentence) in _UNEXPECTED.items():
+        if isinstance(error, kind):
+            return RetryableError(code, sentence)
     return RetryableError("internal_error", f"The stage failed with an unexpected {type(error).__name__}.")
 
 

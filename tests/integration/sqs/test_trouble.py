@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 from uuid import NAMESPACE_DNS, uuid5
 
@@ -23,7 +22,8 @@ def test_a_failed_message_becomes_a_dead_letter_with_its_reason(broker, consume)
     sent = broker.enqueue(message("bad"))
     (received,) = take(consumer := consume())
     reason = Reason("too_large", "It is too large.", stage="work", attempts=3, first=0.0, last=90.0)
-    settling = Settling(received, received.original, lambda: Plan(Bury(reason)), broker, random.Random(1))
+    received.settle(Plan(Bury(reason)))
+    settling = Settling(received, broker)
     assert settling.step() is None
     received.ending = settling.ending
     consumer.ack(received)

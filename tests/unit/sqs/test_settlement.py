@@ -10,6 +10,8 @@ import pytest
 from dramatiq.middleware import TimeLimitExceeded
 
 from pipeline.errors import RetryableError
+from pipeline.sqs.leases import Lease
+from pipeline.sqs.message import SQSMessage
 from pipeline.sqs.settlement import RELEASE_DELAY, Bury, Delete, Enqueue, Letter, Plan, Release, Settling
 from pipeline.sqs.wire import Reason, SendFailed
 
@@ -22,6 +24,8 @@ def message(name: str) -> dramatiq.Message[Any]:
 
 class Outbox:
     """Records what is sent, and fails as often as the test wants."""
+
+    rng = random.Random(1)
 
     def __init__(self, *failures: BaseException) -> None:
         self.sent: list[tuple[Any, ...]] = []
@@ -41,7 +45,10 @@ class Outbox:
 
 def settling(outbox: Outbox, plan: Any, seed: int = 1) -> Settling:
     decide = plan if callable(plan) else lambda: plan
-    return Settling("the message", message("itself"), decide, outbox, random.Random(seed))
+    outbox.rng = random.Random(seed)
+    received = SQSMessage(message("itself"), Lease("id", "handle", 0.0), queue_name="work")
+    received.settle(decide)
+    return Settling(received, outbox)
 
 
 def test_a_plan_is_carried_out_in_order() -> None:
