@@ -11,12 +11,11 @@ from dramatiq.encoder import Encoder, JSONEncoder
 from dramatiq.errors import QueueNotFound
 
 from pipeline.sqs.consumer import SQSConsumer
-from pipeline.sqs.group_commit import BATCH_WINDOW
 from pipeline.sqs.in_hand import InHand
 from pipeline.sqs.loop import Clock, Loop, Step
 from pipeline.sqs.middleware import QueueLayer
 from pipeline.sqs.queues import VISIBILITY_TIMEOUT, Queue, Queues
-from pipeline.sqs.sender import Sender
+from pipeline.sqs.sender import BATCH_WINDOW, Sender
 from pipeline.sqs.wire import Reason, encode
 
 if TYPE_CHECKING:

@@ -104,13 +104,18 @@ class SQSConsumer(dramatiq.Consumer):
         if isinstance(message.ending, Delete):
             self.leases.complete(message.lease)
         else:
-            self._release([message], message.ending.after)
+            self.requeue([message], message.ending.after)
 
     nack = ack  # type: ignore[assignment]
 
-    def requeue(self, messages: Iterable[SQSMessage]) -> None:  # type: ignore[override]
-        """Make messages visible again at once."""
-        self._release(list(messages), 0)
+    def requeue(self, messages: Iterable[SQSMessage], after: int = 0) -> None:  # type: ignore[override]
+        """Make messages visible again. In quarantine a stop sends them again instead, so that it counts as no crash."""
+        if self.queue.is_quarantine and self._in_hand.stopping.is_set():
+            for message in messages:
+                self._quarantine(message, self.queue.name)
+            self.receiver.wake()
+        else:
+            self.leases.release([message.lease for message in messages], after)
 
     def give_back(self) -> None:
         """Make visible again all messages that dramatiq has not taken."""
@@ -274,15 +279,6 @@ class SQSConsumer(dramatiq.Consumer):
         if entry.is_too_large:
             entry = replace(entry, attributes=())
         self._transfers.append(Transfer(message.lease, target, lambda: entry))
-
-    def _release(self, messages: Sequence[SQSMessage], after: int) -> None:
-        """Make messages visible again. In quarantine a stop sends them again instead, so that it counts as no crash."""
-        if self.queue.is_quarantine and self._in_hand.stopping.is_set():
-            for message in messages:
-                self._quarantine(message, self.queue.name)
-            self.receiver.wake()
-        else:
-            self.leases.release([message.lease for message in messages], after)
 
     def _send_transfers(self) -> bool:
         """Send the transfers, those to the same queue together; returns whether none is left to be tried again.

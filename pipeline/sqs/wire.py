@@ -131,11 +131,9 @@ class SendEntry:
             request["DelaySeconds"] = self.delay
         if self.group and grouped:
             request["MessageGroupId"] = self.group
-        if self.attributes:
-            request["MessageAttributes"] = {
-                name: {"DataType": "String", "StringValue": _REFUSED_CHARACTERS.sub("?", value)}
-                for name, value in self.attributes
-            }
+        good = [(name, _REFUSED_CHARACTERS.sub("?", value)) for name, value in self.attributes]
+        if good:
+            request["MessageAttributes"] = {n: {"DataType": "String", "StringValue": value} for n, value in good}
         return request
 
 
@@ -187,15 +185,8 @@ def _is(value: object, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-_FIELDS: dict[str, type] = {
-    "queue_name": str,
-    "actor_name": str,
-    "args": tuple,
-    "kwargs": dict,
-    "options": dict,
-    "message_id": str,
-    "message_timestamp": int,
-}
+_FIELDS: dict[str, type] = dict.fromkeys(("queue_name", "actor_name", "message_id"), str)
+_FIELDS |= {"args": tuple, "kwargs": dict, "options": dict, "message_timestamp": int}
 
 #: dramatiq's other brokers delay messages by `eta`; here such a message would only occupy a place in the prefetch.
 _OPTIONS: dict[str, Callable[[Any], bool]] = {

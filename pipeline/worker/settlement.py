@@ -177,20 +177,17 @@ class Settlement(dramatiq.Middleware):
         return error.retry_after if error.retry is Retry.SOURCE else max(jittered, error.retry_after)
 
 
-_UNEXPECTED = {
-    TimeLimitExceeded: ("time_limit", "The stage took longer than its time limit."),
-    MemoryError: ("out_of_memory", "The stage ran out of memory."),
-    BrokerConnectionError: ("sqs_error", "A message to the next stage could not be sent."),
-}
-
-
 def as_pipeline_error(error: BaseException) -> PipelineError:
     """Return an error with a code. Unexpected errors are retried, because another machine may succeed."""
-    if isinstance(error, PipelineError):
-        return error
-    for kind, (code, sentence) in _UNEXPECTED.items():
-        if isinstance(error, kind):
-            return RetryableError(code, sentence)
+    match error:
+        case PipelineError():
+            return error
+        case TimeLimitExceeded():
+            return RetryableError("time_limit", "The stage took longer than its time limit.")
+        case MemoryError():
+            return RetryableError("out_of_memory", "The stage ran out of memory.")
+        case BrokerConnectionError():
+            return RetryableError("sqs_error", "A message to the next stage could not be sent.")
     return RetryableError("internal_error", f"The stage failed with an unexpected {type(error).__name__}.")
 
 
@@ -198,9 +195,7 @@ def _count(message: SQSMessage, errors: Iterable[PipelineError]) -> dict[str, in
     """Return the message's failed attempts, with one more for each kind of retry in `errors`."""
     attempts = attempts_of(message)
     made = [error for error in errors if isinstance(error, RetryableError) and not isinstance(error, Snoozed)]
-    for retry in {error.retry: None for error in made}:
-        attempts[retry] = attempts.get(retry, 0) + 1
-    return attempts
+    return attempts | {retry: attempts.get(retry, 0) + 1 for retry in dict.fromkeys(error.retry for error in made)}
 
 
 def _with_job(message: SQSMessage, job: Job, **options: Any) -> dramatiq.Message[Any]:

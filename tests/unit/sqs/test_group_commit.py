@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline.sqs.group_commit import GroupCommit
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES
+from pipeline.sqs.sender import GroupCommit
 from pipeline.sqs.wire import MAX_BATCH, SendEntry
 from tests.support.waiting import wait_for
 
