@@ -31,12 +31,10 @@ class SQSBroker(dramatiq.Broker):
 
     Args:
         namespace: The prefix of queue names: `<namespace>_<queue>`.
-        client: Returns the SQS client that all threads share. boto3 clients are thread-safe; its resources are not.
-            It is not called before the first request.
+        client: Returns the SQS client that all threads share. It is not called before the first request.
         encoder: Encodes and decodes messages. dramatiq's global encoder is not used.
         queues: The queues that are bulk or share dead letters. Others need not be named.
-        quarantine: The quarantine queue of each queue that has one. A queue without one loses its message to the
-            dead letters at the tenth receive.
+        quarantine: The quarantine queue of each queue that has one. Others bury a message at its tenth receive.
         oversize: Stores a body that is too large to share a dead letter with its reason, and returns its key.
         middleware: dramatiq middleware, in order; the layer's own comes before it. `settle` of a received message
             decides how it ends; without a decision it is deleted if its actor returned, and released if it raised.
@@ -73,7 +71,7 @@ class SQSBroker(dramatiq.Broker):
         self.in_hand = InHand(self.clock)
         self.queues: Queues = Queues(namespace, client, queues, quarantine or {})
         self.sender = Sender(self.queues, client, self.encoder, self.clock, self.in_hand, oversize, window)
-        for each in (QueueLayer(self.in_hand), *middleware):  # whose hooks may declare queues
+        for each in (QueueLayer(), *middleware):  # whose hooks may declare queues
             self.add_middleware(each)
 
     @property

@@ -37,17 +37,11 @@ PARTIAL_BATCH_PAUSE = 0.1
 #: Seconds that `close` waits for pending deletes. Messages whose delete is not confirmed are redelivered.
 CLOSE_TIMEOUT = 2.0
 
+#: A received message that goes to a queue before it is deleted: its lease, the queue, and what returns the entry.
+Transfer = tuple[Lease, str, Callable[[], SendEntry]]
+
 #: Message attribute of a quarantined message: the SQS id that it had before.
 FIRST_ID = "first_id"
-
-
-@dataclass(frozen=True, eq=False)
-class Transfer:
-    """A received message that goes to the queue `target` before it is deleted. `entry` returns what is sent."""
-
-    lease: Lease
-    target: str
-    entry: Callable[[], SendEntry]
 
 
 @dataclass(eq=False)
@@ -216,13 +210,13 @@ class SQSConsumer(dramatiq.Consumer):
         """Lease received messages and admit them; returns how many this process did not have already."""
         added = [(message, self.leases.add(message["MessageId"], message["ReceiptHandle"])) for message in received]
         leased = [(message, lease) for message, lease in added if lease]
-        if self._is_stopping:
-            self.leases.release([lease for _, lease in leased])
-            if self._closed:  # the thread that would do it may have ended
-                self.leases.step()
-        else:
-            for message, lease in leased:
+        for message, lease in leased:
+            if self._is_stopping:
+                self.leases.release([lease])
+            else:
                 self._admit(message, lease)
+        if self._closed:  # the thread that would release them may have ended
+            self.leases.step()
         return len(leased)
 
     def _admit(self, received: MessageTypeDef, lease: Lease) -> None:
@@ -232,17 +226,19 @@ class SQSConsumer(dramatiq.Consumer):
             message = self._decoded(received, lease, now)
         except ValueError as error:
             logger.error("%s: received a message that is not for this queue: %s.", name, error)
-            self._bury(lease, body, Reason("bad_message", f"The message is not for this queue: {error}.", stage=name))
+            reason = Reason("bad_message", f"The message is not for this queue: {error}.", stage=name)
+            self._transfer(lease, self.queue.dead_letters, self.sender.letter, body, reason)
             return
         quarantine = self.sender.queues.quarantine.get(name)
         if message.options.get(DUE, 0) > now * 1000:
-            self._transfers.append(Transfer(lease, name, partial(self.sender.hop, message.original)))
+            self._transfer(lease, name, self.sender.hop, message.original)
         elif quarantine and message.receives >= QUARANTINE_AT:
             logger.warning("%s was received %d times. It moves to quarantine.", message, message.receives)
             self._quarantine(message, quarantine)
         elif message.receives >= MAX_RECEIVES and not self.queue.is_quarantine:
             sentence = "The message was received again and again, and no worker finished it."
-            self._bury(lease, body, Reason("worker_crashed", sentence, stage=name, attempts=message.receives))
+            reason = Reason("worker_crashed", sentence, stage=name, attempts=message.receives)
+            self._transfer(lease, self.queue.dead_letters, self.sender.letter, body, reason)
         else:
             self._ready.put(message)
 
@@ -270,15 +266,14 @@ class SQSConsumer(dramatiq.Consumer):
             is_quarantined=self.queue.is_quarantine,
         )
 
-    def _bury(self, lease: Lease, body: str, reason: Reason) -> None:
-        letter = partial(self.sender.letter, body, reason)
-        self._transfers.append(Transfer(lease, self.queue.dead_letters, letter))
+    def _transfer(self, lease: Lease, target: str, entry: Callable[..., SendEntry], *args: Any) -> None:
+        self._transfers.append((lease, target, partial(entry, *args)))
 
     def _quarantine(self, message: SQSMessage, target: str) -> None:
         entry = SendEntry(message.body, group=message.options.get(GROUP), attributes=((FIRST_ID, message.sqs_id),))
         if entry.is_too_large:
             entry = replace(entry, attributes=())
-        self._transfers.append(Transfer(message.lease, target, lambda: entry))
+        self._transfer(message.lease, target, lambda: entry)
 
     def _send_transfers(self) -> bool:
         """Send the transfers, those to the same queue together; returns whether none is left to be tried again.
@@ -286,25 +281,24 @@ class SQSConsumer(dramatiq.Consumer):
         While stopping, those that cannot be sent are released.
         """
         transfers = [self._transfers.popleft() for _ in range(len(self._transfers))]
-        transfers = [transfer for transfer in transfers if transfer.lease in self.leases]
-        for target in dict.fromkeys(transfer.target for transfer in transfers):
-            here = [transfer for transfer in transfers if transfer.target == target]
+        for target in dict.fromkeys(target for _, target, _ in transfers):
+            here = [transfer for transfer in transfers if transfer[0] in self.leases and transfer[1] == target]
             for transfer, error in zip(here, self._send(target, here), strict=True):
                 can_retry = isinstance(error, BrokerConnectionError | RetryableError)
                 if error is None:
                     # A crash before the delete would move it once more, and each copy would crash workers of its own.
-                    self.leases.complete(transfer.lease, at_once=target != self.queue.name)
+                    self.leases.complete(transfer[0], at_once=target != self.queue.name)
                 elif can_retry and not self._is_stopping:
                     logger.warning("%s: %s It is tried again soon.", self.queue.name, error)
                     self._transfers.append(transfer)
                 else:
                     logger.error("%s: a message cannot be sent (%s).", self.queue.name, describe(error))
-                    self.leases.release([transfer.lease], 0 if can_retry else self.visibility)
+                    self.leases.release([transfer[0]], 0 if can_retry else self.visibility)
         return not self._transfers
 
     def _send(self, target: str, transfers: Sequence[Transfer]) -> list[Exception | None]:
         try:
-            entries = [transfer.entry() for transfer in transfers]
+            entries = [entry() for _, _, entry in transfers]
         except Exception as error:  # the store of long bodies failed
             return [error] * len(transfers)
         return self.sender.send_at_once(target, entries)

@@ -11,7 +11,7 @@ from dramatiq.common import iter_queue
 from dramatiq.middleware import SkipMessage
 from dramatiq.worker import Worker
 
-from pipeline.sqs.in_hand import InHand, LaneQueue
+from pipeline.sqs.in_hand import LaneQueue
 from pipeline.sqs.message import SQSMessage
 from pipeline.sqs.settlement import RELEASE_DELAY, Bury, Delete, Plan, Release, Settling
 from pipeline.sqs.wire import Reason
@@ -20,33 +20,29 @@ from pipeline.sqs.wire import Reason
 class QueueLayer(dramatiq.Middleware):
     """Ties what a process has in hand to dramatiq's worker: it starts, skips, settles and gives back messages."""
 
-    def __init__(self, in_hand: InHand) -> None:
-        self._in_hand = in_hand
-
     def before_worker_boot(self, broker: Any, worker: Worker) -> None:
         """Replace dramatiq's work queue, and ignore a second SIGTERM, which dramatiq would take as a request to exit.
 
         Workers get two: honcho signals the whole process group, and dramatiq's main process signals its workers.
         """
-        self._in_hand.stopping.clear()
-        lanes = LaneQueue(lambda name: broker.queues[name].bulk, self._in_hand.wake)
-        self._in_hand.work_queue = worker.work_queue = lanes
-        first = signal.getsignal(signal.SIGTERM)
-        if not callable(first):
-            return
+        broker.in_hand.stopping.clear()
+        lanes = LaneQueue(lambda name: broker.queues[name].bulk, broker.in_hand.wake)
+        broker.in_hand.work_queue = worker.work_queue = lanes
+        first: Any = signal.getsignal(signal.SIGTERM)
 
         def once(signum: int, frame: FrameType | None) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             first(signum, frame)
 
-        signal.signal(signal.SIGTERM, once)
+        if callable(first):
+            signal.signal(signal.SIGTERM, once)
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         """Skip a message that another worker has, or that was not started before the process was told to stop."""
-        if message.lease.is_lost or self._in_hand.stopping.is_set():
+        if message.lease.is_lost or broker.in_hand.stopping.is_set():
             raise SkipMessage
         message.began = message.lease.began = broker.clock.monotonic()
-        self._in_hand.working.add(message.lease)
+        broker.in_hand.working.add(message.lease)
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
@@ -54,15 +50,15 @@ class QueueLayer(dramatiq.Middleware):
         """Settle the message as was decided. While SQS fails, it stays leased and settlement is retried."""
         settling = settling_of(broker, message, exception)
         while not message.lease.is_lost and (wait := settling.step()) is not None:
-            if self._in_hand.stopping.wait(wait):
+            if broker.in_hand.stopping.wait(wait):
                 return  # not settled, so it is released
         message.ending = settling.ending
 
     def before_worker_shutdown(self, broker: Any, worker: Worker) -> None:
         """Release messages now. dramatiq would do so only after the last running actor ends."""
-        self._in_hand.stop()
+        broker.in_hand.stop()
         waiting = [item.message for item in iter_queue(worker.work_queue)]
-        for consumer in list(self._in_hand.consumers):
+        for consumer in list(broker.in_hand.consumers):
             consumer.requeue([message for message in waiting if message.queue_name == consumer.queue.name])
 
 

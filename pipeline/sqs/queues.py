@@ -25,12 +25,9 @@ LONG_POLL = 20
 #: Receives after which SQS itself moves a message to the dead-letter queue, in case all other handling fails.
 MAX_RECEIVES = 10
 
-#: The receive at which a message moves to quarantine, if its queue has one. One receive is normal, and each worker that
-#: dies while it leases the message adds one.
-QUARANTINE_AT = 4
-
-#: The receive in quarantine at which a message is given up. It was alone in the hands of each worker that died there.
-GIVE_UP_AT = 3
+#: The receive at which a message moves to quarantine, and the receive there at which it is given up. One receive is
+#: normal, and each worker that dies while it leases the message adds one. In quarantine, the message was alone with it.
+QUARANTINE_AT, GIVE_UP_AT = 4, 3
 
 #: Seconds that SQS keeps a message: 14 days, its maximum.
 RETENTION = 14 * 86400

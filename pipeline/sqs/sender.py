@@ -53,27 +53,19 @@ class _Ticket:
     error: Exception | None = None
 
 
+@dataclass(eq=False)
 class GroupCommit:
     """Sends entries in batches, one batch at a time, from whichever calling thread finds no batch being sent.
 
-    It has no thread of its own, so there is nothing to stop, and every entry has a caller that waits for its outcome.
-
-    Args:
-        commit: Sends a batch of entries and returns an error or None for each, in order.
-        expected: Returns how many threads may soon submit an entry, including threads that already wait here.
-        window: How long a batch waits for that many entries, in seconds.
+    Entries that arrive meanwhile share the next batch. There is no thread of its own, so there is nothing to stop, and
+    every entry has a caller that waits for its outcome.
     """
 
-    def __init__(
-        self,
-        commit: Callable[[list[SendEntry]], Sequence[Exception | None]],
-        *,
-        expected: Callable[[], int] = lambda: 0,
-        window: float = BATCH_WINDOW,
-    ) -> None:
-        self._commit = commit
-        self._expected = expected
-        self._window = window
+    commit: Callable[[list[SendEntry]], Sequence[Exception | None]]  #: returns an error or None for each
+    expected: Callable[[], int] = lambda: 0  #: returns how many threads may soon submit, with those that wait here
+    window: float = BATCH_WINDOW  #: how long a batch waits for that many entries, in seconds
+
+    def __post_init__(self) -> None:
         lock = threading.Lock()  # guards the four attributes below
         self._changed = threading.Condition(lock)
         self._arrived = threading.Condition(lock)
@@ -98,13 +90,13 @@ class GroupCommit:
         batch: list[_Ticket] = []
         errors: Sequence[Exception | None] = []
         try:
-            self._arrived.wait_for(lambda: len(self._waiting) >= min(self._expected(), MAX_BATCH), self._window)
+            self._arrived.wait_for(lambda: len(self._waiting) >= min(self.expected(), MAX_BATCH), self.window)
             entries = next(in_batches(ticket.entry for ticket in self._waiting))
             batch, self._waiting = self._waiting[: len(entries)], self._waiting[len(entries) :]
             errors = [SendFailed("the thread that sent the batch was interrupted")] * len(batch)
             self._changed.release()
             try:
-                errors = self._commit(entries)
+                errors = self.commit(entries)
             finally:
                 self._changed.acquire()
         finally:  # the other threads must also wake up if a time limit interrupts the thread that sends for them
@@ -157,12 +149,8 @@ class Sender:
         Returns:
             An error or None for each entry, in order.
         """
-        group = self._groups.get(queue_name) or self._groups.setdefault(
-            queue_name,
-            GroupCommit(
-                partial(self._send_batch, queue_name), expected=self.in_hand.expected_sends, window=self.window
-            ),
-        )
+        new = GroupCommit(partial(self._send_batch, queue_name), self.in_hand.expected_sends, self.window)
+        group = self._groups.setdefault(queue_name, new)
         return self._send(queue_name, entries, group.submit)
 
     def send_at_once(self, queue_name: str, entries: Sequence[SendEntry]) -> list[Exception | None]:

@@ -76,10 +76,7 @@ class Settling:
         self.ending: Delete | Release = Release()  #: how the message ends, once everything before that is confirmed
 
     def step(self) -> float | None:
-        """Carry out what is not confirmed yet; returns the seconds until the next attempt, or None at the end.
-
-        It never raises. A decision that fails is made again.
-        """
+        """Carry out what is not confirmed yet, and never raise; returns the seconds until the next attempt or None."""
         try:
             if not self._left:
                 plan = self._message.decide()

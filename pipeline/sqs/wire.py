@@ -30,20 +30,13 @@ if TYPE_CHECKING:
 MAX_BATCH = MAX_ATTRIBUTES = 10
 MAX_DELAY = MAX_DELAY_SECONDS
 
-#: Message option: when the message is due, in Unix milliseconds, if one delay does not reach that far.
-DUE = "due"
+#: Message options: when the message is due, in Unix milliseconds, if one delay does not reach that far; the number of
+#: failed attempts, by the kind of retry that followed each; and the message group. SQS fair queues keep the backlog of
+#: one group from delaying the others.
+DUE, ATTEMPTS, GROUP = "due", "attempts", "group"
 
-#: Seconds that a message may be due in the future: more than any delay of the service, with its jitter.
-MAX_DUE = 21 * 86400
-
-#: The limit of counts in options.
-MAX_COUNT = 1_000_000
-
-#: Message option: the number of failed attempts, by the kind of retry that followed each.
-ATTEMPTS = "attempts"
-
-#: Message option: the message group. SQS fair queues keep the backlog of one group from delaying the others.
-GROUP = "group"
+#: Limits of options: seconds until a message is due, more than any delay of the service with its jitter; and counts.
+MAX_DUE, MAX_COUNT = 21 * 86400, 1_000_000
 
 #: Characters that SQS refuses in bodies and attributes, because they are not XML 1.0 characters.
 _REFUSED_CHARACTERS = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
