@@ -42,13 +42,10 @@ MAX_LEASE = 15 * 60
 #: Finished messages whose delete SQS has not confirmed, at which a consumer stops receiving.
 MAX_UNDELETED = 200
 
-#: Seconds between attempts while SQS fails, doubled from the first to the last, and shortened by chance.
-FIRST_BACKOFF, LAST_BACKOFF = 0.5, 15.0
-
 
 def sqs_backoff(rng: random.Random) -> Backoff:
-    """Return the waits between attempts while SQS fails."""
-    return Backoff(FIRST_BACKOFF, LAST_BACKOFF, rng)
+    """Return the waits between attempts while SQS fails: 0.5 s, doubled up to 15 s, and shortened by chance."""
+    return Backoff(0.5, 15.0, rng)
 
 
 @dataclass(eq=False, slots=True)

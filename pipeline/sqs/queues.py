@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 #: Seconds that a received message is hidden. The messages of a dead worker are redelivered after this time.
 VISIBILITY_TIMEOUT = 45
 
-#: The longest poll that SQS allows, in seconds.
-LONG_POLL = 20
-
 #: Receives after which SQS itself moves a message to the dead-letter queue, in case all other handling fails.
 MAX_RECEIVES = 10
 
@@ -29,11 +26,8 @@ MAX_RECEIVES = 10
 #: normal, and each worker that dies while it leases the message adds one. In quarantine, the message was alone with it.
 QUARANTINE_AT, GIVE_UP_AT = 4, 3
 
-#: Seconds that SQS keeps a message: 14 days, its maximum.
-RETENTION = 14 * 86400
-
-#: Bytes of a message, its body and attributes together.
-MAX_MESSAGE_BYTES = 1024 * 1024
+#: The limits of SQS: seconds that it keeps a message, seconds of a poll, and bytes of a message with its attributes.
+RETENTION, LONG_POLL, MAX_MESSAGE_BYTES = 14 * 86400, 20, 1024 * 1024
 
 MISSING_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
 
