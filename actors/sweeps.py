@@ -15,7 +15,7 @@ from pipeline.job import Job
 from pipeline.metrics import SWEEP_TAKEN
 from pipeline.schedule import Schedule
 from pipeline.settings import get_settings
-from pipeline.sqs.message import SQSMessage
+from pipeline.sqs.settlement import SQSMessage
 from pipeline.sweeps import run_state, sweep
 from pipeline.sweeps.documents import CHANNELS, EPISODES, Swept
 from pipeline.worker.instrumentation import serve_scheduler

@@ -19,10 +19,9 @@ from dramatiq.logging import get_logger
 from pipeline.errors import RetryableError
 from pipeline.sqs.leases import DELETE_WAIT, Lease, Leases, sqs_backoff
 from pipeline.sqs.loop import Loop, Step
-from pipeline.sqs.message import SQSMessage
 from pipeline.sqs.queues import LONG_POLL, MAX_RECEIVES, QUARANTINE_AT, Queue
 from pipeline.sqs.sender import Sender
-from pipeline.sqs.settlement import Delete
+from pipeline.sqs.settlement import Delete, SQSMessage
 from pipeline.sqs.wire import DUE, GROUP, MAX_BATCH, MAX_DUE, Reason, SendEntry, decode, describe, with_good_id
 
 if TYPE_CHECKING:

@@ -43,9 +43,13 @@ MAX_LEASE = 15 * 60
 MAX_UNDELETED = 200
 
 
+#: Seconds between attempts while SQS fails, doubled from the first to the last, and shortened by chance.
+FIRST_BACKOFF, LAST_BACKOFF = 0.5, 15.0
+
+
 def sqs_backoff(rng: random.Random) -> Backoff:
-    """Return the waits between attempts while SQS fails: 0.5 s, doubled up to 15 s, and shortened by chance."""
-    return Backoff(0.5, 15.0, rng)
+    """Return the waits between attempts while SQS fails."""
+    return Backoff(FIRST_BACKOFF, LAST_BACKOFF, rng)
 
 
 @dataclass(eq=False, slots=True)

@@ -12,8 +12,7 @@ from dramatiq.middleware import SkipMessage
 from dramatiq.worker import Worker
 
 from pipeline.sqs.in_hand import LaneQueue
-from pipeline.sqs.message import SQSMessage
-from pipeline.sqs.settlement import RELEASE_DELAY, Bury, Delete, Plan, Release, Settling
+from pipeline.sqs.settlement import RELEASE_DELAY, Bury, Delete, Plan, Release, Settling, SQSMessage
 from pipeline.sqs.wire import Reason
 
 

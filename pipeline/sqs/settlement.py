@@ -1,10 +1,11 @@
-"""Settlement: how a received message ends, as data, and the executor that carries it out.
+"""A received message, how it ends, as data, and the executor that carries that out.
 
 A message that nothing was decided about is released, so only a confirmed settlement can delete.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,8 @@ from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
 from pipeline.errors import RetryableError
-from pipeline.sqs.leases import sqs_backoff
+from pipeline.sqs.leases import Lease, sqs_backoff
+from pipeline.sqs.queues import GIVE_UP_AT
 from pipeline.sqs.wire import Reason, describe
 
 logger = get_logger(__name__)
@@ -65,10 +67,52 @@ class Plan:
     sends: tuple[Enqueue | Letter, ...] = ()
 
 
-class Settling:
-    """The settlement of a received message, an `SQSMessage`, which may have to wait for SQS. The broker sends."""
+class SQSMessage(dramatiq.MessageProxy):
+    """A received message. Logs show only its actor and id, because its arguments may be confidential."""
 
-    def __init__(self, message: Any, broker: Any) -> None:
+    def __init__(
+        self,
+        message: dramatiq.Message[Any],
+        lease: Lease,
+        *,
+        queue_name: str,
+        body: str = "",
+        receives: int = 1,
+        sqs_id: str = "",
+        is_quarantined: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.original = message  #: the dramatiq message; it names the queue to which a retry goes
+        self.lease = lease
+        self.queue_name = queue_name  #: the queue from which it was received, perhaps a quarantine queue
+        self.body = body
+        self.receives = receives  #: how often SQS has delivered it from this queue
+        self.sqs_id = sqs_id  #: its id in SQS, before quarantine; producers do not know it
+        self.is_quarantined = is_quarantined
+        self.began = lease.since  #: when a thread started it, or until then when it was received, in monotonic seconds
+        self.decide: Callable[[], Plan] | None = None  #: returns how it is to be settled, if that was decided
+        self.ending: Delete | Release = Release()
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether its workers died so often that it must not run."""
+        return self.is_quarantined and self.receives >= GIVE_UP_AT
+
+    def settle(self, plan: Plan | Callable[[], Plan]) -> None:
+        """Decide how the message is settled after its processing ends. The first decision stands."""
+        if self.decide is None:
+            self.decide = (lambda: plan) if isinstance(plan, Plan) else plan
+
+    def __str__(self) -> str:
+        return f"{self.actor_name}[{self.message_id}]"
+
+    __repr__ = __str__
+
+
+class Settling:
+    """The settlement of a received message, which may have to wait for SQS. The broker sends."""
+
+    def __init__(self, message: SQSMessage, broker: Any) -> None:
         self._message = message
         self._broker = broker
         self._left: list[Enqueue | Letter | Delete | Release | Bury] = []
@@ -79,7 +123,7 @@ class Settling:
         """Carry out what is not confirmed yet, and never raise; returns the seconds until the next attempt or None."""
         try:
             if not self._left:
-                plan = self._message.decide()
+                plan = (self._message.decide or Plan)()
                 self._left = [*plan.sends, plan.ending]
             while self._left:
                 self._carry_out(self._left[0])

@@ -17,7 +17,7 @@ from pipeline.monitoring.pauses import paused
 from pipeline.monitoring.processes import Heartbeat, InHand, Resting, Work, process_type, stage_name
 from pipeline.net.host_limits import host_limiter, receiver_limiter
 from pipeline.settings import Settings
-from pipeline.sqs.message import SQSMessage
+from pipeline.sqs.settlement import SQSMessage
 from pipeline.stages import QUARANTINE
 
 #: Maximum number of reasons to report.

@@ -13,7 +13,7 @@ from pipeline.errors import Rejected, Retry
 from pipeline.job import Job
 from pipeline.proof import check_proof, signed
 from pipeline.settings import get_settings
-from pipeline.sqs.message import SQSMessage
+from pipeline.sqs.settlement import SQSMessage
 from pipeline.sqs.wire import ATTEMPTS
 from pipeline.storage.staging import staging
 

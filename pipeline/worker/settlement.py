@@ -19,9 +19,8 @@ from pipeline.errors import PermanentError, PipelineError, Rejected, Retry, Retr
 from pipeline.events import Event, Outcome, emit
 from pipeline.job import CLEAN_UP, Job, Unfinished, UnknownVersion
 from pipeline.settings import Settings
-from pipeline.sqs.message import SQSMessage
 from pipeline.sqs.queues import RETENTION
-from pipeline.sqs.settlement import Bury, Delete, Enqueue, Letter, Plan
+from pipeline.sqs.settlement import Bury, Delete, Enqueue, Letter, Plan, SQSMessage
 from pipeline.sqs.wire import ATTEMPTS, MAX_DELAY, Reason
 from pipeline.stages import Stage, stage_of_queue
 from pipeline.worker.messages import attempt_of, attempts_of, job_kwargs

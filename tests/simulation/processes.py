@@ -23,10 +23,9 @@ from pipeline.job import Job
 from pipeline.settings import Settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.in_hand import LaneQueue
-from pipeline.sqs.message import SQSMessage
 from pipeline.sqs.middleware import QueueLayer, settling_of
 from pipeline.sqs.queues import Queue, QueueSpec, ensure_queue
-from pipeline.sqs.settlement import Settling
+from pipeline.sqs.settlement import Settling, SQSMessage
 from pipeline.sqs.wire import encode
 from pipeline.stages import FETCH, INGEST_DEAD_LETTER_QUEUE, NOTIFY, QUARANTINE_QUEUES, Stage
 from pipeline.worker.broker import Encoder

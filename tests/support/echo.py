@@ -13,8 +13,7 @@ from pipeline.clients import aws
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.consumer import SQSConsumer
 from pipeline.sqs.loop import Clock
-from pipeline.sqs.message import SQSMessage
-from pipeline.sqs.settlement import Delete
+from pipeline.sqs.settlement import Delete, SQSMessage
 from tests.support.waiting import wait_for
 
 COUNTS = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]

@@ -10,7 +10,7 @@ import pytest
 from pipeline.clients import aws
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.consumer import SQSConsumer
-from pipeline.sqs.message import SQSMessage
+from pipeline.sqs.settlement import SQSMessage
 from tests.support.echo import counts, die, done, message, take
 from tests.support.waiting import wait_for
 

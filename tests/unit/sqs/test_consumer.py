@@ -13,9 +13,8 @@ from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.consumer import PARTIAL_BATCH_PAUSE, SQSConsumer
 from pipeline.sqs.in_hand import BUSY_WINDOW
 from pipeline.sqs.leases import DELETE_WAIT, MAX_LEASE, MAX_UNDELETED, Lease
-from pipeline.sqs.message import SQSMessage
 from pipeline.sqs.queues import GIVE_UP_AT, MAX_MESSAGE_BYTES, MAX_RECEIVES, QUARANTINE_AT, Queue
-from pipeline.sqs.settlement import Delete
+from pipeline.sqs.settlement import Delete, SQSMessage
 from pipeline.sqs.wire import encode
 from tests.support.scripted_sqs import (
     Entry,

@@ -11,8 +11,7 @@ from dramatiq.middleware import TimeLimitExceeded
 
 from pipeline.errors import RetryableError
 from pipeline.sqs.leases import Lease
-from pipeline.sqs.message import SQSMessage
-from pipeline.sqs.settlement import RELEASE_DELAY, Bury, Delete, Enqueue, Letter, Plan, Release, Settling
+from pipeline.sqs.settlement import RELEASE_DELAY, Bury, Delete, Enqueue, Letter, Plan, Release, Settling, SQSMessage
 from pipeline.sqs.wire import Reason, SendFailed
 
 REASON = Reason("too_large", "It is too large.")

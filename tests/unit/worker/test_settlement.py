@@ -15,9 +15,8 @@ from pipeline.events import Outcome
 from pipeline.job import CLEAN_UP, Job, Unfinished, UnknownVersion
 from pipeline.settings import Settings
 from pipeline.sqs.leases import Lease
-from pipeline.sqs.message import SQSMessage
 from pipeline.sqs.queues import GIVE_UP_AT, RETENTION
-from pipeline.sqs.settlement import Bury, Delete, Enqueue, Letter, Plan, Release
+from pipeline.sqs.settlement import Bury, Delete, Enqueue, Letter, Plan, Release, SQSMessage
 from pipeline.sqs.wire import ATTEMPTS, MAX_DELAY
 from pipeline.stages import FETCH, RESIZE
 from pipeline.worker.settlement import Decision, Settlement, Unsettled
