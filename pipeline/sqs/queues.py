@@ -1,7 +1,4 @@
-"""The queues: how each is used, its URL and attributes, and the creation of missing queues.
-
-Source of the limits: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
-"""
+"""The queues: how each is used, its URL and attributes, and the creation of missing queues."""
 
 from __future__ import annotations
 

@@ -46,6 +46,10 @@ MAX_PARALLEL_BATCHES = 8
 BATCH_WINDOW = 0.1
 
 
+#: Sends a batch, and returns an error or None for each of its entries, in order.
+Commit = Callable[[list[SendEntry]], list[Exception | None]]
+
+
 @dataclass(eq=False)
 class _Ticket:
     entry: SendEntry
@@ -61,7 +65,7 @@ class GroupCommit:
     every entry has a caller that waits for its outcome.
     """
 
-    commit: Callable[[list[SendEntry]], Sequence[Exception | None]]  #: returns an error or None for each
+    commit: Commit
     expected: Callable[[], int] = lambda: 0  #: returns how many threads may soon submit, with those that wait here
     window: float = BATCH_WINDOW  #: how long a batch waits for that many entries, in seconds
 
@@ -88,7 +92,7 @@ class GroupCommit:
     def _commit_next_batch(self) -> None:
         self._under_way = True
         batch: list[_Ticket] = []
-        errors: Sequence[Exception | None] = []
+        errors: list[Exception | None] = []
         try:
             self._arrived.wait_for(lambda: len(self._waiting) >= min(self.expected(), MAX_BATCH), self.window)
             entries = next(in_batches(ticket.entry for ticket in self._waiting))
@@ -157,15 +161,10 @@ class Sender:
         """Send entries without waiting for those of other threads; returns an error or None for each, in order."""
         return self._send(queue_name, entries, partial(self._send_batch, queue_name))
 
-    def _send(
-        self,
-        queue_name: str,
-        entries: Sequence[SendEntry],
-        send_one_batch: Callable[[list[SendEntry]], Sequence[Exception | None]],
-    ) -> list[Exception | None]:
+    def _send(self, queue_name: str, entries: Sequence[SendEntry], send_one_batch: Commit) -> list[Exception | None]:
         errors = [entry.error() for entry in entries]
         batches = list(in_batches(entry for entry, error in zip(entries, errors, strict=True) if error is None))
-        outcomes: Iterable[Sequence[Exception | None]]
+        outcomes: Iterable[list[Exception | None]]
         if len(batches) <= 1:
             outcomes = map(send_one_batch, batches)
         else:  # full batches gain nothing from waiting for other threads
