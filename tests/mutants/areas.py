@@ -34,13 +34,10 @@ AREAS: dict[str, tuple[str, ...]] = {
         *(
             f"pipeline/sqs/{name}.py"
             for name in (
-                "admission",
                 "broker",
                 "consumer",
-                "group_commit",
                 "in_hand",
                 "leases",
-                "message",
                 "middleware",
                 "queues",
                 "sender",

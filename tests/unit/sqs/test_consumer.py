@@ -15,7 +15,7 @@ from pipeline.sqs.in_hand import BUSY_WINDOW
 from pipeline.sqs.leases import DELETE_WAIT, MAX_LEASE, MAX_UNDELETED, Lease
 from pipeline.sqs.queues import GIVE_UP_AT, MAX_MESSAGE_BYTES, MAX_RECEIVES, QUARANTINE_AT, Queue
 from pipeline.sqs.settlement import Delete, SQSMessage
-from pipeline.sqs.wire import encode
+from pipeline.sqs.wire import MAX_DUE, encode
 from tests.support.scripted_sqs import (
     Entry,
     MovedClock,
@@ -262,6 +262,16 @@ def test_nothing_is_received_while_too_many_deletes_are_refused(broker, sqs, clo
     consumer.leases.step()
     consumer.step()
     assert len(sqs.waiting) == 40
+
+
+def test_a_message_that_would_hop_for_longer_than_any_delay_is_refused(broker, sqs, clock) -> None:
+    consumer = broker.consume("work", prefetch=4)
+    for name, seconds in (("as late as allowed", MAX_DUE), ("too late", MAX_DUE + 1)):
+        arrive(sqs, name, due=int((clock.time() + seconds) * 1000))
+    consumer.step()
+    assert len(sent_to(sqs, "work")) == 1
+    ((_, letter),) = zip(sent_to(sqs, "work"), sent_to(sqs, "work_dlq"), strict=True)
+    assert "days" in letter["MessageAttributes"]["error_message"]["StringValue"]
 
 
 def test_a_queue_without_quarantine_buries_at_its_last_receive(broker, sqs, clock) -> None:

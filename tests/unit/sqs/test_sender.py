@@ -62,7 +62,7 @@ def test_a_group_that_the_endpoint_refuses_is_left_out_of_the_refused_entries_on
 
 def test_a_failure_without_a_message_is_no_refusal_of_a_group(broker, sqs) -> None:
     sqs.answers[SEND] = lambda entries: {"Failed": [{"Id": "0", "Code": "InternalError", "SenderFault": False}]}
-    (error,) = broker.send("work", [SendEntry("a", group="g")])
+    (error,) = broker.sender.send("work", [SendEntry("a", group="g")])
     assert isinstance(error, SendFailed)
     assert len(sqs.of(SEND)) == 1
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dramatiq
-import pytest
-
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES
-from pipeline.sqs.wire import DUE, MAX_DUE, SendEntry, check_due, in_batches
+from pipeline.sqs.wire import SendEntry, in_batches
 
 
 def sizes(entries: list[SendEntry]) -> list[list[int]]:
@@ -33,13 +30,3 @@ def test_a_batch_has_at_most_one_mebibyte() -> None:
 
 def test_an_empty_list_makes_no_batch() -> None:
     assert sizes([]) == []
-
-
-def test_a_message_that_would_hop_for_longer_than_any_delay_is_refused() -> None:
-    def due_in(seconds: float) -> dramatiq.Message[object]:
-        options = {DUE: int(seconds * 1000)}
-        return dramatiq.Message(queue_name="work", actor_name="echo", args=(), kwargs={}, options=options)
-
-    check_due(due_in(1000 + MAX_DUE), now=1000)
-    with pytest.raises(ValueError, match="days"):
-        check_due(due_in(1001 + MAX_DUE), now=1000)
