@@ -21,6 +21,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from pipeline.errors import PermanentError, PipelineError, RetryableError
@@ -71,16 +72,17 @@ def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels
     """
     limits = {"max_pixels": max_pixels, "max_decoded_pixels": max_decoded_pixels}
     request = {"recipe": recipe.encode(), "limits": limits, "cpu_seconds": CPU_SECONDS}
-    while not _ONE_AT_A_TIME.acquire(timeout=1):
-        pass  # so that a time limit interrupts the wait, and not the work after it
-    try:
+    try:  # around the wait too, because a time limit may strike right after the lock was acquired
+        while not _ONE_AT_A_TIME.acquire(timeout=1):
+            pass  # so that a time limit interrupts the wait, and not the work after it
         try:
             return _SANDBOX.render(request, source, recipe)
         except _Crashed as error:
             logger.warning("A decoder ended: %s The image is tried once more.", error.message)
             return _SANDBOX.render(request, source, recipe)
     finally:
-        _ONE_AT_A_TIME.release()
+        with suppress(RuntimeError):  # this thread did not get the lock
+            _ONE_AT_A_TIME.release()
 
 
 def why_unfiltered() -> str:
@@ -149,7 +151,7 @@ class _Sandbox:
 
 
 _SANDBOX: Final = _Sandbox()
-_ONE_AT_A_TIME: Final = threading.Lock()
+_ONE_AT_A_TIME: Final = threading.RLock()  # knows its thread, which alone may release it
 _warned: Final = threading.Event()
 atexit.register(_SANDBOX.close)  # the kernel does it too; this leaves no zombie
 

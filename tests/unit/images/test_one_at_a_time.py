@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import Any
 
 import pytest
+from dramatiq.middleware import TimeLimitExceeded
 from PIL import Image
 
 from pipeline.errors import PermanentError
@@ -31,7 +32,7 @@ class CountingLock:
     """Replaces the process's lock, and counts the attempts to acquire it."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.asked = 0
 
     def acquire(self, **options: Any) -> bool:
@@ -69,3 +70,19 @@ def test_a_broken_image_does_not_block_others() -> None:
     # When another thread has an image, then it is rendered.
     with ThreadPoolExecutor() as pool:
         assert pool.submit(rendered, picture("PNG")).result(30) == ["8x8"]
+
+
+def test_a_time_limit_right_after_the_wait_does_not_keep_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a time limit that strikes when the lock was just acquired
+    class Striking(CountingLock):
+        def acquire(self, **options: Any) -> bool:
+            super().acquire(**options)
+            raise TimeLimitExceeded
+
+    struck = Striking()
+    monkeypatch.setattr(sandbox, "_ONE_AT_A_TIME", struck)
+    with pytest.raises(TimeLimitExceeded):
+        rendered(picture("PNG"))
+    # Then another thread gets it.
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(struck.lock.acquire, timeout=5).result(30)
