@@ -240,6 +240,7 @@ def test_every_control_is_reached_by_keyboard_and_shows_its_focus(
     expect(page.locator("#main")).to_be_focused()
 
 
+@pytest.mark.usefixtures("covers")
 def test_a_job_is_found_by_the_beginning_of_its_id_and_redriven_by_keyboard(page: Page, world: World) -> None:
     # Given a job that failed, whose source has appeared since, and the eight characters that commands print of its id
     path = f"/{secrets.token_hex(4)}/late.png"
@@ -274,6 +275,7 @@ def test_a_job_is_found_by_the_beginning_of_its_id_and_redriven_by_keyboard(page
     expect(page.get_by_role("heading", level=1)).to_contain_text(path)
 
 
+@pytest.mark.usefixtures("covers")
 def test_the_processes_are_shown_with_what_they_work_on(page: Page, world: World) -> None:
     cover = f"/{secrets.token_hex(4)}/slow.png"
     world.serve(cover, world.files["/covers/paper-boats.png"][1])

@@ -28,7 +28,7 @@ def dead(environment, monkeypatch):
     """Runs `image-pipeline dead` with these arguments, in a terminal if it gets an answer; returns its output."""
     from pipeline.actors import broker
 
-    monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
+    monkeypatch.setattr(broker.queues, "namespace", get_settings().queue_namespace)
     monkeypatch.setattr(reader, "POLL", 0)
     monkeypatch.setattr(terminal.console, "_width", 200)
     for queue in DEAD_LETTER_QUEUES.values():

@@ -27,7 +27,7 @@ def sweep(database, monkeypatch):
     """Runs `image-pipeline sweep` with these arguments; returns its output."""
     from pipeline.actors import broker
 
-    monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
+    monkeypatch.setattr(broker.queues, "namespace", get_settings().queue_namespace)
     monkeypatch.setattr(terminal.console, "_width", 200)
 
     def run(*arguments, status=0):

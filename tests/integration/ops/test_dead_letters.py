@@ -30,7 +30,7 @@ def broker(environment, monkeypatch):
     from pipeline.actors import broker
     from pipeline.ops.dead_letters import reader
 
-    monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
+    monkeypatch.setattr(broker.queues, "namespace", get_settings().queue_namespace)
     monkeypatch.setattr(reader, "POLL", 0)
     return broker
 

@@ -36,7 +36,7 @@ def keeping(database, monkeypatch):
     begin()
     for change in plan(get_settings()):
         change.apply()
-    monkeypatch.setattr(broker, "namespace", get_settings().queue_namespace)
+    monkeypatch.setattr(broker.queues, "namespace", get_settings().queue_namespace)
     return database
 
 
