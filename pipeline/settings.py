@@ -30,7 +30,6 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline.errors import SettingsError
-from pipeline.proof import NONE
 from pipeline.recipe import RenditionSize, parse_rendition
 from pipeline.schedule import Schedule
 from pipeline.stages import own_queues
@@ -43,6 +42,9 @@ SHORTEST_TOKEN = 16
 
 #: Minimum number of characters of each key in JOB_KEY.
 SHORTEST_JOB_KEY = 32
+
+#: Stands for the absence of a proof among the keys of JOB_KEY, while the first key is introduced.
+NO_PROOF = "none"
 
 #: The value of POSTBACK_SECRET_KEY that sends no shared secret.
 NO_SECRET = "none"  # noqa: S105
@@ -146,7 +148,7 @@ def _token(value: SecretStr | None) -> SecretStr | None:
 
 
 def _job_key(value: SecretStr | None) -> SecretStr | None:
-    keys = [key for key in value.get_secret_value().split() if key != NONE] if value else []
+    keys = [key for key in value.get_secret_value().split() if key != NO_PROOF] if value else []
     if value and not (keys and all(len(key) >= SHORTEST_JOB_KEY for key in keys)):
         raise ValueError(
             f"it must be a key of at least {SHORTEST_JOB_KEY} characters, or several with spaces between them"

@@ -11,11 +11,11 @@ from dramatiq.middleware import CurrentMessage
 
 from pipeline.errors import Rejected, Retry
 from pipeline.job import Job
-from pipeline.proof import check_proof, signed
 from pipeline.settings import get_settings
 from pipeline.sqs.settlement import SQSMessage
 from pipeline.sqs.wire import ATTEMPTS
 from pipeline.storage.staging import staging
+from pipeline.worker.proof import check_proof, signed
 
 
 def job_of(message: dramatiq.Message[Any] | SQSMessage, stage_payload: Callable[[bytes], str] | None = None) -> Job:

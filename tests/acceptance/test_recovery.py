@@ -16,10 +16,10 @@ from pipeline import send_message
 from pipeline.clients import aws
 from pipeline.images.content_id import content_id
 from pipeline.job import Content, Job, Rendered
-from pipeline.proof import signed
 from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 from pipeline.storage.publish import publish
+from pipeline.worker.proof import signed
 from tests.acceptance.conftest import Service, World
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.waiting import wait_for

@@ -10,7 +10,7 @@ import libcst as cst
 
 #: The files of each area. When a module moves, change its path here and in equivalent.toml.
 AREAS: dict[str, tuple[str, ...]] = {
-    "job": ("pipeline/job.py", "pipeline/payload.py", "pipeline/proof.py"),
+    "job": ("pipeline/job.py", "pipeline/payload.py", "pipeline/worker/proof.py"),
     "images": (
         "pipeline/recipe.py",
         "pipeline/images/render.py",

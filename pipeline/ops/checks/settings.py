@@ -15,8 +15,7 @@ from pipeline.images.codecs import fast_paths
 from pipeline.images.sandbox import why_unfiltered
 from pipeline.ops.checks.environment import unread_variables
 from pipeline.ops.checks.model import Check, Context, Row, fail, ok, skip, warn
-from pipeline.proof import NONE
-from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Network, Settings
+from pipeline.settings import NO_PROOF, PUBLISHED_POSTBACK_SECRET, Network, Settings
 from pipeline.stages import STAGES
 from pipeline.text import plural
 
@@ -81,7 +80,7 @@ def _secrets(context: Context) -> Iterator[Row]:
 
 def _job_key(context: Context) -> Iterator[Row]:
     keys = context.settings.job_keys
-    if NONE in keys:
+    if NO_PROOF in keys:
         yield warn(
             "JOB_KEY",
             "It still accepts jobs without a proof.",

@@ -9,18 +9,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pipeline.errors import Rejected
+from pipeline.settings import NO_PROOF
 
 #: The field of an encoded job that contains its proof.
 PROOF: Final = "proof"
-
-#: Stands for the absence of a proof in a list of keys, while the first key is introduced.
-NONE: Final = "none"
 
 
 def signed(encoded: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """Return an encoded job with the proof by the first of `keys`, or without a proof if there are none."""
     plain = {name: value for name, value in encoded.items() if name != PROOF}
-    if not keys or keys[0] == NONE:
+    if not keys or keys[0] == NO_PROOF:
         return plain
     return plain | {PROOF: _mac(plain, keys[0])}
 
@@ -34,11 +32,13 @@ def check_proof(encoded: object, keys: Sequence[str]) -> None:
     if not keys or not isinstance(encoded, Mapping):  # other values are no jobs, which decoding reports
         return
     given = encoded.get(PROOF)
-    if given is None and NONE in keys:
+    if given is None and NO_PROOF in keys:
         return
     plain = {name: value for name, value in encoded.items() if name != PROOF}
     if not isinstance(given, str) or not any(
-        hmac.compare_digest(given.encode(errors="replace"), _mac(plain, key).encode()) for key in keys if key != NONE
+        hmac.compare_digest(given.encode(errors="replace"), _mac(plain, key).encode())
+        for key in keys
+        if key != NO_PROOF
     ):
         raise Rejected("bad_proof", "The job does not prove that this service made it: see JOB_KEY.")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import Rejected
 from pipeline.payload import parse_json, to_json
-from pipeline.proof import check_proof, signed
+from pipeline.worker.proof import check_proof, signed
 
 OLD, NEW = "old-key-" * 4, "new-key-" * 4
 JOB = {"v": 1, "id": "job-1", "folder": "SHOW", "payload": {"n": [1, 2.5, None, "ü\ud800"]}}
