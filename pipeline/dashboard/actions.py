@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from pipeline.dashboard import causes
 from pipeline.dashboard.auth import Access, checked_form
 from pipeline.dashboard.redrives import Redrives
 from pipeline.dashboard.sources import Sources
 from pipeline.dashboard.submissions import Submissions
+from pipeline.dashboard.views import causes
 from pipeline.errors import PipelineError, SettingsError
 from pipeline.monitoring import pauses
 from pipeline.ops import results

@@ -20,16 +20,17 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from pipeline.clients.mongo import within
-from pipeline.dashboard import auth, causes, filters, flow, jobs, thumbnails
+from pipeline.dashboard import auth, thumbnails
 from pipeline.dashboard.actions import Actions
 from pipeline.dashboard.auth import Access, checked_form
-from pipeline.dashboard.finding import LANES, OUTCOMES, STAGE_NAMES, Search
-from pipeline.dashboard.jobs import JobView
 from pipeline.dashboard.redrives import Redrives
 from pipeline.dashboard.rendering import Renderer
 from pipeline.dashboard.sources import FEW, LETTERS, Sources
 from pipeline.dashboard.submissions import Submissions
 from pipeline.dashboard.sweep_pages import SweepPages
+from pipeline.dashboard.views import causes, filters, flow, jobs
+from pipeline.dashboard.views.finding import LANES, OUTCOMES, STAGE_NAMES, Search
+from pipeline.dashboard.views.jobs import JobView
 from pipeline.errors import PipelineError
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log import search as job_log_search

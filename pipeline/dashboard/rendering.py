@@ -19,8 +19,8 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from pipeline.dashboard import filters
 from pipeline.dashboard.auth import Access
+from pipeline.dashboard.views import filters
 from pipeline.text import format_duration, plural
 
 HERE = Path(__file__).parent

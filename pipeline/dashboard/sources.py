@@ -12,9 +12,9 @@ from typing import Any
 
 import pymongo
 
-from pipeline.dashboard import flow, sweeps
 from pipeline.dashboard.polling import DepthHistory, PolledValue, Poller, Unchanged
-from pipeline.dashboard.sweeps import RunView
+from pipeline.dashboard.views import flow, sweeps
+from pipeline.dashboard.views.sweeps import RunView
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log import search as job_log_search
 from pipeline.monitoring.job_log.reader import FailureGroup, JobHistory, Minute

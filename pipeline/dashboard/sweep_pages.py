@@ -11,8 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pipeline.clients.mongo import within
-from pipeline.dashboard import sweeps
 from pipeline.dashboard.sources import Sources
+from pipeline.dashboard.views import sweeps
 from pipeline.errors import PipelineError
 from pipeline.settings import Settings
 from pipeline.sweeps.documents import SWEPT, Swept

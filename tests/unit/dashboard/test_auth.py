@@ -290,7 +290,7 @@ def test_an_error_of_ours_is_answered_with_the_same_protection(site: Site, monke
     def broken(*_: Any) -> None:
         raise RuntimeError(HUSH)
 
-    monkeypatch.setattr("pipeline.dashboard.flow.cards", broken)
+    monkeypatch.setattr("pipeline.dashboard.views.flow.cards", broken)
     answer = site.get("/")
     assert answer.status_code == 500
     assert "The dashboard failed with RuntimeError" in Page(answer.text).text

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.dashboard import causes, filters, flow, jobs, thumbnails
-from pipeline.dashboard.charts import HEIGHT, WIDTH, bars, sparkline
+from pipeline.dashboard import thumbnails
 from pipeline.dashboard.polling import DepthHistory, PolledValue, Poller, Unchanged
 from pipeline.dashboard.redrives import Redrives
+from pipeline.dashboard.views import causes, filters, flow, jobs
+from pipeline.dashboard.views.charts import HEIGHT, WIDTH, bars, sparkline
 from pipeline.errors import RetryableError, SettingsError
 from pipeline.events import Outcome
 from pipeline.monitoring.job_log.reader import Attempt, FailureGroup, HistorySource, JobHistory, JobStatus, Minute

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from pipeline.dashboard.charts import Sparkline, bars, sparkline
 from pipeline.dashboard.polling import DepthHistory
+from pipeline.dashboard.views.charts import Sparkline, bars, sparkline
 from pipeline.events import Outcome
 from pipeline.monitoring.job_log.reader import Minute, per_minute
 from pipeline.monitoring.queue_depths import DEAD, INGEST, Depth

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from urllib.parse import quote, urlsplit
 
-from pipeline.dashboard.causes import key_of
+from pipeline.dashboard.views.causes import key_of
 from pipeline.events import Outcome
 from pipeline.monitoring.job_log.reader import FAILED, Attempt, HistorySource, JobHistory, JobStatus
 from pipeline.monitoring.next_attempt import NextAttempt, next_attempt
