@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
-from pipeline.cli.terminal import error_console, new_app, print_error
+from pipeline.cli.output.terminal import error_console, new_app, print_error
 from pipeline.errors import PipelineError, SettingsError
 from pipeline.version import version
 

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.terminal import console, error_console, new_app
+from pipeline.cli.output.terminal import console, error_console, new_app
 from pipeline.ops.checks.model import Row
 from pipeline.ops.checks.run import Finding, findings
 from pipeline.ops.iam import ANY_ACCOUNT, GRANTS, input_queue, policy

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, SecretStr
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.terminal import console, new_app
+from pipeline.cli.output.terminal import console, new_app
 from pipeline.recipe import RenditionSize
 from pipeline.settings import Settings, environment, get_settings
 from pipeline.text import printable

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from pipeline.cli.terminal import new_app
+from pipeline.cli.output.terminal import new_app
 from pipeline.dashboard.app import make_app, server_config
 from pipeline.dashboard.auth import Access, is_loopback
 from pipeline.errors import SettingsError

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pipeline.cli.terminal import console, interruptible, new_app
+from pipeline.cli.output.terminal import console, interruptible, new_app
 from pipeline.clients import mongo
 from pipeline.errors import PipelineError
 from pipeline.monitoring.job_log.reader import history, matching

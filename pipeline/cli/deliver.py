@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from pipeline.cli.terminal import console, fail, new_app
+from pipeline.cli.output.terminal import console, fail, new_app
 from pipeline.clients import mongo
 from pipeline.ops import results
 from pipeline.ops.results import NoResult

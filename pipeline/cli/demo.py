@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli.terminal import console, fail, interruptible, new_app
+from pipeline.cli.output.terminal import console, fail, interruptible, new_app
 from pipeline.local.demo.run import run
 from pipeline.local.embedded import DATA_DIR, EmbeddedStackError
 

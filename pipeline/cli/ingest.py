@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 
-from pipeline.cli.terminal import new_app
+from pipeline.cli.output.terminal import new_app
 from pipeline.monitoring.health import IngestHealth
 from pipeline.monitoring.logs import TEXT_FORMAT, set_up
 from pipeline.monitoring.queue_depths import INGEST

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import console, fail, interruptible, new_app
+from pipeline.cli.output.terminal import console, fail, interruptible, new_app
 from pipeline.local.embedded import DATA_DIR, EmbeddedStackError
 from pipeline.local.run import parse_concurrency, run
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import console, new_app
+from pipeline.cli.output.terminal import console, new_app
 from pipeline.clients import aws
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings

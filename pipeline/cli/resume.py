@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pipeline.cli.output.terminal import console, new_app
 from pipeline.cli.pause import Stage, check_stage
-from pipeline.cli.terminal import console, new_app
 from pipeline.clients import mongo
 from pipeline.monitoring import pauses
 

@@ -15,8 +15,8 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from pipeline.cli import status_view
-from pipeline.cli.terminal import console, fail, new_app
+from pipeline.cli.output import status_view
+from pipeline.cli.output.terminal import console, fail, new_app
 from pipeline.clients import mongo
 from pipeline.errors import PipelineError
 from pipeline.monitoring.job_log.reader import JobHistory, history, matching

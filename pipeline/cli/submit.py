@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.submit_report import Report
-from pipeline.cli.terminal import console, fail, interruptible, new_app
+from pipeline.cli.output.submit_report import Report
+from pipeline.cli.output.terminal import console, fail, interruptible, new_app
 from pipeline.ops.submit import (
     SubmitError,
     numbered_lines,

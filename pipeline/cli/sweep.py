@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColu
 from rich.progress import Progress as ProgressBar
 from rich.table import Column, Table
 
-from pipeline.cli.terminal import console, new_app
+from pipeline.cli.output.terminal import console, new_app
 from pipeline.clients import mongo
 from pipeline.net.http_errors import shown
 from pipeline.ops.sweeps import Progress, follow, sample, start, stop

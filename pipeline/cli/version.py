@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli.terminal import new_app
+from pipeline.cli.output.terminal import new_app
 from pipeline.version import version as installed
 
 app = new_app()

@@ -11,8 +11,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import terminal
 from pipeline.cli.app import app
+from pipeline.cli.output import terminal
 from pipeline.clients import aws, lazy
 from pipeline.ops.dead_letters import reader
 from pipeline.ops.provision import plan

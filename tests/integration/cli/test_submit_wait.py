@@ -9,7 +9,7 @@ import time
 import pytest
 from rich.console import Console
 
-from pipeline.cli.submit_report import Report
+from pipeline.cli.output.submit_report import Report
 from pipeline.clients import aws, lazy
 from pipeline.events import Outcome
 from pipeline.monitoring.job_log.schema import entry_of

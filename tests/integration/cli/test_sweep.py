@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app as cli
-from pipeline.cli import terminal
 from pipeline.cli.app import app
+from pipeline.cli.output import terminal
 from pipeline.clients import lazy, mongo
 from pipeline.ops.provision import plan
 from pipeline.ops.sweeps import Progress, follow, start

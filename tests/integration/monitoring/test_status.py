@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import terminal
 from pipeline.cli.app import app
+from pipeline.cli.output import terminal
 from pipeline.clients import aws, lazy, mongo
 from pipeline.events import Outcome
 from pipeline.ops.provision import plan

@@ -1,0 +1,1 @@
+"""The output of the commands: consoles, errors, tables and reports."""
