@@ -16,7 +16,7 @@ from pipeline.cli.output.terminal import error_console, new_app, print_error
 from pipeline.errors import PipelineError, SettingsError
 from pipeline.version import version
 
-#: The commands with their help. Each is the `app` of the module `pipeline.cli.<name>`.
+#: The commands with their help. Each is the `app` of the module `pipeline.cli.<name>`. Only `version` is defined here.
 COMMANDS = {
     "ingest": "Receive raw JSON messages from QUEUE_URL and pass them to the fetch stage, until stopped.",
     "provision": "Create the queues with their dead-letter queues, and the lifecycle rule that empties staging.",
@@ -31,7 +31,6 @@ COMMANDS = {
     "deliver": "Deliver the result of an ended job again, to the same receivers and under a new id.",
     "pause": "Let no process take more messages of a stage, until it is resumed. Needs the job log.",
     "resume": "Let processes take messages of a paused stage again.",
-    "version": "Show the version.",
     "sweep": "Find documents in MongoDB whose covers changed, and send them through the pipeline.",
 }
 
@@ -60,7 +59,7 @@ app = new_app(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"image-pipeline {version()}")
+        show_version()
         raise typer.Exit
 
 
@@ -76,6 +75,12 @@ def image_pipeline(
 
 for name, summary in COMMANDS.items():
     app.command(name, cls=LazyCommand, help=summary)(lambda: None)
+
+
+@app.command("version")
+def show_version() -> None:
+    """Show the version."""
+    typer.echo(f"image-pipeline {version()}")
 
 
 def main() -> None:
