@@ -159,6 +159,7 @@ def test_an_error_of_a_service_points_to_the_check_command(monkeypatch, capsys):
     for name in ("MONGO_URL", "MONGO_URL_DEVELOP", "MONGO_URL_PRODUCTION"):
         monkeypatch.delenv(name, raising=False)
     lazy.forget()
+    monkeypatch.setattr(mongo, "has_failed", False)  # after a failure, `main` ends the whole process
     monkeypatch.setattr("sys.argv", ["image-pipeline", "sweep", "channels", "--dry-run"])
 
     with pytest.raises(SystemExit) as ended:
