@@ -21,7 +21,7 @@ MIN_ID = 4
 
 
 class NoResult(LookupError):
-    """There is no kept result with this id."""
+    """No result with this id is kept."""
 
     def __init__(self, job_id: str) -> None:
         days = get_settings().keep_results_days

@@ -216,7 +216,7 @@ BROKEN = [
         "a missing input queue",
         process="ingest",
         variables={"QUEUE_URL": "http://127.0.0.1/000000000000/nowhere"},
-        expected=(("fail", "QUEUE_URL", "There is no such queue."),),
+        expected=(("fail", "QUEUE_URL", "The queue does not exist."),),
     ),
     Broken(
         "a stage's queue as input queue",
@@ -228,7 +228,7 @@ BROKEN = [
         "a missing bucket",
         process="upload",
         variables={"S3_BUCKET": "no-such-bucket-here"},
-        expected=(("fail", "bucket no-such-bucket-here", "There is no such bucket. Check S3_BUCKET"),),
+        expected=(("fail", "bucket no-such-bucket-here", "The bucket does not exist. Check S3_BUCKET"),),
     ),
     Broken(
         "a bucket in another region",

@@ -172,7 +172,7 @@ def _allowed(context: Context, queue: _Queue, actions: Iterable[str]) -> Row:
         )
     for action, answer in failed.items():
         if answer.code in MISSING_QUEUE:
-            return fail(queue.name, "There is no such queue.", "Check its name, region and account.")
+            return fail(queue.name, "The queue does not exist.", "Check its name, region and account.")
         return fail(queue.name, *(meaning(answer, "SQS", context.settings) or unexpected(answer, "SQS", action)))
     if _SEND in answers and (answers[_SEND].value or {}).get("Successful"):
         return warn(

@@ -65,7 +65,7 @@ def _bucket(context: Context, bucket: str, absent: str) -> Row:
         variable = "S3_BUCKET" if bucket == settings.s3_bucket else "STAGING_URL"
         return fail(
             name,
-            "There is no such bucket.",
+            "The bucket does not exist.",
             f"Check {variable}; `image-pipeline provision --create-bucket` creates S3_BUCKET.",
         )
     head = ask(lambda: aws.s3().head_bucket(Bucket=bucket))  # returns the region even with an error

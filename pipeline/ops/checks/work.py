@@ -24,7 +24,7 @@ def _work(context: Context) -> Iterator[Row]:
         return
     seen, pauses = _seen(context, now)
     if not found:
-        yield skip("messages", "There are no queues.")
+        yield skip("messages", "No queue exists.")
         return
     stalled = stalls(found, seen, now, paused=pauses)
     for stage, sentence in stalled.items():

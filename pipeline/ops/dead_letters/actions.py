@@ -1,4 +1,4 @@
-"""What an operator does with dead letters: list them, redrive them, purge them.
+"""Lists, redrives and purges dead letters.
 
 A redrive sends the message of a letter to its target queue, with the bytes that wait in staging, and deletes the letter
 once SQS has confirmed the message. If the redrive stops between the two steps, the letter remains, and sending it again
@@ -306,8 +306,8 @@ def _read(
     readers = open_readers(names, stopped=stopped, until=until, rate=rate)
     if not readers:
         raise SettingsError(
-            f"QUEUE_NAMESPACE={get_settings().queue_namespace!r}: there is no queue {names[0]}. Check the namespace "
-            "and the region. `image-pipeline provision` creates the queues."
+            f"QUEUE_NAMESPACE={get_settings().queue_namespace!r}: the queue {names[0]} does not exist. Check the "
+            "namespace and the region. `image-pipeline provision` creates the queues."
         )
 
     def handle_matching(reader: QueueReader, messages: list[MessageTypeDef]) -> None:

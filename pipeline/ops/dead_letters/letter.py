@@ -97,7 +97,7 @@ class Filter:
     """A filter for letters; a letter matches if it fits every field that is set.
 
     Raises:
-        ValueError: There is no such stage, or an id is too short.
+        ValueError: The stage does not exist, or an id is too short.
     """
 
     stage: str | None = None  #: a key of `DEAD_LETTER_QUEUES`

@@ -225,7 +225,7 @@ def test_letters_that_cannot_be_released_are_logged_and_reappear_later(dead, spo
 def test_a_namespace_without_queues_is_named(dead, monkeypatch):
     monkeypatch.setenv("QUEUE_NAMESPACE", "nobody")
     lazy.forget()
-    with pytest.raises(SettingsError, match=r"QUEUE_NAMESPACE='nobody': there is no queue nobody_ingest_dlq"):
+    with pytest.raises(SettingsError, match=r"QUEUE_NAMESPACE='nobody': the queue nobody_ingest_dlq does not exist"):
         dead.browse()
 
 
