@@ -357,7 +357,7 @@ def test_bombs_end_with_a_result_and_restart_no_worker(service: Service, world: 
     for name, url in [*(each for each in bombs.items() for _ in range(4)), ("cover", cover)]:
         send_message({"image_url": url, "name": name, "postback_url": world.url(hook)})
     wait_for_post(world, hook, count=21)
-    # Then those that can be reduced to a picture are rendered, the others have a code and a dead letter,
+    # Then the bombs that can be reduced to a picture are rendered, the others have a code and a dead letter,
     for result in (post.body for post in world.posted(hook)):
         answer[result["name"]] = (result["image_url_info"] and "rendered") or result["image_url_error"]["code"]
     refused, rendered = {names[0], names[1], names[4]}, {names[2], names[3], "cover"}

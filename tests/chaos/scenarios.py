@@ -38,7 +38,7 @@ RECOVERY = 240.0
 
 @dataclass
 class Figures:
-    """What a scenario measured. Times are in seconds."""
+    """The measurements of a scenario. Times are in seconds."""
 
     rows: dict[str, object] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -223,7 +223,7 @@ def crash_loop(hit: int = 50, arriving: int = 300, pace: float = 0.1) -> Figures
 
 
 def _moved(stage: Stage, url: str) -> int:
-    """Count the messages that were moved to quarantine: those there, and those that left it with a result."""
+    """Count the messages that were moved to quarantine: still there, or finished with a result."""
     return sum(stage.service.counts(url)) + len(stage.posted())
 
 

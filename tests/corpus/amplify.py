@@ -29,7 +29,7 @@ _RECIPE: Final = Recipe.decode({"renditions": ["50x50"], "fit": "cover"})
 
 
 class Cost(NamedTuple):
-    """What a stage took for a bomb."""
+    """Time and memory that a stage took for a bomb."""
 
     bomb: str
     stage: str

@@ -59,7 +59,7 @@ class Killed(BaseException):
 
 @dataclass
 class Faults:
-    """What goes wrong, and how often, until `heal`.
+    """The faults that requests meet, and their probabilities, until `heal`.
 
     Attributes:
         outages: The operations that SQS refuses altogether.
@@ -100,7 +100,7 @@ class SimulatedClient:
 
     Attributes:
         alive: Whether the process is alive. Requests of a dead one raise Killed.
-        stopping: Whether the process was told to stop.
+        stopping: Whether the process has to stop.
         was_refused: Whether a request has failed since.
         poll: The poll that the latest receive made, if it found nothing.
         settled: The id of the message that a worker thread is settling in this step, if it is.

@@ -1,4 +1,4 @@
-"""The invariants that hold at the end of every history. `ledger.py` checks those that can be checked at once.
+"""The invariants that hold at the end of every history. `ledger.py` checks the others as events happen.
 
 A *cause* permits one repetition (see `ledger.py`). A job without causes has exactly the results and dead letters of its
 kind, and exactly the messages that these need.
@@ -67,7 +67,7 @@ def _buried_by_sqs(ledger: Ledger, sqs: MemorySQS) -> set[int]:
 
 
 def _none_is_given_up_early(job: JobRecord, ledger: Ledger) -> None:
-    """A job may be given up only if workers died during enough of its trials. Stops are no excuse."""
+    """A job may be given up only if workers died during enough of its trials. Stops do not count."""
     trials = [message for message in ledger.messages.values() if message.job == job.number and message.in_quarantine]
     if job.is_given_up and all(message.causes.total() - message.causes["stop"] < TRIALS for message in trials):
         ledger.fail("Job {} ({}) was given up too early.", job.number, job.kind.name)

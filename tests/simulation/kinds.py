@@ -1,4 +1,4 @@
-"""The kinds of jobs: what each stage does with them, and what must come of them."""
+"""The kinds of jobs: the work of each stage on them, and their expected outcomes."""
 
 from __future__ import annotations
 

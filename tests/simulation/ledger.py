@@ -1,7 +1,7 @@
-"""What really happened to each message and job, which no worker can know: the invariants are checked against it.
+"""Records the true history of each message and job, which no worker can know. The invariants are checked against it.
 
-At-least-once delivery means that a message may be received again, and work repeated, when something happened to it that
-permits this. The ledger counts these *causes*, and everything that has no cause is a violation:
+At-least-once delivery means that a message may be received again, and work repeated, after certain
+events. The ledger counts these *causes*. A repetition without a cause is a violation:
 
 - `crash`: a process died, or did not stop in time, while it had the message in hand.
 - `lost`: SQS applied a receive or a send, and the answer did not arrive.
@@ -9,9 +9,9 @@ permits this. The ledger counts these *causes*, and everything that has no cause
 - `expired`: its lease ran out, and since the last extension SQS had refused one.
 - `interrupt`: a time limit interrupted its settlement.
 - `kept`: a process stopped while SQS refused its requests about the message.
-- `stop`: a process that was told to stop released the message, because it had not begun, or could not be settled.
+- `stop`: a stopping process released the message, because it had not begun, or could not be settled.
 
-A refused request is not a cause: whoever asked has the answer, and has to keep the message until SQS accepts.
+A refused request is not a cause: the process has the answer, and has to keep the message until SQS accepts.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class MessageRecord:
         holder: The process that received it last and has not given it back; empty if there is none.
         receives: How often it was received.
         causes: How often it may be received after the first time, by cause.
-        refused: Whether an extension of its lease was refused since the last one that was accepted.
+        refused: Whether an extension of its lease was refused since the last accepted extension.
         extended_at: When its lease was last extended.
     """
 
@@ -78,7 +78,7 @@ class JobRecord:
     """One job.
 
     Attributes:
-        kind: What its stages do, and what must come of it.
+        kind: The work of its stages, and its expected outcome.
         arrived: When it was sent.
         runs: How often its first stage ran.
         results: How often its result was delivered.
@@ -113,9 +113,9 @@ class Ledger:
     Attributes:
         jobs: By number.
         messages: By the id that SQS gave them.
-        requests: How many requests were made, by operation; `refused` counts those that SQS did not apply.
+        requests: How many requests were made, by operation; `refused` counts requests that SQS did not apply.
         outages: How long SQS refused each operation altogether, in seconds.
-        violations: What has been found wrong.
+        violations: Sentences about broken invariants.
     """
 
     def __init__(self, sqs: MemorySQS) -> None:
@@ -148,7 +148,7 @@ class Ledger:
         if self.violations:
             raise Violation(self.violations[0])
 
-    # Truths about requests, told by the client.
+    # Truths about requests, reported by the client.
 
     def asked(self, process: str, operation: str, queue: str) -> None:
         """Note a request. All that one receive leads to at once has to share one request for each queue."""
@@ -211,7 +211,7 @@ class Ledger:
         self._note_repeats()
 
     def hidden(self, entries: Sequence[Mapping[str, Any]], answer: Mapping[str, Any], *, stopping: bool) -> None:
-        """Note what was extended, and what was released."""
+        """Note the extended and the released messages."""
         seconds = {entry["Id"]: entry["VisibilityTimeout"] for entry in entries}
         for place, message in self._by_entry(entries).items():
             if any(success["Id"] == place for success in answer.get("Successful", ())):

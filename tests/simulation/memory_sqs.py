@@ -5,7 +5,7 @@ clock. `tests/integration/sqs/test_memory_sqs.py` compares it with the embedded 
 does what SQS permits and no test server does: it returns messages in any order and fewer than asked for, delivers some
 twice, and delivers a few again after their delete.
 
-It never waits. A receive that finds nothing returns at once, so whoever drives it has to simulate the long poll.
+It never waits. A receive that finds nothing returns at once, so its caller has to simulate the long poll.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class Mischief:
-    """What a real SQS does now and then: the probability of each.
+    """The probabilities of the anomalies that a real SQS shows now and then.
 
     Attributes:
         few: A receive returns fewer messages than it could.
@@ -409,7 +409,7 @@ def _no_queue(operation: str) -> ClientError:
 
 def _check_batch(operation: str, entries: Sequence[Mapping[str, Any]]) -> None:
     if not entries:
-        raise error(operation, "AWS.SimpleQueueService.EmptyBatchRequest", "There is no entry in the request.")
+        raise error(operation, "AWS.SimpleQueueService.EmptyBatchRequest", "The request has no entries.")
     if len(entries) > MAX_BATCH:
         raise error(operation, "AWS.SimpleQueueService.TooManyEntriesInBatchRequest", "More than 10 entries.")
     if len({entry["Id"] for entry in entries}) < len(entries):

@@ -49,7 +49,7 @@ Thread = Generator[float | None, None, None]
 
 NAMESPACE = "sim"
 
-#: Short delays, and one that is long enough for a hop.
+#: Short delays, and one of 1000 s, which needs a hop.
 SETTINGS = Settings(fetch_retry_delays=(2, 10, 1000), retry_delays=(1, 5, 30), postback_retry_delays=(5, 30, 300))
 
 STAGES = (FETCH, NOTIFY)
@@ -82,7 +82,7 @@ class Process(ABC):
     @property
     @abstractmethod
     def is_over(self) -> bool:
-        """Whether a process that was told to stop has nothing left to do."""
+        """Whether a stopping process has nothing left to do."""
 
     @property
     def is_busy(self) -> bool:
@@ -247,7 +247,7 @@ class WorkerProcess(Process):
             self.client.settled = ""
 
     def _pause(self, seconds: float) -> Thread:
-        """Let time pass. Being told to stop does not shorten it."""
+        """Let time pass. A stop does not shorten it."""
         until = self.world.clock.now + seconds
         while (left := until - self.world.clock.now) > 0:
             yield left
@@ -335,7 +335,7 @@ def make_broker(process: Process) -> SQSBroker:
 
 
 def work(process: Process, stage: Stage, job: Job) -> Job | None:
-    """Do what the job's kind says in place of the work of a stage."""
+    """Simulate the work of a stage, as the kind of the job requires."""
     record = process.world.ledger.job_in(job.sources[0].url)
     words = record.kind.fetch if stage is FETCH else record.kind.notify
     word = words[min(attempt_of(current_message()), len(words)) - 1]

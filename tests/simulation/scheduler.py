@@ -48,7 +48,7 @@ class Task:
 
 
 class Scheduler:
-    """Steps tasks at random while any is due, and moves the clock to the next one that is due when none is.
+    """Steps due tasks in random order. When none is due, it moves the clock to the next task.
 
     Attributes:
         tasks: All tasks. Steps may add and remove some.

@@ -21,19 +21,19 @@ class InputQueue:
 
 @dataclass(frozen=True)
 class Theme:
-    """What may go wrong in a history.
+    """The faults that a history may have.
 
     Attributes:
-        name: Of the theme.
+        name: The name of the theme.
         refuse, lose, omit, crash, interrupt: The probabilities of `client.Faults`.
-        mischief: What SQS does of its own accord.
+        mischief: The anomalies of SQS itself.
         events: The largest number of events: a process crashes, stops or SQS stops accepting one operation.
-        arrivals: In how many seconds all jobs arrive. Events happen in twice that time.
-        chaos: After how many seconds all faults end.
-        outage: The length of an outage, in seconds at the most.
-        operations: What an outage takes away.
+        arrivals: Seconds within which all jobs arrive. Events happen within twice that time.
+        chaos: Seconds after which all faults end.
+        outage: The longest outage, in seconds.
+        operations: The operations that an outage may affect.
         kinds: The kinds of jobs; repeated ones are more frequent.
-        jobs: The number of jobs at the most.
+        jobs: The largest number of jobs.
         input_queue: The queue of `ingest` in which jobs arrive; None if they arrive in the first stage.
         processes: The processes.
         happenings: The kinds of events.

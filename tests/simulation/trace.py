@@ -8,7 +8,7 @@ from tests.simulation.clock import VirtualClock
 class Trace:
     """All that happened, in order: the virtual time, the process, and a sentence with its values.
 
-    Sentences are put together on reading, because nearly all histories are green and nobody reads them.
+    Sentences are put together on reading, because nearly all histories are green and are never read.
     """
 
     def __init__(self, clock: VirtualClock) -> None:

@@ -215,7 +215,7 @@ def histories(theme: str, seeds: Iterable[int]) -> list[str]:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Leave out the logs of the product: the history says more, in order."""
+    """Leave out the logs of the product: the history has more details, in order."""
     logging.disable(logging.CRITICAL)
     try:
         yield

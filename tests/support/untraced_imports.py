@@ -10,7 +10,7 @@ from importlib.machinery import SourceFileLoader
 from types import ModuleType
 from typing import Any
 
-#: The packages whose import is traced: those that are measured, and those that import them.
+#: The packages whose import is traced: the measured packages and their importers.
 TRACED = frozenset({"pipeline", "actors", "tests", "__main__"})
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def fuzz(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    pytest.importorskip("atheris", reason="there is no wheel for this Python")
+    pytest.importorskip("atheris", reason="it has no wheel for this Python")
     command = [sys.executable, "-W", "ignore", "-m", "tests.corpus.fuzz", str(folder), *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 

@@ -124,7 +124,7 @@ def test_without_mongodb_a_heartbeat_is_missed_and_logged_once(environment, monk
 
 
 def test_status_names_a_receiver_that_rests(job_log, monkeypatch):
-    # given a worker whose deliveries to one receiver failed ten times in a row, and one that waits
+    # given a worker whose deliveries to one receiver failed ten times in a row, and a waiting delivery
     limiter = HostLimiter(receivers(4))
     monkeypatch.setattr(workers, "receiver_limiter", lambda: limiter)
     for _ in range(11):

@@ -21,7 +21,7 @@ RECIPE = Recipe((parse_rendition("8x8"),))
 def test_the_key_of_renditions_follows_from_the_staged_bytes(
     no_variables: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    # Given a source whose staged bytes are others than those that fetch saw
+    # Given a source whose staged bytes differ from the bytes that fetch saw
     settings(monkeypatch, STAGING_URL=f"file://{tmp_path}/staging/")
     seen, staged = encoded(corners(9, 9), "JPEG"), encoded(corners(16, 16), "JPEG")
     told = Content(content_id(seen, RECIPE), ".jpeg", RECIPE)

@@ -1,4 +1,4 @@
-"""What is said of stages whose messages wait."""
+"""Reports about stages whose messages wait."""
 
 from __future__ import annotations
 

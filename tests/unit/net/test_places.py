@@ -212,7 +212,7 @@ def test_resting_hosts_are_listed_with_the_jobs_that_wait_for_them(clock: Clock)
         RestingHost("https://covers.example", "FIRST", 20, 5),
         RestingHost("https://covers.example", "SECOND", 0, 0),
     ]
-    # When the jobs have returned, then they are no longer counted.
+    # When the jobs have returned, then the limiter stops counting them.
     clock.now += max(waits)
     assert [host.waiting for host in host_limiter.resting()] == [0, 0]
     ask(host_limiter, folder="FIRST")

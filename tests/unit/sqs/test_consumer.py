@@ -419,7 +419,7 @@ def test_a_failed_receive_keeps_no_other_quarantine_queue_waiting(broker, sqs, c
 
 
 def test_a_stop_gives_back_what_was_not_started_without_waiting_for_sqs(broker, sqs, clock) -> None:
-    # Given messages that no thread has taken, and one that could not be sent
+    # Given messages that no thread has taken, and a message that could not be sent
     consumer = broker.consume("work", prefetch=8)
     arrive(sqs, "a")
     arrive(sqs, "bad", body="no json")
