@@ -1,4 +1,4 @@
-"""The broker: the public API of the queue layer. `README.md` beside it says what it guarantees."""
+"""The broker: the public API of the queue layer. `README.md` describes its guarantees."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ PARTIAL_BATCH_PAUSE = 0.1
 #: Seconds that `close` waits for pending deletes. Messages whose delete is not confirmed are redelivered.
 CLOSE_TIMEOUT = 2.0
 
-#: A received message that goes to a queue before it is deleted: its lease, the queue, and what returns the entry.
+#: A received message that goes to a queue before it is deleted: its lease, the queue, and the maker of the entry.
 Transfer = tuple[Lease, str, Callable[[], SendEntry]]
 
 #: Message attribute of a quarantined message: the SQS id that it had before.
@@ -92,7 +92,7 @@ class SQSConsumer(dramatiq.Consumer):
         return None
 
     def ack(self, message: SQSMessage) -> None:  # type: ignore[override]
-        """End a message: it is deleted only if a settlement was confirmed that says so, and otherwise released."""
+        """End a message: it is deleted only if its confirmed settlement is `Delete`, and otherwise released."""
         self._in_hand.working.discard(message.lease)
         if isinstance(message.ending, Delete):
             self.leases.complete(message.lease)
@@ -102,7 +102,7 @@ class SQSConsumer(dramatiq.Consumer):
     nack = ack  # type: ignore[assignment]
 
     def requeue(self, messages: Iterable[SQSMessage], after: int = 0) -> None:  # type: ignore[override]
-        """Make messages visible again. In quarantine a stop sends them again instead, so that it counts as no crash."""
+        """Make messages visible again. A stop resends quarantined messages instead, so it does not count as a crash."""
         if self.queue.is_quarantine and self._in_hand.stopping.is_set():
             for message in messages:
                 self._quarantine(message, self.queue.name)
@@ -129,7 +129,7 @@ class SQSConsumer(dramatiq.Consumer):
             self._in_hand.consumers.remove(self)
 
     def step(self) -> float | None:
-        """Send what is to be sent elsewhere, then receive once if there is room."""
+        """Send pending transfers, then receive once if there is room."""
         now = self._clock.monotonic()
         if self._is_stopping:
             self._send_transfers()
@@ -173,7 +173,7 @@ class SQSConsumer(dramatiq.Consumer):
         return seconds
 
     def _receive(self, room: int) -> float | None:
-        """Receive once, and send at once what goes elsewhere; returns the seconds until the next step."""
+        """Receive once, and send transfers at once; returns the seconds until the next step."""
         if not room or self.queue.name in self._in_hand.paused:
             return None
         asked = min(room, MAX_BATCH)
@@ -219,7 +219,7 @@ class SQSConsumer(dramatiq.Consumer):
         return len(leased)
 
     def _admit(self, received: MessageTypeDef, lease: Lease) -> None:
-        """Hand a message to the worker, or note what is to be sent instead."""
+        """Hand a message to the worker, or note a transfer of it."""
         body, name, now = received["Body"], self.queue.name, self._clock.time()
         try:
             message = self._decoded(received, lease, now)
@@ -275,10 +275,7 @@ class SQSConsumer(dramatiq.Consumer):
         self._transfer(message.lease, target, lambda: entry)
 
     def _send_transfers(self) -> bool:
-        """Send the transfers, those to the same queue together; returns whether none is left to be tried again.
-
-        While stopping, those that cannot be sent are released.
-        """
+        """Send the transfers, grouped by queue; returns whether none is left to retry, as always while stopping."""
         transfers = [self._transfers.popleft() for _ in range(len(self._transfers))]
         for target in dict.fromkeys(target for _, target, _ in transfers):
             here = [transfer for transfer in transfers if transfer[0] in self.leases and transfer[1] == target]
@@ -288,7 +285,7 @@ class SQSConsumer(dramatiq.Consumer):
                     # A crash before the delete would move it once more, and each copy would crash workers of its own.
                     self.leases.complete(transfer[0], at_once=target != self.queue.name)
                 elif can_retry and not self._is_stopping:
-                    logger.warning("%s: %s It is tried again soon.", self.queue.name, error)
+                    logger.warning("%s: %s It is retried soon.", self.queue.name, error)
                     self._transfers.append(transfer)
                 else:
                     logger.error("%s: a message cannot be sent (%s).", self.queue.name, describe(error))

@@ -1,4 +1,4 @@
-"""What a process has in hand: the state that its consumers, its worker threads and its health checks share."""
+"""The state of a process that its consumers, its worker threads and its health checks share."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class LaneQueue(PriorityQueue[Any]):
 
 
 class InHand:
-    """What this process has in hand."""
+    """The consumers of this process, and the messages that it has received."""
 
     def __init__(self, clock: Clock) -> None:
         self.consumers: list[Any] = []  #: each an `SQSConsumer`, in the order in which they were made
         self.work_queue: LaneQueue | None = None  #: the messages that wait for a thread, once the worker has booted
-        self.working: set[Lease] = set()  #: those that threads work on; each may soon lead to another send
-        self.stopping = threading.Event()  #: set once the process is told to stop
+        self.working: set[Lease] = set()  #: leases that threads work on; each may soon lead to another send
+        self.stopping = threading.Event()  #: set once the process has to stop
         self.paused: frozenset[str] = frozenset()  #: the queues from which this process receives nothing for now
         self.alone = threading.Lock()  #: held to receive a quarantined message, of which a process has only one
         self._clock = clock
@@ -84,7 +84,7 @@ class InHand:
         return len(self.working) if self.is_busy else 0
 
     def stop(self) -> None:
-        """Receive and start nothing more, and release at once what no thread has started."""
+        """Receive and start nothing more, and release at once the messages that no thread has started."""
         self.stopping.set()
         for consumer in list(self.consumers):
             consumer.give_back()

@@ -28,15 +28,14 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-#: Seconds that deletes wait for a full batch. That delays nobody. A crash in that time redelivers finished messages,
-#: which is harmless if actors are idempotent.
+#: Seconds that deletes wait for a full batch. No one waits for them. A crash in that time redelivers finished
+#: messages, which is harmless if actors are idempotent.
 DELETE_WAIT = 3.0
 
-#: A lease, and what a request about it contains besides its handle.
+#: A lease, and the fields of a request about it besides its handle.
 Change = tuple["Lease", dict[str, int]]
 
-#: Seconds after which the lease of a message in progress is no longer extended, so that another worker takes over if
-#: its actor hangs.
+#: The longest lease of a message in progress, in seconds. Then another worker takes over, because the actor hangs.
 MAX_LEASE = 15 * 60
 
 #: Finished messages whose delete SQS has not confirmed, at which a consumer stops receiving.
@@ -97,13 +96,13 @@ class Leases:
 
     @property
     def is_idle(self) -> bool:
-        """Whether a crash would bring back no message: none is held, and SQS has confirmed all that was asked of it."""
+        """Whether a crash would bring back no message: none is held, and SQS has confirmed every request."""
         with self._lock:
             return not (self._held or self._done or self._released)
 
     @property
     def blocks_receiving(self) -> bool:
-        """Whether to receive nothing more: SQS does not delete what is finished, or has not extended a lease in time.
+        """Whether to receive nothing more: SQS refuses deletes, or has not extended a lease in time.
 
         It would deliver the same messages again and again, and count each time as a receive.
         """
@@ -129,7 +128,7 @@ class Leases:
         return None if known else lease
 
     def complete(self, lease: Lease, *, at_once: bool = False) -> None:
-        """Delete a message with the next batch, or `at_once` with those that are due, unless its lease was lost."""
+        """Delete a message with the next batch, or `at_once` with all due deletes, unless its lease was lost."""
         with self._lock:
             if lease not in self:
                 return
@@ -152,13 +151,13 @@ class Leases:
             self.freed()
 
     def close(self) -> None:
-        """Let the next step delete what is finished without waiting for a full batch."""
+        """Let the next step delete finished messages without waiting for a full batch."""
         self._closing = True
         self._delete_at = 0.0
         self._due_at(0.0)
 
     def step(self) -> float | None:
-        """Extend what is due, then release and delete one batch each; returns the seconds until something is due again.
+        """Extend due leases, then release and delete one batch each; returns the seconds until something is due again.
 
         A request may take half a minute while SQS fails, and extensions must never wait for many of them.
         """

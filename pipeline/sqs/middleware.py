@@ -17,7 +17,7 @@ from pipeline.sqs.wire import Reason
 
 
 class QueueLayer(dramatiq.Middleware):
-    """Ties what a process has in hand to dramatiq's worker: it starts, skips, settles and gives back messages."""
+    """Starts, skips, settles and releases the messages of dramatiq's worker."""
 
     def before_worker_boot(self, broker: Any, worker: Worker) -> None:
         """Replace dramatiq's work queue, and ignore a second SIGTERM, which dramatiq would take as a request to exit.
@@ -37,7 +37,7 @@ class QueueLayer(dramatiq.Middleware):
             signal.signal(signal.SIGTERM, once)
 
     def before_process_message(self, broker: Any, message: Any) -> None:
-        """Skip a message that another worker has, or that was not started before the process was told to stop."""
+        """Skip a message that another worker has, or that was not started before the process had to stop."""
         if message.lease.is_lost or broker.in_hand.stopping.is_set():
             raise SkipMessage
         message.began = message.lease.began = broker.clock.monotonic()
@@ -46,7 +46,7 @@ class QueueLayer(dramatiq.Middleware):
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Settle the message as was decided. While SQS fails, it stays leased and settlement is retried."""
+        """Carry out the settlement. While SQS fails, it stays leased and settlement is retried."""
         settling = settling_of(broker, message, exception)
         while not message.lease.is_lost and (wait := settling.step()) is not None:
             if broker.in_hand.stopping.wait(wait):

@@ -61,12 +61,12 @@ class _Ticket:
 class GroupCommit:
     """Sends entries in batches, one batch at a time, from whichever calling thread finds no batch being sent.
 
-    Entries that arrive meanwhile share the next batch. There is no thread of its own, so there is nothing to stop, and
-    every entry has a caller that waits for its outcome.
+    Entries that arrive meanwhile share the next batch. It needs no thread, so nothing has to be stopped, and every
+    entry has a caller that waits for its outcome.
     """
 
     commit: Commit
-    expected: Callable[[], int] = lambda: 0  #: returns how many threads may soon submit, with those that wait here
+    expected: Callable[[], int] = lambda: 0  #: returns how many threads may soon submit or are waiting here
     window: float = BATCH_WINDOW  #: how long a batch waits for that many entries, in seconds
 
     def __post_init__(self) -> None:

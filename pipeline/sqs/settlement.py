@@ -1,6 +1,6 @@
-"""A received message, how it ends, as data, and the executor that carries that out.
+"""A received message, its settlement as data, and the executor of that.
 
-A message that nothing was decided about is released, so only a confirmed settlement can delete.
+A message without a decision is released, so only a confirmed settlement can delete it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Letter:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a message ends, and what is sent before that, in order."""
+    """The ending of a message, and the messages to send before it, in order."""
 
     ending: Delete | Release | Bury = Release()
     sends: tuple[Enqueue | Letter, ...] = ()
@@ -95,7 +95,7 @@ class SQSMessage(dramatiq.MessageProxy):
 
     @property
     def is_given_up(self) -> bool:
-        """Whether its workers died so often that it must not run."""
+        """Whether it must not run, because too many workers died while they had it."""
         return self.is_quarantined and self.receives >= GIVE_UP_AT
 
     def settle(self, plan: Plan | Callable[[], Plan]) -> None:
@@ -120,7 +120,7 @@ class Settling:
         self.ending: Delete | Release = Release()  #: how the message ends, once everything before that is confirmed
 
     def step(self) -> float | None:
-        """Carry out what is not confirmed yet, and never raise; returns the seconds until the next attempt or None."""
+        """Carry out the unconfirmed parts, and never raise; returns the seconds until the next attempt or None."""
         try:
             if not self._left:
                 plan = (self._message.decide or Plan)()

@@ -45,7 +45,7 @@ class Unsettled(MiddlewareError, DramatiqRetry):
 
 @dataclass(frozen=True)
 class Decision:
-    """How a failed message is settled, and what is reported about the attempt."""
+    """The settlement of a failed message, and the events that report its attempt."""
 
     plan: Plan
     events: Sequence[Event] = ()
