@@ -33,7 +33,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f]")
 #: Maximum nesting of a payload: well below the limit of any JSON library that handles it.
 MAX_DEPTH = 100
 
-#: Characters to escape: SQS refuses those that XML 1.0 does not allow, and UTF-8 cannot encode surrogates.
+#: Characters to escape: SQS refuses characters outside XML 1.0, and UTF-8 cannot encode surrogates.
 _ESCAPED = re.compile("[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -141,7 +141,7 @@ def check_destinations(payload: Payload, settings: Settings) -> None:
 
 
 def _permitted(settings: Settings) -> tuple[str, ...]:
-    """Return the patterns of redirect queues, including those that `submit --wait` and the dashboard create."""
+    """Return the patterns of redirect queues, including the queues of `submit --wait` and the dashboard."""
     return (*settings.redirect_queues, settings.full_queue_name("submit_*"))
 
 

@@ -43,7 +43,7 @@ class Recipe:
         fit: `cover` fills the rendition and crops around the centre, `contain` pads, `fill` stretches.
 
     Raises:
-        ValueError: there are no renditions, or the fit is unknown.
+        ValueError: `renditions` is empty, or the fit is unknown.
     """
 
     renditions: tuple[RenditionSize, ...]

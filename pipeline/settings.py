@@ -367,7 +367,7 @@ class Settings(BaseSettings):
 
     @property
     def traces_endpoint(self) -> str | None:
-        """The URL that traces are sent to, or None if there are no traces.
+        """The URL that traces are sent to, or None if tracing is off.
 
         https://opentelemetry.io/docs/specs/otel/protocol/exporter/
         """

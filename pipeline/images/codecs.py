@@ -113,7 +113,7 @@ def _found(name: str, load: Callable[[], Any]) -> Any:
 
 
 def _load_cykooz() -> Shrink:
-    import cykooz_resizer  # noqa: PLC0415 - there is no wheel for Linux on ARM
+    import cykooz_resizer  # noqa: PLC0415 - it has no wheel for Linux on ARM
 
     cykooz: Any = cykooz_resizer
     kernels = {kernel: getattr(cykooz.FilterType, name) for kernel, name in _KERNELS.items()}

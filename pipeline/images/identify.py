@@ -1,6 +1,6 @@
-"""Which format a source has, and which one its renditions will have. Nothing here decodes, and no library is used.
+"""Identifies the format of a source, and chooses the format of its renditions, without decoding and without libraries.
 
-The fetch stage does this beside all credentials, so it must not run native code on untrusted bytes.
+The fetch stage does this in a process with credentials, so no native code may run on untrusted bytes.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _BEGINNINGS: Final = {
     "ICO": rb"\0\0\x01\0",
 }
 
-#: Accepted formats, and what reads their structure.
+#: Accepted formats, and the readers of their structure.
 READERS: Final[Mapping[str, Callable[[bytes], Container]]] = {
     "JPEG": read_jpeg,
     "PNG": read_png,

@@ -32,7 +32,7 @@ KEPT: Final = 128 * 2**20
 #: half of this.
 LARGE_PROCESS: Final = 384 * 2**20
 
-#: Blocks of 16 MiB in Pillow's pool where there is no glibc. Without them, clearing pages took a fifth of the CPU.
+#: Blocks of 16 MiB in Pillow's pool on systems without glibc. Without them, clearing pages took a fifth of the CPU.
 #: https://pillow.readthedocs.io/en/stable/reference/block_allocator.html
 POOLED_BLOCKS: Final = 2
 

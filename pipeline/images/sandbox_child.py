@@ -25,7 +25,7 @@ from pipeline.images.child_process import FRAME
 from pipeline.images.malloc import address_space, keep_freed_blocks, trim
 from pipeline.recipe import Recipe
 
-#: What tiny images are rendered to before system calls are filtered, so that everything they need is imported.
+#: Renditions of tiny images, made before system calls are filtered, so that everything they need is imported.
 _WARM_UP: Final = Recipe.decode({"renditions": ["16x16", "4x4"], "fit": "contain"})
 
 

@@ -1,4 +1,4 @@
-"""What a process gives up before it decodes untrusted images.
+"""Restricts a process before it decodes untrusted images.
 
 `confine()` cannot be undone. Afterwards the process may use memory, the descriptors that are open, and the clock, and
 may end. Everything else is refused by the kernel: files, sockets, processes, threads, signals to other processes,
@@ -114,7 +114,7 @@ def confine() -> str:
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
     machine = _MACHINES.get(platform.machine())
     if machine is None:
-        return f"there is no filter for {platform.system()} on {platform.machine()}"
+        return f"no filter exists for {platform.system()} on {platform.machine()}"
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):

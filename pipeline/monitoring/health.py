@@ -113,7 +113,7 @@ class IngestHealth:
     """Health of `ingest`. Without an input queue it is healthy and idle.
 
     Args:
-        receiver: receives from the input queue; None if there is no input queue.
+        receiver: receives from the input queue; None without an input queue.
         runs: returns whether the threads of `receiver` are alive.
     """
 

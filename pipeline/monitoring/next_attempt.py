@@ -1,4 +1,4 @@
-"""What a job under way waits for: its last failed attempt, and the time of the next one."""
+"""The last failed attempt of a job under way, and the time of its next attempt."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def pause(stage: str) -> None:
     """Let no process take more messages of a stage.
 
     Raises:
-        ValueError: there is no such stage.
+        ValueError: the stage does not exist.
         SettingsError: JOBS_MONGO_URL is not set.
         RetryableError: MongoDB cannot be reached.
     """

@@ -1,4 +1,4 @@
-"""Heartbeats: each process writes to the job log's database every few seconds that it runs, and on what it works.
+"""Heartbeats: every few seconds, each process writes its state and its work to the job log's database.
 
 The collection `image_pipeline_processes` has one document per process: `type`, `host`, `pid`, `version`, `stages`,
 `threads`, `started`, `seen` (a TTL index deletes it a day later), `taken` (when it last began a message, by stage),
@@ -36,7 +36,7 @@ INTERVAL, GONE_AFTER = 5.0, 20.0
 #: Timeout of a heartbeat, in seconds.
 TIMEOUT = 3.0
 
-#: Maximum number of processes to read, and how long one that has ended is listed.
+#: Maximum number of processes to read, and how long a process stays listed after its end.
 MAX_READ, LISTED = 1000, timedelta(minutes=15)
 
 #: Retention of a process after its last heartbeat.
@@ -153,9 +153,9 @@ class Heartbeat:
 
 
 def processes(now: datetime | None = None) -> list[Process]:
-    """List the processes that run, and those that ended or disappeared recently, by type and host.
+    """List running and recently ended or lost processes, by type and host.
 
-    A stage whose last process is gone for longer keeps that one, so that it is known when its messages were last taken.
+    The last process of a stage stays listed, because it shows when the messages of that stage were last taken.
 
     Raises:
         SettingsError: JOBS_MONGO_URL is not set.

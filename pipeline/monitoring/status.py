@@ -61,7 +61,7 @@ class ServiceStatus:
 
 @dataclass
 class _Logged:
-    """What the job log knows. Parts that could not be read in time keep their defaults."""
+    """Figures from the job log. Parts that could not be read in time keep their defaults."""
 
     rates: dict[str, float] | None = None
     oldest: dict[str, datetime] = field(default_factory=dict)

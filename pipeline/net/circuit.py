@@ -1,4 +1,4 @@
-"""Circuit breakers: a server that only fails gets no requests for a while, then a single one that probes it."""
+"""Circuit breakers: a server that only fails gets no requests for a while, then a single probe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIRST_OPEN_TIME, LONGEST_OPEN_TIME = 30.0, 300.0
 #: Seconds after which a failing host costs each job an attempt instead of a snooze, so that every job ends.
 HOST_DOWN_AFTER = 3600.0
 
-#: Jobs above which the jobs that wait for a circuit are no longer counted.
+#: Maximum number of waiting jobs that a circuit counts.
 MAX_COUNTED = 100_000
 
 

@@ -47,7 +47,7 @@ RESTING_STEP = 0.1
 #: Errors that show nothing about the host, because no request was made.
 NEUTRAL_ERRORS = frozenset({"bad_url", "blocked_address", "blocked_port"})
 
-#: Errors that show a receiver to be in trouble, beside those of 5xx and failures to connect.
+#: Errors, besides 5xx and failures to connect, that show that a receiver is in trouble.
 RECEIVER_FAILURES = frozenset({"timeout", "incomplete", "unreachable", "http_429"})
 
 #: Errors that show a host to be slow.
@@ -180,7 +180,7 @@ class HostLimiter:
         Args:
             url: The URL to be requested.
             lane: The lane of the job.
-            folder: The folder of the job, to tell feeds apart.
+            folder: The folder of the job, which distinguishes feeds.
             patient: Whether the request may take long, because an earlier one did.
 
         Raises:

@@ -294,7 +294,7 @@ def _joining(group: DocumentGroup, expires: datetime) -> UpdateOne:
 
 
 def handed_over(groups: Sequence[DocumentGroup]) -> None:
-    """Record that the jobs of `groups` were sent by another attempt than recorded them, or by one that fails."""
+    """Record that the jobs of `groups` were sent by an attempt other than the recorded one, or one about to fail."""
     if groups:
         with mongo.mongo_errors("record the jobs handed over", timeout=BULK_TIMEOUT):
             marks = [UpdateOne({"_id": group.id}, {"$set": {"handed_over": True}}) for group in groups]

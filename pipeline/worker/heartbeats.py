@@ -97,7 +97,7 @@ def beating(
     """Write the heartbeats of a process with one thread inside the context.
 
     Args:
-        settings: the settings; without a job log there are no heartbeats.
+        settings: the settings; without a job log, nothing is written.
         type_: type of the process.
         stages: the stages whose messages it takes, at most one.
         health: the health of the process.

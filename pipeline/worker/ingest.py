@@ -85,7 +85,7 @@ class Ingest:
     Attributes:
         leases: The leases of the received messages.
         asking_since: When the attempt to receive or hand over that has not succeeded yet began, in monotonic seconds;
-            None if there is none. It is minus infinity until the first success.
+            None without such an attempt. It is minus infinity until the first success.
         taken_at: When it last received messages.
         is_paused: Whether it receives nothing for now. What it holds is still handed over.
     """

@@ -117,7 +117,7 @@ def serve_ingest(ingest: Ingest | None, is_running: Callable[[], bool]) -> None:
     The depths are served here because only one `ingest` runs.
 
     Args:
-        ingest: Moves the messages, or None if there is no input queue.
+        ingest: Moves the messages, or None without an input queue.
         is_running: Whether its thread is alive.
     """
     settings = get_settings()

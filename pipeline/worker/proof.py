@@ -29,7 +29,7 @@ def check_proof(encoded: object, keys: Sequence[str]) -> None:
     Raises:
         Rejected: `bad_proof`.
     """
-    if not keys or not isinstance(encoded, Mapping):  # other values are no jobs, which decoding reports
+    if not keys or not isinstance(encoded, Mapping):  # decoding refuses other values
         return
     given = encoded.get(PROOF)
     if given is None and NO_PROOF in keys:

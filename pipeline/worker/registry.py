@@ -8,7 +8,7 @@ _ours: list[SQSBroker] = []
 
 
 def set_our_broker(broker: SQSBroker) -> None:
-    """Make `broker` the one that all actors of this project share."""
+    """Set the broker that all actors of this project share."""
     _ours[:] = [broker]
 
 

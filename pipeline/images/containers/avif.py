@@ -102,7 +102,7 @@ def read_avif(source: bytes) -> Avif:
 
 
 def _top_level(source: bytes) -> Iterator[Box]:
-    """Yield the boxes of the file. Like libavif, end at one that does not fit: it may be other data."""
+    """Yield the boxes of the file. Like libavif, stop at a box that does not fit: it may be other data."""
     with suppress(ValueError):
         yield from _boxes(source, 0, len(source))
 

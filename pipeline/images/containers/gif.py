@@ -10,7 +10,7 @@ from pipeline.images.containers.model import Size, check_count
 
 _EXTENSION: Final = 0x21
 _GRAPHIC_CONTROL: Final = 0xF9
-#: What may follow the header: an extension, a picture, or the end. Pillow skips other bytes.
+#: Blocks that may follow the header: an extension, a picture, or the end. Pillow skips other bytes.
 _BLOCK: Final = re.compile(rb"[!,;]")
 #: Maximum parts before the picture. A comment of 50 MB has 200,000, of 255 bytes each.
 _MAX_PARTS: Final = 1_000_000

@@ -108,7 +108,7 @@ def _segments(source: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Yield the offset, marker and content of each segment.
 
     Raises:
-        ValueError: there is no next segment, or there are too many.
+        ValueError: the next segment is missing, or there are too many.
     """
     at = 2
     for _ in range(_MAX_SEGMENTS):

@@ -1,4 +1,4 @@
-"""What the readers of all formats have in common.
+"""Types and helpers that the readers of all formats share.
 
 The readers are Python, which cannot read or write outside of the file's bytes. Each looks at a bounded number of parts,
 so that no file costs more than its length. ValueError, IndexError and struct.error mean that the file has no picture.

@@ -223,7 +223,7 @@ def _cards(jobs: Sequence[DemoJob], stored: Mapping[str, Mapping[str, Sequence[S
         for name, outcome in job.expected.items():
             title = outcome.title if isinstance(outcome, Sample) else job.name
             renditions = [(each.name, each.image) for each in stored[job.name].get(name, [])]
-            error = result.get(f"{name}_error") or {"code": "nothing", "message": "There is no result for this cover."}
+            error = result.get(f"{name}_error") or {"code": "nothing", "message": "This cover has no result."}
             yield sheet.Card(
                 title,
                 f"{outcome.about}, by {job.way}",

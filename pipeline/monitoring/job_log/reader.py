@@ -228,7 +228,7 @@ def _deliveries(attempts: Sequence[Attempt]) -> dict[str, Outcome] | None:
     """Return the state of each delivery in the latest redrive, or None before the first attempt of notify.
 
     A successful attempt without delivery names completed all that were left. An attempt with names supersedes an
-    earlier one that failed as a whole. The clean-up after the deliveries is not a delivery.
+    earlier attempt that failed as a whole. The clean-up after the deliveries is not a delivery.
     """
     latest = max((attempt.redrive for attempt in attempts), default=0)
     ours = [attempt for attempt in attempts if attempt.stage == NOTIFY.name and attempt.redrive == latest]
