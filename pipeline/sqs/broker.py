@@ -39,7 +39,6 @@ class SQSBroker(dramatiq.Broker):
         middleware: dramatiq middleware, in order; the layer's own comes before it. `settle` of a received message
             decides how it ends; without a decision it is deleted if its actor returned, and released if it raised.
         visibility: How long a received message stays hidden unless its lease is extended, in seconds.
-        clock: The time.
         rng: Draws the jitter of waits.
         loop: Makes the threads of consumers.
         window: How long a send waits for those of other threads, in seconds.
@@ -76,7 +75,6 @@ class SQSBroker(dramatiq.Broker):
 
     @property
     def client(self) -> SQSClient:
-        """The SQS client that all threads share."""
         return self._client()
 
     def declare_queue(self, queue_name: str) -> None:
@@ -89,7 +87,6 @@ class SQSBroker(dramatiq.Broker):
                 self.declare_queue(quarantine)
 
     def queue_url(self, queue_name: str) -> str:
-        """Return the URL of a declared queue or of a dead-letter queue, and create the queue if it does not exist."""
         return self.queues.url(queue_name)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 0) -> SQSConsumer:
@@ -100,9 +97,8 @@ class SQSBroker(dramatiq.Broker):
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
         queue = self.queues[queue_name]
-        if queue.bulk:
-            prefetch = max(1, prefetch // BULK_PREFETCH_DIVISOR)
-        return SQSConsumer(queue, self.sender, self.actors, self.visibility, self.rng, self.loop, prefetch)
+        places = max(1, prefetch // BULK_PREFETCH_DIVISOR) if queue.bulk else prefetch
+        return SQSConsumer(queue, self.sender, self.actors, self.visibility, self.rng, self.loop, places)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Send one message, to be received after `delay` milliseconds.

@@ -73,9 +73,8 @@ class SQSConsumer(dramatiq.Consumer):
         self.leases = Leases(*leased, delete_wait=wait, wake=self.keeper.wake, freed=self._on_freed)
         self._ready: SimpleQueue[SQSMessage] = SimpleQueue()
         self._transfers: deque[Transfer] = deque()
-        self._closed = False
+        self._closed, self._rest_until = False, 0.0
         self._backoff = sqs_backoff(self.rng)
-        self._rest_until = 0.0
         #: When the request that SQS has not answered yet began, in monotonic seconds.
         self.asking_since: float | None = self._clock.monotonic()
         self._in_hand.consumers.append(self)
@@ -200,7 +199,7 @@ class SQSConsumer(dramatiq.Consumer):
                 MessageAttributeNames=[FIRST_ID],
             )
         except Exception as error:  # from boto3 or a parser below it; this thread must survive
-            logger.warning("%s: cannot receive (%s). It is tried again soon.", self.queue.name, describe(error))
+            logger.warning("%s: cannot receive (%s). It is retried soon.", self.queue.name, describe(error))
             return None
         self.asking_since = None
         return response.get("Messages", [])

@@ -58,7 +58,6 @@ class InHand:
 
     @property
     def has_live_waiting(self) -> bool:
-        """Whether a live message is waiting for a thread of this process."""
         return self.work_queue is not None and self.work_queue.live > 0
 
     @property
@@ -80,7 +79,6 @@ class InHand:
         return len(arrived) == BUSY_COUNT and arrived[0] > self._clock.monotonic() - BUSY_WINDOW
 
     def expected_sends(self) -> int:
-        """Return how many sends a batch should wait for."""
         return len(self.working) if self.is_busy else 0
 
     def stop(self) -> None:

@@ -41,13 +41,11 @@ MAX_LEASE = 15 * 60
 #: Finished messages whose delete SQS has not confirmed, at which a consumer stops receiving.
 MAX_UNDELETED = 200
 
-
 #: Seconds between attempts while SQS fails, doubled from the first to the last, and shortened by chance.
 FIRST_BACKOFF, LAST_BACKOFF = 0.5, 15.0
 
 
 def sqs_backoff(rng: random.Random) -> Backoff:
-    """Return the waits between attempts while SQS fails."""
     return Backoff(FIRST_BACKOFF, LAST_BACKOFF, rng)
 
 
@@ -237,8 +235,7 @@ class Leases:
         """Forget leases that are too old or stale, and leave their messages to other workers."""
         if not leases:
             return
-        lost = "%s: lost the leases of %d messages, which other workers may now receive."
-        logger.warning(lost, self.name, len(leases))
+        logger.warning("%s: lost %d leases. Other workers may now receive the messages.", self.name, len(leases))
         with self._lock:
             for lease in leases:
                 lease.is_lost = True
@@ -248,11 +245,9 @@ class Leases:
         self.freed()
 
     def _request(self, operation: str, batch: Sequence[Change]) -> tuple[list[Lease], list[Lease]]:
-        """Make one request for a batch of leases.
+        """Make one request; returns the confirmed leases, and the stale ones, for which SQS blames the sender.
 
-        Returns:
-            The leases that SQS confirms, and the leases whose handle it reports as stale, by blaming the sender. A
-            lease may be in neither list, for example if its message was received again meanwhile.
+        A lease may be in neither list, for example if its message was received again meanwhile.
         """
         handles = [lease.handle for lease, _ in batch]
         entries = [{"Id": str(place), "ReceiptHandle": handles[place], **more} for place, (_, more) in enumerate(batch)]

@@ -65,7 +65,6 @@ class Queues(dict[str, Queue]):
             self._known[quarantine] = Queue(quarantine, self[name].dead_letters, is_quarantine=True)
 
     def dead_letters(self, name: str) -> str:
-        """Return the queue for messages of `name` that were given up."""
         return self[name].dead_letters if name in self else f"{name}_dlq"
 
     def url(self, name: str) -> str:

@@ -20,18 +20,7 @@ from dramatiq.logging import get_logger
 from pipeline.sqs.in_hand import InHand
 from pipeline.sqs.loop import Clock
 from pipeline.sqs.queues import Queues
-from pipeline.sqs.wire import (
-    DUE,
-    GROUP,
-    MAX_BATCH,
-    MAX_DELAY,
-    Reason,
-    SendEntry,
-    SendFailed,
-    describe,
-    encode,
-    in_batches,
-)
+from pipeline.sqs.wire import DUE, GROUP, MAX_BATCH, MAX_DELAY, Reason, SendEntry, SendFailed, describe, encode
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -44,7 +33,6 @@ MAX_PARALLEL_BATCHES = 8
 #: The longest time that a batch waits for other threads that may soon send, in seconds. A thread that works alone never
 #: waits. Under load this halves the number of requests.
 BATCH_WINDOW = 0.1
-
 
 #: Sends a batch, and returns an error or None for each of its entries, in order.
 Commit = Callable[[list[SendEntry]], list[Exception | None]]
@@ -77,7 +65,7 @@ class GroupCommit:
         self._under_way = False
 
     def submit(self, entries: Sequence[SendEntry]) -> list[Exception | None]:
-        """Commit entries and wait for their outcomes: an error or None for each, in order."""
+        """Commit entries and wait for their outcomes, which are returned in order."""
         tickets = [_Ticket(entry) for entry in entries]
         with self._changed:
             self._waiting += tickets
@@ -95,7 +83,7 @@ class GroupCommit:
         errors: list[Exception | None] = []
         try:
             self._arrived.wait_for(lambda: len(self._waiting) >= min(self.expected(), MAX_BATCH), self.window)
-            entries = next(in_batches(ticket.entry for ticket in self._waiting))
+            entries = next(SendEntry.in_batches(ticket.entry for ticket in self._waiting))
             batch, self._waiting = self._waiting[: len(entries)], self._waiting[len(entries) :]
             errors = [SendFailed("the thread that sent the batch was interrupted")] * len(batch)
             self._changed.release()
@@ -148,22 +136,19 @@ class Sender:
         return entry
 
     def send(self, queue_name: str, entries: Sequence[SendEntry]) -> list[Exception | None]:
-        """Send entries, which share a batch with those of other threads if they fit into one.
-
-        Returns:
-            An error or None for each entry, in order.
-        """
+        """Send entries, with entries of other threads if all fit into a batch; returns errors as `Commit` does."""
         new = GroupCommit(partial(self._send_batch, queue_name), self.in_hand.expected_sends, self.window)
         group = self._groups.setdefault(queue_name, new)
         return self._send(queue_name, entries, group.submit)
 
     def send_at_once(self, queue_name: str, entries: Sequence[SendEntry]) -> list[Exception | None]:
-        """Send entries without waiting for those of other threads; returns an error or None for each, in order."""
+        """Send entries without waiting for other threads; returns errors as `Commit` does."""
         return self._send(queue_name, entries, partial(self._send_batch, queue_name))
 
     def _send(self, queue_name: str, entries: Sequence[SendEntry], send_one_batch: Commit) -> list[Exception | None]:
         errors = [entry.error() for entry in entries]
-        batches = list(in_batches(entry for entry, error in zip(entries, errors, strict=True) if error is None))
+        good = (entry for entry, error in zip(entries, errors, strict=True) if error is None)
+        batches = list(SendEntry.in_batches(good))
         outcomes: Iterable[list[Exception | None]]
         if len(batches) <= 1:
             outcomes = map(send_one_batch, batches)

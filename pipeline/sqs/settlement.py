@@ -6,7 +6,7 @@ A message without a decision is released, so only a confirmed settlement can del
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import dramatiq
@@ -67,31 +67,23 @@ class Plan:
     sends: tuple[Enqueue | Letter, ...] = ()
 
 
+@dataclass(eq=False, repr=False)
 class SQSMessage(dramatiq.MessageProxy):
     """A received message. Logs show only its actor and id, because its arguments may be confidential."""
 
-    def __init__(
-        self,
-        message: dramatiq.Message[Any],
-        lease: Lease,
-        *,
-        queue_name: str,
-        body: str = "",
-        receives: int = 1,
-        sqs_id: str = "",
-        is_quarantined: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.original = message  #: the dramatiq message; it names the queue to which a retry goes
-        self.lease = lease
-        self.queue_name = queue_name  #: the queue from which it was received, perhaps a quarantine queue
-        self.body = body
-        self.receives = receives  #: how often SQS has delivered it from this queue
-        self.sqs_id = sqs_id  #: its id in SQS, before quarantine; producers do not know it
-        self.is_quarantined = is_quarantined
-        self.began = lease.since  #: when a thread started it, or until then when it was received, in monotonic seconds
-        self.decide: Callable[[], Plan] | None = None  #: returns how it is to be settled, if that was decided
-        self.ending: Delete | Release = Release()
+    original: dramatiq.Message[Any]  #: the dramatiq message; it names the queue to which a retry goes
+    lease: Lease
+    queue_name: str  #: the queue from which it was received, perhaps a quarantine queue
+    body: str = ""
+    receives: int = 1  #: how often SQS has delivered it from this queue
+    sqs_id: str = ""  #: its id in SQS, before quarantine; producers do not know it
+    is_quarantined: bool = False
+    decide: Callable[[], Plan] | None = field(default=None, init=False)  #: returns its settlement, once it is decided
+    ending: Delete | Release = field(default=Release(), init=False)
+
+    def __post_init__(self) -> None:
+        super().__init__(self.original)
+        self.began = self.lease.since  #: when a thread started it, until then when it was received; monotonic seconds
 
     @property
     def is_given_up(self) -> bool:
@@ -113,8 +105,7 @@ class Settling:
     """The settlement of a received message, which may have to wait for SQS. The broker sends."""
 
     def __init__(self, message: SQSMessage, broker: Any) -> None:
-        self._message = message
-        self._broker = broker
+        self._message, self._broker = message, broker
         self._left: list[Enqueue | Letter | Delete | Release | Bury] = []
         self._backoff = sqs_backoff(broker.rng)
         self.ending: Delete | Release = Release()  #: how the message ends, once everything before that is confirmed

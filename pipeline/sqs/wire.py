@@ -89,8 +89,21 @@ class SendEntry:
 
     @classmethod
     def of_dead_letter(cls, body: str, reason: Reason) -> SendEntry:
-        """Return the entry of a dead letter, with its reason in the attributes."""
         return cls(body, attributes=tuple(reason.attributes().items()))
+
+    @staticmethod
+    def in_batches(entries: Iterable[SendEntry]) -> Iterator[list[SendEntry]]:
+        """Yield entries in order, in lists that each fit into one request."""
+        batch: list[SendEntry] = []
+        size = 0
+        for entry in entries:
+            if len(batch) == MAX_BATCH or (batch and size + entry.size > MAX_MESSAGE_BYTES):
+                yield batch
+                batch, size = [], 0
+            batch.append(entry)
+            size += entry.size
+        if batch:
+            yield batch
 
     @cached_property
     def size(self) -> int:
@@ -128,20 +141,6 @@ class SendEntry:
         if good:
             request["MessageAttributes"] = {n: {"DataType": "String", "StringValue": value} for n, value in good}
         return request
-
-
-def in_batches(entries: Iterable[SendEntry]) -> Iterator[list[SendEntry]]:
-    """Yield entries in order, in lists that each fit into one request."""
-    batch: list[SendEntry] = []
-    size = 0
-    for entry in entries:
-        if len(batch) == MAX_BATCH or (batch and size + entry.size > MAX_MESSAGE_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(entry)
-        size += entry.size
-    if batch:
-        yield batch
 
 
 def is_group(value: object) -> bool:

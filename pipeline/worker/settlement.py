@@ -70,17 +70,15 @@ class Settlement(dramatiq.Middleware):
             Retry.SERVICE: settings.retry_delays,
             Retry.POSTBACK: settings.postback_retry_delays,
         }
-        self._job_of = job_of
-        self._message_of = message_of
+        self._job_of, self._message_of = job_of, message_of
         self._rng = rng or random.Random()  # noqa: S311 - no secret is drawn
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         """Refuse a message that has killed too many workers."""
         if message.is_given_up:
             # The sentence contains no count, because a repeated result must have the same body.
-            raise Unsettled from PermanentError(
-                "worker_crashed", "The job was received again and again, and no worker survived it."
-            )
+            sentence = "The job was received again and again, and no worker survived it."
+            raise Unsettled from PermanentError("worker_crashed", sentence)
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
@@ -216,7 +214,6 @@ class _Attempt:
         return Reason(errors[0].code, _sentences(errors), self.stage, attempts, first, last=self.now)
 
     def event(self, job_id: str, outcome: Outcome, *errors: PipelineError, **more: Any) -> Event:
-        """Return the event that reports it."""
         return Event(
             self.stage,
             job_id,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES
-from pipeline.sqs.wire import SendEntry, in_batches
+from pipeline.sqs.wire import SendEntry
 
 
 def sizes(entries: list[SendEntry]) -> list[list[int]]:
-    return [[entry.size for entry in batch] for batch in in_batches(entries)]
+    return [[entry.size for entry in batch] for batch in SendEntry.in_batches(entries)]
 
 
 def test_a_batch_has_at_most_ten_entries() -> None:
