@@ -47,11 +47,11 @@ FIRST_ID = "first_id"
 class SQSConsumer(dramatiq.Consumer):
     """Receives the messages of one queue for one dramatiq worker, and leases up to `prefetch` of them.
 
-    A consumer of a bulk queue does not receive while live messages are waiting in this process. Prefetched bulk
-    messages would time out before they start, and SQS would count those receives against them.
+    It receives no bulk messages while live messages are waiting in this process. Prefetched bulk messages would time
+    out before they start, and SQS would count those receives against them.
 
-    Consumers of quarantine queues receive one message at a time, and only while the process has none, so a crash counts
-    against exactly the message that ran. An empty poll ends at once there, and the next ones follow with growing waits.
+    From a quarantine queue it receives one message, and only while the process has none, so a crash counts against
+    exactly the message that ran. Polls of these queues return at once, and waits grow while they are empty.
     """
 
     queue: Queue
@@ -296,4 +296,4 @@ class SQSConsumer(dramatiq.Consumer):
             entries = [entry() for _, _, entry in transfers]
         except Exception as error:  # the store of long bodies failed
             return [error] * len(transfers)
-        return self.sender.send_at_once(target, entries)
+        return self.sender.send(target, entries, at_once=True)

@@ -135,26 +135,20 @@ class Sender:
             entry = SendEntry.of_dead_letter("{}", replace(reason, key=self.oversize(body.encode())))
         return entry
 
-    def send(self, queue_name: str, entries: Sequence[SendEntry]) -> list[Exception | None]:
-        """Send entries, with entries of other threads if all fit into a batch; returns errors as `Commit` does."""
-        new = GroupCommit(partial(self._send_batch, queue_name), self.in_hand.expected_sends, self.window)
+    def send(self, queue_name: str, entries: Sequence[SendEntry], *, at_once: bool = False) -> list[Exception | None]:
+        """Send entries; returns an error or None for each, in order. Unless `at_once`, threads may share a batch."""
+        commit = partial(self._send_batch, queue_name)
+        new = GroupCommit(commit, self.in_hand.expected_sends, self.window)
         group = self._groups.setdefault(queue_name, new)
-        return self._send(queue_name, entries, group.submit)
-
-    def send_at_once(self, queue_name: str, entries: Sequence[SendEntry]) -> list[Exception | None]:
-        """Send entries without waiting for other threads; returns errors as `Commit` does."""
-        return self._send(queue_name, entries, partial(self._send_batch, queue_name))
-
-    def _send(self, queue_name: str, entries: Sequence[SendEntry], send_one_batch: Commit) -> list[Exception | None]:
         errors = [entry.error() for entry in entries]
         good = (entry for entry, error in zip(entries, errors, strict=True) if error is None)
         batches = list(SendEntry.in_batches(good))
         outcomes: Iterable[list[Exception | None]]
         if len(batches) <= 1:
-            outcomes = map(send_one_batch, batches)
+            outcomes = map(commit if at_once else group.submit, batches)
         else:  # full batches gain nothing from waiting for other threads
             with ThreadPoolExecutor(min(len(batches), MAX_PARALLEL_BATCHES), thread_name_prefix="send") as pool:
-                outcomes = pool.map(partial(self._send_batch, queue_name), batches)
+                outcomes = pool.map(commit, batches)
         of_good = chain.from_iterable(outcomes)
         return [error or next(of_good) for error in errors]
 

@@ -199,7 +199,7 @@ class Ingest:
                 self._read(held)
         for queue in dict.fromkeys(held.queue for held in self._held if held.entry):
             ready = [(held, held.entry) for held in self._held if held.entry and held.queue == queue]
-            errors = self._sender.send_at_once(queue, [entry for _, entry in ready])
+            errors = self._sender.send(queue, [entry for _, entry in ready], at_once=True)
             for (held, _), error in zip(ready, errors, strict=True):
                 if error is None:
                     self._end(held)

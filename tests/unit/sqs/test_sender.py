@@ -29,13 +29,13 @@ def broker(sqs: ScriptedSQS) -> SQSBroker:
     return broker
 
 
-@pytest.mark.parametrize("send", ["send", "send_at_once"])
-def test_only_entries_that_the_answer_names_successful_are_confirmed(broker, sqs, send: str) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_only_entries_that_the_answer_names_successful_are_confirmed(broker, sqs, at_once: bool) -> None:
     # Given an answer that names one entry successful, one failed, and one not at all
     failed = {"Id": "1", "Code": "InternalError", "SenderFault": False}
     sqs.answers[SEND] = lambda entries: {"Successful": [{"Id": "0"}], "Failed": [failed]}
     # When three are sent
-    errors = getattr(broker.sender, send)("work", [SendEntry(body) for body in "abc"])
+    errors = broker.sender.send("work", [SendEntry(body) for body in "abc"], at_once=at_once)
     # Then two are not confirmed.
     assert [type(error) for error in errors] == [type(None), SendFailed, SendFailed]
 
@@ -109,8 +109,8 @@ def test_a_broker_uses_its_own_encoder(sqs) -> None:
     assert decode(sqs.of(SEND)[0][0]["MessageBody"]).args == ("X",)
 
 
-@pytest.mark.parametrize("send", ["send", "send_at_once"])
-def test_an_unexpected_error_of_a_request_confirms_nothing_and_raises_nothing(broker, sqs, send: str) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_an_unexpected_error_of_a_request_confirms_nothing_and_raises_nothing(broker, sqs, at_once: bool) -> None:
     sqs.answers[SEND] = fail
-    errors = getattr(broker.sender, send)("work", [SendEntry("a"), SendEntry("b")])
+    errors = broker.sender.send("work", [SendEntry("a"), SendEntry("b")], at_once=at_once)
     assert [str(error) for error in errors] == ["SQS did not confirm a message: ConnectionError"] * 2

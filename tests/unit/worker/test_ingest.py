@@ -41,7 +41,8 @@ class Sent:
             raise self.oversize
         return SendEntry.of_dead_letter(body, reason)
 
-    def send_at_once(self, queue: str, entries: Sequence[SendEntry]) -> list[Exception | None]:
+    def send(self, queue: str, entries: Sequence[SendEntry], *, at_once: bool) -> list[Exception | None]:
+        assert at_once
         self.attempts += 1
         errors = [self.refuse(entry.body) for entry in entries]
         for entry, error in zip(entries, errors, strict=True):
