@@ -87,7 +87,7 @@ class Ingest:
         asking_since: When the attempt to receive or hand over that has not succeeded yet began, in monotonic seconds;
             None without such an attempt. It is minus infinity until the first success.
         taken_at: When it last received messages.
-        is_paused: Whether it receives nothing for now. What it holds is still handed over.
+        is_paused: Whether it receives nothing for now. Received messages are still handed over.
     """
 
     def __init__(
