@@ -237,7 +237,7 @@ def _filter(
 
 
 def _nothing(filter_: Filter) -> str:
-    return "No dead letter matches." if any(vars(filter_).values()) else "There are no dead letters."
+    return "No dead letter matches." if any(vars(filter_).values()) else "No dead letters were found."
 
 
 def _confirmed(yes: bool, question: str, hint: str) -> bool:

@@ -105,7 +105,7 @@ class Actions:
         form = await checked_form(request, self._access)
         swept = SWEPT.get(str(form.get("collection") or ""))
         if swept is None:
-            raise HTTPException(404, "There is no such collection.")
+            raise HTTPException(404, "The collection is unknown.")
         await self._do(ops_sweeps.start, swept, None)
         return RedirectResponse("/sweeps", 303)
 
@@ -126,7 +126,7 @@ class Actions:
         self._sources.refresh()
 
     def letter_of(self, job_id: str) -> DeadLetter | None:
-        """Return the latest dead letter of a job, if it is among those that were read."""
+        """Return the latest dead letter of a job, if it has been read."""
         letters = self._sources.letters.snapshot.value
         return next((letter for letter in letters if job_id and letter.job_id == job_id), None)
 

@@ -180,7 +180,7 @@ class Guard:
         self.app = app
         self._limited = RequestBodyLimitMiddleware(
             app, MAX_FORM
-        )  # counts what comes, whatever a request says of itself
+        )  # counts received bytes, whatever length the request declares
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,7 +11,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 #: Maximum number of open connections. A browser opens up to six.
 MAX_CONNECTIONS = 100
 
-#: Seconds in which the headers of a request must arrive, on a new connection and on one that is kept open.
+#: Seconds in which the headers of a request must arrive, on new and on kept connections.
 HEADER_TIMEOUT = 10.0
 
 #: Seconds from the answer to a request whose body is not read until its connection is closed. A client that is still

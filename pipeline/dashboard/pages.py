@@ -132,7 +132,7 @@ class Pages:
         )
 
     def jobs(self, request: Request) -> Response:
-        """Show jobs: the latest, or those that a visitor looks for."""
+        """Show the latest jobs, or the results of a search."""
         began = time.monotonic()
         self._sources.activate()
         wanted = Search.of(request.query_params)
@@ -144,7 +144,7 @@ class Pages:
                     page = job_log_search.search(wanted.filter, MANY, wanted.after)
                 found, following = self._with_ours(page, wanted), page.following
             except ValueError:
-                raise HTTPException(404, "There is no such part of the list.") from None
+                raise HTTPException(404, "This part of the list does not exist.") from None
             except PipelineError as error:
                 text = f"{error.message} This page shows only the latest jobs that it has read."
                 banners.append(Banner("bad", "The job log does not answer", text))
@@ -241,7 +241,7 @@ class Pages:
             url = jobs.urls_of(job_id, history, self._submissions.get(job_id), number).get(name)
             key = thumbnails.key_of(url) if url else None
             if key is None:
-                return PlainTextResponse("There is no such rendition.", 404)
+                return PlainTextResponse("The rendition does not exist.", 404)
             data, content_type = thumbnails.read(key)
         except S3Error as error:
             return PlainTextResponse(error.message, 404 if error.is_absent else 502)
@@ -311,7 +311,7 @@ class Pages:
         return [*self._ours(job.id for job in logged), *logged]
 
     def _with_ours(self, page: JobPage, wanted: Search) -> list[JobView]:
-        """Return a page of jobs. The first page of the live jobs also has those that are not in the job log yet."""
+        """Return a page of jobs. The first page of live jobs adds jobs that are not in the job log yet."""
         logged = [jobs.of_history(history) for history in page.jobs]
         if wanted.is_narrow or wanted.after or wanted.lane == "sweep":
             return logged

@@ -24,7 +24,7 @@ T = TypeVar("T")
 #: Seconds after the last request for a page until polling slows down, and the interval of the slow polling.
 ACTIVE, IDLE_INTERVAL = 60.0, 30.0
 
-#: Seconds that a page waits for values that were not read while nobody looked.
+#: Seconds that a page waits for values that were not read while no page was open.
 PAGE_TIMEOUT = 1.0
 
 #: Seconds after which the pages show the age of a value.

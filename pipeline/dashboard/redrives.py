@@ -92,12 +92,12 @@ class Redrives:
         Args:
             stage: The stage of the letters.
             code: Their code.
-            total: Their number, for the progress.
+            total: The number of letters, from which the progress is computed.
             job: Only letters of the job with this id.
             purges: Delete the letters instead.
 
         Raises:
-            ValueError: There is no such stage.
+            ValueError: The stage does not exist.
         """
         filter_ = Filter(stage=stage, code=code or None, ids=(job,) if job else ())
         with self._lock:

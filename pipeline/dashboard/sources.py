@@ -131,7 +131,7 @@ class Sources:
             self.letters_lock.release()
 
     def activate(self) -> None:
-        """Note a request for a page, and wait briefly for values that were not read while nobody looked."""
+        """Note a request for a page, and wait briefly for values that were not read while no page was open."""
         self._poller.activate()
 
     def refresh(self) -> None:

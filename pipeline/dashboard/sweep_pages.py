@@ -75,5 +75,5 @@ class SweepPages:
     def _swept(self, request: Request) -> Swept:
         swept = SWEPT.get(request.path_params["collection"])
         if swept is None or self._settings.database_url is None:
-            raise HTTPException(404, "There is no such collection, or no MongoDB variable is set.")
+            raise HTTPException(404, "The collection is unknown, or no MongoDB variable is set.")
         return swept

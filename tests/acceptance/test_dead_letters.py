@@ -151,7 +151,7 @@ def test_each_letter_of_a_job_is_redriven_with_its_own_id_and_both_images(
     # The failed delivery can still be redriven; it sends the first result.
     dead("redrive", "--stage", "notify", "--yes")
     assert wait_for_post(world, hook, count=4).body["itunes_image_error"]["code"] == "s3_error"
-    assert "There are no dead letters." in dead("list")
+    assert "No dead letters were found." in dead("list")
     wait_for(lambda: without_retries.staged() == 0)
 
 

@@ -27,7 +27,7 @@ MAX_TEXT = 300
 
 @dataclass(frozen=True)
 class Search:
-    """What a visitor looks for, as in the address of the page."""
+    """The search of a visitor, as in the address of the page."""
 
     text: str = ""
     lane: str = "live"

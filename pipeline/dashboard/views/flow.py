@@ -53,7 +53,7 @@ class StageCard:
 
 
 def waiting_by_stage(depths: Sequence[Depth]) -> dict[str, int]:
-    """Count the waiting messages of each stage, and of quarantine, for the history."""
+    """Count the waiting messages of each stage and of quarantine, as entries of the history."""
     counted: dict[str, int] = {}
     for depth in depths:
         if depth.lane != DEAD:

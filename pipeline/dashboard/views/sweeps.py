@@ -101,7 +101,7 @@ def _view(run: Run) -> RunView:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a run over a collection would take now."""
+    """The documents that a run over a collection would take now."""
 
     collection: str
     total: int | None  #: number of documents; None if they could not be counted in time

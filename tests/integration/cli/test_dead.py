@@ -180,7 +180,7 @@ def test_a_purge_asks_and_deletes_only_matching_letters(dead):
     (line,) = dead("list", "--code", "http_404", "--json").splitlines()
     assert "Deleted 1 letter." in dead("purge", json.loads(line)["id"][:8], answer="y\n")
     assert "Deleted 41 letters." in dead("purge", "--yes")
-    assert "There are no dead letters." in dead("list")
+    assert "No dead letters were found." in dead("list")
 
 
 def test_letters_leased_by_another_reader_are_reported(dead):

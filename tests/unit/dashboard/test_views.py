@@ -429,7 +429,7 @@ def test_the_history_knows_since_when_messages_wait() -> None:
     assert history.waiting_since == {}
 
 
-# What a job waits for.
+# The next attempt of a job.
 
 
 @pytest.mark.parametrize(
