@@ -110,7 +110,7 @@ class SQSConsumer(dramatiq.Consumer):
             self.leases.release([message.lease for message in messages], after)
 
     def give_back(self) -> None:
-        """Make visible again all messages that dramatiq has not taken."""
+        """Make all messages visible again that dramatiq has not taken."""
         self.requeue(iter(self.take, None))
         self.receiver.wake()
 
@@ -274,7 +274,7 @@ class SQSConsumer(dramatiq.Consumer):
         self._transfer(message.lease, target, lambda: entry)
 
     def _send_transfers(self) -> bool:
-        """Send the transfers, grouped by queue; returns whether none is left to retry, as always while stopping."""
+        """Send the transfers, grouped by queue; returns whether none is left to retry. A stop releases them instead."""
         transfers = [self._transfers.popleft() for _ in range(len(self._transfers))]
         for target in dict.fromkeys(target for _, target, _ in transfers):
             here = [transfer for transfer in transfers if transfer[0] in self.leases and transfer[1] == target]

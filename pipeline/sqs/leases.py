@@ -164,8 +164,8 @@ class Leases:
         if self._delete_due <= self.clock.monotonic():
             self._delete_batch()
         with self._lock:
-            released = [0.0] * len(self._released)
-            self._due = min([self._delete_due, *released, *(lease.extend_at for lease in self._all)])
+            release_due = 0.0 if self._released else math.inf
+            self._due = min(self._delete_due, release_due, *(lease.extend_at for lease in self._all))
         return None if self._due == math.inf else max(0.0, self._due - self.clock.monotonic())
 
     @property

@@ -46,7 +46,7 @@ class QueueLayer(dramatiq.Middleware):
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Carry out the settlement. While SQS fails, it stays leased and settlement is retried."""
+        """Carry out the settlement, and retry it while SQS fails. The message stays leased meanwhile."""
         settling = settling_of(broker, message, exception)
         while not message.lease.is_lost and (wait := settling.step()) is not None:
             if broker.in_hand.stopping.wait(wait):

@@ -137,8 +137,7 @@ class SendEntry:
             request["DelaySeconds"] = self.delay
         if self.group and grouped:
             request["MessageGroupId"] = self.group
-        good = [(name, _REFUSED_CHARACTERS.sub("?", value)) for name, value in self.attributes]
-        if good:
+        if good := [(name, _REFUSED_CHARACTERS.sub("?", value)) for name, value in self.attributes]:
             request["MessageAttributes"] = {n: {"DataType": "String", "StringValue": value} for n, value in good}
         return request
 
