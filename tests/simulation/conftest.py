@@ -1,4 +1,4 @@
-"""Keeps the brokers of simulated processes apart from the one that other tests of this process share."""
+"""Keeps the brokers of simulated processes apart from the broker that other tests of this process share."""
 
 from __future__ import annotations
 
