@@ -242,10 +242,10 @@ def hand_over() -> dict[str, list[float]]:
     messages = [fetch_image.message_of(_job(number)) for number in range(MESSAGES)]
     entries = [broker._entry(message, 0).request(str(n % BATCH), grouped=True) for n, message in enumerate(messages)]
     batches = [entries[n : n + BATCH] for n in range(0, MESSAGES, BATCH)]
-    url = broker.queue_url(queue)
+    url = broker.queues.url(queue)
 
     def request(batch: Any) -> None:
-        if broker.client.send_message_batch(QueueUrl=url, Entries=batch).get("Failed"):
+        if broker.sender.client().send_message_batch(QueueUrl=url, Entries=batch).get("Failed"):
             raise SystemExit("the endpoint refused messages")
 
     def by_threads(number: int) -> None:
@@ -265,7 +265,7 @@ def hand_over() -> dict[str, list[float]]:
     request(batches[0])  # This opens the connection.
     for number in range(ROUNDS):
         for name, way in list(ways.items())[:: 1 if number % 2 else -1]:
-            broker.client.purge_queue(QueueUrl=url)
+            broker.sender.client().purge_queue(QueueUrl=url)
             began = time.monotonic()
             way()
             rates[name].append(MESSAGES / (time.monotonic() - began))

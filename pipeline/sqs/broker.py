@@ -61,7 +61,6 @@ class SQSBroker(dramatiq.Broker):
         window: float = BATCH_WINDOW,
     ) -> None:
         super().__init__(middleware=[])
-        self._client = client
         self.encoder = encoder or JSONEncoder()
         self.visibility = visibility
         self.clock = clock or Clock()
@@ -73,10 +72,6 @@ class SQSBroker(dramatiq.Broker):
         for each in (QueueLayer(), *middleware):  # whose hooks may declare queues
             self.add_middleware(each)
 
-    @property
-    def client(self) -> SQSClient:
-        return self._client()
-
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue and its quarantine queue. Nothing is created before the first request."""
         if queue_name not in self.queues:
@@ -85,9 +80,6 @@ class SQSBroker(dramatiq.Broker):
             self.emit_after("declare_queue", queue_name)
             if quarantine := self.queues.quarantine.get(queue_name):
                 self.declare_queue(quarantine)
-
-    def queue_url(self, queue_name: str) -> str:
-        return self.queues.url(queue_name)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 0) -> SQSConsumer:
         """Return a consumer that leases up to `prefetch` messages of a queue, or a quarter of that of a bulk queue.

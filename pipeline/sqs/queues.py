@@ -40,14 +40,7 @@ class Queue:
 
 
 class Queues(dict[str, Queue]):
-    """The queues that a broker consumes and sends to, by name, and the URLs of these and of dead-letter queues.
-
-    Args:
-        namespace: The prefix of queue names: `<namespace>_<queue>`.
-        client: Returns the SQS client.
-        known: The queues that differ from the default, which is a queue with dead letters in `<queue>_dlq`.
-        quarantine: The quarantine queue of each queue that has one.
-    """
+    """The queues that a broker consumes and sends to, by name, and the URLs of these and of dead-letter queues."""
 
     def __init__(
         self, namespace: str, client: Callable[[], SQSClient], known: Iterable[Queue], quarantine: Mapping[str, str]

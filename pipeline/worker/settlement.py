@@ -11,9 +11,8 @@ from functools import partial
 from typing import Any
 
 import dramatiq
-from dramatiq.errors import BrokerConnectionError
 from dramatiq.errors import Retry as DramatiqRetry
-from dramatiq.middleware import MiddlewareError, TimeLimitExceeded
+from dramatiq.middleware import MiddlewareError
 
 from pipeline.errors import PermanentError, PipelineError, Rejected, Retry, RetryableError, Snoozed
 from pipeline.events import Event, Outcome, emit
@@ -24,6 +23,7 @@ from pipeline.sqs.settlement import Bury, Delete, Enqueue, Letter, Plan, SQSMess
 from pipeline.sqs.wire import ATTEMPTS, MAX_DELAY, Reason
 from pipeline.stages import Stage, stage_of_queue
 from pipeline.worker.messages import attempt_of, attempts_of, job_kwargs
+from pipeline.worker.stage import as_pipeline_error
 
 logger = logging.getLogger(__name__)
 
@@ -174,20 +174,6 @@ class Settlement(dramatiq.Middleware):
         return error.retry_after if error.retry is Retry.SOURCE else max(jittered, error.retry_after)
 
 
-def as_pipeline_error(error: BaseException) -> PipelineError:
-    """Return an error with a code. Unexpected errors are retried, because another machine may succeed."""
-    match error:
-        case PipelineError():
-            return error
-        case TimeLimitExceeded():
-            return RetryableError("time_limit", "The stage took longer than its time limit.")
-        case MemoryError():
-            return RetryableError("out_of_memory", "The stage ran out of memory.")
-        case BrokerConnectionError():
-            return RetryableError("sqs_error", "A message to the next stage could not be sent.")
-    return RetryableError("internal_error", f"The stage failed with an unexpected {type(error).__name__}.")
-
-
 def _count(message: SQSMessage, errors: Iterable[PipelineError]) -> dict[str, int]:
     """Return the message's failed attempts, with one more for each kind of retry in `errors`."""
     attempts = attempts_of(message)
@@ -214,17 +200,9 @@ class _Attempt:
         return Reason(errors[0].code, _sentences(errors), self.stage, attempts, first, last=self.now)
 
     def event(self, job_id: str, outcome: Outcome, *errors: PipelineError, **more: Any) -> Event:
-        return Event(
-            self.stage,
-            job_id,
-            outcome,
-            arrived=self.message.message_timestamp / 1000,
-            seconds=self.seconds,
-            attempt=attempt_of(self.message),
-            code=errors[0].code,
-            message=_sentences(errors),
-            **more,
-        )
+        first, attempt = self.message.message_timestamp / 1000, attempt_of(self.message)
+        made = partial(Event, self.stage, job_id, outcome, arrived=first, seconds=self.seconds, attempt=attempt)
+        return made(code=errors[0].code, message=_sentences(errors), **more)
 
 
 def _sentences(errors: Sequence[PipelineError]) -> str:

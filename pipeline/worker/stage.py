@@ -8,12 +8,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from pipeline.errors import PipelineError, StagedMissing, without_frames
+from dramatiq.errors import BrokerConnectionError
+from dramatiq.middleware import TimeLimitExceeded
+
+from pipeline.errors import PipelineError, RetryableError, StagedMissing, without_frames
 from pipeline.job import Job, Rendered, Source, Unfinished
 from pipeline.stages import FETCH, NOTIFY, RESIZE, Stage
 from pipeline.storage.publish import is_published
 from pipeline.worker.messages import attempt_of, current_message
-from pipeline.worker.settlement import as_pipeline_error
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +80,20 @@ def _with_all_keys(job: Job, source: Source) -> Source:
         original=source.original or original,
         rendered=source.rendered if source.rendered.key else Rendered(rendered),
     )
+
+
+def as_pipeline_error(error: BaseException) -> PipelineError:
+    """Return an error with a code. Unexpected errors are retried, because another machine may succeed."""
+    match error:
+        case PipelineError():
+            return error
+        case TimeLimitExceeded():
+            return RetryableError("time_limit", "The stage took longer than its time limit.")
+        case MemoryError():
+            return RetryableError("out_of_memory", "The stage ran out of memory.")
+        case BrokerConnectionError():
+            return RetryableError("sqs_error", "A message to the next stage could not be sent.")
+    return RetryableError("internal_error", f"The stage failed with an unexpected {type(error).__name__}.")
 
 
 def log_traceback(stage: Stage, error: Exception) -> None:

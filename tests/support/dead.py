@@ -68,7 +68,7 @@ def counts(queue: str) -> tuple[int, int]:
     from pipeline.actors import broker
 
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    attributes = aws.sqs().get_queue_attributes(QueueUrl=broker.queue_url(queue), AttributeNames=names)  # type: ignore[arg-type]
+    attributes = aws.sqs().get_queue_attributes(QueueUrl=broker.queues.url(queue), AttributeNames=names)  # type: ignore[arg-type]
     waiting, hidden = (int(attributes["Attributes"][name]) for name in names)  # type: ignore[index]
     return waiting, hidden
 
@@ -77,7 +77,7 @@ def taken(queue: str) -> list[dict[str, Any]]:
     """Empty a queue and return the bodies of its messages."""
     from pipeline.actors import broker
 
-    url, bodies = broker.queue_url(queue), []
+    url, bodies = broker.queues.url(queue), []
     while (
         found := aws.sqs()
         .receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=0, MessageSystemAttributeNames=["All"])

@@ -66,7 +66,7 @@ def message(*args: Any, **changes: Any) -> dramatiq.Message[Any]:
 
 def counts(broker: SQSBroker, queue: str = "work") -> tuple[int, int, int]:
     """Count the messages that are waiting, in flight and delayed."""
-    attributes = broker.client.get_queue_attributes(QueueUrl=broker.queue_url(queue), AttributeNames=COUNTS)
+    attributes = broker.sender.client().get_queue_attributes(QueueUrl=broker.queues.url(queue), AttributeNames=COUNTS)
     waiting, in_flight, delayed = (int(attributes["Attributes"][name]) for name in COUNTS)
     return waiting, in_flight, delayed
 
@@ -96,8 +96,8 @@ def die(consumer: SQSConsumer) -> None:
 
 def dead_letters(broker: SQSBroker, queue: str = "work_dlq") -> list[tuple[str, dict[str, str]]]:
     """Return the bodies and attributes of the dead letters."""
-    received = broker.client.receive_message(
-        QueueUrl=broker.queue_url(queue), MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+    received = broker.sender.client().receive_message(
+        QueueUrl=broker.queues.url(queue), MaxNumberOfMessages=10, MessageAttributeNames=["All"]
     )
     return [
         (m["Body"], {name: value["StringValue"] for name, value in m.get("MessageAttributes", {}).items()})
@@ -112,5 +112,5 @@ def count_requests(broker: SQSBroker) -> dict[str, int]:
     def count(model: Any, **_: Any) -> None:
         seen[model.name] = seen.get(model.name, 0) + 1
 
-    broker.client.meta.events.register("before-call.sqs", count)
+    broker.sender.client().meta.events.register("before-call.sqs", count)
     return seen

@@ -32,7 +32,7 @@ def dead(environment, monkeypatch):
     monkeypatch.setattr(reader, "POLL", 0)
     monkeypatch.setattr(terminal.console, "_width", 200)
     for queue in DEAD_LETTER_QUEUES.values():
-        broker.queue_url(queue)
+        broker.queues.url(queue)
 
     def run(*arguments, status=0, answer=None):
         if answer is not None:
@@ -187,7 +187,7 @@ def test_letters_leased_by_another_reader_are_reported(dead):
     letters()
     from pipeline.actors import broker
 
-    aws.sqs().receive_message(QueueUrl=broker.queue_url("upload_dlq"), MaxNumberOfMessages=10, VisibilityTimeout=60)
+    aws.sqs().receive_message(QueueUrl=broker.queues.url("upload_dlq"), MaxNumberOfMessages=10, VisibilityTimeout=60)
     assert "About 10 more are hidden" in dead("list")
 
 

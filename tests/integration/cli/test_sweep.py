@@ -81,7 +81,7 @@ def test_a_run_is_started_by_a_message_for_its_first_page(sweep, database):
     run = run_state.load(run_id)
     assert run
     assert (run.limit, run.page, run.collection) == (5, 0, "episodes")
-    body = broker.client.receive_message(QueueUrl=broker.queue_url("sweep_episodes"))["Messages"][0]["Body"]
+    body = broker.sender.client().receive_message(QueueUrl=broker.queues.url("sweep_episodes"))["Messages"][0]["Body"]
     assert run_id in body
 
 

@@ -164,7 +164,7 @@ def test_a_letter_that_sqs_delivers_twice_counts_once(dead, spoiled):
 
 def test_letters_leased_by_another_reader_are_counted(dead, broker):
     put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(3)))
-    aws.sqs().receive_message(QueueUrl=broker.queue_url("upload_dlq"), VisibilityTimeout=30)
+    aws.sqs().receive_message(QueueUrl=broker.queues.url("upload_dlq"), VisibilityTimeout=30)
     survey = dead.survey()
     assert (survey.total, survey.hidden) == (2, 1)
 
@@ -309,7 +309,7 @@ def test_a_letter_that_cannot_be_deleted_is_counted_and_stays(dead, spoiled):
 
 
 def test_letters_that_would_be_rejected_again_stay_with_a_reason(dead, broker, monkeypatch):
-    monkeypatch.setenv("QUEUE_URL", broker.queue_url("in"))
+    monkeypatch.setenv("QUEUE_URL", broker.queues.url("in"))
     lazy.forget()
     queue, entry = letter_of(job_at(), RESIZE, "bad_job")
     put(
@@ -369,7 +369,7 @@ def test_an_input_letter_that_is_redriven_twice_is_one_job(dead, monkeypatch):
 
 
 def test_a_body_in_staging_is_fetched_from_there(dead, monkeypatch, broker):
-    monkeypatch.setenv("QUEUE_URL", broker.queue_url("in"))
+    monkeypatch.setenv("QUEUE_URL", broker.queues.url("in"))
     lazy.forget()
     key = staging().put(json.dumps({"image_url": "http://h/big", "postback_url": "http://p/"}).encode())
     for each in (key, STAGED):

@@ -43,7 +43,7 @@ def test_requests_carry_the_services_user_agent(environment) -> None:
 
 
 def test_many_messages_travel_in_batches_of_ten(broker) -> None:
-    broker.queue_url("work")
+    broker.queues.url("work")
     requests = count_requests(broker)
     assert broker.enqueue_many([message(n) for n in range(25)]) == [None] * 25
     assert requests == {"SendMessageBatch": 3}
@@ -52,7 +52,7 @@ def test_many_messages_travel_in_batches_of_ten(broker) -> None:
 
 def test_sends_of_many_threads_share_requests(broker) -> None:
     # Given forty threads that each send one message
-    broker.queue_url("work")
+    broker.queues.url("work")
     requests = count_requests(broker)
     barrier = threading.Barrier(40)
 
@@ -116,7 +116,7 @@ def test_a_message_whose_lease_was_lost_is_not_deleted(broker, consume) -> None:
         if down.is_set():
             raise EndpointConnectionError(endpoint_url="http://down")
 
-    broker.client.meta.events.register("before-call.sqs.ChangeMessageVisibilityBatch", refuse)
+    broker.sender.client().meta.events.register("before-call.sqs.ChangeMessageVisibilityBatch", refuse)
     broker.enqueue(message("contested"))
     (mine,) = take(first := consume(prefetch=1))
     (theirs,) = take(second := consume())
@@ -161,13 +161,13 @@ def test_a_delay_of_hours_consists_of_hops_and_survives_restarts(broker, consume
     sent = message("much later")
     broker.enqueue(sent, delay=2 * 3600 * 1000)
     assert counts(broker) == (0, 0, 1)
-    url = broker.queue_url("work")
+    url = broker.queues.url("work")
 
     def arrive_early() -> None:
         """Make the message visible, as SQS does after 15 minutes."""
         entry = broker.sender.entry(sent, 7200_000)
-        broker.client.purge_queue(QueueUrl=url)
-        broker.client.send_message(QueueUrl=url, MessageBody=entry.body)
+        broker.sender.client().purge_queue(QueueUrl=url)
+        broker.sender.client().send_message(QueueUrl=url, MessageBody=entry.body)
 
     arrive_early()
     # When a consumer that never saw it receives it early
@@ -227,8 +227,8 @@ def test_a_stopping_worker_releases_unstarted_messages_at_once(broker) -> None:
 
 
 def test_missing_queues_are_created_with_a_dead_letter_queue_and_existing_ones_kept(broker) -> None:
-    url = broker.queue_url("work")
-    attributes = broker.client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    url = broker.queues.url("work")
+    attributes = broker.sender.client().get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
     policy = json.loads(attributes["RedrivePolicy"])
     assert policy["deadLetterTargetArn"].endswith(f"{broker.queues.namespace}_work_dlq")
     assert int(policy["maxReceiveCount"]) == 10

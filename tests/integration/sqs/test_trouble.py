@@ -66,7 +66,7 @@ def test_a_failed_message_becomes_a_dead_letter_with_its_reason(broker, consume)
 )
 def test_an_invalid_message_becomes_one_dead_letter(broker, consume, caplog, body: str) -> None:
     # Given an invalid body, followed by a good message
-    broker.client.send_message(QueueUrl=broker.queue_url("work"), MessageBody=body)
+    broker.sender.client().send_message(QueueUrl=broker.queues.url("work"), MessageBody=body)
     broker.enqueue(message("good"))
     # When they are received
     consumer = consume()
@@ -84,7 +84,7 @@ def test_an_invalid_message_becomes_one_dead_letter(broker, consume, caplog, bod
 def test_an_id_that_could_not_be_logged_is_replaced_by_one_of_the_sqs_message(broker, consume, forged: str) -> None:
     # Given a message with such an id, and one with a good id
     body = encode(message("forged", message_id=forged))
-    sqs_id = broker.client.send_message(QueueUrl=broker.queue_url("work"), MessageBody=body)["MessageId"]
+    sqs_id = broker.sender.client().send_message(QueueUrl=broker.queues.url("work"), MessageBody=body)["MessageId"]
     good = broker.enqueue(message("good"))
     # When they are received, then only the first has another id, which a repeated delivery has too.
     ids = {each.args[0]: each.message_id for each in take(consume(), 2)}
@@ -93,7 +93,7 @@ def test_an_id_that_could_not_be_logged_is_replaced_by_one_of_the_sqs_message(br
 
 
 def test_entries_that_sqs_would_refuse_are_not_sent(broker) -> None:
-    broker.queue_url("work")
+    broker.queues.url("work")
     requests = count_requests(broker)
     with pytest.raises(MessageTooLarge):
         broker.enqueue(message("x" * MAX_MESSAGE_BYTES))
@@ -117,12 +117,12 @@ def test_a_refused_entry_does_not_block_the_others(broker) -> None:
 
 
 def test_a_send_that_is_not_confirmed_raises_at_its_caller(broker) -> None:
-    broker.queue_url("work")
+    broker.queues.url("work")
 
     def refuse(**_: Any) -> None:
         raise EndpointConnectionError(endpoint_url="http://down")
 
-    broker.client.meta.events.register("before-call.sqs.SendMessageBatch", refuse)
+    broker.sender.client().meta.events.register("before-call.sqs.SendMessageBatch", refuse)
     with pytest.raises(SendFailed):
         broker.enqueue(message("a"))
 
@@ -137,7 +137,7 @@ def test_errors_while_receiving_and_deleting_are_retried(broker, consume) -> Non
             left[model.name] -= 1
             raise EndpointConnectionError(endpoint_url="http://down")
 
-    broker.client.meta.events.register("before-call.sqs", refuse)
+    broker.sender.client().meta.events.register("before-call.sqs", refuse)
     # When messages are received and acknowledged, then all of them are finally deleted.
     consumer = consume()
     for each in take(consumer, 3):
@@ -151,7 +151,7 @@ def test_a_body_too_large_for_its_reason_goes_to_staging(broker, consume) -> Non
     kept: list[bytes] = []
     broker.sender.oversize = lambda body: kept.append(body) or "key-1"
     body = "x" * MAX_MESSAGE_BYTES
-    broker.client.send_message(QueueUrl=broker.queue_url("work"), MessageBody=body)
+    broker.sender.client().send_message(QueueUrl=broker.queues.url("work"), MessageBody=body)
     consume()
     # When it becomes a dead letter, then the letter has the body's staging key.
     ((left, attributes),) = wait_for(lambda: dead_letters(broker))
@@ -173,8 +173,8 @@ def test_message_groups_are_tried_once_on_an_endpoint_without_fair_queues(broker
             text = "The request include parameter MessageGroupId which is not valid for this queue type"
             raise ClientError({"Error": {"Code": "InvalidParameterValue", "Message": text}}, "SendMessageBatch")
 
-    broker.queue_url("work")
-    broker.client.meta.events.register(
+    broker.queues.url("work")
+    broker.sender.client().meta.events.register(
         "provide-client-params.sqs.SendMessageBatch", lambda params, **kw: refuse(params)
     )
     requests = count_requests(broker)
@@ -188,7 +188,7 @@ def test_message_groups_are_tried_once_on_an_endpoint_without_fair_queues(broker
 
 def test_a_group_travels_with_its_message(broker) -> None:
     broker.enqueue(message("x", options={"group": "FOLDER"}))
-    received = broker.client.receive_message(
-        QueueUrl=broker.queue_url("work"), MessageSystemAttributeNames=["MessageGroupId"]
+    received = broker.sender.client().receive_message(
+        QueueUrl=broker.queues.url("work"), MessageSystemAttributeNames=["MessageGroupId"]
     )
     assert received["Messages"][0]["Attributes"]["MessageGroupId"] == "FOLDER"

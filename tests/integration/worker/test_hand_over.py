@@ -59,7 +59,7 @@ def test_a_failed_hand_over_is_retried_without_repeating_the_work(environment, f
         # When a job arrives
         fetch_image.send({"image_url": url, "postback_url": url})
         # Then resize receives it, the source was fetched once, and staging has one object
-        resize = broker.queue_url("resize")
+        resize = broker.queues.url("resize")
         wait_for(lambda: depth(resize) == 1)
         assert (left, requests) == ([], ["/cover.jpg"])
         staged = aws.s3().list_objects_v2(Bucket=environment["S3_BUCKET"], Prefix="pipeline-staging/")
