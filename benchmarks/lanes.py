@@ -214,7 +214,9 @@ class Bench:
     def waiting(self) -> int:
         """Count the bulk jobs that wait in the first queue."""
         url = self._broker.queues.url(FETCH.queue(Lane.BULK))
-        asked = self._broker.sender.client().get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
+        asked = self._broker.sender.client().get_queue_attributes(
+            QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"]
+        )
         return int(asked["Attributes"]["ApproximateNumberOfMessages"])
 
     def _send(self, messages: list[Any]) -> None:

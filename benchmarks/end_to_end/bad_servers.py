@@ -77,9 +77,9 @@ def bad_servers(answer: Answer, count: int) -> Iterator[list[str]]:
         for each in sockets:
             await asyncio.start_server(safely, sock=each, backlog=1024)
 
-    loop.run_until_complete(serve())
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
+    asyncio.run_coroutine_threadsafe(serve(), loop).result()
     try:
         yield ["http://{}:{}".format(*each.getsockname()) for each in sockets]
     finally:

@@ -19,7 +19,7 @@ import requests
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from pipeline.cli.app import app
+from pipeline.cli.app import LazyCommand, app
 from pipeline.local.embedded import REGION, EmbeddedStack
 from pipeline.settings import Settings
 from tests.support.waiting import wait_for
@@ -63,7 +63,8 @@ def rules(environ: Mapping[str, str]) -> dict[str, int]:
 
 
 def test_every_command_and_option_explains_itself() -> None:
-    commands = {name: each.load() for name, each in get_command(app).commands.items()}  # type: ignore[attr-defined]
+    listed = get_command(app).commands  # type: ignore[attr-defined]
+    commands = {name: each.load() if isinstance(each, LazyCommand) else each for name, each in listed.items()}
     assert set(commands) >= {"submit", "provision", "local", "demo", "ingest", "dashboard"}
     for name, command in commands.items():
         assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
