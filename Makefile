@@ -71,7 +71,7 @@ bombs: setup-dev ## Measure files with as many parts as fit, at 1 MB and at the 
 fuzz: setup-dev ## Fuzz the readers of image headers (FUZZ_SECONDS=3600 for an hour; keeps inputs in .fuzz/)
 	$(BIN)/python -W ignore -m tests.corpus.fuzz .fuzz -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
 
-audit: $(VENV)/.audit ## Look up known vulnerabilities of the locked packages; needs access to pypi.org
+audit: $(VENV)/.audit ## Look up known vulnerabilities of the locked packages; needs access to PyPI
 	$(VENV)/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/base.lock
 
 sbom: $(VENV)/.audit ## Write the list of the locked packages, sbom.json, in the format CycloneDX
