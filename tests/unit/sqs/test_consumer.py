@@ -2,101 +2,23 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
-import dramatiq
-import pytest
-
 from pipeline.errors import RetryableError
-from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.consumer import PARTIAL_BATCH_PAUSE, SQSConsumer
 from pipeline.sqs.in_hand import BUSY_WINDOW
-from pipeline.sqs.leases import DELETE_WAIT, MAX_LEASE, MAX_UNDELETED, Lease
-from pipeline.sqs.queues import GIVE_UP_AT, MAX_MESSAGE_BYTES, MAX_RECEIVES, QUARANTINE_AT, Queue
-from pipeline.sqs.settlement import Delete, SQSMessage
-from pipeline.sqs.wire import MAX_DUE, encode
+from pipeline.sqs.leases import MAX_LEASE, MAX_UNDELETED, Lease
+from pipeline.sqs.queues import MAX_MESSAGE_BYTES, MAX_RECEIVES, QUARANTINE_AT
+from pipeline.sqs.settlement import Delete
+from pipeline.sqs.wire import MAX_DUE
+from tests.support.received import CHANGE, DELETE, RECEIVE, SEND, arrive, delete_all, sent_to, took
 from tests.support.scripted_sqs import (
-    Entry,
     MovedClock,
     ScriptedSQS,
-    StillLoop,
     confirm,
-    confirm_nothing,
     fail,
     unreachable,
 )
-
-SEND, DELETE, CHANGE, RECEIVE = (
-    "send_message_batch",
-    "delete_message_batch",
-    "change_message_visibility_batch",
-    "receive_message",
-)
-
-
-@pytest.fixture
-def clock() -> MovedClock:
-    return MovedClock()
-
-
-@pytest.fixture
-def sqs() -> ScriptedSQS:
-    return ScriptedSQS()
-
-
-@pytest.fixture
-def broker(sqs: ScriptedSQS, clock: MovedClock) -> SQSBroker:
-    broker = SQSBroker(
-        "test",
-        lambda: sqs,
-        queues=[Queue("bulk", dead_letters="work_dlq", bulk=True)],
-        quarantine={"work": "poison", "other": "other_poison"},
-        clock=clock,
-        rng=random.Random(1),
-        loop=StillLoop,
-    )
-    dramatiq.actor(lambda *args: None, actor_name="echo", queue_name="work", broker=broker)
-    for queue in ("bulk", "other", "plain"):
-        broker.declare_queue(queue)
-    return broker
-
-
-def message(*args: Any, queue: str = "work", **options: Any) -> dramatiq.Message[Any]:
-    return dramatiq.Message(queue_name=queue, actor_name="echo", args=args, kwargs={}, options=options)
-
-
-def arrive(
-    sqs: ScriptedSQS, name: str, *, receives: int = 1, queue: str = "work", body: str = "", **options: Any
-) -> str:
-    """Make a message wait in SQS; returns its body."""
-    body = body or encode(message(name, queue=queue, **options))
-    sqs.waiting.append(
-        {
-            "MessageId": name,
-            "ReceiptHandle": f"handle of {name}",
-            "Body": body,
-            "Attributes": {"ApproximateReceiveCount": str(receives)},
-        }
-    )
-    return body
-
-
-def took(consumer: SQSConsumer) -> list[SQSMessage]:
-    taken = []
-    while (received := consumer.take()) is not None:
-        taken.append(received)
-    return taken
-
-
-def sent_to(sqs: ScriptedSQS, queue: str) -> list[Entry]:
-    return [e for entries in sqs.of(SEND) for e in entries if e["QueueUrl"] == f"http://sqs/test_{queue}"]
-
-
-def delete_all(consumer: SQSConsumer, clock: MovedClock) -> None:
-    consumer.leases.step()
-    clock.now += DELETE_WAIT
-    consumer.leases.step()
 
 
 def test_received_messages_are_handed_on_with_their_leases(broker, sqs) -> None:
@@ -283,110 +205,6 @@ def test_a_queue_without_quarantine_buries_at_its_last_receive(broker, sqs, cloc
     ((letter,),) = sqs.of(SEND)
     assert letter["QueueUrl"].endswith("plain_dlq")
     assert letter["MessageAttributes"]["error_code"]["StringValue"] == "worker_crashed"
-
-
-def test_a_quarantined_message_keeps_its_home_queue_and_its_first_id(broker, sqs) -> None:
-    # Given a message that moves from a bulk queue to quarantine
-    broker.queues.quarantine["bulk"] = "poison"
-    consumer = broker.consume("bulk", prefetch=16)
-    body = arrive(sqs, "first id", receives=QUARANTINE_AT, queue="bulk")
-    consumer.step()
-    ((entry,),) = sqs.of(SEND)
-    assert entry["MessageBody"] == body
-    # When it is received there
-    sqs.waiting = [
-        {"MessageId": "x", "ReceiptHandle": "y", "Body": body, "MessageAttributes": entry["MessageAttributes"]}
-    ]
-    poison = broker.consume("poison")
-    poison.step()
-    (received,) = took(poison)
-    # Then dramatiq sees the queue that it came from, and retries go home.
-    assert (received.queue_name, received.original.queue_name, received.sqs_id) == ("poison", "bulk", "first id")
-
-
-@pytest.mark.parametrize("receives", [1, GIVE_UP_AT - 1, GIVE_UP_AT, GIVE_UP_AT + 3])
-def test_a_quarantined_message_is_given_up_at_its_third_receive(broker, sqs, receives: int) -> None:
-    consumer = broker.consume("poison")
-    arrive(sqs, "a", receives=receives)
-    consumer.step()
-    (received,) = took(consumer)
-    assert received.is_given_up == (receives >= GIVE_UP_AT)
-
-
-def test_a_process_has_one_quarantined_message_in_hand(broker, sqs, clock) -> None:
-    # Given two quarantine queues, and a message received from one of them
-    first, second = broker.consume("poison", prefetch=8), broker.consume("other_poison", prefetch=8)
-    arrive(sqs, "a")
-    arrive(sqs, "b", queue="other")
-    first.step()
-    (received,) = took(first)
-    # When it is finished, but SQS has not confirmed its delete, then neither queue receives.
-    received.ending = Delete()
-    first.ack(received)
-    sqs.answers[DELETE] = confirm_nothing
-    for _ in range(5):
-        first.leases.step()
-        assert (first.step(), second.step()) == (None, None)
-        clock.now += 1
-    # When it is confirmed, without waiting for a full batch, then the other queue has its turn.
-    sqs.answers[DELETE] = confirm
-    clock.now += 15
-    first.leases.step()
-    assert second.receiver.woken > 0
-    assert first.step() == pytest.approx(PARTIAL_BATCH_PAUSE)
-    second.step()
-    assert [each.sqs_id for each in took(second)] == ["b"]
-
-
-def test_a_stop_in_quarantine_sends_the_message_again_so_that_it_is_no_trial(broker, sqs) -> None:
-    # Given a quarantined message that no thread has started
-    consumer = broker.consume("poison")
-    body = arrive(sqs, "a", receives=2)
-    consumer.step()
-    # When the process is told to stop
-    broker.in_hand.stop()
-    consumer.step()
-    consumer.leases.step()
-    # Then a new message counts its receives from the start, and the old one is deleted.
-    assert [entry["MessageBody"] for entry in sent_to(sqs, "poison")] == [body]
-    assert sqs.handles(DELETE) == [["handle of a"]]
-    assert sqs.of(CHANGE) == []
-
-
-def test_empty_quarantine_queues_are_polled_less_and_less_and_block_no_other(broker, sqs, clock) -> None:
-    # Given two quarantine queues that are empty
-    consumers = [broker.consume(queue) for queue in ("poison", "other_poison")]
-    waits = []
-    for _ in range(8):
-        for consumer in consumers:
-            waits.append(consumer.step())
-        clock.now += 15
-    # Then no poll waits for messages, and each queue is polled after longer waits,
-    assert [request["WaitTimeSeconds"] for (request,) in sqs.of(RECEIVE)] == [0] * 16
-    assert max(waits[:2]) <= 0.5
-    assert 7.5 <= min(waits[-2:]) < max(waits[-2:]) <= 15
-    # until there is a message.
-    arrive(sqs, "a")
-    assert consumers[0].step() == 0
-    assert len(took(consumers[0])) == 1
-
-
-def test_a_quarantined_message_lets_its_queue_be_asked_in_quick_succession_again(broker, sqs, clock) -> None:
-    # Given a quarantine queue that was found empty again and again
-    consumer = broker.consume("poison")
-    for _ in range(8):
-        wait = consumer.step()
-        clock.now += 15
-    assert wait > 7
-    # When it has a message, and that has ended
-    arrive(sqs, "a", queue="work")
-    consumer.step()
-    (received,) = took(consumer)
-    received.ending = Delete()
-    consumer.ack(received)
-    delete_all(consumer, clock)
-    # Then more may wait, so it is soon asked again.
-    assert consumer.step() <= 0.5
 
 
 def test_a_receive_hides_messages_for_the_time_that_leases_count_with(broker, sqs) -> None:

@@ -22,16 +22,6 @@ DELETE, CHANGE = "delete_message_batch", "change_message_visibility_batch"
 
 
 @pytest.fixture
-def clock() -> MovedClock:
-    return MovedClock()
-
-
-@pytest.fixture
-def sqs() -> ScriptedSQS:
-    return ScriptedSQS()
-
-
-@pytest.fixture
 def leases(sqs: ScriptedSQS, clock: MovedClock) -> Leases:
     return Leases("work", lambda: "http://sqs/work", lambda: sqs, 45, clock, random.Random(1))
 
