@@ -1,0 +1,152 @@
+"""Actions of a visitor of the dashboard, on the embedded servers."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pipeline.clients import aws
+from pipeline.events import Event, Outcome
+from pipeline.job import input_job_id
+from pipeline.settings import get_settings
+from tests.support.dashboard import Page, serving
+
+#: Texts from untrusted titles, URLs and error messages.
+from tests.support.shown import a_job, bury, done, log, queue_url, wait_for_text
+from tests.support.waiting import wait_for
+
+
+def test_an_image_is_submitted_and_its_result_is_received(queues_alone: dict[str, str]) -> None:
+    with serving() as site:
+        # When a visitor submits an image
+        form = {"url": "https://example.org/cover.jpg?token=hush", "folder": "A <b>show</b>", "postback_url": ""}
+        answer = site.post("/submit", form)
+        # Then the job's page opens, and the message on the input queue redirects its result to the dashboard
+        assert answer.status_code == 303
+        received = aws.sqs().receive_message(QueueUrl=get_settings().queue_url or "", WaitTimeSeconds=5)
+        (message,) = received["Messages"]
+        assert answer.headers["location"] == f"/jobs/{input_job_id(message['MessageId'])}"
+        queue = f"{get_settings().queue_namespace}_submit_dashboard"
+        payload = {"bucket_name": "A <b>show</b>", "image_url": form["url"], "redirect_queue": queue}
+        assert json.loads(message["Body"]) == payload
+        page = answer.headers["location"]
+        assert "under way" in site.text(page)
+        assert "The job log is off, so the history is unknown." in site.text(page)
+        # and when the result arrives, the page shows it
+        result = payload | {"image_url_info": {"250X250": {"url": "https://cdn.example.org/x", "bucket_path": "p/"}}}
+        aws.sqs().send_message(
+            QueueUrl=aws.sqs().get_queue_url(QueueName=queue)["QueueUrl"],
+            MessageBody=json.dumps(result),
+            MessageAttributes={"job_id": {"DataType": "String", "StringValue": page.rpartition("/")[2]}},
+        )
+        wait_for_text(site, page, "done")
+        assert f"{page.replace('/jobs/', '/thumbnails/')}/0/250X250" in site.get(page).text
+        assert "hush" not in site.get(page).text
+
+
+def test_an_invalid_form_is_not_sent_and_shows_why(environment: dict[str, str]) -> None:
+    with serving() as site:
+        for url in ("", "nonsense", "javascript:alert(1)", "file:///etc/passwd", "http://", "http://["):
+            answer = site.post("/submit", {"url": url, "folder": '"><script>'})
+            page = Page(answer.text)
+            assert answer.status_code == 422, url
+            assert "The URL of an image must start with http:// or https://." in page.text
+            assert url in page.values("value")
+            assert '"><script>' in page.values("value")
+        answer = site.post("/submit", {"url": "https://example.org/a.png", "postback_url": "nonsense"})
+        assert answer.status_code == 422
+        assert "postback_url is not an http or https URL" in Page(answer.text).text
+        # and a refresh or reload of that URL leads back to the overview
+        again = site.get("/submit")
+        assert (again.status_code, again.headers["location"]) == (303, "/")
+
+
+def test_dead_letters_of_a_cause_are_redriven(with_everything: Any) -> None:
+    # Given dead letters with two causes
+    for number in range(3):
+        bury(a_job(f"https://example.org/{number}.png", f"job-{number}"), "http_404", "It answered 404.")
+    bury(a_job(job_id="other"), "timeout", "It did not answer in time.")
+    with serving() as site:
+        wait_for_text(site, "/failures", "fetch · http_404", "fetch · timeout", "Redrive 3")
+        # When one cause is redriven
+        answer = site.post("/redrive", {"stage": "fetch", "code": "http_404"})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/failures")
+        # Then only its letters are on the stage's queue again
+        text = wait_for_text(site, "/failures", "Redrove http_404 in fetch", "3 dead letters sent.")
+        assert "fetch · timeout" in text
+        taken: list[str] = []
+        while (
+            received := aws.sqs()
+            .receive_message(QueueUrl=queue_url("fetch"), MaxNumberOfMessages=10, WaitTimeSeconds=1)
+            .get("Messages")
+        ):
+            taken += [json.loads(message["Body"])["kwargs"]["job"]["id"] for message in received]
+        assert sorted(taken) == ["job-0", "job-1", "job-2"]
+        # and the page no longer shows them
+        wait_for(lambda: "fetch · http_404" not in site.text("/failures"))
+        # and another redrive of the same cause finds nothing
+        assert site.post("/redrive", {"stage": "fetch", "code": "http_404"}).status_code == 404
+        assert site.post("/redrive", {"stage": "nowhere", "code": "timeout"}).status_code == 404
+
+
+def test_one_job_is_redriven_from_its_page_and_the_rest_is_deleted(with_everything: Any) -> None:
+    # Given dead letters of three jobs
+    for number in range(3):
+        job = a_job(f"https://example.org/{number}.png", f"job-{number}")
+        error = {"stage": "fetch", "code": "http_404", "message": "It answered 404."}
+        failed = replace(job, sources=(replace(job.sources[0], due="notify", error=error),))  # type: ignore[arg-type]
+        log(Event("fetch", job.id, Outcome.GIVEN_UP, code="http_404", message="It answered 404.", job=failed))
+        log(Event("notify", job.id, Outcome.DONE, job=failed))
+        bury(job, "http_404", "It answered 404.")
+    with serving() as site:
+        wait_for_text(site, "/failures", "Redrive 3", "Delete 3", "It will fail again unless the source has changed.")
+        assert "Redrive this one" in site.text("/jobs/job-1")
+        # When one is redriven from its page, then only its message is on the queue
+        assert site.post("/jobs/job-1/redrive", {"stage": "fetch"}).headers["location"] == "/jobs/job-1"
+        wait_for_text(site, "/jobs/job-1", "Redrove job job-1", "1 dead letter sent.")
+        received = aws.sqs().receive_message(QueueUrl=queue_url("fetch"), MaxNumberOfMessages=10, WaitTimeSeconds=5)
+        assert [json.loads(each["Body"])["kwargs"]["job"]["id"] for each in received["Messages"]] == ["job-1"]
+        # and when the others are deleted, then none is left
+        wait_for_text(site, "/failures", "Delete 2")
+        assert site.post("/purge", {"stage": "fetch", "code": "http_404"}).status_code == 303
+        wait_for_text(site, "/failures", "Deleted http_404 in fetch", "2 dead letters deleted.")
+        wait_for(lambda: "fetch · http_404" not in site.text("/failures").partition("Failures of the last 24")[0])
+        assert site.post("/jobs/job-1/redrive", {"stage": "nowhere"}).status_code == 404
+
+
+def test_the_beginning_of_an_id_leads_to_its_job(with_everything: Any) -> None:
+    log(*done(a_job(job_id="6fa459ea-1")), *done(a_job(job_id="6fa459eb-1")))
+    with serving() as site:
+        assert site.get("/jobs/6FA459EA").headers["location"] == "/jobs/6fa459ea-1"
+        assert site.get("/jobs/6fa459e").headers["location"] == "/jobs?q=6fa459e&lane=all"
+        assert "6fa459e" in site.get("/jobs?q=6fa459e&lane=all").text
+        assert site.get("/jobs/6fa459ea-2").status_code == 404
+        assert site.get("/jobs?after=nonsense").status_code == 404
+
+
+def test_a_redrive_stops_with_the_dashboard_and_releases_the_rest(
+    with_everything: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given more dead letters than a slow redrive sends at once
+    for number in range(25):
+        bury(a_job(f"https://example.org/{number}.png", f"job-{number:02}"), "http_404", "It answered 404.")
+    monkeypatch.setattr("pipeline.dashboard.redrives.RATE", 5.0)
+    with serving() as site:
+        wait_for_text(site, "/failures", "Redrive 25")
+        site.post("/redrive", {"stage": "fetch", "code": "http_404"})
+        # When the dashboard stops during the redrive
+        wait_for(lambda: re.search(r"Redriving .* [1-9]\d* dead letters? sent", site.text("/failures")))
+    # Then each letter is either sent or visible again
+    attributes = {}
+    for name in ("fetch", "fetch_dlq"):
+        attributes[name] = aws.sqs().get_queue_attributes(QueueUrl=queue_url(name), AttributeNames=["All"])[
+            "Attributes"
+        ]
+    sent, left = (int(attributes[name]["ApproximateNumberOfMessages"]) for name in ("fetch", "fetch_dlq"))
+    assert sent + left == 25
+    assert 0 < sent < 25
+    assert attributes["fetch_dlq"]["ApproximateNumberOfMessagesNotVisible"] == "0"
