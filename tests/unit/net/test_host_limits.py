@@ -41,11 +41,6 @@ def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def host_limiter(clock: Clock) -> HostLimiter:
     return HostLimiter(Policy(4), clock)
 

@@ -25,11 +25,6 @@ def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     lazy.forget()
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
 class TestPlaces:
     @pytest.fixture
     def places(self) -> Places:
