@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from pymongo.database import Database
 
 from pipeline.clients import aws, lazy
 from pipeline.local.embedded import REGION, EmbeddedStack
-from pipeline.settings import Settings, get_settings
+from pipeline.settings import Settings
 
 Request = tuple[str, str, dict[str, str]]  #: method, path and headers
 
@@ -102,7 +103,6 @@ def worker_of(*stages: str) -> Iterator[None]:
     """Run a worker in this process for the queues of these stages in this test's namespace."""
     from pipeline.actors import broker
 
-    broker.queues.namespace = get_settings().queue_namespace
     worker = Worker(broker, queues=set(stages), worker_threads=1)
     worker.start()
     try:
@@ -123,6 +123,8 @@ def _environment(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Itera
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     lazy.forget()
+    if actors := sys.modules.get("pipeline.actors"):  # its broker was built in the environment of an earlier test
+        actors.broker.queues.namespace = environ["QUEUE_NAMESPACE"]
     aws.s3().create_bucket(
         Bucket=environ["S3_BUCKET"],
         CreateBucketConfiguration={"LocationConstraint": REGION},

@@ -46,7 +46,6 @@ def bury(job: Job, code: str, message: str) -> None:
     from pipeline.actors import broker, fetch_image
     from pipeline.sqs.wire import Reason
 
-    broker.queues.namespace = get_settings().queue_namespace
     broker.bury("fetch", fetch_image.message_of(job).encode().decode(), Reason(code, message, stage="fetch"))
 
 

@@ -15,7 +15,6 @@ from pipeline.clients import aws, lazy, mongo
 from pipeline.errors import RetryableError
 from pipeline.events import Event, Outcome
 from pipeline.monitoring.processes import PROCESSES, Heartbeat, Work
-from pipeline.settings import get_settings
 from pipeline.stages import FETCH
 from pipeline.storage.publish import publish
 from pipeline.sweeps import run_state
@@ -180,9 +179,7 @@ def test_a_sweep_is_previewed_started_and_stopped(with_everything: Any) -> None:
             }
         ]
     )
-    from pipeline.actors import broker
 
-    broker.queues.namespace = get_settings().queue_namespace
     with serving() as site:
         # When a visitor looks first, then the page shows what a run would take, and starts nothing
         shown = site.text("/sweeps/preview/channels")

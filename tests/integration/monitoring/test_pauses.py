@@ -57,7 +57,6 @@ class Health:
 def test_a_worker_takes_nothing_from_a_paused_queue_until_it_is_resumed(job_log, monkeypatch):
     # given a worker that long-polls briefly, whose stage is paused before it starts
     monkeypatch.setattr("pipeline.sqs.consumer.LONG_POLL", 1)
-    broker.queues.namespace = get_settings().queue_namespace
     broker.in_hand.pause(["fetch"])
     fetch_image.send({"image_url": "http://127.0.0.1:9/x.png", "redirect_queue": "q"})
     with worker_of("fetch"):
@@ -94,7 +93,6 @@ def test_a_paused_ingest_receives_nothing(job_log):
     aws.sqs().send_message(QueueUrl=url, MessageBody="{}")
     worker = Ingest(url)
     worker.pause(True)
-    broker.queues.namespace = get_settings().queue_namespace
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     wait_for(lambda: worker.asking_since is None)

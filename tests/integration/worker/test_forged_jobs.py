@@ -71,14 +71,13 @@ def test_a_forged_job_overwrites_no_cover_and_is_a_dead_letter(
 
 
 def test_a_producer_without_the_key_sends_payloads_of_any_size(job_key: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.actors import broker, fetch_image
+    from pipeline.actors import fetch_image
 
     # Given a producer that has no key and cannot write to staging
     monkeypatch.delenv("JOB_KEY")
     monkeypatch.setenv("STAGING_URL", "s3://nowhere/staging/")
     lazy.forget()
     message = {"image_url": "https://[", "redirect_queue": "nowhere", "note": "x" * 500_000}
-    broker.queues.namespace = get_settings().queue_namespace
     fetch_image.send(message)
     # When a worker receives its payload, then it stages it, and passes the job on with a proof.
     monkeypatch.setenv("JOB_KEY", KEY)
