@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -137,7 +138,7 @@ def test_status_names_a_receiver_that_rests(job_log, monkeypatch):
     output = CliRunner().invoke(app, ["status"], env={"COLUMNS": "200"}).output
     heartbeat.stop(10)
     # then it names the receiver
-    assert (
-        "The receiver https://hooks.example of the folder ACME has been resting for 0 s. 1 delivery waits."
-        in " ".join(output.split())
+    assert re.search(
+        r"The receiver https://hooks\.example of the folder ACME has been resting for \d+ s\. 1 delivery waits\.",
+        " ".join(output.split()),
     )
