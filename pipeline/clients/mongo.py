@@ -24,7 +24,7 @@ DUPLICATE_KEY = 11000
 SHORT_TIMEOUT = 10.0
 
 #: Seconds that a person waits for MongoDB, on a page or in a terminal.
-PERSON_TIMEOUT = 1.3
+PERSON_TIMEOUT = 1.0
 
 #: Whether an operation has failed in this process. The threads of pymongo may then hang.
 has_failed = False

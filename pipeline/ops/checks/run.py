@@ -1,4 +1,4 @@
-"""Runs all checks in their order.
+"""Runs all checks, those of each service in their order, and the services side by side.
 
 Each check is data (`pipeline.ops.checks.model.Check`), defined in the module of its service.
 """
@@ -6,7 +6,10 @@ Each check is data (`pipeline.ops.checks.model.Check`), defined in the module of
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 
 from pipeline.errors import SettingsError
 from pipeline.ops.checks import mongo, queues, settings, storage, work
@@ -35,7 +38,7 @@ class Finding:
 
 
 def findings(process: str | None = None) -> Iterator[Finding]:
-    """Run the checks that `process` needs, or all, and yield each finding as soon as it is known.
+    """Run the checks that `process` needs, or all, and yield the findings of each group once they are known.
 
     The checks change nothing except for two small objects in S3, which they delete again. If a variable has an invalid
     value, that is the only finding.
@@ -48,15 +51,21 @@ def findings(process: str | None = None) -> Iterator[Finding]:
             row = fail(name, message or sentence, "Every process stops at its start until you fix it.")
             yield Finding("Settings", "variables", row)
         return
-    closed: set[str] = set()
-    for check in CHECKS:
-        if not check.processes & context.processes or check.group in closed:
-            continue
-        statuses = []
-        for row in check.run(context):
-            statuses.append(row.status)
-            yield Finding(check.group, check.name, row)
-        if check.opens and statuses and set(statuses) == {CheckStatus.FAIL}:
-            closed.add(check.group)
-            message = "Skipped because of the line above."
-            yield Finding(check.group, check.name, skip("the rest", message))
+    needed = [check for check in CHECKS if check.processes & context.processes]
+    *services, host = [list(checks) for _, checks in groupby(needed, key=lambda check: check.group)]
+    with ThreadPoolExecutor(len(services)) as pool:  # so that the total is the time of the slowest service
+        for found in pool.map(partial(_of_group, context), services):
+            yield from found
+    yield from _of_group(context, host)  # the clock is compared with the answers above
+
+
+def _of_group(context: Context, checks: list[Check]) -> list[Finding]:
+    """Run the checks of one group in their order, until one that the others need fails."""
+    found = []
+    for check in checks:
+        rows = list(check.run(context))
+        found += [Finding(check.group, check.name, row) for row in rows]
+        if check.opens and rows and all(row.status == CheckStatus.FAIL for row in rows):
+            found.append(Finding(check.group, check.name, skip("the rest", "Skipped because of the line above.")))
+            break
+    return found

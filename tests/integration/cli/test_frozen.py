@@ -42,8 +42,12 @@ def with_frozen_mongo(environment, monkeypatch):
         (["sweep", "channels", "--dry-run"], None, "Could not reach MongoDB"),
         (["sweep", "retry", "channels"], None, "Could not reach MongoDB"),
         (["sweep", "stop"], None, "Could not reach MongoDB"),
+        (["check"], 1, "MongoDB does not answer"),
+        (["provision"], None, "Could not reach MongoDB"),
+        (["pause", "fetch"], None, "Could not"),
+        (["deliver", "6fa459ea"], None, "Could not read the kept results"),
     ],
-    ids=["status", "status-of-a-job", "dry-run-of-a-sweep", "sweep-retry", "sweep-stop"],
+    ids=lambda given: "-".join(given) if isinstance(given, list) else "",
 )
 def test_a_command_answers(with_frozen_mongo, command, status, expected):
     before = time.monotonic()
