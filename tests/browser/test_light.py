@@ -71,6 +71,7 @@ class Traffic:
 
 def test_snoozed_jobs_neither_hide_live_jobs_nor_take_the_focus(site: Site, browser: Browser) -> None:
     page = browser.new_page(base_url=site.url("").rstrip("/"))
+    page.clock.install()
     for path in ("/", "/jobs"):
         # Given a page with the live jobs, of which one has the focus
         page.goto(path)
@@ -79,11 +80,11 @@ def test_snoozed_jobs_neither_hide_live_jobs_nor_take_the_focus(site: Site, brow
         third = live.nth(2)
         third.focus()
         names = page.locator(".job a").all_inner_texts()
-        # When jobs of the sweep are snoozed again and again
-        with page.expect_response(lambda response: "x-live" in response.request.headers):
-            snooze(50)
-        with page.expect_response(lambda response: "x-live" in response.request.headers):
-            snooze(20)
+        # When jobs of the sweep are snoozed before each update of a minute
+        for _ in range(30):
+            with page.expect_response(lambda response: "x-live" in response.request.headers):
+                snooze(10)
+                page.clock.run_for(2000)
         # Then the live jobs keep their places, and the focus stays
         assert page.locator(".job a").all_inner_texts()[:10] == names[:10]
         expect(third).to_be_focused()
