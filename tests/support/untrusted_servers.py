@@ -13,6 +13,8 @@ from itertools import takewhile
 import pytest
 
 from pipeline.clients import lazy
+from pipeline.errors import PipelineError
+from pipeline.net.download import download
 
 #: Answers one request with the bytes that it yields. It may wait for `Remote.stopped`.
 Behaviour = Callable[["Remote", "Request"], Iterable[bytes]]
@@ -187,3 +189,10 @@ def internet(monkeypatch: pytest.MonkeyPatch, hosts: dict[str, Remote], *others:
 
     monkeypatch.setattr(socket.socket, "connect", connect)
     return reached
+
+
+def failed_download(url: str) -> PipelineError:
+    """Return the error of a download."""
+    with pytest.raises(PipelineError) as caught:
+        download(url)
+    return caught.value

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import urllib3
 
+from pipeline.clients import lazy
 from tests.support.limiter import Clock
+from tests.support.untrusted_servers import settings
+
+
+@pytest.fixture
+def loopback_is_allowed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.1/32", FETCH_TIMEOUT="2", FETCH_TOTAL_TIMEOUT="5")
+    yield
+    lazy.forget()
 
 
 @pytest.fixture

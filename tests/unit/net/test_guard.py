@@ -17,16 +17,21 @@ from pathlib import Path
 import pytest
 import trustme
 
-from pipeline.clients import lazy
 from pipeline.errors import NoConnection, PermanentError, PipelineError, Retry
 from pipeline.net.download import download
 from pipeline.net.guard import NOT_PUBLIC, Budget
 from pipeline.net.http_errors import http_errors, shown
 from pipeline.net.session import fetch_session
-from tests.support.untrusted_servers import Remote, always, answer, dns, internet, remote, settings
+from tests.support.untrusted_servers import Remote, always, answer, dns, failed_download, internet, remote, settings
 from tests.unit.net.test_reach import is_allowed
 
 OK = answer(200, b"picture", keep=True)
+
+
+@pytest.fixture(autouse=True)
+def _loopback(loopback_is_allowed: None) -> None:
+    """Allow it in all tests, before the fixtures of a class."""
+
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -49,23 +54,10 @@ BAD_URLS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _loopback_is_allowed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.1/32", FETCH_TIMEOUT="2", FETCH_TOTAL_TIMEOUT="5")
-    yield
-    lazy.forget()
-
-
-def failure(url: str) -> PipelineError:
-    with pytest.raises(PipelineError) as caught:
-        download(url)
-    return caught.value
-
-
 class TestAddresses:
     @pytest.mark.parametrize("url", BAD_URLS)
     def test_urls_other_than_http_are_refused(self, attempts: list[str], url: str) -> None:
-        error = failure(url)
+        error = failed_download(url)
 
         assert (type(error), error.code, attempts) == (PermanentError, "bad_url", [])
 
@@ -116,7 +108,7 @@ class TestPinning:
     ) -> None:
         dns(monkeypatch, {"mixed.example": [["10.0.0.1", "8.8.8.8", "::1", "9.9.9.9"]]})
 
-        error = failure("http://mixed.example/")
+        error = failed_download("http://mixed.example/")
 
         assert (error.code, attempts) == ("unreachable", ["8.8.8.8", "9.9.9.9"])
 
@@ -131,7 +123,7 @@ class TestPinning:
     ) -> None:
         dns(monkeypatch, {"many.example": [[f"8.8.{i // 256}.{i % 256}" for i in range(1000)]]})
 
-        failure("http://many.example/")
+        failed_download("http://many.example/")
 
         assert len(attempts) == 8
 
@@ -141,7 +133,7 @@ class TestPinning:
         with remote(always(answer(200, b"picture"))) as server:
             download(server.url(host="later.example"))
             # When it is fetched again
-            error = failure(server.url(host="later.example"))
+            error = failed_download(server.url(host="later.example"))
         # Then it is blocked
         assert (error.code, server.connections) == ("blocked_address", 1)
 
@@ -170,17 +162,19 @@ class TestAllowedNetworks:
         self, monkeypatch: pytest.MonkeyPatch, closed: Remote, host: str
     ) -> None:
         dns(monkeypatch, {"closed.example": [["127.0.0.3"]]})
-        assert failure(closed.url(host=host)).code == "blocked_address"
+        assert failed_download(closed.url(host=host)).code == "blocked_address"
 
     def test_only_the_allowed_addresses_of_a_name_are_tried(
         self, monkeypatch: pytest.MonkeyPatch, closed: Remote
     ) -> None:
         dns(monkeypatch, {"both.example": [["127.0.0.3", "127.0.0.2"]]})
-        assert failure(closed.url(host="both.example")).code == "unreachable"  # No server listens on this port there.
+        assert (
+            failed_download(closed.url(host="both.example")).code == "unreachable"
+        )  # No server listens on this port there.
 
     def test_a_server_in_them_cannot_redirect_outside(self, closed: Remote) -> None:
         with remote(always(answer(302, b"", f"Location: {closed.url(host='127.0.0.3')}")), host="127.0.0.2") as server:
-            assert failure(server.url(host="127.0.0.2")).code == "blocked_address"
+            assert failed_download(server.url(host="127.0.0.2")).code == "blocked_address"
 
 
 class TestTLS:
@@ -216,7 +210,7 @@ class TestTLS:
             download(server.url(host="a.example"))
             assert server.connections == 1
             # When a URL of the second is fetched
-            error = failure(server.url(host="b.example"))
+            error = failed_download(server.url(host="b.example"))
         # Then a new connection is made, and its certificate is refused
         assert (type(error), error.code, server.connections) == (NoConnection, "tls_error", 2)
 
@@ -239,7 +233,7 @@ class TestTLS:
     ) -> None:
         dns(monkeypatch, {"a.example": [["127.0.0.1"]]})
         with remote(always(OK), tls=self.context(authority, *names, **made)) as server:
-            error = failure(server.url("/x?token=1", host="a.example"))
+            error = failed_download(server.url("/x?token=1", host="a.example"))
         assert (type(error), error.code, error.message) == (
             NoConnection,
             "tls_error",
@@ -252,7 +246,7 @@ class TestTLS:
         if trusted == "another":
             request.getfixturevalue("authority")
         with remote(always(OK), tls=self.context(trustme.CA(), "127.0.0.1")) as server:
-            assert failure(server.url()).code == "tls_error"
+            assert failed_download(server.url()).code == "tls_error"
         assert server.requests == []
 
     def test_no_variable_disables_it_or_adds_another_authority(
@@ -263,7 +257,7 @@ class TestTLS:
         for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
             monkeypatch.setenv(name, str(tmp_path / "ca.pem"))
         with remote(always(OK), tls=self.context(authority, "127.0.0.1")) as server:
-            assert failure(server.url()).code == "tls_error"
+            assert failed_download(server.url()).code == "tls_error"
         assert server.requests == []
 
 
@@ -332,7 +326,7 @@ class TestSession:
 
     def test_nothing_is_retried(self) -> None:
         with remote(always(b"")) as server:
-            assert failure(server.url()).code == "unreachable"
+            assert failed_download(server.url()).code == "unreachable"
         assert server.connections == 1
 
     def test_redirects_are_not_followed_and_their_bodies_not_read(self) -> None:

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
 
 import pytest
 
-from pipeline.clients import lazy
-from pipeline.errors import PermanentError, PipelineError
-from pipeline.net.download import download
+from pipeline.errors import PermanentError
 from pipeline.net.guard import Address, Reach
 from pipeline.net.notifications import postback
 from pipeline.settings import get_settings
-from tests.support.untrusted_servers import always, answer, remote, settings
+from tests.support.untrusted_servers import always, answer, failed_download, remote, settings
 
 OK = answer(200, b"picture", keep=True)
 
 
 @pytest.fixture(autouse=True)
-def _loopback_is_allowed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.1/32", FETCH_TIMEOUT="2", FETCH_TOTAL_TIMEOUT="5")
-    yield
-    lazy.forget()
-
-
-def failure(url: str) -> PipelineError:
-    with pytest.raises(PipelineError) as caught:
-        download(url)
-    return caught.value
+def _loopback(loopback_is_allowed: None) -> None:
+    """Allow it in all tests, before the fixtures of a class."""
 
 
 def is_allowed(address: Address) -> bool:
@@ -63,11 +52,11 @@ def test_networks_are_opened_for_fetch_and_postbacks_apart(monkeypatch: pytest.M
     )
     with remote(always(OK)) as server:
         # Given a receiver of postbacks on an internal address, when an image URL names it, then it gets no request.
-        assert failure(server.url()).code == "blocked_address"
+        assert failed_download(server.url()).code == "blocked_address"
         assert not server.connections
         # The postback itself reaches it, also over a connection that is kept open.
         postback("job-1", server.url(), {})
-        assert failure(server.url()).code == "blocked_address"
+        assert failed_download(server.url()).code == "blocked_address"
 
 
 @pytest.mark.parametrize("url", ["http://8.8.8.8/", "http://127.0.0.1/"])
@@ -75,7 +64,7 @@ def test_blocked_networks_are_closed_though_public_or_allowed(
     monkeypatch: pytest.MonkeyPatch, attempts: list[str], url: str
 ) -> None:
     settings(monkeypatch, BLOCKED_NETWORKS="8.8.8.0/24,127.0.0.0/8")
-    assert failure(url).code == "blocked_address"
+    assert failed_download(url).code == "blocked_address"
     with pytest.raises(PermanentError, match="blocked_address"):
         postback("job-1", url, {})
     assert not attempts
@@ -83,17 +72,17 @@ def test_blocked_networks_are_closed_though_public_or_allowed(
 
 @pytest.mark.parametrize("port", [22, 25, 81, 1023])
 def test_fetch_asks_for_allowed_ports_only(attempts: list[str], port: int) -> None:
-    error = failure(f"http://8.8.8.8:{port}/")
+    error = failed_download(f"http://8.8.8.8:{port}/")
     assert (type(error), error.code, attempts) == (PermanentError, "blocked_port", [])
 
 
 @pytest.mark.parametrize("url", ["http://8.8.8.8/", "https://8.8.8.8/", "http://8.8.8.8:8080/"])
 def test_ports_of_the_web_are_allowed(attempts: list[str], url: str) -> None:
-    assert failure(url).code == "unreachable"
+    assert failed_download(url).code == "unreachable"
     assert attempts == ["8.8.8.8"]
 
 
 def test_ports_of_the_settings_replace_the_default(monkeypatch: pytest.MonkeyPatch, attempts: list[str]) -> None:
     settings(monkeypatch, ALLOWED_PORTS="443, 7000-7010")
-    codes = {port: failure(f"http://8.8.8.8:{port}/").code for port in (80, 443, 6999, 7000, 7010, 7011)}
+    codes = {port: failed_download(f"http://8.8.8.8:{port}/").code for port in (80, 443, 6999, 7000, 7010, 7011)}
     assert [port for port, code in codes.items() if code == "unreachable"] == [443, 7000, 7010]

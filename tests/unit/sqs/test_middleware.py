@@ -23,16 +23,6 @@ from tests.support.scripted_sqs import MovedClock, ScriptedSQS, StillLoop, confi
 SEND, DELETE, CHANGE = "send_message_batch", "delete_message_batch", "change_message_visibility_batch"
 
 
-@pytest.fixture
-def clock() -> MovedClock:
-    return MovedClock()
-
-
-@pytest.fixture
-def sqs() -> ScriptedSQS:
-    return ScriptedSQS()
-
-
 class Late(dramatiq.Middleware):
     """Raises what the test wants in its after-hook."""
 
