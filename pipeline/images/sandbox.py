@@ -4,7 +4,7 @@ A decoder that an image takes over, crashes or blocks must not cost more than th
 and thus no credentials. The kernel refuses it files, sockets, processes and the memory of others (seccomp.py), and
 limits its memory and its CPU time. The worker sends bytes and receives renditions, and trusts no answer.
 
-The child lives long, because starting it takes 0.4 s of CPU. It is replaced after `IMAGES_PER_CHILD` images and
+The child lives long, because starting it takes 0.2 s of CPU. It is replaced after `IMAGES_PER_CHILD` images and
 whenever it ends. An image that ends its child is tried once more in a new one, because an earlier image may have
 damaged the first; then it is refused.
 
@@ -41,9 +41,9 @@ CPU_SECONDS: Final = 15
 TIMEOUT: Final = 30
 #: Seconds for a child to start on a busy machine.
 START_TIMEOUT: Final = 60
-#: Images after which a child is replaced, so that nothing that one of them leaves behind lasts. At 5,000, starting
+#: Images after which a child is replaced, so that nothing that one of them leaves behind lasts. At 2,000, starting
 #: children costs 0.1 ms of CPU for each image.
-IMAGES_PER_CHILD: Final = 5_000
+IMAGES_PER_CHILD: Final = 2_000
 #: Bytes of a rendition in addition to four for each pixel: the container of its format.
 _CONTAINER_BYTES: Final = 65_536
 
