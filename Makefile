@@ -28,7 +28,7 @@ IMAGE_TESTS := tests/unit/images tests/unit/net/test_bombs.py tests/unit/ops/tes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run check test test-fallbacks smoke test-corpus mutants simulate chaos outages scenarios lint format docs screenshots sheets bench bench-scale bench-threads bench-queues bombs fuzz audit sbom \
+.PHONY: help setup setup-dev demo run check test test-fallbacks smoke test-corpus mutants simulate chaos outages scenarios lint format docs screenshots sheets schema schema-check bench bench-scale bench-threads bench-queues bombs fuzz audit sbom \
 	bench-images bench-lanes bench-neighbours bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
@@ -113,6 +113,12 @@ screenshots: setup-dev ## Retake the pictures of the dashboard in docs/; needs C
 sheets: setup-dev ## Redraw the contact sheets of docs/images.md
 	$(BIN)/python -m tests.sheets
 
+schema: setup-dev ## Rewrite docs/schema from the code
+	$(BIN)/image-pipeline schema --write docs/schema
+
+schema-check: setup-dev $(VENV)/.types ## Check docs/schema with the official tools, and generate types from it; needs npm
+	$(BIN)/python -m tests.schema $(VENV)/types/bin $(VENV)/types
+
 bench: setup-dev ## Compare the whole pipeline with alternatives (writes docs/performance.md; ARGS="--quick --only file")
 	$(BIN)/python benchmarks/end_to_end/bench.py $(ARGS)
 
@@ -147,6 +153,7 @@ lock: setup-dev ## Rewrite the lock files from pyproject.toml (UPGRADE=--upgrade
 	$(call REQUIREMENTS,["dependency-groups"]["servers"]) | $(COMPILE) - -o requirements/servers.lock
 	$(call REQUIREMENTS,["dependency-groups"]["audit"]) | $(COMPILE) - -o requirements/audit.lock
 	$(call REQUIREMENTS,["dependency-groups"]["docs"]) | $(COMPILE) - -o requirements/docs.lock
+	$(call REQUIREMENTS,["dependency-groups"]["types"]) | $(COMPILE) - -o requirements/types.lock
 	$(COMPILE) benchmarks/images/peers.in -o benchmarks/images/peers.lock
 	$(COMPILE) --constraints requirements/base.lock benchmarks/end_to_end/peers.in -o benchmarks/end_to_end/peers.lock
 
@@ -177,6 +184,14 @@ $(VENV)/.docs: requirements/docs.lock | $(VENV)/pyvenv.cfg
 $(VENV)/.audit: requirements/audit.lock | $(VENV)/pyvenv.cfg
 	$(BIN)/python -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/audit.lock
+	@touch $@
+
+# So have the generators of types, with the tools that npm installs.
+$(VENV)/.types: requirements/types.lock tests/schema/package-lock.json | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m venv $(VENV)/types
+	$(VENV)/types/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/types.lock
+	cp tests/schema/package.json tests/schema/package-lock.json $(VENV)/types/
+	npm ci --prefix $(VENV)/types --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 # The servers have their own environment, because they require older packages. Their commands are linked into .venv/bin.

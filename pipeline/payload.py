@@ -25,6 +25,9 @@ MAX_URL_LENGTH = 8192
 #: The fields of a payload that contain the URL of a source image.
 IMAGE_FIELDS = ("image_url", "itunes_image")
 
+#: Values of an image field that mean the same as its absence.
+ABSENT = ("", "N/A")
+
 Payload = dict[str, Any]
 
 #: Characters that end a line of a request, or that urllib removes before it parses a URL.
@@ -120,7 +123,7 @@ def _depth(value: object) -> int:
 
 def present_url(value: object) -> str | None:
     """Return the value of an image field, or None if it counts as absent."""
-    return value if isinstance(value, str) and value not in {"", "N/A"} else None
+    return value if isinstance(value, str) and value not in ABSENT else None
 
 
 def check_destinations(payload: Payload, settings: Settings) -> None:

@@ -16,7 +16,8 @@ from pipeline.cli.output.terminal import error_console, new_app, print_error
 from pipeline.errors import PipelineError, SettingsError
 from pipeline.version import version
 
-#: The commands with their help. Each is the `app` of the module `pipeline.cli.<name>`. Only `version` is defined here.
+#: The commands with their help. Each is the `app` of the module `pipeline.cli.<name>`, or of one in a package of
+#: `PACKAGES`. Only `version` is defined here.
 COMMANDS = {
     "ingest": "Receive raw JSON messages from QUEUE_URL and pass them to the fetch stage, until stopped.",
     "provision": "Create the queues with their dead-letter queues, and the lifecycle rule that empties staging.",
@@ -25,6 +26,7 @@ COMMANDS = {
     "demo": "Run sample covers through the whole pipeline on this machine, and check every outcome.",
     "status": "Show waiting, in-flight, delayed and dead messages of each stage, its rate and its oldest job.",
     "config": "Show every setting: its value, or that it is secret, and where it came from.",
+    "schema": "Print the JSON Schema of messages, results or postbacks, or the AsyncAPI document of all channels.",
     "check": "Check whether the service can work with these settings, and show how to fix what is wrong.",
     "dashboard": "Serve the web page: stages, latest jobs, failures by cause with a redrive, sweeps and a submit form.",
     "dead": "List dead letters (jobs that failed for good or were rejected), redrive them, or delete them.",
@@ -33,6 +35,9 @@ COMMANDS = {
     "resume": "Let processes take messages of a paused stage again.",
     "sweep": "Find documents in MongoDB whose covers changed, and send them through the pipeline.",
 }
+
+#: The packages below `pipeline.cli` that contain modules of commands.
+PACKAGES = {"schema": "reference"}
 
 #: Codes of errors whose cause may be a wrong setting.
 SETUP_ERRORS = {"aws_error", "sqs_error", "s3_error", "mongo_error"}
@@ -43,7 +48,8 @@ class LazyCommand(TyperCommand):
 
     def load(self) -> Any:
         """Import the module, and return its command."""
-        return get_command(import_module(f"pipeline.cli.{self.name}").app)
+        names = filter(None, ("pipeline.cli", PACKAGES.get(self.name or ""), self.name))
+        return get_command(import_module(".".join(names)).app)
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         return self.load().make_context(*args, **kwargs)

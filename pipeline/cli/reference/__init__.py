@@ -1,0 +1,1 @@
+"""Commands that print reference material. They read no settings and send nothing."""

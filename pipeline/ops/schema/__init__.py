@@ -1,0 +1,1 @@
+"""The interfaces of the service, described for programs: JSON Schema and AsyncAPI."""

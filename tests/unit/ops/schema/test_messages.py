@@ -1,0 +1,251 @@
+"""The schemas of docs/schema accept exactly what the code accepts and sends."""
+
+from __future__ import annotations
+
+import copy
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft7Validator, Draft202012Validator
+from typer.testing import CliRunner
+
+from pipeline.cli.app import app
+from pipeline.errors import PermanentError, Rejected
+from pipeline.job import Content, Job
+from pipeline.ops.schema.documents import DOCUMENTS, text_of
+from pipeline.ops.schema.messages import RENDITION_NAME
+from pipeline.payload import IMAGE_FIELDS, validated
+from pipeline.recipe import MAX_RENDITION_SIDE, Recipe, parse_rendition
+from pipeline.settings import get_settings
+from pipeline.stages import FETCH
+from pipeline.storage.publish import image_info
+
+FOLDER = Path(__file__).parents[4] / "docs/schema"
+ASYNCAPI = DOCUMENTS["asyncapi"]()
+ALONE = {name: Draft202012Validator(DOCUMENTS[name]()) for name in ("message", "result", "postback")}
+INSIDE = {name: Draft7Validator({"$ref": f"#/components/schemas/{name.title()}", **ASYNCAPI}) for name in ALONE}
+
+pytestmark = pytest.mark.usefixtures("no_variables")
+
+
+def accepts(name: str, instance: Any) -> bool:
+    """Return the verdict of a schema, which is the same by draft 2020-12 and, inside AsyncAPI, by draft-07."""
+    alone, inside = (validators[name].is_valid(instance) for validators in (ALONE, INSIDE))
+    assert alone == inside
+    return alone
+
+
+# The documents.
+
+
+def test_the_files_are_those_that_the_code_makes() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == {f"{name}.json" for name in DOCUMENTS}
+    for name in DOCUMENTS:
+        assert (FOLDER / f"{name}.json").read_text(encoding="utf-8") == text_of(name), "run: make schema"
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_schema_is_valid(name: str) -> None:
+    Draft202012Validator.check_schema(DOCUMENTS[name]())
+    Draft7Validator.check_schema(ASYNCAPI["components"]["schemas"][name.title()])
+
+
+def test_the_command_prints_a_document_or_writes_all(tmp_path: Path) -> None:
+    printed = CliRunner().invoke(app, ["schema", "postback"])
+    assert printed.output == text_of("postback")
+    assert CliRunner().invoke(app, ["schema", "--write", str(tmp_path / "new")]).exit_code == 0
+    assert {path.name: path.read_text() for path in (tmp_path / "new").iterdir()} == {
+        f"{name}.json": text_of(name) for name in DOCUMENTS
+    }
+
+
+@pytest.mark.parametrize("arguments", [[], ["results"], ["result", "--write", "/tmp/unused"]])
+def test_the_command_names_the_documents_if_it_is_misused(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, ["schema", *arguments])
+    assert result.exit_code == 2
+    assert "postback" in result.output
+
+
+# The message.
+
+
+def is_accepted(message: object) -> bool:
+    try:
+        validated(message, get_settings())
+    except Rejected:
+        return False
+    return True
+
+
+COVERS = ["https://example.org/cover.jpg", "https://example.org/other.png"]
+HOOKS = ["https://example.com/hook", "HTTP://example.com", " http://example.com", "http://a:b@[::1]:80/?x#y"]
+NOT_HOOKS = [
+    "http://",
+    "http:/x",
+    "ftp://example.com",
+    "example.com",
+    "http:///x",
+    "http://a@",
+    "http://:80",
+    "https://?",
+]
+OTHERS = ["", None, 7, True, [], {}]
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+IMAGES = st.sampled_from([*COVERS, *COVERS, "N/A", "n/a", *OTHERS])
+MESSAGES = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(IMAGE_FIELDS, IMAGES),
+        "bucket_name": st.sampled_from(["Test", "N/A", *OTHERS]),
+        "redirect_queue": st.sampled_from(["ChannelImages", "Name.fifo", *OTHERS]),
+        "postback_url": st.sampled_from([*HOOKS, *NOT_HOOKS, *OTHERS]),
+        "image_url_info": ANYTHING,
+        "anything": ANYTHING,
+    },
+)
+ACCEPTED = st.fixed_dictionaries(
+    {"postback_url": st.sampled_from(HOOKS)},
+    optional={
+        **dict.fromkeys(IMAGE_FIELDS, st.sampled_from([*COVERS, "N/A", "", None])),
+        "bucket_name": st.none() | st.text(max_size=5),
+        "image_url_info": ANYTHING,
+        "itunes_image_error": ANYTHING,
+        "anything": ANYTHING,
+    },
+).filter(is_accepted)
+
+
+@given(message=MESSAGES | ANYTHING)
+def test_the_schema_accepts_a_message_if_and_only_if_the_service_does(message: object) -> None:
+    assert accepts("message", message) == is_accepted(message)
+
+
+@given(url=st.text() | st.from_regex(r"\A[ ]?https?://\S+"))
+def test_the_schema_accepts_every_postback_url_that_the_service_accepts(url: str) -> None:
+    message = {"image_url": "https://example.org/a", "postback_url": url}
+    assert accepts("message", message) or not is_accepted(message)
+
+
+# The result.
+
+STORED = Content("0" * 32, ".jpeg", Recipe(tuple(map(parse_rendition, ("50x50", "250X250", "800x800")))))
+MESSAGE = {
+    "image_url": "https://example.org/cover.jpg",
+    "itunes_image": "https://example.org/gone.png",
+    "bucket_name": "Test",
+    "postback_url": "https://example.com/hook",
+    "n": [7],
+}
+
+
+def result_of(message: dict[str, Any], failing: set[str]) -> dict[str, Any]:
+    """Return the result of a message, as the service makes it, if the URLs in `failing` fail."""
+    job = Job.accept(message, job_id="job-1", settings=get_settings(), stage_payload=lambda _: "")
+    sources = {
+        source.url: source.failed(FETCH, PermanentError("http_404", "It is gone."))
+        if source.url in failing
+        else source.published(STORED)
+        for source in job.sources
+    }
+    return job.with_sources(sources).result(message, partial(image_info, job.folder))
+
+
+@given(message=ACCEPTED, fails=st.tuples(st.booleans(), st.booleans()))
+def test_every_result_of_the_service_fits_its_schema(message: dict[str, Any], fails: tuple[bool, bool]) -> None:
+    failing = {str(message.get(name)) for name, failed in zip(IMAGE_FIELDS, fails, strict=True) if failed}
+    result = result_of(message, failing)
+    assert accepts("result", result)
+    assert accepts("postback", result)  # POSTBACK_SECRET_KEY=none
+    assert accepts("postback", result | {"postback_secret_key": "secret"})
+    assert not accepts("result", result | {"postback_secret_key": "secret"})
+
+
+DETAILS = {"width": 50, "height": 50, "bytes": 1234, "content_type": "image/jpeg"}
+FACTS = {
+    "width": 3000,
+    "height": 3000,
+    "bytes": 345678,
+    "format": "JPEG",
+    "sha256": "ab" * 32,
+    "color": "#a1b2c3",
+    "thumbhash": "1QcSHQRnh493V4dIh4eXh1h4kJUI",
+    "warnings": ["not_square", "below_1400"],
+}
+
+
+def changed(*path: str, to: object = None, without: bool = False) -> dict[str, Any]:
+    """Return a result with one good and one failed image, with the value at `path` set or removed."""
+    result = inner = copy.deepcopy(result_of(MESSAGE, {MESSAGE["itunes_image"]}))
+    for name in path[:-1]:
+        inner = inner[name]
+    if without:
+        del inner[path[-1]]
+    elif path:
+        inner[path[-1]] = to
+    return result
+
+
+def test_a_result_with_details_fits() -> None:
+    result = changed("image_url_source", to=FACTS)
+    for rendition in result["image_url_info"].values():
+        rendition.update(DETAILS)
+    assert accepts("result", result)
+    # And one in a format beside the source's
+    result["image_url_info"]["800x800.avif"] = result["image_url_info"]["800x800"] | {"content_type": "image/avif"}
+    assert accepts("result", result)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        changed("image_url_info", without=True),
+        changed("image_url_info", to=None),
+        changed("image_url_info", to={}),
+        changed("itunes_image_info", without=True),
+        changed("itunes_image_error", without=True),
+        changed("itunes_image_error", "code", without=True),
+        changed("itunes_image_error", "stage", to="nowhere"),
+        changed("itunes_image_error", "more", to=1),
+        changed("image_url_error", to={"stage": "fetch", "code": "http_404", "message": "It is gone."}),
+        changed("image_url_info", "50x50", "url", without=True),
+        changed("image_url_info", "50x50", "bucket_path", to="images-resized/TEST"),
+        changed("image_url_info", "50x50", "width", to=50),
+        changed("image_url_info", "small", to={"url": "https://example.org/a", "bucket_path": "a/"}),
+        changed("image_url_info", "50x50.tiff", to={"url": "https://example.org/a", "bucket_path": "a/"}),
+        changed("itunes_image_source", to=FACTS),
+        changed("image_url_source", to=FACTS | {"warnings": ["ugly"]}),
+        changed("image_url_source", to=FACTS | {"color": "red"}),
+        changed("image_url_source", to={"width": 1}),
+        changed("image_url", to="N/A"),
+        changed("image_url", to=7),
+    ],
+)
+def test_a_result_that_the_service_never_sends_does_not_fit(result: dict[str, Any]) -> None:
+    assert accepts("result", changed())
+    assert not accepts("result", result)
+
+
+@given(name=st.from_regex(RENDITION_NAME, fullmatch=True) | st.text(alphabet="0123456789xX.webp", max_size=9))
+def test_the_pattern_of_names_of_renditions_is_that_of_the_setting(name: str) -> None:
+    try:
+        parse_rendition(name)
+        good = True
+    except ValueError:
+        good = False
+    matches = Draft202012Validator({"pattern": RENDITION_NAME}).is_valid(name)
+    sides = [int(side) for side in name.lower().partition(".")[0].split("x")] if matches else []
+    assert good == (matches and "." not in name and max(sides) <= MAX_RENDITION_SIDE)
+
+
+def test_a_schema_is_json() -> None:
+    for name in DOCUMENTS:
+        assert json.loads(text_of(name)) == DOCUMENTS[name]()
