@@ -24,6 +24,7 @@ LOCKED = {
     "dev": [*DEPENDENCIES, *GROUPS["dev"]],
     "servers": GROUPS["servers"],
     "docs": GROUPS["docs"],
+    "types": GROUPS["types"],
 }
 
 
