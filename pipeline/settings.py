@@ -205,6 +205,7 @@ class Settings(BaseSettings):
 
     # Objects.
     s3_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = "images-ch"
+    s3_region: Annotated[str | None, Field(pattern=r"^[a-z0-9-]{2,32}$")] = None  # if unset, aws_region
     s3_prefix: Annotated[str, AfterValidator(_segments)] = "images-resized"
     s3_acl: Literal["public-read", "private", "none", "authenticated-read", "bucket-owner-full-control"] = "public-read"
     cache_control: Annotated[str, Field(pattern=r"^[ -~]+$")] = "public, max-age=31536000, immutable"
@@ -325,7 +326,7 @@ class Settings(BaseSettings):
         """The part of an object's public URL before its key, without a slash at the end (contract, section 4)."""
         if self.public_base_url:
             return self.public_base_url.rstrip("/")
-        endpoint = self.aws_endpoint_url_s3 or self.aws_endpoint_url or f"https://s3.{self.aws_region}.amazonaws.com"
+        endpoint = self.aws_endpoint_url_s3 or self.aws_endpoint_url or f"https://s3.{self.region_of_s3}.amazonaws.com"
         return f"{endpoint.rstrip('/')}/{self.s3_bucket}"
 
     @property
@@ -358,6 +359,11 @@ class Settings(BaseSettings):
     def s3_endpoint(self) -> str | None:
         """The endpoint of S3, or None for that of AWS."""
         return self.aws_endpoint_url_s3 or self.aws_endpoint_url
+
+    @property
+    def region_of_s3(self) -> str:
+        """The region of the bucket, which requests to S3 are signed for."""
+        return self.s3_region or self.aws_region
 
     @cached_property
     def own_queues(self) -> frozenset[str]:

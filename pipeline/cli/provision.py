@@ -8,7 +8,7 @@ import typer
 
 from pipeline.cli.output.terminal import console, new_app
 from pipeline.clients import aws
-from pipeline.ops.provision import plan
+from pipeline.ops.provision import UnsupportedChange, plan
 from pipeline.settings import get_settings
 
 app = new_app()
@@ -33,8 +33,12 @@ def provision(
         if dry_run:
             console.print(f"[yellow]would[/] {change.message}", highlight=False)
             continue
-        with aws.aws_errors("aws", change.message):
-            change.apply()
+        try:
+            with aws.aws_errors("aws", change.message):
+                change.apply()
+        except UnsupportedChange as unsupported:
+            console.print(f"[yellow]by hand[/] {unsupported}", highlight=False)
+            continue
         console.print(f"[green]done[/]  {change.message}", highlight=False)
     if not count:
         console.print("Everything exists already; nothing was changed.")

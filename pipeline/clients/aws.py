@@ -20,16 +20,22 @@ if TYPE_CHECKING:
 
 _DEFAULTS: dict[str, Any] = {"read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}}
 
+#: Options for endpoints other than AWS's. Stores need not have a host name for each bucket, nor S3's newer checksums.
+_OTHER_STORES: dict[str, Any] = {
+    "s3": {"addressing_style": "path"},
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
+}
+
 
 def aws_config(settings: Settings, **more: Any) -> Config:
     """Return the configuration shared by all AWS clients. `more` overrides it; timeouts are in seconds."""
     return Config(
-        region_name=settings.aws_region,
         user_agent="image-pipeline",  # otherwise botocore builds it per request, a tenth of the CPU of one to SQS
         max_pool_connections=POOL_SIZE,
         connect_timeout=5,
         tcp_keepalive=True,
-        **_DEFAULTS | more,
+        **{"region_name": settings.aws_region} | _DEFAULTS | more,
     )
 
 
@@ -45,7 +51,7 @@ def s3() -> S3Client:
     """Create the S3 client."""
     settings = get_settings()
     keys = credentials(settings.aws_access_key_s3, settings.aws_secret_key_s3)
-    config = aws_config(settings, s3={"addressing_style": "path"} if settings.s3_endpoint else {})
+    config = aws_config(settings, region_name=settings.region_of_s3, **(_OTHER_STORES if settings.s3_endpoint else {}))
     client: S3Client = _client("s3", **keys, endpoint_url=settings.s3_endpoint, config=config)
     return client
 

@@ -39,8 +39,8 @@ def store(bucket: str, acl: str = "") -> S3Store:
     settings = get_settings()
     return S3Store(
         bucket,
-        aws_endpoint_url_s3=settings.s3_endpoint or f"https://s3.{settings.aws_region}.amazonaws.com",
-        region=settings.aws_region,
+        aws_endpoint_url_s3=settings.s3_endpoint or f"https://s3.{settings.region_of_s3}.amazonaws.com",
+        region=settings.region_of_s3,
         virtual_hosted_style_request=False,
         skip_signature=False,
         # TLS protects the body, and hashing 1.5 MB takes 0.9 ms. boto3 does not sign bodies under TLS either.
@@ -59,7 +59,7 @@ def store(bucket: str, acl: str = "") -> S3Store:
 
 def _store_credentials(settings: Settings) -> Callable[[], S3Credential]:
     keys = credentials(settings.aws_access_key_s3, settings.aws_secret_key_s3)
-    session = boto3.session.Session(region_name=settings.aws_region, **keys)
+    session = boto3.session.Session(region_name=settings.region_of_s3, **keys)
     try:
         return Boto3CredentialProvider(session, ttl=CREDENTIALS_TTL)
     except ValueError:

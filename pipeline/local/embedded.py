@@ -71,11 +71,11 @@ class EmbeddedStack:
 
     def __enter__(self) -> EmbeddedStack:
         with _translate_os_errors(self._data_dir), ExitStack() as undo:
-            lock = undo.enter_context(_locked(self._data_dir))
+            lock = undo.enter_context(locked(self._data_dir))
             folder = self._data_dir / ("state" if self._persist else "scratch")
             if not self._persist:
                 shutil.rmtree(folder, ignore_errors=True)
-            servers: list[_Server] = [_Ministack(self._data_dir, folder, lock, self._persist)]
+            servers: list[Server] = [_Ministack(self._data_dir, folder, lock, self._persist)]
             if self._with_mongo:
                 servers.append(_Secantus(self._data_dir, folder, lock))
             # Both start before the first wait. Without persistence, nothing is written at the end.
@@ -109,7 +109,7 @@ def _environ(aws_port: int, mongo_port: int | None) -> dict[str, str]:
     }
 
 
-class _Server(ABC):
+class Server(ABC):
     """A server program: its location, its command line and its health check."""
 
     name: str
@@ -164,7 +164,7 @@ class _Server(ABC):
         return "\n".join([f"; the end of its log {self._log}:", *lines[-10:]])
 
 
-class _Ministack(_Server):
+class _Ministack(Server):
     name = "ministack"
 
     def __init__(self, data_dir: Path, folder: Path, lock: int, persist: bool) -> None:
@@ -204,7 +204,7 @@ class _Ministack(_Server):
             connection.close()
 
 
-class _Secantus(_Server):
+class _Secantus(Server):
     name = "secantusd-py"
 
     def command(self) -> str:
@@ -249,7 +249,7 @@ def _translate_os_errors(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[int]:
+def locked(folder: Path) -> Iterator[int]:
     """Lock the folder for one stack; wait for the servers of a killed stack to end."""
     folder.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + LOCK_TIMEOUT

@@ -21,6 +21,7 @@ from pipeline.settings import Settings
 from pipeline.sqs.queues import QueueSpec, ensure_queue, find_queue, queue_arn
 from pipeline.stages import DEAD_LETTER_QUEUES, STAGES, SWEEP_QUEUES, dead_letter_queue_of
 from pipeline.storage.staging import EXPIRY_DAYS
+from pipeline.storage.stores import NOT_IMPLEMENTED
 from pipeline.sweeps import run_state
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ ACLS_ALLOWED = [{"Rules": [{"ObjectOwnership": ownership}]} for ownership in ("B
 
 #: Codes of S3 for a missing bucket or a missing configuration of a bucket.
 NOT_FOUND = frozenset({"404", "NoSuchBucket", "OwnershipControlsNotFoundError"})
+
+
+class UnsupportedChange(Exception):
+    """The store cannot make a change. The message tells a person what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,8 @@ def _queue_changes(spec: QueueSpec) -> Iterator[Change]:
 def _bucket_changes(settings: Settings) -> Iterator[Change]:
     client, bucket = aws.s3(), settings.s3_bucket
     if not _found(lambda: client.head_bucket(Bucket=bucket)):
-        here = {"LocationConstraint": settings.aws_region}
-        where: dict[str, Any] = {} if settings.aws_region == "us-east-1" else {"CreateBucketConfiguration": here}
+        here = {"LocationConstraint": settings.region_of_s3}
+        where: dict[str, Any] = {} if settings.region_of_s3 == "us-east-1" else {"CreateBucketConfiguration": here}
         yield Change(f"create bucket {bucket}", lambda: client.create_bucket(Bucket=bucket, **where))
     if settings.s3_acl == "none":
         return
@@ -126,12 +131,15 @@ def _bucket_changes(settings: Settings) -> Iterator[Change]:
 
 
 def _found(look: Callable[[], Any]) -> bool:
-    """Return whether `look` returns something true; a missing bucket or configuration counts as false."""
+    """Return whether `look` returns something true; a missing bucket or configuration counts as false.
+
+    What a store does not implement needs no change.
+    """
     try:
         return bool(look())
     except ClientError as error:
-        if aws.aws_code(error) in NOT_FOUND:
-            return False
+        if aws.aws_code(error) in NOT_FOUND | NOT_IMPLEMENTED:
+            return aws.aws_code(error) in NOT_IMPLEMENTED
         raise
 
 
@@ -154,13 +162,12 @@ def lifecycle_changes(bucket: str, prefix: str) -> Iterator[Change]:
         "Filter": {"Prefix": prefix},
         "Expiration": {"Days": EXPIRY_DAYS},
         "NoncurrentVersionExpiration": {"NoncurrentDays": 1},  # in a versioned bucket, deleting frees nothing by itself
-        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
     }
     found: dict[str, Any] = {"Rules": []}
     try:
-        found = dict(client.get_bucket_lifecycle_configuration(Bucket=bucket))
+        found |= client.get_bucket_lifecycle_configuration(Bucket=bucket)  # some stores answer without any rules
     except ClientError as error:
-        if aws.aws_code(error) not in {"NoSuchLifecycleConfiguration", "NoSuchBucket"}:
+        if aws.aws_code(error) not in {"NoSuchLifecycleConfiguration", "NoSuchBucket"} | NOT_IMPLEMENTED:
             raise
     if any(_covers(theirs, rule) for theirs in found["Rules"]):
         return
@@ -168,10 +175,20 @@ def lifecycle_changes(bucket: str, prefix: str) -> Iterator[Change]:
     kept = {name: found[name] for name in ("TransitionDefaultMinimumObjectSize",) if name in found}
     yield Change(
         f"expire s3://{bucket}/{prefix} after {EXPIRY_DAYS} days, and keep {len(others)} other lifecycle rules",
-        lambda: client.put_bucket_lifecycle_configuration(
-            Bucket=bucket, LifecycleConfiguration={"Rules": [*others, rule]}, **kept
-        ),
+        lambda: _set_lifecycle(bucket, prefix, {"LifecycleConfiguration": {"Rules": [*others, rule]}, **kept}),
     )
+
+
+def _set_lifecycle(bucket: str, prefix: str, rules: dict[str, Any]) -> None:
+    try:
+        aws.s3().put_bucket_lifecycle_configuration(Bucket=bucket, **rules)
+    except ClientError as error:
+        if aws.aws_code(error) in NOT_IMPLEMENTED:
+            raise UnsupportedChange(
+                f"expire s3://{bucket}/{prefix} after {EXPIRY_DAYS} days by the store's own means: it takes no "
+                "lifecycle rules"
+            ) from None
+        raise
 
 
 def _index_changes() -> Iterator[Change]:

@@ -12,13 +12,11 @@ from pipeline.metrics import STORED_BYTES, STORED_RENDITIONS
 from pipeline.settings import Settings, get_settings
 from pipeline.storage import s3
 from pipeline.storage.s3 import S3Error
+from pipeline.storage.stores import ACL_REFUSALS
 
 logger = logging.getLogger(__name__)
 
-#: S3's error code for a bucket with ACLs disabled.
-ACLS_DISABLED = "AccessControlListNotSupported"
-
-#: Set once the bucket has refused an ACL; not reset before the process ends.
+#: Set once the bucket has refused an ACL and taken the same object without; not reset before the process ends.
 _acls_disabled = threading.Event()
 
 
@@ -73,11 +71,14 @@ def _put(settings: Settings, key: str, data: bytes, headers: Mapping[str, str]) 
     try:
         s3.put(settings.s3_bucket, key, data, doing="store a rendition", headers=headers, acl=acl)
     except S3Error as error:
-        if not acl or error.reason != ACLS_DISABLED:
+        if not acl or error.reason not in ACL_REFUSALS:
             raise
+        s3.put(settings.s3_bucket, key, data, doing="store a rendition", headers=headers)
         if not _acls_disabled.is_set():
             _acls_disabled.set()
             logger.warning(
-                "The bucket %s has ACLs disabled. Set S3_ACL=none to avoid this warning.", settings.s3_bucket
+                "The bucket %s takes no ACLs: the store answered %s. Objects are stored without. Set S3_ACL=none to "
+                "avoid this warning.",
+                settings.s3_bucket,
+                error.reason,
             )
-        s3.put(settings.s3_bucket, key, data, doing="store a rendition", headers=headers)

@@ -44,14 +44,12 @@ def s3_refuses(code: str, method: str = "", part: str = "", status: int = 403, *
     return rule
 
 
+def refuses_every_acl(status: int, code: str) -> Rule:
+    return lambda request: Refusal(status, code) if "x-amz-acl" in request.headers else None
+
+
 def refuses_public_acls(request: Request) -> Refusal | None:
     return Refusal(403, "AccessDenied") if request.headers.get("x-amz-acl") == "public-read" else None
-
-
-def refuses_deletes(request: Request) -> bytes | None:
-    if "?delete" not in request.path:
-        return None
-    return b"<DeleteResult><Error><Key>k</Key><Code>AccessDenied</Code></Error></DeleteResult>"
 
 
 def lets_anyone_read_objects_but_not_list(request: Request) -> Refusal | None:
@@ -234,7 +232,7 @@ BROKEN = [
         "a bucket in another region",
         process="upload",
         s3=s3_refuses("PermanentRedirect", status=301, x_amz_bucket_region="eu-west-1"),
-        expected=(("fail", BUCKET, "It is in eu-west-1, but AWS_REGION=us-east-2"),),
+        expected=(("fail", BUCKET, "It is in eu-west-1, but S3's region is us-east-2"),),
     ),
     Broken(
         "an S3 that only boto3 can reach",
@@ -255,6 +253,23 @@ BROKEN = [
                 "S3_ACL=public-read has no effect; renditions are stored without. Set S3_ACL=none",
             ),
         ),
+    ),
+    *(
+        Broken(
+            f"a store that answers {code} to an ACL",
+            process="upload",
+            s3=refuses_every_acl(status, code),
+            expected=(
+                ("warn", "renditions", f"The bucket takes no ACLs ({code}), so S3_ACL=public-read has no effect"),
+            ),
+        )
+        for status, code in ((501, "NotImplemented"), (400, "InvalidArgument"))
+    ),
+    Broken(
+        "a store that refuses everything as it refuses ACLs",
+        process="upload",
+        s3=s3_refuses("InvalidArgument", "PUT", "/images-resized/", status=400),
+        expected=(("fail", "renditions", "S3 refused to write: InvalidArgument."),),
     ),
     Broken(
         "a bucket with public ACLs blocked",
@@ -310,7 +325,7 @@ BROKEN = [
     Broken(
         "no permission to empty staging",
         process="upload",
-        s3=refuses_deletes,
+        s3=s3_refuses("AccessDenied", "DELETE", "/pipeline-staging/"),
         expected=(("fail", "staging", "do not permit s3:DeleteObject"),),
     ),
     Broken(

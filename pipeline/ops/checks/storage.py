@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import tempfile
@@ -20,8 +21,8 @@ from pipeline.ops.iam import Place
 from pipeline.ops.provision import lifecycle_changes
 from pipeline.settings import Settings
 from pipeline.storage import s3
-from pipeline.storage.publish import ACLS_DISABLED
 from pipeline.storage.staging import EXPIRY_DAYS, trouble_with
+from pipeline.storage.stores import ACL_REFUSALS, store_at
 
 #: The test key under the final prefix. It is constant because upload may write there, but not delete.
 PROBE: Final = "image-pipeline-check.txt"
@@ -53,6 +54,24 @@ def _answers(context: Context) -> Iterator[Row]:
         yield _bucket(context, bucket, f"{prefix}image-pipeline-check-{secrets.token_hex(4)}")
 
 
+def _store(context: Context) -> Iterator[Row]:
+    """Check the settings that the store of the endpoint needs, if its host reveals which store it is."""
+    settings = context.settings
+    store = store_at(settings.s3_endpoint)
+    if store and not re.fullmatch(store.regions, settings.region_of_s3):
+        yield fail(
+            f"region {settings.region_of_s3}",
+            f"{store.name} refuses requests that are signed for this region.",
+            f"Set S3_REGION={store.region}.",
+        )
+    if store and store.is_private and not settings.public_base_url:
+        yield warn(
+            "public URL",
+            f"{store.name} never serves {settings.s3_endpoint} to the public, so no one can read the URLs in results.",
+            "Set PUBLIC_BASE_URL to the bucket's public domain.",
+        )
+
+
 def _bucket(context: Context, bucket: str, absent: str) -> Row:
     settings = context.settings
     name = f"bucket {bucket}"
@@ -70,14 +89,14 @@ def _bucket(context: Context, bucket: str, absent: str) -> Row:
         )
     head = ask(lambda: aws.s3().head_bucket(Bucket=bucket))  # returns the region even with an error
     region = head.headers.get("x-amz-bucket-region") or answer.headers.get("x-amz-bucket-region")
-    if (region and region != settings.aws_region) or answer.code in ELSEWHERE:
+    if (region and region != settings.region_of_s3) or answer.code in ELSEWHERE:
         where = region or "another region"
         return fail(
             name,
-            f"It is in {where}, but AWS_REGION={settings.aws_region}: nothing can be stored, and URLs do not work.",
-            f"Set AWS_REGION={region}, with the queues there too."
+            f"It is in {where}, but S3's region is {settings.region_of_s3}: nothing can be stored, and no URL works.",
+            f"Set S3_REGION={region}, or AWS_REGION={region} if the queues are there too."
             if region
-            else "Set AWS_REGION to the bucket's region.",
+            else "Set S3_REGION to the bucket's region.",
         )
     if answer.error and not answer.denied and answer.code not in _NOT_FOUND:
         return fail(name, *unexpected(answer, "S3", "read from it"))
@@ -90,7 +109,7 @@ def _bucket(context: Context, bucket: str, absent: str) -> Row:
             "It trusts public certificate authorities and uses https_proxy and no_proxy: check them and AWS_REGION.",
         )
     source = "AWS_ACCESS_KEY_S3" if settings.aws_access_key_s3 else "boto3's chain"
-    where = settings.s3_endpoint or f"region {settings.aws_region}"
+    where = settings.s3_endpoint or f"region {settings.region_of_s3}"
     return ok(name, f"S3 answers ({where}) and accepts the credentials of {source}.")
 
 
@@ -103,13 +122,15 @@ def _renditions(context: Context) -> Iterator[Row]:
         return
     acl = {} if settings.s3_acl == "none" else {"ACL": settings.s3_acl}
     answer = _put(settings.s3_bucket, key, **acl)
-    if acl and answer.code == ACLS_DISABLED:
-        yield warn(
-            "renditions",
-            f"The bucket has ACLs disabled, so S3_ACL={settings.s3_acl} has no effect; renditions are stored without.",
-            "Set S3_ACL=none, and make the prefix public with a bucket policy or a CDN.",
-        )
-        answer = _put(settings.s3_bucket, key)
+    if acl and answer.code in ACL_REFUSALS:
+        refusal, answer = answer.code, _put(settings.s3_bucket, key)
+        if not answer.error:
+            yield warn(
+                "renditions",
+                f"The bucket takes no ACLs ({refusal}), so S3_ACL={settings.s3_acl} has no effect; "
+                "renditions are stored without.",
+                "Set S3_ACL=none, and make the prefix public with a bucket policy or a CDN.",
+            )
     elif acl and answer.denied:
         answer = _put(settings.s3_bucket, key)
         if not answer.error:
@@ -207,8 +228,8 @@ def _staging(context: Context) -> Iterator[Row]:
     if "s3:GetObject" in needed and ask(lambda: aws.s3().get_object(Bucket=bucket, Key=key)).error:
         refused.append("s3:GetObject")
     public = _open_to_all(context.settings, bucket, key)
-    gone = ask(lambda: aws.s3().delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key}]}))
-    if "s3:DeleteObject" in needed and (gone.error or gone.value.get("Errors")):
+    gone = ask(lambda: aws.s3().delete_object(Bucket=bucket, Key=key))
+    if "s3:DeleteObject" in needed and gone.error:
         refused.append("s3:DeleteObject")
     if refused:
         yield fail(
@@ -244,7 +265,7 @@ def _open_to_all(settings: Settings, bucket: str, key: str) -> bool:
 
     An endpoint that lists the bucket anonymously is an emulator without access control, which proves nothing.
     """
-    endpoint = (settings.s3_endpoint or f"https://s3.{settings.aws_region}.amazonaws.com").rstrip("/")
+    endpoint = (settings.s3_endpoint or f"https://s3.{settings.region_of_s3}.amazonaws.com").rstrip("/")
     if _status(f"{endpoint}/{bucket}/{quote(key)}") != requests.codes.ok:
         return False
     return not settings.s3_endpoint or _status(f"{endpoint}/{bucket}?list-type=2&max-keys=1") != requests.codes.ok
@@ -297,7 +318,8 @@ def _expiry(context: Context) -> Iterator[Row]:
             "The bucket is versioned, and no lifecycle rule removes old versions in staging: deleting frees nothing."
             if _is_versioned(place[0])
             else "No lifecycle rule expires objects in staging as the service needs it, so it may keep growing.",
-            "`image-pipeline provision` sets the rule, and keeps the other rules of the bucket.",
+            "`image-pipeline provision` sets the rule, and keeps the other rules of the bucket. If it has no such "
+            "rules, expire the objects by its own means.",
         )
     elif _is_versioned(place[0]):
         yield ok("expiry", "Objects in staging expire. The bucket is versioned: each is paid for one more day.")
@@ -330,6 +352,7 @@ _LOOKS = frozenset({"fetch", "resize", "upload", "quarantine"})
 _STAGES = _LOOKS | {"notify", "sweep", "ingest"}
 
 CHECKS = (
+    Check("S3", "store", "Compares the settings with what the store of the endpoint needs.", _store, _STAGES),
     Check(
         "S3",
         "answers",

@@ -7,13 +7,15 @@ import logging
 import pytest
 from botocore.exceptions import ClientError
 
-from pipeline.clients import aws
+from pipeline.clients import aws, lazy
 from pipeline.errors import RetryableError
 from pipeline.job import Content
 from pipeline.local.embedded import REGION
 from pipeline.recipe import Recipe, parse_rendition
 from pipeline.settings import get_settings
 from pipeline.storage import publish
+from tests.support.broken import refuses_every_acl
+from tests.support.refusing import refusing
 
 CONTENT = Content("ab" * 16, ".webp", Recipe((parse_rendition("50x50"), parse_rendition("250X250"))))
 RENDITIONS = {"50x50": b"small", "250X250": b"larger"}
@@ -24,7 +26,7 @@ def _acls_not_known_to_be_disabled() -> None:
     publish._acls_disabled.clear()
 
 
-def test_an_image_is_published_once_every_rendition_is_there(environment: dict[str, str]) -> None:
+def test_an_image_is_published_once_every_rendition_is_there(each_store: dict[str, str]) -> None:
     assert not publish.is_published("F", CONTENT)
     publish.publish("F", CONTENT, {"50x50": b"small"})
     assert not publish.is_published("F", CONTENT)
@@ -45,16 +47,14 @@ def test_an_error_of_s3_does_not_count_as_an_absent_object(environment, s3_that_
     assert caught.value.code == "s3_error"
 
 
-def test_keys_urls_and_headers_follow_the_contract(
-    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_urls_and_headers_follow_the_contract(each_store: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PUBLIC_BASE_URL", "https://cdn.example/")
     get_settings.cache_clear()
     publish.publish("FOLDER", CONTENT, RENDITIONS)
     info = publish.image_info("FOLDER", CONTENT)
     key = f"images-resized/FOLDER/{CONTENT.id}_250X250.webp"
     assert info["250X250"] == {"url": f"https://cdn.example/{key}", "bucket_path": "images-resized/FOLDER/"}
-    stored = aws.s3().get_object(Bucket=environment["S3_BUCKET"], Key=key)
+    stored = aws.s3().get_object(Bucket=each_store["S3_BUCKET"], Key=key)
     assert stored["Body"].read() == b"larger"
     assert (stored["ContentType"], stored["CacheControl"]) == ("image/webp", "public, max-age=31536000, immutable")
 
@@ -71,7 +71,32 @@ def test_a_bucket_with_acls_disabled_works_with_one_warning(environment: dict[st
     with caplog.at_level(logging.WARNING, logger="pipeline"):
         publish.publish("F", CONTENT, RENDITIONS)
     assert publish.is_published("F", CONTENT)
-    assert caplog.text.count("ACLs disabled") == 1
+    assert caplog.text.count("takes no ACLs") == 1
+
+
+@pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (400, "InvalidArgument")])
+def test_a_store_without_acls_works_with_one_warning(
+    each_store: dict[str, str], monkeypatch, caplog, status: int, code: str
+) -> None:
+    # Given a store that answers each ACL as R2, or as Google's and Backblaze's do
+    with refusing(each_store["AWS_ENDPOINT_URL_S3"], refuses_every_acl(status, code)) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+        lazy.forget()
+        # When renditions are stored, then they exist, and one warning names the answer.
+        with caplog.at_level(logging.WARNING, logger="pipeline"):
+            publish.publish("F", CONTENT, RENDITIONS)
+        assert publish.is_published("F", CONTENT)
+    assert caplog.text.count(f"takes no ACLs: the store answered {code}") == 1
+
+
+def test_a_refusal_that_is_not_about_acls_is_an_error_and_is_not_remembered(environment, s3_that_answers) -> None:
+    # Given a store that refuses the object with and without an ACL
+    asked = s3_that_answers(400, "InvalidArgument")
+    # Then the upload fails, and the next one tries the ACL again.
+    for _ in range(2):
+        with pytest.raises(RetryableError, match="InvalidArgument"):
+            publish.publish("F", CONTENT, RENDITIONS)
+    assert [headers.get("x-amz-acl") for _, _, headers in asked] == ["public-read", None] * 2
 
 
 def test_no_acl_is_sent_if_the_settings_have_none(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,15 +19,15 @@ def put(bucket: str, key: str, data: bytes = b"data", **more: str) -> None:
 @pytest.mark.parametrize(
     "name", ["plain", "a b+c", "MÜNCHEN", "per%20cent", "star*", "hash#", "what?", "tilde~", "a&b=c", "[x]"]
 )
-def test_a_key_is_the_same_to_boto3(environment: dict[str, str], name: str) -> None:
+def test_a_key_is_the_same_to_boto3(each_store: dict[str, str], name: str) -> None:
     key = f"folder/{name}.jpeg"
-    put(environment["S3_BUCKET"], key)
-    assert aws.s3().get_object(Bucket=environment["S3_BUCKET"], Key=key)["Body"].read() == b"data"
-    assert objects.get(environment["S3_BUCKET"], key, doing="try") == b"data"
+    put(each_store["S3_BUCKET"], key)
+    assert aws.s3().get_object(Bucket=each_store["S3_BUCKET"], Key=key)["Body"].read() == b"data"
+    assert objects.get(each_store["S3_BUCKET"], key, doing="try") == b"data"
 
 
-def test_an_object_exists_until_it_is_deleted(environment: dict[str, str]) -> None:
-    bucket = environment["S3_BUCKET"]
+def test_an_object_exists_until_it_is_deleted(each_store: dict[str, str]) -> None:
+    bucket = each_store["S3_BUCKET"]
     assert not objects.exists(bucket, "a/b", doing="try")
     put(bucket, "a/b")
     assert objects.exists(bucket, "a/b", doing="try")
@@ -37,11 +37,11 @@ def test_an_object_exists_until_it_is_deleted(environment: dict[str, str]) -> No
     assert caught.value.is_absent
 
 
-def test_each_request_is_counted_by_its_result(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_request_is_counted_by_its_result(each_store: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a recorder of all counted requests
     counted: list[tuple[object, ...]] = []
     monkeypatch.setattr(objects, "count_request", lambda *request: counted.append(request))
-    bucket = environment["S3_BUCKET"]
+    bucket = each_store["S3_BUCKET"]
     # When objects are stored, read, looked up and deleted
     put(bucket, "a")
     objects.get(bucket, "a", doing="try")
@@ -58,9 +58,9 @@ def test_each_request_is_counted_by_its_result(environment: dict[str, str], monk
     ]
 
 
-def test_an_empty_object_is_kept(environment: dict[str, str]) -> None:
-    put(environment["S3_BUCKET"], "empty", b"")
-    assert objects.get(environment["S3_BUCKET"], "empty", doing="try") == b""
+def test_an_empty_object_is_kept(each_store: dict[str, str]) -> None:
+    put(each_store["S3_BUCKET"], "empty", b"")
+    assert objects.get(each_store["S3_BUCKET"], "empty", doing="try") == b""
 
 
 def test_the_librarys_environment_variables_are_ignored(

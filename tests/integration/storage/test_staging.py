@@ -14,9 +14,10 @@ from pipeline.clients import aws
 from pipeline.errors import Retry, RetryableError, StagedMissing
 from pipeline.settings import get_settings
 from pipeline.storage.staging import CLEAN_UP_INTERVAL, EXPIRY_DAYS, LocalStaging, Staging, staging
+from tests.integration.storage.conftest import EMBEDDED, SECOND, on_second_store
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", EMBEDDED, SECOND])
 def store(
     request: pytest.FixtureRequest, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Staging:
@@ -24,6 +25,8 @@ def store(
     if request.param == "file":
         monkeypatch.setenv("STAGING_URL", f"{(tmp_path / 'st ging').as_uri()}/")
         get_settings.cache_clear()
+    elif request.param == SECOND:
+        on_second_store(request, environment, monkeypatch)
     return staging()
 
 

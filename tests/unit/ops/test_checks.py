@@ -35,7 +35,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
 
 def rows(check: str, **settings: Any) -> list[Row]:
     """Return the findings of one check with these settings."""
-    (found,) = [each for each in CHECKS if each.name == check and each.group in {"Settings", "This host", "SQS"}]
+    (found,) = [each for each in CHECKS if each.name == check and each.group in {"Settings", "This host", "SQS", "S3"}]
     return list(found.run(Context(Settings(**settings))))
 
 
@@ -142,6 +142,24 @@ def test_a_file_that_was_not_loaded_is_named(tmp_path: Path, monkeypatch: pytest
 def test_an_input_queue_is_judged_by_its_url(url: str | None, part: str) -> None:
     (row,) = rows("input", queue_url=url)
     assert part in row.message
+
+
+R2 = "https://0123abc.r2.cloudflarestorage.com"
+
+
+@pytest.mark.parametrize(
+    ("given", "subjects"),
+    [
+        ({}, []),
+        ({"aws_endpoint_url_s3": "http://127.0.0.1:9000"}, []),
+        ({"aws_endpoint_url_s3": "https://storage.googleapis.com"}, []),
+        ({"aws_endpoint_url_s3": R2}, ["region us-east-2", "public URL"]),
+        ({"aws_endpoint_url_s3": R2, "s3_region": "auto"}, ["public URL"]),
+        ({"aws_endpoint_url_s3": R2, "s3_region": "auto", "public_base_url": "https://covers.example"}, []),
+    ],
+)
+def test_the_settings_that_a_store_needs_are_named(given: dict[str, str], subjects: list[str]) -> None:
+    assert [row.subject for row in rows("store", **given)] == subjects
 
 
 def test_wrong_values_are_the_only_finding(monkeypatch: pytest.MonkeyPatch) -> None:
