@@ -46,6 +46,9 @@ SHORTEST_JOB_KEY = 32
 #: Stands for the absence of a proof among the keys of JOB_KEY, while the first key is introduced.
 NO_PROOF = "none"
 
+#: The agent that fetch and postbacks present themselves as, unless USER_AGENT names the service and a contact.
+DEFAULT_USER_AGENT = "Mozilla/5.0 (compatible; image-pipeline)"
+
 #: The value of POSTBACK_SECRET_KEY that sends no shared secret.
 NO_SECRET = "none"  # noqa: S105
 
@@ -222,6 +225,7 @@ class Settings(BaseSettings):
     max_decoded_pixels: Annotated[int, Field(ge=1)] = 50_000_000
 
     # The network.
+    user_agent: Annotated[str, Field(pattern=r"^[!-~]([ -~]{0,254}[!-~])?$")] = DEFAULT_USER_AGENT
     fetch_timeout: Positive = 12.0
     fetch_total_timeout: Positive = 60.0
     fetch_max_per_host: Annotated[int, Field(ge=1)] = 4

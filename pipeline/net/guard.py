@@ -40,8 +40,6 @@ from pipeline.settings import Network, PortRange
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-USER_AGENT = "Mozilla/5.0 (compatible; image-pipeline)"
-
 #: Maximum addresses to try for a name: enough for a dual-stack CDN, and too few for a port scan.
 MAX_ADDRESSES = 8
 
@@ -351,12 +349,12 @@ class GuardedSession(requests.Session):
     to, because requests would read the whole body of the redirect.
     """
 
-    def __init__(self, pool_size: int, reach: Reach) -> None:
+    def __init__(self, pool_size: int, reach: Reach, user_agent: str) -> None:
         # urllib3 logs a malformed header at level WARNING with the whole URL, query included.
         logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
         super().__init__()
         self.trust_env = False
-        self.headers["User-Agent"] = USER_AGENT
+        self.headers["User-Agent"] = user_agent
         adapter = _Adapter(reach, pool_connections=pool_size, pool_maxsize=pool_size)
         self.adapters.clear()
         self.mount("https://", adapter)

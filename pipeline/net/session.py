@@ -15,11 +15,12 @@ def fetch_session() -> GuardedSession:
     """Return the shared session for sources. Its requests belong inside `http_errors`."""
     settings = get_settings()
     reach = Reach(settings.fetch_networks, settings.blocked_networks, settings.allowed_ports)
-    return GuardedSession(POOL_SIZE, reach)
+    return GuardedSession(POOL_SIZE, reach, settings.user_agent)
 
 
 @Lazy
 def postback_session() -> GuardedSession:
     """Return the shared session for receivers of postbacks. Its requests belong inside `http_errors`."""
     settings = get_settings()
-    return GuardedSession(POOL_SIZE, Reach(settings.postback_networks, settings.blocked_networks))
+    reach = Reach(settings.postback_networks, settings.blocked_networks)
+    return GuardedSession(POOL_SIZE, reach, settings.user_agent)

@@ -49,6 +49,7 @@ def test_the_defaults_are_the_contracts() -> None:
     assert settings.claim_seconds == 21_600
     assert settings.level == "DEBUG"
     assert settings.database_url is None
+    assert settings.user_agent == "Mozilla/5.0 (compatible; image-pipeline)"
 
 
 def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +110,12 @@ def test_an_alias_is_reported_under_the_name_that_was_set(monkeypatch, name):
         get_settings()
 
 
+def test_an_agent_cannot_add_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USER_AGENT", "Mine/1.0\r\nX-Forged: 1")
+    with pytest.raises(SettingsError, match=r"^USER_AGENT="):
+        get_settings()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "accepted"),
     [
@@ -147,6 +154,8 @@ def test_an_alias_is_reported_under_the_name_that_was_set(monkeypatch, name):
         ("QUEUE_URL", "my-queue", "https://"),
         ("LEVEL", "LOUD", "'DEBUG'"),
         ("CLAIM_SECONDS", "1", "60"),
+        ("USER_AGENT", " Mine/1.0", "pattern"),
+        ("USER_AGENT", "Müller/1.0", "pattern"),
     ],
 )
 def test_a_wrong_value_is_reported_with_the_accepted_values(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from urllib.parse import urlsplit
 
 from pipeline.ops.iam import GRANTS, PROCESSES, Grant, Place
 from pipeline.settings import Settings
@@ -29,6 +31,15 @@ class Row:
     subject: str
     message: str
     hint: str = ""
+
+
+def is_local(settings: Settings) -> bool:
+    """Return whether SQS is an emulator on this machine."""
+    host = urlsplit(settings.sqs_endpoint or "").hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def ok(subject: str, message: str) -> Row:

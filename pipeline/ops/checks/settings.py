@@ -9,13 +9,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from pipeline.images.codecs import fast_paths
 from pipeline.images.sandbox import why_unfiltered
 from pipeline.ops.checks.environment import unread_variables
-from pipeline.ops.checks.model import Check, Context, Row, fail, ok, skip, warn
-from pipeline.settings import NO_PROOF, PUBLISHED_POSTBACK_SECRET, Network, Settings
+from pipeline.ops.checks.model import Check, Context, Row, fail, is_local, ok, skip, warn
+from pipeline.ops.checks.secrets import check_secrets
+from pipeline.settings import DEFAULT_USER_AGENT, NO_PROOF, Network
 from pipeline.stages import STAGES
 from pipeline.text import plural
 
@@ -53,31 +53,6 @@ def _variables(context: Context) -> Iterator[Row]:
             )
 
 
-def _secrets(context: Context) -> Iterator[Row]:
-    settings = context.settings
-    if _is_local(settings):
-        yield ok("POSTBACK_SECRET_KEY", "It is only used on this machine, where SQS runs.")
-        return
-    if settings.shared_secret is None:
-        yield ok("POSTBACK_SECRET_KEY", "Postbacks contain no shared secret.")
-    elif settings.shared_secret == PUBLISHED_POSTBACK_SECRET:
-        yield warn(
-            "POSTBACK_SECRET_KEY",
-            "It is the published default, with which anyone can forge a postback.",
-            "Set your own secret, here and in the receivers.",
-        )
-    else:
-        yield ok("POSTBACK_SECRET_KEY", "It is not the published default.")
-    if settings.postback_signing_secret is None:
-        yield warn(
-            "POSTBACK_SIGNING_SECRET",
-            "Postbacks are not signed: anyone who has seen one can forge another.",
-            'Set it to the output of `echo "whsec_$(openssl rand -base64 32)"`, and verify it in the receivers.',
-        )
-    else:
-        yield ok("POSTBACK_SIGNING_SECRET", "Postbacks are signed.")
-
-
 def _job_key(context: Context) -> Iterator[Row]:
     keys = context.settings.job_keys
     if NO_PROOF in keys:
@@ -88,7 +63,7 @@ def _job_key(context: Context) -> Iterator[Row]:
         )
     elif keys:
         yield ok("JOB_KEY", f"Jobs between stages prove that this service made them, by {plural(len(keys), 'key')}.")
-    elif _is_local(context.settings):
+    elif is_local(context.settings):
         yield ok("JOB_KEY", "It is not needed on this machine, where SQS runs.")
     else:
         yield warn(
@@ -98,24 +73,38 @@ def _job_key(context: Context) -> Iterator[Row]:
         )
 
 
+def _user_agent(context: Context) -> Iterator[Row]:
+    """Hint at the default: hosts block or captcha agents whose operator they cannot reach."""
+    if context.settings.user_agent != DEFAULT_USER_AGENT:
+        yield ok("USER_AGENT", f"Fetch and postbacks present themselves as {context.settings.user_agent!r}.")
+    elif is_local(context.settings):
+        yield ok("USER_AGENT", "It is the default, which is enough on this machine.")
+    else:
+        yield warn(
+            "USER_AGENT",
+            "It is the default, which names no operator. Hosts of podcasts block agents that they cannot contact.",
+            "Set it to the name of your service and a contact URL: `ExamplePodcasts/1.0 (+https://example.com/bot)`.",
+        )
+
+
 def _networks(context: Context) -> Iterator[Row]:
     """Check each variable that opens networks; without any, URLs reach only public addresses."""
     settings = context.settings
     opened = {name: networks for name in _OPENING if (networks := getattr(settings, name.lower()))}
     for name, networks in opened.items():
-        yield _opened(name, networks, is_local=_is_local(settings))
+        yield _opened(name, networks, is_emulated=is_local(settings))
     if not opened:
         yield ok(_OPENING[0], "URLs reach only public addresses.")
 
 
-def _opened(name: str, networks: tuple[Network, ...], *, is_local: bool) -> Row:
+def _opened(name: str, networks: tuple[Network, ...], *, is_emulated: bool) -> Row:
     wide = [network for network in networks if network.prefixlen == 0]
     inward = [
         network
         for network in networks
         if any(network.version == never.version and network.overlaps(never) for never in _FORBIDDEN)
     ]
-    if wide or (inward and not is_local):
+    if wide or (inward and not is_emulated):
         listed = ", ".join(str(network) for network in (wide or inward))
         reached = "everything" if wide else "this host or the cloud's metadata service, which returns credentials"
         return warn(
@@ -200,18 +189,9 @@ def _clock(context: Context) -> Iterator[Row]:
             yield ok(name, f"It agrees within {max(1, abs(skew)):.0f} s.")
 
 
-def _is_local(settings: Settings) -> bool:
-    """Return whether SQS is an emulator on this machine."""
-    host = urlsplit(settings.sqs_endpoint or "").hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 CHECKS = (
     Check("Settings", "variables", "Reads the environment.", _variables),
-    Check("Settings", "secrets", "Checks the secrets of postbacks.", _secrets, frozenset({"notify"})),
+    Check("Settings", "secrets", "Checks the secrets of postbacks.", check_secrets, frozenset({"notify"})),
     Check(
         "Settings",
         "job key",
@@ -219,6 +199,7 @@ CHECKS = (
         _job_key,
         frozenset({"ingest", "sweep", *(stage.name for stage in STAGES)}),
     ),
+    Check("Settings", "user agent", "Checks what hosts see of us.", _user_agent, frozenset({"fetch", "notify"})),
     Check(
         "Settings",
         "networks",

@@ -66,9 +66,15 @@ class TestBody:
             assert download(server.url("/a%20b.jpg?size=1#part")) == b"picture"
         request = server.requests[0]
         assert request.path == "/a%20b.jpg?size=1"
-        assert "image-pipeline" in str(request.header("user-agent"))
+        assert request.header("user-agent") == "Mozilla/5.0 (compatible; image-pipeline)"
         assert "image/jpeg" in str(request.header("accept"))
         assert request.header("accept-encoding") == "identity"
+
+    def test_the_host_sees_the_agent_of_the_settings(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings(monkeypatch, USER_AGENT="ExamplePodcasts/1.0 (+https://example.com/bot)")
+        with remote(always(answer(200, b"picture"))) as server:
+            download(server.url())
+        assert server.requests[0].header("user-agent") == "ExamplePodcasts/1.0 (+https://example.com/bot)"
 
     @pytest.mark.parametrize(
         "response",

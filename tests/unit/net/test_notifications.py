@@ -71,6 +71,12 @@ class TestRequest:
         assert b'": ' not in request.body
         assert request.header("webhook-signature") is None
 
+    def test_the_receiver_sees_the_agent_of_the_settings(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings(monkeypatch, USER_AGENT="ExamplePodcasts/1.0 (+https://example.com/bot)")
+        with remote(always(answer(200))) as server:
+            postback(JOB, server.url(), RESULT)
+        assert server.requests[0].header("user-agent") == "ExamplePodcasts/1.0 (+https://example.com/bot)"
+
     def test_the_secret_of_the_settings_replaces_the_messages(self, monkeypatch: pytest.MonkeyPatch) -> None:
         settings(monkeypatch, POSTBACK_SECRET_KEY="ours")
         with remote(always(answer(200))) as server:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,10 +19,15 @@ from pipeline.ops.checks import mongo, settings
 from pipeline.ops.checks.aws_answers import ask, meaning
 from pipeline.ops.checks.model import CheckStatus, Context, Row
 from pipeline.ops.checks.run import CHECKS, findings
+from pipeline.ops.checks.secrets import weakness
 from pipeline.ops.iam import GRANTS
-from pipeline.settings import Settings
+from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
 
 EMULATOR = "http://127.0.0.1:4566"
+
+
+def signing_secret(seed: int = 1) -> str:
+    return "whsec_" + base64.b64encode(Random(seed).randbytes(32)).decode()
 
 
 @pytest.fixture(autouse=True)
@@ -55,9 +62,66 @@ def test_the_published_secret_and_unsigned_postbacks_are_named() -> None:
 
 
 def test_custom_secrets_are_accepted_and_not_shown() -> None:
-    found = rows("secrets", postback_secret_key="mine-alone", postback_signing_secret="whsec_" + "QUJD" * 8)
+    found = rows("secrets", postback_secret_key="mine-alone-and-long", postback_signing_secret=signing_secret())
     assert statuses(found) == []
     assert "mine" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("secret", "problem"),
+    [
+        ("mine-alone", "weak"),
+        ("abcd" * 8, "weak"),
+        (PUBLISHED_POSTBACK_SECRET, "published"),
+        (signing_secret(), "every receiver"),
+    ],
+)
+def test_a_weak_shared_secret_is_named(secret: str, problem: str) -> None:
+    found = rows("secrets", postback_secret_key=secret, postback_signing_secret=signing_secret())
+    assert statuses(found) == [(CheckStatus.WARN, "POSTBACK_SECRET_KEY")]
+    assert problem in found[0].message
+    assert secret not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        (b"correct horse battery staple", "it is text"),
+        (b"\xf0\xe1\xd2" * 8, "it repeats itself"),
+        (bytes([200] * 12 + [201] * 12), "too few different bytes"),
+        (base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), "public documents"),
+    ],
+)
+def test_a_weak_signing_secret_is_named_by_its_position(key: bytes, problem: str) -> None:
+    # Given a good secret, and one that is easy to guess
+    weak = base64.b64encode(key).decode()
+    # When the settings are checked
+    found = rows("secrets", postback_secret_key="none", postback_signing_secret=f"{signing_secret()} whsec_{weak}")
+    # Then the second is named, and no secret is shown
+    assert statuses(found) == [(CheckStatus.WARN, "POSTBACK_SIGNING_SECRET")]
+    assert "Secret 2 of 2" in found[-1].message
+    assert problem in found[-1].message
+    assert weak not in str(found)
+
+
+def test_a_rotation_to_the_same_secret_is_named() -> None:
+    # With or without its prefix, it is the same secret
+    both = f"{signing_secret()} {signing_secret().removeprefix('whsec_')}"
+    found = rows("secrets", postback_secret_key="none", postback_signing_secret=both)
+    assert statuses(found) == [(CheckStatus.WARN, "POSTBACK_SIGNING_SECRET")]
+    assert "repeats secret 1" in found[-1].message
+
+
+def test_random_secrets_are_never_weak() -> None:
+    draw = Random(7)
+    assert {weakness(draw.randbytes(size)) for size in range(24, 65) for _ in range(50)} == {""}
+    assert {weakness(draw.randbytes(size).hex().encode()) for size in range(16, 33) for _ in range(50)} == {""}
+
+
+def test_the_default_agent_is_named_because_hosts_block_it() -> None:
+    assert statuses(rows("user agent")) == [(CheckStatus.WARN, "USER_AGENT")]
+    for harmless in ({"user_agent": "Mine/1.0 (+https://example.com/bot)"}, {"aws_endpoint_url": EMULATOR}):
+        assert statuses(rows("user agent", **harmless)) == []
 
 
 def test_jobs_without_a_proof_are_named() -> None:
@@ -92,8 +156,7 @@ def test_networks_that_allow_everyone_are_named(networks: str, endpoint: str | N
 
 
 def test_postbacks_need_no_shared_secret_if_they_are_signed() -> None:
-    signing = "whsec_" + "QUJD" * 8
-    assert statuses(rows("secrets", postback_secret_key="none", postback_signing_secret=signing)) == []
+    assert statuses(rows("secrets", postback_secret_key="none", postback_signing_secret=signing_secret())) == []
     assert statuses(rows("secrets", postback_secret_key="none")) == [(CheckStatus.WARN, "POSTBACK_SIGNING_SECRET")]
 
 
