@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
-from math import ceil
-from typing import Final
+from math import ceil, isfinite
+from typing import Final, cast
 
 from PIL import ExifTags, Image
 
+from pipeline.errors import PermanentError
 from pipeline.images import codecs, libwebp
 from pipeline.images.containers.png import has_all_rows
 from pipeline.images.opening import Opened
@@ -102,6 +103,8 @@ def _in_bands(image: Image.Image, mode: str, change: Callable[[Image.Image], Ima
 
 # Grey of more than 8 bits
 
+_SIGNED: Final = 2  # TIFF's sample format of signed integers
+
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale grey of 12, 16 or 32 bits, or of floats."""
@@ -128,10 +131,19 @@ def _white(image: Image.Image) -> float:
     """Guess the value of white for 32 bits or floats, which files do not contain.
 
     It is the smallest usual value that is at least as large as the brightest pixel.
+
+    Raises:
+        PermanentError: `unsupported_format`: there are numbers that no guess fits. Pillow reads unsigned ones of 32
+            bits as signed.
     """
-    top = image.getextrema()[1]
-    usual = (1.0, 255.0, 65_535.0, 4_294_967_295.0) if image.mode == "F" else (255.0, 65_535.0, 4_294_967_295.0)
-    return next((white for white in usual if isinstance(top, int | float) and top <= white), usual[-1])
+    low, top = cast("tuple[float, float]", image.getextrema())  # of the image's one channel
+    if not isfinite(top) or (image.mode == "I" and low < 0):
+        message = "The image has pixels that are negative, not finite, or above 2,147,483,647; these are not supported."
+        raise PermanentError("unsupported_format", message)
+    is_signed = getattr(image, "tag_v2", {}).get(ExifTags.Base.SampleFormat) == (_SIGNED,)
+    largest = 2_147_483_647.0 if is_signed else 4_294_967_295.0
+    usual: tuple[float, ...] = (*([1.0] if image.mode == "F" else []), 255.0, 65_535.0, largest)
+    return next((white for white in usual if top <= white), usual[-1])
 
 
 def _scaled(image: Image.Image, white: float, is_negative: bool) -> Image.Image:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any, Final
 
-from PIL import AvifImagePlugin, Image
+from PIL import AvifImagePlugin, ExifTags, Image, TiffImagePlugin
 
 from pipeline.errors import PermanentError
 from pipeline.images.colour import png_profile
@@ -41,6 +41,9 @@ _BYTES_A_PIXEL: Final[Mapping[str, int]] = {
     "WEBP": 17,  # two canvases, and a copy of one as bytes
     "AVIF": 14,  # planes, RGBA, and its copy as bytes. More with over 8 bits or in a grid, which Pillow does not report
 }
+
+#: How Pillow's errors begin for files that are whole.
+_UNSUPPORTED: Final = ("unknown pixel mode", "Unsupported BMP")
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
@@ -97,6 +100,10 @@ def open_container(name: str, container: Any, max_pixels: int) -> Opened:
         opened = _OPENERS[name](container)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PermanentError("too_large", f"The image has more than the {max_pixels} pixels accepted.") from error
+    except (OSError, SyntaxError) as error:
+        if not str(error).startswith(_UNSUPPORTED):
+            raise
+        raise PermanentError("unsupported_format", f"The {name} image is not supported: {error}.") from error
     for size in filter(None, (opened.image.size, opened.canvas)):
         check_size(size, max_pixels)
     if opened.profile and len(opened.profile) > MAX_PROFILE_BYTES:
@@ -149,9 +156,30 @@ def _open_bmp(bitmap: Bitmap) -> Opened:
 
 
 def _open_tiff(tiff: Tiff) -> Opened:
-    image = _pillow(tiff.picture, "TIFF")
+    TiffImagePlugin.READ_LIBTIFF = tiff.needs_libtiff
+    # Not by Image.open(), which would hide that the layout of the samples is not supported.
+    image = TiffImagePlugin.TiffImageFile(BytesIO(tiff.picture))
+    _use_native_order(image)
+    _brighten_palette(image)
     # Pillow transposes it while decoding.
     return Opened(image, tiff.picture, "TIFF", profile=image.info.get("icc_profile"))
+
+
+def _use_native_order(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Correct Pillow, which expects numbers of 32 bits in the order of the file: libtiff returns the machine's own."""
+    for tile in image.tile:
+        if tile.codec_name == "libtiff" and isinstance(tile.args, tuple) and tile.args[0] in _NATIVE:
+            image.tile = [tile._replace(args=(_NATIVE[tile.args[0]], *tile.args[1:]))]
+
+
+_NATIVE: Final = {"F;32F": "F;32NF", "F;32BF": "F;32NF", "I;32S": "I;32NS", "I;32BS": "I;32NS"}
+
+
+def _brighten_palette(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Correct a palette whose numbers have 8 bits instead of 16, as old writers made them. It would be black."""
+    numbers = image.tag_v2.get(ExifTags.Base.ColorMap, ())
+    if image.mode == "P" and numbers and max(numbers) < 256:
+        image.putpalette(bytes(numbers), "RGB;L")
 
 
 def _open_icon(icon: Icon) -> Opened:

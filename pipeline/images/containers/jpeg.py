@@ -15,12 +15,18 @@ from pipeline.images.containers.model import Size
 _MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")
 #: Maximum segments of a JPEG before its picture. Real ones have tens.
 _MAX_SEGMENTS: Final = 10_000
-_FRAMES: Final = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE: Final = {0xC2, 0xC6, 0xCA, 0xCE}
-_ARITHMETIC: Final = {*range(0xC9, 0xD0)} - {0xCC}
+#: Codings by the marker of their frames, which no browser supports. Arithmetic coding takes six times as long.
+_UNUSUAL: Final = {
+    0xC3: "lossless", **dict.fromkeys(range(0xC5, 0xC8), "hierarchical"), 0xF7: "JPEG-LS",
+    **dict.fromkeys({*range(0xC9, 0xD0)} - {0xCC}, "arithmetic"),
+}  # fmt: skip
+_FRAMES: Final = {0xC0, 0xC1, 0xC2, *_UNUSUAL}
+_BITS: Final = 8
 _SCAN: Final = 0xDA
 _TABLES: Final = {0xC4, 0xCC, 0xDB, 0xDD}
-
+#: Segments about the colours by marker: their beginning, and the bytes from which libjpeg takes them for whole.
+_COLOURS: Final = {0xE0: (b"JFIF\0", 14), 0xEE: (b"Adobe", 12)}
 
 #: Maximum passes of a JPEG. Encoders write 10, and an attacker needs 250 bytes for each.
 MAX_SCANS: Final = 200
@@ -39,7 +45,7 @@ class Jpeg(NamedTuple):
     profile: bytes | None
     coefficients: int  #: bytes that libjpeg holds for the whole picture; 0 if a single pass codes it
     scans: int  #: passes over the picture; an upper bound, because passes of a second picture count too
-    is_arithmetic: bool  #: whether it uses arithmetic instead of Huffman coding
+    unusual: str  #: why it cannot be decoded; empty for the usual codings
     has_alpha: bool = False
 
     @property
@@ -56,8 +62,8 @@ class Jpeg(NamedTuple):
         (width, height), scans = self.size, self.scans
         if scans > MAX_SCANS:
             raise PermanentError("too_large", f"The JPEG is coded in {scans} passes; {MAX_SCANS} are accepted.")
-        if self.is_arithmetic:  # decoding takes six times as long, and no browser supports it
-            message = "The JPEG uses arithmetic coding; only Huffman coding is accepted."
+        if self.unusual:
+            message = f"The JPEG uses {self.unusual}; only baseline and progressive coding of 8 bits is accepted."
             raise PermanentError("unsupported_format", message)
         if scans * width * height > MAX_SCANNED_PIXELS:
             passes = f"{scans} passes over {width} x {height} pixels"
@@ -75,12 +81,12 @@ def read_jpeg(source: bytes) -> Jpeg:
     """
     kept, exif, profile = [b"\xff\xd8"], b"", {}
     components, in_memory, size = 0, 0, (0, 0)
-    is_progressive = is_arithmetic = False
+    is_progressive, unusual = False, ""
     for at, marker, segment in _segments(source):
         if marker == _SCAN:
             break
         if marker in _FRAMES:
-            components, is_progressive, is_arithmetic = segment[5], marker in _PROGRESSIVE, marker in _ARITHMETIC
+            components, is_progressive, unusual = segment[5], marker in _PROGRESSIVE, _unusual(marker, segment[0])
             in_memory = _coefficients(segment)
             height, width = struct.unpack_from(">HH", segment, 1)
             size = (width, height)
@@ -88,7 +94,7 @@ def read_jpeg(source: bytes) -> Jpeg:
             exif = exif or segment
         elif marker == 0xE2 and segment.startswith(b"ICC_PROFILE\0"):
             profile[segment[12]] = segment[14:]
-        if marker in _FRAMES or marker in _TABLES or (marker, segment[:5]) in ((0xE0, b"JFIF\0"), (0xEE, b"Adobe")):
+        if marker in _FRAMES or marker in _TABLES or _is_about_colours(marker, segment):
             kept.append(source[at : at + 4 + len(segment)])
     has_passes = is_progressive or segment[0] < components
     if not components:
@@ -100,8 +106,20 @@ def read_jpeg(source: bytes) -> Jpeg:
         profile=b"".join(profile[number] for number in sorted(profile)) or None,
         coefficients=in_memory if has_passes else 0,
         scans=source.count(b"\xff\xda", at) if has_passes else 1,
-        is_arithmetic=is_arithmetic,
+        unusual=unusual,
     )
+
+
+def _unusual(marker: int, bits: int) -> str:
+    if marker in _UNUSUAL:
+        return f"{_UNUSUAL[marker]} coding"
+    return "" if bits == _BITS else f"samples of {bits} bits"
+
+
+def _is_about_colours(marker: int, segment: bytes) -> bool:
+    """Return whether a segment defines the coding of colours. Pillow refuses shorter ones, which libjpeg ignores."""
+    start, length = _COLOURS.get(marker, (b"", 0))
+    return bool(start) and segment.startswith(start) and len(segment) >= length
 
 
 def _segments(source: bytes) -> Iterator[tuple[int, int, bytes]]:

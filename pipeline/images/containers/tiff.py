@@ -22,12 +22,16 @@ _TEXT_TYPES: Final = {1, 2, 6, 7}  # bytes, which do not become Python objects o
 #: two of JPEG, two of deflate, PackBits, and none again with padded rows.
 _COMPRESSIONS: Final = {1, 2, 3, 4, 5, 6, 7, 8, 32946, 32773, 32771}
 
-_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT, _EXTRA_SAMPLES = (
-    256, 257, 259, 262, 277, 322, 323, 338,
-)  # fmt: skip
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES = 256, 257, 258, 259, 262, 277, 284
+_TILE_WIDTH, _TILE_HEIGHT, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _SUBSAMPLING = 322, 323, 338, 339, 530
 _NEEDED: Final = {
-    _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT, _EXTRA_SAMPLES,
+    _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES,
+    _TILE_WIDTH, _TILE_HEIGHT, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _SUBSAMPLING,
 }  # fmt: skip
+#: Photometric interpretations: grey, and luma with two differences of colour.
+_GREY, _YCBCR = {0, 1}, 6
+_SEPARATE: Final = 2  # each sample in a plane of its own
+_SIGNED: Final = 2
 #: Meanings of an extra sample that Pillow takes as alpha: premultiplied, plain, and that of Corel Draw.
 _ALPHA: Final = {1, 2, 999}
 #: Photometric interpretations with alpha: grey, RGB and palettes.
@@ -40,6 +44,7 @@ class Tiff(NamedTuple):
     picture: bytes
     size: Size
     has_alpha: bool
+    needs_libtiff: bool = False  #: Pillow's own decoder, for pictures without compression, would get the samples wrong
 
 
 def read_tiff(source: bytes) -> Tiff:
@@ -51,19 +56,43 @@ def read_tiff(source: bytes) -> Tiff:
         PermanentError: `too_large` or `unsupported_format`.
     """
     tags = _tags(source)
-    if (compression := tags.get(_COMPRESSION, (1,))[0]) not in _COMPRESSIONS:
+    if (compression := _first(tags, _COMPRESSION, 1)) not in _COMPRESSIONS:
         raise PermanentError("unsupported_format", f"TIFF with compression {compression} is not supported.")
+    _check_samples(tags)
     if not (_WIDTH in tags and _HEIGHT in tags):
         raise ValueError("the TIFF has no size")
     (width, *_), (height, *_) = tags[_WIDTH], tags[_HEIGHT]
-    tile = [tags.get(tag, (0,))[0] for tag in (_TILE_WIDTH, _TILE_HEIGHT)]
+    tile = [_first(tags, tag) for tag in (_TILE_WIDTH, _TILE_HEIGHT)]
     # Tiles are always decoded whole.
     size = (width, height) if tile[0] * tile[1] <= width * height else (tile[0], tile[1])
-    return Tiff(source, size, _has_alpha(tags))
+    is_subsampled = _first(tags, _PHOTOMETRIC) == _YCBCR and tags.get(_SUBSAMPLING, (1, 1)) != (1, 1)
+    return Tiff(source, size, _has_alpha(tags), _first(tags, _PLANES) == _SEPARATE or is_subsampled)
+
+
+def _check_samples(tags: Mapping[int, tuple[int, ...]]) -> None:
+    """Refuse pictures that Pillow would decode to wrong values. It refuses most other unusual samples itself.
+
+    Raises:
+        PermanentError: `unsupported_format`.
+    """
+    photometric, bits = _first(tags, _PHOTOMETRIC), _first(tags, _BITS, 1)
+    problem = None
+    if _first(tags, _SAMPLE_FORMAT, 1) == _SIGNED and bits < 32:
+        problem = f"signed samples of {bits} bits"
+    elif _first(tags, _PLANES) == _SEPARATE and photometric == _YCBCR:
+        problem = "YCbCr in separate planes"
+    elif _first(tags, _PLANES) == _SEPARATE and photometric in _GREY and any(tags.get(_EXTRA_SAMPLES, ())):
+        problem = "grey and alpha in separate planes"
+    if problem:
+        raise PermanentError("unsupported_format", f"TIFF with {problem} is not supported.")
+
+
+def _first(tags: Mapping[int, tuple[int, ...]], tag: int, default: int = 0) -> int:
+    return next(iter(tags.get(tag, ())), default)
 
 
 def _has_alpha(tags: Mapping[int, tuple[int, ...]]) -> bool:
-    (photometric, *_), (samples, *_) = tags.get(_PHOTOMETRIC, (0,)), tags.get(_SAMPLES, (1,))
+    photometric, samples = _first(tags, _PHOTOMETRIC), _first(tags, _SAMPLES, 1)
     extra = tags.get(_EXTRA_SAMPLES, ())
     if not extra:
         return photometric == 2 and samples == 4

@@ -84,7 +84,7 @@ class TestJpeg:
         found = read_jpeg(JPEG)
         assert found.picture == JPEG
         assert (found.exif, found.profile, found.coefficients, found.scans) == (b"", None, 0, 1)
-        assert not found.is_arithmetic
+        assert not found.unusual
 
     def test_metadata_is_removed_and_found(self) -> None:
         # Given an orientation, a comment, and a profile in pieces that are out of order

@@ -11,7 +11,18 @@ from pipeline.images.containers.jpeg import read_jpeg
 from pipeline.images.identify import identify
 from pipeline.images.opening import open_image
 from pipeline.images.render import render
-from tests.support.pictures import big_jpeg, corners, encoded, recipe
+from tests.support.pictures import (
+    BLUE,
+    GREEN,
+    RED,
+    YELLOW,
+    assert_quarters,
+    big_jpeg,
+    corners,
+    encoded,
+    recipe,
+    rendered,
+)
 
 
 @pytest.mark.parametrize("is_progressive", [False, True])
@@ -60,11 +71,32 @@ def test_a_large_jpeg_may_have_fewer_passes() -> None:
     assert open_image(data[:scan] + data[scan:-2] * (passes - 9), 178_000_000).image.width == 13_340
 
 
-def test_a_jpeg_that_no_browser_shows_is_refused() -> None:
-    data = encoded(corners(), "JPEG").replace(b"\xff\xc0", b"\xff\xc9", 1)
-    with pytest.raises(PermanentError, match="arithmetic coding") as caught:
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        (b"\xff\xc9\0\x11\x08", "arithmetic coding"),
+        (b"\xff\xc3\0\x11\x08", "lossless coding"),
+        (b"\xff\xc5\0\x11\x08", "hierarchical coding"),
+        (b"\xff\xf7\0\x11\x08", "JPEG-LS coding"),
+        (b"\xff\xc1\0\x11\x0c", "samples of 12 bits"),
+    ],
+)
+def test_a_jpeg_that_no_browser_shows_is_unsupported(frame: bytes, reason: str) -> None:
+    data = encoded(corners(), "JPEG").replace(b"\xff\xc0\0\x11\x08", frame, 1)
+    with pytest.raises(PermanentError, match=reason) as caught:
         identify(data, max_pixels=4096)
     assert caught.value.code == "unsupported_format"
+
+
+@pytest.mark.parametrize("marker", [0xE0, 0xEE])
+@pytest.mark.parametrize("content", [b"", b"JFIF\0", b"JFIF\0\1", b"Adobe", b"Adobe\0d"])
+def test_an_empty_segment_about_colours_is_ignored(marker: int, content: bytes) -> None:
+    # Given a JPEG whose JFIF or Adobe segment ends after its name
+    data = encoded(corners(), "JPEG")
+    (length,) = struct.unpack_from(">H", data, 4)
+    segment = bytes([0xFF, marker]) + struct.pack(">H", 2 + len(content)) + content
+    # When it is rendered, then the colours are right.
+    assert_quarters(rendered(data[:2] + segment + data[4 + length :]), RED, GREEN, BLUE, YELLOW)
 
 
 def test_fill_bytes_are_skipped_and_empty_segments_are_counted() -> None:

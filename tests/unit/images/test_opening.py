@@ -78,6 +78,20 @@ def test_sources_in_other_formats_are_refused(source: bytes, code: str) -> None:
         assert "BytesIO" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("bits", "compression", "masks"),
+    [(2, 0, ()), (16, 3, (0xF00, 0xF0, 0xF)), (32, 6, (0xFF, 0xFF00, 0xFF0000)), (0, 4, ()), (0, 5, ())],
+    ids=["2 bits", "12 bits in 16", "masks of an old variant", "JPEG inside", "PNG inside"],
+)
+def test_a_rare_kind_of_bmp_is_unsupported_and_not_broken(bits: int, compression: int, masks: tuple[int, ...]) -> None:
+    header = struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, bits, compression, 0, 0, 0, 0, 0)
+    source = b"BM" + struct.pack("<IHHI", 512, 0, 0, 256) + header + struct.pack(f"<{len(masks)}I", *masks)
+    with pytest.raises(PermanentError) as caught:
+        render(source.ljust(512, b"\0"), recipe("50x50"), **LIMITS)
+    assert caught.value.code == "unsupported_format"
+    assert "Unsupported BMP" in caught.value.message
+
+
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "ICO"])
 def test_a_truncated_image_is_refused(name: str, share: float) -> None:
