@@ -159,8 +159,13 @@ def _find_stale(swept: Swept, run: str, after: Sequence[Any], until: Sequence[An
     query = stale(swept, run, datetime.now(UTC))
     if after:
         query["_id"] = {"$ne": after[0]}
+    return _scan(swept, after, until, query, stale_fields(swept))
+
+
+def stale_fields(swept: Swept) -> dict[str, int]:
+    """Return the projection of stale documents."""
     fields = {name: 1 for field in swept.fields for name in (field, f"last_{field}")}
-    return _scan(swept, after, until, query, fields | {"title": 1, "channel_id": 1, "lock": 1})
+    return fields | {"title": 1, "channel_id": 1, "lock": 1}
 
 
 def _scan(
@@ -200,7 +205,7 @@ def claim(swept: Swept, run: str, documents: Sequence[Document]) -> list[Documen
     if not documents:
         return []
     lock = {"until": datetime.now(UTC) + timedelta(seconds=get_settings().claim_seconds), "run": run}
-    updates = [UpdateOne(_as_read(each), {"$set": {"lock": lock}}) for each in documents]
+    updates = [UpdateOne(as_read(each), {"$set": {"lock": lock}}) for each in documents]
     with mongo.mongo_errors(f"claim {swept.name}", timeout=BULK_TIMEOUT):
         if _collection(swept).bulk_write(updates, ordered=False).matched_count == len(documents):
             return list(documents)
@@ -211,7 +216,7 @@ def claim(swept: Swept, run: str, documents: Sequence[Document]) -> list[Documen
     return [each for each in documents if each.key in ours]
 
 
-def _as_read(document: Document) -> dict[str, Any]:
+def as_read(document: Document) -> dict[str, Any]:
     """Return the query that matches a document only if its claim, URLs and marks have not changed since it was read."""
     unmarked = {"metadata.image_is_valid": {"$ne": False}, "metadata.error": {"$exists": False}}
     seen = {name: {"$eq": value} for name, value in document.seen.items()}  # a value may look like a query
@@ -333,13 +338,17 @@ def marked(code: str | None, before: datetime | None) -> dict[str, Any]:
 
 def count_marks(swept: Swept, query: Mapping[str, Any]) -> dict[str | None, int]:
     """Count the marks that match `query` by error code (None: no code), most frequent first."""
-    stages: list[dict[str, Any]] = [
+    with mongo.mongo_errors(f"count the marks in {swept.name}", timeout=SCAN_TIMEOUT):
+        return {each["_id"]: each["count"] for each in _collection(swept).aggregate(counting(query))}
+
+
+def counting(query: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the aggregation that counts the marks that match `query` by error code."""
+    return [
         {"$match": dict(query)},
         {"$group": {"_id": "$metadata.error_detail.code", "count": {"$sum": 1}}},
         {"$sort": {"count": -1}},
     ]
-    with mongo.mongo_errors(f"count the marks in {swept.name}", timeout=SCAN_TIMEOUT):
-        return {each["_id"]: each["count"] for each in _collection(swept).aggregate(stages)}
 
 
 def clear_marks(swept: Swept, query: Mapping[str, Any]) -> int:

@@ -112,10 +112,19 @@ def scheduled_id(swept: Swept, at: datetime) -> str:
 
 def last_scheduled(swept: Swept) -> datetime | None:
     """Return the minute, in UTC, of the last scheduled run, or None."""
-    with mongo.mongo_errors("read the last run"):  # only ids of scheduled runs have a digit here
-        ids = {"$gte": f"{swept.name}-0", "$lt": f"{swept.name}-:"}
-        found = _collection().find_one({"_id": ids}, sort=[("_id", -1)])
+    with mongo.mongo_errors("read the last run"):
+        found = _collection().find_one({"_id": scheduled_ids(swept)}, sort=[("_id", -1)])
     return found["scheduled_for"] if found else None
+
+
+def scheduled_ids(swept: Swept) -> dict[str, str]:
+    """Return the query for ids of scheduled runs. Only these have a digit after the collection."""
+    return {"$gte": f"{swept.name}-0", "$lt": f"{swept.name}-:"}
+
+
+def run_ids(swept: Swept) -> dict[str, str]:
+    """Return the query for ids of all runs: "." follows "-". Ids of groups begin differently."""
+    return {"$gte": f"{swept.name}-", "$lt": f"{swept.name}."}
 
 
 def begin(
@@ -154,8 +163,7 @@ def load(run: str) -> Run | None:
 def latest(swept: Swept, limit: int) -> list[Run]:
     """List the latest runs over a collection, latest first."""
     with mongo.mongo_errors("read the runs"):
-        ids = {"$gte": f"{swept.name}-", "$lt": f"{swept.name}."}  # "." follows "-"; ids of groups begin differently
-        found = _collection().find({"_id": ids}, sort=[("started", -1)], limit=limit)
+        found = _collection().find({"_id": run_ids(swept)}, sort=[("started", -1)], limit=limit)
         return [_read(Run, each) for each in found]
 
 
@@ -203,13 +211,7 @@ def under_way(run: Run) -> int:
 
     Jobs whose claims have expired do not count, because a job never ends if its write-back was given up.
     """
-    claimed_still = datetime.now(UTC) + timedelta(seconds=GROUP_GRACE)
-    query: dict[str, Any] = {
-        "run": run.id,
-        "pending": True,
-        "expires": {"$gt": claimed_still},
-        "$or": [{"attempt": {"$nin": run.attempts}}, {"handed_over": True}],
-    }
+    query = pending(run.id, run.attempts, datetime.now(UTC))
     with mongo.mongo_errors("count the jobs under way", timeout=BULK_TIMEOUT):
         try:  # MongoDB may choose the index by `expires`, which holds all groups of all runs
             return _collection().count_documents(query, hint=PENDING_INDEX)
@@ -217,6 +219,21 @@ def under_way(run: Run) -> int:
             if error.timeout:
                 raise
             return _collection().count_documents(query)  # `provision` has not created the index yet
+
+
+def pending(run: str, attempts: Sequence[str], now: datetime) -> dict[str, Any]:
+    """Return the query for the groups whose jobs are under way."""
+    return {
+        "run": run,
+        "pending": True,
+        "expires": {"$gt": now + timedelta(seconds=GROUP_GRACE)},
+        "$or": [{"attempt": {"$nin": list(attempts)}}, {"handed_over": True}],
+    }
+
+
+def room_for(documents: int) -> dict[str, Any]:
+    """Return the query for groups without an outcome and with at most this many documents."""
+    return {"outcome": None, f"documents.{documents}": {"$exists": False}}
 
 
 def join(groups: Sequence[DocumentGroup], page: int) -> list[DocumentGroup]:
@@ -285,9 +302,8 @@ def _joining(group: DocumentGroup, expires: datetime) -> UpdateOne:
         "pending": True,
         "expires": expires,
     }
-    takes_more = {"outcome": None, f"documents.{MAX_DOCUMENTS - 1}": {"$exists": False}}
     return UpdateOne(
-        {"_id": group.id, **takes_more},
+        {"_id": group.id, **room_for(MAX_DOCUMENTS - 1)},
         {"$setOnInsert": new, "$push": {"documents": {"$each": group.documents}}},
         upsert=True,
     )
@@ -319,10 +335,9 @@ def settle(group: DocumentGroup, result: WriteBack, *, ended: bool = True) -> bo
     Returns:
         Whether the result was recorded.
     """
-    unchanged = {"outcome": None, f"documents.{len(group.documents)}": {"$exists": False}}
     changes: dict[str, Any] = {"$set": {"outcome": result}} | ({"$unset": {"pending": ""}} if ended else {})
     with mongo.mongo_errors("record the outcome of a group of documents"):
-        return _collection().update_one({"_id": group.id, **unchanged}, changes).matched_count == 1
+        return _collection().update_one({"_id": group.id, **room_for(len(group.documents))}, changes).matched_count == 1
 
 
 def ended(group_id: str) -> None:
