@@ -59,7 +59,7 @@ test-fallbacks: setup-dev ## Run the tests of images without each of the fast li
 	for packages in numpy kornia_rs cykooz_resizer numpy,kornia_rs,cykooz_resizer; do \
 		TESTS_WITHOUT=$$packages PYTHONPATH=tests/support/missing $(BIN)/pytest $(IMAGE_TESTS) $(ARGS) || exit 1; done
 
-smoke: $(VENV)/.dev ## Build the wheel, install it in a fresh environment, and render with it (PYTHON=python3.13 for another)
+smoke: setup-dev ## Build the wheel, install it in a fresh environment, and run the service with it (PYTHON=python3.13 for another)
 	$(BIN)/python -m tests.smoke
 
 test-corpus: setup-dev ## Render every file of a folder in a child process with limits (DIR=folder, ARGS="--mutate 5" for broken copies)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import venv
 import zipfile
 from pathlib import Path
+
+from pipeline.local.embedded import SERVERS
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipeline", "actors")
@@ -32,9 +38,12 @@ print(", ".join(f"{work} by {library}" for work, library in codecs.fast_paths().
 """
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
+
+
+def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     """Run a command without our environment variables and return its output."""
-    environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
+    environment = ENVIRONMENT | variables
     done = subprocess.run(command, cwd=cwd, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout
 
@@ -58,6 +67,38 @@ def build(folder: Path) -> Path:
     return wheel
 
 
+def refuses(program: Path, cwd: Path) -> None:
+    """Check that the commands that need the embedded servers say in one line how to install them."""
+    for command in ("demo", "local"):
+        done = subprocess.run((program, command), cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        lines = done.stderr.strip().splitlines()
+        if done.returncode != 2 or len(lines) != 1 or not all(name in lines[0] for name in SERVERS):
+            sys.exit(f"image-pipeline {command} does not name the servers that it needs, but prints: {done.stderr}")
+
+
+def serves(program: Path, cwd: Path) -> str:
+    """Run `local`; check it and send a cover through it, ingest included. Returns the status of the cover's job."""
+    env_file, log = cwd / ".data/local.env", cwd / "local.log"
+    with log.open("w") as output:
+        service = subprocess.Popen((program, "local"), cwd=cwd, env=ENVIRONMENT, stdout=output, stderr=output)
+    try:
+        cover = wait_for(lambda: re.search(r"submit --wait (\S+)", log.read_text()), timeout=120)[1]
+        pairs = (line.split("=", 1) for line in env_file.read_text().splitlines())
+        variables = {name: value.strip("'") for name, value in pairs}
+        run(program, "check", cwd=cwd, **variables)
+        lines = run(program, "submit", "--wait", "--json", cover, cwd=cwd, **variables).splitlines()
+        result = json.loads(lines[-1])
+        if set(result["result"]["image_url_info"]) != {"50x50", "250X250", "800x800"}:
+            sys.exit(f"the service of the wheel answers {result}")
+        return str(result["status"])
+    except BaseException:
+        print(log.read_text(), file=sys.stderr)  # noqa: T201
+        raise
+    finally:
+        service.send_signal(signal.SIGINT)
+        service.wait(60)
+
+
 def main() -> None:
     """Build, inspect, install and use the wheel."""
     with tempfile.TemporaryDirectory() as name:
@@ -75,8 +116,11 @@ def main() -> None:
         if "sweep" not in run(binaries / "image-pipeline", "--help", cwd=folder):
             sys.exit("image-pipeline --help does not name its commands")
         fast = run(binaries / "python", "-c", PROGRAM, cwd=folder).strip()
+        refuses(binaries / "image-pipeline", folder)
+        (folder / "venv/servers").symlink_to(Path(sys.prefix) / "servers")
+        status = serves(binaries / "image-pipeline", folder)
         python = ".".join(map(str, sys.version_info[:3]))
-        print(f"{wheel.name} works on Python {python}: {len(files())} files, {fast}")  # noqa: T201
+        print(f"{wheel.name} works on Python {python}: {len(files())} files, {fast}; a cover is {status}")  # noqa: T201
 
 
 if __name__ == "__main__":

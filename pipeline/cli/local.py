@@ -22,7 +22,9 @@ def local(
             "--concurrency", "-c", metavar="TYPE=N,...", help="Processes per type: resize=4,fetch=2. The default is 1."
         ),
     ] = "",
-    data_dir: Annotated[Path | None, typer.Option(help="The folder for all data. The default is .data.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="The folder for all data. The default is .data in the checkout, or here.")
+    ] = None,
 ) -> None:
     """Run the whole service on this machine alone, until Ctrl-C.
 

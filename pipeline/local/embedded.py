@@ -1,7 +1,7 @@
 """The embedded stack for development and tests: SQS, S3 and MongoDB as child processes on free loopback ports.
 
-The servers, ministack and SecantusDB, are installed in a separate environment (`make setup-dev`) and never imported
-here. They end with this process, even if it is killed.
+The servers, ministack and SecantusDB, are installed in a separate environment and never imported here. They end with
+this process, even if it is killed.
 """
 
 from __future__ import annotations
@@ -26,8 +26,14 @@ from pymongo.errors import PyMongoError
 
 from pipeline.local.supervisor import STOP_TIMEOUT, Child, command_line
 
-#: The data folder of this checkout; git ignores it.
-DATA_DIR = Path(__file__).resolve().parents[2] / ".data"
+#: Whether this is a checkout. Otherwise it is an installed package.
+IS_CHECKOUT = (Path(__file__).resolve().parents[2] / "pyproject.toml").is_file()
+
+#: The data folder: that of the checkout, which git ignores, otherwise one in the current folder.
+DATA_DIR = (Path(__file__).resolve().parents[2] if IS_CHECKOUT else Path()) / ".data"
+
+#: The packages of the servers, as in pyproject.toml.
+SERVERS = ("ministack==1.5.33", "SecantusDB==0.7.0b3")
 
 REGION = "us-east-2"
 DATABASE = "image_service"
@@ -225,10 +231,13 @@ class _Secantus(Server):
 
 def _find(program: str) -> Path:
     """Find a program next to this Python, or in the environment of the servers."""
-    for folder in (Path(sys.executable).parent, Path(sys.prefix) / "servers" / "bin"):
+    servers = Path(sys.prefix) / "servers"
+    for folder in (Path(sys.executable).parent, servers / "bin"):
         if (folder / program).exists():
             return folder / program
-    raise EmbeddedStackError(f"{program}, a server of the embedded stack, is not installed: run `make setup-dev`")
+    python = command_line(servers / "bin" / "python", "-m", "pip", "install", *SERVERS)
+    install = "make setup-dev" if IS_CHECKOUT else f"{command_line(sys.executable, '-m', 'venv', servers)} && {python}"
+    raise EmbeddedStackError(f"{program}, a server of the embedded stack, is not installed: run `{install}`")
 
 
 def _free_port() -> int:

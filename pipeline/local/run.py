@@ -76,7 +76,8 @@ def run(data_dir: Path, concurrency: Mapping[str, int], console: Console) -> Non
         shown = variables | {"DASHBOARD": f"http://127.0.0.1:{port}/", "COVER": f"{covers}{COVER}"}
         _explain(console, shown, data_dir, env_file)
         extra = {"dashboard": f"LEVEL=${{LEVEL:-INFO}} image-pipeline dashboard --port {port}"}
-        with Supervisor(PROCFILE, LinePrinter(console), concurrency=concurrency, extra=extra) as supervisor:
+        printer = LinePrinter(console)
+        with Supervisor(PROCFILE, printer, concurrency=concurrency, extra=extra, cwd=data_dir) as supervisor:
             supervisor.start()
             threading.Event().wait()
 

@@ -14,8 +14,8 @@ from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from pipeline.sqs.queues import find_queue
 
-#: The Procfile of this checkout.
-PROCFILE = Path(__file__).resolve().parents[2] / "Procfile"
+#: The Procfile. In a checkout this is a link to that of the root; a wheel contains a copy.
+PROCFILE = Path(__file__).with_name("Procfile")
 
 #: The input queue, without the namespace.
 INPUT_QUEUE = "input.fifo"

@@ -178,13 +178,14 @@ class Supervisor:
     Processes have the names that honcho gives them: `fetch.1`, `resize.1`, `resize.2`.
 
     Args:
-        procfile: The Procfile. Each line is one command, after optional assignments. Commands run in its folder, and
-            their PATH begins with the folder of this Python.
+        procfile: The Procfile. Each line is one command, after optional assignments. The PATH of commands begins with
+            the folder of this Python.
         on_line: Called as `on_line(name, text)`, from several threads, with each line that a process prints, and with a
             line when a process dies. It must not raise.
         environ: The environment of the processes; by default that of this process.
         concurrency: Number of processes by type, such as `{"resize": 2, "ingest": 0}`. The default is one.
         extra: Further commands to run, by process type.
+        cwd: The folder that commands run in; by default that of the Procfile.
 
     Raises:
         ValueError: `concurrency` names a process type that is not in the Procfile.
@@ -198,6 +199,7 @@ class Supervisor:
         environ: Mapping[str, str] | None = None,
         concurrency: Mapping[str, int] | None = None,
         extra: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> None:
         environ = dict(os.environ if environ is None else environ)
         environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environ.get("PATH", os.defpath)])
@@ -206,8 +208,9 @@ class Supervisor:
         if unknown := set(concurrency or ()) - set(types):
             raise ValueError(f"{procfile} has no {', '.join(sorted(unknown))}, only {', '.join(types)}")
         types = types | dict(extra or {})
+        cwd = (cwd or procfile.parent).resolve()
         self._processes = {
-            each.name: _Process(each.name, _Program(each.cmd, each.env, procfile.resolve().parent), on_line)
+            each.name: _Process(each.name, _Program(each.cmd, each.env, cwd), on_line)
             for each in expand_processes(types, concurrency=concurrency, env=environ)  # type: ignore[no-untyped-call]
         }
 

@@ -73,7 +73,7 @@ def run(data_dir: Path, console: Console) -> bool:
         jobs = make_jobs(covers, covers_url, postback_url, REDIRECT_QUEUE)
         log = WorkerLog(data_dir / "workers.log")
         with _step(console, "Started the processes of the Procfile"):
-            supervisor = stack.enter_context(Supervisor(PROCFILE, log))
+            supervisor = stack.enter_context(Supervisor(PROCFILE, log, cwd=data_dir))
             supervisor.start()
             if not _wait_until(lambda: log.ready >= set(supervisor.names), READY_TIMEOUT):
                 late = ", ".join(sorted(set(supervisor.names) - log.ready))

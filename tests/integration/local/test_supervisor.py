@@ -82,6 +82,15 @@ def test_extra_commands_run_with_those_of_the_procfile(
     assert ("other.1", "second") in recorder.lines
 
 
+def test_commands_run_in_the_folder_that_is_passed(
+    supervise: Callable[..., Supervisor], recorder: Recorder, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    supervise("one: sh -c 'pwd; exec sleep 600'", cwd=folder).start()
+    wait_for(recorder.has(str(folder.resolve())))
+
+
 def test_each_line_arrives_with_the_name_of_its_process(
     supervise: Callable[..., Supervisor], recorder: Recorder
 ) -> None:
