@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import atexit
 import logging
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -127,9 +129,14 @@ def serve_ingest(ingest: Ingest | None, is_running: Callable[[], bool]) -> None:
 
 
 def serve_scheduler() -> None:
-    """Serve the metrics and health checks of the scheduler, at the first call. Each of its actors calls this once."""
+    """Serve the metrics and health checks of the scheduler, at the first call. Each of its actors calls this once.
+
+    It also ends the scheduler on SIGTERM. periodiq keeps the signal's default, which the kernel ignores in the first
+    process of a container.
+    """
     if not _scheduler_began.is_set():
         _scheduler_began.set()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         actors = our_broker().actors.values()
         periodics = {actor.actor_name: actor.options["periodic"] for actor in actors if "periodic" in actor.options}
         health: Health = SchedulerHealth(periodics)
