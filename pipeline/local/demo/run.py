@@ -42,12 +42,16 @@ REDIRECT_QUEUE = "DemoCovers"
 SHEET_REMARKS = ("Large: 800x800, at half its size.", "The others are shown pixel for pixel.")
 
 
-def run(data_dir: Path, console: Console) -> bool:
+def run(
+    data_dir: Path, console: Console, *, procfile: Path = PROCFILE, when_ready: Callable[[], None] = lambda: None
+) -> bool:
     """Run the demo, and return whether every outcome is as expected.
 
     Args:
         data_dir: The folder for all files of the demo.
         console: The console for progress and results.
+        procfile: The processes of the service.
+        when_ready: Called once, when all processes are ready for the first job.
 
     Raises:
         EmbeddedStackError: The servers or the processes cannot run.
@@ -73,11 +77,12 @@ def run(data_dir: Path, console: Console) -> bool:
         jobs = make_jobs(covers, covers_url, postback_url, REDIRECT_QUEUE)
         log = WorkerLog(data_dir / "workers.log")
         with _step(console, "Started the processes of the Procfile"):
-            supervisor = stack.enter_context(Supervisor(PROCFILE, log, cwd=data_dir))
+            supervisor = stack.enter_context(Supervisor(procfile, log, cwd=data_dir))
             supervisor.start()
             if not _wait_until(lambda: log.ready >= set(supervisor.names), READY_TIMEOUT):
                 late = ", ".join(sorted(set(supervisor.names) - log.ready))
                 raise EmbeddedStackError(f"{late}: not ready after {READY_TIMEOUT:g} s; see {from_here(log.path)}")
+        when_ready()
         stack.enter_context(_redirect_receiver(arrivals))
         board = Board(jobs, log)
         live = Live(board, console=console, refresh_per_second=12, transient=True)
