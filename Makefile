@@ -28,7 +28,7 @@ IMAGE_TESTS := tests/unit/images tests/unit/net/test_bombs.py tests/unit/ops/tes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run check test test-fallbacks smoke test-corpus mutants simulate chaos outages scenarios lint format docs screenshots sheets schema schema-check bench bench-scale bench-threads bench-queues bombs fuzz audit sbom \
+.PHONY: help setup setup-dev demo run check test test-fallbacks smoke image test-corpus mutants simulate chaos outages scenarios lint format docs screenshots sheets schema schema-check bench bench-scale bench-threads bench-queues bombs fuzz audit sbom \
 	bench-images bench-lanes bench-neighbours bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
@@ -61,6 +61,9 @@ test-fallbacks: setup-dev ## Run the tests of images without each of the fast li
 
 smoke: setup-dev ## Build the wheel, install it in a fresh environment, and run the service with it (PYTHON=python3.13 for another)
 	$(BIN)/python -m tests.smoke
+
+image: setup-dev ## Build the container image without a daemon, and run the demo in it (needs root, podman, runc, mmdebstrap)
+	$(BIN)/python -m tests.container
 
 test-corpus: setup-dev ## Render every file of a folder in a child process with limits (DIR=folder, ARGS="--mutate 5" for broken copies)
 	$(BIN)/python -m tests.corpus $(DIR) $(ARGS)

@@ -11,7 +11,7 @@ from honcho.environ import parse_procfile
 
 from pipeline.net.guard import NOT_PUBLIC
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 POLICIES = ROOT / "deploy/kubernetes/network-policies.yml"
 
 
