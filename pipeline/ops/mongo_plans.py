@@ -98,7 +98,8 @@ def _queries_of(swept: Swept, now: datetime) -> Iterator[SweepQuery]:
     yield _find(swept.name, "a later page", ID_INDEX, later, fields, **scan, min=first, **page)
     yield _find(swept.name, "a part of a page", ID_INDEX, later, fields, **scan, min=first, max=last, **page)
     window = {"skip": documents.WINDOW - 1, "limit": 2}
-    yield _find(swept.name, "the end of a part", ID_INDEX, {}, {"_id": 1}, **scan, **window)
+    yield _find(swept.name, "the end of the first part", ID_INDEX, {}, {"_id": 1}, **scan, **window)
+    yield _find(swept.name, "the end of a later part", ID_INDEX, {}, {"_id": 1}, **scan, min=first, **window)
     yield _find(swept.name, "claim a document", ID_INDEX, as_read)
     yield _find(swept.name, "the claimed documents", ID_INDEX, {"_id": {"$in": [0]}, "lock.run": run}, {"_id": 1})
     yield _find(swept.name, "write a result", ID_INDEX, {"_id": 0, "lock.run": run, **urls})
@@ -124,6 +125,7 @@ def _queries_of_runs(now: datetime) -> Iterator[SweepQuery]:
     yield _find(name, "stop a run", ID_INDEX, {"_id": run, "walked": False})
     pending = run_state.pending(run, ["an-attempt"], now)
     yield _count(name, "count the jobs under way", run_state.PENDING_INDEX, pending, hint=run_state.PENDING_INDEX)
+    yield _count(name, "count them without that index", "", pending)
     yield _find(name, "the groups of a page", ID_INDEX, {"_id": {"$in": ["a-group"]}}, {"documents": 0})
     settled = {"_id": {"$in": ["a-group"]}, "outcome": {"$ne": None}}
     yield _find(name, "the settled groups of a page", ID_INDEX, settled, {"documents": 0})
