@@ -28,7 +28,7 @@ IMAGE_TESTS := tests/unit/images tests/unit/net/test_bombs.py tests/unit/ops/tes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run check test test-fallbacks smoke image test-corpus mutants simulate chaos outages scenarios lint format docs screenshots sheets schema schema-check bench bench-scale bench-threads bench-queues bombs fuzz audit sbom \
+.PHONY: help setup setup-dev demo run check test test-fallbacks smoke image test-corpus mutants simulate chaos outages scenarios lint format docs screenshots sheets schema schema-check bench bench-scale bench-threads bench-queues bombs fuzz audit sbom upgrade-test release \
 	bench-images bench-lanes bench-neighbours bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
@@ -64,6 +64,12 @@ smoke: setup-dev ## Build the wheel, install it in a fresh environment, and run 
 
 image: setup-dev ## Build the container image without a daemon, and run the demo in it (needs root, podman, runc, mmdebstrap)
 	$(BIN)/python -m tests.container
+
+upgrade-test: setup-dev ## Deploy this release over the last one, and back, while jobs are under way; none may be lost
+	$(BIN)/python -m tests.upgrade
+
+release: setup-dev $(VENV)/.audit ## Build the wheel, the source distribution and the SBOM of the last commit in dist/, and try them
+	$(BIN)/python -m tests.release
 
 test-corpus: setup-dev ## Render every file of a folder in a child process with limits (DIR=folder, ARGS="--mutate 5" for broken copies)
 	$(BIN)/python -m tests.corpus $(DIR) $(ARGS)

@@ -1,0 +1,1 @@
+"""Rolling deploys: the workers of two releases on the same queues, and no job is lost."""
