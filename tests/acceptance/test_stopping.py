@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import pytest
 
 from pipeline.local.embedded import EmbeddedStack
 from tests.acceptance.conftest import STAGES_ALONE, Service, running_service
+from tests.chaos.proxy import RECEIVES, Act, Proxy, Trouble
 from tests.support.waiting import wait_for
 from tests.unit.monitoring.test_http_server import free_port
 
@@ -21,14 +23,21 @@ READY = {
     "scheduler.1": "scheduler: metrics and health at",
 }
 
-#: Seconds. A process that waited for its poll of 20 s would need longer.
-SHORTER_THAN_A_POLL = 15
+#: Polls of the service at any time: two queues of fetch and of notify, and the queue of ingest.
+POLLS = 5
 
 
 @pytest.fixture(scope="module")
 def idle(acceptance_stack: EmbeddedStack) -> Iterator[Service]:
+    """A service whose polls are never answered, so a process that waits for the end of one does not end."""
     ports = {"METRICS_PORT": str(free_port())}
-    with running_service(acceptance_stack, concurrency=STAGES_ALONE | {"scheduler": 1}, **ports) as service:
+    processes = STAGES_ALONE | {"resize": 0, "upload": 0, "scheduler": 1}
+    with (
+        Proxy(acceptance_stack.environ["AWS_ENDPOINT_URL"], random.Random(1)) as sqs,
+        sqs.trouble(Trouble(Act.HOLD, RECEIVES)),
+        running_service(acceptance_stack, concurrency=processes, AWS_ENDPOINT_URL_SQS=sqs.url, **ports) as service,
+    ):
+        wait_for(lambda: sqs.acts[Act.HOLD.name] >= POLLS)
         yield service
 
 
@@ -42,7 +51,5 @@ def test_an_idle_process_ends_by_itself_on_sigterm(idle: Service, process: str) 
     # When it receives SIGTERM, and no one kills it afterwards
     os.kill(idle.supervisor.pid(process) or 0, signal.SIGTERM)
     # Then it ends by itself, and not by the signal's default, which the first process of a container ignores.
-    (ended,) = wait_for(lambda: logged("restarting in"), timeout=SHORTER_THAN_A_POLL)
-    assert ended.startswith(
-        "ended with status 0"
-    )  # not by the default of SIGTERM, which a container's first process ignores
+    (ended,) = wait_for(lambda: logged("restarting in"))
+    assert ended.startswith("ended with status 0")

@@ -38,6 +38,7 @@ class Act(Enum):
     """The proxy's treatment of a request."""
 
     DELAY = auto()  #: forwards it late
+    HOLD = auto()  #: forwards it when the trouble is over
     CUT_BEFORE = auto()  #: closes the connection instead
     CUT_MIDWAY = auto()  #: forwards it, and closes the connection in the middle of the answer
     LOSE_ANSWER = auto()  #: forwards it, and closes the connection before the answer
@@ -233,6 +234,15 @@ class Proxy:
             self._writers.discard(writer)
             self._tasks.discard(task)
 
+    async def _wait(self, acts: dict[Act, Trouble]) -> None:
+        if late := acts.get(Act.DELAY):
+            self.acts[Act.DELAY.name] += 1
+            await asyncio.sleep(self._rng.uniform(0, late.seconds))
+        if held := acts.get(Act.HOLD):
+            self.acts[Act.HOLD.name] += 1
+            while held in self._troubles:
+                await asyncio.sleep(0.05)
+
     async def _handle(self, request: Request, reader: asyncio.StreamReader, upstream: _Upstream) -> tuple[bytes, bool]:
         """Return the bytes for the client, and whether the connection stays open."""
         acts = {}
@@ -241,9 +251,7 @@ class Proxy:
                 break
             if trouble.concerns(request) and self._rng.random() < trouble.chance:
                 acts[trouble.act] = trouble
-        if late := acts.get(Act.DELAY):
-            self.acts[Act.DELAY.name] += 1
-            await asyncio.sleep(self._rng.uniform(0, late.seconds))
+        await self._wait(acts)
         if instead := next((act for act in INSTEAD if act in acts), None):
             self.acts[instead.name] += 1
             if instead is Act.CUT_BEFORE:
