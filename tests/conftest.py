@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.missing.sitecustomize import WITHOUT
+from tests.support.tracing import resting, tracing, unmeasured
 
 TESTS = Path(__file__).parent
 
@@ -48,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(packages): is about these, and left out where TESTS_WITHOUT names one")
+    config.addinivalue_line("markers", "unmeasured: runs only lines that other tests run too, and takes long if traced")
     if config.getoption("--need-browser") and not BROWSER:
         raise pytest.UsageError(f"no browser is installed: none of {', '.join(BROWSERS)} is in the PATH")
 
@@ -69,6 +72,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: FOLDERS.index(_folder(item)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    with resting():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with unmeasured() if item.get_closest_marker("unmeasured") else resting():
+        return (yield)
+
+
+def _traced() -> Generator[None, object, object]:
+    with tracing():
+        return (yield)
+
+
+pytest_fixture_setup = pytest_pyfunc_call = pytest_runtest_teardown = pytest.hookimpl(wrapper=True)(_traced)
 
 
 @pytest.hookimpl(optionalhook=True)  # the hook does not exist with `-p no:xdist`

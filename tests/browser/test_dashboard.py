@@ -16,6 +16,8 @@ from tests.acceptance.conftest import World
 from tests.browser.conftest import Local
 from tests.support.dashboard import serving
 
+pytestmark = pytest.mark.unmeasured
+
 pytestmark = pytest.mark.timeout(300)
 
 #: Timeout for the service's work, in milliseconds.

@@ -18,6 +18,8 @@ from pipeline.settings import get_settings
 from pipeline.stages import Lane
 from tests.support.dashboard import Site, serving
 
+pytestmark = pytest.mark.unmeasured
+
 #: Maximum number of bytes of the first page, and of a page that is left open for ten seconds while nothing changes.
 FIRST, IDLE = 8_000, 20_000
 

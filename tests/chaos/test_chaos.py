@@ -8,6 +8,8 @@ from tests.chaos.__main__ import show
 from tests.chaos.outages import outage
 from tests.chaos.run import run
 
+pytestmark = pytest.mark.unmeasured
+
 SEED = 1
 JOBS = 120
 
