@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -185,10 +185,31 @@ def acceptance_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embed
 
 
 #: Runs only the four stages and ingest. Each process takes half a second of CPU to start.
-STAGES_ALONE = {"giants": 0, "sweep": 0, "scheduler": 0}
+STAGES_ALONE = {"giants": 0, "quarantine": 0, "sweep": 0, "scheduler": 0}
 
 #: Runs only the four stages and the sweeps.
-SWEEPS_ALONE = {"giants": 0, "ingest": 0, "scheduler": 0}
+SWEEPS_ALONE = {"giants": 0, "quarantine": 0, "ingest": 0, "scheduler": 0}
+
+
+def procfile_with(folder: Path, *, merged: Sequence[str] = (), modules: Mapping[str, str] | None = None) -> Path:
+    """Write a Procfile with fewer processes, or with workers that also load a module of the tests.
+
+    Args:
+        folder: The folder of the file.
+        merged: Processes whose work one process does, named `work`, so that only that one has to start.
+        modules: A module of tests.support for each process that loads one.
+    """
+    lines = dict(line.split(": ", 1) for line in PROCFILE.read_text(encoding="utf-8").splitlines())
+    queues = " ".join(lines.pop(name).partition(" --queues ")[2] for name in merged)
+    if queues:
+        run = "LEVEL=${LEVEL:-INFO} dramatiq pipeline.actors"
+        lines["work"] = f"{run} --processes 1 --threads 16 --queues {queues}"
+    for name, module in (modules or {}).items():
+        assert " pipeline.actors " in lines[name]
+        lines[name] = lines[name].replace(" pipeline.actors ", f" pipeline.actors tests.support.{module} ")
+    procfile = folder / "Procfile"
+    procfile.write_text("".join(f"{name}: {line}\n" for name, line in lines.items()), encoding="utf-8")
+    return procfile
 
 
 @contextmanager
@@ -241,6 +262,6 @@ def running_service(
 
 @pytest.fixture(scope="module")
 def service(acceptance_stack: EmbeddedStack, world: World) -> Iterator[Service]:
-    """The service, with the processes of the Procfile."""
-    with running_service(acceptance_stack) as service:
+    """The service, with the processes of the Procfile that work on messages."""
+    with running_service(acceptance_stack, concurrency={"sweep": 0, "scheduler": 0}) as service:
         yield service

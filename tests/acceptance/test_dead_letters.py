@@ -16,10 +16,12 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.local.embedded import EmbeddedStack
-from tests.acceptance.conftest import STAGES_ALONE, Service, World, running_service
+from tests.acceptance.conftest import STAGES_ALONE, Service, World, procfile_with, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.chaos.proxy import Act, Proxy, Trouble
 from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.unmeasured
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +32,15 @@ def proxy(acceptance_stack: EmbeddedStack) -> Iterator[Proxy]:
 
 
 @pytest.fixture(scope="module")
-def without_retries(acceptance_stack: EmbeddedStack, proxy: Proxy) -> Iterator[Service]:
+def without_retries(
+    acceptance_stack: EmbeddedStack, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     """The service without retries."""
     more = {"RETRY_DELAYS": ",", "FETCH_RETRY_DELAYS": ",", "POSTBACK_RETRY_DELAYS": ","}
     with running_service(
         acceptance_stack,
-        concurrency=STAGES_ALONE,
+        procfile_with(tmp_path_factory.mktemp("procfile"), merged=["fetch", "resize", "upload", "notify"]),
+        STAGES_ALONE | {"ingest": 0},
         AWS_ENDPOINT_URL_S3=proxy.url,
         RENDITIONS="50x50",
         FETCH_MAX_PER_HOST="16",

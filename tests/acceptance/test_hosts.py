@@ -5,11 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
+import pytest
+
 from pipeline.local.embedded import EmbeddedStack
 from tests.acceptance.conftest import STAGES_ALONE, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.untrusted_servers import Remote, Request, answer, remote
 from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.unmeasured
 
 
 class Gauge:
@@ -47,7 +51,7 @@ def test_a_slow_host_occupies_four_threads_and_uses_up_no_attempt(
     settings = {"FETCH_TIMEOUT": "600", "FETCH_TOTAL_TIMEOUT": "600", "FETCH_RETRY_DELAYS": "1"}
     with (
         remote(gauge.behave) as slow,
-        running_service(acceptance_stack, concurrency=STAGES_ALONE, **settings) as service,
+        running_service(acceptance_stack, concurrency=STAGES_ALONE | {"ingest": 0}, **settings) as service,
     ):
         # Given many jobs for one slow host
         for n in range(24):

@@ -6,20 +6,23 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from pipeline import send_message
 from pipeline.local.embedded import EmbeddedStack
-from tests.acceptance.conftest import PROCFILE, STAGES_ALONE, World, running_service
+from tests.acceptance.conftest import PROCFILE, STAGES_ALONE, World, procfile_with, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.unmeasured
 
 
 def test_a_job_whose_worker_is_killed_during_resize_ends_within_a_minute(
     acceptance_stack: EmbeddedStack, world: World, tmp_path: Path
 ) -> None:
     # Given a job during its resize
-    procfile, stalled = tmp_path / "Procfile", tmp_path / "stalled"
-    lines = PROCFILE.read_text()
-    procfile.write_text(lines.replace("dramatiq pipeline.actors", "dramatiq pipeline.actors tests.support.stalling"))
+    stalled = tmp_path / "stalled"
+    procfile = procfile_with(tmp_path, merged=["fetch", "upload", "notify"], modules={"resize": "stalling"})
     hook, path = unique("/hook"), unique("/stalls.jpg")
     cover = world.serve(path, picture("JPEG"))
     settings = {"STALLED": str(stalled), "PYTHONPATH": str(PROCFILE.parent)}

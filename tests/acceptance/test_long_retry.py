@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from pipeline import send_message
 from pipeline.local.embedded import EmbeddedStack
-from tests.acceptance.conftest import PROCFILE, STAGES_ALONE, World, running_service
+from tests.acceptance.conftest import PROCFILE, STAGES_ALONE, World, procfile_with, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.unmeasured
 
 
 def test_a_retry_due_in_two_hours_survives_a_restart_of_every_process(
     acceptance_stack: EmbeddedStack, world: World, tmp_path: Path
 ) -> None:
     # Given workers whose clock the test moves, and a source that is down and will be retried in two hours
-    clock, procfile = tmp_path / "clock", tmp_path / "Procfile"
+    clock = tmp_path / "clock"
     clock.write_text("0")
-    lines = PROCFILE.read_text()
-    procfile.write_text(
-        lines.replace("dramatiq pipeline.actors", "dramatiq pipeline.actors tests.support.moving_clock")
-    )
+    stages = ["fetch", "resize", "upload", "notify"]
+    procfile = procfile_with(tmp_path, merged=stages, modules={"work": "moving_clock"})
     hook, path = unique("/hook"), unique("/down.jpg")
     world.serve(path, b"busy", status=503)
     settings = {"FETCH_RETRY_DELAYS": "7200", "CLOCK_FILE": str(clock), "PYTHONPATH": str(PROCFILE.parent)}

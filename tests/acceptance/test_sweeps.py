@@ -19,7 +19,7 @@ from pipeline.clients import aws
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.schedule import Schedule
 from pipeline.settings import get_settings
-from tests.acceptance.conftest import PROCFILE, SWEEPS_ALONE, Service, World, running_service
+from tests.acceptance.conftest import PROCFILE, SWEEPS_ALONE, Service, World, procfile_with, running_service
 from tests.acceptance.test_cli import image_pipeline
 from tests.acceptance.test_service import picture, unique
 from tests.support.line import Line
@@ -44,21 +44,11 @@ def documents(service: Service) -> Iterator[Documents]:
         yield client.get_default_database()
 
 
-def procfile_with(folder: Path, process: str, module: str) -> Path:
-    """Write a Procfile in which the workers of one process also load a module of the tests."""
-    run = "LEVEL=${LEVEL:-INFO} dramatiq pipeline.actors "
-    before, after = f"\n{process}: {run}", f"tests.support.{module} "
-    text = PROCFILE.read_text(encoding="utf-8")
-    assert before in text
-    procfile = folder / "Procfile"
-    procfile.write_text(text.replace(before, before + after), encoding="utf-8")
-    return procfile
-
-
 @pytest.fixture(scope="module")
 def stoppable_notify(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Procfile whose notify workers have short leases, so a restart soon receives their messages again."""
-    return procfile_with(tmp_path_factory.mktemp("procfile"), "notify", "brief_leases")
+    folder = tmp_path_factory.mktemp("procfile")
+    return procfile_with(folder, merged=["fetch", "resize", "upload", "sweep"], modules={"notify": "brief_leases"})
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +227,7 @@ def test_a_sweeping_worker_that_is_killed_repeatedly_loses_no_document(
     stack: EmbeddedStack, world: World, tmp_path: Path
 ) -> None:
     # Given a worker that is killed at each step of a page
-    procfile = procfile_with(tmp_path, "sweep", "dying_sweeps")
+    procfile = procfile_with(tmp_path, modules={"sweep": "dying_sweeps"})
     deaths = tmp_path / "deaths"
     deaths.mkdir()
     more = {"MONGO_URL": database_url(stack), "DEATHS": str(deaths), "PYTHONPATH": str(PROCFILE.parent)}
