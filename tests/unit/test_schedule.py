@@ -113,6 +113,7 @@ def test_in_the_repeated_hour_the_latest_time_is_on_the_same_day() -> None:
 CHANGES = ["2026-03-28 18:00", "2026-10-24 18:00"]
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Beirut", "Antarctica/Troll"], indirect=True)
 @pytest.mark.parametrize("expression", ["*/20 * * * *", "0 0 * * *", "30 2 * * *", "0,30 0-3 * * *", "15 */2 * * sun"])
 @pytest.mark.parametrize("start", CHANGES)
@@ -142,6 +143,7 @@ def is_shown(moment: datetime, weekday: int, every: int) -> bool:
     return moment.isoweekday() == weekday and moment.hour % every == 0
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("zone", "expression", "weekday", "every"),
     [
@@ -197,6 +199,7 @@ def test_a_search_ends_even_if_cronsim_makes_no_progress(
         schedule.latest(datetime(2026, 11, 23, tzinfo=UTC))
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Beirut", "Antarctica/Troll", "America/Nuuk"], indirect=True)
 def test_the_hosts_zone_agrees_with_the_time_zone_database(zone: None) -> None:
     here = ZoneInfo(os.environ["TZ"])

@@ -136,6 +136,7 @@ class TestSnoozes:
             # Then each of five jobs is to return when another slot becomes free.
             assert [round(snooze(host_limiter).wait) for _ in range(5)] == [2, 4, 6, 8, 10]
 
+    @pytest.mark.unmeasured
     @pytest.mark.parametrize("lane", Lane)
     def test_snoozes_grow_with_the_crowd(self, host_limiter: HostLimiter, clock: Clock, lane: Lane) -> None:
         with ExitStack() as under_way:
@@ -161,6 +162,7 @@ class TestSnoozes:
                 under_way.enter_context(host_limiter.slot(URL))
             assert snooze(host_limiter).wait < 1
 
+    @pytest.mark.unmeasured
     def test_the_crowd_of_a_resting_host_returns_one_by_one(self, host_limiter: HostLimiter) -> None:
         # Given a host that refuses connections at once
         fail(host_limiter)

@@ -164,6 +164,7 @@ class TestReceivers:
         assert len(host_limiter._hosts["https://covers.example"].circuits) == 4
         assert snooze(host_limiter, folder="FOLDER-12").code == "host_resting"
 
+    @pytest.mark.unmeasured
     def test_a_receiver_that_hangs_for_three_days_holds_one_thread_now_and_then(
         self, host_limiter: HostLimiter, clock: Clock
     ) -> None:

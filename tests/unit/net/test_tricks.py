@@ -321,6 +321,7 @@ def test_the_list_is_long_enough() -> None:
     assert len({trick.name for trick in TRICKS + REDIRECTS}) == len(TRICKS + REDIRECTS) >= 40
 
 
+@pytest.mark.unmeasured
 class TestNoneIsReached:
     @pytest.mark.parametrize("trick", TRICKS + REDIRECTS, ids=str)
     def test_by_a_download(self, monkeypatch: pytest.MonkeyPatch, world: World, trick: Trick) -> None:
