@@ -29,8 +29,19 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 BROWSER_TESTS = TESTS / "browser"
 
-#: The folders in the order of their tests. The slowest run first, so no worker is left with one at the end.
-FOLDERS = ("chaos", "browser", "acceptance", "simulation", "integration", "unit")
+#: Folders and modules in the order of their tests. The slowest run first, so no worker is left with one at the end.
+ORDER = (
+    "chaos",
+    "acceptance/test_dead_letters.py",
+    "browser/test_dashboard.py",
+    "acceptance/test_sweeps.py",
+    "acceptance/test_service.py",
+    "acceptance",
+    "browser",
+    "simulation",
+    "integration",
+    "unit",
+)
 
 #: Folders whose modules share a service, so one worker runs all tests of a module.
 WITH_SERVICES = ("tests/browser/", "tests/acceptance/")
@@ -71,7 +82,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    items.sort(key=lambda item: FOLDERS.index(_folder(item)))
+    items.sort(key=lambda item: _place(item.path.relative_to(TESTS)))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -113,6 +124,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     return Spread(config, log)
 
 
-def _folder(item: pytest.Item) -> str:
-    """Return the test's folder below tests/."""
-    return item.path.relative_to(TESTS).parts[0]
+@functools.cache
+def _place(module: Path) -> int:
+    """Return the place of a module's tests in `ORDER`."""
+    return next(place for place, path in enumerate(ORDER) if module.is_relative_to(path))
