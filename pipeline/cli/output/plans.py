@@ -13,8 +13,8 @@ from pipeline.cli.output.terminal import console
 from pipeline.ops.mongo_plans import Explained, explain_all
 
 NOTE = (
-    "! marks a query whose index does not serve it. Queries without an index read the whole collection, and only when a "
-    "person asks. COLLSCAN reads a whole collection; IXSCAN, IDHACK and EXPRESS use an index."
+    "! marks a query that should use an index and does not. Counts and lists of marks read the whole collection by "
+    "design, when a person asks. COLLSCAN reads a whole collection; IXSCAN, IDHACK and EXPRESS use an index."
 )
 
 
@@ -60,7 +60,7 @@ def _documents(explained: Explained) -> str:
     plan = explained.plan
     if plan is None:
         return ""
-    return "not run in time" if plan.examined is None else f"{plan.examined} examined, {plan.returned} returned"
+    return "planned only" if plan.examined is None else f"{plan.examined} examined, {plan.returned} returned"
 
 
 def _fields(explained: Explained) -> dict[str, object]:
