@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 
+from pipeline.errors import PipelineError
 from pipeline.images.content_id import content_id
 from pipeline.images.identify import identify
-from pipeline.job import Content, Job, Source
+from pipeline.job import Content, Job, Known, Source, Sweep
 from pipeline.metrics import UNCHANGED
-from pipeline.net.download import download
+from pipeline.net.download import Download, download_if_changed
 from pipeline.net.download_memory import download_memory
 from pipeline.net.host_limits import host_limiter
 from pipeline.recipe import Recipe
@@ -16,35 +21,107 @@ from pipeline.settings import get_settings
 from pipeline.stages import FETCH
 from pipeline.storage.publish import is_published
 from pipeline.storage.staging import staging
-from pipeline.worker.messages import is_source_retried
+from pipeline.sweeps import sources
+from pipeline.sweeps.sources import Check, Outcome
+from pipeline.worker.messages import is_given_up, is_source_retried
 from pipeline.worker.stage import advance
 from pipeline.worker.stage_actor import stage_actor
 
 
 @stage_actor(FETCH)
-def fetch_image(job: Job) -> Job:
-    """Download each source. A source that is already published in every size skips resize and upload."""
+def fetch_image(job: Job) -> Job | None:
+    """Download each source. A source that is already published in every size skips resize and upload.
+
+    A re-check of a source that has not changed ends here.
+    """
+    if job.sweep and job.sweep.is_recheck:
+        return recheck(job, job.sweep)
     return advance(job, FETCH, fetch)
 
 
 def fetch(job: Job, source: Source) -> Source:
-    """Download and stage one source, or find that it is already published.
+    """Download and stage one source, or find that it is already published."""
+    known = _known(job, source)
+    with _downloading(job, source, known) as found:
+        if found.image is None and known:
+            UNCHANGED.labels(job.lane).inc()
+            sources.saved(known)
+            return source.published(known.content)
+        return _staged(found, job, source)
+
+
+def recheck(job: Job, sweep: Sweep) -> Job | None:
+    """Ask whether a source has changed, and record the answer; returns None unless it has.
+
+    A failure that no further attempt follows is recorded too. It changes no document, so it leaves no dead letter.
+    """
+    (source,) = job.sources
+    ended = partial(Check, source.url, run=sweep.run, group=sweep.cover)
+    try:
+        with _downloading(job, source, source.known) as found:
+            if found.image is None and source.known:
+                sources.saved(source.known)
+                check = ended(Outcome.NOT_MODIFIED)
+            elif known := _same_bytes(found, source, sweep):
+                check = ended(Outcome.SAME_BYTES, known)
+            else:
+                return advance(job, FETCH, partial(_staged, found))
+    except PipelineError as error:
+        if not is_given_up(error):
+            raise
+        check = ended(Outcome.FAILED, error=error.code)
+    sources.record(check)
+    return None
+
+
+@contextmanager
+def _downloading(job: Job, source: Source, known: Known | None) -> Iterator[Download]:
+    """Download a source within the limits on hosts and memory.
 
     The first attempt is hasty, so that hosts that hang or drip hold their threads only briefly.
     """
     patient = not get_settings().fetch_retry_delays or is_source_retried()
     slot = partial(host_limiter().slot, lane=job.lane, folder=job.folder, patient=patient)
     with download_memory().share(job.lane) as share:
-        return _staged(job, source, download(source.url, slot, share=share, hasty=not patient))
+        validators = known.validators if known else None
+        yield download_if_changed(source.url, slot, share=share, hasty=not patient, validators=validators)
 
 
-def _staged(job: Job, source: Source, image: bytes) -> Source:
-    settings = get_settings()
-    recipe = Recipe(settings.renditions, settings.resize_fit)
-    identified = identify(image, max_pixels=settings.max_source_pixels)
+def _known(job: Job, source: Source) -> Known | None:
+    """Return what is known of a source, if its renditions are published in the job's folder."""
+    record = sources.find(source.url)
+    if not (record and record.known and record.known.validators and record.fits(_recipe())):
+        return None
+    if not record.may_be_asked_by_validators(datetime.now(UTC)) or not is_published(job.folder, record.known.content):
+        return None
+    return record.known
+
+
+def _same_bytes(found: Download, source: Source, sweep: Sweep) -> Known | None:
+    """Return what is known now, if the documents have the pictures of these bytes."""
+    image = found.image or b""
+    recipe = source.known.content.recipe if source.known else _recipe()
+    if content_id(image, recipe) != sweep.held:
+        return None
+    if source.known:
+        return replace(source.known, size=len(image), validators=found.validators)
+    identified = identify(image, max_pixels=get_settings().max_source_pixels)
+    return Known(Content(sweep.held, identified.extension, recipe), len(image), found.validators)
+
+
+def _staged(found: Download, job: Job, source: Source) -> Source:
+    image, recipe = found.image or b"", _recipe()
+    identified = identify(image, max_pixels=get_settings().max_source_pixels)
     content = Content(content_id(image, recipe), identified.extension, recipe)
+    if job.sweep:
+        source = replace(source, size=len(image), validators=found.validators)
     if is_published(job.folder, content):
         UNCHANGED.labels(job.lane).inc()
         return source.published(content)
     key = staging().put(image, job.staged_key(FETCH, source, content))
     return source.fetched(key, content, giant=identified.is_giant)
+
+
+def _recipe() -> Recipe:
+    settings = get_settings()
+    return Recipe(settings.renditions, settings.resize_fit)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from pipeline.errors import PipelineError
-from pipeline.job import CLEAN_UP, DOCUMENT, Job, Unfinished
+from pipeline.job import CLEAN_UP, DOCUMENT, Job, Known, Sweep, Unfinished
 from pipeline.net.host_limits import receiver_limiter
 from pipeline.net.notifications import postback, redirect
 from pipeline.payload import Payload, check_destinations, parse_json
@@ -16,7 +16,9 @@ from pipeline.settings import get_settings
 from pipeline.stages import NOTIFY
 from pipeline.storage.publish import image_info
 from pipeline.storage.staging import staging
+from pipeline.sweeps import recheck, sources
 from pipeline.sweeps.documents import WriteBack
+from pipeline.sweeps.sources import Check
 from pipeline.sweeps.sweep import write_back
 from pipeline.worker.stage_actor import stage_actor
 
@@ -66,8 +68,19 @@ def pending_deliveries(job: Job) -> dict[str, Callable[[], object]]:
         name: partial(deliver, job, payload[name], result) for name, deliver in DELIVERIES.items() if payload.get(name)
     }
     if job.sweep:
-        asked = {DOCUMENT: partial(write_back, job.sweep, to_write_back(job, result))}
+        asked = {DOCUMENT: partial(write_to_documents, job, job.sweep, to_write_back(job, result))}
     return asked | clean if job.deliveries is None else {name: asked[name] for name in job.deliveries}
+
+
+def write_to_documents(job: Job, sweep: Sweep, result: WriteBack) -> None:
+    """Write the result of a sweep's job to its documents, and what is known of the sources now."""
+    if sweep.is_recheck:
+        recheck.write_back(sweep, job.sources[0], result)
+        return
+    write_back(sweep, result)
+    for source in job.sources:
+        if source.size and not source.error:
+            sources.record(Check(source.url, None, Known(source.known_content, source.size, source.validators)))
 
 
 def to_write_back(job: Job, result: Payload) -> WriteBack:

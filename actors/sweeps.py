@@ -1,10 +1,14 @@
-"""The nightly sweeps of MongoDB: every document with a changed cover becomes a job in the bulk lane."""
+"""The nightly sweeps of MongoDB: every document with a changed cover becomes a job in the bulk lane.
+
+The nightly re-check does the same for covers that may have been replaced under an unchanged URL.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 import dramatiq
 from dramatiq.actor import ActorDecorator
@@ -16,8 +20,9 @@ from pipeline.metrics import SWEEP_TAKEN
 from pipeline.schedule import Schedule
 from pipeline.settings import get_settings
 from pipeline.sqs.settlement import SQSMessage
-from pipeline.sweeps import run_state, sweep
-from pipeline.sweeps.documents import CHANNELS, EPISODES, Swept
+from pipeline.stages import SWEEP_ACTORS
+from pipeline.sweeps import recheck, run_state, sweep
+from pipeline.sweeps.documents import CHANNELS, EPISODES, RECHECK, SWEPT, Swept
 from pipeline.worker.instrumentation import serve_scheduler
 from pipeline.worker.messages import current_message
 from pipeline.worker.periodic import Periodic, PeriodicActor
@@ -29,12 +34,18 @@ logger = logging.getLogger(__name__)
 MONGO_RETRY_DELAY = 30.0
 
 
-def _nightly(swept: Swept, expression: str) -> ActorDecorator:
+def _nightly(swept: Swept, expression: str | None) -> ActorDecorator:
+    """Declare the actor of a sweep, which is not scheduled if `expression` is None."""
+
     def last_run() -> datetime | None:
         return run_state.last_scheduled(swept) if get_settings().database_url else None
 
-    periodic = Periodic(expression, last_run, on_first_use=serve_scheduler)
-    return dramatiq.actor(broker=our_broker(), actor_class=PeriodicActor, queue_name=swept.queue, periodic=periodic)
+    declare = partial(
+        dramatiq.actor, broker=our_broker(), actor_class=PeriodicActor, queue_name=SWEEP_ACTORS[swept.actor]
+    )
+    if expression is None:
+        return declare()
+    return declare(periodic=Periodic(expression, last_run, on_first_use=serve_scheduler))
 
 
 @_nightly(CHANNELS, get_settings().sweep_channels_cron)
@@ -49,14 +60,20 @@ def sweep_episodes(run: str | None = None, page: int = 0) -> None:
     _sweep(EPISODES, run, page)
 
 
+@_nightly(RECHECK, get_settings().recheck_cron if get_settings().recheck_days else None)
+def sweep_recheck(run: str | None = None, page: int = 0) -> None:
+    """Take one page of a re-check, or begin the scheduled run if `run` is None."""
+    _sweep(RECHECK, run, page)
+
+
 def send_page(swept: Swept, run: str, page: int = 0, *, wait: float = 0.0) -> None:
     """Send the message for a page of a run, to be received after `wait` seconds."""
-    actor = our_broker().get_actor(swept.queue)
+    actor = our_broker().get_actor(swept.actor)
     our_broker().enqueue(actor.message(run=run, page=page), delay=int(wait * 1000))
 
 
 def _sweep(swept: Swept, run: str | None, page: int) -> None:
-    SWEEP_TAKEN.labels(swept.queue).set_to_current_time()
+    SWEEP_TAKEN.labels(swept.actor).set_to_current_time()
     if get_settings().database_url is None:
         logger.info("No MongoDB variable is set. The %s are not swept.", swept.name)
         return
@@ -65,7 +82,8 @@ def _sweep(swept: Swept, run: str | None, page: int) -> None:
         if run is None:
             run, next_page = _begin(swept, message)
         else:
-            next_page = sweep.take_page(swept, run, page, by=message.message_id, hand_over=_hand_over)
+            take_page = recheck.take_page if swept is RECHECK else partial(sweep.take_page, swept)
+            next_page = take_page(run, page, by=message.message_id, hand_over=_hand_over)
     except RetryableError as error:
         if error.code != "mongo_error":
             raise
@@ -80,7 +98,10 @@ def _begin(swept: Swept, message: SQSMessage) -> tuple[str, sweep.NextPage | Non
     """Begin the run that the message asks for, unless another message has begun it."""
     at = _asked_for(swept, message)
     run_id = run_state.scheduled_id(swept, at)
-    run = run_state.begin(swept, run_id, by=message.message_id, scheduled_for=at)
+    if swept is RECHECK:
+        run = recheck.begin(run_id, list(SWEPT), by=message.message_id, scheduled_for=at)
+    else:
+        run = run_state.begin(swept, run_id, by=message.message_id, scheduled_for=at)
     if run.advanced_by != message.message_id:
         logger.info("The run %s has begun already.", run_id)
         return run_id, None
@@ -90,7 +111,7 @@ def _begin(swept: Swept, message: SQSMessage) -> tuple[str, sweep.NextPage | Non
 def _asked_for(swept: Swept, message: SQSMessage) -> datetime:
     """Return the scheduled time that the message was sent for, or the message's own time if it was not scheduled."""
     if text := message.options.get("scheduled_at"):
-        periodic = our_broker().get_actor(swept.queue).options["periodic"]
+        periodic = our_broker().get_actor(swept.actor).options["periodic"]
         return Schedule(str(periodic)).latest(datetime.fromisoformat(text))
     return datetime.fromtimestamp(message.message_timestamp / 1000, UTC)
 

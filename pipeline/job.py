@@ -152,6 +152,24 @@ class Rendered:
 
 
 @dataclass(frozen=True)
+class Validators:
+    """The validators of a download. They belong to the URL that answered, which redirects may lead to."""
+
+    url: str
+    etag: str = ""
+    modified: str = ""  #: Last-Modified, as the host wrote it
+
+
+@dataclass(frozen=True)
+class Known:
+    """The content of a source when it was last downloaded."""
+
+    content: Content
+    size: Size = 0  #: bytes of the source
+    validators: Validators | None = None
+
+
+@dataclass(frozen=True)
 class Source:
     """One source image and its progress."""
 
@@ -169,6 +187,9 @@ class Source:
     former: tuple[str, ...] = ()  #: its staging keys from before that
     error: ErrorInfo | None = None
     given_up: bool = False  #: its error is not permanent: a later job may succeed
+    known: Known | None = None  #: for a re-check: the content that the documents have
+    size: Size = 0  #: bytes of its download, for jobs of sweeps
+    validators: Validators | None = None  #: of its download, for jobs of sweeps
 
     def fetched(self, key: str, content: Content, *, giant: bool = False) -> Source:
         """Return the source with its bytes staged under `key`."""
@@ -215,6 +236,13 @@ class Sweep:
     collection: str  #: their collection
     run: str  #: the run that has claimed them
     cover: str  #: the id of their group in the run's state, which contains their ids and URLs
+    #: For a re-check: the content id of the pictures that the documents have, or empty if they differ or are unknown.
+    held: str | None = None
+
+    @property
+    def is_recheck(self) -> bool:
+        """Whether the documents already have pictures of the URL, which are replaced only if its bytes changed."""
+        return self.held is not None
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,10 @@ QUEUE_WAIT_SECONDS = _histogram(
 
 # Images.
 UNCHANGED = _counter("unchanged_sources_total", "Sources whose renditions were all published before.", "lane")
+RECHECKS = _counter("recheck_total", "Sources that a re-check asked for, by outcome.", "outcome")
+RECHECK_SAVED_BYTES = _counter(
+    "recheck_saved_bytes_total", "Bytes of sources not downloaded because their hosts confirmed that nothing changed."
+)
 SNOOZED = _counter("put_off_sources_total", "Times that a source waited for a slot at its host, by error code.", "code")
 OPEN_RECEIVER_CIRCUITS = _gauge(
     "resting_receivers", "Receivers with an open circuit, by folder: they get no postbacks because they only failed."

@@ -262,6 +262,9 @@ class Settings(BaseSettings):
     sweep_episodes_cron: Cron = "0 1 * * *"
     sweep_max_backlog: Annotated[int, Field(ge=1)] = 1000
     claim_seconds: Annotated[int, Field(ge=60)] = 21_600
+    recheck_days: Annotated[int, Field(ge=0, le=365)] = 0
+    recheck_full_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    recheck_cron: Cron = "30 2 * * *"
 
     # Monitoring.
     jobs_mongo_url: MongoUrl = None

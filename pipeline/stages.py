@@ -112,6 +112,12 @@ def stage_of_queue(queue_name: str) -> Stage | None:
 #: The queues of the two sweeps. They are separate so that no backlog of images delays a sweep.
 SWEEP_QUEUES = ("sweep_channels", "sweep_episodes")
 
+#: The actor of re-checks. It shares the queue of the first sweep, because its pages are as short.
+RECHECK_ACTOR = "sweep_recheck"
+
+#: The queue of each actor of a sweep.
+SWEEP_ACTORS = {**{queue: queue for queue in SWEEP_QUEUES}, RECHECK_ACTOR: SWEEP_QUEUES[0]}
+
 #: Dead-letter queues by the names that commands accept, in the order that a job passes them.
 DEAD_LETTER_QUEUES: dict[str, str] = {
     "ingest": INGEST_DEAD_LETTER_QUEUE,

@@ -12,11 +12,13 @@ from urllib.parse import urljoin
 import requests
 
 from pipeline.errors import PermanentError, Retry, RetryableError
+from pipeline.job import Validators
 from pipeline.metrics import FETCHED_BYTES
 from pipeline.net.download_memory import DownloadMemory, Share
 from pipeline.net.guard import Budget, credentials
 from pipeline.net.http_errors import http_errors, refusal, shown
 from pipeline.net.session import fetch_session
+from pipeline.net.validators import conditions, confirms, validators_of
 from pipeline.payload import MAX_URL_LENGTH
 from pipeline.settings import get_settings
 
@@ -58,8 +60,34 @@ class _Limits:
     share: Share
 
 
+@dataclass(frozen=True)
+class Download:
+    """The answer of a host."""
+
+    image: bytes | None  #: None if the host confirmed that the source has not changed
+    validators: Validators | None = None  #: for the next conditional request
+
+
+class _Distrusted(Exception):
+    """A 304 does not agree with the validators that were sent."""
+
+
 def download(url: str, slot: Slot = nullcontext, *, share: Share | None = None, hasty: bool = False) -> bytes:
-    """Download the bytes at `url`, following up to 5 redirects.
+    """Download the bytes at `url`. Arguments and errors are those of `download_if_changed`."""
+    image = download_if_changed(url, slot, share=share, hasty=hasty).image
+    assert image is not None  # noqa: S101 - only a conditional request has an answer without bytes
+    return image
+
+
+def download_if_changed(
+    url: str,
+    slot: Slot = nullcontext,
+    *,
+    share: Share | None = None,
+    hasty: bool = False,
+    validators: Validators | None = None,
+) -> Download:
+    """Download the bytes at `url`, following up to 5 redirects, unless its host confirms that they have not changed.
 
     FETCH_TIMEOUT limits the connecting and each wait for bytes, FETCH_TOTAL_TIMEOUT limits the whole download, and
     MAX_SOURCE_BYTES limits the bytes after any content encoding. Content-Length is not trusted.
@@ -71,6 +99,8 @@ def download(url: str, slot: Slot = nullcontext, *, share: Share | None = None, 
         share: The memory for the download.
         hasty: Whether a quarter of the time must be enough, at `LEAST_RATE` or more. If it is not, the error is a
             `timeout`, so that a retry can take all of it.
+        validators: The validators of an earlier download. They are sent to the URL that they came from, and nowhere
+            else. If the answer does not agree with them, the bytes are requested again without them.
 
     Raises:
         PermanentError: `bad_url`, `blocked_address`, `blocked_port`, `http_<status>`, `too_large`, `too_slow`,
@@ -96,7 +126,10 @@ def download(url: str, slot: Slot = nullcontext, *, share: Share | None = None, 
         grace=limits.timeout,
     )
     try:
-        return _follow(url, slot, budget, limits)
+        try:
+            return _follow(url, slot, budget, limits, validators)
+        except _Distrusted:
+            return _follow(url, slot, budget, limits, None)
     except RetryableError as error:
         if budget.overdrawn:
             raise _too_large(url, limits.max_bytes) from None
@@ -105,19 +138,30 @@ def download(url: str, slot: Slot = nullcontext, *, share: Share | None = None, 
         raise
 
 
-def _follow(start: str, slot: Slot, budget: Budget, limits: _Limits) -> bytes:
+def _follow(start: str, slot: Slot, budget: Budget, limits: _Limits, validators: Validators | None) -> Download:
     session, url, auth = fetch_session(), start, None
     for _ in range(1 + MAX_REDIRECTS):
         with slot(url), http_errors(start, Retry.SOURCE, budget):
             auth = credentials(url) or auth
-            with session.get(url, headers=HEADERS, auth=auth, timeout=limits.timeout, stream=True) as response:
+            asked = conditions(validators, url)
+            headers = HEADERS | asked
+            with session.get(url, headers=headers, auth=auth, timeout=limits.timeout, stream=True) as response:
                 target = session.get_redirect_target(response)
                 if target is None:
-                    return _body(url, response, limits)
+                    return _answer(url, response, limits, validators if asked else None)
             before, url = url, urljoin(url, target)
             if session.should_strip_auth(before, url):
                 auth = None
     raise PermanentError("too_many_redirects", f"{shown(start)} redirects more than {MAX_REDIRECTS} times.")
+
+
+def _answer(url: str, response: requests.Response, limits: _Limits, sent: Validators | None) -> Download:
+    if sent and response.status_code == 304:
+        if not confirms(sent, response.headers):
+            raise _Distrusted
+        _ = response.content  # it has none, and the connection can be used again
+        return Download(None, sent)
+    return Download(_body(url, response, limits), validators_of(url, response.headers))
 
 
 def _body(url: str, response: requests.Response, limits: _Limits) -> bytes:

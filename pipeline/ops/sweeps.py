@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.errors import RetryableError
+from pipeline.stages import SWEEP_ACTORS
 from pipeline.sweeps import documents, run_state
-from pipeline.sweeps.documents import SWEPT, Document, Swept
+from pipeline.sweeps.documents import RECHECK, SWEPT, Document, Swept
 
 #: Interval between two queries of a run, in seconds.
 INTERVAL = 0.5
@@ -52,17 +53,29 @@ def start(swept: Swept, limit: int | None) -> str:
     Raises:
         RetryableError: MongoDB or SQS fails, and the run has not begun.
     """
+    run = f"{swept.name}-manual-{secrets.token_hex(6)}"
+    run_state.begin(swept, run, limit=limit)
+    send_first_page(swept, run)
+    return run
+
+
+def send_first_page(swept: Swept, run: str) -> None:
+    """Send the message for the first page of a run.
+
+    Raises:
+        RetryableError: SQS fails.
+    """
     from dramatiq.errors import BrokerError  # noqa: PLC0415 - slow to import, and not needed for a sample
 
     import pipeline.actors  # noqa: PLC0415, F401 - builds the broker
     from actors.sweeps import send_page  # noqa: PLC0415 - needs the broker
 
-    run = f"{swept.name}-manual-{secrets.token_hex(6)}"
-    run_state.begin(swept, run, limit=limit)
     try:
         send_page(swept, run)
     except BrokerError as error:
-        raise RetryableError("sqs_error", f"Could not send to the queue {swept.queue}: {error}") from error
+        raise RetryableError(
+            "sqs_error", f"Could not send to the queue {SWEEP_ACTORS[swept.actor]}: {error}"
+        ) from error
     return run
 
 
@@ -74,7 +87,9 @@ def stop(run: str | None = None) -> list[str]:
     Raises:
         RetryableError: MongoDB fails.
     """
-    ids = [run] if run else [each.id for swept in SWEPT.values() for each in run_state.latest(swept, LATEST)]
+    ids = (
+        [run] if run else [each.id for swept in (*SWEPT.values(), RECHECK) for each in run_state.latest(swept, LATEST)]
+    )
     return [each for each in ids if run_state.stop(each)]
 
 

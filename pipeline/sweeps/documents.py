@@ -33,7 +33,7 @@ from pymongo.errors import PyMongoError
 from pipeline.clients import mongo
 from pipeline.payload import IMAGE_FIELDS, folder_name, present_url
 from pipeline.settings import get_settings
-from pipeline.stages import SWEEP_QUEUES
+from pipeline.stages import RECHECK_ACTOR, SWEEP_QUEUES
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
@@ -63,13 +63,16 @@ class Swept:
     """A collection that is swept."""
 
     name: str
-    queue: str  #: queue of its sweep, without the namespace; also the name of the sweep's actor
+    actor: str  #: the actor of its sweep
     fields: tuple[str, ...]  #: the `IMAGE_FIELDS` its documents have
 
 
 CHANNELS = Swept("channels", SWEEP_QUEUES[0], IMAGE_FIELDS)
 EPISODES = Swept("episodes", SWEEP_QUEUES[1], ("itunes_image",))
 SWEPT = {swept.name: swept for swept in (CHANNELS, EPISODES)}
+
+#: The name and the actor of re-checks, whose runs cover both collections.
+RECHECK = Swept("recheck", RECHECK_ACTOR, ())
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,37 @@ def _scan(
     if until:
         cursor = cursor.max([("_id", until[0])])
     return cursor
+
+
+def read_settled(swept: Swept, after: Sequence[Any], size: int) -> tuple[list[Document], list[Any]]:
+    """Read a page of all documents in the order of `_id`, with the images that were processed under their present URL.
+
+    Args:
+        swept: the collection.
+        after: the last id of the previous page; empty for the first page.
+        size: maximum number of documents.
+
+    Returns:
+        The documents with such images, whose `seen` has their `…_extra_images` by field, and `after` for the next page;
+        empty at the end of the collection.
+    """
+    query = {"_id": {"$ne": after[0]}} if after else {}
+    names = [name for field in swept.fields for name in (field, f"last_{field}", f"{field}_extra_images")]
+    projection = dict.fromkeys([*names, "title", "channel_id"], 1)
+    with mongo.mongo_errors(f"read {swept.name}", timeout=PAGE_TIMEOUT):
+        found = list(_scan(swept, after, (), query, projection).limit(size))
+    settled = [document for each in found if (document := _settled(swept, each)).urls]
+    return settled, [found[-1]["_id"]] if len(found) == size else []
+
+
+def _settled(swept: Swept, found: Mapping[str, Any]) -> Document:
+    urls = {
+        field: url
+        for field in swept.fields
+        if (url := present_url(found.get(field))) and url == found.get(f"last_{field}")
+    }
+    seen = {field: found.get(f"{field}_extra_images") for field in urls}
+    return Document(found["_id"], urls, found.get("title"), found.get("channel_id"), seen)
 
 
 def _window(swept: Swept, after: Sequence[Any]) -> tuple[list[Any], list[Any]]:
@@ -315,6 +349,27 @@ def _write(swept: Swept, run: str, ids: Sequence[Any], held: Mapping[str, str], 
             UpdateOne({"_id": each, "lock.run": run, **held}, changes) for each in ids[start : start + BULK_SIZE]
         ]
         count += _collection(swept).bulk_write(updates, ordered=False).matched_count
+    return count
+
+
+def pictures(swept: Swept, field: str, document: Any) -> dict[str, Any]:
+    """Return the pictures of one image field of a document; empty if it has none."""
+    name = f"{field}_extra_images"
+    with mongo.mongo_errors(f"read {swept.name}"):
+        found = (_collection(swept).find_one({"_id": document}, {name: 1}) or {}).get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def replace_pictures(swept: Swept, field: str, url: str, info: Mapping[str, Any], ids: Sequence[Any]) -> int:
+    """Replace the pictures of the documents that still have `url` in `field`; returns how many were replaced."""
+    name, count = f"{field}_extra_images", 0
+    guard = {field: url, name: {"$ne": info}}
+    with mongo.mongo_errors(f"write to {swept.name}", timeout=BULK_TIMEOUT):
+        for start in range(0, len(ids), BULK_SIZE):
+            updates = [
+                UpdateOne({"_id": each, **guard}, {"$set": {name: info}}) for each in ids[start : start + BULK_SIZE]
+            ]
+            count += _collection(swept).bulk_write(updates, ordered=False).modified_count
     return count
 
 

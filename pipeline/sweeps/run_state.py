@@ -59,6 +59,7 @@ class Run:
     counts: dict[str, int] = field(default_factory=dict)  #: finished documents by result
     attempts: list[str] = field(default_factory=list)  #: attempts at pages that have not finished
     started: datetime | None = None
+    recheck: dict[str, Any] = field(default_factory=dict)  #: of a re-check; see `pipeline.sweeps.recheck.Plan`
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,13 @@ def run_ids(swept: Swept) -> dict[str, str]:
 
 
 def begin(
-    swept: Swept, run: str, *, by: str = "", scheduled_for: datetime | None = None, limit: int | None = None
+    swept: Swept,
+    run: str,
+    *,
+    by: str = "",
+    scheduled_for: datetime | None = None,
+    limit: int | None = None,
+    recheck: Mapping[str, Any] | None = None,
 ) -> Run:
     """Record a new run, unless it is recorded already, and return the run as recorded."""
     now = datetime.now(UTC)
@@ -144,7 +151,7 @@ def begin(
         "started": now,
         "scheduled_for": scheduled_for,
         "expires": now + timedelta(days=RUN_DAYS),
-    }
+    } | ({"recheck": dict(recheck)} if recheck else {})
     with mongo.mongo_errors("begin a run"):
         try:
             _collection().insert_one(record)
@@ -234,6 +241,11 @@ def pending(run: str, attempts: Sequence[str], now: datetime) -> dict[str, Any]:
 def room_for(documents: int) -> dict[str, Any]:
     """Return the query for groups without an outcome and with at most this many documents."""
     return {"outcome": None, f"documents.{documents}": {"$exists": False}}
+
+
+def join_once(groups: Sequence[DocumentGroup]) -> tuple[list[DocumentGroup], list[DocumentGroup]]:
+    """Record documents as `join` does. Returns the groups, and apart from them those that were full."""
+    return _join(groups)
 
 
 def join(groups: Sequence[DocumentGroup], page: int) -> list[DocumentGroup]:
@@ -344,6 +356,31 @@ def ended(group_id: str) -> None:
     """Record that all documents of a group are written, so that its job no longer counts as under way."""
     with mongo.mongo_errors("record the end of a group of documents"):
         _collection().update_one({"_id": group_id}, {"$unset": {"pending": ""}})
+
+
+def end_unchanged(group_ids: Sequence[str]) -> int:
+    """End groups of a re-check whose documents stay as they are; returns how many had not ended before."""
+    nothing: WriteBack = {"stored": {}, "errors": {}, "given_up": False}
+    ended = {"$set": {"outcome": nothing}, "$unset": {"pending": ""}}
+    updates = [UpdateOne({"_id": each, "pending": True}, ended) for each in dict.fromkeys(group_ids)]
+    return _collection().bulk_write(updates, ordered=False).modified_count
+
+
+def replaced(group_id: str, before: Mapping[str, Any], documents: int) -> None:
+    """Keep a changed cover as long as its run, with the pictures that its documents had before."""
+    now = datetime.now(UTC)
+    values = {"at": now, "expires": now + timedelta(days=RUN_DAYS)}
+    with mongo.mongo_errors("record a changed cover"):
+        _collection().update_one({"_id": group_id}, {"$set": values, "$inc": {"replaced": documents}})
+        _collection().update_one({"_id": group_id, "before": {"$exists": False}}, {"$set": {"before": dict(before)}})
+
+
+def changed_covers(run: str, limit: int) -> list[dict[str, Any]]:
+    """List the changed covers of a run: `urls`, `before`, `outcome`, `replaced` and `at`."""
+    with mongo.mongo_errors("list the changed covers"):
+        ids = {"$gte": f"cover/{run}/", "$lt": f"cover/{run}0"}  # "0" follows "/"
+        found = _collection().find({"_id": ids, "before": {"$exists": True}}, {"documents": 0}).limit(limit)
+        return sorted(found, key=lambda each: each["at"], reverse=True)
 
 
 def count(run: str, written: Counter[str]) -> None:

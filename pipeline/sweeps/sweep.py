@@ -8,6 +8,8 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from pipeline.errors import RetryableError
 from pipeline.job import Job, Sweep, sweep_job_id
@@ -37,8 +39,23 @@ class NextPage:
 HandOver = Callable[[Sequence[Job]], Sequence[Exception | None]]
 
 
-def take_page(swept: Swept, run_id: str, page: int, *, by: str, hand_over: HandOver) -> NextPage | None:
-    """Claim the stale documents of one page, hand over their jobs, and advance the run.
+@dataclass(frozen=True)
+class Taken:
+    """The work of one page: `count` documents or covers were taken, and `after` is the position of the next page."""
+
+    after: list[Any]
+    count: int
+    walked: bool  #: whether this was the last page
+
+
+#: Takes a page of a run: called with the run, the attempt, the most that may be taken, and what sends jobs.
+Take = Callable[[Run, str, int, HandOver], Taken]
+
+
+def take_page(
+    swept: Swept, run_id: str, page: int, *, by: str, hand_over: HandOver, take: Take | None = None
+) -> NextPage | None:
+    """Take one page of a run, and advance the run.
 
     Taking a page twice is harmless, because only the first message advances the run. If that message is delivered
     again, it gets the next page again, because its worker may have died before it could send the next message.
@@ -49,6 +66,7 @@ def take_page(swept: Swept, run_id: str, page: int, *, by: str, hand_over: HandO
         page: number of the page.
         by: id of the message that asks for the page.
         hand_over: sends the jobs.
+        take: takes the documents of the page; by default it claims the stale ones and hands over their jobs.
 
     Returns:
         The next page, for which the caller sends a message; None if another message does, or at the end of the run.
@@ -71,14 +89,23 @@ def take_page(swept: Swept, run_id: str, page: int, *, by: str, hand_over: HandO
     attempt = secrets.token_hex(8)
     if not run_state.attempt(run, attempt):
         return _next_of(run_state.load(run_id), by)
-    found, after = documents.read(swept, run_id, run.after, size)
-    claimed = documents.claim(swept, run_id, found)
-    _hand_over_page(swept, run, attempt, claimed, hand_over)
-    walked = not after or (run.limit is not None and run.claimed + len(claimed) >= run.limit)
-    if not run_state.advance(run, after, by=by, claimed=len(claimed), walked=walked, attempt=attempt):
+    taken = (take or partial(_take_stale, swept))(run, attempt, size, hand_over)
+    if not run_state.advance(run, taken.after, by=by, claimed=taken.count, walked=taken.walked, attempt=attempt):
         return _next_of(run_state.load(run_id), by)
-    logger.info("run=%s page=%d claimed=%d%s", run_id, page, len(claimed), " end" if walked else "")
-    return None if walked else NextPage(page + 1)
+    logger.info("run=%s page=%d claimed=%d%s", run_id, page, taken.count, " end" if taken.walked else "")
+    return None if taken.walked else NextPage(page + 1)
+
+
+def _take_stale(swept: Swept, run: Run, attempt: str, size: int, hand_over: HandOver) -> Taken:
+    found, after = documents.read(swept, run.id, run.after, size)
+    claimed = documents.claim(swept, run.id, found)
+    groups = run_state.join(_grouped(swept, run, attempt, claimed), run.page)
+    send_groups(run, attempt, groups, hand_over, partial(_job_of, swept))
+    for group in groups:
+        if group.outcome is not None:
+            _write(swept, group, group.outcome)
+    walked = not after or (run.limit is not None and run.claimed + len(claimed) >= run.limit)
+    return Taken(after, len(claimed), walked)
 
 
 def _next_of(run: Run | None, by: str) -> NextPage | None:
@@ -86,20 +113,27 @@ def _next_of(run: Run | None, by: str) -> NextPage | None:
     return NextPage(run.page) if run and not run.walked and run.advanced_by == by else None
 
 
-def _hand_over_page(swept: Swept, run: Run, attempt: str, claimed: Sequence[Document], hand_over: HandOver) -> None:
-    """Hand over the jobs that are due. Documents of a group whose job has ended are written at once."""
-    groups = run_state.join(_grouped(swept, run, attempt, claimed), run.page)
+def send_groups(
+    run: Run,
+    attempt: str,
+    groups: Sequence[DocumentGroup],
+    hand_over: HandOver,
+    job_of: Callable[[DocumentGroup], Job],
+) -> int:
+    """Hand over the jobs of the groups that are due; returns how many.
+
+    Raises:
+        Exception: the first error of `hand_over`.
+    """
     run = run_state.load(run.id) or run  # another attempt may have begun, and recorded groups
     due = [group for group in groups if group.is_due([attempt, *run.attempts])]
-    errors = hand_over([_job_of(swept, group) for group in due])
+    errors = hand_over([job_of(group) for group in due])
     sent = [group for group, error in zip(due, errors, strict=True) if error is None]
     is_complete = len(sent) == len(due)
     run_state.handed_over([group for group in sent if not (is_complete and group.attempt == attempt)])
-    for group in groups:
-        if group.outcome is not None:
-            _write(swept, group, group.outcome)
     if error := next(filter(None, errors), None):
         raise error
+    return len(due)
 
 
 def _grouped(swept: Swept, run: Run, attempt: str, claimed: Sequence[Document]) -> list[DocumentGroup]:
@@ -125,32 +159,40 @@ def _job_of(swept: Swept, group: DocumentGroup) -> Job:
     return Job.of_sweep(sweep, job_id=group.job, folder=group.folder, urls=group.urls)
 
 
-def write_back(sweep: Sweep, result: WriteBack) -> None:
+#: Writes a result to the documents of a group.
+Write = Callable[[DocumentGroup, WriteBack], object]
+
+
+def write_back(sweep: Sweep, result: WriteBack, write: Write | None = None) -> bool:
     """Write how a job of a sweep ended to all its documents (contract, section 5). Repeating it is harmless.
 
     The outcome is recorded only if no document has joined the group meanwhile; otherwise that one is written too. If
     writing fails, the outcome is recorded first, so that all documents get the same one.
 
+    Returns:
+        Whether the outcome was recorded now, and not before.
+
     Raises:
         RetryableError: MongoDB failed.
     """
-    swept, written = SWEPT[sweep.collection], 0
+    write, written = write or partial(_write, SWEPT[sweep.collection]), 0
     while group := run_state.find_group(sweep.cover):
         outcome = group.outcome or result
         try:
-            _write(swept, replace(group, documents=group.documents[written:]), outcome)
+            write(replace(group, documents=group.documents[written:]), outcome)
         except RetryableError:
             run_state.settle(group, outcome, ended=False)
             raise
         written = len(group.documents)
         if group.outcome is not None:
             run_state.ended(group.id)
-            return
+            return False
         if run_state.settle(group, outcome):
-            return
+            return True
     logger.warning(
         "Run %s: a job ended after its documents' claims had expired. The next run selects them again.", sweep.run
     )
+    return False
 
 
 def _write(swept: Swept, group: DocumentGroup, result: WriteBack) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import dramatiq
 from dramatiq.middleware import CurrentMessage
 
-from pipeline.errors import Rejected, Retry
+from pipeline.errors import PipelineError, Rejected, Retry, RetryableError, Snoozed
 from pipeline.job import Job
 from pipeline.settings import get_settings
 from pipeline.sqs.settlement import SQSMessage
@@ -68,6 +68,17 @@ def is_source_retried() -> bool:
     """Return whether this thread's message has failed because of a source before; False outside a worker."""
     message = CurrentMessage.get_current_message()
     return message is not None and bool(attempts_of(message).get(Retry.SOURCE))
+
+
+def is_given_up(error: PipelineError) -> bool:
+    """Return whether this thread's message is not attempted again after `error` (see `pipeline.worker.settlement`)."""
+    if isinstance(error, Snoozed):
+        return False
+    if not isinstance(error, RetryableError):
+        return True
+    settings = get_settings()
+    delays = settings.fetch_retry_delays if error.retry is Retry.SOURCE else settings.retry_delays
+    return attempts_of(current_message()).get(error.retry, 0) >= len(delays)
 
 
 def attempt_of(message: dramatiq.Message[Any] | SQSMessage) -> int:

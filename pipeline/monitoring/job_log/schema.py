@@ -165,6 +165,8 @@ def _plausible_arrival(event: Event) -> float:
 def _ends(event: Event) -> bool:
     if event.stage == NOTIFY.name:
         return event.outcome in {Outcome.DONE, Outcome.GIVEN_UP} or event.worked_on == (CLEAN_UP,)
+    if event.outcome is Outcome.DONE and event.job:  # a re-check of an unchanged source goes to no other stage
+        return event.job.due.name == event.stage
     return event.outcome is Outcome.REJECTED
 
 

@@ -27,7 +27,7 @@ from pipeline.stages import (
     DEAD_LETTER_QUEUES,
     INGEST_DEAD_LETTER_QUEUE,
     NOTIFY,
-    SWEEP_QUEUES,
+    SWEEP_ACTORS,
     dead_letter_queue_of,
     stage_of_queue,
 )
@@ -205,8 +205,9 @@ def _message(body: str, queue: str) -> _Content:
     except ValueError as error:
         return _Content(obstacle=f"No worker would accept it: {error}.")
     target, stage = message.queue_name, stage_of_queue(message.queue_name)
-    actor, dead = (stage.actor, stage.dead_letter_queue) if stage else (target, dead_letter_queue_of(target))
-    if (stage is None and target not in SWEEP_QUEUES) or dead != queue or message.actor_name != actor:
+    dead = stage.dead_letter_queue if stage else dead_letter_queue_of(target)
+    is_ours = message.actor_name == stage.actor if stage else SWEEP_ACTORS.get(message.actor_name) == target
+    if not is_ours or dead != queue:
         return _Content(obstacle="No worker would accept it: it names another queue or actor.")
     if stage is None:  # the page of a sweep
         return _Content(target)

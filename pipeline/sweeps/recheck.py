@@ -1,0 +1,276 @@
+"""Re-checks: ask the hosts of covers that documents already have whether the bytes behind the URL have changed.
+
+A run reads all documents of its collections twice, page by page. The first round hands over one job for each distinct
+URL that is due. A URL is due once in RECHECK_DAYS days, at a time that follows from a digest of it. The second round
+serves the documents whose pictures are not those of the known content, such as those in another folder; it is skipped
+if the first round met none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pipeline.job import Job, Known, Source, Sweep, sweep_job_id
+from pipeline.settings import get_settings
+from pipeline.sweeps import documents, run_state, sources, sweep
+from pipeline.sweeps.documents import RECHECK, SWEPT, WriteBack
+from pipeline.sweeps.run_state import DocumentGroup, Run
+from pipeline.sweeps.sources import Check, Outcome, Record
+from pipeline.sweeps.sweep import HandOver, NextPage, Taken
+
+#: Maximum number of documents per page.
+PAGE_SIZE = 2000
+
+#: Before the first scheduled run, sources are due whose time was in the last so many days.
+FIRST_DAYS = 1
+
+#: The content id in the URL of a rendition.
+_ID = re.compile(r"/([0-9a-f]{32})_[^/]*$")
+
+#: Keys of a run's counts: documents that the second round may have to serve, and documents that were written.
+LEFT, WRITTEN = "left", "documents"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The part of a run's record that is its own.
+
+    Attributes:
+        collections: their names.
+        now: the time at which sources have to be due.
+        since: sources that were never asked are due if their time was after this.
+        everything: whether all sources are due.
+    """
+
+    collections: list[str]
+    now: datetime
+    since: datetime
+    everything: bool = False
+
+    def is_due(self, url: str, record: Record | None, days: int) -> bool:
+        """Return whether a source is to be asked."""
+        if self.everything:
+            return True
+        if not days:
+            return False
+        asked = record.checked if record else self.since
+        return asked < latest_time(url, self.now, days)
+
+
+def latest_time(url: str, now: datetime, days: int) -> datetime:
+    """Return the latest time up to `now` at which `url` was due. Its times lie `days` days apart."""
+    period = days * 86_400
+    phase = int(sources.source_id(url)[:12], 16) / 16**12 * period
+    return now - timedelta(seconds=(now.timestamp() - phase) % period)
+
+
+@dataclass(frozen=True)
+class Cover:
+    """One image field of one document."""
+
+    collection: str
+    field: str
+    document: Any
+    url: str
+    folder: str
+    held: str  #: content id of its pictures; empty if it has none of ours
+
+    def lags(self, record: Record | None) -> bool:
+        """Return whether the document has other pictures than those of the known content.
+
+        A source that fails is asked only when it is due.
+        """
+        return bool(record and record.known and not record.failures and self.held != record.content_id)
+
+    @property
+    def member(self) -> list[Any]:
+        """The form in which a group's record lists it."""
+        return [self.collection, self.field, self.document, self.folder]
+
+
+def begin(
+    run_id: str,
+    collections: Sequence[str],
+    *,
+    by: str = "",
+    scheduled_for: datetime | None = None,
+    limit: int | None = None,
+    everything: bool = False,
+) -> Run:
+    """Record a new run, unless it is recorded already, and return the run as recorded."""
+    plan = plan_of(collections, scheduled_for or datetime.now(UTC), everything=everything)
+    return run_state.begin(RECHECK, run_id, by=by, scheduled_for=scheduled_for, limit=limit, recheck=vars(plan))
+
+
+def plan_of(collections: Sequence[str], now: datetime, *, everything: bool = False) -> Plan:
+    """Return the plan of a run that begins now."""
+    last = run_state.last_scheduled(RECHECK) or now - timedelta(days=FIRST_DAYS)
+    return Plan(list(collections), now, min(last, now), everything)
+
+
+def take_page(run_id: str, page: int, *, by: str, hand_over: HandOver) -> NextPage | None:
+    """Take a page as `pipeline.sweeps.sweep.take_page` does. The second round waits until the first has ended."""
+    run = run_state.load(run_id)
+    if run and run.page == page and not run.walked and run.after == _second_round(run) and run_state.under_way(run):
+        return NextPage(page, sweep.PAUSE)
+    return sweep.take_page(RECHECK, run_id, page, by=by, hand_over=hand_over, take=_take)
+
+
+def _second_round(run: Run) -> list[Any]:
+    """Return the position at which the second round begins."""
+    return [len(run.recheck["collections"])]
+
+
+def _take(run: Run, attempt: str, size: int, hand_over: HandOver) -> Taken:
+    """Take a page. The position of a run is the number of collections read so far, and the last id of the page."""
+    plan = Plan(**run.recheck)
+    step, after = (run.after[0], run.after[1:]) if run.after else (0, [])
+    is_second = step >= len(plan.collections)
+    if is_second and not run.counts.get(LEFT):
+        return Taken(run.after, 0, walked=True)
+    name = plan.collections[step % len(plan.collections)]
+    found, reached = documents.read_settled(SWEPT[name], after, PAGE_SIZE)
+    covers = _covers(name, found)
+    chosen = _Chosen(run, attempt, plan, sources.find_all(each.url for of_one in covers for each in of_one))
+    for document, of_one in zip(found, covers, strict=True):
+        for cover in of_one:
+            chosen.add(cover, lagging=is_second)
+        if len(chosen.groups) >= max(size, 1) and document is not found[-1]:
+            reached = [document.id]
+            break
+    sent = _hand_over(run, attempt, chosen, hand_over)
+    if run.limit is not None and run.claimed + sent >= run.limit and not is_second:
+        return Taken(_second_round(run), sent, walked=False)
+    position = [step, *reached] if reached else [step + 1]
+    return Taken(position, sent, walked=position == [2 * len(plan.collections)])
+
+
+def _covers(collection: str, found: Sequence[documents.Document]) -> list[list[Cover]]:
+    """Return the covers of each document."""
+    folders = documents.folders(SWEPT[collection], found)
+    return [
+        [
+            Cover(collection, field, each.id, url, folders[each.key], content_id_of(each.seen[field]))
+            for field, url in each.urls.items()
+        ]
+        for each in found
+    ]
+
+
+def content_id_of(pictures: object) -> str:
+    """Return the content id in the URLs of a document's `…_extra_images`; empty if they have none or several."""
+    if not isinstance(pictures, Mapping):
+        return ""
+    urls = [str(each.get("url")) if isinstance(each, Mapping) else "" for each in pictures.values()]
+    ids = {match[1] if (match := _ID.search(url)) else "" for url in urls}
+    return ids.pop() if len(ids) == 1 else ""
+
+
+class _Chosen:
+    """The groups of one page."""
+
+    def __init__(self, run: Run, attempt: str, plan: Plan, known: Mapping[str, Record]) -> None:
+        self._run, self._attempt, self._plan = run, attempt, plan
+        self.known = known
+        self.groups: dict[str, DocumentGroup] = {}
+        self.held: dict[str, str | None] = {}  #: the content id that the documents of a group have
+        self.left = 0
+
+    def add(self, cover: Cover, *, lagging: bool) -> None:
+        """Add a cover to its group if it is to be asked for: in the first round if it is due, then if it lags."""
+        record = self.known.get(cover.url)
+        if cover.lags(record):
+            if lagging:
+                self._join(cover, "renew", cover.folder, held="")
+            self.left += not lagging
+        elif not lagging and self._plan.is_due(cover.url, record, get_settings().recheck_days):
+            self._join(cover, "check", held=record.content_id if record and record.known else cover.held)
+
+    def _join(self, cover: Cover, *kind: str, held: str | None) -> None:
+        digest = hashlib.sha256(json.dumps([*kind, cover.url]).encode()).hexdigest()[:32]
+        group_id, urls = f"cover/{self._run.id}/{digest}", {cover.field: cover.url}
+        if group_id not in self.groups:
+            job_id = sweep_job_id(RECHECK.name, group_id, urls, self._run.id)
+            self.groups[group_id] = DocumentGroup(group_id, self._run.id, job_id, urls, [], cover.folder, self._attempt)
+            self.held[group_id] = held
+        self.groups[group_id].documents.append(cover.member)
+        if not self.known.get(cover.url) and self.held[group_id] != cover.held:
+            self.held[group_id] = ""
+
+
+def _hand_over(run: Run, attempt: str, chosen: _Chosen, hand_over: HandOver) -> int:
+    """Record the groups, and send their jobs. Documents of a group whose job has ended are written at once."""
+    groups, full = run_state.join_once(list(chosen.groups.values()))
+    left = chosen.left + sum(len(group.documents) for group in full)
+    run_state.count(run.id, Counter({LEFT: left}))
+    sent = sweep.send_groups(run, attempt, groups, hand_over, lambda group: _job_of(group, chosen))
+    for group in groups:
+        if group.outcome is not None:
+            _replace(group, group.outcome)
+    return sent
+
+
+def _job_of(group: DocumentGroup, chosen: _Chosen) -> Job:
+    (url,) = group.urls.values()
+    held = chosen.held[group.id] or ""
+    job = Job.of_sweep(
+        Sweep(RECHECK.name, group.run, group.id, held), job_id=group.job, folder=group.folder, urls=group.urls
+    )
+    known = _to_ask_by(chosen.known.get(url), held)
+    return replace(job, sources=tuple(replace(source, known=known) for source in job.sources))
+
+
+def _to_ask_by(record: Record | None, held: str) -> Known | None:
+    """Return what a job needs of a record. Without validators, it downloads all bytes."""
+    if record is None or record.known is None or record.content_id != held:
+        return None
+    if record.may_be_asked_by_validators(datetime.now(UTC)):
+        return record.known
+    return replace(record.known, validators=None)
+
+
+def write_back(sweep_: Sweep, source: Source, result: WriteBack) -> None:
+    """Record how a re-check ended that got as far as the notify stage. Repeating it is harmless.
+
+    The documents come first: as long as the source's record has the former content, a later run finds them lagging.
+
+    Raises:
+        RetryableError: MongoDB failed.
+    """
+    outcome = Outcome.FAILED if source.error else Outcome.CHANGED if source.known or sweep_.held else Outcome.RENEWED
+    if sweep.write_back(sweep_, result, _replace):
+        run_state.count(sweep_.run, Counter({outcome.value: 1}))
+    known = Known(source.known_content, source.size, source.validators) if not source.error else None
+    sources.record(Check(source.url, outcome, known, source.error["code"] if source.error else ""))
+
+
+def _replace(group: DocumentGroup, result: WriteBack) -> None:
+    """Replace the pictures of the documents in the folder of the job; the second round serves the others."""
+    info = next(iter(result["stored"].values()), None)
+    if not info or not group.documents:
+        return
+    (url,) = group.urls.values()
+    folder = next(iter(info.values()))["bucket_path"].rstrip("/").rsplit("/", 1)[-1]
+    ours = [member for member in group.documents if member[3] == folder]
+    before = documents.pictures(SWEPT[ours[0][0]], ours[0][1], ours[0][2]) if ours else {}
+    written = 0
+    for (collection, field), ids in _by_field(ours).items():
+        written += documents.replace_pictures(SWEPT[collection], field, url, info, ids)
+    if written:
+        run_state.replaced(group.id, before, written)
+    run_state.count(group.run, Counter({WRITTEN: written, LEFT: len(group.documents) - len(ours)}))
+
+
+def _by_field(members: Sequence[list[Any]]) -> dict[tuple[str, str], list[Any]]:
+    """Return the ids of documents by collection and field."""
+    found: dict[tuple[str, str], list[Any]] = {}
+    for collection, field, document, _ in members:
+        found.setdefault((collection, field), []).append(document)
+    return found

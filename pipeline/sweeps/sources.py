@@ -1,0 +1,264 @@
+"""What is known of sources, in the collection `image_pipeline_sources` of the customer's database.
+
+One document per distinct URL. Its `_id` is a digest of the URL. Its other fields:
+
+    url                  the URL
+    known                the content when the source was last downloaded: `content`, `size`, `validators`
+    recipe               what besides the source determined the renditions of that content (`recipe_id`)
+    checked, full        when the host was last asked; when it last sent all bytes
+    failures, failing    re-checks that failed in a row; when the first of them was
+    error                error code of the last re-check, if it failed
+    expires              when nothing has asked for the source for long (a TTL index)
+
+Only jobs of sweeps write here, so that producers of messages cannot fill the database. Jobs of both lanes read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import pymongo
+from pydantic import TypeAdapter, ValidationError
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
+
+from pipeline.clients import mongo
+from pipeline.errors import RetryableError
+from pipeline.images.content_id import recipe_id
+from pipeline.job import Known
+from pipeline.metrics import RECHECK_SAVED_BYTES, RECHECKS
+from pipeline.recipe import Recipe
+from pipeline.settings import get_settings
+from pipeline.sweeps import run_state
+from pipeline.sweeps.batches import Batches
+from pipeline.sweeps.documents import BULK_TIMEOUT
+
+if TYPE_CHECKING:
+    from pymongo.collection import Collection
+
+logger = logging.getLogger(__name__)
+
+COLLECTION = "image_pipeline_sources"
+
+#: Days that a source is kept after it was last asked for, beyond two periods.
+KEEP_DAYS = 90
+
+#: Indexes: field, options, and purpose.
+INDEXES: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("expires", {"expireAfterSeconds": 0}, "expires sources"),
+    ("failing", {"sparse": True}, "lists failing sources"),
+)
+
+#: Seconds that a job waits for a record, and that jobs do without records after MongoDB failed.
+FIND_TIMEOUT, REST = 0.5, 30.0
+
+_KNOWN = TypeAdapter(Known)
+
+
+class Outcome(StrEnum):
+    """The outcome of one re-check."""
+
+    NOT_MODIFIED = "not_modified"  #: the host answered 304
+    SAME_BYTES = "same_bytes"  #: it sent the same bytes
+    CHANGED = "changed"  #: it sent other bytes, and documents have their pictures now
+    RENEWED = "renewed"  #: documents that lagged behind have the pictures of the known bytes now
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One document of the collection."""
+
+    url: str
+    known: Known | None
+    recipe: str
+    checked: datetime
+    full: datetime | None
+    failures: int = 0
+    failing: datetime | None = None
+    error: str = ""
+
+    @property
+    def content_id(self) -> str | None:
+        """The id of the known content."""
+        return self.known.content.id if self.known else None
+
+    def fits(self, recipe: Recipe) -> bool:
+        """Return whether the known renditions are those that this release makes by `recipe`."""
+        return self.known is not None and self.known.content.recipe == recipe and self.recipe == recipe_id(recipe)
+
+    def may_be_asked_by_validators(self, now: datetime) -> bool:
+        """Return whether the last full download is recent enough: some hosts answer 304 forever."""
+        days = timedelta(days=get_settings().recheck_full_days)
+        return self.full is not None and now - self.full < days
+
+
+@dataclass(frozen=True)
+class Check:
+    """An outcome to record.
+
+    Attributes:
+        url: the source.
+        outcome: the outcome; None if a job of another sweep downloaded the source.
+        known: the content, if all bytes were sent.
+        error: error code of a failure.
+        run: run of the re-check.
+        group: its document group, which ends with this check unless the outcome is a changed cover.
+    """
+
+    url: str
+    outcome: Outcome | None
+    known: Known | None = None
+    error: str = ""
+    run: str = ""
+    group: str = ""
+
+
+def utcnow() -> datetime:
+    """Return the present time; tests replace this function."""
+    return datetime.now(UTC)
+
+
+def source_id(url: str) -> str:
+    """Return the `_id` of a source."""
+    return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def find_all(urls: Iterable[str]) -> dict[str, Record]:
+    """Return what is known of sources, by URL."""
+    ids = [source_id(url) for url in dict.fromkeys(urls)]
+    if not ids:
+        return {}
+    with mongo.mongo_errors("read the known sources", timeout=BULK_TIMEOUT):
+        records = map(_record, _collection().find({"_id": {"$in": ids}}))
+        return {record.url: record for record in records}
+
+
+_rests_until = 0.0
+
+
+def find(url: str) -> Record | None:
+    """Return what is known of a source; None also without MongoDB, which no download has to wait for."""
+    global _rests_until  # noqa: PLW0603 - one fact of the process
+    if get_settings().database_url is None or time.monotonic() < _rests_until:
+        return None
+    try:
+        with pymongo.timeout(FIND_TIMEOUT), mongo.mongo_errors("read a known source", timeout=FIND_TIMEOUT):
+            found = _collection().find_one({"_id": source_id(url)})
+    except RetryableError as error:
+        _rests_until = time.monotonic() + REST
+        logger.warning("Sources are downloaded in full for %g s: %s", REST, error)
+        return None
+    return _record(found) if found else None
+
+
+def failing(days: float, limit: int) -> list[Record]:
+    """List sources whose re-checks have failed for so many days, longest first."""
+    before = datetime.now(UTC) - timedelta(days=days)
+    with mongo.mongo_errors("list the failing sources", timeout=BULK_TIMEOUT):
+        found = _collection().find({"failing": {"$lte": before}}).sort("failing", 1).limit(limit)
+        return [_record(each) for each in found]
+
+
+def record(check: Check) -> None:
+    """Record a check, together with those of other threads.
+
+    Raises:
+        RetryableError: MongoDB failed. Recording it again is harmless.
+    """
+    _checks.submit(check)
+    if check.outcome:
+        RECHECKS.labels(check.outcome.value).inc()
+
+
+def saved(known: Known) -> None:
+    """Count the bytes that a 304 saved."""
+    RECHECK_SAVED_BYTES.inc(known.size)
+
+
+def _commit(checks: list[Check]) -> None:
+    """Write the sources first: a group must not end before what is known of its source is written."""
+    with mongo.mongo_errors("record checks of sources", timeout=BULK_TIMEOUT):
+        _write([_update(each) for each in checks])
+        for outcome in Outcome:
+            ended = [each.group for each in checks if each.outcome is outcome and each.group]
+            run = {each.group: each.run for each in checks}
+            for run_id, groups in _by_run(ended, run).items():
+                run_state.count(run_id, Counter({outcome.value: run_state.end_unchanged(groups)}))
+
+
+def _write(updates: list[UpdateOne]) -> None:
+    try:
+        _collection().bulk_write(updates, ordered=False)
+    except BulkWriteError as error:  # another process may have inserted the same source at the same moment
+        if any(each["code"] != mongo.DUPLICATE_KEY for each in error.details["writeErrors"]):
+            raise
+        _collection().bulk_write(updates, ordered=False)
+
+
+def _by_run(groups: Sequence[str], run: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for group in groups:
+        found.setdefault(run[group], []).append(group)
+    return found
+
+
+_checks = Batches(_commit)
+
+
+def _update(check: Check) -> UpdateOne:
+    now, settings = utcnow(), get_settings()
+    kept = 2 * max(settings.recheck_days, settings.recheck_full_days) + KEEP_DAYS
+    values: dict[str, Any] = {"url": check.url, "checked": now, "expires": now + timedelta(days=kept)}
+    if check.outcome is Outcome.FAILED:
+        changes = {"$set": values | {"error": check.error}, "$inc": {"failures": 1}, "$min": {"failing": now}}
+        return UpdateOne({"_id": source_id(check.url)}, changes, upsert=True)
+    values["failures"] = 0
+    if check.known:
+        values["known"] = _KNOWN.dump_python(check.known, mode="json", exclude_defaults=True)
+        values |= {"recipe": recipe_id(check.known.content.recipe), "full": now}
+    return UpdateOne(
+        {"_id": source_id(check.url)}, {"$set": values, "$unset": {"failing": "", "error": ""}}, upsert=True
+    )
+
+
+def _record(found: Mapping[str, Any]) -> Record:
+    try:
+        known = _KNOWN.validate_python(found["known"])
+    except (KeyError, ValidationError, ValueError, TypeError):  # never downloaded, or another release wrote it
+        known = None
+    return Record(
+        found["url"],
+        known,
+        found.get("recipe", ""),
+        found["checked"],
+        found.get("full"),
+        found.get("failures", 0),
+        found.get("failing"),
+        found.get("error", ""),
+    )
+
+
+def missing_indexes() -> Sequence[tuple[str, dict[str, Any], str]]:
+    """List the elements of `INDEXES` that do not exist."""
+    with mongo.mongo_errors("read the indexes"):
+        there = {tuple(name for name, _ in index["key"]) for index in _collection().index_information().values()}
+    return [index for index in INDEXES if (index[0],) not in there]
+
+
+def create_index(by: str, options: Mapping[str, Any]) -> None:
+    """Create an index of `INDEXES`."""
+    with mongo.mongo_errors(f"create the index of {COLLECTION} by {by}", timeout=600):
+        _collection().create_index(by, **options)
+
+
+def _collection() -> Collection[dict[str, Any]]:
+    return mongo.database()[COLLECTION]

@@ -1,0 +1,451 @@
+"""Re-checks on the embedded servers, from the walk over the documents to their new pictures."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from dramatiq import Worker
+
+import pipeline.actors  # builds the broker, on which the actors are declared
+from pipeline.clients import aws, lazy
+from pipeline.events import subscribe, unsubscribe
+from pipeline.job import Job
+from pipeline.net.host_limits import host_limiter
+from pipeline.ops import rechecks
+from pipeline.ops import sweeps as sweeping
+from pipeline.settings import get_settings
+from pipeline.stages import STAGES, Lane
+from pipeline.sweeps import recheck, run_state, sources
+from pipeline.sweeps.documents import CHANNELS, EPISODES, RECHECK
+from pipeline.sweeps.sources import Check, Outcome
+from tests.support.cover_host import OLD, CoverHost, cover_host
+from tests.support.dead import counts
+from tests.support.waiting import wait_for
+
+EXTRA = "itunes_image_extra_images"
+
+QUEUES = {"sweep_channels", "sweep_episodes", *(stage.queue(lane) for stage in STAGES for lane in Lane)}
+
+
+@pytest.fixture
+def host(database, monkeypatch) -> Iterator[CoverHost]:
+    """A host of covers, and a worker of the whole service that re-checks once a week."""
+    monkeypatch.setenv("ALLOWED_NETWORKS", "127.0.0.0/8")
+    monkeypatch.setenv("RECHECK_DAYS", "7")
+    monkeypatch.setenv("RENDITIONS", "4x4,2x2")
+    monkeypatch.setenv("FETCH_RETRY_DELAYS", "0.1")
+    monkeypatch.setattr("pipeline.sweeps.sweep.PAUSE", 0.05)
+    lazy.forget()
+    host_limiter.cache_clear()
+    worker = Worker(pipeline.actors.broker, queues=QUEUES, worker_threads=8)
+    worker.start()
+    with cover_host() as host:
+        yield host
+    worker.stop()
+    host_limiter.cache_clear()
+
+
+@pytest.fixture
+def attempts() -> Iterator[Counter[str]]:
+    """Count the attempts of every stage."""
+    found: Counter[str] = Counter()
+
+    def count(event):
+        found[event.stage] += 1
+
+    subscribe(count)
+    yield found
+    unsubscribe(count)
+
+
+def episodes(database, urls, copies=1, channel=1):
+    database.channels.update_one({"_id": channel}, {"$set": {"title": f"Show {channel}"}}, upsert=True)
+    database.episodes.insert_many(
+        {"itunes_image": url, "channel_id": channel, "other": [copy]} for url in urls for copy in range(copies)
+    )
+
+
+def swept(database):
+    """Sweep the episodes as every night; returns them by id."""
+    run = sweeping.start(EPISODES, limit=None)
+    ended(run)
+    return by_id(database)
+
+
+def by_id(database):
+    return {each["_id"]: each for each in database.episodes.find()}
+
+
+def ended(run):
+    return wait_for(lambda: (found := run_state.load(run)).walked and not run_state.under_way(found) and found)
+
+
+def rechecked(**options) -> dict[str, int]:
+    """Re-check everything now; returns the run's counts."""
+    return {name: n for name, n in ended(rechecks.start(everything=True, **options)).counts.items() if n}
+
+
+def test_unchanged_covers_cost_one_request_each_and_nothing_else(database, host, attempts):
+    episodes(database, host.add(*range(60)), copies=2)
+    before = swept(database)
+    attempts.clear()
+    host.asked.clear()
+
+    assert rechecked() == {"not_modified": 60}
+
+    assert host.times_asked() == {f"/{n}": 1 for n in range(60)}
+    assert {each.status for each in host.asked} == {304}
+    assert attempts == {"fetch": 60}
+    assert by_id(database) == before
+
+
+def test_a_host_without_validators_sends_all_bytes_and_nothing_is_rendered(database, host, attempts):
+    host.headers = lambda *_: {}
+    episodes(database, host.add(*range(20)))
+    before = swept(database)
+    attempts.clear()
+    host.asked.clear()
+
+    assert rechecked() == {"same_bytes": 20}
+
+    assert set(host.statuses()) == {200}
+    assert attempts == {"fetch": 20}
+    assert by_id(database) == before
+
+
+def test_changed_covers_reach_exactly_the_documents_that_hold_them(database, host, attempts):
+    # Given sixty covers, one of them shared by fifty documents of a page and more
+    urls = host.add(*range(60))
+    episodes(database, urls)
+    episodes(database, urls[:1], copies=50)
+    before = swept(database)
+    attempts.clear()
+    # When two are replaced under their URLs
+    host.pictures |= {"/0": 1000, "/30": 1001}
+    counted = rechecked()
+    # Then their documents have new pictures, and no other document differs.
+    assert counted == {"not_modified": 58, "changed": 2, "documents": 52}
+    after = by_id(database)
+    differ = {id_ for id_ in before if before[id_] != after[id_]}
+    assert differ == {id_ for id_, each in before.items() if each["itunes_image"] in {urls[0], urls[30]}}
+    for id_ in differ:
+        changed = {name for name in after[id_] if after[id_][name] != before[id_].get(name)}
+        assert changed == {"itunes_image_extra_images"}
+    assert attempts == {"fetch": 60, "resize": 2, "upload": 2, "notify": 2}
+    # And the run keeps what it replaced, and the next run finds nothing to do.
+    run = run_state.latest(RECHECK, 1)[0].id
+    kept = {each["urls"]["itunes_image"]: each for each in run_state.changed_covers(run, 9)}
+    assert kept.keys() == {urls[0], urls[30]}
+    assert kept[urls[0]]["replaced"] == 51
+    assert kept[urls[0]]["before"] == next(each for each in before.values() if each["itunes_image"] == urls[0])[EXTRA]
+    assert kept[urls[0]]["outcome"]["stored"]["itunes_image"] in [after[id_][EXTRA] for id_ in differ]
+    assert rechecked() == {"not_modified": 60}
+
+
+def test_documents_in_other_folders_and_collections_get_their_own_pictures(database, host):
+    # Given one cover that two channels and their episodes share
+    (url,) = host.add(1)
+    for channel in (1, 2):
+        database.channels.insert_one({"_id": channel, "title": f"Show {channel}", "image_url": url})
+        episodes(database, [url], channel=channel)
+    ended(sweeping.start(CHANNELS, limit=None))
+    swept(database)
+    host.asked.clear()
+    # When it is replaced
+    host.pictures["/1"] = 2
+    assert rechecked()["documents"] == 4
+    # Then each document has the new picture in its own folder, and each folder cost one more request.
+    found = [*database.channels.find(), *database.episodes.find()]
+    pictures = [(each.get("image_url_extra_images") or each.get(EXTRA))["4x4"] for each in found]
+    assert sorted(each["bucket_path"] for each in pictures) == [f"images-resized/SHOW_{n}/" for n in (1, 1, 2, 2)]
+    assert len({recheck.content_id_of({"4x4": each}) for each in pictures}) == 1
+    assert host.statuses() == [200, 200]
+
+
+def test_a_cover_that_an_ordinary_sweep_found_changed_reaches_its_other_documents(database, host):
+    (url,) = host.add(1)
+    episodes(database, [url])
+    swept(database)
+    host.pictures["/1"] = 2
+    episodes(database, [url])
+    swept(database)
+
+    assert rechecked() == {"left": 1, "renewed": 1, "documents": 1}
+
+    assert len({str(each[EXTRA]) for each in database.episodes.find()}) == 1
+    assert rechecked() == {"not_modified": 1}
+
+
+def test_documents_of_which_nothing_is_known_are_compared_with_their_own_pictures(database, host, attempts):
+    urls = host.add(1, 2)
+    episodes(database, urls)
+    before = swept(database)
+    database[sources.COLLECTION].drop()
+    host.pictures["/2"] = 3
+    attempts.clear()
+
+    assert rechecked() == {"same_bytes": 1, "changed": 1, "documents": 1}
+
+    assert attempts == {"fetch": 2, "resize": 1, "upload": 1, "notify": 1}
+    assert [each["itunes_image"] for id_, each in by_id(database).items() if each != before[id_]] == [urls[1]]
+
+
+# Hosts that are not to be trusted.
+
+
+def test_a_host_that_answers_304_forever_is_found_out_by_the_next_full_download(database, host):
+    episodes(database, host.add(1))
+    swept(database)
+    host.pictures["/1"] = 2
+    host.answer = lambda asked: 304 if asked.is_conditional else None
+    assert rechecked() == {"not_modified": 1}
+
+    database[sources.COLLECTION].update_one({}, {"$set": {"full": datetime.now(UTC) - timedelta(days=31)}})
+    assert rechecked() == {"changed": 1, "documents": 1}
+
+
+def test_a_304_with_the_tag_of_other_bytes_is_not_believed(database, host):
+    episodes(database, host.add(1))
+    swept(database)
+    host.pictures["/1"] = 2
+    host.answer = lambda asked: 304 if asked.is_conditional else None
+    host.headers = lambda _, number: {"ETag": f'"{number}"'}  # of the new bytes
+    host.asked.clear()
+
+    # The handler sends the headers of what is there now.
+    assert rechecked() == {"changed": 1, "documents": 1}
+    assert host.statuses() == [304, 200]
+
+
+def test_a_304_to_a_request_without_validators_is_a_failure(database, host):
+    host.headers = lambda *_: {}
+    episodes(database, host.add(1))
+    before = swept(database)
+    host.answer = lambda _: 304
+    assert rechecked() == {"failed": 1}
+    assert by_id(database) == before
+
+
+def test_tags_that_change_while_bytes_do_not_cost_one_download(database, host, attempts):
+    numbers = iter(range(100))
+    host.headers = lambda *_: {"ETag": f'"{next(numbers)}"'}
+    episodes(database, host.add(1))
+    before = swept(database)
+    attempts.clear()
+    host.asked.clear()
+
+    assert rechecked() == {"same_bytes": 1}
+
+    assert host.statuses() == [200]
+    assert attempts == {"fetch": 1}
+    assert by_id(database) == before
+
+
+@pytest.mark.parametrize(
+    ("headers", "sent"),
+    [
+        ({"ETag": 'W/"1"'}, {"If-None-Match": 'W/"1"'}),
+        ({"ETag": '"1"', "Last-Modified": OLD}, {"If-None-Match": '"1"'}),
+        ({"Last-Modified": OLD}, {"If-Modified-Since": OLD}),
+    ],
+)
+def test_validators_are_sent_as_they_came(database, host, headers, sent):
+    host.headers = lambda *_: headers
+    episodes(database, host.add(1))
+    swept(database)
+    host.asked.clear()
+
+    assert rechecked() == {"not_modified": 1}
+
+    (asked,) = host.asked
+    assert {name: value for name, value in asked.headers.items() if name.startswith("If-")} == sent
+
+
+def test_a_modification_time_in_the_future_is_not_a_validator(database, host):
+    host.headers = lambda *_: {"Last-Modified": "Wed, 01 Jan 2098 00:00:00 GMT"}
+    episodes(database, host.add(1))
+    swept(database)
+    host.asked.clear()
+
+    assert rechecked() == {"same_bytes": 1}
+    assert not host.asked[0].is_conditional
+
+
+def test_validators_belong_to_the_url_that_redirects_led_to(database, host):
+    # Given a URL that redirects
+    host.add(1, 2)
+    host.redirects["/cover"] = "/1"
+    episodes(database, [host.url("/cover")])
+    swept(database)
+    host.asked.clear()
+    # Then only its target gets the validators,
+    assert rechecked() == {"not_modified": 1}
+    assert [(each.path, each.is_conditional) for each in host.asked] == [("/cover", False), ("/1", True)]
+    # and another target does not.
+    host.redirects["/cover"] = "/2"
+    host.headers = lambda *_: {"ETag": '"1"'}  # a host with one tag for everything
+    host.asked.clear()
+    assert rechecked() == {"changed": 1, "documents": 1}
+    assert [(each.path, each.is_conditional) for each in host.asked] == [("/cover", False), ("/2", False)]
+
+
+def test_a_host_that_varies_by_accept_is_asked_for_the_same_variant(database, host):
+    host.headers = lambda *_: {"ETag": f'"{host.asked[-1].headers["Accept"]}"'[:9] + '"', "Vary": "Accept"}
+    episodes(database, host.add(1))
+    swept(database)
+    assert rechecked() == {"not_modified": 1}
+    assert len({each.headers["Accept"] for each in host.asked}) == 1
+
+
+@pytest.mark.parametrize("status", [404, 410, 503])
+def test_a_cover_that_is_gone_keeps_its_pictures(database, host, attempts, status):
+    episodes(database, host.add(1))
+    before = swept(database)
+    host.answer = lambda _: status
+    attempts.clear()
+
+    assert rechecked() == {"failed": 1}
+    assert rechecked() == {"failed": 1}
+
+    assert by_id(database) == before
+    assert set(attempts) == {"fetch"}
+    assert counts("fetch_dlq") == (0, 0)
+    (failing,) = sources.failing(0, 10)
+    assert (failing.failures, failing.error) == (2, f"http_{status}")
+    assert sources.failing(1, 10) == []
+    # When it is back, it counts as failing no longer.
+    host.answer = lambda _: None
+    assert rechecked() == {"not_modified": 1}
+    assert sources.failing(0, 10) == []
+
+
+def test_a_replacement_that_cannot_be_rendered_changes_no_document(database, host, monkeypatch):
+    episodes(database, host.add(1))
+    before = swept(database)
+    host.pictures["/1"] = 2
+    monkeypatch.setattr("tests.support.cover_host.picture", lambda _: b"<html>not found</html>")
+
+    assert rechecked() == {"failed": 1}
+
+    assert by_id(database) == before
+
+
+# What is due.
+
+
+def test_each_url_is_asked_once_in_a_period_at_an_even_rate(database, host, monkeypatch):
+    # Given 4,000 documents of 1,000 covers, and a clock that tests move
+    database.episodes.insert_many(
+        {"itunes_image": host.url(f"/{n % 1000}"), "last_itunes_image": host.url(f"/{n % 1000}")} for n in range(4000)
+    )
+    clock = datetime(2026, 3, 1, 2, 30, tzinfo=UTC)
+    asked: list[Counter[str]] = []
+    for night in range(14):
+        now = clock + timedelta(days=night)
+        run = recheck.begin(f"recheck-{now:%Y-%m-%dT%H:%MZ}", ["episodes"], scheduled_for=now).id
+        jobs: list[Job] = []
+
+        def hand_over(sent, jobs=jobs):
+            jobs += sent
+            return [None] * len(sent)
+
+        page = recheck.take_page(run, 0, by="0", hand_over=hand_over)
+        while page:
+            page = recheck.take_page(run, page.page, by=str(page.page), hand_over=hand_over)
+        # When every job ends
+        with monkeypatch.context() as patch:
+            patch.setattr(sources, "utcnow", lambda now=now: now + timedelta(minutes=5))
+            sources._commit([Check(j.sources[0].url, Outcome.NOT_MODIFIED, None, "", run, j.sweep.cover) for j in jobs])
+        asked.append(Counter(job.sources[0].url for job in jobs))
+    # Then each URL was asked once in each of the two weeks,
+    for week in (asked[:7], asked[7:]):
+        assert sum(week, Counter()) == {host.url(f"/{n}"): 1 for n in range(1000)}
+    # and no night had far more than the others.
+    assert all(0.8 * 1000 / 7 < night.total() < 1.2 * 1000 / 7 for night in asked)
+
+
+def test_a_limit_is_kept(database, host):
+    episodes(database, host.add(*range(10)))
+    swept(database)
+    assert rechecked(limit=3) == {"not_modified": 3}
+
+
+def test_two_runs_on_the_same_day_ask_once(database, host):
+    episodes(database, host.add(*range(20)))
+    swept(database)
+    # Given sources that were last asked long ago
+    database[sources.COLLECTION].update_many({}, {"$set": {"checked": datetime.now(UTC) - timedelta(days=30)}})
+    assert ended(rechecks.start()).counts["not_modified"] == 20
+    assert ended(rechecks.start()).claimed == 0
+
+
+# Live jobs.
+
+
+def live(database, url, folder="Show 1"):
+    """Send a live job; returns its result."""
+    queue = f"{get_settings().queue_namespace}_results"
+    queue_url = aws.sqs().create_queue(QueueName=queue)["QueueUrl"]
+    payload = {"image_url": url, "bucket_name": folder, "redirect_queue": queue}
+    pipeline.actors.fetch_image.send(payload)
+    return json.loads(wait_for(lambda: _received(queue_url)))
+
+
+def _received(queue_url):
+    messages = aws.sqs().receive_message(QueueUrl=queue_url).get("Messages", [])
+    for each in messages:
+        aws.sqs().delete_message(QueueUrl=queue_url, ReceiptHandle=each["ReceiptHandle"])
+    return messages[0]["Body"] if messages else None
+
+
+def test_a_live_job_for_a_known_source_is_answered_without_a_download(database, host, attempts):
+    (url,) = host.add(1)
+    episodes(database, [url])
+    (episode,) = swept(database).values()
+    host.asked.clear()
+    attempts.clear()
+    sent = host.sent
+
+    result = live(database, url)
+
+    assert result["image_url_info"] == episode[EXTRA]
+    assert (host.statuses(), host.sent) == ([304], sent)
+    assert attempts == {"fetch": 1, "notify": 1}
+
+
+def test_a_live_job_downloads_what_has_changed_and_leaves_the_documents_to_the_sweeps(database, host):
+    (url,) = host.add(1)
+    episodes(database, [url])
+    before = swept(database)
+    host.pictures["/1"] = 2
+
+    changed = live(database, url)["image_url_info"]
+
+    assert recheck.content_id_of(changed) not in {"", recheck.content_id_of(next(iter(before.values()))[EXTRA])}
+    assert by_id(database) == before
+    assert rechecked() == {"changed": 1, "documents": 1}
+    assert next(iter(by_id(database).values()))[EXTRA] == changed
+
+
+def test_a_live_job_in_another_folder_or_by_another_recipe_downloads_in_full(database, host, monkeypatch):
+    (url,) = host.add(1)
+    episodes(database, [url])
+    swept(database)
+    host.asked.clear()
+    live(database, url, folder="Other")
+    monkeypatch.setenv("RENDITIONS", "3x3")
+    lazy.forget()
+    assert set(live(database, url)["image_url_info"]) == {"3x3"}
+    assert host.statuses() == [200, 200]
+
+
+def test_a_live_job_does_not_wait_for_a_mongodb_that_is_down(database, host, monkeypatch):
+    (url,) = host.add(1)
+    monkeypatch.setenv("MONGO_URL", "mongodb://127.0.0.1:1/none")
+    monkeypatch.setattr(sources, "FIND_TIMEOUT", 0.1)
+    lazy.forget()
+    assert live(database, url)["image_url_info"]
