@@ -16,8 +16,10 @@ from rich.table import Column, Table
 from pipeline.cli.output.terminal import console, new_app
 from pipeline.clients import mongo
 from pipeline.net.http_errors import shown
+from pipeline.ops import rechecks
 from pipeline.ops.sweeps import Progress, follow, sample, start, stop
-from pipeline.sweeps import documents
+from pipeline.settings import get_settings
+from pipeline.sweeps import documents, sources
 from pipeline.sweeps.documents import SWEPT, Swept
 from pipeline.text import parse_age, printable
 
@@ -25,6 +27,10 @@ app = new_app(help="Find documents in MongoDB whose covers changed, and send the
 
 #: Documents that `--dry-run` shows.
 SHOWN = 10
+
+
+#: Sources that `--failing` lists.
+FAILING = 1000
 
 
 class Collection(StrEnum):
@@ -49,6 +55,68 @@ def channels(*, dry_run: Dry = False, limit: Limit = None, wait: Wait = False) -
 def episodes(*, dry_run: Dry = False, limit: Limit = None, wait: Wait = False) -> None:
     """Start a sweep of the episodes now. It runs in the workers, and continues if this command is stopped."""
     _sweep(SWEPT["episodes"], dry_run=dry_run, limit=limit, wait=wait)
+
+
+@app.command(name="recheck")
+def recheck_(
+    collection: Annotated[Collection | None, typer.Argument(help="The collection; default: both.")] = None,
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only count the covers that are due, and show ten.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(help="Maximum number of covers to ask for.", metavar="N", min=1)] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show the progress until the run has ended.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also covers that are not due yet.")] = False,
+    failing: Annotated[bool, typer.Option("--failing", help="Only list the covers whose re-checks fail.")] = False,
+    days: Annotated[float, typer.Option(help="With --failing: for at least this many days.", metavar="N", min=0)] = 0,
+) -> None:
+    """Ask now whether covers were replaced under an unchanged URL. The workers do the work.
+
+    Each distinct URL is asked once in RECHECK_DAYS days, by a conditional request.
+    """
+    mongo.reach()
+    if failing:
+        _show_failing(days)
+        return
+    if not (everything or get_settings().recheck_days):
+        raise typer.BadParameter("RECHECK_DAYS is 0, so no cover is ever due. Set it, or pass --all.")
+    names = [collection.value] if collection else list(SWEPT)
+    if dry_run:
+        _show_due(names, limit, everything=everything)
+        return
+    run = rechecks.start(names, limit=limit, everything=everything)
+    console.print(f"The run [bold]{run}[/] has begun.", highlight=False)
+    if wait:
+        with console.status("") as status:
+            try:
+                for progress in rechecks.follow(run):
+                    status.update(f"{progress.taken:,} asked for: {progress.text}")
+            except KeyboardInterrupt:
+                console.print("The run continues without this command.")
+                raise
+        console.print(f"The run has ended: {progress.text}.", highlight=False)
+
+
+def _show_failing(days: float) -> None:
+    found = sources.failing(days, FAILING)
+    table = Table(Column("Source", overflow="fold"), "Failures", "Since", "Error")
+    for each in found:
+        since = f"{each.failing:%Y-%m-%d %H:%M}" if each.failing else ""
+        table.add_row(escape(printable(shown(each.url))), str(each.failures), since, escape(each.error))
+    if found:
+        console.print(table)
+    console.print(f"{len(found):,} sources fail{', or more' if len(found) == FAILING else ''}.", highlight=False)
+
+
+def _show_due(names: list[str], limit: int | None, *, everything: bool) -> None:
+    found = list(rechecks.due(names, everything=everything))
+    count = min(len(found), limit or len(found))
+    console.print(f"{count:,} covers would be asked for, of {len(found):,} that are due.", highlight=False)
+    table = Table(Column("Source", overflow="fold"), "Documents")
+    for url, number in found[: min(SHOWN, count)]:
+        table.add_row(escape(printable(shown(url))), f"{number:,}")
+    if table.rows:
+        console.print(table)
 
 
 @app.command(name="stop")

@@ -22,7 +22,7 @@ from pipeline.sqs.queues import QueueSpec, ensure_queue, find_queue, queue_arn
 from pipeline.stages import DEAD_LETTER_QUEUES, STAGES, SWEEP_QUEUES, dead_letter_queue_of
 from pipeline.storage.staging import EXPIRY_DAYS
 from pipeline.storage.stores import NOT_IMPLEMENTED
-from pipeline.sweeps import run_state
+from pipeline.sweeps import run_state, sources
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import LifecycleRuleTypeDef
@@ -192,13 +192,14 @@ def _set_lifecycle(bucket: str, prefix: str, rules: dict[str, Any]) -> None:
 
 
 def _index_changes() -> Iterator[Change]:
-    """Yield the missing indexes of the run state. Sweeps read channels and episodes by `_id` alone."""
-    for by, options, purpose in run_state.missing_indexes():
-        yield Change(
-            f"index {run_state.COLLECTION} in MongoDB by {by}: it {purpose} (channels and "
-            "episodes are read by _id and need no index)",
-            partial(run_state.create_index, by, options),
-        )
+    """Yield the missing indexes of our collections. Sweeps read channels and episodes by `_id` alone."""
+    for ours in (run_state, sources):
+        for by, options, purpose in ours.missing_indexes():
+            yield Change(
+                f"index {ours.COLLECTION} in MongoDB by {by}: it {purpose} (channels and "
+                "episodes are read by _id and need no index)",
+                partial(ours.create_index, by, options),
+            )
 
 
 def _without_base_prefix(rule: Any) -> Any:

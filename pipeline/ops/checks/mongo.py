@@ -15,7 +15,7 @@ from pipeline.errors import RetryableError
 from pipeline.monitoring.job_log import writer as job_log_writer
 from pipeline.monitoring.job_log.schema import JOBS
 from pipeline.ops.checks.model import Check, CheckStatus, Context, Row, fail, ok, skip, warn
-from pipeline.sweeps import run_state
+from pipeline.sweeps import run_state, sources
 from pipeline.sweeps.documents import SWEPT
 
 #: Timeout of each request, in seconds.
@@ -45,7 +45,7 @@ def _answers(context: Context) -> Iterator[Row]:
 def _collections(context: Context) -> Iterator[Row]:
     if context.settings.database_url is None:
         return
-    for name in (*SWEPT, run_state.COLLECTION):
+    for name in (*SWEPT, run_state.COLLECTION, sources.COLLECTION):
         yield _collection(name)
 
 
@@ -72,19 +72,21 @@ def _collection(name: str) -> Row:
 def _indexes(context: Context) -> Iterator[Row]:
     if context.settings.database_url is None:
         return
-    try:
-        missing = [by for by, *_ in run_state.missing_indexes()]
-    except RetryableError as error:
-        yield skip(run_state.COLLECTION, f"Its indexes cannot be listed. {error.message}")
-        return
-    if missing:
-        yield warn(
-            run_state.COLLECTION,
-            f"It lacks the index by {' and by '.join(missing)}: sweeps become slower, and old runs are never deleted.",
-            "`image-pipeline provision` creates it.",
-        )
-    else:
-        yield ok(run_state.COLLECTION, "Its indexes exist.")
+    lacks = {
+        run_state: "sweeps become slower, and old runs are never deleted",
+        sources: "failing sources are listed slowly, and sources that nothing asks for are never deleted",
+    }
+    for ours, consequence in lacks.items():
+        try:
+            missing = [by for by, *_ in ours.missing_indexes()]
+        except RetryableError as error:
+            yield skip(ours.COLLECTION, f"Its indexes cannot be listed. {error.message}")
+            continue
+        if missing:
+            message = f"It lacks the index by {' and by '.join(missing)}: {consequence}."
+            yield warn(ours.COLLECTION, message, "`image-pipeline provision` creates it.")
+        else:
+            yield ok(ours.COLLECTION, "Its indexes exist.")
 
 
 def _job_log(context: Context) -> Iterator[Row]:
@@ -131,7 +133,7 @@ def _failed(subject: str, doing: str, error: PyMongoError) -> Row:
     return fail(subject, message, hint)
 
 
-_SWEEPING = frozenset({"notify", "sweep", "scheduler"})
+_SWEEPING = frozenset({"fetch", "notify", "sweep", "scheduler"})
 _LOGGING = frozenset({"fetch", "resize", "upload", "notify", "ingest", "operator", "provision"})
 
 CHECKS = (
@@ -150,6 +152,12 @@ CHECKS = (
         _collections,
         _SWEEPING,
     ),
-    Check("MongoDB", "indexes", "Lists the indexes of the state of sweeps.", _indexes, _SWEEPING | {"provision"}),
+    Check(
+        "MongoDB",
+        "indexes",
+        "Lists the indexes of the state of sweeps and of the known sources.",
+        _indexes,
+        _SWEEPING | {"provision"},
+    ),
     Check("Job log", "job log", "Queries a job that does not exist, and lists the indexes.", _job_log, _LOGGING),
 )

@@ -1,0 +1,83 @@
+"""When a source is due for a re-check."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pipeline.sweeps.recheck import Plan, content_id_of, latest_time
+from pipeline.sweeps.sources import Record
+
+NOW = datetime(2026, 3, 1, 2, 30, tzinfo=UTC)
+DAY = timedelta(days=1)
+URL = "https://feeds.example/cover.jpg"
+
+
+def plan(now: datetime = NOW, since: timedelta = DAY, *, everything: bool = False) -> Plan:
+    return Plan(["episodes"], now, now - since, everything)
+
+
+def checked(at: datetime) -> Record:
+    return Record(URL, None, "", at, None)
+
+
+def test_the_times_of_a_source_are_one_period_apart() -> None:
+    first = latest_time(URL, NOW, 30)
+    assert NOW - 30 * DAY < first <= NOW
+    second = timedelta(seconds=1)  # the times are computed as floats
+    assert abs(latest_time(URL, first + second, 30) - first) < second
+    assert abs(latest_time(URL, first - second, 30) - (first - 30 * DAY)) < second
+    assert abs(latest_time(URL, NOW + 30 * DAY, 30) - (first + 30 * DAY)) < second
+
+
+def test_a_source_is_due_if_it_was_last_asked_before_its_time() -> None:
+    due = latest_time(URL, NOW, 30)
+    assert plan().is_due(URL, checked(due - timedelta(seconds=1)), 30)
+    assert not plan().is_due(URL, checked(due), 30)
+
+
+def test_a_source_that_was_never_asked_is_due_if_its_time_came_since_the_last_run() -> None:
+    due = latest_time(URL, NOW, 30)
+    assert not plan(since=NOW - due).is_due(URL, None, 30)
+    assert plan(since=NOW - due + timedelta(seconds=1)).is_due(URL, None, 30)
+
+
+@pytest.mark.parametrize("days", [0, 30])
+def test_everything_is_due_only_on_request(days: int) -> None:
+    assert plan(everything=True).is_due(URL, checked(NOW), days)
+    assert not plan().is_due(URL, checked(NOW), days)
+
+
+def test_without_a_period_nothing_is_due() -> None:
+    assert not plan(since=400 * DAY).is_due(URL, checked(NOW - 400 * DAY), 0)
+
+
+@pytest.mark.parametrize("hours", [24, 6])
+def test_the_rate_is_even_over_the_period(hours: int) -> None:
+    # Given 20,000 sources, and runs every night or every six hours
+    step, urls = timedelta(hours=hours), [f"https://feeds.example/{n}.jpg" for n in range(20_000)]
+    due = {url: latest_time(url, NOW + 7 * DAY, 7) for url in urls}
+    # When a source is due, then its run is the next one.
+    runs = Counter(-((NOW - at) // step) for at in due.values())
+    # Then no run has far more than the others.
+    share = 20_000 * hours / 24 / 7
+    assert len(runs) == 7 * 24 // hours
+    assert all(0.8 * share < number < 1.2 * share for number in runs.values())
+
+
+@pytest.mark.parametrize(
+    ("pictures", "found"),
+    [
+        ({"a": {"url": f"https://s3/b/images-resized/A/{'0' * 32}_50x50.png"}}, "0" * 32),
+        ({"a": {"url": f"/{'0' * 32}_1x1.png"}, "b": {"url": f"/{'1' * 32}_2x2.png"}}, ""),
+        ({"a": {"url": "https://elsewhere/cover.png"}}, ""),
+        ({"a": {"url": 7}, "b": None}, ""),
+        ({}, ""),
+        (None, ""),
+        ("text", ""),
+    ],
+)
+def test_the_content_of_pictures_is_read_from_their_urls(pictures: object, found: str) -> None:
+    assert content_id_of(pictures) == found
