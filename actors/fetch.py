@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from pipeline.errors import PipelineError
+from pipeline.events import RecheckOutcome
 from pipeline.images.content_id import content_id
 from pipeline.images.identify import identify
 from pipeline.job import Content, Job, Known, Source, Sweep
@@ -22,7 +23,7 @@ from pipeline.stages import FETCH
 from pipeline.storage.publish import is_published
 from pipeline.storage.staging import staging
 from pipeline.sweeps import sources
-from pipeline.sweeps.sources import Check, Outcome
+from pipeline.sweeps.sources import Check
 from pipeline.worker.messages import is_given_up, is_source_retried
 from pipeline.worker.stage import advance
 from pipeline.worker.stage_actor import stage_actor
@@ -61,15 +62,15 @@ def recheck(job: Job, sweep: Sweep) -> Job | None:
         with _downloading(job, source, source.known) as found:
             if found.image is None and source.known:
                 sources.saved(source.known)
-                check = ended(Outcome.NOT_MODIFIED)
+                check = ended(RecheckOutcome.NOT_MODIFIED)
             elif known := _same_bytes(found, source, sweep):
-                check = ended(Outcome.SAME_BYTES, known)
+                check = ended(RecheckOutcome.SAME_BYTES, known)
             else:
                 return advance(job, FETCH, partial(_staged, found))
     except PipelineError as error:
         if not is_given_up(error):
             raise
-        check = ended(Outcome.FAILED, error=error.code)
+        check = ended(RecheckOutcome.FAILED, error=error.code)
     sources.record(check)
     return None
 

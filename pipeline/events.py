@@ -27,6 +27,16 @@ class Outcome(StrEnum):
     REJECTED = "rejected"  #: the message is unusable: there is a dead letter
 
 
+class RecheckOutcome(StrEnum):
+    """The outcome of one re-check."""
+
+    NOT_MODIFIED = "not_modified"  #: the host answered 304
+    SAME_BYTES = "same_bytes"  #: it sent the same bytes
+    CHANGED = "changed"  #: it sent other bytes, and documents have their pictures now
+    RENEWED = "renewed"  #: documents that lagged behind have the pictures of the known bytes now
+    FAILED = "failed"
+
+
 @dataclass(frozen=True)
 class Event:
     """One attempt at a job. Times are in seconds."""

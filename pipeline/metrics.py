@@ -14,8 +14,8 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 
-from pipeline.events import Event, Outcome
-from pipeline.stages import FETCH, Lane
+from pipeline.events import Event, Outcome, RecheckOutcome
+from pipeline.stages import FETCH, NOTIFY, Lane
 
 PREFIX = "image_pipeline"
 
@@ -161,6 +161,8 @@ def expect(stages: Iterable[str]) -> None:
                 JOBS.labels(stage, lane, outcome)
             if stage == FETCH.name:
                 UNCHANGED.labels(lane)
+        for ended in RecheckOutcome if stage in {FETCH.name, NOTIFY.name} else ():
+            RECHECKS.labels(ended)
 
 
 def expect_ingest() -> None:

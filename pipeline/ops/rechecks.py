@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pipeline.events import RecheckOutcome
 from pipeline.ops.sweeps import INTERVAL, send_first_page
 from pipeline.settings import get_settings
 from pipeline.sweeps import documents, recheck, run_state, sources
 from pipeline.sweeps.documents import RECHECK, SWEPT
-from pipeline.sweeps.sources import Outcome
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class RecheckProgress:
     """The progress of a re-check, in covers by outcome, and in documents that were written."""
 
     taken: int
-    counts: dict[str, int]  #: by `Outcome`; outcomes without a cover are left out
+    counts: dict[str, int]  #: by `RecheckOutcome`; outcomes without a cover are left out
     documents: int
     over: bool
 
@@ -39,7 +39,7 @@ class RecheckProgress:
 
 def progress_of(run: run_state.Run, *, over: bool) -> RecheckProgress:
     """Return the progress of a run as it was read."""
-    counts = {outcome.value: number for outcome in Outcome if (number := run.counts.get(outcome.value, 0))}
+    counts = {outcome.value: number for outcome in RecheckOutcome if (number := run.counts.get(outcome.value, 0))}
     return RecheckProgress(run.claimed, counts, run.counts.get(recheck.WRITTEN, 0), over)
 
 

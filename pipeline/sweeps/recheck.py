@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pipeline.events import RecheckOutcome
 from pipeline.job import Job, Known, Source, Sweep, sweep_job_id
 from pipeline.settings import get_settings
 from pipeline.sweeps import documents, run_state, sources, sweep
 from pipeline.sweeps.documents import RECHECK, SWEPT, WriteBack
 from pipeline.sweeps.run_state import DocumentGroup, Run
-from pipeline.sweeps.sources import Check, Outcome, Record
+from pipeline.sweeps.sources import Check, Record
 from pipeline.sweeps.sweep import HandOver, NextPage, Taken
 
 #: Maximum number of documents per page.
@@ -244,7 +245,13 @@ def write_back(sweep_: Sweep, source: Source, result: WriteBack) -> None:
     Raises:
         RetryableError: MongoDB failed.
     """
-    outcome = Outcome.FAILED if source.error else Outcome.CHANGED if source.known or sweep_.held else Outcome.RENEWED
+    outcome = (
+        RecheckOutcome.FAILED
+        if source.error
+        else RecheckOutcome.CHANGED
+        if source.known or sweep_.held
+        else RecheckOutcome.RENEWED
+    )
     if sweep.write_back(sweep_, result, _replace):
         run_state.count(sweep_.run, Counter({outcome.value: 1}))
     known = Known(source.known_content, source.size, source.validators) if not source.error else None

@@ -22,7 +22,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import pymongo
@@ -32,6 +31,7 @@ from pymongo.errors import BulkWriteError
 
 from pipeline.clients import mongo
 from pipeline.errors import RetryableError
+from pipeline.events import RecheckOutcome
 from pipeline.images.content_id import recipe_id
 from pipeline.job import Known
 from pipeline.metrics import RECHECK_SAVED_BYTES, RECHECKS
@@ -61,16 +61,6 @@ INDEXES: tuple[tuple[str, dict[str, Any], str], ...] = (
 FIND_TIMEOUT, REST = 0.5, 30.0
 
 _KNOWN = TypeAdapter(Known)
-
-
-class Outcome(StrEnum):
-    """The outcome of one re-check."""
-
-    NOT_MODIFIED = "not_modified"  #: the host answered 304
-    SAME_BYTES = "same_bytes"  #: it sent the same bytes
-    CHANGED = "changed"  #: it sent other bytes, and documents have their pictures now
-    RENEWED = "renewed"  #: documents that lagged behind have the pictures of the known bytes now
-    FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -115,7 +105,7 @@ class Check:
     """
 
     url: str
-    outcome: Outcome | None
+    outcome: RecheckOutcome | None
     known: Known | None = None
     error: str = ""
     run: str = ""
@@ -188,7 +178,7 @@ def _commit(checks: list[Check]) -> None:
     """Write the sources first: a group must not end before what is known of its source is written."""
     with mongo.mongo_errors("record checks of sources", timeout=BULK_TIMEOUT):
         _write([_update(each) for each in checks])
-        for outcome in Outcome:
+        for outcome in RecheckOutcome:
             ended = [each.group for each in checks if each.outcome is outcome and each.group]
             run = {each.group: each.run for each in checks}
             for run_id, groups in _by_run(ended, run).items():
@@ -218,7 +208,7 @@ def _update(check: Check) -> UpdateOne:
     now, settings = utcnow(), get_settings()
     kept = 2 * max(settings.recheck_days, settings.recheck_full_days) + KEEP_DAYS
     values: dict[str, Any] = {"url": check.url, "checked": now, "expires": now + timedelta(days=kept)}
-    if check.outcome is Outcome.FAILED:
+    if check.outcome is RecheckOutcome.FAILED:
         changes = {"$set": values | {"error": check.error}, "$inc": {"failures": 1}, "$min": {"failing": now}}
         return UpdateOne({"_id": source_id(check.url)}, changes, upsert=True)
     values["failures"] = 0

@@ -12,7 +12,7 @@ from dramatiq import Worker
 
 import pipeline.actors  # builds the broker, on which the actors are declared
 from pipeline.clients import aws, lazy
-from pipeline.events import subscribe, unsubscribe
+from pipeline.events import RecheckOutcome, subscribe, unsubscribe
 from pipeline.net.host_limits import host_limiter
 from pipeline.ops import rechecks
 from pipeline.ops import sweeps as sweeping
@@ -20,7 +20,7 @@ from pipeline.settings import get_settings
 from pipeline.stages import STAGES, Lane
 from pipeline.sweeps import recheck, run_state, sources, sweep
 from pipeline.sweeps.documents import CHANNELS, EPISODES, RECHECK
-from pipeline.sweeps.sources import Check, Outcome
+from pipeline.sweeps.sources import Check
 from tests.support.cover_host import OLD, CoverHost, cover_host
 from tests.support.dead import counts
 from tests.support.waiting import wait_for
@@ -366,7 +366,9 @@ def _asked_in_a_night(now, monkeypatch):
         page = recheck.take_page(run, page.page, by=str(page.page), hand_over=hand_over)
         if page and run_state.under_way(run_state.load(run)):
             asked += Counter(job.sources[0].url for job in open_jobs)
-            checks = [Check(j.sources[0].url, Outcome.NOT_MODIFIED, None, "", run, j.sweep.cover) for j in open_jobs]
+            checks = [
+                Check(j.sources[0].url, RecheckOutcome.NOT_MODIFIED, None, "", run, j.sweep.cover) for j in open_jobs
+            ]
             sources._commit(checks)
             open_jobs.clear()
     return asked

@@ -16,6 +16,7 @@ import pipeline.actors  # noqa: F401 - builds the broker, on which the actors ar
 from actors import fetch as module
 from pipeline.clients import lazy
 from pipeline.job import Job
+from pipeline.net.download import Download
 from pipeline.net.places import Places, Speed
 from pipeline.settings import get_settings
 from pipeline.sqs.wire import ATTEMPTS
@@ -37,14 +38,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, Speed]]:
     limiter = module.host_limiter.__wrapped__()
     limiter._places = places
 
-    def download(url: str, slot: Callable[[str], Any], *, hasty: bool, **_: object) -> bytes:
+    def download(url: str, slot: Callable[[str], Any], *, hasty: bool, **_: object) -> Download:
         with slot(url):
             found.append((hasty, next(speed for speed in Speed if places.taken(speed))))
         out = io.BytesIO()
         Image.new("RGB", (8, 8)).save(out, "JPEG")
-        return out.getvalue()
+        return Download(out.getvalue())
 
-    monkeypatch.setattr(module, "download", download)
+    monkeypatch.setattr(module, "download_if_changed", download)
     monkeypatch.setattr(module, "host_limiter", lambda: limiter)
     monkeypatch.setattr(module, "is_published", lambda *_: False)
     return found
