@@ -76,7 +76,6 @@ def send_first_page(swept: Swept, run: str) -> None:
         raise RetryableError(
             "sqs_error", f"Could not send to the queue {SWEEP_ACTORS[swept.actor]}: {error}"
         ) from error
-    return run
 
 
 def stop(run: str | None = None) -> list[str]:
