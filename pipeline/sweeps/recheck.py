@@ -245,17 +245,17 @@ def write_back(sweep_: Sweep, source: Source, result: WriteBack) -> None:
     Raises:
         RetryableError: MongoDB failed.
     """
-    outcome = (
-        RecheckOutcome.FAILED
-        if source.error
-        else RecheckOutcome.CHANGED
-        if source.known or sweep_.held
-        else RecheckOutcome.RENEWED
-    )
-    if sweep.write_back(sweep_, result, _replace):
-        run_state.count(sweep_.run, Counter({outcome.value: 1}))
+    succeeded = RecheckOutcome.CHANGED if sweep_.held else RecheckOutcome.RENEWED
+    outcome = RecheckOutcome.FAILED if source.error else succeeded
     known = Known(source.known_content, source.size, source.validators) if not source.error else None
-    sources.record(Check(source.url, outcome, known, source.error["code"] if source.error else ""))
+    check = Check(source.url, outcome, known, source.error["code"] if source.error else "")
+
+    def finish(is_first: bool) -> None:
+        sources.record(check)
+        if is_first:
+            run_state.count(sweep_.run, Counter({outcome.value: 1}))
+
+    sweep.write_back(sweep_, result, write=_replace, finish=finish)
 
 
 def _replace(group: DocumentGroup, result: WriteBack) -> None:

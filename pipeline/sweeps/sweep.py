@@ -163,14 +163,15 @@ def _job_of(swept: Swept, group: DocumentGroup) -> Job:
 Write = Callable[[DocumentGroup, WriteBack], object]
 
 
-def write_back(sweep: Sweep, result: WriteBack, write: Write | None = None) -> bool:
+#: Called between the recording of a group's outcome and its end, with whether the outcome was recorded now.
+Finish = Callable[[bool], object]
+
+
+def write_back(sweep: Sweep, result: WriteBack, *, write: Write | None = None, finish: Finish = lambda _: None) -> None:
     """Write how a job of a sweep ended to all its documents (contract, section 5). Repeating it is harmless.
 
     The outcome is recorded only if no document has joined the group meanwhile; otherwise that one is written too. If
     writing fails, the outcome is recorded first, so that all documents get the same one.
-
-    Returns:
-        Whether the outcome was recorded now, and not before.
 
     Raises:
         RetryableError: MongoDB failed.
@@ -184,15 +185,14 @@ def write_back(sweep: Sweep, result: WriteBack, write: Write | None = None) -> b
             run_state.settle(group, outcome, ended=False)
             raise
         written = len(group.documents)
-        if group.outcome is not None:
+        is_first = group.outcome is None and run_state.settle(group, outcome, ended=False)
+        if is_first or group.outcome is not None:
+            finish(is_first)
             run_state.ended(group.id)
-            return False
-        if run_state.settle(group, outcome):
-            return True
+            return
     logger.warning(
         "Run %s: a job ended after its documents' claims had expired. The next run selects them again.", sweep.run
     )
-    return False
 
 
 def _write(swept: Swept, group: DocumentGroup, result: WriteBack) -> None:

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from pipeline.clients import aws
-from pipeline.local.demo import samples, sheet, sweep_verdict, sweeps, verdict
+from pipeline.local.demo import rechecks, samples, sheet, sweep_verdict, sweeps, verdict
 from pipeline.local.demo.board import Board, WorkerLog, locations
 from pipeline.local.demo.jobs import COMMAND, Arrivals, DemoJob, ExpectedFailure, make_jobs, receive, send, submit
 from pipeline.local.demo.ledger import ledger
@@ -72,7 +72,8 @@ def run(
         with _step(console, "Started servers for SQS, S3 and MongoDB; created queues and bucket"):
             variables = stack.enter_context(standalone(data_dir, persist=False))
         covers = drawn.result()
-        covers_url = stack.enter_context(cover_server(covers))
+        served = dict(covers)
+        covers_url = stack.enter_context(cover_server(served))
         postback_url = stack.enter_context(postback_server(signing_secret, _checking(secret, arrivals)))
         jobs = make_jobs(covers, covers_url, postback_url, REDIRECT_QUEUE)
         log = WorkerLog(data_dir / "workers.log")
@@ -95,8 +96,12 @@ def run(
         with _step(console, "Swept channels and episodes in MongoDB"):
             progress = sweeps.sweep(documents, SWEEPS_TIMEOUT)
         console.print(ledger(documents, progress))
+        with _step(console, "Replaced a cover under its URL, and re-checked all covers"):
+            rechecked = rechecks.recheck(documents, served, SWEEPS_TIMEOUT)
+        console.print(rechecks.table(rechecked))
         with console.status("Checking the renditions in S3 …"):
             stored, wrong = _examine(jobs, documents, progress, log)
+            wrong += rechecks.differences(rechecked, documents)
             picture = data_dir / "contact-sheet.png"
             sheet.draw(list(_cards(jobs, stored)), "Renditions\nin S3", SHEET_REMARKS).save(picture)
         console.print(f"[bold]Contact sheet[/]  {from_here(picture)}", highlight=False, soft_wrap=True)

@@ -15,7 +15,7 @@ from pipeline.clients import lazy, mongo
 from pipeline.ops.provision import plan
 from pipeline.ops.sweeps import Progress, follow, start
 from pipeline.settings import get_settings
-from pipeline.sweeps import run_state
+from pipeline.sweeps import run_state, sources
 from pipeline.sweeps.documents import CHANNELS, EPISODES
 from pipeline.sweeps.sweep import take_page, write_back
 
@@ -143,7 +143,9 @@ def test_provision_announces_the_indexes_and_creates_them_once(database):
     def steps():
         return [change for change in plan(get_settings()) if "MongoDB" in change.message]
 
-    assert [re.findall(r"by (\w+)", change.message)[0] for change in steps()] == ["expires", "run"]
+    assert [re.findall(r"by (\w+)", change.message)[0] for change in steps()] == [
+        *("expires", "run", "expires", "failing")
+    ]
     for change in steps():
         change.apply()
 
@@ -151,6 +153,7 @@ def test_provision_announces_the_indexes_and_creates_them_once(database):
     indexes = database[run_state.COLLECTION].index_information()
     assert indexes["expires_1"]["expireAfterSeconds"] == 0
     assert indexes["run_1"]["partialFilterExpression"] == {"pending": True}
+    assert database[sources.COLLECTION].index_information()["expires_1"]["expireAfterSeconds"] == 0
     assert "channels" not in database.list_collection_names()
 
 

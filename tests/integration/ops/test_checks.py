@@ -137,7 +137,7 @@ def test_a_database_is_tried_and_left_as_it_is(database: Database[dict[str, Any]
     found = list(findings("sweep"))
     assert bad(found) == []
     assert {each.row.subject for each in found if each.group == "MongoDB" and each.row.status == "ok"} == {
-        *("MongoDB", "channels", "image_pipeline_sweeps")
+        *("MongoDB", "channels", "image_pipeline_sweeps", "image_pipeline_sources")
     }
     assert list(database["channels"].find()) == [{"_id": 1, "title": "A"}]
     assert database["episodes"].count_documents({}) == 0

@@ -198,7 +198,7 @@ def test_documents_of_which_nothing_is_known_are_compared_with_their_own_picture
 
 
 def test_a_host_that_answers_304_forever_is_found_out_by_the_next_full_download(database, host):
-    host.headers = lambda *_: {"ETag": '"the only one"'}
+    host.headers = lambda *_: {"ETag": '"always"'}
     episodes(database, host.add(1))
     swept(database)
     host.pictures["/1"] = 2
