@@ -32,6 +32,7 @@ def main() -> None:
         _extract("HEAD", folder / "source")
         build = ("build", "--quiet", "--no-build-isolation", "--python", sys.executable, "--out-dir", DIST)
         run(UV, *build, folder / "source", cwd=folder)  # the wheel is built from the source distribution
+        (DIST / ".gitignore").unlink(missing_ok=True)
         wheel, source = _one("*.whl"), _one("*.tar.gz")
         if missing := files() - set(zipfile.ZipFile(wheel).namelist()):
             sys.exit(f"not in {wheel.name}: {', '.join(sorted(missing))}")
