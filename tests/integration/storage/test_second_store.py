@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from typer.testing import CliRunner
 
+from pipeline.cli.app import app
 from pipeline.clients import lazy
 from pipeline.ops.checks.run import findings
 from pipeline.ops.provision import UnsupportedChange, plan
@@ -59,3 +61,11 @@ def test_check_uploads_reads_and_deletes_there(on_rclone: dict[str, str]) -> Non
         ("warn", "public URL"),
         ("warn", "expiry"),
     ]
+
+
+def test_the_command_prints_what_is_left_to_a_person_and_goes_on(on_rclone: dict[str, str]) -> None:
+    done = CliRunner().invoke(app, ["provision"])
+    assert done.exit_code == 0
+    assert "done  create queue" in done.output
+    assert "by hand" in done.output
+    assert "by the store's own means" in " ".join(done.output.split())
