@@ -78,8 +78,9 @@ def test_a_job_leaves_one_history_and_one_trace(watched: Watched, world: World) 
     world.serve(path, picture("JPEG", (640, 480)))
     job_id = send(world, path, hook)
     result = wait_for_post(world, hook).body
-    # Then its history is complete
-    history = watched.history(job_id)
+    # Then its history is complete, once each process has written its part,
+    complete = lambda: len((history := watched.history(job_id)).turns) >= len(STAGES) and history  # noqa: E731
+    history = wait_for(complete)
     assert (history.status, history.folder, history.lane) == ("done", "WATCHED", "live")
     assert [attempt.stage for attempt in history.turns] == STAGES
     assert all(attempt.verdict == "done" and attempt.waited is not None for attempt in history.turns)

@@ -8,6 +8,8 @@ from tests.corpus.amplify import BASE_MEMORY, BASE_SECONDS, Cost, costs
 from tests.corpus.bombs import BOMBS
 from tests.corpus.child import ChildResult, Kind
 
+pytestmark = pytest.mark.unmeasured
+
 #: Bombs that grew most before they were bounded. `make bombs` measures all at the size limit.
 WORST = ["GIF: comment", "GIF: extensions", "PNG: transparency", "TIFF: tags of a BigTIFF", "AVIF: items", "AVIF: Exif"]
 
