@@ -28,7 +28,7 @@ IMAGE_TESTS := tests/unit/images tests/unit/net/test_bombs.py tests/unit/ops/tes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run check test test-fallbacks smoke image test-corpus mutants simulate chaos outages scenarios lint format docs screenshots sheets schema schema-check bench bench-scale bench-threads bench-queues bombs fuzz audit sbom upgrade-test release \
+.PHONY: help setup setup-dev demo run check test test-fallbacks smoke image test-corpus test-differential mutants simulate chaos outages scenarios lint format docs screenshots sheets schema schema-check bench bench-scale bench-threads bench-queues bombs fuzz audit sbom upgrade-test release \
 	bench-images bench-lanes bench-neighbours bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
@@ -73,6 +73,9 @@ release: setup-dev $(VENV)/.audit ## Build the wheel, the source distribution an
 
 test-corpus: setup-dev ## Render every file of a folder in a child process with limits (DIR=folder, ARGS="--mutate 5" for broken copies)
 	$(BIN)/python -m tests.corpus $(DIR) $(ARGS)
+
+test-differential: setup-dev ## Compare renditions of over 1,000 public images with independent decoders (ARGS="--only '*.tif'" for some)
+	$(BIN)/python -m tests.corpus.differential $(ARGS)
 
 bombs: setup-dev ## Measure files with as many parts as fit, at 1 MB and at the size limit (ARGS="--size 1000000" for one)
 	$(BIN)/python -W ignore -m tests.corpus.amplify $(ARGS)
@@ -164,6 +167,7 @@ lock: setup-dev ## Rewrite the lock files from pyproject.toml (UPGRADE=--upgrade
 	$(call REQUIREMENTS,["dependency-groups"]["docs"]) | $(COMPILE) - -o requirements/docs.lock
 	$(call REQUIREMENTS,["dependency-groups"]["types"]) | $(COMPILE) - -o requirements/types.lock
 	$(COMPILE) benchmarks/images/peers.in -o benchmarks/images/peers.lock
+	$(COMPILE) tests/corpus/differential/decoders.in -o tests/corpus/differential/decoders.lock
 	$(COMPILE) --constraints requirements/base.lock benchmarks/end_to_end/peers.in -o benchmarks/end_to_end/peers.lock
 
 $(VENV)/pyvenv.cfg:
