@@ -29,7 +29,7 @@ IMAGE_TESTS := tests/unit/images tests/unit/net/test_bombs.py tests/unit/ops/tes
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-dev demo run check test test-fallbacks smoke image test-corpus test-differential mutants simulate chaos outages scenarios lint format docs screenshots sheets schema schema-check bench bench-scale bench-threads bench-queues bombs fuzz audit sbom upgrade-test release \
-	bench-images bench-lanes bench-neighbours bench-sweep iam lock \
+	bench-formats bench-images bench-lanes bench-neighbours bench-recheck bench-sweep iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -145,6 +145,9 @@ bench-queues: setup-dev ## Compare the queue layer with plain dramatiq-sqs (ARGS
 
 bench-images: setup-dev ## Compare rendering with sharp, libvips, Pillow and ImageMagick (writes docs/performance.md)
 	$(BIN)/python benchmarks/images/bench.py $(ARGS)
+
+bench-formats: setup-dev ## Compare the formats of renditions, and their settings (writes docs/performance.md)
+	$(BIN)/python benchmarks/images/formats.py
 
 bench-lanes: setup-dev ## Time live jobs with and without 20,000 waiting bulk jobs (ARGS="--bulk 2000" for fewer)
 	$(BIN)/python benchmarks/lanes.py $(ARGS)

@@ -27,7 +27,7 @@ from pipeline.payload import (
     to_json,
     validated,
 )
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, extension_in
 from pipeline.settings import Settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, STAGES, UPLOAD, Lane, Stage
 
@@ -114,13 +114,18 @@ class Content:
     """The content of a source and the recipe for it. Together they determine the keys of its objects."""
 
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]  #: from the source bytes and the recipe
-    extension: Annotated[str, Field(pattern=r"^\.[a-z]{3,4}$")]  #: of the renditions, with the dot
+    #: of the renditions whose names end in no format, with the dot
+    extension: Annotated[str, Field(pattern=r"^\.[a-z]{3,4}$")]
     recipe: Annotated[Recipe, PlainSerializer(Recipe.encode), PlainValidator(Recipe.decode)]
 
     @property
     def renditions(self) -> list[str]:
         """The names of the renditions."""
         return [rendition.name for rendition in self.recipe.renditions]
+
+    def extension_of(self, rendition: str) -> str:
+        """Return the extension of a rendition's key: that of its name, if it has one."""
+        return extension_in(rendition) or self.extension
 
 
 @dataclass(frozen=True)

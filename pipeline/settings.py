@@ -71,6 +71,11 @@ def _renditions(items: tuple[RenditionSize, ...]) -> tuple[RenditionSize, ...]:
     names = [item.name for item in items]
     if not items or len(set(names)) < len(names):
         raise ValueError("it must contain at least one rendition, and each name once")
+    if extensions := {item.extension for item in items} - {""}:
+        from pipeline.images.formats import check_writable  # noqa: PLC0415 - most processes need no Pillow
+
+        for extension in sorted(extensions):
+            check_writable(extension)
     return items
 
 

@@ -12,7 +12,7 @@ from pipeline.images.formats import format_by_extension
 from pipeline.settings import get_settings
 from pipeline.storage import s3
 
-_KEY = re.compile(r"(?:[A-Z0-9_.-]{1,128}|custom)/[0-9a-f]{32}_[0-9]{1,5}[xX][0-9]{1,5}(\.(?:jpeg|png|gif|webp))")
+_KEY = re.compile(r"(?:[A-Z0-9_.-]{1,128}|custom)/[0-9a-f]{32}_[0-9]{1,5}[xX][0-9]{1,5}(\.(?:jpeg|png|gif|webp|avif))")
 
 
 def key_of(url: str) -> str | None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Final
 
-from pipeline.images.formats import ENCODER_SETTINGS
+from pipeline.images.formats import ENCODER_SETTINGS, OWN_FORMAT, format_by_extension
 from pipeline.recipe import Recipe
 
 #: Increment this when the same input should result in other bytes. Every image then gets new URLs.
@@ -26,4 +26,11 @@ def recipe_id(recipe: Recipe) -> str:
 
 
 def _head(recipe: Recipe) -> bytes:
-    return json.dumps([RECIPE_VERSION, recipe.encode(), ENCODER_SETTINGS], sort_keys=True).encode()
+    """Return what determines renditions besides the source.
+
+    The settings of a format that no source keeps count only where the recipe names it, so that they can change without
+    moving the URLs of others.
+    """
+    named = {format_by_extension(each.extension).name for each in recipe.renditions if each.extension}
+    settings = {name: ENCODER_SETTINGS[name] for name in OWN_FORMAT.keys() | named}
+    return json.dumps([RECIPE_VERSION, recipe.encode(), settings], sort_keys=True).encode()

@@ -1,12 +1,16 @@
 """Rendering: from the bytes of an image to its renditions.
 
 render()     read ─► open ─► decode ─► resize ─► upright ─► sRGB ─► pad ─► encode
+
+Renditions whose names end in a format come after the others, and are made from the same pictures where these have
+the size. They never change a byte of the others.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from io import BytesIO
 from typing import Any, Final, NamedTuple
 
@@ -17,9 +21,9 @@ from pipeline.images import codecs
 from pipeline.images.codecs import Box, Size
 from pipeline.images.colour import Conversion, srgb_conversion
 from pipeline.images.decoding import decode
-from pipeline.images.formats import ENCODER_SETTINGS, GIF, JPEG, PNG, ImageFormat
+from pipeline.images.formats import ENCODER_SETTINGS, GIF, JPEG, PNG, ImageFormat, format_by_extension
 from pipeline.images.identify import image_errors, output_format, read
-from pipeline.images.opening import Opened, open_container
+from pipeline.images.opening import Opened, open_container, open_image
 from pipeline.recipe import Recipe, RenditionSize
 
 #: JPEGs up to this side get optimized Huffman tables. These save 0.3 to 0.5 KB, a fifth of a 50 x 50. For an 800 x 800
@@ -51,12 +55,55 @@ def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels
     """
     with image_errors(source):
         name, container = read(source, max_pixels)
-        output = output_format(name, container)
+        own = output_format(name, container)
+        outputs = {each: format_by_extension(each.extension) if each.extension else own for each in recipe.renditions}
         opened = open_container(name, container, max_pixels)
         del container  # its copies of the source
-        pictures = _pictures(opened, recipe, output.kernel, max_decoded_pixels)
+        first, *more = _decodings(opened, recipe)
+        pictures = _pictures(opened, first, outputs, max_decoded_pixels)
         del opened  # frees its pixels before encoding
-        return {each.name: _encode(_padded(pictures[each], each, output), output) for each in recipe.renditions}
+        for part in more:
+            pictures |= _pictures(open_image(source, max_pixels), part, outputs, max_decoded_pixels)
+        return _encoded(pictures, outputs, recipe)
+
+
+Outputs = Mapping[RenditionSize, ImageFormat]  # the format of each rendition
+
+#: Formats that are decoded at the scale that their renditions need.
+_SCALED: Final = frozenset({"JPEG", "WEBP"})
+
+
+def _decodings(opened: Opened, recipe: Recipe) -> list[Recipe]:
+    """Split a recipe into the parts that are decoded at one scale.
+
+    The first part has the renditions without a format in their names, and all that need no more pixels. Others would
+    change the scale, and so the pixels of the first. They are decoded apart.
+    """
+    plain = tuple(each for each in recipe.renditions if not each.extension)
+    if opened.format not in _SCALED or not plain or len(plain) == len(recipe.renditions):
+        return [recipe]
+    transpose = _TRANSPOSES.get(opened.orientation)
+
+    def shrink(*renditions: RenditionSize) -> float:
+        return _shrink(opened.image.size, replace(recipe, renditions=renditions), transpose)
+
+    enough = shrink(*plain)
+    first = tuple(each for each in recipe.renditions if not each.extension or shrink(each) >= enough)
+    rest = tuple(each for each in recipe.renditions if each not in first)
+    return [replace(recipe, renditions=part) for part in (first, rest) if part]
+
+
+def _encoded(pictures: Mapping[RenditionSize, Image.Image], outputs: Outputs, recipe: Recipe) -> dict[str, bytes]:
+    """Encode the pictures. Two renditions of one size and format, such as 800x800 and 800x800.jpeg, are the same."""
+    made: dict[tuple[int, int, str], bytes] = {}
+    renditions = {}
+    for each in recipe.renditions:
+        output = outputs[each]
+        key = (each.width, each.height, output.name)
+        if key not in made:
+            made[key] = _encode(_padded(pictures[each], each, output), output)
+        renditions[each.name] = made[key]
+    return renditions
 
 
 class _Picture(NamedTuple):
@@ -76,7 +123,7 @@ _WITHOUT_ALPHA: Final = {"La": "L", "RGBa": "RGB"}
 
 
 def _pictures(
-    opened: Opened, recipe: Recipe, kernel: Resampling, max_decoded_pixels: int
+    opened: Opened, recipe: Recipe, outputs: Outputs, max_decoded_pixels: int
 ) -> dict[RenditionSize, Image.Image]:
     """Return the pictures of all renditions, not yet padded."""
     transpose = _TRANSPOSES.get(opened.orientation)
@@ -87,7 +134,7 @@ def _pictures(
     opened.check_decoding(max_decoded_pixels)
     image = decode(opened, shrink)
     to_srgb = srgb_conversion(_WITHOUT_ALPHA.get(image.mode, image.mode), opened.profile)
-    return dict(_resized(_Picture(image, transpose, to_srgb), recipe, kernel))
+    return dict(_resized(_Picture(image, transpose, to_srgb), recipe, outputs))
 
 
 def _shrink(size: Size, recipe: Recipe, transpose: Transpose | None) -> float:
@@ -121,24 +168,40 @@ def _place(fit: str, source: Size, rendition: RenditionSize, transpose: Transpos
     return _FITS[fit](source, target[::-1] if transpose in _SIDEWAYS else target)
 
 
-def _resized(picture: _Picture, recipe: Recipe, kernel: Resampling) -> Iterator[tuple[RenditionSize, Image.Image]]:
-    """Yield each rendition's picture, largest first: upright, in sRGB, not yet padded.
+class _Made(NamedTuple):
+    """A picture of some rendition, and how it was made."""
+
+    image: Image.Image
+    box: Box
+    kernel: Resampling
+
+    def can_become(self, size: Size, box: Box, kernel: Resampling) -> bool:
+        """Return whether it shows the same part of the source and has the size, or at least twice the size."""
+        width, height = self.image.size
+        is_same_part = all(math.isclose(a, b, abs_tol=0.01) for a, b in zip(box, self.box, strict=True))
+        is_large_enough = width >= 2 * size[0] and height >= 2 * size[1]
+        return kernel == self.kernel and is_same_part and (is_large_enough or (width, height) == size)
+
+
+def _resized(picture: _Picture, recipe: Recipe, outputs: Outputs) -> Iterator[tuple[RenditionSize, Image.Image]]:
+    """Yield each rendition's picture: upright, in sRGB, not yet padded.
 
     A picture is made from another one of the same part with at least twice the size. The difference is not visible.
+    Largest first, and pictures for formats in names last, so that the others are made as if these were not there.
     """
-    made: list[tuple[Box, Image.Image]] = []
-    for rendition in sorted(recipe.renditions, key=lambda each: -each.width * each.height):
+    made: list[_Made] = []
+    for rendition in sorted(recipe.renditions, key=lambda each: (bool(each.extension), -each.width * each.height)):
+        kernel = outputs[rendition].kernel
         box, stored_size = _place(recipe.fit, picture.image.size, rendition, picture.transpose)
         size = stored_size[::-1] if picture.transpose in _SIDEWAYS else stored_size
-        for other_box, other in reversed(made):
-            is_same_part = all(math.isclose(a, b, abs_tol=0.01) for a, b in zip(box, other_box, strict=True))
-            if is_same_part and other.width >= 2 * size[0] and other.height >= 2 * size[1]:
-                image = codecs.resize(other, size, (0, 0, *other.size), kernel)
-                break
+        bases = [each.image for each in reversed(made) if each.can_become(size, box, kernel)]
+        if bases:
+            base = min(bases, key=lambda image: image.width * image.height)
+            image = base if base.size == size else codecs.resize(base, size, (0, 0, *base.size), kernel)
         else:
             image = _in_srgb(codecs.resize(picture.image, stored_size, box, kernel), picture.to_srgb)
             image = image if picture.transpose is None else image.transpose(picture.transpose)
-        made.append((box, image))
+        made.append(_Made(image, box, kernel))
         yield rendition, image
 
 
@@ -172,14 +235,15 @@ def _encode(image: Image.Image, output: ImageFormat) -> bytes:
     if output is PNG:
         return codecs.encode_png(image, **settings)
     if output is JPEG:
-        settings = {**settings, **_jpeg_settings(max(image.size))}
+        settings = {**settings, **jpeg_settings(max(image.size))}
     buffer = BytesIO()
     image = _with_palette(image) if output is GIF else image
     image.save(buffer, output.name, **settings)
     return buffer.getvalue()
 
 
-def _jpeg_settings(side: int) -> dict[str, Any]:
+def jpeg_settings(side: int) -> dict[str, Any]:
+    """Return the settings of a JPEG that depend on its longer side in pixels."""
     return {"optimize": side <= OPTIMIZED_SIDE, "subsampling": "4:4:4" if side <= FULL_COLOUR_SIDE else "4:2:0"}
 
 

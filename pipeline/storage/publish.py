@@ -26,7 +26,8 @@ def bucket_path(folder: str) -> str:
 
 
 def object_key(folder: str, content: Content, rendition: str) -> str:
-    return f"{bucket_path(folder)}{content.id}_{rendition}{content.extension}"
+    extension = content.extension_of(rendition)
+    return f"{bucket_path(folder)}{content.id}_{rendition.removesuffix(extension)}{extension}"
 
 
 def image_info(folder: str, content: Content) -> dict[str, dict[str, str]]:
@@ -56,11 +57,11 @@ def publish(folder: str, content: Content, renditions: Mapping[str, bytes]) -> N
         RetryableError: S3 refused, or could not be reached.
     """
     settings = get_settings()
-    headers = {
-        "Content-Type": format_by_extension(content.extension).content_type,
-        "Cache-Control": settings.cache_control,
-    }
     for name, data in renditions.items():
+        headers = {
+            "Content-Type": format_by_extension(content.extension_of(name)).content_type,
+            "Cache-Control": settings.cache_control,
+        }
         _put(settings, object_key(folder, content, name), data, headers)
         STORED_RENDITIONS.inc()
         STORED_BYTES.inc(len(data))

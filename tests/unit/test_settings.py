@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pipeline.clients import lazy
 from pipeline.errors import SettingsError
@@ -56,6 +57,32 @@ def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("RENDITIONS", "")
     monkeypatch.setenv("FETCH_TIMEOUT", "")
     assert get_settings().fetch_timeout == 12
+
+
+def test_a_rendition_may_name_its_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RENDITIONS", "50x50,800X800.webp,3000x3000.avif,1x1.jpeg,1x1.png")
+    renditions = get_settings().renditions
+    assert [each.name for each in renditions] == ["50x50", "800X800.webp", "3000x3000.avif", "1x1.jpeg", "1x1.png"]
+    assert [each.extension for each in renditions] == ["", ".webp", ".avif", ".jpeg", ".png"]
+    assert renditions[1][1:] == (800, 800)
+
+
+@pytest.mark.parametrize(("extension", "writer"), [(".avif", "AVIF"), (".webp", "WEBP")])
+def test_a_format_that_this_host_cannot_write_stops_the_process(
+    extension: str, writer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a Pillow that was built without the format
+    Image.init()
+    monkeypatch.delitem(Image.SAVE, writer)
+    monkeypatch.setenv("RENDITIONS", f"50x50,800x800{extension}")
+    # When the settings are read, then one sentence names the variable, its value and the format
+    with pytest.raises(SettingsError) as caught:
+        get_settings()
+    (sentence,) = caught.value.args
+    assert sentence.startswith(f"RENDITIONS='50x50,800x800{extension}': Pillow on this host cannot write {extension}")
+    # But without the name, the format does not matter
+    monkeypatch.setenv("RENDITIONS", "50x50")
+    assert get_settings().renditions[0].name == "50x50"
 
 
 def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +150,11 @@ def test_an_agent_cannot_add_headers(monkeypatch: pytest.MonkeyPatch) -> None:
         ("RENDITIONS", "50x50,50x50", "each name once"),
         ("RENDITIONS", "0x50", "<width>x<height>"),
         ("RENDITIONS", "99999x1", "16383"),
+        ("RENDITIONS", "800x800.jpg", ".webp, .avif, .jpeg, .png"),
+        ("RENDITIONS", "800x800.WEBP", ".webp, .avif, .jpeg, .png"),
+        ("RENDITIONS", "800x800.", "<width>x<height>"),
+        ("RENDITIONS", "50x50,3001x3000.avif", "9000000"),
+        ("RENDITIONS", "50x50.webp,50x50.webp", "each name once"),
         ("RESIZE_FIT", "crop", "'cover'"),
         ("SWEEP_MAX_BACKLOG", "0", "greater than or equal to 1"),
         ("S3_ACL", "public", "'public-read'"),

@@ -59,6 +59,30 @@ def test_keys_urls_and_headers_follow_the_contract(each_store: dict[str, str], m
     assert (stored["ContentType"], stored["CacheControl"]) == ("image/webp", "public, max-age=31536000, immutable")
 
 
+def test_a_format_in_a_name_decides_over_key_and_content_type(environment: dict[str, str]) -> None:
+    # Given renditions of a JPEG, some with a format of their own
+    names = ("800x800", "800x800.webp", "800x800.avif", "50X50.png", "50x50.jpeg")
+    content = Content("ab" * 16, ".jpeg", Recipe(tuple(map(parse_rendition, names))))
+    # When they are published
+    publish.publish("F", content, {name: name.encode() for name in names})
+    # Then the result has them by name, and each key ends once, in the format that its content type says
+    info = publish.image_info("F", content)
+    stored = {}
+    for name in names:
+        key = publish.object_key("F", content, name)
+        assert info[name]["url"].endswith(f"/{key}")
+        found = aws.s3().get_object(Bucket=environment["S3_BUCKET"], Key=key)
+        stored[key.partition(f"{content.id}_")[2]] = (found["ContentType"], found["Body"].read())
+    assert stored == {
+        "800x800.jpeg": ("image/jpeg", b"800x800"),
+        "800x800.webp": ("image/webp", b"800x800.webp"),
+        "800x800.avif": ("image/avif", b"800x800.avif"),
+        "50X50.png": ("image/png", b"50X50.png"),
+        "50x50.jpeg": ("image/jpeg", b"50x50.jpeg"),
+    }
+    assert publish.is_published("F", content)
+
+
 def test_a_bucket_with_acls_disabled_works_with_one_warning(environment: dict[str, str], monkeypatch, caplog) -> None:
     # Given a bucket that refuses ACLs, as new S3 buckets do
     bucket = f"{environment['S3_BUCKET']}-enforced"

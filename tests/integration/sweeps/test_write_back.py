@@ -102,3 +102,16 @@ def test_an_error_of_mongodb_does_not_reveal_the_host(database, monkeypatch):
     assert caught.value.code == "mongo_error"
     assert "127.0.0.1" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_rendition_that_names_its_format_is_written_under_that_name(database):
+    # Given a name with a dot, which MongoDB could take for a path
+    info = {
+        name: {"url": f"https://s3/x_{name}", "bucket_path": "images-resized/A/"} for name in ("50x50", "50x50.webp")
+    }
+    episodes(database, 1)
+    walker = Walker(EPISODES).go()
+
+    sweep.write_back(walker.jobs[0].sweep, {"stored": {"itunes_image": info}, "errors": {}, "given_up": False})
+
+    assert database.episodes.find_one()["itunes_image_extra_images"] == info
