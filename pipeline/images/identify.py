@@ -83,6 +83,7 @@ class Identified(NamedTuple):
 
     output: ImageFormat  #: the format of its renditions
     is_giant: bool  #: rendering it takes so much CPU that other images should not wait for it
+    format: str  #: of the source, as in Pillow
 
     @property
     def extension(self) -> str:
@@ -103,7 +104,7 @@ def identify(source: bytes, *, max_pixels: int) -> Identified:
     """
     with image_errors(source):
         name, container = read(source, max_pixels)
-        return Identified(output_format(name, container), is_giant(name, container))
+        return Identified(output_format(name, container), is_giant(name, container), name)
 
 
 def read(source: bytes, max_pixels: int) -> tuple[str, Container]:

@@ -21,6 +21,8 @@ from pipeline.images import codecs
 from pipeline.images.codecs import Box, Size
 from pipeline.images.colour import Conversion, srgb_conversion
 from pipeline.images.decoding import decode
+from pipeline.images.details.measure import Header
+from pipeline.images.details.thumbhash import SIDE
 from pipeline.images.formats import ENCODER_SETTINGS, GIF, JPEG, PNG, ImageFormat, format_by_extension
 from pipeline.images.identify import image_errors, output_format, read
 from pipeline.images.opening import Opened, open_container, open_image
@@ -36,7 +38,9 @@ OPTIMIZED_SIDE: Final = 256
 FULL_COLOUR_SIDE: Final = 100
 
 
-def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels: int) -> dict[str, bytes]:
+def render(
+    source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels: int, facts: dict[str, Any] | None = None
+) -> dict[str, bytes]:
     """Render an image: upright, in 8-bit sRGB, without metadata. Of an animation, use the first frame.
 
     Args:
@@ -45,6 +49,7 @@ def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels
         max_pixels: the largest width x height to accept (`MAX_SOURCE_PIXELS`).
         max_decoded_pixels: the largest width x height to decode (`MAX_DECODED_PIXELS`). A large JPEG can be decoded at
             1/2, 1/4 or 1/8 of its size.
+        facts: if given, gets what results with details report of the source (`details.measure`).
 
     Returns:
         The encoded renditions by name, each with exactly the size in the recipe.
@@ -59,11 +64,19 @@ def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels
         outputs = {each: format_by_extension(each.extension) if each.extension else own for each in recipe.renditions}
         opened = open_container(name, container, max_pixels)
         del container  # its copies of the source
+        header, size = Header.of(name, opened.image), opened.image.size
         first, *more = _decodings(opened, recipe)
-        pictures = _pictures(opened, first, outputs, max_decoded_pixels)
-        del opened  # frees its pixels before encoding
+        picture = _decoded(opened, first, max_decoded_pixels)
+        del opened
+        pictures = dict(_resized(picture, first, outputs))
+        if facts is not None:
+            size = size if name in _SCALED else picture.image.size
+            size = size[::-1] if picture.transpose in _SIDEWAYS else size
+            facts |= header.facts(source, size, _tiny(picture, size, pictures, first))
+        del picture  # frees its pixels before encoding
         for part in more:
-            pictures |= _pictures(open_image(source, max_pixels), part, outputs, max_decoded_pixels)
+            later = _decoded(open_image(source, max_pixels), part, max_decoded_pixels)
+            pictures |= dict(_resized(later, part, outputs))
         return _encoded(pictures, outputs, recipe)
 
 
@@ -122,10 +135,8 @@ _TRANSPOSES: Final = dict(enumerate((*_LEVEL, *_SIDEWAYS), start=2))  # by EXIF 
 _WITHOUT_ALPHA: Final = {"La": "L", "RGBa": "RGB"}
 
 
-def _pictures(
-    opened: Opened, recipe: Recipe, outputs: Outputs, max_decoded_pixels: int
-) -> dict[RenditionSize, Image.Image]:
-    """Return the pictures of all renditions, not yet padded."""
+def _decoded(opened: Opened, recipe: Recipe, max_decoded_pixels: int) -> _Picture:
+    """Decode an image at the scale that its renditions need."""
     transpose = _TRANSPOSES.get(opened.orientation)
     width, height = opened.image.size
     shrink = _shrink((width, height), recipe, transpose)
@@ -134,7 +145,7 @@ def _pictures(
     opened.check_decoding(max_decoded_pixels)
     image = decode(opened, shrink)
     to_srgb = srgb_conversion(_WITHOUT_ALPHA.get(image.mode, image.mode), opened.profile)
-    return dict(_resized(_Picture(image, transpose, to_srgb), recipe, outputs))
+    return _Picture(image, transpose, to_srgb)
 
 
 def _shrink(size: Size, recipe: Recipe, transpose: Transpose | None) -> float:
@@ -203,6 +214,30 @@ def _resized(picture: _Picture, recipe: Recipe, outputs: Outputs) -> Iterator[tu
             image = image if picture.transpose is None else image.transpose(picture.transpose)
         made.append(_Made(image, box, kernel))
         yield rendition, image
+
+
+def _tiny(picture: _Picture, size: Size, made: Mapping[RenditionSize, Image.Image], recipe: Recipe) -> Image.Image:
+    """Return the whole picture, upright and in sRGB, so small that its mean and its placeholder cost little.
+
+    It is made from the smallest rendition that shows the whole source. Where all are cropped, it is made from samples
+    of the decoded image, 16 for each pixel, because a mean of all would take milliseconds.
+    """
+    scale = min(1.0, SIDE / max(size))
+    width, height = (max(1, round(side * scale)) for side in size)
+    whole = (0, 0, *picture.image.size)
+    fitting = [
+        image
+        for each, image in made.items()
+        if all(map(math.isclose, _place(recipe.fit, picture.image.size, each, picture.transpose)[0], whole))
+        and image.width >= width
+        and image.height >= height
+    ]
+    if fitting:
+        return min(fitting, key=lambda image: image.width * image.height).resize((width, height), Resampling.BOX)
+    stored = (height, width) if picture.transpose in _SIDEWAYS else (width, height)
+    sampled = picture.image.resize((4 * stored[0], 4 * stored[1]), Resampling.NEAREST)
+    image = _in_srgb(sampled.resize(stored, Resampling.BOX), picture.to_srgb)
+    return image if picture.transpose is None else image.transpose(picture.transpose)
 
 
 def _in_srgb(image: Image.Image, to_srgb: Conversion) -> Image.Image:

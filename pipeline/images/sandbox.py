@@ -15,6 +15,7 @@ for the caches of one core and need the memory of two.
 from __future__ import annotations
 
 import atexit
+import hashlib
 import json
 import logging
 import signal
@@ -22,10 +23,11 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pipeline.errors import PermanentError, PipelineError, RetryableError
 from pipeline.images.child_process import ChildProcess, Ended, Malformed, Overdue
+from pipeline.images.details.facts import SourceFacts, facts_from
 from pipeline.images.identify import format_of
 from pipeline.images.malloc import KEPT
 from pipeline.images.opening import MAX_DECODER_BYTES
@@ -71,8 +73,30 @@ def render(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels
         PermanentError: as in `images.render`; `broken_image` or `too_large` if the image ends its decoder.
         RetryableError: `out_of_memory` if this host has too little.
     """
+    return _render(source, recipe, {"max_pixels": max_pixels, "max_decoded_pixels": max_decoded_pixels}).renditions
+
+
+def render_with_facts(
+    source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels: int
+) -> tuple[dict[str, bytes], SourceFacts]:
+    """Render an image like `render`, and return its facts too. Arguments and errors are the same."""
     limits = {"max_pixels": max_pixels, "max_decoded_pixels": max_decoded_pixels}
+    rendered = _render(source, recipe, limits, facts=True)
+    assert rendered.facts  # noqa: S101 - they were asked for, and an answer without them is malformed
+    return rendered.renditions, rendered.facts
+
+
+class _Rendered(NamedTuple):
+    """The usable part of an answer."""
+
+    renditions: dict[str, bytes]
+    facts: SourceFacts | None = None
+
+
+def _render(source: bytes, recipe: Recipe, limits: Mapping[str, int], *, facts: bool = False) -> _Rendered:
     request = {"recipe": recipe.encode(), "limits": limits, "cpu_seconds": CPU_SECONDS}
+    if facts:
+        request["facts"] = True
     try:  # around the wait too, because a time limit may strike right after the lock was acquired
         while not _ONE_AT_A_TIME.acquire(timeout=1):
             pass  # so that a time limit interrupts the wait, and not the work after it
@@ -124,12 +148,12 @@ class _Sandbox:
             self._child.kill()
         self._child = None
 
-    def render(self, request: Mapping[str, Any], source: bytes, recipe: Recipe) -> dict[str, bytes]:
+    def render(self, request: Mapping[str, Any], source: bytes, recipe: Recipe) -> _Rendered:
         """Render an image, or raise `_Crashed` or the errors of the module's `render`."""
         if self._child is None and (reason := self.start()):
             _warn_once(reason)
         try:
-            renditions = self._exchange(request, source, recipe)
+            rendered = self._exchange(request, source, recipe)
         except (Ended, Overdue, Malformed) as error:
             self.close()
             raise _judged(error, format_of(source) or "unknown") from error
@@ -138,9 +162,9 @@ class _Sandbox:
         except BaseException:  # the time limit of the actor: the child's answer would be read as the next one's
             self.close()
             raise
-        return renditions
+        return rendered
 
-    def _exchange(self, request: Mapping[str, Any], source: bytes, recipe: Recipe) -> dict[str, bytes]:
+    def _exchange(self, request: Mapping[str, Any], source: bytes, recipe: Recipe) -> _Rendered:
         assert self._child  # noqa: S101 - it has been started
         child, sizes = self._child, recipe.renditions
         child.limit_memory(self._memory + KEPT + MAX_DECODER_BYTES + 3 * len(source))
@@ -148,7 +172,9 @@ class _Sandbox:
         head, body = child.exchange(json.dumps(request).encode(), source, most=most, seconds=TIMEOUT)
         if child.answered > IMAGES_PER_CHILD:  # its first answer was that it is ready
             self.close()
-        return _renditions(_parsed(head), body, [each.name for each in sizes])
+        answer = _parsed(head)
+        renditions = _renditions(answer, body, [each.name for each in sizes])
+        return _Rendered(renditions, _facts(answer, source) if "facts" in request else None)
 
 
 _SANDBOX: Final = _Sandbox()
@@ -205,6 +231,19 @@ def _renditions(answer: dict[str, Any], body: bytes, names: list[str]) -> dict[s
         renditions[name] = body[start : start + length]
         start += length
     return renditions
+
+
+def _facts(answer: dict[str, Any], source: bytes) -> SourceFacts:
+    """Return the facts in an answer. The size and the hash of the source are not left to the child.
+
+    Raises:
+        Malformed: they have another form.
+    """
+    sha256 = hashlib.sha256(source).hexdigest()
+    try:
+        return facts_from(answer.get("facts"), size=len(source), sha256=sha256)
+    except ValueError as error:
+        raise Malformed("the answer has unusable facts") from error
 
 
 def _answered_error(answer: Any) -> PermanentError:

@@ -44,7 +44,7 @@ def prepare() -> None:
     """Import and initialize everything that rendering needs."""
     keep_freed_blocks()
     for source in _tiny_images():
-        images.render(source, _WARM_UP, max_pixels=256, max_decoded_pixels=256)
+        images.render(source, _WARM_UP, max_pixels=256, max_decoded_pixels=256, facts={})
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
         score.write("1000")  # if memory runs out, the system ends this process and not a worker
     trim()
@@ -86,11 +86,13 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def _rendered(source: bytes, request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    facts: dict[str, Any] | None = {} if request.get("facts") else None
     try:
-        renditions = images.render(source, Recipe.decode(request["recipe"]), **request["limits"])
+        renditions = images.render(source, Recipe.decode(request["recipe"]), **request["limits"], facts=facts)
     except PipelineError as error:
         return {"error": [error.code, error.message]}, {}
-    return {"lengths": [len(data) for data in renditions.values()]}, renditions
+    answer: dict[str, Any] = {"lengths": [len(data) for data in renditions.values()]}
+    return answer if facts is None else answer | {"facts": facts}, renditions
 
 
 def _write(answers: BinaryIO, answer: dict[str, Any], renditions: dict[str, bytes] | None = None) -> None:

@@ -31,6 +31,27 @@ class Gif(NamedTuple):
         return self.head + self.source[self.start :]
 
 
+def has_second_picture(source: bytes) -> bool:
+    """Return whether a GIF that `read_gif` accepts has another picture after its first."""
+    at = read_gif(source).start
+    flags = source[at + 9] if len(source) > at + 9 else 0
+    at += 11 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)  # after the first byte of the pixels, their code size
+    for _ in range(_MAX_PARTS):
+        at = _after_blocks(source, at)
+        found = _BLOCK.search(source, at)
+        if not found or source[found.start()] != _EXTENSION:
+            return found is not None and source[found.start()] == ord(",")
+        at = found.start() + 2
+    return False
+
+
+def _after_blocks(source: bytes, at: int) -> int:
+    """Return the offset after the data blocks that begin at `at`, or that of the end of the file."""
+    while at < len(source) and source[at]:
+        at += source[at] + 1
+    return at + 1
+
+
 def read_gif(source: bytes) -> Gif:
     """Parse a GIF.
 

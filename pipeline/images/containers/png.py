@@ -69,7 +69,7 @@ def read_png(source: bytes) -> Png:  # noqa: PLR0912 - one branch for each kind 
     bounds: bytes | None = None  # of the first frame of an animation
     has_pixels, is_animated, at = False, False, 8
     has_alpha = kind in (4, 6)
-    for name, start, end in _chunks(source):
+    for name, start, end in chunks(source):
         at = end + 4
         if name == b"tRNS":
             transparency = source[start : min(end, start + _TRANSPARENCY_BYTES.get(kind, 0))]
@@ -123,7 +123,7 @@ def has_all_rows(png: bytes) -> bool:
         columns, rows = ceil((width - left) / right), ceil((height - top) / down)
         missing += rows * (1 + ceil(columns * bits / 8)) if columns > 0 and rows > 0 else 0
     inflater = zlib.decompressobj()
-    for name, start, end in _chunks(png):
+    for name, start, end in chunks(png):
         data = png[start:end] if name == b"IDAT" else b""
         while data and missing > 0:
             missing -= len(inflater.decompress(data, _INFLATED_AT_A_TIME))
@@ -131,7 +131,7 @@ def has_all_rows(png: bytes) -> bool:
     return missing <= 0
 
 
-def _chunks(source: bytes) -> Iterator[tuple[bytes, int, int]]:
+def chunks(source: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield the name of each complete chunk, and the start and end of its data.
 
     Raises:

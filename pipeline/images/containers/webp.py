@@ -42,7 +42,7 @@ def read_webp(source: bytes) -> WebP:
     metadata: dict[bytes, bytes] = {}
     has_picture = False
     view = memoryview(source)
-    for name, start, end in _chunks(source):
+    for name, start, end in chunks(source):
         whole = view[start - 8 : end + (end - start) % 2]
         if name == b"VP8X" and size is None:
             size = _canvas(source, start)
@@ -61,7 +61,7 @@ def read_webp(source: bytes) -> WebP:
     return WebP(size, tuple(parts), metadata.get(b"EXIF", b""), metadata.get(b"ICCP"))
 
 
-def _chunks(source: bytes) -> Iterator[tuple[bytes, int, int]]:
+def chunks(source: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield the name of each chunk, and the start and end of its data.
 
     Raises:

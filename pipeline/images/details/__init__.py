@@ -1,0 +1,1 @@
+"""Details of a source for results: its facts, mean colour, placeholder and warnings."""

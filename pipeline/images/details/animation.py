@@ -1,0 +1,42 @@
+"""Whether a source has more than one frame, found without decoding."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from pipeline.images.containers import png, webp
+from pipeline.images.containers.gif import has_second_picture
+
+
+def is_animated(name: str, source: bytes) -> bool:
+    """Return whether a PNG, GIF, WebP or AVIF that can be rendered is an animation. Other formats are none."""
+    check = _CHECKS.get(name)
+    return check is not None and check(source)
+
+
+def _png(source: bytes) -> bool:
+    for name, start, _ in png.chunks(source):
+        if name == b"acTL":
+            return bool(struct.unpack_from(">I", source, start)[0] > 1)
+        if name == b"IDAT":  # later, the chunk has no meaning
+            return False
+    return False
+
+
+def _webp(source: bytes) -> bool:
+    return sum(name == b"ANMF" for name, _, _ in webp.chunks(source)) > 1
+
+
+def _avif(source: bytes) -> bool:
+    """Return whether the file is shown as a sequence, as libavif decides by its major brand."""
+    return source[8:12] == b"avis"
+
+
+_CHECKS: Final[Mapping[str, Callable[[bytes], bool]]] = {
+    "PNG": _png,
+    "GIF": has_second_picture,
+    "WEBP": _webp,
+    "AVIF": _avif,
+}
