@@ -28,8 +28,8 @@ SKEW_FAIL: Final = 300
 #: (docs/deploying.md). Resize starts one process per core.
 RESIZE_BYTES: Final = 2_000_000_000
 
-#: Whether this platform has no wheel of cykooz-resizer, so that its absence is not a warning.
-_LACKS_RESIZER: Final = sys.platform == "linux" and platform.machine() != "x86_64"
+#: Whether this platform has no wheel of cykooz-resizer or pic-scale, so that their absence is not a warning.
+_LACKS_RESIZER: Final = sys.platform == "linux" and platform.machine() not in ("x86_64", "aarch64")
 
 #: Networks that an untrusted URL must not reach: this host, and the metadata service of a cloud.
 _FORBIDDEN = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "::1/128", "169.254.0.0/16", "fe80::/10"))

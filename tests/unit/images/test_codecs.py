@@ -17,8 +17,18 @@ from pipeline.images import codecs
 from tests.support.missing import sitecustomize
 from tests.support.pictures import difference, encoded, photograph
 
+#: What loads each resizer, by the name of its package.
+RESIZERS = {"cykooz_resizer": codecs._load_cykooz, "pic_scale": codecs._load_pic_scale}
+
 #: The maximum difference of a channel between two implementations of the same filter.
 ROUNDING = 3
+
+
+@pytest.fixture(params=["", *(pytest.param(name, marks=pytest.mark.needs(name)) for name in RESIZERS)])
+def resizer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Pillow, and then each of the resizers."""
+    monkeypatch.setattr(codecs, "_shrink", RESIZERS[request.param]() if request.param else None)
+    return str(request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -27,20 +37,52 @@ def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
 
 
+@pytest.mark.usefixtures("resizer")
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("kernel", [Resampling.LANCZOS, Resampling.BICUBIC])
-def test_reductions_match_pillows(mode: str, kernel: Resampling) -> None:
-    image, box = photograph(mode), (10.5, 0.0, 290.25, 240.0)
+@pytest.mark.parametrize("box", [(10.5, 0.0, 290.25, 240.0), (10.0, 3.0, 290.0, 240.0), (0.0, 0.0, 300.0, 240.0)])
+def test_reductions_match_pillows(mode: str, kernel: Resampling, box: tuple[float, float, float, float]) -> None:
+    image = photograph(mode)
     expected = image.resize((100, 90), kernel, box=box)
-    assert difference(codecs.resize(image, (100, 90), box, kernel), expected) <= ROUNDING
+    made = codecs.resize(image, (100, 90), box, kernel)
+    assert made.mode == mode
+    assert difference(made, expected) <= ROUNDING
 
 
+@pytest.mark.usefixtures("resizer")
 def test_premultiplied_alpha_is_kept() -> None:
     image = photograph("RGBA").convert("RGBa")
     made = codecs.resize(image, (60, 40), (0, 0, 300, 240), Resampling.LANCZOS)
     expected = image.resize((60, 40), Resampling.LANCZOS)
     assert made.mode == "RGBa"
-    assert difference(made.convert("RGBA").getchannel("A"), expected.convert("RGBA").getchannel("A")) <= ROUNDING
+    # The bytes under another name: converted to RGBA, a rounding would count for more where the picture is transparent.
+    premultiplied = [Image.frombytes("RGBA", each.size, each.tobytes()) for each in (made, expected)]
+    assert difference(*premultiplied) <= ROUNDING
+
+
+@pytest.mark.needs("pic_scale")
+@pytest.mark.parametrize(
+    ("box", "most", "is_used"),
+    [
+        ((0.0, 0.0, 300.0, 240.0), 300 * 240, True),
+        ((0.0, 0.0, 300.0, 240.0), 300 * 240 - 1, False),
+        ((0.0, 0.0, 299.5, 240.0), 300 * 240, False),
+        ((0.0, 0.0, 299.99999999, 240.0), 300 * 240, True),
+    ],
+)
+def test_pic_scale_gets_only_whole_pixels_and_not_too_many(
+    monkeypatch: pytest.MonkeyPatch, box: tuple[float, float, float, float], most: int, is_used: bool
+) -> None:
+    # Given the size of a part that pic-scale may copy
+    shrink, module, used = codecs._load_pic_scale(), importlib.import_module("pic_scale"), []
+    resize = module.resize
+    monkeypatch.setattr(module, "resize", lambda *args, **options: used.append(1) or resize(*args, **options))
+    monkeypatch.setattr(codecs, "_MAX_COPIED", most)
+    # When a part is resized
+    made = shrink(photograph("RGB"), (100, 80), box, Resampling.LANCZOS)
+    # Then by pic-scale if it is whole and not too large, otherwise by Pillow
+    assert bool(used) == is_used
+    assert difference(made, photograph("RGB").resize((100, 80), Resampling.LANCZOS, box=box)) <= ROUNDING
 
 
 @pytest.mark.parametrize("size", [(600, 480), (600, 100), (100, 600)])
@@ -102,13 +144,16 @@ def test_an_incompatible_kornia_is_not_used(monkeypatch: pytest.MonkeyPatch, whe
     assert codecs._found("kornia-rs", codecs._load_kornia) is None
 
 
-@pytest.mark.needs("cykooz_resizer")
-@pytest.mark.parametrize("name", ["Resizer", "ResizeAlg", "FilterType", "CropBox", "ResizeOptions"])
-def test_an_incompatible_resizer_is_not_used(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    module = importlib.import_module("cykooz_resizer")
-    assert codecs._found("cykooz-resizer", codecs._load_cykooz) is not None
-    monkeypatch.delattr(module, name)
-    assert codecs._found("cykooz-resizer", codecs._load_cykooz) is None
+@pytest.mark.needs("cykooz_resizer", "pic_scale")
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [("cykooz_resizer", name) for name in ("Resizer", "ResizeAlg", "FilterType", "CropBox", "ResizeOptions")]
+    + [("pic_scale", name) for name in ("resize", "Resampling")],
+)
+def test_an_incompatible_resizer_is_not_used(monkeypatch: pytest.MonkeyPatch, package: str, name: str) -> None:
+    assert codecs._found(package, RESIZERS[package]) is not None
+    monkeypatch.delattr(importlib.import_module(package), name)
+    assert codecs._found(package, RESIZERS[package]) is None
 
 
 class PanicException(BaseException):
@@ -147,12 +192,13 @@ print(sorted(set(codecs.fast_paths().values())))
     [
         ("kornia_rs", ["Pillow", "cykooz-resizer", "libwebp"]),
         ("numpy", ["Pillow", "cykooz-resizer", "libwebp"]),
-        ("cykooz_resizer", ["Pillow", "kornia-rs", "libwebp"]),
-        ("kornia_rs,numpy,cykooz_resizer", ["Pillow", "libwebp"]),
+        ("cykooz_resizer", ["kornia-rs", "libwebp", "pic-scale"]),
+        ("cykooz_resizer,pic_scale", ["Pillow", "kornia-rs", "libwebp"]),
+        ("kornia_rs,numpy,cykooz_resizer,pic_scale", ["Pillow", "libwebp"]),
     ],
 )
-@pytest.mark.needs("kornia_rs", "numpy", "cykooz_resizer")
-def test_a_missing_package_is_replaced_by_pillow(missing: str, used: list[str]) -> None:
+@pytest.mark.needs("kornia_rs", "numpy", "cykooz_resizer", "pic_scale")
+def test_a_missing_package_is_replaced(missing: str, used: list[str]) -> None:
     path = os.pathsep.join([sitecustomize.FOLDER, str(Path(__file__).parents[3])])
     environment = {**os.environ, sitecustomize.WITHOUT: missing, "PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, check=True, text=True)
