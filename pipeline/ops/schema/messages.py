@@ -5,6 +5,7 @@ They use only keywords that mean the same in draft-07, which AsyncAPI embeds, an
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from pipeline.errors import ErrorInfo
@@ -12,17 +13,15 @@ from pipeline.images.formats import OWN_FORMAT
 from pipeline.job import DELIVERIES
 from pipeline.net.notifications import SECRET_FIELD
 from pipeline.payload import ABSENT, IMAGE_FIELDS
+from pipeline.recipe import NAMED_FORMATS
 from pipeline.stages import STAGES
 
 Schema = dict[str, Any]
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
-#: Formats that a rendition's name may end in (contract, section 2).
-RENDITION_FORMATS: Final = ("jpeg", "png", "webp", "avif")
-
 #: The name of a rendition (contract, section 2). `recipe.parse_rendition` also limits the sides.
-RENDITION_NAME: Final = rf"^[1-9][0-9]{{0,4}}[xX][1-9][0-9]{{0,4}}(\.({'|'.join(RENDITION_FORMATS)}))?$"
+RENDITION_NAME: Final = rf"^[1-9][0-9]{{0,4}}[xX][1-9][0-9]{{0,4}}({'|'.join(map(re.escape, NAMED_FORMATS))})?$"
 
 #: URLs of postbacks, and the empty string for none. `payload.check_destinations` also parses them.
 POSTBACK_URL: Final = r"^$|^ *[hH][tT][tT][pP][sS]?://([^/?#]*@)?[^/?#@:][^/?#@]*([/?#]|$)"
