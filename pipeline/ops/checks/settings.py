@@ -176,7 +176,7 @@ def _clock(context: Context) -> Iterator[Row]:
     """Compare the clock with the Date header of the first responses of SQS and S3; errors have one too."""
     if not context.skews:
         yield skip("clock", "No response contained the time.")
-    for service, skew in context.skews.items():
+    for service, skew in sorted(context.skews.items(), reverse=True):  # the services are asked side by side
         name = f"clock ({service})"
         message = f"This host is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} {service}"
         hint = "Set the clock: `timedatectl set-ntp true`, or chronyd."
