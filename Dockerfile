@@ -22,7 +22,7 @@ FROM build AS product
 COPY requirements/base.lock requirements/
 RUN --mount=type=secret,id=pip.conf --mount=type=secret,id=pip.pem \
     pip install --require-hashes -r requirements/base.lock
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE Procfile ./
 COPY actors actors
 COPY pipeline pipeline
 # Tools that only installing needs leave, so that an intruder finds none.

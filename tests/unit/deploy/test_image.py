@@ -22,6 +22,12 @@ def test_the_context_has_what_is_copied_and_nothing_else() -> None:
     assert [name for name in copied() if not (ROOT / name).exists()] == []
 
 
+def test_links_in_the_context_lead_to_what_is_copied() -> None:
+    paths = [path for name in copied() for path in (ROOT / name).rglob("*") if path.is_symlink()]
+    assert ROOT / "pipeline/local/Procfile" in paths
+    assert {path.resolve().relative_to(ROOT).parts[0] for path in paths} <= copied()
+
+
 def test_everything_is_installed_from_locks_with_hashes() -> None:
     commands = re.sub(r"\\\n\s*", "", DOCKERFILE)
     installs = re.findall(r"pip install (.*?)(?:&&|$)", commands, re.MULTILINE)
