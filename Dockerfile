@@ -25,7 +25,7 @@ RUN --mount=type=secret,id=pip.conf --mount=type=secret,id=pip.pem \
 COPY pyproject.toml README.md LICENSE Procfile ./
 COPY actors actors
 COPY pipeline pipeline
-# Tools that only installing needs leave, so that an intruder finds none.
+# The service does not need the tools that install it.
 RUN pip install --no-deps --no-build-isolation . && pip check && pip uninstall --yes setuptools pip
 
 # The list of everything that was installed, in the format CycloneDX.
