@@ -78,12 +78,10 @@ def write_to_documents(job: Job, sweep: Sweep, result: WriteBack) -> None:
         recheck.write_back(sweep, job.sources[0], result)
         return
 
-    def finish(_: bool) -> None:
-        for source in job.sources:
-            if source.size and not source.error:
-                sources.record(Check(source.url, None, Known(source.known_content, source.size, source.validators)))
-
-    write_back(sweep, result, finish=finish)
+    for source in job.sources:
+        if source.size and not source.error:
+            sources.record(Check(source.url, None, Known(source.known_content, source.size, source.validators)))
+    write_back(sweep, result)
 
 
 def to_write_back(job: Job, result: Payload) -> WriteBack:

@@ -15,8 +15,9 @@ from bson import MaxKey, MinKey
 from pymongo.errors import OperationFailure, PyMongoError
 
 from pipeline.clients import mongo
-from pipeline.sweeps import documents, run_state
+from pipeline.sweeps import documents, run_state, sources
 from pipeline.sweeps.documents import CHANNELS, EPISODES, PAGE_TIMEOUT, Document, Swept
+from pipeline.sweeps.recheck import PAGE_SIZE as RECHECK_PAGE
 from pipeline.sweeps.sweep import PAGE_SIZE
 
 #: The keys under which a plan has its parts. MongoDB 5 to 8, with the classic engine, the slot-based one, and shards.
@@ -87,6 +88,9 @@ def sweep_queries(now: datetime) -> Iterator[SweepQuery]:
     yield _find(CHANNELS.name, "the titles of a page's channels", ID_INDEX, {"_id": {"$in": [0]}}, {"title": 1})
     yield from _queries_of(EPISODES, now)
     yield from _queries_of_runs(now)
+    for swept in (CHANNELS, EPISODES):
+        yield from _queries_of_rechecks(swept)
+    yield from _queries_of_sources(now)
 
 
 def _queries_of(swept: Swept, now: datetime) -> Iterator[SweepQuery]:
@@ -117,6 +121,25 @@ def _queries_of(swept: Swept, now: datetime) -> Iterator[SweepQuery]:
         "",
         {"aggregate": swept.name, "pipeline": documents.counting(marked), "cursor": {}},
     )
+
+
+def _queries_of_rechecks(swept: Swept) -> Iterator[SweepQuery]:
+    scan: dict[str, Any] = {"sort": {"_id": 1}, "hint": {"_id": 1}, "limit": RECHECK_PAGE}
+    later = {"_id": {"$ne": MinKey()}}
+    yield _find(swept.name, "the first page of a re-check", ID_INDEX, {}, **scan)
+    yield _find(swept.name, "a later page of a re-check", ID_INDEX, later, **scan, min={"_id": MinKey()})
+    field = swept.fields[-1]
+    with_url = {"_id": 0, field: "https://example.com/cover.jpg", f"{field}_extra_images": {"$ne": {}}}
+    yield _find(swept.name, "replace the pictures of a document", ID_INDEX, with_url)
+
+
+def _queries_of_sources(now: datetime) -> Iterator[SweepQuery]:
+    name = sources.COLLECTION
+    yield _find(name, "a source", ID_INDEX, {"_id": "a-source"})
+    yield _find(name, "the sources of a page", ID_INDEX, {"_id": {"$in": ["a-source"]}})
+    yield _find(name, "failing sources", "failing_1", {"failing": {"$lt": now}}, sort={"failing": 1}, limit=100)
+    changed = run_state.changed("recheck-2026-01-01T01:00Z")
+    yield _find(run_state.COLLECTION, "the changed covers of a re-check", ID_INDEX, changed, {"documents": 0})
 
 
 def _queries_of_runs(now: datetime) -> Iterator[SweepQuery]:

@@ -375,11 +375,15 @@ def replaced(group_id: str, before: Mapping[str, Any], documents: int) -> None:
         _collection().update_one({"_id": group_id, "before": {"$exists": False}}, {"$set": {"before": dict(before)}})
 
 
+def changed(run: str) -> dict[str, Any]:
+    """Return the query for the groups of a run whose documents got new pictures. "0" follows "/"."""
+    return {"_id": {"$gte": f"cover/{run}/", "$lt": f"cover/{run}0"}, "before": {"$exists": True}}
+
+
 def changed_covers(run: str, limit: int) -> list[dict[str, Any]]:
     """List the changed covers of a run: `urls`, `before`, `outcome`, `replaced` and `at`."""
     with mongo.mongo_errors("list the changed covers"):
-        ids = {"$gte": f"cover/{run}/", "$lt": f"cover/{run}0"}  # "0" follows "/"
-        found = _collection().find({"_id": ids, "before": {"$exists": True}}, {"documents": 0}).limit(limit)
+        found = _collection().find(changed(run), {"documents": 0}).limit(limit)
         return sorted(found, key=lambda each: each["at"], reverse=True)
 
 

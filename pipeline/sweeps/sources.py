@@ -154,7 +154,7 @@ def failing(days: float, limit: int) -> list[Record]:
     """List sources whose re-checks have failed for so many days, longest first."""
     before = datetime.now(UTC) - timedelta(days=days)
     with mongo.mongo_errors("list the failing sources", timeout=BULK_TIMEOUT):
-        found = _collection().find({"failing": {"$lte": before}}).sort("failing", 1).limit(limit)
+        found = _collection().find({"failing": {"$lt": before}}).sort("failing", 1).limit(limit)
         return [_record(each) for each in found]
 
 

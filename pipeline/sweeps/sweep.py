@@ -167,7 +167,7 @@ Write = Callable[[DocumentGroup, WriteBack], object]
 Finish = Callable[[bool], object]
 
 
-def write_back(sweep: Sweep, result: WriteBack, *, write: Write | None = None, finish: Finish = lambda _: None) -> None:
+def write_back(sweep: Sweep, result: WriteBack, *, write: Write | None = None, finish: Finish | None = None) -> None:
     """Write how a job of a sweep ended to all its documents (contract, section 5). Repeating it is harmless.
 
     The outcome is recorded only if no document has joined the group meanwhile; otherwise that one is written too. If
@@ -185,10 +185,12 @@ def write_back(sweep: Sweep, result: WriteBack, *, write: Write | None = None, f
             run_state.settle(group, outcome, ended=False)
             raise
         written = len(group.documents)
-        is_first = group.outcome is None and run_state.settle(group, outcome, ended=False)
-        if is_first or group.outcome is not None:
+        is_first = group.outcome is None and run_state.settle(group, outcome, ended=finish is None)
+        if finish and (is_first or group.outcome is not None):
             finish(is_first)
+        if group.outcome is not None or (finish and is_first):
             run_state.ended(group.id)
+        if is_first or group.outcome is not None:
             return
     logger.warning(
         "Run %s: a job ended after its documents' claims had expired. The next run selects them again.", sweep.run

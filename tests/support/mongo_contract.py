@@ -226,6 +226,14 @@ RULES = (
         [{"_id": 1, "a": 3, "c": {"d": 1}}],
     ),
     Rule(
+        ("$min",),
+        f"{UPDATE}/min/",
+        "the earlier date stays; a missing field is created",
+        of(NOON),
+        updated({"$min": {"a": datetime(2027, 1, 1, tzinfo=UTC), "b": NOON}}),
+        [{"_id": 1, "a": NOON, "b": NOON}],
+    ),
+    Rule(
         ("$push", "$each"),
         f"{UPDATE}/push/",
         "several values, in order",

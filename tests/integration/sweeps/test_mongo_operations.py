@@ -26,6 +26,7 @@ from pipeline.sweeps import documents, marks, run_state
 from pipeline.sweeps.documents import CHANNELS, EPISODES, WriteBack
 from pipeline.sweeps.run_state import DocumentGroup
 from tests.support.mongo_contract import KNOWN
+from tests.support.recheck_operations import RECHECK_EXCEPTIONS, RECHECK_OPERATIONS
 from tests.support.second_mongo import NO_PIPELINES, second_mongo
 
 FIRST, SECOND = "SecantusDB", "nx-27017"
@@ -182,6 +183,7 @@ OPERATIONS: list[Operation] = [
     documents_join_groups_until_there_is_an_outcome,
     jobs_under_way_are_counted,
     indexes_are_created_and_listed,
+    *RECHECK_OPERATIONS,
 ]
 
 #: The operations that nx-27017 0.8.1 cannot do, with the reason.
@@ -192,6 +194,7 @@ EXCEPTIONS: dict[Operation, str] = {
     a_result_is_written: NO_PIPELINES,
     marks_are_listed: "it returns a field of a subdocument under its dotted name",
     documents_join_groups_until_there_is_an_outcome: "it does not look into lists",
+    **RECHECK_EXCEPTIONS,
 }
 
 
