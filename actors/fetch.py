@@ -11,6 +11,7 @@ from functools import partial
 from pipeline.errors import PipelineError
 from pipeline.events import RecheckOutcome
 from pipeline.images.content_id import content_id
+from pipeline.images.details.facts import is_wrong_type
 from pipeline.images.identify import identify
 from pipeline.job import Content, Job, Known, Source, Sweep
 from pipeline.metrics import UNCHANGED
@@ -20,7 +21,7 @@ from pipeline.net.host_limits import host_limiter
 from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
-from pipeline.storage.publish import is_published
+from pipeline.storage.publish import Published, find_published
 from pipeline.storage.staging import staging
 from pipeline.sweeps import sources
 from pipeline.sweeps.sources import Check
@@ -42,12 +43,12 @@ def fetch_image(job: Job) -> Job | None:
 
 def fetch(job: Job, source: Source) -> Source:
     """Download and stage one source, or find that it is already published."""
-    known = _known(job, source)
+    known, published = _known(job, source)
     with _downloading(job, source, known) as found:
-        if found.image is None and known:
+        if found.image is None and known and published:
             UNCHANGED.labels(job.lane).inc()
             sources.saved(known)
-            return source.published(known.content)
+            return source.published(known.content, published.details)
         return _staged(found, job, source)
 
 
@@ -88,14 +89,18 @@ def _downloading(job: Job, source: Source, known: Known | None) -> Iterator[Down
         yield download_if_changed(source.url, slot, share=share, hasty=not patient, validators=validators)
 
 
-def _known(job: Job, source: Source) -> Known | None:
-    """Return what is known of a source, if its renditions are published in the job's folder."""
-    record = sources.find(source.url)
+def _known(job: Job, source: Source) -> tuple[Known, Published] | tuple[None, None]:
+    """Return what is known of a source, if its renditions are published in the job's folder.
+
+    A result with details names a wrong Content-Type, which a 304 does not repeat, so it needs the whole answer.
+    """
+    record = sources.find(source.url) if job.sweep or not get_settings().result_details else None
     if not (record and record.known and record.known.validators and record.fits(_recipe())):
-        return None
-    if not record.may_be_asked_by_validators(datetime.now(UTC)) or not is_published(job.folder, record.known.content):
-        return None
-    return record.known
+        return None, None
+    if not record.may_be_asked_by_validators(datetime.now(UTC)):
+        return None, None
+    published = find_published(job.folder, record.known.content)
+    return (record.known, published) if published else (None, None)
 
 
 def _same_bytes(found: Download, source: Source, sweep: Sweep) -> Known | None:
@@ -116,9 +121,11 @@ def _staged(found: Download, job: Job, source: Source) -> Source:
     content = Content(content_id(image, recipe), identified.extension, recipe)
     if job.sweep:
         source = replace(source, size=len(image), validators=found.validators)
-    if is_published(job.folder, content):
+    if get_settings().result_details:
+        source = replace(source, has_wrong_type=is_wrong_type(found.content_type, identified.format))
+    if published := find_published(job.folder, content):
         UNCHANGED.labels(job.lane).inc()
-        return source.published(content)
+        return source.published(content, published.details)
     key = staging().put(image, job.staged_key(FETCH, source, content))
     return source.fetched(key, content, giant=identified.is_giant)
 

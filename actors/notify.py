@@ -14,7 +14,7 @@ from pipeline.net.notifications import postback, redirect
 from pipeline.payload import Payload, check_destinations, parse_json
 from pipeline.settings import get_settings
 from pipeline.stages import NOTIFY
-from pipeline.storage.publish import image_info
+from pipeline.storage.publish import image_info, with_details
 from pipeline.storage.staging import staging
 from pipeline.sweeps import recheck, sources
 from pipeline.sweeps.documents import WriteBack
@@ -63,7 +63,7 @@ def pending_deliveries(job: Job) -> dict[str, Callable[[], object]]:
     payload = parse_json(staging().get(job.payload_key)) if job.payload_key else job.payload or {}
     if not job.sweep:  # the settings may have become stricter, and without JOB_KEY anyone may have written the job
         check_destinations(payload, get_settings())
-    result = job.result(payload, lambda content: image_info(job.folder, content))
+    result = with_details(job, job.result(payload, lambda content: image_info(job.folder, content)))
     asked: dict[str, Callable[[], object]] = {
         name: partial(deliver, job, payload[name], result) for name, deliver in DELIVERIES.items() if payload.get(name)
     }

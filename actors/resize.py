@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.images.content_id import content_id
-from pipeline.images.sandbox import render
-from pipeline.job import Job, Rendered, Source
+from pipeline.images.sandbox import render, render_with_facts
+from pipeline.job import Details, Job, Rendered, Source
 from pipeline.settings import get_settings
 from pipeline.stages import RESIZE
 from pipeline.storage.staging import staging
@@ -26,12 +26,13 @@ def resize(job: Job, source: Source) -> Source:
     image, told = staging().get(source.original), source.known_content
     # The key of the renditions follows from the bytes that they are made of, whoever wrote those.
     content = replace(told, id=content_id(image, told.recipe))
-    renditions = render(
-        image,
-        content.recipe,
-        max_pixels=settings.max_source_pixels,
-        max_decoded_pixels=settings.max_decoded_pixels,
-    )
+    limits = {"max_pixels": settings.max_source_pixels, "max_decoded_pixels": settings.max_decoded_pixels}
+    details = None
+    if settings.result_details:
+        renditions, facts = render_with_facts(image, content.recipe, **limits)
+        details = Details(facts, {name: len(data) for name, data in renditions.items()})
+    else:
+        renditions = render(image, content.recipe, **limits)
     blob = b"".join(renditions.values())
     key = staging().put(blob, job.staged_key(RESIZE, source, content))
-    return replace(source, content=content).resized(Rendered.of(key, renditions, blob))
+    return replace(source, content=content).resized(Rendered.of(key, renditions, blob), details)

@@ -18,5 +18,6 @@ def upload_image(job: Job) -> Job:
 
 def upload(job: Job, source: Source) -> Source:
     """Publish one source."""
-    publish(job.folder, source.known_content, source.rendered.split(staging().get(source.rendered.key)))
+    renditions = source.rendered.split(staging().get(source.rendered.key))
+    publish(job.folder, source.known_content, renditions, source.details.facts if source.details else None)
     return source.published(source.known_content)

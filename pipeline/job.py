@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 
 from pipeline.errors import ErrorInfo, PermanentError, PipelineError, Rejected, StagedMissing
+from pipeline.images.details.facts import SourceFacts
 from pipeline.payload import (
     IMAGE_FIELDS,
     MAX_PAYLOAD_BYTES,
@@ -87,6 +88,8 @@ def _sources_apart(sources: tuple[Source, ...]) -> tuple[Source, ...]:
 def _sizes_of_recipe(source: Source) -> Source:
     if not source.rendered.sizes.keys() <= set(source.content.renditions if source.content else ()):
         raise ValueError("it has renditions that its recipe does not name")
+    if source.details and source.details.sizes.keys() != set(source.content.renditions if source.content else ()):
+        raise ValueError("its details are not those of its recipe")
     return source
 
 
@@ -175,6 +178,14 @@ class Known:
 
 
 @dataclass(frozen=True)
+class Details:
+    """What results with details report of a published source."""
+
+    facts: SourceFacts
+    sizes: dict[str, Size]  #: bytes of each rendition by name
+
+
+@dataclass(frozen=True)
 class Source:
     """One source image and its progress."""
 
@@ -195,18 +206,20 @@ class Source:
     known: Known | None = None  #: for a re-check: the content that the documents have
     size: Size = 0  #: bytes of its download, for jobs of sweeps
     validators: Validators | None = None  #: of its download, for jobs of sweeps
+    details: Details | None = None  #: with RESULT_DETAILS, once rendered
+    has_wrong_type: bool = False  #: with RESULT_DETAILS: its host sent another Content-Type than that of its bytes
 
     def fetched(self, key: str, content: Content, *, giant: bool = False) -> Source:
         """Return the source with its bytes staged under `key`."""
         return replace(self, due=RESIZE.name, original=key, content=content, giant=giant)
 
-    def resized(self, rendered: Rendered) -> Source:
+    def resized(self, rendered: Rendered, details: Details | None = None) -> Source:
         """Return the source with its renditions staged."""
-        return replace(self, due=UPLOAD.name, rendered=rendered)
+        return replace(self, due=UPLOAD.name, rendered=rendered, details=details)
 
-    def published(self, content: Content) -> Source:
+    def published(self, content: Content, details: Details | None = None) -> Source:
         """Return the source with all its renditions in the bucket."""
-        return replace(self, due=NOTIFY.name, content=content)
+        return replace(self, due=NOTIFY.name, content=content, details=details or self.details)
 
     def failed(self, stage: Stage, error: PipelineError) -> Source:
         """Return the source as failed in `stage`, either permanently or after retries."""

@@ -225,6 +225,7 @@ class Settings(BaseSettings):
         tuple[RenditionSize, ...], NoDecode, _comma_separated(parse_rendition), AfterValidator(_renditions)
     ] = (RenditionSize("50x50", 50, 50), RenditionSize("250X250", 250, 250), RenditionSize("800x800", 800, 800))
     resize_fit: Literal["cover", "contain", "fill"] = "cover"
+    result_details: bool = False
     max_source_bytes: Annotated[int, Field(ge=1)] = 52_428_800
     max_source_pixels: Annotated[int, Field(ge=1)] = 178_000_000
     max_decoded_pixels: Annotated[int, Field(ge=1)] = 50_000_000

@@ -66,6 +66,7 @@ class Download:
 
     image: bytes | None  #: None if the host confirmed that the source has not changed
     validators: Validators | None = None  #: for the next conditional request
+    content_type: str = ""  #: of the image, as the host wrote it; empty if it did not
 
 
 class _Distrusted(Exception):
@@ -161,7 +162,8 @@ def _answer(url: str, response: requests.Response, limits: _Limits, sent: Valida
             raise _Distrusted
         _ = response.content  # it has none, and the connection can be used again
         return Download(None, sent)
-    return Download(_body(url, response, limits), validators_of(url, response.headers))
+    content_type = response.headers.get("Content-Type", "")
+    return Download(_body(url, response, limits), validators_of(url, response.headers), content_type)
 
 
 def _body(url: str, response: requests.Response, limits: _Limits) -> bytes:

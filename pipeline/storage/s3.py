@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError
@@ -62,6 +63,25 @@ def get(bucket: str, key: str, *, doing: str) -> bytes:
     """Read an object."""
     with _request("GetObject", doing):
         return bytes(obstore.get(store(bucket), key).bytes())
+
+
+class Stored(NamedTuple):
+    """An object that exists."""
+
+    size: int  #: in bytes
+    metadata: Mapping[str, str]  #: with its headers, such as Content-Type
+
+
+def head(bucket: str, key: str, *, doing: str) -> Stored | None:
+    """Return the size and the metadata of an object, or None if it is absent, as `exists` defines it."""
+    try:
+        with _request("HeadObject", doing):
+            found = obstore.get(store(bucket), key, options={"head": True})
+            return Stored(found.meta["size"], {str(name): value for name, value in found.attributes.items()})
+    except S3Error as error:
+        if error.status in _ABSENT:
+            return None
+        raise
 
 
 def exists(bucket: str, key: str, *, doing: str) -> bool:

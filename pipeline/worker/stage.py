@@ -14,7 +14,7 @@ from dramatiq.middleware import TimeLimitExceeded
 from pipeline.errors import PipelineError, RetryableError, StagedMissing, without_frames
 from pipeline.job import Job, Rendered, Source, Unfinished
 from pipeline.stages import FETCH, NOTIFY, RESIZE, Stage
-from pipeline.storage.publish import is_published
+from pipeline.storage.publish import find_published
 from pipeline.worker.messages import attempt_of, current_message
 
 logger = logging.getLogger(__name__)
@@ -63,8 +63,8 @@ def _run(work: StageFunction, job: Job, source: Source) -> Source:
     try:
         return work(job, source)
     except StagedMissing:
-        if source.content and is_published(job.folder, source.content):
-            return source.published(source.content)
+        if source.content and (found := find_published(job.folder, source.content)):
+            return source.published(source.content, found.details)
         if source.restarted:
             raise
         return source.back_at_fetch()

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import PermanentError, PipelineError, Rejected, RetryableError, StagedMissing
-from pipeline.job import Content, Job, Rendered, Source, Sweep, UnknownVersion, input_job_id
+from pipeline.images.details.facts import SourceFacts
+from pipeline.job import Content, Details, Job, Rendered, Source, Sweep, UnknownVersion, input_job_id
 from pipeline.net.download import download
 from pipeline.payload import MAX_PAYLOAD_BYTES, MAX_URL_LENGTH, folder_name, parse_json, to_json, validated
 from pipeline.recipe import Recipe, parse_rendition
@@ -412,3 +413,19 @@ def test_a_sweeps_job_is_carried_whole_in_the_bulk_lane() -> None:
 )
 def test_a_failed_source_records_whether_to_try_again_another_day(error: PipelineError, given_up: bool) -> None:
     assert Source("http://h/a", ("image_url",)).failed(FETCH, error).given_up is given_up
+
+
+def test_details_that_do_not_fit_the_recipe_are_refused() -> None:
+    # Given the encoded job of a source that was published with details
+    facts = SourceFacts(3000, 3000, "jpeg", "#606055", "V/gNHwZ5dohwiHd6iGh5iHaJdgaXV3AG", 9, "0" * 64, ("animated",))
+    job = accept({**ASKED, "image_url": COVER})
+    details = Details(facts, dict.fromkeys(CONTENT.renditions, 7))
+    job = job.with_sources({COVER: job.sources[0].published(CONTENT, details)})
+    encoded = job.encode()
+    assert Job.decode(encoded) == job
+    # When anyone changes them to something that a result must not have, then it is no job
+    for change in ({"sizes": {"1x1": 7}}, {"facts": encoded["sources"][0]["details"]["facts"] | {"color": "<b>"}}):
+        forged = json.loads(json.dumps(encoded))
+        forged["sources"][0]["details"] |= change
+        with pytest.raises(Rejected):
+            Job.decode(forged)

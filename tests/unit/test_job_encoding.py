@@ -43,6 +43,8 @@ def test_a_new_job_has_its_input_and_nothing_else() -> None:
                 "known": None,
                 "size": 0,
                 "validators": None,
+                "details": None,
+                "has_wrong_type": False,
             },
         ),
         "payload": PAYLOAD,

@@ -9,7 +9,8 @@ import re
 from typing import Any, Final
 
 from pipeline.errors import ErrorInfo
-from pipeline.images.formats import OWN_FORMAT
+from pipeline.images.details.facts import WARNINGS
+from pipeline.images.formats import AVIF, OWN_FORMAT
 from pipeline.job import DELIVERIES
 from pipeline.net.notifications import SECRET_FIELD
 from pipeline.payload import ABSENT, IMAGE_FIELDS
@@ -20,20 +21,16 @@ Schema = dict[str, Any]
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
-#: The name of a rendition (contract, section 2). `recipe.parse_rendition` also limits the sides.
+#: The name of a rendition (contract, section 2). `recipe.parse_rendition` also limits the sides, and the
+#: pixels of AVIF.
 RENDITION_NAME: Final = rf"^[1-9][0-9]{{0,4}}[xX][1-9][0-9]{{0,4}}({'|'.join(map(re.escape, NAMED_FORMATS))})?$"
 
 #: URLs of postbacks, and the empty string for none. `payload.check_destinations` also parses them.
 POSTBACK_URL: Final = r"^$|^ *[hH][tT][tT][pP][sS]?://([^/?#]*@)?[^/?#@:][^/?#@]*([/?#]|$)"
 
-#: Warnings about a source (contract, section 4).
-WARNINGS: Final = (
-    "not_square", "below_1400", "above_3000", "has_alpha", "not_rgb", "animated", "wrong_content_type",
-)  # fmt: skip
-
 _ONLY_DETAILS = "Only with RESULT_DETAILS=on."
 _PIXELS: Schema = {"type": "integer", "minimum": 1}
-_CONTENT_TYPES = sorted({known.content_type for known in OWN_FORMAT.values()} | {"image/avif"})
+_CONTENT_TYPES = sorted({known.content_type for known in (*OWN_FORMAT.values(), AVIF)})
 
 
 def _object(description: str, required: list[str], properties: Schema) -> Schema:

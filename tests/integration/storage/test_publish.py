@@ -27,23 +27,23 @@ def _acls_not_known_to_be_disabled() -> None:
 
 
 def test_an_image_is_published_once_every_rendition_is_there(each_store: dict[str, str]) -> None:
-    assert not publish.is_published("F", CONTENT)
+    assert not publish.find_published("F", CONTENT)
     publish.publish("F", CONTENT, {"50x50": b"small"})
-    assert not publish.is_published("F", CONTENT)
+    assert not publish.find_published("F", CONTENT)
     publish.publish("F", CONTENT, RENDITIONS)
-    assert publish.is_published("F", CONTENT)
-    assert not publish.is_published("G", CONTENT)
+    assert publish.find_published("F", CONTENT)
+    assert not publish.find_published("G", CONTENT)
 
 
 def test_a_403_counts_as_absent_because_s3_gives_it_without_listbucket(environment, s3_that_answers) -> None:
     s3_that_answers(403)
-    assert not publish.is_published("F", CONTENT)
+    assert not publish.find_published("F", CONTENT)
 
 
 def test_an_error_of_s3_does_not_count_as_an_absent_object(environment, s3_that_answers) -> None:
     s3_that_answers(400)
     with pytest.raises(RetryableError) as caught:
-        publish.is_published("F", CONTENT)
+        publish.find_published("F", CONTENT)
     assert caught.value.code == "s3_error"
 
 
@@ -80,7 +80,7 @@ def test_a_format_in_a_name_decides_over_key_and_content_type(environment: dict[
         "50X50.png": ("image/png", b"50X50.png"),
         "50x50.jpeg": ("image/jpeg", b"50x50.jpeg"),
     }
-    assert publish.is_published("F", content)
+    assert publish.find_published("F", content)
 
 
 def test_a_bucket_with_acls_disabled_works_with_one_warning(environment: dict[str, str], monkeypatch, caplog) -> None:
@@ -94,7 +94,7 @@ def test_a_bucket_with_acls_disabled_works_with_one_warning(environment: dict[st
     # When renditions are stored, then they exist, and one warning was logged.
     with caplog.at_level(logging.WARNING, logger="pipeline"):
         publish.publish("F", CONTENT, RENDITIONS)
-    assert publish.is_published("F", CONTENT)
+    assert publish.find_published("F", CONTENT)
     assert caplog.text.count("takes no ACLs") == 1
 
 
@@ -109,7 +109,7 @@ def test_a_store_without_acls_works_with_one_warning(
         # When renditions are stored, then they exist, and one warning names the answer.
         with caplog.at_level(logging.WARNING, logger="pipeline"):
             publish.publish("F", CONTENT, RENDITIONS)
-        assert publish.is_published("F", CONTENT)
+        assert publish.find_published("F", CONTENT)
     assert caplog.text.count(f"takes no ACLs: the store answered {code}") == 1
 
 

@@ -47,7 +47,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, Speed]]:
 
     monkeypatch.setattr(module, "download_if_changed", download)
     monkeypatch.setattr(module, "host_limiter", lambda: limiter)
-    monkeypatch.setattr(module, "is_published", lambda *_: False)
+    monkeypatch.setattr(module, "find_published", lambda *_: None)
     return found
 
 

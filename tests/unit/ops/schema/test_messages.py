@@ -20,7 +20,7 @@ from pipeline.job import Content, Job
 from pipeline.ops.schema.documents import DOCUMENTS, text_of
 from pipeline.ops.schema.messages import RENDITION_NAME
 from pipeline.payload import IMAGE_FIELDS, validated
-from pipeline.recipe import MAX_RENDITION_SIDE, Recipe, parse_rendition
+from pipeline.recipe import MAX_AVIF_PIXELS, MAX_RENDITION_SIDE, Recipe, parse_rendition
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
 from pipeline.storage.publish import image_info
@@ -243,7 +243,8 @@ def test_the_pattern_of_names_of_renditions_is_that_of_the_setting(name: str) ->
         good = False
     matches = Draft202012Validator({"pattern": RENDITION_NAME}).is_valid(name)
     sides = [int(side) for side in name.lower().partition(".")[0].split("x")] if matches else []
-    assert good == (matches and max(sides) <= MAX_RENDITION_SIDE)
+    pixels = sides[0] * sides[1] if matches and name.endswith(".avif") else 0
+    assert good == (matches and max(sides) <= MAX_RENDITION_SIDE and pixels <= MAX_AVIF_PIXELS)
 
 
 def test_a_schema_is_json() -> None:
