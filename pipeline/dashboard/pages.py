@@ -89,6 +89,7 @@ class Pages:
         yield Route("/jobs", self.jobs)
         yield Route("/jobs/{job_id}", self.job)
         yield Route("/thumbnails/{job_id}/{number:int}/{name}", self.picture)
+        yield Route("/placeholders/{thumbhash}", thumbnails.placeholder)
         yield Route("/failures", self.failures)
         yield Route("/workers", self.workers)
         yield from SweepPages(self._settings, self._sources, self._page).routes()

@@ -8,6 +8,10 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from pipeline.images.details.placeholder import placeholder_png
 from pipeline.images.formats import format_by_extension
 from pipeline.settings import get_settings
 from pipeline.storage import s3
@@ -39,3 +43,12 @@ def read(key: str) -> tuple[bytes, str]:
     extension = match[1] if match else ".jpeg"
     data = s3.get(get_settings().s3_bucket, key, doing="read a rendition")
     return data, format_by_extension(extension).content_type
+
+
+def placeholder(request: Request) -> Response:
+    """Serve the picture of a ThumbHash."""
+    try:
+        data = placeholder_png(request.path_params["thumbhash"])
+    except ValueError:
+        return PlainTextResponse("The placeholder does not exist.", 404)
+    return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"})

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from pipeline.dashboard.views.causes import key_of
@@ -36,6 +37,17 @@ ATTEMPTS: dict[Outcome, tuple[str, str]] = {
     Outcome.RETRY: ("retry", "tries again"),
     Outcome.GIVEN_UP: ("failed", "gave up"),
     Outcome.REJECTED: ("failed", "rejected"),
+}
+
+#: The words for each warning about a source.
+WARNING_WORDS: dict[str, str] = {
+    "not_square": "not square",
+    "below_1400": "below 1400 pixels",
+    "above_3000": "above 3000 pixels",
+    "has_alpha": "has alpha",
+    "not_rgb": "not RGB",
+    "animated": "animated",
+    "wrong_content_type": "wrong Content-Type",
 }
 
 #: Preferred side of a thumbnail in pixels; the closest rendition is used.
@@ -72,6 +84,9 @@ class SourceView:
     fields: tuple[str, ...]
     why: str  #: why it failed; empty if it did not
     renditions: tuple[RenditionView, ...]
+    facts: str = ""  #: with details: its size and format, as words
+    warnings: tuple[str, ...] = ()  #: with details: as words
+    placeholder: str = ""  #: with details: the path of its placeholder on this dashboard
 
 
 @dataclass(frozen=True)
@@ -204,7 +219,9 @@ def _sources_of(payload: Mapping[str, object], result: Mapping[str, object] | No
         if url := present_url(payload.get(name)):
             info, error = (result or {}).get(f"{name}_info"), (result or {}).get(f"{name}_error")
             urls = {size: each["url"] for size, each in info.items()} if isinstance(info, dict) else {}
-            found.append(HistorySource(shown(url), (name,), urls, error if isinstance(error, dict) else None))
+            facts = (result or {}).get(f"{name}_source") if urls else None
+            error = error if isinstance(error, dict) else None
+            found.append(HistorySource(shown(url), (name,), urls, error, facts if isinstance(facts, dict) else {}))
     return found
 
 
@@ -214,7 +231,26 @@ def _source(job_id: str, number: int, source: HistorySource) -> SourceView:
         RenditionView(name, _picture(job_id, number, name), _link(url), _size(name))
         for name, url in sorted(source.urls.items(), key=lambda item: _side(item[0]))
     ]
-    return SourceView(source.url, source.fields, why, tuple(renditions))
+    return SourceView(source.url, source.fields, why, tuple(renditions), **_details(source.facts))
+
+
+def _details(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a view with details. A producer's own field may have any form, and then shows nothing."""
+    match facts:
+        case {
+            "width": int(width),
+            "height": int(height),
+            "bytes": int(size),
+            "format": str(name),
+            "thumbhash": str(thumbhash),
+            "warnings": [*warnings],
+        }:
+            return {
+                "facts": f"{width} × {height} {name.upper()}, {size / 1000:,.0f} kB",  # noqa: RUF001 - a multiplication sign
+                "warnings": tuple(WARNING_WORDS[each] for each in warnings if each in WARNING_WORDS),
+                "placeholder": f"/placeholders/{quote(thumbhash.replace('+', '-').replace('/', '_'), safe='')}",
+            }
+    return {}
 
 
 def _picture(job_id: str, number: int, name: str) -> str:

@@ -58,6 +58,7 @@ class HistorySource:
     fields: tuple[str, ...] = ()
     urls: dict[str, str] = field(default_factory=dict)
     error: dict[str, str] | None = None  #: `stage`, `code` and `message`
+    facts: dict[str, Any] = field(default_factory=dict)  #: with details, those of results
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,8 @@ def _attempts(found: Mapping[str, Any]) -> Iterator[Attempt]:
 
 def _source(found: Mapping[str, Any]) -> HistorySource:
     urls = found.get("urls", {})  # a source stored by a redrive still has the error of the first attempt
-    return HistorySource(found["url"], tuple(found["fields"]), urls, None if urls else found.get("error"))
+    error, facts = None if urls else found.get("error"), found.get("facts", {})
+    return HistorySource(found["url"], tuple(found["fields"]), urls, error, facts)
 
 
 def _status(attempts: Sequence[Attempt], sources: Sequence[HistorySource]) -> JobStatus:

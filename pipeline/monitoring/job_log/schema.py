@@ -9,7 +9,8 @@ The collection `image_pipeline_jobs` holds one document per job. Its `_id` is th
     failed, ended          time of the latest attempt that left a dead letter; of the latest that ended a delivery
     open                   true until the job ends; set only when the document is created
     redrives               number of redrives
-    sources                by number: `url` as host and path, `fields`, then `urls` of the renditions or the `error`
+    sources                by number: `url` as host and path, `fields`, then `urls` of the renditions or the `error`;
+                           with details `facts`, as in results
     turns                  the latest `MAX_ATTEMPTS` attempts: `stage`, `verdict`, `at`, `seconds`, and where known
                            `attempt`, `code`, `message`, `waited`, `wait`, `redrive`, `deliveries`, `due`
     latest                 the latest attempt of each stage, delivery and failure, under the keys of `_places`. A list
@@ -176,6 +177,8 @@ def _facts(folder: str, source: Source) -> dict[str, Any]:
         facts["error"] = {**source.error, "message": _storable(shorten(source.error["message"], MAX_MESSAGE))}
     elif source.due == NOTIFY.name and source.content:
         facts["urls"] = {name: info["url"] for name, info in image_info(folder, source.content).items()}
+        if source.details:
+            facts["facts"] = source.details.facts.as_result(has_wrong_type=source.has_wrong_type)
     return facts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,10 +11,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+from PIL import Image
 
 from pipeline.clients import aws, lazy, mongo
 from pipeline.errors import RetryableError
 from pipeline.events import Event, Outcome
+from pipeline.images.details.facts import SourceFacts
+from pipeline.job import Details
 from pipeline.monitoring.processes import PROCESSES, Heartbeat, Work
 from pipeline.stages import FETCH
 from pipeline.storage.publish import publish
@@ -21,7 +25,7 @@ from pipeline.sweeps import run_state
 from pipeline.sweeps.documents import CHANNELS
 from tests.support.dashboard import Page, serving
 from tests.support.line import Line
-from tests.support.pictures import corners, encoded
+from tests.support.pictures import corners, encoded, is_near
 
 #: Texts from untrusted titles, URLs and error messages.
 from tests.support.shown import CONTENT, HOSTILE, a_job, bury, done, log, queue_url, wait_for_text
@@ -88,6 +92,31 @@ def test_a_thumbnail_comes_from_the_bucket_through_the_dashboard(with_everything
         # and serves nothing that the job log does not contain
         for path in ("job-1/0/800x800", "job-1/1/50x50", "job-2/0/50x50", "job-1/0/..%2f..%2fx", "job-1/-1/50x50"):
             assert site.get(f"/thumbnails/{path}").status_code == 404, path
+
+
+def test_details_are_on_the_page_of_a_job_with_a_placeholder_for_its_pictures(with_everything: Any) -> None:
+    # Given a job with details in the job log
+    hashed = "V/gNHwZ5dohwiHd6iGh5iHaJdgaXV3AG"
+    facts = SourceFacts(1000, 1000, "png", "#606055", hashed, 9000, "0" * 64, ("below_1400",))
+    job = a_job()
+    (source,) = job.sources
+    details = Details(facts, dict.fromkeys(CONTENT.renditions, 7))
+    ended = job.with_sources({source.url: replace(source.published(CONTENT, details), has_wrong_type=True)})
+    log(Event("notify", job.id, Outcome.DONE, job=ended))
+    with serving() as site:
+        wait_for_text(site, "/jobs/job-1", "1000 × 1000 PNG, 9 kB", "below 1400 pixels", "wrong Content-Type")  # noqa: RUF001
+        # When its page is loaded
+        page = Page(site.get("/jobs/job-1").text)
+        (placeholder, *_) = [src for src in page.values("src") if src.startswith("/placeholders/")]
+        answer = site.get(placeholder)
+        # Then the placeholder is a small picture in the mean colour
+        picture = Image.open(io.BytesIO(answer.content))
+        assert (answer.headers["content-type"], picture.size) == ("image/png", (16, 16))
+        mean = picture.resize((1, 1), Image.Resampling.BOX).convert("RGB").getpixel((0, 0))
+        assert is_near(mean, (0x60, 0x60, 0x55), 12)
+        # And whatever is no ThumbHash is not found
+        for other in ("x", "AAAAAAAA", "..%2f..%2fetc", "V_gN", "V" * 400):
+            assert site.get(f"/placeholders/{other}").status_code == 404, other
 
 
 def test_a_rendition_that_was_deleted_from_the_bucket_is_not_found(with_everything: Any) -> None:

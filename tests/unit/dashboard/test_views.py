@@ -18,6 +18,7 @@ from pipeline.dashboard.views import causes, filters, flow, jobs
 from pipeline.dashboard.views.charts import HEIGHT, WIDTH, bars, sparkline
 from pipeline.errors import RetryableError
 from pipeline.events import Outcome
+from pipeline.images.details.facts import WARNINGS
 from pipeline.monitoring.job_log.reader import Attempt, FailureGroup, HistorySource, JobHistory, JobStatus, Minute
 from pipeline.monitoring.queue_depths import Depth
 from pipeline.ops.advice import is_permanent
@@ -179,6 +180,40 @@ def test_the_thumbnail_is_the_rendition_nearest_to_250_pixels() -> None:
     view = jobs.of_history(history("done", "notify", sources=(HistorySource("example.org/a", ("image_url",), urls),)))
     assert view.thumbnail == "/thumbnails/a-job/0/250X250"
     assert [each.name for each in view.sources[0].renditions] == ["50x50", "250X250", "800x800"]
+
+
+FACTS = {
+    "width": 3001,
+    "height": 2000,
+    "bytes": 1_675_455,
+    "format": "jpeg",
+    "sha256": "0" * 64,
+    "color": "#606055",
+    "thumbhash": "V/gNHwZ5dohwiHd6iGh5iHaJdgaXV3+G",
+    "warnings": ["not_square", "above_3000", "wrong_content_type"],
+}
+
+
+def test_details_are_shown_as_words_and_a_placeholder() -> None:
+    urls = {"50x50": "https://cdn.example.org/a"}
+    logged = HistorySource("example.org/a", ("image_url",), urls, facts=FACTS)
+    (view,) = jobs.of_history(history("done", "notify", sources=(logged,))).sources
+    assert view.facts == "3001 × 2000 JPEG, 1,675 kB"  # noqa: RUF001
+    assert view.warnings == ("not square", "above 3000 pixels", "wrong Content-Type")
+    assert view.placeholder == "/placeholders/V_gNHwZ5dohwiHd6iGh5iHaJdgaXV3-G"
+    # And a job that was sent from here has the same, from its result
+    job = Submission({"image_url": "https://example.org/a"}, "example.org/a", "sent", "an-id", sent_at=NOW.timestamp())
+    job.ended({"image_url_info": {"50x50": {"url": "https://cdn.example.org/a"}}, "image_url_source": FACTS})
+    assert jobs.of_submission(job).sources[0] == replace(view, renditions=jobs.of_submission(job).sources[0].renditions)
+    # But without details, or if a producer's own field has that name, there are none
+    for other in (None, "mine", [], {"width": "<b>"}):
+        job.ended({"image_url_info": {"50x50": {"url": "https://cdn.example.org/a"}}, "image_url_source": other})
+        (view,) = jobs.of_submission(job).sources
+        assert (view.facts, view.warnings, view.placeholder) == ("", (), "")
+
+
+def test_every_warning_has_words() -> None:
+    assert tuple(jobs.WARNING_WORDS) == WARNINGS
 
 
 def test_only_web_addresses_become_links() -> None:

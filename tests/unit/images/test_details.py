@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageFilter
 
 from pipeline.images import child_process, sandbox
 from pipeline.images.details import thumbhash as module
 from pipeline.images.details.facts import SourceFacts, is_wrong_type, parse_facts
+from pipeline.images.details.placeholder import placeholder_png
 from pipeline.images.details.thumbhash import hashed
 from pipeline.images.render import render
 from tests.support.pictures import BLUE, LIMITS, corners, encoded, exif, is_near, recipe
@@ -78,6 +80,27 @@ class TestThumbHash:
         picture.paste((0, 0, 255, 255), (0, 0, 4, 8))
         assert hashed(picture).colour == BLUE
         assert hashed(Image.new("RGBA", (8, 8), (255, 0, 0, 0))).colour == (0, 0, 0)
+
+
+@pytest.mark.parametrize("size", VECTORS)
+def test_a_placeholder_looks_like_its_picture(size: tuple[int, int, bool]) -> None:
+    # Given a picture without sharp edges, and the placeholder of its hash
+    picture = drawn(*size).filter(ImageFilter.GaussianBlur(8))
+    found = hashed(picture)
+    placeholder = Image.open(io.BytesIO(placeholder_png(base64.urlsafe_b64encode(found.thumbhash).decode())))
+    # Then it has nearly the shape, of which the hash has three bits, and nearly the colours of the picture
+    assert abs(placeholder.width / placeholder.height - size[0] / size[1]) < 0.2
+    mode = "A" if size[2] else "RGB"  # where pixels are transparent, the hash has the mean colour
+    bands = [placeholder.getchannel(band) for band in mode]
+    expected = picture.resize(placeholder.size, Image.Resampling.BOX)
+    for made, wanted in zip(bands, (expected.getchannel(band) for band in mode), strict=True):
+        assert ImageChops.difference(made, wanted).getextrema()[1] <= 60
+
+
+@pytest.mark.parametrize("text", ["", "x", "AAAAAAAA", "V/gNHwZ5", "V/gNHwZ5dohwiHd6iGh5iHaJdgaXV3AGAAAA", "é"])
+def test_other_texts_have_no_placeholder(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a ThumbHash"):
+        placeholder_png(text)
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "ICO"])
