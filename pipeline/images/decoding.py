@@ -130,7 +130,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def _white(image: Image.Image) -> float:
     """Guess the value of white for 32 bits or floats, which files do not contain.
 
-    It is the smallest usual value that is at least as large as the brightest pixel.
+    It is the smallest usual value that is at least as large as the brightest pixel. Floats may exceed it by under 1,
+    because filters overshoot at edges.
 
     Raises:
         PermanentError: `unsupported_format`: there are numbers that no guess fits. Pillow reads unsigned ones of 32
@@ -143,7 +144,7 @@ def _white(image: Image.Image) -> float:
     is_signed = getattr(image, "tag_v2", {}).get(ExifTags.Base.SampleFormat) == (_SIGNED,)
     largest = 2_147_483_647.0 if is_signed else 4_294_967_295.0
     usual: tuple[float, ...] = (*([1.0] if image.mode == "F" else []), 255.0, 65_535.0, largest)
-    return next((white for white in usual if top <= white), usual[-1])
+    return next((white for white in usual if top < white + 1), usual[-1])
 
 
 def _scaled(image: Image.Image, white: float, is_negative: bool) -> Image.Image:

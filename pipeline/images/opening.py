@@ -152,7 +152,10 @@ def _open_avif(avif: Avif) -> Opened:
 
 
 def _open_bmp(bitmap: Bitmap) -> Opened:
-    return Opened(_pillow(bitmap.picture, "BMP"), bitmap.picture, "BMP")
+    image = _pillow(bitmap.picture, "BMP")
+    if image.palette:  # some contain more colours than a pixel can name, which Pillow refuses
+        image.palette.palette = bytes(image.palette.palette)[: 256 * len(image.palette.rawmode or "")]
+    return Opened(image, bitmap.picture, "BMP")
 
 
 def _open_tiff(tiff: Tiff) -> Opened:

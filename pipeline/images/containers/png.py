@@ -67,7 +67,7 @@ def read_png(source: bytes) -> Png:  # noqa: PLR0912 - one branch for each kind 
     frame: list[bytes | memoryview] = []
     aside: dict[bytes, bytes] = {}
     bounds: bytes | None = None  # of the first frame of an animation
-    has_pixels, is_animated, at = False, False, 8
+    has_pixels, is_animated, is_default_first, at = False, False, False, 8
     has_alpha = kind in (4, 6)
     for name, start, end in chunks(source):
         at = end + 4
@@ -81,14 +81,15 @@ def read_png(source: bytes) -> Png:  # noqa: PLR0912 - one branch for each kind 
             kept.append(view[start - 8 : end + 4])
             has_pixels = has_pixels or name == b"IDAT"
         elif name == b"acTL":
-            is_animated = not has_pixels and source[start : start + 4] != bytes(4)  # without frames, it is not animated
+            # Without frames, it is not animated. Neither is it here if the default image is the first frame.
+            is_animated = not has_pixels and not is_default_first and source[start : start + 4] != bytes(4)
+        elif name == b"fcTL" and not has_pixels:
+            is_animated, is_default_first = False, True
         elif name == b"fcTL" and is_animated:
             if bounds is not None:
                 is_animated = False  # this is the second frame: ignore it and the rest
-            elif has_pixels:
-                bounds = source[start + 4 : start + 20]
             else:
-                is_animated = False  # the default image is the first frame
+                bounds = source[start + 4 : start + 20]
         elif name == b"fdAT" and is_animated and bounds:
             frame.append(_chunk(b"IDAT", source[start + 4 : end]))
         elif name in (b"eXIf", b"iCCP", b"sRGB", b"cICP", b"gAMA", b"cHRM"):

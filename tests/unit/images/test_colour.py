@@ -420,7 +420,11 @@ def test_an_animated_png_shows_its_first_frame_and_not_its_still_picture() -> No
 
 
 def test_an_animated_png_whose_still_picture_is_a_frame_shows_it() -> None:
-    assert_quarters(rendered(animation(has_default=False)), *[BLUE] * 4)
+    data = animation(has_default=False)
+    assert_quarters(rendered(data), *[BLUE] * 4)
+    # Also if the control of that frame comes before the control of the animation.
+    start, middle, end = (data.index(name) - 4 for name in (b"acTL", b"fcTL", b"IDAT"))
+    assert_quarters(rendered(data[:start] + data[middle:end] + data[start:middle] + data[end:]), *[BLUE] * 4)
 
 
 def test_an_animation_without_frames_is_a_still_picture() -> None:

@@ -8,7 +8,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from tests.support.pictures import RED, assert_quarters, encoded, png_chunk, rendered
+from tests.support.pictures import RED, WHITE, assert_quarters, encoded, png_chunk, rendered
 
 
 @pytest.mark.parametrize("alpha", [1, 127, 128, 254])
@@ -27,7 +27,11 @@ def test_integers_of_32_bits_are_never_a_fraction_of_white(top: int) -> None:
 
 
 def test_a_float_up_to_one_is_a_fraction_of_white() -> None:
-    assert_quarters(rendered(encoded(Image.new("F", (64, 64), 0.5), "TIFF")), *[(128,) * 3] * 4, tolerance=1)
+    image = Image.new("F", (64, 64), 0.5)
+    assert_quarters(rendered(encoded(image, "TIFF")), *[(128,) * 3] * 4, tolerance=1)
+    # Also if a filter overshot at an edge.
+    image.paste(1.02, (0, 0, 32, 32))
+    assert_quarters(rendered(encoded(image, "TIFF")), WHITE, *[(128,) * 3] * 3, tolerance=2)
 
 
 def test_a_frame_of_grey_with_alpha_is_placed_on_its_canvas() -> None:

@@ -92,6 +92,15 @@ def test_a_rare_kind_of_bmp_is_unsupported_and_not_broken(bits: int, compression
     assert "Unsupported BMP" in caught.value.message
 
 
+def test_a_bmp_with_more_colours_than_its_pixels_can_name_is_rendered() -> None:
+    # Given a palette of 300 colours, of which the first is red, and eight rows of the first colour
+    header = struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, 8, 0, 0, 0, 0, 300, 0)
+    palette = bytes((0, 0, 255, 0)) + bytes(4 * 299)
+    source = b"BM" + struct.pack("<IHHI", 0, 0, 0, 54 + len(palette)) + header + palette + bytes(64)
+    # Then it is red.
+    assert_quarters(rendered(source), *[RED] * 4)
+
+
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "ICO"])
 def test_a_truncated_image_is_refused(name: str, share: float) -> None:
