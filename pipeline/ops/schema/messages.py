@@ -21,8 +21,7 @@ Schema = dict[str, Any]
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
-#: The name of a rendition (contract, section 2). `recipe.parse_rendition` also limits the sides, and the
-#: pixels of AVIF.
+#: The name of a rendition (contract, section 2). `recipe.parse_rendition` also limits the sides.
 RENDITION_NAME: Final = rf"^[1-9][0-9]{{0,4}}[xX][1-9][0-9]{{0,4}}({'|'.join(map(re.escape, NAMED_FORMATS))})?$"
 
 #: URLs of postbacks, and the empty string for none. `payload.check_destinations` also parses them.
@@ -30,7 +29,7 @@ POSTBACK_URL: Final = r"^$|^ *[hH][tT][tT][pP][sS]?://([^/?#]*@)?[^/?#@:][^/?#@]
 
 _ONLY_DETAILS = "Only with RESULT_DETAILS=on."
 _PIXELS: Schema = {"type": "integer", "minimum": 1}
-_CONTENT_TYPES = sorted({known.content_type for known in (*OWN_FORMAT.values(), AVIF)})
+_CONTENT_TYPES = sorted(known.content_type for known in (*OWN_FORMAT.values(), AVIF))
 
 
 def _object(description: str, required: list[str], properties: Schema) -> Schema:
@@ -84,7 +83,7 @@ def _source() -> Schema:
         "width": _count("Pixels of the source, upright."),
         "height": _count("Pixels of the source, upright."),
         "bytes": _count("The size of the source."),
-        "format": _text("The format of the source, from its bytes.", minLength=1),
+        "format": _text("The format of the source, from its bytes, such as jpeg.", pattern="^[a-z]{3,5}$"),
         "sha256": _text("The hash of the source's bytes.", pattern="^[0-9a-f]{64}$"),
         "color": _text("The mean colour of the picture.", pattern="^#[0-9a-f]{6}$"),
         "thumbhash": _text("A placeholder of about 25 bytes, in base64.", contentEncoding="base64", minLength=1),

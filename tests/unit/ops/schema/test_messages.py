@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli.app import app
 from pipeline.errors import PermanentError, Rejected
+from pipeline.images.details.facts import WARNINGS, SourceFacts
 from pipeline.job import Content, Job
 from pipeline.ops.schema.documents import DOCUMENTS, text_of
 from pipeline.ops.schema.messages import RENDITION_NAME
@@ -170,16 +171,16 @@ def test_every_result_of_the_service_fits_its_schema(message: dict[str, Any], fa
 
 
 DETAILS = {"width": 50, "height": 50, "bytes": 1234, "content_type": "image/jpeg"}
-FACTS = {
-    "width": 3000,
-    "height": 3000,
-    "bytes": 345678,
-    "format": "JPEG",
-    "sha256": "ab" * 32,
-    "color": "#a1b2c3",
-    "thumbhash": "1QcSHQRnh493V4dIh4eXh1h4kJUI",
-    "warnings": ["not_square", "below_1400"],
-}
+FACTS = SourceFacts(
+    width=3000,
+    height=2000,
+    bytes=345678,
+    format="jpeg",
+    sha256="ab" * 32,
+    color="#a1b2c3",
+    thumbhash="1QcSHQRnh493V4dIh4eXh1h4kJUI",
+    warnings=WARNINGS[:-1],
+).as_result(has_wrong_type=True)
 
 
 def changed(*path: str, to: object = None, without: bool = False) -> dict[str, Any]:
