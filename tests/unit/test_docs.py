@@ -124,7 +124,7 @@ WITH_COMMANDS = {
 
 def test_the_documents_name_every_command() -> None:
     found = {words[0] for document in DOCUMENTS for words, _ in commands_in(document.read_text(encoding="utf-8"))}
-    assert found == set(get_command(app).commands) - {"demo", "local"}  # Theirs are `make demo` and `make run`.
+    assert found == set(get_command(app).commands)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
