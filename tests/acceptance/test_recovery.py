@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,15 +17,23 @@ from pipeline import send_message
 from pipeline.clients import aws
 from pipeline.images.content_id import content_id
 from pipeline.job import Content, Job, Rendered
+from pipeline.local.embedded import EmbeddedStack
 from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 from pipeline.storage.publish import publish
 from pipeline.worker.proof import signed
-from tests.acceptance.conftest import Service, World
+from tests.acceptance.conftest import STAGES_ALONE, Service, World, procfile_with, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.waiting import wait_for
 
 GONE = "0" * 32
+
+
+@pytest.fixture(scope="module")
+def service(acceptance_stack: EmbeddedStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    procfile = procfile_with(tmp_path_factory.mktemp("procfile"), merged=["resize", "upload", "notify"])
+    with running_service(acceptance_stack, procfile, STAGES_ALONE) as service:
+        yield service
 
 
 def send_job(service: Service, stage: str, actor: str, job: Any, *, age: float = 0) -> str:

@@ -227,7 +227,8 @@ def test_a_sweeping_worker_that_is_killed_repeatedly_loses_no_document(
     stack: EmbeddedStack, world: World, tmp_path: Path
 ) -> None:
     # Given a worker that is killed at each step of a page
-    procfile = procfile_with(tmp_path, modules={"sweep": "dying_sweeps"})
+    stages = ["fetch", "resize", "upload", "notify"]
+    procfile = procfile_with(tmp_path, merged=stages, modules={"sweep": "dying_sweeps"})
     deaths = tmp_path / "deaths"
     deaths.mkdir()
     more = {"MONGO_URL": database_url(stack), "DEATHS": str(deaths), "PYTHONPATH": str(PROCFILE.parent)}

@@ -56,7 +56,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, world: World) -> Iterator[
                 "LOG_FORMAT": "json",
                 "MONGO_URL": "",
             }
-            with running_service(stack, PROCFILE, {"giants": 0}, **more) as service:
+            with running_service(stack, PROCFILE, {"giants": 0, "quarantine": 0}, **more) as service:
                 yield Watched(service, line, traces)
 
 
