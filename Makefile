@@ -162,6 +162,9 @@ iam: setup-dev ## Rewrite the policies of docs/iam for the default settings
 bench-sweep: setup-dev ## Sweep 100,000 episodes and check each (ARGS="--episodes 10000" for fewer)
 	$(BIN)/python benchmarks/sweep.py $(ARGS)
 
+bench-recheck: setup-dev ## Measure re-checks of 1,000 covers, and walk over 100,000 documents (ARGS="--covers 200" for fewer)
+	$(BIN)/python benchmarks/recheck.py $(ARGS)
+
 lock: setup-dev ## Rewrite the lock files from pyproject.toml (UPGRADE=--upgrade for the newest releases)
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - -o requirements/base.lock
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - --constraints requirements/base.lock \
