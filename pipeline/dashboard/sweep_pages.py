@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pipeline.clients.mongo import within
+from pipeline.dashboard import thumbnails
 from pipeline.dashboard.sources import Sources
 from pipeline.dashboard.views import sweeps
 from pipeline.errors import PipelineError
@@ -35,6 +36,8 @@ class SweepPages:
         yield Route("/sweeps", self.runs)
         yield Route("/sweeps/preview/{collection}", self.preview)
         yield Route("/sweeps/marks/{collection}", self.marks)
+        yield Route("/sweeps/changed/{run}", self.changed)
+        yield Route("/sweeps/changed/{run}/{cover}/{which}", self.picture)
 
     def runs(self, request: Request) -> Response:
         """Show the runs, and when the next ones are due."""
@@ -71,6 +74,34 @@ class SweepPages:
         return self._page(
             request, "sweep_marks.html", "/sweeps", collection=swept.name, marked=found, shown=sweeps.MARKED
         )
+
+    def changed(self, request: Request) -> Response:
+        """Show the covers that a re-check found replaced, before and after."""
+        if self._settings.database_url is None:
+            raise HTTPException(404, "No MongoDB variable is set.")
+        run = request.path_params["run"]
+        try:
+            with within():
+                found = sweeps.changed_covers(run)
+        except PipelineError as error:
+            raise HTTPException(503, error.message) from None
+        return self._page(request, "sweep_changed.html", "/sweeps", run=run, covers=found, shown=sweeps.MARKED)
+
+    def picture(self, request: Request) -> Response:
+        """Serve a rendition of a replaced cover, before or after."""
+        if self._settings.database_url is None:
+            raise HTTPException(404, "No MongoDB variable is set.")
+        run, cover, which = (request.path_params[name] for name in ("run", "cover", "which"))
+        try:
+            with within():
+                url = sweeps.picture_of(run, cover, which)
+            key = thumbnails.key_of(url) if url else None
+            if key is None:
+                raise HTTPException(404, "There is no such picture.")
+            data, content_type = thumbnails.read(key)
+        except PipelineError as error:
+            raise HTTPException(404, error.message) from None
+        return Response(data, media_type=content_type, headers={"Cache-Control": "private, max-age=86400"})
 
     def _swept(self, request: Request) -> Swept:
         swept = SWEPT.get(request.path_params["collection"])

@@ -380,6 +380,12 @@ def changed(run: str) -> dict[str, Any]:
     return {"_id": {"$gte": f"cover/{run}/", "$lt": f"cover/{run}0"}, "before": {"$exists": True}}
 
 
+def find_changed(group_id: str) -> dict[str, Any] | None:
+    """Return a changed cover as `changed_covers` does, or None."""
+    with mongo.mongo_errors("read a changed cover"):
+        return _collection().find_one({"_id": group_id, "before": {"$exists": True}}, {"documents": 0})
+
+
 def changed_covers(run: str, limit: int) -> list[dict[str, Any]]:
     """List the changed covers of a run: `urls`, `before`, `outcome`, `replaced` and `at`."""
     with mongo.mongo_errors("list the changed covers"):

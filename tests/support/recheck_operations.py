@@ -80,6 +80,9 @@ def changed_covers_are_kept(db: Any) -> None:
     run_state.replaced("cover/other/1", {}, 1)
     (found,) = run_state.changed_covers(RUN, 9)
     assert (found["before"], found["replaced"]) == ({"2x2": {"url": "old"}}, 4)
+    assert (kept := run_state.find_changed(GROUP.id))
+    assert kept["_id"] == found["_id"]
+    assert run_state.find_changed(f"cover/{RUN}/2") is None
     assert found["expires"] > datetime.now(UTC) + timedelta(days=run_state.RUN_DAYS - 1)
 
 

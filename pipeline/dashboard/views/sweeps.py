@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from pipeline.clients import mongo
 from pipeline.errors import RetryableError
+from pipeline.events import RecheckOutcome
 from pipeline.net.http_errors import shown
+from pipeline.ops.rechecks import progress_of
 from pipeline.ops.sweeps import Progress, sample
 from pipeline.schedule import Schedule
 from pipeline.settings import Settings
 from pipeline.sweeps import documents, run_state
-from pipeline.sweeps.documents import SWEPT, Swept
+from pipeline.sweeps.documents import RECHECK, SWEPT, Swept
 from pipeline.sweeps.run_state import Run
 from pipeline.text import format_duration, plural
 
@@ -37,6 +40,7 @@ class RunView:
     over: bool
     takes_more: bool = False  #: whether it may take more documents
     stopped: bool = False  #: whether a person stopped it
+    recheck: str = ""  #: counts of a re-check, for people
 
     @property
     def status(self) -> str:
@@ -53,7 +57,7 @@ class RunView:
     def left(self, now: datetime) -> str:
         """The documents that it has taken and that have not ended, and how long they may take, for people."""
         left = self.claimed - self.ended
-        if self.over or left <= 0:
+        if self.over or left <= 0 or self.recheck:
             return ""
         text = f"{plural(left, 'document')} left"
         seconds = (now - self.started).total_seconds() if self.started else 0
@@ -64,18 +68,21 @@ class RunView:
     @property
     def counts(self) -> str:
         """The number of documents by outcome, for people."""
+        if self.recheck:
+            return f"{plural(self.claimed, 'cover')} asked for: {self.recheck}"
         outcomes = [(self.done, "done"), (self.invalid, "invalid"), (self.failed, "failed"), (self.changed, "changed")]
         ended = ", ".join(f"{count:,} {word}" for count, word in outcomes if count) or "none ended yet"
         return f"{plural(self.claimed, 'document')} claimed: {ended}" if self.claimed else "nothing had changed"
 
 
 def read() -> list[RunView]:
-    """Return the latest runs of both collections, latest first.
+    """Return the latest runs of both collections and of re-checks, latest first.
 
     Raises:
         RetryableError: MongoDB fails.
     """
     found = [_view(run) for swept in SWEPT.values() for run in run_state.latest(swept, SHOWN)]
+    found += [_recheck_view(run) for run in run_state.latest(RECHECK, SHOWN)]
     return sorted(found, key=lambda run: run.started.timestamp() if run.started else 0.0, reverse=True)
 
 
@@ -97,6 +104,63 @@ def _view(run: Run) -> RunView:
         takes_more=not run.walked,
         stopped=run.stopped,
     )
+
+
+def _recheck_view(run: Run) -> RunView:
+    """Return a re-check, whose counts are in covers."""
+    under_way = run_state.under_way(run)
+    progress = progress_of(run, over=run.walked and not under_way)
+    failed = progress.counts.get(RecheckOutcome.FAILED, 0)
+    return RunView(
+        id=run.id,
+        collection=run.collection,
+        started=run.started,
+        claimed=progress.taken,
+        done=progress.ended - failed,
+        invalid=0,
+        failed=failed,
+        changed=progress.counts.get(RecheckOutcome.CHANGED, 0),
+        ended=progress.ended,
+        under_way=under_way,
+        over=progress.over,
+        takes_more=not run.walked,
+        stopped=run.stopped,
+        recheck=progress.text,
+    )
+
+
+@dataclass(frozen=True)
+class ChangedCover:
+    """A cover that a re-check found replaced."""
+
+    id: str
+    urls: tuple[str, ...]  #: as host and path
+    replaced: int  #: number of documents with new pictures
+    at: datetime
+
+
+def changed_covers(run: str) -> list[ChangedCover]:
+    """Return the covers that a re-check found replaced, latest first.
+
+    Raises:
+        RetryableError: MongoDB fails.
+    """
+    return [
+        ChangedCover(
+            each["_id"].rsplit("/", 1)[-1], tuple(map(shown, each["urls"].values())), each["replaced"], each["at"]
+        )
+        for each in run_state.changed_covers(run, MARKED)
+    ]
+
+
+def picture_of(run: str, cover: str, which: str) -> str | None:
+    """Return the URL of a picture that the documents of a replaced cover had `before` or have `after`."""
+    found = run_state.find_changed(f"cover/{run}/{cover}")
+    if not found:
+        return None
+    stored: dict[str, Any] = next(iter((found["outcome"] or {}).get("stored", {}).values()), {})
+    pictures = found["before"] if which == "before" else stored
+    return next((str(each.get("url")) for each in pictures.values()), None)
 
 
 @dataclass(frozen=True)
@@ -144,4 +208,6 @@ def preview(swept: Swept) -> Preview:
 def next_runs(settings: Settings, now: datetime) -> list[tuple[str, datetime]]:
     """Return the next scheduled time of each collection."""
     crons = {"channels": settings.sweep_channels_cron, "episodes": settings.sweep_episodes_cron}
+    if settings.recheck_days:
+        crons[RECHECK.name] = settings.recheck_cron
     return [(name, Schedule(cron).following(now)) for name, cron in crons.items()]
