@@ -226,6 +226,14 @@ RULES = (
         [{"_id": 1, "a": 3, "c": {"d": 1}}],
     ),
     Rule(
+        ("$ne",),
+        f"{QUERY}/ne/",
+        "an object differs from another as a whole",
+        of({"x": 1}, {"x": 1, "y": 2}, ...),
+        ids({"a": {"$ne": {"x": 1}}}),
+        [2, 3],
+    ),
+    Rule(
         ("$min",),
         f"{UPDATE}/min/",
         "the earlier date stays; a missing field is created",

@@ -48,6 +48,8 @@ NO_PIPELINES = "it takes no list of stages as an update"
 UNLIKE_MONGODB = {
     "$eq: a value may look like a query": "it cannot bind an object as a value",
     "$ne: null excludes a missing field": "for it a missing field is not null",
+    "$ne: an object differs from another as a whole": "it cannot bind an object as a value",
+    "$min: the earlier date stays; a missing field is created": "it replaces a date by a later one, and returns texts",
     "$exists: null exists": "for it a null does not exist",
     "$exists: a position in a list exists": "it does not look into lists",
     "$type: a list of strings is a string": "it does not look into lists",
