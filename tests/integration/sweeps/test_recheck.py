@@ -374,6 +374,42 @@ def _asked_in_a_night(now, monkeypatch):
     return asked
 
 
+def test_each_url_is_asked_at_most_once_more_per_kill_of_the_sweeping_process(database, monkeypatch):
+    # Given a process that dies five times, after it has sent the jobs of a page or before
+    monkeypatch.setattr(recheck, "PAGE_SIZE", 10)
+    urls = [f"http://h/{n}" for n in range(60)]
+    database.episodes.insert_many({"itunes_image": url, "last_itunes_image": url} for url in urls)
+    run = recheck.begin("recheck-manual-1", ["episodes"], everything=True).id
+    asked, open_jobs, kills = Counter(), [], iter(["after", "before"] * 2 + ["after"])
+
+    def hand_over(jobs):
+        kill = next(kills, None)
+        if kill == "before":
+            raise SystemExit
+        asked.update(job.sources[0].url for job in jobs)
+        open_jobs.extend(jobs)
+        if kill:
+            raise SystemExit
+        return [None] * len(jobs)
+
+    # When its pages are taken again until the run ends
+    page = sweep.NextPage(0)
+    while page:
+        try:
+            page = recheck.take_page(run, page.page, by=str(page.page), hand_over=hand_over)
+        except SystemExit:
+            continue
+        checks = [Check(j.sources[0].url, RecheckOutcome.SAME_BYTES, None, "", run, j.sweep.cover) for j in open_jobs]
+        if checks:
+            sources._commit(checks)
+        open_jobs.clear()
+    # Then each URL was asked, in all at most once more for each kill.
+    assert asked.keys() == set(urls)
+    assert max(asked.values()) <= 1 + 5
+    assert asked.total() <= len(urls) + 3 * 10
+    assert run_state.load(run).counts["same_bytes"] == 60
+
+
 def test_a_limit_is_kept(database, host):
     episodes(database, host.add(*range(10)))
     swept(database)
