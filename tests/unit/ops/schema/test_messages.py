@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from typer.testing import CliRunner
 from pipeline.cli.app import app
 from pipeline.errors import PermanentError, Rejected
 from pipeline.images.details.facts import WARNINGS, SourceFacts
-from pipeline.job import Content, Job
+from pipeline.job import Content, Details, Job
 from pipeline.ops.schema.documents import DOCUMENTS, text_of
 from pipeline.ops.schema.messages import RENDITION_NAME
 from pipeline.payload import IMAGE_FIELDS, validated
 from pipeline.recipe import MAX_AVIF_PIXELS, MAX_RENDITION_SIDE, Recipe, parse_rendition
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
-from pipeline.storage.publish import image_info
+from pipeline.storage.publish import image_info, with_details
 
 FOLDER = Path(__file__).parents[4] / "docs/schema"
 ASYNCAPI = DOCUMENTS["asyncapi"]()
@@ -170,8 +171,7 @@ def test_every_result_of_the_service_fits_its_schema(message: dict[str, Any], fa
     assert not accepts("result", result | {"postback_secret_key": "secret"})
 
 
-DETAILS = {"width": 50, "height": 50, "bytes": 1234, "content_type": "image/jpeg"}
-FACTS = SourceFacts(
+FACTS_OF_SOURCE = SourceFacts(
     width=3000,
     height=2000,
     bytes=345678,
@@ -180,7 +180,8 @@ FACTS = SourceFacts(
     color="#a1b2c3",
     thumbhash="1QcSHQRnh493V4dIh4eXh1h4kJUI",
     warnings=WARNINGS[:-1],
-).as_result(has_wrong_type=True)
+)
+FACTS = FACTS_OF_SOURCE.as_result(has_wrong_type=True)
 
 
 def changed(*path: str, to: object = None, without: bool = False) -> dict[str, Any]:
@@ -196,13 +197,21 @@ def changed(*path: str, to: object = None, without: bool = False) -> dict[str, A
 
 
 def test_a_result_with_details_fits() -> None:
-    result = changed("image_url_source", to=FACTS)
-    for rendition in result["image_url_info"].values():
-        rendition.update(DETAILS)
+    # Given an image with details, a rendition of which is in a format beside the source's
+    job = Job.accept(MESSAGE, job_id="job-1", settings=get_settings(), stage_payload=lambda _: "")
+    names = ("50x50", "800x800", "800x800.avif")
+    content = Content("0" * 32, ".jpeg", Recipe(tuple(map(parse_rendition, names))))
+    details = Details(FACTS_OF_SOURCE, dict.fromkeys(names, 1234))
+    first = replace(job.sources[0].published(content), details=details, has_wrong_type=True)
+    second = job.sources[1].failed(FETCH, PermanentError("http_404", "It is gone."))
+    job = job.with_sources({source.url: source for source in (first, second)})
+    # When the service makes its result
+    result = with_details(job, job.result(MESSAGE, partial(image_info, job.folder)))
+    # Then it fits, and has all details that the schema describes
     assert accepts("result", result)
-    # And one in a format beside the source's
-    result["image_url_info"]["800x800.avif"] = result["image_url_info"]["800x800"] | {"content_type": "image/avif"}
-    assert accepts("result", result)
+    parts = ALONE["result"].schema["$defs"]
+    assert result["image_url_source"].keys() == parts["SourceFacts"]["properties"].keys()
+    assert result["image_url_info"]["800x800.avif"].keys() == parts["Rendition"]["properties"].keys()
 
 
 @pytest.mark.parametrize(
