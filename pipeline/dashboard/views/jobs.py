@@ -248,9 +248,14 @@ def _details(facts: Mapping[str, Any]) -> dict[str, Any]:
             return {
                 "facts": f"{width} × {height} {name.upper()}, {size / 1000:,.0f} kB",  # noqa: RUF001 - a multiplication sign
                 "warnings": tuple(WARNING_WORDS[each] for each in warnings if each in WARNING_WORDS),
-                "placeholder": f"/placeholders/{quote(thumbhash.replace('+', '-').replace('/', '_'), safe='')}",
+                # A transparent picture would show its placeholder for good.
+                "placeholder": "" if "has_alpha" in warnings else _placeholder(thumbhash),
             }
     return {}
+
+
+def _placeholder(thumbhash: str) -> str:
+    return f"/placeholders/{quote(thumbhash.replace('+', '-').replace('/', '_'), safe='')}"
 
 
 def _picture(job_id: str, number: int, name: str) -> str:

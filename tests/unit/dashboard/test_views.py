@@ -205,6 +205,11 @@ def test_details_are_shown_as_words_and_a_placeholder() -> None:
     job = Submission({"image_url": "https://example.org/a"}, "example.org/a", "sent", "an-id", sent_at=NOW.timestamp())
     job.ended({"image_url_info": {"50x50": {"url": "https://cdn.example.org/a"}}, "image_url_source": FACTS})
     assert jobs.of_submission(job).sources[0] == replace(view, renditions=jobs.of_submission(job).sources[0].renditions)
+    # A transparent picture has no placeholder, because it would show through
+    job.ended(job.result | {"image_url_source": FACTS | {"warnings": ["has_alpha"]}})
+    assert (jobs.of_submission(job).sources[0].warnings, jobs.of_submission(job).sources[0].placeholder) == (
+        ("has alpha",), "",
+    )  # fmt: skip
     # But without details, or if a producer's own field has that name, there are none
     for other in (None, "mine", [], {"width": "<b>"}):
         job.ended({"image_url_info": {"50x50": {"url": "https://cdn.example.org/a"}}, "image_url_source": other})
