@@ -48,7 +48,7 @@ def fetch(job: Job, source: Source) -> Source:
         if found.image is None and known and published:
             UNCHANGED.labels(job.lane).inc()
             sources.saved(known)
-            return source.published(known.content, published.details)
+            return replace(source.published(known.content, published.details), has_wrong_type=known.has_wrong_type)
         return _staged(found, job, source)
 
 
@@ -90,11 +90,8 @@ def _downloading(job: Job, source: Source, known: Known | None) -> Iterator[Down
 
 
 def _known(job: Job, source: Source) -> tuple[Known, Published] | tuple[None, None]:
-    """Return what is known of a source, if its renditions are published in the job's folder.
-
-    A result with details names a wrong Content-Type, which a 304 does not repeat, so it needs the whole answer.
-    """
-    record = sources.find(source.url) if job.sweep or not get_settings().result_details else None
+    """Return what is known of a source, if its renditions are published in the job's folder."""
+    record = sources.find(source.url)
     if not (record and record.known and record.known.validators and record.fits(_recipe())):
         return None, None
     if not record.may_be_asked_by_validators(datetime.now(UTC)):
@@ -112,7 +109,8 @@ def _same_bytes(found: Download, source: Source, sweep: Sweep) -> Known | None:
     if source.known:
         return replace(source.known, size=len(image), validators=found.validators)
     identified = identify(image, max_pixels=get_settings().max_source_pixels)
-    return Known(Content(sweep.held, identified.extension, recipe), len(image), found.validators)
+    content = Content(sweep.held, identified.extension, recipe)
+    return Known(content, len(image), found.validators, is_wrong_type(found.content_type, identified.format))
 
 
 def _staged(found: Download, job: Job, source: Source) -> Source:
@@ -121,7 +119,7 @@ def _staged(found: Download, job: Job, source: Source) -> Source:
     content = Content(content_id(image, recipe), identified.extension, recipe)
     if job.sweep:
         source = replace(source, size=len(image), validators=found.validators)
-    if get_settings().result_details:
+    if job.sweep or get_settings().result_details:
         source = replace(source, has_wrong_type=is_wrong_type(found.content_type, identified.format))
     if published := find_published(job.folder, content):
         UNCHANGED.labels(job.lane).inc()

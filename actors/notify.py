@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from pipeline.errors import PipelineError
-from pipeline.job import CLEAN_UP, DOCUMENT, Job, Known, Sweep, Unfinished
+from pipeline.job import CLEAN_UP, DOCUMENT, Job, Sweep, Unfinished
 from pipeline.net.host_limits import receiver_limiter
 from pipeline.net.notifications import postback, redirect
 from pipeline.payload import Payload, check_destinations, parse_json
@@ -18,7 +18,7 @@ from pipeline.storage.publish import image_info, with_details
 from pipeline.storage.staging import staging
 from pipeline.sweeps import recheck, sources
 from pipeline.sweeps.documents import WriteBack
-from pipeline.sweeps.sources import Check
+from pipeline.sweeps.sources import Check, known_of
 from pipeline.sweeps.sweep import write_back
 from pipeline.worker.stage_actor import stage_actor
 
@@ -80,7 +80,7 @@ def write_to_documents(job: Job, sweep: Sweep, result: WriteBack) -> None:
 
     for source in job.sources:
         if source.size and not source.error:
-            sources.record(Check(source.url, None, Known(source.known_content, source.size, source.validators)))
+            sources.record(Check(source.url, None, known_of(source)))
     write_back(sweep, result)
 
 

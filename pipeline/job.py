@@ -175,6 +175,7 @@ class Known:
     content: Content
     size: Size = 0  #: bytes of the source
     validators: Validators | None = None
+    has_wrong_type: bool = False  #: its Content-Type was of another format
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,8 @@ class Source:
     size: Size = 0  #: bytes of its download, for jobs of sweeps
     validators: Validators | None = None  #: of its download, for jobs of sweeps
     details: Details | None = None  #: with RESULT_DETAILS, once rendered
-    has_wrong_type: bool = False  #: with RESULT_DETAILS: its host sent another Content-Type than that of its bytes
+    #: With RESULT_DETAILS, and for sweeps: its host sent another Content-Type than that of its bytes.
+    has_wrong_type: bool = False
 
     def fetched(self, key: str, content: Content, *, giant: bool = False) -> Source:
         """Return the source with its bytes staged under `key`."""

@@ -247,7 +247,7 @@ def write_back(sweep_: Sweep, source: Source, result: WriteBack) -> None:
     """
     succeeded = RecheckOutcome.CHANGED if sweep_.held else RecheckOutcome.RENEWED
     outcome = RecheckOutcome.FAILED if source.error else succeeded
-    known = Known(source.known_content, source.size, source.validators) if not source.error else None
+    known = sources.known_of(source) if not source.error else None
     check = Check(source.url, outcome, known, source.error["code"] if source.error else "")
 
     def finish(is_first: bool) -> None:

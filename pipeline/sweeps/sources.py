@@ -33,7 +33,7 @@ from pipeline.clients import mongo
 from pipeline.errors import RetryableError
 from pipeline.events import RecheckOutcome
 from pipeline.images.content_id import recipe_id
-from pipeline.job import Known
+from pipeline.job import Known, Source
 from pipeline.metrics import RECHECK_SAVED_BYTES, RECHECKS
 from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
@@ -120,6 +120,11 @@ def utcnow() -> datetime:
 def source_id(url: str) -> str:
     """Return the `_id` of a source."""
     return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def known_of(source: Source) -> Known:
+    """Return what a job of a sweep knows of a published source."""
+    return Known(source.known_content, source.size, source.validators, source.has_wrong_type)
 
 
 def find_all(urls: Iterable[str]) -> dict[str, Record]:

@@ -38,6 +38,7 @@ def host(database, monkeypatch) -> Iterator[CoverHost]:
     monkeypatch.setenv("RENDITIONS", "4x4,2x2")
     monkeypatch.setenv("FETCH_RETRY_DELAYS", "0.1")
     monkeypatch.setattr("pipeline.sweeps.sweep.PAUSE", 0)
+    monkeypatch.setattr(sources, "_rests_until", 0.0)  # another test's MongoDB was down
     lazy.forget()
     host_limiter.cache_clear()
     worker = Worker(pipeline.actors.broker, queues=QUEUES, worker_threads=8)
@@ -457,6 +458,22 @@ def test_a_live_job_for_a_known_source_is_answered_without_a_download(database, 
     assert result["image_url_info"] == episode[EXTRA]
     assert (host.statuses(), host.sent) == ([304], sent)
     assert attempts == {"fetch": 1, "notify": 1}
+
+
+def test_the_details_of_a_live_job_are_the_same_without_a_download(database, host, monkeypatch):
+    # Given a host whose Content-Type is wrong, and a receiver that wants details
+    monkeypatch.setenv("RESULT_DETAILS", "on")
+    lazy.forget()
+    host.headers = lambda _, number: {"ETag": f'"{number}"', "Content-Type": "image/jpeg"}
+    (url,) = host.add(1)
+    downloaded = live(database, url)
+    episodes(database, [url])
+    swept(database)
+    host.asked.clear()
+    # Then a job that is answered 304 reports the same.
+    assert live(database, url) == downloaded
+    assert host.statuses() == [304]
+    assert "wrong_content_type" in downloaded["image_url_source"]["warnings"]
 
 
 def test_a_live_job_downloads_what_has_changed_and_leaves_the_documents_to_the_sweeps(database, host):
