@@ -2,92 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from dramatiq import Worker
 
-import pipeline.actors  # builds the broker, on which the actors are declared
-from pipeline.clients import aws, lazy
-from pipeline.events import RecheckOutcome, subscribe, unsubscribe
-from pipeline.net.host_limits import host_limiter
+from pipeline.clients import lazy
+from pipeline.events import RecheckOutcome
 from pipeline.ops import rechecks
 from pipeline.ops import sweeps as sweeping
-from pipeline.settings import get_settings
-from pipeline.stages import STAGES, Lane
 from pipeline.sweeps import recheck, run_state, sources, sweep
-from pipeline.sweeps.documents import CHANNELS, EPISODES, RECHECK
+from pipeline.sweeps.documents import CHANNELS, RECHECK
 from pipeline.sweeps.sources import Check
-from tests.support.cover_host import OLD, CoverHost, cover_host
+from tests.support.cover_host import OLD
 from tests.support.dead import counts
-from tests.support.waiting import wait_for
-
-EXTRA = "itunes_image_extra_images"
-
-QUEUES = {"sweep_channels", "sweep_episodes", *(stage.queue(lane) for stage in STAGES for lane in Lane)}
-
-
-@pytest.fixture
-def host(database, monkeypatch) -> Iterator[CoverHost]:
-    """A host of covers, and a worker of the whole service that re-checks once a week."""
-    monkeypatch.setenv("ALLOWED_NETWORKS", "127.0.0.0/8")
-    monkeypatch.setenv("RECHECK_DAYS", "7")
-    monkeypatch.setenv("RENDITIONS", "4x4,2x2")
-    monkeypatch.setenv("FETCH_RETRY_DELAYS", "0.1")
-    monkeypatch.setattr("pipeline.sweeps.sweep.PAUSE", 0)
-    monkeypatch.setattr(sources, "_rests_until", 0.0)  # another test's MongoDB was down
-    lazy.forget()
-    host_limiter.cache_clear()
-    worker = Worker(pipeline.actors.broker, queues=QUEUES, worker_threads=8)
-    worker.start()
-    with cover_host() as host:
-        yield host
-    worker.stop()
-    host_limiter.cache_clear()
-
-
-@pytest.fixture
-def attempts() -> Iterator[Counter[str]]:
-    """Count the attempts of every stage."""
-    found: Counter[str] = Counter()
-
-    def count(event):
-        found[event.stage] += 1
-
-    subscribe(count)
-    yield found
-    unsubscribe(count)
-
-
-def episodes(database, urls, copies=1, channel=1):
-    database.channels.update_one({"_id": channel}, {"$set": {"title": f"Show {channel}"}}, upsert=True)
-    database.episodes.insert_many(
-        {"itunes_image": url, "channel_id": channel, "other": [copy]} for url in urls for copy in range(copies)
-    )
-
-
-def swept(database):
-    """Sweep the episodes as every night; returns them by id."""
-    run = sweeping.start(EPISODES, limit=None)
-    ended(run)
-    wait_for(lambda: counts("notify_bulk") == (0, 0))
-    return by_id(database)
-
-
-def by_id(database):
-    return {each["_id"]: each for each in database.episodes.find()}
-
-
-def ended(run):
-    return wait_for(lambda: (found := run_state.load(run)).walked and not run_state.under_way(found) and found)
-
-
-def rechecked(**options) -> dict[str, int]:
-    """Re-check everything now; returns the run's counts."""
-    return {name: n for name, n in ended(rechecks.start(everything=True, **options)).counts.items() if n}
+from tests.support.rechecked import EXTRA, by_id, ended, episodes, rechecked, swept
 
 
 def test_unchanged_covers_cost_one_request_each_and_nothing_else(database, host, attempts):
@@ -424,87 +353,3 @@ def test_two_runs_on_the_same_day_ask_once(database, host):
     database[sources.COLLECTION].update_many({}, {"$set": {"checked": datetime.now(UTC) - timedelta(days=30)}})
     assert ended(rechecks.start()).counts["not_modified"] == 20
     assert ended(rechecks.start()).claimed == 0
-
-
-# Live jobs.
-
-
-def live(database, url, folder="Show 1"):
-    """Send a live job; returns its result."""
-    queue = f"{get_settings().queue_namespace}_results"
-    queue_url = aws.sqs().create_queue(QueueName=queue)["QueueUrl"]
-    payload = {"image_url": url, "bucket_name": folder, "redirect_queue": queue}
-    pipeline.actors.fetch_image.send(payload)
-    return json.loads(wait_for(lambda: _received(queue_url)))
-
-
-def _received(queue_url):
-    messages = aws.sqs().receive_message(QueueUrl=queue_url).get("Messages", [])
-    for each in messages:
-        aws.sqs().delete_message(QueueUrl=queue_url, ReceiptHandle=each["ReceiptHandle"])
-    return messages[0]["Body"] if messages else None
-
-
-def test_a_live_job_for_a_known_source_is_answered_without_a_download(database, host, attempts):
-    (url,) = host.add(1)
-    episodes(database, [url])
-    (episode,) = swept(database).values()
-    host.asked.clear()
-    attempts.clear()
-    sent = host.sent
-
-    result = live(database, url)
-
-    assert result["image_url_info"] == episode[EXTRA]
-    assert (host.statuses(), host.sent) == ([304], sent)
-    assert attempts == {"fetch": 1, "notify": 1}
-
-
-def test_the_details_of_a_live_job_are_the_same_without_a_download(database, host, monkeypatch):
-    # Given a host whose Content-Type is wrong, and a receiver that wants details
-    monkeypatch.setenv("RESULT_DETAILS", "on")
-    lazy.forget()
-    host.headers = lambda _, number: {"ETag": f'"{number}"', "Content-Type": "image/jpeg"}
-    (url,) = host.add(1)
-    downloaded = live(database, url)
-    episodes(database, [url])
-    swept(database)
-    host.asked.clear()
-    # Then a job that is answered 304 reports the same.
-    assert live(database, url) == downloaded
-    assert host.statuses() == [304]
-    assert "wrong_content_type" in downloaded["image_url_source"]["warnings"]
-
-
-def test_a_live_job_downloads_what_has_changed_and_leaves_the_documents_to_the_sweeps(database, host):
-    (url,) = host.add(1)
-    episodes(database, [url])
-    before = swept(database)
-    host.pictures["/1"] = 2
-
-    changed = live(database, url)["image_url_info"]
-
-    assert recheck.content_id_of(changed) not in {"", recheck.content_id_of(next(iter(before.values()))[EXTRA])}
-    assert by_id(database) == before
-    assert rechecked() == {"changed": 1, "documents": 1}
-    assert next(iter(by_id(database).values()))[EXTRA] == changed
-
-
-def test_a_live_job_in_another_folder_or_by_another_recipe_downloads_in_full(database, host, monkeypatch):
-    (url,) = host.add(1)
-    episodes(database, [url])
-    swept(database)
-    host.asked.clear()
-    live(database, url, folder="Other")
-    monkeypatch.setenv("RENDITIONS", "3x3")
-    lazy.forget()
-    assert set(live(database, url)["image_url_info"]) == {"3x3"}
-    assert host.statuses() == [200, 200]
-
-
-def test_a_live_job_does_not_wait_for_a_mongodb_that_is_down(database, host, monkeypatch):
-    (url,) = host.add(1)
-    monkeypatch.setenv("MONGO_URL", "mongodb://127.0.0.1:1/none")
-    monkeypatch.setattr(sources, "FIND_TIMEOUT", 0.1)
-    lazy.forget()
-    assert live(database, url)["image_url_info"]
