@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+from botocore.exceptions import ClientError
+
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES
-from pipeline.sqs.wire import SendEntry
+from pipeline.sqs.wire import SendEntry, describe
 
 
 def sizes(entries: list[SendEntry]) -> list[list[int]]:
@@ -30,3 +33,15 @@ def test_a_batch_has_at_most_one_mebibyte() -> None:
 
 def test_an_empty_list_makes_no_batch() -> None:
     assert sizes([]) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "described"),
+    [
+        (ClientError({"Error": {"Code": "AccessDenied", "Message": "hush"}}, "SendMessage"), "AccessDenied"),
+        (ClientError({}, "SendMessage"), "Unknown"),
+        (ValueError("hush"), "ValueError"),
+    ],
+)
+def test_an_error_is_described_by_its_code_alone(error: Exception, described: str) -> None:
+    assert describe(error) == described
