@@ -247,10 +247,11 @@ def test_a_stop_gives_back_what_was_not_started_without_waiting_for_sqs(broker, 
     # When the process is told to stop, then no request is made by the thread that was told,
     broker.in_hand.stop()
     assert sqs.requests == []
-    # and the consumer's own threads release both.
+    # and the consumer's own threads release both, so that other workers get them at once.
     assert consumer.step() is None
     consumer.leases.step()
     assert [sorted(batch) for batch in sqs.handles(CHANGE)] == [["handle of a", "handle of bad"]]
+    assert [entry["VisibilityTimeout"] for batch in sqs.of(CHANGE) for entry in batch] == [0, 0]
     assert took(consumer) == []
 
 

@@ -123,7 +123,8 @@ def test_a_permanent_error_leaves_a_letter_and_passes_the_job_on() -> None:
     assert (letter.reason.code, letter.reason.stage, letter.reason.attempts) == ("http_404", "fetch", 2)
     assert letter.message.options[ATTEMPTS] == {}
     assert following.message.queue_name == "notify"
-    assert [event.outcome for event in decision.events] == [Outcome.GIVEN_UP]
+    (event,) = decision.events
+    assert (event.outcome, event.arrived, event.seconds, event.attempt) == (Outcome.GIVEN_UP, NOW, 1.5, 2)
 
 
 def test_the_letters_and_retries_of_a_quarantined_message_belong_to_its_own_queue() -> None:
