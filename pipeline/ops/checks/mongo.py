@@ -29,7 +29,11 @@ _ROLE = "Grant the user the role readWrite on that database."
 
 def _answers(context: Context) -> Iterator[Row]:
     if context.settings.database_url is None:
-        yield skip("MongoDB", "No MongoDB variable is set, so sweeps are off.")
+        if context.settings.recheck_days:
+            hint = "Set MONGO_URL for scheduler, sweep, fetch and notify, or unset RECHECK_DAYS."
+            yield warn("MongoDB", "RECHECK_DAYS is set, but no MongoDB variable is, so there are no re-checks.", hint)
+        else:
+            yield skip("MongoDB", "No MongoDB variable is set, so sweeps are off.")
         return
     try:
         with pymongo.timeout(TIMEOUT):

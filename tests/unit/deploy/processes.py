@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[3]
 
 #: The secrets of each process beyond JOB_KEY, as docs/deploying.md lists them.
 SECRETS = {
+    "fetch": {"mongo"},
     "notify": {"postback", "mongo"},
     "quarantine": {"postback", "mongo"},
     "sweep": {"mongo"},

@@ -330,6 +330,12 @@ def test_missing_permission_or_object_is_an_answer() -> None:
         assert meaning(ask(raises(client_error(code))), "SQS", Settings()) is None
 
 
+@pytest.mark.parametrize(("days", "status"), [("0", "skip"), ("7", "warn")])
+def test_rechecks_without_a_database_are_named(days: str, status: str) -> None:
+    (row,) = mongo._answers(Context(Settings(recheck_days=int(days)), None))
+    assert row.status == status
+
+
 @pytest.mark.parametrize(
     ("error", "part"),
     [
