@@ -103,7 +103,8 @@ def test_a_failed_job_shows_its_stage_and_error(watched: Watched, world: World) 
     world.serve(path, b"gone", status=404)
     job_id = send(world, path, hook)
     wait_for_post(world, hook)
-    history = watched.history(job_id)
+    # The processes of both stages write on their own, so the last attempt may be known before the first.
+    history = wait_for(lambda: len((found := watched.history(job_id)).turns) == 2 and found)
     assert (history.status, history.stage) == ("failed", "fetch")
     assert [attempt.verdict for attempt in history.turns] == ["given_up", "done"]
     (failure,) = [each for each in job_log_reader.failures(history.began) if job_id in each.job_ids]
