@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -63,12 +64,15 @@ def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Change]
     """Yield the missing changes. Each part is compared only when the iterator reaches it.
 
     Args:
-        settings: The settings with the names of queues, buckets and databases.
+        settings: The settings with the names of queues, buckets and answered.
         create_bucket: Whether to create S3_BUCKET too.
 
     Raises:
         RetryableError: AWS or MongoDB could not be asked; the message names the request.
     """
+    pool = ThreadPoolExecutor(1)  # asks MongoDB meanwhile, so that one that is down costs no time of its own
+    answered = pool.submit(mongo.reach) if settings.database_url else None
+    pool.shutdown(wait=False)
     with aws.aws_errors("sqs", "inspect the queues"):
         for spec in queue_specs(settings):
             yield from _queue_changes(spec)
@@ -79,8 +83,8 @@ def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Change]
     if parts.scheme == "s3":
         with aws.aws_errors("s3", "read the bucket's lifecycle rules"):
             yield from lifecycle_changes(parts.netloc, parts.path.lstrip("/"))
-    if settings.database_url:
-        mongo.reach()
+    if answered:
+        answered.result()
         yield from _index_changes()
     if settings.jobs_mongo_url:
         mongo.reach(mongo.job_database)
