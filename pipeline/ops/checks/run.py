@@ -51,12 +51,12 @@ def findings(process: str | None = None) -> Iterator[Finding]:
             row = fail(name, message or sentence, "Every process stops at its start until you fix it.")
             yield Finding("Settings", "variables", row)
         return
-    needed = [check for check in CHECKS if check.processes & context.processes]
-    *services, host = [list(checks) for _, checks in groupby(needed, key=lambda check: check.group)]
-    with ThreadPoolExecutor(len(services)) as pool:  # so that the total is the time of the slowest service
-        for found in pool.map(partial(_of_group, context), services):
+    *needed, clock = [check for check in CHECKS if check.processes & context.processes]
+    groups = [list(checks) for _, checks in groupby(needed, key=lambda check: check.group)]
+    with ThreadPoolExecutor(len(groups)) as pool:  # so that the total is the time of the slowest service
+        for found in pool.map(partial(_of_group, context), groups):
             yield from found
-    yield from _of_group(context, host)  # the clock is compared with the answers above
+    yield from _of_group(context, [clock])  # it is compared with the answers above
 
 
 def _of_group(context: Context, checks: list[Check]) -> list[Finding]:
