@@ -106,11 +106,11 @@ def within(seconds: float | None = None) -> AbstractContextManager[None]:
     return pymongo.timeout(seconds or PERSON_TIMEOUT)
 
 
-def reach(where: Callable[[], Database[dict[str, Any]]] = database) -> None:
-    """Check that a database answers, before an operation that may take longer than a person waits.
+def reach(where: Callable[[], Database[dict[str, Any]]] = database, *, timeout: float = PERSON_TIMEOUT) -> None:
+    """Check that a database answers within `timeout` seconds, before an operation that may take longer.
 
     Raises:
         RetryableError: it does not answer.
     """
-    with mongo_errors("reach MongoDB", timeout=PERSON_TIMEOUT, where=where):
+    with mongo_errors("reach MongoDB", timeout=timeout, where=where):
         where().command("ping")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.clients import aws, lazy
+from pipeline.clients import aws, lazy, mongo
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.local.supervisor import Supervisor
 from pipeline.ops.provision import plan
@@ -239,6 +239,8 @@ def running_service(
         for name, value in ours.items():
             monkeypatch.setenv(name, value)
         lazy.forget()
+        if get_settings().database_url:  # with more patience than `provision` has, because the machine is busy
+            mongo.database().command("ping")
         for change in plan(get_settings(), create_bucket=True):
             change.apply()
         queue = aws.sqs().create_queue(QueueName=f"input-{unique}.fifo", Attributes={"FifoQueue": "true"})

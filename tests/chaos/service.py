@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from pipeline.clients import aws, lazy
+from pipeline.clients import aws, lazy, mongo
 from pipeline.job import input_job_id
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.local.supervisor import Supervisor
@@ -213,6 +213,8 @@ def running_service(
     with mock.patch.dict(os.environ, {**kept, **ours}, clear=True):
         lazy.forget()
         try:
+            if get_settings().database_url:  # with more patience than `provision` has, because the machine is busy
+                mongo.database().command("ping")
             for change in plan(get_settings(), create_bucket=True):
                 change.apply()
             for name in queues.values():

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from email.utils import formatdate
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,7 +64,8 @@ def ids(received: list[Any]) -> list[str]:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were made, without making them."""
     made: list[float] = []
-    monkeypatch.setattr(time, "sleep", made.append)
+    # Only this module's: threads of other tests may sleep meanwhile.
+    monkeypatch.setattr(reader, "time", SimpleNamespace(sleep=made.append, monotonic=time.monotonic, time=time.time))
     return made
 
 
