@@ -180,7 +180,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Details:
-    """What results with details report of a published source."""
+    """The facts of a published source in results with details."""
 
     facts: SourceFacts
     sizes: dict[str, Size]  #: bytes of each rendition by name

@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 MANY = 50
 
 #: Seconds from the start of a request until reads of the job log for it are given up.
-PAGE_TIMEOUT = 1.8
+PAGE_TIMEOUT = 1.5
 
 #: Seconds that a browser may cache a rendition.
 THUMBNAIL_AGE = 3600

@@ -97,7 +97,7 @@ class SweepPages:
                 url = sweeps.picture_of(run, cover, which)
             key = thumbnails.key_of(url) if url else None
             if key is None:
-                raise HTTPException(404, "There is no such picture.")
+                raise HTTPException(404, "This picture does not exist.")
             data, content_type = thumbnails.read(key)
         except PipelineError as error:
             raise HTTPException(404, error.message) from None

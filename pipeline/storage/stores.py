@@ -1,4 +1,4 @@
-"""What object stores with the API of S3 do differently from S3, as data.
+"""The differences between S3 and other object stores with its API, as data.
 
 docs/object-stores.md shows the same table for people; a test compares them.
 """

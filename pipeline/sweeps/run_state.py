@@ -244,7 +244,7 @@ def room_for(documents: int) -> dict[str, Any]:
 
 
 def join_once(groups: Sequence[DocumentGroup]) -> tuple[list[DocumentGroup], list[DocumentGroup]]:
-    """Record documents as `join` does. Returns the groups, and apart from them those that were full."""
+    """Record documents as `join` does. Returns the groups, and separately the full groups."""
     return _join(groups)
 
 

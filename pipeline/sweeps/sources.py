@@ -1,4 +1,4 @@
-"""What is known of sources, in the collection `image_pipeline_sources` of the customer's database.
+"""Known sources: their validators and content, in the collection `image_pipeline_sources` of the customer's database.
 
 One document per distinct URL. Its `_id` is a digest of the URL. Its other fields:
 
@@ -82,7 +82,7 @@ class Record:
         return self.known.content.id if self.known else None
 
     def fits(self, recipe: Recipe) -> bool:
-        """Return whether the known renditions are those that this release makes by `recipe`."""
+        """Return whether this release makes the known renditions by `recipe`."""
         return self.known is not None and self.known.content.recipe == recipe and self.recipe == recipe_id(recipe)
 
     def may_be_asked_by_validators(self, now: datetime) -> bool:

@@ -20,7 +20,7 @@ SCHEMAS = ROOT / "docs/schema"
 
 
 def commands() -> list[str]:
-    """Return the commands of the section on types, without those that install."""
+    """Return the commands of the section on types, without the installation."""
     text = (ROOT / "docs/postbacks.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^## Types for a receiver$.*?^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     found = [line for line in block.splitlines() if line.startswith(("datamodel-codegen", "npx"))]

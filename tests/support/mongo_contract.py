@@ -212,7 +212,7 @@ RULES = (
     Rule(
         ("$unset",),
         f"{UPDATE}/unset/",
-        "a missing field is no error",
+        "a missing field is not an error",
         [{"_id": 1, "m": {"k": 1, "e": 1}}],
         updated({"$unset": {"m.e": "", "m.x": ""}}),
         [{"_id": 1, "m": {"k": 1}}],

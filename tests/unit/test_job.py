@@ -423,7 +423,7 @@ def test_details_that_do_not_fit_the_recipe_are_refused() -> None:
     job = job.with_sources({COVER: job.sources[0].published(CONTENT, details)})
     encoded = job.encode()
     assert Job.decode(encoded) == job
-    # When anyone changes them to something that a result must not have, then it is no job
+    # When anyone changes them to something that a result must not have, then it is not a job
     for change in ({"sizes": {"1x1": 7}}, {"facts": encoded["sources"][0]["details"]["facts"] | {"color": "<b>"}}):
         forged = json.loads(json.dumps(encoded))
         forged["sources"][0]["details"] |= change

@@ -21,7 +21,7 @@ NOTE = (
 def print_plans(*, as_json: bool) -> None:
     """Print each query of the sweeps with its plan, and end with status 1 if an index that one needs does not serve it.
 
-    A server that explains nothing is no failure, because sweeps do not need it.
+    A server that cannot explain is not a failure, because sweeps do not need it.
     """
     explained = []
     for _, group in groupby(explain_all(), key=lambda each: each.query.collection):

@@ -31,7 +31,7 @@ def _answers(context: Context) -> Iterator[Row]:
     if context.settings.database_url is None:
         if context.settings.recheck_days:
             hint = "Set MONGO_URL for scheduler, sweep, fetch and notify, or unset RECHECK_DAYS."
-            yield warn("MongoDB", "RECHECK_DAYS is set, but no MongoDB variable is, so there are no re-checks.", hint)
+            yield warn("MongoDB", "RECHECK_DAYS is set without a MongoDB variable, so re-checks are off.", hint)
         else:
             yield skip("MongoDB", "No MongoDB variable is set, so sweeps are off.")
         return

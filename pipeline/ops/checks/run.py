@@ -60,7 +60,7 @@ def findings(process: str | None = None) -> Iterator[Finding]:
 
 
 def _of_group(context: Context, checks: list[Check]) -> list[Finding]:
-    """Run the checks of one group in their order, until one that the others need fails."""
+    """Run the checks of one group in their order, until a check fails that the others need."""
     found = []
     for check in checks:
         rows = list(check.run(context))

@@ -1,7 +1,7 @@
 """Compare the renditions of public images with independent decoders: python -m tests.corpus.differential.
 
 The images come from packages with pinned hashes, and are kept in .corpora/ with a picture of each comparison. The exit
-status is 1 if a picture differs for no reason that explained.toml gives, or if a reason there is no longer needed.
+status is 1 if explained.toml lacks the reason for a difference, or contains a reason without a difference.
 """
 
 from __future__ import annotations

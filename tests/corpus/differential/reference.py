@@ -138,7 +138,7 @@ def _psnr(one: pyvips.Image, other: pyvips.Image) -> float:
 
 
 def main() -> None:
-    """Answer requests until there are no more."""
+    """Answer requests until the input ends."""
     for line in sys.stdin:
         sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`check --mongo-explain` on a server that explains its plans, on one that does not, and without MongoDB."""
+"""`check --mongo-explain` on servers with and without explain, and without MongoDB."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_plan_and_the_documents_examined_are_shown(database) -> None:
     assert (page["indexes"], page["needs"], page["served"]) == (["_id_"], "_id_", True)
     assert page["stages"][-1] == "IXSCAN"
     assert (page["examined"] >= 2, page["returned"]) == (True, 2)
-    # a count that reads everything is no fault,
+    # a count that reads everything is not a fault,
     count = found["channels", "count what a run would pick"]
     assert (count["stages"], count["examined"], count["served"]) == (["COLLSCAN"], 8, True)
     # and nothing has changed.

@@ -262,7 +262,7 @@ def test_a_replacement_that_cannot_be_rendered_changes_no_document(database, hos
     assert by_id(database) == before
 
 
-# What is due.
+# Due covers.
 
 
 def test_each_url_is_asked_once_in_a_period(database, monkeypatch):

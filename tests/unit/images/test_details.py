@@ -234,7 +234,7 @@ class TestSandbox:
             return json.dumps(answer).encode(), body
 
         monkeypatch.setattr(child_process.ChildProcess, "exchange", forged)
-        # When the image is rendered, then it is refused as one that crashed its decoder
+        # When the image is rendered, then it is refused like an image that crashed its decoder
         with pytest.raises(sandbox.PermanentError) as caught:
             sandbox.render_with_facts(encoded(corners(), "PNG"), recipe("50x50"), **LIMITS)
         assert caught.value.code == "broken_image"

@@ -93,7 +93,7 @@ def test_a_weak_shared_secret_is_named(secret: str, problem: str) -> None:
     ],
 )
 def test_a_weak_signing_secret_is_named_by_its_position(key: bytes, problem: str) -> None:
-    # Given a good secret, and one that is easy to guess
+    # Given a good secret and a weak one
     weak = base64.b64encode(key).decode()
     # When the settings are checked
     found = rows("secrets", postback_secret_key="none", postback_signing_secret=f"{signing_secret()} whsec_{weak}")

@@ -39,7 +39,7 @@ def test_three_kinds_of_answers_mean_no_acls_here() -> None:
 
 
 def test_the_page_of_stores_shows_the_same() -> None:
-    rows = rows_under("object-stores.md", "What each store does differently")
+    rows = rows_under("object-stores.md", "Differences between stores")
     assert [row[0] for row in rows] == [store.name for store in STORES]
     for store, (_, region, acl, unsigned, source) in zip(STORES, rows, strict=True):
         assert region.replace("`", "") == store.region.replace("`", "")
