@@ -103,8 +103,11 @@ def to_write_back(job: Job, result: Payload) -> WriteBack:
 
 
 def clean_up(job: Job) -> None:
-    """Delete the staged bytes of the job, except those of sources given up after retries, which a redrive may need.
+    """Delete the staged bytes of the job, except those that another message may need.
 
-    A redrive of a source that failed permanently begins again at fetch: only another source can succeed.
+    A redrive needs those of a source that was given up after retries. If it failed permanently, a redrive begins again
+    at fetch, because only another source can succeed. A source that restarted at fetch and failed has copies, which
+    could not restart a second time.
     """
-    staging().delete([key for source in job.sources if not source.given_up for key in source.staged_keys])
+    ended = [source for source in job.sources if not (source.given_up or (source.restarted and source.error))]
+    staging().delete([key for source in ended for key in source.staged_keys])

@@ -337,10 +337,11 @@ class Job:
     def staged_key(self, stage: Stage, source: Source, content: Content) -> str:
         """Return the staging key for the bytes that `stage` makes of `source`.
 
-        A repeated stage overwrites the same object, so there is only one to delete. Nobody can guess the key without
-        the ticket.
+        A repeated stage overwrites the same object, so there is only one to delete. A source that restarted has keys of
+        its own, which the clean-up of a copy that did not restart leaves alone. Nobody can guess a key without the
+        ticket.
         """
-        parts = (self.ticket, stage.name, source.url, content.id)
+        parts = (self.ticket, stage.name, source.url, content.id, *(["restarted"] if source.restarted else []))
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
     def with_sources(self, changed: Mapping[str, Source]) -> Job:

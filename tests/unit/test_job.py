@@ -286,8 +286,9 @@ def test_a_staging_key_is_stable_and_differs_with_each_of_its_parts() -> None:
         job.staged_key(RESIZE, source, CONTENT),
         job.staged_key(FETCH, replace(source, url=OTHER), CONTENT),
         job.staged_key(FETCH, source, replace(CONTENT, id="1" * 32)),
+        job.staged_key(FETCH, source.back_at_fetch(), CONTENT),
     }
-    assert len(others | {key}) == 5
+    assert len(others | {key}) == 6
     # And nothing else about them matters.
     assert job.staged_key(FETCH, source.fetched(key, CONTENT), replace(CONTENT, extension=".png")) == key
 

@@ -10,12 +10,14 @@ import pytest
 
 import pipeline.actors  # noqa: F401 - builds the broker, on which the actors are declared
 from actors import notify
+from actors.resize import resize
 from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, RetryableError, StagedMissing
-from pipeline.job import CLEAN_UP, Content, Job, Rendered, Sweep, Unfinished
+from pipeline.images.content_id import content_id
+from pipeline.job import CLEAN_UP, Content, Job, Rendered, Source, Sweep, Unfinished
 from pipeline.recipe import Recipe, parse_rendition
 from pipeline.settings import get_settings
-from pipeline.stages import FETCH, UPLOAD
+from pipeline.stages import FETCH, RESIZE, UPLOAD
 from pipeline.storage.staging import LocalStaging, staging
 from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
 
@@ -64,6 +66,34 @@ class TestCleanUp:
         notify.clean_up(job.with_sources({COVER: published, OTHER: failed}))
         # Then only bytes that a redrive may need are left.
         assert {name for name, key in keys.items() if is_staged(key)} == kept
+
+    def test_copies_of_a_job_whose_source_is_not_an_image_all_report_that(self) -> None:
+        # Given a job that SQS delivered to resize three times, with bytes of no image
+        job = replace(a_job(), ticket="ticket")
+        source = job.sources[0]
+        content = replace(CONTENT, id=content_id(b"no image", CONTENT.recipe))
+        job = job.with_sources({COVER: stage_again(job, source, content)})
+        copies = [stage_again(job, job.sources[0].back_at_fetch(), content) for _ in range(2)]
+        # When the first ends, and the others restart at fetch because it deleted the staged bytes
+        assert resize_and_clean_up(job, job.sources[0]) == "not_an_image"
+        with pytest.raises(StagedMissing):
+            resize(job, job.sources[0])
+        stage_again(job, copies[0], content)
+        # And the clean-up of the first is repeated meanwhile
+        notify.clean_up(job.with_errors(RESIZE, {COVER: GONE}))
+        # Then the copies find the bytes, one after the other.
+        assert [resize_and_clean_up(job, copy) for copy in copies] == ["not_an_image", "not_an_image"]
+
+
+def stage_again(job: Job, source: Source, content: Content) -> Source:
+    return source.fetched(staging().put(b"no image", job.staged_key(FETCH, source, content)), content)
+
+
+def resize_and_clean_up(job: Job, source: Source) -> str:
+    with pytest.raises(PipelineError) as raised:
+        resize(job, source)
+    notify.clean_up(job.with_sources({source.url: source.failed(RESIZE, raised.value)}))
+    return raised.value.code
 
 
 class TestOutcome:
