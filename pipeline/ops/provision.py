@@ -23,7 +23,7 @@ from pipeline.sqs.queues import QueueSpec, ensure_queue, find_queue, queue_arn
 from pipeline.stages import DEAD_LETTER_QUEUES, STAGES, SWEEP_QUEUES, dead_letter_queue_of
 from pipeline.storage.staging import EXPIRY_DAYS
 from pipeline.storage.stores import NOT_IMPLEMENTED
-from pipeline.sweeps import run_state, sources
+from pipeline.sweeps import indexes, run_state, sources
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import LifecycleRuleTypeDef
@@ -198,11 +198,11 @@ def _set_lifecycle(bucket: str, prefix: str, rules: dict[str, Any]) -> None:
 def _index_changes() -> Iterator[Change]:
     """Yield the missing indexes of our collections. Sweeps read channels and episodes by `_id` alone."""
     for ours in (run_state, sources):
-        for by, options, purpose in ours.missing_indexes():
+        for by, options, purpose in indexes.missing(ours.COLLECTION, ours.INDEXES):
             yield Change(
                 f"index {ours.COLLECTION} in MongoDB by {by}: it {purpose} (channels and "
                 "episodes are read by _id and need no index)",
-                partial(ours.create_index, by, options),
+                partial(indexes.create, ours.COLLECTION, by, options),
             )
 
 

@@ -18,6 +18,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 from pipeline.clients import mongo
 from pipeline.settings import get_settings
 from pipeline.sweeps.documents import BULK_TIMEOUT, Swept, WriteBack
+from pipeline.sweeps.indexes import Index
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
@@ -37,7 +38,7 @@ MAX_DOCUMENTS = 20_000
 PENDING_INDEX = "run_1"
 
 #: Indexes: field, options, and purpose.
-INDEXES: tuple[tuple[str, dict[str, Any], str], ...] = (
+INDEXES: tuple[Index, ...] = (
     ("expires", {"expireAfterSeconds": 0}, "expires runs and groups"),
     ("run", {"partialFilterExpression": {"pending": True}}, "counts the jobs under way"),
 )
@@ -398,19 +399,6 @@ def count(run: str, written: Counter[str]) -> None:
     if total := {f"counts.{name}": number for name, number in written.items() if number}:
         with mongo.mongo_errors("count the documents written"):
             _collection().update_one({"_id": run}, {"$inc": total})
-
-
-def missing_indexes() -> Sequence[tuple[str, dict[str, Any], str]]:
-    """List the elements of `INDEXES` that do not exist."""
-    with mongo.mongo_errors("read the indexes"):
-        there = {tuple(name for name, _ in index["key"]) for index in _collection().index_information().values()}
-    return [index for index in INDEXES if (index[0],) not in there]
-
-
-def create_index(by: str, options: Mapping[str, Any]) -> None:
-    """Create an index of `INDEXES`."""
-    with mongo.mongo_errors(f"create the index of {COLLECTION} by {by}", timeout=600):
-        _collection().create_index(by, **options)
 
 
 def _read(record_type: type[Record], found: Mapping[str, Any]) -> Record:

@@ -40,6 +40,7 @@ from pipeline.settings import get_settings
 from pipeline.sweeps import run_state
 from pipeline.sweeps.batches import Batches
 from pipeline.sweeps.documents import BULK_TIMEOUT
+from pipeline.sweeps.indexes import Index
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
@@ -52,7 +53,7 @@ COLLECTION = "image_pipeline_sources"
 KEEP_DAYS = 90
 
 #: Indexes: field, options, and purpose.
-INDEXES: tuple[tuple[str, dict[str, Any], str], ...] = (
+INDEXES: tuple[Index, ...] = (
     ("expires", {"expireAfterSeconds": 0}, "expires sources"),
     ("failing", {"sparse": True}, "lists failing sources"),
 )
@@ -240,19 +241,6 @@ def _record(found: Mapping[str, Any]) -> Record:
         found.get("failing"),
         found.get("error", ""),
     )
-
-
-def missing_indexes() -> Sequence[tuple[str, dict[str, Any], str]]:
-    """List the elements of `INDEXES` that do not exist."""
-    with mongo.mongo_errors("read the indexes"):
-        there = {tuple(name for name, _ in index["key"]) for index in _collection().index_information().values()}
-    return [index for index in INDEXES if (index[0],) not in there]
-
-
-def create_index(by: str, options: Mapping[str, Any]) -> None:
-    """Create an index of `INDEXES`."""
-    with mongo.mongo_errors(f"create the index of {COLLECTION} by {by}", timeout=600):
-        _collection().create_index(by, **options)
 
 
 def _collection() -> Collection[dict[str, Any]]:

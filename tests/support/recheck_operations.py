@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.events import RecheckOutcome
 from pipeline.job import Content, Known, Validators
 from pipeline.recipe import Recipe, parse_rendition
-from pipeline.sweeps import documents, run_state, sources
+from pipeline.sweeps import documents, indexes, run_state, sources
 from pipeline.sweeps.documents import EPISODES, RECHECK
 from pipeline.sweeps.run_state import DocumentGroup
 from pipeline.sweeps.sources import Check
@@ -87,10 +87,10 @@ def changed_covers_are_kept(db: Any) -> None:
 
 
 def indexes_of_sources_are_created_and_listed(db: Any) -> None:
-    assert [by for by, *_ in sources.missing_indexes()] == ["expires", "failing"]
+    assert [by for by, *_ in indexes.missing(sources.COLLECTION, sources.INDEXES)] == ["expires", "failing"]
     for by, options, _ in sources.INDEXES:
-        sources.create_index(by, options)
-    assert sources.missing_indexes() == []
+        indexes.create(sources.COLLECTION, by, options)
+    assert indexes.missing(sources.COLLECTION, sources.INDEXES) == []
 
 
 RECHECK_OPERATIONS: list[Callable[[Any], None]] = [

@@ -15,7 +15,7 @@ from pipeline.errors import RetryableError
 from pipeline.monitoring.job_log import writer as job_log_writer
 from pipeline.monitoring.job_log.schema import JOBS
 from pipeline.ops.checks.model import Check, CheckStatus, Context, Row, fail, ok, skip, warn
-from pipeline.sweeps import run_state, sources
+from pipeline.sweeps import indexes, run_state, sources
 from pipeline.sweeps.documents import SWEPT
 
 #: Timeout of each request, in seconds.
@@ -82,7 +82,7 @@ def _indexes(context: Context) -> Iterator[Row]:
     }
     for ours, consequence in lacks.items():
         try:
-            missing = [by for by, *_ in ours.missing_indexes()]
+            missing = [by for by, *_ in indexes.missing(ours.COLLECTION, ours.INDEXES)]
         except RetryableError as error:
             yield skip(ours.COLLECTION, f"Its indexes cannot be listed. {error.message}")
             continue

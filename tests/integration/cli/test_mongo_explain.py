@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from pipeline.cli.app import app
 from pipeline.clients import lazy, mongo
 from pipeline.ops import mongo_plans
-from pipeline.sweeps import run_state
+from pipeline.sweeps import indexes, run_state
 from pipeline.sweeps.documents import CHANNELS
 from tests.support.second_mongo import second_mongo
 
@@ -58,8 +58,8 @@ def test_a_missing_index_is_named_until_it_is_created(database) -> None:
     missing = as_json()[run_state.COLLECTION, "count the jobs under way"]
     assert (missing["served"], missing["stages"]) == (False, None)
     assert "provision" in missing["problem"]
-    for by, options, _ in run_state.missing_indexes():
-        run_state.create_index(by, options)
+    for by, options, _ in indexes.missing(run_state.COLLECTION, run_state.INDEXES):
+        indexes.create(run_state.COLLECTION, by, options)
     found = as_json()[run_state.COLLECTION, "count the jobs under way"]
     assert (found["served"], found["indexes"]) == (True, ["run_1"])
 

@@ -22,7 +22,7 @@ from pymongo.monitoring import CommandListener
 from pipeline.clients import lazy, mongo
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.ops.mongo_plans import sweep_queries
-from pipeline.sweeps import documents, marks, run_state
+from pipeline.sweeps import documents, indexes, marks, run_state
 from pipeline.sweeps.documents import CHANNELS, EPISODES, WriteBack
 from pipeline.sweeps.run_state import DocumentGroup
 from tests.support.mongo_contract import KNOWN
@@ -164,9 +164,9 @@ def jobs_under_way_are_counted(db: Any) -> None:
 
 def indexes_are_created_and_listed(db: Any) -> None:
     run_of()
-    for by, options, _ in run_state.missing_indexes():
-        run_state.create_index(by, options)
-    assert run_state.missing_indexes() == []
+    for by, options, _ in indexes.missing(run_state.COLLECTION, run_state.INDEXES):
+        indexes.create(run_state.COLLECTION, by, options)
+    assert indexes.missing(run_state.COLLECTION, run_state.INDEXES) == []
 
 
 OPERATIONS: list[Operation] = [

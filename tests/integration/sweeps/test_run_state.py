@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipeline.settings import get_settings
-from pipeline.sweeps import run_state
+from pipeline.sweeps import indexes, run_state
 from pipeline.sweeps.documents import CHANNELS, EPISODES
 from pipeline.sweeps.run_state import GROUP_GRACE, INDEXES, RUN_DAYS, DocumentGroup
 from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
@@ -160,7 +160,7 @@ def test_jobs_are_under_way_from_their_hand_over_to_their_end(database, has_inde
     # Given two runs, each with an attempt at a page that has recorded groups
     if has_index:
         for by, options, _ in INDEXES:
-            run_state.create_index(by, options)
+            indexes.create(run_state.COLLECTION, by, options)
     for name, attempt in (("run", "a1"), ("other", "a2")):
         run_state.attempt(run_state.begin(CHANNELS, name), attempt)
     join(*(group(f"cover/run/{n}", n) for n in range(4)))
@@ -204,12 +204,12 @@ def test_an_attempt_ends_when_its_page_is_taken_whichever_attempt_took_it(databa
 
 def test_indexes_are_missing_until_they_are_created(database):
     database.create_collection(run_state.COLLECTION)
-    assert list(run_state.missing_indexes()) == list(INDEXES)
+    assert list(indexes.missing(run_state.COLLECTION, run_state.INDEXES)) == list(INDEXES)
 
     for by, options, _ in INDEXES:
-        run_state.create_index(by, options)
+        indexes.create(run_state.COLLECTION, by, options)
 
-    assert list(run_state.missing_indexes()) == []
+    assert list(indexes.missing(run_state.COLLECTION, run_state.INDEXES)) == []
     found = database.image_pipeline_sweeps.index_information()
     assert found["expires_1"]["expireAfterSeconds"] == 0
     assert found["run_1"]["partialFilterExpression"] == {"pending": True}
