@@ -50,7 +50,7 @@ def test_the_gate_runs_on_every_supported_python() -> None:
     supported = re.findall(r"Python :: (3\.\d+)", "\n".join(classifiers))
     gate = yaml.safe_load((GITHUB / "workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]["gate"]
     assert gate["strategy"]["matrix"]["python"] == supported
-    assert gate["steps"][-1] == {"run": ".ci/run"}
+    assert gate["steps"][-1] == {"run": ".ci/run", "env": {"PYTHON": "python${{ matrix.python }}"}}
     assert (ROOT / ".ci/run").stat().st_mode & 0o111
 
 
