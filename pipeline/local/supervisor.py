@@ -22,7 +22,7 @@ from typing import IO, NamedTuple
 
 from honcho.environ import expand_processes, parse_procfile
 
-from pipeline.backoff import Backoff
+from pipeline.outage_backoff import Backoff
 
 #: Seconds that a process may take to end after SIGTERM.
 STOP_TIMEOUT = 10.0

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from dramatiq.logging import get_logger
 
-from pipeline.backoff import Backoff
+from pipeline.outage_backoff import Backoff
 from pipeline.sqs.loop import Clock
 from pipeline.sqs.wire import MAX_BATCH, describe
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import dramatiq
 
-from pipeline.backoff import Backoff
+from pipeline.outage_backoff import Backoff
 from pipeline.schedule import Schedule
 from pipeline.sqs.wire import describe
 

@@ -20,7 +20,6 @@ from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, PyMongoError
 
-from pipeline.backoff import Backoff
 from pipeline.clients import mongo
 from pipeline.events import Event
 from pipeline.monitoring.job_log.schema import (
@@ -36,6 +35,7 @@ from pipeline.monitoring.job_log.schema import (
     result_of,
     updates,
 )
+from pipeline.outage_backoff import Backoff
 from pipeline.settings import get_settings
 
 logger = logging.getLogger(__name__)
