@@ -1,4 +1,7 @@
-"""The formats that renditions are encoded in, and the settings of their encoders. `opening` has those of sources."""
+"""The formats that renditions are encoded in, and the settings of their encoders.
+
+`recipe` has the names that a rendition may end in; `identify` and `opening` have the formats of sources.
+"""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Opened:
 
     image: Image.Image
     picture: bytes  #: the bytes that it was opened from
-    format: str  #: one of `ACCEPTED`
+    format: str  #: one of `identify.READERS`
     orientation: int = 1  #: as in EXIF, 1 to 8
     profile: bytes | None = None  #: ICC profile
     coefficients: int = 0  #: bytes that a JPEG's decoder holds at any scale
