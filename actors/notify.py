@@ -103,7 +103,7 @@ def to_write_back(job: Job, result: Payload) -> WriteBack:
 
 
 def clean_up(job: Job) -> None:
-    """Delete the staged bytes of the job, except those that another message may need.
+    """Delete the staged bytes of the job, except what another message may need.
 
     A redrive needs those of a source that was given up after retries. If it failed permanently, a redrive begins again
     at fetch, because only another source can succeed. A source that restarted at fetch and failed has copies, which
