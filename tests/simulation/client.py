@@ -88,10 +88,11 @@ class Faults:
         if operation in self.outages:
             return "refuse"
         drawn = self.random.random()
-        for name in ("refuse", "lose", "omit", "crash"):
-            drawn -= getattr(self, name)
-            if drawn < 0:
-                return name
+        if drawn < self.refuse + self.lose + self.omit + self.crash:
+            for name in ("refuse", "lose", "omit", "crash"):
+                drawn -= getattr(self, name)
+                if drawn < 0:
+                    return name
         return ""
 
 
@@ -175,9 +176,8 @@ class SimulatedClient:
             request = request | {"Entries": [entry for entry in entries if entry not in left_out]}
         answer = call(**request) if not left_out or request["Entries"] else {}
         note(request, answer)
-        self._trace.add(
-            self.process, "{} {}: {}{}", operation, queue, _brief(request, answer), f", {fault}" * bool(fault)
-        )
+        named = Named(request, answer) if answer else "-"
+        self._trace.add(self.process, "{} {}: {}{}", operation, queue, named, f", {fault}" * bool(fault))
         if fault == "lose":
             ledger.answer_lost(operation, request, answer)
             raise ReadTimeoutError(endpoint_url=URL)
@@ -200,13 +200,14 @@ class SimulatedClient:
         return answer | {"Failed": [*answer.get("Failed", ()), *failed]}
 
     def _refusal(self, operation: str) -> Exception:
-        return self._faults.random.choice(
-            [
-                error(operation, "ServiceUnavailable", "Try again.", 503),
-                error(operation, "AccessDenied", "No.", 403),
-                EndpointConnectionError(endpoint_url=URL),
-            ]
+        make: Callable[[], Exception] = self._faults.random.choice(
+            (
+                lambda: error(operation, "ServiceUnavailable", "Try again.", 503),
+                lambda: error(operation, "AccessDenied", "No.", 403),
+                lambda: EndpointConnectionError(endpoint_url=URL),
+            )
         )
+        return make()
 
     def _kill(self) -> None:
         self.die()
@@ -235,8 +236,16 @@ class SimulatedClient:
         self._ledger.hidden(request["Entries"], answer, stopping=self.stopping)
 
 
-def _brief(request: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
-    """Name the messages of a request by the numbers that SQS gave them."""
-    named = [entry["ReceiptHandle"] for entry in request.get("Entries", ()) if "ReceiptHandle" in entry]
-    named += [one["MessageId"] for one in (*answer.get("Messages", ()), *answer.get("Successful", ())) if len(one) > 1]
-    return ", ".join(str(int(one[:8], 16)) for one in named) or "-"
+class Named:
+    """The messages of a request, which a history names by the numbers that SQS gave them."""
+
+    __slots__ = ("_answer", "_request")
+
+    def __init__(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+        self._request, self._answer = request, answer
+
+    def __str__(self) -> str:
+        answered = (*self._answer.get("Messages", ()), *self._answer.get("Successful", ()))
+        named = [entry["ReceiptHandle"] for entry in self._request.get("Entries", ()) if "ReceiptHandle" in entry]
+        named += [one["MessageId"] for one in answered if len(one) > 1]
+        return ", ".join(str(int(one[:8], 16)) for one in named) or "-"
