@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -21,36 +20,34 @@ URL = "https://sqs.test"
 
 @dataclass
 class Poll:
-    """A long poll that finds nothing.
+    """Receives of an empty queue, one after the other. Nothing comes of them until a message arrives, so none is made.
 
     Attributes:
         queue: The queue that is polled.
-        others: The queues that the process polls when this poll has ended. While these are empty too, nothing happens,
-            so one poll without end stands for all of them.
-        until: When it ends; infinite if it is followed by the same poll.
+        is_long: Whether they are long polls, which a message ends at once. Short polls have pauses.
+        began: When the first of them was made.
+        pause: The seconds from one short poll to the next.
     """
 
     queue: MemoryQueue
-    others: Sequence[MemoryQueue]
-    until: float
+    is_long: bool
+    began: float = 0.0
+    pause: float = 0.0
 
-    def begin(self, task: Task, now: float) -> float:
+    def begin(self, task: Task, now: float, pause: float) -> float:
         """Let `task` wait for messages; returns the seconds."""
-        for queue in self.others:
-            queue.waiting.append(task)
+        self.began, self.pause = now, pause
+        self.queue.waiting.append(task)
         return self.remaining(now)
 
-    def end(self, task: Task) -> None:
-        """Let `task` wait no longer."""
-        for queue in self.others:
-            queue.waiting.remove(task)
+    def end(self, task: Task, now: float) -> float:
+        """Let `task` wait no longer; returns the seconds until the next short poll, or 0."""
+        self.queue.waiting.remove(task)
+        return 0.0 if self.is_long else self.pause - (now - self.began) % self.pause
 
     def remaining(self, now: float) -> float:
-        """Return the seconds until something may be received, or until it ends; 0 if that is now."""
-        if self.queue.visible(now):
-            return 0.0
-        until = self.until if any(queue.messages for queue in self.others) else math.inf
-        return max(0.0, min(until, self.queue.next_visible(now)) - now)
+        """Return the seconds until something may be received; 0 if that is now."""
+        return 0.0 if self.queue.visible(now) else self.queue.next_visible(now) - now
 
 
 class Killed(BaseException):
@@ -62,6 +59,7 @@ class Faults:
     """The faults that requests meet, and their probabilities, until `heal`.
 
     Attributes:
+        are_over: Whether no request meets a fault any more.
         outages: The operations that SQS refuses altogether.
         refuse: The probability that SQS refuses a request.
         lose: The probability that SQS applies a request and its answer is lost.
@@ -77,14 +75,18 @@ class Faults:
     omit: float = 0.0
     crash: float = 0.0
     interrupt: float = 0.0
+    are_over: bool = False
 
     def heal(self) -> None:
         """End all faults."""
         self.outages.clear()
         self.refuse = self.lose = self.omit = self.crash = self.interrupt = 0.0
+        self.are_over = True
 
     def draw(self, operation: str) -> str:
         """Return the fault of the next request; empty if it has none."""
+        if self.are_over:
+            return ""
         if operation in self.outages:
             return "refuse"
         drawn = self.random.random()
@@ -103,7 +105,7 @@ class SimulatedClient:
         alive: Whether the process is alive. Requests of a dead one raise Killed.
         stopping: Whether the process has to stop.
         was_refused: Whether a request has failed since.
-        poll: The poll that the latest receive made, if it found nothing.
+        poll: The poll of the latest receive, if that found nothing and the same is true of the next ones.
         settled: The id of the message that a worker thread is settling in this step, if it is.
     """
 
@@ -222,12 +224,9 @@ class SimulatedClient:
 
     def _received(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         self._ledger.received(self.process, answer.get("Messages", ()))
-        if not answer and (seconds := request["WaitTimeSeconds"]):
-            queue = self._sqs.queue(request["QueueUrl"])
-            others = [one for one in self._sqs.queues.values() if one.name.endswith("_quarantine")]
-            is_alone = queue not in others
-            until = math.inf if is_alone else self._sqs.clock.now + seconds
-            self.poll = Poll(queue, [queue] if is_alone else others, until)
+        is_long = bool(request["WaitTimeSeconds"])
+        if not answer and (is_long or self._faults.are_over):  # an outage may begin between two short polls
+            self.poll = Poll(self._sqs.queue(request["QueueUrl"]), is_long)
 
     def _deleted(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         self._ledger.deleted(request["Entries"], answer)

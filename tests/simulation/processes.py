@@ -23,6 +23,7 @@ from pipeline.job import Job
 from pipeline.settings import Settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.in_hand import LaneQueue
+from pipeline.sqs.leases import LAST_BACKOFF
 from pipeline.sqs.middleware import QueueLayer, settling_of
 from pipeline.sqs.queues import Queue, QueueSpec, ensure_queue
 from pipeline.sqs.settlement import Settling, SQSMessage
@@ -112,7 +113,8 @@ class Process(ABC):
 class SimulatedLoop:
     """Has the interface of `pipeline.sqs.loop.Loop`, and is stepped by the scheduler.
 
-    A receive that finds nothing is a long poll: its thread does nothing else until a message can be received.
+    After a receive that finds nothing, the thread does nothing until a message can be received: it makes a long poll, or
+    short polls with the longest pauses, from which it can be woken.
     """
 
     is_alive = True
@@ -127,14 +129,15 @@ class SimulatedLoop:
         self._task = self._process.add_task(self._name, self._step_or_poll)
 
     def wake(self) -> None:
+        if self._poll and not self._poll.is_long:
+            self.end_poll()
         if self._task and not self._poll:
             self._task.wake()
 
-    def end_poll(self) -> None:
-        """Let a long poll end without a message."""
-        if self._poll and self._task:
-            self._poll.end(self._task)
-            self._poll = None
+    def end_poll(self) -> float:
+        """Let a poll end without a message; returns the seconds until a short one is repeated."""
+        poll, self._poll = self._poll, None
+        return poll.end(self._task, self._process.world.clock.now) if poll and self._task else 0.0
 
     def end(self, timeout: float = 0.0) -> None:
         self.is_alive = False
@@ -144,16 +147,16 @@ class SimulatedLoop:
     def _step_or_poll(self) -> float | None:
         process, task, now = self._process, self._task, self._process.world.clock.now
         if self._poll and task:
-            if wait := self._poll.remaining(now):
+            if wait := self._poll.remaining(now) or self.end_poll():
                 return wait
-            self._poll.end(task)
         process.client.poll = None
-        wait = self._step()
+        pause = self._step()
         process.hand_on()
-        self._poll = process.client.poll
-        if self._poll and task:
-            return self._poll.begin(task, now)
-        return wait
+        poll = process.client.poll
+        if poll and task and (poll.is_long or (pause or 0.0) >= LAST_BACKOFF / 2):
+            self._poll = poll
+            return poll.begin(task, now, pause or 0.0)
+        return pause
 
 
 class WorkerProcess(Process):
