@@ -113,8 +113,8 @@ class Process(ABC):
 class SimulatedLoop:
     """Has the interface of `pipeline.sqs.loop.Loop`, and is stepped by the scheduler.
 
-    After a receive that finds nothing, the thread does nothing until a message can be received: it makes a long poll, or
-    short polls with the longest pauses, from which it can be woken.
+    After a receive that finds nothing, the thread does nothing until a message can be received: it makes a long poll,
+    or short polls with the longest pauses, from which it can be woken.
     """
 
     is_alive = True
@@ -146,14 +146,14 @@ class SimulatedLoop:
 
     def _step_or_poll(self) -> float | None:
         process, task, now = self._process, self._task, self._process.world.clock.now
-        if self._poll and task:
-            if wait := self._poll.remaining(now) or self.end_poll():
-                return wait
+        if self._poll and (wait := self._poll.remaining(now) or self.end_poll()):
+            return wait
         process.client.poll = None
         pause = self._step()
-        process.hand_on()
         poll = process.client.poll
-        if poll and task and (poll.is_long or (pause or 0.0) >= LAST_BACKOFF / 2):
+        if not poll:
+            process.hand_on()
+        elif task and (poll.is_long or (pause or 0.0) >= LAST_BACKOFF / 2):
             self._poll = poll
             return poll.begin(task, now, pause or 0.0)
         return pause

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from operator import attrgetter
 from random import Random
 
 from tests.simulation.clock import VirtualClock
+
+_DUE: Callable[[Task], float] = attrgetter("due")
 
 
 class Task:
@@ -19,6 +22,8 @@ class Task:
     Attributes:
         due: When the next step is due, in seconds of the virtual clock.
     """
+
+    __slots__ = ("_clock", "_step", "due", "name")
 
     def __init__(self, name: str, step: Callable[[], float | None], clock: VirtualClock, *, after: float = 0.0) -> None:
         self.name = name
@@ -75,15 +80,14 @@ class Scheduler:
         """Take steps until the clock would pass `until`, or `is_over` returns true before the clock moves."""
         last = self.steps + max_steps
         while True:
+            next_due = min(map(_DUE, self.tasks), default=math.inf)
+            if next_due > self._clock.now:
+                if is_over() or next_due > until:
+                    return
+                self._clock.advance_to(next_due)
             now = self._clock.now
             due = [task for task in self.tasks if task.due <= now]
-            if due:
-                self.steps += 1
-                if self.steps > last:
-                    raise AssertionError(f"Steps without end: {', '.join(task.name for task in due)}.")
-                (due[0] if len(due) == 1 else self._random.choice(due)).step()
-                continue
-            next_due = min((task.due for task in self.tasks), default=math.inf)
-            if is_over() or next_due > until:
-                return
-            self._clock.advance_to(next_due)
+            self.steps += 1
+            if self.steps > last:
+                raise AssertionError(f"Steps without end: {', '.join(task.name for task in due)}.")
+            (due[0] if len(due) == 1 else self._random.choice(due)).step()
