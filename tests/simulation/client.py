@@ -106,6 +106,7 @@ class SimulatedClient:
         stopping: Whether the process has to stop.
         was_refused: Whether a request has failed since.
         poll: The poll of the latest receive, if that found nothing and the same is true of the next ones.
+        has_received: Whether messages have arrived since this was set to false.
         settled: The id of the message that a worker thread is settling in this step, if it is.
     """
 
@@ -116,6 +117,7 @@ class SimulatedClient:
         self.stopping = False
         self.was_refused = False
         self.poll: Poll | None = None
+        self.has_received = False
         self.settled = ""
 
     def get_queue_url(self, **request: Any) -> dict[str, Any]:
@@ -224,9 +226,9 @@ class SimulatedClient:
 
     def _received(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         self._ledger.received(self.process, answer.get("Messages", ()))
-        is_long = bool(request["WaitTimeSeconds"])
-        if not answer and (is_long or self._faults.are_over):  # an outage may begin between two short polls
-            self.poll = Poll(self._sqs.queue(request["QueueUrl"]), is_long)
+        self.has_received = bool(answer)
+        if not answer and (request["WaitTimeSeconds"] or self._faults.are_over):  # a short poll may meet a fault
+            self.poll = Poll(self._sqs.queue(request["QueueUrl"]), is_long=request["WaitTimeSeconds"] > 0)
 
     def _deleted(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         self._ledger.deleted(request["Entries"], answer)

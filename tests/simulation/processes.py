@@ -148,12 +148,12 @@ class SimulatedLoop:
         process, task, now = self._process, self._task, self._process.world.clock.now
         if self._poll and (wait := self._poll.remaining(now) or self.end_poll()):
             return wait
-        process.client.poll = None
+        process.client.poll, process.client.has_received = None, False
         pause = self._step()
-        poll = process.client.poll
-        if not poll:
+        if process.client.has_received:
             process.hand_on()
-        elif task and (poll.is_long or (pause or 0.0) >= LAST_BACKOFF / 2):
+        poll = process.client.poll
+        if poll and task and (poll.is_long or (pause or 0.0) >= LAST_BACKOFF / 2):
             self._poll = poll
             return poll.begin(task, now, pause or 0.0)
         return pause
