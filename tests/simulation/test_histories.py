@@ -17,7 +17,7 @@ PORTION = 500
 #: How many portions each theme has: 10,000 histories in all.
 PORTIONS = {"quiet": 1, "network": 7, "crashes": 4, "outages": 1, "hops": 1, "ingest": 4, "everything": 2}
 
-#: Histories of each theme whose coverage is measured. That takes three times as long.
+#: Histories of each theme whose coverage is measured: the first of them. That takes three times as long.
 MEASURED = 40
 
 
@@ -26,7 +26,7 @@ MEASURED = 40
     ("theme", "portion"), [(theme, portion) for theme, count in PORTIONS.items() for portion in range(count)]
 )
 def test_every_invariant_holds_in_every_history(theme: str, portion: int) -> None:
-    violations = histories(theme, range(portion * PORTION, (portion + 1) * PORTION))
+    violations = histories(theme, range(portion * PORTION or MEASURED, (portion + 1) * PORTION))
     assert not violations, violations[0]
 
 
