@@ -21,6 +21,12 @@ from pipeline.settings import Settings
 
 Request = tuple[str, str, dict[str, str]]  #: method, path and headers
 
+#: Milliseconds after which an idle thread of a worker looks whether it has to stop; dramatiq's default is a second.
+SOON = 50
+
+#: Seconds that deletes wait for a full batch; 3 in production. Tests often wait until a queue is empty.
+DELETE_WAIT = 0.05
+
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
@@ -76,7 +82,7 @@ def s3_that_answers(
             def log_message(self, *_: Any) -> None: ...
 
         servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        threading.Thread(target=servers[-1].serve_forever, args=[0.05], daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{servers[-1].server_port}")
         lazy.forget()
         return asked
@@ -99,11 +105,11 @@ def database(stack_with_mongo: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -
 
 
 @contextmanager
-def worker_of(*stages: str) -> Iterator[None]:
+def worker_of(*stages: str, threads: int = 1) -> Iterator[None]:
     """Run a worker in this process for the queues of these stages in this test's namespace."""
     from pipeline.actors import broker
 
-    worker = Worker(broker, queues=set(stages), worker_threads=1)
+    worker = Worker(broker, queues=set(stages), worker_threads=threads, worker_timeout=SOON)
     worker.start()
     try:
         yield
@@ -122,6 +128,9 @@ def _environment(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Itera
         monkeypatch.delenv(name.upper(), raising=False)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
+    for module in ("pipeline.sqs.consumer", "pipeline.worker.ingest"):
+        monkeypatch.setattr(f"{module}.DELETE_WAIT", DELETE_WAIT)
+    monkeypatch.setattr("pipeline.ops.dead_letters.reader.POLL", 0)
     lazy.forget()
     if actors := sys.modules.get("pipeline.actors"):  # its broker was built in the environment of an earlier test
         actors.broker.queues.namespace = environ["QUEUE_NAMESPACE"]

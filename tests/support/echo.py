@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import dramatiq
@@ -46,7 +46,7 @@ def broker(environment: dict[str, str], clock: MovedClock) -> SQSBroker:
 
 
 @pytest.fixture
-def consume(broker: SQSBroker) -> Iterator[Callable[..., SQSConsumer]]:
+def consume(broker: SQSBroker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., SQSConsumer]]:
     """Return a function that makes consumers; close them at the end."""
     made: list[SQSConsumer] = []
 
@@ -55,7 +55,13 @@ def consume(broker: SQSBroker) -> Iterator[Callable[..., SQSConsumer]]:
         return made[-1]
 
     yield make
-    for consumer in made:
+    close_soon(made, monkeypatch)
+
+
+def close_soon(consumers: Iterable[SQSConsumer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Close the consumers of a test that has ended: nobody needs what they still hold, so nothing is waited for."""
+    monkeypatch.setattr("pipeline.sqs.consumer.CLOSE_TIMEOUT", 0)
+    for consumer in consumers:
         consumer.close()
 
 

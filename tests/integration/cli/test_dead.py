@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 from pipeline.cli.app import app
 from pipeline.cli.output import terminal
 from pipeline.clients import aws, lazy
-from pipeline.ops.dead_letters import reader
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES, FETCH, NOTIFY, UPLOAD
@@ -29,7 +28,6 @@ def dead(environment, monkeypatch):
     from pipeline.actors import broker
 
     monkeypatch.setattr(broker.queues, "namespace", get_settings().queue_namespace)
-    monkeypatch.setattr(reader, "POLL", 0)
     monkeypatch.setattr(terminal.console, "_width", 200)
     for queue in DEAD_LETTER_QUEUES.values():
         broker.queues.url(queue)

@@ -10,12 +10,10 @@ from pipeline.settings import get_settings
 
 @pytest.fixture
 def broker(environment, monkeypatch):
-    """The service's broker with this test's queues; polls do not wait."""
+    """The service's broker with this test's queues."""
     from pipeline.actors import broker
-    from pipeline.ops.dead_letters import reader
 
     monkeypatch.setattr(broker.queues, "namespace", get_settings().queue_namespace)
-    monkeypatch.setattr(reader, "POLL", 0)
     return broker
 
 

@@ -11,7 +11,7 @@ from pipeline.clients import aws
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.consumer import SQSConsumer
 from pipeline.sqs.settlement import SQSMessage
-from tests.support.echo import counts, die, done, message, take
+from tests.support.echo import close_soon, counts, die, done, message, take
 from tests.support.waiting import wait_for
 
 
@@ -27,7 +27,7 @@ def broker(environment: dict[str, str]) -> SQSBroker:
 
 
 @pytest.fixture
-def process(environment: dict[str, str]) -> Iterator[Callable[..., SQSConsumer]]:
+def process(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., SQSConsumer]]:
     """Return a function that starts a process: a broker of its own, with one consumer."""
     made: list[SQSConsumer] = []
 
@@ -36,8 +36,7 @@ def process(environment: dict[str, str]) -> Iterator[Callable[..., SQSConsumer]]
         return made[-1]
 
     yield start
-    for consumer in made:
-        consumer.close()
+    close_soon(made, monkeypatch)
 
 
 def test_a_killer_is_given_up_and_its_neighbours_run(broker, process) -> None:

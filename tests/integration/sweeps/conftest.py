@@ -14,6 +14,7 @@ from pipeline.events import subscribe, unsubscribe
 from pipeline.net.host_limits import host_limiter
 from pipeline.stages import STAGES, Lane
 from pipeline.sweeps import sources
+from tests.integration.conftest import SOON
 from tests.support.cover_host import CoverHost, cover_host
 
 EXTRA = "itunes_image_extra_images"
@@ -32,7 +33,7 @@ def host(database, monkeypatch) -> Iterator[CoverHost]:
     monkeypatch.setattr(sources, "_rests_until", 0.0)  # another test's MongoDB was down
     lazy.forget()
     host_limiter.cache_clear()
-    worker = Worker(pipeline.actors.broker, queues=QUEUES, worker_threads=8)
+    worker = Worker(pipeline.actors.broker, queues=QUEUES, worker_threads=8, worker_timeout=SOON)
     worker.start()
     with cover_host() as host:
         yield host

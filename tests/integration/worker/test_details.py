@@ -48,13 +48,13 @@ class Jobs:
 
 @pytest.fixture
 def jobs(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
-    """The stages, and a host that sends a PNG as a JPEG."""
+    """The stages, with threads enough for two new hosts at a time, and a host that sends a PNG as a JPEG."""
     monkeypatch.setenv("RENDITIONS", ",".join(NAMES))
     monkeypatch.setenv("ALLOWED_NETWORKS", "127.0.0.0/8")
     monkeypatch.setenv("FETCH_RETRY_DELAYS", ",")
     lazy.forget()
     host = remote(always(answer(200, COVER, "Content-Type: image/jpeg")))
-    with host as server, worker_of("fetch", "resize", "upload", "notify"):
+    with host as server, worker_of("fetch", "resize", "upload", "notify", threads=16):
         yield Jobs(server.url())
 
 
