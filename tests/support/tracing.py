@@ -25,7 +25,9 @@ IMPORTERS = frozenset({"tests", "__main__"})
 
 #: Methods of libraries during which tracing rests, by module.
 RESTING_CALLS = {
+    "boto3.session": [("Session", "__init__"), ("Session", "client")],
     "botocore.client": [("BaseClient", "_make_api_call")],
+    "jinja2.environment": [("Environment", "compile")],
     "pymongo.synchronous.mongo_client": [("MongoClient", "__init__"), ("MongoClient", "_retry_internal")],
 }
 

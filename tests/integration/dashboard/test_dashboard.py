@@ -251,7 +251,7 @@ def test_without_a_job_log_it_explains_how_to_enable_one_and_shows_the_rest(queu
 
 
 def test_with_sqs_down_it_reports_that_and_keeps_the_last_numbers(
-    queues_alone: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    queues_alone: dict[str, str], polled_often: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a dashboard that loses SQS after its first read
     aws.sqs().send_message(QueueUrl=queue_url("resize"), MessageBody="x")
@@ -272,7 +272,7 @@ def test_with_sqs_down_it_reports_that_and_keeps_the_last_numbers(
             wait_for(lambda: "SQS does not answer" not in site.text("/"))
 
 
-def test_without_any_queues_it_still_answers(environment: dict[str, str]) -> None:
+def test_without_any_queues_it_still_answers(environment: dict[str, str], polled_often: None) -> None:
     with serving() as site:
         assert site.text("/").count("\N{EN DASH} waiting in flight \N{EN DASH} delayed \N{EN DASH}") == 5
         wait_for_text(site, "/failures", "Nothing has failed for good.")
