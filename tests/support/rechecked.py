@@ -21,9 +21,7 @@ def episodes(database, urls, copies=1, channel=1):
 
 def swept(database):
     """Sweep the episodes as every night; returns them by id."""
-    run = sweeping.start(EPISODES, limit=None)
-    ended(run)
-    wait_for(lambda: counts("notify_bulk") == (0, 0))
+    ended(sweeping.start(EPISODES, limit=None))
     return by_id(database)
 
 
@@ -32,7 +30,10 @@ def by_id(database):
 
 
 def ended(run):
-    return wait_for(lambda: (found := run_state.load(run)).walked and not run_state.under_way(found) and found)
+    """Wait for the end of a run, and of its jobs, which count how they ended last; returns it as it is then."""
+    wait_for(lambda: (found := run_state.load(run)).walked and not run_state.under_way(found))
+    wait_for(lambda: all(counts(queue) == (0, 0) for queue in ("fetch_bulk", "notify_bulk")))
+    return run_state.load(run)
 
 
 def rechecked(**options) -> dict[str, int]:
