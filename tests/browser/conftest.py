@@ -20,10 +20,10 @@ from pipeline.local.supervisor import Child, command_line
 from pipeline.settings import Settings
 from tests.acceptance.conftest import World, world
 from tests.conftest import BROWSER
-from tests.integration.conftest import database, environment, stack, stack_with_mongo
+from tests.integration.conftest import database, environment, stack
 from tests.support.waiting import wait_for
 
-__all__ = ["database", "environment", "stack", "stack_with_mongo", "world"]
+__all__ = ["database", "environment", "stack", "world"]
 
 DOCS = Path(__file__).parents[2] / "docs"
 

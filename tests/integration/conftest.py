@@ -30,15 +30,8 @@ DELETE_WAIT = 0.05
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    """SQS and S3, shared by the whole run."""
-    with EmbeddedStack(tmp_path_factory.mktemp("stack"), with_mongo=False) as stack:
-        yield stack
-
-
-@pytest.fixture(scope="session")
-def stack_with_mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    """SQS, S3 and MongoDB, for the tests of sweeps."""
-    with EmbeddedStack(tmp_path_factory.mktemp("mongo")) as stack:
+    """SQS, S3 and MongoDB, shared by the whole run."""
+    with EmbeddedStack(tmp_path_factory.mktemp("stack")) as stack:
         yield stack
 
 
@@ -46,9 +39,10 @@ def stack_with_mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embed
 def environment(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """Set this test's environment, with its own queue names and bucket; yields the variables, for child processes.
 
+    It has no MongoDB.
     The bucket accepts ACLs. All other settings of the developer's environment are unset.
     """
-    yield from _environment(stack, monkeypatch)
+    yield from _environment(stack.environ | {"MONGO_URL": ""}, monkeypatch)
 
 
 @pytest.fixture
@@ -94,10 +88,10 @@ def s3_that_answers(
 
 
 @pytest.fixture
-def database(stack_with_mongo: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database[dict[str, Any]]]:
+def database(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database[dict[str, Any]]]:
     """Set the environment as `environment` does, plus this test's own database, which it yields."""
-    for _ in _environment(stack_with_mongo, monkeypatch):
-        url = f"{stack_with_mongo.environ['MONGO_URL']}_{secrets.token_hex(4)}"
+    for _ in _environment(stack.environ, monkeypatch):
+        url = f"{stack.environ['MONGO_URL']}_{secrets.token_hex(4)}"
         monkeypatch.setenv("MONGO_URL", url)
         lazy.forget()
         with MongoClient[dict[str, Any]](url, tz_aware=True) as client:
@@ -117,9 +111,9 @@ def worker_of(*stages: str, threads: int = 1) -> Iterator[None]:
         worker.stop()
 
 
-def _environment(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+def _environment(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     unique = secrets.token_hex(4)
-    environ = stack.environ | {
+    environ = variables | {
         "QUEUE_NAMESPACE": f"test-{unique}",
         "S3_BUCKET": f"test-{unique}",
         "METRICS_PORT": "0",  # tests of the endpoint set a port

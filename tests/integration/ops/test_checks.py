@@ -33,7 +33,7 @@ from tests.support.refusing import refusing
 def provisioned(stack: EmbeddedStack) -> Iterator[dict[str, str]]:
     """The variables of a healthy set-up: everything that `provision` creates, and an input queue."""
     unique = f"check-{secrets.token_hex(4)}"
-    variables = stack.environ | {"QUEUE_NAMESPACE": unique, "S3_BUCKET": unique}
+    variables = stack.environ | {"MONGO_URL": "", "QUEUE_NAMESPACE": unique, "S3_BUCKET": unique}
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, variables)
         provision()

@@ -227,8 +227,8 @@ def _small_windows(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
-def test_on_the_first_server(stack_with_mongo: EmbeddedStack, operation: Operation) -> None:
-    with database_at(server_url(stack_with_mongo)) as db:
+def test_on_the_first_server(stack: EmbeddedStack, operation: Operation) -> None:
+    with database_at(server_url(stack)) as db:
         operation(db)
 
 
@@ -259,7 +259,7 @@ class Recorder(CommandListener):
 
 
 @pytest.fixture
-def recorded(stack_with_mongo: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> tuple[Recorder, set[str]]:
+def recorded(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> tuple[Recorder, set[str]]:
     """All commands of all operations, and the functions of the sweeps that asked for a collection."""
     recorder, callers = Recorder(), set[str]()
     database = mongo.database
@@ -275,7 +275,7 @@ def recorded(stack_with_mongo: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(mongo, "MongoClient", partial(MongoClient, event_listeners=[recorder]))
     monkeypatch.setattr(mongo, "database", noting)
     for operation in OPERATIONS:
-        with database_at(server_url(stack_with_mongo)) as db:
+        with database_at(server_url(stack)) as db:
             operation(db)
     return recorder, callers
 

@@ -23,11 +23,9 @@ def second_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.parametrize("server", [FIRST, SECOND])
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.uses[0]}: {rule.on}")
-def test_a_rule_of_mongodb_holds(
-    request: pytest.FixtureRequest, stack_with_mongo: EmbeddedStack, server: str, rule: Rule
-) -> None:
+def test_a_rule_of_mongodb_holds(request: pytest.FixtureRequest, stack: EmbeddedStack, server: str, rule: Rule) -> None:
     # Given the documents of the rule
-    url = stack_with_mongo.environ["MONGO_URL"] if server == FIRST else request.getfixturevalue("second_url")
+    url = stack.environ["MONGO_URL"] if server == FIRST else request.getfixturevalue("second_url")
     with MongoClient(url, tz_aware=True) as client:
         collection = client[f"rule_{secrets.token_hex(4)}"]["of"]
         if rule.given:
