@@ -16,6 +16,7 @@ import pytest
 from botocore.hooks import EventAliaser
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.support import last_lines
 from tests.support.missing.sitecustomize import WITHOUT
 from tests.support.tracing import resting, tracing, unmeasured
 
@@ -100,6 +101,14 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     with unmeasured() if item.get_closest_marker("unmeasured") else resting():
         return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and (text := last_lines.text()):
+        report.sections.append(("Last lines of the service", text))
+    return report
 
 
 def _traced() -> Generator[None, object, object]:

@@ -20,6 +20,7 @@ from pipeline.local.embedded import EmbeddedStack
 from pipeline.local.supervisor import Supervisor
 from pipeline.ops.provision import plan
 from pipeline.settings import Settings, get_settings
+from tests.support.last_lines import note
 from tests.support.waiting import wait_for
 
 PROCFILE = Path(__file__).parents[2] / "Procfile"
@@ -247,9 +248,14 @@ def running_service(
         monkeypatch.setenv("QUEUE_URL", queue["QueueUrl"])
         lazy.forget()
         lines: list[tuple[str, str]] = []
+
+        def on_line(name: str, text: str) -> None:
+            lines.append((name, text))
+            note(name, text)
+
         with Supervisor(
             procfile,
-            lambda name, text: lines.append((name, text)),
+            on_line,
             environ=dict(os.environ),
             concurrency=concurrency,
         ) as supervisor:
