@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing
+import threading
+from multiprocessing.synchronize import Event
 from typing import Any
 
 import dramatiq
@@ -15,6 +18,36 @@ from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
 from pipeline.stages import NOTIFY, SWEEP_QUEUES
 
 logger = logging.getLogger(__name__)
+
+
+#: Seconds that the first message waits for the end of the boot, as long as dramatiq's main process waits for it.
+BOOT_TIMEOUT = 30.0
+
+
+class AfterBoot(dramatiq.Middleware):
+    """Holds messages back until the worker has reported its boot to dramatiq's main process.
+
+    The report takes a lock that both processes share. A message that killed the worker meanwhile would leave it locked:
+    the main process would wait for it forever, and neither end nor be restarted.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_over = False
+
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        with self._lock:
+            # One thread asks, and once: asking takes the shared lock too, and no message may run then.
+            if not self._is_over:
+                if report := _report_of_boot():
+                    report.wait(BOOT_TIMEOUT)
+                self._is_over = True
+
+
+def _report_of_boot() -> Event | None:
+    """Return the event by which this worker reports its boot; None outside of dramatiq's command."""
+    arguments = getattr(multiprocessing.current_process(), "_args", ())
+    return next((each for each in arguments if isinstance(each, Event)), None)
 
 
 class StartupNotices(dramatiq.Middleware):
