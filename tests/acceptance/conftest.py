@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 from pipeline.clients import aws, lazy, mongo
+from pipeline.local import supervisor as supervising
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.local.supervisor import Supervisor
 from pipeline.ops.provision import plan
 from pipeline.settings import Settings, get_settings
 from tests.support.last_lines import note
+from tests.support.tracing import MEASURES_CHILDREN
 from tests.support.waiting import wait_for
 
 PROCFILE = Path(__file__).parents[2] / "Procfile"
@@ -193,21 +195,24 @@ SWEEPS_ALONE = {"giants": 0, "quarantine": 0, "ingest": 0, "scheduler": 0}
 
 
 def procfile_with(folder: Path, *, merged: Sequence[str] = (), modules: Mapping[str, str] | None = None) -> Path:
-    """Write a Procfile with fewer processes, or with workers that also load a module of the tests.
+    """Write a Procfile with fewer processes, or with workers that also load modules of the tests.
 
     Args:
         folder: The folder of the file.
         merged: Processes whose work one process does, named `work`, so that only that one has to start.
-        modules: A module of tests.support for each process that loads one.
+        modules: Modules of tests.support for each process that loads some, separated by spaces.
     """
     lines = dict(line.split(": ", 1) for line in PROCFILE.read_text(encoding="utf-8").splitlines())
     queues = " ".join(lines.pop(name).partition(" --queues ")[2] for name in merged)
     if queues:
         run = "LEVEL=${LEVEL:-INFO} dramatiq pipeline.actors"
         lines["work"] = f"{run} --processes 1 --threads 16 --queues {queues}"
-    for name, module in (modules or {}).items():
+    if "resize" in lines:  # which has a process for each core otherwise
+        lines["resize"] = lines["resize"].replace(" --threads 4", " --processes 1 --threads 4")
+    for name, names in (modules or {}).items():
         assert " pipeline.actors " in lines[name]
-        lines[name] = lines[name].replace(" pipeline.actors ", f" pipeline.actors tests.support.{module} ")
+        loaded = " ".join(["pipeline.actors", *(f"tests.support.{each}" for each in names.split())])
+        lines[name] = lines[name].replace(" pipeline.actors ", f" {loaded} ")
     procfile = folder / "Procfile"
     procfile.write_text("".join(f"{name}: {line}\n" for name, line in lines.items()), encoding="utf-8")
     return procfile
@@ -217,7 +222,7 @@ def procfile_with(folder: Path, *, merged: Sequence[str] = (), modules: Mapping[
 def running_service(
     stack: EmbeddedStack, procfile: Path = PROCFILE, concurrency: Mapping[str, int] | None = None, **more: str
 ) -> Iterator[Service]:
-    """Run the service with its own namespace, bucket and FIFO input queue. Retries follow within seconds."""
+    """Run the service with its own namespace, bucket and FIFO input queue. Retries and restarts follow soon."""
     unique = secrets.token_hex(4)
     monkeypatch = pytest.MonkeyPatch()
     for name in [*Settings.model_fields, "environment"]:
@@ -234,9 +239,12 @@ def running_service(
         "POSTBACK_RETRY_DELAYS": "1,1",
         "LEVEL": "INFO",
         "METRICS_PORT": "0",  # tests of the endpoint set a port
+        "PYTHONPATH": str(PROCFILE.parent),
         **more,
     }
     try:
+        monkeypatch.setattr(supervising, "FIRST_DELAY", 0.1)
+        monkeypatch.setattr(supervising, "MAX_DELAY", 0.5)
         for name, value in ours.items():
             monkeypatch.setenv(name, value)
         lazy.forget()
@@ -263,13 +271,17 @@ def running_service(
             supervisor.start()
             wait_for(service.is_ready, timeout=120)
             yield service
+            if MEASURES_CHILDREN not in os.environ:  # no process has coverage to write
+                supervisor.stop(timeout=0.0)
     finally:
         monkeypatch.undo()
         lazy.forget()
 
 
 @pytest.fixture(scope="module")
-def service(acceptance_stack: EmbeddedStack, world: World) -> Iterator[Service]:
-    """The service, with the processes of the Procfile that work on messages."""
-    with running_service(acceptance_stack, concurrency={"sweep": 0, "scheduler": 0}) as service:
+def service(acceptance_stack: EmbeddedStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service, with the processes of the Procfile that work on messages. Their leases are short."""
+    brief = dict.fromkeys(["fetch", "resize", "upload", "notify", "work"], "brief_leases")
+    procfile = procfile_with(tmp_path_factory.mktemp("procfile"), merged=["giants", "quarantine"], modules=brief)
+    with running_service(acceptance_stack, procfile, {"sweep": 0, "scheduler": 0}) as service:
         yield service

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pipeline.local.embedded import EmbeddedStack
-from tests.acceptance.conftest import STAGES_ALONE, World, running_service
+from tests.acceptance.conftest import STAGES_ALONE, World, procfile_with, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.untrusted_servers import Remote, Request, answer, remote
 from tests.support.waiting import wait_for
@@ -44,14 +45,15 @@ class Gauge:
 
 
 def test_a_slow_host_occupies_four_threads_and_uses_up_no_attempt(
-    acceptance_stack: EmbeddedStack, world: World
+    acceptance_stack: EmbeddedStack, world: World, tmp_path: Path
 ) -> None:
+    procfile = procfile_with(tmp_path, merged=["resize", "upload", "notify"])
     gauge, hook, other = Gauge(), unique("/hook"), unique("/other")
     # A first attempt has a quarter of both times, which is longer than this test takes.
     settings = {"FETCH_TIMEOUT": "600", "FETCH_TOTAL_TIMEOUT": "600", "FETCH_RETRY_DELAYS": "1"}
     with (
         remote(gauge.behave) as slow,
-        running_service(acceptance_stack, concurrency=STAGES_ALONE | {"ingest": 0}, **settings) as service,
+        running_service(acceptance_stack, procfile, STAGES_ALONE | {"ingest": 0}, **settings) as service,
     ):
         # Given many jobs for one slow host
         for n in range(24):

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import send_message
 from pipeline.local.embedded import EmbeddedStack
-from tests.acceptance.conftest import PROCFILE, STAGES_ALONE, World, procfile_with, running_service
+from tests.acceptance.conftest import STAGES_ALONE, World, procfile_with, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.waiting import wait_for
 
@@ -19,13 +19,11 @@ def test_a_job_that_kills_its_workers_fails_with_a_result_and_all_others_succeed
     acceptance_stack: EmbeddedStack, world: World, tmp_path: Path
 ) -> None:
     # Given resize workers that a certain source kills
-    procfile = procfile_with(
-        tmp_path, merged=["fetch", "upload", "notify"], modules={"resize": "killing", "quarantine": "killing"}
-    )
-    procfile.write_text(procfile.read_text().replace(" --threads 4", " --processes 1 --threads 4"))
+    modules = dict.fromkeys(["resize", "quarantine"], "brief_leases killing")
+    procfile = procfile_with(tmp_path, merged=["fetch", "upload", "notify"], modules=modules)
     killer, hook = unique("/killer"), unique("/hook")
     concurrency = STAGES_ALONE | {"quarantine": 1}
-    with running_service(acceptance_stack, procfile, concurrency, PYTHONPATH=str(PROCFILE.parent)) as service:
+    with running_service(acceptance_stack, procfile, concurrency) as service:
         # When that source is sent among twenty others
         send_message(
             {"image_url": world.serve(unique("/kills.jpg"), picture("JPEG")), "postback_url": world.url(killer)}

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import send_message
 from pipeline.local.embedded import EmbeddedStack
-from tests.acceptance.conftest import PROCFILE, STAGES_ALONE, World, procfile_with, running_service
+from tests.acceptance.conftest import STAGES_ALONE, World, procfile_with, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.waiting import wait_for
 
@@ -22,10 +22,10 @@ def test_a_retry_due_in_two_hours_survives_a_restart_of_every_process(
     clock = tmp_path / "clock"
     clock.write_text("0")
     stages = ["fetch", "resize", "upload", "notify"]
-    procfile = procfile_with(tmp_path, merged=stages, modules={"work": "moving_clock"})
+    procfile = procfile_with(tmp_path, merged=stages, modules={"work": "moving_clock brief_leases"})
     hook, path = unique("/hook"), unique("/down.jpg")
     world.serve(path, b"busy", status=503)
-    settings = {"FETCH_RETRY_DELAYS": "7200", "CLOCK_FILE": str(clock), "PYTHONPATH": str(PROCFILE.parent)}
+    settings = {"FETCH_RETRY_DELAYS": "7200", "CLOCK_FILE": str(clock)}
     with running_service(acceptance_stack, procfile, STAGES_ALONE, **settings) as service:
         send_message({"image_url": world.url(path), "postback_url": world.url(hook)})
         wait_for(lambda: "outcome=retry" in service.log)

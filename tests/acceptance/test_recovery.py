@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from pipeline.job import Content, Job, Rendered
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
+from pipeline.sqs.queues import VISIBILITY_TIMEOUT
 from pipeline.storage.publish import publish
 from pipeline.worker.proof import signed
 from tests.acceptance.conftest import STAGES_ALONE, Service, World, procfile_with, running_service
@@ -30,9 +32,19 @@ GONE = "0" * 32
 
 
 @pytest.fixture(scope="module")
-def service(acceptance_stack: EmbeddedStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    procfile = procfile_with(tmp_path_factory.mktemp("procfile"), merged=["resize", "upload", "notify"])
-    with running_service(acceptance_stack, procfile, STAGES_ALONE) as service:
+def stalled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that exists once the source that stalls has stalled."""
+    return tmp_path_factory.mktemp("stalling") / "stalled"
+
+
+@pytest.fixture(scope="module")
+def service(
+    acceptance_stack: EmbeddedStack, stalled: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """The four stages, with short leases, so that others soon receive the messages of a killed process."""
+    modules = {"fetch": "brief_leases", "resize": "stalling brief_leases", "work": "brief_leases"}
+    procfile = procfile_with(tmp_path_factory.mktemp("procfile"), merged=["upload", "notify"], modules=modules)
+    with running_service(acceptance_stack, procfile, STAGES_ALONE, STALLED=str(stalled)) as service:
         yield service
 
 
@@ -183,3 +195,21 @@ def test_a_killed_workers_job_is_completed_by_another_worker(service: Service, w
     # Then the job succeeds, with one postback.
     assert wait_for_post(world, hook).body["image_url_info"]["50x50"]["url"]
     assert len(world.posted(hook)) == 1
+
+
+def test_a_job_whose_worker_is_killed_during_resize_is_taken_over_and_goes_on_from_there(
+    service: Service, world: World, stalled: Path
+) -> None:
+    # Given a job during its resize
+    hook, path = unique("/hook"), unique("/stalls.jpg")
+    cover = world.serve(path, picture("JPEG", (360, 240)))  # rendered only here
+    send_message({"image_url": cover, "postback_url": world.url(hook)})
+    wait_for(stalled.exists)
+    # When its worker's process group is killed, and another worker starts
+    os.killpg(service.supervisor.pid("resize.1") or 0, signal.SIGKILL)
+    # Then the outcome is posted once, after the time for which messages are hidden, which is well within a minute.
+    assert wait_for_post(world, hook).body["image_url_info"]["50x50"]["url"]
+    wait_for(lambda: service.counts("notify") == (0, 0, 0))
+    assert len(world.posted(hook)) == 1
+    assert world.fetches.count(path) == 1
+    assert VISIBILITY_TIMEOUT <= 45

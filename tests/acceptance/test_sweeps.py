@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from pymongo import MongoClient
@@ -19,7 +19,7 @@ from pipeline.clients import aws
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.schedule import Schedule
 from pipeline.settings import get_settings
-from tests.acceptance.conftest import PROCFILE, SWEEPS_ALONE, Service, World, procfile_with, running_service
+from tests.acceptance.conftest import SWEEPS_ALONE, Service, World, procfile_with, running_service
 from tests.acceptance.test_cli import image_pipeline
 from tests.acceptance.test_service import picture, unique
 from tests.support.line import Line
@@ -39,28 +39,32 @@ def database_url(stack: EmbeddedStack) -> str:
 
 
 @contextmanager
-def documents(service: Service) -> Iterator[Documents]:
-    with MongoClient[dict[str, Any]](service.environ["MONGO_URL"], tz_aware=True) as client:
+def documents(url: str) -> Iterator[Documents]:
+    with MongoClient[dict[str, Any]](url, tz_aware=True) as client:
         yield client.get_default_database()
 
 
 @pytest.fixture(scope="module")
-def stoppable_notify(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Procfile whose notify workers have short leases, so a restart soon receives their messages again."""
-    folder = tmp_path_factory.mktemp("procfile")
-    return procfile_with(folder, merged=["fetch", "resize", "upload", "sweep"], modules={"notify": "brief_leases"})
+def line(stack: EmbeddedStack) -> Iterator[Line]:
+    """The processes' line to MongoDB."""
+    with Line(urlsplit(stack.environ["MONGO_URL"]).port or 0) as line:
+        yield line
 
 
 @pytest.fixture(scope="module")
-def sweeping(stack: EmbeddedStack, stoppable_notify: Path) -> Iterator[Service]:
-    more = {"MONGO_URL": database_url(stack), "PYTHONPATH": str(PROCFILE.parent)}
-    with running_service(stack, stoppable_notify, SWEEPS_ALONE, **more) as service:
+def sweeping(stack: EmbeddedStack, line: Line, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service, whose notify workers wait neither for the messages of a dead one nor for MongoDB for long."""
+    merged, modules = ["fetch", "resize", "upload", "sweep"], {"notify": "brief_leases brief_mongo"}
+    procfile = procfile_with(tmp_path_factory.mktemp("procfile"), merged=merged, modules=modules)
+    through = f"mongodb://127.0.0.1:{line.port}/sweeps_{secrets.token_hex(4)}?serverSelectionTimeoutMS=500"
+    with running_service(stack, procfile, SWEEPS_ALONE, MONGO_URL=through, RETRY_DELAYS=",".join("1" * 10)) as service:
         yield service
 
 
 @pytest.fixture
-def database(sweeping: Service) -> Iterator[Documents]:
-    with documents(sweeping) as database:
+def database(sweeping: Service, line: Line) -> Iterator[Documents]:
+    """The service's database, which the test reaches without the line."""
+    with documents(sweeping.environ["MONGO_URL"].replace(f":{line.port}/", f":{line.target}/")) as database:
         for name in ("channels", "episodes"):
             database[name].drop()
         yield database
@@ -228,12 +232,13 @@ def test_a_sweeping_worker_that_is_killed_repeatedly_loses_no_document(
 ) -> None:
     # Given a worker that is killed at each step of a page
     stages = ["fetch", "resize", "upload", "notify"]
-    procfile = procfile_with(tmp_path, merged=stages, modules={"sweep": "dying_sweeps"})
+    procfile = procfile_with(tmp_path, merged=stages, modules={"sweep": "brief_leases dying_sweeps"})
     deaths = tmp_path / "deaths"
     deaths.mkdir()
-    more = {"MONGO_URL": database_url(stack), "DEATHS": str(deaths), "PYTHONPATH": str(PROCFILE.parent)}
+    url = database_url(stack)
+    more = {"MONGO_URL": url, "DEATHS": str(deaths)}
     more |= {"FETCH_TIMEOUT": "240", "FETCH_TOTAL_TIMEOUT": "240"}  # so that a busy machine causes no second attempt
-    with running_service(stack, procfile, SWEEPS_ALONE, **more) as service, documents(service) as database:
+    with running_service(stack, procfile, SWEEPS_ALONE, **more) as service, documents(url) as database:
         covers = [world.serve(unique(f"/{n}.jpg"), picture("JPEG", (100 + n, 100))) for n in range(50)]
         database.episodes.insert_many([{"_id": n, "itunes_image": covers[n % 50]} for n in range(100)])
         # When it sweeps
@@ -253,33 +258,27 @@ def test_a_sweeping_worker_that_is_killed_repeatedly_loses_no_document(
 
 
 def test_mongodb_down_at_the_write_back_repeats_no_earlier_stage(
-    stack: EmbeddedStack, world: World, stoppable_notify: Path
+    sweeping: Service, world: World, database: Documents, line: Line
 ) -> None:
-    url = database_url(stack)
-    port = int(url.rpartition(":")[2].partition("/")[0])
-    line = Line(port)
-    through = url.replace(f":{port}/", f":{line.port}/")
-    more = {"MONGO_URL": through, "RETRY_DELAYS": "1,1,1,1,1,1,1,1,1,1", "PYTHONPATH": str(PROCFILE.parent)}
-    with (
-        running_service(stack, stoppable_notify, SWEEPS_ALONE, **more) as service,
-        MongoClient[dict[str, Any]](url) as client,
-    ):
-        # Given a sweep's job that is waiting for notify
-        database = client.get_default_database()
-        path = unique("/cover.jpg")
-        database.channels.insert_one({"_id": 1, "title": "A", "image_url": world.serve(path, picture("JPEG"))})
-        service.supervisor.stop("notify.1")
-        sweep(service, "channels")
-        wait_for(lambda: sum(service.counts("notify_bulk")) == 1)
+    # Given a sweep's job that is waiting for notify
+    path = unique("/cover.jpg")
+    cover = world.serve(path, picture("JPEG", (420, 300)))
+    database.channels.insert_one({"_id": 1, "title": "A", "image_url": cover})
+    resized, failed = sweeping.log.count("stage=resize"), sweeping.log.count("mongo_error")
+    sweeping.supervisor.stop("notify.1")
+    try:
+        sweep(sweeping, "channels")
+        wait_for(lambda: sum(sweeping.counts("notify_bulk")) == 1)
         # When MongoDB is down for a while
         line.go_down()
-        service.supervisor.start("notify.1")
-        wait_for(lambda: service.log.count("mongo_error") >= 1, timeout=60)
+        sweeping.supervisor.start("notify.1")
+        wait_for(lambda: sweeping.log.count("mongo_error") > failed, timeout=60)
         assert "lock" in (database.channels.find_one() or {})
+    finally:
         line.come_up()
-        # Then the document is written once MongoDB is back, and nothing is fetched or rendered again.
-        wait_for(lambda: "last_image_url" in (database.channels.find_one() or {}), timeout=60)
-        assert world.fetches.count(path) == 1
-        assert service.log.count("stage=resize") == 1
-        assert str(line.port) not in "".join(text for _, text in service.lines if "mongo_error" in text)
-        assert os.environ["MONGO_URL"] == through
+        sweeping.supervisor.start("notify.1")
+    # Then the document is written once MongoDB is back, and nothing is fetched or rendered again.
+    wait_for(lambda: "last_image_url" in (database.channels.find_one() or {}), timeout=60)
+    assert world.fetches.count(path) == 1
+    assert sweeping.log.count("stage=resize") == resized + 1
+    assert str(line.port) not in "".join(text for _, text in sweeping.lines if "mongo_error" in text)

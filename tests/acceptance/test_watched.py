@@ -17,7 +17,7 @@ from pipeline.job import input_job_id
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log.reader import JobHistory
-from tests.acceptance.conftest import PROCFILE, Service, World, running_service
+from tests.acceptance.conftest import Service, World, procfile_with, running_service
 from tests.acceptance.test_cli import image_pipeline
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.line import Line
@@ -56,7 +56,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory, world: World) -> Iterator[
                 "LOG_FORMAT": "json",
                 "MONGO_URL": "",
             }
-            with running_service(stack, PROCFILE, {"giants": 0, "quarantine": 0}, **more) as service:
+            modules = dict.fromkeys([*STAGES, "sweep"], "brief_leases brief_mongo")
+            procfile = procfile_with(tmp_path_factory.mktemp("procfile"), modules=modules)
+            with running_service(stack, procfile, {"giants": 0, "quarantine": 0}, **more) as service:
                 yield Watched(service, line, traces)
 
 
