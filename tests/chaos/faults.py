@@ -39,7 +39,7 @@ def endpoint_faults(proxy: Proxy) -> list[Fault]:
 
     resets = (Trouble(Act.CUT_BEFORE, chance=0.15), Trouble(Act.CUT_MIDWAY, chance=0.15))
     return [
-        Fault("SQS and S3 unreachable for 10 s", 10, proxy.unreachable),
+        Fault("SQS and S3 unreachable", 10, proxy.unreachable),
         fault("SQS and S3 slow", 5, Trouble(Act.DELAY, seconds=1.5)),
         fault("connections reset", 4, *resets),
         fault("SQS and S3 answer 503", 4, Trouble(Act.UNAVAILABLE, chance=0.7)),
@@ -99,12 +99,18 @@ def outside_faults(world: World, line: Line) -> list[Fault]:
 
 
 class Decks:
-    """Deals each deck in a thread of its own, for `seconds` and at least once through."""
+    """Deals each deck in a thread of its own, for `seconds` and at least once through.
 
-    def __init__(self, decks: list[list[Fault]], seed: int, seconds: float, over: threading.Event) -> None:
+    With a `scale` below 1, all faults and the pauses between them are that much shorter.
+    """
+
+    def __init__(
+        self, decks: list[list[Fault]], seed: int, seconds: float, over: threading.Event, scale: float = 1.0
+    ) -> None:
         self.thrown: Counter[str] = Counter()
         self.errors: list[BaseException] = []
         self._seconds = seconds
+        self._scale = scale
         self._over = over
         self._threads = [
             threading.Thread(target=self._deal, args=[deck, random.Random(f"{seed} {place}")], daemon=True)
@@ -133,8 +139,8 @@ class Decks:
                         return
                     with fault.begin():
                         self.thrown[fault.name] += 1
-                        self._over.wait(fault.seconds)
-                    self._over.wait(rng.uniform(0, 2))
+                        self._over.wait(fault.seconds * self._scale)
+                    self._over.wait(rng.uniform(0, 2) * self._scale)
                 first = False
         except BaseException as error:
             self.errors.append(error)

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,14 +62,18 @@ class OutageResult:
         return not (self.lost or self.dead_letters)
 
 
-def outage(way: str, seconds: float) -> OutageResult:
+def outage(
+    way: str, seconds: float, procfile: Path = ROOT / "Procfile", concurrency: Mapping[str, int] | None = None
+) -> OutageResult:
     """Send orders, take SQS down for `seconds`, and wait for the results."""
     with (
         tempfile.TemporaryDirectory() as folder,
         EmbeddedStack(Path(folder), with_mongo=False) as stack,
         World() as world,
         Proxy(stack.environ["AWS_ENDPOINT_URL"], random.Random(way)) as proxy,
-        running_service(stack, proxy, ROOT / "Procfile", through=["AWS_ENDPOINT_URL_SQS"], LEVEL="INFO") as service,
+        running_service(
+            stack, proxy, procfile, through=["AWS_ENDPOINT_URL_SQS"], concurrency=concurrency, LEVEL="INFO"
+        ) as service,
     ):
         orders: list[Order] = []
         over = threading.Event()

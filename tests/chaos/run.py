@@ -19,7 +19,7 @@ from tests.chaos.documents import BACKLOG, Documents
 from tests.chaos.faults import Decks, endpoint_faults, least_duration, outside_faults, process_faults
 from tests.chaos.orders import Order, order, plan
 from tests.chaos.proxy import Proxy
-from tests.chaos.service import Service, harmful_procfile, running_service
+from tests.chaos.service import TIMEOUT, VISIBILITY, Service, harmful_procfile, running_service
 from tests.chaos.world import World
 from tests.support.line import Line
 from tests.support.waiting import wait_for
@@ -52,8 +52,8 @@ class Report:
         return not self.outcome.problems
 
 
-def run(seed: int, jobs: int) -> Report:
-    """Run `jobs` orders and the faults of `seed`."""
+def run(seed: int, jobs: int, scale: float = 1.0) -> Report:
+    """Run `jobs` orders and the faults of `seed`. All faults, leases and timeouts are multiplied by `scale`."""
     rng = random.Random(seed)
     report = Report(seed, jobs)
     began = time.monotonic()
@@ -70,11 +70,13 @@ def run(seed: int, jobs: int) -> Report:
             harmful_procfile(Path(folder)),
             MONGO_URL=f"mongodb://127.0.0.1:{line.port}/chaos",
             SWEEP_MAX_BACKLOG=str(BACKLOG),
+            VISIBILITY=str(round(VISIBILITY * scale)),
+            **dict.fromkeys(["FETCH_TIMEOUT", "POSTBACK_TIMEOUT"], f"{TIMEOUT * scale:g}"),
         ) as service,
     ):
         documents = Documents(mongo["chaos"], world, rng, jobs)
         orders = plan(jobs, world, service.queues, rng)
-        _storm(orders, service, world, report, line=line, rng=rng)
+        _storm(orders, service, world, report, line=line, rng=rng, scale=scale)
         _calm(orders, service, world, report, rng)
         report.outcome.problems += _problems_of_draining(service)
         report.seconds = time.monotonic() - began
@@ -89,15 +91,22 @@ def run(seed: int, jobs: int) -> Report:
 
 
 def _storm(
-    orders: list[Order], service: Service, world: World, report: Report, *, line: Line, rng: random.Random
+    orders: list[Order],
+    service: Service,
+    world: World,
+    report: Report,
+    *,
+    line: Line,
+    rng: random.Random,
+    scale: float,
 ) -> None:
     """Send orders in waves and run a sweep while the faults are dealt."""
     service.sweep()
     over = threading.Event()
     chances = random.Random(f"{report.seed} processes")
     decks = [endpoint_faults(service.proxy), process_faults(service, chances, over), outside_faults(world, line)]
-    seconds = max(*map(least_duration, decks), len(orders) / PACE)
-    dealt = Decks(decks, report.seed, seconds, over)
+    seconds = max(scale * max(map(least_duration, decks)), len(orders) / PACE)
+    dealt = Decks(decks, report.seed, seconds, over, scale)
     try:
         waiting, began = list(orders), time.monotonic()
         while waiting:

@@ -9,7 +9,7 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from pipeline.local.supervisor import Supervisor
 from pipeline.ops.provision import plan
 from pipeline.settings import Settings, get_settings
 from pipeline.sqs.queues import queue_arn
-from pipeline.stages import STAGES, own_queues
+from pipeline.stages import own_queues
 from tests.chaos.orders import RENDITIONS, SECRET, Order
 from tests.chaos.proxy import Proxy
 from tests.support.waiting import wait_for
@@ -32,6 +32,13 @@ ROOT = Path(__file__).parents[2]
 
 #: Two of each kind, so one can take over from the other.
 CONCURRENCY = {"fetch": 2, "resize": 2, "upload": 2, "notify": 2, "ingest": 2, "sweep": 2, "scheduler": 0}
+
+#: Seconds that messages are hidden, instead of 45. A dead worker's messages are received sooner, so a run ends within
+#: minutes.
+VISIBILITY = 6
+
+#: Timeout of sources and receivers, in seconds. Their faults take longer.
+TIMEOUT = 3
 
 COUNTS = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]
 ENDPOINTS = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_SQS"]
@@ -69,6 +76,11 @@ class Service:
     lines: list[Line] = field(default_factory=list)
     kills: list[tuple[float, str]] = field(default_factory=list)  #: time and stage of each kill
     supervisor: Supervisor = field(init=False)
+
+    @property
+    def ready(self) -> set[str]:
+        """The names of the processes whose workers have started."""
+        return {line.process for line in list(self.lines) if "process is ready" in line.text}
 
     def send(self, order: Order) -> None:
         """Send an order by its door, and record its id."""
@@ -175,6 +187,7 @@ def running_service(
     through: Iterable[str] = ENDPOINTS,
     fifo: bool = True,
     max_receives: int = 0,
+    concurrency: Mapping[str, int] | None = None,
     **more: str,
 ) -> Iterator[Service]:
     """Run the service with its own queues and bucket.
@@ -187,6 +200,7 @@ def running_service(
         fifo: Whether the input queue is a FIFO queue.
         max_receives: How often a message of the input queue may be received before it moves to a queue of its own; 0
             means any number of times.
+        concurrency: Numbers of processes that differ from `CONCURRENCY`.
         more: Other variables.
     """
     unique = secrets.token_hex(4)
@@ -201,8 +215,8 @@ def running_service(
         "ALLOWED_NETWORKS": "127.0.0.0/8",
         "JOB_KEY": f"{SECRET}-key-of-jobs".ljust(32, "-"),
         "POSTBACK_SECRET_KEY": f"{SECRET}-key",
-        "POSTBACK_TIMEOUT": "3",
-        "FETCH_TIMEOUT": "3",
+        "VISIBILITY": str(VISIBILITY),  # for tests.chaos.workers
+        **dict.fromkeys(["FETCH_TIMEOUT", "POSTBACK_TIMEOUT"], str(TIMEOUT)),
         "FETCH_MAX_PER_HOST": "64",  # all sources of a run are on one host
         **dict.fromkeys(["FETCH_RETRY_DELAYS", "RETRY_DELAYS", "POSTBACK_RETRY_DELAYS"], SOON),
         "RENDITIONS": ",".join(RENDITIONS),
@@ -228,13 +242,14 @@ def running_service(
                 procfile,
                 lambda name, text: service.lines.append(Line(time.monotonic(), name, text)),
                 environ=environ,
-                concurrency=CONCURRENCY,
+                concurrency={**CONCURRENCY, **(concurrency or {})},
             ) as supervisor:
                 service.supervisor = supervisor
                 supervisor.start()
-                ready = (len(STAGES) + 1) * 2
-                wait_for(lambda: sum("process is ready" in line.text for line in service.lines) >= ready, timeout=90)
+                workers = {name for name in supervisor.names if not name.startswith("ingest")}
+                wait_for(lambda: service.ready >= workers, timeout=90)
                 yield service
+                supervisor.stop(timeout=0.0)
         finally:
             lazy.forget()
     lazy.forget()
