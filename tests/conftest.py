@@ -33,10 +33,10 @@ BROWSER_TESTS = TESTS / "browser"
 
 #: Folders and modules in the order of their tests. The slowest run first, so no worker is left with one at the end.
 ORDER = (
-    "chaos",
-    "acceptance/test_dead_letters.py",
     "browser/test_dashboard.py",
+    "chaos",
     "acceptance/test_sweeps.py",
+    "acceptance/test_dead_letters.py",
     "acceptance/test_service.py",
     "acceptance",
     "browser",

@@ -175,7 +175,7 @@ def test_local_prints_addresses_and_leaves_nothing_running(environ: dict[str, st
     # Given the service, started by `local`
     environ |= {"ALLOWED_NETWORKS": "127.0.0.0/8,10.0.0.0/8"}
     log, env_file = tmp_path / "output", tmp_path / "local.env"
-    some = "upload=2,sweep=0,giants=0,quarantine=0"
+    some = "upload=2,sweep=0,giants=0,quarantine=0,scheduler=0"
     local = [sys.executable, "-m", "pipeline", "local", "--data-dir", str(tmp_path), "-c", some]
     with log.open("w") as output, subprocess.Popen(local, env=environ, stdout=output, stderr=output) as process:
         wait_for(lambda: "upload.2    | " in log.read_text() and "Taking messages" in log.read_text(), 60)

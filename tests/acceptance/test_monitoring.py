@@ -77,7 +77,6 @@ def watch(acceptance_stack: EmbeddedStack, line: Line, tmp_path_factory: pytest.
     more = {
         "METRICS_PORT": str(free_port()),
         "AWS_ENDPOINT_URL_SQS": f"http://127.0.0.1:{line.port}",
-        "PYTHONPATH": str(PROCFILE.parent),
     }
     with running_service(acceptance_stack, procfile, concurrency={"fetch": 3}, **more) as service:
         watch = Watch(service)

@@ -27,9 +27,16 @@ READY = {
 POLLS = 5
 
 
+def logged(service: Service, process: str, text: str) -> list[str]:
+    return [line for name, line in service.lines if name == process and text in line]
+
+
 @pytest.fixture(scope="module")
-def idle(acceptance_stack: EmbeddedStack) -> Iterator[Service]:
-    """A service whose polls are never answered, so a process that waits for the end of one does not end."""
+def asked_to_stop(acceptance_stack: EmbeddedStack) -> Iterator[Service]:
+    """A service whose idle processes have received SIGTERM, and that no one kills afterwards.
+
+    Its polls are never answered, so a process that waits for the end of one does not end.
+    """
     ports = {"METRICS_PORT": str(free_port())}
     processes = STAGES_ALONE | {"resize": 0, "upload": 0, "scheduler": 1}
     with (
@@ -38,18 +45,15 @@ def idle(acceptance_stack: EmbeddedStack) -> Iterator[Service]:
         running_service(acceptance_stack, concurrency=processes, AWS_ENDPOINT_URL_SQS=sqs.url, **ports) as service,
     ):
         wait_for(lambda: sqs.acts[Act.HOLD.name] >= POLLS)
+        for process, text in READY.items():
+            wait_for(lambda process=process, text=text: logged(service, process, text))
+        for process in READY:
+            os.kill(service.supervisor.pid(process) or 0, signal.SIGTERM)
         yield service
 
 
 @pytest.mark.parametrize("process", READY)
-def test_an_idle_process_ends_by_itself_on_sigterm(idle: Service, process: str) -> None:
-    def logged(text: str) -> list[str]:
-        return [line for name, line in idle.lines if name == process and text in line]
-
-    # Given an idle process
-    wait_for(lambda: logged(READY[process]))
-    # When it receives SIGTERM, and no one kills it afterwards
-    os.kill(idle.supervisor.pid(process) or 0, signal.SIGTERM)
-    # Then it ends by itself, and not by the signal's default, which the first process of a container ignores.
-    (ended,) = wait_for(lambda: logged("restarting in"))
+def test_an_idle_process_ends_by_itself_on_sigterm(asked_to_stop: Service, process: str) -> None:
+    # It ends by itself, and not by the signal's default, which the first process of a container ignores.
+    (ended, *_) = wait_for(lambda: logged(asked_to_stop, process, "restarting in"))
     assert ended.startswith("ended with status 0")

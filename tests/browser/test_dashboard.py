@@ -16,9 +16,7 @@ from tests.acceptance.conftest import World
 from tests.browser.conftest import Local
 from tests.support.dashboard import serving
 
-pytestmark = pytest.mark.unmeasured
-
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(300)]
 
 #: Timeout for the service's work, in milliseconds.
 TIMEOUT = 60_000
