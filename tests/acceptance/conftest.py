@@ -194,13 +194,18 @@ STAGES_ALONE = {"giants": 0, "quarantine": 0, "sweep": 0, "scheduler": 0}
 SWEEPS_ALONE = {"giants": 0, "quarantine": 0, "ingest": 0, "scheduler": 0}
 
 
+#: The command of ingest, and one with short leases and polls.
+INGEST, BRIEF_INGEST = "image-pipeline ingest", "python -m tests.support.brief_ingest"
+
+
 def procfile_with(folder: Path, *, merged: Sequence[str] = (), modules: Mapping[str, str] | None = None) -> Path:
     """Write a Procfile with fewer processes, or with workers that also load modules of the tests.
 
     Args:
         folder: The folder of the file.
         merged: Processes whose work one process does, named `work`, so that only that one has to start.
-        modules: Modules of tests.support for each process that loads some, separated by spaces.
+        modules: Modules of tests.support for each process that loads some, separated by spaces. Ingest then has short
+            leases.
     """
     lines = dict(line.split(": ", 1) for line in PROCFILE.read_text(encoding="utf-8").splitlines())
     queues = " ".join(lines.pop(name).partition(" --queues ")[2] for name in merged)
@@ -213,6 +218,8 @@ def procfile_with(folder: Path, *, merged: Sequence[str] = (), modules: Mapping[
         assert " pipeline.actors " in lines[name]
         loaded = " ".join(["pipeline.actors", *(f"tests.support.{each}" for each in names.split())])
         lines[name] = lines[name].replace(" pipeline.actors ", f" {loaded} ")
+    if modules:
+        lines["ingest"] = lines["ingest"].replace(INGEST, BRIEF_INGEST)
     procfile = folder / "Procfile"
     procfile.write_text("".join(f"{name}: {line}\n" for name, line in lines.items()), encoding="utf-8")
     return procfile

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as families
 
 from pipeline.clients import aws
 from pipeline.local.embedded import EmbeddedStack
-from tests.acceptance.conftest import PROCFILE, Service, World, running_service
+from tests.acceptance.conftest import BRIEF_INGEST, INGEST, PROCFILE, Service, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.support.line import Line
 from tests.support.waiting import wait_for
@@ -72,8 +72,8 @@ def line(acceptance_stack: EmbeddedStack) -> Iterator[Line]:
 @pytest.fixture(scope="module")
 def watch(acceptance_stack: EmbeddedStack, line: Line, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     procfile = tmp_path_factory.mktemp("watched") / "Procfile"
-    brief = "dramatiq pipeline.actors tests.support.brief_polls"
-    procfile.write_text(PROCFILE.read_text().replace("dramatiq pipeline.actors", brief))
+    brief = PROCFILE.read_text().replace(" pipeline.actors", " pipeline.actors tests.support.brief_polls")
+    procfile.write_text(brief.replace(INGEST, BRIEF_INGEST))
     more = {
         "METRICS_PORT": str(free_port()),
         "AWS_ENDPOINT_URL_SQS": f"http://127.0.0.1:{line.port}",
@@ -99,8 +99,7 @@ def test_every_process_has_its_own_port_and_names_itself(watch: Watch) -> None:
         if process in {"fetch", "resize", "upload", "notify"}:
             assert info["queues"] == f"{process},{process}_bulk"
         assert watch.get(port, "/livez").ok, process
-        if process != "ingest":  # its first poll of an empty queue takes 20 s
-            wait_for(lambda port=port: watch.get(port, "/readyz").ok, timeout=30)
+        wait_for(lambda port=port: watch.get(port, "/readyz").ok, timeout=30)
 
 
 def test_the_counts_match_the_jobs_that_were_sent(watch: Watch, world: World) -> None:
