@@ -81,6 +81,7 @@ def watch(acceptance_stack: EmbeddedStack, line: Line, tmp_path_factory: pytest.
     with running_service(acceptance_stack, procfile, concurrency={"fetch": 3}, **more) as service:
         watch = Watch(service)
         wait_for(lambda: len(watch.ports()) == sum(EXPECTED.values()), timeout=60)
+        wait_for(lambda: all(watch.get(port, "/readyz").ok for _, port in watch.ports()), timeout=60)
         yield watch
 
 
