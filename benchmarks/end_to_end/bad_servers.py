@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -39,6 +40,19 @@ def flood(size: int) -> Answer:
         for start in range(0, size, len(block)):
             writer.write(block[: size - start])
             await writer.drain()
+
+    return answer
+
+
+def serving_files(makers: Sequence[Callable[[], bytes]]) -> Answer:
+    """Return an answer to paths `/<number>.jpg`, with the file of one maker after the other, each made once."""
+    kept = cache(lambda place: makers[place]())
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = (await reader.readuntil(b"\r\n\r\n")).split()[1]
+        body = await asyncio.to_thread(kept, int(path[1:].partition(b".")[0]) % len(makers))
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+        await writer.drain()
 
     return answer
 

@@ -18,16 +18,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import inf, isinf
 from pathlib import Path
 from statistics import median
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE.parent / "images"))
+sys.path += [str(HERE.parent / "images"), str(HERE.parents[1])]
 
 import stack  # noqa: E402
 import world  # noqa: E402
-from bad_servers import Answer, bad_servers, drip, flood, hang  # noqa: E402
+from bad_servers import Answer, bad_servers, drip, flood, hang, serving_files  # noqa: E402
 from entrants import ENTRANTS  # noqa: E402
 from figures import percentile  # noqa: E402
 from measure import RATES, Contender, at, moments, running  # noqa: E402
@@ -35,7 +36,9 @@ from PIL import Image  # noqa: E402
 from prices import by_class  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
-from usage import memory_bytes  # noqa: E402
+from usage import highest_bytes, memory_bytes  # noqa: E402
+
+from tests.corpus.bombs import BOMBS  # noqa: E402
 
 #: Milliseconds until SQS and S3 answer.
 DELAY = [10.0, 20.0]
@@ -52,8 +55,12 @@ TIMES, MORE = 2.0, 0.5
 #: The promise on the memory of the process that fetches (docs/deploying.md).
 FETCH_BYTES = 1_000_000_000
 
-#: The same beside giants, which need the cores for themselves.
-MORE_BESIDE_GIANTS = 1.5
+#: The same beside giants and bombs, which need the cores for themselves.
+MORE_BESIDE_GIANTS, MORE_BESIDE_BOMBS = 1.5, 2.0
+
+#: Files that once cost gigabytes or minutes, their size, and the promise on the memory of any process beside them.
+BOMB_NAMES = ("AVIF: extents", "AVIF: items", "GIF: comment", "PNG: transparency", "TIFF: tags of a BigTIFF")
+BOMB_SIZE, PROCESS_BYTES = 50_000_000, 1_300_000_000
 
 #: The folder of a neighbour's jobs, and a cover that is published there before.
 FOLDER, PUBLISHED = "Neighbour", f"noise-{SIDE}/published"
@@ -73,6 +80,8 @@ class Neighbour:
         more: how much the p95 of the others may grow in seconds. It is infinite where the servers, which run on the
             same cores, need them for themselves.
         must_end: whether its own jobs must end too.
+        side: the side of its covers in pixels, unless its servers have them.
+        most: the promise on the memory of any process, in bytes; without one only fetch is bounded.
     """
 
     title: str
@@ -81,10 +90,12 @@ class Neighbour:
     answer: Answer | None = None
     more: float = MORE
     must_end: bool = False
+    side: int = SIDE
+    most: float = inf
 
     def payloads(self, shown: world.World, urls: list[str]) -> dict[str, Payload]:
         """Return the payloads of its jobs, by job id."""
-        found = shown.payloads(GIANT if self.must_end else SIDE, self.jobs)
+        found = shown.payloads(self.side, self.jobs)
         for number, payload in enumerate(found.values()):
             payload["bucket_name"] = FOLDER
             if len(urls) == 1:  # a receiver; its jobs need no rendering, because their cover is published already
@@ -98,8 +109,19 @@ NEIGHBOURS = {
     "receiver": Neighbour("150 postbacks to a receiver that hangs", 150, 1, hang),
     "hang": Neighbour("96 sources that hang, each its own host", 96, 96, hang),
     "drip": Neighbour("96 sources that drip, each its own host", 96, 96, drip),
-    "giants": Neighbour("30 progressive JPEGs of 100 megapixels", 30, more=MORE_BESIDE_GIANTS, must_end=True),
+    "giants": Neighbour(
+        "30 progressive JPEGs of 100 megapixels", 30, more=MORE_BESIDE_GIANTS, must_end=True, side=GIANT
+    ),
     "large": Neighbour("96 sources of 50 MB, each its own host", 96, 96, flood(50_000_000), more=inf),
+    "bombs": Neighbour(
+        "four each of five bombs of 50 MB",
+        20,
+        len(BOMB_NAMES),
+        serving_files([partial(BOMBS[name], BOMB_SIZE) for name in BOMB_NAMES]),
+        more=MORE_BESIDE_BOMBS,
+        must_end=True,
+        most=PROCESS_BYTES,
+    ),
 }
 
 
@@ -128,6 +150,7 @@ class Series:
 
     waits: list[float]
     fetch_bytes: int = 0  #: the highest memory of the process that fetches
+    process_bytes: int = 0  #: that of the process with the most
 
     @property
     def p50(self) -> float:
@@ -156,16 +179,17 @@ class Bench:
         """Send one job every `EVERY` seconds for this long, and measure each."""
         sent: dict[str, float] = {}
         began = time.monotonic()
-        fetch = [group for group, name in self._contender.groups().items() if name == "fetch"]
-        peak = 0
+        groups = self._contender.groups()
+        fetch = [group for group, name in groups.items() if name == "fetch"]
+        peak, highest = 0, 0
         for number, (job, payload) in enumerate(self._world.payloads(SIDE, int(seconds / EVERY)).items()):
             time.sleep(max(0.0, began + number * EVERY - time.monotonic()))
             sent[job] = time.monotonic()
             self.send(payload)
             if number % 4 == 0:
-                peak = max(peak, memory_bytes(fetch))
+                peak, highest = max(peak, memory_bytes(fetch)), max(highest, highest_bytes(groups))
         arrived = self._world.arrived(sent, GRACE)
-        return Series([arrived.get(job, inf) - since for job, since in sent.items()], peak)
+        return Series([arrived.get(job, inf) - since for job, since in sent.items()], peak, highest)
 
     @contextmanager
     def beside(self, neighbour: Neighbour) -> Iterator[dict[str, Payload]]:
@@ -202,14 +226,15 @@ class Row:
             limit = max(limit, TIMES * self.alone.p95)
         is_quick = self.beside.p95 <= limit
         all_ended = self.ended == self.neighbour.jobs or not self.neighbour.must_end
-        return is_quick and all_ended and self.beside.fetch_bytes <= FETCH_BYTES
+        is_small = self.beside.fetch_bytes <= FETCH_BYTES and self.beside.process_bytes <= self.neighbour.most
+        return is_quick and all_ended and is_small
 
     def cells(self) -> list[str]:
         """Return its line of the table."""
-        mb = f"{self.alone.fetch_bytes / 1e6:.0f} → {self.beside.fetch_bytes / 1e6:.0f} MB"
+        mb = (f"{each.fetch_bytes / 1e6:.0f}, {each.process_bytes / 1e6:.0f}" for each in (self.alone, self.beside))
         ended = f"{self.ended} of {self.neighbour.jobs}"
         arrow = (f"{_shown(getattr(self.alone, p))} → {_shown(getattr(self.beside, p))}" for p in ("p50", "p95"))
-        return [self.neighbour.title, *arrow, mb, ended, "yes" if self.is_good else "NO"]
+        return [self.neighbour.title, *arrow, " → ".join(mb), ended, "yes" if self.is_good else "NO"]
 
 
 def _shown(seconds: float) -> str:
@@ -219,7 +244,7 @@ def _shown(seconds: float) -> str:
 def measured(neighbour: Neighbour, covers: Path, options: argparse.Namespace) -> Row:
     """Measure one neighbour on a stack of its own."""
     entrant = ENTRANTS[options.staging]
-    sides = (SIDE, GIANT) if neighbour.must_end else (SIDE,)
+    sides = {SIDE, neighbour.side}
     with (
         tempfile.TemporaryDirectory() as folder,
         world.serving(covers, sides) as shown,
@@ -282,7 +307,7 @@ def main() -> None:
             compare_rates(covers, console, options.rates or ["file", "dramatiq", "s3", "dramatiq-s3"])
             return
         table = Table(title=f"One live job every {EVERY:g} s, from message to postback: alone → beside")
-        for heading in ("beside", "p50", "p95", "memory of fetch", "ended", "kept"):
+        for heading in ("beside", "p50", "p95", "MB of fetch, of the largest process", "ended", "kept"):
             table.add_column(heading, justify="left" if heading == "beside" else "right")
         rows = []
         for name in options.only:

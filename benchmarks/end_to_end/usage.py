@@ -33,11 +33,18 @@ def cpu_seconds(groups: Collection[int]) -> dict[int, float]:
 
 def memory_bytes(groups: Collection[int]) -> int:
     """Return the groups' proportional set size, which counts a shared page once."""
-    found = 0
+    return sum(_sizes(groups))
+
+
+def highest_bytes(groups: Collection[int]) -> int:
+    """Return the proportional set size of the largest process of these groups."""
+    return max(_sizes(groups), default=0)
+
+
+def _sizes(groups: Collection[int]) -> Iterator[int]:
     for _, pid, _ in processes(groups):
         with suppress(OSError):
-            found += 1024 * sum(map(int, _PSS.findall(Path(f"/proc/{pid}/smaps_rollup").read_text())))
-    return found
+            yield 1024 * sum(map(int, _PSS.findall(Path(f"/proc/{pid}/smaps_rollup").read_text())))
 
 
 class Peak:
