@@ -29,6 +29,9 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pypro
 IMAGE_TESTS := tests/unit/images tests/unit/net/test_bombs.py tests/unit/ops/test_checks.py \
 	tests/integration/images
 
+# With it, each of the many processes of the tests would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-dev demo run check test test-fallbacks smoke image test-corpus test-differential mutants simulate chaos outages scenarios lint format docs screenshots sheets schema schema-check bench bench-scale bench-threads bench-queues bombs fuzz audit sbom upgrade-test release \

@@ -23,7 +23,7 @@ from tests.support.tracing import resting, tracing, unmeasured
 TESTS = Path(__file__).parent
 
 #: More workers than cores, because tests mostly wait.
-WORKERS_PER_CORE = 2
+WORKERS_PER_CORE = 2.5
 
 #: Chromium's names on different systems.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -31,16 +31,17 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 BROWSER_TESTS = TESTS / "browser"
 
-#: Folders and modules in the order of their tests. The slowest run first, so no worker is left with one at the end.
+#: Folders and modules in the order of their tests. The slowest run first, so no worker is left with one at the end. The
+#: simulation uses the CPU while they wait.
 ORDER = (
     "browser/test_dashboard.py",
     "chaos",
     "acceptance/test_sweeps.py",
+    "simulation",
     "acceptance/test_dead_letters.py",
     "acceptance/test_service.py",
     "acceptance",
     "browser",
-    "simulation",
     "integration",
     "unit",
 )
@@ -122,7 +123,7 @@ pytest_fixture_setup = pytest_pyfunc_call = pytest_runtest_teardown = pytest.hoo
 @pytest.hookimpl(optionalhook=True)  # the hook does not exist with `-p no:xdist`
 def pytest_xdist_auto_num_workers() -> int:
     """Return the number of workers for `-n auto`."""
-    return WORKERS_PER_CORE * (os.cpu_count() or 1)
+    return int(WORKERS_PER_CORE * (os.cpu_count() or 1))
 
 
 class Spread(LoadScopeScheduling):

@@ -59,7 +59,7 @@ class Local:
         return match[1] if match else ""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     """`image-pipeline local` with its dashboard, as `make run` starts it. Retries follow within seconds."""
     ours = {name.upper() for name in [*Settings.model_fields, "environment"]}
@@ -81,7 +81,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
         wait_for(lambda: "The dashboard: http" in local.log, timeout=60)
         yield local
     finally:
-        child.stop(timeout=30)
+        child.kill()  # its processes end with it, and none has coverage to write
+        child.wait()
 
 
 @pytest.fixture(scope="session")
