@@ -74,7 +74,7 @@ def test_an_invalid_message_becomes_one_dead_letter(broker, consume, caplog, bod
     # Then the invalid body is one dead letter with a reason, and the log does not contain it.
     ((kept, attributes),) = wait_for(lambda: dead_letters(broker))
     assert kept == body
-    assert attributes["error_code"] == "bad_message"
+    assert (attributes["error_code"], attributes["stage"]) == ("bad_message", "work")
     wait_for(lambda: counts(broker) == (0, 1, 0))
     assert "secret-word" not in caplog.text
     assert "secret-word" not in attributes["error_message"]
