@@ -107,6 +107,10 @@ class JobRecord:
         return any("worker_crashed" in codes for codes in self.letters.values())
 
 
+#: The message attributes of every dead letter.
+LETTER = ("stage", "error_code", "error_message", "attempts", "last_at")
+
+
 class Ledger:
     """The truth about one history.
 
@@ -174,6 +178,9 @@ class Ledger:
         job.sends += 1
         if queue.endswith("_dlq"):
             attributes = entry.get("MessageAttributes", {})
+            told = {name: attributes.get(name, {}).get("StringValue", "") for name in LETTER}
+            if not (all(told.values()) and told["attempts"].isdigit() and told["stage"] in queue):
+                self.fail("A dead letter in {} says {}.", queue, told)
             job.letters.setdefault(queue, []).append(attributes.get("error_code", {}).get("StringValue", ""))
         return record
 

@@ -310,3 +310,13 @@ def test_messages_of_one_redriven_letter_are_one_job(driven: Driven) -> None:
     assert driven.sent.jobs == [input_job_id("letter 1")] * 2 + [input_job_id("message 2")]
     ((request,),) = driven.sqs.of(RECEIVE)
     assert request["MessageAttributeNames"] == ["redriven_from"]
+
+
+def test_waits_for_deletes_vary_by_chance(driven: Driven) -> None:
+    driven.sqs.answers[DELETE] = fail
+    driven.arrive(GOOD)
+    driven.ingest.step()
+    driven.clock.now += DELETE_WAIT
+    wait = driven.ingest.leases.step()
+    assert wait is not None
+    assert 0.25 <= wait < 0.5

@@ -77,6 +77,8 @@ def test_a_retryable_error_is_retried_after_its_delay() -> None:
     assert (send.delay, send.message.options[ATTEMPTS]) == (2000, {"source": 1})
     ((event),) = decision.events
     assert (event.outcome, event.wait, event.code, event.seconds) == (Outcome.RETRY, 2.0, "http_500", 1.5)
+    job = a_job()
+    assert (event.job, event.worked_on) == (job, tuple(source.url for source in job.sources))
 
 
 @pytest.mark.parametrize(("attempt", "factor", "delay"), [(5, 1.2, 900), (5, 0.8, 720), (4, 1.2, 720), (7, 1.1, 900)])
@@ -125,6 +127,9 @@ def test_a_permanent_error_leaves_a_letter_and_passes_the_job_on() -> None:
     assert following.message.queue_name == "notify"
     (event,) = decision.events
     assert (event.outcome, event.arrived, event.seconds, event.attempt) == (Outcome.GIVEN_UP, NOW, 1.5, 2)
+    assert event.job
+    assert [source.error for source in event.job.sources] == [PermanentError("http_404", "Gone.").info("fetch")]
+    assert event.worked_on == tuple(source.url for source in event.job.sources)
 
 
 def test_the_letters_and_retries_of_a_quarantined_message_belong_to_its_own_queue() -> None:
