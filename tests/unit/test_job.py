@@ -366,6 +366,12 @@ def test_json_that_receivers_could_not_read_is_refused(text: str) -> None:
         parse_json(text)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_json_lacks_are_not_written(value: float) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        to_json({"a": [value]})
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

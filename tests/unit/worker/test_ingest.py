@@ -11,10 +11,12 @@ import pytest
 
 import pipeline.actors  # noqa: F401 - builds the broker, from which the actors' messages come
 from pipeline.errors import RetryableError
-from pipeline.events import Event, subscribe, unsubscribe
+from pipeline.events import Event, Outcome, subscribe, unsubscribe
 from pipeline.job import input_job_id
+from pipeline.metrics import JOBS
 from pipeline.sqs.leases import DELETE_WAIT
 from pipeline.sqs.wire import Reason, SendEntry, SendFailed
+from pipeline.stages import Lane
 from pipeline.worker import ingest
 from pipeline.worker.ingest import Ingest
 from tests.support.scripted_sqs import MovedClock, ScriptedSQS, confirm, fail
@@ -310,6 +312,15 @@ def test_messages_of_one_redriven_letter_are_one_job(driven: Driven) -> None:
     assert driven.sent.jobs == [input_job_id("letter 1")] * 2 + [input_job_id("message 2")]
     ((request,),) = driven.sqs.of(RECEIVE)
     assert request["MessageAttributeNames"] == ["redriven_from"]
+
+
+def test_only_jobs_are_counted_as_handed_over(driven: Driven) -> None:
+    handed_over = JOBS.labels("ingest", Lane.LIVE, Outcome.DONE)
+    before = handed_over._value.get()
+    driven.arrive(GOOD, "{")
+    driven.go_on(5)
+    assert len(driven.sent.letters) == 1
+    assert handed_over._value.get() == before + 1
 
 
 def test_waits_for_deletes_vary_by_chance(driven: Driven) -> None:

@@ -34,6 +34,11 @@ def test_a_proof_holds_for_the_job_that_was_signed_and_no_other() -> None:
     assert is_refused(JOB, NEW)
 
 
+def test_a_proof_is_the_same_in_every_release() -> None:
+    # Workers of two releases hand jobs to one another during a deploy.
+    assert signed(JOB, [NEW])["proof"] == "b51538588722b88c328acd60a1809aeaecbdfb64b67c5d5ae113f42ee60ea8fa"
+
+
 def test_keys_are_rotated_without_a_gap() -> None:
     # Given jobs from before, during and after a rotation
     before, after = signed(JOB, [OLD]), signed(JOB, [NEW, OLD])
