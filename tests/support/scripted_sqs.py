@@ -59,7 +59,7 @@ class ScriptedSQS:
         self.requests.append(("receive_message", [request]))
         count = request["MaxNumberOfMessages"]
         found, self.waiting = self.waiting[:count], self.waiting[count:]
-        return {"Messages": found}
+        return {"Messages": found} if found else {}  # as boto3 does
 
     def get_queue_url(self, *, QueueName: str) -> Answer:
         return {"QueueUrl": f"http://sqs/{QueueName}"}

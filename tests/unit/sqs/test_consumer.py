@@ -30,6 +30,12 @@ def test_received_messages_are_handed_on_with_their_leases(broker, sqs) -> None:
     assert len(consumer.leases) == 2
 
 
+def test_after_a_poll_that_found_nothing_comes_the_next_one(broker, sqs) -> None:
+    consumer = broker.consume("work")
+    assert [consumer.step(), consumer.step()] == [0, 0]
+    assert len(sqs.of(RECEIVE)) == 2
+
+
 def test_a_message_that_nothing_was_decided_about_is_released_and_not_deleted(broker, sqs, clock) -> None:
     consumer = broker.consume("work", prefetch=4)
     arrive(sqs, "a")
