@@ -123,11 +123,19 @@ def test_a_refusal_that_is_not_about_acls_is_an_error_and_is_not_remembered(envi
     assert [headers.get("x-amz-acl") for _, _, headers in asked] == ["public-read", None] * 2
 
 
-def test_no_acl_is_sent_if_the_settings_have_none(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_acl_is_sent_if_the_settings_have_none(
+    environment: dict[str, str], s3_that_answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given the setting, and renditions that are not public with it
     monkeypatch.setenv("S3_ACL", "none")
     get_settings.cache_clear()
     publish.publish("F", CONTENT, RENDITIONS)
     assert public_readers(environment) == {False}
+    # When a store refuses an upload, then it was asked once, without an ACL.
+    asked = s3_that_answers(400, "InvalidArgument")
+    with pytest.raises(RetryableError, match="InvalidArgument"):
+        publish.publish("F", CONTENT, RENDITIONS)
+    assert [headers.get("x-amz-acl") for _, _, headers in asked] == [None]
 
 
 def test_the_acl_of_the_settings_makes_objects_public(environment: dict[str, str]) -> None:
