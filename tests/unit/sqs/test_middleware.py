@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import random
+import signal
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from dramatiq.worker import WorkerThread
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.consumer import SQSConsumer
 from pipeline.sqs.leases import DELETE_WAIT
+from pipeline.sqs.middleware import QueueLayer
 from pipeline.sqs.settlement import Delete, Enqueue, Plan, Release
 from pipeline.sqs.wire import encode
 from tests.support.scripted_sqs import MovedClock, ScriptedSQS, StillLoop, confirm, unreachable
@@ -221,3 +223,18 @@ def test_a_stop_releases_what_waits_for_a_thread(rig: Rig) -> None:
 
 def test_the_layer_adds_its_middleware_before_all_others(rig: Rig) -> None:
     assert [type(each).__name__ for each in rig.broker.middleware] == ["QueueLayer", "Late"]
+
+
+def test_a_second_sigterm_is_ignored(broker) -> None:
+    # Given a worker with a handler of SIGTERM, as dramatiq installs one
+    handled: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda signum, _: handled.append(signum))
+    try:
+        QueueLayer().before_worker_boot(broker, SimpleNamespace())
+        # When two arrive, one for the process group and one from dramatiq's main process
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    # Then the handler has run once.
+    assert handled == [signal.SIGTERM]
