@@ -317,10 +317,10 @@ def test_messages_of_one_redriven_letter_are_one_job(driven: Driven) -> None:
 def test_only_jobs_are_counted_as_handed_over(driven: Driven) -> None:
     handed_over = JOBS.labels("ingest", Lane.LIVE, Outcome.DONE)
     before = handed_over._value.get()
-    driven.arrive(GOOD, "{")
+    driven.arrive(GOOD, GOOD, "{")
     driven.go_on(5)
     assert len(driven.sent.letters) == 1
-    assert handed_over._value.get() == before + 1
+    assert handed_over._value.get() == before + 2
 
 
 def test_waits_for_deletes_vary_by_chance(driven: Driven) -> None:
