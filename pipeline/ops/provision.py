@@ -64,7 +64,7 @@ def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Change]
     """Yield the missing changes. Each part is compared only when the iterator reaches it.
 
     Args:
-        settings: The settings with the names of queues, buckets and answered.
+        settings: The settings with the names of queues, buckets and databases.
         create_bucket: Whether to create S3_BUCKET too.
 
     Raises:
