@@ -1,7 +1,8 @@
-"""The process that decodes and encodes images for `sandbox`: python -m pipeline.images.sandbox_child PARENT.
+"""The process that decodes and encodes images for `sandbox`: python -m pipeline.images.sandbox_child FILE PARENT.
 
 It imports every library, gives up all other rights, and then renders one image after another. Requests come from
-standard input and answers go to standard output (child_process.py).
+standard input, their sources are in the open file with the descriptor FILE, and answers go to standard output
+(child_process.py).
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ _WARM_UP: Final = Recipe.decode({"renditions": ["16x16", "4x4"], "fit": "contain
 
 def main() -> None:
     """Serve the parent until it closes the pipe."""
-    seccomp.die_with(int(sys.argv[-1]))
+    file, parent = map(int, sys.argv[-2:])
+    seccomp.die_with(parent)
     prepare()
     requests, answers = os.fdopen(0, "rb"), os.fdopen(1, "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff prints much about broken images
     reason = seccomp.confine()
     _write(answers, {"unfiltered": reason, "address_space": address_space()})
-    serve(requests, answers)
+    serve(requests, file, answers)
 
 
 def prepare() -> None:
@@ -72,11 +74,11 @@ def _tiny_images() -> Iterator[bytes]:
             yield buffer.getvalue()
 
 
-def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+def serve(requests: BinaryIO, file: int, answers: BinaryIO) -> None:
     """Render images until the other end closes the pipe."""
     while len(frame := requests.read(FRAME.size)) == FRAME.size:
-        head, source = (requests.read(length) for length in FRAME.unpack(frame))
-        request = json.loads(head)
+        length, size = FRAME.unpack(frame)
+        request, source = json.loads(requests.read(length)), os.pread(file, size, 0)
         signal.setitimer(signal.ITIMER_PROF, request["cpu_seconds"])  # at its end SIGPROF ends the process
         answer, renditions = _rendered(source, request)
         signal.setitimer(signal.ITIMER_PROF, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import struct
@@ -16,8 +17,8 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import PermanentError, PipelineError, RetryableError
+from pipeline.images import child_process, sandbox
 from pipeline.images import render as images
-from pipeline.images import sandbox
 from pipeline.images.identify import identify
 from tests.corpus import samples
 from tests.support.missing.sitecustomize import WITHOUT
@@ -105,11 +106,17 @@ class TestRendering:
         monkeypatch.chdir(tmp_path)
         assert sandbox.render(encoded(corners(), "TIFF"), ONE, **LIMITS)
 
-    def test_an_image_of_many_pipefuls_is_rendered(self) -> None:
-        noise = Image.effect_noise((1500, 1500), 200).convert("RGB")
-        data, most = encoded(noise, "BMP"), {"max_pixels": 2_250_000, "max_decoded_pixels": 2_250_000}
-        assert len(data) > 6_000_000
-        assert sandbox.render(data, recipe("1400x1400"), **most) == images.render(data, recipe("1400x1400"), **most)
+    def test_a_large_image_and_its_memory_make_way_for_a_small_one(self) -> None:
+        # Given an image of more bytes than the file keeps, rendered to many pipefuls
+        noise = Image.effect_noise((1700, 1700), 200).convert("RGB")
+        large, most = encoded(noise, "BMP"), {"max_pixels": 2_890_000, "max_decoded_pixels": 2_890_000}
+        assert len(large) > child_process._KEPT_BYTES
+        assert sandbox.render(large, recipe("1600x1600"), **most) == images.render(large, recipe("1600x1600"), **most)
+        # Then its memory is free, and a small image after it is itself
+        assert sandbox._SANDBOX._child
+        assert os.fstat(sandbox._SANDBOX._child._file).st_size == 0
+        small = encoded(corners(), "BMP")
+        assert sandbox.render(small, ONE, **LIMITS) == images.render(small, ONE, **LIMITS)
 
 
 def lying_avif(side: int) -> bytes:
@@ -364,9 +371,27 @@ class TestCodeInADecoder:
                 result = " ".join(map(str, found))
                 """
             ).message.split()
-            # Then it has its pipes, and not the file
-            assert 3 <= len(nodes) <= 5
+            # Then it has its pipes and the file of its source, and not that file
+            assert 4 <= len(nodes) <= 6
             assert str(os.fstat(secret.fileno()).st_ino) not in nodes
+
+    @pytest.mark.parametrize("more", [(), ("unfiltered",)])
+    def test_it_cannot_write_to_the_file_of_its_source(
+        self, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given a decoder that an image has taken over, with and without a filter of system calls
+        monkeypatch.setattr(sandbox, "CHILD", (*HOOK, *more))
+        # When it writes to the file, where a byte could grow without end
+        error = refused(
+            """
+            try:
+                result = f"wrote {os.write(int(sys.argv[-2]), bytes(1000))}"
+            except OSError as error:
+                result = f"refused {error.errno}"
+            """
+        )
+        # Then the kernel refuses
+        assert error.message == f"refused {errno.EFBIG}"
 
     def test_without_a_filter_limits_remain_and_one_warning_is_logged(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
