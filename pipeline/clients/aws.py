@@ -32,6 +32,7 @@ def aws_config(settings: Settings, **more: Any) -> Config:
     """Return the configuration shared by all AWS clients. `more` overrides it; timeouts are in seconds."""
     return Config(
         user_agent="image-pipeline",  # otherwise botocore builds it per request, a tenth of the CPU of one to SQS
+        parameter_validation=False,  # another tenth; AWS refuses what would be wrong
         max_pool_connections=POOL_SIZE,
         connect_timeout=5,
         tcp_keepalive=True,
