@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 #: Seconds to wait after a receive that fills less than half of a batch, while the process is busy. Messages that arrive
-#: quickly then share a request. As long, a quarantine queue lets the others receive after each of its messages.
-PARTIAL_BATCH_PAUSE = 0.1
+#: quickly then share a request.
+PARTIAL_BATCH_PAUSE = 0.25
+
+#: Seconds for which a quarantine queue lets the others receive after each of its messages.
+QUARANTINE_REST = 0.1
 
 #: Seconds that `close` waits for pending deletes. Messages whose delete is not confirmed are redelivered.
 CLOSE_TIMEOUT = 2.0
@@ -164,7 +167,7 @@ class SQSConsumer(dramatiq.Consumer):
             if self._has_room:
                 self.receiver.wake()
         elif self.leases.is_idle:
-            self._rest(PARTIAL_BATCH_PAUSE)
+            self._rest(QUARANTINE_REST)
             self._in_hand.wake()
 
     def _rest(self, seconds: float) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.sqs.leases import Lease
 from pipeline.sqs.loop import Clock
 
-#: Messages within how many seconds make batches wait for others: a wait of 0.1 s then brings three. At lower rates,
+#: Messages within how many seconds make batches wait for others: a wait of 0.25 s then brings seven. At lower rates,
 #: waiting would cost more time than it saves requests.
 BUSY_COUNT, BUSY_WINDOW = 30, 1.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.sqs.consumer import PARTIAL_BATCH_PAUSE
+from pipeline.sqs.consumer import QUARANTINE_REST
 from pipeline.sqs.queues import GIVE_UP_AT, QUARANTINE_AT
 from pipeline.sqs.settlement import Delete
 from tests.support.received import CHANGE, DELETE, RECEIVE, SEND, arrive, delete_all, sent_to, took
@@ -62,7 +62,7 @@ def test_a_process_has_one_quarantined_message_in_hand(broker, sqs, clock) -> No
     clock.now += 15
     first.leases.step()
     assert second.receiver.woken > 0
-    assert first.step() == pytest.approx(PARTIAL_BATCH_PAUSE)
+    assert first.step() == pytest.approx(QUARANTINE_REST)
     second.step()
     assert [each.sqs_id for each in took(second)] == ["b"]
 
