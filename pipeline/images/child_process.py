@@ -1,7 +1,7 @@
 """A child process that answers requests over two pipes, and that is not trusted.
 
-Sources are handed over in a file in memory, because a pipe would copy each byte twice and switch between the processes
-for each of its buffers: 1 ms of CPU for 2 MB.
+Sources are handed over in a file in memory. In a pipe, the processes would take turns for each of its buffers, which
+costs 0.7 ms of CPU for 2 MB.
 
 Every wait has a deadline, every length in an answer is checked before memory is allocated for it, and nothing in an
 answer is executed. The child ends with this process, and does not see its environment or its descriptors.
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -73,11 +74,7 @@ class ChildProcess:
 
     def __init__(self, arguments: tuple[str, ...]) -> None:
         self._file = _memory_file()
-        try:
-            self._process = _STARTER.submit(_start, arguments, self._file).result()
-        except BaseException:
-            os.close(self._file)
-            raise
+        self._process = _STARTER.submit(_start, arguments, self._file.fileno()).result()
         assert self._process.stdin  # noqa: S101 - it is a pipe
         assert self._process.stdout  # noqa: S101
         self._requests, self._answers = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -120,7 +117,7 @@ class ChildProcess:
             raise Ended(self._status()) from None
         finally:
             if len(source) > _KEPT_BYTES:
-                os.ftruncate(self._file, 0)
+                self._file.truncate(0)
 
     def receive(self, *, most: int, deadline: float) -> tuple[bytes, bytes]:
         """Return the two parts of an answer. The arguments and errors are those of `exchange`."""
@@ -135,7 +132,7 @@ class ChildProcess:
         """End the child, and close the pipes and the file."""
         self._process.kill()
         self._process.wait()
-        os.close(self._file)
+        self._file.close()
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
@@ -143,7 +140,7 @@ class ChildProcess:
     def _hand_over(self, source: bytes) -> None:
         written = 0
         while written < len(source):
-            written += os.pwrite(self._file, memoryview(source)[written:], written)
+            written += os.pwrite(self._file.fileno(), memoryview(source)[written:], written)
 
     def _send(self, data: bytes, deadline: float) -> None:
         rest = memoryview(data)
@@ -172,12 +169,12 @@ class ChildProcess:
         return 0
 
 
-def _memory_file() -> int:
-    """Return the descriptor of a new file without a name."""
-    with contextlib.suppress(AttributeError):  # not Linux
-        return os.memfd_create("source")
+def _memory_file() -> FileIO:
+    """Create a file without a name: in memory, or a temporary one where the system has none or refuses it."""
+    with contextlib.suppress(AttributeError, OSError):
+        return FileIO(os.memfd_create("source"), "w")
     with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+        return FileIO(os.dup(file.fileno()), "w")
 
 
 def _start(arguments: tuple[str, ...], file: int) -> subprocess.Popen[bytes]:

@@ -144,9 +144,9 @@ class _Sandbox:
 
     def close(self) -> None:
         """End the child."""
-        if self._child:
-            self._child.kill()
-        self._child = None
+        child, self._child = self._child, None
+        if child:
+            child.kill()
 
     def render(self, request: Mapping[str, Any], source: bytes, recipe: Recipe) -> _Rendered:
         """Render an image, or raise `_Crashed` or the errors of the module's `render`."""
