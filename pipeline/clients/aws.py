@@ -32,7 +32,6 @@ def aws_config(settings: Settings, **more: Any) -> Config:
     """Return the configuration shared by all AWS clients. `more` overrides it; timeouts are in seconds."""
     return Config(
         user_agent="image-pipeline",  # otherwise botocore builds it per request, a tenth of the CPU of one to SQS
-        parameter_validation=False,  # another tenth; AWS refuses what would be wrong
         max_pool_connections=POOL_SIZE,
         connect_timeout=5,
         tcp_keepalive=True,
@@ -66,7 +65,9 @@ def sqs() -> SQSClient:
     """
     settings = get_settings()
     keys = credentials(settings.aws_access_key_sqs, settings.aws_secret_key_sqs)
-    config = aws_config(settings, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 1})
+    # Validation would be a tenth of the CPU of a request, and SQS validates too.
+    options = {"parameter_validation": False, "retries": {"mode": "standard", "total_max_attempts": 1}}
+    config = aws_config(settings, read_timeout=30, **options)
     client: SQSClient = _client("sqs", **keys, endpoint_url=settings.sqs_endpoint, config=config)
     return client
 
