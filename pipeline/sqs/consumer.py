@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-#: Seconds to wait after a receive that fills less than half of a batch, while the process is busy. Messages that arrive
-#: quickly then share a request.
+#: Seconds to wait after a receive that fills less than half of a batch under a backlog. The next messages share one.
 PARTIAL_BATCH_PAUSE = 0.25
 
 #: Seconds for which a quarantine queue lets the others receive after each of its messages.
@@ -95,7 +94,7 @@ class SQSConsumer(dramatiq.Consumer):
 
     def ack(self, message: SQSMessage) -> None:  # type: ignore[override]
         """End a message: it is deleted only if its confirmed settlement is `Delete`, and otherwise released."""
-        self._in_hand.working.discard(message.lease)
+        self._in_hand.working.pop(message.lease, None)
         if isinstance(message.ending, Delete):
             self.leases.complete(message.lease)
         else:
@@ -186,8 +185,9 @@ class SQSConsumer(dramatiq.Consumer):
         admitted = self._lease(received)
         if not self._send_transfers():
             return self._rest(self._backoff.next())
-        self._in_hand.received(admitted, asked)
-        return self._rest(PARTIAL_BATCH_PAUSE if 0 < admitted < asked / 2 and self._in_hand.is_busy else 0.0)
+        self._in_hand.received(admitted, asked, bulk=self.queue.bulk)
+        is_partial = 0 < admitted < asked / 2
+        return self._rest(PARTIAL_BATCH_PAUSE if is_partial and self._in_hand.is_busy(bulk=self.queue.bulk) else 0.0)
 
     def _ask(self, count: int) -> Sequence[MessageTypeDef] | None:
         """Make one request; returns the messages, or None if it failed."""

@@ -12,9 +12,9 @@ from typing import Any
 from pipeline.sqs.leases import Lease
 from pipeline.sqs.loop import Clock
 
-#: Messages within how many seconds make batches wait for others: a wait of 0.25 s then brings seven. At lower rates,
-#: waiting would cost more time than it saves requests.
-BUSY_COUNT, BUSY_WINDOW = 30, 1.0
+#: Messages within how many seconds make batches wait for others: 0.25 s then bring seven. At lower rates, waiting would
+#: cost more time than it saves requests. In a shorter window, chance alone makes 20 a second look like 30.
+BUSY_COUNT, BUSY_WINDOW = 60, 2.0
 
 
 class LaneQueue(PriorityQueue[Any]):
@@ -49,12 +49,12 @@ class InHand:
     def __init__(self, clock: Clock) -> None:
         self.consumers: list[Any] = []  #: each an `SQSConsumer`, in the order in which they were made
         self.work_queue: LaneQueue | None = None  #: the messages that wait for a thread, once the worker has booted
-        self.working: set[Lease] = set()  #: leases that threads work on; each may soon lead to another send
+        self.working: dict[Lease, bool] = {}  #: whether the message is bulk, by the leases that threads work on
         self.stopping = threading.Event()  #: set once the process has to stop
         self.paused: frozenset[str] = frozenset()  #: the queues from which this process receives nothing for now
         self.alone = threading.Lock()  #: held to receive a quarantined message, of which a process has only one
         self._clock = clock
-        self._arrived: deque[float] = deque(maxlen=BUSY_COUNT)
+        self._arrived = [deque[float](maxlen=BUSY_COUNT) for _lane in ("live", "bulk")]
 
     @property
     def has_live_waiting(self) -> bool:
@@ -65,21 +65,20 @@ class InHand:
         """Whether a crash would count against a quarantined message: it is in hand, or its delete is not confirmed."""
         return any(consumer.queue.is_quarantine and not consumer.leases.is_idle for consumer in list(self.consumers))
 
-    def received(self, count: int, asked: int) -> None:
+    def received(self, count: int, asked: int, *, bulk: bool) -> None:
         """Count the messages of a receive that asked for so many. If it came back full, there is a backlog."""
-        self._arrived.extend([self._clock.monotonic()] * (BUSY_COUNT if count >= asked > 1 else count))
+        self._arrived[bulk].extend([self._clock.monotonic()] * (BUSY_COUNT if count >= asked > 1 else count))
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether there is a backlog somewhere, so that waiting for full batches costs no time.
+    def is_busy(self, *, bulk: bool) -> bool:
+        """Whether there is a backlog in this lane somewhere, so that waiting for full batches costs no time.
 
         Stages after the busiest one never receive full batches, but their messages arrive at its rate.
         """
-        arrived = self._arrived
+        arrived = self._arrived[bulk]
         return len(arrived) == BUSY_COUNT and arrived[0] > self._clock.monotonic() - BUSY_WINDOW
 
-    def expected_sends(self) -> int:
-        return len(self.working) if self.is_busy else 0
+    def expected_sends(self, *, bulk: bool) -> int:
+        return list(self.working.values()).count(bulk) if self.is_busy(bulk=bulk) else 0
 
     def stop(self) -> None:
         """Receive and start nothing more, and release at once the messages that no thread has started."""

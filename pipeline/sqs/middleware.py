@@ -41,7 +41,7 @@ class QueueLayer(dramatiq.Middleware):
         if message.lease.is_lost or broker.in_hand.stopping.is_set():
             raise SkipMessage
         message.began = message.lease.began = broker.clock.monotonic()
-        broker.in_hand.working.add(message.lease)
+        broker.in_hand.working[message.lease] = broker.queues[message.queue_name].bulk
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None

@@ -47,7 +47,7 @@ class _Ticket:
 
 @dataclass(eq=False)
 class GroupCommit:
-    """Sends entries in batches, one batch at a time, from whichever calling thread finds no batch being sent.
+    """Sends entries in batches, from whichever calling thread finds fewer than `most` batches being sent.
 
     Entries that arrive meanwhile share the next batch. It needs no thread, so nothing has to be stopped, and every
     entry has a caller that waits for its outcome.
@@ -56,13 +56,14 @@ class GroupCommit:
     commit: Commit
     expected: Callable[[], int] = lambda: 0  #: returns how many threads may soon submit or are waiting here
     window: float = BATCH_WINDOW  #: how long a batch waits for that many entries, in seconds
+    most: int = 4  #: how many batches are sent at a time, or one if batches wait
 
     def __post_init__(self) -> None:
         lock = threading.Lock()  # guards the four attributes below
         self._changed = threading.Condition(lock)
         self._arrived = threading.Condition(lock)
         self._waiting: list[_Ticket] = []
-        self._under_way = False
+        self._under_way = 0
 
     def submit(self, entries: Sequence[SendEntry]) -> list[Exception | None]:
         """Commit entries and wait for their outcomes, which are returned in order."""
@@ -71,28 +72,27 @@ class GroupCommit:
             self._waiting += tickets
             self._arrived.notify()
             while not all(ticket.settled for ticket in tickets):
-                if self._under_way:
-                    self._changed.wait()
-                else:
+                if self._waiting and self._under_way < (1 if self.expected() else self.most):
                     self._commit_next_batch()
+                else:
+                    self._changed.wait()
         return [ticket.error for ticket in tickets]
 
     def _commit_next_batch(self) -> None:
-        self._under_way = True
-        batch: list[_Ticket] = []
-        errors: list[Exception | None] = []
+        self._under_way += 1
+        batch, errors = list[_Ticket](), list[Exception | None]()
         try:
             self._arrived.wait_for(lambda: len(self._waiting) >= min(self.expected(), MAX_BATCH), self.window)
-            entries = next(SendEntry.in_batches(ticket.entry for ticket in self._waiting))
+            entries = next(SendEntry.in_batches(ticket.entry for ticket in self._waiting), [])
             batch, self._waiting = self._waiting[: len(entries)], self._waiting[len(entries) :]
-            errors = [SendFailed("the thread that sent the batch was interrupted")] * len(batch)
-            self._changed.release()
             try:
-                errors = self.commit(entries)
+                self._changed.release()
+                errors = self.commit(entries) if entries else []
             finally:
                 self._changed.acquire()
         finally:  # the other threads must also wake up if a time limit interrupts the thread that sends for them
-            self._under_way = False
+            self._under_way -= 1
+            errors = errors or [SendFailed("the thread that sent the batch was interrupted")] * len(batch)
             for ticket, error in zip(batch, errors, strict=True):
                 ticket.error, ticket.settled = error, True
             self._changed.notify_all()
@@ -138,7 +138,8 @@ class Sender:
     def send(self, queue_name: str, entries: Sequence[SendEntry], *, at_once: bool = False) -> list[Exception | None]:
         """Send entries; returns an error or None for each, in order. Unless `at_once`, threads may share a batch."""
         commit = partial(self._send_batch, queue_name)
-        new = GroupCommit(commit, self.in_hand.expected_sends, self.window)
+        bulk = queue_name in self.queues and self.queues[queue_name].bulk
+        new = GroupCommit(commit, partial(self.in_hand.expected_sends, bulk=bulk), self.window)
         group = self._groups.setdefault(queue_name, new)
         errors = [entry.error() for entry in entries]
         good = (entry for entry, error in zip(entries, errors, strict=True) if error is None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES
 from pipeline.sqs.sender import GroupCommit
 from pipeline.sqs.wire import MAX_BATCH, SendEntry
@@ -34,10 +36,29 @@ class Sender:
         return [ValueError(body) if body.startswith("bad") else None for body in bodies(batch)]
 
 
+def test_a_few_batches_are_sent_at_a_time() -> None:
+    # Given a batch under way, and no backlog
+    sender = Sender()
+    group = GroupCommit(sender, most=2)
+    with ThreadPoolExecutor(3) as pool:
+        outcomes = [pool.submit(group.submit, entries("a"))]
+        assert sender.begun.acquire(timeout=10)
+        # When another thread submits, then its batch does not wait for the first one,
+        outcomes.append(pool.submit(group.submit, entries("b")))
+        assert sender.begun.acquire(timeout=10)
+        # but a third waits for one of them.
+        outcomes.append(pool.submit(group.submit, entries("c")))
+        wait_for(lambda: len(group._waiting) == 1)
+        assert sender.batches == [["a"], ["b"]]
+        sender.let.release(3)
+        assert [outcome.result(10) for outcome in outcomes] == [[None]] * 3
+    assert sender.batches == [["a"], ["b"], ["c"]]
+
+
 def test_the_first_goes_at_once_and_later_ones_share_the_next_batch() -> None:
     # Given a batch of one under way
     sender = Sender()
-    group = GroupCommit(sender)
+    group = GroupCommit(sender, most=1)
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(group.submit, entries("a"))
         assert sender.begun.acquire(timeout=10)
@@ -95,7 +116,7 @@ def test_other_callers_go_on_when_the_sender_is_interrupted() -> None:
             raise TimeLimit
         return [None] * len(batch)
 
-    group = GroupCommit(commit)
+    group = GroupCommit(commit, most=1)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(group.submit, entries("first"))
         assert begun.wait(10)
@@ -127,6 +148,22 @@ def test_a_batch_waits_for_expected_entries() -> None:
     assert [sorted(batch) for batch in sender.batches] == [["a", "b", "c"]]
 
 
+def test_an_entry_that_another_thread_has_taken_is_not_sent_twice() -> None:
+    # Given a thread that waits for the entries of two others
+    sender, at_work = Sender(), [3]
+    sender.let.release(10)
+    group = GroupCommit(sender, expected=lambda: at_work[0], window=10)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(group.submit, entries("a"))
+        wait_for(lambda: group._under_way)
+        # When the backlog ends, and another thread sends all that waits
+        at_work[0] = 0
+        assert group.submit(entries("b")) == [None]
+        # Then the first has nothing left to send.
+        assert first.result(10) == [None]
+    assert sender.batches == [["a", "b"]]
+
+
 def test_a_lone_entry_and_a_full_batch_never_wait() -> None:
     sender = Sender()
     sender.let.release(10)
@@ -144,3 +181,23 @@ def test_a_batch_goes_eventually_if_expected_entries_do_not_come() -> None:
     group = GroupCommit(sender, expected=lambda: 5, window=0.05)
     assert group.submit(entries("a")) == [None]
     assert sender.batches == [["a"]]
+
+
+def test_an_interruption_just_before_a_batch_is_sent_leaves_the_lock_in_order() -> None:
+    class TimeLimit(BaseException): ...
+
+    sender = Sender()
+    sender.let.release(10)
+    group = GroupCommit(sender)
+    release = group._changed.release
+
+    def interrupted() -> None:
+        release()
+        group._changed.release = release  # type: ignore[method-assign]
+        raise TimeLimit
+
+    group._changed.release = interrupted  # type: ignore[method-assign]
+    with pytest.raises(TimeLimit):
+        group.submit(entries("a"))
+    assert group.submit(entries("b")) == [None]
+    assert sender.batches == [["b"]]

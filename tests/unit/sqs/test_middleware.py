@@ -68,7 +68,7 @@ class Rig:
     @property
     def end(self) -> str:
         """How the message ended in SQS."""
-        assert self.broker.in_hand.working == set()
+        assert self.broker.in_hand.working == {}
         released = [entry["VisibilityTimeout"] for entries in self.sqs.of(CHANGE) for entry in entries]
         if self.sqs.of(DELETE):
             return "deleted"
