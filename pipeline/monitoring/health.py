@@ -35,7 +35,9 @@ SCHEDULE_WITHIN = 300.0
 class Receiver(Protocol):
     """The state of `ingest` that its health depends on."""
 
-    asking_since: float | None  #: start of the pending request to SQS, in monotonic seconds; None: none is pending
+    @property
+    def asking_since(self) -> float | None:
+        """Start of the pending request to SQS, in monotonic seconds; None: none is pending."""
 
     @property
     def is_stopping(self) -> bool:

@@ -1,8 +1,9 @@
 """Ingest: moves raw JSON from the input queue, standard or FIFO, to the fetch stage.
 
-It receives up to ten messages at a time, and deletes a message only after its hand-over is confirmed. Messages that
-cannot be handed over, for example because SQS takes no sends, stay leased and are tried again, and ingest receives
-nothing meanwhile. So an outage of any length costs the input queue no receives.
+It receives up to ten messages at a time, and deletes a message only after its hand-over is confirmed. While one batch
+is handed over, another can be received. Messages that cannot be handed over, for example because SQS takes no sends,
+stay leased and are tried again, and nothing is received meanwhile. So an outage of any length costs the input queue no
+receives.
 
 Unacceptable messages go to `<namespace>_ingest_dlq` with a reason, so no message is lost and none is retried forever.
 """
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dramatiq.errors import BrokerConnectionError
@@ -49,11 +51,14 @@ logger = logging.getLogger(__name__)
 #: Seconds that deletes from a FIFO queue wait for the rest of their batch. The next messages of a group wait as long.
 FIFO_DELETE_WAIT = 0.05
 
-#: Seconds that `run` waits for pending deletes and releases when it stops.
-CLOSE_TIMEOUT = 2.0
+#: Seconds that `run` waits for hand-overs, deletes and releases when it stops.
+CLOSE_TIMEOUT = 2.5
 
 #: Seconds between two looks whether a pause has ended.
 PAUSE = 1.0
+
+#: Batches at a time. With one, messages that arrive during a hand-over would wait for its end and for the next request.
+BATCHES = 2
 
 #: Its name in dead letters, events and logs.
 INGEST = "ingest"
@@ -69,8 +74,18 @@ class _Held:
     entry: SendEntry | None = None
 
 
+class _Batch:
+    """The messages of one receive until they are handed over."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.held: list[_Held] = []
+        self.backoff = sqs_backoff(rng)
+        self.asking_since: float | None = None
+        self.has_ended = False
+
+
 class Ingest:
-    """Moves messages from the queue at `queue_url` to the fetch stage, one `step` after the other, until `stop`.
+    """Moves messages from the queue at `queue_url` to the fetch stage, in `BATCHES` threads, until `stop`.
 
     Args:
         queue_url: The input queue.
@@ -80,12 +95,10 @@ class Ingest:
         poll: How long a receive may wait for messages, in seconds.
         clock: The time.
         rng: Draws the jitter of waits.
-        loop: Makes the thread that extends and deletes.
+        loop: Makes the threads that receive and hand over, and the one that extends and deletes.
 
     Attributes:
         leases: The leases of the received messages.
-        asking_since: When the attempt to receive or hand over that has not succeeded yet began, in monotonic seconds;
-            None without such an attempt. It is minus infinity until the first success.
         taken_at: When it last received messages.
         is_paused: Whether it receives nothing for now. Received messages are still handed over.
     """
@@ -114,10 +127,10 @@ class Ingest:
         self.leases = Leases(
             INGEST, lambda: queue_url, client, self._visibility, self._clock, rng, wait, wake=self._keeper.wake
         )
-        self._held: list[_Held] = []
-        self._backoff = sqs_backoff(rng)
+        self._batches = [_Batch(rng) for _ in range(BATCHES)]
+        self._movers = [loop(f"receive-{INGEST}", partial(self.step, batch)) for batch in self._batches]
         self._stopping = threading.Event()
-        self.asking_since: float | None = -math.inf
+        self._has_succeeded = False
         self.taken_at: datetime | None = None
         self.is_paused = False
 
@@ -128,57 +141,85 @@ class Ingest:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread that extends and deletes is running."""
-        return self._keeper.is_alive
+        """Whether all threads are running."""
+        return all(each.is_alive for each in (self._keeper, *self._movers))
+
+    @property
+    def asking_since(self) -> float | None:
+        """When the oldest attempt to receive or hand over that has not succeeded yet began, in monotonic seconds.
+
+        None without such an attempt or in a pause, and minus infinity until the first success.
+        """
+        if not (self._has_succeeded or self.is_paused):
+            return -math.inf
+        return min((since for batch in self._batches if (since := batch.asking_since) is not None), default=None)
 
     def pause(self, paused: bool) -> None:
         """Receive nothing while `paused`."""
         self.is_paused = paused
 
     def stop(self) -> None:
-        """Finish the current step, make visible what was not handed over, and receive no more."""
+        """Finish the current steps, make visible what was not handed over, and receive no more."""
         self._stopping.set()
+        for mover in self._movers:
+            mover.wake()
 
     def run(self) -> None:
-        """Step until `stop`, then wait for the last deletes and releases."""
-        self._keeper.start()
-        while (wait := self.step()) is not None:
-            self._stopping.wait(wait)
+        """Run the threads until `stop`, then wait for their steps, and for the last deletes and releases."""
+        for each in (self._keeper, *self._movers):
+            each.start()
+        self._stopping.wait()
+        self.leases.close()
         deadline = time.monotonic() + CLOSE_TIMEOUT
-        while not self.leases.is_idle and time.monotonic() < deadline:
+        while not self._has_ended and time.monotonic() < deadline:
             time.sleep(0.01)
-        self._keeper.end()
+        for each in (*self._movers, self._keeper):
+            each.end()
 
-    def step(self) -> float | None:
-        """Hand over what is held, or receive and hand over; returns the seconds until the next step, None at the end.
+    def step(self, batch: _Batch | None = None) -> float | None:
+        """Hand over a batch, or receive and hand over; returns the seconds until the next step, None at the end.
 
         It never raises: whatever fails is tried again.
         """
-        if self.is_paused and not (self._held or self.is_stopping):
-            self.asking_since = None
+        batch = batch or self._batches[0]
+        if self.is_paused and not (batch.held or self.is_stopping):
+            batch.asking_since = None
             return PAUSE
-        if self.asking_since is None:
-            self.asking_since = self._clock.monotonic()
+        if batch.asking_since is None:
+            batch.asking_since = self._clock.monotonic()
         try:
-            if not (self._held or self.is_stopping or self.leases.blocks_receiving):
-                self._receive()
+            if not (batch.held or self.is_stopping or self._is_in_trouble):
+                self._receive(batch)
             if not self.is_stopping:
-                self._hand_over()
+                self._hand_over(batch)
         except Exception as error:  # from boto3 or a parser below it
             logger.warning("ingest: an attempt failed (%s).", describe(error))
-            return self._backoff.next()
+            return batch.backoff.next()
         if self.is_stopping:
-            self.leases.release([held.lease for held in self._held])
+            self.leases.release([held.lease for held in batch.held])
             self.leases.close()
-            self._held.clear()
+            batch.held.clear()
+            batch.has_ended = True
             return None
-        if self._held or self.leases.blocks_receiving:
-            return self._backoff.next()
-        self.asking_since = None
-        self._backoff.reset()
+        if batch.held or self.leases.blocks_receiving:
+            return batch.backoff.next()
+        if self._is_in_trouble:  # the other batch is
+            batch.asking_since = None
+            return batch.backoff.next()
+        batch.asking_since, self._has_succeeded = None, True
+        batch.backoff.reset()
         return 0.0
 
-    def _receive(self) -> None:
+    @property
+    def _has_ended(self) -> bool:
+        return self.leases.is_idle and all(batch.has_ended for batch in self._batches)
+
+    @property
+    def _is_in_trouble(self) -> bool:
+        """Whether to receive nothing: the last hand-over of a batch failed, or SQS refuses deletes."""
+        return self.leases.blocks_receiving or any(each.held and each.backoff.wait for each in self._batches)
+
+    def _receive(self, batch: _Batch) -> None:
         received = self._client().receive_message(
             QueueUrl=self._queue_url,
             MaxNumberOfMessages=MAX_BATCH,
@@ -186,28 +227,29 @@ class Ingest:
             VisibilityTimeout=self._visibility,
             MessageAttributeNames=[REDRIVEN_FROM],
         )
+        batch.backoff.reset()
         for message in received.get("Messages", []):
             self.taken_at = datetime.now(UTC)
             if lease := self.leases.add(message["MessageId"], message["ReceiptHandle"]):
-                self._held.append(_Held(message, lease))
+                batch.held.append(_Held(message, lease))
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, batch: _Batch) -> None:
         """Send what is held, and keep what was not confirmed. Another process has what was lost."""
-        self._held = [held for held in self._held if not held.lease.is_lost]
-        for held in self._held:
+        batch.held = [held for held in batch.held if not held.lease.is_lost]
+        for held in batch.held:
             if held.entry is None:
                 self._read(held)
-        for queue in dict.fromkeys(held.queue for held in self._held if held.entry):
-            ready = [(held, held.entry) for held in self._held if held.entry and held.queue == queue]
+        for queue in dict.fromkeys(held.queue for held in batch.held if held.entry):
+            ready = [(held, held.entry) for held in batch.held if held.entry and held.queue == queue]
             errors = self._sender.send(queue, [entry for _, entry in ready], at_once=True)
             for (held, _), error in zip(ready, errors, strict=True):
                 if error is None:
+                    batch.held.remove(held)
                     self._end(held)
                 else:
                     self._refused(held, error)
 
     def _end(self, held: _Held) -> None:
-        self._held.remove(held)
         self.leases.complete(held.lease)
         if held.queue == FETCH.queue():
             count_hand_over()

@@ -285,7 +285,6 @@ class IngestProcess(Process):
             rng=world.random,
             loop=self._make_loop,
         )
-        self._loops.append(SimulatedLoop(self, "receive", self._ingest.step))
         for loop in self._loops:  # `Ingest.run` does this in threads
             loop.start()
 

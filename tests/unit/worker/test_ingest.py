@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+import threading
 from collections.abc import Callable, Sequence
 
 import dramatiq
@@ -20,6 +22,7 @@ from pipeline.stages import Lane
 from pipeline.worker import ingest
 from pipeline.worker.ingest import Ingest
 from tests.support.scripted_sqs import MovedClock, ScriptedSQS, confirm, fail
+from tests.support.waiting import wait_for
 
 DELETE, CHANGE, RECEIVE = "delete_message_batch", "change_message_visibility_batch", "receive_message"
 GOOD = {"image_url": "http://example.org/cover.jpg", "postback_url": "http://example.org/hook"}
@@ -143,6 +146,41 @@ def test_an_outage_of_any_length_costs_no_receives(driven: Driven) -> None:
     assert sorted(driven.sent.jobs) == sorted(ids)
     assert len(driven.deleted) == 10
     assert driven.received > 2
+
+
+def test_a_batch_is_received_and_handed_over_while_the_hand_over_of_another_takes_its_time(driven: Driven) -> None:
+    # Given a hand-over during which another message arrives
+    first, second = driven.ingest._batches
+    (early,) = driven.arrive(GOOD)
+    late = {"MessageId": "late", "ReceiptHandle": "handle of late", "Body": json.dumps(GOOD)}
+
+    def meanwhile(body: str) -> None:
+        if body == early:
+            driven.sqs.waiting.append(late)
+            assert driven.ingest.step(second) == 0
+            # Then the other message does not wait for it.
+            assert driven.sent.jobs == [input_job_id("late")]
+
+    driven.sent.refuse = meanwhile
+    assert driven.ingest.step(first) == 0
+    assert driven.sent.jobs == [input_job_id("late"), early]
+
+
+def test_while_a_batch_cannot_be_handed_over_none_is_received(driven: Driven) -> None:
+    # Given a batch that SQS does not take
+    first, second = driven.ingest._batches
+    driven.arrive(GOOD)
+    driven.sent.refuse = refuse_all
+    assert driven.ingest.step(first)
+    # When the other thread wants to receive, then it waits too
+    driven.arrive(GOOD)
+    assert driven.ingest.step(second)
+    assert driven.received == 1
+    # until SQS takes it.
+    driven.sent.refuse = lambda _: None
+    assert driven.ingest.step(first) == 0
+    assert driven.ingest.step(second) == 0
+    assert driven.received == 2
 
 
 def test_only_what_was_not_confirmed_is_sent_again(driven: Driven) -> None:
@@ -331,3 +369,52 @@ def test_waits_for_deletes_vary_by_chance(driven: Driven) -> None:
     wait = driven.ingest.leases.step()
     assert wait is not None
     assert 0.25 <= wait < 0.5
+
+
+def test_a_stop_deletes_at_once_and_releases_what_the_last_poll_returns() -> None:
+    # Given an ingest whose threads wait in long polls, and a message that was handed over
+    driven, polls, go_on = Driven(), threading.Semaphore(0), threading.Event()
+    ingesting = Ingest(
+        "http://sqs/input",
+        client=lambda: driven.sqs,  # type: ignore[arg-type, return-value]
+        sender=driven.sent,  # type: ignore[arg-type]
+        visibility=45,
+    )
+    (job,) = driven.arrive(GOOD)
+    late = [{"MessageId": "late", "ReceiptHandle": "handle of late", "Body": json.dumps(GOOD)}]
+    receive, lock = driven.sqs.receive_message, threading.Lock()
+
+    def poll(**request: object) -> dict[str, object]:
+        with lock:
+            if driven.sqs.waiting:
+                return receive(**request)
+        polls.release()
+        assert go_on.wait(10)
+        with lock:
+            return {"Messages": [late.pop()]} if late else {}
+
+    driven.sqs.receive_message = poll  # type: ignore[method-assign]
+    thread = threading.Thread(target=ingesting.run)
+    thread.start()
+    for _ in range(2):
+        assert polls.acquire(timeout=10)
+    assert driven.sent.jobs == [job]
+    # When it stops, and a poll returns a message
+    ingesting.stop()
+    wait_for(lambda: driven.deleted)
+    go_on.set()
+    thread.join(10)
+    # Then the first is deleted and the other is visible again.
+    assert driven.deleted == {"handle of message 0"}
+    assert driven.sent.jobs == [job]
+    assert [entry["VisibilityTimeout"] for entries in driven.sqs.of(CHANGE) for entry in entries] == [0]
+
+
+def test_a_pause_from_the_start_is_no_trouble(driven: Driven) -> None:
+    assert driven.ingest.asking_since == -math.inf
+    driven.ingest.pause(True)
+    assert driven.ingest.step()
+    assert driven.ingest.asking_since is None
+    # When the pause ends before the first answer, then it is not ready yet.
+    driven.ingest.pause(False)
+    assert driven.ingest.asking_since == -math.inf
