@@ -213,7 +213,7 @@ def procfile_with(folder: Path, *, merged: Sequence[str] = (), modules: Mapping[
         run = "LEVEL=${LEVEL:-INFO} dramatiq pipeline.actors"
         lines["work"] = f"{run} --processes 1 --threads 16 --queues {queues}"
     if "resize" in lines:  # which has a process for each core otherwise
-        lines["resize"] = lines["resize"].replace(" --threads 4", " --processes 1 --threads 4")
+        lines["resize"] = lines["resize"].replace(" --threads", " --processes 1 --threads")
     for name, names in (modules or {}).items():
         assert " pipeline.actors " in lines[name]
         loaded = " ".join(["pipeline.actors", *(f"tests.support.{each}" for each in names.split())])

@@ -279,7 +279,7 @@ def harmful_procfile(folder: Path) -> Path:
     """Write the project's Procfile with workers that also load `tests.chaos.workers`."""
     text = (ROOT / "Procfile").read_text()
     changes = {
-        "dramatiq pipeline.actors --threads 4": "dramatiq pipeline.actors --processes 1 --threads 4",
+        "dramatiq pipeline.actors --threads 6": "dramatiq pipeline.actors --processes 1 --threads 6",
         "dramatiq pipeline.actors": "dramatiq pipeline.actors tests.chaos.workers",
         "image-pipeline ingest": "python -m tests.chaos.workers",
     }
