@@ -22,6 +22,7 @@ from pipeline.local.supervisor import Supervisor
 from pipeline.ops.provision import plan
 from pipeline.settings import Settings, get_settings
 from tests.support.last_lines import note
+from tests.support.schedules import far_schedules
 from tests.support.tracing import MEASURES_CHILDREN
 from tests.support.waiting import wait_for
 
@@ -236,6 +237,7 @@ def running_service(
         monkeypatch.delenv(name.upper(), raising=False)
     ours = {
         **stack.environ,
+        **far_schedules(),
         "QUEUE_NAMESPACE": f"test-{unique}",
         "S3_BUCKET": f"test-{unique}",
         "ALLOWED_NETWORKS": "127.0.0.0/8",

@@ -20,6 +20,7 @@ from pipeline.local.supervisor import Child, command_line
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from tests.chaos.proxy import Proxy
+from tests.support.schedules import far_schedules
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]
@@ -36,13 +37,17 @@ def proxy(environment: dict[str, str]) -> Iterator[Proxy]:
 @contextmanager
 def scheduler(proxy: Proxy, log: Path, *, last_run: datetime, schedule: str) -> Iterator[Child]:
     """Run the command with its output in `log`."""
-    environ = os.environ | {
-        "AWS_ENDPOINT_URL_SQS": proxy.url,
-        "LAST_RUN": last_run.isoformat(),
-        "SCHEDULE": schedule,
-        "PYTHONPATH": str(ROOT),
-        "LEVEL": "INFO",
-    }
+    environ = (
+        os.environ
+        | far_schedules()
+        | {
+            "AWS_ENDPOINT_URL_SQS": proxy.url,
+            "LAST_RUN": last_run.isoformat(),
+            "SCHEDULE": schedule,
+            "PYTHONPATH": str(ROOT),
+            "LEVEL": "INFO",
+        }
+    )
     command = command_line(Path(sys.executable).with_name("periodiq"), "tests.support.timetable")
     with log.open("ab") as output:
         child = Child(command, environ=environ, cwd=ROOT, output=output)
