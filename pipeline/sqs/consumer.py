@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 #: Seconds to wait after a receive that fills less than half of a batch under a backlog. The next messages share one.
-PARTIAL_BATCH_PAUSE = 0.25
+PARTIAL_BATCH_PAUSE = 0.1
 
 #: Seconds for which a quarantine queue lets the others receive after each of its messages.
 QUARANTINE_REST = 0.1
