@@ -95,7 +95,7 @@ class Ingest:
         poll: How long a receive may wait for messages, in seconds.
         clock: The time.
         rng: Draws the jitter of waits.
-        loop: Makes the threads that receive and hand over, and the one that extends and deletes.
+        loop: Makes the threads.
 
     Attributes:
         leases: The leases of the received messages.
