@@ -196,7 +196,9 @@ class _Metered(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(self._budget.timeout(self._idle))
+        seconds = self._budget.timeout(self._idle)
+        if seconds != self._sock.gettimeout():  # setting it takes a system call, and lets other threads run
+            self._sock.settimeout(seconds)
         size: int | None = self._raw.readinto(buffer)
         self._budget.spend(size or 0)
         self.left -= size or 0
