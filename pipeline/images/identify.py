@@ -43,7 +43,7 @@ _RUN_LENGTH_NANOSECONDS: Final = 120
 _RUN_LENGTH: Final = frozenset({1, 2})
 
 #: Estimated seconds of CPU above which an image is a giant. The slowest covers that podcast directories accept, PNGs
-#: and WebPs of 3000 x 3000 pixels, take 0.2 s. So do 12 megapixels of a phone's camera. Giants take up to 10 s.
+#: and WebPs of 3000 x 3000 pixels, take 0.2 s. So do 12 megapixels of a phone's camera. Giants take up to 3.4 s.
 GIANT_SECONDS: Final = 0.3
 
 #: Patterns for the first kilobyte of a source, by the name of its format. Some formats are only recognized.

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 #: Arguments of the interpreter: no module from the current folder, and no warnings of Pillow.
 CHILD: tuple[str, ...] = ("-P", "-W", "ignore", "-m", "pipeline.images.sandbox_child")
-#: Seconds of CPU for an image. The largest AVIF that is accepted takes 1.5, the slowest BMP 5.
+#: Seconds of CPU for an image. The largest AVIF that is accepted takes 1.5, the slowest BMP 3.4.
 CPU_SECONDS: Final = 15
 #: Seconds for an image that may have to wait for a CPU.
 TIMEOUT: Final = 30
