@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from pipeline.clients.fast_sqs import with_libcurl
 from pipeline.clients.lazy import POOL_SIZE, Lazy
 from pipeline.errors import RetryableError
 from pipeline.settings import Settings, get_settings
 
 if TYPE_CHECKING:
+    from boto3.session import Session
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
     from pydantic import SecretStr
@@ -52,7 +55,7 @@ def s3() -> S3Client:
     settings = get_settings()
     keys = credentials(settings.aws_access_key_s3, settings.aws_secret_key_s3)
     config = aws_config(settings, region_name=settings.region_of_s3, **(_OTHER_STORES if settings.s3_endpoint else {}))
-    client: S3Client = _client("s3", **keys, endpoint_url=settings.s3_endpoint, config=config)
+    client: S3Client = _client("s3", _session(keys), endpoint_url=settings.s3_endpoint, config=config)
     return client
 
 
@@ -68,23 +71,32 @@ def sqs() -> SQSClient:
     # Validation would be a tenth of the CPU of a request, and SQS validates too.
     options = {"parameter_validation": False, "retries": {"mode": "standard", "total_max_attempts": 1}}
     config = aws_config(settings, read_timeout=30, **options)
-    client: SQSClient = _client("sqs", **keys, endpoint_url=settings.sqs_endpoint, config=config)
-    return client
+    session = _session(keys)
+    client: SQSClient = _client("sqs", session, endpoint_url=settings.sqs_endpoint, config=config)
+    return with_libcurl(client, session, partial(_count, "sqs"))
 
 
-def _client(service: str, **options: Any) -> Any:
-    """Create a boto3 client that counts its HTTP requests, retries included."""
+def _session(keys: Mapping[str, Any]) -> Session:
     import boto3.session  # noqa: PLC0415 - half of the CPU that a producer's import would cost
 
+    return boto3.session.Session(**keys)
+
+
+def _client(service: str, session: Session, **options: Any) -> Any:
+    """Create a boto3 client that counts its HTTP requests, retries included."""
+
     def count(event_name: str, response_dict: Mapping[str, Any] | None, **_: Any) -> None:
-        from pipeline.metrics import count_request  # noqa: PLC0415 - a producer pays for it only once it sends
+        _count(service, event_name.rpartition(".")[2], None if response_dict is None else response_dict["status_code"])
 
-        status = None if response_dict is None else response_dict["status_code"]
-        count_request(service, event_name.rpartition(".")[2], status)
-
-    client = boto3.session.Session().client(service, **options)  # type: ignore[call-overload]
+    client = session.client(service, **options)  # type: ignore[call-overload]
     client.meta.events.register(f"response-received.{service}", count)
     return client
+
+
+def _count(service: str, operation: str, status: int | None) -> None:
+    from pipeline.metrics import count_request  # noqa: PLC0415 - a producer pays for it only once it sends
+
+    count_request(service, operation, status)
 
 
 def aws_code(error: ClientError) -> str:
