@@ -14,7 +14,7 @@ import requests
 from pipeline.errors import PermanentError, Retry, RetryableError
 from pipeline.job import Validators
 from pipeline.metrics import FETCHED_BYTES
-from pipeline.net.download_memory import DownloadMemory, Share
+from pipeline.net.download_memory import FREE_BYTES, DownloadMemory, Share
 from pipeline.net.guard import Budget, credentials
 from pipeline.net.http_errors import http_errors, refusal, shown
 from pipeline.net.session import fetch_session
@@ -43,7 +43,8 @@ HASTE = 0.25
 #: drips is given up after 3 s instead of 15, and a large source of a slow but honest host goes on.
 LEAST_RATE = 32_768
 
-#: How many bytes are read at a time.
+#: How many bytes are read at a time. If the host promises more, up to `FREE_BYTES` are: threads take turns at every read,
+#: and with 64 of them, a cover that is read at once costs 0.8 ms less CPU.
 CHUNK_BYTES = 262_144
 
 
@@ -171,15 +172,17 @@ def _body(url: str, response: requests.Response, limits: _Limits) -> bytes:
     if not 200 <= status < 300:
         later = Retry.SOURCE if status in RETRY_LATER or 500 <= status < 600 else None
         raise refusal(url, response, later, LONGEST_RETRY_AFTER)
-    promised = response.headers.get("Content-Length", "")
-    limits.share.promise(min(int(promised), limits.max_bytes) if re.fullmatch("[0-9]{1,15}", promised) else 0)
+    length = response.headers.get("Content-Length", "")
+    promised = min(int(length), limits.max_bytes) if re.fullmatch("[0-9]{1,15}", length) else 0
+    limits.share.promise(promised)
+    at_once = min(max(promised, CHUNK_BYTES), FREE_BYTES)
     body, size = BytesIO(), 0
-    for chunk in response.iter_content(CHUNK_BYTES):
+    for chunk in response.iter_content(at_once):
         FETCHED_BYTES.inc(len(chunk))
         size += len(chunk)
         if size > limits.max_bytes:
             raise _too_large(url, limits.max_bytes)
-        limits.share.grow(size)
+        limits.share.grow(max(size, min(size + at_once, promised)))  # the next chunk too
         body.write(chunk)
     if not size:
         raise PermanentError("empty", f"{shown(url)} is empty.")
