@@ -74,7 +74,7 @@ class Probe(dramatiq.Middleware):
 
     def count(self, client: Any) -> None:
         """Count the requests of a boto3 client when they are sent."""
-        client.meta.events.register("before-send.sqs", self._sending)
+        client.meta.events.register("before-call.sqs", self._sending)
 
     def _sending(self, event_name: str, **_: Any) -> None:
         self.requests[KINDS.get(event_name.rpartition(".")[2], "other")] += 1
@@ -102,7 +102,7 @@ class Probe(dramatiq.Middleware):
 def ours(probe: Probe | None = None) -> dramatiq.Broker:
     """Build this project's broker as `pipeline.worker.broker` does, with the middleware of every stage's worker."""
     probe = probe or Probe()
-    client = aws.sqs()
+    client = aws.queueing_sqs()
     probe.count(client)
     return _with_stages(
         SQSBroker(

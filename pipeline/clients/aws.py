@@ -67,13 +67,26 @@ def sqs() -> SQSClient:
     The read timeout is longer than the longest poll (20 s).
     """
     settings = get_settings()
-    keys = credentials(settings.aws_access_key_sqs, settings.aws_secret_key_sqs)
     # Validation would be a tenth of the CPU of a request, and SQS validates too.
     options = {"parameter_validation": False, "retries": {"mode": "standard", "total_max_attempts": 1}}
     config = aws_config(settings, read_timeout=30, **options)
-    session = _session(keys)
-    client: SQSClient = _client("sqs", session, endpoint_url=settings.sqs_endpoint, config=config)
-    return with_libcurl(client, session, partial(_count, "sqs"))
+    client: SQSClient = _client("sqs", _sqs_session(), endpoint_url=settings.sqs_endpoint, config=config)
+    return client
+
+
+@Lazy
+def queueing_sqs() -> SQSClient:
+    """Return `sqs()` for workers and ingest: libcurl makes the requests that every message needs.
+
+    Their errors have the codes of the answer's body. Those of `sqs()` have the codes of boto3.
+    """
+    return with_libcurl(sqs(), _sqs_session(), partial(_count, "sqs"))
+
+
+@Lazy
+def _sqs_session() -> Session:
+    settings = get_settings()
+    return _session(credentials(settings.aws_access_key_sqs, settings.aws_secret_key_sqs))
 
 
 def _session(keys: Mapping[str, Any]) -> Session:

@@ -1,4 +1,4 @@
-"""The SQS requests that every message needs, by libcurl: each takes a third of the CPU that boto3 takes.
+"""The SQS requests that every message needs, made by libcurl at a third of boto3's CPU.
 
 A boto3 client stays in charge of everything else: its other methods, credentials, endpoint, exceptions, and the event
 `before-call`. libcurl sends, and signs with AWS Signature Version 4. If a connection that was kept open ends before a
@@ -10,10 +10,11 @@ The protocol: https://smithy.io/2.0/aws/protocols/aws-json-1_0-protocol.html
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
-from importlib.util import find_spec
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from boto3.session import Session
     from mypy_boto3_sqs import SQSClient
 
-#: Operations by the names of boto3's methods.
+#: Names of operations by the names of boto3's methods.
 OPERATIONS: Final[Mapping[str, str]] = {
     "receive_message": "ReceiveMessage",
     "send_message_batch": "SendMessageBatch",
@@ -33,23 +34,27 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "change_message_visibility_batch": "ChangeMessageVisibilityBatch",
 }
 
-#: Codes that boto3 calls by another name than the answer's body does.
-_CODES: Final = {"QueueDoesNotExist": "AWS.SimpleQueueService.NonExistentQueue"}
-
 #: Called with the operation and the HTTP status of each answer, or None if there was none.
 Count = Callable[[str, int | None], None]
 
+#: Credentials with other characters could add headers.
+_CREDENTIAL: Final = re.compile("[!-~]*")
+
 
 def with_libcurl(client: SQSClient, session: Session, count: Count) -> SQSClient:
-    """Return a client whose `OPERATIONS` are requested by libcurl, or `client` itself where pycurl is missing.
+    """Return a client whose `OPERATIONS` libcurl requests, or `client` itself where pycurl is missing or cannot sign.
 
     Args:
         client: A client of boto3.
         session: The session with its credentials.
         count: Counts the requests.
     """
-    fast: Any = FastSQS(client, session, count) if find_spec("pycurl") else client
-    return fast  # type: ignore[no-any-return]
+    try:
+        import pycurl  # noqa: PLC0415 - it has no wheel for musl
+    except ImportError:
+        return client
+    fast: Any = FastSQS(client, session, count)
+    return fast if hasattr(pycurl, "AWS_SIGV4") else client
 
 
 class FastSQS:
@@ -64,13 +69,14 @@ class FastSQS:
             setattr(self, method, partial(self._call, operation))
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
         return getattr(self._client, name)
 
     def close(self) -> None:
         """Close all connections that are not in use."""
         while self._idle:
             self._idle.pop().close()
-        self._client.close()
 
     def _call(self, operation: str, **request: Any) -> Any:
         """Make one request; returns the answer in the form of boto3.
@@ -86,7 +92,7 @@ class FastSQS:
         if status < 300:
             return answer
         failures: Any = self._client.exceptions
-        raise failures.from_code(answer["Error"].get("QueryErrorCode") or answer["Error"]["Code"])(answer, operation)
+        raise failures.from_code(answer["Error"]["Code"])(answer, operation)
 
     def _hooks(self, operation: str, headers: dict[str, str], body: bytes) -> Any:
         """Emit boto3's event `before-call`. Its handlers may raise, add headers, or answer in place of SQS."""
@@ -100,30 +106,43 @@ class FastSQS:
         return answer
 
     def _request(self, operation: str, headers: dict[str, str], body: bytes) -> tuple[int, Any]:
-        import pycurl  # noqa: PLC0415 - a process that only sends single messages does not need it
+        import pycurl  # noqa: PLC0415
 
-        credentials = self._session.get_credentials()
-        if credentials is None:
-            raise boto.NoCredentialsError
-        key = credentials.get_frozen_credentials()
-        if key.token:
-            headers["X-Amz-Security-Token"] = key.token
-        curl = self._idle.pop() if self._idle else self._connection()
+        key, secret, token = self._credentials()
+        if token:
+            headers["X-Amz-Security-Token"] = token
+        lines = [*(f"{name}: {value}" for name, value in headers.items()), "Accept:", "Expect:"]
         received = BytesIO()
-        curl.setopt(pycurl.USERNAME, key.access_key)
-        curl.setopt(pycurl.PASSWORD, key.secret_key)
-        curl.setopt(pycurl.HTTPHEADER, [*(f"{name}: {value}" for name, value in headers.items()), "Accept:", "Expect:"])
+        try:
+            curl = self._idle.pop()
+        except IndexError:
+            curl = self._connection()
+        curl.setopt(pycurl.USERNAME, key)
+        curl.setopt(pycurl.PASSWORD, secret)
+        curl.setopt(pycurl.HTTPHEADER, [line.encode() for line in lines])
         curl.setopt(pycurl.POSTFIELDS, body)
         curl.setopt(pycurl.WRITEDATA, received)
         try:
             curl.perform()
         except pycurl.error as error:
             self._count(operation, None)
-            raise self._failure(*error.args[:2]) from None
+            raise self._failure(*error.args[:2], connected=curl.getinfo(pycurl.CONNECT_TIME) > 0) from None
         status = curl.getinfo(pycurl.RESPONSE_CODE)
+        curl.setopt(pycurl.POSTFIELDS, b"")  # frees the body
         self._idle.append(curl)
         self._count(operation, status)
         return status, _parsed(received.getvalue(), status)
+
+    def _credentials(self) -> tuple[str, str, str]:
+        """Return the key, the secret and the session token, which is empty for a key without an end."""
+        credentials = self._session.get_credentials()
+        if credentials is None:
+            raise boto.NoCredentialsError
+        key = credentials.get_frozen_credentials()
+        given = (str(key.access_key), str(key.secret_key), key.token or "")
+        if not all(_CREDENTIAL.fullmatch(each) for each in given):
+            raise boto.HTTPClientError(error="the AWS credentials contain a blank or a character that is not ASCII")
+        return given
 
     def _connection(self) -> pycurl.Curl:
         import pycurl  # noqa: PLC0415
@@ -135,31 +154,27 @@ class FastSQS:
 
     @cached_property
     def _options(self) -> Mapping[int, Any]:
-        """The options of libcurl that all requests share: what boto3 would do."""
-        import certifi  # noqa: PLC0415
+        """The options of libcurl that all requests share. Proxy and certificate authorities are those of boto3."""
         import pycurl  # noqa: PLC0415
-        import requests  # noqa: PLC0415
-        from botocore.session import get_session  # noqa: PLC0415
+        from botocore.httpsession import get_cert_path  # noqa: PLC0415
 
-        meta: Any = self._client.meta
-        url, config = meta.endpoint_url, meta.config
+        client: Any = self._client
+        url, config, http = client.meta.endpoint_url, client.meta.config, client._endpoint.http_session
         application = f" app/{config.user_agent_appid}" if config.user_agent_appid else ""
-        variables = requests.Session().merge_environment_settings(url, {}, None, None, None)
-        authorities = get_session().get_config_variable("ca_bundle") or variables["verify"]
         return {
-            pycurl.URL: f"{url.rstrip('/')}/",
-            pycurl.AWS_SIGV4: f"aws:amz:{meta.region_name}:sqs",
-            pycurl.USERAGENT: f"{config.user_agent}{application}",
-            pycurl.PROXY: variables["proxies"].get(urlsplit(url).scheme, ""),  # empty: libcurl looks for none
-            pycurl.CAINFO: certifi.where() if authorities is True else authorities,
+            pycurl.URL: url if urlsplit(url).path else f"{url}/",
+            pycurl.AWS_SIGV4: f"aws:amz:{client.meta.region_name}:sqs",
+            pycurl.USERAGENT: f"{config.user_agent}{application}".encode(),
+            pycurl.PROXY: http._proxy_config.proxy_url_for(url) or "",  # empty: libcurl looks for none
+            pycurl.CAINFO: os.fsencode(str(get_cert_path(http._verify))),
             pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,
-            pycurl.CONNECTTIMEOUT: int(config.connect_timeout),
-            pycurl.TIMEOUT: int(config.read_timeout),
+            pycurl.CONNECTTIMEOUT_MS: int(1000 * config.connect_timeout),
+            pycurl.TIMEOUT_MS: int(1000 * config.read_timeout),  # of the whole request
             pycurl.TCP_KEEPALIVE: 1,
             pycurl.NOSIGNAL: 1,  # with several threads
         }
 
-    def _failure(self, code: int, message: str) -> boto.BotoCoreError:
+    def _failure(self, code: int, message: str, *, connected: bool) -> boto.BotoCoreError:
         """Return boto3's error for a request without an answer."""
         import pycurl  # noqa: PLC0415
 
@@ -167,7 +182,7 @@ class FastSQS:
             case pycurl.E_COULDNT_RESOLVE_HOST | pycurl.E_COULDNT_RESOLVE_PROXY | pycurl.E_COULDNT_CONNECT:
                 kind: Any = boto.EndpointConnectionError
             case pycurl.E_OPERATION_TIMEDOUT:
-                kind = boto.ReadTimeoutError
+                kind = boto.ReadTimeoutError if connected else boto.ConnectTimeoutError
             case pycurl.E_PEER_FAILED_VERIFICATION | pycurl.E_SSL_CONNECT_ERROR | pycurl.E_SSL_CACERT_BADFILE:
                 kind = boto.SSLError
             case _:
@@ -177,13 +192,13 @@ class FastSQS:
 
 
 def _parsed(body: bytes, status: int) -> Any:
-    """Return the parsed body of an answer. That of an error gets the form that it has in boto3.
+    """Return an answer in the form of boto3: an error as `{"Error": {"Code": …, "Message": …}}`.
 
     Raises:
         HTTPClientError: a success without a JSON object.
     """
     try:
-        answer = json.loads(body)
+        answer = json.loads(body, object_hook=_without_nulls if b"null" in body else None)
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
@@ -192,7 +207,10 @@ def _parsed(body: bytes, status: int) -> Any:
         answer = {}
     if status < 300:
         return answer
-    name = str(answer.get("__type") or status).rpartition("#")[2]
+    code = str(answer.get("__type") or status).rpartition("#")[2].partition(":")[0]
     message = str(answer.get("message") or answer.get("Message") or "")
-    error = {"Code": _CODES.get(name, name), "QueryErrorCode": name, "Message": message}
-    return {"Error": error, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,6 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
-from pipeline.clients import fast_sqs
 from pipeline.clients.fast_sqs import FastSQS, with_libcurl
 from tests.support.untrusted_servers import Remote, Request, always, answer, remote, stalled
 
@@ -93,14 +93,15 @@ def test_without_credentials_nothing_is_sent(sqs: Remote) -> None:
 
 
 class TestRefusals:
-    def test_a_refusal_has_the_class_and_the_code_that_it_has_in_boto3(self) -> None:
-        body = b'{"__type": "com.amazonaws.sqs#QueueDoesNotExist", "message": "It does not exist."}'
+    @pytest.mark.parametrize("name", ["com.amazonaws.sqs#QueueDoesNotExist", "QueueDoesNotExist:http://internal/"])
+    def test_a_refusal_has_the_class_that_it_has_in_boto3(self, name: str) -> None:
+        body = json.dumps({"__type": name, "message": "It does not exist."}).encode()
         counts: list[Any] = []
         with remote(always(answer(400, body))) as server:
             client = client_for(server, counts=counts)
             with pytest.raises(client.exceptions.QueueDoesNotExist) as caught:
                 client.receive_message(QueueUrl=URL)
-        assert caught.value.response["Error"]["Code"] == "AWS.SimpleQueueService.NonExistentQueue"
+        assert caught.value.response["Error"]["Code"] == "QueueDoesNotExist"
         assert "It does not exist." in str(caught.value)
         assert counts == [("ReceiveMessage", 400)]
 
@@ -113,6 +114,17 @@ class TestRefusals:
     def test_a_success_without_an_object_is_an_error(self, body: bytes) -> None:
         with remote(always(answer(200, body))) as server, pytest.raises(boto.HTTPClientError, match="JSON"):
             client_for(server).receive_message(QueueUrl=URL)
+
+    @pytest.mark.parametrize(
+        ("body", "answered"),
+        [
+            (b'{"Messages": null}', {}),
+            (b'{"Messages": [{"Body": "null", "Attributes": null}]}', {"Messages": [{"Body": "null"}]}),
+        ],
+    )
+    def test_nulls_are_left_out_as_in_boto3(self, body: bytes, answered: dict[str, Any]) -> None:
+        with remote(always(answer(200, body))) as server:
+            assert client_for(server).receive_message(QueueUrl=URL) == answered
 
 
 class TestNoAnswer:
@@ -142,6 +154,24 @@ class TestNoAnswer:
                 client.receive_message(QueueUrl=URL)
             # Then the next request succeeds
             assert client.receive_message(QueueUrl=URL) == {}
+
+    def test_a_connection_that_ended_while_idle_is_replaced_and_the_request_sent_once_more(self) -> None:
+        # Given a server that answers, and hangs up at the second request
+        answers = iter([answer(200, b"{}", keep=True), b"", answer(200, b'{"by": "another"}')])
+        with remote(lambda _, __: [next(answers)]) as server:
+            client = client_for(server)
+            client.receive_message(QueueUrl=URL)
+            # Then the second request is made once more, on a new connection
+            assert client.receive_message(QueueUrl=URL) == {"by": "another"}
+            assert (len(server.requests), server.connections) == (3, 2)
+
+
+@pytest.mark.parametrize("token", ["tok\nX-Evil: 1", "tok\r", "t\0", "tök"])
+def test_credentials_cannot_add_headers_and_are_not_printed(sqs: Remote, token: str) -> None:
+    with pytest.raises(boto.HTTPClientError, match="credentials") as caught:
+        client_for(sqs, token=token).receive_message(QueueUrl=URL)
+    assert "tok" not in str(caught.value)
+    assert sqs.requests == []
 
 
 class TestTLS:
@@ -217,5 +247,5 @@ class TestHooks:
 def test_without_pycurl_boto3_makes_the_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     client, session = SimpleNamespace(), SimpleNamespace()
     assert isinstance(with_libcurl(client, session, print), FastSQS)  # type: ignore[arg-type]
-    monkeypatch.setattr(fast_sqs, "find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "pycurl", None)
     assert with_libcurl(client, session, print) is client  # type: ignore[arg-type,comparison-overlap]
