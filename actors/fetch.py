@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, without_frames
 from pipeline.events import RecheckOutcome
 from pipeline.images.content_id import content_id
 from pipeline.images.details.facts import is_wrong_type
@@ -69,7 +69,7 @@ def recheck(job: Job, sweep: Sweep) -> Job | None:
             else:
                 return advance(job, FETCH, partial(_staged, found))
     except PipelineError as error:
-        if not is_given_up(error):
+        if not is_given_up(without_frames(error)):
             raise
         check = ended(RecheckOutcome.FAILED, error=error.code)
     sources.record(check)

@@ -52,11 +52,16 @@ class PipelineError(Exception):
 
 
 def without_frames(error: PipelineError) -> PipelineError:
-    """Return `error` without its traceback and causes.
+    """Return `error` without its causes, and without the traceback of any of them.
 
-    Their frames would keep alive everything that their functions worked on.
+    Their frames would keep alive everything that their functions worked on. A cause that passed a context manager is
+    part of a cycle, so that only a garbage collection would free them.
     """
-    error.__traceback__ = error.__cause__ = error.__context__ = None
+    each: BaseException | None = error
+    while each:
+        each.__traceback__ = None
+        each = each.__context__
+    error.__cause__ = error.__context__ = None
     return error
 
 

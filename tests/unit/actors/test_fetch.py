@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,14 @@ from PIL import Image
 import pipeline.actors  # noqa: F401 - builds the broker, on which the actors are declared
 from actors import fetch as module
 from pipeline.clients import lazy
-from pipeline.job import Job
+from pipeline.images.content_id import content_id
+from pipeline.job import Job, Sweep, Unfinished
 from pipeline.net.download import Download
 from pipeline.net.places import Places, Speed
+from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
+from pipeline.sqs.leases import Lease
+from pipeline.sqs.settlement import SQSMessage
 from pipeline.sqs.wire import ATTEMPTS
 
 COVER = "https://feeds.example/cover.jpg"
@@ -51,13 +58,26 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, Speed]]:
     return found
 
 
+@pytest.fixture
+def _no_garbage_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def accepted() -> Job:
+    """Return a new job of one source."""
+    payload = {"image_url": COVER, "postback_url": "https://receiver.example/hook"}
+    return Job.accept(payload, job_id="1", settings=get_settings(), stage_payload=lambda _: "")
+
+
 def fetch(monkeypatch: pytest.MonkeyPatch, attempts: dict[str, int] | None = None) -> None:
     """Fetch the only source of a job, whose message has failed so often before."""
     options = {ATTEMPTS: attempts or {}}
     message: dramatiq.Message[None] = dramatiq.Message("fetch", "fetch_image", (), {}, options)
     monkeypatch.setattr(CurrentMessage, "get_current_message", lambda: message)
-    payload = {"image_url": COVER, "postback_url": "https://receiver.example/hook"}
-    job = Job.accept(payload, job_id="1", settings=get_settings(), stage_payload=lambda _: "")
+    job = accepted()
     assert module.fetch(job, job.sources[0]).due == "resize"
 
 
@@ -87,3 +107,25 @@ def test_without_retries_the_only_attempt_is_patient(
     lazy.forget()
     fetch(monkeypatch)
     assert asked == [(False, Speed.SLOW)]
+
+
+@pytest.mark.usefixtures("_no_garbage_collection")
+@pytest.mark.parametrize("is_recheck", [False, True])
+def test_a_failed_source_is_freed_without_garbage_collection(is_recheck: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a source that is no image
+    body = bytes(100_000)
+    monkeypatch.setattr(module, "download_if_changed", lambda *_, **__: Download(body))
+    monkeypatch.setattr(module.sources, "record", lambda _: None)
+    message = SQSMessage(dramatiq.Message("fetch", "fetch_image", (), {}, {}), Lease("id", "handle", 0.0), "fetch")
+    monkeypatch.setattr("pipeline.worker.stage.current_message", lambda: message)
+    references = sys.getrefcount(body)
+    # when its job fails, or its re-check
+    job, work = accepted(), module.fetch_image.fn.__wrapped__
+    if is_recheck:
+        held = content_id(body, Recipe(get_settings().renditions, get_settings().resize_fit))
+        work(replace(job, sweep=Sweep("covers", run="1", cover="1", held=held)))
+    else:
+        with pytest.raises(Unfinished):
+            work(job)
+    # then nothing holds its bytes
+    assert sys.getrefcount(body) == references
