@@ -183,7 +183,11 @@ def _body(url: str, response: requests.Response, limits: _Limits) -> bytes:
         if size > limits.max_bytes:
             raise _too_large(url, limits.max_bytes)
         limits.share.grow(max(size, min(size + at_once, promised)))  # the next chunk too
-        body.write(chunk)
+        if body.tell():
+            body.write(chunk)
+        else:
+            body = BytesIO(chunk)  # shares its memory, so that a cover that comes at once is not copied
+            body.seek(size)
     if not size:
         raise PermanentError("empty", f"{shown(url)} is empty.")
     return body.getvalue()  # shares the buffer, where joined chunks would need the memory twice
