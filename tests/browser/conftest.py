@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from PIL import Image
@@ -26,6 +27,9 @@ from tests.support.waiting import wait_for
 __all__ = ["database", "environment", "stack", "world"]
 
 DOCS = Path(__file__).parents[2] / "docs"
+
+#: Colour schemes. Tests that try both leave the last one set.
+SCHEMES: tuple[Literal["dark", "light"], ...] = ("dark", "light")
 
 #: The screenshots in the documents.
 KEPT = {"overview-1440-light", "overview-390-dark", "job-1440-dark", "failures-390-light"}
@@ -103,14 +107,16 @@ def browser() -> Iterator[Browser]:
 def shot(request: pytest.FixtureRequest, page: Page, tmp_path: Path) -> Callable[[str], None]:
     """Takes screenshots of the page, for the documents with --screenshots, else into a temporary folder."""
     remake = request.config.getoption("--screenshots")
-    look = request.node.callspec.id
+    width = request.node.callspec.id
 
     def take(name: str) -> None:
         page.mouse.move(0, 0)
         raw = tmp_path / "raw.png"
-        page.screenshot(path=raw, animations="disabled")
-        small = Image.open(raw).convert("RGB").quantize(192, dither=Image.Dither.NONE)
-        for_docs = remake and f"{name}-{look}" in KEPT
-        small.save((DOCS if for_docs else tmp_path) / f"dashboard-{name}-{look}.png", optimize=True)
+        for scheme in SCHEMES:
+            page.emulate_media(color_scheme=scheme)
+            page.screenshot(path=raw, animations="disabled")
+            small = Image.open(raw).convert("RGB").quantize(192, dither=Image.Dither.NONE)
+            look = f"{name}-{width}-{scheme}"
+            small.save((DOCS if remake and look in KEPT else tmp_path) / f"dashboard-{look}.png", optimize=True)
 
     return take
