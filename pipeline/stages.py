@@ -86,6 +86,8 @@ GIANT_QUEUES = frozenset(RESIZE.queue(lane, giant=True) for lane in Lane)
 #: The quarantine queue of each queue of a stage.
 QUARANTINE_QUEUES = {queue: stage.quarantine_queue for stage in STAGES for queue in stage.queues}
 
+_STAGES_BY_QUEUE = {queue: stage for stage in STAGES for queue in (*stage.queues, stage.quarantine_queue)}
+
 #: The queue for input messages that `ingest` rejected.
 INGEST_DEAD_LETTER_QUEUE = dead_letter_queue_of("ingest")
 
@@ -106,7 +108,7 @@ def lane_of_queue(queue_name: str) -> Lane:
 
 def stage_of_queue(queue_name: str) -> Stage | None:
     """Return the stage that consumes `queue_name` (without the namespace), which may be its quarantine, or None."""
-    return next((stage for stage in STAGES if queue_name in (*stage.queues, stage.quarantine_queue)), None)
+    return _STAGES_BY_QUEUE.get(queue_name)
 
 
 #: The queues of the two sweeps. They are separate so that no backlog of images delays a sweep.

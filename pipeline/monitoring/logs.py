@@ -33,7 +33,8 @@ class JsonFormatter(logging.Formatter):
             "process": record.process,
             "message": record.getMessage(),
         }
-        line |= getattr(record, "event", {})
+        if event := getattr(record, "event", None):
+            line |= _facts(event)
         if record.exc_info and record.exc_info[0]:
             line["exception"] = "".join(traceback.format_exception(*record.exc_info)).rstrip()
         return json.dumps(line, ensure_ascii=True, default=str)
@@ -73,7 +74,7 @@ def log_event(event: Event) -> None:
         event.seconds,
         wait,
         reason,
-        extra={"event": _facts(event)},
+        extra={"event": event},
     )
 
 

@@ -82,13 +82,15 @@ class LocalStaging:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._prefix = str(folder)  # paths of keys are strings, because making a Path takes longer than opening a file
         self._cleaned_up = 0.0
         self._is_ours = False
 
     def put(self, data: bytes, key: str = "") -> str:
         key = key or _new_key()
         path = self._path(key)
-        partial = path.with_name(PARTIAL + _new_key())
+        shelf = os.path.dirname(path)
+        partial = f"{shelf}/{PARTIAL}{_new_key()}"
         try:
             try:
                 self._check_owner()
@@ -96,12 +98,12 @@ class LocalStaging:
             except FileNotFoundError:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._check_owner()
-                path.parent.mkdir(mode=0o700, exist_ok=True)
+                Path(shelf).mkdir(mode=0o700, exist_ok=True)
                 _write(partial, data)
             os.replace(partial, path)
         except OSError as error:
             with contextlib.suppress(OSError):
-                partial.unlink()  # on a full disk, the files of all attempts would keep it full
+                os.unlink(partial)  # on a full disk, the files of all attempts would keep it full
             raise RetryableError("staging_error", f"The staging folder cannot be written: {error.strerror}.") from error
         self._clean_up_now_and_then()
         return key
@@ -109,7 +111,8 @@ class LocalStaging:
     def get(self, key: str) -> bytes:
         try:
             self._check_owner()
-            return self._path(_checked(key)).read_bytes()
+            with open(self._path(_checked(key)), "rb", buffering=0) as file:
+                return file.readall()
         except FileNotFoundError:
             raise StagedMissing(key) from None
         except OSError as error:
@@ -118,7 +121,8 @@ class LocalStaging:
     def delete(self, keys: Sequence[str]) -> None:
         for path in [self._path(_checked(key)) for key in keys]:
             try:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
             except OSError as error:
                 raise RetryableError("staging_error", f"A staged file cannot be removed: {error.strerror}.") from error
 
@@ -147,8 +151,8 @@ class LocalStaging:
                 raise RetryableError("staging_error", f"The staging folder {problem}.")
             self._is_ours = True
 
-    def _path(self, key: str) -> Path:
-        return self._folder / key[:2] / key
+    def _path(self, key: str) -> str:
+        return f"{self._prefix}/{key[:2]}/{key}"
 
     def _clean_up_now_and_then(self) -> None:
         if time.monotonic() - self._cleaned_up > CLEAN_UP_INTERVAL or not self._cleaned_up:
@@ -156,7 +160,7 @@ class LocalStaging:
             self.clean_up()
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: str, data: bytes) -> None:
     """Write a new file that only this user can read. Threads take turns at every system call, so it makes few."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
