@@ -81,7 +81,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=ENTRANTS, default=list(ENTRANTS), help="contenders (default: all)")
     parser.add_argument("--size", nargs="+", type=int, choices=SIDES, default=list(SIDES), help="sides of the covers")
-    parser.add_argument("--jobs", type=int, default=160, help="jobs per burst (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=320, help="jobs per burst (default: %(default)s)")
     delay = "milliseconds until they answer (default: 10 20)"
     parser.add_argument("--delay", nargs=2, type=float, metavar=("SQS", "S3"), default=DELAY, help=delay)
     parser.add_argument("--rounds", type=int, default=3, help="rounds of all contenders (default: %(default)s)")
