@@ -23,7 +23,7 @@ from pipeline.storage.staging import staging
 from pipeline.worker.heartbeats import Heartbeats
 from pipeline.worker.instrumentation import Instrumentation
 from pipeline.worker.messages import job_of
-from pipeline.worker.middleware import AfterBoot, DirectLogs, HostPlaces, KeepMemory, StartupNotices
+from pipeline.worker.middleware import AfterBoot, HostPlaces, KeepMemory, StartupNotices
 from pipeline.worker.registry import set_our_broker
 from pipeline.worker.settlement import Settlement
 from pipeline.worker.stage_actor import message_of
@@ -65,7 +65,6 @@ def _make(settings: Settings) -> SQSBroker:
         oversize=lambda body: staging().put(body),
         middleware=[
             AfterBoot(),
-            DirectLogs(),
             Settlement(settings, job_of, message_of),
             Instrumentation(settings),
             Heartbeats(settings),

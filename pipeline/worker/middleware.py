@@ -1,17 +1,15 @@
-"""Middleware of a worker other than settlement: notices at startup, logs, and memory."""
+"""Middleware of a worker other than settlement: notices at startup, and memory."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import multiprocessing
-import sys
 import threading
 from multiprocessing.synchronize import Event
 from typing import Any
 
 import dramatiq
-from dramatiq.compat import StreamablePipe
 from dramatiq.worker import Worker
 
 from pipeline.images.malloc import keep_freed_blocks, trim
@@ -73,21 +71,6 @@ class HostPlaces(dramatiq.Middleware):
 
     def before_worker_boot(self, broker: Any, worker: Worker) -> None:
         places().threads = worker.worker_threads
-
-
-class DirectLogs(dramatiq.Middleware):
-    """Writes log lines to the standard error of the worker, which is also that of dramatiq's main process.
-
-    dramatiq alone sends each line to its main process, which writes it there. For each image that takes 0.3 ms of CPU.
-    Only with `--log-file` it has to, because the main process is the one that has opened the file.
-    """
-
-    def before_worker_boot(self, broker: Any, worker: Worker) -> None:
-        if any(argument.startswith("--log") for argument in sys.argv):
-            return
-        for handler in logging.getLogger().handlers:
-            if isinstance(handler, logging.StreamHandler) and isinstance(handler.stream, StreamablePipe):
-                handler.setStream(sys.__stderr__)
 
 
 class KeepMemory(dramatiq.Middleware):
