@@ -52,16 +52,17 @@ class PipelineError(Exception):
 
 
 def without_frames(error: PipelineError) -> PipelineError:
-    """Return `error` without its causes, and without the traceback of any of them.
+    """Return `error` without its traceback and without the errors before it, whose tracebacks are removed too.
 
-    Their frames would keep alive everything that their functions worked on. A cause that passed a context manager is
+    Their frames would keep alive everything that their functions worked on. An error that passed a context manager is
     part of a cycle, so that only a garbage collection would free them.
     """
     each: BaseException | None = error
-    while each:
+    while each is not None:
+        before, each.__context__ = each.__context__, None
         each.__traceback__ = None
-        each = each.__context__
-    error.__cause__ = error.__context__ = None
+        each = before
+    error.__cause__ = None
     return error
 
 

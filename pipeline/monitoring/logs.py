@@ -33,8 +33,7 @@ class JsonFormatter(logging.Formatter):
             "process": record.process,
             "message": record.getMessage(),
         }
-        if event := getattr(record, "event", None):
-            line |= _facts(event)
+        line |= getattr(record, "event", {})
         if record.exc_info and record.exc_info[0]:
             line["exception"] = "".join(traceback.format_exception(*record.exc_info)).rstrip()
         return json.dumps(line, ensure_ascii=True, default=str)
@@ -74,7 +73,7 @@ def log_event(event: Event) -> None:
         event.seconds,
         wait,
         reason,
-        extra={"event": event},
+        extra={"event": _facts(event)},
     )
 
 

@@ -56,10 +56,10 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
                     job = job_of(message)
                     advanced = fn(job)
             except (PipelineError, BrokerConnectionError, Unfinished, UnknownVersion) as error:
-                raise Unsettled from error
+                raise Unsettled from error.with_traceback(None)  # its frames may hold an image until SQS answers
             except Exception as error:
                 log_traceback(stage, error)
-                raise Unsettled from error
+                raise Unsettled from error.with_traceback(None)
             emit(
                 Event(
                     stage.name,
