@@ -79,7 +79,7 @@ def small_png(number: int) -> bytes:
 def test_failed_uploads_are_redriven_without_a_request_to_their_sources(
     without_retries: Service, world: World, proxy: Proxy
 ) -> None:
-    number = 500
+    number = 300
     from pipeline.actors import broker, fetch_image
 
     # Given jobs whose renditions the bucket rejects

@@ -1,4 +1,4 @@
-"""Ten thousand histories, in which every invariant holds."""
+"""Six thousand histories, in which every invariant holds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.simulation.themes import THEMES
 from tests.simulation.world import histories, history
 
 #: Histories of each test. A test takes a few seconds, so that the workers of `make test` share them.
-PORTION = 500
+PORTION = 300
 
-#: How many portions each theme has: 10,000 histories in all.
+#: How many portions each theme has: 6,000 histories in all.
 PORTIONS = {"quiet": 1, "network": 7, "crashes": 4, "outages": 1, "hops": 1, "ingest": 4, "everything": 2}
 
 #: Histories of each theme whose coverage is measured: the first of them. That takes three times as long.
