@@ -114,7 +114,7 @@ def test_without_retries_the_only_attempt_is_patient(
 @pytest.mark.usefixtures("_no_garbage_collection")
 @pytest.mark.parametrize("held", [None, "other bytes", "these bytes"])
 def test_a_failed_source_is_freed_without_garbage_collection(held: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    # given a job whose source is no image, or a re-check of it
+    # given a job whose source is not an image, or a re-check of it
     body, job = bytes(100_000), accepted()
     if held:
         recipe = Recipe(get_settings().renditions, get_settings().resize_fit)
