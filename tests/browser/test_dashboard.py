@@ -24,7 +24,7 @@ TIMEOUT = 60_000
 #: Widths of a phone and of a desktop in pixels.
 WIDTHS = (390, 1440)
 
-#: What axe-core checks in each colour scheme: colours in both, and everything else in the one that tests leave set.
+#: Options of axe-core by colour scheme: it checks colours in both, and everything else in the light one only.
 AXE = {"dark": {"runOnly": ["color-contrast"]}, "light": None}
 
 #: Finds text with too little contrast (WCAG 2.2, 1.4.3): below 4.5, or below 3 for large text.
