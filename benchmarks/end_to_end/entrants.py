@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
 #: Puts one job on the first queue in one request to SQS. All producers do the same, so that none has an advantage.
+#: Threads may share it.
 Send = Callable[[Mapping[str, str]], None]
 
 
@@ -65,14 +67,15 @@ def as_celery(environ: Mapping[str, str]) -> Iterator[Send]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    words, answers = sender.stdin, sender.stdout
+    words, answers, turn = sender.stdin, sender.stdout, threading.Lock()
     assert words is not None  # noqa: S101 - pipes
     assert answers is not None  # noqa: S101
 
     def send(payload: Mapping[str, str]) -> None:
-        print(json.dumps(payload), file=words, flush=True)
-        if not answers.readline():
-            raise RuntimeError("the sender of Celery tasks ended")
+        with turn:
+            print(json.dumps(payload), file=words, flush=True)
+            if not answers.readline():
+                raise RuntimeError("the sender of Celery tasks ended")
 
     try:
         yield send
