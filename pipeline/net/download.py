@@ -147,7 +147,7 @@ def _follow(start: str, slot: Slot, budget: Budget, limits: _Limits, validators:
             auth = credentials(url) or auth
             asked = conditions(validators, url)
             headers = HEADERS | asked
-            with session.get(url, headers=headers, auth=auth, timeout=limits.timeout, stream=True) as response:
+            with session.request("GET", url, headers=headers, auth=auth, timeout=limits.timeout) as response:
                 target = session.get_redirect_target(response)
                 if target is None:
                     return _answer(url, response, limits, validators if asked else None)

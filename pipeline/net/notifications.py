@@ -66,7 +66,7 @@ def postback(job_id: str, url: str, result: Mapping[str, Any]) -> None:
     timeout = settings.postback_timeout
     with (
         http_errors(url, Retry.POSTBACK, budget),
-        postback_session().post(url, data=body.encode(), headers=headers, timeout=timeout, stream=True) as response,
+        postback_session().request("POST", url, data=body.encode(), headers=headers, timeout=timeout) as response,
     ):
         with suppress(HTTPError):  # the status decides, not the body
             response.raw.read(MAX_RESPONSE_BODY)

@@ -190,8 +190,9 @@ _OPTIONS: dict[str, Callable[[Any], bool]] = {
 
 def with_good_id(message: dramatiq.Message[Any], sqs_id: str) -> dramatiq.Message[Any]:
     """Return a received message; an id that is not 1 to 64 letters, digits and hyphens becomes a UUID of `sqs_id`."""
-    good_id = message.message_id if _ID.fullmatch(message.message_id) else str(uuid.uuid5(_IDS, sqs_id))
-    changed: dramatiq.Message[Any] = message.copy(message_id=good_id)
+    if _ID.fullmatch(message.message_id):
+        return message
+    changed: dramatiq.Message[Any] = message.copy(message_id=str(uuid.uuid5(_IDS, sqs_id)))
     return changed
 
 

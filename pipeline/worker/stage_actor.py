@@ -34,9 +34,8 @@ class StageActor(dramatiq.Actor[..., None]):
     def message_of(self, job: Job) -> dramatiq.Message[None]:
         """Return the message that hands `job` to this stage, in the job's lane."""
         stage = stage_of_queue(self.queue_name)
-        message = self.message_with_options(kwargs=job_kwargs(job))
         queue = stage.queue(job.lane, giant=job.has_giant) if stage else self.queue_name
-        return message.copy(queue_name=queue, options={GROUP: job.folder})
+        return dramatiq.Message(queue, self.actor_name, (), job_kwargs(job), {GROUP: job.folder})
 
 
 def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageActor]:

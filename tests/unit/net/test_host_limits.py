@@ -437,5 +437,5 @@ def test_a_host_is_not_blamed_for_time_that_earlier_redirects_used_up(monkeypatc
                 host_limiter.slot(url),
                 http_errors(url, Retry.SOURCE, spent),
             ):
-                fetch_session().get(url)
+                fetch_session().request("GET", url, timeout=5)
     assert not host_limiter.open_circuits

@@ -122,8 +122,9 @@ class TestRequest:
 
     def test_each_wait_has_the_timeout_of_the_settings(self, monkeypatch: pytest.MonkeyPatch) -> None:
         session, asked = postback_session(), []
-        post = session.post
-        monkeypatch.setattr(session, "post", lambda url, **how: asked.append(how["timeout"]) or post(url, **how))
+        request = session.request
+        noted = lambda *what, **how: asked.append(how["timeout"]) or request(*what, **how)  # noqa: E731
+        monkeypatch.setattr(session, "request", noted)
         with remote(always(answer(200))) as server:
             postback(JOB, server.url(), RESULT)
         assert asked == [0.3]
