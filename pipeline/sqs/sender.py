@@ -34,6 +34,10 @@ MAX_PARALLEL_BATCHES = 8
 #: waits. Under load this halves the number of requests. Beside sources that hang, live jobs wait as long in each stage.
 BATCH_WINDOW = 0.1
 
+#: Seconds after which a waiting thread looks by itself whether it may send. It is woken before that, except if a time
+#: limit struck the thread that should have woken it, or if it was sending at that moment.
+LONGEST_SLEEP = 1.0
+
 #: Sends a batch, and returns an error or None for each of its entries, in order.
 Commit = Callable[[list[SendEntry]], list[Exception | None]]
 
@@ -41,6 +45,7 @@ Commit = Callable[[list[SendEntry]], list[Exception | None]]
 @dataclass(eq=False)
 class _Ticket:
     entry: SendEntry
+    caller: threading.Condition  #: notified when the entry is settled, or when its thread may send the next batch
     settled: bool = False
     error: Exception | None = None
 
@@ -50,7 +55,7 @@ class GroupCommit:
     """Sends entries in batches, from whichever calling thread finds fewer than `most` batches being sent.
 
     Entries that arrive meanwhile share the next batch. It needs no thread, so nothing has to be stopped, and every
-    entry has a caller that waits for its outcome.
+    entry has a caller that waits for its outcome. A batch wakes only the callers of its entries, and the next sender.
     """
 
     commit: Commit
@@ -59,43 +64,64 @@ class GroupCommit:
     most: int = 4  #: how many batches are sent at a time, or one if batches wait
 
     def __post_init__(self) -> None:
-        lock = threading.Lock()  # guards the four attributes below
-        self._changed = threading.Condition(lock)
-        self._arrived = threading.Condition(lock)
+        self._lock = threading.Lock()  # guards the three attributes below
+        self._arrived = threading.Condition(self._lock)
         self._waiting: list[_Ticket] = []
         self._under_way = 0
 
     def submit(self, entries: Sequence[SendEntry]) -> list[Exception | None]:
         """Commit entries and wait for their outcomes, which are returned in order."""
-        tickets = [_Ticket(entry) for entry in entries]
-        with self._changed:
+        caller = threading.Condition(self._lock)
+        tickets = [_Ticket(entry, caller) for entry in entries]
+        with self._lock:  # not a condition: a time limit could strike after that took the lock
             self._waiting += tickets
-            self._arrived.notify()
-            while not all(ticket.settled for ticket in tickets):
-                if self._waiting and self._under_way < (1 if self.expected() else self.most):
-                    self._commit_next_batch()
-                else:
-                    self._changed.wait()
+            if self._is_complete():
+                self._arrived.notify()
+            try:
+                while not all(ticket.settled for ticket in tickets):
+                    if self._may_send:
+                        self._commit_next_batch()
+                    else:
+                        caller.wait(LONGEST_SLEEP)
+            except BaseException:  # a time limit: no thread would send what it leaves
+                self._waiting = [ticket for ticket in self._waiting if ticket.caller is not caller]
+                raise
+            finally:
+                self._wake_sender()
         return [ticket.error for ticket in tickets]
 
+    @property
+    def _may_send(self) -> bool:
+        return bool(self._waiting) and self._under_way < (1 if self.expected() else self.most)
+
+    def _is_complete(self) -> bool:
+        """Return whether the next batch has nothing to wait for."""
+        return len(self._waiting) >= min(self.expected(), MAX_BATCH)
+
+    def _wake_sender(self) -> None:
+        if self._may_send:
+            self._waiting[0].caller.notify()
+
     def _commit_next_batch(self) -> None:
-        self._under_way += 1
         batch, errors = list[_Ticket](), list[Exception | None]()
+        self._under_way += 1
         try:
-            self._arrived.wait_for(lambda: len(self._waiting) >= min(self.expected(), MAX_BATCH), self.window)
+            self._arrived.wait_for(self._is_complete, self.window)
             entries = next(SendEntry.in_batches(ticket.entry for ticket in self._waiting), [])
             batch, self._waiting = self._waiting[: len(entries)], self._waiting[len(entries) :]
+            self._wake_sender()
             try:
-                self._changed.release()
+                self._arrived.release()
                 errors = self.commit(entries) if entries else []
             finally:
-                self._changed.acquire()
+                self._arrived.acquire()
         finally:  # the other threads must also wake up if a time limit interrupts the thread that sends for them
             self._under_way -= 1
             errors = errors or [SendFailed("the thread that sent the batch was interrupted")] * len(batch)
             for ticket, error in zip(batch, errors, strict=True):
                 ticket.error, ticket.settled = error, True
-            self._changed.notify_all()
+            for ticket in batch:
+                ticket.caller.notify()
 
 
 @dataclass(eq=False)

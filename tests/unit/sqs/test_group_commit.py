@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from dramatiq.threading import raise_thread_exception
 
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES
 from pipeline.sqs.sender import GroupCommit
@@ -189,15 +191,64 @@ def test_an_interruption_just_before_a_batch_is_sent_leaves_the_lock_in_order() 
     sender = Sender()
     sender.let.release(10)
     group = GroupCommit(sender)
-    release = group._changed.release
+    release = group._arrived.release
 
     def interrupted() -> None:
         release()
-        group._changed.release = release  # type: ignore[method-assign]
+        group._arrived.release = release  # type: ignore[method-assign]
         raise TimeLimit
 
-    group._changed.release = interrupted  # type: ignore[method-assign]
+    group._arrived.release = interrupted  # type: ignore[method-assign]
     with pytest.raises(TimeLimit):
         group.submit(entries("a"))
     assert group.submit(entries("b")) == [None]
     assert sender.batches == [["b"]]
+
+
+def test_the_next_sender_may_be_interrupted_while_it_waits() -> None:
+    # Given a batch under way, and two threads that wait for their turn
+    class TimeLimit(BaseException): ...
+
+    sender = Sender()
+    group = GroupCommit(sender, most=1)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(group.submit, entries("first"))
+        assert sender.begun.acquire(timeout=10)
+        threads: list[int] = []
+        second = pool.submit(lambda: (threads.append(threading.get_ident()), group.submit(entries("second"))))
+        wait_for(lambda: len(group._waiting) == 1)
+        third = pool.submit(group.submit, entries("third"))
+        wait_for(lambda: len(group._waiting) == 2)
+        # When a time limit strikes the thread whose turn comes next
+        raise_thread_exception(threads[0], TimeLimit)
+        sender.let.release(2)
+        # Then its entry is not sent, and the other's is.
+        assert isinstance(second.exception(10), TimeLimit)
+        assert [first.result(10), third.result(10)] == [[None], [None]]
+    assert sender.batches == [["first"], ["third"]]
+
+
+def test_a_batch_wakes_only_its_own_callers_and_the_next_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a batch under way, and threads that wait with entries for three more
+    sender, waits = Sender(), []
+    group = GroupCommit(sender, most=1)
+    wait = threading.Condition.wait
+
+    def counted(condition: threading.Condition, timeout: float | None = None) -> bool:
+        waits.append(condition)
+        return wait(condition, timeout)
+
+    monkeypatch.setattr(threading.Condition, "wait", counted)
+    callers = 3 * MAX_BATCH
+    with ThreadPoolExecutor(callers + 1) as pool:
+        outcomes = [pool.submit(group.submit, entries("first"))]
+        assert sender.begun.acquire(timeout=10)
+        outcomes += [pool.submit(group.submit, entries(str(n))) for n in range(callers)]
+        wait_for(lambda: len(group._waiting) == callers)
+        # When all are sent
+        sender.let.release(4)
+        assert [outcome.result(10) for outcome in outcomes] == [[None]] * (callers + 1)
+    # Then each of them waited once: for its outcome, or for its turn.
+    per_thread = Counter(id(condition) for condition in waits if condition.__dict__["_lock"] is group._lock)
+    assert len(per_thread) == callers
+    assert max(per_thread.values()) == 1
