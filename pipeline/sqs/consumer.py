@@ -17,6 +17,7 @@ from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
 from pipeline.errors import RetryableError
+from pipeline.sqs.in_hand import IDLE_STEP, STOP_STEP
 from pipeline.sqs.leases import DELETE_WAIT, Lease, Leases, sqs_backoff
 from pipeline.sqs.loop import Loop, Step
 from pipeline.sqs.queues import LONG_POLL, MAX_RECEIVES, QUARANTINE_AT, Queue
@@ -73,7 +74,7 @@ class SQSConsumer(dramatiq.Consumer):
         leased = (name, self._url, self.sender.client, self.visibility, self._clock, self.rng)
         wait = 0.0 if is_quarantine else DELETE_WAIT
         self.leases = Leases(*leased, delete_wait=wait, wake=self.keeper.wake, freed=self._on_freed)
-        self._ready: SimpleQueue[SQSMessage] = SimpleQueue()
+        self._ready: SimpleQueue[SQSMessage | None] = SimpleQueue()  # None wakes the thread that takes messages
         self._transfers: deque[Transfer] = deque()
         self._closed, self._rest_until = False, 0.0
         self._backoff = sqs_backoff(self.rng)
@@ -84,10 +85,11 @@ class SQSConsumer(dramatiq.Consumer):
         self.receiver.start()
 
     def __next__(self) -> SQSMessage | None:
-        return self.take(0.25)
+        """Wait for a message, or return None when dramatiq should look whether to go on."""
+        return self.take(STOP_STEP if self._is_stopping else IDLE_STEP)
 
     def take(self, timeout: float = 0.0) -> SQSMessage | None:
-        """Return a message that no thread has taken yet, or None."""
+        """Return a message that no thread has taken yet, or None after so many seconds."""
         with suppress(Empty):
             return self._ready.get(timeout > 0, timeout)
         return None
@@ -113,7 +115,9 @@ class SQSConsumer(dramatiq.Consumer):
 
     def give_back(self) -> None:
         """Make all messages visible again that dramatiq has not taken."""
-        self.requeue(iter(self.take, None))
+        waiting = [self.take() for _ in range(self._ready.qsize())]
+        self.requeue(filter(None, waiting))
+        self._ready.put(None)
         self.receiver.wake()
 
     def close(self) -> None:
@@ -252,7 +256,7 @@ class SQSConsumer(dramatiq.Consumer):
         home = message.queue_name
         if home not in queues or queues[home].dead_letters != self.queue.dead_letters:
             raise ValueError(f"it names the queue {home[:80]!r}")
-        if not self.queue.is_quarantine:
+        if home != name and not self.queue.is_quarantine:
             message = message.copy(queue_name=name)  # a dead letter may be redriven to the other lane
         if message.actor_name not in self.actors:
             raise ValueError(f"no actor is called {message.actor_name[:80]!r}")

@@ -16,19 +16,47 @@ from pipeline.sqs.loop import Clock
 #: cost more time than it saves requests. In a shorter window, chance alone makes 20 a second look like 30.
 BUSY_COUNT, BUSY_WINDOW = 60, 2.0
 
+#: Seconds after which a thread without work looks again whether to end: usually, and once the process has to stop.
+IDLE_STEP, STOP_STEP = 10.0, 0.05
+
 
 class LaneQueue(PriorityQueue[Any]):
     """The messages that wait for a worker's threads: a bulk message starts only when no live message is waiting.
 
     dramatiq orders its work queue by the actor's priority and by arrival. Here that order applies within each lane.
-    `on_live_empty` is called when a thread takes the last waiting live message.
+
+    Args:
+        is_bulk: Returns whether a queue is bulk.
+        on_live_empty: Called when a thread takes the last waiting live message.
+        stopping: Set once the process has to stop; `wake` is called after that.
     """
 
-    def __init__(self, is_bulk: Callable[[str], bool], on_live_empty: Callable[[], None]) -> None:
+    def __init__(
+        self, is_bulk: Callable[[str], bool], on_live_empty: Callable[[], None], stopping: threading.Event
+    ) -> None:
         super().__init__()
         self._is_bulk = is_bulk
         self._on_live_empty = on_live_empty
+        self._stopping = stopping
         self.live = 0  #: the number of waiting live messages
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Return a message; if `block`, wait for one, or until the process has to stop.
+
+        dramatiq's timeout is not used, because it would wake every idle thread once a second.
+
+        Raises:
+            Empty: There is none.
+        """
+        if block:
+            with self.not_empty:
+                self.not_empty.wait_for(lambda: self.queue or self._stopping.is_set(), IDLE_STEP)
+        return super().get(block, STOP_STEP)
+
+    def wake(self) -> None:
+        """Let waiting threads see that the process has to stop."""
+        with self.not_empty:
+            self.not_empty.notify_all()
 
     def _put(self, item: Any) -> None:
         bulk = self._is_bulk(item.message.queue_name)
@@ -83,6 +111,8 @@ class InHand:
     def stop(self) -> None:
         """Receive and start nothing more, and release at once the messages that no thread has started."""
         self.stopping.set()
+        if self.work_queue:
+            self.work_queue.wake()
         for consumer in list(self.consumers):
             consumer.give_back()
 

@@ -24,9 +24,10 @@ class QueueLayer(dramatiq.Middleware):
 
         Workers get two: honcho signals the whole process group, and dramatiq's main process signals its workers.
         """
-        broker.in_hand.stopping.clear()
-        lanes = LaneQueue(lambda name: broker.queues[name].bulk, broker.in_hand.wake)
-        broker.in_hand.work_queue = worker.work_queue = lanes
+        in_hand = broker.in_hand
+        in_hand.stopping.clear()
+        lanes = LaneQueue(lambda name: broker.queues[name].bulk, in_hand.wake, in_hand.stopping)
+        in_hand.work_queue = worker.work_queue = lanes
         first: Any = signal.getsignal(signal.SIGTERM)
 
         def once(signum: int, frame: FrameType | None) -> None:

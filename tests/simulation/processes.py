@@ -166,7 +166,9 @@ class WorkerProcess(Process):
         self, name: str, world: World, client: SimulatedClient, *, queues: Sequence[str], threads: int
     ) -> None:
         super().__init__(name, world, client)
-        self._lanes = LaneQueue(lambda queue: self.broker.queues[queue].bulk, self.broker.in_hand.wake)
+        self._lanes = LaneQueue(
+            lambda queue: self.broker.queues[queue].bulk, self.broker.in_hand.wake, self.broker.in_hand.stopping
+        )
         self.broker.in_hand.work_queue = self._lanes
         self._consumers = {queue: self.broker.consume(queue, prefetch=2 * threads) for queue in queues}
         self._busy = 0

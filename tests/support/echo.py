@@ -79,7 +79,7 @@ def counts(broker: SQSBroker, queue: str = "work") -> tuple[int, int, int]:
 
 def take(consumer: SQSConsumer, count: int = 1) -> list[Any]:
     taken: list[Any] = []
-    wait_for(lambda: taken.extend(filter(None, [next(consumer)])) or len(taken) >= count)
+    wait_for(lambda: taken.extend(filter(None, [consumer.take(0.25)])) or len(taken) >= count)
     return taken
 
 
@@ -95,6 +95,7 @@ def die(consumer: SQSConsumer) -> None:
     Its prefetch is full, so it has no open poll that could receive more.
     """
     consumer._closed = True
+    consumer._ready.put(None)
     consumer.receiver.end()
     consumer.keeper.end()
     consumer._in_hand.consumers.remove(consumer)

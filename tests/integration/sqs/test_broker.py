@@ -137,7 +137,7 @@ def test_a_consumer_leases_at_most_its_prefetch_and_every_settlement_frees_a_pla
     broker.enqueue_many([message(n) for n in range(8)])
     consumer = consume(prefetch=2)
     first, second = take(consumer, 2)
-    assert next(consumer) is None
+    assert consumer.take(0.25) is None
     # When they are settled in each possible way, then others follow.
     done(consumer, first)
     consumer.nack(second)  # neither decided nor settled, so it is released
@@ -175,7 +175,7 @@ def test_a_delay_of_hours_consists_of_hops_and_survives_restarts(broker, consume
     consumer = consume()
     # Then it is sent again with SQS's longest delay,
     wait_for(lambda: counts(broker) == (0, 0, 1))
-    assert next(consumer) is None
+    assert consumer.take(0.25) is None
     # and it is delivered when it is due.
     arrive_early()
     clock.now += 7200
@@ -194,7 +194,7 @@ def test_an_idle_consumer_polls_long_and_stops_at_once(broker, consume) -> None:
     consumer = consume()
     wait_for(lambda: requests.get("ReceiveMessage"))
     until = time.monotonic() + 3
-    wait_for(lambda: next(consumer) or time.monotonic() > until)
+    wait_for(lambda: consumer.take(0.25) or time.monotonic() > until)
     assert requests["ReceiveMessage"] == 1
     started = time.monotonic()
     consumer.close()

@@ -49,7 +49,7 @@ def test_a_killer_is_given_up_and_its_neighbours_run(broker, process) -> None:
     worker = process("work", prefetch=3)
     wait_for(lambda: sum(counts(broker, "quarantine")) == 3)
     wait_for(lambda: counts(broker) == (0, 0, 0))
-    assert next(worker) is None
+    assert worker.take(0.25) is None
     worker.close()
     # When a process of quarantine dies of the poison message each time
     ended: dict[str, SQSMessage] = {}
