@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from dramatiq.threading import raise_thread_exception
 
+from pipeline.sqs import sender as sender_module
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES
 from pipeline.sqs.sender import GroupCommit
 from pipeline.sqs.wire import MAX_BATCH, SendEntry
@@ -226,6 +227,24 @@ def test_the_next_sender_may_be_interrupted_while_it_waits() -> None:
         assert isinstance(second.exception(10), TimeLimit)
         assert [first.result(10), third.result(10)] == [[None], [None]]
     assert sender.batches == [["first"], ["third"]]
+
+
+def test_a_thread_that_nobody_wakes_sends_nevertheless(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a batch under way, and a thread that waits for its turn
+    monkeypatch.setattr(sender_module, "LONGEST_SLEEP", 0.01)
+    sender = Sender()
+    group = GroupCommit(sender, most=1)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(group.submit, entries("first"))
+        assert sender.begun.acquire(timeout=10)
+        second = pool.submit(group.submit, entries("second"))
+        wait_for(lambda: len(group._waiting) == 1)
+        # When a time limit strikes the thread that should wake it
+        monkeypatch.setattr(group, "_wake_sender", lambda: None)
+        sender.let.release(2)
+        # Then it sends its entry by itself.
+        assert [first.result(10), second.result(10)] == [[None], [None]]
+    assert sender.batches == [["first"], ["second"]]
 
 
 def test_a_batch_wakes_only_its_own_callers_and_the_next_sender(monkeypatch: pytest.MonkeyPatch) -> None:
