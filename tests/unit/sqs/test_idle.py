@@ -13,6 +13,7 @@ from pipeline.sqs.in_hand import LaneQueue
 from tests.support.received import arrive
 from tests.support.waiting import wait_for
 
+
 def item(queue: str = "work") -> SimpleNamespace:
     return SimpleNamespace(message=SimpleNamespace(queue_name=queue))
 
