@@ -6,11 +6,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection
 from heapq import heappop, heappush
-from queue import PriorityQueue
+from math import inf
+from queue import Empty, PriorityQueue
 from typing import Any
 
 from pipeline.sqs.leases import Lease
 from pipeline.sqs.loop import Clock
+from pipeline.sqs.wire import MAX_BATCH
 
 #: Messages within how many seconds make batches wait for others: 0.1 s then brings three. At lower rates, waiting would
 #: cost more time than it saves requests. In a shorter window, chance alone makes 20 a second look like 30.
@@ -24,6 +26,7 @@ class LaneQueue(PriorityQueue[Any]):
     """The messages that wait for a worker's threads: a bulk message starts only when no live message is waiting.
 
     dramatiq orders its work queue by the actor's priority and by arrival. Here that order applies within each lane.
+    `let_start` holds a lane back.
 
     Args:
         is_bulk: Returns whether a queue is bulk.
@@ -39,24 +42,50 @@ class LaneQueue(PriorityQueue[Any]):
         self._on_live_empty = on_live_empty
         self._stopping = stopping
         self.live = 0  #: the number of waiting live messages
+        self._starts = [inf, inf]  # how many messages may still start, of the live lane and of the bulk lane
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Return a message; if `block`, wait for one, or until the process has to stop.
+        """Return a message; if `block`, wait until one may start, or until the process has to stop.
 
-        dramatiq's timeout is not used, because it would wake every idle thread once a second.
+        dramatiq's timeout is not used, because it would wake every idle thread once a second. Without `block` it takes
+        messages from a worker that stops, so that they include those that are held back.
 
         Raises:
             Empty: There is none.
         """
-        if block:
-            with self.not_empty:
-                self.not_empty.wait_for(lambda: self.queue or self._stopping.is_set(), IDLE_STEP)
-        return super().get(block, STOP_STEP)
+        if not block:
+            return super().get(block=False)
+        with self.not_empty:
+            self.not_empty.wait_for(lambda: self._can_start or self._stopping.is_set(), IDLE_STEP)
+            if not self.not_empty.wait_for(lambda: self._can_start, STOP_STEP):
+                raise Empty
+            item = self._get()
+            if self._can_start:  # perhaps the thread that was woken for it came while the lane was held back
+                self.not_empty.notify()
+            return item
+
+    def has_enough(self, *, bulk: bool) -> bool:
+        """Return whether a lane is held back and has a batch of waiting messages. More could wait in SQS, in its order.
+
+        There a folder's flood does not delay the messages of other folders.
+        """
+        waiting = len(self.queue) - self.live if bulk else self.live
+        return self._starts[bulk] < inf and waiting >= MAX_BATCH
+
+    def let_start(self, count: float, *, bulk: bool) -> None:
+        """Let so many messages of a lane start, and no more until the next call; `math.inf` for any number."""
+        with self.not_empty:
+            self._starts[bulk] = count
+            self.not_empty.notify()
 
     def wake(self) -> None:
         """Let waiting threads see that the process has to stop."""
         with self.not_empty:
             self.not_empty.notify_all()
+
+    @property
+    def _can_start(self) -> bool:
+        return bool(self.queue) and self._starts[self.queue[0][0]] > 0
 
     def _put(self, item: Any) -> None:
         bulk = self._is_bulk(item.message.queue_name)
@@ -65,6 +94,7 @@ class LaneQueue(PriorityQueue[Any]):
 
     def _get(self) -> Any:
         bulk, item = heappop(self.queue)
+        self._starts[bulk] -= 1
         self.live -= not bulk
         if not (bulk or self.live):
             self._on_live_empty()
@@ -88,6 +118,10 @@ class InHand:
     def has_live_waiting(self) -> bool:
         return self.work_queue is not None and self.work_queue.live > 0
 
+    def has_enough(self, *, bulk: bool) -> bool:
+        """Return whether no more messages of a lane should be received for now, because it is held back."""
+        return self.work_queue is not None and self.work_queue.has_enough(bulk=bulk)
+
     @property
     def has_quarantined(self) -> bool:
         """Whether a crash would count against a quarantined message: it is in hand, or its delete is not confirmed."""
@@ -105,8 +139,12 @@ class InHand:
         arrived = self._arrived[bulk]
         return len(arrived) == BUSY_COUNT and arrived[0] > self._clock.monotonic() - BUSY_WINDOW
 
+    def in_progress(self, *, bulk: bool) -> int:
+        """Return how many messages of a lane threads work on."""
+        return list(self.working.values()).count(bulk)
+
     def expected_sends(self, *, bulk: bool) -> int:
-        return list(self.working.values()).count(bulk) if self.is_busy(bulk=bulk) else 0
+        return self.in_progress(bulk=bulk) if self.is_busy(bulk=bulk) else 0
 
     def stop(self) -> None:
         """Receive and start nothing more, and release at once the messages that no thread has started."""

@@ -29,6 +29,9 @@ EXPIRY_DAYS = 14
 #: Seconds between two clean-ups of a local folder.
 CLEAN_UP_INTERVAL = 3600
 
+#: File systems of one host. On others, a host may see the changes of another one seconds later.
+LOCAL_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"})
+
 #: Prefix of files that are still being written.
 PARTIAL = "staging-"
 
@@ -126,6 +129,16 @@ class LocalStaging:
             except OSError as error:
                 raise RetryableError("staging_error", f"A staged file cannot be removed: {error.strerror}.") from error
 
+    def has(self, key: str) -> bool:
+        """Return whether there are bytes under `key`."""
+        return os.path.exists(self._path(key))
+
+    def is_on_this_host(self) -> bool:
+        """Return whether the folder is known to be on a file system of this host alone. It need not exist yet."""
+        return _file_system(next(each for each in (self._folder, *self._folder.parents) if each.exists())) in (
+            LOCAL_FILE_SYSTEMS
+        )
+
     def clean_up(self, now: float | None = None) -> int:
         """Remove our files older than `EXPIRY_DAYS`; return their number."""
         oldest = (time.time() if now is None else now) - EXPIRY_DAYS * 86400
@@ -169,6 +182,21 @@ def _write(path: str, data: bytes) -> None:
             rest = rest[os.write(descriptor, rest) :]
     finally:
         os.close(descriptor)
+
+
+def _file_system(folder: Path) -> str:
+    """Return the type of the file system of a folder; empty if the system does not tell.
+
+    https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html
+    """
+    device = folder.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            mount, _, kind = line.partition(" - ")
+            if mount.split()[2] == number:
+                return kind.split()[0]
+    return ""
 
 
 def trouble_with(folder: Path) -> str:

@@ -20,6 +20,7 @@ from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.queues import RETENTION, Queue
 from pipeline.stages import BULK_QUEUES, QUARANTINE_QUEUES, STAGES, dead_letter_queue_of
 from pipeline.storage.staging import staging
+from pipeline.worker.backpressure import Backpressure
 from pipeline.worker.heartbeats import Heartbeats
 from pipeline.worker.instrumentation import Instrumentation
 from pipeline.worker.messages import job_of
@@ -71,6 +72,7 @@ def _make(settings: Settings) -> SQSBroker:
             StartupNotices(settings),
             Recording(settings),
             HostPlaces(),
+            Backpressure(),
             KeepMemory(),
             AgeLimit(),
             CurrentMessage(),
