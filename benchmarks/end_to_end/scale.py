@@ -135,10 +135,10 @@ def measured(options: argparse.Namespace, folder: Path) -> Iterator[Rate]:
     """Measure each stage on the jobs of the stage before it, then repeat with one process more."""
     with (
         world.serving(Peers().sources, [options.size]) as shown,
-        stack.running(folder, options.staging) as running,
+        stack.running(folder, "s3") as running,
         as_json(running.environ) as send,
     ):
-        line = Line(running, ENTRANTS[options.staging], folder)
+        line = Line(running, ENTRANTS["s3"], folder)
         for count in range(1, options.processes + 1):
             jobs = options.jobs * count
             for payload in shown.payloads(options.size, jobs).values():
@@ -157,9 +157,6 @@ def main() -> None:
     )
     parser.add_argument("--jobs", type=int, default=150, help="jobs per process (default: %(default)s)")
     parser.add_argument("--size", type=int, default=3000, help="side of the covers in pixels (default: %(default)s)")
-    parser.add_argument(
-        "--staging", choices=["file", "s3"], default="s3", help="staging storage (default: %(default)s)"
-    )
     options = parser.parse_args()
     stack.clear_environment()
     stack.use_own_emulator()
@@ -184,7 +181,7 @@ def main() -> None:
     heading = ["stage", "processes", "images/s", "CPU ms per image", "emulator's ms", "images per CPU second"]
     table = rows(heading, body)
     print(table)  # noqa: T201
-    sentence = f"Covers of {options.size} px, bytes in {options.staging}://, on a machine of {cores} cores."
+    sentence = f"Covers of {options.size} px, bytes in s3://, on a machine of {cores} cores."
     replace_marked(ROOT / "docs/scaling.md", "bench-scale", f"{table}\n\n{sentence}")
 
 

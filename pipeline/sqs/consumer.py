@@ -154,9 +154,8 @@ class SQSConsumer(dramatiq.Consumer):
         dramatiq prefetches two messages per thread, so every thread has work while more than half of the places are
         taken. Filling each place as it becomes free would cost one request per message.
         """
-        has_to_wait = self.leases.blocks_receiving or self._in_hand.has_enough(bulk=self.queue.bulk)
-        has_to_wait = has_to_wait or (self.queue.bulk and self._in_hand.has_live_waiting)
-        return self.prefetch - len(self.leases) if self._has_room and not has_to_wait else 0
+        may_receive = self._in_hand.may_receive(bulk=self.queue.bulk) and not self.leases.blocks_receiving
+        return self.prefetch - len(self.leases) if self._has_room and may_receive else 0
 
     @property
     def _is_stopping(self) -> bool:

@@ -26,20 +26,18 @@ class LaneQueue(PriorityQueue[Any]):
     """The messages that wait for a worker's threads: a bulk message starts only when no live message is waiting.
 
     dramatiq orders its work queue by the actor's priority and by arrival. Here that order applies within each lane.
-    `let_start` holds a lane back.
+    `let_start` holds a lane back. While live messages wait, no bulk message starts, even if those are held back.
 
     Args:
         is_bulk: Returns whether a queue is bulk.
-        on_live_empty: Called when a thread takes the last waiting live message.
+        on_room: Called when more messages of a lane may be received than before.
         stopping: Set once the process has to stop; `wake` is called after that.
     """
 
-    def __init__(
-        self, is_bulk: Callable[[str], bool], on_live_empty: Callable[[], None], stopping: threading.Event
-    ) -> None:
+    def __init__(self, is_bulk: Callable[[str], bool], on_room: Callable[[], None], stopping: threading.Event) -> None:
         super().__init__()
         self._is_bulk = is_bulk
-        self._on_live_empty = on_live_empty
+        self._on_room = on_room
         self._stopping = stopping
         self.live = 0  #: the number of waiting live messages
         self._starts = [inf, inf]  # how many messages may still start, of the live lane and of the bulk lane
@@ -64,19 +62,24 @@ class LaneQueue(PriorityQueue[Any]):
                 self.not_empty.notify()
             return item
 
-    def has_enough(self, *, bulk: bool) -> bool:
-        """Return whether a lane is held back and has a batch of waiting messages. More could wait in SQS, in its order.
+    def may_receive(self, *, bulk: bool) -> bool:
+        """Return whether more messages of a lane should be received.
 
-        There a folder's flood does not delay the messages of other folders.
+        A bulk message would wait for the live ones, time out before it starts, and be counted as received. A lane that
+        is held back needs no more than a batch. Other messages wait better in SQS, whose fair queues keep the flood of
+        one folder from delaying other folders.
         """
-        waiting = len(self.queue) - self.live if bulk else self.live
-        return self._starts[bulk] < inf and waiting >= MAX_BATCH
+        has_enough = self._starts[bulk] < inf and self._waiting(bulk=bulk) >= MAX_BATCH
+        return not (has_enough or (bulk and self.live))
 
     def let_start(self, count: float, *, bulk: bool) -> None:
         """Let so many messages of a lane start, and no more until the next call; `math.inf` for any number."""
         with self.not_empty:
             self._starts[bulk] = count
-            self.not_empty.notify()
+            if self._can_start:
+                self.not_empty.notify()
+            if count == inf:
+                self._on_room()
 
     def wake(self) -> None:
         """Let waiting threads see that the process has to stop."""
@@ -96,9 +99,13 @@ class LaneQueue(PriorityQueue[Any]):
         bulk, item = heappop(self.queue)
         self._starts[bulk] -= 1
         self.live -= not bulk
-        if not (bulk or self.live):
-            self._on_live_empty()
+        needs_more = self._starts[bulk] < inf and self._waiting(bulk=bulk) == MAX_BATCH - 1
+        if needs_more or not (bulk or self.live):
+            self._on_room()
         return item
+
+    def _waiting(self, *, bulk: bool) -> int:
+        return len(self.queue) - self.live if bulk else self.live
 
 
 class InHand:
@@ -114,13 +121,9 @@ class InHand:
         self._clock = clock
         self._arrived = [deque[float](maxlen=BUSY_COUNT) for _lane in ("live", "bulk")]
 
-    @property
-    def has_live_waiting(self) -> bool:
-        return self.work_queue is not None and self.work_queue.live > 0
-
-    def has_enough(self, *, bulk: bool) -> bool:
-        """Return whether no more messages of a lane should be received for now, because it is held back."""
-        return self.work_queue is not None and self.work_queue.has_enough(bulk=bulk)
+    def may_receive(self, *, bulk: bool) -> bool:
+        """Return whether more messages of a lane should be received, as far as the waiting ones decide it."""
+        return self.work_queue is None or self.work_queue.may_receive(bulk=bulk)
 
     @property
     def has_quarantined(self) -> bool:

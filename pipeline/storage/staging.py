@@ -29,8 +29,9 @@ EXPIRY_DAYS = 14
 #: Seconds between two clean-ups of a local folder.
 CLEAN_UP_INTERVAL = 3600
 
-#: File systems of one host. On others, a host may see the changes of another one seconds later.
-LOCAL_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"})
+#: File systems of one host. On others, a host may see the changes of another one seconds later. Linux does not tell the
+#: file system of a folder on btrfs in this way.
+LOCAL_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "zfs", "f2fs", "tmpfs", "overlay"})
 
 #: Prefix of files that are still being written.
 PARTIAL = "staging-"
@@ -135,9 +136,8 @@ class LocalStaging:
 
     def is_on_this_host(self) -> bool:
         """Return whether the folder is known to be on a file system of this host alone. It need not exist yet."""
-        return _file_system(next(each for each in (self._folder, *self._folder.parents) if each.exists())) in (
-            LOCAL_FILE_SYSTEMS
-        )
+        there = next(each for each in (self._folder, *self._folder.parents) if os.path.exists(each))
+        return _file_system(there) in LOCAL_FILE_SYSTEMS
 
     def clean_up(self, now: float | None = None) -> int:
         """Remove our files older than `EXPIRY_DAYS`; return their number."""
@@ -189,9 +189,9 @@ def _file_system(folder: Path) -> str:
 
     https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html
     """
-    device = folder.stat().st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
     with contextlib.suppress(OSError):
+        device = os.stat(folder).st_dev
+        number = f"{os.major(device)}:{os.minor(device)}"
         for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             mount, _, kind = line.partition(" - ")
             if mount.split()[2] == number:

@@ -1,8 +1,8 @@
 """Backpressure: while covers wait for resize, fetch starts as many jobs as resize finishes.
 
-A fetch process downloads several times as fast as a core renders. Without a bound, a backlog would fill the staging
-folder at the speed of fetch, and live jobs would fail on the full disk. Covers that are rendered soon also cost less:
-their bytes go where those of earlier ones were, in memory that the system need not clear.
+A fetch process downloads several times as fast as a core renders. Otherwise a backlog would fill the staging folder at
+the speed of fetch. Covers that are rendered soon also cost less: their bytes go where those of earlier ones were, in
+memory that the system need not clear again.
 
 This applies to folders of this host. Staging in S3 has room, and asking it would cost requests.
 """
@@ -14,12 +14,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import dramatiq
 from dramatiq.worker import Worker
 
 from pipeline.events import Event, Outcome, subscribe, unsubscribe
+from pipeline.metrics import HELD_BACK
 from pipeline.sqs.in_hand import InHand
 from pipeline.sqs.loop import Loop
 from pipeline.sqs.wire import MAX_BATCH
@@ -33,9 +34,13 @@ AHEAD = 64
 #: Seconds between two looks at the folder while a lane is held back.
 LOOK_STEP = 0.05
 
-#: Seconds after which a staged cover holds no others back: its job may wait for a retry, or resize may be down. Then
-#: fetch goes on at this pace, so that sources that fail or have not changed get their results.
+#: A cover no longer counts if one that was staged so many seconds later is rendered, because its job waits for a retry.
+#: None counts for longer if none is rendered, because resize is down: then fetch stages 64 covers every 20 s, so that
+#: sources that fail or have not changed get their results.
 LONGEST_WAIT = 20.0
+
+#: The outcomes after which a job may go on to resize: one of its two sources may have failed for good.
+_ENDED: Final = (Outcome.DONE, Outcome.GIVEN_UP)
 
 
 class _Cover(NamedTuple):
@@ -48,8 +53,10 @@ class _Cover(NamedTuple):
 
 @dataclass
 class _Lane:
-    covers: deque[_Cover] = field(default_factory=deque)  #: those that may still wait for resize, in order
+    covers: deque[_Cover] = field(default_factory=deque)  #: those that may still wait for resize
     is_held: bool = False
+    moved_at: float = -inf  #: when a cover was last seen to be rendered or gone
+    reached: float = -inf  #: when the latest of those was staged
 
 
 class StagedAhead:
@@ -76,42 +83,53 @@ class StagedAhead:
     ) -> None:
         self._folder, self._let_start, self._in_progress = folder, let_start, in_progress
         self._limit, self._now = limit, now
-        self._lanes = {bulk: _Lane() for bulk in (False, True)}
+        self._lanes = {lane: _Lane() for lane in Lane}
         self.on_full: Callable[[], None] = lambda: None  #: called when a lane has reached the limit
 
     def __call__(self, event: Event) -> None:
         job = event.job
-        if event.stage != FETCH.name or event.outcome is not Outcome.DONE or not job or job.has_giant:
+        if (
+            event.stage != FETCH.name
+            or event.outcome not in _ENDED
+            or not job
+            or job.due is not RESIZE
+            or job.has_giant
+        ):
             return
-        lane = self._lanes[job.lane is Lane.BULK]
+        covers = self._lanes[job.lane].covers
         for source in job.sources:
-            if source.url in event.worked_on and source.due == RESIZE.name and source.original:
+            if source.due == RESIZE.name:
                 rendered = job.staged_key(RESIZE, source, source.known_content)
-                lane.covers.append(_Cover(source.original, rendered, self._now()))
-        if len(lane.covers) >= self._limit and not lane.is_held:
+                covers.append(_Cover(source.original, rendered, self._now()))
+        if len(covers) >= self._limit:
             self.on_full()
 
     def step(self) -> float | None:
         """Look which covers still wait, and hold lanes back or free them; returns the seconds until the next look."""
-        for bulk, lane in self._lanes.items():
+        for name, lane in self._lanes.items():
             if lane.is_held or len(lane.covers) >= self._limit:
                 self._look(lane)
                 lane.is_held = len(lane.covers) >= (self._limit / 2 if lane.is_held else self._limit)
-                self._let_start(self._room(bulk) if lane.is_held else inf, bulk=bulk)
+                bulk = name is Lane.BULK
+                self._let_start(self._room(lane, bulk=bulk) if lane.is_held else inf, bulk=bulk)
+                HELD_BACK.labels(name).set(lane.is_held)
         return LOOK_STEP if any(lane.is_held for lane in self._lanes.values()) else None
 
     def _look(self, lane: _Lane) -> None:
         """Forget the covers that no longer wait, while other threads may add some."""
-        oldest = self._now() - LONGEST_WAIT
+        now, waiting = self._now(), list[_Cover]()
         for _ in range(len(lane.covers)):
             cover = lane.covers.popleft()
-            has_waited = cover.staged_at <= oldest
-            if not has_waited and self._folder.has(cover.original) and not self._folder.has(cover.rendered):
-                lane.covers.append(cover)
+            if self._folder.has(cover.original) and not self._folder.has(cover.rendered):
+                waiting.append(cover)
+            else:
+                lane.moved_at, lane.reached = now, max(lane.reached, cover.staged_at)
+        last = lane.reached if lane.moved_at > now - LONGEST_WAIT else now
+        lane.covers.extend(cover for cover in waiting if cover.staged_at > last - LONGEST_WAIT)
 
-    def _room(self, bulk: bool) -> int:
+    def _room(self, lane: _Lane, *, bulk: bool) -> int:
         """Return how many jobs may start: none or a batch, which reaches resize in one request."""
-        room = self._limit - len(self._lanes[bulk].covers) - self._in_progress(bulk=bulk)
+        room = self._limit - len(lane.covers) - self._in_progress(bulk=bulk)
         return room if room >= min(MAX_BATCH, self._limit // 2) else 0
 
 
@@ -127,14 +145,14 @@ class Backpressure(dramatiq.Middleware):
 
     def before_worker_boot(self, broker: Any, worker: Worker) -> None:
         """Start to look, after the queue layer has replaced the work queue."""
-        folder = staging()
-        if not isinstance(folder, LocalStaging) or not set(worker.consumer_whitelist or "*") <= {*FETCH.queues}:
+        queues, folder = worker.consumer_whitelist, staging()
+        if not queues or not queues.issubset(FETCH.queues):
             return
-        if folder.is_on_this_host():
+        if isinstance(folder, LocalStaging) and folder.is_on_this_host():
             in_hand: InHand = broker.in_hand
             assert in_hand.work_queue  # noqa: S101 - the queue layer has just made it
-            let_start, in_progress = in_hand.work_queue.let_start, in_hand.in_progress
-            self._ahead = StagedAhead(folder, let_start, in_progress, max(AHEAD, worker.worker_threads))
+            let_start, limit = in_hand.work_queue.let_start, max(AHEAD, worker.worker_threads)
+            self._ahead = StagedAhead(folder, let_start, in_hand.in_progress, limit)
             self._loop = Loop("backpressure", self._ahead.step)
             self._ahead.on_full = self._loop.wake
             self._loop.start()

@@ -108,7 +108,7 @@ def test_no_bulk_message_is_received_while_live_messages_wait(broker, work, star
     # Given a worker with one thread, live messages in progress and waiting, and room for many bulk messages
     send(broker, "work", ["live 1", "live 2"])
     start(1)
-    wait_for(lambda: work.started and broker.in_hand.has_live_waiting)
+    wait_for(lambda: work.started and not broker.in_hand.may_receive(bulk=True))
     send(broker, "work_bulk", [f"bulk {n}" for n in range(30)])
     (bulk,) = [consumer for consumer in broker.in_hand.consumers if consumer.queue.bulk]
     bulk.prefetch = 20

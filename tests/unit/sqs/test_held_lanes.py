@@ -150,3 +150,27 @@ def test_a_consumer_of_a_bulk_lane_that_is_held_back_leaves_messages_in_sqs(brok
     arrive(sqs, "a", queue="bulk")
     consumer.step()
     assert not sqs.of(RECEIVE)
+
+
+def test_the_consumer_of_a_lane_that_was_held_back_is_woken(broker) -> None:
+    # Given a bulk lane that is held back, with a batch of messages, so that its consumer sleeps
+    lanes = put_into(broker, *(Item(str(number), bulk=True) for number in range(MAX_BATCH)))
+    lanes.let_start(0, bulk=True)
+    consumer = broker.consume("bulk", prefetch=100)
+    assert consumer.receiver.woken == 0
+    # When one of them starts, or the lane is free, then it may receive again.
+    lanes.let_start(2, bulk=True)
+    lanes.get()
+    assert consumer.receiver.woken == 1
+    lanes.get()
+    assert consumer.receiver.woken == 1
+    lanes.let_start(inf, bulk=True)
+    assert consumer.receiver.woken == 2
+
+
+def test_no_consumer_is_woken_for_each_message_of_a_lane_that_is_not_held_back(broker) -> None:
+    lanes = put_into(broker, *(Item(str(number)) for number in range(MAX_BATCH + 5)))
+    consumer = broker.consume("work", prefetch=100)
+    for _ in range(MAX_BATCH + 4):
+        lanes.get()
+    assert consumer.receiver.woken == 0

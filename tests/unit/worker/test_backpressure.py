@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from pipeline import events
+from pipeline.errors import PermanentError
 from pipeline.events import Event, Outcome
 from pipeline.job import Content, Job, Source, Sweep
+from pipeline.metrics import HELD_BACK
 from pipeline.payload import IMAGE_FIELDS
 from pipeline.recipe import Recipe
 from pipeline.settings import Settings
@@ -23,8 +29,9 @@ from pipeline.sqs.wire import MAX_BATCH
 from pipeline.stages import FETCH, RESIZE
 from pipeline.storage import staging as staging_module
 from pipeline.storage.staging import LocalStaging
-from pipeline.worker.backpressure import LONGEST_WAIT, LOOK_STEP, Backpressure, StagedAhead
+from pipeline.worker.backpressure import AHEAD, LONGEST_WAIT, LOOK_STEP, Backpressure, StagedAhead
 from tests.support.scripted_sqs import MovedClock
+from tests.support.waiting import wait_for
 
 LIMIT = 40
 CONTENT = Content("c" * 32, ".jpeg", Recipe.decode({"renditions": ["8x8"], "fit": "cover"}))
@@ -146,11 +153,12 @@ def test_jobs_in_progress_count_as_covers(ahead, folder) -> None:
     assert ahead.starts == [MAX_BATCH + 2, inf]
 
 
-def test_old_covers_hold_no_others_back(ahead, folder, clock) -> None:
-    # Given a lane that is held back by covers that resize does not take
-    stage(ahead, folder, LIMIT)
+def test_covers_hold_no_others_back_while_resize_is_down(ahead, folder, clock) -> None:
+    # Given a lane that is held back, and a cover that was rendered
+    jobs = stage(ahead, folder, LIMIT + 1)
+    render(jobs[:1], folder)
     ahead.step()
-    # When they have waited too long, then the lane is free.
+    # When no other was rendered for too long, then the lane is free.
     clock.now += LONGEST_WAIT - 0.1
     assert ahead.step() == LOOK_STEP
     clock.now += 0.1
@@ -158,22 +166,73 @@ def test_old_covers_hold_no_others_back(ahead, folder, clock) -> None:
     assert ahead.starts == [inf, inf]
 
 
+def test_covers_go_on_to_count_while_resize_is_slow(ahead, folder, clock) -> None:
+    # Given a lane that is held back
+    jobs = stage(ahead, folder, LIMIT)
+    ahead.step()
+    # When one cover after the other is rendered, although slowly, then the others count, however old they are.
+    for job in jobs[: LIMIT // 2]:
+        clock.now += LONGEST_WAIT / 2
+        render([job], folder)
+        assert ahead.step() == LOOK_STEP
+    assert ahead.starts == [LIMIT // 2, inf]
+
+
+def test_covers_that_were_overtaken_hold_no_others_back(ahead, folder, clock) -> None:
+    # Given covers whose jobs wait for a retry, and later ones, the first of which is rendered
+    stage(ahead, folder, LIMIT // 2)
+    clock.now += LONGEST_WAIT - 0.1
+    jobs = stage(ahead, folder, LIMIT // 2)
+    ahead.step()
+    render(jobs[:1], folder)
+    clock.now += 1
+    ahead.step()
+    assert ahead.starts == [0, inf]
+    # When one is rendered that was staged much later, then the first ones hold no others back.
+    render(stage(ahead, folder, 1), folder)
+    assert ahead.step() is None
+    assert ahead.starts == [inf, inf]
+
+
 def test_what_does_not_wait_for_resize_does_not_count(ahead, folder) -> None:
-    # Given giants, failed and published covers, other stages, attempts that failed, and messages without a job
+    # Given giants, published covers, other stages, jobs that are fetched again, and messages without a job
     stage(ahead, folder, LIMIT, giant=True)
     job = a_job()
     published = job.with_sources({source.url: source.published(CONTENT) for source in job.sources})
     for _ in range(LIMIT):
         ahead(done(published))
         ahead(done(fetched(a_job(), folder), stage="resize"))
-        ahead(done(fetched(a_job(), folder), outcome=Outcome.RETRY))
+        ahead(done(half_fetched(folder), outcome=Outcome.RETRY))
         ahead(Event("fetch", "job", Outcome.DONE))
+    # Then nothing is held back.
     assert ahead.step() is None
-    # Then nothing is held back, and neither by a source that an earlier attempt has staged.
     stage(ahead, folder, LIMIT - 1)
-    ahead(replace(done(fetched(a_job(), folder)), worked_on=()))
     assert ahead.step() is None
     assert ahead.starts == [inf, inf]
+
+
+def half_fetched(folder: LocalStaging) -> Job:
+    """Return a job of two sources whose first is staged, and whose second is still due in fetch."""
+    job = a_job(urls=2)
+    return job.with_sources({job.sources[0].url: fetched(job, folder).sources[0]})
+
+
+def test_both_sources_count_if_the_second_was_fetched_by_a_later_attempt(ahead, folder) -> None:
+    for _ in range(LIMIT // 2):
+        first = half_fetched(folder)
+        ahead(done(first, outcome=Outcome.RETRY))
+        ahead(replace(done(fetched(first, folder)), worked_on=(first.sources[1].url,)))
+    ahead.step()
+    assert ahead.starts == [0, inf]
+
+
+def test_the_cover_of_a_job_counts_whose_other_source_failed_for_good(ahead, folder) -> None:
+    for _ in range(LIMIT):
+        job = half_fetched(folder)
+        failed = job.with_errors(FETCH, {job.sources[1].url: PermanentError("http_404", "It is gone.")})
+        ahead(replace(done(failed, outcome=Outcome.GIVEN_UP), worked_on=(job.sources[1].url,)))
+    ahead.step()
+    assert ahead.starts == [0, inf]
 
 
 def test_each_source_of_a_job_counts(ahead, folder) -> None:
@@ -184,10 +243,26 @@ def test_each_source_of_a_job_counts(ahead, folder) -> None:
 
 
 @pytest.fixture
-def middleware() -> Iterator[Backpressure]:
-    found = Backpressure()
-    yield found
-    found.after_worker_shutdown(None, SimpleNamespace())
+def broker() -> SQSBroker:
+    broker = SQSBroker("test", lambda: None)
+    in_hand = broker.in_hand
+    in_hand.work_queue = LaneQueue(lambda queue: queue.endswith("bulk"), in_hand.wake, in_hand.stopping)
+    return broker
+
+
+@contextmanager
+def booted(broker: SQSBroker, queues: set[str] | None, threads: int = 4) -> Iterator[StagedAhead | None]:
+    """Boot a worker, and yield what counts its covers, if anything does."""
+    before, middleware = set(events._subscribers), Backpressure()
+    worker: Any = SimpleNamespace(consumer_whitelist=queues, worker_threads=threads)
+    middleware.before_worker_boot(broker, worker)
+    try:
+        (found,) = set(events._subscribers) - before or {None}
+        assert found is None or isinstance(found, StagedAhead)
+        yield found
+    finally:
+        middleware.after_worker_shutdown(broker, worker)
+        assert set(events._subscribers) == before
 
 
 @pytest.mark.usefixtures("no_variables")
@@ -205,31 +280,52 @@ def middleware() -> Iterator[Backpressure]:
     ],
 )
 def test_it_applies_to_processes_of_fetch_alone_with_a_folder_of_this_host(
-    middleware, broker, monkeypatch, tmp_path, *, staging: str, kind: str, queues: set[str] | None, expected: bool
+    broker, monkeypatch, tmp_path, *, staging: str, kind: str, queues: set[str] | None, expected: bool
 ) -> None:
-    # Given a worker with some queues and staging
     url = f"file://{tmp_path}/not/yet/there/" if staging == "file" else "s3://bucket/prefix/"
     monkeypatch.setenv("STAGING_URL", url)
     monkeypatch.setattr(staging_module, "_file_system", lambda _: kind)
-    worker = SimpleNamespace(consumer_whitelist=queues, worker_threads=4)
-    before = len(events._subscribers)
-    # When it boots, then it looks at the covers that it stages only where that is possible and useful,
-    middleware.before_worker_boot(broker, worker)
-    assert (len(events._subscribers) > before) is expected
-    # and no more after its end.
-    middleware.after_worker_shutdown(broker, worker)
-    assert len(events._subscribers) == before
+    with booted(broker, queues) as ahead:
+        assert bool(ahead) is expected
 
 
-@pytest.fixture
-def broker() -> SQSBroker:
-    broker = SQSBroker("test", lambda: None)
-    in_hand = broker.in_hand
-    in_hand.work_queue = LaneQueue(lambda queue: queue.endswith("bulk"), in_hand.wake, in_hand.stopping)
-    return broker
+@pytest.mark.usefixtures("no_variables")
+@pytest.mark.parametrize(("threads", "limit"), [(4, AHEAD), (AHEAD + 10, AHEAD + 10)])
+def test_a_process_holds_itself_back(broker, folder, monkeypatch, tmp_path, *, threads: int, limit: int) -> None:
+    # Given a process of fetch that has staged one cover less than it may
+    monkeypatch.setenv("STAGING_URL", f"file://{tmp_path}")
+    HELD_BACK.labels("live").set(0)
+    lanes = broker.in_hand.work_queue
+    lanes.put(SimpleNamespace(message=SimpleNamespace(queue_name="fetch")))
+    with booted(broker, {"fetch"}, threads) as ahead, ThreadPoolExecutor(1) as pool:
+        jobs = stage(ahead, folder, limit - 1)
+        assert lanes.may_receive(bulk=False)
+        # When it stages another one, then it starts no other job,
+        jobs += stage(ahead, folder, 1)
+        wait_for(HELD_BACK.labels("live")._value.get)
+        taken = pool.submit(lanes.get)
+        wait_for(lambda: lanes.not_empty.__dict__["_waiters"])
+        # until covers are rendered.
+        render(jobs, folder)
+        assert taken.result(10)
+        wait_for(lambda: not HELD_BACK.labels("live")._value.get())
+    wait_for(lambda: "backpressure" not in {thread.name for thread in threading.enumerate()})
 
 
-def test_the_file_system_of_a_folder_is_known(tmp_path) -> None:
-    kinds = {line.split(" - ")[1].split()[0] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-    assert staging_module._file_system(tmp_path) in kinds
-    assert staging_module._file_system(Path("/proc")) == "proc"
+@pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="only Linux tells the file system of a folder")
+def test_the_file_system_of_a_folder_is_known() -> None:
+    assert [staging_module._file_system(Path(each)) for each in ("/sys", "/dev/shm", "/proc")] == [
+        "sysfs",
+        "tmpfs",
+        "proc",
+    ]
+    assert staging_module._file_system(Path("/not/there")) == ""
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("xfs", True), ("overlay", True), ("nfs4", False), ("", False)])
+def test_a_folder_is_on_this_host_if_its_file_system_is(folder, monkeypatch, tmp_path, *, kind, expected) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(staging_module, "_file_system", lambda path: asked.append(path) or kind)
+    assert folder.is_on_this_host() is expected
+    assert LocalStaging(tmp_path / "not" / "there").is_on_this_host() is expected
+    assert asked == [tmp_path, tmp_path]
