@@ -157,8 +157,8 @@ class Checker:
     def _check_staging(self) -> None:
         """Check that staging contains only objects that dead letters need, and long payloads, which expire.
 
-        A few objects of workers that died or lost a lease before the hand-over are excused if another delivery completed
-        the job, because no message has their keys.
+        A few objects of workers that died or lost a lease before the hand-over are excused if another delivery
+        completed the job, because no message has their keys.
         """
         needed = {key for letter in self._letters for key in _keys_needed(letter)}
         long = [order.marker.encode() for order in self.orders if order.kind == "long payload"]

@@ -1,4 +1,4 @@
-"""The leftovers in staging that the chaos suite excuses: of a killed worker, or of one whose message another one ended."""
+"""The leftovers in staging that the chaos suite excuses: another worker did the job, and theirs could not hand over."""
 
 from __future__ import annotations
 
