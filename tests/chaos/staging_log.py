@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
 _STAGES = "stages {key} for {job}"
 _HANDS_OVER = "has handed over {job}"
-_LOST = "leases. Other workers may now receive the messages."
 
 
 def watch() -> None:
@@ -49,10 +48,9 @@ class StagingLog:
         self._lines = lines
 
     def was_cut_off(self, key: str) -> bool:
-        """Return whether a worker that stored `key` handed nothing over, although another had handed the job over.
+        """Return whether a worker that stored `key` died before its hand-over, after another had handed the job over.
 
-        It died, or it lost its lease because the other one had deleted the message. Only then no message has the key.
-        After a hand-over or another put, `key` is cleaned up.
+        Only then no message has the key. After a hand-over or another put, `key` is cleaned up.
         """
         return any(self._was_cut_off(put) for put in self._puts(key))
 
@@ -60,9 +58,7 @@ class StagingLog:
         hands_over = _HANDS_OVER.format(job=_job(put))
         own = [line for line in self._lines if line.process == put.process and line.at >= put.at]
         last = next((line for line in own if line.is_end or hands_over in line.text), None)
-        if last is None and any(_LOST in line.text for line in self._lines if line.process == put.process):
-            last = self._lines[-1]
-        elif last is None or not last.is_end:
+        if last is None or not last.is_end:
             return False
         return any(
             hands_over in line.text and line.at <= last.at and line.process != put.process and line.kind == put.kind
