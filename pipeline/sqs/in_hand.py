@@ -45,8 +45,8 @@ class LaneQueue(PriorityQueue[Any]):
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Return a message; if `block`, wait until one may start, or until the process has to stop.
 
-        dramatiq's timeout is not used, because it would wake every idle thread once a second. Without `block` it takes
-        messages from a worker that stops, so that they include those that are held back.
+        dramatiq's timeout is not used, because it would wake every idle thread once a second. Without `block`, a
+        lane that is held back counts too: dramatiq empties the queue in this way when a worker stops.
 
         Raises:
             Empty: There is none.

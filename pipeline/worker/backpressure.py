@@ -34,9 +34,9 @@ AHEAD = 64
 #: Seconds between two looks at the folder while a lane is held back.
 LOOK_STEP = 0.05
 
-#: A cover no longer counts if one that was staged so many seconds later is rendered, because its job waits for a retry.
-#: None counts for longer if none is rendered, because resize is down: then fetch stages 64 covers every 20 s, so that
-#: sources that fail or have not changed get their results.
+#: Seconds. A cover stops counting once a cover staged this much later has been rendered, because its own job must be
+#: waiting for a retry. If nothing is rendered for this long, resize is down and no cover counts. Fetch then stages 64
+#: covers every 20 s, so that sources that fail or have not changed still get their results.
 LONGEST_WAIT = 20.0
 
 #: The outcomes after which a job may go on to resize: one of its two sources may have failed for good.
@@ -53,7 +53,7 @@ class _Cover(NamedTuple):
 
 @dataclass
 class _Lane:
-    covers: deque[_Cover] = field(default_factory=deque)  #: those that may still wait for resize
+    covers: deque[_Cover] = field(default_factory=deque)  #: may still wait for resize
     is_held: bool = False
     moved_at: float = -inf  #: when a cover was last seen to be rendered or gone
     reached: float = -inf  #: when the latest of those was staged

@@ -19,7 +19,7 @@ from tests.support.waiting import wait_for
 
 
 class Item(SimpleNamespace):
-    """What dramatiq puts into its work queue."""
+    """An entry of dramatiq's work queue."""
 
     def __init__(self, name: str, *, bulk: bool = False) -> None:
         super().__init__(name=name, message=SimpleNamespace(queue_name="work_bulk" if bulk else "work"))
