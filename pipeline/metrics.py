@@ -68,7 +68,6 @@ OPEN_RECEIVER_CIRCUITS = _gauge(
 )
 BUSY_PLACES = _gauge("host_requests", "Requests in progress, by the speed of their hosts.", "speed")
 OPEN_CIRCUITS = _gauge("resting_hosts", "Hosts with an open circuit: they get no requests because they only failed.")
-HELD_BACK = _gauge("fetch_held_back", "1 while fetch waits for resize, so that staging does not fill up.", "lane")
 FETCHED_BYTES = _counter("fetched_bytes_total", "Bytes of sources downloaded, including failed downloads.")
 STORED_BYTES = _counter("stored_bytes_total", "Bytes of renditions put in the bucket.")
 STORED_RENDITIONS = _counter("stored_renditions_total", "Renditions put in the bucket.")

@@ -29,10 +29,6 @@ EXPIRY_DAYS = 14
 #: Seconds between two clean-ups of a local folder.
 CLEAN_UP_INTERVAL = 3600
 
-#: File systems of one host. On others, a host may see the changes of another one seconds later. Linux does not tell the
-#: file system of a folder on btrfs in this way.
-LOCAL_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "zfs", "f2fs", "tmpfs", "overlay"})
-
 #: Prefix of files that are still being written.
 PARTIAL = "staging-"
 
@@ -85,7 +81,7 @@ class LocalStaging:
     """Staging in a folder, either of a single host or of a file system that all hosts share."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._prefix = str(folder)  # paths of keys are strings, because making a Path takes longer than opening a file
         self._cleaned_up = 0.0
         self._is_ours = False
@@ -100,7 +96,7 @@ class LocalStaging:
                 self._check_owner()
                 _write(partial, data)
             except FileNotFoundError:
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._check_owner()
                 Path(shelf).mkdir(mode=0o700, exist_ok=True)
                 _write(partial, data)
@@ -130,20 +126,23 @@ class LocalStaging:
             except OSError as error:
                 raise RetryableError("staging_error", f"A staged file cannot be removed: {error.strerror}.") from error
 
-    def has(self, key: str) -> bool:
-        """Return whether there are bytes under `key`."""
-        return os.path.exists(self._path(key))
+    def count_young(self) -> int:
+        """Return the number of files that are younger than an hour.
 
-    def is_on_this_host(self) -> bool:
-        """Return whether the folder is known to be on a file system of this host alone. It need not exist yet."""
-        there = next(each for each in (self._folder, *self._folder.parents) if os.path.exists(each))
-        return _file_system(there) in LOCAL_FILE_SYSTEMS
+        Raises:
+            OSError: The folder cannot be examined.
+        """
+        oldest, young = time.time() - 3600, 0
+        for shelf in os.scandir(self.folder):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # a file has just been deleted
+                young += sum(each.stat().st_mtime > oldest for each in os.scandir(shelf))
+        return young
 
     def clean_up(self, now: float | None = None) -> int:
         """Remove our files older than `EXPIRY_DAYS`; return their number."""
         oldest = (time.time() if now is None else now) - EXPIRY_DAYS * 86400
         removed = 0
-        for path in self._folder.glob("[0-9a-f][0-9a-f]/*"):
+        for path in self.folder.glob("[0-9a-f][0-9a-f]/*"):
             if not _OURS.fullmatch(path.name):
                 continue
             with contextlib.suppress(OSError):  # another process may clean up the same folder
@@ -160,7 +159,7 @@ class LocalStaging:
             OSError: The folder cannot be examined.
         """
         if not self._is_ours:
-            if problem := trouble_with(self._folder):
+            if problem := trouble_with(self.folder):
                 raise RetryableError("staging_error", f"The staging folder {problem}.")
             self._is_ours = True
 
@@ -182,21 +181,6 @@ def _write(path: str, data: bytes) -> None:
             rest = rest[os.write(descriptor, rest) :]
     finally:
         os.close(descriptor)
-
-
-def _file_system(folder: Path) -> str:
-    """Return the type of the file system of a folder; empty if the system does not tell.
-
-    https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html
-    """
-    with contextlib.suppress(OSError):
-        device = os.stat(folder).st_dev
-        number = f"{os.major(device)}:{os.minor(device)}"
-        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            mount, _, kind = line.partition(" - ")
-            if mount.split()[2] == number:
-                return kind.split()[0]
-    return ""
 
 
 def trouble_with(folder: Path) -> str:

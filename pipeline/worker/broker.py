@@ -18,9 +18,8 @@ from pipeline.payload import to_json
 from pipeline.settings import Settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.queues import RETENTION, Queue
-from pipeline.stages import BULK_QUEUES, QUARANTINE_QUEUES, STAGES, dead_letter_queue_of
+from pipeline.stages import BULK_QUEUES, INGEST_DEAD_LETTER_QUEUE, QUARANTINE_QUEUES, STAGES, dead_letter_queue_of
 from pipeline.storage.staging import staging
-from pipeline.worker.backpressure import Backpressure
 from pipeline.worker.heartbeats import Heartbeats
 from pipeline.worker.instrumentation import Instrumentation
 from pipeline.worker.messages import job_of
@@ -28,6 +27,7 @@ from pipeline.worker.middleware import AfterBoot, HostPlaces, KeepMemory, Startu
 from pipeline.worker.registry import set_our_broker
 from pipeline.worker.settlement import Settlement
 from pipeline.worker.stage_actor import message_of
+from pipeline.worker.staging_room import StagingRoom
 
 
 class Encoder(JSONEncoder):
@@ -61,7 +61,8 @@ def _make(settings: Settings) -> SQSBroker:
             Queue(queue, dead_letters=dead_letter_queue_of(queue), bulk=queue in BULK_QUEUES)
             for stage in STAGES
             for queue in stage.queues
-        ],
+        ]
+        + [Queue("ingest", dead_letters=INGEST_DEAD_LETTER_QUEUE)],
         quarantine=QUARANTINE_QUEUES,
         oversize=lambda body: staging().put(body),
         middleware=[
@@ -72,7 +73,7 @@ def _make(settings: Settings) -> SQSBroker:
             StartupNotices(settings),
             Recording(settings),
             HostPlaces(),
-            Backpressure(),
+            StagingRoom(),
             KeepMemory(),
             AgeLimit(),
             CurrentMessage(),
