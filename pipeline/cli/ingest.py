@@ -20,9 +20,6 @@ from pipeline.worker.instrumentation import serve_ingest
 app = new_app()
 logger = logging.getLogger("pipeline.worker.ingest")
 
-#: Seconds that the current batch may take after SIGTERM: honcho kills the process after five.
-STOP_TIMEOUT = 3.0
-
 
 @app.command()
 def ingest() -> None:
@@ -40,23 +37,20 @@ def ingest() -> None:
     if not settings.queue_url:
         # honcho ends all processes of the Procfile when one of them ends, so this one waits.
         logger.warning("QUEUE_URL is not set, so ingest is off. Set it to the URL of the input queue.")
-        serve_ingest(None, lambda: True)
+        serve_ingest(None)
         stop.wait()
         return
     import pipeline.actors  # noqa: PLC0415, F401 - builds the broker, which `--help` and an unset QUEUE_URL do not need
 
     worker = Ingest(settings.queue_url)
-    thread = threading.Thread(target=worker.run, name="ingest", daemon=True)
-
-    def is_running() -> bool:
-        return thread.is_alive() and worker.is_alive
-
-    health = IngestHealth(worker, is_running)
-    beats = beating(settings, INGEST, [INGEST], health, taken_at=lambda: worker.taken_at, pause=worker.pause)
-    with recording(settings), beats:
-        thread.start()
-        serve_ingest(worker, is_running)
-        logger.info("Taking messages from %s.", settings.input_queue_name)
-        stop.wait()
-        worker.stop()
-        thread.join(STOP_TIMEOUT)  # a long poll that still runs ends with the process
+    beats = beating(
+        settings, INGEST, [INGEST], IngestHealth(worker), taken_at=lambda: worker.taken_at, pause=worker.pause
+    )
+    with recording(settings):
+        with beats:  # the end is reported at once, because a supervisor may not wait for polls that are out
+            worker.start()
+            serve_ingest(worker)
+            logger.info("Taking messages from %s.", settings.input_queue_name)
+            stop.wait()
+            worker.stop()
+        worker.join()

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 #: Seconds without an answer from SQS after which a process is not ready: three of the longest polls.
 ANSWER_WITHIN = 60.0
 
-#: Seconds after which the thread that extends leases counts as hung if it has not checked them. Each request may take
-#: 35 s while SQS fails, and the thread makes a few in a row.
-LEASE_CHECK_WITHIN = 300.0
+#: Seconds after which a thread of the queue layer counts as hung if it has not done what was due. Each request may take
+#: 35 s while SQS fails, and a step makes a few in a row. A thread for which nothing is due is not late.
+STEP_WITHIN = 300.0
 
 #: Seconds that a thread may process one message: longer than any time limit. Then SQS gives it to another worker.
 WORK_WITHIN = MAX_LEASE
@@ -32,8 +32,26 @@ WORK_WITHIN = MAX_LEASE
 SCHEDULE_WITHIN = 300.0
 
 
+class Steps(Protocol):
+    """The state of a thread of the queue layer (`pipeline.sqs.loop.Loop`)."""
+
+    name: str
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+
+    @property
+    def late(self) -> float:
+        """Seconds since its step began, or since it should have begun; 0 while nothing is due."""
+
+
 class Receiver(Protocol):
     """The state of `ingest` that its health depends on."""
+
+    @property
+    def loops(self) -> Iterable[Steps]:
+        """Its threads."""
 
     @property
     def asking_since(self) -> float | None:
@@ -64,6 +82,14 @@ class Health(Protocol):
         """Describe why the process takes no work now."""
 
 
+def _hung(loops: Iterable[Steps]) -> Iterator[str]:
+    for loop in loops:
+        if not loop.is_alive:
+            yield f"{loop.name}: its thread has ended"
+        elif loop.late > STEP_WITHIN:
+            yield f"{loop.name}: its thread has not done what was due {loop.late:.0f} s ago"
+
+
 def _unanswered(what: str, since: float | None) -> Iterator[str]:
     if since is not None and time.monotonic() - since > ANSWER_WITHIN:
         yield f"{what}: no answer from SQS for more than {ANSWER_WITHIN:g} s"
@@ -91,10 +117,7 @@ class WorkerHealth:
             yield f"{ended} of {len(threads)} threads of the worker have ended"
         now = time.monotonic()
         for consumer in list(self._broker.in_hand.consumers):
-            if not (consumer.receiver.is_alive and consumer.keeper.is_alive):
-                yield f"{consumer.queue.name}: a thread of its consumer has ended"
-            elif now - consumer.keeper.last_step > LEASE_CHECK_WITHIN:
-                yield f"{consumer.queue.name}: leases have not been checked for {LEASE_CHECK_WITHIN:g} s"
+            yield from _hung((consumer.receiver, consumer.keeper))
         if hanging := sum(now - began > WORK_WITHIN for began in self._in_hand()):
             threads_of = f"{hanging} of {len(self._worker.workers)} threads"
             yield f"{threads_of} have been processing their message for more than {WORK_WITHIN:g} s"
@@ -104,8 +127,12 @@ class WorkerHealth:
             yield "it is stopping"
             return
         receiving = {consumer.queue.name: consumer for consumer in list(self._broker.in_hand.consumers)}
+        paused = self._broker.in_hand.paused
         for name in self._worker.consumers:
-            if name not in receiving or not self._broker.queues.knows_url(name):
+            if name in paused:
+                if paused[name]:
+                    yield f"{name}: paused, because {paused[name]}"
+            elif name not in receiving or not self._broker.queues.knows_url(name):
                 yield f"{name}: the queue has not been reached yet"
             else:
                 yield from _unanswered(name, receiving[name].asking_since)
@@ -116,16 +143,14 @@ class IngestHealth:
 
     Args:
         receiver: receives from the input queue; None without an input queue.
-        runs: returns whether the threads of `receiver` are alive.
     """
 
-    def __init__(self, receiver: Receiver | None, runs: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, receiver: Receiver | None) -> None:
         self._receiver = receiver
-        self._runs = runs
 
     def not_live(self) -> Iterator[str]:
-        if self._receiver and not (self._receiver.is_stopping or self._runs()):
-            yield "a thread that receives or leases messages has ended"
+        if self._receiver and not self._receiver.is_stopping:
+            yield from _hung(self._receiver.loops)
 
     def not_ready(self) -> Iterator[str]:
         if self._receiver and self._receiver.is_stopping:

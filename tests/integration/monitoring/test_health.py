@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -82,7 +83,6 @@ def line(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 @pytest.fixture
 def rig(line: Line, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    monkeypatch.setattr("pipeline.sqs.consumer.LONG_POLL", 1)
     rig = Rig(environment["QUEUE_NAMESPACE"], free_port())
     wait_for(lambda: rig.broker.in_hand.consumers)
     yield rig
@@ -170,13 +170,32 @@ def test_a_worker_is_stuck_when_a_thread_of_its_consumer_has_ended(rig: Rig, mon
     rig.send("a")
     rig.go_on.set()
     wait_for(lambda: not rig.consumer.keeper.is_alive)
-    assert rig.get("/livez").text == "fetch: a thread of its consumer has ended\n"
+    assert rig.get("/livez").text == "keep-fetch: its thread has ended\n"
 
 
-def test_a_worker_is_stuck_when_its_leases_are_not_checked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_worker_is_live_and_one_whose_leases_are_not_extended_is_not(
+    rig: Rig, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a limit of a second for each step, and a worker that has been idle for longer: its keeper has nothing to do
+    monkeypatch.setattr(health, "STEP_WITHIN", 1.5)
+    idle_since = time.monotonic()
+    rig.send("a")
+    wait_for(lambda: len(rig.consumer.leases) == 1)
+    rig.go_on.set()
+    wait_for(lambda: rig.consumer.leases.is_idle)
+    wait_for(lambda: time.monotonic() - idle_since > 3)
+    assert not list(rig.health.not_live())
+    # When it has a lease to extend, and its keeper hangs
+    rig.go_on.clear()
+    hung = threading.Event()
+    monkeypatch.setattr(rig.consumer.leases, "_extend_due", lambda: hung.wait(60))
+    rig.send("b")
+    # Then it is not live,
+    wait_for(lambda: list(rig.health.not_live()), timeout=60)
+    assert re.fullmatch(r"keep-fetch: its thread has not done what was due \d s ago\n", rig.get("/livez").text)
+    # until the keeper goes on.
+    hung.set()
     wait_for(lambda: not list(rig.health.not_live()))
-    monkeypatch.setattr(rig.consumer.keeper, "last_step", time.monotonic() - 301)
-    assert rig.get("/livez").text == "fetch: leases have not been checked for 300 s\n"
 
 
 def test_a_worker_is_stuck_when_one_of_its_threads_has_ended(rig: Rig) -> None:
@@ -192,12 +211,10 @@ def test_ingest_is_ready_from_the_first_answer_until_sqs_is_down(
     import pipeline.actors  # noqa: F401 - builds the broker that ingest sends with
 
     url = aws.sqs().create_queue(QueueName=f"{environment['QUEUE_NAMESPACE']}_input")["QueueUrl"]
-    monkeypatch.setattr("pipeline.worker.ingest.LONG_POLL", 1)
     line.go_down()
     taking = Ingest(url)
-    thread = threading.Thread(target=taking.run, daemon=True)
-    thread.start()
-    watched = IngestHealth(taking, thread.is_alive)
+    taking.start()
+    watched = IngestHealth(taking)
     assert list(watched.not_ready()) == ["the input queue: no answer from SQS for more than 60 s"]
     # When the queue is reachable, then ingest is ready,
     line.come_up()
@@ -209,14 +226,14 @@ def test_ingest_is_ready_from_the_first_answer_until_sqs_is_down(
         assert not list(watched.not_live())
     taking.stop()
     assert list(watched.not_ready()) == ["it is stopping"]
-    thread.join(20)
+    taking.join()
     assert not list(watched.not_live())
 
 
-def test_ingest_is_stuck_when_its_thread_has_ended_and_healthy_without_an_input_queue(
+def test_ingest_is_stuck_when_its_threads_have_ended_and_healthy_without_an_input_queue(
     environment: dict[str, str],
 ) -> None:
-    assert list(IngestHealth(Ingest("https://example.org/1/q"), lambda: False).not_live())
+    assert len(list(IngestHealth(Ingest("https://example.org/1/q")).not_live())) == 3
     nothing = IngestHealth(None)
     assert not [*nothing.not_live(), *nothing.not_ready()]
 

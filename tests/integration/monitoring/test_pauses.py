@@ -57,7 +57,6 @@ class Health:
 
 def test_a_worker_takes_nothing_from_a_paused_queue_until_it_is_resumed(job_log, monkeypatch):
     # given a worker that long-polls briefly, whose stage is paused before it starts
-    monkeypatch.setattr("pipeline.sqs.consumer.LONG_POLL", 1)
     broker.in_hand.pause(["fetch"])
     fetch_image.send({"image_url": "http://127.0.0.1:9/x.png", "redirect_queue": "q"})
     with worker_of("fetch"):
