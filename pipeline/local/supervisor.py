@@ -24,8 +24,9 @@ from honcho.environ import expand_processes, parse_procfile
 
 from pipeline.outage_backoff import Backoff
 
-#: Seconds that a process may take to end after SIGTERM.
-STOP_TIMEOUT = 10.0
+#: Seconds that a process may take to end after SIGTERM. Idle workers await their polls for up to 20 s, in case they
+#: bring messages. Here no one waits for that, because producers stop too.
+STOP_TIMEOUT = 3.0
 
 #: Seconds until a dead process restarts: first and maximum delay, doubled each time; and the uptime that resets it. The
 #: maximum is short because a poison message is only given up after it has killed five workers.

@@ -12,7 +12,7 @@ from dramatiq.errors import QueueNotFound
 
 from pipeline.sqs.consumer import SQSConsumer
 from pipeline.sqs.in_hand import InHand
-from pipeline.sqs.loop import Clock, Loop, Step
+from pipeline.sqs.loop import Clock, Loop, MakeLoop
 from pipeline.sqs.middleware import QueueLayer
 from pipeline.sqs.queues import VISIBILITY_TIMEOUT, Queue, Queues
 from pipeline.sqs.sender import BATCH_WINDOW, Sender
@@ -21,8 +21,11 @@ from pipeline.sqs.wire import Reason, encode
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-#: Divides the prefetch of a bulk queue. dramatiq asks for two messages per thread, so bulk messages occupy at most half
-#: of the threads, and the others stay free for live messages.
+#: How many messages dramatiq asks for, for each thread of the worker.
+PREFETCH_PER_THREAD = 2
+
+#: Divides the prefetch of a bulk queue, so that bulk messages occupy at most half of the threads, and the others stay
+#: free for live messages.
 BULK_PREFETCH_DIVISOR = 4
 
 
@@ -57,7 +60,7 @@ class SQSBroker(dramatiq.Broker):
         visibility: int = VISIBILITY_TIMEOUT,
         clock: Clock | None = None,
         rng: random.Random | None = None,
-        loop: Callable[[str, Step], Loop] = Loop,
+        loop: MakeLoop = Loop,
         window: float = BATCH_WINDOW,
     ) -> None:
         super().__init__(middleware=[])
@@ -66,8 +69,8 @@ class SQSBroker(dramatiq.Broker):
         self.clock = clock or Clock()
         self.rng = rng or random.Random()  # noqa: S311 - no secret is drawn
         self.loop = loop
-        self.in_hand = InHand(self.clock)
         self.queues: Queues = Queues(namespace, client, queues, quarantine or {})
+        self.in_hand = InHand(self.clock, lambda queue: self.queues[queue].bulk)
         self.sender = Sender(self.queues, client, self.encoder, self.clock, self.in_hand, oversize, window)
         for each in (QueueLayer(), *middleware):  # whose hooks may declare queues
             self.add_middleware(each)
@@ -88,9 +91,9 @@ class SQSBroker(dramatiq.Broker):
         """
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
-        queue = self.queues[queue_name]
-        places = max(1, prefetch // BULK_PREFETCH_DIVISOR) if queue.bulk else prefetch
-        return SQSConsumer(queue, self.sender, self.actors, self.visibility, self.rng, self.loop, places)
+        queue, threads = self.queues[queue_name], max(1, prefetch // PREFETCH_PER_THREAD)
+        most = max(1, prefetch // BULK_PREFETCH_DIVISOR) if queue.bulk else prefetch
+        return SQSConsumer(queue, self.sender, self.actors, self.visibility, self.rng, self.loop, most, threads)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Send one message, to be received after `delay` milliseconds.
@@ -133,6 +136,7 @@ class SQSBroker(dramatiq.Broker):
         Raises:
             Exception: As `enqueue` does, or RetryableError if `oversize` failed.
         """
-        (error,) = self.sender.send(self.queues.dead_letters(queue_name), [self.sender.letter(body, reason)])
+        target, letter = self.queues.dead_letters(queue_name), self.sender.letter(body, reason)
+        (error,) = self.sender.bury(target, [letter], wait_in=queue_name)
         if error:
             raise error

@@ -19,25 +19,44 @@ from dramatiq.logging import get_logger
 from pipeline.errors import RetryableError
 from pipeline.sqs.in_hand import IDLE_STEP, STOP_STEP
 from pipeline.sqs.leases import DELETE_WAIT, Lease, Leases, sqs_backoff
-from pipeline.sqs.loop import Loop, Step
-from pipeline.sqs.queues import LONG_POLL, MAX_RECEIVES, QUARANTINE_AT, Queue
+from pipeline.sqs.loop import MakeLoop
+from pipeline.sqs.queues import LONG_POLL, MAX_RECEIVES, MISSING_QUEUE, QUARANTINE_AT, Queue
 from pipeline.sqs.sender import Sender
 from pipeline.sqs.settlement import Delete, SQSMessage
-from pipeline.sqs.wire import DUE, GROUP, MAX_BATCH, MAX_DUE, Reason, SendEntry, decode, describe, with_good_id
+from pipeline.sqs.wire import (
+    DUE,
+    GROUP,
+    MAX_BATCH,
+    MAX_DUE,
+    REASON_ATTRIBUTES,
+    WAITING_FOR,
+    Reason,
+    SendEntry,
+    decode,
+    describe,
+    with_good_id,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 logger = get_logger(__name__)
 
-#: Seconds to wait after a receive that fills less than half of a batch under a backlog. The next messages share one.
-PARTIAL_BATCH_PAUSE = 0.1
-
 #: Seconds for which a quarantine queue lets the others receive after each of its messages.
 QUARANTINE_REST = 0.1
 
 #: Seconds that `close` waits for pending deletes. Messages whose delete is not confirmed are redelivered.
 CLOSE_TIMEOUT = 2.0
+
+#: Seconds for which `close` waits for a poll, beyond the time that SQS may take for it.
+POLL_MARGIN = 2.0
+
+#: Seconds until the copy of a quarantined message is received that a thread worked on when the process had to stop. By
+#: then most processes have ended.
+RESTART_DELAY = 30
+
+#: Transfers that cannot be sent, at which a consumer stops receiving.
+MAX_TRANSFERS = 10
 
 #: A received message that goes to a queue before it is deleted: its lease, the queue, and the maker of the entry.
 Transfer = tuple[Lease, str, Callable[[], SendEntry]]
@@ -49,6 +68,8 @@ FIRST_ID = "first_id"
 @dataclass(eq=False)
 class SQSConsumer(dramatiq.Consumer):
     """Receives the messages of one queue for one dramatiq worker, and leases up to `prefetch` of them.
+
+    Without a backlog it leases as many as can start at once.
 
     It receives no bulk messages while live messages are waiting in this process. Prefetched bulk messages would time
     out before they start, and SQS would count those receives against them.
@@ -62,24 +83,27 @@ class SQSConsumer(dramatiq.Consumer):
     actors: Mapping[str, object]
     visibility: int
     rng: random.Random
-    loop: Callable[[str, Step], Loop]
-    prefetch: int
+    loop: MakeLoop
+    prefetch: int  #: the most messages to lease
+    threads: int  #: the worker's threads, which all its consumers share
 
     def __post_init__(self) -> None:
         self._in_hand, self._clock = self.sender.in_hand, self.sender.clock
         name, is_quarantine = self.queue.name, self.queue.is_quarantine
         self._url = partial(self.sender.queues.url, name)
-        self.receiver = self.loop(f"receive-{name}", self.step)
-        self.keeper = self.loop(f"keep-{name}", lambda: self.leases.step())  # noqa: PLW0108 - it is made next
+        self.receiver = self.loop(f"receive-{name}", self.step, self._clock)
+        self.keeper = self.loop(f"keep-{name}", lambda: self.leases.step(), self._clock)  # noqa: PLW0108 - it is made next
         leased = (name, self._url, self.sender.client, self.visibility, self._clock, self.rng)
         wait = 0.0 if is_quarantine else DELETE_WAIT
         self.leases = Leases(*leased, delete_wait=wait, wake=self.keeper.wake, freed=self._on_freed)
         self._ready: SimpleQueue[SQSMessage | None] = SimpleQueue()  # None wakes the thread that takes messages
         self._transfers: deque[Transfer] = deque()
-        self._closed, self._rest_until = False, 0.0
+        self._transfers_at = 0.0  # when transfers that could not be sent are retried, in monotonic seconds
+        self._transfers_backoff = sqs_backoff(self.rng)
+        self._closed, self._rest_until, self._full = False, 0.0, 0
         self._backoff = sqs_backoff(self.rng)
         #: When the request that SQS has not answered yet began, in monotonic seconds.
-        self.asking_since: float | None = self._clock.monotonic()
+        self.asking_since: float | None = None
         self._in_hand.consumers.append(self)
         self.keeper.start()
         self.receiver.start()
@@ -120,55 +144,83 @@ class SQSConsumer(dramatiq.Consumer):
         self._ready.put(None)
         self.receiver.wake()
 
+    def resend_started(self) -> None:
+        """Send a copy of each quarantined message that a thread works on, and delete the message.
+
+        A stop that ends in a kill then does not count as a crash. If the thread ends in time, the copy only repeats it.
+        """
+        for message in list(self._in_hand.working.values()):
+            if self.queue.is_quarantine and message.lease in self.leases:
+                self._quarantine(message, self.queue.name, delay=RESTART_DELAY)
+        self.receiver.wake()
+
     def close(self) -> None:
-        """Stop receiving, release what dramatiq has not taken, and wait shortly for pending deletes."""
+        """Stop receiving, release the messages that dramatiq has not taken, and wait for SQS to confirm it.
+
+        A poll that is out is awaited: SQS may answer it with messages, which would stay hidden for the whole visibility
+        timeout if no one released them. All consumers of a process wait at the same time.
+        """
         self._closed = True
         self.give_back()
+        self.receiver.end()
+        began = self._in_hand.stopped_at or self._clock.monotonic()
+        self.receiver.join(max(0.0, began + LONG_POLL + POLL_MARGIN - self._clock.monotonic()))
+        self._send_transfers()
         self.leases.close()
         deadline = time.monotonic() + CLOSE_TIMEOUT
         while not self.leases.is_idle and self.keeper.is_alive and time.monotonic() < deadline:
             time.sleep(0.01)
-        self.receiver.end()
         self.keeper.end()
         with suppress(ValueError):
             self._in_hand.consumers.remove(self)
 
     def step(self) -> float | None:
         """Send pending transfers, then receive once if there is room."""
-        now = self._clock.monotonic()
         if self._is_stopping:
             self._send_transfers()
             return None
-        if now < self._rest_until:
-            return self._rest_until - now
-        if not self._send_transfers():
-            return self._rest(self._backoff.next())
-        if self.queue.is_quarantine:
-            with self._in_hand.alone:
-                return self._receive(int(not self._in_hand.has_quarantined))
-        return self._receive(self._room())
+        now = self._clock.monotonic()
+        if self._transfers and self._transfers_at <= now:
+            self._send_transfers()
+        wait = self._rest_until - now if now < self._rest_until else self._receive_alone()
+        if not self._transfers:
+            return wait
+        retry = max(0.0, self._transfers_at - self._clock.monotonic())
+        return retry if wait is None else min(wait, retry)
+
+    @property
+    def admitted(self) -> int:
+        """The number of leased messages that wait for a thread or have one."""
+        return max(0, len(self.leases) - len(self._transfers))
+
+    def _receive_alone(self) -> float | None:
+        """Receive once if there is room; returns the seconds until the next step."""
+        if not self.queue.is_quarantine:
+            return self._receive(self._room())
+        with self._in_hand.alone:
+            return self._receive(int(not self._in_hand.has_quarantined))
 
     def _room(self) -> int:
         """Return how many messages to receive now, or 0.
 
-        dramatiq prefetches two messages per thread, so every thread has work while more than half of the places are
-        taken. Filling each place as it becomes free would cost one request per message.
+        Messages that cannot start at once are taken from a backlog only, by a poll that does not wait: otherwise they
+        would wait here while other processes are idle. Under a backlog, every thread has work while more than half of
+        the prefetch is taken. Filling it for each message that ends would cost one request per message.
         """
-        may_receive = self._in_hand.may_receive(bulk=self.queue.bulk) and not self.leases.blocks_receiving
-        return self.prefetch - len(self.leases) if self._has_room and may_receive else 0
+        can_receive = self._in_hand.may_receive(bulk=self.queue.bulk) and not self.leases.blocks_receiving
+        if not can_receive or len(self._transfers) >= MAX_TRANSFERS:
+            return 0
+        if self.has_backlog:
+            return self.prefetch - self.admitted if self.admitted <= self.prefetch // 2 else 0
+        return max(0, min(self.threads - self._in_hand.waiting_or_working, self.prefetch - self.admitted))
 
     @property
     def _is_stopping(self) -> bool:
         return self._closed or self._in_hand.stopping.is_set()
 
-    @property
-    def _has_room(self) -> bool:
-        return len(self.leases) <= self.prefetch // 2
-
     def _on_freed(self) -> None:
         if not self.queue.is_quarantine:
-            if self._has_room:
-                self.receiver.wake()
+            self._in_hand.wake()
         elif self.leases.is_idle:
             self._rest(QUARANTINE_REST)
             self._in_hand.wake()
@@ -186,12 +238,16 @@ class SQSConsumer(dramatiq.Consumer):
         if received is None or (self.queue.is_quarantine and not received):
             return self._rest(self._backoff.next())
         self._backoff.reset()
-        admitted = self._lease(received)
-        if not self._send_transfers():
-            return self._rest(self._backoff.next())
-        self._in_hand.received(admitted, asked, bulk=self.queue.bulk)
-        is_partial = 0 < admitted < asked / 2
-        return self._rest(PARTIAL_BATCH_PAUSE if is_partial and self._in_hand.is_busy(bulk=self.queue.bulk) else 0.0)
+        # A full receive of one message may be chance. Only full ones in a row show that more are waiting.
+        self._full = self._full + len(received) if len(received) >= asked else 0
+        if self._lease(received) and self._transfers:
+            self._send_transfers()
+        return 0.0
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether more messages are waiting in SQS, because the last receives came back full."""
+        return self._full > 1 and not self.queue.is_quarantine
 
     def _ask(self, count: int) -> Sequence[MessageTypeDef] | None:
         """Make one request; returns the messages, or None if it failed."""
@@ -200,13 +256,16 @@ class SQSConsumer(dramatiq.Consumer):
             response = self.sender.client().receive_message(
                 QueueUrl=self._url(),
                 MaxNumberOfMessages=count,
-                WaitTimeSeconds=0 if self.queue.is_quarantine else LONG_POLL,
+                WaitTimeSeconds=0 if self.has_backlog or self.queue.is_quarantine else LONG_POLL,
                 VisibilityTimeout=self.visibility,
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
-                MessageAttributeNames=[FIRST_ID],
+                MessageAttributeNames=[FIRST_ID, WAITING_FOR, *REASON_ATTRIBUTES],
             )
         except Exception as error:  # from boto3 or a parser below it; this thread must survive
-            logger.warning("%s: cannot receive (%s). It is retried soon.", self.queue.name, describe(error))
+            if not self._is_stopping:
+                logger.warning("%s: cannot receive (%s). It is retried soon.", self.queue.name, describe(error))
+            if describe(error) in MISSING_QUEUE:
+                self.sender.queues.forget_url(self.queue.name)
             return None
         self.asking_since = None
         return response.get("Messages", [])
@@ -216,17 +275,23 @@ class SQSConsumer(dramatiq.Consumer):
         added = [(message, self.leases.add(message["MessageId"], message["ReceiptHandle"])) for message in received]
         leased = [(message, lease) for message, lease in added if lease]
         for message, lease in leased:
-            if self._is_stopping:
+            if self._is_stopping and not self.queue.is_quarantine:
                 self.leases.release([lease])
             else:
                 self._admit(message, lease)
-        if self._closed:  # the thread that would release them may have ended
-            self.leases.step()
+        if self._is_stopping:
+            self.give_back()
         return len(leased)
 
     def _admit(self, received: MessageTypeDef, lease: Lease) -> None:
         """Hand a message to the worker, or note a transfer of it."""
         body, name, now = received["Body"], self.queue.name, self._clock.time()
+        attributes: Any = received.get("MessageAttributes", {})
+        target = attributes.get(WAITING_FOR, {}).get("StringValue", "")
+        if self.sender.queues.is_dead_letters(target):
+            reason_of = [(key, attributes[key]["StringValue"]) for key in REASON_ATTRIBUTES if key in attributes]
+            self._transfer(lease, target, SendEntry, body, attributes=tuple(reason_of))
+            return
         try:
             message = self._decoded(received, lease, now)
         except ValueError as error:
@@ -271,18 +336,22 @@ class SQSConsumer(dramatiq.Consumer):
             is_quarantined=self.queue.is_quarantine,
         )
 
-    def _transfer(self, lease: Lease, target: str, entry: Callable[..., SendEntry], *args: Any) -> None:
-        self._transfers.append((lease, target, partial(entry, *args)))
+    def _transfer(self, lease: Lease, target: str, entry: Callable[..., SendEntry], *args: Any, **more: Any) -> None:
+        self._transfers.append((lease, target, partial(entry, *args, **more)))
 
-    def _quarantine(self, message: SQSMessage, target: str) -> None:
-        entry = SendEntry(message.body, group=message.options.get(GROUP), attributes=((FIRST_ID, message.sqs_id),))
+    def _quarantine(self, message: SQSMessage, target: str, delay: int = 0) -> None:
+        attributes = ((FIRST_ID, message.sqs_id),)
+        entry = SendEntry(message.body, delay, group=message.options.get(GROUP), attributes=attributes)
         if entry.is_too_large:
             entry = replace(entry, attributes=())
         self._transfer(message.lease, target, lambda: entry)
 
-    def _send_transfers(self) -> bool:
-        """Send the transfers, grouped by queue; returns whether none is left to retry. A stop releases them instead."""
-        transfers = [self._transfers.popleft() for _ in range(len(self._transfers))]
+    def _send_transfers(self) -> None:
+        """Send the transfers, grouped by queue. Those that have to be retried are kept, or released at a stop."""
+        transfers = list[Transfer]()
+        with suppress(IndexError):  # at a stop, two threads may come here
+            while True:
+                transfers.append(self._transfers.popleft())
         for target in dict.fromkeys(target for _, target, _ in transfers):
             here = [transfer for transfer in transfers if transfer[0] in self.leases and transfer[1] == target]
             for transfer, error in zip(here, self._send(target, here), strict=True):
@@ -296,11 +365,16 @@ class SQSConsumer(dramatiq.Consumer):
                 else:
                     logger.error("%s: a message cannot be sent (%s).", self.queue.name, describe(error))
                     self.leases.release([transfer[0]], 0 if can_retry else self.visibility)
-        return not self._transfers
+        if self._transfers:
+            self._transfers_at = self._clock.monotonic() + self._transfers_backoff.next()
+        else:
+            self._transfers_backoff.reset()
 
     def _send(self, target: str, transfers: Sequence[Transfer]) -> list[Exception | None]:
         try:
             entries = [entry() for _, _, entry in transfers]
         except Exception as error:  # the store of long bodies failed
             return [error] * len(transfers)
+        if self.sender.queues.is_dead_letters(target):
+            return self.sender.bury(target, entries, wait_in=self.queue.name)
         return self.sender.send(target, entries, at_once=True)

@@ -1,7 +1,8 @@
 """Leases: received messages that stay hidden from other workers until they are deleted or released.
 
 `Leases.step` makes all requests, in batches and in this order: it extends leases, so that nothing else can delay that;
-it releases messages; and it deletes finished ones. Callers only note what should happen, and never wait for SQS.
+it releases messages; and it deletes finished ones. Callers only note what should happen, and never wait for SQS. A step
+ends at the first request that SQS does not answer, because each may take half a minute.
 
 A finished message stays leased until SQS confirms its delete. If SQS delivers it again meanwhile, it is deleted again
 and not processed again.
@@ -15,8 +16,10 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import ClientError
 from dramatiq.logging import get_logger
 
 from pipeline.outage_backoff import Backoff
@@ -77,6 +80,7 @@ class Leases:
     freed: Callable[[], None] = lambda: None  #: called when there may be more room, or when leases were extended
 
     def __post_init__(self) -> None:
+        self._stepping = threading.Lock()  # held during a step, so that a second thread repeats no request
         self._lock = threading.Lock()  # guards all below; no request is made while it is held
         self._held: dict[str, Lease] = {}  # by the id of the message
         self._done: dict[str, Lease] = {}  # finished, and extended until their delete is confirmed
@@ -157,16 +161,15 @@ class Leases:
     def step(self) -> float | None:
         """Extend due leases, then release and delete one batch each; returns the seconds until something is due again.
 
-        A request may take half a minute while SQS fails, and extensions must never wait for many of them.
+        Extensions that are due after an unanswered request wait for the next step.
         """
-        self._extend_due()
-        self._release_batch()
-        if self._delete_due <= self.clock.monotonic():
-            self._delete_batch()
-        with self._lock:
-            release_due = 0.0 if self._released else math.inf
-            self._due = min(self._delete_due, release_due, *(lease.extend_at for lease in self._all))
-        return None if self._due == math.inf else max(0.0, self._due - self.clock.monotonic())
+        with self._stepping:
+            if self._extend_due() and self._release_batch() and self._delete_due <= self.clock.monotonic():
+                self._delete_batch()
+            with self._lock:
+                release_due = 0.0 if self._released else math.inf
+                self._due = min(self._delete_due, release_due, *(lease.extend_at for lease in self._all))
+            return None if self._due == math.inf else max(0.0, self._due - self.clock.monotonic())
 
     @property
     def _all(self) -> list[Lease]:
@@ -191,35 +194,49 @@ class Leases:
         # A short visibility timeout needs a shorter wait, because leases are extended only after it.
         return 0.0 if self._closing else min(self.delete_wait, self.visibility / 15)
 
-    def _extend_due(self) -> None:
-        """Extend leases after a third of their visibility timeout, and lose the leases of actors that hang."""
+    def _extend_due(self) -> bool:
+        """Extend leases after a third of their visibility timeout, and lose the leases of actors that hang.
+
+        Returns:
+            Whether SQS has answered. Leases that were not tried come first in the next step.
+        """
         now, visibility = self.clock.monotonic(), self.visibility
         with self._lock:
-            due = [lease for lease in self._all if lease.extend_at <= now]
-            for lease in due:
-                lease.extend_at = now + visibility / 15  # retries soon if this attempt fails
+            due = sorted((each for each in self._all if each.extend_at <= now), key=attrgetter("extend_at"))
         self._lose([lease for lease in due if lease.began is not None and now - lease.began >= MAX_LEASE])
         changes: list[Change] = [(lease, {"VisibilityTimeout": visibility}) for lease in due if not lease.is_lost]
-        for place in range(0, len(changes), MAX_BATCH):
-            extended, stale = self._request("change_message_visibility_batch", changes[place : place + MAX_BATCH])
+        for start in range(0, len(changes), MAX_BATCH):
+            batch, asked_at = changes[start : start + MAX_BATCH], self.clock.monotonic()
+            answer = self._request("change_message_visibility_batch", batch)
+            with self._lock:
+                for lease, _ in batch:  # retries soon if this attempt failed, and leaves time for other requests
+                    lease.extend_at = self.clock.monotonic() + visibility / 15
+            if answer is None:
+                return False
+            extended, stale = answer
             for lease in extended:
-                self._extended(lease, now)
+                self._extended(lease, asked_at)
             self._lose(stale)
         if changes:
             self.freed()
+        return True
 
-    def _release_batch(self) -> None:
-        if batch := self._released[:MAX_BATCH]:
-            self._request("change_message_visibility_batch", batch)
-            with self._lock:
-                del self._released[: len(batch)]
-            self.freed()
+    def _release_batch(self) -> bool:
+        """Release messages; returns whether SQS has answered. Otherwise they are hidden until their leases end."""
+        batch = self._released[:MAX_BATCH]
+        if not batch:
+            return True
+        answer = self._request("change_message_visibility_batch", batch)
+        with self._lock:
+            del self._released[: len(batch)]
+        self.freed()
+        return answer is not None
 
     def _delete_batch(self) -> None:
         """Delete finished messages. A message that SQS neither confirms nor reports as stale is deleted later."""
         with self._lock:
             batch = list(islice(self._done.values(), MAX_BATCH))
-        deleted, stale = self._request("delete_message_batch", [(lease, {}) for lease in batch])
+        deleted, stale = self._request("delete_message_batch", [(lease, {}) for lease in batch]) or ([], [])
         ended = {*deleted, *stale}
         with self._lock:
             for lease in batch:
@@ -244,22 +261,25 @@ class Leases:
                         del known[lease.message_id]
         self.freed()
 
-    def _request(self, operation: str, batch: Sequence[Change]) -> tuple[list[Lease], list[Lease]]:
+    def _request(self, operation: str, batch: Sequence[Change]) -> tuple[list[Lease], list[Lease]] | None:
         """Make one request; returns the confirmed leases, and the stale ones, for which SQS blames the sender.
 
-        A lease may be in neither list, for example if its message was received again meanwhile.
+        A lease may be in neither list, for example if its message was received again meanwhile, or if SQS refused the
+        whole request. Without an answer, the result is None.
         """
         handles = [lease.handle for lease, _ in batch]
-        entries = [{"Id": str(place), "ReceiptHandle": handles[place], **more} for place, (_, more) in enumerate(batch)]
-        try:
-            response = getattr(self.client(), operation)(QueueUrl=self.url(), Entries=entries)
-        except Exception as error:  # from boto3 or a parser below it
-            logger.warning("%s: %s failed (%s).", self.name, operation, describe(error))
-            return [], []
+        entries = [{"Id": str(index), "ReceiptHandle": handles[index], **more} for index, (_, more) in enumerate(batch)]
 
         def same(answers: Iterable[Mapping[str, Any]]) -> list[Lease]:
-            places = [int(answer["Id"]) for answer in answers]
-            return [batch[place][0] for place in places if batch[place][0].handle == handles[place]]
+            indexes = [int(answer["Id"]) for answer in answers]
+            return [batch[index][0] for index in indexes if batch[index][0].handle == handles[index]]
 
-        refused = (failure for failure in response.get("Failed", []) if failure["SenderFault"])
-        return same(response.get("Successful", [])), same(refused)
+        response: Any = None
+        try:
+            response = getattr(self.client(), operation)(QueueUrl=self.url(), Entries=entries)
+            refused = [failure for failure in response.get("Failed", []) if failure.get("SenderFault")]
+            return same(response.get("Successful", [])), same(refused)
+        except Exception as error:  # from boto3 or a parser below it, or an answer of another form
+            logger.warning("%s: %s failed (%s).", self.name, operation, describe(error))
+            is_answered = response is not None or isinstance(error, ClientError)
+            return ([], []) if is_answered else None

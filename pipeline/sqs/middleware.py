@@ -25,7 +25,7 @@ class QueueLayer(dramatiq.Middleware):
         Workers get two: honcho signals the whole process group, and dramatiq's main process signals its workers.
         """
         in_hand = broker.in_hand
-        in_hand.stopping.clear()
+        in_hand.begin()
         lanes = LaneQueue(lambda name: broker.queues[name].bulk, in_hand.wake, in_hand.stopping)
         in_hand.work_queue = worker.work_queue = lanes
         first: Any = signal.getsignal(signal.SIGTERM)
@@ -40,9 +40,10 @@ class QueueLayer(dramatiq.Middleware):
     def before_process_message(self, broker: Any, message: Any) -> None:
         """Skip a message that another worker has, or that was not started before the process had to stop."""
         if message.lease.is_lost or broker.in_hand.stopping.is_set():
+            message.settle(Plan(Release()))
             raise SkipMessage
         message.began = message.lease.began = broker.clock.monotonic()
-        broker.in_hand.working[message.lease] = broker.queues[message.queue_name].bulk
+        broker.in_hand.working[message.lease] = message
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
@@ -54,11 +55,19 @@ class QueueLayer(dramatiq.Middleware):
                 return  # not settled, so it is released
         message.ending = settling.ending
 
+    def after_skip_message(self, broker: Any, message: Any) -> None:
+        """Settle a message that a middleware skipped. If that was not this one, it becomes a dead letter."""
+        if not message.failed:
+            sentence = "A middleware of the worker skipped the message."
+            message.settle(Plan(Bury(Reason("skipped", sentence, stage=message.queue_name))))
+        self.after_process_message(broker, message)
+
     def before_worker_shutdown(self, broker: Any, worker: Worker) -> None:
         """Release messages now. dramatiq would do so only after the last running actor ends."""
         broker.in_hand.stop()
         waiting = [item.message for item in iter_queue(worker.work_queue)]
         for consumer in list(broker.in_hand.consumers):
+            consumer.resend_started()
             consumer.requeue([message for message in waiting if message.queue_name == consumer.queue.name])
 
 

@@ -60,6 +60,10 @@ class Queues(dict[str, Queue]):
     def dead_letters(self, name: str) -> str:
         return self[name].dead_letters if name in self else f"{name}_dlq"
 
+    def is_dead_letters(self, name: str) -> bool:
+        """Return whether `name` is a dead-letter queue of a known queue."""
+        return any(queue.dead_letters == name for queue in (*self._known.values(), *self.values()))
+
     def url(self, name: str) -> str:
         """Return the URL of a declared queue or of a dead-letter queue, and create the queue if it does not exist."""
         full_name = f"{self.namespace}_{name}"
@@ -67,6 +71,10 @@ class Queues(dict[str, Queue]):
             dead_letters = f"{self.namespace}_{self[name].dead_letters}" if name in self else None
             self._urls[full_name] = ensure_queue(self._client(), QueueSpec(full_name, dead_letters))
         return self._urls[full_name]
+
+    def forget_url(self, name: str) -> None:
+        """Look the queue up again at its next use, and create it if it was deleted."""
+        self._urls.pop(f"{self.namespace}_{name}", None)
 
     def knows_url(self, name: str) -> bool:
         return f"{self.namespace}_{name}" in self._urls

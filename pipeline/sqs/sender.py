@@ -19,7 +19,7 @@ from dramatiq.logging import get_logger
 
 from pipeline.sqs.in_hand import InHand
 from pipeline.sqs.loop import Clock
-from pipeline.sqs.queues import Queues
+from pipeline.sqs.queues import MISSING_QUEUE, Queues
 from pipeline.sqs.wire import DUE, GROUP, MAX_BATCH, MAX_DELAY, Reason, SendEntry, SendFailed, describe, encode
 
 if TYPE_CHECKING:
@@ -161,6 +161,22 @@ class Sender:
             entry = SendEntry.of_dead_letter("{}", replace(reason, key=self.oversize(body.encode())))
         return entry
 
+    def bury(self, target: str, letters: Sequence[SendEntry], *, wait_in: str) -> list[Exception | None]:
+        """Send letters to the dead-letter queue `target`; returns an error or None for each, in order.
+
+        Letters that it does not take wait in the queue `wait_in`, from which they are sent again. So a dead-letter
+        queue that refuses them holds up neither a thread nor a lease.
+        """
+        errors = self.send(target, letters)
+        waiting = {index: letters[index].waiting_for(target) for index, error in enumerate(errors) if error}
+        waiting = {index: entry for index, entry in waiting.items() if not (letters[index].error() or entry.error())}
+        if waiting:
+            logger.warning("%s takes no letters. %d wait in %s.", target, len(waiting), wait_in)
+        again = self.send(wait_in, list(waiting.values()), at_once=True)
+        for index, error in zip(waiting, again, strict=True):
+            errors[index] = error
+        return errors
+
     def send(self, queue_name: str, entries: Sequence[SendEntry], *, at_once: bool = False) -> list[Exception | None]:
         """Send entries; returns an error or None for each, in order. Unless `at_once`, threads may share a batch."""
         commit = partial(self._send_batch, queue_name)
@@ -182,25 +198,26 @@ class Sender:
     def _send_batch(self, queue_name: str, batch: list[SendEntry]) -> list[Exception | None]:
         """Make one request. Entries that the answer does not name successful are not confirmed."""
         grouped = self._fair and any(entry.group for entry in batch)
-        answer: Any
-        try:
-            answer = self.client().send_message_batch(
-                QueueUrl=self.queues.url(queue_name),
-                Entries=[entry.request(str(place), grouped=grouped) for place, entry in enumerate(batch)],
-            )
-        except Exception as error:  # from boto3 or a parser below it
-            failed = {"Code": describe(error), "Message": str(error)}
-            answer = {"Failed": [failed | {"Id": place} for place in range(len(batch))]}
         errors: list[Exception | None] = [SendFailed("SQS did not confirm a message: the answer omits it")] * len(batch)
-        for success in answer.get("Successful", []):
-            errors[int(success["Id"])] = None
-        failures = {int(failure["Id"]): failure for failure in answer.get("Failed", [])}
-        for place, failure in failures.items():
-            errors[place] = SendFailed(f"SQS did not confirm a message: {failure['Code']}")
+        try:
+            answer: Any = self.client().send_message_batch(
+                QueueUrl=self.queues.url(queue_name),
+                Entries=[entry.request(str(index), grouped=grouped) for index, entry in enumerate(batch)],
+            )
+            for success in answer.get("Successful", []):
+                errors[int(success["Id"])] = None
+            failures = {int(failure["Id"]): failure for failure in answer.get("Failed", [])}
+        except Exception as error:  # from boto3 or a parser below it, or an answer of another form
+            if describe(error) in MISSING_QUEUE:
+                self.queues.forget_url(queue_name)
+            failed = {"Code": describe(error), "Message": str(error)}
+            failures = dict.fromkeys(range(len(batch)), failed)
+        for index, failure in failures.items():
+            errors[index] = SendFailed(f"SQS did not confirm a message: {failure.get('Code')}")
         if grouped and any("MessageGroupId" in failure.get("Message", "") for failure in failures.values()):
             self._fair = False
             logger.warning("This SQS endpoint does not support fair queues. Messages are sent without a group.")
-            again = self._send_batch(queue_name, [batch[place] for place in failures])
-            for place, outcome in zip(failures, again, strict=True):
-                errors[place] = outcome
+            again = self._send_batch(queue_name, [batch[index] for index in failures])
+            for index, outcome in zip(failures, again, strict=True):
+                errors[index] = outcome
         return errors

@@ -9,7 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,14 @@ _IDS = uuid.uuid5(uuid.NAMESPACE_DNS, "message.image-pipeline")
 _JSON = JSONEncoder()
 
 
+#: Message attribute of a dead letter that its queue refused: it waits in the queue of a stage, and names the queue that
+#: it is for.
+WAITING_FOR = "waiting_for"
+
+#: Seconds until such a letter is sent again.
+LETTER_WAIT = 60
+
+
 class SendFailed(BrokerConnectionError):
     """SQS did not confirm a message, which may or may not have been sent."""
 
@@ -78,6 +86,18 @@ class Reason:
         return {name: value for name, value in named.items() if value}
 
 
+#: The message attributes of dead letters.
+REASON_ATTRIBUTES = (
+    "stage",
+    "error_code",
+    "error_message",
+    "attempts",
+    "first_at",
+    "last_at",
+    "staging_key",
+)
+
+
 @dataclass(frozen=True)
 class SendEntry:
     """One message of a request to SQS."""
@@ -90,6 +110,10 @@ class SendEntry:
     @classmethod
     def of_dead_letter(cls, body: str, reason: Reason) -> SendEntry:
         return cls(body, attributes=tuple(reason.attributes().items()))
+
+    def waiting_for(self, target: str) -> SendEntry:
+        """Return the dead letter as it waits for the queue `target` in another queue."""
+        return replace(self, delay=LETTER_WAIT, attributes=(*self.attributes, (WAITING_FOR, target)))
 
     @staticmethod
     def in_batches(entries: Iterable[SendEntry]) -> Iterator[list[SendEntry]]:

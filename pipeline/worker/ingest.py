@@ -15,7 +15,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -32,7 +32,7 @@ from pipeline.payload import parse_json
 from pipeline.producer import REDRIVEN_FROM
 from pipeline.settings import get_settings
 from pipeline.sqs.leases import DELETE_WAIT, Lease, Leases, sqs_backoff
-from pipeline.sqs.loop import Clock, Loop, Step
+from pipeline.sqs.loop import Clock, Loop, MakeLoop
 from pipeline.sqs.queues import LONG_POLL, VISIBILITY_TIMEOUT
 from pipeline.sqs.wire import MAX_BATCH, Reason, SendEntry, describe
 from pipeline.stages import FETCH, INGEST_DEAD_LETTER_QUEUE
@@ -51,8 +51,8 @@ logger = logging.getLogger(__name__)
 #: Seconds that deletes from a FIFO queue wait for the rest of their batch. The next messages of a group wait as long.
 FIFO_DELETE_WAIT = 0.05
 
-#: Seconds that `run` waits for hand-overs, deletes and releases when it stops.
-CLOSE_TIMEOUT = 2.5
+#: Seconds that `run` waits at a stop: for polls that are out, and then for hand-overs, deletes and releases.
+CLOSE_TIMEOUT = LONG_POLL + 4.0
 
 #: Seconds between two looks whether a pause has ended.
 PAUSE = 1.0
@@ -85,7 +85,7 @@ class _Batch:
 
 
 class Ingest:
-    """Moves messages from the queue at `queue_url` to the fetch stage, in `BATCHES` threads, until `stop`.
+    """Moves messages from the queue at `queue_url` to the fetch stage, in `BATCHES` threads, from `start` to `stop`.
 
     Args:
         queue_url: The input queue.
@@ -113,7 +113,7 @@ class Ingest:
         poll: int | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
-        loop: Callable[[str, Step], Loop] = Loop,
+        loop: MakeLoop = Loop,
     ) -> None:
         self._queue_url = queue_url
         self._client = client
@@ -123,12 +123,12 @@ class Ingest:
         self._clock = clock or Clock()
         rng = rng or random.Random()  # noqa: S311 - it draws jitter
         wait = FIFO_DELETE_WAIT if queue_url.endswith(".fifo") else DELETE_WAIT
-        self._keeper = loop(f"keep-{INGEST}", lambda: self.leases.step())  # noqa: PLW0108 - it is made next
+        self._keeper = loop(f"keep-{INGEST}", lambda: self.leases.step(), self._clock)  # noqa: PLW0108 - it is made next
         self.leases = Leases(
             INGEST, lambda: queue_url, client, self._visibility, self._clock, rng, wait, wake=self._keeper.wake
         )
         self._batches = [_Batch(rng) for _ in range(BATCHES)]
-        self._movers = [loop(f"receive-{INGEST}", partial(self.step, batch)) for batch in self._batches]
+        self._movers = [loop(f"receive-{INGEST}", partial(self.step, batch), self._clock) for batch in self._batches]
         self._stopping = threading.Event()
         self._has_succeeded = False
         self.taken_at: datetime | None = None
@@ -140,9 +140,9 @@ class Ingest:
         return self._stopping.is_set()
 
     @property
-    def is_alive(self) -> bool:
-        """Whether all threads are running."""
-        return all(each.is_alive for each in (self._keeper, *self._movers))
+    def loops(self) -> Sequence[Loop]:
+        """Its threads."""
+        return [self._keeper, *self._movers]
 
     @property
     def asking_since(self) -> float | None:
@@ -159,21 +159,23 @@ class Ingest:
         self.is_paused = paused
 
     def stop(self) -> None:
-        """Finish the current steps, make visible what was not handed over, and receive no more."""
+        """Receive nothing more, and make visible what was not handed over."""
         self._stopping.set()
         for mover in self._movers:
             mover.wake()
 
-    def run(self) -> None:
-        """Run the threads until `stop`, then wait for their steps, and for the last deletes and releases."""
-        for each in (self._keeper, *self._movers):
+    def start(self) -> None:
+        """Start the threads."""
+        for each in self.loops:
             each.start()
-        self._stopping.wait()
+
+    def join(self) -> None:
+        """After `stop`, wait for the steps in progress, polls included, and for the last deletes and releases."""
         self.leases.close()
         deadline = time.monotonic() + CLOSE_TIMEOUT
         while not self._has_ended and time.monotonic() < deadline:
             time.sleep(0.01)
-        for each in (*self._movers, self._keeper):
+        for each in self.loops:
             each.end()
 
     def step(self, batch: _Batch | None = None) -> float | None:
@@ -236,12 +238,13 @@ class Ingest:
     def _hand_over(self, batch: _Batch) -> None:
         """Send what is held, and keep what was not confirmed. Another process has what was lost."""
         batch.held = [held for held in batch.held if not held.lease.is_lost]
+        stage_payload = _until_it_fails(staging().put)
         for held in batch.held:
             if held.entry is None:
-                self._read(held)
+                self._read(held, stage_payload)
         for queue in dict.fromkeys(held.queue for held in batch.held if held.entry):
             ready = [(held, held.entry) for held in batch.held if held.entry and held.queue == queue]
-            errors = self._sender.send(queue, [entry for _, entry in ready], at_once=True)
+            errors = self._send(queue, [entry for _, entry in ready])
             for (held, _), error in zip(ready, errors, strict=True):
                 if error is None:
                     batch.held.remove(held)
@@ -249,15 +252,20 @@ class Ingest:
                 else:
                     self._refused(held, error)
 
+    def _send(self, queue: str, entries: Sequence[SendEntry]) -> list[Exception | None]:
+        if queue == INGEST_DEAD_LETTER_QUEUE:
+            return self._sender.bury(queue, entries, wait_in=FETCH.queue())
+        return self._sender.send(queue, entries, at_once=True)
+
     def _end(self, held: _Held) -> None:
         self.leases.complete(held.lease)
         if held.queue == FETCH.queue():
             count_hand_over()
 
-    def _read(self, held: _Held) -> None:
+    def _read(self, held: _Held, stage_payload: Callable[[bytes], str]) -> None:
         """Read a message: it becomes a job or a dead letter, or stays as it is while staging fails."""
         try:
-            message = message_of(job_in(held.message))
+            message = message_of(job_in(held.message, stage_payload))
             held.queue, held.entry = message.queue_name, self._sender.entry(message)
         except RetryableError as error:
             logger.warning("ingest: message %s is tried again: %s", held.message["MessageId"], error)
@@ -284,7 +292,23 @@ class Ingest:
             self._reject(held, Rejected("bad_message", f"The message cannot be sent ({type(error).__name__})."))
 
 
-def job_in(message: MessageTypeDef) -> Job:
+def _until_it_fails(put: Callable[[bytes], str]) -> Callable[[bytes], str]:
+    """Return `put`, which after its first failure fails at once: each may take a minute, and leases a message."""
+    failures: list[RetryableError] = []
+
+    def put_or_fail(data: bytes) -> str:
+        if failures:
+            raise failures[0]
+        try:
+            return put(data)
+        except RetryableError as error:
+            failures.append(error)
+            raise
+
+    return put_or_fail
+
+
+def job_in(message: MessageTypeDef, stage_payload: Callable[[bytes], str]) -> Job:
     """Return the job that an input message asks for.
 
     A redelivered message gives the same job, and so do all messages of one redriven letter.
@@ -303,5 +327,5 @@ def job_in(message: MessageTypeDef) -> Job:
         payload,
         job_id=input_job_id(letter or message["MessageId"]),
         settings=get_settings(),
-        stage_payload=staging().put,
+        stage_payload=stage_payload,
     )

@@ -113,19 +113,18 @@ def _refresh_places() -> None:
         metrics.BUSY_PLACES.labels(speed.value).set(places().taken(speed))
 
 
-def serve_ingest(ingest: Ingest | None, is_running: Callable[[], bool]) -> None:
+def serve_ingest(ingest: Ingest | None) -> None:
     """Serve the metrics and health checks of `ingest`, and the depths of all queues.
 
     The depths are served here because only one `ingest` runs.
 
     Args:
         ingest: Moves the messages, or None without an input queue.
-        is_running: Whether its thread is alive.
     """
     settings = get_settings()
     queues = [settings.input_queue_name] if settings.input_queue_name else []
     metrics.expect_ingest()
-    OpsServer(INGEST, queues, IngestHealth(ingest, is_running), [QueueGauges().refresh]).start(settings)
+    OpsServer(INGEST, queues, IngestHealth(ingest), [QueueGauges().refresh]).start(settings)
 
 
 def serve_scheduler() -> None:

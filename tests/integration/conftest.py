@@ -27,6 +27,9 @@ SOON = 50
 #: Seconds that deletes wait for a full batch; 3 in production. Tests often wait until a queue is empty.
 DELETE_WAIT = 0.05
 
+#: Seconds of a poll; 20 in production. A stop awaits the polls that are out.
+LONG_POLL = 1
+
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
@@ -124,6 +127,7 @@ def _environment(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv(name, value)
     for module in ("pipeline.sqs.consumer", "pipeline.worker.ingest"):
         monkeypatch.setattr(f"{module}.DELETE_WAIT", DELETE_WAIT)
+        monkeypatch.setattr(f"{module}.LONG_POLL", LONG_POLL)
     monkeypatch.setattr("pipeline.ops.dead_letters.reader.POLL", 0)
     lazy.forget()
     if actors := sys.modules.get("pipeline.actors"):  # its broker was built in the environment of an earlier test

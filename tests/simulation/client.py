@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -10,6 +11,7 @@ from typing import Any
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from dramatiq.middleware import TimeLimitExceeded
 
+from pipeline.sqs.queues import LONG_POLL
 from tests.simulation.ledger import Ledger
 from tests.simulation.memory_sqs import MemoryQueue, MemorySQS, error
 from tests.simulation.scheduler import Task
@@ -20,7 +22,9 @@ URL = "https://sqs.test"
 
 @dataclass
 class Poll:
-    """Receives of an empty queue, one after the other. Nothing comes of them until a message arrives, so none is made.
+    """Receives of an empty queue. Nothing comes of them until a message arrives, so none is made.
+
+    A long poll ends by itself, as in SQS. Short ones are repeated.
 
     Attributes:
         queue: The queue that is polled.
@@ -47,7 +51,8 @@ class Poll:
 
     def remaining(self, now: float) -> float:
         """Return the seconds until something may be received; 0 if that is now."""
-        return 0.0 if self.queue.visible(now) else self.queue.next_visible(now) - now
+        ends = self.began + LONG_POLL if self.is_long else math.inf
+        return 0.0 if self.queue.visible(now) else max(0.0, min(self.queue.next_visible(now), ends) - now)
 
 
 class Killed(BaseException):

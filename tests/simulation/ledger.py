@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.sqs.queues import VISIBILITY_TIMEOUT
+from pipeline.sqs.wire import WAITING_FOR
 from tests.simulation.kinds import Kind
 from tests.simulation.memory_sqs import MemorySQS
 
@@ -175,7 +176,8 @@ class Ledger:
         """Note one message that SQS accepted."""
         job = self.job_in(entry["MessageBody"])
         record = self.messages[message_id] = MessageRecord(message_id, job.number, queue)
-        job.sends += 1
+        if WAITING_FOR not in entry.get("MessageAttributes", {}):  # a letter that its queue has refused
+            job.sends += 1
         if queue.endswith("_dlq"):
             attributes = entry.get("MessageAttributes", {})
             told = {name: attributes.get(name, {}).get("StringValue", "") for name in LETTER}

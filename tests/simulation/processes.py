@@ -118,15 +118,15 @@ class SimulatedLoop:
     """
 
     is_alive = True
-    last_step = 0.0
+    late = 0.0
 
-    def __init__(self, process: Process, name: str, step: Step) -> None:
-        self._process, self._name, self._step = process, name, step
+    def __init__(self, process: Process, name: str, step: Step, clock: object) -> None:
+        self._process, self.name, self._step = process, name, step
         self._poll: Poll | None = None
         self._task: Task | None = None
 
     def start(self) -> None:
-        self._task = self._process.add_task(self._name, self._step_or_poll)
+        self._task = self._process.add_task(self.name, self._step_or_poll)
 
     def wake(self) -> None:
         if self._poll and not self._poll.is_long:
@@ -138,6 +138,9 @@ class SimulatedLoop:
         """Let a poll end without a message; returns the seconds until a short one is repeated."""
         poll, self._poll = self._poll, None
         return poll.end(self._task, self._process.world.clock.now) if poll and self._task else 0.0
+
+    def join(self, timeout: float) -> None:
+        """The scheduler runs no step meanwhile."""
 
     def end(self, timeout: float = 0.0) -> None:
         self.is_alive = False
@@ -290,8 +293,8 @@ class IngestProcess(Process):
         for loop in self._loops:  # `Ingest.run` does this in threads
             loop.start()
 
-    def _make_loop(self, name: str, step: Step) -> SimulatedLoop:
-        self._loops.append(SimulatedLoop(self, name, step))
+    def _make_loop(self, name: str, step: Step, clock: object) -> SimulatedLoop:
+        self._loops.append(SimulatedLoop(self, name, step, clock))
         return self._loops[-1]
 
     def stop(self) -> None:
@@ -323,7 +326,10 @@ def make_broker(process: Process) -> SQSBroker:
         NAMESPACE,
         lambda: process.client,  # type: ignore[arg-type, return-value]
         Encoder(),
-        queues=[Queue(stage.name, dead_letters=stage.dead_letter_queue) for stage in STAGES],
+        queues=[
+            *(Queue(stage.name, dead_letters=stage.dead_letter_queue) for stage in STAGES),
+            Queue("ingest", dead_letters=INGEST_DEAD_LETTER_QUEUE),
+        ],
         quarantine=QUARANTINE,
         middleware=[process.settlement],
         clock=world.clock,  # type: ignore[arg-type]

@@ -103,9 +103,10 @@ class StillLoop:
     """Stands for a thread that only the test steps."""
 
     is_alive = False
-    last_step = 0.0
+    late = 0.0
 
-    def __init__(self, name: str, step: Callable[[], float | None]) -> None:
+    def __init__(self, name: str, step: Callable[[], float | None], clock: object = None) -> None:
+        self.name = name
         self.woken = 0
 
     def start(self) -> None: ...
@@ -114,3 +115,5 @@ class StillLoop:
         self.woken += 1
 
     def end(self) -> None: ...
+
+    def join(self, timeout: float) -> None: ...

@@ -155,7 +155,7 @@ def test_an_input_letter_that_is_redriven_twice_is_one_job(dead, monkeypatch):
     request = {"MaxNumberOfMessages": 10, "MessageAttributeNames": ["All"], "WaitTimeSeconds": 1}
     received = aws.sqs().receive_message(QueueUrl=queue, **request)["Messages"]
     assert len({message["MessageId"] for message in received}) == 2
-    assert len({job_in(message).id for message in received}) == 1
+    assert len({job_in(message, staging().put).id for message in received}) == 1
 
 
 def test_a_body_in_staging_is_fetched_from_there(dead, monkeypatch, broker):

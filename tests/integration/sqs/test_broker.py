@@ -133,18 +133,19 @@ def test_a_message_whose_lease_was_lost_is_not_deleted(broker, consume) -> None:
 
 
 def test_a_consumer_leases_at_most_its_prefetch_and_every_settlement_frees_a_place(broker, consume) -> None:
-    # Given more messages than a consumer may lease
-    broker.enqueue_many([message(n) for n in range(8)])
-    consumer = consume(prefetch=2)
-    first, second = take(consumer, 2)
+    # Given a backlog, and a consumer for two threads
+    broker.enqueue_many([message(n) for n in range(12)])
+    consumer = consume(prefetch=4)
+    first, second, third, fourth = take(consumer, 4)
     assert consumer.take(0.25) is None
     # When they are settled in each possible way, then others follow.
     done(consumer, first)
     consumer.nack(second)  # neither decided nor settled, so it is released
-    third, fourth = take(consumer, 2)
+    fifth, _ = take(consumer, 2)
+    assert consumer.take(0.25) is None
     consumer.ack(third)
-    consumer.requeue([fourth])
-    assert len(take(consumer, 2)) == 2
+    consumer.requeue([fourth, fifth])
+    assert len(take(consumer, 3)) == 3
 
 
 def test_a_released_message_reappears_after_its_delay(broker, consume) -> None:
@@ -189,41 +190,57 @@ def test_a_short_delay_is_sqss_own_rounded_up(broker, delay: int | None, seconds
     assert "due" not in json.loads(entry.body)["options"]
 
 
-def test_an_idle_consumer_polls_long_and_stops_at_once(broker, consume) -> None:
+def test_an_idle_consumer_polls_long(broker, consume, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.sqs.consumer.LONG_POLL", 4)
     requests = count_requests(broker)
     consumer = consume()
     wait_for(lambda: requests.get("ReceiveMessage"))
-    until = time.monotonic() + 3
+    until = time.monotonic() + 2
     wait_for(lambda: consumer.take(0.25) or time.monotonic() > until)
     assert requests["ReceiveMessage"] == 1
-    started = time.monotonic()
-    consumer.close()
-    assert time.monotonic() - started < 2
+
+
+def test_a_message_that_arrives_during_a_stop_is_visible_for_others_at_once(broker, consume, monkeypatch) -> None:
+    # Given an idle consumer whose poll is out, of a process that has to stop
+    monkeypatch.setattr("pipeline.sqs.consumer.LONG_POLL", 10)
+    requests = count_requests(broker)
+    consumer = consume()
+    wait_for(lambda: requests.get("ReceiveMessage"))
+    broker.in_hand.stop()
+    closing = threading.Thread(target=consumer.close)
+    closing.start()
+    # When a message arrives before the poll has ended
+    broker.enqueue(message("late"))
+    # Then the consumer ends at once, and has released it.
+    closing.join(5)
+    assert not closing.is_alive()
+    assert counts(broker) == (1, 0, 0)
+    assert requests["ReceiveMessage"] == 1
 
 
 def test_a_stopping_worker_releases_unstarted_messages_at_once(broker) -> None:
-    # Given a worker whose only thread is busy, with prefetched messages
-    busy, go_on = threading.Event(), threading.Event()
+    # Given a worker whose two threads are busy, with prefetched messages
+    busy, go_on = threading.Barrier(3), threading.Event()
 
     def work(name: str) -> None:
-        busy.set()
+        busy.wait(10)
         assert go_on.wait(20)
 
     dramatiq.actor(work, actor_name="work", queue_name="work", broker=broker)
-    broker.enqueue_many([message(f"m{n}", actor_name="work") for n in range(4)])
-    worker = Worker(broker, worker_threads=1, worker_timeout=100)
+    broker.enqueue_many([message(f"m{n}", actor_name="work") for n in range(8)])
+    worker = Worker(broker, worker_threads=2, worker_timeout=100)
     worker.start()
-    assert busy.wait(10)
-    wait_for(lambda: counts(broker) == (2, 2, 0))  # the prefetch is twice the threads
+    busy.wait(10)
+    wait_for(lambda: counts(broker) == (4, 4, 0))  # the prefetch is twice the threads
     # When it is stopped while it works
     stopping = threading.Thread(target=worker.stop)
     stopping.start()
     # Then unstarted messages are visible again at once, while it finishes the current one.
-    wait_for(lambda: counts(broker) == (3, 1, 0), timeout=5)
+    wait_for(lambda: counts(broker) == (6, 2, 0), timeout=5)
     go_on.set()
     stopping.join(10)
     assert not stopping.is_alive()
-    wait_for(lambda: counts(broker) == (3, 0, 0))
+    wait_for(lambda: counts(broker) == (6, 0, 0))
 
 
 def test_missing_queues_are_created_with_a_dead_letter_queue_and_existing_ones_kept(broker) -> None:

@@ -76,9 +76,12 @@ def test_a_live_message_starts_before_bulk_messages_received_earlier(broker, wor
     worker = start(1)
     wait_for(lambda: work.started)
     for consumer in broker.in_hand.consumers:
-        consumer.prefetch = 10
+        consumer.prefetch = consumer.threads = 10
         consumer.receiver.wake()
     wait_for(lambda: worker.work_queue.qsize() >= 5)
+    for consumer in broker.in_hand.consumers:
+        consumer.threads = 20  # there is room for live messages, although no thread is free
+        consumer.receiver.wake()
     # When live messages arrive
     send(broker, "work", ["live 1", "live 2"])
     wait_for(lambda: worker.work_queue.live == 2)
@@ -108,10 +111,13 @@ def test_no_bulk_message_is_received_while_live_messages_wait(broker, work, star
     # Given a worker with one thread, live messages in progress and waiting, and room for many bulk messages
     send(broker, "work", ["live 1", "live 2"])
     start(1)
-    wait_for(lambda: work.started and not broker.in_hand.may_receive(bulk=True))
+    wait_for(lambda: work.started)
+    live, bulk = sorted(broker.in_hand.consumers, key=lambda consumer: consumer.queue.bulk)
+    live.threads = 2
+    live.receiver.wake()
+    wait_for(lambda: not broker.in_hand.may_receive(bulk=True))
     send(broker, "work_bulk", [f"bulk {n}" for n in range(30)])
-    (bulk,) = [consumer for consumer in broker.in_hand.consumers if consumer.queue.bulk]
-    bulk.prefetch = 20
+    bulk.prefetch = bulk.threads = 20
     bulk.receiver.wake()
     # Then bulk messages are received only by the poll that was already open,
     time.sleep(0.7)

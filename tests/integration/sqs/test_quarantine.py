@@ -43,10 +43,10 @@ def test_a_killer_is_given_up_and_its_neighbours_run(broker, process) -> None:
     # Given three messages that three dead workers received together
     broker.enqueue_many([message(name) for name in ("first", "kills", "last")])
     for _ in range(3):
-        take(worker := process("work", prefetch=3), 3)
+        take(worker := process("work", prefetch=6), 3)
         die(worker)
     # When they are received a fourth time, then they move to quarantine without being run.
-    worker = process("work", prefetch=3)
+    worker = process("work", prefetch=6)
     wait_for(lambda: sum(counts(broker, "quarantine")) == 3)
     wait_for(lambda: counts(broker) == (0, 0, 0))
     assert worker.take(0.25) is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import threading
 from collections import Counter
 from collections.abc import Iterator
 
@@ -84,9 +83,8 @@ def test_an_outage_longer_than_the_visibility_timeout_costs_the_input_queues_not
     ids = [fill(url) for url, _ in queues]
     sqs.is_down = True
     taking = [Ingest(url, visibility=VISIBILITY, poll=POLL) for url, _ in queues]
-    threads = [threading.Thread(target=each.run, daemon=True) for each in taking]
-    for thread in threads:
-        thread.start()
+    for each in taking:
+        each.start()
     try:
         # When the outage outlasts the visibility timeout: each lease is extended after a third of it,
         for url, _ in queues:
@@ -106,5 +104,5 @@ def test_an_outage_longer_than_the_visibility_timeout_costs_the_input_queues_not
     finally:
         for each in taking:
             each.stop()
-        for thread in threads:
-            thread.join(10)
+        for each in taking:
+            each.join()

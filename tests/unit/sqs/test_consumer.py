@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from pipeline.errors import RetryableError
-from pipeline.sqs.consumer import PARTIAL_BATCH_PAUSE, SQSConsumer
-from pipeline.sqs.in_hand import BUSY_WINDOW
-from pipeline.sqs.leases import MAX_LEASE, MAX_UNDELETED, Lease
-from pipeline.sqs.queues import MAX_MESSAGE_BYTES, MAX_RECEIVES, QUARANTINE_AT
+from pipeline.sqs.consumer import MAX_TRANSFERS, RESTART_DELAY, SQSConsumer
+from pipeline.sqs.leases import MAX_LEASE, MAX_UNDELETED
+from pipeline.sqs.queues import LONG_POLL, MAX_MESSAGE_BYTES, MAX_RECEIVES, QUARANTINE_AT
 from pipeline.sqs.settlement import Delete
-from pipeline.sqs.wire import MAX_DUE
+from pipeline.sqs.wire import LETTER_WAIT, MAX_DUE, WAITING_FOR, Reason
 from tests.support.received import CHANGE, DELETE, RECEIVE, SEND, arrive, delete_all, sent_to, took
 from tests.support.scripted_sqs import (
+    Answer,
+    Entry,
     MovedClock,
     ScriptedSQS,
+    blame_service,
     confirm,
     fail,
     unreachable,
@@ -72,16 +78,12 @@ def test_messages_of_a_batch_that_go_elsewhere_are_sent_together(broker, sqs, cl
 
 
 def test_a_flood_of_hops_takes_two_requests_for_ten(broker, sqs, clock) -> None:
-    # Given 600 hops in front of a live message, while every thread is busy
+    # Given 600 hops in front of a live message, while half of the threads are busy
     consumer = broker.consume("work", prefetch=32)
-    for n in range(16):
+    for n in range(8):
         arrive(sqs, f"busy {n}")
-    while len(consumer.leases) < 16:
-        consumer.step()
-        clock.now += 0.1
-    busy = took(consumer)
-    for each in busy:
-        broker.in_hand.working[each.lease] = False
+    consumer.step()
+    assert start(consumer) == 8
     later = int((clock.time() + 7200) * 1000)
     for n in range(600):
         arrive(sqs, f"hop {n}", due=later)
@@ -96,30 +98,37 @@ def test_a_flood_of_hops_takes_two_requests_for_ten(broker, sqs, clock) -> None:
         assert len(waits) < 100
     # Then it makes a receive and a send for each ten, and never waits for other threads: at 15 ms, 300 hops a second.
     assert [each.sqs_id for each in live] == ["live"]
-    assert (len(sqs.of(RECEIVE)), len(sqs.of(SEND))) == (61, 60)
+    assert (len(sqs.of(RECEIVE)), len(sqs.of(SEND))) == (61, 61)
     assert set(waits[:-1]) == {0}
 
 
-def test_what_cannot_be_sent_is_kept_and_nothing_is_received_meanwhile(broker, sqs, clock) -> None:
-    # Given an SQS that refuses sends for far longer than an actor may take
-    consumer = broker.consume("work", prefetch=20)
-    arrive(sqs, "bad", body="no json")
+def test_what_cannot_be_sent_is_kept_and_others_are_received_meanwhile(broker, sqs, clock) -> None:
+    # Given an SQS that refuses sends for far longer than an actor may take, and bad messages
+    consumer = broker.consume("work", prefetch=40)
+    for n in range(MAX_TRANSFERS):
+        arrive(sqs, f"bad {n}", body="no json")
+    arrive(sqs, "good")
     sqs.answers[SEND] = unreachable
-    waits = []
+    attempts = []
     until = clock.now + 2 * MAX_LEASE
     while clock.now < until:
-        waits.append(consumer.step())
+        before = len(sqs.of(SEND))
+        wait = consumer.step()
+        attempts += [clock.now] * (len(sqs.of(SEND)) > before)
         consumer.leases.step()
-        clock.now += min(waits[-1] or 1.0, 15.0)
-    # Then the message stays leased, one receive was made, and the waits grow and vary.
-    assert (len(consumer.leases), len(sqs.of(RECEIVE)), sqs.of(DELETE)) == (1, 1, [])
+        clock.now += min(wait or 1.0, 15.0)
+    # Then they stay leased, nothing more is received, and the waits grow and vary.
+    assert (len(consumer.leases), len(sqs.waiting), sqs.of(DELETE)) == (MAX_TRANSFERS, 1, [])
+    waits = [later - earlier for earlier, later in pairwise(attempts)]
     assert 7.5 <= min(waits[-9:]) < max(waits[-9:]) <= 15
-    # When SQS accepts sends again, then it is sent and deleted.
+    # When SQS accepts sends again, then they are sent and deleted, and the good one is received.
     sqs.answers[SEND] = confirm
+    clock.now += 15
     consumer.step()
     delete_all(consumer, clock)
-    assert [entry["MessageBody"] for entry in sent_to(sqs, "work_dlq")][-1:] == ["no json"]
-    assert sum(map(len, sqs.of(DELETE))) == 1
+    assert [entry["MessageBody"] for entry in sent_to(sqs, "work_dlq")][-MAX_TRANSFERS:] == ["no json"] * MAX_TRANSFERS
+    assert sum(map(len, sqs.of(DELETE))) == MAX_TRANSFERS
+    assert len(took(consumer)) == 1
 
 
 def test_only_what_was_not_confirmed_is_sent_again(broker, sqs, clock) -> None:
@@ -149,8 +158,9 @@ def test_a_body_too_large_for_its_reason_waits_for_its_store(broker, sqs, clock)
     broker.sender.oversize = store
     consumer = broker.consume("work", prefetch=4)
     arrive(sqs, "bad", body="x" * MAX_MESSAGE_BYTES)
-    clock.now += consumer.step()
+    consumer.step()
     assert sqs.of(SEND) == []
+    clock.now += 1
     consumer.step()
     ((letter,),) = sqs.of(SEND)
     assert letter["MessageAttributes"]["staging_key"]["StringValue"] == "key-1"
@@ -292,6 +302,62 @@ def test_a_closed_consumer_releases_and_deletes_at_once(broker, sqs) -> None:
     assert broker.in_hand.consumers == []
 
 
+def test_a_letter_that_its_queue_refuses_waits_in_the_queue_it_comes_from(broker, sqs, clock) -> None:
+    # Given a dead-letter queue that refuses letters, and a bad message
+    consumer = broker.consume("work", prefetch=4)
+    sqs.answers[SEND] = refuse_letters
+    arrive(sqs, "bad", body="no json")
+    # When it is received, then its letter waits in its own queue, and its lease ends.
+    consumer.step()
+    (waiting,) = sent_to(sqs, "work")
+    assert (waiting["MessageBody"], waiting["DelaySeconds"]) == ("no json", LETTER_WAIT)
+    assert len(consumer.leases) == 0
+    # When it is received again, and the dead-letter queue takes it
+    sqs.answers[SEND] = confirm
+    sqs.waiting.append({"MessageId": "2", "ReceiptHandle": "2", "Body": "no json"} | attributes_of(waiting))
+    consumer.step()
+    # Then its reason is that of the first receive.
+    *_, letter = sent_to(sqs, "work_dlq")
+    assert letter["MessageAttributes"]["error_code"]["StringValue"] == "bad_message"
+    assert WAITING_FOR not in letter["MessageAttributes"]
+    assert len(consumer.leases) == 0
+
+
+def test_a_message_cannot_name_another_queue_as_that_of_its_letter(broker, sqs) -> None:
+    consumer = broker.consume("work", prefetch=4)
+    arrive(sqs, "a")
+    sqs.waiting[0]["MessageAttributes"] = {WAITING_FOR: {"DataType": "String", "StringValue": "work"}}
+    consumer.step()
+    assert (len(took(consumer)), sqs.of(SEND)) == (1, [])
+
+
+def test_the_url_of_a_queue_that_was_deleted_is_looked_up_again(broker, sqs) -> None:
+    # Given a dead-letter queue that is deleted after its first letter
+    missing = ClientError({"Error": {"Code": "AWS.SimpleQueueService.NonExistentQueue"}}, "SendMessageBatch")
+    urls = ["http://sqs/first", "http://sqs/second"]
+    sqs.get_queue_url = lambda QueueName: {"QueueUrl": urls.pop(0)}
+    broker.bury("work", "a", Reason("x", "X."))
+    sqs.answers[SEND] = lambda entries: raise_(missing) if "first" in entries[0]["QueueUrl"] else confirm(entries)
+    with suppress(IndexError):  # the queue that the letter comes from has no URL here
+        broker.bury("work", "b", Reason("x", "X."))
+    urls[:] = ["http://sqs/second"]
+    # When the next letter is sent, then it goes to the queue's new URL.
+    broker.bury("work", "c", Reason("x", "X."))
+    assert sqs.of(SEND)[-1][0]["QueueUrl"] == "http://sqs/second"
+
+
+def refuse_letters(entries: list[Entry]) -> Answer:
+    return blame_service(entries) if entries[0]["QueueUrl"].endswith("_dlq") else confirm(entries)
+
+
+def attributes_of(entry: Entry) -> Answer:
+    return {"MessageAttributes": entry["MessageAttributes"]}
+
+
+def raise_(error: Exception) -> Any:
+    raise error
+
+
 def receive(consumer: SQSConsumer, sqs: ScriptedSQS, clock: MovedClock, count: int) -> float | None:
     """Receive so many new messages, and end them; returns how long the consumer pauses."""
     for n in range(count):
@@ -299,59 +365,112 @@ def receive(consumer: SQSConsumer, sqs: ScriptedSQS, clock: MovedClock, count: i
     wait = consumer.step()
     for each in took(consumer):
         consumer.leases.complete(each.lease)
+    consumer.leases.step()
     return wait
 
 
-class TestPace:
-    """Batches wait for company only while there is a backlog anyway."""
+def asked(sqs: ScriptedSQS) -> list[tuple[int, int]]:
+    """Return of each receive how many messages it asked for, and for how long SQS might wait for the first."""
+    return [(each["MaxNumberOfMessages"], each["WaitTimeSeconds"]) for (each,) in sqs.of(RECEIVE)]
 
-    def test_messages_that_trickle_in_wait_for_none(self, broker, sqs, clock) -> None:
-        # Given 20 messages a second for a while, some of them together, and eight in work
+
+def start(consumer: SQSConsumer) -> int:
+    """Let threads begin all received messages; returns their number."""
+    taken = took(consumer)
+    consumer._in_hand.working.update({each.lease: each for each in taken})
+    return len(taken)
+
+
+class TestPace:
+    """Messages wait for others, or behind others, only while there is a backlog anyway."""
+
+    def test_without_a_backlog_no_receive_and_no_send_waits(self, broker, sqs, clock) -> None:
+        # Given 60 messages a second for a while, some of them together
         consumer = broker.consume("work", prefetch=32)
         for _ in range(100):
-            clock.now += 0.1
-            # Then each receive follows at once, and no send waits.
-            assert receive(consumer, sqs, clock, 2) == 0
-            assert broker.in_hand.expected_sends(bulk=False) == 0
-
-    def test_a_second_with_more_messages_than_usual_is_no_backlog(self, broker, sqs, clock) -> None:
-        # Given 20 messages a second for a while
-        consumer = broker.consume("work", prefetch=32)
-        for _ in range(50):
             clock.now += 0.05
-            receive(consumer, sqs, clock, 1)
-        # When 30 arrive within a second, as they do by chance, then no receive waits.
-        for _ in range(30):
-            clock.now += 1 / 30
-            assert receive(consumer, sqs, clock, 1) == 0
+            assert receive(consumer, sqs, clock, 3) == 0
+            assert broker.in_hand.expected_sends(bulk=False) == 0
+        assert set(asked(sqs)) == {(10, LONG_POLL)}
 
-    def test_a_receive_that_comes_back_full_shows_a_backlog(self, broker, sqs, clock) -> None:
-        # Given a receive that returned ten messages, and three in work
+    def test_a_receive_that_comes_back_full_shows_a_backlog_and_the_next_one_whether_it_goes_on(
+        self, broker, sqs, clock
+    ) -> None:
+        # Given a receive that returned ten messages, and threads that work on them
         consumer = broker.consume("work", prefetch=32)
-        assert receive(consumer, sqs, clock, 10) == 0
-        for n in range(3):
-            broker.in_hand.working[Lease(str(n), "", 0, 0, 45)] = False
-        # Then the receives after it leave time for a batch, and sends wait for all in work,
-        clock.now += 0.05
-        assert receive(consumer, sqs, clock, 1) == PARTIAL_BATCH_PAUSE
-        assert broker.in_hand.expected_sends(bulk=False) == 3
-        # but the other lane waits for nothing,
+        for n in range(13):
+            arrive(sqs, str(n))
+        consumer.step()
+        assert start(consumer) == 10
+        # Then sends of this lane wait for each other, those of the other do not,
+        assert broker.in_hand.expected_sends(bulk=False) == 10
         assert broker.in_hand.expected_sends(bulk=True) == 0
-        # until no receive has come back full for a while.
-        clock.now += BUSY_WINDOW
-        assert receive(consumer, sqs, clock, 1) == 0
+        # and the next receive does not wait. It brings three, so there is no backlog any more.
+        consumer.step()
+        assert asked(sqs) == [(10, LONG_POLL), (10, 0)]
         assert broker.in_hand.expected_sends(bulk=False) == 0
 
-    def test_so_do_messages_that_arrive_quickly(self, broker, sqs, clock) -> None:
-        # Given messages that arrive four at a time, forty a second
-        consumer = broker.consume("work", prefetch=32)
-        for _ in range(15):
-            clock.now += 0.1
-            wait = receive(consumer, sqs, clock, 4)
-        # Then there is a backlog somewhere, although no receive comes back full.
-        assert wait == PARTIAL_BATCH_PAUSE
-        # When they arrive slowly again, then no receive waits.
-        for _ in range(20):
-            clock.now += 0.2
-            wait = receive(consumer, sqs, clock, 3)
-        assert wait == 0
+    def test_no_more_is_received_than_can_start(self, broker, sqs) -> None:
+        # Given a worker of six threads, whose receive is not full
+        consumer = broker.consume("work", prefetch=12)
+        for n in range(4):
+            arrive(sqs, str(n))
+        consumer.step()
+        assert start(consumer) == 4
+        # When the next one comes, then it asks for two.
+        consumer.step()
+        assert asked(sqs) == [(6, LONG_POLL), (2, LONG_POLL)]
+
+    def test_a_busy_thread_alone_in_its_process_asks_for_nothing(self, broker, sqs) -> None:
+        consumer = broker.consume("work", prefetch=2)
+        arrive(sqs, "a")
+        assert [consumer.step(), start(consumer)] == [0, 1]
+        arrive(sqs, "b")
+        assert consumer.step() is None
+        assert asked(sqs) == [(1, LONG_POLL)]
+
+    def test_a_free_thread_wakes_the_consumers_of_all_queues(self, broker, sqs) -> None:
+        # Given two queues of a worker with one thread, which is busy
+        first, second = broker.consume("work", prefetch=2), broker.consume("plain", prefetch=2)
+        arrive(sqs, "a")
+        first.step()
+        assert second.step() is None
+        before = second.receiver.woken
+        # When it has ended its message, then the other queue may receive.
+        (message,) = took(first)
+        message.ending = Delete()
+        first.ack(message)
+        assert second.receiver.woken > before
+        second.step()
+        assert len(sqs.of(RECEIVE)) == 2
+
+
+class TestRestart:
+    """A stop that ends in a kill does not count against the quarantined message that runs."""
+
+    def test_it_is_sent_again_and_deleted(self, broker, sqs, clock) -> None:
+        # Given a quarantined message that a thread works on, at its second receive
+        consumer = broker.consume("poison", prefetch=2)
+        body = arrive(sqs, "a", receives=2)
+        consumer.step()
+        start(consumer)
+        # When the process has to stop
+        broker.in_hand.stop()
+        consumer.resend_started()
+        consumer.step()
+        consumer.leases.step()
+        # Then a copy is received later, for the first time,
+        (copy,) = sent_to(sqs, "poison")
+        assert (copy["MessageBody"], copy["DelaySeconds"]) == (body, RESTART_DELAY)
+        # and the message itself is gone.
+        assert sqs.handles(DELETE) == [["handle of a"]]
+
+    def test_messages_of_other_queues_are_not(self, broker, sqs) -> None:
+        consumer = broker.consume("work", prefetch=2)
+        arrive(sqs, "a")
+        consumer.step()
+        start(consumer)
+        broker.in_hand.stop()
+        consumer.resend_started()
+        consumer.step()
+        assert sqs.of(SEND) == []

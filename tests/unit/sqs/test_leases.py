@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
+from botocore.exceptions import ClientError
 
 from pipeline.sqs.leases import DELETE_WAIT, MAX_LEASE, MAX_UNDELETED, Lease, Leases
 from tests.support.scripted_sqs import (
@@ -340,3 +343,79 @@ def test_extensions_never_wait_for_many_slow_deletes(leases, sqs, clock) -> None
         leases.step()
     # Then the message in progress stayed hidden all the time.
     assert max(later - earlier for earlier, later in pairwise(extended)) < 45
+
+
+def test_a_step_makes_one_request_if_sqs_does_not_answer(leases, sqs, clock) -> None:
+    # Given the leases of a process of 64 threads, released and finished messages, and an SQS that hangs
+    names = [str(n) for n in range(128)]
+    held = {name: add(leases, name) for name in names}
+    leases.release([held["0"]])
+    leases.complete(held["1"], at_once=True)
+
+    def hang(entries):
+        clock.now += 30
+        raise TimeoutError
+
+    sqs.answers |= {CHANGE: hang, DELETE: hang}
+    clock.now += 15
+    # When a step begins, then it makes one request, so its thread is not late.
+    began = clock.now
+    leases.step()
+    assert clock.now - began == 30
+    # When SQS answers again, then all leases are extended in the next steps.
+    sqs.answers.clear()
+    sqs.requests.clear()
+    pass_time(leases, clock, 4)
+    extended = {handle for handles in sqs.handles(CHANGE) for handle in handles}
+    assert extended >= {f"handle of {name}" for name in names[1:]}
+
+
+def test_refused_extensions_hold_up_neither_releases_nor_deletes(leases, sqs, clock) -> None:
+    add(leases, "kept")
+    leases.release([add(leases, "released")])
+    leases.complete(add(leases, "finished"), at_once=True)
+    sqs.answers[CHANGE] = refuse
+    clock.now += 15
+    leases.step()
+    assert sqs.handles(CHANGE) == [["handle of kept", "handle of finished"], ["handle of released"]]
+    assert sqs.handles(DELETE) == [["handle of finished"]]
+
+
+def refuse(entries):
+    raise ClientError({"Error": {"Code": "AccessDenied"}}, "ChangeMessageVisibilityBatch")
+
+
+@pytest.mark.parametrize("answer", [{"Failed": [{"Id": "0"}]}, {"Successful": [{}]}, {"Successful": None}, [], None])
+def test_an_answer_of_another_form_confirms_nothing_and_ends_no_step(leases, sqs, clock, answer) -> None:
+    add(leases, "a")
+    leases.complete(add(leases, "b"))
+    sqs.answers |= dict.fromkeys((CHANGE, DELETE), lambda entries: answer)
+    clock.now += 15
+    assert leases.step() is not None
+    assert (len(leases), leases.is_idle) == (1, False)
+
+
+def test_two_threads_that_step_at_the_same_time_forget_no_release(leases, sqs, clock) -> None:
+    # Given 30 released messages, and a thread in the middle of a request
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(entries):
+        begun.set()
+        assert go_on.wait(10)
+        return confirm(entries)
+
+    sqs.answers[CHANGE] = slowly
+    leases.release([add(leases, str(n)) for n in range(30)])
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(leases.step)
+        assert begun.wait(10)
+        second = pool.submit(leases.step)
+        go_on.set()
+        assert [first.result(10), second.result(10)]
+    # When both have ended, and the rest was released
+    while not leases.is_idle:
+        leases.step()
+    # Then each was released once.
+    assert sorted(handle for handles in sqs.handles(CHANGE) for handle in handles) == sorted(
+        f"handle of {n}" for n in range(30)
+    )

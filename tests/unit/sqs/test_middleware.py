@@ -209,6 +209,25 @@ def test_a_message_that_must_not_start_is_skipped(rig: Rig, why: str) -> None:
     assert (ran, rig.end) == ([], "kept" if why == "lost" else "released after 0")
 
 
+@pytest.mark.parametrize(("rejects", "code"), [(False, "skipped"), (True, "failed")])
+def test_a_message_that_another_middleware_skips_becomes_a_dead_letter(rig: Rig, rejects: bool, code: str) -> None:
+    # Given a middleware that skips the message, and may reject it as dramatiq's AgeLimit does
+    class Skips(dramatiq.Middleware):
+        def before_process_message(self, broker: Any, message: Any) -> None:
+            if rejects:
+                message.fail()
+            raise SkipMessage
+
+    rig.broker.add_middleware(Skips())
+    ran = []
+    rig.actor = ran.append
+    # When it is processed, then it ends, and its letter gives the reason.
+    rig.process()
+    ((letter,),) = rig.sqs.of(SEND)
+    assert letter["MessageAttributes"]["error_code"]["StringValue"] == code
+    assert (ran, rig.end) == ([], "deleted")
+
+
 def test_a_stop_releases_what_waits_for_a_thread(rig: Rig) -> None:
     # Given a message in dramatiq's work queue, while all threads are busy
     waiting: queue.PriorityQueue[Any] = queue.PriorityQueue()

@@ -46,6 +46,10 @@ class Sent:
             raise self.oversize
         return SendEntry.of_dead_letter(body, reason)
 
+    def bury(self, target: str, letters: Sequence[SendEntry], *, wait_in: str) -> list[Exception | None]:
+        assert wait_in == "fetch"
+        return self.send(target, letters, at_once=True)
+
     def send(self, queue: str, entries: Sequence[SendEntry], *, at_once: bool) -> list[Exception | None]:
         assert at_once
         self.attempts += 1
@@ -394,16 +398,17 @@ def test_a_stop_deletes_at_once_and_releases_what_the_last_poll_returns() -> Non
             return {"Messages": [late.pop()]} if late else {}
 
     driven.sqs.receive_message = poll  # type: ignore[method-assign]
-    thread = threading.Thread(target=ingesting.run)
-    thread.start()
+    ingesting.start()
     for _ in range(2):
         assert polls.acquire(timeout=10)
     assert driven.sent.jobs == [job]
     # When it stops, and a poll returns a message
     ingesting.stop()
+    ending = threading.Thread(target=ingesting.join)
+    ending.start()
     wait_for(lambda: driven.deleted)
     go_on.set()
-    thread.join(10)
+    ending.join(10)
     # Then the first is deleted and the other is visible again.
     assert driven.deleted == {"handle of message 0"}
     assert driven.sent.jobs == [job]
