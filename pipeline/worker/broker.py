@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import dramatiq
-from dramatiq.encoder import JSONEncoder
 from dramatiq.middleware import AgeLimit, CurrentMessage
 from periodiq import PeriodiqMiddleware
 
@@ -14,7 +11,6 @@ from pipeline.events import subscribe
 from pipeline.metrics import count_event
 from pipeline.monitoring.logs import log_event, set_up
 from pipeline.monitoring.recorders import Recording
-from pipeline.payload import to_json
 from pipeline.settings import Settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.queues import RETENTION, Queue
@@ -23,18 +19,11 @@ from pipeline.storage.staging import staging
 from pipeline.worker.backpressure import Backpressure
 from pipeline.worker.heartbeats import Heartbeats
 from pipeline.worker.instrumentation import Instrumentation
-from pipeline.worker.messages import job_of
+from pipeline.worker.messages import Encoder, job_of
 from pipeline.worker.middleware import AfterBoot, HostPlaces, KeepMemory, StartupNotices
 from pipeline.worker.registry import set_our_broker
 from pipeline.worker.settlement import Settlement
 from pipeline.worker.stage_actor import message_of
-
-
-class Encoder(JSONEncoder):
-    """Encodes messages as compact JSON, and a `bson.ObjectId` as its 24 hex digits."""
-
-    def encode(self, data: dict[str, Any]) -> bytes:
-        return to_json(data).encode()
 
 
 def build(settings: Settings) -> SQSBroker:
