@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dramatiq
-from dramatiq.middleware import AgeLimit, CurrentMessage
+from dramatiq.middleware import CurrentMessage
 from periodiq import PeriodiqMiddleware
 
 from pipeline.clients import aws
@@ -63,7 +63,6 @@ def _make(settings: Settings) -> SQSBroker:
             HostPlaces(),
             Backpressure(),
             KeepMemory(),
-            AgeLimit(),
             CurrentMessage(),
             PeriodiqMiddleware(skip_delay=RETENTION),  # a late run is better than a missed one
         ],
