@@ -138,14 +138,16 @@ class Settling:
 
     def _bury_as_received(self, failure: Exception) -> None:
         """Make the message a dead letter by its body, which SQS has accepted before, because a part cannot be sent."""
-        message, part = self._message, self._left[0]
+        message, part, home = self._message, self._left[0], self._message.original.queue_name
         logger.error("%s becomes a dead letter, because it cannot be settled: %s", message, describe(failure))
-        if isinstance(failure, MessageTooLarge):
-            code, why = "message_too_large", f"larger than SQS accepts, {MAX_MESSAGE_BYTES} bytes"
+        if isinstance(part, Bury):
+            reason = part.reason
+        elif isinstance(failure, MessageTooLarge):
+            sentence = f"The message that follows is larger than SQS accepts, {MAX_MESSAGE_BYTES} bytes."
+            reason = Reason("message_too_large", sentence, home, message.receives)
         else:
-            code, why = "internal_error", f"impossible to write as JSON ({describe(failure)})"
-        home, sentence = message.original.queue_name, f"The message that the stage would send next is {why}."
-        reason = part.reason if isinstance(part, Bury) else Reason(code, sentence, home, message.receives)
+            sentence = f"The message that follows cannot be written as JSON ({describe(failure)})."
+            reason = Reason("internal_error", sentence, home, message.receives)
         self._broker.bury(home, message.body, reason)
         self.ending = Delete()
 
