@@ -9,13 +9,16 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
+from typing import Annotated, Any
 
 import dramatiq
 from dramatiq.actor import ActorDecorator
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from actors.fetch import fetch_image
-from pipeline.errors import RetryableError
-from pipeline.job import Job
+from pipeline.errors import Rejected, RetryableError
+from pipeline.job import Job, Size
 from pipeline.metrics import SWEEP_TAKEN
 from pipeline.schedule import Schedule
 from pipeline.settings import get_settings
@@ -34,6 +37,29 @@ logger = logging.getLogger(__name__)
 MONGO_RETRY_DELAY = 30.0
 
 
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
+class Asked:
+    """The arguments of a message: a page of a run, or the scheduled run if `run` is None."""
+
+    run: Annotated[str, Field(pattern=r"^[A-Za-z0-9:-]{1,64}$")] | None = None
+    page: Size = 0
+
+    @classmethod
+    def by(cls, message: SQSMessage, swept: Swept) -> Asked:
+        """Return the arguments of a message for the sweep `swept`.
+
+        Raises:
+            Rejected: They are not those of `send_page` or of the scheduler.
+        """
+        try:
+            asked = cls(*message.args, **message.kwargs)
+        except ValidationError:  # its text contains values
+            raise Rejected("bad_message", "The message does not name a page of a run.") from None
+        if asked.run is not None and not asked.run.startswith(f"{swept.name}-"):
+            raise Rejected("bad_message", "The message names a run of another sweep.")
+        return asked
+
+
 def _nightly(swept: Swept, expression: str | None) -> ActorDecorator:
     """Declare the actor of a sweep, which is not scheduled if `expression` is None."""
 
@@ -49,21 +75,21 @@ def _nightly(swept: Swept, expression: str | None) -> ActorDecorator:
 
 
 @_nightly(CHANNELS, get_settings().sweep_channels_cron)
-def sweep_channels(run: str | None = None, page: int = 0) -> None:
-    """Take one page of a run over the channels, or begin the scheduled run if `run` is None."""
-    _sweep(CHANNELS, run, page)
+def sweep_channels(*_: Any, **__: Any) -> None:
+    """Take one page of a run over the channels, or begin the scheduled run: see `Asked`."""
+    _sweep(CHANNELS)
 
 
 @_nightly(EPISODES, get_settings().sweep_episodes_cron)
-def sweep_episodes(run: str | None = None, page: int = 0) -> None:
-    """Take one page of a run over the episodes, or begin the scheduled run if `run` is None."""
-    _sweep(EPISODES, run, page)
+def sweep_episodes(*_: Any, **__: Any) -> None:
+    """Take one page of a run over the episodes, or begin the scheduled run: see `Asked`."""
+    _sweep(EPISODES)
 
 
 @_nightly(RECHECK, get_settings().recheck_cron if get_settings().recheck_days else None)
-def sweep_recheck(run: str | None = None, page: int = 0) -> None:
-    """Take one page of a re-check, or begin the scheduled run if `run` is None."""
-    _sweep(RECHECK, run, page)
+def sweep_recheck(*_: Any, **__: Any) -> None:
+    """Take one page of a re-check, or begin the scheduled run: see `Asked`."""
+    _sweep(RECHECK)
 
 
 def send_page(swept: Swept, run: str, page: int = 0, *, wait: float = 0.0) -> None:
@@ -72,18 +98,20 @@ def send_page(swept: Swept, run: str, page: int = 0, *, wait: float = 0.0) -> No
     our_broker().enqueue(actor.message(run=run, page=page), delay=int(wait * 1000))
 
 
-def _sweep(swept: Swept, run: str | None, page: int) -> None:
+def _sweep(swept: Swept) -> None:
+    message = current_message()
+    asked = Asked.by(message, swept)
     SWEEP_TAKEN.labels(swept.actor).set_to_current_time()
     if get_settings().database_url is None:
         logger.info("No MongoDB variable is set. The %s are not swept.", swept.name)
         return
-    message = current_message()
     try:
-        if run is None:
+        if asked.run is None:
             run, next_page = _begin(swept, message)
         else:
             take_page = recheck.take_page if swept is RECHECK else partial(sweep.take_page, swept)
-            next_page = take_page(run, page, by=message.message_id, hand_over=_hand_over)
+            run = asked.run
+            next_page = take_page(run, asked.page, by=message.message_id, hand_over=_hand_over)
     except RetryableError as error:
         if error.code != "mongo_error":
             raise
@@ -109,11 +137,19 @@ def _begin(swept: Swept, message: SQSMessage) -> tuple[str, sweep.NextPage | Non
 
 
 def _asked_for(swept: Swept, message: SQSMessage) -> datetime:
-    """Return the scheduled time that the message was sent for, or the message's own time if it was not scheduled."""
-    if text := message.options.get("scheduled_at"):
-        periodic = our_broker().get_actor(swept.actor).options["periodic"]
-        return Schedule(str(periodic)).latest(datetime.fromisoformat(text))
-    return datetime.fromtimestamp(message.message_timestamp / 1000, UTC)
+    """Return the scheduled time that the message was sent for, or the message's own time if it was not scheduled.
+
+    Raises:
+        Rejected: The scheduled time is not a time.
+    """
+    text = message.options.get("scheduled_at")
+    if text is None:
+        return datetime.fromtimestamp(message.message_timestamp / 1000, UTC)
+    periodic = our_broker().get_actor(swept.actor).options["periodic"]
+    try:
+        return Schedule(str(periodic)).latest(datetime.fromisoformat(text).astimezone(UTC))
+    except (TypeError, ValueError, OverflowError):
+        raise Rejected("bad_message", "The message was scheduled at an unreadable time.") from None
 
 
 def _as_sent(message: SQSMessage) -> dramatiq.Message[None]:

@@ -80,7 +80,7 @@ class SQSConsumer(dramatiq.Consumer):
 
     queue: Queue
     sender: Sender
-    actors: Mapping[str, object]
+    actors: Mapping[str, dramatiq.Actor[..., Any]]
     visibility: int
     rng: random.Random
     loop: MakeLoop
@@ -314,25 +314,27 @@ class SQSConsumer(dramatiq.Consumer):
 
     def _decoded(self, received: MessageTypeDef, lease: Lease, now: float) -> SQSMessage:
         """Return a received message, or raise ValueError if it is not for this queue."""
-        queues, name = self.sender.queues, self.queue.name
-        message = with_good_id(decode(received["Body"], self.sender.encoder), received["MessageId"])
+        queues, name, sqs_id = self.sender.queues, self.queue.name, received["MessageId"]
+        if self.queue.is_quarantine:  # on other queues a sender could choose it
+            attributes: Any = received.get("MessageAttributes", {})
+            sqs_id = attributes.get(FIRST_ID, {}).get("StringValue") or sqs_id
+        message = with_good_id(decode(received["Body"], self.sender.encoder), sqs_id)
         if message.options.get(DUE, 0) > (now + MAX_DUE) * 1000:
             raise ValueError(f"it is due in more than {MAX_DUE // 86400} days")
-        home = message.queue_name
+        home, actor = message.queue_name, self.actors.get(message.actor_name)
         if home not in queues or queues[home].dead_letters != self.queue.dead_letters:
             raise ValueError(f"it names the queue {home[:80]!r}")
         if home != name and not self.queue.is_quarantine:
             message = message.copy(queue_name=name)  # a dead letter may be redriven to the other lane
-        if message.actor_name not in self.actors:
-            raise ValueError(f"no actor is called {message.actor_name[:80]!r}")
-        attributes: Any = received.get("MessageAttributes", {})
+        if actor is None or queues[actor.queue_name].dead_letters != self.queue.dead_letters:
+            raise ValueError(f"the actor {message.actor_name[:80]!r} does not take messages of this queue")
         return SQSMessage(
             message,
             lease,
             queue_name=name,
             body=received["Body"],
             receives=int(received.get("Attributes", {}).get("ApproximateReceiveCount", 1)),
-            sqs_id=attributes.get(FIRST_ID, {}).get("StringValue") or received["MessageId"],
+            sqs_id=sqs_id,
             is_quarantined=self.queue.is_quarantine,
         )
 

@@ -12,16 +12,20 @@ from typing import Any
 import dramatiq
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
+from dramatiq_sqs.exceptions import MessageTooLarge
 
 from pipeline.errors import RetryableError
 from pipeline.sqs.leases import Lease, sqs_backoff
-from pipeline.sqs.queues import GIVE_UP_AT
+from pipeline.sqs.queues import GIVE_UP_AT, MAX_MESSAGE_BYTES
 from pipeline.sqs.wire import Reason, describe
 
 logger = get_logger(__name__)
 
 #: Seconds until a message that cannot be settled is received again.
 RELEASE_DELAY = 15
+
+#: Errors of a send that a repetition meets again: the message is too large, or its content cannot be encoded.
+NEVER_SENT = (MessageTooLarge, ValueError, TypeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,11 @@ class Settling:
                 plan = (self._message.decide or Plan)()
                 self._left = [*plan.sends, plan.ending]
             while self._left:
-                self._carry_out(self._left[0])
+                try:
+                    self._carry_out(self._left[0])
+                except NEVER_SENT as failure:
+                    self._bury_as_received(failure)
+                    return None
                 del self._left[0]
         except (BrokerConnectionError, RetryableError) as failure:
             wait = self._backoff.next()
@@ -127,6 +135,21 @@ class Settling:
             logger.error("%s cannot be settled: %s", self._message, describe(failure))
             self.ending = Release(RELEASE_DELAY)
         return None
+
+    def _bury_as_received(self, failure: Exception) -> None:
+        """Make the message a dead letter by its body, which SQS has accepted before, because a part cannot be sent."""
+        message, part, home = self._message, self._left[0], self._message.original.queue_name
+        logger.error("%s becomes a dead letter, because it cannot be settled: %s", message, describe(failure))
+        if isinstance(part, Bury):
+            reason = part.reason
+        elif isinstance(failure, MessageTooLarge):
+            sentence = f"The message that follows is larger than SQS accepts, {MAX_MESSAGE_BYTES} bytes."
+            reason = Reason("message_too_large", sentence, home, message.receives)
+        else:
+            sentence = f"The message that follows cannot be written as JSON ({describe(failure)})."
+            reason = Reason("internal_error", sentence, home, message.receives)
+        self._broker.bury(home, message.body, reason)
+        self.ending = Delete()
 
     def _carry_out(self, part: Enqueue | Letter | Delete | Release | Bury) -> None:
         match part:

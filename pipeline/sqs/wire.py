@@ -38,6 +38,9 @@ DUE, ATTEMPTS, GROUP = "due", "attempts", "group"
 #: Limits of options: seconds until a message is due, more than any delay of the service with its jitter; and counts.
 MAX_DUE, MAX_COUNT = 21 * 86400, 1_000_000
 
+#: The year 10,000 in Unix milliseconds, where datetime ends. Larger integers do not even become floats.
+MAX_TIMESTAMP = 253_402_300_800_000
+
 #: Characters that SQS refuses in bodies and attributes, because they are not XML 1.0 characters.
 _REFUSED_CHARACTERS = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _GROUP_ID = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
@@ -190,6 +193,8 @@ def decode(body: str, encoder: Encoder = _JSON) -> dramatiq.Message[Any]:
     for name, kind in _FIELDS.items():
         if not _is(getattr(message, name), kind):
             raise ValueError(f"its field {name} has a value of the wrong type")
+    if not 0 <= message.message_timestamp < MAX_TIMESTAMP:
+        raise ValueError("its timestamp is not in Unix milliseconds")
     for name, is_good in _OPTIONS.items():
         if name in message.options and not is_good(message.options[name]):
             raise ValueError(f"its option {name} has a value of the wrong type")
@@ -204,16 +209,21 @@ _FIELDS: dict[str, type] = dict.fromkeys(("queue_name", "actor_name", "message_i
 _FIELDS |= {"args": tuple, "kwargs": dict, "options": dict, "message_timestamp": int}
 
 #: dramatiq's other brokers delay messages by `eta`; here such a message would only occupy a place in the prefetch.
+#: `throws` names exception types, which JSON cannot: dramatiq's thread would end as it compares them with an error.
 _OPTIONS: dict[str, Callable[[Any], bool]] = {
     DUE: lambda due: _is(due, int),
     GROUP: is_group,
     ATTEMPTS: lambda counts: _is(counts, dict) and all(_is(n, int) and 0 <= n < MAX_COUNT for n in counts.values()),
     "eta": lambda eta: False,
+    "throws": lambda throws: False,
 }
 
 
 def with_good_id(message: dramatiq.Message[Any], sqs_id: str) -> dramatiq.Message[Any]:
-    """Return a received message; an id that is not 1 to 64 letters, digits and hyphens becomes a UUID of `sqs_id`."""
+    """Return a received message; an id that is not 1 to 64 letters, digits and hyphens becomes a UUID of `sqs_id`.
+
+    `sqs_id` is the message's first id in SQS, so that it has the same id in quarantine.
+    """
     if _ID.fullmatch(message.message_id):
         return message
     changed: dramatiq.Message[Any] = message.copy(message_id=str(uuid.uuid5(_IDS, sqs_id)))

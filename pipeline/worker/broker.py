@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import dramatiq
-from dramatiq.encoder import JSONEncoder
-from dramatiq.middleware import AgeLimit, CurrentMessage
+from dramatiq.middleware import CurrentMessage
 from periodiq import PeriodiqMiddleware
 
 from pipeline.clients import aws
@@ -14,7 +11,6 @@ from pipeline.events import subscribe
 from pipeline.metrics import count_event
 from pipeline.monitoring.logs import log_event, set_up
 from pipeline.monitoring.recorders import Recording
-from pipeline.payload import to_json
 from pipeline.settings import Settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.queues import RETENTION, Queue
@@ -22,19 +18,12 @@ from pipeline.stages import BULK_QUEUES, INGEST_DEAD_LETTER_QUEUE, QUARANTINE_QU
 from pipeline.storage.staging import staging
 from pipeline.worker.heartbeats import Heartbeats
 from pipeline.worker.instrumentation import Instrumentation
-from pipeline.worker.messages import job_of
+from pipeline.worker.messages import Encoder, job_of
 from pipeline.worker.middleware import AfterBoot, HostPlaces, KeepMemory, StartupNotices
 from pipeline.worker.registry import set_our_broker
 from pipeline.worker.settlement import Settlement
 from pipeline.worker.stage_actor import message_of
 from pipeline.worker.staging_room import StagingRoom
-
-
-class Encoder(JSONEncoder):
-    """Encodes messages as compact JSON, and a `bson.ObjectId` as its 24 hex digits."""
-
-    def encode(self, data: dict[str, Any]) -> bytes:
-        return to_json(data).encode()
 
 
 def build(settings: Settings) -> SQSBroker:
@@ -75,7 +64,6 @@ def _make(settings: Settings) -> SQSBroker:
             HostPlaces(),
             StagingRoom(),
             KeepMemory(),
-            AgeLimit(),
             CurrentMessage(),
             PeriodiqMiddleware(skip_delay=RETENTION),  # a late run is better than a missed one
         ],

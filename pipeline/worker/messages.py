@@ -1,4 +1,4 @@
-"""Messages between stages: the job in a message, and its number of attempts."""
+"""Messages between stages: their JSON, the job in a message, and its number of attempts."""
 
 from __future__ import annotations
 
@@ -7,15 +7,31 @@ from dataclasses import replace
 from typing import Any
 
 import dramatiq
+from dramatiq.encoder import JSONEncoder
 from dramatiq.middleware import CurrentMessage
 
 from pipeline.errors import PipelineError, Rejected, Retry, RetryableError, Snoozed
 from pipeline.job import Job
+from pipeline.payload import parse_json, to_json
 from pipeline.settings import get_settings
 from pipeline.sqs.settlement import SQSMessage
 from pipeline.sqs.wire import ATTEMPTS
 from pipeline.storage.staging import staging
 from pipeline.worker.proof import check_proof, signed
+
+
+class Encoder(JSONEncoder):
+    """Encodes messages as compact JSON, and a `bson.ObjectId` as its 24 hex digits.
+
+    It decodes strictly, so that a message that was received can be sent again.
+    """
+
+    def encode(self, data: dict[str, Any]) -> bytes:
+        return to_json(data).encode()
+
+    def decode(self, data: bytes) -> dict[str, Any]:
+        decoded: dict[str, Any] = parse_json(data.decode())
+        return decoded
 
 
 def job_of(message: dramatiq.Message[Any] | SQSMessage, stage_payload: Callable[[bytes], str] | None = None) -> Job:

@@ -100,18 +100,29 @@ class Settlement(dramatiq.Middleware):
         if stage is None:
             attempt = _Attempt(message, message.original.queue_name, now, seconds)
             return Decision(self._plan_without_job(attempt, as_pipeline_error(error)))
-        if isinstance(error, UnknownVersion) and abs(now - message.message_timestamp / 1000) < RETENTION:
-            logger.warning("%s has %s. It is left to another worker.", message, error)
-            return Decision(Plan(Delete(), (Enqueue(message.original, UNKNOWN_VERSION_DELAY * 1000),)))
         attempt = _Attempt(message, stage.name, now, seconds)
         try:
             parts = self._parts(message, stage, error)
+        except UnknownVersion as unknown:
+            return self._leave(attempt, unknown)
         except Rejected as rejected:
-            event = attempt.event(message.message_id, Outcome.REJECTED, rejected)
-            return Decision(Plan(Bury(attempt.reason(rejected))), [event])
+            return self._reject(attempt, rejected)
         steps = [step for job, errors in parts for step in self._settle_part(attempt, stage, job, errors)]
         sends = tuple(step for step in steps if not isinstance(step, Event))
         return Decision(Plan(Delete(), sends), [step for step in steps if isinstance(step, Event)])
+
+    def _leave(self, attempt: _Attempt, unknown: UnknownVersion) -> Decision:
+        """Leave a message to a worker that knows its version. It is sent again, so that its receives do not add up."""
+        message = attempt.message
+        if abs(attempt.now - message.message_timestamp / 1000) < RETENTION:
+            logger.warning("%s has %s. It is left to another worker.", message, unknown)
+            return Decision(Plan(Delete(), (Enqueue(message.original, UNKNOWN_VERSION_DELAY * 1000),)))
+        sentence = f"No worker understood the job for {RETENTION // 86400} days: {unknown}."
+        return self._reject(attempt, Rejected("unknown_version", sentence))
+
+    def _reject(self, attempt: _Attempt, error: Rejected) -> Decision:
+        event = attempt.event(attempt.message.message_id, Outcome.REJECTED, error)
+        return Decision(Plan(Bury(attempt.reason(error))), [event])
 
     def _plan_without_job(self, attempt: _Attempt, error: PipelineError) -> Plan:
         """Settle a message that contains no job: a page of a sweep."""
@@ -122,11 +133,14 @@ class Settlement(dramatiq.Middleware):
         return Plan(Delete(), (Enqueue(again, int(wait * 1000)),))
 
     def _parts(self, message: SQSMessage, stage: Stage, error: BaseException) -> Sequence[Part]:
-        """Return the parts of a job to settle separately, each with its errors, or raise Rejected without a job."""
-        if isinstance(error, Rejected):
+        """Return the parts of a job to settle separately, each with its errors.
+
+        Raises:
+            Rejected: The message contains no job.
+            UnknownVersion: Another version of this software wrote the job, whatever its error is.
+        """
+        if isinstance(error, Rejected | UnknownVersion):
             raise error
-        if isinstance(error, UnknownVersion):
-            raise Rejected("unknown_version", f"No worker understood the job for {RETENTION // 86400} days: {error}.")
         if isinstance(error, Unfinished):
             return error.parts
         job = self._job_of(message)

@@ -6,6 +6,8 @@ import logging
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
 from dataclasses import replace
 
 from dramatiq.errors import BrokerConnectionError
@@ -16,8 +18,13 @@ from pipeline.job import Job, Rendered, Source, Unfinished
 from pipeline.stages import FETCH, NOTIFY, RESIZE, Stage
 from pipeline.storage.publish import find_published
 from pipeline.worker.messages import attempt_of, current_message
+from pipeline.worker.time_limit import TimeLimit, seconds_left
 
 logger = logging.getLogger(__name__)
+
+#: The part of a job's remaining time that each of two sources may take. The thread of the job, which cannot be
+#: interrupted while it waits for them, then keeps the result of one if the other takes too long.
+SHARE = 0.98
 
 StageFunction = Callable[[Job, Source], Source]
 
@@ -34,21 +41,25 @@ def advance(job: Job, stage: Stage, work: StageFunction) -> Job:
     done: dict[str, Source] = {}
     errors: dict[str, PipelineError] = {}
 
-    def take(source: Source) -> None:
+    def take(source: Source, limit: AbstractContextManager[None]) -> None:
         try:
-            after = _run(work, job, source)
-            done[source.url] = _with_all_keys(job, after) if is_repeated else after
-        except Exception as error:  # one image must not cost the other
+            with limit:
+                after = _run(work, job, source)
+                after = _with_all_keys(job, after) if is_repeated else after
+            done[source.url] = after
+        except (Exception, TimeLimitExceeded) as error:  # one image must not cost the other
             if not isinstance(error, PipelineError):
                 log_traceback(stage, error)
             errors[source.url] = without_frames(as_pipeline_error(error))
 
     if len(due) > 1:
+        limit = TimeLimit(SHARE * seconds_left())
+        contexts = [copy_context() for _ in due]  # so that each thread knows the current message
         with ThreadPoolExecutor(max_workers=len(due)) as pool:
-            list(pool.map(take, due))
+            list(pool.map(lambda context, source: context.run(take, source, limit), contexts, due))
     else:
         for source in due:
-            take(source)
+            take(source, nullcontext())
     job = job.with_sources(done)
     if errors:
         raise Unfinished((job, errors))
@@ -96,7 +107,7 @@ def as_pipeline_error(error: BaseException) -> PipelineError:
     return RetryableError("internal_error", f"The stage failed with an unexpected {type(error).__name__}.")
 
 
-def log_traceback(stage: Stage, error: Exception) -> None:
+def log_traceback(stage: Stage, error: BaseException) -> None:
     """Log where an unexpected error happened, without its text, which may quote a customer's message."""
     places = "".join(traceback.format_tb(error.__traceback__))
     logger.error("%s: unexpected %s at\n%s", stage.name, type(error).__name__, places)

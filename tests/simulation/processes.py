@@ -29,9 +29,8 @@ from pipeline.sqs.queues import Queue, QueueSpec, ensure_queue
 from pipeline.sqs.settlement import Settling, SQSMessage
 from pipeline.sqs.wire import encode
 from pipeline.stages import FETCH, INGEST_DEAD_LETTER_QUEUE, NOTIFY, QUARANTINE_QUEUES, Stage
-from pipeline.worker.broker import Encoder
 from pipeline.worker.ingest import Ingest
-from pipeline.worker.messages import attempt_of, current_message, job_of
+from pipeline.worker.messages import Encoder, attempt_of, current_message, job_of
 from pipeline.worker.registry import set_our_broker
 from pipeline.worker.settlement import Settlement
 from pipeline.worker.stage_actor import message_of, stage_actor

@@ -24,8 +24,13 @@ SEND, DELETE, CHANGE, RECEIVE = (
 )
 
 
+#: The actor of queues whose actor does not have their name.
+ACTORS = {"work": "echo", "bulk": "echo"}
+
+
 def message(*args: Any, queue: str = "work", **options: Any) -> dramatiq.Message[Any]:
-    return dramatiq.Message(queue_name=queue, actor_name="echo", args=args, kwargs={}, options=options)
+    actor = ACTORS.get(queue, queue)
+    return dramatiq.Message(queue_name=queue, actor_name=actor, args=args, kwargs={}, options=options)
 
 
 def arrive(

@@ -32,7 +32,7 @@ from pipeline.stages import (
     stage_of_queue,
 )
 from pipeline.text import printable
-from pipeline.worker.messages import job_of
+from pipeline.worker.messages import Encoder, job_of
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
@@ -201,7 +201,7 @@ def _input(body: str) -> _Content:
 def _message(body: str, queue: str) -> _Content:
     """Parse a message of the service's own queues; it can be sent again if this release accepts it."""
     try:
-        message = decode(body)
+        message = decode(body, Encoder())
     except ValueError as error:
         return _Content(obstacle=f"No worker would accept it: {error}.")
     target, stage = message.queue_name, stage_of_queue(message.queue_name)
@@ -233,7 +233,7 @@ def _unneeded(job: Job | None, stage: str, code: str) -> str:
 
 def to_send(letter: DeadLetter) -> dramatiq.Message[Any]:
     """Return the message that redrives a letter of a stage or a sweep, with its attempts reset."""
-    return decode(letter.body).copy(options={ATTEMPTS: {}})
+    return decode(letter.body, Encoder()).copy(options={ATTEMPTS: {}})
 
 
 def _urls_of(job: Job, stage: str) -> list[str]:

@@ -117,7 +117,7 @@ def test_letters_that_would_be_rejected_again_stay_with_a_reason(dead, broker, m
     assert set(counted.left) == {
         "It would be rejected again: It is not valid JSON.",
         "It would be rejected again: The message contains no image: image_url or itunes_image is required.",
-        "No worker would accept it: it cannot be decoded (DecodeError).",
+        "No worker would accept it: it cannot be decoded (JSONDecodeError).",
         "It would be rejected again: The message contains a job that cannot be read.",
     }
     assert sum(counts(queue)[0] for queue in DEAD_LETTER_QUEUES.values()) == 4

@@ -34,6 +34,12 @@ def test_the_processes_of_the_procfile_have_grants() -> None:
     assert set(PROCESSES) < set(GRANTS)
 
 
+def test_producers_send_to_no_queue_of_sweeps() -> None:
+    # The pages of sweeps carry no proof, because only the service may send them.
+    sending = {queue for grant in GRANTS["producer"] if "sqs:SendMessage" in grant.actions for queue in grant.queues}
+    assert sending == {"fetch"}
+
+
 def test_the_settings_names_are_used() -> None:
     settings = Settings(
         aws_region="cn-north-1",

@@ -61,6 +61,13 @@ def test_letters_for_another_queue_or_actor_stay(queue_name, actor):
     assert "names another queue or actor" in letter(json.dumps(body)).obstacle
 
 
+def test_a_letter_with_a_number_that_json_does_not_have_stays():
+    body = {"queue_name": "upload", "actor_name": "upload_image", "args": [], "options": {}, "message_id": "1"}
+    payload = {"image_url": "http://h/a", "redirect_queue": "q", "x": float("nan")}
+    found = letter(json.dumps(body | {"kwargs": {"payload": payload}, "message_timestamp": 1}))
+    assert "No worker would accept it" in found.obstacle
+
+
 def test_a_payload_is_shown_without_likely_secrets():
     shown = shown_payload(
         json.dumps(

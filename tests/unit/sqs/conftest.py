@@ -38,6 +38,7 @@ def broker(sqs: ScriptedSQS, clock: MovedClock) -> SQSBroker:
         loop=StillLoop,
     )
     dramatiq.actor(lambda *args: None, actor_name="echo", queue_name="work", broker=broker)
-    for queue in ("bulk", "other", "plain"):
-        broker.declare_queue(queue)
+    broker.declare_queue("bulk")
+    for queue in ("other", "plain"):
+        dramatiq.actor(lambda *args: None, actor_name=queue, queue_name=queue, broker=broker)
     return broker

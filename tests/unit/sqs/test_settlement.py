@@ -8,6 +8,7 @@ from typing import Any
 import dramatiq
 import pytest
 from dramatiq.middleware import TimeLimitExceeded
+from dramatiq_sqs.exceptions import MessageTooLarge
 
 from pipeline.errors import RetryableError
 from pipeline.sqs.leases import Lease
@@ -36,6 +37,9 @@ class Outbox:
     def give_up(self, message: dramatiq.Message[Any], reason: Reason) -> None:
         self._send(message.args[0], reason)
 
+    def bury(self, queue_name: str, body: str, reason: Reason) -> None:
+        self._send(queue_name, body, reason.code)
+
     def _send(self, *what: Any) -> None:
         if self.failures:
             raise self.failures.pop(0)
@@ -45,7 +49,7 @@ class Outbox:
 def settling(outbox: Outbox, plan: Any, seed: int = 1) -> Settling:
     decide = plan if callable(plan) else lambda: plan
     outbox.rng = random.Random(seed)
-    received = SQSMessage(message("itself"), Lease("id", "handle", 0.0), queue_name="work")
+    received = SQSMessage(message("itself"), Lease("id", "handle", 0.0), queue_name="poison", body="as received")
     received.settle(decide)
     return Settling(received, outbox)
 
@@ -112,7 +116,36 @@ def test_waits_grow_and_vary() -> None:
     assert (one[-1] or 0) >= 7.5
 
 
-@pytest.mark.parametrize("failure", [ValueError("never"), TimeLimitExceeded()])
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (MessageTooLarge("A message of 1048577 bytes is too large."), "message_too_large"),
+        (ValueError("secret-word"), "internal_error"),
+        (RecursionError("secret-word"), "internal_error"),
+    ],
+)
+def test_a_message_whose_next_one_can_never_be_sent_is_buried_at_once_as_it_was_received(
+    failure: Exception, code: str, caplog
+) -> None:
+    # Given a hand-over that fails whenever it is tried, and an SQS that is down for a moment
+    outbox = Outbox(failure, SendFailed("down"), failure)
+    each = settling(outbox, Plan(Delete(), (Enqueue(message("next")),)))
+    assert each.step()
+    assert each.ending == Release()
+    # When SQS is there again, then the message is a dead letter.
+    assert each.step() is None
+    assert (each.ending, outbox.sent) == (Delete(), [("work", "as received", code)])
+    assert "secret-word" not in caplog.text
+
+
+def test_a_dead_letter_that_cannot_be_encoded_keeps_its_reason_and_the_body_that_was_received() -> None:
+    outbox = Outbox(ValueError("NaN"))
+    each = settling(outbox, Plan(Bury(REASON)))
+    assert each.step() is None
+    assert (each.ending, outbox.sent) == (Delete(), [("work", "as received", REASON.code)])
+
+
+@pytest.mark.parametrize("failure", [KeyError("never"), TimeLimitExceeded()])
 def test_what_can_never_be_settled_is_released_and_nothing_is_raised(failure: BaseException, caplog) -> None:
     outbox = Outbox(failure)
     each = settling(outbox, Plan(Delete(), (Enqueue(message("secret-word")),)))

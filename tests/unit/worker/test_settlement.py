@@ -60,6 +60,10 @@ def message_of(job: Job) -> dramatiq.Message[Any]:
     return dramatiq.Message(queue_name=job.due.name, actor_name=job.due.actor, args=(), kwargs={}, options={})
 
 
+def of_unknown_version(message: SQSMessage) -> Job:
+    raise UnknownVersion("version 99")
+
+
 def decide(message: SQSMessage, error: BaseException, *, factor: float = 1.0, job: Job | None = None) -> Decision:
     settlement = Settlement(Settings(), lambda _: job or a_job(), message_of, FixedRandom(factor))
     return settlement.decide(message, error, NOW, 1.5)
@@ -153,6 +157,23 @@ def test_a_job_of_an_unknown_version_waits_for_a_newer_worker_and_is_buried_in_t
     ending = decide(received(age=RETENTION + 1), UnknownVersion("version 99")).plan.ending
     assert isinstance(ending, Bury)
     assert ending.reason.code == "unknown_version"
+
+
+def test_a_job_of_an_unknown_version_that_is_given_up_is_left_to_a_newer_worker_in_its_own_queue() -> None:
+    # Given a job in quarantine that must not run again, whose version this worker does not know
+    message = received("fetch_quarantine", "fetch_bulk")
+    message.is_quarantined, message.receives = True, GIVE_UP_AT
+    settlement = Settlement(Settings(), of_unknown_version, message_of)
+    crashed = PermanentError("worker_crashed", "No worker survived it.")
+    # When it is settled, then it is sent again, and its receives count from the start.
+    send = the_send(settlement.decide(message, crashed, NOW, 0.0))
+    assert (send.message.queue_name, send.delay) == ("fetch_bulk", 30_000)
+    # When no worker has understood it for as long as SQS keeps messages, then it is a dead letter with a reason.
+    message = received("fetch_quarantine", "fetch_bulk", age=RETENTION + 1)
+    decision = settlement.decide(message, crashed, NOW, 0.0)
+    assert isinstance(decision.plan.ending, Bury)
+    assert decision.plan.ending.reason.code == "unknown_version"
+    assert [event.outcome for event in decision.events] == [Outcome.REJECTED]
 
 
 def test_parts_of_a_job_are_settled_separately() -> None:
