@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import dramatiq
 from dramatiq.actor import ActorDecorator
@@ -17,7 +18,6 @@ from actors.fetch import fetch_image
 from pipeline.errors import RetryableError
 from pipeline.job import Job
 from pipeline.metrics import SWEEP_TAKEN
-from pipeline.schedule import Schedule
 from pipeline.settings import get_settings
 from pipeline.sqs.settlement import SQSMessage
 from pipeline.stages import SWEEP_ACTORS
@@ -34,8 +34,11 @@ logger = logging.getLogger(__name__)
 MONGO_RETRY_DELAY = 30.0
 
 
-def _nightly(swept: Swept, expression: str | None) -> ActorDecorator:
-    """Declare the actor of a sweep, which is not scheduled if `expression` is None."""
+def _nightly(swept: Swept, expression: str | None, **options: Any) -> ActorDecorator:
+    """Declare the actor of a sweep, which is not scheduled if `expression` is None.
+
+    The `options` of its messages are the settings of the scheduler that its run depends on.
+    """
 
     def last_run() -> datetime | None:
         return run_state.last_scheduled(swept) if get_settings().database_url else None
@@ -45,7 +48,7 @@ def _nightly(swept: Swept, expression: str | None) -> ActorDecorator:
     )
     if expression is None:
         return declare()
-    return declare(periodic=Periodic(expression, last_run, on_first_use=serve_scheduler))
+    return declare(periodic=Periodic(expression, last_run, on_first_use=serve_scheduler, options=options))
 
 
 @_nightly(CHANNELS, get_settings().sweep_channels_cron)
@@ -60,7 +63,11 @@ def sweep_episodes(run: str | None = None, page: int = 0) -> None:
     _sweep(EPISODES, run, page)
 
 
-@_nightly(RECHECK, get_settings().recheck_cron if get_settings().recheck_days else None)
+@_nightly(
+    RECHECK,
+    get_settings().recheck_cron if get_settings().recheck_days else None,
+    recheck_days=get_settings().recheck_days,
+)
 def sweep_recheck(run: str | None = None, page: int = 0) -> None:
     """Take one page of a re-check, or begin the scheduled run if `run` is None."""
     _sweep(RECHECK, run, page)
@@ -96,10 +103,11 @@ def _sweep(swept: Swept, run: str | None, page: int) -> None:
 
 def _begin(swept: Swept, message: SQSMessage) -> tuple[str, sweep.NextPage | None]:
     """Begin the run that the message asks for, unless another message has begun it."""
-    at = _asked_for(swept, message)
+    at = _asked_for(message)
     run_id = run_state.scheduled_id(swept, at)
     if swept is RECHECK:
-        run = recheck.begin(run_id, list(SWEPT), by=message.message_id, scheduled_for=at)
+        days = message.options.get("recheck_days")
+        run = recheck.begin(run_id, list(SWEPT), by=message.message_id, scheduled_for=at, days=days)
     else:
         run = run_state.begin(swept, run_id, by=message.message_id, scheduled_for=at)
     if run.advanced_by != message.message_id:
@@ -108,11 +116,14 @@ def _begin(swept: Swept, message: SQSMessage) -> tuple[str, sweep.NextPage | Non
     return run_id, sweep.NextPage(0)
 
 
-def _asked_for(swept: Swept, message: SQSMessage) -> datetime:
-    """Return the scheduled time that the message was sent for, or the message's own time if it was not scheduled."""
-    if text := message.options.get("scheduled_at"):
-        periodic = our_broker().get_actor(swept.actor).options["periodic"]
-        return Schedule(str(periodic)).latest(datetime.fromisoformat(text))
+def _asked_for(message: SQSMessage) -> datetime:
+    """Return the scheduled time that the message was sent for, or the message's own time if it was not scheduled.
+
+    The message contains it, because this process may have another schedule than the scheduler, or none. The scheduler
+    of an earlier release wrote only when it sent the message.
+    """
+    if text := message.options.get("scheduled_for") or message.options.get("scheduled_at"):
+        return datetime.fromisoformat(text)
     return datetime.fromtimestamp(message.message_timestamp / 1000, UTC)
 
 
