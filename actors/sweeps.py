@@ -20,7 +20,6 @@ from actors.fetch import fetch_image
 from pipeline.errors import Rejected, RetryableError
 from pipeline.job import Job, Size
 from pipeline.metrics import SWEEP_TAKEN
-from pipeline.schedule import Schedule
 from pipeline.settings import get_settings
 from pipeline.sqs.settlement import SQSMessage
 from pipeline.stages import SWEEP_ACTORS
@@ -35,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds until a page is retried after an error of MongoDB.
 MONGO_RETRY_DELAY = 30.0
+
+#: Most days between two re-checks of a source that a message may name.
+MAX_DAYS = 36_500
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
@@ -60,8 +62,11 @@ class Asked:
         return asked
 
 
-def _nightly(swept: Swept, expression: str | None) -> ActorDecorator:
-    """Declare the actor of a sweep, which is not scheduled if `expression` is None."""
+def _nightly(swept: Swept, expression: str | None, **options: Any) -> ActorDecorator:
+    """Declare the actor of a sweep, which is not scheduled if `expression` is None.
+
+    The `options` of its messages are the settings of the scheduler that its run depends on.
+    """
 
     def last_run() -> datetime | None:
         return run_state.last_scheduled(swept) if get_settings().database_url else None
@@ -71,7 +76,7 @@ def _nightly(swept: Swept, expression: str | None) -> ActorDecorator:
     )
     if expression is None:
         return declare()
-    return declare(periodic=Periodic(expression, last_run, on_first_use=serve_scheduler))
+    return declare(periodic=Periodic(expression, last_run, on_first_use=serve_scheduler, options=options))
 
 
 @_nightly(CHANNELS, get_settings().sweep_channels_cron)
@@ -86,7 +91,11 @@ def sweep_episodes(*_: Any, **__: Any) -> None:
     _sweep(EPISODES)
 
 
-@_nightly(RECHECK, get_settings().recheck_cron if get_settings().recheck_days else None)
+@_nightly(
+    RECHECK,
+    get_settings().recheck_cron if get_settings().recheck_days else None,
+    recheck_days=get_settings().recheck_days,
+)
 def sweep_recheck(*_: Any, **__: Any) -> None:
     """Take one page of a re-check, or begin the scheduled run: see `Asked`."""
     _sweep(RECHECK)
@@ -124,10 +133,13 @@ def _sweep(swept: Swept) -> None:
 
 def _begin(swept: Swept, message: SQSMessage) -> tuple[str, sweep.NextPage | None]:
     """Begin the run that the message asks for, unless another message has begun it."""
-    at = _asked_for(swept, message)
+    at = _asked_for(message)
     run_id = run_state.scheduled_id(swept, at)
     if swept is RECHECK:
-        run = recheck.begin(run_id, list(SWEPT), by=message.message_id, scheduled_for=at)
+        days = message.options.get("recheck_days")
+        if days is not None and not (type(days) is int and 0 <= days <= MAX_DAYS):
+            raise Rejected("bad_message", "The message names an unusable number of days.")
+        run = recheck.begin(run_id, list(SWEPT), by=message.message_id, scheduled_for=at, days=days)
     else:
         run = run_state.begin(swept, run_id, by=message.message_id, scheduled_for=at)
     if run.advanced_by != message.message_id:
@@ -136,18 +148,20 @@ def _begin(swept: Swept, message: SQSMessage) -> tuple[str, sweep.NextPage | Non
     return run_id, sweep.NextPage(0)
 
 
-def _asked_for(swept: Swept, message: SQSMessage) -> datetime:
+def _asked_for(message: SQSMessage) -> datetime:
     """Return the scheduled time that the message was sent for, or the message's own time if it was not scheduled.
+
+    The message contains it, because this process may have another schedule than the scheduler, or none. The scheduler
+    of an earlier release wrote only when it sent the message.
 
     Raises:
         Rejected: The scheduled time is not a time.
     """
-    text = message.options.get("scheduled_at")
-    if text is None:
+    text = message.options.get("scheduled_for") or message.options.get("scheduled_at")
+    if not text:
         return datetime.fromtimestamp(message.message_timestamp / 1000, UTC)
-    periodic = our_broker().get_actor(swept.actor).options["periodic"]
     try:
-        return Schedule(str(periodic)).latest(datetime.fromisoformat(text).astimezone(UTC))
+        return datetime.fromisoformat(text).astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
         raise Rejected("bad_message", "The message was scheduled at an unreadable time.") from None
 

@@ -85,12 +85,12 @@ def mongo_errors(
     Args:
         doing: completes the message.
         timeout: seconds for all operations inside the context together; default `SHORT_TIMEOUT`.
-        where: returns the database. With a long `timeout` it is pinged first, because pymongo would search for an
-            unreachable server for all that time.
+        where: returns the database. With a long `timeout` it is pinged first while no server is known, because pymongo
+            would search for one for all that time.
     """
     timeout = timeout or SHORT_TIMEOUT
     try:
-        if timeout > SHORT_TIMEOUT:
+        if timeout > SHORT_TIMEOUT and not _is_known(where()):
             with pymongo.timeout(SHORT_TIMEOUT):
                 where().command("ping")
         with pymongo.timeout(timeout):
@@ -99,6 +99,12 @@ def mongo_errors(
         global has_failed  # noqa: PLW0603 - one fact of the process
         has_failed = True
         raise RetryableError("mongo_error", f"Could not {doing}: MongoDB raised {type(error).__name__}.") from error
+
+
+def _is_known(database: Database[dict[str, Any]]) -> bool:
+    """Return whether pymongo knows a server that takes writes. It forgets one at the first error of a connection."""
+    servers = database.client.topology_description.server_descriptions().values()
+    return any(server.is_writable for server in servers)
 
 
 def within(seconds: float | None = None) -> AbstractContextManager[None]:

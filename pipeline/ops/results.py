@@ -42,7 +42,7 @@ def is_kept(job_id: str) -> bool:
 
 
 def find(prefix: str) -> list[str]:
-    """Return the ids of the first two jobs with a kept result that begin with `prefix`.
+    """Return the ids of the first two jobs with a kept result that begin with `prefix`, or `prefix` alone if it is one.
 
     Raises:
         ValueError: the prefix is too short.
@@ -51,7 +51,8 @@ def find(prefix: str) -> list[str]:
         raise ValueError(f"{prefix!r} is too short: write at least {MIN_ID} characters of a job's id")
     with mongo.mongo_errors("read the kept results"):
         query = {"_id": ids_from(_base(prefix))}
-        return [each["_id"] for each in mongo.job_database()[RESULTS].find(query, {"_id": 1}).sort("_id", 1).limit(2)]
+        found = [each["_id"] for each in mongo.job_database()[RESULTS].find(query, {"_id": 1}).sort("_id", 1).limit(2)]
+    return found[:1] if _base(prefix) in found else found
 
 
 def deliver_again(job_id: str) -> str:

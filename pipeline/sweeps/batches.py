@@ -3,70 +3,63 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-#: Seconds that a batch waits for other threads. Requests to hosts take longer than that anyway.
+#: Seconds that an item waits for those of other threads. Requests to hosts take longer than that anyway.
 WINDOW = 0.05
-
-#: Maximum number of items in a batch.
-MOST = 500
 
 
 @dataclass(eq=False)
-class _Batch(Generic[T]):
-    items: list[T] = field(default_factory=list)
-    full: threading.Event = field(default_factory=threading.Event)
-    done: threading.Event = field(default_factory=threading.Event)
-    error: BaseException | None = None
+class _Ticket(Generic[T]):
+    item: T
+    settled: threading.Event = field(default_factory=threading.Event)
+    error: Exception | None = None
 
 
 @dataclass(eq=False)
 class Batches(Generic[T]):
-    """Commits items in batches. The thread with the first item of a batch waits for others, and commits for all."""
+    """Commits items in batches. A thread that has waited long enough commits all items that wait.
+
+    No thread depends on another: if a time limit interrupts the one that commits, it releases the lock, and each of the
+    others commits its own item. So an item may be committed twice.
+    """
 
     commit: Callable[[list[T]], None]
-    window: float = WINDOW  #: how long a batch waits for other threads, in seconds
+    window: float = WINDOW  #: how long an item waits for other threads, in seconds
 
     def __post_init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: _Batch[T] | None = None
+        self._committing = threading.Lock()  # a plain lock: entering it is a single step of the interpreter
+        self._waiting: deque[_Ticket[T]] = deque()
 
     def submit(self, item: T) -> None:
         """Commit an item, and return once it is committed.
 
         Raises:
-            BaseException: the error of `commit`, which all threads of the batch get.
+            Exception: the error of `commit`, which all threads of the batch get.
         """
-        with self._lock:
-            leads = self._open is None
-            batch = self._open = self._open or _Batch()
-            batch.items.append(item)
-            if len(batch.items) >= MOST:
-                self._open = None
-                batch.full.set()
-        if leads:
-            self._lead(batch)
-        else:
-            batch.done.wait()
-        if batch.error:
-            raise batch.error
+        ticket = _Ticket(item)
+        self._waiting.append(ticket)
+        if not ticket.settled.wait(self.window):
+            with self._committing:
+                if not ticket.settled.is_set():
+                    self._commit_with(ticket)
+        if ticket.error:
+            raise ticket.error
 
-    def _lead(self, batch: _Batch[T]) -> None:
+    def _commit_with(self, own: _Ticket[T]) -> None:
+        batch = {own: None}  # it is no longer waiting if an interrupted thread took it
+        while self._waiting:
+            batch[self._waiting.popleft()] = None
+        error: Exception | None = None
         try:
-            batch.full.wait(self.window)
-            self._close(batch)
-            self.commit(batch.items)
-        except BaseException as error:  # a time limit may interrupt this thread; the others must wake up too
-            batch.error = error
-        finally:
-            self._close(batch)
-            batch.done.set()
-
-    def _close(self, batch: _Batch[T]) -> None:
-        with self._lock:
-            if self._open is batch:
-                self._open = None
+            self.commit([ticket.item for ticket in batch])
+        except Exception as caught:
+            error = caught
+        for ticket in batch:
+            ticket.error = error
+            ticket.settled.set()

@@ -104,10 +104,17 @@ def begin(
     scheduled_for: datetime | None = None,
     limit: int | None = None,
     everything: bool = False,
+    days: int | None = None,
 ) -> Run:
-    """Record a new run, unless it is recorded already, and return the run as recorded."""
+    """Record a new run, unless it is recorded already, and return the run as recorded.
+
+    Sources are due once in `days` days, by default in RECHECK_DAYS of this process.
+    """
     plan = plan_of(collections, scheduled_for or datetime.now(UTC), everything=everything)
-    return run_state.begin(RECHECK, run_id, by=by, scheduled_for=scheduled_for, limit=limit, recheck=vars(plan))
+    days = get_settings().recheck_days if days is None else days
+    return run_state.begin(
+        RECHECK, run_id, by=by, scheduled_for=scheduled_for, limit=limit, recheck=vars(plan), recheck_days=days
+    )
 
 
 def plan_of(collections: Sequence[str], now: datetime, *, everything: bool = False) -> Plan:
@@ -179,6 +186,7 @@ class _Chosen:
 
     def __init__(self, run: Run, attempt: str, plan: Plan, known: Mapping[str, Record]) -> None:
         self._run, self._attempt, self._plan = run, attempt, plan
+        self._days = get_settings().recheck_days if run.recheck_days is None else run.recheck_days
         self.known = known
         self.groups: dict[str, DocumentGroup] = {}
         self.held: dict[str, str | None] = {}  #: the content id that the documents of a group have
@@ -191,7 +199,7 @@ class _Chosen:
             if lagging:
                 self._join(cover, "renew", cover.folder, held="")
             self.left += not lagging
-        elif not lagging and self._plan.is_due(cover.url, record, get_settings().recheck_days):
+        elif not lagging and self._plan.is_due(cover.url, record, self._days):
             self._join(cover, "check", held=record.content_id if record and record.known else cover.held)
 
     def _join(self, cover: Cover, *kind: str, held: str | None) -> None:

@@ -61,6 +61,7 @@ class Run:
     attempts: list[str] = field(default_factory=list)  #: attempts at pages that have not finished
     started: datetime | None = None
     recheck: dict[str, Any] = field(default_factory=dict)  #: of a re-check; see `pipeline.sweeps.recheck.Plan`
+    recheck_days: int | None = None  #: days in which a source is due once; None: an earlier release began the run
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def begin(
     scheduled_for: datetime | None = None,
     limit: int | None = None,
     recheck: Mapping[str, Any] | None = None,
+    recheck_days: int | None = None,
 ) -> Run:
     """Record a new run, unless it is recorded already, and return the run as recorded."""
     now = datetime.now(UTC)
@@ -152,7 +154,7 @@ def begin(
         "started": now,
         "scheduled_for": scheduled_for,
         "expires": now + timedelta(days=RUN_DAYS),
-    } | ({"recheck": dict(recheck)} if recheck else {})
+    } | ({"recheck": dict(recheck), "recheck_days": recheck_days} if recheck else {})
     with mongo.mongo_errors("begin a run"):
         try:
             _collection().insert_one(record)

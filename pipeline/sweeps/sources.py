@@ -195,9 +195,11 @@ def _write(updates: list[UpdateOne]) -> None:
     try:
         _collection().bulk_write(updates, ordered=False)
     except BulkWriteError as error:  # another process may have inserted the same source at the same moment
-        if any(each["code"] != mongo.DUPLICATE_KEY for each in error.details["writeErrors"]):
+        refused = error.details["writeErrors"]
+        if any(each["code"] != mongo.DUPLICATE_KEY for each in refused):
             raise
-        _collection().bulk_write(updates, ordered=False)
+        # The others are written: repeating them would count their failures twice.
+        _collection().bulk_write([updates[each["index"]] for each in refused], ordered=False)
 
 
 def _by_run(groups: Sequence[str], run: Mapping[str, str]) -> dict[str, list[str]]:

@@ -45,8 +45,11 @@ class Heartbeats(dramatiq.Middleware):
         queues = sorted(worker.consumer_whitelist or broker.get_declared_queues())
         health = WorkerHealth(broker, worker, list)
         look = lambda: self._look(health)  # noqa: E731
-        pause = broker.in_hand.pause
-        obey = lambda: pause([queue for queue in queues if stage_name(queue) in paused()])  # noqa: E731
+
+        def obey() -> None:
+            stopped = paused()
+            broker.in_hand.pause([queue for queue in queues if stage_name(queue) in stopped])
+
         stages = sorted(set(map(stage_name, queues)))
         self._heartbeat = Heartbeat(process_type(queues), stages, len(worker.workers), look, obey)
         self._heartbeat.start()

@@ -11,8 +11,9 @@ They differ from periodiq's own in these points:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import dramatiq
@@ -40,6 +41,7 @@ class Periodic:
             first use. If it returns None or fails, only runs from the current minute on are due.
         clock: Returns the current time.
         on_first_use: Called once, at first use. Only a scheduler uses this object.
+        options: More options of the messages: what the worker has to know, whatever its own settings are.
 
     Attributes:
         next_check: When the scheduler will check again; None before its first check.
@@ -56,11 +58,13 @@ class Periodic:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         on_first_use: Callable[[], None] = lambda: None,
+        options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._schedule = Schedule(expression)
         self._last_scheduled = last_scheduled
         self._clock = clock
         self._on_first_use = on_first_use
+        self._options = options
         self._sent: datetime | None = None  # runs scheduled up to this time were sent
         self._due: datetime | None = None
         self.next_check: datetime | None = None
@@ -69,6 +73,11 @@ class Periodic:
 
     def __str__(self) -> str:
         return str(self._schedule)
+
+    def options_of(self, scheduled_at: str) -> dict[str, Any]:
+        """Return the options of a message: when it was sent, the scheduled time that it is sent for, and the others."""
+        scheduled_for = self._schedule.latest(datetime.fromisoformat(scheduled_at))
+        return {"scheduled_at": scheduled_at, "scheduled_for": scheduled_for.isoformat(), **self._options}
 
     def validate(self, now: datetime) -> bool:
         """Return whether a run is due: a scheduled time has passed since the last run that was sent."""
@@ -119,7 +128,7 @@ class PeriodicActor(dramatiq.Actor[..., Any]):
         if scheduled_at is None:
             return super().send_with_options(**options)
         periodic: Periodic = self.options["periodic"]
-        message = self.message_with_options(scheduled_at=scheduled_at, **options)
+        message = self.message_with_options(**options, **periodic.options_of(scheduled_at))
         try:
             self.broker.enqueue(message)
         except Exception as error:  # from boto3 or a parser below it; it would end the scheduler

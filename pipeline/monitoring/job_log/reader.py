@@ -129,22 +129,53 @@ def matching(prefix: str, limit: int = 10) -> list[str]:
 
 
 def failures(since: datetime) -> list[FailureGroup]:
-    """Group the dead letters since `since` by stage and code, most frequent first."""
+    """Group the dead letters since `since` by stage and code, most frequent first.
+
+    MongoDB reads at most `MAX_READ` jobs, the latest failures, and groups them itself. It returns only the groups.
+    """
     with mongo.mongo_errors("read the job log"):
-        query = {"failed": {"$gte": since}}
-        found = _jobs().find(query, {"turns": 1}).sort("failed", -1).limit(MAX_READ)
-        groups: dict[tuple[str, str], list[tuple[str, Attempt]]] = {}
-        for each in found:
-            for attempt in _attempts(each):
-                if attempt.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED} and attempt.at >= since:
-                    groups.setdefault((attempt.stage, attempt.code), []).append((each["_id"], attempt))
-    return sorted((_failure(*cause, members) for cause, members in groups.items()), key=lambda each: -each.count)
+        return [_failure(each) for each in _jobs().aggregate(_failing(since))]
 
 
-def _failure(stage: str, code: str, members: Sequence[tuple[str, Attempt]]) -> FailureGroup:
-    members = sorted(members, key=lambda member: member[1].at, reverse=True)
-    ids = tuple(dict.fromkeys(job_id for job_id, _ in members))
-    return FailureGroup(stage, code, len(members), members[0][1].at, members[0][1].message, ids[:EXAMPLES])
+def _failing(since: datetime) -> list[dict[str, Any]]:
+    """Return the aggregation of `failures`.
+
+    `latest` contains an attempt under several keys if it failed several deliveries, so attempts are told apart first.
+    """
+    dead = {
+        "latest.v.verdict": {"$in": [Outcome.GIVEN_UP.value, Outcome.REJECTED.value]},
+        "latest.v.at": {"$gte": since},
+    }
+    attempt = {"job": "$_id", "at": "$latest.v.at", "stage": "$latest.v.stage", "code": "$latest.v.code"}
+    return [
+        {"$match": {"failed": {"$gte": since}}},
+        {"$sort": {"failed": -1}},
+        {"$limit": MAX_READ},
+        {"$project": {"latest": {"$objectToArray": "$latest"}}},
+        {"$unwind": "$latest"},
+        {"$match": dead},
+        {"$group": {"_id": attempt, "message": {"$first": "$latest.v.message"}}},
+        {"$sort": {"_id.at": -1}},
+        {
+            "$group": {
+                "_id": {"stage": "$_id.stage", "code": "$_id.code"},
+                "count": {"$sum": 1},
+                "at": {"$first": "$_id.at"},
+                "message": {"$first": "$message"},
+                "jobs": {"$push": "$_id.job"},
+            }
+        },
+        {"$project": {"count": 1, "at": 1, "message": 1, "jobs": {"$slice": ["$jobs", 10 * EXAMPLES]}}},
+        {"$sort": {"count": -1}},
+    ]
+
+
+def _failure(found: Mapping[str, Any]) -> FailureGroup:
+    ids = tuple(dict.fromkeys(found["jobs"]))  # a job that failed again after a redrive is listed once
+    cause = found["_id"]
+    return FailureGroup(
+        cause["stage"], cause.get("code", ""), found["count"], found["at"], found["message"] or "", ids[:EXAMPLES]
+    )
 
 
 def rates(since: datetime) -> list[Minute]:

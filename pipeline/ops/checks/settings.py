@@ -28,6 +28,9 @@ SKEW_FAIL: Final = 300
 #: (docs/deploying.md). Resize starts one process per core.
 RESIZE_BYTES: Final = 2_000_000_000
 
+#: The limits of this container, as the kernel shows them. Without a container, they are those of the host.
+CGROUP: Final = Path("/sys/fs/cgroup")
+
 #: Whether this platform has no wheel of cykooz-resizer or pic-scale, so that their absence is not a warning.
 _LACKS_RESIZER: Final = sys.platform == "linux" and platform.machine() not in ("x86_64", "aarch64")
 
@@ -117,10 +120,12 @@ def _opened(name: str, networks: tuple[Network, ...], *, is_emulated: bool) -> R
 
 def _memory(context: Context) -> Iterator[Row]:
     """Check that each resize process has enough memory for the largest image."""
-    cores = os.cpu_count() or 1  # dramatiq's default number of processes
-    needs = cores * RESIZE_BYTES
+    processes = cores()
+    needs = processes * RESIZE_BYTES
     has = memory()
-    figures = f"{cores} processes of {RESIZE_BYTES / 1e9:.0f} GB, one per core"
+    figures = f"{processes} process{'' if processes == 1 else 'es'} of {RESIZE_BYTES / 1e9:.0f} GB, one per core"
+    if processes < (os.cpu_count() or 1):  # dramatiq's default
+        figures += f" that this container may use (start resize with `--processes {processes}`)"
     if needs > has:
         yield warn(
             "memory",
@@ -161,15 +166,27 @@ def _sandbox(_: Context) -> Iterator[Row]:
 
 def memory() -> int:
     """Return the memory of this host or container, in bytes."""
-    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            text = Path(limit).read_text(encoding="ascii").strip()
-        except OSError:
-            continue
-        if text.isdigit():
-            sizes.append(int(text))
-    return min(sizes)
+    limits = (_limits("memory.max"), _limits("memory/memory.limit_in_bytes"))
+    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *(each[0] for each in limits if each)])
+
+
+def cores() -> int:
+    """Return the number of cores that this host or container may use: of its CPU set, and of its share of their time.
+
+    A share is rounded up, because half a core is a core that is slow. Python counts the cores of the node.
+    """
+    limits = (_limits("cpu.max"), _limits("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
+    affine = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min([affine, *(max(1, -(-quota // period)) for quota, period in filter(None, limits))])
+
+
+def _limits(*names: str) -> list[int]:
+    """Return the numbers in files of the cgroup, of version 2 or 1; empty if there is no limit."""
+    try:
+        words = [word for name in names for word in (CGROUP / name).read_text(encoding="ascii").split()]
+    except OSError:
+        return []
+    return list(map(int, words)) if all(map(str.isdigit, words)) else []
 
 
 def _clock(context: Context) -> Iterator[Row]:

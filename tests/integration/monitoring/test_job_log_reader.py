@@ -19,6 +19,7 @@ from pipeline.monitoring.job_log.search import JobFilter, search
 from pipeline.recipe import Recipe, RenditionSize
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
+from tests.support.mongo_commands import recorded
 
 BEGAN = 0.0  #: the start of a test's job histories: a minute before the test
 CONTENT = Content("c0ffee", ".png", Recipe((RenditionSize("50x50", 50, 50),), "cover"))
@@ -76,6 +77,14 @@ def good_history(start=None):
         attempt(UPLOAD, Outcome.DONE, 6, published),
         attempt(NOTIFY, Outcome.DONE, 7, published),
     ]
+
+
+def later(events, seconds):
+    """Return the events as if they had happened `seconds` later."""
+    for event in events:
+        object.__setattr__(event, "at", event.at + seconds)
+        object.__setattr__(event, "arrived", event.arrived + seconds)
+    return events
 
 
 def test_the_order_of_attempts_does_not_change_a_history(jobs):
@@ -227,6 +236,33 @@ def test_failures_are_grouped_by_their_cause(jobs):
     assert (few.code, few.count, few.job_ids) == ("too_large", 1, ("job-0",))
     assert many.message == "example.org/cover.png answered 404 Not Found."
     assert job_log_reader.failures(datetime.now(UTC)) == []
+
+
+def test_failures_are_grouped_by_mongodb_which_returns_the_groups_alone(jobs, monkeypatch):
+    # given jobs that failed after many attempts, with long messages
+    for number in range(20):
+        start = job(COVER, job_id=f"job-{number}")
+        for n in range(10):
+            write(attempt(FETCH, Outcome.RETRY, n, start, attempt=n + 1, code="timeout", message="x" * 400, wait=1.0))
+        write(*later(failed_history(start, code="http_404"), 10))
+    # when they are grouped
+    commands = recorded(monkeypatch)
+    (group,) = job_log_reader.failures(datetime.now(UTC) - timedelta(hours=1))
+    # then one document comes back, and it is small
+    assert (group.code, group.count, len(group.job_ids)) == ("http_404", 20, 5)
+    assert (commands.names, commands.received) == (["aggregate"], 1)
+    assert commands.received_bytes < 2000
+
+
+def test_a_job_that_fails_again_counts_twice_and_is_listed_once_however_many_deliveries_failed(jobs):
+    # given a job whose two deliveries failed together, and again after a redrive
+    names = ("postback_url", "redirect_queue")
+    for redrives in range(2):
+        again = job(COVER, redrives=redrives)
+        write(attempt(NOTIFY, Outcome.GIVEN_UP, redrives, again, code="http_500", message="No.", worked_on=names))
+    # then each failed attempt counts once
+    (group,) = job_log_reader.failures(datetime.now(UTC) - timedelta(hours=1))
+    assert (group.stage, group.code, group.count, group.job_ids) == ("notify", "http_500", 2, ("a-job",))
 
 
 def test_rates_count_attempts_by_minute(jobs):

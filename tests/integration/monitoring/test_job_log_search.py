@@ -22,6 +22,7 @@ from tests.integration.monitoring.test_job_log_reader import (
     good_history,
     job,
     jobs,
+    later,
     write,
 )
 
@@ -32,14 +33,6 @@ SWEEP = Sweep("channels", "channels-2026-01-01T01:00Z", "a cover")
 
 def ids(*args, **more):
     return [history.id for history in search(JobFilter(*args, **more)).jobs]
-
-
-def later(events, seconds):
-    """Return the events as if they had happened `seconds` later."""
-    for event in events:
-        object.__setattr__(event, "at", event.at + seconds)
-        object.__setattr__(event, "arrived", event.arrived + seconds)
-    return events
 
 
 def test_jobs_are_filtered_by_outcome_stage_and_code(jobs):

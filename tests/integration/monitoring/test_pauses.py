@@ -6,6 +6,7 @@ import re
 import threading
 
 import pytest
+from dramatiq import Worker
 from typer.testing import CliRunner
 
 from pipeline.actors import broker, fetch_image
@@ -16,9 +17,10 @@ from pipeline.monitoring import processes as heartbeats
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from pipeline.worker import ingest
-from pipeline.worker.heartbeats import beating
+from pipeline.worker.heartbeats import Heartbeats, beating
 from pipeline.worker.ingest import Ingest
 from tests.integration.conftest import worker_of
+from tests.support.mongo_commands import recorded
 from tests.support.waiting import wait_for
 
 
@@ -86,6 +88,21 @@ def test_processes_obey_what_commands_write(job_log):
         assert "ingest goes on" in image_pipeline("resume", "ingest")
         wait_for(lambda: not paused[-1])
     assert "'up' is not one of ingest, fetch" in image_pipeline("pause", "up", status=2)
+
+
+def test_a_worker_reads_the_pauses_once_per_heartbeat(job_log, monkeypatch):
+    # given a worker of all queues, one of whose stages is paused
+    pauses.pause("fetch")
+    commands = recorded(monkeypatch)
+    worker = Worker(broker, worker_threads=1)
+    beats = Heartbeats(get_settings())
+    beats.after_worker_boot(broker, worker)
+    # when it has obeyed in several heartbeats
+    wait_for(lambda: commands.names.count("update") > 3)
+    beats.after_worker_shutdown(broker, worker)
+    # then each has read the pauses once, and both queues of the stage are paused
+    assert commands.names.count("find") <= commands.names.count("update")
+    assert broker.in_hand.paused == {"fetch", "fetch_bulk"}
 
 
 def test_a_paused_ingest_receives_nothing(job_log):

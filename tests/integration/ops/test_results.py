@@ -88,6 +88,13 @@ def test_a_delivered_result_is_kept_and_delivered_again_under_new_ids(keeping):
     assert [each.report_id for each in sent()] == [f"{ID}.r2"]
 
 
+def test_an_id_that_begins_another_is_found_by_itself(keeping):
+    log(delivered("order-1"), delivered("order-12"))
+    assert "as order-1.r1" in deliver("order-1", "--yes")
+    assert "More than one job's id begins with 'order'" in deliver("order", status=1)
+    assert [each.id for each in sent()] == ["order-1"]
+
+
 def test_results_of_sweeps_of_clean_ups_and_of_failed_deliveries_are_not_kept(keeping):
     sweep = Sweep("channels", "run", "group")
     swept, cleaned, failed = (job(COVER, job_id=name) for name in ("swept", "cleaned", "failed"))

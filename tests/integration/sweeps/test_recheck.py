@@ -6,8 +6,10 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError
 
-from pipeline.clients import lazy
+from pipeline.clients import lazy, mongo
 from pipeline.events import RecheckOutcome
 from pipeline.ops import rechecks
 from pipeline.ops import sweeps as sweeping
@@ -260,6 +262,24 @@ def test_a_replacement_that_cannot_be_rendered_changes_no_document(database, hos
     assert rechecked() == {"failed": 1}
 
     assert by_id(database) == before
+
+
+def test_a_source_that_another_process_inserts_at_the_same_moment_counts_no_failure_twice(database, monkeypatch):
+    # given two failures, of which MongoDB refuses the second because another process inserted it meanwhile
+    bulk_write, refused = Collection.bulk_write, []
+
+    def race(self, updates, **options):
+        if refused:
+            return bulk_write(self, updates, **options)
+        refused.append(1)
+        bulk_write(self, updates[:1], **options)
+        raise BulkWriteError({"writeErrors": [{"index": 1, "code": mongo.DUPLICATE_KEY}]})
+
+    monkeypatch.setattr(Collection, "bulk_write", race)
+    # when they are recorded
+    sources._commit([Check(f"http://h/{n}", RecheckOutcome.FAILED, error="timeout") for n in range(2)])
+    # then each counts once
+    assert [each["failures"] for each in database[sources.COLLECTION].find()] == [1, 1]
 
 
 # Due covers.

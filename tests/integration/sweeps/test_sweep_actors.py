@@ -15,6 +15,7 @@ from pipeline.schedule import Schedule
 from pipeline.settings import get_settings
 from pipeline.sweeps import run_state, sweep
 from pipeline.sweeps.documents import CHANNELS, EPISODES
+from pipeline.worker.periodic import Periodic
 from tests.integration.conftest import worker_of
 from tests.support.dead import counts, taken
 from tests.support.waiting import wait_for
@@ -72,6 +73,25 @@ def test_a_message_of_the_schedule_begins_the_run_of_its_minute_once(worker):
     wait_for(lambda: counts("sweep_channels") == (0, 0))
     assert len(jobs()) == 3
     assert worker.image_pipeline_sweeps.count_documents({"collection": "channels"}) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"recheck_days": 7}], ids=["earlier release", "this release"])
+def test_a_worker_without_recheck_days_obeys_a_scheduler_that_has_them(worker, options):
+    # Given a worker whose re-checks are off, and covers that a sweep has processed
+    assert "periodic" not in sweeps.sweep_recheck.options
+    urls = [f"http://h/{n}" for n in range(40)]
+    worker.episodes.insert_many([{"_id": url, "itunes_image": url, "last_itunes_image": url} for url in urls])
+    # When a scheduler with another schedule than this process sends
+    at = datetime(2026, 11, 24, 1, 0, 2, tzinfo=UTC)
+    if options:
+        options = Periodic("0 1 * * *", options=options).options_of(str(at))
+    message = sweeps.sweep_recheck.message_with_options(**({"scheduled_at": str(at)} | options))
+    pipeline.actors.broker.enqueue(message)
+    # Then the run of its minute begins and ends, and asks for the covers that are due by the scheduler's days.
+    run = run_of(worker, "recheck")
+    assert run["_id"] == "recheck-2026-11-24T01:00Z"
+    wait_for(lambda: jobs() if options else run_state.load(run["_id"]).walked)
+    wait_for(lambda: counts("sweep_channels")[1] == 0)
 
 
 def test_a_message_without_a_time_begins_the_run_of_its_timestamp(worker):

@@ -269,6 +269,34 @@ def test_a_sandbox_that_does_not_start_is_a_failure(monkeypatch: pytest.MonkeyPa
     assert statuses(rows("sandbox")) == [(CheckStatus.FAIL, "sandbox")]
 
 
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "250000 100000\n"}, 3),
+        ({"cpu.max": "max 100000\n"}, 16),
+        ({"cpu.max": "9900000 100000\n"}, 16),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 16),
+        ({}, 16),
+    ],
+)
+def test_memory_is_compared_with_the_cores_that_a_container_may_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], cores: int
+) -> None:
+    # given a container on a node with 16 cores and 64 GB
+    for name, text in ({"memory.max": "64000000000\n"} | files).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(settings, "CGROUP", tmp_path, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
+    # when it is checked, then resize is expected to start one process for each core of the container
+    (row,) = rows("memory")
+    assert f"{cores} process{'es' if cores > 1 else ''} of 2 GB" in row.message
+    assert (f"--processes {cores}" in row.message) == (cores < 16)
+
+
 def test_too_little_memory_for_resize_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "memory", lambda: 1_000_000_000)
     assert statuses(rows("memory")) == [(CheckStatus.WARN, "memory")]

@@ -150,6 +150,17 @@ def test_the_scheduler_gets_no_send_error_but_other_callers_do(caplog: pytest.Lo
     assert [message.options["scheduled_at"] for message in broker.taken] == [str(now)]
 
 
+def test_a_message_contains_the_time_that_it_is_sent_for_and_what_the_worker_has_to_know() -> None:
+    # Given a scheduler that is eight hours late
+    broker = Recorder()
+    actor = sweep(broker, Periodic(NIGHTLY, options={"recheck_days": 7}))
+    # When it sends, then the worker needs no schedule of its own.
+    actor.send_with_options(scheduled_at=str(at("2026-11-24 09:17")))
+    (message,) = broker.taken
+    assert message.options["scheduled_for"] == "2026-11-24T01:00:00+00:00"
+    assert message.options["recheck_days"] == 7
+
+
 def test_it_works_with_periodiqs_own_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given periodiq's scheduler, and an actor that missed a run
     broker, alarms = Recorder(), []

@@ -1,0 +1,30 @@
+"""Operations on MongoDB: what they cost, and when they fail."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.clients import lazy, mongo
+from pipeline.errors import RetryableError
+from tests.support.mongo_commands import recorded
+
+LONG = 60.0
+
+
+def test_only_the_first_of_many_long_operations_asks_whether_the_database_is_there(database, monkeypatch):
+    commands = recorded(monkeypatch)
+    for _ in range(3):
+        with mongo.mongo_errors("read", timeout=LONG):
+            mongo.database()["things"].find_one({})
+    assert commands.names == ["ping", "find", "find", "find"]
+
+
+def test_a_long_operation_does_not_search_long_for_a_database_that_is_away(database, monkeypatch):
+    # given a database that cannot be reached
+    monkeypatch.setenv("MONGO_URL", "mongodb://127.0.0.1:1/none")
+    monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
+    lazy.forget()
+    # when a long operation begins, then it ends before it was sent; otherwise this test takes a minute
+    for _ in range(2):
+        with pytest.raises(RetryableError, match="Could not read"), mongo.mongo_errors("read", timeout=LONG):
+            pytest.fail("It was begun.")
