@@ -213,13 +213,13 @@ class HostLimiter:
             has_slot, now = self._has_slot(host, lane), self._clock()
             key, circuit = self._circuit(host, folder)
             if circuit.is_open and not circuit.may_be_probed(folder, now):
-                self._rest(name, host, circuit, lane, now)
+                self._rest(name, host, circuit, lane=lane, folder=folder, now=now)
             if not has_slot:
-                wait = host.crowd.snooze(lane, self._step(host, lane), now)
+                wait = host.crowd.snooze(lane, self._step(host, lane), now, folder)
                 raise Snoozed("host_busy", f"{name} already has as many requests as are allowed at a time.", wait)
             speed = Speed.SLOW if patient else host.speed
             if not self._places.take(speed, lane, folder):
-                wait = self._places.snooze(speed, lane, now)
+                wait = self._places.snooze(speed, lane, folder, now)
                 raise Snoozed("too_many_slow", "Enough threads of this process wait for hosts that may be slow.", wait)
             if not host.busy:
                 host.crowd.disperse()
@@ -240,12 +240,12 @@ class HostLimiter:
         finally:
             host.waiting -= 1
 
-    def _rest(self, name: str, host: Host, circuit: Circuit, lane: Lane, now: float) -> NoReturn:
+    def _rest(self, name: str, host: Host, circuit: Circuit, *, lane: Lane, folder: str, now: float) -> NoReturn:
         if circuit.is_down(now):
             message = f"{name} has been failing for more than an hour and gets only an occasional request."
             raise RetryableError("host_down", message, retry=self._policy.retry)
         step = max(self._step(host, lane), RESTING_STEP)
-        wait = host.crowd.snooze(lane, step, now, opens=circuit.open_until)
+        wait = host.crowd.snooze(lane, step, now, folder, opens=circuit.open_until)
         circuit.waiting(now)  # keeps the heap short
         circuit.snoozed(now + wait)
         raise Snoozed("host_resting", f"{name} failed too often in a row and gets no requests for a while.", wait)

@@ -143,11 +143,11 @@ class TestSnoozes:
         with ExitStack() as under_way:
             for _ in range(4):
                 under_way.enter_context(host_limiter.slot(URL))
-            waits = [snooze(host_limiter, lane=lane).wait for _ in range(20_000)]
+            waits = [snooze(host_limiter, lane=lane).wait for _ in range(30_000)]
         # The assumed request takes 0.5 s, so 1,000 jobs need two minutes,
         assert waits == sorted(waits)
         assert waits[999] == pytest.approx(1000 * 0.5 / (4 if lane is Lane.LIVE else 3))
-        # and no job waits longer than one message can.
+        # and no job waits longer than an hour with its jitter.
         assert max(waits) == LONGEST_SNOOZE
 
     def test_a_host_with_nothing_to_do_forgets_its_crowd(self, host_limiter: HostLimiter) -> None:
@@ -167,11 +167,11 @@ class TestSnoozes:
     def test_the_crowd_of_a_resting_host_returns_one_by_one(self, host_limiter: HostLimiter) -> None:
         # Given a host that refuses connections at once
         fail(host_limiter)
-        # Then its jobs return after its rest, at a rate that costs little, and within the longest delay of a message.
-        waits = [snooze(host_limiter).wait for _ in range(20_000)]
+        # Then its jobs return after its rest, at a rate that costs little, and within an hour.
+        waits = [snooze(host_limiter).wait for _ in range(31_000)]
         assert waits[0] == pytest.approx(FIRST_OPEN_TIME + RESTING_STEP)
         assert waits[999] == pytest.approx(FIRST_OPEN_TIME + 1000 * RESTING_STEP)
-        assert max(waits) <= LONGEST_SNOOZE
+        assert max(waits) == LONGEST_SNOOZE
 
     def test_waiting_bulk_jobs_do_not_delay_live_ones(self, host_limiter: HostLimiter) -> None:
         with ExitStack() as under_way:
