@@ -5,7 +5,7 @@
 #
 # If pip needs settings to reach an index, pass them as secrets, which no layer keeps:
 # `--secret id=pip.conf,src=pip.conf --secret id=pip.pem,src=ca.pem`. pip.conf names the second /run/secrets/pip.pem.
-FROM python:3.13-slim AS base
+FROM python:3.13-slim@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b AS base
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1

@@ -52,6 +52,20 @@ def credentials(key: SecretStr | None, secret: SecretStr | None) -> dict[str, An
 @Lazy
 def s3() -> S3Client:
     """Create the S3 client."""
+    return _new_s3()
+
+
+@Lazy
+def s3_endpoint() -> str:
+    """Return the endpoint that boto3 asks for objects.
+
+    It depends on the region's partition, on FIPS and dual stack, and on the shared configuration file. The client that
+    resolves it is not kept, because it holds 13 MB, and workers transfer objects with obstore.
+    """
+    return get_settings().s3_endpoint or _new_s3().meta.endpoint_url
+
+
+def _new_s3() -> S3Client:
     settings = get_settings()
     keys = credentials(settings.aws_access_key_s3, settings.aws_secret_key_s3)
     config = aws_config(settings, region_name=settings.region_of_s3, **(_OTHER_STORES if settings.s3_endpoint else {}))

@@ -10,7 +10,7 @@ import boto3.session
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store
 
-from pipeline.clients.aws import credentials
+from pipeline.clients.aws import credentials, s3_endpoint
 from pipeline.clients.lazy import Lazy
 from pipeline.errors import RetryableError
 from pipeline.settings import Settings, get_settings
@@ -36,20 +36,20 @@ def store(bucket: str, acl: str = "") -> S3Store:
     All options are explicit, because obstore would read environment variables otherwise. Its timeout covers the whole
     response.
     """
-    settings = get_settings()
+    settings, endpoint = get_settings(), s3_endpoint()
     return S3Store(
         bucket,
-        aws_endpoint_url_s3=settings.s3_endpoint or f"https://s3.{settings.region_of_s3}.amazonaws.com",
+        aws_endpoint_url_s3=endpoint,
         region=settings.region_of_s3,
         virtual_hosted_style_request=False,
         skip_signature=False,
         # TLS protects the body, and hashing 1.5 MB takes 0.9 ms. boto3 does not sign bodies under TLS either.
-        unsigned_payload=not (settings.s3_endpoint or "").startswith("http:"),
+        unsigned_payload=not endpoint.startswith("http:"),
         disable_bulk_delete=True,  # S3 bills DeleteObjects like a PUT; DELETE is free
         credential_provider=_store_credentials(settings),
         retry_config=_STORE_RETRIES,
         client_options={
-            "allow_http": bool(settings.s3_endpoint),
+            "allow_http": endpoint.startswith("http:"),
             "connect_timeout": timedelta(seconds=5),
             "timeout": timedelta(seconds=30),
             "default_headers": {"x-amz-acl": acl} if acl else {},

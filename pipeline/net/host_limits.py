@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,8 +57,12 @@ SLOW_ERRORS = frozenset({"timeout", "too_slow"})
 #: Ports that a URL need not name.
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-#: The number of known hosts above which those without a recent request are forgotten.
-MAX_HOSTS = 10_000
+#: The number of known hosts above which those that were idle for as long as a circuit may be open are forgotten. Above
+#: the second number, idle hosts are forgotten at once. A host takes 0.6 KB, so that is 30 MB.
+KEPT_HOSTS, MAX_HOSTS = 10_000, 50_000
+
+#: How many hosts each request looks at to forget them: more than it adds, so the table shrinks after a flood.
+LOOKS = 2
 
 #: The number of circuits of one host above which further folders share one.
 MAX_CIRCUITS = 1000
@@ -87,7 +92,7 @@ class Policy:
         return self.limit if lane is Lane.LIVE else max(1, self.limit - 1)
 
 
-@dataclass
+@dataclass(slots=True)
 class Host:
     """The state of one host. Times are in seconds of the limiter's clock.
 
@@ -97,20 +102,20 @@ class Host:
         circuits: Its circuits with failures or requests in progress, by folder; just one, with the name "", if they do
             not belong to folders.
         request_time: The moving average of the duration of its requests.
-        last_request: When its last request began.
+        last_used: When a job asked for it last, or its last request ended.
         crowd: The snoozed jobs that wait for a slot.
-        freed: Wakes a caller that waits for a slot.
         waiting: The callers that wait for a slot.
+        freed: Wakes them. Most hosts never need it, and it would take twice the memory of all the rest.
     """
 
-    freed: threading.Condition
     busy: int = 0
     waiting: int = 0
     speed: Speed = Speed.UNKNOWN
     circuits: dict[str, Circuit] = field(default_factory=dict)
     request_time: float = ASSUMED_REQUEST_TIME
-    last_request: float = 0.0
+    last_used: float = 0.0
     crowd: Crowd = field(default_factory=Crowd)
+    freed: threading.Condition | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,7 @@ class RestingHost:
 class _Slot:
     """One request in progress."""
 
+    name: str
     host: Host
     key: str
     circuit: Circuit
@@ -153,7 +159,7 @@ class HostLimiter:
         self._clock = clock
         self._places = places or Places()
         self._lock = threading.Lock()
-        self._hosts: dict[str, Host] = {}
+        self._hosts: OrderedDict[str, Host] = OrderedDict()  # by last use, except that busy ones may be later
         self._numbers = itertools.count()
 
     @property
@@ -203,43 +209,43 @@ class HostLimiter:
 
     def _begin(self, name: str, url: str, lane: Lane, folder: str, *, patient: bool) -> _Slot:
         with self._lock:
-            host = self._hosts.get(name) or self._add(name, self._clock())
+            host = self._use(name)
             has_slot, now = self._has_slot(host, lane), self._clock()
             key, circuit = self._circuit(host, folder)
             if circuit.is_open and not circuit.may_be_probed(folder, now):
-                self._rest(name, host, circuit, lane, now)
+                self._rest(name, host, circuit, lane=lane, folder=folder, now=now)
             if not has_slot:
-                wait = host.crowd.snooze(lane, self._step(host, lane), now)
+                wait = host.crowd.snooze(lane, self._step(host, lane), now, folder)
                 raise Snoozed("host_busy", f"{name} already has as many requests as are allowed at a time.", wait)
             speed = Speed.SLOW if patient else host.speed
             if not self._places.take(speed, lane, folder):
-                wait = self._places.snooze(speed, lane, now)
+                wait = self._places.snooze(speed, lane, folder, now)
                 raise Snoozed("too_many_slow", "Enough threads of this process wait for hosts that may be slow.", wait)
             if not host.busy:
                 host.crowd.disperse()
             host.circuits[key] = circuit
             host.busy += 1
             circuit.busy += 1
-            host.last_request = now
-            return _Slot(host, key, circuit, speed, lane, url, folder, now)
+            return _Slot(name, host, key, circuit, speed, lane, url, folder, now)
 
     def _has_slot(self, host: Host, lane: Lane) -> bool:
         """Return whether a slot is free, or becomes free soon at a quick host. The lock is held, but not meanwhile."""
         limit = self._policy.limit_of(lane)
         if host.busy < limit or host.speed is not Speed.QUICK or host.waiting >= MAX_WAITING:
             return host.busy < limit
+        freed = host.freed = host.freed or threading.Condition(self._lock)
         host.waiting += 1
         try:
-            return host.freed.wait_for(lambda: host.busy < limit, LONGEST_WAIT)
+            return freed.wait_for(lambda: host.busy < limit, LONGEST_WAIT)
         finally:
             host.waiting -= 1
 
-    def _rest(self, name: str, host: Host, circuit: Circuit, lane: Lane, now: float) -> NoReturn:
+    def _rest(self, name: str, host: Host, circuit: Circuit, *, lane: Lane, folder: str, now: float) -> NoReturn:
         if circuit.is_down(now):
             message = f"{name} has been failing for more than an hour and gets only an occasional request."
             raise RetryableError("host_down", message, retry=self._policy.retry)
         step = max(self._step(host, lane), RESTING_STEP)
-        wait = host.crowd.snooze(lane, step, now, opens=circuit.open_until)
+        wait = host.crowd.snooze(lane, step, now, folder, opens=circuit.open_until)
         circuit.waiting(now)  # keeps the heap short
         circuit.snoozed(now + wait)
         raise Snoozed("host_resting", f"{name} failed too often in a row and gets no requests for a while.", wait)
@@ -263,7 +269,9 @@ class HostLimiter:
                 self._learn(slot, error)
             if not (circuit.busy or circuit.failures):
                 host.circuits.pop(slot.key, None)
-            host.freed.notify_all()
+            if host.freed:
+                host.freed.notify_all()
+            self._use(slot.name)
 
     def _learn(self, slot: _Slot, error: BaseException | None) -> None:
         """Update what is known of a host from the outcome of a request."""
@@ -279,15 +287,25 @@ class HostLimiter:
         else:
             slot.circuit.succeeded()
 
-    def _add(self, name: str, now: float) -> Host:
-        if len(self._hosts) >= MAX_HOSTS:
-            recently = now - LONGEST_OPEN_TIME
-            self._hosts = {
-                name: host
-                for name, host in self._hosts.items()
-                if host.busy or host.waiting or host.last_request > recently
-            }
-        return self._hosts.setdefault(name, Host(threading.Condition(self._lock)))
+    def _use(self, name: str) -> Host:
+        """Return a host, which is now the last used one, and forget a few that were not used for long."""
+        now = self._clock()
+        host = self._hosts.get(name) or self._hosts.setdefault(name, Host())
+        host.last_used = now
+        self._hosts.move_to_end(name)
+        self._forget(now)
+        return host
+
+    def _forget(self, now: float) -> None:
+        """Look at the hosts that were not used for longest. It is a few each time, because all requests wait for it."""
+        for _ in range(min(LOOKS, len(self._hosts) - KEPT_HOSTS)):
+            name, host = next(iter(self._hosts.items()))
+            if host.busy or host.waiting:
+                self._hosts.move_to_end(name)
+            elif len(self._hosts) > MAX_HOSTS or host.last_used <= now - LONGEST_OPEN_TIME:
+                del self._hosts[name]
+            else:
+                return
 
 
 def _shows_something(error: BaseException) -> bool:

@@ -15,8 +15,13 @@ from functools import cache
 
 from pipeline.stages import Lane
 
-#: The longest snooze in seconds. With jitter it is 15 minutes, the longest delay that one message can have in SQS.
-LONGEST_SNOOZE = 750.0
+#: The longest snooze in seconds; with jitter it is an hour. A larger crowd returns once in that time: a million jobs
+#: are 333 attempts a second. SQS delays by 15 minutes, so an hour's wait also takes three hops of the message, which
+#: cost no thread. A longer wait would save little, and a host that has become quicker would be idle meanwhile.
+LONGEST_SNOOZE = 3000.0
+
+#: The number of lines of a crowd. Folders whose hashes share a line wait for each other.
+MAX_LINES = 64
 
 #: Each snooze is multiplied by a random factor from this range, so that jobs return apart.
 JITTER = (0.8, 1.2)
@@ -35,30 +40,36 @@ SHARES = {Speed.UNKNOWN: 2, Speed.SLOW: 4}
 EXPECTED_SECONDS = {Speed.UNKNOWN: 1.0, Speed.SLOW: 10.0}
 
 
-@dataclass
+@dataclass(slots=True)
 class Crowd:
     """Snoozed jobs that wait for the same thing. They return one by one, as fast as it becomes free.
 
+    Each folder has a line of its own, and the lines take turns: one folder's million jobs hardly delay another's few.
+
     Attributes:
-        booked_until: When the last of them returns, by lane.
+        booked_until: When the last job of each line returns, by lane and line.
     """
 
-    booked_until: dict[Lane, float] = field(default_factory=dict)
+    booked_until: dict[tuple[Lane, int], float] = field(default_factory=dict)
 
-    def snooze(self, lane: Lane, step: float, now: float, opens: float = 0.0) -> float:
-        """Return the snooze of one more job in seconds, `step` seconds after the job before it.
+    def snooze(self, lane: Lane, step: float, now: float, folder: str = "", *, opens: float = 0.0) -> float:
+        """Return the snooze of one more job in seconds. It returns after the jobs of its line that came before it.
 
-        So waits grow with the crowd: 20,000 jobs return at a rate that costs little, even if all are snoozed again.
+        So waits grow with the crowd: 100,000 jobs return at a rate that costs little, even if all are snoozed again.
 
         Args:
             lane: The lane of the job. Waiting bulk jobs do not delay live ones.
             step: The seconds until there is room for one more job.
             now: The current time.
+            folder: The folder of the job.
             opens: When the first job may return, if that is later.
         """
-        opens = max(opens, now)
-        booked = max(opens, self.booked_until.get(lane, now)) + step
-        self.booked_until[lane] = booked = max(opens, min(booked, now + LONGEST_SNOOZE))
+        opens, line = max(opens, now), (lane, hash(folder) % MAX_LINES)
+        self.booked_until = {each: until for each, until in self.booked_until.items() if until > now or each == line}
+        self.booked_until.setdefault(line, now)
+        lines = sum(each is lane for each, _ in self.booked_until)
+        booked = max(opens, self.booked_until[line]) + step * lines
+        self.booked_until[line] = booked = max(opens, min(booked, now + LONGEST_SNOOZE))
         return opens - now + (booked - opens) * random.uniform(*JITTER)  # noqa: S311 - no secret is drawn
 
     def disperse(self) -> None:
@@ -111,10 +122,11 @@ class Places:
                 if not self._taken[key]:
                     del self._taken[key]  # there may be any number of folders
 
-    def snooze(self, speed: Speed, lane: Lane, now: float) -> float:
+    def snooze(self, speed: Speed, lane: Lane, folder: str, now: float) -> float:
         """Return the seconds that a job should wait for a place."""
         with self._lock:
-            return self._crowds[speed].snooze(lane, EXPECTED_SECONDS[speed] / (self.limit(speed) or 1), now)
+            step = EXPECTED_SECONDS[speed] / (self.limit(speed) or 1)
+            return self._crowds[speed].snooze(lane, step, now, folder)
 
 
 def _keys(speed: Speed, lane: Lane, folder: str) -> list[tuple[Speed, str, str]]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from pipeline.local.demo.run import run
 from pipeline.local.embedded import EmbeddedStackError
 from tests.container import build, processes
-from tests.container.build import IMAGE, base_name
+from tests.container.build import BASE, IMAGE
 from tests.container.podman import ROOT, STORE, inspect, limits, podman
 
 TOOLS = ("podman", "runc", "mmdebstrap")
@@ -31,7 +31,7 @@ def main() -> None:
     console = Console()
     started = time.monotonic()
     build.build_base()
-    console.print(f"Base {base_name()}: {_megabytes(base_name()):.0f} MB, {time.monotonic() - started:.0f} s")
+    console.print(f"Base {BASE}: {_megabytes(BASE):.0f} MB, {time.monotonic() - started:.0f} s")
     started = time.monotonic()
     build.build_image()
     console.print(f"Image {IMAGE}: {_megabytes(IMAGE):.0f} MB with its base, {time.monotonic() - started:.0f} s")

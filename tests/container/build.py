@@ -15,6 +15,9 @@ from tests.container.podman import PODMAN, ROOT, limits, podman
 
 IMAGE = "localhost/image-pipeline"
 
+#: Stands for the image that the Dockerfile begins with, which a machine without a registry cannot get.
+BASE = "localhost/image-pipeline-base"
+
 #: The release of Debian that has the Python of the base.
 SUITE = "trixie"
 PACKAGES = "python3,python3-venv,ca-certificates"
@@ -26,22 +29,15 @@ PIP_SETTINGS = {
 }
 
 
-def base_name() -> str:
-    """Return the name of the image that the Dockerfile builds on."""
-    (name,) = re.findall(r"^FROM (\S+) AS base$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
-    return f"localhost/{name}"
-
-
 def build_base() -> None:
     """Make the base from Debian's packages, unless an earlier run has made it."""
-    name = base_name()
-    if subprocess.run([*PODMAN, "image", "exists", name], check=False, cwd=ROOT).returncode == 0:
+    if subprocess.run([*PODMAN, "image", "exists", BASE], check=False, cwd=ROOT).returncode == 0:
         return
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "base.tar"
         options = ("--quiet", "--mode=root", "--variant=minbase", f"--include={PACKAGES}")
         subprocess.run(["mmdebstrap", *options, SUITE, archive], check=True)
-        podman("import", "--quiet", archive, name)
+        podman("import", "--quiet", archive, BASE)
 
 
 def build_image() -> None:
@@ -53,6 +49,7 @@ def build_image() -> None:
         podman(
             *("build", "--quiet", "--format=docker", "--pull=never", "--isolation=chroot", "--network=host"),
             *limits(),
+            f"--from={BASE}",
             *(f"--secret=id={path.name},src={path}" for path in secrets),
             *(f"--build-arg={name}={value}" for name, value in arguments.items()),
             *("--tag", IMAGE, "."),

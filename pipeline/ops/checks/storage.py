@@ -265,7 +265,7 @@ def _open_to_all(settings: Settings, bucket: str, key: str) -> bool:
 
     An endpoint that lists the bucket anonymously is an emulator without access control, which proves nothing.
     """
-    endpoint = (settings.s3_endpoint or f"https://s3.{settings.region_of_s3}.amazonaws.com").rstrip("/")
+    endpoint = aws.s3_endpoint().rstrip("/")
     if _status(f"{endpoint}/{bucket}/{quote(key)}") != requests.codes.ok:
         return False
     return not settings.s3_endpoint or _status(f"{endpoint}/{bucket}?list-type=2&max-keys=1") != requests.codes.ok
