@@ -188,7 +188,8 @@ def _brighten_palette(image: TiffImagePlugin.TiffImageFile) -> None:
 def _open_icon(icon: Icon) -> Opened:
     if icon.png:
         return replace(_open_png(icon.png), format="ICO")
-    return Opened(_pillow(icon.picture, "ICO"), icon.picture, "ICO")
+    picture = icon.picture
+    return Opened(_pillow(picture, "ICO"), picture, "ICO")
 
 
 #: By format. Pillow alone would recognize more files as TIFF or AVIF.
