@@ -14,7 +14,7 @@ from typing import Any, Final
 from PIL import AvifImagePlugin, ExifTags, Image, TiffImagePlugin
 
 from pipeline.errors import PermanentError
-from pipeline.images.colour import png_profile
+from pipeline.images.colour import avif_profile, png_profile
 from pipeline.images.containers.avif import Avif
 from pipeline.images.containers.bitmap import Bitmap, Icon
 from pipeline.images.containers.exif import orientation
@@ -148,7 +148,8 @@ def _open_webp(webp: WebP) -> Opened:
 def _open_avif(avif: Avif) -> Opened:
     picture = avif.picture
     image = _pillow(picture, "AVIF")
-    return Opened(image, picture, "AVIF", orientation(image.info.get("exif", b"")), image.info.get("icc_profile"))
+    profile = avif_profile(avif.colours, image.info.get("icc_profile"))
+    return Opened(image, picture, "AVIF", orientation(image.info.get("exif", b"")), profile)
 
 
 def _open_bmp(bitmap: Bitmap) -> Opened:

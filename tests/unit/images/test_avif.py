@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import PermanentError
+from pipeline.images.colour import _PRIMARIES, rgb_profile
 from pipeline.images.containers.avif import read_avif
 from pipeline.images.containers.model import File
 from pipeline.images.identify import identify
 from pipeline.images.render import render
 from tests.corpus import bombs
-from tests.support.pictures import LIMITS, corners, encoded, recipe
+from tests.support.pictures import LIMITS, corners, encoded, png_chunk, recipe
 
 AVIF = encoded(corners(), "AVIF", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0")
 
@@ -109,3 +110,42 @@ def test_a_grid_of_many_tiles_is_accepted() -> None:
         more=bombs.full(b"iref", 0, bombs.box(b"dimg", struct.pack(">HH1000H", 1, 1_000, *tiles))),
     )
     assert identify(data, max_pixels=10_000).format == "AVIF"
+
+
+class TestColours:
+    #: The same picture in the numbers of Display P3, whose sRGB is (215, 93, 31).
+    P3 = Image.new("RGB", (64, 64), (200, 100, 50))
+
+    @staticmethod
+    def with_coding_points(data: bytes, primaries: int, curve: int) -> bytes:
+        """Change the box nclx, which Pillow writes too."""
+        at = data.index(b"nclx") + 4
+        return data[:at] + struct.pack(">HH", primaries, curve) + data[at + 4 :]
+
+    @staticmethod
+    def colour(source: bytes) -> tuple[int, ...]:
+        made = render(source, recipe("8x8.png"), **LIMITS)["8x8.png"]
+        pixel = Image.open(io.BytesIO(made)).convert("RGB").getpixel((4, 4))
+        assert isinstance(pixel, tuple)
+        return pixel
+
+    def test_display_p3_looks_the_same_in_an_avif_and_a_png(self) -> None:
+        # Given the same picture in Display P3, as an AVIF and as a PNG
+        avif = self.with_coding_points(encoded(self.P3, "AVIF", quality=100, subsampling="4:4:4"), 12, 13)
+        png = encoded(self.P3, "PNG")
+        png = png[:33] + png_chunk(b"cICP", bytes([12, 13, 0, 1])) + png[33:]
+        # When both are rendered, then their colours are nearly the same, and are converted.
+        assert self.colour(png) == pytest.approx((215, 93, 31), abs=2)
+        assert self.colour(avif) == pytest.approx(self.colour(png), abs=3)
+
+    @pytest.mark.parametrize(("primaries", "curve"), [(1, 13), (1, 1), (2, 2), (9, 16)])
+    def test_srgb_and_unspecified_or_unsupported_colours_are_left_alone(self, primaries: int, curve: int) -> None:
+        data = self.with_coding_points(encoded(self.P3, "AVIF", quality=100, subsampling="4:4:4"), primaries, curve)
+        assert self.colour(data) == pytest.approx((200, 100, 50), abs=3)
+
+    def test_an_embedded_profile_counts_more(self) -> None:
+        # Given an AVIF with a profile of Display P3 whose box nclx names other primaries
+        profile = rgb_profile(_PRIMARIES[12], None)
+        data = encoded(self.P3, "AVIF", quality=100, subsampling="4:4:4", icc_profile=profile)
+        # Then the profile is applied
+        assert self.colour(self.with_coding_points(data, 9, 8)) == pytest.approx((215, 93, 31), abs=3)
