@@ -25,10 +25,7 @@ from pipeline.images.containers.png import Png
 from pipeline.images.containers.tiff import Tiff
 from pipeline.images.containers.webp import WebP
 from pipeline.images.identify import check_size, read
-
-#: Bytes of memory for decoding one image: 1 GiB less 100 MB for the process, and less twice MAX_SOURCE_BYTES (50 MB),
-#: because the source may be copied.
-MAX_DECODER_BYTES: Final = 850_000_000
+from pipeline.images.limits import MAX_DECODER_BYTES
 
 #: Bytes of memory for each decoded pixel, as measured: the decoder's, Pillow's, and those of copies for resizing.
 _BYTES_A_PIXEL: Final[Mapping[str, int]] = {
