@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pipeline.errors import StagedMissing
 from pipeline.images.content_id import content_id
 from pipeline.images.sandbox import render, render_with_facts
 from pipeline.job import Details, Job, Rendered, Source
@@ -21,11 +22,18 @@ def resize_image(job: Job) -> Job:
 
 
 def resize(job: Job, source: Source) -> Source:
-    """Render one source."""
+    """Render one source.
+
+    Raises:
+        StagedMissing: the staged bytes are gone, or others than fetch has staged. After a restart at fetch they count
+            as they are, because another version of this program may derive other ids from the same bytes.
+    """
     settings = get_settings()
     image, told = staging().get(source.original), source.known_content
     # The key of the renditions follows from the bytes that they are made of, whoever wrote those.
     content = replace(told, id=content_id(image, told.recipe))
+    if content.id != told.id and not source.restarted:  # such as a file cut short by a crash of the host
+        raise StagedMissing(source.original)
     limits = {"max_pixels": settings.max_source_pixels, "max_decoded_pixels": settings.max_decoded_pixels}
     details = None
     if settings.result_details:

@@ -408,11 +408,11 @@ _JOB = TypeAdapter(Job)
 
 
 def _sources(urls: Mapping[str, str]) -> tuple[Source, ...]:
-    """Return a source for each distinct URL in `urls`, which are by field."""
+    """Return a source for each distinct URL in `urls`, which are by field. Two that are too long may become one."""
     fields: dict[str, list[str]] = {}
     for name, url in urls.items():
-        fields.setdefault(url, []).append(name)
-    return tuple(Source(url[: MAX_URL_LENGTH + 1], tuple(names)) for url, names in fields.items())
+        fields.setdefault(url[: MAX_URL_LENGTH + 1], []).append(name)
+    return tuple(Source(url, tuple(names)) for url, names in fields.items())
 
 
 def input_job_id(message_id: str) -> str:

@@ -30,6 +30,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline.errors import SettingsError
+from pipeline.images.limits import MAX_RENDITION_PIXELS
 from pipeline.recipe import RenditionSize, parse_rendition
 from pipeline.schedule import Schedule
 from pipeline.stages import own_queues
@@ -71,11 +72,12 @@ def _renditions(items: tuple[RenditionSize, ...]) -> tuple[RenditionSize, ...]:
     names = [item.name for item in items]
     if not items or len(set(names)) < len(names):
         raise ValueError("it must contain at least one rendition, and each name once")
-    if extensions := {item.extension for item in items} - {""}:
+    if large := [item.name for item in items if item.width * item.height > MAX_RENDITION_PIXELS]:
+        raise ValueError(f"{large[0]!r} has more than {MAX_RENDITION_PIXELS} pixels, the most for a rendition")
+    for extension in sorted({item.extension for item in items} - {""}):
         from pipeline.images.formats import check_writable  # noqa: PLC0415 - most processes need no Pillow
 
-        for extension in sorted(extensions):
-            check_writable(extension)
+        check_writable(extension)
     return items
 
 

@@ -15,7 +15,7 @@ from pipeline.images.containers.avif import read_avif
 from pipeline.images.containers.bitmap import Bitmap, read_bmp, read_ico
 from pipeline.images.containers.gif import read_gif
 from pipeline.images.containers.jpeg import Jpeg, read_jpeg
-from pipeline.images.containers.model import Container, Size
+from pipeline.images.containers.model import Container, File, Size
 from pipeline.images.containers.png import read_png
 from pipeline.images.containers.tiff import read_tiff
 from pipeline.images.containers.webp import read_webp
@@ -66,7 +66,7 @@ _BEGINNINGS: Final = {
 }
 
 #: Accepted formats, and the readers of their structure.
-READERS: Final[Mapping[str, Callable[[bytes], Container]]] = {
+READERS: Final[Mapping[str, Callable[[File], Container]]] = {
     "JPEG": read_jpeg,
     "PNG": read_png,
     "GIF": read_gif,
@@ -115,7 +115,7 @@ def read(source: bytes, max_pixels: int) -> tuple[str, Container]:
         Exception: of several types for a broken or unknown file; `image_errors()` translates it.
     """
     name = str(format_of(source))
-    container = READERS[name](source)
+    container = READERS[name](File(source))
     check_size(container.size, max_pixels)
     if isinstance(container, Jpeg):
         container.check()

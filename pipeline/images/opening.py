@@ -14,7 +14,7 @@ from typing import Any, Final
 from PIL import AvifImagePlugin, ExifTags, Image, TiffImagePlugin
 
 from pipeline.errors import PermanentError
-from pipeline.images.colour import png_profile
+from pipeline.images.colour import avif_profile, png_profile
 from pipeline.images.containers.avif import Avif
 from pipeline.images.containers.bitmap import Bitmap, Icon
 from pipeline.images.containers.exif import orientation
@@ -25,10 +25,7 @@ from pipeline.images.containers.png import Png
 from pipeline.images.containers.tiff import Tiff
 from pipeline.images.containers.webp import WebP
 from pipeline.images.identify import check_size, read
-
-#: Bytes of memory for decoding one image: 1 GiB less 100 MB for the process, and less twice MAX_SOURCE_BYTES (50 MB),
-#: because the source may be copied.
-MAX_DECODER_BYTES: Final = 850_000_000
+from pipeline.images.limits import MAX_DECODER_BYTES
 
 #: Bytes of memory for each decoded pixel, as measured: the decoder's, Pillow's, and those of copies for resizing.
 _BYTES_A_PIXEL: Final[Mapping[str, int]] = {
@@ -148,7 +145,8 @@ def _open_webp(webp: WebP) -> Opened:
 def _open_avif(avif: Avif) -> Opened:
     picture = avif.picture
     image = _pillow(picture, "AVIF")
-    return Opened(image, picture, "AVIF", orientation(image.info.get("exif", b"")), image.info.get("icc_profile"))
+    profile = avif_profile(avif.colours, image.info.get("icc_profile"))
+    return Opened(image, picture, "AVIF", orientation(image.info.get("exif", b"")), profile)
 
 
 def _open_bmp(bitmap: Bitmap) -> Opened:
@@ -188,7 +186,8 @@ def _brighten_palette(image: TiffImagePlugin.TiffImageFile) -> None:
 def _open_icon(icon: Icon) -> Opened:
     if icon.png:
         return replace(_open_png(icon.png), format="ICO")
-    return Opened(_pillow(icon.picture, "ICO"), icon.picture, "ICO")
+    picture = icon.picture
+    return Opened(_pillow(picture, "ICO"), picture, "ICO")
 
 
 #: By format. Pillow alone would recognize more files as TIFF or AVIF.

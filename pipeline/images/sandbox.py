@@ -29,16 +29,14 @@ from pipeline.errors import PermanentError, PipelineError, RetryableError
 from pipeline.images.child_process import ChildProcess, Ended, Malformed, Overdue
 from pipeline.images.details.facts import SourceFacts, facts_from
 from pipeline.images.identify import format_of
+from pipeline.images.limits import CPU_SECONDS, MAX_DECODER_BYTES
 from pipeline.images.malloc import KEPT
-from pipeline.images.opening import MAX_DECODER_BYTES
 from pipeline.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
 #: Arguments of the interpreter: no module from the current folder, and no warnings of Pillow.
 CHILD: tuple[str, ...] = ("-P", "-W", "ignore", "-m", "pipeline.images.sandbox_child")
-#: Seconds of CPU for an image. The largest AVIF that is accepted takes 1.5, the slowest BMP 3.4.
-CPU_SECONDS: Final = 15
 #: Seconds for an image that may have to wait for a CPU.
 TIMEOUT: Final = 30
 #: Seconds for a child to start on a busy machine.

@@ -40,7 +40,14 @@ class Staging(Protocol):
     """Stores bytes under keys that cannot be guessed."""
 
     def put(self, data: bytes, key: str = "") -> str:
-        """Store `data` under `key`, replacing what is there, or under a new key. Returns the key."""
+        """Store `data` under `key`, replacing what is there, or under a new key.
+
+        Bytes under a given key can be made again: a crash of the host may lose or damage them. Others are durable once
+        this returns.
+
+        Returns:
+            The key.
+        """
 
     def get(self, key: str) -> bytes:
         """Read the bytes under `key`.
@@ -87,7 +94,7 @@ class LocalStaging:
         self._is_ours = False
 
     def put(self, data: bytes, key: str = "") -> str:
-        key = key or _new_key()
+        is_durable, key = not key, key or _new_key()
         path = self._path(key)
         shelf = os.path.dirname(path)
         partial = f"{shelf}/{PARTIAL}{_new_key()}"
@@ -100,7 +107,11 @@ class LocalStaging:
                 self._check_owner()
                 Path(shelf).mkdir(mode=0o700, exist_ok=True)
                 _write(partial, data)
+            if is_durable:
+                _sync(partial)
             os.replace(partial, path)
+            if is_durable:
+                _sync(shelf)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(partial)  # on a full disk, the files of all attempts would keep it full
@@ -179,6 +190,15 @@ def _write(path: str, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path: str) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

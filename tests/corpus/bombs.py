@@ -225,12 +225,12 @@ def avif_extents(size: int) -> bytes:
 
 
 def avif_extents_accepted(size: int) -> bytes:
-    return avif(iloc=full(b"iloc", 0, struct.pack(">BBHHHH", 0, 0, 1, 1, 0, 16_384))) + bytes(size)
+    return avif(iloc=full(b"iloc", 0, struct.pack(">BBHHHH", 0, 0, 1, 1, 0, 32_000))) + bytes(size)
 
 
 def avif_items_accepted(size: int) -> bytes:
-    items = b"".join(full(b"infe", 2, struct.pack(">HH4sx", 2 + n, 0, b"av01")) for n in range(4_000))
-    return avif(items=items, count=4_001) + bytes(size)
+    items = b"".join(full(b"infe", 2, struct.pack(">HH4sx", 2 + n, 0, b"av01")) for n in range(8_000))
+    return avif(items=items, count=8_001) + bytes(size)
 
 
 def avif_associations(size: int) -> bytes:
@@ -279,6 +279,63 @@ def avif_entries(size: int) -> bytes:
     return box(b"ftyp", b"avis\0\0\0\0avisavifmif1miaf") + moov
 
 
+def ipma(entries: bytes, count: int) -> bytes:
+    """Return a table of the properties of items, whose ids take four bytes."""
+    return full(b"ipma", 1, struct.pack(">I", count), entries)
+
+
+FIRST_ITEM: Final = ipma(struct.pack(">IBB", 1, 1, 1), 1)
+
+
+def avif_unused_items(size: int) -> bytes:
+    """Return an AVIF with many tables of items that have no properties."""
+    tables = (
+        ipma(b"".join(struct.pack(">IB", 2 + n, 0) for n in range(start, start + 4_000)), 4_000)
+        for start in range(0, size // 5, 4_000)
+    )
+    return avif(ipma=FIRST_ITEM, more=b"".join(box(b"iprp", table) for table in tables))
+
+
+def avif_tables(size: int) -> bytes:
+    """Return an AVIF with some items, and many tables without items after them."""
+    items = ipma(b"".join(struct.pack(">IB", 2 + n, 0) for n in range(4_000)), 4_000)
+    return avif(ipma=FIRST_ITEM + items, more=repeated(box(b"iprp", ipma(b"", 0) * 4_000), size))
+
+
+def avif_containers(size: int) -> bytes:
+    """Return an AVIF with many containers of properties."""
+    containers = repeated(box(b"ipco", box(b"free") * 4_000), size)
+    return avif(more=box(b"iprp", containers))
+
+
+def avif_tracks(size: int) -> bytes:
+    """Return a sequence with a tree of empty boxes in its track."""
+    tree = repeated(box(b"mdia", box(b"free") * 4_000), size)
+    return avif().replace(b"avif\0\0\0\0avif", b"avis\0\0\0\0avif", 1) + box(b"moov", box(b"trak", box(b"mdia", tree)))
+
+
+def avif_alpha(size: int) -> bytes:
+    """Return an AVIF with one large property that an auxiliary item has many times."""
+    links = full(b"iref", 0, box(b"auxl", struct.pack(">HHH", 2, 1, 1)))
+    named = b"".join(struct.pack(">IB", 2, 255) + b"\2" * 255 for _ in range(120))
+    return avif(properties=full(b"auxC", 0, bytes(size)), ipma=FIRST_ITEM + ipma(named, 120), more=links)
+
+
+def png_frames_accepted(size: int) -> bytes:
+    """Return an animation whose first frame has as many chunks as are accepted."""
+    control = chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 64, 64, 0, 0, 1, 1, 0, 0))
+    pixels = zlib.compress(bytes((1 + 64 * 3) * 64)) + bytes(size)
+    length = -(-len(pixels) // 39_000)
+    frame = b"".join(chunk(b"fdAT", bytes(4) + pixels[at : at + length]) for at in range(0, len(pixels), length))
+    head = chunk(b"acTL", struct.pack(">II", 2, 0))
+    return png(head, after=control + frame)
+
+
+def jpeg_tables_accepted(size: int) -> bytes:
+    """Return a JPEG with as many tables as are accepted."""
+    return jpeg(segment(0xDB, bytes(65)) * 30_000 + segment(0xFE, bytes(60_000)) * ((size - 30_000 * 69) // 60_000))
+
+
 BOMBS: Final[dict[str, Bomb]] = {
     "PNG: chunks": lambda size: png(repeated(chunk(b"tEXt"), size)),
     "PNG: texts that inflate": png_inflated_text,
@@ -291,6 +348,7 @@ BOMBS: Final[dict[str, Bomb]] = {
     "PNG: profiles": lambda size: png(repeated(chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(1 << 20))), size)),
     "PNG: pieces of pixels": png_pieces,
     "PNG: frames": png_frames,
+    "PNG: frames, as many as accepted": png_frames_accepted,
     "PNG: after its end": lambda size: png() + bytes(size),
     "JPEG: segments": lambda size: jpeg(repeated(segment(0xFE, b""), size)),
     "JPEG: comments": lambda size: jpeg(repeated(segment(0xFE, bytes(60_000)), size)),
@@ -300,6 +358,7 @@ BOMBS: Final[dict[str, Bomb]] = {
         )
     ),
     "JPEG: tables": lambda size: jpeg(repeated(segment(0xDB, bytes(65)), size)),
+    "JPEG: tables, as many as accepted": jpeg_tables_accepted,
     "JPEG: passes": jpeg_scans,
     "JPEG: padding": lambda size: jpeg(b"\xff" * size),
     "GIF: comment": lambda size: gif(b"!\xfe" + sub_blocks(255, size)),
@@ -332,6 +391,11 @@ BOMBS: Final[dict[str, Bomb]] = {
     "AVIF: properties": lambda size: avif(properties=repeated(box(b"free"), size)),
     "AVIF: properties of items": avif_associations,
     "AVIF: references": avif_references,
+    "AVIF: items without properties": avif_unused_items,
+    "AVIF: tables of items": avif_tables,
+    "AVIF: containers of properties": avif_containers,
+    "AVIF: alpha": avif_alpha,
+    "AVIF: tracks": avif_tracks,
     "AVIF: boxes": lambda size: FTYP + repeated(box(b"free"), size),
     "AVIF: boxes in a box": lambda size: avif(more=repeated(box(b"free"), size)),
     "AVIF: Exif": avif_exif,
@@ -339,6 +403,5 @@ BOMBS: Final[dict[str, Bomb]] = {
     "AVIF: profile": lambda size: picture("AVIF", icc_profile=bytes(size)),
     "AVIF: samples": avif_samples,
     "AVIF: samples declared": lambda size: avif_samples_declared(size, 2_500_000),
-    "AVIF: samples, as many as accepted": lambda size: avif_samples_declared(size, 90_000),
     "AVIF: codecs": avif_entries,
 }

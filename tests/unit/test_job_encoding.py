@@ -9,7 +9,8 @@ from bson import ObjectId
 
 from pipeline.errors import PermanentError, Rejected, RetryableError, StagedMissing
 from pipeline.job import Content, Job, Rendered, Source, Unfinished, input_job_id, sweep_job_id
-from pipeline.payload import MAX_DEPTH, to_json, validated
+from pipeline.net.download import download
+from pipeline.payload import MAX_DEPTH, MAX_URL_LENGTH, to_json, validated
 from pipeline.recipe import Recipe, parse_rendition
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
@@ -187,3 +188,16 @@ def test_the_errors_that_stopped_a_job_are_listed_by_part() -> None:
     job = accept(PAYLOAD)
     unfinished = Unfinished((job, {"a": RetryableError("x", "X.")}), (job, {"b": RetryableError("y", "Y.")}))
     assert str(unfinished) == "x: X. y: Y."
+
+
+def test_two_long_urls_that_differ_at_their_ends_fail_together() -> None:
+    # Given two URLs that are too long, and differ only where they are cut
+    start = "https://a.example/" + "x" * MAX_URL_LENGTH
+    job = accept({**PAYLOAD, "image_url": start + "1", "itunes_image": start + "2"})
+    # Then the job can be read in fetch
+    (source,) = Job.decode(job.encode()).sources
+    # And each field gets the error in the result
+    with pytest.raises(PermanentError) as caught:
+        download(source.url)
+    result = job.with_errors(FETCH, {source.url: caught.value}).result({}, lambda _: {})
+    assert [result[f"{name}_error"]["code"] for name in ("image_url", "itunes_image")] == ["bad_url", "bad_url"]

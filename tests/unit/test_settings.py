@@ -155,6 +155,8 @@ def test_an_agent_cannot_add_headers(monkeypatch: pytest.MonkeyPatch) -> None:
         ("RENDITIONS", "800x800.", "<width>x<height>"),
         ("RENDITIONS", "50x50,3001x3000.avif", "9000000"),
         ("RENDITIONS", "50x50.webp,50x50.webp", "each name once"),
+        ("RENDITIONS", "50x50,16000x16000", "'16000x16000' has more than 17000000 pixels"),
+        ("RENDITIONS", "4124x4124.jpeg", "17000000"),
         ("RESIZE_FIT", "crop", "'cover'"),
         ("SWEEP_MAX_BACKLOG", "0", "greater than or equal to 1"),
         ("S3_ACL", "public", "'public-read'"),

@@ -9,12 +9,10 @@ from math import ceil
 from typing import Final, NamedTuple
 
 from pipeline.errors import PermanentError
-from pipeline.images.containers.model import Size
+from pipeline.images.containers.model import File, Size
 
 #: A marker with a length. 0x01 and 0xD0 to 0xD9 have none, 0x00 is an escape, and 0xFF is padding.
 _MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")
-#: Maximum segments of a JPEG before its picture. Real ones have tens.
-_MAX_SEGMENTS: Final = 10_000
 _PROGRESSIVE: Final = {0xC2, 0xC6, 0xCA, 0xCE}
 #: Codings by the marker of their frames, which no browser supports. Arithmetic coding takes six times as long.
 _UNUSUAL: Final = {
@@ -27,6 +25,9 @@ _SCAN: Final = 0xDA
 _TABLES: Final = {0xC4, 0xCC, 0xDB, 0xDD}
 #: Segments about the colours by marker: their beginning, and the bytes from which libjpeg takes them for whole.
 _COLOURS: Final = {0xE0: (b"JFIF\0", 14), 0xEE: (b"Adobe", 12)}
+
+#: Bytes at the start of a segment that tell what it is: as many as those of a profile before its data.
+_HEAD_BYTES: Final = 14
 
 #: Maximum passes of a JPEG. Encoders write 10, and an attacker needs 250 bytes for each.
 MAX_SCANS: Final = 200
@@ -42,7 +43,7 @@ class Jpeg(NamedTuple):
         bytes | memoryview, ...
     ]  #: of the picture, without metadata, except segments that define the coding of its colours
     exif: bytes
-    profile: bytes | None
+    profile_parts: tuple[memoryview, ...]
     coefficients: int  #: bytes that libjpeg holds for the whole picture; 0 if a single pass codes it
     scans: int  #: passes over the picture; an upper bound, because passes of a second picture count too
     unusual: str  #: why it cannot be decoded; empty for the usual codings
@@ -52,6 +53,11 @@ class Jpeg(NamedTuple):
     def picture(self) -> bytes:
         """A JPEG that has the picture only."""
         return b"".join(self.parts)
+
+    @property
+    def profile(self) -> bytes | None:
+        """The embedded profile."""
+        return b"".join(self.profile_parts) or None
 
     def check(self) -> None:
         """Check how it is coded.
@@ -71,41 +77,45 @@ class Jpeg(NamedTuple):
             raise PermanentError("too_large", message)
 
 
-def read_jpeg(source: bytes) -> Jpeg:
+def read_jpeg(file: File) -> Jpeg:
     """Parse a JPEG.
 
     Raises:
         ValueError: the file has no picture.
         IndexError: a segment is too short.
         struct.error: a segment is too short.
+        PermanentError: `too_large`.
     """
-    kept, exif, profile = [b"\xff\xd8"], b"", {}
+    kept: list[bytes | memoryview] = [b"\xff\xd8"]
+    exif, profile = b"", {}
     components, in_memory, size = 0, 0, (0, 0)
     is_progressive, unusual = False, ""
-    for at, marker, segment in _segments(source):
+    for marker, start, end in _segments(file):
         if marker == _SCAN:
             break
+        head = file.copy(start, min(end, start + _HEAD_BYTES))
         if marker in _FRAMES:
-            components, is_progressive, unusual = segment[5], marker in _PROGRESSIVE, _unusual(marker, segment[0])
-            in_memory = _coefficients(segment)
-            height, width = struct.unpack_from(">HH", segment, 1)
+            frame = file.copy(start, end)
+            components, is_progressive, unusual = frame[5], marker in _PROGRESSIVE, _unusual(marker, frame[0])
+            in_memory = _coefficients(frame)
+            height, width = struct.unpack_from(">HH", frame, 1)
             size = (width, height)
-        elif marker == 0xE1 and segment.startswith(b"Exif\0\0"):
-            exif = exif or segment
-        elif marker == 0xE2 and segment.startswith(b"ICC_PROFILE\0"):
-            profile[segment[12]] = segment[14:]
-        if marker in _FRAMES or marker in _TABLES or _is_about_colours(marker, segment):
-            kept.append(source[at : at + 4 + len(segment)])
-    has_passes = is_progressive or segment[0] < components
+        elif marker == 0xE1 and head.startswith(b"Exif\0\0"):
+            exif = exif or file.copy(start, end)
+        elif marker == 0xE2 and head.startswith(b"ICC_PROFILE\0"):
+            profile[head[12]] = file.view(start + _HEAD_BYTES, max(end, start + _HEAD_BYTES))
+        if marker in _FRAMES or marker in _TABLES or _is_about_colours(marker, head):
+            kept.append(file.view(start - 4, end))
+    has_passes = is_progressive or file.byte(start) < components
     if not components:
         raise ValueError("the JPEG has no frame")
     return Jpeg(
         size=size,
-        parts=(*kept, memoryview(source)[at:]),
+        parts=(*kept, file.view(start - 4)),
         exif=exif,
-        profile=b"".join(profile[number] for number in sorted(profile)) or None,
+        profile_parts=tuple(profile[number] for number in sorted(profile)),
         coefficients=in_memory if has_passes else 0,
-        scans=source.count(b"\xff\xda", at) if has_passes else 1,
+        scans=file.count(b"\xff\xda", start - 4) if has_passes else 1,
         unusual=unusual,
     )
 
@@ -116,28 +126,25 @@ def _unusual(marker: int, bits: int) -> str:
     return "" if bits == _BITS else f"samples of {bits} bits"
 
 
-def _is_about_colours(marker: int, segment: bytes) -> bool:
+def _is_about_colours(marker: int, head: bytes) -> bool:
     """Return whether a segment defines the coding of colours. Pillow refuses shorter ones, which libjpeg ignores."""
     start, length = _COLOURS.get(marker, (b"", 0))
-    return bool(start) and segment.startswith(start) and len(segment) >= length
+    return bool(start) and head.startswith(start) and len(head) >= length
 
 
-def _segments(source: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yield the offset, marker and content of each segment.
+def _segments(file: File) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker of each segment, and the start and end of its content.
 
     Raises:
-        ValueError: the next segment is missing, or there are too many.
+        ValueError: the next segment is missing.
+        PermanentError: `too_large`.
     """
     at = 2
-    for _ in range(_MAX_SEGMENTS):
-        found = _MARKER.search(source, at)
-        if not found:
-            raise ValueError("the JPEG ends before its picture")
-        at = found.start()
-        (length,) = struct.unpack_from(">H", source, at + 2)
-        yield at, source[at + 1], source[at + 4 : at + 2 + length]
-        at += 2 + length
-    raise ValueError(f"the JPEG has over {_MAX_SEGMENTS} segments before its picture")
+    while (found := file.find(_MARKER, at)) is not None:
+        marker, length = file.unpack(">xBH", found)
+        at = found + 2 + length
+        yield marker, found + 4, max(found + 4, min(at, len(file)))
+    raise ValueError("the JPEG ends before its picture")
 
 
 def _coefficients(frame: bytes) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from pipeline.errors import PermanentError
-from pipeline.images.containers.model import Size, check_count
+from pipeline.images.containers.model import File, Size, check_count
 
 #: Maximum numbers in a tag: 65,535 strips of four planes. Pillow makes a Python object of each number.
 MAX_TAG_VALUES: Final = 262_144
@@ -47,7 +47,7 @@ class Tiff(NamedTuple):
     needs_libtiff: bool = False  #: Pillow's own decoder, for pictures without compression, would get the samples wrong
 
 
-def read_tiff(source: bytes) -> Tiff:
+def read_tiff(file: File) -> Tiff:
     """Parse the first directory of a TIFF.
 
     Raises:
@@ -55,7 +55,7 @@ def read_tiff(source: bytes) -> Tiff:
         struct.error: the file ends before its directory.
         PermanentError: `too_large` or `unsupported_format`.
     """
-    tags = _tags(source)
+    tags = _tags(file)
     if (compression := _first(tags, _COMPRESSION, 1)) not in _COMPRESSIONS:
         raise PermanentError("unsupported_format", f"TIFF with compression {compression} is not supported.")
     _check_samples(tags)
@@ -66,7 +66,7 @@ def read_tiff(source: bytes) -> Tiff:
     # Tiles are always decoded whole.
     size = (width, height) if tile[0] * tile[1] <= width * height else (tile[0], tile[1])
     is_subsampled = _first(tags, _PHOTOMETRIC) == _YCBCR and tags.get(_SUBSAMPLING, (1, 1)) != (1, 1)
-    return Tiff(source, size, _has_alpha(tags), _first(tags, _PLANES) == _SEPARATE or is_subsampled)
+    return Tiff(file.whole, size, _has_alpha(tags), _first(tags, _PLANES) == _SEPARATE or is_subsampled)
 
 
 def _check_samples(tags: Mapping[int, tuple[int, ...]]) -> None:
@@ -99,32 +99,26 @@ def _has_alpha(tags: Mapping[int, tuple[int, ...]]) -> bool:
     return photometric in _WITH_ALPHA and extra[0] in _ALPHA
 
 
-def _tags(source: bytes) -> dict[int, tuple[int, ...]]:
-    order = "<" if source.startswith(b"II") else ">"
-    is_big = 43 in source[2:4]
+def _tags(file: File) -> dict[int, tuple[int, ...]]:
+    order = "<" if file.copy(0, 2) == b"II" else ">"
+    is_big = 43 in file.copy(2, 4)
     offset, head, entry = ("Q", "Q", "HHQ8s") if is_big else ("I", "H", "HHI4s")
-    (start,) = struct.unpack_from(order + offset, source, 8 if is_big else 4)
-    (count,) = _unpack(order + head, source, start)
+    (start,) = file.unpack(order + offset, 8 if is_big else 4)
+    (count,) = file.unpack(order + head, start)
     check_count(count, MAX_TAGS, "tags")
     start += struct.calcsize(order + head)
     size = struct.calcsize(order + entry)
     found: dict[int, tuple[int, ...]] = {}
-    for number in range(min(count, (len(source) - start) // size)):
-        tag, kind, values, inline = struct.unpack_from(order + entry, source, start + number * size)
+    for number in range(min(count, (len(file) - start) // size)):
+        tag, kind, values, inline = file.unpack(order + entry, start + number * size)
         if values > MAX_TAG_VALUES and kind not in _TEXT_TYPES:
             raise ValueError(f"tag {tag} has {values} numbers")
         if tag in _NEEDED and tag not in found and kind in _TYPES:
-            found[tag] = _numbers(source, f"{order}{min(values, 8)}{_TYPES[kind]}", inline, order + offset)
+            found[tag] = _numbers(file, f"{order}{min(values, 8)}{_TYPES[kind]}", inline, order + offset)
     return found
 
 
-def _numbers(source: bytes, layout: str, inline: bytes, offset: str) -> tuple[int, ...]:
+def _numbers(file: File, layout: str, inline: bytes, offset: str) -> tuple[int, ...]:
     if struct.calcsize(layout) <= len(inline):
         return struct.unpack_from(layout, inline)
-    return _unpack(layout, source, *struct.unpack(offset, inline))
-
-
-def _unpack(layout: str, source: bytes, offset: int) -> tuple[int, ...]:
-    if offset >= len(source):  # an offset of 64 bits may be more than `struct` accepts
-        raise ValueError(f"the offset {offset} is not in the TIFF")
-    return struct.unpack_from(layout, source, offset)
+    return file.unpack(layout, *struct.unpack(offset, inline))

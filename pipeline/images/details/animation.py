@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from pipeline.errors import PermanentError
 from pipeline.images.containers import png, webp
 from pipeline.images.containers.gif import has_second_picture
+from pipeline.images.containers.model import File
 
 
 def is_animated(name: str, source: bytes) -> bool:
@@ -17,16 +18,25 @@ def is_animated(name: str, source: bytes) -> bool:
 
 
 def _png(source: bytes) -> bool:
-    for name, start, _ in png.chunks(source):
+    file = File(source)
+    for name, start, _ in png.chunks(file):
         if name == b"acTL":
-            return bool(struct.unpack_from(">I", source, start)[0] > 1)
+            return bool(file.unpack(">I", start)[0] > 1)
         if name == b"IDAT":  # later, the chunk has no meaning
             return False
     return False
 
 
 def _webp(source: bytes) -> bool:
-    return sum(name == b"ANMF" for name, _, _ in webp.chunks(source)) > 1
+    return sum(name == b"ANMF" for name, _, _ in webp.chunks(File(source))) > 1
+
+
+def _gif(source: bytes) -> bool:
+    """Return whether there is a second picture. One after too many parts of the first does not count."""
+    try:
+        return has_second_picture(File(source))
+    except PermanentError:
+        return False
 
 
 def _avif(source: bytes) -> bool:
@@ -36,7 +46,7 @@ def _avif(source: bytes) -> bool:
 
 _CHECKS: Final[Mapping[str, Callable[[bytes], bool]]] = {
     "PNG": _png,
-    "GIF": has_second_picture,
+    "GIF": _gif,
     "WEBP": _webp,
     "AVIF": _avif,
 }

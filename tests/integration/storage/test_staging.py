@@ -214,3 +214,17 @@ def test_putting_a_known_key_replaces_the_object(store: Staging) -> None:
     store.delete([key])
     with pytest.raises(StagedMissing, match=key):
         store.get(key)
+
+
+def test_bytes_that_cannot_be_made_again_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a folder, and a record of each file or folder that is written through to the disk
+    store, synced = LocalStaging(tmp_path / "staging"), []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    # When a source is staged, then nothing is: it could be fetched again.
+    store.put(b"a source", "0" * 32)
+    assert synced == []
+    # But a payload is, before it gets its name, and then its name is.
+    key = store.put(b"a payload")
+    shelf = str(tmp_path / "staging" / key[:2])
+    assert [Path(each).parent.name for each in synced] == [key[:2], "staging"]
+    assert synced[1] == shelf

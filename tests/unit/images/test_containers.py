@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.images.containers.jpeg import read_jpeg
+from pipeline.images.containers.model import File
 from pipeline.images.containers.png import has_all_rows, read_png
 from pipeline.images.containers.tiff import read_tiff
 from tests.support.pictures import big_jpeg, corners, encoded, exif, linear_profile, png_chunk, png_header
@@ -19,13 +20,13 @@ JPEG = encoded(corners(), "JPEG", quality=95)
 
 class TestPng:
     def test_one_without_metadata_is_unchanged(self) -> None:
-        found = read_png(PNG)
+        found = read_png(File(PNG))
         assert (found.picture, found.size, found.place) == (PNG, (64, 64), (0, 0))
         assert (found.exif, found.profile, found.colours) == (b"", None, {})
 
     def test_a_truncated_one_keeps_its_remaining_chunks(self) -> None:
-        assert read_png(PNG[:-20]).picture == PNG[:-20]
-        assert read_png(PNG + b"more").picture == PNG + b"more"
+        assert read_png(File(PNG[:-20])).picture == PNG[:-20]
+        assert read_png(File(PNG + b"more")).picture == PNG + b"more"
 
     def test_texts_are_dropped_and_colour_chunks_are_read(self) -> None:
         # Given chunks of all kinds between header and pixels
@@ -34,17 +35,17 @@ class TestPng:
         more = {b"eXIf": b"MM", b"iCCP": b"name\0\0" + zlib.compress(profile), b"tEXt": b"a\0b", b"tIME": bytes(7)}
         chunks = b"".join(png_chunk(name, data) for name, data in (colours | more).items())
         # When it is read, then the picture has none of them, and each is found.
-        found = read_png(PNG[:33] + chunks + PNG[33:])
+        found = read_png(File(PNG[:33] + chunks + PNG[33:]))
         assert found.picture == PNG
         assert (found.colours, found.exif, found.profile) == (colours, b"MM", profile)
 
     def test_the_first_of_two_chunks_counts(self) -> None:
         twice = png_chunk(b"gAMA", b"\0\0\0\1") + png_chunk(b"gAMA", b"\0\0\0\2")
-        assert read_png(PNG[:33] + twice + PNG[33:]).colours == {b"gAMA": b"\0\0\0\1"}
+        assert read_png(File(PNG[:33] + twice + PNG[33:])).colours == {b"gAMA": b"\0\0\0\1"}
 
     @pytest.mark.parametrize("data", [b"name", b"name\0\0rubbish", b"name\0\0" + zlib.compress(b"x" * 99)[:-6], b""])
     def test_a_broken_profile_is_ignored(self, data: bytes) -> None:
-        assert read_png(PNG[:33] + png_chunk(b"iCCP", data) + PNG[33:]).profile is None
+        assert read_png(File(PNG[:33] + png_chunk(b"iCCP", data) + PNG[33:])).profile is None
 
     @pytest.mark.parametrize(
         ("bits", "kind", "before", "after"),
@@ -63,11 +64,11 @@ class TestPng:
     ) -> None:
         data = png_header(4, 4, png_chunk(b"tRNS", struct.pack(f">{len(before)}H", *before)), bits=bits, colours=kind)
         expected = png_chunk(b"tRNS", struct.pack(f">{len(after)}H", *after))
-        assert expected in read_png(data).picture
+        assert expected in read_png(File(data)).picture
 
     def test_a_palettes_transparency_is_bytes(self) -> None:
         chunk = png_chunk(b"tRNS", bytes([0, 128, 255]))
-        assert chunk in read_png(png_header(4, 4, png_chunk(b"PLTE", bytes(9)), chunk, colours=3)).picture
+        assert chunk in read_png(File(png_header(4, 4, png_chunk(b"PLTE", bytes(9)), chunk, colours=3))).picture
 
     @pytest.mark.parametrize(
         ("width", "bits", "kind", "row"),
@@ -81,7 +82,7 @@ class TestPng:
 
 class TestJpeg:
     def test_one_without_metadata_is_unchanged(self) -> None:
-        found = read_jpeg(JPEG)
+        found = read_jpeg(File(JPEG))
         assert found.picture == JPEG
         assert (found.exif, found.profile, found.coefficients, found.scans) == (b"", None, 0, 1)
         assert not found.unusual
@@ -94,7 +95,7 @@ class TestJpeg:
         segments = [(0xE1, block), (0xFE, b"comment"), *((0xE2, half) for half in halves), (0xE1, b"http://ns")]
         more = b"".join(bytes([0xFF, kind]) + struct.pack(">H", 2 + len(data)) + data for kind, data in segments)
         # When it is read, then the picture has no metadata.
-        found = read_jpeg(JPEG[:2] + more + JPEG[2:])
+        found = read_jpeg(File(JPEG[:2] + more + JPEG[2:]))
         assert (found.picture, found.exif, found.profile) == (JPEG, block, profile)
 
     @pytest.mark.parametrize(
@@ -104,16 +105,16 @@ class TestJpeg:
     def test_coefficients_are_counted_in_whole_blocks(self, subsampling: str, blocks: int) -> None:
         # Given a progressive picture of 65 x 48
         data = encoded(Image.new("RGB", (65, 48)), "JPEG", progressive=True, subsampling=subsampling)
-        assert read_jpeg(data).coefficients == blocks * 64 * 2
-        assert read_jpeg(data).scans == data.count(b"\xff\xda")
+        assert read_jpeg(File(data)).coefficients == blocks * 64 * 2
+        assert read_jpeg(File(data)).scans == data.count(b"\xff\xda")
 
     def test_a_picture_of_a_single_pass_needs_none(self) -> None:
-        assert read_jpeg(big_jpeg(6000, 6000)).coefficients == 0
-        assert read_jpeg(big_jpeg(6000, 6000, is_progressive=True)).coefficients == 375 * 375 * 6 * 64 * 2
+        assert read_jpeg(File(big_jpeg(6000, 6000))).coefficients == 0
+        assert read_jpeg(File(big_jpeg(6000, 6000, is_progressive=True))).coefficients == 375 * 375 * 6 * 64 * 2
 
     def test_a_file_that_ends_before_its_picture_is_refused(self) -> None:
         with pytest.raises(ValueError, match="ends before"):
-            read_jpeg(JPEG[: JPEG.index(b"\xff\xda")])
+            read_jpeg(File(JPEG[: JPEG.index(b"\xff\xda")]))
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -128,8 +129,8 @@ def test_a_tiffs_tags_may_hold_numbers_up_to_the_limit(order: str, is_big: bool)
         head = sign + struct.pack(f"{order}HIH", 42, 8, len(entries))
         return head + b"".join(struct.pack(f"{order}HHIH2x", *entry, 1) for entry in entries)
 
-    read_tiff(tiff(262_144))
-    read_tiff(tiff(262_145, kind=2))
+    read_tiff(File(tiff(262_144)))
+    read_tiff(File(tiff(262_145, kind=2)))
     for before in (0, 3):
         with pytest.raises(ValueError, match="tag 273 has 262145 numbers"):
-            read_tiff(tiff(262_145, before=before))
+            read_tiff(File(tiff(262_145, before=before)))

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.images.containers.jpeg import read_jpeg
+from pipeline.images.containers.model import File
 from pipeline.images.identify import identify
 from tests.support.pictures import encoded, png_header
 
@@ -17,7 +18,7 @@ MAX_PIXELS = 178_000_000
 def jpeg_header(side: int, *, progressive: bool = False) -> bytes:
     """Return a small JPEG whose header claims another size."""
     small = encoded(Image.new("RGB", (16, 16)), "JPEG", progressive=progressive)
-    assert read_jpeg(small).scans == (10 if progressive else 1)
+    assert read_jpeg(File(small)).scans == (10 if progressive else 1)
     frame = small.index(b"\xff\xc2" if progressive else b"\xff\xc0")
     return small[: frame + 5] + struct.pack(">HH", side, side) + small[frame + 9 :]
 

@@ -14,6 +14,7 @@ from pipeline.images import identify as identifying
 from pipeline.images import opening as openers
 from pipeline.images.containers import jpeg
 from pipeline.images.containers.jpeg import read_jpeg
+from pipeline.images.containers.model import File
 from pipeline.images.identify import format_of, identify, image_errors
 from pipeline.images.opening import open_image
 from tests.support.pictures import corners, encoded, icon, rendered
@@ -39,7 +40,7 @@ def test_a_side_may_be_as_long_as_the_limit(name: str, monkeypatch: pytest.Monke
 
 def test_a_jpeg_may_have_as_many_passes_as_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a progressive JPEG of about ten passes
-    scans = read_jpeg(PROGRESSIVE).scans
+    scans = read_jpeg(File(PROGRESSIVE)).scans
     assert scans > 5
     for limit, most in (("MAX_SCANS", scans), ("MAX_SCANNED_PIXELS", scans * 50 * 40)):
         with monkeypatch.context() as patch:

@@ -366,14 +366,6 @@ def test_an_avif_that_names_heic_too_is_an_avif() -> None:
     assert (format_of(data), format_of(lying)) == ("AVIF", "AVIF")
 
 
-def test_a_png_of_very_many_chunks_is_broken() -> None:
-    data, empty = encoded(corners(), "PNG"), b"\0\0\0\0IDAT" + zlib.crc32(b"IDAT").to_bytes(4, "big")
-    assert identify(data[:33] + 99_000 * empty + data[33:], max_pixels=4096).output.name == "PNG"
-    with pytest.raises(PermanentError) as caught:
-        identify(data[:33] + 100_000 * empty + data[33:], max_pixels=4096)
-    assert caught.value.code == "broken_image"
-
-
 def test_a_png_that_does_not_begin_with_its_header_is_broken() -> None:
     data = encoded(corners(), "PNG")
     text = struct.pack(">I", 13) + b"tEXt" + bytes(13) + struct.pack(">I", zlib.crc32(b"tEXt" + bytes(13)))
