@@ -157,8 +157,8 @@ def _asked_for(message: SQSMessage) -> datetime:
     Raises:
         Rejected: The scheduled time is not a time.
     """
-    text = message.options.get("scheduled_for") or message.options.get("scheduled_at")
-    if not text:
+    text = message.options.get("scheduled_for", message.options.get("scheduled_at"))
+    if text is None:
         return datetime.fromtimestamp(message.message_timestamp / 1000, UTC)
     try:
         return datetime.fromisoformat(text).astimezone(UTC)

@@ -12,7 +12,6 @@ from pipeline.sqs.leases import Lease
 from pipeline.sqs.loop import Clock
 
 if TYPE_CHECKING:
-    from pipeline.sqs.consumer import SQSConsumer
     from pipeline.sqs.settlement import SQSMessage
 
 #: Seconds after which a thread without work looks again whether to end: usually, and once the process has to stop.
@@ -80,7 +79,7 @@ class InHand:
     """
 
     def __init__(self, clock: Clock, is_bulk: Callable[[str], bool]) -> None:
-        self.consumers: list[SQSConsumer] = []  #: in the order in which they were made
+        self.consumers: list[Any] = []  #: each an `SQSConsumer`, in the order in which they were made
         self.work_queue: LaneQueue | None = None  #: the messages that wait for a thread, once the worker has booted
         self.working: dict[Lease, SQSMessage] = {}  #: the messages that threads work on
         self.stopping = threading.Event()  #: set once the process has to stop
