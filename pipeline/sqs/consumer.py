@@ -24,6 +24,7 @@ from pipeline.sqs.queues import LONG_POLL, MAX_RECEIVES, MISSING_QUEUE, QUARANTI
 from pipeline.sqs.sender import Sender
 from pipeline.sqs.settlement import Delete, SQSMessage
 from pipeline.sqs.wire import (
+    BACKLOG,
     DUE,
     GROUP,
     MAX_BATCH,
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 logger = get_logger(__name__)
+
+#: Seconds to wait after a receive that filled less than half of a batch with messages from a backlog. The next messages
+#: share one.
+PARTIAL_BATCH_PAUSE = 0.1
 
 #: Seconds for which a quarantine queue lets the others receive after each of its messages.
 QUARANTINE_REST = 0.1
@@ -240,9 +245,12 @@ class SQSConsumer(dramatiq.Consumer):
         self._backoff.reset()
         # A full receive of one message may be chance. Only full ones in a row show that more are waiting.
         self._full = self._full + len(received) if len(received) >= asked else 0
-        if self._lease(received) and self._transfers:
+        handed_on = self._lease(received)
+        if received and self._transfers:
             self._send_transfers()
-        return 0.0
+        is_partial = 0 < len(handed_on) < asked / 2
+        come_from_backlog = any(message.options.get(BACKLOG) for message in handed_on)
+        return self._rest(PARTIAL_BATCH_PAUSE if is_partial and come_from_backlog else 0.0)
 
     @property
     def has_backlog(self) -> bool:
@@ -270,35 +278,36 @@ class SQSConsumer(dramatiq.Consumer):
         self.asking_since = None
         return response.get("Messages", [])
 
-    def _lease(self, received: Sequence[MessageTypeDef]) -> int:
-        """Lease received messages and admit them; returns how many this process did not have already."""
+    def _lease(self, received: Sequence[MessageTypeDef]) -> list[SQSMessage]:
+        """Lease received messages and admit them; returns those that are handed on to the worker."""
         added = [(message, self.leases.add(message["MessageId"], message["ReceiptHandle"])) for message in received]
         leased = [(message, lease) for message, lease in added if lease]
-        for message, lease in leased:
-            if self._is_stopping and not self.queue.is_quarantine:
-                self.leases.release([lease])
-            else:
-                self._admit(message, lease)
+        if self._is_stopping and not self.queue.is_quarantine:
+            self.leases.release([lease for _, lease in leased])
+            return []
+        handed_on = [admitted for message, lease in leased if (admitted := self._admit(message, lease))]
+        for admitted in handed_on:
+            self._ready.put(admitted)
         if self._is_stopping:
             self.give_back()
-        return len(leased)
+        return handed_on
 
-    def _admit(self, received: MessageTypeDef, lease: Lease) -> None:
-        """Hand a message to the worker, or note a transfer of it."""
+    def _admit(self, received: MessageTypeDef, lease: Lease) -> SQSMessage | None:
+        """Return a message that the worker may process, or note a transfer of it."""
         body, name, now = received["Body"], self.queue.name, self._clock.time()
         attributes: Any = received.get("MessageAttributes", {})
         target = attributes.get(WAITING_FOR, {}).get("StringValue", "")
         if self.sender.queues.is_dead_letters(target):
             reason_of = [(key, attributes[key]["StringValue"]) for key in REASON_ATTRIBUTES if key in attributes]
             self._transfer(lease, target, SendEntry, body, attributes=tuple(reason_of))
-            return
+            return None
         try:
             message = self._decoded(received, lease, now)
         except ValueError as error:
             logger.error("%s: received a message that is not for this queue: %s.", name, error)
             reason = Reason("bad_message", f"The message is not for this queue: {error}.", stage=name)
             self._transfer(lease, self.queue.dead_letters, self.sender.letter, body, reason)
-            return
+            return None
         quarantine = self.sender.queues.quarantine.get(name)
         if message.options.get(DUE, 0) > now * 1000:
             self._transfer(lease, name, self.sender.hop, message.original)
@@ -310,7 +319,8 @@ class SQSConsumer(dramatiq.Consumer):
             reason = Reason("worker_crashed", sentence, stage=name, attempts=message.receives)
             self._transfer(lease, self.queue.dead_letters, self.sender.letter, body, reason)
         else:
-            self._ready.put(message)
+            return message
+        return None
 
     def _decoded(self, received: MessageTypeDef, lease: Lease, now: float) -> SQSMessage:
         """Return a received message, or raise ValueError if it is not for this queue."""

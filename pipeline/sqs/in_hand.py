@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.sqs.leases import Lease
 from pipeline.sqs.loop import Clock
+from pipeline.sqs.wire import BACKLOG
 
 if TYPE_CHECKING:
     from pipeline.sqs.settlement import SQSMessage
@@ -106,14 +107,24 @@ class InHand:
         """Whether a crash would count against a quarantined message: it is in hand, or its delete is not confirmed."""
         return any(consumer.queue.is_quarantine and not consumer.leases.is_idle for consumer in list(self.consumers))
 
+    def has_backlog(self, *, bulk: bool) -> bool:
+        """Return whether more messages of a lane wait in SQS, here or where a message in progress comes from.
+
+        Stages after the busiest one never receive full batches, so messages carry the fact along.
+        """
+        return any(each.has_backlog for each in list(self.consumers) if each.queue.bulk == bulk) or any(
+            message.options.get(BACKLOG) for message in self._working(bulk=bulk)
+        )
+
     def expected_sends(self, *, bulk: bool) -> int:
         """Return how many threads may soon send messages of a lane, if there is a backlog; without one, 0.
 
         In a backlog, waiting for full batches costs no time.
         """
-        if not any(each.has_backlog and each.queue.bulk == bulk for each in list(self.consumers)):
-            return 0
-        return sum(self._is_bulk(message.queue_name) == bulk for message in list(self.working.values()))
+        return len(self._working(bulk=bulk)) if self.has_backlog(bulk=bulk) else 0
+
+    def _working(self, *, bulk: bool) -> list[SQSMessage]:
+        return [message for message in list(self.working.values()) if self._is_bulk(message.queue_name) == bulk]
 
     def stop(self) -> None:
         """Receive and start nothing more, and release at once the messages that no thread has started."""

@@ -20,7 +20,7 @@ from dramatiq.logging import get_logger
 from pipeline.sqs.in_hand import InHand
 from pipeline.sqs.loop import Clock
 from pipeline.sqs.queues import MISSING_QUEUE, Queues
-from pipeline.sqs.wire import DUE, GROUP, MAX_BATCH, MAX_DELAY, Reason, SendEntry, SendFailed, describe, encode
+from pipeline.sqs.wire import BACKLOG, DUE, GROUP, MAX_BATCH, MAX_DELAY, Reason, SendEntry, SendFailed, describe, encode
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -140,7 +140,9 @@ class Sender:
 
     def entry(self, message: dramatiq.Message[Any], delay: int = 0) -> SendEntry:
         """Return the entry of a message that is to be received after `delay` milliseconds."""
-        options = {key: value for key, value in message.options.items() if key != DUE}
+        options = {key: value for key, value in message.options.items() if key not in {DUE, BACKLOG}}
+        if self.in_hand.has_backlog(bulk=self._is_bulk(message.queue_name)):
+            options[BACKLOG] = True
         if delay > MAX_DELAY * 1000:
             options[DUE] = int(self.clock.time() * 1000) + delay
         body = encode(message, self.encoder, options=options)
@@ -180,8 +182,8 @@ class Sender:
     def send(self, queue_name: str, entries: Sequence[SendEntry], *, at_once: bool = False) -> list[Exception | None]:
         """Send entries; returns an error or None for each, in order. Unless `at_once`, threads may share a batch."""
         commit = partial(self._send_batch, queue_name)
-        bulk = queue_name in self.queues and self.queues[queue_name].bulk
-        new = GroupCommit(commit, partial(self.in_hand.expected_sends, bulk=bulk), self.window)
+        expected = partial(self.in_hand.expected_sends, bulk=self._is_bulk(queue_name))
+        new = GroupCommit(commit, expected, self.window)
         group = self._groups.setdefault(queue_name, new)
         errors = [entry.error() for entry in entries]
         good = (entry for entry, error in zip(entries, errors, strict=True) if error is None)
@@ -194,6 +196,9 @@ class Sender:
                 outcomes = pool.map(commit, batches)
         of_good = chain.from_iterable(outcomes)
         return [error or next(of_good) for error in errors]
+
+    def _is_bulk(self, queue_name: str) -> bool:
+        return queue_name in self.queues and self.queues[queue_name].bulk
 
     def _send_batch(self, queue_name: str, batch: list[SendEntry]) -> list[Exception | None]:
         """Make one request. Entries that the answer does not name successful are not confirmed."""

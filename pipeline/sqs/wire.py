@@ -35,6 +35,9 @@ MAX_DELAY = MAX_DELAY_SECONDS
 #: one group from delaying the others.
 DUE, ATTEMPTS, GROUP = "due", "attempts", "group"
 
+#: Message option: the message was sent from a backlog. It has waited anyway, so it may wait for a batch.
+BACKLOG = "backlog"
+
 #: Limits of options: seconds until a message is due, more than any delay of the service with its jitter; and counts.
 MAX_DUE, MAX_COUNT = 21 * 86400, 1_000_000
 
@@ -213,6 +216,7 @@ _FIELDS |= {"args": tuple, "kwargs": dict, "options": dict, "message_timestamp":
 _OPTIONS: dict[str, Callable[[Any], bool]] = {
     DUE: lambda due: _is(due, int),
     GROUP: is_group,
+    BACKLOG: lambda value: isinstance(value, bool),
     ATTEMPTS: lambda counts: _is(counts, dict) and all(_is(n, int) and 0 <= n < MAX_COUNT for n in counts.values()),
     "eta": lambda eta: False,
     "throws": lambda throws: False,

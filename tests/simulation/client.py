@@ -165,7 +165,7 @@ class SimulatedClient:
         self._check_alive()
         ledger, entries = self._ledger, request.get("Entries", ())
         queue = request["QueueUrl"].rpartition("/")[2]
-        ledger.asked(self.process, operation, queue)
+        ledger.asked(self.process, operation, queue, entries)
         fault = self._faults.draw(operation)
         if self.settled and self._faults.random.random() < self._faults.interrupt:
             self._trace.add(self.process, "{} {}: interrupted", operation, queue)

@@ -155,9 +155,14 @@ class Ledger:
 
     # Truths about requests, reported by the client.
 
-    def asked(self, process: str, operation: str, queue: str) -> None:
-        """Note a request. All that one receive leads to at once has to share one request for each queue."""
+    def asked(self, process: str, operation: str, queue: str, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Note a request. All that one receive leads to at once has to share one request for each queue.
+
+        Letters that their queue refuses are sent to the queue that they come from, apart from other messages.
+        """
         self.requests[operation] += 1
+        if any(WAITING_FOR in entry.get("MessageAttributes", {}) for entry in entries):
+            return
         if self._instant != self._clock.now:
             self._instant = self._clock.now
             self._at_once.clear()

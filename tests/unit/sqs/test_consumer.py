@@ -9,12 +9,12 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from pipeline.errors import RetryableError
-from pipeline.sqs.consumer import MAX_TRANSFERS, RESTART_DELAY, SQSConsumer
+from pipeline.sqs.consumer import MAX_TRANSFERS, PARTIAL_BATCH_PAUSE, RESTART_DELAY, SQSConsumer
 from pipeline.sqs.leases import MAX_LEASE, MAX_UNDELETED
 from pipeline.sqs.queues import LONG_POLL, MAX_MESSAGE_BYTES, MAX_RECEIVES, QUARANTINE_AT
 from pipeline.sqs.settlement import Delete
-from pipeline.sqs.wire import LETTER_WAIT, MAX_DUE, WAITING_FOR, Reason
-from tests.support.received import CHANGE, DELETE, RECEIVE, SEND, arrive, delete_all, sent_to, took
+from pipeline.sqs.wire import BACKLOG, LETTER_WAIT, MAX_DUE, WAITING_FOR, Reason, decode
+from tests.support.received import CHANGE, DELETE, RECEIVE, SEND, arrive, delete_all, message, sent_to, took
 from tests.support.scripted_sqs import (
     Answer,
     Entry,
@@ -409,6 +409,27 @@ class TestPace:
         consumer.step()
         assert asked(sqs) == [(10, LONG_POLL), (10, 0)]
         assert broker.in_hand.expected_sends(bulk=False) == 0
+
+    def test_the_stages_after_a_backlog_batch_what_comes_from_it(self, broker, sqs, clock) -> None:
+        # Given a message that was sent from a backlog
+        consumer = broker.consume("work", prefetch=32)
+        for n in range(10):
+            arrive(sqs, str(n))
+        consumer.step()
+        assert start(consumer) == 10
+        entry = broker.sender.entry(message("next"))
+        assert decode(entry.body).options == {BACKLOG: True}
+        # When another process receives it alone
+        broker.in_hand.working.clear()
+        consumer._full = 0
+        arrive(sqs, "next", body=entry.body)
+        # Then its next receive leaves time for a batch, and its sends do as well,
+        assert consumer.step() == PARTIAL_BATCH_PAUSE
+        assert start(consumer) == 1
+        assert broker.in_hand.expected_sends(bulk=False) == 1
+        # until a message comes that does not.
+        broker.in_hand.working.clear()
+        assert decode(broker.sender.entry(message("after", backlog=True)).body).options == {}
 
     def test_no_more_is_received_than_can_start(self, broker, sqs) -> None:
         # Given a worker of six threads, whose receive is not full
