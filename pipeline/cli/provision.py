@@ -21,8 +21,8 @@ def provision(
 ) -> None:
     """Create the queues with their dead-letter queues, and the lifecycle rule that empties staging.
 
-    If a MongoDB variable is set, it also creates the two indexes of the state of sweeps, and the two of known sources.
-    If JOBS_MONGO_URL is set, it creates the four indexes of the job log.
+    If a MongoDB variable is set, it also creates the indexes of the state of sweeps and of known sources. If
+    JOBS_MONGO_URL is set, it creates the indexes of the job log.
 
     You can run it again at any time: it compares what exists and changes only what differs. Other lifecycle rules of
     the bucket are kept.

@@ -107,6 +107,15 @@ def test_the_deployment_guide_starts_the_processes_of_the_procfile() -> None:
     assert {row[0]: codes_in(row[1])[0] for row in rows} == commands()
 
 
+def test_the_page_on_scaling_has_the_threads_of_the_procfile() -> None:
+    threads = {name: re.findall(r"--threads (\d+)", command) for name, command in commands().items()}
+    limits = {codes_in(row[0])[0]: row[2] for row in rows_under("scaling.md", "The limits of each process")}
+    depths = {codes_in(row[0])[0]: row[1] for row in rows_under("scaling.md", "When to start and stop processes")}
+    assert {*limits} == {*PROCESSES} - {"sweep", "scheduler"}
+    for name, text in [*limits.items(), *((name, text) for name, text in depths.items() if " threads " in text)]:
+        assert re.findall(r"(\d+) threads?\b", text) == threads[name], name
+
+
 def commands_in(text: str) -> list[tuple[list[str], set[str]]]:
     """Find every `image-pipeline ...` in code: its words, and the names of its options."""
     lines = re.findall(r"(?:^|`)(?:\S*/)?image-pipeline ([a-z][^`\n#|;]*)", text, flags=re.MULTILINE)

@@ -8,7 +8,7 @@ from honcho.environ import parse_procfile
 
 ROOT = Path(__file__).parents[3]
 
-#: The secrets of each process beyond JOB_KEY, as docs/deploying.md lists them.
+#: The secrets of each process beyond JOB_KEY and JOBS_MONGO_URL, which all have, as docs/deploying.md lists them.
 SECRETS = {
     "fetch": {"mongo"},
     "notify": {"postback", "mongo"},

@@ -62,7 +62,7 @@ def test_the_tasks_differ_only_in_command_size_role_and_secrets() -> None:
         assert task.pop("taskRoleArn").endswith(f":role/image-pipeline-{role}")
         assert task.pop("memory") in FARGATE[task.pop("cpu")]
         (container,) = task["containerDefinitions"]
-        expected = {"JOB_KEY"}.union(*(VARIABLES[secret] for secret in SECRETS.get(process, set())))
+        expected = {"JOB_KEY", "JOBS_MONGO_URL"}.union(*(VARIABLES[secret] for secret in SECRETS.get(process, set())))
         assert {each["name"] for each in container.pop("secrets")} == expected
         assert container["logConfiguration"]["options"].pop("awslogs-stream-prefix") == process
         del container["name"], container["command"]

@@ -97,7 +97,7 @@ def test_each_process_is_hardened_probed_and_has_its_own_secrets(
         paths = {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")}
         assert paths == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
         secrets = {each["secretRef"]["name"] for each in container["envFrom"] if "secretRef" in each}
-        assert secrets == {f"image-pipeline-{secret}" for secret in {"job-key"} | SECRETS.get(name, set())}
+        assert secrets == {f"image-pipeline-{secret}" for secret in {"job-key", "job-log"} | SECRETS.get(name, set())}
         role = "image-pipeline-resize" if name == "giants" else f"image-pipeline-{name}"
         assert pod["serviceAccountName"] == role
         assert ("ServiceAccount", role) in built
@@ -131,4 +131,4 @@ def test_the_secrets_are_those_of_the_deployment_guide() -> None:
     expected = {
         name: {process for process, names in SECRETS.items() if name in names} for name in ("postback", "mongo")
     }
-    assert documented == {"job-key": {"all"}} | expected
+    assert documented == {name: {"all"} for name in ("job-key", "job-log")} | expected
