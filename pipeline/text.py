@@ -70,7 +70,7 @@ def format_duration(seconds: float, *, whole: bool = False) -> str:
 
 
 def signal_name(number: int) -> str:
-    """Return the name of a signal: `SIGKILL`; `signal 60` for a real-time signal, because most of these have no name."""
+    """Return the name of a signal: `SIGKILL`, or `signal 60` if it has none, as most real-time signals."""
     try:
         return signal.Signals(number).name
     except ValueError:

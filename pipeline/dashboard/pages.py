@@ -262,10 +262,9 @@ class Pages:
     async def log_in(self, request: Request) -> Response:
         """Start a session if the token is correct."""
         form = await checked_form(request, self._access)
-        scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
         to, token = str(form.get("to") or "/"), str(form.get("token") or "")
         client = auth.client_of(request.scope)
-        response = await auth.log_in(token, self._access, client, over_tls=scheme == "https", to=to)
+        response = await auth.log_in(token, self._access, client, to=to)
         wrong = {"wrong": "This token is wrong.", "to": to}
         return response or self._renderer.render(request, "login.html", 401, wrong)
 

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 SESSION = 12 * 3600
 MAX_SESSIONS = 1000
 
-#: Wrong tokens that one address may send in a window of as many seconds.
+#: Wrong tokens of one address that are answered and logged in a window of as many seconds.
 MAX_WRONG_TOKENS, WINDOW = 10, 60.0
 
 #: Addresses with wrong tokens that are remembered. Beyond that, no further address may try.
@@ -88,7 +88,7 @@ class Throttle:
         window.count += 1
         logger.warning("A wrong token came from %s, number %d within %d s.", client, window.count, WINDOW)
         if window.count == MAX_WRONG_TOKENS:
-            logger.warning("Tokens from %s are refused for the rest of that time.", network)
+            logger.warning("More wrong tokens from %s are not logged for the rest of that time.", network)
 
     def _forget_old(self, now: float) -> None:
         if len(self._windows) >= MAX_ADDRESSES:
