@@ -25,7 +25,7 @@ from pipeline.dashboard.actions import Actions
 from pipeline.dashboard.auth import Access, checked_form
 from pipeline.dashboard.redrives import Redrives
 from pipeline.dashboard.rendering import Renderer
-from pipeline.dashboard.sources import FEW, LETTERS, Sources
+from pipeline.dashboard.sources import FEW, Sources
 from pipeline.dashboard.submissions import Submissions
 from pipeline.dashboard.sweep_pages import SweepPages
 from pipeline.dashboard.views import causes, filters, flow, jobs
@@ -212,7 +212,6 @@ class Pages:
             past=causes.past(found, self._sources.failures.snapshot.value),
             resting=resting_sentences(self._sources.processes.snapshot.value, datetime.now(UTC)),
             dead=self._dead(),
-            read_at_most=LETTERS,
             redrive=self._redrives.shown,
             rate=RATE,
         )

@@ -13,7 +13,7 @@ from pipeline.clients import aws
 from pipeline.events import Event, Outcome
 from pipeline.job import input_job_id
 from pipeline.settings import get_settings
-from tests.support.dashboard import Page, serving
+from tests.support.dashboard import Page, Site, serving
 
 #: Texts from untrusted titles, URLs and error messages.
 from tests.support.shown import a_job, bury, done, log, queue_url, wait_for_text
@@ -73,7 +73,7 @@ def test_dead_letters_of_a_cause_are_redriven(with_everything: Any) -> None:
     with serving() as site:
         wait_for_text(site, "/failures", "fetch · http_404", "fetch · timeout", "Redrive 3")
         # When one cause is redriven
-        answer = site.post("/redrive", {"stage": "fetch", "code": "http_404"})
+        answer = site.post("/redrive", confirmed(site, "/redrive", "http_404"))
         assert (answer.status_code, answer.headers["location"]) == (303, "/failures")
         # Then only its letters are on the stage's queue again
         text = wait_for_text(site, "/failures", "Redrove http_404 in fetch", "3 dead letters sent.")
@@ -91,6 +91,68 @@ def test_dead_letters_of_a_cause_are_redriven(with_everything: Any) -> None:
         # and another redrive of the same cause finds nothing
         assert site.post("/redrive", {"stage": "fetch", "code": "http_404"}).status_code == 404
         assert site.post("/redrive", {"stage": "nowhere", "code": "timeout"}).status_code == 404
+
+
+@pytest.mark.parametrize(("action", "done"), [("/purge", "deleted"), ("/redrive", "sent")])
+def test_no_more_letters_go_than_were_counted_and_confirmed(
+    with_everything: Any, monkeypatch: pytest.MonkeyPatch, action: str, done: str
+) -> None:
+    # Given more dead letters of a cause than the page reads
+    monkeypatch.setattr("pipeline.dashboard.sources.LETTERS", 10)
+    for number in range(23):
+        bury(a_job(f"https://example.org/{number}.png", f"job-{number:02}"), "http_404", "It answered 404.")
+    with serving() as site:
+        # Then the page offers to count them, and nothing else
+        text = wait_for_text(site, "/failures", "fetch · http_404", "Count all", "of about 23 dead letters")
+        assert not re.search("Delete|Redrive", text.partition("http_404")[2])
+        fields = {"stage": "fetch", "code": "http_404"}
+        for more in ({}, {"number": "x", "until": "1"}, {"number": "0", "until": "1"}, {"number": "5", "until": "nan"}):
+            assert site.post(action, fields | more).status_code == 400
+        # and when they are counted, then it shows their number, and repeats it in the confirmation.
+        assert site.post("/count", fields).headers["location"] == "/failures"
+        wait_for_text(site, "/failures", "Counted http_404 in fetch", "23 dead letters counted.", "Redrive 23 …")
+        wait_for_text(site, "/failures", "Delete 23 …", "Yes, redrive 23", "Yes, delete 23", "these 23 dead letters")
+        confirmation = confirmed(site, action, "http_404")
+        # When others arrive before the visitor confirms, then they stay.
+        for number in range(4):
+            bury(a_job(f"https://example.org/{number}.png", f"late-{number}"), "http_404", "It answered 404.")
+        assert site.post(action, confirmation).status_code == 303
+        wait_for_text(site, "/failures", f"23 dead letters {done}.")
+        wait_for_text(site, "/failures", "Delete 4 …")
+
+
+def test_a_job_is_redriven_by_its_whole_id_only(with_everything: Any) -> None:
+    bury(a_job(job_id="abcdef-1"), "http_404", "It answered 404.")
+    with serving() as site:
+        wait_for_text(site, "/failures", "Redrive 1 …")
+        for job_id in ("ab", "abcdef", "%2e%2e", "x" * 500):
+            answer = site.post(f"/jobs/{job_id}/redrive", {"stage": "fetch"})
+            assert answer.status_code == 404, job_id
+            assert "has this id" in Page(answer.text).text
+        assert site.post("/jobs/abcdef-1/redrive").status_code == 303
+
+
+def test_failures_are_not_said_to_have_no_letter_while_letters_are_unread(
+    with_everything: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.dashboard.sources.LETTERS", 2)
+    job = a_job(job_id="failed")
+    log(Event("upload", job.id, Outcome.GIVEN_UP, code="s3_error", message="S3 refused.", job=job))
+    for number in range(5):
+        bury(a_job(f"https://example.org/{number}.png", f"job-{number}"), "http_404", "It answered 404.")
+    with serving() as site:
+        text = wait_for_text(site, "/failures", "Count all", "upload · s3_error")
+        assert "Other failures of the last 24 hours Not all dead letters have been read" in text
+        assert "without a dead letter" not in text
+
+
+def confirmed(site: Site, action: str, code: str) -> dict[str, str]:
+    """Return the fields of the form that confirms an action on one cause, as the page shows it."""
+    forms = re.findall(
+        rf'<form class="confirm" method="post" action="{action}">(.*?)</form>', site.get("/failures").text, re.DOTALL
+    )
+    fields = (dict(re.findall(r'name="(\w+)" value="([^"]*)"', form)) for form in forms)
+    return next(found for found in fields if found["code"] == code)
 
 
 def test_one_job_is_redriven_from_its_page_and_the_rest_is_deleted(with_everything: Any) -> None:
@@ -112,7 +174,7 @@ def test_one_job_is_redriven_from_its_page_and_the_rest_is_deleted(with_everythi
         assert [json.loads(each["Body"])["kwargs"]["job"]["id"] for each in received["Messages"]] == ["job-1"]
         # and when the others are deleted, then none is left
         wait_for_text(site, "/failures", "Delete 2")
-        assert site.post("/purge", {"stage": "fetch", "code": "http_404"}).status_code == 303
+        assert site.post("/purge", confirmed(site, "/purge", "http_404")).status_code == 303
         wait_for_text(site, "/failures", "Deleted http_404 in fetch", "2 dead letters deleted.")
         wait_for(lambda: "fetch · http_404" not in site.text("/failures").partition("Failures of the last 24")[0])
         assert site.post("/jobs/job-1/redrive", {"stage": "nowhere"}).status_code == 404
@@ -137,7 +199,7 @@ def test_a_redrive_stops_with_the_dashboard_and_releases_the_rest(
     monkeypatch.setattr("pipeline.dashboard.redrives.RATE", 5.0)
     with serving() as site:
         wait_for_text(site, "/failures", "Redrive 25")
-        site.post("/redrive", {"stage": "fetch", "code": "http_404"})
+        site.post("/redrive", confirmed(site, "/redrive", "http_404"))
         # When the dashboard stops during the redrive
         wait_for(lambda: re.search(r"Redriving .* [1-9]\d* dead letters? sent", site.text("/failures")))
     # Then each letter is either sent or visible again

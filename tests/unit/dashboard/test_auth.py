@@ -228,7 +228,7 @@ ELSEWHERE: list[dict[str, str]] = [
 @pytest.mark.parametrize("headers", ELSEWHERE, ids=str)
 def test_no_action_accepts_a_cross_site_post(site: Site, headers: dict[str, str]) -> None:
     assert set(actions(site)) == {
-        *("/submit", "/redrive", "/purge", "/jobs/{job_id}/redrive", "/jobs/{job_id}/deliver"),
+        *("/submit", "/count", "/redrive", "/purge", "/jobs/{job_id}/redrive", "/jobs/{job_id}/deliver"),
         *("/sweeps/start", "/sweeps/stop", "/workers/pause", "/login", "/logout"),
     }
     for path in actions(site):

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.dashboard import thumbnails
 from pipeline.dashboard.polling import DepthHistory
-from pipeline.dashboard.redrives import Redrives
+from pipeline.dashboard.redrives import Redrive, Redrives
 from pipeline.dashboard.views import causes, filters, flow, jobs
 from pipeline.dashboard.views.charts import HEIGHT, WIDTH, bars, sparkline
 from pipeline.errors import RetryableError
@@ -22,6 +22,7 @@ from pipeline.images.details.facts import WARNINGS
 from pipeline.monitoring.job_log.reader import Attempt, FailureGroup, HistorySource, JobHistory, JobStatus, Minute
 from pipeline.monitoring.queue_depths import Depth
 from pipeline.ops.advice import is_permanent
+from pipeline.ops.dead_letters.actions import Survey
 from pipeline.ops.dead_letters.letter import DeadLetter
 from pipeline.ops.submit import Submission
 from tests.support.waiting import wait_for
@@ -287,13 +288,19 @@ def letter(
                       hosts=(host,), **more)  # fmt: skip
 
 
+def read(letters: list[DeadLetter]) -> Survey:
+    found = Survey()
+    found.add(letters, keep=100)
+    return found
+
+
 def test_letters_with_the_same_stage_and_code_have_one_cause() -> None:
     letters = [letter(1), letter(2, "timeout"), letter(3, host="other.org"), letter(4), letter(5, stage="upload")]
     failures = [
         FailureGroup("fetch", "http_404", 9, NOW, "older", ()),
         FailureGroup("notify", "http_500", 2, NOW, "mended", ("job-1",)),
     ]
-    found = causes.group(letters, failures)
+    found = causes.group(read(letters), failures)
     assert [(cause.key, cause.count) for cause in found] == [
         ("fetch-http-404", 3), ("fetch-timeout", 1), ("upload-http-404", 1),
     ]  # fmt: skip
@@ -303,7 +310,7 @@ def test_letters_with_the_same_stage_and_code_have_one_cause() -> None:
 
 
 def test_a_cause_shows_which_letters_a_redrive_would_leave() -> None:
-    (cause,) = causes.group([letter(1), letter(2, obstacle="It would be refused again.")])
+    (cause,) = causes.group(read([letter(1), letter(2, obstacle="It would be refused again.")]))
     assert (cause.count, cause.sendable, cause.obstacle) == (2, 1, "It would be refused again.")
 
 
@@ -322,9 +329,9 @@ def test_one_redrive_runs_at_a_time_and_its_error_is_shown(monkeypatch: pytest.M
 
     monkeypatch.setattr("pipeline.dashboard.redrives.redrive", refused)
     with lock:
-        assert redrives.start("fetch", "http_404", 3)
+        assert redrives.start(Redrive("fetch", "http_404", total=3))
         # Then a second one does not start
-        assert not redrives.start("fetch", "timeout", 1)
+        assert not redrives.start(Redrive("fetch", "timeout", total=1))
         assert redrives.shown
         assert redrives.shown.title == "Redriving http_404 in fetch …"
     # and the error is shown
@@ -333,7 +340,7 @@ def test_one_redrive_runs_at_a_time_and_its_error_is_shown(monkeypatch: pytest.M
     assert not redrives.busy
     assert redrives.shown.text == "0 dead letters sent. SQS said no."
     with pytest.raises(ValueError, match="not a stage"):
-        redrives.start("nowhere", "x", 1)
+        redrives.start(Redrive("nowhere", "x"))
 
 
 # The next attempt of a job.
