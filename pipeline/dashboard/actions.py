@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
@@ -17,17 +17,21 @@ from pipeline.clients.mongo import within
 from pipeline.dashboard.auth import Access, checked_form
 from pipeline.dashboard.redrives import Act, Redrive, Redrives
 from pipeline.dashboard.sources import Sources
-from pipeline.dashboard.submissions import Submissions
 from pipeline.dashboard.views import causes
 from pipeline.errors import PipelineError, SettingsError
 from pipeline.monitoring import pauses
 from pipeline.monitoring.job_log import reader as job_log_reader
-from pipeline.ops import results
+from pipeline.ops import results, submit
 from pipeline.ops import sweeps as ops_sweeps
 from pipeline.ops.dead_letters.letter import DeadLetter
 from pipeline.ops.submit import SubmitError
+from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES
 from pipeline.sweeps.documents import SWEPT
+
+#: A message must name a destination. For an image without a postback URL it is this queue. It never exists, so notify
+#: skips it, and the job log has the result.
+NOWHERE = "submit_to_job_log"
 
 #: Shows the overview again with a form that was refused: its status, what is wrong, and the form.
 ShowAgain = Callable[[Request, str, Mapping[str, str]], Response]
@@ -36,12 +40,9 @@ ShowAgain = Callable[[Request, str, Mapping[str, str]], Response]
 class Actions:
     """The handlers of all actions except logging in and out."""
 
-    def __init__(
-        self, access: Access, sources: Sources, submissions: Submissions, redrives: Redrives, show_again: ShowAgain
-    ) -> None:
+    def __init__(self, access: Access, sources: Sources, redrives: Redrives, show_again: ShowAgain) -> None:
         self._access = access
         self._sources = sources
-        self._submissions = submissions
         self._redrives = redrives
         self._show_again = show_again
 
@@ -58,17 +59,15 @@ class Actions:
         yield Route("/sweeps/stop", self.stop_sweep, methods=["POST"])
 
     async def submit(self, request: Request) -> Response:
-        """Submit an image, and redirect to its page."""
+        """Submit an image, and redirect to its page; without a job log, which has no such page, to the overview."""
         form = await checked_form(request, self._access)
         given = {name: str(form.get(name) or "").strip() for name in ("url", "folder", "postback_url")}
         try:
-            job = await run_in_threadpool(
-                self._submissions.send, given["url"], folder=given["folder"], postback_url=given["postback_url"]
-            )
+            job_id = await run_in_threadpool(_submit, given["url"], given["folder"], given["postback_url"])
         except (SubmitError, PipelineError) as error:
             return await run_in_threadpool(self._show_again, request, str(error), given)
         self._sources.refresh()
-        return RedirectResponse(f"/jobs/{job.job_id}", 303)
+        return RedirectResponse(f"/jobs/{job_id}?sent=yes" if self._sources.with_job_log else f"/?sent={job_id}", 303)
 
     async def redrive(self, request: Request) -> Response:
         """Start a redrive of the confirmed number of dead letters of one cause, in the background."""
@@ -173,6 +172,33 @@ class Actions:
         if wanted.job:
             return RedirectResponse(f"/jobs/{quote(wanted.job, safe='')}", 303)
         return RedirectResponse("/failures", 303)
+
+
+def _submit(url: str, folder: str, postback_url: str) -> str:
+    """Send one image through the pipeline; return the id of its job.
+
+    Raises:
+        SubmitError: The job is invalid or could not be sent.
+    """
+    if _scheme(url) not in {"http", "https"}:
+        raise SubmitError("The URL of an image must start with http:// or https://.")
+    to = {"postback_url": postback_url} if postback_url else {"redirect_queue": get_settings().full_queue_name(NOWHERE)}
+    submissions = submit.read_submissions([url], {}, to | ({"bucket_name": folder} if folder else {}))
+    submit.validate(submissions)
+    submit.send(submissions, lambda _: None)
+    (job,) = submissions
+    if job.error or job.job_id is None:
+        raise SubmitError(job.error.message if job.error else "It could not be sent.")
+    return job.job_id
+
+
+def _scheme(url: str) -> str:
+    """Return the scheme of a URL; empty if the URL is invalid."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme if parts.hostname else ""
+    except ValueError:
+        return ""
 
 
 def _confirmed(act: Act, cause: causes.Cause, form: FormData) -> Redrive:

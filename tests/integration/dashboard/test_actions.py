@@ -10,42 +10,58 @@ from typing import Any
 import pytest
 
 from pipeline.clients import aws
+from pipeline.dashboard.actions import NOWHERE
 from pipeline.events import Event, Outcome
 from pipeline.job import input_job_id
 from pipeline.settings import get_settings
+from pipeline.sqs.queues import find_queue
 from tests.support.dashboard import Page, Site, serving
 
 #: Texts from untrusted titles, URLs and error messages.
 from tests.support.shown import a_job, bury, done, log, queue_url, wait_for_text
 from tests.support.waiting import wait_for
 
+FORM = {"url": "https://example.org/cover.jpg?token=hush", "folder": "A <b>show</b>", "postback_url": ""}
 
-def test_an_image_is_submitted_and_its_result_is_received(queues_alone: dict[str, str]) -> None:
+
+def test_a_submitted_image_is_sent_and_its_page_waits_for_the_job_log(with_everything: Any) -> None:
     with serving() as site:
-        # When a visitor submits an image
-        form = {"url": "https://example.org/cover.jpg?token=hush", "folder": "A <b>show</b>", "postback_url": ""}
-        answer = site.post("/submit", form)
-        # Then the job's page opens, and the message on the input queue redirects its result to the dashboard
-        assert answer.status_code == 303
-        received = aws.sqs().receive_message(QueueUrl=get_settings().queue_url or "", WaitTimeSeconds=5)
-        (message,) = received["Messages"]
-        assert answer.headers["location"] == f"/jobs/{input_job_id(message['MessageId'])}"
-        queue = f"{get_settings().queue_namespace}_submit_dashboard"
-        payload = {"bucket_name": "A <b>show</b>", "image_url": form["url"], "redirect_queue": queue}
+        # When a visitor submits an image, then it is on the input queue, with no queue that any dashboard reads
+        answer = site.post("/submit", FORM)
+        message = received()
+        to = get_settings().full_queue_name(NOWHERE)
+        payload = {"bucket_name": "A <b>show</b>", "image_url": FORM["url"], "redirect_queue": to}
         assert json.loads(message["Body"]) == payload
-        page = answer.headers["location"]
-        assert "under way" in site.text(page)
-        assert "The job log is off, so the history is unknown." in site.text(page)
-        # and when the result arrives, the page shows it
-        result = payload | {"image_url_info": {"250X250": {"url": "https://cdn.example.org/x", "bucket_path": "p/"}}}
-        aws.sqs().send_message(
-            QueueUrl=aws.sqs().get_queue_url(QueueName=queue)["QueueUrl"],
-            MessageBody=json.dumps(result),
-            MessageAttributes={"job_id": {"DataType": "String", "StringValue": page.rpartition("/")[2]}},
-        )
-        wait_for_text(site, page, "done")
-        assert f"{page.replace('/jobs/', '/thumbnails/')}/0/250X250" in site.get(page).text
-        assert "hush" not in site.get(page).text
+        assert find_queue(aws.sqs(), to) is None
+        # and the job's page waits for it
+        job_id = input_job_id(message["MessageId"])
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/jobs/{job_id}?sent=yes")
+        assert "on its way to fetch" in site.text(answer.headers["location"])
+        assert site.get(f"/jobs/{job_id}").status_code == 404
+        # and shows it once it is in the job log, also as a live update.
+        log(*done(a_job(job_id=job_id)))
+        assert 'id="job"' in site.get(answer.headers["location"], X_Live="job=0").text
+        assert "done" in site.text(answer.headers["location"])
+
+
+def test_without_a_job_log_the_overview_shows_that_an_image_was_sent(queues_alone: dict[str, str]) -> None:
+    with serving() as site:
+        # When a visitor submits an image with a postback URL
+        answer = site.post("/submit", FORM | {"postback_url": "https://example.org/hook"})
+        # Then it is sent, and the overview has its id, and why it cannot follow it.
+        message = received()
+        assert "redirect_queue" not in json.loads(message["Body"])
+        job_id = input_job_id(message["MessageId"])
+        assert answer.headers["location"] == f"/?sent={job_id}"
+        assert f"The job has the id {job_id}. The job log is off" in site.text(answer.headers["location"])
+        assert "has the id" not in site.text("/?sent=call+0800+1234")
+        assert "The job log is off" in site.text(f"/jobs/{job_id}")
+
+
+def received() -> Any:
+    """Receive the message on the input queue."""
+    (message,) = aws.sqs().receive_message(QueueUrl=get_settings().queue_url or "", WaitTimeSeconds=5)["Messages"]
+    return message
 
 
 def test_an_invalid_form_is_not_sent_and_shows_why(environment: dict[str, str]) -> None:

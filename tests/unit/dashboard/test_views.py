@@ -24,7 +24,6 @@ from pipeline.monitoring.queue_depths import Depth
 from pipeline.ops.advice import is_permanent
 from pipeline.ops.dead_letters.actions import Survey
 from pipeline.ops.dead_letters.letter import DeadLetter
-from pipeline.ops.submit import Submission
 from tests.support.waiting import wait_for
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
@@ -202,19 +201,13 @@ def test_details_are_shown_as_words_and_a_placeholder() -> None:
     assert view.facts == "3001 × 2000 JPEG, 1,675 kB"  # noqa: RUF001
     assert view.warnings == ("not square", "above 3000 pixels", "wrong Content-Type")
     assert view.placeholder == "/placeholders/V_gNHwZ5dohwiHd6iGh5iHaJdgaXV3-G"
-    # And a job that was sent from here has the same, from its result
-    job = Submission({"image_url": "https://example.org/a"}, "example.org/a", "sent", "an-id", sent_at=NOW.timestamp())
-    job.ended({"image_url_info": {"50x50": {"url": "https://cdn.example.org/a"}}, "image_url_source": FACTS})
-    assert jobs.of_submission(job).sources[0] == replace(view, renditions=jobs.of_submission(job).sources[0].renditions)
     # A transparent picture has no placeholder, because it would show through
-    job.ended(job.result | {"image_url_source": FACTS | {"warnings": ["has_alpha"]}})
-    assert (jobs.of_submission(job).sources[0].warnings, jobs.of_submission(job).sources[0].placeholder) == (
-        ("has alpha",), "",
-    )  # fmt: skip
-    # But without details, or if a producer's own field has that name, there are none
-    for other in (None, "mine", [], {"width": "<b>"}):
-        job.ended({"image_url_info": {"50x50": {"url": "https://cdn.example.org/a"}}, "image_url_source": other})
-        (view,) = jobs.of_submission(job).sources
+    transparent = replace(logged, facts=FACTS | {"warnings": ["has_alpha"]})
+    (view,) = jobs.of_history(history("done", "notify", sources=(transparent,))).sources
+    assert (view.warnings, view.placeholder) == (("has alpha",), "")
+    # But without details there are none
+    for other in ({}, {"width": "<b>"}):
+        (view,) = jobs.of_history(history("done", "notify", sources=(replace(logged, facts=other),))).sources
         assert (view.facts, view.warnings, view.placeholder) == ("", (), "")
 
 
@@ -226,20 +219,6 @@ def test_only_web_addresses_become_links() -> None:
     urls = {"50x50": "javascript:alert(1)", "250X250": "data:text/html,x", "800x800": "https://cdn.example.org/a"}
     view = jobs.of_history(history("done", "notify", sources=(HistorySource("example.org/a", ("image_url",), urls),)))
     assert [each.link for each in view.sources[0].renditions] == ["", "", "https://cdn.example.org/a"]
-
-
-def test_a_job_sent_from_here_is_shown_by_its_result() -> None:
-    payload = {"image_url": "https://user:pw@example.org/a.png?token=1", "bucket_name": "A show"}
-    job = Submission(payload, "example.org/a.png", "sent", "an-id", sent_at=NOW.timestamp())
-    view = jobs.of_submission(job)
-    assert (view.status, view.name, view.folder, states(view)) == (
-        "under_way", "example.org/a.png", "A_SHOW", ["now", "todo", "todo", "todo"],
-    )  # fmt: skip
-    job.ended(payload | {"image_url_info": {"250X250": {"url": "https://cdn.example.org/x", "bucket_path": "p/"}}})
-    view = jobs.of_submission(job)
-    assert (view.status, view.thumbnail, states(view)) == ("done", "/thumbnails/an-id/0/250X250", ["done"] * 4)
-    assert jobs.urls_of("an-id", None, job, 0) == {"250X250": "https://cdn.example.org/x"}
-    assert jobs.urls_of("an-id", None, job, 1) == {}
 
 
 # Pictures.
