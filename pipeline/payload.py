@@ -144,7 +144,7 @@ def check_destinations(payload: Payload, settings: Settings) -> None:
 
 
 def _permitted(settings: Settings) -> tuple[str, ...]:
-    """Return the patterns of redirect queues, including the queues of `submit --wait` and the dashboard."""
+    """Return the patterns of redirect queues, including the queues of `submit --wait`."""
     return (*settings.redirect_queues, settings.full_queue_name("submit_*"))
 
 

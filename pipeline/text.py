@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from datetime import timedelta
 
 #: Units of an age on the command line, in seconds.
@@ -66,6 +67,14 @@ def format_duration(seconds: float, *, whole: bool = False) -> str:
     _, size, name = next(unit for unit in _DURATION_UNITS if seconds < unit[0])
     digits = 0 if whole else 2 if seconds < 1 else 1 if seconds < 10 or name == "h" else 0
     return f"{seconds / size:.{digits}f} {name}"
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal: `SIGKILL`, or `signal 60` if it has none, as most real-time signals."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def plural(count: int, singular: str) -> str:

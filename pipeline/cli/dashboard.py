@@ -29,12 +29,15 @@ def dashboard(
         list[str] | None,
         typer.Option(help="A further host name that browsers use, behind a proxy for example.", metavar="HOST"),
     ] = None,
+    https: Annotated[
+        bool, typer.Option("--https", help="Browsers come over HTTPS: they send the cookie of a session over it only.")
+    ] = False,
 ) -> None:
     """Serve the web page: stages, latest jobs, failures by cause with a redrive, sweeps and a submit form.
 
     Listens on this machine alone by default. Any other address needs the variable DASHBOARD_TOKEN. Browsers then log in
     with the token, and programs send it as `Authorization: Bearer`. Put it behind a proxy that terminates TLS and keeps
-    the Host header.
+    the Host header, and add --https.
     """
     settings = get_settings()
     token = settings.dashboard_token
@@ -44,7 +47,7 @@ def dashboard(
         )
     logging.basicConfig(level=logging.INFO, format=TEXT_FORMAT, stream=sys.stderr)
     set_up(settings)
-    site = make_app(settings, Access.for_host(host, token, name or ()))
+    site = make_app(settings, Access.for_host(host, token, name or (), https=https))
     with _listening(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host
         logging.getLogger(__name__).info("The dashboard: http://%s:%d/", shown, port)

@@ -153,7 +153,7 @@ def redrive(
                 counts = now
                 advance(now.attempted)
 
-            counts = actions.redrive(filter_, rate=rate, limit=limit, until=found.newest, progress=show)
+            counts = actions.redrive(filter_, rate=rate, limit=number, until=found.newest, progress=show)
     finally:
         _show_counts(counts, number, time.monotonic() - began)
     if counts.unsent or counts.kept:
@@ -190,7 +190,7 @@ def purge(
                 deleted = number
                 advance(number)
 
-            actions.purge(filter_, until=found.newest, progress=show)
+            actions.purge(filter_, until=found.newest, limit=found.total, progress=show)
     finally:
         console.print(f"Deleted {plural(deleted, 'letter')}.", highlight=False)
     if deleted < found.total:
@@ -230,8 +230,8 @@ def _filter(
     ids: Sequence[str] = (),
 ) -> Filter:
     try:
-        age = parse_age(older_than) if older_than is not None else None
-        return Filter(stage=stage, code=code, host=host, older_than=age, ids=tuple(ids))
+        before = datetime.now(UTC) - parse_age(older_than) if older_than is not None else None
+        return Filter(stage=stage, code=code, host=host, failed_before=before, ids=tuple(ids))
     except (ValueError, OverflowError) as error:
         raise typer.BadParameter(str(error)) from None
 

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
+from urllib.parse import quote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from pipeline.clients.mongo import within
 from pipeline.dashboard.auth import Access, checked_form
-from pipeline.dashboard.redrives import Redrives
+from pipeline.dashboard.redrives import Act, Redrive, Redrives
 from pipeline.dashboard.sources import Sources
-from pipeline.dashboard.submissions import Submissions
 from pipeline.dashboard.views import causes
 from pipeline.errors import PipelineError, SettingsError
 from pipeline.monitoring import pauses
-from pipeline.ops import results
+from pipeline.monitoring.job_log import reader as job_log_reader
+from pipeline.ops import results, submit
 from pipeline.ops import sweeps as ops_sweeps
 from pipeline.ops.dead_letters.letter import DeadLetter
 from pipeline.ops.submit import SubmitError
+from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES
 from pipeline.sweeps.documents import SWEPT
+
+#: A message must name a destination. For an image without a postback URL it is this queue. It never exists, so notify
+#: skips it, and the job log has the result.
+NOWHERE = "submit_to_job_log"
 
 #: Shows the overview again with a form that was refused: its status, what is wrong, and the form.
 ShowAgain = Callable[[Request, str, Mapping[str, str]], Response]
@@ -31,12 +40,9 @@ ShowAgain = Callable[[Request, str, Mapping[str, str]], Response]
 class Actions:
     """The handlers of all actions except logging in and out."""
 
-    def __init__(
-        self, access: Access, sources: Sources, submissions: Submissions, redrives: Redrives, show_again: ShowAgain
-    ) -> None:
+    def __init__(self, access: Access, sources: Sources, redrives: Redrives, show_again: ShowAgain) -> None:
         self._access = access
         self._sources = sources
-        self._submissions = submissions
         self._redrives = redrives
         self._show_again = show_again
 
@@ -45,6 +51,7 @@ class Actions:
         yield Route("/submit", self.submit, methods=["POST"])
         yield Route("/redrive", self.redrive, methods=["POST"])
         yield Route("/purge", self.purge, methods=["POST"])
+        yield Route("/count", self.count, methods=["POST"])
         yield Route("/jobs/{job_id}/redrive", self.redrive_job, methods=["POST"])
         yield Route("/jobs/{job_id}/deliver", self.deliver, methods=["POST"])
         yield Route("/workers/pause", self.pause, methods=["POST"])
@@ -52,27 +59,30 @@ class Actions:
         yield Route("/sweeps/stop", self.stop_sweep, methods=["POST"])
 
     async def submit(self, request: Request) -> Response:
-        """Submit an image, and redirect to its page."""
+        """Submit an image, and redirect to its page; without a job log, which has no such page, to the overview."""
         form = await checked_form(request, self._access)
         given = {name: str(form.get(name) or "").strip() for name in ("url", "folder", "postback_url")}
         try:
-            job = await run_in_threadpool(
-                self._submissions.send, given["url"], folder=given["folder"], postback_url=given["postback_url"]
-            )
+            job_id = await run_in_threadpool(_submit, given["url"], given["folder"], given["postback_url"])
         except (SubmitError, PipelineError) as error:
             return await run_in_threadpool(self._show_again, request, str(error), given)
         self._sources.refresh()
-        return RedirectResponse(f"/jobs/{job.job_id}", 303)
+        return RedirectResponse(f"/jobs/{job_id}?sent=yes" if self._sources.with_job_log else f"/?sent={job_id}", 303)
 
     async def redrive(self, request: Request) -> Response:
-        """Start a redrive of the dead letters of one cause, in the background."""
-        cause = await self._cause(request)
-        return self._start(cause.stage, cause.code, cause.sendable)
+        """Start a redrive of the confirmed number of dead letters of one cause, in the background."""
+        form = await checked_form(request, self._access)
+        return self._start(_confirmed("redrive", self._cause(form), form))
 
     async def purge(self, request: Request) -> Response:
-        """Start to delete the dead letters of one cause, in the background."""
-        cause = await self._cause(request)
-        return self._start(cause.stage, cause.code, cause.count, purges=True)
+        """Start to delete the confirmed number of dead letters of one cause, in the background."""
+        form = await checked_form(request, self._access)
+        return self._start(_confirmed("purge", self._cause(form), form))
+
+    async def count(self, request: Request) -> Response:
+        """Start to count the dead letters of one cause, of which the page has read only some, in the background."""
+        cause = self._cause(await checked_form(request, self._access))
+        return self._start(Redrive(cause.stage, cause.code, "count"))
 
     async def redrive_job(self, request: Request) -> Response:
         """Start a redrive of the dead letters of one job."""
@@ -81,10 +91,12 @@ class Actions:
         letter = self.letter_of(job_id)
         if letter and letter.obstacle:
             raise HTTPException(409, letter.obstacle)
+        if letter is None:
+            await self._do(self._expect_job, job_id)
         stage = letter.stage if letter else str(form.get("stage") or "")
         if stage not in DEAD_LETTER_QUEUES:
             raise HTTPException(404, "This job has no dead letter any more.")
-        return self._start(stage, letter.code if letter else "", 1, job=job_id)
+        return self._start(Redrive(stage, letter.code if letter else "", job=job_id))
 
     async def deliver(self, request: Request) -> Response:
         """Deliver the kept result of a job again."""
@@ -125,24 +137,77 @@ class Actions:
             raise HTTPException(503, error.message) from None
         self._sources.refresh()
 
+    def _expect_job(self, job_id: str) -> None:
+        """Check that the job log has a job with this id, which may not be the beginning of one.
+
+        Raises:
+            LookupError: There is no such job, or no job log.
+        """
+        if self._sources.with_job_log:
+            with within():
+                if job_log_reader.history(job_id):
+                    return
+        raise LookupError("No dead letter that this page has read, and no job in the job log, has this id.")
+
     def letter_of(self, job_id: str) -> DeadLetter | None:
         """Return the latest dead letter of a job, if it has been read."""
-        letters = self._sources.letters.snapshot.value
+        letters = self._sources.letters.snapshot.value.latest
         return next((letter for letter in letters if job_id and letter.job_id == job_id), None)
 
     def grouped(self) -> list[causes.Cause]:
         """Group the dead letters by cause."""
-        return causes.group(self._sources.letters.snapshot.value, self._sources.failures.snapshot.value)
+        failures = self._sources.failures.snapshot.value
+        return causes.group(self._sources.letters.snapshot.value, failures, self._redrives.counted())
 
-    async def _cause(self, request: Request) -> causes.Cause:
-        form = await checked_form(request, self._access)
+    def _cause(self, form: FormData) -> causes.Cause:
         stage, code = (str(form.get(name) or "") for name in ("stage", "code"))
         cause = next((cause for cause in self.grouped() if (cause.stage, cause.code) == (stage, code)), None)
         if cause is None:
             raise HTTPException(404, "This cause has no dead letters any more.")
         return cause
 
-    def _start(self, stage: str, code: str, total: int, *, job: str = "", purges: bool = False) -> Response:
-        if not self._redrives.start(stage, code, total, job=job, purges=purges):
-            raise HTTPException(409, "Another redrive or deletion is running: wait until it has ended.")
-        return RedirectResponse(f"/jobs/{job}" if job else "/failures", 303)
+    def _start(self, wanted: Redrive) -> Response:
+        if not self._redrives.start(wanted):
+            raise HTTPException(409, "Another redrive, deletion or count is running: wait until it has ended.")
+        if wanted.job:
+            return RedirectResponse(f"/jobs/{quote(wanted.job, safe='')}", 303)
+        return RedirectResponse("/failures", 303)
+
+
+def _submit(url: str, folder: str, postback_url: str) -> str:
+    """Send one image through the pipeline; return the id of its job.
+
+    Raises:
+        SubmitError: The job is invalid or could not be sent.
+    """
+    if _scheme(url) not in {"http", "https"}:
+        raise SubmitError("The URL of an image must start with http:// or https://.")
+    to = {"postback_url": postback_url} if postback_url else {"redirect_queue": get_settings().full_queue_name(NOWHERE)}
+    submissions = submit.read_submissions([url], {}, to | ({"bucket_name": folder} if folder else {}))
+    submit.validate(submissions)
+    submit.send(submissions, lambda _: None)
+    (job,) = submissions
+    if job.error or job.job_id is None:
+        raise SubmitError(job.error.message if job.error else "It could not be sent.")
+    return job.job_id
+
+
+def _scheme(url: str) -> str:
+    """Return the scheme of a URL; empty if the URL is invalid."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme if parts.hostname else ""
+    except ValueError:
+        return ""
+
+
+def _confirmed(act: Act, cause: causes.Cause, form: FormData) -> Redrive:
+    """Return the act that a visitor has confirmed: on the letters that had been counted then, and on no more of them.
+
+    Raises:
+        HTTPException: 400, the form does not contain the number that the page showed.
+    """
+    number, until = (str(form.get(name) or "") for name in ("number", "until"))
+    if not (re.fullmatch(r"[1-9]\d{0,8}", number) and re.fullmatch(r"\d{1,12}(\.\d{1,9})?", until)):
+        raise HTTPException(400, "Confirm the number of dead letters on the page of failures.")
+    return Redrive(cause.stage, cause.code, act, int(number), float(until))

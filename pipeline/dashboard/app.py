@@ -20,7 +20,6 @@ from pipeline.dashboard.pages import Pages
 from pipeline.dashboard.redrives import Redrives
 from pipeline.dashboard.rendering import HERE
 from pipeline.dashboard.sources import Sources
-from pipeline.dashboard.submissions import Submissions
 from pipeline.settings import Settings
 
 #: Seconds that running requests may take after the signal to stop.
@@ -31,7 +30,7 @@ def make_app(settings: Settings, access: Access) -> Guard:
     """Build the application behind its guard. Its sources are polled while it runs."""
     sources = Sources(settings)
     redrives = Redrives(sources.letters_lock, on_end=sources.letters_changed)
-    pages = Pages(settings, access, sources, Submissions(), redrives)
+    pages = Pages(settings, access, sources, redrives)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

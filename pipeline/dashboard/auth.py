@@ -85,24 +85,26 @@ class Access:
         token: The token, if one is set.
         csrf: The CSRF token in every form, which other sites cannot read. Each process has a new one.
         sessions: The sessions of visitors who gave the token.
+        https: Whether visitors come over HTTPS, so that the cookie of a session may be for HTTPS alone.
         throttle: Limits the wrong tokens of each client.
     """
 
     names: frozenset[str]
     any_address: bool = False
     token: SecretStr | None = None
+    https: bool = False
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     sessions: Sessions = field(default_factory=Sessions, repr=False)
     throttle: Throttle = field(default_factory=Throttle, repr=False)
 
     @classmethod
-    def for_host(cls, host: str, token: SecretStr | None, also: Collection[str] = ()) -> Access:
+    def for_host(cls, host: str, token: SecretStr | None, also: Collection[str] = (), *, https: bool = False) -> Access:
         """Make the rules for a server that listens on `host`; `also` has further names, for example of a proxy."""
         try:
             any_address = ipaddress.ip_address(host).is_unspecified
         except ValueError:
             any_address = False
-        return cls(LOOPBACK | {host.lower(), *(name.lower() for name in also)}, any_address, token)
+        return cls(LOOPBACK | {host.lower(), *(name.lower() for name in also)}, any_address, token, https)
 
     def knows(self, host: str) -> bool:
         """Return whether a Host header names this server."""
@@ -120,19 +122,19 @@ class Access:
         return self.any_address
 
     def accepts(self, given: str, client: str) -> bool:
-        """Return whether `given` is the token.
+        """Return whether `given` is the token. The right one always is, whatever others send from the same address.
 
         Raises:
-            HTTPException: 429, `client` has sent too many wrong ones.
+            HTTPException: 429, it is wrong, and `client` has sent too many wrong ones.
         """
+        wanted = self.token.get_secret_value() if self.token else ""
+        if wanted and hmac.compare_digest(given.encode(), wanted.encode()):
+            return True
         if wait := self.throttle.wait_for(client):
             headers = {"Retry-After": str(math.ceil(wait))}
             raise HTTPException(429, "Too many wrong tokens came from your address. Try again later.", headers)
-        wanted = self.token.get_secret_value() if self.token else ""
-        good = bool(wanted) and hmac.compare_digest(given.encode(), wanted.encode())
-        if not good:
-            self.throttle.failed(client)
-        return good
+        self.throttle.failed(client)
+        return False
 
     def admits(self, headers: Headers, client: str) -> bool:
         """Return whether a request has a valid token or session, or needs none.
@@ -291,7 +293,7 @@ async def checked_form(request: Request, access: Access) -> FormData:
     return form
 
 
-async def log_in(given: str, access: Access, client: str, *, over_tls: bool, to: str = "/") -> Response | None:
+async def log_in(given: str, access: Access, client: str, *, to: str = "/") -> Response | None:
     """Return the response that starts a session, or None, after a delay, if the token is wrong.
 
     Raises:
@@ -303,7 +305,13 @@ async def log_in(given: str, access: Access, client: str, *, over_tls: bool, to:
     logger.info("A visitor from %s logged in.", client)
     response = RedirectResponse(local_page(to), 303)
     response.set_cookie(
-        COOKIE, access.sessions.begin(), max_age=SESSION, path="/", secure=over_tls, httponly=True, samesite="strict"
+        COOKIE,
+        access.sessions.begin(),
+        max_age=SESSION,
+        path="/",
+        secure=access.https,
+        httponly=True,
+        samesite="strict",
     )
     return response
 

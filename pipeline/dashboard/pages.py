@@ -7,6 +7,7 @@ They are rendered from polled values. Only single jobs and searches are read dur
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,8 +26,7 @@ from pipeline.dashboard.actions import Actions
 from pipeline.dashboard.auth import Access, checked_form
 from pipeline.dashboard.redrives import Redrives
 from pipeline.dashboard.rendering import Renderer
-from pipeline.dashboard.sources import FEW, LETTERS, Sources
-from pipeline.dashboard.submissions import Submissions
+from pipeline.dashboard.sources import FEW, Sources
 from pipeline.dashboard.sweep_pages import SweepPages
 from pipeline.dashboard.views import causes, filters, flow, jobs
 from pipeline.dashboard.views.finding import LANES, OUTCOMES, STAGE_NAMES, Search
@@ -35,7 +35,6 @@ from pipeline.errors import PipelineError
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log import search as job_log_search
 from pipeline.monitoring.job_log.reader import JobHistory
-from pipeline.monitoring.job_log.search import JobPage
 from pipeline.monitoring.pauses import PAUSABLE
 from pipeline.monitoring.queue_depths import DEAD
 from pipeline.monitoring.resting import resting_sentences
@@ -71,16 +70,13 @@ class Banner:
 class Pages:
     """The handlers of all pages, and of logging in and out."""
 
-    def __init__(
-        self, settings: Settings, access: Access, sources: Sources, submissions: Submissions, redrives: Redrives
-    ) -> None:
+    def __init__(self, settings: Settings, access: Access, sources: Sources, redrives: Redrives) -> None:
         self._settings = settings
         self._access = access
         self._sources = sources
-        self._submissions = submissions
         self._redrives = redrives
         self._renderer = Renderer(access)
-        self._actions = Actions(access, sources, submissions, redrives, self._overview_again)
+        self._actions = Actions(access, sources, redrives, self._overview_again)
 
     def routes(self) -> Iterable[Route]:
         """Yield the route of every page and action."""
@@ -119,9 +115,10 @@ class Pages:
             "overview.html",
             "/",
             status=status,
+            banners=self._sent(request),
             queues=sources.queues.snapshot,
             flow=flow.cards(sources.queues.snapshot.value, sources.history, minutes, now, sources.stalled(now)),
-            jobs=self._latest_jobs()[:FEW],
+            jobs=[jobs.of_history(history) for history in log.value.latest[:FEW]],
             causes=self._actions.grouped(),
             letters=sources.letters.snapshot,
             job_log=log,
@@ -143,7 +140,7 @@ class Pages:
             try:
                 with _until(began + PAGE_TIMEOUT):
                     page = job_log_search.search(wanted.filter, MANY, wanted.after)
-                found, following = self._with_ours(page, wanted), page.following
+                found, following = [jobs.of_history(history) for history in page.jobs], page.following
             except ValueError:
                 raise HTTPException(404, "This part of the list does not exist.") from None
             except PipelineError as error:
@@ -172,19 +169,22 @@ class Pages:
         is_kept = False
         try:
             with _until(began + PAGE_TIMEOUT):
-                view = self._job(job_id)
+                history = self._history(job_id)
+                view = jobs.of_history(history) if history else None
                 is_kept = view is not None and results.is_kept(view.id)
                 ids = [] if view else self._ids_from(job_id)
         except PipelineError as error:
             banners.append(Banner("bad", "The job log does not answer", error.message))
-            submission = self._submissions.get(job_id)
-            view, ids = jobs.of_submission(submission) if submission else None, []
+            view, ids = None, []
         if view is None and ids:
             to = f"/jobs/{ids[0]}" if len(ids) == 1 else Search(text=job_id, lane="all").link()
             return RedirectResponse(to, 303)
         if view is None:
             failure = self._sources.job_log.snapshot.error or (banners[0].text if banners else "")
-            text = failure or "Neither the job log nor this dashboard has a job with this id."
+            if "sent" in request.query_params and self._with_job_log and not failure:
+                return self._page(request, "job_sent.html", "/jobs")
+            off = "The job log is off, so this page cannot show jobs."
+            text = failure or ("The job log has no job with this id." if self._with_job_log else off)
             return self._error(request, 503 if failure else 404, "No such job", text)
         letter = self._actions.letter_of(view.id)
         redrive = self._redrives.shown
@@ -212,7 +212,6 @@ class Pages:
             past=causes.past(found, self._sources.failures.snapshot.value),
             resting=resting_sentences(self._sources.processes.snapshot.value, datetime.now(UTC)),
             dead=self._dead(),
-            read_at_most=LETTERS,
             redrive=self._redrives.shown,
             rate=RATE,
         )
@@ -239,7 +238,7 @@ class Pages:
         try:
             with within():
                 history = self._history(job_id)
-            url = jobs.urls_of(job_id, history, self._submissions.get(job_id), number).get(name)
+            url = history.sources[number].urls.get(name) if history and number < len(history.sources) else None
             key = thumbnails.key_of(url) if url else None
             if key is None:
                 return PlainTextResponse("The rendition does not exist.", 404)
@@ -262,10 +261,9 @@ class Pages:
     async def log_in(self, request: Request) -> Response:
         """Start a session if the token is correct."""
         form = await checked_form(request, self._access)
-        scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
         to, token = str(form.get("to") or "/"), str(form.get("token") or "")
         client = auth.client_of(request.scope)
-        response = await auth.log_in(token, self._access, client, over_tls=scheme == "https", to=to)
+        response = await auth.log_in(token, self._access, client, to=to)
         wrong = {"wrong": "This token is wrong.", "to": to}
         return response or self._renderer.render(request, "login.html", 401, wrong)
 
@@ -288,45 +286,29 @@ class Pages:
             return next((history for history in snapshot.value.latest if history.id == job_id), None)
         return job_log_reader.history(job_id)
 
-    def _job(self, job_id: str) -> JobView | None:
-        if history := self._history(job_id):
-            return jobs.of_history(history)
-        submission = self._submissions.get(job_id)
-        return jobs.of_submission(submission) if submission else None
-
     def _ids_from(self, prefix: str) -> list[str]:
         """Return the ids of the first jobs that begin with `prefix`."""
         if len(prefix) < MIN_ID or not self._with_job_log or self._sources.job_log.snapshot.error:
             return []
         return job_log_reader.matching(prefix.lower(), MATCHES)
 
-    def _ours(self, known: Iterable[str]) -> list[JobView]:
-        """Return the jobs submitted here that are not among the `known` ids of the job log."""
-        ids = set(known)
-        ours = [jobs.of_submission(job) for job in self._submissions.latest() if job.job_id not in ids]
-        return [job for job in ours if job.status == "under_way"] if self._with_job_log else ours
-
-    def _latest_jobs(self) -> list[JobView]:
-        """Return jobs submitted here that are not in the job log yet, followed by the jobs of the job log."""
-        logged = [jobs.of_history(history) for history in self._sources.job_log.snapshot.value.latest]
-        return [*self._ours(job.id for job in logged), *logged]
-
-    def _with_ours(self, page: JobPage, wanted: Search) -> list[JobView]:
-        """Return a page of jobs. The first page of live jobs adds jobs that are not in the job log yet."""
-        logged = [jobs.of_history(history) for history in page.jobs]
-        if wanted.is_narrow or wanted.after or wanted.lane == "sweep":
-            return logged
-        latest = self._sources.job_log.snapshot.value.latest
-        return [*self._ours([*(job.id for job in logged), *(history.id for history in latest)]), *logged]
-
     def _known_jobs(self, wanted: Search) -> list[JobView]:
         """Return the jobs that were read already and match, while the job log does not answer."""
         lane, failed = wanted.filter.lane, {"": None, "failed": True, "well": False}[wanted.outcome]
         return [
             job
-            for job in self._latest_jobs()
+            for job in map(jobs.of_history, self._sources.job_log.snapshot.value.latest)
             if lane in {None, job.lane} and failed in {None, job.status in job_log_reader.FAILED}
         ][:MANY]
+
+    def _sent(self, request: Request) -> list[Banner]:
+        """Return the notice of a job that was sent from the form, where no page can show it."""
+        job_id = request.query_params.get("sent", "")
+        if self._with_job_log or not re.fullmatch(r"[0-9a-f-]{36}", job_id):
+            return []
+        return [
+            Banner("note", "Sent", f"The job has the id {job_id}. The job log is off, so this page cannot follow it.")
+        ]
 
     def _dead(self) -> int:
         """Return SQS's count of dead letters."""

@@ -1,4 +1,4 @@
-"""Redrives and purges started on the page: one at a time, in the background, with their progress."""
+"""Redrives, purges and counts started on the page: one at a time, in the background, with their progress."""
 
 from __future__ import annotations
 
@@ -7,28 +7,42 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from pipeline.errors import PipelineError
-from pipeline.ops.dead_letters.actions import RATE, Counts, purge, redrive
+from pipeline.ops.dead_letters.actions import RATE, Counts, Survey, purge, redrive, survey
 from pipeline.ops.dead_letters.letter import Filter
 from pipeline.text import plural
 
 logger = logging.getLogger(__name__)
 
-#: Seconds to show a finished redrive, and to wait for a running one when the dashboard stops.
+Act = Literal["redrive", "purge", "count"]
+
+#: A title while each act runs, a noun for it, and a title after it.
+WORDS: dict[Act, tuple[str, str, str]] = {
+    "redrive": ("Redriving", "redrive", "Redrove"),
+    "purge": ("Deleting", "deletion", "Deleted"),
+    "count": ("Counting", "count", "Counted"),
+}
+
+#: The past participle of each act.
+DONE: dict[Act, str] = {"redrive": "sent", "purge": "deleted", "count": "counted"}
+
+#: Seconds to show a finished redrive and to act on a count, and to wait for a running one when the dashboard stops.
 SHOWN, STOP_TIMEOUT = 300, 5.0
 
 
 @dataclass(frozen=True)
 class Redrive:
-    """The progress of a redrive or a purge."""
+    """The progress of an act on dead letters."""
 
     stage: str
     code: str
-    total: int  #: number of dead letters at the start
+    act: Act = "redrive"
+    total: int | None = None  #: the confirmed number of dead letters, of which there may be more; None: all
+    until: float | None = None  #: letters that arrived later are left, in Unix seconds; None: after its start
     job: str = ""  #: id of the job, if only its letters are meant
-    purges: bool = False  #: whether the letters are deleted
-    sent: int = 0  #: or deleted
+    sent: int = 0  #: or deleted, or counted
     left: tuple[str, ...] = ()  #: why some were left or failed, for people
     over_at: float | None = None  #: when it ended, in Unix seconds
     error: str = ""
@@ -42,7 +56,7 @@ class Redrive:
     def title(self) -> str:
         """A short title for people."""
         cause = f"job {self.job[:8]}" if self.job else f"{self.code} in {self.stage}"
-        going, noun, gone = ("Deleting", "deletion", "Deleted") if self.purges else ("Redriving", "redrive", "Redrove")
+        going, noun, gone = WORDS[self.act]
         if not self.over:
             return f"{going} {cause} …"
         return f"The {noun} of {cause} has stopped" if self.error else f"{gone} {cause}"
@@ -50,8 +64,10 @@ class Redrive:
     @property
     def text(self) -> str:
         """The progress or result for people."""
-        sent = f"{plural(self.sent, 'dead letter')} {'deleted' if self.purges else 'sent'}."
-        return " ".join([sent, *self.left, self.error]).strip()
+        sent = f"{plural(self.sent, 'dead letter')} {DONE[self.act]}."
+        missing = (self.total or 0) - self.sent if self.over and not (self.left or self.error) else 0
+        gone = f"{missing:,} of {self.total:,} are gone already, or another reader holds them." if missing > 0 else ""
+        return " ".join(filter(None, [sent, *self.left, gone, self.error]))
 
 
 class _Stopped(Exception):
@@ -72,6 +88,7 @@ class Redrives:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._counts: dict[tuple[str, str], tuple[Survey, float]] = {}
         self.latest: Redrive | None = None
 
     @property
@@ -86,25 +103,23 @@ class Redrives:
         """Whether a redrive is running."""
         return self.latest is not None and not self.latest.over
 
-    def start(self, stage: str, code: str, total: int, *, job: str = "", purges: bool = False) -> bool:
-        """Start a redrive or purge of the dead letters of a cause; return False if one is running already.
+    def counted(self) -> dict[tuple[str, str], Survey]:
+        """Return the counts of the last minutes, by stage and code."""
+        since = time.time() - SHOWN
+        return {cause: count for cause, (count, at) in list(self._counts.items()) if at > since}
 
-        Args:
-            stage: The stage of the letters.
-            code: Their code.
-            total: The number of letters, from which the progress is computed.
-            job: Only letters of the job with this id.
-            purges: Delete the letters instead.
+    def start(self, wanted: Redrive) -> bool:
+        """Start an act in the background; return False if one is running already.
 
         Raises:
             ValueError: The stage does not exist.
         """
-        filter_ = Filter(stage=stage, code=code or None, ids=(job,) if job else ())
+        filter_ = Filter(stage=wanted.stage, code=wanted.code or None, job=wanted.job or None)
         with self._lock:
             if self.busy:
                 return False
-            self.latest = Redrive(stage, code, total, job, purges)
-        self._thread = threading.Thread(target=self._run, args=[filter_], name="redrive", daemon=True)
+            self.latest = wanted
+        self._thread = threading.Thread(target=self._run, args=[wanted, filter_], name="redrive", daemon=True)
         self._thread.start()
         return True
 
@@ -114,13 +129,13 @@ class Redrives:
         if self._thread:
             self._thread.join(STOP_TIMEOUT)
 
-    def _run(self, filter_: Filter) -> None:
+    def _run(self, wanted: Redrive, filter_: Filter) -> None:
         failure = ""
         try:
             with self._letters_lock:
                 if self._stopping.is_set():
                     raise _Stopped
-                self._act(filter_)
+                self._act(wanted, filter_)
         except _Stopped:
             failure = "The dashboard was stopped; the other letters remain."
         except PipelineError as error:
@@ -132,13 +147,17 @@ class Redrives:
             self.latest = replace(self.latest, over_at=time.time(), error=failure)
         self._on_end()
 
-    def _act(self, filter_: Filter) -> None:
-        if self.latest and self.latest.purges:
-            self._note_deleted(purge(filter_, progress=self._note_deleted))
+    def _act(self, wanted: Redrive, filter_: Filter) -> None:
+        if wanted.act == "count":
+            self._counts[wanted.stage, wanted.code] = survey(filter_, progress=self._note_number), time.time()
+            return
+        self._counts.clear()
+        if wanted.act == "purge":
+            self._note_number(purge(filter_, until=wanted.until, limit=wanted.total, progress=self._note_number))
         else:
-            self._note(redrive(filter_, rate=RATE, progress=self._note))
+            self._note(redrive(filter_, rate=RATE, until=wanted.until, limit=wanted.total, progress=self._note))
 
-    def _note_deleted(self, number: int) -> None:
+    def _note_number(self, number: int) -> None:
         if self.latest:
             self.latest = replace(self.latest, sent=number)
         if self._stopping.is_set():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import logging
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from pipeline.monitoring.peers import network_of
 
 logger = logging.getLogger(__name__)
 
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 SESSION = 12 * 3600
 MAX_SESSIONS = 1000
 
-#: Wrong tokens that one address may send in a window of as many seconds.
+#: Wrong tokens of one address that are answered and logged in a window of as many seconds.
 MAX_WRONG_TOKENS, WINDOW = 10, 60.0
 
 #: Addresses with wrong tokens that are remembered. Beyond that, no further address may try.
@@ -73,7 +74,7 @@ class Throttle:
     def wait_for(self, client: str) -> float:
         """Return the seconds until `client` may send another token; 0 if it may now."""
         now = self._clock()
-        window = self._windows.get(_network(client))
+        window = self._windows.get(network_of(client))
         if window is None or now >= window.began + WINDOW:
             self._forget_old(now)
             return WINDOW if len(self._windows) >= MAX_ADDRESSES else 0.0
@@ -81,14 +82,14 @@ class Throttle:
 
     def failed(self, client: str) -> None:
         """Count and log a wrong token."""
-        now, network = self._clock(), _network(client)
+        now, network = self._clock(), network_of(client)
         window = self._windows.get(network)
         if window is None or now >= window.began + WINDOW:
             window = self._windows[network] = _Window(now)
         window.count += 1
         logger.warning("A wrong token came from %s, number %d within %d s.", client, window.count, WINDOW)
         if window.count == MAX_WRONG_TOKENS:
-            logger.warning("Tokens from %s are refused for the rest of that time.", network)
+            logger.warning("More wrong tokens from %s are not logged for the rest of that time.", network)
 
     def _forget_old(self, now: float) -> None:
         if len(self._windows) >= MAX_ADDRESSES:
@@ -97,12 +98,3 @@ class Throttle:
 
 def _hash(cookie: str) -> str:
     return hashlib.sha256(cookie.encode()).hexdigest()  # so that comparing takes the same time for every guess
-
-
-def _network(client: str) -> str:
-    """Return the address, or for IPv6 its network of 64 bits, which one client can use as a whole."""
-    try:
-        address = ipaddress.ip_address(client)
-    except ValueError:
-        return client
-    return client if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))

@@ -23,8 +23,7 @@ from pipeline.monitoring.pauses import paused
 from pipeline.monitoring.processes import Process, processes
 from pipeline.monitoring.queue_depths import DEAD, Depth, depths
 from pipeline.monitoring.stalls import stalls
-from pipeline.ops.dead_letters.actions import browse
-from pipeline.ops.dead_letters.letter import DeadLetter
+from pipeline.ops.dead_letters.actions import Survey, survey
 from pipeline.settings import Settings
 from pipeline.stages import Lane
 
@@ -69,7 +68,7 @@ class Sources:
             Lock()
         )  #: held while reading the dead-letter queues, which hides messages from other readers
         self._letters_read: tuple[list[int], float] | None = None  #: number per queue and time of the last read
-        self._with_job_log = settings.jobs_mongo_url is not None
+        self.with_job_log = settings.jobs_mongo_url is not None
         self.queues: PolledValue[list[Depth]] = PolledValue(
             "the queues", self._depths, [], QUEUES_INTERVAL, always=True
         )
@@ -79,19 +78,19 @@ class Sources:
         )
         self.processes: PolledValue[list[Process]] = PolledValue("the processes", _processes, [], PROCESSES_INTERVAL)
         self.pauses: PolledValue[dict[str, datetime]] = PolledValue("the pauses", _pauses, {}, PROCESSES_INTERVAL)
-        self.letters: PolledValue[list[DeadLetter]] = PolledValue(
-            "the dead letters", self._letters, [], LETTERS_INTERVAL, fresh_for=LETTERS_AGE + 30
+        self.letters: PolledValue[Survey] = PolledValue(
+            "the dead letters", self._letters, Survey(), LETTERS_INTERVAL, fresh_for=LETTERS_AGE + 30
         )
         self.sweeps: PolledValue[list[RunView]] = PolledValue("the sweeps", sweeps.read, [], SWEEPS_INTERVAL)
         values: list[PolledValue[Any]] = [self.queues, self.letters]
-        values += [self.job_log, self.failures, self.processes, self.pauses] if self._with_job_log else []
+        values += [self.job_log, self.failures, self.processes, self.pauses] if self.with_job_log else []
         values += [self.sweeps] if settings.database_url else []
         self._poller = Poller(values)
 
     def stalled(self, now: datetime) -> dict[str, str]:
         """Return a sentence for each stage whose messages wait and are not taken."""
         seen = self.processes.snapshot
-        known = seen.value if self._with_job_log and seen.at and not seen.error else None
+        known = seen.value if self.with_job_log and seen.at and not seen.error else None
         return stalls(self.queues.snapshot.value, known, now, self.history.waiting_since, self.pauses.snapshot.value)
 
     def _depths(self) -> list[Depth]:
@@ -99,18 +98,18 @@ class Sources:
         self.history.add(flow.waiting_by_stage(found))
         return found
 
-    def _letters(self) -> list[DeadLetter]:
+    def _letters(self) -> Survey:
         numbers = [depth.waiting + depth.in_flight for depth in self.queues.snapshot.value if depth.lane == DEAD]
         before, read_at = self._letters_read or ([], 0.0)
         if self._letters_read and before == numbers and monotonic() - read_at < LETTERS_AGE:
             raise Unchanged
         if not any(numbers) and self.queues.snapshot.at and not self.queues.snapshot.error:
-            found: list[DeadLetter] = []
+            found = Survey()
         else:
             with self.letters_lock:
                 if self._poller.stopping:
                     raise Unchanged
-                found = browse(limit=LETTERS)
+                found = survey(keep=LETTERS, limit=LETTERS)
         self._letters_read = (numbers, monotonic())
         return found
 

@@ -32,6 +32,7 @@ from pipeline.images.identify import format_of
 from pipeline.images.limits import CPU_SECONDS, MAX_DECODER_BYTES
 from pipeline.images.malloc import KEPT
 from pipeline.recipe import Recipe
+from pipeline.text import signal_name
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +198,7 @@ def _judged(error: Ended | Overdue | Malformed, name: str) -> PipelineError:
         return PermanentError("too_large", f"Decoding the {name} image takes more than {CPU_SECONDS} seconds of CPU.")
     if error.status == -signal.SIGKILL:  # most likely by the system, for lack of memory
         return RetryableError("out_of_memory", "There was not enough memory to process the image.")
-    cause = signal.Signals(-error.status).name if error.status < 0 else f"exit status {error.status}"
+    cause = signal_name(-error.status) if error.status < 0 else f"exit status {error.status}"
     return _Crashed("broken_image", f"The {name} image is broken: its decoder crashed with {cause}.")
 
 

@@ -23,6 +23,7 @@ from typing import IO, NamedTuple
 from honcho.environ import expand_processes, parse_procfile
 
 from pipeline.outage_backoff import Backoff
+from pipeline.text import signal_name
 
 #: Seconds that a process may take to end after SIGTERM. Idle workers await their polls for up to 20 s, in case they
 #: bring messages. Here no one waits for that, because producers stop too.
@@ -251,7 +252,7 @@ def command_line(*arguments: str | Path) -> str:
 
 
 def _ending(status: int) -> str:
-    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    return f"killed by {signal_name(-status)}" if status < 0 else f"ended with status {status}"
 
 
 def _kill_group(group: int) -> None:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from http.server import BaseHTTPRequestHandler
 from ipaddress import IPv6Address
@@ -26,6 +27,7 @@ import prometheus_client
 
 from pipeline import metrics
 from pipeline.monitoring.health import Health
+from pipeline.monitoring.peers import one_to_end
 from pipeline.settings import Settings
 from pipeline.version import version
 
@@ -42,6 +44,12 @@ LONGEST_CONNECTION = 30.0
 
 #: Maximum number of open connections. Prometheus and two probes open three.
 MAX_CONNECTIONS = 16
+
+#: Maximum number of scrapes that wait for each other. A connection that loses its place leaves its scrape behind.
+MAX_SCRAPES = 4
+
+#: Maximum number of connections that wait to be accepted.
+BACKLOG = 128
 
 Refresh = Callable[[], None]
 
@@ -61,6 +69,7 @@ class OpsServer:
         self._health = health
         self._refresh = tuple(refresh)
         self._lock = threading.Lock()
+        self._scrapes = threading.BoundedSemaphore(MAX_SCRAPES)
         self._server: _Server | None = None
         metrics.PROCESS.labels(process, ",".join(queues), version()).set(1)
 
@@ -91,14 +100,22 @@ class OpsServer:
         """Return the status, content type and body for a GET of `path` with the header `Accept: <accept>`."""
         match path:
             case "/metrics":
-                with self._lock:  # refreshing clears gauges before it sets them
-                    self._refresh_gauges()
-                    return _scraped(accept)
+                return self._scrape(accept)
             case "/livez":
                 return _health_answer(list(self._health.not_live()))
             case "/readyz":
                 return _health_answer(list(self._health.not_ready()))
         return 404, "text/plain; charset=utf-8", b"This server has /metrics, /livez and /readyz.\n"
+
+    def _scrape(self, accept: str) -> tuple[int, str, bytes]:
+        if not self._scrapes.acquire(blocking=False):
+            return 503, "text/plain; charset=utf-8", b"Other scrapes are still waiting.\n"
+        try:
+            with self._lock:  # refreshing clears gauges before it sets them
+                self._refresh_gauges()
+                return _scraped(accept)
+        finally:
+            self._scrapes.release()
 
     def _refresh_gauges(self) -> None:
         metrics.LIVE.labels(self._process).set(not list(self._health.not_live()))
@@ -154,34 +171,49 @@ def _own_names() -> frozenset[str]:
     return frozenset({socket.gethostname().lower(), socket.getfqdn().lower()})
 
 
+@dataclass(frozen=True)
+class _Connection:
+    socket: socket.socket
+    address: str
+    began: float
+
+    def end(self) -> None:
+        """Wake the thread that reads from it or writes to it, which then closes it."""
+        with suppress(OSError):  # its thread has just closed it
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+
 class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     allow_reuse_address = True
     daemon_threads = True
+    request_queue_size = BACKLOG
 
     def __init__(self, address: tuple[str, int], answer: Callable[[str, str], tuple[int, str, bytes]]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.answer = answer
-        self._open: dict[socket.socket, float] = {}
+        self._open: list[_Connection] = []  # oldest first
+        self._open_lock = threading.Lock()
         super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer a request in a thread of its own, unless too many are open."""
-        if len(self._open) >= MAX_CONNECTIONS:
-            self.shutdown_request(request)
-            return
-        self._open[request] = time.monotonic()
+        """Answer a request in a thread of its own. If all places are taken, another connection ends."""
+        with self._open_lock:
+            self._open.append(_Connection(request, client_address[0], time.monotonic()))
+            if len(self._open) > MAX_CONNECTIONS:
+                self._open.pop(one_to_end([each.address for each in self._open])).end()
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        self._open.pop(request, None)
+        with self._open_lock:
+            self._open = [each for each in self._open if each.socket is not request]
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
         """Cut connections that are open for too long; `serve_forever` calls this twice a second."""
         latest = time.monotonic() - LONGEST_CONNECTION
-        for request in [request for request, began in tuple(self._open.items()) if began < latest]:
-            with suppress(OSError):  # its thread has just closed it
-                request.shutdown(socket.SHUT_RDWR)
+        for connection in tuple(self._open):
+            if connection.began < latest:
+                connection.end()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]

@@ -173,11 +173,6 @@ GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
     "dashboard": (
         *_OPERATOR,
         Grant("ShowThumbnails", ("s3:GetObject",), place=Place.RENDITIONS),
-        Grant(
-            "ResultsOfWhatItSubmits",
-            (_FIND, "sqs:CreateQueue", "sqs:ReceiveMessage", "sqs:DeleteMessage"),
-            queues=("submit_*",),
-        ),
     ),
 }
 

@@ -165,12 +165,13 @@ def _goes_through(page: Page, world: World, folder: str, shot: Callable[[str], N
     with world.delaying(cover) as host_answers, world.delaying(hook) as receiver_answers:
         # When it is submitted on the page
         submit(page, world.url(cover), f"Stories{folder}", world.url(hook))
-        # Then the page shows it in fetch,
-        expect(page.get_by_role("heading", level=1)).to_contain_text("night-train.jpg")
-        expect(step(page, "fetch")).to_have_class("now")
+        # Then the page shows that it was sent,
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Sent")
         check_layout(page)
+        shot("sent")
         # then in notify, with its renditions,
         host_answers()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("night-train.jpg", timeout=TIMEOUT)
         for stage in ("fetch", "resize", "upload"):
             expect(step(page, stage)).to_have_class("done", timeout=TIMEOUT)
         expect(step(page, "notify")).to_have_class("now")
@@ -212,7 +213,7 @@ def _is_redriven(page: Page, world: World, folder: str, shot: Callable[[str], No
     cause.locator("summary", has_text="Redrive").focus()
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
-    expect(cause.get_by_role("button", name="Yes, redrive")).to_be_focused()
+    expect(cause.get_by_role("button", name="Yes, redrive 1")).to_be_focused()
     check_layout(page)
     shot("failures")
     page.keyboard.press("Enter")

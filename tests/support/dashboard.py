@@ -36,6 +36,7 @@ class Site:
     port: int
     access: Access
     app: Any
+    connections: set[Any]
 
     def url(self, path: str = "/") -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -68,7 +69,7 @@ def serving(access: Access | None = None) -> Iterator[Site]:
         thread = threading.Thread(target=server.run, args=[[listener]], daemon=True)
         thread.start()
         wait_for(lambda: server.started)
-        site = Site(listener.getsockname()[1], access, inner)
+        site = Site(listener.getsockname()[1], access, inner, server.server_state.connections)
         try:
             yield site
         finally:

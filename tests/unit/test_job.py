@@ -332,7 +332,7 @@ def test_a_result_is_never_sent_to_the_input_queue(monkeypatch: pytest.MonkeyPat
         ({"REDIRECT_QUEUES": "Channel*,Exact.fifo"}, {"redirect_queue": "Exact.fifo"}, None),
         ({"REDIRECT_QUEUES": "Channel*,Exact.fifo"}, {"redirect_queue": "exact.fifo"}, "bad_redirect_queue"),
         ({"REDIRECT_QUEUES": "Channel*,Exact.fifo"}, {"redirect_queue": "MyChannel"}, "bad_redirect_queue"),
-        ({"REDIRECT_QUEUES": "Channel*"}, {"redirect_queue": "image-pipeline_submit_dashboard"}, None),
+        ({"REDIRECT_QUEUES": "Channel*"}, {"redirect_queue": "image-pipeline_submit_0123456789ab"}, None),
         ({"REDIRECT_QUEUES": "*"}, {"redirect_queue": "image-pipeline_fetch"}, "bad_redirect_queue"),
         ({"REDIRECT_QUEUES": "Channel*"}, ASKED, None),
         ({"POSTBACK_HTTPS_ONLY": "on"}, ASKED, None),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from datetime import timedelta
 
 import pytest
 
-from pipeline.text import format_duration, parse_age, plural, printable, shorten
+from pipeline.text import format_duration, parse_age, plural, printable, shorten, signal_name
 
 
 def test_ages_are_parsed():
@@ -41,6 +42,10 @@ def test_durations_are_shown_in_a_few_characters(seconds, precise, whole):
 
 def test_counts_agree_with_their_nouns():
     assert [plural(count, "job") for count in (0, 1, 1234)] == ["0 jobs", "1 job", "1,234 jobs"]
+
+
+def test_a_signal_is_named_even_if_it_has_no_name():
+    assert [signal_name(number) for number in (signal.SIGKILL, 60, 0)] == ["SIGKILL", "signal 60", "signal 0"]
 
 
 def test_a_text_that_was_cut_ends_in_an_ellipsis():

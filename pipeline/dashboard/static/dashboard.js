@@ -14,6 +14,7 @@ let timer = 0;
 
 /** Make `here` like `there`: attributes and children, by place; elements with an id or a data-key, by that. */
 function become(here, there) {
+  if (here.matches("details[open] > form.confirm")) return; // a number that a visitor confirms must not change
   for (const { name } of [...here.attributes]) {
     if (!there.hasAttribute(name) && name !== "open") here.removeAttribute(name);
   }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pipeline.monitoring.job_log.reader import FailureGroup
 from pipeline.ops.advice import advice, is_permanent
+from pipeline.ops.dead_letters.actions import Survey
 from pipeline.ops.dead_letters.letter import DeadLetter
 
 #: Maximum number of dead letters and of hosts to show per cause.
@@ -35,8 +36,11 @@ class Cause:
 
     stage: str
     code: str
-    count: int  #: number of dead letters
+    count: int  #: number of dead letters, at least
+    is_exact: bool  #: whether there are no more
+    is_counted: bool  #: whether the number can be acted on; otherwise the page has read only some of the letters
     sendable: int  #: number of dead letters that a redrive would send
+    newest: float  #: arrival of the newest that is counted, in Unix seconds
     message: str  #: the message of the latest
     obstacle: str  #: why a redrive leaves some; empty if it sends all
     last_at: datetime
@@ -74,14 +78,37 @@ def key_of(stage: str, code: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"{stage}-{code}".lower()).strip("-")
 
 
-def group(letters: Sequence[DeadLetter], failures: Sequence[FailureGroup] = ()) -> list[Cause]:
-    """Group letters, given latest first, by cause; return the most frequent cause first."""
+def group(
+    read: Survey, failures: Sequence[FailureGroup] = (), counted: Mapping[tuple[str, str], Survey] | None = None
+) -> list[Cause]:
+    """Group letters by cause; return the most frequent cause first.
+
+    Args:
+        read: The letters that the page has read, perhaps not all.
+        failures: The failures of the last day.
+        counted: Causes by stage and code whose letters were counted on their own.
+    """
     groups: dict[tuple[str, str], list[DeadLetter]] = {}
-    for letter in letters:
+    for letter in read.latest:
         groups.setdefault((letter.stage, letter.code), []).append(letter)
     recent = {(failure.stage, failure.code): failure.count for failure in failures}
-    causes = [_cause(members, recent.get(cause, 0)) for cause, members in groups.items()]
+    causes = [_cause(members, recent.get(cause, 0), read.is_exact) for cause, members in groups.items()]
+    causes = [_counted(cause, (counted or {}).get((cause.stage, cause.code))) for cause in causes]
     return sorted(causes, key=lambda cause: (-cause.count, cause.key))
+
+
+def _counted(cause: Cause, count: Survey | None) -> Cause:
+    if count is None or cause.is_exact:
+        return cause
+    return replace(
+        cause,
+        count=count.total,
+        is_exact=count.is_exact,
+        is_counted=True,
+        sendable=count.sendable,
+        newest=count.newest,
+        obstacle=next((obstacle for *_, obstacle in count.groups if obstacle), ""),
+    )
 
 
 def past(causes: Sequence[Cause], failures: Sequence[FailureGroup]) -> list[PastCause]:
@@ -94,13 +121,16 @@ def past(causes: Sequence[Cause], failures: Sequence[FailureGroup]) -> list[Past
     ]
 
 
-def _cause(letters: Sequence[DeadLetter], recent: int) -> Cause:
+def _cause(letters: Sequence[DeadLetter], recent: int, is_exact: bool) -> Cause:
     latest = letters[0]
     hosts = Counter(host for letter in letters for host in letter.hosts)
     return Cause(
         stage=latest.stage,
         code=latest.code,
         count=len(letters),
+        is_exact=is_exact,
+        is_counted=is_exact,
+        newest=max(letter.sent_at for letter in letters),
         sendable=sum(not letter.obstacle for letter in letters),
         message=latest.message,
         obstacle=next((letter.obstacle for letter in letters if letter.obstacle), ""),

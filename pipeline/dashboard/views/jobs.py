@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -14,10 +14,7 @@ from pipeline.dashboard.views.causes import key_of
 from pipeline.events import Outcome
 from pipeline.monitoring.job_log.reader import FAILED, Attempt, HistorySource, JobHistory, JobStatus
 from pipeline.monitoring.next_attempt import NextAttempt, next_attempt
-from pipeline.net.http_errors import shown
 from pipeline.ops.advice import advice, is_permanent
-from pipeline.ops.submit import Submission
-from pipeline.payload import IMAGE_FIELDS, folder_name, present_url
 from pipeline.settings import get_settings
 from pipeline.stages import STAGES
 from pipeline.text import format_duration
@@ -171,58 +168,6 @@ def of_history(history: JobHistory) -> JobView:
         sweep=(history.sweep or {}).get("run", ""),
         thumbnail=next((found for source in sources if (found := _thumbnail(source))), ""),
     )
-
-
-def of_submission(job: Submission) -> JobView:
-    """Make the view of a job that this dashboard submitted, from its result."""
-    sources = tuple(
-        _source(job.job_id or "", number, source) for number, source in enumerate(_sources_of(job.payload, job.result))
-    )
-    status: JobStatus = {"done": "done", "failed": "failed"}.get(job.status, "under_way")  # type: ignore[assignment]
-    if status == "failed" and any(source.renditions for source in sources):
-        status = "partly"
-    sent = datetime.fromtimestamp(job.sent_at, UTC)
-    state = {"under_way": "todo", "done": "done"}.get(status, "skipped")
-    steps = [StageProgress(stage.name, state, "") for stage in STAGES]
-    if status == "under_way":
-        steps[0] = replace(steps[0], state="now", words="under way")
-    return JobView(
-        id=job.job_id or "",
-        name=sources[0].name if sources else job.place,
-        status=status,
-        folder=folder_name(job.payload.get("bucket_name")),
-        lane="live",
-        began=sent,
-        updated=sent,
-        seconds=job.seconds,
-        sources=sources,
-        steps=tuple(steps),
-        why=next((source.why for source in sources if source.why), ""),
-        thumbnail=next((found for source in sources if (found := _thumbnail(source))), ""),
-    )
-
-
-def urls_of(job_id: str, history: JobHistory | None, submission: Submission | None, number: int) -> Mapping[str, str]:
-    """Return the public URLs of the renditions of a job's image by name, from the job log or from the result."""
-    for sources in (
-        history.sources if history else (),
-        _sources_of(submission.payload, submission.result) if submission else (),
-    ):
-        if number < len(sources) and sources[number].urls:
-            return sources[number].urls
-    return {}
-
-
-def _sources_of(payload: Mapping[str, object], result: Mapping[str, object] | None) -> Sequence[HistorySource]:
-    found = []
-    for name in IMAGE_FIELDS:
-        if url := present_url(payload.get(name)):
-            info, error = (result or {}).get(f"{name}_info"), (result or {}).get(f"{name}_error")
-            urls = {size: each["url"] for size, each in info.items()} if isinstance(info, dict) else {}
-            facts = (result or {}).get(f"{name}_source") if urls else None
-            error = error if isinstance(error, dict) else None
-            found.append(HistorySource(shown(url), (name,), urls, error, facts if isinstance(facts, dict) else {}))
-    return found
 
 
 def _source(job_id: str, number: int, source: HistorySource) -> SourceView:

@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from threading import Event, Lock
 from typing import TYPE_CHECKING
 
@@ -62,11 +61,16 @@ class Survey:
     #: Number of letters by stage, code and obstacle (why a redrive would leave them; empty if it would send them).
     groups: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     examples: dict[tuple[str, str], str] = field(default_factory=dict)  #: the message of one letter, by stage and code
-    latest: list[DeadLetter] = field(default_factory=list)  #: the latest letters, as many as `survey` was to keep
+    latest: list[DeadLetter] = field(default_factory=list)  #: summaries of the latest, as many as `survey` was to keep
     waiting: int = 0  #: approximate number of visible messages in the queues, whether they match or not
     hidden: int = 0  #: approximate number of messages that other readers hold
     newest: float = 0.0  #: arrival of the newest letter, in Unix seconds by SQS's clock
-    complete: bool = True  #: whether all letters could be read
+    complete: bool = True  #: whether all letters were read, except those that other readers hold
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether no letter was left out."""
+        return self.complete and not self.hidden
 
     @property
     def total(self) -> int:
@@ -79,11 +83,11 @@ class Survey:
         return sum(number for (*_, obstacle), number in self.groups.items() if not obstacle)
 
     def add(self, letters: Sequence[DeadLetter], keep: int) -> None:
-        """Count letters, and keep the latest `keep` of all."""
+        """Count letters, and keep summaries of the latest `keep` of all."""
         self.groups.update((letter.stage, letter.code, letter.obstacle) for letter in letters)
         self.examples |= {(letter.stage, letter.code): letter.message for letter in letters}
         self.newest = max(self.newest, *(letter.sent_at for letter in letters))
-        self.latest = _latest([*self.latest, *letters], keep)
+        self.latest = _latest([*self.latest, *(letter.summary() for letter in letters)], keep)
 
 
 @dataclass
@@ -102,50 +106,56 @@ class Counts:
         return self.sent.total() + self.unsent.total()
 
 
-def browse(filter: Filter = EVERYTHING, limit: int | None = None) -> list[DeadLetter]:
-    """Return the letters that match, latest first.
-
-    Args:
-        filter: The letters to return.
-        limit: Stop after about this many letters, in the order in which SQS delivers them, and return at most as many.
+def browse(filter: Filter = EVERYTHING) -> list[DeadLetter]:
+    """Return the letters that match with all their content, latest first.
 
     Raises:
         SettingsError: None of the queues exists.
         RetryableError: SQS refuses the request or cannot be reached.
     """
     found: list[DeadLetter] = []
-    stopped = Event()
 
     def collect(_: QueueReader, pairs: list[_Pair]) -> None:
         found.extend(letter for letter, _ in pairs)
-        if limit is not None and len(found) >= limit:
-            stopped.set()
 
-    _read(filter, collect, stopped)
-    return _latest(found, limit)
+    _read(filter, collect, Event())
+    return _latest(found, None)
 
 
-def survey(filter: Filter = EVERYTHING, keep: int = 0) -> Survey:
+def survey(
+    filter: Filter = EVERYTHING,
+    keep: int = 0,
+    *,
+    limit: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Survey:
     """Count the letters that a redrive or a purge with this filter would take.
 
     Args:
         filter: The letters to count.
         keep: Number of letters to return as `Survey.latest`.
+        limit: Stop once there are more than this many, in the order in which SQS delivers them.
+        progress: Called with the number counted so far, from several threads, one at a time.
 
     Raises:
         SettingsError: None of the queues exists.
         RetryableError: SQS refuses the request or cannot be reached.
     """
-    found, lock = Survey(), Lock()
+    found, lock, stopped = Survey(), Lock(), Event()
 
     def count(_: QueueReader, pairs: list[_Pair]) -> None:
         with lock:
             found.add([letter for letter, _ in pairs], keep)
+            if limit is not None and found.total > limit:
+                found.complete = False
+                stopped.set()
+            if progress:
+                progress(found.total)
 
-    readers = _read(filter, count, Event())
+    readers = _read(filter, count, stopped)
     found.waiting = sum(reader.waiting for reader in readers)
     found.hidden = sum(reader.hidden for reader in readers)
-    found.complete = all(reader.complete for reader in readers)
+    found.complete = found.complete and all(reader.complete for reader in readers)
     return found
 
 
@@ -235,12 +245,19 @@ class _Redrive:
                 self._progress(self.counts)
 
 
-def purge(filter: Filter, *, until: float | None = None, progress: Callable[[int], object] | None = None) -> int:
+def purge(
+    filter: Filter,
+    *,
+    until: float | None = None,
+    limit: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> int:
     """Delete the letters that match. The bytes of their jobs in staging expire by themselves.
 
     Args:
         filter: The letters to delete.
         until: As in `redrive`.
+        limit: Maximum number of letters to delete.
         progress: Called with the number deleted so far, from several threads, one at a time.
 
     Returns:
@@ -251,23 +268,31 @@ def purge(filter: Filter, *, until: float | None = None, progress: Callable[[int
         RetryableError: SQS refuses the request or cannot be reached.
     """
     until = survey(filter).newest if until is None else until
-    run = _Purge(progress)
-    _read(filter, run.handle, Event(), until=until)
+    run = _Purge(limit, progress)
+    _read(filter, run.handle, run.stopped, until=until)
     return run.deleted
 
 
 class _Purge:
     """One purge. Several threads call `handle`; the lock guards the count."""
 
-    def __init__(self, progress: Callable[[int], object] | None) -> None:
+    def __init__(self, limit: int | None, progress: Callable[[int], object] | None) -> None:
         self.deleted = 0
+        self.stopped = Event()
+        self._limit = limit
         self._progress = progress
         self._lock = Lock()
+        self._claimed = 0  # letters that a thread has begun to delete
 
     def handle(self, reader: QueueReader, pairs: list[_Pair]) -> None:
+        with self._lock:
+            pairs = pairs[: None if self._limit is None else self._limit - self._claimed]
+            self._claimed += len(pairs)
         refused = reader.delete([message for _, message in pairs])
         with self._lock:
             self.deleted += len(pairs) - len(refused)
+            if self._limit is not None and self._claimed >= self._limit:
+                self.stopped.set()
             if self._progress:
                 self._progress(self.deleted)
 
@@ -301,7 +326,7 @@ def _read(
     rate: float | None = None,
 ) -> list[QueueReader]:
     """Call `handle` with the matching letters from several threads, then make all letters it kept visible again."""
-    prefix, now = f"{get_settings().queue_namespace}_", datetime.now(UTC)
+    prefix = f"{get_settings().queue_namespace}_"
     names = [prefix + queue for queue in filter.queues]
     readers = open_readers(names, stopped=stopped, until=until, rate=rate)
     if not readers:
@@ -312,7 +337,7 @@ def _read(
 
     def handle_matching(reader: QueueReader, messages: list[MessageTypeDef]) -> None:
         letters = [read_letter(message, reader.name.removeprefix(prefix), _staged) for message in messages]
-        if matching := [pair for pair in zip(letters, messages, strict=True) if filter.matches(pair[0], now)]:
+        if matching := [pair for pair in zip(letters, messages, strict=True) if filter.matches(pair[0])]:
             handle(reader, matching)
 
     read_all(readers, handle_matching, stopped)

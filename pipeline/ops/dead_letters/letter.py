@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -77,6 +77,10 @@ class DeadLetter:
     job: Job | None = field(default=None, repr=False)
     body: str = field(default="", repr=False)  #: the complete body, read from staging if it waited there
 
+    def summary(self) -> DeadLetter:
+        """Return the letter without its content, which may have a megabyte."""
+        return replace(self, job=None, body="")
+
     @property
     def kept_until(self) -> datetime:
         """When SQS will delete it."""
@@ -103,7 +107,8 @@ class Filter:
     stage: str | None = None  #: a key of `DEAD_LETTER_QUEUES`
     code: str | None = None
     host: str | None = None  #: also matches its subdomains
-    older_than: timedelta | None = None  #: minimum time since the failure
+    failed_before: datetime | None = None
+    job: str | None = None  #: the whole id of a job
     ids: tuple[str, ...] = ()  #: beginnings of ids of letters or jobs; one must match
 
     def __post_init__(self) -> None:
@@ -119,13 +124,14 @@ class Filter:
         """The dead-letter queues to read, without the namespace."""
         return [DEAD_LETTER_QUEUES[self.stage]] if self.stage else list(DEAD_LETTER_QUEUES.values())
 
-    def matches(self, letter: DeadLetter, now: datetime) -> bool:
-        """Return whether a letter matches at the time `now`."""
+    def matches(self, letter: DeadLetter) -> bool:
+        """Return whether a letter matches."""
         return (
             self.stage in {None, letter.stage}
             and self.code in {None, letter.code}
             and (self.host is None or any(_is_at(host, self.host) for host in letter.hosts))
-            and (self.older_than is None or now - letter.last_at > self.older_than)
+            and (self.failed_before is None or letter.last_at < self.failed_before)
+            and self.job in {None, letter.job_id}
             and (not self.ids or any(each.startswith(self.ids) for each in (letter.id, letter.job_id)))
         )
 

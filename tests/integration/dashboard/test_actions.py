@@ -10,42 +10,58 @@ from typing import Any
 import pytest
 
 from pipeline.clients import aws
+from pipeline.dashboard.actions import NOWHERE
 from pipeline.events import Event, Outcome
 from pipeline.job import input_job_id
 from pipeline.settings import get_settings
-from tests.support.dashboard import Page, serving
+from pipeline.sqs.queues import find_queue
+from tests.support.dashboard import Page, Site, serving
 
 #: Texts from untrusted titles, URLs and error messages.
 from tests.support.shown import a_job, bury, done, log, queue_url, wait_for_text
 from tests.support.waiting import wait_for
 
+FORM = {"url": "https://example.org/cover.jpg?token=hush", "folder": "A <b>show</b>", "postback_url": ""}
 
-def test_an_image_is_submitted_and_its_result_is_received(queues_alone: dict[str, str]) -> None:
+
+def test_a_submitted_image_is_sent_and_its_page_waits_for_the_job_log(with_everything: Any) -> None:
     with serving() as site:
-        # When a visitor submits an image
-        form = {"url": "https://example.org/cover.jpg?token=hush", "folder": "A <b>show</b>", "postback_url": ""}
-        answer = site.post("/submit", form)
-        # Then the job's page opens, and the message on the input queue redirects its result to the dashboard
-        assert answer.status_code == 303
-        received = aws.sqs().receive_message(QueueUrl=get_settings().queue_url or "", WaitTimeSeconds=5)
-        (message,) = received["Messages"]
-        assert answer.headers["location"] == f"/jobs/{input_job_id(message['MessageId'])}"
-        queue = f"{get_settings().queue_namespace}_submit_dashboard"
-        payload = {"bucket_name": "A <b>show</b>", "image_url": form["url"], "redirect_queue": queue}
+        # When a visitor submits an image, then it is on the input queue, with no queue that any dashboard reads
+        answer = site.post("/submit", FORM)
+        message = received()
+        to = get_settings().full_queue_name(NOWHERE)
+        payload = {"bucket_name": "A <b>show</b>", "image_url": FORM["url"], "redirect_queue": to}
         assert json.loads(message["Body"]) == payload
-        page = answer.headers["location"]
-        assert "under way" in site.text(page)
-        assert "The job log is off, so the history is unknown." in site.text(page)
-        # and when the result arrives, the page shows it
-        result = payload | {"image_url_info": {"250X250": {"url": "https://cdn.example.org/x", "bucket_path": "p/"}}}
-        aws.sqs().send_message(
-            QueueUrl=aws.sqs().get_queue_url(QueueName=queue)["QueueUrl"],
-            MessageBody=json.dumps(result),
-            MessageAttributes={"job_id": {"DataType": "String", "StringValue": page.rpartition("/")[2]}},
-        )
-        wait_for_text(site, page, "done")
-        assert f"{page.replace('/jobs/', '/thumbnails/')}/0/250X250" in site.get(page).text
-        assert "hush" not in site.get(page).text
+        assert find_queue(aws.sqs(), to) is None
+        # and the job's page waits for it
+        job_id = input_job_id(message["MessageId"])
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/jobs/{job_id}?sent=yes")
+        assert "on its way to fetch" in site.text(answer.headers["location"])
+        assert site.get(f"/jobs/{job_id}").status_code == 404
+        # and shows it once it is in the job log, also as a live update.
+        log(*done(a_job(job_id=job_id)))
+        assert 'id="job"' in site.get(answer.headers["location"], X_Live="job=0").text
+        assert "done" in site.text(answer.headers["location"])
+
+
+def test_without_a_job_log_the_overview_shows_that_an_image_was_sent(queues_alone: dict[str, str]) -> None:
+    with serving() as site:
+        # When a visitor submits an image with a postback URL
+        answer = site.post("/submit", FORM | {"postback_url": "https://example.org/hook"})
+        # Then it is sent, and the overview has its id, and why it cannot follow it.
+        message = received()
+        assert "redirect_queue" not in json.loads(message["Body"])
+        job_id = input_job_id(message["MessageId"])
+        assert answer.headers["location"] == f"/?sent={job_id}"
+        assert f"The job has the id {job_id}. The job log is off" in site.text(answer.headers["location"])
+        assert "has the id" not in site.text("/?sent=call+0800+1234")
+        assert "The job log is off" in site.text(f"/jobs/{job_id}")
+
+
+def received() -> Any:
+    """Receive the message on the input queue."""
+    (message,) = aws.sqs().receive_message(QueueUrl=get_settings().queue_url or "", WaitTimeSeconds=5)["Messages"]
+    return message
 
 
 def test_an_invalid_form_is_not_sent_and_shows_why(environment: dict[str, str]) -> None:
@@ -73,7 +89,7 @@ def test_dead_letters_of_a_cause_are_redriven(with_everything: Any) -> None:
     with serving() as site:
         wait_for_text(site, "/failures", "fetch · http_404", "fetch · timeout", "Redrive 3")
         # When one cause is redriven
-        answer = site.post("/redrive", {"stage": "fetch", "code": "http_404"})
+        answer = site.post("/redrive", confirmed(site, "/redrive", "http_404"))
         assert (answer.status_code, answer.headers["location"]) == (303, "/failures")
         # Then only its letters are on the stage's queue again
         text = wait_for_text(site, "/failures", "Redrove http_404 in fetch", "3 dead letters sent.")
@@ -91,6 +107,68 @@ def test_dead_letters_of_a_cause_are_redriven(with_everything: Any) -> None:
         # and another redrive of the same cause finds nothing
         assert site.post("/redrive", {"stage": "fetch", "code": "http_404"}).status_code == 404
         assert site.post("/redrive", {"stage": "nowhere", "code": "timeout"}).status_code == 404
+
+
+@pytest.mark.parametrize(("action", "done"), [("/purge", "deleted"), ("/redrive", "sent")])
+def test_no_more_letters_go_than_were_counted_and_confirmed(
+    with_everything: Any, monkeypatch: pytest.MonkeyPatch, action: str, done: str
+) -> None:
+    # Given more dead letters of a cause than the page reads
+    monkeypatch.setattr("pipeline.dashboard.sources.LETTERS", 10)
+    for number in range(23):
+        bury(a_job(f"https://example.org/{number}.png", f"job-{number:02}"), "http_404", "It answered 404.")
+    with serving() as site:
+        # Then the page offers to count them, and nothing else
+        text = wait_for_text(site, "/failures", "fetch · http_404", "Count all", "of about 23 dead letters")
+        assert not re.search("Delete|Redrive", text.partition("http_404")[2])
+        fields = {"stage": "fetch", "code": "http_404"}
+        for more in ({}, {"number": "x", "until": "1"}, {"number": "0", "until": "1"}, {"number": "5", "until": "nan"}):
+            assert site.post(action, fields | more).status_code == 400
+        # and when they are counted, then it shows their number, and repeats it in the confirmation.
+        assert site.post("/count", fields).headers["location"] == "/failures"
+        wait_for_text(site, "/failures", "Counted http_404 in fetch", "23 dead letters counted.", "Redrive 23 …")
+        wait_for_text(site, "/failures", "Delete 23 …", "Yes, redrive 23", "Yes, delete 23", "these 23 dead letters")
+        confirmation = confirmed(site, action, "http_404")
+        # When others arrive before the visitor confirms, then they stay.
+        for number in range(4):
+            bury(a_job(f"https://example.org/{number}.png", f"late-{number}"), "http_404", "It answered 404.")
+        assert site.post(action, confirmation).status_code == 303
+        wait_for_text(site, "/failures", f"23 dead letters {done}.")
+        wait_for_text(site, "/failures", "Delete 4 …")
+
+
+def test_a_job_is_redriven_by_its_whole_id_only(with_everything: Any) -> None:
+    bury(a_job(job_id="abcdef-1"), "http_404", "It answered 404.")
+    with serving() as site:
+        wait_for_text(site, "/failures", "Redrive 1 …")
+        for job_id in ("ab", "abcdef", "%2e%2e", "x" * 500):
+            answer = site.post(f"/jobs/{job_id}/redrive", {"stage": "fetch"})
+            assert answer.status_code == 404, job_id
+            assert "has this id" in Page(answer.text).text
+        assert site.post("/jobs/abcdef-1/redrive").status_code == 303
+
+
+def test_failures_are_not_said_to_have_no_letter_while_letters_are_unread(
+    with_everything: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.dashboard.sources.LETTERS", 2)
+    job = a_job(job_id="failed")
+    log(Event("upload", job.id, Outcome.GIVEN_UP, code="s3_error", message="S3 refused.", job=job))
+    for number in range(5):
+        bury(a_job(f"https://example.org/{number}.png", f"job-{number}"), "http_404", "It answered 404.")
+    with serving() as site:
+        text = wait_for_text(site, "/failures", "Count all", "upload · s3_error")
+        assert "Other failures of the last 24 hours Not all dead letters have been read" in text
+        assert "without a dead letter" not in text
+
+
+def confirmed(site: Site, action: str, code: str) -> dict[str, str]:
+    """Return the fields of the form that confirms an action on one cause, as the page shows it."""
+    forms = re.findall(
+        rf'<form class="confirm" method="post" action="{action}">(.*?)</form>', site.get("/failures").text, re.DOTALL
+    )
+    fields = (dict(re.findall(r'name="(\w+)" value="([^"]*)"', form)) for form in forms)
+    return next(found for found in fields if found["code"] == code)
 
 
 def test_one_job_is_redriven_from_its_page_and_the_rest_is_deleted(with_everything: Any) -> None:
@@ -112,7 +190,7 @@ def test_one_job_is_redriven_from_its_page_and_the_rest_is_deleted(with_everythi
         assert [json.loads(each["Body"])["kwargs"]["job"]["id"] for each in received["Messages"]] == ["job-1"]
         # and when the others are deleted, then none is left
         wait_for_text(site, "/failures", "Delete 2")
-        assert site.post("/purge", {"stage": "fetch", "code": "http_404"}).status_code == 303
+        assert site.post("/purge", confirmed(site, "/purge", "http_404")).status_code == 303
         wait_for_text(site, "/failures", "Deleted http_404 in fetch", "2 dead letters deleted.")
         wait_for(lambda: "fetch · http_404" not in site.text("/failures").partition("Failures of the last 24")[0])
         assert site.post("/jobs/job-1/redrive", {"stage": "nowhere"}).status_code == 404
@@ -137,7 +215,7 @@ def test_a_redrive_stops_with_the_dashboard_and_releases_the_rest(
     monkeypatch.setattr("pipeline.dashboard.redrives.RATE", 5.0)
     with serving() as site:
         wait_for_text(site, "/failures", "Redrive 25")
-        site.post("/redrive", {"stage": "fetch", "code": "http_404"})
+        site.post("/redrive", confirmed(site, "/redrive", "http_404"))
         # When the dashboard stops during the redrive
         wait_for(lambda: re.search(r"Redriving .* [1-9]\d* dead letters? sent", site.text("/failures")))
     # Then each letter is either sent or visible again

@@ -267,7 +267,7 @@ def test_with_sqs_down_it_reports_that_and_keeps_the_last_numbers(
                 # and a submission shows why it was not sent
                 answer = site.post("/submit", {"url": "https://example.org/a.png"})
                 assert answer.status_code == 422
-                assert "Could not create the queue" in Page(answer.text).text
+                assert "Could not send" in Page(answer.text).text
             # and the report disappears when SQS is back
             wait_for(lambda: "SQS does not answer" not in site.text("/"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
@@ -39,10 +39,20 @@ def test_browsing_leaves_the_letters_unchanged(dead):
         assert (counts("upload_dlq"), counts("fetch_dlq")) == ((47, 0), (1, 0))
 
 
-def test_browsing_up_to_a_limit_ends_early_and_releases_all(dead):
+def test_counting_up_to_a_limit_ends_early_and_releases_all(dead):
     put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(47)))
-    assert len(dead.browse(limit=5)) == 5
+    part, whole = dead.survey(keep=5, limit=5), dead.survey(keep=50, limit=47)
+    assert (len(part.latest), part.complete, part.total < 47) == (5, False, True)
+    assert (len(whole.latest), whole.complete, whole.total) == (47, True, 47)
     assert counts("upload_dlq") == (47, 0)
+
+
+def test_counted_letters_are_kept_without_their_bodies(dead):
+    put(letter_of(job_at("http://h/1", large="x" * 60_000), UPLOAD))
+    (letter,) = dead.survey(keep=10).latest
+    assert (letter.urls, letter.body, letter.job) == (("h/1",), "", None)
+    (letter,) = dead.browse()
+    assert len(letter.body) > 60_000
 
 
 def test_letters_are_found_by_stage_code_host_age_and_ids(dead):
@@ -66,11 +76,13 @@ def test_letters_are_found_by_stage_code_host_age_and_ids(dead):
     assert found(host="one.example") == sorted([one, notified])
     assert found(host="two.EXAMPLE") == [two]
     assert found(host="hooks.example") == [notified]
-    assert found(older_than=timedelta(days=7)) == [two]
+    assert found(failed_before=datetime.now(UTC) - timedelta(days=7)) == [two]
     assert found(stage="notify", host="two.example") == []
     (letter,) = dead.browse(dead.Filter(stage="notify"))
     assert found(ids=(letter.id[:8],)) == [notified]
     assert len(found(ids=(letter.job_id,))) == 3
+    assert found(job="5f43a1e2-0000", stage="notify") == [notified]
+    assert found(job="5f43a1e2") == []
     with pytest.raises(ValueError, match="'' is too short"):
         dead.Filter(ids=("",))
     with pytest.raises(ValueError, match="'uplaod' is not a stage: write one of ingest, fetch"):

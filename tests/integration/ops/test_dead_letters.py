@@ -233,6 +233,16 @@ def test_a_purge_deletes_only_matching_letters(dead):
     assert {letter.code for letter in dead.browse()} == {"s3_error"}
 
 
+def test_no_more_letters_are_deleted_than_were_confirmed(dead):
+    # Given counted letters of two stages
+    put(*(letter_of(job_at(f"http://h/{n}"), [UPLOAD, NOTIFY][n % 2]) for n in range(48)))
+    survey = dead.survey()
+    # When up to 13 are deleted, then exactly 13 are, over all queues together.
+    assert dead.purge(dead.EVERYTHING, until=survey.newest, limit=13) == 13
+    assert sum(counts(queue)[0] for queue in ("upload_dlq", "notify_dlq")) == 35
+    assert sum(counts(queue)[1] for queue in ("upload_dlq", "notify_dlq")) == 0
+
+
 def test_the_rate_applies_to_all_threads_together(dead):
     now = [100.0]
     waits: list[float] = []

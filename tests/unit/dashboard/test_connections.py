@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from contextlib import ExitStack, suppress
 
 import pytest
-import requests
 
 from pipeline.dashboard import auth, connections
 from pipeline.dashboard.sessions import MAX_SESSIONS, MAX_WRONG_TOKENS, SESSION, WINDOW, Sessions, Throttle
-from tests.support.dashboard import Site, serving
+from tests.support.dashboard import Site
 from tests.support.waiting import wait_for
 
 
@@ -72,19 +72,55 @@ def test_a_connection_without_a_request_is_closed(locked: Site, monkeypatch: pyt
         assert client.makefile("rb").read().count(b"HTTP/1.1 200") == first.count(b"/livez")
 
 
-def test_the_number_of_connections_is_limited(
-    nothing_behind: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number_of_addresses", [1, 24])
+@pytest.mark.parametrize(
+    "request_", [b"", b"GET / HTTP/1.1\r\nHost:", b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"]
+)
+def test_peers_that_neither_send_nor_read_shut_out_no_visitor(
+    locked: Site, monkeypatch: pytest.MonkeyPatch, request_: bytes, number_of_addresses: int
 ) -> None:
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 2)
-    with serving() as site:
-        with ExitStack() as held:
-            for _ in range(2):
-                client = held.enter_context(socket.create_connection(("127.0.0.1", site.port), timeout=10))
-                client.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-                assert client.recv(12) == b"HTTP/1.1 200"
-            third = held.enter_context(socket.create_connection(("127.0.0.1", site.port), timeout=10))
-            assert third.recv(1) == b""
-        wait_for(lambda: can_connect(site))
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
+    with ExitStack() as held:
+        # Given more peers than there are places, which send nothing, a drip, or read no answer
+        peers = [held.enter_context(peer(locked, f"127.0.0.{2 + n % number_of_addresses}")) for n in range(60)]
+        for each in peers:
+            with suppress(OSError):  # it has lost its place already
+                each.sendall(request_)
+        # Then visitors are served,
+        assert [locked.get("/login").status_code for _ in range(5)] == [200] * 5
+        # and all but the allowed number lost their places.
+        wait_for(lambda: sum(is_closed(each) for each in peers) >= 40)
+
+
+def test_a_peer_that_does_not_read_its_answers_is_cut(locked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "REQUEST_TIMEOUT", 0.2)
+    with socket.socket() as client:
+        # Given a peer that asks for more than the buffers take
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", locked.port))
+        client.sendall(b"GET /static/dashboard.css HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 800)
+        held = wait_for(lambda: next((each for each in list(locked.connections) if each.flow.write_paused), None))
+        # Then its connection ends, although it never reads.
+        wait_for(lambda: held.transport.get_extra_info("socket").fileno() == -1, 20)
+        assert held not in locked.connections
+
+
+def test_a_peer_that_sends_more_and_more_requests_at_a_time_is_cut(locked: Site) -> None:
+    # The server would keep all of them in memory.
+    requests = b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 500_000
+    with peer(locked, "127.0.0.1") as client, pytest.raises(ConnectionError):
+        client.sendall(requests)
+
+
+def peer(site: Site, address: str) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", site.port), timeout=10, source_address=(address, 0))
+
+
+def is_closed(client: socket.socket) -> bool:
+    """Return whether the server has closed a connection, whatever waits to be read."""
+    poll = select.poll()
+    poll.register(client, getattr(select, "POLLRDHUP", 0))  # absent on macOS
+    return bool(poll.poll(0))
 
 
 FORM = b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
@@ -97,10 +133,3 @@ def all_from(client: socket.socket) -> bytes:
         while data := client.recv(65536):
             received += data
     return received
-
-
-def can_connect(site: Site) -> bool:
-    try:
-        return site.get("/livez").status_code == 200
-    except requests.ConnectionError:
-        return False

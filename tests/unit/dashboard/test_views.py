@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.dashboard import thumbnails
 from pipeline.dashboard.polling import DepthHistory
-from pipeline.dashboard.redrives import Redrives
+from pipeline.dashboard.redrives import Redrive, Redrives
 from pipeline.dashboard.views import causes, filters, flow, jobs
 from pipeline.dashboard.views.charts import HEIGHT, WIDTH, bars, sparkline
 from pipeline.errors import RetryableError
@@ -22,8 +22,8 @@ from pipeline.images.details.facts import WARNINGS
 from pipeline.monitoring.job_log.reader import Attempt, FailureGroup, HistorySource, JobHistory, JobStatus, Minute
 from pipeline.monitoring.queue_depths import Depth
 from pipeline.ops.advice import is_permanent
+from pipeline.ops.dead_letters.actions import Survey
 from pipeline.ops.dead_letters.letter import DeadLetter
-from pipeline.ops.submit import Submission
 from tests.support.waiting import wait_for
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
@@ -201,19 +201,13 @@ def test_details_are_shown_as_words_and_a_placeholder() -> None:
     assert view.facts == "3001 × 2000 JPEG, 1,675 kB"  # noqa: RUF001
     assert view.warnings == ("not square", "above 3000 pixels", "wrong Content-Type")
     assert view.placeholder == "/placeholders/V_gNHwZ5dohwiHd6iGh5iHaJdgaXV3-G"
-    # And a job that was sent from here has the same, from its result
-    job = Submission({"image_url": "https://example.org/a"}, "example.org/a", "sent", "an-id", sent_at=NOW.timestamp())
-    job.ended({"image_url_info": {"50x50": {"url": "https://cdn.example.org/a"}}, "image_url_source": FACTS})
-    assert jobs.of_submission(job).sources[0] == replace(view, renditions=jobs.of_submission(job).sources[0].renditions)
     # A transparent picture has no placeholder, because it would show through
-    job.ended(job.result | {"image_url_source": FACTS | {"warnings": ["has_alpha"]}})
-    assert (jobs.of_submission(job).sources[0].warnings, jobs.of_submission(job).sources[0].placeholder) == (
-        ("has alpha",), "",
-    )  # fmt: skip
-    # But without details, or if a producer's own field has that name, there are none
-    for other in (None, "mine", [], {"width": "<b>"}):
-        job.ended({"image_url_info": {"50x50": {"url": "https://cdn.example.org/a"}}, "image_url_source": other})
-        (view,) = jobs.of_submission(job).sources
+    transparent = replace(logged, facts=FACTS | {"warnings": ["has_alpha"]})
+    (view,) = jobs.of_history(history("done", "notify", sources=(transparent,))).sources
+    assert (view.warnings, view.placeholder) == (("has alpha",), "")
+    # But without details there are none
+    for other in ({}, {"width": "<b>"}):
+        (view,) = jobs.of_history(history("done", "notify", sources=(replace(logged, facts=other),))).sources
         assert (view.facts, view.warnings, view.placeholder) == ("", (), "")
 
 
@@ -225,20 +219,6 @@ def test_only_web_addresses_become_links() -> None:
     urls = {"50x50": "javascript:alert(1)", "250X250": "data:text/html,x", "800x800": "https://cdn.example.org/a"}
     view = jobs.of_history(history("done", "notify", sources=(HistorySource("example.org/a", ("image_url",), urls),)))
     assert [each.link for each in view.sources[0].renditions] == ["", "", "https://cdn.example.org/a"]
-
-
-def test_a_job_sent_from_here_is_shown_by_its_result() -> None:
-    payload = {"image_url": "https://user:pw@example.org/a.png?token=1", "bucket_name": "A show"}
-    job = Submission(payload, "example.org/a.png", "sent", "an-id", sent_at=NOW.timestamp())
-    view = jobs.of_submission(job)
-    assert (view.status, view.name, view.folder, states(view)) == (
-        "under_way", "example.org/a.png", "A_SHOW", ["now", "todo", "todo", "todo"],
-    )  # fmt: skip
-    job.ended(payload | {"image_url_info": {"250X250": {"url": "https://cdn.example.org/x", "bucket_path": "p/"}}})
-    view = jobs.of_submission(job)
-    assert (view.status, view.thumbnail, states(view)) == ("done", "/thumbnails/an-id/0/250X250", ["done"] * 4)
-    assert jobs.urls_of("an-id", None, job, 0) == {"250X250": "https://cdn.example.org/x"}
-    assert jobs.urls_of("an-id", None, job, 1) == {}
 
 
 # Pictures.
@@ -287,13 +267,19 @@ def letter(
                       hosts=(host,), **more)  # fmt: skip
 
 
+def read(letters: list[DeadLetter]) -> Survey:
+    found = Survey()
+    found.add(letters, keep=100)
+    return found
+
+
 def test_letters_with_the_same_stage_and_code_have_one_cause() -> None:
     letters = [letter(1), letter(2, "timeout"), letter(3, host="other.org"), letter(4), letter(5, stage="upload")]
     failures = [
         FailureGroup("fetch", "http_404", 9, NOW, "older", ()),
         FailureGroup("notify", "http_500", 2, NOW, "mended", ("job-1",)),
     ]
-    found = causes.group(letters, failures)
+    found = causes.group(read(letters), failures)
     assert [(cause.key, cause.count) for cause in found] == [
         ("fetch-http-404", 3), ("fetch-timeout", 1), ("upload-http-404", 1),
     ]  # fmt: skip
@@ -303,7 +289,7 @@ def test_letters_with_the_same_stage_and_code_have_one_cause() -> None:
 
 
 def test_a_cause_shows_which_letters_a_redrive_would_leave() -> None:
-    (cause,) = causes.group([letter(1), letter(2, obstacle="It would be refused again.")])
+    (cause,) = causes.group(read([letter(1), letter(2, obstacle="It would be refused again.")]))
     assert (cause.count, cause.sendable, cause.obstacle) == (2, 1, "It would be refused again.")
 
 
@@ -322,9 +308,9 @@ def test_one_redrive_runs_at_a_time_and_its_error_is_shown(monkeypatch: pytest.M
 
     monkeypatch.setattr("pipeline.dashboard.redrives.redrive", refused)
     with lock:
-        assert redrives.start("fetch", "http_404", 3)
+        assert redrives.start(Redrive("fetch", "http_404", total=3))
         # Then a second one does not start
-        assert not redrives.start("fetch", "timeout", 1)
+        assert not redrives.start(Redrive("fetch", "timeout", total=1))
         assert redrives.shown
         assert redrives.shown.title == "Redriving http_404 in fetch …"
     # and the error is shown
@@ -333,7 +319,7 @@ def test_one_redrive_runs_at_a_time_and_its_error_is_shown(monkeypatch: pytest.M
     assert not redrives.busy
     assert redrives.shown.text == "0 dead letters sent. SQS said no."
     with pytest.raises(ValueError, match="not a stage"):
-        redrives.start("nowhere", "x", 1)
+        redrives.start(Redrive("nowhere", "x"))
 
 
 # The next attempt of a job.

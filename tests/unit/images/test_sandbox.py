@@ -208,6 +208,10 @@ class TestCrashes:
         killer.join()
         assert (type(error), error.code) == (RetryableError, "out_of_memory")
 
+    def test_a_decoder_that_a_real_time_signal_ended_is_a_crash_like_any_other(self) -> None:
+        error = sandbox._judged(child_process.Ended(-60), "PNG")  # these signals have no names
+        assert (error.code, "crashed with signal 60" in error.message) == ("broken_image", True)
+
     @pytest.mark.parametrize(
         "answer",
         [

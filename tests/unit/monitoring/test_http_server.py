@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
@@ -184,25 +185,52 @@ def test_a_foreign_host_name_gets_no_metrics() -> None:
             assert metrics.PREFIX not in answer.text
 
 
-def test_a_drip_is_cut_and_the_number_of_connections_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops_server, "MAX_CONNECTIONS", 2)
+def test_a_drip_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops_server, "LONGEST_CONNECTION", 0.0)
+    with serving(free_port()) as port, peer(port) as drip:
+        drip.sendall(b"GET / HTTP/1.1\r\n")
+        assert drip.recv(1) == b""
+
+
+@pytest.mark.parametrize("number_of_addresses", [1, 24])
+@pytest.mark.parametrize("request_", [b"", b"GET /livez HTTP/1.1\r\nX: ", b"GET /metrics HTTP/1.1\r\n\r\n"])
+def test_peers_that_neither_send_nor_read_shut_out_no_probe(request_: bytes, number_of_addresses: int) -> None:
     with serving(free_port()) as port, ExitStack() as held:
-        # Given as many connections as are allowed, none of which sends a whole request
-        idle = [held.enter_context(socket.create_connection(("127.0.0.1", port or 0), timeout=10)) for _ in range(2)]
-        for client in idle:
-            client.sendall(b"GET / HTTP/1.1\r\n")
-        # When another one comes, then it is closed at once,
-        with pytest.raises(requests.ConnectionError):
-            get(port, "/livez")
-        # and the others are after a while, so that the server can be reached again.
-        monkeypatch.setattr(ops_server, "LONGEST_CONNECTION", 0.0)
-        assert [client.recv(1) for client in idle] == [b"", b""]
-        monkeypatch.setattr(ops_server, "LONGEST_CONNECTION", 30.0)
-        wait_for(lambda: can_get(port))
+        # Given more peers than there are places, which send nothing, a drip, or read no answer
+        for number in range(3 * ops_server.MAX_CONNECTIONS):
+            client = held.enter_context(peer(port, f"127.0.0.{2 + number % number_of_addresses}"))
+            client.sendall(request_)
+            # Then each probe is answered,
+            assert get(port, "/livez").status_code == 200
+        # and the oldest of them lost their places.
+        wait_for(
+            lambda: "".join(each.name for each in threading.enumerate()).count(THREAD) <= ops_server.MAX_CONNECTIONS
+        )
 
 
-def can_get(port: int | None) -> bool:
-    try:
-        return get(port, "/livez").status_code == 200
-    except requests.ConnectionError:
-        return False
+def test_scrapes_that_wait_for_each_other_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops_server, "MAX_SCRAPES", 1)
+    # Given as many scrapes as may wait, which take long, for example because SQS does not answer
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        goes_on.wait(60)
+
+    with serving(free_port(), refresh=[slow]) as port, peer(port) as scrape:
+        scrape.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert begun.wait(60)
+        # When there is another, then it is refused at once, probes are answered,
+        assert get(port, "/metrics").status_code == 503
+        assert get(port, "/livez").ok
+        # and the first ends.
+        goes_on.set()
+        assert b" 200 OK" in scrape.recv(100)
+
+
+#: Part of the name of a thread that answers a request.
+THREAD = "process_request_thread"
+
+
+def peer(port: int | None, address: str = "127.0.0.1") -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port or 0), timeout=10, source_address=(address, 0))
