@@ -112,7 +112,10 @@ _OPERATOR = (
 
 #: Grants by process: the processes of the Procfile, then other users of the queues.
 GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
-    "fetch": _stage(FETCH, RESIZE, UPLOAD, NOTIFY, places=(*_STAGING, _LOOK)),
+    "fetch": (
+        *_stage(FETCH, RESIZE, UPLOAD, NOTIFY, places=(*_STAGING, _LOOK)),
+        Grant("SendLettersOfIngest", (_FIND, _SEND), queues=(INGEST_DEAD_LETTER_QUEUE,)),  # that it refused for a time
+    ),
     "resize": _stage(RESIZE, FETCH, UPLOAD, NOTIFY, places=(*_STAGING, _LOOK)),
     "upload": _stage(UPLOAD, FETCH, NOTIFY, places=(*_STAGING, _PUBLISH)),
     "notify": _stage(NOTIFY, places=(*_REDIRECT, *_STAGING)),

@@ -275,6 +275,10 @@ class Ledger:
             message.holder = ""
             self.excuse(message, "crash")
 
+    def left_unsettled(self, message_id: str) -> None:
+        """Note that a stop ended a settlement that SQS had refused in part. Its sends may be repeated."""
+        self.excuse(self.messages[message_id], "unsettled")
+
     def did_not_stop(self, process: str) -> None:
         """Note that a process without work did not stop although SQS refused nothing."""
         self.fail("{} did not stop in time.", process)

@@ -238,6 +238,7 @@ class WorkerProcess(Process):
         while not message.lease.is_lost and (wait := self._step_settlement(settling, message)) is not None:
             yield wait
             if broker.in_hand.stopping.is_set():
+                self.world.ledger.left_unsettled(message.lease.message_id)
                 break
         else:
             message.ending = settling.ending
