@@ -138,6 +138,7 @@ class Pages:
         self._sources.activate()
         wanted = Search.of(request.query_params)
         banners: list[Banner] = []
+        page = None
         found, following = self._known_jobs(wanted), ""
         if self._with_job_log and not self._sources.job_log.snapshot.error:  # otherwise each request would wait for it
             try:
@@ -147,8 +148,7 @@ class Pages:
             except ValueError:
                 raise HTTPException(404, "This part of the list does not exist.") from None
             except PipelineError as error:
-                text = f"{error.message} This page shows only the latest jobs that it has read."
-                banners.append(Banner("bad", "The job log does not answer", text))
+                banners.append(Banner("bad", "The job log does not answer", error.message))
         return self._page(
             request,
             "jobs.html",
@@ -157,6 +157,8 @@ class Pages:
             jobs=found,
             search=wanted,
             following=wanted.link(after=following) if following else "",
+            is_read=page is not None,
+            cut_off=page.cut_off if page else "",
             lanes=LANES,
             outcomes=OUTCOMES,
             stages=STAGE_NAMES,
@@ -320,13 +322,13 @@ class Pages:
         return [*self._ours([*(job.id for job in logged), *(history.id for history in latest)]), *logged]
 
     def _known_jobs(self, wanted: Search) -> list[JobView]:
-        """Return the jobs that were read already and match, while the job log does not answer."""
-        lane, failed = wanted.filter.lane, {"": None, "failed": True, "well": False}[wanted.outcome]
-        return [
-            job
-            for job in self._latest_jobs()
-            if lane in {None, job.lane} and failed in {None, job.status in job_log_reader.FAILED}
-        ][:MANY]
+        """Return the latest jobs of the lane that were read already, while the job log does not answer.
+
+        They are too few to search in, so every other list is empty.
+        """
+        if wanted.is_narrow or wanted.after:
+            return []
+        return [job for job in self._latest_jobs() if wanted.filter.lane in {None, job.lane}][:MANY]
 
     def _dead(self) -> int:
         """Return SQS's count of dead letters."""
