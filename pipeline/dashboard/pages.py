@@ -135,6 +135,7 @@ class Pages:
         self._sources.activate()
         wanted = Search.of(request.query_params)
         banners: list[Banner] = []
+        page = None
         found, following = self._known_jobs(wanted), ""
         if self._with_job_log and not self._sources.job_log.snapshot.error:  # otherwise each request would wait for it
             try:
@@ -144,8 +145,7 @@ class Pages:
             except ValueError:
                 raise HTTPException(404, "This part of the list does not exist.") from None
             except PipelineError as error:
-                text = f"{error.message} This page shows only the latest jobs that it has read."
-                banners.append(Banner("bad", "The job log does not answer", text))
+                banners.append(Banner("bad", "The job log does not answer", error.message))
         return self._page(
             request,
             "jobs.html",
@@ -154,6 +154,8 @@ class Pages:
             jobs=found,
             search=wanted,
             following=wanted.link(after=following) if following else "",
+            is_read=page is not None,
+            cut_off=page.cut_off if page else "",
             lanes=LANES,
             outcomes=OUTCOMES,
             stages=STAGE_NAMES,
@@ -293,13 +295,14 @@ class Pages:
         return job_log_reader.matching(prefix.lower(), MATCHES)
 
     def _known_jobs(self, wanted: Search) -> list[JobView]:
-        """Return the jobs that were read already and match, while the job log does not answer."""
-        lane, failed = wanted.filter.lane, {"": None, "failed": True, "well": False}[wanted.outcome]
-        return [
-            job
-            for job in map(jobs.of_history, self._sources.job_log.snapshot.value.latest)
-            if lane in {None, job.lane} and failed in {None, job.status in job_log_reader.FAILED}
-        ][:MANY]
+        """Return the latest jobs of the lane that were read already, while the job log does not answer.
+
+        They are too few to search in, so every other list is empty.
+        """
+        if wanted.is_narrow or wanted.after:
+            return []
+        known = map(jobs.of_history, self._sources.job_log.snapshot.value.latest)
+        return [job for job in known if wanted.filter.lane in {None, job.lane}][:MANY]
 
     def _sent(self, request: Request) -> list[Banner]:
         """Return the notice of a job that was sent from the form, where no page can show it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from pipeline.clients import aws, mongo
 from pipeline.events import Event, Outcome
@@ -39,6 +40,19 @@ def log(*events: Event) -> None:
     entries = [entry_of(event) for event in events]
     mongo.job_database()[JOBS].bulk_write(updates(entries), ordered=False)
     mongo.job_database()[MINUTES].bulk_write(counts(entries), ordered=False)
+
+
+def log_copies(job_id: str, number: int) -> None:
+    """Write copies of a job of the job log: `copy-1`, `copy-2` and so on, each a second older than the one before."""
+    jobs = mongo.job_database()[JOBS]
+    original = jobs.find_one({"_id": job_id})
+    assert original
+    times = [name for name in ("began", "failed") if name in original]
+    copies = range(1, number + 1)
+    jobs.insert_many(
+        original | {"_id": f"copy-{n}"} | {name: original[name] - timedelta(seconds=n) for name in times}
+        for n in copies
+    )
 
 
 def bury(job: Job, code: str, message: str) -> None:

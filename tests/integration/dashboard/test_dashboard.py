@@ -18,6 +18,7 @@ from pipeline.errors import RetryableError
 from pipeline.events import Event, Outcome
 from pipeline.images.details.facts import SourceFacts
 from pipeline.job import Details
+from pipeline.monitoring.job_log.schema import JOBS
 from pipeline.monitoring.processes import PROCESSES, Heartbeat, Work
 from pipeline.stages import FETCH
 from pipeline.storage.publish import publish
@@ -28,7 +29,7 @@ from tests.support.line import Line
 from tests.support.pictures import corners, encoded, is_near
 
 #: Texts from untrusted titles, URLs and error messages.
-from tests.support.shown import CONTENT, HOSTILE, a_job, bury, done, log, queue_url, wait_for_text
+from tests.support.shown import CONTENT, HOSTILE, a_job, bury, done, log, log_copies, queue_url, wait_for_text
 from tests.support.waiting import wait_for
 
 # With everything.
@@ -150,11 +151,35 @@ def test_the_flow_the_jobs_and_their_filter(with_everything: Any, monkeypatch: p
         assert "http_404: It answered 404." in history
         # and an unknown job is not found
         assert site.get("/jobs/unknown").status_code == 404
-        # and when the job log stops answering, the filter applies to the last data
+        # and when the job log stops answering, the page has the jobs of a lane that it has read
         monkeypatch.setattr("pipeline.monitoring.job_log.search.search", no_job_log)
-        assert "good.png" in wait_for_text(site, "/jobs?outcome=well", "The job log does not answer")
-        assert "bad.png" not in site.text("/jobs?outcome=well")
-        assert "good.png" not in site.text("/jobs?outcome=failed")
+        assert "good.png" in wait_for_text(site, "/jobs", "The job log does not answer", "only the latest jobs")
+        assert "good.png" not in site.text("/jobs?lane=sweep")
+        # and a search lists nothing, and says so
+        for query in ("q=good", "outcome=well", "stage=upload", "code=http_500", "after=1"):
+            text = site.text(f"/jobs?{query}")
+            assert "could not be read" in text or "Nothing was searched." in text, query
+            assert ".png" not in text, query
+
+
+def test_a_search_that_is_cut_off_says_so_and_its_next_page_has_the_older_match(
+    with_everything: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an old job with its own URL, and more later ones than a search may examine
+    monkeypatch.setattr("pipeline.monitoring.job_log.search.MAX_EXAMINED", 200)
+    log(*done(a_job("https://rare.example.org/old.png", "old")), *done(a_job(job_id="copy-0")))
+    log_copies("copy-0", 299)
+    with_everything[JOBS].update_one({"_id": "old"}, {"$set": {"began": datetime.now(UTC) - timedelta(hours=1)}})
+    with serving() as site:
+        # When its URL is searched, then the page reports that it was cut off, and no job
+        first = Page(site.get("/jobs?q=rare.example").text)
+        assert "No job matches so far. Not everything was searched: jobs that began before 20" in first.text
+        assert "cover.png" not in first.text
+        # and the next page, which is the last, has it
+        (following,) = (a["href"] for tag, a in first.elements if tag == "a" and a.get("rel") == "next")
+        second = site.text(following)
+        assert "rare.example.org/old.png" in second
+        assert "Not everything was searched" not in second
 
 
 def no_job_log(*_: Any, **__: Any) -> Any:

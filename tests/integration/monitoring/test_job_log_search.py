@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 
 import pytest
 from bson import encode
 
 from pipeline.clients import mongo
+from pipeline.errors import RetryableError
 from pipeline.events import Event, Outcome
 from pipeline.job import Sweep
 from pipeline.monitoring.job_log import reader as job_log_reader
+from pipeline.monitoring.job_log import search as job_log_search
 from pipeline.monitoring.job_log.schema import JOBS
 from pipeline.monitoring.job_log.search import JobFilter, search
 from pipeline.stages import FETCH, NOTIFY, UPLOAD, Lane
@@ -25,6 +28,8 @@ from tests.integration.monitoring.test_job_log_reader import (
     later,
     write,
 )
+from tests.support.mongo_commands import Commands, recorded
+from tests.support.shown import log_copies
 
 __all__ = ["jobs"]
 
@@ -125,3 +130,125 @@ def test_jobs_that_an_earlier_version_wrote_are_listed(jobs):
     write(*good_history(job(COVER, job_id="good")))
     mongo.job_database()[JOBS].update_one({}, {"$unset": {"latest": ""}})
     assert [history.status for history in search().jobs] == ["done"]
+
+
+# The bounds of a search.
+
+OLD = "6fa459ea-ee8a-4ca4-894e-db77e160355e"
+
+
+@pytest.fixture
+def crowd(jobs, monkeypatch):
+    """Provide an old job with its own text, and 3,000 others that began or failed after it; returns the commands."""
+    write(*failed_history(job("https://rare.example.org/old.png", job_id=OLD)))
+    write(*failed_history(job(COVER, job_id="copy-0")))
+    log_copies("copy-0", 2999)
+    age = {name: timedelta(hours=-2) for name in ("began", "failed")}
+    (old,) = jobs[JOBS].find({"_id": OLD})
+    jobs[JOBS].update_one({"_id": OLD}, {"$set": {name: old[name] + less for name, less in age.items()}})
+    return recorded(monkeypatch)
+
+
+@pytest.fixture
+def at_most_1000(monkeypatch):
+    """Let a search examine at most 1,000 jobs, for as long as it takes."""
+    monkeypatch.setattr(job_log_search, "MAX_EXAMINED", 1000)
+    monkeypatch.setattr(job_log_search, "MAX_SECONDS", 60.0)
+
+
+def examined(commands: Commands) -> int:
+    """Return how many jobs the windows of the recorded commands contain. Each begins with a search for its end."""
+    return sum(command["skip"] + 1 for command in commands.sent if "skip" in command)
+
+
+@pytest.mark.parametrize("outcome", ["", "failed"])
+def test_a_search_for_rare_text_ends_at_its_bound_and_the_next_page_goes_on_from_there(crowd, at_most_1000, outcome):
+    # when a text is searched that only the oldest of 3,001 jobs has, page by page
+    pages, after = [], ""
+    while not pages or after:
+        crowd.clear()
+        page = search(JobFilter(outcome=outcome, text="RARE.example"), after=after)
+        # then each page examines at most 1,000 jobs, every window but the last has an end, and only its end comes back
+        assert examined(crowd) <= 1000
+        for command in crowd.sent[:-1]:
+            assert "skip" in command or "$gte" in command["filter"][page_order(outcome)], command
+        assert crowd.received <= len(page.jobs) + 3
+        pages.append(page)
+        after = page.following
+    # and the pages that were cut off report it, and the last one has the job
+    assert [len(page.jobs) for page in pages] == [0, 0, 0, 1]
+    assert [bool(page.cut_off) for page in pages] == [True, True, True, False]
+    assert pages[-1].jobs[0].id == OLD
+    verb = page_order(outcome)
+    assert pages[0].cut_off.startswith(f"Not everything was searched: jobs that {verb} before 20")
+
+
+def page_order(outcome):
+    return "failed" if outcome else "began"
+
+
+def test_a_search_that_takes_too_long_is_cut_off_after_its_first_window(crowd, monkeypatch):
+    monkeypatch.setattr(job_log_search, "MAX_SECONDS", 0.0)
+    page = search(JobFilter(text="rare.example"))
+    assert (page.jobs, bool(page.cut_off)) == ((), True)
+    assert examined(crowd) == job_log_search.FIRST_WINDOW
+    # and the next page begins where it ended
+    crowd.clear()
+    assert search(JobFilter(text="rare.example"), after=page.following).following != page.following
+    assert examined(crowd) == job_log_search.FIRST_WINDOW
+
+
+def test_mongodb_slower_than_the_bound_in_a_later_window_cuts_the_search_and_keeps_its_jobs(crowd, monkeypatch):
+    # given a MongoDB that is slower than the bound once the second window has begun
+    monkeypatch.setattr(job_log_search, "MAX_SECONDS", 0.3)
+    answered = crowd.succeeded
+
+    def slow(event):
+        answered(event)
+        if len(crowd.sent) == 3:
+            time.sleep(0.4)
+
+    monkeypatch.setattr(crowd, "succeeded", slow)
+    # when jobs are searched of which the first window has two
+    mongo.job_database()[JOBS].update_many({"_id": {"$in": ["copy-3", "copy-4"]}}, {"$set": {"folder": "few"}})
+    crowd.clear()
+    page = search(JobFilter(text="few"))
+    # then these are listed
+    assert [history.id for history in page.jobs] == ["copy-3", "copy-4"]
+    assert page.cut_off
+
+
+def test_an_old_job_is_found_by_its_id_whatever_began_after_it(crowd, at_most_1000):
+    for text in (OLD, OLD[:8].upper()):
+        crowd.clear()
+        page = search(JobFilter(text=text))
+        assert ([history.id for history in page.jobs], page.following, page.cut_off) == ([OLD], "", "")
+        assert examined(crowd) == 0
+    # and the other conditions apply to it
+    assert search(JobFilter(text=OLD, lane=Lane.BULK)).jobs == ()
+    assert search(JobFilter(text=OLD, outcome="well")).jobs == ()
+    assert search(JobFilter(text=OLD, code="no_such_code")).jobs == ()
+
+
+def test_a_search_by_stage_or_outcome_is_bounded_too(crowd, at_most_1000):
+    for wanted in (JobFilter(stage="upload"), JobFilter(outcome="well"), JobFilter(code="no_such_code")):
+        crowd.clear()
+        page = search(wanted)
+        assert (page.jobs, bool(page.cut_off)) == ((), True)
+        assert examined(crowd) <= 1000
+
+
+def test_pages_of_a_long_list_have_every_job_once(crowd, at_most_1000):
+    found, after, pages = [], "", 0
+    while not pages or after:
+        page = search(limit=700, after=after)
+        found += [history.id for history in page.jobs]
+        after, pages = page.following, pages + 1
+        assert not page.cut_off
+    assert found == [*(f"copy-{n}" for n in range(3000)), OLD]
+
+
+def test_a_first_window_without_an_answer_is_an_error(crowd, monkeypatch):
+    monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.000_001)
+    with pytest.raises(RetryableError, match="Could not read the job log"):
+        search(JobFilter(text="rare.example"))
