@@ -54,7 +54,8 @@ class Heartbeats(dramatiq.Middleware):
         self._heartbeat = Heartbeat(process_type(queues), stages, len(worker.workers), look, obey)
         self._heartbeat.start()
 
-    def after_worker_shutdown(self, broker: Any, worker: Worker) -> None:
+    def before_worker_shutdown(self, broker: Any, worker: Worker) -> None:
+        """Report the end when it begins, because a supervisor may kill the process before its polls have ended."""
         if self._heartbeat:
             self._heartbeat.stop(STOP_TIMEOUT)
 
