@@ -18,7 +18,6 @@ from pymongo.database import Database
 from pipeline.clients import aws
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.schedule import Schedule
-from pipeline.settings import get_settings
 from tests.acceptance.conftest import SWEEPS_ALONE, Service, World, procfile_with, running_service
 from tests.acceptance.test_cli import image_pipeline
 from tests.acceptance.test_service import picture, unique
@@ -219,7 +218,7 @@ def test_a_scheduled_run_begins_once_although_its_message_is_sent_twice(
         sweep_channels.send_with_options(scheduled_at=str(minute + timedelta(seconds=seconds)))
     # Then one run exists, and each document is written once.
     wait_for(lambda: database.channels.count_documents({"last_image_url": cover}) == 5, timeout=60)
-    due = Schedule(get_settings().sweep_channels_cron).latest(minute)
+    due = Schedule(str(sweep_channels.options["periodic"])).latest(minute)
     run_id = f"channels-{due:%Y-%m-%dT%H:%MZ}"
     wait_for(lambda: f"The run {run_id} has begun already." in sweeping.log)
     run = database.image_pipeline_sweeps.find_one({"_id": run_id}) or {}

@@ -16,7 +16,9 @@ def test_only_the_first_of_many_long_operations_asks_whether_the_database_is_the
     for _ in range(3):
         with mongo.mongo_errors("read", timeout=LONG):
             mongo.database()["things"].find_one({})
-    assert commands.names == ["ping", "find", "find", "find"]
+    pings = commands.names.count("ping")
+    assert pings <= 1  # none if pymongo has found the server by itself
+    assert commands.names[pings:] == ["find", "find", "find"]
 
 
 def test_a_long_operation_does_not_search_long_for_a_database_that_is_away(database, monkeypatch):
