@@ -1,4 +1,4 @@
-"""Idle processes stop by themselves on SIGTERM, without waiting for the end of their long poll."""
+"""Idle processes stop by themselves on SIGTERM, also if SQS never answers the polls that are out."""
 
 from __future__ import annotations
 
