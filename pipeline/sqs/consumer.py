@@ -164,15 +164,20 @@ class SQSConsumer(dramatiq.Consumer):
 
         A poll that is out is awaited: SQS may answer it with messages, which would stay hidden for the whole visibility
         timeout if no one released them. All consumers of a process wait at the same time.
+
+        While a poll has no answer, nothing is sent either. Each request could take half a minute more.
         """
         self._closed = True
         self.give_back()
         self.receiver.end()
         began = self._in_hand.stopped_at or self._clock.monotonic()
-        self.receiver.join(max(0.0, began + LONG_POLL + POLL_MARGIN - self._clock.monotonic()))
-        self._send_transfers()
+        for_polls = max(0.0, began + LONG_POLL + POLL_MARGIN - self._clock.monotonic())
+        close_by = self._in_hand.close_by(time.monotonic() + for_polls + CLOSE_TIMEOUT)
+        self.receiver.join(for_polls)
+        if not self.receiver.is_alive:
+            self._send_transfers()
         self.leases.close()
-        deadline = time.monotonic() + CLOSE_TIMEOUT
+        deadline = min(close_by, time.monotonic() + CLOSE_TIMEOUT)
         while not self.leases.is_idle and self.keeper.is_alive and time.monotonic() < deadline:
             time.sleep(0.01)
         self.keeper.end()
@@ -211,24 +216,27 @@ class SQSConsumer(dramatiq.Consumer):
         Messages that cannot start at once are taken from a backlog only, by a poll that does not wait: otherwise they
         would wait here while other processes are idle. Under a backlog, every thread has work while more than half of
         the prefetch is taken. Filling it for each message that ends would cost one request per message.
+
+        A backlog of one queue occupies all threads, so each of the others may have one message at any time.
         """
         can_receive = self._in_hand.may_receive(bulk=self.queue.bulk) and not self.leases.blocks_receiving
         if not can_receive or len(self._transfers) >= MAX_TRANSFERS:
             return 0
         if self.has_backlog:
             return self.prefetch - self.admitted if self.admitted <= self.prefetch // 2 else 0
-        return max(0, min(self.threads - self._in_hand.waiting_or_working, self.prefetch - self.admitted))
+        free = self.threads - self._in_hand.waiting_or_working
+        if self._in_hand.is_crowded(bulk=self.queue.bulk):
+            free = max(free, 1 - self.admitted)
+        return max(0, min(free, self.prefetch - self.admitted))
 
     @property
     def _is_stopping(self) -> bool:
         return self._closed or self._in_hand.stopping.is_set()
 
     def _on_freed(self) -> None:
-        if not self.queue.is_quarantine:
-            self._in_hand.wake()
-        elif self.leases.is_idle:
+        if self.queue.is_quarantine and self.leases.is_idle:
             self._rest(QUARANTINE_REST)
-            self._in_hand.wake()
+        self._in_hand.wake()
 
     def _rest(self, seconds: float) -> float:
         self._rest_until = self._clock.monotonic() + seconds
@@ -236,7 +244,10 @@ class SQSConsumer(dramatiq.Consumer):
 
     def _receive(self, room: int) -> float | None:
         """Receive once, and send transfers at once; returns the seconds until the next step."""
-        if not room or self.queue.name in self._in_hand.paused:
+        if self.queue.name in self._in_hand.paused:
+            self._full = 0  # messages of other queues need not wait for those that stay in SQS
+            return None
+        if not room:
             return None
         asked = min(room, MAX_BATCH)
         received = self._ask(asked)
@@ -297,9 +308,10 @@ class SQSConsumer(dramatiq.Consumer):
         body, name, now = received["Body"], self.queue.name, self._clock.time()
         attributes: Any = received.get("MessageAttributes", {})
         target = attributes.get(WAITING_FOR, {}).get("StringValue", "")
-        if self.sender.queues.is_dead_letters(target):
-            reason_of = [(key, attributes[key]["StringValue"]) for key in REASON_ATTRIBUTES if key in attributes]
-            self._transfer(lease, target, SendEntry, body, attributes=tuple(reason_of))
+        if self.sender.queues.may_wait(target, name):
+            values = [(key, attributes.get(key, {}).get("StringValue")) for key in REASON_ATTRIBUTES]
+            reason_of = tuple((key, value) for key, value in values if value)  # a sender may have set other types
+            self._transfer(lease, target, SendEntry, body, attributes=reason_of)
             return None
         try:
             message = self._decoded(received, lease, now)
@@ -360,12 +372,13 @@ class SQSConsumer(dramatiq.Consumer):
 
     def _send_transfers(self) -> None:
         """Send the transfers, grouped by queue. Those that have to be retried are kept, or released at a stop."""
-        transfers = list[Transfer]()
+        first = dict[Lease, Transfer]()  # a message that ends after a stop may have a second one
         with suppress(IndexError):  # at a stop, two threads may come here
             while True:
-                transfers.append(self._transfers.popleft())
-        for target in dict.fromkeys(target for _, target, _ in transfers):
-            here = [transfer for transfer in transfers if transfer[0] in self.leases and transfer[1] == target]
+                transfer = self._transfers.popleft()
+                first.setdefault(transfer[0], transfer)
+        for target in dict.fromkeys(target for _, target, _ in first.values()):
+            here = [each for each in first.values() if each[0] in self.leases and each[1] == target]
             for transfer, error in zip(here, self._send(target, here), strict=True):
                 can_retry = isinstance(error, BrokerConnectionError | RetryableError)
                 if error is None:
@@ -379,6 +392,7 @@ class SQSConsumer(dramatiq.Consumer):
                     self.leases.release([transfer[0]], 0 if can_retry else self.visibility)
         if self._transfers:
             self._transfers_at = self._clock.monotonic() + self._transfers_backoff.next()
+            self._in_hand.wake()  # until now they counted as messages that need threads
         else:
             self._transfers_backoff.reset()
 

@@ -85,6 +85,7 @@ class InHand:
         self.working: dict[Lease, SQSMessage] = {}  #: the messages that threads work on
         self.stopping = threading.Event()  #: set once the process has to stop
         self.stopped_at: float | None = None  #: when that was, in monotonic seconds
+        self._close_by: float | None = None
         self.alone = threading.Lock()  #: held to receive a quarantined message, of which a process has only one
         self._pauses: dict[str, tuple[frozenset[str], str]] = {}
         self._clock = clock
@@ -106,6 +107,10 @@ class InHand:
     def has_quarantined(self) -> bool:
         """Whether a crash would count against a quarantined message: it is in hand, or its delete is not confirmed."""
         return any(consumer.queue.is_quarantine and not consumer.leases.is_idle for consumer in list(self.consumers))
+
+    def is_crowded(self, *, bulk: bool) -> bool:
+        """Return whether a backlog takes the threads from other queues of a lane. Bulk messages wait for live ones."""
+        return any(each.has_backlog for each in list(self.consumers) if each.queue.bulk or not bulk)
 
     def has_backlog(self, *, bulk: bool) -> bool:
         """Return whether more messages of a lane wait in SQS, here or where a message in progress comes from.
@@ -135,9 +140,16 @@ class InHand:
         for consumer in list(self.consumers):
             consumer.give_back()
 
+    def close_by(self, latest: float) -> float:
+        """Return when all consumers have to be closed: as the first one that is closed at a stop asks, or `latest`."""
+        if not self.stopping.is_set():
+            return latest
+        self._close_by = self._close_by or latest
+        return self._close_by
+
     def begin(self) -> None:
         """Begin to receive, perhaps after a stop."""
-        self.stopped_at = None
+        self.stopped_at = self._close_by = None
         self.stopping.clear()
 
     @property

@@ -64,6 +64,14 @@ class Queues(dict[str, Queue]):
         """Return whether `name` is a dead-letter queue of a known queue."""
         return any(queue.dead_letters == name for queue in (*self._known.values(), *self.values()))
 
+    def may_wait(self, target: str, name: str) -> bool:
+        """Return whether letters for the dead-letter queue `target` may wait in the queue `name`.
+
+        They belong to that queue, or to none that is declared. Senders must not write to the dead letters of others.
+        """
+        is_of_another = any(queue.dead_letters == target for queue in self.values())
+        return target == self[name].dead_letters or (self.is_dead_letters(target) and not is_of_another)
+
     def url(self, name: str) -> str:
         """Return the URL of a declared queue or of a dead-letter queue, and create the queue if it does not exist."""
         full_name = f"{self.namespace}_{name}"

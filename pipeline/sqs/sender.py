@@ -141,7 +141,7 @@ class Sender:
     def entry(self, message: dramatiq.Message[Any], delay: int = 0) -> SendEntry:
         """Return the entry of a message that is to be received after `delay` milliseconds."""
         options = {key: value for key, value in message.options.items() if key not in {DUE, BACKLOG}}
-        if self.in_hand.has_backlog(bulk=self._is_bulk(message.queue_name)):
+        if not delay and self.in_hand.has_backlog(bulk=self._is_bulk(message.queue_name)):
             options[BACKLOG] = True
         if delay > MAX_DELAY * 1000:
             options[DUE] = int(self.clock.time() * 1000) + delay

@@ -56,6 +56,13 @@ def took(consumer: SQSConsumer) -> list[SQSMessage]:
     return taken
 
 
+def start(consumer: SQSConsumer) -> int:
+    """Let threads begin all received messages; returns their number."""
+    taken = took(consumer)
+    consumer._in_hand.working.update({each.lease: each for each in taken})
+    return len(taken)
+
+
 def sent_to(sqs: ScriptedSQS, queue: str) -> list[Entry]:
     return [e for entries in sqs.of(SEND) for e in entries if e["QueueUrl"] == f"http://sqs/test_{queue}"]
 

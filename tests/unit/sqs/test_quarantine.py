@@ -67,6 +67,24 @@ def test_a_process_has_one_quarantined_message_in_hand(broker, sqs, clock) -> No
     assert [each.sqs_id for each in took(second)] == ["b"]
 
 
+def test_a_quarantined_message_whose_delete_is_refused_leaves_its_thread_to_others(broker, sqs) -> None:
+    # Given a worker with one thread, which a quarantined message occupies
+    poison, other = broker.consume("poison", prefetch=2), broker.consume("plain", prefetch=2)
+    arrive(sqs, "a")
+    poison.step()
+    (received,) = took(poison)
+    assert other.step() is None
+    before = other.receiver.woken
+    # When it has ended, and SQS refuses its delete
+    sqs.answers[DELETE] = confirm_nothing
+    received.ending = Delete()
+    poison.ack(received)
+    poison.leases.step()
+    # Then the other queue looks again.
+    assert other.receiver.woken > before
+    assert other.step() == 0
+
+
 def test_a_stop_in_quarantine_sends_the_message_again_so_that_it_is_no_trial(broker, sqs) -> None:
     # Given a quarantined message that no thread has started
     consumer = broker.consume("poison")
