@@ -34,8 +34,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run check test test-fallbacks smoke image test-corpus test-differential mutants simulate chaos outages scenarios lint format docs screenshots sheets schema schema-check bench bench-scale bench-threads bench-queues bombs fuzz audit sbom upgrade-test release \
-	bench-formats bench-images bench-lanes bench-neighbours bench-recheck bench-sweep iam lock \
+.PHONY: help setup setup-dev demo run check test test-fallbacks smoke image test-corpus test-differential mutants simulate chaos outages scenarios lint format docs screenshots sheets schema schema-check bench bench-scale bombs fuzz audit sbom upgrade-test release \
+	bench-images bench-neighbours iam lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -143,20 +143,8 @@ bench: setup-dev ## Compare the whole pipeline with alternatives (writes docs/pe
 bench-scale: setup-dev ## Measure the images a second of each stage (writes docs/scaling.md)
 	$(BIN)/python benchmarks/end_to_end/scale.py $(ARGS)
 
-bench-threads: setup-dev ## Compare numbers of processes and threads of each stage (writes docs/scaling.md)
-	$(BIN)/python benchmarks/end_to_end/vary.py $(ARGS)
-
-bench-queues: setup-dev ## Compare the queue layer with plain dramatiq-sqs (ARGS="--rounds 5" for more)
-	$(BIN)/python benchmarks/queue_layer.py $(ARGS)
-
 bench-images: setup-dev ## Compare rendering with sharp, libvips, Pillow and ImageMagick (writes docs/performance.md)
 	$(BIN)/python benchmarks/images/bench.py $(ARGS)
-
-bench-formats: setup-dev ## Compare the formats of renditions, and their settings (writes docs/performance.md)
-	$(BIN)/python benchmarks/images/formats.py
-
-bench-lanes: setup-dev ## Time live jobs with and without 20,000 waiting bulk jobs (ARGS="--bulk 2000" for fewer)
-	$(BIN)/python benchmarks/lanes.py $(ARGS)
 
 bench-neighbours: setup-dev ## Time live jobs alone and beside bad neighbours (ARGS="--only hang", ARGS=--rates)
 	$(BIN)/python benchmarks/end_to_end/neighbours.py $(ARGS)
@@ -164,12 +152,6 @@ bench-neighbours: setup-dev ## Time live jobs alone and beside bad neighbours (A
 iam: setup-dev ## Rewrite the policies of docs/iam for the default settings
 	for policy in docs/iam/*.json; do \
 		env -i $(BIN)/image-pipeline check --iam $$(basename $$policy .json) 2>/dev/null > $$policy || exit 1; done
-
-bench-sweep: setup-dev ## Sweep 100,000 episodes and check each (ARGS="--episodes 10000" for fewer)
-	$(BIN)/python benchmarks/sweep.py $(ARGS)
-
-bench-recheck: setup-dev ## Measure re-checks of 1,000 covers, and walk over 100,000 documents (ARGS="--covers 200" for fewer)
-	$(BIN)/python benchmarks/recheck.py $(ARGS)
 
 lock: setup-dev ## Rewrite the lock files from pyproject.toml (UPGRADE=--upgrade for the newest releases)
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - -o requirements/base.lock

@@ -2,7 +2,7 @@
 
 `make bench` gives all contenders the same jobs, alternating between them: a message in, three renditions in S3, one
 postback. It measures CPU, requests, memory, throughput and waiting, at saturation and at equal rates, and prints them.
-A full run also writes docs/performance.md, docs/scaling.md, a paragraph of README.md and a plot. `--quick` measures
+A full run also writes docs/performance.md, docs/scaling.md and a paragraph of README.md. `--quick` measures
 saturation only, in about half a minute per contender.
 """
 
@@ -128,7 +128,7 @@ def main() -> None:
     console.print(Markdown("\n\n".join(report.tables(figures))))
     is_whole = figures.contenders == list(ENTRANTS) and figures.sides == list(SIDES) and figures.delay == DELAY
     if is_whole and figures.steady:
-        report.write(figures, peers)
+        report.write(figures, peers.sources)
 
 
 if __name__ == "__main__":

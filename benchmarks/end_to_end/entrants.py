@@ -110,7 +110,6 @@ ENTRANTS = {
     "s3": Entrant("this project, s3://", ROOT / "Procfile", "s3", as_json, is_ours=True),
     "plain": Entrant("plain consumer", HERE / "plain.procfile", "file", as_json, slowness=8),
     "celery": Entrant("Celery, file://", HERE / "celery.procfile", "file", as_celery, slowness=2),
-    "celery-s3": Entrant("Celery, s3://", HERE / "celery.procfile", "s3", as_celery, slowness=2),
     "dramatiq": Entrant("dramatiq-sqs, file://", HERE / "dramatiq.procfile", "file", as_dramatiq),
     "dramatiq-s3": Entrant("dramatiq-sqs, s3://", HERE / "dramatiq.procfile", "s3", as_dramatiq),
 }

@@ -1,13 +1,10 @@
-"""Writes the results as Markdown between the marks of README.md and the documents, and draws the plot."""
+"""Writes the results as Markdown between the marks of README.md and the documents."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
-import subprocess
-import tempfile
 import textwrap
 from collections import defaultdict
 from importlib.metadata import version
@@ -18,11 +15,9 @@ from entrants import ENTRANTS, ROOT
 from figures import Figures, Goal, goals, percentile
 from markdown import replace_marked, rows
 from measure import SATURATION
-from peers import Peers
 from prices import DATE, PRICES, REGION
 
 README, PAGE, SCALING = (ROOT / name for name in ("README.md", "docs/performance.md", "docs/scaling.md"))
-PLOT = ROOT / "docs/end-to-end.png"
 
 #: The contender that the sentences describe, and the contenders that they compare it with.
 OURS, PLAIN, DRAMATIQ = "file", "plain", "dramatiq"
@@ -213,44 +208,9 @@ def tables(figures: Figures) -> list[str]:
     return [*parts, cpu_table(figures, figures.sides[-1])]
 
 
-def plot(figures: Figures, peers: Peers) -> None:
-    """Draw the plot in the peers' environment, which has the plotting library."""
-    small = figures.sides[0]
-    waits, sqs = {}, {}
-    for key in figures.contenders:
-        title = ENTRANTS[key].title
-        kept = figures.kept(key, small)
-        waits[title] = {
-            phase: [1000 * percentile(figures.waits(key, small, phase), p) for p in (50, 95)] for phase in kept
-        }
-        sqs[title] = {phase: [figures.classes(key, small, phase)["sqs"]] for phase in [*kept, SATURATION]}
-    order = {
-        "out": str(PLOT),
-        "sides": [
-            {
-                "side": side,
-                "rendering": figures.rendering(side),
-                "sharp": figures.sharp(side),
-                "cpu": {ENTRANTS[key].title: figures.cpu_by_type(key, side) for key in figures.contenders},
-            }
-            for side in figures.sides
-        ],
-        "grouped": {
-            f"SQS requests of an image, {small} px": sqs,
-            f"From message to postback, {small} px, ms: p50, line to p95": waits,
-        },
-        "ours": [each.title for each in ENTRANTS.values() if each.is_ours],
-    }
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(order, file)
-        file.flush()
-        subprocess.run([peers.python, Path(__file__).with_name("plots.py"), file.name], check=True)  # noqa: S603
-
-
-def write(figures: Figures, peers: Peers) -> None:
-    """Write the pages and the plot."""
+def write(figures: Figures, sources: Path) -> None:
+    """Write the pages; `sources` is the folder of the covers."""
     parts = [cost(figures), compared(figures), *tables(figures), prices_table(), machine()]
     replace_marked(README, "bench", cost(figures))
     replace_marked(PAGE, "bench", "\n\n".join(parts))
-    replace_marked(SCALING, "bench", paper.text(figures, peers.sources))
-    plot(figures, peers)
+    replace_marked(SCALING, "bench", paper.text(figures, sources))

@@ -18,12 +18,10 @@ class World:
 
     Args:
         covers: JPEG files by picture, which is the file's name without its suffix: `animals-3000`.
-        delay: seconds until it answers.
     """
 
-    def __init__(self, covers: Mapping[str, bytes], delay: float = 0.0) -> None:
+    def __init__(self, covers: Mapping[str, bytes]) -> None:
         self._covers = covers
-        self.delay = delay
         self._arrived: dict[str, float] = {}
         self._news = threading.Condition()
         self.port = 0
@@ -81,10 +79,10 @@ class World:
 
 
 @contextmanager
-def serving(sources: Path, sides: Iterable[int], delay: float = 0.0) -> Iterator[World]:
-    """Serve the JPEG files of `sources` that have one of these sides, with answers after `delay` seconds."""
+def serving(sources: Path, sides: Iterable[int]) -> Iterator[World]:
+    """Serve the JPEG files of `sources` that have one of these sides."""
     names = [path for side in sides for path in sorted(sources.glob(f"*-{side}.jpg"))]
-    world = World({path.stem: path.read_bytes() for path in names}, delay)
+    world = World({path.stem: path.read_bytes() for path in names})
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -99,7 +97,6 @@ def serving(sources: Path, sides: Iterable[int], delay: float = 0.0) -> Iterator
             world.arrive(self.path.rpartition("/")[2])
 
         def _answer(self, status: int, parts: Iterable[bytes | memoryview]) -> None:
-            time.sleep(world.delay)
             parts = list(parts)
             self.send_response(status)
             self.send_header("Content-Length", str(sum(map(len, parts))))

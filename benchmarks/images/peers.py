@@ -26,7 +26,7 @@ class Peers:
 
     @cached_property
     def python(self) -> Path:
-        """Return the Python that has pyvips and Wand; it also runs the measurements and the plots."""
+        """Return the Python that has pyvips and Wand; it also runs the measurements and the report."""
         python = FOLDER / "venv/bin/python"
         lock = HERE / "peers.lock"
         if not is_made(FOLDER / "venv", lock):

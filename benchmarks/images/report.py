@@ -1,4 +1,4 @@
-"""Shows the results of `bench.py` as tables and a plot, and writes docs/performance.md and docs/performance.png.
+"""Shows the results of `bench.py` as tables, and writes docs/performance.md.
 
     python report.py RESULTS SOURCES RENDITIONS
 
@@ -21,7 +21,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pyvips
 from contenders import SIDES
@@ -29,9 +28,6 @@ from peers import FOLDER
 from PIL import Image
 from PIL import __version__ as pillow_version
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-
-mpl.use("agg")
-from matplotlib import pyplot as plt
 
 DOCS = Path(__file__).parents[2] / "docs"
 OURS, SHARP, PILLOW = "this project", "sharp", "Pillow"
@@ -173,25 +169,6 @@ def goals_table(results: Results) -> str:
     return _rows(["median", "goal", "measured", "met"], rows) if rows else "None of these inputs has a limit."
 
 
-def plot(results: Results, path: Path) -> None:
-    """Plot the CPU time for 3000 x 3000, one panel per format."""
-    figure, panels = plt.subplots(1, len(FORMATS), figsize=(11, 3.2), sharey=True, layout="constrained")
-    for panel, (suffix, title) in zip(panels, FORMATS.items(), strict=True):
-        sources = results.like(suffix, "3000")
-        taken = [median(results.cpu(who, each) for each in sources) for who in results.contenders]
-        colours = ["#1b7f5c" if who == OURS else "#b8bec6" for who in results.contenders]
-        bars = panel.barh(results.contenders, taken, color=colours, height=0.7)
-        panel.bar_label(bars, [f"{each:.0f} ms" for each in taken], padding=3, fontsize=9)
-        panel.set_title(title, loc="left", fontsize=11)
-        panel.set_xlim(0, 1.25 * max(taken))
-        panel.set_xticks([])
-        panel.tick_params(axis="y", length=0)
-        panel.spines[["top", "right", "bottom"]].set_visible(False)
-    panels[0].invert_yaxis()
-    figure.suptitle("CPU time to make 50x50, 250x250 and 800x800 of a 3000x3000 cover, one core", fontsize=12)
-    figure.savefig(path, dpi=130)
-
-
 def versions(contenders: list[str]) -> str:
     """Return the versions of the contenders, and the CPU."""
     sharp = FOLDER / "node_modules/sharp/package.json"
@@ -210,7 +187,7 @@ def versions(contenders: list[str]) -> str:
 
 
 def main() -> None:
-    """Print the tables, and write the page and the plot."""
+    """Print the tables, and write the page."""
     order, sources, renditions = map(Path, sys.argv[1:])
     given = json.loads(order.read_text())
     results = Results(given["results"], sources, renditions)
@@ -226,7 +203,6 @@ def main() -> None:
     tail = rest.partition("<!-- end of bench-images -->")[2]
     marked = f"<!-- bench-images -->\n{text}\n<!-- end of bench-images -->"
     page.write_text(head + marked + tail, encoding="utf-8")
-    plot(results, DOCS / "performance.png")
 
 
 if __name__ == "__main__":
