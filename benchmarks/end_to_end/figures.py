@@ -155,8 +155,6 @@ def goals(figures: Figures) -> Iterator[Goal]:
             if side == LARGE:
                 share = cpu / figures.rendering(side)
                 yield Goal(f"{side} px: CPU, of rendering alone's", key, OF_RENDERING[key], share)
-            if sharp := figures.sharp(side):
-                yield Goal(f"{side} px: CPU, of sharp's renditions alone", key, 1, cpu / sharp)
             for rival, limit in {"plain": OF_PLAIN, f"celery{suffix}": 1, f"dramatiq{suffix}": 1}.items():
                 if rival in figures.contenders and (rival != "plain" or side == LARGE):
                     name = ENTRANTS[rival].title.partition(",")[0].replace("plain", "the plain")

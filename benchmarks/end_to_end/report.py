@@ -1,4 +1,4 @@
-"""Writes the results as Markdown between the marks of README.md and the documents."""
+"""Writes the results as Markdown between the marks of the documents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from markdown import replace_marked, rows
 from measure import SATURATION
 from prices import DATE, PRICES, REGION
 
-README, PAGE, SCALING = (ROOT / name for name in ("README.md", "docs/performance.md", "docs/scaling.md"))
+PAGE, SCALING = (ROOT / name for name in ("docs/performance.md", "docs/scaling.md"))
 
 #: The contender that the sentences describe, and the contenders that they compare it with.
 OURS, PLAIN, DRAMATIQ = "file", "plain", "dramatiq"
@@ -36,21 +36,19 @@ def _paragraph(text: str) -> str:
 
 
 def cost(figures: Figures) -> str:
-    """Describe the cost of an image at each load, for README.md and docs/performance.md."""
+    """Describe the cost of an image at each load."""
     small = figures.sides[0]
     phases = [*figures.kept(OURS, small), SATURATION]
     sqs = [f"{figures.classes(OURS, small, each)['sqs']:.1f} at {each}" for each in phases]
     price = [f"${sum(figures.dollars(OURS, small, each).values()):.2f}" for each in phases]
     of_plain = [f"{figures.cpu(OURS, each) / figures.cpu(PLAIN, each):.2f}" for each in figures.sides]
-    shares = [f"{figures.cpu(OURS, each) / sharp:.2f}" for each in figures.sides if (sharp := figures.sharp(each))]
-    of_sharp = f", and {_listed(shares)} of sharp's for the renditions alone" if shares else ""
     python = ".".join(platform.python_version_tuple()[:2])
     return _paragraph(
         f"The cost of an image depends on the load, because jobs share requests. Its SQS requests are {_listed(sqs)} "
         f"({figures.number(OURS, small, 'rate'):.0f}/s here), and a million images cost {_listed(price)} "
         f"({small} pixels, `file://` staging, AWS's list prices for requests and CPU). "
         f"At saturation and with {_listed([*map(str, figures.sides)])} pixels, its CPU is {_listed(of_plain)} "
-        f"of a plain Pillow consumer's{of_sharp} (Python {python})."
+        f"of a plain Pillow consumer's (Python {python})."
     )
 
 
@@ -211,6 +209,5 @@ def tables(figures: Figures) -> list[str]:
 def write(figures: Figures, sources: Path) -> None:
     """Write the pages; `sources` is the folder of the covers."""
     parts = [cost(figures), compared(figures), *tables(figures), prices_table(), machine()]
-    replace_marked(README, "bench", cost(figures))
     replace_marked(PAGE, "bench", "\n\n".join(parts))
     replace_marked(SCALING, "bench", paper.text(figures, sources))
