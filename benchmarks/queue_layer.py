@@ -102,7 +102,7 @@ class Probe(dramatiq.Middleware):
 def ours(probe: Probe | None = None) -> dramatiq.Broker:
     """Build this project's broker as `pipeline.worker.broker` does, with the middleware of every stage's worker."""
     probe = probe or Probe()
-    client = aws.queueing_sqs()
+    client = aws.sqs()
     probe.count(client)
     return _with_stages(
         SQSBroker(
