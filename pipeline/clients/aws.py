@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pipeline.clients.fast_sqs import with_libcurl
 from pipeline.clients.lazy import POOL_SIZE, Lazy
 from pipeline.errors import RetryableError
 from pipeline.settings import Settings, get_settings
@@ -84,23 +82,9 @@ def sqs() -> SQSClient:
     # Validation would be a tenth of the CPU of a request, and SQS validates too.
     options = {"parameter_validation": False, "retries": {"mode": "standard", "total_max_attempts": 1}}
     config = aws_config(settings, read_timeout=30, **options)
-    client: SQSClient = _client("sqs", _sqs_session(), endpoint_url=settings.sqs_endpoint, config=config)
+    keys = credentials(settings.aws_access_key_sqs, settings.aws_secret_key_sqs)
+    client: SQSClient = _client("sqs", _session(keys), endpoint_url=settings.sqs_endpoint, config=config)
     return client
-
-
-@Lazy
-def queueing_sqs() -> SQSClient:
-    """Return `sqs()` for workers and ingest: libcurl makes the requests that every message needs.
-
-    Their errors have the codes of the answer's body. Those of `sqs()` have the codes of boto3.
-    """
-    return with_libcurl(sqs(), _sqs_session(), partial(_count, "sqs"))
-
-
-@Lazy
-def _sqs_session() -> Session:
-    settings = get_settings()
-    return _session(credentials(settings.aws_access_key_sqs, settings.aws_secret_key_sqs))
 
 
 def _session(keys: Mapping[str, Any]) -> Session:
@@ -113,17 +97,14 @@ def _client(service: str, session: Session, **options: Any) -> Any:
     """Create a boto3 client that counts its HTTP requests, retries included."""
 
     def count(event_name: str, response_dict: Mapping[str, Any] | None, **_: Any) -> None:
-        _count(service, event_name.rpartition(".")[2], None if response_dict is None else response_dict["status_code"])
+        from pipeline.metrics import count_request  # noqa: PLC0415 - a producer pays for it only once it sends
+
+        status = None if response_dict is None else response_dict["status_code"]
+        count_request(service, event_name.rpartition(".")[2], status)
 
     client = session.client(service, **options)  # type: ignore[call-overload]
     client.meta.events.register(f"response-received.{service}", count)
     return client
-
-
-def _count(service: str, operation: str, status: int | None) -> None:
-    from pipeline.metrics import count_request  # noqa: PLC0415 - a producer pays for it only once it sends
-
-    count_request(service, operation, status)
 
 
 def aws_code(error: ClientError) -> str:

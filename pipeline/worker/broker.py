@@ -44,7 +44,7 @@ def build(settings: Settings) -> SQSBroker:
 def _make(settings: Settings) -> SQSBroker:
     return SQSBroker(
         settings.queue_namespace,
-        aws.queueing_sqs,
+        aws.sqs,
         Encoder(),
         queues=[
             Queue(queue, dead_letters=dead_letter_queue_of(queue), bulk=queue in BULK_QUEUES)

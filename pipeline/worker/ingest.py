@@ -107,7 +107,7 @@ class Ingest:
         self,
         queue_url: str,
         *,
-        client: Callable[[], SQSClient] = aws.queueing_sqs,
+        client: Callable[[], SQSClient] = aws.sqs,
         sender: Sender | None = None,
         visibility: int | None = None,
         poll: int | None = None,

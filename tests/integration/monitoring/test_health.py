@@ -233,6 +233,8 @@ def test_ingest_is_ready_from_the_first_answer_until_sqs_is_down(
 def test_ingest_is_stuck_when_its_threads_have_ended_and_healthy_without_an_input_queue(
     environment: dict[str, str],
 ) -> None:
+    import pipeline.actors  # noqa: F401 - builds the broker that ingest sends with
+
     assert len(list(IngestHealth(Ingest("https://example.org/1/q")).not_live())) == 3
     nothing = IngestHealth(None)
     assert not [*nothing.not_live(), *nothing.not_ready()]
