@@ -145,7 +145,7 @@ class LocalStaging:
         """
         oldest, young = time.time() - 3600, 0
         for shelf in os.scandir(self.folder):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # a file has just been deleted
+            with contextlib.suppress(OSError):  # a file has just been deleted, or `lost+found` cannot be read
                 young += sum(each.stat().st_mtime > oldest for each in os.scandir(shelf))
         return young
 

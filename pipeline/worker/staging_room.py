@@ -28,8 +28,11 @@ INTERVAL: Final = 1.0
 MAX_COVERS: Final = 2_000
 
 #: Free bytes below which fetch pauses, on file systems that are large enough: its threads may stage a cover each, and
-#: each has another message in hand. Small file systems keep a quarter, and large ones a tenth, if that is more.
+#: each has another message in hand. Small file systems keep a quarter, and larger ones a tenth, if that is more.
 MIN_FREE: Final = 256 * 1024 * 1024
+
+#: Free bytes at which fetch never begins a pause: a tenth of a large disk that other programs use may never be free.
+MAX_FREE: Final = 2 * 1024 * 1024 * 1024
 
 
 class StagingRoom(dramatiq.Middleware):
@@ -74,25 +77,30 @@ class Watch:
         self._why = ""
 
     def step(self) -> float:
-        """Look at the folder, and begin or end a pause. It ends once half of what began it is left."""
+        """Look at the folder, and begin or end a pause. It ends once there is twice the room that avoids a pause."""
         if self._why or self._is_busy():
             why = self._trouble(2 if self._why else 1)
             if bool(why) != bool(self._why):
                 log = logger.warning if why else logger.info
                 log("Fetch %s", f"pauses: {why}." if why else "goes on: the staging folder has room again.")
-                self._pause(by="staging", why=why)
-                self._why = why
+            self._pause(by="staging", why=why)  # the figures of the reason change
+            self._why = why
         return INTERVAL
 
     def _trouble(self, factor: int) -> str:
         """Return why fetch should pause; `factor` 2 asks for twice the room that avoids a pause."""
         try:
             disk = self._usage(self._folder.folder)
-            covers = self._folder.count_young()
+            if disk.free < factor * _least_free(disk.total):
+                return f"the file system of the staging folder has {disk.free / 1e6:,.0f} MB left"
+            files = self._folder.count_young()
         except OSError:  # the folder is made at the first write, which reports what is wrong with it
             return ""
-        if disk.free < factor * max(disk.total // 10, min(MIN_FREE, disk.total // 4)):
-            return f"the file system of the staging folder has {disk.free / 1e6:,.0f} MB left"
-        if covers * factor > MAX_COVERS:
-            return f"the staging folder holds {covers:,} covers"
+        if files * factor > MAX_COVERS:
+            return f"the staging folder holds {files:,} files younger than an hour"
         return ""
+
+
+def _least_free(total: int) -> int:
+    """Return the free bytes below which fetch pauses on a file system of this size."""
+    return min(max(total // 10, min(MIN_FREE, total // 4)), MAX_FREE)

@@ -102,14 +102,14 @@ def database(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 @contextmanager
-def worker_of(*stages: str, threads: int = 1) -> Iterator[None]:
+def worker_of(*stages: str, threads: int = 1) -> Iterator[Worker]:
     """Run a worker in this process for the queues of these stages in this test's namespace."""
     from pipeline.actors import broker
 
     worker = Worker(broker, queues=set(stages), worker_threads=threads, worker_timeout=SOON)
     worker.start()
     try:
-        yield
+        yield worker
     finally:
         worker.stop()
 
