@@ -66,6 +66,9 @@ MAX_TRANSFERS = 10
 #: A received message that goes to a queue before it is deleted: its lease, the queue, and the maker of the entry.
 Transfer = tuple[Lease, str, Callable[[], SendEntry]]
 
+#: The parts of a received message without which nothing can be done with it.
+NEEDED = {"MessageId", "ReceiptHandle", "Body"}
+
 #: Message attribute of a quarantined message: the SQS id that it had before.
 FIRST_ID = "first_id"
 
@@ -280,6 +283,7 @@ class SQSConsumer(dramatiq.Consumer):
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
                 MessageAttributeNames=[FIRST_ID, WAITING_FOR, *REASON_ATTRIBUTES],
             )
+            received = [each for each in response.get("Messages", []) if each.keys() >= NEEDED]
         except Exception as error:  # from boto3 or a parser below it; this thread must survive
             if not self._is_stopping:
                 logger.warning("%s: cannot receive (%s). It is retried soon.", self.queue.name, describe(error))
@@ -287,7 +291,7 @@ class SQSConsumer(dramatiq.Consumer):
                 self.sender.queues.forget_url(self.queue.name)
             return None
         self.asking_since = None
-        return response.get("Messages", [])
+        return received
 
     def _lease(self, received: Sequence[MessageTypeDef]) -> list[SQSMessage]:
         """Lease received messages and admit them; returns those that are handed on to the worker."""

@@ -38,6 +38,15 @@ def test_received_messages_are_handed_on_with_their_leases(broker, sqs) -> None:
     assert len(consumer.leases) == 2
 
 
+def test_a_message_without_its_parts_holds_up_no_other(broker, sqs) -> None:
+    consumer = broker.consume("work", prefetch=8)
+    arrive(sqs, "a")
+    sqs.waiting.append({"MessageId": "b"})
+    arrive(sqs, "c")
+    consumer.step()
+    assert [each.sqs_id for each in took(consumer)] == ["a", "c"]
+
+
 def test_after_a_poll_that_found_nothing_comes_the_next_one(broker, sqs) -> None:
     consumer = broker.consume("work")
     assert [consumer.step(), consumer.step()] == [0, 0]
