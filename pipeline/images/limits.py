@@ -1,4 +1,4 @@
-"""What one image may cost with all its renditions. Without libraries of images, because the settings read it."""
+"""The cost that one image may have with all its renditions. It imports no image library, because settings read it."""
 
 from __future__ import annotations
 

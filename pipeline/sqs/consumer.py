@@ -294,7 +294,7 @@ class SQSConsumer(dramatiq.Consumer):
         return received
 
     def _lease(self, received: Sequence[MessageTypeDef]) -> list[SQSMessage]:
-        """Lease received messages and admit them; returns those that are handed on to the worker."""
+        """Lease received messages and admit them; returns the messages for the worker."""
         added = [(message, self.leases.add(message["MessageId"], message["ReceiptHandle"])) for message in received]
         leased = [(message, lease) for message, lease in added if lease]
         if self._is_stopping and not self.queue.is_quarantine:
@@ -375,7 +375,7 @@ class SQSConsumer(dramatiq.Consumer):
         self._transfer(message.lease, target, lambda: entry)
 
     def _send_transfers(self) -> None:
-        """Send the transfers, grouped by queue. Those that have to be retried are kept, or released at a stop."""
+        """Send the transfers, grouped by queue. Failed ones are kept for a retry, or released at a stop."""
         first = dict[Lease, Transfer]()  # a message that ends after a stop may have a second one
         with suppress(IndexError):  # at a stop, two threads may come here
             while True:

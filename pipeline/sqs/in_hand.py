@@ -141,7 +141,7 @@ class InHand:
             consumer.give_back()
 
     def close_by(self, latest: float) -> float:
-        """Return when all consumers have to be closed: as the first one that is closed at a stop asks, or `latest`."""
+        """Return when all consumers have to be closed: as the first consumer asked at a stop, or `latest`."""
         if not self.stopping.is_set():
             return latest
         self._close_by = self._close_by or latest

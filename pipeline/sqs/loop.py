@@ -15,7 +15,7 @@ logger = get_logger(__name__)
 #: something due.
 Step = Callable[[], float | None]
 
-#: Seconds until the next step after one that raised an error.
+#: Seconds until the next step after an error.
 ERROR_WAIT = 1.0
 
 

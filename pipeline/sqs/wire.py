@@ -66,6 +66,18 @@ class SendFailed(BrokerConnectionError):
     """SQS did not confirm a message, which may or may not have been sent."""
 
 
+#: The message attributes of dead letters, in the order of `Reason.attributes`.
+REASON_ATTRIBUTES = (
+    "stage",
+    "error_code",
+    "error_message",
+    "attempts",
+    "first_at",
+    "last_at",
+    "staging_key",
+)
+
+
 @dataclass(frozen=True)
 class Reason:
     """Why a message is a dead letter."""
@@ -80,28 +92,9 @@ class Reason:
 
     def attributes(self) -> dict[str, str]:
         """Return the message attributes of the dead letter. SQS refuses empty values, so those are left out."""
-        named = {
-            "stage": self.stage,
-            "error_code": self.code,
-            "error_message": self.message[:1000],
-            "attempts": str(self.attempts),
-            "first_at": _iso(self.first),
-            "last_at": _iso(self.last or time.time()),
-            "staging_key": self.key,
-        }
-        return {name: value for name, value in named.items() if value}
-
-
-#: The message attributes of dead letters.
-REASON_ATTRIBUTES = (
-    "stage",
-    "error_code",
-    "error_message",
-    "attempts",
-    "first_at",
-    "last_at",
-    "staging_key",
-)
+        first, last = _iso(self.first), _iso(self.last or time.time())
+        values = (self.stage, self.code, self.message[:1000], str(self.attempts), first, last, self.key)
+        return {name: value for name, value in zip(REASON_ATTRIBUTES, values, strict=True) if value}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the readers of all formats share: the file that they read, within a budget, and what they return.
+"""Shared by the readers of all formats: the file that they read, within a budget, and their results.
 
 The readers are Python, which cannot read or write outside of the file's bytes. They reach those through a `File` alone,
 which counts what it returns. So no file costs more than its budget, whatever its format and wherever its parts lie.
