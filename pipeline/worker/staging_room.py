@@ -34,6 +34,9 @@ MIN_FREE: Final = 256 * 1024 * 1024
 #: Free bytes at which fetch never begins a pause: a tenth of a large disk that other programs use may never be free.
 MAX_FREE: Final = 2 * 1024 * 1024 * 1024
 
+#: The side that asks for these pauses, besides the operator and others.
+SIDE: Final = "staging"
+
 
 class StagingRoom(dramatiq.Middleware):
     """Watches the staging folder of a worker that fetches."""
@@ -51,9 +54,11 @@ class StagingRoom(dramatiq.Middleware):
             self._loop.start()
 
     def after_worker_shutdown(self, broker: Any, worker: Worker) -> None:
-        """Stop watching."""
+        """Stop watching, and end a pause."""
         if self._loop:
             self._loop.end()
+            self._loop.join(INTERVAL)
+            broker.in_hand.pause((), by=SIDE)  # another worker of this process starts without this one's pause
 
 
 class Watch:
@@ -83,7 +88,7 @@ class Watch:
             if bool(why) != bool(self._why):
                 log = logger.warning if why else logger.info
                 log("Fetch %s", f"pauses: {why}." if why else "goes on: the staging folder has room again.")
-            self._pause(by="staging", why=why)  # the figures of the reason change
+            self._pause(by=SIDE, why=why)  # the figures of the reason change
             self._why = why
         return INTERVAL
 

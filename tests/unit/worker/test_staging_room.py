@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 
+from pipeline.sqs.in_hand import InHand
+from pipeline.sqs.loop import Clock
 from pipeline.storage.staging import LocalStaging
 from pipeline.worker import staging_room
-from pipeline.worker.staging_room import Watch
+from pipeline.worker.staging_room import StagingRoom, Watch
+from tests.support.waiting import wait_for
 
 MB, GB = 1_000_000, 1_000_000_000
 MOST = 10
@@ -224,3 +227,18 @@ def test_the_folder_is_not_examined_while_nothing_can_fill_it(room: Room) -> Non
     room.hold(0)
     watch.step()
     assert not room.is_paused
+
+
+def test_a_worker_that_stops_in_a_pause_leaves_none_behind(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a busy worker whose folder is full
+    monkeypatch.setattr(staging_room, "staging", lambda: LocalStaging(room.folder))
+    room.hold(MOST + 1)
+    in_hand = InHand(Clock(), is_bulk=lambda queue: False)
+    in_hand.working[object()] = object()  # type: ignore[index, assignment]
+    broker, worker = SimpleNamespace(in_hand=in_hand), SimpleNamespace(consumer_whitelist={"fetch"})
+    middleware = StagingRoom()
+    middleware.after_worker_boot(broker, worker)  # type: ignore[arg-type]
+    wait_for(lambda: in_hand.paused)
+    # When it stops, then the next worker of this process does not start with the pause.
+    middleware.after_worker_shutdown(broker, worker)  # type: ignore[arg-type]
+    assert not in_hand.paused
