@@ -117,6 +117,14 @@ def test_the_page_on_performance_has_the_threads_of_the_procfile() -> None:
         assert re.findall(r"(\d+) threads?\b", backlog) in ([], expected), name
 
 
+def test_the_page_on_performance_has_the_marks_between_which_the_benchmarks_write() -> None:
+    page = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    sources = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("benchmarks/*/*.py"))
+    marks = {*re.findall(r'"(bench[a-z-]*)"', sources), *re.findall(r"<!-- (bench[a-z-]*) -->", sources)}
+    assert marks == {"bench", "bench-images", "bench-paper", "bench-scale"}
+    assert all(f"<!-- {mark} -->\n" in page and f"<!-- end of {mark} -->" in page for mark in marks)
+
+
 def commands_in(text: str) -> list[tuple[list[str], set[str]]]:
     """Find every `image-pipeline ...` in code: its words, and the names of its options."""
     lines = re.findall(r"(?:^|`)(?:\S*/)?image-pipeline ([a-z][^`\n#|;]*)", text, flags=re.MULTILINE)
