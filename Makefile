@@ -140,7 +140,7 @@ schema-check: setup-dev $(VENV)/.types ## Check docs/schema with the official to
 bench: setup-dev ## Compare the whole pipeline with alternatives (writes docs/performance.md; ARGS="--quick --only file")
 	$(BIN)/python benchmarks/end_to_end/bench.py $(ARGS)
 
-bench-scale: setup-dev ## Measure the images a second of each stage (writes docs/scaling.md)
+bench-scale: setup-dev ## Measure the images a second of each stage (writes docs/performance.md)
 	$(BIN)/python benchmarks/end_to_end/scale.py $(ARGS)
 
 bench-images: setup-dev ## Compare rendering with sharp, libvips, Pillow and ImageMagick (writes docs/performance.md)

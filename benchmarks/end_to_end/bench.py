@@ -2,8 +2,7 @@
 
 `make bench` gives all contenders the same jobs, alternating between them: a message in, three renditions in S3, one
 postback. It measures CPU, requests, memory, throughput and waiting, at saturation and at equal rates, and prints them.
-A full run also writes docs/performance.md and docs/scaling.md. `--quick` measures saturation only, in about half a
-minute per contender.
+A full run also writes docs/performance.md. `--quick` measures saturation only, in about half a minute per contender.
 """
 
 from __future__ import annotations

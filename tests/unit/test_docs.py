@@ -107,13 +107,22 @@ def test_the_deployment_guide_starts_the_processes_of_the_procfile() -> None:
     assert {row[0]: codes_in(row[1])[0] for row in rows} == commands()
 
 
-def test_the_page_on_scaling_has_the_threads_of_the_procfile() -> None:
+def test_the_page_on_performance_has_the_threads_of_the_procfile() -> None:
     threads = {name: re.findall(r"--threads (\d+)", command) for name, command in commands().items()}
-    limits = {codes_in(row[0])[0]: row[2] for row in rows_under("scaling.md", "The limits of each process")}
-    depths = {codes_in(row[0])[0]: row[1] for row in rows_under("scaling.md", "When to start and stop processes")}
-    assert {*limits} == {*PROCESSES} - {"sweep", "scheduler"}
-    for name, text in [*limits.items(), *((name, text) for name, text in depths.items() if " threads " in text)]:
-        assert re.findall(r"(\d+) threads?\b", text) == threads[name], name
+    rows = rows_under("performance.md", "The limits of each process")
+    assert {codes_in(name)[0] for name, *_ in rows} == {*PROCESSES} - {"sweep", "scheduler"}
+    for name, _, size, backlog in rows:
+        expected = threads[codes_in(name)[0]]
+        assert re.findall(r"(\d+) threads?\b", size) == expected, name
+        assert re.findall(r"(\d+) threads?\b", backlog) in ([], expected), name
+
+
+def test_the_page_on_performance_has_the_marks_between_which_the_benchmarks_write() -> None:
+    page = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    sources = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("benchmarks/*/*.py"))
+    marks = {*re.findall(r'"(bench[a-z-]*)"', sources), *re.findall(r"<!-- (bench[a-z-]*) -->", sources)}
+    assert marks == {"bench", "bench-images", "bench-paper", "bench-scale"}
+    assert all(f"<!-- {mark} -->\n" in page and f"<!-- end of {mark} -->" in page for mark in marks)
 
 
 def commands_in(text: str) -> list[tuple[list[str], set[str]]]:
