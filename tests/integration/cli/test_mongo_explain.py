@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,11 +10,10 @@ from pymongo.errors import ExecutionTimeout
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
-from pipeline.clients import lazy, mongo
+from pipeline.clients import lazy
 from pipeline.ops import mongo_plans
 from pipeline.sweeps import indexes, run_state
 from pipeline.sweeps.documents import CHANNELS
-from tests.support.second_mongo import second_mongo
 
 
 def explained(*options: str) -> tuple[int, str]:
@@ -27,12 +25,6 @@ def as_json() -> dict[tuple[str, str], dict[str, Any]]:
     _, output = explained("--json")
     lines = [json.loads(line) for line in output.splitlines()]
     return {(line["collection"], line["purpose"]): line for line in lines}
-
-
-@pytest.fixture(scope="module")
-def second_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with second_mongo(tmp_path_factory.mktemp("mongo")) as url:
-        yield url
 
 
 def test_the_plan_and_the_documents_examined_are_shown(database) -> None:
@@ -74,13 +66,13 @@ def test_a_query_that_no_index_serves_is_marked_and_is_a_failure(database) -> No
     assert "COLLSCAN" in line
 
 
-def test_a_server_that_explains_nothing_is_no_failure(
-    environment: dict[str, str], second_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MONGO_URL", f"{second_url}explain")
-    lazy.forget()
-    mongo.database().channels.insert_one({"_id": 1})
-    mongo.database()[run_state.COLLECTION].insert_one({"_id": 1})
+def test_a_server_that_explains_nothing_is_no_failure(database, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Relative:
+        def command(self, command: dict[str, Any]) -> dict[str, Any]:
+            return {"ok": 1.0}
+
+    monkeypatch.setattr(mongo_plans.mongo, "reach", lambda: None)
+    monkeypatch.setattr(mongo_plans.mongo, "database", Relative)
     assert "no plan that could be read" in as_json()["channels", "the first page"]["problem"]
     assert explained()[0] == 0
 
