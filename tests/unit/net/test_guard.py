@@ -18,12 +18,21 @@ import pytest
 import requests
 import trustme
 
-from pipeline.errors import NoConnection, PermanentError, PipelineError, Retry
-from pipeline.net.download import download
+from pipeline.errors import NoConnection, PipelineError, Retry
 from pipeline.net.guard import NOT_PUBLIC, Budget
 from pipeline.net.http_errors import http_errors, shown
 from pipeline.net.session import fetch_session
-from tests.support.untrusted_servers import Remote, always, answer, dns, failed_download, internet, remote, settings
+from tests.support.untrusted_servers import (
+    Remote,
+    always,
+    answer,
+    dns,
+    download,
+    failed_download,
+    internet,
+    remote,
+    settings,
+)
 from tests.unit.net.test_reach import is_allowed
 
 OK = answer(200, b"picture", keep=True)
@@ -44,24 +53,8 @@ DOUBTED = [
     *("2001:20::/28", "2001:30::/28", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8"),
 ]
 
-BAD_URLS = [
-    "",
-    "http://",
-    "http://example.com:99999/",
-    "http://exa mple.com/",
-    "http://*.example.com/",
-    f"http://{'a' * 64}.com/",
-    "http://\ud800/",
-]
-
 
 class TestAddresses:
-    @pytest.mark.parametrize("url", BAD_URLS)
-    def test_urls_other_than_http_are_refused(self, attempts: list[str], url: str) -> None:
-        error = failed_download(url)
-
-        assert (type(error), error.code, attempts) == (PermanentError, "bad_url", [])
-
     @pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "172.32.0.1", "2606:4700::1111", "2a00:1450:4001::1"])
     def test_a_public_address_is_allowed(self, address: str) -> None:
         assert is_allowed(ipaddress.ip_address(address))
