@@ -15,7 +15,6 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from pipeline.clients import aws
 from pipeline.local.embedded import EmbeddedStack
 from tests.acceptance.conftest import SWEEPS_ALONE, Service, World, procfile_with, running_service
 from tests.acceptance.test_cli import image_pipeline
@@ -72,11 +71,6 @@ def sweep(service: Service, *arguments: str, timeout: float = 200) -> str:
     done = image_pipeline("sweep", *arguments, environ=service.environ | {"COLUMNS": "300"}, timeout=timeout)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def objects(service: Service, folder: str) -> list[str]:
-    listed = aws.s3().list_objects_v2(Bucket=service.environ["S3_BUCKET"], Prefix=f"images-resized/{folder}/")
-    return [each["Key"] for each in listed.get("Contents", [])]
 
 
 def test_channels_end_as_the_contract_specifies(sweeping: Service, world: World, database: Documents) -> None:
@@ -140,34 +134,6 @@ def test_channels_end_as_the_contract_specifies(sweeping: Service, world: World,
     assert "4 done, 1 invalid, 1 failed." in output
     # and a second sweep finds nothing to do.
     assert "0 done" in sweep(sweeping, "channels", "--wait")
-
-
-def test_episodes_of_one_channel_with_one_cover_cost_one_fetch(
-    sweeping: Service, world: World, database: Documents
-) -> None:
-    # Given 500 episodes with the same cover
-    path, title = unique("/cover.jpg"), f"Show {secrets.token_hex(4)}"
-    cover = world.serve(path, picture("JPEG"))
-    channel = database.channels.insert_one({"title": title, "image_url": "N/A"}).inserted_id
-    database.episodes.insert_many([{"n": n, "itunes_image": cover, "channel_id": channel} for n in range(500)])
-    resized = sweeping.log.count("stage=resize")
-
-    # When they are swept
-    output = sweep(sweeping, "episodes", "--wait")
-
-    # Then all have their renditions, and the cover was fetched and resized once.
-    assert "500 done" in output
-    assert world.fetches.count(path) == 1
-    assert sweeping.log.count("stage=resize") == resized + 1
-    keys = objects(sweeping, title.replace(" ", "_").upper())
-    assert len(keys) == 3
-    urls = {
-        info["url"]
-        for episode in database.episodes.find({"last_itunes_image": cover, "metadata.image_is_valid": True})
-        for info in episode["itunes_image_extra_images"].values()
-    }
-    assert len(urls) == 3
-    assert database.episodes.count_documents({"last_itunes_image": cover, "lock": {"$exists": False}}) == 500
 
 
 def test_a_sweeping_worker_that_is_killed_repeatedly_loses_no_document(

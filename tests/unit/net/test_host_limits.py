@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -291,58 +290,10 @@ class TestOpenCircuits:
 # With real servers.
 
 
-class Gauge:
-    """Counts a server's current requests and their maximum, and holds them at a gate."""
-
-    def __init__(self) -> None:
-        self.now = self.most = self.all = 0
-        self.open = threading.Event()
-        self._lock = threading.Lock()
-
-    def behave(self, server: Remote, request: Request) -> Iterator[bytes]:
-        with self._lock:
-            self.now += 1
-            self.all += 1
-            self.most = max(self.most, self.now)
-        assert self.open.wait(30)
-        with self._lock:
-            self.now -= 1
-        yield answer(200, b"picture")
-
-
 @contextmanager
 def threads(count: int) -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(count) as pool:
         yield pool
-
-
-def again_and_again(get: Callable[[], bytes]) -> bytes:
-    """Retry soon, as a job does."""
-    while True:
-        try:
-            return get()
-        except Snoozed:
-            threading.Event().wait(0.02)
-
-
-def test_never_more_than_four_of_sixteen_threads_at_one_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.0/8")
-    gauge, host_limiter = Gauge(), HostLimiter(Policy(4))
-    with (
-        remote(gauge.behave) as slow,
-        remote(always(answer(200, b"other"))) as quick,
-        threads(16) as pool,
-    ):
-        # Given sixteen threads that all want covers from a slow server
-        get = partial(download, slow.url(), host_limiter.slot)
-        jobs = [pool.submit(again_and_again, get) for _ in range(15)]
-        wait_for(lambda: gauge.now == 4)
-        # Then another server is asked at once,
-        assert download(quick.url(), host_limiter.slot) == b"other"
-        # and when the slow one answers, all get their covers, at most four at a time.
-        gauge.open.set()
-        assert [job.result(30) for job in jobs] == [b"picture"] * 15
-        assert (gauge.most, gauge.all) == (4, 15)
 
 
 def test_a_dead_server_is_left_alone_and_a_redirect_to_it_does_not_count_against_its_source(
