@@ -60,9 +60,6 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 #: The number of known hosts above which those that were idle for longest are forgotten. They take 12 MB.
 MAX_HOSTS = 20_000
 
-#: How many hosts each request looks at to forget them: more than it adds, so the table shrinks after a flood.
-LOOKS = 2
-
 #: The number of circuits of one host above which further folders share one.
 MAX_CIRCUITS = 1000
 
@@ -292,8 +289,8 @@ class HostLimiter:
         return host
 
     def _forget(self) -> None:
-        """Look at the hosts that were not used for longest. It is a few each time, because all requests wait for it."""
-        for _ in range(min(LOOKS, len(self._hosts) - MAX_HOSTS)):
+        """Forget the hosts that were not used for longest. They are few each time, because each request adds one."""
+        for _ in range(len(self._hosts) - MAX_HOSTS):
             name, host = next(iter(self._hosts.items()))
             if host.busy or host.waiting:
                 self._hosts.move_to_end(name)

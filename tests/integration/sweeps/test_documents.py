@@ -385,6 +385,29 @@ def test_urls_that_look_like_expressions_are_written_literally(database):
     assert database.channels.find_one()["last_image_url"] == "$title"
 
 
+# Re-checks.
+
+
+def test_documents_with_processed_urls_are_read_by_pages(database):
+    settled = {"itunes_image": "a", "last_itunes_image": "a", "itunes_image_extra_images": INFO}
+    database.episodes.insert_many([{"_id": i, **settled} for i in (1, 2)])
+    database.episodes.insert_many([{"_id": 3, "itunes_image": "a", "last_itunes_image": "b"}, {"_id": 4}])
+
+    first, after = documents.read_settled(EPISODES, [], 3)
+    second, end = documents.read_settled(EPISODES, after, 3)
+
+    assert ([each.id for each in first + second], after, end) == ([1, 2], [3], [])
+    assert first[0].seen == {"itunes_image": INFO}
+
+
+def test_pictures_are_replaced_where_the_url_is_the_same(database):
+    database.episodes.insert_many([{"_id": n, "itunes_image": url} for n, url in enumerate(["a", "new", "a"])])
+
+    assert documents.replace_pictures(EPISODES, "itunes_image", "a", INFO, [0, 1]) == 1
+    assert documents.replace_pictures(EPISODES, "itunes_image", "a", INFO, [0, 1]) == 0
+    assert [documents.pictures(EPISODES, "itunes_image", n) for n in range(4)] == [INFO, {}, {}, {}]
+
+
 # Marks.
 
 

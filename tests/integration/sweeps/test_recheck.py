@@ -237,6 +237,18 @@ def test_a_replacement_that_cannot_be_rendered_changes_no_document(database, hos
     assert by_id(database) == before
 
 
+def test_a_check_that_is_recorded_twice_counts_once(database):
+    run = recheck.begin("recheck-manual-1", ["episodes"], everything=True).id
+    group = run_state.DocumentGroup(f"cover/{run}/1", run, "job", {"itunes_image": "http://h/1"})
+    run_state.join_once([group])
+
+    for _ in range(2):
+        sources.record(Check("http://h/1", RecheckOutcome.SAME_BYTES, run=run, group=group.id))
+
+    assert run_state.load(run).counts == {"same_bytes": 1}
+    assert run_state.under_way(run_state.load(run)) == 0
+
+
 def test_a_source_that_another_process_inserts_at_the_same_moment_is_recorded_once_more(database, monkeypatch):
     # given an insert that MongoDB refuses once, because another process was quicker
     update_one, refused = Collection.update_one, []
