@@ -14,7 +14,7 @@ from pipeline.images.content_id import content_id
 from pipeline.images.details.facts import is_wrong_type
 from pipeline.images.identify import identify
 from pipeline.job import Content, Job, Known, Source, Sweep
-from pipeline.metrics import UNCHANGED
+from pipeline.metrics import RECHECK_SAVED_BYTES, UNCHANGED
 from pipeline.net.download import Download, download_if_changed
 from pipeline.net.download_memory import download_memory
 from pipeline.net.host_limits import host_limiter
@@ -47,7 +47,7 @@ def fetch(job: Job, source: Source) -> Source:
     with _downloading(job, source, known) as found:
         if found.image is None and known and published:
             UNCHANGED.labels(job.lane).inc()
-            sources.saved(known)
+            RECHECK_SAVED_BYTES.inc(known.size)
             return replace(source.published(known.content, published.details), has_wrong_type=known.has_wrong_type)
         return _staged(found, job, source)
 
@@ -62,7 +62,7 @@ def recheck(job: Job, sweep: Sweep) -> Job | None:
     try:
         with _downloading(job, source, source.known) as found:
             if found.image is None and source.known:
-                sources.saved(source.known)
+                RECHECK_SAVED_BYTES.inc(source.known.size)
                 check = ended(RecheckOutcome.NOT_MODIFIED)
             elif known := _same_bytes(found, source, sweep):
                 check = ended(RecheckOutcome.SAME_BYTES, known)

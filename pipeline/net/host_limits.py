@@ -26,7 +26,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from pipeline.errors import NoConnection, PipelineError, Retry, RetryableError, Snoozed
-from pipeline.net.circuit import LONGEST_OPEN_TIME, Circuit
+from pipeline.net.circuit import Circuit
 from pipeline.net.guard import as_requested
 from pipeline.net.places import Crowd, Places, Speed, places
 from pipeline.settings import get_settings
@@ -57,12 +57,8 @@ SLOW_ERRORS = frozenset({"timeout", "too_slow"})
 #: Ports that a URL need not name.
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-#: The number of known hosts above which those that were idle for as long as a circuit may be open are forgotten. Above
-#: the second number, idle hosts are forgotten at once. A host takes 0.6 KB, so that is 30 MB.
-KEPT_HOSTS, MAX_HOSTS = 10_000, 50_000
-
-#: How many hosts each request looks at to forget them: more than it adds, so the table shrinks after a flood.
-LOOKS = 2
+#: The number of known hosts above which those that were idle for longest are forgotten. They take 12 MB.
+MAX_HOSTS = 20_000
 
 #: The number of circuits of one host above which further folders share one.
 MAX_CIRCUITS = 1000
@@ -102,7 +98,6 @@ class Host:
         circuits: Its circuits with failures or requests in progress, by folder; just one, with the name "", if they do
             not belong to folders.
         request_time: The moving average of the duration of its requests.
-        last_used: When a job asked for it last, or its last request ended.
         crowd: The snoozed jobs that wait for a slot.
         waiting: The callers that wait for a slot.
         freed: Wakes them. Most hosts never need it, and it would take twice the memory of all the rest.
@@ -113,7 +108,6 @@ class Host:
     speed: Speed = Speed.UNKNOWN
     circuits: dict[str, Circuit] = field(default_factory=dict)
     request_time: float = ASSUMED_REQUEST_TIME
-    last_used: float = 0.0
     crowd: Crowd = field(default_factory=Crowd)
     freed: threading.Condition | None = None
 
@@ -289,23 +283,19 @@ class HostLimiter:
 
     def _use(self, name: str) -> Host:
         """Return a host, which is now the last used one, and forget a few that were not used for long."""
-        now = self._clock()
         host = self._hosts.get(name) or self._hosts.setdefault(name, Host())
-        host.last_used = now
         self._hosts.move_to_end(name)
-        self._forget(now)
+        self._forget()
         return host
 
-    def _forget(self, now: float) -> None:
-        """Look at the hosts that were not used for longest. It is a few each time, because all requests wait for it."""
-        for _ in range(min(LOOKS, len(self._hosts) - KEPT_HOSTS)):
+    def _forget(self) -> None:
+        """Forget the hosts that were not used for longest. They are few each time, because each request adds one."""
+        for _ in range(len(self._hosts) - MAX_HOSTS):
             name, host = next(iter(self._hosts.items()))
             if host.busy or host.waiting:
                 self._hosts.move_to_end(name)
-            elif len(self._hosts) > MAX_HOSTS or host.last_used <= now - LONGEST_OPEN_TIME:
-                del self._hosts[name]
             else:
-                return
+                del self._hosts[name]
 
 
 def _shows_something(error: BaseException) -> bool:

@@ -126,9 +126,6 @@ def shown(url: str, limit: int = MAX_SHOWN) -> str:
         clear = False
     if not clear or not parts.hostname:
         return "the URL"
-    host = parts.hostname if parts.port is None else f"{_bracketed(parts.hostname)}:{parts.port}"
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    host = parts.hostname if parts.port is None else f"{name}:{parts.port}"
     return shorten(printable(f"{host}{parts.path}"), limit)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -103,6 +103,7 @@ def _queries_of(swept: Swept, now: datetime) -> Iterator[SweepQuery]:
     seen = dict.fromkeys(("lock", *(f"last_{field}" for field in swept.fields)))
     as_read = documents.as_read(Document(0, urls, None, None, seen))
     yield _find(swept.name, "the first page", ID_INDEX, stale, fields, **scan, **page)
+    yield _find(swept.name, "the first part of a page", ID_INDEX, stale, fields, **scan, max=last, **page)
     yield _find(swept.name, "a later page", ID_INDEX, later, fields, **scan, min=first, **page)
     yield _find(swept.name, "a part of a page", ID_INDEX, later, fields, **scan, min=first, max=last, **page)
     window = {"skip": documents.WINDOW - 1, "limit": 2}

@@ -83,23 +83,19 @@ def fetch(monkeypatch: pytest.MonkeyPatch, attempts: dict[str, int] | None = Non
     assert module.fetch(job, job.sources[0]).due == "resize"
 
 
-def test_the_first_attempt_is_hasty(asked: list[tuple[bool, Speed]], monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch(monkeypatch)
-    assert asked == [(True, Speed.UNKNOWN)]
-
-
-def test_trouble_of_our_own_is_no_reason_for_patience(
-    asked: list[tuple[bool, Speed]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("attempts", "expected"),
+    [({}, (True, Speed.UNKNOWN)), ({"service": 3}, (True, Speed.UNKNOWN)), ({"source": 1}, (False, Speed.SLOW))],
+    ids=["first attempt", "after trouble of our own", "after trouble of the host"],
+)
+def test_attempts_are_hasty_until_the_host_fails(
+    asked: list[tuple[bool, Speed]],
+    monkeypatch: pytest.MonkeyPatch,
+    attempts: dict[str, int],
+    expected: tuple[bool, Speed],
 ) -> None:
-    fetch(monkeypatch, {"service": 3})
-    assert asked == [(True, Speed.UNKNOWN)]
-
-
-def test_later_attempts_are_patient_in_a_place_for_slow_hosts(
-    asked: list[tuple[bool, Speed]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fetch(monkeypatch, {"source": 1})
-    assert asked == [(False, Speed.SLOW)]
+    fetch(monkeypatch, attempts)
+    assert asked == [expected]
 
 
 def test_without_retries_the_only_attempt_is_patient(
