@@ -59,6 +59,7 @@ def test_it_needs_no_client_region_or_credentials_before_the_first_request(monke
 def test_queues_are_named_kept_and_tagged_as_the_constructor_asks(memory, make) -> None:
     make(retention=3600, tags={"team": "covers"}).get_actor("work").send()
     work, letters = memory.queues["shop_work"], memory.queues["shop_work_dlq"]
+    assert (work.dead_letters_arn, work.max_receives, work.visibility) == (letters.arn, 10, 45)
     assert [queue.attributes["MessageRetentionPeriod"] for queue in (work, letters)] == ["3600", str(14 * 86400)]
     assert [queue.tags for queue in (work, letters)] == [{"team": "covers"}] * 2
 

@@ -47,12 +47,6 @@ def test_a_message_without_its_parts_holds_up_no_other(broker, sqs) -> None:
     assert [each.sqs_id for each in took(consumer)] == ["a", "c"]
 
 
-def test_after_a_poll_that_found_nothing_comes_the_next_one(broker, sqs) -> None:
-    consumer = broker.consume("work")
-    assert [consumer.step(), consumer.step()] == [0, 0]
-    assert len(sqs.of(RECEIVE)) == 2
-
-
 def test_a_message_that_nothing_was_decided_about_is_released_and_not_deleted(broker, sqs, clock) -> None:
     consumer = broker.consume("work", prefetch=4)
     arrive(sqs, "a")
@@ -240,18 +234,6 @@ def test_a_receive_hides_messages_for_the_time_that_leases_count_with(broker, sq
     broker.consume("work").step()
     ((request,),) = sqs.of(RECEIVE)
     assert request["VisibilityTimeout"] == 7
-
-
-def test_waits_of_a_consumer_for_deletes_vary_by_chance(broker, sqs, clock) -> None:
-    consumer = broker.consume("work")
-    sqs.answers[DELETE] = fail
-    arrive(sqs, "a")
-    consumer.step()
-    (received,) = took(consumer)
-    consumer.leases.complete(received.lease, at_once=True)
-    wait = consumer.leases.step()
-    assert wait is not None
-    assert 0.25 <= wait < 0.5
 
 
 def test_a_failed_receive_keeps_no_other_quarantine_queue_waiting(broker, sqs, clock) -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 from botocore.exceptions import ClientError
 
-from pipeline.sqs.leases import DELETE_WAIT, MAX_LEASE, MAX_UNDELETED, Lease, Leases
+from pipeline.sqs.leases import DELETE_WAIT, MAX_LEASE, Lease, Leases
 from tests.support.scripted_sqs import (
     MovedClock,
     ScriptedSQS,
@@ -250,17 +250,6 @@ def test_released_messages_become_visible_after_their_delay(leases, sqs, clock) 
     ]
     assert kept in leases
     assert sqs.of(DELETE) == []
-
-
-def test_many_undeleted_messages_are_reported(leases, sqs, clock) -> None:
-    sqs.answers[DELETE] = fail
-    for n in range(MAX_UNDELETED):
-        assert not leases.blocks_receiving
-        leases.complete(add(leases, str(n)))
-    assert leases.blocks_receiving
-    sqs.answers[DELETE] = confirm
-    pass_time(leases, clock, 15)
-    assert not leases.blocks_receiving
 
 
 @pytest.mark.parametrize("is_done", [False, True])

@@ -215,22 +215,6 @@ def test_what_is_not_handed_over_is_released_when_ingest_stops(driven: Driven) -
     assert driven.ingest.leases.is_idle
 
 
-def test_what_is_received_while_ingest_stops_is_released_unsent(driven: Driven) -> None:
-    driven.arrive(GOOD)
-    receive = driven.sqs.receive_message
-
-    def stopped_meanwhile(**request: object) -> dict[str, object]:
-        driven.ingest.stop()
-        return receive(**request)
-
-    driven.sqs.receive_message = stopped_meanwhile  # type: ignore[method-assign]
-    assert driven.ingest.step() is None
-    driven.ingest.leases.step()
-    assert driven.sent.attempts == 0
-    ((entry,),) = driven.sqs.of(CHANGE)
-    assert entry["VisibilityTimeout"] == 0
-
-
 def test_a_message_whose_payload_cannot_be_staged_is_held_and_its_batch_is_handed_over_once(
     driven: Driven, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,16 +347,6 @@ def test_only_jobs_are_counted_as_handed_over(driven: Driven) -> None:
     driven.go_on(5)
     assert len(driven.sent.letters) == 1
     assert handed_over._value.get() == before + 2
-
-
-def test_waits_for_deletes_vary_by_chance(driven: Driven) -> None:
-    driven.sqs.answers[DELETE] = fail
-    driven.arrive(GOOD)
-    driven.ingest.step()
-    driven.clock.now += DELETE_WAIT
-    wait = driven.ingest.leases.step()
-    assert wait is not None
-    assert 0.25 <= wait < 0.5
 
 
 def test_a_stop_deletes_at_once_and_releases_what_the_last_poll_returns() -> None:
