@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from pipeline.errors import RetryableError
 from pipeline.sqs.consumer import MAX_TRANSFERS
 from pipeline.sqs.leases import MAX_LEASE, MAX_UNDELETED
@@ -244,3 +246,19 @@ def test_a_failed_receive_keeps_no_other_quarantine_queue_waiting(broker, sqs, c
     arrive(sqs, "b", queue="other")
     second.step()
     assert len(took(second)) == 1
+
+
+def test_a_queue_that_was_deleted_is_looked_up_again_at_the_next_receive(broker, sqs) -> None:
+    # Given a queue that SQS does not know any more
+    consumer = broker.consume("work")
+    consumer.step()
+    assert broker.queues.knows_url("work")
+    missing = ClientError({"Error": {"Code": "AWS.SimpleQueueService.NonExistentQueue"}}, "ReceiveMessage")
+    sqs.receive_message = lambda **_: raise_(missing)
+    # When it is asked, then its URL is forgotten, and the next receive finds or makes the queue.
+    assert consumer.step() > 0
+    assert not broker.queues.knows_url("work")
+
+
+def raise_(error: Exception) -> None:
+    raise error

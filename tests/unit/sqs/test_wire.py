@@ -49,7 +49,7 @@ def test_an_entry_that_sqs_would_refuse_is_an_error(entry: SendEntry) -> None:
 
 
 @pytest.mark.parametrize("forged", ["two\nlines", "\ud800", "x" * 65, "", "a b"])
-def test_an_id_that_could_not_be_logged_is_replaced(forged: str) -> None:
+def test_an_id_that_could_not_be_logged_is_replaced_by_one_of_the_sqs_message(forged: str) -> None:
     good, bad = (with_good_id(message("x").copy(message_id=each), "sqs id") for each in ("good-1", forged))
     assert good.message_id == "good-1"
     assert bad.message_id == str(uuid5(uuid5(NAMESPACE_DNS, "message.image-pipeline"), "sqs id"))

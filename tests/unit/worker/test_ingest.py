@@ -208,7 +208,7 @@ def test_a_message_whose_payload_cannot_be_staged_is_held_and_its_batch_is_hande
     # When staging works again, then the held message follows, and the others were sent once.
     driven.go_on(60)
     assert driven.sent.jobs == [ids[0], ids[2], ids[1]]
-    assert len(staged) == 1
+    assert [len(data) > 100_000 for data in staged] == [True]
     assert len(driven.deleted) == 3
 
 
