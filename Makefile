@@ -62,7 +62,7 @@ test: setup-dev ## Run all tests in parallel and in random order, and report the
 		$(BIN)/coverage combine --quiet; $(BIN)/python -m tests.coverage; exit $$status
 
 test-fallbacks: setup-dev ## Run the tests of images without each of the fast libraries, and without all
-	for packages in numpy kornia_rs pic_scale numpy,kornia_rs,pic_scale; do \
+	for packages in numpy kornia_rs cykooz_resizer cykooz_resizer,pic_scale numpy,kornia_rs,cykooz_resizer,pic_scale; do \
 		TESTS_WITHOUT=$$packages PYTHONPATH=tests/support/missing $(BIN)/pytest $(IMAGE_TESTS) $(ARGS) || exit 1; done
 
 smoke: setup-dev ## Build the wheel, install it in a fresh environment, and run the service with it (PYTHON=python3.11 for another)
