@@ -156,7 +156,7 @@ iam: setup-dev ## Rewrite the policies of docs/iam for the default settings
 lock: setup-dev ## Rewrite the lock files from pyproject.toml (UPGRADE=--upgrade for the newest releases)
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - -o requirements/base.lock
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - --constraints requirements/base.lock \
-		--no-emit-package cykooz-resizer --no-emit-package kornia-rs --no-emit-package numpy \
+		--no-emit-package kornia-rs --no-emit-package numpy \
 		-o requirements/musl.lock
 	$(COMPILE) pyproject.toml --group dev --constraints requirements/base.lock -o requirements/dev.lock
 	$(call REQUIREMENTS,["dependency-groups"]["servers"]) | $(COMPILE) - -o requirements/servers.lock

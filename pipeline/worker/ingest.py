@@ -109,7 +109,7 @@ class Ingest:
         *,
         client: Callable[[], SQSClient] = aws.sqs,
         sender: Sender | None = None,
-        visibility: int | None = None,
+        visibility: int = VISIBILITY_TIMEOUT,
         poll: int | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -118,7 +118,7 @@ class Ingest:
         self._queue_url = queue_url
         self._client = client
         self._sender = sender or our_broker().sender
-        self._visibility = VISIBILITY_TIMEOUT if visibility is None else visibility
+        self._visibility = visibility
         self._poll = LONG_POLL if poll is None else poll
         self._clock = clock or Clock()
         rng = rng or random.Random()  # noqa: S311 - it draws jitter

@@ -23,6 +23,9 @@ from pipeline.worker.settlement import Unsettled
 from pipeline.worker.stage import log_traceback
 from pipeline.worker.time_limit import TimeLimit
 
+#: Errors of a stage that need no traceback in the log.
+EXPECTED = (PipelineError, BrokerConnectionError, Unfinished, UnknownVersion)
+
 
 class StageActor(dramatiq.Actor[..., None]):
     """The actor of a stage. `send(payload)` starts a new job, and `message_of` continues a job from another stage."""
@@ -54,11 +57,10 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
                 with TimeLimit(stage.time_limit):
                     job = job_of(message)
                     advanced = fn(job)
-            except (PipelineError, BrokerConnectionError, Unfinished, UnknownVersion) as error:
-                raise Unsettled from error.with_traceback(None)  # its frames may hold an image until SQS answers
             except Exception as error:
-                log_traceback(stage, error)
-                raise Unsettled from error.with_traceback(None)
+                if not isinstance(error, EXPECTED):
+                    log_traceback(stage, error)
+                raise Unsettled from error.with_traceback(None)  # its frames may hold an image until SQS answers
             emit(
                 Event(
                     stage.name,

@@ -21,7 +21,7 @@ from pipeline.sqs.wire import Reason, SendEntry, SendFailed
 from pipeline.stages import Lane
 from pipeline.worker import ingest
 from pipeline.worker.ingest import Ingest
-from tests.support.scripted_sqs import MovedClock, ScriptedSQS, confirm, fail
+from tests.support.scripted_sqs import MovedClock, ScriptedSQS, fail
 from tests.support.waiting import wait_for
 
 DELETE, CHANGE, RECEIVE = "delete_message_batch", "change_message_visibility_batch", "receive_message"
@@ -187,50 +187,6 @@ def test_while_a_batch_cannot_be_handed_over_none_is_received(driven: Driven) ->
     assert driven.received == 2
 
 
-def test_only_what_was_not_confirmed_is_sent_again(driven: Driven) -> None:
-    # Given an SQS that refuses one of three messages twice
-    first, second, third = driven.arrive(GOOD, GOOD, GOOD)
-    refusals = [SendFailed("one"), SendFailed("two")]
-    driven.sent.refuse = lambda body: refusals.pop() if body == second and refusals else None
-    driven.ingest.step()
-    assert driven.sent.jobs == [first, third]
-    # Then the other two are deleted at once, and only the refused one is tried again.
-    driven.go_on(1)
-    assert "handle of message 1" not in driven.deleted
-    driven.go_on(10)
-    assert driven.sent.jobs == [first, third, second]
-    assert len(driven.deleted) == 3
-
-
-def test_what_is_not_handed_over_is_released_when_ingest_stops(driven: Driven) -> None:
-    driven.arrive(GOOD, GOOD)
-    driven.sent.refuse = refuse_all
-    driven.ingest.step()
-    driven.ingest.stop()
-    assert driven.ingest.step() is None
-    driven.ingest.leases.step()
-    ((first, second),) = driven.sqs.of(CHANGE)
-    assert (first["VisibilityTimeout"], second["VisibilityTimeout"]) == (0, 0)
-    assert driven.deleted == set()
-    assert driven.ingest.leases.is_idle
-
-
-def test_what_is_received_while_ingest_stops_is_released_unsent(driven: Driven) -> None:
-    driven.arrive(GOOD)
-    receive = driven.sqs.receive_message
-
-    def stopped_meanwhile(**request: object) -> dict[str, object]:
-        driven.ingest.stop()
-        return receive(**request)
-
-    driven.sqs.receive_message = stopped_meanwhile  # type: ignore[method-assign]
-    assert driven.ingest.step() is None
-    driven.ingest.leases.step()
-    assert driven.sent.attempts == 0
-    ((entry,),) = driven.sqs.of(CHANGE)
-    assert entry["VisibilityTimeout"] == 0
-
-
 def test_a_message_whose_payload_cannot_be_staged_is_held_and_its_batch_is_handed_over_once(
     driven: Driven, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,7 +208,7 @@ def test_a_message_whose_payload_cannot_be_staged_is_held_and_its_batch_is_hande
     # When staging works again, then the held message follows, and the others were sent once.
     driven.go_on(60)
     assert driven.sent.jobs == [ids[0], ids[2], ids[1]]
-    assert len(staged) == 1
+    assert [len(data) > 100_000 for data in staged] == [True]
     assert len(driven.deleted) == 3
 
 
@@ -321,20 +277,6 @@ def test_it_goes_on_when_receives_fail(driven: Driven) -> None:
     assert driven.sent.jobs == [id_]
 
 
-def test_a_message_that_was_handed_over_is_not_handed_over_again_while_its_delete_fails(driven: Driven) -> None:
-    # Given an SQS that takes no deletes, and delivers a message again
-    (id_,) = driven.arrive(GOOD)
-    driven.sqs.answers[DELETE] = fail
-    driven.go_on(5)
-    driven.arrive(GOOD)
-    driven.go_on(60)
-    # Then it is handed over once, and deleted once that is possible.
-    driven.sqs.answers[DELETE] = confirm
-    driven.go_on(20)
-    assert driven.sent.jobs == [id_]
-    assert driven.ingest.leases.is_idle
-
-
 def test_it_receives_nothing_while_too_many_deletes_are_pending(driven: Driven, monkeypatch) -> None:
     monkeypatch.setattr("pipeline.sqs.leases.MAX_UNDELETED", 2)
     driven.arrive(GOOD, GOOD)
@@ -363,16 +305,6 @@ def test_only_jobs_are_counted_as_handed_over(driven: Driven) -> None:
     driven.go_on(5)
     assert len(driven.sent.letters) == 1
     assert handed_over._value.get() == before + 2
-
-
-def test_waits_for_deletes_vary_by_chance(driven: Driven) -> None:
-    driven.sqs.answers[DELETE] = fail
-    driven.arrive(GOOD)
-    driven.ingest.step()
-    driven.clock.now += DELETE_WAIT
-    wait = driven.ingest.leases.step()
-    assert wait is not None
-    assert 0.25 <= wait < 0.5
 
 
 def test_a_stop_deletes_at_once_and_releases_what_the_last_poll_returns() -> None:
