@@ -18,7 +18,7 @@ import pytest
 import requests
 import trustme
 
-from pipeline.errors import NoConnection, PermanentError, PipelineError, Retry
+from pipeline.errors import NoConnection, NoRequest, PipelineError, Retry
 from pipeline.net.download import download
 from pipeline.net.guard import NOT_PUBLIC, Budget
 from pipeline.net.http_errors import http_errors, shown
@@ -60,7 +60,7 @@ class TestAddresses:
     def test_urls_other_than_http_are_refused(self, attempts: list[str], url: str) -> None:
         error = failed_download(url)
 
-        assert (type(error), error.code, attempts) == (PermanentError, "bad_url", [])
+        assert (type(error), error.code, attempts) == (NoRequest, "bad_url", [])
 
     @pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "172.32.0.1", "2606:4700::1111", "2a00:1450:4001::1"])
     def test_a_public_address_is_allowed(self, address: str) -> None:
