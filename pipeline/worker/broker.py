@@ -21,6 +21,7 @@ from pipeline.worker.instrumentation import Instrumentation
 from pipeline.worker.messages import Encoder, job_of
 from pipeline.worker.middleware import AfterBoot, HostPlaces, KeepMemory, StartupNotices
 from pipeline.worker.registry import set_our_broker
+from pipeline.worker.retry import RetryPolicy
 from pipeline.worker.settlement import Settlement
 from pipeline.worker.stage_actor import message_of
 from pipeline.worker.staging_room import StagingRoom
@@ -56,7 +57,7 @@ def _make(settings: Settings) -> SQSBroker:
         oversize=lambda body: staging().put(body),
         middleware=[
             AfterBoot(),
-            Settlement(settings, job_of, message_of),
+            Settlement(RetryPolicy(settings), job_of, message_of),
             Instrumentation(settings),
             Heartbeats(settings),
             StartupNotices(settings),

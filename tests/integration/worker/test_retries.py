@@ -12,7 +12,8 @@ from pipeline.events import Event, Outcome, subscribe, unsubscribe
 from pipeline.job import Job
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, NOTIFY
-from pipeline.worker.settlement import JITTER, Settlement
+from pipeline.worker.retry import JITTER
+from pipeline.worker.settlement import Settlement
 from tests.integration.conftest import worker_of
 from tests.support.untrusted_servers import always, answer, remote
 from tests.support.waiting import wait_for
