@@ -101,13 +101,11 @@ class WorkerHealth:
     Args:
         broker: the broker of the process.
         worker: the worker of the process.
-        in_hand: returns when each busy thread began its message, in monotonic seconds.
     """
 
-    def __init__(self, broker: SQSBroker, worker: Worker, in_hand: Callable[[], Iterable[float]]) -> None:
+    def __init__(self, broker: SQSBroker, worker: Worker) -> None:
         self._broker = broker
         self._worker = worker
-        self._in_hand = in_hand
 
     def not_live(self) -> Iterator[str]:
         if self._broker.in_hand.stopping.is_set():  # its threads are ending
@@ -118,7 +116,7 @@ class WorkerHealth:
         now = time.monotonic()
         for consumer in list(self._broker.in_hand.consumers):
             yield from _hung((consumer.receiver, consumer.keeper))
-        if hanging := sum(now - began > WORK_WITHIN for began in self._in_hand()):
+        if hanging := sum(now - message.began > WORK_WITHIN for message in self._broker.in_hand.running):
             threads_of = f"{hanging} of {len(self._worker.workers)} threads"
             yield f"{threads_of} have been processing their message for more than {WORK_WITHIN:g} s"
 

@@ -88,6 +88,7 @@ class SQSMessage(dramatiq.MessageProxy):
     def __post_init__(self) -> None:
         super().__init__(self.original)
         self.began = self.lease.since  #: when a thread started it, until then when it was received; monotonic seconds
+        self.began_at = 0.0  #: when a thread started it, in Unix time
 
     @property
     def is_given_up(self) -> bool:
