@@ -62,7 +62,7 @@ test: setup-dev ## Run all tests in parallel and in random order, and report the
 		$(BIN)/coverage combine --quiet; $(BIN)/python -m tests.coverage; exit $$status
 
 test-fallbacks: setup-dev ## Run the tests of images without each of the fast libraries, and without all
-	for packages in numpy kornia_rs cykooz_resizer cykooz_resizer,pic_scale numpy,kornia_rs,cykooz_resizer,pic_scale; do \
+	for packages in numpy kornia_rs pic_scale numpy,kornia_rs,pic_scale; do \
 		TESTS_WITHOUT=$$packages PYTHONPATH=tests/support/missing $(BIN)/pytest $(IMAGE_TESTS) $(ARGS) || exit 1; done
 
 smoke: setup-dev ## Build the wheel, install it in a fresh environment, and run the service with it (PYTHON=python3.11 for another)
@@ -156,7 +156,7 @@ iam: setup-dev ## Rewrite the policies of docs/iam for the default settings
 lock: setup-dev ## Rewrite the lock files from pyproject.toml (UPGRADE=--upgrade for the newest releases)
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - -o requirements/base.lock
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - --constraints requirements/base.lock \
-		--no-emit-package cykooz-resizer --no-emit-package kornia-rs --no-emit-package numpy \
+		--no-emit-package kornia-rs --no-emit-package numpy \
 		-o requirements/musl.lock
 	$(COMPILE) pyproject.toml --group dev --constraints requirements/base.lock -o requirements/dev.lock
 	$(call REQUIREMENTS,["dependency-groups"]["servers"]) | $(COMPILE) - -o requirements/servers.lock

@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
+import dramatiq_sqs.broker
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
@@ -74,7 +75,7 @@ FIRST_ID = "first_id"
 
 
 @dataclass(eq=False)
-class SQSConsumer(dramatiq.Consumer):
+class SQSConsumer(dramatiq_sqs.broker.SQSConsumer):
     """Receives the messages of one queue for one dramatiq worker, and leases up to `prefetch` of them.
 
     Without a backlog it leases as many as can start at once.
@@ -86,10 +87,10 @@ class SQSConsumer(dramatiq.Consumer):
     exactly the message that ran. Polls of these queues return at once, and waits grow while they are empty.
     """
 
-    queue: Queue
+    queue: Queue  # type: ignore[assignment] # not a boto3 resource
     sender: Sender
     actors: Mapping[str, dramatiq.Actor[..., Any]]
-    visibility: int
+    visibility_timeout: int
     rng: random.Random
     loop: MakeLoop
     prefetch: int  #: the most messages to lease
@@ -101,7 +102,7 @@ class SQSConsumer(dramatiq.Consumer):
         self._url = partial(self.sender.queues.url, name)
         self.receiver = self.loop(f"receive-{name}", self.step, self._clock)
         self.keeper = self.loop(f"keep-{name}", lambda: self.leases.step(), self._clock)  # noqa: PLW0108 - it is made next
-        leased = (name, self._url, self.sender.client, self.visibility, self._clock, self.rng)
+        leased = (name, self._url, self.sender.client, self.visibility_timeout, self._clock, self.rng)
         wait = 0.0 if is_quarantine else DELETE_WAIT
         self.leases = Leases(*leased, delete_wait=wait, wake=self.keeper.wake, freed=self._on_freed)
         self._ready: SimpleQueue[SQSMessage | None] = SimpleQueue()  # None wakes the thread that takes messages
@@ -116,7 +117,7 @@ class SQSConsumer(dramatiq.Consumer):
         self.keeper.start()
         self.receiver.start()
 
-    def __next__(self) -> SQSMessage | None:
+    def __next__(self) -> SQSMessage | None:  # type: ignore[override]
         """Wait for a message, or return None when dramatiq should look whether to go on."""
         return self.take(STOP_STEP if self._is_stopping else IDLE_STEP)
 
@@ -279,7 +280,7 @@ class SQSConsumer(dramatiq.Consumer):
                 QueueUrl=self._url(),
                 MaxNumberOfMessages=count,
                 WaitTimeSeconds=0 if self.has_backlog or self.queue.is_quarantine else LONG_POLL,
-                VisibilityTimeout=self.visibility,
+                VisibilityTimeout=self.visibility_timeout,
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
                 MessageAttributeNames=[FIRST_ID, WAITING_FOR, *REASON_ATTRIBUTES],
             )
@@ -393,7 +394,7 @@ class SQSConsumer(dramatiq.Consumer):
                     self._transfers.append(transfer)
                 else:
                     logger.error("%s: a message cannot be sent (%s).", self.queue.name, describe(error))
-                    self.leases.release([transfer[0]], 0 if can_retry else self.visibility)
+                    self.leases.release([transfer[0]], 0 if can_retry else self.visibility_timeout)
         if self._transfers:
             self._transfers_at = self._clock.monotonic() + self._transfers_backoff.next()
             self._in_hand.wake()  # until now they counted as messages that need threads

@@ -53,6 +53,11 @@ class LaneQueue(PriorityQueue[Any]):
                 raise Empty
             return self._get()
 
+    def drain(self) -> list[Any]:
+        """Take all waiting messages."""
+        with self.mutex:
+            return [self._get().message for _ in range(len(self.queue))]
+
     def wake(self) -> None:
         """Let waiting threads see that the process has to stop."""
         with self.not_empty:

@@ -7,7 +7,6 @@ from types import FrameType
 from typing import Any
 
 import dramatiq
-from dramatiq.common import iter_queue
 from dramatiq.middleware import SkipMessage
 from dramatiq.worker import Worker
 
@@ -64,7 +63,7 @@ class QueueLayer(dramatiq.Middleware):
     def before_worker_shutdown(self, broker: Any, worker: Worker) -> None:
         """Release messages now. dramatiq would do so only after the last running actor ends."""
         broker.in_hand.stop()
-        waiting = [item.message for item in iter_queue(worker.work_queue)]
+        waiting = broker.in_hand.work_queue.drain()
         for consumer in list(broker.in_hand.consumers):
             consumer.resend_started()
             consumer.requeue([message for message in waiting if message.queue_name == consumer.queue.name])

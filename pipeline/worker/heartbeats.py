@@ -48,7 +48,7 @@ class Heartbeats(dramatiq.Middleware):
             broker.in_hand.pause([queue for queue in queues if stage_name(queue) in stopped])
 
         stages = sorted(set(map(stage_name, queues)))
-        self._heartbeat = Heartbeat(process_type(queues), stages, len(worker.workers), look, obey)
+        self._heartbeat = Heartbeat(process_type(queues), stages, worker.worker_threads, look, obey)
         self._heartbeat.start()
 
     def before_worker_shutdown(self, broker: Any, worker: Worker) -> None:

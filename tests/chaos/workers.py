@@ -31,7 +31,7 @@ def plant() -> None:
     from pipeline.storage.staging import staging
     from pipeline.worker.messages import current_message
 
-    broker.visibility = VISIBILITY
+    broker.visibility_timeout = VISIBILITY
     pipeline.sqs.leases.LAST_BACKOFF = VISIBILITY / 3  # the product's ratio to 45 s
     resize, upload = actors.resize.resize, actors.upload.upload
 

@@ -38,7 +38,11 @@ def clock() -> MovedClock:
 def broker(environment: dict[str, str], clock: MovedClock) -> SQSBroker:
     """Return a broker with one actor, `echo`, on the queue `work`; its visibility timeout is 2 s."""
     broker = SQSBroker(
-        environment["QUEUE_NAMESPACE"], aws.sqs, quarantine={"work": "work_quarantine"}, visibility=2, clock=clock
+        environment["QUEUE_NAMESPACE"],
+        aws.sqs,
+        quarantine={"work": "work_quarantine"},
+        visibility_timeout=2,
+        clock=clock,
     )
     broker.declare_queue("work")
     dramatiq.actor(lambda *args: None, actor_name="echo", queue_name="work", broker=broker)

@@ -16,7 +16,7 @@ from tests.support.waiting import wait_for
 
 
 def a_broker(namespace: str) -> SQSBroker:
-    broker = SQSBroker(namespace, aws.sqs, quarantine={"work": "quarantine"}, visibility=2)
+    broker = SQSBroker(namespace, aws.sqs, quarantine={"work": "quarantine"}, visibility_timeout=2)
     dramatiq.actor(lambda *args: None, actor_name="echo", queue_name="work", broker=broker)
     return broker
 

@@ -236,7 +236,7 @@ def test_a_queue_without_quarantine_buries_at_its_last_receive(broker, sqs, cloc
 
 
 def test_a_receive_hides_messages_for_the_time_that_leases_count_with(broker, sqs) -> None:
-    broker.visibility = 7
+    broker.visibility_timeout = 7
     broker.consume("work").step()
     ((request,),) = sqs.of(RECEIVE)
     assert request["VisibilityTimeout"] == 7

@@ -12,7 +12,7 @@ from typing import Any
 import dramatiq
 import pytest
 from dramatiq.middleware import SkipMessage, TimeLimitExceeded
-from dramatiq.worker import WorkerThread
+from dramatiq.worker import Worker, WorkerThread, _WorkQueueItem
 
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.consumer import SQSConsumer
@@ -229,12 +229,12 @@ def test_a_message_that_another_middleware_skips_becomes_a_dead_letter(rig: Rig,
 
 
 def test_a_stop_releases_what_waits_for_a_thread(rig: Rig) -> None:
-    # Given a message in dramatiq's work queue, while all threads are busy
-    waiting: queue.PriorityQueue[Any] = queue.PriorityQueue()
-    waiting.put(SimpleNamespace(message=rig.message))
+    # Given a worker with a message in its work queue, while all threads are busy
+    layer, worker = rig.broker.middleware[0], Worker(rig.broker)
+    layer.before_worker_boot(rig.broker, worker)
+    worker.work_queue.put(_WorkQueueItem(0, rig.message))
     # When the process is told to stop
-    worker: Any = SimpleNamespace(work_queue=waiting)
-    rig.broker.middleware[0].before_worker_shutdown(rig.broker, worker)
+    layer.before_worker_shutdown(rig.broker, worker)
     rig.consumer.leases.step()
     # Then the message is released at once.
     assert rig.end == "released after 0"
