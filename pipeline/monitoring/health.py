@@ -54,8 +54,8 @@ class Receiver(Protocol):
         """Its threads."""
 
     @property
-    def asking_since(self) -> float | None:
-        """Start of the pending request to SQS, in monotonic seconds; None: none is pending."""
+    def unanswered_since(self) -> float | None:
+        """When SQS began to leave requests unanswered, in monotonic seconds; None if it answers."""
 
     @property
     def is_stopping(self) -> bool:
@@ -115,7 +115,7 @@ class WorkerHealth:
             yield f"{ended} of {len(threads)} threads of the worker have ended"
         now = time.monotonic()
         for consumer in list(self._broker.in_hand.consumers):
-            yield from _hung((consumer.receiver, consumer.keeper))
+            yield from _hung(consumer.receiver.loops)
         if hanging := sum(now - message.began > WORK_WITHIN for message in self._broker.in_hand.running):
             threads_of = f"{hanging} of {len(self._worker.workers)} threads"
             yield f"{threads_of} have been processing their message for more than {WORK_WITHIN:g} s"
@@ -133,7 +133,7 @@ class WorkerHealth:
             elif name not in receiving or not self._broker.queues.knows_url(name):
                 yield f"{name}: the queue has not been reached yet"
             else:
-                yield from _unanswered(name, receiving[name].asking_since)
+                yield from _unanswered(name, receiving[name].receiver.unanswered_since)
 
 
 class IngestHealth:
@@ -154,7 +154,7 @@ class IngestHealth:
         if self._receiver and self._receiver.is_stopping:
             yield "it is stopping"
         elif self._receiver:
-            yield from _unanswered("the input queue", self._receiver.asking_since)
+            yield from _unanswered("the input queue", self._receiver.unanswered_since)
 
 
 class SchedulerHealth:

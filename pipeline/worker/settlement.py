@@ -20,6 +20,7 @@ from pipeline.sqs.queues import RETENTION
 from pipeline.sqs.settlement import Bury, Delete, Enqueue, Letter, Plan, SQSMessage
 from pipeline.sqs.wire import ATTEMPTS, Reason
 from pipeline.stages import Stage, stage_of_queue
+from pipeline.worker.long_bodies import asked_again
 from pipeline.worker.messages import attempt_of, attempts_of, job_kwargs
 from pipeline.worker.retry import RetryDecision, RetryPolicy
 from pipeline.worker.stage import as_pipeline_error
@@ -79,7 +80,8 @@ class Settlement(dramatiq.Middleware):
             message.settle(partial(self._decide_and_report, message, error, time.time(), time.monotonic()))
 
     def _decide_and_report(self, message: SQSMessage, error: BaseException, now: float, ended: float) -> Plan:
-        decision = self.decide(message, error, now, ended - message.began)
+        with asked_again():
+            decision = self.decide(message, error, now, ended - message.began)
         for event in decision.events:
             emit(event)
         return decision.plan

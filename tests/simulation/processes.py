@@ -285,9 +285,7 @@ class IngestProcess(Process):
         url = world.sqs.queues[world.theme.input_queue.name].url
         self._ingest = Ingest(
             url,
-            client=lambda: client,
             sender=self.broker.sender,
-            clock=world.clock,
             rng=world.random,
             loop=self._make_loop,
         )
@@ -306,7 +304,7 @@ class IngestProcess(Process):
 
     @property
     def is_over(self) -> bool:
-        return self._ingest.leases.is_idle
+        return self._ingest.receiver.leases.is_idle
 
 
 _numbers = count()

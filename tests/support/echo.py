@@ -100,8 +100,8 @@ def die(consumer: SQSConsumer) -> None:
     """
     consumer._closed = True
     consumer._ready.put(None)
-    consumer.receiver.end()
-    consumer.keeper.end()
+    for loop in consumer.receiver.loops:
+        loop.end()
     consumer._in_hand.consumers.remove(consumer)
 
 

@@ -124,7 +124,7 @@ def test_a_worker_is_always_live_and_ready_while_sqs_answers(
 def test_a_busy_worker_that_does_not_poll_is_ready(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.send("a", "b", "c")
     wait_for(lambda: len(rig.consumer.leases) == 3)  # more than half of four places
-    wait_for(lambda: rig.consumer.asking_since is None)
+    wait_for(lambda: rig.consumer.receiver.unanswered_since is None)
     monkeypatch.setattr(health, "ANSWER_WITHIN", 0.0)
     assert rig.get("/readyz").ok
 
@@ -169,7 +169,7 @@ def test_a_worker_is_stuck_when_a_thread_of_its_consumer_has_ended(rig: Rig, mon
     monkeypatch.setattr(rig.consumer.leases, "_extend_due", dies)
     rig.send("a")
     rig.go_on.set()
-    wait_for(lambda: not rig.consumer.keeper.is_alive)
+    wait_for(lambda: not rig.consumer.receiver.loops[0].is_alive)
     assert rig.get("/livez").text == "keep-fetch: its thread has ended\n"
 
 
