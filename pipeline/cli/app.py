@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from pipeline.cli.output.terminal import error_console, new_app, print_error
-from pipeline.errors import PipelineError, SettingsError
+from pipeline.errors import Fault, PipelineError, SettingsError, facts_of
 from pipeline.version import version
 
 #: The commands with their help. Each is the `app` of the module `pipeline.cli.<name>`, or of one in a package of
@@ -38,9 +38,6 @@ COMMANDS = {
 
 #: The packages below `pipeline.cli` that contain modules of commands.
 PACKAGES = {"schema": "reference"}
-
-#: Codes of errors whose cause may be a wrong setting.
-SETUP_ERRORS = {"aws_error", "sqs_error", "s3_error", "mongo_error"}
 
 
 class LazyCommand(TyperCommand):
@@ -111,7 +108,7 @@ def _run() -> int:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except (SettingsError, PipelineError) as error:
         print_error(error)
-        if isinstance(error, PipelineError) and error.code in SETUP_ERRORS:
+        if isinstance(error, PipelineError) and facts_of(error.code).fault is Fault.SERVICE:
             error_console.print("Run `image-pipeline check` to find wrong settings.")
         return 2
     except KeyboardInterrupt:

@@ -54,8 +54,8 @@ class Receiver(Protocol):
         """Its threads."""
 
     @property
-    def asking_since(self) -> float | None:
-        """Start of the pending request to SQS, in monotonic seconds; None: none is pending."""
+    def unanswered_since(self) -> float | None:
+        """When SQS began to leave requests unanswered, in monotonic seconds; None if it answers."""
 
     @property
     def is_stopping(self) -> bool:
@@ -101,13 +101,11 @@ class WorkerHealth:
     Args:
         broker: the broker of the process.
         worker: the worker of the process.
-        in_hand: returns when each busy thread began its message, in monotonic seconds.
     """
 
-    def __init__(self, broker: SQSBroker, worker: Worker, in_hand: Callable[[], Iterable[float]]) -> None:
+    def __init__(self, broker: SQSBroker, worker: Worker) -> None:
         self._broker = broker
         self._worker = worker
-        self._in_hand = in_hand
 
     def not_live(self) -> Iterator[str]:
         if self._broker.in_hand.stopping.is_set():  # its threads are ending
@@ -117,8 +115,8 @@ class WorkerHealth:
             yield f"{ended} of {len(threads)} threads of the worker have ended"
         now = time.monotonic()
         for consumer in list(self._broker.in_hand.consumers):
-            yield from _hung((consumer.receiver, consumer.keeper))
-        if hanging := sum(now - began > WORK_WITHIN for began in self._in_hand()):
+            yield from _hung(consumer.receiver.loops)
+        if hanging := sum(now - message.began > WORK_WITHIN for message in self._broker.in_hand.running):
             threads_of = f"{hanging} of {len(self._worker.workers)} threads"
             yield f"{threads_of} have been processing their message for more than {WORK_WITHIN:g} s"
 
@@ -135,7 +133,7 @@ class WorkerHealth:
             elif name not in receiving or not self._broker.queues.knows_url(name):
                 yield f"{name}: the queue has not been reached yet"
             else:
-                yield from _unanswered(name, receiving[name].asking_since)
+                yield from _unanswered(name, receiving[name].receiver.unanswered_since)
 
 
 class IngestHealth:
@@ -156,7 +154,7 @@ class IngestHealth:
         if self._receiver and self._receiver.is_stopping:
             yield "it is stopping"
         elif self._receiver:
-            yield from _unanswered("the input queue", self._receiver.asking_since)
+            yield from _unanswered("the input queue", self._receiver.unanswered_since)
 
 
 class SchedulerHealth:

@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 
 import requests
 
-from pipeline.errors import PermanentError, Retry, RetryableError
+from pipeline.errors import NoRequest, PermanentError, Retry, RetryableError, is_trouble
 from pipeline.job import Validators
 from pipeline.metrics import FETCHED_BYTES
 from pipeline.net.download_memory import Share
@@ -26,9 +26,6 @@ MAX_REDIRECTS = 5
 
 #: The longest Retry-After that is obeyed, in seconds (contract, section 4).
 LONGEST_RETRY_AFTER = 900.0
-
-#: Statuses below 500 that are worth a retry. https://www.rfc-editor.org/rfc/rfc9110#section-15.5
-RETRY_LATER = frozenset({408, 425, 429})
 
 #: Images gain nothing from a content encoding. AVIF is not listed, because a CDN would convert the original to it.
 HEADERS = {
@@ -102,7 +99,7 @@ def download_if_changed(
         Snoozed: `memory_busy`.
     """
     if len(url) > MAX_URL_LENGTH:
-        raise PermanentError("bad_url", f"The URL is longer than {MAX_URL_LENGTH} characters.")
+        raise NoRequest("bad_url", f"The URL is longer than {MAX_URL_LENGTH} characters.")
     settings = get_settings()
     haste = HASTE if hasty else 1.0
     limits = _Limits(
@@ -161,7 +158,7 @@ def _answer(url: str, response: requests.Response, limits: _Limits, sent: Valida
 def _body(url: str, response: requests.Response, limits: _Limits) -> bytes:
     status = response.status_code
     if not 200 <= status < 300:
-        later = Retry.SOURCE if status in RETRY_LATER or 500 <= status < 600 else None
+        later = Retry.SOURCE if is_trouble(status) else None
         raise refusal(url, response, later, LONGEST_RETRY_AFTER)
     length = response.headers.get("Content-Length", "")
     promised = min(int(length), limits.max_bytes) if re.fullmatch("[0-9]{1,15}", length) else 0

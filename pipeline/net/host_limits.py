@@ -25,7 +25,17 @@ from functools import cache
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-from pipeline.errors import NoConnection, PipelineError, Retry, RetryableError, Snoozed
+from pipeline.errors import (
+    SLOW,
+    Fault,
+    NoConnection,
+    NoRequest,
+    PipelineError,
+    Retry,
+    RetryableError,
+    Snoozed,
+    facts_of,
+)
 from pipeline.net.circuit import Circuit
 from pipeline.net.guard import as_requested
 from pipeline.net.places import Crowd, Places, Speed, places
@@ -44,15 +54,6 @@ MAX_WAITING, LONGEST_WAIT = 8, 0.5
 #: Seconds between two snoozed jobs that return to a host whose circuit is open. A refused connection takes so little
 #: time that the whole crowd would return at once.
 RESTING_STEP = 0.1
-
-#: Errors that show nothing about the host, because no request was made.
-NEUTRAL_ERRORS = frozenset({"bad_url", "blocked_address", "blocked_port"})
-
-#: Errors, besides 5xx and failures to connect, that show that a receiver is in trouble.
-RECEIVER_FAILURES = frozenset({"timeout", "incomplete", "unreachable", "http_429"})
-
-#: Errors that show a host to be slow.
-SLOW_ERRORS = frozenset({"timeout", "too_slow"})
 
 #: Ports that a URL need not name.
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -273,7 +274,7 @@ class HostLimiter:
         took = now - slot.began
         host.request_time += (took - host.request_time) / 4
         failed = isinstance(error, PipelineError) and self._policy.is_failure(error)
-        ran_out = isinstance(error, PipelineError) and error.code in SLOW_ERRORS
+        ran_out = isinstance(error, PipelineError) and error.code in SLOW
         host.speed = Speed.SLOW if ran_out or took > QUICK_SECONDS else Speed.QUICK
         if failed:
             failure = next(self._numbers) if self._policy.by_folder else hash((slot.url, slot.folder))
@@ -300,11 +301,11 @@ class HostLimiter:
 
 def _shows_something(error: BaseException) -> bool:
     """Return whether an error shows how the host is. The thread may have been interrupted, or nothing was requested."""
-    return isinstance(error, PipelineError) and not isinstance(error, Snoozed) and error.code not in NEUTRAL_ERRORS
+    return isinstance(error, PipelineError) and not isinstance(error, Snoozed | NoRequest)
 
 
 def _is_receivers_failure(error: PipelineError) -> bool:
-    return isinstance(error, NoConnection) or error.code in RECEIVER_FAILURES or error.code.startswith("http_5")
+    return facts_of(error.code).fault is Fault.SERVER
 
 
 def receivers(limit: int) -> Policy:

@@ -41,8 +41,7 @@ class QueueLayer(dramatiq.Middleware):
         if message.lease.is_lost or broker.in_hand.stopping.is_set():
             message.settle(Plan(Release()))
             raise SkipMessage
-        message.began = message.lease.began = broker.clock.monotonic()
-        broker.in_hand.working[message.lease] = message
+        broker.in_hand.start(message)
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None

@@ -14,7 +14,6 @@ from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 from dramatiq_sqs.exceptions import MessageTooLarge
 
-from pipeline.errors import RetryableError
 from pipeline.sqs.leases import Lease, sqs_backoff
 from pipeline.sqs.queues import GIVE_UP_AT, MAX_MESSAGE_BYTES
 from pipeline.sqs.wire import Reason, describe
@@ -88,6 +87,7 @@ class SQSMessage(dramatiq.MessageProxy):
     def __post_init__(self) -> None:
         super().__init__(self.original)
         self.began = self.lease.since  #: when a thread started it, until then when it was received; monotonic seconds
+        self.began_at = 0.0  #: when a thread started it, in Unix time
 
     @property
     def is_given_up(self) -> bool:
@@ -127,7 +127,7 @@ class Settling:
                     self._bury_as_received(failure)
                     return None
                 del self._left[0]
-        except (BrokerConnectionError, RetryableError) as failure:
+        except BrokerConnectionError as failure:
             wait = self._backoff.next()
             logger.warning("%s cannot be settled (%s). Next attempt in %.1f s.", self._message, failure, wait)
             return wait

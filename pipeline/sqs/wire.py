@@ -65,6 +65,10 @@ class SendFailed(BrokerConnectionError):
     """SQS did not confirm a message, which may or may not have been sent."""
 
 
+class Unavailable(BrokerConnectionError):
+    """The application cannot decide or store something now. The layer asks again."""
+
+
 #: The message attributes of dead letters, in the order of `Reason.attributes`.
 REASON_ATTRIBUTES = (
     "stage",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,15 +13,16 @@ import dramatiq
 from dramatiq.errors import Retry as DramatiqRetry
 from dramatiq.middleware import MiddlewareError
 
-from pipeline.errors import PermanentError, PipelineError, Rejected, Retry, RetryableError, Snoozed
+from pipeline.errors import PermanentError, PipelineError, Rejected, Snoozed
 from pipeline.events import Event, Outcome, emit
 from pipeline.job import CLEAN_UP, Job, Unfinished, UnknownVersion
-from pipeline.settings import Settings
 from pipeline.sqs.queues import RETENTION
 from pipeline.sqs.settlement import Bury, Delete, Enqueue, Letter, Plan, SQSMessage
-from pipeline.sqs.wire import ATTEMPTS, MAX_DELAY, Reason
+from pipeline.sqs.wire import ATTEMPTS, Reason
 from pipeline.stages import Stage, stage_of_queue
+from pipeline.worker.long_bodies import asked_again
 from pipeline.worker.messages import attempt_of, attempts_of, job_kwargs
+from pipeline.worker.retry import RetryDecision, RetryPolicy
 from pipeline.worker.stage import as_pipeline_error
 
 logger = logging.getLogger(__name__)
@@ -31,9 +31,6 @@ Part = tuple[Job, dict[str, PipelineError]]
 
 #: Seconds until a job of an unknown version is received again, perhaps by a newer worker.
 UNKNOWN_VERSION_DELAY = 30
-
-#: Each wait is multiplied by a random factor from this range, so that jobs that failed together are retried apart.
-JITTER = (0.8, 1.2)
 
 
 class Unsettled(MiddlewareError, DramatiqRetry):
@@ -60,18 +57,12 @@ class Settlement(dramatiq.Middleware):
 
     def __init__(
         self,
-        settings: Settings,
+        policy: RetryPolicy,
         job_of: Callable[[SQSMessage], Job],
         message_of: Callable[[Job], dramatiq.Message[Any]],
-        rng: random.Random | None = None,
     ) -> None:
-        self._delays = {
-            Retry.SOURCE: settings.fetch_retry_delays,
-            Retry.SERVICE: settings.retry_delays,
-            Retry.POSTBACK: settings.postback_retry_delays,
-        }
+        self._policy = policy
         self._job_of, self._message_of = job_of, message_of
-        self._rng = rng or random.Random()  # noqa: S311 - no secret is drawn
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         """Refuse a message that has killed too many workers."""
@@ -89,7 +80,8 @@ class Settlement(dramatiq.Middleware):
             message.settle(partial(self._decide_and_report, message, error, time.time(), time.monotonic()))
 
     def _decide_and_report(self, message: SQSMessage, error: BaseException, now: float, ended: float) -> Plan:
-        decision = self.decide(message, error, now, ended - message.began)
+        with asked_again():
+            decision = self.decide(message, error, now, ended - message.began)
         for event in decision.events:
             emit(event)
         return decision.plan
@@ -126,11 +118,11 @@ class Settlement(dramatiq.Middleware):
 
     def _plan_without_job(self, attempt: _Attempt, error: PipelineError) -> Plan:
         """Settle a message that contains no job: a page of a sweep."""
-        wait = self._wait(attempt.message, error)
-        if wait is None:
+        decision = self._policy.decide(error, attempts_of(attempt.message))
+        if decision.wait is None:
             return Plan(Bury(attempt.reason(error)))
-        again = attempt.message.original.copy(options={ATTEMPTS: _count(attempt.message, [error])})
-        return Plan(Delete(), (Enqueue(again, int(wait * 1000)),))
+        again = attempt.message.original.copy(options={ATTEMPTS: _count(attempt.message, [decision])})
+        return Plan(Delete(), (Enqueue(again, int(decision.wait * 1000)),))
 
     def _parts(self, message: SQSMessage, stage: Stage, error: BaseException) -> Sequence[Part]:
         """Return the parts of a job to settle separately, each with its errors.
@@ -151,7 +143,8 @@ class Settlement(dramatiq.Middleware):
     ) -> Iterator[Enqueue | Letter | Event]:
         """Bury what failed permanently, then retry the rest after a wait or send the job to its next stage."""
         message = attempt.message
-        waits = {name: wait for name, error in errors.items() if (wait := self._wait(message, error)) is not None}
+        decided = {name: self._policy.decide(error, attempts_of(message)) for name, error in errors.items()}
+        waits = {name: decision.wait for name, decision in decided.items() if decision.wait is not None}
         given_up = {name: error for name, error in errors.items() if name not in waits}
         if left := given_up.pop(CLEAN_UP, None):  # it expires by itself, so it needs no dead letter
             logger.warning("job %s: its bytes stay in staging until they expire: %s", job.id, left)
@@ -165,34 +158,19 @@ class Settlement(dramatiq.Middleware):
         if waits:
             wait, again = max(waits.values()), [errors[name] for name in waits]
             outcome = Outcome.SNOOZED if all(isinstance(error, Snoozed) for error in again) else Outcome.RETRY
-            yield attempt.event(job.id, outcome, *again, wait=wait, job=job, worked_on=tuple(waits))
-            yield Enqueue(_with_job(message, job, **{ATTEMPTS: _count(message, again)}), int(wait * 1000))
+            decisions = [decided[name] for name in waits]
+            of = max(decision.of for decision in decisions)
+            yield attempt.event(job.id, outcome, *again, wait=wait, attempts=of, job=job, worked_on=tuple(waits))
+            yield Enqueue(_with_job(message, job, **{ATTEMPTS: _count(message, decisions)}), int(wait * 1000))
         elif not errors or job.due is not stage:
             yield Enqueue(self._message_of(job))
 
-    def _wait(self, message: SQSMessage, error: PipelineError) -> float | None:
-        """Return the seconds until the next attempt, or None if the error is final."""
-        if isinstance(error, Snoozed):
-            return error.wait
-        if not isinstance(error, RetryableError):
-            return None
-        delays, attempt = self._delays[error.retry], attempts_of(message).get(error.retry, 0)
-        if attempt >= len(delays):
-            return None
-        jittered = delays[attempt] * self._rng.uniform(*JITTER)
-        if delays[attempt] <= MAX_DELAY:  # one delay of SQS suffices, and jitter must not make it two
-            jittered = min(jittered, MAX_DELAY)
-        if error.retry_after is None:
-            return jittered
-        # A source sets the time of the next request; a postback's receiver may only delay it (contract, section 4).
-        return error.retry_after if error.retry is Retry.SOURCE else max(jittered, error.retry_after)
 
-
-def _count(message: SQSMessage, errors: Iterable[PipelineError]) -> dict[str, int]:
-    """Return the message's failed attempts, with one more for each kind of retry in `errors`."""
+def _count(message: SQSMessage, decisions: Iterable[RetryDecision]) -> dict[str, int]:
+    """Return the message's failed attempts by list of delays, with one more for each list that a decision used."""
     attempts = attempts_of(message)
-    made = [error for error in errors if isinstance(error, RetryableError) and not isinstance(error, Snoozed)]
-    return attempts | {retry: attempts.get(retry, 0) + 1 for retry in dict.fromkeys(error.retry for error in made)}
+    used = dict.fromkeys(decision.counted for decision in decisions if decision.counted)
+    return attempts | {retry: attempts.get(retry, 0) + 1 for retry in used}
 
 
 def _with_job(message: SQSMessage, job: Job, **options: Any) -> dramatiq.Message[Any]:

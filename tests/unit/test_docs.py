@@ -178,43 +178,6 @@ def test_pre_commit_fetches_nothing_and_runs_the_tools_of_lint() -> None:
     assert programs == {".venv/bin/ruff", ".venv/bin/mypy"}
 
 
-# The errors.
-
-RAISED = {"PipelineError", "PermanentError", "RetryableError", "NoConnection", "Snoozed", "Rejected", "Reason"}
-CODE = re.compile(r"[a-z][a-z0-9_]*")
-
-
-def codes_raised() -> set[str]:
-    """Return every code that the service can use: the first arguments of error classes, and codes made of parts."""
-    codes: set[str] = set()
-    # These errors are for the person at the terminal.
-    doors = {ROOT / "pipeline" / name for name in ("cli/provision.py", "ops/submit.py", "local/standalone.py")}
-    paths = {*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("actors/*.py")} - doors
-    for node in (node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
-        parts: list[ast.expr] = []
-        if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            if called in RAISED or called == "super().__init__":
-                parts = node.args[:1]
-            elif called.endswith("aws_errors") and isinstance(node.args[0], ast.Constant):
-                codes.add(f"{node.args[0].value}_error")
-        elif isinstance(node, ast.Tuple) and len(node.elts) > 1 and ast.unparse(node.elts[0]) in RAISED:
-            parts = node.elts[1:2]
-        elif isinstance(node, ast.JoinedStr) and ast.unparse(node).startswith("f'http_{"):
-            codes.add("http_<status>")
-        literals = [part.value for part in parts if isinstance(part, ast.Constant)]
-        codes |= {text for text in literals if isinstance(text, str) and CODE.fullmatch(text)}
-    return codes
-
-
-def test_the_documented_errors_are_those_of_the_code() -> None:
-    rows = rows_under("errors.md", "Codes")
-    assert {code for row in rows for code in codes_in(row[0])} == codes_raised()
-    for row in rows:
-        stages = set(row[1].split(", "))
-        assert stages <= {"all", "ingest", *(stage.name for stage in STAGES)}, row
-
-
 # The promises.
 
 

@@ -17,7 +17,6 @@ from pipeline.monitoring.job_log.reader import FAILED, Attempt, FailureGroup, Hi
 from pipeline.monitoring.next_attempt import next_attempt
 from pipeline.monitoring.status import ServiceStatus, StageStatus
 from pipeline.ops.advice import advice
-from pipeline.settings import get_settings
 from pipeline.text import format_duration, plural, printable
 
 #: The style of each outcome.
@@ -94,7 +93,7 @@ def of_history(history: JobHistory) -> RenderableType:
     took = f"{_age(history.began, history.updated)} until the last attempt"
     when = f"began {history.began.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {took}"
     lines = [head, Text(", ".join(filter(None, facts))), Text(when, style="dim")]
-    if waits := next_attempt(history, get_settings()):
+    if waits := next_attempt(history):
         lines.append(Text(f"waits: {waits.text(datetime.now(UTC))}", style="yellow"))
     lines += _advice(history)
     return Group(*lines, Text(), *(_source(source) for source in history.sources), _attempts(history))

@@ -15,7 +15,6 @@ from pipeline.events import Outcome
 from pipeline.monitoring.job_log.reader import FAILED, Attempt, HistorySource, JobHistory, JobStatus
 from pipeline.monitoring.next_attempt import NextAttempt, next_attempt
 from pipeline.ops.advice import advice, is_permanent
-from pipeline.settings import get_settings
 from pipeline.stages import STAGES
 from pipeline.text import format_duration
 
@@ -163,7 +162,7 @@ def of_history(history: JobHistory) -> JobView:
         steps=_steps(history),
         turns=tuple(_turns(history.turns)),
         why=why,
-        waits=next_attempt(history, get_settings()),
+        waits=next_attempt(history),
         failures=tuple(_failures(history)) if history.status in FAILED else (),
         sweep=(history.sweep or {}).get("run", ""),
         thumbnail=next((found for source in sources if (found := _thumbnail(source))), ""),

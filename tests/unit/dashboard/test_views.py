@@ -325,29 +325,6 @@ def test_one_redrive_runs_at_a_time_and_its_error_is_shown(monkeypatch: pytest.M
 # The next attempt of a job.
 
 
-@pytest.mark.parametrize(
-    ("stage", "more", "reason"),
-    [
-        (
-            "fetch",
-            {"code": "unreachable", "attempt": 3, "wait": 60.0},
-            "fetch: unreachable, attempt 3 of 6, next in 55 s",
-        ),
-        ("fetch", {"code": "s3_error", "attempt": 2, "wait": 60.0}, "fetch: s3_error, attempt 2 of 9, next in 55 s"),
-        (
-            "notify",
-            {"code": "http_500", "attempt": 1, "wait": 300.0},
-            "notify: http_500, attempt 1 of 10, next in 5 min",
-        ),
-        ("upload", {"code": "s3_error", "attempt": 12, "wait": 1.0}, "upload: s3_error, attempt 12 of 12, next now"),
-    ],
-)
-def test_a_job_shows_its_last_attempt_and_the_next(stage: str, more: dict[str, Any], reason: str) -> None:
-    waits = jobs.of_history(history("under_way", stage, tried(stage, Outcome.RETRY, 0, **more))).waits
-    assert waits is not None
-    assert waits.text(NOW + timedelta(seconds=5)) == reason
-
-
 def test_a_snoozed_job_waits_for_a_slot_and_has_not_failed() -> None:
     snoozed = [tried("fetch", Outcome.SNOOZED, second, code="host_busy", wait=2.0) for second in range(3)]
     view = jobs.of_history(history("under_way", "fetch", *snoozed))

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from pipeline.clients import lazy
-from pipeline.errors import NoConnection, PermanentError, PipelineError, Retry, RetryableError, Snoozed
+from pipeline.errors import NoConnection, NoRequest, PermanentError, PipelineError, Retry, RetryableError, Snoozed
 from pipeline.net import host_limits as hosts
 from pipeline.net import places as places_module
 from pipeline.net.circuit import FIRST_OPEN_TIME, HOST_DOWN_AFTER, LONGEST_OPEN_TIME, MAX_FAILED_FOLDERS
@@ -220,7 +220,7 @@ class TestOpenCircuits:
     @pytest.mark.parametrize("code", ["bad_url", "blocked_address"])
     def test_errors_without_a_request_do_not_count(self, host_limiter: HostLimiter, code: str) -> None:
         fail(host_limiter, MAX_FAILURES - 1)
-        ask(host_limiter, PermanentError(code, "Not asked."))
+        ask(host_limiter, NoRequest(code, "Not asked."))
         fail(host_limiter, 1)
         snooze(host_limiter)
 

@@ -7,12 +7,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from pipeline.errors import RetryableError
 from pipeline.sqs.consumer import MAX_TRANSFERS
 from pipeline.sqs.leases import MAX_LEASE, MAX_UNDELETED
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES, MAX_RECEIVES, QUARANTINE_AT
 from pipeline.sqs.settlement import Delete
-from pipeline.sqs.wire import MAX_DUE
+from pipeline.sqs.wire import MAX_DUE, Unavailable
 from tests.support.received import (
     CHANGE,
     DELETE,
@@ -154,7 +153,7 @@ def test_only_what_was_not_confirmed_is_sent_again(broker, sqs, clock) -> None:
 
 
 def test_a_body_too_large_for_its_reason_waits_for_its_store(broker, sqs, clock) -> None:
-    answers: list[Any] = [RetryableError("s3_error", "S3 is down."), "key-1"]
+    answers: list[Any] = [Unavailable("S3 is down."), "key-1"]
 
     def store(body: bytes) -> str:
         answer = answers.pop(0)

@@ -117,12 +117,12 @@ class TestPace:
         arrive(sqs, "a")
         first.step()
         assert second.step() is None
-        before = second.receiver.woken
+        before = second.receiver.loops[1].woken
         # When it has ended its message, then the other queue may receive.
         (message,) = took(first)
         message.ending = Delete()
         first.ack(message)
-        assert second.receiver.woken > before
+        assert second.receiver.loops[1].woken > before
         second.step()
         assert len(sqs.of(RECEIVE)) == 2
 
@@ -180,9 +180,9 @@ class TestPace:
         assert bulk.step() is None
         assert sqs.of(RECEIVE) == []
         # until the live one has a thread.
-        before = bulk.receiver.woken
+        before = bulk.receiver.loops[1].woken
         lanes.get()
-        assert bulk.receiver.woken > before
+        assert bulk.receiver.loops[1].woken > before
         for n in range(9):
             arrive(sqs, str(n), queue="bulk")
         for _ in range(4):
@@ -210,12 +210,12 @@ class TestPace:
 
         def refuse(entries: list[Entry]) -> Answer:
             waits.append(second.step())
-            woken.append(second.receiver.woken)
+            woken.append(second.receiver.loops[1].woken)
             return unreachable(entries)
 
         sqs.answers[SEND] = refuse
         first.step()
         # When the send has failed, then the other queue looks again.
         assert waits[0] is None
-        assert second.receiver.woken > woken[-1]
+        assert second.receiver.loops[1].woken > woken[-1]
         assert second.step() == 0

@@ -10,10 +10,9 @@ import pytest
 from dramatiq.middleware import TimeLimitExceeded
 from dramatiq_sqs.exceptions import MessageTooLarge
 
-from pipeline.errors import RetryableError
 from pipeline.sqs.leases import Lease
 from pipeline.sqs.settlement import RELEASE_DELAY, Bury, Delete, Enqueue, Letter, Plan, Release, Settling, SQSMessage
-from pipeline.sqs.wire import Reason, SendFailed
+from pipeline.sqs.wire import Reason, SendFailed, Unavailable
 
 REASON = Reason("too_large", "It is too large.")
 
@@ -91,7 +90,7 @@ def test_what_is_confirmed_is_not_sent_again() -> None:
 
 
 def test_a_decision_that_fails_is_made_again() -> None:
-    answers = [RetryableError("s3_error", "S3 is down."), None]
+    answers = [Unavailable("S3 is down."), None]
 
     def decide() -> Plan:
         if error := answers.pop(0):

@@ -18,8 +18,9 @@ from pipeline.settings import Settings
 from pipeline.sqs.leases import Lease
 from pipeline.sqs.queues import GIVE_UP_AT, RETENTION
 from pipeline.sqs.settlement import Bury, Delete, Enqueue, Letter, Plan, Release, SQSMessage
-from pipeline.sqs.wire import ATTEMPTS, MAX_DELAY
+from pipeline.sqs.wire import ATTEMPTS
 from pipeline.stages import FETCH, RESIZE
+from pipeline.worker.retry import RetryPolicy
 from pipeline.worker.settlement import Decision, Settlement, Unsettled
 
 NOW = 1_700_000_000.0
@@ -65,7 +66,7 @@ def of_unknown_version(message: SQSMessage) -> Job:
 
 
 def decide(message: SQSMessage, error: BaseException, *, factor: float = 1.0, job: Job | None = None) -> Decision:
-    settlement = Settlement(Settings(), lambda _: job or a_job(), message_of, FixedRandom(factor))
+    settlement = Settlement(RetryPolicy(Settings(), FixedRandom(factor)), lambda _: job or a_job(), message_of)
     return settlement.decide(message, error, NOW, 1.5)
 
 
@@ -81,30 +82,9 @@ def test_a_retryable_error_is_retried_after_its_delay() -> None:
     assert (send.delay, send.message.options[ATTEMPTS]) == (2000, {"source": 1})
     ((event),) = decision.events
     assert (event.outcome, event.wait, event.code, event.seconds) == (Outcome.RETRY, 2.0, "http_500", 1.5)
+    assert (event.attempt, event.attempts) == (1, 1 + len(Settings().fetch_retry_delays))
     job = a_job()
     assert (event.job, event.worked_on) == (job, tuple(source.url for source in job.sources))
-
-
-@pytest.mark.parametrize(("attempt", "factor", "delay"), [(5, 1.2, 900), (5, 0.8, 720), (4, 1.2, 720), (7, 1.1, 900)])
-def test_jitter_never_makes_a_hop_of_a_delay_that_sqs_allows(attempt: int, factor: float, delay: float) -> None:
-    message = received("upload", attempts={"service": attempt})
-    send = the_send(decide(message, RetryableError("s3_error", "S3 is down."), factor=factor))
-    assert send.delay == delay * 1000
-    assert send.delay <= MAX_DELAY * 1000
-
-
-def test_longer_delays_keep_their_jitter() -> None:
-    error = RetryableError("http_500", "Busy.", retry=Retry.POSTBACK)
-    assert the_send(decide(received("notify", attempts={"postback": 2}), error, factor=1.2)).delay == 2160 * 1000
-
-
-@pytest.mark.parametrize(
-    ("retry", "asked", "delay"),
-    [(Retry.SOURCE, 1, 1), (Retry.SOURCE, 700, 700), (Retry.POSTBACK, 1, 5), (Retry.POSTBACK, 86400, 86400)],
-)
-def test_a_retry_after_is_obeyed(retry: Retry, asked: float, delay: float) -> None:
-    error = RetryableError("http_503", "Busy.", retry=retry, retry_after=asked)
-    assert the_send(decide(received("notify"), error)).delay == delay * 1000
 
 
 @pytest.mark.parametrize("attempts", range(9))
@@ -163,7 +143,7 @@ def test_a_job_of_an_unknown_version_that_is_given_up_is_left_to_a_newer_worker_
     # Given a job in quarantine that must not run again, whose version this worker does not know
     message = received("fetch_quarantine", "fetch_bulk")
     message.is_quarantined, message.receives = True, GIVE_UP_AT
-    settlement = Settlement(Settings(), of_unknown_version, message_of)
+    settlement = Settlement(RetryPolicy(Settings()), of_unknown_version, message_of)
     crashed = PermanentError("worker_crashed", "No worker survived it.")
     # When it is settled, then it is sent again, and its receives count from the start.
     send = the_send(settlement.decide(message, crashed, NOW, 0.0))
@@ -224,7 +204,7 @@ def test_unexpected_errors_are_retried(error: BaseException, code: str) -> None:
 
 def test_a_message_that_was_given_up_does_not_run() -> None:
     message = received("fetch_quarantine", "fetch")
-    settlement = Settlement(Settings(), lambda _: a_job(), message_of)
+    settlement = Settlement(RetryPolicy(Settings()), lambda _: a_job(), message_of)
     settlement.before_process_message(None, message)
     message.is_quarantined, message.receives = True, GIVE_UP_AT
     with pytest.raises(Unsettled) as raised:
@@ -234,7 +214,7 @@ def test_a_message_that_was_given_up_does_not_run() -> None:
 
 def test_a_decision_is_left_to_the_queue_layer_and_reported_when_it_is_made() -> None:
     message = received()
-    settlement = Settlement(Settings(), lambda _: a_job(), message_of)
+    settlement = Settlement(RetryPolicy(Settings()), lambda _: a_job(), message_of)
     settlement.after_process_message(None, message)
     assert message.decide is None
     settlement.after_process_message(None, message, exception=PermanentError("http_404", "Gone."))
