@@ -31,7 +31,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline.errors import SettingsError
 from pipeline.images.limits import MAX_RENDITION_PIXELS
-from pipeline.recipe import RenditionSize, parse_rendition
+from pipeline.recipe import Recipe, RenditionSize, parse_rendition
 from pipeline.schedule import Schedule
 from pipeline.stages import own_queues
 
@@ -316,6 +316,11 @@ class Settings(BaseSettings):
                 "own, such as file:///var/staging/ or s3://bucket/pipeline-staging/"
             )
         return self
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of new renditions."""
+        return Recipe(self.renditions, self.resize_fit)
 
     @property
     def input_queue_name(self) -> str | None:

@@ -154,6 +154,14 @@ def find(url: str) -> Record | None:
     return _record(found) if found else None
 
 
+def find_current(url: str) -> Known | None:
+    """Return what is known of a source, if a conditional request may confirm the renditions that are made today."""
+    found = find(url)
+    if not (found and found.known and found.known.validators and found.fits(get_settings().recipe)):
+        return None
+    return found.known if found.may_be_asked_by_validators(utcnow()) else None
+
+
 def failing(days: float, limit: int) -> list[Record]:
     """List sources whose re-checks have failed for so many days, longest first."""
     before = datetime.now(UTC) - timedelta(days=days)
