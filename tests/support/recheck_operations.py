@@ -101,10 +101,3 @@ RECHECK_OPERATIONS: list[Callable[[Any], None]] = [
     changed_covers_are_kept,
     indexes_of_sources_are_created_and_listed,
 ]
-
-#: The operations that nx-27017 0.8.1 cannot do, with the reason.
-RECHECK_EXCEPTIONS: dict[Callable[[Any], None], str] = {
-    pictures_are_replaced_where_the_url_is_the_same: "it cannot compare with a whole subdocument",
-    failures_in_a_row_are_counted: "it stores the date of `$min` as a text",
-    changed_covers_are_kept: "it stores the date of a `$set` beside `$inc` as a text",
-}

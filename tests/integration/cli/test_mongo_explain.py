@@ -1,9 +1,10 @@
-"""`check --mongo-explain` on servers with and without explain, and without MongoDB."""
+"""`check --mongo-explain` on servers that explain, that do not or not in time, and without MongoDB."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,11 +12,10 @@ from pymongo.errors import ExecutionTimeout
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
-from pipeline.clients import lazy, mongo
+from pipeline.clients import lazy
 from pipeline.ops import mongo_plans
 from pipeline.sweeps import indexes, run_state
 from pipeline.sweeps.documents import CHANNELS
-from tests.support.second_mongo import second_mongo
 
 
 def explained(*options: str) -> tuple[int, str]:
@@ -27,12 +27,6 @@ def as_json() -> dict[tuple[str, str], dict[str, Any]]:
     _, output = explained("--json")
     lines = [json.loads(line) for line in output.splitlines()]
     return {(line["collection"], line["purpose"]): line for line in lines}
-
-
-@pytest.fixture(scope="module")
-def second_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with second_mongo(tmp_path_factory.mktemp("mongo")) as url:
-        yield url
 
 
 def test_the_plan_and_the_documents_examined_are_shown(database) -> None:
@@ -74,27 +68,32 @@ def test_a_query_that_no_index_serves_is_marked_and_is_a_failure(database) -> No
     assert "COLLSCAN" in line
 
 
-def test_a_server_that_explains_nothing_is_no_failure(
-    environment: dict[str, str], second_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MONGO_URL", f"{second_url}explain")
-    lazy.forget()
-    mongo.database().channels.insert_one({"_id": 1})
-    mongo.database()[run_state.COLLECTION].insert_one({"_id": 1})
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[dict[str, Any]], dict[str, Any]]], None]:
+    """Let MongoDB answer each command by a function."""
+
+    def answer(by: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        monkeypatch.setattr(mongo_plans.mongo, "reach", lambda: None)
+        monkeypatch.setattr(mongo_plans.mongo, "database", lambda: SimpleNamespace(command=by))
+
+    return answer
+
+
+@pytest.mark.parametrize("answer", [{"ok": 1.0}, {"queryPlanner": {"winningPlan": [{"detail": "SCAN channels"}]}}])
+def test_a_server_that_explains_nothing_is_no_failure(answering, answer: dict[str, Any]) -> None:
+    answering(lambda command: answer)
     assert "no plan that could be read" in as_json()["channels", "the first page"]["problem"]
     assert explained()[0] == 0
 
 
-def test_a_query_that_takes_too_long_is_planned_only(database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_that_takes_too_long_is_planned_only(answering) -> None:
     # Given a database that does not finish a query in time, but plans it
-    class Slow:
-        def command(self, command: dict[str, Any]) -> dict[str, Any]:
-            if command["verbosity"] == "executionStats":
-                raise ExecutionTimeout("operation exceeded time limit", 50)
-            return {"queryPlanner": {"winningPlan": {"stage": "COLLSCAN"}}}
+    def slow(command: dict[str, Any]) -> dict[str, Any]:
+        if command["verbosity"] == "executionStats":
+            raise ExecutionTimeout("operation exceeded time limit", 50)
+        return {"queryPlanner": {"winningPlan": {"stage": "COLLSCAN"}}}
 
-    monkeypatch.setattr(mongo_plans.mongo, "reach", lambda: None)
-    monkeypatch.setattr(mongo_plans.mongo, "database", Slow)
+    answering(slow)
     # Then the plan is shown without numbers.
     status, output = explained()
     assert status == 1

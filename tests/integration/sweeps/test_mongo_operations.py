@@ -1,4 +1,4 @@
-"""Every query and update of the sweeps on two independent servers; each uses only what is known and explained."""
+"""Every query and update of the sweeps on the embedded server; each uses only what is known and explained."""
 
 from __future__ import annotations
 
@@ -26,10 +26,8 @@ from pipeline.sweeps import documents, indexes, marks, run_state
 from pipeline.sweeps.documents import CHANNELS, EPISODES, WriteBack
 from pipeline.sweeps.run_state import DocumentGroup
 from tests.support.mongo_contract import KNOWN
-from tests.support.recheck_operations import RECHECK_EXCEPTIONS, RECHECK_OPERATIONS
-from tests.support.second_mongo import NO_PIPELINES, second_mongo
+from tests.support.recheck_operations import RECHECK_OPERATIONS
 
-FIRST, SECOND = "SecantusDB", "nx-27017"
 SWEEPS = Path(documents.__file__).parent
 NOW = datetime.now(UTC).replace(microsecond=0)
 STORED: WriteBack = {"stored": {"itunes_image": {"50x50": {"url": "u"}}}, "errors": {}, "given_up": False}
@@ -186,17 +184,6 @@ OPERATIONS: list[Operation] = [
     *RECHECK_OPERATIONS,
 ]
 
-#: The operations that nx-27017 0.8.1 cannot do, with the reason.
-EXCEPTIONS: dict[Operation, str] = {
-    stale_documents_are_read_by_pages: "it ignores `min` in a query with `$expr`",
-    stale_documents_are_claimed_by_one_run: "an update by `$ne` skips a document whose subdocument is missing",
-    a_page_is_read_by_windows: "it ignores `min` and `max` in a query with `$expr`",
-    a_result_is_written: NO_PIPELINES,
-    marks_are_listed: "it returns a field of a subdocument under its dotted name",
-    documents_join_groups_until_there_is_an_outcome: "it does not look into lists",
-    **RECHECK_EXCEPTIONS,
-}
-
 
 @contextmanager
 def database_at(url: str) -> Iterator[Any]:
@@ -211,12 +198,6 @@ def database_at(url: str) -> Iterator[Any]:
             lazy.forget()
 
 
-@pytest.fixture(scope="module")
-def second_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with second_mongo(tmp_path_factory.mktemp("mongo")) as url:
-        yield url
-
-
 def server_url(stack: EmbeddedStack) -> str:
     return stack.environ["MONGO_URL"].rpartition("/")[0] + "/"
 
@@ -227,19 +208,9 @@ def _small_windows(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
-def test_on_the_first_server(stack: EmbeddedStack, operation: Operation) -> None:
+def test_an_operation_works_on_the_server(stack: EmbeddedStack, operation: Operation) -> None:
     with database_at(server_url(stack)) as db:
         operation(db)
-
-
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
-def test_on_the_second_server(second_url: str, operation: Operation) -> None:
-    with database_at(second_url) as db:
-        if operation in EXCEPTIONS:
-            with pytest.raises(Exception):  # noqa: B017, PT011 - once it can, the exception must go
-                operation(db)
-        else:
-            operation(db)
 
 
 # Nothing is left out.
