@@ -35,7 +35,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-dev demo run check test test-fallbacks smoke image test-corpus test-differential mutants simulate chaos outages scenarios lint format docs screenshots sheets schema bench bench-scale bombs fuzz audit sbom upgrade-test release \
-	bench-images bench-neighbours iam lock \
+	bench-images bench-neighbours lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -145,10 +145,6 @@ bench-images: setup-dev ## Compare rendering with sharp, libvips, Pillow and Ima
 
 bench-neighbours: setup-dev ## Time live jobs alone and beside bad neighbours (ARGS="--only hang", ARGS=--rates)
 	$(BIN)/python benchmarks/end_to_end/neighbours.py $(ARGS)
-
-iam: setup-dev ## Rewrite the policies of docs/iam for the default settings
-	for policy in docs/iam/*.json; do \
-		env -i $(BIN)/image-pipeline check --iam $$(basename $$policy .json) 2>/dev/null > $$policy || exit 1; done
 
 lock: setup-dev ## Rewrite the lock files from pyproject.toml (UPGRADE=--upgrade for the newest releases)
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - -o requirements/base.lock
