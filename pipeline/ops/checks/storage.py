@@ -101,7 +101,7 @@ def _bucket(context: Context, bucket: str, absent: str) -> Row:
     if answer.error and not answer.denied and answer.code not in _NOT_FOUND:
         return fail(name, *unexpected(answer, "S3", "read from it"))
     try:  # the requests above use boto3 for its error codes, but images use another client
-        s3.exists(bucket, absent, doing="look for an object")
+        s3.head(bucket, absent, doing="look for an object")
     except RetryableError as error:
         return fail(
             name,
