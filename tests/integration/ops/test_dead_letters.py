@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 
 from pipeline.clients import aws, lazy
+from pipeline.ops.dead_letters.letter import NO_REASON
 from pipeline.ops.dead_letters.reader import QueueReader
 from pipeline.settings import get_settings
 from pipeline.sqs.wire import Reason, SendEntry
@@ -179,7 +180,7 @@ def test_a_body_in_staging_is_fetched_from_there(dead, monkeypatch, broker):
 
 def test_a_message_that_sqs_moved_keeps_its_id(dead):
     put(letter_of(job_at(), UPLOAD, with_reason=False))
-    (letter,) = dead.browse(dead.Filter(code=dead.NO_REASON))
+    (letter,) = dead.browse(dead.Filter(code=NO_REASON))
     assert (letter.attempts, letter.obstacle, letter.report_id) == (0, "", letter.job_id)
     assert "SQS moved it here after 10 receives" in letter.message
     assert dead.redrive(rate=1000).sent.total() == 1
@@ -192,7 +193,7 @@ def test_a_sweeps_jobs_are_left_to_sweep_retry_except_write_backs(dead):
 
     counted = dead.redrive(rate=1000)
 
-    assert counted.sent == {("notify", "mongo_error"): 1, ("resize", dead.NO_REASON): 1}
+    assert counted.sent == {("notify", "mongo_error"): 1, ("resize", NO_REASON): 1}
     ((why, number),) = counted.left.items()
     assert number == 2
     assert "`image-pipeline sweep retry episodes`" in why
