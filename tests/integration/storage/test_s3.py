@@ -58,11 +58,6 @@ def test_each_request_is_counted_by_its_result(each_store: dict[str, str], monke
     ]
 
 
-def test_an_empty_object_is_kept(each_store: dict[str, str]) -> None:
-    put(each_store["S3_BUCKET"], "empty", b"")
-    assert objects.get(each_store["S3_BUCKET"], "empty", doing="try") == b""
-
-
 def test_the_librarys_environment_variables_are_ignored(
     environment, s3_that_answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

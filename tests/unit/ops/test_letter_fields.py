@@ -167,6 +167,8 @@ def test_a_payload_is_found_in_every_place() -> None:
         (Filter(host="eeds.example"), False),
         (Filter(failed_before=NOW - timedelta(minutes=59)), True),
         (Filter(failed_before=NOW - timedelta(hours=1)), False),
+        (Filter(job="5f43a1e2-0000"), True),
+        (Filter(job="5f43a1e2"), False),
         (Filter(ids=("id-1",)), True),
         (Filter(ids=("id-2", "5f43")), True),
         (Filter(ids=("id-2",)), False),
