@@ -34,8 +34,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run check test test-fallbacks smoke image test-corpus test-differential mutants simulate chaos outages scenarios lint format docs screenshots sheets schema schema-check bench bench-scale bombs fuzz audit sbom upgrade-test release \
-	bench-images bench-neighbours iam lock \
+.PHONY: help setup setup-dev demo run check test test-fallbacks smoke image test-corpus test-differential mutants simulate chaos outages scenarios lint format docs screenshots sheets schema bench bench-scale bombs fuzz audit sbom upgrade-test release \
+	bench-images bench-neighbours lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -134,9 +134,6 @@ sheets: setup-dev ## Redraw the contact sheets of docs/images.md
 schema: setup-dev ## Rewrite docs/schema from the code
 	$(BIN)/image-pipeline schema --write docs/schema
 
-schema-check: setup-dev $(VENV)/.types ## Check docs/schema with the official tools, and generate types from it; needs npm
-	$(BIN)/python -m tests.schema $(VENV)/types/bin $(VENV)/types
-
 bench: setup-dev ## Compare the whole pipeline with alternatives (writes docs/performance.md; ARGS="--quick --only file")
 	$(BIN)/python benchmarks/end_to_end/bench.py $(ARGS)
 
@@ -148,10 +145,6 @@ bench-images: setup-dev ## Compare rendering with sharp, libvips, Pillow and Ima
 
 bench-neighbours: setup-dev ## Time live jobs alone and beside bad neighbours (ARGS="--only hang", ARGS=--rates)
 	$(BIN)/python benchmarks/end_to_end/neighbours.py $(ARGS)
-
-iam: setup-dev ## Rewrite the policies of docs/iam for the default settings
-	for policy in docs/iam/*.json; do \
-		env -i $(BIN)/image-pipeline check --iam $$(basename $$policy .json) 2>/dev/null > $$policy || exit 1; done
 
 lock: setup-dev ## Rewrite the lock files from pyproject.toml (UPGRADE=--upgrade for the newest releases)
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - -o requirements/base.lock
@@ -194,14 +187,6 @@ $(VENV)/.docs: requirements/docs.lock | $(VENV)/pyvenv.cfg
 $(VENV)/.audit: requirements/audit.lock | $(VENV)/pyvenv.cfg
 	$(BIN)/python -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/audit.lock
-	@touch $@
-
-# So have the generators of types, with the tools that npm installs.
-$(VENV)/.types: requirements/types.lock tests/schema/package-lock.json | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m venv $(VENV)/types
-	$(VENV)/types/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/types.lock
-	cp tests/schema/package.json tests/schema/package-lock.json $(VENV)/types/
-	npm ci --prefix $(VENV)/types --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 # The servers have their own environment, because they require older packages. Their commands are linked into .venv/bin.

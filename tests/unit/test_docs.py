@@ -15,10 +15,9 @@ from pydantic import SecretStr
 from typer.main import get_command
 
 from pipeline.cli.app import LazyCommand, app
-from pipeline.ops.provision import queue_specs
 from pipeline.recipe import RenditionSize
 from pipeline.settings import Settings, get_settings
-from pipeline.stages import DEAD_LETTER_QUEUES, QUARANTINE_QUEUES, RESIZE, STAGES, SWEEP_QUEUES, Lane
+from pipeline.stages import RESIZE, STAGES, SWEEP_QUEUES, Lane
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -26,7 +25,6 @@ PAGES = sorted(ROOT.glob("docs/*.md"))
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES, ROOT / "benchmarks/README.md"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 DEPLOYING = ROOT / "docs/deploying.md"
-POLICIES = sorted(ROOT.glob("docs/iam/*.json"))
 PROCESSES = ("fetch", "resize", "giants", "upload", "notify", "quarantine", "sweep", "ingest", "scheduler")
 
 pytestmark = pytest.mark.usefixtures("no_variables")
@@ -274,46 +272,3 @@ def test_examples_in_json_parse() -> None:
     assert {document.name for document, _ in examples("json")} >= {"README.md", "messages.md"}
     for _, example in examples("json"):
         json.loads(example)
-
-
-def test_each_process_has_a_policy_with_existing_names() -> None:
-    roles = {*PROCESSES} - {"giants"}  # giants has the role of resize
-    assert {path.stem for path in POLICIES} == roles | {"provision", "producer", "operator", "dashboard"}
-    theirs = {"ImageQueue.fifo", "ChannelImages", "EpisodeImages.fifo"}  # Examples of the customer's own queues.
-    patterns = {"*", "image-pipeline_*", "image-pipeline_submit_*"}
-    queues = {spec.name for spec in queue_specs(get_settings())} | theirs | patterns
-    bucket = "arn:aws:s3:::images-ch"
-    objects = {bucket, f"{bucket}/images-resized/*", f"{bucket}/pipeline-staging/*"}
-    for path in POLICIES:
-        for statement in json.loads(path.read_text(encoding="utf-8"))["Statement"]:
-            assert statement["Effect"] == "Allow"
-            assert all(re.fullmatch(r"(sqs|s3):[A-Z][A-Za-z]+", action) for action in statement["Action"])
-            resources = statement["Resource"]
-            for resource in [resources] if isinstance(resources, str) else resources:
-                known = resource.rpartition(":")[2] in queues if ":sqs:" in resource else resource in objects
-                assert known, f"{path.name} names {resource}"
-
-
-def test_an_operators_policy_allows_redriving_every_dead_letter_and_receiving_nothing_else() -> None:
-    statements = json.loads((ROOT / "docs/iam/operator.json").read_text(encoding="utf-8"))["Statement"]
-
-    def queues_for(action: str) -> set[str]:
-        found = [statement["Resource"] for statement in statements if action in statement["Action"]]
-        names = {name for resource in found for name in ([resource] if isinstance(resource, str) else resource)}
-        return {name.rpartition(":")[2].removeprefix("image-pipeline_") for name in names}
-
-    dead = set(DEAD_LETTER_QUEUES.values())
-    alive = {*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES, "ImageQueue.fifo"}
-    for action in ("ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility"):
-        assert queues_for(f"sqs:{action}") == dead
-    assert queues_for("sqs:SendMessage") == alive
-    assert queues_for("sqs:GetQueueAttributes") == alive | dead | set(QUARANTINE_QUEUES.values())
-
-
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_a_stages_policy_allows_receiving_from_its_queues_alone(stage) -> None:
-    statements = json.loads((ROOT / f"docs/iam/{stage.name}.json").read_text(encoding="utf-8"))["Statement"]
-    (consume,) = [statement for statement in statements if "sqs:ReceiveMessage" in statement["Action"]]
-    names = {resource.rpartition(":")[2] for resource in consume["Resource"]}
-    assert names == {f"image-pipeline_{queue}" for queue in stage.queues}
-    assert {"sqs:GetQueueUrl", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"} < set(consume["Action"])

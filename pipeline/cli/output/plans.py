@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from itertools import groupby
 
 import typer
@@ -65,12 +66,7 @@ def _documents(explained: Explained) -> str:
 
 def _fields(explained: Explained) -> dict[str, object]:
     query, plan = explained.query, explained.plan
-    found = {
-        "stages": plan.stages if plan else None,
-        "indexes": plan.indexes if plan else None,
-        "examined": plan.examined if plan else None,
-        "returned": plan.returned if plan else None,
-    }
+    found = asdict(plan) if plan else dict.fromkeys(("stages", "indexes", "examined", "returned"))
     return {
         "collection": query.collection,
         "purpose": query.purpose,

@@ -335,8 +335,8 @@ def test_each_request_to_aws_is_counted(environment: dict[str, str], line: Line)
     bucket = environment["S3_BUCKET"]
     cases: list[tuple[str, str, str, Callable[[], Any]]] = [
         ("s3", "PutObject", "ok", lambda: objects.put(bucket, "a", b"x", doing="try")),
-        ("s3", "HeadObject", "ok", lambda: objects.exists(bucket, "a", doing="try")),
-        ("s3", "HeadObject", "missing", lambda: objects.exists(bucket, "b", doing="try")),
+        ("s3", "HeadObject", "ok", lambda: objects.head(bucket, "a", doing="try")),
+        ("s3", "HeadObject", "missing", lambda: objects.head(bucket, "b", doing="try")),
         ("s3", "GetObject", "missing", lambda: objects.get(bucket, "b", doing="try")),
         ("s3", "PutObject", "refused", lambda: objects.put(f"{bucket}-none", "a", b"x", doing="try")),
         ("s3", "DeleteObject", "ok", lambda: objects.delete(bucket, ["a"], doing="try")),
