@@ -18,7 +18,7 @@ from rich.text import Text
 
 from pipeline.clients import aws
 from pipeline.local.demo import rechecks, samples, sheet, sweep_verdict, sweeps, verdict
-from pipeline.local.demo.board import Board, WorkerLog, locations
+from pipeline.local.demo.board import Board, WorkerLog
 from pipeline.local.demo.jobs import COMMAND, Arrivals, DemoJob, ExpectedFailure, make_jobs, receive, send, submit
 from pipeline.local.demo.ledger import ledger
 from pipeline.local.demo.samples import Sample
@@ -90,7 +90,6 @@ def run(
         with live, _sending(jobs, variables["QUEUE_URL"], arrivals):
             _wait_for_all(jobs, log, arrivals)
         console.print(board)
-        console.print(locations(jobs))
         console.print()
         documents = sweeps.make(covers, covers_url)
         with _step(console, "Swept channels and episodes in MongoDB"):
