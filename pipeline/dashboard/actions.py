@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
@@ -18,7 +18,7 @@ from pipeline.dashboard.auth import Access, checked_form
 from pipeline.dashboard.redrives import Act, Redrive, Redrives
 from pipeline.dashboard.sources import Sources
 from pipeline.dashboard.views import causes
-from pipeline.errors import PipelineError, SettingsError
+from pipeline.errors import PipelineError
 from pipeline.monitoring import pauses
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.ops import results, submit
@@ -128,13 +128,11 @@ class Actions:
         return RedirectResponse("/sweeps", 303)
 
     async def _do(self, act: Callable[..., object], *arguments: object) -> None:
-        """Run an action in a thread, and report its errors as a page."""
+        """Run an action in a thread, and then read the sources again."""
         try:
             await run_in_threadpool(act, *arguments)
-        except (ValueError, LookupError, SettingsError) as error:
+        except (ValueError, LookupError) as error:
             raise HTTPException(404, str(error)) from None
-        except PipelineError as error:
-            raise HTTPException(503, error.message) from None
         self._sources.refresh()
 
     def _expect_job(self, job_id: str) -> None:
@@ -180,7 +178,7 @@ def _submit(url: str, folder: str, postback_url: str) -> str:
     Raises:
         SubmitError: The job is invalid or could not be sent.
     """
-    if _scheme(url) not in {"http", "https"}:
+    if not re.match(r"https?://(\[[0-9a-f:.]+\]|[^/\[])", url, re.IGNORECASE):
         raise SubmitError("The URL of an image must start with http:// or https://.")
     to = {"postback_url": postback_url} if postback_url else {"redirect_queue": get_settings().full_queue_name(NOWHERE)}
     submissions = submit.read_submissions([url], {}, to | ({"bucket_name": folder} if folder else {}))
@@ -190,15 +188,6 @@ def _submit(url: str, folder: str, postback_url: str) -> str:
     if job.error or job.job_id is None:
         raise SubmitError(job.error.message if job.error else "It could not be sent.")
     return job.job_id
-
-
-def _scheme(url: str) -> str:
-    """Return the scheme of a URL; empty if the URL is invalid."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme if parts.hostname else ""
-    except ValueError:
-        return ""
 
 
 def _confirmed(act: Act, cause: causes.Cause, form: FormData) -> Redrive:
