@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
@@ -15,7 +16,7 @@ from starlette.routing import Route
 
 from pipeline.clients.mongo import within
 from pipeline.dashboard.auth import Access, checked_form
-from pipeline.dashboard.redrives import Act, Redrive, Redrives
+from pipeline.dashboard.redrives import WORDS, Act, Redrive, Redrives
 from pipeline.dashboard.sources import Sources
 from pipeline.dashboard.views import causes
 from pipeline.errors import PipelineError
@@ -49,9 +50,8 @@ class Actions:
     def routes(self) -> Iterable[Route]:
         """Yield the route of every action."""
         yield Route("/submit", self.submit, methods=["POST"])
-        yield Route("/redrive", self.redrive, methods=["POST"])
-        yield Route("/purge", self.purge, methods=["POST"])
-        yield Route("/count", self.count, methods=["POST"])
+        for act in WORDS:
+            yield Route(f"/{act}", partial(self.act, act), methods=["POST"])
         yield Route("/jobs/{job_id}/redrive", self.redrive_job, methods=["POST"])
         yield Route("/jobs/{job_id}/deliver", self.deliver, methods=["POST"])
         yield Route("/workers/pause", self.pause, methods=["POST"])
@@ -69,20 +69,12 @@ class Actions:
         self._sources.refresh()
         return RedirectResponse(f"/jobs/{job_id}?sent=yes" if self._sources.with_job_log else f"/?sent={job_id}", 303)
 
-    async def redrive(self, request: Request) -> Response:
-        """Start a redrive of the confirmed number of dead letters of one cause, in the background."""
+    async def act(self, act: Act, request: Request) -> Response:
+        """Start to redrive or delete the confirmed number of dead letters of one cause, or to count them."""
         form = await checked_form(request, self._access)
-        return self._start(_confirmed("redrive", self._cause(form), form))
-
-    async def purge(self, request: Request) -> Response:
-        """Start to delete the confirmed number of dead letters of one cause, in the background."""
-        form = await checked_form(request, self._access)
-        return self._start(_confirmed("purge", self._cause(form), form))
-
-    async def count(self, request: Request) -> Response:
-        """Start to count the dead letters of one cause, of which the page has read only some, in the background."""
-        cause = self._cause(await checked_form(request, self._access))
-        return self._start(Redrive(cause.stage, cause.code, "count"))
+        cause = self._cause(form)
+        counting = Redrive(cause.stage, cause.code, "count")
+        return self._start(counting if act == "count" else _confirmed(act, cause, form))
 
     async def redrive_job(self, request: Request) -> Response:
         """Start a redrive of the dead letters of one job."""

@@ -74,7 +74,7 @@ class Pages:
         self._sources = sources
         self._redrives = redrives
         self._renderer = Renderer(access)
-        self._actions = Actions(access, sources, redrives, self._overview_again)
+        self._actions = Actions(access, sources, redrives, self.overview)
 
     def routes(self) -> Iterable[Route]:
         """Yield the route of every page and action."""
@@ -95,15 +95,8 @@ class Pages:
 
     # Pages.
 
-    def overview(self, request: Request) -> Response:
-        return self._overview(request)
-
-    def _overview_again(self, request: Request, wrong: str, form: Mapping[str, str]) -> Response:
-        return self._overview(request, status=422, wrong=wrong, form=form)
-
-    def _overview(
-        self, request: Request, *, status: int = 200, wrong: str = "", form: Mapping[str, str] | None = None
-    ) -> Response:
+    def overview(self, request: Request, wrong: str = "", form: Mapping[str, str] | None = None) -> Response:
+        """Show the overview; after a form that was refused, with the form and the reason."""
         self._sources.activate()
         sources, now = self._sources, datetime.now(UTC)
         log = sources.job_log.snapshot
@@ -112,7 +105,7 @@ class Pages:
             request,
             "overview.html",
             "/",
-            status=status,
+            status=422 if wrong else 200,
             banners=self._sent(request),
             queues=sources.queues.snapshot,
             flow=flow.cards(sources.queues.snapshot.value, sources.history, minutes, now, sources.stalled(now)),

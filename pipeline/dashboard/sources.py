@@ -10,8 +10,6 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
-import pymongo
-
 from pipeline.dashboard.polling import DepthHistory, PolledValue, Poller, Unchanged
 from pipeline.dashboard.views import flow, sweeps
 from pipeline.dashboard.views.sweeps import RunView
@@ -38,9 +36,6 @@ LETTERS_AGE = 120.0
 #: Seconds to wait at the end for a running read of dead letters.
 STOP_TIMEOUT = 5.0
 
-#: Timeout of one read of the job log in the background, in seconds.
-READ_TIMEOUT = 8.0
-
 #: Number of live jobs below which the latest of sweeps are read too.
 FEW = 12
 
@@ -64,9 +59,8 @@ class Sources:
 
     def __init__(self, settings: Settings) -> None:
         self.history = DepthHistory()
-        self.letters_lock = (
-            Lock()
-        )  #: held while reading the dead-letter queues, which hides messages from other readers
+        #: Held while reading the dead-letter queues, which hides messages from other readers.
+        self.letters_lock = Lock()
         self._letters_read: tuple[list[int], float] | None = None  #: number per queue and time of the last read
         self.with_job_log = settings.jobs_mongo_url is not None
         self.queues: PolledValue[list[Depth]] = PolledValue(
@@ -76,8 +70,8 @@ class Sources:
         self.failures: PolledValue[list[FailureGroup]] = PolledValue(
             "the failures in the job log", _failures, [], FAILURES_INTERVAL
         )
-        self.processes: PolledValue[list[Process]] = PolledValue("the processes", _processes, [], PROCESSES_INTERVAL)
-        self.pauses: PolledValue[dict[str, datetime]] = PolledValue("the pauses", _pauses, {}, PROCESSES_INTERVAL)
+        self.processes: PolledValue[list[Process]] = PolledValue("the processes", processes, [], PROCESSES_INTERVAL)
+        self.pauses: PolledValue[dict[str, datetime]] = PolledValue("the pauses", paused, {}, PROCESSES_INTERVAL)
         self.letters: PolledValue[Survey] = PolledValue(
             "the dead letters", self._letters, Survey(), LETTERS_INTERVAL, fresh_for=LETTERS_AGE + 30
         )
@@ -139,23 +133,11 @@ class Sources:
 
 
 def _job_log() -> JobLogView:
-    with pymongo.timeout(READ_TIMEOUT):
-        latest = list(job_log_search.search(JobFilter(Lane.LIVE), JOBS).jobs[:JOBS])
-        if len(latest) < FEW:
-            latest += job_log_search.search(JobFilter(Lane.BULK), JOBS).jobs[:JOBS]
-        return JobLogView(latest, job_log_reader.rates(datetime.now(UTC) - RATES_AGE))
+    latest = list(job_log_search.search(JobFilter(Lane.LIVE), JOBS).jobs[:JOBS])
+    if len(latest) < FEW:
+        latest += job_log_search.search(JobFilter(Lane.BULK), JOBS).jobs[:JOBS]
+    return JobLogView(latest, job_log_reader.rates(datetime.now(UTC) - RATES_AGE))
 
 
 def _failures() -> list[FailureGroup]:
-    with pymongo.timeout(READ_TIMEOUT):
-        return job_log_reader.failures(datetime.now(UTC) - FAILURES_AGE)
-
-
-def _pauses() -> dict[str, datetime]:
-    with pymongo.timeout(READ_TIMEOUT):
-        return paused()
-
-
-def _processes() -> list[Process]:
-    with pymongo.timeout(READ_TIMEOUT):
-        return processes()
+    return job_log_reader.failures(datetime.now(UTC) - FAILURES_AGE)

@@ -14,7 +14,7 @@ from pipeline.text import format_duration
 #: Codes of errors that follow RETRY_DELAYS in every stage.
 SERVICE_CODES = frozenset(
     {
-        *("s3_error", "sqs_error", "staging_error", "staging_full", "mongo_error"),
+        *("s3_error", "sqs_error", "staging_error", "mongo_error"),
         *("internal_error", "time_limit", "out_of_memory"),
     }
 )

@@ -24,7 +24,7 @@ from pipeline.local.demo.ledger import ledger
 from pipeline.local.demo.samples import Sample
 from pipeline.local.demo.sweeps import DemoDocument
 from pipeline.local.demo.verdict import Stored
-from pipeline.local.demo.web import Postback, cover_server, postback_server
+from pipeline.local.demo.web import cover_server, postback_server
 from pipeline.local.embedded import EmbeddedStackError
 from pipeline.local.standalone import PROCFILE, from_here, standalone
 from pipeline.local.supervisor import Supervisor
@@ -74,7 +74,7 @@ def run(
         covers = drawn.result()
         served = dict(covers)
         covers_url = stack.enter_context(cover_server(served))
-        postback_url = stack.enter_context(postback_server(signing_secret, _checking(secret, arrivals)))
+        postback_url = stack.enter_context(postback_server(secret, signing_secret, arrivals))
         jobs = make_jobs(covers, covers_url, postback_url, REDIRECT_QUEUE)
         log = WorkerLog(data_dir / "workers.log")
         with _step(console, "Started the processes of the Procfile"):
@@ -137,20 +137,6 @@ def _wait_until(condition: Callable[[], bool], timeout: float) -> bool:
     while not (true := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)
     return true
-
-
-def _checking(secret: str, arrivals: Arrivals) -> Callable[[Postback], None]:
-    """Return a handler that checks postbacks like a receiver: the secret and the signature."""
-
-    def handle(postback: Postback) -> None:
-        complaints = []
-        if postback.body.get("postback_secret_key") != secret:
-            complaints.append("its postback has a wrong secret")
-        if not postback.signature_is_valid:
-            complaints.append("its postback has no valid signature")
-        arrivals.add(postback.webhook_id, postback.body, *complaints)
-
-    return handle
 
 
 @contextmanager
