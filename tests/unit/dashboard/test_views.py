@@ -111,10 +111,6 @@ def test_messages_in_quarantine_are_counted_apart() -> None:
     assert flow.waiting_by_stage(depths) == {"fetch": 5, "quarantine": 3}
 
 
-def test_without_a_job_log_the_flow_has_no_rates() -> None:
-    assert [card.rate for card in flow.cards([], DepthHistory(), None, NOW)] == [None] * 5
-
-
 def test_the_history_keeps_the_maximum_of_each_part(monkeypatch: pytest.MonkeyPatch) -> None:
     history = DepthHistory()
     for at, waiting in ((1001, 7), (1004, 3), (1025, 5), (1038, 1)):
