@@ -66,7 +66,7 @@ class Actions:
             job_id = await run_in_threadpool(_submit, given["url"], given["folder"], given["postback_url"])
         except (SubmitError, PipelineError) as error:
             return await run_in_threadpool(self._show_again, request, str(error), given)
-        self._sources.refresh()
+        self._sources.poller.refresh()
         return RedirectResponse(f"/jobs/{job_id}?sent=yes" if self._sources.with_job_log else f"/?sent={job_id}", 303)
 
     async def act(self, act: Act, request: Request) -> Response:
@@ -125,7 +125,7 @@ class Actions:
             await run_in_threadpool(act, *arguments)
         except (ValueError, LookupError) as error:
             raise HTTPException(404, str(error)) from None
-        self._sources.refresh()
+        self._sources.poller.refresh()
 
     def _expect_job(self, job_id: str) -> None:
         """Check that the job log has a job with this id, which may not be the beginning of one.

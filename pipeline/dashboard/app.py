@@ -37,7 +37,7 @@ def make_app(settings: Settings, access: Access) -> Guard:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        with sources.running():
+        with sources.poller.running():
             yield
         await run_in_threadpool(redrives.stop)
         await run_in_threadpool(sources.wait_for_letters)  # so that other readers see the dead letters again at once

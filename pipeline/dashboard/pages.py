@@ -97,7 +97,7 @@ class Pages:
 
     def overview(self, request: Request, wrong: str = "", form: Mapping[str, str] | None = None) -> Response:
         """Show the overview; after a form that was refused, with the form and the reason."""
-        self._sources.activate()
+        self._sources.poller.activate()
         sources, now = self._sources, datetime.now(UTC)
         log = sources.job_log.snapshot
         minutes = log.value.minutes if self._with_job_log else None
@@ -123,7 +123,7 @@ class Pages:
     def jobs(self, request: Request) -> Response:
         """Show the latest jobs, or the results of a search."""
         began = time.monotonic()
-        self._sources.activate()
+        self._sources.poller.activate()
         wanted = Search.of(request.query_params)
         banners: list[Banner] = []
         page = None
@@ -156,7 +156,7 @@ class Pages:
     def job(self, request: Request) -> Response:
         """Show the history of one job, given its id or the beginning of it."""
         began = time.monotonic()
-        self._sources.activate()
+        self._sources.poller.activate()
         job_id = request.path_params["job_id"]
         banners: list[Banner] = []
         is_kept = False
@@ -194,7 +194,7 @@ class Pages:
 
     def failures(self, request: Request) -> Response:
         """Show failures by cause, with their dead letters."""
-        self._sources.activate()
+        self._sources.poller.activate()
         found = self._actions.grouped()
         return self._page(
             request,
@@ -211,7 +211,7 @@ class Pages:
 
     def workers(self, request: Request) -> Response:
         """Show the processes with their heartbeats."""
-        self._sources.activate()
+        self._sources.poller.activate()
         now = datetime.now(UTC)
         snapshot = self._sources.processes.snapshot
         return self._page(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Lock
@@ -79,7 +78,7 @@ class Sources:
         values: list[PolledValue[Any]] = [self.queues, self.letters]
         values += [self.job_log, self.failures, self.processes, self.pauses] if self.with_job_log else []
         values += [self.sweeps] if settings.database_url else []
-        self._poller = Poller(values)
+        self.poller = Poller(values)
 
     def stalled(self, now: datetime) -> dict[str, str]:
         """Return a sentence for each stage whose messages wait and are not taken."""
@@ -101,7 +100,7 @@ class Sources:
             found = Survey()
         else:
             with self.letters_lock:
-                if self._poller.stopping:
+                if self.poller.stopping:
                     raise Unchanged
                 found = survey(keep=LETTERS, limit=LETTERS)
         self._letters_read = (numbers, monotonic())
@@ -110,26 +109,12 @@ class Sources:
     def letters_changed(self) -> None:
         """Read the dead letters again after a redrive took some."""
         self._letters_read = None
-        self.refresh()
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Poll the sources within the context."""
-        with self._poller.running():
-            yield
+        self.poller.refresh()
 
     def wait_for_letters(self) -> None:
         """Wait until a running read of dead letters has released them."""
         if self.letters_lock.acquire(timeout=STOP_TIMEOUT):
             self.letters_lock.release()
-
-    def activate(self) -> None:
-        """Note a request for a page, and wait briefly for values that were not read while no page was open."""
-        self._poller.activate()
-
-    def refresh(self) -> None:
-        """Read all sources again now."""
-        self._poller.refresh()
 
 
 def _job_log() -> JobLogView:

@@ -43,7 +43,7 @@ class SweepPages:
 
     def runs(self, request: Request) -> Response:
         """Show the runs, and when the next ones are due."""
-        self._sources.activate()
+        self._sources.poller.activate()
         snapshot = self._sources.sweeps.snapshot
         with_database = self._settings.database_url is not None
         return self._page(

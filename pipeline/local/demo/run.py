@@ -184,7 +184,7 @@ def _examine(
     """Return the stored renditions by job name, and all differences from the expected outcomes."""
     settings = get_settings()
     stored = {job.name: verdict.fetch_back(job.infos) for job in jobs}
-    letters = verdict.dead_letters(settings)
+    letters = verdict.dead_letters()
     wrong = [
         f"{job.name}: {difference}"
         for job in jobs
