@@ -34,7 +34,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run check test test-fallbacks smoke image test-corpus test-differential mutants simulate chaos outages scenarios lint format docs screenshots sheets schema bench bench-scale bombs fuzz audit sbom upgrade-test release \
+.PHONY: help setup setup-dev demo run check test test-fallbacks smoke image test-corpus test-differential mutants simulate chaos outages lint format docs screenshots schema bench bench-scale bombs fuzz audit sbom upgrade-test release \
 	bench-images bench-neighbours lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
@@ -108,9 +108,6 @@ chaos: setup-dev ## Cause every kind of fault, and prove that no job is lost (JO
 outages: setup-dev ## Take SQS away during work, in four ways (SECONDS="10 60 300": 30 minutes)
 	$(BIN)/python -m tests.chaos.outages $(SECONDS)
 
-scenarios: setup-dev ## Cause faults that need time or room of their own, one after the other (NAME="crash loop": one)
-	$(BIN)/python -m tests.chaos.scenarios $(if $(NAME),"$(NAME)")
-
 lint: setup-dev ## Check style, format, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -127,9 +124,6 @@ docs: $(VENV)/.docs ## Build the documents as a searchable site in docs/_build/h
 
 screenshots: setup-dev ## Retake the pictures of the dashboard in docs/; needs Chromium
 	$(BIN)/pytest tests/browser --need-browser --screenshots -k goes_through
-
-sheets: setup-dev ## Redraw the contact sheets of docs/images.md
-	$(BIN)/python -m tests.sheets
 
 schema: setup-dev ## Rewrite docs/schema from the code
 	$(BIN)/image-pipeline schema --write docs/schema

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from dramatiq.worker import Worker
 
 from pipeline.sqs.leases import MAX_LEASE
+from pipeline.sqs.loop import Loop
 
 if TYPE_CHECKING:
     from pipeline.sqs.broker import SQSBroker
@@ -32,25 +33,11 @@ WORK_WITHIN = MAX_LEASE
 SCHEDULE_WITHIN = 300.0
 
 
-class Steps(Protocol):
-    """The state of a thread of the queue layer (`pipeline.sqs.loop.Loop`)."""
-
-    name: str
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the thread runs."""
-
-    @property
-    def late(self) -> float:
-        """Seconds since its step began, or since it should have begun; 0 while nothing is due."""
-
-
 class Receiver(Protocol):
     """The state of `ingest` that its health depends on."""
 
     @property
-    def loops(self) -> Iterable[Steps]:
+    def loops(self) -> Iterable[Loop]:
         """Its threads."""
 
     @property
@@ -82,7 +69,7 @@ class Health(Protocol):
         """Describe why the process takes no work now."""
 
 
-def _hung(loops: Iterable[Steps]) -> Iterator[str]:
+def _hung(loops: Iterable[Loop]) -> Iterator[str]:
     for loop in loops:
         if not loop.is_alive:
             yield f"{loop.name}: its thread has ended"

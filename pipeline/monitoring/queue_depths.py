@@ -27,11 +27,19 @@ from pipeline.stages import (
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 #: The `stage` of the input queue, and the `lane` of dead-letter queues.
 INGEST, DEAD = "ingest", "dead"
 
 _GIANTS = tuple(f"_{queue}" for queue in GIANT_QUEUES)
+
+#: SQS's counts, in the order of the fields of `Depth`.
+COUNTS: tuple[QueueAttributeNameType, ...] = (
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+)
 
 #: Number of queues queried in parallel.
 THREADS = 8
@@ -56,14 +64,6 @@ class Depth:
         return GIANTS if self.queue.endswith(_GIANTS) else self.stage
 
 
-@dataclass(frozen=True)
-class _Queue:
-    name: str
-    stage: str
-    lane: str
-    url: str | None = None  #: None: to be looked up
-
-
 #: Queue URLs by name, for each client.
 _urls: WeakKeyDictionary[SQSClient, dict[str, str]] = WeakKeyDictionary()
 
@@ -75,56 +75,46 @@ def depths() -> list[Depth]:
         RetryableError: SQS could not be reached.
     """
     with aws.aws_errors("sqs", "read the depths of the queues"), ThreadPoolExecutor(THREADS) as pool:
-        return [depth for depth in pool.map(_ask, _queues()) if depth]
+        return [depth for depth in pool.map(_ask, *zip(*_queues(), strict=True)) if depth]
 
 
 def queue_names() -> list[str]:
     """List the full names of all queues: the input queue, if QUEUE_URL is set, and all of `pipeline.stages`."""
-    return [queue.name for queue in _queues()]
+    return [name for name, *_ in _queues()]
 
 
-def _queues() -> Iterator[_Queue]:
+def _queues() -> Iterator[tuple[str, str, str]]:
+    """Yield the full name, the stage and the lane of each queue."""
     settings = get_settings()
     full = settings.full_queue_name
     if settings.input_queue_name:
-        yield _Queue(settings.input_queue_name, INGEST, Lane.LIVE.value, settings.queue_url)
-    yield _Queue(full(INGEST_DEAD_LETTER_QUEUE), INGEST, DEAD)
+        yield settings.input_queue_name, INGEST, Lane.LIVE.value
+    yield full(INGEST_DEAD_LETTER_QUEUE), INGEST, DEAD
     for stage in STAGES:
         for queue in stage.queues:
-            yield _Queue(full(queue), stage.name, lane_of_queue(queue).value)
-        yield _Queue(full(stage.quarantine_queue), stage.name, QUARANTINE)
-        yield _Queue(full(stage.dead_letter_queue), stage.name, DEAD)
+            yield full(queue), stage.name, lane_of_queue(queue).value
+        yield full(stage.quarantine_queue), stage.name, QUARANTINE
+        yield full(stage.dead_letter_queue), stage.name, DEAD
     for sweep in SWEEP_QUEUES:
-        yield _Queue(full(sweep), sweep, Lane.BULK.value)
-        yield _Queue(full(dead_letter_queue_of(sweep)), sweep, DEAD)
+        yield full(sweep), sweep, Lane.BULK.value
+        yield full(dead_letter_queue_of(sweep)), sweep, DEAD
 
 
-def _ask(queue: _Queue) -> Depth | None:
-    client = aws.sqs()
+def _ask(name: str, stage: str, lane: str) -> Depth | None:
+    client, settings = aws.sqs(), get_settings()
     try:
-        url = queue.url or _url(client, queue.name)
+        url = settings.queue_url if name == settings.input_queue_name else _url(client, name)
         if url is None:
             return None
         counts = client.get_queue_attributes(
             QueueUrl=url,
-            AttributeNames=[
-                "ApproximateNumberOfMessages",
-                "ApproximateNumberOfMessagesNotVisible",
-                "ApproximateNumberOfMessagesDelayed",
-            ],
+            AttributeNames=COUNTS,
         )["Attributes"]
     except ClientError as error:
         if aws.aws_code(error) in MISSING_QUEUE:
             return None
         raise
-    return Depth(
-        queue=queue.name,
-        stage=queue.stage,
-        lane=queue.lane,
-        waiting=int(counts["ApproximateNumberOfMessages"]),
-        in_flight=int(counts["ApproximateNumberOfMessagesNotVisible"]),
-        delayed=int(counts["ApproximateNumberOfMessagesDelayed"]),
-    )
+    return Depth(name, stage, lane, *(int(counts[each]) for each in COUNTS))
 
 
 def _url(client: SQSClient, name: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pipeline.dashboard.polling import DepthHistory
@@ -80,38 +80,37 @@ def cards(
     speeds = per_minute(minutes, now) if minutes is not None else {}
     found = []
     for name in (INGEST, *(stage.name for stage in STAGES)):
-        of_it = [depth for depth in depths if depth.stage == name]
+        ours = [depth for depth in depths if depth.stage == name]
+        queues = [depth for depth in ours if depth.lane not in {DEAD, QUARANTINE}]
         past = history.of(name, buckets=DEPTH_PARTS, seconds=DEPTH_MINUTES * 60)
-        card = _card(name, of_it, past)
-        if minutes is not None and name != INGEST:  # ingest logs only rejected messages
-            card = replace(card, rate=_rate(name, minutes, now), per_minute=_short(speeds.get(name, 0.0)))
-        found.append(replace(card, stalled=_stall(card, stalled or {})))
+        most = max((value for value in past if value is not None), default=0)
+        has_rate = minutes is not None and name != INGEST  # ingest logs only rejected messages
+        quarantine = sum(depth.waiting + depth.in_flight for depth in ours if depth.lane == QUARANTINE)
+        card = StageCard(
+            name=name,
+            does=DESCRIPTIONS[name],
+            known=bool(queues),
+            waiting=sum(queue.waiting for queue in queues),
+            in_flight=sum(queue.in_flight for queue in queues),
+            delayed=sum(queue.delayed for queue in queues),
+            bulk=sum(queue.waiting + queue.delayed for queue in queues if queue.lane == Lane.BULK),
+            dead=sum(depth.waiting + depth.in_flight + depth.delayed for depth in ours if depth.lane == DEAD),
+            quarantine=quarantine,
+            depth=sparkline(past, f"waiting in the last {DEPTH_MINUTES} minutes: at most {most}"),
+            most=most,
+            rate=_rate(name, minutes or (), now) if has_rate else None,
+            per_minute=_short(speeds.get(name, 0.0)) if has_rate else "",
+            stalled=_stall(name, stalled or {}, in_quarantine=quarantine > 0),
+        )
+        found.append(card)
     return found
 
 
-def _stall(card: StageCard, stalled: Mapping[str, str]) -> str:
+def _stall(name: str, stalled: Mapping[str, str], *, in_quarantine: bool) -> str:
     """Return why messages of a stage, those of giants and in quarantine included, wait and are not taken."""
-    giants = stalled.get(GIANTS) if card.name == RESIZE.name else None
-    quarantine = stalled.get(QUARANTINE) if card.quarantine else None
-    return " ".join(filter(None, [stalled.get(card.name), f"Giants: {giants}" if giants else None, quarantine]))
-
-
-def _card(name: str, depths: Sequence[Depth], past: Sequence[int | None]) -> StageCard:
-    queues = [depth for depth in depths if depth.lane not in {DEAD, QUARANTINE}]
-    most = max((value for value in past if value is not None), default=0)
-    return StageCard(
-        name=name,
-        does=DESCRIPTIONS[name],
-        known=bool(queues),
-        waiting=sum(queue.waiting for queue in queues),
-        in_flight=sum(queue.in_flight for queue in queues),
-        delayed=sum(queue.delayed for queue in queues),
-        bulk=sum(queue.waiting + queue.delayed for queue in queues if queue.lane == Lane.BULK),
-        dead=sum(depth.waiting + depth.in_flight + depth.delayed for depth in depths if depth.lane == DEAD),
-        quarantine=sum(depth.waiting + depth.in_flight for depth in depths if depth.lane == QUARANTINE),
-        depth=sparkline(past, f"waiting in the last {DEPTH_MINUTES} minutes: at most {most}"),
-        most=most,
-    )
+    giants = stalled.get(GIANTS) if name == RESIZE.name else None
+    quarantine = stalled.get(QUARANTINE) if in_quarantine else None
+    return " ".join(filter(None, [stalled.get(name), f"Giants: {giants}" if giants else None, quarantine]))
 
 
 def _short(speed: float) -> str:

@@ -1,4 +1,4 @@
-"""Jobs for the pages, from the job log or from the jobs that this dashboard submitted."""
+"""Jobs for the pages, from the job log."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from itertools import groupby
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from pipeline.dashboard.views.causes import key_of
 from pipeline.events import Outcome
 from pipeline.monitoring.job_log.reader import FAILED, Attempt, HistorySource, JobHistory, JobStatus
 from pipeline.monitoring.next_attempt import NextAttempt, next_attempt
-from pipeline.ops.advice import advice, is_permanent
 from pipeline.stages import STAGES
 from pipeline.text import format_duration
 
@@ -99,46 +97,29 @@ class AttemptView:
 
 
 @dataclass(frozen=True)
-class FailureView:
-    """A failure for good of one stage of a job."""
-
-    stage: str
-    code: str
-    message: str
-    advice: str
-    permanent: bool  #: it will happen again unless the source has changed
-
-    @property
-    def key(self) -> str:
-        """The anchor of its cause on the page of failures."""
-        return key_of(self.stage, self.code)
-
-
-@dataclass(frozen=True)
 class JobView:
-    """One job. Times are in UTC; `seconds` is its total duration, None while it is under way."""
+    """One job: its history, and what the pages show of it."""
 
-    id: str
+    history: JobHistory
     name: str
-    status: JobStatus
-    folder: str
-    lane: str
-    began: datetime | None
-    updated: datetime | None
-    seconds: float | None
+    seconds: float | None  #: its total duration; None while it is under way
     sources: tuple[SourceView, ...]
     steps: tuple[StageProgress, ...]
-    turns: tuple[AttemptView, ...] = ()
-    why: str = ""  #: why it failed, or why its last attempt did
-    waits: NextAttempt | None = None  #: the attempt that it waits for
-    failures: tuple[FailureView, ...] = ()  #: of its latest redrive
-    sweep: str = ""  #: id of the run that it belongs to
-    thumbnail: str = ""
+    turns: tuple[AttemptView, ...]
+    why: str  #: why it failed, or why its last attempt did
+    waits: NextAttempt | None  #: the attempt that it waits for
+    failures: tuple[Attempt, ...]  #: those for good of its latest redrive
+    thumbnail: str
+
+    @property
+    def id(self) -> str:
+        """The id of the job."""
+        return self.history.id
 
     @property
     def words(self) -> str:
         """The status as a label."""
-        return WORDS[self.status]
+        return WORDS[self.history.status]
 
 
 def of_history(history: JobHistory) -> JobView:
@@ -150,13 +131,8 @@ def of_history(history: JobHistory) -> JobView:
     if history.status != "done":
         why = next((source.why for source in sources if source.why), "") or (failures[-1].message if failures else "")
     return JobView(
-        id=history.id,
+        history=history,
         name=sources[0].name if sources else "a rejected message",
-        status=history.status,
-        folder=history.folder,
-        lane=history.lane,
-        began=history.began,
-        updated=history.updated,
         seconds=(history.updated - history.began).total_seconds() if ended else None,
         sources=sources,
         steps=_steps(history),
@@ -164,7 +140,6 @@ def of_history(history: JobHistory) -> JobView:
         why=why,
         waits=next_attempt(history),
         failures=tuple(_failures(history)) if history.status in FAILED else (),
-        sweep=(history.sweep or {}).get("run", ""),
         thumbnail=next((found for source in sources if (found := _thumbnail(source))), ""),
     )
 
@@ -247,15 +222,14 @@ def _steps(history: JobHistory) -> tuple[StageProgress, ...]:
     return tuple(steps)
 
 
-def _failures(history: JobHistory) -> Iterator[FailureView]:
+def _failures(history: JobHistory) -> Iterator[Attempt]:
     """Yield the failures for good of the latest redrive, each once."""
     seen = set()
     for turn in history.turns:
         gave_up = turn.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED}
         if gave_up and turn.redrive == history.redrives and (turn.stage, turn.code) not in seen:
             seen.add((turn.stage, turn.code))
-            permanent = is_permanent(turn.stage, turn.code)
-            yield FailureView(turn.stage, turn.code, turn.message, advice(turn.stage, turn.code), permanent)
+            yield turn
 
 
 def _turns(turns: Sequence[Attempt]) -> Iterator[AttemptView]:

@@ -12,7 +12,7 @@ from pipeline.local.demo import verdict
 from pipeline.local.demo.jobs import ExpectedFailure
 from pipeline.local.demo.samples import Sample
 from pipeline.local.demo.sweeps import DemoDocument, flat
-from pipeline.local.demo.verdict import LetterSummary
+from pipeline.ops.dead_letters.letter import DeadLetter
 from pipeline.ops.sweeps import Progress
 from pipeline.settings import Settings
 from pipeline.sweeps.documents import SWEPT
@@ -21,7 +21,7 @@ from pipeline.sweeps.documents import SWEPT
 def differences(
     documents: Sequence[DemoDocument],
     progress: Mapping[str, Progress],
-    letters: MutableMapping[str, LetterSummary],
+    letters: MutableMapping[str, DeadLetter],
     has_run: Callable[[str], bool],
     settings: Settings,
 ) -> Iterator[str]:

@@ -10,17 +10,18 @@ from typing import Any
 import requests
 from PIL import Image, ImageChops, ImageOps, ImageStat
 
-from pipeline.clients import aws
-from pipeline.errors import PipelineError
 from pipeline.local.demo.jobs import COMMAND, DemoJob, ExpectedFailure
 from pipeline.local.demo.samples import Sample
+from pipeline.ops.dead_letters.actions import survey
+from pipeline.ops.dead_letters.letter import DeadLetter
 from pipeline.settings import Settings
-from pipeline.sqs.wire import decode
-from pipeline.stages import INGEST_DEAD_LETTER_QUEUE, STAGES
 
 #: Maximum mean difference (0 to 255) between a rendition and the source as a viewer shows it, both at low resolution.
 #: Good renditions differ by up to 6, because a JPEG of 50x50 has few colours; a rotated one by 35 or more.
 MAX_DIFFERENCE = 12.0
+
+#: More dead letters than the demo can leave.
+MAX_LETTERS = 100
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,6 @@ class Stored:
     url: str
     headers: Mapping[str, str]
     image: Image.Image
-
-
-@dataclass(frozen=True)
-class LetterSummary:
-    """The error of one dead letter."""
-
-    stage: str
-    code: str
-    attempts: str
 
 
 def fetch_back(infos: Mapping[str, Any]) -> dict[str, list[Stored]]:
@@ -55,33 +47,13 @@ def fetch_back(infos: Mapping[str, Any]) -> dict[str, list[Stored]]:
     return stored
 
 
-def dead_letters(settings: Settings) -> dict[str, LetterSummary]:
+def dead_letters() -> dict[str, DeadLetter]:
     """Read all dead letters, by job id."""
-    from pipeline.worker.messages import job_of  # noqa: PLC0415 - needs the settings of the stack
-
-    found: dict[str, LetterSummary] = {}
-    for queue in [*(stage.dead_letter_queue for stage in STAGES), INGEST_DEAD_LETTER_QUEUE]:
-        url = aws.sqs().get_queue_url(QueueName=settings.full_queue_name(queue))["QueueUrl"]
-        received = aws.sqs().receive_message(
-            QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=0, MessageAttributeNames=["All"]
-        )
-        for message in received.get("Messages", []):
-            attributes = {
-                name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()
-            }
-            try:
-                job_id = job_of(decode(message["Body"])).id
-            except (PipelineError, ValueError):
-                job_id = message["MessageId"]
-            letter = LetterSummary(
-                attributes.get("stage", ""), attributes.get("error_code", ""), attributes.get("attempts", "")
-            )
-            found[job_id] = letter
-    return found
+    return {letter.job_id or letter.id: letter for letter in survey(keep=MAX_LETTERS, limit=MAX_LETTERS).latest}
 
 
 def differences(
-    job: DemoJob, stored: Mapping[str, Sequence[Stored]], letter: LetterSummary | None, settings: Settings
+    job: DemoJob, stored: Mapping[str, Sequence[Stored]], letter: DeadLetter | None, settings: Settings
 ) -> Iterator[str]:
     """Yield the differences of a job's outcome."""
     if job.arrival is None:
@@ -106,12 +78,13 @@ def differences(
     yield from letter_differences(job.expected, letter)
 
 
-def letter_differences(expected: Mapping[str, Sample | ExpectedFailure], letter: LetterSummary | None) -> Iterator[str]:
+def letter_differences(expected: Mapping[str, Sample | ExpectedFailure], letter: DeadLetter | None) -> Iterator[str]:
     """Yield the difference of a job's dead letter, or of its absence."""
     failures = [outcome for outcome in expected.values() if isinstance(outcome, ExpectedFailure)]
-    wanted = LetterSummary(failures[0].stage, failures[0].code, "1") if failures else None
-    if letter != wanted:
-        yield f"its dead letter should be {wanted}, but is {letter}"
+    wanted = (failures[0].stage, failures[0].code, 1) if failures else None
+    found = (letter.stage, letter.code, letter.attempts) if letter else None
+    if found != wanted:
+        yield f"its dead letter should have stage, code and attempts {wanted}, but has {found}"
 
 
 def _failure_differences(name: str, wanted: ExpectedFailure, result: Mapping[str, Any]) -> Iterator[str]:

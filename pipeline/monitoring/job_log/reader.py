@@ -125,8 +125,13 @@ def history(job_id: str) -> JobHistory | None:
 def matching(prefix: str, limit: int = 10) -> list[str]:
     """List the first `limit` job ids that start with `prefix`."""
     with mongo.mongo_errors("read the job log"):
-        query = {"_id": {"$gte": prefix, "$lt": f"{prefix}\uffff"}}
-        return [each["_id"] for each in _jobs().find(query, {"_id": 1}).sort("_id", 1).limit(limit)]
+        found = _jobs().find({"_id": ids_from(prefix)}, {"_id": 1}).sort("_id", 1).limit(limit)
+        return [each["_id"] for each in found]
+
+
+def ids_from(prefix: str) -> dict[str, str]:
+    """Return the condition that an id begins with `prefix`."""
+    return {"$gte": prefix, "$lt": f"{prefix}\uffff"}
 
 
 def failures(since: datetime) -> list[FailureGroup]:

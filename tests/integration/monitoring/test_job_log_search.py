@@ -230,24 +230,6 @@ def test_an_old_job_is_found_by_its_id_whatever_began_after_it(crowd, at_most_10
     assert search(JobFilter(text=OLD, code="no_such_code")).jobs == ()
 
 
-def test_a_search_by_stage_or_outcome_is_bounded_too(crowd, at_most_1000):
-    for wanted in (JobFilter(stage="upload"), JobFilter(outcome="well"), JobFilter(code="no_such_code")):
-        crowd.clear()
-        page = search(wanted)
-        assert (page.jobs, bool(page.cut_off)) == ((), True)
-        assert examined(crowd) <= 1000
-
-
-def test_pages_of_a_long_list_have_every_job_once(crowd, at_most_1000):
-    found, after, pages = [], "", 0
-    while not pages or after:
-        page = search(limit=700, after=after)
-        found += [history.id for history in page.jobs]
-        after, pages = page.following, pages + 1
-        assert not page.cut_off
-    assert found == [*(f"copy-{n}" for n in range(3000)), OLD]
-
-
 def test_a_first_window_without_an_answer_is_an_error(crowd, monkeypatch):
     monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.000_001)
     with pytest.raises(RetryableError, match="Could not read the job log"):
