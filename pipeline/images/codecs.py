@@ -23,8 +23,6 @@ from typing import Any, Final, NamedTuple
 from PIL import Image
 from PIL.Image import Resampling
 
-from pipeline.images import libwebp
-
 logger = logging.getLogger(__name__)
 
 Size = tuple[int, int]  # width and height in pixels
@@ -105,7 +103,6 @@ def fast_paths() -> Mapping[str, str]:
     return {
         "PNG": "kornia-rs" if _png_codec() else "Pillow",
         "resizing": _resizer,
-        "WebP": "libwebp" if libwebp.is_active() else "Pillow",
     }
 
 
