@@ -62,7 +62,6 @@ def test_the_import_brings_no_library_that_a_producer_does_not_need() -> None:
         "from pipeline import Rejected, send_message",
         "from pipeline.images import sandbox",
         "from pipeline.net import guard",
-        "from pipeline.images import malloc",
     ],
 )
 def test_the_import_changes_no_global_of_other_libraries(statement: str) -> None:
