@@ -9,7 +9,7 @@ import sys
 import pytest
 
 #: Libraries that a producer does not need. boto3 is imported when the first message is sent.
-NOT_NEEDED = {"PIL", "boto3", "bson", "cykooz_resizer", "dramatiq", "numpy", "obstore", "prometheus_client", "pymongo"}
+NOT_NEEDED = {"PIL", "boto3", "bson", "pic_scale", "dramatiq", "numpy", "obstore", "prometheus_client", "pymongo"}
 
 IMPORT = """
 import json, sys
