@@ -142,8 +142,7 @@ def _load_pic_scale() -> Shrink:
 
 
 def _load_kornia() -> _Png:
-    import kornia_rs as kornia  # noqa: PLC0415 - importing it takes 0.1 s
-    import numpy  # noqa: F401, PLC0415 - kornia-rs panics without it
+    import kornia_rs as kornia  # noqa: PLC0415 - importing it takes 0.1 s; it panics without numpy
 
     def decode(source: bytes, size: Size, mode: str) -> Image.Image:
         pixels = kornia.io.decode_image_png_u8(source, size[::-1], mode.lower())
@@ -170,6 +169,6 @@ _shrink: Shrink | None = _found("pic-scale", _load_pic_scale)
 
 @cache
 def _png_codec() -> _Png | None:
-    # Loaded on first use: numpy takes 0.1 s, and most processes render nothing.
+    # Loaded on first use: kornia-rs and numpy take 0.1 s, and most processes render nothing.
     codec: _Png | None = _found("kornia-rs", _load_kornia)
     return codec

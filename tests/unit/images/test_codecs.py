@@ -102,7 +102,7 @@ def test_without_its_wheel_pillow_resizes(monkeypatch: pytest.MonkeyPatch) -> No
     assert difference(codecs.resize(photograph("RGB"), *asked), fast) <= ROUNDING
 
 
-@pytest.mark.needs("kornia_rs", "numpy")
+@pytest.mark.needs("kornia_rs")
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_a_png_is_decoded_pixel_for_pixel(mode: str) -> None:
     image = photograph(mode)
@@ -132,7 +132,7 @@ def broken(*_: object, **__: object) -> None:
     raise TypeError("takes other arguments now")
 
 
-@pytest.mark.needs("kornia_rs", "numpy")
+@pytest.mark.needs("kornia_rs")
 @pytest.mark.parametrize("where", ["io.decode_image_png_u8", "image.Image"])
 @pytest.mark.parametrize("change", ["moved", "other arguments", "other pixels"])
 def test_an_incompatible_kornia_is_not_used(monkeypatch: pytest.MonkeyPatch, where: str, change: str) -> None:
@@ -175,7 +175,7 @@ def test_an_interrupt_does_not_count_as_a_librarys_failure() -> None:
         codecs._found("it", load)
 
 
-@pytest.mark.needs("kornia_rs", "numpy", "pic_scale")
+@pytest.mark.needs("kornia_rs", "pic_scale")
 def test_a_standard_installation_uses_only_fast_codecs() -> None:
     assert codecs.fast_paths() == {"PNG": "kornia-rs", "resizing": "pic-scale"}
 
@@ -194,7 +194,7 @@ print(sorted(set(codecs.fast_paths().values())))
         ("kornia_rs,pic_scale", ["Pillow"]),
     ],
 )
-@pytest.mark.needs("kornia_rs", "numpy", "pic_scale")
+@pytest.mark.needs("kornia_rs", "pic_scale")
 def test_a_missing_package_is_replaced(missing: str, used: list[str]) -> None:
     path = os.pathsep.join([sitecustomize.FOLDER, str(Path(__file__).parents[3])])
     environment = {**os.environ, sitecustomize.WITHOUT: missing, "PYTHONPATH": path}
