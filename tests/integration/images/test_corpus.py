@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.corpus import samples
+from pipeline.images import codecs
+from tests.corpus import examine, samples
 from tests.corpus.child import MIB, Child, Kind, Limits, Work
 from tests.corpus.mutate import mutated
 from tests.corpus.run import run
 from tests.corpus.run import samples as samples_in
-from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]
 NAME = "40x40.png"
@@ -60,6 +60,20 @@ def test_no_broken_copy_of_the_small_corpus_does_harm(tmp_path: Path) -> None:
     assert {outcome.detail for _, outcome in results} >= {"broken_image", "not_an_image", "JPEG", "PNG"}
 
 
+def test_a_decoder_that_dies_is_a_crash(make_child: MakeChild) -> None:
+    # Given the default child, whose decoder of PNGs ends its process
+    child = make_child(dies_decoding)
+    # When it renders a good PNG
+    outcome = child.render(samples.encoded(samples.picture(), "PNG"))
+    # Then that is a crash, although the service would refuse the image
+    assert outcome[:2] == (Kind.CRASH, "SIGSEGV")
+
+
+def dies_decoding(source: bytes) -> dict[str, bytes]:
+    codecs.decode_png = lambda *_: ctypes.string_at(0)  # type: ignore[assignment, return-value]
+    return dict(examine.rendered(source))
+
+
 # Harmful sources: each of these functions stands for the rendering of a source
 
 
@@ -89,11 +103,6 @@ def lacks_memory(source: bytes) -> dict[str, bytes]:
     from pipeline.errors import RetryableError
 
     raise RetryableError("out_of_memory", "There was not enough memory.")
-
-
-def has_another_hang(source: bytes) -> dict[str, bytes]:
-    subprocess.run(["sleep", source.decode()], check=True, start_new_session=True)
-    raise AssertionError
 
 
 def fills_memory(source: bytes) -> dict[str, bytes]:
@@ -142,16 +151,6 @@ def test_a_child_above_its_memory_limit_is_killed(make_child: MakeChild) -> None
     assert 200 * MIB < outcome.peak < 1000 * MIB
 
 
-def test_a_childs_own_children_end_with_it(make_child: MakeChild) -> None:
-    # Given a source whose rendering starts another process, which hangs
-    seconds = str(600 + os.getpid() / 1e7)  # a number that is in no other process's command line
-    # When it is rendered
-    outcome = make_child(has_another_hang, Limits(seconds=0.5)).render(seconds.encode())
-    # Then neither process is left.
-    assert outcome.kind is Kind.HANG
-    wait_for(lambda: subprocess.run(["pgrep", "-f", f"^sleep {seconds}"], check=False).returncode == 1)
-
-
 # Measurements of a child
 
 
@@ -167,14 +166,7 @@ def keeps(source: bytes, kept: list[bytes] = []) -> dict[str, bytes]:  # noqa: B
     return takes(b"0")
 
 
-def has_another_take(source: bytes) -> dict[str, bytes]:
-    """Allocate like `takes`, in another process; an empty allocation starts none."""
-    if int(source):
-        subprocess.run([sys.executable, "-c", f"b'x' * {int(source) * MIB}"], check=True)
-    return takes(b"0")
-
-
-@pytest.mark.parametrize("work", [takes, keeps, has_another_take])
+@pytest.mark.parametrize("work", [takes, keeps])
 def test_a_peak_belongs_to_one_source(make_child: MakeChild, work: Work) -> None:
     # Given a child
     child = make_child(work)
