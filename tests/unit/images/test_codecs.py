@@ -95,13 +95,6 @@ def test_enlargements_match_pillows_bicubic(size: tuple[int, int]) -> None:
     assert difference(codecs.resize(image, size, (0, 0, 300, 240), Resampling.LANCZOS), expected) == 0
 
 
-def test_without_its_wheel_pillow_resizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = ((100, 80), (0, 0, 300, 240), Resampling.LANCZOS)
-    fast = codecs.resize(photograph("RGB"), *asked)
-    monkeypatch.setattr(codecs, "_shrink", None)
-    assert difference(codecs.resize(photograph("RGB"), *asked), fast) <= ROUNDING
-
-
 @pytest.mark.needs("kornia_rs")
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_a_png_is_decoded_pixel_for_pixel(mode: str) -> None:
