@@ -26,8 +26,8 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-
 # Print the requirements of one table of pyproject.toml, one on each line.
 REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))$(1), sep="\n")'
 
-IMAGE_TESTS := tests/unit/images tests/unit/net/test_bombs.py tests/unit/ops/test_checks.py \
-	tests/integration/images
+# Tests of everything that a fast library for pixels may change.
+PIXEL_TESTS := $(addprefix tests/unit/images/test_,$(addsuffix .py,codecs render colour details formats decoding))
 
 # With it, each of the many processes of the tests would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -61,9 +61,9 @@ test: setup-dev ## Run all tests in parallel and in random order, and report the
 	status=0; PYTHONPATH="$(CURDIR)" $(BIN)/coverage run -m pytest -n auto $(ARGS) || status=$$?; \
 		$(BIN)/coverage combine --quiet; $(BIN)/python -m tests.coverage; exit $$status
 
-test-fallbacks: setup-dev ## Run the tests of images without each of the fast libraries, and without all
-	for packages in numpy kornia_rs cykooz_resizer cykooz_resizer,pic_scale numpy,kornia_rs,cykooz_resizer,pic_scale; do \
-		TESTS_WITHOUT=$$packages PYTHONPATH=tests/support/missing $(BIN)/pytest $(IMAGE_TESTS) $(ARGS) || exit 1; done
+test-fallbacks: setup-dev ## Run the tests of pixels without each of the fast libraries, and without both
+	for packages in kornia_rs pic_scale kornia_rs,pic_scale; do \
+		TESTS_WITHOUT=$$packages PYTHONPATH=tests/support/missing $(BIN)/pytest $(PIXEL_TESTS) $(ARGS) || exit 1; done
 
 smoke: setup-dev ## Build the wheel, install it in a fresh environment, and run the service with it (PYTHON=python3.11 for another)
 	$(BIN)/python -m tests.smoke

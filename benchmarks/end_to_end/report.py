@@ -165,9 +165,8 @@ def alone(figures: Figures) -> str:
     found = []
     for side in figures.sides:
         of_sharp = f"; sharp, {taken:.1f} ms" if (taken := figures.sharp(side)) else ""
-        alone, both, kept = (figures.rendering(side, how) for how in ("alone", "on all cores", "as a worker"))
-        cpu = f"{side} px: {alone:.1f} ms, {both:.1f} on all cores at once, {kept:.1f} with a worker's malloc settings"
-        found.append(f"{cpu}{of_sharp}")
+        alone, both = (figures.rendering(side, how) for how in ("alone", "on all cores"))
+        found.append(f"{side} px: {alone:.1f} ms, {both:.1f} on all cores at once{of_sharp}")
     return f"CPU of rendering alone: {'. '.join(found)}."
 
 

@@ -70,7 +70,7 @@ def render(
         del opened
         pictures = dict(_resized(picture, first, outputs))
         if facts is not None:
-            size = size if name in _SCALED else picture.image.size
+            size = size if name == "JPEG" else picture.image.size
             size = size[::-1] if picture.transpose in _SIDEWAYS else size
             facts |= header.facts(source, size, _tiny(picture, size, pictures, first))
         del picture  # frees its pixels before encoding
@@ -82,18 +82,15 @@ def render(
 
 Outputs = Mapping[RenditionSize, ImageFormat]  # the format of each rendition
 
-#: Formats that are decoded at the scale that their renditions need.
-_SCALED: Final = frozenset({"JPEG", "WEBP"})
-
 
 def _decodings(opened: Opened, recipe: Recipe) -> list[Recipe]:
-    """Split a recipe into the parts that are decoded at one scale.
+    """Split a recipe into the parts that are decoded at one scale. Only JPEGs have several.
 
     The first part has the renditions without a format in their names, and all that need no more pixels. Others would
     change the scale, and so the pixels of the first. They are decoded apart.
     """
     plain = tuple(each for each in recipe.renditions if not each.extension)
-    if opened.format not in _SCALED or not plain or len(plain) == len(recipe.renditions):
+    if opened.format != "JPEG" or not plain or len(plain) == len(recipe.renditions):
         return [recipe]
     transpose = _TRANSPOSES.get(opened.orientation)
 
@@ -136,14 +133,14 @@ _WITHOUT_ALPHA: Final = {"La": "L", "RGBa": "RGB"}
 
 
 def _decoded(opened: Opened, recipe: Recipe, max_decoded_pixels: int) -> _Picture:
-    """Decode an image at the scale that its renditions need."""
+    """Decode an image; a JPEG at 1, 1/2, 1/4 or 1/8 of its size, as its renditions need."""
     transpose = _TRANSPOSES.get(opened.orientation)
-    width, height = opened.image.size
-    shrink = _shrink((width, height), recipe, transpose)
-    if opened.format == "JPEG":  # selects 1, 1/2, 1/4 or 1/8 of its size
+    if opened.format == "JPEG":
+        width, height = opened.image.size
+        shrink = _shrink((width, height), recipe, transpose)
         opened.image.draft(None, (math.ceil(width / shrink), math.ceil(height / shrink)))
     opened.check_decoding(max_decoded_pixels)
-    image = decode(opened, shrink)
+    image = decode(opened)
     to_srgb = srgb_conversion(_WITHOUT_ALPHA.get(image.mode, image.mode), opened.profile)
     return _Picture(image, transpose, to_srgb)
 

@@ -19,7 +19,7 @@ from pipeline.worker.heartbeats import Heartbeats
 from pipeline.worker.instrumentation import Instrumentation
 from pipeline.worker.long_bodies import LongBodies
 from pipeline.worker.messages import Encoder, job_of
-from pipeline.worker.middleware import AfterBoot, HostPlaces, KeepMemory, StartupNotices
+from pipeline.worker.middleware import AfterBoot, HostPlaces, StartupNotices
 from pipeline.worker.registry import set_our_broker
 from pipeline.worker.retry import RetryPolicy
 from pipeline.worker.settlement import Settlement
@@ -64,7 +64,6 @@ def _make(settings: Settings) -> SQSBroker:
             Recording(settings),
             HostPlaces(),
             StagingRoom(),
-            KeepMemory(),
             CurrentMessage(),
             PeriodiqMiddleware(skip_delay=RETENTION),  # a late run is better than a missed one
         ],

@@ -30,7 +30,7 @@ def phase(rate: float, waits: list[float], sqs: float) -> dict[str, Any]:
 
 def results(*contenders: tuple[str, dict[str, Any]], side: int = 1400) -> Figures:
     """Build rounds of contenders with these phases, with rendering of 30 ms."""
-    rendering = {"what": "rendering", "side": side, "alone": 30.0, "on all cores": 31.0, "as a worker": 27.0}
+    rendering = {"what": "rendering", "side": side, "alone": 30.0, "on all cores": 31.0}
     measured = [{"what": key, "side": side, "round": 0, "phases": phases} for key, phases in contenders]
     return Figures([{"delay": [10, 20], **each} for each in (rendering, *measured)])
 
