@@ -60,7 +60,7 @@ def test_a_stopping_worker_releases_unstarted_messages_at_once(broker) -> None:
 
     def work(name: str) -> None:
         busy.wait(10)
-        assert go_on.wait(20)
+        assert go_on.wait(100)
 
     dramatiq.actor(work, actor_name="work", queue_name="work", broker=broker)
     broker.enqueue_many([message(f"m{n}", actor_name="work") for n in range(8)])
@@ -72,7 +72,7 @@ def test_a_stopping_worker_releases_unstarted_messages_at_once(broker) -> None:
     stopping = threading.Thread(target=worker.stop)
     stopping.start()
     # Then unstarted messages are visible again at once, while it finishes the current one.
-    wait_for(lambda: counts(broker) == (6, 2, 0), timeout=5)
+    wait_for(lambda: counts(broker) == (6, 2, 0))
     go_on.set()
     stopping.join(10)
     assert not stopping.is_alive()
