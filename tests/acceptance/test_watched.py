@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import secrets
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -14,9 +16,10 @@ from pipeline.job import input_job_id
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log.reader import JobHistory
-from tests.acceptance.conftest import PROCFILE, Service, World, running_service
+from tests.acceptance.conftest import Service, World, procfile_with, running_service
 from tests.acceptance.test_cli import image_pipeline
 from tests.acceptance.test_service import picture, unique, wait_for_post
+from tests.support.line import Line
 from tests.support.trace_collector import Collector, collecting
 from tests.support.waiting import wait_for
 
@@ -25,9 +28,10 @@ STAGES = ["fetch", "resize", "upload", "notify"]
 
 @dataclass
 class Watched:
-    """The service, and the collector of its traces."""
+    """The service, the line to its job log, and the collector of its traces."""
 
     service: Service
+    mongo: Line
     traces: Collector
 
     def history(self, job_id: str) -> JobHistory:
@@ -41,15 +45,26 @@ class Watched:
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory, world: World) -> Iterator[Watched]:
     with EmbeddedStack(tmp_path_factory.mktemp("watched")) as stack, collecting() as traces:
-        more = {
-            "JOBS_MONGO_URL": stack.environ["MONGO_URL"],
-            "OTEL_EXPORTER_OTLP_ENDPOINT": traces.endpoint,
-            "OTEL_BSP_SCHEDULE_DELAY": "200",
-            "LOG_FORMAT": "json",
-            "MONGO_URL": "",
-        }
-        with running_service(stack, PROCFILE, {"giants": 0, "quarantine": 0}, **more) as service:
-            yield Watched(service, traces)
+        url = urlsplit(stack.environ["MONGO_URL"])
+        with Line(url.port or 0) as line:
+            through = f"mongodb://127.0.0.1:{line.port}/jobs_{secrets.token_hex(4)}?serverSelectionTimeoutMS=500"
+            more = {
+                "JOBS_MONGO_URL": through,
+                "OTEL_EXPORTER_OTLP_ENDPOINT": traces.endpoint,
+                "OTEL_BSP_SCHEDULE_DELAY": "200",
+                "LOG_FORMAT": "json",
+                "MONGO_URL": "",
+            }
+            modules = dict.fromkeys([*STAGES, "sweep"], "brief_leases brief_mongo")
+            procfile = procfile_with(tmp_path_factory.mktemp("procfile"), modules=modules)
+            with running_service(stack, procfile, {"giants": 0, "quarantine": 0}, **more) as service:
+                yield Watched(service, line, traces)
+
+
+@pytest.fixture(autouse=True)
+def running(watched: Watched) -> None:
+    """Start the service again if the test before has stopped it."""
+    watched.service.supervisor.start()
 
 
 def send(world: World, path: str, hook: str) -> str:
@@ -82,6 +97,21 @@ def test_a_job_leaves_one_history_and_one_trace(watched: Watched, world: World) 
     assert [span.name for span in spans] == ["job", *STAGES]
     assert {span.parent_span_id for span in spans[1:]} == {spans[0].span_id}
     assert "hush" not in str(history) + str(spans)
+
+
+def test_an_outage_of_mongodb_loses_no_job_and_no_history(watched: Watched, world: World) -> None:
+    path = unique("/cover.png")
+    world.serve(path, picture("PNG"))
+    hooks = [unique("/hook") for _ in range(8)]
+    # Given jobs that succeed while the job log is unreachable
+    with watched.mongo.down():
+        ids = [send(world, path, hook) for hook in hooks]
+        for hook in hooks:
+            wait_for_post(world, hook)
+        wait_for(lambda: "The job log is delayed" in watched.service.log, timeout=60)
+    # When it is reachable again, Then it has their histories
+    assert [watched.history(job_id).status for job_id in ids] == ["done"] * 8
+    wait_for(lambda: "The job log is being written again" in watched.service.log, timeout=60)
 
 
 def test_every_log_line_is_json_and_the_last_attempts_are_written_at_shutdown(watched: Watched, world: World) -> None:
