@@ -23,19 +23,10 @@ from pipeline.images.colour import Conversion, srgb_conversion
 from pipeline.images.decoding import decode
 from pipeline.images.details.measure import Header
 from pipeline.images.details.thumbhash import SIDE
-from pipeline.images.formats import ENCODER_SETTINGS, GIF, JPEG, PNG, ImageFormat, format_by_extension
+from pipeline.images.formats import ENCODER_SETTINGS, GIF, JPEG, PNG, ImageFormat, format_by_extension, jpeg_settings
 from pipeline.images.identify import image_errors, output_format, read
 from pipeline.images.opening import Opened, open_container, open_image
 from pipeline.recipe import Recipe, RenditionSize
-
-#: JPEGs up to this side get optimized Huffman tables. These save 0.3 to 0.5 KB, a fifth of a 50 x 50. For an 800 x 800
-#: they would save 1.3 KB (1.3 %) and cost 2 ms of CPU.
-OPTIMIZED_SIDE: Final = 256
-
-#: JPEGs up to this side keep colours at full resolution, because half of it dulls small letters and edges. This costs
-#: 0.1 to 0.3 KB (10 to 25 %) at 50 x 50 and 1 KB at 100 x 100. It would cost 5 KB at 250 x 250 and 25 to 38 KB at
-#: 800 x 800.
-FULL_COLOUR_SIDE: Final = 100
 
 
 def render(
@@ -272,11 +263,6 @@ def _encode(image: Image.Image, output: ImageFormat) -> bytes:
     image = _with_palette(image) if output is GIF else image
     image.save(buffer, output.name, **settings)
     return buffer.getvalue()
-
-
-def jpeg_settings(side: int) -> dict[str, Any]:
-    """Return the settings of a JPEG that depend on its longer side in pixels."""
-    return {"optimize": side <= OPTIMIZED_SIDE, "subsampling": "4:4:4" if side <= FULL_COLOUR_SIDE else "4:2:0"}
 
 
 def _with_palette(image: Image.Image) -> Image.Image:

@@ -10,9 +10,9 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from pipeline.images.containers.exif import orientation as orientation_in
 from pipeline.images.content_id import RECIPE_VERSION, content_id
-from pipeline.images.formats import ENCODER_SETTINGS, format_by_extension
+from pipeline.images.formats import ENCODER_SETTINGS, OPTIMIZED_SIDE, format_by_extension
 from pipeline.images.identify import identify
-from pipeline.images.render import OPTIMIZED_SIDE, render
+from pipeline.images.render import render
 from pipeline.recipe import Recipe
 from tests.support.pictures import (
     BLACK,
