@@ -38,10 +38,10 @@ class NextAttempt:
 
 def next_attempt(history: JobHistory) -> NextAttempt | None:
     """Return what a job waits for, or None if it has ended or its last attempt succeeded."""
-    if history.status != "under_way" or not history.turns:
+    if history.status != "under_way" or not history.attempts:
         return None
-    last = history.turns[-1]
-    if last.verdict not in {Outcome.RETRY, Outcome.SNOOZED}:
+    last = history.attempts[-1]
+    if last.outcome not in {Outcome.RETRY, Outcome.SNOOZED}:
         return None
     return NextAttempt(
         stage=last.stage,
@@ -50,5 +50,5 @@ def next_attempt(history: JobHistory) -> NextAttempt | None:
         attempt=last.attempt,
         attempts=last.attempts,
         at=last.at + timedelta(seconds=last.wait),
-        snoozed=last.verdict is Outcome.SNOOZED,
+        snoozed=last.outcome is Outcome.SNOOZED,
     )

@@ -11,7 +11,7 @@ from dramatiq.middleware import SkipMessage
 from dramatiq.worker import Worker
 
 from pipeline.sqs.in_hand import LaneQueue
-from pipeline.sqs.settlement import RELEASE_DELAY, Bury, Delete, Plan, Release, Settling, SQSMessage
+from pipeline.sqs.settlement import RELEASE_DELAY, Bury, Delete, Release, Settlement, Settling, SQSMessage
 from pipeline.sqs.wire import Reason
 
 
@@ -39,7 +39,7 @@ class QueueLayer(dramatiq.Middleware):
     def before_process_message(self, broker: Any, message: Any) -> None:
         """Skip a message that another worker has, or that was not started before the process had to stop."""
         if message.lease.is_lost or broker.in_hand.stopping.is_set():
-            message.settle(Plan(Release()))
+            message.settle(Settlement(Release()))
             raise SkipMessage
         broker.in_hand.start(message)
 
@@ -57,7 +57,7 @@ class QueueLayer(dramatiq.Middleware):
         """Settle a message that a middleware skipped. If that was not this one, it becomes a dead letter."""
         if not message.failed:
             sentence = "A middleware of the worker skipped the message."
-            message.settle(Plan(Bury(Reason("skipped", sentence, stage=message.queue_name))))
+            message.settle(Settlement(Bury(Reason("skipped", sentence, stage=message.queue_name))))
         self.after_process_message(broker, message)
 
     def before_worker_shutdown(self, broker: Any, worker: Worker) -> None:
@@ -72,7 +72,7 @@ class QueueLayer(dramatiq.Middleware):
 def settling_of(broker: Any, message: SQSMessage, exception: BaseException | None = None) -> Settling:
     """Return the settlement of a message whose actor returned or raised `exception`. Its lease is kept meanwhile."""
     if message.failed:
-        message.settle(Plan(Bury(Reason("failed", "dramatiq rejected the message.", stage=message.queue_name))))
-    message.settle(Plan(Release(RELEASE_DELAY) if exception else Delete()))
+        message.settle(Settlement(Bury(Reason("failed", "dramatiq rejected the message.", stage=message.queue_name))))
+    message.settle(Settlement(Release(RELEASE_DELAY) if exception else Delete()))
     message.lease.began = None
     return Settling(message, broker)

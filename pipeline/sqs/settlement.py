@@ -63,7 +63,7 @@ class Letter:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Settlement:
     """The ending of a message, and the messages to send before it, in order."""
 
     ending: Delete | Release | Bury = Release()
@@ -81,7 +81,9 @@ class SQSMessage(dramatiq.MessageProxy):
     receives: int = 1  #: how often SQS has delivered it from this queue
     sqs_id: str = ""  #: its id in SQS, before quarantine; producers do not know it
     is_quarantined: bool = False
-    decide: Callable[[], Plan] | None = field(default=None, init=False)  #: returns its settlement, once it is decided
+    decide: Callable[[], Settlement] | None = field(
+        default=None, init=False
+    )  #: returns its settlement, once it is decided
     ending: Delete | Release = field(default=Release(), init=False)
 
     def __post_init__(self) -> None:
@@ -94,10 +96,10 @@ class SQSMessage(dramatiq.MessageProxy):
         """Whether it must not run, because too many workers died while they had it."""
         return self.is_quarantined and self.receives >= GIVE_UP_AT
 
-    def settle(self, plan: Plan | Callable[[], Plan]) -> None:
+    def settle(self, settlement: Settlement | Callable[[], Settlement]) -> None:
         """Decide how the message is settled after its processing ends. The first decision stands."""
         if self.decide is None:
-            self.decide = (lambda: plan) if isinstance(plan, Plan) else plan
+            self.decide = (lambda: settlement) if isinstance(settlement, Settlement) else settlement
 
     def __str__(self) -> str:
         return f"{self.actor_name}[{self.message_id}]"
@@ -118,8 +120,8 @@ class Settling:
         """Carry out the unconfirmed parts, and never raise; returns the seconds until the next attempt or None."""
         try:
             if not self._left:
-                plan = (self._message.decide or Plan)()
-                self._left = [*plan.sends, plan.ending]
+                settlement = (self._message.decide or Settlement)()
+                self._left = [*settlement.sends, settlement.ending]
             while self._left:
                 try:
                     self._carry_out(self._left[0])

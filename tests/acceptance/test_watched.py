@@ -80,11 +80,11 @@ def test_a_job_leaves_one_history_and_one_trace(watched: Watched, world: World) 
     job_id = send(world, path, hook)
     result = wait_for_post(world, hook).body
     # Then its history is complete, once each process has written its part,
-    complete = lambda: len((history := watched.history(job_id)).turns) >= len(STAGES) and history  # noqa: E731
+    complete = lambda: len((history := watched.history(job_id)).attempts) >= len(STAGES) and history  # noqa: E731
     history = wait_for(complete)
     assert (history.status, history.folder, history.lane) == ("done", "WATCHED", "live")
-    assert [attempt.stage for attempt in history.turns] == STAGES
-    assert all(attempt.verdict == "done" and attempt.waited is not None for attempt in history.turns)
+    assert [attempt.stage for attempt in history.attempts] == STAGES
+    assert all(attempt.outcome == "done" and attempt.waited is not None for attempt in history.attempts)
     (source,) = history.sources
     assert source.url == world.url(path).removeprefix("http://")
     assert source.urls == {name: each["url"] for name, each in result["image_url_info"].items()}
@@ -125,7 +125,7 @@ def test_every_log_line_is_json_and_the_last_attempts_are_written_at_shutdown(wa
     # Then its history is still complete
     history = job_log_reader.history(job_id)
     assert history
-    assert [attempt.stage for attempt in history.turns] == STAGES
+    assert [attempt.stage for attempt in history.attempts] == STAGES
     # and every log line is a JSON object, except those of dramatiq and periodiq before they load the project
     before = ("[dramatiq.MainProcess]", "Starting Periodiq")
     logged = [(name, json.loads(text)) for name, text in watched.service.lines if not any(b in text for b in before)]

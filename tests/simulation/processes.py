@@ -29,11 +29,11 @@ from pipeline.sqs.queues import Queue, QueueSpec, ensure_queue
 from pipeline.sqs.settlement import Settling, SQSMessage
 from pipeline.sqs.wire import encode
 from pipeline.stages import FETCH, INGEST_DEAD_LETTER_QUEUE, NOTIFY, QUARANTINE_QUEUES, Stage
+from pipeline.worker.failures import Failures
 from pipeline.worker.ingest import Ingest
 from pipeline.worker.messages import Encoder, attempt_of, current_message, job_of
 from pipeline.worker.registry import set_our_broker
 from pipeline.worker.retry import RetryPolicy
-from pipeline.worker.settlement import Settlement
 from pipeline.worker.stage_actor import message_of, stage_actor
 from tests.simulation.client import Killed, Poll, SimulatedClient
 from tests.simulation.kinds import SNOOZE
@@ -72,7 +72,7 @@ class Process(ABC):
         self.world = world
         self.client = client
         self.tasks: list[Task] = []
-        self.settlement = Settlement(RetryPolicy(SETTINGS, world.random), job_of, message_of)
+        self.settlement = Failures(RetryPolicy(SETTINGS, world.random), job_of, message_of)
         self.layer: QueueLayer
         self.broker = make_broker(self)
 

@@ -17,13 +17,13 @@ from rich.live import Live
 from rich.text import Text
 
 from pipeline.clients import aws
-from pipeline.local.demo import rechecks, samples, sheet, sweep_verdict, sweeps, verdict
+from pipeline.local.demo import comparison, rechecks, samples, sheet, sweep_comparison, sweeps
 from pipeline.local.demo.board import Board, WorkerLog
+from pipeline.local.demo.comparison import Stored
 from pipeline.local.demo.jobs import COMMAND, Arrivals, DemoJob, ExpectedFailure, make_jobs, receive, send, submit
 from pipeline.local.demo.ledger import ledger
 from pipeline.local.demo.samples import Sample
 from pipeline.local.demo.sweeps import DemoDocument
-from pipeline.local.demo.verdict import Stored
 from pipeline.local.demo.web import cover_server, postback_server
 from pipeline.local.embedded import EmbeddedStackError
 from pipeline.local.standalone import PROCFILE, from_here, standalone
@@ -183,14 +183,14 @@ def _examine(
 ) -> tuple[dict[str, dict[str, list[Stored]]], list[str]]:
     """Return the stored renditions by job name, and all differences from the expected outcomes."""
     settings = get_settings()
-    stored = {job.name: verdict.fetch_back(job.infos) for job in jobs}
-    letters = verdict.dead_letters()
+    stored = {job.name: comparison.fetch_back(job.infos) for job in jobs}
+    letters = comparison.dead_letters()
     wrong = [
         f"{job.name}: {difference}"
         for job in jobs
-        for difference in verdict.differences(job, stored[job.name], letters.pop(job.job_id, None), settings)
+        for difference in comparison.differences(job, stored[job.name], letters.pop(job.job_id, None), settings)
     ]
-    wrong += sweep_verdict.differences(documents, progress, letters, log.knows, settings)
+    wrong += sweep_comparison.differences(documents, progress, letters, log.knows, settings)
     wrong += [f"There is an unexpected dead letter: {letter}" for letter in letters.values()]
     return stored, wrong
 

@@ -9,7 +9,7 @@ import dramatiq
 from dramatiq.worker import Worker
 
 from pipeline.clients import aws
-from pipeline.sqs.settlement import Bury, Plan, Settling
+from pipeline.sqs.settlement import Bury, Settlement, Settling
 from pipeline.sqs.wire import Reason, decode
 from tests.support.echo import broker, consume, counts, dead_letters, done, message, take
 from tests.support.waiting import wait_for
@@ -83,7 +83,7 @@ def test_a_failed_message_becomes_a_dead_letter_with_its_reason(broker, consume)
     sent = broker.enqueue(message("bad"))
     (received,) = take(consumer := consume())
     reason = Reason("too_large", "It is too large.", stage="work", attempts=3, first=0.0, last=90.0)
-    received.settle(Plan(Bury(reason)))
+    received.settle(Settlement(Bury(reason)))
     settling = Settling(received, broker)
     assert settling.step() is None
     received.ending = settling.ending

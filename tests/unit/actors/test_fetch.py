@@ -27,8 +27,8 @@ from pipeline.sqs.leases import Lease
 from pipeline.sqs.settlement import SQSMessage
 from pipeline.sqs.wire import ATTEMPTS
 from pipeline.worker import downloads
+from pipeline.worker.failures import Unsettled
 from pipeline.worker.messages import job_kwargs
-from pipeline.worker.settlement import Unsettled
 
 COVER = "https://feeds.example/cover.jpg"
 

@@ -131,7 +131,7 @@ def tried(stage: str, outcome: Outcome, second: float, **more: Any) -> Attempt:
 def history(status: JobStatus, stage: str, *attempts: Attempt, **more: Any) -> JobHistory:
     sources = more.pop("sources", (HistorySource("example.org/cover.jpg", ("image_url",)),))
     return JobHistory(
-        "a-job", status, stage, NOW, NOW + timedelta(seconds=4), "SHOW", "live", sources=sources, turns=attempts
+        "a-job", status, stage, NOW, NOW + timedelta(seconds=4), "SHOW", "live", sources=sources, attempts=attempts
     )
 
 
@@ -167,8 +167,8 @@ def test_a_job_shows_why_it_failed_and_how_long_it_took() -> None:
     retry = tried("fetch", Outcome.RETRY, 1, code="timeout", message="It did not answer.", wait=10.0)
     trying = jobs.of_history(history("under_way", "fetch", retry))
     assert (trying.why, trying.seconds) == ("It did not answer.", None)
-    assert trying.turns[0].words == "tries again in 10 s"
-    assert trying.turns[0].why == "timeout: It did not answer."
+    assert trying.attempts[0].words == "tries again in 10 s"
+    assert trying.attempts[0].why == "timeout: It did not answer."
 
 
 def test_the_thumbnail_is_the_rendition_nearest_to_250_pixels() -> None:
@@ -327,7 +327,7 @@ def test_a_snoozed_job_waits_for_a_slot_and_has_not_failed() -> None:
     assert view.waits is not None
     assert view.waits.reason == "fetch waits for a slot (host_busy)"
     assert (view.why, states(view)[0]) == ("", "wait")
-    assert [turn.words for turn in view.turns] == ["waits for a slot, 3 times in 2 s"]
+    assert [attempt.words for attempt in view.attempts] == ["waits for a slot, 3 times in 2 s"]
 
 
 def test_a_failed_job_shows_the_failures_of_its_latest_redrive() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.local.demo import sweeps
 from pipeline.local.demo.samples import Sample
-from pipeline.local.demo.sweep_verdict import document_differences
+from pipeline.local.demo.sweep_comparison import document_differences
 from pipeline.local.demo.sweeps import DemoDocument
 
 INFO = {"50x50": {"url": "http://s3/x_50x50.gif", "bucket_path": "images-resized/X/"}}

@@ -16,7 +16,7 @@ NOW = datetime(2026, 12, 1, tzinfo=UTC)
 
 def history(status: Any = "under_way", outcome: Outcome = Outcome.RETRY, **more: Any) -> JobHistory:
     attempt = Attempt("fetch", outcome, NOW, 0.1, code="http_500", **{"wait": 60, **more})
-    return JobHistory("job", status, "fetch", began=NOW, updated=NOW, turns=(attempt,))
+    return JobHistory("job", status, "fetch", began=NOW, updated=NOW, attempts=(attempt,))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.consumer import SQSConsumer
 from pipeline.sqs.leases import DELETE_WAIT
 from pipeline.sqs.middleware import QueueLayer
-from pipeline.sqs.settlement import Delete, Enqueue, Plan, Release
+from pipeline.sqs.settlement import Delete, Enqueue, Release, Settlement
 from pipeline.sqs.wire import encode
 from tests.support.scripted_sqs import MovedClock, ScriptedSQS, StillLoop, confirm, unreachable
 
@@ -129,7 +129,7 @@ def test_a_rejected_message_whose_burial_fails_is_neither_lost_nor_deleted(rig: 
 
 def test_the_decision_of_an_actor_is_carried_out(rig: Rig) -> None:
     following = rig.broker.actors["echo"].message("next")
-    rig.actor = lambda message: message.settle(Plan(Delete(), (Enqueue(following),)))
+    rig.actor = lambda message: message.settle(Settlement(Delete(), (Enqueue(following),)))
     rig.process()
     ((sent,),) = rig.sqs.of(SEND)
     assert (sent["MessageBody"], rig.end) == (encode(following), "deleted")
@@ -162,7 +162,7 @@ def test_settlement_waits_for_sqs_and_keeps_the_lease(rig: Rig) -> None:
     waits: list[float] = []
     rig.broker.in_hand.stopping.wait = waits.append  # type: ignore[method-assign,assignment,return-value,func-returns-value]
     following = rig.broker.actors["echo"].message("next")
-    rig.actor = lambda message: message.settle(Plan(Delete(), (Enqueue(following),)))
+    rig.actor = lambda message: message.settle(Settlement(Delete(), (Enqueue(following),)))
     # When the message is settled, then each wait is longer, the lease is kept for that, and it is deleted in the end.
     rig.process()
     assert (len(waits), rig.message.lease.began, rig.end) == (3, None, "deleted")
@@ -175,7 +175,7 @@ def test_a_stop_in_the_middle_of_trouble_releases_the_message(rig: Rig) -> None:
     following = rig.broker.actors["echo"].message("next")
 
     def work(message: Any) -> None:
-        message.settle(Plan(Delete(), (Enqueue(following),)))
+        message.settle(Settlement(Delete(), (Enqueue(following),)))
         threading.Timer(0.05, rig.broker.in_hand.stopping.set).start()
 
     rig.actor = work

@@ -1,4 +1,7 @@
-"""Settlement of a message whose stage failed: retry, give up, reject or release. Only this module gives a job up."""
+"""Decides how the message of a failed stage is settled: retry, give up, reject or release.
+
+Only this module gives a job up.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from pipeline.errors import PermanentError, PipelineError, Rejected, Snoozed
 from pipeline.events import Event, Outcome, emit
 from pipeline.job import CLEAN_UP, Job, Unfinished, UnknownVersion
 from pipeline.sqs.queues import RETENTION
-from pipeline.sqs.settlement import Bury, Delete, Enqueue, Letter, Plan, SQSMessage
+from pipeline.sqs.settlement import Bury, Delete, Enqueue, Letter, Settlement, SQSMessage
 from pipeline.sqs.wire import ATTEMPTS, Reason
 from pipeline.stages import Stage, stage_of_queue
 from pipeline.worker.long_bodies import asked_again
@@ -34,7 +37,7 @@ UNKNOWN_VERSION_DELAY = 30
 
 
 class Unsettled(MiddlewareError, DramatiqRetry):
-    """Carries the error of a stage, its cause, to `Settlement`.
+    """Carries the error of a stage, its cause, to `Failures`.
 
     It is a dramatiq Retry, because dramatiq logs the text of all other errors, which may quote a customer's message.
     """
@@ -44,11 +47,11 @@ class Unsettled(MiddlewareError, DramatiqRetry):
 class Decision:
     """The settlement of a failed message, and the events that report its attempt."""
 
-    plan: Plan
+    settlement: Settlement
     events: Sequence[Event] = ()
 
 
-class Settlement(dramatiq.Middleware):
+class Failures(dramatiq.Middleware):
     """Retries, gives up, rejects or releases a message whose actor raised an error.
 
     It replaces dramatiq's Retries, which loses a message if its retry cannot be sent. `job_of` returns the job in a
@@ -79,19 +82,19 @@ class Settlement(dramatiq.Middleware):
             error = exception.__cause__ or exception
             message.settle(partial(self._decide_and_report, message, error, time.time(), time.monotonic()))
 
-    def _decide_and_report(self, message: SQSMessage, error: BaseException, now: float, ended: float) -> Plan:
+    def _decide_and_report(self, message: SQSMessage, error: BaseException, now: float, ended: float) -> Settlement:
         with asked_again():
             decision = self.decide(message, error, now, ended - message.began)
         for event in decision.events:
             emit(event)
-        return decision.plan
+        return decision.settlement
 
     def decide(self, message: SQSMessage, error: BaseException, now: float, seconds: float) -> Decision:
         """Return how a message is settled whose actor raised `error` at Unix time `now` after some seconds."""
         stage = stage_of_queue(message.queue_name)
         if stage is None:
             attempt = _Attempt(message, message.original.queue_name, now, seconds)
-            return Decision(self._plan_without_job(attempt, as_pipeline_error(error)))
+            return Decision(self._settle_without_job(attempt, as_pipeline_error(error)))
         attempt = _Attempt(message, stage.name, now, seconds)
         try:
             parts = self._parts(message, stage, error)
@@ -101,28 +104,28 @@ class Settlement(dramatiq.Middleware):
             return self._reject(attempt, rejected)
         steps = [step for job, errors in parts for step in self._settle_part(attempt, stage, job, errors)]
         sends = tuple(step for step in steps if not isinstance(step, Event))
-        return Decision(Plan(Delete(), sends), [step for step in steps if isinstance(step, Event)])
+        return Decision(Settlement(Delete(), sends), [step for step in steps if isinstance(step, Event)])
 
     def _leave(self, attempt: _Attempt, unknown: UnknownVersion) -> Decision:
         """Leave a message to a worker that knows its version. It is sent again, so that its receives do not add up."""
         message = attempt.message
         if abs(attempt.now - message.message_timestamp / 1000) < RETENTION:
             logger.warning("%s has %s. It is left to another worker.", message, unknown)
-            return Decision(Plan(Delete(), (Enqueue(message.original, UNKNOWN_VERSION_DELAY * 1000),)))
+            return Decision(Settlement(Delete(), (Enqueue(message.original, UNKNOWN_VERSION_DELAY * 1000),)))
         sentence = f"No worker understood the job for {RETENTION // 86400} days: {unknown}."
         return self._reject(attempt, Rejected("unknown_version", sentence))
 
     def _reject(self, attempt: _Attempt, error: Rejected) -> Decision:
         event = attempt.event(attempt.message.message_id, Outcome.REJECTED, error)
-        return Decision(Plan(Bury(attempt.reason(error))), [event])
+        return Decision(Settlement(Bury(attempt.reason(error))), [event])
 
-    def _plan_without_job(self, attempt: _Attempt, error: PipelineError) -> Plan:
+    def _settle_without_job(self, attempt: _Attempt, error: PipelineError) -> Settlement:
         """Settle a message that contains no job: a page of a sweep."""
         decision = self._policy.decide(error, attempts_of(attempt.message))
         if decision.wait is None:
-            return Plan(Bury(attempt.reason(error)))
+            return Settlement(Bury(attempt.reason(error)))
         again = attempt.message.original.copy(options={ATTEMPTS: _count(attempt.message, [decision])})
-        return Plan(Delete(), (Enqueue(again, int(decision.wait * 1000)),))
+        return Settlement(Delete(), (Enqueue(again, int(decision.wait * 1000)),))
 
     def _parts(self, message: SQSMessage, stage: Stage, error: BaseException) -> Sequence[Part]:
         """Return the parts of a job to settle separately, each with its errors.

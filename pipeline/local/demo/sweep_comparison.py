@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from pipeline.local.demo import verdict
+from pipeline.local.demo import comparison
 from pipeline.local.demo.jobs import ExpectedFailure
 from pipeline.local.demo.samples import Sample
 from pipeline.local.demo.sweeps import DemoDocument, flat
@@ -45,7 +45,7 @@ def differences(
         if len(jobs) != bool(sharing[0].expected):
             yield f"{titles}: there were {len(jobs)} jobs"
         for job_id in jobs:
-            for difference in verdict.letter_differences(sharing[0].expected, letters.pop(job_id, None)):
+            for difference in comparison.letter_differences(sharing[0].expected, letters.pop(job_id, None)):
                 yield f"{titles}: {difference}"
 
 
@@ -82,12 +82,12 @@ def _matches(detail: Mapping[str, Any], failures: Mapping[str, ExpectedFailure])
 
 
 def _stored_differences(document: DemoDocument, settings: Settings) -> Iterator[str]:
-    stored = verdict.fetch_back(document.infos)
+    stored = comparison.fetch_back(document.infos)
     for name, outcome in document.expected.items():
         if isinstance(outcome, Sample):
             info = document.infos[name]
-            yield from verdict.info_differences(f"{name}_extra_images", info, document.folder, settings)
-            yield from verdict.image_differences(outcome, stored.get(name, []), settings)
+            yield from comparison.info_differences(f"{name}_extra_images", info, document.folder, settings)
+            yield from comparison.image_differences(outcome, stored.get(name, []), settings)
 
 
 def _run_differences(documents: Sequence[DemoDocument], progress: Mapping[str, Progress]) -> Iterator[str]:

@@ -17,11 +17,11 @@ from pipeline.job import CLEAN_UP, Job, Unfinished, UnknownVersion
 from pipeline.settings import Settings
 from pipeline.sqs.leases import Lease
 from pipeline.sqs.queues import GIVE_UP_AT, RETENTION
-from pipeline.sqs.settlement import Bury, Delete, Enqueue, Letter, Plan, Release, SQSMessage
+from pipeline.sqs.settlement import Bury, Delete, Enqueue, Letter, Release, Settlement, SQSMessage
 from pipeline.sqs.wire import ATTEMPTS
 from pipeline.stages import FETCH, RESIZE
+from pipeline.worker.failures import Decision, Failures, Unsettled
 from pipeline.worker.retry import RetryPolicy
-from pipeline.worker.settlement import Decision, Settlement, Unsettled
 
 NOW = 1_700_000_000.0
 URL = "http://example.com/cover.jpg"
@@ -66,13 +66,13 @@ def of_unknown_version(message: SQSMessage) -> Job:
 
 
 def decide(message: SQSMessage, error: BaseException, *, factor: float = 1.0, job: Job | None = None) -> Decision:
-    settlement = Settlement(RetryPolicy(Settings(), FixedRandom(factor)), lambda _: job or a_job(), message_of)
+    settlement = Failures(RetryPolicy(Settings(), FixedRandom(factor)), lambda _: job or a_job(), message_of)
     return settlement.decide(message, error, NOW, 1.5)
 
 
 def the_send(decision: Decision) -> Any:
-    assert decision.plan.ending == Delete()
-    (send,) = decision.plan.sends
+    assert decision.settlement.ending == Delete()
+    (send,) = decision.settlement.sends
     return send
 
 
@@ -91,7 +91,7 @@ def test_a_retryable_error_is_retried_after_its_delay() -> None:
 def test_every_delay_is_used_once(attempts: int) -> None:
     message = received("upload", attempts={"service": attempts} if attempts else {})
     decision = decide(message, RetryableError("s3_error", "S3 is down."))
-    kinds = [type(send) for send in decision.plan.sends]
+    kinds = [type(send) for send in decision.settlement.sends]
     assert kinds == ([Enqueue] if attempts < len(Settings().retry_delays) else [Letter, Enqueue])
 
 
@@ -104,8 +104,8 @@ def test_a_snooze_is_not_an_attempt() -> None:
 
 def test_a_permanent_error_leaves_a_letter_and_passes_the_job_on() -> None:
     decision = decide(received(attempts={"source": 1}), PermanentError("http_404", "Gone."))
-    letter, following = decision.plan.sends
-    assert decision.plan.ending == Delete()
+    letter, following = decision.settlement.sends
+    assert decision.settlement.ending == Delete()
     assert (letter.reason.code, letter.reason.stage, letter.reason.attempts) == ("http_404", "fetch", 2)
     assert letter.message.options[ATTEMPTS] == {}
     assert following.message.queue_name == "notify"
@@ -120,21 +120,21 @@ def test_the_letters_and_retries_of_a_quarantined_message_belong_to_its_own_queu
     message = received("fetch_quarantine", "fetch_bulk")
     retry = the_send(decide(message, RetryableError("http_500", "Busy.", retry=Retry.SOURCE)))
     assert retry.message.queue_name == "fetch_bulk"
-    letter, _ = decide(message, PermanentError("worker_crashed", "No worker survived it.")).plan.sends
+    letter, _ = decide(message, PermanentError("worker_crashed", "No worker survived it.")).settlement.sends
     assert (letter.message.queue_name, letter.reason.stage) == ("fetch_bulk", "fetch")
 
 
 def test_what_is_no_job_is_buried() -> None:
     decision = decide(received(), Rejected("bad_job", "No job."))
-    assert isinstance(decision.plan.ending, Bury)
-    assert (decision.plan.ending.reason.code, decision.plan.sends) == ("bad_job", ())
+    assert isinstance(decision.settlement.ending, Bury)
+    assert (decision.settlement.ending.reason.code, decision.settlement.sends) == ("bad_job", ())
     assert [(event.outcome, event.job_id) for event in decision.events] == [(Outcome.REJECTED, "message-1")]
 
 
 def test_a_job_of_an_unknown_version_waits_for_a_newer_worker_and_is_buried_in_the_end() -> None:
     send = the_send(decide(received(), UnknownVersion("version 99")))
     assert send.delay == 30_000
-    ending = decide(received(age=RETENTION + 1), UnknownVersion("version 99")).plan.ending
+    ending = decide(received(age=RETENTION + 1), UnknownVersion("version 99")).settlement.ending
     assert isinstance(ending, Bury)
     assert ending.reason.code == "unknown_version"
 
@@ -143,7 +143,7 @@ def test_a_job_of_an_unknown_version_that_is_given_up_is_left_to_a_newer_worker_
     # Given a job in quarantine that must not run again, whose version this worker does not know
     message = received("fetch_quarantine", "fetch_bulk")
     message.is_quarantined, message.receives = True, GIVE_UP_AT
-    settlement = Settlement(RetryPolicy(Settings()), of_unknown_version, message_of)
+    settlement = Failures(RetryPolicy(Settings()), of_unknown_version, message_of)
     crashed = PermanentError("worker_crashed", "No worker survived it.")
     # When it is settled, then it is sent again, and its receives count from the start.
     send = the_send(settlement.decide(message, crashed, NOW, 0.0))
@@ -151,8 +151,8 @@ def test_a_job_of_an_unknown_version_that_is_given_up_is_left_to_a_newer_worker_
     # When no worker has understood it for as long as SQS keeps messages, then it is a dead letter with a reason.
     message = received("fetch_quarantine", "fetch_bulk", age=RETENTION + 1)
     decision = settlement.decide(message, crashed, NOW, 0.0)
-    assert isinstance(decision.plan.ending, Bury)
-    assert decision.plan.ending.reason.code == "unknown_version"
+    assert isinstance(decision.settlement.ending, Bury)
+    assert decision.settlement.ending.reason.code == "unknown_version"
     assert [event.outcome for event in decision.events] == [Outcome.REJECTED]
 
 
@@ -161,14 +161,14 @@ def test_parts_of_a_job_are_settled_separately() -> None:
     retried, failed = RetryableError("http_500", "Busy.", retry=Retry.POSTBACK), PermanentError("http_410", "Gone.")
     error = Unfinished((job, {"postback_url": retried}), (job, {"redirect_queue": failed}))
     decision = decide(received("notify"), error)
-    assert [type(send) for send in decision.plan.sends][:2] == [Enqueue, Letter]
+    assert [type(send) for send in decision.settlement.sends][:2] == [Enqueue, Letter]
     assert [event.outcome for event in decision.events] == [Outcome.RETRY, Outcome.GIVEN_UP]
 
 
 def test_a_clean_up_that_fails_for_good_leaves_no_letter() -> None:
     job = a_job().with_errors(FETCH, {URL: PermanentError("http_404", "Gone.")})
     decision = decide(received("notify"), Unfinished((job, {CLEAN_UP: PermanentError("s3_error", "Refused.")})))
-    assert decision.plan == Plan(Delete())
+    assert decision.settlement == Settlement(Delete())
 
 
 def test_a_page_of_a_sweep_is_retried_like_a_service_and_then_buried() -> None:
@@ -179,7 +179,7 @@ def test_a_page_of_a_sweep_is_retried_like_a_service_and_then_buried() -> None:
     assert send.message.message_id == message.message_id
     # When all delays are used
     last = received("sweep_channels", attempts={"service": len(Settings().retry_delays)})
-    ending = decide(last, ValueError("secret-word")).plan.ending
+    ending = decide(last, ValueError("secret-word")).settlement.ending
     # Then it becomes a dead letter with a reason.
     assert isinstance(ending, Bury)
     assert (ending.reason.code, ending.reason.stage, ending.reason.attempts) == ("internal_error", "sweep_channels", 9)
@@ -204,7 +204,7 @@ def test_unexpected_errors_are_retried(error: BaseException, code: str) -> None:
 
 def test_a_message_that_was_given_up_does_not_run() -> None:
     message = received("fetch_quarantine", "fetch")
-    settlement = Settlement(RetryPolicy(Settings()), lambda _: a_job(), message_of)
+    settlement = Failures(RetryPolicy(Settings()), lambda _: a_job(), message_of)
     settlement.before_process_message(None, message)
     message.is_quarantined, message.receives = True, GIVE_UP_AT
     with pytest.raises(Unsettled) as raised:
@@ -214,7 +214,7 @@ def test_a_message_that_was_given_up_does_not_run() -> None:
 
 def test_a_decision_is_left_to_the_queue_layer_and_reported_when_it_is_made() -> None:
     message = received()
-    settlement = Settlement(RetryPolicy(Settings()), lambda _: a_job(), message_of)
+    settlement = Failures(RetryPolicy(Settings()), lambda _: a_job(), message_of)
     settlement.after_process_message(None, message)
     assert message.decide is None
     settlement.after_process_message(None, message, exception=PermanentError("http_404", "Gone."))
