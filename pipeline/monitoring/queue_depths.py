@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -62,6 +62,34 @@ class Depth:
         if self.lane == QUARANTINE:
             return QUARANTINE
         return GIANTS if self.queue.endswith(_GIANTS) else self.stage
+
+
+@dataclass(frozen=True)
+class StageCounts:
+    """The messages of one stage. `in_flight` and `delayed` include both lanes."""
+
+    stage: str
+    waiting: int  #: in the live lane
+    bulk: int  #: waiting in the bulk lane
+    in_flight: int
+    delayed: int
+    dead: int
+    quarantine: int  #: waiting and in flight, because they may kill their workers
+
+
+def counts_of(stage: str, found: Iterable[Depth]) -> StageCounts:
+    """Count the messages of a stage in all its queues."""
+    ours = [depth for depth in found if depth.stage == stage]
+    alive = [depth for depth in ours if depth.lane not in {DEAD, QUARANTINE}]
+    return StageCounts(
+        stage=stage,
+        waiting=sum(depth.waiting for depth in alive if depth.lane == Lane.LIVE),
+        bulk=sum(depth.waiting for depth in alive if depth.lane == Lane.BULK),
+        in_flight=sum(depth.in_flight for depth in alive),
+        delayed=sum(depth.delayed for depth in alive),
+        dead=sum(depth.waiting + depth.in_flight for depth in ours if depth.lane == DEAD),
+        quarantine=sum(depth.waiting + depth.in_flight for depth in ours if depth.lane == QUARANTINE),
+    )
 
 
 #: Queue URLs by name, for each client.

@@ -20,7 +20,7 @@ from pipeline.errors import RetryableError
 from pipeline.events import Outcome
 from pipeline.images.details.facts import WARNINGS
 from pipeline.monitoring.job_log.reader import Attempt, FailureGroup, HistorySource, JobHistory, JobStatus, Minute
-from pipeline.monitoring.queue_depths import Depth
+from pipeline.monitoring.queue_depths import Depth, StageCounts
 from pipeline.ops.advice import is_permanent
 from pipeline.ops.dead_letters.actions import Survey
 from pipeline.ops.dead_letters.letter import DeadLetter
@@ -93,12 +93,12 @@ def test_the_flow_adds_up_both_lanes_and_separates_dead_letters() -> None:
     ]
     minutes = [Minute(NOW.replace(second=0) - timedelta(minutes=2), {"fetch": {"done": 30, "retry": 4}})]
     ingest, fetch, resize, _, notify = flow.cards(depths, DepthHistory(), minutes, NOW)
-    assert (ingest.waiting, ingest.known, ingest.rate) == (3, True, None)
-    assert (fetch.waiting, fetch.in_flight, fetch.delayed, fetch.bulk, fetch.dead) == (45, 3, 11, 50, 7)
+    assert (ingest.counts.waiting, ingest.known, ingest.rate) == (3, True, None)
+    assert fetch.counts == StageCounts("fetch", waiting=5, bulk=40, in_flight=3, delayed=11, dead=7, quarantine=0)
     assert fetch.per_minute == "5.5"  # In the last five and a half minutes.
     assert fetch.rate is not None
     assert "30 together, at most 30" in fetch.rate.label
-    assert (resize.known, notify.delayed) == (False, 9)
+    assert (resize.known, notify.counts.delayed) == (False, 9)
     assert flow.waiting_by_stage(depths) == {"ingest": 3, "fetch": 45, "notify": 0}
 
 
@@ -106,8 +106,9 @@ def test_messages_in_quarantine_are_counted_apart() -> None:
     depths = [Depth("f", "fetch", "live", 5, 2, 1), Depth("fq", "fetch", "quarantine", 3, 1, 0)]
     stalled = {"quarantine": "3 wait, none is in flight."}
     _, fetch, resize, *_ = flow.cards(depths, DepthHistory(), None, NOW, stalled)
-    assert (fetch.waiting, fetch.in_flight, fetch.quarantine, fetch.stalled) == (5, 2, 4, "3 wait, none is in flight.")
-    assert (resize.quarantine, resize.stalled) == (0, "")
+    assert fetch.counts == StageCounts("fetch", waiting=5, bulk=0, in_flight=2, delayed=1, dead=0, quarantine=4)
+    assert fetch.stalled == "3 wait, none is in flight."
+    assert (resize.counts.quarantine, resize.stalled) == (0, "")
     assert flow.waiting_by_stage(depths) == {"fetch": 5, "quarantine": 3}
 
 
