@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from pipeline.errors import CODES, HTTP_REFUSAL, HTTP_TROUBLE, CodeFacts, Ending, Fault, Name, facts_of
+from pipeline.errors import CODES, HTTP_REFUSAL, HTTP_TROUBLE, CodeFacts, Ending, Name, facts_of
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "errors.md"
@@ -59,11 +59,4 @@ def test_the_page_shows_the_table() -> None:
 
 
 def row(code: str, facts: CodeFacts) -> str:
-    return f"| `{code}` | {facts.stages} | {facts.meaning} | {facts.fault} | {ending(facts)} |"
-
-
-def ending(facts: CodeFacts) -> str:
-    if facts.ending is Ending.RETRIED:
-        delays = "`FETCH_RETRY_DELAYS` or `POSTBACK_RETRY_DELAYS`" if facts.fault is Fault.SERVER else "`RETRY_DELAYS`"
-        return f"retried, {delays}"
-    return "dead letter, no result" if facts.ending is Ending.REJECTED else str(facts.ending)
+    return f"| `{code}` | {facts.stages} | {facts.meaning} | {facts.fault} | {facts.ending} |"
