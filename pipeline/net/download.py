@@ -27,9 +27,10 @@ MAX_REDIRECTS = 5
 #: The longest Retry-After that is obeyed, in seconds (contract, section 4).
 LONGEST_RETRY_AFTER = 900.0
 
-#: Images gain nothing from a content encoding. AVIF is not listed, because a CDN would convert the original to it.
+#: Images gain nothing from a content encoding. WebP and AVIF are not named (contract, section 5), because a host that
+#: negotiates would convert the original to them, and directories take JPEG and PNG.
 HEADERS = {
-    "Accept": "image/jpeg,image/png,image/webp,image/gif,image/*;q=0.8,*/*;q=0.5",
+    "Accept": "image/jpeg, image/png, image/gif;q=0.9, image/*;q=0.8, */*;q=0.5",
     "Accept-Encoding": "identity",
 }
 
