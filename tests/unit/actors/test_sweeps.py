@@ -89,7 +89,7 @@ def test_arguments_that_no_sweep_sends_are_refused_for_good(arguments: dict[str,
     assert taken == []
     # and it is a dead letter at once.
     settlement = Failures(RetryPolicy(Settings()), lambda _: pytest.fail("no job"), lambda _: pytest.fail("no job"))
-    ending = settlement.decide(message, raised.value, 0.0, 0.0).plan.ending
+    ending = settlement.decide(message, raised.value, 0.0, 0.0).settlement.ending
     assert isinstance(ending, Bury)
     assert ending.reason.code == "bad_message"
 
