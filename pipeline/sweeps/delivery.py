@@ -8,7 +8,7 @@ from pipeline.job import Job, Sweep
 from pipeline.payload import Payload
 from pipeline.sweeps import recheck, sources
 from pipeline.sweeps.documents import WriteBack
-from pipeline.sweeps.sources import Check, known_of
+from pipeline.sweeps.sources import SourceCheck, known_of
 from pipeline.sweeps.sweep import write_back
 
 
@@ -21,7 +21,7 @@ def write_to_documents(job: Job, sweep: Sweep, result: Payload) -> None:
 
     for source in job.sources:
         if source.size and not source.error:
-            sources.record(Check(source.url, None, known_of(source)))
+            sources.record(SourceCheck(source.url, None, known_of(source)))
     write_back(sweep, stored)
 
 

@@ -29,7 +29,7 @@ from pipeline.settings import get_settings
 from pipeline.sweeps import documents, run_state, sources, sweep
 from pipeline.sweeps.documents import RECHECK, SWEPT, WriteBack
 from pipeline.sweeps.run_state import DocumentGroup, Run
-from pipeline.sweeps.sources import Check, Record
+from pipeline.sweeps.sources import Record, SourceCheck
 from pipeline.sweeps.sweep import HandOver, NextPage, Taken
 
 #: Maximum number of documents per page.
@@ -94,9 +94,9 @@ class Answer(Protocol):
         """The Content-Type of the bytes, as the host wrote it."""
 
 
-def check_of(source: Source, sweep: Sweep, answer: Answer) -> Check | None:
+def check_of(source: Source, sweep: Sweep, answer: Answer) -> SourceCheck | None:
     """Return the outcome of a re-check, or None if the bytes are others than those of the documents' pictures."""
-    ended = partial(Check, source.url, run=sweep.run, group=sweep.cover)
+    ended = partial(SourceCheck, source.url, run=sweep.run, group=sweep.cover)
     if answer.image is None and source.known:
         RECHECK_SAVED_BYTES.inc(source.known.size)
         return ended(RecheckOutcome.NOT_MODIFIED)
@@ -114,9 +114,9 @@ def check_of(source: Source, sweep: Sweep, answer: Answer) -> Check | None:
     return ended(RecheckOutcome.SAME_BYTES, known)
 
 
-def failed(source: Source, sweep: Sweep, error: PipelineError) -> Check:
+def failed(source: Source, sweep: Sweep, error: PipelineError) -> SourceCheck:
     """Return the outcome of a re-check that is not attempted again."""
-    return Check(source.url, RecheckOutcome.FAILED, error=error.code, run=sweep.run, group=sweep.cover)
+    return SourceCheck(source.url, RecheckOutcome.FAILED, error=error.code, run=sweep.run, group=sweep.cover)
 
 
 @dataclass(frozen=True)
@@ -303,7 +303,7 @@ def write_back(sweep_: Sweep, source: Source, result: WriteBack) -> None:
     succeeded = RecheckOutcome.CHANGED if sweep_.held else RecheckOutcome.RENEWED
     outcome = RecheckOutcome.FAILED if source.error else succeeded
     known = sources.known_of(source) if not source.error else None
-    check = Check(source.url, outcome, known, source.error["code"] if source.error else "")
+    check = SourceCheck(source.url, outcome, known, source.error["code"] if source.error else "")
 
     def finish(is_first: bool) -> None:
         sources.record(check)

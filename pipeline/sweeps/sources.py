@@ -91,7 +91,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Check:
+class SourceCheck:
     """An outcome to record.
 
     Attributes:
@@ -170,7 +170,7 @@ def failing(days: float, limit: int) -> list[Record]:
         return [_record(each) for each in found]
 
 
-def record(check: Check) -> None:
+def record(check: SourceCheck) -> None:
     """Record a check. The source comes first: a group must not end before what is known of its source is written.
 
     Raises:
@@ -187,7 +187,7 @@ def record(check: Check) -> None:
         RECHECKS.labels(check.outcome.value).inc()
 
 
-def _write(check: Check) -> None:
+def _write(check: SourceCheck) -> None:
     now, settings = utcnow(), get_settings()
     kept = 2 * max(settings.recheck_days, settings.recheck_full_days) + KEEP_DAYS
     values: dict[str, Any] = {"url": check.url, "checked": now, "expires": now + timedelta(days=kept)}

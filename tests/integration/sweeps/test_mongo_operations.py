@@ -19,7 +19,7 @@ from pipeline.events import RecheckOutcome
 from pipeline.sweeps import documents, indexes, marks, run_state, sources
 from pipeline.sweeps.documents import CHANNELS, EPISODES, RECHECK, WriteBack
 from pipeline.sweeps.run_state import DocumentGroup
-from pipeline.sweeps.sources import Check
+from pipeline.sweeps.sources import SourceCheck
 from tests.support.mongo_commands import Commands, recorded
 
 SWEEPS = Path(documents.__file__).parent
@@ -73,8 +73,8 @@ def use_sources() -> None:
     run = run_state.begin(RECHECK, "recheck-manual-1").id
     group = DocumentGroup(f"cover/{run}/1", run, "job", {"itunes_image": "u"})
     run_state.join_once([group])
-    sources.record(Check("u", RecheckOutcome.SAME_BYTES, run=run, group=group.id))
-    sources.record(Check("u", RecheckOutcome.FAILED, error="http_404"))
+    sources.record(SourceCheck("u", RecheckOutcome.SAME_BYTES, run=run, group=group.id))
+    sources.record(SourceCheck("u", RecheckOutcome.FAILED, error="http_404"))
     sources.find("u")
     sources.find_all(["u"])
     sources.failing(0, 9)

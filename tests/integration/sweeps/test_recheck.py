@@ -15,7 +15,7 @@ from pipeline.ops import rechecks
 from pipeline.ops import sweeps as sweeping
 from pipeline.sweeps import recheck, run_state, sources, sweep
 from pipeline.sweeps.documents import CHANNELS, RECHECK
-from pipeline.sweeps.sources import Check
+from pipeline.sweeps.sources import SourceCheck
 from tests.support.cover_host import OLD
 from tests.support.dead import counts
 from tests.support.rechecked import EXTRA, by_id, ended, episodes, rechecked, swept
@@ -243,7 +243,7 @@ def test_a_check_that_is_recorded_twice_counts_once(database):
     run_state.join_once([group])
 
     for _ in range(2):
-        sources.record(Check("http://h/1", RecheckOutcome.SAME_BYTES, run=run, group=group.id))
+        sources.record(SourceCheck("http://h/1", RecheckOutcome.SAME_BYTES, run=run, group=group.id))
 
     assert run_state.load(run).counts == {"same_bytes": 1}
     assert run_state.under_way(run_state.load(run)) == 0
@@ -261,7 +261,7 @@ def test_a_source_that_another_process_inserts_at_the_same_moment_is_recorded_on
 
     monkeypatch.setattr(Collection, "update_one", race)
     # when a failure is recorded, then it counts once
-    sources.record(Check("http://h/1", RecheckOutcome.FAILED, error="timeout"))
+    sources.record(SourceCheck("http://h/1", RecheckOutcome.FAILED, error="timeout"))
     assert [each["failures"] for each in database[sources.COLLECTION].find()] == [1]
 
 
@@ -305,7 +305,7 @@ def _asked_in_a_night(now, monkeypatch):
 
 def _end(jobs, outcome):
     for job in jobs:
-        sources.record(Check(job.sources[0].url, outcome, run=job.sweep.run, group=job.sweep.cover))
+        sources.record(SourceCheck(job.sources[0].url, outcome, run=job.sweep.run, group=job.sweep.cover))
     jobs.clear()
 
 
