@@ -40,7 +40,8 @@ class SQSBroker(dramatiq_sqs.SQSBroker):
         encoder: Encodes and decodes messages. dramatiq's global encoder is not used.
         queues: The queues that are bulk or share dead letters. Others need not be named.
         quarantine: The quarantine queue of each queue that has one. Others bury a message at its tenth receive.
-        oversize: Stores a body that is too large to share a dead letter with its reason, and returns its key.
+        oversize: Stores a body that is too large to share a dead letter with its reason, and returns its key. It raises
+            `Unavailable` to be asked again.
         middleware: dramatiq middleware, in order; the layer's own comes before it. `settle` of a received message
             decides how it ends; without a decision it is deleted if its actor returned, and released if it raised.
         retention: How long a queue that the broker creates keeps messages, in seconds. Dead letters stay 14 days.
@@ -157,7 +158,7 @@ class SQSBroker(dramatiq_sqs.SQSBroker):
         """Send `body` to the dead-letter queue of `queue_name`, with `reason` in its attributes.
 
         Raises:
-            Exception: As `enqueue` does, or RetryableError if `oversize` failed.
+            Exception: As `enqueue` does, or as `oversize` does.
         """
         target, letter = self.queues.dead_letters(queue_name), self.sender.letter(body, reason)
         (error,) = self.sender.bury(target, [letter], wait_in=queue_name)
