@@ -34,7 +34,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run check test test-fallbacks smoke image test-corpus test-differential mutants simulate chaos outages lint format docs screenshots schema bench bench-scale bombs fuzz audit sbom upgrade-test release \
+.PHONY: help setup setup-dev demo run check test coverage test-fallbacks smoke image test-corpus test-differential mutants simulate chaos outages lint format docs screenshots schema bench bench-scale bombs fuzz audit sbom upgrade-test release \
 	bench-images bench-neighbours lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
@@ -56,7 +56,10 @@ run: setup-dev ## Run the service on the embedded servers until Ctrl-C
 check: setup-dev lint ## Check style, format and types, and run the unit tests
 	$(BIN)/pytest -n auto tests/unit $(ARGS)
 
-test: setup-dev ## Run all tests in parallel and in random order, and report their coverage (ARGS="-k name" for some)
+test: setup-dev ## Run all tests in parallel and in random order (ARGS="-k name" for some)
+	$(BIN)/pytest -n auto $(ARGS)
+
+coverage: setup-dev ## Run all tests, child processes included, and report which lines and branches ran (takes half as long again)
 	$(BIN)/coverage erase
 	status=0; PYTHONPATH="$(CURDIR)" $(BIN)/coverage run -m pytest -n auto $(ARGS) || status=$$?; \
 		$(BIN)/coverage combine --quiet; $(BIN)/python -m tests.coverage; exit $$status
