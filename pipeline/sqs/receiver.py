@@ -21,7 +21,7 @@ from pipeline.sqs.leases import DELETE_WAIT, Lease, Leases, sqs_backoff
 from pipeline.sqs.loop import Loop, MakeLoop
 from pipeline.sqs.queues import MISSING_QUEUE
 from pipeline.sqs.sender import Sender
-from pipeline.sqs.wire import SendEntry, describe
+from pipeline.sqs.wire import SendEntry, SendFailed, describe
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
@@ -86,6 +86,7 @@ class Receiver:
         self._backoff = sqs_backoff(self.rng)
         self._asking_since: float | None = None
         self._unsent_since: float | None = None
+        self._failing: set[Lease] = set()  # of transfers whose last attempt failed, also while it is tried again
 
     @property
     def loops(self) -> list[Loop]:
@@ -174,10 +175,14 @@ class Receiver:
                 by_queue.setdefault(queue, []).append(transfer)
         for queue, transfers in by_queue.items():
             entries = [transfer.entry[1] for transfer in transfers if transfer.entry]
-            if self.sender.queues.is_dead_letters(queue):
-                errors = self.sender.bury(queue, entries, wait_in=self.home)
-            else:
-                errors = self.sender.send(queue, entries, at_once=True)
+            errors: list[Exception | None]
+            try:
+                if self.sender.queues.is_dead_letters(queue):
+                    errors = self.sender.bury(queue, entries, wait_in=self.home)
+                else:
+                    errors = self.sender.send(queue, entries, at_once=True)
+            except Exception as failure:  # such as a thread that cannot be started; the transfers must not be lost
+                errors = [SendFailed(describe(failure))] * len(entries)
             for transfer, error in zip(transfers, errors, strict=True):
                 if error is None:
                     # A crash before the delete would repeat a dead letter, or a message that may crash every worker.
@@ -186,7 +191,11 @@ class Receiver:
                     self.sent(queue)
                 else:
                     self._failed(transfer, error)
-        if not self._transfers:
+        if not pending:
+            return
+        self._failing -= pending.keys()
+        self._failing |= {each.lease for each in list(self._transfers) if each.lease in pending}
+        if not self._failing:
             self._backoff.reset()
             self._unsent_since = None
             return

@@ -104,6 +104,7 @@ class Ingest:
         self._bodies = LongBodies(self._sender.clock)
         self._backoff = sqs_backoff(rng)
         self._has_succeeded = False
+        self._blocked_since: float | None = None  # when refused deletes began to keep it from receiving
         self.taken_at: datetime | None = None
         self.is_paused = False
 
@@ -119,13 +120,16 @@ class Ingest:
 
     @property
     def unanswered_since(self) -> float | None:
-        """When SQS began to leave polls or hand-overs unanswered, in monotonic seconds; minus infinity at first.
+        """When polls, hand-overs or deletes began to fail, in monotonic seconds; minus infinity at first.
 
         None if SQS answers, or in a pause.
         """
         if self.is_paused:
             return None
-        return self.receiver.unanswered_since if self._has_succeeded else -math.inf
+        if not self._has_succeeded:
+            return -math.inf
+        since = (self.receiver.unanswered_since, self._blocked_since)
+        return min((each for each in since if each is not None), default=None)
 
     def pause(self, paused: bool) -> None:
         """Receive nothing while `paused`."""
@@ -147,7 +151,9 @@ class Ingest:
 
     def _receive(self) -> float | None:
         """Receive once and hand over; returns the seconds until the next time."""
-        if self.is_paused or self.receiver.is_failing or self.receiver.leases.blocks_receiving:
+        is_blocked = self.receiver.leases.blocks_receiving
+        self._blocked_since = (self._blocked_since or self._sender.clock.monotonic()) if is_blocked else None
+        if self.is_paused or self.receiver.is_failing or is_blocked:
             return PAUSE
         received = self.receiver.poll(MAX_BATCH, self._poll)
         if received is None:
@@ -162,7 +168,7 @@ class Ingest:
             refused = partial(self._rejected, message, "The message cannot be sent")
             self.receiver.transfer(Transfer(lease, partial(self._route, message), refused))
         self.receiver.send_transfers()
-        return None if self.receiver.transfers else 0.0
+        return PAUSE if self.receiver.is_failing else 0.0
 
     def _route(self, message: MessageTypeDef) -> tuple[str, SendEntry]:
         """Return the queue and entry of the job that a message asks for, or of its dead letter."""

@@ -18,6 +18,7 @@ from pipeline.job import input_job_id
 from pipeline.metrics import JOBS
 from pipeline.sqs.leases import DELETE_WAIT, LAST_BACKOFF
 from pipeline.sqs.queues import Queue, Queues
+from pipeline.sqs.receiver import Transfer
 from pipeline.sqs.wire import Reason, SendEntry, SendFailed, Unavailable
 from pipeline.stages import Lane
 from pipeline.worker import long_bodies
@@ -411,3 +412,72 @@ def test_a_pause_from_the_start_is_no_trouble(driven: Driven) -> None:
     # When the pause ends before the first answer, then it is not ready yet.
     driven.ingest.pause(False)
     assert driven.ingest.unanswered_since == -math.inf
+
+
+def test_the_end_of_a_poll_does_not_end_the_failure_of_another_thread(driven: Driven) -> None:
+    # Given a failed hand-over that one thread tries again
+    receiver, seen = driven.ingest.receiver, list[bool]()
+    driven.arrive(GOOD)
+    driven.sent.refuse = refuse_all
+    receiver.step()
+    since = receiver.unanswered_since
+
+    def meanwhile(_: str) -> Exception:
+        # When the poll of the other thread, which was out all the time, returns nothing
+        receiver.send_transfers()
+        seen.append(receiver.is_failing)
+        return SendFailed("SQS is down")
+
+    driven.sent.refuse = meanwhile
+    receiver.send_transfers()
+    # Then nothing may be received yet, and the failure counts from its beginning.
+    assert (seen, receiver.unanswered_since) == ([True], since)
+
+
+def test_a_thread_whose_transfers_another_takes_up_goes_on(driven: Driven, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given another thread that notes a transfer after this one has sent its own, and takes it up before this one looks
+    receiver = driven.ingest.receiver
+    lease = receiver.leases.add("other", "handle of other")
+    assert lease
+    send, receive = receiver.send_transfers, receiver.receive
+
+    def send_and_meanwhile() -> None:
+        send()
+        receiver.transfer(Transfer(lease, lambda: ("fetch", SendEntry("other job"))))
+
+    def receive_and_meanwhile() -> float | None:
+        with monkeypatch.context() as patch:
+            patch.setattr(receiver, "send_transfers", send_and_meanwhile)
+            wait = receive()
+        send()
+        return wait
+
+    monkeypatch.setattr(receiver, "receive", receive_and_meanwhile)
+    # When this thread has stepped, then it does so again by itself.
+    assert receiver.step() is not None
+
+
+def test_a_send_that_raises_is_repeated(driven: Driven, monkeypatch: pytest.MonkeyPatch) -> None:
+    (id_,) = driven.arrive(GOOD)
+
+    def cannot_start(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driven.sent, "send", cannot_start)
+        driven.ingest.receiver.step()
+    driven.go_on(30)
+    assert driven.sent.jobs == [id_]
+
+
+def test_it_is_not_ready_while_refused_deletes_keep_it_from_receiving(driven: Driven, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.sqs.leases.MAX_UNDELETED", 2)
+    driven.arrive(GOOD, GOOD)
+    driven.sqs.answers[DELETE] = fail
+    driven.go_on(120)
+    assert driven.ingest.unanswered_since is not None
+    assert driven.clock.now - driven.ingest.unanswered_since > 60
+    # When SQS takes deletes, then it receives and is ready again.
+    driven.sqs.answers.clear()
+    driven.go_on(30)
+    assert driven.ingest.unanswered_since is None
