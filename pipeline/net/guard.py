@@ -36,7 +36,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError
 from urllib3.poolmanager import PoolManager
 
 from pipeline.errors import NoRequest
-from pipeline.settings import Network, PortRange
+from pipeline.setting_types import Network, PortRange
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

@@ -12,7 +12,8 @@ import dramatiq
 from dramatiq.worker import Worker
 
 from pipeline.net.places import places
-from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
+from pipeline.setting_types import PUBLISHED_POSTBACK_SECRET
+from pipeline.settings import Settings
 from pipeline.stages import NOTIFY, SWEEP_QUEUES
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from pipeline.ops.checks.model import Context, Row, is_local, ok, warn
-from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
+from pipeline.setting_types import PUBLISHED_POSTBACK_SECRET
+from pipeline.settings import Settings
 from pipeline.text import plural
 
 #: Different bytes below which a key counts as weak. Of 24 random digits in hexadecimal, 1 in 35,000 has fewer.

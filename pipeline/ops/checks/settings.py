@@ -15,7 +15,8 @@ from pipeline.images.sandbox import why_unfiltered
 from pipeline.ops.checks.environment import unread_variables
 from pipeline.ops.checks.model import Check, Context, Row, fail, is_local, ok, skip, warn
 from pipeline.ops.checks.secrets import check_secrets
-from pipeline.settings import DEFAULT_USER_AGENT, NO_PROOF, Network
+from pipeline.setting_types import NO_PROOF, Network
+from pipeline.settings import DEFAULT_USER_AGENT
 from pipeline.stages import STAGES
 from pipeline.text import plural
 

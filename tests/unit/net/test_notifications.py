@@ -23,7 +23,7 @@ from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, Retry, RetryableError
 from pipeline.net.notifications import MAX_RESPONSE_BODY, postback
 from pipeline.net.session import postback_session
-from pipeline.settings import PUBLISHED_POSTBACK_SECRET
+from pipeline.setting_types import PUBLISHED_POSTBACK_SECRET
 from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
 from tests.support.untrusted_servers import (
     Behaviour,

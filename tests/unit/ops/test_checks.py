@@ -21,7 +21,8 @@ from pipeline.ops.checks.model import CheckStatus, Context, Row
 from pipeline.ops.checks.run import CHECKS, findings
 from pipeline.ops.checks.secrets import weakness
 from pipeline.ops.iam import GRANTS
-from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
+from pipeline.setting_types import PUBLISHED_POSTBACK_SECRET
+from pipeline.settings import Settings
 
 EMULATOR = "http://127.0.0.1:4566"
 
