@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import threading
-from collections.abc import Callable, Sequence
 
-import dramatiq
 import pytest
 
 import pipeline.actors  # noqa: F401 - builds the broker, from which the actors' messages come
@@ -17,93 +14,12 @@ from pipeline.events import Event, Outcome, subscribe, unsubscribe
 from pipeline.job import input_job_id
 from pipeline.metrics import JOBS
 from pipeline.sqs.leases import DELETE_WAIT, LAST_BACKOFF
-from pipeline.sqs.queues import Queue, Queues
-from pipeline.sqs.receiver import Transfer
-from pipeline.sqs.wire import Reason, SendEntry, SendFailed, Unavailable
+from pipeline.sqs.wire import SendFailed, Unavailable
 from pipeline.stages import Lane
 from pipeline.worker import long_bodies
 from pipeline.worker.ingest import Ingest
-from tests.support.scripted_sqs import MovedClock, ScriptedSQS, fail
+from tests.support.driven_ingest import CHANGE, DELETE, GOOD, RECEIVE, Driven, refuse_all
 from tests.support.waiting import wait_for
-
-DELETE, CHANGE, RECEIVE = "delete_message_batch", "change_message_visibility_batch", "receive_message"
-GOOD = {"image_url": "http://example.org/cover.jpg", "postback_url": "http://example.org/hook"}
-
-
-class Sent:
-    """Stands for the sender: it keeps what it is given, except entries for which `refuse` returns an error."""
-
-    def __init__(self, sqs: ScriptedSQS, clock: MovedClock) -> None:
-        self.client, self.clock = (lambda: sqs), clock
-        self.queues = Queues("", self.client, [Queue("ingest", dead_letters="ingest_dlq")], {}, retention=1, tags={})
-        self.jobs: list[str] = []
-        self.letters: list[tuple[str, str]] = []
-        self.attempts = 0
-        self.refuse: Callable[[str], Exception | None] = lambda body: None
-        self.oversize: Exception | None = None
-
-    def entry(self, message: dramatiq.Message[None]) -> SendEntry:
-        return SendEntry(message.kwargs["job"]["id"])
-
-    def letter(self, body: str, reason: Reason) -> SendEntry:
-        if self.oversize:
-            raise self.oversize
-        return SendEntry.of_dead_letter(body, reason)
-
-    def bury(self, target: str, letters: Sequence[SendEntry], *, wait_in: str) -> list[Exception | None]:
-        assert wait_in == "fetch"
-        return self.send(target, letters, at_once=True)
-
-    def send(self, queue: str, entries: Sequence[SendEntry], *, at_once: bool) -> list[Exception | None]:
-        assert at_once
-        self.attempts += 1
-        errors = [self.refuse(entry.body) for entry in entries]
-        for entry, error in zip(entries, errors, strict=True):
-            if error is None and queue == "ingest_dlq":
-                self.letters.append((entry.body, dict(entry.attributes)["error_code"]))
-            elif error is None:
-                self.jobs.append(entry.body)
-        return errors
-
-
-class Driven:
-    """Ingest on a clock that the test moves, with its leases."""
-
-    def __init__(self, queue: str = "input") -> None:
-        self.clock, self.sqs = MovedClock(), ScriptedSQS()
-        self.sent = Sent(self.sqs, self.clock)
-        self.ingest = Ingest(
-            f"http://sqs/{queue}",
-            sender=self.sent,  # type: ignore[arg-type]
-            visibility=45,
-            rng=random.Random(1),
-        )
-
-    def arrive(self, *messages: str | dict[str, object]) -> list[str]:
-        """Put messages into the input queue; returns the ids of their jobs."""
-        names = [f"message {len(self.sqs.waiting) + place}" for place in range(len(messages))]
-        for name, body in zip(names, messages, strict=True):
-            text = body if isinstance(body, str) else json.dumps(body)
-            self.sqs.waiting.append({"MessageId": name, "ReceiptHandle": f"handle of {name}", "Body": text})
-        return [input_job_id(name) for name in names]
-
-    def go_on(self, seconds: float) -> None:
-        """Step ingest and its leases whenever they are due."""
-        until, at = self.clock.now + seconds, self.clock.now
-        while self.clock.now < until:
-            if at is not None and at <= self.clock.now:
-                wait = self.ingest.receiver.step()
-                at = None if wait is None else self.clock.now + (wait or 1.0)  # an empty poll takes a second
-            due = self.ingest.receiver.leases.step()
-            self.clock.now += min(1.0 if due is None else max(due, 0.01), 1.0)
-
-    @property
-    def received(self) -> int:
-        return len(self.sqs.of(RECEIVE))
-
-    @property
-    def deleted(self) -> set[str]:
-        return {handle for handles in self.sqs.handles(DELETE) for handle in handles}
 
 
 @pytest.fixture
@@ -119,10 +35,6 @@ def events() -> list[Event]:
     unsubscribe(found.append)
 
 
-def refuse_all(_: str) -> Exception:
-    return SendFailed("SQS is down")
-
-
 @pytest.mark.parametrize(("queue", "within"), [("input", 2 * DELETE_WAIT), ("input.fifo", 1)])
 def test_messages_are_deleted_once_their_hand_over_is_confirmed(queue: str, within: float) -> None:
     driven = Driven(queue)
@@ -133,26 +45,6 @@ def test_messages_are_deleted_once_their_hand_over_is_confirmed(queue: str, with
     driven.go_on(within)
     assert driven.sqs.handles(DELETE) == [["handle of message 0", "handle of message 1"]]
     assert driven.ingest.unanswered_since is None
-
-
-def test_an_outage_of_any_length_costs_no_receives(driven: Driven) -> None:
-    # Given an SQS that takes no sends for three hours
-    ids = driven.arrive(*[GOOD] * 10)
-    driven.sent.refuse = refuse_all
-    driven.go_on(3 * 3600)
-    # Then ingest receives nothing more, keeps what it has, and tries at growing intervals;
-    assert driven.received == 1
-    assert driven.deleted == set()
-    assert len(driven.ingest.receiver.leases) == 10
-    assert 3 * 3600 / 15 < driven.sent.attempts < 3 * 3600 / 5
-    extended = {handle for handles in driven.sqs.handles(CHANGE) for handle in handles}
-    assert len(extended) == 10
-    # and when SQS takes sends again, each is handed over once, and ingest receives again.
-    driven.sent.refuse = lambda _: None
-    driven.go_on(20)
-    assert sorted(driven.sent.jobs) == sorted(ids)
-    assert len(driven.deleted) == 10
-    assert driven.received > 2
 
 
 def test_a_batch_is_received_and_handed_over_while_the_hand_over_of_another_takes_its_time(driven: Driven) -> None:
@@ -186,19 +78,6 @@ def test_while_a_batch_cannot_be_handed_over_none_is_received(driven: Driven) ->
     driven.clock.now += LAST_BACKOFF
     assert driven.ingest.receiver.step() == 0
     assert driven.received == 2
-
-
-def test_none_is_received_while_another_thread_tries_a_failed_hand_over_again(driven: Driven) -> None:
-    # Given a batch that SQS did not take
-    driven.arrive(GOOD)
-    driven.sent.refuse = refuse_all
-    driven.ingest.receiver.step()
-    driven.arrive(GOOD)
-    # When one thread tries it again, then the other one receives nothing meanwhile.
-    driven.sent.refuse = lambda _: driven.ingest.receiver.step() and SendFailed("SQS is down")
-    driven.clock.now += LAST_BACKOFF
-    assert driven.ingest.receiver.step()
-    assert driven.received == 1
 
 
 def test_only_what_was_not_confirmed_is_sent_again(driven: Driven) -> None:
@@ -309,43 +188,6 @@ def test_a_message_that_can_never_be_sent_becomes_a_dead_letter(driven: Driven, 
     assert [event.code for event in events] == ["bad_message"]
 
 
-def test_a_message_whose_lease_was_lost_is_left_to_the_process_that_has_it(driven: Driven) -> None:
-    driven.arrive(GOOD)
-    driven.sent.refuse = refuse_all
-    driven.ingest.receiver.step()
-    stale = {"SenderFault": True, "Code": "ReceiptHandleIsInvalid"}
-    driven.sqs.answers[CHANGE] = lambda entries: {"Failed": [{"Id": entry["Id"], **stale} for entry in entries]}
-    driven.go_on(30)
-    driven.sqs.answers.clear()
-    driven.sent.refuse = lambda _: None
-    driven.go_on(30)
-    assert driven.sent.jobs == []
-    assert driven.received > 1
-
-
-def test_it_goes_on_when_receives_fail(driven: Driven) -> None:
-    (id_,) = driven.arrive(GOOD)
-    receive = driven.sqs.receive_message
-    driven.sqs.receive_message = lambda **_: fail([])  # type: ignore[method-assign]
-    wait = driven.ingest.receiver.step()
-    assert wait
-    assert driven.ingest.unanswered_since is not None
-    driven.sqs.receive_message = receive  # type: ignore[method-assign]
-    driven.go_on(5)
-    assert driven.sent.jobs == [id_]
-
-
-def test_it_receives_nothing_while_too_many_deletes_are_pending(driven: Driven, monkeypatch) -> None:
-    monkeypatch.setattr("pipeline.sqs.leases.MAX_UNDELETED", 2)
-    driven.arrive(GOOD, GOOD)
-    driven.sqs.answers[DELETE] = fail
-    driven.go_on(30)
-    assert driven.received == 1
-    driven.sqs.answers.clear()
-    driven.go_on(30)
-    assert driven.received > 1
-
-
 def test_messages_of_one_redriven_letter_are_one_job(driven: Driven) -> None:
     driven.arrive(GOOD, GOOD, GOOD)
     for message in driven.sqs.waiting[:2]:
@@ -412,72 +254,3 @@ def test_a_pause_from_the_start_is_no_trouble(driven: Driven) -> None:
     # When the pause ends before the first answer, then it is not ready yet.
     driven.ingest.pause(False)
     assert driven.ingest.unanswered_since == -math.inf
-
-
-def test_the_end_of_a_poll_does_not_end_the_failure_of_another_thread(driven: Driven) -> None:
-    # Given a failed hand-over that one thread tries again
-    receiver, seen = driven.ingest.receiver, list[bool]()
-    driven.arrive(GOOD)
-    driven.sent.refuse = refuse_all
-    receiver.step()
-    since = receiver.unanswered_since
-
-    def meanwhile(_: str) -> Exception:
-        # When the poll of the other thread, which was out all the time, returns nothing
-        receiver.send_transfers()
-        seen.append(receiver.is_failing)
-        return SendFailed("SQS is down")
-
-    driven.sent.refuse = meanwhile
-    receiver.send_transfers()
-    # Then nothing may be received yet, and the failure counts from its beginning.
-    assert (seen, receiver.unanswered_since) == ([True], since)
-
-
-def test_a_thread_whose_transfers_another_takes_up_goes_on(driven: Driven, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given another thread that notes a transfer after this one has sent its own, and takes it up before this one looks
-    receiver = driven.ingest.receiver
-    lease = receiver.leases.add("other", "handle of other")
-    assert lease
-    send, receive = receiver.send_transfers, receiver.receive
-
-    def send_and_meanwhile() -> None:
-        send()
-        receiver.transfer(Transfer(lease, lambda: ("fetch", SendEntry("other job"))))
-
-    def receive_and_meanwhile() -> float | None:
-        with monkeypatch.context() as patch:
-            patch.setattr(receiver, "send_transfers", send_and_meanwhile)
-            wait = receive()
-        send()
-        return wait
-
-    monkeypatch.setattr(receiver, "receive", receive_and_meanwhile)
-    # When this thread has stepped, then it does so again by itself.
-    assert receiver.step() is not None
-
-
-def test_a_send_that_raises_is_repeated(driven: Driven, monkeypatch: pytest.MonkeyPatch) -> None:
-    (id_,) = driven.arrive(GOOD)
-
-    def cannot_start(*_: object, **__: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(driven.sent, "send", cannot_start)
-        driven.ingest.receiver.step()
-    driven.go_on(30)
-    assert driven.sent.jobs == [id_]
-
-
-def test_it_is_not_ready_while_refused_deletes_keep_it_from_receiving(driven: Driven, monkeypatch) -> None:
-    monkeypatch.setattr("pipeline.sqs.leases.MAX_UNDELETED", 2)
-    driven.arrive(GOOD, GOOD)
-    driven.sqs.answers[DELETE] = fail
-    driven.go_on(120)
-    assert driven.ingest.unanswered_since is not None
-    assert driven.clock.now - driven.ingest.unanswered_since > 60
-    # When SQS takes deletes, then it receives and is ready again.
-    driven.sqs.answers.clear()
-    driven.go_on(30)
-    assert driven.ingest.unanswered_since is None
