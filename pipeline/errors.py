@@ -182,7 +182,7 @@ _MEANINGS: Final[Mapping[tuple[str, Fault, Ending], Mapping[Name, str]]] = {
         "bad_message": "The message on the queue is for an actor of another queue, or has other arguments or options "
         "than the service sends.",
         "bad_proof": "The job does not prove that this service made it: it was [forged](security.md#forged-jobs), or "
-        "its key is no longer in `JOB_KEY`.",
+        "`JOB_KEY` does not contain its key any more.",
         "message_too_large": "The stage did its work, but SQS does not accept the job that follows, because it is "
         "larger than 1 MiB. Only jobs that the service did not make become so large.",
     },

@@ -58,7 +58,7 @@ RESTING_STEP = 0.1
 #: Ports that a URL need not name.
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-#: The number of known hosts above which those that were idle for longest are forgotten. They take 12 MB.
+#: The number of known hosts above which the longest idle ones are forgotten. They take 12 MB.
 MAX_HOSTS = 20_000
 
 #: The number of circuits of one host above which further folders share one.

@@ -208,7 +208,7 @@ def _document(swept: Swept, found: Mapping[str, Any]) -> Document:
 
 
 def _urls(swept: Swept, found: Mapping[str, Any], *, settled: bool) -> dict[str, str]:
-    """Return the URLs of a document by field: those that were processed last, or those that were not."""
+    """Return the URLs of a document by field: those already processed if `settled`, else those still to process."""
     present = {field: url for field in swept.fields if (url := present_url(found.get(field)))}
     return {field: url for field, url in present.items() if (url == found.get(f"last_{field}")) is settled}
 

@@ -38,7 +38,7 @@ class Attempt:
     at: datetime  #: end of the attempt
     seconds: float  #: duration of the work
     attempt: int = 1
-    attempts: int = 0  #: number of the last attempt, if those that follow fail in the same way; 0: unknown
+    attempts: int = 0  #: number of the last attempt if every further attempt fails in the same way; 0: unknown
     code: str = ""
     message: str = ""
     waited: float | None = None  #: for a first attempt: time between arrival in the stage and start
