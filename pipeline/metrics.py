@@ -66,7 +66,7 @@ SNOOZED = _counter("put_off_sources_total", "Times that a source waited for a sl
 OPEN_RECEIVER_CIRCUITS = _gauge(
     "resting_receivers", "Receivers with an open circuit, by folder: they get no postbacks because they only failed."
 )
-BUSY_PLACES = _gauge("host_requests", "Requests in progress, by the speed of their hosts.", "speed")
+HOST_REQUESTS = _gauge("host_requests", "Requests in progress, by the speed of their hosts.", "speed")
 OPEN_CIRCUITS = _gauge("resting_hosts", "Hosts with an open circuit: they get no requests because they only failed.")
 FETCHED_BYTES = _counter("fetched_bytes_total", "Bytes of sources downloaded, including failed downloads.")
 STORED_BYTES = _counter("stored_bytes_total", "Bytes of renditions put in the bucket.")

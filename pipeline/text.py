@@ -29,7 +29,7 @@ def printable(text: str, keep: str = "") -> str:
     """
     joiners = {match.start() for match in _EMOJI_JOINER.finditer(text)}
     return "".join(
-        char if char.isprintable() or char in keep or place in joiners else "?" for place, char in enumerate(text)
+        char if char.isprintable() or char in keep or index in joiners else "?" for index, char in enumerate(text)
     )
 
 

@@ -170,7 +170,7 @@ class DepthHistory:
         now = time.time()
         found: list[int | None] = [None] * buckets
         for at, waiting in tuple(self._samples):
-            place = buckets - 1 - int((now - at) / seconds * buckets)
-            if 0 <= place < buckets and stage in waiting:
-                found[place] = max(found[place] or 0, waiting[stage])
+            bucket = buckets - 1 - int((now - at) / seconds * buckets)
+            if 0 <= bucket < buckets and stage in waiting:
+                found[bucket] = max(found[bucket] or 0, waiting[stage])
         return found

@@ -21,7 +21,7 @@ from pipeline.sweeps.marks import list_marks
 #: Seconds that a browser may cache a picture of a replaced cover.
 PICTURE_AGE = 86_400
 
-#: Renders a page: called with the request, the template, the place in the navigation, and the template's values.
+#: Renders a page: called with the request, the template, the entry of the navigation, and the template's values.
 ShowPage = Callable[..., Response]
 
 

@@ -45,7 +45,7 @@ LONGEST_CONNECTION = 30.0
 #: Maximum number of open connections. Prometheus and two probes open three.
 MAX_CONNECTIONS = 16
 
-#: Maximum number of scrapes that wait for each other. A connection that loses its place leaves its scrape behind.
+#: Maximum number of scrapes that wait for each other. A connection that loses its slot leaves its scrape behind.
 MAX_SCRAPES = 4
 
 #: Maximum number of connections that wait to be accepted.
@@ -196,7 +196,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer a request in a thread of its own. If all places are taken, another connection ends."""
+        """Answer a request in a thread of its own. If all slots are taken, another connection ends."""
         with self._open_lock:
             self._open.append(_Connection(request, client_address[0], time.monotonic()))
             if len(self._open) > MAX_CONNECTIONS:

@@ -1,4 +1,4 @@
-"""The peers of our HTTP servers: which address they count for, and whose connection ends when all places are taken."""
+"""The peers of our HTTP servers: which address they count for, and whose connection ends when all slots are taken."""
 
 from __future__ import annotations
 

@@ -170,9 +170,9 @@ def processes(now: datetime | None = None) -> list[Process]:
     latest = {each.type: each for each in reversed(found)}
     kept = [each for each in found if now - each.seen < LISTED or latest[each.type] is each]
     order = ["ingest", "fetch", "resize", GIANTS, "upload", "notify", "sweep", "scheduler"]
-    place = {type_: number for number, type_ in enumerate(order)}
+    ranks = {type_: number for number, type_ in enumerate(order)}
     kept.sort(key=lambda each: (not each.is_alive(now), each.host, each.pid))
-    return sorted(kept, key=lambda each: (place.get(each.type, -1), each.type))
+    return sorted(kept, key=lambda each: (ranks.get(each.type, -1), each.type))
 
 
 def process_type(queues: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 
 from pipeline.errors import Snoozed
-from pipeline.net.places import Crowd
+from pipeline.net.bulkhead import Crowd
 from pipeline.settings import get_settings
 from pipeline.stages import Lane
 

@@ -36,9 +36,9 @@ from pipeline.errors import (
     Snoozed,
     facts_of,
 )
+from pipeline.net.bulkhead import Bulkhead, Crowd, Speed, bulkhead
 from pipeline.net.circuit import Circuit
 from pipeline.net.guard import as_requested
-from pipeline.net.places import Crowd, Places, Speed, places
 from pipeline.settings import get_settings
 from pipeline.stages import Lane
 
@@ -144,15 +144,15 @@ class HostLimiter:
     Args:
         policy: The rules.
         clock: Returns monotonic seconds.
-        places: Limits the requests to all hosts that are not known to be quick.
+        bulkhead: Limits the requests to all hosts that are not known to be quick.
     """
 
     def __init__(
-        self, policy: Policy, clock: Callable[[], float] = time.monotonic, places: Places | None = None
+        self, policy: Policy, clock: Callable[[], float] = time.monotonic, bulkhead: Bulkhead | None = None
     ) -> None:
         self._policy = policy
         self._clock = clock
-        self._places = places or Places()
+        self._bulkhead = bulkhead or Bulkhead()
         self._lock = threading.Lock()
         self._hosts: OrderedDict[str, Host] = OrderedDict()  # by last use, except that busy ones may be later
         self._numbers = itertools.count()
@@ -213,8 +213,8 @@ class HostLimiter:
                 wait = host.crowd.snooze(lane, self._step(host, lane), now, folder)
                 raise Snoozed("host_busy", f"{name} already has as many requests as are allowed at a time.", wait)
             speed = Speed.SLOW if patient else host.speed
-            if not self._places.take(speed, lane, folder):
-                wait = self._places.snooze(speed, lane, folder, now)
+            if not self._bulkhead.take(speed, lane, folder):
+                wait = self._bulkhead.snooze(speed, lane, folder, now)
                 raise Snoozed("too_many_slow", "Enough threads of this process wait for hosts that may be slow.", wait)
             if not host.busy:
                 host.crowd.disperse()
@@ -255,7 +255,7 @@ class HostLimiter:
         return key, host.circuits.get(key) or Circuit(self._policy.max_failures)
 
     def _end(self, slot: _Slot, error: BaseException | None) -> None:
-        self._places.give_back(slot.speed, slot.lane, slot.folder)
+        self._bulkhead.give_back(slot.speed, slot.lane, slot.folder)
         with self._lock:
             host, circuit = slot.host, slot.circuit
             host.busy -= 1
@@ -316,13 +316,13 @@ def receivers(limit: int) -> Policy:
 @cache
 def host_limiter() -> HostLimiter:
     """Return this process's limiter of sources, with the limit of the settings."""
-    return HostLimiter(Policy(get_settings().fetch_max_per_host), places=places())
+    return HostLimiter(Policy(get_settings().fetch_max_per_host), bulkhead=bulkhead())
 
 
 @cache
 def receiver_limiter() -> HostLimiter:
     """Return this process's limiter of receivers, with the limit of the settings."""
-    return HostLimiter(receivers(get_settings().notify_max_per_host), places=places())
+    return HostLimiter(receivers(get_settings().notify_max_per_host), bulkhead=bulkhead())
 
 
 def _host_of(url: str) -> str:

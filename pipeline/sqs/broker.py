@@ -160,7 +160,7 @@ class SQSBroker(dramatiq_sqs.SQSBroker):
         Raises:
             Exception: As `enqueue` does, or as `oversize` does.
         """
-        target, letter = self.queues.dead_letters(queue_name), self.sender.letter(body, reason)
+        target, letter = self.queues.dead_letters(queue_name), self.sender.dead_letter(body, reason)
         (error,) = self.sender.bury(target, [letter], wait_in=queue_name)
         if error:
             raise error

@@ -270,7 +270,7 @@ class SQSConsumer(dramatiq_sqs.broker.SQSConsumer):
         except ValueError as error:
             logger.error("%s: received a message that is not for this queue: %s.", name, error)
             reason = Reason("bad_message", f"The message is not for this queue: {error}.", stage=name)
-            self._transfer(lease, self.queue.dead_letters, self.sender.letter, body, reason)
+            self._transfer(lease, self.queue.dead_letters, self.sender.dead_letter, body, reason)
             return None
         quarantine = self.sender.queues.quarantine.get(name)
         if message.options.get(DUE, 0) > now * 1000:
@@ -281,7 +281,7 @@ class SQSConsumer(dramatiq_sqs.broker.SQSConsumer):
         elif message.receives >= MAX_RECEIVES and not self.queue.is_quarantine:
             sentence = "The message was received again and again, and no worker finished it."
             reason = Reason("worker_crashed", sentence, stage=name, attempts=message.receives)
-            self._transfer(lease, self.queue.dead_letters, self.sender.letter, body, reason)
+            self._transfer(lease, self.queue.dead_letters, self.sender.dead_letter, body, reason)
         else:
             return message
         return None

@@ -152,7 +152,7 @@ class Sender:
         """Return the entry of a message that was received before it is due, with as much of its delay as SQS allows."""
         return self.entry(message, max(0, message.options[DUE] - int(self.clock.time() * 1000)))
 
-    def letter(self, body: str, reason: Reason) -> SendEntry:
+    def dead_letter(self, body: str, reason: Reason) -> SendEntry:
         """Return the entry of a dead letter. A body that leaves no room for the reason is stored elsewhere.
 
         Raises:
@@ -173,7 +173,7 @@ class Sender:
         waiting = {index: letters[index].waiting_for(target) for index, error in enumerate(errors) if error}
         waiting = {index: entry for index, entry in waiting.items() if not (letters[index].error() or entry.error())}
         if waiting:
-            logger.warning("%s takes no letters. %d wait in %s.", target, len(waiting), wait_in)
+            logger.warning("%s takes no dead letters. %d wait in %s.", target, len(waiting), wait_in)
         again = self.send(wait_in, list(waiting.values()), at_once=True)
         for index, error in zip(waiting, again, strict=True):
             errors[index] = error

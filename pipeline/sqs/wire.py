@@ -57,7 +57,7 @@ _JSON = JSONEncoder()
 #: it is for.
 WAITING_FOR = "waiting_for"
 
-#: Seconds until such a letter is sent again.
+#: Seconds until such a dead letter is sent again.
 LETTER_WAIT = 60
 
 

@@ -183,7 +183,7 @@ class Ingest:
     def _rejected(self, message: MessageTypeDef, sentence: str, error: Exception) -> tuple[str, SendEntry]:
         if not isinstance(error, Rejected):
             error = Rejected("bad_message", f"{sentence} ({type(error).__name__}).")
-        entry = self._sender.letter(message["Body"], Reason(error.code, error.message, stage=INGEST))
+        entry = self._sender.dead_letter(message["Body"], Reason(error.code, error.message, stage=INGEST))
         job_id = input_job_id(message["MessageId"])
         emit(Event(INGEST, job_id, Outcome.REJECTED, code=error.code, message=error.message))
         return INGEST_DEAD_LETTER_QUEUE, entry
@@ -197,7 +197,7 @@ def _count(queue: str) -> None:
 def job_in(message: MessageTypeDef, stage_payload: Callable[[bytes], str]) -> Job:
     """Return the job that an input message asks for.
 
-    A redelivered message gives the same job, and so do all messages of one redriven letter.
+    A redelivered message gives the same job, and so do all messages of one redriven dead letter.
 
     Raises:
         Rejected: The message does not contain an acceptable payload.

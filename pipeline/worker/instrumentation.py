@@ -25,8 +25,8 @@ from pipeline.monitoring.health import Health, IngestHealth, SchedulerHealth, Wo
 from pipeline.monitoring.http_server import OpsServer, Refresh
 from pipeline.monitoring.processes import process_type
 from pipeline.monitoring.queue_depths import DEAD, INGEST, Depth, depths
+from pipeline.net.bulkhead import Speed, bulkhead
 from pipeline.net.host_limits import host_limiter, receiver_limiter
-from pipeline.net.places import Speed, places
 from pipeline.settings import Settings, get_settings
 from pipeline.sqs.wire import ATTEMPTS
 from pipeline.stages import FETCH, NOTIFY, RESIZE, lane_of_queue, stage_of_queue
@@ -96,7 +96,7 @@ class Instrumentation(dramatiq.Middleware):
 
 def _refresh_places() -> None:
     for speed in Speed:
-        metrics.BUSY_PLACES.labels(speed.value).set(places().taken(speed))
+        metrics.HOST_REQUESTS.labels(speed.value).set(bulkhead().taken(speed))
 
 
 def serve_ingest(ingest: Ingest | None) -> None:

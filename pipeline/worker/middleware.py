@@ -11,7 +11,7 @@ from typing import Any
 import dramatiq
 from dramatiq.worker import Worker
 
-from pipeline.net.places import places
+from pipeline.net.bulkhead import bulkhead
 from pipeline.setting_types import PUBLISHED_POSTBACK_SECRET
 from pipeline.settings import Settings
 from pipeline.stages import NOTIFY, SWEEP_QUEUES
@@ -69,4 +69,4 @@ class HostPlaces(dramatiq.Middleware):
     """Lets hosts that may be slow hold only some of the worker's threads."""
 
     def before_worker_boot(self, broker: Any, worker: Worker) -> None:
-        places().threads = worker.worker_threads
+        bulkhead().threads = worker.worker_threads

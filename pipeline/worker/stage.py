@@ -109,5 +109,5 @@ def as_pipeline_error(error: BaseException) -> PipelineError:
 
 def log_traceback(stage: Stage, error: BaseException) -> None:
     """Log where an unexpected error happened, without its text, which may quote a customer's message."""
-    places = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("%s: unexpected %s at\n%s", stage.name, type(error).__name__, places)
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("%s: unexpected %s at\n%s", stage.name, type(error).__name__, frames)

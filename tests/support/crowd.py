@@ -13,8 +13,8 @@ from unittest import mock
 
 from pipeline.errors import Snoozed
 from pipeline.net import host_limits
+from pipeline.net.bulkhead import MAX_LINES
 from pipeline.net.host_limits import HostLimiter, Policy
-from pipeline.net.places import MAX_LINES
 from pipeline.sqs.wire import MAX_DELAY
 from pipeline.stages import Lane
 from tests.support.limiter import URL, Clock

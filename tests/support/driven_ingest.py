@@ -34,7 +34,7 @@ class Sent:
     def entry(self, message: dramatiq.Message[None]) -> SendEntry:
         return SendEntry(message.kwargs["job"]["id"])
 
-    def letter(self, body: str, reason: Reason) -> SendEntry:
+    def dead_letter(self, body: str, reason: Reason) -> SendEntry:
         if self.oversize:
             raise self.oversize
         return SendEntry.of_dead_letter(body, reason)

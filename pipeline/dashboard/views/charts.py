@@ -28,11 +28,11 @@ def sparkline(values: Sequence[float | None], label: str) -> Sparkline:
     top = max([value for value in values if value is not None] + [1])
     step = WIDTH / (len(values) - 1)
     points: list[tuple[float, float]] = []
-    for place, value in enumerate(values):
+    for index, value in enumerate(values):
         if value is not None:
-            points.append((place * step, HEIGHT - MARGIN - value / top * (HEIGHT - 2 * MARGIN)))
+            points.append((index * step, HEIGHT - MARGIN - value / top * (HEIGHT - 2 * MARGIN)))
         elif points:
-            points.append((place * step, points[-1][1]))
+            points.append((index * step, points[-1][1]))
     line = "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     area = f"{line} L{points[-1][0]:.1f} {HEIGHT} L{points[0][0]:.1f} {HEIGHT} Z"
     return Sparkline(line, area, label)
@@ -46,8 +46,8 @@ def bars(values: Sequence[float], label: str) -> Sparkline:
     step = WIDTH / len(values)
     heights = [max(1.0, value / top * (HEIGHT - MARGIN)) if value else 0.0 for value in values]
     drawn = [
-        f"M{place * step + 0.3:.1f} {HEIGHT} v{-height:.1f} h{step - 0.6:.1f} V{HEIGHT} Z"
-        for place, height in enumerate(heights)
+        f"M{index * step + 0.3:.1f} {HEIGHT} v{-height:.1f} h{step - 0.6:.1f} V{HEIGHT} Z"
+        for index, height in enumerate(heights)
         if height
     ]
     return Sparkline("", " ".join(drawn), label)

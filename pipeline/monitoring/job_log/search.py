@@ -86,7 +86,7 @@ class JobPage:
 
     Attributes:
         jobs: the jobs that match.
-        following: the place where the next part starts; empty at the end.
+        following: the position where the next part starts; empty at the end.
         cut_off: a sentence for people if the search stopped before the part was full; else empty.
     """
 
@@ -107,7 +107,7 @@ def search(wanted: JobFilter = JobFilter(), limit: int = 50, after: str = "") ->
         after: `JobPage.following` of the previous part.
 
     Raises:
-        ValueError: `after` is not a place.
+        ValueError: `after` is not a position.
         SettingsError: JOBS_MONGO_URL is not set.
         RetryableError: MongoDB cannot be reached.
     """
@@ -197,7 +197,7 @@ def _place(moment: datetime | None) -> str:
     return f"{(moment - _EPOCH) // timedelta(milliseconds=1)}" if moment else ""
 
 
-def _moment(place: str) -> datetime:
-    if not re.fullmatch(r"[0-9]{1,14}", place):
-        raise ValueError("this is not a place in a list of jobs")
-    return _EPOCH + timedelta(milliseconds=int(place))
+def _moment(position: str) -> datetime:
+    if not re.fullmatch(r"[0-9]{1,14}", position):
+        raise ValueError("this is not a position in a list of jobs")
+    return _EPOCH + timedelta(milliseconds=int(position))

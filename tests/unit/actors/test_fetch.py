@@ -20,8 +20,8 @@ from actors import fetch as module
 from pipeline.clients import lazy
 from pipeline.images.content_id import content_id
 from pipeline.job import Job, Sweep
+from pipeline.net.bulkhead import Bulkhead, Speed
 from pipeline.net.download import Download
-from pipeline.net.places import Places, Speed
 from pipeline.settings import get_settings
 from pipeline.sqs.leases import Lease
 from pipeline.sqs.settlement import SQSMessage
@@ -43,13 +43,13 @@ def _local_staging(no_variables: None, monkeypatch: pytest.MonkeyPatch, tmp_path
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, Speed]]:
     """Whether each download was hasty, and the speed that its host was taken for."""
     found: list[tuple[bool, Speed]] = []
-    places = Places()
+    bulkhead = Bulkhead()
     limiter = downloads.host_limiter.__wrapped__()
-    limiter._places = places
+    limiter._bulkhead = bulkhead
 
     def download(url: str, slot: Callable[[str], Any], *, hasty: bool, **_: object) -> Download:
         with slot(url):
-            found.append((hasty, next(speed for speed in Speed if places.taken(speed))))
+            found.append((hasty, next(speed for speed in Speed if bulkhead.taken(speed))))
         out = io.BytesIO()
         Image.new("RGB", (8, 8)).save(out, "JPEG")
         return Download(out.getvalue())

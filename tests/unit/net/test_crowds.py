@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 
-from pipeline.net.places import JITTER, LONGEST_SNOOZE, MAX_LINES, Crowd
+from pipeline.net.bulkhead import JITTER, LONGEST_SNOOZE, MAX_LINES, Crowd
 from pipeline.stages import Lane
 from tests.support.crowd import PER_HOST, Fleet, other_folders, rate
 from tests.support.limiter import URL, Clock, snooze

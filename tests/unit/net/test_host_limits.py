@@ -12,8 +12,9 @@ import pytest
 
 from pipeline.clients import lazy
 from pipeline.errors import NoConnection, NoRequest, PermanentError, PipelineError, Retry, RetryableError, Snoozed
+from pipeline.net import bulkhead as bulkhead_module
 from pipeline.net import host_limits as hosts
-from pipeline.net import places as places_module
+from pipeline.net.bulkhead import LONGEST_SNOOZE
 from pipeline.net.circuit import FIRST_OPEN_TIME, HOST_DOWN_AFTER, LONGEST_OPEN_TIME, MAX_FAILED_FOLDERS
 from pipeline.net.guard import Budget
 from pipeline.net.host_limits import (
@@ -23,7 +24,6 @@ from pipeline.net.host_limits import (
     Policy,
 )
 from pipeline.net.http_errors import http_errors
-from pipeline.net.places import LONGEST_SNOOZE
 from pipeline.net.session import fetch_session
 from pipeline.stages import Lane
 from tests.support.limiter import MAX_FAILURES, OTHER, URL, Clock, ask, fail, failing, snooze
@@ -33,7 +33,7 @@ from tests.support.waiting import wait_for
 
 @pytest.fixture(autouse=True)
 def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(places_module, "JITTER", (1.0, 1.0))
+    monkeypatch.setattr(bulkhead_module, "JITTER", (1.0, 1.0))
     yield
     lazy.forget()
 

@@ -1,7 +1,7 @@
-"""Places: how many threads of this process may wait for hosts that are not known to be quick.
+"""The bulkhead: how many threads of this process may wait for hosts that are not known to be quick.
 
-A host that hangs holds a thread until a time limit. Without places, as many such hosts as there are threads would stop
-everybody. A quarter of the threads is always left for hosts that are known to be quick, and for other work.
+A host that hangs holds a thread until a time limit. Without a bulkhead, as many such hosts as there are threads would
+stop everybody. A quarter of the threads is always left for hosts that are known to be quick, and for other work.
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ class Crowd:
         self.booked_until.clear()
 
 
-class Places:
+class Bulkhead:
     """Counts the requests in progress, by the speed of their hosts.
 
-    Bulk jobs may hold half of the places of each speed, and so may the jobs of one folder: one customer's dead hosts
-    leave places for another's new ones.
+    Bulk jobs may hold half of the slots of each speed, and so may the jobs of one folder: one customer's dead hosts
+    leave slots for another's new ones.
 
     Attributes:
         threads: The threads of this process; None for no limit, as in a process that is not a worker.
@@ -102,7 +102,7 @@ class Places:
         return max(1, self.threads // SHARES[speed]) if self.threads and speed in SHARES else None
 
     def take(self, speed: Speed, lane: Lane, folder: str) -> bool:
-        """Take a place, if one is free."""
+        """Take a slot, if one is free."""
         with self._lock:
             if limit := self.limit(speed):
                 half = max(1, limit // 2)
@@ -115,7 +115,7 @@ class Places:
             return True
 
     def give_back(self, speed: Speed, lane: Lane, folder: str) -> None:
-        """Give a place back."""
+        """Give a slot back."""
         with self._lock:
             for key in _keys(speed, lane, folder):
                 self._taken[key] -= 1
@@ -123,7 +123,7 @@ class Places:
                     del self._taken[key]  # there may be any number of folders
 
     def snooze(self, speed: Speed, lane: Lane, folder: str, now: float) -> float:
-        """Return the seconds that a job should wait for a place."""
+        """Return the seconds that a job should wait for a slot."""
         with self._lock:
             step = EXPECTED_SECONDS[speed] / (self.limit(speed) or 1)
             return self._crowds[speed].snooze(lane, step, now, folder)
@@ -134,6 +134,6 @@ def _keys(speed: Speed, lane: Lane, folder: str) -> list[tuple[Speed, str, str]]
 
 
 @cache
-def places() -> Places:
-    """Return the places of this process. A worker sets the number of its threads."""
-    return Places()
+def bulkhead() -> Bulkhead:
+    """Return the bulkhead of this process. A worker sets the number of its threads."""
+    return Bulkhead()

@@ -1,4 +1,4 @@
-"""Places for hosts that may be slow, and the circuits of receivers, with a clock that the tests move."""
+"""Bulkhead for hosts that may be slow, and the circuits of receivers, with a clock that the tests move."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 from pipeline.clients import lazy
 from pipeline.errors import PipelineError, Retry, RetryableError, Snoozed
+from pipeline.net import bulkhead as places_module
 from pipeline.net import host_limits as hosts
-from pipeline.net import places as places_module
+from pipeline.net.bulkhead import Bulkhead, Speed
 from pipeline.net.circuit import FIRST_OPEN_TIME, HOST_DOWN_AFTER, LONGEST_OPEN_TIME
 from pipeline.net.host_limits import QUICK_SECONDS, HostLimiter, Policy, RestingHost, receivers
-from pipeline.net.places import Places, Speed
 from pipeline.stages import Lane
 from tests.support.limiter import NUMBERS, OTHER, URL, Clock, ask, failing, snooze
 
@@ -27,12 +27,12 @@ def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 class TestPlaces:
     @pytest.fixture
-    def places(self) -> Places:
-        return Places(threads=16)
+    def bulkhead(self) -> Bulkhead:
+        return Bulkhead(threads=16)
 
     @pytest.fixture
-    def host_limiter(self, clock: Clock, places: Places) -> HostLimiter:
-        return HostLimiter(Policy(4), clock, places)
+    def host_limiter(self, clock: Clock, bulkhead: Bulkhead) -> HostLimiter:
+        return HostLimiter(Policy(4), clock, bulkhead)
 
     def hang(self, host_limiter: HostLimiter, under_way: ExitStack, count: int, folder: str = "FOLDER") -> int:
         """Begin requests to `count` hosts of their own; returns how many were not snoozed."""
@@ -48,7 +48,7 @@ class TestPlaces:
         ask(host_limiter)
         with ExitStack() as under_way:
             begun = [self.hang(host_limiter, under_way, 32, f"FOLDER-{n}") for n in range(3)]
-            # Then each folder holds at most half of the places, the next one is snoozed,
+            # Then each folder holds at most half of the slots, the next one is snoozed,
             assert begun == [4, 4, 0]
             assert snooze(host_limiter, OTHER, folder="NEW").code == "too_many_slow"
             # and the quick host is asked at once.
@@ -61,7 +61,7 @@ class TestPlaces:
 
     @pytest.mark.parametrize("error", [None, RetryableError("timeout", "It hung.")])
     def test_slow_hosts_hold_at_most_a_quarter(
-        self, host_limiter: HostLimiter, clock: Clock, places: Places, error: PipelineError | None
+        self, host_limiter: HostLimiter, clock: Clock, bulkhead: Bulkhead, error: PipelineError | None
     ) -> None:
         # Given a host that was slow at its last request
         with suppress(RetryableError), host_limiter.slot(URL):
@@ -71,19 +71,19 @@ class TestPlaces:
         with ExitStack() as under_way:
             for n in range(2):
                 under_way.enter_context(host_limiter.slot(URL, folder=f"FOLDER-{n}"))
-            assert places.taken(Speed.SLOW) == 2
+            assert bulkhead.taken(Speed.SLOW) == 2
             for n in range(2):
                 under_way.enter_context(host_limiter.slot(OTHER, folder=f"FOLDER-{n}", patient=True))
-            # Then it shares four places with all patient requests,
+            # Then it shares four slots with all patient requests,
             assert snooze(host_limiter, folder="THIRD").code == "too_many_slow"
         # and one quick answer makes it quick again.
         ask(host_limiter)
-        assert places.taken(Speed.SLOW) == 0
+        assert bulkhead.taken(Speed.SLOW) == 0
         with host_limiter.slot(URL):
-            assert places.taken(Speed.QUICK) == 1
+            assert bulkhead.taken(Speed.QUICK) == 1
 
     def test_a_quarter_of_the_threads_is_always_left_for_other_work(
-        self, host_limiter: HostLimiter, places: Places
+        self, host_limiter: HostLimiter, bulkhead: Bulkhead
     ) -> None:
         # Given far more requests that hang than there are threads, to new hosts and to slow ones, of many folders
         with ExitStack() as under_way:
@@ -92,8 +92,8 @@ class TestPlaces:
                     with suppress(Snoozed):
                         slot = host_limiter.slot(f"https://{n}.example/", folder=f"FOLDER-{n}", patient=patient)
                         under_way.enter_context(slot)
-            # Then they hold three quarters. Write-backs to MongoDB and redirects need no place, so they find a thread.
-            assert sum(places.taken(speed) for speed in Speed) == 12
+            # Then they hold three quarters. Write-backs to MongoDB and redirects need no slot, so they find a thread.
+            assert sum(bulkhead.taken(speed) for speed in Speed) == 12
 
     def test_bulk_jobs_leave_half_of_the_places_to_live_ones(self, host_limiter: HostLimiter) -> None:
         with ExitStack() as under_way:
@@ -110,7 +110,7 @@ class TestPlaces:
         assert waits[-1] == pytest.approx(80 / 8)
 
     def test_a_process_with_one_thread_asks_any_host(self, clock: Clock) -> None:
-        host_limiter = HostLimiter(Policy(4), clock, Places(threads=1))
+        host_limiter = HostLimiter(Policy(4), clock, Bulkhead(threads=1))
         with host_limiter.slot(URL, Lane.BULK):
             pass
         with host_limiter.slot(URL, patient=True):
