@@ -18,7 +18,6 @@ from pipeline.metrics import UNCHANGED
 from pipeline.net.download import Download, download_if_changed
 from pipeline.net.download_memory import download_memory
 from pipeline.net.host_limits import host_limiter
-from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
 from pipeline.storage.publish import Published, find_published
@@ -92,7 +91,7 @@ def _downloading(job: Job, source: Source, known: Known | None) -> Iterator[Down
 def _known(job: Job, source: Source) -> tuple[Known, Published] | tuple[None, None]:
     """Return what is known of a source, if its renditions are published in the job's folder."""
     record = sources.find(source.url)
-    if not (record and record.known and record.known.validators and record.fits(_recipe())):
+    if not (record and record.known and record.known.validators and record.fits(get_settings().recipe)):
         return None, None
     if not record.may_be_asked_by_validators(datetime.now(UTC)):
         return None, None
@@ -103,7 +102,7 @@ def _known(job: Job, source: Source) -> tuple[Known, Published] | tuple[None, No
 def _same_bytes(found: Download, source: Source, sweep: Sweep) -> Known | None:
     """Return what is known now, if the documents have the pictures of these bytes."""
     image = found.image or b""
-    recipe = source.known.content.recipe if source.known else _recipe()
+    recipe = source.known.content.recipe if source.known else get_settings().recipe
     if content_id(image, recipe) != sweep.held:
         return None
     if source.known:
@@ -114,7 +113,7 @@ def _same_bytes(found: Download, source: Source, sweep: Sweep) -> Known | None:
 
 
 def _staged(found: Download, job: Job, source: Source) -> Source:
-    image, recipe = found.image or b"", _recipe()
+    image, recipe = found.image or b"", get_settings().recipe
     identified = identify(image, max_pixels=get_settings().max_source_pixels)
     content = Content(content_id(image, recipe), identified.extension, recipe)
     if job.sweep:
@@ -126,8 +125,3 @@ def _staged(found: Download, job: Job, source: Source) -> Source:
         return source.published(content, published.details)
     key = staging().put(image, job.staged_key(FETCH, source, content))
     return source.fetched(key, content, giant=identified.is_giant)
-
-
-def _recipe() -> Recipe:
-    settings = get_settings()
-    return Recipe(settings.renditions, settings.resize_fit)

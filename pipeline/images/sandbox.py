@@ -27,6 +27,7 @@ from typing import Any, Final, NamedTuple
 
 from pipeline.errors import PermanentError, PipelineError, RetryableError
 from pipeline.images.child_process import ChildProcess, Ended, Malformed, Overdue
+from pipeline.images.details.examination import Examination, examination_from
 from pipeline.images.details.facts import SourceFacts, facts_from
 from pipeline.images.identify import format_of
 from pipeline.images.limits import CPU_SECONDS, MAX_DECODER_BYTES
@@ -85,17 +86,47 @@ def render_with_facts(
     return rendered.renditions, rendered.facts
 
 
+class Examined(NamedTuple):
+    """An image that was rendered for a person."""
+
+    renditions: dict[str, bytes]
+    facts: SourceFacts
+    examination: Examination
+    peak_memory: int | None  #: bytes that its child held at most, or None if the system does not report it
+
+
+def examine(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels: int) -> Examined:
+    """Render an image in a child of its own, and return what a person may want to know. Arguments as for `render`.
+
+    Raises:
+        PermanentError: as `render`.
+        RetryableError: as `render`.
+    """
+    limits = {"max_pixels": max_pixels, "max_decoded_pixels": max_decoded_pixels}
+    sandbox = _Sandbox()
+    try:
+        rendered = sandbox.render(_request(recipe, limits) | {"facts": True, "examine": True}, source, recipe)
+        assert rendered.facts  # noqa: S101 - both were asked for, and an answer without them is malformed
+        assert rendered.examination  # noqa: S101
+        return Examined(rendered.renditions, rendered.facts, rendered.examination, sandbox.peak_memory)
+    finally:
+        sandbox.close()
+
+
 class _Rendered(NamedTuple):
     """The usable part of an answer."""
 
     renditions: dict[str, bytes]
     facts: SourceFacts | None = None
+    examination: Examination | None = None
+
+
+def _request(recipe: Recipe, limits: Mapping[str, int]) -> dict[str, Any]:
+    return {"recipe": recipe.encode(), "limits": limits, "cpu_seconds": CPU_SECONDS}
 
 
 def _render(source: bytes, recipe: Recipe, limits: Mapping[str, int], *, facts: bool = False) -> _Rendered:
-    request = {"recipe": recipe.encode(), "limits": limits, "cpu_seconds": CPU_SECONDS}
-    if facts:
-        request["facts"] = True
+    request = _request(recipe, limits) | ({"facts": True} if facts else {})
     try:  # around the wait too, because a time limit may strike right after the lock was acquired
         while not _ONE_AT_A_TIME.acquire(timeout=1):
             pass  # so that a time limit interrupts the wait, and not the work after it
@@ -141,6 +172,11 @@ class _Sandbox:
         self._memory = answer["address_space"]
         return str(answer["unfiltered"])
 
+    @property
+    def peak_memory(self) -> int | None:
+        """The most bytes of memory that the child has held so far."""
+        return self._child.peak_memory if self._child else None
+
     def close(self) -> None:
         """End the child."""
         child, self._child = self._child, None
@@ -173,7 +209,8 @@ class _Sandbox:
             self.close()
         answer = _parsed(head)
         renditions = _renditions(answer, body, [each.name for each in sizes])
-        return _Rendered(renditions, _facts(answer, source) if "facts" in request else None)
+        facts = _facts(answer, source) if "facts" in request else None
+        return _Rendered(renditions, facts, _examination(answer) if "examine" in request else None)
 
 
 _SANDBOX: Final = _Sandbox()
@@ -243,6 +280,18 @@ def _facts(answer: dict[str, Any], source: bytes) -> SourceFacts:
         return facts_from(answer.get("facts"), size=len(source), sha256=sha256)
     except ValueError as error:
         raise Malformed("the answer has unusable facts") from error
+
+
+def _examination(answer: dict[str, Any]) -> Examination:
+    """Return the examination in an answer.
+
+    Raises:
+        Malformed: it has another form.
+    """
+    try:
+        return examination_from(answer.get("examined"))
+    except ValueError as error:
+        raise Malformed("the answer has an unusable examination") from error
 
 
 def _answered_error(answer: Any) -> PermanentError:

@@ -5,21 +5,16 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from functools import cache
 from itertools import pairwise
 
-from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
+
+from pipeline.ops.sheet import font
 
 #: Side of the drawn covers in pixels; several times the size shown, so that edges are smooth.
 SIDE = 1600
 
 Point = tuple[float, float]
-
-
-@cache
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return the font that Pillow includes."""
-    return ImageFont.load_default(size)
 
 
 def night_train() -> Image.Image:

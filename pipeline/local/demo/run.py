@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from pipeline.clients import aws
-from pipeline.local.demo import rechecks, samples, sheet, sweep_verdict, sweeps, verdict
+from pipeline.local.demo import rechecks, samples, sweep_verdict, sweeps, verdict
 from pipeline.local.demo.board import Board, WorkerLog, locations
 from pipeline.local.demo.jobs import COMMAND, Arrivals, DemoJob, ExpectedFailure, make_jobs, receive, send, submit
 from pipeline.local.demo.ledger import ledger
@@ -28,6 +28,7 @@ from pipeline.local.demo.web import Postback, cover_server, postback_server
 from pipeline.local.embedded import EmbeddedStackError
 from pipeline.local.standalone import PROCFILE, from_here, standalone
 from pipeline.local.supervisor import Supervisor
+from pipeline.ops import sheet
 from pipeline.ops.sweeps import Progress
 from pipeline.settings import Settings, get_settings
 
