@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 COLUMNS, MARGIN, GAP = 3, 48, 40
 LARGE, MEDIUM = 400, 250  #: maximum sides on the sheet: of the largest rendition, and of the others
-SMALL, MOST_SMALL = 64, 4  #: the side up to which the name stands beside a rendition, and how many of these there are
+SMALL, MOST = 64, 8  #: the side up to which the name stands beside a rendition; how many others are drawn
 LABEL, SPACE = 40, 12  #: heights of a name below a rendition with its space, and between small renditions
 CARD = (LARGE + 16 + MEDIUM, LARGE + 84)
 
@@ -64,33 +64,32 @@ def _draw_card(sheet: Image.Image, at: Point, card: Card) -> None:
         return
     largest, *others = sorted(card.renditions, key=lambda rendition: -max(rendition[1].size))
     _paste(sheet, _fitted(largest[1], LARGE), at)
-    _draw_column(sheet, (x + LARGE + 16, y), others)
+    if others:
+        _draw_column(sheet, (x + LARGE + 16, y), others)
 
 
 def _draw_column(sheet: Image.Image, at: Point, renditions: Sequence[tuple[str, Image.Image]]) -> None:
-    """Draw renditions with their names one below the other, small ones at the bottom. The rest is counted."""
+    """Draw renditions one below the other, as large as fits. Large ones have their name below, small ones beside."""
+    names = [name for name, _ in renditions[:MOST]]
+    if len(renditions) > MOST:
+        names[-1] += f" and {len(renditions) - MOST} more"
+    images = [image for _, image in renditions[:MOST]]
+    is_small = [max(image.size) <= SMALL for image in images]
+    room = LARGE - sum(image.height + SPACE for image, small in zip(images, is_small, strict=True) if small)
+    side = min(MEDIUM, room // max(1, is_small.count(False)) - LABEL)
+    if side < 2 * SMALL:  # too many for names below them
+        side, is_small = LARGE // len(images) - SPACE, [True] * len(images)
     (x, top), bottom, pen = at, at[1] + LARGE, ImageDraw.Draw(sheet)
-    small = [each for each in renditions if max(each[1].size) <= SMALL]
-    others = renditions[: len(renditions) - len(small)]
-    room = LARGE - sum(image.height + SPACE for _, image in small[:MOST_SMALL])
-    side = max(SMALL, min(MEDIUM, room // max(1, len(others)) - LABEL))
-    drawn = 0
-    for name, image in small[:MOST_SMALL]:
+    cells = [(name, _fitted(image, side), small) for name, image, small in zip(names, images, is_small, strict=True)]
+    for name, image, _ in (cell for cell in cells if not cell[2]):
+        _paste(sheet, image, (x, top))
+        pen.text((x, top + image.height + 8), name, font=font(20), fill=FAINT)
+        top += image.height + LABEL
+    for name, image, _ in (cell for cell in reversed(cells) if cell[2]):
         bottom -= image.height
         _paste(sheet, image, (x, bottom))
         pen.text((x + image.width + 12, bottom + image.height // 2), name, font=font(20), fill=FAINT, anchor="lm")
         bottom -= SPACE
-        drawn += 1
-    for name, image in others:
-        fitted = _fitted(image, side)
-        if top + fitted.height + LABEL > bottom:
-            break
-        _paste(sheet, fitted, (x, top))
-        pen.text((x, top + fitted.height + 8), name, font=font(20), fill=FAINT)
-        top += fitted.height + LABEL
-        drawn += 1
-    if drawn < len(renditions):
-        pen.text((at[0], at[1] + LARGE + 14), f"and {len(renditions) - drawn} more", font=font(20), fill=FAINT)
 
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:

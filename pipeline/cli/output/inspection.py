@@ -28,13 +28,13 @@ CONDITIONAL = {
 #: How a viewer turns a picture, by its orientation in EXIF.
 ORIENTATIONS = {
     1: "upright",
-    2: "mirrored",
-    3: "upside down",
-    4: "upside down and mirrored",
-    5: "on its side and mirrored",
-    6: "on its left side",
-    7: "on its side and mirrored",
-    8: "on its right side",
+    2: "stored mirrored",
+    3: "stored upside down",
+    4: "stored upside down and mirrored",
+    5: "stored on its side and mirrored",
+    6: "stored on its left side",
+    7: "stored on its side and mirrored",
+    8: "stored on its right side",
 }
 
 SHEET_REMARKS = ("Left: the largest rendition.", "Right: the others. Those that", "do not fit are reduced.")
