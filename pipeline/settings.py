@@ -182,7 +182,6 @@ Delays = Annotated[tuple[float, ...], NoDecode, _comma_separated(_seconds)]
 MongoUrl = Annotated[SecretStr | None, AfterValidator(_mongo_url)]
 HttpUrl = Annotated[str | None, _url("http", "https")]
 Networks = Annotated[tuple[Network, ...], NoDecode, _comma_separated(ipaddress.ip_network)]
-Ports = Annotated[tuple[PortRange, ...], NoDecode, _comma_separated(_ports)]
 Positive = Annotated[float, Field(gt=0, le=86400)]
 
 
@@ -211,6 +210,7 @@ class Settings(BaseSettings):
     queue_url: HttpUrl = None
     queue_namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,60}$")] = "image-pipeline"
     calls_to_update_list_sqs_queues: Annotated[int, Field(ge=1)] = 100_000
+
     job_key: Annotated[SecretStr | None, AfterValidator(_job_key)] = None
 
     # Objects.
@@ -242,7 +242,11 @@ class Settings(BaseSettings):
     fetch_allowed_networks: Networks = ()
     postback_allowed_networks: Networks = ()
     blocked_networks: Networks = ()
-    allowed_ports: Ports = (PortRange(80, 80), PortRange(443, 443), PortRange(1024, 65535))
+    allowed_ports: Annotated[tuple[PortRange, ...], NoDecode, _comma_separated(_ports)] = (
+        PortRange(80, 80),
+        PortRange(443, 443),
+        PortRange(1024, 65535),
+    )
     redirect_queues: Annotated[tuple[str, ...], NoDecode, _comma_separated(_queue_pattern)] = ()
     fetch_retry_delays: Delays = (2, 10, 60, 300, 1800)
     retry_delays: Delays = (1, 5, 30, 120, 600, 900, 900, 900)
@@ -314,6 +318,11 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def recipe(self) -> Recipe:
+        """The recipe of new renditions."""
+        return Recipe(self.renditions, self.resize_fit)
+
+    @property
     def input_queue_name(self) -> str | None:
         """The name of the input queue, or None if QUEUE_URL is not set."""
         return self.queue_url.rsplit("/", 1)[-1] if self.queue_url else None
@@ -339,10 +348,6 @@ class Settings(BaseSettings):
             return self.public_base_url.rstrip("/")
         endpoint = self.aws_endpoint_url_s3 or self.aws_endpoint_url or f"https://s3.{self.region_of_s3}.amazonaws.com"
         return f"{endpoint.rstrip('/')}/{self.s3_bucket}"
-
-    @property
-    def recipe(self) -> Recipe:
-        return Recipe(self.renditions, self.resize_fit)
 
     @property
     def fetch_networks(self) -> tuple[Network, ...]:

@@ -26,30 +26,23 @@ def inspect_covers(
 ) -> None:
     """Show what the service makes of covers, by their URLs or files, without queues, S3 or settings.
 
-    Each cover is downloaded through the address guard, rendered in the sandbox, and thrown away. Shown are the way
-    through redirects, the facts and warnings, whether the host answers conditional requests, and each rendition.
-    Passwords and queries of URLs are left out. Settings such as `RENDITIONS` and `ALLOWED_NETWORKS` apply if they are
-    set.
+    Each cover is downloaded through the address guard, rendered in the sandbox, and thrown away. Passwords and queries
+    of URLs are not shown. Settings such as `RENDITIONS` and `ALLOWED_NETWORKS` apply if they are set.
 
-    The exit status is 1 if the service would refuse one of the covers.
+    The exit status is 1 if the service would refuse one of the covers, and 2 if a file cannot be read or written.
     """
     found: list[Inspection] = []
-    with interruptible():
-        for source in sources:
-            with console.status(f"Inspecting {len(found) + 1} of {len(sources)} …"):
+    try:
+        with interruptible():
+            for source in sources:
                 found.append(inspect(source))
-            if as_json:
-                typer.echo(json.dumps(inspection.as_json(found[-1]), ensure_ascii=False))
-            else:
-                console.print(inspection.drawn(found[-1]))
-        if sheet:
-            _save(sheet, found)
+                if as_json:
+                    typer.echo(json.dumps(inspection.as_json(found[-1]), ensure_ascii=False))
+                else:
+                    console.print(inspection.drawn(found[-1]))
+            if sheet:
+                inspection.contact_sheet(found).save(sheet, "PNG")
+    except OSError as error:
+        fail(error)
     if any(each.refusal for each in found):
         raise typer.Exit(1)
-
-
-def _save(path: Path, found: list[Inspection]) -> None:
-    try:
-        inspection.contact_sheet(found).save(path, "PNG")
-    except OSError as error:
-        fail(f"{path} is not writable ({error.strerror}): choose another file")

@@ -23,15 +23,14 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
-from pipeline.errors import PermanentError, PipelineError, RetryableError
-from pipeline.images.child_process import ChildProcess, Ended, Malformed, Overdue
+from pipeline.errors import CODES, Code, Fault, PermanentError, PipelineError, RetryableError
+from pipeline.images.child_process import KEPT, ChildProcess, Ended, Malformed, Overdue
 from pipeline.images.details.examination import Examination, examination_from
 from pipeline.images.details.facts import SourceFacts, facts_from
 from pipeline.images.identify import format_of
 from pipeline.images.limits import CPU_SECONDS, MAX_DECODER_BYTES
-from pipeline.images.malloc import KEPT
 from pipeline.recipe import Recipe
 from pipeline.text import signal_name
 
@@ -50,7 +49,7 @@ IMAGES_PER_CHILD: Final = 2_000
 _CONTAINER_BYTES: Final = 65_536
 
 #: Codes that a child may answer with.
-_CODES: Final = {"too_large", "broken_image", "unsupported_format", "not_an_image"}
+_CODES: Final = {code for code, facts in CODES.items() if facts.fault is Fault.SOURCE and "resize" in facts.stages}
 
 
 class _Crashed(PermanentError):
@@ -86,31 +85,19 @@ def render_with_facts(
     return rendered.renditions, rendered.facts
 
 
-class Examined(NamedTuple):
-    """An image that was rendered for a person."""
+def examine(
+    source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels: int
+) -> tuple[dict[str, bytes], SourceFacts, Examination]:
+    """Render an image like `render_with_facts`, and examine it for a person, in a child that has seen no other image.
 
-    renditions: dict[str, bytes]
-    facts: SourceFacts
-    examination: Examination
-    peak_memory: int | None  #: bytes that its child held at most, or None if the system does not report it
-
-
-def examine(source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels: int) -> Examined:
-    """Render an image in a child of its own, and return what a person may want to know. Arguments as for `render`.
-
-    Raises:
-        PermanentError: as `render`.
-        RetryableError: as `render`.
+    Arguments and errors are the same.
     """
+    _SANDBOX.close()
     limits = {"max_pixels": max_pixels, "max_decoded_pixels": max_decoded_pixels}
-    sandbox = _Sandbox()
-    try:
-        rendered = sandbox.render(_request(recipe, limits) | {"facts": True, "examine": True}, source, recipe)
-        assert rendered.facts  # noqa: S101 - both were asked for, and an answer without them is malformed
-        assert rendered.examination  # noqa: S101
-        return Examined(rendered.renditions, rendered.facts, rendered.examination, sandbox.peak_memory)
-    finally:
-        sandbox.close()
+    rendered = _render(source, recipe, limits, facts=True, examine=True)
+    assert rendered.facts  # noqa: S101 - as above
+    assert rendered.examination  # noqa: S101
+    return rendered.renditions, rendered.facts, rendered.examination
 
 
 class _Rendered(NamedTuple):
@@ -121,12 +108,14 @@ class _Rendered(NamedTuple):
     examination: Examination | None = None
 
 
-def _request(recipe: Recipe, limits: Mapping[str, int]) -> dict[str, Any]:
-    return {"recipe": recipe.encode(), "limits": limits, "cpu_seconds": CPU_SECONDS}
-
-
-def _render(source: bytes, recipe: Recipe, limits: Mapping[str, int], *, facts: bool = False) -> _Rendered:
-    request = _request(recipe, limits) | ({"facts": True} if facts else {})
+def _render(
+    source: bytes, recipe: Recipe, limits: Mapping[str, int], *, facts: bool = False, examine: bool = False
+) -> _Rendered:
+    request = {"recipe": recipe.encode(), "limits": limits, "cpu_seconds": CPU_SECONDS}
+    if facts:
+        request["facts"] = True
+    if examine:
+        request["examine"] = True
     try:  # around the wait too, because a time limit may strike right after the lock was acquired
         while not _ONE_AT_A_TIME.acquire(timeout=1):
             pass  # so that a time limit interrupts the wait, and not the work after it
@@ -172,11 +161,6 @@ class _Sandbox:
         self._memory = answer["address_space"]
         return str(answer["unfiltered"])
 
-    @property
-    def peak_memory(self) -> int | None:
-        """The most bytes of memory that the child has held so far."""
-        return self._child.peak_memory if self._child else None
-
     def close(self) -> None:
         """End the child."""
         child, self._child = self._child, None
@@ -210,7 +194,8 @@ class _Sandbox:
         answer = _parsed(head)
         renditions = _renditions(answer, body, [each.name for each in sizes])
         facts = _facts(answer, source) if "facts" in request else None
-        return _Rendered(renditions, facts, _examination(answer) if "examine" in request else None)
+        examination = _examination(answer, child.peak_memory) if "examine" in request else None
+        return _Rendered(renditions, facts, examination)
 
 
 _SANDBOX: Final = _Sandbox()
@@ -282,14 +267,14 @@ def _facts(answer: dict[str, Any], source: bytes) -> SourceFacts:
         raise Malformed("the answer has unusable facts") from error
 
 
-def _examination(answer: dict[str, Any]) -> Examination:
-    """Return the examination in an answer.
+def _examination(answer: dict[str, Any], memory: int | None) -> Examination:
+    """Return the examination in an answer. The memory is not left to the child.
 
     Raises:
         Malformed: it has another form.
     """
     try:
-        return examination_from(answer.get("examined"))
+        return examination_from(answer.get("examination"), memory=memory)
     except ValueError as error:
         raise Malformed("the answer has an unusable examination") from error
 
@@ -300,5 +285,5 @@ def _answered_error(answer: Any) -> PermanentError:
             megabytes = MAX_DECODER_BYTES // 1_000_000
             return PermanentError("too_large", f"Decoding the image takes more than {megabytes} MB of memory.")
         case [str(code), str(message)] if code in _CODES:
-            return PermanentError(code, "".join(filter(str.isprintable, message[:300])))
+            return PermanentError(cast("Code", code), "".join(filter(str.isprintable, message[:300])))
     raise Malformed("the answer has an unknown error")

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from requests import Response
 
-from pipeline.errors import PermanentError, PipelineError, RetryableError
-from pipeline.images.content_id import content_id
+from pipeline.errors import PermanentError, PipelineError
 from pipeline.images.details.facts import is_wrong_type
 from pipeline.images.formats import ENCODER_SETTINGS
 from pipeline.images.identify import format_of, identify
-from pipeline.images.sandbox import Examined, examine
+from pipeline.images.sandbox import examine
 from pipeline.job import Validators
-from pipeline.net.download import Download, OnResponse, download_if_changed
+from pipeline.net.download import Download, download_if_changed
 from pipeline.net.download_memory import download_memory
 from pipeline.net.http_errors import shown
-from pipeline.ops.advice import advice, is_permanent
 from pipeline.settings import get_settings
-from pipeline.stages import FETCH, RESIZE
-from pipeline.text import format_duration, plural, printable, shorten
+from pipeline.text import printable, shorten
 
 #: The headers of responses that decide about a cover, or about the next request for it.
 HEADERS = (
@@ -39,7 +36,7 @@ class Step:
 
     url: str  #: without user, password and query
     status: int
-    headers: dict[str, str]  #: those of `HEADERS` that it has
+    headers: dict[str, str]  #: of `HEADERS`, if the response has them
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,6 @@ class Rendition:
     """One rendition of a source."""
 
     name: str
-    width: int
-    height: int
     format: str  #: in lower case
     quality: float | None  #: of its encoder; None for formats without such a setting
     data: bytes
@@ -58,10 +53,8 @@ class Rendition:
 class Refusal:
     """Why a source has no renditions."""
 
-    stage: str  #: the stage that would fail, or empty for a file that cannot be read
     code: str
     message: str
-    advice: str = ""
 
 
 @dataclass
@@ -69,79 +62,54 @@ class Inspection:
     """All that is known of a source. Facts that the inspection did not reach are None or empty."""
 
     source: str  #: its URL without user, password and query, or its path
-    way: tuple[Step, ...] = ()  #: redirects, then the last response
+    way: list[Step] = field(default_factory=list)  #: redirects, then the last response
+    declared_type: str | None = None  #: the Content-Type
     format: str | None = None  #: of its bytes, in lower case
     bytes: int | None = None
-    content_id: str | None = None  #: the start of the names of its objects in S3
-    sha256: str | None = None
     width: int | None = None  #: in pixels, upright
     height: int | None = None
     colours: str | None = None
     profile: str | None = None  #: the name of the embedded colour profile
     orientation: int | None = None  #: as in EXIF
-    warnings: tuple[str, ...] = ()  #: those of results with details
-    conditional: str | None = None  #: `confirmed`, `ignored`, `no_validators` or `failed`; None if nothing was asked
-    validator: str | None = None  #: the header that conditional requests were made with
-    renditions: tuple[Rendition, ...] = ()
+    warnings: list[str] = field(default_factory=list)  #: as in results with details
+    conditional: bool | None = None  #: whether the host confirms that nothing has changed; None if not known
+    renditions: list[Rendition] = field(default_factory=list)
     cpu_seconds: float | None = None  #: for decoding and encoding
-    memory_bytes: int | None = None  #: that the decoding process held at most
+    memory_bytes: int | None = None  #: maximum of the decoding process
     refusal: Refusal | None = None
-
-    @property
-    def declared_type(self) -> str | None:
-        """The Content-Type of the last response."""
-        return self.way[-1].headers.get("Content-Type") if self.way else None
 
 
 def inspect(source: str) -> Inspection:
-    """Inspect a URL or the path of a file. A source that the service would refuse has a `refusal`."""
+    """Inspect a URL or the path of a file. A source that the service would refuse has a `refusal`.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     is_url = "://" in source
-    found = Inspection(_without_secrets(source) if is_url else printable(source))
-    stage = FETCH.name
+    found = Inspection(_public(source) if is_url else printable(source))
     try:
-        download = _download(source, found) if is_url else Download(_read(Path(source)))
-        image = download.image or b""
-        found.bytes, found.format = len(image), (format_of(image) or "").lower() or None
-        settings = get_settings()
-        identified = identify(image, max_pixels=settings.max_source_pixels)
-        stage = RESIZE.name
-        limits = {"max_pixels": settings.max_source_pixels, "max_decoded_pixels": settings.max_decoded_pixels}
-        examined = examine(image, settings.recipe, **limits)
-        found.content_id = content_id(image, settings.recipe)
-        _describe(found, examined, has_wrong_type=is_wrong_type(download.content_type, identified.format))
+        download = _download(source, found.way) if is_url else Download(_read(Path(source)))
+        _describe(found, download)
         if is_url:
-            _ask_again(found, source, download.validators)
+            found.conditional = _is_confirmed(source, download.validators)
     except PipelineError as error:
-        found.refusal = Refusal(stage, error.code, error.message, _advice(stage, error))
-    except (OSError, ValueError) as error:  # a file's; a name may contain a zero byte
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "its name is unusable"
-        found.refusal = Refusal("", "unreadable", f"{found.source} cannot be read ({reason}).")
+        found.refusal = Refusal(error.code, error.message)
     return found
 
 
-def _without_secrets(url: str) -> str:
+def _public(url: str) -> str:
     """Return a URL as output may show it. Queries and passwords may be secrets."""
-    scheme, _, rest = url.partition("://")
-    return f"{printable(scheme)}://{shown(url)}{'?…' if '?' in rest else ''}" if shown(url) != "the URL" else "the URL"
+    return f"{printable(url.partition('://')[0])}://{shown(url)}"
 
 
-def _download(url: str, found: Inspection) -> Download:
+def _download(url: str, way: list[Step], validators: Validators | None = None) -> Download:
     def keep(url: str, response: Response) -> None:
-        found.way += (_step(url, response),)
+        headers = {name: response.headers[name] for name in HEADERS if name in response.headers}
+        clean = {name: shorten(printable(value), MAX_HEADER) for name, value in headers.items()}
+        way.append(Step(_public(url), response.status_code, clean))
 
-    return _downloaded(url, None, keep)
-
-
-def _downloaded(url: str, validators: Validators | None, on_response: OnResponse) -> Download:
     with download_memory().share() as share:
-        return download_if_changed(url, nullcontext, share=share, validators=validators, on_response=on_response)
-
-
-def _step(url: str, response: Response) -> Step:
-    headers = {
-        name: shorten(printable(response.headers[name]), MAX_HEADER) for name in HEADERS if name in response.headers
-    }
-    return Step(_without_secrets(url), response.status_code, headers)
+        return download_if_changed(url, nullcontext, share=share, validators=validators, on_response=keep)
 
 
 def _read(path: Path) -> bytes:
@@ -149,50 +117,39 @@ def _read(path: Path) -> bytes:
     most = get_settings().max_source_bytes
     with path.open("rb") as file:
         data = file.read(most + 1)
-    name = printable(path.name)
     if not data:
-        raise PermanentError("empty", f"{name} is empty.")
+        raise PermanentError("empty", f"{printable(path.name)} is empty.")
     if len(data) > most:
-        raise PermanentError("too_large", f"{name} is larger than {most:,} bytes.")
+        raise PermanentError("too_large", f"{printable(path.name)} is larger than {most:,} bytes.")
     return data
 
 
-def _describe(found: Inspection, examined: Examined, *, has_wrong_type: bool) -> None:
-    facts, examination = examined.facts, examined.examination
-    found.width, found.height, found.sha256 = facts.width, facts.height, facts.sha256
-    found.warnings = tuple(facts.as_result(has_wrong_type=has_wrong_type)["warnings"])
-    found.colours, found.profile = examination.colours, examination.profile
-    found.orientation = examination.orientation
-    found.cpu_seconds, found.memory_bytes = examination.cpu_seconds, examined.peak_memory
-    found.renditions = tuple(
-        _rendition(each.name, each.width, each.height, examined.renditions[each.name])
-        for each in get_settings().recipe.renditions
-    )
+def _describe(found: Inspection, download: Download) -> None:
+    """Add the facts and the renditions of a source, as far as it has any."""
+    settings, image = get_settings(), download.image or b""
+    found.declared_type = shorten(printable(download.content_type), MAX_HEADER) or None
+    found.bytes, found.format = len(image), (format_of(image) or "").lower() or None
+    identified = identify(image, max_pixels=settings.max_source_pixels)
+    limits = {"max_pixels": settings.max_source_pixels, "max_decoded_pixels": settings.max_decoded_pixels}
+    renditions, facts, examination = examine(image, settings.recipe, **limits)
+    has_wrong_type = is_wrong_type(download.content_type, identified.format)
+    found.width, found.height = facts.width, facts.height
+    found.warnings = facts.as_result(has_wrong_type=has_wrong_type)["warnings"]
+    for name, value in vars(examination).items():
+        setattr(found, name, value)
+    found.renditions = [_rendition(name, data) for name, data in renditions.items()]
 
 
-def _rendition(name: str, width: int, height: int, data: bytes) -> Rendition:
+def _rendition(name: str, data: bytes) -> Rendition:
     written = format_of(data) or ""
-    quality = ENCODER_SETTINGS.get(written, {}).get("quality")
-    return Rendition(name, width, height, written.lower(), quality, data)
+    return Rendition(name, written.lower(), ENCODER_SETTINGS.get(written, {}).get("quality"), data)
 
 
-def _ask_again(found: Inspection, url: str, validators: Validators | None) -> None:
-    """Ask the host whether the source has changed since a moment ago, as re-checks do."""
+def _is_confirmed(url: str, validators: Validators | None) -> bool | None:
+    """Ask a host whether the source has changed since a moment ago, as re-checks do. None if the request fails."""
     if validators is None:
-        found.conditional = "no_validators"
-        return
-    found.validator = "ETag" if validators.etag else "Last-Modified"
+        return False
     try:
-        again = _downloaded(url, validators, lambda *_: None)
+        return _download(url, [], validators).image is None
     except PipelineError:
-        found.conditional = "failed"
-    else:
-        found.conditional = "confirmed" if again.image is None else "ignored"
-
-
-def _advice(stage: str, error: PipelineError) -> str:
-    delays = get_settings().fetch_retry_delays
-    if isinstance(error, RetryableError) and stage == FETCH.name and delays:
-        last = format_duration(sum(delays))
-        return f"A job would try again {plural(len(delays), 'time')}, the last time after about {last}."
-    return "" if is_permanent(stage, error.code) else advice(stage, error.code)
+        return None

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 COLUMNS, MARGIN, GAP = 3, 48, 40
 LARGE, MEDIUM = 400, 250  #: maximum sides on the sheet: of the largest rendition, and of the others
-SMALL, MOST = 64, 8  #: the side up to which the name stands beside a rendition; how many others are drawn
-LABEL, SPACE = 40, 12  #: heights of a name below a rendition with its space, and between small renditions
+SMALL, LABEL = 64, 40  #: the side up to which the name stands beside a rendition, and the height of one below it
+MOST, SPACE = 12, 12  #: how many others are drawn, and the least space between them
 CARD = (LARGE + 16 + MEDIUM, LARGE + 84)
 
 GROUND, INK, FAINT, ALARM, PALE = "#f6f5f2", "#1c1b1a", "#77736c", "#b3261e", "#fbe9e7"
@@ -22,10 +22,7 @@ SQUARES = ("#ffffff", "#dcdad5")
 Point = tuple[int, int]
 
 
-@cache
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return the font that Pillow includes."""
-    return ImageFont.load_default(size)
+font = cache(ImageFont.load_default)  # of Pillow, by its size
 
 
 @dataclass(frozen=True)
@@ -56,53 +53,42 @@ def draw(cards: Sequence[Card], heading: str, remarks: Sequence[str]) -> Image.I
 def _draw_card(sheet: Image.Image, at: Point, card: Card) -> None:
     x, y = at
     pen = ImageDraw.Draw(sheet)
-    title, caption = _cut(card.title, 30), _cut(card.caption, 21)
-    pen.text((x, y + LARGE + 14), title, font=font(30), fill=INK, stroke_width=0.5, stroke_fill=INK)
-    pen.text((x, y + LARGE + 54), caption, font=font(21), fill=FAINT)
+    pen.text((x, y + LARGE + 14), card.title, font=font(30), fill=INK, stroke_width=0.5, stroke_fill=INK)
+    pen.text((x, y + LARGE + 54), card.caption, font=font(21), fill=FAINT)
     if card.error:
         _draw_error(pen, at, *card.error)
         return
     largest, *others = sorted(card.renditions, key=lambda rendition: -max(rendition[1].size))
-    _paste(sheet, _fitted(largest[1], LARGE), at)
+    _paste(sheet, largest[1].resize(_reduced(largest[1].size, LARGE)), at)
     if others:
-        _draw_column(sheet, (x + LARGE + 16, y), others)
+        _draw_column(sheet, (x + LARGE + 16, y), others[:MOST])
 
 
 def _draw_column(sheet: Image.Image, at: Point, renditions: Sequence[tuple[str, Image.Image]]) -> None:
-    """Draw renditions one below the other, as large as fits. Large ones have their name below, small ones beside."""
-    names = [name for name, _ in renditions[:MOST]]
-    if len(renditions) > MOST:
-        names[-1] += f" and {len(renditions) - MOST} more"
-    images = [image for _, image in renditions[:MOST]]
-    is_small = [max(image.size) <= SMALL for image in images]
-    room = LARGE - sum(image.height + SPACE for image, small in zip(images, is_small, strict=True) if small)
-    side = min(MEDIUM, room // max(1, is_small.count(False)) - LABEL)
-    if side < 2 * SMALL:  # too many for names below them
-        side, is_small = LARGE // len(images) - SPACE, [True] * len(images)
-    (x, top), bottom, pen = at, at[1] + LARGE, ImageDraw.Draw(sheet)
-    cells = [(name, _fitted(image, side), small) for name, image, small in zip(names, images, is_small, strict=True)]
-    for name, image, _ in (cell for cell in cells if not cell[2]):
-        _paste(sheet, image, (x, top))
-        pen.text((x, top + image.height + 8), name, font=font(20), fill=FAINT)
-        top += image.height + LABEL
-    for name, image, _ in (cell for cell in reversed(cells) if cell[2]):
-        bottom -= image.height
-        _paste(sheet, image, (x, bottom))
-        pen.text((x + image.width + 12, bottom + image.height // 2), name, font=font(20), fill=FAINT, anchor="lm")
-        bottom -= SPACE
+    """Draw renditions from the top to the bottom of a card, reduced until they fit."""
+    (x, y), side, pen = at, MEDIUM, ImageDraw.Draw(sheet)
+    while (free := LARGE - sum(_height(image.size, side) for _, image in renditions)) < SPACE * (len(renditions) - 1):
+        side = side * 9 // 10
+    for name, image in renditions:
+        width, height = size = _reduced(image.size, side)
+        _paste(sheet, image.resize(size), (x, y))
+        if max(size) <= SMALL:
+            pen.text((x + width + 12, y + height // 2 - 11), name, font=font(20), fill=FAINT)
+        else:
+            pen.text((x, y + height + 8), name, font=font(20), fill=FAINT)
+        y += _height(image.size, side) + free // max(1, len(renditions) - 1)
 
 
-def _fitted(image: Image.Image, side: int) -> Image.Image:
-    """Return an image that is reduced, if necessary, so that no side is longer than `side`."""
-    scale = max(image.size) / side
-    return image if scale <= 1 else image.resize([max(1, round(each / scale)) for each in image.size])
+def _height(size: Point, side: int) -> int:
+    """Return the height of a reduced image, with its name if that is below it."""
+    reduced = _reduced(size, side)
+    return reduced[1] + (LABEL if max(reduced) > SMALL else 0)
 
 
-def _cut(text: str, size: int) -> str:
-    """Cut a text to the width of a card."""
-    while text and font(size).getlength(text) > CARD[0]:
-        text = f"{text[:-2]}…"
-    return text
+def _reduced(size: Point, side: int) -> Point:
+    """Return the size of an image that is reduced, if necessary, so that no side is longer than `side`."""
+    scale = max(1.0, max(size) / side)
+    return max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
 
 
 def _draw_error(pen: ImageDraw.ImageDraw, at: Point, code: str, sentence: str) -> None:

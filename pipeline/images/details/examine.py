@@ -11,19 +11,13 @@ from pipeline.images.details.examination import MAX_NAME
 from pipeline.images.opening import open_image
 from pipeline.text import shorten
 
-#: Words for Pillow's modes; others are shown as they are. JPEGs store RGB as YCbCr, which Pillow converts.
+#: Words for Pillow's modes; others are shown as they are.
 _COLOURS: Final = {
     "1": "black and white",
     "L": "grey",
     "LA": "grey with alpha",
-    "P": "RGB palette",
-    "PA": "RGB palette with alpha",
+    "P": "palette",
     "RGBA": "RGB with alpha",
-    "YCbCr": "RGB",
-    "LAB": "Lab",
-    "I": "grey of 32 bits",
-    "F": "grey of 32-bit floats",
-    **dict.fromkeys(("I;16", "I;16L", "I;16B", "I;16N"), "grey of 16 bits"),
 }
 
 
@@ -33,13 +27,10 @@ def examine(source: bytes, max_pixels: int) -> dict[str, Any]:
     image, orientation = opened.image, opened.orientation
     if opened.format == "TIFF":  # Pillow applies it while decoding, so `opened` does not have it
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    colours = _COLOURS.get(image.mode, image.mode)
-    if "transparency" in image.info and "alpha" not in colours:
-        colours += " with alpha"
     return {
-        "colours": colours,
-        "orientation": orientation if orientation in range(1, 9) else 1,
+        "colours": _COLOURS.get(image.mode, image.mode),
         "profile": None if opened.profile is None else _name(opened.profile),
+        "orientation": orientation if orientation in range(1, 9) else 1,
     }
 
 
@@ -47,6 +38,6 @@ def _name(profile: bytes) -> str:
     """Return the name of an ICC profile. Profiles that stand for the colour chunks of a PNG or AVIF have none."""
     try:
         name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(BytesIO(profile))).strip()
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+    except (ImageCms.PyCMSError, OSError):
         return "unreadable"
     return shorten(name, MAX_NAME) or "without a name"

@@ -22,8 +22,8 @@ JPEG = encoded(corners(60, 40), "JPEG")
 
 #: The keys of each JSON line.
 KEYS = {
-    *("source", "way", "declared_type", "format", "bytes", "content_id", "sha256", "width", "height"),
-    *("colours", "profile", "orientation", "warnings", "conditional", "validator"),
+    *("source", "way", "declared_type", "format", "bytes", "width", "height"),
+    *("colours", "profile", "orientation", "warnings", "conditional"),
     *("renditions", "cpu_seconds", "memory_bytes", "refusal"),
 }
 
@@ -54,17 +54,11 @@ def test_it_runs_without_any_variable_and_needs_no_service(tmp_path):
 
 
 def test_a_refused_cover_has_a_line_and_the_others_are_shown():
-    result = run("bomb.png", "good.jpg", "nowhere.jpg")
+    result = run("bomb.png", "good.jpg")
     assert result.exit_code == 1
     lines = result.output.splitlines()
-    assert [line.strip() for line in lines if line[:1] in "✓✗" and line] == [
-        "✗ bomb.png",
-        "✓ good.jpg",
-        "✗ nowhere.jpg",
-    ]
+    assert [line.strip() for line in lines if line[:1] in "✓✗" and line] == ["✗ bomb.png", "✓ good.jpg"]
     assert "too_large: The image has 20000 x 20000 pixels;" in result.output
-    message = "unreadable: nowhere.jpg cannot be read (No such file or directory)."
-    assert message in " ".join(result.output.split())
     assert max(map(len, lines)) <= 80
 
 
@@ -79,12 +73,12 @@ def test_the_way_the_host_and_the_renditions_are_shown(monkeypatch):
 
     assert result.exit_code == 0
     for text in (
-        f"301 http://127.0.0.1:{host.port}/old?…",
+        f"301 http://127.0.0.1:{host.port}/old",
         f"200 http://127.0.0.1:{host.port}/cover",
-        "JPEG, declared as image/png",
+        "jpeg, declared as image/png",
         "60 x 40 pixels",
         "not_square, below_1400, wrong_content_type",
-        "neither a usable ETag nor Last-Modified",
+        "not supported",
         "quality 80",
         "of CPU",
     ):
@@ -92,11 +86,10 @@ def test_the_way_the_host_and_the_renditions_are_shown(monkeypatch):
     assert "hush" not in result.output
 
 
-def test_an_address_that_is_not_public_needs_a_variable_as_in_the_service():
+def test_an_address_that_is_not_public_is_refused_as_in_the_service():
     result = run("http://127.0.0.1:8080/cover.jpg")
     assert result.exit_code == 1
     assert "blocked_address: 127.0.0.1 does not have a public address." in " ".join(result.output.split())
-    assert "ALLOWED_NETWORKS" in result.output
 
 
 def test_each_line_of_json_has_the_same_keys():
@@ -105,9 +98,9 @@ def test_each_line_of_json_has_the_same_keys():
     good, bad = map(json.loads, result.stdout.splitlines())
     assert result.exit_code == 1
     assert set(good) == set(bad) == KEYS
-    assert [set(each) for each in good["renditions"]] == [{"name", "width", "height", "format", "quality", "bytes"}] * 3
+    assert [set(each) for each in good["renditions"]] == [{"name", "format", "quality", "bytes"}] * 3
     assert (good["refusal"], bad["renditions"]) == (None, [])
-    assert {**bad["refusal"], "message": ""} == {"stage": "fetch", "code": "too_large", "message": "", "advice": ""}
+    assert (set(bad["refusal"]), bad["refusal"]["code"]) == ({"code", "message"}, "too_large")
 
 
 def test_the_sheet_is_a_png_of_all_covers(monkeypatch):
@@ -118,7 +111,9 @@ def test_the_sheet_is_a_png_of_all_covers(monkeypatch):
         assert len(sheet.convert("RGB").getcolors(10_000_000)) > 100
 
 
-def test_a_sheet_that_cannot_be_written_is_one_sentence():
-    result = run("good.jpg", "--sheet", "missing/out.png")
+@pytest.mark.parametrize("arguments", [["missing/cover.jpg"], ["."], ["good.jpg", "--sheet", "missing/out.png"]])
+def test_a_file_that_cannot_be_read_or_written_is_one_sentence(arguments):
+    result = run(*arguments)
     assert result.exit_code == 2
-    assert "missing/out.png is not writable (No such file or directory)" in result.output
+    assert f"'{arguments[-1]}'" in result.output
+    assert "Traceback" not in result.output

@@ -30,11 +30,6 @@ def lifecycle_change() -> str:
     return ""
 
 
-def test_provision_names_what_the_store_cannot_do(on_rclone: dict[str, str]) -> None:
-    by_hand = lifecycle_change()
-    assert f"s3://{on_rclone['S3_BUCKET']}/pipeline-staging/ after 14 days by the store's own means" in by_hand
-
-
 @pytest.mark.parametrize("code", sorted(NOT_IMPLEMENTED - {"BucketAlreadyExists", "501", "405"}))
 def test_a_store_that_cannot_even_read_the_rules_is_no_obstacle(
     on_rclone: dict[str, str], monkeypatch: pytest.MonkeyPatch, code: str
@@ -68,4 +63,5 @@ def test_the_command_prints_what_is_left_to_a_person_and_goes_on(on_rclone: dict
     assert done.exit_code == 0
     assert "done  create queue" in done.output
     assert "by hand" in done.output
-    assert "by the store's own means" in " ".join(done.output.split())
+    by_hand = f"s3://{on_rclone['S3_BUCKET']}/pipeline-staging/ after 14 days by the store's own means"
+    assert by_hand in " ".join(done.output.split())

@@ -1,15 +1,12 @@
-"""What `inspect` finds out about a cover: its way, its facts, its renditions, or why it is refused."""
+"""Inspecting a cover: its way, its facts, its renditions, or the reason of a refusal."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from pipeline.images.content_id import content_id
 from pipeline.ops.inspect import Inspection, Refusal, inspect
-from pipeline.settings import get_settings
 from tests.support.pictures import corners, encoded, exif, png_header
 from tests.support.untrusted_servers import Behaviour, Remote, Request, always, answer, remote, settings
 
@@ -52,14 +49,15 @@ class TestFacts:
             (size, renditions) for size in ("50x50", "250X250", "800x800")
         ]
 
-    def test_the_content_id_and_the_renditions_are_those_of_the_service(self, monkeypatch):
+    def test_the_renditions_are_those_of_the_settings(self, monkeypatch):
         settings(monkeypatch, RENDITIONS="20x10,30x30.webp", RESIZE_FIT="contain")
 
         found = inspected(answer(200, JPEG))
 
-        assert found.content_id == content_id(JPEG, get_settings().recipe)
-        sizes = [(each.name, each.width, each.height, each.format, each.quality) for each in found.renditions]
-        assert sizes == [("20x10", 20, 10, "jpeg", 80), ("30x30.webp", 30, 30, "webp", 79.5)]
+        assert [(each.name, each.format, each.quality) for each in found.renditions] == [
+            ("20x10", "jpeg", 80),
+            ("30x30.webp", "webp", 79.5),
+        ]
         assert all(each.data for each in found.renditions)
 
     def test_a_format_without_loss_has_no_quality(self):
@@ -72,7 +70,7 @@ class TestFacts:
 
     def test_the_warnings_are_those_of_results(self):
         found = inspected(answer(200, encoded(corners(60, 40).convert("RGBA"), "PNG"), "Content-Type: text/html"))
-        assert found.warnings == ("not_square", "below_1400", "has_alpha", "wrong_content_type")
+        assert found.warnings == ["not_square", "below_1400", "has_alpha", "wrong_content_type"]
 
     def test_the_cost_is_that_of_the_decoding_process(self):
         found = inspected(answer(200, JPEG))
@@ -94,7 +92,7 @@ class TestTheWay:
         base = f"http://127.0.0.1:{host.port}"
         assert [(each.status, each.url) for each in found.way] == [
             (301, f"{base}/old"),
-            (302, f"{base}/moved?…"),
+            (302, f"{base}/moved"),
             (200, f"{base}/cover.jpg"),
         ]
         assert found.way[2].headers == {
@@ -114,7 +112,7 @@ class TestTheWay:
     def test_a_header_cannot_change_the_terminal(self):
         found = inspected(answer(200, JPEG, "Content-Type: image/\x1b[31mjpeg", f"Cache-Control: {'x' * 500}"))
         headers = found.way[0].headers
-        assert headers["Content-Type"] == "image/?[31mjpeg"
+        assert headers["Content-Type"] == found.declared_type == "image/?[31mjpeg"
         assert len(headers["Cache-Control"]) < 200
 
     def test_the_way_to_a_refusal_is_known(self):
@@ -137,18 +135,18 @@ class TestConditionalRequests:
         with remote(behave) as host:
             found = inspect(host.url())
 
-        assert (found.conditional, found.validator) == ("confirmed", "ETag")
+        assert found.conditional is True
         assert [each.status for each in found.way] == [200]
         assert len(host.requests) == 2
 
     def test_a_host_that_gives_validators_and_ignores_them(self):
         found = inspected(answer(200, JPEG, "Last-Modified: Wed, 01 Jan 2020 00:00:00 GMT"))
-        assert (found.conditional, found.validator) == ("ignored", "Last-Modified")
+        assert found.conditional is False
 
     def test_a_host_without_validators_is_asked_once(self):
         with remote(always(answer(200, JPEG))) as host:
             found = inspect(host.url())
-        assert (found.conditional, found.validator) == ("no_validators", None)
+        assert found.conditional is False
         assert len(host.requests) == 1
 
     def test_a_host_that_fails_at_the_second_request(self):
@@ -158,7 +156,7 @@ class TestConditionalRequests:
         with remote(behave) as host:
             found = inspect(host.url())
 
-        assert (found.conditional, found.validator) == ("failed", "ETag")
+        assert found.conditional is None
         assert found.refusal is None
 
 
@@ -170,36 +168,27 @@ class TestRefusals:
             (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported_format"),
             (JPEG[:5000], "broken_image"),
             (png_header(20_000, 20_000), "too_large"),
-            (b"", "empty"),
         ],
-        ids=["html", "svg", "truncated", "bomb", "empty"],
+        ids=["html", "svg", "truncated", "bomb"],
     )
-    def test_a_source_that_is_no_good_is_refused_with_the_code_of_results(self, body, code):
+    def test_a_bad_source_is_refused_with_the_code_of_results(self, body, code):
         found = inspected(answer(200, body, "Content-Type: image/png"))
 
         assert found.refusal.code == code
         assert found.declared_type == "image/png"
-        assert found.renditions == ()
+        assert found.renditions == []
 
     def test_the_format_and_size_in_bytes_of_a_refused_source_are_known(self):
         found = inspected(answer(200, b"<svg xmlns='http://www.w3.org/2000/svg'/>"))
         assert (found.format, found.bytes) == ("svg", 41)
 
-    def test_an_address_that_is_not_public_is_refused_and_the_advice_names_the_variable(self, monkeypatch):
+    def test_an_address_that_is_not_public_is_refused(self, monkeypatch):
         settings(monkeypatch, ALLOWED_NETWORKS="")
 
         found = inspect("http://127.0.0.1:8080/cover.jpg")
 
-        assert found.way == ()
-        assert found.refusal == Refusal(
-            "fetch", "blocked_address", "127.0.0.1 does not have a public address.", found.refusal.advice
-        )
-        assert "`ALLOWED_NETWORKS`" in found.refusal.advice
-
-    def test_a_failure_that_a_job_would_retry_says_so(self):
-        found = inspected(answer(503))
-        assert found.refusal.code == "http_503"
-        assert found.refusal.advice == "A job would try again 5 times, the last time after about 36 min."
+        assert found.way == []
+        assert found.refusal == Refusal("blocked_address", "127.0.0.1 does not have a public address.")
 
     @pytest.mark.parametrize("source", ["ftp://example.org/cover.jpg", "https://", "file:///etc/hostname"])
     def test_other_urls_are_refused(self, source):
@@ -209,7 +198,7 @@ class TestRefusals:
 class TestFiles:
     def test_a_file_has_no_way(self, tmp_path):
         found = inspect(written(tmp_path, JPEG))
-        assert (found.way, found.declared_type, found.conditional) == ((), None, None)
+        assert (found.way, found.declared_type, found.conditional) == ([], None, None)
         assert (found.format, len(found.renditions), found.bytes) == ("jpeg", 3, len(JPEG))
 
     def test_a_file_has_the_limit_of_downloads(self, tmp_path, monkeypatch):
@@ -218,12 +207,5 @@ class TestFiles:
         assert (found.refusal.code, found.refusal.message) == ("too_large", "cover is larger than 1,000 bytes.")
         assert inspected(answer(200, JPEG)).refusal.code == "too_large"
 
-    @pytest.mark.parametrize("path", [".", "nowhere.jpg", "\0"])
-    def test_a_file_that_cannot_be_read_is_an_item_like_others(self, tmp_path, path):
-        assert inspect(str(tmp_path / path)).refusal.code == "unreadable"
-
-
-def test_an_animation_is_reported(tmp_path):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert "animated" in inspect(written(tmp_path, data)).warnings
+    def test_an_empty_file_is_refused_like_an_empty_download(self, tmp_path):
+        assert inspect(written(tmp_path, b"")).refusal.code == inspected(answer(200, b"")).refusal.code == "empty"

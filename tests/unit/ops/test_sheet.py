@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from pipeline.ops.sheet import CARD, GAP, GROUND, MARGIN, Card, draw
+from pipeline.ops.sheet import CARD, GAP, MARGIN, Card, draw
 
 RED = (255, 0, 0)
 
 
-def card(*sizes: tuple[int, int], title: str = "Title") -> Card:
+def card(*sizes: tuple[int, int]) -> Card:
     return Card(
-        title, "caption", [(f"{width}x{height}", Image.new("RGB", (width, height), RED)) for width, height in sizes]
+        "Title", "caption", [(f"{width}x{height}", Image.new("RGB", (width, height), RED)) for width, height in sizes]
     )
 
 
@@ -31,16 +31,8 @@ def card(*sizes: tuple[int, int], title: str = "Title") -> Card:
 def test_renditions_stay_in_their_card(sizes):
     sheet = draw([card(*sizes)], "Heading", [])
 
-    red = sheet.convert("RGB").point(lambda value: value)
-    mask = Image.eval(red.getchannel("G"), lambda value: 255 * (value == 0))
+    mask = Image.eval(sheet.getchannel("G"), lambda value: 255 * (value == 0))
     left, top, right, bottom = mask.getbbox()
     assert left >= MARGIN + CARD[0] + GAP
     assert right <= MARGIN + 2 * CARD[0] + GAP
     assert (top, bottom <= MARGIN + CARD[1]) == (MARGIN, True)
-
-
-def test_a_long_title_is_cut_to_its_card():
-    sheet = draw([card((50, 50), title="W" * 500)], "Heading", [])
-    assert sheet.crop((sheet.width - MARGIN, 0, sheet.width, sheet.height)).getcolors() == [
-        (MARGIN * sheet.height, tuple(bytes.fromhex(GROUND[1:])))
-    ]
