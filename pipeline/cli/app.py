@@ -22,6 +22,7 @@ COMMANDS = {
     "provision": "Create the queues with their dead-letter queues, and the lifecycle rule that empties staging.",
     "submit": "Send images through the pipeline: to QUEUE_URL if it is set, otherwise directly to the fetch stage.",
     "local": "Run the whole service on this machine alone, until Ctrl-C.",
+    "inspect": "Show what the service makes of covers, by their URLs or files, without queues, S3 or settings.",
     "demo": "Run sample covers through the whole pipeline on this machine, and check every outcome.",
     "status": "Show waiting, in-flight, delayed and dead messages of each stage, its rate and its oldest job.",
     "config": "Show every setting: its value, or that it is secret, and where it came from.",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import resource
 import select
 import signal
@@ -100,6 +101,15 @@ class ChildProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def peak_memory(self) -> int | None:
+        """The most bytes of memory that it has held so far, or None if the system does not report it."""
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii", errors="replace")
+            if found := re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE):
+                return 1024 * int(found[1])
+        return None
 
     def limit_memory(self, limit: int) -> None:
         """Limit the address space in bytes. The child itself cannot change the limit."""

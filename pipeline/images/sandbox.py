@@ -27,6 +27,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from pipeline.errors import CODES, Code, Fault, PermanentError, PipelineError, RetryableError
 from pipeline.images.child_process import KEPT, ChildProcess, Ended, Malformed, Overdue
+from pipeline.images.details.examination import Examination, examination_from
 from pipeline.images.details.facts import SourceFacts, facts_from
 from pipeline.images.identify import format_of
 from pipeline.images.limits import CPU_SECONDS, MAX_DECODER_BYTES
@@ -84,17 +85,37 @@ def render_with_facts(
     return rendered.renditions, rendered.facts
 
 
+def examine(
+    source: bytes, recipe: Recipe, *, max_pixels: int, max_decoded_pixels: int
+) -> tuple[dict[str, bytes], SourceFacts, Examination]:
+    """Render an image like `render_with_facts`, and examine it for a person, in a child that has seen no other image.
+
+    Arguments and errors are the same.
+    """
+    _SANDBOX.close()
+    limits = {"max_pixels": max_pixels, "max_decoded_pixels": max_decoded_pixels}
+    rendered = _render(source, recipe, limits, facts=True, examine=True)
+    assert rendered.facts  # noqa: S101 - as above
+    assert rendered.examination  # noqa: S101
+    return rendered.renditions, rendered.facts, rendered.examination
+
+
 class _Rendered(NamedTuple):
     """The usable part of an answer."""
 
     renditions: dict[str, bytes]
     facts: SourceFacts | None = None
+    examination: Examination | None = None
 
 
-def _render(source: bytes, recipe: Recipe, limits: Mapping[str, int], *, facts: bool = False) -> _Rendered:
+def _render(
+    source: bytes, recipe: Recipe, limits: Mapping[str, int], *, facts: bool = False, examine: bool = False
+) -> _Rendered:
     request = {"recipe": recipe.encode(), "limits": limits, "cpu_seconds": CPU_SECONDS}
     if facts:
         request["facts"] = True
+    if examine:
+        request["examine"] = True
     try:  # around the wait too, because a time limit may strike right after the lock was acquired
         while not _ONE_AT_A_TIME.acquire(timeout=1):
             pass  # so that a time limit interrupts the wait, and not the work after it
@@ -172,7 +193,9 @@ class _Sandbox:
             self.close()
         answer = _parsed(head)
         renditions = _renditions(answer, body, [each.name for each in sizes])
-        return _Rendered(renditions, _facts(answer, source) if "facts" in request else None)
+        facts = _facts(answer, source) if "facts" in request else None
+        examination = _examination(answer, child.peak_memory) if "examine" in request else None
+        return _Rendered(renditions, facts, examination)
 
 
 _SANDBOX: Final = _Sandbox()
@@ -242,6 +265,18 @@ def _facts(answer: dict[str, Any], source: bytes) -> SourceFacts:
         return facts_from(answer.get("facts"), size=len(source), sha256=sha256)
     except ValueError as error:
         raise Malformed("the answer has unusable facts") from error
+
+
+def _examination(answer: dict[str, Any], memory: int | None) -> Examination:
+    """Return the examination in an answer. The memory is not left to the child.
+
+    Raises:
+        Malformed: it has another form.
+    """
+    try:
+        return examination_from(answer.get("examination"), memory=memory)
+    except ValueError as error:
+        raise Malformed("the answer has an unusable examination") from error
 
 
 def _answered_error(answer: Any) -> PermanentError:

@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
@@ -25,6 +26,7 @@ from pipeline.errors import PipelineError
 from pipeline.images import render as images
 from pipeline.images import seccomp
 from pipeline.images.child_process import FRAME
+from pipeline.images.details.examine import examine
 from pipeline.recipe import Recipe
 
 #: Renditions of tiny images, made before system calls are filtered, so that everything they need is imported.
@@ -94,11 +96,15 @@ def serve(requests: BinaryIO, file: int, answers: BinaryIO) -> None:
 
 def _rendered(source: bytes, request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
     facts: dict[str, Any] | None = {} if request.get("facts") else None
+    began = time.process_time()
     try:
         renditions = images.render(source, Recipe.decode(request["recipe"]), **request["limits"], facts=facts)
     except PipelineError as error:
         return {"error": [error.code, error.message]}, {}
     answer: dict[str, Any] = {"lengths": [len(data) for data in renditions.values()]}
+    if request.get("examine"):
+        cpu_seconds = time.process_time() - began
+        answer["examination"] = examine(source, request["limits"]["max_pixels"]) | {"cpu_seconds": cpu_seconds}
     return answer if facts is None else answer | {"facts": facts}, renditions
 
 

@@ -45,6 +45,7 @@ LEAST_RATE = 32_768
 CHUNK_BYTES = 262_144
 
 Slot = Callable[[str], AbstractContextManager[object]]
+OnResponse = Callable[[str, requests.Response], object]
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def download_if_changed(
     share: Share,
     hasty: bool = False,
     validators: Validators | None = None,
+    on_response: OnResponse = lambda *_: None,
 ) -> Download:
     """Download the bytes at `url`, following up to 5 redirects, unless its host confirms that they have not changed.
 
@@ -92,6 +94,7 @@ def download_if_changed(
             `timeout`, so that a retry can take all of it.
         validators: The validators of an earlier download. They are sent to the URL that they came from, and nowhere
             else. If the answer does not agree with them, the bytes are requested again without them.
+        on_response: Called with the URL and the response of each request, redirects included, before its body is read.
 
     Raises:
         PermanentError: `bad_url`, `blocked_address`, `blocked_port`, `http_<status>`, `too_large`, `too_slow`,
@@ -118,9 +121,9 @@ def download_if_changed(
     )
     try:
         try:
-            return _follow(url, slot, budget, limits, validators)
+            return _follow(url, slot, budget, limits, validators, on_response=on_response)
         except _Distrusted:
-            return _follow(url, slot, budget, limits, None)
+            return _follow(url, slot, budget, limits, None, on_response=on_response)
     except RetryableError as error:
         if budget.overdrawn:
             raise _too_large(url, limits.max_bytes) from None
@@ -129,7 +132,9 @@ def download_if_changed(
         raise
 
 
-def _follow(start: str, slot: Slot, budget: Budget, limits: _Limits, validators: Validators | None) -> Download:
+def _follow(
+    start: str, slot: Slot, budget: Budget, limits: _Limits, validators: Validators | None, *, on_response: OnResponse
+) -> Download:
     session, url, auth = fetch_session(), start, None
     for _ in range(1 + MAX_REDIRECTS):
         with slot(url), http_errors(start, Retry.SOURCE, budget):
@@ -137,6 +142,7 @@ def _follow(start: str, slot: Slot, budget: Budget, limits: _Limits, validators:
             asked = conditions(validators, url)
             headers = HEADERS | asked
             with session.request("GET", url, headers=headers, auth=auth, timeout=limits.timeout) as response:
+                on_response(url, response)
                 target = session.get_redirect_target(response)
                 if target is None:
                     return _answer(url, response, limits, validators if asked else None)

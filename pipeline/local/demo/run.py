@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from pipeline.clients import aws
-from pipeline.local.demo import comparison, rechecks, samples, sheet, sweep_comparison, sweeps
+from pipeline.local.demo import comparison, rechecks, samples, sweep_comparison, sweeps
 from pipeline.local.demo.board import Board, WorkerLog
 from pipeline.local.demo.comparison import Stored
 from pipeline.local.demo.jobs import COMMAND, Arrivals, DemoJob, ExpectedFailure, make_jobs, receive, send, submit
@@ -28,6 +28,7 @@ from pipeline.local.demo.web import cover_server, postback_server
 from pipeline.local.embedded import EmbeddedStackError
 from pipeline.local.standalone import PROCFILE, from_here, standalone
 from pipeline.local.supervisor import Supervisor
+from pipeline.ops import sheet
 from pipeline.ops.sweeps import Progress
 from pipeline.settings import Settings, get_settings
 

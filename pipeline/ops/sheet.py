@@ -1,4 +1,4 @@
-"""The contact sheet: all renditions in S3 as one picture."""
+"""The contact sheet: covers in all their renditions as one picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from functools import cache
 from PIL import Image, ImageDraw, ImageFont
 
 COLUMNS, MARGIN, GAP = 3, 48, 40
-LARGE, MEDIUM, SMALL = 400, 250, 50  #: sides on the sheet; the large rendition is shown at half its size
+LARGE, MEDIUM = 400, 250  #: maximum sides on the sheet: of the largest rendition, and of the others
+SMALL, LABEL = 64, 40  #: the side up to which the name stands beside a rendition, and the height of one below it
+MOST, SPACE = 12, 12  #: how many others are drawn, and the least space between them
 CARD = (LARGE + 16 + MEDIUM, LARGE + 84)
 
 GROUND, INK, FAINT, ALARM, PALE = "#f6f5f2", "#1c1b1a", "#77736c", "#b3261e", "#fbe9e7"
@@ -18,6 +20,7 @@ SQUARE = 10  #: side of a square of the checkerboard
 SQUARES = ("#ffffff", "#dcdad5")
 
 Point = tuple[int, int]
+
 
 font = cache(ImageFont.load_default)  # of Pillow, by its size
 
@@ -34,14 +37,15 @@ class Card:
 
 def draw(cards: Sequence[Card], heading: str, remarks: Sequence[str]) -> Image.Image:
     """Draw the sheet. The heading and the remarks take the first place."""
-    rows = -(-(len(cards) + 1) // COLUMNS)
-    width = 2 * MARGIN + COLUMNS * CARD[0] + (COLUMNS - 1) * GAP
+    columns = min(COLUMNS, len(cards) + 1)
+    rows = -(-(len(cards) + 1) // columns)
+    width = 2 * MARGIN + columns * CARD[0] + (columns - 1) * GAP
     sheet = Image.new("RGB", (width, 2 * MARGIN + rows * CARD[1] + (rows - 1) * GAP), GROUND)
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN + 96), heading, font=font(64), fill=INK, stroke_width=1, stroke_fill=INK, spacing=14)
     pen.text((MARGIN, MARGIN + 270), "\n".join(remarks), font=font(24), fill=FAINT, spacing=12)
     for place, card in enumerate(cards, 1):
-        row, column = divmod(place, COLUMNS)
+        row, column = divmod(place, columns)
         _draw_card(sheet, (MARGIN + column * (CARD[0] + GAP), MARGIN + row * (CARD[1] + GAP)), card)
     return sheet
 
@@ -54,14 +58,37 @@ def _draw_card(sheet: Image.Image, at: Point, card: Card) -> None:
     if card.error:
         _draw_error(pen, at, *card.error)
         return
-    places = {LARGE: (x, y), MEDIUM: (x + LARGE + 16, y), SMALL: (x + LARGE + 16, y + LARGE - SMALL)}
-    by_size = sorted(card.renditions, key=lambda rendition: -rendition[1].width)
-    for (name, image), (side, place) in zip(by_size, places.items(), strict=False):
-        _paste(sheet, image if image.width == side else image.resize((side, side)), place)
-        if side == MEDIUM:
-            pen.text((place[0], place[1] + side + 8), name, font=font(20), fill=FAINT)
-        elif side == SMALL:
-            pen.text((place[0] + side + 12, place[1] + 14), name, font=font(20), fill=FAINT)
+    largest, *others = sorted(card.renditions, key=lambda rendition: -max(rendition[1].size))
+    _paste(sheet, largest[1].resize(_reduced(largest[1].size, LARGE)), at)
+    if others:
+        _draw_column(sheet, (x + LARGE + 16, y), others[:MOST])
+
+
+def _draw_column(sheet: Image.Image, at: Point, renditions: Sequence[tuple[str, Image.Image]]) -> None:
+    """Draw renditions from the top to the bottom of a card, reduced until they fit."""
+    (x, y), side, pen = at, MEDIUM, ImageDraw.Draw(sheet)
+    while (free := LARGE - sum(_height(image.size, side) for _, image in renditions)) < SPACE * (len(renditions) - 1):
+        side = side * 9 // 10
+    for name, image in renditions:
+        width, height = size = _reduced(image.size, side)
+        _paste(sheet, image.resize(size), (x, y))
+        if max(size) <= SMALL:
+            pen.text((x + width + 12, y + height // 2 - 11), name, font=font(20), fill=FAINT)
+        else:
+            pen.text((x, y + height + 8), name, font=font(20), fill=FAINT)
+        y += _height(image.size, side) + free // max(1, len(renditions) - 1)
+
+
+def _height(size: Point, side: int) -> int:
+    """Return the height of a reduced image, with its name if that is below it."""
+    reduced = _reduced(size, side)
+    return reduced[1] + (LABEL if max(reduced) > SMALL else 0)
+
+
+def _reduced(size: Point, side: int) -> Point:
+    """Return the size of an image that is reduced, if necessary, so that no side is longer than `side`."""
+    scale = max(1.0, max(size) / side)
+    return max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
 
 
 def _draw_error(pen: ImageDraw.ImageDraw, at: Point, code: str, sentence: str) -> None:
