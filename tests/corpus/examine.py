@@ -15,8 +15,8 @@ from pipeline.errors import PermanentError
 from pipeline.images.formats import format_by_extension
 from pipeline.images.identify import identify
 from pipeline.images.render import render
-from pipeline.recipe import Recipe
-from pipeline.settings import get_settings, parse_rendition
+from pipeline.recipe import Recipe, parse_rendition
+from pipeline.settings import get_settings
 
 #: Modes with 8 bits per channel.
 _MODES: Final = {"L", "LA", "P", "RGB", "RGBA", "CMYK"}
