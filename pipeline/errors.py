@@ -68,7 +68,8 @@ class CodeFacts:
     Attributes:
         stages: Where it occurs, as docs/errors.md shows it.
         fault: The side that has to change something.
-        ending: The way in which the attempt ends, for docs/errors.md. The class of the raised error decides it.
+        ending: The way in which the attempt ends, for docs/errors.md. The class of the raised error decides it, and the
+            unit tests compare the two.
         meaning: When it occurs, for docs/errors.md.
     """
 

@@ -7,7 +7,47 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.clients import lazy
+from pipeline.errors import (
+    HTTP_REFUSAL,
+    Code,
+    Ending,
+    PermanentError,
+    PipelineError,
+    Rejected,
+    RetryableError,
+    Snoozed,
+    facts_of,
+)
 from pipeline.settings import Settings
+
+#: The ending of an attempt by the class of its error. A class is looked up before its parents.
+ENDINGS = {
+    Rejected: Ending.REJECTED,
+    PermanentError: Ending.PERMANENT,
+    Snoozed: Ending.SNOOZED,
+    RetryableError: Ending.RETRIED,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_error_ends_as_the_table_says() -> Iterator[None]:
+    """Compare the class of each error that any test raises with the table of codes, which documents its ending."""
+    others: set[tuple[str, str]] = set()
+    create = PipelineError.__init__
+
+    def compare(error: PipelineError, code: Code, message: str) -> None:
+        create(error, code, message)
+        facts = facts_of(code)
+        ending = next(ending for kind, ending in ENDINGS.items() if isinstance(error, kind))
+        if ending is not facts.ending:
+            others.add((code, type(error).__name__))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PipelineError, "__init__", compare)
+        yield
+    # The table's row says that postbacks are retried after a refusal.
+    refusals = {(code, kind) for code, kind in others if facts_of(code) is HTTP_REFUSAL and kind == "RetryableError"}
+    assert others == refusals
 
 
 @pytest.fixture

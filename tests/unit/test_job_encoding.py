@@ -186,7 +186,9 @@ def test_a_payload_may_be_nested_up_to_the_limit() -> None:
 
 def test_the_errors_that_stopped_a_job_are_listed_by_part() -> None:
     job = accept(PAYLOAD)
-    unfinished = Unfinished((job, {"a": RetryableError("x", "X.")}), (job, {"b": RetryableError("y", "Y.")}))
+    unfinished = Unfinished(
+        (job, {"a": RetryableError("s3_error", "X.")}), (job, {"b": RetryableError("sqs_error", "Y.")})
+    )
     assert str(unfinished) == "x: X. y: Y."
 
 

@@ -114,7 +114,7 @@ def test_a_source_is_recognized_by_its_first_kilobyte(head: bytes, name: str | N
         (ZeroDivisionError(), b"\x89PNG", PermanentError, "broken_image"),
         (KeyError("PDF"), b"%PDF-", PermanentError, "unsupported_format"),
         (KeyError("None"), b"<html>", PermanentError, "not_an_image"),
-        (Rejected("other", "Ours."), b"", Rejected, "other"),
+        (Rejected("bad_field", "Ours."), b"", Rejected, "bad_field"),
     ],
 )
 def test_every_error_becomes_one_of_ours(error: Exception, source: bytes, kind: type[PipelineError], code: str) -> None:

@@ -167,7 +167,7 @@ def test_parts_of_a_job_are_settled_separately() -> None:
 
 def test_a_clean_up_that_fails_for_good_leaves_no_letter() -> None:
     job = a_job().with_errors(FETCH, {URL: PermanentError("http_404", "Gone.")})
-    decision = decide(received("notify"), Unfinished((job, {CLEAN_UP: PermanentError("s3_error", "Refused.")})))
+    decision = decide(received("notify"), Unfinished((job, {CLEAN_UP: PermanentError("too_large", "Refused.")})))
     assert decision.settlement == Settlement(Delete())
 
 
