@@ -189,7 +189,7 @@ def test_the_errors_that_stopped_a_job_are_listed_by_part() -> None:
     unfinished = Unfinished(
         (job, {"a": RetryableError("s3_error", "X.")}), (job, {"b": RetryableError("sqs_error", "Y.")})
     )
-    assert str(unfinished) == "x: X. y: Y."
+    assert str(unfinished) == "s3_error: X. sqs_error: Y."
 
 
 def test_two_long_urls_that_differ_at_their_ends_fail_together() -> None:
