@@ -17,7 +17,8 @@ from pipeline.net.bulkhead import MAX_LINES
 from pipeline.net.host_limits import HostLimiter, Policy
 from pipeline.sqs.wire import MAX_DELAY
 from pipeline.stages import Lane
-from tests.support.limiter import URL, Clock
+from tests.support.limiter import URL
+from tests.support.moved_clock import MovedClock
 
 #: The limit of each process, and the jobs that a fleet receives a second for the first time.
 PER_HOST, RECEIVED = 4, 1000
@@ -33,7 +34,7 @@ class Fleet:
         sends: How many messages were sent, by second: one for each snooze, and one for each hop.
     """
 
-    def __init__(self, processes: int, seconds: float, clock: Clock) -> None:
+    def __init__(self, processes: int, seconds: float, clock: MovedClock) -> None:
         self.clock, self.seconds = clock, seconds
         self.limiters = [HostLimiter(Policy(PER_HOST), clock) for _ in range(processes)]
         self.ended: dict[int, float] = {}

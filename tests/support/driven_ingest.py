@@ -13,7 +13,8 @@ from pipeline.job import input_job_id
 from pipeline.sqs.queues import Queue, Queues
 from pipeline.sqs.wire import Reason, SendEntry, SendFailed
 from pipeline.worker.ingest import Ingest
-from tests.support.scripted_sqs import MovedClock, ScriptedSQS
+from tests.support.moved_clock import MovedClock
+from tests.support.scripted_sqs import ScriptedSQS
 
 DELETE, CHANGE, RECEIVE = "delete_message_batch", "change_message_visibility_batch", "receive_message"
 GOOD = {"image_url": "http://example.org/cover.jpg", "postback_url": "http://example.org/hook"}

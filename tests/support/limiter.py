@@ -1,4 +1,4 @@
-"""A clock and shorthands for tests of host limiters."""
+"""Shorthands for tests of host limiters."""
 
 from __future__ import annotations
 
@@ -13,16 +13,6 @@ from pipeline.stages import Lane
 NUMBERS = count()
 MAX_FAILURES = Policy(1).max_failures
 URL, OTHER = "https://covers.example/a.jpg", "https://other.example/a.jpg"
-
-
-class Clock:
-    """A clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def failing(code: str = "unreachable") -> PipelineError:

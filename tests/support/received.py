@@ -10,11 +10,8 @@ from pipeline.sqs.consumer import SQSConsumer
 from pipeline.sqs.leases import DELETE_WAIT
 from pipeline.sqs.settlement import SQSMessage
 from pipeline.sqs.wire import encode
-from tests.support.scripted_sqs import (
-    Entry,
-    MovedClock,
-    ScriptedSQS,
-)
+from tests.support.moved_clock import MovedClock
+from tests.support.scripted_sqs import Entry, ScriptedSQS
 
 SEND, DELETE, CHANGE, RECEIVE = (
     "send_message_batch",

@@ -1,4 +1,4 @@
-"""A clock that the test moves, and an SQS client whose answers the test chooses."""
+"""An SQS client whose answers the test chooses."""
 
 from __future__ import annotations
 
@@ -9,19 +9,6 @@ from botocore.exceptions import EndpointConnectionError
 
 Entry = dict[str, Any]
 Answer = dict[str, Any]
-
-
-class MovedClock:
-    """Monotonic and Unix time that stand still until the test moves them."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return 1_700_000_000.0 + self.now
 
 
 class ScriptedSQS:

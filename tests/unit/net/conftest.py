@@ -8,7 +8,7 @@ import pytest
 import urllib3
 
 from pipeline.clients import lazy
-from tests.support.limiter import Clock
+from tests.support.moved_clock import MovedClock
 from tests.support.untrusted_servers import settings
 
 
@@ -33,5 +33,5 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> MovedClock:
+    return MovedClock()

@@ -15,7 +15,8 @@ from pipeline.net.bulkhead import Bulkhead, Speed
 from pipeline.net.circuit import FIRST_OPEN_TIME, HOST_DOWN_AFTER, LONGEST_OPEN_TIME
 from pipeline.net.host_limits import QUICK_SECONDS, HostLimiter, Policy, RestingHost, receivers
 from pipeline.stages import Lane
-from tests.support.limiter import NUMBERS, OTHER, URL, Clock, ask, failing, snooze
+from tests.support.limiter import NUMBERS, OTHER, URL, ask, failing, snooze
+from tests.support.moved_clock import MovedClock
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,7 @@ class TestPlaces:
         return Bulkhead(threads=16)
 
     @pytest.fixture
-    def host_limiter(self, clock: Clock, bulkhead: Bulkhead) -> HostLimiter:
+    def host_limiter(self, clock: MovedClock, bulkhead: Bulkhead) -> HostLimiter:
         return HostLimiter(Policy(4), clock, bulkhead)
 
     def hang(self, host_limiter: HostLimiter, under_way: ExitStack, count: int, folder: str = "FOLDER") -> int:
@@ -61,7 +62,7 @@ class TestPlaces:
 
     @pytest.mark.parametrize("error", [None, RetryableError("timeout", "It hung.")])
     def test_slow_hosts_hold_at_most_a_quarter(
-        self, host_limiter: HostLimiter, clock: Clock, bulkhead: Bulkhead, error: PipelineError | None
+        self, host_limiter: HostLimiter, clock: MovedClock, bulkhead: Bulkhead, error: PipelineError | None
     ) -> None:
         # Given a host that was slow at its last request
         with suppress(RetryableError), host_limiter.slot(URL):
@@ -109,7 +110,7 @@ class TestPlaces:
         assert waits == sorted(waits)
         assert waits[-1] == pytest.approx(80 / 8)
 
-    def test_a_process_with_one_thread_asks_any_host(self, clock: Clock) -> None:
+    def test_a_process_with_one_thread_asks_any_host(self, clock: MovedClock) -> None:
         host_limiter = HostLimiter(Policy(4), clock, Bulkhead(threads=1))
         with host_limiter.slot(URL, Lane.BULK):
             pass
@@ -119,7 +120,7 @@ class TestPlaces:
 
 class TestReceivers:
     @pytest.fixture
-    def host_limiter(self, clock: Clock) -> HostLimiter:
+    def host_limiter(self, clock: MovedClock) -> HostLimiter:
         return HostLimiter(receivers(4), clock)
 
     @pytest.mark.parametrize("code", ["timeout", "unreachable", "incomplete", "http_500", "http_503", "http_429"])
@@ -136,7 +137,7 @@ class TestReceivers:
         assert not host_limiter.open_circuits
 
     def test_a_broken_endpoint_of_one_folder_delays_no_other_folder_of_its_host(
-        self, host_limiter: HostLimiter, clock: Clock
+        self, host_limiter: HostLimiter, clock: MovedClock
     ) -> None:
         # Given a folder whose endpoint at a shared host always fails
         for _ in range(10):
@@ -166,7 +167,7 @@ class TestReceivers:
 
     @pytest.mark.unmeasured
     def test_a_receiver_that_hangs_for_three_days_holds_one_thread_now_and_then(
-        self, host_limiter: HostLimiter, clock: Clock
+        self, host_limiter: HostLimiter, clock: MovedClock
     ) -> None:
         # Given a receiver that never answers, and a delivery every five seconds
         held, end = 0.0, clock.now + 3 * 86_400
@@ -182,7 +183,7 @@ class TestReceivers:
         assert held / (3 * 86_400) < 0.06
 
     def test_deliveries_to_a_receiver_that_is_down_for_an_hour_count_attempts(
-        self, host_limiter: HostLimiter, clock: Clock
+        self, host_limiter: HostLimiter, clock: MovedClock
     ) -> None:
         until = clock.now + HOST_DOWN_AFTER + 2 * LONGEST_OPEN_TIME
         while clock.now <= until:
@@ -194,7 +195,7 @@ class TestReceivers:
         assert (caught.value.code, caught.value.retry) == ("host_down", Retry.POSTBACK)
 
 
-def test_resting_hosts_are_listed_with_the_jobs_that_wait_for_them(clock: Clock) -> None:
+def test_resting_hosts_are_listed_with_the_jobs_that_wait_for_them(clock: MovedClock) -> None:
     host_limiter = HostLimiter(receivers(4), clock)
     # Given two folders whose endpoints at one host fail, one of them for longer
     for _ in range(10):

@@ -10,14 +10,15 @@ import pytest
 from pipeline.net.bulkhead import JITTER, LONGEST_SNOOZE, MAX_LINES, Crowd
 from pipeline.stages import Lane
 from tests.support.crowd import PER_HOST, Fleet, other_folders, rate
-from tests.support.limiter import URL, Clock, snooze
+from tests.support.limiter import URL, snooze
+from tests.support.moved_clock import MovedClock
 
 pytestmark = pytest.mark.unmeasured
 
 CROWD, HOUR = "CROWD", 3600
 
 
-def test_a_small_crowd_keeps_the_slots_busy(clock: Clock) -> None:
+def test_a_small_crowd_keeps_the_slots_busy(clock: MovedClock) -> None:
     # Given as many jobs as two processes can do in two minutes
     fleet = Fleet(processes=2, seconds=1.0, clock=clock)
     jobs = fleet.send([CROWD] * 1000)
@@ -27,7 +28,7 @@ def test_a_small_crowd_keeps_the_slots_busy(clock: Clock) -> None:
     assert fleet.now < 2 * len(jobs) / fleet.served
 
 
-def test_the_jobs_of_a_flood_return_once_in_an_hour_and_other_folders_take_turns_with_it(clock: Clock) -> None:
+def test_the_jobs_of_a_flood_return_once_in_an_hour_and_other_folders_take_turns_with_it(clock: MovedClock) -> None:
     # Given more jobs at once than a process can do in an hour
     fleet = Fleet(processes=1, seconds=2.0, clock=clock)
     jobs = fleet.send([CROWD] * 10_000)

@@ -26,7 +26,8 @@ from pipeline.net.host_limits import (
 from pipeline.net.http_errors import http_errors
 from pipeline.net.session import fetch_session
 from pipeline.stages import Lane
-from tests.support.limiter import MAX_FAILURES, OTHER, URL, Clock, ask, fail, failing, snooze
+from tests.support.limiter import MAX_FAILURES, OTHER, URL, ask, fail, failing, snooze
+from tests.support.moved_clock import MovedClock
 from tests.support.untrusted_servers import Remote, Request, always, answer, download, remote, settings
 from tests.support.waiting import wait_for
 
@@ -39,7 +40,7 @@ def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def host_limiter(clock: Clock) -> HostLimiter:
+def host_limiter(clock: MovedClock) -> HostLimiter:
     return HostLimiter(Policy(4), clock)
 
 
@@ -110,7 +111,7 @@ def test_a_host_is_a_scheme_a_name_and_a_port_however_they_are_written(url: str,
 
 
 class TestSnoozes:
-    def test_snoozes_follow_the_hosts_speed(self, host_limiter: HostLimiter, clock: Clock) -> None:
+    def test_snoozes_follow_the_hosts_speed(self, host_limiter: HostLimiter, clock: MovedClock) -> None:
         # Given a host that takes 8 s for a request
         for _ in range(40):
             with host_limiter.slot(URL):
@@ -123,7 +124,7 @@ class TestSnoozes:
 
     @pytest.mark.unmeasured
     @pytest.mark.parametrize("lane", Lane)
-    def test_snoozes_grow_with_the_crowd(self, host_limiter: HostLimiter, clock: Clock, lane: Lane) -> None:
+    def test_snoozes_grow_with_the_crowd(self, host_limiter: HostLimiter, clock: MovedClock, lane: Lane) -> None:
         with ExitStack() as under_way:
             for _ in range(4):
                 under_way.enter_context(host_limiter.slot(URL))
@@ -159,7 +160,7 @@ class TestSnoozes:
 
 
 class TestOpenCircuits:
-    def test_twenty_failures_to_connect_in_a_row_open_it(self, host_limiter: HostLimiter, clock: Clock) -> None:
+    def test_twenty_failures_to_connect_in_a_row_open_it(self, host_limiter: HostLimiter, clock: MovedClock) -> None:
         fail(host_limiter, MAX_FAILURES - 1)
         ask(host_limiter, failing())
         # Then it is snoozed for the rest of that time, and other hosts are not.
@@ -203,7 +204,9 @@ class TestOpenCircuits:
         assert not host_limiter.open_circuits
         ask(host_limiter)
 
-    def test_a_folder_whose_probe_failed_waits_like_the_others(self, host_limiter: HostLimiter, clock: Clock) -> None:
+    def test_a_folder_whose_probe_failed_waits_like_the_others(
+        self, host_limiter: HostLimiter, clock: MovedClock
+    ) -> None:
         fail(host_limiter)
         ask(host_limiter, failing(), folder="OTHER")
         # Then it waits, the probe of the other folder did not prolong the rest,
@@ -224,7 +227,7 @@ class TestOpenCircuits:
         fail(host_limiter, 1)
         snooze(host_limiter)
 
-    def test_one_trial_request_closes_it_if_it_succeeds(self, host_limiter: HostLimiter, clock: Clock) -> None:
+    def test_one_trial_request_closes_it_if_it_succeeds(self, host_limiter: HostLimiter, clock: MovedClock) -> None:
         fail(host_limiter)
         clock.now += FIRST_OPEN_TIME
         with host_limiter.slot(URL):
@@ -233,7 +236,7 @@ class TestOpenCircuits:
             pass
 
     def test_it_stays_open_longer_each_time_the_trial_request_fails(
-        self, host_limiter: HostLimiter, clock: Clock
+        self, host_limiter: HostLimiter, clock: MovedClock
     ) -> None:
         open_times = []
         fail(host_limiter)
@@ -243,7 +246,9 @@ class TestOpenCircuits:
             fail(host_limiter, 1)
         assert open_times == [30, 60, 120, 240, 300, 300]
 
-    def test_requests_from_before_it_opened_do_not_prolong_it(self, host_limiter: HostLimiter, clock: Clock) -> None:
+    def test_requests_from_before_it_opened_do_not_prolong_it(
+        self, host_limiter: HostLimiter, clock: MovedClock
+    ) -> None:
         under_way = [host_limiter.slot(URL) for _ in range(3)]
         for slot in under_way:
             slot.__enter__()
@@ -253,7 +258,7 @@ class TestOpenCircuits:
         assert host_limiter._hosts["https://covers.example"].circuits[""].open_time.wait == FIRST_OPEN_TIME
 
     def test_no_trial_request_goes_while_one_from_before_it_opened_is_under_way(
-        self, host_limiter: HostLimiter, clock: Clock
+        self, host_limiter: HostLimiter, clock: MovedClock
     ) -> None:
         with host_limiter.slot(URL):
             fail(host_limiter)
@@ -261,7 +266,7 @@ class TestOpenCircuits:
             snooze(host_limiter)
         ask(host_limiter)
 
-    def test_a_killed_thread_does_not_count(self, host_limiter: HostLimiter, clock: Clock) -> None:
+    def test_a_killed_thread_does_not_count(self, host_limiter: HostLimiter, clock: MovedClock) -> None:
         fail(host_limiter)
         clock.now += FIRST_OPEN_TIME
         with pytest.raises(KeyboardInterrupt), host_limiter.slot(URL):
@@ -270,7 +275,7 @@ class TestOpenCircuits:
             snooze(host_limiter)
 
     def test_a_host_that_is_down_for_an_hour_costs_attempts_so_that_every_job_ends(
-        self, host_limiter: HostLimiter, clock: Clock
+        self, host_limiter: HostLimiter, clock: MovedClock
     ) -> None:
         fail(host_limiter)
         until = clock.now + HOST_DOWN_AFTER

@@ -8,11 +8,12 @@ import pytest
 
 from pipeline.net import host_limits as hosts
 from pipeline.net.host_limits import HostLimiter, Policy
-from tests.support.limiter import OTHER, Clock, ask, fail, snooze
+from tests.support.limiter import OTHER, ask, fail, snooze
+from tests.support.moved_clock import MovedClock
 
 
 def test_hosts_in_use_are_remembered_however_many_come_after_them(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
+    clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a limiter that counts how often it looks at a host to see whether it is busy
     looks = Counter[str]()

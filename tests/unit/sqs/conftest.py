@@ -9,11 +9,8 @@ import pytest
 
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.queues import Queue
-from tests.support.scripted_sqs import (
-    MovedClock,
-    ScriptedSQS,
-    StillLoop,
-)
+from tests.support.moved_clock import MovedClock
+from tests.support.scripted_sqs import ScriptedSQS, StillLoop
 
 
 @pytest.fixture

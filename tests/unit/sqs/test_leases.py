@@ -12,15 +12,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from pipeline.sqs.leases import DELETE_WAIT, MAX_LEASE, Lease, Leases
-from tests.support.scripted_sqs import (
-    MovedClock,
-    ScriptedSQS,
-    blame_sender,
-    blame_service,
-    confirm,
-    confirm_nothing,
-    fail,
-)
+from tests.support.moved_clock import MovedClock
+from tests.support.scripted_sqs import ScriptedSQS, blame_sender, blame_service, confirm, confirm_nothing, fail
 
 DELETE, CHANGE = "delete_message_batch", "change_message_visibility_batch"
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.sqs import loop as loops
 from pipeline.sqs.loop import Loop
-from tests.support.scripted_sqs import MovedClock
+from tests.support.moved_clock import MovedClock
 from tests.support.waiting import wait_for
 
 DAY = 86_400.0

@@ -20,7 +20,8 @@ from pipeline.sqs.leases import DELETE_WAIT
 from pipeline.sqs.middleware import QueueLayer
 from pipeline.sqs.settlement import Delete, Enqueue, Release, Settlement
 from pipeline.sqs.wire import encode
-from tests.support.scripted_sqs import MovedClock, ScriptedSQS, StillLoop, confirm, unreachable
+from tests.support.moved_clock import MovedClock
+from tests.support.scripted_sqs import ScriptedSQS, StillLoop, confirm, unreachable
 
 SEND, DELETE, CHANGE = "send_message_batch", "delete_message_batch", "change_message_visibility_batch"
 

@@ -9,6 +9,7 @@ from pipeline.sqs.in_hand import LaneQueue
 from pipeline.sqs.queues import LONG_POLL
 from pipeline.sqs.settlement import Delete
 from pipeline.sqs.wire import BACKLOG, decode
+from tests.support.moved_clock import MovedClock
 from tests.support.received import (
     RECEIVE,
     SEND,
@@ -17,13 +18,7 @@ from tests.support.received import (
     start,
     took,
 )
-from tests.support.scripted_sqs import (
-    Answer,
-    Entry,
-    MovedClock,
-    ScriptedSQS,
-    unreachable,
-)
+from tests.support.scripted_sqs import Answer, Entry, ScriptedSQS, unreachable
 
 
 def receive(consumer: SQSConsumer, sqs: ScriptedSQS, clock: MovedClock, count: int) -> float | None:

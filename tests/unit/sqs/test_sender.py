@@ -12,7 +12,8 @@ from dramatiq_sqs.exceptions import MessageTooLarge
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES, Queue
 from pipeline.sqs.wire import MAX_DELAY, Reason, SendEntry, SendFailed, decode, encode
-from tests.support.scripted_sqs import MovedClock, ScriptedSQS, StillLoop, confirm, fail
+from tests.support.moved_clock import MovedClock
+from tests.support.scripted_sqs import ScriptedSQS, StillLoop, confirm, fail
 from tests.unit.sqs.test_settlement import message
 
 SEND = "send_message_batch"

@@ -14,6 +14,7 @@ from periodiq import PeriodiqMiddleware
 from periodiq import Scheduler as PeriodiqScheduler
 
 from pipeline.worker.periodic import Periodic, PeriodicActor
+from tests.support.moved_clock import MovedClock
 
 NIGHTLY = "0 1 * * *"
 
@@ -31,18 +32,12 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-class Clock:
-    """A clock that the tests move."""
-
-    def __init__(self, text: str) -> None:
-        self.now = at(text)
-
-    def __call__(self) -> datetime:
-        return self.now
+def clock_at(text: str) -> MovedClock:
+    return MovedClock.at(at(text))
 
 
-def nightly(last: str | None, clock: Clock | None = None) -> Periodic:
-    return Periodic(NIGHTLY, lambda: at(last) if last else None, clock=clock or Clock("2026-11-24 00:00"))
+def nightly(last: str | None, clock: MovedClock | None = None) -> Periodic:
+    return Periodic(NIGHTLY, lambda: at(last) if last else None, clock=(clock or clock_at("2026-11-24 00:00")).utc)
 
 
 def test_missed_runs_are_due_once_however_many_they_are() -> None:
@@ -89,24 +84,24 @@ def test_a_clock_that_is_put_back_makes_nothing_due_twice() -> None:
 
 
 def test_a_run_that_could_not_be_sent_stays_due_and_is_retried_with_growing_delays() -> None:
-    clock = Clock("2026-11-24 01:00:07")
+    clock = clock_at("2026-11-24 01:00:07")
     periodic = nightly(None, clock)
     waits = []
     for _ in range(8):
         assert periodic.validate(at("2026-11-24 01:00:05"))
         periodic.not_sent()
-        waits.append((periodic.next_valid_date(at("2026-11-24 01:00:05")) - clock.now).total_seconds())
+        waits.append((periodic.next_valid_date(at("2026-11-24 01:00:05")) - clock.utc()).total_seconds())
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
     # After it was sent, the schedule goes on, and the delays start again.
     periodic.sent()
-    assert periodic.next_valid_date(clock.now) == at("2026-11-25 01:00")
+    assert periodic.next_valid_date(clock.utc()) == at("2026-11-25 01:00")
     assert periodic.validate(at("2026-11-25 01:00"))
     assert periodic.not_sent() == 1
 
 
 def test_the_scheduler_never_gets_a_time_in_the_past() -> None:
-    clock = Clock("2026-11-24 01:05:00")
-    assert nightly(None, clock).next_valid_date(at("2026-11-24 00:59:00")) > clock.now
+    clock = clock_at("2026-11-24 01:05:00")
+    assert nightly(None, clock).next_valid_date(at("2026-11-24 00:59:00")) > clock.utc()
 
 
 class Recorder(StubBroker):
