@@ -75,7 +75,7 @@ def _renditions(items: tuple[RenditionSize, ...]) -> tuple[RenditionSize, ...]:
     if large := [item.name for item in items if item.width * item.height > MAX_RENDITION_PIXELS]:
         raise ValueError(f"{large[0]!r} has more than {MAX_RENDITION_PIXELS} pixels, the most for a rendition")
     for extension in sorted({item.extension for item in items} - {""}):
-        from pipeline.images.formats import check_writable  # noqa: PLC0415 - most processes need no Pillow
+        from pipeline.images.encoding import check_writable  # noqa: PLC0415 - most processes need no Pillow
 
         check_writable(extension)
     return items

@@ -19,7 +19,7 @@ from pipeline.images.containers.model import Container, File, Size
 from pipeline.images.containers.png import read_png
 from pipeline.images.containers.tiff import read_tiff
 from pipeline.images.containers.webp import read_webp
-from pipeline.images.formats import JPEG, OWN_FORMAT, PNG, ImageFormat
+from pipeline.images.encoding import JPEG, OWN_FORMAT, PNG, ImageFormat
 
 #: Maximum side in pixels: the limit of JPEG and GIF.
 MAX_SIDE: Final = 65_535

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from io import BytesIO
 from typing import Any, Final, NamedTuple
 
 from PIL import Image
@@ -23,7 +22,7 @@ from pipeline.images.colour import Conversion, srgb_conversion
 from pipeline.images.decoding import decode
 from pipeline.images.details.measure import Header
 from pipeline.images.details.thumbhash import SIDE
-from pipeline.images.formats import ENCODER_SETTINGS, GIF, JPEG, PNG, ImageFormat, format_by_extension, jpeg_settings
+from pipeline.images.encoding import ImageFormat, encode, format_by_extension
 from pipeline.images.identify import image_errors, output_format, read
 from pipeline.images.opening import Opened, open_container, open_image
 from pipeline.recipe import Recipe, RenditionSize
@@ -102,7 +101,7 @@ def _encoded(pictures: Mapping[RenditionSize, Image.Image], outputs: Outputs, re
         output = outputs[each]
         key = (each.width, each.height, output.name)
         if key not in made:
-            made[key] = _encode(_padded(pictures[each], each, output), output)
+            made[key] = encode(_padded(pictures[each], each, output), output)
         renditions[each.name] = made[key]
     return renditions
 
@@ -251,29 +250,3 @@ def _padded(image: Image.Image, rendition: RenditionSize, output: ImageFormat) -
     place = ((size[0] - image.width) // 2, (size[1] - image.height) // 2)
     canvas.paste(image, place, None if output.has_alpha or image.mode == "RGB" else image)
     return canvas
-
-
-def _encode(image: Image.Image, output: ImageFormat) -> bytes:
-    settings = ENCODER_SETTINGS[output.name]
-    if output is PNG:
-        return codecs.encode_png(image, **settings)
-    if output is JPEG:
-        settings = {**settings, **jpeg_settings(max(image.size))}
-    buffer = BytesIO()
-    image = _with_palette(image) if output is GIF else image
-    image.save(buffer, output.name, **settings)
-    return buffer.getvalue()
-
-
-def _with_palette(image: Image.Image) -> Image.Image:
-    """Reduce to 256 colours. Pixels less than half opaque become transparent, all others opaque.
-
-    The image is not dithered, because Pillow would turn white into grey and plain areas into noise.
-    """
-    if image.mode == "RGB":
-        return image.quantize()
-    hidden = image.getchannel("A").point(lambda alpha: 255 * (alpha < 128))
-    result = image.convert("RGB").quantize(255)
-    result.paste(255, mask=hidden)
-    result.info["transparency"] = 255
-    return result

@@ -15,7 +15,7 @@ AREAS: dict[str, tuple[str, ...]] = {
         "pipeline/recipe.py",
         "pipeline/images/render.py",
         "pipeline/images/content_id.py",
-        "pipeline/images/formats.py",
+        "pipeline/images/encoding.py",
         "pipeline/images/codecs.py",
         "pipeline/images/colour.py",
         *(

@@ -10,7 +10,7 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from pipeline.images.containers.exif import orientation as orientation_in
 from pipeline.images.content_id import RECIPE_VERSION, content_id
-from pipeline.images.formats import ENCODER_SETTINGS, OPTIMIZED_SIDE, format_by_extension
+from pipeline.images.encoding import ENCODER_SETTINGS, OPTIMIZED_SIDE, format_by_extension
 from pipeline.images.identify import identify
 from pipeline.images.render import render
 from pipeline.recipe import Recipe

@@ -10,7 +10,7 @@ from PIL import Image
 from pipeline.images import content_id as ids
 from pipeline.images import sandbox
 from pipeline.images.content_id import content_id
-from pipeline.images.formats import AVIF, ENCODER_SETTINGS, format_by_extension
+from pipeline.images.encoding import AVIF, ENCODER_SETTINGS, format_by_extension
 from pipeline.images.render import render
 from pipeline.recipe import NAMED_FORMATS
 from tests.support.pictures import (
