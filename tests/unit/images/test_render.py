@@ -8,12 +8,9 @@ import struct
 import pytest
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
-from pipeline.images.containers.exif import orientation as orientation_in
-from pipeline.images.content_id import RECIPE_VERSION, content_id
-from pipeline.images.encoding import ENCODER_SETTINGS, OPTIMIZED_SIDE, format_by_extension
+from pipeline.images.encoding import format_by_extension
 from pipeline.images.identify import identify
 from pipeline.images.render import render
-from pipeline.recipe import Recipe
 from tests.support.pictures import (
     BLACK,
     BLUE,
@@ -73,14 +70,6 @@ def test_each_format_becomes_its_output_format(name: str, mode: str, extension: 
         assert image.convert("RGBA").getpixel((20, 20))[3] == 0
 
 
-def test_an_icon_with_a_bitmap_becomes_png() -> None:
-    # Given an icon whose picture is a bitmap with a mask
-    data = encoded(corners().convert("RGBA"), "ICO", bitmap_format="bmp", sizes=[(32, 32)])
-    # Then it has alpha, so it becomes PNG
-    assert identify(data, max_pixels=1024).output.name == "PNG"
-    assert_quarters(rendered(data), RED, GREEN, BLUE, YELLOW)
-
-
 def test_a_multi_picture_jpeg_shows_its_first_picture() -> None:
     data = encoded(corners(), "MPO", save_all=True, append_images=[Image.new("RGB", (64, 64), BLACK)], quality=95)
     assert Image.open(io.BytesIO(data)).format == "MPO"
@@ -94,11 +83,6 @@ def test_an_animation_shows_its_first_frame(name: str) -> None:
     image = rendered(data)
     assert getattr(image, "n_frames", 1) == 1
     assert_quarters(image, RED, GREEN, BLUE, YELLOW, tolerance=40)
-
-
-def test_an_unknown_extension_is_refused() -> None:
-    with pytest.raises(KeyError):
-        format_by_extension(".bmp")
 
 
 # Sizes and fits
@@ -248,37 +232,6 @@ def test_an_orientation_after_the_pixels_of_a_png_is_applied() -> None:
     assert_quarters(rendered(late, "60x20", "fill"), YELLOW, BLUE, GREEN, RED)
 
 
-def directory(order: str, *entries: tuple[int, int, int], count: int | None = None) -> bytes:
-    """Build an Exif block in a byte order from tags, types and values."""
-    head = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HIH", 42, 8, len(entries) if count is None else count)
-    return head + b"".join(struct.pack(f"{order}HHIHH", tag, kind, 1, value, 0) for tag, kind, value in entries)
-
-
-@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
-@pytest.mark.parametrize("order", "<>")
-def test_an_orientation_is_found_in_either_byte_order(order: str, prefix: bytes) -> None:
-    for value in range(1, 9):
-        assert orientation_in(prefix + directory(order, (0x0112, 3, value))) == value
-    assert orientation_in(prefix + directory(order, (0x010F, 3, 5), (0x0112, 3, 6), (0x0112, 3, 7))) == 6
-
-
-@pytest.mark.parametrize(
-    "block",
-    [
-        directory("<", (0x0112, 3, 0)),
-        directory("<", (0x0112, 3, 9)),
-        directory("<", (0x0112, 4, 6)),
-        directory("<", (0x0113, 3, 6)),
-        directory("<", (0x0112, 3, 6), count=0),
-        directory("<", count=1),
-        b"XX" + directory("<", (0x0112, 3, 6))[2:],
-        b"",
-    ],
-)
-def test_a_source_without_orientation_is_upright(block: bytes) -> None:
-    assert orientation_in(block) == 1
-
-
 def test_a_rotated_jpeg_is_decoded_as_large_as_its_renditions_need() -> None:
     # Given stripes of single pixels in a picture that is tall once it is upright
     stripes = Image.frombytes("L", (800, 400), b"\0\xff" * 400 * 400).convert("RGB")
@@ -338,77 +291,3 @@ def test_all_metadata_is_gone(name: str, fit: str) -> None:
 
 
 # The recipe
-
-
-def test_a_recipe_survives_encoding() -> None:
-    wanted = recipe("50x50", "250X250", fit="fill")
-    assert wanted.encode() == {"renditions": ["50x50", "250X250"], "fit": "fill"}
-    assert Recipe.decode(wanted.encode()) == wanted
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        {"renditions": [], "fit": "cover"},
-        {"renditions": ["50"], "fit": "cover"},
-        {"renditions": [50], "fit": "cover"},
-        {"renditions": ["5x5"], "fit": ""},
-        {"renditions": ["5x5"], "fit": []},
-        {"renditions": ["5x5"]},
-        None,
-    ],
-)
-def test_a_bad_recipe_is_refused(data: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"rendition|not <width>|not one of|not a recipe"):
-        Recipe.decode(data)
-
-
-def test_the_same_source_and_recipe_have_the_same_id() -> None:
-    first = content_id(b"source", recipe("50x50", "250X250"))
-    assert first == content_id(b"source", recipe("50x50", "250X250"))
-    assert len(first) == 32
-    assert set(first) <= set("0123456789abcdef")
-
-
-def test_any_difference_makes_another_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given ids of sources and recipes that each differ in one respect
-    base = recipe("50x50", "250X250")
-    ids = [
-        content_id(b"source", base),
-        content_id(b"source\0", base),
-        content_id(b"", base),
-        content_id(b"source", recipe("50x50", "250x250")),
-        content_id(b"source", recipe("50x50")),
-        content_id(b"source", recipe("50x50", "250X250", fit="fill")),
-    ]
-    # And with a later version, or with another quality
-    with monkeypatch.context() as patch:
-        patch.setattr("pipeline.images.content_id.RECIPE_VERSION", RECIPE_VERSION + 1)
-        ids.append(content_id(b"source", base))
-    changed = {**ENCODER_SETTINGS, "JPEG": {"quality": 1}}
-    monkeypatch.setattr("pipeline.images.content_id.ENCODER_SETTINGS", changed)
-    ids.append(content_id(b"source", base))
-    # Then all of them differ
-    assert len(set(ids)) == len(ids)
-
-
-def test_only_small_renditions_have_huffman_tables_of_their_own() -> None:
-    # Given two covers, each at a size up to OPTIMIZED_SIDE and a larger one
-    size = (OPTIMIZED_SIDE + 44, OPTIMIZED_SIDE + 44)
-    flat, noisy = Image.new("RGB", size, "navy"), Image.effect_noise(size, 80).convert("RGB")
-    names = (f"{OPTIMIZED_SIDE}x20", f"{OPTIMIZED_SIDE + 1}x20")
-    made = [render(encoded(each, "JPEG"), recipe(*names), **LIMITS) for each in (flat, noisy)]
-    # Then the small ones have tables of their own, and the large ones the standard tables
-    small, large = ([huffman_tables(each[name]) for each in made] for name in names)
-    assert small[0] != small[1]
-    assert large[0] == large[1] == huffman_tables(encoded(flat, "JPEG"))
-
-
-def huffman_tables(jpeg: bytes) -> bytes:
-    """Return the contents of the DHT segments."""
-    found, at = b"", 2
-    while jpeg[at + 1] != 0xDA:
-        length = int.from_bytes(jpeg[at + 2 : at + 4], "big")
-        found += jpeg[at + 4 : at + 2 + length] if jpeg[at + 1] == 0xC4 else b""
-        at += 2 + length
-    return found
