@@ -39,7 +39,7 @@ def check(source: bytes) -> None:
         return
     output_format(name, container)
     is_giant(name, container)
-    picture = container.picture  # type: ignore[attr-defined]
+    picture = getattr(container, "first_frame", None) or container.picture  # type: ignore[attr-defined]
     assert len(picture) <= len(source) + MARGIN, f"a picture of {len(picture)} bytes from {len(source)}"
     assert orientation(getattr(container, "exif", b"")) in range(1, 9)
     if isinstance(container, Png):

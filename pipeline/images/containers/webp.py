@@ -1,4 +1,4 @@
-"""WebP (RFC 9649): its first picture, without metadata."""
+"""WebP (RFC 9649): its first frame, without metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PICTURE: Final = (b"VP8 ", b"VP8L", b"ANMF")
 
 
 class WebP(NamedTuple):
-    """A WebP reduced to its first picture."""
+    """A WebP reduced to its first frame."""
 
     size: Size
     parts: tuple[memoryview | bytes, ...]  #: of the picture
@@ -32,8 +32,8 @@ class WebP(NamedTuple):
         return bytes(self.metadata[b"ICCP"]) if b"ICCP" in self.metadata else None
 
     @property
-    def picture(self) -> bytes:
-        """A WebP that has the picture only."""
+    def first_frame(self) -> bytes:
+        """A WebP that has this frame only."""
         return struct.pack("<4sI4s", b"RIFF", 4 + sum(map(len, self.parts)), b"WEBP") + b"".join(self.parts)
 
 

@@ -39,13 +39,13 @@ CLEAR = b"!\xf9\x04\x01\0\0\x03\0"
 class TestGif:
     def test_comments_and_later_frames_are_dropped(self) -> None:
         plain = gif()
-        assert read_gif(File(gif(COMMENT, b"!\xff\x0bNETSCAPE2.0\x03\1\0\0\0", COMMENT))).picture == plain
+        assert read_gif(File(gif(COMMENT, b"!\xff\x0bNETSCAPE2.0\x03\1\0\0\0", COMMENT))).first_frame == plain
         assert render(gif(COMMENT), recipe("9x9"), max_pixels=PLENTY, max_decoded_pixels=PLENTY) == render(
             plain, recipe("9x9"), max_pixels=PLENTY, max_decoded_pixels=PLENTY
         )
 
     def test_the_transparent_colour_is_kept(self) -> None:
-        assert CLEAR in read_gif(File(gif(CLEAR, COMMENT))).picture
+        assert CLEAR in read_gif(File(gif(CLEAR, COMMENT))).first_frame
 
     @pytest.mark.parametrize("end", [b"", b"!", b"!\xfe\xff", b";", b","])
     def test_one_without_a_picture_is_broken(self, end: bytes) -> None:

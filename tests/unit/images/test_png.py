@@ -29,12 +29,12 @@ PNG = encoded(corners(), "PNG")
 class TestPng:
     def test_one_without_metadata_is_unchanged(self) -> None:
         found = read_png(File(PNG))
-        assert (found.picture, found.size, found.place) == (PNG, (64, 64), (0, 0))
+        assert (found.first_frame, found.size, found.place) == (PNG, (64, 64), (0, 0))
         assert (found.exif, found.profile, found.colours) == (b"", None, {})
 
     def test_a_truncated_one_keeps_its_remaining_chunks(self) -> None:
-        assert read_png(File(PNG[:-20])).picture == PNG[:-20]
-        assert read_png(File(PNG + b"more")).picture == PNG + b"more"
+        assert read_png(File(PNG[:-20])).first_frame == PNG[:-20]
+        assert read_png(File(PNG + b"more")).first_frame == PNG + b"more"
 
     def test_texts_are_dropped_and_colour_chunks_are_read(self) -> None:
         # Given chunks of all kinds between header and pixels
@@ -44,7 +44,7 @@ class TestPng:
         chunks = b"".join(png_chunk(name, data) for name, data in (colours | more).items())
         # When it is read, then the picture has none of them, and each is found.
         found = read_png(File(PNG[:33] + chunks + PNG[33:]))
-        assert found.picture == PNG
+        assert found.first_frame == PNG
         assert (found.colours, found.exif, found.profile) == (colours, b"MM", profile)
 
     def test_the_first_of_two_chunks_counts(self) -> None:
@@ -72,11 +72,11 @@ class TestPng:
     ) -> None:
         data = png_header(4, 4, png_chunk(b"tRNS", struct.pack(f">{len(before)}H", *before)), bits=bits, colours=kind)
         expected = png_chunk(b"tRNS", struct.pack(f">{len(after)}H", *after))
-        assert expected in read_png(File(data)).picture
+        assert expected in read_png(File(data)).first_frame
 
     def test_a_palettes_transparency_is_bytes(self) -> None:
         chunk = png_chunk(b"tRNS", bytes([0, 128, 255]))
-        assert chunk in read_png(File(png_header(4, 4, png_chunk(b"PLTE", bytes(9)), chunk, colours=3))).picture
+        assert chunk in read_png(File(png_header(4, 4, png_chunk(b"PLTE", bytes(9)), chunk, colours=3))).first_frame
 
     @pytest.mark.parametrize(
         ("width", "bits", "kind", "row"),
@@ -94,7 +94,7 @@ class TestPngColours:
         head = struct.pack(">IIBBBBB", 1, 1, 8, kind, 0, 0, 0)
         chunks = ((b"IHDR", head), (b"PLTE", bytes(3000)), (b"tRNS", bytes(9000)), (b"IDAT", zlib.compress(bytes(9))))
         png = b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
-        picture = read_png(File(png)).picture
+        picture = read_png(File(png)).first_frame
         assert len(picture) == len(png) - (3000 - 768) - (9000 - kept)
 
 

@@ -20,11 +20,11 @@ class TestWebP:
         )
         found = read_webp(File(data))
         # Then the picture has one frame and neither of them
-        picture = Image.open(io.BytesIO(found.picture))
+        picture = Image.open(io.BytesIO(found.first_frame))
         assert (picture.n_frames, picture.info.get("exif"), picture.info.get("icc_profile")) == (1, None, None)
         assert (found.profile, found.exif[-4:]) == (b"profile", b"rest")
         assert picture.convert("RGB").tobytes() == Image.open(io.BytesIO(data)).convert("RGB").tobytes()
 
     def test_a_still_one_is_unchanged(self) -> None:
         data = encoded(corners(), "WEBP")
-        assert read_webp(File(data)).picture == data
+        assert read_webp(File(data)).first_frame == data
