@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,6 +37,32 @@ def test_facts_survive_the_metadata_of_an_object() -> None:
     assert facts.to_json().isascii()
     for other in ("", "{}", "null", facts.to_json().replace("#606055", "<script>"), facts.to_json() + "x"):
         assert parse_facts(other) is None
+
+
+FACTS = SourceFacts(3000, 3000, "jpeg", "#606055", VECTORS[32, 32, False], 9, "0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [
+        ("jpeg", 512 * 1024, []),
+        ("png", 512 * 1024 + 1, ["over_512_kb"]),
+        ("webp", 9, ["not_jpeg_or_png"]),
+        ("gif", 900_000, ["not_jpeg_or_png", "over_512_kb"]),
+    ],
+)
+def test_warnings_about_format_and_bytes_need_no_rendering(name: str, size: int, expected: list[str]) -> None:
+    # Given facts that an earlier release stored with its renditions, without these warnings
+    stored = parse_facts(replace(FACTS, format=name, bytes=size).to_json())
+    # Then a result of today has them
+    assert stored
+    assert stored.as_result(has_wrong_type=False)["warnings"] == expected
+
+
+def test_warnings_are_in_the_order_of_the_contract() -> None:
+    facts = replace(FACTS, format="gif", bytes=900_000, warnings=("not_square", "animated"))
+    found = facts.as_result(has_wrong_type=True)["warnings"]
+    assert found == ["not_square", "animated", "wrong_content_type", "not_jpeg_or_png", "over_512_kb"]
 
 
 class TestSandbox:
