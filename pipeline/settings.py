@@ -31,7 +31,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline.errors import SettingsError
 from pipeline.images.limits import MAX_RENDITION_PIXELS
-from pipeline.recipe import Recipe, RenditionSize, parse_rendition
+from pipeline.recipe import Fit, Formats, Recipe, RenditionSize, check_apart, parse_rendition
 from pipeline.schedule import Schedule
 from pipeline.stages import own_queues
 
@@ -69,9 +69,9 @@ class PortRange:
 
 
 def _renditions(items: tuple[RenditionSize, ...]) -> tuple[RenditionSize, ...]:
-    names = [item.name for item in items]
-    if not items or len(set(names)) < len(names):
-        raise ValueError("it must contain at least one rendition, and each name once")
+    if not items:
+        raise ValueError("it must contain at least one rendition")
+    check_apart(items)
     if large := [item.name for item in items if item.width * item.height > MAX_RENDITION_PIXELS]:
         raise ValueError(f"{large[0]!r} has more than {MAX_RENDITION_PIXELS} pixels, the most for a rendition")
     for extension in sorted({item.extension for item in items} - {""}):
@@ -226,7 +226,8 @@ class Settings(BaseSettings):
     renditions: Annotated[
         tuple[RenditionSize, ...], NoDecode, _comma_separated(parse_rendition), AfterValidator(_renditions)
     ] = (RenditionSize("50x50", 50, 50), RenditionSize("250X250", 250, 250), RenditionSize("800x800", 800, 800))
-    resize_fit: Literal["cover", "contain", "fill"] = "cover"
+    resize_fit: Fit = "cover"
+    output_formats: Formats = "source"
     result_details: bool = False
     max_source_bytes: Annotated[int, Field(ge=1)] = 52_428_800
     max_source_pixels: Annotated[int, Field(ge=1)] = 178_000_000
@@ -320,7 +321,7 @@ class Settings(BaseSettings):
     @property
     def recipe(self) -> Recipe:
         """The recipe of new renditions."""
-        return Recipe(self.renditions, self.resize_fit)
+        return Recipe(self.renditions, self.resize_fit, self.output_formats)
 
     @property
     def input_queue_name(self) -> str | None:
@@ -418,7 +419,7 @@ def _sentence(mistake: Any) -> str:
         aliases = map(str, field.validation_alias.choices)
         name = next((alias for alias in aliases if alias.upper() in environment()), name)
     value = str(mistake["input"])
-    is_secret = (field and "SecretStr" in str(field.annotation)) or "@" in value  # a URL with a password
+    is_secret = (field and "SecretStr" in str(field.annotation)) or re.search("[:/].*@", value)  # a URL with a password
     shown = "" if is_secret else f"={value!r}"
     return f"{name.upper()}{shown}: {message}."
 

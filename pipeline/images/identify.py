@@ -20,6 +20,7 @@ from pipeline.images.containers.png import read_png
 from pipeline.images.containers.tiff import read_tiff
 from pipeline.images.containers.webp import read_webp
 from pipeline.images.encoding import JPEG, OWN_FORMAT, PNG, ImageFormat
+from pipeline.recipe import Formats
 
 #: Maximum side in pixels: the limit of JPEG and GIF.
 MAX_SIDE: Final = 65_535
@@ -91,12 +92,13 @@ class Identified(NamedTuple):
         return self.output.extension
 
 
-def identify(source: bytes, *, max_pixels: int) -> Identified:
+def identify(source: bytes, *, max_pixels: int, formats: Formats = "source") -> Identified:
     """Return the format that the renditions of `source` will have and its size class, without decoding pixels.
 
     Args:
         source: the bytes of an image.
         max_pixels: the largest width x height to accept (`MAX_SOURCE_PIXELS`).
+        formats: of renditions, as in their recipe.
 
     Raises:
         PermanentError: `not_an_image`, `unsupported_format`, `too_large` or `broken_image`.
@@ -104,7 +106,7 @@ def identify(source: bytes, *, max_pixels: int) -> Identified:
     """
     with image_errors(source):
         name, container = read(source, max_pixels)
-        return Identified(output_format(name, container), is_giant(name, container), name)
+        return Identified(output_format(name, container, formats), is_giant(name, container), name)
 
 
 def read(source: bytes, max_pixels: int) -> tuple[str, Container]:
@@ -122,9 +124,10 @@ def read(source: bytes, max_pixels: int) -> tuple[str, Container]:
     return name, container
 
 
-def output_format(name: str, container: Container) -> ImageFormat:
-    """Return the format of renditions: the source's own, else PNG if it has alpha, else JPEG."""
-    return OWN_FORMAT.get(name) or (PNG if container.has_alpha else JPEG)
+def output_format(name: str, container: Container, formats: Formats = "source") -> ImageFormat:
+    """Return the format of renditions whose names end in none: the source's own, if asked for, else PNG or JPEG."""
+    own = OWN_FORMAT.get(name) if formats == "source" else None
+    return own or (PNG if container.has_alpha else JPEG)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ AREAS: dict[str, tuple[str, ...]] = {
     "images": (
         "pipeline/recipe.py",
         "pipeline/images/render.py",
+        "pipeline/images/fits.py",
         "pipeline/images/content_id.py",
         "pipeline/images/encoding.py",
         "pipeline/images/codecs.py",

@@ -77,6 +77,10 @@ def test_any_difference_makes_another_id(monkeypatch: pytest.MonkeyPatch) -> Non
         content_id(b"source", recipe("50x50", "250x250")),
         content_id(b"source", recipe("50x50")),
         content_id(b"source", recipe("50x50", "250X250", fit="fill")),
+        content_id(b"source", recipe("50x50", "250X250@fill")),
+        content_id(b"source", recipe("50x50@blur", "250X250")),
+        content_id(b"source", recipe("50x50", "250X250", fit="blur")),
+        content_id(b"source", recipe("50x50", "250X250", formats="jpeg,png")),
     ]
     # And with a later version, or with another quality
     with monkeypatch.context() as patch:
@@ -118,3 +122,8 @@ def test_the_quality_of_a_named_format_is_part_of_the_id(name: str, monkeypatch:
 def test_each_name_is_part_of_the_id() -> None:
     names = ["50x50", *(f"50x50{extension}" for extension in NAMED_FORMATS)]
     assert len({content_id(b"source", recipe(name)) for name in names}) == len(names)
+
+
+def test_another_spelling_of_the_same_recipe_has_the_same_id() -> None:
+    assert content_id(b"source", recipe("50x50@cover", "80x80")) == content_id(b"source", recipe("50x50", "80x80"))
+    assert recipe_id(recipe("50x50@blur")) == recipe_id(recipe("50x50", fit="blur"))

@@ -88,69 +88,6 @@ def test_an_animation_shows_its_first_frame(name: str) -> None:
 # Sizes and fits
 
 
-@pytest.mark.parametrize("fit", ["cover", "contain", "fill"])
-@pytest.mark.parametrize("size", [(64, 64), (1, 1), (200, 50), (50, 200), (799, 601), (1, 10_000), (10_000, 1)])
-@pytest.mark.parametrize("name", ["JPEG", "PNG"])
-def test_every_rendition_has_exactly_its_size(name: str, size: tuple[int, int], fit: str) -> None:
-    # Given a source of any shape
-    data = encoded(Image.new("RGB", size, RED), name)
-    wanted = recipe("50x50", "250X250", "400x400", "30x90", "7x1", "1x300", fit=fit)
-    # When it is rendered
-    result = render(data, wanted, **LIMITS)
-    # Then all renditions exist, in order, under their names, each with its size
-    assert list(result) == ["50x50", "250X250", "400x400", "30x90", "7x1", "1x300"]
-    for rendition in wanted.renditions:
-        image = Image.open(io.BytesIO(result[rendition.name]))
-        assert image.size == (rendition.width, rendition.height)
-        if fit != "contain":
-            assert is_near(image.convert("RGB").getpixel((0, 0)), RED)
-
-
-def test_a_thin_source_in_a_wide_rendition_keeps_its_centre() -> None:
-    # Given a picture of one column with a green middle; the visible part is a ten-thousandth of a pixel high
-    source = Image.new("RGB", (1, 10_001), RED)
-    source.paste(GREEN, (0, 4_990, 1, 5_011))
-    # Then it is enlarged nevertheless
-    image = rendered(encoded(source, "PNG"), "16383x1")
-    assert image.size == (16_383, 1)
-    assert image.getpixel((8_000, 0)) == GREEN
-
-
-def test_cover_crops_around_the_centre() -> None:
-    # Given red and blue margins around a green square
-    source = Image.new("RGB", (300, 100), GREEN)
-    source.paste(RED, (0, 0, 100, 100))
-    source.paste(BLUE, (200, 0, 300, 100))
-    # Then nothing of the margins remains, except the filter's blend into the last columns
-    image = rendered(encoded(source, "PNG"), "40x40", "cover")
-    assert image.crop((4, 0, 36, 40)).getcolors() == [(32 * 40, GREEN)]
-    assert all(image.getpixel((x, 20))[1] > 200 for x in (0, 39))
-
-
-@pytest.mark.parametrize(("name", "expected"), [("PNG", (*WHITE, 0)), ("WEBP", (*WHITE, 0)), ("JPEG", (*WHITE, 255))])
-def test_contain_pads_with_transparency_or_white(name: str, expected: tuple[int, ...]) -> None:
-    image = rendered(encoded(Image.new("RGB", (200, 100), RED), name, quality=95), "40x40", "contain").convert("RGBA")
-    alpha_only = slice(3, 4) if expected[3] == 0 else slice(0, 4)
-    for corner in ((0, 0), (39, 0), (0, 39), (39, 39), (20, 2), (20, 37)):
-        assert is_near(image.getpixel(corner)[alpha_only], expected[alpha_only])
-    for inside in ((0, 12), (39, 27), (20, 20)):
-        assert is_near(image.getpixel(inside), (*RED, 255), 12)
-
-
-def test_contain_pads_a_gif_with_its_transparent_colour() -> None:
-    image = rendered(encoded(Image.new("RGB", (200, 100), RED), "GIF"), "40x40", "contain").convert("RGBA")
-    assert [image.getpixel(place)[3] for place in ((0, 0), (39, 39), (20, 20))] == [0, 0, 255]
-    assert image.getpixel((20, 20))[:3] == RED
-
-
-def test_fill_stretches() -> None:
-    image = rendered(encoded(corners(300, 100), "PNG"), "40x80", "fill")
-    assert image.size == (40, 80)
-    assert_quarters(image, RED, GREEN, BLUE, YELLOW)
-    assert image.getpixel((0, 0)) == RED
-    assert image.getpixel((39, 79)) == YELLOW
-
-
 def test_a_small_rendition_is_the_same_whether_made_alone_or_from_a_larger_one() -> None:
     # Given a picture with fine detail
     source = Image.effect_mandelbrot((640, 640), (-2.0, -1.5, 1.0, 1.5), 60).convert("RGB")
