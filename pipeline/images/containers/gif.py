@@ -20,7 +20,7 @@ class Gif(NamedTuple):
     size: Size
     parts: tuple[bytes | memoryview, ...]  #: the header with the palette, the transparent colour, and the frames
     start: int  #: offset of the first frame
-    has_alpha: bool = True
+    has_alpha: bool
 
     @property
     def first_frame(self) -> bytes:
@@ -78,7 +78,8 @@ def read_gif(file: File) -> Gif:
         raise ValueError("the GIF has no picture")
     left, top, wide, high = file.unpack("<4H", at + 1)
     size = (max(width, left + wide), max(height, top + high))  # as Pillow enlarges the canvas
-    return Gif(size, (file.copy(0, end), transparent, file.view(at)), at)
+    has_alpha = bool(transparent) or (left, top, wide, high) != (0, 0, *size)
+    return Gif(size, (file.copy(0, end), transparent, file.view(at)), at, has_alpha)
 
 
 def _palette_bytes(flags: int) -> int:

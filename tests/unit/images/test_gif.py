@@ -64,3 +64,18 @@ def test_the_area_outside_a_gifs_first_frame_is_transparent() -> None:
     # Then red is in the same place
     assert [image.getpixel(at)[3] for at in ((5, 5), (35, 5), (5, 35), (35, 35))] == [0, 0, 0, 255]
     assert is_near(image.getpixel((35, 35))[:3], RED)
+
+
+def test_alpha_is_a_transparent_colour_or_a_part_of_the_canvas() -> None:
+    assert not read_gif(File(gif())).has_alpha
+    assert read_gif(File(gif(CLEAR))).has_alpha
+    # Given a first frame that leaves the last row of its canvas empty
+    data = gif()
+    higher = data[:8] + struct.pack("<H", 65) + data[10:]
+    assert read_gif(File(higher)).has_alpha
+
+
+def test_transparency_of_a_later_frame_does_not_count() -> None:
+    data = gif()
+    later = data[:-1] + CLEAR + data[read_gif(File(data)).start :]
+    assert not read_gif(File(later)).has_alpha

@@ -70,6 +70,27 @@ def test_each_format_becomes_its_output_format(name: str, mode: str, extension: 
         assert image.convert("RGBA").getpixel((20, 20))[3] == 0
 
 
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "ICO"])
+@pytest.mark.parametrize("fit", ["cover", "contain"])
+def test_plain_names_are_jpeg_or_png_if_asked_for(name: str, fit: str) -> None:
+    # Given an opaque source of any format, and one with a hole where the format has alpha
+    for mode in ("RGB",) if name in ("JPEG", "BMP") else ("RGB", "RGBA"):
+        source = corners(64, 40).convert(mode)
+        if mode == "RGBA":
+            source.paste((0, 0, 0, 0), (24, 15, 40, 25))
+        data = encoded(source, name)
+        # When plain names are to be JPEG or PNG
+        found = identify(data, max_pixels=64 * 64, formats="jpeg,png").output
+        names = ("40x40", "30x30.webp")
+        made = render(data, recipe(*names, fit=fit, formats="jpeg,png"), **LIMITS)
+        plain, named = (Image.open(io.BytesIO(each)) for each in made.values())
+        # Then it is JPEG if opaque, else PNG with its hole; other names keep their format
+        assert (found.name, plain.format, named.format) == (*["JPEG" if mode == "RGB" else "PNG"] * 2, "WEBP")
+        alpha = plain.convert("RGBA").getpixel((20, 20))[3]
+        assert alpha < 16 if mode == "RGBA" else alpha == 255
+        assert_quarters(plain if fit == "cover" else plain.crop((0, 8, 40, 32)), RED, GREEN, BLUE, YELLOW, tolerance=40)
+
+
 def test_a_multi_picture_jpeg_shows_its_first_picture() -> None:
     data = encoded(corners(), "MPO", save_all=True, append_images=[Image.new("RGB", (64, 64), BLACK)], quality=95)
     assert Image.open(io.BytesIO(data)).format == "MPO"

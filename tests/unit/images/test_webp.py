@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from PIL import Image
 
 from pipeline.images.containers.model import File
@@ -28,3 +29,16 @@ class TestWebP:
     def test_a_still_one_is_unchanged(self) -> None:
         data = encoded(corners(), "WEBP")
         assert read_webp(File(data)).first_frame == data
+
+
+@pytest.mark.parametrize("is_lossless", [False, True])
+@pytest.mark.parametrize("metadata", [{}, {"exif": b"Exif\0\0rest"}])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("frames", [1, 2])
+def test_alpha_is_found_in_every_kind(is_lossless: bool, metadata: dict[str, bytes], mode: str, frames: int) -> None:
+    picture = corners().convert(mode)
+    if mode == "RGBA":
+        picture.putalpha(Image.linear_gradient("L").resize((64, 64)))
+    more = {"save_all": True, "append_images": [picture.rotate(90)]} if frames > 1 else {}
+    data = encoded(picture, "WEBP", lossless=is_lossless, **metadata, **more)
+    assert read_webp(File(data)).has_alpha is (mode == "RGBA")
