@@ -67,7 +67,7 @@ def fetch_again(job: Job, sweep: Sweep) -> Job | None:
 
 def _staged(found: Download, job: Job, source: Source) -> Source:
     settings, image = get_settings(), found.image or b""
-    identified = identify(image, max_pixels=settings.max_source_pixels)
+    identified = identify(image, max_pixels=settings.max_source_pixels, formats=settings.output_formats)
     content = Content(content_id(image, settings.recipe), identified.extension, settings.recipe)
     if job.sweep:
         source = replace(source, size=len(image), validators=found.validators)
