@@ -18,7 +18,8 @@ with atheris.instrument_imports(include=["pipeline.images.containers", "pipeline
     from pipeline.errors import PermanentError
     from pipeline.images.containers.exif import orientation
     from pipeline.images.containers.png import Png, has_all_rows
-    from pipeline.images.identify import format_of, is_giant, output_format, read
+    from pipeline.images.identify import is_giant, output_format, read
+    from pipeline.images.signatures import format_of
 
 from tests.corpus import samples
 

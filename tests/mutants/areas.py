@@ -24,6 +24,7 @@ AREAS: dict[str, tuple[str, ...]] = {
             for name in ("avif", "bitmap", "exif", "gif", "jpeg", "png", "tiff", "webp")
         ),
         "pipeline/images/identify.py",
+        "pipeline/images/signatures.py",
         "pipeline/images/opening.py",
         "pipeline/images/decoding.py",
         "pipeline/images/sandbox.py",
