@@ -24,7 +24,7 @@ def test_facts_name_format_size_and_colour(name: str) -> None:
     assert set(found["warnings"]) >= {"not_square", "below_1400"}
 
 
-@pytest.mark.parametrize("fit", ["cover", "contain", "fill"])
+@pytest.mark.parametrize("fit", ["cover", "contain", "fill", "blur"])
 @pytest.mark.parametrize(("name", "orientation"), [("JPEG", 6), ("JPEG", 1), ("WEBP", 8), ("PNG", 3), ("TIFF", 6)])
 def test_facts_are_of_the_whole_picture_upright(name: str, orientation: int, fit: str) -> None:
     # Given a picture twice as wide as high, turned by its metadata, whose renditions may be cropped

@@ -71,7 +71,7 @@ def test_alpha_is_kept_where_the_format_has_it_and_white_elsewhere() -> None:
     assert is_near(opened(made["40x40.jpeg"]).convert("RGB").getpixel((20, 20)), WHITE)
 
 
-@pytest.mark.parametrize("fit", ["cover", "contain", "fill"])
+@pytest.mark.parametrize("fit", ["cover", "contain", "fill", "blur"])
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF"])
 def test_the_others_stay_byte_for_byte_as_without(name: str, fit: str) -> None:
     # Given a source that is decoded at a smaller scale if its renditions allow it

@@ -27,7 +27,7 @@ class TestRendering:
     @pytest.mark.parametrize("name", FORMATS)
     def test_renditions_are_those_of_the_libraries(self, name: str) -> None:
         data = encoded(corners(), name)
-        wanted = recipe("40x40", "5X7", fit="contain")
+        wanted = recipe("40x40", "5X7", "40x20@blur", fit="contain")
         assert sandbox.render(data, wanted, **LIMITS) == images.render(data, wanted, **LIMITS)
 
     def test_they_are_for_every_file_of_the_small_corpus(self) -> None:
