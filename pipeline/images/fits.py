@@ -88,8 +88,7 @@ def _surroundings(image: Image.Image, size: Size, corner: tuple[int, int]) -> Im
         return canvas
     (left, top), (width, height) = corner, size
     right, bottom = left + image.width, top + image.height
-    sides = [(0, 0, left, height), (right, 0, width, height)] if left or right < width else []
-    sides += [(0, 0, width, top), (0, bottom, width, height)] if top or bottom < height else []
+    sides = ((0, 0, left, height), (right, 0, width, height), (0, 0, width, top), (0, bottom, width, height))
     for x, y, end, below in sides:
         if end > x and below > y:
             part = (x * wide / width, y * high / height, end * wide / width, below * high / height)

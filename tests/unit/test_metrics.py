@@ -119,6 +119,14 @@ def test_a_process_exports_its_series_before_anything_happens() -> None:
         assert metrics.REGISTRY.get_sample_value(f"{metrics.PREFIX}_jobs_total", labels) is not None
 
 
+@pytest.mark.parametrize("stage", ["fetch", "resize"])
+def test_unsupported_formats_are_exported_before_one_is_seen(stage: str) -> None:
+    metrics.UNSUPPORTED_FORMATS.clear()
+    metrics.expect([stage])
+    for name in ("heic", "jpeg_2000", "jpeg_xl", "pdf", "photoshop", "postscript", "svg", "tiff"):
+        assert metrics.REGISTRY.get_sample_value(f"{metrics.PREFIX}_unsupported_formats_total", {"format": name}) == 0
+
+
 @pytest.mark.parametrize("module", [metrics, processes])
 def test_the_examples_in_the_code_are_right(module) -> None:
     outcome = doctest.testmod(module)

@@ -115,6 +115,17 @@ def test_blur_shows_the_whole_picture_over_its_own_colours(size: tuple[int, int]
     assert made.getchannel("G").getextrema()[1] < 40
 
 
+@pytest.mark.parametrize("turn", [None, Image.Transpose.ROTATE_90])
+def test_the_surroundings_continue_the_picture(turn: Image.Transpose | None) -> None:
+    # Given a picture of four quarters, wide or tall
+    source = corners(400, 200) if turn is None else corners(400, 200).transpose(turn)
+    # When it is fitted into a square
+    made = rendered(encoded(source, "PNG"), "120x120", "blur")
+    # Then the corners of the square have the colours of the quarters next to them
+    found = [made.getpixel((x, y)) for y in (2, 117) for x in (2, 117)]
+    assert all(is_near(one, other, 24) for one, other in zip(found, quarters(source), strict=True)), found
+
+
 def test_the_surroundings_have_no_edges() -> None:
     # Given a wide picture of black and white stripes
     source = Image.new("RGB", (640, 320), "white")

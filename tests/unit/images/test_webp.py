@@ -42,3 +42,15 @@ def test_alpha_is_found_in_every_kind(is_lossless: bool, metadata: dict[str, byt
     more = {"save_all": True, "append_images": [picture.rotate(90)]} if frames > 1 else {}
     data = encoded(picture, "WEBP", lossless=is_lossless, **metadata, **more)
     assert read_webp(File(data)).has_alpha is (mode == "RGBA")
+
+
+def test_alpha_counts_though_the_header_does_not_announce_it() -> None:
+    # Given a lossy picture with a chunk of alpha, whose flag is not set
+    picture = corners().convert("RGBA")
+    picture.putalpha(Image.linear_gradient("L").resize((64, 64)))
+    data = bytearray(encoded(picture, "WEBP"))
+    assert data[12:16] == b"VP8X"
+    data[20] &= ~0x10
+    # Then it has alpha, as for its decoder
+    assert Image.open(io.BytesIO(data)).mode == "RGBA"
+    assert read_webp(File(bytes(data))).has_alpha
