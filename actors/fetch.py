@@ -10,7 +10,7 @@ from pipeline.images.content_id import content_id
 from pipeline.images.details.facts import is_wrong_type
 from pipeline.images.identify import identify
 from pipeline.job import Content, Job, Source, Sweep
-from pipeline.metrics import RECHECK_SAVED_BYTES, UNCHANGED
+from pipeline.metrics import RECHECK_SAVED_BYTES, UNCHANGED, counting_unsupported_formats
 from pipeline.net.download import Download
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
@@ -67,7 +67,8 @@ def fetch_again(job: Job, sweep: Sweep) -> Job | None:
 
 def _staged(found: Download, job: Job, source: Source) -> Source:
     settings, image = get_settings(), found.image or b""
-    identified = identify(image, max_pixels=settings.max_source_pixels)
+    with counting_unsupported_formats(image):
+        identified = identify(image, max_pixels=settings.max_source_pixels, formats=settings.output_formats)
     content = Content(content_id(image, settings.recipe), identified.extension, settings.recipe)
     if job.sweep:
         source = replace(source, size=len(image), validators=found.validators)

@@ -8,6 +8,7 @@ from pipeline.errors import StagedMissing
 from pipeline.images.content_id import content_id
 from pipeline.images.sandbox import render, render_with_facts
 from pipeline.job import Details, Job, Rendered, Source
+from pipeline.metrics import counting_unsupported_formats
 from pipeline.settings import get_settings
 from pipeline.stages import RESIZE
 from pipeline.storage.staging import staging
@@ -36,11 +37,12 @@ def resize(job: Job, source: Source) -> Source:
         raise StagedMissing(source.original)
     limits = {"max_pixels": settings.max_source_pixels, "max_decoded_pixels": settings.max_decoded_pixels}
     details = None
-    if settings.result_details:
-        renditions, facts = render_with_facts(image, content.recipe, **limits)
-        details = Details(facts, {name: len(data) for name, data in renditions.items()})
-    else:
-        renditions = render(image, content.recipe, **limits)
+    with counting_unsupported_formats(image):
+        if settings.result_details:
+            renditions, facts = render_with_facts(image, content.recipe, **limits)
+            details = Details(facts, {name: len(data) for name, data in renditions.items()})
+        else:
+            renditions = render(image, content.recipe, **limits)
     blob = b"".join(renditions.values())
     key = staging().put(blob, job.staged_key(RESIZE, source, content))
     return replace(source, content=content).resized(Rendered.of(key, renditions, blob), details)

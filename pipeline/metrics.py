@@ -10,12 +10,15 @@ The values of every label are bounded: they are constants of the code, or one of
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 
+from pipeline.errors import PermanentError
 from pipeline.events import Event, Outcome, RecheckOutcome
-from pipeline.stages import FETCH, NOTIFY, Lane
+from pipeline.images.signatures import KNOWN_FORMATS, format_of
+from pipeline.stages import FETCH, NOTIFY, RESIZE, Lane
 
 PREFIX = "image_pipeline"
 
@@ -58,6 +61,9 @@ QUEUE_WAIT_SECONDS = _histogram(
 
 # Images.
 UNCHANGED = _counter("unchanged_sources_total", "Sources whose renditions were all published before.", "lane")
+UNSUPPORTED_FORMATS = _counter(
+    "unsupported_formats_total", "Sources refused as `unsupported_format`, by the format of their bytes.", "format"
+)
 RECHECKS = _counter("recheck_total", "Sources that a re-check asked for, by outcome.", "outcome")
 RECHECK_SAVED_BYTES = _counter(
     "recheck_saved_bytes_total", "Bytes of sources not downloaded because their hosts confirmed that nothing changed."
@@ -113,6 +119,21 @@ def count_event(event: Event) -> None:
         ERRORS.labels(event.stage, bounded(event.code)).inc()
 
 
+@contextmanager
+def counting_unsupported_formats(source: bytes) -> Iterator[None]:
+    """Count the format of a source if the context refuses it as `unsupported_format`."""
+    try:
+        yield
+    except PermanentError as error:
+        if error.code == "unsupported_format":
+            UNSUPPORTED_FORMATS.labels(_format_label(str(format_of(source)))).inc()
+        raise
+
+
+def _format_label(name: str) -> str:
+    return name.lower().replace(" ", "_")
+
+
 def count_hand_over() -> None:
     """Count one message that `ingest` sent to the fetch stage."""
     JOBS.labels("ingest", Lane.LIVE, Outcome.DONE).inc()
@@ -161,6 +182,8 @@ def expect(stages: Iterable[str]) -> None:
                 JOBS.labels(stage, lane, outcome)
             if stage == FETCH.name:
                 UNCHANGED.labels(lane)
+        for known in KNOWN_FORMATS if stage in {FETCH.name, RESIZE.name} else ():
+            UNSUPPORTED_FORMATS.labels(_format_label(known))
         for ended in RecheckOutcome if stage in {FETCH.name, NOTIFY.name} else ():
             RECHECKS.labels(ended)
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from pipeline.images.limits import MAX_RENDITION_PIXELS
-from pipeline.recipe import RenditionSize, parse_rendition
+from pipeline.recipe import RenditionSize, check_apart, parse_rendition
 from pipeline.schedule import Schedule
 
 #: The secret published in the documentation of the previous system. Receivers may still compare with it.
@@ -45,13 +45,13 @@ class PortRange:
 
 
 def _renditions(items: tuple[RenditionSize, ...]) -> tuple[RenditionSize, ...]:
-    names = [item.name for item in items]
-    if not items or len(set(names)) < len(names):
-        raise ValueError("it must contain at least one rendition, and each name once")
+    if not items:
+        raise ValueError("it must contain at least one rendition")
+    check_apart(items)
     if large := [item.name for item in items if item.width * item.height > MAX_RENDITION_PIXELS]:
         raise ValueError(f"{large[0]!r} has more than {MAX_RENDITION_PIXELS} pixels, the most for a rendition")
     for extension in sorted({item.extension for item in items} - {""}):
-        from pipeline.images.formats import check_writable  # noqa: PLC0415 - most processes need no Pillow
+        from pipeline.images.encoding import check_writable  # noqa: PLC0415 - most processes need no Pillow
 
         check_writable(extension)
     return items

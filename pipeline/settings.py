@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import sys
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, IPvAnyAddress, Secret
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import SettingsError
-from pipeline.recipe import Recipe, RenditionSize
+from pipeline.recipe import Fit, Formats, Recipe, RenditionSize
 from pipeline.setting_types import (
     PUBLISHED_POSTBACK_SECRET,
     Cron,
@@ -83,7 +84,8 @@ class Settings(BaseSettings):
         RenditionSize("250X250", 250, 250),
         RenditionSize("800x800", 800, 800),
     )
-    resize_fit: Literal["cover", "contain", "fill"] = "cover"
+    resize_fit: Fit = "cover"
+    output_formats: Formats = "source"
     result_details: bool = False
     max_source_bytes: Annotated[int, Field(ge=1)] = 52_428_800
     max_source_pixels: Annotated[int, Field(ge=1)] = 178_000_000
@@ -177,7 +179,7 @@ class Settings(BaseSettings):
     @property
     def recipe(self) -> Recipe:
         """The recipe of new renditions."""
-        return Recipe(self.renditions, self.resize_fit)
+        return Recipe(self.renditions, self.resize_fit, self.output_formats)
 
     @property
     def input_queue_name(self) -> str | None:
@@ -275,7 +277,7 @@ def _sentence(mistake: Any) -> str:
         aliases = map(str, field.validation_alias.choices)
         name = next((alias for alias in aliases if alias.upper() in environment()), name)
     value = str(mistake["input"])
-    is_secret = (field and "SecretStr" in str(field.annotation)) or "@" in value  # a URL with a password
+    is_secret = (field and "SecretStr" in str(field.annotation)) or re.search("[:/].*@", value)  # a URL with a password
     shown = "" if is_secret else f"={value!r}"
     return f"{name.upper()}{shown}: {message}."
 

@@ -73,9 +73,7 @@ def _shown(value: Any) -> str:
             return ""
         case SecretStr():
             text = "secret"
-        case RenditionSize():
-            text = value.name
-        case tuple():
+        case tuple() if not isinstance(value, RenditionSize):
             text = ",".join(map(_shown, value))
         case bool():
             text = "on" if value else "off"

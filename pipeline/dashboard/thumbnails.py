@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pipeline.images.details.placeholder import placeholder_png
-from pipeline.images.formats import format_by_extension
+from pipeline.images.encoding import format_by_extension
 from pipeline.settings import get_settings
 from pipeline.storage import s3
 

@@ -5,7 +5,6 @@ The fetch stage does this in a process with credentials, so no native code may r
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, NamedTuple
@@ -19,7 +18,9 @@ from pipeline.images.containers.model import Container, File, Size
 from pipeline.images.containers.png import read_png
 from pipeline.images.containers.tiff import read_tiff
 from pipeline.images.containers.webp import read_webp
-from pipeline.images.formats import JPEG, OWN_FORMAT, PNG, ImageFormat
+from pipeline.images.encoding import JPEG, OWN_FORMAT, PNG, ImageFormat
+from pipeline.images.signatures import format_of
+from pipeline.recipe import Formats
 
 #: Maximum side in pixels: the limit of JPEG and GIF.
 MAX_SIDE: Final = 65_535
@@ -45,25 +46,6 @@ _RUN_LENGTH: Final = frozenset({1, 2})
 #: Estimated seconds of CPU above which an image is a giant. The slowest covers that podcast directories accept, PNGs
 #: and WebPs of 3000 x 3000 pixels, take 0.2 s. So do 12 megapixels of a phone's camera. Giants take up to 3.4 s.
 GIANT_SECONDS: Final = 0.3
-
-#: Patterns for the first kilobyte of a source, by the name of its format. Some formats are only recognized.
-_BEGINNINGS: Final = {
-    "AVIF": rb"....ftyp(?:.{4}){0,16}?avi[fs]",  # before HEIC, because some files contain both brands
-    "HEIC": rb"....ftyp(?:hei|hev|mif1|msf1)",
-    "SVG": rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml.{,500}?|<!--.{,500}?|<!DOCTYPE svg.{,300}?)?<svg",
-    "PDF": rb"%PDF-",
-    "PostScript": rb"%!PS|\xc5\xd0\xd3\xc6",
-    "Photoshop": rb"8BPS",
-    "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
-    "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
-    "JPEG": rb"\xff\xd8\xff",
-    "PNG": rb"\x89PNG",
-    "GIF": rb"GIF8[79]a",
-    "WEBP": rb"RIFF....WEBP",
-    "BMP": rb"BM(?:.{4}\0{4}|.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0)",  # or a known header size
-    "TIFF": rb"II\*\0|MM\0\*|II\+\0|MM\0\+",
-    "ICO": rb"\0\0\x01\0",
-}
 
 #: Accepted formats, and the readers of their structure.
 READERS: Final[Mapping[str, Callable[[File], Container]]] = {
@@ -91,12 +73,13 @@ class Identified(NamedTuple):
         return self.output.extension
 
 
-def identify(source: bytes, *, max_pixels: int) -> Identified:
+def identify(source: bytes, *, max_pixels: int, formats: Formats = "source") -> Identified:
     """Return the format that the renditions of `source` will have and its size class, without decoding pixels.
 
     Args:
         source: the bytes of an image.
         max_pixels: the largest width x height to accept (`MAX_SOURCE_PIXELS`).
+        formats: of renditions, as in their recipe.
 
     Raises:
         PermanentError: `not_an_image`, `unsupported_format`, `too_large` or `broken_image`.
@@ -104,7 +87,7 @@ def identify(source: bytes, *, max_pixels: int) -> Identified:
     """
     with image_errors(source):
         name, container = read(source, max_pixels)
-        return Identified(output_format(name, container), is_giant(name, container), name)
+        return Identified(output_format(name, container, formats), is_giant(name, container), name)
 
 
 def read(source: bytes, max_pixels: int) -> tuple[str, Container]:
@@ -122,9 +105,10 @@ def read(source: bytes, max_pixels: int) -> tuple[str, Container]:
     return name, container
 
 
-def output_format(name: str, container: Container) -> ImageFormat:
-    """Return the format of renditions: the source's own, else PNG if it has alpha, else JPEG."""
-    return OWN_FORMAT.get(name) or (PNG if container.has_alpha else JPEG)
+def output_format(name: str, container: Container, formats: Formats = "source") -> ImageFormat:
+    """Return the format of renditions whose names end in none: the source's own, if asked for, else PNG or JPEG."""
+    own = OWN_FORMAT.get(name) if formats == "source" else None
+    return own or (PNG if container.has_alpha else JPEG)
 
 
 @contextmanager
@@ -159,12 +143,6 @@ def is_giant(name: str, container: Container) -> bool:
         nanoseconds = _RUN_LENGTH_NANOSECONDS
     width, height = container.size
     return width * height * nanoseconds > GIANT_SECONDS * 1e9
-
-
-def format_of(source: bytes) -> str | None:
-    """Return the name of the format that the first bytes indicate, or None if they are unknown."""
-    head = source[:1024]
-    return next((name for name, start in _BEGINNINGS.items() if re.match(start, head, re.DOTALL)), None)
 
 
 def check_size(size: Size, limit: int) -> None:

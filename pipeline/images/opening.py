@@ -120,14 +120,14 @@ def _open_jpeg(jpeg: Jpeg) -> Opened:
 
 
 def _open_png(png: Png) -> Opened:
-    picture = png.picture
+    picture = png.first_frame
     image = _pillow(picture, "PNG")
     opened = Opened(image, picture, "PNG", orientation(png.exif), png_profile(png.colours, png.profile))
     return _on_canvas(opened, png.size, (*png.place, png.place[0] + image.width, png.place[1] + image.height))
 
 
 def _open_gif(gif: Gif) -> Opened:
-    picture = gif.picture
+    picture = gif.first_frame
     image = _pillow(picture, "GIF")
     (tile, *_) = image.tile  # type: ignore[attr-defined]  # of this format
     return _on_canvas(Opened(image, picture, "GIF"), image.size, tile.extents or (0, 0, *image.size))
@@ -138,12 +138,12 @@ def _on_canvas(opened: Opened, size: Size, box: Box) -> Opened:
 
 
 def _open_webp(webp: WebP) -> Opened:
-    picture = webp.picture
+    picture = webp.first_frame
     return Opened(_pillow(picture, "WEBP"), picture, "WEBP", orientation(webp.exif), webp.profile)
 
 
 def _open_avif(avif: Avif) -> Opened:
-    picture = avif.picture
+    picture = avif.first_frame
     image = _pillow(picture, "AVIF")
     profile = avif_profile(avif.colours, image.info.get("icc_profile"))
     return Opened(image, picture, "AVIF", orientation(image.info.get("exif", b"")), profile)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from io import BytesIO
 from typing import Any, Final, NamedTuple
 
 from PIL import Image
@@ -23,7 +22,8 @@ from pipeline.images.colour import Conversion, srgb_conversion
 from pipeline.images.decoding import decode
 from pipeline.images.details.measure import Header
 from pipeline.images.details.thumbhash import SIDE
-from pipeline.images.formats import ENCODER_SETTINGS, GIF, JPEG, PNG, ImageFormat, format_by_extension, jpeg_settings
+from pipeline.images.encoding import ImageFormat, encode, format_by_extension
+from pipeline.images.fits import padded, part_and_size
 from pipeline.images.identify import image_errors, output_format, read
 from pipeline.images.opening import Opened, open_container, open_image
 from pipeline.recipe import Recipe, RenditionSize
@@ -51,7 +51,7 @@ def render(
     """
     with image_errors(source):
         name, container = read(source, max_pixels)
-        own = output_format(name, container)
+        own = output_format(name, container, recipe.formats)
         outputs = {each: format_by_extension(each.extension) if each.extension else own for each in recipe.renditions}
         opened = open_container(name, container, max_pixels)
         del container  # its copies of the source
@@ -62,8 +62,8 @@ def render(
         pictures = dict(_resized(picture, first, outputs))
         if facts is not None:
             size = size if name == "JPEG" else picture.image.size
-            size = size[::-1] if picture.transpose in _SIDEWAYS else size
-            facts |= header.facts(source, size, _tiny(picture, size, pictures, first))
+            size = size[::-1] if picture.is_sideways else size
+            facts |= header.facts(source, size, _tiny(picture, size, pictures))
         del picture  # frees its pixels before encoding
         for part in more:
             later = _decoded(open_image(source, max_pixels), part, max_decoded_pixels)
@@ -102,7 +102,7 @@ def _encoded(pictures: Mapping[RenditionSize, Image.Image], outputs: Outputs, re
         output = outputs[each]
         key = (each.width, each.height, output.name)
         if key not in made:
-            made[key] = _encode(_padded(pictures[each], each, output), output)
+            made[key] = encode(padded(pictures[each], each, output), output)
         renditions[each.name] = made[key]
     return renditions
 
@@ -113,6 +113,11 @@ class _Picture(NamedTuple):
     image: Image.Image
     transpose: Transpose | None
     to_srgb: Conversion
+
+    @property
+    def is_sideways(self) -> bool:
+        """Whether it has to be turned by 90 degrees."""
+        return self.transpose in _SIDEWAYS
 
 
 _LEVEL: Final = (Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM)
@@ -138,33 +143,8 @@ def _decoded(opened: Opened, recipe: Recipe, max_decoded_pixels: int) -> _Pictur
 
 def _shrink(size: Size, recipe: Recipe, transpose: Transpose | None) -> float:
     """Return how many times larger an image is than its renditions need."""
-    places = [_place(recipe.fit, size, rendition, transpose) for rendition in recipe.renditions]
-    return min(min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]) for box, size in places)
-
-
-def _cover(source: Size, target: Size) -> tuple[Box, Size]:
-    scale = min(source[0] / target[0], source[1] / target[1])
-    left, top = (max(0, (side - scale * goal) / 2) for side, goal in zip(source, target, strict=True))
-    return (left, top, source[0] - left, source[1] - top), target
-
-
-def _contain(source: Size, target: Size) -> tuple[Box, Size]:
-    scale = max(source[0] / target[0], source[1] / target[1])
-    return (0, 0, *source), (max(1, round(source[0] / scale)), max(1, round(source[1] / scale)))
-
-
-def _fill(source: Size, target: Size) -> tuple[Box, Size]:
-    return (0, 0, *source), target
-
-
-#: By fit: from the sizes of source and rendition to a box in the source and the size of the picture made from it.
-_FITS: Final = {"cover": _cover, "contain": _contain, "fill": _fill}
-
-
-def _place(fit: str, source: Size, rendition: RenditionSize, transpose: Transpose | None) -> tuple[Box, Size]:
-    """Apply the fit in the source's stored orientation. Everything is centred, and stays so when transposed."""
-    target = (rendition.width, rendition.height)
-    return _FITS[fit](source, target[::-1] if transpose in _SIDEWAYS else target)
+    parts = [part_and_size(size, rendition, is_sideways=transpose in _SIDEWAYS) for rendition in recipe.renditions]
+    return min(min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]) for box, size in parts)
 
 
 class _Made(NamedTuple):
@@ -191,8 +171,8 @@ def _resized(picture: _Picture, recipe: Recipe, outputs: Outputs) -> Iterator[tu
     made: list[_Made] = []
     for rendition in sorted(recipe.renditions, key=lambda each: (bool(each.extension), -each.width * each.height)):
         kernel = outputs[rendition].kernel
-        box, stored_size = _place(recipe.fit, picture.image.size, rendition, picture.transpose)
-        size = stored_size[::-1] if picture.transpose in _SIDEWAYS else stored_size
+        box, stored_size = part_and_size(picture.image.size, rendition, is_sideways=picture.is_sideways)
+        size = stored_size[::-1] if picture.is_sideways else stored_size
         bases = [each.image for each in reversed(made) if each.can_become(size, box, kernel)]
         if bases:
             base = min(bases, key=lambda image: image.width * image.height)
@@ -204,7 +184,7 @@ def _resized(picture: _Picture, recipe: Recipe, outputs: Outputs) -> Iterator[tu
         yield rendition, image
 
 
-def _tiny(picture: _Picture, size: Size, made: Mapping[RenditionSize, Image.Image], recipe: Recipe) -> Image.Image:
+def _tiny(picture: _Picture, size: Size, made: Mapping[RenditionSize, Image.Image]) -> Image.Image:
     """Return the whole picture, upright and in sRGB, so small that its mean and its placeholder cost little.
 
     It is made from the smallest rendition that shows the whole source. Where all are cropped, it is made from samples
@@ -216,13 +196,13 @@ def _tiny(picture: _Picture, size: Size, made: Mapping[RenditionSize, Image.Imag
     fitting = [
         image
         for each, image in made.items()
-        if all(map(math.isclose, _place(recipe.fit, picture.image.size, each, picture.transpose)[0], whole))
+        if all(map(math.isclose, part_and_size(picture.image.size, each, is_sideways=picture.is_sideways)[0], whole))
         and image.width >= width
         and image.height >= height
     ]
     if fitting:
         return min(fitting, key=lambda image: image.width * image.height).resize((width, height), Resampling.BOX)
-    stored = (height, width) if picture.transpose in _SIDEWAYS else (width, height)
+    stored = (height, width) if picture.is_sideways else (width, height)
     sampled = picture.image.resize((4 * stored[0], 4 * stored[1]), Resampling.NEAREST)
     image = _in_srgb(sampled.resize(stored, Resampling.BOX), picture.to_srgb)
     return image if picture.transpose is None else image.transpose(picture.transpose)
@@ -239,41 +219,4 @@ def _in_srgb(image: Image.Image, to_srgb: Conversion) -> Image.Image:
         if alpha.getextrema() != (255, 255):
             result.putalpha(alpha)
     result.info = {}  # save() would write comments, profiles and transparency from it
-    return result
-
-
-def _padded(image: Image.Image, rendition: RenditionSize, output: ImageFormat) -> Image.Image:
-    """Centre the image on a canvas of the rendition's size: transparent if the format has alpha, else white."""
-    size = (rendition.width, rendition.height)
-    if image.size == size and (output.has_alpha or image.mode == "RGB"):
-        return image
-    canvas = Image.new("RGBA", size, (255, 255, 255, 0)) if output.has_alpha else Image.new("RGB", size, "white")
-    place = ((size[0] - image.width) // 2, (size[1] - image.height) // 2)
-    canvas.paste(image, place, None if output.has_alpha or image.mode == "RGB" else image)
-    return canvas
-
-
-def _encode(image: Image.Image, output: ImageFormat) -> bytes:
-    settings = ENCODER_SETTINGS[output.name]
-    if output is PNG:
-        return codecs.encode_png(image, **settings)
-    if output is JPEG:
-        settings = {**settings, **jpeg_settings(max(image.size))}
-    buffer = BytesIO()
-    image = _with_palette(image) if output is GIF else image
-    image.save(buffer, output.name, **settings)
-    return buffer.getvalue()
-
-
-def _with_palette(image: Image.Image) -> Image.Image:
-    """Reduce to 256 colours. Pixels less than half opaque become transparent, all others opaque.
-
-    The image is not dithered, because Pillow would turn white into grey and plain areas into noise.
-    """
-    if image.mode == "RGB":
-        return image.quantize()
-    hidden = image.getchannel("A").point(lambda alpha: 255 * (alpha < 128))
-    result = image.convert("RGB").quantize(255)
-    result.paste(255, mask=hidden)
-    result.info["transparency"] = 255
     return result

@@ -29,8 +29,8 @@ from pipeline.errors import CODES, Code, Fault, PermanentError, PipelineError, R
 from pipeline.images.child_process import KEPT, ChildProcess, Ended, Malformed, Overdue
 from pipeline.images.details.examination import Examination, examination_from
 from pipeline.images.details.facts import SourceFacts, facts_from
-from pipeline.images.identify import format_of
 from pipeline.images.limits import CPU_SECONDS, MAX_DECODER_BYTES
+from pipeline.images.signatures import format_of
 from pipeline.recipe import Recipe
 from pipeline.text import signal_name
 

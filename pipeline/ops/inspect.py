@@ -10,9 +10,10 @@ from requests import Response
 
 from pipeline.errors import PermanentError, PipelineError
 from pipeline.images.details.facts import is_wrong_type
-from pipeline.images.formats import ENCODER_SETTINGS
-from pipeline.images.identify import format_of, identify
+from pipeline.images.encoding import ENCODER_SETTINGS
+from pipeline.images.identify import identify
 from pipeline.images.sandbox import examine
+from pipeline.images.signatures import format_of
 from pipeline.job import Validators
 from pipeline.net.download import Download, download_if_changed
 from pipeline.net.download_memory import download_memory

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.images.details.facts import SourceFacts, parse_facts
-from pipeline.images.formats import format_by_extension
+from pipeline.images.encoding import format_by_extension
 from pipeline.job import Content, Details, Job
 from pipeline.metrics import STORED_BYTES, STORED_RENDITIONS
 from pipeline.payload import Payload

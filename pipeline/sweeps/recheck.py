@@ -107,7 +107,7 @@ def check_of(source: Source, sweep: Sweep, answer: Answer) -> SourceCheck | None
     if source.known:
         known = replace(source.known, size=len(image), validators=answer.validators)
     else:
-        identified = identify(image, max_pixels=settings.max_source_pixels)
+        identified = identify(image, max_pixels=settings.max_source_pixels, formats=recipe.formats)
         content = Content(sweep.held, identified.extension, recipe)
         wrong = is_wrong_type(answer.content_type, identified.format)
         known = Known(content, len(image), answer.validators, wrong)

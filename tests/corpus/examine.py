@@ -12,7 +12,7 @@ from typing import Final
 from PIL import Image
 
 from pipeline.errors import PermanentError
-from pipeline.images.formats import format_by_extension
+from pipeline.images.encoding import format_by_extension
 from pipeline.images.identify import identify
 from pipeline.images.render import render
 from pipeline.recipe import Recipe, parse_rendition

@@ -14,8 +14,9 @@ AREAS: dict[str, tuple[str, ...]] = {
     "images": (
         "pipeline/recipe.py",
         "pipeline/images/render.py",
+        "pipeline/images/fits.py",
         "pipeline/images/content_id.py",
-        "pipeline/images/formats.py",
+        "pipeline/images/encoding.py",
         "pipeline/images/codecs.py",
         "pipeline/images/colour.py",
         *(
@@ -23,6 +24,7 @@ AREAS: dict[str, tuple[str, ...]] = {
             for name in ("avif", "bitmap", "exif", "gif", "jpeg", "png", "tiff", "webp")
         ),
         "pipeline/images/identify.py",
+        "pipeline/images/signatures.py",
         "pipeline/images/opening.py",
         "pipeline/images/decoding.py",
         "pipeline/images/sandbox.py",

@@ -19,8 +19,8 @@ LIMITS = {"max_pixels": 1_000_000, "max_decoded_pixels": 1_000_000}
 ORIENTATION = ExifTags.Base.Orientation
 
 
-def recipe(*names: str, fit: str = "cover") -> Recipe:
-    return Recipe(tuple(parse_rendition(name) for name in names), fit)
+def recipe(*names: str, fit: str = "cover", formats: str = "source") -> Recipe:
+    return Recipe(tuple(parse_rendition(name) for name in names), fit, formats)
 
 
 def encoded(image: Image.Image, name: str, **options: object) -> bytes:
@@ -29,8 +29,8 @@ def encoded(image: Image.Image, name: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def rendered(source: bytes, name: str = "40x40", fit: str = "cover") -> Image.Image:
-    return Image.open(io.BytesIO(render(source, recipe(name, fit=fit), **LIMITS)[name]))
+def rendered(source: bytes, name: str = "40x40", fit: str = "cover", formats: str = "source") -> Image.Image:
+    return Image.open(io.BytesIO(render(source, recipe(name, fit=fit, formats=formats), **LIMITS)[name]))
 
 
 def corners(width: int = 64, height: int = 64) -> Image.Image:

@@ -7,6 +7,7 @@ import doctest
 import pytest
 
 from pipeline import metrics
+from pipeline.errors import PermanentError
 from pipeline.events import Event, Outcome
 from pipeline.job import Job, Source
 from pipeline.monitoring import processes
@@ -45,6 +46,21 @@ def test_an_error_is_counted_by_its_code(outcome: Outcome) -> None:
     attempts = Growth("jobs_total", stage="fetch", lane="live", outcome=outcome.value)
     metrics.count_event(Event("fetch", "1", outcome, seconds=1, code="http_503", job=JOB))
     assert (errors(), attempts()) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("source", "format_name"),
+    [(b"<svg/>", "svg"), (b"\0\0\0\x18ftypheic", "heic"), (b"\xff\x0a", "jpeg_xl"), (b"II*\0", "tiff")],
+)
+def test_an_unsupported_format_is_counted_by_its_name(source: bytes, format_name: str) -> None:
+    seen = Growth("unsupported_formats_total", format=format_name)
+    with pytest.raises(PermanentError), metrics.counting_unsupported_formats(source):
+        raise PermanentError("unsupported_format", "It is not supported.")
+    assert seen() == 1
+    # But not other errors
+    with pytest.raises(PermanentError), metrics.counting_unsupported_formats(source):
+        raise PermanentError("broken_image", "It is broken.")
+    assert seen() == 1
 
 
 def test_a_snooze_is_not_an_error_and_takes_no_time() -> None:
@@ -101,6 +117,14 @@ def test_a_process_exports_its_series_before_anything_happens() -> None:
     for outcome in Outcome:
         labels = {"stage": "notify", "lane": "bulk", "outcome": outcome.value}
         assert metrics.REGISTRY.get_sample_value(f"{metrics.PREFIX}_jobs_total", labels) is not None
+
+
+@pytest.mark.parametrize("stage", ["fetch", "resize"])
+def test_unsupported_formats_are_exported_before_one_is_seen(stage: str) -> None:
+    metrics.UNSUPPORTED_FORMATS.clear()
+    metrics.expect([stage])
+    for name in ("heic", "jpeg_2000", "jpeg_xl", "pdf", "photoshop", "postscript", "svg", "tiff"):
+        assert metrics.REGISTRY.get_sample_value(f"{metrics.PREFIX}_unsupported_formats_total", {"format": name}) == 0
 
 
 @pytest.mark.parametrize("module", [metrics, processes])

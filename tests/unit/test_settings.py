@@ -34,12 +34,12 @@ def test_the_defaults_are_the_contracts() -> None:
     assert settings.cache_control == "public, max-age=31536000, immutable"
     assert settings.staging == "s3://images-ch/pipeline-staging/"
     assert settings.public_url_base == "https://s3.us-east-2.amazonaws.com/images-ch"
-    assert [tuple(size) for size in settings.renditions] == [
+    assert [size[:3] for size in settings.renditions] == [
         ("50x50", 50, 50),
         ("250X250", 250, 250),
         ("800x800", 800, 800),
     ]
-    assert settings.resize_fit == "cover"
+    assert (settings.resize_fit, settings.output_formats) == ("cover", "source")
     assert (settings.max_source_bytes, settings.max_source_pixels) == (52_428_800, 178_000_000)
     assert settings.max_decoded_pixels == 50_000_000
     assert (settings.fetch_timeout, settings.fetch_total_timeout, settings.postback_timeout) == (12, 60, 15)
@@ -64,7 +64,7 @@ def test_a_rendition_may_name_its_format(monkeypatch: pytest.MonkeyPatch) -> Non
     renditions = get_settings().renditions
     assert [each.name for each in renditions] == ["50x50", "800X800.webp", "3000x3000.avif", "1x1.jpeg", "1x1.png"]
     assert [each.extension for each in renditions] == ["", ".webp", ".avif", ".jpeg", ".png"]
-    assert renditions[1][1:] == (800, 800)
+    assert renditions[1][1:3] == (800, 800)
 
 
 @pytest.mark.parametrize(("extension", "writer"), [(".avif", "AVIF"), (".webp", "WEBP")])
@@ -147,17 +147,23 @@ def test_an_agent_cannot_add_headers(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "value", "accepted"),
     [
         ("RENDITIONS", "50", "<width>x<height>"),
-        ("RENDITIONS", "50x50,50x50", "each name once"),
+        ("RENDITIONS", "50x50,50x50", "the same size and format"),
+        ("RENDITIONS", "800x800,1200x630,800X800@blur", "'800x800' and '800X800@blur' have the same size and format"),
+        ("RENDITIONS", "800x800,800x800.webp@blur", "they need the same fit"),
+        ("RENDITIONS", "800x800@crop", "@ with one of cover, contain, fill, blur"),
+        ("RENDITIONS", "800x800@", "@ with one of"),
         ("RENDITIONS", "0x50", "<width>x<height>"),
         ("RENDITIONS", "99999x1", "16383"),
         ("RENDITIONS", "800x800.jpg", ".webp, .avif, .jpeg, .png"),
         ("RENDITIONS", "800x800.WEBP", ".webp, .avif, .jpeg, .png"),
         ("RENDITIONS", "800x800.", "<width>x<height>"),
         ("RENDITIONS", "50x50,3001x3000.avif", "9000000"),
-        ("RENDITIONS", "50x50.webp,50x50.webp", "each name once"),
+        ("RENDITIONS", "50x50.webp,50x50.webp", "the same size and format"),
+        ("RENDITIONS", ",", "at least one"),
         ("RENDITIONS", "50x50,16000x16000", "'16000x16000' has more than 17000000 pixels"),
         ("RENDITIONS", "4124x4124.jpeg", "17000000"),
-        ("RESIZE_FIT", "crop", "'cover'"),
+        ("RESIZE_FIT", "crop", "'cover', 'contain', 'fill' or 'blur'"),
+        ("OUTPUT_FORMATS", "jpeg", "'source' or 'jpeg,png'"),
         ("SWEEP_MAX_BACKLOG", "0", "greater than or equal to 1"),
         ("S3_ACL", "public", "'public-read'"),
         ("MAX_SOURCE_BYTES", "many", "integer"),

@@ -42,6 +42,8 @@ WARNING_WORDS: dict[str, str] = {
     "not_rgb": "not RGB",
     "animated": "animated",
     "wrong_content_type": "wrong Content-Type",
+    "not_jpeg_or_png": "not JPEG or PNG",
+    "over_512_kb": "over 512 KB",
 }
 
 #: Preferred side of a thumbnail in pixels; the closest rendition is used.

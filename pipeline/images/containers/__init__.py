@@ -1,1 +1,1 @@
-"""Readers of the eight formats: the size, and the first picture without anything that a decoder does not need."""
+"""Readers of the eight formats: the size, and the first frame without anything that a decoder does not need."""

@@ -50,8 +50,8 @@ class Avif(NamedTuple):
     colours: tuple[int, int] | None = None  #: code points of the primaries and the transfer curve (ITU-T H.273)
 
     @property
-    def picture(self) -> bytes:
-        """The file without metadata and tracks."""
+    def first_frame(self) -> bytes:
+        """The file without metadata and tracks, of which its still picture is left."""
         if not self.changes:
             return self.source
         changed = bytearray(self.source)

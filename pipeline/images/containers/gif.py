@@ -1,4 +1,4 @@
-"""GIF (version 89a): its first picture, without comments and extensions."""
+"""GIF (version 89a): its first frame, without comments and extensions."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _BLOCK: Final = re.compile(rb"[!,;]")
 
 
 class Gif(NamedTuple):
-    """A GIF reduced to its first picture, and everything after that."""
+    """A GIF reduced to its first frame, and everything after that."""
 
     size: Size
-    parts: tuple[bytes | memoryview, ...]  #: the header with the palette, the transparent colour, and the rest
-    start: int  #: offset of the picture
-    has_alpha: bool = True
+    parts: tuple[bytes | memoryview, ...]  #: the header with the palette, the transparent colour, and the frames
+    start: int  #: offset of the first frame
+    has_alpha: bool
 
     @property
-    def picture(self) -> bytes:
-        """A GIF that begins with the picture."""
+    def first_frame(self) -> bytes:
+        """A GIF that begins with its first frame, because a decoder reads no further."""
         return b"".join(self.parts)
 
 
-def has_second_picture(file: File) -> bool:
-    """Return whether a GIF that `read_gif` accepts has another picture after its first.
+def has_second_frame(file: File) -> bool:
+    """Return whether a GIF that `read_gif` accepts has another frame after its first.
 
     Raises:
         PermanentError: `too_large`.
@@ -78,7 +78,8 @@ def read_gif(file: File) -> Gif:
         raise ValueError("the GIF has no picture")
     left, top, wide, high = file.unpack("<4H", at + 1)
     size = (max(width, left + wide), max(height, top + high))  # as Pillow enlarges the canvas
-    return Gif(size, (file.copy(0, end), transparent, file.view(at)), at)
+    has_alpha = bool(transparent) or (left, top, wide, high) != (0, 0, *size)
+    return Gif(size, (file.copy(0, end), transparent, file.view(at)), at, has_alpha)
 
 
 def _palette_bytes(flags: int) -> int:

@@ -35,7 +35,7 @@ class Container(Protocol):
 
     @property
     def has_alpha(self) -> bool:
-        """Whether the picture may have transparent pixels. Only known for formats that renditions do not keep."""
+        """Whether the file says that the first frame may have transparent pixels."""
 
 
 class _Budget:

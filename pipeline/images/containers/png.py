@@ -1,4 +1,4 @@
-"""PNG (W3C Portable Network Graphics, third edition): its first picture, and the chunks about colours.
+"""PNG (W3C Portable Network Graphics, third edition): its first frame, and the chunks about colours.
 
 Pillow reads all metadata before it returns the size: texts, profiles and Exif blocks of any length. Here a bomb in a
 text is skipped without inflating it, and a harmless 5 MB of text or profile do not prevent rendering. Broken metadata
@@ -28,7 +28,7 @@ _PALETTE_BYTES: Final = 768
 
 
 class Png(NamedTuple):
-    """A PNG reduced to its first picture."""
+    """A PNG reduced to its first frame."""
 
     parts: tuple[bytes | memoryview, ...]  #: of the picture
     size: tuple[int, int]  #: of the whole image
@@ -38,8 +38,8 @@ class Png(NamedTuple):
     has_alpha: bool
 
     @property
-    def picture(self) -> bytes:
-        """A PNG that has the picture only."""
+    def first_frame(self) -> bytes:
+        """A PNG that has this frame only."""
         return b"".join(self.parts)
 
     @property

@@ -1,4 +1,4 @@
-"""WebP (RFC 9649): its first picture, without metadata."""
+"""WebP (RFC 9649): its first frame, without metadata."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from typing import Final, NamedTuple
 
 from pipeline.images.containers.model import MAX_PROFILE_BYTES, File, Size
 
+#: The flag of the chunk VP8X for alpha, and the bit in the header of the chunk VP8L.
+_ALPHA: Final = 0x10
+_LOSSLESS_ALPHA: Final = 1 << 28
 #: Flags of the chunk VP8X for chunks that are dropped: profile, Exif and XMP.
 _METADATA: Final = 0x20 | 0x08 | 0x04
 _PICTURE: Final = (b"VP8 ", b"VP8L", b"ANMF")
 
 
 class WebP(NamedTuple):
-    """A WebP reduced to its first picture."""
+    """A WebP reduced to its first frame."""
 
     size: Size
     parts: tuple[memoryview | bytes, ...]  #: of the picture
     metadata: dict[bytes, memoryview]  #: the chunks EXIF and ICCP
-    has_alpha: bool = True
+    has_alpha: bool
 
     @property
     def exif(self) -> bytes:
@@ -32,8 +35,8 @@ class WebP(NamedTuple):
         return bytes(self.metadata[b"ICCP"]) if b"ICCP" in self.metadata else None
 
     @property
-    def picture(self) -> bytes:
-        """A WebP that has the picture only."""
+    def first_frame(self) -> bytes:
+        """A WebP that has this frame only."""
         return struct.pack("<4sI4s", b"RIFF", 4 + sum(map(len, self.parts)), b"WEBP") + b"".join(self.parts)
 
 
@@ -48,24 +51,26 @@ def read_webp(file: File) -> WebP:
     size: Size | None = None
     parts: list[memoryview | bytes] = []
     metadata: dict[bytes, memoryview] = {}
-    has_picture = False
+    has_picture = has_alpha = False
     for name, start, end in chunks(file):
         whole = file.view(start - 8, end + (end - start) % 2)
         if name == b"VP8X" and size is None:
-            size = _canvas(file, start)
+            size, has_alpha = _canvas(file, start), bool(whole[8] & _ALPHA)
             parts += [whole[:8], bytes([whole[8] & ~_METADATA]), whole[9:]]
         elif name in _PICTURE:
             if not has_picture:
                 parts.append(whole)
+                has_alpha = has_alpha or (name == b"VP8L" and _has_lossless_alpha(file, start))
                 size = size or _frame_size(name, file, start)
             has_picture = True
         elif name in (b"ALPH", b"ANIM") and not has_picture:
             parts.append(whole)
+            has_alpha = has_alpha or name == b"ALPH"
         elif name in (b"EXIF", b"ICCP") and end - start <= MAX_PROFILE_BYTES:
             metadata.setdefault(name, file.view(start, end))
     if size is None:
         raise ValueError("the WebP has no picture")
-    return WebP(size, tuple(parts), metadata)
+    return WebP(size, tuple(parts), metadata, has_alpha)
 
 
 def chunks(file: File) -> Iterator[tuple[bytes, int, int]]:
@@ -90,6 +95,10 @@ def chunks(file: File) -> Iterator[tuple[bytes, int, int]]:
 def _canvas(file: File, start: int) -> Size:
     width, more_width, height, more_height = file.unpack("<4xHBHB", start)
     return width + 1 + (more_width << 16), height + 1 + (more_height << 16)
+
+
+def _has_lossless_alpha(file: File, start: int) -> bool:
+    return bool(file.unpack("<xI", start)[0] & _LOSSLESS_ALPHA)
 
 
 def _frame_size(name: bytes, file: File, start: int) -> Size:

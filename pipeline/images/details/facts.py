@@ -12,10 +12,20 @@ from typing import Annotated, Any, Final
 from pydantic import Field, TypeAdapter, ValidationError
 
 #: Warnings about a source, in the order of results.
-WARNINGS: Final = ("not_square", "below_1400", "above_3000", "has_alpha", "not_rgb", "animated", "wrong_content_type")
+WARNINGS: Final = (
+    "not_square",
+    "below_1400",
+    "above_3000",
+    "has_alpha",
+    "not_rgb",
+    "animated",
+    "wrong_content_type",
+    "not_jpeg_or_png",
+    "over_512_kb",
+)
 
-#: The last of them depends on the host's answer, and not on the bytes. It is not stored with an object.
-WRONG_CONTENT_TYPE: Final = WARNINGS[-1]
+#: Bytes above which hosting services and validators of feeds advise against a cover (docs/images.md).
+_MANY_BYTES: Final = 512 * 1024
 
 #: The media types of each format: the registered ones, and older ones that servers still send.
 #: https://www.iana.org/assignments/media-types
@@ -45,6 +55,7 @@ class SourceFacts:
     thumbhash: Annotated[str, Field(pattern="^[A-Za-z0-9+/]{8,64}={0,2}$")]  #: base64
     bytes: Annotated[int, Field(gt=0, lt=2**53)]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    #: Those that only decoding finds. They are stored with an object; `as_result` derives the others.
     warnings: Annotated[tuple[_Warning, ...], Field(max_length=len(WARNINGS))] = ()
 
     def as_result(self, *, has_wrong_type: bool) -> dict[str, Any]:
@@ -54,7 +65,12 @@ class SourceFacts:
             has_wrong_type: whether the host sent another Content-Type than that of the bytes.
         """
         names = ("width", "height", "bytes", "format", "sha256", "color", "thumbhash")
-        warnings = [*self.warnings, *([WRONG_CONTENT_TYPE] if has_wrong_type else [])]
+        derived = {
+            "wrong_content_type": has_wrong_type,
+            "not_jpeg_or_png": self.format not in ("jpeg", "png"),
+            "over_512_kb": self.bytes > _MANY_BYTES,
+        }
+        warnings = [each for each in WARNINGS if each in self.warnings or derived.get(each)]
         return {name: getattr(self, name) for name in names} | {"warnings": warnings}
 
     def to_json(self) -> str:

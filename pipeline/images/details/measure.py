@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from PIL import Image
 
-from pipeline.images.details.animation import is_animated
+from pipeline.images.details.is_animated import is_animated
 from pipeline.images.details.thumbhash import hashed
 
 #: The sides in pixels that Apple accepts for the artwork of a podcast.

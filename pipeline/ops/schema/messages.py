@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pipeline.errors import ErrorInfo
 from pipeline.images.details.facts import WARNINGS
-from pipeline.images.formats import AVIF, OWN_FORMAT
+from pipeline.images.encoding import AVIF, OWN_FORMAT
 from pipeline.job import DELIVERIES
 from pipeline.net.notifications import SECRET_FIELD
 from pipeline.payload import ABSENT, IMAGE_FIELDS

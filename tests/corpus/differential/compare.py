@@ -18,7 +18,8 @@ from typing import Any, Final, NamedTuple
 
 from pipeline.errors import PipelineError
 from pipeline.images import sandbox
-from pipeline.images.identify import READERS, format_of, identify
+from pipeline.images.identify import READERS, identify
+from pipeline.images.signatures import format_of
 from pipeline.recipe import Recipe, RenditionSize
 from pipeline.settings import get_settings
 

@@ -149,3 +149,31 @@ def test_a_failed_image_has_no_details(jobs: Jobs, monkeypatch: pytest.MonkeyPat
     assert "image_url_source" in result
     assert (result["itunes_image_info"], "itunes_image_source" in result) == (None, False)
     assert result["itunes_image_error"]["stage"] == "fetch"
+
+
+def test_plain_names_of_any_source_are_jpeg_or_png_if_asked_for(
+    jobs: Jobs, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given renditions in JPEG or PNG, one of them with a fit of its own
+    monkeypatch.setenv("OUTPUT_FORMATS", "jpeg,png")
+    monkeypatch.setenv("RENDITIONS", "50x50,90x40@blur,60x60.webp")
+    turn_on(monkeypatch)
+    clear = corners(64, 64).convert("RGBA")
+    clear.paste((0, 0, 0, 0), (16, 16, 48, 48))
+    for name in ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "ICO"):
+        for picture in (corners(64, 64),) if name in ("JPEG", "BMP") else (corners(64, 64), clear):
+            # When a source of each format is rendered
+            cover = encoded(picture, name)
+            with remote(always(answer(200, cover, f"Content-Type: {Image.MIME[name]}"))) as server:
+                info = jobs.run(image_url=server.url())["image_url_info"]
+            # Then names are the sizes alone, and keys, details, headers and bytes agree
+            assert list(info) == ["50x50", "90x40", "60x60.webp"]
+            output = "PNG" if picture is clear else "JPEG"
+            stored = objects(environment)
+            for each, expected in zip(info.values(), (output, output, "WEBP"), strict=True):
+                (key,) = [key for key in stored if each["url"].endswith(f"/{key}")]
+                image = Image.open(io.BytesIO(stored[key]["data"]))
+                assert (image.format, Image.MIME[expected]) == (expected, each["content_type"]), name
+                assert stored[key]["type"] == each["content_type"]
+                assert key.endswith(f".{expected.lower()}")
+                assert (each["width"], each["height"]) == image.size

@@ -79,13 +79,13 @@ def test_a_shell_completes_commands_and_options(words, completed):
 
 
 def test_config_shows_each_setting_with_its_source_and_no_secret(no_variables, monkeypatch):
-    monkeypatch.setenv("RENDITIONS", "50x50,800X800")
+    monkeypatch.setenv("RENDITIONS", "50x50,800X800@blur")
     monkeypatch.setenv("ENVIRONMENT", "production")
     monkeypatch.setenv("MONGO_URL_PRODUCTION", "mongodb://u:hush@h/x")
     get_settings.cache_clear()
     output = CliRunner().invoke(app, ["config", "--json"]).output
     found = {line["variable"]: (line["value"], line["source"]) for line in map(json.loads, output.splitlines())}
-    assert found["RENDITIONS"] == ("50x50,800X800", "environment")
+    assert found["RENDITIONS"] == ("50x50,800X800@blur", "environment")
     assert found["ENVIRONMENT"] == ("PRODUCTION", "environment")
     assert found["MONGO_URL_PRODUCTION"] == ("secret", "environment")
     assert found["POSTBACK_SECRET_KEY"] == ("secret", "default")

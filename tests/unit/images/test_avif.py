@@ -29,13 +29,13 @@ def sequence(*colours: str) -> bytes:
 def test_metadata_gets_another_type() -> None:
     found = read_avif(File(AVIF))
     assert b"Exif" in AVIF
-    assert found.picture == AVIF.replace(b"Exif", b"skip", 1)
-    assert "exif" not in Image.open(io.BytesIO(found.picture)).info
+    assert found.first_frame == AVIF.replace(b"Exif", b"skip", 1)
+    assert "exif" not in Image.open(io.BytesIO(found.first_frame)).info
 
 
 def test_a_file_without_metadata_is_not_copied() -> None:
     data = encoded(corners(), "AVIF")
-    assert read_avif(File(data)).picture is data
+    assert read_avif(File(data)).first_frame is data
 
 
 def test_bytes_after_the_boxes_are_ignored() -> None:
@@ -51,9 +51,9 @@ class TestSequences:
         found = read_avif(File(data))
         # Then the decoder is given one frame, in a file that does not mention another
         assert found.size == (64, 48)
-        assert Image.open(io.BytesIO(found.picture)).n_frames == 1  # type: ignore[attr-defined]
-        assert b"moov" not in found.picture
-        assert b"avis" not in found.picture
+        assert Image.open(io.BytesIO(found.first_frame)).n_frames == 1  # type: ignore[attr-defined]
+        assert b"moov" not in found.first_frame
+        assert b"avis" not in found.first_frame
         # And the rendition shows it
         made = render(data, recipe("8x8"), **LIMITS)
         assert Image.open(io.BytesIO(made["8x8"])).convert("RGB").getpixel((4, 4)) == pytest.approx((254, 0, 0), abs=4)

@@ -199,3 +199,26 @@ def test_a_missing_package_is_replaced(missing: str, used: list[str]) -> None:
 @pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", encoded(photograph("RGB"), "PNG")[:-300], b"no image"])
 def test_a_broken_png_is_left_to_pillow(data: bytes) -> None:
     assert codecs.decode_png(data, (300, 240), "RGB") is None
+
+
+@pytest.mark.parametrize(
+    ("box", "size", "is_larger"),
+    [
+        ((0, 0, 100, 80), (100, 80), False),
+        ((0, 0, 100, 80), (101, 80), True),
+        ((0, 0, 100, 80), (100, 81), True),
+        ((20, 0, 100, 80), (80, 80), False),
+        ((20, 0, 100, 80), (81, 80), True),
+        ((0, 20, 100, 80), (50, 60), False),
+        ((0, 20, 100, 80), (50, 61), True),
+    ],
+)
+def test_only_enlargements_use_pillows_bicubic(box: tuple[float, ...], size: tuple[int, int], is_larger: bool) -> None:
+    noise = Image.effect_noise((100, 80), 90).convert("RGB")
+    made = codecs.resize(noise, size, box, Image.Resampling.LANCZOS).tobytes()
+    larger = noise.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=2.0).tobytes()
+    if is_larger:
+        assert made == larger
+    else:
+        expected = noise.resize(size, Image.Resampling.LANCZOS, box=box).tobytes()
+        assert max(abs(a - b) for a, b in zip(made, expected, strict=True)) <= 2

@@ -388,19 +388,6 @@ def test_the_transparent_colour_of_a_png_of_any_depth(
 # Frames smaller than their canvas
 
 
-def test_the_area_outside_a_gifs_first_frame_is_transparent() -> None:
-    # Given a canvas of 64 x 64 with red in its lower right quarter
-    data = bytearray(encoded(Image.new("P", (32, 32), 0), "GIF", palette=bytes([*RED] + [0] * 765)))
-    data[6:10] = struct.pack("<HH", 64, 64)
-    place = data.index(b",\0\0\0\0")
-    data[place + 1 : place + 5] = struct.pack("<HH", 32, 32)
-    # When it is rendered
-    image = rendered(bytes(data)).convert("RGBA")
-    # Then red is in the same place
-    assert [image.getpixel(at)[3] for at in ((5, 5), (35, 5), (5, 35), (35, 35))] == [0, 0, 0, 255]
-    assert is_near(image.getpixel((35, 35))[:3], RED)
-
-
 def animation(*, has_default: bool) -> bytes:
     """Make an APNG with a blue still picture, and red in the lower right as first frame, or blue and then red."""
     pixels = encoded(Image.new("RGB", (64, 64), BLUE), "PNG")
@@ -435,16 +422,3 @@ def test_an_animation_without_frames_is_a_still_picture() -> None:
 
 
 # Small pictures
-
-
-def test_small_jpegs_keep_their_colours_sharp() -> None:
-    # Given red and blue columns
-    source = Image.new("RGB", (50, 50), RED)
-    for x in range(0, 50, 2):
-        source.paste(BLUE, (x, 0, x + 1, 50))
-    data = encoded(source.resize((400, 400), Image.Resampling.NEAREST), "JPEG", quality=95, subsampling=0)
-    # Then they stay red and blue in a small rendition
-    small = rendered(data, "50x50")
-    assert all(is_near(small.getpixel((x, 25)), BLUE if x % 2 == 0 else RED, 40) for x in range(10, 40))
-    # And only larger renditions subsample the colours
-    assert [small.layer[1][1:3], rendered(data, "101x20").layer[0][1:3]] == [(1, 1), (2, 2)]

@@ -8,7 +8,8 @@ import zlib
 import pytest
 from PIL import Image
 
-from tests.support.pictures import RED, WHITE, assert_quarters, encoded, png_chunk, rendered
+from pipeline.images import decoding
+from tests.support.pictures import RED, WHITE, assert_quarters, corners, encoded, png_chunk, rendered
 
 
 @pytest.mark.parametrize("alpha", [1, 127, 128, 254])
@@ -46,3 +47,12 @@ def test_a_frame_of_grey_with_alpha_is_placed_on_its_canvas() -> None:
     # Then the grey is in its place, and everything else is transparent.
     assert image.getpixel((40, 48)) == (200, 200, 200, 255)
     assert [image.getpixel(place)[3] for place in ((10, 10), (48, 10), (10, 48), (60, 48))] == [0] * 4
+
+
+def test_conversion_in_bands_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a palette of 64 rows that is converted five rows at a time
+    data = encoded(corners().quantize(), "PNG")
+    whole = rendered(data, "64x64").tobytes()
+    for band in (1, 64 * 5, 64 * 64):
+        monkeypatch.setattr(decoding, "_BAND", band)
+        assert rendered(data, "64x64").tobytes() == whole

@@ -178,7 +178,7 @@ FACTS_OF_SOURCE = SourceFacts(
     sha256="ab" * 32,
     color="#a1b2c3",
     thumbhash="1QcSHQRnh493V4dIh4eXh1h4kJUI",
-    warnings=WARNINGS[:-1],
+    warnings=WARNINGS,
 )
 FACTS = FACTS_OF_SOURCE.as_result(has_wrong_type=True)
 

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from pipeline.errors import PermanentError
+from pipeline.images.containers.model import File
+from pipeline.images.containers.tiff import _has_alpha, read_tiff
 from pipeline.images.identify import identify
+from pipeline.images.render import render
 from tests.support import tiffs
 from tests.support.pictures import (
     BLACK,
     BLUE,
     GREEN,
+    LIMITS,
     RED,
     WHITE,
     YELLOW,
     assert_quarters,
+    corners,
     encoded,
     is_near,
     quarters,
+    recipe,
     rendered,
 )
 from tests.support.tiffs import (
@@ -175,3 +182,61 @@ def test_white_of_32_bits_is_the_usual_one_that_fits(unit: int) -> None:
 )
 def test_numbers_that_have_no_place_between_black_and_white_are_refused(image: Image.Image) -> None:
     assert raised(lambda: rendered(encoded(image, "TIFF"))) == "unsupported_format"
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("is_big", [False, True])
+def test_a_tiffs_tags_may_hold_numbers_up_to_the_limit(order: str, is_big: bool) -> None:
+    def tiff(values: int, kind: int = 3, before: int = 0) -> bytes:
+        entries = [(256, 3, 1), (257, 3, 1)] + [(254, 3, 1)] * before + [(273, kind, values)]
+        sign = {"<": b"II", ">": b"MM"}[order]
+        if is_big:
+            head = sign + struct.pack(f"{order}HHHQQ", 43, 8, 0, 16, len(entries))
+            return head + b"".join(struct.pack(f"{order}HHQH6x", *entry, 1) for entry in entries)
+        head = sign + struct.pack(f"{order}HIH", 42, 8, len(entries))
+        return head + b"".join(struct.pack(f"{order}HHIH2x", *entry, 1) for entry in entries)
+
+    read_tiff(File(tiff(262_144)))
+    read_tiff(File(tiff(262_145, kind=2)))
+    for before in (0, 3):
+        with pytest.raises(ValueError, match="tag 273 has 262145 numbers"):
+            read_tiff(File(tiff(262_145, before=before)))
+
+
+@pytest.mark.parametrize("key", TiffImagePlugin.OPEN_INFO, ids=str)
+def test_the_alpha_of_a_tiff_is_that_of_pillow(key: tuple[object, ...]) -> None:
+    mode, _ = TiffImagePlugin.OPEN_INFO[key]
+    _, photometric, _, _, bits, extra = key
+    tags = {262: (photometric,), 277: (len(bits),), **({338: extra} if extra else {})}
+    assert _has_alpha(tags) == (mode in ("LA", "La", "PA", "RGBA"))
+
+
+def test_a_tiff_with_millions_of_numbers_in_a_tag_is_refused() -> None:
+    # Given a good image with an extra tag, which would become a million objects before any check
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags.tagtype[65_000] = 3
+    tags[65_000] = (1,) * 300_000
+    with pytest.raises(PermanentError) as caught:
+        identify(encoded(corners(), "TIFF", tiffinfo=tags), max_pixels=4096)
+    assert caught.value.code == "broken_image"
+
+
+@pytest.mark.parametrize(("compression", "is_accepted"), [("tiff_lzw", True), ("jpeg", True), ("lzma", False)])
+def test_a_tiff_with_a_rare_compression_is_refused(compression: str, is_accepted: bool) -> None:
+    data = encoded(corners(), "TIFF", compression=compression)
+    if is_accepted:
+        assert render(data, recipe("5x5"), **LIMITS)
+        return
+    with pytest.raises(PermanentError, match="compression") as caught:
+        identify(data, max_pixels=4096)
+    assert caught.value.code == "unsupported_format"
+
+
+@pytest.mark.parametrize("magic", [b"II\0*", b"MM*\0"])
+def test_a_tiff_that_only_pillow_recognizes_is_not_opened(magic: bytes) -> None:
+    # Given a TIFF header that Pillow accepts and no other program writes
+    data = magic + encoded(corners(), "TIFF")[4:]
+    for function in (lambda: identify(data, max_pixels=4096), lambda: render(data, recipe("5x5"), **LIMITS)):
+        with pytest.raises(PermanentError) as caught:
+            function()
+        assert caught.value.code == "not_an_image"

@@ -1,4 +1,4 @@
-"""The formats that renditions are encoded in, and the settings of their encoders.
+"""Encoding: from the pixels of a rendition to its bytes, with the formats and the settings of their encoders.
 
 `recipe` has the names that a rendition may end in; `identify` and `opening` have the formats of sources.
 """
@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from PIL import Image
 from PIL.Image import Resampling
+
+from pipeline.images import codecs
 
 #: Encoder settings by format, which are part of `content_id`: a change gives every image that may have the format new
 #: URLs. The settings below and the kernels are not part of it: a change needs a new RECIPE_VERSION.
@@ -75,7 +77,7 @@ def format_by_extension(extension: str) -> ImageFormat:
     return {known.extension: known for known in (*OWN_FORMAT.values(), AVIF)}[extension]
 
 
-def jpeg_settings(side: int) -> dict[str, Any]:
+def _jpeg_settings(side: int) -> dict[str, Any]:
     """Return the settings of a JPEG that depend on its longer side in pixels."""
     return {"optimize": side <= OPTIMIZED_SIDE, "subsampling": "4:4:4" if side <= FULL_COLOUR_SIDE else "4:2:0"}
 
@@ -92,3 +94,30 @@ def check_writable(extension: str) -> None:
         raise ValueError(
             f"Pillow on this host cannot write {extension}; install a Pillow that can, or leave {extension} out"
         ) from None
+
+
+def encode(image: Image.Image, output: ImageFormat) -> bytes:
+    """Return the bytes of a picture in mode RGB, or RGBA if the format has alpha."""
+    settings = ENCODER_SETTINGS[output.name]
+    if output is PNG:
+        return codecs.encode_png(image, **settings)
+    if output is JPEG:
+        settings = {**settings, **_jpeg_settings(max(image.size))}
+    buffer = BytesIO()
+    image = _with_palette(image) if output is GIF else image
+    image.save(buffer, output.name, **settings)
+    return buffer.getvalue()
+
+
+def _with_palette(image: Image.Image) -> Image.Image:
+    """Reduce to 256 colours. Pixels less than half opaque become transparent, all others opaque.
+
+    The image is not dithered, because Pillow would turn white into grey and plain areas into noise.
+    """
+    if image.mode == "RGB":
+        return image.quantize()
+    hidden = image.getchannel("A").point(lambda alpha: 255 * (alpha < 128))
+    result = image.convert("RGB").quantize(255)
+    result.paste(255, mask=hidden)
+    result.info["transparency"] = 255
+    return result

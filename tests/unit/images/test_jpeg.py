@@ -5,8 +5,10 @@ from __future__ import annotations
 import struct
 
 import pytest
+from PIL import Image
 
 from pipeline.errors import PermanentError
+from pipeline.images.containers import jpeg
 from pipeline.images.containers.jpeg import read_jpeg
 from pipeline.images.containers.model import File
 from pipeline.images.identify import identify
@@ -21,6 +23,8 @@ from tests.support.pictures import (
     big_jpeg,
     corners,
     encoded,
+    exif,
+    linear_profile,
     recipe,
     rendered,
 )
@@ -104,3 +108,67 @@ def test_fill_bytes_are_skipped() -> None:
     data = encoded(corners(), "JPEG")
     filled = data[:2] + b"\xff" * 1_000_000 + b"\x00\xff\x01" + data[2:]
     assert read_jpeg(File(filled)) == read_jpeg(File(data))
+
+
+JPEG = encoded(corners(), "JPEG", quality=95)
+
+
+class TestJpeg:
+    def test_one_without_metadata_is_unchanged(self) -> None:
+        found = read_jpeg(File(JPEG))
+        assert found.picture == JPEG
+        assert (found.exif, found.profile, found.coefficients, found.scans) == (b"", None, 0, 1)
+        assert not found.unusual
+
+    def test_metadata_is_removed_and_found(self) -> None:
+        # Given an orientation, a comment, and a profile in pieces that are out of order
+        profile = linear_profile()
+        halves = [b"ICC_PROFILE\0" + bytes([n, 2]) + part for n, part in ((2, profile[99:]), (1, profile[:99]))]
+        block = exif(6).tobytes()
+        segments = [(0xE1, block), (0xFE, b"comment"), *((0xE2, half) for half in halves), (0xE1, b"http://ns")]
+        more = b"".join(bytes([0xFF, kind]) + struct.pack(">H", 2 + len(data)) + data for kind, data in segments)
+        # When it is read, then the picture has no metadata.
+        found = read_jpeg(File(JPEG[:2] + more + JPEG[2:]))
+        assert (found.picture, found.exif, found.profile) == (JPEG, block, profile)
+
+    @pytest.mark.parametrize(
+        ("subsampling", "blocks"),
+        [("4:4:4", 3 * 9 * 6), ("4:2:0", 6 * 5 * 3), ("4:2:2", 4 * 5 * 6)],
+    )
+    def test_coefficients_are_counted_in_whole_blocks(self, subsampling: str, blocks: int) -> None:
+        # Given a progressive picture of 65 x 48
+        data = encoded(Image.new("RGB", (65, 48)), "JPEG", progressive=True, subsampling=subsampling)
+        assert read_jpeg(File(data)).coefficients == blocks * 64 * 2
+        assert read_jpeg(File(data)).scans == data.count(b"\xff\xda")
+
+    def test_a_picture_of_a_single_pass_needs_none(self) -> None:
+        assert read_jpeg(File(big_jpeg(6000, 6000))).coefficients == 0
+        assert read_jpeg(File(big_jpeg(6000, 6000, is_progressive=True))).coefficients == 375 * 375 * 6 * 64 * 2
+
+    def test_a_file_that_ends_before_its_picture_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="ends before"):
+            read_jpeg(File(JPEG[: JPEG.index(b"\xff\xda")]))
+
+
+PLENTY = 1_000_000
+
+
+PROGRESSIVE = encoded(corners(50, 40), "JPEG", progressive=True)
+
+
+def refused(source: bytes) -> str:
+    with pytest.raises(PermanentError) as caught:
+        open_image(source, PLENTY)
+    return caught.value.code
+
+
+def test_a_jpeg_may_have_as_many_passes_as_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a progressive JPEG of about ten passes
+    scans = read_jpeg(File(PROGRESSIVE)).scans
+    assert scans > 5
+    for limit, most in (("MAX_SCANS", scans), ("MAX_SCANNED_PIXELS", scans * 50 * 40)):
+        with monkeypatch.context() as patch:
+            patch.setattr(jpeg, limit, most)
+            assert open_image(PROGRESSIVE, PLENTY).image.size == (50, 40)
+            patch.setattr(jpeg, limit, most - 1)
+            assert refused(PROGRESSIVE) == "too_large"

@@ -7,10 +7,8 @@ import io
 import pytest
 from PIL import Image
 
-from pipeline.images import content_id as ids
 from pipeline.images import sandbox
-from pipeline.images.content_id import content_id
-from pipeline.images.formats import AVIF, ENCODER_SETTINGS, format_by_extension
+from pipeline.images.encoding import format_by_extension
 from pipeline.images.render import render
 from pipeline.recipe import NAMED_FORMATS
 from tests.support.pictures import (
@@ -73,7 +71,7 @@ def test_alpha_is_kept_where_the_format_has_it_and_white_elsewhere() -> None:
     assert is_near(opened(made["40x40.jpeg"]).convert("RGB").getpixel((20, 20)), WHITE)
 
 
-@pytest.mark.parametrize("fit", ["cover", "contain", "fill"])
+@pytest.mark.parametrize("fit", ["cover", "contain", "fill", "blur"])
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF"])
 def test_the_others_stay_byte_for_byte_as_without(name: str, fit: str) -> None:
     # Given a source that is decoded at a smaller scale if its renditions allow it
@@ -105,37 +103,6 @@ def test_a_large_named_rendition_is_not_enlarged_from_a_small_scale() -> None:
     beside, alone = (render(source, recipe(*names), **LIMITS) for names in (("20x20", "400x400.png"), ("400x400.png",)))
     # Then it is as sharp as alone
     assert beside["400x400.png"] == alone["400x400.png"]
-
-
-@pytest.mark.parametrize(
-    ("names", "fit", "known"),
-    [
-        (("50x50", "250X250", "800x800"), "cover", "528cccfa5ffd657c4690f35372234a05"),
-        (("50x50",), "cover", "127e958ea25ef278769a2846d93ef85a"),
-        (("50x50",), "fill", "b4c6c5e7fa198eaa8b2324264ac14894"),
-        (("100X60", "1x1"), "contain", "15b8225b1a3c103b4a75c9f853f49045"),
-    ],
-)
-def test_ids_without_named_formats_are_those_from_before_formats_existed(
-    names: tuple[str, ...], fit: str, known: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert content_id(b"source", recipe(*names, fit=fit)) == known
-    # And the quality of a format that no source keeps moves no URL
-    monkeypatch.setattr(ids, "ENCODER_SETTINGS", ENCODER_SETTINGS | {AVIF.name: {"quality": 1}})
-    assert content_id(b"source", recipe(*names, fit=fit)) == known
-
-
-@pytest.mark.parametrize("name", ["AVIF", "WEBP", "JPEG", "PNG"])
-def test_the_quality_of_a_named_format_is_part_of_the_id(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    extension = {"AVIF": ".avif", "WEBP": ".webp", "JPEG": ".jpeg", "PNG": ".png"}[name]
-    before = content_id(b"source", recipe("50x50", f"50x50{extension}"))
-    monkeypatch.setattr(ids, "ENCODER_SETTINGS", ENCODER_SETTINGS | {name: {"quality": 1}})
-    assert content_id(b"source", recipe("50x50", f"50x50{extension}")) != before
-
-
-def test_each_name_is_part_of_the_id() -> None:
-    names = ["50x50", *(f"50x50{extension}" for extension in NAMED_FORMATS)]
-    assert len({content_id(b"source", recipe(name)) for name in names}) == len(names)
 
 
 def test_every_format_is_encoded_in_the_sandbox() -> None:

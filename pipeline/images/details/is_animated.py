@@ -1,4 +1,7 @@
-"""Whether a source has more than one frame, found without decoding."""
+"""Whether a source has more than one frame, found without decoding.
+
+The readers in `images.containers` choose the first frame, which alone reaches a decoder.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Final
 
 from pipeline.errors import PermanentError
 from pipeline.images.containers import png, webp
-from pipeline.images.containers.gif import has_second_picture
+from pipeline.images.containers.gif import has_second_frame
 from pipeline.images.containers.model import File
 
 
@@ -32,9 +35,9 @@ def _webp(source: bytes) -> bool:
 
 
 def _gif(source: bytes) -> bool:
-    """Return whether there is a second picture. One after too many parts of the first does not count."""
+    """Return whether there is a second frame. One after too many parts of the first does not count."""
     try:
-        return has_second_picture(File(source))
+        return has_second_frame(File(source))
     except PermanentError:
         return False
 
