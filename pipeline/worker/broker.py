@@ -21,6 +21,7 @@ from pipeline.worker.instrumentation import Instrumentation
 from pipeline.worker.long_bodies import LongBodies
 from pipeline.worker.messages import Encoder, job_of
 from pipeline.worker.middleware import AfterBoot, HostPlaces, StartupNotices
+from pipeline.worker.orders import following
 from pipeline.worker.registry import set_our_broker
 from pipeline.worker.retry import RetryPolicy
 from pipeline.worker.stage_actor import message_of
@@ -55,6 +56,7 @@ def _make(settings: Settings) -> SQSBroker:
         + [Queue("ingest", dead_letters=INGEST_DEAD_LETTER_QUEUE)],
         quarantine=QUARANTINE_QUEUES,
         oversize=LongBodies().put,
+        is_hurried=following().is_hurried,
         middleware=[
             AfterBoot(),
             Failures(RetryPolicy(settings), job_of, message_of),
