@@ -47,8 +47,8 @@ class Heartbeats(dramatiq.Middleware):
 
         def obey() -> None:
             orders = read()
-            broker.in_hand.pause([queue for queue in queues if stage_name(queue) in orders.paused])
             following().follow(orders)
+            broker.in_hand.pause([queue for queue in queues if stage_name(queue) in orders.paused])
 
         stages = sorted(set(map(stage_name, queues)))
         self._heartbeat = Heartbeat(process_type(queues), stages, worker.worker_threads, look, obey)

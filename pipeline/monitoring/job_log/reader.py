@@ -201,6 +201,14 @@ def per_minute(minutes: Iterable[Minute], now: datetime, over: timedelta = timed
     return {stage: sum(minute.count(stage, Outcome.DONE) for minute in counted) / span for stage in stages}
 
 
+def under_way(before: datetime) -> Iterator[JobHistory]:
+    """Yield unfinished jobs that began before a time, the latest `MAX_READ` of them, without older attempts."""
+    with mongo.mongo_errors("read the job log"):
+        query = {"open": True, "began": {"$lt": before}}
+        for found in _jobs().find(query, {"turns": 0}).sort("began", -1).limit(MAX_READ):
+            yield history_of({**found, "turns": list(found.get("latest", {}).values())})
+
+
 def oldest() -> dict[str, datetime]:
     """Return when the oldest unfinished job began, by the stage it is due in.
 
