@@ -30,8 +30,8 @@ def retry(
     """Let jobs that wait for a retry try now: one job, or those of an endpoint, a host or an error code.
 
     Use it when a receiver, a host or a service works again. The jobs follow within two minutes, because each looks
-    about once a minute. If more than 1,200 wait for each process, it takes longer, up to 15 minutes. Each is tried once, as
-    the attempt that it waited for, and circuits that rest the host close. Needs the job log.
+    about once a minute. If more than 1,200 wait for each process, it takes up to 15 minutes. Each is tried once, as the
+    attempt that it waited for, and circuits that rest the host close. Needs the job log.
     """
     if kind == "job":
         value = find_id(value)

@@ -32,7 +32,7 @@ from pipeline.worker.heartbeats import Heartbeats
 from pipeline.worker.orders import following
 from tests.integration.conftest import worker_of
 from tests.support.shown import queue_url
-from tests.support.untrusted_servers import Remote, answer, remote
+from tests.support.untrusted_servers import Remote, Request, answer, remote
 from tests.support.waiting import wait_for
 
 #: Deliveries that wait, and the folders that they belong to.
