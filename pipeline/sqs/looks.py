@@ -1,8 +1,8 @@
 """Looks: a message that waits long is received from time to time, to see whether it should go on waiting.
 
 SQS cannot hurry a delayed message. So a long wait is a chain of short ones, and each costs a receive, a send and a
-delete, which up to ten messages share. A message that waits alone costs $0.002 a day, 750 together cost $0.13. The rate
-is limited, so that a crowd of any size costs each process that receives it at most $0.21 a day more.
+delete, which up to ten messages share. A message that waits alone costs $0.002 a day; 750 together cost $0.15, measured
+at 253 requests a minute. The rate is limited, so that a crowd of any size costs each process at most $0.21 a day.
 """
 
 from __future__ import annotations

@@ -137,9 +137,9 @@ def test_a_new_wait_begins_when_its_message_is_sent(broker) -> None:
 def test_a_crowd_looks_at_a_limited_rate(broker, number: int, most: float) -> None:
     # Given as many messages that wait for a day
     day = 86_400_000
-    hops = [(0.0, index, broker.sender.entry(message("x"), day)) for index in range(number)]
     began, looks, longest = broker.clock.now, 0, 0
-    heapq.heapify(hops := [(began + entry.delay, index, entry) for _, index, entry in hops])
+    entries = enumerate(broker.sender.entry(message("x"), day) for _ in range(number))
+    heapq.heapify(hops := [(began + entry.delay, index, entry) for index, entry in entries])
     # When half an hour goes by
     while hops[0][0] < began + 1800:
         broker.clock.now, index, entry = heapq.heappop(hops)
