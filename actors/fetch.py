@@ -19,6 +19,7 @@ from pipeline.storage.staging import staging
 from pipeline.sweeps import recheck, sources
 from pipeline.worker.downloads import downloading
 from pipeline.worker.messages import is_given_up
+from pipeline.worker.orders import following
 from pipeline.worker.stage import advance
 from pipeline.worker.stage_actor import stage_actor
 
@@ -36,6 +37,7 @@ def fetch_image(job: Job) -> Job | None:
 
 def fetch(job: Job, source: Source) -> Source:
     """Download and stage one source, or find that it is already published."""
+    following().check(job, source)
     known = sources.find_current(source.url)
     published = find_published(job.folder, known.content) if known else None
     with downloading(job, source, known if published else None) as found:
@@ -53,6 +55,7 @@ def fetch_again(job: Job, sweep: Sweep) -> Job | None:
     """
     (source,) = job.sources
     try:
+        following().check(job, source)
         with downloading(job, source, source.known) as found:
             check = recheck.check_of(source, sweep, found)
             if check is None:

@@ -1,6 +1,7 @@
 """The tree of errors.
 
     PipelineError          a code, and one sentence that may be shown to anyone
+    ├── Dropped            an operator dropped the job: it ends, without a dead letter
     ├── PermanentError     a retry cannot help: the source or delivery fails at once
     │   ├── Rejected       the input message is unusable: nothing is processed
     │   ├── NoRequest      the URL must not or cannot be requested
@@ -45,7 +46,7 @@ class Fault(StrEnum):
 
     SOURCE = "source"  #: the owner of the image: its URL, its bytes or a definite answer of its server
     SERVER = "server"  #: the server of the source or of the receiver, or the network on the way to it
-    OPERATOR = "operator"  #: the operator, if a host or port that is refused is meant to be requested
+    OPERATOR = "operator"  #: the operator, if what is refused or was dropped is meant to be requested
     PRODUCER = "producer"  #: the sender of the message
     SERVICE = "service"  #: AWS, MongoDB or the staging folder
     WORKER = "worker"  #: this service or the machine that it runs on
@@ -58,6 +59,7 @@ class Ending(StrEnum):
     PERMANENT = "permanent"
     RETRIED = "retried"
     SNOOZED = "snoozed"
+    DROPPED = "dropped"
     REJECTED = "rejected"
 
 
@@ -88,7 +90,7 @@ Name = Literal[
     "staged_missing", "s3_error", "sqs_error", "staging_error", "mongo_error", "aws_error", "out_of_memory",
     "time_limit", "internal_error", "worker_crashed", "result_too_large", "not_json", "not_an_object", "too_deep",
     "bad_field", "no_image", "no_destination", "bad_postback_url", "bad_redirect_queue", "bad_job", "bad_message",
-    "bad_proof", "message_too_large", "unknown_version", "skipped", "failed",
+    "bad_proof", "message_too_large", "unknown_version", "skipped", "failed", "dropped",
 ]
 # fmt: on
 HttpCode = NewType("HttpCode", str)
@@ -106,6 +108,9 @@ _MEANINGS: Final[Mapping[tuple[str, Fault, Ending], Mapping[Name, str]]] = {
     },
     ("fetch", Fault.OPERATOR, Ending.PERMANENT): {
         "blocked_port": "The URL, or a redirect, asks for a port that `ALLOWED_PORTS` does not list.",
+    },
+    ("fetch", Fault.OPERATOR, Ending.DROPPED): {
+        "dropped": "An operator [dropped](operating.md#drop-jobs-that-wait) the job while it waited for fetch.",
     },
     ("fetch, notify", Fault.SERVER, Ending.RETRIED): {
         "timeout": "The server did not answer in time.",
@@ -274,6 +279,14 @@ def without_frames(error: PipelineError) -> PipelineError:
 
 class PermanentError(PipelineError):
     """A retry cannot help."""
+
+
+class Dropped(PipelineError):
+    """An operator dropped the job while it waited. If `silent`, it needs no result."""
+
+    def __init__(self, *, silent: bool) -> None:
+        super().__init__("dropped", "An operator dropped this job while it waited.")
+        self.silent = silent
 
 
 class Rejected(PermanentError):

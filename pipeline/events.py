@@ -23,6 +23,7 @@ class Outcome(StrEnum):
     DONE = "done"
     SNOOZED = "put_off"  #: nothing was attempted: the job waits for a slot
     RETRY = "retry"  #: it failed, and will be retried
+    DROPPED = "dropped"  #: an operator dropped it
     GIVEN_UP = "given_up"  #: it failed permanently: there is a dead letter
     REJECTED = "rejected"  #: the message is unusable: there is a dead letter
 

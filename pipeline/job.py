@@ -330,6 +330,11 @@ class Job:
         return any(source.giant and source.due == RESIZE.name for source in self.sources)
 
     @property
+    def is_dropped(self) -> bool:
+        """Whether an operator dropped all its sources."""
+        return all(source.error and source.error["code"] == "dropped" for source in self.sources)
+
+    @property
     def report_id(self) -> str:
         """The id of the result. Each redrive has its own (contract, section 4)."""
         return f"{self.id}.r{self.redrives}" if self.redrives else self.id

@@ -31,6 +31,8 @@ COMMANDS = {
     "dashboard": "Serve the web page: stages, latest jobs, failures by cause with a redrive, sweeps and a submit form.",
     "dead": "List dead letters (jobs that failed for good or were rejected), redrive them, or delete them.",
     "deliver": "Deliver the result of an ended job again, to the same receivers and under a new id.",
+    "retry": "Let jobs that wait for a retry try now: one job, or those of an endpoint, a host or an error code.",
+    "drop": "Drop jobs that wait for fetch: those of a folder, of a host, or sent before a time. Needs the job log.",
     "pause": "Let no process take more messages of a stage, until it is resumed. Needs the job log.",
     "resume": "Let processes take messages of a paused stage again.",
     "sweep": "Find documents in MongoDB whose covers changed, and send them through the pipeline.",

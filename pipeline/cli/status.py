@@ -53,7 +53,7 @@ def status(
     if not job:
         _show(read_status, status_view.of_stages, watch=watch, as_json=as_json)
     else:
-        job_id = _find_id(job)
+        job_id = find_id(job)
         _show(lambda: _history(job_id), status_view.of_history, watch=watch, as_json=as_json)
 
 
@@ -62,7 +62,7 @@ def _history(job_id: str) -> JobHistory | None:
         return history(job_id)
 
 
-def _find_id(given: str) -> str:
+def find_id(given: str) -> str:
     """Return the id of the only job whose id is `given` or begins with it; fail if there is not exactly one."""
     with mongo.within():
         found = history(given)

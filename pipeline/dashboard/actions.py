@@ -20,7 +20,7 @@ from pipeline.dashboard.redrives import WORDS, Act, Redrive, Redrives
 from pipeline.dashboard.sources import Sources
 from pipeline.dashboard.views import causes
 from pipeline.errors import PipelineError
-from pipeline.monitoring import pauses
+from pipeline.monitoring import orders, pauses
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.ops import results, submit
 from pipeline.ops import sweeps as ops_sweeps
@@ -54,6 +54,7 @@ class Actions:
             yield Route(f"/{act}", partial(self.act, act), methods=["POST"])
         yield Route("/jobs/{job_id}/redrive", self.redrive_job, methods=["POST"])
         yield Route("/jobs/{job_id}/deliver", self.deliver, methods=["POST"])
+        yield Route("/try-now", self.try_now, methods=["POST"])
         yield Route("/workers/pause", self.pause, methods=["POST"])
         yield Route("/sweeps/start", self.start_sweep, methods=["POST"])
         yield Route("/sweeps/stop", self.stop_sweep, methods=["POST"])
@@ -96,6 +97,15 @@ class Actions:
         job_id = request.path_params["job_id"]
         await self._do(results.deliver_again, job_id)
         return RedirectResponse(f"/jobs/{job_id}", 303)
+
+    async def try_now(self, request: Request) -> Response:
+        """Let the jobs of `kind` and `value` that wait for a retry try now."""
+        form = await checked_form(request, self._access)
+        kind, value = (str(form.get(name) or "") for name in ("kind", "value"))
+        if kind == "job":
+            await self._do(self._expect_job, value)
+        await self._do(orders.try_now, kind, value)
+        return RedirectResponse(f"/jobs/{quote(value, safe='')}?tried=yes" if kind == "job" else "/", 303)
 
     async def pause(self, request: Request) -> Response:
         """Pause a stage, or let it go on."""

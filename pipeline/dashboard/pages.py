@@ -179,6 +179,8 @@ class Pages:
             off = "The job log is off, so this page cannot show jobs."
             text = failure or ("The job log has no job with this id." if self._with_job_log else off)
             return self._error(request, 503 if failure else 404, "No such job", text)
+        if "tried" in request.query_params and view.waits:
+            banners.append(Banner("note", "Tried now", "The job waits no longer: it is tried within two minutes."))
         letter = self._actions.letter_of(view.id)
         redrive = self._redrives.shown
         return self._page(

@@ -1,12 +1,15 @@
 """Paused stages: an operator stops a stage from taking messages, and lets it go on.
 
-The collection `image_pipeline_pauses` in the job log's database has one document per paused stage. Each process reads
-it with every heartbeat. While the database is down, each process stays as it is.
+The collection `image_pipeline_pauses` in the job log's database has one document per paused stage, and one per order of
+`pipeline.monitoring.orders`. Each process reads it with every heartbeat. While the database is down, each process stays
+as it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from pipeline.clients import mongo
 from pipeline.stages import GIANTS, QUARANTINE, STAGES, SWEEP_QUEUES
@@ -46,8 +49,12 @@ def paused() -> dict[str, datetime]:
         RetryableError: MongoDB cannot be reached.
     """
     with mongo.mongo_errors("read the job log"):
-        found = mongo.job_database()[PAUSES].find({"_id": {"$in": list(PAUSABLE)}})
-        return {each["_id"]: each["at"] for each in found}
+        return paused_in(mongo.job_database()[PAUSES].find({"_id": {"$in": list(PAUSABLE)}}))
+
+
+def paused_in(found: Iterable[Mapping[str, Any]]) -> dict[str, datetime]:
+    """Return since when each paused stage has been paused, from documents of the collection."""
+    return {each["_id"]: each["at"] for each in found if each["_id"] in PAUSABLE}
 
 
 def _check(stage: str) -> None:

@@ -16,8 +16,8 @@ from functools import cache
 from pipeline.stages import Lane
 
 #: The longest snooze in seconds; with jitter it is an hour. A larger crowd returns once in that time: a million jobs
-#: are 333 attempts a second. SQS delays by 15 minutes, so an hour's wait also takes three hops of the message, which
-#: cost no thread. A longer wait would save little, and a host that has become quicker would be idle meanwhile.
+#: are 333 attempts a second. The hops of the message meanwhile cost no thread, and their rate is limited. A longer wait
+#: would save little, and a host that has become quicker would be idle meanwhile.
 LONGEST_SNOOZE = 3000.0
 
 #: The number of lines of a crowd. Folders whose hashes share a line wait for each other.

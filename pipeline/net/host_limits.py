@@ -174,6 +174,16 @@ class HostLimiter:
             ]
         return sorted(found, key=lambda each: -each.seconds)
 
+    def release(self, meant: str = "") -> None:
+        """Close the circuits of a host, by its name or a URL, or of all, and forget how slow it was."""
+        server = _host_of(meant).partition("://")[2] or meant
+        with self._lock:
+            for host in (host for name, host in self._hosts.items() if not meant or is_at(name, server)):
+                for circuit in host.circuits.values():
+                    circuit.succeeded()
+                host.crowd.disperse()
+                host.request_time, host.speed = ASSUMED_REQUEST_TIME, Speed.UNKNOWN
+
     @contextmanager
     def slot(self, url: str, lane: Lane = Lane.LIVE, folder: str = "", *, patient: bool = False) -> Iterator[None]:
         """Take a slot for one request to the host of `url`. The outcome of the block updates the host's circuit.
@@ -323,6 +333,17 @@ def host_limiter() -> HostLimiter:
 def receiver_limiter() -> HostLimiter:
     """Return this process's limiter of receivers, with the limit of the settings."""
     return HostLimiter(receivers(get_settings().notify_max_per_host), bulkhead=bulkhead())
+
+
+def is_at(url: str, host: str) -> bool:
+    """Return whether a request for `url` connects to the host with this name, or this name and port."""
+    server = _host_of(url).partition("://")[2]
+    return host in {server, server.rpartition(":")[0]}
+
+
+def endpoint_of(url: str) -> str:
+    """Return the receiver that `url` names, without its query; empty if it names none."""
+    return f"{host}{urlsplit(as_requested(url)).path}" if (host := _host_of(url)) else ""
 
 
 def _host_of(url: str) -> str:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: The longest Retry-After of a receiver that is obeyed, in seconds: a day, like the longest of our own delays. SQS
-#: delays a message by 15 minutes at most, so each day costs a hundred hops, and receivers may ask at every attempt.
+#: The longest Retry-After of a receiver that is obeyed, in seconds: a day, like the longest of our own delays. The
+#: message hops meanwhile, so each day costs up to 1,500 hops, and receivers may ask at every attempt.
 LONGEST_RETRY_AFTER = 86400.0
 
 #: Bytes of a response body that are read so that the connection can be reused, and bytes of the whole response.

@@ -42,6 +42,7 @@ class SQSBroker(dramatiq_sqs.SQSBroker):
         quarantine: The quarantine queue of each queue that has one. Others bury a message at its tenth receive.
         oversize: Stores a body that is too large to share a dead letter with its reason, and returns its key. It raises
             `Unavailable` to be asked again.
+        is_hurried: Returns whether a message that waits is to wait no longer. It is asked about once a minute.
         middleware: dramatiq middleware, in order; the layer's own comes before it. `settle` of a received message
             decides how it ends; without a decision it is deleted if its actor returned, and released if it raised.
         retention: How long a queue that the broker creates keeps messages, in seconds. Dead letters stay 14 days.
@@ -64,6 +65,7 @@ class SQSBroker(dramatiq_sqs.SQSBroker):
         queues: Iterable[Queue] = (),
         quarantine: Mapping[str, str] | None = None,
         oversize: Callable[[bytes], str] | None = None,
+        is_hurried: Callable[[dramatiq.Message[Any]], bool] = lambda _: False,
         middleware: Iterable[dramatiq.Middleware] = (),
         retention: int = MAX_MESSAGE_RETENTION_SECONDS,
         visibility_timeout: int = VISIBILITY_TIMEOUT,
@@ -87,7 +89,7 @@ class SQSBroker(dramatiq_sqs.SQSBroker):
         self.loop = loop
         self.queues = Queues(namespace, client, queues, quarantine or {}, retention=retention, tags=self.tags)
         self.in_hand = InHand(self.clock, lambda queue: self.queues[queue].bulk)
-        self.sender = Sender(self.queues, client, self.encoder, self.clock, self.in_hand, oversize, window)
+        self.sender = Sender(self.queues, client, self.encoder, self.clock, self.in_hand, oversize, window, is_hurried)
         for each in (QueueLayer(), *middleware):  # whose hooks may declare queues
             self.add_middleware(each)
 

@@ -273,7 +273,11 @@ class SQSConsumer(dramatiq_sqs.broker.SQSConsumer):
             self._transfer(lease, self.queue.dead_letters, self.sender.dead_letter, body, reason)
             return None
         quarantine = self.sender.queues.quarantine.get(name)
-        if message.options.get(DUE, 0) > now * 1000:
+        is_early = message.options.get(DUE, 0) > now * 1000
+        if is_early and self.sender.is_hurried(message.original):
+            del message.options[DUE]  # a dead letter of it must not wait when it is redriven
+            is_early = False
+        if is_early:
             self._transfer(lease, name, self.sender.hop, message.original)
         elif quarantine and message.receives >= QUARANTINE_AT:
             logger.warning("%s was received %d times. It moves to quarantine.", message, message.receives)

@@ -1,10 +1,11 @@
 """Sending: entries are checked, share batches with those of other threads, and count only once SQS has confirmed them.
 
-A message that is due later than SQS can delay it carries its due time, and hops through its queue until then.
+A message that waits long carries its due time, and hops through its queue until then.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +19,10 @@ from dramatiq.encoder import Encoder
 from dramatiq.logging import get_logger
 
 from pipeline.sqs.in_hand import InHand
+from pipeline.sqs.looks import Looks
 from pipeline.sqs.loop import Clock
 from pipeline.sqs.queues import MISSING_QUEUE, Queues
-from pipeline.sqs.wire import BACKLOG, DUE, GROUP, MAX_BATCH, MAX_DELAY, Reason, SendEntry, SendFailed, describe, encode
+from pipeline.sqs.wire import BACKLOG, DUE, GROUP, MAX_BATCH, SINCE, Reason, SendEntry, SendFailed, describe, encode
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -131,26 +133,32 @@ class Sender:
     queues: Queues
     client: Callable[[], SQSClient]
     encoder: Encoder
-    clock: Clock  #: delays beyond 15 minutes are due by it
+    clock: Clock  #: long delays are due by it
     in_hand: InHand  #: knows how many threads may soon send
     oversize: Callable[[bytes], str] | None = None  #: stores a body that leaves no room for a reason; returns its key
     window: float = BATCH_WINDOW  #: how long a batch waits for other threads, in seconds
+    is_hurried: Callable[[dramatiq.Message[Any]], bool] = lambda _: False  #: whether a message is to wait no longer
     _fair: bool = field(default=True, init=False)  # whether the endpoint accepts message groups on standard queues
     _groups: dict[str, GroupCommit] = field(default_factory=dict, init=False)
 
-    def entry(self, message: dramatiq.Message[Any], delay: int = 0) -> SendEntry:
-        """Return the entry of a message that is to be received after `delay` milliseconds."""
-        options = {key: value for key, value in message.options.items() if key not in {DUE, BACKLOG}}
+    def __post_init__(self) -> None:
+        self._looks = Looks(self.clock)
+
+    def entry(self, message: dramatiq.Message[Any], delay: int = 0, since: int | None = None) -> SendEntry:
+        """Return the entry of a message that is due in `delay` milliseconds, and waits `since` then, or since now."""
+        options = {key: value for key, value in message.options.items() if key not in {DUE, SINCE, BACKLOG}}
         if not delay and self.in_hand.has_backlog(bulk=self._is_bulk(message.queue_name)):
             options[BACKLOG] = True
-        if delay > MAX_DELAY * 1000:
-            options[DUE] = int(self.clock.time() * 1000) + delay
+        now, look = int(self.clock.time() * 1000), self._looks.after(delay / 1000)
+        if look < delay / 1000:
+            options |= {DUE: now + delay, SINCE: now if since is None else since}
         body = encode(message, self.encoder, options=options)
-        return SendEntry(body, delay=min(-(-delay // 1000), MAX_DELAY), group=options.get(GROUP))
+        return SendEntry(body, delay=math.ceil(look), group=options.get(GROUP))
 
     def hop(self, message: dramatiq.Message[Any]) -> SendEntry:
-        """Return the entry of a message that was received before it is due, with as much of its delay as SQS allows."""
-        return self.entry(message, max(0, message.options[DUE] - int(self.clock.time() * 1000)))
+        """Return the entry of a message that was received before it is due."""
+        left = message.options[DUE] - int(self.clock.time() * 1000)
+        return self.entry(message, max(0, left), message.options.get(SINCE, 0))
 
     def dead_letter(self, body: str, reason: Reason) -> SendEntry:
         """Return the entry of a dead letter. A body that leaves no room for the reason is stored elsewhere.

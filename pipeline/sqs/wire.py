@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 #: Entries per batch, and the longest DelaySeconds.
 MAX_BATCH, MAX_DELAY = 10, MAX_DELAY_SECONDS
 
-#: Message options: when the message is due, in Unix milliseconds, if one delay does not reach that far; the number of
-#: failed attempts, by the kind of retry that followed each; and the message group. SQS fair queues keep the backlog of
-#: one group from delaying the others.
-DUE, ATTEMPTS, GROUP = "due", "attempts", "group"
+#: Message options: the number of failed attempts, by the kind of retry that followed each; and the message group. SQS
+#: fair queues keep the backlog of one group from delaying the others.
+ATTEMPTS, GROUP = "attempts", "group"
+
+#: Message options of a wait that one delay does not cover: when the message is due and since when it waits, in Unix
+#: milliseconds; and of any wait after an error: its code.
+DUE, SINCE, CODE = "due", "since", "code"
 
 #: Message option: the message was sent from a backlog. It has waited anyway, so it may wait for a batch.
 BACKLOG = "backlog"
@@ -209,6 +212,8 @@ _FIELDS |= {"args": tuple, "kwargs": dict, "options": dict, "message_timestamp":
 #: `throws` names exception types, which JSON cannot: dramatiq's thread would end as it compares them with an error.
 _OPTIONS: dict[str, Callable[[Any], bool]] = {
     DUE: lambda due: _is(due, int),
+    SINCE: lambda since: _is(since, int),
+    CODE: lambda code: _is(code, str),
     GROUP: is_group,
     BACKLOG: lambda value: isinstance(value, bool),
     ATTEMPTS: lambda counts: _is(counts, dict) and all(_is(n, int) and 0 <= n < MAX_COUNT for n in counts.values()),

@@ -20,7 +20,8 @@ from pipeline.worker.heartbeats import Heartbeats
 from pipeline.worker.instrumentation import Instrumentation
 from pipeline.worker.long_bodies import LongBodies
 from pipeline.worker.messages import Encoder, job_of
-from pipeline.worker.middleware import AfterBoot, HostPlaces, StartupNotices
+from pipeline.worker.middleware import AfterBoot, HostBulkhead, StartupNotices
+from pipeline.worker.orders import following
 from pipeline.worker.registry import set_our_broker
 from pipeline.worker.retry import RetryPolicy
 from pipeline.worker.stage_actor import message_of
@@ -55,6 +56,7 @@ def _make(settings: Settings) -> SQSBroker:
         + [Queue("ingest", dead_letters=INGEST_DEAD_LETTER_QUEUE)],
         quarantine=QUARANTINE_QUEUES,
         oversize=LongBodies().put,
+        is_hurried=following().is_hurried,
         middleware=[
             AfterBoot(),
             Failures(RetryPolicy(settings), job_of, message_of),
@@ -62,7 +64,7 @@ def _make(settings: Settings) -> SQSBroker:
             Heartbeats(settings),
             StartupNotices(settings),
             Recording(settings),
-            HostPlaces(),
+            HostBulkhead(),
             StagingRoom(),
             CurrentMessage(),
             PeriodiqMiddleware(skip_delay=RETENTION),  # a late run is better than a missed one

@@ -16,12 +16,12 @@ import dramatiq
 from dramatiq.errors import Retry as DramatiqRetry
 from dramatiq.middleware import MiddlewareError
 
-from pipeline.errors import PermanentError, PipelineError, Rejected, Snoozed
+from pipeline.errors import Dropped, PermanentError, PipelineError, Rejected, Snoozed
 from pipeline.events import Event, Outcome, emit
 from pipeline.job import CLEAN_UP, Job, Unfinished, UnknownVersion
 from pipeline.sqs.queues import RETENTION
 from pipeline.sqs.settlement import Bury, Delete, Enqueue, Letter, Settlement, SQSMessage
-from pipeline.sqs.wire import ATTEMPTS, Reason
+from pipeline.sqs.wire import ATTEMPTS, CODE, Reason
 from pipeline.stages import Stage, stage_of_queue
 from pipeline.worker.long_bodies import asked_again
 from pipeline.worker.messages import attempt_of, attempts_of, job_kwargs
@@ -149,6 +149,12 @@ class Failures(dramatiq.Middleware):
         decided = {name: self._policy.decide(error, attempts_of(message)) for name, error in errors.items()}
         waits = {name: decision.wait for name, decision in decided.items() if decision.wait is not None}
         given_up = {name: error for name, error in errors.items() if name not in waits}
+        if dropped := {name: error for name, error in given_up.items() if isinstance(error, Dropped)}:
+            given_up = {name: error for name, error in given_up.items() if name not in dropped}
+            job = job.with_errors(stage, dropped)
+            if all(error.silent for error in dropped.values()) and job.is_dropped and not job.sweep:
+                job = replace(job, deliveries=())
+            yield attempt.event(job.id, Outcome.DROPPED, *dropped.values(), job=job, worked_on=tuple(dropped))
         if left := given_up.pop(CLEAN_UP, None):  # it expires by itself, so it needs no dead letter
             logger.warning("job %s: its bytes stay in staging until they expire: %s", job.id, left)
         if given_up:
@@ -164,8 +170,9 @@ class Failures(dramatiq.Middleware):
             decisions = [decided[name] for name in waits]
             of = max(decision.of for decision in decisions)
             yield attempt.event(job.id, outcome, *again, wait=wait, attempts=of, job=job, worked_on=tuple(waits))
-            yield Enqueue(_with_job(message, job, **{ATTEMPTS: _count(message, decisions)}), int(wait * 1000))
-        elif not errors or job.due is not stage:
+            options = {ATTEMPTS: _count(message, decisions), CODE: again[0].code}
+            yield Enqueue(_with_job(message, job, **options), int(wait * 1000))
+        elif job.deliveries != () and (not errors or job.due is not stage):
             yield Enqueue(self._message_of(job))
 
 

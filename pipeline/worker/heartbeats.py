@@ -13,12 +13,14 @@ import dramatiq
 from dramatiq.worker import Worker
 
 from pipeline.monitoring.health import Health, WorkerHealth
+from pipeline.monitoring.orders import read
 from pipeline.monitoring.pauses import paused
 from pipeline.monitoring.processes import Heartbeat, InProgress, Resting, Work, process_type, stage_name
 from pipeline.net.host_limits import host_limiter, receiver_limiter
 from pipeline.settings import Settings
 from pipeline.sqs.in_hand import InHand
 from pipeline.sqs.settlement import SQSMessage
+from pipeline.worker.orders import following
 
 #: Maximum number of reasons to report.
 MAX_TROUBLE = 3
@@ -44,8 +46,9 @@ class Heartbeats(dramatiq.Middleware):
         look = partial(work_of, broker.in_hand, WorkerHealth(broker, worker))
 
         def obey() -> None:
-            stopped = paused()
-            broker.in_hand.pause([queue for queue in queues if stage_name(queue) in stopped])
+            orders = read()
+            following().follow(orders)
+            broker.in_hand.pause([queue for queue in queues if stage_name(queue) in orders.paused])
 
         stages = sorted(set(map(stage_name, queues)))
         self._heartbeat = Heartbeat(process_type(queues), stages, worker.worker_threads, look, obey)

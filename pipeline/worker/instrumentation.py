@@ -70,7 +70,7 @@ class Instrumentation(dramatiq.Middleware):
         if NOTIFY in stages:
             refresh.append(lambda: metrics.OPEN_RECEIVER_CIRCUITS.set(receiver_limiter().open_circuits))
         if FETCH in stages or NOTIFY in stages:
-            refresh.append(_refresh_places)
+            refresh.append(_refresh_host_requests)
         if RESIZE in stages:
             logger.info("Images: %s", ", ".join(f"{work} by {library}" for work, library in fast_paths().items()))
         self.server = OpsServer(process, queues, health, refresh)
@@ -94,7 +94,7 @@ class Instrumentation(dramatiq.Middleware):
             metrics.OLDEST_HELD_SECONDS.labels(consumer.queue.name).set(now - oldest if oldest else 0)
 
 
-def _refresh_places() -> None:
+def _refresh_host_requests() -> None:
     for speed in Speed:
         metrics.HOST_REQUESTS.labels(speed.value).set(bulkhead().taken(speed))
 

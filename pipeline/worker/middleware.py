@@ -65,7 +65,7 @@ class StartupNotices(dramatiq.Middleware):
             logger.info("No MongoDB variable is set. Sweeps are off.")
 
 
-class HostPlaces(dramatiq.Middleware):
+class HostBulkhead(dramatiq.Middleware):
     """Lets hosts that may be slow hold only some of the worker's threads."""
 
     def before_worker_boot(self, broker: Any, worker: Worker) -> None:

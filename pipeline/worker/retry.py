@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from pipeline.errors import PipelineError, Retry, RetryableError, Snoozed
 from pipeline.settings import Settings
-from pipeline.sqs.wire import MAX_DELAY
 
 #: Each wait is multiplied by a random factor from this range, so that jobs that failed together are retried apart.
 JITTER = (0.8, 1.2)
@@ -57,8 +56,6 @@ class RetryPolicy:
 
     def _wait(self, delay: float, error: RetryableError) -> float:
         jittered = delay * self._rng.uniform(*JITTER)
-        if delay <= MAX_DELAY:  # one delay of SQS suffices, and jitter must not make it two
-            jittered = min(jittered, MAX_DELAY)
         if error.retry_after is None:
             return jittered
         # A source sets the time of the next request; a postback's receiver may only delay it (contract, section 4).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-#: Seconds until a snoozed job is due: longer than one delay of SQS, so that its message hops.
+#: Seconds until a snoozed job is due: so many that its message hops, at least every 50 s or so.
 SNOOZE = 2000.0
 
 
@@ -51,9 +51,9 @@ KINDS = (
     Kind("ok"),
     Kind("slow", seconds=100.0),
     Kind("retried", fetch=("trouble", "trouble", "ok"), notify=("trouble", "ok"), messages=5, runs=3),
-    Kind("snoozed", fetch=("snooze",), messages=6, runs=2),  # a hop for each 900 s
+    Kind("snoozed", fetch=("snooze",), messages=42, runs=2),
     Kind("failing", fetch=("fail",), letters={"sim_fetch_dlq": "http_404"}, messages=3),
-    Kind("exhausting", fetch=("trouble",), letters={"sim_fetch_dlq": "http_500"}, messages=7, runs=4),
+    Kind("exhausting", fetch=("trouble",), letters={"sim_fetch_dlq": "http_500"}, messages=30, runs=4),
     Kind("undeliverable", notify=("fail",), letters={"sim_notify_dlq": "http_410"}, results=0, messages=3),
     Kind("poison", fetch=("kill",), letters={"sim_fetch_dlq": "worker_crashed"}, messages=3, runs=5),
     Kind("late poison", notify=("kill",), letters={"sim_notify_dlq": "worker_crashed"}, results=0, messages=3),

@@ -50,7 +50,7 @@ Thread = Generator[float | None, None, None]
 
 NAMESPACE = "sim"
 
-#: Short delays, and one of 1000 s, which needs a hop.
+#: Short delays, and one of 1000 s, which needs hops.
 SETTINGS = Settings(fetch_retry_delays=(2, 10, 1000), retry_delays=(1, 5, 30), postback_retry_delays=(5, 30, 300))
 
 STAGES = (FETCH, NOTIFY)
@@ -87,7 +87,7 @@ class Process(ABC):
 
     @property
     def is_busy(self) -> bool:
-        """Whether it works on a message."""
+        """Whether it works on a message, or waits to send one again that SQS has not confirmed."""
         return False
 
     def hand_on(self) -> None:  # noqa: B027 - ingest has no worker threads
@@ -198,7 +198,7 @@ class WorkerProcess(Process):
 
     @property
     def is_busy(self) -> bool:
-        return self._busy > 0
+        return self._busy > 0 or any(each.receiver.is_failing for each in self._consumers.values())
 
     @property
     def is_over(self) -> bool:

@@ -15,7 +15,6 @@ from pipeline.errors import Snoozed
 from pipeline.net import host_limits
 from pipeline.net.bulkhead import MAX_LINES
 from pipeline.net.host_limits import HostLimiter, Policy
-from pipeline.sqs.wire import MAX_DELAY
 from pipeline.stages import Lane
 from tests.support.limiter import URL
 from tests.support.moved_clock import MovedClock
@@ -31,14 +30,13 @@ class Fleet:
         limiters: The limiter of each process.
         ended: When each job ended, by its number; in the order of their ends.
         snoozes: How many jobs were snoozed, by second.
-        sends: How many messages were sent, by second: one for each snooze, and one for each hop.
     """
 
     def __init__(self, processes: int, seconds: float, clock: MovedClock) -> None:
         self.clock, self.seconds = clock, seconds
         self.limiters = [HostLimiter(Policy(PER_HOST), clock) for _ in range(processes)]
         self.ended: dict[int, float] = {}
-        self.snoozes, self.sends = Counter[int](), Counter[int]()
+        self.snoozes = Counter[int]()
         self._rng = random.Random(1)
         self._started = clock.now
         self._folders: dict[int, str] = {}
@@ -81,7 +79,6 @@ class Fleet:
         except Snoozed as error:
             wait = max(1, math.ceil(error.wait))  # SQS delays by whole seconds
             self.snoozes[int(self.now)] += 1
-            self.sends.update(int(self.now + hop) for hop in range(0, wait, MAX_DELAY))
             heapq.heappush(self._events, (self.now + wait, job, None))
         else:
             heapq.heappush(self._events, (self.now + self.seconds, job, slot))

@@ -1,6 +1,6 @@
 """Loaded by a worker together with the actors: its clock is ahead by the seconds in `CLOCK_FILE`, with short hops.
 
-SQS's own clock cannot be moved. So hops last 2 s instead of 15 minutes, and the visibility timeout is short too.
+SQS's own clock cannot be moved. So hops last 2 s instead of a minute, and the visibility timeout is short too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import time
 from pathlib import Path
 
-import pipeline.sqs.sender
+import pipeline.sqs.looks
 from pipeline.actors import broker
 
 
@@ -19,4 +19,4 @@ def now() -> float:
 
 broker.clock.time = now  # type: ignore[method-assign]
 broker.visibility_timeout = 2
-pipeline.sqs.sender.MAX_DELAY = 2
+pipeline.sqs.looks.LOOK, pipeline.sqs.looks.GRID = 2.0, 1.0

@@ -10,6 +10,7 @@ from pipeline.clients import lazy
 from pipeline.errors import (
     HTTP_REFUSAL,
     Code,
+    Dropped,
     Ending,
     PermanentError,
     PipelineError,
@@ -22,6 +23,7 @@ from pipeline.settings import Settings
 
 #: The ending of an attempt by the class of its error. A class is looked up before its parents.
 ENDINGS = {
+    Dropped: Ending.DROPPED,
     Rejected: Ending.REJECTED,
     PermanentError: Ending.PERMANENT,
     Snoozed: Ending.SNOOZED,

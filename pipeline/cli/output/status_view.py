@@ -26,6 +26,7 @@ STYLES = {
     "put_off": "cyan",
     "retry": "yellow",
     "partly": "yellow",
+    "dropped": "yellow",
     "given_up": "red",
     "rejected": "red",
     "failed": "red",

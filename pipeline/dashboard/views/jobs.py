@@ -22,12 +22,14 @@ WORDS: dict[JobStatus, str] = {
     "failed": "failed",
     "rejected": "rejected",
     "partly": "partly failed",
+    "dropped": "dropped",
 }
 
 #: State and label of an attempt by its outcome.
 ATTEMPTS: dict[Outcome, tuple[str, str]] = {
     Outcome.DONE: ("done", "done"),
     Outcome.SNOOZED: ("wait", "waits for a slot"),
+    Outcome.DROPPED: ("skipped", "dropped"),
     Outcome.RETRY: ("retry", "tries again"),
     Outcome.GIVEN_UP: ("failed", "gave up"),
     Outcome.REJECTED: ("failed", "rejected"),

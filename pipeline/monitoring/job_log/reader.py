@@ -20,7 +20,7 @@ from pipeline.stages import NOTIFY, STAGES
 if TYPE_CHECKING:
     from pymongo.collection import Collection
 
-JobStatus = Literal["under_way", "done", "failed", "rejected", "partly"]
+JobStatus = Literal["under_way", "done", "failed", "rejected", "partly", "dropped"]
 
 #: Maximum number of jobs one query reads, latest first, so that a person never waits for a full scan.
 MAX_READ = 10_000
@@ -67,7 +67,7 @@ class JobHistory:
     """The history of one job.
 
     The status is `done` once all images are stored and all deliveries made, `failed` if no image was stored, `partly`
-    if some image or delivery failed, and `rejected` if the message was invalid.
+    if some image or delivery failed, `rejected` if the message was invalid, and `dropped` if an operator dropped it.
     """
 
     id: str
@@ -201,6 +201,14 @@ def per_minute(minutes: Iterable[Minute], now: datetime, over: timedelta = timed
     return {stage: sum(minute.count(stage, Outcome.DONE) for minute in counted) / span for stage in stages}
 
 
+def under_way(before: datetime) -> Iterator[JobHistory]:
+    """Yield unfinished jobs that began before a time, the latest `MAX_READ` of them, without older attempts."""
+    with mongo.mongo_errors("read the job log"):
+        query = {"open": True, "began": {"$lt": before}}
+        for found in _jobs().find(query, {"turns": 0}).sort("began", -1).limit(MAX_READ):
+            yield history_of({**found, "turns": list(found.get("latest", {}).values())})
+
+
 def oldest() -> dict[str, datetime]:
     """Return when the oldest unfinished job began, by the stage it is due in.
 
@@ -254,12 +262,15 @@ def _source(found: Mapping[str, Any]) -> HistorySource:
 def _status(attempts: Sequence[Attempt], sources: Sequence[HistorySource]) -> JobStatus:
     if any(attempt.outcome is Outcome.REJECTED for attempt in attempts):
         return "rejected"
+    if attempts and attempts[-1].outcome is Outcome.DROPPED and not attempts[-1].due:
+        return "dropped"  # without a result
     deliveries = _deliveries(attempts)
     if deliveries is None or Outcome.RETRY in deliveries.values():
         return "under_way"
     failed = sum(source.error is not None for source in sources)
     if failed and failed == len(sources):
-        return "failed"
+        is_dropped = all(source.error and source.error["code"] == "dropped" for source in sources)
+        return "dropped" if is_dropped else "failed"
     return "partly" if failed or Outcome.GIVEN_UP in deliveries.values() else "done"
 
 

@@ -122,7 +122,7 @@ def entry_of(event: Event) -> LogEntry:
             known["sweep"] = {"collection": job.sweep.collection, "run": job.sweep.run}
         for number, source in enumerate(job.sources):
             known |= {f"sources.{number}.{name}": value for name, value in _facts(job.folder, source).items()}
-        if job.due.name != event.stage:
+        if job.due.name != event.stage and job.deliveries != ():
             attempt["due"] = job.due.name
         if job.redrives:
             attempt["redrive"] = most["redrives"] = job.redrives
@@ -169,7 +169,8 @@ def _ends(event: Event) -> bool:
         return event.outcome in {Outcome.DONE, Outcome.GIVEN_UP} or event.worked_on == (CLEAN_UP,)
     if event.outcome is Outcome.DONE and event.job:  # a re-check of an unchanged source goes to no other stage
         return event.job.due.name == event.stage
-    return event.outcome is Outcome.REJECTED
+    is_silent = event.outcome is Outcome.DROPPED and event.job and event.job.deliveries == ()
+    return event.outcome is Outcome.REJECTED or bool(is_silent)
 
 
 def _facts(folder: str, source: Source) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pipeline.clients import aws
 from pipeline.dashboard.actions import NOWHERE
 from pipeline.events import Event, Outcome
 from pipeline.job import input_job_id
+from pipeline.monitoring import orders
 from pipeline.settings import get_settings
 from pipeline.sqs.queues import find_queue
 from tests.support.dashboard import Page, Site, serving
@@ -132,6 +133,29 @@ def test_failures_are_not_said_to_have_no_letter_while_letters_are_unread(
         text = wait_for_text(site, "/failures", "Count all", "upload · s3_error")
         assert "Other failures of the last 24 hours Not all dead letters have been read" in text
         assert "without a dead letter" not in text
+
+
+def test_a_job_that_waits_long_is_tried_now_from_its_page(with_everything: Any) -> None:
+    # Given a job that waits for half an hour, and one that waits for a second
+    for job_id, wait in (("long", 1800.0), ("short", 1.0)):
+        event = Event("fetch", job_id, Outcome.RETRY, code="timeout", message="It is slow.", wait=wait, job=a_job())
+        log(event)
+    with serving() as site:
+        assert "Try now" in site.text("/jobs/long")
+        assert "Try now" not in site.text("/jobs/short")
+        # When a visitor tries it now, then that is an order, and the page says so.
+        answer = site.post("/try-now", {"kind": "job", "value": "long"})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/jobs/long?tried=yes")
+        assert "it is tried within two minutes" in site.text(answer.headers["location"])
+        # The endpoint of a line on the overview is tried likewise, and nonsense is refused.
+        hook = {"kind": "endpoint", "value": "https://example.org/hook?token=hush"}
+        assert site.post("/try-now", hook).headers["location"] == "/"
+        assert sorted((each.kind, each.value) for each in orders.read().tries) == [
+            ("endpoint", "https://example.org/hook"),
+            ("job", "long"),
+        ]
+        for kind, value in (("job", "unknown"), ("endpoint", "nonsense"), ("", "")):
+            assert site.post("/try-now", {"kind": kind, "value": value}).status_code == 404
 
 
 def confirmed(site: Site, action: str, code: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,21 @@ from PIL import Image
 import pipeline.actors  # noqa: F401 - builds the broker, on which the actors are declared
 from actors import fetch as module
 from pipeline.clients import lazy
+from pipeline.events import RecheckOutcome
 from pipeline.images.content_id import content_id
 from pipeline.job import Job, Sweep
+from pipeline.monitoring.orders import Drop, Orders
 from pipeline.net.bulkhead import Bulkhead, Speed
 from pipeline.net.download import Download
 from pipeline.settings import get_settings
 from pipeline.sqs.leases import Lease
 from pipeline.sqs.settlement import SQSMessage
 from pipeline.sqs.wire import ATTEMPTS
+from pipeline.sweeps.sources import SourceCheck
 from pipeline.worker import downloads
 from pipeline.worker.failures import Unsettled
 from pipeline.worker.messages import job_kwargs
+from pipeline.worker.orders import Following
 
 COVER = "https://feeds.example/cover.jpg"
 
@@ -130,3 +135,20 @@ def test_a_failed_source_is_freed_without_garbage_collection(held: str | None, m
     # then nothing holds its bytes, although the error waits for SQS
     assert (error is None) == (held == "these bytes")
     assert sys.getrefcount(body) == references
+
+
+def test_a_re_check_that_is_dropped_is_recorded_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a re-check of a source that an operator drops
+    job = replace(accepted(), sweep=Sweep("covers", run="1", cover="1", held=""))
+    message = dramatiq.Message[None]("fetch", "fetch_image", (), job_kwargs(job), {})
+    received = SQSMessage(message, Lease("id", "handle", 0.0), "fetch")
+    monkeypatch.setattr(CurrentMessage, "get_current_message", lambda: received)
+    now = datetime.now(UTC) + timedelta(minutes=1)
+    orders = Following()
+    orders.follow(Orders(drops=(Drop("", "feeds.example", now, silent=False, ends=now),)))
+    monkeypatch.setattr(module, "following", lambda: orders)
+    checks: list[SourceCheck] = []
+    monkeypatch.setattr(module.sources, "record", checks.append)
+    # When fetch takes it, then its run learns that it has ended, and nothing is requested.
+    assert module.fetch_again(job, job.sweep) is None
+    assert [(check.outcome, check.error, check.group) for check in checks] == [(RecheckOutcome.FAILED, "dropped", "1")]

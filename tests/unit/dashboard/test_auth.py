@@ -229,7 +229,7 @@ ELSEWHERE: list[dict[str, str]] = [
 def test_no_action_accepts_a_cross_site_post(site: Site, headers: dict[str, str]) -> None:
     assert set(actions(site)) == {
         *("/submit", "/count", "/redrive", "/purge", "/jobs/{job_id}/redrive", "/jobs/{job_id}/deliver"),
-        *("/sweeps/start", "/sweeps/stop", "/workers/pause", "/login", "/logout"),
+        *("/sweeps/start", "/sweeps/stop", "/workers/pause", "/try-now", "/login", "/logout"),
     }
     for path in actions(site):
         assert site.post(path, **headers).status_code == 403, path

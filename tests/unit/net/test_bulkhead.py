@@ -26,7 +26,7 @@ def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     lazy.forget()
 
 
-class TestPlaces:
+class TestBulkhead:
     @pytest.fixture
     def bulkhead(self) -> Bulkhead:
         return Bulkhead(threads=16)

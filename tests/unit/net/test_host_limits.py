@@ -235,6 +235,18 @@ class TestOpenCircuits:
         with host_limiter.slot(URL), host_limiter.slot(URL):
             pass
 
+    @pytest.mark.parametrize("meant", ["covers.example", URL, f"{URL}?a=b", ""])
+    def test_an_operator_closes_it(self, host_limiter: HostLimiter, meant: str) -> None:
+        fail(host_limiter)
+        snooze(host_limiter)
+        # When another host is meant, then it stays open.
+        host_limiter.release("covers.example.org")
+        snooze(host_limiter)
+        # When it is meant, then requests go through.
+        host_limiter.release(meant)
+        with host_limiter.slot(URL), host_limiter.slot(URL):
+            pass
+
     def test_it_stays_open_longer_each_time_the_trial_request_fails(
         self, host_limiter: HostLimiter, clock: MovedClock
     ) -> None:

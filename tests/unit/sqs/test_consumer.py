@@ -74,7 +74,7 @@ def test_messages_of_a_batch_that_go_elsewhere_are_sent_together(broker, sqs, cl
     consumer.step()
     # Then each queue receives one request, with unchanged bodies for quarantine,
     assert [len(entries) for entries in sqs.of(SEND)] == [4, 3, 2]
-    assert [entry["DelaySeconds"] for entry in sent_to(sqs, "work")] == [900] * 4
+    assert [entry["DelaySeconds"] for entry in sent_to(sqs, "work")] == [60] * 4
     assert [entry["MessageBody"] for entry in sent_to(sqs, "poison")] == bodies
     assert [entry["MessageBody"] for entry in sent_to(sqs, "work_dlq")] == ["no json", "{}"]
     # they are deleted, and the good message is in progress.
@@ -206,6 +206,21 @@ def test_nothing_is_received_while_too_many_deletes_are_refused(broker, sqs, clo
     consumer.leases.step()
     consumer.step()
     assert len(sqs.waiting) == 40
+
+
+def test_a_message_that_is_hurried_is_handed_on_before_it_is_due(broker, sqs, clock) -> None:
+    # Given two messages that are due in two hours, of which one is to wait no longer
+    consumer = broker.consume("work", prefetch=4)
+    later = int((clock.time() + 7200) * 1000)
+    broker.sender.is_hurried = lambda waiting: waiting.args == ("hurried",)
+    for name in ("hurried", "patient"):
+        arrive(sqs, name, due=later)
+    # When they are received
+    consumer.step()
+    # Then that one is handed on, without its due time, and the other one hops.
+    (received,) = took(consumer)
+    assert (received.sqs_id, "due" in received.options) == ("hurried", False)
+    assert len(sent_to(sqs, "work")) == 1
 
 
 def test_a_message_that_would_hop_for_longer_than_any_delay_is_refused(broker, sqs, clock) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 from typing import Any
 
 import dramatiq
@@ -11,20 +12,20 @@ import pytest
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.middleware import TimeLimitExceeded
 
-from pipeline.errors import PermanentError, Rejected, Retry, RetryableError, Snoozed
+from pipeline.errors import Dropped, PermanentError, Rejected, Retry, RetryableError, Snoozed
 from pipeline.events import Outcome
-from pipeline.job import CLEAN_UP, Job, Unfinished, UnknownVersion
+from pipeline.job import CLEAN_UP, Job, Sweep, Unfinished, UnknownVersion
 from pipeline.settings import Settings
 from pipeline.sqs.leases import Lease
 from pipeline.sqs.queues import GIVE_UP_AT, RETENTION
 from pipeline.sqs.settlement import Bury, Delete, Enqueue, Letter, Release, Settlement, SQSMessage
-from pipeline.sqs.wire import ATTEMPTS
-from pipeline.stages import FETCH, RESIZE
+from pipeline.sqs.wire import ATTEMPTS, CODE
+from pipeline.stages import FETCH, RESIZE, Lane
 from pipeline.worker.failures import Decision, Failures, Unsettled
 from pipeline.worker.retry import RetryPolicy
 
 NOW = 1_700_000_000.0
-URL = "http://example.com/cover.jpg"
+URL, OTHER = "http://example.com/cover.jpg", "http://other.example/cover.jpg"
 
 
 class FixedRandom(random.Random):
@@ -163,6 +164,49 @@ def test_parts_of_a_job_are_settled_separately() -> None:
     decision = decide(received("notify"), error)
     assert [type(send) for send in decision.settlement.sends][:2] == [Enqueue, Letter]
     assert [event.outcome for event in decision.events] == [Outcome.RETRY, Outcome.GIVEN_UP]
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_dropped_job_leaves_no_dead_letter_and_has_a_result_unless_silent(silent: bool) -> None:
+    # Given a job of two images, of which one is on a host that an operator drops
+    payload = {"image_url": URL, "itunes_image": OTHER, "redirect_queue": "results"}
+    job = Job.accept(payload, job_id="job-1", settings=Settings(), stage_payload=lambda _: "")
+    dropped = Dropped(silent=silent)
+    # When the other one is retried
+    retried = RetryableError("http_500", "Busy.", retry=Retry.SOURCE)
+    decision = decide(received(), Unfinished((job, {URL: dropped, OTHER: retried})), job=job)
+    # Then it alone is still due.
+    (send,) = decision.settlement.sends
+    assert Job.decode(send.message.kwargs["job"]).urls_due(FETCH) == (OTHER,)
+    assert [event.outcome for event in decision.events] == [Outcome.DROPPED, Outcome.RETRY]
+    # When both are dropped
+    decision = decide(received(), Unfinished((job, {URL: dropped, OTHER: dropped})), job=job)
+    # Then the job ends: it goes on to its result unless that is not wanted.
+    assert [send.message.queue_name for send in decision.settlement.sends] == ([] if silent else ["notify"])
+    ((event),) = decision.events
+    assert (event.outcome, event.code, event.worked_on) == (Outcome.DROPPED, "dropped", (URL, OTHER))
+
+
+def test_a_sweeps_document_gets_the_outcome_of_a_job_that_was_dropped_silently() -> None:
+    job = replace(a_job(), sweep=Sweep("channels", "run", "cover"), lane=Lane.BULK)
+    decision = decide(received("fetch_bulk"), Unfinished((job, {URL: Dropped(silent=True)})), job=job)
+    assert the_send(decision).message.queue_name == "notify"
+
+
+def test_a_dropped_image_does_not_cost_the_dead_letter_of_the_other() -> None:
+    payload = {"image_url": URL, "itunes_image": OTHER, "redirect_queue": "results"}
+    job = Job.accept(payload, job_id="job-1", settings=Settings(), stage_payload=lambda _: "")
+    gone = PermanentError("http_404", "Gone.")
+    decision = decide(received(), Unfinished((job, {URL: Dropped(silent=True), OTHER: gone})), job=job)
+    letter, following = decision.settlement.sends
+    assert (type(letter), letter.reason.code) == (Letter, "http_404")
+    assert Job.decode(letter.message.kwargs["job"]).urls_due(FETCH) == (OTHER,)
+    assert following.message.queue_name == "notify"
+
+
+def test_a_retry_names_the_code_that_it_waits_after() -> None:
+    decision = decide(received(), RetryableError("http_500", "Busy.", retry=Retry.SOURCE))
+    assert the_send(decision).message.options[CODE] == "http_500"
 
 
 def test_a_clean_up_that_fails_for_good_leaves_no_letter() -> None:

@@ -1,0 +1,164 @@
+"""An operator's orders in a process: which jobs it drops, and which it tries now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import dramatiq
+import pytest
+
+from pipeline.errors import Dropped, NoConnection
+from pipeline.job import Job
+from pipeline.monitoring.orders import Drop, Orders, TryNow
+from pipeline.net.host_limits import receiver_limiter
+from pipeline.settings import Settings
+from pipeline.worker.messages import job_kwargs
+from pipeline.worker.orders import Following
+
+NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+COVER, HOOK = "https://cdn.example:8443/a.jpg?v=1", "https://hooks.example/in?token=1"
+
+
+@pytest.fixture(autouse=True)
+def fresh_limiter() -> Iterator[None]:
+    receiver_limiter.cache_clear()
+    yield
+    receiver_limiter.cache_clear()
+
+
+def a_job(**payload: str) -> Job:
+    payload = {"image_url": COVER, "postback_url": HOOK, "bucket_name": "Show A"} | payload
+    return Job.accept(payload, job_id="job-1", settings=Settings(), stage_payload=lambda _: "")
+
+
+def waiting(queue: str = "notify", since: datetime = NOW, job: Job | None = None, **options: Any) -> Any:
+    options |= {"since": int(since.timestamp() * 1000)}
+    return dramatiq.Message(queue, "actor", (), job_kwargs(job or a_job()), options)
+
+
+def following(*orders: Drop | TryNow) -> Following:
+    found = Following()
+    drops = tuple(each for each in orders if isinstance(each, Drop))
+    found.follow(Orders({}, drops, tuple(each for each in orders if isinstance(each, TryNow))))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("queue", "kind", "value", "hurried"),
+    [
+        ("notify", "job", "job-1", True),
+        ("notify", "job", "job-2", False),
+        ("notify", "endpoint", "https://hooks.example/in", True),
+        ("notify", "endpoint", "https://hooks.example/other", False),
+        ("notify", "host", "hooks.example", True),
+        ("notify", "host", "cdn.example", False),
+        ("fetch", "host", "cdn.example", True),
+        ("fetch_bulk", "host", "cdn.example:8443", True),
+        ("fetch", "host", "cdn.example:443", False),
+        ("fetch", "endpoint", "https://hooks.example/in", False),
+        ("resize", "host", "hooks.example", False),
+        ("resize", "code", "s3_error", True),
+        ("resize", "code", "http_503", False),
+    ],
+)
+def test_an_order_is_for_the_jobs_that_it_names(queue: str, kind: str, value: str, hurried: bool) -> None:
+    message = waiting(queue, code="s3_error")
+    assert following(TryNow(kind, value, NOW + MINUTE)).is_hurried(message) is hurried
+
+
+def test_a_job_that_failed_again_is_not_hurried_a_second_time() -> None:
+    orders = following(TryNow("host", "hooks.example", NOW))
+    assert orders.is_hurried(waiting(since=NOW - MINUTE))
+    assert not orders.is_hurried(waiting(since=NOW + MINUTE))
+
+
+def test_only_the_deliveries_to_an_endpoint_are_hurried() -> None:
+    orders = following(TryNow("endpoint", "https://hooks.example/in", NOW + MINUTE))
+    assert not orders.is_hurried(waiting(job=replace(a_job(), deliveries=("redirect_queue",))))
+    assert not orders.is_hurried(waiting(job=replace(a_job(), payload=None, payload_key="staged")))
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"job": None}, {"job": {"v": 99}}, {"payload": {}}])
+def test_a_message_without_a_readable_job_goes_on_waiting(kwargs: dict[str, Any]) -> None:
+    message = dramatiq.Message("fetch", "actor", (), kwargs, {})
+    assert not following(TryNow("host", "cdn.example", NOW)).is_hurried(message)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "when_read"),
+    [
+        ("endpoint", "https://hooks.example/in", True),
+        ("host", "hooks.example", True),
+        ("code", "unreachable", True),
+        ("job", "job-1", False),
+    ],
+)
+def test_a_circuit_closes_before_its_jobs_come(kind: str, value: str, when_read: bool) -> None:
+    # Given a receiver whose circuit is open
+    for _ in range(10):
+        with pytest.raises(NoConnection), receiver_limiter().slot(HOOK, folder="A"):
+            raise NoConnection("unreachable", "Down.")
+    assert receiver_limiter().open_circuits == 1
+    # When an order is read
+    orders = following(TryNow(kind, value, NOW + MINUTE))
+    # Then it is closed, for a single job once its message comes,
+    assert (receiver_limiter().open_circuits == 0) is when_read
+    assert orders.is_hurried(waiting(code="unreachable"))
+    assert receiver_limiter().open_circuits == 0
+
+
+def test_an_order_closes_circuits_once() -> None:
+    order = TryNow("host", "hooks.example", NOW)
+    orders = following(order)
+    for _ in range(10):
+        with pytest.raises(NoConnection), receiver_limiter().slot(HOOK, folder="A"):
+            raise NoConnection("unreachable", "Down.")
+    orders.follow(Orders({}, (), (order,)))
+    assert receiver_limiter().open_circuits == 1
+
+
+class TestDrops:
+    @pytest.fixture(autouse=True)
+    def accepted_now(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        message = SimpleNamespace(message_timestamp=NOW.timestamp() * 1000)
+        monkeypatch.setattr("pipeline.worker.orders.current_message", lambda: message)
+
+    @pytest.mark.parametrize(
+        ("wanted", "dropped"),
+        [
+            ({"folder": "SHOW_A"}, True),
+            ({"folder": "SHOW_B"}, False),
+            ({"host": "cdn.example"}, True),
+            ({"host": "hooks.example"}, False),
+            ({"folder": "SHOW_A", "host": "cdn.example:8443"}, True),
+            ({"folder": "SHOW_A", "host": "other.example"}, False),
+            ({}, True),
+            ({"folder": "SHOW_A", "before": NOW}, False),
+            ({"before": NOW - MINUTE}, False),
+        ],
+    )
+    def test_a_filter_matches_what_was_accepted_before_it(self, wanted: dict[str, Any], dropped: bool) -> None:
+        facts = {"folder": "", "host": "", "before": NOW + MINUTE, "silent": False, "ends": NOW} | wanted
+        orders, job = following(Drop(**facts)), a_job()
+        if dropped:
+            with pytest.raises(Dropped):
+                orders.check(job, job.sources[0])
+        else:
+            orders.check(job, job.sources[0])
+
+    def test_a_redriven_job_is_wanted(self) -> None:
+        orders, job = following(Drop("SHOW_A", "", NOW + MINUTE, False, NOW)), replace(a_job(), redrives=1)
+        orders.check(job, job.sources[0])
+
+    def test_a_job_has_a_result_if_one_filter_wants_it(self) -> None:
+        job = a_job()
+        for silent, expected in (((True, True), True), ((True, False), False)):
+            orders = following(*(Drop("SHOW_A", "", NOW + MINUTE, each, NOW) for each in silent))
+            with pytest.raises(Dropped) as raised:
+                orders.check(job, job.sources[0])
+            assert raised.value.silent is expected
