@@ -34,7 +34,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run check test coverage test-fallbacks smoke image test-corpus test-differential mutants simulate chaos outages lint format docs screenshots schema bench bench-scale bombs fuzz audit sbom upgrade-test release \
+.PHONY: help setup setup-dev demo run check test coverage test-fallbacks smoke image test-corpus test-differential mutants simulate chaos soak outages lint format docs screenshots schema bench bench-scale bombs fuzz audit sbom upgrade-test release \
 	bench-images bench-neighbours lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
@@ -107,6 +107,10 @@ simulate: setup-dev ## Simulate histories of the queue layer on a virtual clock,
 
 chaos: setup-dev ## Cause every kind of fault, and prove that no job is lost (JOBS=1000 SEEDS="1 2 3")
 	$(BIN)/python -m tests.chaos --jobs $(JOBS) --seed $(SEEDS)
+
+soak: MINUTES = 60
+soak: setup-dev ## Run everything for longer than its timeouts, and fail on growth, dead probes and losses (MINUTES=60)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 outages: setup-dev ## Take SQS away during work, in four ways (SECONDS="10 60 300": 30 minutes)
 	$(BIN)/python -m tests.chaos.outages $(SECONDS)

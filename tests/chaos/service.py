@@ -246,7 +246,7 @@ def running_service(
             ) as supervisor:
                 service.supervisor = supervisor
                 supervisor.start()
-                workers = {name for name in supervisor.names if not name.startswith("ingest")}
+                workers = {name for name in supervisor.names if not name.startswith(("ingest", "scheduler"))}
                 wait_for(lambda: service.ready >= workers, timeout=90)
                 yield service
                 supervisor.stop(timeout=0.0)
