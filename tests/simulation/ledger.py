@@ -6,10 +6,11 @@ events. The ledger counts these *causes*. A repetition without a cause is a viol
 - `crash`: a process died, or did not stop in time, while it had the message in hand.
 - `lost`: SQS applied a receive or a send, and the answer did not arrive.
 - `repeat`: SQS delivered the message again of its own accord.
-- `expired`: its lease ran out, and since the last extension SQS had refused one.
+- `expired`: its lease ran out, and since the last extension SQS had refused or delayed a request of the process.
 - `interrupt`: a time limit interrupted its settlement.
 - `kept`: a process stopped while SQS refused its requests about the message.
 - `stop`: a stopping process released the message, because it had not begun, or could not be settled.
+- `killed`: a process that had to stop was killed at the end of its grace, while it had the message in hand.
 
 A refused request is not a cause: the process has the answer, and has to keep the message until SQS accepts.
 """
@@ -24,9 +25,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.sqs.queues import VISIBILITY_TIMEOUT
-from pipeline.sqs.wire import WAITING_FOR
+from pipeline.sqs.wire import MAX_BATCH, WAITING_FOR
 from tests.simulation.kinds import Kind
 from tests.simulation.memory_sqs import MemorySQS
+from tests.simulation.threads import Thread
+from tests.simulation.trace import Trace
 
 _JOB = re.compile(r"/job-(\d+)")
 
@@ -108,6 +111,9 @@ class JobRecord:
         return any("worker_crashed" in codes for codes in self.letters.values())
 
 
+#: Seconds by which the answers to two extensions may differ.
+TOLERANCE = 0.2
+
 #: The message attributes of every dead letter.
 LETTER = ("stage", "error_code", "error_message", "attempts", "last_at")
 
@@ -123,17 +129,18 @@ class Ledger:
         violations: Sentences about broken invariants.
     """
 
-    def __init__(self, sqs: MemorySQS) -> None:
+    def __init__(self, sqs: MemorySQS, trace: Trace) -> None:
         self._sqs = sqs
         self._clock = sqs.clock
+        self.trace = trace
         self.jobs: dict[int, JobRecord] = {}
         self.messages: dict[str, MessageRecord] = {}
         self.requests: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.outages: Counter[str] = Counter()
         self.violations: list[str] = []
-        self._instant = -1.0
-        self._at_once: dict[tuple[str, str], int] = {}
+        self._stopped_in_peace: set[str] = set()  # processes that ended last by themselves, without trouble
+        self._sends: dict[Thread, dict[str, int]] = {}
 
     def held_by(self, process: str) -> list[MessageRecord]:
         """Return the messages that a process has in hand."""
@@ -155,21 +162,52 @@ class Ledger:
 
     # Truths about requests, reported by the client.
 
-    def asked(self, process: str, operation: str, queue: str, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Note a request. All that one receive leads to at once has to share one request for each queue.
+    def asked(
+        self, process: str, thread: Thread, operation: str, queue: str, entries: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Note a request. The sends that follow from one receive have to share one request for each queue.
 
         Letters that their queue refuses are sent to the queue that they come from, apart from other messages.
         """
         self.requests[operation] += 1
-        if any(WAITING_FOR in entry.get("MessageAttributes", {}) for entry in entries):
-            return
-        if self._instant != self._clock.now:
-            self._instant = self._clock.now
-            self._at_once.clear()
-        key = (process, queue if operation == "send" else operation)
-        made = self._at_once[key] = self._at_once.get(key, 0) + 1
-        if operation == "send" and made > 1 + self._at_once.get((process, "receive"), 0):
-            self.fail("{} made {} requests at once to send to {}.", process, made, queue)
+        if operation == "receive":
+            self._sends[thread] = {}
+        elif operation == "send" and thread in self._sends:
+            if any(WAITING_FOR in entry.get("MessageAttributes", {}) for entry in entries):
+                return
+            if 0 < self._sends[thread].get(queue, 0) < MAX_BATCH:
+                self.fail("{} made another request to send to {}.", process, queue)
+            self._sends[thread][queue] = len(entries)
+
+    def in_trouble(self, process: str, thread: Thread, queue: str) -> None:
+        """Note that a request failed or took long: what it sends may be repeated, and leases may run out."""
+        self._sends.pop(thread, None)
+        for message in self.held_by(process):
+            message.refused |= message.queue == queue
+
+    def interrupted(self, message_id: str) -> None:
+        """Note that a time limit interrupted the settlement of a message."""
+        self.excuse(self.messages[message_id], "interrupt")
+
+    def applied(
+        self,
+        process: str,
+        operation: str,
+        queue: str,
+        request: Mapping[str, Any],
+        answer: Mapping[str, Any],
+        *,
+        stopping: bool,
+    ) -> None:
+        """Note what SQS has done."""
+        if operation == "send":
+            self.sent(queue, request["Entries"], answer)
+        elif operation == "receive":
+            self.received(process, answer.get("Messages", ()))
+        elif operation == "delete":
+            self.deleted(request["Entries"], answer)
+        elif operation == "hide":
+            self.hidden(request["Entries"], answer, stopping=stopping)
 
     def sent(self, queue: str, entries: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> None:
         """Note the messages that SQS accepted."""
@@ -242,7 +280,7 @@ class Ledger:
     def _extended(self, message: MessageRecord) -> None:
         """Note an extension. None is needed before a third of the visibility timeout has passed."""
         now = self._clock.now
-        if now - message.extended_at < VISIBILITY_TIMEOUT / 3 - 0.001 and not message.refused:
+        if now - message.extended_at < VISIBILITY_TIMEOUT / 3 - TOLERANCE and not message.refused:
             self.fail(
                 "Message {} was extended {:.1f} s after the last time.", message.number, now - message.extended_at
             )
@@ -269,11 +307,25 @@ class Ledger:
             for success in answer.get("Successful", ()):
                 self.jobs[self.messages[success["MessageId"]].job].causes["lost"] += 1
 
-    def ended(self, process: str) -> None:
-        """Note that a process died with everything that it had in hand."""
+    def ended(self, process: str, *, stopping: bool, refused: bool) -> None:
+        """Note that a process died with everything that it had in hand.
+
+        A kill at the end of a stop is not a crash, unless SQS kept the process from releasing what it had.
+        """
+        self._stopped_in_peace.discard(process)
         for message in self.held_by(process):
             message.holder = ""
-            self.excuse(message, "crash")
+            self.excuse(message, "killed" if stopping and not refused else "crash")
+
+    def abandoned(self, process: str, answer: Mapping[str, Any]) -> None:
+        """Note messages that SQS returned to a poll whose process had ended."""
+        for received in answer.get("Messages", ()):
+            message = self.messages[received["MessageId"]]
+            message.receives += 1
+            self.trace.add(process, "message {} is lost with an abandoned poll", message.number)
+            if process in self._stopped_in_peace:
+                self.fail("{} stopped and left message {} to a poll that was out.", process, message.number)
+            self.excuse(message, "lost")
 
     def left_unsettled(self, message_id: str) -> None:
         """Note that a stop ended a settlement that SQS had refused in part. Its sends may be repeated."""
@@ -283,8 +335,10 @@ class Ledger:
         """Note that a process without work did not stop although SQS refused nothing."""
         self.fail("{} did not stop in time.", process)
 
-    def stopped(self, process: str) -> None:
+    def stopped(self, process: str, *, refused: bool) -> None:
         """Note that a process stopped by itself. It may keep only what SQS did not let it release."""
+        if not refused:
+            self._stopped_in_peace.add(process)
         for message in self.held_by(process):
             if not message.refused:
                 self.fail("{} stopped and did not release message {}.", process, message.number)

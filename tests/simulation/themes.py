@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from tests.simulation.memory_sqs import Mischief
 
@@ -25,7 +26,13 @@ class Theme:
 
     Attributes:
         name: The name of the theme.
-        refuse, lose, omit, crash, interrupt: The probabilities of `client.Faults`.
+        refuse: The probability that SQS refuses a request.
+        lose: The probability that SQS applies a request and its answer is lost.
+        omit: The probability that a batch request names some of its entries as failed, or not at all.
+        malform: The probability that SQS applies a request and its answer is of another form.
+        crash: The probability that a process dies just before or just after a request.
+        interrupt: The probability that a time limit strikes late: in a request of a settlement.
+        slow: The probability that a request takes seconds.
         mischief: The anomalies of SQS itself.
         events: The largest number of events: a process crashes, stops or SQS stops accepting one operation.
         arrivals: Seconds within which all jobs arrive. Events happen within twice that time.
@@ -43,8 +50,10 @@ class Theme:
     refuse: float = 0.0
     lose: float = 0.0
     omit: float = 0.0
+    malform: float = 0.0
     crash: float = 0.0
     interrupt: float = 0.0
+    slow: float = 0.0
     mischief: Mischief = Mischief()  # noqa: RUF009 - it is frozen
     events: int = 0
     arrivals: float = 60.0
@@ -56,6 +65,12 @@ class Theme:
     input_queue: InputQueue | None = None
     processes: tuple[str, ...] = ("worker 1", "worker 2", "quarantine")
     happenings: tuple[str, ...] = ("crash", "stop", "outage")
+
+    @cached_property
+    def faults(self) -> list[tuple[str, float]]:
+        """The faults of requests that happen at all, and their probabilities."""
+        named = ((name, getattr(self, name)) for name in ("refuse", "lose", "omit", "malform", "crash"))
+        return [(name, probability) for name, probability in named if probability]
 
 
 CALM = ("ok", "ok", "slow", "retried", "snoozed", "failing", "exhausting", "undeliverable", "rejected", "garbage")

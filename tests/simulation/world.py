@@ -5,14 +5,16 @@ from __future__ import annotations
 import gc
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from random import Random
 
-from tests.simulation.client import Faults, SimulatedClient
+from tests.simulation import threads
+from tests.simulation.client import SimulatedClient
 from tests.simulation.clock import VirtualClock
+from tests.simulation.faults import Faults
 from tests.simulation.invariants import check
 from tests.simulation.kinds import BY_NAME, SNOOZE
 from tests.simulation.ledger import JobRecord, Ledger, Violation
@@ -25,15 +27,17 @@ from tests.simulation.processes import (
     create_queues,
     sent_by_producer,
 )
-from tests.simulation.scheduler import Scheduler
+from tests.simulation.replaced import replaced
 from tests.simulation.themes import THEMES, Theme
+from tests.simulation.threads import Scheduler, Thread
 from tests.simulation.trace import Trace
 
 #: Seconds from the last fault until everything must have ended: a snooze, and seven receives of a poison message.
 DRAIN = SNOOZE + 1800.0
 
-#: Seconds that a process gets to stop before it is killed, and that its supervisor takes to start it again.
-STOP_TIMEOUT = 10.0
+#: Seconds that a process gets to stop before it is killed: as long as polls may take, and as honcho gives. And those
+#: that its supervisor takes to start it again.
+GRACE, QUICK_GRACE = 30.0, 5.0
 RESTART = (0.5, 5.0)
 
 
@@ -46,17 +50,13 @@ class World:
         self.clock = VirtualClock()
         self.trace = Trace(self.clock)
         self.sqs = MemorySQS(self.clock, self.random, theme.mischief)
-        self.ledger = Ledger(self.sqs)
-        self.faults = Faults(
-            self.random,
-            refuse=theme.refuse,
-            lose=theme.lose,
-            omit=theme.omit,
-            crash=theme.crash,
-            interrupt=theme.interrupt,
-        )
+        self.ledger = Ledger(self.sqs, self.trace)
+        self.faults = Faults(self.random, theme)
         self.scheduler = Scheduler(self.clock, self.random)
+        self.scheduler.after = self._after
         self.processes: dict[str, Process] = {}
+        self._is_ending = False
+        self.by_group: dict[threads.Group, Process] = {}
 
     def run(self) -> None:
         """Let the history happen, and check it.
@@ -64,12 +64,17 @@ class World:
         Raises:
             Violation: An invariant does not hold. It ends with the whole history.
         """
+        threads.use(self.scheduler)
         try:
             self._happen()
             check(self.ledger, self.sqs)
         except AssertionError as violation:
             repeat = f"Repeat it: make simulate SEEDS={self.seed} ARGS='--theme {self.theme.name}'"
             raise Violation(f"{violation}\n{repeat}\n{self.trace}") from violation
+        finally:
+            for process in self.by_group.values():
+                process.client.group.alive = False
+                self.scheduler.end(process.client.group)
 
     def _happen(self) -> None:
         draw, chaos = self.random.uniform, self.theme.chaos
@@ -77,12 +82,20 @@ class World:
         for name in self.theme.processes:
             self._start(name)
         for number in range(1, self.random.randint(1, self.theme.jobs) + 1):
-            self._later(draw(0, self.theme.arrivals), partial(self._arrive, number))
+            self.scheduler.later(draw(0, self.theme.arrivals), partial(self._arrive, number))
         for _ in range(self.random.randint(0, self.theme.events)):
-            self._later(draw(0, self.theme.arrivals * 2), self._cause_an_event)
-        self._later(chaos, self._heal)
+            self.scheduler.later(draw(0, self.theme.arrivals * 2), self._cause_an_event)
+        self.scheduler.later(chaos, self._heal)
         self.scheduler.run(until=chaos)
         self.scheduler.run(until=chaos + DRAIN, is_over=self._is_drained)
+        self._stop_all()
+
+    def _stop_all(self) -> None:
+        """End every process that is left. Nothing keeps any of them from ending in time."""
+        self._is_ending = True
+        for name in sorted(self.processes):
+            self._stop(self.processes[name])
+        self.scheduler.run(until=self.clock.now + GRACE + 1.0, is_over=lambda: not self.processes)
 
     # Jobs.
 
@@ -102,32 +115,63 @@ class World:
     # Processes.
 
     def _start(self, name: str) -> None:
-        client = SimulatedClient(self.sqs, self.faults, self.ledger, self.trace, name)
+        if self._is_ending:
+            return
+        client = SimulatedClient(self.scheduler, self.sqs, self.faults, self.ledger, name)
         self.trace.add(name, "starts")
+        process: Process
         if name == "ingest":
-            self.processes[name] = IngestProcess(name, self, client)
+            process = IngestProcess(name, self, client)
         elif name == "quarantine":
-            self.processes[name] = WorkerProcess(name, self, client, queues=[*QUARANTINE.values()], threads=1)
+            process = WorkerProcess(name, self, client, queues=[*QUARANTINE.values()], threads=1)
         else:
-            self.processes[name] = WorkerProcess(name, self, client, queues=[*QUARANTINE], threads=2)
+            process = WorkerProcess(name, self, client, queues=[*QUARANTINE], threads=2)
+        self.processes[name] = self.by_group[client.group] = process
 
-    def after_step(self, process: Process) -> None:
+    def _after(self, thread: Thread) -> None:
         """Take a process away that died or ended in a step."""
         self.ledger.check()
-        if not process.client.alive:
-            self._bury(process)
-        elif process.client.stopping and process.is_over:
+        if self.scheduler.errors:
+            error = self.scheduler.errors[0]
+            raise Violation(f"An error ended a thread of {thread.name}: {error!r}") from error
+        process = self.by_group[thread.group]
+        if process.has_stopped and process.client.group.alive:
             self.trace.add(process.name, "has stopped")
-            process.client.alive = False
-            self.ledger.stopped(process.name)
+            if not process.client.stopping:
+                self.ledger.fail("{} ended although nobody told it to.", process.name)
+            process.client.group.alive = False
+            self.ledger.stopped(process.name, refused=process.client.was_refused)
+            self._bury(process)
+        elif not process.client.group.alive:
             self._bury(process)
 
     def _bury(self, process: Process) -> None:
         """Remove a dead process, and start it again later, as a supervisor does."""
         if self.processes.get(process.name) is process:
-            del self.processes[process.name]
-            self.scheduler.remove(process.tasks)
-            self._later(self.random.uniform(*RESTART), partial(self._start, process.name))
+            del self.processes[process.name], self.by_group[process.client.group]
+            for url, until in process.client.polling.values():
+                self._abandon(process, url, until)
+            self.scheduler.end(process.client.group)
+            self.scheduler.later(self.random.uniform(*RESTART), partial(self._start, process.name))
+
+    def _abandon(self, process: Process, url: str, until: float) -> None:
+        """Let SQS answer a poll whose process has ended: the next message is hidden, and no one has it."""
+        queue = self.sqs.queue(url)
+        if queue is None or self.clock.now >= until:
+            return
+
+        def wake(when: float) -> None:
+            if when < until:
+                self.scheduler.later(max(0.0, when - self.clock.now), look)
+
+        def look() -> None:
+            if wake in queue.waiting and queue.visible(self.clock.now):
+                queue.waiting.remove(wake)
+                self.ledger.abandoned(process.name, self.sqs.receive_message(QueueUrl=url, VisibilityTimeout=45))
+
+        queue.waiting.append(wake)
+        wake(queue.next_visible(self.clock.now))
+        self.scheduler.later(until - self.clock.now, lambda: wake in queue.waiting and queue.waiting.remove(wake))
 
     # Faults.
 
@@ -138,8 +182,8 @@ class World:
             seconds = min(self.random.uniform(1, self.theme.outage), self.theme.chaos - self.clock.now)
             self.ledger.outages[operation] += math.ceil(seconds)
             self.trace.add("SQS", "refuses to {} for {:.0f} s", operation, seconds)
-            self.faults.outages.add(operation)
-            self._later(seconds, partial(self._end_outage, operation))
+            self.faults.outages.add((operation, ""))
+            self.scheduler.later(seconds, partial(self._end_outage, (operation, "")))
         elif self.processes:
             process = self.processes[self.random.choice(sorted(self.processes))]
             if event == "crash":
@@ -148,10 +192,10 @@ class World:
             else:
                 self._stop(process)
 
-    def _end_outage(self, operation: str) -> None:
-        if operation in self.faults.outages:
-            self.trace.add("SQS", "accepts to {} again", operation)
-            self.faults.outages.discard(operation)
+    def _end_outage(self, outage: tuple[str, str]) -> None:
+        if outage in self.faults.outages:
+            self.trace.add("SQS", "accepts to {} again", outage[0])
+            self.faults.outages.discard(outage)
 
     def _stop(self, process: Process) -> None:
         """Stop a process, and kill it if it does not end in time."""
@@ -159,11 +203,13 @@ class World:
             self.trace.add(process.name, "is told to stop")
             process.client.stopping = True
             process.stop()
-            self._later(STOP_TIMEOUT, partial(self._end, process))
+            grace = GRACE if self._is_ending else self.random.choice((QUICK_GRACE, GRACE))
+            self.scheduler.later(grace, partial(self._end, process, grace))
 
-    def _end(self, process: Process) -> None:
-        if process.client.alive and self.processes.get(process.name) is process:
-            if not (process.is_busy or process.client.was_refused):
+    def _end(self, process: Process, grace: float) -> None:
+        """Kill a process that has not stopped in time. With enough of it, and no trouble, it has to."""
+        if self.processes.get(process.name) is process:
+            if grace == GRACE and not (process.is_busy or process.client.was_refused):
                 self.ledger.did_not_stop(process.name)
             process.client.die()
             self._bury(process)
@@ -171,13 +217,6 @@ class World:
     def _heal(self) -> None:
         self.trace.add("world", "no more faults")
         self.faults.heal()
-
-    def _later(self, seconds: float, action: Callable[[], None]) -> None:
-        def once() -> None:
-            self.scheduler.remove([task])
-            action()
-
-        task = self.scheduler.add("world", once, after=seconds)
 
 
 def history(theme: str, seed: int) -> str:
@@ -214,9 +253,10 @@ def histories(theme: str, seeds: Iterable[int]) -> list[str]:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Leave out the logs of the product: the history has more details, in order."""
+    """Leave out the logs of the product: the history has more details, in order. Simulate its time and threads."""
     logging.disable(logging.CRITICAL)
     try:
-        yield
+        with replaced():
+            yield
     finally:
         logging.disable(logging.NOTSET)
