@@ -86,7 +86,7 @@ class SimulatedClient:
         comes_late = self._faults.random.random() < 0.5  # it is applied late, and answered at once
         if fault or latency > IS_SLOW:
             self._in_trouble(operation, thread, queue)
-        if comes_late or fault == "refuse":
+        if fault == "refuse" or (comes_late and (operation != "receive" or latency > IS_SLOW)):
             self._scheduler.sleep(latency)
         if fault == "refuse":
             self._trace.add(self.process, "{} {}: refused", operation, queue)
@@ -95,7 +95,7 @@ class SimulatedClient:
         if fault == "crash" and self._faults.random.random() < 0.5:
             self._kill()
         answer = self._apply(operation, call, request, queue, fault)
-        if not comes_late:
+        if not comes_late and (answer or latency > IS_SLOW):  # an empty poll has taken its time
             self._scheduler.sleep(latency)
         if fault or latency > IS_SLOW:
             self._in_trouble(operation, thread, queue)

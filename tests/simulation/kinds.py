@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 #: Seconds until a snoozed job is due: longer than one delay of SQS, so that its message hops.
-SNOOZE = 2000.0
+SNOOZE = 1000.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ KINDS = (
     Kind("ok"),
     Kind("slow", seconds=100.0),
     Kind("retried", fetch=("trouble", "trouble", "ok"), notify=("trouble", "ok"), messages=5, runs=3),
-    Kind("snoozed", fetch=("snooze",), messages=6, runs=2),  # a hop for each 900 s
+    Kind("snoozed", fetch=("snooze",), messages=5, runs=2),  # it hops after 900 s
     Kind("failing", fetch=("fail",), letters={"sim_fetch_dlq": "http_404"}, messages=3),
     Kind("exhausting", fetch=("trouble",), letters={"sim_fetch_dlq": "http_500"}, messages=7, runs=4),
     Kind("undeliverable", notify=("fail",), letters={"sim_notify_dlq": "http_410"}, results=0, messages=3),

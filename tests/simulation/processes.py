@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 NAMESPACE = "sim"
 
-#: Short delays, and one of 1000 s, which needs a hop.
-SETTINGS = Settings(fetch_retry_delays=(2, 10, 1000), retry_delays=(1, 5, 30), postback_retry_delays=(5, 30, 300))
+#: Short delays, and one of 950 s, which needs a hop.
+SETTINGS = Settings(fetch_retry_delays=(2, 10, 950), retry_delays=(1, 5, 30), postback_retry_delays=(5, 30, 300))
 
 STAGES = (FETCH, NOTIFY)
 QUARANTINE = {stage.name: QUARANTINE_QUEUES[stage.name] for stage in STAGES}

@@ -73,9 +73,11 @@ class Theme:
         return [(name, probability) for name, probability in named if probability]
 
 
-CALM = ("ok", "ok", "slow", "retried", "snoozed", "failing", "exhausting", "undeliverable", "rejected", "garbage")
-INPUT = (*CALM[:-2], "rejected input", "garbage input")
-POISON = (*CALM, "ok", "poison", "late poison")
+QUICK = ("ok", "ok", "slow", "retried", "failing", "undeliverable")
+LONG = ("snoozed", "exhausting")  # these wait for a quarter of an hour
+CALM = (*QUICK * 3, *LONG, *("rejected", "garbage") * 2)
+INPUT = (*QUICK * 3, *LONG, *("rejected input", "garbage input") * 2)
+POISON = (*CALM, *("poison", "late poison") * 2)
 WITH_INGEST = ("ingest", "worker 1", "worker 2", "quarantine")
 REAL_SQS = Mischief(few=0.3, twice=0.02, back=0.02)
 
@@ -120,7 +122,7 @@ THEMES = {
             mischief=REAL_SQS,
             events=4,
             outage=300.0,
-            kinds=(*INPUT, "poison", "late poison"),
+            kinds=(*INPUT, *("poison", "late poison") * 2),
             input_queue=InputQueue("input.fifo", 5),
             processes=WITH_INGEST,
         ),

@@ -130,20 +130,21 @@ class World:
 
     def _after(self, thread: Thread) -> None:
         """Take a process away that died or ended in a step."""
-        self.ledger.check()
+        if self.ledger.violations:
+            self.ledger.check()
         if self.scheduler.errors:
             error = self.scheduler.errors[0]
             raise Violation(f"An error ended a thread of {thread.name}: {error!r}") from error
         process = self.by_group[thread.group]
+        if process.client.group.alive and not process.has_stopped:
+            return
         if process.has_stopped and process.client.group.alive:
             self.trace.add(process.name, "has stopped")
             if not process.client.stopping:
                 self.ledger.fail("{} ended although nobody told it to.", process.name)
             process.client.group.alive = False
             self.ledger.stopped(process.name, refused=process.client.was_refused)
-            self._bury(process)
-        elif not process.client.group.alive:
-            self._bury(process)
+        self._bury(process)
 
     def _bury(self, process: Process) -> None:
         """Remove a dead process, and start it again later, as a supervisor does."""
