@@ -9,6 +9,7 @@ from typing import Any
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from dramatiq.middleware import TimeLimitExceeded
 
+from pipeline.monitoring.health import STEP_WITHIN
 from tests.simulation.faults import IS_SLOW, MALFORMED, SLOW, Faults
 from tests.simulation.ledger import Ledger
 from tests.simulation.memory_sqs import MemorySQS, error
@@ -28,6 +29,10 @@ class SimulatedClient:
         stopping: Whether the process has to stop.
         was_refused: Whether a request has failed, or was slow, since.
         troubled_at: When a request last failed or was slow, by its operation.
+        freezes: Whether the next request of a thread of the queue layer takes forever.
+        is_hanging: Whether a thread hangs for good.
+        on_hang: Called then, with the seconds within which the process has to be found not live.
+        started_at: When the process was started.
         polling: The receives that are under way, by their thread: the URL of the queue, and when they end.
     """
 
@@ -37,6 +42,9 @@ class SimulatedClient:
         self.process, self.group = process, Group()
         self.stopping = False
         self.was_refused = False
+        self.started_at = self._clock.now
+        self.freezes = self.is_hanging = False
+        self.on_hang: Callable[[float], None] = lambda within: None
         self.troubled_at: dict[str, float] = {}
         self.polling: dict[Thread, tuple[str, float]] = {}
         self.settled: dict[Thread, str] = {}
@@ -69,6 +77,12 @@ class SimulatedClient:
             self._trace.add(self.process, "dies")
             self._ledger.ended(self.process, stopping=self.stopping, refused=self.was_refused)
 
+    def hang(self, within: float) -> None:
+        """Let the running thread hang for good. The process has to be found not live within so many seconds."""
+        self.is_hanging = True
+        self.on_hang(within)
+        self._scheduler.suspend(math.inf)
+
     def _ask(self, operation: str, call: Callable[..., Any], request: dict[str, Any], name: str = "") -> Any:
         if not self.group.alive:
             raise Killed
@@ -80,6 +94,11 @@ class SimulatedClient:
             self._trace.add(self.process, "{} {}: interrupted", operation, queue)
             self._ledger.interrupted(self.settled[thread])
             raise TimeLimitExceeded
+        if self.freezes and thread.name.startswith(("keep", "receive")):
+            self.freezes = False
+            self._trace.add(self.process, "{} {}: hangs for good", operation, queue)
+            self._in_trouble(operation, thread, queue)
+            self.hang(STEP_WITHIN)
         fault, latency = self._faults.draw(operation, queue), self._faults.latency()
         if fault == "hang":
             latency, fault = SLOW[1], self._faults.random.choice(("refuse", "lose"))

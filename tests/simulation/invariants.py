@@ -6,6 +6,10 @@ kind, and exactly the messages that these need.
 
 from __future__ import annotations
 
+from math import ceil
+
+from pipeline.worker.failures import UNKNOWN_VERSION_DELAY
+from tests.simulation.clock import EPOCH
 from tests.simulation.ledger import JobRecord, Ledger
 from tests.simulation.memory_sqs import MemorySQS
 
@@ -13,6 +17,12 @@ GIVEN_UP = "worker_crashed"
 
 #: Trials of a message in quarantine that have to fail before it is given up.
 TRIALS = 2
+
+#: Causes that count as failed trials. A stop and the kill at its end do not.
+TRIED = ("crash", "lost", "repeat", "expired", "interrupt", "kept", "hung")
+
+#: Messages that a jump of Unix time by an hour may add to a job that waits.
+HOPS = 6
 
 #: Threads of a history that may wait for SQS at a time.
 THREADS = 12
@@ -69,13 +79,13 @@ def _buried_by_sqs(ledger: Ledger, sqs: MemorySQS) -> set[int]:
 def _none_is_given_up_early(job: JobRecord, ledger: Ledger) -> None:
     """A job may be given up only if workers died during enough of its trials. Stops do not count."""
     trials = [message for message in ledger.messages.values() if message.job == job.number and message.in_quarantine]
-    if job.is_given_up and all(message.causes.total() - message.causes["stop"] < TRIALS for message in trials):
+    if job.is_given_up and all(sum(message.causes[each] for each in TRIED) < TRIALS for message in trials):
         ledger.fail("Job {} ({}) was given up too early.", job.number, job.kind.name)
 
 
 def _has_its_runs(job: JobRecord, ledger: Ledger) -> None:
     least = 0 if job.is_given_up else job.kind.runs - job.kind.may_come_late
-    most = job.kind.runs * (1 + job.causes.total())  # what stops in the middle of trouble is also done again
+    most = job.kind.runs * (1 + job.causes.total()) + ledger.jumps  # what stops in the middle of trouble is also done again
     if not least <= job.runs <= most:
         ledger.fail("Job {} ({}) ran {} times; causes: {}.", job.number, job.kind.name, job.runs, dict(job.causes))
 
@@ -99,7 +109,9 @@ def _has_its_results(job: JobRecord, ledger: Ledger) -> None:
 
 def _is_sent_no_more_than_needed(job: JobRecord, ledger: Ledger) -> None:
     """Each cause may repeat the whole way, and move the message to quarantine."""
-    most = job.kind.messages * job.most + job.causes.total()
+    most = job.kind.messages * job.most + job.causes.total() + HOPS * ledger.jumps
+    if job.kind.body == "newer job":  # it is sent again until a worker understands it
+        most += ceil((ledger.newer_at - job.arrived + EPOCH) / UNKNOWN_VERSION_DELAY)
     if job.sends > most:
         ledger.fail("Job {} ({}) took {} messages, not up to {}.", job.number, job.kind.name, job.sends, most)
 

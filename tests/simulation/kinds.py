@@ -23,7 +23,11 @@ class Kind:
         results: How many results it must have: 0 or 1.
         messages: How many messages it needs if nothing goes wrong, dead letters included.
         runs: How often its first stage runs if nothing goes wrong.
-        body: What its first message contains: a `payload`, a `bad payload` or `garbage`.
+        body: What its first message contains: a `payload`, a `bad payload`, `garbage`, `NaN`, a `bulk job`, or a
+            `newer job`, which no worker understands at first.
+        queue: The queue to which it is sent, without the namespace.
+        is_giant: Whether it has a stage of its own between the two.
+        is_skipped: Whether a middleware skips its messages.
     """
 
     name: str
@@ -35,11 +39,9 @@ class Kind:
     messages: int = 2
     runs: int = 1
     body: str = "payload"
-
-    @property
-    def is_poison(self) -> bool:
-        """Whether it kills its workers."""
-        return "kill" in self.fetch + self.notify
+    queue: str = "fetch"
+    is_giant: bool = False
+    is_skipped: bool = False
 
     @property
     def may_come_late(self) -> bool:
@@ -59,6 +61,15 @@ KINDS = (
     Kind("late poison", notify=("kill",), letters={"sim_notify_dlq": "worker_crashed"}, results=0, messages=3),
     Kind("rejected", letters={"sim_fetch_dlq": "no_image"}, results=0, runs=0, body="bad payload"),
     Kind("garbage", letters={"sim_fetch_dlq": "bad_message"}, results=0, runs=0, body="garbage"),
+    Kind("NaN", letters={"sim_fetch_dlq": "bad_message"}, results=0, runs=0, body="NaN"),
+    Kind("skipped", letters={"sim_fetch_dlq": "skipped"}, results=0, runs=0, is_skipped=True),
+    Kind("bulk", body="bulk job", queue="fetch_bulk"),
+    Kind("slow bulk", body="bulk job", queue="fetch_bulk", seconds=60.0),
+    Kind("giant", is_giant=True, messages=3, seconds=30.0),
+    Kind("bulk giant", is_giant=True, messages=3, body="bulk job", queue="fetch_bulk", seconds=30.0),
+    Kind("newer", body="newer job"),
+    Kind("veteran", queue="fetch_quarantine", seconds=60.0),  # its workers have died, and it was not its fault
+    Kind("hanging", fetch=("hang", "ok"), runs=2),
     Kind("rejected input", letters={"sim_ingest_dlq": "no_image"}, results=0, runs=0, body="bad payload"),
     Kind("garbage input", letters={"sim_ingest_dlq": "not_json"}, results=0, runs=0, body="garbage"),
 )

@@ -10,6 +10,8 @@ events. The ledger counts these *causes*. A repetition without a cause is a viol
 - `interrupt`: a time limit interrupted its settlement.
 - `kept`: a process stopped while SQS refused its requests about the message.
 - `stop`: a stopping process released the message, because it had not begun, or could not be settled.
+- `copy`: a process that had to stop sent a copy of the quarantined message that it worked on.
+- `hung`: a worker hung on it, so that its lease ended.
 - `killed`: a process that had to stop was killed at the end of its grace, while it had the message in hand.
 
 A refused request is not a cause: the process has the answer, and has to keep the message until SQS accepts.
@@ -88,6 +90,7 @@ class JobRecord:
         results: How often its result was delivered.
         letters: The error codes of its dead letters, by queue.
         sends: How many messages about it SQS accepted.
+        has_hung: Whether a worker has hung on it.
         causes: How often its work may be repeated, by cause.
     """
 
@@ -99,6 +102,7 @@ class JobRecord:
     letters: dict[str, list[str]] = field(default_factory=dict)
     sends: int = 0
     causes: Counter[str] = field(default_factory=Counter)
+    has_hung: bool = False
 
     @property
     def most(self) -> int:
@@ -139,6 +143,8 @@ class Ledger:
         self.refused: Counter[str] = Counter()
         self.outages: Counter[str] = Counter()
         self.violations: list[str] = []
+        self.jumps = 0  # of Unix time
+        self.newer_at = math.inf  # when workers begin to understand newer jobs
         self._stopped_in_peace: set[str] = set()  # processes that ended last by themselves, without trouble
         self._sends: dict[Thread, dict[str, int]] = {}
 
@@ -201,7 +207,7 @@ class Ledger:
     ) -> None:
         """Note what SQS has done."""
         if operation == "send":
-            self.sent(queue, request["Entries"], answer)
+            self.sent(queue, request["Entries"], answer, stopping=stopping)
         elif operation == "receive":
             self.received(process, answer.get("Messages", ()))
         elif operation == "delete":
@@ -209,11 +215,15 @@ class Ledger:
         elif operation == "hide":
             self.hidden(request["Entries"], answer, stopping=stopping)
 
-    def sent(self, queue: str, entries: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> None:
-        """Note the messages that SQS accepted."""
+    def sent(
+        self, queue: str, entries: Sequence[Mapping[str, Any]], answer: Mapping[str, Any], *, stopping: bool
+    ) -> None:
+        """Note the messages that SQS accepted. A process that stops copies the quarantined message that it works on."""
         bodies = {entry["Id"]: entry for entry in entries}
         for success in answer.get("Successful", ()):
-            self.accepted(queue, success["MessageId"], bodies[success["Id"]])
+            message = self.accepted(queue, success["MessageId"], bodies[success["Id"]])
+            if stopping and message.in_quarantine:
+                self.jobs[message.job].causes["copy"] += 1
 
     def accepted(self, queue: str, message_id: str, entry: Mapping[str, Any]) -> MessageRecord:
         """Note one message that SQS accepted."""

@@ -13,17 +13,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
-from dramatiq.middleware import CurrentMessage
+from dramatiq.middleware import CurrentMessage, SkipMessage
 from dramatiq.worker import Worker
 
 from pipeline.errors import PermanentError, Retry, RetryableError, Snoozed
 from pipeline.job import Job
-from pipeline.monitoring.health import Health, IngestHealth, WorkerHealth
+from pipeline.monitoring.health import WORK_WITHIN, Health, IngestHealth, WorkerHealth
 from pipeline.settings import Settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.queues import Queue, QueueSpec, ensure_queue
 from pipeline.sqs.wire import encode
-from pipeline.stages import FETCH, INGEST_DEAD_LETTER_QUEUE, NOTIFY, QUARANTINE_QUEUES, Stage
+from pipeline.stages import BULK_QUEUES, FETCH, INGEST_DEAD_LETTER_QUEUE, NOTIFY, QUARANTINE_QUEUES, RESIZE, Stage
 from pipeline.worker.failures import Failures
 from pipeline.worker.ingest import Ingest
 from pipeline.worker.messages import Encoder, attempt_of, current_message, job_of
@@ -45,8 +45,17 @@ NAMESPACE = "sim"
 #: Short delays, and one of 950 s, which needs a hop.
 SETTINGS = Settings(fetch_retry_delays=(2, 10, 950), retry_delays=(1, 5, 30), postback_retry_delays=(5, 30, 300))
 
-STAGES = (FETCH, NOTIFY)
-QUARANTINE = {stage.name: QUARANTINE_QUEUES[stage.name] for stage in STAGES}
+STAGES = (FETCH, RESIZE, NOTIFY)
+
+#: The queues that each process consumes, and its threads.
+CONSUMED = {
+    "worker 1": (("fetch", "notify"), 2),
+    "worker 2": (("fetch", "notify"), 2),
+    "bulk worker": (("fetch", "fetch_bulk", "notify", "notify_bulk"), 2),
+    "giants": (("resize_giant", "resize_giant_bulk"), 1),
+    "quarantine": (("fetch_quarantine", "notify_quarantine"), 1),
+    "all quarantine": (("fetch_quarantine", "resize_quarantine", "notify_quarantine"), 1),
+}
 
 
 class Process(ABC):
@@ -80,8 +89,13 @@ class Process(ABC):
     def _main(self) -> None:
         self.broker = make_broker(self)
         self.client.group.enter = partial(set_our_broker, self.broker)
+        self.pause([self.world.paused])
         self.run(self.broker)
         self.has_stopped = True
+
+    @abstractmethod
+    def pause(self, queues: Sequence[str]) -> None:
+        """Receive nothing from these queues, and again from all others."""
 
     @abstractmethod
     def run(self, broker: SQSBroker) -> None:
@@ -91,14 +105,13 @@ class Process(ABC):
 class WorkerProcess(Process):
     """A process of `dramatiq pipeline.actors` that consumes some queues."""
 
-    def __init__(
-        self, name: str, world: World, client: SimulatedClient, *, queues: Sequence[str], threads: int
-    ) -> None:
-        self._queues, self._threads = queues, threads
-        super().__init__(name, world, client)
+    def pause(self, queues: Sequence[str]) -> None:
+        if self.broker:
+            self.broker.in_hand.pause(queues)
 
     def run(self, broker: SQSBroker) -> None:
-        worker = Worker(broker, queues=set(self._queues), worker_threads=self._threads)
+        queues, threads = CONSUMED[self.name]
+        worker = Worker(broker, queues=set(queues), worker_threads=threads)
         worker.start()
         self.health = WorkerHealth(broker, worker)
         self._stop.wait()
@@ -108,13 +121,20 @@ class WorkerProcess(Process):
 class IngestProcess(Process):
     """A process of `image-pipeline ingest`."""
 
+    _ingest: Ingest | None = None
+
+    def pause(self, queues: Sequence[str]) -> None:
+        if self._ingest:
+            self._ingest.pause("ingest" in queues)
+
     def run(self, broker: SQSBroker) -> None:
         assert self.world.theme.input_queue
-        ingest = Ingest(
+        self._ingest = ingest = Ingest(
             self.world.sqs.queues[self.world.theme.input_queue.name].url,
             sender=broker.sender,
             rng=self.world.random,
         )
+        self.pause([self.world.paused])
         ingest.start()
         self.health = IngestHealth(ingest)
         self._stop.wait()
@@ -137,6 +157,17 @@ class Settled(dramatiq.Middleware):
     before_nack = before_ack
 
 
+class Skips(dramatiq.Middleware):
+    """Skips the messages of some jobs."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        if self._world.ledger.job_in(message.body).kind.is_skipped:
+            raise SkipMessage
+
+
 def make_broker(process: Process) -> SQSBroker:
     """Make the broker of one process, as `pipeline.worker.broker.build` does."""
     world = process.world
@@ -145,13 +176,18 @@ def make_broker(process: Process) -> SQSBroker:
         lambda: process.client,  # type: ignore[arg-type, return-value]
         Encoder(),
         queues=[
-            *(Queue(stage.name, dead_letters=stage.dead_letter_queue) for stage in STAGES),
+            *(
+                Queue(queue, dead_letters=stage.dead_letter_queue, bulk=queue in BULK_QUEUES)
+                for stage in STAGES
+                for queue in stage.queues
+            ),
             Queue("ingest", dead_letters=INGEST_DEAD_LETTER_QUEUE),
         ],
-        quarantine=QUARANTINE,
+        quarantine=QUARANTINE_QUEUES,
         middleware=[
             Settled(process.client, world),
             Failures(RetryPolicy(SETTINGS, world.random), job_of, message_of),
+            Skips(world),
             CurrentMessage(),
         ],
         clock=world.clock,  # type: ignore[arg-type]
@@ -169,7 +205,7 @@ def work(process: Process, stage: Stage, job: Job) -> Job | None:
     world = process.world
     record = world.ledger.job_in(job.sources[0].url)
     world.scheduler.sleep(world.random.uniform(0, 2) * record.kind.seconds)
-    words = record.kind.fetch if stage is FETCH else record.kind.notify
+    words = {FETCH: record.kind.fetch, NOTIFY: record.kind.notify}.get(stage, ("ok",))
     word = words[min(attempt_of(current_message()), len(words)) - 1]
     retry = Retry.SOURCE if stage is FETCH else Retry.POSTBACK
     record.runs += stage is FETCH
@@ -177,23 +213,28 @@ def work(process: Process, stage: Stage, job: Job) -> Job | None:
     if word == "kill":
         process.client.die()
         raise Killed
+    if word == "hang" and not record.has_hung:
+        record.has_hung = True
+        world.ledger.excuse(world.ledger.messages[current_message().lease.message_id], "hung")
+        process.client.hang(WORK_WITHIN)
     if word == "fail":
         raise PermanentError("http_404" if stage is FETCH else "http_410", "It fails.")
     if word == "trouble":
         raise RetryableError("http_500", "It is in trouble.", retry=retry)
-    if word == "snooze" and (left := record.arrived + SNOOZE - world.clock.now) > 0:
+    if word == "snooze" and (left := record.arrived + SNOOZE - world.clock.time()) > 0:
         raise Snoozed("busy", "It is not due yet.", left)
     if stage is NOTIFY:
         record.results += 1
         return None
-    return replace(job, sources=tuple(replace(source, due=NOTIFY.name) for source in job.sources))
+    due = {"due": RESIZE.name, "giant": True} if stage is FETCH and record.kind.is_giant else {"due": NOTIFY.name}
+    return replace(job, sources=tuple(replace(source, **due) for source in job.sources))
 
 
 def create_queues(sqs: MemorySQS, input_queue: InputQueue | None) -> None:
     """Create the queues of the service, with the attributes that `provision` gives them, and the input queue."""
     for stage in STAGES:
         dead = f"{NAMESPACE}_{stage.dead_letter_queue}"
-        for queue in (stage.name, QUARANTINE[stage.name]):
+        for queue in (*stage.queues, stage.quarantine_queue):
             ensure_queue(sqs, QueueSpec(f"{NAMESPACE}_{queue}", dead))  # type: ignore[arg-type]
     ensure_queue(sqs, QueueSpec(f"{NAMESPACE}_{INGEST_DEAD_LETTER_QUEUE}"))  # type: ignore[arg-type]
     if input_queue:
@@ -201,25 +242,3 @@ def create_queues(sqs: MemorySQS, input_queue: InputQueue | None) -> None:
         arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": input_queue.max_receives})
         sqs.create_queue(QueueName=input_queue.name, Attributes={"RedrivePolicy": policy})
-
-
-def sent_by_producer(job: JobRecord, world: World) -> tuple[str, dict[str, Any]]:
-    """Return the queue and the entry with which a producer sends a job."""
-    payload = {"image_url": f"https://h.test/job-{job.number}", "postback_url": "https://r.test/"}
-    if job.kind.body == "bad payload":
-        payload = {"title": f"https://h.test/job-{job.number}", "postback_url": "https://r.test/"}
-    garbage = f"neither JSON nor a message: /job-{job.number}" if job.kind.body == "garbage" else None
-    if queue := world.theme.input_queue:
-        body = garbage or json.dumps(payload)
-        fifo = {"MessageGroupId": f"g{job.number % 2}", "MessageDeduplicationId": str(job.number)}
-        return queue.name, {"MessageBody": body} | (fifo if queue.name.endswith(".fifo") else {})
-    message = dramatiq.Message(
-        queue_name=FETCH.name,
-        actor_name=FETCH.actor,
-        args=(payload,),
-        kwargs={},
-        options={},
-        message_id=f"message of job {job.number}",
-        message_timestamp=int(world.clock.time() * 1000),
-    )
-    return f"{NAMESPACE}_{FETCH.name}", {"MessageBody": garbage or encode(message)}

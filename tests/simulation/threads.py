@@ -58,6 +58,7 @@ class Scheduler:
         before: Called before a thread runs.
         after: Called after a thread has run until it waits.
         errors: Errors that ended a thread.
+        is_deployed: Whether all processes have the version that understands newer jobs.
     """
 
     def __init__(self, clock: VirtualClock, random: Random) -> None:
@@ -67,6 +68,7 @@ class Scheduler:
         self.after: Callable[[Thread], None] = lambda thread: None
         self.errors: list[BaseException] = []
         self.steps = 0
+        self.is_deployed = False
         self._due: list[tuple[float, float, int, int, Any]] = []
         self._numbers = count()
         self._entered: Group | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,29 +14,28 @@ from tests.simulation import threads
 from tests.simulation.client import SimulatedClient
 from tests.simulation.clock import VirtualClock
 from tests.simulation.faults import Faults
+from tests.simulation.happenings import GRACE, HOUR, Happenings
 from tests.simulation.invariants import check
 from tests.simulation.kinds import BY_NAME, SNOOZE
 from tests.simulation.ledger import JobRecord, Ledger, Violation
 from tests.simulation.memory_sqs import MemorySQS
 from tests.simulation.processes import (
-    QUARANTINE,
     IngestProcess,
     Process,
     WorkerProcess,
     create_queues,
-    sent_by_producer,
 )
+from tests.simulation.producer import first_message
 from tests.simulation.replaced import replaced
 from tests.simulation.themes import THEMES, Theme
 from tests.simulation.threads import Scheduler, Thread
 from tests.simulation.trace import Trace
+from tests.simulation.watch import Watch
 
 #: Seconds from the last fault until everything must have ended: a snooze, and seven receives of a poison message.
 DRAIN = SNOOZE + 1800.0
 
-#: Seconds that a process gets to stop before it is killed: as long as polls may take, and as honcho gives. And those
-#: that its supervisor takes to start it again.
-GRACE, QUICK_GRACE = 30.0, 5.0
+#: Seconds that a supervisor takes to start a process again.
 RESTART = (0.5, 5.0)
 
 
@@ -54,7 +52,11 @@ class World:
         self.faults = Faults(self.random, theme)
         self.scheduler = Scheduler(self.clock, self.random)
         self.scheduler.after = self._after
+        self.happenings = Happenings(self)
+        self.watch = Watch(self)
+        self.scheduler.before = self.watch.before
         self.processes: dict[str, Process] = {}
+        self.paused = ""
         self._is_ending = False
         self.by_group: dict[threads.Group, Process] = {}
 
@@ -84,27 +86,27 @@ class World:
         for number in range(1, self.random.randint(1, self.theme.jobs) + 1):
             self.scheduler.later(draw(0, self.theme.arrivals), partial(self._arrive, number))
         for _ in range(self.random.randint(0, self.theme.events)):
-            self.scheduler.later(draw(0, self.theme.arrivals * 2), self._cause_an_event)
+            self.scheduler.later(draw(0, self.theme.arrivals * 2), self.happenings.happen)
         self.scheduler.later(chaos, self._heal)
         self.scheduler.run(until=chaos)
-        self.scheduler.run(until=chaos + DRAIN, is_over=self._is_drained)
+        self.scheduler.run(until=chaos + DRAIN + HOUR * self.ledger.jumps, is_over=self._is_drained)
         self._stop_all()
 
     def _stop_all(self) -> None:
         """End every process that is left. Nothing keeps any of them from ending in time."""
         self._is_ending = True
         for name in sorted(self.processes):
-            self._stop(self.processes[name])
+            self.stop(self.processes[name], GRACE)
         self.scheduler.run(until=self.clock.now + GRACE + 1.0, is_over=lambda: not self.processes)
 
     # Jobs.
 
     def _arrive(self, number: int) -> None:
         kind = BY_NAME[self.random.choice(self.theme.kinds)]
-        if self.theme.input_queue and kind.body == "payload":
+        if self.theme.input_queue and kind.body == "payload" and kind.queue == "fetch":
             kind = replace(kind, messages=kind.messages + 1)
-        job = self.ledger.jobs[number] = JobRecord(number, kind, arrived=self.clock.now)
-        queue, entry = sent_by_producer(job, self)
+        job = self.ledger.jobs[number] = JobRecord(number, kind, arrived=self.clock.time())
+        queue, entry = first_message(job, self.clock, self.theme.input_queue)
         sent = self.sqs.send_message(QueueUrl=self.sqs.queues[queue].url, **entry)
         message = self.ledger.accepted(queue, sent["MessageId"], entry)
         self.trace.add("producer", "job {} ({}) arrives as message {}", number, kind.name, message.number)
@@ -122,11 +124,17 @@ class World:
         process: Process
         if name == "ingest":
             process = IngestProcess(name, self, client)
-        elif name == "quarantine":
-            process = WorkerProcess(name, self, client, queues=[*QUARANTINE.values()], threads=1)
         else:
-            process = WorkerProcess(name, self, client, queues=[*QUARANTINE], threads=2)
+            process = WorkerProcess(name, self, client)
+        client.on_hang = partial(self.watch.hangs, process)
         self.processes[name] = self.by_group[client.group] = process
+        self.watch.watch(process)
+
+    def pause(self, queue: str) -> None:
+        """Pause a stage in all processes, or none."""
+        self.paused = queue
+        for name in sorted(self.processes):
+            self.processes[name].pause([queue] if queue else [])
 
     def _after(self, thread: Thread) -> None:
         """Take a process away that died or ended in a step."""
@@ -144,9 +152,9 @@ class World:
                 self.ledger.fail("{} ended although nobody told it to.", process.name)
             process.client.group.alive = False
             self.ledger.stopped(process.name, refused=process.client.was_refused)
-        self._bury(process)
+        self.bury(process)
 
-    def _bury(self, process: Process) -> None:
+    def bury(self, process: Process) -> None:
         """Remove a dead process, and start it again later, as a supervisor does."""
         if self.processes.get(process.name) is process:
             del self.processes[process.name], self.by_group[process.client.group]
@@ -174,37 +182,12 @@ class World:
         wake(queue.next_visible(self.clock.now))
         self.scheduler.later(until - self.clock.now, lambda: wake in queue.waiting and queue.waiting.remove(wake))
 
-    # Faults.
-
-    def _cause_an_event(self) -> None:
-        event = self.random.choice(self.theme.happenings)
-        if event == "outage":
-            operation = self.random.choice(self.theme.operations)
-            seconds = min(self.random.uniform(1, self.theme.outage), self.theme.chaos - self.clock.now)
-            self.ledger.outages[operation] += math.ceil(seconds)
-            self.trace.add("SQS", "refuses to {} for {:.0f} s", operation, seconds)
-            self.faults.outages.add((operation, ""))
-            self.scheduler.later(seconds, partial(self._end_outage, (operation, "")))
-        elif self.processes:
-            process = self.processes[self.random.choice(sorted(self.processes))]
-            if event == "crash":
-                process.client.die()
-                self._bury(process)
-            else:
-                self._stop(process)
-
-    def _end_outage(self, outage: tuple[str, str]) -> None:
-        if outage in self.faults.outages:
-            self.trace.add("SQS", "accepts to {} again", outage[0])
-            self.faults.outages.discard(outage)
-
-    def _stop(self, process: Process) -> None:
+    def stop(self, process: Process, grace: float) -> None:
         """Stop a process, and kill it if it does not end in time."""
         if not process.client.stopping:
             self.trace.add(process.name, "is told to stop")
             process.client.stopping = True
             process.stop()
-            grace = GRACE if self._is_ending else self.random.choice((QUICK_GRACE, GRACE))
             self.scheduler.later(grace, partial(self._end, process, grace))
 
     def _end(self, process: Process, grace: float) -> None:
@@ -213,11 +196,14 @@ class World:
             if grace == GRACE and not (process.is_busy or process.client.was_refused):
                 self.ledger.did_not_stop(process.name)
             process.client.die()
-            self._bury(process)
+            self.bury(process)
 
     def _heal(self) -> None:
         self.trace.add("world", "no more faults")
         self.faults.heal()
+        self.pause("")
+        self.ledger.newer_at = self.clock.now
+        self.scheduler.is_deployed = True
 
 
 def history(theme: str, seed: int) -> str:
