@@ -14,7 +14,6 @@ from tests.simulation.faults import IS_SLOW, MALFORMED, SLOW, Faults
 from tests.simulation.ledger import Ledger
 from tests.simulation.memory_sqs import MemorySQS, error
 from tests.simulation.threads import Group, Killed, Scheduler, Thread
-from tests.simulation.trace import Trace
 
 URL = "https://sqs.test"
 

@@ -14,7 +14,13 @@ QUICK, SLOW = (0.005, 0.05), (1.0, 30.0)
 IS_SLOW = 1.0
 
 #: What an answer contains that is none, such as a page of a proxy.
-MALFORMED = ("<html>", None, {"Successful": "no"}, {"Messages": [{"Body": "x"}], "Successful": [{}]}, {"Failed": [None]})
+MALFORMED = (
+    "<html>",
+    None,
+    {"Successful": "no"},
+    {"Messages": [{"Body": "x"}], "Successful": [{}]},
+    {"Failed": [None]},
+)
 
 
 @dataclass

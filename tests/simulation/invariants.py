@@ -85,7 +85,9 @@ def _none_is_given_up_early(job: JobRecord, ledger: Ledger) -> None:
 
 def _has_its_runs(job: JobRecord, ledger: Ledger) -> None:
     least = 0 if job.is_given_up else job.kind.runs - job.kind.may_come_late
-    most = job.kind.runs * (1 + job.causes.total()) + ledger.jumps  # what stops in the middle of trouble is also done again
+    most = (
+        job.kind.runs * (1 + job.causes.total()) + ledger.jumps
+    )  # what stops in the middle of trouble is also done again
     if not least <= job.runs <= most:
         ledger.fail("Job {} ({}) ran {} times; causes: {}.", job.number, job.kind.name, job.runs, dict(job.causes))
 
@@ -111,7 +113,7 @@ def _is_sent_no_more_than_needed(job: JobRecord, ledger: Ledger) -> None:
     """Each cause may repeat the whole way, and move the message to quarantine."""
     most = job.kind.messages * job.most + job.causes.total() + HOPS * ledger.jumps
     if job.kind.body == "newer job":  # it is sent again until a worker understands it
-        most += ceil((ledger.newer_at - job.arrived + EPOCH) / UNKNOWN_VERSION_DELAY)
+        most += job.most * ceil((ledger.newer_at - job.arrived + EPOCH) / UNKNOWN_VERSION_DELAY)
     if job.sends > most:
         ledger.fail("Job {} ({}) took {} messages, not up to {}.", job.number, job.kind.name, job.sends, most)
 

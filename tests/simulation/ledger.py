@@ -144,6 +144,7 @@ class Ledger:
         self.outages: Counter[str] = Counter()
         self.violations: list[str] = []
         self.jumps = 0  # of Unix time
+        self.hanging: set[str] = set()  # processes with a thread that hangs for good, which may not extend its leases
         self.newer_at = math.inf  # when workers begin to understand newer jobs
         self._stopped_in_peace: set[str] = set()  # processes that ended last by themselves, without trouble
         self._sends: dict[Thread, dict[str, int]] = {}
@@ -251,7 +252,7 @@ class Ledger:
         self._note_repeats()
         for received in messages:
             message = self.messages[received["MessageId"]]
-            if message.holder and message.refused:
+            if message.holder and (message.refused or message.holder in self.hanging):
                 self.excuse(message, "expired")
             message.receives += 1
             if message.receives > 1 + message.causes.total():

@@ -22,7 +22,6 @@ from pipeline.monitoring.health import WORK_WITHIN, Health, IngestHealth, Worker
 from pipeline.settings import Settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.queues import Queue, QueueSpec, ensure_queue
-from pipeline.sqs.wire import encode
 from pipeline.stages import BULK_QUEUES, FETCH, INGEST_DEAD_LETTER_QUEUE, NOTIFY, QUARANTINE_QUEUES, RESIZE, Stage
 from pipeline.worker.failures import Failures
 from pipeline.worker.ingest import Ingest
@@ -32,7 +31,6 @@ from pipeline.worker.retry import RetryPolicy
 from pipeline.worker.stage_actor import message_of, stage_actor
 from tests.simulation.client import SimulatedClient
 from tests.simulation.kinds import SNOOZE
-from tests.simulation.ledger import JobRecord
 from tests.simulation.memory_sqs import MemorySQS
 from tests.simulation.themes import InputQueue
 from tests.simulation.threads import Event, Killed, Thread

@@ -12,8 +12,6 @@ from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
-import dramatiq.common
-import dramatiq.worker
 from dramatiq.worker import ConsumerThread, WorkerThread
 
 import pipeline.monitoring.health
@@ -25,7 +23,7 @@ from pipeline.job import VERSION, Job
 from pipeline.sqs.in_hand import LaneQueue
 from tests.simulation import threads
 
-#: Seconds after which an idle thread looks by itself whether there is work. Histories that rely on it do not end in time.
+#: Seconds after which an idle thread looks by itself whether there is work. Histories that rely on it end too late.
 IDLE_STEP = 900.0
 
 #: The modules whose time and threads are simulated, by the beginnings of their names.

@@ -155,7 +155,7 @@ THEMES = {
             chaos=1200.0,
             kinds=("ok", "slow", "hanging"),
             jobs=4,
-            processes=("ingest", "worker 1", "worker 2"),
+            processes=WITH_INGEST,
             input_queue=InputQueue("input", 5),
         ),
         Theme("clock", happenings=("jump",), events=2, kinds=(*CALM, *LONG, *LONG), jobs=3),

@@ -32,6 +32,7 @@ class Watch:
 
     def watch(self, process: Process) -> None:
         """Look at a process now and then until it ends."""
+        self._world.ledger.hanging.discard(process.name)
         self._later(INTERVAL, partial(self._look_again, process))
 
     def before(self, thread: Thread) -> None:
@@ -41,6 +42,7 @@ class Watch:
 
     def hangs(self, process: Process, within: float) -> None:
         """Expect that a process is not live within some seconds. An orchestrator may kill it then."""
+        self._world.ledger.hanging.add(process.name)
         self._later(within + MARGIN, partial(self._find, process))
 
     def _find(self, process: Process) -> None:
@@ -58,9 +60,9 @@ class Watch:
 
     def _look(self, process: Process) -> None:
         client, now = process.client, self._clock.now
-        if process.health is None or client.stopping:
+        if process.health is None or client.stopping or client.is_hanging:
             return
-        if not client.is_hanging and (problems := list(process.health.not_live())):
+        if problems := list(process.health.not_live()):
             self._world.ledger.fail("{} is not live: {}", process.name, problems)
         troubled = max(client.troubled_at.values(), default=client.started_at)
         if now - max(troubled, client.started_at) > CALM and (problems := list(process.health.not_ready())):

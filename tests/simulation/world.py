@@ -121,11 +121,7 @@ class World:
             return
         client = SimulatedClient(self.scheduler, self.sqs, self.faults, self.ledger, name)
         self.trace.add(name, "starts")
-        process: Process
-        if name == "ingest":
-            process = IngestProcess(name, self, client)
-        else:
-            process = WorkerProcess(name, self, client)
+        process: Process = (IngestProcess if name == "ingest" else WorkerProcess)(name, self, client)
         client.on_hang = partial(self.watch.hangs, process)
         self.processes[name] = self.by_group[client.group] = process
         self.watch.watch(process)
@@ -201,6 +197,10 @@ class World:
     def _heal(self) -> None:
         self.trace.add("world", "no more faults")
         self.faults.heal()
+        for name in sorted(self.processes):
+            if self.processes[name].client.is_hanging:  # an operator restarts it
+                self.processes[name].client.die()
+                self.bury(self.processes[name])
         self.pause("")
         self.ledger.newer_at = self.clock.now
         self.scheduler.is_deployed = True
