@@ -32,6 +32,8 @@ class SimulatedClient:
         is_hanging: Whether a thread hangs for good.
         on_hang: Called then, with the seconds within which the process has to be found not live.
         started_at: When the process was started.
+        settled: The ids of messages that threads settle.
+        unsettled: Threads whose settlement met trouble.
         polling: The receives that are under way, by their thread: the URL of the queue, and when they end.
     """
 
@@ -47,6 +49,7 @@ class SimulatedClient:
         self.troubled_at: dict[str, float] = {}
         self.polling: dict[Thread, tuple[str, float]] = {}
         self.settled: dict[Thread, str] = {}
+        self.unsettled: set[Thread] = set()
 
     def get_queue_url(self, **request: Any) -> dict[str, Any]:
         return self._ask("look", self._sqs.get_queue_url, request, request["QueueName"])
@@ -160,6 +163,8 @@ class SimulatedClient:
 
     def _in_trouble(self, operation: str, thread: Thread, queue: str) -> None:
         self.was_refused |= self.stopping
+        if thread in self.settled:
+            self.unsettled.add(thread)
         self.troubled_at[operation] = self._clock.now
         self._ledger.in_trouble(self.process, thread, queue)
 

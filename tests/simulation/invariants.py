@@ -34,7 +34,7 @@ SHORTEST = {"send": 7.5, "receive": 7.5, "delete": 7.5, "hide": 1.5}
 MANY = 5
 
 #: Leases of a message that may run out while SQS refuses extensions: each worker stops receiving when one has.
-EXPIRED = 6
+EXPIRED = 8
 
 
 def check(ledger: Ledger, sqs: MemorySQS) -> None:

@@ -51,6 +51,7 @@ class MessageRecord:
         receives: How often it was received.
         causes: How often it may be received after the first time, by cause.
         refused: Whether an extension of its lease was refused since the last accepted extension.
+        is_undeleted: Whether its delete was refused since it was received.
         extended_at: When its lease was last extended.
     """
 
@@ -61,6 +62,7 @@ class MessageRecord:
     receives: int = 0
     causes: Counter[str] = field(default_factory=Counter)
     refused: bool = False
+    is_undeleted: bool = False
     extended_at: float = -math.inf
 
     @property
@@ -255,6 +257,7 @@ class Ledger:
             if message.holder and (message.refused or message.holder in self.hanging):
                 self.excuse(message, "expired")
             message.receives += 1
+            comes_back = message.holder == process  # it may be extended at once
             if message.receives > 1 + message.causes.total():
                 self.fail(
                     "Message {} of job {} was received {} times, and there are {} causes for that: {}.",
@@ -264,7 +267,8 @@ class Ledger:
                     message.causes.total(),
                     dict(message.causes),
                 )
-            message.holder, message.refused, message.extended_at = process, False, self._clock.now
+            message.holder, message.refused, message.extended_at = process, comes_back, self._clock.now
+            message.is_undeleted = False
 
     def deleted(self, entries: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> None:
         """Note what was deleted. SQS also confirms the delete of a message that another process has received since."""
@@ -300,9 +304,10 @@ class Ledger:
     def not_applied(self, operation: str, entries: Sequence[Mapping[str, Any]]) -> None:
         """Note entries of a request that SQS refused."""
         self.refused[operation] += 1
-        if operation == "hide":
+        if operation in {"hide", "delete"}:
             for message in self._by_entry(entries).values():
-                message.refused = True
+                message.refused |= operation == "hide"
+                message.is_undeleted |= operation == "delete"
 
     def answer_lost(self, operation: str, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         """Note the messages that were received, sent or extended without an answer."""
@@ -351,7 +356,7 @@ class Ledger:
         if not refused:
             self._stopped_in_peace.add(process)
         for message in self.held_by(process):
-            if not message.refused:
+            if not (message.refused or message.is_undeleted):
                 self.fail("{} stopped and did not release message {}.", process, message.number)
             message.holder = ""
             self.excuse(message, "kept")

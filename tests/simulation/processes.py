@@ -22,6 +22,7 @@ from pipeline.monitoring.health import WORK_WITHIN, Health, IngestHealth, Worker
 from pipeline.settings import Settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.queues import Queue, QueueSpec, ensure_queue
+from pipeline.sqs.settlement import Release
 from pipeline.stages import BULK_QUEUES, FETCH, INGEST_DEAD_LETTER_QUEUE, NOTIFY, QUARANTINE_QUEUES, RESIZE, Stage
 from pipeline.worker.failures import Failures
 from pipeline.worker.ingest import Ingest
@@ -144,13 +145,18 @@ class Settled(dramatiq.Middleware):
     """Notes which thread settles a message, so that time limits strike there."""
 
     def __init__(self, client: SimulatedClient, world: World) -> None:
-        self._settled, self._world = client.settled, world
+        self._client, self._world = client, world
 
     def after_process_message(self, broker: Any, message: Any, **_: Any) -> None:
-        self._settled[self._world.scheduler.running] = message.lease.message_id
+        self._client.settled[self._world.scheduler.running] = message.lease.message_id
 
     def before_ack(self, broker: Any, message: Any) -> None:
-        self._settled.pop(self._world.scheduler.running, None)
+        thread = self._world.scheduler.running
+        self._client.settled.pop(thread, None)
+        if thread in self._client.unsettled:
+            self._client.unsettled.discard(thread)
+            if self._client.stopping and isinstance(message.ending, Release):
+                self._world.ledger.left_unsettled(message.lease.message_id)
 
     before_nack = before_ack
 
