@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ class SimulatedClient:
         started_at: When the process was started.
         settled: The ids of messages that threads settle.
         unsettled: Threads whose settlement met trouble.
+        delayed: How many requests about each queue take long.
         polling: The receives that are under way, by their thread: the URL of the queue, and when they end.
     """
 
@@ -50,6 +52,7 @@ class SimulatedClient:
         self.polling: dict[Thread, tuple[str, float]] = {}
         self.settled: dict[Thread, str] = {}
         self.unsettled: set[Thread] = set()
+        self.delayed: Counter[str] = Counter()
 
     def get_queue_url(self, **request: Any) -> dict[str, Any]:
         return self._ask("look", self._sqs.get_queue_url, request, request["QueueName"])
@@ -102,6 +105,19 @@ class SimulatedClient:
             self._in_trouble(operation, thread, queue)
             self.hang(STEP_WITHIN)
         fault, latency = self._faults.draw(operation, queue), self._faults.latency()
+        if fault != "hang" and latency <= IS_SLOW:
+            return self._meet(fault, latency, operation, call, request, queue)
+        self.delayed[queue] += 1
+        try:
+            return self._meet(fault, latency, operation, call, request, queue)
+        finally:
+            self.delayed[queue] -= self.group.alive
+
+    def _meet(
+        self, fault: str, latency: float, operation: str, call: Callable[..., Any], request: dict[str, Any], queue: str
+    ) -> Any:
+        """Let a request take its time, and meet its fault."""
+        entries, thread = request.get("Entries", ()), self._scheduler.running
         if fault == "hang":
             latency, fault = SLOW[1], self._faults.random.choice(("refuse", "lose"))
         comes_late = self._faults.random.random() < 0.5  # it is applied late, and answered at once

@@ -351,12 +351,12 @@ class Ledger:
         """Note that a process without work did not stop although SQS refused nothing."""
         self.fail("{} did not stop in time.", process)
 
-    def stopped(self, process: str, *, refused: bool) -> None:
+    def stopped(self, process: str, *, refused: bool, delayed: Mapping[str, int]) -> None:
         """Note that a process stopped by itself. It may keep only what SQS did not let it release."""
         if not refused:
             self._stopped_in_peace.add(process)
         for message in self.held_by(process):
-            if not (message.refused or message.is_undeleted):
+            if not (message.refused or message.is_undeleted or delayed[message.queue]):
                 self.fail("{} stopped and did not release message {}.", process, message.number)
             message.holder = ""
             self.excuse(message, "kept")

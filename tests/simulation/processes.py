@@ -197,9 +197,10 @@ def make_broker(process: Process) -> SQSBroker:
         clock=world.clock,  # type: ignore[arg-type]
         rng=world.random,
     )
+    stages = STAGES if "giants" in world.theme.processes else (FETCH, NOTIFY)
     set_our_broker(broker)
     broker.get_declared_queues = lambda: sorted(broker.queue_names)  # type: ignore[method-assign, assignment] # a set
-    for stage in STAGES:
+    for stage in stages:
         stage_actor(stage)(partial(work, process, stage))
     return broker
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from random import Random
 
 from tests.simulation.memory_sqs import Mischief
 
@@ -26,6 +27,7 @@ class Theme:
 
     Attributes:
         name: The name of the theme.
+        weight: Its share of the seeds that name no theme.
         refuse: The probability that SQS refuses a request.
         lose: The probability that SQS applies a request and its answer is lost.
         omit: The probability that a batch request names some of its entries as failed, or not at all.
@@ -47,6 +49,7 @@ class Theme:
     """
 
     name: str
+    weight: float = 1.0
     refuse: float = 0.0
     lose: float = 0.0
     omit: float = 0.0
@@ -79,107 +82,173 @@ CALM = (*QUICK * 3, *LONG, *("rejected", "garbage") * 2)
 INPUT = (*QUICK * 3, *LONG, *("rejected input", "garbage input") * 2)
 POISON = (*CALM, *("poison", "late poison") * 2)
 WITH_INGEST = ("ingest", "worker 1", "worker 2", "quarantine")
+WITHOUT_QUARANTINE = ("worker 1", "worker 2")
 REAL_SQS = Mischief(few=0.3, twice=0.02, back=0.02)
 
 THEMES = {
     theme.name: theme
     for theme in (
-        Theme("quiet", kinds=CALM),
-        Theme("network", refuse=0.05, lose=0.03, omit=0.05, mischief=REAL_SQS, kinds=CALM),
-        Theme("crashes", happenings=("crash", "stop"), crash=0.01, interrupt=0.01, events=4, kinds=POISON),
-        Theme("outages", happenings=("outage",), events=3, chaos=1700.0, outage=1500.0, jobs=4, kinds=CALM),
+        Theme("quiet", weight=10, chaos=60.0, kinds=CALM, processes=WITHOUT_QUARANTINE),
+        Theme(
+            "network",
+            weight=60,
+            refuse=0.05,
+            lose=0.03,
+            omit=0.05,
+            arrivals=30.0,
+            chaos=70.0,
+            mischief=REAL_SQS,
+            kinds=CALM,
+        ),
+        Theme(
+            "crashes",
+            weight=25,
+            happenings=("crash", "stop"),
+            crash=0.01,
+            interrupt=0.01,
+            events=3,
+            arrivals=30.0,
+            chaos=70.0,
+            jobs=4,
+            kinds=POISON,
+        ),
+        Theme("outages", weight=5, happenings=("outage",), events=3, chaos=1700.0, outage=1500.0, jobs=4, kinds=CALM),
         Theme(
             "hops",
+            weight=5,
             omit=0.05,
             happenings=("outage",),
             operations=("receive",),
             events=1,
             arrivals=0.01,
-            outage=2400.0,
-            chaos=2400.0,
+            outage=1800.0,
+            chaos=1800.0,
             kinds=("snoozed", "ok"),
             jobs=12,
+            processes=WITHOUT_QUARANTINE,
         ),
         Theme(
             "ingest",
+            weight=25,
             refuse=0.05,
             lose=0.03,
             omit=0.05,
             events=2,
-            outage=900.0,
-            chaos=1200.0,
+            arrivals=40.0,
+            outage=200.0,
+            chaos=250.0,
             kinds=INPUT,
             input_queue=InputQueue("input", 2),
-            processes=WITH_INGEST,
+            processes=("ingest", "worker 1", "quarantine"),
         ),
         Theme(
             "slow",
+            weight=30,
             slow=0.03,
             happenings=("hang", "stop"),
             events=2,
-            outage=120.0,
-            chaos=200.0,
+            arrivals=40.0,
+            outage=100.0,
+            chaos=120.0,
             kinds=CALM,
             mischief=REAL_SQS,
         ),
-        Theme("restarts", happenings=("deploy", "stop"), events=10, slow=0.005, kinds=("ok", "slow", "veteran")),
+        Theme(
+            "restarts",
+            weight=15,
+            happenings=("deploy", "stop"),
+            events=8,
+            arrivals=50.0,
+            chaos=110.0,
+            slow=0.005,
+            jobs=4,
+            kinds=("ok", "slow", "veteran"),
+        ),
         Theme(
             "letters",
+            weight=50,
             happenings=("refused_letters", "deleted_letters"),
             events=3,
-            outage=120.0,
+            arrivals=30.0,
+            outage=60.0,
+            chaos=70.0,
             kinds=("ok", "failing", "undeliverable", "rejected", "garbage"),
-            jobs=8,
+            processes=WITHOUT_QUARANTINE,
         ),
         Theme(
             "strange",
-            malform=0.05,
+            weight=50,
+            malform=0.03,
             happenings=("stop", "crash"),
             events=1,
+            arrivals=30.0,
+            chaos=70.0,
             kinds=("ok", "slow", "skipped", "NaN", "newer", "garbage", "retried"),
         ),
         Theme(
             "lanes",
+            weight=20,
             refuse=0.02,
             happenings=("pause", "stop", "crash"),
             events=2,
-            outage=100.0,
+            arrivals=30.0,
+            outage=50.0,
+            chaos=70.0,
             kinds=("ok", "slow", "bulk", "bulk", "slow bulk", "giant", "bulk giant"),
             jobs=12,
             processes=("bulk worker", "giants", "all quarantine"),
         ),
         Theme(
             "hangs",
+            weight=4,
             happenings=("freeze",),
             events=2,
             chaos=1200.0,
             kinds=("ok", "slow", "hanging"),
             jobs=4,
-            processes=WITH_INGEST,
             input_queue=InputQueue("input", 5),
+            processes=WITH_INGEST,
         ),
-        Theme("clock", happenings=("jump",), events=2, kinds=(*CALM, *LONG, *LONG), jobs=3),
+        Theme("clock", weight=10, happenings=("jump",), events=2, kinds=(*CALM, *LONG, *LONG), jobs=3),
         Theme(
             "idle",
+            weight=0.2,
             arrivals=86400.0,
             chaos=86400.0,
             jobs=2,
-            processes=("ingest", "worker 1"),
             input_queue=InputQueue("input", 5),
+            processes=("ingest", "worker 1"),
         ),
         Theme(
             "everything",
+            weight=15,
             refuse=0.03,
             lose=0.02,
             omit=0.03,
+            malform=0.01,
             crash=0.01,
             interrupt=0.01,
+            slow=0.01,
             mischief=REAL_SQS,
+            happenings=("crash", "stop", "outage", "hang", "pause", "refused_letters", "deleted_letters"),
             events=4,
-            outage=300.0,
+            arrivals=40.0,
+            outage=100.0,
+            chaos=120.0,
+            jobs=4,
             kinds=(*INPUT, *("poison", "late poison") * 2),
             input_queue=InputQueue("input.fifo", 5),
             processes=WITH_INGEST,
         ),
     )
 }
+
+
+def theme_of(seed: int) -> str:
+    """Return the theme of a seed, if none is named: each theme has its share of the seeds."""
+    drawn = Random(seed).uniform(0, sum(theme.weight for theme in THEMES.values()))
+    for theme in THEMES.values():
+        drawn -= theme.weight
+        if drawn < 0:
+            break
+    return theme.name

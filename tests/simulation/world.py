@@ -89,6 +89,7 @@ class World:
             self.scheduler.later(draw(0, self.theme.arrivals * 2), self.happenings.happen)
         self.scheduler.later(chaos, self._heal)
         self.scheduler.run(until=chaos)
+        self._drained = [queue for name, queue in self.sqs.queues.items() if not name.endswith("_dlq")]
         self.scheduler.run(until=chaos + DRAIN + HOUR * self.ledger.jumps, is_over=self._is_drained)
         self._stop_all()
 
@@ -112,7 +113,7 @@ class World:
         self.trace.add("producer", "job {} ({}) arrives as message {}", number, kind.name, message.number)
 
     def _is_drained(self) -> bool:
-        return not any(queue.messages for name, queue in self.sqs.queues.items() if not name.endswith("_dlq"))
+        return not any(queue.messages for queue in self._drained)
 
     # Processes.
 
@@ -147,7 +148,8 @@ class World:
             if not process.client.stopping:
                 self.ledger.fail("{} ended although nobody told it to.", process.name)
             process.client.group.alive = False
-            self.ledger.stopped(process.name, refused=process.client.was_refused)
+            client = process.client
+            self.ledger.stopped(process.name, refused=client.was_refused, delayed=client.delayed)
         self.bury(process)
 
     def bury(self, process: Process) -> None:
