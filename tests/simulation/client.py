@@ -102,27 +102,28 @@ class SimulatedClient:
         if self.freezes and thread.name.startswith(("keep", "receive")):
             self.freezes = False
             self._trace.add(self.process, "{} {}: hangs for good", operation, queue)
-            self._in_trouble(operation, thread, queue)
+            self._in_trouble(operation, thread, queue, math.inf)
             self.hang(STEP_WITHIN)
         fault, latency = self._faults.draw(operation, queue), self._faults.latency()
-        if fault != "hang" and latency <= IS_SLOW:
-            return self._meet(fault, latency, operation, call, request, queue)
+        if fault == "hang":
+            latency, fault = SLOW[1], self._faults.random.choice(("refuse", "lose"))
+        if latency <= IS_SLOW:
+            return self._meet(fault, latency, operation, call, request)
         self.delayed[queue] += 1
         try:
-            return self._meet(fault, latency, operation, call, request, queue)
+            return self._meet(fault, latency, operation, call, request)
         finally:
             self.delayed[queue] -= self.group.alive
 
     def _meet(
-        self, fault: str, latency: float, operation: str, call: Callable[..., Any], request: dict[str, Any], queue: str
+        self, fault: str, latency: float, operation: str, call: Callable[..., Any], request: dict[str, Any]
     ) -> Any:
         """Let a request take its time, and meet its fault."""
         entries, thread = request.get("Entries", ()), self._scheduler.running
-        if fault == "hang":
-            latency, fault = SLOW[1], self._faults.random.choice(("refuse", "lose"))
+        queue = request.get("QueueName") or request["QueueUrl"].rpartition("/")[2]
         comes_late = self._faults.random.random() < 0.5  # it is applied late, and answered at once
         if fault or latency > IS_SLOW:
-            self._in_trouble(operation, thread, queue)
+            self._in_trouble(operation, thread, queue, latency)
         if fault == "refuse" or (comes_late and (operation != "receive" or latency > IS_SLOW)):
             self._scheduler.sleep(latency)
         if fault == "refuse":
@@ -135,7 +136,7 @@ class SimulatedClient:
         if not comes_late and (answer or latency > IS_SLOW):  # an empty poll has taken its time
             self._scheduler.sleep(latency)
         if fault or latency > IS_SLOW:
-            self._in_trouble(operation, thread, queue)
+            self._in_trouble(operation, thread, queue, latency)
         if fault == "lose":
             raise ReadTimeoutError(endpoint_url=URL)
         if fault == "crash":
@@ -177,12 +178,12 @@ class SimulatedClient:
                 if self.group.alive:
                     del self.polling[thread]
 
-    def _in_trouble(self, operation: str, thread: Thread, queue: str) -> None:
+    def _in_trouble(self, operation: str, thread: Thread, queue: str, latency: float) -> None:
         self.was_refused |= self.stopping
         if thread in self.settled:
             self.unsettled.add(thread)
         self.troubled_at[operation] = self._clock.now
-        self._ledger.in_trouble(self.process, thread, queue)
+        self._ledger.in_trouble(self.process, thread, queue, is_slow=latency > IS_SLOW)
 
     def _omitted(self, entries: Sequence[Any]) -> list[Any]:
         """Choose entries that SQS does not apply although it applies the request."""

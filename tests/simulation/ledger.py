@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,10 +135,11 @@ class Ledger:
         violations: Sentences about broken invariants.
     """
 
-    def __init__(self, sqs: MemorySQS, trace: Trace) -> None:
+    def __init__(self, sqs: MemorySQS, trace: Trace, alarm: Callable[[], None] = lambda: None) -> None:
         self._sqs = sqs
         self._clock = sqs.clock
         self.trace = trace
+        self._alarm = alarm
         self.jobs: dict[int, JobRecord] = {}
         self.messages: dict[str, MessageRecord] = {}
         self.requests: Counter[str] = Counter()
@@ -163,6 +164,7 @@ class Ledger:
     def fail(self, invariant: str, *values: object) -> None:
         """Note a violation. It is raised by `check`, because the product would catch it here."""
         self.violations.append(invariant.format(*values))
+        self._alarm()
 
     def check(self) -> None:
         """Raise the first violation."""
@@ -188,11 +190,12 @@ class Ledger:
                 self.fail("{} made another request to send to {}.", process, queue)
             self._sends[thread][queue] = len(entries)
 
-    def in_trouble(self, process: str, thread: Thread, queue: str) -> None:
+    def in_trouble(self, process: str, thread: Thread, queue: str, *, is_slow: bool) -> None:
         """Note that a request failed or took long: what it sends may be repeated, and leases may run out."""
         self._sends.pop(thread, None)
-        for message in self.held_by(process):
-            message.refused |= message.queue == queue
+        if is_slow:
+            for message in self.held_by(process):
+                message.refused |= message.queue == queue
 
     def interrupted(self, message_id: str) -> None:
         """Note that a time limit interrupted the settlement of a message."""

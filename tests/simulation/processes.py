@@ -65,13 +65,11 @@ class Process(ABC):
         client: Its SQS client, which knows whether the process is alive.
         broker: Its broker; None until it has started.
         health: What `/livez` and `/readyz` answer; None until it has started.
-        has_stopped: Whether it has ended by itself.
     """
 
     def __init__(self, name: str, world: World, client: SimulatedClient) -> None:
         self.name, self.world, self.client = name, world, client
         self.health: Health | None = None
-        self.has_stopped = False
         self.broker: SQSBroker | None = None
         self._stop = Event()
         Thread(client.group, self._main, "main").start()
@@ -90,7 +88,7 @@ class Process(ABC):
         self.client.group.enter = partial(set_our_broker, self.broker)
         self.pause([self.world.paused])
         self.run(self.broker)
-        self.has_stopped = True
+        self.client.group.has_ended = True
 
     @abstractmethod
     def pause(self, queues: Sequence[str]) -> None:

@@ -64,7 +64,7 @@ class Theme:
     outage: float = 60.0
     operations: tuple[str, ...] = ("send", "receive", "delete", "hide")
     kinds: tuple[str, ...] = ("ok",)
-    jobs: int = 6
+    jobs: int = 4
     input_queue: InputQueue | None = None
     processes: tuple[str, ...] = ("worker 1", "worker 2", "quarantine")
     happenings: tuple[str, ...] = ("crash", "stop", "outage")
@@ -78,9 +78,9 @@ class Theme:
 
 QUICK = ("ok", "ok", "slow", "retried", "failing", "undeliverable")
 LONG = ("snoozed", "exhausting")  # these wait for a quarter of an hour
-CALM = (*QUICK * 3, *LONG, *("rejected", "garbage") * 2)
-INPUT = (*QUICK * 3, *LONG, *("rejected input", "garbage input") * 2)
-POISON = (*CALM, *("poison", "late poison") * 2)
+CALM = (*QUICK * 6, *LONG, *("rejected", "garbage") * 2)
+INPUT = (*QUICK * 6, *LONG, *("rejected input", "garbage input") * 2)
+POISON = (*CALM, *("poison", "late poison") * 4)
 WITH_INGEST = ("ingest", "worker 1", "worker 2", "quarantine")
 WITHOUT_QUARANTINE = ("worker 1", "worker 2")
 REAL_SQS = Mischief(few=0.3, twice=0.02, back=0.02)
@@ -88,10 +88,10 @@ REAL_SQS = Mischief(few=0.3, twice=0.02, back=0.02)
 THEMES = {
     theme.name: theme
     for theme in (
-        Theme("quiet", weight=10, chaos=60.0, kinds=CALM, processes=WITHOUT_QUARANTINE),
+        Theme("quiet", weight=4, chaos=60.0, kinds=CALM, processes=WITHOUT_QUARANTINE),
         Theme(
             "network",
-            weight=60,
+            weight=70,
             refuse=0.05,
             lose=0.03,
             omit=0.05,
@@ -102,7 +102,7 @@ THEMES = {
         ),
         Theme(
             "crashes",
-            weight=25,
+            weight=20,
             happenings=("crash", "stop"),
             crash=0.01,
             interrupt=0.01,
@@ -112,10 +112,10 @@ THEMES = {
             jobs=4,
             kinds=POISON,
         ),
-        Theme("outages", weight=5, happenings=("outage",), events=3, chaos=1700.0, outage=1500.0, jobs=4, kinds=CALM),
+        Theme("outages", weight=1.5, happenings=("outage",), events=3, chaos=1700.0, outage=1500.0, jobs=4, kinds=CALM),
         Theme(
             "hops",
-            weight=5,
+            weight=1.5,
             omit=0.05,
             happenings=("outage",),
             operations=("receive",),
@@ -129,7 +129,7 @@ THEMES = {
         ),
         Theme(
             "ingest",
-            weight=25,
+            weight=15,
             refuse=0.05,
             lose=0.03,
             omit=0.05,
@@ -155,7 +155,7 @@ THEMES = {
         ),
         Theme(
             "restarts",
-            weight=15,
+            weight=12,
             happenings=("deploy", "stop"),
             events=8,
             arrivals=50.0,
@@ -166,7 +166,7 @@ THEMES = {
         ),
         Theme(
             "letters",
-            weight=50,
+            weight=60,
             happenings=("refused_letters", "deleted_letters"),
             events=3,
             arrivals=30.0,
@@ -177,7 +177,7 @@ THEMES = {
         ),
         Theme(
             "strange",
-            weight=50,
+            weight=60,
             malform=0.03,
             happenings=("stop", "crash"),
             events=1,
@@ -187,7 +187,7 @@ THEMES = {
         ),
         Theme(
             "lanes",
-            weight=20,
+            weight=10,
             refuse=0.02,
             happenings=("pause", "stop", "crash"),
             events=2,
@@ -195,12 +195,12 @@ THEMES = {
             outage=50.0,
             chaos=70.0,
             kinds=("ok", "slow", "bulk", "bulk", "slow bulk", "giant", "bulk giant"),
-            jobs=12,
+            jobs=8,
             processes=("bulk worker", "giants", "all quarantine"),
         ),
         Theme(
             "hangs",
-            weight=4,
+            weight=2,
             happenings=("freeze",),
             events=2,
             chaos=1200.0,
@@ -209,10 +209,10 @@ THEMES = {
             input_queue=InputQueue("input", 5),
             processes=WITH_INGEST,
         ),
-        Theme("clock", weight=10, happenings=("jump",), events=2, kinds=(*CALM, *LONG, *LONG), jobs=3),
+        Theme("clock", weight=2, happenings=("jump",), events=2, kinds=(*CALM, *LONG, *LONG), jobs=3),
         Theme(
             "idle",
-            weight=0.2,
+            weight=0.1,
             arrivals=86400.0,
             chaos=86400.0,
             jobs=2,
@@ -221,7 +221,7 @@ THEMES = {
         ),
         Theme(
             "everything",
-            weight=15,
+            weight=10,
             refuse=0.03,
             lose=0.02,
             omit=0.03,
@@ -236,7 +236,7 @@ THEMES = {
             outage=100.0,
             chaos=120.0,
             jobs=4,
-            kinds=(*INPUT, *("poison", "late poison") * 2),
+            kinds=(*INPUT, *("poison", "late poison") * 4),
             input_queue=InputQueue("input.fifo", 5),
             processes=WITH_INGEST,
         ),

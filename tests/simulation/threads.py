@@ -21,6 +21,9 @@ from greenlet import getcurrent, greenlet
 
 from tests.simulation.clock import VirtualClock
 
+#: Seconds after which a thread has waited for long.
+LONG = 60.0
+
 
 class Killed(BaseException):
     """The process of this thread is dead. No code of the product may catch it."""
@@ -31,12 +34,14 @@ class Group:
 
     Attributes:
         alive: Whether the process is alive. All its threads raise Killed where they wait next if it is not.
+        has_ended: Whether its first thread has ended, and with it the process.
         threads: Its threads, without those that have ended.
         enter: Called before a thread of another group gives way to one of this.
     """
 
     def __init__(self, enter: Callable[[], None] = lambda: None) -> None:
         self.alive = True
+        self.has_ended = False
         self.threads: dict[Thread, None] = {}  # in the order in which they were started
         self.enter = enter
 
@@ -55,8 +60,9 @@ class Scheduler:
 
     Attributes:
         current: The thread that runs; None while the scheduler itself does, or a timer.
-        before: Called before a thread runs.
-        after: Called after a thread has run until it waits.
+        before: Called before a thread runs that has waited for long.
+        after: Called after a thread has run until it waits, if its process has ended, or if there is an alarm.
+        is_alarmed: Whether something is wrong.
         errors: Errors that ended a thread.
         is_deployed: Whether all processes have the version that understands newer jobs.
     """
@@ -67,6 +73,7 @@ class Scheduler:
         self.before: Callable[[Thread], None] = lambda thread: None
         self.after: Callable[[Thread], None] = lambda thread: None
         self.errors: list[BaseException] = []
+        self.is_alarmed = False
         self.steps = 0
         self.is_deployed = False
         self._due: list[tuple[float, float, int, int, Any]] = []
@@ -95,19 +102,6 @@ class Scheduler:
             if self.steps > last:
                 raise AssertionError(f"Steps without end: {each.name}.")
             each.resume()
-
-    def resume(self, thread: Thread) -> None:
-        """Let a thread run until it waits. Only the scheduler calls this."""
-        group = thread.group
-        self.before(thread)
-        thread.turn += 1
-        self.current = thread
-        if group is not self._entered:
-            self._entered = group
-            group.enter()
-        thread.greenlet.switch()
-        self.current = None
-        self.after(thread)
 
     def suspend(self, until: float) -> bool:
         """Let the running thread wait until a time, or until it is woken; returns whether it was woken."""
@@ -197,7 +191,19 @@ class Thread:
         self.scheduler._push(self.scheduler.clock.now, self)
 
     def resume(self) -> None:
-        self.scheduler.resume(self)
+        """Run until it waits. Only the scheduler calls this."""
+        scheduler, group = self.scheduler, self.group
+        if scheduler.clock.now - self.since > LONG:
+            scheduler.before(self)
+        self.turn += 1
+        scheduler.current = self
+        if group is not scheduler._entered:
+            scheduler._entered = group
+            group.enter()
+        self.greenlet.switch()
+        scheduler.current = None
+        if scheduler.is_alarmed or group.has_ended or not group.alive:
+            scheduler.after(self)
 
     def join(self, timeout: float | None = None) -> None:
         until = math.inf if timeout is None else self.scheduler.clock.now + timeout
@@ -215,6 +221,7 @@ class Thread:
             pass
         except BaseException as error:
             self.scheduler.errors.append(error)
+            self.scheduler.is_alarmed = True
         self._has_ended = True
         self.group.threads.pop(self, None)
         for thread in self._joining:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeline.monitoring.health import ANSWER_WITHIN
-from tests.simulation.threads import Thread
+from tests.simulation.threads import LONG, Thread
 
 if TYPE_CHECKING:
     from tests.simulation.processes import Process
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks. A thread that was not due for longer is looked at just before it goes on, when it is
 #: latest: so each process is live at every second.
-INTERVAL = 60.0
+INTERVAL = LONG
 
 #: Seconds without trouble after which a process has to be ready.
 CALM = 2 * ANSWER_WITHIN
@@ -37,7 +37,7 @@ class Watch:
 
     def before(self, thread: Thread) -> None:
         """Look at a process before a thread of it goes on that has waited for long."""
-        if self._clock.now - thread.since > INTERVAL and thread.since:
+        if thread.since:
             self._look(self._world.by_group[thread.group])
 
     def hangs(self, process: Process, within: float) -> None:
