@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tests.support.invariants import Expected
+
 #: Seconds until a snoozed job is due: longer than one delay of SQS, so that its message hops.
 SNOOZE = 1000.0
 
@@ -42,6 +44,11 @@ class Kind:
     queue: str = "fetch"
     is_giant: bool = False
     is_skipped: bool = False
+
+    @property
+    def expected(self) -> Expected:
+        """The outcome that it must have."""
+        return Expected(self.results, frozenset(self.letters.items()))
 
     @property
     def may_come_late(self) -> bool:

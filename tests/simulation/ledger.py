@@ -32,6 +32,7 @@ from tests.simulation.kinds import Kind
 from tests.simulation.memory_sqs import MemorySQS
 from tests.simulation.threads import Thread
 from tests.simulation.trace import Trace
+from tests.support.invariants import Event, Story
 
 _JOB = re.compile(r"/job-(\d+)")
 
@@ -88,10 +89,7 @@ class JobRecord:
     Attributes:
         kind: The work of its stages, and its expected outcome.
         arrived: When it was sent.
-        runs: How often its first stage ran.
-        results: How often its result was delivered.
-        letters: The error codes of its dead letters, by queue.
-        sends: How many messages about it SQS accepted.
+        story: What has happened to it.
         has_hung: Whether a worker has hung on it.
         causes: How often its work may be repeated, by cause.
     """
@@ -99,22 +97,8 @@ class JobRecord:
     number: int
     kind: Kind
     arrived: float = 0.0
-    runs: int = 0
-    results: int = 0
-    letters: dict[str, list[str]] = field(default_factory=dict)
-    sends: int = 0
-    causes: Counter[str] = field(default_factory=Counter)
+    story: Story = field(default_factory=Story)
     has_hung: bool = False
-
-    @property
-    def most(self) -> int:
-        """How often it may do anything that it has to do once. Releases of a process that stops repeat nothing."""
-        return 1 + self.causes.total() - self.causes["stop"]
-
-    @property
-    def is_given_up(self) -> bool:
-        """Whether it was given up because it seems to kill its workers."""
-        return any("worker_crashed" in codes for codes in self.letters.values())
 
 
 #: Seconds by which the answers to two extensions may differ.
@@ -159,7 +143,11 @@ class Ledger:
     def excuse(self, message: MessageRecord, cause: str) -> None:
         """Permit one more receive of a message, and one more of everything that its job does."""
         message.causes[cause] += 1
-        self.jobs[message.job].causes[cause] += 1
+        self.note("cause", message.job, cause, message.queue, message.id)
+
+    def note(self, kind: str, job: int, what: str = "", where: str = "", message: str = "") -> None:
+        """Note an event."""
+        self.jobs[job].story.add(Event(kind, str(job), what, where, message))
 
     def fail(self, invariant: str, *values: object) -> None:
         """Note a violation. It is raised by `check`, because the product would catch it here."""
@@ -229,20 +217,20 @@ class Ledger:
         for success in answer.get("Successful", ()):
             message = self.accepted(queue, success["MessageId"], bodies[success["Id"]])
             if stopping and message.in_quarantine:
-                self.jobs[message.job].causes["copy"] += 1
+                self.note("cause", message.job, "copy")
 
     def accepted(self, queue: str, message_id: str, entry: Mapping[str, Any]) -> MessageRecord:
         """Note one message that SQS accepted."""
         job = self.job_in(entry["MessageBody"])
         record = self.messages[message_id] = MessageRecord(message_id, job.number, queue)
         if WAITING_FOR not in entry.get("MessageAttributes", {}):  # a letter that its queue has refused
-            job.sends += 1
+            self.note("sent", job.number, where=queue)
         if queue.endswith("_dlq"):
             attributes = entry.get("MessageAttributes", {})
             told = {name: attributes.get(name, {}).get("StringValue", "") for name in LETTER}
             if not (all(told.values()) and told["attempts"].isdigit() and told["stage"] in queue):
                 self.fail("A dead letter in {} says {}.", queue, told)
-            job.letters.setdefault(queue, []).append(attributes.get("error_code", {}).get("StringValue", ""))
+            self.note("letter", job.number, told["error_code"], queue)
         return record
 
     def job_in(self, body: str) -> JobRecord:
@@ -324,7 +312,7 @@ class Ledger:
                 self.excuse(message, "lost")
         elif operation == "send":  # it will be sent again
             for success in answer.get("Successful", ()):
-                self.jobs[self.messages[success["MessageId"]].job].causes["lost"] += 1
+                self.note("cause", self.messages[success["MessageId"]].job, "lost")
 
     def ended(self, process: str, *, stopping: bool, refused: bool) -> None:
         """Note that a process died with everything that it had in hand.

@@ -211,7 +211,7 @@ def work(process: Process, stage: Stage, job: Job) -> Job | None:
     words = {FETCH: record.kind.fetch, NOTIFY: record.kind.notify}.get(stage, ("ok",))
     word = words[min(attempt_of(current_message()), len(words)) - 1]
     retry = Retry.SOURCE if stage is FETCH else Retry.POSTBACK
-    record.runs += stage is FETCH
+    world.ledger.note("ran", record.number, stage.name)
     world.trace.add(process.name, "{} of job {}: {}", stage.name, record.number, word)
     if word == "kill":
         process.client.die()
@@ -227,7 +227,7 @@ def work(process: Process, stage: Stage, job: Job) -> Job | None:
     if word == "snooze" and (left := record.arrived + SNOOZE - world.clock.time()) > 0:
         raise Snoozed("busy", "It is not due yet.", left)
     if stage is NOTIFY:
-        record.results += 1
+        world.ledger.note("result", record.number)
         return None
     due = {"due": RESIZE.name, "giant": True} if stage is FETCH and record.kind.is_giant else {"due": NOTIFY.name}
     return replace(job, sources=tuple(replace(source, **due) for source in job.sources))

@@ -139,21 +139,21 @@ def test_a_lost_answer_permits_one_more_receive() -> None:
     bench.faults.heal()
     bench.later()
     bench.receive(bench.other)
-    assert bench.ledger.jobs[1].causes == {"lost": 1}
+    assert bench.ledger.jobs[1].story.causes == {"lost": 1}
 
 
 def test_sqs_may_deliver_a_message_to_two_at_once() -> None:
     bench = Bench(Theme("twice", mischief=Mischief(twice=1.0)))
     bench.receive(bench.one)
     bench.receive(bench.other)
-    assert bench.ledger.jobs[1].causes["repeat"] == 2
+    assert bench.ledger.jobs[1].story.causes["repeat"] == 2
 
 
 def test_sqs_may_deliver_a_deleted_message() -> None:
     bench = Bench(Theme("back", mischief=Mischief(back=1.0)))
     bench.delete(bench.one, bench.receive(bench.one))
     bench.receive(bench.other)
-    assert bench.ledger.jobs[1].causes == {"repeat": 1}
+    assert bench.ledger.jobs[1].story.causes == {"repeat": 1}
 
 
 def test_a_kill_at_the_end_of_a_stop_is_not_a_crash() -> None:
@@ -161,7 +161,7 @@ def test_a_kill_at_the_end_of_a_stop_is_not_a_crash() -> None:
     bench.receive(bench.one)
     bench.one.stopping = True
     bench.one.die()
-    assert bench.ledger.jobs[1].causes == {"killed": 1}
+    assert bench.ledger.jobs[1].story.causes == {"killed": 1}
 
 
 def test_a_history_is_readable() -> None:
