@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.sqs.leases import DELETE_WAIT
 from pipeline.sqs.queues import VISIBILITY_TIMEOUT
 from pipeline.sqs.wire import MAX_BATCH, WAITING_FOR
 from tests.simulation.kinds import Kind
@@ -54,6 +55,9 @@ class MessageRecord:
         refused: Whether an extension of its lease was refused since the last accepted extension.
         is_undeleted: Whether its delete was refused since it was received.
         extended_at: When its lease was last extended.
+        finished_at: When its worker was done with it.
+        receivers: The processes that have received it.
+        losers: Those to which SQS has said since that they have it no longer.
     """
 
     id: str
@@ -64,6 +68,9 @@ class MessageRecord:
     causes: Counter[str] = field(default_factory=Counter)
     refused: bool = False
     is_undeleted: bool = False
+    finished_at: float = math.inf
+    receivers: set[str] = field(default_factory=set)
+    losers: set[str] = field(default_factory=set)
     extended_at: float = -math.inf
 
     @property
@@ -134,6 +141,7 @@ class Ledger:
         self.hanging: set[str] = set()  # processes with a thread that hangs for good, which may not extend its leases
         self.newer_at = math.inf  # when workers begin to understand newer jobs
         self._stopped_in_peace: set[str] = set()  # processes that ended last by themselves, without trouble
+        self._is_calm = True  # no request has met trouble yet
         self._sends: dict[Thread, dict[str, int]] = {}
 
     def held_by(self, process: str) -> list[MessageRecord]:
@@ -171,16 +179,40 @@ class Ledger:
         self.requests[operation] += 1
         if operation == "receive":
             self._sends[thread] = {}
+            if queue.endswith("_quarantine") and any(each.in_quarantine for each in self.held_by(process)):
+                self.fail("{} asks for another message of {} while it has one of quarantine.", process, queue)
+        elif operation == "delete":
+            self._delete_asked(process, queue, entries)
         elif operation == "send" and thread in self._sends:
             if any(WAITING_FOR in entry.get("MessageAttributes", {}) for entry in entries):
                 return
             if 0 < self._sends[thread].get(queue, 0) < MAX_BATCH:
                 self.fail("{} made another request to send to {}.", process, queue)
             self._sends[thread][queue] = len(entries)
+            self._transferred(process, entries)
+
+    def _transferred(self, process: str, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Check that a consumer sends on only messages that it has, as far as SQS has told it."""
+        for entry in entries:
+            job = self.job_in(entry["MessageBody"]).number
+            had = [each for each in self.messages.values() if each.job == job and process in each.receivers]
+            if had and all(process in each.losers for each in had):
+                self.fail("{} sends job {} on, whose message it has lost.", process, job)
+
+    def finished(self, message_id: str) -> None:
+        """Note that a message is done, and is to be deleted soon."""
+        self.messages[message_id].finished_at = self._clock.now
+
+    def _delete_asked(self, process: str, queue: str, entries: Sequence[Mapping[str, Any]]) -> None:
+        for message in self._by_entry(entries).values():
+            waited = self._clock.now - message.finished_at
+            if self._is_calm and DELETE_WAIT + TOLERANCE < waited < math.inf:
+                self.fail("{} deletes message {} of {} {:.1f} s late.", process, message.number, queue, waited)
 
     def in_trouble(self, process: str, thread: Thread, queue: str, *, is_slow: bool) -> None:
         """Note that a request failed or took long: what it sends may be repeated, and leases may run out."""
         self._sends.pop(thread, None)
+        self._is_calm = False
         if is_slow:
             for message in self.held_by(process):
                 message.refused |= message.queue == queue
@@ -208,6 +240,9 @@ class Ledger:
             self.deleted(request["Entries"], answer)
         elif operation == "hide":
             self.hidden(request["Entries"], answer, stopping=stopping)
+            named = self._by_entry(request["Entries"])
+            for failure in answer.get("Failed", ()):
+                named[failure["Id"]].losers.add(process)
 
     def sent(
         self, queue: str, entries: Sequence[Mapping[str, Any]], answer: Mapping[str, Any], *, stopping: bool
@@ -259,7 +294,9 @@ class Ledger:
                     dict(message.causes),
                 )
             message.holder, message.refused, message.extended_at = process, comes_back, self._clock.now
-            message.is_undeleted = False
+            message.is_undeleted, message.finished_at = False, math.inf
+            message.receivers.add(process)
+            message.losers.discard(process)
 
     def deleted(self, entries: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> None:
         """Note what was deleted. SQS also confirms the delete of a message that another process has received since."""

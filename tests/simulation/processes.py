@@ -22,7 +22,7 @@ from pipeline.monitoring.health import WORK_WITHIN, Health, IngestHealth, Worker
 from pipeline.settings import Settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.queues import Queue, QueueSpec, ensure_queue
-from pipeline.sqs.settlement import Release
+from pipeline.sqs.settlement import Delete, Release
 from pipeline.stages import BULK_QUEUES, FETCH, INGEST_DEAD_LETTER_QUEUE, NOTIFY, QUARANTINE_QUEUES, RESIZE, Stage
 from pipeline.worker.failures import Failures
 from pipeline.worker.ingest import Ingest
@@ -140,7 +140,7 @@ class IngestProcess(Process):
 
 
 class Settled(dramatiq.Middleware):
-    """Notes which thread settles a message, so that time limits strike there."""
+    """Notes which messages start, are settled and end."""
 
     def __init__(self, client: SimulatedClient, world: World) -> None:
         self._client, self._world = client, world
@@ -148,7 +148,13 @@ class Settled(dramatiq.Middleware):
     def after_process_message(self, broker: Any, message: Any, **_: Any) -> None:
         self._client.settled[self._world.scheduler.running] = message.lease.message_id
 
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        if message.lease.is_lost:
+            self._world.ledger.fail("{} starts a message that it has lost.", self._client.process)
+
     def before_ack(self, broker: Any, message: Any) -> None:
+        if isinstance(message.ending, Delete):
+            self._world.ledger.finished(message.lease.message_id)
         thread = self._world.scheduler.running
         self._client.settled.pop(thread, None)
         if thread in self._client.unsettled:
