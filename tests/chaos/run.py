@@ -21,6 +21,7 @@ from tests.chaos.orders import Order, order, plan
 from tests.chaos.proxy import Proxy
 from tests.chaos.service import TIMEOUT, VISIBILITY, Service, harmful_procfile, running_service
 from tests.chaos.world import World
+from tests.support.invariants import nothing_left
 from tests.support.line import Line
 from tests.support.waiting import wait_for
 
@@ -144,4 +145,4 @@ def _calm(orders: list[Order], service: Service, world: World, report: Report, r
 
 
 def _problems_of_draining(service: Service) -> list[str]:
-    return [f"the queue {name} is not empty: {counts}" for name, counts in service.unfinished().items()]
+    return [problem.about for problem in nothing_left(service.unfinished())]

@@ -31,7 +31,7 @@ from pipeline.sqs.queues import VISIBILITY_TIMEOUT
 from pipeline.sqs.wire import MAX_BATCH, WAITING_FOR
 from tests.simulation.kinds import Kind
 from tests.simulation.memory_sqs import MemorySQS
-from tests.simulation.threads import Thread
+from tests.simulation.threads import LONGEST_PREEMPTION, Thread
 from tests.simulation.trace import Trace
 from tests.support.invariants import Event, Story
 
@@ -179,7 +179,9 @@ class Ledger:
         self.requests[operation] += 1
         if operation == "receive":
             self._sends[thread] = {}
-            if queue.endswith("_quarantine") and any(each.in_quarantine for each in self.held_by(process)):
+            if queue.endswith("_quarantine") and any(
+                each.in_quarantine and not each.refused for each in self.held_by(process)
+            ):
                 self.fail("{} asks for another message of {} while it has one of quarantine.", process, queue)
         elif operation == "delete":
             self._delete_asked(process, queue, entries)
@@ -206,7 +208,7 @@ class Ledger:
     def _delete_asked(self, process: str, queue: str, entries: Sequence[Mapping[str, Any]]) -> None:
         for message in self._by_entry(entries).values():
             waited = self._clock.now - message.finished_at
-            if self._is_calm and DELETE_WAIT + TOLERANCE < waited < math.inf:
+            if self._is_calm and DELETE_WAIT + 2 * LONGEST_PREEMPTION + TOLERANCE < waited < math.inf:
                 self.fail("{} deletes message {} of {} {:.1f} s late.", process, message.number, queue, waited)
 
     def in_trouble(self, process: str, thread: Thread, queue: str, *, is_slow: bool) -> None:

@@ -25,6 +25,10 @@ from tests.simulation.clock import VirtualClock
 LONG = 60.0
 
 
+#: The probability that another thread runs just before an event is cleared, and for how many seconds at most.
+PREEMPTED, LONGEST_PREEMPTION = 0.02, 0.5
+
+
 class Killed(BaseException):
     """The process of this thread is dead. No code of the product may catch it."""
 
@@ -320,6 +324,9 @@ class Event:
         self._waiting.clear()
 
     def clear(self) -> None:
+        scheduler = _scheduler[0]
+        if scheduler.current and scheduler.random.random() < PREEMPTED:  # as any thread may be, anywhere
+            scheduler.sleep(scheduler.random.uniform(0, LONGEST_PREEMPTION))
         self._is_set = False
 
     def wait(self, timeout: float | None = None) -> bool:
