@@ -213,7 +213,8 @@ class Ledger:
 
     def in_trouble(self, process: str, thread: Thread, queue: str, *, is_slow: bool) -> None:
         """Note that a request failed or took long: what it sends may be repeated, and leases may run out."""
-        self._sends.pop(thread, None)
+        for other in [each for each in self._sends if each.group is thread.group]:  # any of them may send it again
+            del self._sends[other]
         self._is_calm = False
         if is_slow:
             for message in self.held_by(process):
