@@ -42,10 +42,12 @@ class Outcome:
 class Checker:
     """Compares orders with their outcomes."""
 
-    def __init__(self, orders: list[Order], service: Service, world: World, *, swept_letters: int) -> None:
+    def __init__(
+        self, orders: list[Order], service: Service, world: World, *, swept_letters: int, visibility: float
+    ) -> None:
         self.orders = orders
         self.outcome = Outcome()
-        self._service = service
+        self._service, self._visibility = service, visibility
         self._world = world
         self._objects: dict[str, str] = {}  # what each key contains, read once
         self._redirected = {name: service.take_all(self._url(name)) for name in service.queues.values()}
@@ -174,7 +176,7 @@ class Checker:
             if (key := path.rpartition("/")[2]) not in needed
             and not (data.startswith(b"{") and any(marker in data for marker in long))
         }
-        log = StagingLog(self._service.lines)
+        log = StagingLog(self._service.lines, self._service.proxy.delivered, self._visibility)
         excused = [key for key in left if log.was_cut_off(key)]
         self.outcome.numbers["staged objects of dead workers"] = len(excused)
         for key in left.keys() - excused:

@@ -32,6 +32,7 @@ class SimulatedClient:
         freezes: Whether the next request of a thread of the queue layer takes forever.
         is_hanging: Whether a thread hangs for good.
         on_hang: Called then, with the seconds within which the process has to be found not live.
+        ended_at: When a thread last ended a message.
         started_at: When the process was started.
         settled: The ids of messages that threads settle.
         unsettled: Threads whose settlement met trouble.
@@ -46,6 +47,7 @@ class SimulatedClient:
         self.stopping = False
         self.was_refused = False
         self.started_at = self._clock.now
+        self.ended_at = -math.inf
         self.freezes = self.is_hanging = False
         self.on_hang: Callable[[float], None] = lambda within: None
         self.troubled_at: dict[str, float] = {}

@@ -155,6 +155,7 @@ class Settled(dramatiq.Middleware):
     def before_ack(self, broker: Any, message: Any) -> None:
         if isinstance(message.ending, Delete):
             self._world.ledger.finished(message.lease.message_id)
+        self._client.ended_at = self._world.clock.now
         thread = self._world.scheduler.running
         self._client.settled.pop(thread, None)
         if thread in self._client.unsettled:

@@ -155,7 +155,7 @@ THEMES = {
         ),
         Theme(
             "crowd",
-            weight=12,
+            weight=20,
             happenings=("outage", "outage", "stop"),
             operations=("hide", "send"),
             events=5,

@@ -35,6 +35,9 @@ from tests.simulation.watch import Watch
 #: Seconds from the last fault until everything must have ended: a snooze, and seven receives of a poison message.
 DRAIN = SNOOZE + 1800.0
 
+#: Seconds that a process may take to end after its last message.
+CLOSING = 5.0
+
 #: Seconds that a supervisor takes to start a process again.
 RESTART = (0.5, 5.0)
 
@@ -195,7 +198,9 @@ class World:
     def _end(self, process: Process, grace: float) -> None:
         """Kill a process that has not stopped in time. With enough of it, and no trouble, it has to."""
         if self.processes.get(process.name) is process:
-            if grace == GRACE and not (process.is_busy or process.client.was_refused):
+            client = process.client
+            has_just_ended = self.clock.now - client.ended_at < CLOSING
+            if grace == GRACE and not (process.is_busy or has_just_ended or client.was_refused):
                 self.ledger.did_not_stop(process.name)
             process.client.die()
             self.bury(process)
