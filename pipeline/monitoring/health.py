@@ -33,16 +33,24 @@ WORK_WITHIN = MAX_LEASE
 SCHEDULE_WITHIN = 300.0
 
 
-class Receiver(Protocol):
+class Asking(Protocol):
+    """Something that asks SQS."""
+
+    @property
+    def unanswered_since(self) -> float | None:
+        """When its requests began to stay unanswered, in monotonic seconds; None if they are answered."""
+
+    @property
+    def waits_for(self) -> str:
+        """Who leaves them unanswered."""
+
+
+class Receiver(Asking, Protocol):
     """The state of `ingest` that its health depends on."""
 
     @property
     def loops(self) -> Iterable[Loop]:
         """Its threads."""
-
-    @property
-    def unanswered_since(self) -> float | None:
-        """When SQS began to leave requests unanswered, in monotonic seconds; None if it answers."""
 
     @property
     def is_stopping(self) -> bool:
@@ -77,9 +85,10 @@ def _hung(loops: Iterable[Loop]) -> Iterator[str]:
             yield f"{loop.name}: its thread has not done what was due {loop.late:.0f} s ago"
 
 
-def _unanswered(what: str, since: float | None) -> Iterator[str]:
+def _unanswered(what: str, receiver: Asking) -> Iterator[str]:
+    since = receiver.unanswered_since
     if since is not None and time.monotonic() - since > ANSWER_WITHIN:
-        yield f"{what}: no answer from SQS for more than {ANSWER_WITHIN:g} s"
+        yield f"{what}: no answer from {receiver.waits_for} for more than {ANSWER_WITHIN:g} s"
 
 
 class WorkerHealth:
@@ -117,10 +126,10 @@ class WorkerHealth:
             if name in paused:
                 if paused[name]:
                     yield f"{name}: paused, because {paused[name]}"
-            elif name not in receiving or not self._broker.queues.knows_url(name):
+            elif name not in receiving or not (self._broker.queues.knows_url(name) or self._broker.in_hand.working):
                 yield f"{name}: the queue has not been reached yet"
             else:
-                yield from _unanswered(name, receiving[name].receiver.unanswered_since)
+                yield from _unanswered(name, receiving[name].receiver)
 
 
 class IngestHealth:
@@ -141,7 +150,7 @@ class IngestHealth:
         if self._receiver and self._receiver.is_stopping:
             yield "it is stopping"
         elif self._receiver:
-            yield from _unanswered("the input queue", self._receiver.unanswered_since)
+            yield from _unanswered("the input queue", self._receiver)
 
 
 class SchedulerHealth:

@@ -58,9 +58,6 @@ POLL_MARGIN = 2.0
 #: then most processes have ended.
 RESTART_DELAY = 30
 
-#: Transfers that cannot be sent, at which a consumer stops receiving.
-MAX_TRANSFERS = 10
-
 #: Message attribute of a quarantined message: the SQS id that it had before.
 FIRST_ID = "first_id"
 
@@ -124,6 +121,8 @@ class SQSConsumer(dramatiq_sqs.broker.SQSConsumer):
     def ack(self, message: SQSMessage) -> None:  # type: ignore[override]
         """End a message: it is deleted only if its confirmed settlement is `Delete`, and otherwise released."""
         self._in_hand.working.pop(message.lease, None)
+        if message.lease.is_lost:
+            self._in_hand.wake()  # its thread is free
         if isinstance(message.ending, Delete):
             self.leases.complete(message.lease)
         else:
@@ -193,7 +192,7 @@ class SQSConsumer(dramatiq_sqs.broker.SQSConsumer):
 
         A backlog of one queue occupies all threads, so each of the others may have one message at any time.
         """
-        can_receive = self._in_hand.may_receive(bulk=self.queue.bulk) and not self.leases.blocks_receiving
+        can_receive = self._in_hand.may_receive(bulk=self.queue.bulk) and not self.receiver.is_blocked()
         if not can_receive or self.receiver.transfers >= MAX_TRANSFERS:
             return 0
         if self.has_backlog:
@@ -221,7 +220,8 @@ class SQSConsumer(dramatiq_sqs.broker.SQSConsumer):
         if self.queue.name in self._in_hand.paused:
             self._full = 0  # messages of other queues need not wait for those that stay in SQS
             return None
-        if not room:
+        if not room or self._in_hand.hanging >= self.threads:  # what it received would wait here forever
+            self.receiver.rest()
             return None
         asked = min(room, MAX_BATCH)
         wait = 0 if self.has_backlog or self.queue.is_quarantine else LONG_POLL

@@ -109,7 +109,13 @@ class InHand:
     @property
     def waiting_or_working(self) -> int:
         """The number of messages that occupy a thread or will occupy one."""
-        return sum(consumer.admitted for consumer in list(self.consumers))
+        admitted: int = sum(consumer.admitted for consumer in list(self.consumers))
+        return self.hanging + admitted
+
+    @property
+    def hanging(self) -> int:
+        """The number of threads that work on a message of which other workers take care."""
+        return sum(lease.is_lost for lease in list(self.working))
 
     @property
     def has_quarantined(self) -> bool:

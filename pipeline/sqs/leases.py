@@ -125,7 +125,10 @@ class Leases:
             known = self._held.get(message_id) or self._done.get(message_id)
             lease = known or self._held.setdefault(message_id, Lease(message_id, handle, now))
             lease.handle = handle
-            self._extended(lease, now)
+            # A known message whose lease was about to end comes back because SQS refuses extensions. Receiving stays
+            # blocked until it accepts one: otherwise this process would use up the receives of the message.
+            if known is None or known.ends_at - now > self.visibility / 3:
+                self._extended(lease, now)
         self._due_at(lease.extend_at)
         return None if known else lease
 

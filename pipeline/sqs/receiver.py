@@ -21,7 +21,7 @@ from pipeline.sqs.leases import DELETE_WAIT, Lease, Leases, sqs_backoff
 from pipeline.sqs.loop import Loop, MakeLoop
 from pipeline.sqs.queues import MISSING_QUEUE
 from pipeline.sqs.sender import Sender
-from pipeline.sqs.wire import SendEntry, SendFailed, describe
+from pipeline.sqs.wire import SendEntry, SendFailed, Unavailable, describe
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
@@ -86,6 +86,8 @@ class Receiver:
         self._backoff = sqs_backoff(self.rng)
         self._asking_since: float | None = None
         self._unsent_since: float | None = None
+        self._blocked_since: float | None = None  # when leases began to keep it from receiving
+        self._fails_to_store = False  # whether the last failed transfer waits for the application, not for SQS
         self._failing: set[Lease] = set()  # of transfers whose last attempt failed, also while it is tried again
 
     @property
@@ -95,8 +97,22 @@ class Receiver:
 
     @property
     def unanswered_since(self) -> float | None:
-        """When SQS began to leave polls or transfers unanswered, in monotonic seconds; None if it answers."""
-        return min((since for since in (self._asking_since, self._unsent_since) if since is not None), default=None)
+        """When polls, transfers, deletes or extensions began to fail, in monotonic seconds; None if they do not."""
+        since = (self._asking_since, self._unsent_since, self._blocked_since)
+        return min((each for each in since if each is not None), default=None)
+
+    @property
+    def waits_for(self) -> str:
+        """Who leaves its requests unanswered."""
+        if self._unsent_since is not None and self._fails_to_store:
+            return "the store of large messages"
+        return "SQS"
+
+    def is_blocked(self) -> bool:
+        """Return whether to receive nothing more, because SQS refuses deletes or extensions, and note since when."""
+        is_blocked = self.leases.blocks_receiving
+        self._blocked_since = (self._blocked_since or self._clock.monotonic()) if is_blocked else None
+        return is_blocked
 
     @property
     def is_failing(self) -> bool:
@@ -158,6 +174,10 @@ class Receiver:
         added = [(message, self.leases.add(message["MessageId"], message["ReceiptHandle"])) for message in received]
         return [(message, lease) for message, lease in added if lease]
 
+    def rest(self) -> None:
+        """Note that it does not ask now, so that no answer is missing."""
+        self._asking_since = None
+
     def transfer(self, *transfers: Transfer) -> None:
         """Note transfers for the next step."""
         self._transfers.extend(transfers)
@@ -214,6 +234,7 @@ class Receiver:
 
     def _failed(self, transfer: Transfer, error: Exception) -> None:
         can_retry = isinstance(error, BrokerConnectionError)
+        self._fails_to_store = isinstance(error, Unavailable)
         if can_retry and not self.is_stopping():
             logger.warning("%s: a message is not sent (%s). It is retried soon.", self.name, describe(error))
             self._transfers.append(transfer)
@@ -228,7 +249,8 @@ class Receiver:
         """Wait for polls that are out, and then until SQS has confirmed the last requests.
 
         SQS may answer a poll with messages, which would stay hidden for the whole visibility timeout if no one released
-        them. While a poll has no answer, no transfer is sent either. Each request could take half a minute more.
+        them. While a poll has no answer, and after `close_by`, no transfer is sent either, because each request could
+        take half a minute more. The messages of such transfers are released.
 
         Args:
             for_polls: The seconds to wait for polls.
@@ -240,8 +262,9 @@ class Receiver:
             each.end()
         for each in self._polls:
             each.join(max(0.0, polls_by - time.monotonic()))
-        if not any(each.is_alive for each in self._polls):
+        if not any(each.is_alive for each in self._polls) and time.monotonic() < close_by:
             self.send_transfers()
+        self.leases.release([transfer.lease for transfer in list(self._transfers)])
         deadline = min(close_by, time.monotonic() + CLOSE_TIMEOUT)
         while not self.leases.is_idle and self._keeper.is_alive and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -104,7 +104,6 @@ class Ingest:
         self._bodies = LongBodies(self._sender.clock)
         self._backoff = sqs_backoff(rng)
         self._has_succeeded = False
-        self._blocked_since: float | None = None  # when refused deletes began to keep it from receiving
         self.taken_at: datetime | None = None
         self.is_paused = False
 
@@ -128,8 +127,12 @@ class Ingest:
             return None
         if not self._has_succeeded:
             return -math.inf
-        since = (self.receiver.unanswered_since, self._blocked_since)
-        return min((each for each in since if each is not None), default=None)
+        return self.receiver.unanswered_since
+
+    @property
+    def waits_for(self) -> str:
+        """Who leaves its requests unanswered."""
+        return self.receiver.waits_for
 
     def pause(self, paused: bool) -> None:
         """Receive nothing while `paused`."""
@@ -151,9 +154,7 @@ class Ingest:
 
     def _receive(self) -> float | None:
         """Receive once and hand over; returns the seconds until the next time."""
-        is_blocked = self.receiver.leases.blocks_receiving
-        self._blocked_since = (self._blocked_since or self._sender.clock.monotonic()) if is_blocked else None
-        if self.is_paused or self.receiver.is_failing or is_blocked:
+        if self.is_paused or self.receiver.is_failing or self.receiver.is_blocked():
             return PAUSE
         received = self.receiver.poll(MAX_BATCH, self._poll)
         if received is None:

@@ -19,6 +19,7 @@ from tests.chaos.orders import RENDITIONS, SECRET, SECRET_FORMS, Failed, Order
 from tests.chaos.service import Line, Service
 from tests.chaos.staging_log import StagingLog
 from tests.chaos.world import World
+from tests.support.invariants import Event, Expected, Problem, dead_letters, results, stories
 
 #: Seconds within which a dead worker's messages must be processed by another (contract).
 TAKE_OVER = 60
@@ -41,10 +42,12 @@ class Outcome:
 class Checker:
     """Compares orders with their outcomes."""
 
-    def __init__(self, orders: list[Order], service: Service, world: World, *, swept_letters: int) -> None:
+    def __init__(
+        self, orders: list[Order], service: Service, world: World, *, swept_letters: int, visibility: float
+    ) -> None:
         self.orders = orders
         self.outcome = Outcome()
-        self._service = service
+        self._service, self._visibility = service, visibility
         self._world = world
         self._objects: dict[str, str] = {}  # what each key contains, read once
         self._redirected = {name: service.take_all(self._url(name)) for name in service.queues.values()}
@@ -88,18 +91,24 @@ class Checker:
 
     def _check_results(self, what: str, found: dict[str, list[dict[str, Any]]], wanted: dict[str, Order]) -> None:
         """Check that each order has its expected result, and that repeats are identical."""
-        for order in (order for job, order in wanted.items() if job not in found):
-            self._lost(order, f"no {what}")
-        for job, results in found.items():
-            order = wanted.get(job)
-            if order is None:
-                self.outcome.problems.append(f"an unexpected {what}: job {job}")
-                continue
-            self.outcome.numbers[f"{what}s repeated"] += len(results) - 1
-            if any(result != results[0] for result in results):
-                differing = [f"{name}={[r.get(name) for r in results]}" for name in _differing(results)]
-                self._corrupt(order, f"{what}s with different bodies: {'; '.join(differing)[:900]}")
-            self._check_result(order, results[0], what)
+        told = stories(
+            Event("result", job, json.dumps(body, sort_keys=True)) for job, bodies in found.items() for body in bodies
+        )
+        for problem in results(told, dict.fromkeys(wanted, Expected()), counts_causes=False):
+            self._report(problem, what, wanted.get(problem.job))
+        for job, order in wanted.items():
+            if bodies := found.get(job):
+                self.outcome.numbers[f"{what}s repeated"] += len(bodies) - 1
+                self._check_result(order, bodies[0], what)
+
+    def _report(self, problem: Problem, what: str, order: Order | None) -> None:
+        about = f"{what}: {problem.about[:900]}"
+        if order is None:
+            self.outcome.problems.append(f"{about}: job {problem.job}")
+        elif problem.is_loss:
+            self._lost(order, about)
+        else:
+            self._corrupt(order, about)
 
     def _check_result(self, order: Order, result: dict[str, Any], what: str) -> None:
         secret = {"postback_secret_key": f"{SECRET}-key"} if what == "postback" else {}
@@ -134,18 +143,17 @@ class Checker:
         return "" if found == f"{image_format} {size}" else f"at {key}: {found}"
 
     def _check_letters(self) -> None:
-        wanted = {(order.n, *letter) for order in self.orders for letter in order.letters}
-        found = Counter((self._owner(letter), letter["queue"], letter.get("error_code")) for letter in self._letters)
-        for n, queue, code in wanted - set(found):
-            self._lost(self.orders[n], f"no dead letter {code} in {queue}")
-        for n, queue, code in set(found) - wanted:
-            about = f"an unexpected dead letter {code} in {queue}"
-            if n is None:
-                self.outcome.problems.append(about)
-            else:
-                self._corrupt(self.orders[n], about)
-        self.outcome.numbers["dead letters"] = len(wanted)
-        self.outcome.numbers["dead letters repeated"] = sum(found.values()) - len(found)
+        told = stories(
+            Event("letter", str(self._owner(letter)), letter.get("error_code") or "", letter["queue"])
+            for letter in self._letters
+        )
+        wanted = {str(order.n): Expected(0, frozenset(order.letters)) for order in self.orders}
+        for problem in dead_letters(told, wanted, counts_causes=False):
+            owner = self.orders[int(problem.job)] if problem.job in wanted else None
+            self._report(problem, "dead letters", owner)
+        kinds = sum(len(expected.letters) for expected in wanted.values())
+        self.outcome.numbers["dead letters"] = kinds
+        self.outcome.numbers["dead letters repeated"] = len(self._letters) - sum(len(s.letters) for s in told.values())
         for letter in self._letters:
             if not letter.get("error_code") or not letter.get("error_message"):
                 self.outcome.problems.append(f"a dead letter in {letter['queue']} without a reason")
@@ -168,7 +176,7 @@ class Checker:
             if (key := path.rpartition("/")[2]) not in needed
             and not (data.startswith(b"{") and any(marker in data for marker in long))
         }
-        log = StagingLog(self._service.lines)
+        log = StagingLog(self._service.lines, self._service.proxy.delivered, self._visibility)
         excused = [key for key in left if log.was_cut_off(key)]
         self.outcome.numbers["staged objects of dead workers"] = len(excused)
         for key in left.keys() - excused:
@@ -268,8 +276,3 @@ def _shown(lines: list[Line]) -> str:
 
 def _ticks(since: float, until: float) -> set[int]:
     return set(range(int(since * TICKS), int(until * TICKS)))
-
-
-def _differing(results: list[dict[str, Any]]) -> list[str]:
-    names = {name for result in results for name in result}
-    return sorted(name for name in names if len({json.dumps(r.get(name), sort_keys=True) for r in results}) > 1)

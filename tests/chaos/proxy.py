@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.sqs.queues import GIVE_UP_AT
+from tests.chaos.staging_log import Delivery
 
 #: Seconds of each slice of a long poll.
 SLICE = 1
@@ -145,6 +146,7 @@ class Proxy:
         self.port = 0
         self.requests: Counter[str] = Counter()
         self.acts: Counter[str] = Counter()
+        self.delivered: list[Delivery] = []
         self.troubled: list[tuple[float, float]] = []  #: start and end of each period with an active fault
 
     @property
@@ -322,6 +324,8 @@ class Proxy:
         counted = []
         for message in messages:
             self._deliveries[message["MessageId"]] += 1
+            is_copy = "~copy" in message["ReceiptHandle"]
+            self.delivered.append(Delivery(time.monotonic(), message["MessageId"], message["Body"], is_copy))
             attributes = message.get("Attributes", {})
             count = min(self._deliveries[message["MessageId"]], GIVE_UP_AT - 1)
             count = max(count, int(attributes.get("ApproximateReceiveCount", 1)))

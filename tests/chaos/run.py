@@ -21,6 +21,7 @@ from tests.chaos.orders import Order, order, plan
 from tests.chaos.proxy import Proxy
 from tests.chaos.service import TIMEOUT, VISIBILITY, Service, harmful_procfile, running_service
 from tests.chaos.world import World
+from tests.support.invariants import nothing_left
 from tests.support.line import Line
 from tests.support.waiting import wait_for
 
@@ -56,7 +57,7 @@ def run(seed: int, jobs: int, scale: float = 1.0) -> Report:
     """Run `jobs` orders and the faults of `seed`. All faults, leases and timeouts are multiplied by `scale`."""
     rng = random.Random(seed)
     report = Report(seed, jobs)
-    began = time.monotonic()
+    began, visibility = time.monotonic(), round(VISIBILITY * scale)
     with (
         tempfile.TemporaryDirectory() as folder,
         EmbeddedStack(Path(folder)) as stack,
@@ -70,7 +71,7 @@ def run(seed: int, jobs: int, scale: float = 1.0) -> Report:
             harmful_procfile(Path(folder)),
             MONGO_URL=f"mongodb://127.0.0.1:{line.port}/chaos",
             SWEEP_MAX_BACKLOG=str(BACKLOG),
-            VISIBILITY=str(round(VISIBILITY * scale)),
+            VISIBILITY=str(visibility),
             **dict.fromkeys(["FETCH_TIMEOUT", "POSTBACK_TIMEOUT"], f"{TIMEOUT * scale:g}"),
         ) as service,
     ):
@@ -83,7 +84,7 @@ def run(seed: int, jobs: int, scale: float = 1.0) -> Report:
         report.acts = proxy.acts
         report.restarts = sum(line.is_end for line in service.lines)
         service.supervisor.stop()
-        outcome = Checker(orders, service, world, swept_letters=documents.letters).check()
+        outcome = Checker(orders, service, world, swept_letters=documents.letters, visibility=visibility).check()
         outcome.problems[:0] = [*report.outcome.problems, *documents.problems()]
         report.outcome = outcome
         report.log = [f"{line.at:.2f} {line.process}: {line.text}" for line in service.lines]
@@ -144,4 +145,4 @@ def _calm(orders: list[Order], service: Service, world: World, report: Report, r
 
 
 def _problems_of_draining(service: Service) -> list[str]:
-    return [f"the queue {name} is not empty: {counts}" for name, counts in service.unfinished().items()]
+    return [problem.about for problem in nothing_left(service.unfinished())]

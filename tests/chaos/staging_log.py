@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,16 +45,30 @@ def watch() -> None:
     Job.staged_key, S3Staging.put, SQSBroker.enqueue = noting_key, logging_put, logging_enqueue  # type: ignore[method-assign]
 
 
-class StagingLog:
-    """The staging lines in a run's logs."""
+@dataclass(frozen=True)
+class Delivery:
+    """A message that a worker received, and whether the proxy had made a copy of it."""
 
-    def __init__(self, lines: list[Line]) -> None:
-        self._lines = lines
+    at: float
+    message: str
+    body: str
+    is_copy: bool = False
+
+
+class StagingLog:
+    """The staging lines in a run's logs, and the messages that SQS delivered in it.
+
+    `visibility` is how long a message is hidden after each, in seconds.
+    """
+
+    def __init__(self, lines: list[Line], delivered: Sequence[Delivery], visibility: float) -> None:
+        self._lines, self._delivered, self._visibility = lines, delivered, visibility
 
     def was_cut_off(self, key: str) -> bool:
         """Return whether a worker that stored `key` died before its hand-over, after another had handed the job over.
 
-        Only then no message has the key. After a hand-over or another put, `key` is cleaned up.
+        Only then no message has the key. After a hand-over or another put, `key` is cleaned up. Both workers had the
+        job at a time, so SQS must have delivered it twice: by a copy, by two messages, or because a lease had run out.
         """
         return any(self._was_cut_off(put) for put in self._puts(key))
 
@@ -60,9 +78,18 @@ class StagingLog:
         last = next((line for line in own if line.is_end or hands_over in line.text), None)
         if last is None or not last.is_end:
             return False
-        return any(
+        handed_over_elsewhere = any(
             hands_over in line.text and line.at <= last.at and line.process != put.process and line.kind == put.kind
             for line in self._lines
+        )
+        return handed_over_elsewhere and self._was_delivered_twice(_job(put), put.kind, until=last.at)
+
+    def _was_delivered_twice(self, job: str, stage: str, until: float) -> bool:
+        to_stage = f'"queue_name":"{stage}'
+        seen = [each for each in self._delivered if each.at <= until and job in each.body and to_stage in each.body]
+        return any(
+            again.is_copy or again.message != first.message or again.at - first.at >= self._visibility
+            for first, again in pairwise(sorted(seen, key=attrgetter("at")))
         )
 
     def history(self, key: str) -> list[Line]:

@@ -31,22 +31,23 @@ def portions(given: list[Iterable[int]]) -> Iterator[list[int]]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make simulate")
     parser.add_argument("seeds", nargs="+", type=seeds, help="seeds and ranges of seeds, for example 7 or 1-5000")
-    parser.add_argument("--theme", action="append", choices=THEMES, help="only this theme; can be repeated")
+    parser.add_argument("--theme", action="append", choices=THEMES, help="all in this theme; can be repeated")
     parser.add_argument("--show", action="store_true", help="print every history")
     asked = parser.parse_args()
     if asked.show:
         print(
-            *(history(theme, seed) for theme in asked.theme or THEMES for some in asked.seeds for seed in some),
+            *(history(seed, theme) for theme in asked.theme or [""] for some in asked.seeds for seed in some),
             sep="\n\n",
         )
         return 0
-    themes, work = asked.theme or list(THEMES), list(portions(asked.seeds))
+    themes, work = asked.theme or [""], list(portions(asked.seeds))
     failed = 0
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for theme in themes:
             began, count = time.monotonic(), sum(map(len, work))
-            violations = [violation for found in pool.map(partial(histories, theme), work) for violation in found]
-            print(f"{theme}: {count} histories in {time.monotonic() - began:.0f} s, {len(violations)} violations")
+            violations = [violation for found in pool.map(partial(histories, theme=theme), work) for violation in found]
+            seconds, name = time.monotonic() - began, theme or "all themes"
+            print(f"{name}: {count} histories in {seconds:.0f} s, {len(violations)} violations")
             print(*violations[:3], sep="\n\n", end="\n" * bool(violations))
             failed += len(violations)
     return int(failed > 0)

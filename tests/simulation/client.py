@@ -1,198 +1,191 @@
-"""The SQS client of one simulated process: the in-memory SQS behind a network that fails."""
+"""The SQS client of one simulated process: the in-memory SQS behind a network that fails and takes time."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from random import Random
 from typing import Any
 
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from dramatiq.middleware import TimeLimitExceeded
 
-from pipeline.sqs.queues import LONG_POLL
+from pipeline.monitoring.health import STEP_WITHIN
+from tests.simulation.faults import IS_SLOW, MALFORMED, SLOW, Faults
 from tests.simulation.ledger import Ledger
-from tests.simulation.memory_sqs import MemoryQueue, MemorySQS, error
-from tests.simulation.scheduler import Task
-from tests.simulation.trace import Trace
+from tests.simulation.memory_sqs import MemorySQS, error
+from tests.simulation.threads import Group, Killed, Scheduler, Thread
 
 URL = "https://sqs.test"
-
-
-@dataclass
-class Poll:
-    """Receives of an empty queue. Nothing comes of them until a message arrives, so none is made.
-
-    A long poll ends by itself, as in SQS. Short ones are repeated.
-
-    Attributes:
-        queue: The queue that is polled.
-        is_long: Whether they are long polls, which a message ends at once. Short polls have pauses.
-        began: When the first of them was made.
-        pause: The seconds from one short poll to the next.
-    """
-
-    queue: MemoryQueue
-    is_long: bool
-    began: float = 0.0
-    pause: float = 0.0
-
-    def begin(self, task: Task, now: float, pause: float) -> float:
-        """Let `task` wait for messages; returns the seconds."""
-        self.began, self.pause = now, pause
-        self.queue.waiting.append(task)
-        return self.remaining(now)
-
-    def end(self, task: Task, now: float) -> float:
-        """Let `task` wait no longer; returns the seconds until the next short poll, or 0."""
-        self.queue.waiting.remove(task)
-        return 0.0 if self.is_long else self.pause - (now - self.began) % self.pause
-
-    def remaining(self, now: float) -> float:
-        """Return the seconds until something may be received; 0 if that is now."""
-        ends = self.began + LONG_POLL if self.is_long else math.inf
-        return 0.0 if self.queue.visible(now) else max(0.0, min(self.queue.next_visible(now), ends) - now)
-
-
-class Killed(BaseException):
-    """The process of this call is dead. No code of the product may catch it."""
-
-
-@dataclass
-class Faults:
-    """The faults that requests meet, and their probabilities, until `heal`.
-
-    Attributes:
-        are_over: Whether no request meets a fault any more.
-        outages: The operations that SQS refuses altogether.
-        refuse: The probability that SQS refuses a request.
-        lose: The probability that SQS applies a request and its answer is lost.
-        omit: The probability that a batch request names some of its entries as failed, or not at all.
-        crash: The probability that a process dies just before or just after a request.
-        interrupt: The probability that a time limit strikes late: in a request of a settlement.
-    """
-
-    random: Random
-    outages: set[str] = field(default_factory=set)
-    refuse: float = 0.0
-    lose: float = 0.0
-    omit: float = 0.0
-    crash: float = 0.0
-    interrupt: float = 0.0
-    are_over: bool = False
-
-    def heal(self) -> None:
-        """End all faults."""
-        self.outages.clear()
-        self.refuse = self.lose = self.omit = self.crash = self.interrupt = 0.0
-        self.are_over = True
-
-    def draw(self, operation: str) -> str:
-        """Return the fault of the next request; empty if it has none."""
-        if self.are_over:
-            return ""
-        if operation in self.outages:
-            return "refuse"
-        drawn = self.random.random()
-        if drawn < self.refuse + self.lose + self.omit + self.crash:
-            for name in ("refuse", "lose", "omit", "crash"):
-                drawn -= getattr(self, name)
-                if drawn < 0:
-                    return name
-        return ""
 
 
 class SimulatedClient:
     """The methods of boto3's client that the queue layer calls, for one process.
 
+    Threads of all processes run while a request is under way.
+
     Attributes:
-        alive: Whether the process is alive. Requests of a dead one raise Killed.
+        group: The threads of the process.
         stopping: Whether the process has to stop.
-        was_refused: Whether a request has failed since.
-        poll: The poll of the latest receive, if that found nothing and the same is true of the next ones.
-        has_received: Whether messages have arrived since this was set to false.
-        settled: The id of the message that a worker thread is settling in this step, if it is.
+        was_refused: Whether a request has failed, or was slow, since.
+        troubled_at: When a request last failed or was slow, by its operation.
+        freezes: Whether the next request of a thread of the queue layer takes forever.
+        is_hanging: Whether a thread hangs for good.
+        on_hang: Called then, with the seconds within which the process has to be found not live.
+        ended_at: When a thread last ended a message.
+        started_at: When the process was started.
+        settled: The ids of messages that threads settle.
+        unsettled: Threads whose settlement met trouble.
+        delayed: How many requests about each queue take long.
+        polling: The receives that are under way, by their thread: the URL of the queue, and when they end.
     """
 
-    def __init__(self, sqs: MemorySQS, faults: Faults, ledger: Ledger, trace: Trace, process: str) -> None:
-        self._sqs, self._faults, self._ledger, self._trace = sqs, faults, ledger, trace
-        self.process = process
-        self.alive = True
+    def __init__(self, scheduler: Scheduler, sqs: MemorySQS, faults: Faults, ledger: Ledger, process: str) -> None:
+        self._scheduler, self._clock = scheduler, scheduler.clock
+        self._sqs, self._faults, self._ledger, self._trace = sqs, faults, ledger, ledger.trace
+        self.process, self.group = process, Group()
         self.stopping = False
         self.was_refused = False
-        self.poll: Poll | None = None
-        self.has_received = False
-        self.settled = ""
+        self.started_at = self._clock.now
+        self.ended_at = -math.inf
+        self.freezes = self.is_hanging = False
+        self.on_hang: Callable[[float], None] = lambda within: None
+        self.troubled_at: dict[str, float] = {}
+        self.polling: dict[Thread, tuple[str, float]] = {}
+        self.settled: dict[Thread, str] = {}
+        self.unsettled: set[Thread] = set()
+        self.delayed: Counter[str] = Counter()
 
     def get_queue_url(self, **request: Any) -> dict[str, Any]:
-        self._check_alive()
-        return self._sqs.get_queue_url(**request)
+        return self._ask("look", self._sqs.get_queue_url, request, request["QueueName"])
 
     def get_queue_attributes(self, **request: Any) -> dict[str, Any]:
-        self._check_alive()
         return self._sqs.get_queue_attributes(**request)
 
     def create_queue(self, **request: Any) -> dict[str, Any]:
-        self._check_alive()
-        return self._sqs.create_queue(**request)
+        return self._ask("create", self._sqs.create_queue, request, request["QueueName"])
 
     def send_message_batch(self, **request: Any) -> dict[str, Any]:
-        return self._ask("send", self._sqs.send_message_batch, request, self._sent)
+        return self._ask("send", self._sqs.send_message_batch, request)
 
     def receive_message(self, **request: Any) -> dict[str, Any]:
-        return self._ask("receive", self._sqs.receive_message, request, self._received)
+        return self._ask("receive", self._poll, request)
 
     def delete_message_batch(self, **request: Any) -> dict[str, Any]:
-        return self._ask("delete", self._sqs.delete_message_batch, request, self._deleted)
+        return self._ask("delete", self._sqs.delete_message_batch, request)
 
     def change_message_visibility_batch(self, **request: Any) -> dict[str, Any]:
-        return self._ask("hide", self._sqs.change_message_visibility_batch, request, self._hidden)
+        return self._ask("hide", self._sqs.change_message_visibility_batch, request)
 
     def die(self) -> None:
         """End the process as SIGKILL would."""
-        self.alive = False
-        self._trace.add(self.process, "dies")
-        self._ledger.ended(self.process)
+        if self.group.alive:
+            self.group.alive = False
+            self._trace.add(self.process, "dies")
+            self._ledger.ended(self.process, stopping=self.stopping, refused=self.was_refused)
 
-    def _ask(
-        self,
-        operation: str,
-        call: Callable[..., dict[str, Any]],
-        request: dict[str, Any],
-        note: Callable[[Mapping[str, Any], Mapping[str, Any]], None],
-    ) -> dict[str, Any]:
-        self._check_alive()
-        ledger, entries = self._ledger, request.get("Entries", ())
-        queue = request["QueueUrl"].rpartition("/")[2]
-        ledger.asked(self.process, operation, queue, entries)
-        fault = self._faults.draw(operation)
-        if self.settled and self._faults.random.random() < self._faults.interrupt:
+    def hang(self, within: float) -> None:
+        """Let the running thread hang for good. The process has to be found not live within so many seconds."""
+        self.is_hanging = True
+        self.on_hang(within)
+        self._scheduler.suspend(math.inf)
+
+    def _ask(self, operation: str, call: Callable[..., Any], request: dict[str, Any], name: str = "") -> Any:
+        if not self.group.alive:
+            raise Killed
+        queue = name or request["QueueUrl"].rpartition("/")[2]
+        entries = request.get("Entries", ())
+        thread = self._scheduler.running
+        self._ledger.asked(self.process, thread, operation, queue, entries)
+        if thread in self.settled and self._faults.interrupts():
             self._trace.add(self.process, "{} {}: interrupted", operation, queue)
-            ledger.excuse(ledger.messages[self.settled], "interrupt")
+            self._ledger.interrupted(self.settled[thread])
             raise TimeLimitExceeded
-        self.was_refused |= bool(fault) and self.stopping
+        if self.freezes and thread.name.startswith(("keep", "receive")):
+            self.freezes = False
+            self._trace.add(self.process, "{} {}: hangs for good", operation, queue)
+            self._in_trouble(operation, thread, queue, math.inf)
+            self.hang(STEP_WITHIN)
+        fault, latency = self._faults.draw(operation, queue), self._faults.latency()
+        if fault == "hang":
+            latency, fault = SLOW[1], self._faults.random.choice(("refuse", "lose"))
+        if latency <= IS_SLOW:
+            return self._meet(fault, latency, operation, call, request)
+        self.delayed[queue] += 1
+        try:
+            return self._meet(fault, latency, operation, call, request)
+        finally:
+            self.delayed[queue] -= self.group.alive
+
+    def _meet(
+        self, fault: str, latency: float, operation: str, call: Callable[..., Any], request: dict[str, Any]
+    ) -> Any:
+        """Let a request take its time, and meet its fault."""
+        entries, thread = request.get("Entries", ()), self._scheduler.running
+        queue = request.get("QueueName") or request["QueueUrl"].rpartition("/")[2]
+        comes_late = self._faults.random.random() < 0.5  # it is applied late, and answered at once
+        if fault or latency > IS_SLOW:
+            self._in_trouble(operation, thread, queue, latency)
+        if fault == "refuse" or (comes_late and (operation != "receive" or latency > IS_SLOW)):
+            self._scheduler.sleep(latency)
         if fault == "refuse":
             self._trace.add(self.process, "{} {}: refused", operation, queue)
-            ledger.not_applied(operation, entries)
+            self._ledger.not_applied(operation, entries)
             raise self._refusal(operation)
-        dies_before = fault == "crash" and self._faults.random.random() < 0.5
-        if dies_before:
+        if fault == "crash" and self._faults.random.random() < 0.5:
             self._kill()
-        left_out = self._omitted(entries) if fault == "omit" and entries else []
-        if left_out:
-            ledger.not_applied(operation, left_out)
-            request = request | {"Entries": [entry for entry in entries if entry not in left_out]}
-        answer = call(**request) if not left_out or request["Entries"] else {}
-        note(request, answer)
-        named = Named(request, answer) if answer else "-"
-        self._trace.add(self.process, "{} {}: {}{}", operation, queue, named, f", {fault}" * bool(fault))
+        answer = self._apply(operation, call, request, queue, fault)
+        if not comes_late and (answer or latency > IS_SLOW):  # an empty poll has taken its time
+            self._scheduler.sleep(latency)
+        if fault or latency > IS_SLOW:
+            self._in_trouble(operation, thread, queue, latency)
         if fault == "lose":
-            ledger.answer_lost(operation, request, answer)
             raise ReadTimeoutError(endpoint_url=URL)
         if fault == "crash":
             self._kill()
+        return self._faults.random.choice(MALFORMED) if fault == "malform" else answer
+
+    def _apply(
+        self, operation: str, call: Callable[..., Any], request: dict[str, Any], queue: str, fault: str
+    ) -> dict[str, Any]:
+        """Let SQS do what is asked, perhaps in part, and note it."""
+        entries = request.get("Entries", ())
+        left_out = self._omitted(entries) if fault == "omit" and entries else []
+        if left_out:
+            self._ledger.not_applied(operation, left_out)
+            request = request | {"Entries": [entry for entry in entries if entry not in left_out]}
+        answer: dict[str, Any] = call(**request) if not left_out or request["Entries"] else {}
+        self._ledger.applied(self.process, operation, queue, request, answer, stopping=self.stopping)
+        if operation not in {"look", "create"}:
+            named = Named(request, answer) if answer else "-"
+            self._trace.add(self.process, "{} {}: {}{}", operation, queue, named, f", {fault}" * bool(fault))
+        if fault in {"lose", "malform"}:
+            self._ledger.answer_lost(operation, request, answer)
         return self._with_failures(answer, left_out) if left_out else answer
+
+    def _poll(self, **request: Any) -> dict[str, Any]:
+        """Wait for messages as SQS does, and receive them."""
+        until, thread = self._clock.now + request["WaitTimeSeconds"], self._scheduler.running
+        while True:
+            queue = self._sqs.queue(request["QueueUrl"])
+            if queue is None or self._clock.now >= until or queue.visible(self._clock.now):
+                return self._sqs.receive_message(**request)
+            self.polling[thread] = request["QueueUrl"], until
+            wake = _Wake(self._scheduler, thread)
+            queue.waiting.append(wake)
+            try:
+                self._scheduler.suspend(min(queue.next_visible(self._clock.now), until))
+            finally:
+                queue.waiting.remove(wake)
+                if self.group.alive:
+                    del self.polling[thread]
+
+    def _in_trouble(self, operation: str, thread: Thread, queue: str, latency: float) -> None:
+        self.was_refused |= self.stopping
+        if thread in self.settled:
+            self.unsettled.add(thread)
+        self.troubled_at[operation] = self._clock.now
+        self._ledger.in_trouble(self.process, thread, queue, is_slow=latency > IS_SLOW)
 
     def _omitted(self, entries: Sequence[Any]) -> list[Any]:
         """Choose entries that SQS does not apply although it applies the request."""
@@ -222,24 +215,16 @@ class SimulatedClient:
         self.die()
         raise Killed
 
-    def _check_alive(self) -> None:
-        if not self.alive:
-            raise Killed
 
-    def _sent(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
-        self._ledger.sent(request["QueueUrl"].rpartition("/")[2], request["Entries"], answer)
+class _Wake:
+    """Lets a thread that polls look for a message at a time."""
 
-    def _received(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
-        self._ledger.received(self.process, answer.get("Messages", ()))
-        self.has_received = bool(answer)
-        if not answer and (request["WaitTimeSeconds"] or self._faults.are_over):  # a short poll may meet a fault
-            self.poll = Poll(self._sqs.queue(request["QueueUrl"]), is_long=request["WaitTimeSeconds"] > 0)
+    def __init__(self, scheduler: Scheduler, thread: Thread) -> None:
+        self._scheduler, self._thread = scheduler, thread
 
-    def _deleted(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
-        self._ledger.deleted(request["Entries"], answer)
-
-    def _hidden(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
-        self._ledger.hidden(request["Entries"], answer, stopping=self.stopping)
+    def __call__(self, when: float) -> None:
+        if when < math.inf:
+            self._scheduler.wake_at(when, self._thread)
 
 
 class Named:

@@ -7,20 +7,22 @@ EPOCH = 1_800_000_000.0
 
 
 class VirtualClock:
-    """A clock that moves only when the scheduler moves it.
+    """A clock that moves only when the scheduler moves it. It has the functions of the module `time` that are used.
 
     Attributes:
         now: Seconds since the history began.
+        jumped: The sum of all jumps of Unix time, in seconds.
     """
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.jumped = 0.0
 
     def monotonic(self) -> float:
         return self.now
 
     def time(self) -> float:
-        return EPOCH + self.now
+        return EPOCH + self.now + self.jumped
 
     def advance_to(self, when: float) -> None:
         self.now = max(self.now, when)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tests.support.invariants import Expected
+
 #: Seconds until a snoozed job is due: so many that its message hops, at least every 50 s or so.
-SNOOZE = 2000.0
+SNOOZE = 1000.0
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,11 @@ class Kind:
         results: How many results it must have: 0 or 1.
         messages: How many messages it needs if nothing goes wrong, dead letters included.
         runs: How often its first stage runs if nothing goes wrong.
-        body: What its first message contains: a `payload`, a `bad payload` or `garbage`.
+        body: What its first message contains: a `payload`, a `bad payload`, `garbage`, `NaN`, a `bulk job`, or a
+            `newer job`, which no worker understands at first.
+        queue: The queue to which it is sent, without the namespace.
+        is_giant: Whether it has a stage of its own between the two.
+        is_skipped: Whether a middleware skips its messages.
     """
 
     name: str
@@ -35,11 +41,14 @@ class Kind:
     messages: int = 2
     runs: int = 1
     body: str = "payload"
+    queue: str = "fetch"
+    is_giant: bool = False
+    is_skipped: bool = False
 
     @property
-    def is_poison(self) -> bool:
-        """Whether it kills its workers."""
-        return "kill" in self.fetch + self.notify
+    def expected(self) -> Expected:
+        """The outcome that it must have."""
+        return Expected(self.results, frozenset(self.letters.items()))
 
     @property
     def may_come_late(self) -> bool:
@@ -51,7 +60,7 @@ KINDS = (
     Kind("ok"),
     Kind("slow", seconds=100.0),
     Kind("retried", fetch=("trouble", "trouble", "ok"), notify=("trouble", "ok"), messages=5, runs=3),
-    Kind("snoozed", fetch=("snooze",), messages=42, runs=2),
+    Kind("snoozed", fetch=("snooze",), messages=24, runs=2),
     Kind("failing", fetch=("fail",), letters={"sim_fetch_dlq": "http_404"}, messages=3),
     Kind("exhausting", fetch=("trouble",), letters={"sim_fetch_dlq": "http_500"}, messages=30, runs=4),
     Kind("undeliverable", notify=("fail",), letters={"sim_notify_dlq": "http_410"}, results=0, messages=3),
@@ -59,6 +68,15 @@ KINDS = (
     Kind("late poison", notify=("kill",), letters={"sim_notify_dlq": "worker_crashed"}, results=0, messages=3),
     Kind("rejected", letters={"sim_fetch_dlq": "no_image"}, results=0, runs=0, body="bad payload"),
     Kind("garbage", letters={"sim_fetch_dlq": "bad_message"}, results=0, runs=0, body="garbage"),
+    Kind("NaN", letters={"sim_fetch_dlq": "bad_message"}, results=0, runs=0, body="NaN"),
+    Kind("skipped", letters={"sim_fetch_dlq": "skipped"}, results=0, runs=0, is_skipped=True),
+    Kind("bulk", body="bulk job", queue="fetch_bulk"),
+    Kind("slow bulk", body="bulk job", queue="fetch_bulk", seconds=60.0),
+    Kind("giant", is_giant=True, messages=3, seconds=30.0),
+    Kind("bulk giant", is_giant=True, messages=3, body="bulk job", queue="fetch_bulk", seconds=30.0),
+    Kind("newer", body="newer job"),
+    Kind("veteran", queue="fetch_quarantine", seconds=60.0),  # its workers have died, and it was not its fault
+    Kind("hanging", fetch=("hang", "ok"), runs=2),
     Kind("rejected input", letters={"sim_ingest_dlq": "no_image"}, results=0, runs=0, body="bad payload"),
     Kind("garbage input", letters={"sim_ingest_dlq": "not_json"}, results=0, runs=0, body="garbage"),
 )

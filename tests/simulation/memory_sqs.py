@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
@@ -21,7 +21,6 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from tests.simulation.clock import VirtualClock
-from tests.simulation.scheduler import Task
 
 REGION, ACCOUNT = "us-east-2", "000000000000"
 
@@ -86,7 +85,7 @@ class MemoryQueue:
     Attributes:
         messages: By id, in the order in which they were sent.
         died: The ids of messages that the redrive policy moved to the dead-letter queue.
-        waiting: The tasks that poll the queue.
+        waiting: Called with the time from which on a message can be received; one function for each poll.
     """
 
     def __init__(self, name: str, attributes: Mapping[str, str]) -> None:
@@ -96,7 +95,7 @@ class MemoryQueue:
         self.fifo = name.endswith(".fifo")
         self.messages: dict[str, StoredMessage] = {}
         self.died: list[str] = []
-        self.waiting: list[Task] = []
+        self.waiting: list[Callable[[float], None]] = []
         self.seen: dict[str, tuple[float, str]] = {}  # FIFO: deduplication id to time and message id
         self.attributes: dict[str, str] = {}
         self.tags: dict[str, str] = {}
@@ -119,9 +118,9 @@ class MemoryQueue:
         return [m for m in self.messages.values() if m.visible_at <= now and m.group not in blocked]
 
     def wake_at(self, when: float) -> None:
-        """Tell the tasks that poll this queue that a message can be received from `when` on."""
-        for task in self.waiting:
-            task.wake_at(when)
+        """Tell the polls of this queue that a message can be received from `when` on."""
+        for wake in self.waiting:
+            wake(when)
 
     def next_visible(self, now: float) -> float:
         """Return when the next message may become visible; infinity if there is none. Deletes may bring it forward."""
@@ -304,6 +303,8 @@ class MemorySQS:
 
     def _bury(self, queue: MemoryQueue, message: StoredMessage) -> None:
         """Move a message to the dead-letter queue, where it keeps its id and its receive count continues."""
+        if queue.dead_letters_arn not in self._by_arn:  # it was deleted
+            return
         del queue.messages[message.id]
         queue.died.append(message.id)
         message.source_arn, message.in_flight, message.handle = queue.arn, False, ""
@@ -375,9 +376,9 @@ class MemorySQS:
     def _happens(self, probability: float) -> bool:
         return bool(probability) and self.random is not None and self.random.random() < probability
 
-    def queue(self, url: str) -> MemoryQueue:
-        """Return the queue at `url`."""
-        return self._by_url[url]
+    def queue(self, url: str) -> MemoryQueue | None:
+        """Return the queue at `url`, unless it was deleted."""
+        return self._by_url.get(url)
 
     def _queue(self, operation: str, url: str) -> MemoryQueue:
         if url not in self._by_url:

@@ -4,36 +4,41 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from random import Random
 
-from tests.simulation.client import Faults, SimulatedClient
+from tests.simulation import threads
+from tests.simulation.client import SimulatedClient
 from tests.simulation.clock import VirtualClock
+from tests.simulation.faults import Faults
+from tests.simulation.happenings import GRACE, HOUR, Happenings
 from tests.simulation.invariants import check
 from tests.simulation.kinds import BY_NAME, SNOOZE
 from tests.simulation.ledger import JobRecord, Ledger, Violation
 from tests.simulation.memory_sqs import MemorySQS
 from tests.simulation.processes import (
-    QUARANTINE,
     IngestProcess,
     Process,
     WorkerProcess,
     create_queues,
-    sent_by_producer,
 )
-from tests.simulation.scheduler import Scheduler
-from tests.simulation.themes import THEMES, Theme
+from tests.simulation.producer import first_message
+from tests.simulation.replaced import replaced
+from tests.simulation.themes import THEMES, Theme, theme_of
+from tests.simulation.threads import Scheduler, Thread
 from tests.simulation.trace import Trace
+from tests.simulation.watch import Watch
 
 #: Seconds from the last fault until everything must have ended: a snooze, and seven receives of a poison message.
 DRAIN = SNOOZE + 1800.0
 
-#: Seconds that a process gets to stop before it is killed, and that its supervisor takes to start it again.
-STOP_TIMEOUT = 10.0
+#: Seconds that a process may take to end after its last message.
+CLOSING = 5.0
+
+#: Seconds that a supervisor takes to start a process again.
 RESTART = (0.5, 5.0)
 
 
@@ -46,17 +51,17 @@ class World:
         self.clock = VirtualClock()
         self.trace = Trace(self.clock)
         self.sqs = MemorySQS(self.clock, self.random, theme.mischief)
-        self.ledger = Ledger(self.sqs)
-        self.faults = Faults(
-            self.random,
-            refuse=theme.refuse,
-            lose=theme.lose,
-            omit=theme.omit,
-            crash=theme.crash,
-            interrupt=theme.interrupt,
-        )
+        self.ledger = Ledger(self.sqs, self.trace, self._alarm)
+        self.faults = Faults(self.random, theme)
         self.scheduler = Scheduler(self.clock, self.random)
+        self.scheduler.after = self._after
+        self.happenings = Happenings(self)
+        self.watch = Watch(self)
+        self.scheduler.before = self.watch.before
         self.processes: dict[str, Process] = {}
+        self.paused = ""
+        self._is_ending = False
+        self.by_group: dict[threads.Group, Process] = {}
 
     def run(self) -> None:
         """Let the history happen, and check it.
@@ -64,131 +69,163 @@ class World:
         Raises:
             Violation: An invariant does not hold. It ends with the whole history.
         """
+        threads.use(self.scheduler)
         try:
             self._happen()
             check(self.ledger, self.sqs)
         except AssertionError as violation:
             repeat = f"Repeat it: make simulate SEEDS={self.seed} ARGS='--theme {self.theme.name}'"
             raise Violation(f"{violation}\n{repeat}\n{self.trace}") from violation
+        finally:
+            for process in self.by_group.values():
+                process.client.group.alive = False
+                self.scheduler.end(process.client.group)
 
     def _happen(self) -> None:
         draw, chaos = self.random.uniform, self.theme.chaos
         create_queues(self.sqs, self.theme.input_queue)
         for name in self.theme.processes:
-            self._start(name)
+            if name != "worker 2" or self.random.random() < 0.6:
+                self._start(name)
         for number in range(1, self.random.randint(1, self.theme.jobs) + 1):
-            self._later(draw(0, self.theme.arrivals), partial(self._arrive, number))
+            self.scheduler.later(draw(0, self.theme.arrivals), partial(self._arrive, number))
         for _ in range(self.random.randint(0, self.theme.events)):
-            self._later(draw(0, self.theme.arrivals * 2), self._cause_an_event)
-        self._later(chaos, self._heal)
+            self.scheduler.later(draw(0, self.theme.arrivals * 2), self.happenings.happen)
+        self.scheduler.later(chaos, self._heal)
         self.scheduler.run(until=chaos)
-        self.scheduler.run(until=chaos + DRAIN, is_over=self._is_drained)
+        self._drained = [queue for name, queue in self.sqs.queues.items() if not name.endswith("_dlq")]
+        self.scheduler.run(until=chaos + DRAIN + HOUR * self.ledger.jumps, is_over=self._is_drained)
+        self._stop_all()
+
+    def _stop_all(self) -> None:
+        """End every process that is left. Nothing keeps any of them from ending in time."""
+        self._is_ending = True
+        for name in sorted(self.processes):
+            self.stop(self.processes[name], GRACE)
+        self.scheduler.run(until=self.clock.now + GRACE + 1.0, is_over=lambda: not self.processes)
 
     # Jobs.
 
     def _arrive(self, number: int) -> None:
         kind = BY_NAME[self.random.choice(self.theme.kinds)]
-        if self.theme.input_queue and kind.body == "payload":
+        if self.theme.input_queue and kind.body == "payload" and kind.queue == "fetch":
             kind = replace(kind, messages=kind.messages + 1)
-        job = self.ledger.jobs[number] = JobRecord(number, kind, arrived=self.clock.now)
-        queue, entry = sent_by_producer(job, self)
+        job = self.ledger.jobs[number] = JobRecord(number, kind, arrived=self.clock.time())
+        queue, entry = first_message(job, self.clock, self.theme.input_queue)
         sent = self.sqs.send_message(QueueUrl=self.sqs.queues[queue].url, **entry)
         message = self.ledger.accepted(queue, sent["MessageId"], entry)
         self.trace.add("producer", "job {} ({}) arrives as message {}", number, kind.name, message.number)
 
     def _is_drained(self) -> bool:
-        return not any(queue.messages for name, queue in self.sqs.queues.items() if not name.endswith("_dlq"))
+        if any(queue.messages for queue in self._drained):
+            return False
+        # A thread whose message another worker has settled may still be about to send.
+        return not any(each.is_busy or each.client.delayed.total() for each in self.processes.values())
 
     # Processes.
 
     def _start(self, name: str) -> None:
-        client = SimulatedClient(self.sqs, self.faults, self.ledger, self.trace, name)
+        if self._is_ending:
+            return
+        client = SimulatedClient(self.scheduler, self.sqs, self.faults, self.ledger, name)
         self.trace.add(name, "starts")
-        if name == "ingest":
-            self.processes[name] = IngestProcess(name, self, client)
-        elif name == "quarantine":
-            self.processes[name] = WorkerProcess(name, self, client, queues=[*QUARANTINE.values()], threads=1)
-        else:
-            self.processes[name] = WorkerProcess(name, self, client, queues=[*QUARANTINE], threads=2)
+        process: Process = (IngestProcess if name == "ingest" else WorkerProcess)(name, self, client)
+        client.on_hang = partial(self.watch.hangs, process)
+        self.processes[name] = self.by_group[client.group] = process
+        self.watch.watch(process)
 
-    def after_step(self, process: Process) -> None:
+    def pause(self, queue: str) -> None:
+        """Pause a stage in all processes, or none."""
+        self.paused = queue
+        for name in sorted(self.processes):
+            self.processes[name].pause([queue] if queue else [])
+
+    def _alarm(self) -> None:
+        self.scheduler.is_alarmed = True
+
+    def _after(self, thread: Thread) -> None:
         """Take a process away that died or ended in a step."""
         self.ledger.check()
-        if not process.client.alive:
-            self._bury(process)
-        elif process.client.stopping and process.is_over:
+        if self.scheduler.errors:
+            error = self.scheduler.errors[0]
+            raise Violation(f"An error ended a thread of {thread.name}: {error!r}") from error
+        process = self.by_group[thread.group]
+        if process.client.group.alive:
             self.trace.add(process.name, "has stopped")
-            process.client.alive = False
-            self.ledger.stopped(process.name)
-            self._bury(process)
+            if not process.client.stopping:
+                self.ledger.fail("{} ended although nobody told it to.", process.name)
+            process.client.group.alive = False
+            client = process.client
+            self.ledger.stopped(process.name, refused=client.was_refused, delayed=client.delayed)
+        self.bury(process)
 
-    def _bury(self, process: Process) -> None:
+    def bury(self, process: Process) -> None:
         """Remove a dead process, and start it again later, as a supervisor does."""
         if self.processes.get(process.name) is process:
-            del self.processes[process.name]
-            self.scheduler.remove(process.tasks)
-            self._later(self.random.uniform(*RESTART), partial(self._start, process.name))
+            del self.processes[process.name], self.by_group[process.client.group]
+            for url, until in process.client.polling.values():
+                self._abandon(process, url, until)
+            self.scheduler.end(process.client.group)
+            self.scheduler.later(self.random.uniform(*RESTART), partial(self._start, process.name))
 
-    # Faults.
+    def _abandon(self, process: Process, url: str, until: float) -> None:
+        """Let SQS answer a poll whose process has ended: the next message is hidden, and no one has it."""
+        queue = self.sqs.queue(url)
+        if queue is None or self.clock.now >= until:
+            return
 
-    def _cause_an_event(self) -> None:
-        event = self.random.choice(self.theme.happenings)
-        if event == "outage":
-            operation = self.random.choice(self.theme.operations)
-            seconds = min(self.random.uniform(1, self.theme.outage), self.theme.chaos - self.clock.now)
-            self.ledger.outages[operation] += math.ceil(seconds)
-            self.trace.add("SQS", "refuses to {} for {:.0f} s", operation, seconds)
-            self.faults.outages.add(operation)
-            self._later(seconds, partial(self._end_outage, operation))
-        elif self.processes:
-            process = self.processes[self.random.choice(sorted(self.processes))]
-            if event == "crash":
-                process.client.die()
-                self._bury(process)
-            else:
-                self._stop(process)
+        def wake(when: float) -> None:
+            if when < until:
+                self.scheduler.later(max(0.0, when - self.clock.now), look)
 
-    def _end_outage(self, operation: str) -> None:
-        if operation in self.faults.outages:
-            self.trace.add("SQS", "accepts to {} again", operation)
-            self.faults.outages.discard(operation)
+        def look() -> None:
+            if wake in queue.waiting and queue.visible(self.clock.now):
+                queue.waiting.remove(wake)
+                self.ledger.abandoned(process.name, self.sqs.receive_message(QueueUrl=url, VisibilityTimeout=45))
 
-    def _stop(self, process: Process) -> None:
+        queue.waiting.append(wake)
+        wake(queue.next_visible(self.clock.now))
+        self.scheduler.later(until - self.clock.now, lambda: wake in queue.waiting and queue.waiting.remove(wake))
+
+    def stop(self, process: Process, grace: float) -> None:
         """Stop a process, and kill it if it does not end in time."""
         if not process.client.stopping:
             self.trace.add(process.name, "is told to stop")
             process.client.stopping = True
             process.stop()
-            self._later(STOP_TIMEOUT, partial(self._end, process))
+            self.scheduler.later(grace, partial(self._end, process, grace))
 
-    def _end(self, process: Process) -> None:
-        if process.client.alive and self.processes.get(process.name) is process:
-            if not (process.is_busy or process.client.was_refused):
+    def _end(self, process: Process, grace: float) -> None:
+        """Kill a process that has not stopped in time. With enough of it, and no trouble, it has to."""
+        if self.processes.get(process.name) is process:
+            client = process.client
+            has_just_ended = self.clock.now - client.ended_at < CLOSING
+            if grace == GRACE and not (process.is_busy or has_just_ended or client.was_refused):
                 self.ledger.did_not_stop(process.name)
             process.client.die()
-            self._bury(process)
+            self.bury(process)
 
     def _heal(self) -> None:
         self.trace.add("world", "no more faults")
         self.faults.heal()
+        for name in sorted(self.processes):
+            if self.processes[name].client.is_hanging:  # an operator restarts it
+                self.processes[name].client.die()
+                self.bury(self.processes[name])
+        self.pause("")
+        self.ledger.newer_at = self.clock.now
+        self.scheduler.is_deployed = True
 
-    def _later(self, seconds: float, action: Callable[[], None]) -> None:
-        def once() -> None:
-            self.scheduler.remove([task])
-            action()
 
-        task = self.scheduler.add("world", once, after=seconds)
-
-
-def history(theme: str, seed: int) -> str:
-    """Return the history of a seed."""
-    world = World(THEMES[theme], seed)
+def history(seed: int, theme: str = "") -> str:
+    """Return the history of a seed, in its own theme or in another."""
+    world = World(THEMES[theme or theme_of(seed)], seed)
     with quietly():
         world.run()
     return str(world.trace)
 
 
-def histories(theme: str, seeds: Iterable[int]) -> list[str]:
+def histories(seeds: Iterable[int], theme: str = "") -> list[str]:
     """Let one history happen for each seed; returns the violations, each with its history.
 
     The garbage collector rests during a history, which saves a quarter of the time. Worlds are full of cycles, so it
@@ -202,7 +239,7 @@ def histories(theme: str, seeds: Iterable[int]) -> list[str]:
         with quietly():
             for seed in seeds:
                 try:
-                    World(THEMES[theme], seed).run()
+                    World(THEMES[theme or theme_of(seed)], seed).run()
                 except Violation as violation:
                     violations.append(str(violation))
                 gc.collect(0)
@@ -214,9 +251,10 @@ def histories(theme: str, seeds: Iterable[int]) -> list[str]:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Leave out the logs of the product: the history has more details, in order."""
+    """Leave out the logs of the product: the history has more details, in order. Simulate its time and threads."""
     logging.disable(logging.CRITICAL)
     try:
-        yield
+        with replaced():
+            yield
     finally:
         logging.disable(logging.NOTSET)

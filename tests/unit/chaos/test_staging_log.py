@@ -2,18 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from tests.chaos.service import Line
-from tests.chaos.staging_log import StagingLog
+from tests.chaos.staging_log import Delivery, StagingLog
 
 PUT = "stages the-key for job-1"
 HANDED_OVER = "has handed over job-1"
 ENDED = "killed by SIGKILL; restarting in 0.5 s"
 
 
-def was_cut_off(*lines: tuple[str, str]) -> bool:
-    return StagingLog([Line(at, process, text) for at, (process, text) in enumerate(lines)]).was_cut_off("the-key")
+BODY = '{"queue_name":"fetch","kwargs":{"job":{"id":"job-1"}}}'
+
+#: The message came to two workers, because the lease of the first had run out.
+TWICE = (Delivery(0, "m", BODY), Delivery(6, "m", BODY))
+
+
+def was_cut_off(*lines: tuple[str, str], delivered: Sequence[Delivery] = TWICE) -> bool:
+    made = [Line(10 + at, process, text) for at, (process, text) in enumerate(lines)]
+    return StagingLog(made, delivered, visibility=6).was_cut_off("the-key")
+
+
+@pytest.mark.parametrize(
+    "delivered",
+    [
+        pytest.param(TWICE, id="after the visibility timeout"),
+        pytest.param([Delivery(0, "m", BODY), Delivery(1, "m", BODY, is_copy=True)], id="a copy"),
+        pytest.param([Delivery(0, "m", BODY), Delivery(1, "n", BODY)], id="two messages"),
+    ],
+)
+def test_a_job_that_two_workers_had_at_a_time_may_leave_an_object(delivered: list[Delivery]) -> None:
+    assert was_cut_off(("fetch.1", PUT), ("fetch.2", HANDED_OVER), ("fetch.1", ENDED), delivered=delivered)
+
+
+@pytest.mark.parametrize(
+    "delivered",
+    [
+        pytest.param([], id="it came to none"),
+        pytest.param([Delivery(0, "m", BODY)], id="it came to one"),
+        pytest.param([Delivery(0, "m", BODY), Delivery(5, "m", BODY)], id="before its lease ran out"),
+        pytest.param([Delivery(0, "m", BODY), Delivery(60, "m", BODY)], id="after the worker had died"),
+        pytest.param([Delivery(0, "m", BODY), Delivery(6, "n", BODY.replace("job-1", "job-2"))], id="another job"),
+        pytest.param([Delivery(0, "m", BODY), Delivery(6, "n", BODY.replace("fetch", "resize"))], id="another stage"),
+    ],
+)
+def test_without_a_second_delivery_it_is_an_error(delivered: list[Delivery]) -> None:
+    assert not was_cut_off(("fetch.1", PUT), ("fetch.2", HANDED_OVER), ("fetch.1", ENDED), delivered=delivered)
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,24 @@ def test_a_lease_that_sqs_does_not_extend_in_time_blocks_receiving(sqs, clock, i
     assert freed
 
 
+def test_a_message_that_comes_back_to_this_process_does_not_unblock_receiving(sqs, clock) -> None:
+    # Given a lease that SQS does not extend
+    leases = made(sqs, clock)
+    sqs.answers[CHANGE] = fail
+    add(leases, "a")
+    pass_time(leases, clock, 44.9)
+    # When a poll that was out receives its message again, in SQS's time a little earlier than in ours
+    assert leases.add("a", "handle 2") is None
+    pass_time(leases, clock, 0.2)
+    # Then nothing more is received: otherwise the process would use up the receives of the message.
+    assert leases.blocks_receiving
+    # When SQS extends the new lease, then it is as before.
+    sqs.answers[CHANGE] = confirm
+    pass_time(leases, clock, 3)
+    assert sqs.handles(CHANGE)[-1] == ["handle 2"]
+    assert not leases.blocks_receiving
+
+
 def test_closing_deletes_at_once(leases, sqs, clock) -> None:
     first, second = add(leases, "first"), add(leases, "second")
     leases.complete(first)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 from pipeline.sqs.consumer import PARTIAL_BATCH_PAUSE, SQSConsumer
 from pipeline.sqs.in_hand import LaneQueue
+from pipeline.sqs.leases import MAX_LEASE
 from pipeline.sqs.queues import LONG_POLL
 from pipeline.sqs.settlement import Delete
 from pipeline.sqs.wire import BACKLOG, decode
@@ -214,3 +215,21 @@ class TestPace:
         assert waits[0] is None
         assert second.receiver.loops[1].woken > woken[-1]
         assert second.step() == 0
+
+
+def test_a_process_whose_threads_all_hang_receives_nothing(broker, sqs, clock) -> None:
+    # Given a thread whose actor hangs, until its message is left to others
+    consumer = broker.consume("work", prefetch=2)
+    arrive(sqs, "a")
+    consumer.step()
+    assert start(consumer) == 1
+    (message,) = broker.in_hand.working.values()
+    message.lease.began = clock.now
+    clock.now += MAX_LEASE
+    consumer.leases.step()
+    assert message.lease.is_lost
+    # When more messages arrive
+    arrive(sqs, "b")
+    consumer.step()
+    # Then they stay in SQS. Here they would wait forever, because their leases are extended.
+    assert took(consumer) == []

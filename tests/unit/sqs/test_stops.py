@@ -9,7 +9,9 @@ from typing import Any
 from pipeline.sqs import consumer as consumers
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.consumer import RESTART_DELAY
+from pipeline.sqs.receiver import Transfer
 from pipeline.sqs.settlement import Delete
+from pipeline.sqs.wire import SendEntry
 from tests.support.received import (
     CHANGE,
     DELETE,
@@ -104,6 +106,35 @@ def test_a_close_sends_nothing_while_the_receiver_waits_for_sqs(sqs, clock, monk
     broker.in_hand.stop()
     consumer.close()
     assert len(sqs.of(SEND)) == before
+
+
+def test_a_close_after_its_deadline_sends_nothing_and_releases_the_transfers(broker, sqs) -> None:
+    # Given a transfer that could not be sent, in a process whose time to stop is over
+    consumer = broker.consume("work", prefetch=8)
+    arrive(sqs, "bad", body="no json")
+    sqs.answers[SEND] = unreachable
+    consumer.step()
+    before = len(sqs.of(SEND))
+    # When the consumer is closed, then it sends nothing, because SQS may take half a minute,
+    consumer.receiver.close(0.0, time.monotonic())
+    assert len(sqs.of(SEND)) == before
+    # and the message is released for others.
+    consumer.leases.step()
+    assert [entry["VisibilityTimeout"] for batch in sqs.of(CHANGE) for entry in batch] == [0]
+
+
+def test_a_close_releases_a_transfer_that_the_last_send_refuses(broker, sqs) -> None:
+    # Given a transfer with another way for what can never be sent
+    consumer = broker.consume("work", prefetch=8)
+    lease = consumer.leases.add("a", "handle of a")
+    refused = SendEntry("")  # no body
+    consumer.receiver.transfer(Transfer(lease, lambda: ("work_dlq", refused), lambda error: ("work_dlq", refused)))
+    # When the consumer is closed
+    broker.in_hand.stop()
+    consumer.close()
+    # Then it is released at once.
+    consumer.leases.step()
+    assert [entry["VisibilityTimeout"] for batch in sqs.of(CHANGE) for entry in batch] == [0]
 
 
 class HangingKeeper(StillLoop):
