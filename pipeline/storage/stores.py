@@ -92,21 +92,21 @@ STORES: Final = (
         source="https://docs.ceph.com/en/tentacle/radosgw/s3/",
     ),
     ObjectStore(
-        name="rclone",
+        name="SeaweedFS",
         hosts="",
         acl_refusal="",
         regions=".*",
         region="any",
-        is_private=True,
-        source="https://rclone.org/commands/rclone_serve_s3/",
+        is_private=False,
+        source="https://github.com/seaweedfs/seaweedfs/wiki/Amazon-S3-API",
     ),
 )
 
 #: Error codes that mean "no ACLs here", if the same request succeeds without one. Alone they prove nothing.
 ACL_REFUSALS: Final = frozenset(store.acl_refusal for store in STORES if store.acl_refusal)
 
-#: Error codes of stores that lack a part of the API. rclone takes a lifecycle rule for the creation of a bucket.
-NOT_IMPLEMENTED: Final = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405", "BucketAlreadyExists"})
+#: Error codes of stores that lack a part of the API.
+NOT_IMPLEMENTED: Final = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"})
 
 
 def store_at(endpoint: str | None) -> ObjectStore | None:
