@@ -1,7 +1,7 @@
 """An SQS in memory, with the methods of boto3's client that the queue layer calls.
 
 It keeps visibility timeouts, delays, receive counts, FIFO groups, deduplication and redrive policies, on a virtual
-clock. `tests/integration/sqs/test_memory_sqs.py` compares it with the embedded server. With a random generator it also
+clock. `tests/integration/sqs/test_memory_sqs.py` compares it with two servers. With a random generator it also
 does what SQS permits and no test server does: it returns messages in any order and fewer than asked for, delivers some
 twice, and delivers a few again after their delete.
 

@@ -11,6 +11,7 @@ from pipeline.clients import aws
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.consumer import SQSConsumer
 from pipeline.sqs.settlement import SQSMessage
+from tests.integration.sqs.conftest import on_ministack
 from tests.support.echo import close_soon, counts, die, done, message, take
 from tests.support.waiting import wait_for
 
@@ -39,6 +40,7 @@ def process(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Ite
     close_soon(made, monkeypatch)
 
 
+@on_ministack
 def test_a_killer_is_given_up_and_its_neighbours_run(broker, process) -> None:
     # Given three messages that three dead workers received together
     broker.enqueue_many([message(name) for name in ("first", "kills", "last")])

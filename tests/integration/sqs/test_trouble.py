@@ -12,6 +12,7 @@ from dramatiq_sqs.exceptions import MessageTooLarge
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES
 from pipeline.sqs.settlement import Bury, Plan, Settling
 from pipeline.sqs.wire import Reason, SendEntry, SendFailed, decode, encode
+from tests.integration.sqs.conftest import on_ministack
 from tests.support.echo import broker, clock, consume, count_requests, counts, dead_letters, done, message, take
 from tests.support.waiting import wait_for
 
@@ -40,6 +41,7 @@ def test_a_failed_message_becomes_a_dead_letter_with_its_reason(broker, consume)
     wait_for(lambda: counts(broker) == (0, 0, 0))
 
 
+@on_ministack
 @pytest.mark.parametrize(
     "body",
     [
@@ -80,6 +82,7 @@ def test_an_invalid_message_becomes_one_dead_letter(broker, consume, caplog, bod
     assert "secret-word" not in attributes["error_message"]
 
 
+@on_ministack
 @pytest.mark.parametrize("forged", ["two\nlines", "\ud800", "x" * 65, "", "a b"])
 def test_an_id_that_could_not_be_logged_is_replaced_by_one_of_the_sqs_message(broker, consume, forged: str) -> None:
     # Given a message with such an id, and one with a good id
@@ -92,6 +95,7 @@ def test_an_id_that_could_not_be_logged_is_replaced_by_one_of_the_sqs_message(br
     assert ids["forged"] == str(uuid5(uuid5(NAMESPACE_DNS, "message.image-pipeline"), sqs_id))
 
 
+@on_ministack
 def test_entries_that_sqs_would_refuse_are_not_sent(broker) -> None:
     broker.queues.url("work")
     requests = count_requests(broker)
@@ -127,6 +131,7 @@ def test_a_send_that_is_not_confirmed_raises_at_its_caller(broker) -> None:
         broker.enqueue(message("a"))
 
 
+@on_ministack
 def test_errors_while_receiving_and_deleting_are_retried(broker, consume) -> None:
     # Given an SQS that fails the first requests of each kind
     broker.enqueue_many([message(n) for n in range(3)])
