@@ -26,16 +26,16 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-
 # Print the requirements of one table of pyproject.toml, one on each line.
 REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))$(1), sep="\n")'
 
-IMAGE_TESTS := tests/unit/images tests/unit/net/test_bombs.py tests/unit/ops/test_checks.py \
-	tests/integration/images
+# Tests of everything that a fast library for pixels may change.
+PIXEL_TESTS := $(addprefix tests/unit/images/test_,$(addsuffix .py,codecs render colour details formats decoding))
 
 # With it, each of the many processes of the tests would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo run check test test-fallbacks smoke image test-corpus test-differential mutants simulate chaos outages scenarios lint format docs screenshots sheets schema schema-check bench bench-scale bombs fuzz audit sbom upgrade-test release \
-	bench-images bench-neighbours iam lock \
+.PHONY: help setup setup-dev demo run check test coverage test-fallbacks smoke image test-corpus test-differential mutants simulate chaos outages lint format docs screenshots schema bench bench-scale bombs fuzz audit sbom upgrade-test release \
+	bench-images bench-neighbours lock \
 	pm2-image-consumer pm2-restart-image-consumer pm2-delete-image-consumer \
 	pm2-script-resize-images-from-channel pm2-delete-script-resize-images-from-channel \
 	pm2-script-resize-images-from-episodes pm2-delete-script-resize-images-from-episodes
@@ -56,14 +56,17 @@ run: setup-dev ## Run the service on the embedded servers until Ctrl-C
 check: setup-dev lint ## Check style, format and types, and run the unit tests
 	$(BIN)/pytest -n auto tests/unit $(ARGS)
 
-test: setup-dev ## Run all tests in parallel and in random order, and report their coverage (ARGS="-k name" for some)
+test: setup-dev ## Run all tests in parallel and in random order (ARGS="-k name" for some)
+	$(BIN)/pytest -n auto $(ARGS)
+
+coverage: setup-dev ## Run all tests, child processes included, and report which lines and branches ran (takes half as long again)
 	$(BIN)/coverage erase
 	status=0; PYTHONPATH="$(CURDIR)" $(BIN)/coverage run -m pytest -n auto $(ARGS) || status=$$?; \
 		$(BIN)/coverage combine --quiet; $(BIN)/python -m tests.coverage; exit $$status
 
-test-fallbacks: setup-dev ## Run the tests of images without each of the fast libraries, and without all
-	for packages in numpy kornia_rs cykooz_resizer cykooz_resizer,pic_scale numpy,kornia_rs,cykooz_resizer,pic_scale; do \
-		TESTS_WITHOUT=$$packages PYTHONPATH=tests/support/missing $(BIN)/pytest $(IMAGE_TESTS) $(ARGS) || exit 1; done
+test-fallbacks: setup-dev ## Run the tests of pixels without each of the fast libraries, and without both
+	for packages in kornia_rs pic_scale kornia_rs,pic_scale; do \
+		TESTS_WITHOUT=$$packages PYTHONPATH=tests/support/missing $(BIN)/pytest $(PIXEL_TESTS) $(ARGS) || exit 1; done
 
 smoke: setup-dev ## Build the wheel, install it in a fresh environment, and run the service with it (PYTHON=python3.11 for another)
 	$(BIN)/python -m tests.smoke
@@ -108,9 +111,6 @@ chaos: setup-dev ## Cause every kind of fault, and prove that no job is lost (JO
 outages: setup-dev ## Take SQS away during work, in four ways (SECONDS="10 60 300": 30 minutes)
 	$(BIN)/python -m tests.chaos.outages $(SECONDS)
 
-scenarios: setup-dev ## Cause faults that need time or room of their own, one after the other (NAME="crash loop": one)
-	$(BIN)/python -m tests.chaos.scenarios $(if $(NAME),"$(NAME)")
-
 lint: setup-dev ## Check style, format, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -128,19 +128,13 @@ docs: $(VENV)/.docs ## Build the documents as a searchable site in docs/_build/h
 screenshots: setup-dev ## Retake the pictures of the dashboard in docs/; needs Chromium
 	$(BIN)/pytest tests/browser --need-browser --screenshots -k goes_through
 
-sheets: setup-dev ## Redraw the contact sheets of docs/images.md
-	$(BIN)/python -m tests.sheets
-
 schema: setup-dev ## Rewrite docs/schema from the code
 	$(BIN)/image-pipeline schema --write docs/schema
-
-schema-check: setup-dev $(VENV)/.types ## Check docs/schema with the official tools, and generate types from it; needs npm
-	$(BIN)/python -m tests.schema $(VENV)/types/bin $(VENV)/types
 
 bench: setup-dev ## Compare the whole pipeline with alternatives (writes docs/performance.md; ARGS="--quick --only file")
 	$(BIN)/python benchmarks/end_to_end/bench.py $(ARGS)
 
-bench-scale: setup-dev ## Measure the images a second of each stage (writes docs/scaling.md)
+bench-scale: setup-dev ## Measure the images a second of each stage (writes docs/performance.md)
 	$(BIN)/python benchmarks/end_to_end/scale.py $(ARGS)
 
 bench-images: setup-dev ## Compare rendering with sharp, libvips, Pillow and ImageMagick (writes docs/performance.md)
@@ -149,14 +143,10 @@ bench-images: setup-dev ## Compare rendering with sharp, libvips, Pillow and Ima
 bench-neighbours: setup-dev ## Time live jobs alone and beside bad neighbours (ARGS="--only hang", ARGS=--rates)
 	$(BIN)/python benchmarks/end_to_end/neighbours.py $(ARGS)
 
-iam: setup-dev ## Rewrite the policies of docs/iam for the default settings
-	for policy in docs/iam/*.json; do \
-		env -i $(BIN)/image-pipeline check --iam $$(basename $$policy .json) 2>/dev/null > $$policy || exit 1; done
-
 lock: setup-dev ## Rewrite the lock files from pyproject.toml (UPGRADE=--upgrade for the newest releases)
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - -o requirements/base.lock
 	$(call REQUIREMENTS,["build-system"]["requires"]) | $(COMPILE) pyproject.toml - --constraints requirements/base.lock \
-		--no-emit-package cykooz-resizer --no-emit-package kornia-rs --no-emit-package numpy \
+		--no-emit-package kornia-rs --no-emit-package numpy \
 		-o requirements/musl.lock
 	$(COMPILE) pyproject.toml --group dev --constraints requirements/base.lock -o requirements/dev.lock
 	$(call REQUIREMENTS,["dependency-groups"]["servers"]) | $(COMPILE) - -o requirements/servers.lock
@@ -194,14 +184,6 @@ $(VENV)/.docs: requirements/docs.lock | $(VENV)/pyvenv.cfg
 $(VENV)/.audit: requirements/audit.lock | $(VENV)/pyvenv.cfg
 	$(BIN)/python -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/audit.lock
-	@touch $@
-
-# So have the generators of types, with the tools that npm installs.
-$(VENV)/.types: requirements/types.lock tests/schema/package-lock.json | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m venv $(VENV)/types
-	$(VENV)/types/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/types.lock
-	cp tests/schema/package.json tests/schema/package-lock.json $(VENV)/types/
-	npm ci --prefix $(VENV)/types --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 # The servers have their own environment, because they require older packages. Their commands are linked into .venv/bin.

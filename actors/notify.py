@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 
 from pipeline.errors import PipelineError
-from pipeline.job import CLEAN_UP, DOCUMENT, Job, Sweep, Unfinished
+from pipeline.job import CLEAN_UP, DOCUMENT, Job, Unfinished
 from pipeline.net.host_limits import receiver_limiter
 from pipeline.net.notifications import postback, redirect
 from pipeline.payload import Payload, check_destinations, parse_json
@@ -16,10 +15,7 @@ from pipeline.settings import get_settings
 from pipeline.stages import NOTIFY
 from pipeline.storage.publish import image_info, with_details
 from pipeline.storage.staging import staging
-from pipeline.sweeps import recheck, sources
-from pipeline.sweeps.documents import WriteBack
-from pipeline.sweeps.sources import Check, known_of
-from pipeline.sweeps.sweep import write_back
+from pipeline.sweeps.delivery import write_to_documents
 from pipeline.worker.stage_actor import stage_actor
 
 
@@ -68,38 +64,8 @@ def pending_deliveries(job: Job) -> dict[str, Callable[[], object]]:
         name: partial(deliver, job, payload[name], result) for name, deliver in DELIVERIES.items() if payload.get(name)
     }
     if job.sweep:
-        asked = {DOCUMENT: partial(write_to_documents, job, job.sweep, to_write_back(job, result))}
+        asked = {DOCUMENT: partial(write_to_documents, job, job.sweep, result)}
     return asked | clean if job.deliveries is None else {name: asked[name] for name in job.deliveries}
-
-
-def write_to_documents(job: Job, sweep: Sweep, result: WriteBack) -> None:
-    """Write the result of a sweep's job to its documents, and what is known of the sources now."""
-    if sweep.is_recheck:
-        recheck.write_back(sweep, job.sources[0], result)
-        return
-
-    for source in job.sources:
-        if source.size and not source.error:
-            sources.record(Check(source.url, None, known_of(source)))
-    write_back(sweep, result)
-
-
-def to_write_back(job: Job, result: Payload) -> WriteBack:
-    """Return what a sweep's job writes to its documents, by image field.
-
-    Errors that were given up come first, because the document shows only the first error.
-    """
-    now = datetime.now(UTC)
-    failed = sorted((source for source in job.sources if source.error), key=lambda source: not source.given_up)
-    return {
-        "stored": {
-            name: result[f"{name}_info"] for source in job.sources if not source.error for name in source.fields
-        },
-        "errors": {
-            name: {"field": name, **result[f"{name}_error"], "at": now} for source in failed for name in source.fields
-        },
-        "given_up": any(source.given_up for source in job.sources),
-    }
 
 
 def clean_up(job: Job) -> None:

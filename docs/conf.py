@@ -10,7 +10,7 @@ project = _PROJECT["name"]
 release = _PROJECT["version"]
 project_copyright = "the contributors"
 extensions = ["myst_parser"]
-exclude_patterns = ["_build", "systemd", "iam"]
+exclude_patterns = ["_build", "systemd"]
 templates_path = ["_templates"]
 nitpicky = True
 

@@ -48,6 +48,7 @@ class Event:
     arrived: float = 0.0  #: Unix time at which the job was sent to the stage; 0: not known
     seconds: float = 0.0  #: duration of the stage's work
     attempt: int = 1
+    attempts: int = 0  #: number of the last attempt if every further attempt fails in the same way; 0: there is none
     code: str = ""  #: code of the error, if there was one
     message: str = ""  #: message of the error
     wait: float = 0.0  #: until the retry

@@ -136,16 +136,12 @@ def check_destinations(payload: Payload, settings: Settings) -> None:
     if queue in settings.own_queues:
         message = "The field redirect_queue names a queue of this service, which would process the result."
         raise Rejected("bad_redirect_queue", message)
-    if queue and settings.redirect_queues and not any(fnmatchcase(queue, each) for each in _permitted(settings)):
+    patterns = (*settings.redirect_queues, settings.full_queue_name("submit_*"))  # with the queues of `submit --wait`
+    if queue and settings.redirect_queues and not any(fnmatchcase(queue, each) for each in patterns):
         message = "The field redirect_queue names a queue that REDIRECT_QUEUES does not list."
         raise Rejected("bad_redirect_queue", message)
     if payload.get("postback_url"):
         _check_postback_url(payload["postback_url"], https_only=settings.postback_https_only)
-
-
-def _permitted(settings: Settings) -> tuple[str, ...]:
-    """Return the patterns of redirect queues, including the queues of `submit --wait`."""
-    return (*settings.redirect_queues, settings.full_queue_name("submit_*"))
 
 
 def _check_postback_url(url: str, *, https_only: bool) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from pipeline.clients import aws
@@ -50,17 +48,11 @@ def send_again(payload: dict[str, Any], letter: str) -> str:
     Raises:
         PipelineError, SettingsError: as `send_message`.
     """
-    return _send(
-        payload, None, letter, {"MessageAttributes": {REDRIVEN_FROM: {"DataType": "String", "StringValue": letter}}}
-    )
+    redriven_from = {"DataType": "String", "StringValue": letter}
+    return _send(payload, None, letter, MessageAttributes={REDRIVEN_FROM: redriven_from})
 
 
-def _send(
-    payload: dict[str, Any],
-    queue_url: str | None,
-    deduplication_id: str,
-    more: Mapping[str, Any] = MappingProxyType({}),
-) -> str:
+def _send(payload: dict[str, Any], queue_url: str | None, deduplication_id: str, **more: Any) -> str:
     body = to_json(validated(payload, get_settings()))
     if (size := len(body.encode())) > MAX_MESSAGE_BYTES:
         raise Rejected("too_large", f"The message has {size} bytes; SQS accepts at most {MAX_MESSAGE_BYTES}.")

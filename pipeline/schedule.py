@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from cronsim import CronSim, CronSimError
@@ -79,7 +79,7 @@ class Schedule:
 
     def _nearest(self, moment: datetime, direction: int, is_beyond: Callable[[datetime], bool]) -> datetime:
         # cronsim gets times without a zone. With one, it can loop endlessly where the clock skips an hour.
-        start = moment.astimezone(HOST_ZONE).replace(tzinfo=None) - direction * AROUND
+        start = (moment.astimezone(UTC) + _offset(moment)).replace(tzinfo=None) - direction * AROUND
         found: list[tuple[datetime, datetime]] = []  # in UTC, and as wall time
         for wall in islice(CronSim(self._fields, start, reverse=direction < 0), LIMIT):
             if found and (wall - found[0][1]) * direction > AROUND:
@@ -99,46 +99,14 @@ class Schedule:
         return []
 
 
-class _HostZone(tzinfo):
-    """The host's local time by its C library, which cron uses too: TZ, or /etc/localtime.
-
-    Only the library's conversion from UTC is used. The other direction follows PEP 495: for a skipped or repeated time,
-    `fold` chooses the offset before or after the change. `datetime.astimezone()` without a zone treats skipped times
-    differently in different versions of Python (https://github.com/python/cpython/issues/83861).
-    """
-
-    def utcoffset(self, moment: datetime | None) -> timedelta | None:
-        if moment is None:
-            return None
-        wall = moment.replace(tzinfo=UTC)
-        before, after = (_offset(wall + days) for days in (-PROBE, PROBE))
-        holds_before, holds_after = (_offset(wall - offset) == offset for offset in (before, after))
-        if holds_before == holds_after:
-            return after if moment.fold else before
-        return before if holds_before else after
-
-    def dst(self, moment: datetime | None) -> None:
-        return None
-
-    def tzname(self, moment: datetime | None) -> None:
-        return None
-
-    def fromutc(self, moment: datetime) -> datetime:
-        offset = _offset(moment.replace(tzinfo=UTC))
-        local = (moment + offset).replace(fold=0)
-        return local if local.utcoffset() == offset else local.replace(fold=1)
-
-
 #: The offsets of a time are looked up this long before and after it. This is longer than any offset or skipped period
 #: (24 h in Samoa), and shorter than the time between two changes of any clock.
 PROBE = timedelta(days=2)
 
 
 def _offset(moment: datetime) -> timedelta:
+    """Return the host's offset by its C library, which cron uses too: TZ, or /etc/localtime."""
     return timedelta(seconds=time.localtime(moment.timestamp()).tm_gmtoff)
-
-
-HOST_ZONE = _HostZone()
 
 
 def _moments_of(wall: datetime) -> list[datetime]:

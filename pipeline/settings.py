@@ -5,190 +5,45 @@ The contract, section 6, defines names, defaults and meanings. An empty value co
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 import os
-import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    BeforeValidator,
-    Field,
-    IPvAnyAddress,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AliasChoices, BeforeValidator, Field, IPvAnyAddress, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import SettingsError
-from pipeline.images.limits import MAX_RENDITION_PIXELS
-from pipeline.recipe import RenditionSize, parse_rendition
-from pipeline.schedule import Schedule
+from pipeline.recipe import Recipe, RenditionSize
+from pipeline.setting_types import (
+    PUBLISHED_POSTBACK_SECRET,
+    Cron,
+    Delays,
+    HttpUrl,
+    JobKeys,
+    MongoUrl,
+    Network,
+    Networks,
+    PortRange,
+    Ports,
+    Positive,
+    Prefix,
+    QueuePatterns,
+    Renditions,
+    SigningSecrets,
+    StagingUrl,
+    Token,
+)
 from pipeline.stages import own_queues
-
-#: The secret published in the documentation of the previous system. Receivers may still compare with it.
-PUBLISHED_POSTBACK_SECRET = "47/:6WT?v5edl|W}Dt&#TK5.hwe>3,"  # noqa: S105
-
-#: Minimum number of characters in DASHBOARD_TOKEN.
-SHORTEST_TOKEN = 16
-
-#: Minimum number of characters of each key in JOB_KEY.
-SHORTEST_JOB_KEY = 32
-
-#: Stands for the absence of a proof among the keys of JOB_KEY, while the first key is introduced.
-NO_PROOF = "none"
 
 #: The agent that fetch and postbacks present themselves as, unless USER_AGENT names the service and a contact.
 DEFAULT_USER_AGENT = "Mozilla/5.0 (compatible; image-pipeline)"
 
 #: The value of POSTBACK_SECRET_KEY that sends no shared secret.
 NO_SECRET = "none"  # noqa: S105
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class PortRange:
-    """Ports from `first` to `last`."""
-
-    first: int
-    last: int
-
-    def __str__(self) -> str:
-        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
-
-
-def _renditions(items: tuple[RenditionSize, ...]) -> tuple[RenditionSize, ...]:
-    names = [item.name for item in items]
-    if not items or len(set(names)) < len(names):
-        raise ValueError("it must contain at least one rendition, and each name once")
-    if large := [item.name for item in items if item.width * item.height > MAX_RENDITION_PIXELS]:
-        raise ValueError(f"{large[0]!r} has more than {MAX_RENDITION_PIXELS} pixels, the most for a rendition")
-    for extension in sorted({item.extension for item in items} - {""}):
-        from pipeline.images.formats import check_writable  # noqa: PLC0415 - most processes need no Pillow
-
-        check_writable(extension)
-    return items
-
-
-def _comma_separated(parse: Callable[[str], T]) -> BeforeValidator:
-    """Return a validator that parses `a,b,c` into a tuple, each item with `parse`."""
-
-    def split(value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        return tuple(parse(item.strip()) for item in value.split(",") if item.strip())
-
-    return BeforeValidator(split)
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds <= 14 * 86400:  # SQS keeps messages for at most 14 days
-        raise ValueError("a delay must be from 0 to 1209600 seconds")
-    return seconds
-
-
-def _ports(text: str) -> PortRange:
-    match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", text)
-    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if not 1 <= first <= last <= 65535:
-        raise ValueError(f"{text!r} is not a port or a range of ports, such as 443 or 1024-65535")
-    return PortRange(first, last)
-
-
-def _queue_pattern(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_.*?-]{1,80}", text):
-        raise ValueError(f"{text!r} is not a queue name, in which * stands for any characters and ? for one")
-    return text
-
-
-def _cron(value: str) -> str:
-    try:
-        Schedule(value)
-    except ValueError as error:
-        raise ValueError(f"it must be five fields in cron's notation, or a nickname like @daily ({error})") from None
-    return value
-
-
-def _url(*schemes: str) -> AfterValidator:
-    def check(value: str | None) -> str | None:
-        if value is not None:
-            parts = urlsplit(value)
-            if parts.scheme not in schemes or not (parts.netloc or parts.path) or "@" in parts.netloc:
-                starts = " or ".join(f"{scheme}://" for scheme in schemes)
-                raise ValueError(f"it must be a URL that starts with {starts} and contains no password")
-        return value
-
-    return AfterValidator(check)
-
-
-def _signing_secrets(value: SecretStr | None) -> SecretStr | None:
-    secrets = value.get_secret_value().split() if value else []
-    if value and not (secrets and all(map(_is_signing_secret, secrets))):
-        raise ValueError(
-            "it must be a Standard Webhooks secret, whsec_ and the base64 of 24 to 64 bytes, or several with spaces "
-            "between them"
-        )
-    return value
-
-
-def _is_signing_secret(text: str) -> bool:
-    try:
-        size = len(base64.b64decode(text.removeprefix("whsec_"), validate=True))
-    except ValueError:
-        return False
-    return 24 <= size <= 64  # https://github.com/standard-webhooks/standard-webhooks/blob/main/spec
-
-
-def _token(value: SecretStr | None) -> SecretStr | None:
-    if value is not None and len(value.get_secret_value()) < SHORTEST_TOKEN:
-        raise ValueError(f"it must be at least {SHORTEST_TOKEN} characters")
-    return value
-
-
-def _job_key(value: SecretStr | None) -> SecretStr | None:
-    keys = [key for key in value.get_secret_value().split() if key != NO_PROOF] if value else []
-    if value and not (keys and all(len(key) >= SHORTEST_JOB_KEY for key in keys)):
-        raise ValueError(
-            f"it must be a key of at least {SHORTEST_JOB_KEY} characters, or several with spaces between them"
-        )
-    return value
-
-
-def _mongo_url(value: SecretStr | None) -> SecretStr | None:
-    if value is not None:
-        try:
-            parts = urlsplit(value.get_secret_value())
-        except ValueError:
-            parts = urlsplit("")
-        if parts.scheme not in {"mongodb", "mongodb+srv"} or not parts.netloc or not parts.path.strip("/"):
-            raise ValueError("it must be mongodb:// or mongodb+srv:// with the name of its database in the path")
-    return value
-
-
-Cron = Annotated[str, AfterValidator(_cron)]
-Delays = Annotated[tuple[float, ...], NoDecode, _comma_separated(_seconds)]
-MongoUrl = Annotated[SecretStr | None, AfterValidator(_mongo_url)]
-HttpUrl = Annotated[str | None, _url("http", "https")]
-Networks = Annotated[tuple[Network, ...], NoDecode, _comma_separated(ipaddress.ip_network)]
-Positive = Annotated[float, Field(gt=0, le=86400)]
-
-
-def _segments(value: str) -> str:
-    if not all(part.strip(".") for part in value.split("/")):
-        raise ValueError("it must be one or more names separated by /, such as images/resized")
-    return value
 
 
 class Settings(BaseSettings):
@@ -211,21 +66,23 @@ class Settings(BaseSettings):
     queue_namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,60}$")] = "image-pipeline"
     calls_to_update_list_sqs_queues: Annotated[int, Field(ge=1)] = 100_000
 
-    job_key: Annotated[SecretStr | None, AfterValidator(_job_key)] = None
+    job_key: JobKeys = None
 
     # Objects.
     s3_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = "images-ch"
     s3_region: Annotated[str | None, Field(pattern=r"^[a-z0-9-]{2,32}$")] = None  # if unset, aws_region
-    s3_prefix: Annotated[str, AfterValidator(_segments)] = "images-resized"
+    s3_prefix: Prefix = "images-resized"
     s3_acl: Literal["public-read", "private", "none", "authenticated-read", "bucket-owner-full-control"] = "public-read"
     cache_control: Annotated[str, Field(pattern=r"^[ -~]+$")] = "public, max-age=31536000, immutable"
     public_base_url: HttpUrl = None
-    staging_url: Annotated[str | None, _url("s3", "file")] = None
+    staging_url: StagingUrl = None
 
     # Images.
-    renditions: Annotated[
-        tuple[RenditionSize, ...], NoDecode, _comma_separated(parse_rendition), AfterValidator(_renditions)
-    ] = (RenditionSize("50x50", 50, 50), RenditionSize("250X250", 250, 250), RenditionSize("800x800", 800, 800))
+    renditions: Renditions = (
+        RenditionSize("50x50", 50, 50),
+        RenditionSize("250X250", 250, 250),
+        RenditionSize("800x800", 800, 800),
+    )
     resize_fit: Literal["cover", "contain", "fill"] = "cover"
     result_details: bool = False
     max_source_bytes: Annotated[int, Field(ge=1)] = 52_428_800
@@ -242,18 +99,18 @@ class Settings(BaseSettings):
     fetch_allowed_networks: Networks = ()
     postback_allowed_networks: Networks = ()
     blocked_networks: Networks = ()
-    allowed_ports: Annotated[tuple[PortRange, ...], NoDecode, _comma_separated(_ports)] = (
+    allowed_ports: Ports = (
         PortRange(80, 80),
         PortRange(443, 443),
         PortRange(1024, 65535),
     )
-    redirect_queues: Annotated[tuple[str, ...], NoDecode, _comma_separated(_queue_pattern)] = ()
+    redirect_queues: QueuePatterns = ()
     fetch_retry_delays: Delays = (2, 10, 60, 300, 1800)
     retry_delays: Delays = (1, 5, 30, 120, 600, 900, 900, 900)
 
     # Postbacks.
     postback_secret_key: SecretStr = SecretStr(PUBLISHED_POSTBACK_SECRET)
-    postback_signing_secret: Annotated[SecretStr | None, AfterValidator(_signing_secrets)] = None
+    postback_signing_secret: SigningSecrets = None
     postback_https_only: bool = False
     postback_timeout: Positive = 15.0
     notify_max_per_host: Annotated[int, Field(ge=1)] = 4
@@ -285,7 +142,7 @@ class Settings(BaseSettings):
     metrics_host: IPvAnyAddress = ipaddress.IPv4Address("127.0.0.1")
 
     # The dashboard.
-    dashboard_token: Annotated[SecretStr | None, AfterValidator(_token)] = None
+    dashboard_token: Token = None
 
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)] = "DEBUG"
 
@@ -316,6 +173,11 @@ class Settings(BaseSettings):
                 "own, such as file:///var/staging/ or s3://bucket/pipeline-staging/"
             )
         return self
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of new renditions."""
+        return Recipe(self.renditions, self.resize_fit)
 
     @property
     def input_queue_name(self) -> str | None:

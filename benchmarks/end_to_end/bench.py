@@ -2,8 +2,7 @@
 
 `make bench` gives all contenders the same jobs, alternating between them: a message in, three renditions in S3, one
 postback. It measures CPU, requests, memory, throughput and waiting, at saturation and at equal rates, and prints them.
-A full run also writes docs/performance.md and docs/scaling.md. `--quick` measures saturation only, in about half a
-minute per contender.
+A full run also writes docs/performance.md. `--quick` measures saturation only, in about half a minute per contender.
 """
 
 from __future__ import annotations
@@ -43,23 +42,20 @@ def rendering_alone(sources: Path, side: int, seconds: float) -> dict[str, Any]:
     """Measure CPU milliseconds of rendering an image.
 
     Returns:
-        The figures on one core while the others idle, on all cores at once, and on one core with a worker's malloc
-        settings.
+        The figures on one core while the others idle, and on all cores at once.
     """
     covers = sorted(sources.glob(f"*-{side}.jpg"))
-    command = [sys.executable, HERE / "rendering.py", str(seconds)]
+    command = [sys.executable, HERE / "rendering.py", str(seconds), *covers]
 
-    def once(*more: str) -> float:
-        done = subprocess.run(  # noqa: S603
-            [*command, *more, *covers], env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, check=True
-        )
+    def once() -> float:
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)  # noqa: S603
         return float(json.loads(done.stdout)["cpu"])
 
     cores = os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as pool:
         together = [each.result() for each in [pool.submit(once) for _ in range(cores)]]
-    alone, as_worker = once(), once("--as-worker")
-    return {"side": side, "alone": alone, "on all cores": sum(together) / cores, "as a worker": as_worker}
+    return {"side": side, "alone": once(), "on all cores": sum(together) / cores}
 
 
 def sharp_alone(peers: Peers, side: int, seconds: float) -> float | None:

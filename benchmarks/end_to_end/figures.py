@@ -13,10 +13,9 @@ from entrants import ENTRANTS
 from measure import LOADED, RATES, SATURATION, at
 from prices import by_class, dollars
 
-#: The promises, see `goals`: CPU as a share of the plain consumer's and of rendering's; requests at saturation; and for
+#: The promises, see `goals`: CPU as a share of the plain consumer's; requests at saturation; and for
 #: the lowest rate, a multiple of the stages' own work per job, and seconds more.
 OF_PLAIN = 0.2
-OF_RENDERING = {"file": 1.5, "s3": 1.8}
 PUTS = {"file": 3.1, "s3": 5.1}
 SQS = 3.5
 TIMES, MORE = 1.5, 0.1
@@ -152,9 +151,8 @@ def goals(figures: Figures) -> Iterator[Goal]:
         for key in ours:
             cpu = figures.cpu(key, side)
             suffix = "-s3" if key == "s3" else ""
-            if side == LARGE:
-                share = cpu / figures.rendering(side)
-                yield Goal(f"{side} px: CPU, of rendering alone's", key, OF_RENDERING[key], share)
+            if sharp := figures.sharp(side):
+                yield Goal(f"{side} px: CPU of rendering alone, of sharp's", key, 1, figures.rendering(side) / sharp)
             for rival, limit in {"plain": OF_PLAIN, f"celery{suffix}": 1, f"dramatiq{suffix}": 1}.items():
                 if rival in figures.contenders and (rival != "plain" or side == LARGE):
                     name = ENTRANTS[rival].title.partition(",")[0].replace("plain", "the plain")

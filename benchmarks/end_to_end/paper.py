@@ -1,4 +1,4 @@
-"""Estimates the needs of large fleets from the measurements of one machine, for docs/scaling.md."""
+"""Estimates the needs of large fleets from the measurements of one machine, for docs/performance.md."""
 
 from __future__ import annotations
 
@@ -124,9 +124,9 @@ def traffic(figures: Figures, side: int, cover: float) -> str:
 
 
 def text(figures: Figures, sources: Path) -> str:
-    """Return all tables of the page."""
-    parts = []
+    """Return the workers of one load, and the traffic and cost of all."""
+    parts = [workers(figures, figures.sides[0], AIMS[0])]
     for side in figures.sides:
         cover = mean(path.stat().st_size for path in sources.glob(f"*-{side}.jpg"))
-        parts += [workers(figures, side, aim) for aim in AIMS] + [traffic(figures, side, cover)]
+        parts.append(traffic(figures, side, cover))
     return "\n\n".join(parts)

@@ -1,7 +1,6 @@
 """Rendering alone: one process that renders covers repeatedly, and does nothing else.
 
-python rendering.py SECONDS COVER...              one line of JSON: CPU milliseconds per image, and the number of images
-python rendering.py SECONDS --as-worker COVER...  with the malloc settings of a worker process (pipeline.images.malloc)
+python rendering.py SECONDS COVER...    one line of JSON: CPU milliseconds per image, and the number of images
 """
 
 from __future__ import annotations
@@ -12,12 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.images.malloc import keep_freed_blocks
 from pipeline.images.sandbox import render
 from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 
-AS_WORKER = "--as-worker"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -31,10 +28,8 @@ def cpu_milliseconds() -> float:
 
 def main() -> None:
     """Render the covers in rotation for this many seconds."""
-    covers = [Path(each).read_bytes() for each in sys.argv[2:] if each != AS_WORKER]
+    covers = [Path(each).read_bytes() for each in sys.argv[2:]]
     seconds = float(sys.argv[1])
-    if AS_WORKER in sys.argv:
-        keep_freed_blocks()
     settings = get_settings()
     recipe = Recipe(settings.renditions, settings.resize_fit)
 

@@ -1,4 +1,4 @@
-"""Writes the results as Markdown between the marks of the documents."""
+"""Writes the results as Markdown between the marks of docs/performance.md."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from markdown import replace_marked, rows
 from measure import SATURATION
 from prices import DATE, PRICES, REGION
 
-PAGE, SCALING = (ROOT / name for name in ("docs/performance.md", "docs/scaling.md"))
+PAGE = ROOT / "docs/performance.md"
 
 #: The contender that the sentences describe, and the contenders that they compare it with.
 OURS, PLAIN, DRAMATIQ = "file", "plain", "dramatiq"
@@ -154,13 +154,10 @@ def cpu_table(figures: Figures, side: int) -> str:
     return rows([f"CPU ms at saturation, {side} px", *names], body)
 
 
-def prices_table() -> str:
-    """Show the list prices."""
-    body = [
-        [each.what, each.per, f"{each.dollars:g}", f"[{each.source.split('/')[3]}]({each.source})"]
-        for each in PRICES.values()
-    ]
-    return rows([f"list prices, {REGION}, {DATE}", "for a", "US$", "source"], body)
+def prices() -> str:
+    """List the prices with their sources."""
+    listed = [f"[{each.what}]({each.source}) ${each.dollars:g} a {each.per}" for each in PRICES.values()]
+    return f"List prices, {REGION}, {DATE}: {'; '.join(listed)}."
 
 
 def alone(figures: Figures) -> str:
@@ -168,9 +165,8 @@ def alone(figures: Figures) -> str:
     found = []
     for side in figures.sides:
         of_sharp = f"; sharp, {taken:.1f} ms" if (taken := figures.sharp(side)) else ""
-        alone, both, kept = (figures.rendering(side, how) for how in ("alone", "on all cores", "as a worker"))
-        cpu = f"{side} px: {alone:.1f} ms, {both:.1f} on all cores at once, {kept:.1f} with a worker's malloc settings"
-        found.append(f"{cpu}{of_sharp}")
+        alone, both = (figures.rendering(side, how) for how in ("alone", "on all cores"))
+        found.append(f"{side} px: {alone:.1f} ms, {both:.1f} on all cores at once{of_sharp}")
     return f"CPU of rendering alone: {'. '.join(found)}."
 
 
@@ -197,17 +193,21 @@ def machine() -> str:
     return f"{', '.join([python, *ours, *peers])}; {os.cpu_count()} cores{f' of an {cpu[1]}' if cpu else ''}."
 
 
+def _of_page(figures: Figures) -> list[str]:
+    small = figures.sides[0]
+    parts = [goals_table(figures), alone(figures), rounds(figures), saturation_table(figures, small)]
+    return [*parts, waits_table(figures)] if figures.steady else parts
+
+
 def tables(figures: Figures) -> list[str]:
-    """Collect everything that any run can show."""
-    parts = [goals_table(figures), alone(figures), rounds(figures)]
-    parts += [saturation_table(figures, side) for side in figures.sides]
-    if figures.steady:
-        parts += [waits_table(figures), cost_table(figures)]
-    return [*parts, cpu_table(figures, figures.sides[-1])]
+    """Collect everything that any run can show, of which the page has the first tables."""
+    more = [saturation_table(figures, side) for side in figures.sides[1:]]
+    more += [cost_table(figures)] if figures.steady else []
+    return [*_of_page(figures), *more, cpu_table(figures, figures.sides[-1])]
 
 
 def write(figures: Figures, sources: Path) -> None:
-    """Write the pages; `sources` is the folder of the covers."""
-    parts = [cost(figures), compared(figures), *tables(figures), prices_table(), machine()]
+    """Write the page; `sources` is the folder of the covers."""
+    parts = [cost(figures), compared(figures), *_of_page(figures), prices(), machine()]
     replace_marked(PAGE, "bench", "\n\n".join(parts))
-    replace_marked(SCALING, "bench", paper.text(figures, sources))
+    replace_marked(PAGE, "bench-paper", paper.text(figures, sources))

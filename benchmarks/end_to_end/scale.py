@@ -1,7 +1,7 @@
 """Measures how each stage scales: images per second of one stage alone, with one process and up to one per core.
 
 `make bench-scale` first queues jobs in front of a stage and only then starts that stage's processes. The next stage
-continues with the results. It prints a table and writes it to docs/scaling.md.
+continues with the results. It prints a table and writes it to docs/performance.md.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def main() -> None:
     table = rows(heading, body)
     print(table)  # noqa: T201
     sentence = f"Covers of {options.size} px, bytes in s3://, on a machine of {cores} cores."
-    replace_marked(ROOT / "docs/scaling.md", "bench-scale", f"{table}\n\n{sentence}")
+    replace_marked(ROOT / "docs/performance.md", "bench-scale", f"{table}\n\n{sentence}")
 
 
 if __name__ == "__main__":

@@ -158,9 +158,9 @@ def goals_table(results: Results) -> str:
         gains = {side: [a[side].ssim - b[side].ssim for a, b in zip(mine, theirs, strict=True)] for side in SIDES}
         ssim = median(chain.from_iterable(gains.values()))
         row(f"{title}: SSIM, less sharp's", f"at least -{SSIM_LOSS}", ssim, "{:+.4f}", ssim >= -SSIM_LOSS)
-        for side, gain in gains.items():  # Each size has a limit of its own, so that no size hides another's loss.
-            shown = f"{median(gain):+.4f}"
-            rows.append([f"{title}: the same at {side} x {side}", "reported", shown, "–"])  # noqa: RUF001 - an en dash
+        shown = ", ".join(f"{median(gain):+.4f}" for gain in gains.values())  # no size hides the loss of another
+        sides = ", ".join(map(str, gains))
+        rows.append([f"{title}: the same at {sides} pixels", "reported", shown, "–"])  # noqa: RUF001 - an en dash
         size = median(results.bytes(OURS, each) / results.bytes(SHARP, each) for each in sources)
         row(f"{title}: bytes, of sharp's", "at most 1", size, "{:.3f}", size <= 1)
     if large := results.like("jpg", "3000"):
@@ -191,11 +191,10 @@ def main() -> None:
     order, sources, renditions = map(Path, sys.argv[1:])
     given = json.loads(order.read_text())
     results = Results(given["results"], sources, renditions)
-    tables = [goals_table(results), cpu_table(results), quality_table(results)]
-    text = "\n\n".join([*tables, f"{versions(results.contenders)}."])
+    text = "\n\n".join([goals_table(results), cpu_table(results), f"{versions(results.contenders)}."])
     for name, need in given["missing"].items():
         text += f"\n\n{name} is missing: {need}."
-    print(text)  # noqa: T201
+    print(f"{text}\n\n{quality_table(results)}")  # noqa: T201
     if given["is_partial"]:
         return
     page = DOCS / "performance.md"

@@ -13,11 +13,10 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from pipeline.cli.output.terminal import error_console, new_app, print_error
-from pipeline.errors import PipelineError, SettingsError
+from pipeline.errors import Fault, PipelineError, SettingsError, facts_of
 from pipeline.version import version
 
-#: The commands with their help. Each is the `app` of the module `pipeline.cli.<name>`, or of one in a package of
-#: `PACKAGES`. Only `version` is defined here.
+#: The commands with their help. Each is the `app` of the module `pipeline.cli.<name>`. Only `version` is defined here.
 COMMANDS = {
     "ingest": "Receive raw JSON messages from QUEUE_URL and pass them to the fetch stage, until stopped.",
     "provision": "Create the queues with their dead-letter queues, and the lifecycle rule that empties staging.",
@@ -36,20 +35,13 @@ COMMANDS = {
     "sweep": "Find documents in MongoDB whose covers changed, and send them through the pipeline.",
 }
 
-#: The packages below `pipeline.cli` that contain modules of commands.
-PACKAGES = {"schema": "reference"}
-
-#: Codes of errors whose cause may be a wrong setting.
-SETUP_ERRORS = {"aws_error", "sqs_error", "s3_error", "mongo_error"}
-
 
 class LazyCommand(TyperCommand):
     """A command or a group of commands whose module is imported when it is called. Listing it needs only its help."""
 
     def load(self) -> Any:
         """Import the module, and return its command."""
-        names = filter(None, ("pipeline.cli", PACKAGES.get(self.name or ""), self.name))
-        return get_command(import_module(".".join(names)).app)
+        return get_command(import_module(f"pipeline.cli.{self.name}").app)
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         return self.load().make_context(*args, **kwargs)
@@ -111,7 +103,7 @@ def _run() -> int:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except (SettingsError, PipelineError) as error:
         print_error(error)
-        if isinstance(error, PipelineError) and error.code in SETUP_ERRORS:
+        if isinstance(error, PipelineError) and facts_of(error.code).fault is Fault.SERVICE:
             error_console.print("Run `image-pipeline check` to find wrong settings.")
         return 2
     except KeyboardInterrupt:

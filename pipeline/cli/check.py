@@ -13,7 +13,6 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.output import plans
 from pipeline.cli.output.terminal import console, error_console, new_app
 from pipeline.ops.checks.model import Row
 from pipeline.ops.checks.run import Finding, findings
@@ -53,10 +52,6 @@ def check(
         bool,
         typer.Option("--iam", help="Print the minimal IAM policy of each process, or of PROCESS, and check nothing."),
     ] = False,
-    mongo_explain: Annotated[
-        bool,
-        typer.Option("--mongo-explain", help="Print MongoDB's plan for each query of the sweeps, and check nothing."),
-    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines, one for each finding.")] = False,
 ) -> None:
     """Check whether the service can work with these settings, and show how to fix what is wrong.
@@ -70,9 +65,6 @@ def check(
     """
     if iam:
         _print_policies(process)
-        return
-    if mongo_explain:
-        plans.print_plans(as_json=as_json)
         return
     found = list(findings(process)) if as_json else _show(findings(process))
     if as_json:

@@ -21,7 +21,8 @@ from pipeline.errors import PipelineError
 from pipeline.monitoring.job_log.reader import history, matching
 from pipeline.ops.advice import advice
 from pipeline.ops.dead_letters import actions
-from pipeline.ops.dead_letters.actions import Counts, DeadLetter, Filter, Survey
+from pipeline.ops.dead_letters.actions import Counts, Survey
+from pipeline.ops.dead_letters.letter import DeadLetter, Filter
 from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES
 from pipeline.text import format_duration, parse_age, plural, printable
@@ -143,12 +144,12 @@ def redrive(
         return
     if not _confirmed(yes, f"Redrive {plural(number, 'letter')}, at most {rate:g} per second?", "--yes sends them"):
         return
-    counts = actions.Counts()
+    counts = Counts()
     began = time.monotonic()
     try:
         with interruptible(), _bar(number) as advance:
 
-            def show(now: actions.Counts) -> None:
+            def show(now: Counts) -> None:
                 nonlocal counts
                 counts = now
                 advance(now.attempted)

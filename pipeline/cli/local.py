@@ -28,8 +28,8 @@ def local(
 ) -> None:
     """Run the whole service on this machine alone, until Ctrl-C.
 
-    Starts servers for SQS, S3 and MongoDB, provisions them, and runs the processes of the Procfile. Prints the
-    variables that a second terminal needs. Queues, objects and documents are kept for the next start if the command
+    Starts servers for SQS, S3 and MongoDB, provisions them, and runs the processes of the Procfile. Prints how a
+    second terminal uses it. Queues, objects and documents are kept for the next start if the command
     can shut down in order.
     """
     try:

@@ -89,7 +89,7 @@ def _show(look: Callable[[], Any], draw: Callable[[Any], RenderableType], *, wat
     def once(show: Callable[[RenderableType], None]) -> RenderableType:
         found = look()
         if as_json:
-            typer.echo(json.dumps(asdict(found), default=_as_json))
+            typer.echo(json.dumps(asdict(found, dict_factory=_with_keys), default=_as_json))
             return ""
         drawing = draw(found)
         show(drawing)
@@ -116,6 +116,16 @@ def _repeat(once: Callable[[], RenderableType], show: Callable[[RenderableType],
             last = once()
         except PipelineError as error:
             show(Group(last, Text(f"\n{error.message} Trying again.", style="red")))
+
+
+def _with_keys(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object with the fields of a dataclass. Two keys are older than the names in the code."""
+    found = dict(fields)
+    if "outcome" in found:
+        found["verdict"] = found.pop("outcome")
+    if isinstance(found.get("attempts"), tuple):
+        found["turns"] = found.pop("attempts")
+    return found
 
 
 def _as_json(value: object) -> str:

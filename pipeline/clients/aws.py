@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pipeline.clients.lazy import POOL_SIZE, Lazy
-from pipeline.errors import RetryableError
+from pipeline.errors import Code, RetryableError
 from pipeline.settings import Settings, get_settings
 
 if TYPE_CHECKING:
@@ -113,12 +113,13 @@ def aws_code(error: ClientError) -> str:
 
 
 @contextmanager
-def aws_errors(service: str, doing: str) -> Iterator[None]:
+def aws_errors(service: Literal["aws", "s3", "sqs"], doing: str) -> Iterator[None]:
     """Translate errors of boto3 to a RetryableError `<service>_error` with the message "Could not <doing>: ..."."""
+    code = cast("Code", f"{service}_error")
     try:
         yield
     except ClientError as error:
         answer = f"{service.upper()} answered {aws_code(error)}"
-        raise RetryableError(f"{service}_error", f"Could not {doing}: {answer}.") from error
+        raise RetryableError(code, f"Could not {doing}: {answer}.") from error
     except BotoCoreError as error:
-        raise RetryableError(f"{service}_error", f"Could not {doing}: {type(error).__name__}.") from error
+        raise RetryableError(code, f"Could not {doing}: {type(error).__name__}.") from error

@@ -107,16 +107,16 @@ def _is_known(database: Database[dict[str, Any]]) -> bool:
     return any(server.is_writable for server in servers)
 
 
-def within(seconds: float | None = None) -> AbstractContextManager[None]:
+def within(seconds: float = PERSON_TIMEOUT) -> AbstractContextManager[None]:
     """Limit all operations inside the context together, by default to what a person waits."""
-    return pymongo.timeout(seconds or PERSON_TIMEOUT)
+    return pymongo.timeout(seconds)
 
 
-def reach(where: Callable[[], Database[dict[str, Any]]] = database, *, timeout: float = PERSON_TIMEOUT) -> None:
-    """Check that a database answers within `timeout` seconds, before an operation that may take longer.
+def reach(where: Callable[[], Database[dict[str, Any]]] = database) -> None:
+    """Check that a database answers while a person waits, before an operation that may take longer.
 
     Raises:
         RetryableError: it does not answer.
     """
-    with mongo_errors("reach MongoDB", timeout=timeout, where=where):
+    with mongo_errors("reach MongoDB", timeout=PERSON_TIMEOUT, where=where):
         where().command("ping")

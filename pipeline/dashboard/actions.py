@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from urllib.parse import quote, urlsplit
+from functools import partial
+from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
@@ -15,10 +16,10 @@ from starlette.routing import Route
 
 from pipeline.clients.mongo import within
 from pipeline.dashboard.auth import Access, checked_form
-from pipeline.dashboard.redrives import Act, Redrive, Redrives
+from pipeline.dashboard.redrives import WORDS, Act, Redrive, Redrives
 from pipeline.dashboard.sources import Sources
 from pipeline.dashboard.views import causes
-from pipeline.errors import PipelineError, SettingsError
+from pipeline.errors import PipelineError
 from pipeline.monitoring import pauses
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.ops import results, submit
@@ -49,9 +50,8 @@ class Actions:
     def routes(self) -> Iterable[Route]:
         """Yield the route of every action."""
         yield Route("/submit", self.submit, methods=["POST"])
-        yield Route("/redrive", self.redrive, methods=["POST"])
-        yield Route("/purge", self.purge, methods=["POST"])
-        yield Route("/count", self.count, methods=["POST"])
+        for act in WORDS:
+            yield Route(f"/{act}", partial(self.act, act), methods=["POST"])
         yield Route("/jobs/{job_id}/redrive", self.redrive_job, methods=["POST"])
         yield Route("/jobs/{job_id}/deliver", self.deliver, methods=["POST"])
         yield Route("/workers/pause", self.pause, methods=["POST"])
@@ -66,23 +66,15 @@ class Actions:
             job_id = await run_in_threadpool(_submit, given["url"], given["folder"], given["postback_url"])
         except (SubmitError, PipelineError) as error:
             return await run_in_threadpool(self._show_again, request, str(error), given)
-        self._sources.refresh()
+        self._sources.poller.refresh()
         return RedirectResponse(f"/jobs/{job_id}?sent=yes" if self._sources.with_job_log else f"/?sent={job_id}", 303)
 
-    async def redrive(self, request: Request) -> Response:
-        """Start a redrive of the confirmed number of dead letters of one cause, in the background."""
+    async def act(self, act: Act, request: Request) -> Response:
+        """Start to redrive or delete the confirmed number of dead letters of one cause, or to count them."""
         form = await checked_form(request, self._access)
-        return self._start(_confirmed("redrive", self._cause(form), form))
-
-    async def purge(self, request: Request) -> Response:
-        """Start to delete the confirmed number of dead letters of one cause, in the background."""
-        form = await checked_form(request, self._access)
-        return self._start(_confirmed("purge", self._cause(form), form))
-
-    async def count(self, request: Request) -> Response:
-        """Start to count the dead letters of one cause, of which the page has read only some, in the background."""
-        cause = self._cause(await checked_form(request, self._access))
-        return self._start(Redrive(cause.stage, cause.code, "count"))
+        cause = self._cause(form)
+        counting = Redrive(cause.stage, cause.code, "count")
+        return self._start(counting if act == "count" else _confirmed(act, cause, form))
 
     async def redrive_job(self, request: Request) -> Response:
         """Start a redrive of the dead letters of one job."""
@@ -128,14 +120,12 @@ class Actions:
         return RedirectResponse("/sweeps", 303)
 
     async def _do(self, act: Callable[..., object], *arguments: object) -> None:
-        """Run an action in a thread, and report its errors as a page."""
+        """Run an action in a thread, and then read the sources again."""
         try:
             await run_in_threadpool(act, *arguments)
-        except (ValueError, LookupError, SettingsError) as error:
+        except (ValueError, LookupError) as error:
             raise HTTPException(404, str(error)) from None
-        except PipelineError as error:
-            raise HTTPException(503, error.message) from None
-        self._sources.refresh()
+        self._sources.poller.refresh()
 
     def _expect_job(self, job_id: str) -> None:
         """Check that the job log has a job with this id, which may not be the beginning of one.
@@ -180,7 +170,7 @@ def _submit(url: str, folder: str, postback_url: str) -> str:
     Raises:
         SubmitError: The job is invalid or could not be sent.
     """
-    if _scheme(url) not in {"http", "https"}:
+    if not re.match(r"https?://(\[[0-9a-f:.]+\]|[^/\[])", url, re.IGNORECASE):
         raise SubmitError("The URL of an image must start with http:// or https://.")
     to = {"postback_url": postback_url} if postback_url else {"redirect_queue": get_settings().full_queue_name(NOWHERE)}
     submissions = submit.read_submissions([url], {}, to | ({"bucket_name": folder} if folder else {}))
@@ -190,15 +180,6 @@ def _submit(url: str, folder: str, postback_url: str) -> str:
     if job.error or job.job_id is None:
         raise SubmitError(job.error.message if job.error else "It could not be sent.")
     return job.job_id
-
-
-def _scheme(url: str) -> str:
-    """Return the scheme of a URL; empty if the URL is invalid."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme if parts.hostname else ""
-    except ValueError:
-        return ""
 
 
 def _confirmed(act: Act, cause: causes.Cause, form: FormData) -> Redrive:

@@ -11,6 +11,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
@@ -20,6 +22,7 @@ from pipeline.dashboard.pages import Pages
 from pipeline.dashboard.redrives import Redrives
 from pipeline.dashboard.rendering import HERE
 from pipeline.dashboard.sources import Sources
+from pipeline.errors import PipelineError, SettingsError
 from pipeline.settings import Settings
 
 #: Seconds that running requests may take after the signal to stop.
@@ -34,17 +37,20 @@ def make_app(settings: Settings, access: Access) -> Guard:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        with sources.running():
+        with sources.poller.running():
             yield
-        for end in (
-            redrives.stop,
-            sources.wait_for_letters,
-        ):  # so that other readers see the dead letters again at once
-            await run_in_threadpool(end)
+        await run_in_threadpool(redrives.stop)
+        await run_in_threadpool(sources.wait_for_letters)  # so that other readers see the dead letters again at once
 
     app = Starlette(
         routes=[*pages.routes(), Mount("/static", StaticFiles(directory=HERE / "static"))],
-        exception_handlers={HTTPException: pages.on_http_error, 500: pages.on_error},
+        exception_handlers={
+            HTTPException: pages.on_http_error,
+            PipelineError: pages.on_failure,
+            SettingsError: pages.on_failure,
+            ClientDisconnect: lambda *_: Response(status_code=400),  # no one reads it, and no traceback is logged
+            500: pages.on_error,
+        },
         middleware=[Middleware(GZipMiddleware, minimum_size=500)],
         lifespan=lifespan,
     )

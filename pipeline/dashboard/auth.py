@@ -23,7 +23,6 @@ from urllib.parse import urlencode, urlsplit
 from pydantic import SecretStr
 from starlette.datastructures import FormData, Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,9 +37,6 @@ COOKIE = "image_pipeline_dashboard"
 #: Maximum size of a form in bytes, and maximum number of its fields.
 MAX_FORM = 64 * 1024
 MAX_FIELDS = 40
-
-#: Seconds in which the body of a request must arrive.
-BODY_TIMEOUT = 10.0
 
 #: Delay after a wrong token, in seconds.
 WRONG_TOKEN_DELAY = 1.0
@@ -149,40 +145,11 @@ class Access:
         return self.sessions.is_valid(cookie_of(headers))
 
 
-class _Body:
-    """The body of a request, which must arrive within `BODY_TIMEOUT`."""
-
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        headers = Headers(scope=scope)
-        self.is_complete = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
-        self._receive = receive
-        self._deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT
-
-    async def receive(self) -> Message:
-        """Return the next part.
-
-        Raises:
-            HTTPException: 408, it did not arrive in time.
-        """
-        if self.is_complete:  # only a disconnect can follow, at any time
-            return await self._receive()
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                message = await self._receive()
-        except TimeoutError:
-            raise HTTPException(408, "The form did not arrive in time.") from None
-        self.is_complete = not message.get("more_body", False)
-        return message
-
-
 class Guard:
     """ASGI middleware that refuses forbidden requests, and sets security headers on all responses."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app = app
-        self._limited = RequestBodyLimitMiddleware(
-            app, MAX_FORM
-        )  # counts received bytes, whatever length the request declares
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -191,8 +158,6 @@ class Guard:
             return
         if scope["type"] != "http":  # WebSockets are not supported
             return
-
-        body = _Body(scope, receive)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -203,10 +168,10 @@ class Guard:
             await send(message)
 
         try:
-            answer = self._refusal(scope) or self._limited
+            answer = self._refusal(scope) or self.app
         except HTTPException as error:
             answer = PlainTextResponse(error.detail, error.status_code, error.headers)
-        await answer(scope, body.receive, send_with_headers)
+        await answer(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
         """Return the response that refuses a request, or None if it is allowed.

@@ -13,8 +13,8 @@ from pipeline.monitoring.peers import one_to_end
 #: Maximum number of open connections. A browser opens up to six.
 MAX_CONNECTIONS = 100
 
-#: Seconds in which the headers of a request must arrive, on new and on kept connections.
-HEADER_TIMEOUT = 10.0
+#: Seconds in which the headers of a request must arrive, on new and on kept connections, and then its body.
+ARRIVAL_TIMEOUT = 10.0
 
 #: Seconds in which a request must be answered, and its answer be read.
 REQUEST_TIMEOUT = 60.0
@@ -37,7 +37,7 @@ class LimitedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._end_after(HEADER_TIMEOUT)
+        self._end_after(ARRIVAL_TIMEOUT)
         if len(self.connections) > MAX_CONNECTIONS:
             self._make_room()
 
@@ -48,10 +48,11 @@ class LimitedProtocol(H11Protocol):
             self._end()
 
     def handle_events(self) -> None:
-        before = self.cycle
+        before = self.cycle, self.conn.their_state
         super().handle_events()
-        if self.cycle is not before:  # a request has begun
-            self._end_after(REQUEST_TIMEOUT)
+        if (self.cycle, self.conn.their_state) != before and not self.cycle.response_complete:
+            # A request, or the last part of its body, has arrived.
+            self._end_after(ARRIVAL_TIMEOUT if self.conn.their_state is h11.SEND_BODY else REQUEST_TIMEOUT)
 
     def on_response_complete(self) -> None:
         cycle = self.cycle
@@ -60,7 +61,7 @@ class LimitedProtocol(H11Protocol):
             self.transport.pause_reading()
             self._end_after(LINGER)
         elif self.cycle is cycle and not self.transport.get_write_buffer_size():
-            self._end_after(HEADER_TIMEOUT)
+            self._end_after(ARRIVAL_TIMEOUT)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._deadline:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -41,15 +40,14 @@ from pipeline.monitoring.resting import resting_sentences
 from pipeline.ops import results
 from pipeline.ops.dead_letters.actions import RATE
 from pipeline.settings import Settings
-from pipeline.storage.s3 import S3Error
 
 logger = logging.getLogger(__name__)
 
 #: Maximum number of jobs on one page of jobs. The overview has `FEW`.
 MANY = 50
 
-#: Seconds from the start of a request until reads of the job log for it are given up.
-PAGE_TIMEOUT = 1.5
+#: Seconds from the start of a request until reads of the job log for it are given up, and the least for the reads.
+PAGE_TIMEOUT, MIN_TIMEOUT = 1.5, 0.05
 
 #: Seconds that a browser may cache a rendition.
 THUMBNAIL_AGE = 3600
@@ -76,7 +74,7 @@ class Pages:
         self._sources = sources
         self._redrives = redrives
         self._renderer = Renderer(access)
-        self._actions = Actions(access, sources, redrives, self._overview_again)
+        self._actions = Actions(access, sources, redrives, self.overview)
 
     def routes(self) -> Iterable[Route]:
         """Yield the route of every page and action."""
@@ -97,16 +95,9 @@ class Pages:
 
     # Pages.
 
-    def overview(self, request: Request) -> Response:
-        return self._overview(request)
-
-    def _overview_again(self, request: Request, wrong: str, form: Mapping[str, str]) -> Response:
-        return self._overview(request, status=422, wrong=wrong, form=form)
-
-    def _overview(
-        self, request: Request, *, status: int = 200, wrong: str = "", form: Mapping[str, str] | None = None
-    ) -> Response:
-        self._sources.activate()
+    def overview(self, request: Request, wrong: str = "", form: Mapping[str, str] | None = None) -> Response:
+        """Show the overview; after a form that was refused, with the form and the reason."""
+        self._sources.poller.activate()
         sources, now = self._sources, datetime.now(UTC)
         log = sources.job_log.snapshot
         minutes = log.value.minutes if self._with_job_log else None
@@ -114,7 +105,7 @@ class Pages:
             request,
             "overview.html",
             "/",
-            status=status,
+            status=422 if wrong else 200,
             banners=self._sent(request),
             queues=sources.queues.snapshot,
             flow=flow.cards(sources.queues.snapshot.value, sources.history, minutes, now, sources.stalled(now)),
@@ -132,14 +123,14 @@ class Pages:
     def jobs(self, request: Request) -> Response:
         """Show the latest jobs, or the results of a search."""
         began = time.monotonic()
-        self._sources.activate()
+        self._sources.poller.activate()
         wanted = Search.of(request.query_params)
         banners: list[Banner] = []
         page = None
         found, following = self._known_jobs(wanted), ""
         if self._with_job_log and not self._sources.job_log.snapshot.error:  # otherwise each request would wait for it
             try:
-                with _until(began + PAGE_TIMEOUT):
+                with within(max(MIN_TIMEOUT, began + PAGE_TIMEOUT - time.monotonic())):
                     page = job_log_search.search(wanted.filter, MANY, wanted.after)
                 found, following = [jobs.of_history(history) for history in page.jobs], page.following
             except ValueError:
@@ -165,12 +156,12 @@ class Pages:
     def job(self, request: Request) -> Response:
         """Show the history of one job, given its id or the beginning of it."""
         began = time.monotonic()
-        self._sources.activate()
+        self._sources.poller.activate()
         job_id = request.path_params["job_id"]
         banners: list[Banner] = []
         is_kept = False
         try:
-            with _until(began + PAGE_TIMEOUT):
+            with within(max(MIN_TIMEOUT, began + PAGE_TIMEOUT - time.monotonic())):
                 history = self._history(job_id)
                 view = jobs.of_history(history) if history else None
                 is_kept = view is not None and results.is_kept(view.id)
@@ -203,7 +194,7 @@ class Pages:
 
     def failures(self, request: Request) -> Response:
         """Show failures by cause, with their dead letters."""
-        self._sources.activate()
+        self._sources.poller.activate()
         found = self._actions.grouped()
         return self._page(
             request,
@@ -220,7 +211,7 @@ class Pages:
 
     def workers(self, request: Request) -> Response:
         """Show the processes with their heartbeats."""
-        self._sources.activate()
+        self._sources.poller.activate()
         now = datetime.now(UTC)
         snapshot = self._sources.processes.snapshot
         return self._page(
@@ -237,19 +228,10 @@ class Pages:
     def picture(self, request: Request) -> Response:
         """Serve a rendition of a known job from the bucket."""
         job_id, number, name = (request.path_params[key] for key in ("job_id", "number", "name"))
-        try:
-            with within():
-                history = self._history(job_id)
-            url = history.sources[number].urls.get(name) if history and number < len(history.sources) else None
-            key = thumbnails.key_of(url) if url else None
-            if key is None:
-                return PlainTextResponse("The rendition does not exist.", 404)
-            data, content_type = thumbnails.read(key)
-        except S3Error as error:
-            return PlainTextResponse(error.message, 404 if error.is_absent else 502)
-        except PipelineError as error:
-            return PlainTextResponse(error.message, 503)
-        return Response(data, media_type=content_type, headers={"Cache-Control": f"private, max-age={THUMBNAIL_AGE}"})
+        with within():
+            history = self._history(job_id)
+        url = history.sources[number].urls.get(name) if history and number < len(history.sources) else None
+        return thumbnails.serve(url, THUMBNAIL_AGE)
 
     # Logging in and out.
 
@@ -301,8 +283,8 @@ class Pages:
         """
         if wanted.is_narrow or wanted.after:
             return []
-        known = map(jobs.of_history, self._sources.job_log.snapshot.value.latest)
-        return [job for job in known if wanted.filter.lane in {None, job.lane}][:MANY]
+        known = self._sources.job_log.snapshot.value.latest
+        return [jobs.of_history(job) for job in known if wanted.filter.lane in {None, job.lane}][:MANY]
 
     def _sent(self, request: Request) -> list[Banner]:
         """Return the notice of a job that was sent from the form, where no page can show it."""
@@ -359,16 +341,15 @@ class Pages:
         response.headers.update(getattr(error, "headers", None) or {})
         return response
 
+    def on_failure(self, request: Request, error: Exception) -> Response:
+        """Render an error of MongoDB or S3, or a missing setting, as a page."""
+        if isinstance(error, PipelineError):
+            return self._error(request, 503, "Not now", error.message)
+        return self._error(request, 404, "Not found", str(error))
+
     def on_error(self, request: Request, error: Exception) -> Response:
         """Render an unexpected error as a page; Starlette logs the traceback."""
         logger.error("could not render a page (%s)", type(error).__name__)
         return self._error(
             request, 500, "Something went wrong", f"The dashboard failed with {type(error).__name__}. See its log."
         )
-
-
-@contextmanager
-def _until(deadline: float) -> Iterator[None]:
-    """Give up reads of MongoDB at a time in monotonic seconds."""
-    with within(max(0.05, deadline - time.monotonic())):
-        yield

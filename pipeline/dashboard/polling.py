@@ -93,15 +93,10 @@ class Poller:
     def __init__(self, values: list[PolledValue[object]]) -> None:
         self._values = values
         self._condition = threading.Condition()
-        self._stopping = False
+        self.stopping = False  #: whether polling has ended
         self._refreshes = 0  #: number of refreshes requested so far
         self._awaited = 0  #: number of the refresh that pages wait for
         self._active_at = time.monotonic()
-
-    @property
-    def stopping(self) -> bool:
-        """Whether polling has ended."""
-        return self._stopping
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -112,7 +107,7 @@ class Poller:
             yield
         finally:
             with self._condition:
-                self._stopping = True
+                self.stopping = True
                 self._condition.notify_all()
 
     def activate(self) -> None:
@@ -128,7 +123,7 @@ class Poller:
 
     def _all_read(self) -> bool:
         """Return whether no value is missing that pages wait for. They do not wait for a source that fails."""
-        return self._stopping or all(value.refreshed >= self._awaited or value.snapshot.error for value in self._values)
+        return self.stopping or all(value.refreshed >= self._awaited or value.snapshot.error for value in self._values)
 
     def refresh(self) -> None:
         """Read all values again now."""
@@ -137,13 +132,13 @@ class Poller:
             self._condition.notify_all()
 
     def _run(self, value: PolledValue[object]) -> None:
-        while not self._stopping:
+        while not self.stopping:
             refreshes, began = self._refreshes, time.monotonic()
             value.poll()
             with self._condition:
                 value.refreshed = refreshes
                 self._condition.notify_all()
-                while not self._stopping and self._refreshes == refreshes and (left := self._due(value, began)) > 0:
+                while not self.stopping and self._refreshes == refreshes and (left := self._due(value, began)) > 0:
                     self._condition.wait(left)
 
     def _due(self, value: PolledValue[object], began: float) -> float:

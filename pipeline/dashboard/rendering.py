@@ -20,7 +20,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from pipeline.dashboard.auth import Access
-from pipeline.dashboard.views import filters
+from pipeline.dashboard.views import causes, filters
+from pipeline.ops.advice import advice, is_permanent
 from pipeline.text import format_duration, plural
 
 HERE = Path(__file__).parent
@@ -86,6 +87,9 @@ class Renderer:
             code=filters.code,
             seconds=format_duration,
             plural=plural,
+            anchor=causes.anchor,
+            advice=lambda failure: advice(failure.stage, failure.code),
+            permanent=lambda failure: is_permanent(failure.stage, failure.code),
         )
 
     def render(self, request: Request, template: str, status: int, values: Mapping[str, Any]) -> Response:
@@ -102,7 +106,4 @@ class Renderer:
         if LIVE in request.headers and status == 200:
             changed = live.changed(request.headers[LIVE])
             return HTMLResponse(changed) if changed else Response(status_code=204)
-        etag = f'W/"{blake2b(html.encode(), digest_size=12).hexdigest()}"'
-        if status == 200 and request.headers.get("if-none-match") == etag:
-            return Response(status_code=304, headers={"ETag": etag})
-        return HTMLResponse(html, status, {"ETag": etag})
+        return HTMLResponse(html, status)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 from time import monotonic
 from typing import Any
-
-import pymongo
 
 from pipeline.dashboard.polling import DepthHistory, PolledValue, Poller, Unchanged
 from pipeline.dashboard.views import flow, sweeps
@@ -38,9 +35,6 @@ LETTERS_AGE = 120.0
 #: Seconds to wait at the end for a running read of dead letters.
 STOP_TIMEOUT = 5.0
 
-#: Timeout of one read of the job log in the background, in seconds.
-READ_TIMEOUT = 8.0
-
 #: Number of live jobs below which the latest of sweeps are read too.
 FEW = 12
 
@@ -64,9 +58,8 @@ class Sources:
 
     def __init__(self, settings: Settings) -> None:
         self.history = DepthHistory()
-        self.letters_lock = (
-            Lock()
-        )  #: held while reading the dead-letter queues, which hides messages from other readers
+        #: Held while reading the dead-letter queues, which hides messages from other readers.
+        self.letters_lock = Lock()
         self._letters_read: tuple[list[int], float] | None = None  #: number per queue and time of the last read
         self.with_job_log = settings.jobs_mongo_url is not None
         self.queues: PolledValue[list[Depth]] = PolledValue(
@@ -76,8 +69,8 @@ class Sources:
         self.failures: PolledValue[list[FailureGroup]] = PolledValue(
             "the failures in the job log", _failures, [], FAILURES_INTERVAL
         )
-        self.processes: PolledValue[list[Process]] = PolledValue("the processes", _processes, [], PROCESSES_INTERVAL)
-        self.pauses: PolledValue[dict[str, datetime]] = PolledValue("the pauses", _pauses, {}, PROCESSES_INTERVAL)
+        self.processes: PolledValue[list[Process]] = PolledValue("the processes", processes, [], PROCESSES_INTERVAL)
+        self.pauses: PolledValue[dict[str, datetime]] = PolledValue("the pauses", paused, {}, PROCESSES_INTERVAL)
         self.letters: PolledValue[Survey] = PolledValue(
             "the dead letters", self._letters, Survey(), LETTERS_INTERVAL, fresh_for=LETTERS_AGE + 30
         )
@@ -85,7 +78,7 @@ class Sources:
         values: list[PolledValue[Any]] = [self.queues, self.letters]
         values += [self.job_log, self.failures, self.processes, self.pauses] if self.with_job_log else []
         values += [self.sweeps] if settings.database_url else []
-        self._poller = Poller(values)
+        self.poller = Poller(values)
 
     def stalled(self, now: datetime) -> dict[str, str]:
         """Return a sentence for each stage whose messages wait and are not taken."""
@@ -107,7 +100,7 @@ class Sources:
             found = Survey()
         else:
             with self.letters_lock:
-                if self._poller.stopping:
+                if self.poller.stopping:
                     raise Unchanged
                 found = survey(keep=LETTERS, limit=LETTERS)
         self._letters_read = (numbers, monotonic())
@@ -116,46 +109,20 @@ class Sources:
     def letters_changed(self) -> None:
         """Read the dead letters again after a redrive took some."""
         self._letters_read = None
-        self.refresh()
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Poll the sources within the context."""
-        with self._poller.running():
-            yield
+        self.poller.refresh()
 
     def wait_for_letters(self) -> None:
         """Wait until a running read of dead letters has released them."""
         if self.letters_lock.acquire(timeout=STOP_TIMEOUT):
             self.letters_lock.release()
 
-    def activate(self) -> None:
-        """Note a request for a page, and wait briefly for values that were not read while no page was open."""
-        self._poller.activate()
-
-    def refresh(self) -> None:
-        """Read all sources again now."""
-        self._poller.refresh()
-
 
 def _job_log() -> JobLogView:
-    with pymongo.timeout(READ_TIMEOUT):
-        latest = list(job_log_search.search(JobFilter(Lane.LIVE), JOBS).jobs[:JOBS])
-        if len(latest) < FEW:
-            latest += job_log_search.search(JobFilter(Lane.BULK), JOBS).jobs[:JOBS]
-        return JobLogView(latest, job_log_reader.rates(datetime.now(UTC) - RATES_AGE))
+    latest = list(job_log_search.search(JobFilter(Lane.LIVE), JOBS).jobs[:JOBS])
+    if len(latest) < FEW:
+        latest += job_log_search.search(JobFilter(Lane.BULK), JOBS).jobs[:JOBS]
+    return JobLogView(latest, job_log_reader.rates(datetime.now(UTC) - RATES_AGE))
 
 
 def _failures() -> list[FailureGroup]:
-    with pymongo.timeout(READ_TIMEOUT):
-        return job_log_reader.failures(datetime.now(UTC) - FAILURES_AGE)
-
-
-def _pauses() -> dict[str, datetime]:
-    with pymongo.timeout(READ_TIMEOUT):
-        return paused()
-
-
-def _processes() -> list[Process]:
-    with pymongo.timeout(READ_TIMEOUT):
-        return processes()
+    return job_log_reader.failures(datetime.now(UTC) - FAILURES_AGE)

@@ -14,10 +14,12 @@ from pipeline.clients.mongo import within
 from pipeline.dashboard import thumbnails
 from pipeline.dashboard.sources import Sources
 from pipeline.dashboard.views import sweeps
-from pipeline.errors import PipelineError
 from pipeline.settings import Settings
 from pipeline.sweeps.documents import SWEPT, Swept
 from pipeline.sweeps.marks import list_marks
+
+#: Seconds that a browser may cache a picture of a replaced cover.
+PICTURE_AGE = 86_400
 
 #: Renders a page: called with the request, the template, the place in the navigation, and the template's values.
 ShowPage = Callable[..., Response]
@@ -41,7 +43,7 @@ class SweepPages:
 
     def runs(self, request: Request) -> Response:
         """Show the runs, and when the next ones are due."""
-        self._sources.activate()
+        self._sources.poller.activate()
         snapshot = self._sources.sweeps.snapshot
         with_database = self._settings.database_url is not None
         return self._page(
@@ -57,54 +59,33 @@ class SweepPages:
     def preview(self, request: Request) -> Response:
         """Show what a run over a collection would take, and the button that starts it."""
         swept = self._swept(request)
-        try:
-            found = sweeps.preview(swept)
-        except PipelineError as error:
-            raise HTTPException(503, error.message) from None
-        return self._page(request, "sweep_preview.html", "/sweeps", preview=found)
+        total, rows = sweeps.preview(swept)
+        return self._page(request, "sweep_preview.html", "/sweeps", collection=swept.name, total=total, rows=rows)
 
     def marks(self, request: Request) -> Response:
         """Show the documents of a collection that have error marks."""
         swept = self._swept(request)
-        try:
-            with within():
-                found = list_marks(swept, sweeps.MARKED)
-        except PipelineError as error:
-            raise HTTPException(503, error.message) from None
+        with within():
+            found = list_marks(swept, sweeps.MARKED)
         return self._page(
             request, "sweep_marks.html", "/sweeps", collection=swept.name, marked=found, shown=sweeps.MARKED
         )
 
     def changed(self, request: Request) -> Response:
         """Show the covers that a re-check found replaced, before and after."""
-        if self._settings.database_url is None:
-            raise HTTPException(404, "No MongoDB variable is set.")
         run = request.path_params["run"]
-        try:
-            with within():
-                found = sweeps.changed_covers(run)
-        except PipelineError as error:
-            raise HTTPException(503, error.message) from None
+        with within():
+            found = sweeps.changed_covers(run)
         return self._page(request, "sweep_changed.html", "/sweeps", run=run, covers=found, shown=sweeps.MARKED)
 
     def picture(self, request: Request) -> Response:
         """Serve a rendition of a replaced cover, before or after."""
-        if self._settings.database_url is None:
-            raise HTTPException(404, "No MongoDB variable is set.")
-        run, cover, which = (request.path_params[name] for name in ("run", "cover", "which"))
-        try:
-            with within():
-                url = sweeps.picture_of(run, cover, which)
-            key = thumbnails.key_of(url) if url else None
-            if key is None:
-                raise HTTPException(404, "This picture does not exist.")
-            data, content_type = thumbnails.read(key)
-        except PipelineError as error:
-            raise HTTPException(404, error.message) from None
-        return Response(data, media_type=content_type, headers={"Cache-Control": "private, max-age=86400"})
+        with within():
+            url = sweeps.picture_of(**request.path_params)
+        return thumbnails.serve(url, PICTURE_AGE)
 
     def _swept(self, request: Request) -> Swept:
         swept = SWEPT.get(request.path_params["collection"])
-        if swept is None or self._settings.database_url is None:
-            raise HTTPException(404, "The collection is unknown, or no MongoDB variable is set.")
+        if swept is None:
+            raise HTTPException(404, "The collection is unknown.")
         return swept

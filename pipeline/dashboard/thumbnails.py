@@ -6,17 +6,19 @@ Only keys that the service itself creates are read: under S3_PREFIX, in the form
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
 from pipeline.images.details.placeholder import placeholder_png
 from pipeline.images.formats import format_by_extension
 from pipeline.settings import get_settings
 from pipeline.storage import s3
 
-_KEY = re.compile(r"(?:[A-Z0-9_.-]{1,128}|custom)/[0-9a-f]{32}_[0-9]{1,5}[xX][0-9]{1,5}(\.(?:jpeg|png|gif|webp|avif))")
+_KEY = re.compile(r"(?:[A-Z0-9_.-]{1,128}|custom)/[0-9a-f]{32}_[0-9]{1,5}[xX][0-9]{1,5}\.(?:jpeg|png|gif|webp|avif)")
 
 
 def key_of(url: str) -> str | None:
@@ -33,16 +35,24 @@ def key_of(url: str) -> str | None:
     return f"{prefix}{rest}" if found and _KEY.fullmatch(rest) else None
 
 
-def read(key: str) -> tuple[bytes, str]:
-    """Return the bytes and the content type of a rendition.
+def serve(url: str | None, max_age: int) -> Response:
+    """Serve the rendition with a public URL; browsers may cache it for `max_age` seconds.
 
     Raises:
-        S3Error: The rendition does not exist, or S3 fails.
+        HTTPException: 404, the rendition does not exist, or the URL has another form.
+        S3Error: S3 fails.
     """
-    match = _KEY.search(key)
-    extension = match[1] if match else ".jpeg"
-    data = s3.get(get_settings().s3_bucket, key, doing="read a rendition")
-    return data, format_by_extension(extension).content_type
+    key = key_of(url) if url else None
+    if key is None:
+        raise HTTPException(404, "This picture does not exist.")
+    try:
+        data = s3.get(get_settings().s3_bucket, key, doing="read a rendition")
+    except s3.S3Error as error:
+        if error.is_absent:
+            raise HTTPException(404, error.message) from None
+        raise
+    content_type = format_by_extension(Path(key).suffix).content_type
+    return Response(data, media_type=content_type, headers={"Cache-Control": f"private, max-age={max_age}"})
 
 
 def placeholder(request: Request) -> Response:
@@ -50,5 +60,5 @@ def placeholder(request: Request) -> Response:
     try:
         data = placeholder_png(request.path_params["thumbhash"])
     except ValueError:
-        return PlainTextResponse("The placeholder does not exist.", 404)
+        raise HTTPException(404, "The placeholder does not exist.") from None
     return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"})

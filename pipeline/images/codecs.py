@@ -1,7 +1,6 @@
 """Fast replacements for slow parts of Pillow.
 
-    resize()        with SIMD, by cykooz-resizer: 3000 x 3000 to 800 x 800 with LANCZOS in 9 ms instead of 63; or, where
-                    that has no wheel (Linux on ARM), by pic-scale in 16 ms
+    resize()        with SIMD, by pic-scale: 3000 x 3000 to 800 x 800 with LANCZOS in 16 ms instead of 63
     decode_png()    by kornia-rs: half the time of Pillow, in memory-safe code
     encode_png()    by kornia-rs: 800 x 800 in 20 ms, where Pillow's level 4 needs 69 for the same bytes
 
@@ -14,7 +13,6 @@ The libraries are optional. If one is missing or has changed, Pillow does the sa
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from io import BytesIO
@@ -23,18 +21,13 @@ from typing import Any, Final, NamedTuple
 from PIL import Image
 from PIL.Image import Resampling
 
-from pipeline.images import libwebp
-
 logger = logging.getLogger(__name__)
 
 Size = tuple[int, int]  # width and height in pixels
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
-#: Names of Pillow's kernels in cykooz-resizer.
-_KERNELS: Final = {Resampling.LANCZOS: "lanczos3", Resampling.BICUBIC: "catmull_rom"}
-
 #: The most pixels that pic-scale gets. It copies them, so larger parts need too much memory: 280 MB at 49 megapixels.
-_MAX_COPIED: Final = 16_000_000
+_MAX_COPIED: Final = 4096 * 4096
 
 #: Modes whose four channels pic-scale resizes under another name.
 _FOUR_CHANNELS: Final = ("RGBa", "CMYK")
@@ -42,7 +35,7 @@ _FOUR_CHANNELS: Final = ("RGBa", "CMYK")
 #: Compression levels of Pillow by those of kornia-rs that make files of the same size.
 _PILLOW_LEVELS: Final = {2: 4}
 
-Shrink = Callable[[Image.Image, Size, Box, Resampling], Image.Image]
+Shrink = Callable[[Image.Image, Size, tuple[int, int, int, int], Resampling], Image.Image]
 
 
 class _Png(NamedTuple):
@@ -65,9 +58,16 @@ def resize(image: Image.Image, size: Size, box: Box, kernel: Resampling) -> Imag
     if right - left < size[0] or bottom - top < size[1]:
         # The gap limits the memory for an image that becomes wider and much lower.
         return image.resize(size, Resampling.BICUBIC, box=box, reducing_gap=2.0)
+    pixels = _whole(box)
     if _shrink is None or image.mode not in ("L", "RGB", "RGBa", "CMYK"):
-        return image.resize(size, kernel, box=box)
-    return _shrink(image, size, box, kernel)
+        return image.resize(size, kernel, box=pixels)
+    return _shrink(image, size, pixels, kernel)
+
+
+def _whole(box: Box) -> tuple[int, int, int, int]:
+    """Return the box moved and widened by under a pixel to whole ones, which pic-scale needs."""
+    left, top = int(box[0]), int(box[1])
+    return left, top, left + round(box[2] - box[0]), top + round(box[3] - box[1])
 
 
 def decode_png(source: bytes, size: Size, mode: str) -> Image.Image | None:
@@ -104,8 +104,7 @@ def fast_paths() -> Mapping[str, str]:
     """Return the library for each kind of work in this process: the fast one, or Pillow."""
     return {
         "PNG": "kornia-rs" if _png_codec() else "Pillow",
-        "resizing": _resizer,
-        "WebP": "libwebp" if libwebp.is_active() else "Pillow",
+        "resizing": "pic-scale" if _shrink else "Pillow",
     }
 
 
@@ -120,59 +119,30 @@ def _found(name: str, load: Callable[[], Any]) -> Any:
         return None
 
 
-def _load_cykooz() -> Shrink:
-    import cykooz_resizer  # noqa: PLC0415 - it has no wheel for Linux on ARM
-
-    cykooz: Any = cykooz_resizer
-    kernels = {kernel: getattr(cykooz.FilterType, name) for kernel, name in _KERNELS.items()}
-
-    def shrink(image: Image.Image, size: Size, box: Box, kernel: Resampling) -> Image.Image:
-        left, top, right, bottom = box
-        result = Image.new(image.mode, size, None)  # None: without clearing it
-        crop = cykooz.CropBox(left, top, right - left, bottom - top)
-        options = cykooz.ResizeOptions(cykooz.ResizeAlg.convolution(kernels[kernel]), crop_box=crop)
-        # A resizer has buffers that threads must not share, so each call makes one.
-        cykooz.Resizer().resize_pil(image, result, options)
-        return result
-
-    return _tried(shrink)
-
-
 def _load_pic_scale() -> Shrink:
-    import pic_scale  # noqa: PLC0415 - it is only installed where cykooz-resizer has no wheel
+    import pic_scale  # noqa: PLC0415 - optional
 
     scale: Any = pic_scale
-    kernels = {kernel: getattr(scale.Resampling, kernel.name) for kernel in _KERNELS}
+    kernels = {kernel: getattr(scale.Resampling, kernel.name) for kernel in (Resampling.LANCZOS, Resampling.BICUBIC)}
 
-    def shrink(image: Image.Image, size: Size, box: Box, kernel: Resampling) -> Image.Image:
-        left, top, right, bottom = edges = tuple(map(round, box))
-        is_whole = all(math.isclose(edge, side, abs_tol=0.001) for edge, side in zip(edges, box, strict=True))
-        if not is_whole or (right - left) * (bottom - top) > _MAX_COPIED:
+    def shrink(image: Image.Image, size: Size, box: tuple[int, int, int, int], kernel: Resampling) -> Image.Image:
+        left, top, right, bottom = box
+        if (right - left) * (bottom - top) > _MAX_COPIED:
             return image.resize(size, kernel, box=box)
-        part = image if edges == (0, 0, *image.size) else image.crop((left, top, right, bottom))
+        part = image if box == (0, 0, *image.size) else image.crop(box)
         if image.mode in _FOUR_CHANNELS:
             part = Image.frombuffer("RGBA", part.size, part.tobytes(), "raw", "RGBA", 0, 1)
         made: Image.Image = scale.resize(part, size, kernels[kernel], premultiply_alpha=False)
         return Image.frombytes(image.mode, size, made.tobytes()) if image.mode in _FOUR_CHANNELS else made
 
-    return _tried(shrink)
-
-
-def _tried(shrink: Shrink) -> Shrink:
-    """Return `shrink` after trying it on a plain picture.
-
-    Raises:
-        ValueError: its output is wrong.
-    """
-    for kernel in _KERNELS:
+    for kernel in kernels:
         flat = Image.new("RGB", (4, 4), (10, 20, 30))
         _expect(shrink(flat, (2, 2), (0, 0, 4, 4), kernel), flat.resize((2, 2)))
     return shrink
 
 
 def _load_kornia() -> _Png:
-    import kornia_rs as kornia  # noqa: PLC0415 - importing it takes 0.1 s
-    import numpy  # noqa: F401, PLC0415 - kornia-rs panics without it
+    import kornia_rs as kornia  # noqa: PLC0415 - importing it takes 0.1 s; it panics without numpy
 
     def decode(source: bytes, size: Size, mode: str) -> Image.Image:
         pixels = kornia.io.decode_image_png_u8(source, size[::-1], mode.lower())
@@ -194,19 +164,11 @@ def _expect(made: Image.Image, expected: Image.Image) -> None:
         raise ValueError("its output is not as expected")
 
 
-def _find_resizer() -> tuple[str, Shrink | None]:
-    """Return the first resizer that can be used, with its name; Pillow has none of this kind."""
-    for name, load in (("cykooz-resizer", _load_cykooz), ("pic-scale", _load_pic_scale)):
-        if shrink := _found(name, load):
-            return name, shrink
-    return "Pillow", None
-
-
-_resizer, _shrink = _find_resizer()
+_shrink: Shrink | None = _found("pic-scale", _load_pic_scale)
 
 
 @cache
 def _png_codec() -> _Png | None:
-    # Loaded on first use: numpy takes 0.1 s, and most processes render nothing.
+    # Loaded on first use: kornia-rs and numpy take 0.1 s, and most processes render nothing.
     codec: _Png | None = _found("kornia-rs", _load_kornia)
     return codec

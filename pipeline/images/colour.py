@@ -13,10 +13,10 @@ from io import BytesIO
 from itertools import product
 from typing import Any, Final
 
+import numpy as np
 from PIL import Image, ImageCms
 
 Vector = tuple[float, ...]  # of three
-Matrix = tuple[Vector, ...]
 Conversion = Callable[[Image.Image], Image.Image]
 
 #: Pillow's modes by the colour space of a profile (ICC.1, table 19).
@@ -111,7 +111,7 @@ def png_profile(chunks: Mapping[bytes, bytes], embedded: bytes | None) -> bytes 
     is_srgb = abs(gamma / _SRGB_GAMMA - 1) < 0.05
     try:
         return rgb_profile(chromaticities, None if is_srgb else 1 / gamma)
-    except (ZeroDivisionError, struct.error):
+    except (ArithmeticError, np.linalg.LinAlgError, struct.error):
         return None
 
 
@@ -145,21 +145,18 @@ def rgb_profile(chromaticities: tuple[float, ...], exponent: float | None) -> by
         exponent: of the transfer curve; None is the curve of sRGB.
 
     Raises:
-        ZeroDivisionError: the chromaticities are impossible.
+        ArithmeticError: the chromaticities are impossible.
+        LinAlgError: the chromaticities are impossible.
         struct.error: the chromaticities are impossible.
     """
     white, *primaries = (_xyz(x, y) for x, y in zip(chromaticities[::2], chromaticities[1::2], strict=True))
-    amounts = _times(_inverse(_transposed(primaries)), white)
-    columns = [tuple(amount * part for part in primary) for amount, primary in zip(amounts, primaries, strict=True)]
-    # ICC profiles describe colours under D50: adapt them by von Kries' method with the Bradford matrix.
-    seen, wanted = _times(_BRADFORD, white), _times(_BRADFORD, _D50)
-    gains = [after / before for before, after in zip(seen, wanted, strict=True)]
-    adapted = [
-        _times(
-            _inverse(_BRADFORD), tuple(gain * part for gain, part in zip(gains, _times(_BRADFORD, each), strict=True))
-        )
-        for each in columns
-    ]
+    columns = np.transpose(primaries)
+    bradford = np.array(_BRADFORD)
+    with np.errstate(divide="raise", over="raise", invalid="raise"):
+        columns = columns * np.linalg.solve(columns, white)
+        # ICC profiles describe colours under D50: adapt them by von Kries' method with the Bradford matrix.
+        gains = (bradford @ _D50) / (bradford @ white)
+        adapted = np.linalg.solve(bradford, np.diag(gains) @ bradford @ columns).T.tolist()
     if exponent is None:
         curve = struct.pack(
             ">4s4xHH5i", b"para", 3, 0, *map(_fixed, (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
@@ -184,25 +181,6 @@ def _fixed(value: float) -> int:
 
 def _xyz_tag(light: Vector) -> bytes:
     return b"XYZ \0\0\0\0" + struct.pack(">3i", *map(_fixed, light))
-
-
-def _transposed(matrix: list[Vector]) -> Matrix:
-    return tuple(zip(*matrix, strict=True))
-
-
-def _times(matrix: Matrix, vector: Vector) -> Vector:
-    return tuple(sum(a * b for a, b in zip(row, vector, strict=True)) for row in matrix)
-
-
-def _inverse(matrix: Matrix) -> Matrix:
-    (a, b, c), (d, e, f), (g, h, i) = matrix
-    cofactors = (
-        (e * i - f * h, c * h - b * i, b * f - c * e),
-        (f * g - d * i, a * i - c * g, c * d - a * f),
-        (d * h - e * g, b * g - a * h, a * e - b * d),
-    )
-    determinant = a * cofactors[0][0] + b * cofactors[1][0] + c * cofactors[2][0]
-    return tuple(tuple(each / determinant for each in row) for row in cofactors)
 
 
 # CMYK without a profile

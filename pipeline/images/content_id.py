@@ -9,7 +9,8 @@ from typing import Final
 from pipeline.images.formats import ENCODER_SETTINGS, OWN_FORMAT, format_by_extension
 from pipeline.recipe import Recipe
 
-#: Increment this when the same input should result in other bytes. Every image then gets new URLs.
+#: Increment this when the code makes other pictures of the same input, in `render`, `formats` or `colour`. Every image
+#: then gets new URLs. Other versions of libraries change the last bits alone, and need no increment.
 RECIPE_VERSION: Final = 3
 
 

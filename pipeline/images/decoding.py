@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
-from math import ceil, isfinite
+from math import isfinite
 from typing import Final, cast
 
 from PIL import ExifTags, Image
 
 from pipeline.errors import PermanentError
-from pipeline.images import codecs, libwebp
+from pipeline.images import codecs
 from pipeline.images.containers.png import has_all_rows
 from pipeline.images.opening import Opened
 
@@ -34,17 +34,12 @@ _KEYED_CONVERSIONS: Final = {
     "RGB": ("RGBA", "RGBa"),
 }
 
-#: A WebP is decoded at this many times the size that its renditions need. The size itself, as in sharp, would cost
-#: 0.0016 SSIM; twice the size would cost 4 % more bytes for no visible gain.
-WEBP_MARGIN: Final = 1.5
 
-
-def decode(opened: Opened, shrink: float = 1.0) -> Image.Image:
+def decode(opened: Opened) -> Image.Image:
     """Decode the pixels as stored: neither upright nor in sRGB, because both are cheaper after resizing.
 
     Args:
         opened: the image.
-        shrink: the result may be up to this many times smaller than the original.
 
     Returns:
         An image of 8 bits in mode L, La, RGB, RGBa, CMYK, YCbCr or LAB; its alpha, if any, is premultiplied.
@@ -52,7 +47,7 @@ def decode(opened: Opened, shrink: float = 1.0) -> Image.Image:
     Raises:
         Exception: of any type for a broken file; `image_errors()` translates it.
     """
-    fast = _decode_fast(opened, shrink)
+    fast = _decode_fast(opened)
     if fast is not None:
         return _plain(fast)
     if opened.format == "PNG" and not has_all_rows(opened.picture):
@@ -67,17 +62,12 @@ def decode(opened: Opened, shrink: float = 1.0) -> Image.Image:
     return canvas
 
 
-def _decode_fast(opened: Opened, shrink: float) -> Image.Image | None:
+def _decode_fast(opened: Opened) -> Image.Image | None:
     """Decode with a fast codec, or return None if Pillow has to decode the image or report its error."""
-    image, size = opened.image, opened.image.size
-    if opened.canvas or "transparency" in image.info:
+    image = opened.image
+    if opened.canvas or "transparency" in image.info or opened.format != "PNG" or image.mode not in ("RGB", "RGBA"):
         return None
-    if opened.format == "PNG" and image.mode in ("RGB", "RGBA"):
-        return codecs.decode_png(opened.picture, size, image.mode)
-    if opened.format == "WEBP" and image.mode == "RGB" and shrink > WEBP_MARGIN:
-        width, height = (ceil(side * WEBP_MARGIN / shrink) for side in size)
-        return libwebp.decode(opened.picture, (width, height))
-    return None
+    return codecs.decode_png(opened.picture, image.size, image.mode)
 
 
 def _plain(image: Image.Image) -> Image.Image:

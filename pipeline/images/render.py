@@ -23,19 +23,10 @@ from pipeline.images.colour import Conversion, srgb_conversion
 from pipeline.images.decoding import decode
 from pipeline.images.details.measure import Header
 from pipeline.images.details.thumbhash import SIDE
-from pipeline.images.formats import ENCODER_SETTINGS, GIF, JPEG, PNG, ImageFormat, format_by_extension
+from pipeline.images.formats import ENCODER_SETTINGS, GIF, JPEG, PNG, ImageFormat, format_by_extension, jpeg_settings
 from pipeline.images.identify import image_errors, output_format, read
 from pipeline.images.opening import Opened, open_container, open_image
 from pipeline.recipe import Recipe, RenditionSize
-
-#: JPEGs up to this side get optimized Huffman tables. These save 0.3 to 0.5 KB, a fifth of a 50 x 50. For an 800 x 800
-#: they would save 1.3 KB (1.3 %) and cost 2 ms of CPU.
-OPTIMIZED_SIDE: Final = 256
-
-#: JPEGs up to this side keep colours at full resolution, because half of it dulls small letters and edges. This costs
-#: 0.1 to 0.3 KB (10 to 25 %) at 50 x 50 and 1 KB at 100 x 100. It would cost 5 KB at 250 x 250 and 25 to 38 KB at
-#: 800 x 800.
-FULL_COLOUR_SIDE: Final = 100
 
 
 def render(
@@ -70,7 +61,7 @@ def render(
         del opened
         pictures = dict(_resized(picture, first, outputs))
         if facts is not None:
-            size = size if name in _SCALED else picture.image.size
+            size = size if name == "JPEG" else picture.image.size
             size = size[::-1] if picture.transpose in _SIDEWAYS else size
             facts |= header.facts(source, size, _tiny(picture, size, pictures, first))
         del picture  # frees its pixels before encoding
@@ -82,18 +73,15 @@ def render(
 
 Outputs = Mapping[RenditionSize, ImageFormat]  # the format of each rendition
 
-#: Formats that are decoded at the scale that their renditions need.
-_SCALED: Final = frozenset({"JPEG", "WEBP"})
-
 
 def _decodings(opened: Opened, recipe: Recipe) -> list[Recipe]:
-    """Split a recipe into the parts that are decoded at one scale.
+    """Split a recipe into the parts that are decoded at one scale. Only JPEGs have several.
 
     The first part has the renditions without a format in their names, and all that need no more pixels. Others would
     change the scale, and so the pixels of the first. They are decoded apart.
     """
     plain = tuple(each for each in recipe.renditions if not each.extension)
-    if opened.format not in _SCALED or not plain or len(plain) == len(recipe.renditions):
+    if opened.format != "JPEG" or not plain or len(plain) == len(recipe.renditions):
         return [recipe]
     transpose = _TRANSPOSES.get(opened.orientation)
 
@@ -136,14 +124,14 @@ _WITHOUT_ALPHA: Final = {"La": "L", "RGBa": "RGB"}
 
 
 def _decoded(opened: Opened, recipe: Recipe, max_decoded_pixels: int) -> _Picture:
-    """Decode an image at the scale that its renditions need."""
+    """Decode an image; a JPEG at 1, 1/2, 1/4 or 1/8 of its size, as its renditions need."""
     transpose = _TRANSPOSES.get(opened.orientation)
-    width, height = opened.image.size
-    shrink = _shrink((width, height), recipe, transpose)
-    if opened.format == "JPEG":  # selects 1, 1/2, 1/4 or 1/8 of its size
+    if opened.format == "JPEG":
+        width, height = opened.image.size
+        shrink = _shrink((width, height), recipe, transpose)
         opened.image.draft(None, (math.ceil(width / shrink), math.ceil(height / shrink)))
     opened.check_decoding(max_decoded_pixels)
-    image = decode(opened, shrink)
+    image = decode(opened)
     to_srgb = srgb_conversion(_WITHOUT_ALPHA.get(image.mode, image.mode), opened.profile)
     return _Picture(image, transpose, to_srgb)
 
@@ -275,11 +263,6 @@ def _encode(image: Image.Image, output: ImageFormat) -> bytes:
     image = _with_palette(image) if output is GIF else image
     image.save(buffer, output.name, **settings)
     return buffer.getvalue()
-
-
-def jpeg_settings(side: int) -> dict[str, Any]:
-    """Return the settings of a JPEG that depend on its longer side in pixels."""
-    return {"optimize": side <= OPTIMIZED_SIDE, "subsampling": "4:4:4" if side <= FULL_COLOUR_SIDE else "4:2:0"}
 
 
 def _with_palette(image: Image.Image) -> Image.Image:

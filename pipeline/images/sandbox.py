@@ -23,14 +23,13 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
-from pipeline.errors import PermanentError, PipelineError, RetryableError
-from pipeline.images.child_process import ChildProcess, Ended, Malformed, Overdue
+from pipeline.errors import CODES, Code, Fault, PermanentError, PipelineError, RetryableError
+from pipeline.images.child_process import KEPT, ChildProcess, Ended, Malformed, Overdue
 from pipeline.images.details.facts import SourceFacts, facts_from
 from pipeline.images.identify import format_of
 from pipeline.images.limits import CPU_SECONDS, MAX_DECODER_BYTES
-from pipeline.images.malloc import KEPT
 from pipeline.recipe import Recipe
 from pipeline.text import signal_name
 
@@ -49,7 +48,7 @@ IMAGES_PER_CHILD: Final = 2_000
 _CONTAINER_BYTES: Final = 65_536
 
 #: Codes that a child may answer with.
-_CODES: Final = {"too_large", "broken_image", "unsupported_format", "not_an_image"}
+_CODES: Final = {code for code, facts in CODES.items() if facts.fault is Fault.SOURCE and "resize" in facts.stages}
 
 
 class _Crashed(PermanentError):
@@ -251,5 +250,5 @@ def _answered_error(answer: Any) -> PermanentError:
             megabytes = MAX_DECODER_BYTES // 1_000_000
             return PermanentError("too_large", f"Decoding the image takes more than {megabytes} MB of memory.")
         case [str(code), str(message)] if code in _CODES:
-            return PermanentError(code, "".join(filter(str.isprintable, message[:300])))
+            return PermanentError(cast("Code", code), "".join(filter(str.isprintable, message[:300])))
     raise Malformed("the answer has an unknown error")

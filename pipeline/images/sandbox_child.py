@@ -10,11 +10,13 @@ from __future__ import annotations
 import gc
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from PIL import Image
@@ -23,7 +25,6 @@ from pipeline.errors import PipelineError
 from pipeline.images import render as images
 from pipeline.images import seccomp
 from pipeline.images.child_process import FRAME
-from pipeline.images.malloc import address_space, keep_freed_blocks, trim
 from pipeline.recipe import Recipe
 
 #: Renditions of tiny images, made before system calls are filtered, so that everything they need is imported.
@@ -37,21 +38,26 @@ def main() -> None:
     prepare()
     requests, answers = os.fdopen(0, "rb"), os.fdopen(1, "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff prints much about broken images
-    reason = seccomp.confine()
-    _write(answers, {"unfiltered": reason, "address_space": address_space()})
+    memory = _address_space()
+    _write(answers, {"unfiltered": seccomp.confine(), "address_space": memory})
     serve(requests, file, answers)
 
 
 def prepare() -> None:
     """Import and initialize everything that rendering needs."""
-    keep_freed_blocks()
     for source in _tiny_images():
         images.render(source, _WARM_UP, max_pixels=256, max_decoded_pixels=256, facts={})
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
         score.write("1000")  # if memory runs out, the system ends this process and not a worker
-    trim()
     gc.collect()
     gc.freeze()  # modules live forever, so full collections need not visit them
+
+
+def _address_space() -> int:
+    """Return the size of this process's address space in bytes, or 0 if there is no /proc."""
+    with suppress(OSError):
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    return 0
 
 
 def _tiny_images() -> Iterator[bytes]:
@@ -84,7 +90,6 @@ def serve(requests: BinaryIO, file: int, answers: BinaryIO) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
         _write(answers, answer, renditions)
         del source, renditions
-        trim()
 
 
 def _rendered(source: bytes, request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:

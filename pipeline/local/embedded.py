@@ -76,7 +76,14 @@ class EmbeddedStack:
         return dict(self._environ)
 
     def __enter__(self) -> EmbeddedStack:
-        with _translate_os_errors(self._data_dir), ExitStack() as undo:
+        try:
+            return self._start()
+        except OSError as error:
+            where, reason = self._data_dir, error.strerror or str(error)
+            raise EmbeddedStackError(f"{where} is not writable ({reason}): choose another data folder") from error
+
+    def _start(self) -> EmbeddedStack:
+        with ExitStack() as undo:
             lock = undo.enter_context(locked(self._data_dir))
             folder = self._data_dir / ("state" if self._persist else "scratch")
             if not self._persist:
@@ -245,16 +252,6 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-@contextmanager
-def _translate_os_errors(folder: Path) -> Iterator[None]:
-    """Raise an OSError as EmbeddedStackError."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise EmbeddedStackError(f"{folder} is not writable ({reason}): choose another data folder") from error
 
 
 @contextmanager

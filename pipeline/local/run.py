@@ -36,9 +36,6 @@ COVER = "night-train.jpg"
 #: The dashboard listens on the first free port of these.
 DASHBOARD_PORTS = range(8480, 8580)
 
-#: The most important variables, which are printed.
-SHOWN = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "QUEUE_URL")
-
 #: Colours of the process types, in the order of the Procfile.
 COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
 
@@ -135,10 +132,6 @@ def _explain(console: Console, variables: Mapping[str, str], data_dir: Path, env
         f"  set -a; . {shlex.quote(from_here(env_file))}; set +a",
         f"  {_command()} submit --wait {variables['COVER']}",
         f"  {_command()} status --watch",
-        "",
-        "The first line sets, among others:",
-        "",
-        *(f"  export {name}={shlex.quote(variables[name])}" for name in SHOWN),
         "",
     ]
     networks = os.environ["ALLOWED_NETWORKS"]

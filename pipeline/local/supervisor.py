@@ -22,7 +22,7 @@ from typing import IO, NamedTuple
 
 from honcho.environ import expand_processes, parse_procfile
 
-from pipeline.outage_backoff import Backoff
+from pipeline.sqs.backoff import Backoff
 from pipeline.text import signal_name
 
 #: Seconds that a process may take to end after SIGTERM. Idle workers await their polls for up to 20 s, in case they

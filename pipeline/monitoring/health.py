@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from dramatiq.worker import Worker
 
 from pipeline.sqs.leases import MAX_LEASE
+from pipeline.sqs.loop import Loop
 
 if TYPE_CHECKING:
     from pipeline.sqs.broker import SQSBroker
@@ -32,30 +33,16 @@ WORK_WITHIN = MAX_LEASE
 SCHEDULE_WITHIN = 300.0
 
 
-class Steps(Protocol):
-    """The state of a thread of the queue layer (`pipeline.sqs.loop.Loop`)."""
-
-    name: str
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the thread runs."""
-
-    @property
-    def late(self) -> float:
-        """Seconds since its step began, or since it should have begun; 0 while nothing is due."""
-
-
 class Receiver(Protocol):
     """The state of `ingest` that its health depends on."""
 
     @property
-    def loops(self) -> Iterable[Steps]:
+    def loops(self) -> Iterable[Loop]:
         """Its threads."""
 
     @property
-    def asking_since(self) -> float | None:
-        """Start of the pending request to SQS, in monotonic seconds; None: none is pending."""
+    def unanswered_since(self) -> float | None:
+        """When SQS began to leave requests unanswered, in monotonic seconds; None if it answers."""
 
     @property
     def is_stopping(self) -> bool:
@@ -82,7 +69,7 @@ class Health(Protocol):
         """Describe why the process takes no work now."""
 
 
-def _hung(loops: Iterable[Steps]) -> Iterator[str]:
+def _hung(loops: Iterable[Loop]) -> Iterator[str]:
     for loop in loops:
         if not loop.is_alive:
             yield f"{loop.name}: its thread has ended"
@@ -101,13 +88,11 @@ class WorkerHealth:
     Args:
         broker: the broker of the process.
         worker: the worker of the process.
-        in_hand: returns when each busy thread began its message, in monotonic seconds.
     """
 
-    def __init__(self, broker: SQSBroker, worker: Worker, in_hand: Callable[[], Iterable[float]]) -> None:
+    def __init__(self, broker: SQSBroker, worker: Worker) -> None:
         self._broker = broker
         self._worker = worker
-        self._in_hand = in_hand
 
     def not_live(self) -> Iterator[str]:
         if self._broker.in_hand.stopping.is_set():  # its threads are ending
@@ -117,8 +102,8 @@ class WorkerHealth:
             yield f"{ended} of {len(threads)} threads of the worker have ended"
         now = time.monotonic()
         for consumer in list(self._broker.in_hand.consumers):
-            yield from _hung((consumer.receiver, consumer.keeper))
-        if hanging := sum(now - began > WORK_WITHIN for began in self._in_hand()):
+            yield from _hung(consumer.receiver.loops)
+        if hanging := sum(now - message.began > WORK_WITHIN for message in self._broker.in_hand.running):
             threads_of = f"{hanging} of {len(self._worker.workers)} threads"
             yield f"{threads_of} have been processing their message for more than {WORK_WITHIN:g} s"
 
@@ -135,7 +120,7 @@ class WorkerHealth:
             elif name not in receiving or not self._broker.queues.knows_url(name):
                 yield f"{name}: the queue has not been reached yet"
             else:
-                yield from _unanswered(name, receiving[name].asking_since)
+                yield from _unanswered(name, receiving[name].receiver.unanswered_since)
 
 
 class IngestHealth:
@@ -156,7 +141,7 @@ class IngestHealth:
         if self._receiver and self._receiver.is_stopping:
             yield "it is stopping"
         elif self._receiver:
-            yield from _unanswered("the input queue", self._receiver.asking_since)
+            yield from _unanswered("the input queue", self._receiver.unanswered_since)
 
 
 class SchedulerHealth:

@@ -49,13 +49,8 @@ def set_up(settings: Settings) -> None:
     for name in ("pipeline", "actors"):
         logging.getLogger(name).setLevel(settings.level)
     if settings.log_format == "json":
-        use_json()
-
-
-def use_json() -> None:
-    """Make all root handlers of this process write JSON."""
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(JsonFormatter())
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonFormatter())
 
 
 def log_event(event: Event) -> None:

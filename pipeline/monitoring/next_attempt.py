@@ -7,17 +7,7 @@ from datetime import datetime, timedelta
 
 from pipeline.events import Outcome
 from pipeline.monitoring.job_log.reader import JobHistory
-from pipeline.settings import Settings
-from pipeline.stages import FETCH, NOTIFY
 from pipeline.text import format_duration
-
-#: Codes of errors that follow RETRY_DELAYS in every stage.
-SERVICE_CODES = frozenset(
-    {
-        *("s3_error", "sqs_error", "staging_error", "staging_full", "mongo_error"),
-        *("internal_error", "time_limit", "out_of_memory"),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -28,7 +18,7 @@ class NextAttempt:
     code: str  #: of the last attempt's error
     message: str
     attempt: int  #: number of the last attempt
-    attempts: int  #: number of attempts until the stage gives up
+    attempts: int  #: number of the last attempt, if all fail in the same way; 0: an earlier release did not record it
     at: datetime
     snoozed: bool  #: nothing failed: the job waits for a slot
 
@@ -37,7 +27,8 @@ class NextAttempt:
         """The reason for people: `unreachable, attempt 3 of 6`."""
         if self.snoozed:
             return f"{self.stage} waits for a slot ({self.code})" if self.code else f"{self.stage} waits for a slot"
-        return f"{self.stage}: {self.code}, attempt {self.attempt} of {max(self.attempt, self.attempts)}"
+        of = f" of {self.attempts}" if self.attempts else ""
+        return f"{self.stage}: {self.code}, attempt {self.attempt}{of}"
 
     def text(self, now: datetime) -> str:
         """Return the reason and the time until the attempt: `unreachable, attempt 3 of 6, next in 58 s`."""
@@ -45,27 +36,19 @@ class NextAttempt:
         return f"{self.reason}, next {'now' if seconds < 1 else f'in {format_duration(seconds, whole=True)}'}"
 
 
-def next_attempt(history: JobHistory, settings: Settings) -> NextAttempt | None:
+def next_attempt(history: JobHistory) -> NextAttempt | None:
     """Return what a job waits for, or None if it has ended or its last attempt succeeded."""
-    if history.status != "under_way" or not history.turns:
+    if history.status != "under_way" or not history.attempts:
         return None
-    last = history.turns[-1]
-    if last.verdict not in {Outcome.RETRY, Outcome.SNOOZED}:
+    last = history.attempts[-1]
+    if last.outcome not in {Outcome.RETRY, Outcome.SNOOZED}:
         return None
     return NextAttempt(
         stage=last.stage,
         code=last.code,
         message=last.message,
         attempt=last.attempt,
-        attempts=1 + len(_delays(last.stage, last.code, settings)),
+        attempts=last.attempts,
         at=last.at + timedelta(seconds=last.wait),
-        snoozed=last.verdict is Outcome.SNOOZED,
-    )
-
-
-def _delays(stage: str, code: str, settings: Settings) -> tuple[float, ...]:
-    if code in SERVICE_CODES:
-        return settings.retry_delays
-    return {FETCH.name: settings.fetch_retry_delays, NOTIFY.name: settings.postback_retry_delays}.get(
-        stage, settings.retry_delays
+        snoozed=last.outcome is Outcome.SNOOZED,
     )

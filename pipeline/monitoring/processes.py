@@ -44,7 +44,7 @@ RETENTION = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class InHand:
+class InProgress:
     """The message that a thread works on."""
 
     stage: str
@@ -68,7 +68,7 @@ class Work:
     """The state of a process at the time of a heartbeat."""
 
     taken: dict[str, datetime] = field(default_factory=dict)  #: when it last began a message, by stage
-    in_hand: tuple[InHand, ...] = ()
+    in_hand: tuple[InProgress, ...] = ()
     trouble: tuple[str, ...] = ()  #: sentences why it takes no work
     resting: tuple[Resting, ...] = ()  #: hosts whose circuit is open, the longest first
 
@@ -204,7 +204,7 @@ def stage_name(queue: str) -> str:
 
 
 def _process(found: Mapping[str, Any]) -> Process:
-    in_hand = tuple(InHand(each["stage"], each["job"], each["since"]) for each in found.get("in_hand", ()))
+    in_hand = tuple(InProgress(each["stage"], each["job"], each["since"]) for each in found.get("in_hand", ()))
     resting = tuple(Resting(**each) for each in found.get("resting", ()))
     work = Work(dict(found.get("taken", {})), in_hand, tuple(found.get("trouble", ())), resting)
     names = {each.name for each in fields(Process)} - {"id", "work", "stages"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,11 +27,19 @@ from pipeline.stages import (
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 #: The `stage` of the input queue, and the `lane` of dead-letter queues.
 INGEST, DEAD = "ingest", "dead"
 
 _GIANTS = tuple(f"_{queue}" for queue in GIANT_QUEUES)
+
+#: SQS's counts, in the order of the fields of `Depth`.
+COUNTS: tuple[QueueAttributeNameType, ...] = (
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+)
 
 #: Number of queues queried in parallel.
 THREADS = 8
@@ -57,11 +65,31 @@ class Depth:
 
 
 @dataclass(frozen=True)
-class _Queue:
-    name: str
+class StageCounts:
+    """The messages of one stage. `in_flight` and `delayed` include both lanes."""
+
     stage: str
-    lane: str
-    url: str | None = None  #: None: to be looked up
+    waiting: int  #: in the live lane
+    bulk: int  #: waiting in the bulk lane
+    in_flight: int
+    delayed: int
+    dead: int
+    quarantine: int  #: waiting and in flight, because they may kill their workers
+
+
+def counts_of(stage: str, found: Iterable[Depth]) -> StageCounts:
+    """Count the messages of a stage in all its queues."""
+    ours = [depth for depth in found if depth.stage == stage]
+    alive = [depth for depth in ours if depth.lane not in {DEAD, QUARANTINE}]
+    return StageCounts(
+        stage=stage,
+        waiting=sum(depth.waiting for depth in alive if depth.lane == Lane.LIVE),
+        bulk=sum(depth.waiting for depth in alive if depth.lane == Lane.BULK),
+        in_flight=sum(depth.in_flight for depth in alive),
+        delayed=sum(depth.delayed for depth in alive),
+        dead=sum(depth.waiting + depth.in_flight for depth in ours if depth.lane == DEAD),
+        quarantine=sum(depth.waiting + depth.in_flight for depth in ours if depth.lane == QUARANTINE),
+    )
 
 
 #: Queue URLs by name, for each client.
@@ -75,56 +103,46 @@ def depths() -> list[Depth]:
         RetryableError: SQS could not be reached.
     """
     with aws.aws_errors("sqs", "read the depths of the queues"), ThreadPoolExecutor(THREADS) as pool:
-        return [depth for depth in pool.map(_ask, _queues()) if depth]
+        return [depth for depth in pool.map(_ask, *zip(*_queues(), strict=True)) if depth]
 
 
 def queue_names() -> list[str]:
     """List the full names of all queues: the input queue, if QUEUE_URL is set, and all of `pipeline.stages`."""
-    return [queue.name for queue in _queues()]
+    return [name for name, *_ in _queues()]
 
 
-def _queues() -> Iterator[_Queue]:
+def _queues() -> Iterator[tuple[str, str, str]]:
+    """Yield the full name, the stage and the lane of each queue."""
     settings = get_settings()
     full = settings.full_queue_name
     if settings.input_queue_name:
-        yield _Queue(settings.input_queue_name, INGEST, Lane.LIVE.value, settings.queue_url)
-    yield _Queue(full(INGEST_DEAD_LETTER_QUEUE), INGEST, DEAD)
+        yield settings.input_queue_name, INGEST, Lane.LIVE.value
+    yield full(INGEST_DEAD_LETTER_QUEUE), INGEST, DEAD
     for stage in STAGES:
         for queue in stage.queues:
-            yield _Queue(full(queue), stage.name, lane_of_queue(queue).value)
-        yield _Queue(full(stage.quarantine_queue), stage.name, QUARANTINE)
-        yield _Queue(full(stage.dead_letter_queue), stage.name, DEAD)
+            yield full(queue), stage.name, lane_of_queue(queue).value
+        yield full(stage.quarantine_queue), stage.name, QUARANTINE
+        yield full(stage.dead_letter_queue), stage.name, DEAD
     for sweep in SWEEP_QUEUES:
-        yield _Queue(full(sweep), sweep, Lane.BULK.value)
-        yield _Queue(full(dead_letter_queue_of(sweep)), sweep, DEAD)
+        yield full(sweep), sweep, Lane.BULK.value
+        yield full(dead_letter_queue_of(sweep)), sweep, DEAD
 
 
-def _ask(queue: _Queue) -> Depth | None:
-    client = aws.sqs()
+def _ask(name: str, stage: str, lane: str) -> Depth | None:
+    client, settings = aws.sqs(), get_settings()
     try:
-        url = queue.url or _url(client, queue.name)
+        url = settings.queue_url if name == settings.input_queue_name else _url(client, name)
         if url is None:
             return None
         counts = client.get_queue_attributes(
             QueueUrl=url,
-            AttributeNames=[
-                "ApproximateNumberOfMessages",
-                "ApproximateNumberOfMessagesNotVisible",
-                "ApproximateNumberOfMessagesDelayed",
-            ],
+            AttributeNames=COUNTS,
         )["Attributes"]
     except ClientError as error:
         if aws.aws_code(error) in MISSING_QUEUE:
             return None
         raise
-    return Depth(
-        queue=queue.name,
-        stage=queue.stage,
-        lane=queue.lane,
-        waiting=int(counts["ApproximateNumberOfMessages"]),
-        in_flight=int(counts["ApproximateNumberOfMessagesNotVisible"]),
-        delayed=int(counts["ApproximateNumberOfMessagesDelayed"]),
-    )
+    return Depth(name, stage, lane, *(int(counts[each]) for each in COUNTS))
 
 
 def _url(client: SQSClient, name: str) -> str | None:

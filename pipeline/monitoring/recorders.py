@@ -32,29 +32,23 @@ class Recorder(Protocol):
         """Deliver the remaining records, for at most `timeout` seconds."""
 
 
-def recorders(settings: Settings) -> list[Recorder]:
-    """Create the recorders that the settings enable."""
-    found: list[Recorder] = []
+@contextmanager
+def recording(settings: Settings) -> Iterator[None]:
+    """Record the events emitted inside the context, with the recorders that the settings enable."""
+    recorders: list[Recorder] = []
     if settings.jobs_mongo_url:
-        found.append(JobLogWriter(keep_days=settings.keep_results_days))
+        recorders.append(JobLogWriter(keep_days=settings.keep_results_days))
     if settings.traces_endpoint:
         from pipeline.monitoring.traces import Traces  # noqa: PLC0415 - costs 10 MB, and is rarely enabled
 
-        found.append(Traces(settings.traces_endpoint))
-    return found
-
-
-@contextmanager
-def recording(settings: Settings) -> Iterator[None]:
-    """Record the events emitted inside the context."""
-    started = recorders(settings)
-    for recorder in started:
+        recorders.append(Traces(settings.traces_endpoint))
+    for recorder in recorders:
         recorder.start()
         subscribe(recorder)
     try:
         yield
     finally:
-        for recorder in started:
+        for recorder in recorders:
             unsubscribe(recorder)
             recorder.stop(STOP_TIMEOUT)
 

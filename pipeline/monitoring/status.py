@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from pipeline.clients import mongo
@@ -14,11 +14,11 @@ from pipeline.monitoring.job_log.reader import FailureGroup
 from pipeline.monitoring.pauses import paused
 from pipeline.monitoring.processes import Process
 from pipeline.monitoring.processes import processes as read_processes
-from pipeline.monitoring.queue_depths import DEAD, Depth, depths, queue_names
+from pipeline.monitoring.queue_depths import DEAD, Depth, StageCounts, counts_of, depths, queue_names
 from pipeline.monitoring.resting import resting_sentences
 from pipeline.monitoring.stalls import stalls
 from pipeline.settings import get_settings
-from pipeline.stages import QUARANTINE, STAGES, Lane
+from pipeline.stages import QUARANTINE, STAGES
 from pipeline.text import plural
 
 #: Interval over which rates are averaged, and over which failures are listed.
@@ -33,16 +33,9 @@ WITH_ATTEMPTS = frozenset(stage.name for stage in STAGES)
 
 
 @dataclass(frozen=True)
-class StageStatus:
-    """One stage. Counts are SQS's numbers of messages; `in_flight` and `delayed` include both lanes."""
+class StageStatus(StageCounts):
+    """One stage."""
 
-    stage: str
-    waiting: int
-    bulk: int  #: waiting in the bulk lane
-    in_flight: int
-    delayed: int
-    dead: int
-    quarantine: int = 0  #: waiting and in flight, because they may kill their workers
     per_minute: float | None = None  #: successful attempts; None: unknown
     oldest: datetime | None = None  #: when the oldest job due here began; None: unknown
     stalled: str = ""  #: why its messages wait and are not taken; empty if they are
@@ -121,17 +114,10 @@ def _hints(found: Iterable[Depth]) -> Iterable[str]:
 
 
 def _stage(stage: str, found: Iterable[Depth], logged: _Logged, stalled: str) -> StageStatus:
-    ours = [depth for depth in found if depth.stage == stage]
-    alive = [depth for depth in ours if depth.lane not in {DEAD, QUARANTINE}]
-    busy = any(depth.waiting or depth.in_flight or depth.delayed for depth in alive)
+    counts = counts_of(stage, found)
+    busy = counts.waiting or counts.bulk or counts.in_flight or counts.delayed
     return StageStatus(
-        stage=stage,
-        waiting=sum(depth.waiting for depth in alive if depth.lane == Lane.LIVE),
-        bulk=sum(depth.waiting for depth in alive if depth.lane == Lane.BULK),
-        in_flight=sum(depth.in_flight for depth in alive),
-        delayed=sum(depth.delayed for depth in alive),
-        dead=sum(depth.waiting + depth.in_flight for depth in ours if depth.lane == DEAD),
-        quarantine=sum(depth.waiting + depth.in_flight for depth in ours if depth.lane == QUARANTINE),
+        **asdict(counts),
         per_minute=logged.rates.get(stage, 0.0) if logged.rates is not None and stage in WITH_ATTEMPTS else None,
         oldest=logged.oldest.get(stage) if busy else None,  # with empty queues, the log has missed the end of that job
         stalled=stalled,

@@ -12,20 +12,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 import threading
 import time
 import uuid
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
-from opentelemetry.trace import set_span_in_context as within
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import Attributes
 
 from pipeline.events import Event, Outcome
@@ -42,6 +42,8 @@ WARN_EVERY = 600.0
 #: Outcomes that do not mark a span as an error.
 NOT_FAILED = frozenset({Outcome.DONE, Outcome.SNOOZED})
 
+SCOPE, SAMPLED = InstrumentationScope("pipeline"), TraceFlags(TraceFlags.SAMPLED)
+
 
 class Traces:
     """Subscribes to `pipeline.events` and sends spans between `start` and `stop`.
@@ -52,46 +54,47 @@ class Traces:
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
-        self._ids = _Ids()
 
     def start(self) -> None:
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it logs every failed export
-        resource = Resource.create()
-        if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
-            resource = resource.merge(Resource({SERVICE_NAME: SERVICE}))
-        self._provider = TracerProvider(
-            sampler=ALWAYS_ON, resource=resource, id_generator=self._ids, shutdown_on_exit=False
-        )
+        self._resource = Resource.create()
+        if str(self._resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
+            self._resource = self._resource.merge(Resource({SERVICE_NAME: SERVICE}))
         self._exporter = _Exporter(self._endpoint)
-        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
-        self._tracer = self._provider.get_tracer("pipeline")
+        self._processor = BatchSpanProcessor(self._exporter)
 
     def stop(self, timeout: float) -> None:
         """Send the remaining spans, for at most `timeout` seconds."""
-        ending = threading.Thread(target=self._provider.shutdown, name="traces end", daemon=True)
+        ending = threading.Thread(target=self._processor.shutdown, name="traces end", daemon=True)
         ending.start()
         ending.join(timeout)
         if ending.is_alive():
             self._exporter.shutdown()  # ends its retries
 
     def __call__(self, event: Event) -> None:
-        """Create the span of an attempt, and before the first attempt the span of the job."""
+        """Send the span of an attempt, and before the first attempt the span of the job."""
+        trace = _trace_id(event.job_id)
+        job = SpanContext(trace, _job_span_id(event.job_id), True, SAMPLED)
         if _is_first(event):
-            self._ids.next.ids = _trace_id(event.job_id), _job_span_id(event.job_id)
             began = event.arrived or event.at - event.seconds
-            span = self._tracer.start_span("job", attributes=_job_attributes(event), start_time=_nanoseconds(began))
-            span.end(_nanoseconds(event.at))
-        parent = SpanContext(_trace_id(event.job_id), _job_span_id(event.job_id), True, TraceFlags(TraceFlags.SAMPLED))
-        span = self._tracer.start_span(
+            self._send("job", job, None, began, event.at, attributes=_job_attributes(event))
+        self._send(
             event.stage,
-            context=within(NonRecordingSpan(parent)),
+            SpanContext(trace, random.getrandbits(64) or 1, False, SAMPLED),
+            job,
+            event.at - event.seconds,
+            event.at,
             kind=SpanKind.CONSUMER,
             attributes=_attempt_attributes(event),
-            start_time=_nanoseconds(event.at - event.seconds),
+            status=Status() if event.outcome in NOT_FAILED else Status(StatusCode.ERROR, event.message),
         )
-        if event.outcome not in NOT_FAILED:
-            span.set_status(Status(StatusCode.ERROR, event.message))
-        span.end(_nanoseconds(event.at))
+
+    def _send(
+        self, name: str, context: SpanContext, parent: SpanContext | None, began: float, ended: float, **more: Any
+    ) -> None:
+        """Queue a finished span. The SDK's tracer is not used, because it chooses the ids of spans itself."""
+        more |= {"start_time": _nanoseconds(began), "end_time": _nanoseconds(ended)}
+        self._processor.on_end(ReadableSpan(name, context, parent, self._resource, instrumentation_scope=SCOPE, **more))
 
 
 def _is_first(event: Event) -> bool:
@@ -150,25 +153,6 @@ def _nanoseconds(seconds: float) -> int:
     return int(seconds * 1e9)
 
 
-class _RootIds(threading.local):
-    ids: tuple[int, int] | None = None  #: trace id and span id
-
-
-class _Ids(IdGenerator):
-    """Generates random ids, except for the next root span of a thread that has set `next.ids`."""
-
-    def __init__(self) -> None:
-        self._random = RandomIdGenerator()
-        self.next = _RootIds()
-
-    def generate_trace_id(self) -> int:
-        return self.next.ids[0] if self.next.ids else self._random.generate_trace_id()
-
-    def generate_span_id(self) -> int:
-        ids, self.next.ids = self.next.ids, None
-        return ids[1] if ids else self._random.generate_span_id()
-
-
 class _Exporter(SpanExporter):
     """Wraps the SDK's exporter and warns now and then if the endpoint refuses spans."""
 
@@ -186,6 +170,3 @@ class _Exporter(SpanExporter):
 
     def shutdown(self) -> None:
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
-
-    def force_flush(self, timeout_millis: int = 30000) -> bool:
-        return self._exporter.force_flush(timeout_millis)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from pipeline.outage_backoff import Backoff
+from pipeline.sqs.backoff import Backoff
 
 #: The number of failed folders of a host above which no further folder probes it while its circuit is open.
 MAX_FAILED_FOLDERS = 100

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import BytesIO
 from urllib.parse import urljoin
 
 import requests
 
-from pipeline.errors import PermanentError, Retry, RetryableError
+from pipeline.errors import NoRequest, PermanentError, Retry, RetryableError, is_trouble
 from pipeline.job import Validators
 from pipeline.metrics import FETCHED_BYTES
-from pipeline.net.download_memory import FREE_BYTES, DownloadMemory, Share
+from pipeline.net.download_memory import Share
 from pipeline.net.guard import Budget, credentials
 from pipeline.net.http_errors import http_errors, refusal, shown
 from pipeline.net.session import fetch_session
@@ -27,12 +27,10 @@ MAX_REDIRECTS = 5
 #: The longest Retry-After that is obeyed, in seconds (contract, section 4).
 LONGEST_RETRY_AFTER = 900.0
 
-#: Statuses below 500 that are worth a retry. https://www.rfc-editor.org/rfc/rfc9110#section-15.5
-RETRY_LATER = frozenset({408, 425, 429})
-
-#: Images gain nothing from a content encoding. AVIF is not listed, because a CDN would convert the original to it.
+#: Images gain nothing from a content encoding. WebP and AVIF are not named (contract, section 5), because a host that
+#: negotiates would convert the original to them, and directories take JPEG and PNG.
 HEADERS = {
-    "Accept": "image/jpeg,image/png,image/webp,image/gif,image/*;q=0.8,*/*;q=0.5",
+    "Accept": "image/jpeg, image/png, image/gif;q=0.9, image/*;q=0.8, */*;q=0.5",
     "Accept-Encoding": "identity",
 }
 
@@ -43,10 +41,8 @@ HASTE = 0.25
 #: drips is given up after 3 s instead of 15, and a large source of a slow but honest host goes on.
 LEAST_RATE = 32_768
 
-#: How many bytes are read at a time. If the host promises more, up to `FREE_BYTES` are, because threads take turns at
-#: every read: with 64 of them, a cover that is read at once costs 0.8 ms less CPU.
+#: How many bytes are read at a time. Most covers are smaller.
 CHUNK_BYTES = 262_144
-
 
 Slot = Callable[[str], AbstractContextManager[object]]
 
@@ -74,18 +70,11 @@ class _Distrusted(Exception):
     """A 304 does not agree with the validators that were sent."""
 
 
-def download(url: str, slot: Slot = nullcontext, *, share: Share | None = None, hasty: bool = False) -> bytes:
-    """Download the bytes at `url`. Arguments and errors are those of `download_if_changed`."""
-    image = download_if_changed(url, slot, share=share, hasty=hasty).image
-    assert image is not None  # noqa: S101 - only a conditional request has an answer without bytes
-    return image
-
-
 def download_if_changed(
     url: str,
-    slot: Slot = nullcontext,
+    slot: Slot,
     *,
-    share: Share | None = None,
+    share: Share,
     hasty: bool = False,
     validators: Validators | None = None,
 ) -> Download:
@@ -111,14 +100,14 @@ def download_if_changed(
         Snoozed: `memory_busy`.
     """
     if len(url) > MAX_URL_LENGTH:
-        raise PermanentError("bad_url", f"The URL is longer than {MAX_URL_LENGTH} characters.")
+        raise NoRequest("bad_url", f"The URL is longer than {MAX_URL_LENGTH} characters.")
     settings = get_settings()
     haste = HASTE if hasty else 1.0
     limits = _Limits(
         timeout=settings.fetch_timeout * haste,
         total=settings.fetch_total_timeout * haste,
         max_bytes=settings.max_source_bytes,
-        share=share or Share(DownloadMemory(settings.max_source_bytes)),
+        share=share,
     )
     # Headers and chunk sizes may add a quarter to the body. More is an attack, such as a gzip stream without content.
     budget = Budget(
@@ -170,25 +159,20 @@ def _answer(url: str, response: requests.Response, limits: _Limits, sent: Valida
 def _body(url: str, response: requests.Response, limits: _Limits) -> bytes:
     status = response.status_code
     if not 200 <= status < 300:
-        later = Retry.SOURCE if status in RETRY_LATER or 500 <= status < 600 else None
+        later = Retry.SOURCE if is_trouble(status) else None
         raise refusal(url, response, later, LONGEST_RETRY_AFTER)
     length = response.headers.get("Content-Length", "")
     promised = min(int(length), limits.max_bytes) if re.fullmatch("[0-9]{1,15}", length) else 0
     limits.share.promise(promised)
-    at_once = min(max(promised, CHUNK_BYTES), FREE_BYTES)
-    body, size = BytesIO(), 0
-    for chunk in response.iter_content(at_once):
+    body = BytesIO()
+    for chunk in response.iter_content(CHUNK_BYTES):
         FETCHED_BYTES.inc(len(chunk))
-        size += len(chunk)
+        size = body.tell() + len(chunk)
         if size > limits.max_bytes:
             raise _too_large(url, limits.max_bytes)
-        limits.share.grow(max(size, min(size + at_once, promised)))  # the next chunk too
-        if body.tell():
-            body.write(chunk)
-        else:
-            body = BytesIO(chunk)  # shares its memory, so that a cover that comes at once is not copied
-            body.seek(size)
-    if not size:
+        limits.share.grow(size)
+        body.write(chunk)
+    if not body.tell():
         raise PermanentError("empty", f"{shown(url)} is empty.")
     return body.getvalue()  # shares the buffer, where joined chunks would need the memory twice
 

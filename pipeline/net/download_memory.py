@@ -46,18 +46,11 @@ class DownloadMemory:
         finally:
             self._give_back(share.size)
 
-    def _check(self, size: int, lane: Lane) -> None:
-        if size > self._left:
-            wait = self._crowd.snooze(lane, STEP_SECONDS, time.monotonic())
-            raise Snoozed("memory_busy", "Other downloads of this process hold too many bytes.", wait)
-
-    def _promise(self, size: int, lane: Lane) -> None:
+    def _take(self, size: int, lane: Lane, *, room_for: int) -> None:
         with self._lock:
-            self._check(size, lane)
-
-    def _take(self, size: int, lane: Lane) -> None:
-        with self._lock:
-            self._check(size, lane)
+            if room_for > self._left:
+                wait = self._crowd.snooze(lane, STEP_SECONDS, time.monotonic())
+                raise Snoozed("memory_busy", "Other downloads of this process hold too many bytes.", wait)
             self._left -= size
 
     def _give_back(self, size: int) -> None:
@@ -81,7 +74,7 @@ class Share:
         Raises:
             Snoozed: `memory_busy`.
         """
-        self._memory._promise(size - FREE_BYTES, self._lane)
+        self._memory._take(0, self._lane, room_for=size - FREE_BYTES)
 
     def grow(self, size: int) -> None:
         """Make room for a download of `size` bytes.
@@ -90,7 +83,7 @@ class Share:
             Snoozed: `memory_busy`.
         """
         while size > FREE_BYTES + self.size:
-            self._memory._take(STEP_BYTES, self._lane)
+            self._memory._take(STEP_BYTES, self._lane, room_for=STEP_BYTES)
             self.size += STEP_BYTES
 
 

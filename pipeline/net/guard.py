@@ -35,8 +35,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError
 from urllib3.poolmanager import PoolManager
 
-from pipeline.errors import PermanentError
-from pipeline.settings import Network, PortRange
+from pipeline.errors import NoRequest
+from pipeline.setting_types import Network, PortRange
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -249,8 +249,8 @@ class _Connection(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         name, budget = self._dns_host, _budget.get()
         if not self.reach.permits_port(self.port):
-            raise PermanentError("blocked_port", f"The port {self.port} of {self.host} is not in ALLOWED_PORTS.")
-        failure: Exception = PermanentError("blocked_address", f"{self.host} does not have a public address.")
+            raise NoRequest("blocked_port", f"The port {self.port} of {self.host} is not in ALLOWED_PORTS.")
+        failure: Exception = NoRequest("blocked_address", f"{self.host} does not have a public address.")
         try:
             for address in _addresses(self, name, budget.timeout(self.timeout)):
                 self._dns_host, self.timeout = str(address), budget.timeout(self.timeout)

@@ -25,8 +25,18 @@ from functools import cache
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-from pipeline.errors import NoConnection, PipelineError, Retry, RetryableError, Snoozed
-from pipeline.net.circuit import LONGEST_OPEN_TIME, Circuit
+from pipeline.errors import (
+    SLOW,
+    Fault,
+    NoConnection,
+    NoRequest,
+    PipelineError,
+    Retry,
+    RetryableError,
+    Snoozed,
+    facts_of,
+)
+from pipeline.net.circuit import Circuit
 from pipeline.net.guard import as_requested
 from pipeline.net.places import Crowd, Places, Speed, places
 from pipeline.settings import get_settings
@@ -45,24 +55,11 @@ MAX_WAITING, LONGEST_WAIT = 8, 0.5
 #: time that the whole crowd would return at once.
 RESTING_STEP = 0.1
 
-#: Errors that show nothing about the host, because no request was made.
-NEUTRAL_ERRORS = frozenset({"bad_url", "blocked_address", "blocked_port"})
-
-#: Errors, besides 5xx and failures to connect, that show that a receiver is in trouble.
-RECEIVER_FAILURES = frozenset({"timeout", "incomplete", "unreachable", "http_429"})
-
-#: Errors that show a host to be slow.
-SLOW_ERRORS = frozenset({"timeout", "too_slow"})
-
 #: Ports that a URL need not name.
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-#: The number of known hosts above which those that were idle for as long as a circuit may be open are forgotten. Above
-#: the second number, idle hosts are forgotten at once. A host takes 0.6 KB, so that is 30 MB.
-KEPT_HOSTS, MAX_HOSTS = 10_000, 50_000
-
-#: How many hosts each request looks at to forget them: more than it adds, so the table shrinks after a flood.
-LOOKS = 2
+#: The number of known hosts above which the longest idle ones are forgotten. They take 12 MB.
+MAX_HOSTS = 20_000
 
 #: The number of circuits of one host above which further folders share one.
 MAX_CIRCUITS = 1000
@@ -102,7 +99,6 @@ class Host:
         circuits: Its circuits with failures or requests in progress, by folder; just one, with the name "", if they do
             not belong to folders.
         request_time: The moving average of the duration of its requests.
-        last_used: When a job asked for it last, or its last request ended.
         crowd: The snoozed jobs that wait for a slot.
         waiting: The callers that wait for a slot.
         freed: Wakes them. Most hosts never need it, and it would take twice the memory of all the rest.
@@ -113,7 +109,6 @@ class Host:
     speed: Speed = Speed.UNKNOWN
     circuits: dict[str, Circuit] = field(default_factory=dict)
     request_time: float = ASSUMED_REQUEST_TIME
-    last_used: float = 0.0
     crowd: Crowd = field(default_factory=Crowd)
     freed: threading.Condition | None = None
 
@@ -279,7 +274,7 @@ class HostLimiter:
         took = now - slot.began
         host.request_time += (took - host.request_time) / 4
         failed = isinstance(error, PipelineError) and self._policy.is_failure(error)
-        ran_out = isinstance(error, PipelineError) and error.code in SLOW_ERRORS
+        ran_out = isinstance(error, PipelineError) and error.code in SLOW
         host.speed = Speed.SLOW if ran_out or took > QUICK_SECONDS else Speed.QUICK
         if failed:
             failure = next(self._numbers) if self._policy.by_folder else hash((slot.url, slot.folder))
@@ -289,32 +284,28 @@ class HostLimiter:
 
     def _use(self, name: str) -> Host:
         """Return a host, which is now the last used one, and forget a few that were not used for long."""
-        now = self._clock()
         host = self._hosts.get(name) or self._hosts.setdefault(name, Host())
-        host.last_used = now
         self._hosts.move_to_end(name)
-        self._forget(now)
+        self._forget()
         return host
 
-    def _forget(self, now: float) -> None:
-        """Look at the hosts that were not used for longest. It is a few each time, because all requests wait for it."""
-        for _ in range(min(LOOKS, len(self._hosts) - KEPT_HOSTS)):
+    def _forget(self) -> None:
+        """Forget the hosts that were not used for longest. They are few each time, because each request adds one."""
+        for _ in range(len(self._hosts) - MAX_HOSTS):
             name, host = next(iter(self._hosts.items()))
             if host.busy or host.waiting:
                 self._hosts.move_to_end(name)
-            elif len(self._hosts) > MAX_HOSTS or host.last_used <= now - LONGEST_OPEN_TIME:
-                del self._hosts[name]
             else:
-                return
+                del self._hosts[name]
 
 
 def _shows_something(error: BaseException) -> bool:
     """Return whether an error shows how the host is. The thread may have been interrupted, or nothing was requested."""
-    return isinstance(error, PipelineError) and not isinstance(error, Snoozed) and error.code not in NEUTRAL_ERRORS
+    return isinstance(error, PipelineError) and not isinstance(error, Snoozed | NoRequest)
 
 
 def _is_receivers_failure(error: PipelineError) -> bool:
-    return isinstance(error, NoConnection) or error.code in RECEIVER_FAILURES or error.code.startswith("http_5")
+    return facts_of(error.code).fault is Fault.SERVER
 
 
 def receivers(limit: int) -> Policy:

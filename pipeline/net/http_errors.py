@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from typing import Final
 from urllib.parse import urlsplit
 
 from requests import RequestException, Response
@@ -21,7 +22,16 @@ from requests.exceptions import (
 )
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ReadTimeoutError
 
-from pipeline.errors import NoConnection, PermanentError, PipelineError, Retry, RetryableError
+from pipeline.errors import (
+    Code,
+    NoConnection,
+    NoRequest,
+    PermanentError,
+    PipelineError,
+    Retry,
+    RetryableError,
+    http_code,
+)
 from pipeline.net.guard import Budget, limited_to
 from pipeline.text import printable, shorten
 
@@ -54,14 +64,14 @@ def http_errors(url: str, retry: Retry, budget: Budget) -> Iterator[None]:
 
 
 _COULD_NOT_BE_REACHED = "{} could not be reached."
-_UNREACHABLE = (RetryableError, "unreachable", _COULD_NOT_BE_REACHED)
+_UNREACHABLE: Final[tuple[type[PipelineError], Code, str]] = (RetryableError, "unreachable", _COULD_NOT_BE_REACHED)
 _NO_ANSWER = "{} did not answer in time."
 
 #: The translation of each error type; the first match counts. All libraries raise ValueError for a bad URL, and
 #: InvalidHeader, a ValueError too, for a response with two lengths.
-_TRANSLATIONS: dict[type[Exception] | tuple[type[Exception], ...], tuple[type[PipelineError], str, str]] = {
+_TRANSLATIONS: dict[type[Exception] | tuple[type[Exception], ...], tuple[type[PipelineError], Code, str]] = {
     InvalidHeader: _UNREACHABLE,
-    ValueError: (PermanentError, "bad_url", "{} is not a usable http or https URL."),
+    ValueError: (NoRequest, "bad_url", "{} is not a usable http or https URL."),
     ContentDecodingError: (PermanentError, "bad_encoding", "{} did not send the content encoding that it declared."),
     SSLError: (NoConnection, "tls_error", "{} could not be reached over trusted TLS."),
     ConnectTimeout: (NoConnection, "timeout", _NO_ANSWER),
@@ -94,7 +104,7 @@ def refusal(url: str, response: Response, later: Retry | None, longest: float = 
     """
     status = response.status_code
     phrase = f" {HTTPStatus(status).phrase}" if status in list(HTTPStatus) else ""  # never quotes the server
-    code, message = f"http_{status}", f"{shown(url)} answered {status}{phrase}."
+    code, message = http_code(status), f"{shown(url)} answered {status}{phrase}."
     if later is None:
         return PermanentError(code, message)
     return RetryableError(code, message, retry=later, retry_after=_retry_after(response, longest))
@@ -126,9 +136,6 @@ def shown(url: str, limit: int = MAX_SHOWN) -> str:
         clear = False
     if not clear or not parts.hostname:
         return "the URL"
-    host = parts.hostname if parts.port is None else f"{_bracketed(parts.hostname)}:{parts.port}"
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    host = parts.hostname if parts.port is None else f"{name}:{parts.port}"
     return shorten(printable(f"{host}{parts.path}"), limit)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -134,37 +133,29 @@ def _too_large(queue_name: str) -> PermanentError:
 
 
 class _QueueUrls:
-    """A cache of queue URLs by name, emptied after `calls_to_update_list_sqs_queues` look-ups."""
+    """A cache of queue URLs by name, emptied after `calls_to_update_list_sqs_queues` look-ups.
+
+    It has no lock: what threads do at the same time costs a look-up more or less.
+    """
 
     def __init__(self, sqs: SQSClient) -> None:
         self._sqs = sqs
         self._urls: dict[str, str] = {}
         self._look_ups = 0
-        self._lock = threading.Lock()
 
     def url(self, name: str) -> str | None:
-        with self._lock:
-            if self._look_ups >= get_settings().calls_to_update_list_sqs_queues:
-                self._urls.clear()
-                self._look_ups = 0
-            self._look_ups += 1
-            known = self._urls.get(name)
-        return known or self._ask(name)
-
-    def _ask(self, name: str) -> str | None:
-        if not QUEUE_NAME.fullmatch(name):
-            return None
-        try:
-            url = self._sqs.get_queue_url(QueueName=name)["QueueUrl"]
-        except self._sqs.exceptions.QueueDoesNotExist:
-            return None
-        with self._lock:
-            self._urls[name] = url
+        if self._look_ups >= get_settings().calls_to_update_list_sqs_queues:
+            self._urls.clear()
+            self._look_ups = 0
+        self._look_ups += 1
+        url = self._urls.get(name)
+        if url is None and QUEUE_NAME.fullmatch(name):
+            with suppress(self._sqs.exceptions.QueueDoesNotExist):
+                url = self._urls[name] = self._sqs.get_queue_url(QueueName=name)["QueueUrl"]
         return url
 
     def forget(self, name: str) -> None:
-        with self._lock:
-            self._urls.pop(name, None)
+        self._urls.pop(name, None)
 
 
 @lru_cache(maxsize=1)

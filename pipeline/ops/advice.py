@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
+from pipeline.errors import Fault, facts_of
 from pipeline.stages import NOTIFY
-
-#: Codes of errors that depend on the source alone.
-SOURCE_CODES = frozenset(
-    {
-        *("bad_url", "too_many_redirects", "empty", "bad_encoding", "too_large"),
-        *("not_an_image", "unsupported_format", "broken_image"),
-    }
-)
 
 #: Advice on codes whose cause is not the source.
 _ADVICE = {
@@ -26,8 +17,7 @@ _ADVICE = {
 
 def is_permanent(stage: str, code: str) -> bool:
     """Return whether a failure will happen again unless the source has changed."""
-    refused = re.fullmatch(r"http_(3\d\d|4\d\d)", code) and code not in {"http_408", "http_425", "http_429"}
-    return stage != NOTIFY.name and (code in SOURCE_CODES or bool(refused))
+    return stage != NOTIFY.name and facts_of(code).fault is Fault.SOURCE
 
 
 def advice(stage: str, code: str) -> str:

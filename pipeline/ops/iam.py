@@ -1,6 +1,6 @@
 """The permissions that each process needs, as data and as minimal IAM policies.
 
-`check` tests these permissions, `check --iam` prints them, and docs/iam contains them for the default settings.
+`check` tests these permissions, and `check --iam` prints them.
 Actions and ARNs: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html and
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
 """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -70,9 +69,6 @@ def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Change]
     Raises:
         RetryableError: AWS or MongoDB could not be asked; the message names the request.
     """
-    pool = ThreadPoolExecutor(1)  # asks MongoDB meanwhile, so its timeout adds no time
-    answered = pool.submit(mongo.reach, timeout=1.3) if settings.database_url else None
-    pool.shutdown(wait=False)
     with aws.aws_errors("sqs", "inspect the queues"):
         for spec in queue_specs(settings):
             yield from _queue_changes(spec)
@@ -83,8 +79,8 @@ def plan(settings: Settings, *, create_bucket: bool = False) -> Iterator[Change]
     if parts.scheme == "s3":
         with aws.aws_errors("s3", "read the bucket's lifecycle rules"):
             yield from lifecycle_changes(parts.netloc, parts.path.lstrip("/"))
-    if answered:
-        answered.result()
+    if settings.database_url:
+        mongo.reach()
         yield from _index_changes()
     if settings.jobs_mongo_url:
         mongo.reach(mongo.job_database)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipeline.events import RecheckOutcome
-from pipeline.ops.sweeps import INTERVAL, send_first_page
+from pipeline.ops.sweeps import follow_run, send_first_page
 from pipeline.settings import get_settings
 from pipeline.sweeps import documents, recheck, run_state, sources
 from pipeline.sweeps.documents import RECHECK, SWEPT
@@ -62,14 +61,7 @@ def start(collections: Sequence[str] = tuple(SWEPT), *, limit: int | None = None
 
 def follow(run: str) -> Iterator[RecheckProgress]:
     """Yield the progress of a run until it has ended."""
-    while found := run_state.load(run):
-        over = found.walked and not run_state.under_way(found)
-        if over:
-            found = run_state.load(run) or found  # counts are complete once no job is under way
-        yield progress_of(found, over=over)
-        if over:
-            return
-        time.sleep(INTERVAL)
+    return (progress_of(found, over=over) for found, over in follow_run(run))
 
 
 def due(collections: Sequence[str], *, everything: bool = False) -> Iterator[tuple[str, int]]:

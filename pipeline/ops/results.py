@@ -11,8 +11,8 @@ from dramatiq.errors import BrokerError
 from pipeline.clients import mongo
 from pipeline.errors import PermanentError, RetryableError
 from pipeline.job import Job, UnknownVersion
+from pipeline.monitoring.job_log.reader import ids_from
 from pipeline.monitoring.job_log.schema import RESULTS
-from pipeline.monitoring.job_log.search import ids_from
 from pipeline.payload import parse_json
 from pipeline.settings import get_settings
 

@@ -234,7 +234,7 @@ def _report_waits(waiting: Sequence[Submission], on_wait: Callable[[Submission, 
     with suppress(PipelineError), mongo.within():
         for each in waiting:
             history = job_log_reader.history(each.job_id or "")
-            if history and (attempt := next_attempt(history, get_settings())):
+            if history and (attempt := next_attempt(history)):
                 on_wait(each, attempt)
 
 

@@ -94,14 +94,15 @@ def stop(run: str | None = None) -> list[str]:
 
 def follow(run: str) -> Iterator[Progress]:
     """Yield the progress of a run until all its pages were read and all its documents were written back."""
-    while True:
-        found = run_state.load(run)
-        if found is None:
-            return
-        over = found.walked and not run_state.under_way(found)
-        if over:
-            found = run_state.load(run) or found  # counts are complete once no job is under way
+    for found, over in follow_run(run):
         yield Progress(**found.counts, claimed=found.claimed, over=over)
-        if over:
-            return
-        time.sleep(INTERVAL)
+
+
+def follow_run(run: str) -> Iterator[tuple[run_state.Run, bool]]:
+    """Yield a run, and whether it has ended, until it has."""
+    over = False
+    while not over and (found := run_state.load(run)):
+        over = found.walked and not run_state.under_way(found)
+        yield (run_state.load(run) or found if over else found), over  # counts are complete once no job is under way
+        if not over:
+            time.sleep(INTERVAL)

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
+import dramatiq_sqs
 from dramatiq.encoder import Encoder, JSONEncoder
 from dramatiq.errors import QueueNotFound
+from dramatiq_sqs.broker import MAX_MESSAGE_RETENTION_SECONDS, MIN_MESSAGE_RETENTION_SECONDS
 
 from pipeline.sqs.consumer import SQSConsumer
 from pipeline.sqs.in_hand import InHand
@@ -29,8 +31,8 @@ PREFETCH_PER_THREAD = 2
 BULK_PREFETCH_DIVISOR = 4
 
 
-class SQSBroker(dramatiq.Broker):
-    """A dramatiq broker on SQS.
+class SQSBroker(dramatiq_sqs.SQSBroker):
+    """A broker of dramatiq-sqs with other sends, receives and deletes.
 
     Args:
         namespace: The prefix of queue names: `<namespace>_<queue>`.
@@ -38,18 +40,24 @@ class SQSBroker(dramatiq.Broker):
         encoder: Encodes and decodes messages. dramatiq's global encoder is not used.
         queues: The queues that are bulk or share dead letters. Others need not be named.
         quarantine: The quarantine queue of each queue that has one. Others bury a message at its tenth receive.
-        oversize: Stores a body that is too large to share a dead letter with its reason, and returns its key.
+        oversize: Stores a body that is too large to share a dead letter with its reason, and returns its key. It raises
+            `Unavailable` to be asked again.
         middleware: dramatiq middleware, in order; the layer's own comes before it. `settle` of a received message
             decides how it ends; without a decision it is deleted if its actor returned, and released if it raised.
-        visibility: How long a received message stays hidden unless its lease is extended, in seconds.
+        retention: How long a queue that the broker creates keeps messages, in seconds. Dead letters stay 14 days.
+        visibility_timeout: How long a received message stays hidden unless its lease is extended, in seconds.
+        tags: Tags of all queues, set at their first use.
         rng: Draws the jitter of waits.
         loop: Makes the threads of consumers.
         window: How long a send waits for those of other threads, in seconds.
     """
 
+    queues: Queues  # type: ignore[assignment] # each has what `join` asks of a boto3 resource
+    visibility_timeout: int
+
     def __init__(
         self,
-        namespace: str,
+        namespace: str | None,
         client: Callable[[], SQSClient],
         encoder: Encoder | None = None,
         *,
@@ -57,30 +65,45 @@ class SQSBroker(dramatiq.Broker):
         quarantine: Mapping[str, str] | None = None,
         oversize: Callable[[bytes], str] | None = None,
         middleware: Iterable[dramatiq.Middleware] = (),
-        visibility: int = VISIBILITY_TIMEOUT,
+        retention: int = MAX_MESSAGE_RETENTION_SECONDS,
+        visibility_timeout: int = VISIBILITY_TIMEOUT,
+        tags: Mapping[str, str] | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
         loop: MakeLoop = Loop,
         window: float = BATCH_WINDOW,
     ) -> None:
-        super().__init__(middleware=[])
+        if not MIN_MESSAGE_RETENTION_SECONDS <= retention <= MAX_MESSAGE_RETENTION_SECONDS:
+            raise ValueError(f"SQS keeps no message for {retention} seconds: 'retention' must be a minute to 14 days.")
+        # dramatiq-sqs's constructor is passed by, and that of its base class runs: it would make a boto3 resource at
+        # import, which needs a region and which threads must not share. What its methods read is set here. The same
+        # goes for its consumer, which would lease ten messages at most.
+        self.queue_names: set[str] = set()
+        super(dramatiq_sqs.SQSBroker, self).__init__(middleware=[])
         self.encoder = encoder or JSONEncoder()
-        self.visibility = visibility
+        self.retention, self.visibility_timeout, self.tags = retention, visibility_timeout, dict(tags or {})
         self.clock = clock or Clock()
         self.rng = rng or random.Random()  # noqa: S311 - no secret is drawn
         self.loop = loop
-        self.queues: Queues = Queues(namespace, client, queues, quarantine or {})
+        self.queues = Queues(namespace, client, queues, quarantine or {}, retention=retention, tags=self.tags)
         self.in_hand = InHand(self.clock, lambda queue: self.queues[queue].bulk)
         self.sender = Sender(self.queues, client, self.encoder, self.clock, self.in_hand, oversize, window)
         for each in (QueueLayer(), *middleware):  # whose hooks may declare queues
             self.add_middleware(each)
 
+    @property
+    def namespace(self) -> str | None:  # type: ignore[override]
+        return self.queues.namespace
+
+    @property
+    def consumer_class(self) -> type[SQSConsumer]:
+        return SQSConsumer
+
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue and its quarantine queue. Nothing is created before the first request."""
         if queue_name not in self.queues:
-            self.emit_before("declare_queue", queue_name)
             self.queues.declare(queue_name)
-            self.emit_after("declare_queue", queue_name)
+            super().declare_queue(queue_name)
             if quarantine := self.queues.quarantine.get(queue_name):
                 self.declare_queue(quarantine)
 
@@ -93,7 +116,8 @@ class SQSBroker(dramatiq.Broker):
             raise QueueNotFound(queue_name)
         queue, threads = self.queues[queue_name], max(1, prefetch // PREFETCH_PER_THREAD)
         most = max(1, prefetch // BULK_PREFETCH_DIVISOR) if queue.bulk else prefetch
-        return SQSConsumer(queue, self.sender, self.actors, self.visibility, self.rng, self.loop, most, threads)
+        made = (queue, self.sender, self.actors, self.visibility_timeout, self.rng, self.loop)
+        return self.consumer_class(*made, most, threads)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Send one message, to be received after `delay` milliseconds.
@@ -134,7 +158,7 @@ class SQSBroker(dramatiq.Broker):
         """Send `body` to the dead-letter queue of `queue_name`, with `reason` in its attributes.
 
         Raises:
-            Exception: As `enqueue` does, or RetryableError if `oversize` failed.
+            Exception: As `enqueue` does, or as `oversize` does.
         """
         target, letter = self.queues.dead_letters(queue_name), self.sender.letter(body, reason)
         (error,) = self.sender.bury(target, [letter], wait_in=queue_name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,14 +12,14 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
-from dramatiq.errors import BrokerConnectionError
+import dramatiq_sqs.broker
 from dramatiq.logging import get_logger
 
-from pipeline.errors import RetryableError
 from pipeline.sqs.in_hand import IDLE_STEP, STOP_STEP
-from pipeline.sqs.leases import DELETE_WAIT, Lease, Leases, sqs_backoff
+from pipeline.sqs.leases import DELETE_WAIT, Lease, sqs_backoff
 from pipeline.sqs.loop import MakeLoop
-from pipeline.sqs.queues import LONG_POLL, MAX_RECEIVES, MISSING_QUEUE, QUARANTINE_AT, Queue
+from pipeline.sqs.queues import LONG_POLL, MAX_RECEIVES, QUARANTINE_AT, Queue
+from pipeline.sqs.receiver import CLOSE_TIMEOUT, Received, Receiver, Transfer
 from pipeline.sqs.sender import Sender
 from pipeline.sqs.settlement import Delete, SQSMessage
 from pipeline.sqs.wire import (
@@ -34,7 +33,6 @@ from pipeline.sqs.wire import (
     Reason,
     SendEntry,
     decode,
-    describe,
     with_good_id,
 )
 
@@ -47,11 +45,11 @@ logger = get_logger(__name__)
 #: share one.
 PARTIAL_BATCH_PAUSE = 0.1
 
+#: Transfers that cannot be sent, at which a consumer stops receiving.
+MAX_TRANSFERS = 10
+
 #: Seconds for which a quarantine queue lets the others receive after each of its messages.
 QUARANTINE_REST = 0.1
-
-#: Seconds that `close` waits for pending deletes. Messages whose delete is not confirmed are redelivered.
-CLOSE_TIMEOUT = 2.0
 
 #: Seconds for which `close` waits for a poll, beyond the time that SQS may take for it.
 POLL_MARGIN = 2.0
@@ -63,18 +61,12 @@ RESTART_DELAY = 30
 #: Transfers that cannot be sent, at which a consumer stops receiving.
 MAX_TRANSFERS = 10
 
-#: A received message that goes to a queue before it is deleted: its lease, the queue, and the maker of the entry.
-Transfer = tuple[Lease, str, Callable[[], SendEntry]]
-
-#: The parts of a received message without which nothing can be done with it.
-NEEDED = {"MessageId", "ReceiptHandle", "Body"}
-
 #: Message attribute of a quarantined message: the SQS id that it had before.
 FIRST_ID = "first_id"
 
 
 @dataclass(eq=False)
-class SQSConsumer(dramatiq.Consumer):
+class SQSConsumer(dramatiq_sqs.broker.SQSConsumer):
     """Receives the messages of one queue for one dramatiq worker, and leases up to `prefetch` of them.
 
     Without a backlog it leases as many as can start at once.
@@ -86,10 +78,10 @@ class SQSConsumer(dramatiq.Consumer):
     exactly the message that ran. Polls of these queues return at once, and waits grow while they are empty.
     """
 
-    queue: Queue
+    queue: Queue  # type: ignore[assignment] # not a boto3 resource
     sender: Sender
     actors: Mapping[str, dramatiq.Actor[..., Any]]
-    visibility: int
+    visibility_timeout: int
     rng: random.Random
     loop: MakeLoop
     prefetch: int  #: the most messages to lease
@@ -98,25 +90,28 @@ class SQSConsumer(dramatiq.Consumer):
     def __post_init__(self) -> None:
         self._in_hand, self._clock = self.sender.in_hand, self.sender.clock
         name, is_quarantine = self.queue.name, self.queue.is_quarantine
-        self._url = partial(self.sender.queues.url, name)
-        self.receiver = self.loop(f"receive-{name}", self.step, self._clock)
-        self.keeper = self.loop(f"keep-{name}", lambda: self.leases.step(), self._clock)  # noqa: PLW0108 - it is made next
-        leased = (name, self._url, self.sender.client, self.visibility, self._clock, self.rng)
-        wait = 0.0 if is_quarantine else DELETE_WAIT
-        self.leases = Leases(*leased, delete_wait=wait, wake=self.keeper.wake, freed=self._on_freed)
         self._ready: SimpleQueue[SQSMessage | None] = SimpleQueue()  # None wakes the thread that takes messages
-        self._transfers: deque[Transfer] = deque()
-        self._transfers_at = 0.0  # when transfers that could not be sent are retried, in monotonic seconds
-        self._transfers_backoff = sqs_backoff(self.rng)
         self._closed, self._rest_until, self._full = False, 0.0, 0
         self._backoff = sqs_backoff(self.rng)
-        #: When the request that SQS has not answered yet began, in monotonic seconds.
-        self.asking_since: float | None = None
+        self.receiver = Receiver(
+            name=name,
+            url=partial(self.sender.queues.url, name),
+            sender=self.sender,
+            visibility=self.visibility_timeout,
+            rng=self.rng,
+            loop=self.loop,
+            receive=self._receive_if_due,
+            is_stopping=lambda: self._is_stopping,
+            home=name,
+            attributes=[FIRST_ID, WAITING_FOR, *REASON_ATTRIBUTES],
+            delete_wait=0.0 if is_quarantine else DELETE_WAIT,
+            freed=self._on_freed,
+        )
+        self.leases, self.step = self.receiver.leases, self.receiver.step
         self._in_hand.consumers.append(self)
-        self.keeper.start()
         self.receiver.start()
 
-    def __next__(self) -> SQSMessage | None:
+    def __next__(self) -> SQSMessage | None:  # type: ignore[override]
         """Wait for a message, or return None when dramatiq should look whether to go on."""
         return self.take(STOP_STEP if self._is_stopping else IDLE_STEP)
 
@@ -165,49 +160,25 @@ class SQSConsumer(dramatiq.Consumer):
     def close(self) -> None:
         """Stop receiving, release the messages that dramatiq has not taken, and wait for SQS to confirm it.
 
-        A poll that is out is awaited: SQS may answer it with messages, which would stay hidden for the whole visibility
-        timeout if no one released them. All consumers of a process wait at the same time.
-
-        While a poll has no answer, nothing is sent either. Each request could take half a minute more.
+        All consumers of a process wait at the same time.
         """
         self._closed = True
         self.give_back()
-        self.receiver.end()
         began = self._in_hand.stopped_at or self._clock.monotonic()
         for_polls = max(0.0, began + LONG_POLL + POLL_MARGIN - self._clock.monotonic())
-        close_by = self._in_hand.close_by(time.monotonic() + for_polls + CLOSE_TIMEOUT)
-        self.receiver.join(for_polls)
-        if not self.receiver.is_alive:
-            self._send_transfers()
-        self.leases.close()
-        deadline = min(close_by, time.monotonic() + CLOSE_TIMEOUT)
-        while not self.leases.is_idle and self.keeper.is_alive and time.monotonic() < deadline:
-            time.sleep(0.01)
-        self.keeper.end()
+        self.receiver.close(for_polls, self._in_hand.close_by(time.monotonic() + for_polls + CLOSE_TIMEOUT))
         with suppress(ValueError):
             self._in_hand.consumers.remove(self)
-
-    def step(self) -> float | None:
-        """Send pending transfers, then receive once if there is room."""
-        if self._is_stopping:
-            self._send_transfers()
-            return None
-        now = self._clock.monotonic()
-        if self._transfers and self._transfers_at <= now:
-            self._send_transfers()
-        wait = self._rest_until - now if now < self._rest_until else self._receive_alone()
-        if not self._transfers:
-            return wait
-        retry = max(0.0, self._transfers_at - self._clock.monotonic())
-        return retry if wait is None else min(wait, retry)
 
     @property
     def admitted(self) -> int:
         """The number of leased messages that wait for a thread or have one."""
-        return max(0, len(self.leases) - len(self._transfers))
+        return max(0, len(self.leases) - self.receiver.transfers)
 
-    def _receive_alone(self) -> float | None:
+    def _receive_if_due(self) -> float | None:
         """Receive once if there is room; returns the seconds until the next step."""
+        if (rest := self._rest_until - self._clock.monotonic()) > 0:
+            return rest
         if not self.queue.is_quarantine:
             return self._receive(self._room())
         with self._in_hand.alone:
@@ -223,7 +194,7 @@ class SQSConsumer(dramatiq.Consumer):
         A backlog of one queue occupies all threads, so each of the others may have one message at any time.
         """
         can_receive = self._in_hand.may_receive(bulk=self.queue.bulk) and not self.leases.blocks_receiving
-        if not can_receive or len(self._transfers) >= MAX_TRANSFERS:
+        if not can_receive or self.receiver.transfers >= MAX_TRANSFERS:
             return 0
         if self.has_backlog:
             return self.prefetch - self.admitted if self.admitted <= self.prefetch // 2 else 0
@@ -253,15 +224,16 @@ class SQSConsumer(dramatiq.Consumer):
         if not room:
             return None
         asked = min(room, MAX_BATCH)
-        received = self._ask(asked)
+        wait = 0 if self.has_backlog or self.queue.is_quarantine else LONG_POLL
+        received = self.receiver.poll(asked, wait)
         if received is None or (self.queue.is_quarantine and not received):
             return self._rest(self._backoff.next())
         self._backoff.reset()
         # A full receive of one message may be chance. Only full ones in a row show that more are waiting.
         self._full = self._full + len(received) if len(received) >= asked else 0
-        handed_on = self._lease(received)
-        if received and self._transfers:
-            self._send_transfers()
+        handed_on = self._take_over(received)
+        if received and self.receiver.transfers:
+            self.receiver.send_transfers()
         is_partial = 0 < len(handed_on) < asked / 2
         come_from_backlog = any(message.options.get(BACKLOG) for message in handed_on)
         return self._rest(PARTIAL_BATCH_PAUSE if is_partial and come_from_backlog else 0.0)
@@ -271,36 +243,12 @@ class SQSConsumer(dramatiq.Consumer):
         """Whether more messages are waiting in SQS, because the last receives came back full."""
         return self._full > 1 and not self.queue.is_quarantine
 
-    def _ask(self, count: int) -> Sequence[MessageTypeDef] | None:
-        """Make one request; returns the messages, or None if it failed."""
-        self.asking_since = self.asking_since or self._clock.monotonic()
-        try:
-            response = self.sender.client().receive_message(
-                QueueUrl=self._url(),
-                MaxNumberOfMessages=count,
-                WaitTimeSeconds=0 if self.has_backlog or self.queue.is_quarantine else LONG_POLL,
-                VisibilityTimeout=self.visibility,
-                MessageSystemAttributeNames=["ApproximateReceiveCount"],
-                MessageAttributeNames=[FIRST_ID, WAITING_FOR, *REASON_ATTRIBUTES],
-            )
-            received = [each for each in response.get("Messages", []) if each.keys() >= NEEDED]
-        except Exception as error:  # from boto3 or a parser below it; this thread must survive
-            if not self._is_stopping:
-                logger.warning("%s: cannot receive (%s). It is retried soon.", self.queue.name, describe(error))
-            if describe(error) in MISSING_QUEUE:
-                self.sender.queues.forget_url(self.queue.name)
-            return None
-        self.asking_since = None
-        return received
-
-    def _lease(self, received: Sequence[MessageTypeDef]) -> list[SQSMessage]:
-        """Lease received messages and admit them; returns the messages for the worker."""
-        added = [(message, self.leases.add(message["MessageId"], message["ReceiptHandle"])) for message in received]
-        leased = [(message, lease) for message, lease in added if lease]
+    def _take_over(self, received: Sequence[Received]) -> list[SQSMessage]:
+        """Admit received messages; returns those for the worker."""
         if self._is_stopping and not self.queue.is_quarantine:
-            self.leases.release([lease for _, lease in leased])
+            self.leases.release([lease for _, lease in received])
             return []
-        handed_on = [admitted for message, lease in leased if (admitted := self._admit(message, lease))]
+        handed_on = [admitted for message, lease in received if (admitted := self._admit(message, lease))]
         for admitted in handed_on:
             self._ready.put(admitted)
         if self._is_stopping:
@@ -365,7 +313,7 @@ class SQSConsumer(dramatiq.Consumer):
         )
 
     def _transfer(self, lease: Lease, target: str, entry: Callable[..., SendEntry], *args: Any, **more: Any) -> None:
-        self._transfers.append((lease, target, partial(entry, *args, **more)))
+        self.receiver.transfer(Transfer(lease, lambda: (target, entry(*args, **more))))
 
     def _quarantine(self, message: SQSMessage, target: str, delay: int = 0) -> None:
         attributes = ((FIRST_ID, message.sqs_id),)
@@ -373,38 +321,3 @@ class SQSConsumer(dramatiq.Consumer):
         if entry.is_too_large:
             entry = replace(entry, attributes=())
         self._transfer(message.lease, target, lambda: entry)
-
-    def _send_transfers(self) -> None:
-        """Send the transfers, grouped by queue. Failed ones are kept for a retry, or released at a stop."""
-        first = dict[Lease, Transfer]()  # a message that ends after a stop may have a second one
-        with suppress(IndexError):  # at a stop, two threads may come here
-            while True:
-                transfer = self._transfers.popleft()
-                first.setdefault(transfer[0], transfer)
-        for target in dict.fromkeys(target for _, target, _ in first.values()):
-            here = [each for each in first.values() if each[0] in self.leases and each[1] == target]
-            for transfer, error in zip(here, self._send(target, here), strict=True):
-                can_retry = isinstance(error, BrokerConnectionError | RetryableError)
-                if error is None:
-                    # A crash before the delete would move it once more, and each copy would crash workers of its own.
-                    self.leases.complete(transfer[0], at_once=target != self.queue.name)
-                elif can_retry and not self._is_stopping:
-                    logger.warning("%s: %s It is retried soon.", self.queue.name, error)
-                    self._transfers.append(transfer)
-                else:
-                    logger.error("%s: a message cannot be sent (%s).", self.queue.name, describe(error))
-                    self.leases.release([transfer[0]], 0 if can_retry else self.visibility)
-        if self._transfers:
-            self._transfers_at = self._clock.monotonic() + self._transfers_backoff.next()
-            self._in_hand.wake()  # until now they counted as messages that need threads
-        else:
-            self._transfers_backoff.reset()
-
-    def _send(self, target: str, transfers: Sequence[Transfer]) -> list[Exception | None]:
-        try:
-            entries = [entry() for _, _, entry in transfers]
-        except Exception as error:  # the store of long bodies failed
-            return [error] * len(transfers)
-        if self.sender.queues.is_dead_letters(target):
-            return self.sender.bury(target, entries, wait_in=self.queue.name)
-        return self.sender.send(target, entries, at_once=True)

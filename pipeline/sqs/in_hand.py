@@ -53,6 +53,11 @@ class LaneQueue(PriorityQueue[Any]):
                 raise Empty
             return self._get()
 
+    def drain(self) -> list[Any]:
+        """Take all waiting messages."""
+        with self.mutex:
+            return [self._get().message for _ in range(len(self.queue))]
+
     def wake(self) -> None:
         """Let waiting threads see that the process has to stop."""
         with self.not_empty:
@@ -72,7 +77,9 @@ class LaneQueue(PriorityQueue[Any]):
 
 
 class InHand:
-    """The consumers of this process, and the messages that it has received.
+    """The register of a process: its consumers, the messages that they have received, and the attempts in progress.
+
+    Everything that counts these reads it: lanes, metrics, health checks, heartbeats and pauses.
 
     Args:
         clock: The time.
@@ -82,7 +89,8 @@ class InHand:
     def __init__(self, clock: Clock, is_bulk: Callable[[str], bool]) -> None:
         self.consumers: list[Any] = []  #: each an `SQSConsumer`, in the order in which they were made
         self.work_queue: LaneQueue | None = None  #: the messages that wait for a thread, once the worker has booted
-        self.working: dict[Lease, SQSMessage] = {}  #: the messages that threads work on
+        self.working: dict[Lease, SQSMessage] = {}  #: the messages that threads work on, until they are settled
+        self.started: dict[str, float] = {}  #: when a thread last started a message, by queue; Unix time
         self.stopping = threading.Event()  #: set once the process has to stop
         self.stopped_at: float | None = None  #: when that was, in monotonic seconds
         self._close_by: float | None = None
@@ -127,6 +135,17 @@ class InHand:
         In a backlog, waiting for full batches costs no time.
         """
         return len(self._working(bulk=bulk)) if self.has_backlog(bulk=bulk) else 0
+
+    @property
+    def running(self) -> list[SQSMessage]:
+        """The messages whose actors run. A thread that waits for SQS to settle its message is not counted."""
+        return [message for message in list(self.working.values()) if message.lease.began is not None]
+
+    def start(self, message: SQSMessage) -> None:
+        """Record that this thread starts a message."""
+        message.began = message.lease.began = self._clock.monotonic()
+        message.began_at = self.started[message.queue_name] = self._clock.time()
+        self.working[message.lease] = message
 
     def _working(self, *, bulk: bool) -> list[SQSMessage]:
         return [message for message in list(self.working.values()) if self._is_bulk(message.queue_name) == bulk]

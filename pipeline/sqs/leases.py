@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 from dramatiq.logging import get_logger
 
-from pipeline.outage_backoff import Backoff
+from pipeline.sqs.backoff import Backoff
 from pipeline.sqs.loop import Clock
 from pipeline.sqs.wire import MAX_BATCH, describe
 

@@ -7,12 +7,11 @@ from types import FrameType
 from typing import Any
 
 import dramatiq
-from dramatiq.common import iter_queue
 from dramatiq.middleware import SkipMessage
 from dramatiq.worker import Worker
 
 from pipeline.sqs.in_hand import LaneQueue
-from pipeline.sqs.settlement import RELEASE_DELAY, Bury, Delete, Plan, Release, Settling, SQSMessage
+from pipeline.sqs.settlement import RELEASE_DELAY, Bury, Delete, Release, Settlement, Settling, SQSMessage
 from pipeline.sqs.wire import Reason
 
 
@@ -40,10 +39,9 @@ class QueueLayer(dramatiq.Middleware):
     def before_process_message(self, broker: Any, message: Any) -> None:
         """Skip a message that another worker has, or that was not started before the process had to stop."""
         if message.lease.is_lost or broker.in_hand.stopping.is_set():
-            message.settle(Plan(Release()))
+            message.settle(Settlement(Release()))
             raise SkipMessage
-        message.began = message.lease.began = broker.clock.monotonic()
-        broker.in_hand.working[message.lease] = message
+        broker.in_hand.start(message)
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
@@ -59,13 +57,13 @@ class QueueLayer(dramatiq.Middleware):
         """Settle a message that a middleware skipped. If that was not this one, it becomes a dead letter."""
         if not message.failed:
             sentence = "A middleware of the worker skipped the message."
-            message.settle(Plan(Bury(Reason("skipped", sentence, stage=message.queue_name))))
+            message.settle(Settlement(Bury(Reason("skipped", sentence, stage=message.queue_name))))
         self.after_process_message(broker, message)
 
     def before_worker_shutdown(self, broker: Any, worker: Worker) -> None:
         """Release messages now. dramatiq would do so only after the last running actor ends."""
         broker.in_hand.stop()
-        waiting = [item.message for item in iter_queue(worker.work_queue)]
+        waiting = broker.in_hand.work_queue.drain()
         for consumer in list(broker.in_hand.consumers):
             consumer.resend_started()
             consumer.requeue([message for message in waiting if message.queue_name == consumer.queue.name])
@@ -74,7 +72,7 @@ class QueueLayer(dramatiq.Middleware):
 def settling_of(broker: Any, message: SQSMessage, exception: BaseException | None = None) -> Settling:
     """Return the settlement of a message whose actor returned or raised `exception`. Its lease is kept meanwhile."""
     if message.failed:
-        message.settle(Plan(Bury(Reason("failed", "dramatiq rejected the message.", stage=message.queue_name))))
-    message.settle(Plan(Release(RELEASE_DELAY) if exception else Delete()))
+        message.settle(Settlement(Bury(Reason("failed", "dramatiq rejected the message.", stage=message.queue_name))))
+    message.settle(Settlement(Release(RELEASE_DELAY) if exception else Delete()))
     message.lease.began = None
     return Settling(message, broker)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
@@ -37,23 +38,38 @@ class Queue:
     dead_letters: str  #: the queue for messages that were given up
     bulk: bool = False  #: whether its messages give way to those of all other queues
     is_quarantine: bool = False  #: whether its messages were received often, perhaps because they kill their workers
+    ask: Callable[[], Mapping[Any, str]] = field(default=dict, compare=False, repr=False)  #: returns its attributes
+    attributes: dict[str, str] = field(default_factory=dict, init=False, compare=False, repr=False)  #: as last loaded
+
+    def load(self) -> None:
+        """Load the attributes, as the broker's `join` asks for."""
+        self.attributes.update(self.ask())
 
 
 class Queues(dict[str, Queue]):
     """The queues that a broker consumes and sends to, by name, and the URLs of these and of dead-letter queues."""
 
     def __init__(
-        self, namespace: str, client: Callable[[], SQSClient], known: Iterable[Queue], quarantine: Mapping[str, str]
+        self,
+        namespace: str | None,
+        client: Callable[[], SQSClient],
+        known: Iterable[Queue],
+        quarantine: Mapping[str, str],
+        *,
+        retention: int,
+        tags: Mapping[str, str],
     ) -> None:
         super().__init__()
         self.namespace = namespace
         self._client = client
         self._known = {queue.name: queue for queue in known}
         self.quarantine = quarantine
+        self._retention, self._tags = retention, tags
         self._urls: dict[str, str] = {}
 
     def declare(self, name: str) -> None:
-        self[name] = self._known.get(name, Queue(name, dead_letters=f"{name}_dlq"))
+        known = self._known.get(name, Queue(name, dead_letters=f"{name}_dlq"))
+        self[name] = replace(known, ask=partial(self._attributes, name))
         if quarantine := self.quarantine.get(name):
             self._known[quarantine] = Queue(quarantine, self[name].dead_letters, is_quarantine=True)
 
@@ -74,18 +90,27 @@ class Queues(dict[str, Queue]):
 
     def url(self, name: str) -> str:
         """Return the URL of a declared queue or of a dead-letter queue, and create the queue if it does not exist."""
-        full_name = f"{self.namespace}_{name}"
+        full_name = self._full(name)
         if full_name not in self._urls:
-            dead_letters = f"{self.namespace}_{self[name].dead_letters}" if name in self else None
-            self._urls[full_name] = ensure_queue(self._client(), QueueSpec(full_name, dead_letters))
+            if name in self:
+                spec = QueueSpec(full_name, self._full(self[name].dead_letters), self._retention, self._tags)
+            else:
+                spec = QueueSpec(full_name, tags=self._tags)
+            self._urls[full_name] = ensure_queue(self._client(), spec)
         return self._urls[full_name]
 
     def forget_url(self, name: str) -> None:
         """Look the queue up again at its next use, and create it if it was deleted."""
-        self._urls.pop(f"{self.namespace}_{name}", None)
+        self._urls.pop(self._full(name), None)
 
     def knows_url(self, name: str) -> bool:
-        return f"{self.namespace}_{name}" in self._urls
+        return self._full(name) in self._urls
+
+    def _full(self, name: str) -> str:
+        return f"{self.namespace}_{name}" if self.namespace else name
+
+    def _attributes(self, name: str) -> Mapping[Any, str]:
+        return self._client().get_queue_attributes(QueueUrl=self.url(name), AttributeNames=["All"])["Attributes"]
 
 
 @dataclass(frozen=True)
@@ -94,10 +119,12 @@ class QueueSpec:
 
     name: str
     dead_letters: str | None = None
+    retention: int = RETENTION  #: seconds that it keeps a message
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def attributes(self, dead_letters_arn: str | None) -> dict[QueueAttributeNameType, str]:
         wanted: dict[QueueAttributeNameType, str] = {
-            "MessageRetentionPeriod": str(RETENTION),
+            "MessageRetentionPeriod": str(self.retention),
             "VisibilityTimeout": str(VISIBILITY_TIMEOUT),
             "MaximumMessageSize": str(MAX_MESSAGE_BYTES),
             "ReceiveMessageWaitTimeSeconds": "20",
@@ -120,9 +147,15 @@ def find_queue(client: SQSClient, name: str) -> str | None:
 
 def ensure_queue(client: SQSClient, spec: QueueSpec) -> str:
     """Return the URL of a queue, and create it and its dead-letter queue if it does not exist."""
-    if url := find_queue(client, spec.name):
-        return url
-    arn = queue_arn(client, ensure_queue(client, QueueSpec(spec.dead_letters))) if spec.dead_letters else None
+    url = find_queue(client, spec.name) or _create(client, spec)
+    if spec.tags:
+        client.tag_queue(QueueUrl=url, Tags=spec.tags)
+    return url
+
+
+def _create(client: SQSClient, spec: QueueSpec) -> str:
+    dead_letters = QueueSpec(spec.dead_letters, tags=spec.tags) if spec.dead_letters else None
+    arn = queue_arn(client, ensure_queue(client, dead_letters)) if dead_letters else None
     try:
         return client.create_queue(QueueName=spec.name, Attributes=spec.attributes(arn))["QueueUrl"]
     except ClientError:

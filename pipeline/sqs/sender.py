@@ -156,7 +156,7 @@ class Sender:
         """Return the entry of a dead letter. A body that leaves no room for the reason is stored elsewhere.
 
         Raises:
-            RetryableError: The store failed.
+            Unavailable: The store failed.
         """
         entry = SendEntry.of_dead_letter(body, reason)
         if entry.is_too_large and self.oversize:

@@ -14,7 +14,6 @@ from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 from dramatiq_sqs.exceptions import MessageTooLarge
 
-from pipeline.errors import RetryableError
 from pipeline.sqs.leases import Lease, sqs_backoff
 from pipeline.sqs.queues import GIVE_UP_AT, MAX_MESSAGE_BYTES
 from pipeline.sqs.wire import Reason, describe
@@ -64,7 +63,7 @@ class Letter:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Settlement:
     """The ending of a message, and the messages to send before it, in order."""
 
     ending: Delete | Release | Bury = Release()
@@ -82,22 +81,25 @@ class SQSMessage(dramatiq.MessageProxy):
     receives: int = 1  #: how often SQS has delivered it from this queue
     sqs_id: str = ""  #: its id in SQS, before quarantine; producers do not know it
     is_quarantined: bool = False
-    decide: Callable[[], Plan] | None = field(default=None, init=False)  #: returns its settlement, once it is decided
+    decide: Callable[[], Settlement] | None = field(
+        default=None, init=False
+    )  #: returns its settlement, once it is decided
     ending: Delete | Release = field(default=Release(), init=False)
 
     def __post_init__(self) -> None:
         super().__init__(self.original)
         self.began = self.lease.since  #: when a thread started it, until then when it was received; monotonic seconds
+        self.began_at = 0.0  #: when a thread started it, in Unix time
 
     @property
     def is_given_up(self) -> bool:
         """Whether it must not run, because too many workers died while they had it."""
         return self.is_quarantined and self.receives >= GIVE_UP_AT
 
-    def settle(self, plan: Plan | Callable[[], Plan]) -> None:
+    def settle(self, settlement: Settlement | Callable[[], Settlement]) -> None:
         """Decide how the message is settled after its processing ends. The first decision stands."""
         if self.decide is None:
-            self.decide = (lambda: plan) if isinstance(plan, Plan) else plan
+            self.decide = (lambda: settlement) if isinstance(settlement, Settlement) else settlement
 
     def __str__(self) -> str:
         return f"{self.actor_name}[{self.message_id}]"
@@ -118,8 +120,8 @@ class Settling:
         """Carry out the unconfirmed parts, and never raise; returns the seconds until the next attempt or None."""
         try:
             if not self._left:
-                plan = (self._message.decide or Plan)()
-                self._left = [*plan.sends, plan.ending]
+                settlement = (self._message.decide or Settlement)()
+                self._left = [*settlement.sends, settlement.ending]
             while self._left:
                 try:
                     self._carry_out(self._left[0])
@@ -127,7 +129,7 @@ class Settling:
                     self._bury_as_received(failure)
                     return None
                 del self._left[0]
-        except (BrokerConnectionError, RetryableError) as failure:
+        except BrokerConnectionError as failure:
             wait = self._backoff.next()
             logger.warning("%s cannot be settled (%s). Next attempt in %.1f s.", self._message, failure, wait)
             return wait

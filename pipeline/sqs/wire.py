@@ -26,9 +26,8 @@ from pipeline.sqs.queues import MAX_MESSAGE_BYTES
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
-#: Entries per batch, attributes per message, and the longest DelaySeconds.
-MAX_BATCH = MAX_ATTRIBUTES = 10
-MAX_DELAY = MAX_DELAY_SECONDS
+#: Entries per batch, and the longest DelaySeconds.
+MAX_BATCH, MAX_DELAY = 10, MAX_DELAY_SECONDS
 
 #: Message options: when the message is due, in Unix milliseconds, if one delay does not reach that far; the number of
 #: failed attempts, by the kind of retry that followed each; and the message group. SQS fair queues keep the backlog of
@@ -64,6 +63,10 @@ LETTER_WAIT = 60
 
 class SendFailed(BrokerConnectionError):
     """SQS did not confirm a message, which may or may not have been sent."""
+
+
+class Unavailable(BrokerConnectionError):
+    """The application cannot decide or store something now. The layer asks again."""
 
 
 #: The message attributes of dead letters, in the order of `Reason.attributes`.
@@ -147,8 +150,6 @@ class SendEntry:
             return ValueError("The body is empty or contains a character that SQS refuses.")
         if not 0 <= self.delay <= MAX_DELAY:
             return ValueError(f"A delay of {self.delay} s is not between 0 and {MAX_DELAY}.")
-        if len(self.attributes) > MAX_ATTRIBUTES or not all(value for _, value in self.attributes):
-            return ValueError(f"SQS accepts up to {MAX_ATTRIBUTES} attributes, none of them empty.")
         if self.group is not None and not is_group(self.group):
             return ValueError(f"{self.group!r} is not a message group: 1 to 128 letters, digits and punctuation marks.")
         return None
@@ -235,7 +236,4 @@ def describe(error: BaseException) -> str:
 
 
 def _iso(seconds: float | None) -> str:
-    try:
-        return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError):  # a message may carry a timestamp that is not in milliseconds
-        return ""
+    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

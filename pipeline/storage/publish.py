@@ -92,7 +92,7 @@ def find_published(folder: str, content: Content) -> Published | None:
     settings = get_settings()
     keys = {name: object_key(folder, content, name) for name in content.renditions}
     if not settings.result_details:
-        found = all(s3.exists(settings.s3_bucket, key, doing="check a rendition") for key in keys.values())
+        found = all(s3.head(settings.s3_bucket, key, doing="check a rendition") for key in keys.values())
         return Published() if found else None
     facts, sizes = None, {}
     for name, key in keys.items():

@@ -1,4 +1,4 @@
-"""S3 requests made for every image: put, get, exists and delete, with obstore.
+"""S3 requests made for every image: put, get, head and delete, with obstore.
 
 A request costs obstore 0.1 ms of CPU and boto3 1 ms. `clients` gives it the credentials, endpoint and timeouts that
 boto3 would use, so obstore reads no environment variables of its own.
@@ -73,7 +73,11 @@ class Stored(NamedTuple):
 
 
 def head(bucket: str, key: str, *, doing: str) -> Stored | None:
-    """Return the size and the metadata of an object, or None if it is absent, as `exists` defines it."""
+    """Return the size and the metadata of an object, or None if it is absent, as far as S3 reveals it.
+
+    The response to HEAD has no body and so no error code, and a caller that may not list the bucket gets 403 for a
+    missing object. Both count as absent.
+    """
     try:
         with _request("HeadObject", doing):
             found = obstore.get(store(bucket), key, options={"head": True})
@@ -82,22 +86,6 @@ def head(bucket: str, key: str, *, doing: str) -> Stored | None:
         if error.status in _ABSENT:
             return None
         raise
-
-
-def exists(bucket: str, key: str, *, doing: str) -> bool:
-    """Return whether an object exists, as far as S3 reveals it.
-
-    The response to HEAD has no body and so no error code, and a caller that may not list the bucket gets 403 for a
-    missing object. Both count as absent.
-    """
-    try:
-        with _request("HeadObject", doing):
-            obstore.head(store(bucket), key)
-    except S3Error as error:
-        if error.status in _ABSENT:
-            return False
-        raise
-    return True
 
 
 def delete(bucket: str, keys: Sequence[str], *, doing: str) -> None:

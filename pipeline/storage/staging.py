@@ -149,9 +149,9 @@ class LocalStaging:
                 young += sum(each.stat().st_mtime > oldest for each in os.scandir(shelf))
         return young
 
-    def clean_up(self, now: float | None = None) -> int:
+    def clean_up(self) -> int:
         """Remove our files older than `EXPIRY_DAYS`; return their number."""
-        oldest = (time.time() if now is None else now) - EXPIRY_DAYS * 86400
+        oldest = time.time() - EXPIRY_DAYS * 86400
         removed = 0
         for path in self.folder.glob("[0-9a-f][0-9a-f]/*"):
             if not _OURS.fullmatch(path.name):

@@ -1,12 +1,12 @@
 """Find stale documents of the customer, claim them, and write results back to them (contract, section 5).
 
-This module and `pipeline.sweeps.run_state` use these operators, which MongoDB 4.2 and the embedded server support:
+The modules of sweeps use these operators and no others, which MongoDB 4.2 and the embedded server support:
 
 - queries: `$and`, `$eq`, `$exists`, `$expr` with `$ne`, `$gt`, `$gte`, `$in`, `$lt`, `$ne`, `$nin`, `$nor`, `$or`,
   `$type`, a field of a subdocument, a whole subdocument; hint, limit, max, min, skip and sort by `_id`; a hint for
   a partial index; maxTimeMS
-- updates: `$inc`, `$pull`, `$push` with `$each`, `$set`, `$setOnInsert`, `$unset`, upserts, in bulk; and as a pipeline:
-  `$set` and `$unset` with `$cond`, `$eq`, `$literal`, `$type`
+- updates: `$inc`, `$min`, `$pull`, `$push` with `$each`, `$set`, `$setOnInsert`, `$unset`, upserts, in bulk; and as a
+  pipeline: `$set` and `$unset` with `$cond`, `$eq`, `$literal`, `$type`
 - `$match`, `$group` with `$sum`, `$sort`; a TTL index, and a partial one by equality
 
 Collections are scanned along the index of `_id`, which every collection has. Bounds are `min` and `max`, because `$gt`
@@ -25,10 +25,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import bson
-import pymongo
 from bson import Int64
 from pymongo import UpdateOne
-from pymongo.errors import PyMongoError
 
 from pipeline.clients import mongo
 from pipeline.payload import IMAGE_FIELDS, folder_name, present_url
@@ -39,10 +37,9 @@ if TYPE_CHECKING:
     from pymongo.collection import Collection
     from pymongo.cursor import Cursor
 
-#: Timeout of the query for one page, in seconds. If stale documents are too rare for that, the page is searched window
-#: by window, `WINDOW` documents each, for up to `WINDOWS_TIMEOUT` seconds. A retry then rereads at most one window.
+#: A page is searched window by window, `WINDOW` documents each, because stale ones may be rare. After `PAGE_TIMEOUT`
+#: seconds it ends where the search has got. A retry then rereads at most one window.
 PAGE_TIMEOUT = 20
-WINDOWS_TIMEOUT = 60
 WINDOW = 50_000
 
 #: Timeout of operations on many documents, in seconds.
@@ -132,33 +129,22 @@ def read(swept: Swept, run: str, after: Sequence[Any], size: int) -> tuple[list[
     Returns:
         The documents, and `after` for the next page; empty at the end of the collection.
     """
-    with mongo.mongo_errors(f"read stale {swept.name}", timeout=PAGE_TIMEOUT + 2 * WINDOWS_TIMEOUT):
-        try:
-            with pymongo.timeout(PAGE_TIMEOUT):
-                found = list(_find_stale(swept, run, after).limit(size))
-            reached = [found[-1]["_id"]] if len(found) == size else []
-        except PyMongoError as error:
-            if not error.timeout:
-                raise
-            found, reached = _read_by_windows(swept, run, after, size)
+    found: list[dict[str, Any]] = []
+    ends, reached = time.monotonic() + PAGE_TIMEOUT, list(after)
+    with mongo.mongo_errors(f"read stale {swept.name}", timeout=PAGE_TIMEOUT + 2 * BULK_TIMEOUT):
+        while True:
+            start = reached
+            reached, until = _window(swept, start)
+            found += _find_stale(swept, run, start, until).limit(size - len(found))
+            if len(found) == size or not reached or time.monotonic() >= ends:
+                break
+    if len(found) == size:
+        reached = [found[-1]["_id"]]
     documents = (_document(swept, each) for each in found)
     return [document for document in documents if document.urls], reached
 
 
-def _read_by_windows(swept: Swept, run: str, after: Sequence[Any], size: int) -> tuple[list[dict[str, Any]], list[Any]]:
-    found: list[dict[str, Any]] = []
-    ends = time.monotonic() + WINDOWS_TIMEOUT
-    while True:
-        reached, until = _window(swept, after)
-        found += _find_stale(swept, run, after, until).limit(size - len(found))
-        if len(found) == size:
-            return found, [found[-1]["_id"]]
-        if not reached or time.monotonic() >= ends:
-            return found, reached
-        after = reached
-
-
-def _find_stale(swept: Swept, run: str, after: Sequence[Any], until: Sequence[Any] = ()) -> Cursor[dict[str, Any]]:
+def _find_stale(swept: Swept, run: str, after: Sequence[Any], until: Sequence[Any]) -> Cursor[dict[str, Any]]:
     query = stale(swept, run, datetime.now(UTC))
     if after:
         query["_id"] = {"$ne": after[0]}
@@ -204,11 +190,7 @@ def read_settled(swept: Swept, after: Sequence[Any], size: int) -> tuple[list[Do
 
 
 def _settled(swept: Swept, found: Mapping[str, Any]) -> Document:
-    urls = {
-        field: url
-        for field in swept.fields
-        if (url := present_url(found.get(field))) and url == found.get(f"last_{field}")
-    }
+    urls = _urls(swept, found, settled=True)
     seen = {field: found.get(f"{field}_extra_images") for field in urls}
     return Document(found["_id"], urls, found.get("title"), found.get("channel_id"), seen)
 
@@ -220,13 +202,15 @@ def _window(swept: Swept, after: Sequence[Any]) -> tuple[list[Any], list[Any]]:
 
 
 def _document(swept: Swept, found: Mapping[str, Any]) -> Document:
-    urls = {
-        field: url
-        for field in swept.fields
-        if (url := present_url(found.get(field))) and url != found.get(f"last_{field}")
-    }
+    urls = _urls(swept, found, settled=False)
     seen = {name: found.get(name) for name in ("lock", *(f"last_{field}" for field in urls))}
     return Document(found["_id"], urls, found.get("title"), found.get("channel_id"), seen)
+
+
+def _urls(swept: Swept, found: Mapping[str, Any], *, settled: bool) -> dict[str, str]:
+    """Return the URLs of a document by field: those already processed if `settled`, else those still to process."""
+    present = {field: url for field in swept.fields if (url := present_url(found.get(field)))}
+    return {field: url for field, url in present.items() if (url == found.get(f"last_{field}")) is settled}
 
 
 def claim(swept: Swept, run: str, documents: Sequence[Document]) -> list[Document]:
@@ -299,7 +283,7 @@ def write(swept: Swept, run: str, urls: Mapping[str, str], result: WriteBack, id
     with mongo.mongo_errors(f"write to {swept.name}", timeout=BULK_TIMEOUT):
         for held in _guards(urls, result):
             changes = _changes(held, result)
-            written[row if held else "changed"] += _write(swept, run, ids, held, changes)
+            written[row if held else "changed"] += _update(swept, ids, {"lock.run": run, **held}, changes)
             if sum(written.values()) == len(ids):
                 break
     return written
@@ -342,12 +326,11 @@ def _changes(held: Mapping[str, str], result: WriteBack) -> list[dict[str, Any]]
     ]
 
 
-def _write(swept: Swept, run: str, ids: Sequence[Any], held: Mapping[str, str], changes: list[dict[str, Any]]) -> int:
+def _update(swept: Swept, ids: Sequence[Any], guard: Mapping[str, Any], changes: Any) -> int:
+    """Update the documents that match `guard`; returns how many."""
     count = 0
     for start in range(0, len(ids), BULK_SIZE):
-        updates = [
-            UpdateOne({"_id": each, "lock.run": run, **held}, changes) for each in ids[start : start + BULK_SIZE]
-        ]
+        updates = [UpdateOne({"_id": each, **guard}, changes) for each in ids[start : start + BULK_SIZE]]
         count += _collection(swept).bulk_write(updates, ordered=False).matched_count
     return count
 
@@ -362,15 +345,9 @@ def pictures(swept: Swept, field: str, document: Any) -> dict[str, Any]:
 
 def replace_pictures(swept: Swept, field: str, url: str, info: Mapping[str, Any], ids: Sequence[Any]) -> int:
     """Replace the pictures of the documents that still have `url` in `field`; returns how many were replaced."""
-    name, count = f"{field}_extra_images", 0
-    guard = {field: url, name: {"$ne": info}}
+    name = f"{field}_extra_images"
     with mongo.mongo_errors(f"write to {swept.name}", timeout=BULK_TIMEOUT):
-        for start in range(0, len(ids), BULK_SIZE):
-            updates = [
-                UpdateOne({"_id": each, **guard}, {"$set": {name: info}}) for each in ids[start : start + BULK_SIZE]
-            ]
-            count += _collection(swept).bulk_write(updates, ordered=False).modified_count
-    return count
+        return _update(swept, ids, {field: url, name: {"$ne": info}}, {"$set": {name: info}})
 
 
 # Marks: the errors that a sweep wrote to documents.

@@ -15,15 +15,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
+from pipeline.errors import PipelineError
 from pipeline.events import RecheckOutcome
-from pipeline.job import Job, Known, Source, Sweep, sweep_job_id
+from pipeline.images.content_id import content_id
+from pipeline.images.details.facts import is_wrong_type
+from pipeline.images.identify import identify
+from pipeline.job import Content, Job, Known, Source, Sweep, Validators, sweep_job_id
+from pipeline.metrics import RECHECK_SAVED_BYTES
 from pipeline.settings import get_settings
 from pipeline.sweeps import documents, run_state, sources, sweep
 from pipeline.sweeps.documents import RECHECK, SWEPT, WriteBack
 from pipeline.sweeps.run_state import DocumentGroup, Run
-from pipeline.sweeps.sources import Check, Record
+from pipeline.sweeps.sources import Record, SourceCheck
 from pipeline.sweeps.sweep import HandOver, NextPage, Taken
 
 #: Maximum number of documents per page.
@@ -70,6 +76,47 @@ def latest_time(url: str, now: datetime, days: int) -> datetime:
     period = days * 86_400
     phase = int(sources.source_id(url)[:12], 16) / 16**12 * period
     return now - timedelta(seconds=(now.timestamp() - phase) % period)
+
+
+class Answer(Protocol):
+    """The answer of a host (`pipeline.net.download.Download`)."""
+
+    @property
+    def image(self) -> bytes | None:
+        """The bytes; None if the host confirmed that they have not changed."""
+
+    @property
+    def validators(self) -> Validators | None:
+        """The validators for the next request."""
+
+    @property
+    def content_type(self) -> str:
+        """The Content-Type of the bytes, as the host wrote it."""
+
+
+def check_of(source: Source, sweep: Sweep, answer: Answer) -> SourceCheck | None:
+    """Return the outcome of a re-check, or None if the bytes are others than those of the documents' pictures."""
+    ended = partial(SourceCheck, source.url, run=sweep.run, group=sweep.cover)
+    if answer.image is None and source.known:
+        RECHECK_SAVED_BYTES.inc(source.known.size)
+        return ended(RecheckOutcome.NOT_MODIFIED)
+    settings, image = get_settings(), answer.image or b""
+    recipe = source.known.content.recipe if source.known else settings.recipe
+    if content_id(image, recipe) != sweep.held:
+        return None
+    if source.known:
+        known = replace(source.known, size=len(image), validators=answer.validators)
+    else:
+        identified = identify(image, max_pixels=settings.max_source_pixels)
+        content = Content(sweep.held, identified.extension, recipe)
+        wrong = is_wrong_type(answer.content_type, identified.format)
+        known = Known(content, len(image), answer.validators, wrong)
+    return ended(RecheckOutcome.SAME_BYTES, known)
+
+
+def failed(source: Source, sweep: Sweep, error: PipelineError) -> SourceCheck:
+    """Return the outcome of a re-check that is not attempted again."""
+    return SourceCheck(source.url, RecheckOutcome.FAILED, error=error.code, run=sweep.run, group=sweep.cover)
 
 
 @dataclass(frozen=True)
@@ -256,7 +303,7 @@ def write_back(sweep_: Sweep, source: Source, result: WriteBack) -> None:
     succeeded = RecheckOutcome.CHANGED if sweep_.held else RecheckOutcome.RENEWED
     outcome = RecheckOutcome.FAILED if source.error else succeeded
     known = sources.known_of(source) if not source.error else None
-    check = Check(source.url, outcome, known, source.error["code"] if source.error else "")
+    check = SourceCheck(source.url, outcome, known, source.error["code"] if source.error else "")
 
     def finish(is_first: bool) -> None:
         sources.record(check)

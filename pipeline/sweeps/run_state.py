@@ -90,16 +90,6 @@ class DocumentGroup:
     handed_over: bool = False
     outcome: WriteBack | None = None
 
-    def as_recorded(self, recorded: DocumentGroup) -> DocumentGroup:
-        """Return the group with the job, the attempt, `handed_over` and the outcome of the record."""
-        return replace(
-            self,
-            job=recorded.job,
-            attempt=recorded.attempt,
-            handed_over=recorded.handed_over,
-            outcome=recorded.outcome,
-        )
-
     def is_due(self, unfinished: Sequence[str]) -> bool:
         """Return whether the job is still to be sent: its group was recorded by one of these attempts, or is older."""
         return not (self.handed_over or self.outcome) and self.attempt in {"", *unfinished}
@@ -246,11 +236,6 @@ def room_for(documents: int) -> dict[str, Any]:
     return {"outcome": None, f"documents.{documents}": {"$exists": False}}
 
 
-def join_once(groups: Sequence[DocumentGroup]) -> tuple[list[DocumentGroup], list[DocumentGroup]]:
-    """Record documents as `join` does. Returns the groups, and separately the full groups."""
-    return _join(groups)
-
-
 def join(groups: Sequence[DocumentGroup], page: int) -> list[DocumentGroup]:
     """Record the documents of one page, adding them to the groups that exist already.
 
@@ -264,12 +249,12 @@ def join(groups: Sequence[DocumentGroup], page: int) -> list[DocumentGroup]:
     Returns:
         The groups with the documents of this page alone, and everything else as recorded.
     """
-    joined, full = _join(groups)
-    return joined + _join([replace(group, id=f"{group.id}/{page}") for group in full])[0]
+    joined, full = join_once(groups)
+    return joined + join_once([replace(group, id=f"{group.id}/{page}") for group in full])[0]
 
 
-def _join(groups: Sequence[DocumentGroup]) -> tuple[list[DocumentGroup], list[DocumentGroup]]:
-    """Record the groups. Returns them as they are recorded now, and apart from them the groups that are full."""
+def join_once(groups: Sequence[DocumentGroup]) -> tuple[list[DocumentGroup], list[DocumentGroup]]:
+    """Record documents as `join` does. Returns the groups, and separately the full groups."""
     if not groups:
         return [], []
     with mongo.mongo_errors("record groups of documents", timeout=BULK_TIMEOUT):
@@ -280,7 +265,11 @@ def _join(groups: Sequence[DocumentGroup]) -> tuple[list[DocumentGroup], list[Do
             _, refused = _add([group for group in unsettled if group.id in refused])
         recorded = settled | _find([group.id for group in unsettled if group.id not in new])
     full = {id_ for id_ in refused if id_ in recorded and recorded[id_].outcome is None}
-    joined = [group.as_recorded(recorded.get(group.id, group)) for group in groups if group.id not in full]
+    joined = [
+        replace(recorded.get(group.id, group), documents=group.documents, folder=group.folder)
+        for group in groups
+        if group.id not in full
+    ]
     return joined, [group for group in groups if group.id in full]
 
 
@@ -361,12 +350,12 @@ def ended(group_id: str) -> None:
         _collection().update_one({"_id": group_id}, {"$unset": {"pending": ""}})
 
 
-def end_unchanged(group_ids: Sequence[str]) -> int:
-    """End groups of a re-check whose documents stay as they are; returns how many had not ended before."""
+def end_unchanged(group_id: str) -> bool:
+    """End a group of a re-check whose documents stay as they are. Returns False if it had ended before."""
     nothing: WriteBack = {"stored": {}, "errors": {}, "given_up": False}
-    ended = {"$set": {"outcome": nothing}, "$unset": {"pending": ""}}
-    updates = [UpdateOne({"_id": each, "pending": True}, ended) for each in dict.fromkeys(group_ids)]
-    return _collection().bulk_write(updates, ordered=False).modified_count
+    with mongo.mongo_errors("record the end of a group of documents"):
+        ended = {"$set": {"outcome": nothing}, "$unset": {"pending": ""}}
+        return _collection().update_one({"_id": group_id, "pending": True}, ended).matched_count == 1
 
 
 def replaced(group_id: str, before: Mapping[str, Any], documents: int) -> None:

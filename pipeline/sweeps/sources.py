@@ -19,26 +19,24 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pymongo
 from pydantic import TypeAdapter, ValidationError
-from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError
+from pymongo.errors import DuplicateKeyError
 
 from pipeline.clients import mongo
 from pipeline.errors import RetryableError
 from pipeline.events import RecheckOutcome
 from pipeline.images.content_id import recipe_id
 from pipeline.job import Known, Source
-from pipeline.metrics import RECHECK_SAVED_BYTES, RECHECKS
+from pipeline.metrics import RECHECKS
 from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 from pipeline.sweeps import run_state
-from pipeline.sweeps.batches import Batches
 from pipeline.sweeps.documents import BULK_TIMEOUT
 from pipeline.sweeps.indexes import Index
 
@@ -93,7 +91,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Check:
+class SourceCheck:
     """An outcome to record.
 
     Attributes:
@@ -156,6 +154,14 @@ def find(url: str) -> Record | None:
     return _record(found) if found else None
 
 
+def find_current(url: str) -> Known | None:
+    """Return what is known of a source, if a conditional request may confirm the renditions that are made today."""
+    found = find(url)
+    if not (found and found.known and found.known.validators and found.fits(get_settings().recipe)):
+        return None
+    return found.known if found.may_be_asked_by_validators(utcnow()) else None
+
+
 def failing(days: float, limit: int) -> list[Record]:
     """List sources whose re-checks have failed for so many days, longest first."""
     before = datetime.now(UTC) - timedelta(days=days)
@@ -164,68 +170,36 @@ def failing(days: float, limit: int) -> list[Record]:
         return [_record(each) for each in found]
 
 
-def record(check: Check) -> None:
-    """Record a check, together with those of other threads.
+def record(check: SourceCheck) -> None:
+    """Record a check. The source comes first: a group must not end before what is known of its source is written.
 
     Raises:
         RetryableError: MongoDB failed. Recording it again is harmless.
     """
-    _checks.submit(check)
+    with mongo.mongo_errors("record a check of a source"):
+        try:
+            _write(check)
+        except DuplicateKeyError:  # another process inserted the same source at the same moment
+            _write(check)
+    if check.outcome and check.group and run_state.end_unchanged(check.group):
+        run_state.count(check.run, Counter({check.outcome.value: 1}))
     if check.outcome:
         RECHECKS.labels(check.outcome.value).inc()
 
 
-def saved(known: Known) -> None:
-    """Count the bytes that a 304 saved."""
-    RECHECK_SAVED_BYTES.inc(known.size)
-
-
-def _commit(checks: list[Check]) -> None:
-    """Write the sources first: a group must not end before what is known of its source is written."""
-    with mongo.mongo_errors("record checks of sources", timeout=BULK_TIMEOUT):
-        _write([_update(each) for each in checks])
-        for outcome in RecheckOutcome:
-            ended = [each.group for each in checks if each.outcome is outcome and each.group]
-            run = {each.group: each.run for each in checks}
-            for run_id, groups in _by_run(ended, run).items():
-                run_state.count(run_id, Counter({outcome.value: run_state.end_unchanged(groups)}))
-
-
-def _write(updates: list[UpdateOne]) -> None:
-    try:
-        _collection().bulk_write(updates, ordered=False)
-    except BulkWriteError as error:  # another process may have inserted the same source at the same moment
-        refused = error.details["writeErrors"]
-        if any(each["code"] != mongo.DUPLICATE_KEY for each in refused):
-            raise
-        # The others are written: repeating them would count their failures twice.
-        _collection().bulk_write([updates[each["index"]] for each in refused], ordered=False)
-
-
-def _by_run(groups: Sequence[str], run: Mapping[str, str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for group in groups:
-        found.setdefault(run[group], []).append(group)
-    return found
-
-
-_checks = Batches(_commit)
-
-
-def _update(check: Check) -> UpdateOne:
+def _write(check: SourceCheck) -> None:
     now, settings = utcnow(), get_settings()
     kept = 2 * max(settings.recheck_days, settings.recheck_full_days) + KEEP_DAYS
     values: dict[str, Any] = {"url": check.url, "checked": now, "expires": now + timedelta(days=kept)}
     if check.outcome is RecheckOutcome.FAILED:
         changes = {"$set": values | {"error": check.error}, "$inc": {"failures": 1}, "$min": {"failing": now}}
-        return UpdateOne({"_id": source_id(check.url)}, changes, upsert=True)
-    values["failures"] = 0
-    if check.known:
-        values["known"] = _KNOWN.dump_python(check.known, mode="json", exclude_defaults=True)
-        values |= {"recipe": recipe_id(check.known.content.recipe), "full": now}
-    return UpdateOne(
-        {"_id": source_id(check.url)}, {"$set": values, "$unset": {"failing": "", "error": ""}}, upsert=True
-    )
+    else:
+        values["failures"] = 0
+        if check.known:
+            values["known"] = _KNOWN.dump_python(check.known, mode="json", exclude_defaults=True)
+            values |= {"recipe": recipe_id(check.known.content.recipe), "full": now}
+        changes = {"$set": values, "$unset": {"failing": "", "error": ""}}
+    _collection().update_one({"_id": source_id(check.url)}, changes, upsert=True)
 
 
 def _record(found: Mapping[str, Any]) -> Record:

@@ -15,13 +15,14 @@ from pipeline.settings import Settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.queues import RETENTION, Queue
 from pipeline.stages import BULK_QUEUES, INGEST_DEAD_LETTER_QUEUE, QUARANTINE_QUEUES, STAGES, dead_letter_queue_of
-from pipeline.storage.staging import staging
+from pipeline.worker.failures import Failures
 from pipeline.worker.heartbeats import Heartbeats
 from pipeline.worker.instrumentation import Instrumentation
+from pipeline.worker.long_bodies import LongBodies
 from pipeline.worker.messages import Encoder, job_of
-from pipeline.worker.middleware import AfterBoot, HostPlaces, KeepMemory, StartupNotices
+from pipeline.worker.middleware import AfterBoot, HostPlaces, StartupNotices
 from pipeline.worker.registry import set_our_broker
-from pipeline.worker.settlement import Settlement
+from pipeline.worker.retry import RetryPolicy
 from pipeline.worker.stage_actor import message_of
 from pipeline.worker.staging_room import StagingRoom
 
@@ -53,17 +54,16 @@ def _make(settings: Settings) -> SQSBroker:
         ]
         + [Queue("ingest", dead_letters=INGEST_DEAD_LETTER_QUEUE)],
         quarantine=QUARANTINE_QUEUES,
-        oversize=lambda body: staging().put(body),
+        oversize=LongBodies().put,
         middleware=[
             AfterBoot(),
-            Settlement(settings, job_of, message_of),
+            Failures(RetryPolicy(settings), job_of, message_of),
             Instrumentation(settings),
             Heartbeats(settings),
             StartupNotices(settings),
             Recording(settings),
             HostPlaces(),
             StagingRoom(),
-            KeepMemory(),
             CurrentMessage(),
             PeriodiqMiddleware(skip_delay=RETENTION),  # a late run is better than a missed one
         ],

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -14,11 +14,11 @@ from dramatiq.worker import Worker
 
 from pipeline.monitoring.health import Health, WorkerHealth
 from pipeline.monitoring.pauses import paused
-from pipeline.monitoring.processes import Heartbeat, InHand, Resting, Work, process_type, stage_name
+from pipeline.monitoring.processes import Heartbeat, InProgress, Resting, Work, process_type, stage_name
 from pipeline.net.host_limits import host_limiter, receiver_limiter
 from pipeline.settings import Settings
+from pipeline.sqs.in_hand import InHand
 from pipeline.sqs.settlement import SQSMessage
-from pipeline.stages import QUARANTINE
 
 #: Maximum number of reasons to report.
 MAX_TROUBLE = 3
@@ -35,23 +35,20 @@ class Heartbeats(dramatiq.Middleware):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._in_hand: dict[int, InHand] = {}  # by thread
-        self._taken: dict[str, datetime] = {}
         self._heartbeat: Heartbeat | None = None
 
     def after_worker_boot(self, broker: Any, worker: Worker) -> None:
         if self._settings.jobs_mongo_url is None:
             return
         queues = sorted(worker.consumer_whitelist or broker.get_declared_queues())
-        health = WorkerHealth(broker, worker, list)
-        look = lambda: self._look(health)  # noqa: E731
+        look = partial(work_of, broker.in_hand, WorkerHealth(broker, worker))
 
         def obey() -> None:
             stopped = paused()
             broker.in_hand.pause([queue for queue in queues if stage_name(queue) in stopped])
 
         stages = sorted(set(map(stage_name, queues)))
-        self._heartbeat = Heartbeat(process_type(queues), stages, len(worker.workers), look, obey)
+        self._heartbeat = Heartbeat(process_type(queues), stages, worker.worker_threads, look, obey)
         self._heartbeat.start()
 
     def before_worker_shutdown(self, broker: Any, worker: Worker) -> None:
@@ -59,25 +56,20 @@ class Heartbeats(dramatiq.Middleware):
         if self._heartbeat:
             self._heartbeat.stop(STOP_TIMEOUT)
 
-    def before_process_message(self, broker: Any, message: Any) -> None:
-        now = datetime.now(UTC)
-        quarantined = isinstance(message, SQSMessage) and message.is_quarantined
-        stage = QUARANTINE if quarantined else stage_name(message.queue_name)
-        job = message.kwargs.get("job")
-        job_id = str(job.get("id", "")) if isinstance(job, dict) else message.message_id
-        self._in_hand[threading.get_ident()] = InHand(stage, job_id[:100], now)
-        self._taken[stage] = now
 
-    def after_process_message(
-        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
-    ) -> None:
-        self._in_hand.pop(threading.get_ident(), None)
+def work_of(in_hand: InHand, health: Health) -> Work:
+    """Return the state of a worker for its heartbeat."""
+    taken: dict[str, datetime] = {}
+    for queue, at in list(in_hand.started.items()):
+        stage, at_utc = stage_name(queue), datetime.fromtimestamp(at, UTC)
+        taken[stage] = max(at_utc, taken.get(stage, at_utc))
+    return Work(taken, tuple(map(_in_progress, in_hand.running)), _trouble(health), tuple(_resting()))
 
-    def after_skip_message(self, broker: Any, message: Any) -> None:
-        self._in_hand.pop(threading.get_ident(), None)
 
-    def _look(self, health: Health) -> Work:
-        return Work(dict(self._taken), tuple(self._in_hand.values()), _trouble(health), tuple(_resting()))
+def _in_progress(message: SQSMessage) -> InProgress:
+    job = message.kwargs.get("job")
+    job_id = str(job.get("id", "")) if isinstance(job, dict) else message.message_id
+    return InProgress(stage_name(message.queue_name), job_id[:100], datetime.fromtimestamp(message.began_at, UTC))
 
 
 def _resting() -> Iterator[Resting]:

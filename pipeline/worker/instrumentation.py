@@ -49,22 +49,19 @@ DEPTHS_TIMEOUT = 5.0
 class Instrumentation(dramatiq.Middleware):
     """Serves the metrics and health checks of a worker.
 
-    Its after-hooks run before the message is settled, so a thread that waits there for SQS does not count as stuck.
-
     Attributes:
         server: The HTTP server, once the worker has booted. It answers until the process ends.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._began: dict[int, float] = {}  # when each thread started its current message
         self.server: OpsServer | None = None
 
     def after_worker_boot(self, broker: Any, worker: Worker) -> None:
         """Start the HTTP server."""
         queues = sorted(worker.consumer_whitelist or broker.get_declared_queues())
         process = process_type(queues)
-        health = WorkerHealth(broker, worker, lambda: list(self._began.values()))
+        health = WorkerHealth(broker, worker)
         stages = list(dict.fromkeys(filter(None, map(stage_of_queue, queues))))
         metrics.expect(stage.name for stage in stages)
         refresh: list[Refresh] = [partial(self._refresh, broker, worker, process)]
@@ -80,27 +77,16 @@ class Instrumentation(dramatiq.Middleware):
         self.server.start(self._settings)
 
     def before_process_message(self, broker: Any, message: Any) -> None:
-        """Record that a thread starts a message, and for a first attempt how long the message has waited."""
-        self._began[threading.get_ident()] = time.monotonic()
+        """Record for a first attempt how long its message has waited."""
         stage = stage_of_queue(message.queue_name)
         if stage and ATTEMPTS not in message.options and not message.is_quarantined:
             lane = lane_of_queue(message.queue_name)
             waited = max(0.0, time.time() - message.message_timestamp / 1000)
             metrics.QUEUE_WAIT_SECONDS.labels(stage.name, lane).observe(waited)
 
-    def after_process_message(
-        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
-    ) -> None:
-        """Record that the thread is free."""
-        self._began.pop(threading.get_ident(), None)
-
-    def after_skip_message(self, broker: Any, message: Any) -> None:
-        """Record that the thread is free."""
-        self._began.pop(threading.get_ident(), None)
-
     def _refresh(self, broker: Any, worker: Worker, process: str) -> None:
         metrics.THREADS.labels(process).set(len(worker.workers))
-        metrics.BUSY_THREADS.labels(process).set(len(self._began))
+        metrics.BUSY_THREADS.labels(process).set(len(broker.in_hand.running))
         now = time.monotonic()
         for consumer in list(broker.in_hand.consumers):
             oldest = consumer.leases.oldest

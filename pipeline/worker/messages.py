@@ -10,7 +10,7 @@ import dramatiq
 from dramatiq.encoder import JSONEncoder
 from dramatiq.middleware import CurrentMessage
 
-from pipeline.errors import PipelineError, Rejected, Retry, RetryableError, Snoozed
+from pipeline.errors import PipelineError, Rejected, Retry
 from pipeline.job import Job
 from pipeline.payload import parse_json, to_json
 from pipeline.settings import get_settings
@@ -18,6 +18,7 @@ from pipeline.sqs.settlement import SQSMessage
 from pipeline.sqs.wire import ATTEMPTS
 from pipeline.storage.staging import staging
 from pipeline.worker.proof import check_proof, signed
+from pipeline.worker.retry import RetryPolicy
 
 
 class Encoder(JSONEncoder):
@@ -87,14 +88,8 @@ def is_source_retried() -> bool:
 
 
 def is_given_up(error: PipelineError) -> bool:
-    """Return whether this thread's message is not attempted again after `error` (see `pipeline.worker.settlement`)."""
-    if isinstance(error, Snoozed):
-        return False
-    if not isinstance(error, RetryableError):
-        return True
-    settings = get_settings()
-    delays = settings.fetch_retry_delays if error.retry is Retry.SOURCE else settings.retry_delays
-    return attempts_of(current_message()).get(error.retry, 0) >= len(delays)
+    """Return whether this thread's message is not attempted again after `error`."""
+    return RetryPolicy(get_settings()).decide(error, attempts_of(current_message())).wait is None
 
 
 def attempt_of(message: dramatiq.Message[Any] | SQSMessage) -> int:

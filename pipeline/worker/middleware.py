@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import multiprocessing
 import threading
@@ -12,9 +11,9 @@ from typing import Any
 import dramatiq
 from dramatiq.worker import Worker
 
-from pipeline.images.malloc import keep_freed_blocks, trim
 from pipeline.net.places import places
-from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
+from pipeline.setting_types import PUBLISHED_POSTBACK_SECRET
+from pipeline.settings import Settings
 from pipeline.stages import NOTIFY, SWEEP_QUEUES
 
 logger = logging.getLogger(__name__)
@@ -71,22 +70,3 @@ class HostPlaces(dramatiq.Middleware):
 
     def before_worker_boot(self, broker: Any, worker: Worker) -> None:
         places().threads = worker.worker_threads
-
-
-class KeepMemory(dramatiq.Middleware):
-    """Keeps the memory of a worker between images.
-
-    Importing a module must not do this, because it affects the whole process. That may be a customer's own process,
-    which only sends jobs.
-    """
-
-    def before_worker_boot(self, broker: Any, worker: Any) -> None:
-        """Configure the allocator and the garbage collector before the worker threads start."""
-        keep_freed_blocks()
-        gc.collect()
-        gc.freeze()  # modules live forever, so full collections need not visit them
-
-    def after_process_message(
-        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
-    ) -> None:
-        trim()

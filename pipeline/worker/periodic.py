@@ -18,8 +18,8 @@ from typing import Any
 
 import dramatiq
 
-from pipeline.outage_backoff import Backoff
 from pipeline.schedule import Schedule
+from pipeline.sqs.backoff import Backoff
 from pipeline.sqs.wire import describe
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pipeline.errors import Rejected
-from pipeline.settings import NO_PROOF
+from pipeline.setting_types import NO_PROOF
 
 #: The field of an encoded job that contains its proof.
 PROOF: Final = "proof"

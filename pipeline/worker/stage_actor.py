@@ -14,14 +14,17 @@ from dramatiq.errors import BrokerConnectionError
 from pipeline.errors import PipelineError
 from pipeline.events import Event, Outcome, emit
 from pipeline.job import Job, Unfinished, UnknownVersion
-from pipeline.sqs.settlement import Delete, Enqueue, Plan
+from pipeline.sqs.settlement import Delete, Enqueue, Settlement
 from pipeline.sqs.wire import GROUP
 from pipeline.stages import Stage, stage_of_queue
+from pipeline.worker.failures import Unsettled
 from pipeline.worker.messages import attempt_of, current_message, job_kwargs, job_of
 from pipeline.worker.registry import our_broker
-from pipeline.worker.settlement import Unsettled
 from pipeline.worker.stage import log_traceback
 from pipeline.worker.time_limit import TimeLimit
+
+#: Errors of a stage that need no traceback in the log.
+EXPECTED = (PipelineError, BrokerConnectionError, Unfinished, UnknownVersion)
 
 
 class StageActor(dramatiq.Actor[..., None]):
@@ -42,7 +45,7 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
     """Make a function the actor of `stage`.
 
     The function takes a job and returns it as it is after this stage, or None if it is finished. The returned job is
-    sent to its next stage. `pipeline.worker.settlement.Settlement` handles the errors that the function raises.
+    sent to its next stage. `pipeline.worker.failures.Failures` handles the errors that the function raises.
     """
 
     def declare(fn: Callable[[Job], Job | None]) -> StageActor:
@@ -54,11 +57,10 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
                 with TimeLimit(stage.time_limit):
                     job = job_of(message)
                     advanced = fn(job)
-            except (PipelineError, BrokerConnectionError, Unfinished, UnknownVersion) as error:
-                raise Unsettled from error.with_traceback(None)  # its frames may hold an image until SQS answers
             except Exception as error:
-                log_traceback(stage, error)
-                raise Unsettled from error.with_traceback(None)
+                if not isinstance(error, EXPECTED):
+                    log_traceback(stage, error)
+                raise Unsettled from error.with_traceback(None)  # its frames may hold an image until SQS answers
             emit(
                 Event(
                     stage.name,
@@ -72,7 +74,7 @@ def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageAc
                 )
             )
             if advanced:  # the hand-over is retried by itself, because the work is done
-                message.settle(lambda: Plan(Delete(), (Enqueue(message_of(advanced)),)))
+                message.settle(lambda: Settlement(Delete(), (Enqueue(message_of(advanced)),)))
 
         broker = our_broker()
         for queue in stage.queues:

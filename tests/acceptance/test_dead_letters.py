@@ -7,18 +7,18 @@ import os
 import random
 import re
 import secrets
-import struct
 import subprocess
 import sys
-import zlib
 from collections.abc import Iterator
 
 import pytest
+from PIL import Image
 
 from pipeline.local.embedded import EmbeddedStack
 from tests.acceptance.conftest import STAGES_ALONE, Service, World, procfile_with, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
 from tests.chaos.proxy import Act, Proxy, Trouble
+from tests.support.pictures import encoded
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.unmeasured
@@ -62,19 +62,6 @@ def dead(*arguments: str, status: int = 0) -> str:
     return done.stdout
 
 
-def small_png(number: int) -> bytes:
-    """Return a single-colour picture; each number has its own colour."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    side = 60
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    rows = (b"\0" + number.to_bytes(3, "big") * side) * side
-    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
 @pytest.mark.timeout(400)
 def test_failed_uploads_are_redriven_without_a_request_to_their_sources(
     without_retries: Service, world: World, proxy: Proxy
@@ -84,7 +71,7 @@ def test_failed_uploads_are_redriven_without_a_request_to_their_sources(
 
     # Given jobs whose renditions the bucket rejects
     hook = unique("/hook")
-    covers = [world.serve(unique("/cover.png"), small_png(n)) for n in range(number)]
+    covers = [world.serve(unique("/cover.png"), encoded(Image.new("RGB", (60, 60), n), "PNG")) for n in range(number)]
     broker.queues.namespace = without_retries.environ["QUEUE_NAMESPACE"]
     with proxy.trouble(Trouble(Act.FORBID, {"PUT"}, path="/images-resized/")):
         payloads = [{"image_url": url, "bucket_name": "Redriven", "postback_url": world.url(hook)} for url in covers]

@@ -16,7 +16,6 @@ from pipeline.clients import aws
 from pipeline.local.embedded import EmbeddedStack
 from tests.acceptance.conftest import BRIEF_INGEST, INGEST, PROCFILE, Service, World, running_service
 from tests.acceptance.test_service import picture, unique, wait_for_post
-from tests.support.line import Line
 from tests.support.waiting import wait_for
 from tests.unit.monitoring.test_http_server import free_port
 
@@ -63,22 +62,12 @@ class Watch:
 
 
 @pytest.fixture(scope="module")
-def line(acceptance_stack: EmbeddedStack) -> Iterator[Line]:
-    """The processes' line to SQS."""
-    with Line(int(acceptance_stack.environ["AWS_ENDPOINT_URL"].rpartition(":")[2])) as line:
-        yield line
-
-
-@pytest.fixture(scope="module")
-def watch(acceptance_stack: EmbeddedStack, line: Line, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+def watch(acceptance_stack: EmbeddedStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     procfile = tmp_path_factory.mktemp("watched") / "Procfile"
     brief = PROCFILE.read_text().replace(" pipeline.actors", " pipeline.actors tests.support.brief_polls")
     procfile.write_text(brief.replace(INGEST, BRIEF_INGEST))
-    more = {
-        "METRICS_PORT": str(free_port()),
-        "AWS_ENDPOINT_URL_SQS": f"http://127.0.0.1:{line.port}",
-    }
-    with running_service(acceptance_stack, procfile, concurrency={"fetch": 3}, **more) as service:
+    port = str(free_port())
+    with running_service(acceptance_stack, procfile, concurrency={"fetch": 3}, METRICS_PORT=port) as service:
         watch = Watch(service)
         wait_for(lambda: len(watch.ports()) == sum(EXPECTED.values()), timeout=60)
         wait_for(lambda: all(watch.get(port, "/readyz").ok for _, port in watch.ports()), timeout=60)
@@ -165,20 +154,6 @@ def test_the_counts_match_the_jobs_that_were_sent(watch: Watch, world: World) ->
     assert watch.total("stored_bytes_total") > 0
     # A PUT for each rendition and each staged object. Each cover has two: the original and its renditions.
     assert watch.total("aws_requests_total", operation="PutObject", result="ok") == 9 + 2 * 3
-
-
-def test_a_worker_is_not_ready_but_live_while_sqs_is_down(watch: Watch, line: Line) -> None:
-    workers = [port for process, port in watch.ports() if process not in {"ingest", "scheduler"}]
-    with line.down():
-        for port in workers:
-            wait_for(lambda port=port: watch.get(port, "/readyz").status_code == 503)
-            assert "no answer from SQS" in watch.get(port, "/readyz").text
-        assert all(watch.get(port, "/livez").ok for _, port in watch.ports())
-        assert watch.total("ready", process="upload") == 0
-        assert watch.total("live", process="upload") == 1
-    for port in workers:
-        wait_for(lambda port=port: watch.get(port, "/readyz").ok, timeout=30)
-    assert watch.total("aws_requests_total", service="sqs", result="no_answer") > 0
 
 
 def test_metrics_contain_no_url_and_no_secret(watch: Watch) -> None:

@@ -164,18 +164,6 @@ def test_a_rejected_payload_of_send_is_a_dead_letter_of_fetch(service: Service) 
     assert json.loads(letter["body"])["args"] == [{"image_url": "N/A"}]
 
 
-def test_a_source_that_recovers_only_delays_the_job(service: Service, world: World) -> None:
-    # Given a source that answers 500
-    hook, path = unique("/hook"), unique("/late.jpg")
-    cover = picture("JPEG", (320, 320))
-    world.serve(path, b"busy", status=500)
-    send_message({"image_url": world.url(path), "postback_url": world.url(hook)})
-    wait_for(lambda: world.fetches.count(path) >= 1)
-    # When the source recovers before the last retry, then the job succeeds.
-    world.serve(path, cover)
-    assert wait_for_post(world, hook).body["image_url_info"]["50x50"]["url"]
-
-
 def test_a_killed_workers_job_is_completed_by_another_worker(service: Service, world: World) -> None:
     # Given a job in progress in a fetch worker, whose source does not answer
     hook = unique("/hook")

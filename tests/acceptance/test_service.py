@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from bson import ObjectId
-from PIL import Image, ImageOps
+from PIL import Image
 from standardwebhooks import Webhook
 
 from pipeline import send_message
@@ -21,7 +21,6 @@ from pipeline.clients import aws
 from pipeline.job import input_job_id
 from tests.acceptance.conftest import Service, World
 from tests.acceptance.test_cli import image_pipeline, queues
-from tests.corpus.bombs import BOMBS
 from tests.support.waiting import wait_for
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
@@ -217,22 +216,6 @@ def test_an_unchanged_cover_is_neither_decoded_nor_uploaded_again(service: Servi
     assert stages() == {"fetch", "notify"}
 
 
-def test_an_exif_rotated_photo_is_stored_upright(service: Service, world: World) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    photo = picture("JPEG", (300, 300), exif=exif)
-    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(photo)))
-    hook = unique("/hook")
-    send_message({"image_url": world.serve(unique(), photo), "postback_url": world.url(hook)})
-    url = wait_for_post(world, hook).body["image_url_info"]["50x50"]["url"]
-    key = url.split(f"/{service.environ['S3_BUCKET']}/")[1]
-    stored = Image.open(aws.s3().get_object(Bucket=service.environ["S3_BUCKET"], Key=key)["Body"])
-    for corner in ((2, 2), (47, 2), (2, 47), (47, 47)):
-        wanted = upright.getpixel((corner[0] * 6, corner[1] * 6))
-        assert all(abs(a - b) < 30 for a, b in zip(stored.getpixel(corner), wanted, strict=True))
-    assert not stored.getexif()
-
-
 def test_a_postback_that_fails_is_retried_alone_with_the_same_id_and_body(service: Service, world: World) -> None:
     # Given a receiver that answers 500, 302 and then 204, and a redirect queue
     hook, path = unique("/hook"), unique("/once.jpg")
@@ -345,28 +328,6 @@ def test_twenty_messages_with_every_kind_of_bad_input_mixed_in(service: Service,
     # and no stage was restarted.
     assert pids == {name: service.supervisor.pid(name) for name in service.supervisor.names}
     assert not world.posted(hook)[17:]
-
-
-def test_bombs_end_with_a_result_and_restart_no_worker(service: Service, world: World) -> None:
-    # Given four of each bomb that once cost gigabytes or minutes, and a cover
-    hook, answer = unique("/hook"), {}
-    refused = {"AVIF: alpha", "AVIF: containers of properties", "AVIF: tables of items", "TIFF: tags of a BigTIFF"}
-    names = (*refused, "GIF: comment", "PNG: transparency")
-    bombs = {name: world.serve(unique("/bomb"), BOMBS[name](1_000_000)) for name in names}
-    cover = world.serve(unique("/cover.jpg"), picture("JPEG"))
-    # When they are sent
-    for name, url in [*(each for each in bombs.items() for _ in range(4)), ("cover", cover)]:
-        send_message({"image_url": url, "name": name, "postback_url": world.url(hook)})
-    wait_for_post(world, hook, count=25)
-    # Then the bombs that can be reduced to a picture are rendered, the others have a code and a dead letter,
-    for result in (post.body for post in world.posted(hook)):
-        answer[result["name"]] = (result["image_url_info"] and "rendered") or result["image_url_error"]["code"]
-    assert answer == dict.fromkeys(refused, "too_large") | dict.fromkeys([*names[4:], "cover"], "rendered")
-    letters: list[Any] = []
-    wait_for(lambda: letters.extend(service.dead_letters("fetch_dlq")) or len(letters) >= 16)
-    assert {letter["attributes"]["error_code"] for letter in letters} == {"too_large"}
-    # and no worker has died.
-    assert "exited unexpectedly" not in service.log
 
 
 def test_submit_waits_and_shows_how_each_job_ended(service: Service, world: World) -> None:

@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,9 +15,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from pipeline.clients import aws
 from pipeline.local.embedded import EmbeddedStack
-from pipeline.schedule import Schedule
 from tests.acceptance.conftest import SWEEPS_ALONE, Service, World, procfile_with, running_service
 from tests.acceptance.test_cli import image_pipeline
 from tests.acceptance.test_service import picture, unique
@@ -73,11 +71,6 @@ def sweep(service: Service, *arguments: str, timeout: float = 200) -> str:
     done = image_pipeline("sweep", *arguments, environ=service.environ | {"COLUMNS": "300"}, timeout=timeout)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def objects(service: Service, folder: str) -> list[str]:
-    listed = aws.s3().list_objects_v2(Bucket=service.environ["S3_BUCKET"], Prefix=f"images-resized/{folder}/")
-    return [each["Key"] for each in listed.get("Contents", [])]
 
 
 def test_channels_end_as_the_contract_specifies(sweeping: Service, world: World, database: Documents) -> None:
@@ -141,89 +134,6 @@ def test_channels_end_as_the_contract_specifies(sweeping: Service, world: World,
     assert "4 done, 1 invalid, 1 failed." in output
     # and a second sweep finds nothing to do.
     assert "0 done" in sweep(sweeping, "channels", "--wait")
-
-
-def test_episodes_of_one_channel_with_one_cover_cost_one_fetch(
-    sweeping: Service, world: World, database: Documents
-) -> None:
-    # Given 500 episodes with the same cover
-    path, title = unique("/cover.jpg"), f"Show {secrets.token_hex(4)}"
-    cover = world.serve(path, picture("JPEG"))
-    channel = database.channels.insert_one({"title": title, "image_url": "N/A"}).inserted_id
-    database.episodes.insert_many([{"n": n, "itunes_image": cover, "channel_id": channel} for n in range(500)])
-    resized = sweeping.log.count("stage=resize")
-
-    # When they are swept
-    output = sweep(sweeping, "episodes", "--wait")
-
-    # Then all have their renditions, and the cover was fetched and resized once.
-    assert "500 done" in output
-    assert world.fetches.count(path) == 1
-    assert sweeping.log.count("stage=resize") == resized + 1
-    keys = objects(sweeping, title.replace(" ", "_").upper())
-    assert len(keys) == 3
-    urls = {
-        info["url"]
-        for episode in database.episodes.find({"last_itunes_image": cover, "metadata.image_is_valid": True})
-        for info in episode["itunes_image_extra_images"].values()
-    }
-    assert len(urls) == 3
-    assert database.episodes.count_documents({"last_itunes_image": cover, "lock": {"$exists": False}}) == 500
-
-
-def test_an_episode_without_its_channel_goes_to_custom(sweeping: Service, world: World, database: Documents) -> None:
-    cover = world.serve(unique("/cover.jpg"), picture("JPEG", (333, 300)))
-    database.episodes.insert_one({"itunes_image": cover, "channel_id": "nowhere"})
-
-    sweep(sweeping, "episodes", "--wait")
-
-    episode = database.episodes.find_one() or {}
-    assert episode["itunes_image_extra_images"]["50x50"]["bucket_path"] == "images-resized/CUSTOM/"
-
-
-def test_a_url_that_changed_during_the_job_is_swept_again(sweeping: Service, world: World, database: Documents) -> None:
-    # Given an episode whose job is waiting for notify
-    old, new = (world.serve(unique("/cover.jpg"), picture("JPEG", (400 + n, 300))) for n in (0, 1))
-    database.episodes.insert_one({"_id": 1, "itunes_image": old, "metadata": {"kept": 1}})
-    sweeping.supervisor.stop("notify.1")
-    try:
-        sweep(sweeping, "episodes")
-        wait_for(lambda: sum(sweeping.counts("notify_bulk")) == 1)
-        # When its URL changes
-        database.episodes.update_one({"_id": 1}, {"$set": {"itunes_image": new}})
-    finally:
-        sweeping.supervisor.start("notify.1")
-
-    # Then only the claim is removed,
-    wait_for(lambda: "lock" not in (database.episodes.find_one() or {}), timeout=60)
-    assert database.episodes.find_one() == {"_id": 1, "itunes_image": new, "metadata": {"kept": 1}}
-    # and the next sweep processes the new URL.
-    sweep(sweeping, "episodes", "--wait")
-    assert (database.episodes.find_one() or {})["last_itunes_image"] == new
-
-
-def test_a_scheduled_run_begins_once_although_its_message_is_sent_twice(
-    sweeping: Service, world: World, database: Documents
-) -> None:
-    # Given two schedulers in the same minute
-    from pipeline.actors import broker, sweep_channels
-
-    path = unique("/cover.jpg")
-    cover = world.serve(path, picture("JPEG", (410, 300)))
-    database.channels.insert_many([{"_id": n, "title": "A", "image_url": cover} for n in range(5)])
-    broker.queues.namespace = sweeping.environ["QUEUE_NAMESPACE"]
-    # When each sends its message
-    minute = datetime.now(timezone(timedelta(hours=2))).replace(second=0, microsecond=0)
-    for seconds in (1.5, 7.25):
-        sweep_channels.send_with_options(scheduled_at=str(minute + timedelta(seconds=seconds)))
-    # Then one run exists, and each document is written once.
-    wait_for(lambda: database.channels.count_documents({"last_image_url": cover}) == 5, timeout=60)
-    due = Schedule(str(sweep_channels.options["periodic"])).latest(minute)
-    run_id = f"channels-{due:%Y-%m-%dT%H:%MZ}"
-    wait_for(lambda: f"The run {run_id} has begun already." in sweeping.log)
-    run = database.image_pipeline_sweeps.find_one({"_id": run_id}) or {}
-    assert (run["claimed"], run["scheduled_for"]) == (5, due)
-    assert world.fetches.count(path) == 1
 
 
 def test_a_sweeping_worker_that_is_killed_repeatedly_loses_no_document(

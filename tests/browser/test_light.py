@@ -71,33 +71,6 @@ class Traffic:
         return traffic
 
 
-def test_snoozed_jobs_neither_hide_live_jobs_nor_take_the_focus(site: Site, browser: Browser) -> None:
-    page = browser.new_page(base_url=site.url("").rstrip("/"))
-    page.clock.install()
-    for path in ("/", "/jobs"):
-        # Given a page with the live jobs, of which one has the focus
-        page.goto(path)
-        live = page.locator(".job a", has_text="/live-")
-        expect(live).to_have_count(10, timeout=30_000)
-        third = live.nth(2)
-        third.focus()
-        names = page.locator(".job a").all_inner_texts()
-        # When jobs of the sweep are snoozed before each update of a minute
-        for _ in range(30):
-            with page.expect_response(lambda response: "x-live" in response.request.headers):
-                snooze(10)
-                page.clock.run_for(2000)
-        # Then the live jobs keep their places, and the focus stays
-        assert page.locator(".job a").all_inner_texts()[:10] == names[:10]
-        expect(third).to_be_focused()
-    # and the list of the sweep is neutral: nothing there has failed
-    page.goto("/jobs?lane=sweep")
-    expect(page.locator(".job a", has_text="/sweep-").first).to_be_visible()
-    expect(page.locator(".job .note").first).to_contain_text("fetch waits for a slot")
-    expect(page.locator(".job .why, .pill.failed, .steps .failed, .steps .retry")).to_have_count(0)
-    page.close()
-
-
 def test_pages_and_their_updates_are_small(site: Site, browser: Browser) -> None:
     page = browser.new_page(base_url=site.url("").rstrip("/"))
     page.clock.install()

@@ -31,7 +31,7 @@ def plant() -> None:
     from pipeline.storage.staging import staging
     from pipeline.worker.messages import current_message
 
-    broker.visibility = VISIBILITY
+    broker.visibility_timeout = VISIBILITY
     pipeline.sqs.leases.LAST_BACKOFF = VISIBILITY / 3  # the product's ratio to 45 s
     resize, upload = actors.resize.resize, actors.upload.upload
 
@@ -49,7 +49,7 @@ def plant() -> None:
     def robbed(path: str, key: str, step: Callable[..., Any]) -> Callable[..., Any]:
         def run(job: Any, source: Any) -> Any:
             bucket, note = get_settings().s3_bucket, f"robbed/{job.id}"
-            if path in source.url and not objects.exists(bucket, note, doing="look for a note"):
+            if path in source.url and not objects.head(bucket, note, doing="look for a note"):
                 staging().delete([key])
                 objects.put(bucket, note, b"", doing="put a note")
             return step(job, source)
@@ -64,7 +64,7 @@ if __name__ == "__main__":
     import pipeline.worker.ingest
     from pipeline.cli.app import main
 
-    pipeline.worker.ingest.VISIBILITY_TIMEOUT = VISIBILITY
+    pipeline.worker.ingest.Ingest.__init__.__kwdefaults__["visibility"] = VISIBILITY  # type: ignore[index]
     sys.argv = ["image-pipeline", "ingest"]
     main()
 else:

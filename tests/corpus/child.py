@@ -3,7 +3,7 @@
 The limit applies to resident memory, of which a machine has a limited amount. The parent checks the child every 20 ms
 and kills it above the limit. Shorter peaks count too, because the kernel records them until they are reset. The
 kernel's own limit (RLIMIT_AS) would count addresses that were never written to, and libraries would turn a violation
-into errors of their own. Processes started by the child count as part of it.
+into errors of their own.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Child:
             pipe.send_bytes(source)
         while not pipe.poll(0.02):
             seconds = time.monotonic() - started
-            peak = max(peak, sum(map(_resident, [pid, *_started_by(pid)])))
+            peak = max(peak, _resident(pid))
             if peak > self.limits.memory:
                 self.close()
                 return ChildResult(Kind.MEMORY, "killed", seconds, peak)
@@ -107,9 +107,6 @@ class Child:
     def close(self) -> None:
         """End the process."""
         if self._process and self._pipe:
-            for pid in _started_by(self._process.pid):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
             self._process.kill()
             self._process.join()
             self._pipe.close()
@@ -142,14 +139,12 @@ def _serve(pipe: Connection, work: Work) -> None:
         except EOFError:
             return
         outcome = _outcome(source, work)
-        # The kernel cannot reset the peaks of processes that have ended, so a child that started any is replaced.
-        is_used_up = _resident(os.getpid()) - before > _GROWTH or _started().ru_maxrss > 0
-        pipe.send((outcome, is_used_up))
+        pipe.send((outcome, _resident(os.getpid()) - before > _GROWTH))
 
 
 def _outcome(source: bytes, work: Work) -> ChildResult:
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak: proc(5)
-    began, before = time.process_time(), _running()
+    began = time.process_time()
     made: Mapping[str, bytes] = {}
     try:
         made = work(source)
@@ -158,47 +153,13 @@ def _outcome(source: bytes, work: Work) -> ChildResult:
         kind, detail = (Kind.MEMORY if error.code == "out_of_memory" else Kind.REFUSED), error.code
     except BaseException as error:
         kind, detail = Kind.UNTYPED, f"{type(error).__name__}: {error}"[:200]
-    after = _running()
-    seconds = time.process_time() - began + after.seconds - before.seconds + _started().ru_utime + _started().ru_stime
-    # A sandbox serves many images. Its peak belongs to this one if it has risen; otherwise the parent's samples count.
-    of_sandbox = after.peak if after.peak > before.peak else 0
-    outcome = ChildResult(kind, detail, max(0.0, seconds), _peak() + of_sandbox + _started().ru_maxrss * 1024)
+    outcome = ChildResult(kind, detail, time.process_time() - began, _peak())
     if kind is not Kind.OK:
         return outcome
     try:
         return outcome._replace(detail=examine.check(made))
     except Exception as error:
         return outcome._replace(kind=Kind.WRONG, detail=f"{type(error).__name__}: {error}"[:200])
-
-
-class _Running(NamedTuple):
-    """The CPU time and the peak of resident memory of the running processes that this process has started."""
-
-    seconds: float
-    peak: int
-
-
-def _running() -> _Running:
-    ticks = peak = 0
-    for pid in _started_by(os.getpid()):
-        with suppress(OSError, IndexError):
-            peak += _peak(pid)
-            ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
-    return _Running(ticks / os.sysconf("SC_CLK_TCK"), peak)
-
-
-def _started() -> resource.struct_rusage:
-    """Return the resource usage of the processes that this process has started and that have ended."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN)
-
-
-def _started_by(pid: int | None) -> list[int]:
-    """Return the running processes that a process has started."""
-    try:
-        tasks = [children.read_text() for children in Path(f"/proc/{pid}/task").glob("*/children")]
-    except OSError:
-        return []
-    return [int(child) for child in " ".join(tasks).split()]
 
 
 def _resident(pid: int) -> int:
@@ -209,7 +170,7 @@ def _resident(pid: int) -> int:
         return 0
 
 
-def _peak(pid: int | str = "self") -> int:
-    """Return a process's peak of resident memory in bytes, since the last reset."""
-    status = Path(f"/proc/{pid}/status").read_text()
+def _peak() -> int:
+    """Return this process's peak of resident memory in bytes, since the last reset."""
+    status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024

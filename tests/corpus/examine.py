@@ -1,4 +1,7 @@
-"""Runs in the child: renders a source as the service does, and checks its renditions."""
+"""Runs in the child: renders a source as the service does, and checks its renditions.
+
+It renders without the sandbox, which would refuse an image that kills its decoder. Here that counts as a crash.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,10 @@ from typing import Final
 
 from PIL import Image
 
-import pipeline.actors  # noqa: F401 - builds the broker, on which the actors are declared
-from actors.resize import render  # the stage's function, in a process as large as a worker
 from pipeline.errors import PermanentError
 from pipeline.images.formats import format_by_extension
 from pipeline.images.identify import identify
+from pipeline.images.render import render
 from pipeline.recipe import Recipe
 from pipeline.settings import get_settings, parse_rendition
 

@@ -40,12 +40,14 @@ AREAS: dict[str, tuple[str, ...]] = {
                 "leases",
                 "middleware",
                 "queues",
+                "receiver",
                 "sender",
                 "settlement",
                 "wire",
             )
         ),
-        "pipeline/worker/settlement.py",
+        "pipeline/worker/failures.py",
+        "pipeline/worker/retry.py",
         "pipeline/worker/ingest.py",
     ),
     "sweeps": (

@@ -99,6 +99,7 @@ class MemoryQueue:
         self.waiting: list[Task] = []
         self.seen: dict[str, tuple[float, str]] = {}  # FIFO: deduplication id to time and message id
         self.attributes: dict[str, str] = {}
+        self.tags: dict[str, str] = {}
         self.visibility, self.delay, self.dead_letters_arn, self.max_receives = 0, 0, "", 0
         self.configure(DEFAULTS | dict(attributes))
 
@@ -198,6 +199,10 @@ class MemorySQS:
 
     def set_queue_attributes(self, *, QueueUrl: str, Attributes: Mapping[str, str]) -> dict[str, Any]:
         self._queue("SetQueueAttributes", QueueUrl).configure(Attributes)
+        return {}
+
+    def tag_queue(self, *, QueueUrl: str, Tags: Mapping[str, str]) -> dict[str, Any]:
+        self._queue("TagQueue", QueueUrl).tags |= Tags
         return {}
 
     # Sending.

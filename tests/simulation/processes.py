@@ -29,10 +29,11 @@ from pipeline.sqs.queues import Queue, QueueSpec, ensure_queue
 from pipeline.sqs.settlement import Settling, SQSMessage
 from pipeline.sqs.wire import encode
 from pipeline.stages import FETCH, INGEST_DEAD_LETTER_QUEUE, NOTIFY, QUARANTINE_QUEUES, Stage
+from pipeline.worker.failures import Failures
 from pipeline.worker.ingest import Ingest
 from pipeline.worker.messages import Encoder, attempt_of, current_message, job_of
 from pipeline.worker.registry import set_our_broker
-from pipeline.worker.settlement import Settlement
+from pipeline.worker.retry import RetryPolicy
 from pipeline.worker.stage_actor import message_of, stage_actor
 from tests.simulation.client import Killed, Poll, SimulatedClient
 from tests.simulation.kinds import SNOOZE
@@ -71,7 +72,7 @@ class Process(ABC):
         self.world = world
         self.client = client
         self.tasks: list[Task] = []
-        self.settlement = Settlement(SETTINGS, job_of, message_of, world.random)
+        self.settlement = Failures(RetryPolicy(SETTINGS, world.random), job_of, message_of)
         self.layer: QueueLayer
         self.broker = make_broker(self)
 
@@ -284,9 +285,7 @@ class IngestProcess(Process):
         url = world.sqs.queues[world.theme.input_queue.name].url
         self._ingest = Ingest(
             url,
-            client=lambda: client,
             sender=self.broker.sender,
-            clock=world.clock,
             rng=world.random,
             loop=self._make_loop,
         )
@@ -305,7 +304,7 @@ class IngestProcess(Process):
 
     @property
     def is_over(self) -> bool:
-        return self._ingest.leases.is_idle
+        return self._ingest.receiver.leases.is_idle
 
 
 _numbers = count()

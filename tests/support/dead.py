@@ -49,6 +49,16 @@ def letter_of(job: Job, stage: Stage, code: str = "s3_error", *, age: float = 0,
     return stage.dead_letter_queue, SendEntry.of_dead_letter(body, reason) if with_reason else SendEntry(body)
 
 
+def received(body: str = "{}", **attributes: str) -> Any:
+    """Return a message with a letter as SQS delivers it, sent at 2026-11-18 11:06:40 UTC."""
+    return {
+        "MessageId": "id-1",
+        "Body": body,
+        "Attributes": {"SentTimestamp": "1795000000000"},
+        "MessageAttributes": {name: {"StringValue": value} for name, value in attributes.items()},
+    }
+
+
 def put(*letters: Letter) -> None:
     """Put letters into their queues."""
     from pipeline.actors import broker

@@ -14,7 +14,7 @@ from pipeline.actors import broker
 from pipeline.sweeps import documents, run_state, sweep
 from pipeline.sweeps.documents import Document
 
-broker.visibility = 2
+broker.visibility_timeout = 2
 sweep.PAGE_SIZE = 10
 
 #: Holds a file for each step at which a worker died; it lists the document ids of the current page.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dramatiq
@@ -12,56 +11,26 @@ import pytest
 from pipeline.clients import aws
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.consumer import SQSConsumer
-from pipeline.sqs.loop import Clock
 from pipeline.sqs.settlement import Delete, SQSMessage
 from tests.support.waiting import wait_for
 
 COUNTS = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]
 
 
-class MovedClock(Clock):
-    """A clock whose Unix time the test moves."""
-
-    def __init__(self) -> None:
-        self.now = time.time()
-
-    def time(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> MovedClock:
-    return MovedClock()
-
-
-@pytest.fixture
-def broker(environment: dict[str, str], clock: MovedClock) -> SQSBroker:
+def broker(environment: dict[str, str]) -> SQSBroker:
     """Return a broker with one actor, `echo`, on the queue `work`; its visibility timeout is 2 s."""
-    broker = SQSBroker(
-        environment["QUEUE_NAMESPACE"], aws.sqs, quarantine={"work": "work_quarantine"}, visibility=2, clock=clock
-    )
-    broker.declare_queue("work")
+    broker = SQSBroker(environment["QUEUE_NAMESPACE"], aws.sqs, visibility_timeout=2)
     dramatiq.actor(lambda *args: None, actor_name="echo", queue_name="work", broker=broker)
     return broker
 
 
 @pytest.fixture
 def consume(broker: SQSBroker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., SQSConsumer]]:
-    """Return a function that makes consumers; close them at the end."""
-    made: list[SQSConsumer] = []
-
-    def make(prefetch: int = 10, queue: str = "work") -> SQSConsumer:
-        made.append(broker.consume(queue, prefetch=prefetch))
-        return made[-1]
-
-    yield make
-    close_soon(made, monkeypatch)
-
-
-def close_soon(consumers: Iterable[SQSConsumer], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Close the consumers of a test that has ended: nobody needs what they still hold, so nothing is waited for."""
+    """Return a function that makes consumers; close them at the end, without waiting for what they still hold."""
+    yield lambda: broker.consume("work", prefetch=10)
     monkeypatch.setattr("pipeline.sqs.consumer.CLOSE_TIMEOUT", 0)
-    for consumer in consumers:
+    for consumer in list(broker.in_hand.consumers):
         consumer.close()
 
 
@@ -89,18 +58,6 @@ def done(consumer: SQSConsumer, received: SQSMessage) -> None:
     consumer.ack(received)
 
 
-def die(consumer: SQSConsumer) -> None:
-    """End a consumer as a killed worker does: its messages reappear after the visibility timeout.
-
-    Its prefetch is full, so it has no open poll that could receive more.
-    """
-    consumer._closed = True
-    consumer._ready.put(None)
-    consumer.receiver.end()
-    consumer.keeper.end()
-    consumer._in_hand.consumers.remove(consumer)
-
-
 def dead_letters(broker: SQSBroker, queue: str = "work_dlq") -> list[tuple[str, dict[str, str]]]:
     """Return the bodies and attributes of the dead letters."""
     received = broker.sender.client().receive_message(
@@ -110,14 +67,3 @@ def dead_letters(broker: SQSBroker, queue: str = "work_dlq") -> list[tuple[str, 
         (m["Body"], {name: value["StringValue"] for name, value in m.get("MessageAttributes", {}).items()})
         for m in received.get("Messages", [])
     ]
-
-
-def count_requests(broker: SQSBroker) -> dict[str, int]:
-    """Count the broker's requests from now on, by operation."""
-    seen: dict[str, int] = {}
-
-    def count(model: Any, **_: Any) -> None:
-        seen[model.name] = seen.get(model.name, 0) + 1
-
-    broker.sender.client().meta.events.register("before-call.sqs", count)
-    return seen

@@ -14,7 +14,7 @@ from typing import Any
 import actors.resize
 from pipeline.actors import broker
 
-broker.visibility = 2
+broker.visibility_timeout = 2
 
 resize = actors.resize.resize
 begun = threading.Event()

@@ -18,5 +18,5 @@ def now() -> float:
 
 
 broker.clock.time = now  # type: ignore[method-assign]
-broker.visibility = 2
+broker.visibility_timeout = 2
 pipeline.sqs.sender.MAX_DELAY = 2

@@ -6,15 +6,18 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import Any
 
 import pytest
 
 from pipeline.clients import lazy
 from pipeline.errors import PipelineError
-from pipeline.net.download import download
+from pipeline.net.download import Download, Slot, download_if_changed
+from pipeline.net.download_memory import DownloadMemory, Share
+from pipeline.settings import get_settings
 
 #: Answers one request with the bytes that it yields. It may wait for `Remote.stopped`.
 Behaviour = Callable[["Remote", "Request"], Iterable[bytes]]
@@ -189,6 +192,18 @@ def internet(monkeypatch: pytest.MonkeyPatch, hosts: dict[str, Remote], *others:
 
     monkeypatch.setattr(socket.socket, "connect", connect)
     return reached
+
+
+def downloaded(url: str, slot: Slot = nullcontext, *, share: Share | None = None, **options: Any) -> Download:
+    """Download within memory of its own, and without a host limiter."""
+    return download_if_changed(
+        url, slot, share=share or Share(DownloadMemory(get_settings().max_source_bytes)), **options
+    )
+
+
+def download(url: str, slot: Slot = nullcontext, **options: Any) -> bytes:
+    """Download the bytes at `url`."""
+    return downloaded(url, slot, **options).image or b""
 
 
 def failed_download(url: str) -> PipelineError:

@@ -15,10 +15,9 @@ from pydantic import SecretStr
 from typer.main import get_command
 
 from pipeline.cli.app import LazyCommand, app
-from pipeline.ops.provision import queue_specs
 from pipeline.recipe import RenditionSize
 from pipeline.settings import Settings, get_settings
-from pipeline.stages import DEAD_LETTER_QUEUES, QUARANTINE_QUEUES, RESIZE, STAGES, SWEEP_QUEUES, Lane
+from pipeline.stages import RESIZE, STAGES, SWEEP_QUEUES, Lane
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -26,7 +25,6 @@ PAGES = sorted(ROOT.glob("docs/*.md"))
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES, ROOT / "benchmarks/README.md"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 DEPLOYING = ROOT / "docs/deploying.md"
-POLICIES = sorted(ROOT.glob("docs/iam/*.json"))
 PROCESSES = ("fetch", "resize", "giants", "upload", "notify", "quarantine", "sweep", "ingest", "scheduler")
 
 pytestmark = pytest.mark.usefixtures("no_variables")
@@ -107,13 +105,22 @@ def test_the_deployment_guide_starts_the_processes_of_the_procfile() -> None:
     assert {row[0]: codes_in(row[1])[0] for row in rows} == commands()
 
 
-def test_the_page_on_scaling_has_the_threads_of_the_procfile() -> None:
+def test_the_page_on_performance_has_the_threads_of_the_procfile() -> None:
     threads = {name: re.findall(r"--threads (\d+)", command) for name, command in commands().items()}
-    limits = {codes_in(row[0])[0]: row[2] for row in rows_under("scaling.md", "The limits of each process")}
-    depths = {codes_in(row[0])[0]: row[1] for row in rows_under("scaling.md", "When to start and stop processes")}
-    assert {*limits} == {*PROCESSES} - {"sweep", "scheduler"}
-    for name, text in [*limits.items(), *((name, text) for name, text in depths.items() if " threads " in text)]:
-        assert re.findall(r"(\d+) threads?\b", text) == threads[name], name
+    rows = rows_under("performance.md", "The limits of each process")
+    assert {codes_in(name)[0] for name, *_ in rows} == {*PROCESSES} - {"sweep", "scheduler"}
+    for name, _, size, backlog in rows:
+        expected = threads[codes_in(name)[0]]
+        assert re.findall(r"(\d+) threads?\b", size) == expected, name
+        assert re.findall(r"(\d+) threads?\b", backlog) in ([], expected), name
+
+
+def test_the_page_on_performance_has_the_marks_between_which_the_benchmarks_write() -> None:
+    page = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    sources = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("benchmarks/*/*.py"))
+    marks = {*re.findall(r'"(bench[a-z-]*)"', sources), *re.findall(r"<!-- (bench[a-z-]*) -->", sources)}
+    assert marks == {"bench", "bench-images", "bench-paper", "bench-scale"}
+    assert all(f"<!-- {mark} -->\n" in page and f"<!-- end of {mark} -->" in page for mark in marks)
 
 
 def commands_in(text: str) -> list[tuple[list[str], set[str]]]:
@@ -167,43 +174,6 @@ def test_pre_commit_fetches_nothing_and_runs_the_tools_of_lint() -> None:
     assert repository["repo"] == "local"
     programs = {hook["entry"].split()[0] for hook in repository["hooks"]}
     assert programs == {".venv/bin/ruff", ".venv/bin/mypy"}
-
-
-# The errors.
-
-RAISED = {"PipelineError", "PermanentError", "RetryableError", "NoConnection", "Snoozed", "Rejected", "Reason"}
-CODE = re.compile(r"[a-z][a-z0-9_]*")
-
-
-def codes_raised() -> set[str]:
-    """Return every code that the service can use: the first arguments of error classes, and codes made of parts."""
-    codes: set[str] = set()
-    # These errors are for the person at the terminal.
-    doors = {ROOT / "pipeline" / name for name in ("cli/provision.py", "ops/submit.py", "local/standalone.py")}
-    paths = {*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("actors/*.py")} - doors
-    for node in (node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
-        parts: list[ast.expr] = []
-        if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            if called in RAISED or called == "super().__init__":
-                parts = node.args[:1]
-            elif called.endswith("aws_errors") and isinstance(node.args[0], ast.Constant):
-                codes.add(f"{node.args[0].value}_error")
-        elif isinstance(node, ast.Tuple) and len(node.elts) > 1 and ast.unparse(node.elts[0]) in RAISED:
-            parts = node.elts[1:2]
-        elif isinstance(node, ast.JoinedStr) and ast.unparse(node).startswith("f'http_{"):
-            codes.add("http_<status>")
-        literals = [part.value for part in parts if isinstance(part, ast.Constant)]
-        codes |= {text for text in literals if isinstance(text, str) and CODE.fullmatch(text)}
-    return codes
-
-
-def test_the_documented_errors_are_those_of_the_code() -> None:
-    rows = rows_under("errors.md", "Codes")
-    assert {code for row in rows for code in codes_in(row[0])} == codes_raised()
-    for row in rows:
-        stages = set(row[1].split(", "))
-        assert stages <= {"all", "ingest", *(stage.name for stage in STAGES)}, row
 
 
 # The promises.
@@ -302,46 +272,3 @@ def test_examples_in_json_parse() -> None:
     assert {document.name for document, _ in examples("json")} >= {"README.md", "messages.md"}
     for _, example in examples("json"):
         json.loads(example)
-
-
-def test_each_process_has_a_policy_with_existing_names() -> None:
-    roles = {*PROCESSES} - {"giants"}  # giants has the role of resize
-    assert {path.stem for path in POLICIES} == roles | {"provision", "producer", "operator", "dashboard"}
-    theirs = {"ImageQueue.fifo", "ChannelImages", "EpisodeImages.fifo"}  # Examples of the customer's own queues.
-    patterns = {"*", "image-pipeline_*", "image-pipeline_submit_*"}
-    queues = {spec.name for spec in queue_specs(get_settings())} | theirs | patterns
-    bucket = "arn:aws:s3:::images-ch"
-    objects = {bucket, f"{bucket}/images-resized/*", f"{bucket}/pipeline-staging/*"}
-    for path in POLICIES:
-        for statement in json.loads(path.read_text(encoding="utf-8"))["Statement"]:
-            assert statement["Effect"] == "Allow"
-            assert all(re.fullmatch(r"(sqs|s3):[A-Z][A-Za-z]+", action) for action in statement["Action"])
-            resources = statement["Resource"]
-            for resource in [resources] if isinstance(resources, str) else resources:
-                known = resource.rpartition(":")[2] in queues if ":sqs:" in resource else resource in objects
-                assert known, f"{path.name} names {resource}"
-
-
-def test_an_operators_policy_allows_redriving_every_dead_letter_and_receiving_nothing_else() -> None:
-    statements = json.loads((ROOT / "docs/iam/operator.json").read_text(encoding="utf-8"))["Statement"]
-
-    def queues_for(action: str) -> set[str]:
-        found = [statement["Resource"] for statement in statements if action in statement["Action"]]
-        names = {name for resource in found for name in ([resource] if isinstance(resource, str) else resource)}
-        return {name.rpartition(":")[2].removeprefix("image-pipeline_") for name in names}
-
-    dead = set(DEAD_LETTER_QUEUES.values())
-    alive = {*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES, "ImageQueue.fifo"}
-    for action in ("ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility"):
-        assert queues_for(f"sqs:{action}") == dead
-    assert queues_for("sqs:SendMessage") == alive
-    assert queues_for("sqs:GetQueueAttributes") == alive | dead | set(QUARANTINE_QUEUES.values())
-
-
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_a_stages_policy_allows_receiving_from_its_queues_alone(stage) -> None:
-    statements = json.loads((ROOT / f"docs/iam/{stage.name}.json").read_text(encoding="utf-8"))["Statement"]
-    (consume,) = [statement for statement in statements if "sqs:ReceiveMessage" in statement["Action"]]
-    names = {resource.rpartition(":")[2] for resource in consume["Resource"]}
-    assert names == {f"image-pipeline_{queue}" for queue in stage.queues}
-    assert {"sqs:GetQueueUrl", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"} < set(consume["Action"])

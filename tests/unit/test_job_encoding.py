@@ -9,11 +9,11 @@ from bson import ObjectId
 
 from pipeline.errors import PermanentError, Rejected, RetryableError, StagedMissing
 from pipeline.job import Content, Job, Rendered, Source, Unfinished, input_job_id, sweep_job_id
-from pipeline.net.download import download
 from pipeline.payload import MAX_DEPTH, MAX_URL_LENGTH, to_json, validated
 from pipeline.recipe import Recipe, parse_rendition
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
+from tests.support.untrusted_servers import download
 
 COVER = "https://feeds.example/cover.jpg"
 PAYLOAD = {"image_url": COVER, "postback_url": "https://receiver.example/hook"}

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 #: Libraries that a producer does not need. boto3 is imported when the first message is sent.
-NOT_NEEDED = {"PIL", "boto3", "bson", "cykooz_resizer", "dramatiq", "numpy", "obstore", "prometheus_client", "pymongo"}
+NOT_NEEDED = {"PIL", "boto3", "bson", "pic_scale", "dramatiq", "numpy", "obstore", "prometheus_client", "pymongo"}
 
 IMPORT = """
 import json, sys
@@ -62,7 +62,6 @@ def test_the_import_brings_no_library_that_a_producer_does_not_need() -> None:
         "from pipeline import Rejected, send_message",
         "from pipeline.images import sandbox",
         "from pipeline.net import guard",
-        "from pipeline.images import malloc",
     ],
 )
 def test_the_import_changes_no_global_of_other_libraries(statement: str) -> None:

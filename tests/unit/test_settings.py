@@ -233,21 +233,14 @@ def test_secrets_may_be_several_while_they_are_rotated(monkeypatch: pytest.Monke
     assert (get_settings().job_keys, get_settings().signing_secrets) == (keys, signing)
 
 
-@pytest.mark.parametrize("value", [" ", "whsec_hunter2", "whsec_" + "QUJD" * 8 + " whsec_hunter2"])
+@pytest.mark.parametrize(
+    "value", [" ", "whsec_hunter2", "whsec_not base64 hunter2", "whsec_" + "QUJD" * 8 + " whsec_hunter2"]
+)
 def test_each_signing_secret_must_be_one(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTBACK_SIGNING_SECRET", value)
     with pytest.raises(SettingsError, match=r"^POSTBACK_SIGNING_SECRET: .*whsec_") as caught:
         get_settings()
     assert "hunter2" not in str(caught.value)
-
-
-def test_the_value_of_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("POSTBACK_SIGNING_SECRET", "whsec_not base64 hunter2")
-    with pytest.raises(SettingsError) as caught:
-        get_settings()
-    assert "POSTBACK_SIGNING_SECRET" in str(caught.value)
-    assert "hunter2" not in str(caught.value)
-    assert "hunter2" not in repr(Settings.model_construct())
 
 
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "PUBLIC_BASE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"])

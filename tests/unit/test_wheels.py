@@ -16,7 +16,7 @@ LOCK, MUSL_LOCK = ((ROOT / f"requirements/{name}.lock").read_text(encoding="utf-
 PLATFORMS = {
     "x86_64-manylinux_2_28": (["3.11", "3.12", "3.13", "3.14"], []),
     "aarch64-manylinux_2_28": (["3.11", "3.12", "3.13", "3.14"], []),
-    "x86_64-unknown-linux-musl": (["3.13"], ["cykooz-resizer", "kornia-rs", "pymongo"]),
+    "x86_64-unknown-linux-musl": (["3.13"], ["kornia-rs", "pymongo"]),
     "aarch64-unknown-linux-musl": (["3.13"], ["kornia-rs", "pymongo"]),
 }
 
@@ -58,7 +58,7 @@ def test_the_lock_for_musl_needs_a_source_of_pymongo_alone(platform: str, tmp_pa
 
 def test_the_lock_for_musl_is_the_lock_without_fast_paths() -> None:
     base, musl = (dict(re.findall(r"^([\w.-]+)(?:\[.*\])?==(\S+)", lock, re.MULTILINE)) for lock in (LOCK, MUSL_LOCK))
-    assert base.keys() - musl.keys() == {"cykooz-resizer", "kornia-rs", "numpy"}
+    assert base.keys() - musl.keys() == {"kornia-rs", "numpy"}
     assert musl.items() <= base.items()
 
 

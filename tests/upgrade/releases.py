@@ -21,7 +21,7 @@ FIRST: Final = ("v0.1.0", "07736e3fa2ff2eeaa4dbbe98d7d0f293bf9219fa")
 NEXT_VERSION: Final = ("pipeline/job.py", "\nVERSION = 1\n", "\nVERSION = 2\n")
 
 #: Seconds until a job of an unknown version is tried again, shortened in both. Each hop may go to the wrong workers.
-QUICK: Final = ("pipeline/worker/settlement.py", "\nUNKNOWN_VERSION_DELAY = 30\n", "\nUNKNOWN_VERSION_DELAY = 1\n")
+QUICK: Final = ("pipeline/worker/failures.py", "\nUNKNOWN_VERSION_DELAY = 30\n", "\nUNKNOWN_VERSION_DELAY = 1\n")
 
 
 class CannotTest(Exception):

@@ -17,7 +17,6 @@ from pipeline.monitoring.job_log.reader import FAILED, Attempt, FailureGroup, Hi
 from pipeline.monitoring.next_attempt import next_attempt
 from pipeline.monitoring.status import ServiceStatus, StageStatus
 from pipeline.ops.advice import advice
-from pipeline.settings import get_settings
 from pipeline.text import format_duration, plural, printable
 
 #: The style of each outcome.
@@ -94,7 +93,7 @@ def of_history(history: JobHistory) -> RenderableType:
     took = f"{_age(history.began, history.updated)} until the last attempt"
     when = f"began {history.began.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {took}"
     lines = [head, Text(", ".join(filter(None, facts))), Text(when, style="dim")]
-    if waits := next_attempt(history, get_settings()):
+    if waits := next_attempt(history):
         lines.append(Text(f"waits: {waits.text(datetime.now(UTC))}", style="yellow"))
     lines += _advice(history)
     return Group(*lines, Text(), *(_source(source) for source in history.sources), _attempts(history))
@@ -103,8 +102,8 @@ def of_history(history: JobHistory) -> RenderableType:
 def _advice(history: JobHistory) -> Iterator[Text]:
     """Yield what an operator should know about the failures of a job."""
     if history.status in FAILED:
-        failed = [turn for turn in history.turns if turn.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED}]
-        for sentence in dict.fromkeys(advice(turn.stage, turn.code) for turn in failed):
+        failed = [attempt for attempt in history.attempts if attempt.outcome in {Outcome.GIVEN_UP, Outcome.REJECTED}]
+        for sentence in dict.fromkeys(advice(attempt.stage, attempt.code) for attempt in failed):
             if sentence:
                 yield Text(sentence, style="yellow")
 
@@ -127,13 +126,15 @@ def _attempts(history: JobHistory) -> RenderableType:
     table.add_column("Waited", justify="right", no_wrap=True)
     table.add_column("")
     day = None
-    for _, group in groupby(history.turns, key=lambda turn: (turn.stage, turn.verdict is Outcome.SNOOZED or turn.at)):
+    for _, group in groupby(
+        history.attempts, key=lambda attempt: (attempt.stage, attempt.outcome is Outcome.SNOOZED or attempt.at)
+    ):
         attempts = list(group)
         last = attempts[-1]
         at = last.at.astimezone(UTC)
         time = f"{at:%H:%M:%S}" if day in {None, at.date()} else f"{at:%m-%d %H:%M:%S}"
         day = day or at.date()
-        outcome = Text(last.verdict.replace("_", " "), style=STYLES[last.verdict])
+        outcome = Text(last.outcome.replace("_", " "), style=STYLES[last.outcome])
         if len(attempts) > 1:
             outcome.append(f" x {len(attempts)}")
         waited = "" if last.waited is None else format_duration(last.waited)
@@ -141,19 +142,19 @@ def _attempts(history: JobHistory) -> RenderableType:
     return table
 
 
-def _note(turn: Attempt) -> Text:
+def _note(attempt: Attempt) -> Text:
     parts = []
-    if turn.redrive:
-        parts.append(f"redriven (.r{turn.redrive})")
-    if turn.attempt > 1:
-        parts.append(f"attempt {turn.attempt}")
-    if turn.deliveries:
-        parts.append(", ".join(turn.deliveries))
+    if attempt.redrive:
+        parts.append(f"redriven (.r{attempt.redrive})")
+    if attempt.attempt > 1:
+        parts.append(f"attempt {attempt.attempt}")
+    if attempt.deliveries:
+        parts.append(", ".join(attempt.deliveries))
     note = "; ".join(parts)
-    if turn.code:
-        note += f"{'; ' if note else ''}{turn.code}: {printable(turn.message)}"
-    if turn.wait:
-        note += f" Again in {format_duration(turn.wait)}."
+    if attempt.code:
+        note += f"{'; ' if note else ''}{attempt.code}: {printable(attempt.message)}"
+    if attempt.wait:
+        note += f" Again in {format_duration(attempt.wait)}."
     return Text(note)
 
 

@@ -52,19 +52,14 @@ class Report:
     def sent(self, job: Submission) -> None:
         """Print a job that was sent, or could not be sent."""
         self._bar.advance(self._sending)
-        if self._as_json:
-            self._json(job)
-        elif job.error or not self._waiting:
+        if self._as_json or job.error or not self._waiting:
             self._print(job)
 
     def ended(self, job: Submission) -> None:
         """Print a job that has its result, or whose result did not arrive in time."""
         if self._ending is not None:
             self._bar.advance(self._ending)
-        if self._as_json:
-            self._json(job)
-        else:
-            self._print(job)
+        self._print(job)
 
     def waits(self, job: Submission, attempt: NextAttempt) -> None:
         """Show what a job waits for: in the progress bar, or once for each attempt as a line."""
@@ -85,10 +80,10 @@ class Report:
                 ", ".join(f"{counts[status]} {word}" for status, word in WORDS.items() if counts[status])
             )
 
-    def _json(self, job: Submission) -> None:
-        self._console.out(json.dumps(job.as_dict()), highlight=False)
-
     def _print(self, job: Submission) -> None:
+        if self._as_json:
+            self._console.out(json.dumps(job.as_dict()), highlight=False)
+            return
         for line in _lines(job):
             self._console.print(line, highlight=False, soft_wrap=True)
 

@@ -8,26 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from pipeline.monitoring.job_log.reader import FailureGroup
-from pipeline.ops.advice import advice, is_permanent
+from pipeline.monitoring.job_log.reader import Attempt, FailureGroup
 from pipeline.ops.dead_letters.actions import Survey
 from pipeline.ops.dead_letters.letter import DeadLetter
 
 #: Maximum number of dead letters and of hosts to show per cause.
 LETTERS, HOSTS = 20, 6
-
-
-@dataclass(frozen=True)
-class LetterView:
-    """One dead letter in a list."""
-
-    id: str
-    name: str  #: host and path of its images, or a description
-    job_id: str
-    message: str
-    queue: str
-    attempts: int
-    last_at: datetime
 
 
 @dataclass(frozen=True)
@@ -45,37 +31,13 @@ class Cause:
     obstacle: str  #: why a redrive leaves some; empty if it sends all
     last_at: datetime
     hosts: tuple[str, ...]  #: most frequent first
-    letters: tuple[LetterView, ...]
+    letters: Sequence[DeadLetter]  #: the latest
     recent: int  #: failures of the last day, from the job log
-    advice: str  #: for operators; may be empty
-    permanent: bool  #: they will fail again unless the source has changed
-
-    @property
-    def key(self) -> str:
-        """The anchor of the cause on the page."""
-        return key_of(self.stage, self.code)
 
 
-@dataclass(frozen=True)
-class PastCause:
-    """Failures of the last day whose dead letters are gone."""
-
-    stage: str
-    code: str
-    count: int
-    message: str
-    at: datetime
-    job_ids: tuple[str, ...]
-
-    @property
-    def key(self) -> str:
-        """The anchor of the cause on the page."""
-        return key_of(self.stage, self.code)
-
-
-def key_of(stage: str, code: str) -> str:
-    """Make the anchor of a cause."""
-    return re.sub(r"[^a-z0-9]+", "-", f"{stage}-{code}".lower()).strip("-")
+def anchor(failure: Cause | FailureGroup | Attempt) -> str:
+    """Return the anchor of the cause of a failure on the page of failures."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{failure.stage}-{failure.code}".lower()).strip("-")
 
 
 def group(
@@ -94,7 +56,7 @@ def group(
     recent = {(failure.stage, failure.code): failure.count for failure in failures}
     causes = [_cause(members, recent.get(cause, 0), read.is_exact) for cause, members in groups.items()]
     causes = [_counted(cause, (counted or {}).get((cause.stage, cause.code))) for cause in causes]
-    return sorted(causes, key=lambda cause: (-cause.count, cause.key))
+    return sorted(causes, key=lambda cause: (-cause.count, anchor(cause)))
 
 
 def _counted(cause: Cause, count: Survey | None) -> Cause:
@@ -111,14 +73,10 @@ def _counted(cause: Cause, count: Survey | None) -> Cause:
     )
 
 
-def past(causes: Sequence[Cause], failures: Sequence[FailureGroup]) -> list[PastCause]:
-    """Return the failures of the last day that are not among `causes`."""
+def past(causes: Sequence[Cause], failures: Sequence[FailureGroup]) -> list[FailureGroup]:
+    """Return the failures of the last day that are not among `causes`, because their dead letters are gone."""
     present = {(cause.stage, cause.code) for cause in causes}
-    return [
-        PastCause(each.stage, each.code, each.count, each.message, each.at, each.job_ids)
-        for each in failures
-        if (each.stage, each.code) not in present
-    ]
+    return [each for each in failures if (each.stage, each.code) not in present]
 
 
 def _cause(letters: Sequence[DeadLetter], recent: int, is_exact: bool) -> Cause:
@@ -136,20 +94,6 @@ def _cause(letters: Sequence[DeadLetter], recent: int, is_exact: bool) -> Cause:
         obstacle=next((letter.obstacle for letter in letters if letter.obstacle), ""),
         last_at=latest.last_at,
         hosts=tuple(host if count == 1 else f"{host} ({count})" for host, count in hosts.most_common(HOSTS)),
-        letters=tuple(map(_letter, letters[:LETTERS])),
+        letters=letters[:LETTERS],
         recent=recent,
-        advice=advice(latest.stage, latest.code),
-        permanent=is_permanent(latest.stage, latest.code),
-    )
-
-
-def _letter(letter: DeadLetter) -> LetterView:
-    return LetterView(
-        id=letter.id,
-        name=" and ".join(letter.urls) or "a rejected message",
-        job_id=letter.job_id,
-        message=letter.message,
-        queue=letter.queue,
-        attempts=letter.attempts,
-        last_at=letter.last_at,
     )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pipeline.dashboard.polling import DepthHistory
 from pipeline.dashboard.views.charts import Sparkline, bars, sparkline
 from pipeline.events import Outcome
 from pipeline.monitoring.job_log.reader import Minute, per_minute
-from pipeline.monitoring.queue_depths import DEAD, INGEST, Depth
-from pipeline.stages import GIANTS, QUARANTINE, RESIZE, STAGES, Lane
+from pipeline.monitoring.queue_depths import DEAD, INGEST, Depth, StageCounts, counts_of
+from pipeline.stages import GIANTS, QUARANTINE, RESIZE, STAGES
 
 #: A description of each stage for people.
 DESCRIPTIONS = {
@@ -29,17 +29,11 @@ RATE_MINUTES = 30
 
 @dataclass(frozen=True)
 class StageCard:
-    """One stage. Counts include both lanes; `bulk` is the part of the bulk lane."""
+    """One stage."""
 
-    name: str
+    counts: StageCounts
     does: str
     known: bool  #: whether its queues are known
-    waiting: int
-    in_flight: int
-    delayed: int
-    bulk: int  #: waiting and delayed messages of sweeps
-    dead: int
-    quarantine: int  #: waiting and in progress there
     depth: Sparkline
     most: int = 0  #: most messages that waited in the time range of the chart
     rate: Sparkline | None = None  #: None without a job log
@@ -49,7 +43,7 @@ class StageCard:
     @property
     def title(self) -> str:
         """The name of the stage as a heading."""
-        return self.name.capitalize()
+        return self.counts.stage.capitalize()
 
 
 def waiting_by_stage(depths: Sequence[Depth]) -> dict[str, int]:
@@ -80,38 +74,29 @@ def cards(
     speeds = per_minute(minutes, now) if minutes is not None else {}
     found = []
     for name in (INGEST, *(stage.name for stage in STAGES)):
-        of_it = [depth for depth in depths if depth.stage == name]
         past = history.of(name, buckets=DEPTH_PARTS, seconds=DEPTH_MINUTES * 60)
-        card = _card(name, of_it, past)
-        if minutes is not None and name != INGEST:  # ingest logs only rejected messages
-            card = replace(card, rate=_rate(name, minutes, now), per_minute=_short(speeds.get(name, 0.0)))
-        found.append(replace(card, stalled=_stall(card, stalled or {})))
+        most = max((value for value in past if value is not None), default=0)
+        has_rate = minutes is not None and name != INGEST  # ingest logs only rejected messages
+        counts = counts_of(name, depths)
+        card = StageCard(
+            counts=counts,
+            does=DESCRIPTIONS[name],
+            known=any(depth.stage == name and depth.lane not in {DEAD, QUARANTINE} for depth in depths),
+            depth=sparkline(past, f"waiting in the last {DEPTH_MINUTES} minutes: at most {most}"),
+            most=most,
+            rate=_rate(name, minutes or (), now) if has_rate else None,
+            per_minute=_short(speeds.get(name, 0.0)) if has_rate else "",
+            stalled=_stall(name, stalled or {}, in_quarantine=counts.quarantine > 0),
+        )
+        found.append(card)
     return found
 
 
-def _stall(card: StageCard, stalled: Mapping[str, str]) -> str:
+def _stall(name: str, stalled: Mapping[str, str], *, in_quarantine: bool) -> str:
     """Return why messages of a stage, those of giants and in quarantine included, wait and are not taken."""
-    giants = stalled.get(GIANTS) if card.name == RESIZE.name else None
-    quarantine = stalled.get(QUARANTINE) if card.quarantine else None
-    return " ".join(filter(None, [stalled.get(card.name), f"Giants: {giants}" if giants else None, quarantine]))
-
-
-def _card(name: str, depths: Sequence[Depth], past: Sequence[int | None]) -> StageCard:
-    queues = [depth for depth in depths if depth.lane not in {DEAD, QUARANTINE}]
-    most = max((value for value in past if value is not None), default=0)
-    return StageCard(
-        name=name,
-        does=DESCRIPTIONS[name],
-        known=bool(queues),
-        waiting=sum(queue.waiting for queue in queues),
-        in_flight=sum(queue.in_flight for queue in queues),
-        delayed=sum(queue.delayed for queue in queues),
-        bulk=sum(queue.waiting + queue.delayed for queue in queues if queue.lane == Lane.BULK),
-        dead=sum(depth.waiting + depth.in_flight + depth.delayed for depth in depths if depth.lane == DEAD),
-        quarantine=sum(depth.waiting + depth.in_flight for depth in depths if depth.lane == QUARANTINE),
-        depth=sparkline(past, f"waiting in the last {DEPTH_MINUTES} minutes: at most {most}"),
-        most=most,
-    )
+    giants = stalled.get(GIANTS) if name == RESIZE.name else None
+    quarantine = stalled.get(QUARANTINE) if in_quarantine else None
+    return " ".join(filter(None, [stalled.get(name), f"Giants: {giants}" if giants else None, quarantine]))
 
 
 def _short(speed: float) -> str:

@@ -1,4 +1,4 @@
-"""Jobs for the pages, from the job log or from the jobs that this dashboard submitted."""
+"""Jobs for the pages, from the job log."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from itertools import groupby
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from pipeline.dashboard.views.causes import key_of
 from pipeline.events import Outcome
 from pipeline.monitoring.job_log.reader import FAILED, Attempt, HistorySource, JobHistory, JobStatus
 from pipeline.monitoring.next_attempt import NextAttempt, next_attempt
-from pipeline.ops.advice import advice, is_permanent
-from pipeline.settings import get_settings
 from pipeline.stages import STAGES
 from pipeline.text import format_duration
 
@@ -100,72 +97,49 @@ class AttemptView:
 
 
 @dataclass(frozen=True)
-class FailureView:
-    """A failure for good of one stage of a job."""
-
-    stage: str
-    code: str
-    message: str
-    advice: str
-    permanent: bool  #: it will happen again unless the source has changed
-
-    @property
-    def key(self) -> str:
-        """The anchor of its cause on the page of failures."""
-        return key_of(self.stage, self.code)
-
-
-@dataclass(frozen=True)
 class JobView:
-    """One job. Times are in UTC; `seconds` is its total duration, None while it is under way."""
+    """One job: its history, and what the pages show of it."""
 
-    id: str
+    history: JobHistory
     name: str
-    status: JobStatus
-    folder: str
-    lane: str
-    began: datetime | None
-    updated: datetime | None
-    seconds: float | None
+    seconds: float | None  #: its total duration; None while it is under way
     sources: tuple[SourceView, ...]
     steps: tuple[StageProgress, ...]
-    turns: tuple[AttemptView, ...] = ()
-    why: str = ""  #: why it failed, or why its last attempt did
-    waits: NextAttempt | None = None  #: the attempt that it waits for
-    failures: tuple[FailureView, ...] = ()  #: of its latest redrive
-    sweep: str = ""  #: id of the run that it belongs to
-    thumbnail: str = ""
+    attempts: tuple[AttemptView, ...]
+    why: str  #: why it failed, or why its last attempt did
+    waits: NextAttempt | None  #: the attempt that it waits for
+    failures: tuple[Attempt, ...]  #: those for good of its latest redrive
+    thumbnail: str
+
+    @property
+    def id(self) -> str:
+        """The id of the job."""
+        return self.history.id
 
     @property
     def words(self) -> str:
         """The status as a label."""
-        return WORDS[self.status]
+        return WORDS[self.history.status]
 
 
 def of_history(history: JobHistory) -> JobView:
     """Make the view of a job in the job log."""
     sources = tuple(_source(history.id, number, source) for number, source in enumerate(history.sources))
     ended = history.status != "under_way"
-    failures = [turn for turn in history.turns if turn.verdict not in {Outcome.DONE, Outcome.SNOOZED}]
+    failures = [attempt for attempt in history.attempts if attempt.outcome not in {Outcome.DONE, Outcome.SNOOZED}]
     why = ""
     if history.status != "done":
         why = next((source.why for source in sources if source.why), "") or (failures[-1].message if failures else "")
     return JobView(
-        id=history.id,
+        history=history,
         name=sources[0].name if sources else "a rejected message",
-        status=history.status,
-        folder=history.folder,
-        lane=history.lane,
-        began=history.began,
-        updated=history.updated,
         seconds=(history.updated - history.began).total_seconds() if ended else None,
         sources=sources,
         steps=_steps(history),
-        turns=tuple(_turns(history.turns)),
+        attempts=tuple(_attempt_views(history.attempts)),
         why=why,
-        waits=next_attempt(history, get_settings()),
+        waits=next_attempt(history),
         failures=tuple(_failures(history)) if history.status in FAILED else (),
-        sweep=(history.sweep or {}).get("run", ""),
         thumbnail=next((found for source in sources if (found := _thumbnail(source))), ""),
     )
 
@@ -230,14 +204,14 @@ def _thumbnail(source: SourceView) -> str:
 
 
 def _steps(history: JobHistory) -> tuple[StageProgress, ...]:
-    latest = {turn.stage: turn for turn in history.turns}
+    latest = {attempt.stage: attempt for attempt in history.attempts}
     last = max((place for place, stage in enumerate(STAGES) if stage.name in latest), default=-1)
     steps = []
     for place, stage in enumerate(STAGES):
-        turn = latest.get(stage.name)
-        if turn is not None:
-            state, words = ATTEMPTS[turn.verdict]
-            label = format_duration(turn.seconds) if state == "done" else words
+        attempt = latest.get(stage.name)
+        if attempt is not None:
+            state, words = ATTEMPTS[attempt.outcome]
+            label = format_duration(attempt.seconds) if state == "done" else words
         elif history.status == "under_way" and (stage.name == history.stage or (not history.stage and place == 0)):
             state, label = "now", "under way"
         elif place < last or history.status != "under_way":
@@ -248,33 +222,32 @@ def _steps(history: JobHistory) -> tuple[StageProgress, ...]:
     return tuple(steps)
 
 
-def _failures(history: JobHistory) -> Iterator[FailureView]:
+def _failures(history: JobHistory) -> Iterator[Attempt]:
     """Yield the failures for good of the latest redrive, each once."""
     seen = set()
-    for turn in history.turns:
-        gave_up = turn.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED}
-        if gave_up and turn.redrive == history.redrives and (turn.stage, turn.code) not in seen:
-            seen.add((turn.stage, turn.code))
-            permanent = is_permanent(turn.stage, turn.code)
-            yield FailureView(turn.stage, turn.code, turn.message, advice(turn.stage, turn.code), permanent)
+    for attempt in history.attempts:
+        gave_up = attempt.outcome in {Outcome.GIVEN_UP, Outcome.REJECTED}
+        if gave_up and attempt.redrive == history.redrives and (attempt.stage, attempt.code) not in seen:
+            seen.add((attempt.stage, attempt.code))
+            yield attempt
 
 
-def _turns(turns: Sequence[Attempt]) -> Iterator[AttemptView]:
+def _attempt_views(attempts: Sequence[Attempt]) -> Iterator[AttemptView]:
     """Yield the attempts, with times that a job was snoozed one after the other as one."""
-    for _, group in groupby(turns, key=lambda turn: (turn.stage, turn.verdict is Outcome.SNOOZED or turn)):
-        attempts = list(group)
-        yield _turn(attempts[-1], len(attempts))
+    for _, group in groupby(attempts, key=lambda each: (each.stage, each.outcome is Outcome.SNOOZED or each)):
+        alike = list(group)
+        yield _attempt_view(alike[-1], len(alike))
 
 
-def _turn(turn: Attempt, times: int = 1) -> AttemptView:
-    state, words = ATTEMPTS[turn.verdict]
+def _attempt_view(attempt: Attempt, times: int = 1) -> AttemptView:
+    state, words = ATTEMPTS[attempt.outcome]
     if times > 1:
         words = f"{words}, {times} times"
-    if turn.wait:
-        words = f"{words} in {format_duration(turn.wait, whole=True)}"
-    if turn.redrive:
+    if attempt.wait:
+        words = f"{words} in {format_duration(attempt.wait, whole=True)}"
+    if attempt.redrive:
         words = f"{words}, redriven"
-    if turn.deliveries:
-        words = f"{words} ({', '.join(turn.deliveries)})"
-    why = f"{turn.code}: {turn.message}" if turn.code else turn.message
-    return AttemptView(turn.stage, state, words, turn.attempt, turn.seconds, turn.at, why)
+    if attempt.deliveries:
+        words = f"{words} ({', '.join(attempt.deliveries)})"
+    why = f"{attempt.code}: {attempt.message}" if attempt.code else attempt.message
+    return AttemptView(attempt.stage, state, words, attempt.attempt, attempt.seconds, attempt.at, why)

@@ -25,22 +25,21 @@ SHOWN, PREVIEWED, MARKED = 10, 10, 100
 
 @dataclass(frozen=True)
 class RunView:
-    """One run. Counts are in documents; only `under_way` is in jobs."""
+    """One run. Counts are in documents, those of a re-check in covers; only `under_way` is in jobs."""
 
-    id: str
-    collection: str
-    started: datetime | None
-    claimed: int
+    run: Run
+    under_way: int
     done: int
     invalid: int
     failed: int
     changed: int
     ended: int
-    under_way: int
-    over: bool
-    takes_more: bool = False  #: whether it may take more documents
-    stopped: bool = False  #: whether a person stopped it
     recheck: str = ""  #: counts of a re-check, for people
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended."""
+        return self.run.walked and not self.under_way
 
     @property
     def status(self) -> str:
@@ -51,28 +50,29 @@ class RunView:
     def words(self) -> str:
         """The state as a label."""
         if self.over:
-            return "stopped" if self.stopped else "over"
-        return "ends" if self.stopped else "under way"
+            return "stopped" if self.run.stopped else "over"
+        return "ends" if self.run.stopped else "under way"
 
     def left(self, now: datetime) -> str:
         """The documents that it has taken and that have not ended, and how long they may take, for people."""
-        left = self.claimed - self.ended
+        left = self.run.claimed - self.ended
         if self.over or left <= 0 or self.recheck:
             return ""
         text = f"{plural(left, 'document')} left"
-        seconds = (now - self.started).total_seconds() if self.started else 0
+        seconds = (now - self.run.started).total_seconds() if self.run.started else 0
         if self.ended and seconds > 0:
             text += f", about {format_duration(left * seconds / self.ended, whole=True)}"
-        return f"{text}; it is still looking for more" if self.takes_more else text
+        return text if self.run.walked else f"{text}; it is still looking for more"
 
     @property
     def counts(self) -> str:
         """The number of documents by outcome, for people."""
+        claimed = self.run.claimed
         if self.recheck:
-            return f"{plural(self.claimed, 'cover')} asked for: {self.recheck}"
+            return f"{plural(claimed, 'cover')} asked for: {self.recheck}"
         outcomes = [(self.done, "done"), (self.invalid, "invalid"), (self.failed, "failed"), (self.changed, "changed")]
         ended = ", ".join(f"{count:,} {word}" for count, word in outcomes if count) or "none ended yet"
-        return f"{plural(self.claimed, 'document')} claimed: {ended}" if self.claimed else "nothing had changed"
+        return f"{plural(claimed, 'document')} claimed: {ended}" if claimed else "nothing had changed"
 
 
 def read() -> list[RunView]:
@@ -81,52 +81,18 @@ def read() -> list[RunView]:
     Raises:
         RetryableError: MongoDB fails.
     """
-    found = [_view(run) for swept in SWEPT.values() for run in run_state.latest(swept, SHOWN)]
-    found += [_recheck_view(run) for run in run_state.latest(RECHECK, SHOWN)]
-    return sorted(found, key=lambda run: run.started.timestamp() if run.started else 0.0, reverse=True)
+    found = [_view(run) for swept in (*SWEPT.values(), RECHECK) for run in run_state.latest(swept, SHOWN)]
+    return sorted(found, key=lambda view: view.run.started.timestamp() if view.run.started else 0.0, reverse=True)
 
 
 def _view(run: Run) -> RunView:
     under_way = run_state.under_way(run)
-    progress = Progress(**run.counts, claimed=run.claimed, over=run.walked and not under_way)
-    return RunView(
-        id=run.id,
-        collection=run.collection,
-        started=run.started,
-        claimed=progress.claimed,
-        done=progress.done,
-        invalid=progress.invalid,
-        failed=progress.failed,
-        changed=progress.changed,
-        ended=progress.ended,
-        under_way=under_way,
-        over=progress.over,
-        takes_more=not run.walked,
-        stopped=run.stopped,
-    )
-
-
-def _recheck_view(run: Run) -> RunView:
-    """Return a re-check, whose counts are in covers."""
-    under_way = run_state.under_way(run)
+    if run.collection != RECHECK.name:
+        counts = Progress(**run.counts, over=run.walked and not under_way)
+        return RunView(run, under_way, counts.done, counts.invalid, counts.failed, counts.changed, counts.ended)
     progress = progress_of(run, over=run.walked and not under_way)
-    failed = progress.counts.get(RecheckOutcome.FAILED, 0)
-    return RunView(
-        id=run.id,
-        collection=run.collection,
-        started=run.started,
-        claimed=progress.taken,
-        done=progress.ended - failed,
-        invalid=0,
-        failed=failed,
-        changed=progress.counts.get(RecheckOutcome.CHANGED, 0),
-        ended=progress.ended,
-        under_way=under_way,
-        over=progress.over,
-        takes_more=not run.walked,
-        stopped=run.stopped,
-        recheck=progress.text,
-    )
+    failed, changed = (progress.counts.get(each, 0) for each in (RecheckOutcome.FAILED, RecheckOutcome.CHANGED))
+    return RunView(run, under_way, progress.ended - failed, 0, failed, changed, progress.ended, progress.text)
 
 
 @dataclass(frozen=True)
@@ -164,15 +130,6 @@ def picture_of(run: str, cover: str, which: str) -> str | None:
 
 
 @dataclass(frozen=True)
-class Preview:
-    """The documents that a run over a collection would take now."""
-
-    collection: str
-    total: int | None  #: number of documents; None if they could not be counted in time
-    rows: tuple[PreviewRow, ...]
-
-
-@dataclass(frozen=True)
 class PreviewRow:
     """One document that a run would take."""
 
@@ -182,14 +139,14 @@ class PreviewRow:
     changed: tuple[str, ...]  #: fields with their URLs as host and path
 
 
-def preview(swept: Swept) -> Preview:
-    """Return what a run would take now: the first documents, and their number if it can be counted in time.
+def preview(swept: Swept) -> tuple[int | None, list[PreviewRow]]:
+    """Return the documents that a run would take now: their number, or None if counting takes too long; and the first.
 
     Raises:
         RetryableError: MongoDB fails.
     """
     with mongo.within():
-        rows = tuple(
+        rows = [
             PreviewRow(
                 str(document.id),
                 str(document.title or ""),
@@ -197,12 +154,11 @@ def preview(swept: Swept) -> Preview:
                 tuple(f"{name}: {shown(url)}" for name, url in document.urls.items()),
             )
             for document, folder in sample(swept, PREVIEWED)
-        )
+        ]
         try:
-            total = documents.count_stale(swept)
+            return documents.count_stale(swept), rows
         except RetryableError:
-            total = None
-    return Preview(swept.name, total, rows)
+            return None, rows
 
 
 def next_runs(settings: Settings, now: datetime) -> list[tuple[str, datetime]]:

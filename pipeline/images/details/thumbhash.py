@@ -10,11 +10,11 @@ The transform is two products of small matrices, and the second also mixes the c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
-from operator import mul
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 #: The longest side of a picture that is hashed. The highest frequency has six half-waves, and a larger picture would
@@ -110,7 +110,9 @@ def _places(across: int, down: int) -> list[tuple[int, int]]:
 
 
 def _channels(image: Image.Image, sizes: _Sizes) -> list[_Channel]:
-    rows = (_by_numpy() or _by_python)(image, sizes)
+    waves, mixing = _factors(image.width, image.height, sizes)
+    pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, -1)
+    rows = (waves @ (pixels @ mixing)).tolist()
     parts: list[Matrix] = []
     at = 0
     for across, _ in sizes.channels:
@@ -150,33 +152,8 @@ def _mixing(width: int, sizes: _Sizes) -> Matrix:
     ]
 
 
-def _by_python(image: Image.Image, sizes: _Sizes) -> Matrix:
-    """Return the frequencies of all channels, one after the other in each row."""
-    pixels, down = image.tobytes(), max(size[1] for size in sizes.channels)
-    length = len(pixels) // image.height
-    mixed = [
-        [sum(map(mul, pixels[at : at + length], factors)) for at in range(0, len(pixels), length)]
-        for factors in _mixing(image.width, sizes)
-    ]
-    return [[sum(map(mul, column, wave)) for column in mixed] for wave in _waves(image.height, down)]
-
-
 @cache
-def _by_numpy() -> Callable[[Image.Image, _Sizes], Matrix] | None:
-    """Return the same as `_by_python` in a tenth of the time, or None without numpy."""
-    try:
-        import numpy as np  # noqa: PLC0415 - optional, and importing it takes 0.1 s
-    except ImportError:
-        return None
-
-    @cache
-    def factors(width: int, height: int, sizes: _Sizes) -> tuple[Any, Any]:
-        down = max(size[1] for size in sizes.channels)
-        return np.array(_waves(height, down)), np.array(_mixing(width, sizes)).T.copy()
-
-    def transformed(image: Image.Image, sizes: _Sizes) -> Any:
-        waves, mixing = factors(image.width, image.height, sizes)
-        pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, -1)
-        return (waves @ (pixels @ mixing)).tolist()
-
-    return transformed
+def _factors(width: int, height: int, sizes: _Sizes) -> tuple[Any, Any]:
+    """Return the matrices for the columns and the rows of a picture."""
+    down = max(size[1] for size in sizes.channels)
+    return np.array(_waves(height, down)), np.array(_mixing(width, sizes)).T.copy()

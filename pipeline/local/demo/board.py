@@ -1,4 +1,4 @@
-"""The table of the jobs: live progress, then outcomes and locations."""
+"""The table of the jobs: live progress, then outcomes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from rich.text import Text
 
 from pipeline.local.demo.jobs import DemoJob
 from pipeline.payload import IMAGE_FIELDS
-from pipeline.settings import get_settings
 from pipeline.stages import NOTIFY, STAGES
 
 #: The line that each process prints when it is ready.
@@ -124,32 +123,3 @@ def renditions(info: Mapping[str, Mapping[str, str]]) -> str:
     """Describe the renditions of an image, such as `3 jpeg`."""
     extensions = {rendition["url"].rpartition(".")[2] for rendition in info.values()}
     return f"{len(info)} {'/'.join(sorted(extensions))}"
-
-
-def locations(jobs: Sequence[DemoJob]) -> Table:
-    """Make a table of the locations of the renditions, or the reasons of failures."""
-    base = f"{get_settings().public_url_base}/{get_settings().s3_prefix}/"
-    table = Table(box=None, padding=(0, 1), show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("", Text(base, style="dim"))
-    for job in jobs:
-        for number, line in enumerate(_places(job, base)):
-            table.add_row("" if number else job.name, line)
-    return table
-
-
-def _places(job: DemoJob, base: str) -> Iterator[Text]:
-    for name in IMAGE_FIELDS:
-        result = job.arrival.result if job.arrival else {}
-        if error := result.get(f"{name}_error"):
-            yield Text(f"{error['message']} It is now in {error['stage']}_dlq.", style="red")
-        elif info := result.get(f"{name}_info"):
-            yield Text(_shortened(info[next(iter(info))]["url"].removeprefix(base), list(info)))
-
-
-def _shortened(path: str, names: Sequence[str]) -> str:
-    """Shorten the path of a rendition to `TEST/975b…f8ec_{50x50,250X250}.jpeg`."""
-    folder, _, name = path.rpartition("/")
-    digits, _, rest = name.partition("_")
-    return f"{folder}/{digits[:4]}…{digits[-4:]}_{{{','.join(names)}}}.{rest.rpartition('.')[2]}"

@@ -17,14 +17,14 @@ from rich.live import Live
 from rich.text import Text
 
 from pipeline.clients import aws
-from pipeline.local.demo import rechecks, samples, sheet, sweep_verdict, sweeps, verdict
-from pipeline.local.demo.board import Board, WorkerLog, locations
+from pipeline.local.demo import comparison, rechecks, samples, sheet, sweep_comparison, sweeps
+from pipeline.local.demo.board import Board, WorkerLog
+from pipeline.local.demo.comparison import Stored
 from pipeline.local.demo.jobs import COMMAND, Arrivals, DemoJob, ExpectedFailure, make_jobs, receive, send, submit
 from pipeline.local.demo.ledger import ledger
 from pipeline.local.demo.samples import Sample
 from pipeline.local.demo.sweeps import DemoDocument
-from pipeline.local.demo.verdict import Stored
-from pipeline.local.demo.web import Postback, cover_server, postback_server
+from pipeline.local.demo.web import cover_server, postback_server
 from pipeline.local.embedded import EmbeddedStackError
 from pipeline.local.standalone import PROCFILE, from_here, standalone
 from pipeline.local.supervisor import Supervisor
@@ -74,7 +74,7 @@ def run(
         covers = drawn.result()
         served = dict(covers)
         covers_url = stack.enter_context(cover_server(served))
-        postback_url = stack.enter_context(postback_server(signing_secret, _checking(secret, arrivals)))
+        postback_url = stack.enter_context(postback_server(secret, signing_secret, arrivals))
         jobs = make_jobs(covers, covers_url, postback_url, REDIRECT_QUEUE)
         log = WorkerLog(data_dir / "workers.log")
         with _step(console, "Started the processes of the Procfile"):
@@ -90,7 +90,6 @@ def run(
         with live, _sending(jobs, variables["QUEUE_URL"], arrivals):
             _wait_for_all(jobs, log, arrivals)
         console.print(board)
-        console.print(locations(jobs))
         console.print()
         documents = sweeps.make(covers, covers_url)
         with _step(console, "Swept channels and episodes in MongoDB"):
@@ -140,20 +139,6 @@ def _wait_until(condition: Callable[[], bool], timeout: float) -> bool:
     return true
 
 
-def _checking(secret: str, arrivals: Arrivals) -> Callable[[Postback], None]:
-    """Return a handler that checks postbacks like a receiver: the secret and the signature."""
-
-    def handle(postback: Postback) -> None:
-        complaints = []
-        if postback.body.get("postback_secret_key") != secret:
-            complaints.append("its postback has a wrong secret")
-        if not postback.signature_is_valid:
-            complaints.append("its postback has no valid signature")
-        arrivals.add(postback.webhook_id, postback.body, *complaints)
-
-    return handle
-
-
 @contextmanager
 def _redirect_receiver(arrivals: Arrivals) -> Iterator[None]:
     url = aws.sqs().create_queue(QueueName=REDIRECT_QUEUE)["QueueUrl"]
@@ -198,14 +183,14 @@ def _examine(
 ) -> tuple[dict[str, dict[str, list[Stored]]], list[str]]:
     """Return the stored renditions by job name, and all differences from the expected outcomes."""
     settings = get_settings()
-    stored = {job.name: verdict.fetch_back(job.infos) for job in jobs}
-    letters = verdict.dead_letters(settings)
+    stored = {job.name: comparison.fetch_back(job.infos) for job in jobs}
+    letters = comparison.dead_letters()
     wrong = [
         f"{job.name}: {difference}"
         for job in jobs
-        for difference in verdict.differences(job, stored[job.name], letters.pop(job.job_id, None), settings)
+        for difference in comparison.differences(job, stored[job.name], letters.pop(job.job_id, None), settings)
     ]
-    wrong += sweep_verdict.differences(documents, progress, letters, log.knows, settings)
+    wrong += sweep_comparison.differences(documents, progress, letters, log.knows, settings)
     wrong += [f"There is an unexpected dead letter: {letter}" for letter in letters.values()]
     return stored, wrong
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from PIL import ExifTags, Image
 
-from pipeline.local.demo.covers import COVERS
+#: Covers of fictitious podcasts, by title in lower case.
+COVERS = Path(__file__).with_name("covers")
 
 #: EXIF orientation of a camera held upright: the stored image must be rotated by 90 degrees.
 ROTATED = 6
@@ -54,8 +56,8 @@ def make() -> dict[str, Sample]:
 def _sample(
     file: str, title: str, about: str, kind: str, width: int, *, turned: bool = False, **options: Any
 ) -> Sample:
-    picture = COVERS[title]()
-    picture = picture.resize((width, width * picture.height // picture.width))
+    with Image.open(COVERS / f"{title.lower().replace(' ', '-')}.webp") as drawn:
+        picture = drawn.resize((width, width * drawn.height // drawn.width))
     stored = picture.transpose(Image.Transpose.ROTATE_90) if turned else picture
     if kind == "GIF":
         stored = stored.quantize(64)

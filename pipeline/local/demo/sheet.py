@@ -5,10 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
-from PIL import Image, ImageDraw
-
-from pipeline.local.demo.covers import font
+from PIL import Image, ImageDraw, ImageFont
 
 COLUMNS, MARGIN, GAP = 3, 48, 40
 LARGE, MEDIUM, SMALL = 400, 250, 50  #: sides on the sheet; the large rendition is shown at half its size
@@ -19,6 +18,8 @@ SQUARE = 10  #: side of a square of the checkerboard
 SQUARES = ("#ffffff", "#dcdad5")
 
 Point = tuple[int, int]
+
+font = cache(ImageFont.load_default)  # of Pillow, by its size
 
 
 @dataclass(frozen=True)

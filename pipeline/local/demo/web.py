@@ -5,24 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from pipeline.local.demo.jobs import Arrivals
 from pipeline.local.demo.samples import Sample
-
-
-@dataclass(frozen=True)
-class Postback:
-    """One received postback."""
-
-    webhook_id: str
-    signature_is_valid: bool
-    body: dict[str, Any]
 
 
 @contextmanager
@@ -56,19 +46,21 @@ def cover_server(samples: Mapping[str, Sample]) -> Iterator[str]:
 
 
 @contextmanager
-def postback_server(signing_secret: str, on_postback: Callable[[Postback], None]) -> Iterator[str]:
-    """Call `on_postback` with every postback before the response; yield the URL."""
+def postback_server(secret: str, signing_secret: str, arrivals: Arrivals) -> Iterator[str]:
+    """Check the secret and the signature of every postback, as a receiver does, and add it; yield the URL."""
     webhook = Webhook(signing_secret)
 
     class Postbacks(_Handler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            result, complaints = json.loads(body), []
+            if result.get("postback_secret_key") != secret:
+                complaints.append("its postback has a wrong secret")
             try:
                 webhook.verify(body, dict(self.headers))
-                valid = True
             except WebhookVerificationError:
-                valid = False
-            on_postback(Postback(self.headers.get("webhook-id", ""), valid, json.loads(body)))
+                complaints.append("its postback has no valid signature")
+            arrivals.add(self.headers.get("webhook-id", ""), result, *complaints)
             self.send_response(204)
             self.end_headers()
 

@@ -34,10 +34,11 @@ class Attempt:
     """One attempt of a stage at a job. Times are in UTC, durations in seconds."""
 
     stage: str
-    verdict: Outcome
+    outcome: Outcome
     at: datetime  #: end of the attempt
     seconds: float  #: duration of the work
     attempt: int = 1
+    attempts: int = 0  #: number of the last attempt if every further attempt fails in the same way; 0: unknown
     code: str = ""
     message: str = ""
     waited: float | None = None  #: for a first attempt: time between arrival in the stage and start
@@ -79,7 +80,7 @@ class JobHistory:
     sweep: dict[str, str] | None = None  #: `collection` and `run`
     redrives: int = 0
     sources: tuple[HistorySource, ...] = ()
-    turns: tuple[Attempt, ...] = ()  #: oldest first
+    attempts: tuple[Attempt, ...] = ()  #: oldest first
 
 
 #: The fields of a history that are read as they are stored.
@@ -105,10 +106,10 @@ class Minute:
     at: datetime
     attempts: dict[str, dict[str, int]]
 
-    def count(self, stage: str, *verdicts: Outcome) -> int:
-        """Count the attempts of `stage` with one of the `verdicts`, or all attempts if none is given."""
+    def count(self, stage: str, *outcomes: Outcome) -> int:
+        """Count the attempts of `stage` with one of the `outcomes`, or all attempts if none is given."""
         found = self.attempts.get(stage, {})
-        return sum(found.get(verdict, 0) for verdict in verdicts or Outcome)
+        return sum(found.get(outcome, 0) for outcome in outcomes or Outcome)
 
 
 FAILED: frozenset[JobStatus] = frozenset({"failed", "rejected", "partly"})
@@ -124,8 +125,13 @@ def history(job_id: str) -> JobHistory | None:
 def matching(prefix: str, limit: int = 10) -> list[str]:
     """List the first `limit` job ids that start with `prefix`."""
     with mongo.mongo_errors("read the job log"):
-        query = {"_id": {"$gte": prefix, "$lt": f"{prefix}\uffff"}}
-        return [each["_id"] for each in _jobs().find(query, {"_id": 1}).sort("_id", 1).limit(limit)]
+        found = _jobs().find({"_id": ids_from(prefix)}, {"_id": 1}).sort("_id", 1).limit(limit)
+        return [each["_id"] for each in found]
+
+
+def ids_from(prefix: str) -> dict[str, str]:
+    """Return the condition that an id begins with `prefix`."""
+    return {"$gte": prefix, "$lt": f"{prefix}\uffff"}
 
 
 def failures(since: datetime) -> list[FailureGroup]:
@@ -224,7 +230,7 @@ def history_of(found: Mapping[str, Any]) -> JobHistory:
     sources = tuple(_source(each) for _, each in numbered)
     status = _status(attempts, sources)
     facts = {name: found[name] for name in _HISTORY_FACTS if name in found}
-    return JobHistory(found["_id"], status, _stage(attempts, status), sources=sources, turns=attempts, **facts)
+    return JobHistory(found["_id"], status, _stage(attempts, status), sources=sources, attempts=attempts, **facts)
 
 
 def _attempts(found: Mapping[str, Any]) -> Iterator[Attempt]:
@@ -232,7 +238,7 @@ def _attempts(found: Mapping[str, Any]) -> Iterator[Attempt]:
     seen = set()
     for each in sorted(found["turns"], key=lambda attempt: attempt["at"]):
         values = {name: value for name, value in each.items() if name in _ATTEMPT_FIELDS}
-        values |= {"verdict": Outcome(each["verdict"]), "deliveries": tuple(each.get("deliveries", ()))}
+        values |= {"outcome": Outcome(each["verdict"]), "deliveries": tuple(each.get("deliveries", ()))}
         attempt = Attempt(**values)
         if attempt not in seen:
             seen.add(attempt)
@@ -246,7 +252,7 @@ def _source(found: Mapping[str, Any]) -> HistorySource:
 
 
 def _status(attempts: Sequence[Attempt], sources: Sequence[HistorySource]) -> JobStatus:
-    if any(attempt.verdict is Outcome.REJECTED for attempt in attempts):
+    if any(attempt.outcome is Outcome.REJECTED for attempt in attempts):
         return "rejected"
     deliveries = _deliveries(attempts)
     if deliveries is None or Outcome.RETRY in deliveries.values():
@@ -269,20 +275,20 @@ def _deliveries(attempts: Sequence[Attempt]) -> dict[str, Outcome] | None:
         return None
     deliveries: dict[str, Outcome] = {}
     for attempt in ours:
-        if attempt.verdict is Outcome.DONE and not attempt.deliveries:
+        if attempt.outcome is Outcome.DONE and not attempt.deliveries:
             deliveries.clear()
         else:
-            verdict = Outcome.RETRY if attempt.verdict is Outcome.SNOOZED else attempt.verdict
+            outcome = Outcome.RETRY if attempt.outcome is Outcome.SNOOZED else attempt.outcome
             if attempt.deliveries:
                 deliveries.pop("", None)
-            deliveries |= dict.fromkeys(attempt.deliveries or ("",), verdict)
+            deliveries |= dict.fromkeys(attempt.deliveries or ("",), outcome)
     deliveries.pop(CLEAN_UP, None)
     return deliveries
 
 
 def _stage(attempts: Sequence[Attempt], status: JobStatus) -> str:
     if status in FAILED:
-        dead = (attempt for attempt in attempts if attempt.verdict in {Outcome.GIVEN_UP, Outcome.REJECTED})
+        dead = (attempt for attempt in attempts if attempt.outcome in {Outcome.GIVEN_UP, Outcome.REJECTED})
         return next((attempt.stage for attempt in dead), NOTIFY.name)
     return NOTIFY.name if status == "done" else _due(attempts)
 

@@ -12,7 +12,7 @@ The collection `image_pipeline_jobs` holds one document per job. Its `_id` is th
     sources                by number: `url` as host and path, `fields`, then `urls` of the renditions or the `error`;
                            with details `facts`, as in results
     turns                  the latest `MAX_ATTEMPTS` attempts: `stage`, `verdict`, `at`, `seconds`, and where known
-                           `attempt`, `code`, `message`, `waited`, `wait`, `redrive`, `deliveries`, `due`
+                           `attempt`, `attempts`, `code`, `message`, `waited`, `wait`, `redrive`, `deliveries`, `due`
     latest                 the latest attempt of each stage, delivery and failure, under the keys of `_places`. A list
                            of jobs reads these and no older attempts
 
@@ -111,7 +111,7 @@ def entry_of(event: Event) -> LogEntry:
     if arrived and event.attempt == 1 and not (job and job.redrives):
         attempt["waited"] = round(max(0.0, event.at - event.seconds - arrived), 3)
     if event.wait:
-        attempt["wait"] = round(event.wait, 1)
+        attempt |= {"wait": round(event.wait, 1), "attempts": event.attempts}
     if event.outcome in {Outcome.GIVEN_UP, Outcome.REJECTED}:
         most["failed"] = at
     if _ends(event):

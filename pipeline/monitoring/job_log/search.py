@@ -21,7 +21,7 @@ import pymongo
 from pymongo.errors import PyMongoError
 
 from pipeline.clients import mongo
-from pipeline.monitoring.job_log.reader import FAILED, JobHistory, history_of, matching
+from pipeline.monitoring.job_log.reader import FAILED, JobHistory, history_of, ids_from, matching
 from pipeline.monitoring.job_log.schema import JOBS
 from pipeline.stages import Lane
 
@@ -191,11 +191,6 @@ def _with_attempts(found: Any) -> Iterator[Mapping[str, Any]]:
             yield document | {"turns": list(document["latest"].values())}
         elif whole := mongo.job_database()[JOBS].find_one({"_id": document["_id"]}):
             yield whole
-
-
-def ids_from(prefix: str) -> dict[str, str]:
-    """Return the condition that an id begins with `prefix`."""
-    return {"$gte": prefix, "$lt": f"{prefix}\uffff"}
 
 
 def _place(moment: datetime | None) -> str:

@@ -35,8 +35,8 @@ from pipeline.monitoring.job_log.schema import (
     result_of,
     updates,
 )
-from pipeline.outage_backoff import Backoff
 from pipeline.settings import get_settings
+from pipeline.sqs.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 

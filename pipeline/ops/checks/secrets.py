@@ -6,18 +6,17 @@ No message contains a secret. One of several secrets is named by its position.
 from __future__ import annotations
 
 import base64
-import math
 import string
-from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
 from pipeline.ops.checks.model import Context, Row, is_local, ok, warn
-from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
+from pipeline.setting_types import PUBLISHED_POSTBACK_SECRET
+from pipeline.settings import Settings
 from pipeline.text import plural
 
-#: Estimated bits below which a key counts as weak. Of 100,000 random keys of 24 bytes, none was estimated below 94.
-LEAST_BITS: Final = 80
+#: Different bytes below which a key counts as weak. Of 24 random digits in hexadecimal, 1 in 35,000 has fewer.
+LEAST_DIFFERENT: Final = 8
 
 #: Minimum characters of POSTBACK_SECRET_KEY. It is compared by receivers, and cannot be guessed offline.
 SHORTEST_SHARED: Final = 16
@@ -92,7 +91,7 @@ def weakness(key: bytes) -> str:
     """
     if _repeats(key):
         return "it repeats itself"
-    if _bits(key) < LEAST_BITS:
+    if len(set(key)) < LEAST_DIFFERENT:
         return "it has too few different bytes"
     is_text = all(32 <= byte < 127 for byte in key)
     if is_text and not all(chr(byte) in string.hexdigits for byte in key):
@@ -103,8 +102,3 @@ def weakness(key: bytes) -> str:
 def _repeats(key: bytes) -> bool:
     """Return whether a key consists of a shorter one, several times."""
     return (key + key).find(key, 1) < len(key)
-
-
-def _bits(key: bytes) -> float:
-    """Estimate the bits of a key from how often each byte occurs in it (Shannon)."""
-    return sum(count * math.log2(len(key) / count) for count in Counter(key).values())

@@ -15,7 +15,8 @@ from pipeline.images.sandbox import why_unfiltered
 from pipeline.ops.checks.environment import unread_variables
 from pipeline.ops.checks.model import Check, Context, Row, fail, is_local, ok, skip, warn
 from pipeline.ops.checks.secrets import check_secrets
-from pipeline.settings import DEFAULT_USER_AGENT, NO_PROOF, Network
+from pipeline.setting_types import NO_PROOF, Network
+from pipeline.settings import DEFAULT_USER_AGENT
 from pipeline.stages import STAGES
 from pipeline.text import plural
 
@@ -31,7 +32,7 @@ RESIZE_BYTES: Final = 2_000_000_000
 #: The limits of this container, as the kernel shows them. Without a container, they are those of the host.
 CGROUP: Final = Path("/sys/fs/cgroup")
 
-#: Whether this platform has no wheel of cykooz-resizer or pic-scale, so that their absence is not a warning.
+#: Whether this platform has no wheel of pic-scale, so that its absence is not a warning.
 _LACKS_RESIZER: Final = sys.platform == "linux" and platform.machine() not in ("x86_64", "aarch64")
 
 #: Networks that an untrusted URL must not reach: this host, and the metadata service of a cloud.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import shutil
 import tempfile
@@ -22,7 +21,7 @@ from pipeline.ops.provision import lifecycle_changes
 from pipeline.settings import Settings
 from pipeline.storage import s3
 from pipeline.storage.staging import EXPIRY_DAYS, trouble_with
-from pipeline.storage.stores import ACL_REFUSALS, store_at
+from pipeline.storage.stores import ACL_REFUSALS, R2_REGIONS, is_r2
 
 #: The test key under the final prefix. It is constant because upload may write there, but not delete.
 PROBE: Final = "image-pipeline-check.txt"
@@ -55,19 +54,20 @@ def _answers(context: Context) -> Iterator[Row]:
 
 
 def _store(context: Context) -> Iterator[Row]:
-    """Check the settings that the store of the endpoint needs, if its host reveals which store it is."""
+    """Check the settings that Cloudflare R2 needs, if the endpoint is its own."""
     settings = context.settings
-    store = store_at(settings.s3_endpoint)
-    if store and not re.fullmatch(store.regions, settings.region_of_s3):
+    if not is_r2(settings.s3_endpoint):
+        return
+    if settings.region_of_s3 not in R2_REGIONS:
         yield fail(
             f"region {settings.region_of_s3}",
-            f"{store.name} refuses requests that are signed for this region.",
-            f"Set S3_REGION={store.region}.",
+            "Cloudflare R2 refuses requests that are signed for this region.",
+            f"Set S3_REGION={R2_REGIONS[0]}.",
         )
-    if store and store.is_private and not settings.public_base_url:
+    if not settings.public_base_url:
         yield warn(
             "public URL",
-            f"{store.name} never serves {settings.s3_endpoint} to the public, so no one can read the URLs in results.",
+            f"Cloudflare R2 never serves {settings.s3_endpoint} to the public, so no one can read the URLs in results.",
             "Set PUBLIC_BASE_URL to the bucket's public domain.",
         )
 
@@ -101,7 +101,7 @@ def _bucket(context: Context, bucket: str, absent: str) -> Row:
     if answer.error and not answer.denied and answer.code not in _NOT_FOUND:
         return fail(name, *unexpected(answer, "S3", "read from it"))
     try:  # the requests above use boto3 for its error codes, but images use another client
-        s3.exists(bucket, absent, doing="look for an object")
+        s3.head(bucket, absent, doing="look for an object")
     except RetryableError as error:
         return fail(
             name,

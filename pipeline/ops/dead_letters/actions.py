@@ -19,7 +19,7 @@ from dramatiq_sqs.utils import batched
 
 from pipeline.actors import broker
 from pipeline.errors import PipelineError, SettingsError
-from pipeline.ops.dead_letters.letter import NO_REASON, DeadLetter, Filter, payload_of, read_letter, to_send
+from pipeline.ops.dead_letters.letter import DeadLetter, Filter, payload_of, read_letter, to_send
 from pipeline.ops.dead_letters.reader import QueueReader, open_readers, read_all
 from pipeline.payload import parse_json
 from pipeline.producer import send_again
@@ -30,21 +30,6 @@ from pipeline.storage.staging import staging
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
-
-__all__ = [
-    "EVERYTHING",
-    "NO_REASON",
-    "RATE",
-    "Counts",
-    "DeadLetter",
-    "Filter",
-    "Survey",
-    "browse",
-    "payload",
-    "purge",
-    "redrive",
-    "survey",
-]
 
 #: Default limit of a redrive, in letters per second.
 RATE = 100.0

@@ -51,6 +51,12 @@ _NAME = rf'"[^"]{{0,60}}?(?:{_SECRET.pattern})[^"]{{0,60}}"'
 _SECRET_PAIR = re.compile(rf'({_NAME}\s{{0,20}}:\s{{0,20}})("(?:[^"\\]|\\.)*"?|[^\s,}}\]]+)', re.IGNORECASE)
 HIDDEN = "…"
 
+#: The fields of a letter in JSON, in their order.
+_SHOWN = (
+    *("id", "queue", "stage", "code", "message", "attempts", "first_at", "last_at", "kept_until"),
+    *("target", "obstacle", "job_id", "report_id", "folder", "lane", "urls", "hosts"),
+)
+
 
 @dataclass(frozen=True)
 class DeadLetter:
@@ -88,12 +94,9 @@ class DeadLetter:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the letter as the commands print it in JSON, without payload and URL queries."""
-        times = {name: getattr(self, name).isoformat(timespec="seconds") for name in ("first_at", "last_at")}
-        names = ("id", "queue", "stage", "code", "message", "attempts")
-        more = ("target", "obstacle", "job_id", "report_id", "folder", "lane", "urls", "hosts")
-        kept = {"kept_until": self.kept_until.isoformat(timespec="seconds")}
-        first, last = ({name: getattr(self, name) for name in group} for group in (names, more))
-        return first | times | kept | last
+        fields = {name: getattr(self, name) for name in _SHOWN}
+        times = {name: fields[name].isoformat(timespec="seconds") for name in ("first_at", "last_at", "kept_until")}
+        return fields | times
 
 
 @dataclass(frozen=True)

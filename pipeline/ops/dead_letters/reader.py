@@ -19,7 +19,6 @@ from functools import partial
 from threading import Event, Lock
 from typing import TYPE_CHECKING, TypeVar
 
-from botocore.exceptions import ClientError
 from dramatiq_sqs.utils import batched
 
 from pipeline.clients import aws
@@ -51,7 +50,7 @@ LEAST_HIDDEN, SLOWEST = 60, 100
 #: Maximum visibility timeout of SQS, in seconds.
 MOST_HIDDEN = 12 * 3600
 
-#: Maximum number of messages that a reader holds; SQS allows 120,000 in flight per queue.
+#: Maximum number of messages that a reader holds. SQS allows 120,000 in flight per queue; beyond, a long poll is empty.
 MAX_HELD = 100_000
 
 #: Consecutive polls without a relevant message after which a reader ends. Newer messages may keep arriving.
@@ -62,8 +61,6 @@ PER_THREAD, MAX_THREADS = 500, 4
 
 #: Seconds between attempts while SQS fails.
 PAUSES = (0.5, 1.0, 2.0)
-
-_OVER_QUOTA = frozenset({"OverLimit", "AWS.SimpleQueueService.OverLimit"})
 
 
 class QueueReader:
@@ -176,20 +173,14 @@ class QueueReader:
         return int(counts["ApproximateNumberOfMessages"]), int(counts["ApproximateNumberOfMessagesNotVisible"]), now
 
     def _poll(self) -> list[MessageTypeDef]:
-        try:
-            answer = self._client.receive_message(
-                QueueUrl=self.url,
-                MaxNumberOfMessages=MAX_BATCH,
-                WaitTimeSeconds=POLL,
-                VisibilityTimeout=self._visibility_timeout,
-                MessageAttributeNames=["All"],
-                MessageSystemAttributeNames=["All"],
-            )
-        except ClientError as error:
-            if aws.aws_code(error) not in _OVER_QUOTA:
-                raise
-            self.complete = False
-            return []
+        answer = self._client.receive_message(
+            QueueUrl=self.url,
+            MaxNumberOfMessages=MAX_BATCH,
+            WaitTimeSeconds=POLL,
+            VisibilityTimeout=self._visibility_timeout,
+            MessageAttributeNames=["All"],
+            MessageSystemAttributeNames=["All"],
+        )
         return answer.get("Messages", [])
 
     def _admit(self, received: Sequence[MessageTypeDef]) -> list[MessageTypeDef]:

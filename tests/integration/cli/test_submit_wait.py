@@ -43,7 +43,7 @@ def test_each_failed_attempt_is_shown_once_with_the_time_of_the_next(results):
     waiting.start()
     # when its attempts fail
     for number in (1, 2):
-        busy = {"attempt": number, "code": "timeout", "message": "No.", "wait": 90}
+        busy = {"attempt": number, "code": "timeout", "message": "No.", "wait": 90, "attempts": 6}
         failed = attempt(FETCH, Outcome.RETRY, number, job(COVER, job_id="job-1"), **busy)
         write_entries([entry_of(failed)])
         wait_for(lambda number=number: f"attempt {number} of 6" in output.getvalue())

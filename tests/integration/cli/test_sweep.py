@@ -13,11 +13,10 @@ from pipeline.cli.app import app
 from pipeline.cli.output import terminal
 from pipeline.clients import lazy, mongo
 from pipeline.ops.provision import plan
-from pipeline.ops.sweeps import Progress, follow, start
 from pipeline.settings import get_settings
 from pipeline.sweeps import run_state, sources
 from pipeline.sweeps.documents import CHANNELS, EPISODES
-from pipeline.sweeps.sweep import take_page, write_back
+from pipeline.sweeps.sweep import take_page
 
 OLD = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -85,36 +84,6 @@ def test_a_run_is_started_by_a_message_for_its_first_page(sweep, database):
     assert run_id in body
 
 
-def test_following_a_run_ends_with_its_last_document(sweep, database):
-    database.episodes.insert_many([{"_id": n, "itunes_image": f"http://h/{n}"} for n in range(3)])
-    run = start(EPISODES, None)
-    jobs: list = []
-    looks = follow(run)
-
-    def hand_over(more):
-        jobs.extend(more)
-        return [None] * len(more)
-
-    assert next(looks) == Progress()
-    take_page(EPISODES, run, 0, by="x", hand_over=hand_over)
-    assert next(looks) == Progress(claimed=3)
-    for job in jobs:
-        write_back(job.sweep, {"stored": {"itunes_image": {}}, "errors": {}, "given_up": False})
-    assert list(looks) == [Progress(done=3, claimed=3, over=True)]
-
-
-@pytest.mark.parametrize("arguments", [("episodes", "--dry-run"), ("episodes", "--wait"), ("retry", "episodes")])
-def test_an_unreachable_mongodb_is_reported_soon(sweep, monkeypatch, arguments):
-    monkeypatch.setenv("MONGO_URL", "mongodb://127.0.0.1:1/db")
-    lazy.forget()
-    monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
-
-    result = CliRunner().invoke(app, ["sweep", *arguments])
-
-    assert result.exit_code
-    assert "MongoDB raised" in str(result.exception)
-
-
 def marked(n, code, at):
     detail = {"field": "itunes_image", "stage": "fetch", "code": code, "message": "m", "at": at}
     return {"_id": n, "itunes_image": "http://h/1", "metadata": {"image_is_valid": False, "error_detail": detail}}
@@ -134,9 +103,8 @@ def test_retry_shows_its_plan_and_clears_only_matching_marks(sweep, database):
     assert "No episodes have such a mark." in sweep("retry", "episodes", "--code", "http_500", "--yes")
 
 
-@pytest.mark.parametrize("age", ["", "7", "d", "7 d", "-7d", "7y", "99999999w"])
-def test_an_invalid_age_is_refused(sweep, age):
-    assert "is not an age" in sweep("retry", "episodes", "--older-than", age or "x", status=2)
+def test_an_invalid_age_is_refused(sweep):
+    assert "is not an age" in sweep("retry", "episodes", "--older-than", "7", status=2)
 
 
 def test_provision_announces_the_indexes_and_creates_them_once(database):

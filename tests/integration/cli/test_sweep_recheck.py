@@ -9,7 +9,7 @@ from pipeline.cli.sweep import app
 from pipeline.clients import lazy
 from pipeline.events import RecheckOutcome
 from pipeline.sweeps import sources
-from pipeline.sweeps.sources import Check
+from pipeline.sweeps.sources import SourceCheck
 
 
 def invoke(*arguments: str):
@@ -35,7 +35,7 @@ def test_a_dry_run_counts_covers_and_asks_for_none(database):
 
 
 def test_failing_sources_are_listed(database):
-    sources.record(Check("http://h/1?secret", RecheckOutcome.FAILED, error="http_404"))
+    sources.record(SourceCheck("http://h/1?secret", RecheckOutcome.FAILED, error="http_404"))
     done = invoke("--failing")
     assert "http_404" in done.output
     assert "secret" not in done.output
@@ -46,5 +46,5 @@ def test_nothing_is_due_before_its_time(database, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("RECHECK_DAYS", "30")
     lazy.forget()
     database.episodes.insert_one({"itunes_image": "http://h/1", "last_itunes_image": "http://h/1"})
-    sources.record(Check("http://h/1", RecheckOutcome.NOT_MODIFIED))
+    sources.record(SourceCheck("http://h/1", RecheckOutcome.NOT_MODIFIED))
     assert "0 covers would be asked for" in invoke("--dry-run").output

@@ -81,34 +81,6 @@ def test_an_invalid_form_is_not_sent_and_shows_why(environment: dict[str, str]) 
         assert (again.status_code, again.headers["location"]) == (303, "/")
 
 
-def test_dead_letters_of_a_cause_are_redriven(with_everything: Any) -> None:
-    # Given dead letters with two causes
-    for number in range(3):
-        bury(a_job(f"https://example.org/{number}.png", f"job-{number}"), "http_404", "It answered 404.")
-    bury(a_job(job_id="other"), "timeout", "It did not answer in time.")
-    with serving() as site:
-        wait_for_text(site, "/failures", "fetch · http_404", "fetch · timeout", "Redrive 3")
-        # When one cause is redriven
-        answer = site.post("/redrive", confirmed(site, "/redrive", "http_404"))
-        assert (answer.status_code, answer.headers["location"]) == (303, "/failures")
-        # Then only its letters are on the stage's queue again
-        text = wait_for_text(site, "/failures", "Redrove http_404 in fetch", "3 dead letters sent.")
-        assert "fetch · timeout" in text
-        taken: list[str] = []
-        while (
-            received := aws.sqs()
-            .receive_message(QueueUrl=queue_url("fetch"), MaxNumberOfMessages=10, WaitTimeSeconds=1)
-            .get("Messages")
-        ):
-            taken += [json.loads(message["Body"])["kwargs"]["job"]["id"] for message in received]
-        assert sorted(taken) == ["job-0", "job-1", "job-2"]
-        # and the page no longer shows them
-        wait_for(lambda: "fetch · http_404" not in site.text("/failures"))
-        # and another redrive of the same cause finds nothing
-        assert site.post("/redrive", {"stage": "fetch", "code": "http_404"}).status_code == 404
-        assert site.post("/redrive", {"stage": "nowhere", "code": "timeout"}).status_code == 404
-
-
 @pytest.mark.parametrize(("action", "done"), [("/purge", "deleted"), ("/redrive", "sent")])
 def test_no_more_letters_go_than_were_counted_and_confirmed(
     with_everything: Any, monkeypatch: pytest.MonkeyPatch, action: str, done: str
@@ -194,6 +166,8 @@ def test_one_job_is_redriven_from_its_page_and_the_rest_is_deleted(with_everythi
         wait_for_text(site, "/failures", "Deleted http_404 in fetch", "2 dead letters deleted.")
         wait_for(lambda: "fetch · http_404" not in site.text("/failures").partition("Failures of the last 24")[0])
         assert site.post("/jobs/job-1/redrive", {"stage": "nowhere"}).status_code == 404
+        for stage in ("fetch", "nowhere"):
+            assert site.post("/redrive", {"stage": stage, "code": "http_404"}).status_code == 404
 
 
 def test_the_beginning_of_an_id_leads_to_its_job(with_everything: Any) -> None:

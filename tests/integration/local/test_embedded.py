@@ -5,8 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from pipeline.clients import aws, lazy
 from pipeline.local import embedded
 from pipeline.local.embedded import EmbeddedStack, EmbeddedStackError
 from pipeline.local.standalone import standalone
-from pipeline.settings import get_settings
+from tests.support.waiting import wait_for
 
 #: A program that runs a stack, prints its address, and waits to be killed.
 PROGRAM = """
@@ -29,13 +27,6 @@ with EmbeddedStack(Path(sys.argv[1])) as stack:
     print(stack.environ["AWS_ENDPOINT_URL"], stack.environ["MONGO_URL"], flush=True)
     signal.pause()
 """
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def port_of(url: str) -> int:
@@ -65,16 +56,6 @@ def test_both_servers_answer(tmp_path: Path) -> None:
         assert all(map(listens, ports))
     assert not any(map(listens, ports))
     assert (tmp_path / "ministack.log").exists()
-
-
-@pytest.mark.usefixtures("environment")
-def test_sqs_and_s3_answer_through_the_clients_of_the_product() -> None:
-    bucket = get_settings().s3_bucket
-    aws.s3().put_object(Bucket=bucket, Key="a", Body=b"b", ACL="public-read")
-    assert aws.s3().get_object(Bucket=bucket, Key="a")["Body"].read() == b"b"
-    queue = aws.sqs().create_queue(QueueName="answers")["QueueUrl"]
-    aws.sqs().send_message(QueueUrl=queue, MessageBody="c")
-    assert aws.sqs().receive_message(QueueUrl=queue)["Messages"][0]["Body"] == "c"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there are all of 127.0.0.0/8 addresses of this machine")
@@ -159,13 +140,6 @@ def test_a_taken_port_is_replaced_by_another(tmp_path: Path, monkeypatch: pytest
 def test_a_folder_in_use_is_refused(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "LOCK_TIMEOUT", 0)
     with pytest.raises(EmbeddedStackError, match="another embedded stack uses"), EmbeddedStack(stack._data_dir):
-        pass
-
-
-def test_a_missing_server_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    with pytest.raises(EmbeddedStackError, match="make setup-dev"), EmbeddedStack(tmp_path):
         pass
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.local import supervisor as processes
 from pipeline.local.supervisor import Supervisor
+from tests.support.waiting import wait_for
 
 #: Starts a supervisor whose processes print their ids and those of their helpers, and waits to be killed.
 PROGRAM = """
@@ -59,47 +60,25 @@ def supervise(tmp_path: Path, recorder: Recorder) -> Iterator[Callable[..., Supe
         supervisor.stop(timeout=0)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def runs(pid: int) -> bool:
     ps = ["ps", "-o", "stat=", "-p", str(pid)]
     state = subprocess.run(ps, capture_output=True, text=True, check=False).stdout
     return bool(state) and not state.startswith("Z")
 
 
-def test_extra_commands_run_with_those_of_the_procfile(
-    supervise: Callable[..., Supervisor], recorder: Recorder
-) -> None:
-    supervisor = supervise("one: echo first; sleep 60", extra={"other": "NAME=second sh -c 'echo $NAME; sleep 60'"})
-    supervisor.start()
-    wait_for(recorder.has("second"))
-    assert supervisor.names == ("one.1", "other.1")
-    assert ("other.1", "second") in recorder.lines
-
-
-def test_commands_run_in_the_folder_that_is_passed(
+def test_each_line_arrives_with_the_name_of_its_process(
     supervise: Callable[..., Supervisor], recorder: Recorder, tmp_path: Path
 ) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
-    supervise("one: sh -c 'pwd; exec sleep 600'", cwd=folder).start()
-    wait_for(recorder.has(str(folder.resolve())))
-
-
-def test_each_line_arrives_with_the_name_of_its_process(
-    supervise: Callable[..., Supervisor], recorder: Recorder
-) -> None:
     procfile = "one: LEVEL=${LEVEL:-INFO} sh -c 'echo level $LEVEL; exec sleep 600'\ntwo: sleep 600\nthree: sleep 600\n"
-    supervisor = supervise(procfile, concurrency={"one": 2, "two": 0})
-    assert supervisor.names == ("one.1", "one.2", "three.1")
+    other = {"other": "NAME=in sh -c 'echo $NAME $(pwd); exec sleep 600'"}
+    supervisor = supervise(procfile, concurrency={"one": 2, "two": 0}, extra=other, cwd=folder)
+    assert supervisor.names == ("one.1", "one.2", "three.1", "other.1")
     supervisor.start()
     wait_for(recorder.has("level INFO", times=2))
-    assert {name for name, _ in recorder.lines} == {"one.1", "one.2"}
+    wait_for(lambda: ("other.1", f"in {folder.resolve()}") in recorder.lines)
+    assert {name for name, _ in recorder.lines} == {"one.1", "one.2", "other.1"}
 
 
 def test_an_unknown_process_type_is_refused(supervise: Callable[..., Supervisor]) -> None:

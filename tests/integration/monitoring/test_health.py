@@ -46,7 +46,7 @@ class Rig:
         dramatiq.actor(self.work, actor_name="echo", queue_name="fetch", broker=self.broker)
         self.worker = Worker(self.broker, worker_threads=2, worker_timeout=100)
         self.worker.start()
-        self.health = WorkerHealth(self.broker, self.worker, lambda: list(self.instrumentation._began.values()))
+        self.health = WorkerHealth(self.broker, self.worker)
 
     def work(self, name: str) -> None:
         assert self.go_on.wait(60)
@@ -124,7 +124,7 @@ def test_a_worker_is_always_live_and_ready_while_sqs_answers(
 def test_a_busy_worker_that_does_not_poll_is_ready(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.send("a", "b", "c")
     wait_for(lambda: len(rig.consumer.leases) == 3)  # more than half of four places
-    wait_for(lambda: rig.consumer.asking_since is None)
+    wait_for(lambda: rig.consumer.receiver.unanswered_since is None)
     monkeypatch.setattr(health, "ANSWER_WITHIN", 0.0)
     assert rig.get("/readyz").ok
 
@@ -145,7 +145,7 @@ def test_a_worker_that_has_not_found_its_queue_is_not_ready(line: Line, environm
 
 def test_a_stopping_worker_is_live_and_not_ready(rig: Rig) -> None:
     rig.send("a")
-    wait_for(lambda: rig.instrumentation._began)
+    wait_for(lambda: rig.broker.in_hand.running)
     rig.broker.emit_before("worker_shutdown", rig.worker)
     assert (rig.get("/readyz").text, rig.get("/livez").ok) == ("it is stopping\n", True)
 
@@ -153,7 +153,7 @@ def test_a_stopping_worker_is_live_and_not_ready(rig: Rig) -> None:
 def test_a_worker_is_stuck_when_a_thread_hangs(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a worker with two threads, all of them live
     rig.send("hangs")
-    wait_for(lambda: rig.instrumentation._began)
+    wait_for(lambda: rig.broker.in_hand.running)
     assert rig.get("/livez").ok
     # When one of them works longer than any message may take, then the worker is not live.
     monkeypatch.setattr(health, "WORK_WITHIN", -1.0)
@@ -169,7 +169,7 @@ def test_a_worker_is_stuck_when_a_thread_of_its_consumer_has_ended(rig: Rig, mon
     monkeypatch.setattr(rig.consumer.leases, "_extend_due", dies)
     rig.send("a")
     rig.go_on.set()
-    wait_for(lambda: not rig.consumer.keeper.is_alive)
+    wait_for(lambda: not rig.consumer.receiver.loops[0].is_alive)
     assert rig.get("/livez").text == "keep-fetch: its thread has ended\n"
 
 
@@ -335,8 +335,8 @@ def test_each_request_to_aws_is_counted(environment: dict[str, str], line: Line)
     bucket = environment["S3_BUCKET"]
     cases: list[tuple[str, str, str, Callable[[], Any]]] = [
         ("s3", "PutObject", "ok", lambda: objects.put(bucket, "a", b"x", doing="try")),
-        ("s3", "HeadObject", "ok", lambda: objects.exists(bucket, "a", doing="try")),
-        ("s3", "HeadObject", "missing", lambda: objects.exists(bucket, "b", doing="try")),
+        ("s3", "HeadObject", "ok", lambda: objects.head(bucket, "a", doing="try")),
+        ("s3", "HeadObject", "missing", lambda: objects.head(bucket, "b", doing="try")),
         ("s3", "GetObject", "missing", lambda: objects.get(bucket, "b", doing="try")),
         ("s3", "PutObject", "refused", lambda: objects.put(f"{bucket}-none", "a", b"x", doing="try")),
         ("s3", "DeleteObject", "ok", lambda: objects.delete(bucket, ["a"], doing="try")),

@@ -98,10 +98,10 @@ def test_the_order_of_attempts_does_not_change_a_history(jobs):
     assert all(history == histories[0] for history in histories)
     history = histories[0]
     assert (history.status, history.stage, history.folder, history.lane) == ("done", "notify", "THE_SHOW", "live")
-    assert [attempt.stage for attempt in history.turns] == ["fetch", "fetch", "resize", "upload", "notify"]
+    assert [attempt.stage for attempt in history.attempts] == ["fetch", "fetch", "resize", "upload", "notify"]
     assert (history.updated - history.began).total_seconds() == pytest.approx(7, abs=0.01)
-    first = history.turns[0]
-    assert (first.verdict, first.code, first.attempt, first.wait) == (Outcome.RETRY, "timeout", 1, 2.0)
+    first = history.attempts[0]
+    assert (first.outcome, first.code, first.attempt, first.wait) == (Outcome.RETRY, "timeout", 1, 2.0)
     assert (first.seconds, first.waited) == (0.5, 0.5)
     assert history.sources[0].url == "example.org/cover.png"
     assert history.sources[0].urls["50x50"].endswith("/images-resized/THE_SHOW/c0ffee_50x50.png")
@@ -111,7 +111,7 @@ def test_attempts_written_together_or_twice_appear_once(jobs):
     entries = [entry_of(event) for event in good_history()]
     mongo.job_database()[JOBS].bulk_write(updates(entries))
     mongo.job_database()[JOBS].bulk_write(updates(entries[2:]))
-    assert len(job_log_reader.history("a-job").turns) == 5
+    assert len(job_log_reader.history("a-job").attempts) == 5
 
 
 def test_payloads_queries_and_credentials_are_not_stored(jobs):
@@ -223,7 +223,7 @@ def test_a_sweeps_job_names_its_run(jobs):
 def test_only_the_latest_attempts_are_kept(jobs):
     start = job(COVER)
     write(*(attempt(FETCH, Outcome.SNOOZED, n, start, code="host_busy", wait=1.0) for n in range(MAX_ATTEMPTS + 5)))
-    attempts = job_log_reader.history("a-job").turns
+    attempts = job_log_reader.history("a-job").attempts
     assert len(attempts) == MAX_ATTEMPTS
     assert attempts[-1].at > attempts[0].at
 

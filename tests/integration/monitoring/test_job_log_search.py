@@ -123,7 +123,7 @@ def test_a_list_reads_no_old_attempts_and_knows_the_same_as_a_history(jobs):
     # and the list has read fewer than 2 kB of the job with many attempts
     query = mongo.job_database()[JOBS].find({"_id": "many"}, {"turns": 0})
     assert len(encode(next(query))) < 2000
-    assert len(found["many"].turns) <= 6
+    assert len(found["many"].attempts) <= 6
 
 
 def test_jobs_that_an_earlier_version_wrote_are_listed(jobs):
@@ -228,24 +228,6 @@ def test_an_old_job_is_found_by_its_id_whatever_began_after_it(crowd, at_most_10
     assert search(JobFilter(text=OLD, lane=Lane.BULK)).jobs == ()
     assert search(JobFilter(text=OLD, outcome="well")).jobs == ()
     assert search(JobFilter(text=OLD, code="no_such_code")).jobs == ()
-
-
-def test_a_search_by_stage_or_outcome_is_bounded_too(crowd, at_most_1000):
-    for wanted in (JobFilter(stage="upload"), JobFilter(outcome="well"), JobFilter(code="no_such_code")):
-        crowd.clear()
-        page = search(wanted)
-        assert (page.jobs, bool(page.cut_off)) == ((), True)
-        assert examined(crowd) <= 1000
-
-
-def test_pages_of_a_long_list_have_every_job_once(crowd, at_most_1000):
-    found, after, pages = [], "", 0
-    while not pages or after:
-        page = search(limit=700, after=after)
-        found += [history.id for history in page.jobs]
-        after, pages = page.following, pages + 1
-        assert not page.cut_off
-    assert found == [*(f"copy-{n}" for n in range(3000)), OLD]
 
 
 def test_a_first_window_without_an_answer_is_an_error(crowd, monkeypatch):

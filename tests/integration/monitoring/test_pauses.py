@@ -63,7 +63,7 @@ def test_a_worker_takes_nothing_from_a_paused_queue_until_it_is_resumed(job_log,
     with worker_of("fetch"):
         (consumer,) = wait_for(lambda: [each for each in broker.in_hand.consumers if each.queue.name == "fetch"])
         # then its consumer waits and the message stays
-        assert consumer.asking_since is None
+        assert consumer.receiver.unanswered_since is None
         assert visible("fetch") == 1
         assert len(consumer.leases) == 0
         # and when it is resumed, it takes the message
@@ -110,7 +110,7 @@ def test_a_paused_ingest_receives_nothing(job_log):
     worker = Ingest(url)
     worker.pause(True)
     worker.start()
-    wait_for(lambda: worker.asking_since is None)
+    wait_for(lambda: worker.unanswered_since is None)
     assert worker.taken_at is None
     worker.pause(False)
     wait_for(lambda: worker.taken_at)

@@ -9,18 +9,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.actors import broker, fetch_image
 from pipeline.cli.app import app
 from pipeline.clients import aws, lazy, mongo
 from pipeline.errors import RetryableError
 from pipeline.monitoring import processes as heartbeats
-from pipeline.monitoring.processes import PROCESSES, Heartbeat, InHand, Work, processes
+from pipeline.monitoring.processes import PROCESSES, Heartbeat, InProgress, Work, processes
 from pipeline.net.host_limits import HostLimiter, receivers
 from pipeline.ops.checks.run import findings
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
+from pipeline.sqs.in_hand import InHand
+from pipeline.sqs.loop import Clock
 from pipeline.worker import heartbeats as workers
-from pipeline.worker.heartbeats import Heartbeats
+from pipeline.worker.heartbeats import work_of
 from tests.support.waiting import wait_for
 
 
@@ -44,7 +45,7 @@ def send(queue, count=1):
 def test_a_process_writes_what_it_works_on_until_it_ends(job_log):
     # given a process with a message in hand
     now = datetime.now(UTC).replace(microsecond=0)
-    work = Work({"fetch": now}, (InHand("fetch", "a-job", now),), ("no answer from SQS",))
+    work = Work({"fetch": now}, (InProgress("fetch", "a-job", now),), ("no answer from SQS",))
     heartbeat = Heartbeat("fetch", ["fetch"], 16, lambda: work)
     heartbeat.start()
     # then its heartbeats are seen, each later than the one before
@@ -68,21 +69,6 @@ class Health:
 
     def not_ready(self):
         return ["it is stopping"]
-
-
-def test_a_worker_knows_the_job_of_each_busy_thread(environment):
-    # given a thread that begins a message
-    middleware = Heartbeats(get_settings())
-    message = fetch_image.message({"image_url": "https://example.org/a.png"})
-    middleware.before_process_message(broker, message)
-    # then the look has its stage and job, and why the process takes no work,
-    look = middleware._look(Health())
-    assert [(hand.stage, hand.job) for hand in look.in_hand] == [("fetch", message.message_id)]
-    assert list(look.taken) == ["fetch"]
-    assert look.trouble == ("it is stopping",)
-    # and nothing is in hand afterwards
-    middleware.after_process_message(broker, message)
-    assert middleware._look(Health()).in_hand == ()
 
 
 def test_a_stage_without_a_process_is_named_by_status_and_check(job_log):
@@ -131,7 +117,7 @@ def test_status_names_a_receiver_that_rests(job_log, monkeypatch):
     for _ in range(11):
         with suppress(RetryableError), limiter.slot("https://hooks.example/", folder="ACME"):
             raise RetryableError("timeout", "It hung.")
-    heartbeat = Heartbeat("notify", ["notify"], 32, lambda: Heartbeats(get_settings())._look(Health()))
+    heartbeat = Heartbeat("notify", ["notify"], 32, lambda: work_of(InHand(Clock(), lambda _: False), Health()))
     heartbeat.start()
     wait_for(processes)
     # when the status is shown

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -166,16 +164,6 @@ class TestCache:
             assert not redirect(JOB, name, RESULT)
             stub.assert_no_pending_responses()
 
-    def test_threads_share_it(self, name: str) -> None:
-        names = [f"{name}-{number}" for number in range(4)]
-        urls = [create(each) for each in names]
-
-        with ThreadPoolExecutor(8) as pool:
-            assert all(pool.map(lambda number: redirect(JOB, names[number % 4], {"n": number}), range(32)))
-
-        numbers = [json.loads(message["Body"])["n"] for url in urls for message in received(url)]
-        assert sorted(numbers) == list(range(32))
-
 
 class TestErrors:
     def test_the_largest_message_passes_and_one_byte_more_is_too_large(self, name: str) -> None:
@@ -202,12 +190,3 @@ class TestErrors:
                 redirect(JOB, name, RESULT)
         assert (caught.value.code, caught.value.retry) == ("sqs_error", Retry.SERVICE)
         assert code in caught.value.message
-
-    def test_an_sqs_that_is_down_is_retried(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-        for variable in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS"):
-            monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
-        lazy.forget()
-        with pytest.raises(RetryableError, match="sqs_error"):
-            redirect(JOB, name, RESULT)

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from pipeline.clients import aws, lazy
+from pipeline.clients import lazy
 from pipeline.errors import RetryableError, SettingsError
-from pipeline.stages import FETCH, NOTIFY, UPLOAD
+from pipeline.stages import FETCH, UPLOAD
 from tests.support.dead import counts, job_at, letter_of, put
 
 STAGED = "3" * 32
-
-
-def test_a_letter_shows_how_its_job_failed(dead):
-    put(letter_of(job_at(itunes_image="http://cdn.example/i.png"), UPLOAD, age=3600))
-
-    (letter,) = dead.browse()
-
-    assert (letter.queue, letter.stage, letter.code, letter.attempts) == ("upload_dlq", "upload", "s3_error", 9)
-    assert letter.message == "It failed with s3_error."
-    assert letter.last_at - letter.first_at == timedelta(seconds=60)
-    assert (letter.job_id, letter.report_id, letter.folder) == ("5f43a1e2-0000", "5f43a1e2-0000.r1", "SHOW")
-    assert (letter.target, letter.lane, letter.obstacle) == ("upload", "live", "")
-    assert letter.urls == ("example.org/cover.jpg", "cdn.example/i.png")
-    assert letter.hosts == ("example.org", "cdn.example")
-    assert timedelta(days=13) < letter.kept_until - letter.last_at < timedelta(days=15)
 
 
 def test_browsing_leaves_the_letters_unchanged(dead):
@@ -53,40 +37,6 @@ def test_counted_letters_are_kept_without_their_bodies(dead):
     assert (letter.urls, letter.body, letter.job) == (("h/1",), "", None)
     (letter,) = dead.browse()
     assert len(letter.body) > 60_000
-
-
-def test_letters_are_found_by_stage_code_host_age_and_ids(dead):
-    put(
-        letter_of(job_at("http://one.example/a"), UPLOAD),
-        letter_of(job_at("http://img.two.example/a"), UPLOAD, age=8 * 86400),
-        letter_of(job_at("http://one.example/b"), NOTIFY, "http_500"),
-    )
-
-    def found(**by):
-        return sorted((letter.stage, *letter.urls) for letter in dead.browse(dead.Filter(**by)))
-
-    one, two, notified = (
-        ("upload", "one.example/a"),
-        ("upload", "img.two.example/a"),
-        ("notify", "one.example/b"),
-    )
-    assert found() == sorted([one, two, notified])
-    assert found(stage="upload") == sorted([one, two])
-    assert found(code="http_500") == [notified]
-    assert found(host="one.example") == sorted([one, notified])
-    assert found(host="two.EXAMPLE") == [two]
-    assert found(host="hooks.example") == [notified]
-    assert found(failed_before=datetime.now(UTC) - timedelta(days=7)) == [two]
-    assert found(stage="notify", host="two.example") == []
-    (letter,) = dead.browse(dead.Filter(stage="notify"))
-    assert found(ids=(letter.id[:8],)) == [notified]
-    assert len(found(ids=(letter.job_id,))) == 3
-    assert found(job="5f43a1e2-0000", stage="notify") == [notified]
-    assert found(job="5f43a1e2") == []
-    with pytest.raises(ValueError, match="'' is too short"):
-        dead.Filter(ids=("",))
-    with pytest.raises(ValueError, match="'uplaod' is not a stage: write one of ingest, fetch"):
-        dead.Filter(stage="uplaod")
 
 
 def test_purging_a_queue_that_keeps_growing_ends(dead, spoiled):
@@ -135,13 +85,6 @@ def test_a_letter_that_sqs_delivers_twice_counts_once(dead, spoiled):
     assert counts("upload_dlq") == (0, 0)
 
 
-def test_letters_leased_by_another_reader_are_counted(dead, broker):
-    put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(3)))
-    aws.sqs().receive_message(QueueUrl=broker.queues.url("upload_dlq"), VisibilityTimeout=30)
-    survey = dead.survey()
-    assert (survey.total, survey.hidden) == (2, 1)
-
-
 def test_an_interrupted_browse_releases_everything(dead, monkeypatch):
     put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(25)))
     started = threading.Event()
@@ -177,22 +120,6 @@ def test_an_error_while_browsing_releases_everything(dead, spoiled, monkeypatch)
     with pytest.raises(RetryableError, match="read the queue"):
         dead.browse()
     assert counts("upload_dlq") == (25, 0)
-
-
-def test_letters_that_cannot_be_released_are_logged_and_reappear_later(dead, spoiled, monkeypatch, caplog):
-    monkeypatch.setattr("pipeline.ops.dead_letters.reader.PAUSES", (0,))
-    put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD) for n in range(25)))
-
-    def failing(_):
-        def call(**_):
-            raise EndpointConnectionError(endpoint_url="x")
-
-        return call
-
-    spoiled("change_message_visibility_batch", failing)
-    assert len(dead.browse()) == 25
-    assert "stay hidden for up to 60 s." in caplog.text
-    assert counts("upload_dlq") == (0, 25)
 
 
 def test_a_namespace_without_queues_is_named(dead, monkeypatch):

@@ -23,6 +23,7 @@ from pipeline.clients import aws, lazy
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.ops.checks import mongo
 from pipeline.ops.checks.run import Finding, findings
+from pipeline.ops.iam import GRANTS
 from pipeline.ops.provision import plan
 from pipeline.settings import Settings, get_settings
 from tests.support.broken import BROKEN, Broken, closed_port, delete_queue
@@ -98,23 +99,7 @@ def test_a_check_leaves_nothing_behind(service: dict[str, str]) -> None:
     assert aws.s3().list_objects_v2(Bucket=service["S3_BUCKET"]).get("Contents") == before
 
 
-@pytest.mark.parametrize(
-    "process",
-    [
-        "fetch",
-        "resize",
-        "upload",
-        "notify",
-        "quarantine",
-        "sweep",
-        "ingest",
-        "scheduler",
-        "provision",
-        "producer",
-        "operator",
-        "dashboard",
-    ],
-)
+@pytest.mark.parametrize("process", GRANTS)
 def test_each_process_alone_is_green_too(process: str, service: dict[str, str]) -> None:
     assert bad(list(findings(process))) == []
 

@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 
 from pipeline.clients import aws, lazy
+from pipeline.ops.dead_letters.letter import NO_REASON
 from pipeline.ops.dead_letters.reader import QueueReader
 from pipeline.settings import get_settings
 from pipeline.sqs.wire import Reason, SendEntry
@@ -35,17 +36,6 @@ def test_a_redriven_job_is_unchanged_but_has_fresh_attempts_and_its_own_id(dead)
         assert message["actor_name"] == "upload_image"
         assert message["options"] == {"attempts": {}, "group": "SHOW", "other": 1}
     assert counts("upload_dlq") == (0, 0)
-
-
-def test_only_matching_letters_are_sent_and_the_rest_stays(dead):
-    put(*(letter_of(job_at(f"http://h/{n}"), UPLOAD, ["s3_error", "staged_missing"][n % 2]) for n in range(24)))
-
-    assert dead.redrive(dead.Filter(code="staged_missing"), rate=1000).sent.total() == 12
-    assert counts("upload_dlq") == (12, 0)
-    assert {letter.code for letter in dead.browse()} == {"s3_error"}
-    assert dead.redrive(rate=1000, limit=5).sent.total() == 5
-    assert counts("upload_dlq") == (7, 0)
-    assert len(taken("upload")) == 17
 
 
 def test_a_limit_applies_to_all_queues_together(dead):
@@ -177,22 +167,13 @@ def test_a_body_in_staging_is_fetched_from_there(dead, monkeypatch, broker):
     assert taken("in")[0]["image_url"] == "http://h/big"
 
 
-def test_a_message_that_sqs_moved_keeps_its_id(dead):
-    put(letter_of(job_at(), UPLOAD, with_reason=False))
-    (letter,) = dead.browse(dead.Filter(code=dead.NO_REASON))
-    assert (letter.attempts, letter.obstacle, letter.report_id) == (0, "", letter.job_id)
-    assert "SQS moved it here after 10 receives" in letter.message
-    assert dead.redrive(rate=1000).sent.total() == 1
-    assert len(taken("upload")) == 1
-
-
 def test_a_sweeps_jobs_are_left_to_sweep_retry_except_write_backs(dead):
     put(*(letter_of(sweep_job(), stage, "mongo_error") for stage in (FETCH, UPLOAD, NOTIFY)))
     put(letter_of(sweep_job(), RESIZE, with_reason=False))  # its failure was never written to the documents
 
     counted = dead.redrive(rate=1000)
 
-    assert counted.sent == {("notify", "mongo_error"): 1, ("resize", dead.NO_REASON): 1}
+    assert counted.sent == {("notify", "mongo_error"): 1, ("resize", NO_REASON): 1}
     ((why, number),) = counted.left.items()
     assert number == 2
     assert "`image-pipeline sweep retry episodes`" in why

@@ -136,27 +136,12 @@ def sends_and_receives(side: Side) -> Any:
     return outcome(sent), [brief(message) for message in received], known, receive(side, url), counts(side, url)
 
 
-def returns_only_what_is_asked_for(side: Side) -> Any:
-    url = create(side)
-    send(side, url, "a", MessageAttributes={"why": {"DataType": "String", "StringValue": "x"}})
-    bare = receive(side, url, MessageSystemAttributeNames=[], MessageAttributeNames=[], VisibilityTimeout=0)
-    some = receive(side, url, MessageSystemAttributeNames=["ApproximateReceiveCount"], VisibilityTimeout=0)
-    return sorted(bare[0].keys() - {"MD5OfBody"}), some[0]["Attributes"]
-
-
 def hides_until_the_timeout(side: Side) -> Any:
     url = create(side, VisibilityTimeout="1")
     send(side, url, "a")
     first, hidden = receive(side, url), receive(side, url)
     again = side.awaited(lambda: receive(side, url))
     return hidden, first[0]["ReceiptHandle"] != again[0]["ReceiptHandle"], brief(again[0])
-
-
-def hides_as_long_as_the_receive_asks(side: Side) -> Any:
-    url = create(side)
-    send(side, url, "a")
-    receive(side, url, VisibilityTimeout=1)
-    return counts(side, url), brief(side.awaited(lambda: receive(side, url))[0])
 
 
 def extends_and_releases(side: Side) -> Any:
@@ -184,26 +169,12 @@ def delays(side: Side) -> Any:
     return early, brief(side.awaited(lambda: receive(side, url))[0])
 
 
-def delays_by_the_queue(side: Side) -> Any:
-    url = create(side, DelaySeconds="1")
-    send(side, url, "a")
-    return counts(side, url), brief(side.awaited(lambda: receive(side, url))[0])
-
-
 def deletes(side: Side) -> Any:
     url = create(side)
     send(side, url, "a", "b")
     handles = [message["ReceiptHandle"] for message in receive(side, url)]
     first = delete(side, url, handles[0])
     return first, delete(side, url, handles[1]), counts(side, url)
-
-
-def deletes_by_the_first_handle_while_nobody_else_received_it(side: Side) -> Any:
-    url = create(side)
-    send(side, url, "a")
-    handle = receive(side, url)[0]["ReceiptHandle"]
-    hide(side, url, 0, handle)
-    return delete(side, url, handle), receive(side, url)
 
 
 def cannot_hide_a_deleted_message(side: Side) -> Any:
@@ -234,16 +205,6 @@ def keeps_the_order_of_a_group(side: Side) -> Any:
     others = receive(side, url)  # the group of the first is blocked while it is in flight
     delete(side, url, first[0]["ReceiptHandle"])
     return brief(first[0]), bodies(others), bodies(receive(side, url))
-
-
-def blocks_a_group_until_its_first_is_visible_again(side: Side) -> Any:
-    url = create(side, ".fifo", FifoQueue="true")
-    for number in range(2):
-        send(side, url, str(number), MessageGroupId="g", MessageDeduplicationId=str(number))
-    (first,) = receive(side, url, MaxNumberOfMessages=1)
-    blocked = receive(side, url)
-    hide(side, url, 0, first["ReceiptHandle"])
-    return blocked, [brief(message) for message in receive(side, url)]
 
 
 def drops_what_was_sent_twice_to_a_fifo_queue(side: Side) -> Any:
@@ -345,19 +306,14 @@ def refuses_an_empty_body(side: Side) -> Any:
 
 STORIES = [
     sends_and_receives,
-    returns_only_what_is_asked_for,
     hides_until_the_timeout,
-    hides_as_long_as_the_receive_asks,
     extends_and_releases,
     releases_after_a_delay,
     delays,
-    delays_by_the_queue,
     deletes,
-    deletes_by_the_first_handle_while_nobody_else_received_it,
     cannot_hide_a_deleted_message,
     counts_receives_up_to_the_redrive_policy,
     keeps_the_order_of_a_group,
-    blocks_a_group_until_its_first_is_visible_again,
     drops_what_was_sent_twice_to_a_fifo_queue,
     refuses_bad_batches,
     refuses_what_does_not_exist,

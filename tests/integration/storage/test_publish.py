@@ -35,18 +35,6 @@ def test_an_image_is_published_once_every_rendition_is_there(each_store: dict[st
     assert not publish.find_published("G", CONTENT)
 
 
-def test_a_403_counts_as_absent_because_s3_gives_it_without_listbucket(environment, s3_that_answers) -> None:
-    s3_that_answers(403)
-    assert not publish.find_published("F", CONTENT)
-
-
-def test_an_error_of_s3_does_not_count_as_an_absent_object(environment, s3_that_answers) -> None:
-    s3_that_answers(400)
-    with pytest.raises(RetryableError) as caught:
-        publish.find_published("F", CONTENT)
-    assert caught.value.code == "s3_error"
-
-
 def test_keys_urls_and_headers_follow_the_contract(each_store: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PUBLIC_BASE_URL", "https://cdn.example/")
     get_settings.cache_clear()

@@ -28,9 +28,9 @@ def test_a_key_is_the_same_to_boto3(each_store: dict[str, str], name: str) -> No
 
 def test_an_object_exists_until_it_is_deleted(each_store: dict[str, str]) -> None:
     bucket = each_store["S3_BUCKET"]
-    assert not objects.exists(bucket, "a/b", doing="try")
+    assert not objects.head(bucket, "a/b", doing="try")
     put(bucket, "a/b")
-    assert objects.exists(bucket, "a/b", doing="try")
+    assert objects.head(bucket, "a/b", doing="try")
     objects.delete(bucket, ["a/b", "a/never-there"], doing="try")
     with pytest.raises(S3Error) as caught:
         objects.get(bucket, "a/b", doing="try")
@@ -45,8 +45,8 @@ def test_each_request_is_counted_by_its_result(each_store: dict[str, str], monke
     # When objects are stored, read, looked up and deleted
     put(bucket, "a")
     objects.get(bucket, "a", doing="try")
-    objects.exists(bucket, "a", doing="try")
-    objects.exists(bucket, "b", doing="try")
+    objects.head(bucket, "a", doing="try")
+    objects.head(bucket, "b", doing="try")
     objects.delete(bucket, ["a", "b", "c"], doing="try")
     # Then each is counted under its S3 operation, and three deletes count as three.
     assert counted == [
@@ -56,11 +56,6 @@ def test_each_request_is_counted_by_its_result(each_store: dict[str, str], monke
         ("s3", "HeadObject", 404, 1),
         ("s3", "DeleteObject", 200, 3),
     ]
-
-
-def test_an_empty_object_is_kept(each_store: dict[str, str]) -> None:
-    put(each_store["S3_BUCKET"], "empty", b"")
-    assert objects.get(each_store["S3_BUCKET"], "empty", doing="try") == b""
 
 
 def test_the_librarys_environment_variables_are_ignored(
@@ -133,13 +128,13 @@ def test_a_refusal_has_s3s_error_code(environment, s3_that_answers, answer, reas
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_head_that_s3_refuses_counts_as_absent(environment, s3_that_answers, status: int) -> None:
     s3_that_answers(status)
-    assert not objects.exists("b", "k", doing="try")
+    assert not objects.head("b", "k", doing="try")
 
 
 def test_a_head_that_fails_otherwise_is_an_error(environment, s3_that_answers) -> None:
     s3_that_answers(400)
     with pytest.raises(S3Error):
-        objects.exists("b", "k", doing="try")
+        objects.head("b", "k", doing="try")
 
 
 def test_an_endpoint_that_is_down_is_an_error_of_s3(environment, monkeypatch: pytest.MonkeyPatch) -> None:

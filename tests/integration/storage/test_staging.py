@@ -13,7 +13,7 @@ import pytest
 from pipeline.clients import aws
 from pipeline.errors import Retry, RetryableError, StagedMissing
 from pipeline.settings import get_settings
-from pipeline.storage.staging import CLEAN_UP_INTERVAL, EXPIRY_DAYS, LocalStaging, Staging, staging
+from pipeline.storage.staging import CLEAN_UP_INTERVAL, EXPIRY_DAYS, PARTIAL, LocalStaging, Staging, staging
 from tests.integration.storage.conftest import EMBEDDED, SECOND, on_second_store
 
 
@@ -157,9 +157,11 @@ def test_an_unfinished_file_of_a_dead_process_is_deleted_after_fourteen_days(tmp
     monkeypatch.setattr(os, "replace", dies)
     with pytest.raises(KeyboardInterrupt):
         store.put(b"partial")
+    assert store.clean_up() == 0
     # When the folder is cleaned up later, then it is deleted.
-    assert store.clean_up(time.time() + EXPIRY_DAYS * 86400 - 60) == 0
-    assert store.clean_up(time.time() + EXPIRY_DAYS * 86400 + 60) == 1
+    (partial,) = tmp_path.glob(f"*/{PARTIAL}*")
+    os.utime(partial, times=(time.time() - EXPIRY_DAYS * 86400 - 60,) * 2)
+    assert store.clean_up() == 1
 
 
 def test_a_process_cleans_up_at_most_once_an_hour(tmp_path: Path, monkeypatch) -> None:

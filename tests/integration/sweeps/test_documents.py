@@ -8,7 +8,6 @@ import bson
 import pytest
 from bson import Int64, ObjectId, Regex
 from bson.datetime_ms import DatetimeMS
-from pymongo.errors import ExecutionTimeout
 
 from pipeline.clients import mongo
 from pipeline.sweeps import documents
@@ -16,6 +15,7 @@ from pipeline.sweeps.documents import CHANNELS, EPISODES, WriteBack
 from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
 
 SOON, PAST = datetime(2999, 1, 1, tzinfo=UTC), datetime(2001, 1, 1, tzinfo=UTC)
+OURS = {"until": SOON, "run": "run"}
 INFO = {"50x50": {"url": "https://s3/x_50x50.png", "bucket_path": "images-resized/A/"}}
 NOT_FOUND = {"field": "image_url", "stage": "fetch", "code": "http_404", "message": "gone"}
 
@@ -69,7 +69,7 @@ def outcome(stored=(), errors=(), *, given_up=False) -> WriteBack:
         ({"image_url": "a", "lock": True}, {"image_url": "a"}),
         ({"image_url": "a", "lock": {"until": PAST, "run": "other"}}, {"image_url": "a"}),
         ({"image_url": "a", "lock": {"until": SOON, "run": "other"}}, None),
-        ({"image_url": "a", "lock": {"until": SOON, "run": "run"}}, {"image_url": "a"}),
+        ({"image_url": "a", "lock": OURS}, {"image_url": "a"}),
     ],
 )
 def test_a_channel_is_picked(database, document, urls):
@@ -78,22 +78,19 @@ def test_a_channel_is_picked(database, document, urls):
     found, _ = documents.read(CHANNELS, "run", [], 10)
 
     assert [each.urls for each in found] == ([urls] if urls else [])
+    is_list = isinstance(document.get("image_url"), list)  # MongoDB's $type matches a list of strings
+    assert documents.count_stale(CHANNELS) == len(found) + is_list - bool(document.get("lock") == OURS)
 
 
 @pytest.mark.parametrize(
     ("document", "picked"),
     [
         ({"itunes_image": "a"}, True),
-        ({"itunes_image": "a", "last_itunes_image": "b"}, True),
         ({"itunes_image": "a", "last_itunes_image": "a"}, False),
         ({"itunes_image": "N/A"}, False),
         ({"itunes_image": ""}, False),
-        ({"itunes_image": "", "last_itunes_image": "a"}, False),
-        ({"itunes_image": None}, False),
         ({"image_url": "a"}, False),
         ({"itunes_image": "a", "image_url": "N/A"}, True),
-        ({"itunes_image": "a", "metadata": {"image_is_valid": False}}, False),
-        ({"itunes_image": "a", "metadata": {"error": True}}, False),
     ],
 )
 def test_an_episode_is_picked(database, document, picked):
@@ -116,25 +113,16 @@ def test_ids_of_any_type_are_read_once_each(database, size):
     assert all(id_ in found for id_ in ids)
 
 
-def test_a_query_that_takes_too_long_is_split_into_windows(database, monkeypatch):
+def test_a_page_is_searched_window_by_window(database, monkeypatch):
     database.channels.insert_many([{"_id": n, "image_url": "a" if n % 10 == 0 else "N/A"} for n in range(100)])
     monkeypatch.setattr(documents, "WINDOW", 7)
-
-    look = documents._find_stale
-
-    def too_slow_without_a_bound(swept, run, after, until=None):
-        if until is None:
-            raise ExecutionTimeout("operation exceeded time limit")
-        return look(swept, run, after, until)
-
-    monkeypatch.setattr(documents, "_find_stale", too_slow_without_a_bound)
 
     assert read_all(CHANNELS, size=4) == list(range(0, 100, 10))
     # A page continues from window to window,
     found, _ = documents.read(CHANNELS, "run", [], 4)
     assert [each.id for each in found] == [0, 10, 20, 30]
     # but only for a limited time: the next page begins where it stopped.
-    monkeypatch.setattr(documents, "WINDOWS_TIMEOUT", 0)
+    monkeypatch.setattr(documents, "PAGE_TIMEOUT", 0)
     found, reached = documents.read(CHANNELS, "run", [0], 4)
     assert ([each.id for each in found], reached) == ([], [6])
     assert read_all(CHANNELS, size=4) == list(range(0, 100, 10))
@@ -395,6 +383,29 @@ def test_urls_that_look_like_expressions_are_written_literally(database):
     documents.write(CHANNELS, "run", urls, outcome(["image_url"]), [1])
 
     assert database.channels.find_one()["last_image_url"] == "$title"
+
+
+# Re-checks.
+
+
+def test_documents_with_processed_urls_are_read_by_pages(database):
+    settled = {"itunes_image": "a", "last_itunes_image": "a", "itunes_image_extra_images": INFO}
+    database.episodes.insert_many([{"_id": i, **settled} for i in (1, 2)])
+    database.episodes.insert_many([{"_id": 3, "itunes_image": "a", "last_itunes_image": "b"}, {"_id": 4}])
+
+    first, after = documents.read_settled(EPISODES, [], 3)
+    second, end = documents.read_settled(EPISODES, after, 3)
+
+    assert ([each.id for each in first + second], after, end) == ([1, 2], [3], [])
+    assert first[0].seen == {"itunes_image": INFO}
+
+
+def test_pictures_are_replaced_where_the_url_is_the_same(database):
+    database.episodes.insert_many([{"_id": n, "itunes_image": url} for n, url in enumerate(["a", "new", "a"])])
+
+    assert documents.replace_pictures(EPISODES, "itunes_image", "a", INFO, [0, 1]) == 1
+    assert documents.replace_pictures(EPISODES, "itunes_image", "a", INFO, [0, 1]) == 0
+    assert [documents.pictures(EPISODES, "itunes_image", n) for n in range(4)] == [INFO, {}, {}, {}]
 
 
 # Marks.

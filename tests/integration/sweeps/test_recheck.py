@@ -7,15 +7,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError
+from pymongo.errors import DuplicateKeyError
 
-from pipeline.clients import lazy, mongo
+from pipeline.clients import lazy
 from pipeline.events import RecheckOutcome
 from pipeline.ops import rechecks
 from pipeline.ops import sweeps as sweeping
 from pipeline.sweeps import recheck, run_state, sources, sweep
 from pipeline.sweeps.documents import CHANNELS, RECHECK
-from pipeline.sweeps.sources import Check
+from pipeline.sweeps.sources import SourceCheck
 from tests.support.cover_host import OLD
 from tests.support.dead import counts
 from tests.support.rechecked import EXTRA, by_id, ended, episodes, rechecked, swept
@@ -151,15 +151,6 @@ def test_a_304_with_the_tag_of_other_bytes_is_not_believed(database, host):
     assert host.statuses() == [304, 200]
 
 
-def test_a_304_to_a_request_without_validators_is_a_failure(database, host):
-    host.headers = lambda *_: {}
-    episodes(database, host.add(1))
-    before = swept(database)
-    host.answer = lambda _: 304
-    assert rechecked() == {"failed": 1}
-    assert by_id(database) == before
-
-
 def test_tags_that_change_while_bytes_do_not_cost_one_download(database, host, attempts):
     numbers = iter(range(100))
     host.headers = lambda *_: {"ETag": f'"{next(numbers)}"'}
@@ -195,16 +186,6 @@ def test_validators_are_sent_as_they_came(database, host, headers, sent):
     assert {name: value for name, value in asked.headers.items() if name.startswith("If-")} == sent
 
 
-def test_a_modification_time_in_the_future_is_not_a_validator(database, host):
-    host.headers = lambda *_: {"Last-Modified": "Wed, 01 Jan 2098 00:00:00 GMT"}
-    episodes(database, host.add(1))
-    swept(database)
-    host.asked.clear()
-
-    assert rechecked() == {"same_bytes": 1}
-    assert not host.asked[0].is_conditional
-
-
 def test_validators_belong_to_the_url_that_redirects_led_to(database, host):
     # Given a URL that redirects
     host.add(1, 2)
@@ -221,14 +202,6 @@ def test_validators_belong_to_the_url_that_redirects_led_to(database, host):
     host.asked.clear()
     assert rechecked() == {"changed": 1, "documents": 1}
     assert [(each.path, each.is_conditional) for each in host.asked] == [("/cover", False), ("/2", False)]
-
-
-def test_a_host_that_varies_by_accept_is_asked_for_the_same_variant(database, host):
-    host.headers = lambda *_: {"ETag": f'"{host.asked[-1].headers["Accept"]}"'[:9] + '"', "Vary": "Accept"}
-    episodes(database, host.add(1))
-    swept(database)
-    assert rechecked() == {"not_modified": 1}
-    assert len({each.headers["Accept"] for each in host.asked}) == 1
 
 
 @pytest.mark.parametrize("status", [404, 410, 503])
@@ -264,22 +237,32 @@ def test_a_replacement_that_cannot_be_rendered_changes_no_document(database, hos
     assert by_id(database) == before
 
 
-def test_a_source_that_another_process_inserts_at_the_same_moment_counts_no_failure_twice(database, monkeypatch):
-    # given two failures, of which MongoDB refuses the second because another process inserted it meanwhile
-    bulk_write, refused = Collection.bulk_write, []
+def test_a_check_that_is_recorded_twice_counts_once(database):
+    run = recheck.begin("recheck-manual-1", ["episodes"], everything=True).id
+    group = run_state.DocumentGroup(f"cover/{run}/1", run, "job", {"itunes_image": "http://h/1"})
+    run_state.join_once([group])
 
-    def race(self, updates, **options):
+    for _ in range(2):
+        sources.record(SourceCheck("http://h/1", RecheckOutcome.SAME_BYTES, run=run, group=group.id))
+
+    assert run_state.load(run).counts == {"same_bytes": 1}
+    assert run_state.under_way(run_state.load(run)) == 0
+
+
+def test_a_source_that_another_process_inserts_at_the_same_moment_is_recorded_once_more(database, monkeypatch):
+    # given an insert that MongoDB refuses once, because another process was quicker
+    update_one, refused = Collection.update_one, []
+
+    def race(self, *update, **options):
         if refused:
-            return bulk_write(self, updates, **options)
+            return update_one(self, *update, **options)
         refused.append(1)
-        bulk_write(self, updates[:1], **options)
-        raise BulkWriteError({"writeErrors": [{"index": 1, "code": mongo.DUPLICATE_KEY}]})
+        raise DuplicateKeyError("E11000")
 
-    monkeypatch.setattr(Collection, "bulk_write", race)
-    # when they are recorded
-    sources._commit([Check(f"http://h/{n}", RecheckOutcome.FAILED, error="timeout") for n in range(2)])
-    # then each counts once
-    assert [each["failures"] for each in database[sources.COLLECTION].find()] == [1, 1]
+    monkeypatch.setattr(Collection, "update_one", race)
+    # when a failure is recorded, then it counts once
+    sources.record(SourceCheck("http://h/1", RecheckOutcome.FAILED, error="timeout"))
+    assert [each["failures"] for each in database[sources.COLLECTION].find()] == [1]
 
 
 # Due covers.
@@ -316,12 +299,14 @@ def _asked_in_a_night(now, monkeypatch):
         page = recheck.take_page(run, page.page, by=str(page.page), hand_over=hand_over)
         if page and run_state.under_way(run_state.load(run)):
             asked += Counter(job.sources[0].url for job in open_jobs)
-            checks = [
-                Check(j.sources[0].url, RecheckOutcome.NOT_MODIFIED, None, "", run, j.sweep.cover) for j in open_jobs
-            ]
-            sources._commit(checks)
-            open_jobs.clear()
+            _end(open_jobs, RecheckOutcome.NOT_MODIFIED)
     return asked
+
+
+def _end(jobs, outcome):
+    for job in jobs:
+        sources.record(SourceCheck(job.sources[0].url, outcome, run=job.sweep.run, group=job.sweep.cover))
+    jobs.clear()
 
 
 def test_each_url_is_asked_at_most_once_more_per_kill_of_the_sweeping_process(database, monkeypatch):
@@ -349,10 +334,7 @@ def test_each_url_is_asked_at_most_once_more_per_kill_of_the_sweeping_process(da
             page = recheck.take_page(run, page.page, by=str(page.page), hand_over=hand_over)
         except SystemExit:
             continue
-        checks = [Check(j.sources[0].url, RecheckOutcome.SAME_BYTES, None, "", run, j.sweep.cover) for j in open_jobs]
-        if checks:
-            sources._commit(checks)
-        open_jobs.clear()
+        _end(open_jobs, RecheckOutcome.SAME_BYTES)
     # Then each URL was asked, in all at most once more for each kill.
     assert asked.keys() == set(urls)
     assert max(asked.values()) <= 1 + 5

@@ -34,6 +34,7 @@ def test_a_live_job_for_a_known_source_is_answered_without_a_download(database, 
     (url,) = host.add(1)
     episodes(database, [url])
     (episode,) = swept(database).values()
+    wait_for(lambda: attempts["notify"])  # the event follows the write-back
     host.asked.clear()
     attempts.clear()
     sent = host.sent

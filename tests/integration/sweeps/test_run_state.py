@@ -225,3 +225,16 @@ def test_the_last_scheduled_run_is_the_latest_of_its_collection(database, collec
     run_state.begin(collection, f"{collection.name}-manual-1")
 
     assert run_state.last_scheduled(collection) == AT + timedelta(days=1, hours=collection is EPISODES)
+
+
+def test_a_changed_cover_is_kept_with_the_pictures_before_its_run(database):
+    join(group("cover/run/1"), group("cover/run/2"), group("cover/other/1"))
+    for before in ({"2x2": {"url": "old"}}, {"2x2": {"url": "new"}}):
+        run_state.replaced("cover/run/1", before, 2)
+    run_state.replaced("cover/other/1", {}, 1)
+
+    (found,) = run_state.changed_covers("run", 9)
+    assert (found["before"], found["replaced"]) == ({"2x2": {"url": "old"}}, 4)
+    assert near(found["expires"], datetime.now(UTC) + timedelta(days=RUN_DAYS))
+    assert run_state.find_changed("cover/run/1") == found
+    assert run_state.find_changed("cover/run/2") is None

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
-from functools import partial
 from threading import Thread
 
 import pytest
-from pymongo import MongoClient
-from pymongo.monitoring import CommandListener
 
-from pipeline.clients import lazy, mongo
+from pipeline.clients import lazy
 from pipeline.job import Job
 from pipeline.settings import get_settings
 from pipeline.stages import Lane
 from pipeline.sweeps import documents, run_state, sweep
 from pipeline.sweeps.documents import CHANNELS, EPISODES
+from tests.support.mongo_commands import recorded
 from tests.support.walker import Walker, end, episodes
 
 
@@ -177,17 +175,6 @@ def test_documents_found_after_their_covers_job_ended_are_written_without_anothe
     assert walker.record.counts == {"invalid": 8}
 
 
-def test_a_repeated_page_message_does_not_fork_the_run(database, small_pages):
-    episodes(database, 12)
-    walker = Walker(EPISODES)
-
-    first, repeated = walker.take(0, by="one"), walker.take(0, by="another")
-
-    assert first == sweep.NextPage(1)
-    assert repeated is None
-    assert len(walker.jobs) == 4
-
-
 def test_a_repeated_message_sends_the_next_page_if_its_worker_died_before_that(database, small_pages):
     episodes(database, 12)
     walker = Walker(EPISODES)
@@ -285,27 +272,18 @@ def test_a_document_that_joins_while_its_group_is_written_is_written_too(databas
 
 
 def test_a_swept_document_costs_four_writes(database, monkeypatch):
-    # Given a listener of the writes to MongoDB
-    writes: Counter[str] = Counter()
-
-    class Writes(CommandListener):
-        def started(self, event):
-            for kind in ("updates", "documents", "deletes"):
-                writes[event.command[event.command_name]] += len(event.command.get(kind, []))
-
-        def succeeded(self, event): ...
-
-        def failed(self, event): ...
-
     episodes(database, 30)
     walker = Walker(EPISODES)
-    monkeypatch.setattr(mongo, "MongoClient", partial(MongoClient, event_listeners=[Writes()]))
-    lazy.forget()
+    commands = recorded(monkeypatch)
     # When thirty documents are swept and written back
     walker.go()
     for job in walker.jobs:
         end(job)
     # Then each was claimed and written, and its group was recorded and settled.
+    writes: Counter[str] = Counter()
+    for command in commands.sent:
+        for kind in ("updates", "documents", "deletes"):
+            writes[command[next(iter(command))]] += len(command.get(kind, []))
     assert walker.record.counts == {"done": 30}
     assert writes["episodes"] == 2 * 30
     of_the_run = 30 + 2  # it counts each document, and each attempt at a page begins and ends

@@ -52,13 +52,6 @@ def test_a_manual_run_continues_page_by_page(worker):
     wait_for(lambda: counts("sweep_episodes") == (0, 0))
 
 
-def test_a_run_takes_at_most_its_limit(worker):
-    worker.channels.insert_many([{"_id": n, "image_url": f"http://h/{n}"} for n in range(5)])
-    run = sweeping.start(CHANNELS, limit=3)
-    wait_for(lambda: run_state.load(run).walked)
-    assert (run_state.load(run).claimed, len(jobs())) == (3, 3)
-
-
 def test_a_message_of_the_schedule_begins_the_run_of_its_minute_once(worker):
     # Given a scheduler that sends twice
     worker.channels.insert_many([{"_id": n, "image_url": f"http://h/{n}"} for n in range(3)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.clients import lazy, mongo
 from pipeline.errors import RetryableError
 from pipeline.sweeps import documents, run_state, sweep
 from pipeline.sweeps.documents import CHANNELS, EPISODES
@@ -58,50 +57,6 @@ def test_a_url_too_long_for_a_job_is_still_marked(database):
     end(walker.jobs[0], good=False)
 
     assert database.channels.find_one()["metadata"]["image_is_valid"] is False
-
-
-def test_the_ids_of_jobs_and_scheduled_runs_are_the_same_each_time(database):
-    at = sweep.run_state.datetime(2026, 3, 1, 4, 5, 59, tzinfo=sweep.run_state.UTC)
-    assert run_state.scheduled_id(CHANNELS, at) == "channels-2026-03-01T04:05Z"
-    episodes(database, 1)
-    first = Walker(EPISODES, "a").go().jobs[0].id
-    database.episodes.update_one({}, {"$unset": {"lock": ""}})
-    database[run_state.COLLECTION].delete_many({})
-    again = Walker(EPISODES, "a").go().jobs[0].id
-    database.episodes.update_one({}, {"$unset": {"lock": ""}})
-    other = Walker(EPISODES, "b").go().jobs[0].id
-
-    assert first == again != other
-
-
-def test_the_last_scheduled_run_is_found_among_others(database):
-    assert run_state.last_scheduled(CHANNELS) is None
-    days = [sweep.run_state.datetime(2026, 3, day, 4, 5, tzinfo=sweep.run_state.UTC) for day in (2, 9, 1)]
-    for at in days:
-        run_state.begin(CHANNELS, run_state.scheduled_id(CHANNELS, at), by=str(at), scheduled_for=at)
-    run_state.begin(CHANNELS, "channels-manual-1")
-    run_state.begin(EPISODES, run_state.scheduled_id(EPISODES, days[0].replace(year=2027)))
-
-    assert run_state.last_scheduled(CHANNELS) == days[1]
-
-
-def test_beginning_a_recorded_run_again_does_not_change_it(database):
-    run_state.begin(CHANNELS, "run", by="one", limit=3)
-
-    assert run_state.begin(CHANNELS, "run", by="two").advanced_by == "one"
-
-
-def test_an_error_of_mongodb_does_not_reveal_the_host(database, monkeypatch):
-    monkeypatch.setenv("MONGO_URL", "mongodb://user:secret@127.0.0.1:1/db")
-    monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
-    lazy.forget()
-
-    with pytest.raises(RetryableError) as caught:
-        run_state.load("run")
-
-    assert caught.value.code == "mongo_error"
-    assert "127.0.0.1" not in str(caught.value)
-    assert "secret" not in str(caught.value)
 
 
 def test_a_rendition_that_names_its_format_is_written_under_that_name(database):

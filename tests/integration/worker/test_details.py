@@ -126,16 +126,6 @@ def test_a_result_with_details_describes_objects_and_source(
     assert not list(Draft202012Validator(standalone(result_schema())).iter_errors(result))
 
 
-def test_details_are_the_same_on_a_repeat_that_renders_nothing(
-    jobs: Jobs, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    turn_on(monkeypatch)
-    first, stored = jobs.run(), objects(environment)
-    with no_rendering(monkeypatch):
-        assert jobs.run() == first
-    assert objects(environment) == stored
-
-
 def test_objects_from_before_the_variable_get_their_facts_once(
     jobs: Jobs, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from pipeline.clients import aws, lazy
 from pipeline.job import input_job_id
 from pipeline.sqs import leases
 from pipeline.sqs.queues import queue_arn
-from pipeline.worker.ingest import BATCHES, Ingest
+from pipeline.worker.ingest import POLLS, Ingest
 from tests.support.dead import taken
 from tests.support.refusing import Refusal, Request, refusing
 from tests.support.waiting import wait_for
@@ -93,7 +93,7 @@ def test_an_outage_longer_than_the_visibility_timeout_costs_the_input_queues_not
         received = [sqs.requests["ReceiveMessage", url.rpartition("/")[2]] for url, _ in queues]
         sqs.is_down = False
         # then ingest received nothing after its first requests,
-        assert max(received) <= BATCHES
+        assert max(received) <= POLLS
         # all messages are handed over afterwards, once,
         for url, _ in queues:
             wait_for(lambda url=url: waiting(url) == 0, timeout=60)

@@ -52,10 +52,6 @@ def messages_in(queue: str) -> int:
     return sum(map(int, aws.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=COUNTS)["Attributes"].values()))
 
 
-def messages_of(queue: str) -> int:
-    return messages_in(get_settings().full_queue_name(queue))
-
-
 def test_objects_staged_by_an_attempt_that_died_are_deleted_by_later_attempts(environment) -> None:
     # Given a job whose first resize died between staging and hand-over, and which another delivery completed
     done = a_job(f"results-{secrets.token_hex(4)}")
@@ -97,21 +93,3 @@ def test_a_failed_clean_up_is_retried_without_the_deliveries(environment, tmp_pa
         unsubscribe(events.append)
     assert events[0].worked_on == (CLEAN_UP,)
     assert messages_in(results) == 1
-
-
-def test_a_clean_up_that_never_succeeds_is_not_a_dead_letter(environment, tmp_path: Path, monkeypatch, caplog) -> None:
-    # Given a delivered job whose clean-up has one attempt left
-    monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
-    lazy.forget()
-    done = a_job(f"results-{secrets.token_hex(4)}")
-    (source,) = done.sources
-    key = done.staged_key(RESIZE, source, source.known_content)
-    (tmp_path / key[:2] / key).mkdir(parents=True)
-    job = replace(done.with_sources({source.url: replace(source, rendered=Rendered(key))}), deliveries=(CLEAN_UP,))
-    with worker_of("notify"):
-        # When it fails once more
-        send(job, NOTIFY, attempts=len(get_settings().retry_delays))
-        # Then the failure is logged, and neither a message nor a dead letter is left.
-        wait_for(lambda: f"job {job.id}: its bytes stay in staging" in caplog.text)
-        wait_for(lambda: messages_of("notify") == 0)
-        assert messages_of("notify_dlq") == 0

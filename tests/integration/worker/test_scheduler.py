@@ -86,11 +86,3 @@ def test_a_missed_run_is_sent_once_when_sqs_is_back(proxy: Proxy, tmp_path: Path
             assert datetime.fromisoformat(message["options"]["scheduled_at"]) >= now - timedelta(seconds=1)
             wait_for(lambda: sleeps_until(log) - datetime.now(UTC) > timedelta(minutes=2))
             assert (child.ended(), messages()) == (False, [])
-
-
-def test_a_run_that_was_sent_is_not_sent_again_at_a_restart(proxy: Proxy, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    with scheduler(proxy, log, last_run=datetime.now(UTC), schedule="@daily"):
-        wait_for(lambda: sleeps_until(log) > datetime.now(UTC))
-    assert messages() == []
-    assert "Scheduling" not in log.read_text()

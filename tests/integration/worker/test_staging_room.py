@@ -32,7 +32,7 @@ def test_a_backlog_does_not_fill_the_staging_folder(environment, monkeypatch, tm
     subscribe(count)
     try:
         with cover_host() as host, worker_of("fetch", threads=THREADS) as worker:
-            health = WorkerHealth(broker, worker, list)
+            health = WorkerHealth(broker, worker)
             wait_for(lambda: not list(health.not_ready()))
             for number in range(JOBS):
                 host.pictures[f"/{number}"] = number

@@ -22,13 +22,13 @@ from pipeline.images.content_id import content_id
 from pipeline.job import Job, Sweep
 from pipeline.net.download import Download
 from pipeline.net.places import Places, Speed
-from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 from pipeline.sqs.leases import Lease
 from pipeline.sqs.settlement import SQSMessage
 from pipeline.sqs.wire import ATTEMPTS
+from pipeline.worker import downloads
+from pipeline.worker.failures import Unsettled
 from pipeline.worker.messages import job_kwargs
-from pipeline.worker.settlement import Unsettled
 
 COVER = "https://feeds.example/cover.jpg"
 
@@ -44,7 +44,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, Speed]]:
     """Whether each download was hasty, and the speed that its host was taken for."""
     found: list[tuple[bool, Speed]] = []
     places = Places()
-    limiter = module.host_limiter.__wrapped__()
+    limiter = downloads.host_limiter.__wrapped__()
     limiter._places = places
 
     def download(url: str, slot: Callable[[str], Any], *, hasty: bool, **_: object) -> Download:
@@ -54,8 +54,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, Speed]]:
         Image.new("RGB", (8, 8)).save(out, "JPEG")
         return Download(out.getvalue())
 
-    monkeypatch.setattr(module, "download_if_changed", download)
-    monkeypatch.setattr(module, "host_limiter", lambda: limiter)
+    monkeypatch.setattr(downloads, "download_if_changed", download)
+    monkeypatch.setattr(downloads, "host_limiter", lambda: limiter)
     monkeypatch.setattr(module, "find_published", lambda *_: None)
     return found
 
@@ -83,23 +83,19 @@ def fetch(monkeypatch: pytest.MonkeyPatch, attempts: dict[str, int] | None = Non
     assert module.fetch(job, job.sources[0]).due == "resize"
 
 
-def test_the_first_attempt_is_hasty(asked: list[tuple[bool, Speed]], monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch(monkeypatch)
-    assert asked == [(True, Speed.UNKNOWN)]
-
-
-def test_trouble_of_our_own_is_no_reason_for_patience(
-    asked: list[tuple[bool, Speed]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("attempts", "expected"),
+    [({}, (True, Speed.UNKNOWN)), ({"service": 3}, (True, Speed.UNKNOWN)), ({"source": 1}, (False, Speed.SLOW))],
+    ids=["first attempt", "after trouble of our own", "after trouble of the host"],
+)
+def test_attempts_are_hasty_until_the_host_fails(
+    asked: list[tuple[bool, Speed]],
+    monkeypatch: pytest.MonkeyPatch,
+    attempts: dict[str, int],
+    expected: tuple[bool, Speed],
 ) -> None:
-    fetch(monkeypatch, {"service": 3})
-    assert asked == [(True, Speed.UNKNOWN)]
-
-
-def test_later_attempts_are_patient_in_a_place_for_slow_hosts(
-    asked: list[tuple[bool, Speed]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fetch(monkeypatch, {"source": 1})
-    assert asked == [(False, Speed.SLOW)]
+    fetch(monkeypatch, attempts)
+    assert asked == [expected]
 
 
 def test_without_retries_the_only_attempt_is_patient(
@@ -117,13 +113,12 @@ def test_a_failed_source_is_freed_without_garbage_collection(held: str | None, m
     # given a job whose source is not an image, or a re-check of it
     body, job = bytes(100_000), accepted()
     if held:
-        recipe = Recipe(get_settings().renditions, get_settings().resize_fit)
-        known = {"other bytes": "0" * 32, "these bytes": content_id(body, recipe)}
+        known = {"other bytes": "0" * 32, "these bytes": content_id(body, get_settings().recipe)}
         job = replace(job, sweep=Sweep("covers", run="1", cover="1", held=known[held]))
     message = dramatiq.Message[None]("fetch", "fetch_image", (), job_kwargs(job), {})
     received = SQSMessage(message, Lease("id", "handle", 0.0), "fetch")
     monkeypatch.setattr(CurrentMessage, "get_current_message", lambda: received)
-    monkeypatch.setattr(module, "download_if_changed", lambda *_, **__: Download(body))
+    monkeypatch.setattr(downloads, "download_if_changed", lambda *_, **__: Download(body))
     monkeypatch.setattr(module.sources, "record", lambda _: None)
     references = sys.getrefcount(body)
     # when the attempt fails

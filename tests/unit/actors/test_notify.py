@@ -19,6 +19,7 @@ from pipeline.recipe import Recipe, parse_rendition
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, RESIZE, UPLOAD
 from pipeline.storage.staging import LocalStaging, staging
+from pipeline.sweeps.delivery import to_write_back
 from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
 
 COVER = "https://feeds.example/cover.jpg"
@@ -102,7 +103,7 @@ class TestOutcome:
         # Given a sweep's job with one permanently failed image, and another image that may succeed later
         job = a_sweeps_job().with_errors(FETCH, {url: DOWN if url == given_up else GONE for url in (COVER, OTHER)})
         # When its write-back is built
-        outcome = notify.to_write_back(job, job.result({}, lambda _: {}))
+        outcome = to_write_back(job, job.result({}, lambda _: {}))
         # Then the document's only error field gets the error that explains the wait.
         assert [error["code"] for error in outcome["errors"].values()] == ["http_503", "http_404"]
         assert outcome["given_up"]
@@ -113,7 +114,7 @@ class TestOutcome:
         job = a_sweeps_job()
         (good, _) = job.sources
         job = job.with_errors(FETCH, {OTHER: GONE}).with_sources({COVER: good.published(CONTENT)})
-        outcome = notify.to_write_back(job, job.result({}, lambda content: {"id": content.id}))
+        outcome = to_write_back(job, job.result({}, lambda content: {"id": content.id}))
         assert outcome["stored"] == {"image_url": {"id": CONTENT.id}}
         assert not outcome["given_up"]
         (error,) = outcome["errors"].values()

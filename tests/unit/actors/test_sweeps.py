@@ -16,7 +16,8 @@ from pipeline.settings import Settings
 from pipeline.sqs.leases import Lease
 from pipeline.sqs.settlement import Bury, SQSMessage
 from pipeline.sweeps import run_state, sweep
-from pipeline.worker.settlement import Settlement
+from pipeline.worker.failures import Failures
+from pipeline.worker.retry import RetryPolicy
 
 RUN = "channels-2026-11-24T01:00Z"
 
@@ -87,8 +88,8 @@ def test_arguments_that_no_sweep_sends_are_refused_for_good(arguments: dict[str,
         run(message, monkeypatch)
     assert taken == []
     # and it is a dead letter at once.
-    settlement = Settlement(Settings(), lambda _: pytest.fail("no job"), lambda _: pytest.fail("no job"))
-    ending = settlement.decide(message, raised.value, 0.0, 0.0).plan.ending
+    settlement = Failures(RetryPolicy(Settings()), lambda _: pytest.fail("no job"), lambda _: pytest.fail("no job"))
+    ending = settlement.decide(message, raised.value, 0.0, 0.0).settlement.ending
     assert isinstance(ending, Bury)
     assert ending.reason.code == "bad_message"
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from math import inf
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 sys.path[:0] = [str(BENCHMARKS / "end_to_end"), str(BENCHMARKS / "images")]
 
-from bad_servers import HEAD, bad_servers, drip, hang  # noqa: E402
 from neighbours import FETCH_BYTES, NEIGHBOURS, Row, Series  # noqa: E402
 
 
@@ -41,29 +38,3 @@ def test_a_row_is_good_if_it_keeps_its_promise(given: Row, is_good: bool) -> Non
 
 def test_a_job_without_postback_counts_as_endless() -> None:
     assert Row(NEIGHBOURS["hang"], Series([0.2] * 20), Series([0.2] * 10 + [inf] * 10), 0).cells()[2] == "0.20 s → none"
-
-
-def asked(url: str) -> socket.socket:
-    """Connect to a server and ask it for a cover."""
-    parts = urlsplit(url)
-    connection = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=0.2)
-    connection.sendall(b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n")
-    return connection
-
-
-def test_each_bad_server_has_an_address_of_its_own() -> None:
-    with bad_servers(hang, 3) as urls:
-        assert len({urlsplit(url).hostname for url in urls}) == 3
-        for url in urls:
-            with asked(url) as connection, pytest.raises(TimeoutError):
-                connection.recv(1)
-
-
-def test_one_that_drips_sends_its_head_and_then_next_to_nothing() -> None:
-    with bad_servers(drip, 1) as (url,), asked(url) as connection:
-        received = b""
-        while len(received) < len(HEAD):
-            received += connection.recv(1000)
-        assert received == HEAD
-        with pytest.raises(TimeoutError):
-            connection.recv(1)

@@ -19,17 +19,6 @@ def was_cut_off(*lines: tuple[str, str]) -> bool:
 @pytest.mark.parametrize(
     "lines",
     [
-        [("fetch.2", HANDED_OVER), ("fetch.1", PUT), ("fetch.1", ENDED)],
-        [("fetch.1", PUT), ("fetch.2", PUT), ("fetch.2", HANDED_OVER), ("fetch.1", ENDED)],
-    ],
-)
-def test_leftovers_of_a_killed_worker_are_excused(lines: list[tuple[str, str]]) -> None:
-    assert was_cut_off(*lines)
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
         pytest.param([], id="no log line mentions it"),
         pytest.param([("fetch.2", HANDED_OVER), ("fetch.1", PUT)], id="its worker lives"),
         pytest.param([("fetch.2", HANDED_OVER), ("fetch.1", PUT), ("fetch.3", ENDED)], id="another ended"),

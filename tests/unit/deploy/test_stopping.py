@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 import pytest
 import yaml
 
+from deploy.ecs.render import task_definition
 from pipeline.sqs.consumer import CLOSE_TIMEOUT, POLL_MARGIN
 from pipeline.sqs.queues import LONG_POLL
 from pipeline.worker import ingest
@@ -27,7 +27,7 @@ def graces() -> dict[str, float]:
     pod: Any = yaml.safe_load(read("deploy/kubernetes/process.yml"))["spec"]["template"]["spec"]
     found = {"kubernetes": float(pod["terminationGracePeriodSeconds"])}
     for process in commands():
-        (container,) = json.loads(read(f"deploy/ecs/{process}.json"))["containerDefinitions"]
+        (container,) = task_definition(process)["containerDefinitions"]
         found[f"ecs {process}"] = float(container["stopTimeout"])
         service = yaml.safe_load(read("compose.yaml"))["services"][process]
         found[f"compose {process}"] = float(service["stop_grace_period"].removesuffix("s"))

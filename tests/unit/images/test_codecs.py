@@ -17,18 +17,15 @@ from pipeline.images import codecs
 from tests.support.missing import sitecustomize
 from tests.support.pictures import difference, encoded, photograph
 
-#: What loads each resizer, by the name of its package.
-RESIZERS = {"cykooz_resizer": codecs._load_cykooz, "pic_scale": codecs._load_pic_scale}
-
 #: The maximum difference of a channel between two implementations of the same filter.
 ROUNDING = 3
 
 
-@pytest.fixture(params=["", *(pytest.param(name, marks=pytest.mark.needs(name)) for name in RESIZERS)])
-def resizer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Pillow, and then each of the resizers."""
-    monkeypatch.setattr(codecs, "_shrink", RESIZERS[request.param]() if request.param else None)
-    return str(request.param)
+@pytest.fixture(params=["Pillow", pytest.param("pic-scale", marks=pytest.mark.needs("pic_scale"))])
+def resizer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resize with Pillow, and then with pic-scale."""
+    if request.param == "Pillow":
+        monkeypatch.setattr(codecs, "_shrink", None)
 
 
 @pytest.fixture(autouse=True)
@@ -40,10 +37,19 @@ def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("resizer")
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("kernel", [Resampling.LANCZOS, Resampling.BICUBIC])
-@pytest.mark.parametrize("box", [(10.5, 0.0, 290.25, 240.0), (10.0, 3.0, 290.0, 240.0), (0.0, 0.0, 300.0, 240.0)])
-def test_reductions_match_pillows(mode: str, kernel: Resampling, box: tuple[float, float, float, float]) -> None:
+@pytest.mark.parametrize(
+    ("box", "whole"),
+    [
+        ((10.5, 0.0, 289.5, 240.0), (10, 0, 289, 240)),
+        ((10.25, 3.0, 289.75, 240.0), (10, 3, 290, 240)),
+        ((0.0, 0.0, 299.99999999, 240.0), (0, 0, 300, 240)),
+    ],
+)
+def test_reductions_are_pillows_of_whole_pixels(
+    mode: str, kernel: Resampling, box: tuple[float, float, float, float], whole: tuple[int, int, int, int]
+) -> None:
     image = photograph(mode)
-    expected = image.resize((100, 90), kernel, box=box)
+    expected = image.resize((100, 90), kernel, box=whole)
     made = codecs.resize(image, (100, 90), box, kernel)
     assert made.mode == mode
     assert difference(made, expected) <= ROUNDING
@@ -61,28 +67,25 @@ def test_premultiplied_alpha_is_kept() -> None:
 
 
 @pytest.mark.needs("pic_scale")
-@pytest.mark.parametrize(
-    ("box", "most", "is_used"),
-    [
-        ((0.0, 0.0, 300.0, 240.0), 300 * 240, True),
-        ((0.0, 0.0, 300.0, 240.0), 300 * 240 - 1, False),
-        ((0.0, 0.0, 299.5, 240.0), 300 * 240, False),
-        ((0.0, 0.0, 299.99999999, 240.0), 300 * 240, True),
-    ],
-)
-def test_pic_scale_gets_only_whole_pixels_and_not_too_many(
-    monkeypatch: pytest.MonkeyPatch, box: tuple[float, float, float, float], most: int, is_used: bool
-) -> None:
+@pytest.mark.parametrize(("most", "is_used"), [(280 * 240, True), (280 * 240 - 1, False)])
+def test_pic_scale_copies_not_too_many_pixels(monkeypatch: pytest.MonkeyPatch, most: int, is_used: bool) -> None:
     # Given the size of a part that pic-scale may copy
-    shrink, module, used = codecs._load_pic_scale(), importlib.import_module("pic_scale"), []
+    module, used = importlib.import_module("pic_scale"), []
     resize = module.resize
     monkeypatch.setattr(module, "resize", lambda *args, **options: used.append(1) or resize(*args, **options))
     monkeypatch.setattr(codecs, "_MAX_COPIED", most)
     # When a part is resized
-    made = shrink(photograph("RGB"), (100, 80), box, Resampling.LANCZOS)
-    # Then by pic-scale if it is whole and not too large, otherwise by Pillow
+    box = (10, 0, 290, 240)
+    made = codecs.resize(photograph("RGB"), (100, 80), box, Resampling.LANCZOS)
+    # Then by pic-scale if it is not too large, otherwise by Pillow
     assert bool(used) == is_used
     assert difference(made, photograph("RGB").resize((100, 80), Resampling.LANCZOS, box=box)) <= ROUNDING
+
+
+@pytest.mark.parametrize(("edges", "whole"), [((1.5, 2.5), (1, 2)), ((0.5, 3.5), (0, 3)), ((0.2, 3.8), (0, 4))])
+def test_a_part_of_whole_pixels_is_never_empty_or_outside(edges: tuple[float, float], whole: tuple[int, int]) -> None:
+    left, right = edges
+    assert codecs._whole((left, left, right, right)) == (whole[0], whole[0], whole[1], whole[1])
 
 
 @pytest.mark.parametrize("size", [(600, 480), (600, 100), (100, 600)])
@@ -92,14 +95,7 @@ def test_enlargements_match_pillows_bicubic(size: tuple[int, int]) -> None:
     assert difference(codecs.resize(image, size, (0, 0, 300, 240), Resampling.LANCZOS), expected) == 0
 
 
-def test_without_its_wheel_pillow_resizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = ((100, 80), (0, 0, 300, 240), Resampling.LANCZOS)
-    fast = codecs.resize(photograph("RGB"), *asked)
-    monkeypatch.setattr(codecs, "_shrink", None)
-    assert difference(codecs.resize(photograph("RGB"), *asked), fast) <= ROUNDING
-
-
-@pytest.mark.needs("kornia_rs", "numpy")
+@pytest.mark.needs("kornia_rs")
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_a_png_is_decoded_pixel_for_pixel(mode: str) -> None:
     image = photograph(mode)
@@ -129,7 +125,7 @@ def broken(*_: object, **__: object) -> None:
     raise TypeError("takes other arguments now")
 
 
-@pytest.mark.needs("kornia_rs", "numpy")
+@pytest.mark.needs("kornia_rs")
 @pytest.mark.parametrize("where", ["io.decode_image_png_u8", "image.Image"])
 @pytest.mark.parametrize("change", ["moved", "other arguments", "other pixels"])
 def test_an_incompatible_kornia_is_not_used(monkeypatch: pytest.MonkeyPatch, where: str, change: str) -> None:
@@ -144,16 +140,12 @@ def test_an_incompatible_kornia_is_not_used(monkeypatch: pytest.MonkeyPatch, whe
     assert codecs._found("kornia-rs", codecs._load_kornia) is None
 
 
-@pytest.mark.needs("cykooz_resizer", "pic_scale")
-@pytest.mark.parametrize(
-    ("package", "name"),
-    [("cykooz_resizer", name) for name in ("Resizer", "ResizeAlg", "FilterType", "CropBox", "ResizeOptions")]
-    + [("pic_scale", name) for name in ("resize", "Resampling")],
-)
-def test_an_incompatible_resizer_is_not_used(monkeypatch: pytest.MonkeyPatch, package: str, name: str) -> None:
-    assert codecs._found(package, RESIZERS[package]) is not None
-    monkeypatch.delattr(importlib.import_module(package), name)
-    assert codecs._found(package, RESIZERS[package]) is None
+@pytest.mark.needs("pic_scale")
+@pytest.mark.parametrize("name", ["resize", "Resampling"])
+def test_an_incompatible_resizer_is_not_used(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    assert codecs._found("pic-scale", codecs._load_pic_scale) is not None
+    monkeypatch.delattr(importlib.import_module("pic_scale"), name)
+    assert codecs._found("pic-scale", codecs._load_pic_scale) is None
 
 
 class PanicException(BaseException):
@@ -176,9 +168,9 @@ def test_an_interrupt_does_not_count_as_a_librarys_failure() -> None:
         codecs._found("it", load)
 
 
-@pytest.mark.needs("kornia_rs", "numpy", "cykooz_resizer")
+@pytest.mark.needs("kornia_rs", "pic_scale")
 def test_a_standard_installation_uses_only_fast_codecs() -> None:
-    assert codecs.fast_paths() == {"PNG": "kornia-rs", "resizing": "cykooz-resizer", "WebP": "libwebp"}
+    assert codecs.fast_paths() == {"PNG": "kornia-rs", "resizing": "pic-scale"}
 
 
 PROGRAM = """
@@ -190,14 +182,12 @@ print(sorted(set(codecs.fast_paths().values())))
 @pytest.mark.parametrize(
     ("missing", "used"),
     [
-        ("kornia_rs", ["Pillow", "cykooz-resizer", "libwebp"]),
-        ("numpy", ["Pillow", "cykooz-resizer", "libwebp"]),
-        ("cykooz_resizer", ["kornia-rs", "libwebp", "pic-scale"]),
-        ("cykooz_resizer,pic_scale", ["Pillow", "kornia-rs", "libwebp"]),
-        ("kornia_rs,numpy,cykooz_resizer,pic_scale", ["Pillow", "libwebp"]),
+        ("kornia_rs", ["Pillow", "pic-scale"]),
+        ("pic_scale", ["Pillow", "kornia-rs"]),
+        ("kornia_rs,pic_scale", ["Pillow"]),
     ],
 )
-@pytest.mark.needs("kornia_rs", "numpy", "cykooz_resizer", "pic_scale")
+@pytest.mark.needs("kornia_rs", "pic_scale")
 def test_a_missing_package_is_replaced(missing: str, used: list[str]) -> None:
     path = os.pathsep.join([sitecustomize.FOLDER, str(Path(__file__).parents[3])])
     environment = {**os.environ, sitecustomize.WITHOUT: missing, "PYTHONPATH": path}

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image, ImageChops, ImageFilter
 
 from pipeline.images import child_process, sandbox
-from pipeline.images.details import thumbhash as module
 from pipeline.images.details.facts import SourceFacts, is_wrong_type, parse_facts
 from pipeline.images.details.placeholder import placeholder_png
 from pipeline.images.details.thumbhash import hashed
@@ -53,14 +52,6 @@ def facts_of(source: bytes, *names: str, fit: str = "cover") -> dict[str, Any]:
     return facts
 
 
-@pytest.fixture(params=["numpy", "Python"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to transform a picture."""
-    if request.param == "Python":
-        monkeypatch.setattr(module, "_by_numpy", lambda: None)
-
-
-@pytest.mark.usefixtures("way")
 class TestThumbHash:
     @pytest.mark.parametrize("size", VECTORS)
     def test_it_is_that_of_the_reference_implementation(self, size: tuple[int, int, bool]) -> None:

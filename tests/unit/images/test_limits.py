@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 
 import pytest
@@ -15,7 +14,7 @@ from pipeline.images import opening as openers
 from pipeline.images.containers import jpeg
 from pipeline.images.containers.jpeg import read_jpeg
 from pipeline.images.containers.model import File
-from pipeline.images.identify import format_of, identify, image_errors
+from pipeline.images.identify import format_of, image_errors
 from pipeline.images.opening import open_image
 from tests.support.pictures import corners, encoded, icon, rendered
 
@@ -163,11 +162,3 @@ def test_only_enlargements_use_pillows_bicubic(box: tuple[float, ...], size: tup
     else:
         expected = noise.resize(size, Image.Resampling.LANCZOS, box=box).tobytes()
         assert max(abs(a - b) for a, b in zip(made, expected, strict=True)) <= 2
-
-
-@pytest.mark.parametrize(("name", "extension"), [("PNG", ".png"), ("GIF", ".gif"), ("WEBP", ".webp"), ("BMP", ".jpeg")])
-def test_the_format_of_renditions_depends_on_alpha_or_the_source(name: str, extension: str) -> None:
-    assert identify(PICTURES[name], max_pixels=PLENTY).extension == extension
-    clear = encoded(Image.new("RGBA", (8, 8), (1, 2, 3, 4)), "TIFF")
-    assert identify(clear, max_pixels=PLENTY).extension == ".png"
-    assert Image.open(io.BytesIO(clear)).format == "TIFF"

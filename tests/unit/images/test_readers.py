@@ -61,7 +61,7 @@ import sys
 from pathlib import Path
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name in ("zlib", "_ctypes", "PIL._avif", "PIL._webp", "PIL._imagingcms", "numpy", "cykooz_resizer"):
+        if name in ("zlib", "_ctypes", "PIL._avif", "PIL._webp", "PIL._imagingcms", "numpy", "pic_scale"):
             raise ImportError(f"{name} would be native code")
 sys.meta_path.insert(0, Refuse())
 import PIL._imaging as core

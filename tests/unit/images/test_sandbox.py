@@ -80,6 +80,19 @@ class TestRendering:
         small = encoded(corners(), "BMP")
         assert sandbox.render(small, ONE, **LIMITS) == images.render(small, ONE, **LIMITS)
 
+    def test_an_image_gets_the_memory_of_the_one_before(self) -> None:
+        # Given a child that has rendered two images of 36 MB, which are 9,000 pages each
+        image, pixels = encoded(Image.new("RGB", (3000, 3000)), "PNG"), 9_000_000
+
+        def cleared() -> int:
+            """Render the image; returns how many pages the system has cleared for the child."""
+            sandbox.render(image, ONE, max_pixels=pixels, max_decoded_pixels=pixels)
+            return int(Path(f"/proc/{child()}/stat").read_text().rpartition(")")[2].split()[7])  # proc(5): minflt
+
+        before = [cleared() for _ in range(2)]
+        # When it renders another, then hardly any page is new
+        assert cleared() - before[-1] < 1000
+
 
 def lying_avif(side: int) -> bytes:
     """Make an AVIF whose container claims 32 x 32 pixels, whatever its picture has."""

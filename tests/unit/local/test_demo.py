@@ -8,14 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from pipeline.local.demo import sweeps
-from pipeline.local.demo.ledger import ledger
 from pipeline.local.demo.samples import Sample
-from pipeline.local.demo.sweep_verdict import document_differences
+from pipeline.local.demo.sweep_comparison import document_differences
 from pipeline.local.demo.sweeps import DemoDocument
-from pipeline.ops.sweeps import Progress
 
 INFO = {"50x50": {"url": "http://s3/x_50x50.gif", "bucket_path": "images-resized/X/"}}
 DETAIL = {"field": "itunes_image", "stage": "fetch", "code": "http_404", "message": "Gone.", "at": datetime.now(UTC)}
@@ -85,33 +82,3 @@ def test_an_error_in_a_document_is_named(documents, title: str, go_wrong: Break,
     go_wrong(document.after)
 
     assert any(f"its {message} " in difference for difference in document_differences(document))
-
-
-def test_the_ledger_shows_changes_and_equal_neighbours_once(documents):
-    progress = {"channels": Progress(done=2, claimed=2, over=True), "episodes": Progress(3, 1, claimed=4, over=True)}
-    console = Console(width=80)
-
-    with console.capture() as captured:
-        console.print(ledger(documents, progress))
-    lines = [" ".join(line.split()) for line in captured.get().splitlines()]
-
-    assert "Radio Alba last_image_url old.jpg marginalia.jpg" in lines
-    assert lines[lines.index("Old Maps unchanged") + 1] == "nothing new"
-    first = lines.index("Daybreak last_itunes_image - paper-boats.png")
-    assert lines[first + 1 : first + 4] == [
-        "The Harbour itunes_image_extra_images - 1 gif",
-        "Nightfall metadata.image_is_valid - true",
-        "one cover, one job",
-    ]
-    assert "episodes 4 claimed: 3 done, 1 invalid" in lines
-    assert not any("language" in line or "Sea Monsters lock" in line for line in lines)
-
-
-def test_a_neighbour_with_another_outcome_is_listed_separately(documents):
-    named(documents, "The Harbour").after["metadata"]["image_is_valid"] = False
-
-    console = Console(width=80)
-    with console.capture() as captured:
-        console.print(ledger(documents, {"channels": Progress(), "episodes": Progress()}))
-
-    assert captured.get().count("one cover, one job") == 3

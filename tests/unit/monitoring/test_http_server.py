@@ -144,11 +144,6 @@ def test_a_failed_refresh_does_not_break_a_scrape(caplog: pytest.LogCaptureFixtu
     assert "a secret" not in caplog.text
 
 
-def test_a_silent_client_does_not_block_others() -> None:
-    with serving(free_port()) as port, socket.create_connection(("127.0.0.1", port or 0)):
-        assert get(port, "/livez").ok
-
-
 @pytest.mark.parametrize(
     ("host", "known"),
     [

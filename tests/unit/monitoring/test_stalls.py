@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipeline.monitoring.processes import InHand, Process, Work
+from pipeline.monitoring.processes import InProgress, Process, Work
 from pipeline.monitoring.queue_depths import Depth
 from pipeline.monitoring.stalls import stalls
 
@@ -51,7 +51,7 @@ def test_messages_without_a_process_are_reported() -> None:
 
 
 def test_what_hinders_running_processes_is_reported() -> None:
-    hands = tuple(InHand("fetch", "a-job", ago(seconds)) for seconds in (55, 45))
+    hands = tuple(InProgress("fetch", "a-job", ago(seconds)) for seconds in (55, 45))
     assert stalls(waiting(13), [process(taken=45, in_hand=hands)], NOW)["fetch"] == (
         "13 wait, none taken for 45 s: all 2 threads are busy, the longest for 55 s."
     )

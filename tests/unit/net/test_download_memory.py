@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import Snoozed
-from pipeline.net.download import CHUNK_BYTES, download
+from pipeline.net.download import CHUNK_BYTES
 from pipeline.net.download_memory import FREE_BYTES, STEP_BYTES, DownloadMemory
-from tests.support.untrusted_servers import always, answer, remote, settings
+from tests.support.untrusted_servers import always, answer, download, remote, settings
 
 BODY = bytes(FREE_BYTES + 2 * STEP_BYTES)
 

@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from pipeline.errors import PermanentError
+from pipeline.errors import NoRequest, PermanentError
 from pipeline.net.guard import Address, Reach
 from pipeline.net.notifications import postback
 from pipeline.settings import get_settings
@@ -73,7 +73,7 @@ def test_blocked_networks_are_closed_though_public_or_allowed(
 @pytest.mark.parametrize("port", [22, 25, 81, 1023])
 def test_fetch_asks_for_allowed_ports_only(attempts: list[str], port: int) -> None:
     error = failed_download(f"http://8.8.8.8:{port}/")
-    assert (type(error), error.code, attempts) == (PermanentError, "blocked_port", [])
+    assert (type(error), error.code, attempts) == (NoRequest, "blocked_port", [])
 
 
 @pytest.mark.parametrize("url", ["http://8.8.8.8/", "https://8.8.8.8/", "http://8.8.8.8:8080/"])

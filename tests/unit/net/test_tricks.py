@@ -15,7 +15,6 @@ import pytest
 
 from pipeline.clients import lazy
 from pipeline.errors import PermanentError, PipelineError, RetryableError
-from pipeline.net.download import download
 from pipeline.net.notifications import postback
 from tests.support.untrusted_servers import (
     Remote,
@@ -23,6 +22,7 @@ from tests.support.untrusted_servers import (
     always,
     answer,
     dns,
+    download,
     internet,
     remote,
     settings,
@@ -171,6 +171,12 @@ URLS = {
     "open bracket": ("http://[::1/", "bad_url"),
     "two ports": ("http://127.0.0.1:80:80/", "bad_url"),
     "port past 16 bits": ("http://127.0.0.1:65616/", "bad_url"),
+    "nothing": ("", "bad_url"),
+    "no host": ("http://", "bad_url"),
+    "blank in the host": ("http://exa mple.com/", "bad_url"),
+    "wildcard": ("http://*.example.com/", "bad_url"),
+    "label past 63 characters": (f"http://{'a' * 64}.com/", "bad_url"),
+    "surrogate": ("http://\ud800/", "bad_url"),
     "file": ("file:///etc/passwd", "bad_url"),
     "file with a host": ("file://127.0.0.1/etc/passwd", "bad_url"),
     "ftp": ("ftp://127.0.0.1/x", "bad_url"),

@@ -9,9 +9,8 @@ import pytest
 
 from pipeline.clients import lazy
 from pipeline.job import Validators
-from pipeline.net.download import download_if_changed
 from pipeline.net.validators import conditions, confirms, validators_of
-from tests.support.untrusted_servers import always, answer, remote, settings
+from tests.support.untrusted_servers import always, answer, downloaded, remote, settings
 
 URL = "https://feeds.example/cover.jpg"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -69,11 +68,11 @@ def test_the_connection_of_a_304_is_used_again(loopback: None) -> None:
     with remote(always(unchanged)) as server:
         validators = Validators(server.url(), '"a"')
         for _ in range(3):
-            assert download_if_changed(server.url(), validators=validators).image is None
+            assert downloaded(server.url(), validators=validators).image is None
         assert (len(server.requests), server.connections) == (3, 1)
 
 
 def test_a_download_has_its_validators(loopback: None) -> None:
     with remote(always(answer(200, b"picture", 'ETag: "a"'))) as server:
-        found = download_if_changed(server.url())
+        found = downloaded(server.url())
     assert (found.image, found.validators) == (b"picture", Validators(server.url(), '"a"'))

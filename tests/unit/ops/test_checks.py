@@ -21,7 +21,8 @@ from pipeline.ops.checks.model import CheckStatus, Context, Row
 from pipeline.ops.checks.run import CHECKS, findings
 from pipeline.ops.checks.secrets import weakness
 from pipeline.ops.iam import GRANTS
-from pipeline.settings import PUBLISHED_POSTBACK_SECRET, Settings
+from pipeline.setting_types import PUBLISHED_POSTBACK_SECRET
+from pipeline.settings import Settings
 
 EMULATOR = "http://127.0.0.1:4566"
 
@@ -53,34 +54,29 @@ def statuses(found: list[Row]) -> list[tuple[CheckStatus, str]]:
 # The settings.
 
 
-def test_the_published_secret_and_unsigned_postbacks_are_named() -> None:
-    assert statuses(rows("secrets")) == [
-        (CheckStatus.WARN, "POSTBACK_SECRET_KEY"),
-        (CheckStatus.WARN, "POSTBACK_SIGNING_SECRET"),
-    ]
-    assert "published default" in rows("secrets")[0].message
-
-
-def test_custom_secrets_are_accepted_and_not_shown() -> None:
-    found = rows("secrets", postback_secret_key="mine-alone-and-long", postback_signing_secret=signing_secret())
-    assert statuses(found) == []
-    assert "mine" not in str(found)
-
-
 @pytest.mark.parametrize(
-    ("secret", "problem"),
+    ("secret", "is_signed", "problems"),
     [
-        ("mine-alone", "weak"),
-        ("abcd" * 8, "weak"),
-        (PUBLISHED_POSTBACK_SECRET, "published"),
-        (signing_secret(), "every receiver"),
+        (
+            PUBLISHED_POSTBACK_SECRET,
+            False,
+            {"POSTBACK_SECRET_KEY": "published", "POSTBACK_SIGNING_SECRET": "not signed"},
+        ),
+        ("none", False, {"POSTBACK_SIGNING_SECRET": "not signed"}),
+        ("none", True, {}),
+        ("mine-alone-and-long", True, {}),
+        ("mine-alone", True, {"POSTBACK_SECRET_KEY": "weak"}),
+        ("abcd" * 8, True, {"POSTBACK_SECRET_KEY": "weak"}),
+        (signing_secret(), True, {"POSTBACK_SECRET_KEY": "every receiver"}),
     ],
 )
-def test_a_weak_shared_secret_is_named(secret: str, problem: str) -> None:
-    found = rows("secrets", postback_secret_key=secret, postback_signing_secret=signing_secret())
-    assert statuses(found) == [(CheckStatus.WARN, "POSTBACK_SECRET_KEY")]
-    assert problem in found[0].message
-    assert secret not in str(found)
+def test_a_bad_or_missing_secret_is_named_and_not_shown(secret: str, is_signed: bool, problems: dict[str, str]) -> None:
+    given = {"postback_secret_key": secret} | ({"postback_signing_secret": signing_secret()} if is_signed else {})
+    found = rows("secrets", **given)
+    assert statuses(found) == [(CheckStatus.WARN, name) for name in problems]
+    warned = [row for row in found if row.status is CheckStatus.WARN]
+    assert all(problems[row.subject] in row.message for row in warned)
+    assert secret == "none" or secret not in str(found)
 
 
 @pytest.mark.parametrize(
@@ -153,11 +149,6 @@ def test_networks_that_allow_everyone_are_named(networks: str, endpoint: str | N
         found = rows("networks", **{name: networks}, aws_endpoint_url=endpoint)
         assert [row.subject for row in found] == [name.upper()]
         assert bool(statuses(found)) is wrong
-
-
-def test_postbacks_need_no_shared_secret_if_they_are_signed() -> None:
-    assert statuses(rows("secrets", postback_secret_key="none", postback_signing_secret=signing_secret())) == []
-    assert statuses(rows("secrets", postback_secret_key="none")) == [(CheckStatus.WARN, "POSTBACK_SIGNING_SECRET")]
 
 
 def test_a_temporary_key_is_named() -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from honcho.environ import parse_procfile
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
-from pipeline.ops.iam import GRANTS, PROCESSES, policy
+from pipeline.ops.iam import ANY_INPUT_QUEUE, GRANTS, PROCESSES, REDIRECT_QUEUES, policy
+from pipeline.ops.provision import queue_specs
 from pipeline.settings import Settings
+from pipeline.stages import DEAD_LETTER_QUEUES, QUARANTINE_QUEUES, STAGES, SWEEP_QUEUES, Stage
 
 ROOT = Path(__file__).parents[3]
 
@@ -19,19 +23,61 @@ ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.usefixtures("no_variables")
 
 
-def resources(document: dict[str, Any]) -> set[str]:
-    listed = [statement["Resource"] for statement in document["Statement"]]
-    return {name for each in listed for name in ([each] if isinstance(each, str) else each)}
+def listed(resource: str | list[str]) -> list[str]:
+    return [resource] if isinstance(resource, str) else resource
+
+
+def resources(document: dict[str, Any], action: str = "") -> set[str]:
+    """Return the resources of a policy, or those on which it allows an action."""
+    statements = [each for each in document["Statement"] if action in {"", *each["Action"]}]
+    return {name for each in statements for name in listed(each["Resource"])}
+
+
+def queues(document: dict[str, Any], action: str) -> set[str]:
+    """Return the queues on which a policy allows an action, without the namespace."""
+    found = resources(document, f"sqs:{action}")
+    return {arn.rpartition(":")[2].removeprefix("image-pipeline_") for arn in found}
+
+
+def test_each_process_has_a_policy_which_the_deployment_guide_lists() -> None:
+    processes = parse_procfile((ROOT / "Procfile").read_text(encoding="utf-8")).processes
+    assert set(processes) - {"giants"} == set(PROCESSES), "giants has the role of resize"
+    assert set(GRANTS) == {*PROCESSES, "provision", "producer", "operator", "dashboard"}
+    section = (ROOT / "docs/deploying.md").read_text(encoding="utf-8").split("\n### IAM policies\n")[1]
+    first_cells = re.findall(r"^\|(.*?)\|", section.split("\n#")[0], re.MULTILINE)
+    assert {name for cell in first_cells for name in re.findall("`(.*?)`", cell)} == set(GRANTS)
 
 
 @pytest.mark.parametrize("process", GRANTS)
-def test_the_documents_contain_the_generated_policies(process: str) -> None:
-    path = ROOT / f"docs/iam/{process}.json"
-    assert path.read_text(encoding="utf-8") == json.dumps(policy(process, Settings()), indent=2) + "\n", "run: make iam"
+def test_a_policy_names_existing_queues_and_places(process: str) -> None:
+    settings, bucket = Settings(), "arn:aws:s3:::images-ch"
+    theirs = {ANY_INPUT_QUEUE, *REDIRECT_QUEUES, "*", "image-pipeline_*", "image-pipeline_submit_*"}
+    known = {spec.name for spec in queue_specs(settings)} | theirs
+    places = {bucket, f"{bucket}/images-resized/*", f"{bucket}/pipeline-staging/*"}
+    document = policy(process, settings)
+    for statement in document["Statement"]:
+        assert statement["Effect"] == "Allow"
+        assert all(re.fullmatch(r"(sqs|s3):[A-Z][A-Za-z]+", action) for action in statement["Action"])
+    for resource in resources(document):
+        assert resource.rpartition(":")[2] in known if ":sqs:" in resource else resource in places, resource
 
 
-def test_the_processes_of_the_procfile_have_grants() -> None:
-    assert set(PROCESSES) < set(GRANTS)
+def test_an_operator_may_redrive_every_dead_letter_and_receive_nothing_else() -> None:
+    document = policy("operator", Settings())
+    dead = set(DEAD_LETTER_QUEUES.values())
+    alive = {*(queue for stage in STAGES for queue in stage.queues), *SWEEP_QUEUES, ANY_INPUT_QUEUE}
+    for action in ("ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility"):
+        assert queues(document, action) == dead
+    assert queues(document, "SendMessage") == alive
+    assert queues(document, "GetQueueAttributes") == alive | dead | set(QUARANTINE_QUEUES.values())
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_a_stage_may_receive_from_its_queues_alone(stage: Stage) -> None:
+    document = policy(stage.name, Settings())
+    for action in ("ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility"):
+        assert queues(document, action) == set(stage.queues)
+    assert queues(document, "GetQueueUrl") >= set(stage.queues)
 
 
 def test_producers_send_to_no_queue_of_sweeps() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
 from pipeline.clients import lazy
 from pipeline.ops.dead_letters.letter import DeadLetter, read_letter, shown_payload
+from tests.support.dead import received
 
 
 @pytest.fixture(autouse=True)
@@ -20,14 +20,7 @@ def _settings(monkeypatch):
 
 
 def letter(body: str = "{}", queue: str = "upload_dlq", **values: str) -> DeadLetter:
-    attributes: dict[str, Any] = {name: {"StringValue": value} for name, value in values.items()}
-    received: Any = {
-        "MessageId": "id-1",
-        "Body": body,
-        "Attributes": {"SentTimestamp": "1795000000000"},
-        "MessageAttributes": attributes,
-    }
-    return read_letter(received, queue, lambda key: f"staged {key}")
+    return read_letter(received(body, **values), queue, lambda key: f"staged {key}")
 
 
 @pytest.mark.parametrize(

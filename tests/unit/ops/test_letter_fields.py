@@ -14,9 +14,9 @@ from pipeline.errors import RetryableError
 from pipeline.ops.dead_letters.letter import DeadLetter, Filter, payload_of, read_letter, to_send
 from pipeline.sqs.queues import MAX_RECEIVES
 from pipeline.stages import NOTIFY, UPLOAD, Stage
-from tests.support.dead import Letter, job_at, letter_of, sweep_job
+from tests.support.dead import Letter, job_at, letter_of, received, sweep_job
 
-SENT = 1_795_000_000_000  # Milliseconds.
+SENT = 1_795_000_000
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PAYLOAD = {"image_url": "http://u:p@feeds.example:8080/cover.jpg?token=t", "bucket_name": "Show"}
 
@@ -27,22 +27,15 @@ def _settings(no_variables: None, monkeypatch: pytest.MonkeyPatch) -> None:
     lazy.forget()
 
 
-def received(letter: Letter, **values: str) -> DeadLetter:
+def read(letter: Letter, **values: str) -> DeadLetter:
     queue, entry = letter
-    attributes: dict[str, Any] = {n: {"StringValue": v} for n, v in (dict(entry.attributes) | values).items()}
-    message: Any = {
-        "MessageId": "id-1",
-        "Body": entry.body,
-        "Attributes": {"SentTimestamp": str(SENT)},
-        "MessageAttributes": attributes,
-    }
-    return read_letter(message, queue, lambda key: f"staged {key}")
+    return read_letter(received(entry.body, **dict(entry.attributes) | values), queue, lambda key: f"staged {key}")
 
 
 def letter(stage: Stage = UPLOAD, **more: Any) -> DeadLetter:
     times = {"first_at": "2026-11-24T10:00:00+00:00", "last_at": "2026-11-24T11:00:00"}
     job = job_at("http://u:p@feeds.example:8080/cover.jpg?token=t", **more)
-    return received(letter_of(job, stage), **times)
+    return read(letter_of(job, stage), **times)
 
 
 def test_a_letter_shows_all_its_facts_and_no_secret() -> None:
@@ -75,20 +68,15 @@ def test_a_letter_of_notify_shows_the_receivers_host() -> None:
 
 
 def test_a_letter_moved_by_sqs_has_no_reason_but_the_time_it_was_sent() -> None:
-    moved = received(letter_of(job_at(), UPLOAD, with_reason=False))
+    moved = read(letter_of(job_at(), UPLOAD, with_reason=False))
     assert (moved.code, moved.attempts, moved.report_id) == ("no_reason", 0, "5f43a1e2-0000")
-    assert moved.first_at == moved.last_at == datetime.fromtimestamp(SENT / 1000, UTC)
+    assert moved.first_at == moved.last_at == datetime.fromtimestamp(SENT, UTC)
     assert moved.message.startswith(f"SQS moved it here after {MAX_RECEIVES} receives")
 
 
 def test_a_staged_body_is_read_from_staging() -> None:
     queue, entry = letter_of(job_at(), UPLOAD)
-    message: Any = {
-        "MessageId": "id-1",
-        "Body": "too large",
-        "Attributes": {"SentTimestamp": str(SENT)},
-        "MessageAttributes": {"staging_key": {"StringValue": "0" * 32}},
-    }
+    message = received("too large", staging_key="0" * 32)
     asked: list[str] = []
 
     def body_of(key: str) -> str:
@@ -107,10 +95,10 @@ def test_a_staged_body_is_read_from_staging() -> None:
 
 
 def test_a_sweeps_job_is_left_unless_only_its_write_back_failed_or_is_missing() -> None:
-    assert "sweep retry episodes" in received(letter_of(sweep_job(), UPLOAD)).obstacle
-    assert not received(letter_of(sweep_job(), NOTIFY)).obstacle
-    assert not received(letter_of(sweep_job(), UPLOAD, with_reason=False)).obstacle
-    assert received(letter_of(sweep_job(), UPLOAD)).lane == "bulk"
+    assert "sweep retry episodes" in read(letter_of(sweep_job(), UPLOAD)).obstacle
+    assert not read(letter_of(sweep_job(), NOTIFY)).obstacle
+    assert not read(letter_of(sweep_job(), UPLOAD, with_reason=False)).obstacle
+    assert read(letter_of(sweep_job(), UPLOAD)).lane == "bulk"
 
 
 @pytest.mark.parametrize(
@@ -127,9 +115,7 @@ def test_input_is_redriven_unless_it_would_be_refused_again(
 ) -> None:
     monkeypatch.setenv("QUEUE_URL", url)
     lazy.forget()
-    text = json.dumps(body) if body else "{"
-    message: Any = {"MessageId": "id-1", "Body": text, "Attributes": {"SentTimestamp": str(SENT)}}
-    found = read_letter(message, "ingest_dlq", lambda _: "")
+    found = read_letter(received(json.dumps(body) if body else "{"), "ingest_dlq", lambda _: "")
     assert (found.stage, found.target) == ("ingest", target)
     assert found.obstacle.startswith(obstacle)
     assert bool(found.obstacle) == bool(obstacle)
@@ -167,6 +153,8 @@ def test_a_payload_is_found_in_every_place() -> None:
         (Filter(host="eeds.example"), False),
         (Filter(failed_before=NOW - timedelta(minutes=59)), True),
         (Filter(failed_before=NOW - timedelta(hours=1)), False),
+        (Filter(job="5f43a1e2-0000"), True),
+        (Filter(job="5f43a1e2"), False),
         (Filter(ids=("id-1",)), True),
         (Filter(ids=("id-2", "5f43")), True),
         (Filter(ids=("id-2",)), False),

@@ -48,22 +48,47 @@ def test_queues_that_share_dead_letters_take_the_same_actors(broker, sqs, queue:
     assert [each.actor_name for each in took(consumer)] == [actor]
 
 
+#: Changes of a good message to values that later code cannot handle.
+CHANGES: list[dict[str, Any]] = [
+    {"queue_name": "elsewhere"},
+    {"actor_name": "unknown"},
+    {"message_timestamp": "now"},
+    {"message_timestamp": 10**400},
+    {"message_timestamp": -1},
+    {"options": None},
+    {"options": {"throws": "ValueError"}},
+    {"options": {"throws": ["ValueError"]}},
+    {"options": {"eta": 1}},
+    {"options": {"due": "x"}},
+    {"options": {"due": None}},
+    {"options": {"due": 2**62}},
+    {"options": {"group": "not good"}},
+    {"options": {"attempts": {"source": -1000}}},
+    {"options": {"attempts": {"source": 2**70}}},
+    {"options": {"attempts": {"source": "x"}}},
+]
+
+
 @pytest.mark.parametrize(
-    "changes",
+    "body",
     [
-        {"message_timestamp": 10**400},
-        {"message_timestamp": -1},
-        {"options": {"throws": "ValueError"}},
-        {"options": {"throws": ["ValueError"]}},
-        {"options": {"eta": 1}},
+        *("no json, and secret-word", "{}", '{"secret-word": 1}', "[1]", "c2VjcmV0LXdvcmQ="),
+        *(json.dumps(message("secret-word").asdict() | changes) for changes in CHANGES),
     ],
 )
-def test_values_that_later_code_cannot_handle_are_refused(broker, sqs, changes: dict[str, Any]) -> None:
+def test_an_invalid_message_becomes_one_dead_letter(broker, sqs, caplog, body: str) -> None:
+    # Given an invalid body, followed by a good message
     consumer = broker.consume("work", prefetch=4)
-    arrive(sqs, "a", body=json.dumps(message("secret-word").asdict() | changes))
+    arrive(sqs, "bad", body=body)
+    arrive(sqs, "good")
+    # When they are received, then only the good one runs,
     consumer.step()
-    assert took(consumer) == []
-    assert [each["error_code"] for each in refused(sqs, "work")] == ["bad_message"]
+    assert [each.sqs_id for each in took(consumer)] == ["good"]
+    # and the other is a dead letter with a reason, which is not quoted.
+    assert [each["MessageBody"] for each in sent_to(sqs, "work_dlq")] == [body]
+    (attributes,) = refused(sqs, "work")
+    assert (attributes["error_code"], attributes["stage"]) == ("bad_message", "work")
+    assert "secret-word" not in caplog.text + attributes["error_message"]
 
 
 def test_an_id_that_is_not_ours_is_replaced_by_the_same_in_quarantine(broker, sqs) -> None:

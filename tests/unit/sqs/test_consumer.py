@@ -5,12 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from pipeline.errors import RetryableError
+from botocore.exceptions import ClientError
+
 from pipeline.sqs.consumer import MAX_TRANSFERS
 from pipeline.sqs.leases import MAX_LEASE, MAX_UNDELETED
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES, MAX_RECEIVES, QUARANTINE_AT
 from pipeline.sqs.settlement import Delete
-from pipeline.sqs.wire import MAX_DUE
+from pipeline.sqs.wire import MAX_DUE, Unavailable
 from tests.support.received import (
     CHANGE,
     DELETE,
@@ -45,12 +46,6 @@ def test_a_message_without_its_parts_holds_up_no_other(broker, sqs) -> None:
     arrive(sqs, "c")
     consumer.step()
     assert [each.sqs_id for each in took(consumer)] == ["a", "c"]
-
-
-def test_after_a_poll_that_found_nothing_comes_the_next_one(broker, sqs) -> None:
-    consumer = broker.consume("work")
-    assert [consumer.step(), consumer.step()] == [0, 0]
-    assert len(sqs.of(RECEIVE)) == 2
 
 
 def test_a_message_that_nothing_was_decided_about_is_released_and_not_deleted(broker, sqs, clock) -> None:
@@ -158,7 +153,7 @@ def test_only_what_was_not_confirmed_is_sent_again(broker, sqs, clock) -> None:
 
 
 def test_a_body_too_large_for_its_reason_waits_for_its_store(broker, sqs, clock) -> None:
-    answers: list[Any] = [RetryableError("s3_error", "S3 is down."), "key-1"]
+    answers: list[Any] = [Unavailable("S3 is down."), "key-1"]
 
     def store(body: bytes) -> str:
         answer = answers.pop(0)
@@ -236,22 +231,10 @@ def test_a_queue_without_quarantine_buries_at_its_last_receive(broker, sqs, cloc
 
 
 def test_a_receive_hides_messages_for_the_time_that_leases_count_with(broker, sqs) -> None:
-    broker.visibility = 7
+    broker.visibility_timeout = 7
     broker.consume("work").step()
     ((request,),) = sqs.of(RECEIVE)
     assert request["VisibilityTimeout"] == 7
-
-
-def test_waits_of_a_consumer_for_deletes_vary_by_chance(broker, sqs, clock) -> None:
-    consumer = broker.consume("work")
-    sqs.answers[DELETE] = fail
-    arrive(sqs, "a")
-    consumer.step()
-    (received,) = took(consumer)
-    consumer.leases.complete(received.lease, at_once=True)
-    wait = consumer.leases.step()
-    assert wait is not None
-    assert 0.25 <= wait < 0.5
 
 
 def test_a_failed_receive_keeps_no_other_quarantine_queue_waiting(broker, sqs, clock) -> None:
@@ -262,3 +245,19 @@ def test_a_failed_receive_keeps_no_other_quarantine_queue_waiting(broker, sqs, c
     arrive(sqs, "b", queue="other")
     second.step()
     assert len(took(second)) == 1
+
+
+def test_a_queue_that_was_deleted_is_looked_up_again_at_the_next_receive(broker, sqs) -> None:
+    # Given a queue that SQS does not know any more
+    consumer = broker.consume("work")
+    consumer.step()
+    assert broker.queues.knows_url("work")
+    missing = ClientError({"Error": {"Code": "AWS.SimpleQueueService.NonExistentQueue"}}, "ReceiveMessage")
+    sqs.receive_message = lambda **_: raise_(missing)
+    # When it is asked, then its URL is forgotten, and the next receive finds or makes the queue.
+    assert consumer.step() > 0
+    assert not broker.queues.knows_url("work")
+
+
+def raise_(error: Exception) -> None:
+    raise error

@@ -10,7 +10,6 @@ import pytest
 from dramatiq.threading import raise_thread_exception
 
 from pipeline.sqs import sender as sender_module
-from pipeline.sqs.queues import MAX_MESSAGE_BYTES
 from pipeline.sqs.sender import GroupCommit
 from pipeline.sqs.wire import MAX_BATCH, SendEntry
 from tests.support.waiting import wait_for
@@ -86,24 +85,6 @@ def test_a_failed_entry_fails_only_its_own_caller() -> None:
         assert [str(error) for error in outcomes["bad2"].result(10)] == ["bad2"]
 
 
-def test_batches_respect_the_number_of_entries_and_of_bytes() -> None:
-    sender = Sender()
-    sender.let.release(100)
-    group = GroupCommit(sender)
-    half = "x" * (MAX_MESSAGE_BYTES // 2)
-    small = [str(n) for n in range(MAX_BATCH + 1)]
-    assert group.submit(entries(half, half, *small, 2 * half, "last")) == [None] * (MAX_BATCH + 5)
-    assert sender.batches == [[half, half], small[:MAX_BATCH], small[MAX_BATCH:], [2 * half], ["last"]]
-
-
-def test_an_error_of_the_whole_batch_reaches_every_caller_and_the_next_batch_goes_on() -> None:
-    failures = [OSError("down"), None]
-    group = GroupCommit(lambda batch: [failures[0]] * len(batch))
-    assert [str(error) for error in group.submit(entries("a", "b"))] == ["down", "down"]
-    del failures[0]
-    assert group.submit(entries("c")) == [None]
-
-
 def test_other_callers_go_on_when_the_sender_is_interrupted() -> None:
     # Given a sender that a time limit interrupts, with another thread waiting behind it
     class TimeLimit(BaseException): ...
@@ -130,12 +111,6 @@ def test_other_callers_go_on_when_the_sender_is_interrupted() -> None:
         assert isinstance(first.exception(10), TimeLimit)
         assert second.result(10) == [None]
     assert batches == [["first"], ["second"]]
-
-
-def test_nothing_to_submit_sends_nothing() -> None:
-    sender = Sender()
-    assert GroupCommit(sender).submit([]) == []
-    assert sender.batches == []
 
 
 def test_a_batch_waits_for_expected_entries() -> None:

@@ -51,11 +51,6 @@ def test_a_thread_without_work_ends_when_the_process_has_to_stop(lanes: LaneQueu
         assert isinstance(taken.exception(5), Empty)
 
 
-def test_asking_without_waiting_returns_at_once(lanes: LaneQueue) -> None:
-    with pytest.raises(Empty):
-        lanes.get_nowait()
-
-
 def test_the_thread_of_an_idle_consumer_looks_whether_to_go_on_when_the_process_has_to_stop(broker, sqs) -> None:
     # Given a thread of dramatiq that waits for a message
     consumer = broker.consume("work")

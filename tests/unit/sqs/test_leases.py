@@ -6,11 +6,12 @@ import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from pipeline.sqs.leases import DELETE_WAIT, MAX_LEASE, MAX_UNDELETED, Lease, Leases
+from pipeline.sqs.leases import DELETE_WAIT, MAX_LEASE, Lease, Leases
 from tests.support.scripted_sqs import (
     MovedClock,
     ScriptedSQS,
@@ -24,9 +25,13 @@ from tests.support.scripted_sqs import (
 DELETE, CHANGE = "delete_message_batch", "change_message_visibility_batch"
 
 
+def made(sqs: ScriptedSQS, clock: MovedClock, *, visibility: int = 45, seed: int = 1, **more: Any) -> Leases:
+    return Leases("work", lambda: "http://sqs/work", lambda: sqs, visibility, clock, random.Random(seed), **more)
+
+
 @pytest.fixture
 def leases(sqs: ScriptedSQS, clock: MovedClock) -> Leases:
-    return Leases("work", lambda: "http://sqs/work", lambda: sqs, 45, clock, random.Random(1))
+    return made(sqs, clock)
 
 
 def add(leases: Leases, name: str) -> Lease:
@@ -187,7 +192,7 @@ def test_waits_after_failed_deletes_grow_and_vary(sqs, clock) -> None:
     def waits(seed: int) -> list[float]:
         sqs.requests.clear()
         sqs.answers[DELETE] = fail
-        leases = Leases("work", lambda: "http://sqs/work", lambda: sqs, 10_000, clock, random.Random(seed))
+        leases = made(sqs, clock, visibility=10_000, seed=seed)
         leases.complete(add(leases, "a"))
         clock.now += 1
         found = []
@@ -252,30 +257,11 @@ def test_released_messages_become_visible_after_their_delay(leases, sqs, clock) 
     assert sqs.of(DELETE) == []
 
 
-def test_many_undeleted_messages_are_reported(leases, sqs, clock) -> None:
-    sqs.answers[DELETE] = fail
-    for n in range(MAX_UNDELETED):
-        assert not leases.blocks_receiving
-        leases.complete(add(leases, str(n)))
-    assert leases.blocks_receiving
-    sqs.answers[DELETE] = confirm
-    pass_time(leases, clock, 15)
-    assert not leases.blocks_receiving
-
-
 @pytest.mark.parametrize("is_done", [False, True])
 def test_a_lease_that_sqs_does_not_extend_in_time_blocks_receiving(sqs, clock, is_done) -> None:
     # Given a lease that SQS does not extend
     freed: list[float] = []
-    leases = Leases(
-        "work",
-        lambda: "http://sqs/work",
-        lambda: sqs,
-        45,
-        clock,
-        random.Random(1),
-        freed=lambda: freed.append(clock.now),
-    )
+    leases = made(sqs, clock, freed=lambda: freed.append(clock.now))
     sqs.answers[CHANGE] = sqs.answers[DELETE] = fail
     lease = add(leases, "a")
     if is_done:
@@ -305,15 +291,7 @@ def test_closing_deletes_at_once(leases, sqs, clock) -> None:
 
 def test_the_stepping_thread_is_woken_only_for_what_is_due_earlier(sqs, clock) -> None:
     woken: list[float] = []
-    leases = Leases(
-        "work",
-        lambda: "http://sqs/work",
-        lambda: sqs,
-        45,
-        clock,
-        random.Random(1),
-        wake=lambda: woken.append(clock.now),
-    )
+    leases = made(sqs, clock, wake=lambda: woken.append(clock.now))
     held = [add(leases, str(n)) for n in range(3)]
     assert len(woken) == 1
     leases.step()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from pipeline.sqs.consumer import PARTIAL_BATCH_PAUSE, SQSConsumer
+from pipeline.sqs.in_hand import LaneQueue
 from pipeline.sqs.queues import LONG_POLL
 from pipeline.sqs.settlement import Delete
 from pipeline.sqs.wire import BACKLOG, decode
@@ -114,12 +117,12 @@ class TestPace:
         arrive(sqs, "a")
         first.step()
         assert second.step() is None
-        before = second.receiver.woken
+        before = second.receiver.loops[1].woken
         # When it has ended its message, then the other queue may receive.
         (message,) = took(first)
         message.ending = Delete()
         first.ack(message)
-        assert second.receiver.woken > before
+        assert second.receiver.loops[1].woken > before
         second.step()
         assert len(sqs.of(RECEIVE)) == 2
 
@@ -148,6 +151,44 @@ class TestPace:
         assert decode(broker.sender.entry(message("next")).body).options == {BACKLOG: True}
         assert decode(broker.sender.entry(message("retry", backlog=True), delay=60_000).body).options == {}
 
+    def test_at_most_the_prefetch_is_leased_and_every_ending_frees_a_place(self, broker, sqs) -> None:
+        # Given a backlog, and a consumer for two threads
+        consumer = broker.consume("work", prefetch=4)
+        for n in range(20):
+            arrive(sqs, str(n))
+        for _ in range(4):
+            consumer.step()
+        held = took(consumer)
+        assert len(held) == 4
+        # When its messages end in each possible way, then others follow.
+        held[0].ending = Delete()
+        consumer.ack(held[0])
+        consumer.nack(held[1])
+        consumer.requeue(held[2:])
+        consumer.leases.step()
+        for _ in range(4):
+            consumer.step()
+        assert len(took(consumer)) == 4
+
+    def test_bulk_messages_take_half_of_the_threads_and_only_while_no_live_message_waits(self, broker, sqs) -> None:
+        # Given a worker of four threads, and a live message that waits for one
+        lanes = LaneQueue(lambda queue: queue == "bulk", broker.in_hand.wake, broker.in_hand.stopping)
+        broker.in_hand.work_queue = lanes
+        bulk = broker.consume("bulk", prefetch=8)
+        lanes.put(SimpleNamespace(message=message(queue="work")))
+        # Then no bulk message is received,
+        assert bulk.step() is None
+        assert sqs.of(RECEIVE) == []
+        # until the live one has a thread.
+        before = bulk.receiver.loops[1].woken
+        lanes.get()
+        assert bulk.receiver.loops[1].woken > before
+        for n in range(9):
+            arrive(sqs, str(n), queue="bulk")
+        for _ in range(4):
+            bulk.step()
+        assert len(took(bulk)) == 2
+
     def test_a_pause_ends_the_backlog(self, broker, sqs) -> None:
         # Given a queue with a backlog, whose messages have ended
         consumer = broker.consume("work", prefetch=32)
@@ -169,12 +210,12 @@ class TestPace:
 
         def refuse(entries: list[Entry]) -> Answer:
             waits.append(second.step())
-            woken.append(second.receiver.woken)
+            woken.append(second.receiver.loops[1].woken)
             return unreachable(entries)
 
         sqs.answers[SEND] = refuse
         first.step()
         # When the send has failed, then the other queue looks again.
         assert waits[0] is None
-        assert second.receiver.woken > woken[-1]
+        assert second.receiver.loops[1].woken > woken[-1]
         assert second.step() == 0

@@ -61,7 +61,7 @@ def test_a_process_has_one_quarantined_message_in_hand(broker, sqs, clock) -> No
     sqs.answers[DELETE] = confirm
     clock.now += 15
     first.leases.step()
-    assert second.receiver.woken > 0
+    assert second.receiver.loops[1].woken > 0
     assert first.step() == pytest.approx(QUARANTINE_REST)
     second.step()
     assert [each.sqs_id for each in took(second)] == ["b"]
@@ -74,14 +74,14 @@ def test_a_quarantined_message_whose_delete_is_refused_leaves_its_thread_to_othe
     poison.step()
     (received,) = took(poison)
     assert other.step() is None
-    before = other.receiver.woken
+    before = other.receiver.loops[1].woken
     # When it has ended, and SQS refuses its delete
     sqs.answers[DELETE] = confirm_nothing
     received.ending = Delete()
     poison.ack(received)
     poison.leases.step()
     # Then the other queue looks again.
-    assert other.receiver.woken > before
+    assert other.receiver.loops[1].woken > before
     assert other.step() == 0
 
 

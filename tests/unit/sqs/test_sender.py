@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from dramatiq.encoder import PickleEncoder
+from dramatiq_sqs.exceptions import MessageTooLarge
 
 from pipeline.sqs.broker import SQSBroker
-from pipeline.sqs.queues import Queue
+from pipeline.sqs.queues import MAX_MESSAGE_BYTES, Queue
 from pipeline.sqs.wire import MAX_DELAY, Reason, SendEntry, SendFailed, decode, encode
-from tests.support.scripted_sqs import MovedClock, ScriptedSQS, StillLoop, confirm, confirm_nothing, fail, unreachable
+from tests.support.scripted_sqs import MovedClock, ScriptedSQS, StillLoop, confirm, fail
 from tests.unit.sqs.test_settlement import message
 
 SEND = "send_message_batch"
@@ -40,12 +42,6 @@ def test_only_entries_that_the_answer_names_successful_are_confirmed(broker, sqs
     assert [type(error) for error in errors] == [type(None), SendFailed, SendFailed]
 
 
-def test_an_empty_answer_confirms_nothing(broker, sqs) -> None:
-    sqs.answers[SEND] = confirm_nothing
-    with pytest.raises(SendFailed):
-        broker.enqueue(message("x"))
-
-
 def test_a_group_that_the_endpoint_refuses_is_left_out_of_the_refused_entries_only(broker, sqs) -> None:
     # Given an endpoint that refuses entries with a group
     def answer(entries: list[dict[str, Any]]) -> dict[str, Any]:
@@ -58,6 +54,31 @@ def test_a_group_that_the_endpoint_refuses_is_left_out_of_the_refused_entries_on
     entries = [SendEntry("a", group="g"), SendEntry("b"), SendEntry("c", group="g")]
     assert broker.sender.send("work", entries) == [None] * 3
     assert [[entry["MessageBody"] for entry in request] for request in sqs.of(SEND)] == [["a", "b", "c"], ["a", "c"]]
+
+
+def test_groups_are_tried_once_on_an_endpoint_that_refuses_whole_requests_with_them(broker, sqs) -> None:
+    def answer(entries: list[dict[str, Any]]) -> dict[str, Any]:
+        if any("MessageGroupId" in entry for entry in entries):
+            text = "The request include parameter MessageGroupId which is not valid for this queue type"
+            raise ClientError({"Error": {"Code": "InvalidParameterValue", "Message": text}}, "SendMessageBatch")
+        return confirm(entries)
+
+    sqs.answers[SEND] = answer
+    for _ in range(2):
+        assert broker.sender.send("work", [SendEntry("a", group="g")]) == [None]
+    assert len(sqs.of(SEND)) == 3
+
+
+def test_an_entry_that_sqs_would_refuse_is_not_sent_and_blocks_no_other(broker, sqs) -> None:
+    errors = broker.enqueue_many([message("a"), message("x" * MAX_MESSAGE_BYTES), message("b")])
+    assert [type(error) for error in errors] == [type(None), MessageTooLarge, type(None)]
+    assert [len(entries) for entries in sqs.of(SEND)] == [2]
+
+
+@pytest.mark.parametrize(("delay", "seconds"), [(None, 0), (1, 1), (1000, 1), (1001, 2), (900_000, 900)])
+def test_a_short_delay_is_sqss_own_rounded_up(broker, delay: int | None, seconds: int) -> None:
+    entry = broker.sender.entry(message("x"), delay or 0)
+    assert (entry.delay, decode(entry.body).options) == (seconds, {})
 
 
 def test_a_failure_without_a_message_is_no_refusal_of_a_group(broker, sqs) -> None:
@@ -81,11 +102,6 @@ def test_dead_letters_of_queues_that_share_them_go_to_one_queue(broker, sqs) -> 
         "http://sqs/test_work",
         "http://sqs/test_ingest",
     ]
-
-
-def test_a_lost_connection_is_one_error_for_each(broker, sqs) -> None:
-    sqs.answers[SEND] = unreachable
-    assert [type(error) for error in broker.sender.send("work", [SendEntry("x")] * 25)] == [SendFailed] * 25
 
 
 def test_delays_beyond_one_of_sqs_carry_their_due_time(broker) -> None:
@@ -112,5 +128,5 @@ def test_a_broker_uses_its_own_encoder(sqs) -> None:
 @pytest.mark.parametrize("at_once", [False, True])
 def test_an_unexpected_error_of_a_request_confirms_nothing_and_raises_nothing(broker, sqs, at_once: bool) -> None:
     sqs.answers[SEND] = fail
-    errors = broker.sender.send("work", [SendEntry("a"), SendEntry("b")], at_once=at_once)
-    assert [str(error) for error in errors] == ["SQS did not confirm a message: ConnectionError"] * 2
+    errors = broker.sender.send("work", [SendEntry("a")] * 25, at_once=at_once)
+    assert [str(error) for error in errors] == ["SQS did not confirm a message: ConnectionError"] * 25

@@ -10,10 +10,19 @@ import pytest
 from dramatiq.middleware import TimeLimitExceeded
 from dramatiq_sqs.exceptions import MessageTooLarge
 
-from pipeline.errors import RetryableError
 from pipeline.sqs.leases import Lease
-from pipeline.sqs.settlement import RELEASE_DELAY, Bury, Delete, Enqueue, Letter, Plan, Release, Settling, SQSMessage
-from pipeline.sqs.wire import Reason, SendFailed
+from pipeline.sqs.settlement import (
+    RELEASE_DELAY,
+    Bury,
+    Delete,
+    Enqueue,
+    Letter,
+    Release,
+    Settlement,
+    Settling,
+    SQSMessage,
+)
+from pipeline.sqs.wire import Reason, SendFailed, Unavailable
 
 REASON = Reason("too_large", "It is too large.")
 
@@ -56,7 +65,7 @@ def settling(outbox: Outbox, plan: Any, seed: int = 1) -> Settling:
 
 def test_a_plan_is_carried_out_in_order() -> None:
     outbox = Outbox()
-    plan = Plan(Delete(), (Letter(message("letter"), REASON), Enqueue(message("next"), 5000)))
+    plan = Settlement(Delete(), (Letter(message("letter"), REASON), Enqueue(message("next"), 5000)))
     each = settling(outbox, plan)
     assert each.ending == Release()
     assert each.step() is None
@@ -66,7 +75,7 @@ def test_a_plan_is_carried_out_in_order() -> None:
 
 def test_a_buried_message_is_deleted_once_its_letter_is_confirmed() -> None:
     outbox = Outbox(SendFailed("down"))
-    each = settling(outbox, Plan(Bury(REASON), (Enqueue(message("first")),)))
+    each = settling(outbox, Settlement(Bury(REASON), (Enqueue(message("first")),)))
     assert each.step()
     assert each.ending == Release()
     assert each.step() is None
@@ -75,7 +84,7 @@ def test_a_buried_message_is_deleted_once_its_letter_is_confirmed() -> None:
 
 def test_what_is_confirmed_is_not_sent_again() -> None:
     outbox = Outbox()
-    each = settling(outbox, Plan(Delete(), (Enqueue(message("first")), Enqueue(message("second")))))
+    each = settling(outbox, Settlement(Delete(), (Enqueue(message("first")), Enqueue(message("second")))))
     sent, send = [], outbox._send
 
     def fail_the_second(*what: Any) -> None:
@@ -91,12 +100,12 @@ def test_what_is_confirmed_is_not_sent_again() -> None:
 
 
 def test_a_decision_that_fails_is_made_again() -> None:
-    answers = [RetryableError("s3_error", "S3 is down."), None]
+    answers = [Unavailable("S3 is down."), None]
 
-    def decide() -> Plan:
+    def decide() -> Settlement:
         if error := answers.pop(0):
             raise error
-        return Plan(Delete())
+        return Settlement(Delete())
 
     each = settling(Outbox(), decide)
     assert each.step()
@@ -106,7 +115,7 @@ def test_a_decision_that_fails_is_made_again() -> None:
 
 def test_waits_grow_and_vary() -> None:
     def waits(seed: int) -> list[float | None]:
-        each = settling(Outbox(*[SendFailed("down")] * 9), Plan(Delete(), (Enqueue(message("x")),)), seed)
+        each = settling(Outbox(*[SendFailed("down")] * 9), Settlement(Delete(), (Enqueue(message("x")),)), seed)
         return [each.step() for _ in range(9)]
 
     one, other = waits(1), waits(2)
@@ -129,7 +138,7 @@ def test_a_message_whose_next_one_can_never_be_sent_is_buried_at_once_as_it_was_
 ) -> None:
     # Given a hand-over that fails whenever it is tried, and an SQS that is down for a moment
     outbox = Outbox(failure, SendFailed("down"), failure)
-    each = settling(outbox, Plan(Delete(), (Enqueue(message("next")),)))
+    each = settling(outbox, Settlement(Delete(), (Enqueue(message("next")),)))
     assert each.step()
     assert each.ending == Release()
     # When SQS is there again, then the message is a dead letter.
@@ -140,7 +149,7 @@ def test_a_message_whose_next_one_can_never_be_sent_is_buried_at_once_as_it_was_
 
 def test_a_dead_letter_that_cannot_be_encoded_keeps_its_reason_and_the_body_that_was_received() -> None:
     outbox = Outbox(ValueError("NaN"))
-    each = settling(outbox, Plan(Bury(REASON)))
+    each = settling(outbox, Settlement(Bury(REASON)))
     assert each.step() is None
     assert (each.ending, outbox.sent) == (Delete(), [("work", "as received", REASON.code)])
 
@@ -148,7 +157,7 @@ def test_a_dead_letter_that_cannot_be_encoded_keeps_its_reason_and_the_body_that
 @pytest.mark.parametrize("failure", [KeyError("never"), TimeLimitExceeded()])
 def test_what_can_never_be_settled_is_released_and_nothing_is_raised(failure: BaseException, caplog) -> None:
     outbox = Outbox(failure)
-    each = settling(outbox, Plan(Delete(), (Enqueue(message("secret-word")),)))
+    each = settling(outbox, Settlement(Delete(), (Enqueue(message("secret-word")),)))
     assert each.step() is None
     assert each.ending == Release(RELEASE_DELAY)
     assert "cannot be settled" in caplog.text
@@ -156,6 +165,6 @@ def test_what_can_never_be_settled_is_released_and_nothing_is_raised(failure: Ba
 
 
 def test_a_plan_may_release() -> None:
-    each = settling(Outbox(), Plan(Release(7)))
+    each = settling(Outbox(), Settlement(Release(7)))
     assert each.step() is None
     assert each.ending == Release(7)

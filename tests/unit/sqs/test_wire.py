@@ -1,12 +1,15 @@
-"""The limits of one request to SQS."""
+"""The limits of one request to SQS, and the ids of messages."""
 
 from __future__ import annotations
+
+from uuid import NAMESPACE_DNS, uuid5
 
 import pytest
 from botocore.exceptions import ClientError
 
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES
-from pipeline.sqs.wire import SendEntry, describe
+from pipeline.sqs.wire import SendEntry, describe, with_good_id
+from tests.support.received import message
 
 
 def sizes(entries: list[SendEntry]) -> list[list[int]]:
@@ -31,8 +34,25 @@ def test_a_batch_has_at_most_one_mebibyte() -> None:
     assert batches == [[half, half], [1], [MAX_MESSAGE_BYTES], [1]]
 
 
-def test_an_empty_list_makes_no_batch() -> None:
-    assert sizes([]) == []
+@pytest.mark.parametrize(
+    "entry",
+    [
+        SendEntry("x", delay=901),
+        SendEntry("x", group="g" * 129),
+        SendEntry("x", group="a b"),
+        SendEntry(""),
+        SendEntry("\x00"),
+    ],
+)
+def test_an_entry_that_sqs_would_refuse_is_an_error(entry: SendEntry) -> None:
+    assert type(entry.error()) is ValueError
+
+
+@pytest.mark.parametrize("forged", ["two\nlines", "\ud800", "x" * 65, "", "a b"])
+def test_an_id_that_could_not_be_logged_is_replaced_by_one_of_the_sqs_message(forged: str) -> None:
+    good, bad = (with_good_id(message("x").copy(message_id=each), "sqs id") for each in ("good-1", forged))
+    assert good.message_id == "good-1"
+    assert bad.message_id == str(uuid5(uuid5(NAMESPACE_DNS, "message.image-pipeline"), "sqs id"))
 
 
 @pytest.mark.parametrize(

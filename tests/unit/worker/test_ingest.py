@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import threading
-from collections.abc import Callable, Sequence
 
-import dramatiq
 import pytest
 
 import pipeline.actors  # noqa: F401 - builds the broker, from which the actors' messages come
@@ -16,91 +13,13 @@ from pipeline.errors import RetryableError
 from pipeline.events import Event, Outcome, subscribe, unsubscribe
 from pipeline.job import input_job_id
 from pipeline.metrics import JOBS
-from pipeline.sqs.leases import DELETE_WAIT
-from pipeline.sqs.wire import Reason, SendEntry, SendFailed
+from pipeline.sqs.leases import DELETE_WAIT, LAST_BACKOFF
+from pipeline.sqs.wire import SendFailed, Unavailable
 from pipeline.stages import Lane
-from pipeline.worker import ingest
+from pipeline.worker import long_bodies
 from pipeline.worker.ingest import Ingest
-from tests.support.scripted_sqs import MovedClock, ScriptedSQS, confirm, fail
+from tests.support.driven_ingest import CHANGE, DELETE, GOOD, RECEIVE, Driven, refuse_all
 from tests.support.waiting import wait_for
-
-DELETE, CHANGE, RECEIVE = "delete_message_batch", "change_message_visibility_batch", "receive_message"
-GOOD = {"image_url": "http://example.org/cover.jpg", "postback_url": "http://example.org/hook"}
-
-
-class Sent:
-    """Stands for the sender: it keeps what it is given, except entries for which `refuse` returns an error."""
-
-    def __init__(self) -> None:
-        self.jobs: list[str] = []
-        self.letters: list[tuple[str, str]] = []
-        self.attempts = 0
-        self.refuse: Callable[[str], Exception | None] = lambda body: None
-        self.oversize: Exception | None = None
-
-    def entry(self, message: dramatiq.Message[None]) -> SendEntry:
-        return SendEntry(message.kwargs["job"]["id"])
-
-    def letter(self, body: str, reason: Reason) -> SendEntry:
-        if self.oversize:
-            raise self.oversize
-        return SendEntry.of_dead_letter(body, reason)
-
-    def bury(self, target: str, letters: Sequence[SendEntry], *, wait_in: str) -> list[Exception | None]:
-        assert wait_in == "fetch"
-        return self.send(target, letters, at_once=True)
-
-    def send(self, queue: str, entries: Sequence[SendEntry], *, at_once: bool) -> list[Exception | None]:
-        assert at_once
-        self.attempts += 1
-        errors = [self.refuse(entry.body) for entry in entries]
-        for entry, error in zip(entries, errors, strict=True):
-            if error is None and queue == "ingest_dlq":
-                self.letters.append((entry.body, dict(entry.attributes)["error_code"]))
-            elif error is None:
-                self.jobs.append(entry.body)
-        return errors
-
-
-class Driven:
-    """Ingest on a clock that the test moves, with its leases."""
-
-    def __init__(self, queue: str = "input") -> None:
-        self.clock, self.sqs, self.sent = MovedClock(), ScriptedSQS(), Sent()
-        self.ingest = Ingest(
-            f"http://sqs/{queue}",
-            client=lambda: self.sqs,  # type: ignore[arg-type, return-value]
-            sender=self.sent,  # type: ignore[arg-type]
-            visibility=45,
-            clock=self.clock,
-            rng=random.Random(1),
-        )
-
-    def arrive(self, *messages: str | dict[str, object]) -> list[str]:
-        """Put messages into the input queue; returns the ids of their jobs."""
-        names = [f"message {len(self.sqs.waiting) + place}" for place in range(len(messages))]
-        for name, body in zip(names, messages, strict=True):
-            text = body if isinstance(body, str) else json.dumps(body)
-            self.sqs.waiting.append({"MessageId": name, "ReceiptHandle": f"handle of {name}", "Body": text})
-        return [input_job_id(name) for name in names]
-
-    def go_on(self, seconds: float) -> None:
-        """Step ingest and its leases whenever they are due."""
-        until, at = self.clock.now + seconds, self.clock.now
-        while self.clock.now < until:
-            if at is not None and at <= self.clock.now:
-                wait = self.ingest.step()
-                at = None if wait is None else self.clock.now + (wait or 1.0)  # an empty poll takes a second
-            due = self.ingest.leases.step()
-            self.clock.now += min(1.0 if due is None else max(due, 0.01), 1.0)
-
-    @property
-    def received(self) -> int:
-        return len(self.sqs.of(RECEIVE))
-
-    @property
-    def deleted(self) -> set[str]:
-        return {handle for handles in self.sqs.handles(DELETE) for handle in handles}
 
 
 @pytest.fixture
@@ -116,74 +35,48 @@ def events() -> list[Event]:
     unsubscribe(found.append)
 
 
-def refuse_all(_: str) -> Exception:
-    return SendFailed("SQS is down")
-
-
 @pytest.mark.parametrize(("queue", "within"), [("input", 2 * DELETE_WAIT), ("input.fifo", 1)])
 def test_messages_are_deleted_once_their_hand_over_is_confirmed(queue: str, within: float) -> None:
     driven = Driven(queue)
     ids = driven.arrive(GOOD, GOOD)
-    assert driven.ingest.step() == 0
+    assert driven.ingest.receiver.step() == 0
     assert driven.sent.jobs == ids
     # The messages of a FIFO group wait for each other, so they are deleted soon.
     driven.go_on(within)
     assert driven.sqs.handles(DELETE) == [["handle of message 0", "handle of message 1"]]
-    assert driven.ingest.asking_since is None
-
-
-def test_an_outage_of_any_length_costs_no_receives(driven: Driven) -> None:
-    # Given an SQS that takes no sends for three hours
-    ids = driven.arrive(*[GOOD] * 10)
-    driven.sent.refuse = refuse_all
-    driven.go_on(3 * 3600)
-    # Then ingest receives nothing more, keeps what it has, and tries at growing intervals;
-    assert driven.received == 1
-    assert driven.deleted == set()
-    assert len(driven.ingest.leases) == 10
-    assert 3 * 3600 / 15 < driven.sent.attempts < 3 * 3600 / 5
-    extended = {handle for handles in driven.sqs.handles(CHANGE) for handle in handles}
-    assert len(extended) == 10
-    # and when SQS takes sends again, each is handed over once, and ingest receives again.
-    driven.sent.refuse = lambda _: None
-    driven.go_on(20)
-    assert sorted(driven.sent.jobs) == sorted(ids)
-    assert len(driven.deleted) == 10
-    assert driven.received > 2
+    assert driven.ingest.unanswered_since is None
 
 
 def test_a_batch_is_received_and_handed_over_while_the_hand_over_of_another_takes_its_time(driven: Driven) -> None:
     # Given a hand-over during which another message arrives
-    first, second = driven.ingest._batches
     (early,) = driven.arrive(GOOD)
     late = {"MessageId": "late", "ReceiptHandle": "handle of late", "Body": json.dumps(GOOD)}
 
     def meanwhile(body: str) -> None:
         if body == early:
             driven.sqs.waiting.append(late)
-            assert driven.ingest.step(second) == 0
+            assert driven.ingest.receiver.step() == 0
             # Then the other message does not wait for it.
             assert driven.sent.jobs == [input_job_id("late")]
 
     driven.sent.refuse = meanwhile
-    assert driven.ingest.step(first) == 0
+    assert driven.ingest.receiver.step() == 0
     assert driven.sent.jobs == [input_job_id("late"), early]
 
 
 def test_while_a_batch_cannot_be_handed_over_none_is_received(driven: Driven) -> None:
     # Given a batch that SQS does not take
-    first, second = driven.ingest._batches
     driven.arrive(GOOD)
     driven.sent.refuse = refuse_all
-    assert driven.ingest.step(first)
+    assert driven.ingest.receiver.step()
     # When the other thread wants to receive, then it waits too
     driven.arrive(GOOD)
-    assert driven.ingest.step(second)
+    assert driven.ingest.receiver.step()
     assert driven.received == 1
     # until SQS takes it.
     driven.sent.refuse = lambda _: None
-    assert driven.ingest.step(first) == 0
-    assert driven.ingest.step(second) == 0
+    driven.clock.now += LAST_BACKOFF
+    assert driven.ingest.receiver.step() == 0
     assert driven.received == 2
 
 
@@ -192,7 +85,7 @@ def test_only_what_was_not_confirmed_is_sent_again(driven: Driven) -> None:
     first, second, third = driven.arrive(GOOD, GOOD, GOOD)
     refusals = [SendFailed("one"), SendFailed("two")]
     driven.sent.refuse = lambda body: refusals.pop() if body == second and refusals else None
-    driven.ingest.step()
+    driven.ingest.receiver.step()
     assert driven.sent.jobs == [first, third]
     # Then the other two are deleted at once, and only the refused one is tried again.
     driven.go_on(1)
@@ -205,14 +98,14 @@ def test_only_what_was_not_confirmed_is_sent_again(driven: Driven) -> None:
 def test_what_is_not_handed_over_is_released_when_ingest_stops(driven: Driven) -> None:
     driven.arrive(GOOD, GOOD)
     driven.sent.refuse = refuse_all
-    driven.ingest.step()
+    driven.ingest.receiver.step()
     driven.ingest.stop()
-    assert driven.ingest.step() is None
-    driven.ingest.leases.step()
+    assert driven.ingest.receiver.step() is None
+    driven.ingest.receiver.leases.step()
     ((first, second),) = driven.sqs.of(CHANGE)
     assert (first["VisibilityTimeout"], second["VisibilityTimeout"]) == (0, 0)
     assert driven.deleted == set()
-    assert driven.ingest.leases.is_idle
+    assert driven.ingest.receiver.leases.is_idle
 
 
 def test_what_is_received_while_ingest_stops_is_released_unsent(driven: Driven) -> None:
@@ -224,8 +117,8 @@ def test_what_is_received_while_ingest_stops_is_released_unsent(driven: Driven) 
         return receive(**request)
 
     driven.sqs.receive_message = stopped_meanwhile  # type: ignore[method-assign]
-    assert driven.ingest.step() is None
-    driven.ingest.leases.step()
+    assert driven.ingest.receiver.step() is None
+    driven.ingest.receiver.leases.step()
     assert driven.sent.attempts == 0
     ((entry,),) = driven.sqs.of(CHANGE)
     assert entry["VisibilityTimeout"] == 0
@@ -245,14 +138,14 @@ def test_a_message_whose_payload_cannot_be_staged_is_held_and_its_batch_is_hande
             staged.append(data)
             return "0" * 32
 
-    monkeypatch.setattr(ingest, "staging", Staging)
+    monkeypatch.setattr(long_bodies, "staging", Staging)
     driven.go_on(30)
     assert driven.sent.jobs == [ids[0], ids[2]]
     assert driven.received == 1
     # When staging works again, then the held message follows, and the others were sent once.
     driven.go_on(60)
     assert driven.sent.jobs == [ids[0], ids[2], ids[1]]
-    assert len(staged) == 1
+    assert [len(data) > 100_000 for data in staged] == [True]
     assert len(driven.deleted) == 3
 
 
@@ -278,9 +171,9 @@ def test_an_unacceptable_message_becomes_a_dead_letter_once(
 
 def test_a_letter_too_large_for_its_reason_waits_for_staging(driven: Driven, events: list[Event]) -> None:
     driven.arrive("{")
-    driven.sent.oversize = RetryableError("s3_error", "S3 is down.")
+    driven.sent.oversize = Unavailable("S3 is down.")
     driven.go_on(5)
-    assert (driven.sent.attempts, len(driven.ingest.leases), events) == (0, 1, [])
+    assert (driven.sent.attempts, len(driven.ingest.receiver.leases), events) == (0, 1, [])
     driven.sent.oversize = None
     driven.go_on(20)
     assert driven.sent.letters == [("{", "not_json")]
@@ -295,62 +188,11 @@ def test_a_message_that_can_never_be_sent_becomes_a_dead_letter(driven: Driven, 
     assert [event.code for event in events] == ["bad_message"]
 
 
-def test_a_message_whose_lease_was_lost_is_left_to_the_process_that_has_it(driven: Driven) -> None:
-    driven.arrive(GOOD)
-    driven.sent.refuse = refuse_all
-    driven.ingest.step()
-    stale = {"SenderFault": True, "Code": "ReceiptHandleIsInvalid"}
-    driven.sqs.answers[CHANGE] = lambda entries: {"Failed": [{"Id": entry["Id"], **stale} for entry in entries]}
-    driven.go_on(30)
-    driven.sqs.answers.clear()
-    driven.sent.refuse = lambda _: None
-    driven.go_on(30)
-    assert driven.sent.jobs == []
-    assert driven.received > 1
-
-
-def test_it_goes_on_when_receives_fail(driven: Driven) -> None:
-    (id_,) = driven.arrive(GOOD)
-    receive = driven.sqs.receive_message
-    driven.sqs.receive_message = lambda **_: fail([])  # type: ignore[method-assign]
-    wait = driven.ingest.step()
-    assert wait
-    assert driven.ingest.asking_since is not None
-    driven.sqs.receive_message = receive  # type: ignore[method-assign]
-    driven.go_on(5)
-    assert driven.sent.jobs == [id_]
-
-
-def test_a_message_that_was_handed_over_is_not_handed_over_again_while_its_delete_fails(driven: Driven) -> None:
-    # Given an SQS that takes no deletes, and delivers a message again
-    (id_,) = driven.arrive(GOOD)
-    driven.sqs.answers[DELETE] = fail
-    driven.go_on(5)
-    driven.arrive(GOOD)
-    driven.go_on(60)
-    # Then it is handed over once, and deleted once that is possible.
-    driven.sqs.answers[DELETE] = confirm
-    driven.go_on(20)
-    assert driven.sent.jobs == [id_]
-    assert driven.ingest.leases.is_idle
-
-
-def test_it_receives_nothing_while_too_many_deletes_are_pending(driven: Driven, monkeypatch) -> None:
-    monkeypatch.setattr("pipeline.sqs.leases.MAX_UNDELETED", 2)
-    driven.arrive(GOOD, GOOD)
-    driven.sqs.answers[DELETE] = fail
-    driven.go_on(30)
-    assert driven.received == 1
-    driven.sqs.answers.clear()
-    driven.go_on(30)
-    assert driven.received > 1
-
-
 def test_messages_of_one_redriven_letter_are_one_job(driven: Driven) -> None:
     driven.arrive(GOOD, GOOD, GOOD)
     for message in driven.sqs.waiting[:2]:
         message["MessageAttributes"] = {"redriven_from": {"StringValue": "letter 1", "DataType": "String"}}
-    driven.ingest.step()
+    driven.ingest.receiver.step()
     assert driven.sent.jobs == [input_job_id("letter 1")] * 2 + [input_job_id("message 2")]
     ((request,),) = driven.sqs.of(RECEIVE)
     assert request["MessageAttributeNames"] == ["redriven_from"]
@@ -365,22 +207,11 @@ def test_only_jobs_are_counted_as_handed_over(driven: Driven) -> None:
     assert handed_over._value.get() == before + 2
 
 
-def test_waits_for_deletes_vary_by_chance(driven: Driven) -> None:
-    driven.sqs.answers[DELETE] = fail
-    driven.arrive(GOOD)
-    driven.ingest.step()
-    driven.clock.now += DELETE_WAIT
-    wait = driven.ingest.leases.step()
-    assert wait is not None
-    assert 0.25 <= wait < 0.5
-
-
 def test_a_stop_deletes_at_once_and_releases_what_the_last_poll_returns() -> None:
     # Given an ingest whose threads wait in long polls, and a message that was handed over
     driven, polls, go_on = Driven(), threading.Semaphore(0), threading.Event()
     ingesting = Ingest(
         "http://sqs/input",
-        client=lambda: driven.sqs,  # type: ignore[arg-type, return-value]
         sender=driven.sent,  # type: ignore[arg-type]
         visibility=45,
     )
@@ -416,10 +247,10 @@ def test_a_stop_deletes_at_once_and_releases_what_the_last_poll_returns() -> Non
 
 
 def test_a_pause_from_the_start_is_no_trouble(driven: Driven) -> None:
-    assert driven.ingest.asking_since == -math.inf
+    assert driven.ingest.unanswered_since == -math.inf
     driven.ingest.pause(True)
-    assert driven.ingest.step()
-    assert driven.ingest.asking_since is None
+    assert driven.ingest.receiver.step()
+    assert driven.ingest.unanswered_since is None
     # When the pause ends before the first answer, then it is not ready yet.
     driven.ingest.pause(False)
-    assert driven.ingest.asking_since == -math.inf
+    assert driven.ingest.unanswered_since == -math.inf

@@ -71,15 +71,6 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Room:
     return room
 
 
-def test_a_folder_with_room_pauses_nothing(room: Room) -> None:
-    # Given exactly as many files, and exactly as much room, as are allowed
-    room.hold(MOST)
-    room.total, room.free = 10 * GB, GB
-    # When the watch looks at the folder, then fetch goes on.
-    assert room.watch().step() == staging_room.INTERVAL
-    assert not room.is_paused
-
-
 @pytest.mark.parametrize(
     ("total", "least"),
     [
@@ -107,21 +98,12 @@ def test_fetch_pauses_on_a_nearly_full_disk_until_twice_the_room_is_free(room: R
     assert not room.is_paused
 
 
-def test_a_large_disk_that_other_programs_share_does_not_keep_fetch_paused(room: Room) -> None:
-    # Given a disk of a terabyte that ran full
-    room.total, room.free = 1000 * GB, GB
-    watch = room.watch()
-    watch.step()
-    assert room.is_paused
-    # When other programs leave 40 GB of it, then fetch goes on.
-    room.free = 40 * GB
-    watch.step()
-    assert not room.is_paused
-
-
 def test_fetch_pauses_on_many_young_files_until_half_of_them_are_gone(room: Room) -> None:
-    room.hold(MOST + 1)
+    room.hold(MOST)
     watch = room.watch()
+    assert watch.step() == staging_room.INTERVAL
+    assert not room.is_paused
+    room.hold(MOST + 1)
     watch.step()
     assert room.pauses[-1] == f"the staging folder holds {MOST + 1} files younger than an hour"
     # When some are gone, then it stays paused,
@@ -131,12 +113,6 @@ def test_fetch_pauses_on_many_young_files_until_half_of_them_are_gone(room: Room
     # and it goes on with half of them.
     room.hold(MOST // 2)
     watch.step()
-    assert not room.is_paused
-
-
-def test_old_files_do_not_count(room: Room) -> None:
-    room.hold(3 * MOST, age=3700)
-    room.watch().step()
     assert not room.is_paused
 
 
@@ -176,15 +152,6 @@ def test_the_reason_of_a_pause_stays_current(room: Room) -> None:
     room.free = 5 * MB
     watch.step()
     assert room.pauses[-1] == "the file system of the staging folder has 5 MB left"
-
-
-def test_a_missing_folder_pauses_nothing(room: Room) -> None:
-    # Given a folder that is made at the first write, and little room
-    room.folder.rmdir()
-    room.free = 0
-    # When the watch looks at it, then nothing pauses.
-    room.watch().step()
-    assert not room.is_paused
 
 
 def test_a_pause_ends_when_the_folder_is_removed(room: Room) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -255,8 +254,3 @@ def test_the_pattern_of_names_of_renditions_is_that_of_the_setting(name: str) ->
     sides = [int(side) for side in name.lower().partition(".")[0].split("x")] if matches else []
     pixels = sides[0] * sides[1] if matches and name.endswith(".avif") else 0
     assert good == (matches and max(sides) <= MAX_RENDITION_SIDE and pixels <= MAX_AVIF_PIXELS)
-
-
-def test_a_schema_is_json() -> None:
-    for name in DOCUMENTS:
-        assert json.loads(text_of(name)) == DOCUMENTS[name]()

@@ -1,1 +1,0 @@
-"""Commands that print reference material. They read no settings and send nothing."""

@@ -1,0 +1,27 @@
+"""Downloads of the fetch stage, within the limits on hosts, memory and time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from pipeline.job import Job, Known, Source
+from pipeline.net.download import Download, download_if_changed
+from pipeline.net.download_memory import download_memory
+from pipeline.net.host_limits import host_limiter
+from pipeline.settings import get_settings
+from pipeline.worker.messages import is_source_retried
+
+
+@contextmanager
+def downloading(job: Job, source: Source, known: Known | None) -> Iterator[Download]:
+    """Download a source, unless its host confirms that it is still as it is `known`. The memory is kept until the end.
+
+    The first attempt is hasty, so that hosts that hang or drip hold their threads only briefly.
+    """
+    patient = not get_settings().fetch_retry_delays or is_source_retried()
+    slot = partial(host_limiter().slot, lane=job.lane, folder=job.folder, patient=patient)
+    with download_memory().share(job.lane) as share:
+        validators = known.validators if known else None
+        yield download_if_changed(source.url, slot, share=share, hasty=not patient, validators=validators)

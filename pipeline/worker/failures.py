@@ -1,0 +1,204 @@
+"""Decides how the message of a failed stage is settled: retry, give up, reject or release.
+
+Only this module gives a job up.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import dramatiq
+from dramatiq.errors import Retry as DramatiqRetry
+from dramatiq.middleware import MiddlewareError
+
+from pipeline.errors import PermanentError, PipelineError, Rejected, Snoozed
+from pipeline.events import Event, Outcome, emit
+from pipeline.job import CLEAN_UP, Job, Unfinished, UnknownVersion
+from pipeline.sqs.queues import RETENTION
+from pipeline.sqs.settlement import Bury, Delete, Enqueue, Letter, Settlement, SQSMessage
+from pipeline.sqs.wire import ATTEMPTS, Reason
+from pipeline.stages import Stage, stage_of_queue
+from pipeline.worker.long_bodies import asked_again
+from pipeline.worker.messages import attempt_of, attempts_of, job_kwargs
+from pipeline.worker.retry import RetryDecision, RetryPolicy
+from pipeline.worker.stage import as_pipeline_error
+
+logger = logging.getLogger(__name__)
+
+Part = tuple[Job, dict[str, PipelineError]]
+
+#: Seconds until a job of an unknown version is received again, perhaps by a newer worker.
+UNKNOWN_VERSION_DELAY = 30
+
+
+class Unsettled(MiddlewareError, DramatiqRetry):
+    """Carries the error of a stage, its cause, to `Failures`.
+
+    It is a dramatiq Retry, because dramatiq logs the text of all other errors, which may quote a customer's message.
+    """
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The settlement of a failed message, and the events that report its attempt."""
+
+    settlement: Settlement
+    events: Sequence[Event] = ()
+
+
+class Failures(dramatiq.Middleware):
+    """Retries, gives up, rejects or releases a message whose actor raised an error.
+
+    It replaces dramatiq's Retries, which loses a message if its retry cannot be sent. `job_of` returns the job in a
+    message, and `message_of` the message that hands a job to the stage in which it is due.
+    """
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        job_of: Callable[[SQSMessage], Job],
+        message_of: Callable[[Job], dramatiq.Message[Any]],
+    ) -> None:
+        self._policy = policy
+        self._job_of, self._message_of = job_of, message_of
+
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        """Refuse a message that has killed too many workers."""
+        if message.is_given_up:
+            # The sentence contains no count, because a repeated result must have the same body.
+            sentence = "The job was received again and again, and no worker survived it."
+            raise Unsettled from PermanentError("worker_crashed", sentence)
+
+    def after_process_message(
+        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        """Decide how an error is settled. The queue layer asks again while the decision itself fails, in staging."""
+        if exception is not None:
+            error = exception.__cause__ or exception
+            message.settle(partial(self._decide_and_report, message, error, time.time(), time.monotonic()))
+
+    def _decide_and_report(self, message: SQSMessage, error: BaseException, now: float, ended: float) -> Settlement:
+        with asked_again():
+            decision = self.decide(message, error, now, ended - message.began)
+        for event in decision.events:
+            emit(event)
+        return decision.settlement
+
+    def decide(self, message: SQSMessage, error: BaseException, now: float, seconds: float) -> Decision:
+        """Return how a message is settled whose actor raised `error` at Unix time `now` after some seconds."""
+        stage = stage_of_queue(message.queue_name)
+        if stage is None:
+            attempt = _Attempt(message, message.original.queue_name, now, seconds)
+            return Decision(self._settle_without_job(attempt, as_pipeline_error(error)))
+        attempt = _Attempt(message, stage.name, now, seconds)
+        try:
+            parts = self._parts(message, stage, error)
+        except UnknownVersion as unknown:
+            return self._leave(attempt, unknown)
+        except Rejected as rejected:
+            return self._reject(attempt, rejected)
+        steps = [step for job, errors in parts for step in self._settle_part(attempt, stage, job, errors)]
+        sends = tuple(step for step in steps if not isinstance(step, Event))
+        return Decision(Settlement(Delete(), sends), [step for step in steps if isinstance(step, Event)])
+
+    def _leave(self, attempt: _Attempt, unknown: UnknownVersion) -> Decision:
+        """Leave a message to a worker that knows its version. It is sent again, so that its receives do not add up."""
+        message = attempt.message
+        if abs(attempt.now - message.message_timestamp / 1000) < RETENTION:
+            logger.warning("%s has %s. It is left to another worker.", message, unknown)
+            return Decision(Settlement(Delete(), (Enqueue(message.original, UNKNOWN_VERSION_DELAY * 1000),)))
+        sentence = f"No worker understood the job for {RETENTION // 86400} days: {unknown}."
+        return self._reject(attempt, Rejected("unknown_version", sentence))
+
+    def _reject(self, attempt: _Attempt, error: Rejected) -> Decision:
+        event = attempt.event(attempt.message.message_id, Outcome.REJECTED, error)
+        return Decision(Settlement(Bury(attempt.reason(error))), [event])
+
+    def _settle_without_job(self, attempt: _Attempt, error: PipelineError) -> Settlement:
+        """Settle a message that contains no job: a page of a sweep."""
+        decision = self._policy.decide(error, attempts_of(attempt.message))
+        if decision.wait is None:
+            return Settlement(Bury(attempt.reason(error)))
+        again = attempt.message.original.copy(options={ATTEMPTS: _count(attempt.message, [decision])})
+        return Settlement(Delete(), (Enqueue(again, int(decision.wait * 1000)),))
+
+    def _parts(self, message: SQSMessage, stage: Stage, error: BaseException) -> Sequence[Part]:
+        """Return the parts of a job to settle separately, each with its errors.
+
+        Raises:
+            Rejected: The message contains no job.
+            UnknownVersion: Another version of this software wrote the job, whatever its error is.
+        """
+        if isinstance(error, Rejected | UnknownVersion):
+            raise error
+        if isinstance(error, Unfinished):
+            return error.parts
+        job = self._job_of(message)
+        return [(job, dict.fromkeys(job.urls_due(stage) or job.deliveries or [""], as_pipeline_error(error)))]
+
+    def _settle_part(
+        self, attempt: _Attempt, stage: Stage, job: Job, errors: dict[str, PipelineError]
+    ) -> Iterator[Enqueue | Letter | Event]:
+        """Bury what failed permanently, then retry the rest after a wait or send the job to its next stage."""
+        message = attempt.message
+        decided = {name: self._policy.decide(error, attempts_of(message)) for name, error in errors.items()}
+        waits = {name: decision.wait for name, decision in decided.items() if decision.wait is not None}
+        given_up = {name: error for name, error in errors.items() if name not in waits}
+        if left := given_up.pop(CLEAN_UP, None):  # it expires by itself, so it needs no dead letter
+            logger.warning("job %s: its bytes stay in staging until they expire: %s", job.id, left)
+        if given_up:
+            failed, why = job.with_errors(stage, given_up), given_up.values()
+            yield attempt.event(job.id, Outcome.GIVEN_UP, *why, job=failed, worked_on=tuple(given_up))
+            # Each redriven dead letter of a job reports its result under an id of its own.
+            redriven = replace(job, redrives=job.redrives + job.letters + 1, letters=0)
+            yield Letter(_with_job(message, redriven, **{ATTEMPTS: {}}), attempt.reason(*why))
+            job = replace(failed, letters=job.letters + 1)
+        if waits:
+            wait, again = max(waits.values()), [errors[name] for name in waits]
+            outcome = Outcome.SNOOZED if all(isinstance(error, Snoozed) for error in again) else Outcome.RETRY
+            decisions = [decided[name] for name in waits]
+            of = max(decision.of for decision in decisions)
+            yield attempt.event(job.id, outcome, *again, wait=wait, attempts=of, job=job, worked_on=tuple(waits))
+            yield Enqueue(_with_job(message, job, **{ATTEMPTS: _count(message, decisions)}), int(wait * 1000))
+        elif not errors or job.due is not stage:
+            yield Enqueue(self._message_of(job))
+
+
+def _count(message: SQSMessage, decisions: Iterable[RetryDecision]) -> dict[str, int]:
+    """Return the message's failed attempts by list of delays, with one more for each list that a decision used."""
+    attempts = attempts_of(message)
+    used = dict.fromkeys(decision.counted for decision in decisions if decision.counted)
+    return attempts | {retry: attempts.get(retry, 0) + 1 for retry in used}
+
+
+def _with_job(message: SQSMessage, job: Job, **options: Any) -> dramatiq.Message[Any]:
+    return message.original.copy(args=(), kwargs=job_kwargs(job), options=options)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A failed attempt of a message in a stage, which ended at Unix time `now` after some seconds."""
+
+    message: SQSMessage
+    stage: str
+    now: float
+    seconds: float
+
+    def reason(self, *errors: PipelineError) -> Reason:
+        """Return why the message becomes a dead letter."""
+        first, attempts = self.message.message_timestamp / 1000, attempt_of(self.message)
+        return Reason(errors[0].code, _sentences(errors), self.stage, attempts, first, last=self.now)
+
+    def event(self, job_id: str, outcome: Outcome, *errors: PipelineError, **more: Any) -> Event:
+        first, attempt = self.message.message_timestamp / 1000, attempt_of(self.message)
+        made = partial(Event, self.stage, job_id, outcome, arrived=first, seconds=self.seconds, attempt=attempt)
+        return made(code=errors[0].code, message=_sentences(errors), **more)
+
+
+def _sentences(errors: Sequence[PipelineError]) -> str:
+    return " ".join(dict.fromkeys(error.message for error in errors))
