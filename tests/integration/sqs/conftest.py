@@ -9,7 +9,7 @@ import pytest
 from pipeline.clients import lazy
 from tests.support.second_sqs import second_sqs
 
-#: For tests that ask SQS nothing which the stories of test_memory_sqs.py do not ask, or that moto answers unlike AWS.
+#: For tests that take long, or do not depend on the answers of SQS.
 on_ministack = pytest.mark.parametrize("environment", ["ministack"], indirect=True)
 
 
