@@ -36,7 +36,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f]")
 #: Maximum nesting of a payload: well below the limit of any JSON library that handles it.
 MAX_DEPTH = 100
 
-#: Characters to escape: SQS refuses characters outside XML 1.0, and UTF-8 cannot encode surrogates.
+#: Characters to escape: SQS replaces characters outside XML 1.0, and UTF-8 cannot encode surrogates.
 _ESCAPED = re.compile("[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 

@@ -46,7 +46,7 @@ MAX_DUE, MAX_COUNT = 21 * 86400, 1_000_000
 #: The year 10,000 in Unix milliseconds, where datetime ends. Larger integers do not even become floats.
 MAX_TIMESTAMP = 253_402_300_800_000
 
-#: Characters that SQS refuses in bodies and attributes, because they are not XML 1.0 characters.
+#: Characters that SQS refuses or replaces in bodies and attributes, because they are not XML 1.0 characters.
 _REFUSED_CHARACTERS = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _GROUP_ID = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
 

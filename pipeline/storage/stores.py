@@ -18,8 +18,8 @@ ACL_REFUSALS: Final = frozenset(
     }
 )
 
-#: Error codes of stores that lack a part of the API. rclone takes a lifecycle rule for the creation of a bucket.
-NOT_IMPLEMENTED: Final = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405", "BucketAlreadyExists"})
+#: Error codes of stores that lack a part of the API.
+NOT_IMPLEMENTED: Final = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"})
 
 #: The regions that Cloudflare R2 accepts in a signature: https://developers.cloudflare.com/r2/api/s3/api/
 R2_REGIONS: Final = ("auto", "us-east-1")

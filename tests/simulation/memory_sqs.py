@@ -1,8 +1,8 @@
 """An SQS in memory, with the methods of boto3's client that the queue layer calls.
 
 It keeps visibility timeouts, delays, receive counts, FIFO groups, deduplication and redrive policies, on a virtual
-clock. `tests/integration/sqs/test_memory_sqs.py` compares it with the embedded server. With a random generator it also
-does what SQS permits and no test server does: it returns messages in any order and fewer than asked for, delivers some
+clock. `tests/integration/sqs/test_memory_sqs.py` compares it with two servers. With a random generator it also does
+what SQS permits and no test server does: it returns messages in any order and fewer than asked for, delivers some
 twice, and delivers a few again after their delete.
 
 It never waits. A receive that finds nothing returns at once, so its caller has to simulate the long poll.
@@ -28,6 +28,9 @@ MAX_BATCH = 10
 MAX_BYTES = 1024 * 1024
 MAX_DELAY = 900
 MAX_VISIBILITY = 43_200
+
+#: Characters of a body that SQS replaces.
+REPLACED = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF], "\ufffd")
 
 #: Seconds in which a FIFO queue accepts a deduplication id only once.
 DEDUPLICATION = 300
@@ -162,7 +165,7 @@ class MemorySQS:
         if QueueName in self.queues:
             present = self.queues[QueueName].attributes
             if any(present.get(name) != value for name, value in (Attributes or {}).items()):
-                raise error("CreateQueue", "QueueNameExists", "A queue of this name has other attributes.")
+                raise error("CreateQueue", "QueueAlreadyExists", "A queue of this name has other attributes.")
         else:
             queue = MemoryQueue(QueueName, Attributes or {})
             if queue.dead_letters_arn and queue.dead_letters_arn not in self._by_arn:
@@ -227,8 +230,8 @@ class MemorySQS:
 
     def _refusal(self, queue: MemoryQueue, entry: Mapping[str, Any]) -> tuple[str, str] | None:
         group = entry.get("MessageGroupId")
-        if queue.fifo and not group:
-            return "MissingParameter", "The request must contain the parameter MessageGroupId."
+        if queue.fifo and not (group and entry.get("MessageDeduplicationId")):
+            return "MissingParameter", "A FIFO queue needs the group and the deduplication id of a message."
         if queue.fifo and entry.get("DelaySeconds"):
             return "InvalidParameterValue", "DelaySeconds is not valid for a message of a FIFO queue."
         if group and not queue.fifo and not self.fair:
@@ -245,7 +248,7 @@ class MemorySQS:
             return queue.seen[unique][1]
         message = StoredMessage(
             id=f"{next(self._ids):08x}-0000-4000-8000-000000000000",
-            body=entry["MessageBody"],
+            body=entry["MessageBody"].translate(REPLACED),
             sent_at=self.clock.time(),
             visible_at=now + entry.get("DelaySeconds", queue.delay),
             group=entry.get("MessageGroupId"),

@@ -11,6 +11,7 @@ from dramatiq.worker import Worker
 from pipeline.clients import aws
 from pipeline.sqs.settlement import Bury, Settlement, Settling
 from pipeline.sqs.wire import Reason, decode
+from tests.integration.sqs.conftest import on_ministack
 from tests.support.echo import broker, consume, counts, dead_letters, done, message, take
 from tests.support.waiting import wait_for
 
@@ -29,6 +30,7 @@ def test_a_message_is_received_as_it_was_sent_and_deleted_once_acknowledged(brok
     wait_for(lambda: counts(broker) == (0, 0, 0))
 
 
+@on_ministack
 def test_requests_carry_the_services_user_agent(environment) -> None:
     # Given a client
     client, agents = aws.sqs(), []
@@ -39,6 +41,7 @@ def test_requests_carry_the_services_user_agent(environment) -> None:
     assert [name.decode().split()[0] for name in agents] == ["image-pipeline"]
 
 
+@on_ministack
 def test_leased_messages_stay_hidden_beyond_their_visibility_timeout(broker, consume) -> None:
     # Given leased messages, some only prefetched, with a visibility timeout of 2 s
     broker.enqueue_many([message(n) for n in range(3)])

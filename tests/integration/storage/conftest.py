@@ -1,4 +1,4 @@
-"""Each test of objects runs on two independent S3: the embedded one, and rclone."""
+"""Each test of objects runs on two independent S3: the embedded one, and SeaweedFS."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 from pipeline.clients import aws, lazy
 from tests.support.second_s3 import second_s3
 
-EMBEDDED, SECOND = "embedded", "rclone"
+EMBEDDED, SECOND = "embedded", "seaweedfs"
 
 
 @pytest.fixture(scope="session")
 def second_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with second_s3(tmp_path_factory.mktemp("rclone")) as endpoint:
+    with second_s3(tmp_path_factory.mktemp("seaweedfs")) as endpoint:
         yield endpoint
 
 
@@ -29,10 +29,10 @@ def each_store(
 
 
 @pytest.fixture
-def on_rclone(
+def on_seaweedfs(
     request: pytest.FixtureRequest, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
-    """The variables of `environment`, with its bucket in rclone."""
+    """The variables of `environment`, with its bucket in SeaweedFS."""
     return on_second_store(request, environment, monkeypatch)
 
 
