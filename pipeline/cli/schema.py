@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.output.terminal import fail, new_app
-from pipeline.ops.schema.documents import DOCUMENTS, text_of
+from pipeline.ops.schema import DOCUMENTS, text_of
 
 app = new_app()
 
