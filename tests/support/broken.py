@@ -251,7 +251,7 @@ BROKEN = [
         "no permission to look for renditions",
         process="upload",
         s3=s3_refuses("AccessDenied", "HEAD", "image-pipeline-check"),
-        expected=(("fail", "renditions", "rendered and stored again every time. Allow s3:GetObject"),),
+        expected=(("fail", "renditions", "do not permit s3:GetObject for renditions: each cover"),),
     ),
     Broken(
         "renditions without public access",

@@ -16,7 +16,7 @@ from pipeline.clients import aws
 from pipeline.errors import RetryableError
 from pipeline.ops.checks.aws_answers import ELSEWHERE, Answer, ask, meaning, unexpected
 from pipeline.ops.checks.model import Check, Context, Row, fail, ok, skip, warn
-from pipeline.ops.iam import Place
+from pipeline.ops.iam import Location
 from pipeline.ops.provision import lifecycle_changes
 from pipeline.settings import Settings
 from pipeline.storage import s3
@@ -44,12 +44,12 @@ def _staging_bucket(settings: Settings) -> tuple[str, str] | None:
 
 def _answers(context: Context) -> Iterator[Row]:
     settings = context.settings
-    places = {settings.s3_bucket: f"{settings.s3_prefix}/"} if context.actions_in(Place.RENDITIONS) else {}
-    if (staging := _staging_bucket(settings)) and context.actions_in(Place.STAGING):
-        places.setdefault(*staging)
-    if not places:
+    locations = {settings.s3_bucket: f"{settings.s3_prefix}/"} if context.actions_in(Location.RENDITIONS) else {}
+    if (staging := _staging_bucket(settings)) and context.actions_in(Location.STAGING):
+        locations.setdefault(*staging)
+    if not locations:
         yield skip("S3", "The processes do not need it.")
-    for bucket, prefix in places.items():
+    for bucket, prefix in locations.items():
         yield _bucket(context, bucket, f"{prefix}image-pipeline-check-{secrets.token_hex(4)}")
 
 
@@ -117,8 +117,8 @@ def _renditions(context: Context) -> Iterator[Row]:
     """Write a test object as upload does, and read it as the public does."""
     settings = context.settings
     key = f"{settings.s3_prefix}/{PROBE}"
-    if "s3:PutObject" not in context.actions_in(Place.RENDITIONS):
-        yield _findable(settings, f"{key}-{secrets.token_hex(4)}")
+    if "s3:PutObject" not in context.actions_in(Location.RENDITIONS):
+        yield skip("renditions", "Writing them is not needed, and was not tested.")
         return
     acl = {} if settings.s3_acl == "none" else {"ACL": settings.s3_acl}
     answer = _put(settings.s3_bucket, key, **acl)
@@ -152,26 +152,11 @@ def _renditions(context: Context) -> Iterator[Row]:
         yield skip("renditions", f"The small object {key} remains because deleting is not permitted, nor needed.")
 
 
-def _findable(settings: Settings, absent: str) -> Row:
-    """Check that a process that only looks for renditions can do so."""
-    if ask(lambda: aws.s3().head_object(Bucket=settings.s3_bucket, Key=absent)).code in _NOT_FOUND:
-        return ok("renditions", "They can be looked for.")
-    return skip(
-        "renditions",
-        "S3 answers 403 for a missing object, as it does without s3:ListBucket, so it is unknown whether "
-        "s3:GetObject is permitted.",
-        "Run `image-pipeline check upload` with credentials that have the same grant.",
-    )
-
-
 def _readable(context: Context, key: str) -> Row:
     answer = ask(lambda: aws.s3().head_object(Bucket=context.settings.s3_bucket, Key=key))
     if answer.denied:
-        return fail(
-            "renditions",
-            "Looking for them is not permitted: each cover would be rendered and stored again every time.",
-            f"Allow s3:GetObject; `{context.policy}` prints the policy.",
-        )
+        where = "for renditions: each cover would be rendered and stored again every time"
+        return context.denied("renditions", ["s3:GetObject"], where)
     if answer.error:
         return fail("renditions", *unexpected(answer, "S3", "look for one"))
     return ok("renditions", f"They can be written and looked for, under {context.settings.s3_prefix}/.")
@@ -212,11 +197,11 @@ def _status(url: str) -> int | None:
 
 
 def _staging(context: Context) -> Iterator[Row]:
-    place = _staging_bucket(context.settings)
-    if place is None:
+    location = _staging_bucket(context.settings)
+    if location is None:
         return
-    bucket, prefix = place
-    where, key, needed = f"s3://{bucket}/{prefix}", prefix + secrets.token_hex(16), context.actions_in(Place.STAGING)
+    bucket, prefix = location
+    where, key, needed = f"s3://{bucket}/{prefix}", prefix + secrets.token_hex(16), context.actions_in(Location.STAGING)
     if "s3:PutObject" not in needed:
         yield skip("staging", "Writing there is not needed, and was not tested.")
         return
@@ -232,11 +217,7 @@ def _staging(context: Context) -> Iterator[Row]:
     if "s3:DeleteObject" in needed and gone.error:
         refused.append("s3:DeleteObject")
     if refused:
-        yield fail(
-            "staging",
-            f"These credentials do not permit {' and '.join(refused)} in {where}.",
-            f"Allow it; `{context.policy}` prints the policy.",
-        )
+        yield context.denied("staging", refused, f"in {where}")
     if public:
         yield fail(
             "staging",
@@ -245,18 +226,14 @@ def _staging(context: Context) -> Iterator[Row]:
         )
     if not (refused or public):
         yield ok("staging", f"Objects in {where} can be written, read and deleted, and are private.")
-    if "s3:ListBucket" in context.actions_in(Place.STAGING_KEYS) and not refused:
-        yield from _missing(context, bucket, prefix)
-
-
-def _missing(context: Context, bucket: str, prefix: str) -> Iterator[Row]:
-    """Check that S3 reveals whether a staged object is missing."""
-    if ask(lambda: aws.s3().get_object(Bucket=bucket, Key=prefix + secrets.token_hex(16))).denied:
+    absent = prefix + secrets.token_hex(16)
+    tells_missing = "s3:ListBucket" in context.actions_in(Location.STAGING_KEYS)
+    if tells_missing and not refused and ask(lambda: aws.s3().get_object(Bucket=bucket, Key=absent)).denied:
+        consequence = "does not start again at fetch: it is retried by RETRY_DELAYS and then fails"
         yield warn(
             "staging",
-            "S3 answers 403 for a missing object, so a job whose staged bytes are missing does not start again at "
-            "fetch: it is retried by RETRY_DELAYS and then fails.",
-            f"Allow s3:ListBucket on the prefix; `{context.policy}` prints the policy.",
+            f"S3 answers 403 for a missing object, so a job whose staged bytes are missing {consequence}.",
+            "Allow s3:ListBucket on the prefix; `image-pipeline check --iam` prints the policy.",
         )
 
 
@@ -300,10 +277,10 @@ def _folder(context: Context) -> Iterator[Row]:
 
 
 def _expiry(context: Context) -> Iterator[Row]:
-    place = _staging_bucket(context.settings)
-    if place is None:
+    location = _staging_bucket(context.settings)
+    if location is None:
         return
-    answer = ask(lambda: list(lifecycle_changes(*place)))
+    answer = ask(lambda: list(lifecycle_changes(*location)))
     if answer.denied:
         yield skip(
             "expiry",
@@ -315,22 +292,12 @@ def _expiry(context: Context) -> Iterator[Row]:
     elif answer.value:
         yield warn(
             "expiry",
-            "The bucket is versioned, and no lifecycle rule removes old versions in staging: deleting frees nothing."
-            if _is_versioned(place[0])
-            else "No lifecycle rule expires objects in staging as the service needs it, so it may keep growing.",
+            "No lifecycle rule expires objects in staging, and their old versions, so it may keep growing.",
             "`image-pipeline provision` sets the rule, and keeps the other rules of the bucket. If it has no such "
             "rules, expire the objects by its own means.",
         )
-    elif _is_versioned(place[0]):
-        yield ok("expiry", "Objects in staging expire. The bucket is versioned: each is paid for one more day.")
     else:
         yield ok("expiry", f"Objects in staging expire after {EXPIRY_DAYS} days.")
-
-
-def _is_versioned(bucket: str) -> bool:
-    """Return whether deleting an object leaves its versions. Without the permission to ask, it counts as no."""
-    answer = ask(lambda: aws.s3().get_bucket_versioning(Bucket=bucket).get("Status"))
-    return answer.value is not None  # also if it is suspended: earlier versions remain
 
 
 def _put(bucket: str, key: str, **more: Any) -> Answer:
@@ -343,8 +310,7 @@ def _put(bucket: str, key: str, **more: Any) -> Answer:
 
 def _refused(context: Context, answer: Answer, subject: str, where: str) -> Row:
     if answer.denied:
-        message = f"These credentials do not permit s3:PutObject in {where}."
-        return fail(subject, message, f"Allow it; `{context.policy}` prints the policy.")
+        return context.denied(subject, ["s3:PutObject"], f"in {where}")
     return fail(subject, *(meaning(answer, "S3", context.settings) or unexpected(answer, "S3", "write")))
 
 
@@ -377,7 +343,7 @@ CHECKS = (
     Check(
         "S3",
         "expiry",
-        "Reads the bucket's lifecycle rules, and whether it is versioned.",
+        "Reads the bucket's lifecycle rules.",
         _expiry,
         _STAGES | {"provision"},
     ),

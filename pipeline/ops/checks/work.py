@@ -1,4 +1,4 @@
-"""Checks that the messages of each stage are taken, and that all processes run the same version."""
+"""Checks that the messages of each stage are taken."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pipeline.monitoring.processes import Process, processes
 from pipeline.monitoring.queue_depths import depths
 from pipeline.monitoring.stalls import stalls
 from pipeline.ops.checks.model import Check, Context, Row, ok, skip, warn
-from pipeline.text import plural
 
 
 def _work(context: Context) -> Iterator[Row]:
@@ -32,8 +31,6 @@ def _work(context: Context) -> Iterator[Row]:
         yield row(stage, sentence, _hint(stage, pauses))
     if not stalled:
         yield ok("messages", "No stage has messages that nobody takes.")
-    if seen is not None:
-        yield _versions([each for each in seen if each.is_alive(now)])
 
 
 def _hint(stage: str, pauses: Mapping[str, datetime]) -> str:
@@ -51,16 +48,6 @@ def _seen(context: Context, now: datetime) -> tuple[list[Process] | None, dict[s
             return processes(now), paused()
     except RetryableError:  # the check of the job log reports it
         return None, {}
-
-
-def _versions(alive: list[Process]) -> Row:
-    versions = sorted({each.version for each in alive})
-    if not alive:
-        return skip("processes", "No process has written a heartbeat in the last minute.")
-    if len(versions) > 1:
-        return warn("processes", f"Their versions differ: {', '.join(versions)}.", "Deploy one version everywhere.")
-    hosts = len({each.host for each in alive})
-    return ok("processes", f"Running, all of version {versions[0]}: {len(alive)}, on {plural(hosts, 'host')}.")
 
 
 CHECKS = (

@@ -8,6 +8,7 @@ because it takes no letter newer than its first survey.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -77,7 +78,7 @@ class Survey:
 
 @dataclass
 class Counts:
-    """Progress and result of a redrive, in letters."""
+    """Progress and result of a redrive or a purge, in letters."""
 
     sent: Counter[tuple[str, str]] = field(default_factory=Counter)  #: by stage and code
     left: Counter[str] = field(default_factory=Counter)  #: not sent, by obstacle
@@ -89,6 +90,11 @@ class Counts:
     def attempted(self) -> int:
         """Number of letters that were sent or refused."""
         return self.sent.total() + self.unsent.total()
+
+    @property
+    def deleted(self) -> int:
+        """Number of letters that were deleted."""
+        return self.sent.total() - self.kept
 
 
 def browse(filter: Filter = EVERYTHING) -> list[DeadLetter]:
@@ -174,60 +180,7 @@ def redrive(
         SettingsError: None of the queues exists.
         RetryableError: SQS refuses the request or cannot be reached. The last call of `progress` has the counts.
     """
-    until = survey(filter).newest if until is None else until
-    run = _Redrive(rate, limit, progress)
-    readers = _read(filter, run.handle, run.stopped, until=until, rate=rate)
-    run.counts.complete = all(reader.complete for reader in readers)
-    return run.counts
-
-
-class _Redrive:
-    """One redrive. Several threads call `handle`; the lock guards the counts."""
-
-    def __init__(self, rate: float, limit: int | None, progress: Callable[[Counts], object] | None) -> None:
-        self.counts = Counts()
-        self.stopped = Event()
-        self._pace = Pace(rate, self.stopped)
-        self._limit = limit
-        self._progress = progress
-        self._lock = Lock()
-        self._claimed = 0  # letters that a thread has begun to send
-
-    def handle(self, reader: QueueReader, pairs: list[_Pair]) -> None:
-        """Send the letters that can be sent, batch by batch, and delete them from their queue."""
-        for batch in batched(self._claim(pairs), self._pace.batch):
-            members = list(batch)
-            if not self._pace.wait(len(members)):
-                return
-            self._send(reader, members)
-
-    def _claim(self, pairs: list[_Pair]) -> list[_Pair]:
-        """Count the letters with an obstacle; return the others, up to the limit of the redrive."""
-        sendable = [pair for pair in pairs if not pair[0].obstacle]
-        with self._lock:
-            self.counts.left.update(letter.obstacle for letter, _ in pairs if letter.obstacle)
-            sendable = sendable[: None if self._limit is None else self._limit - self._claimed]
-            self._claimed += len(sendable)
-        return sendable
-
-    def _send(self, reader: QueueReader, pairs: list[_Pair]) -> None:
-        errors = _send([letter for letter, _ in pairs])
-        sent = [pair for pair, error in zip(pairs, errors, strict=True) if error is None]
-        kept = len(sent)
-        try:
-            kept = len(reader.delete([message for _, message in sent]))
-        finally:
-            self._record([letter for letter, _ in sent], [error for error in errors if error], kept)
-
-    def _record(self, sent: list[DeadLetter], errors: list[str], kept: int) -> None:
-        with self._lock:
-            self.counts.sent.update((letter.stage, letter.code) for letter in sent)
-            self.counts.unsent.update(errors)
-            self.counts.kept += kept
-            if self._limit is not None and self.counts.attempted >= self._limit:
-                self.stopped.set()
-            if self._progress:
-                self._progress(self.counts)
+    return _run(filter, _Run(_send, limit, progress, rate), until, rate)
 
 
 def purge(
@@ -252,41 +205,80 @@ def purge(
         SettingsError: None of the queues exists.
         RetryableError: SQS refuses the request or cannot be reached.
     """
+    return _run(filter, _Run(None, limit, progress and (lambda counts: progress(counts.deleted))), until).deleted
+
+
+def _run(filter: Filter, run: _Run, until: float | None, rate: float | None = None) -> Counts:
     until = survey(filter).newest if until is None else until
-    run = _Purge(limit, progress)
-    _read(filter, run.handle, run.stopped, until=until)
-    return run.deleted
+    readers = _read(filter, run.handle, run.stopped, until=until, rate=rate)
+    run.counts.complete = all(reader.complete for reader in readers)
+    return run.counts
 
 
-class _Purge:
-    """One purge. Several threads call `handle`; the lock guards the count."""
+class _Run:
+    """One redrive, or one purge, which sends nothing. Several threads call `handle`; the lock guards the counts."""
 
-    def __init__(self, limit: int | None, progress: Callable[[int], object] | None) -> None:
-        self.deleted = 0
+    def __init__(
+        self,
+        send: Callable[[Sequence[DeadLetter]], list[str | None]] | None,
+        limit: int | None,
+        progress: Callable[[Counts], object] | None,
+        rate: float = math.inf,
+    ) -> None:
+        self.counts = Counts()
         self.stopped = Event()
+        self._send = send
+        self._pace = Pace(rate, self.stopped)
         self._limit = limit
         self._progress = progress
         self._lock = Lock()
-        self._claimed = 0  # letters that a thread has begun to delete
+        self._claimed = 0  # letters that a thread has begun to send or to delete
 
     def handle(self, reader: QueueReader, pairs: list[_Pair]) -> None:
+        """Take the letters that can be taken, batch by batch."""
+        for batch in batched(self._claim(pairs), self._pace.batch):
+            members = list(batch)
+            if not self._pace.wait(len(members)):
+                return
+            self._take(reader, members)
+
+    def _claim(self, pairs: list[_Pair]) -> list[_Pair]:
+        """Count the letters that stay because of an obstacle; return the others, up to the limit."""
+        obstacles = [letter.obstacle for letter, _ in pairs if self._send and letter.obstacle]
+        free = [pair for pair in pairs if not (self._send and pair[0].obstacle)]
         with self._lock:
-            pairs = pairs[: None if self._limit is None else self._limit - self._claimed]
-            self._claimed += len(pairs)
-        refused = reader.delete([message for _, message in pairs])
+            self.counts.left.update(obstacles)
+            free = free[: None if self._limit is None else self._limit - self._claimed]
+            self._claimed += len(free)
+        return free
+
+    def _take(self, reader: QueueReader, pairs: list[_Pair]) -> None:
+        """Send letters, and delete those that SQS has confirmed from their queue."""
+        letters = [letter for letter, _ in pairs]
+        errors = self._send(letters) if self._send else [None] * len(letters)
+        sent = [pair for pair, error in zip(pairs, errors, strict=True) if error is None]
+        kept = len(sent)
+        try:
+            kept = len(reader.delete([message for _, message in sent]))
+        finally:
+            self._record([letter for letter, _ in sent], [error for error in errors if error], kept)
+
+    def _record(self, sent: list[DeadLetter], errors: list[str], kept: int) -> None:
         with self._lock:
-            self.deleted += len(pairs) - len(refused)
-            if self._limit is not None and self._claimed >= self._limit:
+            self.counts.sent.update((letter.stage, letter.code) for letter in sent)
+            self.counts.unsent.update(errors)
+            self.counts.kept += kept
+            if self._limit is not None and self.counts.attempted >= self._limit:
                 self.stopped.set()
             if self._progress:
-                self._progress(self.deleted)
+                self._progress(self.counts)
 
 
 class Pace:
     """Limits the letters of all threads together to `rate` per second, and stops them once `stopped` is set."""
 
     def __init__(self, rate: float, stopped: Event, clock: Callable[[], float] = time.monotonic) -> None:
-        self.batch = max(1, min(MAX_BATCH, int(rate)))  #: maximum number of letters to send at once
+        self.batch = int(min(MAX_BATCH, max(1.0, rate)))  #: maximum number of letters to send at once
         self._rate = rate
         self._stopped = stopped
         self._clock = clock
