@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pipeline.cli.output.terminal import console, interruptible, new_app
+from pipeline.cli.output.terminal import confirmed, console, interruptible, new_app
 from pipeline.clients import mongo
 from pipeline.errors import PipelineError
 from pipeline.monitoring.job_log.reader import history, matching
@@ -135,14 +134,14 @@ def redrive(
     once SQS has confirmed its message. A job that fails again becomes a new letter.
     """
     filter_ = _filter(stage, code, host, older_than, ids or [])
-    found = _survey(filter_, redriven=True)
+    found = _survey(filter_)
     if not found.total:
         return
     number = min(found.sendable, limit or found.sendable)
     if not number:
         console.print("None of them can be redriven.")
         return
-    if not _confirmed(yes, f"Redrive {plural(number, 'letter')}, at most {rate:g} per second?", "--yes sends them"):
+    if not confirmed(yes, f"Redrive {plural(number, 'letter')}, at most {rate:g} per second?", "--yes sends them"):
         return
     counts = Counts()
     began = time.monotonic()
@@ -154,7 +153,7 @@ def redrive(
                 counts = now
                 advance(now.attempted)
 
-            counts = actions.redrive(filter_, rate=rate, limit=number, until=found.newest, progress=show)
+            actions.redrive(filter_, rate=rate, limit=number, until=found.newest, progress=show)
     finally:
         _show_counts(counts, number, time.monotonic() - began)
     if counts.unsent or counts.kept:
@@ -180,7 +179,7 @@ def purge(
     found = _survey(filter_)
     if not found.total:
         return
-    if not _confirmed(yes, f"Delete {plural(found.total, 'letter')} permanently?", "--yes deletes them"):
+    if not confirmed(yes, f"Delete {plural(found.total, 'letter')} permanently?", "--yes deletes them"):
         return
     deleted = 0
     try:
@@ -198,12 +197,12 @@ def purge(
         raise typer.Exit(1)
 
 
-def _survey(filter_: Filter, *, redriven: bool = False) -> Survey:
+def _survey(filter_: Filter) -> Survey:
     """Count the matching letters and show them by stage and code."""
     with interruptible():
         found = actions.survey(filter_)
     if found.total:
-        _show_groups(found, redriven=redriven)
+        _show_groups(found)
     else:
         console.print(_nothing(filter_))
         _show_jobs(filter_.ids)
@@ -241,32 +240,19 @@ def _nothing(filter_: Filter) -> str:
     return "No dead letter matches." if any(vars(filter_).values()) else "No dead letters were found."
 
 
-def _confirmed(yes: bool, question: str, hint: str) -> bool:
-    if yes or (sys.stdin.isatty() and typer.confirm(question)):
-        return True
-    console.print("Nothing was changed." if sys.stdin.isatty() else f"Nothing was changed: {hint}.")
-    return False
-
-
-def _show_groups(found: Survey, *, redriven: bool = False) -> None:
-    """Show the letters by stage and code, with an example or, if `redriven`, what a redrive does with them."""
+def _show_groups(found: Survey) -> None:
+    """Show the dead letters by stage and code, with an example, or with the reason why a redrive leaves them."""
     table = Table("Stage", "Code", box=None, pad_edge=False)
     table.add_column("Letters", justify="right")
-    table.add_column("Redrive" if redriven else "Example", overflow="fold")
-    groups = found.groups if redriven else _by_code(found)
-    places = list(DEAD_LETTER_QUEUES)
-    for (stage, code, text), number in sorted(groups.items(), key=lambda group: (places.index(group[0][0]), -group[1])):
-        note = (f"[yellow]leaves them.[/] {escape(text)}" if text else "sends them") if redriven else escape(text)
+    table.add_column("Example", overflow="fold")
+    order = list(DEAD_LETTER_QUEUES)
+    for (stage, code, obstacle), number in sorted(
+        found.groups.items(), key=lambda group: (order.index(group[0][0]), -group[1])
+    ):
+        example = escape(found.examples[stage, code])
+        note = f"[yellow]A redrive leaves them.[/] {escape(obstacle)}" if obstacle else example
         table.add_row(stage, escape(code), f"{number:,}", note)
     console.print(table)
-
-
-def _by_code(found: Survey) -> dict[tuple[str, str, str], int]:
-    groups: dict[tuple[str, str, str], int] = {}
-    for (stage, code, _), number in found.groups.items():
-        key = (stage, code, found.examples[stage, code])
-        groups[key] = groups.get(key, 0) + number
-    return groups
 
 
 def _show_letters(letters: Sequence[DeadLetter], *, whole_ids: bool = False) -> None:

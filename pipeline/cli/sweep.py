@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
@@ -13,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColu
 from rich.progress import Progress as ProgressBar
 from rich.table import Column, Table
 
-from pipeline.cli.output.terminal import console, new_app
+from pipeline.cli.output.terminal import confirmed, console, new_app
 from pipeline.clients import mongo
 from pipeline.net.http_errors import shown
 from pipeline.ops import rechecks
@@ -166,8 +165,7 @@ def retry(
         return
     for name, number in counts.items():
         console.print(f"{number:>9,}  {escape(str(name)) if name else '[dim]without a code[/]'}", highlight=False)
-    if not yes and not (sys.stdin.isatty() and typer.confirm(f"Clear the marks of {total:,} {swept.name}?")):
-        console.print("Nothing was changed." if sys.stdin.isatty() else "Nothing was changed: --yes clears them.")
+    if not confirmed(yes, f"Clear the marks of {total:,} {swept.name}?", "--yes clears them"):
         return
     cleared = documents.clear_marks(swept, query)
     console.print(f"Cleared the marks of {cleared:,} {swept.name}: the next sweep takes them.", highlight=False)
