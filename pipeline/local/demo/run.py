@@ -135,13 +135,12 @@ def _redirect_receiver(arrivals: Arrivals) -> Iterator[None]:
 @contextmanager
 def _sending(jobs: Sequence[DemoJob], queue_url: str, arrivals: Arrivals) -> Iterator[None]:
     """Send every job. Commands run until the end of the context."""
-    with ExitStack() as commands:
-        for job in sorted(
-            jobs, key=lambda job: job.way != COMMAND
-        ):  # commands first because they take a second to start
+    with ThreadPoolExecutor() as commands:
+        for job in jobs:
             if job.way == COMMAND:
-                commands.enter_context(submit(job, os.environ, arrivals))
-            else:
+                commands.submit(submit, job, os.environ, arrivals)
+        for job in jobs:
+            if job.way != COMMAND:
                 send(job, queue_url)
         yield
 
