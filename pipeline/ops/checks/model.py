@@ -104,7 +104,6 @@ class Check:
     Attributes:
         group: The heading that it is shown under.
         name: Its name within the group.
-        description: What it does, in one sentence for people.
         run: Yields the rows.
         processes: The processes that need it.
         opens: Whether the rest of the group is skipped if every row of this check is a failure.
@@ -112,7 +111,6 @@ class Check:
 
     group: str
     name: str
-    description: str
     run: Callable[[Context], Iterable[Row]]
     processes: frozenset[str] = frozenset(GRANTS)
     opens: bool = False

@@ -33,6 +33,7 @@ _ROLE = "Grant the user the role readWrite on that database."
 
 
 def _answers(context: Context) -> Iterator[Row]:
+    """Query a document that does not exist, to test the host and the user."""
     if context.settings.database_url is None:
         if context.settings.recheck_days:
             hint = "Set MONGO_URL for scheduler, sweep, fetch and notify, or unset RECHECK_DAYS."
@@ -52,6 +53,7 @@ def _answers(context: Context) -> Iterator[Row]:
 
 
 def _collections(context: Context) -> Iterator[Row]:
+    """Read one document of each collection, and run an update that matches none."""
     if context.settings.database_url is None:
         return
     for name in (*SWEPT, run_state.COLLECTION, sources.COLLECTION):
@@ -78,6 +80,7 @@ def _collection(name: str, database: Database[dict[str, Any]]) -> Row:
 
 
 def _indexes(context: Context) -> Iterator[Row]:
+    """List the indexes of the state of sweeps and of the known sources."""
     if context.settings.database_url is None:
         return
     lacks = {
@@ -109,6 +112,7 @@ def _with_indexes(collection: str, missing: Callable[[], list[str]], consequence
 
 
 def _job_log(context: Context) -> Iterator[Row]:
+    """Query a job that does not exist, and list the indexes."""
     if context.settings.jobs_mongo_url is None:
         yield skip(JOBS, "JOBS_MONGO_URL is not set, so the job log is off.")
         return
@@ -142,27 +146,8 @@ _SWEEPING = frozenset({"fetch", "notify", "sweep", "scheduler"})
 _LOGGING = frozenset({"fetch", "resize", "upload", "notify", "ingest", "operator", "provision"})
 
 CHECKS = (
-    Check(
-        "MongoDB",
-        "answers",
-        "Queries a document that does not exist, to test the host and the user.",
-        _answers,
-        _SWEEPING,
-        opens=True,
-    ),
-    Check(
-        "MongoDB",
-        "collections",
-        "Reads one document of each collection, and runs an update that matches none.",
-        _collections,
-        _SWEEPING,
-    ),
-    Check(
-        "MongoDB",
-        "indexes",
-        "Lists the indexes of the state of sweeps and of the known sources.",
-        _indexes,
-        _SWEEPING | {"provision"},
-    ),
-    Check("Job log", "job log", "Queries a job that does not exist, and lists the indexes.", _job_log, _LOGGING),
+    Check("MongoDB", "answers", _answers, _SWEEPING, opens=True),
+    Check("MongoDB", "collections", _collections, _SWEEPING),
+    Check("MongoDB", "indexes", _indexes, _SWEEPING | {"provision"}),
+    Check("Job log", "job log", _job_log, _LOGGING),
 )

@@ -58,6 +58,7 @@ _REQUESTS: Final[Mapping[str, Callable[[str], Any]]] = {
 
 
 def _answers(context: Context) -> Iterator[Row]:
+    """Look up a queue, to test the endpoint, the region and the credentials."""
     settings = context.settings
     answer = ask(lambda: aws.sqs().get_queue_url(QueueName=context.queues()[0]))
     if answer.skew is not None:
@@ -83,6 +84,7 @@ def _find(context: Context) -> list[tuple[QueueSpec, Answer]]:
 
 
 def _queues(context: Context) -> Iterator[Row]:
+    """Compare each queue's attributes with those of `provision`."""
     found = _find(context)
     missing = [spec for spec, answer in found if answer.error is None and answer.value is None]
     if found and len(missing) == len(found):
@@ -168,6 +170,7 @@ def _allowed(context: Context, name: str, url: str, actions: Iterable[str]) -> R
 
 
 def _input(context: Context) -> Iterator[Row]:
+    """Check the input queue, and the permissions on it."""
     settings = context.settings
     queue = input_queue(settings)
     if queue is None or not settings.queue_url:
@@ -202,14 +205,8 @@ def _input(context: Context) -> Iterator[Row]:
 _INPUT = frozenset({"ingest", "producer", "operator", "dashboard"})
 
 CHECKS = (
-    Check(
-        "SQS",
-        "answers",
-        "Looks up a queue, to test the endpoint, the region and the credentials.",
-        _answers,
-        opens=True,
-    ),
-    Check("SQS", "queues", "Compares each queue's attributes with those of `provision`.", _queues),
-    Check("SQS", "permissions", "Makes requests that SQS must refuse; receives from empty queues.", _permissions),
-    Check("SQS", "input", "Does the same with the input queue.", _input, _INPUT),
+    Check("SQS", "answers", _answers, opens=True),
+    Check("SQS", "queues", _queues),
+    Check("SQS", "permissions", _permissions),
+    Check("SQS", "input", _input, _INPUT),
 )

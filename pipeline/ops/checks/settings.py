@@ -39,6 +39,7 @@ _OPENING: Final = ("ALLOWED_NETWORKS", "FETCH_ALLOWED_NETWORKS", "POSTBACK_ALLOW
 
 
 def _variables(context: Context) -> Iterator[Row]:
+    """Read the environment."""
     given = context.settings.model_fields_set
     yield ok("variables", f"{len(given)} are set, and every value is valid.")
     yield from unread_variables(context.settings)
@@ -53,6 +54,7 @@ def _variables(context: Context) -> Iterator[Row]:
 
 
 def _job_key(context: Context) -> Iterator[Row]:
+    """Check the key of the proof that jobs carry."""
     keys = context.settings.job_keys
     if NO_PROOF in keys:
         yield warn(
@@ -204,28 +206,16 @@ def _clock(context: Context) -> Iterator[Row]:
 
 
 CHECKS = (
-    Check("Settings", "variables", "Reads the environment.", _variables),
-    Check("Settings", "secrets", "Checks the secrets of postbacks.", check_secrets, frozenset({"notify"})),
-    Check(
-        "Settings",
-        "job key",
-        "Checks the key of the proof that jobs carry.",
-        _job_key,
-        frozenset({"ingest", "sweep", *(stage.name for stage in STAGES)}),
-    ),
-    Check("Settings", "user agent", "Checks what hosts see of us.", _user_agent, frozenset({"fetch", "notify"})),
-    Check(
-        "Settings",
-        "networks",
-        "Checks the networks that untrusted URLs can reach.",
-        _networks,
-        frozenset({"fetch", "notify"}),
-    ),
+    Check("Settings", "variables", _variables),
+    Check("Settings", "secrets", check_secrets, frozenset({"notify"})),
+    Check("Settings", "job key", _job_key, frozenset({"ingest", "sweep", *(stage.name for stage in STAGES)})),
+    Check("Settings", "user agent", _user_agent, frozenset({"fetch", "notify"})),
+    Check("Settings", "networks", _networks, frozenset({"fetch", "notify"})),
 )
 
 HOST_CHECKS = (
-    Check("This host", "memory", "Compares the memory with the needs of resize.", _memory, frozenset({"resize"})),
-    Check("This host", "codecs", "Lists the libraries that process pixels.", _codecs, frozenset({"resize"})),
-    Check("This host", "sandbox", "Tries the process that decodes images.", _sandbox, frozenset({"resize"})),
-    Check("This host", "clock", "Compares the clock with the dates of SQS's and S3's responses.", _clock),
+    Check("This host", "memory", _memory, frozenset({"resize"})),
+    Check("This host", "codecs", _codecs, frozenset({"resize"})),
+    Check("This host", "sandbox", _sandbox, frozenset({"resize"})),
+    Check("This host", "clock", _clock),
 )

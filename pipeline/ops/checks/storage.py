@@ -43,6 +43,7 @@ def _staging_bucket(settings: Settings) -> tuple[str, str] | None:
 
 
 def _answers(context: Context) -> Iterator[Row]:
+    """Read a missing object, to test endpoint, region, credentials and bucket."""
     settings = context.settings
     locations = {settings.s3_bucket: f"{settings.s3_prefix}/"} if context.actions_in(Location.RENDITIONS) else {}
     if (staging := _staging_bucket(settings)) and context.actions_in(Location.STAGING):
@@ -197,6 +198,7 @@ def _status(url: str) -> int | None:
 
 
 def _staging(context: Context) -> Iterator[Row]:
+    """Writes, reads and deletes an object, and reads it anonymously."""
     location = _staging_bucket(context.settings)
     if location is None:
         return
@@ -277,6 +279,7 @@ def _folder(context: Context) -> Iterator[Row]:
 
 
 def _expiry(context: Context) -> Iterator[Row]:
+    """Read the bucket's lifecycle rules."""
     location = _staging_bucket(context.settings)
     if location is None:
         return
@@ -318,37 +321,11 @@ _LOOKS = frozenset({"fetch", "resize", "upload", "quarantine"})
 _STAGES = _LOOKS | {"notify", "sweep", "ingest"}
 
 CHECKS = (
-    Check("S3", "store", "Compares the settings with what the store of the endpoint needs.", _store, _STAGES),
-    Check(
-        "S3",
-        "answers",
-        "Reads a missing object, to test endpoint, region, credentials and bucket.",
-        _answers,
-        opens=True,
-    ),
-    Check(
-        "S3",
-        "renditions",
-        "Writes as upload does, looks for the object, reads it anonymously, deletes it.",
-        _renditions,
-        _LOOKS,
-    ),
-    Check(
-        "S3",
-        "staging",
-        "Writes, reads and deletes an object, and reads it anonymously.",
-        _staging,
-        _STAGES | {"producer"},
-    ),
-    Check(
-        "S3",
-        "expiry",
-        "Reads the bucket's lifecycle rules.",
-        _expiry,
-        _STAGES | {"provision"},
-    ),
+    Check("S3", "store", _store, _STAGES),
+    Check("S3", "answers", _answers, opens=True),
+    Check("S3", "renditions", _renditions, _LOOKS),
+    Check("S3", "staging", _staging, _STAGES | {"producer"}),
+    Check("S3", "expiry", _expiry, _STAGES | {"provision"}),
 )
 
-HOST_CHECKS = (
-    Check("This host", "folder", "Writes and deletes a file in the staging folder.", _folder, _STAGES | {"producer"}),
-)
+HOST_CHECKS = (Check("This host", "folder", _folder, _STAGES | {"producer"}),)

@@ -15,6 +15,7 @@ from pipeline.ops.checks.model import Check, Context, Row, ok, skip, warn
 
 
 def _work(context: Context) -> Iterator[Row]:
+    """Count the messages of each stage, and read the heartbeats of the processes."""
     now = datetime.now(UTC)
     try:
         found = depths()
@@ -50,12 +51,4 @@ def _seen(context: Context, now: datetime) -> tuple[list[Process] | None, dict[s
         return None, {}
 
 
-CHECKS = (
-    Check(
-        "Work",
-        "messages",
-        "Counts the messages of each stage, and reads the heartbeats of the processes.",
-        _work,
-        frozenset({"operator", "dashboard", "ingest"}),
-    ),
-)
+CHECKS = (Check("Work", "messages", _work, frozenset({"operator", "dashboard", "ingest"})),)
