@@ -120,7 +120,9 @@ def test_a_redrive_shows_its_plan_and_asks_before_it_sends(dead):
 
     shown = dead("redrive", "--stage", "upload", "--rate", "1000")
     assert re.search(r"upload +s3_error +40 +It failed", shown)
-    assert re.search(r"upload +s3_error +1 +leaves them. It is a job of a sweep\. .*`image-pipeline sweep retry", shown)
+    assert re.search(
+        r"upload +s3_error +1 +A redrive leaves them\. It is a job of a sweep\. .*`image-pipeline sweep retry", shown
+    )
     assert "Nothing was changed: --yes sends them." in shown
     assert counts("upload_dlq") == (41, 0)
     assert counts("upload") == (0, 0)

@@ -66,13 +66,13 @@ def test_a_schema_is_valid(name: str) -> None:
 def test_the_command_prints_a_document_or_writes_all(tmp_path: Path) -> None:
     printed = CliRunner().invoke(app, ["schema", "postback"])
     assert printed.output == text_of("postback")
-    assert CliRunner().invoke(app, ["schema", "--write", str(tmp_path / "new")]).exit_code == 0
-    assert {path.name: path.read_text() for path in (tmp_path / "new").iterdir()} == {
+    assert CliRunner().invoke(app, ["schema", "--write", str(tmp_path)]).exit_code == 0
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
         f"{name}.json": text_of(name) for name in DOCUMENTS
     }
 
 
-@pytest.mark.parametrize("arguments", [[], ["results"], ["result", "--write", "/tmp/unused"]])
+@pytest.mark.parametrize("arguments", [[], ["results"], ["result", "--write", "/tmp"]])
 def test_the_command_names_the_documents_if_it_is_misused(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, ["schema", *arguments])
     assert result.exit_code == 2
