@@ -87,8 +87,6 @@ class Board:
     def _cells(self, job: DemoJob) -> Iterator[RenderableType]:
         results = self.log.of(job)
         furthest = max((number for number, stage in enumerate(STAGES) if stage.name in results), default=-1)
-        if len(job.expected) == 1 and any(each.outcome == "given_up" for each in results.values()):
-            furthest = max(furthest, len(STAGES) - 2)  # only notify is left
         for number, stage in enumerate(STAGES):
             seen = results.get(stage.name)
             if seen and seen.seconds is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Final
 
 from pipeline.clients import aws
@@ -84,7 +85,7 @@ def _find(context: Context) -> list[tuple[QueueSpec, Answer]]:
 
 
 def _queues(context: Context) -> Iterator[Row]:
-    """Compare each queue's attributes with those of `provision`."""
+    """Compare each queue's attributes with those of `provision`, and test every needed action on it."""
     found = _find(context)
     missing = [spec for spec, answer in found if answer.error is None and answer.value is None]
     if found and len(missing) == len(found):
@@ -95,8 +96,17 @@ def _queues(context: Context) -> Iterator[Row]:
             "if they are correct, `image-pipeline provision` creates the queues.",
         )
         return
+    needed = {action: context.queues(action) for action in _REQUESTS}
+
+    def check(pair: tuple[QueueSpec, Answer]) -> Iterator[Row]:
+        spec, answer = pair
+        yield _configured(context, spec, answer)
+        actions = [action for action in _REQUESTS if spec.name in needed[action]]
+        if answer.value and actions:
+            yield _allowed(context, spec.name, answer.value, actions)
+
     with ThreadPoolExecutor(THREADS) as pool:
-        yield from pool.map(lambda pair: _configured(context, *pair), found)
+        yield from chain.from_iterable(pool.map(lambda pair: list(check(pair)), found))
 
 
 def _configured(context: Context, spec: QueueSpec, found: Answer) -> Row:
@@ -130,19 +140,6 @@ def _compared(context: Context, spec: QueueSpec, answer: Answer) -> Row:
         message = ", ".join(f"{name} is not {value}" for name, value in sorted(wrong.items()))
         return warn(spec.name, f"The configuration differs: {message}.", fix)
     return ok(spec.name, "It exists, and is configured as `provision` does it.")
-
-
-def _permissions(context: Context) -> Iterator[Row]:
-    """Test every needed action on every queue that exists."""
-    needed = {action: set(context.queues(action)) for action in _REQUESTS}
-
-    def test(name: str, url: str) -> Row | None:
-        actions = [action for action in _REQUESTS if name in needed[action]]
-        return _allowed(context, name, url, actions) if actions else None
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        queues = [(spec.name, answer.value) for spec, answer in _find(context) if answer.value]
-        yield from filter(None, pool.map(lambda queue: test(*queue), queues))
 
 
 def _is_empty(url: str) -> bool:
@@ -207,6 +204,5 @@ _INPUT = frozenset({"ingest", "producer", "operator", "dashboard"})
 CHECKS = (
     Check("SQS", "answers", _answers, opens=True),
     Check("SQS", "queues", _queues),
-    Check("SQS", "permissions", _permissions),
     Check("SQS", "input", _input, _INPUT),
 )

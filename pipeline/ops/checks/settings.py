@@ -76,10 +76,9 @@ def _job_key(context: Context) -> Iterator[Row]:
 
 def _user_agent(context: Context) -> Iterator[Row]:
     """Hint at the default: hosts block or captcha agents whose operator they cannot reach."""
-    if context.settings.user_agent != DEFAULT_USER_AGENT:
-        yield ok("USER_AGENT", f"Fetch and postbacks present themselves as {context.settings.user_agent!r}.")
-    elif is_local(context.settings):
-        yield ok("USER_AGENT", "It is the default, which is enough on this machine.")
+    agent = context.settings.user_agent
+    if agent != DEFAULT_USER_AGENT or is_local(context.settings):
+        yield ok("USER_AGENT", f"Fetch and postbacks present themselves as {agent!r}.")
     else:
         yield warn(
             "USER_AGENT",

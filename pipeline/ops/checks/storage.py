@@ -30,9 +30,6 @@ _BODY: Final = b"image-pipeline check\n"
 #: Timeout of a request to a public URL, in seconds.
 TIMEOUT: Final = 10
 
-#: Free bytes that a staging folder should have: twenty covers of the largest size accepted by default.
-FREE: Final = 1_000_000_000
-
 _NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound"})
 
 
@@ -123,24 +120,10 @@ def _renditions(context: Context) -> Iterator[Row]:
         return
     acl = {} if settings.s3_acl == "none" else {"ACL": settings.s3_acl}
     answer = _put(settings.s3_bucket, key, **acl)
-    if acl and answer.code in ACL_REFUSALS:
-        refusal, answer = answer.code, _put(settings.s3_bucket, key)
+    if acl and (answer.denied or answer.code in ACL_REFUSALS):
+        refusal, answer = answer, _put(settings.s3_bucket, key)
         if not answer.error:
-            yield warn(
-                "renditions",
-                f"The bucket takes no ACLs ({refusal}), so S3_ACL={settings.s3_acl} has no effect; "
-                "renditions are stored without.",
-                "Set S3_ACL=none, and make the prefix public with a bucket policy or a CDN.",
-            )
-    elif acl and answer.denied:
-        answer = _put(settings.s3_bucket, key)
-        if not answer.error:
-            yield fail(
-                "renditions",
-                f"They can be written, but not with S3_ACL={settings.s3_acl}: Block Public Access is on, or "
-                "s3:PutObjectAcl is missing.",
-                "Set S3_ACL=none and use a bucket policy or a CDN, or allow public ACLs and s3:PutObjectAcl.",
-            )
+            yield _without_acl(settings, refusal)
     if answer.error:
         yield _refused(context, answer, "renditions", f"s3://{settings.s3_bucket}/{settings.s3_prefix}/")
         return
@@ -151,6 +134,23 @@ def _renditions(context: Context) -> Iterator[Row]:
         gone = ask(lambda: aws.s3().delete_object(Bucket=settings.s3_bucket, Key=key))
     if gone.error:  # upload does not need the permission to delete
         yield skip("renditions", f"The small object {key} remains because deleting is not permitted, nor needed.")
+
+
+def _without_acl(settings: Settings, refusal: Answer) -> Row:
+    """Explain why an object can be stored only without its ACL."""
+    if refusal.denied:
+        return fail(
+            "renditions",
+            f"They can be written, but not with S3_ACL={settings.s3_acl}: Block Public Access is on, or "
+            "s3:PutObjectAcl is missing.",
+            "Set S3_ACL=none and use a bucket policy or a CDN, or allow public ACLs and s3:PutObjectAcl.",
+        )
+    return warn(
+        "renditions",
+        f"The bucket takes no ACLs ({refusal.code}), so S3_ACL={settings.s3_acl} has no effect; "
+        "renditions are stored without.",
+        "Set S3_ACL=none, and make the prefix public with a bucket policy or a CDN.",
+    )
 
 
 def _readable(context: Context, key: str) -> Row:
@@ -251,7 +251,7 @@ def _open_to_all(settings: Settings, bucket: str, key: str) -> bool:
 
 
 def _folder(context: Context) -> Iterator[Row]:
-    """Check that a staging folder is writable and has enough space."""
+    """Check that a staging folder is writable, by the service alone."""
     parts = urlsplit(context.settings.staging)
     if parts.scheme != "file":
         return
@@ -272,8 +272,6 @@ def _folder(context: Context) -> Iterator[Row]:
     if problem:
         hint = "Create it for the user of the processes alone: `install -d -o USER -m 700 FOLDER`."
         yield fail(str(folder), f"It {problem}.", hint)
-    elif free < FREE:
-        yield warn(str(folder), f"Only {free / 1e6:,.0f} MB are free there.", "Free some space, or use S3.")
     else:
         yield ok(str(folder), f"The staging folder is writable, and has {free / 1e9:,.1f} GB free.")
 

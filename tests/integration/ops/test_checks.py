@@ -79,7 +79,7 @@ def test_a_healthy_set_up_is_all_green(service: dict[str, str]) -> None:
     assert bad(found) == []
     passed = {finding.check for finding in found if finding.row.status == "ok"}
     assert passed - {"messages"} == {  # other tests leave messages in these queues
-        *("variables", "secrets", "user agent", "networks", "answers", "queues", "permissions", "input"),
+        *("variables", "secrets", "user agent", "networks", "answers", "queues", "input"),
         *("renditions", "staging", "expiry", "memory", "codecs", "clock", "sandbox", "job key"),
     }
 
