@@ -33,15 +33,15 @@ class Card:
 
 
 def draw(cards: Sequence[Card], heading: str, remarks: Sequence[str]) -> Image.Image:
-    """Draw the sheet. The heading and the remarks take the first place."""
+    """Draw the sheet. The heading and the remarks take the first slot."""
     rows = -(-(len(cards) + 1) // COLUMNS)
     width = 2 * MARGIN + COLUMNS * CARD[0] + (COLUMNS - 1) * GAP
     sheet = Image.new("RGB", (width, 2 * MARGIN + rows * CARD[1] + (rows - 1) * GAP), GROUND)
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN + 96), heading, font=font(64), fill=INK, stroke_width=1, stroke_fill=INK, spacing=14)
     pen.text((MARGIN, MARGIN + 270), "\n".join(remarks), font=font(24), fill=FAINT, spacing=12)
-    for place, card in enumerate(cards, 1):
-        row, column = divmod(place, COLUMNS)
+    for slot, card in enumerate(cards, 1):
+        row, column = divmod(slot, COLUMNS)
         _draw_card(sheet, (MARGIN + column * (CARD[0] + GAP), MARGIN + row * (CARD[1] + GAP)), card)
     return sheet
 
@@ -54,14 +54,14 @@ def _draw_card(sheet: Image.Image, at: Point, card: Card) -> None:
     if card.error:
         _draw_error(pen, at, *card.error)
         return
-    places = {LARGE: (x, y), MEDIUM: (x + LARGE + 16, y), SMALL: (x + LARGE + 16, y + LARGE - SMALL)}
+    spots = {LARGE: (x, y), MEDIUM: (x + LARGE + 16, y), SMALL: (x + LARGE + 16, y + LARGE - SMALL)}
     by_size = sorted(card.renditions, key=lambda rendition: -rendition[1].width)
-    for (name, image), (side, place) in zip(by_size, places.items(), strict=False):
-        _paste(sheet, image if image.width == side else image.resize((side, side)), place)
+    for (name, image), (side, spot) in zip(by_size, spots.items(), strict=False):
+        _paste(sheet, image if image.width == side else image.resize((side, side)), spot)
         if side == MEDIUM:
-            pen.text((place[0], place[1] + side + 8), name, font=font(20), fill=FAINT)
+            pen.text((spot[0], spot[1] + side + 8), name, font=font(20), fill=FAINT)
         elif side == SMALL:
-            pen.text((place[0] + side + 12, place[1] + 14), name, font=font(20), fill=FAINT)
+            pen.text((spot[0] + side + 12, spot[1] + 14), name, font=font(20), fill=FAINT)
 
 
 def _draw_error(pen: ImageDraw.ImageDraw, at: Point, code: str, sentence: str) -> None:

@@ -49,9 +49,9 @@ class Survey:
     examples: dict[tuple[str, str], str] = field(default_factory=dict)  #: the message of one letter, by stage and code
     latest: list[DeadLetter] = field(default_factory=list)  #: summaries of the latest, as many as `survey` was to keep
     waiting: int = 0  #: approximate number of visible messages in the queues, whether they match or not
-    hidden: int = 0  #: approximate number of messages that other readers hold
+    hidden: int = 0  #: approximate number of messages that other readers have leased
     newest: float = 0.0  #: arrival of the newest letter, in Unix seconds by SQS's clock
-    complete: bool = True  #: whether all letters were read, except those that other readers hold
+    complete: bool = True  #: whether all letters were read, except those that other readers have leased
 
     @property
     def is_exact(self) -> bool:
