@@ -11,7 +11,7 @@ from pipeline.payload import to_json, validated
 from pipeline.settings import get_settings
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES
 
-#: The message attribute of a redriven letter: its SQS MessageId, from which the job's id derives.
+#: The message attribute of a redriven dead letter: its SQS MessageId, from which the job's id derives.
 REDRIVEN_FROM = "redriven_from"
 
 
@@ -36,7 +36,7 @@ def send_message(payload: dict[str, Any], queue_url: str | None = None) -> str:
 
 
 def send_again(payload: dict[str, Any], letter: str) -> str:
-    """Send the payload of a letter that `ingest` rejected. All messages of one letter are one job.
+    """Send the payload of a dead letter that `ingest` rejected. All messages of one dead letter are one job.
 
     Args:
         payload: the message.

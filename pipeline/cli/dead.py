@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pipeline.cli.output.terminal import console, interruptible, new_app
+from pipeline.cli.output.terminal import confirmed, console, interruptible, new_app
 from pipeline.clients import mongo
 from pipeline.errors import PipelineError
 from pipeline.monitoring.job_log.reader import history, matching
@@ -36,11 +35,12 @@ SHOWN = 50
 SHORT = 8
 
 Ids = Annotated[
-    list[str] | None, typer.Argument(metavar="ID", help="Only letters whose id, or whose job's id, begins like this.")
+    list[str] | None,
+    typer.Argument(metavar="ID", help="Only dead letters whose id, or whose job's id, begins like this."),
 ]
 StageOption = Annotated[
     str | None,
-    typer.Option("--stage", help=f"Only letters of this stage: {', '.join(DEAD_LETTER_QUEUES)}.", metavar="STAGE"),
+    typer.Option("--stage", help=f"Only dead letters of this stage: {', '.join(DEAD_LETTER_QUEUES)}.", metavar="STAGE"),
 ]
 Code = Annotated[str | None, typer.Option(help="Only errors with this code, such as http_404.", metavar="CODE")]
 Host = Annotated[
@@ -59,12 +59,12 @@ def list_(
     code: Code = None,
     host: Host = None,
     older_than: OlderThan = None,
-    limit: Annotated[int, typer.Option(help="Maximum number of letters to show.", metavar="N", min=1)] = SHOWN,
+    limit: Annotated[int, typer.Option(help="Maximum number of dead letters to show.", metavar="N", min=1)] = SHOWN,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON line for each letter.")] = False,
 ) -> None:
-    """Count the letters by stage and code, and show the latest.
+    """Count the dead letters by stage and code, and show the latest.
 
-    Other readers cannot see the letters while this command reads them. All are visible again when it ends.
+    Other readers cannot see the dead letters while this command reads them. All are visible again when it ends.
     """
     filter_ = _filter(stage, code, host, older_than)
     with interruptible():
@@ -85,22 +85,22 @@ def list_(
 
 @app.command()
 def show(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="The id of a letter or a job, or its beginning.")],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The id of a dead letter or a job, or its beginning.")],
     *,
     payload: Annotated[
         bool, typer.Option("--payload", help="Also show the payload that the producer sent, without probable secrets.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show all details of one letter: the error, the times, the job with its images, and the result of a redrive."""
+    """Show one dead letter: the error, the times, the job with its images, and the result of a redrive."""
     with interruptible():
         letters = actions.browse(_filter(ids=[id_]))
     if not letters:
-        console.print(escape(f"No letter has an id, or a job id, that begins with {id_!r}."), highlight=False)
+        console.print(escape(f"No dead letter has an id, or a job id, that begins with {id_!r}."), highlight=False)
         raise typer.Exit(1)
     if len(letters) > 1:
         _show_letters(letters[:SHOWN], whole_ids=True)
-        console.print(f"{len(letters):,} letters match this id: choose one of them.", highlight=False)
+        console.print(f"{len(letters):,} dead letters match this id: choose one of them.", highlight=False)
         raise typer.Exit(1)
     (letter,) = letters
     text = actions.payload(letter) if payload else None
@@ -121,28 +121,30 @@ def redrive(
     code: Code = None,
     host: Host = None,
     older_than: OlderThan = None,
-    limit: Annotated[int | None, typer.Option(help="Maximum number of letters to send.", metavar="N", min=1)] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Maximum number of dead letters to send.", metavar="N", min=1)
+    ] = None,
     rate: Annotated[
-        float, typer.Option(help="Maximum number of letters per second, over all stages.", metavar="N", min=0.1)
+        float, typer.Option(help="Maximum number of dead letters per second, over all stages.", metavar="N", min=0.1)
     ] = actions.RATE,
     yes: Annotated[bool, typer.Option("--yes", help="Send them without asking.")] = False,
 ) -> None:
-    """Send letters through the pipeline again: all, or only letters that match every option.
+    """Send dead letters through the pipeline again: all, or only dead letters that match every option.
 
-    Shows first which letters it would send. Sends nothing without --yes or your confirmation.
+    Shows first which dead letters it would send. Sends nothing without --yes or your confirmation.
 
-    A job resumes where it failed, with the bytes that wait in staging, and reports under a new id. A letter is deleted
-    once SQS has confirmed its message. A job that fails again becomes a new letter.
+    A job resumes where it failed, with the bytes that wait in staging, and reports under a new id. A dead letter is
+    deleted once SQS has confirmed its message. A job that fails again becomes a new dead letter.
     """
     filter_ = _filter(stage, code, host, older_than, ids or [])
-    found = _survey(filter_, redriven=True)
+    found = _survey(filter_)
     if not found.total:
         return
     number = min(found.sendable, limit or found.sendable)
     if not number:
         console.print("None of them can be redriven.")
         return
-    if not _confirmed(yes, f"Redrive {plural(number, 'letter')}, at most {rate:g} per second?", "--yes sends them"):
+    if not confirmed(yes, f"Redrive {plural(number, 'dead letter')}, at most {rate:g} per second?", "--yes sends them"):
         return
     counts = Counts()
     began = time.monotonic()
@@ -154,7 +156,7 @@ def redrive(
                 counts = now
                 advance(now.attempted)
 
-            counts = actions.redrive(filter_, rate=rate, limit=number, until=found.newest, progress=show)
+            actions.redrive(filter_, rate=rate, limit=number, until=found.newest, progress=show)
     finally:
         _show_counts(counts, number, time.monotonic() - began)
     if counts.unsent or counts.kept:
@@ -171,16 +173,16 @@ def purge(
     older_than: OlderThan = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete them without asking.")] = False,
 ) -> None:
-    """Delete letters permanently: all, or only letters that match every option.
+    """Delete dead letters permanently: all, or only dead letters that match every option.
 
-    Shows first which letters it would delete. Deletes nothing without --yes or your confirmation. The bytes of their
-    jobs in staging expire by themselves.
+    Shows first which dead letters it would delete. Deletes nothing without --yes or your confirmation. The bytes of
+    their jobs in staging expire by themselves.
     """
     filter_ = _filter(stage, code, host, older_than, ids or [])
     found = _survey(filter_)
     if not found.total:
         return
-    if not _confirmed(yes, f"Delete {plural(found.total, 'letter')} permanently?", "--yes deletes them"):
+    if not confirmed(yes, f"Delete {plural(found.total, 'dead letter')} permanently?", "--yes deletes them"):
         return
     deleted = 0
     try:
@@ -193,17 +195,17 @@ def purge(
 
             actions.purge(filter_, until=found.newest, limit=found.total, progress=show)
     finally:
-        console.print(f"Deleted {plural(deleted, 'letter')}.", highlight=False)
+        console.print(f"Deleted {plural(deleted, 'dead letter')}.", highlight=False)
     if deleted < found.total:
         raise typer.Exit(1)
 
 
-def _survey(filter_: Filter, *, redriven: bool = False) -> Survey:
-    """Count the matching letters and show them by stage and code."""
+def _survey(filter_: Filter) -> Survey:
+    """Count the matching dead letters and show them by stage and code."""
     with interruptible():
         found = actions.survey(filter_)
     if found.total:
-        _show_groups(found, redriven=redriven)
+        _show_groups(found)
     else:
         console.print(_nothing(filter_))
         _show_jobs(filter_.ids)
@@ -241,32 +243,19 @@ def _nothing(filter_: Filter) -> str:
     return "No dead letter matches." if any(vars(filter_).values()) else "No dead letters were found."
 
 
-def _confirmed(yes: bool, question: str, hint: str) -> bool:
-    if yes or (sys.stdin.isatty() and typer.confirm(question)):
-        return True
-    console.print("Nothing was changed." if sys.stdin.isatty() else f"Nothing was changed: {hint}.")
-    return False
-
-
-def _show_groups(found: Survey, *, redriven: bool = False) -> None:
-    """Show the letters by stage and code, with an example or, if `redriven`, what a redrive does with them."""
+def _show_groups(found: Survey) -> None:
+    """Show the dead letters by stage and code, with an example, or with the reason why a redrive leaves them."""
     table = Table("Stage", "Code", box=None, pad_edge=False)
     table.add_column("Letters", justify="right")
-    table.add_column("Redrive" if redriven else "Example", overflow="fold")
-    groups = found.groups if redriven else _by_code(found)
-    places = list(DEAD_LETTER_QUEUES)
-    for (stage, code, text), number in sorted(groups.items(), key=lambda group: (places.index(group[0][0]), -group[1])):
-        note = (f"[yellow]leaves them.[/] {escape(text)}" if text else "sends them") if redriven else escape(text)
+    table.add_column("Example", overflow="fold")
+    order = list(DEAD_LETTER_QUEUES)
+    for (stage, code, obstacle), number in sorted(
+        found.groups.items(), key=lambda group: (order.index(group[0][0]), -group[1])
+    ):
+        example = escape(found.examples[stage, code])
+        note = f"[yellow]A redrive leaves them.[/] {escape(obstacle)}" if obstacle else example
         table.add_row(stage, escape(code), f"{number:,}", note)
     console.print(table)
-
-
-def _by_code(found: Survey) -> dict[tuple[str, str, str], int]:
-    groups: dict[tuple[str, str, str], int] = {}
-    for (stage, code, _), number in found.groups.items():
-        key = (stage, code, found.examples[stage, code])
-        groups[key] = groups.get(key, 0) + number
-    return groups
 
 
 def _show_letters(letters: Sequence[DeadLetter], *, whole_ids: bool = False) -> None:
@@ -330,7 +319,7 @@ def _rows(letter: DeadLetter) -> Iterator[tuple[str, str]]:
 
 
 def _show_limits(found: Survey) -> None:
-    """Report letters that could not be read."""
+    """Report dead letters that could not be read."""
     if found.hidden:
         console.print(
             f"About {found.hidden:,} more are hidden because another command reads them, or was killed while it did. "
@@ -343,11 +332,13 @@ def _show_limits(found: Survey) -> None:
 
 def _show_counts(counts: Counts, number: int, seconds: float) -> None:
     sent = counts.sent.total()
-    console.print(f"Redrove {plural(sent, 'letter')} in {seconds:.1f} s.", highlight=False)
+    console.print(f"Redrove {plural(sent, 'dead letter')} in {seconds:.1f} s.", highlight=False)
     for why, count in counts.unsent.items():
         console.print(f"[red]{count:,} could not be sent[/] and remain: {escape(why)}", highlight=False)
     if counts.kept:
-        console.print(f"[red]{counts.kept:,} were sent, but their letters could not be deleted.[/]", highlight=False)
+        console.print(
+            f"[red]{counts.kept:,} were sent, but their dead letters could not be deleted.[/]", highlight=False
+        )
     if missing := number - counts.attempted:
         console.print(f"{missing:,} of {number:,} were not sent: they remain, or another command took them.")
 

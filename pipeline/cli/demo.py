@@ -15,9 +15,8 @@ app = new_app()
 def demo() -> None:
     """Run sample covers through the whole pipeline on this machine, and check every outcome.
 
-    Starts the embedded servers and the processes of the Procfile, sends one job by each way in, sweeps a few
-    documents, re-checks their covers after one was replaced, and shows each result with a picture of the renditions in
-    S3. The exit status is 0 only if every outcome is as expected.
+    Starts the embedded servers and the processes of the Procfile, sends jobs by each way in, and shows each result with
+    a picture of the renditions in S3. The exit status is 0 only if every outcome is as expected.
     """
     try:
         with interruptible():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
@@ -82,40 +82,30 @@ def find_id(given: str) -> str:
 
 def _show(look: Callable[[], Any], draw: Callable[[Any], RenderableType], *, watch: bool, as_json: bool) -> None:
     """Show the result of `look` once, or repeatedly. While watching, errors are shown and `look` is repeated."""
+    live = Live(console=console, auto_refresh=False) if watch and console.is_terminal and not as_json else None
 
     def show(drawing: RenderableType) -> None:
-        console.print(drawing, crop=False)  # a long URL stays on one line, so that it can be copied
+        if live:
+            live.update(drawing, refresh=True)
+        else:
+            console.print(drawing, crop=False)  # a long URL stays on one line, so that it can be copied
 
-    def once(show: Callable[[RenderableType], None]) -> RenderableType:
+    def once() -> RenderableType:
         found = look()
         if as_json:
             typer.echo(json.dumps(asdict(found, dict_factory=_with_keys), default=_as_json))
             return ""
-        drawing = draw(found)
-        show(drawing)
+        show(drawing := draw(found))
         return drawing
 
-    if not watch:
-        once(show)
-        return
-    live = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
-    with suppress(KeyboardInterrupt):
-        if live is None:
-            _repeat(lambda: once(show), show)
-            return
-        with live:
-            refresh = lambda drawing: live.update(drawing, refresh=True)  # noqa: E731
-            _repeat(lambda: once(refresh), refresh)
-
-
-def _repeat(once: Callable[[], RenderableType], show: Callable[[RenderableType], None]) -> None:
-    last = once()
-    while True:
-        time.sleep(INTERVAL)
-        try:
-            last = once()
-        except PipelineError as error:
-            show(Group(last, Text(f"\n{error.message} Trying again.", style="red")))
+    with suppress(KeyboardInterrupt) if watch else nullcontext(), live or nullcontext():
+        last = once()
+        while watch:
+            time.sleep(INTERVAL)
+            try:
+                last = once()
+            except PipelineError as error:
+                show(Group(last, Text(f"\n{error.message} Trying again.", style="red")))
 
 
 def _with_keys(fields: list[tuple[str, Any]]) -> dict[str, Any]:

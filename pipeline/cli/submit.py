@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -64,9 +65,10 @@ def submit(
         validate(submissions, waiting_on=queue)
     except SubmitError as error:
         fail(error)
-    with interruptible(), Report(console, len(submissions), as_json=as_json, waiting=wait) as report:
+    report = Report(console, as_json=as_json, waiting=wait)
+    with interruptible():
         if queue:
-            with result_queue(queue) as url:
+            with result_queue(queue) as url, nullcontext() if as_json else console.status("Waiting for results …"):
                 send(submissions, report.sent)
                 wait_for_results(submissions, url, timeout, report.ended, report.waits)
         else:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as ProgressBar
 from rich.table import Column, Table
 
-from pipeline.cli.output.terminal import console, new_app
+from pipeline.cli.output.terminal import confirmed, console, new_app
 from pipeline.clients import mongo
 from pipeline.net.http_errors import shown
 from pipeline.ops import rechecks
@@ -87,14 +85,7 @@ def recheck_(
     run = rechecks.start(names, limit=limit, everything=everything)
     console.print(f"The run [bold]{run}[/] has begun.", highlight=False)
     if wait:
-        with console.status("") as status:
-            try:
-                for progress in rechecks.follow(run):
-                    status.update(f"{progress.taken:,} asked for: {progress.text}")
-            except KeyboardInterrupt:
-                console.print("The run continues without this command.")
-                raise
-        console.print(f"The run has ended: {progress.text}.", highlight=False)
+        _follow(progress.text for progress in rechecks.follow(run))
 
 
 def _show_failing(days: float) -> None:
@@ -166,8 +157,7 @@ def retry(
         return
     for name, number in counts.items():
         console.print(f"{number:>9,}  {escape(str(name)) if name else '[dim]without a code[/]'}", highlight=False)
-    if not yes and not (sys.stdin.isatty() and typer.confirm(f"Clear the marks of {total:,} {swept.name}?")):
-        console.print("Nothing was changed." if sys.stdin.isatty() else "Nothing was changed: --yes clears them.")
+    if not confirmed(yes, f"Clear the marks of {total:,} {swept.name}?", "--yes clears them"):
         return
     cleared = documents.clear_marks(swept, query)
     console.print(f"Cleared the marks of {cleared:,} {swept.name}: the next sweep takes them.", highlight=False)
@@ -178,15 +168,10 @@ def _sweep(swept: Swept, *, dry_run: bool, limit: int | None, wait: bool) -> Non
     if dry_run:
         _show_sample(swept, limit)
         return
-    total = documents.count_stale(swept) if wait else 0
     run = start(swept, limit)
     console.print(f"The run [bold]{run}[/] has begun.", highlight=False)
     if wait:
-        try:
-            _show_progress(run, min(total, limit or total))
-        except KeyboardInterrupt:
-            console.print("The run continues without this command.")
-            raise
+        _follow(map(_counts, follow(run)))
 
 
 def _show_sample(swept: Swept, limit: int | None) -> None:
@@ -204,18 +189,17 @@ def _show_sample(swept: Swept, limit: int | None) -> None:
         console.print(table)
 
 
-def _show_progress(run: str, total: int) -> None:
-    """Show a progress bar if this is a terminal, then the result of the run."""
-    columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[counts]}"))
-    bar = ProgressBar(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal)
-    with bar:
-        task = bar.add_task("", total=total, counts="")
-        for progress in follow(run):
-            speed = bar.tasks[0].speed
-            rate = f"{speed:.1f}/s, " if speed else ""
-            remaining = max(0, total - progress.ended)
-            bar.update(task, completed=progress.ended, counts=f"{rate}{_counts(progress)}, {remaining:,} remaining")
-    console.print(f"The run has ended: {_counts(progress)}.", highlight=False)
+def _follow(progress: Iterable[str]) -> None:
+    """Show the progress of a run until it has ended, then its result."""
+    text = ""
+    try:
+        with console.status("") as status:
+            for text in progress:
+                status.update(text)
+    except KeyboardInterrupt:
+        console.print("The run continues without this command.")
+        raise
+    console.print(f"The run has ended: {text}.", highlight=False)
 
 
 def _counts(progress: Progress) -> str:

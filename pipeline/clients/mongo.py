@@ -15,6 +15,7 @@ from pipeline.errors import RetryableError, SettingsError
 from pipeline.settings import get_settings
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
     from pymongo.database import Database
 
 #: Error code of MongoDB for a key that already exists.
@@ -35,16 +36,9 @@ def _mongo() -> MongoClient[dict[str, Any]]:
     url = get_settings().database_url
     if url is None:
         raise RetryableError("mongo_error", "No MongoDB variable is set.")
-    return MongoClient(
-        url.get_secret_value(),
-        appname="image-pipeline",
-        tz_aware=True,
-        datetime_conversion="DATETIME_AUTO",  # dates and texts invalid in Python must not fail a whole query
-        unicode_decode_error_handler="replace",
-        maxPoolSize=POOL_SIZE,
-        serverSelectionTimeoutMS=5000,
-        connectTimeoutMS=5000,
-    )
+    # Dates and texts that are invalid in Python must not fail a whole query.
+    tolerant: dict[str, Any] = {"datetime_conversion": "DATETIME_AUTO", "unicode_decode_error_handler": "replace"}
+    return _client(url, "image-pipeline", maxPoolSize=POOL_SIZE, **tolerant)
 
 
 def database() -> Database[dict[str, Any]]:
@@ -57,14 +51,7 @@ def _jobs_mongo() -> MongoClient[dict[str, Any]]:
     url = get_settings().jobs_mongo_url
     if url is None:
         raise SettingsError("JOBS_MONGO_URL is not set. Set it to the URL of the MongoDB database for the job log.")
-    return MongoClient(
-        url.get_secret_value(),
-        appname="image-pipeline-jobs",
-        tz_aware=True,
-        maxPoolSize=8,  # one thread writes, and a few of the dashboard read
-        serverSelectionTimeoutMS=5000,
-        connectTimeoutMS=5000,
-    )
+    return _client(url, "image-pipeline-jobs", maxPoolSize=8)  # one thread writes, and a few of the dashboard read
 
 
 def job_database() -> Database[dict[str, Any]]:
@@ -74,6 +61,11 @@ def job_database() -> Database[dict[str, Any]]:
         SettingsError: JOBS_MONGO_URL is not set.
     """
     return _jobs_mongo().get_default_database(read_preference=ReadPreference.PRIMARY)
+
+
+def _client(url: SecretStr, name: str, **options: Any) -> MongoClient[dict[str, Any]]:
+    timeouts: dict[str, Any] = {"serverSelectionTimeoutMS": 5000, "connectTimeoutMS": 5000}
+    return MongoClient(url.get_secret_value(), appname=name, tz_aware=True, **timeouts, **options)
 
 
 @contextmanager

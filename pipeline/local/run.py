@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -35,9 +36,6 @@ COVER = "night-train.jpg"
 
 #: The dashboard listens on the first free port of these.
 DASHBOARD_PORTS = range(8480, 8580)
-
-#: Colours of the process types, in the order of the Procfile.
-COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
 
 
 def parse_concurrency(text: str) -> dict[str, int]:
@@ -73,7 +71,7 @@ def run(data_dir: Path, concurrency: Mapping[str, int], console: Console) -> Non
         shown = variables | {"DASHBOARD": f"http://127.0.0.1:{port}/", "COVER": f"{covers}{COVER}"}
         _explain(console, shown, data_dir, env_file)
         extra = {"dashboard": f"LEVEL=${{LEVEL:-INFO}} image-pipeline dashboard --port {port}"}
-        printer = LinePrinter(console)
+        printer = partial(print_line, console)
         with Supervisor(PROCFILE, printer, concurrency=concurrency, extra=extra, cwd=data_dir) as supervisor:
             supervisor.start()
             threading.Event().wait()
@@ -86,19 +84,10 @@ def _dashboard_port() -> int:
     raise EmbeddedStackError(f"no port from {DASHBOARD_PORTS[0]} to {DASHBOARD_PORTS[-1]} is free for the dashboard")
 
 
-class LinePrinter:
-    """Prints lines of processes, each after the name of its process in a colour."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._colours: dict[str, str] = {}
-
-    def __call__(self, name: str, text: str) -> None:
-        """Print one line. Never raises, so that a closed pipe does not end the service."""
-        process_type = name.partition(".")[0]
-        colour = self._colours.setdefault(process_type, COLOURS[len(self._colours) % len(COLOURS)])
-        with suppress(OSError):
-            self._console.print(Text.assemble((f"{name:<11} |", colour), " ", text), soft_wrap=True)
+def print_line(console: Console, name: str, text: str) -> None:
+    """Print a line of a process after its name. Never raises, so that a closed pipe does not end the service."""
+    with suppress(OSError):
+        console.print(Text.assemble((f"{name:<11} |", "cyan"), " ", text), soft_wrap=True)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Child processes that never outlive this process, and a supervisor for a Procfile.
 
 Each child leads its own session and process group. When this process ends, even by `kill -9`, a small *guardian*
-process ends the remaining groups. It reads from a pipe that only this process can write to, so it sees its end. Each
+process kills the remaining groups. It reads from a pipe that only this process can write to, so it sees its end. Each
 child registers its group in that pipe before it executes its program, so that no program ever runs unguarded.
 """
 
@@ -16,9 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 from honcho.environ import expand_processes, parse_procfile
 
@@ -104,18 +104,12 @@ class Child:
             self.wait()
 
 
-class _Program(NamedTuple):
-    command: str
-    environ: Mapping[str, str]
-    cwd: Path
-
-
 class _Process:
     """One process of the supervisor: a thread that restarts the program until it is stopped."""
 
-    def __init__(self, name: str, program: _Program, on_line: Callable[[str, str], None]) -> None:
+    def __init__(self, name: str, launch: Callable[[], Child], on_line: Callable[[str, str], None]) -> None:
         self._name = name
-        self._program = program
+        self._launch = launch
         self._on_line = on_line
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -155,7 +149,7 @@ class _Process:
             with self._lock:
                 if self._stopping.is_set():
                     return
-                child = self._child = Child(**self._program._asdict(), output=subprocess.PIPE)
+                child = self._child = self._launch()
             reader = threading.Thread(target=self._read, args=[child.output], daemon=True)
             reader.start()
             status = child.wait()
@@ -212,7 +206,9 @@ class Supervisor:
         types = types | dict(extra or {})
         cwd = (cwd or procfile.parent).resolve()
         self._processes = {
-            each.name: _Process(each.name, _Program(each.cmd, each.env, cwd), on_line)
+            each.name: _Process(
+                each.name, partial(Child, each.cmd, environ=each.env, cwd=cwd, output=subprocess.PIPE), on_line
+            )
             for each in expand_processes(types, concurrency=concurrency, env=environ)  # type: ignore[no-untyped-call]
         }
 
@@ -288,42 +284,22 @@ def _guardian_pipe() -> int:
     return pipe.fileno()
 
 
-def _guard(lines: Iterable[str], timeout: float) -> None:
-    """Run the guardian: track the groups until the lines end, then end the groups.
+def _guard(lines: Iterable[str]) -> None:
+    """Run the guardian: track the groups until the lines end, then kill the remaining groups.
 
     A line contains the id of a new group, or minus the id of a group that has ended.
     """
     groups: set[int] = set()
-    for line in lines:
-        group = int(line)
+    for group in map(int, lines):
         if group > 0:
             groups.add(group)
         else:
             groups.discard(-group)
     for group in groups:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(group, signal.SIGTERM)  # the leader only, as in Child.terminate
-    deadline = time.monotonic() + timeout
-    while groups:
-        if time.monotonic() < deadline:
-            time.sleep(0.05)
-            ended = {group for group in groups if not _runs(group)}
-        else:
-            ended = groups
-        for group in ended:
-            _kill_group(group)
-        groups = groups - ended
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+        _kill_group(group)
 
 
 if __name__ == "__main__":
     for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)  # only the end of its parent ends the guardian
-    _guard(sys.stdin, STOP_TIMEOUT)
+    _guard(sys.stdin)

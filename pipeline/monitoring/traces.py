@@ -135,10 +135,9 @@ def _attempt_attributes(event: Event) -> Attributes:
 
 def _trace_id(job_id: str) -> int:
     try:
-        number = uuid.UUID(job_id).int
+        return uuid.UUID(job_id).int
     except ValueError:  # the id was not made by this service
-        number = _hash(job_id, 16)
-    return number or _hash(job_id, 16)  # 0 is not a valid id
+        return _hash(job_id, 16)
 
 
 def _job_span_id(job_id: str) -> int:

@@ -44,8 +44,8 @@ _COUNT = "sqs:GetQueueAttributes"
 _CONSUME = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility")
 
 
-class Place(StrEnum):
-    """A place in S3."""
+class Location(StrEnum):
+    """A location in S3."""
 
     BUCKET = "bucket"  #: S3_BUCKET itself
     RENDITIONS = "renditions"  #: the objects under S3_PREFIX
@@ -56,14 +56,14 @@ class Place(StrEnum):
 
 @dataclass(frozen=True)
 class Grant:
-    """One statement of a policy: actions on queues, or on a place in S3."""
+    """One statement of a policy: actions on queues, or on a location in S3."""
 
     sid: str
     actions: tuple[str, ...]
     queues: tuple[str, ...] = ()  #: the service's own, without the namespace; may contain `*`
     theirs: tuple[str, ...] = ()  #: other queues, with their full names
     on_input: bool = False  #: also on the input queue
-    place: Place | None = None
+    location: Location | None = None
 
 
 @dataclass(frozen=True)
@@ -75,24 +75,24 @@ class InputQueue:
     account: str | None
 
 
-def _stage(stage: Stage, *onward: Stage, places: tuple[Grant, ...]) -> tuple[Grant, ...]:
+def _stage(stage: Stage, *onward: Stage, storage: tuple[Grant, ...]) -> tuple[Grant, ...]:
     """Return the grants of a stage's workers: to consume their queues, retry, pass on, quarantine and give up."""
     sends = [queue for each in STAGES if each in {stage, *onward} for queue in each.queues]
     return (
         Grant("Consume", (_FIND, *_CONSUME), queues=stage.queues),
         Grant("RetryPassOnGiveUp", (_FIND, _SEND), queues=(*sends, stage.quarantine_queue, stage.dead_letter_queue)),
-        *places,
+        *storage,
     )
 
 
 #: With this permission, S3 answers 404 instead of 403 for a missing object, and the job can start again at fetch.
-_TELL_MISSING = Grant("TellMissingFromForbidden", ("s3:ListBucket",), place=Place.STAGING_KEYS)
+_TELL_MISSING = Grant("TellMissingFromForbidden", ("s3:ListBucket",), location=Location.STAGING_KEYS)
 _STAGING = (
-    Grant("Staging", ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"), place=Place.STAGING),
+    Grant("Staging", ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"), location=Location.STAGING),
     _TELL_MISSING,
 )
-_LOOK = Grant("LookForRenditions", ("s3:GetObject",), place=Place.RENDITIONS)
-_PUBLISH = Grant("Publish", ("s3:GetObject", "s3:PutObject", "s3:PutObjectAcl"), place=Place.RENDITIONS)
+_LOOK = Grant("LookForRenditions", ("s3:GetObject",), location=Location.RENDITIONS)
+_PUBLISH = Grant("Publish", ("s3:GetObject", "s3:PutObject", "s3:PutObjectAcl"), location=Location.RENDITIONS)
 _REDIRECT = (
     Grant("FindRedirectQueues", (_FIND,), theirs=("*",)),
     Grant("Redirect", (_SEND,), theirs=REDIRECT_QUEUES, queues=("submit_*",)),
@@ -106,19 +106,19 @@ _OPERATOR = (
     Grant("SendThroughAgain", (_FIND, _SEND), queues=_WORK),
     Grant("SendInputAgain", (_SEND,), on_input=True),
     Grant("CountMessages", (_FIND, _COUNT), queues=(*_WORK, *_QUARANTINE), on_input=True),
-    Grant("ReadLongPayloads", ("s3:GetObject",), place=Place.STAGING),
+    Grant("ReadLongPayloads", ("s3:GetObject",), location=Location.STAGING),
     _TELL_MISSING,
 )
 
 #: Grants by process: the processes of the Procfile, then other users of the queues.
 GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
     "fetch": (
-        *_stage(FETCH, RESIZE, UPLOAD, NOTIFY, places=(*_STAGING, _LOOK)),
+        *_stage(FETCH, RESIZE, UPLOAD, NOTIFY, storage=(*_STAGING, _LOOK)),
         Grant("SendLettersOfIngest", (_FIND, _SEND), queues=(INGEST_DEAD_LETTER_QUEUE,)),  # that it refused for a time
     ),
-    "resize": _stage(RESIZE, FETCH, UPLOAD, NOTIFY, places=(*_STAGING, _LOOK)),
-    "upload": _stage(UPLOAD, FETCH, NOTIFY, places=(*_STAGING, _PUBLISH)),
-    "notify": _stage(NOTIFY, places=(*_REDIRECT, *_STAGING)),
+    "resize": _stage(RESIZE, FETCH, UPLOAD, NOTIFY, storage=(*_STAGING, _LOOK)),
+    "upload": _stage(UPLOAD, FETCH, NOTIFY, storage=(*_STAGING, _PUBLISH)),
+    "notify": _stage(NOTIFY, storage=(*_REDIRECT, *_STAGING)),
     "quarantine": (
         Grant("Consume", (_FIND, *_CONSUME), queues=_QUARANTINE),
         Grant(
@@ -142,7 +142,7 @@ GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
     "ingest": (
         Grant("TakeInput", _CONSUME, on_input=True),
         Grant("HandOverOrRefuse", (_FIND, _SEND), queues=(FETCH.queue(), INGEST_DEAD_LETTER_QUEUE)),
-        Grant("StageLongPayloads", ("s3:PutObject",), place=Place.STAGING),
+        Grant("StageLongPayloads", ("s3:PutObject",), location=Location.STAGING),
         Grant("CountWhatWaits", (_FIND, _COUNT), queues=("*",), on_input=True),
     ),
     "scheduler": (Grant("SendPeriodicMessages", (_FIND, _SEND), queues=SWEEP_QUEUES),),
@@ -154,13 +154,13 @@ GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
         ),
         Grant(
             "LifecycleRule",
-            ("s3:GetLifecycleConfiguration", "s3:PutLifecycleConfiguration", "s3:GetBucketVersioning"),
-            place=Place.STAGING_BUCKET,
+            ("s3:GetLifecycleConfiguration", "s3:PutLifecycleConfiguration"),
+            location=Location.STAGING_BUCKET,
         ),
         Grant(
             "OnlyForCreateBucket",
             ("s3:ListBucket", "s3:CreateBucket", "s3:PutBucketOwnershipControls", "s3:PutBucketPublicAccessBlock"),
-            place=Place.BUCKET,
+            location=Location.BUCKET,
         ),
     ),
     "producer": (
@@ -175,7 +175,7 @@ GRANTS: Final[Mapping[str, tuple[Grant, ...]]] = {
     "operator": _OPERATOR,
     "dashboard": (
         *_OPERATOR,
-        Grant("ShowThumbnails", ("s3:GetObject",), place=Place.RENDITIONS),
+        Grant("ShowThumbnails", ("s3:GetObject",), location=Location.RENDITIONS),
     ),
 }
 
@@ -221,7 +221,7 @@ def policy(process: str, settings: Settings) -> dict[str, Any]:
 
 def _condition(grant: Grant, settings: Settings) -> dict[str, Any]:
     """Return the condition that restricts a list to a prefix. S3 applies it to the key of a missing object too."""
-    if grant.place is not Place.STAGING_KEYS:
+    if grant.location is not Location.STAGING_KEYS:
         return {}
     return {"Condition": {"StringLike": {"s3:prefix": f"{urlsplit(settings.staging).path.lstrip('/')}*"}}}
 
@@ -239,12 +239,12 @@ def _resources(grant: Grant, settings: Settings) -> Iterator[str]:
     yield from (f"{sqs}:{settings.full_queue_name(name)}" for name in grant.queues)
     staging = urlsplit(settings.staging)
     s3 = f"arn:{partition}:s3:::"
-    if grant.place is Place.BUCKET:
+    if grant.location is Location.BUCKET:
         yield f"{s3}{settings.s3_bucket}"
-    elif grant.place is Place.RENDITIONS:
+    elif grant.location is Location.RENDITIONS:
         yield f"{s3}{settings.s3_bucket}/{settings.s3_prefix.strip('/')}/*"
-    elif grant.place and staging.scheme == "s3":
-        yield f"{s3}{staging.netloc}" + (f"{staging.path}*" if grant.place is Place.STAGING else "")
+    elif grant.location and staging.scheme == "s3":
+        yield f"{s3}{staging.netloc}" + (f"{staging.path}*" if grant.location is Location.STAGING else "")
 
 
 def _partition(region: str) -> str:

@@ -25,18 +25,28 @@ from pipeline.storage.stores import NOT_IMPLEMENTED
 from pipeline.sweeps import indexes, run_state, sources
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import LifecycleRuleTypeDef
+    from mypy_boto3_s3.type_defs import (
+        LifecycleRuleTypeDef,
+        OwnershipControlsTypeDef,
+        PublicAccessBlockConfigurationTypeDef,
+    )
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 #: The ID of this service's rule among the lifecycle rules of the bucket.
 LIFECYCLE_RULE = "image-pipeline-staging"
 
-#: The settings of object ownership with which a bucket accepts ACLs.
-ACLS_ALLOWED = [{"Rules": [{"ObjectOwnership": ownership}]} for ownership in ("BucketOwnerPreferred", "ObjectWriter")]
+#: The settings with which a new bucket accepts ACLs, and public ones. The defaults of S3 refuse both.
+ACLS_ALLOWED: OwnershipControlsTypeDef = {"Rules": [{"ObjectOwnership": "BucketOwnerPreferred"}]}
+PUBLIC_ACLS_ALLOWED: PublicAccessBlockConfigurationTypeDef = {
+    "BlockPublicAcls": False,
+    "IgnorePublicAcls": False,
+    "BlockPublicPolicy": True,
+    "RestrictPublicBuckets": True,
+}
 
-#: Codes of S3 for a missing bucket or a missing configuration of a bucket.
-NOT_FOUND = frozenset({"404", "NoSuchBucket", "OwnershipControlsNotFoundError"})
+#: Codes of S3 for a missing bucket.
+NOT_FOUND = frozenset({"404", "NoSuchBucket"})
 
 
 class UnsupportedChange(Exception):
@@ -102,55 +112,29 @@ def _queue_changes(spec: QueueSpec) -> Iterator[Change]:
 
 
 def _bucket_changes(settings: Settings) -> Iterator[Change]:
+    """Yield the creation of the bucket. The access settings of an existing one are its owner's."""
+    try:
+        aws.s3().head_bucket(Bucket=settings.s3_bucket)
+    except ClientError as error:
+        if aws.aws_code(error) not in NOT_FOUND:
+            raise
+        accepts = "" if settings.s3_acl == "none" else f", which accepts S3_ACL={settings.s3_acl}"
+        yield Change(f"create bucket {settings.s3_bucket}{accepts}", partial(_create_bucket, settings))
+
+
+def _create_bucket(settings: Settings) -> None:
     client, bucket = aws.s3(), settings.s3_bucket
-    if not _found(lambda: client.head_bucket(Bucket=bucket)):
-        here = {"LocationConstraint": settings.region_of_s3}
-        where: dict[str, Any] = {} if settings.region_of_s3 == "us-east-1" else {"CreateBucketConfiguration": here}
-        yield Change(f"create bucket {bucket}", lambda: client.create_bucket(Bucket=bucket, **where))
-    if settings.s3_acl == "none":
-        return
-    ownership: Any = {"Rules": [{"ObjectOwnership": "BucketOwnerPreferred"}]}
-    if not _found(lambda: client.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"] in ACLS_ALLOWED):
-        yield Change(
-            f"allow ACLs in bucket {bucket}, which S3_ACL={settings.s3_acl} needs",
-            lambda: client.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls=ownership),
-        )
-    if settings.s3_acl != "public-read":
-        return
-    public: Any = {
-        "BlockPublicAcls": False,
-        "IgnorePublicAcls": False,
-        "BlockPublicPolicy": True,
-        "RestrictPublicBuckets": True,
-    }
-    if not _found(lambda: _acls_may_be_public(bucket)):
-        yield Change(
-            f"allow public ACLs in bucket {bucket}",
-            lambda: client.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=public),
-        )
-
-
-def _found(look: Callable[[], Any]) -> bool:
-    """Return whether `look` returns something true; a missing bucket or configuration counts as false.
-
-    What a store does not implement needs no change.
-    """
+    here = {"LocationConstraint": settings.region_of_s3}
+    where: dict[str, Any] = {} if settings.region_of_s3 == "us-east-1" else {"CreateBucketConfiguration": here}
+    client.create_bucket(Bucket=bucket, **where)
     try:
-        return bool(look())
+        if settings.s3_acl != "none":
+            client.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls=ACLS_ALLOWED)
+        if settings.s3_acl == "public-read":
+            client.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=PUBLIC_ACLS_ALLOWED)
     except ClientError as error:
-        if aws.aws_code(error) in NOT_FOUND | NOT_IMPLEMENTED:
-            return aws.aws_code(error) in NOT_IMPLEMENTED
-        raise
-
-
-def _acls_may_be_public(bucket: str) -> bool:
-    try:
-        block = aws.s3().get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
-    except ClientError as error:
-        if aws.aws_code(error) == "NoSuchPublicAccessBlockConfiguration":
-            return True
-        raise
-    return not (block["BlockPublicAcls"] or block["IgnorePublicAcls"])
+        if aws.aws_code(error) not in NOT_IMPLEMENTED:  # a store without these settings needs none
+            raise
 
 
 def lifecycle_changes(bucket: str, prefix: str) -> Iterator[Change]:

@@ -66,7 +66,7 @@ def follow(run: str) -> Iterator[RecheckProgress]:
 
 def due(collections: Sequence[str], *, everything: bool = False) -> Iterator[tuple[str, int]]:
     """Yield each URL that a run would ask for now, and its number of documents. This reads whole collections."""
-    plan = recheck.plan_of(collections, datetime.now(UTC), everything=everything)
+    scope = recheck.scope_of(collections, datetime.now(UTC), everything=everything)
     days, found = get_settings().recheck_days, dict[str, int]()
     for name in collections:
         after: list[object] = []
@@ -75,7 +75,7 @@ def due(collections: Sequence[str], *, everything: bool = False) -> Iterator[tup
             urls = [url for each in page for url in each.urls.values()]
             known = sources.find_all(urls)
             for url in urls:
-                if url in found or plan.is_due(url, known.get(url), days):
+                if url in found or scope.is_due(url, known.get(url), days):
                     found[url] = found.get(url, 0) + 1
             if not after:
                 break

@@ -36,7 +36,7 @@ class Card:
 
 
 def draw(cards: Sequence[Card], heading: str, remarks: Sequence[str]) -> Image.Image:
-    """Draw the sheet. The heading and the remarks take the first place."""
+    """Draw the sheet. The heading and the remarks take the first slot."""
     columns = min(COLUMNS, len(cards) + 1)
     rows = -(-(len(cards) + 1) // columns)
     width = 2 * MARGIN + columns * CARD[0] + (columns - 1) * GAP
@@ -44,8 +44,8 @@ def draw(cards: Sequence[Card], heading: str, remarks: Sequence[str]) -> Image.I
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN + 96), heading, font=font(64), fill=INK, stroke_width=1, stroke_fill=INK, spacing=14)
     pen.text((MARGIN, MARGIN + 270), "\n".join(remarks), font=font(24), fill=FAINT, spacing=12)
-    for place, card in enumerate(cards, 1):
-        row, column = divmod(place, columns)
+    for slot, card in enumerate(cards, 1):
+        row, column = divmod(slot, columns)
         _draw_card(sheet, (MARGIN + column * (CARD[0] + GAP), MARGIN + row * (CARD[1] + GAP)), card)
     return sheet
 

@@ -51,7 +51,7 @@ class Submission:
     """One job, from the command line to its result."""
 
     payload: Payload
-    place: str  #: its origin: `example.org/cover.jpg` or `Line 3 of jobs.jsonl`
+    origin: str  #: `example.org/cover.jpg` or `Line 3 of jobs.jsonl`
     status: SubmissionStatus = "unsent"
     job_id: str | None = None
     result: Payload | None = None  #: as sent to a redirect queue
@@ -79,7 +79,7 @@ def read_submissions(urls: Sequence[str], lines: Mapping[str, str], common: Payl
 
     Args:
         urls: Images; each becomes one job.
-        lines: Full payloads as JSON, by their place in the file.
+        lines: Full payloads as JSON, by their line of the file.
         common: Fields for all jobs; the fields of a line take precedence.
 
     Raises:
@@ -87,17 +87,17 @@ def read_submissions(urls: Sequence[str], lines: Mapping[str, str], common: Payl
     """
     submissions = [Submission(common | {"image_url": url}, shown(url)) for url in urls]
     wrong = []
-    for place, line in lines.items():
+    for origin, line in lines.items():
         try:
             payload = parse_json(line)
         except (ValueError, RecursionError) as error:
             why = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
-            wrong.append(f"{place} is not JSON: {why}.")
+            wrong.append(f"{origin} is not JSON: {why}.")
             continue
         if isinstance(payload, dict):
-            submissions.append(Submission(common | payload, place))
+            submissions.append(Submission(common | payload, origin))
         else:
-            wrong.append(f"{place} is not a JSON object.")
+            wrong.append(f"{origin} is not a JSON object.")
     if wrong:
         raise SubmitError("\n".join(wrong))
     if not submissions:
@@ -118,7 +118,7 @@ def validate(submissions: Sequence[Submission], *, waiting_on: str | None = None
     wrong = []
     for each in submissions:
         if waiting_on and each.payload.get("redirect_queue"):
-            wrong.append(f"{each.place}: its redirect_queue receives the result, so --wait cannot wait for it.")
+            wrong.append(f"{each.origin}: its redirect_queue receives the result, so --wait cannot wait for it.")
             continue
         if waiting_on:
             each.payload = each.payload | {"redirect_queue": waiting_on}
@@ -126,7 +126,7 @@ def validate(submissions: Sequence[Submission], *, waiting_on: str | None = None
             each.payload = validated(each.payload, get_settings())
         except Rejected as error:
             help_ = " On the command line: --postback-url, --redirect-queue or --wait."
-            wrong.append(f"{each.place}: {error.message}{help_ if error.code == 'no_destination' else ''}")
+            wrong.append(f"{each.origin}: {error.message}{help_ if error.code == 'no_destination' else ''}")
     if wrong:
         raise SubmitError("\n".join(wrong))
 
@@ -247,7 +247,7 @@ def _receive(url: str, seconds: int) -> list[MessageTypeDef]:
 
 
 def numbered_lines(file: TextIO) -> dict[str, str]:
-    """Read the lines of a JSON Lines file that are not blank, by their place, such as `Line 3 of jobs.jsonl`.
+    """Read the lines of a JSON Lines file that are not blank, by their origin, such as `Line 3 of jobs.jsonl`.
 
     Raises:
         SubmitError: The file is not UTF-8.

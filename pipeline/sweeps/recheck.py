@@ -46,7 +46,7 @@ LEFT, WRITTEN = "left", "documents"
 
 
 @dataclass(frozen=True)
-class Plan:
+class RecheckScope:
     """The part of a run's record that is its own.
 
     Attributes:
@@ -120,7 +120,7 @@ def failed(source: Source, sweep: Sweep, error: PipelineError) -> SourceCheck:
 
 
 @dataclass(frozen=True)
-class Cover:
+class DocumentImage:
     """One image field of one document."""
 
     collection: str
@@ -128,14 +128,14 @@ class Cover:
     document: Any
     url: str
     folder: str
-    held: str  #: content id of its pictures; empty if it has none of ours
+    content_id: str  #: that of its pictures; empty if it has none of ours
 
     def lags(self, record: Record | None) -> bool:
         """Return whether the document has other pictures than those of the known content.
 
         A source that fails is asked only when it is due.
         """
-        return bool(record and record.known and not record.failures and self.held != record.content_id)
+        return bool(record and record.known and not record.failures and self.content_id != record.content_id)
 
     @property
     def member(self) -> list[Any]:
@@ -157,17 +157,17 @@ def begin(
 
     Sources are due once in `days` days, by default in RECHECK_DAYS of this process.
     """
-    plan = plan_of(collections, scheduled_for or datetime.now(UTC), everything=everything)
+    scope = scope_of(collections, scheduled_for or datetime.now(UTC), everything=everything)
     days = get_settings().recheck_days if days is None else days
     return run_state.begin(
-        RECHECK, run_id, by=by, scheduled_for=scheduled_for, limit=limit, recheck=vars(plan), recheck_days=days
+        RECHECK, run_id, by=by, scheduled_for=scheduled_for, limit=limit, recheck=vars(scope), recheck_days=days
     )
 
 
-def plan_of(collections: Sequence[str], now: datetime, *, everything: bool = False) -> Plan:
-    """Return the plan of a run that begins now."""
+def scope_of(collections: Sequence[str], now: datetime, *, everything: bool = False) -> RecheckScope:
+    """Return the scope of a run that begins now."""
     last = run_state.last_scheduled(RECHECK) or now - timedelta(days=FIRST_DAYS)
-    return Plan(list(collections), now, min(last, now), everything)
+    return RecheckScope(list(collections), now, min(last, now), everything)
 
 
 def take_page(run_id: str, page: int, *, by: str, hand_over: HandOver) -> NextPage | None:
@@ -185,18 +185,18 @@ def _second_round(run: Run) -> list[Any]:
 
 def _take(run: Run, attempt: str, size: int, hand_over: HandOver) -> Taken:
     """Take a page. The position of a run is the number of collections read so far, and the last id of the page."""
-    plan = Plan(**run.recheck)
+    scope = RecheckScope(**run.recheck)
     step, after = (run.after[0], run.after[1:]) if run.after else (0, [])
-    is_second = step >= len(plan.collections)
+    is_second = step >= len(scope.collections)
     if is_second and not run.counts.get(LEFT):
         return Taken(run.after, 0, walked=True)
-    name = plan.collections[step % len(plan.collections)]
+    name = scope.collections[step % len(scope.collections)]
     found, reached = documents.read_settled(SWEPT[name], after, PAGE_SIZE)
-    covers = _covers(name, found)
-    chosen = _Chosen(run, attempt, plan, sources.find_all(each.url for of_one in covers for each in of_one))
-    for document, of_one in zip(found, covers, strict=True):
-        for cover in of_one:
-            chosen.add(cover, lagging=is_second)
+    images = _images(name, found)
+    chosen = _Chosen(run, attempt, scope, sources.find_all(each.url for of_one in images for each in of_one))
+    for document, of_one in zip(found, images, strict=True):
+        for image in of_one:
+            chosen.add(image, lagging=is_second)
         if len(chosen.groups) >= max(size, 1) and document is not found[-1]:
             reached = [document.id]
             break
@@ -204,15 +204,15 @@ def _take(run: Run, attempt: str, size: int, hand_over: HandOver) -> Taken:
     if run.limit is not None and run.claimed + sent >= run.limit and not is_second:
         return Taken(_second_round(run), sent, walked=False)
     position = [step, *reached] if reached else [step + 1]
-    return Taken(position, sent, walked=position == [2 * len(plan.collections)])
+    return Taken(position, sent, walked=position == [2 * len(scope.collections)])
 
 
-def _covers(collection: str, found: Sequence[documents.Document]) -> list[list[Cover]]:
-    """Return the covers of each document."""
+def _images(collection: str, found: Sequence[documents.Document]) -> list[list[DocumentImage]]:
+    """Return the images of each document."""
     folders = documents.folders(SWEPT[collection], found)
     return [
         [
-            Cover(collection, field, each.id, url, folders[each.key], content_id_of(each.seen[field]))
+            DocumentImage(collection, field, each.id, url, folders[each.key], content_id_of(each.seen[field]))
             for field, url in each.urls.items()
         ]
         for each in found
@@ -231,33 +231,33 @@ def content_id_of(pictures: object) -> str:
 class _Chosen:
     """The groups of one page."""
 
-    def __init__(self, run: Run, attempt: str, plan: Plan, known: Mapping[str, Record]) -> None:
-        self._run, self._attempt, self._plan = run, attempt, plan
+    def __init__(self, run: Run, attempt: str, scope: RecheckScope, known: Mapping[str, Record]) -> None:
+        self._run, self._attempt, self._scope = run, attempt, scope
         self._days = get_settings().recheck_days if run.recheck_days is None else run.recheck_days
         self.known = known
         self.groups: dict[str, DocumentGroup] = {}
         self.held: dict[str, str | None] = {}  #: the content id that the documents of a group have
         self.left = 0
 
-    def add(self, cover: Cover, *, lagging: bool) -> None:
-        """Add a cover to its group if it is to be asked for: in the first round if it is due, then if it lags."""
-        record = self.known.get(cover.url)
-        if cover.lags(record):
+    def add(self, image: DocumentImage, *, lagging: bool) -> None:
+        """Add an image to its group if it is to be asked for: in the first round if it is due, then if it lags."""
+        record = self.known.get(image.url)
+        if image.lags(record):
             if lagging:
-                self._join(cover, "renew", cover.folder, held="")
+                self._join(image, "renew", image.folder, held="")
             self.left += not lagging
-        elif not lagging and self._plan.is_due(cover.url, record, self._days):
-            self._join(cover, "check", held=record.content_id if record and record.known else cover.held)
+        elif not lagging and self._scope.is_due(image.url, record, self._days):
+            self._join(image, "check", held=record.content_id if record and record.known else image.content_id)
 
-    def _join(self, cover: Cover, *kind: str, held: str | None) -> None:
-        digest = hashlib.sha256(json.dumps([*kind, cover.url]).encode()).hexdigest()[:32]
-        group_id, urls = f"cover/{self._run.id}/{digest}", {cover.field: cover.url}
+    def _join(self, image: DocumentImage, *kind: str, held: str | None) -> None:
+        digest = hashlib.sha256(json.dumps([*kind, image.url]).encode()).hexdigest()[:32]
+        group_id, urls = f"cover/{self._run.id}/{digest}", {image.field: image.url}
         if group_id not in self.groups:
             job_id = sweep_job_id(RECHECK.name, group_id, urls, self._run.id)
-            self.groups[group_id] = DocumentGroup(group_id, self._run.id, job_id, urls, [], cover.folder, self._attempt)
+            self.groups[group_id] = DocumentGroup(group_id, self._run.id, job_id, urls, [], image.folder, self._attempt)
             self.held[group_id] = held
-        self.groups[group_id].documents.append(cover.member)
-        if not self.known.get(cover.url) and self.held[group_id] != cover.held:
+        self.groups[group_id].documents.append(image.member)
+        if not self.known.get(image.url) and self.held[group_id] != image.content_id:
             self.held[group_id] = ""
 
 

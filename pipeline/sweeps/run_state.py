@@ -60,7 +60,7 @@ class Run:
     counts: dict[str, int] = field(default_factory=dict)  #: finished documents by result
     attempts: list[str] = field(default_factory=list)  #: attempts at pages that have not finished
     started: datetime | None = None
-    recheck: dict[str, Any] = field(default_factory=dict)  #: of a re-check; see `pipeline.sweeps.recheck.Plan`
+    recheck: dict[str, Any] = field(default_factory=dict)  #: of a re-check; see `pipeline.sweeps.recheck.RecheckScope`
     recheck_days: int | None = None  #: days in which a source is due once; None: an earlier release began the run
 
 
@@ -359,7 +359,7 @@ def end_unchanged(group_id: str) -> bool:
 
 
 def replaced(group_id: str, before: Mapping[str, Any], documents: int) -> None:
-    """Keep a changed cover as long as its run, with the pictures that its documents had before."""
+    """Keep a group with a changed picture as long as its run, with the pictures that its documents had before."""
     now = datetime.now(UTC)
     values = {"at": now, "expires": now + timedelta(days=RUN_DAYS)}
     with mongo.mongo_errors("record a changed cover"):

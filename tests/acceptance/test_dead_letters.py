@@ -94,7 +94,7 @@ def test_failed_uploads_are_redriven_without_a_request_to_their_sources(
 
     # Then each has a second outcome, a success with its own id,
     assert re.search(rf"upload +s3_error +{number:,} +sends them", shown)
-    assert f"Redrove {number:,} letters in" in shown
+    assert f"Redrove {number:,} dead letters in" in shown
     wait_for(lambda: len(world.posted(hook)) >= 2 * number, timeout=300)
     good = {post.headers["webhook-id"]: post.body for post in world.posted(hook)[number:]}
     assert set(good) == {f"{job_id}.r1" for job_id in failed}
@@ -158,7 +158,7 @@ def test_a_job_that_is_redriven_too_early_is_a_letter_again(without_retries: Ser
     without_retries.send({"image_url": world.url(path), "postback_url": world.url(hook)})
     wait_for(lambda: without_retries.counts("fetch_dlq") == (1, 0, 0))
     for _ in range(2):
-        assert "Redrove 1 letter in" in dead("redrive", "--stage", "fetch", "--yes")
+        assert "Redrove 1 dead letter in" in dead("redrive", "--stage", "fetch", "--yes")
         wait_for(lambda: without_retries.counts("fetch_dlq") == (1, 0, 0))
     world.serve(path, picture("JPEG", (63, 63)))
     dead("redrive", "--stage", "fetch", "--yes")

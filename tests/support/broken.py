@@ -90,12 +90,6 @@ def queue_url(service: dict[str, str], name: str) -> str:
     return aws.sqs().get_queue_url(QueueName=f"{service['QUEUE_NAMESPACE']}_{name}")["QueueUrl"]
 
 
-def disable_acls(service: dict[str, str]) -> None:
-    aws.s3().put_bucket_ownership_controls(
-        Bucket=service["S3_BUCKET"], OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
-    )
-
-
 def delete_lifecycle(service: dict[str, str]) -> None:
     aws.s3().delete_bucket_lifecycle(Bucket=service["S3_BUCKET"])
 
@@ -206,28 +200,20 @@ BROKEN = [
         ),
         expected=(("fail", BUCKET, "boto3 reaches S3, but the client that transfers images does not."),),
     ),
-    Broken(
-        "a bucket with ACLs disabled",
-        process="upload",
-        change=disable_acls,
-        expected=(
-            (
-                "warn",
-                "renditions",
-                "S3_ACL=public-read has no effect; renditions are stored without. Set S3_ACL=none",
-            ),
-        ),
-    ),
     *(
         Broken(
             f"a store that answers {code} to an ACL",
             process="upload",
             s3=refuses_every_acl(status, code),
             expected=(
-                ("warn", "renditions", f"The bucket takes no ACLs ({code}), so S3_ACL=public-read has no effect"),
+                (
+                    "warn",
+                    "renditions",
+                    f"({code}), so S3_ACL=public-read has no effect; renditions are stored without. Set S3_ACL=none",
+                ),
             ),
         )
-        for status, code in ((501, "NotImplemented"), (400, "InvalidArgument"))
+        for status, code in ((400, "AccessControlListNotSupported"), (501, "NotImplemented"), (400, "InvalidArgument"))
     ),
     Broken(
         "a store that refuses everything as it refuses ACLs",
@@ -251,7 +237,7 @@ BROKEN = [
         "no permission to look for renditions",
         process="upload",
         s3=s3_refuses("AccessDenied", "HEAD", "image-pipeline-check"),
-        expected=(("fail", "renditions", "rendered and stored again every time. Allow s3:GetObject"),),
+        expected=(("fail", "renditions", "do not permit s3:GetObject for renditions: each cover"),),
     ),
     Broken(
         "renditions without public access",

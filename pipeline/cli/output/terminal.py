@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -35,6 +36,14 @@ def fail(error: Exception | str, status: int = 2) -> NoReturn:
     """Print an error and end the command with an exit status."""
     print_error(error)
     raise typer.Exit(status) from None
+
+
+def confirmed(yes: bool, question: str, hint: str) -> bool:
+    """Return whether to go on: with `--yes`, or after the question, which only a terminal is asked."""
+    if yes or (sys.stdin.isatty() and typer.confirm(question)):
+        return True
+    console.print("Nothing was changed." if sys.stdin.isatty() else f"Nothing was changed: {hint}.")
+    return False
 
 
 @contextmanager

@@ -58,10 +58,6 @@ class WorkerLog:
         """Return the results of a job so far, by stage."""
         return dict(self._stages.get(job.job_id, {}))
 
-    def knows(self, job_id: str) -> bool:
-        """Return whether any stage has logged a job."""
-        return job_id in self._stages
-
     def has_ended(self, job: DemoJob) -> bool:
         """Return whether the job has passed the last stage."""
         return NOTIFY.name in self.of(job)
@@ -91,8 +87,6 @@ class Board:
     def _cells(self, job: DemoJob) -> Iterator[RenderableType]:
         results = self.log.of(job)
         furthest = max((number for number, stage in enumerate(STAGES) if stage.name in results), default=-1)
-        if len(job.expected) == 1 and any(each.outcome == "given_up" for each in results.values()):
-            furthest = max(furthest, len(STAGES) - 2)  # only notify is left
         for number, stage in enumerate(STAGES):
             seen = results.get(stage.name)
             if seen and seen.seconds is not None:
@@ -115,11 +109,11 @@ def _outcome(job: DemoJob) -> RenderableType:
         if error := job.arrival.result.get(f"{name}_error"):
             parts.append(f"[red]{escape(str(error.get('code')))}[/]")
         elif info := job.arrival.result.get(f"{name}_info"):
-            parts.append(renditions(info))
+            parts.append(_renditions(info))
     return Text.from_markup(" + ".join(parts) or "[red]nothing[/]")
 
 
-def renditions(info: Mapping[str, Mapping[str, str]]) -> str:
+def _renditions(info: Mapping[str, Mapping[str, str]]) -> str:
     """Describe the renditions of an image, such as `3 jpeg`."""
     extensions = {rendition["url"].rpartition(".")[2] for rendition in info.values()}
     return f"{len(info)} {'/'.join(sorted(extensions))}"

@@ -12,16 +12,13 @@ from PIL import Image, ImageChops, ImageOps, ImageStat
 
 from pipeline.local.demo.jobs import COMMAND, DemoJob, ExpectedFailure
 from pipeline.local.demo.samples import Sample
-from pipeline.ops.dead_letters.actions import survey
+from pipeline.ops.dead_letters.actions import browse
 from pipeline.ops.dead_letters.letter import DeadLetter
 from pipeline.settings import Settings
 
 #: Maximum mean difference (0 to 255) between a rendition and the source as a viewer shows it, both at low resolution.
 #: Good renditions differ by up to 6, because a JPEG of 50x50 has few colours; a rotated one by 35 or more.
 MAX_DIFFERENCE = 12.0
-
-#: More dead letters than the demo can leave.
-MAX_LETTERS = 100
 
 
 @dataclass(frozen=True)
@@ -38,22 +35,22 @@ def fetch_back(infos: Mapping[str, Any]) -> dict[str, list[Stored]]:
     """Download the renditions from the URLs in `infos`, by field of the image; skip missing ones."""
     stored: dict[str, list[Stored]] = {}
     for name, info in infos.items():
-        for rendition, place in (info or {}).items():
-            response = requests.get(place["url"], timeout=10)
+        for rendition, location in (info or {}).items():
+            response = requests.get(location["url"], timeout=10)
             if response.ok:
                 image = Image.open(BytesIO(response.content))
                 image.load()
-                stored.setdefault(name, []).append(Stored(rendition, place["url"], response.headers, image))
+                stored.setdefault(name, []).append(Stored(rendition, location["url"], response.headers, image))
     return stored
 
 
 def dead_letters() -> dict[str, DeadLetter]:
     """Read all dead letters, by job id."""
-    return {letter.job_id or letter.id: letter for letter in survey(keep=MAX_LETTERS, limit=MAX_LETTERS).latest}
+    return {each.job_id or each.id: each for each in browse()}
 
 
 def differences(
-    job: DemoJob, stored: Mapping[str, Sequence[Stored]], letter: DeadLetter | None, settings: Settings
+    job: DemoJob, stored: Mapping[str, Sequence[Stored]], dead: DeadLetter | None, settings: Settings
 ) -> Iterator[str]:
     """Yield the differences of a job's outcome."""
     if job.arrival is None:
@@ -73,16 +70,18 @@ def differences(
         if isinstance(outcome, ExpectedFailure):
             yield from _failure_differences(name, outcome, result)
         else:
-            yield from info_differences(f"{name}_info", job.infos[name], job.folder, settings)
-            yield from image_differences(outcome, stored.get(name, []), settings)
-    yield from letter_differences(job.expected, letter)
+            yield from _info_differences(f"{name}_info", job.infos[name], job.folder, settings)
+            yield from _image_differences(outcome, stored.get(name, []), settings)
+    yield from _dead_letter_differences(job.expected, dead)
 
 
-def letter_differences(expected: Mapping[str, Sample | ExpectedFailure], letter: DeadLetter | None) -> Iterator[str]:
+def _dead_letter_differences(
+    expected: Mapping[str, Sample | ExpectedFailure], dead: DeadLetter | None
+) -> Iterator[str]:
     """Yield the difference of a job's dead letter, or of its absence."""
     failures = [outcome for outcome in expected.values() if isinstance(outcome, ExpectedFailure)]
     wanted = (failures[0].stage, failures[0].code, 1) if failures else None
-    found = (letter.stage, letter.code, letter.attempts) if letter else None
+    found = (dead.stage, dead.code, dead.attempts) if dead else None
     if found != wanted:
         yield f"its dead letter should have stage, code and attempts {wanted}, but has {found}"
 
@@ -95,20 +94,20 @@ def _failure_differences(name: str, wanted: ExpectedFailure, result: Mapping[str
         yield f"its {name}_error should be {wanted.code} in {wanted.stage} with a message, but is {error}"
 
 
-def info_differences(name: str, info: Any, folder: str, settings: Settings) -> Iterator[str]:
+def _info_differences(name: str, info: Any, folder: str, settings: Settings) -> Iterator[str]:
     """Yield the differences of a field that should contain all renditions in a folder."""
     path = f"{settings.s3_prefix}/{folder}/"
     names = [rendition.name for rendition in settings.renditions]
     if not isinstance(info, dict) or list(info) != names:
         yield f"its {name} should name {', '.join(names)}, but is {info}"
         return
-    for rendition, place in info.items():
-        good_url = str(place.get("url")).startswith(f"{settings.public_url_base}/{path}")
-        if set(place) != {"url", "bucket_path"} or place["bucket_path"] != path or not good_url:
-            yield f"its {name} has a wrong {rendition}: {place}"
+    for rendition, location in info.items():
+        good_url = str(location.get("url")).startswith(f"{settings.public_url_base}/{path}")
+        if set(location) != {"url", "bucket_path"} or location["bucket_path"] != path or not good_url:
+            yield f"its {name} has a wrong {rendition}: {location}"
 
 
-def image_differences(sample: Sample, stored: Sequence[Stored], settings: Settings) -> Iterator[str]:
+def _image_differences(sample: Sample, stored: Sequence[Stored], settings: Settings) -> Iterator[str]:
     """Yield the differences between the stored renditions and the sample."""
     by_name = {each.name: each for each in stored}
     for wanted in settings.renditions:

@@ -8,10 +8,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bson import ObjectId
@@ -19,7 +17,6 @@ from bson import ObjectId
 from pipeline.clients import aws
 from pipeline.job import input_job_id
 from pipeline.local.demo.samples import Sample
-from pipeline.local.supervisor import Child, command_line
 from pipeline.payload import IMAGE_FIELDS, Payload
 from pipeline.producer import send_message
 
@@ -141,38 +138,19 @@ def send(job: DemoJob, queue_url: str) -> None:
         job.job_id = input_job_id(sent["MessageId"])
 
 
-@contextmanager
-def submit(job: DemoJob, environ: Mapping[str, str], arrivals: Arrivals) -> Iterator[None]:
-    """Send a job with `image-pipeline submit --wait --json`."""
+def submit(job: DemoJob, environ: Mapping[str, str], arrivals: Arrivals) -> None:
+    """Send a job with `image-pipeline submit --wait --json`, and read its id and its result from the lines printed."""
     options = ["--folder", job.payload["bucket_name"], "--wait", "--timeout", "60", "--json"]
-    command = command_line(sys.executable, "-m", "pipeline", "submit", job.payload["image_url"], *options)
+    command = [sys.executable, "-m", "pipeline", "submit", job.payload["image_url"], *options]
     job.sent_at = time.time()
-    child = Child(command, environ=environ, cwd=Path.cwd(), output=subprocess.PIPE)
-    reader = threading.Thread(target=_read, args=[job, child.output, arrivals], name="submit", daemon=True)
-    reader.start()
+    ran = subprocess.run(command, env=dict(environ), capture_output=True, text=True, check=False)  # noqa: S603
     try:
-        yield
-    finally:
-        child.stop()
-        reader.join()
-
-
-def _read(job: DemoJob, output: Iterable[str], arrivals: Arrivals) -> None:
-    """Read the job's id from the first line, and its result from the second."""
-    unexpected: list[str] = []
-    for line in output:
-        try:
-            printed: Payload = json.loads(line)
-        except ValueError:
-            unexpected.append(line.strip())
-            continue
-        job.job_id = printed["job_id"] or job.job_id
-        if printed["status"] in {"done", "failed"}:
-            arrivals.add(job.job_id, printed["result"])
-        elif printed["status"] != "sent":
-            unexpected.append(line.strip())
-    if unexpected:
-        arrivals.add(job.job_id, {}, f"submit printed: {' '.join(unexpected)}")
+        sent, ended = map(json.loads, ran.stdout.splitlines())
+    except ValueError:
+        arrivals.add("", {}, f"submit printed: {ran.stdout} {ran.stderr}")
+        return
+    job.job_id = sent["job_id"]
+    arrivals.add(job.job_id, ended["result"] or {})
 
 
 def receive(url: str, until: threading.Event, arrivals: Arrivals) -> None:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -17,23 +16,20 @@ from rich.live import Live
 from rich.text import Text
 
 from pipeline.clients import aws
-from pipeline.local.demo import comparison, rechecks, samples, sweep_comparison, sweeps
+from pipeline.local.demo import comparison, samples
 from pipeline.local.demo.board import Board, WorkerLog
 from pipeline.local.demo.comparison import Stored
 from pipeline.local.demo.jobs import COMMAND, Arrivals, DemoJob, ExpectedFailure, make_jobs, receive, send, submit
-from pipeline.local.demo.ledger import ledger
 from pipeline.local.demo.samples import Sample
-from pipeline.local.demo.sweeps import DemoDocument
 from pipeline.local.demo.web import cover_server, postback_server
 from pipeline.local.embedded import EmbeddedStackError
 from pipeline.local.standalone import PROCFILE, from_here, standalone
 from pipeline.local.supervisor import Supervisor
 from pipeline.ops import sheet
-from pipeline.ops.sweeps import Progress
 from pipeline.settings import Settings, get_settings
 
-#: Timeouts in seconds: until all processes are ready, all jobs have results, and both sweeps have ended.
-READY_TIMEOUT, JOBS_TIMEOUT, SWEEPS_TIMEOUT = 60.0, 60.0, 60.0
+#: Timeouts in seconds: until all processes are ready, and until all jobs have results.
+READY_TIMEOUT, JOBS_TIMEOUT = 60.0, 60.0
 
 #: Seconds that the last log line of a job may follow its result.
 LINE_TIMEOUT = 5.0
@@ -64,7 +60,6 @@ def run(
         POSTBACK_SECRET_KEY=secret,
         POSTBACK_SIGNING_SECRET=signing_secret,
         LEVEL="INFO",
-        **_no_scheduled_sweeps(),
     )
     arrivals = Arrivals()
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -73,8 +68,7 @@ def run(
         with _step(console, "Started servers for SQS, S3 and MongoDB; created queues and bucket"):
             variables = stack.enter_context(standalone(data_dir, persist=False))
         covers = drawn.result()
-        served = dict(covers)
-        covers_url = stack.enter_context(cover_server(served))
+        covers_url = stack.enter_context(cover_server(covers))
         postback_url = stack.enter_context(postback_server(secret, signing_secret, arrivals))
         jobs = make_jobs(covers, covers_url, postback_url, REDIRECT_QUEUE)
         log = WorkerLog(data_dir / "workers.log")
@@ -92,20 +86,12 @@ def run(
             _wait_for_all(jobs, log, arrivals)
         console.print(board)
         console.print()
-        documents = sweeps.make(covers, covers_url)
-        with _step(console, "Swept channels and episodes in MongoDB"):
-            progress = sweeps.sweep(documents, SWEEPS_TIMEOUT)
-        console.print(ledger(documents, progress))
-        with _step(console, "Replaced a cover under its URL, and re-checked all covers"):
-            rechecked = rechecks.recheck(documents, served, SWEEPS_TIMEOUT)
-        console.print(rechecks.table(rechecked))
         with console.status("Checking the renditions in S3 …"):
-            stored, wrong = _examine(jobs, documents, progress, log)
-            wrong += rechecks.differences(rechecked, documents)
+            stored, wrong = _examine(jobs)
             picture = data_dir / "contact-sheet.png"
             sheet.draw(list(_cards(jobs, stored)), "Renditions\nin S3", SHEET_REMARKS).save(picture)
         console.print(f"[bold]Contact sheet[/]  {from_here(picture)}", highlight=False, soft_wrap=True)
-        _print_result(wrong, jobs, documents, log, console)
+        _print_result(wrong, jobs, log, console)
         stack.enter_context(console.status("Stopping …"))
         return not wrong
 
@@ -115,12 +101,6 @@ def _remove_own_settings() -> None:
     for name in [*Settings.model_fields, "environment"]:
         for spelling in (name, name.upper()):
             os.environ.pop(spelling, None)
-
-
-def _no_scheduled_sweeps() -> dict[str, str]:
-    """Schedule sweeps half a day from now, because the demo starts its own."""
-    hour = (datetime.now().astimezone().hour + 12) % 24
-    return dict.fromkeys(["SWEEP_CHANNELS_CRON", "SWEEP_EPISODES_CRON"], f"0 {hour} * * *")
 
 
 @contextmanager
@@ -156,13 +136,12 @@ def _redirect_receiver(arrivals: Arrivals) -> Iterator[None]:
 @contextmanager
 def _sending(jobs: Sequence[DemoJob], queue_url: str, arrivals: Arrivals) -> Iterator[None]:
     """Send every job. Commands run until the end of the context."""
-    with ExitStack() as commands:
-        for job in sorted(
-            jobs, key=lambda job: job.way != COMMAND
-        ):  # commands first because they take a second to start
+    with ThreadPoolExecutor() as commands:
+        for job in jobs:
             if job.way == COMMAND:
-                commands.enter_context(submit(job, os.environ, arrivals))
-            else:
+                commands.submit(submit, job, os.environ, arrivals)
+        for job in jobs:
+            if job.way != COMMAND:
                 send(job, queue_url)
         yield
 
@@ -179,33 +158,24 @@ def _wait_for_all(jobs: Sequence[DemoJob], log: WorkerLog, arrivals: Arrivals) -
     _wait_until(lambda: all(log.has_ended(job) for job in jobs if job.arrival), LINE_TIMEOUT)
 
 
-def _examine(
-    jobs: Sequence[DemoJob], documents: Sequence[DemoDocument], progress: Mapping[str, Progress], log: WorkerLog
-) -> tuple[dict[str, dict[str, list[Stored]]], list[str]]:
+def _examine(jobs: Sequence[DemoJob]) -> tuple[dict[str, dict[str, list[Stored]]], list[str]]:
     """Return the stored renditions by job name, and all differences from the expected outcomes."""
     settings = get_settings()
     stored = {job.name: comparison.fetch_back(job.infos) for job in jobs}
-    letters = comparison.dead_letters()
+    dead = comparison.dead_letters()
     wrong = [
         f"{job.name}: {difference}"
         for job in jobs
-        for difference in comparison.differences(job, stored[job.name], letters.pop(job.job_id, None), settings)
+        for difference in comparison.differences(job, stored[job.name], dead.pop(job.job_id, None), settings)
     ]
-    wrong += sweep_comparison.differences(documents, progress, letters, log.knows, settings)
-    wrong += [f"There is an unexpected dead letter: {letter}" for letter in letters.values()]
+    wrong += [f"There is an unexpected dead letter: {each}" for each in dead.values()]
     return stored, wrong
 
 
-def _print_result(
-    wrong: Sequence[str], jobs: Sequence[DemoJob], documents: Sequence[DemoDocument], log: WorkerLog, console: Console
-) -> None:
+def _print_result(wrong: Sequence[str], jobs: Sequence[DemoJob], log: WorkerLog, console: Console) -> None:
     if not wrong:
-        expected = [each.expected for each in jobs] + [each.expected for each in documents]
-        failures = sum(isinstance(outcome, ExpectedFailure) for outcomes in expected for outcome in outcomes.values())
-        console.print(
-            f"[bold green]All {len(jobs)} jobs and {len(documents)} documents are as expected, "
-            f"including {failures} failures.[/]"
-        )
+        failures = sum(isinstance(outcome, ExpectedFailure) for job in jobs for outcome in job.expected.values())
+        console.print(f"[bold green]All {len(jobs)} jobs are as expected, including {failures} failures.[/]")
         return
     console.print("[bold red]Some outcomes are not as expected:[/]")
     for line in wrong:

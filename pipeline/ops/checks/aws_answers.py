@@ -56,8 +56,6 @@ _ANSWERS: Final[Mapping[str, tuple[str, str]]] = {
     **dict.fromkeys(["SlowDown", "ServiceUnavailable", "InternalError", "InternalFailure", "503", "500"], _BUSY),
     **dict.fromkeys(["Throttling", "ThrottlingException", "RequestThrottled", "RequestLimitExceeded"], _BUSY),
     **dict.fromkeys(["KMS.AccessDeniedException", "KmsAccessDenied", "KMS.DisabledException"], _KMS),
-    "OptInRequired": ("reports that this region is not enabled for the account.", "Enable it, or set AWS_REGION."),
-    "AllAccessDisabled": ("has closed this account or bucket.", "Ask the owner of the AWS account."),
 }
 
 _UNREACHABLE = "Check {where}, DNS, and whether this host has outbound access (NAT, security group)."
@@ -68,16 +66,6 @@ _NO_ANSWER: Final[tuple[tuple[type[BotoCoreError], str, str], ...]] = (
         boto.NoCredentialsError,
         "cannot be asked because no credentials are set and boto3's chain finds none.",
         "Give this host or task a role, or set {pair}.",
-    ),
-    (
-        boto.PartialCredentialsError,
-        "cannot be asked because half of the credentials is missing.",
-        "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY together.",
-    ),
-    (
-        boto.ProfileNotFound,
-        "cannot be asked because AWS_PROFILE names a profile that does not exist.",
-        "Unset AWS_PROFILE, or fix ~/.aws/config.",
     ),
     (boto.SSLError, "has a TLS certificate that this host does not trust.", "Check {where} and AWS_CA_BUNDLE."),
     (boto.ProxyConnectionError, "cannot be reached through the proxy.", "Check https_proxy and no_proxy."),

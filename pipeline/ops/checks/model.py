@@ -9,7 +9,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
-from pipeline.ops.iam import GRANTS, PROCESSES, Grant, Place
+from pipeline.ops.iam import GRANTS, PROCESSES, Grant, Location
 from pipeline.settings import Settings
 from pipeline.stages import own_queues
 
@@ -86,14 +86,15 @@ class Context:
         """Return whether the processes need `action` on the input queue."""
         return any(grant.on_input and action in grant.actions for grant in self.grants)
 
-    def actions_in(self, place: Place) -> frozenset[str]:
-        """Return the actions that the processes need in a place of S3."""
-        return frozenset(action for grant in self.grants if grant.place is place for action in grant.actions)
+    def actions_in(self, location: Location) -> frozenset[str]:
+        """Return the actions that the processes need in a location of S3."""
+        return frozenset(action for grant in self.grants if grant.location is location for action in grant.actions)
 
-    @property
-    def policy(self) -> str:
-        """The command that prints the needed permissions."""
-        return f"image-pipeline check --iam {self.process or ''}".rstrip()
+    def denied(self, subject: str, actions: Iterable[str], where: str) -> Row:
+        """Return the failure of a request without permission, with the command that prints the needed ones."""
+        command = f"image-pipeline check --iam {self.process or ''}".rstrip()
+        message = f"These credentials do not permit {' and '.join(actions)} {where}."
+        return fail(subject, message, f"Allow it; `{command}` prints the policy.")
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,6 @@ class Check:
     Attributes:
         group: The heading that it is shown under.
         name: Its name within the group.
-        description: What it does, in one sentence for people.
         run: Yields the rows.
         processes: The processes that need it.
         opens: Whether the rest of the group is skipped if every row of this check is a failure.
@@ -111,7 +111,6 @@ class Check:
 
     group: str
     name: str
-    description: str
     run: Callable[[Context], Iterable[Row]]
     processes: frozenset[str] = frozenset(GRANTS)
     opens: bool = False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import pymongo
 from bson import ObjectId
+from pymongo.database import Database
 from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError
 
 from pipeline.clients import mongo
@@ -24,10 +26,14 @@ TIMEOUT: Final = mongo.PERSON_TIMEOUT
 #: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml; 8000 is specific to Atlas
 _UNKNOWN_USER, _DENIED = frozenset({18, 8000}), 13
 
+#: The `_id` of no document.
+ABSENT = ObjectId("0" * 24)
+
 _ROLE = "Grant the user the role readWrite on that database."
 
 
 def _answers(context: Context) -> Iterator[Row]:
+    """Query a document that does not exist, to test the host and the user."""
     if context.settings.database_url is None:
         if context.settings.recheck_days:
             hint = "Set MONGO_URL for scheduler, sweep, fetch and notify, or unset RECHECK_DAYS."
@@ -39,7 +45,7 @@ def _answers(context: Context) -> Iterator[Row]:
         with pymongo.timeout(TIMEOUT):
             database = mongo.database()
             database.command("ping")
-            database[run_state.COLLECTION].find_one({"_id": ObjectId()})  # a ping works without a user
+            database[run_state.COLLECTION].find_one({"_id": ABSENT})  # a ping works without a user
     except PyMongoError as error:
         yield _failed("MongoDB", "ask it", error)
     else:
@@ -47,21 +53,21 @@ def _answers(context: Context) -> Iterator[Row]:
 
 
 def _collections(context: Context) -> Iterator[Row]:
+    """Read one document of each collection, and run an update that matches none."""
     if context.settings.database_url is None:
         return
     for name in (*SWEPT, run_state.COLLECTION, sources.COLLECTION):
-        yield _collection(name)
+        yield _collection(name, mongo.database())
 
 
-def _collection(name: str) -> Row:
+def _collection(name: str, database: Database[dict[str, Any]]) -> Row:
     """Check reading with one document, and updating with a filter that matches nothing."""
-    database = mongo.database()
     doing = "read it"
     try:
         with pymongo.timeout(TIMEOUT):
             found = database[name].find_one({}, {"_id": True})
             doing = "update it"
-            database[name].update_one({"_id": ObjectId()}, {"$unset": {"image_pipeline_check": ""}})
+            database[name].update_one({"_id": ABSENT}, {"$unset": {"image_pipeline_check": ""}})
     except PyMongoError as error:
         return _failed(name, doing, error)
     if found is None and name in SWEPT:
@@ -74,6 +80,7 @@ def _collection(name: str) -> Row:
 
 
 def _indexes(context: Context) -> Iterator[Row]:
+    """List the indexes of the state of sweeps and of the known sources."""
     if context.settings.database_url is None:
         return
     lacks = {
@@ -81,41 +88,39 @@ def _indexes(context: Context) -> Iterator[Row]:
         sources: "failing sources are listed slowly, and sources that nothing asks for are never deleted",
     }
     for ours, consequence in lacks.items():
-        try:
-            missing = [by for by, *_ in indexes.missing(ours.COLLECTION, ours.INDEXES)]
-        except RetryableError as error:
-            yield skip(ours.COLLECTION, f"Its indexes cannot be listed. {error.message}")
-            continue
-        if missing:
-            message = f"It lacks the index by {' and by '.join(missing)}: {consequence}."
-            yield warn(ours.COLLECTION, message, "`image-pipeline provision` creates it.")
-        else:
-            yield ok(ours.COLLECTION, "Its indexes exist.")
+        yield _with_indexes(ours.COLLECTION, partial(_missing_of, ours), consequence)
+
+
+def _missing_of(ours: Any) -> list[str]:
+    return [by for by, *_ in indexes.missing(ours.COLLECTION, ours.INDEXES)]
+
+
+def _missing_of_job_log() -> list[str]:
+    return [f"{by} of {collection}" for collection, by, *_ in job_log_writer.missing_indexes()]
+
+
+def _with_indexes(collection: str, missing: Callable[[], list[str]], consequence: str) -> Row:
+    """Return which indexes of a collection are missing."""
+    try:
+        found = missing()
+    except (RetryableError, PyMongoError) as error:
+        return skip(collection, f"Its indexes cannot be listed: {type(error).__name__}.")
+    if found:
+        message = f"It lacks the index by {' and by '.join(found)}: {consequence}."
+        return warn(collection, message, "`image-pipeline provision` creates it.")
+    return ok(collection, "Its indexes exist.")
 
 
 def _job_log(context: Context) -> Iterator[Row]:
+    """Query a job that does not exist, and list the indexes."""
     if context.settings.jobs_mongo_url is None:
         yield skip(JOBS, "JOBS_MONGO_URL is not set, so the job log is off.")
         return
-    try:
-        with pymongo.timeout(TIMEOUT):
-            jobs = mongo.job_database()[JOBS]
-            jobs.find_one({"_id": ""})
-            jobs.update_one({"_id": ""}, {"$unset": {"image_pipeline_check": ""}})
-        missing = [f"{collection} by {by}" for collection, by, *_ in job_log_writer.missing_indexes()]
-    except PyMongoError as error:
-        yield replace(
-            _failed(JOBS, "read and update it", error), status=CheckStatus.WARN
-        )  # jobs do not wait for the job log
+    row = _collection(JOBS, mongo.job_database())
+    if row.status is CheckStatus.FAIL:
+        yield replace(row, status=CheckStatus.WARN)  # jobs do not wait for the job log
         return
-    except RetryableError as error:
-        yield skip(JOBS, f"Its indexes cannot be listed. {error.message}")
-        return
-    if missing:
-        message = f"It lacks the index of {' and of '.join(missing)}: jobs are not deleted after 30 days."
-        yield warn(JOBS, message, "`image-pipeline provision` creates it.")
-    else:
-        yield ok(JOBS, "The job log can be read and updated, and its indexes exist.")
+    yield _with_indexes(JOBS, _missing_of_job_log, "jobs are not deleted after 30 days")
 
 
 def _failed(subject: str, doing: str, error: PyMongoError) -> Row:
@@ -141,27 +146,8 @@ _SWEEPING = frozenset({"fetch", "notify", "sweep", "scheduler"})
 _LOGGING = frozenset({"fetch", "resize", "upload", "notify", "ingest", "operator", "provision"})
 
 CHECKS = (
-    Check(
-        "MongoDB",
-        "answers",
-        "Queries a document that does not exist, to test the host and the user.",
-        _answers,
-        _SWEEPING,
-        opens=True,
-    ),
-    Check(
-        "MongoDB",
-        "collections",
-        "Reads one document of each collection, and runs an update that matches none.",
-        _collections,
-        _SWEEPING,
-    ),
-    Check(
-        "MongoDB",
-        "indexes",
-        "Lists the indexes of the state of sweeps and of the known sources.",
-        _indexes,
-        _SWEEPING | {"provision"},
-    ),
-    Check("Job log", "job log", "Queries a job that does not exist, and lists the indexes.", _job_log, _LOGGING),
+    Check("MongoDB", "answers", _answers, _SWEEPING, opens=True),
+    Check("MongoDB", "collections", _collections, _SWEEPING),
+    Check("MongoDB", "indexes", _indexes, _SWEEPING | {"provision"}),
+    Check("Job log", "job log", _job_log, _LOGGING),
 )

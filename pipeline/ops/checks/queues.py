@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import chain
 from typing import Any, Final
 
 from pipeline.clients import aws
@@ -57,16 +58,8 @@ _REQUESTS: Final[Mapping[str, Callable[[str], Any]]] = {
 }
 
 
-@dataclass(frozen=True)
-class _Queue:
-    """A queue that exists. `waits`: whether it has visible messages; None if that is not permitted to know."""
-
-    name: str
-    url: str
-    waits: bool | None
-
-
 def _answers(context: Context) -> Iterator[Row]:
+    """Look up a queue, to test the endpoint, the region and the credentials."""
     settings = context.settings
     answer = ask(lambda: aws.sqs().get_queue_url(QueueName=context.queues()[0]))
     if answer.skew is not None:
@@ -92,6 +85,7 @@ def _find(context: Context) -> list[tuple[QueueSpec, Answer]]:
 
 
 def _queues(context: Context) -> Iterator[Row]:
+    """Compare each queue's attributes with those of `provision`, and test every needed action on it."""
     found = _find(context)
     missing = [spec for spec, answer in found if answer.error is None and answer.value is None]
     if found and len(missing) == len(found):
@@ -102,8 +96,17 @@ def _queues(context: Context) -> Iterator[Row]:
             "if they are correct, `image-pipeline provision` creates the queues.",
         )
         return
+    needed = {action: context.queues(action) for action in _REQUESTS}
+
+    def check(pair: tuple[QueueSpec, Answer]) -> Iterator[Row]:
+        spec, answer = pair
+        yield _configured(context, spec, answer)
+        actions = [action for action in _REQUESTS if spec.name in needed[action]]
+        if answer.value and actions:
+            yield _allowed(context, spec.name, answer.value, actions)
+
     with ThreadPoolExecutor(THREADS) as pool:
-        yield from pool.map(lambda pair: _configured(context, *pair), found)
+        yield from chain.from_iterable(pool.map(lambda pair: list(check(pair)), found))
 
 
 def _configured(context: Context, spec: QueueSpec, found: Answer) -> Row:
@@ -121,8 +124,7 @@ def _configured(context: Context, spec: QueueSpec, found: Answer) -> Row:
 def _compared(context: Context, spec: QueueSpec, answer: Answer) -> Row:
     """Report the attributes that differ from those of `provision`."""
     if answer.denied and spec.name in context.queues(_COUNT):
-        message = f"The queue exists, but these credentials do not permit {_COUNT} on it."
-        return fail(spec.name, message, f"Allow it; `{context.policy}` prints the policy.")
+        return context.denied(spec.name, [_COUNT], "on it")
     if answer.denied:
         message = "The queue exists, but these credentials do not permit reading its attributes."
         return skip(spec.name, message, "A worker does not need that; run `check` as an operator too.")
@@ -140,57 +142,32 @@ def _compared(context: Context, spec: QueueSpec, answer: Answer) -> Row:
     return ok(spec.name, "It exists, and is configured as `provision` does it.")
 
 
-def _permissions(context: Context) -> Iterator[Row]:
-    """Test every needed action on every queue that exists."""
-    needed = {action: set(context.queues(action)) for action in _REQUESTS}
-
-    def test(name: str, url: str) -> Row | None:
-        actions = [action for action in _REQUESTS if name in needed[action]]
-        return _allowed(context, _queue(name, url), actions) if actions else None
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        queues = [(spec.name, answer.value) for spec, answer in _find(context) if answer.value]
-        yield from filter(None, pool.map(lambda queue: test(*queue), queues))
-
-
-def _queue(name: str, url: str) -> _Queue:
+def _is_empty(url: str) -> bool:
+    """Return whether a queue is known to have no visible messages."""
     names: Any = ["ApproximateNumberOfMessages"]
     answer = ask(lambda: aws.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"])
-    return _Queue(name, url, None if answer.error else answer.value.get(names[0], "0") != "0")
+    return not answer.error and answer.value.get(names[0], "0") == "0"
 
 
-def _allowed(context: Context, queue: _Queue, actions: Iterable[str]) -> Row:
-    tried = [action for action in actions if action != _RECEIVE or queue.waits is False]
-    answers = {action: ask(lambda action=action: _REQUESTS[action](queue.url)) for action in tried}  # type: ignore[misc]
-    refused = [action for action, answer in answers.items() if answer.denied]
-    failed = {action: answer for action, answer in answers.items() if answer.error and answer.code not in _WRONG}
-    if refused:
-        return fail(
-            queue.name,
-            f"These credentials do not permit {' and '.join(refused)} here.",
-            f"Allow it; `{context.policy}` prints the policy.",
-        )
-    for action, answer in failed.items():
+def _allowed(context: Context, name: str, url: str, actions: Iterable[str]) -> Row:
+    """Return whether the actions are permitted on a queue that exists."""
+    tried = [action for action in actions if action != _RECEIVE or _is_empty(url)]
+    answers = {action: ask(lambda action=action: _REQUESTS[action](url)) for action in tried}  # type: ignore[misc]
+    if refused := [action for action, answer in answers.items() if answer.denied]:
+        return context.denied(name, refused, "here")
+    for action, answer in answers.items():
         if answer.code in MISSING_QUEUE:
-            return fail(queue.name, "The queue does not exist.", "Check its name, region and account.")
-        return fail(queue.name, *(meaning(answer, "SQS", context.settings) or unexpected(answer, "SQS", action)))
-    if _SEND in answers and (answers[_SEND].value or {}).get("Successful"):
-        return warn(
-            queue.name,
-            "The endpoint accepted a message that SQS refuses.",
-            "The message `image-pipeline check` will become a dead letter: purge it.",
-        )
+            return fail(name, "The queue does not exist.", "Check its name, region and account.")
+        if answer.error and answer.code not in _WRONG:
+            return fail(name, *(meaning(answer, "SQS", context.settings) or unexpected(answer, "SQS", action)))
     if _RECEIVE in actions and _RECEIVE not in tried:
-        why = (
-            "messages wait in it, and a receive would count against them"
-            if queue.waits
-            else "counting its messages is not permitted"
-        )
-        return skip(queue.name, f"Receiving was not tested: {why}. All other actions are permitted.")
-    return ok(queue.name, "All actions that the processes need are permitted.")
+        why = "messages may wait in it, and a receive would count against them"
+        return skip(name, f"Receiving was not tested: {why}. All other actions are permitted.")
+    return ok(name, "All actions that the processes need are permitted.")
 
 
 def _input(context: Context) -> Iterator[Row]:
+    """Check the input queue, and the permissions on it."""
     settings = context.settings
     queue = input_queue(settings)
     if queue is None or not settings.queue_url:
@@ -216,7 +193,7 @@ def _input(context: Context) -> Iterator[Row]:
         )
         return
     actions = [action for action in _REQUESTS if context.takes_input(action)]
-    row = _allowed(context, _queue(queue.name, settings.queue_url), actions)
+    row = _allowed(context, queue.name, settings.queue_url, actions)
     if row.status is CheckStatus.OK:
         row = replace(row, message=f"{queue.name} exists, and all needed actions are permitted.")
     yield replace(row, subject="QUEUE_URL")
@@ -225,14 +202,7 @@ def _input(context: Context) -> Iterator[Row]:
 _INPUT = frozenset({"ingest", "producer", "operator", "dashboard"})
 
 CHECKS = (
-    Check(
-        "SQS",
-        "answers",
-        "Looks up a queue, to test the endpoint, the region and the credentials.",
-        _answers,
-        opens=True,
-    ),
-    Check("SQS", "queues", "Compares each queue's attributes with those of `provision`.", _queues),
-    Check("SQS", "permissions", "Makes requests that SQS must refuse; receives from empty queues.", _permissions),
-    Check("SQS", "input", "Does the same with the input queue.", _input, _INPUT),
+    Check("SQS", "answers", _answers, opens=True),
+    Check("SQS", "queues", _queues),
+    Check("SQS", "input", _input, _INPUT),
 )

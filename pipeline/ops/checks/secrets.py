@@ -15,7 +15,7 @@ from pipeline.setting_types import PUBLISHED_POSTBACK_SECRET
 from pipeline.settings import Settings
 from pipeline.text import plural
 
-#: Different bytes below which a key counts as weak. Of 24 random digits in hexadecimal, 1 in 35,000 has fewer.
+#: Different bytes below which a secret counts as weak. Of 24 random digits in hexadecimal, 1 in 35,000 has fewer.
 LEAST_DIFFERENT: Final = 8
 
 #: Minimum characters of POSTBACK_SECRET_KEY. It is compared by receivers, and cannot be guessed offline.
@@ -44,8 +44,9 @@ def _shared(settings: Settings) -> Row:
     hint = "Set the output of `openssl rand -hex 32`, here and in the receivers."
     if secret == PUBLISHED_POSTBACK_SECRET:
         return warn(name, "It is the published default, with which anyone can forge a postback.", hint)
-    if len(secret) < SHORTEST_SHARED or _repeats(secret.encode()):
-        return warn(name, f"It is weak: it has fewer than {SHORTEST_SHARED} characters, or repeats itself.", hint)
+    if len(set(secret)) < LEAST_DIFFERENT or len(secret) < SHORTEST_SHARED:
+        message = f"It is weak: it has fewer than {SHORTEST_SHARED} characters, or too few different ones."
+        return warn(name, message, hint)
     if secret in settings.signing_secrets:
         return warn(name, "It is also a signing secret, and every receiver of a postback can read it.", hint)
     return ok(name, "It is not the published default.")
@@ -89,16 +90,9 @@ def weakness(key: bytes) -> str:
 
     Random bytes are practically never text: a chance of 1 in 10^10 for 24 of them.
     """
-    if _repeats(key):
-        return "it repeats itself"
     if len(set(key)) < LEAST_DIFFERENT:
         return "it has too few different bytes"
     is_text = all(32 <= byte < 127 for byte in key)
     if is_text and not all(chr(byte) in string.hexdigits for byte in key):
         return "it is text instead of random bytes"
     return ""
-
-
-def _repeats(key: bytes) -> bool:
-    """Return whether a key consists of a shorter one, several times."""
-    return (key + key).find(key, 1) < len(key)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,9 +31,6 @@ RESIZE_BYTES: Final = 2_000_000_000
 #: The limits of this container, as the kernel shows them. Without a container, they are those of the host.
 CGROUP: Final = Path("/sys/fs/cgroup")
 
-#: Whether this platform has no wheel of pic-scale, so that its absence is not a warning.
-_LACKS_RESIZER: Final = sys.platform == "linux" and platform.machine() not in ("x86_64", "aarch64")
-
 #: Networks that an untrusted URL must not reach: this host, and the metadata service of a cloud.
 _FORBIDDEN = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "::1/128", "169.254.0.0/16", "fe80::/10"))
 
@@ -44,6 +40,7 @@ _OPENING: Final = ("ALLOWED_NETWORKS", "FETCH_ALLOWED_NETWORKS", "POSTBACK_ALLOW
 
 
 def _variables(context: Context) -> Iterator[Row]:
+    """Read the environment."""
     given = context.settings.model_fields_set
     yield ok("variables", f"{len(given)} are set, and every value is valid.")
     yield from unread_variables(context.settings)
@@ -58,6 +55,7 @@ def _variables(context: Context) -> Iterator[Row]:
 
 
 def _job_key(context: Context) -> Iterator[Row]:
+    """Check the key of the proof that jobs carry."""
     keys = context.settings.job_keys
     if NO_PROOF in keys:
         yield warn(
@@ -79,10 +77,9 @@ def _job_key(context: Context) -> Iterator[Row]:
 
 def _user_agent(context: Context) -> Iterator[Row]:
     """Hint at the default: hosts block or captcha agents whose operator they cannot reach."""
-    if context.settings.user_agent != DEFAULT_USER_AGENT:
-        yield ok("USER_AGENT", f"Fetch and postbacks present themselves as {context.settings.user_agent!r}.")
-    elif is_local(context.settings):
-        yield ok("USER_AGENT", "It is the default, which is enough on this machine.")
+    agent = context.settings.user_agent
+    if agent != DEFAULT_USER_AGENT or is_local(context.settings):
+        yield ok("USER_AGENT", f"Fetch and postbacks present themselves as {agent!r}.")
     else:
         yield warn(
             "USER_AGENT",
@@ -141,7 +138,7 @@ def _memory(context: Context) -> Iterator[Row]:
 def _codecs(_: Context) -> Iterator[Row]:
     """Report the libraries that process pixels. Without the fast ones, an image takes two to four times the CPU."""
     for work, library in fast_paths().items():
-        if library != "Pillow" or (work == "resizing" and _LACKS_RESIZER):
+        if library != "Pillow":
             yield ok(work, f"By {library}.")
         else:
             hint = "Install the package with all dependencies; `LEVEL=DEBUG` logs why an installed library is unused."
@@ -167,8 +164,7 @@ def _sandbox(_: Context) -> Iterator[Row]:
 
 def memory() -> int:
     """Return the memory of this host or container, in bytes."""
-    limits = (_limits("memory.max"), _limits("memory/memory.limit_in_bytes"))
-    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *(each[0] for each in limits if each)])
+    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_limit("memory.max")])
 
 
 def cores() -> int:
@@ -176,15 +172,17 @@ def cores() -> int:
 
     A share is rounded up, because half a core is a core that is slow. Python counts the cores of the node.
     """
-    limits = (_limits("cpu.max"), _limits("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
     affine = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return min([affine, *(max(1, -(-quota // period)) for quota, period in filter(None, limits))])
+    match _limit("cpu.max"):
+        case [quota, period]:
+            return min(affine, -(-quota // period))
+    return affine
 
 
-def _limits(*names: str) -> list[int]:
-    """Return the numbers in files of the cgroup, of version 2 or 1; empty if there is no limit."""
+def _limit(name: str) -> list[int]:
+    """Return the numbers in a file of the cgroup; empty if there is no limit."""
     try:
-        words = [word for name in names for word in (CGROUP / name).read_text(encoding="ascii").split()]
+        words = (CGROUP / name).read_text(encoding="ascii").split()
     except OSError:
         return []
     return list(map(int, words)) if all(map(str.isdigit, words)) else []
@@ -208,28 +206,16 @@ def _clock(context: Context) -> Iterator[Row]:
 
 
 CHECKS = (
-    Check("Settings", "variables", "Reads the environment.", _variables),
-    Check("Settings", "secrets", "Checks the secrets of postbacks.", check_secrets, frozenset({"notify"})),
-    Check(
-        "Settings",
-        "job key",
-        "Checks the key of the proof that jobs carry.",
-        _job_key,
-        frozenset({"ingest", "sweep", *(stage.name for stage in STAGES)}),
-    ),
-    Check("Settings", "user agent", "Checks what hosts see of us.", _user_agent, frozenset({"fetch", "notify"})),
-    Check(
-        "Settings",
-        "networks",
-        "Checks the networks that untrusted URLs can reach.",
-        _networks,
-        frozenset({"fetch", "notify"}),
-    ),
+    Check("Settings", "variables", _variables),
+    Check("Settings", "secrets", check_secrets, frozenset({"notify"})),
+    Check("Settings", "job key", _job_key, frozenset({"ingest", "sweep", *(stage.name for stage in STAGES)})),
+    Check("Settings", "user agent", _user_agent, frozenset({"fetch", "notify"})),
+    Check("Settings", "networks", _networks, frozenset({"fetch", "notify"})),
 )
 
 HOST_CHECKS = (
-    Check("This host", "memory", "Compares the memory with the needs of resize.", _memory, frozenset({"resize"})),
-    Check("This host", "codecs", "Lists the libraries that process pixels.", _codecs, frozenset({"resize"})),
-    Check("This host", "sandbox", "Tries the process that decodes images.", _sandbox, frozenset({"resize"})),
-    Check("This host", "clock", "Compares the clock with the dates of SQS's and S3's responses.", _clock),
+    Check("This host", "memory", _memory, frozenset({"resize"})),
+    Check("This host", "codecs", _codecs, frozenset({"resize"})),
+    Check("This host", "sandbox", _sandbox, frozenset({"resize"})),
+    Check("This host", "clock", _clock),
 )

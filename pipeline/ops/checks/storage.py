@@ -16,7 +16,7 @@ from pipeline.clients import aws
 from pipeline.errors import RetryableError
 from pipeline.ops.checks.aws_answers import ELSEWHERE, Answer, ask, meaning, unexpected
 from pipeline.ops.checks.model import Check, Context, Row, fail, ok, skip, warn
-from pipeline.ops.iam import Place
+from pipeline.ops.iam import Location
 from pipeline.ops.provision import lifecycle_changes
 from pipeline.settings import Settings
 from pipeline.storage import s3
@@ -30,9 +30,6 @@ _BODY: Final = b"image-pipeline check\n"
 #: Timeout of a request to a public URL, in seconds.
 TIMEOUT: Final = 10
 
-#: Free bytes that a staging folder should have: twenty covers of the largest size accepted by default.
-FREE: Final = 1_000_000_000
-
 _NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound"})
 
 
@@ -43,13 +40,14 @@ def _staging_bucket(settings: Settings) -> tuple[str, str] | None:
 
 
 def _answers(context: Context) -> Iterator[Row]:
+    """Read a missing object, to test endpoint, region, credentials and bucket."""
     settings = context.settings
-    places = {settings.s3_bucket: f"{settings.s3_prefix}/"} if context.actions_in(Place.RENDITIONS) else {}
-    if (staging := _staging_bucket(settings)) and context.actions_in(Place.STAGING):
-        places.setdefault(*staging)
-    if not places:
+    locations = {settings.s3_bucket: f"{settings.s3_prefix}/"} if context.actions_in(Location.RENDITIONS) else {}
+    if (staging := _staging_bucket(settings)) and context.actions_in(Location.STAGING):
+        locations.setdefault(*staging)
+    if not locations:
         yield skip("S3", "The processes do not need it.")
-    for bucket, prefix in places.items():
+    for bucket, prefix in locations.items():
         yield _bucket(context, bucket, f"{prefix}image-pipeline-check-{secrets.token_hex(4)}")
 
 
@@ -117,29 +115,15 @@ def _renditions(context: Context) -> Iterator[Row]:
     """Write a test object as upload does, and read it as the public does."""
     settings = context.settings
     key = f"{settings.s3_prefix}/{PROBE}"
-    if "s3:PutObject" not in context.actions_in(Place.RENDITIONS):
-        yield _findable(settings, f"{key}-{secrets.token_hex(4)}")
+    if "s3:PutObject" not in context.actions_in(Location.RENDITIONS):
+        yield skip("renditions", "Writing them is not needed, and was not tested.")
         return
     acl = {} if settings.s3_acl == "none" else {"ACL": settings.s3_acl}
     answer = _put(settings.s3_bucket, key, **acl)
-    if acl and answer.code in ACL_REFUSALS:
-        refusal, answer = answer.code, _put(settings.s3_bucket, key)
+    if acl and (answer.denied or answer.code in ACL_REFUSALS):
+        refusal, answer = answer, _put(settings.s3_bucket, key)
         if not answer.error:
-            yield warn(
-                "renditions",
-                f"The bucket takes no ACLs ({refusal}), so S3_ACL={settings.s3_acl} has no effect; "
-                "renditions are stored without.",
-                "Set S3_ACL=none, and make the prefix public with a bucket policy or a CDN.",
-            )
-    elif acl and answer.denied:
-        answer = _put(settings.s3_bucket, key)
-        if not answer.error:
-            yield fail(
-                "renditions",
-                f"They can be written, but not with S3_ACL={settings.s3_acl}: Block Public Access is on, or "
-                "s3:PutObjectAcl is missing.",
-                "Set S3_ACL=none and use a bucket policy or a CDN, or allow public ACLs and s3:PutObjectAcl.",
-            )
+            yield _without_acl(settings, refusal)
     if answer.error:
         yield _refused(context, answer, "renditions", f"s3://{settings.s3_bucket}/{settings.s3_prefix}/")
         return
@@ -152,26 +136,28 @@ def _renditions(context: Context) -> Iterator[Row]:
         yield skip("renditions", f"The small object {key} remains because deleting is not permitted, nor needed.")
 
 
-def _findable(settings: Settings, absent: str) -> Row:
-    """Check that a process that only looks for renditions can do so."""
-    if ask(lambda: aws.s3().head_object(Bucket=settings.s3_bucket, Key=absent)).code in _NOT_FOUND:
-        return ok("renditions", "They can be looked for.")
-    return skip(
+def _without_acl(settings: Settings, refusal: Answer) -> Row:
+    """Explain why an object can be stored only without its ACL."""
+    if refusal.denied:
+        return fail(
+            "renditions",
+            f"They can be written, but not with S3_ACL={settings.s3_acl}: Block Public Access is on, or "
+            "s3:PutObjectAcl is missing.",
+            "Set S3_ACL=none and use a bucket policy or a CDN, or allow public ACLs and s3:PutObjectAcl.",
+        )
+    return warn(
         "renditions",
-        "S3 answers 403 for a missing object, as it does without s3:ListBucket, so it is unknown whether "
-        "s3:GetObject is permitted.",
-        "Run `image-pipeline check upload` with credentials that have the same grant.",
+        f"The bucket takes no ACLs ({refusal.code}), so S3_ACL={settings.s3_acl} has no effect; "
+        "renditions are stored without.",
+        "Set S3_ACL=none, and make the prefix public with a bucket policy or a CDN.",
     )
 
 
 def _readable(context: Context, key: str) -> Row:
     answer = ask(lambda: aws.s3().head_object(Bucket=context.settings.s3_bucket, Key=key))
     if answer.denied:
-        return fail(
-            "renditions",
-            "Looking for them is not permitted: each cover would be rendered and stored again every time.",
-            f"Allow s3:GetObject; `{context.policy}` prints the policy.",
-        )
+        where = "for renditions: each cover would be rendered and stored again every time"
+        return context.denied("renditions", ["s3:GetObject"], where)
     if answer.error:
         return fail("renditions", *unexpected(answer, "S3", "look for one"))
     return ok("renditions", f"They can be written and looked for, under {context.settings.s3_prefix}/.")
@@ -212,11 +198,12 @@ def _status(url: str) -> int | None:
 
 
 def _staging(context: Context) -> Iterator[Row]:
-    place = _staging_bucket(context.settings)
-    if place is None:
+    """Writes, reads and deletes an object, and reads it anonymously."""
+    location = _staging_bucket(context.settings)
+    if location is None:
         return
-    bucket, prefix = place
-    where, key, needed = f"s3://{bucket}/{prefix}", prefix + secrets.token_hex(16), context.actions_in(Place.STAGING)
+    bucket, prefix = location
+    where, key, needed = f"s3://{bucket}/{prefix}", prefix + secrets.token_hex(16), context.actions_in(Location.STAGING)
     if "s3:PutObject" not in needed:
         yield skip("staging", "Writing there is not needed, and was not tested.")
         return
@@ -232,11 +219,7 @@ def _staging(context: Context) -> Iterator[Row]:
     if "s3:DeleteObject" in needed and gone.error:
         refused.append("s3:DeleteObject")
     if refused:
-        yield fail(
-            "staging",
-            f"These credentials do not permit {' and '.join(refused)} in {where}.",
-            f"Allow it; `{context.policy}` prints the policy.",
-        )
+        yield context.denied("staging", refused, f"in {where}")
     if public:
         yield fail(
             "staging",
@@ -245,18 +228,14 @@ def _staging(context: Context) -> Iterator[Row]:
         )
     if not (refused or public):
         yield ok("staging", f"Objects in {where} can be written, read and deleted, and are private.")
-    if "s3:ListBucket" in context.actions_in(Place.STAGING_KEYS) and not refused:
-        yield from _missing(context, bucket, prefix)
-
-
-def _missing(context: Context, bucket: str, prefix: str) -> Iterator[Row]:
-    """Check that S3 reveals whether a staged object is missing."""
-    if ask(lambda: aws.s3().get_object(Bucket=bucket, Key=prefix + secrets.token_hex(16))).denied:
+    absent = prefix + secrets.token_hex(16)
+    tells_missing = "s3:ListBucket" in context.actions_in(Location.STAGING_KEYS)
+    if tells_missing and not refused and ask(lambda: aws.s3().get_object(Bucket=bucket, Key=absent)).denied:
+        consequence = "does not start again at fetch: it is retried by RETRY_DELAYS and then fails"
         yield warn(
             "staging",
-            "S3 answers 403 for a missing object, so a job whose staged bytes are missing does not start again at "
-            "fetch: it is retried by RETRY_DELAYS and then fails.",
-            f"Allow s3:ListBucket on the prefix; `{context.policy}` prints the policy.",
+            f"S3 answers 403 for a missing object, so a job whose staged bytes are missing {consequence}.",
+            "Allow s3:ListBucket on the prefix; `image-pipeline check --iam` prints the policy.",
         )
 
 
@@ -272,7 +251,7 @@ def _open_to_all(settings: Settings, bucket: str, key: str) -> bool:
 
 
 def _folder(context: Context) -> Iterator[Row]:
-    """Check that a staging folder is writable and has enough space."""
+    """Check that a staging folder is writable, by the service alone."""
     parts = urlsplit(context.settings.staging)
     if parts.scheme != "file":
         return
@@ -293,17 +272,16 @@ def _folder(context: Context) -> Iterator[Row]:
     if problem:
         hint = "Create it for the user of the processes alone: `install -d -o USER -m 700 FOLDER`."
         yield fail(str(folder), f"It {problem}.", hint)
-    elif free < FREE:
-        yield warn(str(folder), f"Only {free / 1e6:,.0f} MB are free there.", "Free some space, or use S3.")
     else:
         yield ok(str(folder), f"The staging folder is writable, and has {free / 1e9:,.1f} GB free.")
 
 
 def _expiry(context: Context) -> Iterator[Row]:
-    place = _staging_bucket(context.settings)
-    if place is None:
+    """Read the bucket's lifecycle rules."""
+    location = _staging_bucket(context.settings)
+    if location is None:
         return
-    answer = ask(lambda: list(lifecycle_changes(*place)))
+    answer = ask(lambda: list(lifecycle_changes(*location)))
     if answer.denied:
         yield skip(
             "expiry",
@@ -315,22 +293,12 @@ def _expiry(context: Context) -> Iterator[Row]:
     elif answer.value:
         yield warn(
             "expiry",
-            "The bucket is versioned, and no lifecycle rule removes old versions in staging: deleting frees nothing."
-            if _is_versioned(place[0])
-            else "No lifecycle rule expires objects in staging as the service needs it, so it may keep growing.",
+            "No lifecycle rule expires objects in staging, and their old versions, so it may keep growing.",
             "`image-pipeline provision` sets the rule, and keeps the other rules of the bucket. If it has no such "
             "rules, expire the objects by its own means.",
         )
-    elif _is_versioned(place[0]):
-        yield ok("expiry", "Objects in staging expire. The bucket is versioned: each is paid for one more day.")
     else:
         yield ok("expiry", f"Objects in staging expire after {EXPIRY_DAYS} days.")
-
-
-def _is_versioned(bucket: str) -> bool:
-    """Return whether deleting an object leaves its versions. Without the permission to ask, it counts as no."""
-    answer = ask(lambda: aws.s3().get_bucket_versioning(Bucket=bucket).get("Status"))
-    return answer.value is not None  # also if it is suspended: earlier versions remain
 
 
 def _put(bucket: str, key: str, **more: Any) -> Answer:
@@ -343,8 +311,7 @@ def _put(bucket: str, key: str, **more: Any) -> Answer:
 
 def _refused(context: Context, answer: Answer, subject: str, where: str) -> Row:
     if answer.denied:
-        message = f"These credentials do not permit s3:PutObject in {where}."
-        return fail(subject, message, f"Allow it; `{context.policy}` prints the policy.")
+        return context.denied(subject, ["s3:PutObject"], f"in {where}")
     return fail(subject, *(meaning(answer, "S3", context.settings) or unexpected(answer, "S3", "write")))
 
 
@@ -352,37 +319,11 @@ _LOOKS = frozenset({"fetch", "resize", "upload", "quarantine"})
 _STAGES = _LOOKS | {"notify", "sweep", "ingest"}
 
 CHECKS = (
-    Check("S3", "store", "Compares the settings with what the store of the endpoint needs.", _store, _STAGES),
-    Check(
-        "S3",
-        "answers",
-        "Reads a missing object, to test endpoint, region, credentials and bucket.",
-        _answers,
-        opens=True,
-    ),
-    Check(
-        "S3",
-        "renditions",
-        "Writes as upload does, looks for the object, reads it anonymously, deletes it.",
-        _renditions,
-        _LOOKS,
-    ),
-    Check(
-        "S3",
-        "staging",
-        "Writes, reads and deletes an object, and reads it anonymously.",
-        _staging,
-        _STAGES | {"producer"},
-    ),
-    Check(
-        "S3",
-        "expiry",
-        "Reads the bucket's lifecycle rules, and whether it is versioned.",
-        _expiry,
-        _STAGES | {"provision"},
-    ),
+    Check("S3", "store", _store, _STAGES),
+    Check("S3", "answers", _answers, opens=True),
+    Check("S3", "renditions", _renditions, _LOOKS),
+    Check("S3", "staging", _staging, _STAGES | {"producer"}),
+    Check("S3", "expiry", _expiry, _STAGES | {"provision"}),
 )
 
-HOST_CHECKS = (
-    Check("This host", "folder", "Writes and deletes a file in the staging folder.", _folder, _STAGES | {"producer"}),
-)
+HOST_CHECKS = (Check("This host", "folder", _folder, _STAGES | {"producer"}),)

@@ -1,4 +1,4 @@
-"""Checks that the messages of each stage are taken, and that all processes run the same version."""
+"""Checks that the messages of each stage are taken."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pipeline.monitoring.processes import Process, processes
 from pipeline.monitoring.queue_depths import depths
 from pipeline.monitoring.stalls import stalls
 from pipeline.ops.checks.model import Check, Context, Row, ok, skip, warn
-from pipeline.text import plural
 
 
 def _work(context: Context) -> Iterator[Row]:
+    """Count the messages of each stage, and read the heartbeats of the processes."""
     now = datetime.now(UTC)
     try:
         found = depths()
@@ -32,8 +32,6 @@ def _work(context: Context) -> Iterator[Row]:
         yield row(stage, sentence, _hint(stage, pauses))
     if not stalled:
         yield ok("messages", "No stage has messages that nobody takes.")
-    if seen is not None:
-        yield _versions([each for each in seen if each.is_alive(now)])
 
 
 def _hint(stage: str, pauses: Mapping[str, datetime]) -> str:
@@ -53,22 +51,4 @@ def _seen(context: Context, now: datetime) -> tuple[list[Process] | None, dict[s
         return None, {}
 
 
-def _versions(alive: list[Process]) -> Row:
-    versions = sorted({each.version for each in alive})
-    if not alive:
-        return skip("processes", "No process has written a heartbeat in the last minute.")
-    if len(versions) > 1:
-        return warn("processes", f"Their versions differ: {', '.join(versions)}.", "Deploy one version everywhere.")
-    hosts = len({each.host for each in alive})
-    return ok("processes", f"Running, all of version {versions[0]}: {len(alive)}, on {plural(hosts, 'host')}.")
-
-
-CHECKS = (
-    Check(
-        "Work",
-        "messages",
-        "Counts the messages of each stage, and reads the heartbeats of the processes.",
-        _work,
-        frozenset({"operator", "dashboard", "ingest"}),
-    ),
-)
+CHECKS = (Check("Work", "messages", _work, frozenset({"operator", "dashboard", "ingest"})),)

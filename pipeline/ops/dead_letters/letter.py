@@ -37,7 +37,7 @@ from pipeline.worker.messages import Encoder, job_of
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
-#: The code of a letter without one, which SQS moved itself.
+#: The code of a dead letter without one, which SQS moved itself.
 NO_REASON = "no_reason"
 
 #: Minimum length of the beginning of an id.
@@ -51,7 +51,7 @@ _NAME = rf'"[^"]{{0,60}}?(?:{_SECRET.pattern})[^"]{{0,60}}"'
 _SECRET_PAIR = re.compile(rf'({_NAME}\s{{0,20}}:\s{{0,20}})("(?:[^"\\]|\\.)*"?|[^\s,}}\]]+)', re.IGNORECASE)
 HIDDEN = "…"
 
-#: The fields of a letter in JSON, in their order.
+#: The fields of a dead letter in JSON, in their order.
 _SHOWN = (
     *("id", "queue", "stage", "code", "message", "attempts", "first_at", "last_at", "kept_until"),
     *("target", "obstacle", "job_id", "report_id", "folder", "lane", "urls", "hosts"),
@@ -84,7 +84,7 @@ class DeadLetter:
     body: str = field(default="", repr=False)  #: the complete body, read from staging if it waited there
 
     def summary(self) -> DeadLetter:
-        """Return the letter without its content, which may have a megabyte."""
+        """Return the dead letter without its content, which may have a megabyte."""
         return replace(self, job=None, body="")
 
     @property
@@ -93,7 +93,7 @@ class DeadLetter:
         return datetime.fromtimestamp(self.sent_at + RETENTION, UTC)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the letter as the commands print it in JSON, without payload and URL queries."""
+        """Return the dead letter as the commands print it in JSON, without payload and URL queries."""
         fields = {name: getattr(self, name) for name in _SHOWN}
         times = {name: fields[name].isoformat(timespec="seconds") for name in ("first_at", "last_at", "kept_until")}
         return fields | times
@@ -101,7 +101,7 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter for letters; a letter matches if it fits every field that is set.
+    """A filter for dead letters; a dead letter matches if it fits every field that is set.
 
     Raises:
         ValueError: The stage does not exist, or an id is too short.
@@ -112,14 +112,14 @@ class Filter:
     host: str | None = None  #: also matches its subdomains
     failed_before: datetime | None = None
     job: str | None = None  #: the whole id of a job
-    ids: tuple[str, ...] = ()  #: beginnings of ids of letters or jobs; one must match
+    ids: tuple[str, ...] = ()  #: beginnings of ids of dead letters or jobs; one must match
 
     def __post_init__(self) -> None:
         if self.stage is not None and self.stage not in DEAD_LETTER_QUEUES:
             raise ValueError(f"{self.stage!r} is not a stage: write one of {', '.join(DEAD_LETTER_QUEUES)}")
         if short := [id_ for id_ in self.ids if len(id_) < MIN_ID]:
             raise ValueError(
-                f"{short[0]!r} is too short: write at least {MIN_ID} characters of a letter's or a job's id"
+                f"{short[0]!r} is too short: write at least {MIN_ID} characters of a dead letter's or a job's id"
             )
 
     @property
@@ -128,7 +128,7 @@ class Filter:
         return [DEAD_LETTER_QUEUES[self.stage]] if self.stage else list(DEAD_LETTER_QUEUES.values())
 
     def matches(self, letter: DeadLetter) -> bool:
-        """Return whether a letter matches."""
+        """Return whether a dead letter matches."""
         return (
             self.stage in {None, letter.stage}
             and self.code in {None, letter.code}
@@ -149,7 +149,7 @@ class _Content:
 
 
 def read_letter(received: MessageTypeDef, queue: str, body_of: Callable[[str], str]) -> DeadLetter:
-    """Parse the letter in a received message.
+    """Parse the dead letter in a received message.
 
     Args:
         received: The message.
@@ -241,7 +241,7 @@ def _unneeded(job: Job | None, stage: str, code: str) -> str:
 
 
 def to_send(letter: DeadLetter) -> dramatiq.Message[Any]:
-    """Return the message that redrives a letter of a stage or a sweep, with its attempts reset."""
+    """Return the message that redrives a dead letter of a stage or a sweep, with its attempts reset."""
     return decode(letter.body, Encoder()).copy(options={ATTEMPTS: {}})
 
 

@@ -50,8 +50,8 @@ LEAST_HIDDEN, SLOWEST = 60, 100
 #: Maximum visibility timeout of SQS, in seconds.
 MOST_HIDDEN = 12 * 3600
 
-#: Maximum number of messages that a reader holds. SQS allows 120,000 in flight per queue; beyond, a long poll is empty.
-MAX_HELD = 100_000
+#: Maximum number of messages that a reader leases. SQS allows 120,000 in flight; beyond, a long poll is empty.
+MAX_LEASED = 100_000
 
 #: Consecutive polls without a relevant message after which a reader ends. Newer messages may keep arriving.
 FRUITLESS = 3
@@ -76,7 +76,7 @@ class QueueReader:
 
     Attributes:
         waiting: Approximate number of visible messages at the start.
-        hidden: Approximate number of messages that other readers held at the start.
+        hidden: Approximate number of messages that other readers had leased at the start.
         complete: Whether all messages could be read within SQS's limit of messages in flight.
     """
 
@@ -89,7 +89,7 @@ class QueueReader:
         self._stopped = stopped
         self._ended = Event()
         self._lock = Lock()  # guards the fields below
-        self._handles: dict[str, str] = {}  # the latest receipt handle of each held message, by MessageId
+        self._handles: dict[str, str] = {}  # the latest receipt handle of each leased message, by MessageId
         self._seen: set[str] = set()
         self._fruitless = 0
         self.complete = True
@@ -144,7 +144,7 @@ class QueueReader:
         return refused
 
     def release(self) -> None:
-        """Make all held messages visible again. If SQS fails, they reappear after their visibility timeout."""
+        """Make all leased messages visible again. If SQS fails, they reappear after their visibility timeout."""
         with self._lock:
             handles, self._handles = list(self._handles.values()), {}
         failed = Event()
@@ -184,7 +184,7 @@ class QueueReader:
         return answer.get("Messages", [])
 
     def _admit(self, received: Sequence[MessageTypeDef]) -> list[MessageTypeDef]:
-        """Hold the received messages; return the new and relevant ones."""
+        """Keep the leases of the received messages; return the new and relevant ones."""
         fresh: list[MessageTypeDef] = []
         again: list[MessageTypeDef] = []
         with self._lock:
@@ -199,7 +199,7 @@ class QueueReader:
             self._fruitless = 0 if fresh else self._fruitless + 1
             if self._fruitless >= FRUITLESS:
                 self._ended.set()
-            if len(self._handles) >= MAX_HELD:
+            if len(self._handles) >= MAX_LEASED:
                 self.complete = False
                 self._ended.set()
         if again:

@@ -109,8 +109,8 @@ def test_a_letter_is_found_by_the_beginning_of_its_id_and_shown_whole(dead):
 
 def test_an_ambiguous_or_unknown_id_is_reported(dead):
     letters()
-    assert "42 letters match this id: choose one of them." in dead("show", "5f43a1e2", status=1)
-    assert "No letter has an id, or a job id, that begins with 'abcdefgh'." in dead("show", "abcdefgh", status=1)
+    assert "42 dead letters match this id: choose one of them." in dead("show", "5f43a1e2", status=1)
+    assert "No dead letter has an id, or a job id, that begins with 'abcdefgh'." in dead("show", "abcdefgh", status=1)
     assert "'abc' is too short: write at least 4 characters" in dead("show", "abc", status=2)
 
 
@@ -119,21 +119,23 @@ def test_a_redrive_shows_its_plan_and_asks_before_it_sends(dead):
     put(letter_of(sweep_job(), UPLOAD))
 
     shown = dead("redrive", "--stage", "upload", "--rate", "1000")
-    assert re.search(r"upload +s3_error +40 +sends them", shown)
-    assert re.search(r"upload +s3_error +1 +leaves them. It is a job of a sweep\. .*`image-pipeline sweep retry", shown)
+    assert re.search(r"upload +s3_error +40 +It failed", shown)
+    assert re.search(
+        r"upload +s3_error +1 +A redrive leaves them\. It is a job of a sweep\. .*`image-pipeline sweep retry", shown
+    )
     assert "Nothing was changed: --yes sends them." in shown
     assert counts("upload_dlq") == (41, 0)
     assert counts("upload") == (0, 0)
 
     shown = dead("redrive", "--stage", "upload", "--rate", "1000", answer="n\n")
-    assert "Redrive 40 letters, at most 1000 per second? [y/N]" in shown
+    assert "Redrive 40 dead letters, at most 1000 per second? [y/N]" in shown
     assert "Nothing was changed." in shown
     assert counts("upload_dlq") == (41, 0)
 
-    assert "Redrove 10 letters in" in dead(
+    assert "Redrove 10 dead letters in" in dead(
         "redrive", "--stage", "upload", "--rate", "1000", "--limit", "10", answer="y\n"
     )
-    assert "Redrove 30 letters in" in dead("redrive", "--stage", "upload", "--rate", "1000", "--yes")
+    assert "Redrove 30 dead letters in" in dead("redrive", "--stage", "upload", "--rate", "1000", "--yes")
     assert counts("upload_dlq") == (1, 0)
     assert len({message["kwargs"]["job"]["payload"]["n"] for message in taken("upload")}) >= 30
     assert "None of them can be redriven." in dead("redrive", "--stage", "upload", "--yes")
@@ -146,7 +148,7 @@ def test_a_redrive_that_sqs_refuses_reports_that_and_fails(dead, monkeypatch):
 
     monkeypatch.setattr(broker, "enqueue_many", lambda messages: [RuntimeError("SQS said no.") for _ in messages])
     shown = dead("redrive", "--yes", status=1)
-    assert "Redrove 0 letters" in shown
+    assert "Redrove 0 dead letters" in shown
     assert "1 could not be sent and remain: SQS said no." in shown
     assert counts("upload_dlq") == (1, 0)
 
@@ -166,18 +168,18 @@ def test_an_interrupted_redrive_reports_its_progress_and_releases_the_rest(dead,
     sent, hidden = counts("upload")
     assert hidden == 0
     assert 20 <= sent < 300
-    assert f"Redrove {sent} letters" in output
+    assert f"Redrove {sent} dead letters" in output
     assert counts("upload_dlq") == (600 - sent, 0)
 
 
 def test_a_purge_asks_and_deletes_only_matching_letters(dead):
     letters()
     assert "Nothing was changed: --yes deletes them." in dead("purge")
-    assert "Delete 43 letters permanently? [y/N]" in dead("purge", answer="n\n")
-    assert "Deleted 1 letter." in dead("purge", "--stage", "ingest", "--yes")
+    assert "Delete 43 dead letters permanently? [y/N]" in dead("purge", answer="n\n")
+    assert "Deleted 1 dead letter." in dead("purge", "--stage", "ingest", "--yes")
     (line,) = dead("list", "--code", "http_404", "--json").splitlines()
-    assert "Deleted 1 letter." in dead("purge", json.loads(line)["id"][:8], answer="y\n")
-    assert "Deleted 41 letters." in dead("purge", "--yes")
+    assert "Deleted 1 dead letter." in dead("purge", json.loads(line)["id"][:8], answer="y\n")
+    assert "Deleted 41 dead letters." in dead("purge", "--yes")
     assert "No dead letters were found." in dead("list")
 
 

@@ -199,7 +199,5 @@ def test_a_stubborn_process_does_not_outlive_its_supervisor_either(
     with subprocess.Popen(stubborn, stdout=subprocess.PIPE, start_new_session=True, text=True) as process:
         assert process.stdout
         assert process.stdout.readline() == "up\n"
-        started = time.monotonic()
-        processes._guard([f"{process.pid}\n", "999999999\n", "-999999999\n"], timeout=0.5)
-        assert time.monotonic() - started < 5
+        processes._guard([f"{process.pid}\n", "999999999\n", "-999999999\n"])
         assert process.wait(5) == -signal.SIGKILL

@@ -79,7 +79,7 @@ def test_a_healthy_set_up_is_all_green(service: dict[str, str]) -> None:
     assert bad(found) == []
     passed = {finding.check for finding in found if finding.row.status == "ok"}
     assert passed - {"messages"} == {  # other tests leave messages in these queues
-        *("variables", "secrets", "user agent", "networks", "answers", "queues", "permissions", "input"),
+        *("variables", "secrets", "user agent", "networks", "answers", "queues", "input"),
         *("renditions", "staging", "expiry", "memory", "codecs", "clock", "sandbox", "job key"),
     }
 
@@ -91,7 +91,7 @@ def test_a_check_leaves_nothing_behind(service: dict[str, str]) -> None:
     found = list(findings())
     assert bad(found) == []
     assert any(
-        row.subject.endswith("_fetch") and "messages wait" in row.message for row in (each.row for each in found)
+        row.subject.endswith("_fetch") and "messages may wait" in row.message for row in (each.row for each in found)
     )
     (message,) = aws.sqs().receive_message(QueueUrl=queue, AttributeNames=["ApproximateReceiveCount"])["Messages"]
     assert (message["Body"], message["Attributes"]["ApproximateReceiveCount"]) == ("{}", "1")
@@ -112,7 +112,7 @@ def test_a_job_log_wants_its_indexes(database: Database[dict[str, Any]], aws_of_
     lazy.forget()
     ((status, says),) = of_the_job_log()
     assert status == "warn"
-    assert "lacks the index of image_pipeline_jobs by updated" in says
+    assert "updated of image_pipeline_jobs" in says
     provision()
     assert [status for status, _ in of_the_job_log()] == ["ok"]
 
@@ -187,11 +187,10 @@ def test_old_versions_in_staging_must_expire(service: dict[str, str], monkeypatc
     aws.s3().put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
     # When it is checked, then that is reported,
     ((status, message),) = of_expiry()
-    assert (status, "versioned, and no lifecycle rule removes old versions" in message) == ("warn", True)
+    assert (status, "and their old versions" in message) == ("warn", True)
     # and `provision` repairs it.
     provision()
-    ((status, message),) = of_expiry()
-    assert (status, "each is paid for one more day" in message) == ("ok", True)
+    assert [status for status, _ in of_expiry()] == ["ok"]
 
 
 def test_missing_indexes_are_named(database: Database[dict[str, Any]]) -> None:

@@ -15,8 +15,7 @@ from PIL import Image
 
 from pipeline.clients import aws, lazy
 from pipeline.images import sandbox
-from pipeline.ops.schema.messages import result as result_schema
-from pipeline.ops.schema.messages import standalone
+from pipeline.ops.schema import document
 from pipeline.storage.publish import FACTS
 from tests.integration.conftest import worker_of
 from tests.support.pictures import corners, encoded
@@ -123,7 +122,7 @@ def test_a_result_with_details_describes_objects_and_source(
         "warnings": ["not_square", "below_1400", "has_alpha", "wrong_content_type"],
     }
     # And the whole is as the schema describes it
-    assert not list(Draft202012Validator(standalone(result_schema())).iter_errors(result))
+    assert not list(Draft202012Validator(document("result")).iter_errors(result))
 
 
 def test_objects_from_before_the_variable_get_their_facts_once(

@@ -36,7 +36,7 @@ def test_each_failed_attempt_is_shown_once_with_the_time_of_the_next(results):
     # given a job that is waited for
     output = io.StringIO()
     sent = Submission({}, "example.org/cover.png", "sent", "job-1", sent_at=time.time())
-    report = Report(Console(file=output, width=200), 1, as_json=False, waiting=True)
+    report = Report(Console(file=output, width=200), as_json=False, waiting=True)
     waiting = threading.Thread(
         target=submit.wait_for_results, args=([sent], results, 60, report.ended, report.waits), daemon=True
     )
@@ -66,6 +66,6 @@ def test_each_failed_attempt_is_shown_once_with_the_time_of_the_next(results):
 
 def test_a_job_without_a_result_points_to_its_status():
     output = io.StringIO()
-    report = Report(Console(file=output, width=200), 1, as_json=False, waiting=True)
+    report = Report(Console(file=output, width=200), as_json=False, waiting=True)
     report.ended(Submission({}, "example.org/cover.png", "no_result", "6fa459ea-ee8a"))
     assert "`image-pipeline status 6fa459ea` shows what it waits for." in output.getvalue()

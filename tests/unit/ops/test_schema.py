@@ -1,8 +1,10 @@
-"""The schemas of docs/schema accept exactly what the code accepts and sends."""
+"""The documents of docs/schema describe exactly what the code accepts and sends."""
 
 from __future__ import annotations
 
 import copy
+import json
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,30 +14,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator
+from pipeline.images.formats import AVIF, OWN_FORMAT
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
+from pipeline.clients import lazy
 from pipeline.errors import PermanentError, Rejected
 from pipeline.images.details.facts import WARNINGS, SourceFacts
 from pipeline.job import Content, Details, Job
-from pipeline.ops.schema.documents import DOCUMENTS, text_of
-from pipeline.ops.schema.messages import RENDITION_NAME
+from pipeline.net.notifications import postback
+from pipeline.ops.schema import DOCUMENTS, document, text_of
 from pipeline.payload import IMAGE_FIELDS, validated
 from pipeline.recipe import MAX_AVIF_PIXELS, MAX_RENDITION_SIDE, Recipe, parse_rendition
 from pipeline.settings import get_settings
-from pipeline.stages import FETCH
+from pipeline.sqs.wire import Reason, SendEntry
+from pipeline.stages import DEAD_LETTER_QUEUES, FETCH, STAGES
 from pipeline.storage.publish import image_info, with_details
+from tests.support.untrusted_servers import always, answer, remote, settings
 
-FOLDER = Path(__file__).parents[4] / "docs/schema"
-ASYNCAPI = DOCUMENTS["asyncapi"]()
-ALONE = {name: Draft202012Validator(DOCUMENTS[name]()) for name in ("message", "result", "postback")}
+FOLDER = Path(__file__).parents[3] / "docs/schema"
+ASYNCAPI = document("asyncapi")
+PARTS = ASYNCAPI["components"]["schemas"]
+ALONE = {name: Draft202012Validator(document(name)) for name in ("message", "result", "postback")}
 INSIDE = {name: Draft7Validator({"$ref": f"#/components/schemas/{name.title()}", **ASYNCAPI}) for name in ALONE}
 
 pytestmark = pytest.mark.usefixtures("no_variables")
 
 
 def accepts(name: str, instance: Any) -> bool:
-    """Return the verdict of a schema, which is the same by draft 2020-12 and, inside AsyncAPI, by draft-07."""
+    """Return whether a schema accepts, by draft 2020-12 and, inside AsyncAPI, by draft-07 alike."""
     alone, inside = (validators[name].is_valid(instance) for validators in (ALONE, INSIDE))
     assert alone == inside
     return alone
@@ -44,7 +51,7 @@ def accepts(name: str, instance: Any) -> bool:
 # The documents.
 
 
-def test_the_files_are_those_that_the_code_makes() -> None:
+def test_the_files_are_made_from_the_asyncapi_document() -> None:
     assert {path.name for path in FOLDER.iterdir()} == {f"{name}.json" for name in DOCUMENTS}
     for name in DOCUMENTS:
         assert (FOLDER / f"{name}.json").read_text(encoding="utf-8") == text_of(name), "run: make schema"
@@ -52,24 +59,32 @@ def test_the_files_are_those_that_the_code_makes() -> None:
 
 @pytest.mark.parametrize("name", ALONE)
 def test_a_schema_is_valid(name: str) -> None:
-    Draft202012Validator.check_schema(DOCUMENTS[name]())
-    Draft7Validator.check_schema(ASYNCAPI["components"]["schemas"][name.title()])
+    Draft202012Validator.check_schema(document(name))
+    Draft7Validator.check_schema(PARTS[name.title()])
 
 
 def test_the_command_prints_a_document_or_writes_all(tmp_path: Path) -> None:
     printed = CliRunner().invoke(app, ["schema", "postback"])
     assert printed.output == text_of("postback")
-    assert CliRunner().invoke(app, ["schema", "--write", str(tmp_path / "new")]).exit_code == 0
-    assert {path.name: path.read_text() for path in (tmp_path / "new").iterdir()} == {
+    assert CliRunner().invoke(app, ["schema", "--write", str(tmp_path)]).exit_code == 0
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
         f"{name}.json": text_of(name) for name in DOCUMENTS
     }
 
 
-@pytest.mark.parametrize("arguments", [[], ["results"], ["result", "--write", "/tmp/unused"]])
+@pytest.mark.parametrize("arguments", [[], ["results"], ["result", "--write", "/tmp"]])
 def test_the_command_names_the_documents_if_it_is_misused(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, ["schema", *arguments])
     assert result.exit_code == 2
     assert "postback" in result.output
+
+
+def test_enumerations_are_those_of_the_code() -> None:
+    properties = {name: schema.get("properties", {}) for name, schema in PARTS.items()}
+    written = {known.content_type for known in (*OWN_FORMAT.values(), AVIF)}
+    assert properties["ImageError"]["stage"]["enum"] == [stage.name for stage in STAGES]
+    assert properties["SourceFacts"]["warnings"]["items"]["enum"] == list(WARNINGS)
+    assert properties["Rendition"]["content_type"]["enum"] == sorted(written)
 
 
 # The message.
@@ -243,6 +258,9 @@ def test_a_result_that_the_service_never_sends_does_not_fit(result: dict[str, An
     assert not accepts("result", result)
 
 
+RENDITION_NAME = PARTS["Renditions"]["propertyNames"]["pattern"]
+
+
 @given(name=st.from_regex(RENDITION_NAME, fullmatch=True) | st.text(alphabet="0123456789xX.webp", max_size=9))
 def test_the_pattern_of_names_of_renditions_is_that_of_the_setting(name: str) -> None:
     try:
@@ -254,3 +272,54 @@ def test_the_pattern_of_names_of_renditions_is_that_of_the_setting(name: str) ->
     sides = [int(side) for side in name.lower().partition(".")[0].split("x")] if matches else []
     pixels = sides[0] * sides[1] if matches and name.endswith(".avif") else 0
     assert good == (matches and max(sides) <= MAX_RENDITION_SIDE and pixels <= MAX_AVIF_PIXELS)
+
+
+# The channels.
+
+SECRETS = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+
+
+def headers_of(message: str) -> Draft7Validator:
+    return Draft7Validator(ASYNCAPI["components"]["messages"][message]["headers"])
+
+
+def test_every_reference_leads_somewhere() -> None:
+    references = set(re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(ASYNCAPI)))
+    assert references
+    for reference in references:
+        found: Any = ASYNCAPI
+        for name in reference.split("/"):
+            found = found[name]
+
+
+def test_the_dead_letter_queues_are_those_of_the_service() -> None:
+    channel = ASYNCAPI["channels"]["dead_letters"]
+    stages, namespace = channel["parameters"]["stage"]["enum"], channel["parameters"]["namespace"]["default"]
+    described = {channel["address"].format(namespace=namespace, stage=stage) for stage in stages}
+    assert described == {get_settings().full_queue_name(queue) for queue in DEAD_LETTER_QUEUES.values()}
+
+
+def test_a_dead_letters_attributes_are_described() -> None:
+    reason = Reason("http_404", "It is gone.", stage="fetch", attempts=2, first=0, last=1, key="key")
+    attributes = dict(SendEntry.of_dead_letter("{}", reason).attributes)
+    headers = headers_of("dead_letter")
+    assert headers.is_valid(attributes)
+    assert attributes.keys() == headers.schema["properties"].keys()
+
+
+@pytest.mark.parametrize("secrets", ["", SECRETS.split(maxsplit=1)[0], SECRETS])
+@pytest.mark.parametrize("job_id", ["3f1d7f3e-0a52-5a55-9a4b-3f0f6a4a9f10", "3f1d7f3e.r2"])
+def test_a_postbacks_headers_are_described(monkeypatch: pytest.MonkeyPatch, secrets: str, job_id: str) -> None:
+    # Given a receiver
+    settings(monkeypatch, ALLOWED_NETWORKS="127.0.0.0/8", POSTBACK_SIGNING_SECRET=secrets)
+    with remote(always(answer(200))) as server:
+        # When a postback arrives
+        postback(job_id, server.url("/hook"), {"image_url": "https://example.org/a", "image_url_info": None})
+    lazy.forget()
+    # Then its headers are those of the document
+    headers = headers_of("postback")
+    names = list(headers.schema["properties"])
+    received = {name: value for name in names if (value := server.requests[0].header(name)) is not None}
+    assert headers.is_valid(received)
+    assert ("webhook-signature" in received) == bool(secrets)
+    assert received.keys() >= {name for name in names if secrets or name in headers.schema["required"]}

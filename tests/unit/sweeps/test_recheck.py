@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.sweeps.recheck import Plan, content_id_of, latest_time
+from pipeline.sweeps.recheck import RecheckScope, content_id_of, latest_time
 from pipeline.sweeps.sources import Record
 
 NOW = datetime(2026, 3, 1, 2, 30, tzinfo=UTC)
@@ -15,8 +15,8 @@ DAY = timedelta(days=1)
 URL = "https://feeds.example/cover.jpg"
 
 
-def plan(now: datetime = NOW, since: timedelta = DAY, *, everything: bool = False) -> Plan:
-    return Plan(["episodes"], now, now - since, everything)
+def scope(now: datetime = NOW, since: timedelta = DAY, *, everything: bool = False) -> RecheckScope:
+    return RecheckScope(["episodes"], now, now - since, everything)
 
 
 def checked(at: datetime) -> Record:
@@ -34,24 +34,24 @@ def test_the_times_of_a_source_are_one_period_apart() -> None:
 
 def test_a_source_is_due_if_it_was_last_asked_before_its_time() -> None:
     due = latest_time(URL, NOW, 30)
-    assert plan().is_due(URL, checked(due - timedelta(seconds=1)), 30)
-    assert not plan().is_due(URL, checked(due), 30)
+    assert scope().is_due(URL, checked(due - timedelta(seconds=1)), 30)
+    assert not scope().is_due(URL, checked(due), 30)
 
 
 def test_a_source_that_was_never_asked_is_due_if_its_time_came_since_the_last_run() -> None:
     due = latest_time(URL, NOW, 30)
-    assert not plan(since=NOW - due).is_due(URL, None, 30)
-    assert plan(since=NOW - due + timedelta(seconds=1)).is_due(URL, None, 30)
+    assert not scope(since=NOW - due).is_due(URL, None, 30)
+    assert scope(since=NOW - due + timedelta(seconds=1)).is_due(URL, None, 30)
 
 
 @pytest.mark.parametrize("days", [0, 30])
 def test_everything_is_due_only_on_request(days: int) -> None:
-    assert plan(everything=True).is_due(URL, checked(NOW), days)
-    assert not plan().is_due(URL, checked(NOW), days)
+    assert scope(everything=True).is_due(URL, checked(NOW), days)
+    assert not scope().is_due(URL, checked(NOW), days)
 
 
 def test_without_a_period_nothing_is_due() -> None:
-    assert not plan(since=400 * DAY).is_due(URL, checked(NOW - 400 * DAY), 0)
+    assert not scope(since=400 * DAY).is_due(URL, checked(NOW - 400 * DAY), 0)
 
 
 @pytest.mark.parametrize("hours", [24, 6])

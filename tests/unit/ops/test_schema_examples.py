@@ -12,7 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from pipeline.net.notifications import SECRET_FIELD
-from pipeline.ops.schema.documents import DOCUMENTS
+from pipeline.ops.schema import document
 from pipeline.payload import IMAGE_FIELDS
 from tests.unit.test_docs import DOCUMENTS as PAGES
 from tests.unit.test_docs import blocks
@@ -56,5 +56,5 @@ def test_there_are_examples_of_each_kind() -> None:
 
 @pytest.mark.parametrize(("kind", "example"), EXAMPLES)
 def test_an_example_fits(kind: str, example: dict[str, Any]) -> None:
-    errors = [error.message for error in Draft202012Validator(DOCUMENTS[kind]()).iter_errors(example)]
+    errors = [error.message for error in Draft202012Validator(document(kind)).iter_errors(example)]
     assert errors == []

@@ -1,1 +1,0 @@
-"""The interfaces of the service, described for programs: JSON Schema and AsyncAPI."""
