@@ -132,7 +132,7 @@ docs: $(VENV)/.docs ## Build the documents as a searchable site in docs/_build/h
 screenshots: setup-dev ## Retake the pictures of the dashboard in docs/; needs Chromium
 	$(BIN)/pytest tests/browser --need-browser --screenshots -k goes_through
 
-schema: setup-dev ## Rewrite docs/schema from its AsyncAPI document
+schema: setup-dev ## Rewrite docs/schema from pipeline/ops/asyncapi.json
 	$(BIN)/image-pipeline schema --write docs/schema
 
 bench: setup-dev ## Compare the whole pipeline with alternatives (writes docs/performance.md; ARGS="--quick --only file")

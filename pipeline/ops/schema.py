@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pipeline.version import version
 
-#: In a checkout this is a link to the document in docs/schema; a wheel contains a copy.
+#: The document as it is written. docs/schema has a copy with the version.
 ASYNCAPI: Final = Path(__file__).with_name("asyncapi.json")
 
 #: The names of the documents. `<name>.json` in docs/schema contains each.

@@ -14,8 +14,9 @@ from pipeline.monitoring.health import WorkerHealth
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.consumer import SQSConsumer
 from pipeline.sqs.wire import Unavailable
+from tests.support.moved_clock import MovedClock
 from tests.support.received import DELETE, arrive
-from tests.support.scripted_sqs import MovedClock, ScriptedSQS, StillLoop, fail
+from tests.support.scripted_sqs import ScriptedSQS, StillLoop, fail
 
 
 class Rig:

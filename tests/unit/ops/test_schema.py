@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator
-from pipeline.images.formats import AVIF, OWN_FORMAT
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
 from pipeline.clients import lazy
 from pipeline.errors import PermanentError, Rejected
 from pipeline.images.details.facts import WARNINGS, SourceFacts
+from pipeline.images.encoding import AVIF, OWN_FORMAT
 from pipeline.job import Content, Details, Job
 from pipeline.net.notifications import postback
 from pipeline.ops.schema import DOCUMENTS, document, text_of
