@@ -180,7 +180,7 @@ class Ledger:
         if operation == "receive":
             self._sends[thread] = {}
             if queue.endswith("_quarantine") and any(
-                each.in_quarantine and not each.refused for each in self.held_by(process)
+                each.in_quarantine and not each.refused and process not in each.losers for each in self.held_by(process)
             ):
                 self.fail("{} asks for another message of {} while it has one of quarantine.", process, queue)
         elif operation == "delete":
@@ -387,10 +387,15 @@ class Ledger:
         if not refused:
             self._stopped_in_peace.add(process)
         for message in self.held_by(process):
-            if not (message.refused or message.is_undeleted or delayed[message.queue]):
+            is_hidden = self._is_hidden(message)
+            if is_hidden and not (message.refused or message.is_undeleted or delayed[message.queue]):
                 self.fail("{} stopped and did not release message {}.", process, message.number)
             message.holder = ""
             self.excuse(message, "kept")
+
+    def _is_hidden(self, message: MessageRecord) -> bool:
+        stored = self._sqs.queues[message.queue].messages.get(message.id)
+        return stored is not None and stored.visible_at > self._clock.now
 
     def _note_repeats(self) -> None:
         for message_id in self._sqs.repeated:

@@ -102,7 +102,7 @@ THEMES = {
         ),
         Theme(
             "crashes",
-            weight=20,
+            weight=16,
             happenings=("crash", "stop"),
             crash=0.01,
             interrupt=0.01,
@@ -155,7 +155,7 @@ THEMES = {
         ),
         Theme(
             "crowd",
-            weight=20,
+            weight=14,
             happenings=("outage", "outage", "stop"),
             operations=("hide", "send"),
             events=5,
@@ -168,7 +168,7 @@ THEMES = {
         ),
         Theme(
             "restarts",
-            weight=12,
+            weight=10,
             happenings=("deploy", "stop"),
             events=8,
             arrivals=50.0,
@@ -200,7 +200,7 @@ THEMES = {
         ),
         Theme(
             "lanes",
-            weight=10,
+            weight=6,
             refuse=0.02,
             happenings=("pause", "stop", "crash"),
             events=2,
@@ -213,7 +213,7 @@ THEMES = {
         ),
         Theme(
             "hangs",
-            weight=2,
+            weight=1.5,
             happenings=("freeze",),
             events=2,
             chaos=1200.0,
@@ -234,7 +234,7 @@ THEMES = {
         ),
         Theme(
             "everything",
-            weight=10,
+            weight=7,
             refuse=0.03,
             lose=0.02,
             omit=0.03,
