@@ -89,16 +89,6 @@ def test_a_stage_without_a_process_is_named_by_status_and_check(job_log):
     assert "start a process for fetch" in rows["fetch"].hint.lower()
 
 
-def test_the_check_names_processes_of_different_versions(job_log, monkeypatch):
-    for version in ("0.1.0", "0.2.0"):
-        monkeypatch.setattr(heartbeats, "version", lambda version=version: version)
-        heartbeat = Heartbeat("fetch", ["fetch"], 1, Work)
-        heartbeat._id = version
-        heartbeat._beat()
-    (row,) = [each.row for each in findings() if each.row.subject == "processes"]
-    assert "Their versions differ: 0.1.0, 0.2.0." in row.message
-
-
 def test_without_mongodb_a_heartbeat_is_missed_and_logged_once(environment, monkeypatch, caplog):
     monkeypatch.setenv("JOBS_MONGO_URL", "mongodb://u:hush@127.0.0.1:1/none")
     monkeypatch.setattr(heartbeats, "TIMEOUT", 0.05)

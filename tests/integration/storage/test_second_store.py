@@ -74,7 +74,7 @@ def test_provision_makes_bucket_and_rule_once(monkeypatch: pytest.MonkeyPatch, o
     bucket = f"{on_seaweedfs['S3_BUCKET']}-new"
     set_variables(monkeypatch, S3_BUCKET=bucket, S3_ACL=acl)
     # When it is provisioned
-    assert provision()[0] == f"create bucket {bucket}"
+    assert provision()[0].startswith(f"create bucket {bucket}")
     # Then nothing is missing afterwards.
     assert provision() == []
 
