@@ -176,7 +176,7 @@ class HostLimiter:
 
     def release(self, meant: str = "") -> None:
         """Close the circuits of a host, by its name or a URL, or of all, and forget how slow it was."""
-        server = _host_of(meant).partition("://")[2] or meant
+        server = host_of(meant).partition("://")[2] or meant
         with self._lock:
             for host in (host for name, host in self._hosts.items() if not meant or is_at(name, server)):
                 for circuit in host.circuits.values():
@@ -198,7 +198,7 @@ class HostLimiter:
             Snoozed: `host_busy`, `host_resting`, `too_many_slow`.
             RetryableError: `host_down`, if the host has been failing for an hour.
         """
-        name = _host_of(url)
+        name = host_of(url)
         if not name:  # the request will report why the URL is bad
             yield
             return
@@ -337,16 +337,16 @@ def receiver_limiter() -> HostLimiter:
 
 def is_at(url: str, host: str) -> bool:
     """Return whether a request for `url` connects to the host with this name, or this name and port."""
-    server = _host_of(url).partition("://")[2]
+    server = host_of(url).partition("://")[2]
     return host in {server, server.rpartition(":")[0]}
 
 
 def endpoint_of(url: str) -> str:
     """Return the receiver that `url` names, without its query; empty if it names none."""
-    return f"{host}{urlsplit(as_requested(url)).path}" if (host := _host_of(url)) else ""
+    return f"{host}{urlsplit(as_requested(url)).path}" if (host := host_of(url)) else ""
 
 
-def _host_of(url: str) -> str:
+def host_of(url: str) -> str:
     """Return scheme, name and port of the server that a request for `url` connects to; empty if it names none."""
     try:
         parts = urlsplit(as_requested(url))
