@@ -58,10 +58,10 @@ class Resting:
     """A source or receiver that gets no requests from a process, because it only failed."""
 
     kind: str  #: `source` or `receiver`
-    host: str
-    folder: str  #: the folder whose postbacks fail; empty for sources
+    host: str  #: of a receiver with its path
     since: datetime
     waiting: int  #: jobs that wait for it
+    folder: str = ""  #: always empty; earlier releases, which read it, have a circuit for each folder
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def _resting() -> Iterator[Resting]:
     for kind, limiter in (("source", host_limiter()), ("receiver", receiver_limiter())):
         for host in limiter.resting()[:MAX_RESTING]:
             since = now - timedelta(seconds=host.seconds)
-            yield Resting(kind, host.name, host.folder, since, host.waiting)
+            yield Resting(kind, host.name, since, host.waiting)
 
 
 @contextmanager
