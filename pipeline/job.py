@@ -325,6 +325,12 @@ class Job:
         return next((stage for stage in STAGES if stage.name in waiting), NOTIFY)
 
     @property
+    def postback_url(self) -> str:
+        """The URL that is still to get the result; empty if there is none, or if the payload waits in staging."""
+        url = (self.payload or {}).get("postback_url") if "postback_url" in (self.deliveries or DELIVERIES) else None
+        return url if isinstance(url, str) else ""
+
+    @property
     def has_giant(self) -> bool:
         """Whether a source that waits for resize is a giant."""
         return any(source.giant and source.due == RESIZE.name for source in self.sources)

@@ -70,7 +70,7 @@ RECHECK_SAVED_BYTES = _counter(
 )
 SNOOZED = _counter("put_off_sources_total", "Times that a source waited for a slot at its host, by error code.", "code")
 OPEN_RECEIVER_CIRCUITS = _gauge(
-    "resting_receivers", "Receivers with an open circuit, by folder: they get no postbacks because they only failed."
+    "resting_receivers", "Receivers with an open circuit, by URL: they get no postbacks because they only failed."
 )
 HOST_REQUESTS = _gauge("host_requests", "Requests in progress, by the speed of their hosts.", "speed")
 OPEN_CIRCUITS = _gauge("resting_hosts", "Hosts with an open circuit: they get no requests because they only failed.")

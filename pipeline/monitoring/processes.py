@@ -3,7 +3,7 @@
 The collection `image_pipeline_processes` has one document per process: `type`, `host`, `pid`, `version`, `stages`,
 `threads`, `started`, `seen` (a TTL index deletes it a day later), `taken` (when it last began a message, by stage),
 `in_hand` (for each busy thread its stage, job and start), `trouble` (why it takes no work), `resting` (hosts whose
-circuit is open in it) and `ended`.
+circuit is open in it), `retrying` (its jobs that wait for a retry, by cause) and `ended`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pymongo.errors import PyMongoError
 
 from pipeline.clients import mongo
 from pipeline.errors import RetryableError
+from pipeline.monitoring.retrying import Retrying
 from pipeline.stages import GIANT_QUEUES, GIANTS, QUARANTINE, QUARANTINE_QUEUES, STAGES, stage_of_queue
 from pipeline.version import version
 
@@ -57,10 +58,10 @@ class Resting:
     """A source or receiver that gets no requests from a process, because it only failed."""
 
     kind: str  #: `source` or `receiver`
-    host: str
-    folder: str  #: the folder whose postbacks fail; empty for sources
+    host: str  #: of a receiver with its path
     since: datetime
     waiting: int  #: jobs that wait for it
+    folder: str = ""  #: always empty; earlier releases, which read it, have a circuit for each folder
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Work:
     in_hand: tuple[InProgress, ...] = ()
     trouble: tuple[str, ...] = ()  #: sentences why it takes no work
     resting: tuple[Resting, ...] = ()  #: hosts whose circuit is open, the longest first
+    retrying: tuple[Retrying, ...] = ()  #: its jobs that wait for a retry, by cause
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,8 @@ def stage_name(queue: str) -> str:
 def _process(found: Mapping[str, Any]) -> Process:
     in_hand = tuple(InProgress(each["stage"], each["job"], each["since"]) for each in found.get("in_hand", ()))
     resting = tuple(Resting(**each) for each in found.get("resting", ()))
-    work = Work(dict(found.get("taken", {})), in_hand, tuple(found.get("trouble", ())), resting)
+    retrying = tuple(Retrying(**each) for each in found.get("retrying", ()))
+    work = Work(dict(found.get("taken", {})), in_hand, tuple(found.get("trouble", ())), resting, retrying)
     names = {each.name for each in fields(Process)} - {"id", "work", "stages"}
     facts = {name: value for name, value in found.items() if name in names}
     return Process(id=found["_id"], work=work, stages=tuple(found["stages"]), **facts)

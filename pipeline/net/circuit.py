@@ -23,7 +23,7 @@ MAX_COUNTED = 100_000
 
 @dataclass
 class Circuit:
-    """The failures in a row of one server, or of one server as one folder sees it.
+    """The failures in a row of one server, or of one path of it.
 
     Attributes:
         max_failures: Failures in a row after which it opens.

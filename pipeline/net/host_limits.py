@@ -8,8 +8,8 @@ A host is a scheme, a name and a port. Sources and receivers have a limiter each
 
 - Only failures to connect open the circuit of a source. A feed can make a healthy host answer with any error, but no
   URL of a scheme, name and port can be connected to while another one cannot.
-- A receiver's circuit belongs to one folder. So it may also open for requests that were not answered or refused, and a
-  customer whose endpoint is broken delays no other customer of the same host.
+- A receiver's circuit belongs to one URL without its query. So it may also open for requests that were not answered or
+  refused, and a customer whose endpoint is broken delays no customer with another path at the same host.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 #: The number of known hosts above which the longest idle ones are forgotten. They take 12 MB.
 MAX_HOSTS = 20_000
 
-#: The number of circuits of one host above which further folders share one.
-MAX_CIRCUITS = 1000
+#: The number of circuits of one host above which further paths share one, and the characters of a path to keep.
+MAX_CIRCUITS, MAX_PATH = 1000, 200
 
 
 @dataclass(frozen=True)
@@ -74,15 +74,15 @@ class Policy:
         retry: The delays of a job whose host has been failing for an hour.
         is_failure: Whether an error is a failure of the host.
         max_failures: Failures in a row after which a circuit opens.
-        by_folder: Whether each folder has a circuit of its own, in which every failure counts. Otherwise a host has one
-            circuit, in which each URL counts once in each folder.
+        by_path: Whether each path has a circuit of its own, in which every failure counts, of whatever folder.
+            Otherwise a host has one circuit, in which each URL counts once in each folder.
     """
 
     limit: int
     retry: Retry = Retry.SOURCE
     is_failure: Callable[[PipelineError], bool] = lambda error: isinstance(error, NoConnection)
     max_failures: int = 20
-    by_folder: bool = False
+    by_path: bool = False
 
     def limit_of(self, lane: Lane) -> int:
         """Return how many requests of a lane one host gets at a time."""
@@ -96,8 +96,8 @@ class Host:
     Attributes:
         busy: Requests in progress.
         speed: Its speed at its last request.
-        circuits: Its circuits with failures or requests in progress, by folder; just one, with the name "", if they do
-            not belong to folders.
+        circuits: Its circuits with failures or requests in progress, by path; just one, with the name "", if they do
+            not belong to paths.
         request_time: The moving average of the duration of its requests.
         crowd: The snoozed jobs that wait for a slot.
         waiting: The callers that wait for a slot.
@@ -117,8 +117,7 @@ class Host:
 class RestingHost:
     """A host with an open circuit."""
 
-    name: str
-    folder: str  #: the folder that the circuit belongs to; empty if it belongs to all
+    name: str  #: with the path that the circuit belongs to, if it does not belong to all
     seconds: float  #: how long it has been open
     waiting: int  #: jobs that this process snoozed for it
 
@@ -167,16 +166,16 @@ class HostLimiter:
         with self._lock:
             now = self._clock()
             found = [
-                RestingHost(name, folder, now - circuit.open_since, circuit.waiting(now))
+                RestingHost(f"{name}{path}", now - circuit.open_since, circuit.waiting(now))
                 for name, host in self._hosts.items()
-                for folder, circuit in host.circuits.items()
+                for path, circuit in host.circuits.items()
                 if circuit.is_open
             ]
         return sorted(found, key=lambda each: -each.seconds)
 
     def release(self, meant: str = "") -> None:
         """Close the circuits of a host, by its name or a URL, or of all, and forget how slow it was."""
-        server = _host_of(meant).partition("://")[2] or meant
+        server = host_of(meant).partition("://")[2] or meant
         with self._lock:
             for host in (host for name, host in self._hosts.items() if not meant or is_at(name, server)):
                 for circuit in host.circuits.values():
@@ -198,7 +197,7 @@ class HostLimiter:
             Snoozed: `host_busy`, `host_resting`, `too_many_slow`.
             RetryableError: `host_down`, if the host has been failing for an hour.
         """
-        name = _host_of(url)
+        name = host_of(url)
         if not name:  # the request will report why the URL is bad
             yield
             return
@@ -216,8 +215,8 @@ class HostLimiter:
         with self._lock:
             host = self._use(name)
             has_slot, now = self._has_slot(host, lane), self._clock()
-            key, circuit = self._circuit(host, folder)
-            if circuit.is_open and not circuit.may_be_probed(folder, now):
+            key, circuit = self._circuit(host, url)
+            if circuit.is_open and not circuit.may_be_probed(self._prober(folder), now):
                 self._rest(name, host, circuit, lane=lane, folder=folder, now=now)
             if not has_slot:
                 wait = host.crowd.snooze(lane, self._step(host, lane), now, folder)
@@ -259,10 +258,14 @@ class HostLimiter:
         """Return the seconds after which a host that keeps all its slots busy has one free."""
         return host.request_time / self._policy.limit_of(lane)
 
-    def _circuit(self, host: Host, folder: str) -> tuple[str, Circuit]:
-        key = folder if self._policy.by_folder and len(host.circuits) < MAX_CIRCUITS else ""
-        key = folder if folder in host.circuits else key
+    def _circuit(self, host: Host, url: str) -> tuple[str, Circuit]:
+        key = _path_of(url) if self._policy.by_path else ""
+        key = key if key in host.circuits or len(host.circuits) < MAX_CIRCUITS else ""
         return key, host.circuits.get(key) or Circuit(self._policy.max_failures)
+
+    def _prober(self, folder: str) -> str:
+        """Return the folder that may probe an open circuit at once if it has not failed; the same one for a path."""
+        return "" if self._policy.by_path else folder
 
     def _end(self, slot: _Slot, error: BaseException | None) -> None:
         self._bulkhead.give_back(slot.speed, slot.lane, slot.folder)
@@ -287,8 +290,8 @@ class HostLimiter:
         ran_out = isinstance(error, PipelineError) and error.code in SLOW
         host.speed = Speed.SLOW if ran_out or took > QUICK_SECONDS else Speed.QUICK
         if failed:
-            failure = next(self._numbers) if self._policy.by_folder else hash((slot.url, slot.folder))
-            slot.circuit.failed(failure, slot.folder, now)
+            failure = next(self._numbers) if self._policy.by_path else hash((slot.url, slot.folder))
+            slot.circuit.failed(failure, self._prober(slot.folder), now)
         else:
             slot.circuit.succeeded()
 
@@ -320,7 +323,7 @@ def _is_receivers_failure(error: PipelineError) -> bool:
 
 def receivers(limit: int) -> Policy:
     """Return the rules for receivers, with so many requests at a time to each."""
-    return Policy(limit, Retry.POSTBACK, _is_receivers_failure, max_failures=10, by_folder=True)
+    return Policy(limit, Retry.POSTBACK, _is_receivers_failure, max_failures=10, by_path=True)
 
 
 @cache
@@ -337,16 +340,21 @@ def receiver_limiter() -> HostLimiter:
 
 def is_at(url: str, host: str) -> bool:
     """Return whether a request for `url` connects to the host with this name, or this name and port."""
-    server = _host_of(url).partition("://")[2]
+    server = host_of(url).partition("://")[2]
     return host in {server, server.rpartition(":")[0]}
 
 
 def endpoint_of(url: str) -> str:
     """Return the receiver that `url` names, without its query; empty if it names none."""
-    return f"{host}{urlsplit(as_requested(url)).path}" if (host := _host_of(url)) else ""
+    return f"{host}{urlsplit(as_requested(url)).path}" if (host := host_of(url)) else ""
 
 
-def _host_of(url: str) -> str:
+def _path_of(url: str) -> str:
+    path = urlsplit(as_requested(url)).path
+    return path if len(path) <= MAX_PATH else f"{path[:MAX_PATH]}…{hash(path):x}"
+
+
+def host_of(url: str) -> str:
     """Return scheme, name and port of the server that a request for `url` connects to; empty if it names none."""
     try:
         parts = urlsplit(as_requested(url))

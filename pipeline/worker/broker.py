@@ -11,6 +11,7 @@ from pipeline.events import subscribe
 from pipeline.metrics import count_event
 from pipeline.monitoring.logs import log_event, set_up
 from pipeline.monitoring.recorders import Recording
+from pipeline.monitoring.retrying import being_retried
 from pipeline.settings import Settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.queues import RETENTION, Queue
@@ -31,11 +32,13 @@ from pipeline.worker.staging_room import StagingRoom
 def build(settings: Settings) -> SQSBroker:
     """Build the broker from the settings, and make it dramatiq's global broker unless there is one already.
 
-    It also sets up logging, and subscribes logs and metrics to the events of jobs. It opens no connection.
+    It also sets up logging, and subscribes logs, metrics and the register of retries to the events of jobs. It opens
+    no connection.
     """
     set_up(settings)
     subscribe(log_event)
     subscribe(count_event)
+    subscribe(being_retried())
     broker = _make(settings)
     set_our_broker(broker)
     if dramatiq.broker.global_broker is None:

@@ -16,6 +16,7 @@ from pipeline.monitoring.health import Health, WorkerHealth
 from pipeline.monitoring.orders import read
 from pipeline.monitoring.pauses import paused
 from pipeline.monitoring.processes import Heartbeat, InProgress, Resting, Work, process_type, stage_name
+from pipeline.monitoring.retrying import being_retried
 from pipeline.net.host_limits import host_limiter, receiver_limiter
 from pipeline.settings import Settings
 from pipeline.sqs.in_hand import InHand
@@ -66,7 +67,8 @@ def work_of(in_hand: InHand, health: Health) -> Work:
     for queue, at in list(in_hand.started.items()):
         stage, at_utc = stage_name(queue), datetime.fromtimestamp(at, UTC)
         taken[stage] = max(at_utc, taken.get(stage, at_utc))
-    return Work(taken, tuple(map(_in_progress, in_hand.running)), _trouble(health), tuple(_resting()))
+    in_hand_now = tuple(map(_in_progress, in_hand.running))
+    return Work(taken, in_hand_now, _trouble(health), tuple(_resting()), being_retried().current())
 
 
 def _in_progress(message: SQSMessage) -> InProgress:
@@ -80,7 +82,7 @@ def _resting() -> Iterator[Resting]:
     for kind, limiter in (("source", host_limiter()), ("receiver", receiver_limiter())):
         for host in limiter.resting()[:MAX_RESTING]:
             since = now - timedelta(seconds=host.seconds)
-            yield Resting(kind, host.name, host.folder, since, host.waiting)
+            yield Resting(kind, host.name, since, host.waiting)
 
 
 @contextmanager

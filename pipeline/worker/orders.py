@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import dramatiq
 
 from pipeline.errors import Dropped, Rejected
-from pipeline.job import DELIVERIES, Job, Source, UnknownVersion
+from pipeline.job import Job, Source, UnknownVersion
 from pipeline.monitoring.orders import Orders, TryNow
+from pipeline.monitoring.retrying import being_retried
 from pipeline.net.host_limits import endpoint_of, host_limiter, is_at, receiver_limiter
 from pipeline.sqs.wire import CODE, SINCE
 from pipeline.stages import FETCH, NOTIFY, stage_of_queue
@@ -28,6 +29,7 @@ class Following:
         for order in set(orders.tries) - set(self._orders.tries):
             if order.kind != "job":  # its hosts are known once its message comes
                 _close_circuits("" if order.kind == "code" else order.value)
+                being_retried().hurry(partial(_is_cause, order))
         self._orders = orders
 
     def is_hurried(self, message: dramatiq.Message[Any]) -> bool:
@@ -54,6 +56,10 @@ class Following:
 def following() -> Following:
     """Return the orders that this process follows."""
     return Following()
+
+
+def _is_cause(order: TryNow, code: str, where: str) -> bool:
+    return order.value in {code, where} or (order.kind == "host" and is_at(where, order.value))
 
 
 def _close_circuits(of: str) -> None:
@@ -87,5 +93,4 @@ def _requested(job: Job, message: dramatiq.Message[Any]) -> list[str]:
     """Return the URLs that the next attempt requests. A payload in staging is not read for them."""
     if stage_of_queue(message.queue_name) is not NOTIFY:
         return list(job.urls_due(FETCH))
-    url = (job.payload or {}).get("postback_url") if "postback_url" in (job.deliveries or DELIVERIES) else None
-    return [url] if isinstance(url, str) else []
+    return list(filter(None, [job.postback_url]))

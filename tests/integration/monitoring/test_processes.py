@@ -115,6 +115,6 @@ def test_status_names_a_receiver_that_rests(job_log, monkeypatch):
     heartbeat.stop(10)
     # then it names the receiver
     assert re.search(
-        r"The receiver https://hooks\.example of the folder ACME has been resting for \d+ s\. 1 delivery waits\.",
+        r"The receiver https://hooks\.example/ has been resting for \d+ s\. 1 delivery waits\.",
         " ".join(output.split()),
     )

@@ -116,7 +116,7 @@ def test_deliveries_to_a_receiver_that_was_repaired_are_tried_now_and_each_once(
         with obedient_worker("notify"):
             broker.enqueue_many([broker.get_actor(NOTIFY.actor).message_of(job) for job in [*jobs, other]])
             wait_for(lambda: waiting(events) == len(jobs) + 1, timeout=60)
-            assert receiver_limiter().open_circuits == FOLDERS
+            assert receiver_limiter().open_circuits == 1
             # When it is repaired, and an operator tries its endpoint now
             broken["/hook"] = False
             assert "follows within two minutes" in image_pipeline("retry", "endpoint", receiver.url("/hook?token=x"))

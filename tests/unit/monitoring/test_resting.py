@@ -18,7 +18,7 @@ def process(*resting: Resting, seen: float = 1.0) -> Process:
 
 
 def receiver(minutes: float, waiting: int, folder: str = "ACME") -> Resting:
-    return Resting("receiver", "https://hooks.example", folder, NOW - timedelta(minutes=minutes), waiting)
+    return Resting("receiver", "https://hooks.example", NOW - timedelta(minutes=minutes), waiting, folder)
 
 
 def test_the_processes_are_added_up_by_host_and_folder() -> None:
@@ -30,7 +30,7 @@ def test_the_processes_are_added_up_by_host_and_folder() -> None:
 
 
 def test_sources_belong_to_all_folders() -> None:
-    source = Resting("source", "https://covers.example:8443", "", NOW - timedelta(seconds=50), 1200)
+    source = Resting("source", "https://covers.example:8443", NOW - timedelta(seconds=50), 1200)
     assert resting_sentences([process(source)], NOW) == [
         "The source https://covers.example:8443 has been resting for 50 s. 1,200 jobs wait."
     ]

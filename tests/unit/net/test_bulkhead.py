@@ -136,34 +136,54 @@ class TestReceivers:
             ask(host_limiter, RetryableError(code, "A refusal.", retry=Retry.POSTBACK))
         assert not host_limiter.open_circuits
 
-    def test_a_broken_endpoint_of_one_folder_delays_no_other_folder_of_its_host(
+    def test_a_receiver_that_fails_for_ten_folders_rests_for_all_of_them(
         self, host_limiter: HostLimiter, clock: MovedClock
     ) -> None:
-        # Given a folder whose endpoint at a shared host always fails
-        for _ in range(10):
-            ask(host_limiter, failing("timeout"), folder="BROKEN")
-        # Then its deliveries wait, and those of others do not, even while others keep the host busy.
-        snooze(host_limiter, folder="BROKEN")
+        # Given a receiver that failed once for each of ten folders, whose deliveries differ in their queries
+        for n in range(10):
+            ask(host_limiter, failing("timeout"), f"{URL}?job={n}", folder=f"FOLDER-{n}")
+        # Then it rests for another folder too, and is probed by a single request.
+        assert snooze(host_limiter, f"{URL}?job=11", folder="OTHER").code == "host_resting"
+        clock.now += FIRST_OPEN_TIME
         with host_limiter.slot(URL, folder="OTHER"):
-            ask(host_limiter, folder="THIRD")
+            snooze(host_limiter, folder="THIRD")
+        ask(host_limiter, folder="THIRD")
+
+    def test_the_failing_path_of_one_folder_delays_no_other_path_of_its_host(
+        self, host_limiter: HostLimiter, clock: MovedClock
+    ) -> None:
+        # Given a shared host with a path for each folder, one of which always fails
+        broken, works = "https://covers.example/broken/hook", "https://covers.example/works/hook"
+        for _ in range(10):
+            ask(host_limiter, failing("timeout"), broken)
+        # Then its deliveries wait, and those of others do not, even while others keep the host busy.
+        snooze(host_limiter, broken)
+        with host_limiter.slot(works):
+            ask(host_limiter, url=works)
             clock.now += FIRST_OPEN_TIME
-            with host_limiter.slot(URL, folder="BROKEN"):
-                snooze(host_limiter, folder="BROKEN")
+            with host_limiter.slot(broken):
+                snooze(host_limiter, broken)
 
-    def test_folders_without_failures_take_no_memory(self, host_limiter: HostLimiter) -> None:
+    def test_paths_without_failures_take_no_memory(self, host_limiter: HostLimiter) -> None:
         for n in range(100):
-            ask(host_limiter, folder=f"FOLDER-{n}")
-        ask(host_limiter, failing("timeout"), folder="BROKEN")
-        assert list(host_limiter._hosts["https://covers.example"].circuits) == ["BROKEN"]
+            ask(host_limiter, url=f"https://covers.example/{n}")
+        ask(host_limiter, failing("timeout"), f"https://covers.example/{'x' * 8000}")
+        (key,) = host_limiter._hosts["https://covers.example"].circuits
+        assert len(key) < 300
 
-    def test_many_broken_folders_share_a_circuit(
+    def test_long_paths_that_begin_alike_have_circuits_of_their_own(self, host_limiter: HostLimiter) -> None:
+        for _ in range(10):
+            ask(host_limiter, failing("timeout"), f"https://covers.example/{'x' * 1000}/broken")
+        ask(host_limiter, url=f"https://covers.example/{'x' * 1000}/works")
+
+    def test_many_broken_paths_share_a_circuit(
         self, host_limiter: HostLimiter, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(hosts, "MAX_CIRCUITS", 3)
         for n in range(13):
-            ask(host_limiter, failing("timeout"), folder=f"FOLDER-{n}")
+            ask(host_limiter, failing("timeout"), f"https://covers.example/{n}")
         assert len(host_limiter._hosts["https://covers.example"].circuits) == 4
-        assert snooze(host_limiter, folder="FOLDER-12").code == "host_resting"
+        assert snooze(host_limiter, "https://covers.example/12").code == "host_resting"
 
     @pytest.mark.unmeasured
     def test_a_receiver_that_hangs_for_three_days_holds_one_thread_now_and_then(
@@ -197,20 +217,18 @@ class TestReceivers:
 
 def test_resting_hosts_are_listed_with_the_jobs_that_wait_for_them(clock: MovedClock) -> None:
     host_limiter = HostLimiter(receivers(4), clock)
-    # Given two folders whose endpoints at one host fail, one of them for longer
+    # Given two endpoints at one host that fail, one of them for longer
+    first, second = "https://covers.example/first", "https://covers.example/second"
     for _ in range(10):
-        ask(host_limiter, failing("timeout"), folder="FIRST")
+        ask(host_limiter, failing("timeout"), first)
     clock.now += 20
     for _ in range(10):
-        ask(host_limiter, failing("timeout"), folder="SECOND")
-    waits = [snooze(host_limiter, folder="FIRST").wait for _ in range(5)]
+        ask(host_limiter, failing("timeout"), second)
+    waits = [snooze(host_limiter, first).wait for _ in range(5)]
     # Then both are listed, the longest first.
-    assert host_limiter.resting() == [
-        RestingHost("https://covers.example", "FIRST", 20, 5),
-        RestingHost("https://covers.example", "SECOND", 0, 0),
-    ]
+    assert host_limiter.resting() == [RestingHost(first, 20, 5), RestingHost(second, 0, 0)]
     # When the jobs have returned, then the limiter stops counting them.
     clock.now += max(waits)
     assert [host.waiting for host in host_limiter.resting()] == [0, 0]
-    ask(host_limiter, folder="FIRST")
-    assert [host.folder for host in host_limiter.resting()] == ["SECOND"]
+    ask(host_limiter, url=first)
+    assert [host.name for host in host_limiter.resting()] == [second]
