@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 
 from pipeline.events import Event, Outcome, RecheckOutcome
+from pipeline.job import Job
+from pipeline.objective import WITHIN, Side, side_of
 from pipeline.stages import FETCH, NOTIFY, Lane
 
 PREFIX = "image_pipeline"
@@ -54,6 +56,16 @@ QUEUE_WAIT_SECONDS = _histogram(
     "stage",
     "lane",
     buckets=WAIT_BUCKETS,
+)
+JOB_SECONDS = _histogram(
+    "job_seconds",
+    "Seconds from the acceptance of a job to its last delivery, retries included.",
+    "lane",
+    "outcome",
+    buckets=WAIT_BUCKETS,
+)
+LATE_JOBS = _counter(
+    "late_jobs_total", "Jobs that were not done within 30 s, by the side that caused it.", "lane", "cause"
 )
 
 # Images.
@@ -104,6 +116,10 @@ def count_event(event: Event) -> None:
     """Count one attempt at a job; a subscriber of `pipeline.events`."""
     lane = event.job.lane if event.job else Lane.LIVE
     JOBS.labels(event.stage, lane, event.outcome).inc()
+    if event.made_late_by:
+        LATE_JOBS.labels(lane, event.made_late_by).inc()
+    if event.job and event.took is not None:
+        _count_end(event, event.job, event.took)
     if event.outcome is Outcome.SNOOZED:
         SNOOZED.labels(event.code).inc(len(event.worked_on))
         return
@@ -111,6 +127,18 @@ def count_event(event: Event) -> None:
         STAGE_SECONDS.labels(event.stage, lane).observe(event.seconds)
     if event.code:
         ERRORS.labels(event.stage, bounded(event.code)).inc()
+
+
+def _count_end(event: Event, job: Job, took: float) -> None:
+    """Count the end of a job. One that the service gave up is late however soon it ended."""
+    failed = [(event.stage, event.code)] if event.code else []
+    failed += [(source.error["stage"], source.error["code"]) for source in job.sources if source.error]
+    sides = {side_of(stage, [code]) for stage, code in failed}
+    outcome = next((side for side in Side if side in sides), Outcome.DONE)
+    JOB_SECONDS.labels(job.lane, outcome).observe(took)
+    if not job.is_late and (took > WITHIN or outcome is Side.SERVICE):
+        cause = outcome if isinstance(outcome, Side) else job.delayed_by or Side.SERVICE
+        LATE_JOBS.labels(job.lane, cause).inc()
 
 
 def count_hand_over() -> None:
@@ -157,6 +185,10 @@ def expect(stages: Iterable[str]) -> None:
         for lane in Lane:
             STAGE_SECONDS.labels(stage, lane)
             QUEUE_WAIT_SECONDS.labels(stage, lane)
+            for side in Side:
+                LATE_JOBS.labels(lane, side)
+            for ended in (Outcome.DONE, *Side) if stage == NOTIFY.name else ():
+                JOB_SECONDS.labels(lane, ended)
             for outcome in Outcome:
                 JOBS.labels(stage, lane, outcome)
             if stage == FETCH.name:
