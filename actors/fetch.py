@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -12,6 +13,7 @@ from pipeline.images.identify import identify
 from pipeline.job import Content, Job, Source, Sweep
 from pipeline.metrics import RECHECK_SAVED_BYTES, UNCHANGED, counting_unsupported_formats
 from pipeline.net.download import Download
+from pipeline.objective import SLOW_DOWNLOAD, Side
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
 from pipeline.storage.publish import find_published
@@ -32,7 +34,10 @@ def fetch_image(job: Job) -> Job | None:
     """
     if job.sweep and job.sweep.is_recheck:
         return fetch_again(job, job.sweep)
-    return advance(job, FETCH, fetch)
+    began = time.monotonic()
+    fetched = advance(job, FETCH, fetch)
+    is_slow = time.monotonic() - began > SLOW_DOWNLOAD
+    return replace(fetched, delayed_by=Side.SOURCE) if is_slow else fetched
 
 
 def fetch(job: Job, source: Source) -> Source:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from pipeline.job import Job
+from pipeline.job import CLEAN_UP, Job
+from pipeline.objective import Side
+from pipeline.stages import NOTIFY
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,15 @@ class Event:
     wait: float = 0.0  #: until the retry
     job: Job | None = None  #: after this attempt; None if the message contains none
     worked_on: tuple[str, ...] = ()  #: the URLs of the sources; in `notify`, the deliveries that failed
+    made_late_by: Side | None = None  #: the side because of which the next attempt is too late for the objective
+
+    @property
+    def took(self) -> float | None:
+        """Seconds from the acceptance of the job to its last delivery, if this attempt made it or gave it up."""
+        is_end = self.stage == NOTIFY.name and self.outcome in {Outcome.DONE, Outcome.GIVEN_UP}
+        if not is_end or not self.job or not self.job.accepted or self.job.deliveries == (CLEAN_UP,):
+            return None
+        return max(0.0, self.at - self.job.accepted)
 
 
 Subscriber = Callable[[Event], None]

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, Typ
 
 from pipeline.errors import ErrorInfo, PermanentError, PipelineError, Rejected, StagedMissing
 from pipeline.images.details.facts import SourceFacts
+from pipeline.objective import WITHIN, Side
 from pipeline.payload import (
     IMAGE_FIELDS,
     MAX_PAYLOAD_BYTES,
@@ -287,6 +288,9 @@ class Job:
     redrives: Size = 0  #: number of the latest redrive, which is part of `report_id`; 0: none
     letters: Size = 0  #: number of its dead letters so far, so that their redrives have different numbers
     sweep: Sweep | None = None  #: set by sweeps only, so that an input message cannot cause writes to MongoDB
+    accepted: Annotated[float, Field(ge=0)] = 0.0  #: Unix time of its acceptance; 0: unknown, or it was redriven
+    delayed_by: Side | None = None  #: the side that kept it waiting
+    is_late: bool = False  #: it was counted as late
 
     @classmethod
     def accept(cls, payload: object, *, job_id: str, settings: Settings, stage_payload: Callable[[bytes], str]) -> Job:
@@ -354,6 +358,15 @@ class Job:
         """
         parts = (self.ticket, stage.name, source.url, content.id, *(["restarted"] if source.restarted else []))
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+    def delayed(self, by: Side, until: float) -> Job:
+        """Return the job as it waits for an attempt at Unix time `until`. The service never replaces another side."""
+        by = self.delayed_by or by if by is Side.SERVICE else by
+        return replace(self, delayed_by=by, is_late=self.is_late or until - self.accepted > WITHIN)
+
+    def redriven(self, number: int) -> Job:
+        """Return the job as its redrive with this number, which no objective covers."""
+        return replace(self, redrives=number, letters=0, accepted=0.0, delayed_by=None, is_late=False)
 
     def with_sources(self, changed: Mapping[str, Source]) -> Job:
         """Return the job with the sources in `changed` replaced, by URL."""

@@ -18,6 +18,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 from pipeline.errors import PermanentError
 from pipeline.events import Event, Outcome, RecheckOutcome
 from pipeline.images.signatures import KNOWN_FORMATS, format_of
+from pipeline.job import Job
+from pipeline.objective import WITHIN, Side, side_of
 from pipeline.stages import FETCH, NOTIFY, RESIZE, Lane
 
 PREFIX = "image_pipeline"
@@ -57,6 +59,16 @@ QUEUE_WAIT_SECONDS = _histogram(
     "stage",
     "lane",
     buckets=WAIT_BUCKETS,
+)
+JOB_SECONDS = _histogram(
+    "job_seconds",
+    "Seconds from the acceptance of a job to its last delivery, retries included.",
+    "lane",
+    "outcome",
+    buckets=WAIT_BUCKETS,
+)
+LATE_JOBS = _counter(
+    "late_jobs_total", "Jobs that were not done within 30 s, by the side that caused it.", "lane", "cause"
 )
 
 # Images.
@@ -110,6 +122,10 @@ def count_event(event: Event) -> None:
     """Count one attempt at a job; a subscriber of `pipeline.events`."""
     lane = event.job.lane if event.job else Lane.LIVE
     JOBS.labels(event.stage, lane, event.outcome).inc()
+    if event.made_late_by:
+        LATE_JOBS.labels(lane, event.made_late_by).inc()
+    if event.job and event.took is not None:
+        _count_end(event, event.job, event.took)
     if event.outcome is Outcome.SNOOZED:
         SNOOZED.labels(event.code).inc(len(event.worked_on))
         return
@@ -132,6 +148,18 @@ def counting_unsupported_formats(source: bytes) -> Iterator[None]:
 
 def _format_label(name: str) -> str:
     return name.lower().replace(" ", "_")
+
+
+def _count_end(event: Event, job: Job, took: float) -> None:
+    """Count the end of a job. One that the service gave up is late however soon it ended."""
+    failed = [(event.stage, event.code)] if event.code else []
+    failed += [(source.error["stage"], source.error["code"]) for source in job.sources if source.error]
+    sides = {side_of(stage, [code]) for stage, code in failed}
+    outcome = next((side for side in Side if side in sides), Outcome.DONE)
+    JOB_SECONDS.labels(job.lane, outcome).observe(took)
+    if not job.is_late and (took > WITHIN or outcome is Side.SERVICE):
+        cause = outcome if isinstance(outcome, Side) else job.delayed_by or Side.SERVICE
+        LATE_JOBS.labels(job.lane, cause).inc()
 
 
 def count_hand_over() -> None:
@@ -178,6 +206,10 @@ def expect(stages: Iterable[str]) -> None:
         for lane in Lane:
             STAGE_SECONDS.labels(stage, lane)
             QUEUE_WAIT_SECONDS.labels(stage, lane)
+            for side in Side:
+                LATE_JOBS.labels(lane, side)
+            for ended in (Outcome.DONE, *Side) if stage == NOTIFY.name else ():
+                JOB_SECONDS.labels(lane, ended)
             for outcome in Outcome:
                 JOBS.labels(stage, lane, outcome)
             if stage == FETCH.name:

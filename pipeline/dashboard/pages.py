@@ -109,6 +109,7 @@ class Pages:
             banners=self._sent(request),
             queues=sources.queues.snapshot,
             flow=flow.cards(sources.queues.snapshot.value, sources.history, minutes, now, sources.stalled(now)),
+            took=[job_log_reader.quantile(minutes or (), part) for part in (0.5, 0.95)],
             jobs=[jobs.of_history(history) for history in log.value.latest[:FEW]],
             causes=self._actions.grouped(),
             letters=sources.letters.snapshot,

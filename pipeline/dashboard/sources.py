@@ -41,8 +41,8 @@ FEW = 12
 #: Maximum numbers of jobs of each lane and of dead letters to read.
 JOBS, LETTERS = 25, 500
 
-#: Age of the oldest failures and rates to read.
-FAILURES_AGE, RATES_AGE = timedelta(days=1), timedelta(minutes=flow.RATE_MINUTES)
+#: Age of the oldest failures, and of the oldest rates and durations of jobs, to read.
+FAILURES_AGE, RATES_AGE = timedelta(days=1), timedelta(hours=1)
 
 
 @dataclass(frozen=True)

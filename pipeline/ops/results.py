@@ -73,7 +73,7 @@ def deliver_again(job_id: str) -> str:
         found = mongo.job_database()[RESULTS].find_one_and_update({"_id": _base(job_id)}, count)
     job = _job_in(found, job_id)
     number = job.redrives + job.letters + int(found.get("deliveries", 0)) + 1 if found else 0
-    again = replace(job, deliveries=None, redrives=number, letters=0)
+    again = replace(job.redriven(number), deliveries=None)
     try:
         our_broker().enqueue(message_of(again))
     except BrokerError as error:

@@ -19,6 +19,7 @@ from dramatiq.middleware import MiddlewareError
 from pipeline.errors import Dropped, PermanentError, PipelineError, Rejected, Snoozed
 from pipeline.events import Event, Outcome, emit
 from pipeline.job import CLEAN_UP, Job, Unfinished, UnknownVersion
+from pipeline.objective import side_of
 from pipeline.sqs.queues import RETENTION
 from pipeline.sqs.settlement import Bury, Delete, Enqueue, Letter, Settlement, SQSMessage
 from pipeline.sqs.wire import ATTEMPTS, CODE, Reason
@@ -161,15 +162,19 @@ class Failures(dramatiq.Middleware):
             failed, why = job.with_errors(stage, given_up), given_up.values()
             yield attempt.event(job.id, Outcome.GIVEN_UP, *why, job=failed, worked_on=tuple(given_up))
             # Each redriven dead letter of a job reports its result under an id of its own.
-            redriven = replace(job, redrives=job.redrives + job.letters + 1, letters=0)
+            redriven = job.redriven(job.redrives + job.letters + 1)
             yield Letter(_with_job(message, redriven, **{ATTEMPTS: {}}), attempt.reason(*why))
             job = replace(failed, letters=job.letters + 1)
         if waits:
             wait, again = max(waits.values()), [errors[name] for name in waits]
             outcome = Outcome.SNOOZED if all(isinstance(error, Snoozed) for error in again) else Outcome.RETRY
             decisions = [decided[name] for name in waits]
-            of = max(decision.of for decision in decisions)
-            yield attempt.event(job.id, outcome, *again, wait=wait, attempts=of, job=job, worked_on=tuple(waits))
+            more: dict[str, Any] = {"wait": wait, "attempts": max(decision.of for decision in decisions)}
+            if job.accepted and waits.keys() != {CLEAN_UP}:
+                by, was_late = side_of(attempt.stage, (error.code for error in again)), job.is_late
+                job = job.delayed(by, attempt.now + wait)
+                more["made_late_by"] = by if job.is_late and not was_late else None
+            yield attempt.event(job.id, outcome, *again, **more, job=job, worked_on=tuple(waits))
             options = {ATTEMPTS: _count(message, decisions), CODE: again[0].code}
             yield Enqueue(_with_job(message, job, **options), int(wait * 1000))
         elif job.deliveries != () and (not errors or job.due is not stage):

@@ -38,7 +38,8 @@ class Encoder(JSONEncoder):
 def job_of(message: dramatiq.Message[Any] | SQSMessage, stage_payload: Callable[[bytes], str] | None = None) -> Job:
     """Return the job in a message, or the new job that its payload asks for.
 
-    The job of a received message has a ticket.
+    The job of a received message has a ticket. At its first attempt it gets the time of its acceptance, unless it was
+    redriven.
 
     Args:
         message: A message of a stage.
@@ -60,7 +61,10 @@ def job_of(message: dramatiq.Message[Any] | SQSMessage, stage_payload: Callable[
             settings=get_settings(),
             stage_payload=stage_payload or staging().put,
         )
-    return replace(job, ticket=message.sqs_id) if isinstance(message, SQSMessage) and not job.ticket else job
+    if not isinstance(message, SQSMessage) or job.ticket:
+        return job
+    accepted = 0.0 if ATTEMPTS in message.options else message.message_timestamp / 1000
+    return replace(job, ticket=message.sqs_id, accepted=accepted)
 
 
 def job_kwargs(job: Job) -> dict[str, Any]:

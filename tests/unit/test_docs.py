@@ -263,7 +263,7 @@ def examples(language: str) -> list[tuple[Path, str]]:
 
 
 def test_examples_in_python_compile() -> None:
-    assert {document.name for document, _ in examples("python")} >= {"README.md", "messages.md", "postbacks.md"}
+    assert {document.name for document, _ in examples("python")} >= {"README.md", "messages.md"}
     for document, example in examples("python"):
         compile(example, document.name, "exec")
 

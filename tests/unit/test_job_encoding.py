@@ -56,6 +56,9 @@ def test_a_new_job_has_its_input_and_nothing_else() -> None:
         "redrives": 0,
         "letters": 0,
         "sweep": None,
+        "accepted": 0.0,
+        "delayed_by": None,
+        "is_late": False,
     }
 
 

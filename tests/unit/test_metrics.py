@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import doctest
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from pipeline import metrics
-from pipeline.errors import PermanentError
+from pipeline.errors import PermanentError, StagedMissing
 from pipeline.events import Event, Outcome
-from pipeline.job import Job, Source
+from pipeline.job import CLEAN_UP, Job, Source
 from pipeline.monitoring import processes
-from pipeline.stages import Lane
+from pipeline.objective import WITHIN, Side
+from pipeline.stages import FETCH, RESIZE, Lane
 
+GONE, LOST = PermanentError("http_404", "Gone."), StagedMissing("key")
 JOB = Job(id="1", folder="F", sources=(Source("https://example.org/a.png", ("image_url",)),))
 
 
@@ -76,6 +80,59 @@ def test_a_rejection_is_an_error_and_takes_no_time() -> None:
     took = Growth("stage_seconds_count", stage="ingest", lane="live")
     metrics.count_event(Event("ingest", "1", Outcome.REJECTED, code="not_json"))
     assert (errors(), took()) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "event", "outcome", "cause"),
+    [
+        ({}, {}, "done", None),
+        ({"accepted": 40.0}, {}, "done", "service"),
+        ({"accepted": 40.0, "delayed_by": Side.SOURCE}, {}, "done", "source"),
+        ({"accepted": 40.0, "is_late": True}, {}, "done", None),
+        ({"sources": (JOB.sources[0].failed(FETCH, GONE),)}, {}, "source", None),
+        ({"sources": (JOB.sources[0].failed(RESIZE, LOST),)}, {}, "service", "service"),
+        ({"accepted": 40.0}, {"outcome": Outcome.GIVEN_UP, "code": "http_410"}, "receiver", "receiver"),
+    ],
+)
+def test_a_job_is_measured_at_its_last_delivery(
+    changes: dict[str, Any], event: dict[str, Any], outcome: str, cause: str | None
+) -> None:
+    job = replace(JOB, **{"accepted": 90.0} | changes)
+    measured = Growth("job_seconds_sum", lane="live", outcome=outcome)
+    late = {side: Growth("late_jobs_total", lane="live", cause=side) for side in Side}
+    metrics.count_event(
+        Event(**{"stage": "notify", "job_id": "1", "outcome": Outcome.DONE, "at": 100, "job": job} | event)
+    )
+    assert measured() == 100 - job.accepted
+    assert {side for side, grown in late.items() if grown()} == ({cause} if cause else set())
+
+
+def test_a_job_that_becomes_late_is_counted_before_it_ends() -> None:
+    late = Growth("late_jobs_total", lane="live", cause="receiver")
+    job = replace(JOB, accepted=90.0, is_late=True)
+    metrics.count_event(Event("notify", "1", Outcome.RETRY, code="timeout", job=job, made_late_by=Side.RECEIVER))
+    metrics.count_event(Event("notify", "1", Outcome.GIVEN_UP, code="timeout", job=job))
+    assert late() == 1
+
+
+@pytest.mark.parametrize(
+    ("stage", "outcome", "changes"),
+    [
+        ("upload", Outcome.DONE, {}),
+        ("notify", Outcome.RETRY, {}),
+        ("notify", Outcome.DONE, {"accepted": 0.0}),
+        ("notify", Outcome.DONE, {"deliveries": (CLEAN_UP,)}),
+    ],
+    ids=str,
+)
+def test_a_job_is_not_measured_before_or_after_its_last_delivery(
+    stage: str, outcome: Outcome, changes: dict[str, Any]
+) -> None:
+    assert Event(stage, "1", outcome, job=replace(JOB, **{"accepted": 90.0} | changes)).took is None
+
+
+def test_the_objective_is_a_bucket_of_the_histogram() -> None:
+    assert WITHIN in metrics.WAIT_BUCKETS
 
 
 def test_servers_cannot_create_unlimited_series() -> None:

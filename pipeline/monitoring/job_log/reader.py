@@ -6,6 +6,7 @@ Every function raises SettingsError if JOBS_MONGO_URL is not set, and RetryableE
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
@@ -101,10 +102,11 @@ class FailureGroup:
 
 @dataclass(frozen=True)
 class Minute:
-    """The number of attempts in one minute, by stage and outcome."""
+    """The attempts and the live jobs that ended in one minute."""
 
     at: datetime
-    attempts: dict[str, dict[str, int]]
+    attempts: dict[str, dict[str, int]]  #: number by stage and outcome
+    took: dict[float, int] = field(default_factory=dict)  #: number of live jobs by seconds, within 4 %
 
     def count(self, stage: str, *outcomes: Outcome) -> int:
         """Count the attempts of `stage` with one of the `outcomes`, or all attempts if none is given."""
@@ -189,7 +191,23 @@ def rates(since: datetime) -> list[Minute]:
     with mongo.mongo_errors("read the job log"):
         query = {"at": {"$gte": since.astimezone(UTC).replace(second=0, microsecond=0)}}
         found = mongo.job_database()[MINUTES].find(query).sort("at", 1)
-        return [Minute(each["at"], each.get("turns", {})) for each in found]
+        return [_minute(each) for each in found]
+
+
+def _minute(found: Mapping[str, Any]) -> Minute:
+    took = {2 ** (int(step) / 10): number for step, number in found.get("took", {}).items()}
+    return Minute(found["at"], found.get("turns", {}), took)
+
+
+def quantile(minutes: Iterable[Minute], part: float) -> float | None:
+    """Return the seconds within which `part` of the live jobs ended, from acceptance on; None if none did."""
+    counted = sum((Counter(minute.took) for minute in minutes), Counter[float]())
+    left = part * counted.total()
+    for seconds in sorted(counted):
+        left -= counted[seconds]
+        if left <= 0:
+            return seconds
+    return None
 
 
 def per_minute(minutes: Iterable[Minute], now: datetime, over: timedelta = timedelta(minutes=5)) -> dict[str, float]:

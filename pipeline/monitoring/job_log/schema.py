@@ -16,7 +16,8 @@ The collection `image_pipeline_jobs` holds one document per job. Its `_id` is th
     latest                 the latest attempt of each stage, delivery and failure, under the keys of `_places`. A list
                            of jobs reads these and no older attempts
 
-The collection `image_pipeline_minutes` holds one document per minute: the number of attempts by stage and outcome.
+The collection `image_pipeline_minutes` holds one document per minute: in `turns` the number of attempts by stage and
+outcome, and in `took` the number of live jobs that ended by the step of their duration: 2 ** (step / 10) seconds.
 
 The collection `image_pipeline_results` holds, only with KEEP_RESULTS_DAYS, the jobs that were delivered completely:
 `job` encoded as in a message, with the producer's payload, and when it `expires`.
@@ -33,6 +34,8 @@ index, a sparse one, a partial one by equality, and one by two fields; aggregati
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -84,6 +87,7 @@ class LogEntry:
         known: constant values, for `$set`.
         least: values for `$min`.
         most: values for `$max`.
+        took: step of the duration of a live job, if it ended.
         result: the delivered job with its payload, if it is to be kept.
     """
 
@@ -92,6 +96,7 @@ class LogEntry:
     known: dict[str, Any]
     least: dict[str, Any]
     most: dict[str, Any]
+    took: int | None = None
     result: dict[str, Any] | None = None
 
 
@@ -130,7 +135,9 @@ def entry_of(event: Event) -> LogEntry:
             attempt["deliveries"] = list(deliveries)
     # MongoDB compares documents field by field, so that the latest attempt is the greatest.
     most |= {f"latest.{place}": {"at": at} | attempt for place in _places(attempt)}
-    return LogEntry(event.job_id, attempt, known, {"began": _time(began)}, most)
+    took = event.took if job and job.lane is Lane.LIVE else None
+    step = None if took is None else round(10 * math.log2(max(took, 0.01)))
+    return LogEntry(event.job_id, attempt, known, {"began": _time(began)}, most, step)
 
 
 def result_of(event: Event) -> dict[str, Any] | None:
@@ -224,16 +231,16 @@ def _rank(value: Any) -> Any:
 
 
 def counts(entries: Iterable[LogEntry]) -> list[UpdateOne]:
-    """Return one update per minute that adds the number of attempts by stage and outcome."""
-    minutes: dict[datetime, dict[str, int]] = {}
+    """Return one update per minute that adds the numbers of attempts by stage and outcome, and of live jobs."""
+    minutes: dict[datetime, Counter[str]] = {}
     for entry in entries:
         attempt = entry.attempt
-        minute = minutes.setdefault(attempt["at"].replace(second=0, microsecond=0), {})
-        name = f"{attempt['stage']}.{attempt['verdict']}"
-        minute[name] = minute.get(name, 0) + 1
+        minute = minutes.setdefault(attempt["at"].replace(second=0, microsecond=0), Counter())
+        minute[f"turns.{attempt['stage']}.{attempt['verdict']}"] += 1
+        if entry.took is not None:
+            minute[f"took.{entry.took}"] += 1
     return [
-        UpdateOne({"_id": at}, {"$set": {"at": at}, "$inc": {f"turns.{name}": n for name, n in numbers.items()}}, True)
-        for at, numbers in minutes.items()
+        UpdateOne({"_id": at}, {"$set": {"at": at}, "$inc": dict(numbers)}, True) for at, numbers in minutes.items()
     ]
 
 

@@ -21,7 +21,7 @@ LEAST_DIFFERENT: Final = 8
 #: Minimum characters of POSTBACK_SECRET_KEY. It is compared by receivers, and cannot be guessed offline.
 SHORTEST_SHARED: Final = 16
 
-#: Signing secrets in public documents: that of the Standard Webhooks specification, which docs/postbacks.md shows too.
+#: Signing secrets in public documents: that of the Standard Webhooks specification, which docs/receivers show too.
 PUBLISHED_SIGNING: Final = frozenset({"MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "C2FVsBQIhrscChlQIMV+b5sSYspob7oD"})
 
 _NEW_SIGNING: Final = '`echo "whsec_$(openssl rand -base64 32)"`'

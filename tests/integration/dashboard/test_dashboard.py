@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -120,17 +121,18 @@ def test_details_are_on_the_page_of_a_job_with_a_placeholder_for_its_pictures(wi
 
 
 def test_the_flow_the_jobs_and_their_filter(with_everything: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a job that succeeded, a job that failed, and waiting messages
+    # Given a job that succeeded, a job that failed after four seconds, and waiting messages
     good, bad = a_job("https://example.org/good.png", "good"), a_job("https://example.org/bad.png", "bad")
+    ended = time.time()
     error = {"stage": "fetch", "code": "http_404", "message": "It answered 404."}
-    failed = replace(bad, sources=(replace(bad.sources[0], due="notify", error=error),))  # type: ignore[arg-type]
+    failed = replace(bad, sources=(replace(bad.sources[0], due="notify", error=error),), accepted=ended - 4)  # type: ignore[arg-type]
     gone = Event("fetch", "bad", Outcome.GIVEN_UP, code="http_404", message="It answered 404.", job=failed)
-    log(*done(good), gone, Event("notify", "bad", Outcome.DONE, job=failed))
+    log(*done(good), gone, Event("notify", "bad", Outcome.DONE, at=ended, job=failed))
     for _ in range(3):
         aws.sqs().send_message(QueueUrl=queue_url("resize"), MessageBody="x")
     with serving() as site:
         # Then the overview shows all of them
-        text = wait_for_text(site, "/", "example.org/good.png", "3 waiting")
+        text = wait_for_text(site, "/", "example.org/good.png", "3 waiting", "p50 4.0 s, p95 4.0 s")
         assert "Ingest" in text
         assert "It answered 404." in text
         # and the filter selects by outcome

@@ -278,6 +278,23 @@ def test_rates_count_attempts_by_minute(jobs):
     assert job_log_reader.rates(datetime.now(UTC) + timedelta(minutes=2)) == []
 
 
+def test_the_durations_of_live_jobs_are_counted_by_minute(jobs):
+    # Given 18 jobs that took a second, one of half a minute, and one whose receiver failed for an hour
+    now = time.time()
+    for number, seconds in enumerate([1.0] * 18 + [30.0]):
+        ended = job(COVER, job_id=f"job-{number}", accepted=now - seconds)
+        write(Event(NOTIFY.name, ended.id, Outcome.DONE, at=now, job=ended))
+    write(Event(NOTIFY.name, "job-19", Outcome.GIVEN_UP, at=now, code="timeout", job=job(COVER, accepted=now - 3600)))
+    # And attempts that do not end a live job
+    write(Event(NOTIFY.name, "job-20", Outcome.RETRY, at=now, code="timeout", job=job(COVER, accepted=now - 9999)))
+    write(Event(NOTIFY.name, "job-21", Outcome.DONE, at=now, job=job(COVER, accepted=now - 9999, lane=Lane.BULK)))
+    # Then the quantiles are those of the jobs, within 4 %
+    minutes = job_log_reader.rates(datetime.now(UTC) - timedelta(minutes=10))
+    found = [job_log_reader.quantile(minutes, part) for part in (0.5, 0.9, 0.95, 1)]
+    assert found == pytest.approx([1, 1, 30, 3600], rel=0.04)
+    assert job_log_reader.quantile([], 0.5) is None
+
+
 def test_ids_are_found_by_their_beginning(jobs):
     for name in ("abc-1", "abc-2", "abd-1"):
         write(*good_history(job(COVER, job_id=name)))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dramatiq
@@ -25,6 +26,7 @@ from pipeline.job import Job, Sweep
 from pipeline.monitoring.orders import Drop, Orders
 from pipeline.net.bulkhead import Bulkhead, Speed
 from pipeline.net.download import Download
+from pipeline.objective import Side
 from pipeline.settings import get_settings
 from pipeline.sqs.leases import Lease
 from pipeline.sqs.settlement import SQSMessage
@@ -110,6 +112,16 @@ def test_without_retries_the_only_attempt_is_patient(
     lazy.forget()
     fetch(monkeypatch)
     assert asked == [(False, Speed.SLOW)]
+
+
+@pytest.mark.parametrize(("seconds", "side"), [(14, None), (16, Side.SOURCE)])
+def test_a_source_with_a_slow_download_does_not_answer_in_the_sense_of_the_objective(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, side: Side | None
+) -> None:
+    clock = iter([100.0, 100.0 + seconds])
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(module, "advance", lambda job, *_: job)
+    assert module.fetch_image.fn.__wrapped__(accepted()).delayed_by is side
 
 
 @pytest.mark.usefixtures("_no_garbage_collection")

@@ -21,6 +21,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from pipeline import metrics
 from pipeline.images import codecs
+from pipeline.objective import WITHIN
 from pipeline.settings import Settings
 from pipeline.worker.instrumentation import Instrumentation
 from tests.unit.test_docs import PROCESSES, codes_in
@@ -57,7 +58,7 @@ def series() -> dict[str, set[str]]:
             known[f"{metrics.PREFIX}_{name}_bucket"] = labels | {"le"}
         else:
             known[f"{metrics.PREFIX}_{name}"] = labels
-    return known
+    return known | {rule["record"]: kept_labels(rule) for rule in rules() if "record" in rule}
 
 
 def tables(heading: str) -> Iterator[list[str]]:
@@ -69,9 +70,17 @@ def tables(heading: str) -> Iterator[list[str]]:
             yield [cell.strip() for cell in line.split("|")[1:-1]]
 
 
-def alerts() -> list[dict[str, Any]]:
+def rules() -> list[dict[str, Any]]:
     groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
     return [rule for group in groups for rule in group["rules"]]
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for rule in rules() if "alert" in rule]
+
+
+def kept_labels(rule: dict[str, Any]) -> set[str]:
+    return {label for names in re.findall(r"by \(([^)]*)\)", rule["expr"]) for label in names.split(", ")}
 
 
 def check_query(query: str) -> None:
@@ -133,8 +142,15 @@ def test_an_alert_uses_existing_metrics_and_has_a_hint(rule) -> None:
     assert re.fullmatch(r"docs/operating\.md#[a-z0-9-]+", annotations["runbook_url"])
     assert annotations["summary"].endswith(".")
     shown = set(re.findall(r"\$labels\.(\w+)", annotations["summary"]))
-    kept = {label for names in re.findall(r"by \(([^)]*)\)", rule["expr"]) for label in names.split(", ")}
-    assert shown <= (kept or set().union(*series().values()) | ADDED), "it shows labels that the expression drops"
+    assert shown <= (kept_labels(rule) or set().union(*series().values()) | ADDED), (
+        "it shows labels that the expression drops"
+    )
+
+
+@pytest.mark.parametrize("rule", [rule for rule in rules() if "record" in rule], ids=lambda rule: rule["record"])
+def test_a_recorded_rate_uses_existing_metrics_and_the_bucket_of_the_objective(rule) -> None:
+    check_query(rule["expr"])
+    assert f'le="{float(WITHIN)}"' in rule["expr"]
 
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])

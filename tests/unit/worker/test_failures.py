@@ -12,9 +12,10 @@ import pytest
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.middleware import TimeLimitExceeded
 
-from pipeline.errors import Dropped, PermanentError, Rejected, Retry, RetryableError, Snoozed
+from pipeline.errors import Dropped, PermanentError, PipelineError, Rejected, Retry, RetryableError, Snoozed
 from pipeline.events import Outcome
 from pipeline.job import CLEAN_UP, Job, Sweep, Unfinished, UnknownVersion
+from pipeline.objective import Side
 from pipeline.settings import Settings
 from pipeline.sqs.leases import Lease
 from pipeline.sqs.queues import GIVE_UP_AT, RETENTION
@@ -207,6 +208,49 @@ def test_a_dropped_image_does_not_cost_the_dead_letter_of_the_other() -> None:
 def test_a_retry_names_the_code_that_it_waits_after() -> None:
     decision = decide(received(), RetryableError("http_500", "Busy.", retry=Retry.SOURCE))
     assert the_send(decision).message.options[CODE] == "http_500"
+
+
+@pytest.mark.parametrize(
+    ("stage", "error", "side"),
+    [
+        ("fetch", RetryableError("http_503", "Busy.", retry=Retry.SOURCE, retry_after=60), Side.SOURCE),
+        ("fetch", Snoozed("host_resting", "Resting.", 60), Side.SOURCE),
+        ("fetch", Snoozed("too_many_slow", "No room.", 60), Side.SERVICE),
+        ("upload", RetryableError("s3_error", "Down.", retry_after=60), Side.SERVICE),
+        ("notify", RetryableError("timeout", "Down.", retry=Retry.POSTBACK, retry_after=60), Side.RECEIVER),
+        ("notify", RetryableError("sqs_error", "Down.", retry_after=60), Side.SERVICE),
+    ],
+    ids=lambda value: getattr(value, "code", None),
+)
+def test_a_job_is_late_once_its_next_attempt_is(stage: str, error: PipelineError, side: Side) -> None:
+    # Given a job that was accepted a second ago
+    job = replace(a_job(), accepted=NOW - 1)
+    # When its next attempt comes in a minute
+    decision = decide(received(stage), Unfinished((job, {URL: error})))
+    # Then its event names the side that made it late
+    (event,) = decision.events
+    assert event.job
+    assert (event.made_late_by, event.job.is_late, event.job.delayed_by) == (side, True, side)
+    # And another attempt that fails does not do so again
+    (again,) = decide(received(stage), Unfinished((event.job, {URL: error}))).events
+    assert again.made_late_by is None
+
+
+@pytest.mark.parametrize(
+    ("accepted", "name"), [(NOW, "postback_url"), (0.0, "postback_url"), (NOW - 60, CLEAN_UP)], ids=str
+)
+def test_a_job_is_not_late_in_time_or_without_a_time_or_for_its_clean_up(accepted: float, name: str) -> None:
+    job = replace(a_job(), accepted=accepted)
+    (event,) = decide(received("notify"), Unfinished((job, {name: RetryableError("timeout", "Down.")}))).events
+    assert event.made_late_by is None
+    assert event.job
+    assert not event.job.is_late
+
+
+def test_the_objective_does_not_cover_a_redriven_dead_letter() -> None:
+    job = replace(a_job(), ticket="t", accepted=NOW - 60, delayed_by=Side.SOURCE, is_late=True)
+    letter, _ = decide(received(), PermanentError("http_404", "Gone."), job=job).settlement.sends
+    assert Job.decode(letter.message.kwargs["job"]) == replace(a_job(), ticket="t", redrives=1)
 
 
 def test_a_clean_up_that_fails_for_good_leaves_no_letter() -> None:
