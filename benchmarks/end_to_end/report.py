@@ -15,7 +15,8 @@ from entrants import ENTRANTS, ROOT
 from figures import Figures, Goal, goals, percentile
 from markdown import replace_marked, rows
 from measure import SATURATION
-from prices import DATE, PRICES, REGION
+
+from pipeline.ops.prices import DATE, PRICES, REGION
 
 PAGE = ROOT / "docs/performance.md"
 

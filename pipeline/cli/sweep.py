@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from pipeline.cli.output.terminal import confirmed, console, new_app
 from pipeline.clients import mongo
 from pipeline.net.http_errors import shown
-from pipeline.ops import rechecks
+from pipeline.ops import prices, rechecks
 from pipeline.ops.sweeps import Progress, follow, sample, start, stop
 from pipeline.settings import get_settings
 from pipeline.sweeps import documents, sources
@@ -65,24 +65,28 @@ def recheck_(
     limit: Annotated[int | None, typer.Option(help="Maximum number of covers to ask for.", metavar="N", min=1)] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show the progress until the run has ended.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Also covers that are not due yet.")] = False,
+    outdated: Annotated[
+        bool, typer.Option("--outdated", help="Only covers whose pictures were made by another recipe, due or not.")
+    ] = False,
     failing: Annotated[bool, typer.Option("--failing", help="Only list the covers whose re-checks fail.")] = False,
     days: Annotated[float, typer.Option(help="With --failing: for at least this many days.", metavar="N", min=0)] = 0,
 ) -> None:
     """Ask now whether covers were replaced under an unchanged URL. The workers do the work.
 
-    Each distinct URL is asked once in RECHECK_DAYS days, by a conditional request.
+    Each distinct URL is asked once in RECHECK_DAYS days, by a conditional request. --outdated downloads covers again
+    after RENDITIONS, RESIZE_FIT or OUTPUT_FORMATS changed.
     """
     mongo.reach()
     if failing:
         _show_failing(days)
         return
-    if not (everything or get_settings().recheck_days):
-        raise typer.BadParameter("RECHECK_DAYS is 0, so no cover is ever due. Set it, or pass --all.")
+    if not (everything or outdated or get_settings().recheck_days):
+        raise typer.BadParameter("RECHECK_DAYS is 0, so no cover is ever due. Set it, or pass --all or --outdated.")
     names = [collection.value] if collection else list(SWEPT)
     if dry_run:
-        _show_due(names, limit, everything=everything)
+        _show_due(names, limit, everything=everything, outdated=outdated)
         return
-    run = rechecks.start(names, limit=limit, everything=everything)
+    run = rechecks.start(names, limit=limit, everything=everything, outdated=outdated)
     console.print(f"The run [bold]{run}[/] has begun.", highlight=False)
     if wait:
         _follow(progress.text for progress in rechecks.follow(run))
@@ -99,15 +103,27 @@ def _show_failing(days: float) -> None:
     console.print(f"{len(found):,} sources fail{', or more' if len(found) == FAILING else ''}.", highlight=False)
 
 
-def _show_due(names: list[str], limit: int | None, *, everything: bool) -> None:
-    found = list(rechecks.due(names, everything=everything))
-    count = min(len(found), limit or len(found))
-    console.print(f"{count:,} covers would be asked for, of {len(found):,} that are due.", highlight=False)
+def _show_due(names: list[str], limit: int | None, *, everything: bool, outdated: bool) -> None:
+    found = list(rechecks.due(names, everything=everything, outdated=outdated).items())
+    chosen = found[:limit]
+    are = "outdated" if outdated else "due"
+    console.print(f"{len(chosen):,} covers would be asked for, of {len(found):,} that are {are}.", highlight=False)
+    if outdated:
+        _show_cost(rechecks.cost(each for _, each in chosen))
     table = Table(Column("Source", overflow="fold"), "Documents")
-    for url, number in found[: min(SHOWN, count)]:
-        table.add_row(escape(printable(shown(url))), f"{number:,}")
+    for url, each in chosen[:SHOWN]:
+        table.add_row(escape(printable(shown(url))), f"{each.documents:,}")
     if table.rows:
         console.print(table)
+
+
+def _show_cost(requests: dict[str, int]) -> None:
+    console.print(
+        f"That takes at most {requests['put']:,} PUT and {requests['get']:,} GET requests to S3, and about "
+        f"{requests['sqs']:,} requests to SQS: ${sum(prices.dollars(requests).values()):,.2f} at the list prices of "
+        f"{prices.REGION} in {prices.DATE}.",
+        highlight=False,
+    )
 
 
 @app.command(name="stop")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pipeline.events import RecheckOutcome
+from pipeline.ops.prices import requests_of_cover
 from pipeline.ops.sweeps import follow_run, send_first_page
 from pipeline.settings import get_settings
 from pipeline.sweeps import documents, recheck, run_state, sources
@@ -33,7 +34,7 @@ class RecheckProgress:
         """The counts for people."""
         words = [f"{number:,} {name.replace('_', ' ')}" for name, number in self.counts.items()]
         written = f"; {self.documents:,} documents have new pictures" if self.documents else ""
-        return (", ".join(words) or "nothing was due") + written
+        return (", ".join(words) or "nothing was asked for") + written
 
 
 def progress_of(run: run_state.Run, *, over: bool) -> RecheckProgress:
@@ -42,19 +43,26 @@ def progress_of(run: run_state.Run, *, over: bool) -> RecheckProgress:
     return RecheckProgress(run.claimed, counts, run.counts.get(recheck.WRITTEN, 0), over)
 
 
-def start(collections: Sequence[str] = tuple(SWEPT), *, limit: int | None = None, everything: bool = False) -> str:
+def start(
+    collections: Sequence[str] = tuple(SWEPT),
+    *,
+    limit: int | None = None,
+    everything: bool = False,
+    outdated: bool = False,
+) -> str:
     """Start a run now, and return its id.
 
     Args:
         collections: Names of the collections.
         limit: Maximum number of covers.
         everything: Whether covers that are not due are asked for too.
+        outdated: Whether only outdated covers are taken, due or not.
 
     Raises:
         RetryableError: MongoDB or SQS fails, and the run has not begun.
     """
     run = f"{RECHECK.name}-manual-{secrets.token_hex(6)}"
-    recheck.begin(run, collections, limit=limit, everything=everything)
+    recheck.begin(run, collections, limit=limit, everything=everything, outdated=outdated)
     send_first_page(RECHECK, run)
     return run
 
@@ -64,19 +72,38 @@ def follow(run: str) -> Iterator[RecheckProgress]:
     return (progress_of(found, over=over) for found, over in follow_run(run))
 
 
-def due(collections: Sequence[str], *, everything: bool = False) -> Iterator[tuple[str, int]]:
-    """Yield each URL that a run would ask for now, and its number of documents. This reads whole collections."""
-    scope = recheck.scope_of(collections, datetime.now(UTC), everything=everything)
-    days, found = get_settings().recheck_days, dict[str, int]()
+@dataclass
+class DueCover:
+    """A URL that a run would ask for, and what has it."""
+
+    documents: int = 0
+    folders: set[str] = field(default_factory=set)
+
+
+def due(collections: Sequence[str], *, everything: bool = False, outdated: bool = False) -> dict[str, DueCover]:
+    """Return the covers that a run would ask for now, by URL. This reads whole collections."""
+    scope = recheck.scope_of(collections, datetime.now(UTC), everything=everything, outdated=outdated)
+    settings, found = get_settings(), dict[str, DueCover]()
+    recipe = settings.recipe
     for name in collections:
         after: list[object] = []
         while True:
             page, after = documents.read_settled(SWEPT[name], after, recheck.PAGE_SIZE)
-            urls = [url for each in page for url in each.urls.values()]
-            known = sources.find_all(urls)
-            for url in urls:
-                if url in found or scope.is_due(url, known.get(url), days):
-                    found[url] = found.get(url, 0) + 1
+            images = [image for of_one in recheck.images_of(name, page) for image in of_one]
+            known = sources.find_all(image.url for image in images)
+            for image in images:
+                record = known.get(image.url)
+                is_due = image.url in found or scope.is_due(image.url, record, settings.recheck_days)
+                if is_due and scope.selects(image, record, recipe):
+                    each = found.setdefault(image.url, DueCover())
+                    each.documents += 1
+                    each.folders.add(image.folder)
             if not after:
                 break
-    yield from found.items()
+    return found
+
+
+def cost(covers: Iterable[DueCover]) -> dict[str, int]:
+    """Return the requests that renewing covers takes, by the key of their price. Each folder has its own pictures."""
+    times = sum(len(each.folders) for each in covers)
+    return {key: times * number for key, number in requests_of_cover(get_settings()).items()}

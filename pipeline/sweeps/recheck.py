@@ -4,6 +4,9 @@ A run reads all documents of its collections twice, page by page. The first roun
 URL that is due. A URL is due once in RECHECK_DAYS days, at a time that follows from a digest of it. The second round
 serves the documents whose pictures are not those of the known content, such as those in another folder; it is skipped
 if the first round met none.
+
+A cover whose pictures were made by another recipe is downloaded in full and rendered again when it is due. A run over
+outdated covers takes these alone, due or not.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from pipeline.images.details.facts import is_wrong_type
 from pipeline.images.identify import identify
 from pipeline.job import Content, Job, Known, Source, Sweep, Validators, sweep_job_id
 from pipeline.metrics import RECHECK_SAVED_BYTES
+from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 from pipeline.sweeps import documents, run_state, sources, sweep
 from pipeline.sweeps.documents import RECHECK, SWEPT, WriteBack
@@ -54,16 +58,22 @@ class RecheckScope:
         now: the time at which sources have to be due.
         since: sources that were never asked are due if their time was after this.
         everything: whether all sources are due.
+        outdated: whether only outdated covers are taken. All their sources are due, except failing ones.
     """
 
     collections: list[str]
     now: datetime
     since: datetime
     everything: bool = False
+    outdated: bool = False
+
+    def selects(self, image: DocumentImage, record: Record | None, recipe: Recipe) -> bool:
+        """Return whether the run is for an image, due or not."""
+        return not self.outdated or (bool(image.names) and not image.is_made_by(recipe, record))
 
     def is_due(self, url: str, record: Record | None, days: int) -> bool:
         """Return whether a source is to be asked."""
-        if self.everything:
+        if self.everything or (self.outdated and not (record and record.failures)):
             return True
         if not days:
             return False
@@ -129,6 +139,13 @@ class DocumentImage:
     url: str
     folder: str
     content_id: str  #: that of its pictures; empty if it has none of ours
+    names: frozenset[str] = frozenset()  #: of its pictures
+
+    def is_made_by(self, recipe: Recipe, record: Record | None) -> bool | None:
+        """Return whether `recipe` made its pictures from the known content; None if that is not known."""
+        if self.names != {each.name for each in recipe.renditions}:
+            return False
+        return record.fits(recipe) and self.content_id == record.content_id if record and record.known else None
 
     def lags(self, record: Record | None) -> bool:
         """Return whether the document has other pictures than those of the known content.
@@ -151,23 +168,27 @@ def begin(
     scheduled_for: datetime | None = None,
     limit: int | None = None,
     everything: bool = False,
+    outdated: bool = False,
     days: int | None = None,
 ) -> Run:
     """Record a new run, unless it is recorded already, and return the run as recorded.
 
     Sources are due once in `days` days, by default in RECHECK_DAYS of this process.
     """
-    scope = scope_of(collections, scheduled_for or datetime.now(UTC), everything=everything)
+    scope = scope_of(collections, scheduled_for or datetime.now(UTC), everything=everything, outdated=outdated)
+    recorded = {name: value for name, value in vars(scope).items() if value is not False}  # as earlier releases read it
     days = get_settings().recheck_days if days is None else days
     return run_state.begin(
-        RECHECK, run_id, by=by, scheduled_for=scheduled_for, limit=limit, recheck=vars(scope), recheck_days=days
+        RECHECK, run_id, by=by, scheduled_for=scheduled_for, limit=limit, recheck=recorded, recheck_days=days
     )
 
 
-def scope_of(collections: Sequence[str], now: datetime, *, everything: bool = False) -> RecheckScope:
+def scope_of(
+    collections: Sequence[str], now: datetime, *, everything: bool = False, outdated: bool = False
+) -> RecheckScope:
     """Return the scope of a run that begins now."""
     last = run_state.last_scheduled(RECHECK) or now - timedelta(days=FIRST_DAYS)
-    return RecheckScope(list(collections), now, min(last, now), everything)
+    return RecheckScope(list(collections), now, min(last, now), everything, outdated)
 
 
 def take_page(run_id: str, page: int, *, by: str, hand_over: HandOver) -> NextPage | None:
@@ -192,7 +213,7 @@ def _take(run: Run, attempt: str, size: int, hand_over: HandOver) -> Taken:
         return Taken(run.after, 0, walked=True)
     name = scope.collections[step % len(scope.collections)]
     found, reached = documents.read_settled(SWEPT[name], after, PAGE_SIZE)
-    images = _images(name, found)
+    images = images_of(name, found)
     chosen = _Chosen(run, attempt, scope, sources.find_all(each.url for of_one in images for each in of_one))
     for document, of_one in zip(found, images, strict=True):
         for image in of_one:
@@ -201,22 +222,27 @@ def _take(run: Run, attempt: str, size: int, hand_over: HandOver) -> Taken:
             reached = [document.id]
             break
     sent = _hand_over(run, attempt, chosen, hand_over)
-    if run.limit is not None and run.claimed + sent >= run.limit and not is_second:
-        return Taken(_second_round(run), sent, walked=False)
+    if run.limit is not None and run.claimed + sent >= run.limit and (scope.outdated or not is_second):
+        return Taken(_second_round(run), sent, walked=scope.outdated)  # the next run finds what is still outdated
     position = [step, *reached] if reached else [step + 1]
     return Taken(position, sent, walked=position == [2 * len(scope.collections)])
 
 
-def _images(collection: str, found: Sequence[documents.Document]) -> list[list[DocumentImage]]:
+def images_of(collection: str, found: Sequence[documents.Document]) -> list[list[DocumentImage]]:
     """Return the images of each document."""
     folders = documents.folders(SWEPT[collection], found)
     return [
         [
-            DocumentImage(collection, field, each.id, url, folders[each.key], content_id_of(each.seen[field]))
+            DocumentImage(collection, field, each.id, url, folders[each.key], content_id_of(pictures), _names(pictures))
             for field, url in each.urls.items()
+            for pictures in [each.seen[field]]
         ]
         for each in found
     ]
+
+
+def _names(pictures: object) -> frozenset[str]:
+    return frozenset(pictures) if isinstance(pictures, Mapping) else frozenset()
 
 
 def content_id_of(pictures: object) -> str:
@@ -232,24 +258,32 @@ class _Chosen:
     """The groups of one page."""
 
     def __init__(self, run: Run, attempt: str, scope: RecheckScope, known: Mapping[str, Record]) -> None:
-        self._run, self._attempt, self._scope = run, attempt, scope
+        self._run, self._attempt, self._scope, self._recipe = run, attempt, scope, get_settings().recipe
         self._days = get_settings().recheck_days if run.recheck_days is None else run.recheck_days
         self.known = known
         self.groups: dict[str, DocumentGroup] = {}
-        self.held: dict[str, str | None] = {}  #: the content id that the documents of a group have
+        self.held: dict[str, str] = {}  #: the content id that the documents of a group have
         self.left = 0
 
     def add(self, image: DocumentImage, *, lagging: bool) -> None:
-        """Add an image to its group if it is to be asked for: in the first round if it is due, then if it lags."""
+        """Add a image to its group if it is to be asked for: in the first round if it is due, then if it lags."""
         record = self.known.get(image.url)
-        if image.lags(record):
-            if lagging:
+        if not self._scope.selects(image, record, self._recipe):
+            return
+        lags = image.lags(record)
+        if lagging:
+            if lags:
                 self._join(image, "renew", image.folder, held="")
-            self.left += not lagging
-        elif not lagging and self._scope.is_due(image.url, record, self._days):
-            self._join(image, "check", held=record.content_id if record and record.known else image.content_id)
+        elif lags and not self._has_downloaded(record):
+            self.left += 1
+        elif lags or self._scope.is_due(image.url, record, self._days):
+            self._join(image, "check", held="" if image.is_made_by(self._recipe, record) is False else image.content_id)
 
-    def _join(self, image: DocumentImage, *kind: str, held: str | None) -> None:
+    def _has_downloaded(self, record: Record | None) -> bool:
+        """Return whether this run, probably, has downloaded the source, so that its group has the new pictures."""
+        return bool(record and record.full and self._run.started and record.full >= self._run.started)
+
+    def _join(self, image: DocumentImage, *kind: str, held: str) -> None:
         digest = hashlib.sha256(json.dumps([*kind, image.url]).encode()).hexdigest()[:32]
         group_id, urls = f"cover/{self._run.id}/{digest}", {image.field: image.url}
         if group_id not in self.groups:
@@ -257,14 +291,15 @@ class _Chosen:
             self.groups[group_id] = DocumentGroup(group_id, self._run.id, job_id, urls, [], image.folder, self._attempt)
             self.held[group_id] = held
         self.groups[group_id].documents.append(image.member)
-        if not self.known.get(image.url) and self.held[group_id] != image.content_id:
+        if self.held[group_id] != held:
             self.held[group_id] = ""
 
 
 def _hand_over(run: Run, attempt: str, chosen: _Chosen, hand_over: HandOver) -> int:
     """Record the groups, and send their jobs. Documents of a group whose job has ended are written at once."""
     groups, full = run_state.join_once(list(chosen.groups.values()))
-    left = chosen.left + sum(len(group.documents) for group in full)
+    without_pictures = [group for group in groups if group.outcome and not group.outcome["stored"]]
+    left = chosen.left + sum(len(group.documents) for group in full + without_pictures)
     run_state.count(run.id, Counter({LEFT: left}))
     sent = sweep.send_groups(run, attempt, groups, hand_over, lambda group: _job_of(group, chosen))
     for group in groups:
@@ -275,7 +310,7 @@ def _hand_over(run: Run, attempt: str, chosen: _Chosen, hand_over: HandOver) -> 
 
 def _job_of(group: DocumentGroup, chosen: _Chosen) -> Job:
     (url,) = group.urls.values()
-    held = chosen.held[group.id] or ""
+    held = chosen.held[group.id]
     job = Job.of_sweep(
         Sweep(RECHECK.name, group.run, group.id, held), job_id=group.job, folder=group.folder, urls=group.urls
     )

@@ -34,6 +34,28 @@ def test_a_dry_run_counts_covers_and_asks_for_none(database):
     assert database.image_pipeline_sweeps.count_documents({}) == 0
 
 
+def test_a_dry_run_over_outdated_covers_prints_their_cost(database, monkeypatch: pytest.MonkeyPatch):
+    # given three covers with pictures of other sizes, one of them also in another folder, and one without pictures
+    monkeypatch.setenv("RENDITIONS", "50x50,80x80,100x100")
+    monkeypatch.setenv("STAGING_URL", "s3://images-ch/pipeline-staging/")
+    lazy.forget()
+    pictures = {"itunes_image_extra_images": {"50x50": {"url": f"https://s3/images-resized/A/{'0' * 32}_50x50.png"}}}
+    database.channels.insert_one({"_id": 7, "title": "Seven"})
+    documents = [{"itunes_image": f"http://h/{n}", "last_itunes_image": f"http://h/{n}", **pictures} for n in range(3)]
+    bare = {"itunes_image": "http://h/3", "last_itunes_image": "http://h/3"}
+    database.episodes.insert_many([*documents, {**documents[0], "channel_id": 7}, bare])
+    # then their number and cost are shown, and nothing has begun
+    output = invoke("--outdated", "--dry-run").output
+    assert "3 covers would be asked for, of 3 that are outdated" in output
+    assert "20 PUT and 12 GET requests to S3" in output
+    assert "8 requests to SQS: $0.00" in output
+    limited = invoke("--outdated", "--dry-run", "--limit", "2").output
+    assert "2 covers would be asked for, of 3" in limited
+    assert "15 PUT and 9 GET" in limited
+    assert database.image_pipeline_sweeps.count_documents({}) == 0
+    assert invoke("channels", "--outdated", "--dry-run").output.startswith("0 covers")
+
+
 def test_failing_sources_are_listed(database):
     sources.record(SourceCheck("http://h/1?secret", RecheckOutcome.FAILED, error="http_404"))
     done = invoke("--failing")
