@@ -134,6 +134,8 @@ def test_the_counts_match_the_jobs_that_were_sent(watch: Watch, world: World) ->
         ("stage_seconds_count", "stage=resize", "lane=live"): 3,
         ("stage_seconds_bucket", "stage=resize", "le=+Inf"): 3,
         ("queue_wait_seconds_count", "stage=notify", "lane=live"): 5,
+        ("job_seconds_count", "lane=live", "outcome=done"): 4,
+        ("job_seconds_count", "lane=live", "outcome=source"): 1,
         ("unchanged_sources_total", "lane=live"): 1,
         ("stored_renditions_total",): 9,
         ("aws_requests_total", "operation=HeadObject", "result=missing"): 3,

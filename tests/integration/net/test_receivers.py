@@ -67,7 +67,7 @@ def python(port: int, folder: Path) -> list[str]:
 def typescript(port: int, folder: Path) -> list[str]:
     needed("node", "tsc")
     options = ["--strict", "--target", "es2022", "--module", "es2022", "--lib", "es2022,dom,dom.iterable"]
-    subprocess.run(["tsc", *options, "--outDir", folder, FOLDER / "receiver.ts"], check=True)
+    subprocess.run(["tsc", *options, "--rootDir", FOLDER, "--outDir", folder, FOLDER / "receiver.ts"], check=True)
     compiled = (folder / "receiver.js").rename(folder / "receiver.mjs")
     return ["node", str(BRIDGE), str(compiled), str(port)]
 
