@@ -25,8 +25,8 @@ from pipeline.worker.failures import Failures
 from pipeline.worker.heartbeats import Heartbeats
 from pipeline.worker.orders import following
 from tests.integration.conftest import worker_of
+from tests.support.cover_host import picture
 from tests.support.dashboard import Page, serving
-from tests.support.pictures import png
 from tests.support.untrusted_servers import Remote, Request, answer, remote
 from tests.support.waiting import wait_for
 
@@ -59,7 +59,7 @@ def s3(database: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, boo
     def behave(_: Remote, request: Request) -> list[bytes]:
         if refuses["now"]:
             return [answer(403, REFUSAL)]
-        return [answer(404 if request.method in {"HEAD", "GET"} else 200, b"", 'ETag: "1"')]
+        return [answer(200 if request.head.startswith("PUT") else 404, b"", 'ETag: "1"')]
 
     with remote(behave) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url("").rstrip("/"))
@@ -100,7 +100,7 @@ def test_what_is_retried_is_named_first_until_it_is_repaired(
         return [answer(503 if is_down["hook"] else 200)]
 
     with (
-        remote(lambda *_: [answer(200, png())]) as source,
+        remote(lambda *_: [answer(200, picture(1))]) as source,
         remote(receive) as receiver,
         worker_of("fetch", "notify", threads=4) as worker,
     ):
@@ -112,7 +112,7 @@ def test_what_is_retried_is_named_first_until_it_is_repaired(
             fetch_image.send({"image_url": source.url(f"/{number}"), "postback_url": hook})
         jobs = [delivery(number, f"{hook}?token={number}") for number in range(DELIVERIES)]
         broker.enqueue_many([broker.get_actor(NOTIFY.actor).message_of(job) for job in jobs])
-        # Then both are named with their numbers by `status` and by the overview, S3 first, and its trouble is logged once.
+        # Then both are named with their numbers by `status` and by the overview, S3 first, and its trouble is logged
         expected = f"• {hook} answers 503: {DELIVERIES} deliveries of {FOLDERS} folders wait, since "
         wait_for(lambda: expected in image_pipeline("status"), timeout=60)
         wait_for(lambda: first_lines()[0].startswith(f"• Being retried: {IMAGES} "), timeout=30)
