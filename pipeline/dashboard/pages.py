@@ -34,9 +34,11 @@ from pipeline.errors import PipelineError
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log import search as job_log_search
 from pipeline.monitoring.job_log.reader import JobHistory
+from pipeline.monitoring.needs import of_retrying
 from pipeline.monitoring.pauses import PAUSABLE
+from pipeline.monitoring.processes import Process
 from pipeline.monitoring.queue_depths import DEAD
-from pipeline.monitoring.resting import resting_sentences
+from pipeline.monitoring.retrying import merged
 from pipeline.ops import results
 from pipeline.ops.dead_letters.actions import RATE
 from pipeline.settings import Settings
@@ -56,6 +58,10 @@ THUMBNAIL_AGE = 3600
 MIN_ID, MATCHES = 4, 2
 
 
+#: States of processes that need no attention, which are listed after the others.
+WELL = frozenset({"running", "stopped"})
+
+
 @dataclass(frozen=True)
 class Banner:
     """A notice at the top of the page; `kind` is bad or note."""
@@ -63,6 +69,12 @@ class Banner:
     kind: str
     title: str
     text: str
+
+
+def _state(process: Process, now: datetime) -> str:
+    if process.is_alive(now):
+        return "not ready" if process.work.trouble else "running"
+    return "stopped" if process.ended else "gone"
 
 
 class Pages:
@@ -107,7 +119,9 @@ class Pages:
             "/",
             status=422 if wrong else 200,
             banners=self._sent(request),
+            needs=sources.needs(now),
             queues=sources.queues.snapshot,
+            seen=sources.processes.snapshot,
             flow=flow.cards(sources.queues.snapshot.value, sources.history, minutes, now, sources.stalled(now)),
             took=[job_log_reader.quantile(minutes or (), part) for part in (0.5, 0.95)],
             jobs=[jobs.of_history(history) for history in log.value.latest[:FEW]],
@@ -198,7 +212,9 @@ class Pages:
     def failures(self, request: Request) -> Response:
         """Show failures by cause, with their dead letters."""
         self._sources.poller.activate()
-        found = self._actions.grouped()
+        found, now = self._actions.grouped(), datetime.now(UTC)
+        alive = [each for each in self._sources.processes.snapshot.value if each.is_alive(now)]
+        retrying = merged(each for process in alive for each in process.work.retrying)
         return self._page(
             request,
             "failures.html",
@@ -206,7 +222,7 @@ class Pages:
             letters=self._sources.letters.snapshot,
             causes=found,
             past=causes.past(found, self._sources.failures.snapshot.value),
-            resting=resting_sentences(self._sources.processes.snapshot.value, datetime.now(UTC)),
+            retrying=[of_retrying(each, now) for each in retrying[:MANY]],
             dead=self._dead(),
             redrive=self._redrives.shown,
             rate=RATE,
@@ -222,7 +238,7 @@ class Pages:
             "workers.html",
             "/workers",
             seen=snapshot,
-            processes=[(each, each.is_alive(now)) for each in snapshot.value],
+            processes=sorted(((each, _state(each, now)) for each in snapshot.value), key=lambda each: each[1] in WELL),
             stalled=self._sources.stalled(now),
             pausable=PAUSABLE,
             paused=self._sources.pauses.snapshot.value,

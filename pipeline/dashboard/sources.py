@@ -16,9 +16,10 @@ from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log import search as job_log_search
 from pipeline.monitoring.job_log.reader import FailureGroup, JobHistory, Minute
 from pipeline.monitoring.job_log.search import JobFilter
+from pipeline.monitoring.needs import Need, needs
 from pipeline.monitoring.pauses import paused
 from pipeline.monitoring.processes import Process, processes
-from pipeline.monitoring.queue_depths import DEAD, Depth, depths
+from pipeline.monitoring.queue_depths import DEAD, Depth, depths, queue_names
 from pipeline.monitoring.stalls import stalls
 from pipeline.ops.dead_letters.actions import Survey, survey
 from pipeline.settings import Settings
@@ -85,6 +86,19 @@ class Sources:
         seen = self.processes.snapshot
         known = seen.value if self.with_job_log and seen.at and not seen.error else None
         return stalls(self.queues.snapshot.value, known, now, self.history.waiting_since, self.pauses.snapshot.value)
+
+    def needs(self, now: datetime) -> list[Need]:
+        """Return what needs an operator, as far as the sources could be read."""
+        depths = self.queues.snapshot
+        return needs(
+            depths.value,
+            self.processes.snapshot.value,
+            now,
+            stalled=self.stalled(now),
+            paused=self.pauses.snapshot.value,
+            failures=self.failures.snapshot.value,
+            missing=sorted(set(queue_names()) - {each.queue for each in depths.value}) if depths.at else (),
+        )
 
     def _depths(self) -> list[Depth]:
         found = depths()

@@ -256,4 +256,4 @@ def _detail(message: str) -> str:
     'No space left on device'
     """
     answer = message.partition(": ")[2].removesuffix(".")
-    return shorten(re.sub(r"^\w+ (answered|raised) ", "", answer), 100)
+    return shorten(re.sub(r"^\w+ (answered|raised) (?=\w+$)", "", answer), 100)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -30,6 +31,12 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 #: Colour schemes. Tests that try both leave the last one set.
 SCHEMES: tuple[Literal["dark", "light"], ...] = ("dark", "light")
+
+#: Widths of a phone and of a desktop in pixels.
+WIDTHS = (390, 1440)
+
+#: Options of axe-core by colour scheme: it checks colours in both, and everything else in the light one only.
+AXE = {"dark": {"runOnly": ["color-contrast"]}, "light": None}
 
 #: The screenshots in the documents.
 KEPT = {"overview-1440-light", "overview-390-dark", "job-1440-dark", "failures-390-light"}
@@ -101,6 +108,15 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=SWITCHES)
         yield browser
         browser.close()
+
+
+def check_layout(page: Page) -> None:
+    """Assert that a page fits the window, has readable text in both colour schemes, and has named controls."""
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the window"
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme)
+        found = Axe().run(page, options=AXE[scheme]).response["violations"]
+        assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []
 
 
 @pytest.fixture

@@ -7,25 +7,18 @@ import secrets
 from collections.abc import Callable, Iterator
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from pydantic import SecretStr
 
 from pipeline.dashboard.auth import Access
 from tests.acceptance.conftest import World
-from tests.browser.conftest import SCHEMES, Local
+from tests.browser.conftest import WIDTHS, Local, check_layout
 from tests.support.dashboard import serving
 
 pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(300)]
 
 #: Timeout for the service's work, in milliseconds.
 TIMEOUT = 60_000
-
-#: Widths of a phone and of a desktop in pixels.
-WIDTHS = (390, 1440)
-
-#: Options of axe-core by colour scheme: it checks colours in both, and everything else in the light one only.
-AXE = {"dark": {"runOnly": ["color-contrast"]}, "light": None}
 
 
 #: Tests whether the focused element has a visible focus.
@@ -83,15 +76,6 @@ def submit(page: Page, url: str, folder: str, postback_url: str = "") -> None:
 def step(page: Page, name: str) -> Locator:
     """Return a stage in the job's track."""
     return page.locator(".track li").filter(has_text=name)
-
-
-def check_layout(page: Page) -> None:
-    """Assert that a page fits the window, has readable text in both colour schemes, and has named controls."""
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the window"
-    for scheme in SCHEMES:
-        page.emulate_media(color_scheme=scheme)
-        found = Axe().run(page, options=AXE[scheme]).response["violations"]
-        assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []
 
 
 def expect_loaded(picture: Locator) -> None:
@@ -220,13 +204,16 @@ def test_the_processes_are_shown_with_what_they_work_on(page: Page, world: World
         submit(page, world.url(cover), "Workers")
         job = page.url.rpartition("/")[2]
         page.goto("/workers")
-        row = page.get_by_role("row", name=re.compile("^fetch"))
-        expect(row).to_contain_text("running", timeout=TIMEOUT)
+        row = page.get_by_role("listitem").filter(has_text=re.compile("^ *running *fetch"))
+        expect(row).to_contain_text("1 of", timeout=TIMEOUT)
+        row.locator("summary").click()
         expect(row.get_by_role("link", name=job[:8])).to_be_visible(timeout=TIMEOUT)
         check_layout(page)
         host_answers()
     for name in ("ingest", "resize", "upload", "notify", "sweep"):
-        expect(page.get_by_role("row", name=re.compile(f"^{name}")).first).to_contain_text("running", timeout=TIMEOUT)
+        line = page.locator("summary").filter(has_text=re.compile(f"^ *running *{name}")).first
+        expect(line).to_be_visible(timeout=TIMEOUT)
+        assert line.bounding_box()["height"] < 50
 
 
 def live_requests(page: Page) -> list[str]:

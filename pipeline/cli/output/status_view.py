@@ -39,18 +39,26 @@ UNKNOWN = "-"
 
 
 def of_stages(status: ServiceStatus) -> RenderableType:
-    """Draw the stages as a table, then the failures of the last hour and hints."""
+    """Draw what needs an operator, then the stages as a table, the failures of the last hour and hints."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("Stage", no_wrap=True)
     for name in ("Waiting", "Bulk", "In flight", "Delayed", "Dead", "Rate/min", "Oldest"):
         table.add_column(name, justify="right", no_wrap=True)
     for stage in status.stages:
         table.add_row(*_cells(stage, status.at))
-    parts: list[RenderableType] = [table]
+    parts: list[RenderableType] = [*_needs(status), table]
     if status.failures:
         parts += [Text("Failed in the last hour", style="bold"), _failures(status.failures, status.at)]
-    parts += [Text(f"• {hint}", style="yellow") for hint in status.hints]
+    listed = {need.text for need in status.needs}
+    parts += [Text(f"• {hint}", style="yellow") for hint in status.hints if hint not in listed]
     return Group(*parts)
+
+
+def _needs(status: ServiceStatus) -> Iterator[Text]:
+    for need in status.needs:
+        yield Text(f"• {printable(need.text)}", style="bold red" if need.is_bad else "yellow")
+    if not status.needs:
+        yield Text("Nothing needs you." if status.processes else "Nothing needs you, as far as the queues show.")
 
 
 def _cells(stage: StageStatus, now: datetime) -> Iterator[Text]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,17 +9,11 @@ from typer.testing import CliRunner
 
 from pipeline.cli.app import app
 from pipeline.clients import aws, lazy, mongo
-from pipeline.errors import RetryableError
 from pipeline.monitoring import processes as heartbeats
 from pipeline.monitoring.processes import PROCESSES, Heartbeat, InProgress, Work, processes
-from pipeline.net.host_limits import HostLimiter, receivers
 from pipeline.ops.checks.run import findings
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
-from pipeline.sqs.in_hand import InHand
-from pipeline.sqs.loop import Clock
-from pipeline.worker import heartbeats as workers
-from pipeline.worker.heartbeats import work_of
 from tests.support.waiting import wait_for
 
 
@@ -98,23 +90,3 @@ def test_without_mongodb_a_heartbeat_is_missed_and_logged_once(environment, monk
     heartbeat._beat()
     assert caplog.text.count("The heartbeat cannot be written") == 1
     assert "hush" not in caplog.text
-
-
-def test_status_names_a_receiver_that_rests(job_log, monkeypatch):
-    # given a worker whose deliveries to one receiver failed ten times in a row, and a waiting delivery
-    limiter = HostLimiter(receivers(4))
-    monkeypatch.setattr(workers, "receiver_limiter", lambda: limiter)
-    for _ in range(11):
-        with suppress(RetryableError), limiter.slot("https://hooks.example/", folder="ACME"):
-            raise RetryableError("timeout", "It hung.")
-    heartbeat = Heartbeat("notify", ["notify"], 32, lambda: work_of(InHand(Clock(), lambda _: False), Health()))
-    heartbeat.start()
-    wait_for(processes)
-    # when the status is shown
-    output = CliRunner().invoke(app, ["status"], env={"COLUMNS": "200"}).output
-    heartbeat.stop(10)
-    # then it names the receiver
-    assert re.search(
-        r"The receiver https://hooks\.example/ has been resting for \d+ s\. 1 delivery waits\.",
-        " ".join(output.split()),
-    )

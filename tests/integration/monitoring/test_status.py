@@ -81,7 +81,7 @@ def test_each_stage_is_a_row(status):
     assert row(output, "resize")[-1] in {"s", "min"}
     assert row(output, "sweep_channels")[-2:] == ["-", "-"]
     assert re.search(r"1x +fetch +http_404 .* ago: example.org/cover.png answered 404 Not Found\.", output)
-    assert "1 dead letter:" in output
+    assert "• 1 dead letter of upload: see `image-pipeline dead list`." in output
 
 
 def test_a_narrow_terminal_shows_count_stage_and_code(status, monkeypatch):

@@ -12,12 +12,16 @@ import dramatiq
 import pytest
 
 from pipeline.errors import Dropped, NoConnection
+from pipeline.events import Event, Outcome
 from pipeline.job import Job
 from pipeline.monitoring.orders import Drop, Orders, TryNow
+from pipeline.monitoring.retrying import BeingRetried
 from pipeline.net.host_limits import receiver_limiter
 from pipeline.settings import Settings
+from pipeline.worker import orders
 from pipeline.worker.messages import job_kwargs
 from pipeline.worker.orders import Following
+from tests.support.moved_clock import MovedClock
 
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -41,10 +45,10 @@ def waiting(queue: str = "notify", since: datetime = NOW, job: Job | None = None
     return dramatiq.Message(queue, "actor", (), job_kwargs(job or a_job()), options)
 
 
-def following(*orders: Drop | TryNow) -> Following:
+def following(*given: Drop | TryNow) -> Following:
     found = Following()
-    drops = tuple(each for each in orders if isinstance(each, Drop))
-    found.follow(Orders({}, drops, tuple(each for each in orders if isinstance(each, TryNow))))
+    drops = tuple(each for each in given if isinstance(each, Drop))
+    found.follow(Orders({}, drops, tuple(each for each in given if isinstance(each, TryNow))))
     return found
 
 
@@ -110,6 +114,28 @@ def test_a_circuit_closes_before_its_jobs_come(kind: str, value: str, when_read:
     assert (receiver_limiter().open_circuits == 0) is when_read
     assert orders.is_hurried(waiting(code="unreachable"))
     assert receiver_limiter().open_circuits == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "waits"),
+    [
+        ("endpoint", "https://hooks.example/in", False),
+        ("host", "hooks.example", False),
+        ("code", "http_503", False),
+        ("endpoint", "https://hooks.example/other", True),
+        ("job", "job-1", True),
+    ],
+)
+def test_jobs_that_are_tried_now_are_no_longer_reported_as_waiting_for_hours(
+    monkeypatch: pytest.MonkeyPatch, kind: str, value: str, waits: bool
+) -> None:
+    clock = MovedClock(NOW.timestamp())
+    register = BeingRetried(clock)
+    monkeypatch.setattr(orders, "being_retried", lambda: register)
+    register(Event("notify", "job-1", Outcome.RETRY, at=clock.now, code="http_503", wait=7200, job=a_job()))
+    following(TryNow(kind, value, NOW))
+    clock.now += 120
+    assert bool(register.current()) is waits
 
 
 def test_an_order_closes_circuits_once() -> None:

@@ -1,0 +1,136 @@
+"""A night on call, on the embedded servers: S3 refuses, and a receiver of several folders is down."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.actors import broker, fetch_image
+from pipeline.cli.app import app
+from pipeline.clients import lazy
+from pipeline.errors import PermanentError, Retry
+from pipeline.job import Job
+from pipeline.monitoring import orders, processes, retrying
+from pipeline.monitoring.retrying import BeingRetried, being_retried
+from pipeline.net.host_limits import host_limiter, receiver_limiter
+from pipeline.ops.provision import plan
+from pipeline.settings import get_settings
+from pipeline.sqs import looks
+from pipeline.stages import FETCH, NOTIFY
+from pipeline.worker.failures import Failures
+from pipeline.worker.heartbeats import Heartbeats
+from pipeline.worker.orders import following
+from tests.integration.conftest import worker_of
+from tests.support.cover_host import picture
+from tests.support.dashboard import Page, serving
+from tests.support.untrusted_servers import Remote, Request, answer, remote
+from tests.support.waiting import wait_for
+
+IMAGES, DELIVERIES, FOLDERS = 5, 24, 4
+
+REFUSAL = b"<Error><Code>AccessDenied</Code><Message>No.</Message></Error>"
+
+
+@pytest.fixture
+def s3(database: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bool]]:
+    """Provide queues, a job log with heartbeats that are soon, and an S3 that refuses while the value says so."""
+    monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())  # type: ignore[union-attr]
+    monkeypatch.setenv("ALLOWED_NETWORKS", "127.0.0.0/8")
+    lazy.forget()
+    for change in plan(get_settings(), create_bucket=True):
+        change.apply()
+    for module, name, seconds in (
+        (processes, "INTERVAL", 0.05), (looks, "LOOK", 2.0), (looks, "GRID", 1.0), (retrying, "QUIET", 2.0),
+        (retrying, "GRACE", 3.0),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, seconds)
+    (settlement,) = (each for each in broker.middleware if isinstance(each, Failures))
+    monkeypatch.setitem(settlement._policy._delays, Retry.POSTBACK, (86_400,) * 3)
+    monkeypatch.setitem(settlement._policy._delays, Retry.SERVICE, (1,) * 100)
+    host_limiter.cache_clear()
+    receiver_limiter.cache_clear()
+    vars(being_retried()).update(vars(BeingRetried()))  # forgets earlier tests
+    refuses = {"now": True}
+
+    def behave(_: Remote, request: Request) -> list[bytes]:
+        if refuses["now"]:
+            return [answer(403, REFUSAL)]
+        return [answer(200 if request.head.startswith("PUT") else 404, b"", 'ETag: "1"')]
+
+    with remote(behave) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url("").rstrip("/"))
+        lazy.forget()
+        yield refuses
+    following().follow(orders.Orders())
+
+
+def delivery(number: int, url: str) -> Job:
+    source = f"http://127.0.0.1:9/{number}.jpg"
+    payload = {"image_url": source, "postback_url": url, "bucket_name": f"folder {number % FOLDERS}"}
+    job = Job.accept(payload, job_id=f"job-{number}", settings=get_settings(), stage_payload=lambda _: "")
+    return job.with_errors(FETCH, {source: PermanentError("http_404", "Gone.")})
+
+
+def image_pipeline(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "300"})
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
+
+
+def first_lines() -> list[str]:
+    """Return the lines above the table of `status` that report jobs that wait for a retry."""
+    lines = [line.strip() for line in image_pipeline("status").partition("Stage ")[0].splitlines()]
+    return [line for line in lines if "Being retried" in line or "answers" in line]
+
+
+def test_what_is_retried_is_named_first_until_it_is_repaired(
+    s3: dict[str, bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    is_down = {"hook": True}
+    caplog.set_level(logging.WARNING, "pipeline.monitoring.retrying")
+
+    def logged() -> list[str]:
+        return [each.message for each in caplog.records if each.name == "pipeline.monitoring.retrying"]
+
+    def receive(_: Remote, request: Request) -> list[bytes]:
+        return [answer(503 if is_down["hook"] else 200)]
+
+    with (
+        remote(lambda *_: [answer(200, picture(1))]) as source,
+        remote(receive) as receiver,
+        worker_of("fetch", "notify", threads=4) as worker,
+    ):
+        beats = Heartbeats(get_settings())
+        beats.after_worker_boot(broker, worker)
+        # Given an S3 that refuses to stage covers, and a receiver of four folders that is down
+        hook = receiver.url("/hook")
+        for number in range(IMAGES):
+            fetch_image.send({"image_url": source.url(f"/{number}"), "postback_url": hook})
+        jobs = [delivery(number, f"{hook}?token={number}") for number in range(DELIVERIES)]
+        broker.enqueue_many([broker.get_actor(NOTIFY.actor).message_of(job) for job in jobs])
+        # Then both are named with their numbers by `status` and by the overview, S3 first, and its trouble is logged
+        expected = f"• {hook} answers 503: {DELIVERIES} deliveries of {FOLDERS} folders wait, since "
+        wait_for(lambda: expected in image_pipeline("status"), timeout=60)
+        wait_for(lambda: first_lines()[0].startswith(f"• Being retried: {IMAGES} "), timeout=30)
+        assert "fetch, s3_error (AccessDenied) since" in first_lines()[0]
+        with serving() as site:
+            wait_for(lambda: expected[2:] in site.text(), timeout=30)
+            page = Page(site.get().text)
+            assert page.text.index("What needs you") < page.text.index("Being retried") < page.text.index("Submit")
+            assert hook in page.values("value")  # of "try now"
+            assert expected[2:] in site.text("/failures")
+        assert len(logged()) == 1
+        assert "S3 is in trouble" in logged()[0]
+        # When S3 is repaired, then its line goes and that is logged.
+        s3["now"] = False
+        wait_for(lambda: len(first_lines()) == 1, timeout=60)
+        assert [each.startswith("S3 answers again") for each in logged()] == [False, True]
+        # When the receiver is repaired and tried now, then its line goes too, although its jobs were due in a day.
+        is_down["hook"] = False
+        image_pipeline("retry", "endpoint", hook)
+        wait_for(lambda: not first_lines(), timeout=60)
+        beats.before_worker_shutdown(broker, worker)
