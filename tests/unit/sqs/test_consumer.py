@@ -295,3 +295,23 @@ def test_a_queue_that_was_deleted_is_looked_up_again_at_the_next_receive(broker,
 
 def raise_(error: Exception) -> None:
     raise error
+
+
+def test_a_bulk_queue_is_ready_again_although_live_messages_keep_it_from_receiving(broker, sqs, clock) -> None:
+    # Given a bulk queue that receives nothing because SQS refused to extend a lease
+    consumer = broker.consume("bulk", prefetch=4)
+    arrive(sqs, "a", queue="bulk")
+    consumer.step()
+    sqs.answers[CHANGE] = fail
+    clock.now += 60
+    consumer.leases.step()
+    consumer.step()
+    assert consumer.receiver.unanswered_since is not None
+    # When SQS takes requests again, while live messages wait for a thread
+    sqs.answers.clear()
+    clock.now += 60
+    consumer.leases.step()
+    broker.in_hand.may_receive = lambda bulk: False
+    consumer.step()
+    # Then nothing is unanswered.
+    assert consumer.receiver.unanswered_since is None
