@@ -21,7 +21,7 @@ from pipeline.clients import mongo
 from pipeline.errors import CODES
 from pipeline.job import ID
 from pipeline.monitoring.pauses import PAUSES, paused_in
-from pipeline.net.host_limits import endpoint_of, is_at
+from pipeline.net.host_limits import endpoint_of, is_at, server_of
 from pipeline.payload import folder_name
 from pipeline.sqs.queues import RETENTION
 
@@ -86,7 +86,7 @@ def _code(value: str) -> str:
 
 
 def _host(value: str) -> str:
-    return value.lower() if re.fullmatch(r"[^\s/@?#]{1,260}", value) else ""
+    return server_of(f"http://{value}") if re.fullmatch(r"[^\s/@?#\\]{1,260}", value) else ""
 
 
 #: What can be tried now. Each function returns the value in the form that is compared, or nothing if it is not one.

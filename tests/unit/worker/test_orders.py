@@ -13,8 +13,8 @@ import pytest
 
 from pipeline.errors import Dropped, NoConnection
 from pipeline.job import Job
-from pipeline.monitoring.orders import Drop, Orders, TryNow
-from pipeline.net.host_limits import receiver_limiter
+from pipeline.monitoring.orders import KINDS, Drop, Orders, TryNow
+from pipeline.net.host_limits import is_at, receiver_limiter
 from pipeline.settings import Settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.wire import decode
@@ -98,6 +98,13 @@ def test_a_job_is_not_hurried_a_second_time_by_a_process_whose_clock_is_behind()
     message = decode(sender.entry(message, 3_600_000).body)
     # Then a later order hurries it.
     assert following(replace(order, at=order.at + 2 * MINUTE)).is_hurried(message)
+
+
+@pytest.mark.parametrize("written", ["Shows.Example.", "shows.example:80", "b\u00fccher.example"])
+def test_a_host_matches_however_people_write_it(written: str) -> None:
+    known = KINDS["host"](written)
+    assert is_at(f"http://{written}/a.jpg", known)
+    assert KINDS["host"](f"http://{written}") == KINDS["host"]("a/b") == KINDS["host"]("") == ""
 
 
 def test_only_the_deliveries_to_an_endpoint_are_hurried() -> None:
