@@ -183,6 +183,6 @@ def _write(key: str, kind: str, order: Drop | TryNow, expires: datetime) -> None
     with mongo.mongo_errors("write to the job log"):
         orders = mongo.job_database()[PAUSES]
         orders.delete_many({"expires": {"$lt": _now()}})
-        if orders.count_documents({kind: {"$exists": True}}) >= MAX_ORDERS:
+        if orders.count_documents({kind: {"$exists": True}, "_id": {"$ne": key}}) >= MAX_ORDERS:
             raise ValueError(f"there are {MAX_ORDERS} orders of this kind already: remove one, or wait")
         orders.update_one({"_id": key}, {"$set": {kind: asdict(order), "expires": expires}}, upsert=True)

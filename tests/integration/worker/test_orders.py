@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -251,6 +252,15 @@ def test_an_order_that_cannot_be_read_stops_no_heartbeat_and_hides_no_other(job_
         assert list(orders.read().paused) == ["resize"]
         kept.delete_many({})
         wait_for(lambda: not following()._orders.drops)
+
+
+def test_an_order_can_be_repeated_although_there_are_as_many_as_are_allowed(job_log: None) -> None:
+    first = orders.try_now("host", "0.example")
+    stored = {"try": asdict(first), "expires": first.at + orders.KEEP_TRY}
+    mongo.job_database()[PAUSES].insert_many([dict(stored) for _ in range(orders.MAX_ORDERS - 1)])
+    with pytest.raises(ValueError, match="100 orders"):
+        orders.try_now("host", "1.example")
+    assert orders.try_now("host", "0.example").at > first.at
 
 
 def test_an_order_is_made_by_the_clock_of_the_database(job_log: None, monkeypatch: pytest.MonkeyPatch) -> None:
