@@ -36,9 +36,7 @@ def _mongo() -> MongoClient[dict[str, Any]]:
     url = get_settings().database_url
     if url is None:
         raise RetryableError("mongo_error", "No MongoDB variable is set.")
-    # Dates and texts that are invalid in Python must not fail a whole query.
-    tolerant: dict[str, Any] = {"datetime_conversion": "DATETIME_AUTO", "unicode_decode_error_handler": "replace"}
-    return _client(url, "image-pipeline", maxPoolSize=POOL_SIZE, **tolerant)
+    return _client(url, "image-pipeline", maxPoolSize=POOL_SIZE)
 
 
 def database() -> Database[dict[str, Any]]:
@@ -65,7 +63,9 @@ def job_database() -> Database[dict[str, Any]]:
 
 def _client(url: SecretStr, name: str, **options: Any) -> MongoClient[dict[str, Any]]:
     timeouts: dict[str, Any] = {"serverSelectionTimeoutMS": 5000, "connectTimeoutMS": 5000}
-    return MongoClient(url.get_secret_value(), appname=name, tz_aware=True, **timeouts, **options)
+    # Dates and texts that are invalid in Python must not fail a whole query.
+    tolerant: dict[str, Any] = {"datetime_conversion": "DATETIME_AUTO", "unicode_decode_error_handler": "replace"}
+    return MongoClient(url.get_secret_value(), appname=name, tz_aware=True, **timeouts, **tolerant, **options)
 
 
 @contextmanager

@@ -9,20 +9,23 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
+
+from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from pipeline.clients import mongo
 from pipeline.errors import CODES
 from pipeline.job import ID
 from pipeline.monitoring.pauses import PAUSES, paused_in
-from pipeline.net.host_limits import endpoint_of, is_at
+from pipeline.net.host_limits import endpoint_of, is_at, server_of
 from pipeline.payload import folder_name
 from pipeline.sqs.queues import RETENTION
 
-T = TypeVar("T", bound="Drop | TryNow")
+T = TypeVar("T")
 
 #: How long a filter is kept: no job that waited when it was made waits longer in SQS.
 KEEP_DROP = timedelta(seconds=RETENTION)
@@ -43,9 +46,9 @@ class Drop:
 
     folder: str  #: as in keys
     host: str  #: of the source, perhaps with a port
-    before: datetime  #: sources of jobs that fetch was sent later are left alone
+    before: AwareDatetime  #: sources of jobs that fetch was sent later are left alone
     silent: bool  #: a job that is dropped completely has no result
-    ends: datetime  #: when the filter is deleted
+    ends: AwareDatetime  #: when the filter is deleted
     id: str = field(default_factory=lambda: secrets.token_hex(3))
 
     def matches(self, folder: str, url: str, accepted: datetime) -> bool:
@@ -61,7 +64,7 @@ class TryNow:
 
     kind: str  #: a key of `KINDS`
     value: str
-    at: datetime
+    at: AwareDatetime
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def _code(value: str) -> str:
 
 
 def _host(value: str) -> str:
-    return value.lower() if re.fullmatch(r"[^\s/@?#]{1,260}", value) else ""
+    return server_of(f"http://{value}") if re.fullmatch(r"[^\s/@?#\\]{1,260}", value) else ""
 
 
 #: What can be tried now. Each function returns the value in the form that is compared, or nothing if it is not one.
@@ -108,7 +111,7 @@ def try_now(kind: str, value: str) -> TryNow:
         raise ValueError(f"{kind!r} is not one of {', '.join(KINDS)}")
     if not (known := KINDS[kind](value.strip())):
         raise ValueError(f"{value[:100]!r} is not the {kind} of a job that could wait")
-    order = TryNow(kind, known, datetime.now(UTC))
+    order = TryNow(kind, known, _now())
     name = hashlib.sha256(f"{kind} {known}".encode()).hexdigest()[:16]
     _write(f"try-{name}", "try", order, order.at + KEEP_TRY)
     return order
@@ -119,8 +122,10 @@ def drop(*, folder: str = "", host: str = "", before: datetime | None = None, si
 
     Raises:
         ValueError: Nothing is given, the host is not one, or the time is in the future.
+        SettingsError: JOBS_MONGO_URL is not set.
+        RetryableError: MongoDB cannot be reached.
     """
-    now = datetime.now(UTC)
+    now = _now()
     if not (folder or host or before):
         raise ValueError("name a folder, a host or a time: without them it would drop every job")
     if before and before > now:
@@ -152,23 +157,32 @@ def read() -> Orders:
     """
     with mongo.mongo_errors("read the job log"):
         found = list(mongo.job_database()[PAUSES].find().limit(MAX_READ))
-    now = datetime.now(UTC)
-    live = [each for each in found if each.get("expires", now) > now]
-    drops, tries = ([each[kind] for each in live if kind in each] for kind in ("drop", "try"))
-    return Orders(
-        paused_in(found), tuple(_of(Drop, each) for each in drops), tuple(_of(TryNow, each) for each in tries)
-    )
+    return Orders(paused_in(found), tuple(_live(_DROPS, "drop", found)), tuple(_live(_TRIES, "try", found)))
 
 
-def _of(kind: type[T], stored: Mapping[str, Any]) -> T:
-    """Return an order without the fields that only a later release knows."""
-    return kind(**{each.name: stored[each.name] for each in fields(kind)})
+_DROPS, _TRIES = TypeAdapter(Drop), TypeAdapter(TryNow)
+
+
+def _live(orders: TypeAdapter[T], kind: str, found: Iterable[Mapping[str, Any]]) -> Iterator[T]:
+    """Yield the orders of a kind that are in force, without those that this release cannot read."""
+    for each in found:
+        expires = each.get("expires")
+        if isinstance(expires, datetime) and expires > datetime.now(UTC):
+            with suppress(KeyError, ValidationError):
+                yield orders.validate_python(each[kind])
+
+
+def _now() -> datetime:
+    """Return the time of the database. By the clock of an operator's machine, a filter could drop new jobs."""
+    with mongo.mongo_errors("read the job log"):
+        now: datetime = mongo.job_database().command("hello")["localTime"]
+    return now.replace(tzinfo=UTC)
 
 
 def _write(key: str, kind: str, order: Drop | TryNow, expires: datetime) -> None:
     with mongo.mongo_errors("write to the job log"):
         orders = mongo.job_database()[PAUSES]
-        orders.delete_many({"expires": {"$lt": datetime.now(UTC)}})
-        if orders.count_documents({kind: {"$exists": True}}) >= MAX_ORDERS:
+        orders.delete_many({"expires": {"$lt": _now()}})
+        if orders.count_documents({kind: {"$exists": True}, "_id": {"$ne": key}}) >= MAX_ORDERS:
             raise ValueError(f"there are {MAX_ORDERS} orders of this kind already: remove one, or wait")
         orders.update_one({"_id": key}, {"$set": {kind: asdict(order), "expires": expires}}, upsert=True)

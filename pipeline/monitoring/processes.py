@@ -18,10 +18,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pymongo
-from pymongo.errors import PyMongoError
 
 from pipeline.clients import mongo
-from pipeline.errors import RetryableError
 from pipeline.monitoring.retrying import Retrying
 from pipeline.stages import GIANT_QUEUES, GIANTS, QUARANTINE, QUARANTINE_QUEUES, STAGES, stage_of_queue
 from pipeline.version import version
@@ -148,7 +146,7 @@ class Heartbeat:
                 if not ended:
                     self._after()
             self._fails = False
-        except (PyMongoError, RetryableError, RuntimeError, ValueError) as error:  # its text may contain hosts
+        except Exception as error:  # its text may contain hosts; without this thread, no pause is followed any more
             if not self._fails:
                 logger.warning("The heartbeat cannot be written (%s). Jobs go on.", type(error).__name__)
             self._fails = True

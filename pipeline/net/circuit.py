@@ -78,6 +78,7 @@ class Circuit:
         self.failures.clear()
         self.failed_folders.clear()
         self.open_time.reset()
+        self.open_until = 0.0
 
     def failed(self, failure: int, folder: str, now: float) -> None:
         """Count a failure, and open after `max_failures` of them."""

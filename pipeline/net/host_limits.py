@@ -175,7 +175,7 @@ class HostLimiter:
 
     def release(self, meant: str = "") -> None:
         """Close the circuits of a host, by its name or a URL, or of all, and forget how slow it was."""
-        server = host_of(meant).partition("://")[2] or meant
+        server = server_of(meant) or meant
         with self._lock:
             for host in (host for name, host in self._hosts.items() if not meant or is_at(name, server)):
                 for circuit in host.circuits.values():
@@ -340,8 +340,13 @@ def receiver_limiter() -> HostLimiter:
 
 def is_at(url: str, host: str) -> bool:
     """Return whether a request for `url` connects to the host with this name, or this name and port."""
-    server = host_of(url).partition("://")[2]
+    server = server_of(url)
     return host in {server, server.rpartition(":")[0]}
+
+
+def server_of(url: str) -> str:
+    """Return the name of the host that a request for `url` connects to, and its port unless it is the usual one."""
+    return host_of(url).partition("://")[2]
 
 
 def endpoint_of(url: str) -> str:

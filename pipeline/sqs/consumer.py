@@ -192,7 +192,7 @@ class SQSConsumer(dramatiq_sqs.broker.SQSConsumer):
 
         A backlog of one queue occupies all threads, so each of the others may have one message at any time.
         """
-        can_receive = self._in_hand.may_receive(bulk=self.queue.bulk) and not self.receiver.is_blocked()
+        can_receive = not self.receiver.is_blocked() and self._in_hand.may_receive(bulk=self.queue.bulk)
         if not can_receive or self.receiver.transfers >= MAX_TRANSFERS:
             return 0
         if self.has_backlog:

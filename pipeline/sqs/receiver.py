@@ -205,9 +205,11 @@ class Receiver:
                 errors = [SendFailed(describe(failure))] * len(entries)
             for transfer, error in zip(transfers, errors, strict=True):
                 if error is None:
-                    # A crash before the delete would repeat a dead letter, or a message that may crash every worker.
+                    # A crash before the delete would repeat a dead letter, or a message that may crash every worker,
+                    # or make two jobs of one that waits: it hops so often that many are always about to be deleted.
                     known = self.sender.queues.get(queue)
-                    self.leases.complete(transfer.lease, at_once=known is None or known.is_quarantine)
+                    at_once = known is None or known.is_quarantine or queue == self.name
+                    self.leases.complete(transfer.lease, at_once=at_once)
                     self.sent(queue)
                 else:
                     self._failed(transfer, error)

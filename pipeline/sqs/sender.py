@@ -145,13 +145,16 @@ class Sender:
         self._looks = Looks(self.clock)
 
     def entry(self, message: dramatiq.Message[Any], delay: int = 0, since: int | None = None) -> SendEntry:
-        """Return the entry of a message that is due in `delay` milliseconds, and waits `since` then, or since now."""
-        options = {key: value for key, value in message.options.items() if key not in {DUE, SINCE, BACKLOG}}
+        """Return the entry of a message that is due in `delay` milliseconds, and waits `since` then, or since now.
+
+        `is_hurried` may have set a later `since`, by another clock.
+        """
+        options = {key: value for key, value in message.options.items() if key not in {DUE, BACKLOG}}
         if not delay and self.in_hand.has_backlog(bulk=self._is_bulk(message.queue_name)):
             options[BACKLOG] = True
         now, look = int(self.clock.time() * 1000), self._looks.after(delay / 1000)
         if look < delay / 1000:
-            options |= {DUE: now + delay, SINCE: now if since is None else since}
+            options |= {DUE: now + delay, SINCE: max(now, options.get(SINCE, 0)) if since is None else since}
         body = encode(message, self.encoder, options=options)
         return SendEntry(body, delay=math.ceil(look), group=options.get(GROUP))
 

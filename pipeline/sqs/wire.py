@@ -212,7 +212,7 @@ _FIELDS |= {"args": tuple, "kwargs": dict, "options": dict, "message_timestamp":
 #: `throws` names exception types, which JSON cannot: dramatiq's thread would end as it compares them with an error.
 _OPTIONS: dict[str, Callable[[Any], bool]] = {
     DUE: lambda due: _is(due, int),
-    SINCE: lambda since: _is(since, int),
+    SINCE: lambda since: _is(since, int) and 0 <= since < MAX_TIMESTAMP,
     CODE: lambda code: _is(code, str),
     GROUP: is_group,
     BACKLOG: lambda value: isinstance(value, bool),

@@ -36,7 +36,11 @@ class Following:
         """Return whether a message that waits for a retry is to be tried now. Each order hurries it once."""
         since = message.options.get(SINCE, 0) / 1000
         orders = [each for each in self._orders.tries if since < each.at.timestamp()]
-        return bool(orders) and _is_meant(orders, message)
+        if not orders or not _is_meant(orders, message):
+            return False
+        # Its next wait begins after the orders, even if the clock of the process that sends it is behind.
+        message.options[SINCE] = int(max(each.at for each in orders).timestamp() * 1000) + 1
+        return True
 
     def check(self, job: Job, source: Source) -> None:
         """Check that no filter matches a source. A job that was redriven since is wanted.

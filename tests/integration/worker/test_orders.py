@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from pipeline.actors import broker, fetch_image
 from pipeline.cli.app import app
-from pipeline.clients import aws, lazy
+from pipeline.clients import aws, lazy, mongo
 from pipeline.errors import PermanentError, Retry
 from pipeline.events import Event, Outcome, subscribe, unsubscribe
 from pipeline.job import Job
@@ -22,6 +23,7 @@ from pipeline.monitoring import orders, processes
 from pipeline.monitoring.job_log.reader import history
 from pipeline.monitoring.job_log.schema import entry_of
 from pipeline.monitoring.job_log.writer import write_entries
+from pipeline.monitoring.pauses import PAUSES
 from pipeline.net.host_limits import host_limiter, receiver_limiter
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
@@ -228,3 +230,53 @@ def test_a_filter_needs_something_to_match_and_ends(job_log: None) -> None:
     assert orders.read().drops == ()
     orders.try_now("host", "cdn.example")
     assert not orders.remove(old.id)
+
+
+def test_an_order_that_cannot_be_read_stops_no_heartbeat_and_hides_no_other(job_log: None) -> None:
+    # Given orders of which only one is complete, as a later release or a person may have stored them
+    now, kept = datetime.now(UTC), mongo.job_database()[PAUSES]
+    good = {"folder": "A", "host": "", "before": now, "silent": False, "ends": now, "id": "good"}
+    later = now + timedelta(hours=1)
+    stored: list[dict[str, Any]] = [{"drop": good, "expires": later}]
+    stored += [{"drop": good | bad, "expires": later} for bad in ({"before": "soon"}, {"folder": 1}, {"host": None})]
+    stored += [{"drop": {"folder": "A"}, "expires": later}, {"drop": "all", "expires": later}, {"drop": good}]
+    stored += [{"try": {"kind": "host", "value": ["a"], "at": now}, "expires": later}]
+    stored += [{"try": {"kind": "job", "value": "a", "at": "now"}, "expires": "later"}]
+    kept.insert_many([*stored, {"_id": "resize", "at": now}])
+    # When a worker reads them
+    with obedient_worker("fetch"):
+        wait_for(lambda: following()._orders.drops)
+        # Then it follows the good one, and goes on to read.
+        assert [each.id for each in orders.read().drops] == ["good"]
+        assert orders.read().tries == ()
+        assert list(orders.read().paused) == ["resize"]
+        kept.delete_many({})
+        wait_for(lambda: not following()._orders.drops)
+
+
+def test_an_order_can_be_repeated_although_there_are_as_many_as_are_allowed(job_log: None) -> None:
+    first = orders.try_now("host", "0.example")
+    stored = {"try": asdict(first), "expires": first.at + orders.KEEP_TRY}
+    mongo.job_database()[PAUSES].insert_many([dict(stored) for _ in range(orders.MAX_ORDERS - 1)])
+    with pytest.raises(ValueError, match="100 orders"):
+        orders.try_now("host", "1.example")
+    assert orders.try_now("host", "0.example").at > first.at
+
+
+def test_an_order_is_made_by_the_clock_of_the_database(job_log: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a filter, and an operator whose clock is a month ahead
+    earlier = orders.drop(folder="A")
+    orders.keep(earlier)
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(days=30)
+
+    # When orders are made
+    with monkeypatch.context() as ahead:
+        ahead.setattr(orders, "datetime", Ahead)
+        made = orders.drop(folder="A").before, orders.try_now("host", "cdn.example").at
+    # Then they are for the jobs that wait now, and the filter goes on.
+    assert max(made) < datetime.now(UTC) + timedelta(minutes=1)
+    assert orders.remove(earlier.id)

@@ -247,6 +247,14 @@ class TestOpenCircuits:
         with host_limiter.slot(URL), host_limiter.slot(URL):
             pass
 
+    def test_a_server_that_still_fails_rests_again_soon_after_an_operator_closed_it(
+        self, host_limiter: HostLimiter
+    ) -> None:
+        fail(host_limiter)
+        host_limiter.release(URL)
+        fail(host_limiter)
+        snooze(host_limiter)
+
     def test_it_stays_open_longer_each_time_the_trial_request_fails(
         self, host_limiter: HostLimiter, clock: MovedClock
     ) -> None:

@@ -223,6 +223,25 @@ def test_a_message_that_is_hurried_is_handed_on_before_it_is_due(broker, sqs, cl
     assert len(sent_to(sqs, "work")) == 1
 
 
+def test_a_wait_that_began_at_no_possible_time_holds_up_no_other_message(broker, sqs, clock) -> None:
+    consumer = broker.consume("work", prefetch=4)
+    later = int((clock.time() + 7200) * 1000)
+    arrive(sqs, "bad", due=later, since=10**400)
+    arrive(sqs, "good")
+    broker.sender.is_hurried = lambda waiting: waiting.options["since"] / 1000 > 0
+    consumer.step()
+    assert [each.sqs_id for each in took(consumer)] == ["good"]
+    assert len(sent_to(sqs, "work_dlq")) == 1
+
+
+def test_a_hop_is_deleted_at_once_because_a_crash_would_make_it_two_jobs(broker, sqs, clock) -> None:
+    consumer = broker.consume("work", prefetch=4)
+    arrive(sqs, "early", due=int((clock.time() + 7200) * 1000))
+    consumer.step()
+    consumer.leases.step()
+    assert len(sqs.of(DELETE)) == 1
+
+
 def test_a_message_that_would_hop_for_longer_than_any_delay_is_refused(broker, sqs, clock) -> None:
     consumer = broker.consume("work", prefetch=4)
     for name, seconds in (("as late as allowed", MAX_DUE), ("too late", MAX_DUE + 1)):
@@ -276,3 +295,23 @@ def test_a_queue_that_was_deleted_is_looked_up_again_at_the_next_receive(broker,
 
 def raise_(error: Exception) -> None:
     raise error
+
+
+def test_a_bulk_queue_is_ready_again_although_live_messages_keep_it_from_receiving(broker, sqs, clock) -> None:
+    # Given a bulk queue that receives nothing because SQS refused to extend a lease
+    consumer = broker.consume("bulk", prefetch=4)
+    arrive(sqs, "a", queue="bulk")
+    consumer.step()
+    sqs.answers[CHANGE] = fail
+    clock.now += 60
+    consumer.leases.step()
+    consumer.step()
+    assert consumer.receiver.unanswered_since is not None
+    # When SQS takes requests again, while live messages wait for a thread
+    sqs.answers.clear()
+    clock.now += 60
+    consumer.leases.step()
+    broker.in_hand.may_receive = lambda bulk: False
+    consumer.step()
+    # Then nothing is unanswered.
+    assert consumer.receiver.unanswered_since is None

@@ -113,7 +113,7 @@ def test_a_message_that_waits_long_is_received_about_once_a_minute(broker) -> No
     entry = broker.sender.entry(message("x"), 3_600_000)
     # When it hops
     delays = []
-    while (options := decode(entry.body).options) and len(delays) < 100:
+    while "due" in (options := decode(entry.body).options) and len(delays) < 100:
         # Then it knows when it is due and since when it waits,
         assert options == {"due": began + 3_600_000, "since": began}
         delays.append(entry.delay)

@@ -14,14 +14,17 @@ import pytest
 from pipeline.errors import Dropped, NoConnection
 from pipeline.events import Event, Outcome
 from pipeline.job import Job
-from pipeline.monitoring.orders import Drop, Orders, TryNow
+from pipeline.monitoring.orders import KINDS, Drop, Orders, TryNow
 from pipeline.monitoring.retrying import BeingRetried
-from pipeline.net.host_limits import receiver_limiter
+from pipeline.net.host_limits import is_at, receiver_limiter
 from pipeline.settings import Settings
+from pipeline.sqs.broker import SQSBroker
+from pipeline.sqs.wire import decode
 from pipeline.worker import orders
 from pipeline.worker.messages import job_kwargs
 from pipeline.worker.orders import Following
 from tests.support.moved_clock import MovedClock
+from tests.support.scripted_sqs import ScriptedSQS, StillLoop
 
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -79,6 +82,32 @@ def test_a_job_that_failed_again_is_not_hurried_a_second_time() -> None:
     orders = following(TryNow("host", "hooks.example", NOW))
     assert orders.is_hurried(waiting(since=NOW - MINUTE))
     assert not orders.is_hurried(waiting(since=NOW + MINUTE))
+
+
+def test_a_job_is_not_hurried_a_second_time_by_a_process_whose_clock_is_behind() -> None:
+    # Given a message that an order has hurried, which is a minute ahead of this process
+    clock = MovedClock()
+    sender = SQSBroker("test", ScriptedSQS, clock=clock, loop=StillLoop).sender
+    order = TryNow("host", "hooks.example", clock.utc() + timedelta(seconds=60, milliseconds=1))
+    message = waiting(since=order.at - 2 * MINUTE)
+    assert following(order).is_hurried(message)
+    # When it is snoozed for a second, fails, and waits again
+    for delay in (1000, 3_600_000):
+        message = decode(sender.entry(message, delay).body)
+    # Then it goes on waiting.
+    assert not following(order).is_hurried(message)
+    # When it waits after the order
+    clock.now += 120
+    message = decode(sender.entry(message, 3_600_000).body)
+    # Then a later order hurries it.
+    assert following(replace(order, at=order.at + 2 * MINUTE)).is_hurried(message)
+
+
+@pytest.mark.parametrize("written", ["Shows.Example.", "shows.example:80", "b\u00fccher.example"])
+def test_a_host_matches_however_people_write_it(written: str) -> None:
+    known = KINDS["host"](written)
+    assert is_at(f"http://{written}/a.jpg", known)
+    assert KINDS["host"](f"http://{written}") == KINDS["host"]("a/b") == KINDS["host"]("") == ""
 
 
 def test_only_the_deliveries_to_an_endpoint_are_hurried() -> None:
