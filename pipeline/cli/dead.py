@@ -85,7 +85,12 @@ def list_(
 
 @app.command()
 def show(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="The id of a dead letter or a job, or its beginning.")],
+    id_: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="The id of a dead letter or a job, or its beginning; or the MessageId of an input."
+        ),
+    ],
     *,
     payload: Annotated[
         bool, typer.Option("--payload", help="Also show the payload that the producer sent, without probable secrets.")
@@ -97,6 +102,7 @@ def show(
         letters = actions.browse(_filter(ids=[id_]))
     if not letters:
         console.print(escape(f"No dead letter has an id, or a job id, that begins with {id_!r}."), highlight=False)
+        _show_jobs([id_])
         raise typer.Exit(1)
     if len(letters) > 1:
         _show_letters(letters[:SHOWN], whole_ids=True)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from pipeline.clients import aws, mongo
 from pipeline.errors import PipelineError, Rejected, RetryableError
-from pipeline.job import input_job_id
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.next_attempt import NextAttempt, next_attempt
 from pipeline.net.http_errors import shown
@@ -153,7 +152,7 @@ def send(submissions: Sequence[Submission], on_sent: Callable[[Submission], None
 
 def _through_queue() -> Callable[[Payload], str]:
     aws.sqs()  # created before several threads need it
-    return lambda payload: input_job_id(send_message(payload))
+    return send_message
 
 
 def _to_fetch() -> Callable[[Payload], str]:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from pipeline.cli.app import app
 from pipeline.cli.output import terminal
 from pipeline.clients import aws, lazy
+from pipeline.job import input_job_id
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES, FETCH, NOTIFY, UPLOAD
@@ -105,6 +107,14 @@ def test_a_letter_is_found_by_the_beginning_of_its_id_and_shown_whole(dead):
     shown = dead("show", letter["id"], "--payload")
     assert '"postback_url": "http://hooks.example/in?…"' in shown
     assert "key=k" not in shown
+
+
+def test_a_letter_is_found_by_the_message_id_of_its_input(dead):
+    # given two failed jobs from the input queue
+    start = job_at("http://one.example/1.jpg")
+    put(*(letter_of(replace(start, id=input_job_id(f"message-{n}")), FETCH, "http_404") for n in range(2)))
+    # when one is shown by its MessageId, then it is that job
+    assert input_job_id("message-1") in dead("show", "message-1")
 
 
 def test_an_ambiguous_or_unknown_id_is_reported(dead):

@@ -92,7 +92,7 @@ def test_a_list_continues_on_the_next_page_without_losing_jobs_that_began_togeth
     assert sorted(found) == [f"job-{number}" for number in range(7)]
     assert found[0] == "job-6"
     assert pages == 2
-    with pytest.raises(ValueError, match="place"):
+    with pytest.raises(ValueError, match="position"):
         search(after="$where")
 
 
