@@ -140,16 +140,17 @@ def redrive(
     Shows first which dead letters it would send. Sends nothing without --yes or your confirmation.
 
     A job resumes where it failed, with the bytes that wait in staging, and reports under a new id. A dead letter is
-    deleted once SQS has confirmed its message. A job that fails again becomes a new dead letter.
+    deleted once SQS has confirmed its message. A job that fails again becomes a new dead letter. The exit status is 1
+    if nothing can be redriven, such as a job that is still under way.
     """
     filter_ = _filter(stage, code, host, older_than, ids or [])
     found = _survey(filter_)
     if not found.total:
-        return
+        raise typer.Exit(1)
     number = min(found.sendable, limit or found.sendable)
     if not number:
         console.print("None of them can be redriven.")
-        return
+        raise typer.Exit(1)
     if not confirmed(yes, f"Redrive {plural(number, 'dead letter')}, at most {rate:g} per second?", "--yes sends them"):
         return
     counts = Counts()

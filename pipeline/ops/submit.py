@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,7 +86,7 @@ def read_submissions(urls: Sequence[str], lines: Mapping[str, str], common: Payl
         SubmitError: A line is not a JSON object, or there is nothing to submit.
     """
     submissions = [Submission(common | {"image_url": url}, shown(url)) for url in urls]
-    wrong = []
+    wrong = [f"{url!r} is not an http or https URL." for url in urls if not re.match(r"https?://[^/]", url, re.I)]
     for origin, line in lines.items():
         try:
             payload = parse_json(line)

@@ -148,8 +148,8 @@ def test_a_redrive_shows_its_plan_and_asks_before_it_sends(dead):
     assert "Redrove 30 dead letters in" in dead("redrive", "--stage", "upload", "--rate", "1000", "--yes")
     assert counts("upload_dlq") == (1, 0)
     assert len({message["kwargs"]["job"]["payload"]["n"] for message in taken("upload")}) >= 30
-    assert "None of them can be redriven." in dead("redrive", "--stage", "upload", "--yes")
-    assert "No dead letter matches." in dead("redrive", "--stage", "resize", "--yes")
+    assert "None of them can be redriven." in dead("redrive", "--stage", "upload", "--yes", status=1)
+    assert "No dead letter matches." in dead("redrive", "--stage", "resize", "--yes", status=1)
 
 
 def test_a_redrive_that_sqs_refuses_reports_that_and_fails(dead, monkeypatch):
@@ -211,6 +211,6 @@ def test_a_redrive_of_a_job_without_a_letter_names_its_state(database, monkeypat
     write(*good_history(job(COVER, job_id="6fa459ea-1"))[:2])
     # when it is redriven again, then the command says that it is under way
     result = CliRunner().invoke(app, ["dead", "redrive", "6fa459ea"])
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert "No dead letter matches." in result.output
     assert "The job 6fa459ea-1 is under way in resize." in result.output
