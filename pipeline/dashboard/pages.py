@@ -37,6 +37,7 @@ from pipeline.monitoring.job_log.reader import JobHistory
 from pipeline.monitoring.pauses import PAUSABLE
 from pipeline.monitoring.queue_depths import DEAD
 from pipeline.monitoring.resting import resting_sentences
+from pipeline.monitoring.stalls import still_taking
 from pipeline.ops import results
 from pipeline.ops.dead_letters.actions import RATE
 from pipeline.settings import Settings
@@ -225,6 +226,7 @@ class Pages:
             stalled=self._sources.stalled(now),
             pausable=PAUSABLE,
             paused=self._sources.pauses.snapshot.value,
+            still_taking={each: still_taking(each, snapshot.value, now) for each in PAUSABLE},
         )
 
     def picture(self, request: Request) -> Response:

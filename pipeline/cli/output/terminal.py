@@ -37,7 +37,7 @@ class _PlainGroup(_PlainFlags, TyperGroup):
 
 
 class _App(typer.Typer):
-    def command(self, name: str | None = None, **options: Any) -> Any:  # type: ignore[override]
+    def command(self, name: str | None = None, **options: Any) -> Any:
         return super().command(name, **{"cls": _PlainCommand, **options})
 
 
