@@ -152,10 +152,20 @@ class Heartbeat:
                 if not ended:
                     self._after()
             self._fails = False
-        except (PyMongoError, RetryableError, RuntimeError, ValueError) as error:  # its text may contain hosts
+        except (PyMongoError, RetryableError, RuntimeError, ValueError) as error:
             if not self._fails:
-                logger.warning("The heartbeat cannot be written (%s). Jobs go on.", type(error).__name__)
+                logger.warning("%s", _trouble(error))
             self._fails = True
+
+
+def _trouble(error: Exception) -> str:
+    doing = "write the heartbeat"
+    match error:
+        case PyMongoError():
+            return mongo.trouble(error, doing)
+        case RetryableError():
+            return error.message
+    return f"Could not {doing}: {type(error).__name__}. Jobs go on."
 
 
 def processes(now: datetime | None = None) -> list[Process]:

@@ -305,5 +305,5 @@ def test_an_error_of_mongodb_is_reported(jobs, monkeypatch):
     monkeypatch.setenv("JOBS_MONGO_URL", "mongodb://127.0.0.1:1/none")
     monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
     lazy.forget()
-    with pytest.raises(RetryableError, match="Could not read the job log"):
+    with pytest.raises(RetryableError, match="MongoDB does not answer"):
         search()
