@@ -444,6 +444,15 @@ def input_job_id(message_id: str) -> str:
     return str(uuid.uuid5(_INPUT_IDS, message_id))
 
 
+def possible_ids(given: str) -> tuple[str, str]:
+    """Return the job ids that people may mean: this one, without a redrive's number, or that of an input message.
+
+    A producer that calls SQS itself knows only the MessageId.
+    """
+    job_id = re.sub(r"\.r\d+$", "", given)
+    return job_id, input_job_id(job_id)
+
+
 def sweep_job_id(collection: str, document: object, urls: Mapping[str, str], run: str) -> str:
     """Return the id of a sweep's job, which is the same each time that run finds the document (contract, section 1)."""
     return str(uuid.uuid5(_SWEEP_IDS, json.dumps([collection, str(document), sorted(urls.items()), run])))

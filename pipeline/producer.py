@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.clients import aws
 from pipeline.errors import Rejected, SettingsError
+from pipeline.job import input_job_id
 from pipeline.payload import to_json, validated
 from pipeline.settings import get_settings
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES
@@ -25,34 +26,32 @@ def send_message(payload: dict[str, Any], queue_url: str | None = None) -> str:
         queue_url: the URL of the queue, by default the setting QUEUE_URL.
 
     Returns:
-        The MessageId from SQS.
+        The id of the job, which commands, pages, results and postbacks use.
 
     Raises:
         Rejected: the payload breaks a rule of the contract. Nothing was sent.
         SettingsError: there is neither a `queue_url` nor a QUEUE_URL.
         RetryableError: SQS was unreachable or refused the request. It may still have the message.
     """
-    return _send(payload, queue_url, uuid.uuid4().hex)
+    return input_job_id(_send(payload, queue_url, uuid.uuid4().hex))
 
 
-def send_again(payload: dict[str, Any], letter: str) -> str:
+def send_again(payload: dict[str, Any], letter: str) -> None:
     """Send the payload of a dead letter that `ingest` rejected. All messages of one dead letter are one job.
 
     Args:
         payload: the message.
         letter: the SQS MessageId of the letter.
 
-    Returns:
-        The MessageId from SQS.
-
     Raises:
         PipelineError, SettingsError: as `send_message`.
     """
     redriven_from = {"DataType": "String", "StringValue": letter}
-    return _send(payload, None, letter, MessageAttributes={REDRIVEN_FROM: redriven_from})
+    _send(payload, None, letter, MessageAttributes={REDRIVEN_FROM: redriven_from})
 
 
 def _send(payload: dict[str, Any], queue_url: str | None, deduplication_id: str, **more: Any) -> str:
+    """Send the payload, and return its MessageId."""
     body = to_json(validated(payload, get_settings()))
     if (size := len(body.encode())) > MAX_MESSAGE_BYTES:
         raise Rejected("too_large", f"The message has {size} bytes; SQS accepts at most {MAX_MESSAGE_BYTES}.")

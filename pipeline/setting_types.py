@@ -68,8 +68,23 @@ def _comma_separated(parse: Callable[[str], T]) -> BeforeValidator:
     return BeforeValidator(split)
 
 
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        pass
+    try:
+        nearest = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a network, such as 10.0.0.0/8 or fd00::/8") from None
+    raise ValueError(f"{text!r} is an address in a network: did you mean {nearest}?")
+
+
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number of seconds") from None
     if not 0 <= seconds <= 14 * 86400:  # SQS keeps messages for at most 14 days
         raise ValueError("a delay must be from 0 to 1209600 seconds")
     return seconds
@@ -164,7 +179,7 @@ Delays = Annotated[tuple[float, ...], NoDecode, _comma_separated(_seconds)]
 HttpUrl = Annotated[str | None, _url("http", "https")]
 JobKeys = Annotated[SecretStr | None, AfterValidator(_job_key)]
 MongoUrl = Annotated[SecretStr | None, AfterValidator(_mongo_url)]
-Networks = Annotated[tuple[Network, ...], NoDecode, _comma_separated(ipaddress.ip_network)]
+Networks = Annotated[tuple[Network, ...], NoDecode, _comma_separated(_network)]
 Ports = Annotated[tuple[PortRange, ...], NoDecode, _comma_separated(_ports)]
 Positive = Annotated[float, Field(gt=0, le=86400)]
 Prefix = Annotated[str, AfterValidator(_segments)]

@@ -266,9 +266,25 @@ class Settings(BaseSettings):
         return self.mongo_url or by_environment[self.db_environment]
 
 
+#: Sentences for the mistakes that pydantic finds, by its names for them.
+#: https://docs.pydantic.dev/latest/errors/validation_errors/
+_ACCEPTED = {
+    "int_parsing": "it must be a whole number, in digits alone",
+    "float_parsing": "it must be a number, without a unit",
+    "bool_parsing": "it must be on or off",
+    "greater_than": "it must be more than {gt:g}",
+    "greater_than_equal": "it must be at least {ge:g}",
+    "less_than_equal": "it must be at most {le:g}",
+    "literal_error": "it must be {expected}",
+    "string_pattern_mismatch": "it must match the regular expression {pattern}",
+    "ip_any_address": "it must be an IP address, such as 127.0.0.1",
+}
+
+
 def _sentence(mistake: Any) -> str:
-    """Describe a mistake in a sentence, such as `RESIZE_FIT='crop': Input should be 'cover' or 'fill'`."""
-    message = mistake["msg"].removeprefix("Value error, ")
+    """Describe a mistake in a sentence, such as `RESIZE_FIT='crop': it must be 'cover' or 'fill'`."""
+    text = _ACCEPTED.get(mistake["type"])
+    message = text.format(**mistake.get("ctx", {})) if text else mistake["msg"].removeprefix("Value error, ")
     if not mistake["loc"]:  # it concerns several variables, and names them
         return f"{message}."
     name = str(mistake["loc"][0])
@@ -279,7 +295,7 @@ def _sentence(mistake: Any) -> str:
     value = str(mistake["input"])
     is_secret = (field and "SecretStr" in str(field.annotation)) or re.search("[:/].*@", value)  # a URL with a password
     shown = "" if is_secret else f"={value!r}"
-    return f"{name.upper()}{shown}: {message}."
+    return f"{name.upper()}{shown}: {message.rstrip('?')}{'?' if message.endswith('?') else '.'}"
 
 
 def environment() -> dict[str, str]:

@@ -37,7 +37,7 @@ def config(
 ) -> None:
     """Show every setting: its value, or that it is secret, and where it came from.
 
-    The values are those of this command's environment. Processes started by systemd or honcho also read `.env`.
+    The values are those of this command's environment. honcho also reads `.env`, and systemd the files of its units.
     """
     found = [each for each in settings_in_effect() if not changed or each.source == "environment"]
     if as_json:

@@ -85,7 +85,12 @@ def list_(
 
 @app.command()
 def show(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="The id of a dead letter or a job, or its beginning.")],
+    id_: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="The id of a dead letter or a job, or its beginning; or the MessageId of an input."
+        ),
+    ],
     *,
     payload: Annotated[
         bool, typer.Option("--payload", help="Also show the payload that the producer sent, without probable secrets.")
@@ -97,6 +102,7 @@ def show(
         letters = actions.browse(_filter(ids=[id_]))
     if not letters:
         console.print(escape(f"No dead letter has an id, or a job id, that begins with {id_!r}."), highlight=False)
+        _show_jobs([id_])
         raise typer.Exit(1)
     if len(letters) > 1:
         _show_letters(letters[:SHOWN], whole_ids=True)
@@ -134,16 +140,17 @@ def redrive(
     Shows first which dead letters it would send. Sends nothing without --yes or your confirmation.
 
     A job resumes where it failed, with the bytes that wait in staging, and reports under a new id. A dead letter is
-    deleted once SQS has confirmed its message. A job that fails again becomes a new dead letter.
+    deleted once SQS has confirmed its message. A job that fails again becomes a new dead letter. The exit status is 1
+    if nothing can be redriven, such as a job that is still under way.
     """
     filter_ = _filter(stage, code, host, older_than, ids or [])
     found = _survey(filter_)
     if not found.total:
-        return
+        raise typer.Exit(1)
     number = min(found.sendable, limit or found.sendable)
     if not number:
         console.print("None of them can be redriven.")
-        return
+        raise typer.Exit(1)
     if not confirmed(yes, f"Redrive {plural(number, 'dead letter')}, at most {rate:g} per second?", "--yes sends them"):
         return
     counts = Counts()

@@ -26,7 +26,8 @@ def pause(stage: Stage) -> None:
     with mongo.within():
         pauses.pause(stage)
     console.print(
-        f"{stage} is paused: processes follow within half a minute. `image-pipeline resume {stage}` ends it.",
+        f"{stage} is pausing: processes follow within half a minute. `image-pipeline status` says when all have, and "
+        f"`image-pipeline resume {stage}` ends it.",
         highlight=False,
     )
 

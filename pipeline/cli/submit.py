@@ -66,13 +66,17 @@ def submit(
     except SubmitError as error:
         fail(error)
     report = Report(console, as_json=as_json, waiting=wait)
-    with interruptible():
-        if queue:
-            with result_queue(queue) as url, nullcontext() if as_json else console.status("Waiting for results …"):
+    try:
+        with interruptible():
+            if queue:
+                with result_queue(queue) as url, nullcontext() if as_json else console.status("Waiting for results …"):
+                    send(submissions, report.sent)
+                    wait_for_results(submissions, url, timeout, report.ended, report.waits)
+            else:
                 send(submissions, report.sent)
-                wait_for_results(submissions, url, timeout, report.ended, report.waits)
-        else:
-            send(submissions, report.sent)
+    except KeyboardInterrupt:
+        report.interrupted(submissions)
+        raise
     report.summary(submissions)
     if any(job.status not in {"sent", "done"} for job in submissions):
         raise typer.Exit(1)

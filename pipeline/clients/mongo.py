@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pymongo
 from pymongo import MongoClient, ReadPreference
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure, PyMongoError
 
 from pipeline.clients.lazy import POOL_SIZE, Lazy
 from pipeline.errors import RetryableError, SettingsError
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 #: Error code of MongoDB for a key that already exists.
 DUPLICATE_KEY = 11000
+
+#: Error codes of MongoDB for a full disk, and for an internal error, by which the embedded server reports one.
+#: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
+DISK_FULL, INTERNAL = 14031, 1
+
+#: The sentence for a MongoDB that does not answer. It is the same everywhere, whatever was asked.
+NO_ANSWER = "MongoDB does not answer. Live jobs go on without it."
 
 #: Timeout of a short request, in seconds.
 SHORT_TIMEOUT = 10.0
@@ -72,7 +79,7 @@ def _client(url: SecretStr, name: str, **options: Any) -> MongoClient[dict[str, 
 def mongo_errors(
     doing: str, *, timeout: float | None = None, where: Callable[[], Database[dict[str, Any]]] = database
 ) -> Iterator[None]:
-    """Translate errors of pymongo to a RetryableError `mongo_error` with the message "Could not <doing>: ...".
+    """Translate errors of pymongo to a RetryableError `mongo_error`, with `trouble` as its message.
 
     Args:
         doing: completes the message.
@@ -90,7 +97,19 @@ def mongo_errors(
     except PyMongoError as error:  # its message may contain hosts and documents
         global has_failed  # noqa: PLW0603 - one fact of the process
         has_failed = True
-        raise RetryableError("mongo_error", f"Could not {doing}: MongoDB raised {type(error).__name__}.") from error
+        raise RetryableError("mongo_error", trouble(error, doing)) from error
+
+
+def trouble(error: PyMongoError, doing: str) -> str:
+    """Describe an error in a sentence for pages, commands and logs. Its text may contain hosts and documents."""
+    if isinstance(error, ConnectionFailure) or error.timeout:
+        return NO_ANSWER
+    code = getattr(error, "code", None)
+    if code == DISK_FULL or "No space left" in str(error):
+        return f"Could not {doing}: the disk of MongoDB is full."
+    if code == INTERNAL:
+        return f"Could not {doing}: MongoDB has an internal error. Its disk may be full: see its log."
+    return f"Could not {doing}: MongoDB raised {type(error).__name__}{f' {code}' if code else ''}."
 
 
 def _is_known(database: Database[dict[str, Any]]) -> bool:

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from pipeline.clients.mongo import within
+from pipeline.clients.mongo import NO_ANSWER, within
 from pipeline.dashboard import auth, thumbnails
 from pipeline.dashboard.actions import Actions
 from pipeline.dashboard.auth import Access, checked_form
@@ -39,6 +39,7 @@ from pipeline.monitoring.pauses import PAUSABLE
 from pipeline.monitoring.processes import Process
 from pipeline.monitoring.queue_depths import DEAD
 from pipeline.monitoring.retrying import merged
+from pipeline.monitoring.stalls import still_taking
 from pipeline.ops import results
 from pipeline.ops.dead_letters.actions import RATE
 from pipeline.settings import Settings
@@ -75,6 +76,13 @@ def _state(process: Process, now: datetime) -> str:
     if process.is_alive(now):
         return "not ready" if process.work.trouble else "running"
     return "stopped" if process.ended else "gone"
+
+
+def _failed(title: str, error: str, since: str = "") -> Banner:
+    """Return the banner of a source that cannot be read. MongoDB has one, whatever was asked of it."""
+    if error == NO_ANSWER:
+        title, _, error = error.partition(". ")
+    return Banner("bad", title, f"{error}{since}")
 
 
 class Pages:
@@ -151,7 +159,7 @@ class Pages:
             except ValueError:
                 raise HTTPException(404, "This part of the list does not exist.") from None
             except PipelineError as error:
-                banners.append(Banner("bad", "The job log does not answer", error.message))
+                banners.append(_failed("The job log does not answer", error.message))
         return self._page(
             request,
             "jobs.html",
@@ -182,7 +190,7 @@ class Pages:
                 is_kept = view is not None and results.is_kept(view.id)
                 ids = [] if view else self._ids_from(job_id)
         except PipelineError as error:
-            banners.append(Banner("bad", "The job log does not answer", error.message))
+            banners.append(_failed("The job log does not answer", error.message))
             view, ids = None, []
         if view is None and ids:
             to = f"/jobs/{ids[0]}" if len(ids) == 1 else Search(text=job_id, lane="all").link()
@@ -242,13 +250,19 @@ class Pages:
             stalled=self._sources.stalled(now),
             pausable=PAUSABLE,
             paused=self._sources.pauses.snapshot.value,
+            still_taking={each: still_taking(each, snapshot.value, now) for each in PAUSABLE},
         )
 
     def picture(self, request: Request) -> Response:
         """Serve a rendition of a known job from the bucket."""
         job_id, number, name = (request.path_params[key] for key in ("job_id", "number", "name"))
-        with within():
-            history = self._history(job_id)
+        try:
+            with within():
+                history = self._history(job_id)
+        except PipelineError:
+            history = self._known(job_id)
+        if history is None and self._with_job_log and self._sources.job_log.snapshot.error:
+            return thumbnails.unknown()
         url = history.sources[number].urls.get(name) if history and number < len(history.sources) else None
         return thumbnails.serve(url, THUMBNAIL_AGE)
 
@@ -284,10 +298,14 @@ class Pages:
     def _history(self, job_id: str) -> JobHistory | None:
         if not self._with_job_log:
             return None
-        snapshot = self._sources.job_log.snapshot
-        if snapshot.error:  # asking it again would only delay the page
-            return next((history for history in snapshot.value.latest if history.id == job_id), None)
+        if self._sources.job_log.snapshot.error:  # asking it again would only delay the page
+            return self._known(job_id)
         return job_log_reader.history(job_id)
+
+    def _known(self, job_id: str) -> JobHistory | None:
+        """Return the history of one of the latest jobs, as it was last read."""
+        latest = self._sources.job_log.snapshot.value.latest
+        return next((history for history in latest if history.id == job_id), None)
 
     def _ids_from(self, prefix: str) -> list[str]:
         """Return the ids of the first jobs that begin with `prefix`."""
@@ -331,7 +349,7 @@ class Pages:
             snapshot = getattr(self._sources, name).snapshot
             if snapshot.error:
                 since = f" This page shows data from {filters.clock(snapshot.at)}." if snapshot.at else ""
-                banners.append(Banner("bad", title, f"{snapshot.error}{since}"))
+                banners.append(_failed(title, snapshot.error, since))
         return banners
 
     def _page(

@@ -55,6 +55,12 @@ def serve(url: str | None, max_age: int) -> Response:
     return Response(data, media_type=content_type, headers={"Cache-Control": f"private, max-age={max_age}"})
 
 
+def unknown() -> Response:
+    """Serve an empty picture while MongoDB, which knows the URL, does not answer. Browsers ask again later."""
+    empty = '<svg xmlns="http://www.w3.org/2000/svg" width="56" height="56"/>'
+    return Response(empty, media_type="image/svg+xml", headers={"Cache-Control": "no-store"})
+
+
 def placeholder(request: Request) -> Response:
     """Serve the picture of a ThumbHash."""
     try:

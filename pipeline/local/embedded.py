@@ -259,15 +259,34 @@ def locked(folder: Path) -> Iterator[int]:
     """Lock the folder for one stack; wait for the servers of a killed stack to end."""
     folder.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + LOCK_TIMEOUT
-    with (folder / "lock").open("w") as file:
+    with (folder / "lock").open("a+") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() > deadline:
+                user = _user_of(folder)
+                if user or time.monotonic() > deadline:
                     raise EmbeddedStackError(
-                        f"another embedded stack uses {folder}: stop it, or choose another data folder"
+                        f"another embedded stack uses {folder}{user}: stop it, or choose another data folder"
                     ) from None
                 time.sleep(0.05)
+        file.truncate(0)
+        note(folder, str(os.getpid()))
         yield file.fileno()
+
+
+def note(folder: Path, text: str) -> None:
+    """Add the process or the address of the stack that uses the folder, for those who find it locked."""
+    with (folder / "lock").open("a") as file:
+        file.write(f"{text}\n")
+
+
+def _user_of(folder: Path) -> str:
+    """Describe the running stack that uses the folder; empty if it was killed and only its servers still end."""
+    pid, _, address = (folder / "lock").read_text().strip().partition("\n")
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, OSError):
+        return ""
+    return f" (process {pid}{f', {address}' if address else ''})"

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from pipeline.local.demo.samples import make
 from pipeline.local.demo.web import cover_server
-from pipeline.local.embedded import EmbeddedStackError
+from pipeline.local.embedded import EmbeddedStackError, note
 from pipeline.local.standalone import PROCFILE, from_here, standalone
 from pipeline.local.supervisor import Supervisor
 
@@ -69,6 +69,7 @@ def run(data_dir: Path, concurrency: Mapping[str, int], console: Console) -> Non
     ):
         port = _dashboard_port()
         shown = variables | {"DASHBOARD": f"http://127.0.0.1:{port}/", "COVER": f"{covers}{COVER}"}
+        note(data_dir, shown["DASHBOARD"])
         _explain(console, shown, data_dir, env_file)
         extra = {"dashboard": f"LEVEL=${{LEVEL:-INFO}} image-pipeline dashboard --port {port}"}
         printer = partial(print_line, console)

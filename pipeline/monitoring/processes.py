@@ -3,7 +3,8 @@
 The collection `image_pipeline_processes` has one document per process: `type`, `host`, `pid`, `version`, `stages`,
 `threads`, `started`, `seen` (a TTL index deletes it a day later), `taken` (when it last began a message, by stage),
 `in_hand` (for each busy thread its stage, job and start), `trouble` (why it takes no work), `resting` (hosts whose
-circuit is open in it), `retrying` (its jobs that wait for a retry, by cause) and `ended`.
+circuit is open in it), `retrying` (its jobs that wait for a retry, by cause), `paused` (stages whose
+pause it obeys) and `ended`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ import logging
 import os
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pymongo
+from pymongo.errors import PyMongoError
 
 from pipeline.clients import mongo
+from pipeline.errors import RetryableError
 from pipeline.monitoring.retrying import Retrying
 from pipeline.stages import GIANT_QUEUES, GIANTS, QUARANTINE, QUARANTINE_QUEUES, STAGES, stage_of_queue
 from pipeline.version import version
@@ -37,6 +41,9 @@ TIMEOUT = 3.0
 
 #: Maximum number of processes to read, and how long a process stays listed after its end.
 MAX_READ, LISTED = 1000, timedelta(minutes=15)
+
+#: How far back restarts are counted.
+RESTARTS_OVER = timedelta(hours=1)
 
 #: Retention of a process after its last heartbeat.
 RETENTION = timedelta(days=1)
@@ -71,6 +78,7 @@ class Work:
     trouble: tuple[str, ...] = ()  #: sentences why it takes no work
     resting: tuple[Resting, ...] = ()  #: hosts whose circuit is open, the longest first
     retrying: tuple[Retrying, ...] = ()  #: its jobs that wait for a retry, by cause
+    paused: tuple[str, ...] = ()  #: paused stages of which it has no message, and can receive none
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,7 @@ class Process:
     seen: datetime
     work: Work = Work()
     ended: bool = False  #: whether it was stopped in order
+    restarts: int = 0  #: restarts of processes of its type on its host in the last hour
 
     def is_alive(self, now: datetime) -> bool:
         """Return whether it runs, as far as its heartbeats show."""
@@ -148,8 +157,18 @@ class Heartbeat:
             self._fails = False
         except Exception as error:  # its text may contain hosts; without this thread, no pause is followed any more
             if not self._fails:
-                logger.warning("The heartbeat cannot be written (%s). Jobs go on.", type(error).__name__)
+                logger.warning("%s", _trouble(error))
             self._fails = True
+
+
+def _trouble(error: Exception) -> str:
+    doing = "write the heartbeat"
+    match error:
+        case PyMongoError():
+            return mongo.trouble(error, doing)
+        case RetryableError():
+            return error.message
+    return f"Could not {doing}: {type(error).__name__}. Jobs go on."
 
 
 def processes(now: datetime | None = None) -> list[Process]:
@@ -168,11 +187,26 @@ def processes(now: datetime | None = None) -> list[Process]:
             _process(each) for each in mongo.job_database()[PROCESSES].find(query).sort("seen", -1).limit(MAX_READ)
         ]
     latest = {each.type: each for each in reversed(found)}
-    kept = [each for each in found if now - each.seen < LISTED or latest[each.type] is each]
+    restarts = _restarts(found, now)
+    kept = [
+        replace(each, restarts=restarts[each.type, each.host])
+        for each in found
+        if now - each.seen < LISTED or latest[each.type] is each
+    ]
     order = ["ingest", "fetch", "resize", GIANTS, "upload", "notify", "sweep", "scheduler"]
     ranks = {type_: number for number, type_ in enumerate(order)}
     kept.sort(key=lambda each: (not each.is_alive(now), each.host, each.pid))
     return sorted(kept, key=lambda each: (ranks.get(each.type, -1), each.type))
+
+
+def _restarts(found: Iterable[Process], now: datetime) -> Counter[tuple[str, str]]:
+    """Count by type and host the processes that began in the last hour in place of others that ended in it."""
+    began: Counter[tuple[str, str]] = Counter()
+    gone: Counter[tuple[str, str]] = Counter()
+    for each in found:
+        began[each.type, each.host] += now - each.started < RESTARTS_OVER
+        gone[each.type, each.host] += not each.is_alive(now) and now - each.seen < RESTARTS_OVER
+    return began & gone
 
 
 def process_type(queues: Iterable[str]) -> str:
@@ -207,7 +241,9 @@ def _process(found: Mapping[str, Any]) -> Process:
     in_hand = tuple(InProgress(each["stage"], each["job"], each["since"]) for each in found.get("in_hand", ()))
     resting = tuple(Resting(**each) for each in found.get("resting", ()))
     retrying = tuple(Retrying(**each) for each in found.get("retrying", ()))
-    work = Work(dict(found.get("taken", {})), in_hand, tuple(found.get("trouble", ())), resting, retrying)
-    names = {each.name for each in fields(Process)} - {"id", "work", "stages"}
+    paused = tuple(found.get("paused", ()))
+    trouble = tuple(found.get("trouble", ()))
+    work = Work(dict(found.get("taken", {})), in_hand, trouble, resting, retrying, paused)
+    names = {each.name for each in fields(Process)} - {"id", "work", "stages", "restarts"}
     facts = {name: value for name, value in found.items() if name in names}
     return Process(id=found["_id"], work=work, stages=tuple(found["stages"]), **facts)

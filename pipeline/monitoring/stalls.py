@@ -37,7 +37,10 @@ def stalls(
     for stage, ours in queues.items():
         if paused and stage in paused:
             waiting = sum(depth.waiting for depth in ours)
-            found[stage] = f"{waiting:,} {_verb(waiting)}: paused for {_age(paused[stage], now)}."
+            taking = still_taking(stage, processes or (), now)
+            ours_yet = f", and {taking:,} process{'' if taking == 1 else 'es'} may still take some" if taking else ""
+            state = "pausing" if taking else "paused"
+            found[stage] = f"{waiting:,} {_verb(waiting)}: {state} for {_age(paused[stage], now)}{ours_yet}."
             continue
         if waiting := sum(depth.waiting for depth in ours):
             in_flight = sum(depth.in_flight for depth in ours)
@@ -45,6 +48,12 @@ def stalls(
             if reason := _reason(stage, theirs, in_flight, now, (waiting_since or {}).get(stage)):
                 found[stage] = f"{waiting:,} {_verb(waiting)}, {reason}"
     return found
+
+
+def still_taking(stage: str, processes: Iterable[Process], now: datetime) -> int:
+    """Count the running processes that have not confirmed that they take no message of a paused stage."""
+    ours = (each for each in processes if stage in each.stages and each.is_alive(now))
+    return sum(stage not in each.work.paused for each in ours)
 
 
 def _verb(waiting: int) -> str:
@@ -75,10 +84,11 @@ def _reason(
 
 def _hindrance(processes: Sequence[Process], now: datetime) -> str:
     """Return why running processes take no messages; empty if they could."""
-    if trouble := next((sentence for each in processes for sentence in each.work.trouble), ""):
-        return trouble
-    busy = [hand for each in processes for hand in each.work.in_hand]
-    threads = sum(each.threads for each in processes)
+    able = [each for each in processes if not each.work.trouble]
+    if not able:
+        return "; ".join(dict.fromkeys(each.work.trouble[0] for each in processes))
+    busy = [hand for each in able for hand in each.work.in_hand]  # the trouble of others does not hinder these
+    threads = sum(each.threads for each in able)
     if len(busy) < threads:
         return ""
     return f"all {threads} threads are busy, the longest for {_age(min(hand.since for hand in busy), now)}"

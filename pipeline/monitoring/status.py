@@ -83,7 +83,7 @@ class _Logged:
                 if job_log_writer.missing_indexes():
                     self.hint = "The job log lacks indexes, so jobs never expire. Run `image-pipeline provision`."
         except RetryableError as trouble:
-            self.hint = f"The job log: {trouble.message}"
+            self.hint = trouble.message
 
 
 def read_status() -> ServiceStatus:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,7 @@ from dramatiq.errors import BrokerError
 
 from pipeline.clients import mongo
 from pipeline.errors import PermanentError, RetryableError
-from pipeline.job import Job, UnknownVersion
+from pipeline.job import Job, UnknownVersion, possible_ids
 from pipeline.monitoring.job_log.reader import ids_from
 from pipeline.monitoring.job_log.schema import RESULTS
 from pipeline.payload import parse_json
@@ -51,8 +50,10 @@ def find(prefix: str) -> list[str]:
         raise ValueError(f"{prefix!r} is too short: write at least {MIN_ID} characters of a job's id")
     with mongo.mongo_errors("read the kept results"):
         query = {"_id": ids_from(_base(prefix))}
-        found = [each["_id"] for each in mongo.job_database()[RESULTS].find(query, {"_id": 1}).sort("_id", 1).limit(2)]
-    return found[:1] if _base(prefix) in found else found
+        found = list(mongo.job_database()[RESULTS].find(query, {"_id": 1}).sort("_id", 1).limit(2))
+        found = found or list(mongo.job_database()[RESULTS].find({"_id": possible_ids(prefix)[1]}, {"_id": 1}))
+    ids = [each["_id"] for each in found]
+    return ids[:1] if _base(prefix) in ids else ids
 
 
 def deliver_again(job_id: str) -> str:
@@ -92,4 +93,4 @@ def _job_in(found: Any, job_id: str) -> Job:
 
 def _base(job_id: str) -> str:
     """Return the id of a job without the suffix of a redrive."""
-    return re.sub(r"\.r\d+$", "", job_id)
+    return possible_ids(job_id)[0]

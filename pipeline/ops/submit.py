@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from pipeline.clients import aws, mongo
 from pipeline.errors import PipelineError, Rejected, RetryableError
-from pipeline.job import input_job_id
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.next_attempt import NextAttempt, next_attempt
 from pipeline.net.http_errors import shown
@@ -86,7 +86,7 @@ def read_submissions(urls: Sequence[str], lines: Mapping[str, str], common: Payl
         SubmitError: A line is not a JSON object, or there is nothing to submit.
     """
     submissions = [Submission(common | {"image_url": url}, shown(url)) for url in urls]
-    wrong = []
+    wrong = [f"{url!r} is not an http or https URL." for url in urls if not re.match(r"https?://[^/]", url, re.I)]
     for origin, line in lines.items():
         try:
             payload = parse_json(line)
@@ -153,7 +153,7 @@ def send(submissions: Sequence[Submission], on_sent: Callable[[Submission], None
 
 def _through_queue() -> Callable[[Payload], str]:
     aws.sqs()  # created before several threads need it
-    return lambda payload: input_job_id(send_message(payload))
+    return send_message
 
 
 def _to_fetch() -> Callable[[Payload], str]:

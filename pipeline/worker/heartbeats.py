@@ -67,8 +67,19 @@ def work_of(in_hand: InHand, health: Health) -> Work:
     for queue, at in list(in_hand.started.items()):
         stage, at_utc = stage_name(queue), datetime.fromtimestamp(at, UTC)
         taken[stage] = max(at_utc, taken.get(stage, at_utc))
-    in_hand_now = tuple(map(_in_progress, in_hand.running))
-    return Work(taken, in_hand_now, _trouble(health), tuple(_resting()), being_retried().current())
+    in_progress, resting = tuple(map(_in_progress, in_hand.running)), tuple(_resting())
+    return Work(taken, in_progress, _trouble(health), resting, being_retried().current(), tuple(_paused(in_hand)))
+
+
+def _paused(in_hand: InHand) -> list[str]:
+    """Return the paused stages from which nothing is or can be received: a long poll that is out may still return."""
+    paused = in_hand.paused
+    active = {
+        stage_name(each.queue.name)
+        for each in list(in_hand.consumers)
+        if each.queue.name not in paused or each.receiver.unanswered_since is not None or len(each.leases)
+    }
+    return sorted(set(map(stage_name, paused)) - active)
 
 
 def _in_progress(message: SQSMessage) -> InProgress:
@@ -106,13 +117,16 @@ def beating(
         pause: called with whether its stage is paused.
     """
     stages = list(stages)
+    obeyed: tuple[str, ...] = ()
 
     def look() -> Work:
         at = taken_at()
-        return Work({stage: at for stage in stages if at}, (), _trouble(health))
+        return Work({stage: at for stage in stages if at}, (), _trouble(health), paused=obeyed)
 
     def obey() -> None:
-        pause(not paused().keys().isdisjoint(stages))
+        nonlocal obeyed
+        obeyed = tuple(paused().keys() & set(stages))
+        pause(bool(obeyed))
 
     heartbeat = Heartbeat(type_, stages, 1, look, obey) if settings.jobs_mongo_url else None
     if heartbeat:

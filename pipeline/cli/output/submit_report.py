@@ -52,6 +52,17 @@ class Report:
         for line in _lines(job):
             self._console.print(line, highlight=False, soft_wrap=True)
 
+    def interrupted(self, jobs: Sequence[Submission]) -> None:
+        """Print what becomes of the jobs that were sent and are still waited for."""
+        if not self._as_json and self._waiting and (open_ := [job for job in jobs if job.status == "sent"]):
+            fate = "It goes on" if len(open_) == 1 else f"{len(open_)} jobs go on"
+            self._console.print(
+                f"{fate} without this command, and the result is lost unless the message names a postback_url. With a "
+                f"job log, `image-pipeline status {(open_[0].job_id or '')[:8]}` shows the job.",
+                highlight=False,
+                soft_wrap=True,
+            )
+
     def summary(self, jobs: Sequence[Submission]) -> None:
         """Print the number of jobs with each status."""
         if not self._as_json and len(jobs) > 1:

@@ -11,14 +11,40 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
 
 console = Console()
 error_console = Console(stderr=True)
 
 
+class _PlainFlags:
+    """Shows flags in the help without the type `<bool>`, because they take no value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for each in params:
+            if getattr(each, "is_flag", False):
+                each.metavar = ""
+        return params
+
+
+class _PlainCommand(_PlainFlags, TyperCommand):
+    pass
+
+
+class _PlainGroup(_PlainFlags, TyperGroup):
+    pass
+
+
+class _App(typer.Typer):
+    def command(self, name: str | None = None, **options: Any) -> Any:
+        return super().command(name, **{"cls": _PlainCommand, **options})
+
+
 def new_app(*, add_completion: bool = False, **settings: Any) -> typer.Typer:
     """Make the Typer application of one command or group, with the settings that all of them share."""
-    return typer.Typer(
+    return _App(
+        cls=_PlainGroup,
         no_args_is_help=True,
         rich_markup_mode="markdown",
         add_completion=add_completion,

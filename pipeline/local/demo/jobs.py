@@ -123,7 +123,7 @@ def send(job: DemoJob, queue_url: str) -> None:
     """Send a job by its way in, except for the command, which `submit` runs."""
     job.sent_at = time.time()
     if job.way == SEND_MESSAGE:
-        job.job_id = input_job_id(send_message(job.payload))
+        job.job_id = send_message(job.payload)
     elif job.way == ACTOR:
         from pipeline.actors import fetch_image  # noqa: PLC0415 - builds the broker, which needs the settings of the stack
 

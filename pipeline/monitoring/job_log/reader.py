@@ -5,7 +5,6 @@ Every function raises SettingsError if JOBS_MONGO_URL is not set, and RetryableE
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.clients import mongo
 from pipeline.events import Outcome
-from pipeline.job import CLEAN_UP
+from pipeline.job import CLEAN_UP, input_job_id, possible_ids
 from pipeline.monitoring.job_log.schema import JOBS, MINUTES
 from pipeline.stages import NOTIFY, STAGES
 
@@ -118,16 +117,17 @@ FAILED: frozenset[JobStatus] = frozenset({"failed", "rejected", "partly"})
 
 
 def history(job_id: str) -> JobHistory | None:
-    """Return the history of a job by its id or the id of a redrive, or None if it is unknown."""
+    """Return the history of a job by its id, a redrive's id or the input's MessageId, or None if it is unknown."""
     with mongo.mongo_errors("read the job log"):
-        found = _jobs().find_one({"_id": re.sub(r"\.r\d+$", "", job_id)})
+        found = next(filter(None, (_jobs().find_one({"_id": each}) for each in possible_ids(job_id))), None)
     return history_of(found) if found else None
 
 
 def matching(prefix: str, limit: int = 10) -> list[str]:
-    """List the first `limit` job ids that start with `prefix`."""
+    """List the first `limit` job ids that start with `prefix`, or the job of the input message with this MessageId."""
     with mongo.mongo_errors("read the job log"):
-        found = _jobs().find({"_id": ids_from(prefix)}, {"_id": 1}).sort("_id", 1).limit(limit)
+        found = list(_jobs().find({"_id": ids_from(prefix)}, {"_id": 1}).sort("_id", 1).limit(limit))
+        found = found or list(_jobs().find({"_id": input_job_id(prefix)}, {"_id": 1}))
         return [each["_id"] for each in found]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, Literal
@@ -119,11 +119,11 @@ def search(wanted: JobFilter = JobFilter(), limit: int = 50, after: str = "") ->
 
 
 def _with_id(wanted: JobFilter, limit: int) -> tuple[JobHistory, ...]:
-    """Return the jobs that match and whose ids begin with the text; none if it is too short or begins too many."""
+    """Return the jobs that match, by the beginning of their ids or a MessageId; none if it is short or begins many."""
     ids = matching(wanted.text.lower(), limit + 1) if _ID.fullmatch(wanted.text) else []
     if not ids or len(ids) > limit:
         return ()
-    query = wanted.query() | {"_id": {"$in": ids}}
+    query = replace(wanted, text="").query() | {"_id": {"$in": ids}}
     documents = mongo.job_database()[JOBS].find(query, {"turns": 0}).hint("_id_")
     latest_first = sorted(_with_attempts(documents), key=lambda document: document[wanted.order], reverse=True)
     return tuple(history for history in map(history_of, latest_first) if wanted.matches(history))

@@ -123,10 +123,10 @@ class JobLogWriter:
         while batch := self._take():
             try:
                 self._write(batch)
-            except PyMongoError as error:  # its message may contain hosts and documents
+            except PyMongoError as error:
                 self._put_back(batch)
                 if not self._in_trouble:
-                    logger.warning("The job log is delayed: MongoDB raised %s. Jobs go on.", type(error).__name__)
+                    logger.warning("%s The job log is delayed.", mongo.trouble(error, "write the job log"))
                 self._in_trouble = True
                 return False
             except Exception as error:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import dramatiq
 
 from pipeline.errors import PipelineError, Rejected
-from pipeline.job import Job, UnknownVersion
+from pipeline.job import Job, UnknownVersion, possible_ids
 from pipeline.net.http_errors import shown
 from pipeline.payload import MAX_URL_LENGTH, parse_json
 from pipeline.settings import get_settings
@@ -83,6 +83,10 @@ class DeadLetter:
     job: Job | None = field(default=None, repr=False)
     body: str = field(default="", repr=False)  #: the complete body, read from staging if it waited there
 
+    def is_meant_by(self, given: str) -> bool:
+        """Return whether `given` is the beginning of its id or its job's id, or the MessageId of the job's input."""
+        return any(each.startswith(given) for each in (self.id, self.job_id)) or self.job_id in possible_ids(given)
+
     def summary(self) -> DeadLetter:
         """Return the dead letter without its content, which may have a megabyte."""
         return replace(self, job=None, body="")
@@ -135,7 +139,7 @@ class Filter:
             and (self.host is None or any(_is_at(host, self.host) for host in letter.hosts))
             and (self.failed_before is None or letter.last_at < self.failed_before)
             and self.job in {None, letter.job_id}
-            and (not self.ids or any(each.startswith(self.ids) for each in (letter.id, letter.job_id)))
+            and (not self.ids or any(map(letter.is_meant_by, self.ids)))
         )
 
 

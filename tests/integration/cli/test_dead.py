@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from pipeline.cli.app import app
 from pipeline.cli.output import terminal
 from pipeline.clients import aws, lazy
+from pipeline.job import input_job_id
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES, FETCH, NOTIFY, UPLOAD
@@ -107,6 +109,14 @@ def test_a_letter_is_found_by_the_beginning_of_its_id_and_shown_whole(dead):
     assert "key=k" not in shown
 
 
+def test_a_letter_is_found_by_the_message_id_of_its_input(dead):
+    # given two failed jobs from the input queue
+    start = job_at("http://one.example/1.jpg")
+    put(*(letter_of(replace(start, id=input_job_id(f"message-{n}")), FETCH, "http_404") for n in range(2)))
+    # when one is shown by its MessageId, then it is that job
+    assert input_job_id("message-1") in dead("show", "message-1")
+
+
 def test_an_ambiguous_or_unknown_id_is_reported(dead):
     letters()
     assert "42 dead letters match this id: choose one of them." in dead("show", "5f43a1e2", status=1)
@@ -138,8 +148,8 @@ def test_a_redrive_shows_its_plan_and_asks_before_it_sends(dead):
     assert "Redrove 30 dead letters in" in dead("redrive", "--stage", "upload", "--rate", "1000", "--yes")
     assert counts("upload_dlq") == (1, 0)
     assert len({message["kwargs"]["job"]["payload"]["n"] for message in taken("upload")}) >= 30
-    assert "None of them can be redriven." in dead("redrive", "--stage", "upload", "--yes")
-    assert "No dead letter matches." in dead("redrive", "--stage", "resize", "--yes")
+    assert "None of them can be redriven." in dead("redrive", "--stage", "upload", "--yes", status=1)
+    assert "No dead letter matches." in dead("redrive", "--stage", "resize", "--yes", status=1)
 
 
 def test_a_redrive_that_sqs_refuses_reports_that_and_fails(dead, monkeypatch):
@@ -201,6 +211,6 @@ def test_a_redrive_of_a_job_without_a_letter_names_its_state(database, monkeypat
     write(*good_history(job(COVER, job_id="6fa459ea-1"))[:2])
     # when it is redriven again, then the command says that it is under way
     result = CliRunner().invoke(app, ["dead", "redrive", "6fa459ea"])
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert "No dead letter matches." in result.output
     assert "The job 6fa459ea-1 is under way in resize." in result.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pymongo.errors import AutoReconnect, ExecutionTimeout, OperationFailure, PyMongoError, ServerSelectionTimeoutError
 
 from pipeline.clients import lazy, mongo
 from pipeline.errors import RetryableError
@@ -28,5 +29,23 @@ def test_a_long_operation_does_not_search_long_for_a_database_that_is_away(datab
     lazy.forget()
     # when a long operation begins, then it ends before it was sent; otherwise this test takes a minute
     for _ in range(2):
-        with pytest.raises(RetryableError, match="Could not read"), mongo.mongo_errors("read", timeout=LONG):
+        with pytest.raises(RetryableError, match="MongoDB does not answer"), mongo.mongo_errors("read", timeout=LONG):
             pytest.fail("It was begun.")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ServerSelectionTimeoutError("secret"), mongo.NO_ANSWER),
+        (AutoReconnect("secret"), mongo.NO_ANSWER),
+        (ExecutionTimeout("secret", 50), mongo.NO_ANSWER),
+        (OperationFailure("secret", 14031), "Could not read it: the disk of MongoDB is full."),
+        (OperationFailure("secret: No space left on device", 8), "Could not read it: the disk of MongoDB is full."),
+        (OperationFailure("secret", 1), "Could not read it: MongoDB has an internal error. Its disk may be full: "),
+        (OperationFailure("secret", 13), "Could not read it: MongoDB raised OperationFailure 13."),
+    ],
+)
+def test_an_error_is_a_sentence_without_its_text(error: PyMongoError, sentence: str) -> None:
+    found = mongo.trouble(error, "read it")
+    assert found.startswith(sentence)
+    assert "secret" not in found

@@ -311,3 +311,7 @@ def test_pages_do_not_wait_for_a_job_log_that_does_not_answer(
         assert "The job log does not answer" in site.text("/jobs?outcome=failed")
         assert site.get("/jobs/some").status_code == 503
         assert queries == []
+        # and a thumbnail that only MongoDB could find is empty, and asked for again later
+        thumbnail = site.get("/thumbnails/some/0/50x50")
+        assert (thumbnail.status_code, thumbnail.headers["content-type"]) == (200, "image/svg+xml")
+        assert thumbnail.headers["cache-control"] == "no-store"

@@ -138,8 +138,12 @@ def test_a_taken_port_is_replaced_by_another(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_folder_in_use_is_refused(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "LOCK_TIMEOUT", 0)
-    with pytest.raises(EmbeddedStackError, match="another embedded stack uses"), EmbeddedStack(stack._data_dir):
+    # Given a running stack with a dashboard
+    embedded.note(stack._data_dir, "http://127.0.0.1:8480/")
+    # When another one is started in its folder, then it says at once who uses it
+    monkeypatch.setattr(embedded.time, "sleep", lambda _: pytest.fail("it waited"))
+    running = rf"another embedded stack uses .* \(process {os.getpid()}, http://127.0.0.1:8480/\)"
+    with pytest.raises(EmbeddedStackError, match=running), EmbeddedStack(stack._data_dir):
         pass
 
 

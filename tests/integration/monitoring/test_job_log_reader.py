@@ -12,7 +12,7 @@ import pytest
 from pipeline.clients import lazy, mongo
 from pipeline.errors import PermanentError, RetryableError, SettingsError
 from pipeline.events import Event, Outcome
-from pipeline.job import CLEAN_UP, Content, Job, Source, Sweep
+from pipeline.job import CLEAN_UP, Content, Job, Source, Sweep, input_job_id
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log.schema import JOBS, MAX_ATTEMPTS, MINUTES, counts, entry_of, updates
 from pipeline.monitoring.job_log.search import JobFilter, search
@@ -302,6 +302,17 @@ def test_ids_are_found_by_their_beginning(jobs):
     assert job_log_reader.history("abc") is None
 
 
+def test_a_job_is_found_by_the_message_id_of_its_input(jobs):
+    # given two jobs from the input queue
+    message_ids = ["0b5ed5b1-8d05-4c53-a0b5-2c7a8e7e3c41", "1b5ed5b1-8d05-4c53-a0b5-2c7a8e7e3c41"]
+    job_ids = [input_job_id(each) for each in message_ids]
+    write(*(event for each in job_ids for event in good_history(job(COVER, job_id=each))))
+    # when people look for what SQS answered their producer, then they find its job
+    assert job_log_reader.history(message_ids[0]).id == job_ids[0]
+    assert job_log_reader.matching(message_ids[1]) == [job_ids[1]]
+    assert [each.id for each in search(JobFilter(text=message_ids[1].upper())).jobs] == [job_ids[1]]
+
+
 def test_without_a_job_log_the_error_names_the_variable(environment):
     with pytest.raises(SettingsError, match="JOBS_MONGO_URL is not set"):
         search()
@@ -311,5 +322,5 @@ def test_an_error_of_mongodb_is_reported(jobs, monkeypatch):
     monkeypatch.setenv("JOBS_MONGO_URL", "mongodb://127.0.0.1:1/none")
     monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.2)
     lazy.forget()
-    with pytest.raises(RetryableError, match="Could not read the job log"):
+    with pytest.raises(RetryableError, match="MongoDB does not answer"):
         search()

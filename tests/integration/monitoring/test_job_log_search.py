@@ -232,5 +232,5 @@ def test_an_old_job_is_found_by_its_id_whatever_began_after_it(crowd, at_most_10
 
 def test_a_first_window_without_an_answer_is_an_error(crowd, monkeypatch):
     monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.000_001)
-    with pytest.raises(RetryableError, match="Could not read the job log"):
+    with pytest.raises(RetryableError, match="MongoDB does not answer"):
         search(JobFilter(text="rare.example"))

@@ -16,7 +16,7 @@ from pipeline.monitoring import processes as heartbeats
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from pipeline.worker import ingest
-from pipeline.worker.heartbeats import Heartbeats, beating
+from pipeline.worker.heartbeats import Heartbeats, beating, work_of
 from pipeline.worker.ingest import Ingest
 from tests.integration.conftest import worker_of
 from tests.support.mongo_commands import recorded
@@ -77,10 +77,11 @@ def test_processes_obey_what_commands_write(job_log):
     with beating(get_settings(), "ingest", ["ingest"], Health(), pause=paused.append):
         wait_for(lambda: paused and not paused[-1])
         # when its stage is paused
-        assert "ingest is paused" in image_pipeline("pause", "ingest")
+        assert "ingest is pausing" in image_pipeline("pause", "ingest")
         # then it is told, and so is everyone who asks
         wait_for(lambda: paused[-1])
         assert list(pauses.paused()) == ["ingest"]
+        wait_for(lambda: [each.work.paused for each in heartbeats.processes()] == [("ingest",)])
         image_pipeline("pause", "fetch")
         assert re.search(r"fetch: 0 wait: paused for \d+ s\.", image_pipeline("status"))
         # and it goes on when it is resumed
@@ -102,6 +103,17 @@ def test_a_worker_reads_the_pauses_once_per_heartbeat(job_log, monkeypatch):
     # then each has read the pauses once, and both queues of the stage are paused
     assert commands.names.count("find") <= commands.names.count("update")
     assert set(broker.in_hand.paused) == {"fetch", "fetch_bulk"}
+
+
+def test_a_worker_confirms_a_pause_once_its_long_poll_has_ended(job_log, monkeypatch):
+    # given a worker whose long poll is out
+    with worker_of("fetch"):
+        (consumer,) = wait_for(lambda: [each for each in broker.in_hand.consumers if each.queue.name == "fetch"])
+        wait_for(lambda: consumer.receiver.unanswered_since is not None)
+        # when its queues are paused, then it confirms when the poll has returned
+        broker.in_hand.pause(["fetch", "fetch_bulk"])
+        assert work_of(broker.in_hand, Health()).paused == ()
+        wait_for(lambda: work_of(broker.in_hand, Health()).paused == ("fetch",), timeout=40)
 
 
 def test_a_paused_ingest_receives_nothing(job_log):

@@ -53,6 +53,23 @@ def test_a_process_writes_what_it_works_on_until_it_ends(job_log):
     assert not found.is_alive(datetime.now(UTC))
 
 
+def test_restarts_in_the_last_hour_are_counted_by_type_and_host(job_log):
+    # given fetch on two hosts: on one, two processes ended and were replaced, one of them two hours ago
+    now = datetime.now(UTC)
+    records = [
+        ("a", timedelta(hours=3), timedelta(hours=2), True),
+        ("a", timedelta(hours=2), timedelta(minutes=50), False),
+        ("a", timedelta(minutes=50), timedelta(0), False),
+        ("b", timedelta(minutes=5), timedelta(0), False),
+    ]
+    for number, (host, started, seen, ended) in enumerate(records):
+        facts = {"type": "fetch", "host": host, "pid": number, "version": "1", "stages": ["fetch"], "threads": 1}
+        times = {"started": now - started, "seen": now - seen, "ended": ended}
+        mongo.job_database()[PROCESSES].insert_one({"_id": str(number), **facts, **times})
+    # then the running process of that host has one restart, and the first process of the other host none
+    assert {each.host: each.restarts for each in processes(now) if each.is_alive(now)} == {"a": 1, "b": 0}
+
+
 class Health:
     """A process that is alive and takes no work."""
 
@@ -88,5 +105,5 @@ def test_without_mongodb_a_heartbeat_is_missed_and_logged_once(environment, monk
     heartbeat = Heartbeat("fetch", ["fetch"], 1, Work)
     heartbeat._beat()
     heartbeat._beat()
-    assert caplog.text.count("The heartbeat cannot be written") == 1
+    assert caplog.text.count("MongoDB does not answer. Live jobs go on without it.") == 1
     assert "hush" not in caplog.text

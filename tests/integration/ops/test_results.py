@@ -12,7 +12,7 @@ from pipeline.actors import broker
 from pipeline.cli.app import app
 from pipeline.clients import aws, lazy, mongo
 from pipeline.events import Event, Outcome
-from pipeline.job import CLEAN_UP, Content, Job, Sweep
+from pipeline.job import CLEAN_UP, Content, Job, Sweep, input_job_id
 from pipeline.monitoring.job_log.schema import RESULTS
 from pipeline.monitoring.job_log.writer import JobLogWriter
 from pipeline.ops import results
@@ -86,6 +86,11 @@ def test_a_delivered_result_is_kept_and_delivered_again_under_new_ids(keeping):
     # and each time has another id
     assert f"as {ID}.r2" in deliver(ID, "--yes")
     assert [each.report_id for each in sent()] == [f"{ID}.r2"]
+
+
+def test_a_result_is_found_by_the_message_id_of_its_input(keeping):
+    log(delivered(input_job_id("message-1")))
+    assert f"as {input_job_id('message-1')}.r1" in deliver("message-1", "--yes")
 
 
 def test_an_id_that_begins_another_is_found_by_itself(keeping):

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.clients import aws, lazy
 from pipeline.job import input_job_id
+from pipeline.producer import send_message
 from pipeline.sqs import leases
 from pipeline.sqs.queues import queue_arn
 from pipeline.worker.ingest import POLLS, Ingest
@@ -106,3 +107,20 @@ def test_an_outage_longer_than_the_visibility_timeout_costs_the_input_queues_not
             each.stop()
         for each in taking:
             each.join()
+
+
+@pytest.mark.parametrize("ending", ["", ".fifo"])
+def test_send_message_returns_the_id_of_the_job(sqs: Sqs, ending: str) -> None:
+    # Given a message that a producer sent
+    url, _ = input_queue(ending)
+    job_id = send_message({"image_url": "http://example.org/1", "postback_url": "http://p/"}, url)
+    # When ingest hands it over
+    taking = Ingest(url, visibility=VISIBILITY, poll=POLL)
+    taking.start()
+    try:
+        wait_for(lambda: waiting(url) == 0, timeout=60)
+    finally:
+        taking.stop()
+        taking.join()
+    # Then its job has the id that the producer was given
+    assert [message["kwargs"]["job"]["id"] for message in taken("fetch")] == [job_id]

@@ -56,6 +56,13 @@ def test_the_version_is_that_of_the_package(arguments):
     assert (result.exit_code, result.output) == (0, f"image-pipeline {version('image-pipeline')}\n")
 
 
+@pytest.mark.parametrize("command", [["submit"], ["dead", "redrive"], ["dead"], []])
+def test_flags_have_no_type_in_the_help(command):
+    help_ = CliRunner().invoke(app, [*command, "--help"]).output
+    assert "--help" in help_
+    assert "bool" not in help_
+
+
 def test_the_help_names_the_exit_statuses():
     assert (
         "Exit status: 0 done, 1 something failed" in CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output

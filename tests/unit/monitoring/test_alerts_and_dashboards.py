@@ -139,7 +139,8 @@ def test_an_alert_uses_existing_metrics_and_has_a_hint(rule) -> None:
     check_query(rule["expr"])
     assert rule["labels"]["severity"] in {"critical", "warning"}
     annotations = rule["annotations"]
-    assert re.fullmatch(r"docs/operating\.md#[a-z0-9-]+", annotations["runbook_url"])
+    base = re.escape("{{ with $externalLabels.docs }}{{ . }}/{{ end }}")
+    assert re.fullmatch(rf"{base}docs/operating\.md#[a-z0-9-]+", annotations["runbook_url"])
     assert annotations["summary"].endswith(".")
     shown = set(re.findall(r"\$labels\.(\w+)", annotations["summary"]))
     assert shown <= (kept_labels(rule) or set().union(*series().values()) | ADDED), (

@@ -50,6 +50,30 @@ def test_messages_without_a_process_are_reported() -> None:
     assert "no process for ingest" in stalls(waiting(1, stage="ingest"), [process(taken=1)], NOW)["ingest"]
 
 
+def test_a_stage_is_pausing_until_every_running_process_has_confirmed() -> None:
+    # Given three processes, of which one has confirmed the pause and one is gone
+    still = process(taken=1)
+    confirmed = replace(still, work=replace(still.work, paused=("fetch",)))
+    gone = process(seen=60)
+    pause = {"fetch": ago(12)}
+    # Then the stage is pausing, and paused once the last one has confirmed
+    assert stalls(waiting(13), [still, confirmed, gone], NOW, paused=pause)["fetch"] == (
+        "13 wait: pausing for 12 s, and 1 process may still take some."
+    )
+    assert stalls(waiting(13), [confirmed, gone], NOW, paused=pause)["fetch"] == "13 wait: paused for 12 s."
+    assert stalls(waiting(13), None, NOW, paused=pause)["fetch"] == "13 wait: paused for 12 s."
+
+
+def test_the_trouble_of_one_process_is_not_the_reason_if_another_could_work() -> None:
+    troubled, able = process(taken=45, trouble=("no answer from SQS",)), process(taken=45)
+    assert "SQS" not in stalls(waiting(13), [troubled, able], NOW, {"fetch": ago(45)})["fetch"]
+    hands = tuple(InProgress("fetch", "a-job", ago(seconds)) for seconds in (55, 45))
+    busy = process(taken=45, in_hand=hands)
+    assert "all 2 threads are busy" in stalls(waiting(13), [troubled, busy], NOW)["fetch"]
+    other = process(taken=45, trouble=("the staging folder is full",))
+    assert "no answer from SQS; the staging folder is full." in stalls(waiting(13), [troubled, other], NOW)["fetch"]
+
+
 def test_what_hinders_running_processes_is_reported() -> None:
     hands = tuple(InProgress("fetch", "a-job", ago(seconds)) for seconds in (55, 45))
     assert stalls(waiting(13), [process(taken=45, in_hand=hands)], NOW)["fetch"] == (
@@ -86,5 +110,7 @@ def test_messages_in_quarantine_need_a_process_of_their_own() -> None:
 
 def test_a_paused_stage_is_named_whether_messages_wait_or_not() -> None:
     paused = {"fetch": ago(600)}
-    assert stalls(waiting(13), [process(taken=1)], NOW, paused=paused) == {"fetch": "13 wait: paused for 10 min."}
+    assert stalls(waiting(13), [replace(process(), work=Work(paused=("fetch",)))], NOW, paused=paused) == {
+        "fetch": "13 wait: paused for 10 min."
+    }
     assert stalls(waiting(0), None, NOW, paused=paused) == {"fetch": "0 wait: paused for 10 min."}
