@@ -222,7 +222,7 @@ class Pages:
         self._sources.poller.activate()
         found, now = self._actions.grouped(), datetime.now(UTC)
         alive = [each for each in self._sources.processes.snapshot.value if each.is_alive(now)]
-        retrying = merged(each for process in alive for each in process.work.retrying)
+        retrying = merged((each for process in alive for each in process.work.retrying), now)
         return self._page(
             request,
             "failures.html",

@@ -55,7 +55,7 @@ def needs(
         missing: Names of queues that do not exist.
     """
     depths, paused, alive = list(depths), set(paused), [each for each in processes if each.is_alive(now)]
-    found = merged(each for process in alive for each in process.work.retrying)
+    found = merged((each for process in alive for each in process.work.retrying), now)
     services = [each for each in found if not each.where]
     hosts = [each for each in found if each.where and each.jobs >= MIN_JOBS]
     stops = {stage: f"{stage}: {sentence}" for stage, sentence in stalled.items()}

@@ -9,9 +9,9 @@ import logging
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from threading import Lock
 
@@ -29,8 +29,14 @@ QUIET = 15.0
 #: Seconds after which a job that was due is no longer counted: it has been tried, perhaps by another process.
 GRACE = 10.0
 
-#: Seconds between two looks for causes that have ended, while a service of our own is in trouble.
+#: Seconds after which a job that was due is forgotten. Until then its success shows that its cause is over.
+KEPT = 900.0
+
+#: Seconds between two looks for causes that have begun or ended, in a process without heartbeats.
 LOOK_INTERVAL = 5.0
+
+#: Jobs of one host or receiver from which on the log has its trouble.
+LOGGED_JOBS = 10
 
 #: Maximum number of jobs and of causes to remember, and of causes to publish. The jobs take 6 MB.
 MAX_JOBS, MAX_CAUSES, MAX_PUBLISHED = 20_000, 500, 20
@@ -57,6 +63,12 @@ class Retrying:
     folders: int  #: number of folders that the jobs belong to, in one process
     since: datetime  #: the first failure
     next: datetime  #: the next attempt
+    last: datetime  #: the latest failure
+    recovered: datetime | None = None  #: the first success since then
+
+    def is_over(self, now: datetime) -> bool:
+        """Return whether it has worked since the latest failure, and for long enough to believe it."""
+        return self.recovered is not None and now - self.recovered >= timedelta(seconds=QUIET)
 
 
 @dataclass
@@ -67,6 +79,14 @@ class _Cause:
     last: float
     recovered: float | None = None  #: time of the first success since the last failure
     ended: bool = False
+
+    def has_recovered(self, now: float) -> bool:
+        """Return whether it is over, although its jobs may wait for hours."""
+        return self.recovered is not None and now - self.recovered >= QUIET
+
+    def is_past(self, now: float) -> bool:
+        """Return whether it can be forgotten once no job waits. Other processes learn from it that it is over."""
+        return now - self.recovered >= KEPT if self.recovered else now - self.last >= QUIET
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +108,7 @@ class BeingRetried:
         self._lock = Lock()
         self._causes: dict[tuple[str, str], dict[tuple[str, str], _Cause]] = {}  # by stage and host
         self._jobs: OrderedDict[int, _Waiting] = OrderedDict()  # the latest failure is the last
-        self._troubled: dict[str, float] = {}  # services of our own in trouble, by code, and since when
+        self._troubled: dict[str, float] = {}  # services, by code, and hosts whose trouble is logged, and since when
         self._looked = 0.0
 
     def __call__(self, event: Event) -> None:
@@ -99,7 +119,7 @@ class BeingRetried:
                 self._failed(event)
             elif not is_snoozed:
                 self._ended(event)
-        if self._troubled and self._clock() - self._looked > LOOK_INTERVAL:
+        if (self._causes or self._troubled) and self._clock() - self._looked > LOOK_INTERVAL:
             self.current()
 
     def hurry(self, is_meant: Callable[[str, str], bool]) -> None:
@@ -117,22 +137,35 @@ class BeingRetried:
                     self._jobs[key] = replace(job, returns=min(job.returns, soon))
 
     def current(self) -> tuple[Retrying, ...]:
-        """Return the present causes: our own services first, then those with the most jobs."""
+        """Return the causes: those that are not over first, then our own services, then those with the most jobs."""
         with self._lock:
             now = self._looked = self._clock()
             waiting = self._waiting(now)
+            self._forget(lambda cause: id(cause) not in waiting and cause.is_past(now))
             found = [
-                _published(stage, where, cause, waiting.get(id(cause), []))
+                (cause, _published(stage, where, cause, waiting.get(id(cause), [])))
                 for (stage, where), causes in self._causes.items()
                 for cause in causes.values()
-                if not _is_over(cause, is_awaited=id(cause) in waiting, now=now)
             ]
-            self._forget(lambda cause: _is_over(cause, is_awaited=id(cause) in waiting, now=now))
-            codes = {cause.code for causes in self._causes.values() for cause in causes.values()}
-            over = {code: self._troubled.pop(code) for code in self._troubled.keys() - codes}
-        for code, since in over.items():
-            logger.warning("%s answers again, after %s of trouble.", SERVICES[code], format_duration(now - since))
-        return tuple(sorted(found, key=rank)[:MAX_PUBLISHED])
+            lines = self._log_lines([each for cause, each in found if not cause.has_recovered(now)], now)
+        for line in lines:
+            logger.warning(line)
+        found.sort(key=lambda each: (each[0].has_recovered(now), rank(each[1])))
+        return tuple(each for _, each in found[:MAX_PUBLISHED])
+
+    def _log_lines(self, found: Iterable[Retrying], now: float) -> list[str]:
+        """Note whose trouble has begun or ended, and return the lines to log."""
+        present = {each.where or each.code: each for each in found}
+        over = {name: self._troubled.pop(name) for name in self._troubled.keys() - present.keys()}
+        lines = [
+            f"{SERVICES.get(name, name)} fails no jobs any more, after {format_duration(now - since)} of trouble."
+            for name, since in over.items()
+        ]
+        for name, each in present.items():
+            if each.where and each.jobs >= LOGGED_JOBS and name not in self._troubled:
+                self._troubled[name] = each.since.timestamp()
+                lines.append(f"{name} fails ({each.code}), and {each.jobs} jobs or deliveries wait for a retry.")
+        return lines
 
     def _failed(self, event: Event) -> None:
         fault = facts_of(event.code).fault
@@ -143,6 +176,8 @@ class BeingRetried:
             cause = max(causes.values(), key=lambda each: each.last)
         else:
             cause = causes.setdefault((event.code, detail), _Cause(event.code, detail, event.at, event.at))
+            if cause.has_recovered(event.at):
+                cause.first = event.at
             cause.last, cause.recovered = event.at, None
         folder = hash(event.job.folder if event.job else "")
         key = _key(event, place)
@@ -160,18 +195,20 @@ class BeingRetried:
 
     def _ended(self, event: Event) -> None:
         for place in (*_places(event), ""):
-            self._jobs.pop(_key(event, place), None)
+            waited = self._jobs.pop(_key(event, place), None)
             if event.outcome is Outcome.DONE:
-                for cause in self._causes.get((event.stage, place), {}).values():
+                of_host = self._causes.get((event.stage, place), {}).values() if place else ()
+                # Another job may have succeeded without the service that refuses: a postback needs no MongoDB.
+                for cause in (waited.cause,) if waited else of_host:
                     cause.recovered = cause.recovered or event.at
 
     def _waiting(self, now: float) -> dict[int, list[_Waiting]]:
-        """Return the jobs that still wait, by the id of their cause, and forget the others."""
+        """Return the jobs that still wait, by the id of their cause, and forget those that were due long ago."""
         found: dict[int, list[_Waiting]] = {}
         for key, job in list(self._jobs.items()):
-            if job.cause.ended or job.returns + GRACE < now:
+            if job.cause.ended or job.returns + KEPT < now:
                 del self._jobs[key]
-            else:
+            elif job.returns + GRACE >= now:
                 found.setdefault(id(job.cause), []).append(job)
         return found
 
@@ -196,8 +233,8 @@ def rank(each: Retrying) -> tuple[bool, int]:
     return each.code not in SERVICES, -each.jobs
 
 
-def merged(found: Iterable[Retrying]) -> list[Retrying]:
-    """Add up the causes of several processes, with one entry for each host or receiver of a stage."""
+def merged(found: Iterable[Retrying], now: datetime) -> list[Retrying]:
+    """Add up the causes of several processes that are not over, with one entry for each host or receiver of a stage."""
     groups: dict[tuple[str, ...], list[Retrying]] = {}
     for each in found:
         key = (each.stage, each.where) if each.where else (each.stage, each.code, each.detail, "")
@@ -211,14 +248,15 @@ def merged(found: Iterable[Retrying]) -> list[Retrying]:
             next=min(each.next for each in group),
         )
         for group in groups.values()
+        if not _is_over(group, now)
     ]
-    return sorted(added, key=rank)
+    return sorted((each for each in added if each.jobs), key=rank)
 
 
-def _is_over(cause: _Cause, *, is_awaited: bool, now: float) -> bool:
-    if cause.recovered is not None and now - cause.recovered >= QUIET:
-        return True
-    return not is_awaited and now - cause.last >= QUIET
+def _is_over(group: Sequence[Retrying], now: datetime) -> bool:
+    """Return whether a cause is over by what one of the processes saw after the latest failure in any of them."""
+    last = max(each.last for each in group)
+    return any(each.recovered and each.recovered >= last and each.is_over(now) for each in group)
 
 
 def _published(stage: str, where: str, cause: _Cause, waiting: list[_Waiting]) -> Retrying:
@@ -232,6 +270,8 @@ def _published(stage: str, where: str, cause: _Cause, waiting: list[_Waiting]) -
         len({job.folder for job in waiting}),
         datetime.fromtimestamp(cause.first, UTC),
         datetime.fromtimestamp(following, UTC),
+        datetime.fromtimestamp(cause.last, UTC),
+        datetime.fromtimestamp(cause.recovered, UTC) if cause.recovered else None,
     )
 
 

@@ -14,6 +14,10 @@ MAX_FAILED_FOLDERS = 100
 #: within the 15 minutes that SQS can delay a message.
 FIRST_OPEN_TIME, LONGEST_OPEN_TIME = 30.0, 300.0
 
+#: A circuit stays open for at most so many times the duration of the failed request, or `FIRST_OPEN_TIME`. Requests
+#: that hang take 5 % of a thread's time, and a server that refuses at once is soon found repaired.
+OPEN_PER_SECOND = 20
+
 #: Seconds after which a failing host costs each job an attempt instead of a snooze, so that every job ends.
 HOST_DOWN_AFTER = 3600.0
 
@@ -80,11 +84,12 @@ class Circuit:
         self.open_time.reset()
         self.open_until = 0.0
 
-    def failed(self, failure: int, folder: str, now: float) -> None:
-        """Count a failure, and open after `max_failures` of them."""
+    def failed(self, failure: int, folder: str, now: float, took: float) -> None:
+        """Count a failure after a request of `took` seconds, and open after `max_failures` of them."""
         self.failed_folders.add(hash(folder))
         if len(self.failures) < self.max_failures:
             self.failures.add(failure)
         if len(self.failures) >= self.max_failures and now >= self.open_until:  # ignores requests from before it opened
             self.open_since = self.open_since if self.is_open else now
-            self.open_until = now + self.open_time.next()
+            affordable = max(FIRST_OPEN_TIME, OPEN_PER_SECOND * took)
+            self.open_until = now + min(self.open_time.next(), affordable)

@@ -291,7 +291,7 @@ class HostLimiter:
         host.speed = Speed.SLOW if ran_out or took > QUICK_SECONDS else Speed.QUICK
         if failed:
             failure = next(self._numbers) if self._policy.by_path else hash((slot.url, slot.folder))
-            slot.circuit.failed(failure, self._prober(slot.folder), now)
+            slot.circuit.failed(failure, self._prober(slot.folder), now, took)
         else:
             slot.circuit.succeeded()
 

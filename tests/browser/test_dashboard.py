@@ -204,14 +204,14 @@ def test_the_processes_are_shown_with_what_they_work_on(page: Page, world: World
         submit(page, world.url(cover), "Workers")
         job = page.url.rpartition("/")[2]
         page.goto("/workers")
-        row = page.get_by_role("listitem").filter(has_text=re.compile("^ *running *fetch"))
+        row = page.locator(".processes > li").filter(has_text=re.compile(r"running\s+fetch\s"))
         expect(row).to_contain_text("1 of", timeout=TIMEOUT)
         row.locator("summary").click()
         expect(row.get_by_role("link", name=job[:8])).to_be_visible(timeout=TIMEOUT)
         check_layout(page)
         host_answers()
     for name in ("ingest", "resize", "upload", "notify", "sweep"):
-        line = page.locator("summary").filter(has_text=re.compile(f"^ *running *{name}")).first
+        line = page.locator("summary").filter(has_text=re.compile(rf"running\s+{name}\s")).first
         expect(line).to_be_visible(timeout=TIMEOUT)
         assert line.bounding_box()["height"] < 50
 

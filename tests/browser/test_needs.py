@@ -60,8 +60,8 @@ def test_what_needs_an_operator_is_the_first_screen(site: Site, browser: Browser
     # When S3 and a receiver fail, and a process stops
     now = datetime.now(UTC)
     since, soon = now - timedelta(minutes=12), now + timedelta(minutes=20)
-    refused = Retrying("fetch", "s3_error", "AccessDenied", "", 120, 9, since, soon)
-    down = Retrying("notify", "http_503", "", HOOK, 750, 37, since, soon)
+    refused = Retrying("fetch", "s3_error", "AccessDenied", "", 120, 9, since, soon, now)
+    down = Retrying("notify", "http_503", "", HOOK, 750, 37, since, soon, now)
     beat("fetch", Work(retrying=(refused,), trouble=("the file system of the staging folder has 93 MB left",)))
     beat("notify", Work(retrying=(down,)))
     # Then each is a line of the first screen, and what is retried can be tried now.

@@ -29,7 +29,7 @@ def retried(
     stage: str, code: str, where: str = "", jobs: int = 120, *, detail: str = "", folders: int = 37
 ) -> Retrying:
     minute = NOW.replace(minute=46)
-    return Retrying(stage, code, detail, where, jobs, folders, minute, NOW.replace(minute=49))
+    return Retrying(stage, code, detail, where, jobs, folders, minute, NOW.replace(minute=49), NOW)
 
 
 def texts(found: list[Need]) -> list[str]:

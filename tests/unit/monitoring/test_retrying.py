@@ -11,7 +11,7 @@ import pytest
 from pipeline.events import Event, Outcome
 from pipeline.job import Job
 from pipeline.monitoring import retrying
-from pipeline.monitoring.retrying import GRACE, MAX_PUBLISHED, QUIET, BeingRetried, Retrying, merged
+from pipeline.monitoring.retrying import GRACE, LOGGED_JOBS, MAX_PUBLISHED, QUIET, BeingRetried, Retrying, merged
 from pipeline.settings import get_settings
 from tests.support.moved_clock import MovedClock
 
@@ -56,7 +56,7 @@ def attempt(
 
 
 def causes(register: BeingRetried) -> list[tuple[str, str, str, str, int, int]]:
-    found = register.current()
+    found = merged(register.current(), datetime.fromtimestamp(register._clock(), UTC))
     return [(each.stage, each.code, each.detail, each.where, each.jobs, each.folders) for each in found]
 
 
@@ -71,20 +71,39 @@ def test_a_service_that_refuses_is_counted_and_ends_soon_after_a_success(
     (found,) = register.current()
     assert causes(register) == [("upload", "s3_error", "AccessDenied", "", 3, 1)]
     assert (found.since.timestamp(), found.next.timestamp()) == (1_700_000_000, 1_700_000_300)
-    # When another job succeeds, then the cause stays until no failure was seen for a while, although jobs still wait.
-    attempt(register, clock, "upload", Outcome.DONE, number=9)
+    # When one of them succeeds, then the cause stays until no failure was seen for a while, although jobs still wait.
+    attempt(register, clock, "upload", Outcome.DONE, number=1)
     clock.now += QUIET - 1
     assert causes(register)
     clock.now += 1
     assert causes(register) == []
-    # When it fails again, then the old jobs are not counted.
+    # When it fails again, then it begins anew, and the jobs that still wait are counted.
     refused(number=7)
-    assert causes(register) == [("upload", "s3_error", "AccessDenied", "", 1, 1)]
+    assert causes(register) == [("upload", "s3_error", "AccessDenied", "", 3, 1)]
+    assert register.current()[0].since.timestamp() == clock.now
+
+
+def test_a_job_that_does_not_need_the_service_shows_nothing(
+    register: BeingRetried, clock: MovedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Given MongoDB that refuses the write-back of a sweep, while results of other jobs are posted
+    attempt(
+        register, clock, "notify", Outcome.RETRY, code="mongo_error", message="Could not write: it is down.", wait=600
+    )
+    for number in range(1, 4):
+        clock.now += QUIET
+        attempt(register, clock, "notify", Outcome.DONE, number=number)
+    # Then its trouble is not over.
+    assert [each[1] for each in causes(register)] == ["mongo_error"]
+    assert len(caplog.messages) == 1
 
 
 def test_a_service_that_refuses_now_and_then_is_not_over(register: BeingRetried, clock: MovedClock) -> None:
     for _ in range(5):
-        attempt(register, clock, "upload", Outcome.RETRY, code="s3_error", message=S3_REFUSES, wait=300)
+        for number in range(2):
+            attempt(
+                register, clock, "upload", Outcome.RETRY, number=number, code="s3_error", message=S3_REFUSES, wait=300
+            )
         attempt(register, clock, "upload", Outcome.DONE, number=1)
         clock.now += QUIET - 1
         assert causes(register)
@@ -153,7 +172,20 @@ def test_trouble_of_our_own_services_is_logged_once_when_it_begins_and_once_when
     # Another event suffices, without a heartbeat.
     clock.now += 120
     attempt(register, clock, "fetch", Outcome.DONE)
-    assert caplog.messages[1:] == ["S3 answers again, after 2 min of trouble."]
+    assert caplog.messages[1:] == ["S3 fails no jobs any more, after 2 min of trouble."]
+
+
+def test_trouble_of_a_receiver_of_many_jobs_is_logged_once_when_it_begins_and_once_when_it_ends(
+    register: BeingRetried, clock: MovedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(2 * LOGGED_JOBS):
+        attempt(register, clock, "notify", Outcome.RETRY, number=number, code="http_503", wait=3600)
+        register.current()
+    assert caplog.messages == [f"{HOOK} fails (http_503), and {LOGGED_JOBS} jobs or deliveries wait for a retry."]
+    attempt(register, clock, "notify", Outcome.DONE, number=99)
+    clock.now += QUIET
+    register.current()
+    assert caplog.messages[1:] == [f"{HOOK} fails no jobs any more, after 15 s of trouble."]
 
 
 def test_memory_is_bounded(register: BeingRetried, clock: MovedClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,11 +200,33 @@ def test_memory_is_bounded(register: BeingRetried, clock: MovedClock, monkeypatc
     assert len(register.current()) == MAX_PUBLISHED
 
 
+def test_a_success_in_one_process_ends_a_cause_in_all(clock: MovedClock) -> None:
+    # Given two processes with deliveries to a receiver that wait for hours
+    clock.now = 1_700_000_000.0
+    registers = [BeingRetried(clock), BeingRetried(clock)]
+    for number, register in enumerate(registers):
+        attempt(register, clock, "notify", Outcome.RETRY, number=number, code="http_503", wait=7200)
+
+    def listed() -> list[str]:
+        at = datetime.fromtimestamp(clock.now, UTC)
+        return [each.where for each in merged((each for one in registers for each in one.current()), at)]
+
+    # When the only one of the first process is delivered, then the receiver is over, until it fails again somewhere.
+    clock.now += 1
+    attempt(registers[0], clock, "notify", Outcome.DONE, number=0)
+    assert listed() == [HOOK]
+    clock.now += QUIET
+    assert listed() == []
+    attempt(registers[1], clock, "notify", Outcome.RETRY, number=2, code="http_503", wait=7200)
+    assert listed() == [HOOK]
+
+
 def test_the_processes_are_added_up_with_one_entry_for_each_receiver() -> None:
     def entry(code: str, jobs: int, minute: int, where: str = HOOK) -> Retrying:
         since = datetime(2026, 3, 1, 5, minute, tzinfo=UTC)
-        return Retrying("notify", code, "", where, jobs, jobs // 2, since, since.replace(hour=6))
+        return Retrying("notify", code, "", where, jobs, jobs // 2, since, since.replace(hour=6), since)
 
-    found = merged([entry("http_503", 40, 30), entry("timeout", 10, 20), entry("mongo_error", 3, 0, where="")])
+    entries = [entry("http_503", 40, 30), entry("timeout", 10, 20), entry("mongo_error", 3, 0, where="")]
+    found = merged(entries, datetime(2026, 3, 1, 6, tzinfo=UTC))
     assert [(each.code, each.jobs, each.folders) for each in found] == [("mongo_error", 3, 1), ("http_503", 50, 20)]
     assert (found[1].since.minute, found[1].next.minute) == (20, 20)

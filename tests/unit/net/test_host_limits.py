@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 import pytest
@@ -285,6 +285,25 @@ class TestOpenCircuits:
             clock.now += FIRST_OPEN_TIME
             snooze(host_limiter)
         ask(host_limiter)
+
+    @pytest.mark.parametrize(
+        ("took", "longest"), [(0.01, FIRST_OPEN_TIME), (5.0, 100.0), (60.0, LONGEST_OPEN_TIME)],
+        ids=["refuses at once", "takes seconds", "hangs"],
+    )  # fmt: skip
+    def test_a_probe_takes_little_of_the_time_and_a_host_that_refuses_at_once_is_probed_often(
+        self, host_limiter: HostLimiter, clock: MovedClock, took: float, longest: float
+    ) -> None:
+        # Given a host that has been down for half an hour, whose requests fail after so many seconds
+        fail(host_limiter)
+        until = clock.now + 1800
+        circuit = host_limiter._hosts["https://covers.example"].circuits[""]
+        while clock.now < until:
+            clock.now = circuit.open_until
+            with suppress(PipelineError), host_limiter.slot(URL, folder="FOLDER"):
+                clock.now += took
+                raise failing()
+        # Then it is known soon enough that it answers again, and a hanging host takes no more of a thread than before.
+        assert circuit.open_until - clock.now == pytest.approx(longest)
 
     def test_a_killed_thread_does_not_count(self, host_limiter: HostLimiter, clock: MovedClock) -> None:
         fail(host_limiter)
