@@ -278,7 +278,7 @@ class SQSConsumer(dramatiq_sqs.broker.SQSConsumer):
             del message.options[DUE]  # a dead letter of it must not wait when it is redriven
             is_early = False
         if is_early:
-            self._transfer(lease, name, self.sender.hop, message.original)
+            self._transfer(lease, name, self.sender.hop, message.original, body)
         elif quarantine and message.receives >= QUARANTINE_AT:
             logger.warning("%s was received %d times. It moves to quarantine.", message, message.receives)
             self._quarantine(message, quarantine)

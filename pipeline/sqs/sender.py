@@ -144,24 +144,21 @@ class Sender:
     def __post_init__(self) -> None:
         self._looks = Looks(self.clock)
 
-    def entry(self, message: dramatiq.Message[Any], delay: int = 0, since: int | None = None) -> SendEntry:
-        """Return the entry of a message that is due in `delay` milliseconds, and waits `since` then, or since now.
-
-        `is_hurried` may have set a later `since`, by another clock.
-        """
+    def entry(self, message: dramatiq.Message[Any], delay: int = 0) -> SendEntry:
+        """Return the entry of a message that is due in `delay` milliseconds."""
         options = {key: value for key, value in message.options.items() if key not in {DUE, BACKLOG}}
         if not delay and self.in_hand.has_backlog(bulk=self._is_bulk(message.queue_name)):
             options[BACKLOG] = True
         now, look = int(self.clock.time() * 1000), self._looks.after(delay / 1000)
         if look < delay / 1000:
-            options |= {DUE: now + delay, SINCE: max(now, options.get(SINCE, 0)) if since is None else since}
+            options |= {DUE: now + delay, SINCE: max(now, options.get(SINCE, 0))}  # `is_hurried` may set a later one
         body = encode(message, self.encoder, options=options)
         return SendEntry(body, delay=math.ceil(look), group=options.get(GROUP))
 
-    def hop(self, message: dramatiq.Message[Any]) -> SendEntry:
-        """Return the entry of a message that was received before it is due."""
-        left = message.options[DUE] - int(self.clock.time() * 1000)
-        return self.entry(message, max(0, left), message.options.get(SINCE, 0))
+    def hop(self, message: dramatiq.Message[Any], body: str) -> SendEntry:
+        """Return the entry of a message that was received before it is due: the same body, so it cannot grow."""
+        left = max(0.0, message.options[DUE] / 1000 - self.clock.time())
+        return SendEntry(body, delay=math.ceil(self._looks.after(left)), group=message.options.get(GROUP))
 
     def dead_letter(self, body: str, reason: Reason) -> SendEntry:
         """Return the entry of a dead letter. A body that leaves no room for the reason is stored elsewhere.

@@ -11,7 +11,7 @@ from pipeline.sqs.consumer import MAX_TRANSFERS
 from pipeline.sqs.leases import MAX_LEASE, MAX_UNDELETED
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES, MAX_RECEIVES, QUARANTINE_AT
 from pipeline.sqs.settlement import Delete
-from pipeline.sqs.wire import MAX_DUE, Unavailable
+from pipeline.sqs.wire import MAX_DUE, Unavailable, encode
 from tests.support.received import (
     CHANGE,
     DELETE,
@@ -19,6 +19,7 @@ from tests.support.received import (
     SEND,
     arrive,
     delete_all,
+    message,
     sent_to,
     start,
     took,
@@ -240,6 +241,17 @@ def test_a_hop_is_deleted_at_once_because_a_crash_would_make_it_two_jobs(broker,
     consumer.step()
     consumer.leases.step()
     assert len(sqs.of(DELETE)) == 1
+
+
+def test_a_message_of_the_largest_size_hops(broker, sqs, clock) -> None:
+    # Given a message of the largest size, whose release added no time since when it waits
+    consumer = broker.consume("work", prefetch=4)
+    due = int((clock.time() + 7200) * 1000)
+    room = MAX_MESSAGE_BYTES - len(encode(message("", due=due)))
+    body = arrive(sqs, "early", body=encode(message("x" * room, due=due)))
+    # When it is received before it is due, then it hops unchanged.
+    consumer.step()
+    assert [entry["MessageBody"] for entry in sent_to(sqs, "work")] == [body]
 
 
 def test_a_message_that_would_hop_for_longer_than_any_delay_is_refused(broker, sqs, clock) -> None:

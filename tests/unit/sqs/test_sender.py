@@ -111,17 +111,16 @@ def test_a_message_that_waits_long_is_received_about_once_a_minute(broker) -> No
     # Given a message that is due in an hour
     began = int(broker.clock.time() * 1000)
     entry = broker.sender.entry(message("x"), 3_600_000)
+    # Then it knows when it is due and since when it waits.
+    assert decode(entry.body).options == {"due": began + 3_600_000, "since": began}
     # When it hops
-    delays = []
-    while "due" in (options := decode(entry.body).options) and len(delays) < 100:
-        # Then it knows when it is due and since when it waits,
-        assert options == {"due": began + 3_600_000, "since": began}
-        delays.append(entry.delay)
-        broker.clock.now += entry.delay
-        entry = broker.sender.hop(decode(entry.body))
-    # looks once a minute, and is on time.
-    assert all(50 <= delay <= 60 for delay in delays)
-    assert sum(delays) + entry.delay == 3600
+    delays = [entry.delay]
+    while sum(delays) < 3600:
+        broker.clock.now += delays[-1]
+        delays.append(broker.sender.hop(decode(entry.body), entry.body).delay)
+    # Then it looks once a minute, and is on time.
+    assert all(50 <= delay <= 60 for delay in delays[:-1])
+    assert sum(delays) == 3600
 
 
 def test_a_new_wait_begins_when_its_message_is_sent(broker) -> None:
@@ -144,7 +143,7 @@ def test_a_crowd_looks_at_a_limited_rate(broker, number: int, most: float) -> No
     # When half an hour goes by
     while hops[0][0] < began + 1800:
         broker.clock.now, index, entry = heapq.heappop(hops)
-        entry = broker.sender.hop(decode(entry.body))
+        entry = broker.sender.hop(decode(entry.body), entry.body)
         heapq.heappush(hops, (broker.clock.now + entry.delay, index, entry))
         looks, longest = looks + 1, max(longest, entry.delay)
     # Then they look no more often in all than that, and each at least as often as SQS can delay it.
