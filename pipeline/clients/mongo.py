@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: Error code of MongoDB for a key that already exists.
 DUPLICATE_KEY = 11000
 
-#: Error codes of MongoDB for a full disk, and for an internal error, as which the embedded server reports one.
+#: Error codes of MongoDB for a full disk, and for an internal error, by which the embedded server reports one.
 #: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 DISK_FULL, INTERNAL = 14031, 1
 
