@@ -4,16 +4,19 @@ The order never changes while jobs go on: the latest to begin come first, or amo
 read no attempts but the latest of each stage.
 
 No index contains texts, codes or stages. So a search examines windows of jobs, latest first, and stops at
-`MAX_EXAMINED` jobs or after `MAX_SECONDS`. It then reports how far it came, and the next page goes on from there.
+`MAX_EXAMINED` jobs or after `MAX_SECONDS`. It then reports how far it came, and the next page goes on from there. If
+there are no more jobs than that, one query reads them all.
 """
 
 from __future__ import annotations
 
+import heapq
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from time import monotonic
 from typing import Any, Literal
 
@@ -21,6 +24,7 @@ import pymongo
 from pymongo.errors import PyMongoError
 
 from pipeline.clients import mongo
+from pipeline.job import input_job_id
 from pipeline.monitoring.job_log.reader import FAILED, JobHistory, history_of, ids_from, matching
 from pipeline.monitoring.job_log.schema import JOBS
 from pipeline.stages import Lane
@@ -34,7 +38,10 @@ MAX_EXAMINED, MAX_SECONDS = 20_000, 0.5
 #: Jobs in the first window, factor by which windows grow, and jobs in the largest. Most lists need only the first.
 FIRST_WINDOW, GROWTH, MAX_WINDOW = 200, 5, 5_000
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: Time before a position in which jobs are first looked for, how it grows, and beyond which there is no bound.
+FIRST_SPAN, SPAN_GROWTH, MAX_SPAN = timedelta(minutes=1), 8, timedelta(days=60)
+
+_EPOCH, _FUTURE = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
 #: The beginning of a UUID. It is long enough that few other jobs have it in a URL or folder.
 _ID = re.compile(r"[0-9a-f]{8}[0-9a-f-]*", re.IGNORECASE)
@@ -55,29 +62,34 @@ class JobFilter:
         """The field by whose time jobs are listed."""
         return "failed" if self.outcome == "failed" else "began"
 
-    def indexed(self) -> dict[str, Any]:
-        """Return the conditions that an index answers in the order of the list, without reading documents."""
-        if self.order == "failed":
-            return {"failed": {"$exists": True}}
-        return {"lane": {"$in": [self.lane] if self.lane else list(Lane)}}
+    def indexed(self) -> list[dict[str, Any]]:
+        """Return the conditions that an index answers in the order of the list, together with bounds of its time.
+
+        There is one for each lane, because the embedded server uses an index only for equality and a closed range.
+        """
+        return [{}] if self.order == "failed" else [{"lane": lane} for lane in Lane if self.lane in {None, lane}]
 
     def query(self) -> dict[str, Any]:
-        """Return the conditions that MongoDB checks."""
-        query = self.indexed()
-        if self.lane:
-            query["lane"] = {"$in": [self.lane]}
+        """Return the other conditions that MongoDB checks."""
+        query: dict[str, Any] = {}
         if self.code:
             query["turns.code"] = self.code
         if self.text:
             part = {"$regex": re.escape(self.text), "$options": "i"}
             names = ("folder", "sources.0.url", "sources.1.url")
-            query["$or"] = [{"_id": ids_from(self.text.lower())}, *({name: part} for name in names)]
+            text = self.text.lower()
+            ids = ({"_id": ids_from(text)}, {"_id": input_job_id(text)})
+            query["$or"] = [*ids, *({name: part} for name in names)]
         return query
 
     def matches(self, history: JobHistory) -> bool:
         """Return whether a job fits the conditions that depend on more than one field of its document."""
         failed = {"": None, "failed": True, "well": False}[self.outcome]
-        return failed in {None, history.status in FAILED} and self.stage in {"", history.stage}
+        return (
+            failed in {None, history.status in FAILED}
+            and self.stage in {"", history.stage}
+            and self.lane in {None, history.lane}
+        )
 
 
 @dataclass(frozen=True)
@@ -113,6 +125,10 @@ def search(wanted: JobFilter = JobFilter(), limit: int = 50, after: str = "") ->
     """
     before = _moment(after) if after else None
     with mongo.mongo_errors("read the job log"):
+        if wanted.query() and mongo.job_database()[JOBS].estimated_document_count() <= MAX_EXAMINED:
+            # One window, without lanes: the embedded server reads all jobs for each query that no index answers alone.
+            found, last = _read(wanted, limit, None, before, lists=[{}])
+            return JobPage(tuple(found), _place(last))
         if not after and (jobs := _with_id(wanted, limit)):
             return JobPage(jobs)
         return _in_windows(wanted, limit, before)
@@ -123,7 +139,7 @@ def _with_id(wanted: JobFilter, limit: int) -> tuple[JobHistory, ...]:
     ids = matching(wanted.text.lower(), limit + 1) if _ID.fullmatch(wanted.text) else []
     if not ids or len(ids) > limit:
         return ()
-    query = replace(wanted, text="").query() | {"_id": {"$in": ids}}
+    query = replace(wanted, text="").query() | {"_id": {"$in": ids}, wanted.order: {"$exists": True}}
     documents = mongo.job_database()[JOBS].find(query, {"turns": 0}).hint("_id_")
     latest_first = sorted(_with_attempts(documents), key=lambda document: document[wanted.order], reverse=True)
     return tuple(history for history in map(history_of, latest_first) if wanted.matches(history))
@@ -150,22 +166,40 @@ def _in_windows(wanted: JobFilter, limit: int, before: datetime | None) -> JobPa
 
 
 def _since(wanted: JobFilter, before: datetime | None, size: int) -> datetime | None:
-    """Return the time of the job with which a window of `size` jobs ends; None if there are fewer."""
-    by = wanted.order
-    query = wanted.indexed() | _between(by, None, before)
-    found = mongo.job_database()[JOBS].find(query, {by: 1, "_id": 0}).sort(by, -1).skip(size - 1).limit(1)
-    return next((document[by] for document in found), None)
+    """Return the time of the job with which a window of `size` jobs ends; None if there are fewer.
+
+    It looks back over growing spans, because the embedded server sorts all jobs of a span.
+    """
+    by, jobs, span = wanted.order, mongo.job_database()[JOBS], FIRST_SPAN
+    while True:
+        floor = None if span > MAX_SPAN else (before or datetime.now(UTC)) - span
+        for indexed in wanted.indexed():
+            query = indexed | _between(by, floor, before)
+            for found in jobs.find(query, {by: 1, "_id": 0}).sort(by, -1).skip(size - 1).limit(1):
+                at: datetime = found[by]
+                return at
+        if floor is None:
+            return None
+        span *= SPAN_GROWTH
 
 
 def _read(
-    wanted: JobFilter, limit: int, since: datetime | None, before: datetime | None
+    wanted: JobFilter,
+    limit: int,
+    since: datetime | None,
+    before: datetime | None,
+    *,
+    lists: Sequence[dict[str, Any]] = (),
 ) -> tuple[list[JobHistory], datetime | None]:
     """Return the jobs of a window that match, and the time of the last one if they are cut at `limit`."""
     by = wanted.order
     query = wanted.query() | _between(by, since, before)
     jobs: list[JobHistory] = []
     last: datetime | None = None
-    for document in _with_attempts(mongo.job_database()[JOBS].find(query, {"turns": 0}).sort(by, -1)):
+    found = (
+        mongo.job_database()[JOBS].find(each | query, {"turns": 0}).sort(by, -1) for each in lists or wanted.indexed()
+    )
+    for document in _with_attempts(heapq.merge(*found, key=itemgetter(by), reverse=True)):
         if len(jobs) >= limit and document[by] != last:
             return jobs, last
         last = document[by]
@@ -176,8 +210,7 @@ def _read(
 
 
 def _between(by: str, since: datetime | None, before: datetime | None) -> dict[str, Any]:
-    bounds = {name: moment for name, moment in (("$gte", since), ("$lt", before)) if moment}
-    return {by: bounds} if bounds else {}
+    return {by: {"$gte": since or _EPOCH, "$lt": before or _FUTURE}}
 
 
 def _cut_off(wanted: JobFilter, before: datetime | None) -> str:

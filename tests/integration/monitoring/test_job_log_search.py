@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from bson import encode
@@ -157,8 +158,9 @@ def at_most_1000(monkeypatch):
 
 
 def examined(commands: Commands) -> int:
-    """Return how many jobs the windows of the recorded commands contain. Each begins with a search for its end."""
-    return sum(command["skip"] + 1 for command in commands.sent if "skip" in command)
+    """Return how many jobs the windows of the recorded commands contain: each is read once its end was found."""
+    finds = [command.get("skip") for command in commands.sent if "find" in command]
+    return sum(skip + 1 for skip, following in pairwise(finds) if skip is not None and following is None)
 
 
 @pytest.mark.parametrize("outcome", ["", "failed"])
@@ -170,8 +172,8 @@ def test_a_search_for_rare_text_ends_at_its_bound_and_the_next_page_goes_on_from
         page = search(JobFilter(outcome=outcome, text="RARE.example"), after=after)
         # then each page examines at most 1,000 jobs, every window but the last has an end, and only its end comes back
         assert examined(crowd) <= 1000
-        for command in crowd.sent[:-1]:
-            assert "skip" in command or "$gte" in command["filter"][page_order(outcome)], command
+        for command in crowd.sent[1:-2]:
+            assert "skip" in command or command["filter"][page_order(outcome)]["$gte"].year > 2000, command
         assert crowd.received <= len(page.jobs) + 3
         pages.append(page)
         after = page.following
@@ -189,6 +191,7 @@ def page_order(outcome):
 
 def test_a_search_that_takes_too_long_is_cut_off_after_its_first_window(crowd, monkeypatch):
     monkeypatch.setattr(job_log_search, "MAX_SECONDS", 0.0)
+    monkeypatch.setattr(job_log_search, "MAX_EXAMINED", 3000)
     page = search(JobFilter(text="rare.example"))
     assert (page.jobs, bool(page.cut_off)) == ((), True)
     assert examined(crowd) == job_log_search.FIRST_WINDOW
@@ -201,11 +204,12 @@ def test_a_search_that_takes_too_long_is_cut_off_after_its_first_window(crowd, m
 def test_mongodb_slower_than_the_bound_in_a_later_window_cuts_the_search_and_keeps_its_jobs(crowd, monkeypatch):
     # given a MongoDB that is slower than the bound once the second window has begun
     monkeypatch.setattr(job_log_search, "MAX_SECONDS", 0.3)
+    monkeypatch.setattr(job_log_search, "MAX_EXAMINED", 3000)
     answered = crowd.succeeded
 
     def slow(event):
         answered(event)
-        if len(crowd.sent) == 3:
+        if crowd.sent[-1].get("skip", 0) >= job_log_search.FIRST_WINDOW:
             time.sleep(0.4)
 
     monkeypatch.setattr(crowd, "succeeded", slow)
@@ -234,3 +238,21 @@ def test_a_first_window_without_an_answer_is_an_error(crowd, monkeypatch):
     monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.000_001)
     with pytest.raises(RetryableError, match="MongoDB does not answer"):
         search(JobFilter(text="rare.example"))
+
+
+def test_lists_use_an_index_alone_and_a_search_of_few_jobs_reads_them_once(crowd):
+    # when lists are read that no text or code narrows
+    for wanted in (JobFilter(), JobFilter(lane=Lane.LIVE), JobFilter(outcome="failed"), JobFilter(outcome="well")):
+        crowd.clear()
+        search(wanted)
+        # then each query is an equality and a closed range of its time, which the embedded server reads from an index
+        for command in (each for each in crowd.sent if "find" in each):
+            filter_ = dict(command["filter"])
+            assert set(filter_.pop(wanted.order)) == {"$gte", "$lt"}, command
+            assert filter_ in ({"lane": "live"}, {"lane": "bulk"}, {}), command
+    # and a search of fewer jobs than it may examine is one query, in one lane and in both
+    for wanted in (JobFilter(text="rare.example"), JobFilter(lane=Lane.LIVE, text="rare.example")):
+        crowd.clear()
+        assert [history.id for history in search(wanted).jobs] == [OLD]
+        assert crowd.names.count("find") == 1
+    assert search(JobFilter(lane=Lane.BULK, text="rare.example")).jobs == ()
