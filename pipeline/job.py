@@ -6,9 +6,7 @@ A job is frozen; each stage makes a new one. It contains no image bytes, only th
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import uuid
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -35,10 +33,6 @@ from pipeline.stages import FETCH, NOTIFY, RESIZE, STAGES, UPLOAD, Lane, Stage
 
 #: Version of the layout of an encoded job. A worker leaves jobs of unknown versions to other workers.
 VERSION = 1
-
-#: Namespaces of ids made from MessageIds of the input queue, and from documents of a sweep.
-_INPUT_IDS = uuid.uuid5(uuid.NAMESPACE_DNS, "input.image-pipeline")
-_SWEEP_IDS = uuid.uuid5(uuid.NAMESPACE_DNS, "sweep.image-pipeline")
 
 #: The deliveries that a message can ask for, by the field that names the receiver.
 DELIVERIES = ("redirect_queue", "postback_url")
@@ -437,22 +431,3 @@ def _sources(urls: Mapping[str, str]) -> tuple[Source, ...]:
     for name, url in urls.items():
         fields.setdefault(url[: MAX_URL_LENGTH + 1], []).append(name)
     return tuple(Source(url, tuple(names)) for url, names in fields.items())
-
-
-def input_job_id(message_id: str) -> str:
-    """Return the id of an input message's job, which is the same for every receipt (contract, section 1)."""
-    return str(uuid.uuid5(_INPUT_IDS, message_id))
-
-
-def possible_ids(given: str) -> tuple[str, str]:
-    """Return the job ids that people may mean: this one, without a redrive's number, or that of an input message.
-
-    A producer that calls SQS itself knows only the MessageId.
-    """
-    job_id = re.sub(r"\.r\d+$", "", given)
-    return job_id, input_job_id(job_id)
-
-
-def sweep_job_id(collection: str, document: object, urls: Mapping[str, str], run: str) -> str:
-    """Return the id of a sweep's job, which is the same each time that run finds the document (contract, section 1)."""
-    return str(uuid.uuid5(_SWEEP_IDS, json.dumps([collection, str(document), sorted(urls.items()), run])))

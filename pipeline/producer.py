@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.clients import aws
 from pipeline.errors import Rejected, SettingsError
-from pipeline.job import input_job_id
+from pipeline.job_ids import input_job_id
 from pipeline.payload import to_json, validated
 from pipeline.settings import get_settings
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES

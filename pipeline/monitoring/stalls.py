@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
-from pipeline.monitoring.processes import Process
+from pipeline.monitoring.processes import Process, stage_name
 from pipeline.monitoring.queue_depths import DEAD, Depth
+from pipeline.stages import own_queues
 from pipeline.text import format_duration
 
 #: How long a stage may take no message although its processes run. A thread may be busy with one image for this long.
@@ -75,23 +77,30 @@ def _reason(
     taken = max(each.work.taken.get(stage, each.started) for each in alive)
     if now - taken < STALLED_AFTER:
         return ""
-    if hindrance := _hindrance(alive, now):
+    if hindrance := _hindrance(stage, alive, now):
         return f"none taken for {_age(taken, now)}: {hindrance}."
     if waiting_since and now - waiting_since >= STALLED_AFTER:
         return f"none taken for {_age(max(taken, waiting_since), now)}, although processes for {stage} run."
     return ""
 
 
-def _hindrance(processes: Sequence[Process], now: datetime) -> str:
-    """Return why running processes take no messages; empty if they could."""
-    able = [each for each in processes if not each.work.trouble]
-    if not able:
-        return "; ".join(dict.fromkeys(each.work.trouble[0] for each in processes))
-    busy = [hand for each in able for hand in each.work.in_hand]  # the trouble of others does not hinder these
+def _hindrance(stage: str, processes: Sequence[Process], now: datetime) -> str:
+    """Return why running processes take no messages of a stage; empty if one of them could."""
+    troubles = [next(filter(partial(_concerns, stage), each.work.trouble), "") for each in processes]
+    if all(troubles):
+        return "; ".join(dict.fromkeys(trouble.removesuffix(".") for trouble in troubles))
+    able = [each for each, trouble in zip(processes, troubles, strict=True) if not trouble]
+    busy = [hand for each in able for hand in each.work.in_hand]
     threads = sum(each.threads for each in able)
     if len(busy) < threads:
         return ""
     return f"all {threads} threads are busy, the longest for {_age(min(hand.since for hand in busy), now)}"
+
+
+def _concerns(stage: str, trouble: str) -> bool:
+    """Return whether a sentence is about a stage: it begins with a queue of that stage, or with none."""
+    queue = trouble.partition(":")[0]
+    return queue not in own_queues() or stage_name(queue) == stage
 
 
 def _age(moment: datetime, now: datetime) -> str:

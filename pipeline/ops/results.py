@@ -9,7 +9,8 @@ from dramatiq.errors import BrokerError
 
 from pipeline.clients import mongo
 from pipeline.errors import PermanentError, RetryableError
-from pipeline.job import Job, UnknownVersion, possible_ids
+from pipeline.job import Job, UnknownVersion
+from pipeline.job_ids import possible_ids
 from pipeline.monitoring.job_log.reader import ids_from
 from pipeline.monitoring.job_log.schema import RESULTS
 from pipeline.payload import parse_json

@@ -26,7 +26,8 @@ from pipeline.events import RecheckOutcome
 from pipeline.images.content_id import content_id
 from pipeline.images.details.facts import is_wrong_type
 from pipeline.images.identify import identify
-from pipeline.job import Content, Job, Known, Source, Sweep, Validators, sweep_job_id
+from pipeline.job import Content, Job, Known, Source, Sweep, Validators
+from pipeline.job_ids import sweep_job_id
 from pipeline.metrics import RECHECK_SAVED_BYTES
 from pipeline.recipe import Recipe
 from pipeline.settings import get_settings

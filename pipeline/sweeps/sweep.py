@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any
 
 from pipeline.errors import RetryableError
-from pipeline.job import Job, Sweep, sweep_job_id
+from pipeline.job import Job, Sweep
+from pipeline.job_ids import sweep_job_id
 from pipeline.settings import get_settings
 from pipeline.sweeps import documents, run_state
 from pipeline.sweeps.documents import SWEPT, Document, Swept, WriteBack

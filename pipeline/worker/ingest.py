@@ -22,7 +22,8 @@ from dramatiq.errors import BrokerConnectionError
 
 from pipeline.errors import Rejected
 from pipeline.events import Event, Outcome, emit
-from pipeline.job import Job, input_job_id
+from pipeline.job import Job
+from pipeline.job_ids import input_job_id
 from pipeline.metrics import count_hand_over
 from pipeline.payload import parse_json
 from pipeline.producer import REDRIVEN_FROM

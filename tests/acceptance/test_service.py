@@ -18,7 +18,7 @@ from standardwebhooks import Webhook
 
 from pipeline import send_message
 from pipeline.clients import aws
-from pipeline.job import input_job_id
+from pipeline.job_ids import input_job_id
 from tests.acceptance.conftest import Service, World
 from tests.acceptance.test_cli import image_pipeline, queues
 from tests.support.waiting import wait_for

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pipeline import send_message
-from pipeline.job import input_job_id
+from pipeline.job_ids import input_job_id
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log.reader import JobHistory

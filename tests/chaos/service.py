@@ -17,7 +17,7 @@ from typing import Any
 from unittest import mock
 
 from pipeline.clients import aws, lazy, mongo
-from pipeline.job import input_job_id
+from pipeline.job_ids import input_job_id
 from pipeline.local.embedded import EmbeddedStack
 from pipeline.local.supervisor import Supervisor
 from pipeline.ops.provision import plan

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import dramatiq
 
 import pipeline.actors  # noqa: F401 - builds the broker, from which the actors' messages come
-from pipeline.job import input_job_id
+from pipeline.job_ids import input_job_id
 from pipeline.sqs.queues import Queue, Queues
 from pipeline.sqs.wire import Reason, SendEntry, SendFailed
 from pipeline.worker.ingest import Ingest

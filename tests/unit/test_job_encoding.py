@@ -8,7 +8,8 @@ import pytest
 from bson import ObjectId
 
 from pipeline.errors import PermanentError, Rejected, RetryableError, StagedMissing
-from pipeline.job import Content, Job, Rendered, Source, Unfinished, input_job_id, sweep_job_id
+from pipeline.job import Content, Job, Rendered, Source, Unfinished
+from pipeline.job_ids import input_job_id, sweep_job_id
 from pipeline.payload import MAX_DEPTH, MAX_URL_LENGTH, to_json, validated
 from pipeline.recipe import Recipe, parse_rendition
 from pipeline.settings import get_settings

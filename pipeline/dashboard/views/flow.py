@@ -96,7 +96,8 @@ def _stall(name: str, stalled: Mapping[str, str], *, in_quarantine: bool) -> str
     """Return why messages of a stage, those of giants and in quarantine included, wait and are not taken."""
     giants = stalled.get(GIANTS) if name == RESIZE.name else None
     quarantine = stalled.get(QUARANTINE) if in_quarantine else None
-    return " ".join(filter(None, [stalled.get(name), f"Giants: {giants}" if giants else None, quarantine]))
+    others = {"Giants": giants, "Quarantine": quarantine}
+    return " ".join(filter(None, [stalled.get(name), *(f"{who}: {why}" for who, why in others.items() if why)]))
 
 
 def _short(speed: float) -> str:

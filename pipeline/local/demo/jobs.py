@@ -15,7 +15,7 @@ from typing import Any
 from bson import ObjectId
 
 from pipeline.clients import aws
-from pipeline.job import input_job_id
+from pipeline.job_ids import input_job_id
 from pipeline.local.demo.samples import Sample
 from pipeline.payload import IMAGE_FIELDS, Payload
 from pipeline.producer import send_message

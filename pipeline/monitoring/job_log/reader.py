@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.clients import mongo
 from pipeline.events import Outcome
-from pipeline.job import CLEAN_UP, input_job_id, possible_ids
+from pipeline.job import CLEAN_UP
+from pipeline.job_ids import input_job_id, possible_ids
 from pipeline.monitoring.job_log.schema import JOBS, MINUTES
 from pipeline.stages import NOTIFY, STAGES
 

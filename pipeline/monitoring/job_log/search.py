@@ -24,7 +24,7 @@ import pymongo
 from pymongo.errors import PyMongoError
 
 from pipeline.clients import mongo
-from pipeline.job import input_job_id
+from pipeline.job_ids import input_job_id
 from pipeline.monitoring.job_log.reader import FAILED, JobHistory, history_of, ids_from, matching
 from pipeline.monitoring.job_log.schema import JOBS
 from pipeline.stages import Lane

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import dramatiq
 
 from pipeline.errors import PipelineError, Rejected
-from pipeline.job import Job, UnknownVersion, possible_ids
+from pipeline.job import Job, UnknownVersion
+from pipeline.job_ids import possible_ids
 from pipeline.net.http_errors import shown
 from pipeline.payload import MAX_URL_LENGTH, parse_json
 from pipeline.settings import get_settings

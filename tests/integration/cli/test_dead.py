@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from pipeline.cli.app import app
 from pipeline.cli.output import terminal
 from pipeline.clients import aws, lazy
-from pipeline.job import input_job_id
+from pipeline.job_ids import input_job_id
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES, FETCH, NOTIFY, UPLOAD

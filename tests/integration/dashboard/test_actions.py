@@ -12,7 +12,7 @@ import pytest
 from pipeline.clients import aws
 from pipeline.dashboard.actions import NOWHERE
 from pipeline.events import Event, Outcome
-from pipeline.job import input_job_id
+from pipeline.job_ids import input_job_id
 from pipeline.monitoring import orders
 from pipeline.settings import get_settings
 from pipeline.sqs.queues import find_queue

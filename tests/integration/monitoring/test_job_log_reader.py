@@ -12,7 +12,8 @@ import pytest
 from pipeline.clients import lazy, mongo
 from pipeline.errors import PermanentError, RetryableError, SettingsError
 from pipeline.events import Event, Outcome
-from pipeline.job import CLEAN_UP, Content, Job, Source, Sweep, input_job_id
+from pipeline.job import CLEAN_UP, Content, Job, Source, Sweep
+from pipeline.job_ids import input_job_id
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log.schema import JOBS, MAX_ATTEMPTS, MINUTES, counts, entry_of, updates
 from pipeline.monitoring.job_log.search import JobFilter, search

@@ -12,7 +12,8 @@ from pipeline.actors import broker
 from pipeline.cli.app import app
 from pipeline.clients import aws, lazy, mongo
 from pipeline.events import Event, Outcome
-from pipeline.job import CLEAN_UP, Content, Job, Sweep, input_job_id
+from pipeline.job import CLEAN_UP, Content, Job, Sweep
+from pipeline.job_ids import input_job_id
 from pipeline.monitoring.job_log.schema import RESULTS
 from pipeline.monitoring.job_log.writer import JobLogWriter
 from pipeline.ops import results

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.clients import aws, lazy
-from pipeline.job import input_job_id
+from pipeline.job_ids import input_job_id
 from pipeline.producer import send_message
 from pipeline.sqs import leases
 from pipeline.sqs.queues import queue_arn

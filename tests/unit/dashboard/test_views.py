@@ -107,7 +107,7 @@ def test_messages_in_quarantine_are_counted_apart() -> None:
     stalled = {"quarantine": "3 wait, none is in flight."}
     _, fetch, resize, *_ = flow.cards(depths, DepthHistory(), None, NOW, stalled)
     assert fetch.counts == StageCounts("fetch", waiting=5, bulk=0, in_flight=2, delayed=1, dead=0, quarantine=4)
-    assert fetch.stalled == "3 wait, none is in flight."
+    assert fetch.stalled == "Quarantine: 3 wait, none is in flight."
     assert (resize.counts.quarantine, resize.stalled) == (0, "")
     assert flow.waiting_by_stage(depths) == {"fetch": 5, "quarantine": 3}
 

@@ -87,6 +87,20 @@ def test_what_hinders_running_processes_is_reported() -> None:
     )
 
 
+def test_the_reason_is_one_that_concerns_the_stage_and_all_its_processes() -> None:
+    # Given a process of all stages, whose queue of another stage is not answered
+    other = "upload: no answer from SQS for more than 60 s"
+    assert stalls(waiting(13), [process(taken=45, trouble=(other,))], NOW) == {}
+    ours = "fetch_bulk: no answer from SQS for more than 60 s"
+    assert ours in stalls(waiting(13), [process(taken=45, trouble=(other, ours))], NOW)["fetch"]
+    # And one of two processes that stops, while the other could take messages
+    stops = replace(process(taken=45, trouble=("it is stopping",)), id="stops")
+    assert stalls(waiting(13), [stops, process(taken=45)], NOW) == {}
+    # Then the busy threads of the other are the reason, and those of the one that stops are not counted.
+    hands = tuple(InProgress("fetch", "a-job", ago(seconds)) for seconds in (55, 45))
+    assert "all 2 threads are busy" in stalls(waiting(13), [stops, process(taken=45, in_hand=hands)], NOW)["fetch"]
+
+
 def test_giants_wait_for_a_process_of_their_own() -> None:
     depths = [Depth("x_resize", "resize", "live", 3, 0, 0), Depth("x_resize_giant", "resize", "live", 2, 0, 0)]
     giants = replace(process(seen=40), type="giants", stages=("giants",))

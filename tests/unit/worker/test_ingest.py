@@ -11,7 +11,7 @@ import pytest
 import pipeline.actors  # noqa: F401 - builds the broker, from which the actors' messages come
 from pipeline.errors import RetryableError
 from pipeline.events import Event, Outcome, subscribe, unsubscribe
-from pipeline.job import input_job_id
+from pipeline.job_ids import input_job_id
 from pipeline.metrics import JOBS
 from pipeline.sqs.leases import DELETE_WAIT, LAST_BACKOFF
 from pipeline.sqs.wire import SendFailed, Unavailable
