@@ -63,8 +63,8 @@ def run(data_dir: Path, concurrency: Mapping[str, int], console: Console) -> Non
     console.print("Starting the embedded servers …", style="dim")
     os.environ["ALLOWED_NETWORKS"] = os.environ.get("ALLOWED_NETWORKS") or LOOPBACK
     with (
+        standalone(data_dir, persist=True) as variables,  # first, because it refuses a folder in use
         cover_server(make()) as covers,
-        standalone(data_dir, persist=True) as variables,
         _env_file(data_dir / ENV_FILE, variables) as env_file,
     ):
         port = _dashboard_port()
