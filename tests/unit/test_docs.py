@@ -8,8 +8,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 import yaml
+from botocore import xform_name
 from honcho.environ import parse_procfile
 from pydantic import SecretStr
 from typer.main import get_command
@@ -157,6 +159,29 @@ def test_the_commands_of_the_documents_exist(document: Path) -> None:
             command = command.commands[word]
             command = command.load() if isinstance(command, LazyCommand) else command
         assert options <= {name for option in command.params for name in option.opts}, written
+
+
+#: Options that are not named after parameters: the AWS CLI's own, and its name for the `Endpoint` of `sns subscribe`.
+AWS_OPTIONS = {"cli-input-json", "endpoint-url", "notification-endpoint", "output", "query"}
+
+
+def test_the_aws_commands_of_the_documents_exist() -> None:
+    """The AWS CLI derives its commands from botocore's models."""
+    session = botocore.session.Session()
+    texts = [document.read_text(encoding="utf-8").replace("\\\n", "") for document in DOCUMENTS]
+    found = [each for text in texts for each in re.findall(r"\baws ([a-z0-9-]+) ([a-z-]+)([^`\n]*)", text)]
+    assert {service for service, _, _ in found} >= {"s3api", "sqs", "iam", "ec2", "cloudwatch", "ecs"}
+    for service, name, rest in found:
+        name_in_botocore = service.removesuffix("api")
+        if name == "wait":
+            waiters = session.get_waiter_model(name_in_botocore).waiter_names
+            assert rest.split()[0] in {xform_name(waiter, "-") for waiter in waiters}, rest
+            continue
+        model = session.get_service_model(name_in_botocore)
+        operations = {xform_name(operation, "-"): operation for operation in model.operation_names}
+        parameters = model.operation_model(operations[name]).input_shape.members
+        options = set(re.findall(r" --([a-z-]+)", rest)) - AWS_OPTIONS
+        assert options <= {xform_name(parameter, "-") for parameter in parameters}, f"aws {service} {name}"
 
 
 def test_the_words_of_contributing_are_targets() -> None:
