@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline.ops.schema.documents import DOCUMENTS
 from standardwebhooks import Webhook
 
 from pipeline.clients import lazy
 from pipeline.errors import RetryableError
 from pipeline.net.notifications import postback
+from pipeline.ops.schema import document
 from tests.support.untrusted_servers import settings
 from tests.support.waiting import wait_for
 from tests.unit.monitoring.test_http_server import free_port
@@ -184,5 +184,5 @@ def fields_of(schema: dict[str, Any]) -> set[str]:
 @pytest.mark.parametrize("suffix", LANGUAGES)
 def test_the_types_of_a_receiver_have_the_fields_of_the_schema(suffix: str) -> None:
     text = (FOLDER / f"receiver{suffix}").read_text(encoding="utf-8")
-    assert {name for name in fields_of(DOCUMENTS["postback"]()) if not re.search(rf"\b{name}\b", text)} == set()
+    assert {name for name in fields_of(document("postback")) if not re.search(rf"\b{name}\b", text)} == set()
     assert {path.suffix for path in FOLDER.iterdir()} == LANGUAGES.keys()
