@@ -93,7 +93,7 @@ def test_failed_uploads_are_redriven_without_a_request_to_their_sources(
     shown = dead("redrive", "--stage", "upload", "--rate", "200", "--yes")
 
     # Then each has a second outcome, a success with its own id,
-    assert re.search(rf"upload +s3_error +{number:,} +sends them", shown)
+    assert re.search(rf"upload +s3_error +{number:,} +Could not store", shown)
     assert f"Redrove {number:,} dead letters in" in shown
     wait_for(lambda: len(world.posted(hook)) >= 2 * number, timeout=300)
     good = {post.headers["webhook-id"]: post.body for post in world.posted(hook)[number:]}
