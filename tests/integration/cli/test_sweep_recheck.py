@@ -45,7 +45,7 @@ def test_a_dry_run_over_outdated_covers_prints_their_cost(database, monkeypatch:
     bare = {"itunes_image": "http://h/3", "last_itunes_image": "http://h/3"}
     database.episodes.insert_many([*documents, {**documents[0], "channel_id": 7}, bare])
     # then their number and cost are shown, and nothing has begun
-    output = invoke("--outdated", "--dry-run").output
+    output = " ".join(invoke("--outdated", "--dry-run").output.split())
     assert "3 covers would be asked for, of 3 that are outdated" in output
     assert "20 PUT and 12 GET requests to S3" in output
     assert "8 requests to SQS: $0.00" in output
