@@ -271,14 +271,15 @@ def test_a_refresh_keeps_focus_open_parts_and_typed_text(page: Page, world: Worl
     page.get_by_text("Folder and postback").click()
     page.get_by_label("Folder", exact=False).first.fill("half a na")
     page.locator(".job a").first.evaluate("each => { each.tabIndex = 0; each.focus(); window.before = each }")
-    place = page.evaluate("[window.before.getBoundingClientRect().top, scrollY]")
+    place_of = "[before.getBoundingClientRect().top - before.closest('section').getBoundingClientRect().top, scrollY]"
+    place = page.evaluate(place_of)
     # When the page is refreshed, then nothing of this changes
     for _ in range(5):
         page.clock.run_for(1000)
         page.wait_for_load_state("networkidle")
     assert requested
     assert page.evaluate("document.activeElement === window.before")
-    assert page.evaluate("[window.before.getBoundingClientRect().top, scrollY]") == place
+    assert page.evaluate(place_of) == place
     expect(page.get_by_label("Folder", exact=False).first).to_have_value("half a na")
     expect(page.get_by_label("Postback URL")).to_be_visible()
 
