@@ -87,6 +87,7 @@ def first_lines() -> list[str]:
     return [line for line in lines if "Being retried" in line or "answers" in line]
 
 
+@pytest.mark.timeout(600)
 def test_what_is_retried_is_named_first_until_it_is_repaired(
     s3: dict[str, bool], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -115,7 +116,7 @@ def test_what_is_retried_is_named_first_until_it_is_repaired(
         broker.enqueue_many([broker.get_actor(NOTIFY.actor).message_of(job) for job in jobs])
         # Then both are named with their numbers by `status` and by the overview, S3 first, and each is logged once.
         expected = f"• {hook} answers 503: {DELIVERIES} deliveries of {FOLDERS} folders wait, since "
-        wait_for(lambda: expected in image_pipeline("status"), timeout=60)
+        wait_for(lambda: expected in image_pipeline("status"), timeout=150)
         wait_for(lambda: first_lines()[0].startswith(f"• Being retried: {IMAGES} "), timeout=30)
         assert "fetch, s3_error (AccessDenied) since" in first_lines()[0]
         with serving() as site:
@@ -127,11 +128,11 @@ def test_what_is_retried_is_named_first_until_it_is_repaired(
         assert (logged("S3 is in trouble"), logged(f"{hook} fails"), logged("no jobs any more")) == (1, 1, 0)
         # When S3 is repaired, then its line goes and that is logged once.
         s3["now"] = False
-        wait_for(lambda: len(first_lines()) == 1, timeout=60)
+        wait_for(lambda: len(first_lines()) == 1, timeout=150)
         wait_for(lambda: (logged("S3"), logged("S3 fails no jobs any more")) == (2, 1))
         # When the receiver is repaired and tried now, then its line goes too, although its jobs were due in a day.
         is_down["hook"] = False
         image_pipeline("retry", "endpoint", hook)
-        wait_for(lambda: not first_lines(), timeout=60)
+        wait_for(lambda: not first_lines(), timeout=150)
         wait_for(lambda: (logged(hook), logged(f"{hook} fails no jobs any more")) == (2, 1))
         beats.before_worker_shutdown(broker, worker)
