@@ -5,11 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
-from pipeline.local.embedded import Server, locked
+from pipeline.local.embedded import Server
 from pipeline.local.supervisor import command_line
 
 #: The one user. Everyone else is anonymous, and may do what the bucket's policy allows.
@@ -78,16 +78,3 @@ def free_ports(count: int) -> list[int]:
     with ExitStack() as probes:
         bound = [probes.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [probe.getsockname()[1] for probe in bound]
-
-
-@contextmanager
-def second_s3(folder: Path) -> Iterator[str]:
-    """Run the server; yield its endpoint."""
-    with locked(folder) as lock:
-        server = SeaweedFS(folder, folder, lock)
-        server.launch()
-        try:
-            server.wait_until_it_answers()
-            yield f"http://127.0.0.1:{server.port}"
-        finally:
-            server.stop(0)

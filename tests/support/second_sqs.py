@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import http.client
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-from pipeline.local.embedded import Server, locked
+from pipeline.local.embedded import Server
 from pipeline.local.supervisor import command_line
 
 
@@ -26,16 +23,3 @@ class Moto(Server):
             return False
         finally:
             connection.close()
-
-
-@contextmanager
-def second_sqs(folder: Path) -> Iterator[str]:
-    """Run the server; yield its endpoint."""
-    with locked(folder) as lock:
-        server = Moto(folder, folder, lock)
-        server.launch()
-        try:
-            server.wait_until_it_answers()
-            yield f"http://127.0.0.1:{server.port}"
-        finally:
-            server.stop(0)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.clients import lazy
-from tests.support.second_sqs import second_sqs
+from tests.support.second_server import running
+from tests.support.second_sqs import Moto
 
 #: For tests that take long, or do not depend on the answers of SQS.
 on_ministack = pytest.mark.parametrize("environment", ["ministack"], indirect=True)
@@ -15,7 +16,7 @@ on_ministack = pytest.mark.parametrize("environment", ["ministack"], indirect=Tr
 
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with second_sqs(tmp_path_factory.mktemp("moto")) as endpoint:
+    with running(Moto, tmp_path_factory.mktemp("moto")) as endpoint:
         yield endpoint
 
 

@@ -7,14 +7,15 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.clients import aws, lazy
-from tests.support.second_s3 import second_s3
+from tests.support.second_s3 import SeaweedFS
+from tests.support.second_server import running
 
 EMBEDDED, SECOND = "embedded", "seaweedfs"
 
 
 @pytest.fixture(scope="session")
 def second_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with second_s3(tmp_path_factory.mktemp("seaweedfs")) as endpoint:
+    with running(SeaweedFS, tmp_path_factory.mktemp("seaweedfs")) as endpoint:
         yield endpoint
 
 
