@@ -46,7 +46,7 @@ class Fault(StrEnum):
 
     SOURCE = "source"  #: the owner of the image: its URL, its bytes or a definite answer of its server
     SERVER = "server"  #: the server of the source or of the receiver, or the network on the way to it
-    OPERATOR = "operator"  #: the operator, if what is refused or was dropped is meant to be requested
+    OPERATOR = "operator"  #: the operator, if the refused or dropped request is wanted
     PRODUCER = "producer"  #: the sender of the message
     SERVICE = "service"  #: AWS, MongoDB or the staging folder
     WORKER = "worker"  #: this service or the machine that it runs on

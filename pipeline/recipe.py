@@ -120,7 +120,7 @@ class Recipe:
     def encode(self) -> dict[str, Any]:
         """Return the form used in messages and ids: `{"renditions": ["50x50", "1200x630@blur"], "fit": "cover"}`.
 
-        What is as it was before fits of renditions and output formats existed has the form that it had then.
+        Recipes without fits of renditions or output formats keep their earlier form.
         """
         names = [each.name if each.fit == self.fit else str(each) for each in self.renditions]
         formats = {} if self.formats == "source" else {"formats": self.formats}

@@ -1,4 +1,4 @@
-"""The types of the settings' fields: how a variable's text becomes a value, and what is refused."""
+"""The types of the settings' fields: how a variable's text becomes a value, or is refused."""
 
 from __future__ import annotations
 

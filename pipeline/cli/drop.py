@@ -30,14 +30,14 @@ def drop(
     show: Annotated[bool, typer.Option("--list", help="List the filters.")] = False,
     remove: Annotated[str, typer.Option("--remove", metavar="ID", help="Remove a filter.")] = "",
 ) -> None:
-    """Drop jobs that wait for fetch: those of a folder, of a host, or sent before a time. Needs the job log.
+    """Drop jobs that wait for fetch, by folder, host or time of sending. Needs the job log.
 
     The options together select the jobs that match all of them. The command stores a filter, and fetch ends each job
     that matches when it next takes it: its result has the error `dropped`, and it leaves no dead letter. Jobs that
     fetch has finished go on, and so do redriven ones. A job with one image on the host keeps the other image.
 
     A filter drops only jobs that were sent to fetch before it was made, so new jobs pass. It ends after 14 days, when
-    nothing that it matches can wait any more, or with `--remove`. What was dropped stays dropped.
+    no matching job can wait any more, or with `--remove`. Dropped jobs stay dropped.
     """
     with mongo.within():
         if show:

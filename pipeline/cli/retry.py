@@ -27,7 +27,7 @@ def retry(
         ),
     ],
 ) -> None:
-    """Let jobs that wait for a retry try now: one job, or those of an endpoint, a host or an error code.
+    """Let jobs that wait for a retry try now, by job, endpoint, host or error code.
 
     Use it when a receiver, a host or a service works again. The jobs follow within two minutes, because each looks
     about once a minute. If more than 1,200 wait for each process, it takes up to 15 minutes. Each is tried once, as the
@@ -40,4 +40,4 @@ def retry(
             order = orders.try_now(kind, value)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    console.print(f"What waits for the {kind} {order.value} is tried now: it follows within two minutes.", markup=False)
+    console.print(f"Jobs that wait for the {kind} {order.value} follow within two minutes.", markup=False)

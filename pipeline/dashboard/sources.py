@@ -88,7 +88,7 @@ class Sources:
         return stalls(self.queues.snapshot.value, known, now, self.history.waiting_since, self.pauses.snapshot.value)
 
     def needs(self, now: datetime) -> list[Need]:
-        """Return what needs an operator, as far as the sources could be read."""
+        """Return the needs of an operator, as far as the sources could be read."""
         depths = self.queues.snapshot
         return needs(
             depths.value,

@@ -1,4 +1,4 @@
-"""The list of what needs an operator, the most urgent first: `status` and the overview begin with it."""
+"""The needs of an operator, the most urgent first: `status` and the overview begin with it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def needs(
     failures: Sequence[FailureGroup] = (),
     missing: Sequence[str] = (),
 ) -> list[Need]:
-    """Return what needs an operator.
+    """Return the needs of an operator.
 
     Args:
         depths: The queues.

@@ -94,7 +94,7 @@ KINDS: dict[str, Callable[[str], str]] = {"job": _job, "endpoint": endpoint_of, 
 
 
 def try_now(kind: str, value: str) -> TryNow:
-    """Let jobs that wait for a retry try now: those of an endpoint, a host or an error code, or one job.
+    """Let jobs that wait for a retry try now, by job, endpoint, host or error code.
 
     Each job is tried once for each call. It takes a minute or two, because jobs look about once a minute.
 
@@ -138,12 +138,12 @@ def drop(*, folder: str = "", host: str = "", before: datetime | None = None, si
 
 
 def keep(order: Drop) -> None:
-    """Let fetch follow a filter. The errors are those of `try_now`."""
+    """Let fetch follow a filter. It raises the errors of `try_now`."""
     _write(f"drop-{order.id}", "drop", order, order.ends)
 
 
 def remove(drop_id: str) -> bool:
-    """Delete a filter; returns whether there was one. What was dropped stays dropped."""
+    """Delete a filter; returns whether it existed. Dropped jobs stay dropped."""
     with mongo.mongo_errors("remove the filter"):
         return bool(mongo.job_database()[PAUSES].delete_one({"_id": f"drop-{drop_id}"}).deleted_count)
 
@@ -164,7 +164,7 @@ _DROPS, _TRIES = TypeAdapter(Drop), TypeAdapter(TryNow)
 
 
 def _live(orders: TypeAdapter[T], kind: str, found: Iterable[Mapping[str, Any]]) -> Iterator[T]:
-    """Yield the orders of a kind that are in force, without those that this release cannot read."""
+    """Yield the orders of a kind that are in force. Orders that this release cannot read are left out."""
     for each in found:
         expires = each.get("expires")
         if isinstance(expires, datetime) and expires > datetime.now(UTC):

@@ -1,4 +1,4 @@
-"""The jobs that wait for a retry, by cause. Each process counts those that failed in it, from its events.
+"""The jobs that wait for a retry, by cause. Each process counts its own failed jobs, from its events.
 
 A heartbeat publishes the causes. They are forgotten when the process ends, and known again after the next attempts.
 """
@@ -137,7 +137,7 @@ class BeingRetried:
                     self._jobs[key] = replace(job, returns=min(job.returns, soon))
 
     def current(self) -> tuple[Retrying, ...]:
-        """Return the causes: those that are not over first, then our own services, then those with the most jobs."""
+        """Return the causes: present ones first, then our own services, then by their number of jobs."""
         with self._lock:
             now = self._looked = self._clock()
             waiting = self._waiting(now)
@@ -203,7 +203,7 @@ class BeingRetried:
                     cause.recovered = cause.recovered or event.at
 
     def _waiting(self, now: float) -> dict[int, list[_Waiting]]:
-        """Return the jobs that still wait, by the id of their cause, and forget those that were due long ago."""
+        """Return the jobs that still wait, by the id of their cause, and forget long overdue ones."""
         found: dict[int, list[_Waiting]] = {}
         for key, job in list(self._jobs.items()):
             if job.cause.ended or job.returns + KEPT < now:

@@ -45,7 +45,7 @@ class ServiceStatus:
     """The stages in the order jobs pass them, failures of the last hour, and hints for people.
 
     Attributes:
-        needs: what needs an operator, the most urgent first.
+        needs: the needs of an operator, the most urgent first.
         hints: its sentences, and why a part of the status is unknown.
     """
 

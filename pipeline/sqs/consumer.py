@@ -220,7 +220,7 @@ class SQSConsumer(dramatiq_sqs.broker.SQSConsumer):
         if self.queue.name in self._in_hand.paused:
             self._full = 0  # messages of other queues need not wait for those that stay in SQS
             return None
-        if not room or self._in_hand.hanging >= self.threads:  # what it received would wait here forever
+        if not room or self._in_hand.hanging >= self.threads:  # received messages would wait here forever
             self.receiver.rest()
             return None
         asked = min(room, MAX_BATCH)

@@ -72,7 +72,7 @@ def work_of(in_hand: InHand, health: Health) -> Work:
 
 
 def _paused(in_hand: InHand) -> list[str]:
-    """Return the paused stages from which nothing is or can be received: a long poll that is out may still return."""
+    """Return the paused stages whose receivers are quiet. A long poll that is out may still bring messages."""
     paused = in_hand.paused
     active = {
         stage_name(each.queue.name)

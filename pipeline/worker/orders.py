@@ -25,7 +25,7 @@ class Following:
         self._orders = Orders()
 
     def follow(self, orders: Orders) -> None:
-        """Follow these orders from now on. The circuits of what is tried now close, before its jobs come."""
+        """Follow these orders from now on. The circuits that it names close before their jobs come."""
         for order in set(orders.tries) - set(self._orders.tries):
             if order.kind != "job":  # its hosts are known once its message comes
                 _close_circuits("" if order.kind == "code" else order.value)

@@ -1,4 +1,4 @@
-"""The list of what needs an operator in a real browser, on a phone and a desktop."""
+"""The list of needs in a real browser, on a phone and a desktop."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_what_needs_an_operator_is_the_first_screen(site: Site, browser: Browser
     down = Retrying("notify", "http_503", "", HOOK, 750, 37, since, soon, now)
     beat("fetch", Work(retrying=(refused,), trouble=("the file system of the staging folder has 93 MB left",)))
     beat("notify", Work(retrying=(down,)))
-    # Then each is a line of the first screen, and what is retried can be tried now.
+    # Then each is a line of the first screen, and retried jobs can be tried now.
     lines = page.locator(".need")
     expect(lines).to_have_count(3, timeout=30_000)
     expect(lines.nth(0)).to_contain_text("120 × fetch, s3_error (AccessDenied)")  # noqa: RUF001

@@ -39,7 +39,7 @@ UNKNOWN = "-"
 
 
 def of_stages(status: ServiceStatus) -> RenderableType:
-    """Draw what needs an operator, then the stages as a table, the failures of the last hour and hints."""
+    """Draw the needs of an operator, then the stages as a table, the failures of the last hour and hints."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("Stage", no_wrap=True)
     for name in ("Waiting", "Bulk", "In flight", "Delayed", "Dead", "Rate/min", "Oldest"):

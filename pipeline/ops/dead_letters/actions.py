@@ -53,7 +53,7 @@ class Survey:
     waiting: int = 0  #: approximate number of visible messages in the queues, whether they match or not
     hidden: int = 0  #: approximate number of messages that other readers have leased
     newest: float = 0.0  #: arrival of the newest dead letter, in Unix seconds by SQS's clock
-    complete: bool = True  #: whether all dead letters were read, except those that other readers have leased
+    complete: bool = True  #: whether all dead letters were read, except messages leased by other readers
 
     @property
     def is_exact(self) -> bool:
@@ -255,7 +255,7 @@ class _Run:
         return free
 
     def _take(self, reader: QueueReader, pairs: list[_Pair]) -> None:
-        """Send dead letters, and delete those that SQS has confirmed from their queue."""
+        """Send dead letters, and delete each from its queue once SQS has confirmed it."""
         letters = [letter for letter, _ in pairs]
         errors = self._send(letters) if self._send else [None] * len(letters)
         sent = [pair for pair, error in zip(pairs, errors, strict=True) if error is None]

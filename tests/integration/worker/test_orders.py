@@ -121,7 +121,7 @@ def test_deliveries_to_a_receiver_that_was_repaired_are_tried_now_and_each_once(
             assert receiver_limiter().open_circuits == 1
             # When it is repaired, and an operator tries its endpoint now
             broken["/hook"] = False
-            assert "follows within two minutes" in image_pipeline("retry", "endpoint", receiver.url("/hook?token=x"))
+            assert "follow within two minutes" in image_pipeline("retry", "endpoint", receiver.url("/hook?token=x"))
             # Then each delivery is made once, and those that failed before have their second attempt.
             done = lambda: [each for each in events if each.outcome is Outcome.DONE]  # noqa: E731
             wait_for(lambda: len(done()) == len(jobs), timeout=60)
