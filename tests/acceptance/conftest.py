@@ -174,6 +174,11 @@ class Service:
     def dead_letters(self, queue: str) -> list[dict[str, Any]]:
         return self.take_all(self.queue_url(self.name(queue)))
 
+    def dead_letter_of(self, text: str, queue: str) -> dict[str, Any]:
+        """Wait for the only dead letter whose body contains a text, such as an id; take it and those of other tests."""
+        (letter,) = wait_for(lambda: [each for each in self.dead_letters(queue) if text in each["body"]])
+        return letter
+
     def staged(self) -> int:
         return len(self.staged_keys())
 

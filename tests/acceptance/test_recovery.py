@@ -114,7 +114,7 @@ def test_a_job_fails_if_its_staged_bytes_are_missing_twice(service: Service, wor
     send_job(service, "resize", "resize_image", job.with_sources({source.url: source}).encode())
     error = wait_for_post(world, hook).body["image_url_error"]
     assert (error["stage"], error["code"]) == ("resize", "staged_missing")
-    (letter,) = wait_for(lambda: service.dead_letters("resize_dlq"))
+    letter = service.dead_letter_of(job.id, "resize_dlq")
     assert letter["attributes"]["error_code"] == "staged_missing"
 
 
@@ -125,11 +125,11 @@ def test_a_job_of_a_newer_version_is_left_to_a_newer_worker(service: Service, wo
     # When a worker of this release receives it, then it waits unchanged for a newer worker and is not a dead letter.
     wait_for(lambda: service.counts("resize") == (0, 0, 1))
     assert f"resize_image[{message_id}]" in service.log
-    assert not service.dead_letters("resize_dlq")
+    assert not [each for each in service.dead_letters("resize_dlq") if message_id in each["body"]]
     aws.sqs().purge_queue(QueueUrl=service.queue_url(service.name("resize")))
     # If no worker accepts it within SQS's retention period, it becomes a dead letter.
-    send_job(service, "resize", "resize_image", job, age=15 * 86400)
-    (letter,) = wait_for(lambda: service.dead_letters("resize_dlq"))
+    aged_id = send_job(service, "resize", "resize_image", job, age=15 * 86400)
+    letter = service.dead_letter_of(aged_id, "resize_dlq")
     assert letter["attributes"]["error_code"] == "unknown_version"
 
 
@@ -138,7 +138,7 @@ def test_a_dead_letter_sent_again_reports_with_its_own_id(service: Service, worl
     hook, path = unique("/hook"), unique("/later.jpg")
     send_message({"image_url": world.url(path), "postback_url": world.url(hook)})
     failed = wait_for_post(world, hook)
-    (letter,) = wait_for(lambda: [each for each in service.dead_letters("fetch_dlq") if path in each["body"]])
+    letter = service.dead_letter_of(path, "fetch_dlq")
     # When the source exists, and an operator puts the unchanged letter back on the queue
     world.serve(path, picture("JPEG"))
     aws.sqs().send_message(QueueUrl=service.queue_url(service.name("fetch")), MessageBody=letter["body"])
@@ -151,15 +151,14 @@ def test_a_dead_letter_sent_again_reports_with_its_own_id(service: Service, worl
 
 @pytest.mark.parametrize("job", [None, 3, {}, {"v": 1}, {"v": 1, "id": "x", "folder": "F", "sources": [{"url": 1}]}])
 def test_an_invalid_job_is_a_dead_letter_with_its_reason(service: Service, job: Any) -> None:
-    send_job(service, "upload", "upload_image", job)
-    (letter,) = wait_for(lambda: service.dead_letters("upload_dlq"))
+    message_id = send_job(service, "upload", "upload_image", job)
+    letter = service.dead_letter_of(message_id, "upload_dlq")
     assert letter["attributes"]["error_code"] in {"bad_job", "not_an_object"}
     wait_for(lambda: service.counts("upload") == (0, 0, 0))
 
 
 def test_a_rejected_payload_of_send_is_a_dead_letter_of_fetch(service: Service) -> None:
-    service.send({"image_url": "N/A"})
-    (letter,) = wait_for(lambda: service.dead_letters("fetch_dlq"))
+    letter = service.dead_letter_of(service.send({"image_url": "N/A"}), "fetch_dlq")
     assert (letter["attributes"]["error_code"], letter["attributes"]["stage"]) == ("no_image", "fetch")
     assert json.loads(letter["body"])["args"] == [{"image_url": "N/A"}]
 
