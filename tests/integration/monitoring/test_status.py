@@ -221,5 +221,5 @@ def test_watching_refreshes_and_ctrl_c_ends_it_with_status_0(status):
                 shown += decoder.decode(os.read(ours, 65536))
             except OSError:  # the terminal has closed
                 break
-    assert watching.wait(30) == 0
+    assert watching.wait(30) == 0, shown[-2000:]
     assert "Traceback" not in shown
