@@ -158,7 +158,7 @@ def test_a_re_check_that_is_dropped_is_recorded_as_failed(monkeypatch: pytest.Mo
     now = datetime.now(UTC) + timedelta(minutes=1)
     orders = Following()
     orders.follow(Orders(drops=(Drop("", "feeds.example", now, silent=False, ends=now),)))
-    monkeypatch.setattr(module, "following", lambda: orders)
+    monkeypatch.setattr(downloads, "following", lambda: orders)
     checks: list[SourceCheck] = []
     monkeypatch.setattr(module.sources, "record", checks.append)
     # When fetch takes it, then its run learns that it has ended, and nothing is requested.
