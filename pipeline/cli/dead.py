@@ -21,7 +21,7 @@ from pipeline.monitoring.job_log.reader import history, matching
 from pipeline.ops.advice import advice
 from pipeline.ops.dead_letters import actions
 from pipeline.ops.dead_letters.actions import Counts, Survey
-from pipeline.ops.dead_letters.letter import DeadLetter, Filter
+from pipeline.ops.dead_letters.dead_letter import DeadLetter, Filter
 from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES
 from pipeline.text import format_duration, parse_age, plural, printable

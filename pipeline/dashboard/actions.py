@@ -24,7 +24,7 @@ from pipeline.monitoring import orders, pauses
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.ops import results, submit
 from pipeline.ops import sweeps as ops_sweeps
-from pipeline.ops.dead_letters.letter import DeadLetter
+from pipeline.ops.dead_letters.dead_letter import DeadLetter
 from pipeline.ops.submit import SubmitError
 from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pipeline.errors import PipelineError
 from pipeline.ops.dead_letters.actions import RATE, Counts, Survey, purge, redrive, survey
-from pipeline.ops.dead_letters.letter import Filter
+from pipeline.ops.dead_letters.dead_letter import Filter
 from pipeline.text import plural
 
 logger = logging.getLogger(__name__)

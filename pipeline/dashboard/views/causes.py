@@ -10,7 +10,7 @@ from datetime import datetime
 
 from pipeline.monitoring.job_log.reader import Attempt, FailureGroup
 from pipeline.ops.dead_letters.actions import Survey
-from pipeline.ops.dead_letters.letter import DeadLetter
+from pipeline.ops.dead_letters.dead_letter import DeadLetter
 
 #: Maximum number of dead letters and of hosts to show per cause.
 LETTERS, HOSTS = 20, 6

@@ -20,7 +20,7 @@ from dramatiq_sqs.utils import batched
 
 from pipeline.actors import broker
 from pipeline.errors import PipelineError, SettingsError
-from pipeline.ops.dead_letters.letter import DeadLetter, Filter, payload_of, read_letter, to_send
+from pipeline.ops.dead_letters.dead_letter import DeadLetter, Filter, payload_of, read_letter, to_send
 from pipeline.ops.dead_letters.reader import QueueReader, open_readers, read_all
 from pipeline.payload import parse_json
 from pipeline.producer import send_again

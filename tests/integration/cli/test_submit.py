@@ -18,7 +18,7 @@ from pipeline.ops import submit
 from pipeline.ops.submit import Submission
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
-from tests.integration.monitoring.test_job_log_reader import COVER, attempt, begin, job
+from tests.integration.monitoring.job_log.test_reader import COVER, attempt, begin, job
 from tests.support.waiting import wait_for
 
 

@@ -11,7 +11,7 @@ import pytest
 from pipeline.dashboard.views import causes
 from pipeline.monitoring.job_log.reader import FailureGroup
 from pipeline.ops.dead_letters.actions import Survey
-from pipeline.ops.dead_letters.letter import DeadLetter
+from pipeline.ops.dead_letters.dead_letter import DeadLetter
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
 

@@ -14,8 +14,6 @@ from pipeline.monitoring.job_log.reader import Attempt, HistorySource, JobHistor
 from pipeline.monitoring.queue_depths import Depth, StageCounts
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
-
-
 pytestmark = pytest.mark.usefixtures("no_variables")
 
 
