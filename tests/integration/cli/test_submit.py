@@ -62,10 +62,3 @@ def test_each_failed_attempt_is_shown_once_with_the_time_of_the_next(results):
     ]
     assert lines[2].startswith("✓ example.org/cover.png")
     assert len(lines) == 3
-
-
-def test_a_job_without_a_result_points_to_its_status():
-    output = io.StringIO()
-    report = Report(Console(file=output, width=200), as_json=False, waiting=True)
-    report.ended(Submission({}, "example.org/cover.png", "no_result", "6fa459ea-ee8a"))
-    assert "`image-pipeline status 6fa459ea` shows what it waits for." in output.getvalue()
