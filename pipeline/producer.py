@@ -40,7 +40,7 @@ def send_again(payload: dict[str, Any], letter: str) -> str:
 
     Args:
         payload: the message.
-        letter: the SQS MessageId of the letter.
+        letter: the SQS MessageId of the dead letter.
 
     Returns:
         The MessageId from SQS.

@@ -193,7 +193,7 @@ def _submit(url: str, folder: str, postback_url: str) -> str:
 
 
 def _confirmed(act: Act, cause: causes.Cause, form: FormData) -> Redrive:
-    """Return the act that a visitor has confirmed: on the letters that had been counted then, and on no more of them.
+    """Return the act that a visitor has confirmed: on the dead letters that had been counted then, and no more of them.
 
     Raises:
         HTTPException: 400, the form does not contain the number that the page showed.
