@@ -10,7 +10,7 @@ from bson import ObjectId
 from pipeline.errors import PermanentError, Rejected, RetryableError, StagedMissing
 from pipeline.job import Content, Job, Rendered, Source, Unfinished
 from pipeline.job_ids import input_job_id, sweep_job_id
-from pipeline.payload import MAX_DEPTH, MAX_URL_LENGTH, to_json, validated
+from pipeline.payload import MAX_DEPTH, MAX_URL_LENGTH
 from pipeline.recipe import Recipe, parse_rendition
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
@@ -150,31 +150,6 @@ def test_ids_are_stable() -> None:
     # So does a worker of another release that finds, and deletes, the staged bytes of this one.
     job = replace(accept(PAYLOAD), ticket="ticket-1")
     assert job.staged_key(RESIZE, job.sources[0], CONTENT) == "2a78012305b0e6c72f0b4f3eadcf7de5"
-
-
-@pytest.mark.parametrize(
-    ("value", "kind"),
-    [
-        ([], "a list"),
-        ("text", "a string"),
-        (True, "a boolean"),
-        (None, "null"),
-        (7, "a number"),
-        (7.5, "a number"),
-        ((), "a tuple"),
-    ],
-)
-def test_other_json_than_objects_is_named(value: object, kind: str) -> None:
-    with pytest.raises(Rejected, match=f"The message is {kind}, not a JSON object"):
-        validated(value, get_settings())
-
-
-def test_json_is_compact_with_the_escapes_that_sqs_requires() -> None:
-    value = {"ü": [1, None], "id": ObjectId("5f43a1e2c9d4f7a1b2c3d4e5"), "c": "~\x7f\ud800\uffff\ufffd"}
-    text = '{"ü":[1,null],"id":"5f43a1e2c9d4f7a1b2c3d4e5","c":"~\\u007f\\ud800\\uffff\ufffd"}'
-    assert to_json(value) == text
-    with pytest.raises(TypeError):
-        to_json({"x": object()})
 
 
 def test_a_payload_may_be_nested_up_to_the_limit() -> None:

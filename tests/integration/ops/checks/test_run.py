@@ -2,65 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
-from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pymongo.database import Database
-from rich.console import Console
-from typer.testing import CliRunner
 
-from pipeline.cli import check as check_commands
-from pipeline.cli.app import app
 from pipeline.clients import aws, lazy
-from pipeline.local.embedded import EmbeddedStack
 from pipeline.ops.checks import mongo
 from pipeline.ops.checks.run import Finding, findings
 from pipeline.ops.iam import GRANTS
-from pipeline.ops.provision import plan
-from pipeline.settings import Settings, get_settings
-from tests.support.broken import BROKEN, Broken, closed_port, delete_queue
+from tests.support.broken import BROKEN, Broken
+from tests.support.healthy import provision, set_environment
 from tests.support.refusing import refusing
-
-
-@pytest.fixture(scope="module")
-def provisioned(stack: EmbeddedStack) -> Iterator[dict[str, str]]:
-    """The variables of a healthy set-up: everything that `provision` creates, and an input queue."""
-    unique = f"check-{secrets.token_hex(4)}"
-    variables = stack.environ | {"MONGO_URL": "", "QUEUE_NAMESPACE": unique, "S3_BUCKET": unique}
-    with pytest.MonkeyPatch.context() as patch:
-        set_environment(patch, variables)
-        provision()
-        queue = aws.sqs().create_queue(QueueName=f"{unique}_input.fifo", Attributes={"FifoQueue": "true"})
-        yield variables | {"QUEUE_URL": queue["QueueUrl"]}
-
-
-@pytest.fixture
-def service(provisioned: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """The variables of the healthy set-up, set for one test."""
-    set_environment(monkeypatch, provisioned)
-    yield provisioned
-    lazy.forget()
-
-
-def set_environment(patch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
-    for name in [*Settings.model_fields, "environment"]:
-        patch.delenv(name.upper(), raising=False)
-    for name, value in variables.items():
-        patch.setenv(name, value)
-    lazy.forget()
-
-
-def provision() -> None:
-    for change in plan(get_settings(), create_bucket=True):
-        change.apply()
 
 
 def bad(found: list[Finding]) -> list[tuple[str, str, str]]:
@@ -195,46 +152,3 @@ def test_old_versions_in_staging_must_expire(service: dict[str, str], monkeypatc
 
 def test_missing_indexes_are_named(database: Database[dict[str, Any]]) -> None:
     assert ("warn", "image_pipeline_sweeps") in [each[:2] for each in bad(list(findings("sweep")))]
-
-
-# The command.
-
-
-def test_the_command_fails_with_a_hint(
-    service: dict[str, str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    monkeypatch.setattr(check_commands, "console", Console(width=300))
-    healthy = CliRunner().invoke(app, ["check"])
-    assert healthy.exit_code == 0, healthy.output
-    assert f"{service['QUEUE_NAMESPACE']}_* (23)" in healthy.output.replace("\n", "")
-    request.addfinalizer(provision)  # other tests use this set-up too
-    delete_queue("resize_bulk")(service)
-    delete_queue("fetch_bulk")(service)
-
-    result = CliRunner().invoke(app, ["check"])
-
-    assert result.exit_code == 1
-    line = f"{service['QUEUE_NAMESPACE']}_fetch_bulk"
-    assert line in result.output
-    assert result.output.count("`image-pipeline provision` creates it.") == 1  # two queues, one line
-    assert "2 failed" in result.output
-
-
-def test_json_has_a_line_for_each_finding(service: dict[str, str]) -> None:
-    result = CliRunner().invoke(app, ["check", "ingest", "--json"])
-    rows = [json.loads(line) for line in result.stdout.splitlines()]
-    assert result.exit_code == 0
-    assert {row["status"] for row in rows} <= {"ok", "skip"}
-    assert {"group", "check", "status", "subject", "says", "do"} == set(rows[0])
-    assert {row["subject"] for row in rows} >= {"QUEUE_URL", f"{service['QUEUE_NAMESPACE']}_ingest_dlq", "staging"}
-
-
-def test_no_secret_is_printed(service: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("AWS_SECRET_KEY_S3", "hush-hush")
-    monkeypatch.setenv("POSTBACK_SECRET_KEY", "hush-hush")
-    monkeypatch.setenv("MONGO_URL", f"mongodb://me:hush-hush@{closed_port()}/images")
-    monkeypatch.setattr(mongo, "TIMEOUT", 0.5)
-    lazy.forget()
-    result = CliRunner().invoke(app, ["check", "--json"])
-    assert "MongoDB does not answer" in result.output
-    assert "hush" not in result.output
