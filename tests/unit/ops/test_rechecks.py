@@ -11,7 +11,7 @@ from pipeline.sweeps.run_state import Run
 @pytest.mark.parametrize(
     ("counts", "ended", "text"),
     [
-        ({}, 0, "nothing was due"),
+        ({}, 0, "nothing was asked for"),
         ({"not_modified": 1200, "failed": 1}, 1201, "1,200 not modified, 1 failed"),
         ({"changed": 2, "documents": 7, "unknown": 5}, 2, "2 changed; 7 documents have new pictures"),
     ],
