@@ -1,11 +1,11 @@
-"""Findings of checks that need no server."""
+"""Findings of checks."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pipeline.ops.checks.model import CheckStatus, Context, Row
-from pipeline.ops.checks.run import CHECKS
+from pipeline.ops.checks.run import CHECKS, Finding
 from pipeline.settings import Settings
 
 
@@ -18,3 +18,11 @@ def rows(check: str, **settings: Any) -> list[Row]:
 def statuses(found: list[Row]) -> list[tuple[CheckStatus, str]]:
     """Return status and subject of each warning and failure."""
     return [(row.status, row.subject) for row in found if row.status in {CheckStatus.WARN, CheckStatus.FAIL}]
+
+
+def bad(found: list[Finding]) -> list[tuple[str, str, str]]:
+    """Return status, subject and sentences of the findings that are not good."""
+    rows = [finding.row for finding in found]
+    return [
+        (row.status.value, row.subject, f"{row.message} {row.hint}") for row in rows if row.status in {"warn", "fail"}
+    ]

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import Any
 
 import pytest
-from pymongo.database import Database
 
 from pipeline.clients import aws, lazy
 from pipeline.ops.checks import mongo
-from pipeline.ops.checks.run import Finding, findings
+from pipeline.ops.checks.run import findings
 from pipeline.ops.iam import GRANTS
 from tests.support.broken import BROKEN, Broken
+from tests.support.checked import bad
 from tests.support.healthy import provision, set_environment
 from tests.support.refusing import refusing
-
-
-def bad(found: list[Finding]) -> list[tuple[str, str, str]]:
-    """Return status, subject and sentences of the findings that are not good."""
-    rows = [finding.row for finding in found]
-    return [
-        (row.status.value, row.subject, f"{row.message} {row.hint}") for row in rows if row.status in {"warn", "fail"}
-    ]
-
 
 # Healthy set-ups.
 
@@ -59,35 +48,6 @@ def test_a_check_leaves_nothing_behind(service: dict[str, str]) -> None:
 @pytest.mark.parametrize("process", GRANTS)
 def test_each_process_alone_is_green_too(process: str, service: dict[str, str]) -> None:
     assert bad(list(findings(process))) == []
-
-
-def test_a_job_log_wants_its_indexes(database: Database[dict[str, Any]], aws_of_database: None, monkeypatch) -> None:
-    def of_the_job_log() -> list[tuple[str, str]]:
-        return [(each.row.status, each.row.message) for each in findings("operator") if each.group == "Job log"]
-
-    monkeypatch.setenv("JOBS_MONGO_URL", os.environ["MONGO_URL"])
-    lazy.forget()
-    ((status, says),) = of_the_job_log()
-    assert status == "warn"
-    assert "updated of image_pipeline_jobs" in says
-    provision()
-    assert [status for status, _ in of_the_job_log()] == ["ok"]
-
-
-def test_a_database_is_tried_and_left_as_it_is(database: Database[dict[str, Any]], aws_of_database: None) -> None:
-    database["channels"].insert_one({"_id": 1, "title": "A"})
-    found = list(findings("sweep"))
-    assert bad(found) == []
-    assert {each.row.subject for each in found if each.group == "MongoDB" and each.row.status == "ok"} == {
-        *("MongoDB", "channels", "image_pipeline_sweeps", "image_pipeline_sources")
-    }
-    assert list(database["channels"].find()) == [{"_id": 1, "title": "A"}]
-    assert database["episodes"].count_documents({}) == 0
-
-
-@pytest.fixture
-def aws_of_database(database: Database[dict[str, Any]]) -> None:
-    provision()
 
 
 # Broken set-ups.
@@ -128,27 +88,3 @@ def test_exactly_the_broken_part_is_reported(
     if broken.change:
         mend()
         assert bad(list(findings(broken.process))) == []  # `provision` repairs it, as the hint promises
-
-
-def test_old_versions_in_staging_must_expire(service: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def of_expiry() -> list[tuple[str, str]]:
-        return [(each.row.status, each.row.message) for each in findings("upload") if each.row.subject == "expiry"]
-
-    # Given a versioned bucket with the rule of staging as it was before old versions expired
-    bucket = f"{service['S3_BUCKET']}-versioned"
-    set_environment(monkeypatch, service | {"S3_BUCKET": bucket})
-    provision()
-    aws.s3().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-    (rule,) = aws.s3().get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
-    del rule["NoncurrentVersionExpiration"]
-    aws.s3().put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
-    # When it is checked, then that is reported,
-    ((status, message),) = of_expiry()
-    assert (status, "and their old versions" in message) == ("warn", True)
-    # and `provision` repairs it.
-    provision()
-    assert [status for status, _ in of_expiry()] == ["ok"]
-
-
-def test_missing_indexes_are_named(database: Database[dict[str, Any]]) -> None:
-    assert ("warn", "image_pipeline_sweeps") in [each[:2] for each in bad(list(findings("sweep")))]
