@@ -24,7 +24,7 @@ from pipeline.events import Outcome
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
-from tests.integration.monitoring.test_job_log_reader import (
+from tests.integration.monitoring.job_log.test_reader import (
     COVER,
     attempt,
     begin,
