@@ -58,7 +58,7 @@ class Kind:
 
 KINDS = (
     Kind("ok"),
-    Kind("slow", seconds=100.0),
+    Kind("slow", seconds=60.0),
     Kind("retried", fetch=("trouble", "trouble", "ok"), notify=("trouble", "ok"), messages=5, runs=3),
     Kind("snoozed", fetch=("snooze",), messages=24, runs=2),
     Kind("failing", fetch=("fail",), letters={"sim_fetch_dlq": "http_404"}, messages=3),

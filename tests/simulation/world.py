@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from random import Random
 
+from pipeline.worker import registry
 from tests.simulation import threads
 from tests.simulation.client import SimulatedClient
 from tests.simulation.clock import VirtualClock
@@ -80,6 +81,8 @@ class World:
             for process in self.by_group.values():
                 process.client.group.alive = False
                 self.scheduler.end(process.client.group)
+            threads.use()
+            registry._ours.clear()
 
     def _happen(self) -> None:
         draw, chaos = self.random.uniform, self.theme.chaos
