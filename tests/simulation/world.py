@@ -39,6 +39,9 @@ DRAIN = SNOOZE + 1800.0
 #: Seconds that a process may take to end after its last message.
 CLOSING = 5.0
 
+#: The probability that a process runs from the beginning. Without need for it, a process of quarantine only polls.
+STARTS = {"worker 2": 0.6, "quarantine": 0.4}
+
 #: Seconds that a supervisor takes to start a process again.
 RESTART = (0.5, 5.0)
 
@@ -52,7 +55,7 @@ class World:
         self.clock = VirtualClock()
         self.trace = Trace(self.clock)
         self.sqs = MemorySQS(self.clock, self.random, theme.mischief)
-        self.ledger = Ledger(self.sqs, self.trace, self._alarm)
+        self.ledger = Ledger(self.sqs, self.trace, self._alarm, self._need_quarantine)
         self.faults = Faults(self.random, theme)
         self.scheduler = Scheduler(self.clock, self.random)
         self.scheduler.after = self._after
@@ -60,6 +63,7 @@ class World:
         self.watch = Watch(self)
         self.scheduler.before = self.watch.before
         self.processes: dict[str, Process] = {}
+        self._started: set[str] = set()
         self.paused = ""
         self._is_ending = False
         self.by_group: dict[threads.Group, Process] = {}
@@ -88,7 +92,7 @@ class World:
         draw, chaos = self.random.uniform, self.theme.chaos
         create_queues(self.sqs, self.theme.input_queue)
         for name in self.theme.processes:
-            if name != "worker 2" or self.random.random() < 0.6:
+            if self.random.random() < STARTS.get(name, 1.0):
                 self._start(name)
         for number in range(1, self.random.randint(1, self.theme.jobs) + 1):
             self.scheduler.later(draw(0, self.theme.arrivals), partial(self._arrive, number))
@@ -130,12 +134,19 @@ class World:
     def _start(self, name: str) -> None:
         if self._is_ending:
             return
+        self._started.add(name)
         client = SimulatedClient(self.scheduler, self.sqs, self.faults, self.ledger, name)
         self.trace.add(name, "starts")
         process: Process = (IngestProcess if name == "ingest" else WorkerProcess)(name, self, client)
         client.on_hang = partial(self.watch.hangs, process)
         self.processes[name] = self.by_group[client.group] = process
         self.watch.watch(process)
+
+    def _need_quarantine(self) -> None:
+        """Start the process of quarantine if it has not run yet, now that a message waits for it."""
+        for name in {"quarantine"}.intersection(self.theme.processes) - self._started:
+            self._started.add(name)
+            self.scheduler.later(self.random.uniform(*RESTART), partial(self._start, name))
 
     def pause(self, queue: str) -> None:
         """Pause a stage in all processes, or none."""
