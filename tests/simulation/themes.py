@@ -175,7 +175,7 @@ THEMES = {
             chaos=110.0,
             slow=0.005,
             jobs=4,
-            kinds=("ok", "slow", "veteran"),
+            kinds=("ok", "slow", "veteran", "older"),
         ),
         Theme(
             "letters",
@@ -196,7 +196,7 @@ THEMES = {
             events=1,
             arrivals=30.0,
             chaos=70.0,
-            kinds=("ok", "slow", "skipped", "NaN", "newer", "garbage", "retried"),
+            kinds=("ok", "slow", "skipped", "NaN", "newer", "older", "garbage", "retried"),
         ),
         Theme(
             "lanes",
