@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -64,7 +65,7 @@ class World:
         self.scheduler.before = self.watch.before
         self.processes: dict[str, Process] = {}
         self._started: set[str] = set()
-        self.paused = ""
+        self.paused, self.paused_at = "", -math.inf  # the queue, and when a pause last began or ended
         self._is_ending = False
         self.by_group: dict[threads.Group, Process] = {}
 
@@ -150,7 +151,7 @@ class World:
 
     def pause(self, queue: str) -> None:
         """Pause a stage in all processes, or none."""
-        self.paused = queue
+        self.paused, self.paused_at = queue, self.clock.now
         for name in sorted(self.processes):
             self.processes[name].pause([queue] if queue else [])
 

@@ -198,6 +198,15 @@ class TestPace:
         consumer.step()
         assert not broker.in_hand.has_backlog(bulk=False)
 
+    def test_a_poll_that_failed_before_a_pause_is_not_missing_after_it(self, broker, sqs) -> None:
+        consumer = broker.consume("work", prefetch=2)
+        sqs.receive_message = lambda **_: unreachable([])
+        consumer.step()
+        assert consumer.receiver.unanswered_since is not None
+        broker.in_hand.pause(["work"])
+        consumer.step()
+        assert consumer.receiver.unanswered_since is None
+
     def test_letters_that_cannot_be_sent_leave_their_threads_to_other_queues(self, broker, sqs) -> None:
         # Given a message that cannot be sent on, and another queue that looks for a thread meanwhile
         first, second = broker.consume("work", prefetch=2), broker.consume("plain", prefetch=2)
