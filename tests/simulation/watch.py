@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.monitoring.health import ANSWER_WITHIN
 from pipeline.sqs.leases import LAST_BACKOFF
+from tests.simulation.faults import SLOW
 from tests.simulation.threads import LONG, Thread
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ INTERVAL = LONG
 #: Seconds without trouble after which a process has to be ready.
 CALM = ANSWER_WITHIN
 
-#: Seconds after its last answer from SQS after which an idle process may not be ready. It asks again within a backoff.
-NOTICED = ANSWER_WITHIN + LAST_BACKOFF + 2.0
+#: Seconds after its last answer from SQS after which an idle process may not be ready. It asks again within a backoff,
+#: and the first request without an answer may take long.
+NOTICED = ANSWER_WITHIN + LAST_BACKOFF + SLOW[1] + 2.0
 
 #: Seconds after a pause within which the threads have asked again.
 RESUMED = 1.0
