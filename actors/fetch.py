@@ -7,21 +7,17 @@ from dataclasses import replace
 from functools import partial
 
 from pipeline.errors import PipelineError, without_frames
-from pipeline.images.content_id import content_id
 from pipeline.images.details.facts import is_wrong_type
-from pipeline.images.identify import identify
-from pipeline.job import Content, Job, Source, Sweep
-from pipeline.metrics import RECHECK_SAVED_BYTES, UNCHANGED, counting_unsupported_formats
+from pipeline.job import Job, Source, Sweep
+from pipeline.metrics import RECHECK_SAVED_BYTES, UNCHANGED
 from pipeline.net.download import Download
-from pipeline.objective import SLOW_DOWNLOAD, Side
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
 from pipeline.storage.publish import find_published
 from pipeline.storage.staging import staging
 from pipeline.sweeps import recheck, sources
-from pipeline.worker.downloads import downloading
+from pipeline.worker.downloads import downloading, examined
 from pipeline.worker.messages import is_given_up
-from pipeline.worker.orders import following
 from pipeline.worker.stage import advance
 from pipeline.worker.stage_actor import stage_actor
 
@@ -35,14 +31,11 @@ def fetch_image(job: Job) -> Job | None:
     if job.sweep and job.sweep.is_recheck:
         return fetch_again(job, job.sweep)
     began = time.monotonic()
-    fetched = advance(job, FETCH, fetch)
-    is_slow = time.monotonic() - began > SLOW_DOWNLOAD
-    return replace(fetched, delayed_by=Side.SOURCE) if is_slow else fetched
+    return advance(job, FETCH, fetch).fetched_in(time.monotonic() - began)
 
 
 def fetch(job: Job, source: Source) -> Source:
     """Download and stage one source, or find that it is already published."""
-    following().check(job, source)
     known = sources.find_current(source.url)
     published = find_published(job.folder, known.content) if known else None
     with downloading(job, source, known if published else None) as found:
@@ -60,7 +53,6 @@ def fetch_again(job: Job, sweep: Sweep) -> Job | None:
     """
     (source,) = job.sources
     try:
-        following().check(job, source)
         with downloading(job, source, source.known) as found:
             check = recheck.check_of(source, sweep, found)
             if check is None:
@@ -74,13 +66,11 @@ def fetch_again(job: Job, sweep: Sweep) -> Job | None:
 
 
 def _staged(found: Download, job: Job, source: Source) -> Source:
-    settings, image = get_settings(), found.image or b""
-    with counting_unsupported_formats(image):
-        identified = identify(image, max_pixels=settings.max_source_pixels, formats=settings.output_formats)
-    content = Content(content_id(image, settings.recipe), identified.extension, settings.recipe)
+    image = found.image or b""
+    content, identified = examined(image)
     if job.sweep:
         source = replace(source, size=len(image), validators=found.validators)
-    if job.sweep or settings.result_details:
+    if job.sweep or get_settings().result_details:
         source = replace(source, has_wrong_type=is_wrong_type(found.content_type, identified.format))
     if published := find_published(job.folder, content):
         UNCHANGED.labels(job.lane).inc()

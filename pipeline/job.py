@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, Typ
 
 from pipeline.errors import ErrorInfo, PermanentError, PipelineError, Rejected, StagedMissing
 from pipeline.images.details.facts import SourceFacts
-from pipeline.objective import WITHIN, Side
+from pipeline.objective import SLOW_DOWNLOAD, WITHIN, Side
 from pipeline.payload import (
     IMAGE_FIELDS,
     MAX_PAYLOAD_BYTES,
@@ -357,6 +357,10 @@ class Job:
         """Return the job as it waits for an attempt at Unix time `until`. The service never replaces another side."""
         by = self.delayed_by or by if by is Side.SERVICE else by
         return replace(self, delayed_by=by, is_late=self.is_late or until - self.accepted > WITHIN)
+
+    def fetched_in(self, seconds: float) -> Job:
+        """Return the job after its downloads; a slow one means that its source did not answer."""
+        return replace(self, delayed_by=Side.SOURCE) if seconds > SLOW_DOWNLOAD else self
 
     def redriven(self, number: int) -> Job:
         """Return the job as its redrive with this number, which no objective covers."""

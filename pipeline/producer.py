@@ -41,7 +41,7 @@ def send_again(payload: dict[str, Any], letter: str) -> None:
 
     Args:
         payload: the message.
-        letter: the SQS MessageId of the letter.
+        letter: the SQS MessageId of the dead letter.
 
     Raises:
         PipelineError, SettingsError: as `send_message`.

@@ -14,6 +14,7 @@ import botocore.session
 import hypothesis
 import pytest
 from botocore.hooks import EventAliaser
+from PIL import Image
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.support import last_lines
@@ -90,6 +91,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: _place(item.path.relative_to(TESTS)))
+
+
+@pytest.fixture(autouse=True)
+def pillow_without_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the limit of pixels that earlier tests of rendering gave Pillow, which is one for the whole process."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
 
 
 @pytest.hookimpl(wrapper=True)

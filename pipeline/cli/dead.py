@@ -21,14 +21,14 @@ from pipeline.monitoring.job_log.reader import history, matching
 from pipeline.ops.advice import advice
 from pipeline.ops.dead_letters import actions
 from pipeline.ops.dead_letters.actions import Counts, Survey
-from pipeline.ops.dead_letters.letter import DeadLetter, Filter
+from pipeline.ops.dead_letters.dead_letter import DeadLetter, Filter
 from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES
 from pipeline.text import format_duration, parse_age, plural, printable
 
 app = new_app(help="List dead letters (jobs that failed for good or were rejected), redrive them, or delete them.")
 
-#: Letters that a list shows.
+#: Dead letters that a list shows.
 SHOWN = 50
 
 #: Characters of an id that a list shows; the commands accept ids of this length.
@@ -60,7 +60,7 @@ def list_(
     host: Host = None,
     older_than: OlderThan = None,
     limit: Annotated[int, typer.Option(help="Maximum number of dead letters to show.", metavar="N", min=1)] = SHOWN,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON line for each letter.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON line for each dead letter.")] = False,
 ) -> None:
     """Count the dead letters by stage and code, and show the latest.
 
@@ -221,7 +221,7 @@ def _survey(filter_: Filter) -> Survey:
 
 
 def _show_jobs(ids: Sequence[str]) -> None:
-    """Show the state of the jobs with these ids in the job log, because they have no letter."""
+    """Show the state of the jobs with these ids in the job log, because they have no dead letter."""
     if get_settings().jobs_mongo_url is None:
         return
     with suppress(PipelineError), mongo.within():
@@ -253,7 +253,7 @@ def _nothing(filter_: Filter) -> str:
 def _show_groups(found: Survey) -> None:
     """Show the dead letters by stage and code, with an example, or with the reason why a redrive leaves them."""
     table = Table("Stage", "Code", box=None, pad_edge=False)
-    table.add_column("Letters", justify="right")
+    table.add_column("Dead letters", justify="right")
     table.add_column("Example", overflow="fold")
     order = list(DEAD_LETTER_QUEUES)
     for (stage, code, obstacle), number in sorted(
@@ -267,7 +267,7 @@ def _show_groups(found: Survey) -> None:
 
 def _show_letters(letters: Sequence[DeadLetter], *, whole_ids: bool = False) -> None:
     table = Table(box=None, pad_edge=False)
-    for name in ("Letter", "Stage", "Code"):
+    for name in ("Dead letter", "Stage", "Code"):
         table.add_column(name, no_wrap=True)
     table.add_column("Age", justify="right")
     table.add_column("Attempts", justify="right")
@@ -299,8 +299,8 @@ def _show_letter(letter: DeadLetter) -> None:
 
 
 def _rows(letter: DeadLetter) -> Iterator[tuple[str, str]]:
-    """Yield the name and text of each detail of a letter."""
-    yield "Letter", f"{letter.id} in {letter.queue}"
+    """Yield the name and text of each detail of a dead letter."""
+    yield "Dead letter", f"{letter.id} in {letter.queue}"
     yield "Reason", f"{letter.code}: {letter.message}"
     yield "Attempts", str(letter.attempts or "unknown")
     for name, time_ in (

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from pipeline.cli.output import status_view
-from pipeline.cli.output.terminal import console, fail, new_app
+from pipeline.cli.output.terminal import console, fail, interruptible, new_app
 from pipeline.clients import mongo
 from pipeline.errors import PipelineError
 from pipeline.monitoring.job_log.reader import JobHistory, history, matching
@@ -98,9 +98,12 @@ def _show(look: Callable[[], Any], draw: Callable[[Any], RenderableType], *, wat
         show(drawing := draw(found))
         return drawing
 
-    with suppress(KeyboardInterrupt) if watch else nullcontext(), live or nullcontext():
+    if not watch:
+        once()
+        return
+    with interruptible(), suppress(KeyboardInterrupt), live or nullcontext():
         last = once()
-        while watch:
+        while True:
             time.sleep(INTERVAL)
             try:
                 last = once()

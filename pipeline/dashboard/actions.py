@@ -24,7 +24,7 @@ from pipeline.monitoring import orders, pauses
 from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.ops import results, submit
 from pipeline.ops import sweeps as ops_sweeps
-from pipeline.ops.dead_letters.letter import DeadLetter
+from pipeline.ops.dead_letters.dead_letter import DeadLetter
 from pipeline.ops.submit import SubmitError
 from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES
@@ -193,7 +193,7 @@ def _submit(url: str, folder: str, postback_url: str) -> str:
 
 
 def _confirmed(act: Act, cause: causes.Cause, form: FormData) -> Redrive:
-    """Return the act that a visitor has confirmed: on the letters that had been counted then, and on no more of them.
+    """Return the act that a visitor has confirmed: on the dead letters that had been counted then, and no more of them.
 
     Raises:
         HTTPException: 400, the form does not contain the number that the page showed.

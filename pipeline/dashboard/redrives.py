@@ -11,7 +11,7 @@ from typing import Literal
 
 from pipeline.errors import PipelineError
 from pipeline.ops.dead_letters.actions import RATE, Counts, Survey, purge, redrive, survey
-from pipeline.ops.dead_letters.letter import Filter
+from pipeline.ops.dead_letters.dead_letter import Filter
 from pipeline.text import plural
 
 logger = logging.getLogger(__name__)
@@ -40,8 +40,8 @@ class Redrive:
     code: str
     act: Act = "redrive"
     total: int | None = None  #: the confirmed number of dead letters, of which there may be more; None: all
-    until: float | None = None  #: letters that arrived later are left, in Unix seconds; None: after its start
-    job: str = ""  #: id of the job, if only its letters are meant
+    until: float | None = None  #: dead letters that arrived later are left, in Unix seconds; None: after its start
+    job: str = ""  #: id of the job, if only its dead letters are meant
     sent: int = 0  #: or deleted, or counted
     left: tuple[str, ...] = ()  #: why some were left or failed, for people
     over_at: float | None = None  #: when it ended, in Unix seconds
@@ -124,7 +124,7 @@ class Redrives:
         return True
 
     def stop(self) -> None:
-        """Stop the running redrive after its current batch, and release the letters that it has not sent."""
+        """Stop the running redrive after its current batch, and release the dead letters that it has not sent."""
         self._stopping.set()
         if self._thread:
             self._thread.join(STOP_TIMEOUT)
@@ -137,7 +137,7 @@ class Redrives:
                     raise _Stopped
                 self._act(wanted, filter_)
         except _Stopped:
-            failure = "The dashboard was stopped; the other letters remain."
+            failure = "The dashboard was stopped; the other dead letters remain."
         except PipelineError as error:
             failure = error.message
         except Exception as error:
@@ -164,7 +164,7 @@ class Redrives:
             raise _Stopped
 
     def _note(self, counts: Counts) -> None:
-        """Record the progress. Raising _Stopped here ends the redrive, which then releases its letters."""
+        """Record the progress. Raising _Stopped here ends the redrive, which then releases its dead letters."""
         if self.latest:
             left = [f"{number:,} left: {why}" for why, number in (counts.left + counts.unsent).most_common(3)]
             self.latest = replace(self.latest, sent=counts.sent.total(), left=tuple(left))

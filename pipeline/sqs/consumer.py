@@ -124,7 +124,7 @@ class SQSConsumer(dramatiq_sqs.broker.SQSConsumer):
         if message.lease.is_lost:
             self._in_hand.wake()  # its thread is free
         if isinstance(message.ending, Delete):
-            self.leases.complete(message.lease)
+            self.leases.delete(message.lease)
         else:
             self.requeue([message], message.ending.after)
 

@@ -132,7 +132,7 @@ class Leases:
         self._due_at(lease.extend_at)
         return None if known else lease
 
-    def complete(self, lease: Lease, *, at_once: bool = False) -> None:
+    def delete(self, lease: Lease, *, at_once: bool = False) -> None:
         """Delete a message with the next batch, or `at_once` with all due deletes, unless its lease was lost."""
         with self._lock:
             if lease not in self:

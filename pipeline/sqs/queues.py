@@ -81,7 +81,7 @@ class Queues(dict[str, Queue]):
         return any(queue.dead_letters == name for queue in (*self._known.values(), *self.values()))
 
     def may_wait(self, target: str, name: str) -> bool:
-        """Return whether letters for the dead-letter queue `target` may wait in the queue `name`.
+        """Return whether dead letters for the dead-letter queue `target` may wait in the queue `name`.
 
         They belong to that queue, or to none that is declared. Senders must not write to the dead letters of others.
         """

@@ -209,7 +209,7 @@ class Receiver:
                     # or make two jobs of one that waits: it hops so often that many are always about to be deleted.
                     known = self.sender.queues.get(queue)
                     at_once = known is None or known.is_quarantine or queue == self.name
-                    self.leases.complete(transfer.lease, at_once=at_once)
+                    self.leases.delete(transfer.lease, at_once=at_once)
                     self.sent(queue)
                 else:
                     self._failed(transfer, error)

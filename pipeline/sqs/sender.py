@@ -172,9 +172,9 @@ class Sender:
         return entry
 
     def bury(self, target: str, letters: Sequence[SendEntry], *, wait_in: str) -> list[Exception | None]:
-        """Send letters to the dead-letter queue `target`; returns an error or None for each, in order.
+        """Send dead letters to the dead-letter queue `target`; returns an error or None for each, in order.
 
-        Letters that it does not take wait in the queue `wait_in`, from which they are sent again. So a dead-letter
+        Dead letters that it does not take wait in the queue `wait_in`, from which they are sent again. So a dead-letter
         queue that refuses them holds up neither a thread nor a lease.
         """
         errors = self.send(target, letters)

@@ -1,6 +1,7 @@
 """A received message, its settlement as data, and the executor of that.
 
-A message without a decision is released, so only a confirmed settlement can delete it.
+A message without a decision is released, so only a confirmed settlement can delete it. `leases.py` makes the requests
+that delete and release messages.
 """
 
 from __future__ import annotations

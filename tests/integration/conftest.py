@@ -18,6 +18,8 @@ from pymongo.database import Database
 from pipeline.clients import aws, lazy
 from pipeline.local.embedded import REGION, EmbeddedStack
 from pipeline.settings import Settings
+from tests.support.healthy import provisioned, service  # noqa: F401 - fixtures
+from tests.support.line import Line
 
 Request = tuple[str, str, dict[str, str]]  #: method, path and headers
 
@@ -99,6 +101,15 @@ def database(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         lazy.forget()
         with MongoClient[dict[str, Any]](url, tz_aware=True) as client:
             yield client.get_default_database()
+
+
+@pytest.fixture
+def line(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
+    """The line to SQS."""
+    with Line(int(environment["AWS_ENDPOINT_URL"].rpartition(":")[2])) as line:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", f"http://127.0.0.1:{line.port}")
+        lazy.forget()
+        yield line
 
 
 @contextmanager

@@ -60,7 +60,7 @@ AREAS: dict[str, tuple[str, ...]] = {
         "actors/sweeps.py",
     ),
     "dead letters": (
-        "pipeline/ops/dead_letters/letter.py",
+        "pipeline/ops/dead_letters/dead_letter.py",
         "pipeline/ops/dead_letters/reader.py",
         "pipeline/ops/dead_letters/actions.py",
     ),

@@ -8,5 +8,5 @@ from __future__ import annotations
 import pipeline.sqs.consumer
 from pipeline.actors import broker
 
-broker.visibility = 4
+broker.visibility_timeout = 6
 pipeline.sqs.consumer.LONG_POLL = 2

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.errors import PermanentError, PipelineError, Rejected, RetryableError, StagedMissing
 from pipeline.images.details.facts import SourceFacts
 from pipeline.job import Content, Details, Job, Rendered, Source, Sweep, UnknownVersion
-from pipeline.payload import MAX_PAYLOAD_BYTES, MAX_URL_LENGTH, folder_name, parse_json, to_json, validated
+from pipeline.payload import MAX_PAYLOAD_BYTES, MAX_URL_LENGTH, parse_json, to_json
 from pipeline.recipe import Recipe, parse_rendition
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
@@ -34,37 +34,6 @@ def nested(levels: int) -> list[Any]:
 
 def accept(payload: Any, job_id: str = "job-1") -> Job:
     return Job.accept(payload, job_id=job_id, settings=get_settings(), stage_payload=lambda data: f"{len(data):032x}")
-
-
-@pytest.mark.parametrize(
-    ("bucket_name", "folder"),
-    [
-        ("Mundo Cristão Podcasts", "MUNDO_CRISTAO_PODCASTS"),
-        (" a/b ?c&d ", "A--B_-C-D"),
-        ("北京", "BEIJING"),
-        (None, "custom"),
-        ("", "custom"),
-        ("   ", "custom"),
-        (".", "-"),
-        ("..", "-"),
-        ("...", "..."),
-        ("straße", "STRASSE"),
-        ("../../etc", "..--..--ETC"),
-        ("a\tb\nc", "A-B-C"),
-        ("x" * 200, "X" * 128),
-        ("already_OK-1.2", "ALREADY_OK-1.2"),
-    ],
-)
-def test_folder_is_made_from_the_bucket_name_by_the_contracts_rules(bucket_name: str | None, folder: str) -> None:
-    assert folder_name(bucket_name) == folder
-
-
-@given(st.text())
-def test_any_folder_is_safe_in_a_key(bucket_name: str) -> None:
-    folder = folder_name(bucket_name)
-    assert folder == "custom" or set(folder) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
-    assert 1 <= len(folder) <= 128
-    assert folder not in {".", ".."}
 
 
 @pytest.mark.parametrize(
@@ -100,15 +69,6 @@ def test_a_payload_that_breaks_a_rule_is_rejected_with_its_code(payload: object,
         accept(payload)
     assert caught.value.code == code
     assert caught.value.message.endswith(".")
-
-
-def test_the_message_of_a_rejection_contains_nothing_that_was_sent() -> None:
-    with pytest.raises(Rejected) as caught:
-        validated(
-            {"image_url": COVER, "postback_url": "ftp://user:hunter2@receiver.example/?token=s3cr3t"}, get_settings()
-        )
-    assert "hunter2" not in str(caught.value)
-    assert "s3cr3t" not in str(caught.value)
 
 
 def test_two_fields_with_one_url_are_one_source() -> None:
@@ -330,12 +290,6 @@ def test_the_settings_limit_the_destinations(
     finally:
         monkeypatch.undo()
         get_settings.cache_clear()
-
-
-@pytest.mark.parametrize("text", ["NaN", "[Infinity]", "-Infinity", "1e999", '{"a":}', "", "[" * 100_000])
-def test_json_that_receivers_could_not_read_is_refused(text: str) -> None:
-    with pytest.raises((ValueError, RecursionError)):
-        parse_json(text)
 
 
 json_values = st.recursive(

@@ -1,16 +1,14 @@
-"""The parts of a job that others rely on to the letter: ids, the keys of its encoding, and a new job's fields."""
+"""The parts of a job that others rely on to the letter: its encoding, the keys of staging, and a new job's fields."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
 
 import pytest
-from bson import ObjectId
 
 from pipeline.errors import PermanentError, Rejected, RetryableError, StagedMissing
 from pipeline.job import Content, Job, Rendered, Source, Unfinished
-from pipeline.job_ids import input_job_id, sweep_job_id
-from pipeline.payload import MAX_DEPTH, MAX_URL_LENGTH, to_json, validated
+from pipeline.payload import MAX_DEPTH, MAX_URL_LENGTH
 from pipeline.recipe import Recipe, parse_rendition
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, NOTIFY, RESIZE, UPLOAD, Lane
@@ -142,39 +140,10 @@ def test_only_a_due_source_fails_and_only_in_its_stage() -> None:
     assert failed.urls_due(NOTIFY) == ()
 
 
-def test_ids_are_stable() -> None:
-    # A redelivered message, and receivers that drop duplicates, rely on them.
-    id_, urls = ObjectId("5f43a1e2c9d4f7a1b2c3d4e5"), {"itunes_image": "b", "image_url": "a"}
-    assert input_job_id("message-1") == "f04452ed-668f-530c-910d-fb0e192d29a7"
-    assert sweep_job_id("channels", id_, urls, "run-1") == "185431bb-34a3-5e4b-a638-c377fe61b5c2"
-    # So does a worker of another release that finds, and deletes, the staged bytes of this one.
+def test_the_keys_of_staged_bytes_are_stable() -> None:
+    # A worker of another release finds, and deletes, the staged bytes of this one.
     job = replace(accept(PAYLOAD), ticket="ticket-1")
     assert job.staged_key(RESIZE, job.sources[0], CONTENT) == "2a78012305b0e6c72f0b4f3eadcf7de5"
-
-
-@pytest.mark.parametrize(
-    ("value", "kind"),
-    [
-        ([], "a list"),
-        ("text", "a string"),
-        (True, "a boolean"),
-        (None, "null"),
-        (7, "a number"),
-        (7.5, "a number"),
-        ((), "a tuple"),
-    ],
-)
-def test_other_json_than_objects_is_named(value: object, kind: str) -> None:
-    with pytest.raises(Rejected, match=f"The message is {kind}, not a JSON object"):
-        validated(value, get_settings())
-
-
-def test_json_is_compact_with_the_escapes_that_sqs_requires() -> None:
-    value = {"ü": [1, None], "id": ObjectId("5f43a1e2c9d4f7a1b2c3d4e5"), "c": "~\x7f\ud800\uffff\ufffd"}
-    text = '{"ü":[1,null],"id":"5f43a1e2c9d4f7a1b2c3d4e5","c":"~\\u007f\\ud800\\uffff\ufffd"}'
-    assert to_json(value) == text
-    with pytest.raises(TypeError):
-        to_json({"x": object()})
 
 
 def test_a_payload_may_be_nested_up_to_the_limit() -> None:

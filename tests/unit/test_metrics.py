@@ -13,7 +13,7 @@ from pipeline.errors import PermanentError, StagedMissing
 from pipeline.events import Event, Outcome
 from pipeline.job import CLEAN_UP, Job, Source
 from pipeline.monitoring import processes
-from pipeline.objective import WITHIN, Side
+from pipeline.objective import Side
 from pipeline.stages import FETCH, RESIZE, Lane
 
 GONE, LOST = PermanentError("http_404", "Gone."), StagedMissing("key")
@@ -129,10 +129,6 @@ def test_a_job_is_not_measured_before_or_after_its_last_delivery(
     stage: str, outcome: Outcome, changes: dict[str, Any]
 ) -> None:
     assert Event(stage, "1", outcome, job=replace(JOB, **{"accepted": 90.0} | changes)).took is None
-
-
-def test_the_objective_is_a_bucket_of_the_histogram() -> None:
-    assert WITHIN in metrics.WAIT_BUCKETS
 
 
 def test_servers_cannot_create_unlimited_series() -> None:

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from pipeline.monitoring.job_log.reader import Attempt, FailureGroup
 from pipeline.ops.dead_letters.actions import Survey
-from pipeline.ops.dead_letters.letter import DeadLetter
+from pipeline.ops.dead_letters.dead_letter import DeadLetter
 
 #: Maximum number of dead letters and of hosts to show per cause.
 LETTERS, HOSTS = 20, 6
@@ -24,7 +24,7 @@ class Cause:
     code: str
     count: int  #: number of dead letters, at least
     is_exact: bool  #: whether there are no more
-    is_counted: bool  #: whether the number can be acted on; otherwise the page has read only some of the letters
+    is_counted: bool  #: whether the number can be acted on; otherwise the page has read only some of the dead letters
     sendable: int  #: number of dead letters that a redrive would send
     newest: float  #: arrival of the newest that is counted, in Unix seconds
     message: str  #: the message of the latest
@@ -43,12 +43,12 @@ def anchor(failure: Cause | FailureGroup | Attempt) -> str:
 def group(
     read: Survey, failures: Sequence[FailureGroup] = (), counted: Mapping[tuple[str, str], Survey] | None = None
 ) -> list[Cause]:
-    """Group letters by cause; return the most frequent cause first.
+    """Group dead letters by cause; return the most frequent cause first.
 
     Args:
-        read: The letters that the page has read, perhaps not all.
+        read: The dead letters that the page has read, perhaps not all.
         failures: The failures of the last day.
-        counted: Causes by stage and code whose letters were counted on their own.
+        counted: Causes by stage and code whose dead letters were counted on their own.
     """
     groups: dict[tuple[str, str], list[DeadLetter]] = {}
     for letter in read.latest:

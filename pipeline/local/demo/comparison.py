@@ -13,7 +13,7 @@ from PIL import Image, ImageChops, ImageOps, ImageStat
 from pipeline.local.demo.jobs import COMMAND, DemoJob, ExpectedFailure
 from pipeline.local.demo.samples import Sample
 from pipeline.ops.dead_letters.actions import browse
-from pipeline.ops.dead_letters.letter import DeadLetter
+from pipeline.ops.dead_letters.dead_letter import DeadLetter
 from pipeline.settings import Settings
 
 #: Maximum mean difference (0 to 255) between a rendition and the source as a viewer shows it, both at low resolution.

@@ -20,7 +20,7 @@ from dramatiq_sqs.utils import batched
 
 from pipeline.actors import broker
 from pipeline.errors import PipelineError, SettingsError
-from pipeline.ops.dead_letters.letter import DeadLetter, Filter, payload_of, read_letter, to_send
+from pipeline.ops.dead_letters.dead_letter import DeadLetter, Filter, payload_of, read_letter, to_send
 from pipeline.ops.dead_letters.reader import QueueReader, open_readers, read_all
 from pipeline.payload import parse_json
 from pipeline.producer import send_again
@@ -80,7 +80,7 @@ class Survey:
 
 @dataclass
 class Counts:
-    """Progress and result of a redrive or a purge, in letters."""
+    """Progress and result of a redrive or a purge, in dead letters."""
 
     sent: Counter[tuple[str, str]] = field(default_factory=Counter)  #: by stage and code
     left: Counter[str] = field(default_factory=Counter)  #: not sent, by obstacle
@@ -201,7 +201,7 @@ def purge(
         progress: Called with the number deleted so far, from several threads, one at a time.
 
     Returns:
-        The number of deleted letters.
+        The number of deleted dead letters.
 
     Raises:
         SettingsError: None of the queues exists.

@@ -19,7 +19,7 @@ from pipeline.job_ids import input_job_id
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from pipeline.stages import DEAD_LETTER_QUEUES, FETCH, NOTIFY, UPLOAD
-from tests.integration.monitoring.test_job_log_reader import COVER, begin, good_history, job, write
+from tests.integration.monitoring.job_log.test_reader import COVER, begin, good_history, job, write
 from tests.support.dead import counts, job_at, letter_of, put, refused, sweep_job, taken
 from tests.support.waiting import wait_for
 

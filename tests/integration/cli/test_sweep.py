@@ -12,9 +12,8 @@ from pipeline.cli import app as cli
 from pipeline.cli.app import app
 from pipeline.cli.output import terminal
 from pipeline.clients import lazy, mongo
-from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
-from pipeline.sweeps import run_state, sources
+from pipeline.sweeps import run_state
 from pipeline.sweeps.documents import CHANNELS, EPISODES
 from pipeline.sweeps.sweep import take_page
 
@@ -105,24 +104,6 @@ def test_retry_shows_its_plan_and_clears_only_matching_marks(sweep, database):
 
 def test_an_invalid_age_is_refused(sweep):
     assert "is not an age" in sweep("retry", "episodes", "--older-than", "7", status=2)
-
-
-def test_provision_announces_the_indexes_and_creates_them_once(database):
-    def steps():
-        return [change for change in plan(get_settings()) if "MongoDB" in change.message]
-
-    assert [re.findall(r"by (\w+)", change.message)[0] for change in steps()] == [
-        *("expires", "run", "expires", "failing")
-    ]
-    for change in steps():
-        change.apply()
-
-    assert steps() == []
-    indexes = database[run_state.COLLECTION].index_information()
-    assert indexes["expires_1"]["expireAfterSeconds"] == 0
-    assert indexes["run_1"]["partialFilterExpression"] == {"pending": True}
-    assert database[sources.COLLECTION].index_information()["expires_1"]["expireAfterSeconds"] == 0
-    assert "channels" not in database.list_collection_names()
 
 
 def test_an_error_of_a_service_points_to_the_check_command(monkeypatch, capsys):

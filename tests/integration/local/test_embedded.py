@@ -14,7 +14,6 @@ from pymongo import MongoClient
 from pipeline.clients import aws, lazy
 from pipeline.local import embedded
 from pipeline.local.embedded import EmbeddedStack, EmbeddedStackError
-from pipeline.local.standalone import standalone
 from tests.support.waiting import wait_for
 
 #: A program that runs a stack, prints its address, and waits to be killed.
@@ -94,18 +93,6 @@ def test_a_persistent_stack_keeps_its_data(tmp_path: Path, monkeypatch: pytest.M
     lazy.forget()
 
 
-def test_a_kept_input_queue_has_the_url_of_the_new_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", dict(os.environ))
-    started = []
-    for _ in range(2):
-        with standalone(tmp_path, persist=True) as variables:
-            assert variables["QUEUE_URL"].startswith(f"{variables['AWS_ENDPOINT_URL_SQS']}/")
-            aws.sqs().get_queue_attributes(QueueUrl=variables["QUEUE_URL"])
-            started.append(variables["QUEUE_URL"])
-    assert started[0].rpartition("/")[2] == started[1].rpartition("/")[2]
-    lazy.forget()
-
-
 @pytest.mark.parametrize("folder", ["file", "file/below"])
 def test_a_folder_that_cannot_be_created_is_explained(tmp_path: Path, folder: str) -> None:
     (tmp_path / "file").touch()
@@ -114,17 +101,6 @@ def test_a_folder_that_cannot_be_created_is_explained(tmp_path: Path, folder: st
         EmbeddedStack(tmp_path / folder),
     ):
         pass
-
-
-def test_a_terminal_without_unicode_gets_ascii(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    command = [str(Path(sys.executable).with_name("image-pipeline")), "local", "--data-dir", str(tmp_path / "file")]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONIOENCODING": "ascii"}
-    )
-    assert ended.stdout == "Starting the embedded servers ?\n"
-    assert "is not writable" in ended.stderr
-    assert ended.returncode == 2
 
 
 def test_a_taken_port_is_replaced_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

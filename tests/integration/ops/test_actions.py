@@ -7,7 +7,7 @@ import threading
 from dataclasses import replace
 
 from pipeline.clients import aws, lazy
-from pipeline.ops.dead_letters.letter import NO_REASON
+from pipeline.ops.dead_letters.dead_letter import NO_REASON
 from pipeline.ops.dead_letters.reader import QueueReader
 from pipeline.settings import get_settings
 from pipeline.sqs.wire import Reason, SendEntry

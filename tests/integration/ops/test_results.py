@@ -20,7 +20,7 @@ from pipeline.ops import results
 from pipeline.ops.provision import plan
 from pipeline.recipe import Recipe, RenditionSize
 from pipeline.settings import get_settings
-from tests.integration.monitoring.test_job_log_reader import COVER, begin, job
+from tests.integration.monitoring.job_log.test_reader import COVER, begin, job
 from tests.support.dashboard import serving
 
 CONTENT = Content("c3f4bf4256853026cf94fa6df2b1c366", ".png", Recipe((RenditionSize("50x50", 50, 50),), "cover"))

@@ -6,8 +6,6 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from pymongo.collection import Collection
-from pymongo.errors import DuplicateKeyError
 
 from pipeline.clients import lazy
 from pipeline.events import RecheckOutcome
@@ -235,34 +233,6 @@ def test_a_replacement_that_cannot_be_rendered_changes_no_document(database, hos
     assert rechecked() == {"failed": 1}
 
     assert by_id(database) == before
-
-
-def test_a_check_that_is_recorded_twice_counts_once(database):
-    run = recheck.begin("recheck-manual-1", ["episodes"], everything=True).id
-    group = run_state.DocumentGroup(f"cover/{run}/1", run, "job", {"itunes_image": "http://h/1"})
-    run_state.join_once([group])
-
-    for _ in range(2):
-        sources.record(SourceCheck("http://h/1", RecheckOutcome.SAME_BYTES, run=run, group=group.id))
-
-    assert run_state.load(run).counts == {"same_bytes": 1}
-    assert run_state.under_way(run_state.load(run)) == 0
-
-
-def test_a_source_that_another_process_inserts_at_the_same_moment_is_recorded_once_more(database, monkeypatch):
-    # given an insert that MongoDB refuses once, because another process was quicker
-    update_one, refused = Collection.update_one, []
-
-    def race(self, *update, **options):
-        if refused:
-            return update_one(self, *update, **options)
-        refused.append(1)
-        raise DuplicateKeyError("E11000")
-
-    monkeypatch.setattr(Collection, "update_one", race)
-    # when a failure is recorded, then it counts once
-    sources.record(SourceCheck("http://h/1", RecheckOutcome.FAILED, error="timeout"))
-    assert [each["failures"] for each in database[sources.COLLECTION].find()] == [1]
 
 
 # Due covers.

@@ -202,19 +202,6 @@ def test_an_attempt_ends_when_its_page_is_taken_whichever_attempt_took_it(databa
     assert run_state.load("run").attempts == []
 
 
-def test_indexes_are_missing_until_they_are_created(database):
-    database.create_collection(run_state.COLLECTION)
-    assert list(indexes.missing(run_state.COLLECTION, run_state.INDEXES)) == list(INDEXES)
-
-    for by, options, _ in INDEXES:
-        indexes.create(run_state.COLLECTION, by, options)
-
-    assert list(indexes.missing(run_state.COLLECTION, run_state.INDEXES)) == []
-    found = database.image_pipeline_sweeps.index_information()
-    assert found["expires_1"]["expireAfterSeconds"] == 0
-    assert found["run_1"]["partialFilterExpression"] == {"pending": True}
-
-
 @pytest.mark.parametrize("collection", [CHANNELS, EPISODES])
 def test_the_last_scheduled_run_is_the_latest_of_its_collection(database, collection):
     assert run_state.last_scheduled(collection) is None

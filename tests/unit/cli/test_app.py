@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,7 +13,6 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from pipeline.cli.app import COMMANDS, app
-from pipeline.settings import Settings, get_settings
 
 #: Reports which of these modules the help of the command line imports.
 HELP = """
@@ -83,23 +81,3 @@ def test_a_shell_completes_commands_and_options(words, completed):
     command = [Path(sys.executable).parent / "image-pipeline"]
     found = subprocess.run(command, env=environ, check=True, capture_output=True, text=True).stdout.split()
     assert completed in found
-
-
-def test_config_shows_each_setting_with_its_source_and_no_secret(no_variables, monkeypatch):
-    monkeypatch.setenv("RENDITIONS", "50x50,800X800@blur")
-    monkeypatch.setenv("ENVIRONMENT", "production")
-    monkeypatch.setenv("MONGO_URL_PRODUCTION", "mongodb://u:hush@h/x")
-    get_settings.cache_clear()
-    output = CliRunner().invoke(app, ["config", "--json"]).output
-    found = {line["variable"]: (line["value"], line["source"]) for line in map(json.loads, output.splitlines())}
-    assert found["RENDITIONS"] == ("50x50,800X800@blur", "environment")
-    assert found["ENVIRONMENT"] == ("PRODUCTION", "environment")
-    assert found["MONGO_URL_PRODUCTION"] == ("secret", "environment")
-    assert found["POSTBACK_SECRET_KEY"] == ("secret", "default")
-    assert found["FETCH_RETRY_DELAYS"] == ("2,10,60,300,1800", "default")
-    assert found["JOBS_MONGO_URL"] == ("", "default")
-    assert len(found) == len(Settings.model_fields)
-    assert "hush" not in output
-    changed = CliRunner().invoke(app, ["config", "--changed"]).output
-    assert len(changed.splitlines()) == 4
-    get_settings.cache_clear()

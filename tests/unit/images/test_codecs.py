@@ -28,12 +28,6 @@ def resizer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(codecs, "_shrink", None)
 
 
-@pytest.fixture(autouse=True)
-def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove Pillow's limit of pixels, which is global and may be set by other tests."""
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-
-
 @pytest.mark.usefixtures("resizer")
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("kernel", [Resampling.LANCZOS, Resampling.BICUBIC])

@@ -23,12 +23,6 @@ GOOD = {name: (data, output) for name, data, output in samples.good()}
 PLENTY = 10**7
 
 
-@pytest.fixture(autouse=True)
-def pillow_without_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Undo the limit that earlier tests of rendering gave Pillow, which is one for the whole process."""
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-
-
 @pytest.mark.parametrize("name", GOOD)
 def test_sizes_and_alpha_are_those_of_pillow(name: str) -> None:
     # Given a good file

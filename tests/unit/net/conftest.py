@@ -8,6 +8,8 @@ import pytest
 import urllib3
 
 from pipeline.clients import lazy
+from pipeline.net import bulkhead
+from pipeline.net.host_limits import HostLimiter, Policy
 from tests.support.moved_clock import MovedClock
 from tests.support.untrusted_servers import settings
 
@@ -35,3 +37,15 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def clock() -> MovedClock:
     return MovedClock()
+
+
+@pytest.fixture
+def no_jitter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(bulkhead, "JITTER", (1.0, 1.0))
+    yield
+    lazy.forget()
+
+
+@pytest.fixture
+def host_limiter(clock: MovedClock) -> HostLimiter:
+    return HostLimiter(Policy(4), clock)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 import pytest
 
-from pipeline.clients import lazy
 from pipeline.errors import PipelineError, Retry, RetryableError, Snoozed
-from pipeline.net import bulkhead as places_module
 from pipeline.net import host_limits as hosts
 from pipeline.net.bulkhead import Bulkhead, Speed
 from pipeline.net.circuit import FIRST_OPEN_TIME, HOST_DOWN_AFTER, LONGEST_OPEN_TIME
@@ -18,12 +15,7 @@ from pipeline.stages import Lane
 from tests.support.limiter import NUMBERS, OTHER, URL, ask, failing, snooze
 from tests.support.moved_clock import MovedClock
 
-
-@pytest.fixture(autouse=True)
-def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(places_module, "JITTER", (1.0, 1.0))
-    yield
-    lazy.forget()
+pytestmark = pytest.mark.usefixtures("no_jitter")
 
 
 class TestBulkhead:

@@ -14,9 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator
-from typer.testing import CliRunner
 
-from pipeline.cli.app import app
 from pipeline.clients import lazy
 from pipeline.errors import PermanentError, Rejected
 from pipeline.images.details.facts import WARNINGS, SourceFacts
@@ -61,22 +59,6 @@ def test_the_files_are_made_from_the_asyncapi_document() -> None:
 def test_a_schema_is_valid(name: str) -> None:
     Draft202012Validator.check_schema(document(name))
     Draft7Validator.check_schema(PARTS[name.title()])
-
-
-def test_the_command_prints_a_document_or_writes_all(tmp_path: Path) -> None:
-    printed = CliRunner().invoke(app, ["schema", "postback"])
-    assert printed.output == text_of("postback")
-    assert CliRunner().invoke(app, ["schema", "--write", str(tmp_path)]).exit_code == 0
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
-        f"{name}.json": text_of(name) for name in DOCUMENTS
-    }
-
-
-@pytest.mark.parametrize("arguments", [[], ["results"], ["result", "--write", "/tmp"]])
-def test_the_command_names_the_documents_if_it_is_misused(arguments: list[str]) -> None:
-    result = CliRunner().invoke(app, ["schema", *arguments])
-    assert result.exit_code == 2
-    assert "postback" in result.output
 
 
 def test_enumerations_are_those_of_the_code() -> None:

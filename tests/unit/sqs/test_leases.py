@@ -65,30 +65,30 @@ def test_a_failed_extension_is_retried_soon(leases, sqs, clock) -> None:
 def test_deletes_wait_a_moment_for_a_full_batch(leases, sqs, clock) -> None:
     held = [add(leases, str(n)) for n in range(12)]
     for lease in held[:9]:
-        leases.complete(lease)
+        leases.delete(lease)
     assert leases.step() == DELETE_WAIT
     assert sqs.of(DELETE) == []
-    leases.complete(held[9])
+    leases.delete(held[9])
     leases.step()
     assert [len(batch) for batch in sqs.of(DELETE)] == [10]
-    leases.complete(held[10])
+    leases.delete(held[10])
     clock.now += DELETE_WAIT
     leases.step()
     assert [len(batch) for batch in sqs.of(DELETE)] == [10, 1]
 
 
 def test_a_message_that_went_elsewhere_is_deleted_at_once_with_those_that_wait(leases, sqs, clock) -> None:
-    leases.complete(add(leases, "done"))
-    leases.complete(add(leases, "moved"), at_once=True)
+    leases.delete(add(leases, "done"))
+    leases.delete(add(leases, "moved"), at_once=True)
     assert leases.step() is None
     assert sqs.handles(DELETE) == [["handle of done", "handle of moved"]]
 
 
 def test_a_message_that_went_elsewhere_waits_while_sqs_refuses_deletes(leases, sqs, clock) -> None:
     sqs.answers[DELETE] = fail
-    leases.complete(add(leases, "first"), at_once=True)
+    leases.delete(add(leases, "first"), at_once=True)
     assert leases.step()
-    leases.complete(add(leases, "second"), at_once=True)
+    leases.delete(add(leases, "second"), at_once=True)
     leases.step()
     assert len(sqs.of(DELETE)) == 1
 
@@ -99,7 +99,7 @@ def test_leases_are_extended_before_anything_is_released_or_deleted(leases, sqs,
     clock.now += 15 - DELETE_WAIT
     released, done = add(leases, "released"), add(leases, "done")
     leases.release([released])
-    leases.complete(done)
+    leases.delete(done)
     # When all are due
     clock.now += DELETE_WAIT
     leases.step()
@@ -113,7 +113,7 @@ def test_leases_are_extended_before_anything_is_released_or_deleted(leases, sqs,
 
 def test_finished_messages_are_extended_while_sqs_refuses_deletes(leases, sqs, clock) -> None:
     # Given a finished message, and an SQS that refuses deletes for longer than any lease
-    leases.complete(add(leases, "a"))
+    leases.delete(add(leases, "a"))
     sqs.answers[DELETE] = fail
     pass_time(leases, clock, MAX_LEASE + 60)
     # Then its lease was extended all the time,
@@ -129,7 +129,7 @@ def test_finished_messages_are_extended_while_sqs_refuses_deletes(leases, sqs, c
 
 def test_a_finished_message_that_is_delivered_again_is_deleted_again_and_not_run_again(leases, sqs, clock) -> None:
     # Given a finished message whose delete fails
-    leases.complete(add(leases, "a"))
+    leases.delete(add(leases, "a"))
     sqs.answers[DELETE] = fail
     pass_time(leases, clock, 2 * DELETE_WAIT)
     # When SQS delivers it again
@@ -142,7 +142,7 @@ def test_a_finished_message_that_is_delivered_again_is_deleted_again_and_not_run
 
 
 def test_a_message_delivered_again_during_its_delete_is_deleted_once_more(leases, sqs, clock) -> None:
-    leases.complete(add(leases, "a"))
+    leases.delete(add(leases, "a"))
 
     def deliver_again(entries):
         assert leases.add("a", "newer handle") is None
@@ -157,14 +157,14 @@ def test_a_message_delivered_again_during_its_delete_is_deleted_once_more(leases
 def test_a_message_in_progress_that_is_delivered_again_is_not_run_twice(leases, sqs, clock) -> None:
     lease = add(leases, "a")
     assert leases.add("a", "newer handle") is None
-    leases.complete(lease)
+    leases.delete(lease)
     pass_time(leases, clock, 2 * DELETE_WAIT)
     assert sqs.handles(DELETE) == [["newer handle"]]
 
 
 @pytest.mark.parametrize("answer", [fail, confirm_nothing, blame_service])
 def test_a_delete_that_is_not_confirmed_is_retried(leases, sqs, clock, answer) -> None:
-    leases.complete(add(leases, "a"))
+    leases.delete(add(leases, "a"))
     sqs.answers[DELETE] = answer
     pass_time(leases, clock, 2 * DELETE_WAIT)
     assert not leases.is_idle
@@ -174,7 +174,7 @@ def test_a_delete_that_is_not_confirmed_is_retried(leases, sqs, clock, answer) -
 
 
 def test_a_stale_delete_is_not_retried(leases, sqs, clock) -> None:
-    leases.complete(add(leases, "a"))
+    leases.delete(add(leases, "a"))
     sqs.answers[DELETE] = blame_sender
     pass_time(leases, clock, 60)
     assert len(sqs.of(DELETE)) == 1
@@ -186,7 +186,7 @@ def test_waits_after_failed_deletes_grow_and_vary(sqs, clock) -> None:
         sqs.requests.clear()
         sqs.answers[DELETE] = fail
         leases = made(sqs, clock, visibility=10_000, seed=seed)
-        leases.complete(add(leases, "a"))
+        leases.delete(add(leases, "a"))
         clock.now += 1
         found = []
         for _ in range(8):
@@ -205,7 +205,7 @@ def test_the_lease_of_an_actor_that_hangs_is_lost_and_its_message_not_deleted(le
     lease.began = clock.now
     pass_time(leases, clock, MAX_LEASE + 15)
     assert lease.is_lost
-    leases.complete(lease)
+    leases.delete(lease)
     pass_time(leases, clock, 60)
     assert sqs.of(DELETE) == []
 
@@ -217,7 +217,7 @@ def test_a_lease_whose_message_waits_or_is_settled_is_kept_at_any_age(leases, sq
     pass_time(leases, clock, 4 * MAX_LEASE)
     # Then its lease is still extended, and the message is deleted in the end.
     assert not lease.is_lost
-    leases.complete(lease)
+    leases.delete(lease)
     pass_time(leases, clock, 2 * DELETE_WAIT)
     assert sqs.handles(DELETE) == [["handle of a"]]
 
@@ -230,7 +230,7 @@ def test_a_stale_extension_loses_the_lease(leases, sqs, clock) -> None:
     assert len(leases) == 0
     # A later receive of the same message is a new lease.
     again = add(leases, "a")
-    leases.complete(lease)
+    leases.delete(lease)
     assert again in leases
 
 
@@ -238,7 +238,7 @@ def test_released_messages_become_visible_after_their_delay(leases, sqs, clock) 
     kept, first, second = (add(leases, name) for name in ("kept", "first", "second"))
     leases.release([first], 7)
     leases.release([second, second])
-    leases.complete(first)
+    leases.delete(first)
     assert len(leases) == 1
     leases.step()
     (entries,) = sqs.of(CHANGE)
@@ -258,7 +258,7 @@ def test_a_lease_that_sqs_does_not_extend_in_time_blocks_receiving(sqs, clock, i
     sqs.answers[CHANGE] = sqs.answers[DELETE] = fail
     lease = add(leases, "a")
     if is_done:
-        leases.complete(lease)
+        leases.delete(lease)
     # When its time is over, nothing more is received,
     pass_time(leases, clock, 44)
     assert not leases.blocks_receiving
@@ -292,10 +292,10 @@ def test_a_message_that_comes_back_to_this_process_does_not_unblock_receiving(sq
 
 def test_closing_deletes_at_once(leases, sqs, clock) -> None:
     first, second = add(leases, "first"), add(leases, "second")
-    leases.complete(first)
+    leases.delete(first)
     leases.close()
     leases.step()
-    leases.complete(second)
+    leases.delete(second)
     leases.step()
     assert sqs.handles(DELETE) == [["handle of first"], ["handle of second"]]
 
@@ -307,7 +307,7 @@ def test_the_stepping_thread_is_woken_only_for_what_is_due_earlier(sqs, clock) -
     assert len(woken) == 1
     leases.step()
     for lease in held:
-        leases.complete(lease)
+        leases.delete(lease)
     assert len(woken) == 2
 
 
@@ -315,7 +315,7 @@ def test_extensions_never_wait_for_many_slow_deletes(leases, sqs, clock) -> None
     # Given a message in progress, many finished ones, and an SQS that takes 20 s for each delete
     add(leases, "in progress")
     for n in range(100):
-        leases.complete(add(leases, str(n)))
+        leases.delete(add(leases, str(n)))
     extended: list[float] = [clock.now]
 
     def slowly(entries):
@@ -339,7 +339,7 @@ def test_a_step_makes_one_request_if_sqs_does_not_answer(leases, sqs, clock) -> 
     names = [str(n) for n in range(128)]
     held = {name: add(leases, name) for name in names}
     leases.release([held["0"]])
-    leases.complete(held["1"], at_once=True)
+    leases.delete(held["1"], at_once=True)
 
     def hang(entries):
         clock.now += 30
@@ -362,7 +362,7 @@ def test_a_step_makes_one_request_if_sqs_does_not_answer(leases, sqs, clock) -> 
 def test_refused_extensions_hold_up_neither_releases_nor_deletes(leases, sqs, clock) -> None:
     add(leases, "kept")
     leases.release([add(leases, "released")])
-    leases.complete(add(leases, "finished"), at_once=True)
+    leases.delete(add(leases, "finished"), at_once=True)
     sqs.answers[CHANGE] = refuse
     clock.now += 15
     leases.step()
@@ -377,7 +377,7 @@ def refuse(entries):
 @pytest.mark.parametrize("answer", [{"Failed": [{"Id": "0"}]}, {"Successful": [{}]}, {"Successful": None}, [], None])
 def test_an_answer_of_another_form_confirms_nothing_and_ends_no_step(leases, sqs, clock, answer) -> None:
     add(leases, "a")
-    leases.complete(add(leases, "b"))
+    leases.delete(add(leases, "b"))
     sqs.answers |= dict.fromkeys((CHANGE, DELETE), lambda entries: answer)
     clock.now += 15
     assert leases.step() is not None

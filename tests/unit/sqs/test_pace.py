@@ -28,7 +28,7 @@ def receive(consumer: SQSConsumer, sqs: ScriptedSQS, clock: MovedClock, count: i
         arrive(sqs, f"{clock.now} {n}")
     wait = consumer.step()
     for each in took(consumer):
-        consumer.leases.complete(each.lease)
+        consumer.leases.delete(each.lease)
     consumer.leases.step()
     return wait
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from typing import Any
 
 import pytest
@@ -11,9 +10,8 @@ from dramatiq.encoder import PickleEncoder
 from dramatiq_sqs.exceptions import MessageTooLarge
 
 from pipeline.sqs.broker import SQSBroker
-from pipeline.sqs.looks import GRID, MAX_RATE
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES, Queue
-from pipeline.sqs.wire import MAX_DELAY, Reason, SendEntry, SendFailed, decode, encode
+from pipeline.sqs.wire import Reason, SendEntry, SendFailed, decode, encode
 from tests.support.moved_clock import MovedClock
 from tests.support.scripted_sqs import ScriptedSQS, StillLoop, confirm, fail
 from tests.unit.sqs.test_settlement import message
@@ -105,50 +103,6 @@ def test_dead_letters_of_queues_that_share_them_go_to_one_queue(broker, sqs) -> 
         "http://sqs/test_work",
         "http://sqs/test_ingest",
     ]
-
-
-def test_a_message_that_waits_long_is_received_about_once_a_minute(broker) -> None:
-    # Given a message that is due in an hour
-    began = int(broker.clock.time() * 1000)
-    entry = broker.sender.entry(message("x"), 3_600_000)
-    # Then it knows when it is due and since when it waits.
-    assert decode(entry.body).options == {"due": began + 3_600_000, "since": began}
-    # When it hops
-    delays = [entry.delay]
-    while sum(delays) < 3600:
-        broker.clock.now += delays[-1]
-        delays.append(broker.sender.hop(decode(entry.body), entry.body).delay)
-    # Then it looks once a minute, and is on time.
-    assert all(50 <= delay <= 60 for delay in delays[:-1])
-    assert sum(delays) == 3600
-
-
-def test_a_new_wait_begins_when_its_message_is_sent(broker) -> None:
-    # Given a message that an earlier wait has left its times in
-    old = message("x").copy(options={"due": 1, "since": 1})
-    # When it waits again
-    options = decode(broker.sender.entry(old, 3_600_000).body).options
-    # Then it waits since now.
-    now = int(broker.clock.time() * 1000)
-    assert options == {"due": now + 3_600_000, "since": now}
-
-
-@pytest.mark.parametrize(("number", "most"), [(750, 15.0), (12_000, MAX_RATE + 1), (50_000, 50_000 / MAX_DELAY + 1)])
-def test_a_crowd_looks_at_a_limited_rate(broker, number: int, most: float) -> None:
-    # Given as many messages that wait for a day
-    day = 86_400_000
-    began, looks, longest = broker.clock.now, 0, 0
-    entries = enumerate(broker.sender.entry(message("x"), day) for _ in range(number))
-    heapq.heapify(hops := [(began + entry.delay, index, entry) for index, entry in entries])
-    # When half an hour goes by
-    while hops[0][0] < began + 1800:
-        broker.clock.now, index, entry = heapq.heappop(hops)
-        entry = broker.sender.hop(decode(entry.body), entry.body)
-        heapq.heappush(hops, (broker.clock.now + entry.delay, index, entry))
-        looks, longest = looks + 1, max(longest, entry.delay)
-    # Then they look no more often in all than that, and each at least as often as SQS can delay it.
-    assert looks / 1800 <= most
-    assert longest <= min(MAX_DELAY, max(60, number / MAX_RATE + GRID))
 
 
 def test_a_broker_uses_its_own_encoder(sqs) -> None:

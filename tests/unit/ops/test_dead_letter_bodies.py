@@ -7,7 +7,7 @@ import json
 import pytest
 
 from pipeline.clients import lazy
-from pipeline.ops.dead_letters.letter import DeadLetter, read_letter, shown_payload
+from pipeline.ops.dead_letters.dead_letter import DeadLetter, read_letter, shown_payload
 from tests.support.dead import received
 
 

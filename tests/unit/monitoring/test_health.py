@@ -73,7 +73,7 @@ def test_a_worker_that_refused_deletes_keep_from_receiving_is_not_ready(made: An
     lease = consumer.leases.add("a", "handle of a")
     # When SQS refuses to delete it
     rig.sqs.answers[DELETE] = fail
-    consumer.leases.complete(lease)
+    consumer.leases.delete(lease)
     rig.go_on(consumer, 70)
     assert rig.problems == ["work: no answer from SQS for more than 60 s"]
     # Until it accepts that.

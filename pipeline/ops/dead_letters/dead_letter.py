@@ -146,7 +146,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class _Content:
-    """The parsed body of a letter."""
+    """The parsed body of a dead letter."""
 
     target: str = ""
     obstacle: str = ""
@@ -280,7 +280,7 @@ def payload_of(letter: DeadLetter, body_of: Callable[[str], str]) -> str:
     """Return the producer's payload without probable secrets: as indented JSON, or unchanged if it is not JSON.
 
     Args:
-        letter: The letter.
+        letter: The dead letter.
         body_of: As in `read_letter`.
 
     Raises:

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.clients import lazy
 from pipeline.errors import RetryableError
-from pipeline.ops.dead_letters.letter import DeadLetter, Filter, payload_of, read_letter, to_send
+from pipeline.ops.dead_letters.dead_letter import DeadLetter, Filter, payload_of, read_letter, to_send
 from pipeline.sqs.queues import MAX_RECEIVES
 from pipeline.stages import NOTIFY, UPLOAD, Stage
 from tests.support.dead import Letter, job_at, letter_of, received, sweep_job

@@ -18,7 +18,7 @@ from pipeline.monitoring.job_log import search as job_log_search
 from pipeline.monitoring.job_log.schema import JOBS
 from pipeline.monitoring.job_log.search import JobFilter, search
 from pipeline.stages import FETCH, NOTIFY, UPLOAD, Lane
-from tests.integration.monitoring.test_job_log_reader import (
+from tests.integration.monitoring.job_log.test_reader import (
     COVER,
     OTHER,
     attempt,

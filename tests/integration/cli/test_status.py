@@ -24,7 +24,7 @@ from pipeline.events import Outcome
 from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
-from tests.integration.monitoring.test_job_log_reader import (
+from tests.integration.monitoring.job_log.test_reader import (
     COVER,
     attempt,
     begin,
@@ -221,5 +221,5 @@ def test_watching_refreshes_and_ctrl_c_ends_it_with_status_0(status):
                 shown += decoder.decode(os.read(ours, 65536))
             except OSError:  # the terminal has closed
                 break
-    assert watching.wait(30) == 0
+    assert watching.wait(30) == 0, shown[-2000:]
     assert "Traceback" not in shown
