@@ -124,8 +124,7 @@ _MEANINGS: Final[Mapping[tuple[str, Fault, Ending], Mapping[Name, str]]] = {
     },
     ("fetch, notify", Fault.NOBODY, Ending.SNOOZED): {
         "host_busy": "The host has `FETCH_MAX_PER_HOST` or `NOTIFY_MAX_PER_HOST` requests in progress.",
-        "host_resting": "The host's circuit is open for 30 s to 5 min: 20 requests failed to connect in a row, or 10 "
-        "postbacks to one URL.",
+        "host_resting": "The host's [circuit](how-it-works.md#host-limiter) is open for 30 s to 5 min.",
         "too_many_slow": "Enough threads of the process wait for [hosts that may be slow]"
         "(how-it-works.md#host-limiter).",
     },
