@@ -30,7 +30,6 @@ class SimulatedClient:
         was_refused: Whether a request has failed, or was slow, since.
         troubled_at: When a request last failed or was slow, by its operation.
         freezes: Whether the next request of a thread of the queue layer takes forever.
-        is_hanging: Whether a thread hangs for good.
         on_hang: Called then, with the seconds within which the process has to be found not live.
         ended_at: When a thread last ended a message.
         started_at: When the process was started.
@@ -49,7 +48,7 @@ class SimulatedClient:
         self.was_refused = False
         self.started_at = self.answered_at = self._clock.now
         self.ended_at = -math.inf
-        self.freezes = self.is_hanging = False
+        self.freezes, self._hanging = False, 0
         self.on_hang: Callable[[float], None] = lambda within: None
         self.troubled_at: dict[str, float] = {}
         self.polling: dict[Thread, tuple[str, float]] = {}
@@ -85,11 +84,19 @@ class SimulatedClient:
             self._trace.add(self.process, "dies")
             self._ledger.ended(self.process, stopping=self.stopping, refused=self.was_refused)
 
-    def hang(self, within: float) -> None:
-        """Let the running thread hang for good. The process has to be found not live within so many seconds."""
-        self.is_hanging = True
+    @property
+    def is_hanging(self) -> bool:
+        """Whether a thread hangs."""
+        return self._hanging > 0
+
+    def hang(self, within: float, seconds: float = math.inf) -> None:
+        """Let the running thread hang. The process has to be found not live `within` so many seconds."""
+        self._hanging += 1
         self.on_hang(within)
-        self._scheduler.suspend(math.inf)
+        self._scheduler.suspend(self._clock.now + seconds)
+        self._hanging -= 1
+        if not self._hanging:
+            self._ledger.hanging.discard(self.process)
 
     def _ask(self, operation: str, call: Callable[..., Any], request: dict[str, Any], name: str = "") -> Any:
         if not self.group.alive:

@@ -17,8 +17,8 @@ class Kind:
 
     Attributes:
         name: For the history.
-        fetch: What its first stage does at each attempt: `ok`, `trouble`, `fail`, `snooze` or `kill`. The last one is
-            repeated.
+        fetch: What its first stage does at each attempt: `ok`, `trouble`, `fail`, `snooze`, `kill`, `hang`
+            for good or `doze` for a quarter of an hour. The last one is repeated.
         notify: Likewise, for its last stage.
         seconds: How long each stage takes.
         letters: The error codes of the dead letters that it must have, by queue.
@@ -78,6 +78,7 @@ KINDS = (
     Kind("older", body="older job", messages=3),  # it is sent again until its retry is due
     Kind("veteran", queue="fetch_quarantine", seconds=60.0),  # its workers have died, and it was not its fault
     Kind("hanging", fetch=("hang", "ok"), runs=2),
+    Kind("dozing", fetch=("doze", "ok")),  # it runs again if its lease was lost meanwhile
     Kind("rejected input", letters={"sim_ingest_dlq": "no_image"}, results=0, runs=0, body="bad payload"),
     Kind("garbage input", letters={"sim_ingest_dlq": "not_json"}, results=0, runs=0, body="garbage"),
 )

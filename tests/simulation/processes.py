@@ -6,6 +6,7 @@ Only the work of the stages is made up, and it takes virtual time.
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,6 +46,9 @@ NAMESPACE = "sim"
 SETTINGS = Settings(fetch_retry_delays=(2, 10, 950), retry_delays=(1, 5, 30), postback_retry_delays=(5, 30, 300))
 
 STAGES = (FETCH, RESIZE, NOTIFY)
+
+#: Seconds after which an actor goes on that hung: another worker has its message.
+DOZE = (WORK_WITHIN + 30.0, WORK_WITHIN + 200.0)
 
 #: The queues that each process consumes, and its threads.
 CONSUMED = {
@@ -223,10 +227,10 @@ def work(process: Process, stage: Stage, job: Job) -> Job | None:
     if word == "kill":
         process.client.die()
         raise Killed
-    if word == "hang" and not record.has_hung:
+    if word in {"hang", "doze"} and not record.has_hung:
         record.has_hung = True
         world.ledger.excuse(world.ledger.messages[current_message().lease.message_id], "hung")
-        process.client.hang(WORK_WITHIN)
+        process.client.hang(WORK_WITHIN, math.inf if word == "hang" else world.random.uniform(*DOZE))
     if word == "fail":
         raise PermanentError("http_404" if stage is FETCH else "http_410", "It fails.")
     if word == "trouble":

@@ -227,7 +227,8 @@ class World:
             if self.processes[name].client.is_hanging:  # an operator restarts it
                 self.processes[name].client.die()
                 self.bury(self.processes[name])
-        self.pause("")
+        if self.paused:
+            self.pause("")  # else nothing may wake a thread that should have been woken before
         self.ledger.newer_at = self.clock.now
         self.scheduler.is_deployed = True
 
