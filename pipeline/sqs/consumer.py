@@ -219,6 +219,7 @@ class SQSConsumer(dramatiq_sqs.broker.SQSConsumer):
         """Receive once, and send transfers at once; returns the seconds until the next step."""
         if self.queue.name in self._in_hand.paused:
             self._full = 0  # messages of other queues need not wait for those that stay in SQS
+            self.receiver.rest()
             return None
         if not room or self._in_hand.hanging >= self.threads:  # received messages would wait here forever
             self.receiver.rest()

@@ -155,7 +155,10 @@ class Ingest:
 
     def _receive(self) -> float | None:
         """Receive once and hand over; returns the seconds until the next time."""
-        if self.is_paused or self.receiver.is_failing or self.receiver.is_blocked():
+        if self.is_paused:
+            self.receiver.rest()
+            return PAUSE
+        if self.receiver.is_failing or self.receiver.is_blocked():
             return PAUSE
         received = self.receiver.poll(MAX_BATCH, self._poll)
         if received is None:

@@ -34,6 +34,7 @@ class SimulatedClient:
         on_hang: Called then, with the seconds within which the process has to be found not live.
         ended_at: When a thread last ended a message.
         started_at: When the process was started.
+        answered_at: When SQS last answered, or when the process was started.
         settled: The ids of messages that threads settle.
         unsettled: Threads whose settlement met trouble.
         delayed: How many requests about each queue take long.
@@ -46,7 +47,7 @@ class SimulatedClient:
         self.process, self.group = process, Group()
         self.stopping = False
         self.was_refused = False
-        self.started_at = self._clock.now
+        self.started_at = self.answered_at = self._clock.now
         self.ended_at = -math.inf
         self.freezes = self.is_hanging = False
         self.on_hang: Callable[[float], None] = lambda within: None
@@ -143,6 +144,7 @@ class SimulatedClient:
             raise ReadTimeoutError(endpoint_url=URL)
         if fault == "crash":
             self._kill()
+        self.answered_at = self._clock.now
         return self._faults.random.choice(MALFORMED) if fault == "malform" else answer
 
     def _apply(

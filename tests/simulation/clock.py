@@ -10,12 +10,12 @@ class VirtualClock:
     """A clock that moves only when the scheduler moves it. It has the functions of the module `time` that are used.
 
     Attributes:
-        now: Seconds since the history began.
+        now: Seconds, from 1. The product takes 0 for no time at all, which no machine shows.
         jumped: The sum of all jumps of Unix time, in seconds.
     """
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now = 1.0
         self.jumped = 0.0
 
     def monotonic(self) -> float:

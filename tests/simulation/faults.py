@@ -46,6 +46,11 @@ class Faults:
         self.outages.clear()
         self.hanging, self.are_over = False, True
 
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether no process can receive anything."""
+        return self.hanging or ("receive", "") in self.outages
+
     def draw(self, operation: str, queue: str) -> str:
         """Return the fault of the next request; empty if it has none."""
         if self.are_over:

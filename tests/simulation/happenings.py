@@ -66,6 +66,7 @@ class Happenings:
         """Let SQS accept requests and answer none for a while."""
         seconds = self._seconds()
         self._trace.add("SQS", "hangs for {:.0f} s", seconds)
+        self._world.watch.outage()
         self._world.faults.hanging = True
         for operation in self._world.theme.operations:
             self._world.ledger.outages[operation] += math.ceil(seconds)
@@ -94,6 +95,7 @@ class Happenings:
         seconds = self._seconds()
         self._world.ledger.outages[operation] += math.ceil(seconds)
         self._trace.add("SQS", "refuses to {} for {:.0f} s {}", operation, seconds, ending)
+        self._world.watch.outage()
         self._world.faults.outages.add((operation, ending))
         self._later(seconds, partial(self._accept, (operation, ending)))
 

@@ -25,8 +25,8 @@ class Kind:
         results: How many results it must have: 0 or 1.
         messages: How many messages it needs if nothing goes wrong, dead letters included.
         runs: How often its first stage runs if nothing goes wrong.
-        body: What its first message contains: a `payload`, a `bad payload`, `garbage`, `NaN`, a `bulk job`, or a
-            `newer job`, which no worker understands at first.
+        body: What its first message contains: a `payload`, a `bad payload`, `garbage`, `NaN`, a `bulk job`, a
+            `newer job`, which no worker understands at first, or an `older job`, which the last release has sent.
         queue: The queue to which it is sent, without the namespace.
         is_giant: Whether it has a stage of its own between the two.
         is_skipped: Whether a middleware skips its messages.
@@ -58,7 +58,7 @@ class Kind:
 
 KINDS = (
     Kind("ok"),
-    Kind("slow", seconds=100.0),
+    Kind("slow", seconds=60.0),
     Kind("retried", fetch=("trouble", "trouble", "ok"), notify=("trouble", "ok"), messages=5, runs=3),
     Kind("snoozed", fetch=("snooze",), messages=24, runs=2),
     Kind("failing", fetch=("fail",), letters={"sim_fetch_dlq": "http_404"}, messages=3),
@@ -75,6 +75,7 @@ KINDS = (
     Kind("giant", is_giant=True, messages=3, seconds=30.0),
     Kind("bulk giant", is_giant=True, messages=3, body="bulk job", queue="fetch_bulk", seconds=30.0),
     Kind("newer", body="newer job"),
+    Kind("older", body="older job", messages=3),  # it is sent again until its retry is due
     Kind("veteran", queue="fetch_quarantine", seconds=60.0),  # its workers have died, and it was not its fault
     Kind("hanging", fetch=("hang", "ok"), runs=2),
     Kind("rejected input", letters={"sim_ingest_dlq": "no_image"}, results=0, runs=0, body="bad payload"),

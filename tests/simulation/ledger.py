@@ -126,11 +126,17 @@ class Ledger:
         violations: Sentences about broken invariants.
     """
 
-    def __init__(self, sqs: MemorySQS, trace: Trace, alarm: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        sqs: MemorySQS,
+        trace: Trace,
+        alarm: Callable[[], None] = lambda: None,
+        quarantined: Callable[[], None] = lambda: None,
+    ) -> None:
         self._sqs = sqs
         self._clock = sqs.clock
         self.trace = trace
-        self._alarm = alarm
+        self._alarm, self._quarantined = alarm, quarantined
         self.jobs: dict[int, JobRecord] = {}
         self.messages: dict[str, MessageRecord] = {}
         self.requests: Counter[str] = Counter()
@@ -261,6 +267,8 @@ class Ledger:
         """Note one message that SQS accepted."""
         job = self.job_in(entry["MessageBody"])
         record = self.messages[message_id] = MessageRecord(message_id, job.number, queue)
+        if record.in_quarantine:
+            self._quarantined()
         if WAITING_FOR not in entry.get("MessageAttributes", {}):  # a letter that its queue has refused
             self.note("sent", job.number, where=queue)
         if queue.endswith("_dlq"):

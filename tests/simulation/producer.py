@@ -19,6 +19,9 @@ from tests.simulation.themes import InputQueue
 
 NAMESPACE = "sim"
 
+#: Seconds that a job of an older release still waits for its retry.
+OLDER_WAIT = 20.0
+
 
 def first_message(job: JobRecord, clock: VirtualClock, input_queue: InputQueue | None) -> tuple[str, dict[str, Any]]:
     """Return the queue and the entry with which a producer sends a job."""
@@ -42,6 +45,8 @@ def first_message(job: JobRecord, clock: VirtualClock, input_queue: InputQueue |
     )
     if job.kind.body in {"bulk job", "newer job"}:
         message = message.copy(args=(), kwargs=_job_kwargs(job, payload))
+    if job.kind.body == "older job":
+        message = message.copy(args=(), **_of_release_0_2(job, payload, due=clock.time() + OLDER_WAIT))
     body = garbage or encode(message)
     if job.kind.body == "NaN":
         body = body.replace('"https://r.test/"', "NaN")
@@ -54,6 +59,14 @@ def _job_kwargs(job: JobRecord, payload: dict[str, Any]) -> dict[str, Any]:
     if job.kind.body == "newer job":
         kwargs["job"]["v"] = VERSION + 1
     return kwargs
+
+
+def _of_release_0_2(job: JobRecord, payload: dict[str, Any], *, due: float) -> dict[str, Any]:
+    """Return the arguments and options of a job that release 0.2.0 retries, with the fields that it wrote."""
+    source = {"url": payload["image_url"], "fields": ["image_url"]}
+    encoded = {"v": 1, "id": f"job-{job.number}", "folder": "custom", "sources": [source], "ticket": "t"}
+    options = {"group": "custom", "attempts": {"source": 1}, "due": int(due * 1000)}
+    return {"kwargs": {"job": encoded | {"payload": payload}}, "options": options}
 
 
 def _refuse(payload: bytes) -> str:

@@ -78,9 +78,9 @@ class Theme:
 
 QUICK = ("ok", "ok", "slow", "retried", "failing", "undeliverable")
 LONG = ("snoozed", "exhausting")  # these wait for a quarter of an hour
-CALM = (*QUICK * 6, *LONG, *("rejected", "garbage") * 2)
-INPUT = (*QUICK * 6, *LONG, *("rejected input", "garbage input") * 2)
-POISON = (*CALM, *("poison", "late poison") * 4)
+CALM = (*QUICK * 12, *LONG, *("rejected", "garbage") * 4)
+INPUT = (*QUICK * 12, *LONG, *("rejected input", "garbage input") * 4)
+POISON = (*CALM, *("poison", "late poison") * 8)
 WITH_INGEST = ("ingest", "worker 1", "worker 2", "quarantine")
 WITHOUT_QUARANTINE = ("worker 1", "worker 2")
 REAL_SQS = Mischief(few=0.3, twice=0.02, back=0.02)
@@ -175,7 +175,7 @@ THEMES = {
             chaos=110.0,
             slow=0.005,
             jobs=4,
-            kinds=("ok", "slow", "veteran"),
+            kinds=("ok", "slow", "veteran", "older"),
         ),
         Theme(
             "letters",
@@ -196,7 +196,7 @@ THEMES = {
             events=1,
             arrivals=30.0,
             chaos=70.0,
-            kinds=("ok", "slow", "skipped", "NaN", "newer", "garbage", "retried"),
+            kinds=("ok", "slow", "skipped", "NaN", "newer", "older", "garbage", "retried"),
         ),
         Theme(
             "lanes",
@@ -249,7 +249,7 @@ THEMES = {
             outage=100.0,
             chaos=120.0,
             jobs=4,
-            kinds=(*INPUT, *("poison", "late poison") * 4),
+            kinds=(*INPUT, *("poison", "late poison") * 8),
             input_queue=InputQueue("input.fifo", 5),
             processes=WITH_INGEST,
         ),

@@ -159,9 +159,9 @@ class Scheduler:
 _scheduler: list[Scheduler] = []
 
 
-def use(scheduler: Scheduler) -> None:
-    """Let all parts below belong to this scheduler."""
-    _scheduler[:] = [scheduler]
+def use(*scheduler: Scheduler) -> None:
+    """Let all parts below belong to this scheduler, or to none."""
+    _scheduler[:] = scheduler
 
 
 class Thread:

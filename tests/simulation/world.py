@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from random import Random
 
+from pipeline.worker import registry
 from tests.simulation import threads
 from tests.simulation.client import SimulatedClient
 from tests.simulation.clock import VirtualClock
@@ -38,6 +40,9 @@ DRAIN = SNOOZE + 1800.0
 #: Seconds that a process may take to end after its last message.
 CLOSING = 5.0
 
+#: The probability that a process runs from the beginning. Without need for it, a process of quarantine only polls.
+STARTS = {"worker 2": 0.6, "quarantine": 0.4}
+
 #: Seconds that a supervisor takes to start a process again.
 RESTART = (0.5, 5.0)
 
@@ -51,7 +56,7 @@ class World:
         self.clock = VirtualClock()
         self.trace = Trace(self.clock)
         self.sqs = MemorySQS(self.clock, self.random, theme.mischief)
-        self.ledger = Ledger(self.sqs, self.trace, self._alarm)
+        self.ledger = Ledger(self.sqs, self.trace, self._alarm, self._need_quarantine)
         self.faults = Faults(self.random, theme)
         self.scheduler = Scheduler(self.clock, self.random)
         self.scheduler.after = self._after
@@ -59,7 +64,8 @@ class World:
         self.watch = Watch(self)
         self.scheduler.before = self.watch.before
         self.processes: dict[str, Process] = {}
-        self.paused = ""
+        self._started: set[str] = set()
+        self.paused, self.paused_at = "", -math.inf  # the queue, and when a pause last began or ended
         self._is_ending = False
         self.by_group: dict[threads.Group, Process] = {}
 
@@ -80,12 +86,14 @@ class World:
             for process in self.by_group.values():
                 process.client.group.alive = False
                 self.scheduler.end(process.client.group)
+            threads.use()
+            registry._ours.clear()
 
     def _happen(self) -> None:
         draw, chaos = self.random.uniform, self.theme.chaos
         create_queues(self.sqs, self.theme.input_queue)
         for name in self.theme.processes:
-            if name != "worker 2" or self.random.random() < 0.6:
+            if self.random.random() < STARTS.get(name, 1.0):
                 self._start(name)
         for number in range(1, self.random.randint(1, self.theme.jobs) + 1):
             self.scheduler.later(draw(0, self.theme.arrivals), partial(self._arrive, number))
@@ -127,6 +135,7 @@ class World:
     def _start(self, name: str) -> None:
         if self._is_ending:
             return
+        self._started.add(name)
         client = SimulatedClient(self.scheduler, self.sqs, self.faults, self.ledger, name)
         self.trace.add(name, "starts")
         process: Process = (IngestProcess if name == "ingest" else WorkerProcess)(name, self, client)
@@ -134,9 +143,15 @@ class World:
         self.processes[name] = self.by_group[client.group] = process
         self.watch.watch(process)
 
+    def _need_quarantine(self) -> None:
+        """Start the process of quarantine if it has not run yet, now that a message waits for it."""
+        for name in {"quarantine"}.intersection(self.theme.processes) - self._started:
+            self._started.add(name)
+            self.scheduler.later(self.random.uniform(*RESTART), partial(self._start, name))
+
     def pause(self, queue: str) -> None:
         """Pause a stage in all processes, or none."""
-        self.paused = queue
+        self.paused, self.paused_at = queue, self.clock.now
         for name in sorted(self.processes):
             self.processes[name].pause([queue] if queue else [])
 

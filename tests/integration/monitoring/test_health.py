@@ -27,6 +27,7 @@ from pipeline.worker import instrumentation
 from pipeline.worker.ingest import Ingest
 from pipeline.worker.instrumentation import Instrumentation
 from pipeline.worker.periodic import Periodic
+from tests.integration.conftest import LONG_POLL
 from tests.support.echo import message
 from tests.support.line import Line
 from tests.support.waiting import wait_for
@@ -201,7 +202,7 @@ def test_ingest_is_ready_from_the_first_answer_until_sqs_is_down(
 
     url = aws.sqs().create_queue(QueueName=f"{environment['QUEUE_NAMESPACE']}_input")["QueueUrl"]
     line.go_down()
-    taking = Ingest(url)
+    taking = Ingest(url, poll=LONG_POLL)
     taking.start()
     watched = IngestHealth(taking)
     assert list(watched.not_ready()) == ["the input queue: no answer from SQS for more than 60 s"]

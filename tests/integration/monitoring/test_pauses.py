@@ -18,7 +18,7 @@ from pipeline.settings import get_settings
 from pipeline.worker import ingest
 from pipeline.worker.heartbeats import Heartbeats, beating, work_of
 from pipeline.worker.ingest import Ingest
-from tests.integration.conftest import worker_of
+from tests.integration.conftest import LONG_POLL, worker_of
 from tests.support.mongo_commands import recorded
 from tests.support.waiting import wait_for
 
@@ -119,7 +119,7 @@ def test_a_worker_confirms_a_pause_once_its_long_poll_has_ended(job_log, monkeyp
 def test_a_paused_ingest_receives_nothing(job_log):
     url = aws.sqs().create_queue(QueueName=f"{get_settings().queue_namespace}_input")["QueueUrl"]
     aws.sqs().send_message(QueueUrl=url, MessageBody="{}")
-    worker = Ingest(url)
+    worker = Ingest(url, poll=LONG_POLL)
     worker.pause(True)
     worker.start()
     wait_for(lambda: worker.unanswered_since is None)

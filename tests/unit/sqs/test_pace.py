@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from pipeline.sqs.consumer import PARTIAL_BATCH_PAUSE, SQSConsumer
 from pipeline.sqs.in_hand import LaneQueue
-from pipeline.sqs.leases import MAX_LEASE
+from pipeline.sqs.leases import LAST_BACKOFF, MAX_LEASE
 from pipeline.sqs.queues import LONG_POLL
 from pipeline.sqs.settlement import Delete
 from pipeline.sqs.wire import BACKLOG, decode
@@ -197,6 +197,16 @@ class TestPace:
         broker.in_hand.pause(["work"])
         consumer.step()
         assert not broker.in_hand.has_backlog(bulk=False)
+
+    def test_a_poll_that_failed_before_a_pause_is_not_missing_after_it(self, broker, sqs, clock) -> None:
+        consumer = broker.consume("work", prefetch=2)
+        sqs.receive_message = lambda **_: unreachable([])
+        consumer.step()
+        assert consumer.receiver.unanswered_since is not None
+        broker.in_hand.pause(["work"])
+        clock.now += LAST_BACKOFF
+        consumer.step()
+        assert consumer.receiver.unanswered_since is None
 
     def test_letters_that_cannot_be_sent_leave_their_threads_to_other_queues(self, broker, sqs) -> None:
         # Given a message that cannot be sent on, and another queue that looks for a thread meanwhile

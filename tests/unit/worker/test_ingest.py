@@ -19,6 +19,7 @@ from pipeline.stages import Lane
 from pipeline.worker import long_bodies
 from pipeline.worker.ingest import Ingest
 from tests.support.driven_ingest import CHANGE, DELETE, GOOD, RECEIVE, Driven, refuse_all
+from tests.support.scripted_sqs import unreachable
 from tests.support.waiting import wait_for
 
 
@@ -254,3 +255,14 @@ def test_a_pause_from_the_start_is_no_trouble(driven: Driven) -> None:
     # When the pause ends before the first answer, then it is not ready yet.
     driven.ingest.pause(False)
     assert driven.ingest.unanswered_since == -math.inf
+
+
+def test_a_poll_that_failed_before_a_pause_is_not_missing_after_it(driven: Driven) -> None:
+    driven.go_on(1)
+    driven.sqs.receive_message = lambda **_: unreachable([])  # type: ignore[method-assign]
+    driven.go_on(1)
+    assert driven.ingest.unanswered_since is not None
+    driven.ingest.pause(True)
+    driven.go_on(20)
+    driven.ingest.pause(False)
+    assert driven.ingest.unanswered_since is None
