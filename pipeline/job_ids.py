@@ -26,6 +26,11 @@ def possible_ids(given: str) -> tuple[str, str]:
     return job_id, input_job_id(job_id)
 
 
+def is_whole(given: str) -> bool:
+    """Return whether a text is long enough for a whole id, and not the beginning of one."""
+    return len(given) >= len(str(uuid.NAMESPACE_DNS))
+
+
 def sweep_job_id(collection: str, document: object, urls: Mapping[str, str], run: str) -> str:
     """Return the id of a sweep's job, which is the same each time that run finds the document (contract, section 1)."""
     return str(uuid.uuid5(_SWEEP_IDS, json.dumps([collection, str(document), sorted(urls.items()), run])))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.clients import mongo
 from pipeline.events import Outcome
 from pipeline.job import CLEAN_UP
-from pipeline.job_ids import input_job_id, possible_ids
+from pipeline.job_ids import is_whole, possible_ids
 from pipeline.monitoring.job_log.schema import JOBS, MINUTES
 from pipeline.stages import NOTIFY, STAGES
 
@@ -25,6 +25,9 @@ JobStatus = Literal["under_way", "done", "failed", "rejected", "partly", "droppe
 
 #: Maximum number of jobs one query reads, latest first, so that a person never waits for a full scan.
 MAX_READ = 10_000
+
+#: Projection of a query for ids.
+_ID = {"_id": 1}
 
 #: Example job ids in a failure group.
 EXAMPLES = 5
@@ -125,11 +128,16 @@ def history(job_id: str) -> JobHistory | None:
 
 
 def matching(prefix: str, limit: int = 10) -> list[str]:
-    """List the first `limit` job ids that start with `prefix`, or the job of the input message with this MessageId."""
+    """List the first `limit` job ids that start with `prefix`, or the job of the input message with this MessageId.
+
+    A whole id is looked up, because the embedded server reads all jobs to find a beginning.
+    """
+    whole = {"$in": list(possible_ids(prefix))}
     with mongo.mongo_errors("read the job log"):
-        found = list(_jobs().find({"_id": ids_from(prefix)}, {"_id": 1}).sort("_id", 1).limit(limit))
-        found = found or list(_jobs().find({"_id": input_job_id(prefix)}, {"_id": 1}))
-        return [each["_id"] for each in found]
+        found = (
+            [] if is_whole(prefix) else list(_jobs().find({"_id": ids_from(prefix)}, _ID).sort("_id", 1).limit(limit))
+        )
+        return [each["_id"] for each in found or _jobs().find({"_id": whole}, _ID)]
 
 
 def ids_from(prefix: str) -> dict[str, str]:

@@ -24,10 +24,11 @@ import pymongo
 from pymongo.errors import PyMongoError
 
 from pipeline.clients import mongo
-from pipeline.job_ids import input_job_id
+from pipeline.events import Outcome
+from pipeline.job_ids import is_whole
 from pipeline.monitoring.job_log.reader import FAILED, JobHistory, history_of, ids_from, matching
 from pipeline.monitoring.job_log.schema import JOBS
-from pipeline.stages import Lane
+from pipeline.stages import NOTIFY, Lane
 
 #: Outcomes that a list can be restricted to.
 Outcomes = Literal["", "failed", "well"]
@@ -43,8 +44,9 @@ FIRST_SPAN, SPAN_GROWTH, MAX_SPAN = timedelta(minutes=1), 8, timedelta(days=60)
 
 _EPOCH, _FUTURE = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
-#: The beginning of a UUID. It is long enough that few other jobs have it in a URL or folder.
-_ID = re.compile(r"[0-9a-f]{8}[0-9a-f-]*", re.IGNORECASE)
+#: The beginning of a UUID, and a beginning that is long enough that few other jobs have it in a URL or folder.
+_BEGINNING = re.compile(r"[0-9a-f-]+", re.IGNORECASE)
+_LONG_BEGINNING = re.compile(r"[0-9a-f]{8}[0-9a-f-]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,28 @@ class JobFilter:
         query: dict[str, Any] = {}
         if self.code:
             query["turns.code"] = self.code
-        if self.text:
-            part = {"$regex": re.escape(self.text), "$options": "i"}
-            names = ("folder", "sources.0.url", "sources.1.url")
-            text = self.text.lower()
-            ids = ({"_id": ids_from(text)}, {"_id": input_job_id(text)})
-            query["$or"] = [*ids, *({name: part} for name in names)]
-        return query
+        texts, stages = self._with_text(), self._in_stage()
+        if texts and stages:
+            return query | {"$and": [{"$or": texts}, {"$or": stages}]}
+        return query | ({"$or": texts or stages} if texts or stages else {})
+
+    def _with_text(self) -> list[dict[str, Any]]:
+        """Return conditions of which a job with the text fulfils one. Whole ids are looked up before."""
+        if not self.text:
+            return []
+        part = {"$regex": re.escape(self.text), "$options": "i"}
+        conditions = [{name: part} for name in ("folder", "sources.0.url", "sources.1.url")]
+        is_beginning = _BEGINNING.fullmatch(self.text) and not is_whole(self.text)
+        return [{"_id": ids_from(self.text.lower())}, *conditions] if is_beginning else conditions
+
+    def _in_stage(self) -> list[dict[str, Any]]:
+        """Return conditions of which a job in the stage fulfils one: it failed, is under way or was dropped.
+
+        Most jobs end in the last stage, so its list needs no conditions. Failures have an index.
+        """
+        if self.stage in {"", NOTIFY.name} or self.outcome == "failed":
+            return []
+        return [{"failed": {"$exists": True}}, {"open": True}, {"turns.verdict": Outcome.DROPPED.value}]
 
     def matches(self, history: JobHistory) -> bool:
         """Return whether a job fits the conditions that depend on more than one field of its document."""
@@ -125,6 +142,8 @@ def search(wanted: JobFilter = JobFilter(), limit: int = 50, after: str = "") ->
     """
     before = _moment(after) if after else None
     with mongo.mongo_errors("read the job log"):
+        if not after and is_whole(wanted.text) and (jobs := _with_id(wanted, limit)):
+            return JobPage(jobs)
         if wanted.query() and mongo.job_database()[JOBS].estimated_document_count() <= MAX_EXAMINED:
             # One window, without lanes: the embedded server reads all jobs for each query that no index answers alone.
             found, last = _read(wanted, limit, None, before, lists=[{}])
@@ -136,12 +155,13 @@ def search(wanted: JobFilter = JobFilter(), limit: int = 50, after: str = "") ->
 
 def _with_id(wanted: JobFilter, limit: int) -> tuple[JobHistory, ...]:
     """Return the jobs that match, by the beginning of their ids or a MessageId; none if it is short or begins many."""
-    ids = matching(wanted.text.lower(), limit + 1) if _ID.fullmatch(wanted.text) else []
+    ids = matching(wanted.text.lower(), limit + 1) if _LONG_BEGINNING.fullmatch(wanted.text) else []
     if not ids or len(ids) > limit:
         return ()
-    query = replace(wanted, text="").query() | {"_id": {"$in": ids}, wanted.order: {"$exists": True}}
-    documents = mongo.job_database()[JOBS].find(query, {"turns": 0}).hint("_id_")
-    latest_first = sorted(_with_attempts(documents), key=lambda document: document[wanted.order], reverse=True)
+    query = {"_id": {"$in": ids}} | replace(wanted, text="").query()
+    found = _with_attempts(mongo.job_database()[JOBS].find(query, {"turns": 0}))
+    listed = (document for document in found if wanted.order in document)
+    latest_first = sorted(listed, key=lambda document: document[wanted.order], reverse=True)
     return tuple(history for history in map(history_of, latest_first) if wanted.matches(history))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
+from uuid import UUID
 
 import pytest
 from bson import encode
@@ -17,7 +19,7 @@ from pipeline.monitoring.job_log import reader as job_log_reader
 from pipeline.monitoring.job_log import search as job_log_search
 from pipeline.monitoring.job_log.schema import JOBS
 from pipeline.monitoring.job_log.search import JobFilter, search
-from pipeline.stages import FETCH, NOTIFY, UPLOAD, Lane
+from pipeline.stages import FETCH, NOTIFY, STAGES, UPLOAD, Lane
 from tests.integration.monitoring.job_log.test_reader import (
     COVER,
     OTHER,
@@ -127,6 +129,26 @@ def test_a_list_reads_no_old_attempts_and_knows_the_same_as_a_history(jobs):
     assert len(found["many"].attempts) <= 6
 
 
+def test_the_list_of_a_stage_has_every_job_whose_history_is_in_that_stage(jobs):
+    # given jobs that wait, failed or were dropped in each stage, with a result and without, and one tried again
+    for stage in STAGES:
+        name = stage.name
+        write(*failed_history(job(COVER, job_id=f"failed-{name}"), stage))
+        write(attempt(stage, Outcome.RETRY, 1, job(COVER, job_id=f"waits-{name}"), code="x", message="X.", wait=9.0))
+        silent = job(COVER, job_id=f"silent-{name}", deliveries=())
+        write(attempt(stage, Outcome.DROPPED, 1, silent, code="dropped", message="Dropped."))
+        again = job(COVER, job_id=f"again-{name}")
+        write(*failed_history(again, stage))
+        write(attempt(stage, Outcome.RETRY, 9, replace(again, redrives=1), code="x", message="X.", wait=9.0))
+    write(*good_history(job(COVER, job_id="good")))
+    write(Event("ingest", "refused", Outcome.REJECTED, at=time.time() - 60, code="not_json", message="No JSON."))
+    # when each stage is listed, then it has the jobs of that stage, as their histories name it
+    histories = search().jobs
+    assert len({history.stage for history in histories}) > len(STAGES)
+    for name in {history.stage for history in histories}:
+        assert set(ids(stage=name)) == {history.id for history in histories if history.stage == name}, name
+
+
 def test_jobs_that_an_earlier_version_wrote_are_listed(jobs):
     write(*good_history(job(COVER, job_id="good")))
     mongo.job_database()[JOBS].update_one({}, {"$unset": {"latest": ""}})
@@ -234,15 +256,57 @@ def test_an_old_job_is_found_by_its_id_whatever_began_after_it(crowd, at_most_10
     assert search(JobFilter(text=OLD, code="no_such_code")).jobs == ()
 
 
+def test_a_whole_id_is_looked_up_and_no_other_job_is_read(crowd):
+    for text in (OLD, OLD.upper()):
+        crowd.clear()
+        assert [history.id for history in search(JobFilter(text=text)).jobs] == [OLD]
+        # then each query names ids alone, and leaves the choice of the index to MongoDB
+        assert set(crowd.names) == {"find"}
+        assert all(set(command["filter"]["_id"]) == {"$in"} and "hint" not in command for command in crowd.sent)
+
+
+def test_a_whole_id_of_no_job_is_looked_up_too(crowd):
+    assert job_log_reader.matching(str(UUID(int=5))) == []
+    assert [set(command["filter"]["_id"]) for command in finds(crowd)] == [{"$in"}]
+
+
+@pytest.mark.parametrize("text", ["rare.example", str(UUID(int=5))])
+def test_a_text_that_begins_no_id_is_not_compared_with_ids(crowd, text):
+    search(JobFilter(text=text))
+    query = finds(crowd)[-1]["filter"]
+    assert [set(each) for each in query["$or"]] == [{"folder"}, {"sources.0.url"}, {"sources.1.url"}]
+
+
 def test_a_first_window_without_an_answer_is_an_error(crowd, monkeypatch):
     monkeypatch.setattr(mongo, "SHORT_TIMEOUT", 0.000_001)
     with pytest.raises(RetryableError, match="MongoDB does not answer"):
         search(JobFilter(text="rare.example"))
 
 
+def finds(commands: Commands):
+    return [command for command in commands.sent if "find" in command]
+
+
+def test_a_stage_is_found_by_one_query_among_few_jobs(crowd):
+    # given one job that failed in another stage, before 3,001 others
+    write(*failed_history(job(COVER, job_id="elsewhere"), UPLOAD))
+    age = timedelta(hours=-3)
+    (found,) = mongo.job_database()[JOBS].find({"_id": "elsewhere"})
+    mongo.job_database()[JOBS].update_one({"_id": "elsewhere"}, {"$set": {"began": found["began"] + age}})
+    mongo.job_database()[JOBS].update_many({"_id": {"$regex": "^copy"}}, {"$unset": {"failed": "", "open": ""}})
+    crowd.clear()
+    # when the jobs of its stage are listed
+    page = search(JobFilter(stage="upload"))
+    # then one query reads few others
+    assert ([history.id for history in page.jobs], page.cut_off) == (["elsewhere"], "")
+    assert crowd.names.count("find") == 1
+    assert crowd.received == 2
+
+
 def test_lists_use_an_index_alone_and_a_search_of_few_jobs_reads_them_once(crowd):
     # when lists are read that no text or code narrows
-    for wanted in (JobFilter(), JobFilter(lane=Lane.LIVE), JobFilter(outcome="failed"), JobFilter(outcome="well")):
+    failures = (JobFilter(outcome="failed"), JobFilter(outcome="failed", stage="resize"))
+    for wanted in (JobFilter(), JobFilter(lane=Lane.LIVE), *failures, JobFilter(outcome="well")):
         crowd.clear()
         search(wanted)
         # then each query is an equality and a closed range of its time, which the embedded server reads from an index
