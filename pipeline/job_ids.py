@@ -11,6 +11,9 @@ from collections.abc import Mapping
 _INPUT_IDS = uuid.uuid5(uuid.NAMESPACE_DNS, "input.image-pipeline")
 _SWEEP_IDS = uuid.uuid5(uuid.NAMESPACE_DNS, "sweep.image-pipeline")
 
+#: Characters of a UUID.
+_LENGTH = 36
+
 
 def input_job_id(message_id: str) -> str:
     """Return the id of an input message's job, which is the same for every receipt (contract, section 1)."""
@@ -28,7 +31,7 @@ def possible_ids(given: str) -> tuple[str, str]:
 
 def is_whole(given: str) -> bool:
     """Return whether a text is long enough for a whole id, and not the beginning of one."""
-    return len(given) >= len(str(uuid.NAMESPACE_DNS))
+    return len(given) >= _LENGTH
 
 
 def sweep_job_id(collection: str, document: object, urls: Mapping[str, str], run: str) -> str:
