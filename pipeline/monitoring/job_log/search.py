@@ -97,7 +97,7 @@ class JobFilter:
         """
         if self.stage in {"", NOTIFY.name} or self.outcome == "failed":
             return []
-        return [{"failed": {"$exists": True}}, {"open": True}, {"turns.verdict": Outcome.DROPPED.value}]
+        return [{"failed": {"$exists": True}}, {"open": True}, {f"latest.{self.stage}.verdict": Outcome.DROPPED.value}]
 
     def matches(self, history: JobHistory) -> bool:
         """Return whether a job fits the conditions that depend on more than one field of its document."""

@@ -50,7 +50,8 @@ def test_jobs_are_filtered_by_outcome_stage_and_code(jobs):
     assert len(ids()) == 5
     assert ids(outcome="well") == ["good"]
     assert set(ids(outcome="failed", stage="upload")) == {"failed-1", "failed-2", "failed-3"}
-    assert ids(stage="fetch") == ["failed-0"]
+    assert ids(stage="fetch") == ids(stage="fetch", text="example.org") == ["failed-0"]
+    assert ids(stage="fetch", text="nowhere") == []
     assert ids(code="timeout") == ["good"]
     assert len(ids(code="http_404")) == 4
     assert ids(code="no_such_code") == []
