@@ -27,7 +27,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-
 REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))$(1), sep="\n")'
 
 # Tests of everything that a fast library for pixels may change.
-PIXEL_TESTS := $(addprefix tests/unit/images/test_,$(addsuffix .py,codecs render colour details formats decoding))
+PIXEL_TESTS := $(addprefix tests/unit/images/test_,$(addsuffix .py,codecs render colour examine measure facts placeholder thumbhash encoding decoding fits))
 
 # With it, each of the many processes of the tests would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
