@@ -62,6 +62,24 @@ def test_a_failed_extension_is_retried_soon(leases, sqs, clock) -> None:
     assert leases.step() == 3
 
 
+def test_a_lease_ends_counted_from_the_request_that_extended_it(leases, sqs, clock) -> None:
+    # Given an extension that SQS may have applied at once, and whose answer takes 30 s
+    add(leases, "a")
+
+    def slowly(entries):
+        clock.now += 30
+        return confirm(entries)
+
+    sqs.answers[CHANGE] = slowly
+    clock.now += 15
+    # Then the next one is due at once, and the lease has 15 s left.
+    assert leases.step() == 0
+    clock.now += 14
+    assert not leases.blocks_receiving
+    clock.now += 1
+    assert leases.blocks_receiving
+
+
 def test_deletes_wait_a_moment_for_a_full_batch(leases, sqs, clock) -> None:
     held = [add(leases, str(n)) for n in range(12)]
     for lease in held[:9]:

@@ -243,3 +243,9 @@ def test_a_process_whose_threads_all_hang_receives_nothing(broker, sqs, clock) -
     consumer.step()
     # Then they stay in SQS. Here they would wait forever, because their leases are extended.
     assert took(consumer) == []
+    # When the actor ends after all, then its consumer is woken, and receives again.
+    woken = consumer.receiver.loops[1].woken
+    consumer.ack(message)
+    assert consumer.receiver.loops[1].woken > woken
+    consumer.step()
+    assert len(took(consumer)) == 1
