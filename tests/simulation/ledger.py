@@ -294,7 +294,7 @@ class Ledger:
             if message.holder and (message.refused or message.holder in self.hanging):
                 self.excuse(message, "expired")
             message.receives += 1
-            comes_back = message.holder == process  # it may be extended at once
+            comes_back = process in message.receivers  # it may have it still, and extend it at once
             if message.receives > 1 + message.causes.total():
                 self.fail(
                     "Message {} of job {} was received {} times, and there are {} causes for that: {}.",

@@ -103,7 +103,7 @@ class World:
         for _ in range(self.random.randint(0, self.theme.events)):
             self.scheduler.later(draw(0, self.theme.arrivals * 2), self.happenings.happen)
         self.scheduler.later(chaos, self._heal)
-        self.scheduler.run(until=chaos)
+        self.scheduler.run(until=self.clock.now + chaos)
         self._drained = [queue for name, queue in self.sqs.queues.items() if not name.endswith("_dlq")]
         self.scheduler.run(until=chaos + DRAIN + HOUR * self.ledger.jumps, is_over=self._is_drained)
         if self.random.random() < STOPPED:
