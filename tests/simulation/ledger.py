@@ -392,7 +392,7 @@ class Ledger:
 
     def stopped(self, process: str, *, refused: bool, delayed: Mapping[str, int]) -> None:
         """Note that a process stopped by itself. It may keep only what SQS did not let it release."""
-        if not refused:
+        if not refused and not any(delayed.values()):
             self._stopped_in_peace.add(process)
         for message in self.held_by(process):
             is_hidden = self._is_hidden(message)
