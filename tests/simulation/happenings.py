@@ -106,7 +106,7 @@ class Happenings:
 
     def _seconds(self) -> float:
         theme = self._world.theme
-        return min(self._draw.uniform(1, theme.outage), theme.chaos - self._world.clock.now)
+        return max(0.0, min(self._draw.uniform(1, theme.outage), theme.chaos - self._world.clock.now))
 
     def _any(self) -> Process | None:
         processes = self._world.processes

@@ -11,14 +11,16 @@ from __future__ import annotations
 from itertools import chain
 from math import ceil
 
+from pipeline.sqs.looks import GRID, LOOK
 from pipeline.worker.failures import UNKNOWN_VERSION_DELAY
 from tests.simulation.clock import EPOCH
+from tests.simulation.happenings import HOUR
 from tests.simulation.ledger import JobRecord, Ledger
 from tests.simulation.memory_sqs import MemorySQS
 from tests.support import invariants
 
-#: Messages that a jump of Unix time by an hour may add to a job that waits.
-HOPS = 6
+#: Messages that a jump of Unix time by an hour may add to a job that waits: one for each look.
+HOPS = ceil(HOUR / (LOOK - GRID))
 
 #: Threads of a history that may wait for SQS at a time.
 THREADS = 12

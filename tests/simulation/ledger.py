@@ -294,7 +294,7 @@ class Ledger:
             if message.holder and (message.refused or message.holder in self.hanging):
                 self.excuse(message, "expired")
             message.receives += 1
-            comes_back = message.holder == process  # it may be extended at once
+            comes_back = process in message.receivers  # it may have it still, and extend it at once
             if message.receives > 1 + message.causes.total():
                 self.fail(
                     "Message {} of job {} was received {} times, and there are {} causes for that: {}.",
@@ -392,7 +392,7 @@ class Ledger:
 
     def stopped(self, process: str, *, refused: bool, delayed: Mapping[str, int]) -> None:
         """Note that a process stopped by itself. It may keep only what SQS did not let it release."""
-        if not refused:
+        if not refused and not any(delayed.values()):
             self._stopped_in_peace.add(process)
         for message in self.held_by(process):
             is_hidden = self._is_hidden(message)

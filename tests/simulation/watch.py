@@ -98,5 +98,7 @@ class Watch:
         if problems := list(process.health.not_live()):
             self._world.ledger.fail("{} is not live: {}", process.name, problems)
         troubled = max(client.started_at, self._world.paused_at + RESUMED - CALM, *client.troubled_at.values())
+        if process.name.endswith("quarantine"):  # its other queue waits while it has a message
+            troubled = max(troubled, client.ended_at)
         if now - troubled > CALM and (problems := list(process.health.not_ready())):
             self._world.ledger.fail("{} is not ready: {}", process.name, problems)

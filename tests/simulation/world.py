@@ -43,6 +43,9 @@ CLOSING = 5.0
 #: The probability that a process runs from the beginning. Without need for it, a process of quarantine only polls.
 STARTS = {"worker 2": 0.6, "quarantine": 0.4}
 
+#: The probability that all processes are stopped in the end, which takes a tenth of a history's time.
+STOPPED = 0.5
+
 #: Seconds that a supervisor takes to start a process again.
 RESTART = (0.5, 5.0)
 
@@ -100,10 +103,11 @@ class World:
         for _ in range(self.random.randint(0, self.theme.events)):
             self.scheduler.later(draw(0, self.theme.arrivals * 2), self.happenings.happen)
         self.scheduler.later(chaos, self._heal)
-        self.scheduler.run(until=chaos)
+        self.scheduler.run(until=self.clock.now + chaos)
         self._drained = [queue for name, queue in self.sqs.queues.items() if not name.endswith("_dlq")]
         self.scheduler.run(until=chaos + DRAIN + HOUR * self.ledger.jumps, is_over=self._is_drained)
-        self._stop_all()
+        if self.random.random() < STOPPED:
+            self._stop_all()
 
     def _stop_all(self) -> None:
         """End every process that is left. Nothing keeps any of them from ending in time."""

@@ -37,6 +37,22 @@ def test_an_outage_of_any_length_costs_no_receives(driven: Driven) -> None:
     assert driven.received > 2
 
 
+def test_after_a_confirmed_hand_over_the_next_failure_is_retried_soon_again(driven: Driven) -> None:
+    # Given an outage after which hand-overs are retried at the longest interval, and its end
+    driven.arrive(GOOD)
+    driven.sent.refuse = refuse_all
+    driven.go_on(120)
+    driven.sent.refuse = lambda _: None
+    driven.go_on(20)
+    # When another hand-over fails
+    driven.arrive(GOOD)
+    driven.sent.refuse = refuse_all
+    attempts = driven.sent.attempts
+    driven.go_on(6)
+    # Then it is tried again within seconds.
+    assert driven.sent.attempts - attempts >= 3
+
+
 def test_none_is_received_while_another_thread_tries_a_failed_hand_over_again(driven: Driven) -> None:
     # Given a batch that SQS did not take
     driven.arrive(GOOD)
