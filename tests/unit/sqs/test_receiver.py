@@ -160,20 +160,3 @@ def test_it_is_not_ready_while_refused_deletes_keep_it_from_receiving(driven: Dr
     driven.sqs.answers.clear()
     driven.go_on(30)
     assert driven.ingest.unanswered_since is None
-
-
-def test_after_a_confirmed_hand_over_the_next_failure_is_retried_soon_again(driven: Driven) -> None:
-    # Given an outage after which hand-overs are retried at the longest interval, and its end
-    driven.arrive(GOOD)
-    driven.sent.refuse = refuse_all
-    driven.go_on(120)
-    driven.sent.refuse = lambda _: None
-    driven.go_on(20)
-    # When another hand-over fails
-    (id_,) = driven.arrive(GOOD)
-    driven.sent.refuse = refuse_all
-    driven.go_on(1)
-    # Then it is tried again within seconds.
-    driven.sent.refuse = lambda _: None
-    driven.go_on(3)
-    assert id_ in driven.sent.jobs
