@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.output import inspection
-from pipeline.cli.output.terminal import console, fail, interruptible, new_app
+from pipeline.cli.output.terminal import console, fail, interruptible, new_app, print_error
 from pipeline.ops.inspect import Inspection, inspect
 
 app = new_app()
@@ -29,20 +29,34 @@ def inspect_covers(
     Each cover is downloaded through the address guard, rendered in the sandbox, and thrown away. Passwords and queries
     of URLs are not shown. Settings such as `RENDITIONS` and `ALLOWED_NETWORKS` apply if they are set.
 
+    A file that cannot be read does not keep the others from being shown.
+
     The exit status is 1 if the service would refuse one of the covers, and 2 if a file cannot be read or written.
     """
-    found: list[Inspection] = []
+    for_sheet: list[Inspection] = []
+    status = 0
     try:
         with interruptible():
             for source in sources:
-                found.append(inspect(source))
-                if as_json:
-                    typer.echo(json.dumps(inspection.as_json(found[-1]), ensure_ascii=False))
-                else:
-                    console.print(inspection.drawn(found[-1]))
-            if sheet:
-                inspection.contact_sheet(found).save(sheet, "PNG")
+                try:
+                    found = inspect(source)
+                except OSError as error:
+                    print_error(error)
+                    status = 2
+                    continue
+                status = max(status, 1 if found.refusal else 0)
+                if sheet:  # without one, renditions of many covers need not stay in memory
+                    for_sheet.append(found)
+                _show(found, as_json=as_json)
+            if sheet and for_sheet:
+                inspection.contact_sheet(for_sheet).save(sheet, "PNG")
     except OSError as error:
         fail(error)
-    if any(each.refusal for each in found):
-        raise typer.Exit(1)
+    raise typer.Exit(status)
+
+
+def _show(found: Inspection, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(inspection.as_json(found), ensure_ascii=False))
+    else:
+        console.print(inspection.drawn(found))

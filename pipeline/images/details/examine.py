@@ -15,6 +15,10 @@ from pipeline.text import shorten
 _COLOURS: Final = {
     "1": "black and white",
     "L": "grey",
+    "I;16": "grey of 16 bits",
+    "I;16B": "grey of 16 bits",
+    "I": "grey of 32 bits",
+    "F": "grey of 32 bits",
     "LA": "grey with alpha",
     "P": "palette",
     "RGBA": "RGB with alpha",

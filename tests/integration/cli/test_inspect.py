@@ -117,3 +117,16 @@ def test_a_file_that_cannot_be_read_or_written_is_one_sentence(arguments):
     assert result.exit_code == 2
     assert f"'{arguments[-1]}'" in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_file_that_cannot_be_read_leaves_the_others_to_be_shown():
+    # given a folder among the files, as a wildcard of the shell gives it, and a cover that is refused
+    Path("folder").mkdir()
+    # when all are inspected
+    result = run("--json", "folder", "bomb.png", "good.jpg", "--sheet", "out")
+    # then only the folder is left out, and the exit status shows that something could not be read
+    assert [json.loads(line)["source"] for line in result.stdout.splitlines()] == ["bomb.png", "good.jpg"]
+    assert "'folder'" in result.stderr
+    assert result.exit_code == 2
+    with Image.open("out") as sheet:
+        assert sheet.format == "PNG"

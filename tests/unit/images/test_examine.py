@@ -15,11 +15,12 @@ from tests.support.pictures import corners, encoded, exif, linear_profile
         (encoded(corners().convert("L"), "PNG"), "grey", None),
         (encoded(corners().quantize(4), "PNG"), "palette", None),
         (encoded(corners().convert("RGBA"), "PNG"), "RGB with alpha", None),
-        (encoded(corners().convert("I;16"), "PNG"), "I;16", None),
+        (encoded(corners().convert("I;16"), "PNG"), "grey of 16 bits", None),
+        (encoded(corners().convert("F"), "TIFF"), "grey of 32 bits", None),
         (encoded(corners(), "JPEG", icc_profile=linear_profile()), "RGB", "sRGB built-in"),
         (encoded(corners(), "JPEG", icc_profile=b"broken"), "RGB", "unreadable"),
     ],
-    ids=["cmyk", "grey", "palette", "alpha", "16-bits", "profile", "broken-profile"],
+    ids=["cmyk", "grey", "palette", "alpha", "16-bits", "32-bits", "profile", "broken-profile"],
 )
 def test_the_colour_space_is_that_of_the_source(source, colours, profile):
     found = examine(source, 1_000_000)
