@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 import threading
@@ -101,6 +102,14 @@ def database(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         lazy.forget()
         with MongoClient[dict[str, Any]](url, tz_aware=True) as client:
             yield client.get_default_database()
+
+
+@pytest.fixture
+def job_log(database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Database[dict[str, Any]]:
+    """Keep a job log in this test's database."""
+    monkeypatch.setenv("JOBS_MONGO_URL", os.environ["MONGO_URL"])
+    lazy.forget()
+    return database
 
 
 @pytest.fixture

@@ -8,10 +8,8 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from pipeline.actors import broker, fetch_image
-from pipeline.cli.app import app
 from pipeline.clients import lazy
 from pipeline.errors import PermanentError, Retry
 from pipeline.job import Job
@@ -26,6 +24,7 @@ from pipeline.worker.failures import Failures
 from pipeline.worker.heartbeats import Heartbeats
 from pipeline.worker.orders import following
 from tests.integration.conftest import worker_of
+from tests.support.command_line import image_pipeline
 from tests.support.cover_host import picture
 from tests.support.dashboard import Page, serving
 from tests.support.untrusted_servers import Remote, Request, answer, remote
@@ -74,13 +73,6 @@ def delivery(number: int, url: str) -> Job:
     payload = {"image_url": source, "postback_url": url, "bucket_name": f"folder {number % FOLDERS}"}
     job = Job.accept(payload, job_id=f"job-{number}", settings=get_settings(), stage_payload=lambda _: "")
     return job.with_errors(FETCH, {source: PermanentError("http_404", "Gone.")})
-
-
-def image_pipeline(*arguments: str) -> str:
-    """Run a command; returns its output on one line, however wide the terminal is."""
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return " ".join(result.output.split())
 
 
 def first_lines() -> list[str]:

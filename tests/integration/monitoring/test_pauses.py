@@ -6,11 +6,9 @@ import re
 
 import pytest
 from dramatiq import Worker
-from typer.testing import CliRunner
 
 from pipeline.actors import broker, fetch_image
-from pipeline.cli.app import app
-from pipeline.clients import aws, lazy
+from pipeline.clients import aws
 from pipeline.monitoring import pauses
 from pipeline.monitoring import processes as heartbeats
 from pipeline.ops.provision import plan
@@ -19,27 +17,20 @@ from pipeline.worker import ingest
 from pipeline.worker.heartbeats import Heartbeats, beating, work_of
 from pipeline.worker.ingest import Ingest
 from tests.integration.conftest import LONG_POLL, worker_of
+from tests.support.command_line import image_pipeline
 from tests.support.mongo_commands import recorded
 from tests.support.waiting import wait_for
 
 
 @pytest.fixture
-def job_log(database, monkeypatch):
+def job_log(job_log, monkeypatch):
     """Provide queues and a job log in this test's database, and let processes beat quickly."""
-    monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())
     monkeypatch.setattr(heartbeats, "INTERVAL", 0.05)
     monkeypatch.setattr(ingest, "PAUSE", 0.05)
-    lazy.forget()
     for change in plan(get_settings()):
         change.apply()
-    yield database
+    yield job_log
     broker.in_hand.pause([])
-
-
-def image_pipeline(*arguments, status=0):
-    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
-    assert result.exit_code == status, (result.output, result.exception)
-    return " ".join(result.output.split())
 
 
 def visible(name):

@@ -18,14 +18,12 @@ from tests.support.waiting import wait_for
 
 
 @pytest.fixture
-def job_log(database, monkeypatch):
+def job_log(job_log, monkeypatch):
     """Provide queues and a job log in this test's database, and let processes beat quickly."""
-    monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())
     monkeypatch.setattr(heartbeats, "INTERVAL", 0.05)
-    lazy.forget()
     for change in plan(get_settings()):
         change.apply()
-    return database
+    return job_log
 
 
 def send(queue, count=1):

@@ -6,15 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from pipeline.actors import broker, fetch_image
-from pipeline.cli.app import app
 from pipeline.clients import aws, lazy, mongo
 from pipeline.errors import PermanentError, Retry
 from pipeline.events import Event, Outcome, subscribe, unsubscribe
@@ -33,6 +30,7 @@ from pipeline.worker.failures import Failures
 from pipeline.worker.heartbeats import Heartbeats
 from pipeline.worker.orders import following
 from tests.integration.conftest import worker_of
+from tests.support.command_line import image_pipeline
 from tests.support.shown import queue_url
 from tests.support.untrusted_servers import Remote, Request, answer, remote
 from tests.support.waiting import wait_for
@@ -42,9 +40,8 @@ DELIVERIES, FOLDERS = 60, 3
 
 
 @pytest.fixture
-def job_log(database: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def job_log(job_log: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Provide queues and a job log, with heartbeats and looks that are soon, and a retry that is late."""
-    monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())  # type: ignore[union-attr]
     monkeypatch.setenv("ALLOWED_NETWORKS", "127.0.0.0/8")
     lazy.forget()
     for change in plan(get_settings(), create_bucket=True):
@@ -80,12 +77,6 @@ def obedient_worker(*stages: str) -> Iterator[None]:
         beats.after_worker_boot(broker, worker)
         yield
         beats.before_worker_shutdown(broker, worker)
-
-
-def image_pipeline(*arguments: str, status: int = 0) -> str:
-    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "300"})
-    assert result.exit_code == status, (result.output, result.exception)
-    return " ".join(result.output.split())
 
 
 def delivery(number: int, url: str) -> Job:
@@ -155,12 +146,6 @@ def test_a_single_job_is_tried_now_and_one_that_fails_again_goes_on_waiting(job_
             assert sorted((each.job_id, each.attempt) for each in events[3:]) == [("job-0", 2), ("job-1", 3)]
 
 
-@pytest.mark.parametrize("arguments", [("endpoint", "hooks"), ("host", "a/b"), ("code", "no"), ("folder", "A")])
-def test_an_order_that_names_nothing_is_refused(job_log: None, arguments: tuple[str, str]) -> None:
-    image_pipeline("retry", *arguments, status=2)
-    image_pipeline("retry", "job", "unknown", status=1)
-
-
 def send(path: str, source: Remote, receiver: Remote, folder: str = "Flood") -> str:
     payload = {"image_url": source.url(path), "postback_url": receiver.url(path), "bucket_name": folder}
     return fetch_image.send(payload).message_id
@@ -217,21 +202,6 @@ def test_a_job_that_is_dropped_silently_ends_without_a_result(job_log: None, eve
         assert history(job_id).status == "dropped"  # type: ignore[union-attr]
 
 
-def test_a_filter_needs_something_to_match_and_ends(job_log: None) -> None:
-    image_pipeline("drop", status=2)
-    later = datetime.now(UTC) + timedelta(hours=1)
-    image_pipeline("drop", "--before", later.isoformat(), status=2)
-    image_pipeline("drop", "--before", "yesterday", status=2)
-    image_pipeline("drop", "--host", "https://cdn.example/", status=2)
-    # Given a filter that has ended
-    old = orders.Drop("A", "", later, silent=False, ends=datetime.now(UTC) - timedelta(seconds=1))
-    orders.keep(old)
-    # Then no process follows it, and the next order deletes it.
-    assert orders.read().drops == ()
-    orders.try_now("host", "cdn.example")
-    assert not orders.remove(old.id)
-
-
 def test_an_order_that_cannot_be_read_stops_no_heartbeat_and_hides_no_other(job_log: None) -> None:
     # Given orders of which only one is complete, as a later release or a person may have stored them
     now, kept = datetime.now(UTC), mongo.job_database()[PAUSES]
@@ -252,31 +222,3 @@ def test_an_order_that_cannot_be_read_stops_no_heartbeat_and_hides_no_other(job_
         assert list(orders.read().paused) == ["resize"]
         kept.delete_many({})
         wait_for(lambda: not following()._orders.drops)
-
-
-def test_an_order_can_be_repeated_although_there_are_as_many_as_are_allowed(job_log: None) -> None:
-    first = orders.try_now("host", "0.example")
-    stored = {"try": asdict(first), "expires": first.at + orders.KEEP_TRY}
-    mongo.job_database()[PAUSES].insert_many([dict(stored) for _ in range(orders.MAX_ORDERS - 1)])
-    with pytest.raises(ValueError, match="100 orders"):
-        orders.try_now("host", "1.example")
-    assert orders.try_now("host", "0.example").at > first.at
-
-
-def test_an_order_is_made_by_the_clock_of_the_database(job_log: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a filter, and an operator whose clock is a month ahead
-    earlier = orders.drop(folder="A")
-    orders.keep(earlier)
-
-    class Ahead(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return datetime.now(tz) + timedelta(days=30)
-
-    # When orders are made
-    with monkeypatch.context() as ahead:
-        ahead.setattr(orders, "datetime", Ahead)
-        made = orders.drop(folder="A").before, orders.try_now("host", "cdn.example").at
-    # Then they are for the jobs that wait now, and the filter goes on.
-    assert max(made) < datetime.now(UTC) + timedelta(minutes=1)
-    assert orders.remove(earlier.id)

@@ -1,4 +1,4 @@
-"""The first message of a worker waits for the report of its boot."""
+"""The middleware of a worker: its first message waits for the report of its boot."""
 
 from __future__ import annotations
 
