@@ -27,7 +27,7 @@ Payloads, secrets and query strings of URLs are never stored elsewhere.
 
 The writer and the reader use these operators, which MongoDB 4.2 and the embedded server support:
 `$set`, `$setOnInsert`, `$unset`, `$min`, `$max` also of documents, `$inc`, `$push` with `$each` and `$slice`, upserts,
-in bulk; queries by equality, `$in`, `$and`, `$or`, `$exists`, `$gte`, `$lt` and `$regex`; sort, skip and limit; a TTL
+in bulk; queries by equality, `$in`, `$and`, `$or`, `$exists`, `$gte`, `$lt` and a pattern; sort, skip and limit; a TTL
 index, a sparse one, a partial one by equality, and one by two fields; aggregations of `$match`, `$sort`, `$limit`,
 `$project` with `$objectToArray` and `$slice`, `$unwind`, and `$group` with `$sum`, `$first` and `$push`.
 """

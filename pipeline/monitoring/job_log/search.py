@@ -21,6 +21,7 @@ from time import monotonic
 from typing import Any, Literal
 
 import pymongo
+from bson.regex import Regex
 from pymongo.errors import PyMongoError
 
 from pipeline.clients import mongo
@@ -85,7 +86,7 @@ class JobFilter:
         """Return conditions of which a job with the text fulfils one. Whole ids are looked up before."""
         if not self.text:
             return []
-        part = {"$regex": re.escape(self.text), "$options": "i"}
+        part = Regex(re.escape(self.text), "i")  # which the embedded server compares in less time than `$regex`
         conditions = [{name: part} for name in ("folder", "sources.0.url", "sources.1.url")]
         is_beginning = _BEGINNING.fullmatch(self.text) and not is_whole(self.text)
         return [{"_id": ids_from(self.text.lower())}, *conditions] if is_beginning else conditions
